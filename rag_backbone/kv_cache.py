@@ -1,0 +1,183 @@
+"""Keys and values of one sequence, in buffers that grow in place and can be cut back.
+
+transformers' `DynamicLayer` concatenates, copying every earlier key at every token. Here a layer writes into
+a buffer with room to spare. Sliding-window layers keep all their keys as well and leave the window to the
+mask, so that every sequence can be cut back to any length. Models with other kinds of state (state-space,
+convolution, compressed keys) get transformers' own cache, which can only be continued.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from transformers.cache_utils import Cache, DynamicCache, DynamicLayer, get_layer_types_and_kwargs
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from transformers import PretrainedConfig
+
+_PLAIN = {"full_attention", "sliding_attention", "chunked_attention"}
+_GROWTH = 1.5
+_SPARE = 128  # tokens
+
+
+class GrowingLayer(DynamicLayer):  # type: ignore[misc]
+    """A layer's keys and values: (batch, kv_heads, length, dim), in a buffer with room to spare."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._keys: Tensor
+        self._values: Tensor
+        self.length = 0
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, *_args: Any, **_kwargs: Any
+    ) -> tuple[Tensor, Tensor]:
+        """Append (batch, kv_heads, new, dim) and return views of all keys and values."""
+        start, end = self.length, self.length + key_states.shape[2]
+        if not self.is_initialized:
+            self.dtype, self.device, self.is_initialized = key_states.dtype, key_states.device, True
+            self._keys = _buffer(key_states, end + _SPARE)
+            self._values = _buffer(value_states, end + _SPARE)
+        elif end > self._keys.shape[2]:
+            capacity = max(end + _SPARE, int(end * _GROWTH))
+            self._keys = _copied(self._keys[:, :, :start], capacity)
+            self._values = _copied(self._values[:, :, :start], capacity)
+        self._keys[:, :, start:end] = key_states
+        self._values[:, :, start:end] = value_states
+        self.length = end
+        self.keys, self.values = self._keys[:, :, :end], self._values[:, :, :end]
+        return self.keys, self.values
+
+    def get_seq_length(self) -> int:
+        """Number of tokens held."""
+        return self.length
+
+    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
+        """Length of the keys that the next forward will see, and their offset."""
+        return self.length + query_length, 0
+
+    def crop(self, tokens_to_remove: int) -> None:
+        """Forget the last tokens; the count is negative, as transformers has it. Nothing is copied."""
+        self.truncate(self.length - abs(tokens_to_remove))
+
+    def truncate(self, length: int) -> None:
+        """Keep the first `length` tokens."""
+        if self.is_initialized:
+            self.length = length
+            self.keys, self.values = self._keys[:, :, :length], self._values[:, :, :length]
+
+    def copy(self, length: int) -> GrowingLayer:
+        """A layer of its own with the first `length` tokens."""
+        other = GrowingLayer()
+        if self.is_initialized:
+            other.dtype, other.device, other.is_initialized = self.dtype, self.device, True
+            other._keys = _copied(self._keys[:, :, :length], length + _SPARE)
+            other._values = _copied(self._values[:, :, :length], length + _SPARE)
+            other.truncate(length)
+        return other
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of both buffers, spare room included."""
+        return self._keys.nbytes + self._values.nbytes if self.is_initialized else 0
+
+
+class SequenceCache:
+    """The cache of one token sequence, and the ids that it stands for."""
+
+    def __init__(self, cache: Cache, ids: list[int]) -> None:
+        self.cache = cache
+        self.ids = ids
+
+    @classmethod
+    def empty(cls, config: PretrainedConfig) -> SequenceCache:
+        """An empty cache of the kind that suits the model."""
+        decoder = config.get_text_config(decoder=True)
+        types, _ = get_layer_types_and_kwargs(decoder)
+        if set(types) <= _PLAIN:
+            return cls(Cache(layers=[GrowingLayer() for _ in types]), [])
+        return cls(DynamicCache(config=config), [])
+
+    @property
+    def layers(self) -> list[GrowingLayer] | None:
+        """The layers, if all of them are growing ones."""
+        layers = self.cache.layers
+        return layers if all(isinstance(layer, GrowingLayer) for layer in layers) else None
+
+    @property
+    def can_roll_back(self) -> bool:
+        """Whether the sequence can be cut back or copied; else it can only be continued."""
+        return self.layers is not None
+
+    def truncate(self, length: int) -> None:
+        """Keep the first `length` tokens. Needs `can_roll_back`."""
+        assert self.layers is not None
+        for layer in self.layers:
+            layer.truncate(length)
+        del self.ids[length:]
+
+    def copy(self, length: int) -> SequenceCache:
+        """An independent cache of the first `length` tokens. Needs `can_roll_back`."""
+        assert self.layers is not None
+        return SequenceCache(Cache(layers=[layer.copy(length) for layer in self.layers]), self.ids[:length])
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held."""
+        if self.layers is not None:
+            return sum(layer.nbytes for layer in self.layers)
+        tensors = (value for layer in self.cache.layers for value in vars(layer).values())
+        return sum(value.nbytes for value in tensors if isinstance(value, torch.Tensor))
+
+
+def join_left_padded(sequences: list[SequenceCache], spare: int) -> tuple[Cache, list[int]]:
+    """One batched cache of several sequences, each moved to the right end.
+
+    Args:
+        sequences: One row each; all of them with growing layers.
+        spare: Room for this many more tokens.
+
+    Returns:
+        The cache, whose layers are (rows, kv_heads, longest, dim), and each row's number of padded positions.
+        Padded positions hold zeros and must be masked.
+    """
+    lengths = [len(s.ids) for s in sequences]
+    longest = max(lengths)
+    layers = []
+    for rows in zip(*(s.cache.layers for s in sequences), strict=True):
+        layer = GrowingLayer()
+        first = rows[0].keys
+        layer.dtype, layer.device, layer.is_initialized = first.dtype, first.device, True
+        layer._keys = rows[0].keys.new_zeros(len(rows), first.shape[1], longest + spare, first.shape[3])
+        layer._values = rows[0].values.new_zeros(len(rows), first.shape[1], longest + spare, rows[0].values.shape[3])
+        for i, (row, length) in enumerate(zip(rows, lengths, strict=True)):
+            layer._keys[i, :, longest - length : longest] = row.keys[0]
+            layer._values[i, :, longest - length : longest] = row.values[0]
+        layer.truncate(longest)
+        layers.append(layer)
+    return Cache(layers=layers), [longest - length for length in lengths]
+
+
+def keep_rows(cache: Cache, rows: list[int]) -> Cache:
+    """A batched cache with some of the rows, in that order."""
+    layers = []
+    for old in cache.layers:
+        layer = GrowingLayer()
+        layer.dtype, layer.device, layer.is_initialized = old.dtype, old.device, True
+        layer._keys, layer._values = old._keys[rows], old._values[rows]
+        layer.truncate(old.length)
+        layers.append(layer)
+    return Cache(layers=layers)
+
+
+def _buffer(like: Tensor, capacity: int) -> Tensor:
+    batch, heads, _, dim = like.shape
+    return like.new_empty(batch, heads, capacity, dim)
+
+
+def _copied(states: Tensor, capacity: int) -> Tensor:
+    buffer = _buffer(states, capacity)
+    buffer[:, :, : states.shape[2]] = states
+    return buffer

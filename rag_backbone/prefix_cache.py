@@ -1,0 +1,86 @@
+"""Which prefixes have already been computed: the longest one that a new prompt begins with is reused.
+
+An entry belongs to one adapter key: under other parameters the same tokens have other keys and values.
+The least recently used entries go first when the memory limit is reached. Knows nothing of the model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+
+from rag_backbone.kv_cache import SequenceCache
+
+
+class PrefixCache:
+    """Sequence caches by adapter key and token ids, within a number of bytes.
+
+    Not thread-safe: the engine calls it under its lock.
+    """
+
+    def __init__(self, max_bytes: int) -> None:
+        self.max_bytes = max_bytes
+        self._entries: list[tuple[Hashable, SequenceCache]] = []  # least recently used first
+
+    def take(self, key: Hashable, ids: Sequence[int]) -> SequenceCache | None:
+        """A cache of the longest known prefix of `ids`, for the caller to continue.
+
+        At least the last id is left out, because its forward gives the next token's logits. An entry that is a
+        prefix as a whole is handed over (a continuation copies nothing); of any other the common part is copied
+        and the entry stays.
+        """
+        best, length = -1, 0
+        for i, (entry_key, entry) in enumerate(self._entries):
+            if entry_key != key:
+                continue
+            common = common_prefix(entry.ids, ids, limit=len(ids) - 1)
+            usable = common == len(entry.ids) or entry.can_roll_back
+            if usable and common > length:
+                best, length = i, common
+        if best < 0:
+            return None
+        _, entry = self._entries.pop(best)
+        if length == len(entry.ids):
+            return entry
+        self._entries.append((key, entry))
+        return entry.copy(length)
+
+    def put(self, key: Hashable, sequence: SequenceCache) -> None:
+        """Keep a sequence, replacing entries that it continues."""
+        if not sequence.ids or sequence.nbytes > self.max_bytes:
+            return
+        kept = []
+        for entry_key, entry in self._entries:
+            if entry_key == key:
+                common = common_prefix(entry.ids, sequence.ids)
+                if common == len(sequence.ids) and entry.can_roll_back:
+                    return  # known already, and more
+                if common == len(entry.ids) and sequence.can_roll_back:
+                    continue
+            kept.append((entry_key, entry))
+        self._entries = [*kept, (key, sequence)]
+        while sum(entry.nbytes for _, entry in self._entries) > self.max_bytes:
+            self._entries.pop(0)
+
+    def drop(self, key: Hashable) -> None:
+        """Forget everything that was computed under an adapter key."""
+        self._entries = [(k, entry) for k, entry in self._entries if k != key]
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self._entries = []
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held."""
+        return sum(entry.nbytes for _, entry in self._entries)
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+
+def common_prefix(a: Sequence[int], b: Sequence[int], limit: int | None = None) -> int:
+    """Number of leading ids that `a` and `b` share, at most `limit`."""
+    end = min(len(a), len(b)) if limit is None else min(len(a), len(b), limit)
+    if a[:end] == b[:end]:  # one comparison in C: the usual case of a continuation
+        return end
+    return next(i for i in range(end) if a[i] != b[i])

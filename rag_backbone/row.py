@@ -1,0 +1,116 @@
+"""One generation in progress: what was generated, what is still to be fed, and when to stop."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from rag_backbone.kv_cache import SequenceCache
+from rag_backbone.requests import Counts, FinishReason, Generation, Request
+from rag_backbone.sampling import Sampler
+from rag_backbone.signals import TokenStep, distribution
+from rag_backbone.stop_strings import Detokenizer, StopStrings
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from transformers import PreTrainedTokenizerBase
+
+
+class Row:
+    """The state of one generation. The engine advances it; it never calls the model itself."""
+
+    def __init__(
+        self,
+        request: Request,
+        prompt_ids: list[int],
+        limit: int,
+        tokenizer: PreTrainedTokenizerBase,
+        end_ids: frozenset[int],
+        device: torch.device,
+    ) -> None:
+        self.request = request
+        self.prompt_ids = prompt_ids
+        self.limit = limit
+        """Tokens that may be generated: what was asked for, or what the context window leaves."""
+        self.sequence: SequenceCache | None = None
+        self.generated: list[int] = []
+        self.steps: list[TokenStep] = []
+        """Steps that are certain; those held back for a possible stop string are not among them."""
+        self.finish_reason: FinishReason | None = None
+        self.closing_attention: Tensor | None = None
+        """The attention row of the last step's token, if it has been fed."""
+        self.counts = Counts()
+        self._end_ids = end_ids
+        self._detokenizer = Detokenizer(tokenizer, prompt_ids)
+        self._stops = StopStrings(request.stop)
+        self._sampler = Sampler(request.sampling, str(device))
+        self._fed_in_batch = 0
+
+    def unfed(self) -> list[int]:
+        """The ids that have to enter the next forward."""
+        assert self.sequence is not None
+        fed = len(self.sequence.ids) + self._fed_in_batch
+        ahead = fed - len(self.prompt_ids)
+        return self.generated[ahead:] if ahead >= 0 else self.prompt_ids[fed:] + self.generated
+
+    def fed_in_batch(self) -> None:
+        """Note that the row's last token went into a batched cache, not into its own."""
+        self._fed_in_batch += 1
+
+    def absorb(self, logits: Tensor, attention: Tensor | None, hidden: Tensor | None) -> None:
+        """Choose the next token from (vocabulary,) float32 logits and take note of it."""
+        wanted = self.request.signals
+        log_z, entropy = distribution(logits[None], entropy=wanted.entropy)
+        token = self._sampler(logits)
+        numbers = [token.float(), logits[token] - log_z[0]]
+        if entropy is not None:
+            numbers.append(entropy[0])
+        values = torch.stack(numbers).tolist()  # one transfer from the device
+        token_id = int(values[0])
+        if token_id in self._end_ids:
+            self._finish("eos", attention)
+            return
+        top: tuple[tuple[int, float], ...] = ()
+        if wanted.top_logprobs:
+            best = torch.topk(logits, min(wanted.top_logprobs, logits.shape[0]))
+            top = tuple(zip(best.indices.tolist(), (best.values - log_z).tolist(), strict=True))
+        step = TokenStep(
+            index=len(self.generated),
+            token_id=token_id,
+            text=self._detokenizer.push(token_id),
+            logprob=values[1],
+            entropy=values[2] if entropy is not None else None,
+            top_logprobs=top,
+            attention=attention,
+            hidden_state=hidden,
+        )
+        self.generated.append(token_id)
+        self.counts += Counts(generated_tokens=1)
+        self.steps += self._stops.push(step)
+        if self._stops.found is not None:
+            cut_off = step if len(self.steps) == step.index else None
+            self._finish("stop", cut_off.attention if cut_off is not None else None)
+        elif len(self.generated) >= self.limit:
+            self._finish("length", None)
+
+    def cancel(self) -> None:
+        """Stop here."""
+        if self.finish_reason is None:
+            self._finish("cancelled", None)
+
+    def _finish(self, reason: FinishReason, closing_attention: Tensor | None) -> None:
+        self.steps += self._stops.flush() if self._stops.found is None else []
+        self.finish_reason = reason
+        self.closing_attention = closing_attention
+
+    def generation(self) -> Generation:
+        """The result so far."""
+        return Generation(
+            text="".join(step.text for step in self.steps),
+            steps=tuple(self.steps),
+            finish_reason=self.finish_reason or "cancelled",
+            prompt_tokens=len(self.prompt_ids),
+            counts=self.counts,
+            stop_string=self._stops.found,
+        )

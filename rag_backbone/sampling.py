@@ -1,0 +1,93 @@
+"""Choosing a token: greedy, or by temperature, top-k and top-p with a seed; and logit bias."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from rag_backbone.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from torch import Generator, Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How a token is chosen. The default is greedy.
+
+    `top_k` and `top_p` keep the same tokens as transformers' logits processors, in the same order
+    (temperature, then top-k, then top-p).
+    """
+
+    temperature: float = 0.0
+    """0 is greedy."""
+    top_p: float = 1.0
+    top_k: int = 0
+    """0 keeps all."""
+    seed: int | None = None
+    """With a seed the same prompt gives the same text; without one each generation differs."""
+    logit_bias: Mapping[int, float] = field(default_factory=dict)
+    """Token id to what is added to its logit before anything else (OpenAI's meaning)."""
+
+    def __post_init__(self) -> None:
+        if not (self.temperature >= 0 and math.isfinite(self.temperature)):
+            raise ConfigurationError(f"temperature is {self.temperature}; it must be 0 (greedy) or more")
+        if not 0 < self.top_p <= 1:
+            raise ConfigurationError(f"top_p is {self.top_p}; it must be above 0 and at most 1")
+        if self.top_k < 0:
+            raise ConfigurationError(f"top_k is {self.top_k}; it must be 0 (keep all) or more")
+
+
+class Sampler:
+    """Chooses one row's tokens, keeping the state of its random generator."""
+
+    def __init__(self, sampling: Sampling, device: str) -> None:
+        import torch
+
+        self.sampling = sampling
+        self._bias: tuple[Tensor, Tensor] | None = None
+        if sampling.logit_bias:
+            self._bias = (
+                torch.tensor(list(sampling.logit_bias), device=device),
+                torch.tensor(list(sampling.logit_bias.values()), dtype=torch.float32, device=device),
+            )
+        self._generator: Generator | None = None
+        if sampling.temperature > 0:
+            self._generator = torch.Generator(device)
+            if sampling.seed is None:
+                self._generator.seed()
+            else:
+                self._generator.manual_seed(sampling.seed)
+
+    def __call__(self, logits: Tensor) -> Tensor:
+        """Choose from `logits` (vocabulary,) float32, which are left as they are; returns a scalar tensor."""
+        import torch
+
+        if self._bias is not None:
+            logits = logits.index_add(0, *self._bias)
+        if self._generator is None:
+            return logits.argmax()
+        kept = keep_likeliest(logits / self.sampling.temperature, self.sampling.top_k, self.sampling.top_p)
+        return torch.multinomial(torch.softmax(kept, -1), 1, generator=self._generator)[0]
+
+
+def keep_likeliest(logits: Tensor, top_k: int, top_p: float) -> Tensor:
+    """Set to -inf all but the `top_k` likeliest tokens, then all outside the nucleus of mass `top_p`.
+
+    Args:
+        logits: (vocabulary,).
+        top_k: 0 keeps all.
+        top_p: The smallest set whose mass reaches `top_p` is kept; always at least one token.
+    """
+    import torch
+
+    if 0 < top_k < logits.shape[-1]:
+        logits = logits.masked_fill(logits < torch.topk(logits, top_k).values[-1], -math.inf)
+    if top_p < 1:
+        ordered, order = torch.sort(logits, descending=False)
+        below = torch.softmax(ordered, -1).cumsum(-1) <= 1 - top_p
+        below[-1] = False
+        logits = logits.masked_fill(torch.zeros_like(below).scatter(0, order, below), -math.inf)
+    return logits

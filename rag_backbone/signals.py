@@ -1,0 +1,83 @@
+"""What the engine can report of each token, and the formulas behind it.
+
+All signals come from the one decoding pass, from the raw logits in float32: before logit bias,
+temperature and truncation. Knows nothing of triggers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from rag_backbone.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+SignalName = Literal["logprob", "entropy", "attention", "hidden_state"]
+
+
+@dataclass(frozen=True, slots=True)
+class Signals:
+    """The signals that a generation is asked for; the chosen token's log-probability always comes."""
+
+    top_logprobs: int = 0
+    """How many of the most likely alternatives to report for each token."""
+    entropy: bool = False
+    """The entropy of the whole next-token distribution, in nats."""
+    attention: bool = False
+    """The last layer's self-attention row of the position that predicted the token."""
+    hidden_state: str | int | None = None
+    """A decoder layer's index or a module's dotted name: its output at the position that predicted the token."""
+
+    def __post_init__(self) -> None:
+        if self.top_logprobs < 0:
+            raise ConfigurationError(f"top_logprobs is {self.top_logprobs}; it counts alternatives: 0 or more")
+
+
+@dataclass(frozen=True, slots=True)
+class TokenStep:
+    """One generated token.
+
+    The distribution that the token was drawn from belongs to the position before it, and so do
+    `attention` and `hidden_state`: they are those of the query that predicted this token.
+    """
+
+    index: int
+    """Number of the token in this generation, from 0."""
+    token_id: int
+    text: str
+    """The characters that this token completes: empty while a multi-byte character is unfinished."""
+    logprob: float
+    """Natural logarithm of the token's probability."""
+    entropy: float | None = None
+    """In nats; None unless asked for."""
+    top_logprobs: tuple[tuple[int, float], ...] = ()
+    """(token id, log-probability) of the likeliest tokens, best first."""
+    attention: Tensor | None = None
+    """(heads, keys) float32: the row of the predicting position over all positions up to itself."""
+    hidden_state: Tensor | None = None
+    """(width,) in the model's dtype."""
+
+
+def distribution(logits: Tensor, *, entropy: bool) -> tuple[Tensor, Tensor | None]:
+    """Log-partition and entropy of a batch of next-token distributions.
+
+    `log p(v) = logits[v] - logZ`; `H = logZ - sum_v p(v) logits[v]`, which saves the table of log-probabilities.
+
+    Args:
+        logits: (rows, vocabulary) float32.
+        entropy: Whether to compute the entropy.
+
+    Returns:
+        `logZ`: (rows,), and the entropy in nats: (rows,) or None.
+    """
+    import torch
+
+    log_z = torch.logsumexp(logits, dim=-1)
+    if not entropy:
+        return log_z, None
+    weights = torch.exp(logits - log_z[:, None])
+    # A token of probability 0 may have a logit of -inf, and 0 * -inf is not a number.
+    weighted = torch.where(weights > 0, weights * logits, 0.0)
+    return log_z, (log_z - weighted.sum(-1)).clamp_min(0.0)

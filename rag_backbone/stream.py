@@ -1,0 +1,88 @@
+"""A generation as an iterator of token steps that can be left at any time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+import torch
+
+from rag_backbone.requests import FinishReason, Generation
+from rag_backbone.row import Row
+from rag_backbone.signals import TokenStep
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from rag_backbone.engine import Engine
+
+
+class TokenStream(Iterator[TokenStep]):
+    """Token steps as they are generated.
+
+    Use it as a context manager, or call `close`, so that what was computed is kept for the next prompt. Leaving
+    early costs nothing and blocks nobody.
+    """
+
+    def __init__(self, engine: Engine, row: Row) -> None:
+        self._engine = engine
+        self._row = row
+        self._given = 0
+        self._closed = False
+
+    def __next__(self) -> TokenStep:
+        row = self._row
+        while self._given >= len(row.steps):
+            if row.finish_reason is not None:
+                self.close()
+                raise StopIteration
+            self._engine.advance(row)
+        self._given += 1
+        return row.steps[self._given - 1]
+
+    def close(self) -> None:
+        """Stop generating. The steps given so far remain available."""
+        if not self._closed:
+            self._closed = True
+            self._row.cancel()
+            self._engine.release(self._row)
+
+    @property
+    def finish_reason(self) -> FinishReason | None:
+        """Why it ended; None while it has not."""
+        return self._row.finish_reason
+
+    @property
+    def prompt_ids(self) -> list[int]:
+        """The prompt's token ids."""
+        return self._row.prompt_ids
+
+    def generation(self) -> Generation:
+        """Everything generated so far, whether or not it was iterated over."""
+        return self._row.generation()
+
+    def closing_attention(self) -> Tensor:
+        """The attention row of the last step's own token: (heads, keys) float32.
+
+        A step carries the row of the query that predicted it; this is the one row that no step carries. It is at
+        hand if generation went one token further (an end of sequence), else it costs one token's forward.
+        """
+        row = self._row
+        if not row.steps:
+            raise ValueError("no token was generated, so there is no last token")
+        if row.closing_attention is None:
+            ids = row.prompt_ids + [step.token_id for step in row.steps]
+            scored = self._engine.score(ids[:-1], ids[-1:], attention=True, adapters=row.request.adapters)
+            assert scored.attention is not None
+            with torch.inference_mode():
+                row.closing_attention = scored.attention[:, -1]
+        return row.closing_attention
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()

@@ -1,0 +1,145 @@
+"""Units of a text with their character offsets: sentences, words, content words; and tokens onto words.
+
+Sentences come from `sentencex`, stop words from the lists that ship with `bm25s`. Sub-word pieces become words
+by overlapping offsets, never by marker characters, so any tokenizer works. Knows nothing of models.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from functools import cache
+from typing import NamedTuple
+
+from rag_backbone.errors import ConfigurationError
+
+
+class Span(NamedTuple):
+    """Characters `start` to `end` (exclusive)."""
+
+    start: int
+    end: int
+
+
+# Letters and digits, with the marks that occur inside words: O'Brien, mother-in-law, 3.14, 1,000, U.S.
+_WORD = re.compile(r"\w+(?:['\u2019.,\-]\w+)*", re.UNICODE)
+_STOP_LISTS = {
+    "da": "DANISH", "de": "GERMAN", "en": "EN_PLUS", "es": "SPANISH", "fr": "FRENCH", "it": "ITALIAN",
+    "ko": "KOREAN", "nl": "DUTCH", "no": "NORWEGIAN", "pt": "PORTUGUESE", "ru": "RUSSIAN", "sv": "SWEDISH",
+    "tr": "TURKISH", "zh": "CHINESE",
+}  # fmt: skip
+
+WordFilter = Callable[[Sequence[str]], Sequence[bool]]
+"""Says of each word of a text whether it carries content: a stop-word list, or a user's part-of-speech tagger."""
+
+
+def sentences(text: str, language: str = "en") -> list[Span]:
+    """Sentences, with the white space that follows them; together they cover the text.
+
+    A line break ends a sentence as well. Pieces of white space alone belong to the sentence before them.
+    """
+    from sentencex import segment
+
+    spans: list[Span] = []
+    start = 0
+    for piece in segment(language, text):
+        # The library's own offsets are not trusted: its pieces, joined, are the text.
+        end = start + len(piece)
+        for line in _lines(text, start, end):
+            if spans and not text[line.start : line.end].strip():
+                spans[-1] = Span(spans[-1].start, line.end)
+            else:
+                spans.append(line)
+        start = end
+    if start < len(text):
+        spans.append(Span(start, len(text)))
+    return spans
+
+
+def first_sentence_end(text: str, language: str = "en") -> int | None:
+    """Where the first sentence of a growing text ends for certain, or None while that is open.
+
+    Certain means: a line break follows, or a whole word and something after it, because what an abbreviation
+    is shows only in what follows (`D.C. and`, `J. R. R.`).
+    """
+    spans = sentences(text, language)
+    if not spans or not text.strip():
+        return None
+    end = spans[0].end
+    if "\n" in text[text.find(text.strip()[0]) : end]:
+        return end
+    following = _WORD.search(text, end)
+    if len(spans) > 1 and following is not None and following.end() < len(text):
+        return end
+    return None
+
+
+def words(text: str) -> list[Span]:
+    """Words, without the punctuation around them."""
+    return [Span(m.start(), m.end()) for m in _WORD.finditer(text)]
+
+
+@cache
+def stop_words(language: str = "en") -> frozenset[str]:
+    """Function words of a language, in lower case.
+
+    Raises:
+        ConfigurationError: If there is no list for the language.
+    """
+    import bm25s.stopwords
+
+    if language not in _STOP_LISTS:
+        raise ConfigurationError(f"no stop words for language {language!r}; known: {', '.join(sorted(_STOP_LISTS))}")
+    return frozenset(getattr(bm25s.stopwords, f"STOPWORDS_{_STOP_LISTS[language]}"))
+
+
+def not_a_stop_word(language: str = "en") -> WordFilter:
+    """The default word filter: a word carries content if it is not in the language's list."""
+    listed = stop_words(language)
+
+    def carries_content(of: Sequence[str]) -> list[bool]:
+        return [word.lower().replace("\u2019", "'") not in listed for word in of]
+
+    return carries_content
+
+
+def content_words(text: str, carries_content: WordFilter | None = None) -> list[Span]:
+    """The words that carry content, in order."""
+    spans = words(text)
+    kept = (carries_content or not_a_stop_word())([text[s.start : s.end] for s in spans])
+    return [span for span, keep in zip(spans, kept, strict=True) if keep]
+
+
+def token_spans(pieces: Sequence[str], start: int = 0) -> list[Span]:
+    """Offsets of tokens, given the characters that each one completes.
+
+    A token that only begins a multi-byte character is an empty span where that character will stand.
+    """
+    spans = []
+    for piece in pieces:
+        spans.append(Span(start, start + len(piece)))
+        start += len(piece)
+    return spans
+
+
+def words_of_tokens(tokens: Sequence[Span], of: Sequence[Span]) -> list[int | None]:
+    """For each token the index of the word that it belongs to: the first one it overlaps.
+
+    An empty token belongs to the word that the next character belongs to; punctuation and white space to none.
+    Both sequences are in text order.
+    """
+    found: list[int | None] = []
+    w = 0
+    for token in tokens:
+        while w < len(of) and of[w].end <= token.start:
+            w += 1
+        end = max(token.end, token.start + 1)
+        found.append(w if w < len(of) and of[w].start < end else None)
+    return found
+
+
+def _lines(text: str, start: int, end: int) -> list[Span]:
+    """Split a span after each line break."""
+    cuts = [start + m.end() for m in re.finditer(r"\n\s*", text[start:end])]
+    edges = [start, *(c for c in cuts if c < end), end]
+    return [Span(a, b) for a, b in zip(edges, edges[1:], strict=False) if b > a]
