@@ -91,15 +91,13 @@ class AttentionRecorder:
             with torch.inference_mode(), self.recording(queries=3) as capture:
                 capture.check = True
                 self._model(input_ids=ids, use_cache=False)
-        except Exception as error:  # noqa: BLE001 - an unknown architecture may fail in any way; then: no signal
+        except Exception as error:  # an unknown architecture may fail in any way; then: no signal
             logger.debug("trying out attention weights failed", exc_info=error)
             return False
         return capture.reproduces
 
 
-def causal_attention_weights(
-    query: Tensor, key: Tensor, mask: Tensor | None, scaling: float, queries: int
-) -> Tensor:
+def causal_attention_weights(query: Tensor, key: Tensor, mask: Tensor | None, scaling: float, queries: int) -> Tensor:
     """Softmax attention weights of the last `queries` positions (Vaswani et al. 2017, section 3.2.1).
 
     Args:
@@ -127,10 +125,8 @@ def causal_attention_weights(
             scores = scores.masked_fill(future, float("-inf"))
     else:
         rows = mask[:, :, -n:, :keys]
-        if rows.dtype == torch.bool:
-            scores = scores.masked_fill(~rows, float("-inf"))
-        else:
-            scores = scores + rows.float()
+        boolean = rows.dtype == torch.bool
+        scores = scores.masked_fill(~rows, float("-inf")) if boolean else scores + rows.float()
     return torch.softmax(scores, dim=-1)
 
 
@@ -148,7 +144,12 @@ def _registered(original: str | None) -> str:
 
 def _recording_attention(kernel: str) -> Callable[..., tuple[Tensor, Tensor | None]]:
     def attention(
-        module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **kwargs: Any
+        module: nn.Module,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        attention_mask: Tensor | None,
+        **kwargs: Any,
     ) -> tuple[Tensor, Tensor | None]:
         if kernel == "eager":  # each modelling file has its own
             function = sys.modules[type(module).__module__].eager_attention_forward
@@ -199,6 +200,8 @@ def _last_attention_layer(model: PreTrainedModel) -> int | None:
     indices = [
         module.layer_idx
         for module in model.modules()
-        if isinstance(getattr(module, "layer_idx", None), int) and hasattr(module, "k_proj") and hasattr(module, "q_proj")
+        if isinstance(getattr(module, "layer_idx", None), int)
+        and hasattr(module, "k_proj")
+        and hasattr(module, "q_proj")
     ]
     return max(indices, default=None)

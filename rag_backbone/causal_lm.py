@@ -15,7 +15,6 @@ from rag_backbone.embedded import MODEL, NAME, embedded_model_folder
 from rag_backbone.errors import ConfigurationError, ModelLoadError
 
 if TYPE_CHECKING:
-    import torch
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
     from rag_backbone.engine import Engine

@@ -132,9 +132,7 @@ class Engine:
         with self._lock:
             sequence = self._known(adapters, list(prompt))
             new = ids[len(sequence.ids) :]
-            out = self._forward(
-                new, sequence.cache, adapters=[adapters], keep=n + 1, queries=n + 1 if attention else 0
-            )
+            out = self._forward(new, sequence.cache, adapters=[adapters], keep=n + 1, queries=n + 1 if attention else 0)
             sequence.ids = ids
             self.prefixes.put(_key(adapters), sequence)
         logits = out.logits[0, :-1]
@@ -157,6 +155,24 @@ class Engine:
             out = self._forward(list(ids), None, adapters=[adapters], keep=1, queries=len(ids))
         assert out.attention is not None
         return out.attention[0]
+
+    @torch.inference_mode()
+    def attention_row(self, ids: Sequence[int], *, adapters: AdapterSet | None = None) -> Tensor:
+        """Last-layer attention of the last of `ids` over all of them: (heads, tokens) float32.
+
+        The known prefix is reused, and what is computed is kept.
+        """
+        self._check_signal("attention")
+        self._check_adapters(adapters)
+        self._check_window(len(ids))
+        with self._lock:
+            sequence = self._known(adapters, list(ids))
+            new = list(ids[len(sequence.ids) :])
+            out = self._forward(new, sequence.cache, adapters=[adapters], keep=1, queries=1)
+            sequence.ids.extend(new)
+            self.prefixes.put(_key(adapters), sequence)
+        assert out.attention is not None
+        return out.attention[0, :, 0]
 
     def encode(self, text: str) -> list[int]:
         """Token ids of a text, without special tokens."""

@@ -22,32 +22,31 @@ _GROWTH = 1.5
 _SPARE = 128  # tokens
 
 
-class GrowingLayer(DynamicLayer):  # type: ignore[misc]
+class GrowingLayer(DynamicLayer):
     """A layer's keys and values: (batch, kv_heads, length, dim), in a buffer with room to spare."""
 
     def __init__(self) -> None:
         super().__init__()
-        self._keys: Tensor
-        self._values: Tensor
+        self.is_initialized: bool = False
+        self.key_buffer: Tensor
+        self.value_buffer: Tensor
         self.length = 0
 
-    def update(
-        self, key_states: Tensor, value_states: Tensor, *_args: Any, **_kwargs: Any
-    ) -> tuple[Tensor, Tensor]:
+    def update(self, key_states: Tensor, value_states: Tensor, *_args: Any, **_kwargs: Any) -> tuple[Tensor, Tensor]:
         """Append (batch, kv_heads, new, dim) and return views of all keys and values."""
         start, end = self.length, self.length + key_states.shape[2]
         if not self.is_initialized:
             self.dtype, self.device, self.is_initialized = key_states.dtype, key_states.device, True
-            self._keys = _buffer(key_states, end + _SPARE)
-            self._values = _buffer(value_states, end + _SPARE)
-        elif end > self._keys.shape[2]:
+            self.key_buffer = _buffer(key_states, end + _SPARE)
+            self.value_buffer = _buffer(value_states, end + _SPARE)
+        elif end > self.key_buffer.shape[2]:
             capacity = max(end + _SPARE, int(end * _GROWTH))
-            self._keys = _copied(self._keys[:, :, :start], capacity)
-            self._values = _copied(self._values[:, :, :start], capacity)
-        self._keys[:, :, start:end] = key_states
-        self._values[:, :, start:end] = value_states
+            self.key_buffer = _copied(self.key_buffer[:, :, :start], capacity)
+            self.value_buffer = _copied(self.value_buffer[:, :, :start], capacity)
+        self.key_buffer[:, :, start:end] = key_states
+        self.value_buffer[:, :, start:end] = value_states
         self.length = end
-        self.keys, self.values = self._keys[:, :, :end], self._values[:, :, :end]
+        self.keys, self.values = self.key_buffer[:, :, :end], self.value_buffer[:, :, :end]
         return self.keys, self.values
 
     def get_seq_length(self) -> int:
@@ -66,22 +65,22 @@ class GrowingLayer(DynamicLayer):  # type: ignore[misc]
         """Keep the first `length` tokens."""
         if self.is_initialized:
             self.length = length
-            self.keys, self.values = self._keys[:, :, :length], self._values[:, :, :length]
+            self.keys, self.values = self.key_buffer[:, :, :length], self.value_buffer[:, :, :length]
 
     def copy(self, length: int) -> GrowingLayer:
         """A layer of its own with the first `length` tokens."""
         other = GrowingLayer()
         if self.is_initialized:
             other.dtype, other.device, other.is_initialized = self.dtype, self.device, True
-            other._keys = _copied(self._keys[:, :, :length], length + _SPARE)
-            other._values = _copied(self._values[:, :, :length], length + _SPARE)
+            other.key_buffer = _copied(self.key_buffer[:, :, :length], length + _SPARE)
+            other.value_buffer = _copied(self.value_buffer[:, :, :length], length + _SPARE)
             other.truncate(length)
         return other
 
     @property
     def nbytes(self) -> int:
         """Bytes of both buffers, spare room included."""
-        return self._keys.nbytes + self._values.nbytes if self.is_initialized else 0
+        return self.key_buffer.nbytes + self.value_buffer.nbytes if self.is_initialized else 0
 
 
 class SequenceCache:
@@ -150,11 +149,13 @@ def join_left_padded(sequences: list[SequenceCache], spare: int) -> tuple[Cache,
         layer = GrowingLayer()
         first = rows[0].keys
         layer.dtype, layer.device, layer.is_initialized = first.dtype, first.device, True
-        layer._keys = rows[0].keys.new_zeros(len(rows), first.shape[1], longest + spare, first.shape[3])
-        layer._values = rows[0].values.new_zeros(len(rows), first.shape[1], longest + spare, rows[0].values.shape[3])
+        layer.key_buffer = rows[0].keys.new_zeros(len(rows), first.shape[1], longest + spare, first.shape[3])
+        layer.value_buffer = rows[0].values.new_zeros(
+            len(rows), first.shape[1], longest + spare, rows[0].values.shape[3]
+        )
         for i, (row, length) in enumerate(zip(rows, lengths, strict=True)):
-            layer._keys[i, :, longest - length : longest] = row.keys[0]
-            layer._values[i, :, longest - length : longest] = row.values[0]
+            layer.key_buffer[i, :, longest - length : longest] = row.keys[0]
+            layer.value_buffer[i, :, longest - length : longest] = row.values[0]
         layer.truncate(longest)
         layers.append(layer)
     return Cache(layers=layers), [longest - length for length in lengths]
@@ -166,7 +167,7 @@ def keep_rows(cache: Cache, rows: list[int]) -> Cache:
     for old in cache.layers:
         layer = GrowingLayer()
         layer.dtype, layer.device, layer.is_initialized = old.dtype, old.device, True
-        layer._keys, layer._values = old._keys[rows], old._values[rows]
+        layer.key_buffer, layer.value_buffer = old.key_buffer[rows], old.value_buffer[rows]
         layer.truncate(old.length)
         layers.append(layer)
     return Cache(layers=layers)

@@ -6,8 +6,6 @@ from collections.abc import Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-import torch
-
 from rag_backbone.requests import FinishReason, Generation
 from rag_backbone.row import Row
 from rag_backbone.signals import TokenStep
@@ -66,17 +64,16 @@ class TokenStream(Iterator[TokenStep]):
         """The attention row of the last step's own token: (heads, keys) float32.
 
         A step carries the row of the query that predicted it; this is the one row that no step carries. It is at
-        hand if generation went one token further (an end of sequence), else it costs one token's forward.
+        hand if generation went one token further (an end of sequence), else it costs one token's forward, which a
+        continuation of the text then need not make. Ends the stream.
         """
         row = self._row
         if not row.steps:
             raise ValueError("no token was generated, so there is no last token")
+        self.close()
         if row.closing_attention is None:
             ids = row.prompt_ids + [step.token_id for step in row.steps]
-            scored = self._engine.score(ids[:-1], ids[-1:], attention=True, adapters=row.request.adapters)
-            assert scored.attention is not None
-            with torch.inference_mode():
-                row.closing_attention = scored.attention[:, -1]
+            row.closing_attention = self._engine.attention_row(ids, adapters=row.request.adapters)
         return row.closing_attention
 
     def __enter__(self) -> Self:

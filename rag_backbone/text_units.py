@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from functools import cache
+from itertools import pairwise
 from typing import NamedTuple
 
 from rag_backbone.errors import ConfigurationError
@@ -29,6 +30,8 @@ _STOP_LISTS = {
     "tr": "TURKISH", "zh": "CHINESE",
 }  # fmt: skip
 
+_PATIENCE = 12  # words
+
 WordFilter = Callable[[Sequence[str]], Sequence[bool]]
 """Says of each word of a text whether it carries content: a stop-word list, or a user's part-of-speech tagger."""
 
@@ -36,7 +39,7 @@ WordFilter = Callable[[Sequence[str]], Sequence[bool]]
 def sentences(text: str, language: str = "en") -> list[Span]:
     """Sentences, with the white space that follows them; together they cover the text.
 
-    A line break ends a sentence as well. Pieces of white space alone belong to the sentence before them.
+    A line break ends a sentence as well. White space alone belongs to the sentence before it, or to the first one.
     """
     from sentencex import segment
 
@@ -46,7 +49,7 @@ def sentences(text: str, language: str = "en") -> list[Span]:
         # The library's own offsets are not trusted: its pieces, joined, are the text.
         end = start + len(piece)
         for line in _lines(text, start, end):
-            if spans and not text[line.start : line.end].strip():
+            if spans and not (text[line.start : line.end].strip() and text[spans[-1].start : line.start].strip()):
                 spans[-1] = Span(spans[-1].start, line.end)
             else:
                 spans.append(line)
@@ -60,7 +63,8 @@ def first_sentence_end(text: str, language: str = "en") -> int | None:
     """Where the first sentence of a growing text ends for certain, or None while that is open.
 
     Certain means: a line break follows, or a whole word and something after it, because what an abbreviation
-    is shows only in what follows (`D.C. and`, `J. R. R.`).
+    is shows only in what follows (`D.C. and`, `J. R. R.`). Inside an open bracket or quotation, which the
+    splitter keeps together once it closes, that many words must follow that it hardly will.
     """
     spans = sentences(text, language)
     if not spans or not text.strip():
@@ -68,10 +72,8 @@ def first_sentence_end(text: str, language: str = "en") -> int | None:
     end = spans[0].end
     if "\n" in text[text.find(text.strip()[0]) : end]:
         return end
-    following = _WORD.search(text, end)
-    if len(spans) > 1 and following is not None and following.end() < len(text):
-        return end
-    return None
+    following = sum(1 for match in _WORD.finditer(text, end) if match.end() < len(text))
+    return end if following >= (_PATIENCE if _is_open(text[:end]) else 1) else None
 
 
 def words(text: str) -> list[Span]:
@@ -138,8 +140,12 @@ def words_of_tokens(tokens: Sequence[Span], of: Sequence[Span]) -> list[int | No
     return found
 
 
+def _is_open(text: str) -> bool:
+    return text.count("(") > text.count(")") or text.count('"') % 2 == 1 or text.count("\u201c") > text.count("\u201d")
+
+
 def _lines(text: str, start: int, end: int) -> list[Span]:
     """Split a span after each line break."""
     cuts = [start + m.end() for m in re.finditer(r"\n\s*", text[start:end])]
     edges = [start, *(c for c in cuts if c < end), end]
-    return [Span(a, b) for a, b in zip(edges, edges[1:], strict=False) if b > a]
+    return [Span(a, b) for a, b in pairwise(edges) if b > a]

@@ -1,0 +1,171 @@
+"""From a conversation to token ids, by the model's chat template or, without one, as plain text.
+
+What people and documents wrote can never become a control token: the strings of a tokenizer's special tokens are
+broken up in every message. A last `AIMessage` is left open, to be continued; if it carries the ids of its tokens
+(`response_metadata["dynprag"]["token_ids"]`), those very ids are used, because cutting its text into tokens anew may
+give other ones than the model wrote.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from langchain_core.messages import AIMessage, BaseMessage, ChatMessage, HumanMessage, SystemMessage
+
+from rag_backbone.errors import ConfigurationError
+from rag_backbone.text_units import Span
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedPrompt:
+    """A prompt as the model sees it."""
+
+    ids: list[int]
+    text: str
+    """The rendered prompt, without the open answer."""
+    spans: list[Span]
+    """The characters of `text` that each token covers; the open answer's tokens have none."""
+
+    def tokens_of(self, part: str) -> list[int]:
+        """Positions of the tokens that overlap the last occurrence of `part` in the text; none if it is absent.
+
+        The last one, because the question is what a prompt ends with, and a document might repeat it.
+        """
+        start = self.text.rfind(part) if part else -1
+        if start < 0:
+            return []
+        end = start + len(part)
+        return [i for i, s in enumerate(self.spans) if s.start < end and s.end > start]
+
+
+def encode_chat(tokenizer: PreTrainedTokenizerBase, messages: Sequence[BaseMessage]) -> EncodedPrompt:
+    """Render and tokenise a conversation.
+
+    Raises:
+        ConfigurationError: If it is empty, has content other than text, or a role that the template refuses.
+    """
+    if not messages:
+        raise ConfigurationError("there are no messages; at least one is needed")
+    *turns, last = messages
+    answer = last if isinstance(last, AIMessage) else None
+    dialogue = _as_dicts(tokenizer, turns if answer is not None else messages)
+    if tokenizer.chat_template:
+        text, special = _templated(tokenizer, dialogue), False
+    else:
+        text, special = _plain(dialogue), True
+    encoded = tokenizer(text, add_special_tokens=special, return_offsets_mapping=tokenizer.is_fast)
+    ids = list(encoded.input_ids)
+    offsets = encoded["offset_mapping"] if tokenizer.is_fast else [(0, 0)] * len(ids)
+    open_ids = _answer_ids(tokenizer, answer) if answer is not None else []
+    return EncodedPrompt(ids + open_ids, text, [Span(*o) for o in offsets])
+
+
+def message_text(message: BaseMessage) -> str:
+    """The text of a message.
+
+    Raises:
+        ConfigurationError: If it has other content, such as an image.
+    """
+    if isinstance(message.content, str):
+        return message.content
+    parts = []
+    for block in message.content:
+        if isinstance(block, str):
+            parts.append(block)
+        elif block.get("type") == "text":
+            parts.append(str(block.get("text", "")))
+        elif block.get("type") not in {"reasoning", "thinking"}:
+            raise ConfigurationError(f"a message has content of type {block.get('type')!r}; only text can be read")
+    return "".join(parts)
+
+
+def neutralised(tokenizer: PreTrainedTokenizerBase, text: str) -> str:
+    """The text with a space inside every string that the tokenizer would take for a control token."""
+    for special in _special_strings(tokenizer):
+        if special in text:
+            text = text.replace(special, f"{special[0]} {special[1:]}")
+    return text
+
+
+@functools.lru_cache(maxsize=16)
+def _special_strings(tokenizer: PreTrainedTokenizerBase) -> tuple[str, ...]:
+    added = [str(token) for token in tokenizer.added_tokens_decoder.values() if token.special]
+    found = {s for s in [*added, *tokenizer.all_special_tokens] if len(s) > 1 and s.strip()}
+    return tuple(sorted(found, key=len, reverse=True))
+
+
+def _as_dicts(tokenizer: PreTrainedTokenizerBase, messages: Sequence[BaseMessage]) -> list[dict[str, str]]:
+    return [{"role": _role(m), "content": neutralised(tokenizer, message_text(m))} for m in messages]
+
+
+def _role(message: BaseMessage) -> str:
+    if isinstance(message, HumanMessage):
+        return "user"
+    if isinstance(message, AIMessage):
+        return "assistant"
+    if isinstance(message, SystemMessage):
+        return "system"
+    if isinstance(message, ChatMessage):
+        return message.role
+    return "tool" if message.type == "tool" else "user"
+
+
+def _templated(tokenizer: PreTrainedTokenizerBase, dialogue: list[dict[str, str]]) -> str:
+    from jinja2.exceptions import TemplateError
+
+    def render(messages: list[dict[str, str]]) -> str:
+        return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
+
+    try:
+        return render(dialogue)
+    except TemplateError as error:
+        try:  # many templates know no system role
+            return render(_without_system(dialogue))
+        except TemplateError:
+            roles = ", ".join(m["role"] for m in dialogue)
+            raise ConfigurationError(f"the model's chat template refuses the roles {roles}: {error}") from error
+
+
+def _without_system(dialogue: list[dict[str, str]]) -> list[dict[str, str]]:
+    """System messages moved to the beginning of the user message that follows."""
+    merged: list[dict[str, str]] = []
+    waiting = ""
+    for message in dialogue:
+        if message["role"] == "system":
+            waiting += message["content"] + "\n\n"
+        elif message["role"] == "user" and waiting:
+            merged.append({"role": "user", "content": waiting + message["content"]})
+            waiting = ""
+        else:
+            merged.append(message)
+    return merged + ([{"role": "user", "content": waiting.strip()}] if waiting else [])
+
+
+def _plain(dialogue: list[dict[str, str]]) -> str:
+    """For models without a chat template: the layout in which few-shot question answering is usually written."""
+    parts = []
+    for message in dialogue:
+        if message["role"] == "assistant":
+            parts.append(f" {message['content']}\n\n")
+        elif message["role"] == "system":
+            parts.append(f"{message['content']}\n\n")
+        else:
+            parts.append(f"{message['content']}\nAnswer:")
+    return "".join(parts)
+
+
+def _answer_ids(tokenizer: PreTrainedTokenizerBase, answer: AIMessage) -> list[int]:
+    text = message_text(answer)
+    own: Any = answer.response_metadata.get("dynprag", {}).get("token_ids")
+    if own is not None:
+        ids = [int(i) for i in own]
+        known = len(tokenizer)
+        if all(0 <= i < known for i in ids):
+            return ids
+    return list(tokenizer(neutralised(tokenizer, text), add_special_tokens=False).input_ids)

@@ -1,0 +1,211 @@
+"""Collecting a draft from a chat model's stream, and knowing when it has gone far enough.
+
+Pure: a collector is fed what a stream brings; the synchronous and the asynchronous loops around it are the
+generator's.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
+
+from langgraph_dynrag.answer import is_complete
+from langgraph_dynrag.draft import AttentionRows, Draft, EndOfDraft, Floats, Signal, Unit
+
+OnToken = Callable[[str, float | None, float | None], None]
+"""Called with each new token's characters, log-probability and entropy."""
+
+
+@dataclass(frozen=True)
+class DraftTask:
+    """What the next draft is to be."""
+
+    question: str
+    messages: Sequence[BaseMessage]
+    """The conversation up to the answer."""
+    accepted: str
+    """The answer so far, to be continued."""
+    accepted_ids: tuple[int, ...] | None
+    """Its token ids, if the model told them."""
+    carried: Draft
+    """Tokens that were drafted beyond the last accepted unit, and still hold."""
+    carried_attention: AttentionRows | None
+    unit: Unit
+    limit: int
+    """Tokens that may be generated now."""
+    needs: frozenset[Signal]
+    stop: tuple[str, ...] = ()
+    answer_phrase: str | None = None
+    deadline: float = math.inf
+    """On `time.monotonic`'s clock."""
+    seed: int | None = None
+
+    @property
+    def open_answer(self) -> AIMessage:
+        """What the model is to continue: accepted and carried text, with their token ids if known."""
+        metadata: dict[str, Any] = {}
+        if self.accepted_ids is not None and (self.carried.token_ids is not None or not len(self.carried)):
+            metadata = {"dynprag": {"token_ids": [*self.accepted_ids, *(self.carried.token_ids or ())]}}
+        return AIMessage(self.accepted + self.carried.text, response_metadata=metadata)
+
+
+@dataclass(frozen=True)
+class DraftResult:
+    """A draft with its attention, and what it cost."""
+
+    draft: Draft
+    attention: AttentionRows | None = None
+    cost: dict[str, int] = field(default_factory=dict)
+    """`prompt_tokens`, and of a local model `forward_tokens` and `cached_tokens`."""
+
+
+@dataclass
+class StopAtUnit:
+    """Says after each token whether the draft has gone far enough, and why."""
+
+    task: DraftTask
+    ended: EndOfDraft | None = None
+    _text: str = field(init=False)
+    _pieces: list[str] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._pieces = list(self.task.carried.pieces)
+        self._text = self.task.carried.text
+
+    def __call__(self, piece: str) -> bool:
+        """Take note of the next token's characters."""
+        self._pieces.append(piece)
+        self._text += piece
+        phrase = self.task.answer_phrase
+        if phrase is not None and is_complete(self._tail() + self._text, phrase):
+            self.ended = "end"
+        elif self._unit_is_complete(piece):
+            self.ended = "unit"
+        elif time.monotonic() >= self.task.deadline:
+            self.ended = "deadline"
+        return self.ended is not None
+
+    def _tail(self) -> str:
+        # The phrase may begin in the accepted text; what lies further back was looked at before.
+        return self.task.accepted[-200:]
+
+    def _unit_is_complete(self, piece: str) -> bool:
+        if self.task.unit.kind == "sentence" and not piece:
+            return False
+        return self.task.unit.length(Draft(tuple(self._pieces))) is not None
+
+    def __repr__(self) -> str:  # appears in traces, as an option of the call
+        return f"StopAtUnit({self.task.unit})"
+
+
+class Collector:
+    """Builds a draft out of message chunks."""
+
+    def __init__(self, task: DraftTask, rule: StopAtUnit, on_token: OnToken | None) -> None:
+        self._task = task
+        self._rule = rule
+        self._on_token = on_token
+        self._pieces: list[str] = []
+        self._logprobs: list[float] = []
+        self._entropies: list[float] = []
+        self._ids: list[int] = []
+        self._rows: list[Any] = []
+        self._finish: str | None = None
+        self._cost: dict[str, int] = {}
+
+    def push(self, chunk: AIMessageChunk | AIMessage) -> None:
+        """Take the tokens of one chunk (of any number)."""
+        metadata = chunk.response_metadata
+        own = metadata.get("dynprag", {})
+        entries = (metadata.get("logprobs") or {}).get("content") or []
+        entropies = own.get("entropies") or [None] * len(entries)
+        pieces = [str(e["token"]) for e in entries] or ([_text(chunk)] if _text(chunk) else [])
+        logprobs = [float(e["logprob"]) for e in entries]
+        if "entropy" in self._task.needs and entries and not own.get("entropies"):
+            entropies = [entropy_of_alternatives(e) for e in entries]
+        for i, piece in enumerate(pieces):
+            self._pieces.append(piece)
+            logprob = logprobs[i] if i < len(logprobs) else None
+            entropy = entropies[i] if i < len(entropies) else None
+            if logprob is not None:
+                self._logprobs.append(logprob)
+            if entropy is not None:
+                self._entropies.append(entropy)
+            if self._on_token is not None:
+                self._on_token(piece, logprob, entropy)
+        self._ids += own.get("token_ids", [])
+        self._rows += [row.weights for row in own.get("attention", [])]
+        if metadata.get("finish_reason"):
+            self._finish = str(metadata["finish_reason"])
+        usage = getattr(chunk, "usage_metadata", None)
+        if usage:
+            self._cost["prompt_tokens"] = usage["input_tokens"]
+        self._cost |= {name: own[name] for name in ("forward_tokens", "cached_tokens") if name in own}
+
+    def result(self) -> DraftResult:
+        """The draft, carried tokens first."""
+        n = len(self._pieces)
+        fresh = Draft(
+            tuple(self._pieces),
+            tuple(self._logprobs) if len(self._logprobs) == n else (),
+            tuple(self._entropies) if len(self._entropies) == n and "entropy" in self._task.needs else None,
+            tuple(self._ids) if len(self._ids) == n else None,
+            self._ended(),
+        )
+        attention = self._attention() if self._rows else None
+        return DraftResult(self._task.carried + fresh, attention, self._cost)
+
+    def _ended(self) -> EndOfDraft:
+        if self._rule.ended is not None:
+            return self._rule.ended
+        return "limit" if self._finish == "length" else "end"
+
+    def _attention(self) -> AttentionRows:
+        carried = len(self._task.carried)
+        start = self._rows[0].shape[1] - carried  # the first row reaches up to the last known token
+        mean = tuple(row.mean(axis=0) for row in self._rows)
+        heads = tuple(row[:, start:].copy() for row in self._rows)
+        if self._task.carried_attention is not None and carried:
+            return self._task.carried_attention.continued(mean, heads)
+        return AttentionRows(start, mean, heads)
+
+
+def rows_from_scores(weights: Floats, prompt: int) -> AttentionRows:
+    """Attention rows of a draft that was scored in one forward.
+
+    Args:
+        weights: (heads, tokens + 1, prompt + tokens), as the engine's `score` gives them.
+        prompt: Tokens before the draft.
+    """
+    mean = weights.mean(axis=0)
+    count = weights.shape[1]
+    return AttentionRows(
+        prompt,
+        tuple(mean[t, : prompt + t] for t in range(count)),
+        tuple(weights[:, t, prompt : prompt + t] for t in range(count)),
+    )
+
+
+def entropy_of_alternatives(entry: dict[str, Any]) -> float | None:
+    """A lower bound of the entropy from the likeliest alternatives that an API reports, in nats.
+
+    The mass that the alternatives leave is counted as one further outcome, which can only lower the entropy.
+    None if no alternatives were reported.
+    """
+    reported = [float(top["logprob"]) for top in entry.get("top_logprobs") or []]
+    if not reported:
+        return None
+    masses = np.exp(np.asarray(reported, np.float64))
+    rest = max(0.0, 1.0 - float(masses.sum()))
+    terms = [-m * math.log(m) for m in [*masses.tolist(), rest] if m > 0]
+    return math.fsum(terms)
+
+
+def _text(chunk: AIMessageChunk | AIMessage) -> str:
+    return chunk.content if isinstance(chunk.content, str) else str(chunk.text)

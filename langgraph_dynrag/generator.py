@@ -1,0 +1,371 @@
+"""The model behind the graph, local or remote, as the nodes see it.
+
+`LocalGenerator` drives a `LocalChatModel`: it continues an answer token-exactly, ends a draft from within, and can
+give attention. `ChatGenerator` drives any chat model that reports log-probabilities as OpenAI does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from langchain_core.language_models import BaseChatModel
+from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
+from langchain_core.runnables import RunnableConfig
+from langgraph.constants import TAG_NOSTREAM
+
+from langgraph_dynrag.chat_template import message_text
+from langgraph_dynrag.draft import AloneAttention, AttentionRows, Context, Draft, Signal
+from langgraph_dynrag.drafting import Collector, DraftResult, DraftTask, OnToken, StopAtUnit, rows_from_scores
+from langgraph_dynrag.local_chat_model import LocalChatModel
+from rag_backbone.errors import ConfigurationError, SignalUnavailableError
+
+
+class Generator(Protocol):
+    """What the nodes need of a model."""
+
+    @property
+    def signals(self) -> frozenset[Signal]:
+        """The signals that it gives."""
+        ...
+
+    @property
+    def context_window(self) -> int | None:
+        """Tokens that a prompt and its answer may have; None if unknown."""
+        ...
+
+    def count_tokens(self, text: str) -> int:
+        """How many tokens a text has."""
+        ...
+
+    def prompt_tokens(self, messages: Sequence[BaseMessage]) -> int:
+        """How many tokens a conversation has."""
+        ...
+
+    def token_ids(self, text: str) -> tuple[int, ...] | None:
+        """A text's token ids, if the model continues by ids."""
+        ...
+
+    def draft(self, task: DraftTask, config: RunnableConfig, on_token: OnToken | None) -> DraftResult:
+        """Write the next draft."""
+        ...
+
+    async def adraft(self, task: DraftTask, config: RunnableConfig, on_token: OnToken | None) -> DraftResult:
+        """Write the next draft."""
+        ...
+
+    def ask(self, prompts: Sequence[str], config: RunnableConfig) -> list[str]:
+        """The model's replies to some instructions, each on its own."""
+        ...
+
+    async def aask(self, prompts: Sequence[str], config: RunnableConfig) -> list[str]:
+        """The model's replies to some instructions, each on its own."""
+        ...
+
+    def recompute(self, task: DraftTask, draft: Draft) -> AttentionRows | None:
+        """The attention of a draft whose recorded rows were lost, from one forward."""
+        ...
+
+    def context(self, task: DraftTask) -> Context | None:
+        """Where question and answer stand in the prompt, for formulators that read attention."""
+        ...
+
+    def attend_alone(self, text: str, token_ids: Sequence[int] | None) -> AloneAttention:
+        """Attention of a forward over a text alone."""
+        ...
+
+
+class LocalGenerator:
+    """A model in this process."""
+
+    def __init__(self, chat: LocalChatModel, *, reply_tokens: int = 48) -> None:
+        self.chat = chat
+        self._reply_tokens = reply_tokens
+
+    @property
+    def signals(self) -> frozenset[Signal]:
+        """Everything, as far as the architecture allows."""
+        names: set[Signal] = {"logprob", "entropy"}
+        if "attention" in self.chat.lm.engine.signals:
+            names |= {"attention", "attention_alone"}
+        return frozenset(names)
+
+    @property
+    def context_window(self) -> int | None:
+        """The model's."""
+        return self.chat.lm.context_window
+
+    def count_tokens(self, text: str) -> int:
+        """By the model's tokenizer."""
+        return len(self.chat.get_token_ids(text))
+
+    def prompt_tokens(self, messages: Sequence[BaseMessage]) -> int:
+        """By the model's chat template and tokenizer."""
+        return len(self.chat.encode(messages).ids)
+
+    def token_ids(self, text: str) -> tuple[int, ...] | None:
+        """By the model's tokenizer."""
+        return tuple(self.chat.get_token_ids(text))
+
+    def draft(self, task: DraftTask, config: RunnableConfig, on_token: OnToken | None) -> DraftResult:
+        """Continue the open answer until the unit is complete."""
+        rule = StopAtUnit(task)
+        collector = Collector(task, rule, on_token)
+        for chunk in self.chat.stream(self._messages(task), _unstreamed(config), **self._options(task, rule)):
+            collector.push(chunk)
+        return collector.result()
+
+    async def adraft(self, task: DraftTask, config: RunnableConfig, on_token: OnToken | None) -> DraftResult:
+        """Continue the open answer until the unit is complete; the event loop stays free."""
+        rule = StopAtUnit(task)
+        collector = Collector(task, rule, on_token)
+        async for chunk in self.chat.astream(self._messages(task), _unstreamed(config), **self._options(task, rule)):
+            collector.push(chunk)
+        return collector.result()
+
+    def ask(self, prompts: Sequence[str], config: RunnableConfig) -> list[str]:
+        """One after the other; there is one engine."""
+        return [
+            message_text(self.chat.invoke([HumanMessage(p)], _unstreamed(config), max_tokens=self._reply_tokens))
+            for p in prompts
+        ]
+
+    async def aask(self, prompts: Sequence[str], config: RunnableConfig) -> list[str]:
+        """One after the other; there is one engine."""
+        replies = []
+        for p in prompts:
+            reply = await self.chat.ainvoke([HumanMessage(p)], _unstreamed(config), max_tokens=self._reply_tokens)
+            replies.append(message_text(reply))
+        return replies
+
+    def recompute(self, task: DraftTask, draft: Draft) -> AttentionRows | None:
+        """One forward over prompt and draft, of which the prompt's known prefix is free."""
+        if draft.token_ids is None or not len(draft):
+            return None
+        prompt = self.chat.encode([*task.messages, _accepted_only(task)]).ids
+        scored = self.chat.lm.engine.score(prompt, draft.token_ids, attention=True)
+        assert scored.attention is not None
+        return rows_from_scores(scored.attention.numpy(force=True), len(prompt))
+
+    def context(self, task: DraftTask) -> Context | None:
+        """The question's tokens in the rendered prompt, and the accepted answer's."""
+        prompt = self.chat.encode([*task.messages, _accepted_only(task)])
+        positions = prompt.tokens_of(task.question)
+        pieces = tuple(prompt.text[prompt.spans[i].start : prompt.spans[i].end] for i in positions)
+        ids = task.accepted_ids or ()
+        return Context(pieces, tuple(positions), self._pieces(ids))
+
+    def attend_alone(self, text: str, token_ids: Sequence[int] | None) -> AloneAttention:
+        """One forward over the text; nothing precedes it."""
+        ids = list(token_ids) if token_ids is not None else self.chat.get_token_ids(text)
+        weights = self.chat.lm.engine.attention(ids)
+        return AloneAttention(self._pieces(ids), weights.numpy(force=True))
+
+    def _pieces(self, ids: Sequence[int]) -> tuple[str, ...]:
+        from rag_backbone.stop_strings import Detokenizer
+
+        detokenizer = Detokenizer(self.chat.lm.tokenizer, [])
+        return tuple(detokenizer.push(i) for i in ids)
+
+    def _messages(self, task: DraftTask) -> list[BaseMessage]:
+        return [*task.messages, task.open_answer]
+
+    def _options(self, task: DraftTask, rule: StopAtUnit) -> dict[str, Any]:
+        signals = [name for name in ("entropy", "attention") if name in task.needs]
+        options: dict[str, Any] = {
+            "max_tokens": task.limit,
+            "stop": list(task.stop),
+            "logprobs": True,
+            "signals": signals,
+            "stop_when": rule,
+        }
+        return options if task.seed is None else {**options, "seed": task.seed}
+
+    def __repr__(self) -> str:
+        return f"LocalGenerator({self.chat.model!r})"
+
+
+class ChatGenerator:
+    """Any chat model that reports log-probabilities in OpenAI's shape.
+
+    It cannot be told to continue its own last turn in a way that all providers share, so the accepted text is given
+    back with the instruction to go on from there. A draft is cut off by leaving the stream, which providers bill by
+    what was sent; tracers show it as interrupted.
+    """
+
+    def __init__(self, chat: BaseChatModel, signals: frozenset[Signal], *, top_logprobs: int = 5) -> None:
+        self.chat = chat
+        self._signals = signals
+        self._top_logprobs = top_logprobs
+
+    @classmethod
+    def probed(cls, chat: BaseChatModel, needs: frozenset[Signal]) -> ChatGenerator:
+        """Find out by one short call whether the model reports log-probabilities, if they are needed.
+
+        Raises:
+            SignalUnavailableError: If it does not.
+        """
+        if not needs & {"logprob", "entropy"}:
+            return cls(chat, frozenset())
+        try:
+            reply = chat.invoke([HumanMessage("Say yes.")], **_logprob_options(needs, 5), max_tokens=4)
+        except Exception as error:
+            raise SignalUnavailableError(
+                f"{type(chat).__name__} refused a call that asks for log-probabilities ({error}), which the trigger "
+                f"needs. {_ADVICE}"
+            ) from error
+        content = (reply.response_metadata.get("logprobs") or {}).get("content")
+        if not content:
+            raise SignalUnavailableError(
+                f"{type(chat).__name__} reports no log-probabilities (response_metadata['logprobs']['content']), which "
+                f"the trigger needs. {_ADVICE}"
+            )
+        found: set[Signal] = {"logprob"}
+        if content[0].get("top_logprobs"):
+            found.add("entropy")
+        return cls(chat, frozenset(found))
+
+    @property
+    def signals(self) -> frozenset[Signal]:
+        """What the model was found to report."""
+        return self._signals
+
+    @property
+    def context_window(self) -> int | None:
+        """As far as the model's profile says."""
+        profile = getattr(self.chat, "profile", None) or {}
+        window = profile.get("max_input_tokens")
+        return int(window) if window else None
+
+    def count_tokens(self, text: str) -> int:
+        """An estimate on the safe side: a remote model's tokenizer is not at hand."""
+        return len(text) // 3 + 1
+
+    def prompt_tokens(self, messages: Sequence[BaseMessage]) -> int:
+        """An estimate on the safe side."""
+        return sum(self.count_tokens(message_text(m)) + 4 for m in messages)
+
+    def token_ids(self, text: str) -> tuple[int, ...] | None:  # noqa: ARG002
+        """Not known."""
+        return None
+
+    def draft(self, task: DraftTask, config: RunnableConfig, on_token: OnToken | None) -> DraftResult:
+        """Ask for the continuation, and leave when the unit is complete."""
+        rule, collector = self._collector(task, on_token)
+        stream = self.chat.stream(self._messages(task), _unstreamed(config), **self._options(task))
+        for chunk in stream:
+            collector.push(chunk)
+            if rule.ended is not None:
+                break
+        return collector.result()
+
+    async def adraft(self, task: DraftTask, config: RunnableConfig, on_token: OnToken | None) -> DraftResult:
+        """Ask for the continuation, and leave when the unit is complete."""
+        rule, collector = self._collector(task, on_token)
+        stream = self.chat.astream(self._messages(task), _unstreamed(config), **self._options(task))
+        async for chunk in stream:
+            collector.push(chunk)
+            if rule.ended is not None:
+                break
+        return collector.result()
+
+    def ask(self, prompts: Sequence[str], config: RunnableConfig) -> list[str]:
+        """All at once."""
+        batch: list[Any] = [[HumanMessage(p)] for p in prompts]
+        return [message_text(reply) for reply in self.chat.batch(batch, _unstreamed(config))]
+
+    async def aask(self, prompts: Sequence[str], config: RunnableConfig) -> list[str]:
+        """All at once."""
+        batch: list[Any] = [[HumanMessage(p)] for p in prompts]
+        return [message_text(reply) for reply in await self.chat.abatch(batch, _unstreamed(config))]
+
+    def recompute(self, task: DraftTask, draft: Draft) -> AttentionRows | None:  # noqa: ARG002
+        """Not possible."""
+        return None
+
+    def context(self, task: DraftTask) -> Context | None:  # noqa: ARG002
+        """Not known."""
+        return None
+
+    def attend_alone(self, text: str, token_ids: Sequence[int] | None) -> AloneAttention:  # noqa: ARG002
+        """Not possible; the graph is refused before it comes to this."""
+        raise SignalUnavailableError(f"{type(self.chat).__name__} cannot give attention")
+
+    def _collector(self, task: DraftTask, on_token: OnToken | None) -> tuple[StopAtUnit, Collector]:
+        rule = StopAtUnit(task)
+
+        def watch(piece: str, logprob: float | None, entropy: float | None) -> None:
+            rule(piece)
+            if on_token is not None:
+                on_token(piece, logprob, entropy)
+
+        return rule, Collector(task, rule, watch)
+
+    def _messages(self, task: DraftTask) -> list[BaseMessage]:
+        written = task.accepted + task.carried.text
+        if not written.strip():
+            return list(task.messages)
+        *before, last = task.messages
+        asked = (
+            f"{message_text(last)}\n\nThe answer has been begun. Continue it from exactly where it stops, without "
+            f"repeating any of it:\n{written}"
+        )
+        return [*before, HumanMessage(asked)]
+
+    def _options(self, task: DraftTask) -> dict[str, Any]:
+        options: dict[str, Any] = {"max_tokens": task.limit, "stop": list(task.stop)}
+        if task.needs & {"logprob", "entropy"}:
+            options |= _logprob_options(task.needs, self._top_logprobs)
+        return options if task.seed is None else {**options, "seed": task.seed}
+
+    def __repr__(self) -> str:
+        return f"ChatGenerator({type(self.chat).__name__})"
+
+
+_ADVICE = (
+    "Use a model that reports them (LocalChatModel, ChatOpenAI, vLLM), or a trigger that needs none "
+    "(Never, Once, EveryNTokens, EverySentence)."
+)
+
+
+def make_generator(model: BaseChatModel, needs: frozenset[Signal]) -> Generator:
+    """The generator for a chat model, refused if it lacks a needed signal.
+
+    Raises:
+        SignalUnavailableError: Naming what is needed, what there is, and what to use instead.
+    """
+    if not isinstance(model, BaseChatModel):
+        raise ConfigurationError(
+            f"the model is a {type(model).__name__}; a LangChain chat model is needed. For a model in memory: "
+            "LocalChatModel.from_causal_lm(CausalLM(model, tokenizer))"
+        )
+    generator: Generator
+    if isinstance(model, LocalChatModel):
+        generator = LocalGenerator(model)
+    else:
+        if lacking := needs & {"attention", "attention_alone"}:
+            raise SignalUnavailableError(
+                f"the trigger or query formulator needs {', '.join(sorted(lacking))}, which {type(model).__name__} "
+                "cannot give. Use LocalChatModel, or parts that need none (TokenProbability, Entropy, ETC; MaskedSentence)."
+            )
+        generator = ChatGenerator.probed(model, needs)
+    if missing := needs - generator.signals:
+        raise SignalUnavailableError(
+            f"the trigger or query formulator needs {', '.join(sorted(missing))}; {generator!r} gives "
+            f"{', '.join(sorted(generator.signals)) or 'none'}"
+        )
+    return generator
+
+
+def _unstreamed(config: RunnableConfig) -> RunnableConfig:
+    """Drafts may be discarded, so their tokens stay out of LangGraph's `messages` stream."""
+    return {**config, "tags": [*(config.get("tags") or []), TAG_NOSTREAM]}
+
+
+def _logprob_options(needs: frozenset[Signal], top: int) -> dict[str, Any]:
+    return {"logprobs": True, "top_logprobs": top} if "entropy" in needs else {"logprobs": True}
+
+
+def _accepted_only(task: DraftTask) -> AIMessage:
+    metadata = {} if task.accepted_ids is None else {"dynprag": {"token_ids": list(task.accepted_ids)}}
+    return AIMessage(task.accepted, response_metadata=metadata)

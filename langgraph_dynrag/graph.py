@@ -1,0 +1,156 @@
+"""Putting a model, a retriever and a method together into a LangGraph state machine."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, NamedTuple
+
+from langchain_core.language_models import BaseChatModel
+from langchain_core.retrievers import BaseRetriever
+from langgraph.graph import END, START, StateGraph
+from langgraph.graph.state import CompiledStateGraph
+from langgraph.types import Checkpointer
+
+from langgraph_dynrag.draft import Signal
+from langgraph_dynrag.generator import make_generator
+from langgraph_dynrag.nodes import (
+    Begin,
+    Generate,
+    Monitor,
+    Reformulate,
+    Resume,
+    Retrieve,
+    after_begin,
+    after_monitor,
+    after_reformulate,
+    after_resume,
+)
+from langgraph_dynrag.presets import Dataset, get_preset
+from langgraph_dynrag.prompts import AnswerPrompt, reasoned_prompt
+from langgraph_dynrag.settings import Settings
+from langgraph_dynrag.state import DynamicRAGContext, DynamicRAGInput, DynamicRAGOutput, DynamicRAGState
+from rag_backbone.errors import ConfigurationError
+
+
+class DynamicRAGNodes(NamedTuple):
+    """The nodes of one configuration, for use in a graph of one's own."""
+
+    begin: Begin
+    generate: Generate
+    monitor: Monitor
+    retrieve: Retrieve
+    reformulate: Reformulate
+    resume: Resume
+
+
+def create_dynamic_rag(
+    model: BaseChatModel,
+    retriever: BaseRetriever | None = None,
+    *,
+    preset: str = "flare",
+    dataset: Dataset = "2wikimultihopqa",
+    bundle: Literal["paper", "reference"] = "paper",
+    prompt: AnswerPrompt | None = None,
+    checkpointer: Checkpointer = None,
+    interrupt_before: list[str] | Literal["*"] | None = None,
+    interrupt_after: list[str] | Literal["*"] | None = None,
+    name: str = "dynamic_rag",
+    **changes: Any,
+) -> CompiledStateGraph[Any, Any, Any, Any]:
+    """A graph that retrieves while it writes.
+
+    Args:
+        model: `LocalChatModel`, or any chat model that reports log-probabilities as OpenAI's do.
+        retriever: Any LangChain retriever. Only `no_retrieval` does without one.
+        preset: A published method; see `langgraph_dynrag.presets`.
+        dataset: Whose published settings the preset takes.
+        bundle: The form of `dragin` and `etc`.
+        prompt: Instructions, exemplars and layout; by default the project's own, with the preset's number of exemplars.
+        checkpointer: As in LangGraph. Leave it out for a subgraph, which inherits its parent's.
+        interrupt_before: As in LangGraph; `["retrieve"]` lets a person look at the query.
+        interrupt_after: As in LangGraph.
+        name: Of the compiled graph.
+        **changes: Any field of `langgraph_dynrag.settings.Settings`, in place of the preset's: `trigger`, `query`, `k`,
+            `resume_at`, `evidence_life`, `budgets`, `reformulation`, `retrieval`, ...
+
+    Returns:
+        A compiled graph. Invoke it with `{"question": ...}` or `{"messages": [...]}`.
+
+    Raises:
+        ConfigurationError: If an option is unknown or out of range, or no retriever is given.
+        SignalUnavailableError: If the model cannot give what trigger or query formulator need.
+
+    Example:
+        >>> graph = create_dynamic_rag(LocalChatModel(), retriever, preset="dragin")  # doctest: +SKIP
+        >>> graph.invoke({"question": "Who directed the film that ...?"})["answer"]  # doctest: +SKIP
+    """
+    nodes = create_nodes(model, retriever, preset=preset, dataset=dataset, bundle=bundle, prompt=prompt, **changes)
+    builder = StateGraph(
+        DynamicRAGState,
+        context_schema=DynamicRAGContext,
+        input_schema=DynamicRAGInput,
+        output_schema=DynamicRAGOutput,
+    )
+    for node in nodes:
+        builder.add_node(node.node_name, node)
+    builder.add_edge(START, "begin")
+    builder.add_conditional_edges("begin", after_begin, ["retrieve", "generate"])
+    builder.add_edge("generate", "monitor")
+    builder.add_conditional_edges("monitor", after_monitor, ["generate", "retrieve", END])
+    builder.add_edge("retrieve", "reformulate")
+    builder.add_conditional_edges("reformulate", after_reformulate, ["retrieve", "resume"])
+    builder.add_conditional_edges("resume", after_resume, ["generate", END])
+    return builder.compile(
+        checkpointer=checkpointer, interrupt_before=interrupt_before, interrupt_after=interrupt_after, name=name
+    )
+
+
+def create_nodes(
+    model: BaseChatModel,
+    retriever: BaseRetriever | None = None,
+    *,
+    preset: str = "flare",
+    dataset: Dataset = "2wikimultihopqa",
+    bundle: Literal["paper", "reference"] = "paper",
+    prompt: AnswerPrompt | None = None,
+    **changes: Any,
+) -> DynamicRAGNodes:
+    """The nodes alone, to put into a graph of one's own whose state extends `DynamicRAGState`.
+
+    Arguments and errors are those of `create_dynamic_rag`.
+    """
+    settings = make_settings(model, retriever, preset=preset, dataset=dataset, bundle=bundle, prompt=prompt, **changes)
+    return DynamicRAGNodes(
+        Begin(settings),
+        Generate(settings),
+        Monitor(settings),
+        Retrieve(settings),
+        Reformulate(settings),
+        Resume(settings),
+    )
+
+
+def make_settings(
+    model: BaseChatModel,
+    retriever: BaseRetriever | None,
+    *,
+    preset: str,
+    dataset: Dataset,
+    bundle: Literal["paper", "reference"],
+    prompt: AnswerPrompt | None,
+    **changes: Any,
+) -> Settings:
+    """A preset's settings with changes, validated; arguments and errors as for `create_dynamic_rag`."""
+    chosen = get_preset(preset, dataset=dataset, bundle=bundle)
+    options = {**chosen.settings, **changes}
+    known = set(Settings.__dataclass_fields__) - {"generator", "retriever", "prompt"}
+    if unknown := set(options) - known:
+        raise ConfigurationError(f"unknown option {', '.join(sorted(unknown))}; known: {', '.join(sorted(known))}")
+    needs: frozenset[Signal] = frozenset()
+    for part in (options["trigger"], options["query"]):
+        needs |= getattr(part, "needs", frozenset())
+    return Settings(
+        generator=make_generator(model, needs),
+        retriever=retriever,
+        prompt=prompt or reasoned_prompt(chosen.exemplars),
+        **options,
+    )

@@ -1,0 +1,246 @@
+"""A local causal language model as a LangChain chat model, with token signals.
+
+It reports log-probabilities as OpenAI's models do (`response_metadata["logprobs"]["content"]`) and, on request, what
+an API cannot give (`response_metadata["dynprag"]`: token ids, entropies, attention rows). If the last message is an
+`AIMessage`, its text is continued. Weights are loaded at first use.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from langchain_core.callbacks import CallbackManagerForLLMRun
+from langchain_core.language_models import BaseChatModel, LangSmithParams
+from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
+from langchain_core.messages.ai import UsageMetadata
+from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
+from pydantic import ConfigDict, Field, PrivateAttr
+
+from langgraph_dynrag.chat_template import EncodedPrompt, encode_chat
+from rag_backbone.causal_lm import CausalLM, DType
+from rag_backbone.errors import ConfigurationError
+from rag_backbone.requests import FinishReason, Request
+from rag_backbone.sampling import Sampling
+from rag_backbone.signals import Signals, TokenStep
+
+StopRule = Callable[[str], bool]
+"""Called with the characters that each new token completes; true ends the generation after that token."""
+
+_SIGNALS = ("entropy", "attention")
+
+
+class AttentionRow:
+    """One token's attention row, (heads, keys) float32; wrapped so that tracers print a line instead of numbers."""
+
+    __slots__ = ("weights",)
+
+    def __init__(self, weights: Any) -> None:
+        self.weights = weights
+
+    def __repr__(self) -> str:
+        heads, keys = self.weights.shape
+        return f"<attention row: {heads} heads, {keys} keys>"
+
+
+class LocalChatModel(BaseChatModel):
+    """Chat with a model that runs in this process.
+
+    Every option can also be given per call: `model.invoke(messages, temperature=0.7, seed=1)`. Per call there are also
+    `signals` (of `"entropy"`, `"attention"`), `stop_when` (a `StopRule`), `logit_bias` (token id to bias) and
+    `adapters`.
+
+    Example:
+        >>> llm = LocalChatModel(max_tokens=32)  # doctest: +SKIP
+        >>> llm.invoke("What is the capital of France?").content  # doctest: +SKIP
+    """
+
+    model_config = ConfigDict(arbitrary_types_allowed=True, populate_by_name=True)
+
+    model: str = "embedded"
+    """`"embedded"`, a folder, or a Hub id."""
+    device: str = "auto"
+    dtype: DType = "auto"
+    temperature: float = Field(default=0.0, ge=0)
+    """0 is greedy."""
+    top_p: float = Field(default=1.0, gt=0, le=1)
+    top_k: int = Field(default=0, ge=0)
+    max_tokens: int = Field(default=256, ge=1)
+    stop: list[str] | None = Field(default=None, alias="stop_sequences")
+    seed: int | None = None
+    logprobs: bool = False
+    """Whether to report log-probabilities."""
+    top_logprobs: int = Field(default=0, ge=0)
+    """Alternatives to report for each token; needs `logprobs`."""
+
+    _lm: CausalLM | None = PrivateAttr(default=None)
+    _loading: threading.Lock = PrivateAttr(default_factory=threading.Lock)
+
+    @classmethod
+    def from_causal_lm(cls, lm: CausalLM, **options: Any) -> LocalChatModel:
+        """A chat model over a model that is loaded already, sharing its engine."""
+        chat = cls(model=lm.name, **options)
+        chat._lm = lm
+        return chat
+
+    @property
+    def lm(self) -> CausalLM:
+        """The model, loaded at first use."""
+        with self._loading:
+            if self._lm is None:
+                self._lm = CausalLM.from_pretrained(self.model, device=self.device, dtype=self.dtype)
+            return self._lm
+
+    # ------------------------------------------------------------------ what dynamic RAG asks for
+
+    def encode(self, messages: Sequence[BaseMessage]) -> EncodedPrompt:
+        """The token ids that a conversation becomes, with each token's characters."""
+        return encode_chat(self.lm.tokenizer, messages)
+
+    def get_token_ids(self, text: str) -> list[int]:
+        """The model's own token ids of a text, without special tokens."""
+        return self.lm.engine.encode(text)
+
+    # ------------------------------------------------------------------ BaseChatModel
+
+    def _generate(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: CallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> ChatResult:
+        chunks = list(self._stream(messages, stop, run_manager, **kwargs))
+        merged = chunks[0]
+        for chunk in chunks[1:]:
+            merged += chunk
+        info = dict(merged.generation_info or {})
+        message = AIMessage(
+            content=merged.message.content,
+            response_metadata=info,
+            usage_metadata=merged.message.usage_metadata,  # type: ignore[attr-defined]
+        )
+        return ChatResult(generations=[ChatGeneration(message=message, generation_info=info)])
+
+    def _stream(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: CallbackManagerForLLMRun | None = None,  # noqa: ARG002 - BaseChatModel reports the chunks itself
+        **kwargs: Any,
+    ) -> Iterator[ChatGenerationChunk]:
+        options = _Options(self, stop, kwargs)
+        prompt = self.encode(messages)
+        reason: FinishReason | None = None
+        generated = 0
+        with self.lm.engine.stream(options.request(prompt.ids)) as steps:
+            for step in steps:
+                generated += 1
+                ends = options.stop_when is not None and options.stop_when(step.text)
+                message = AIMessageChunk(content=step.text)
+                yield ChatGenerationChunk(message=message, generation_info=self._info(step, options))
+                if ends:
+                    reason = "cancelled"
+                    break
+            reason = reason or steps.finish_reason
+            last: dict[str, Any] = {
+                "finish_reason": "length" if reason == "length" else "stop",
+                "model_name": self.lm.name,
+            }
+            if options.signals is not None:
+                # Without the row below: that of a last token which generation did not go beyond costs a forward more.
+                counts = steps.generation().counts
+                last["dynprag"] = {"forward_tokens": counts.forward_tokens, "cached_tokens": counts.cached_tokens}
+                if options.signals.attention and generated:
+                    last["dynprag"]["attention"] = [AttentionRow(steps.closing_attention().numpy(force=True))]
+        usage = UsageMetadata(
+            input_tokens=len(prompt.ids), output_tokens=generated, total_tokens=len(prompt.ids) + generated
+        )
+        yield ChatGenerationChunk(
+            message=AIMessageChunk(content="", usage_metadata=usage, chunk_position="last"), generation_info=last
+        )
+
+    def _info(self, step: TokenStep, options: _Options) -> dict[str, Any]:
+        info: dict[str, Any] = {}
+        if options.logprobs:
+            decode = self.lm.tokenizer.decode
+            entry = {**_token_logprob(step.text, step.logprob), "top_logprobs": []}
+            entry["top_logprobs"] = [_token_logprob(str(decode([t])), lp) for t, lp in step.top_logprobs]
+            info["logprobs"] = {"content": [entry]}
+        if options.signals is not None:
+            own: dict[str, Any] = {"token_ids": [step.token_id]}
+            if step.entropy is not None:
+                own["entropies"] = [step.entropy]
+            if step.attention is not None:
+                own["attention"] = [AttentionRow(step.attention.numpy(force=True))]
+            info["dynprag"] = own
+        return info
+
+    @property
+    def _llm_type(self) -> str:
+        return "dynprag-local"
+
+    @property
+    def _identifying_params(self) -> dict[str, Any]:
+        # Part of the LLM cache's key: whatever changes the answer belongs here.
+        names = ("model", "dtype", "temperature", "top_p", "top_k", "max_tokens", "stop", "seed", "logprobs")
+        return {name: getattr(self, name) for name in (*names, "top_logprobs")}
+
+    def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:
+        params = LangSmithParams(
+            ls_provider="dynprag",
+            ls_model_name=self.model,
+            ls_model_type="chat",
+            ls_temperature=kwargs.get("temperature", self.temperature),
+            ls_max_tokens=kwargs.get("max_tokens", self.max_tokens),
+        )
+        if stop or self.stop:
+            params["ls_stop"] = stop or self.stop or []
+        return params
+
+
+class _Options:
+    """The model's options with a call's own on top, validated before anything is computed."""
+
+    def __init__(self, chat: LocalChatModel, stop: list[str] | None, call: dict[str, Any]) -> None:
+        call = dict(call)
+
+        def option(name: str) -> Any:
+            value = call.pop(name, None)
+            return getattr(chat, name) if value is None else value
+
+        self.stop = tuple(stop if stop is not None else chat.stop or ())
+        self.max_tokens: int = option("max_tokens")
+        self.top_logprobs: int = option("top_logprobs")
+        self.logprobs: bool = bool(option("logprobs")) or self.top_logprobs > 0
+        self.sampling = Sampling(
+            temperature=option("temperature"),
+            top_p=option("top_p"),
+            top_k=option("top_k"),
+            seed=option("seed"),
+            logit_bias={int(token): float(bias) for token, bias in (call.pop("logit_bias", None) or {}).items()},
+        )
+        self.stop_when: StopRule | None = call.pop("stop_when", None)
+        self.adapters = call.pop("adapters", None)
+        self.signals: Signals | None = None
+        wanted = call.pop("signals", None)
+        if wanted is not None:
+            unknown = set(wanted) - set(_SIGNALS)
+            if unknown:
+                raise ConfigurationError(f"unknown signals {sorted(unknown)}; known: {', '.join(_SIGNALS)}")
+            self.signals = Signals(self.top_logprobs, entropy="entropy" in wanted, attention="attention" in wanted)
+
+    def request(self, prompt: list[int]) -> Request:
+        return Request(
+            prompt,
+            max_new_tokens=self.max_tokens,
+            stop=self.stop,
+            sampling=self.sampling,
+            signals=self.signals or Signals(self.top_logprobs),
+            adapters=self.adapters,
+        )
+
+
+def _token_logprob(text: str, logprob: float) -> dict[str, Any]:
+    return {"token": text, "bytes": list(text.encode()), "logprob": logprob}

@@ -1,0 +1,22 @@
+"""The graph's nodes, each usable alone."""
+
+from langgraph_dynrag.nodes.begin import Begin, after_begin
+from langgraph_dynrag.nodes.generate import Generate
+from langgraph_dynrag.nodes.monitor import Monitor, after_monitor
+from langgraph_dynrag.nodes.reformulate import Reformulate, after_reformulate
+from langgraph_dynrag.nodes.resume import Resume, after_resume
+from langgraph_dynrag.nodes.retrieve import RetrievalError, Retrieve
+
+__all__ = [
+    "Begin",
+    "Generate",
+    "Monitor",
+    "Reformulate",
+    "Resume",
+    "RetrievalError",
+    "Retrieve",
+    "after_begin",
+    "after_monitor",
+    "after_reformulate",
+    "after_resume",
+]

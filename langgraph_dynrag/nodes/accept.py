@@ -1,0 +1,166 @@
+"""Accepting drafted tokens into the answer, and ending the answer. Used by `monitor` and `resume`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from langchain_core.messages import AIMessage, AIMessageChunk, HumanMessage
+from langgraph.graph.message import push_message
+
+from langgraph_dynrag.answer import is_complete, short_answer, through_answer
+from langgraph_dynrag.draft import Draft
+from langgraph_dynrag.nodes.node import State, Update, emit, spent
+from langgraph_dynrag.settings import Settings
+
+
+def accept(state: State, settings: Settings, tokens: int, *, keep_rest: bool) -> Update:
+    """Move the draft's first `tokens` tokens into the answer.
+
+    Args:
+        state: The state.
+        settings: The graph's settings.
+        tokens: How many.
+        keep_rest: Whether the tokens after them still hold: only if the prompt stays as it is.
+    """
+    draft = Draft.from_state(state.get("draft"))
+    taken, rest = draft[:tokens], draft[tokens:]
+    phrase = settings.prompt.answer_phrase
+    before = state.get("text") or ""
+    text = before + taken.text
+    if phrase is not None and answer_complete(before, draft, tokens, phrase):
+        # Small models ramble on after the answer; what they say then is no part of it.
+        text = through_answer(text, phrase)
+    ids = state.get("token_ids")
+    known = ids is not None and (taken.token_ids is not None or not len(taken))
+    content = settings.carries_content(draft.words)
+    entropies = [
+        taken.entropies[t]
+        for t in range(len(taken))
+        if taken.entropies is not None and (w := draft.word_of_token[t]) is not None and content[w]
+    ]
+    attention = state.get("attention")
+    carry = keep_rest and len(rest) > 0
+    _push(state, text[len(before) :])
+    return {
+        "text": text,
+        "token_ids": [*(ids or []), *(taken.token_ids or ())] if known else None,
+        "entropies": [*(state.get("entropies") or []), *entropies],
+        "answer_tokens": (state.get("answer_tokens") or 0) + len(taken),
+        "draft": rest.to_state() if carry else None,
+        "attention": attention.shifted(tokens) if carry and attention is not None else None,
+        "judged": 0,
+        "verdict": None,
+        "regenerating": False,
+    }
+
+
+def answer_complete(before: str, draft: Draft, tokens: int, phrase: str) -> bool:
+    """Whether the answer's sentence is over within the first `tokens` tokens of a draft that follows `before`."""
+    if phrase.lower() not in (before + draft[:tokens].text).lower():
+        return False
+    # What follows those tokens tells whether the sentence is over; so does the end of the model's answer.
+    return is_complete(before + draft.text + ("\n" if draft.ended == "end" else ""), phrase)
+
+
+def after_acceptance(state: State, update: Update, settings: Settings, *, tokens: int) -> Update:
+    """End the answer if it is complete or a budget is used up; else leave the update as it is.
+
+    Args:
+        state: The state before the update.
+        update: What `accept` returned.
+        settings: The graph's settings.
+        tokens: How many of the draft's tokens were accepted.
+    """
+    phrase = settings.prompt.answer_phrase
+    text = update["text"]
+    draft = Draft.from_state(state.get("draft"))
+    if state.get("stage") == "closing":
+        return _finished(state, update, settings)
+    if phrase is not None and answer_complete(state.get("text") or "", draft, tokens, phrase):
+        return _finished(state, update, settings)
+    ended = draft.ended == "end" and tokens == len(draft)
+    hit = None
+    if not ended:
+        if update["answer_tokens"] >= settings.budgets.tokens:
+            hit = "tokens"
+        elif spent(state) >= settings.budgets.seconds:
+            hit = "seconds"
+        if hit is None:
+            return update
+    if hit is not None:
+        update = {**update, "budget_hit": hit, "trace": [*update.get("trace", []), budget_event(hit, settings)]}
+    if phrase is None or phrase.lower() in text.lower():
+        return _finished(state, update, settings)
+    return _closing(state, update, settings, phrase)
+
+
+def budget_event(which: str, settings: Settings) -> dict[str, Any]:
+    """The record of a budget that was reached."""
+    event = {"type": "budget", "which": which, "limit": getattr(settings.budgets, which)}
+    emit(event)
+    return event
+
+
+def _closing(state: State, update: Update, settings: Settings, phrase: str) -> Update:
+    """Ask for the short answer outright: the phrase is written for the model, which completes it."""
+    begun = update["text"].rstrip()
+    lead = f" {phrase}" if begun else phrase
+    ids = update["token_ids"]
+    if ids is not None:
+        # Trailing white space is cut from the text; ids that no longer match it are cut into tokens anew.
+        same = begun == update["text"]
+        ids = (
+            [*ids, *(settings.generator.token_ids(lead) or ())] if same else settings.generator.token_ids(begun + lead)
+        )
+        ids = None if ids is None else list(ids)
+    _push(state, lead)
+    event = {"type": "closing", "text": lead}
+    return {
+        **update,
+        "text": begun + lead,
+        "token_ids": ids,
+        "draft": None,
+        "attention": None,
+        "stage": "closing",
+        "trace": [*update.get("trace", []), event],
+    }
+
+
+def _finished(state: State, update: Update, settings: Settings) -> Update:
+    answer = update["text"].strip()
+    short = short_answer(answer, settings.prompt.answer_phrase)
+    event = {"type": "answer", "answer": answer, "short_answer": short}
+    emit({**event, "sources": state.get("sources") or []})
+    messages: list[Any] = [
+        AIMessage(answer, id=message_id(state), response_metadata={"dynprag": {"short_answer": short}})
+    ]
+    if (state.get("answered") or {}).get("message_id") is None:
+        # The question came as a value; the thread's conversation shows it like any other turn.
+        messages.insert(0, HumanMessage(state["question"]))
+    return {
+        **update,
+        "answer": answer,
+        "short_answer": short,
+        "draft": None,
+        "attention": None,
+        "stage": "done",
+        "messages": messages,
+        "trace": [*update.get("trace", []), event],
+    }
+
+
+def message_id(state: State) -> str:
+    """The id of the answer's message, whose pieces are streamed while it grows."""
+    return f"dynrag-{state.get('run_id')}"
+
+
+def _push(state: State, text: str) -> None:
+    """Show accepted text in LangGraph's `messages` stream, as chunks of the final message."""
+    if not (state.get("text") or "").strip():
+        text = text.lstrip()
+    if not text:
+        return
+    try:
+        push_message(AIMessageChunk(content=text, id=message_id(state)), state_key=None)
+    except (RuntimeError, KeyError):  # outside of a graph
+        return

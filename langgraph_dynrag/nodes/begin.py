@@ -1,0 +1,109 @@
+"""`begin`: take the question, refuse what cannot be answered, and clear what an earlier question left behind."""
+
+from __future__ import annotations
+
+import uuid
+from typing import Literal
+
+from langchain_core.messages import AnyMessage, HumanMessage
+from langchain_core.runnables import RunnableConfig
+from langgraph.types import Overwrite
+
+from langgraph_dynrag.chat_template import message_text
+from langgraph_dynrag.nodes.node import Node, State, Update, emit
+from langgraph_dynrag.settings import Settings
+from langgraph_dynrag.state import VERSION
+from rag_backbone.errors import ConfigurationError, ContextWindowError
+
+
+class Begin(Node):
+    """Starts a run. The first node, before `generate` or, with an initial retrieval, `retrieve`."""
+
+    node_name = "begin"
+
+    def run(self, state: State, settings: Settings, config: RunnableConfig) -> Update:  # noqa: ARG002
+        """A clean state for the question.
+
+        Raises:
+            ConfigurationError: If there is no question.
+            ContextWindowError: If question and prompt leave no room for an answer.
+        """
+        question, message_id = asked_question(state)
+        if not question:
+            raise ConfigurationError(
+                'the question is empty; give one as {"question": "..."} or as the last human message of "messages"'
+            )
+        _check_room(question, settings)
+        verdict = settings.trigger.before(question)
+        retrieve = settings.initial_retrieval or (verdict is not None and verdict.retrieve)
+        reason = "initial retrieval" if settings.initial_retrieval else (verdict.reason if verdict else "")
+        retrieve = retrieve and settings.budgets.retrievals > 0
+        event = {"type": "question", "question": question}
+        if retrieve:
+            event["reason"] = reason
+        emit(event)
+        return {
+            "question": question,
+            "answered": {"question": question, "message_id": message_id},
+            "answer": "",
+            "short_answer": "",
+            "sources": [],
+            "text": "",
+            "token_ids": None if settings.generator.token_ids("") is None else [],
+            "entropies": [],
+            "answer_tokens": 0,
+            "draft": None,
+            "judged": 0,
+            "verdict": None,
+            "queries": [question] if retrieve else [],
+            "found": [],
+            "evidence": [],
+            "asked": [],
+            "seen": [],
+            "rewrites": 0,
+            "retrievals": 0,
+            "identical": 0,
+            "regenerating": False,
+            "stage": "drafting",
+            "budget_hit": None,
+            "seconds": {},
+            "run_id": uuid.uuid4().hex,
+            "version": VERSION,
+            "trace": Overwrite([event]),
+        }
+
+
+def after_begin(state: State) -> Literal["retrieve", "generate"]:
+    """Search first if the method does."""
+    return "retrieve" if state["queries"] else "generate"
+
+
+def asked_question(state: State) -> tuple[str, str | None]:
+    """The question of this run, and the id of the message that it came in.
+
+    On a thread that has answered before, the state still holds the previous question: a new human message or a new
+    `question` takes precedence over it.
+    """
+    answered = state.get("answered") or {}
+    explicit = (state.get("question") or "").strip()
+    messages: list[AnyMessage] = state.get("messages") or []
+    last = messages[-1] if messages else None
+    if isinstance(last, HumanMessage) and last.id != answered.get("message_id"):
+        text = message_text(last).strip()
+        if not explicit or explicit == answered.get("question") or explicit == text:
+            return text, last.id
+    return explicit, None
+
+
+def _check_room(question: str, settings: Settings) -> None:
+    window = settings.generator.context_window
+    if window is None:
+        return
+    prompt = settings.generator.prompt_tokens(settings.prompt.messages(question, ()))
+    answer = settings.budgets.tokens + settings.budgets.closing_tokens
+    if prompt + answer > window:
+        raise ContextWindowError(
+            f"the question has {settings.generator.count_tokens(question)} tokens; with instructions and exemplars the "
+            f"prompt has {prompt}, and {answer} are kept for the answer, but the model's context window is {window}. "
+            "Shorten the question, or use fewer exemplars or a smaller token budget."
+        )

@@ -1,0 +1,114 @@
+"""`generate`: write until the unit is complete, with the signals that trigger and formulator read."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from typing import Any
+
+from langchain_core.runnables import RunnableConfig
+
+from langgraph_dynrag.draft import Draft, Signal, Unit
+from langgraph_dynrag.drafting import DraftResult, DraftTask
+from langgraph_dynrag.evidence import Passage, within_budget
+from langgraph_dynrag.nodes.node import Node, State, Update, emit, spent
+from langgraph_dynrag.settings import Settings
+
+_FREE: frozenset[Signal] = frozenset({"logprob", "entropy"})
+
+
+class Generate(Node):
+    """Writes the next draft after the accepted text, under the evidence that is in the prompt."""
+
+    node_name = "generate"
+
+    def run(self, state: State, settings: Settings, config: RunnableConfig) -> Update:
+        """Draft until the trigger's unit is complete."""
+        task = draft_task(state, settings)
+        result = settings.generator.draft(task, config, _emit_token)
+        return _update(state, settings, task, result)
+
+    async def arun(self, state: State, settings: Settings, config: RunnableConfig) -> Update:
+        """Draft until the trigger's unit is complete."""
+        task = draft_task(state, settings)
+        result = await settings.generator.adraft(task, config, _emit_token)
+        return _update(state, settings, task, result)
+
+
+def draft_task(state: State, settings: Settings) -> DraftTask:
+    """What to write next; also how a draft of this state was written, for recomputing its signals."""
+    closing = state.get("stage") == "closing"
+    carried = Draft.from_state(state.get("draft"))
+    attention = state.get("attention")
+    if "attention" in settings.needs and attention is None:
+        carried = Draft()  # its rows are lost; writing the few tokens again is the simplest way to have them
+    used = state.get("answer_tokens") or 0
+    room = settings.budgets.closing_tokens if closing else settings.budgets.tokens - used
+    passages, _ = prompt_passages(state, settings)
+    prompt = settings.prompt
+    ids = state.get("token_ids")
+    left = settings.budgets.seconds - spent(state)
+    return DraftTask(
+        question=state["question"],
+        messages=prompt.messages(state["question"], passages),
+        accepted=state.get("text") or "",
+        accepted_ids=None if ids is None else tuple(ids),
+        carried=carried,
+        carried_attention=attention if len(carried) else None,
+        unit=Unit("sentence") if closing else settings.trigger.unit,
+        limit=max(1, min(room, settings.lookahead) - len(carried)),
+        needs=_FREE & settings.generator.signals if closing else _needs(settings),
+        stop=(*prompt.stop, "\n") if closing else prompt.stop,
+        answer_phrase=prompt.answer_phrase,
+        # The short answer is always given time: a budget ends the reasoning, not the answer.
+        deadline=float("inf") if closing else time.monotonic() + left,
+        seed=None if settings.seed is None else _derived(settings.seed, state["question"], used, len(carried)),
+    )
+
+
+def prompt_passages(state: State, settings: Settings) -> tuple[list[Passage], list[str]]:
+    """The evidence, as far as it fits beside question and answer; and the ids of what had to be cut."""
+    evidence: list[Passage] = list(state.get("evidence") or [])
+    if not evidence:
+        return [], []
+    generator = settings.generator
+    budget = settings.context_tokens
+    if generator.context_window is not None:
+        fixed = generator.prompt_tokens(settings.prompt.messages(state["question"], evidence[:1]))
+        fixed -= generator.count_tokens(evidence[0]["text"])
+        answer = settings.budgets.tokens + settings.budgets.closing_tokens
+        budget = min(budget, generator.context_window - fixed - answer)
+    return within_budget(evidence, max(budget, 0), generator.count_tokens)
+
+
+def _needs(settings: Settings) -> frozenset[Signal]:
+    # Probabilities and entropies colour the trace, so they are taken wherever they cost nothing.
+    return settings.needs | (_FREE & settings.generator.signals)
+
+
+def _derived(seed: int, question: str, used: int, carried: int) -> int:
+    """A seed of its own for each draft, the same when a run is resumed."""
+    digest = hashlib.sha256(f"{seed}\0{question}\0{used}\0{carried}".encode()).digest()
+    return int.from_bytes(digest[:6], "big")
+
+
+def _update(state: State, settings: Settings, task: DraftTask, result: DraftResult) -> Update:
+    draft = result.draft
+    _, affected = prompt_passages(state, settings)
+    event: dict[str, Any] = {
+        "type": "draft",
+        "pieces": list(draft.pieces),
+        "logprobs": list(draft.logprobs),
+        "entropies": None if draft.entropies is None else list(draft.entropies),
+        "carried": len(task.carried),
+        "ended": draft.ended,
+        "evidence": [p["id"] for p in state.get("evidence") or []],
+        **result.cost,
+    }
+    if affected:
+        event["shortened_or_left_out"] = affected
+    return {"draft": draft.to_state(), "attention": result.attention, "trace": [event]}
+
+
+def _emit_token(piece: str, logprob: float | None, entropy: float | None) -> None:
+    emit({"type": "token", "text": piece, "logprob": logprob, "entropy": entropy})

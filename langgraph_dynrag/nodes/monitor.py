@@ -1,0 +1,149 @@
+"""`monitor`: the trigger decides when, the query formulator decides what."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Literal
+
+from langchain_core.runnables import RunnableConfig
+
+from langgraph_dynrag.draft import Draft, DraftView, Verdict
+from langgraph_dynrag.nodes.accept import accept, after_acceptance, answer_complete, budget_event
+from langgraph_dynrag.nodes.generate import draft_task
+from langgraph_dynrag.nodes.node import Node, State, Update, emit, spent
+from langgraph_dynrag.queries.base import Plan
+from langgraph_dynrag.settings import Settings
+
+
+class Monitor(Node):
+    """Judges the draft's first unit: accept it, or search for what it lacks."""
+
+    node_name = "monitor"
+
+    def run(self, state: State, settings: Settings, config: RunnableConfig) -> Update:
+        """Accept the unit and go on, end the answer, or state queries."""
+        view, verdict, update = judge(state, settings)
+        if verdict is None:
+            return update
+        plan = settings.query.plan(view, verdict)
+        replies = settings.generator.ask(plan.prompts, config) if plan.prompts else []
+        return _needing(state, settings, view, verdict, plan, replies)
+
+    async def arun(self, state: State, settings: Settings, config: RunnableConfig) -> Update:
+        """Accept the unit and go on, end the answer, or state queries."""
+        # Signals that were lost, or that published code takes from a second forward, are computed here.
+        view, verdict, update = await asyncio.to_thread(judge, state, settings)
+        if verdict is None:
+            return update
+        plan = await asyncio.to_thread(settings.query.plan, view, verdict)
+        replies = await settings.generator.aask(plan.prompts, config) if plan.prompts else []
+        return _needing(state, settings, view, verdict, plan, replies)
+
+
+def after_monitor(state: State) -> Literal["generate", "retrieve", "__end__"]:
+    """Search if something is missing; end if the answer is complete; else write on."""
+    if state["stage"] == "done":
+        return "__end__"
+    return "retrieve" if state["queries"] else "generate"
+
+
+def judge(state: State, settings: Settings) -> tuple[DraftView, Verdict | None, Update]:
+    """Judge the first unit of the draft.
+
+    Returns:
+        The view, the verdict if information is needed, and the update if it is not.
+    """
+    draft = Draft.from_state(state.get("draft"))
+    unit = settings.trigger.unit if state.get("stage") != "closing" else None
+    judged = (unit.length(draft) if unit is not None else None) or len(draft)
+    view = draft_view(state, settings, draft, judged)
+    if not len(draft) or state.get("stage") == "closing":
+        return view, None, _accepted(state, settings, judged, [])
+    if state.get("regenerating") and not settings.recheck:
+        event = {"type": "verdict", "retrieve": False, "reason": "written with the passages found", "tokens": judged}
+        return view, None, _accepted(state, settings, judged, [event])
+    if (hit := exhausted(state, settings)) is not None:
+        events = [] if state.get("budget_hit") else [budget_event(hit, settings)]
+        return view, None, {"budget_hit": state.get("budget_hit") or hit, **_accepted(state, settings, judged, events)}
+    verdict = settings.trigger.judge(view)
+    event = {"type": "verdict", "tokens": judged, **verdict.to_state()}
+    emit(event)
+    phrase = settings.prompt.answer_phrase
+    complete = phrase is not None and answer_complete(view.accepted, draft, judged, phrase)
+    over = complete or (draft.ended == "end" and judged == len(draft))
+    if not verdict.retrieve or (verdict.position is None and over):
+        return view, None, _accepted(state, settings, judged, [event])
+    return view, verdict, {}
+
+
+def draft_view(state: State, settings: Settings, draft: Draft, judged: int) -> DraftView:
+    """The draft with what trigger and formulator may read; signals that were lost are computed again."""
+    needs = settings.needs
+    attention = state.get("attention") if "attention" in needs else None
+    context = None
+    if "attention" in needs and len(draft) and state.get("stage") != "closing":
+        task = draft_task({**state, "draft": None}, settings)
+        if attention is None:
+            attention = settings.generator.recompute(task, draft)
+        context = settings.generator.context(task)
+    return DraftView(
+        question=state["question"],
+        accepted=state.get("text") or "",
+        draft=draft,
+        judged=judged,
+        history=tuple(state.get("entropies") or ()),
+        attention=attention,
+        context=context,
+        attend_alone=settings.generator.attend_alone if "attention_alone" in needs else None,
+        carries_content=settings.carries_content,
+    )
+
+
+def exhausted(state: State, settings: Settings) -> str | None:
+    """The budget that forbids another search, if any."""
+    if (state.get("retrievals") or 0) >= settings.budgets.retrievals:
+        return "retrievals"
+    if (state.get("identical") or 0) > settings.budgets.identical_retrievals:
+        return "identical_retrievals"
+    if spent(state) >= settings.budgets.seconds:
+        return "seconds"
+    return None
+
+
+def _accepted(state: State, settings: Settings, judged: int, events: list[dict[str, object]]) -> Update:
+    draft = Draft.from_state(state.get("draft"))
+    # Passages for one sentence leave the prompt with it, so what was drafted beyond it no longer holds.
+    leaving = settings.evidence_life == "sentence" and bool(state.get("evidence")) and state.get("stage") == "drafting"
+    update = accept(state, settings, judged, keep_rest=not leaving)
+    if leaving:
+        update["evidence"] = []
+    update["trace"] = [*events, {"type": "accepted", "text": draft[:judged].text, "tokens": judged}]
+    update["queries"] = []
+    return after_acceptance(state, update, settings, tokens=judged)
+
+
+def _needing(
+    state: State, settings: Settings, view: DraftView, verdict: Verdict, plan: Plan, replies: list[str]
+) -> Update:
+    queries = plan.queries or settings.query.finish(view, verdict, replies)
+    cut = [shortened(q, settings) for q in queries]
+    queries = tuple(dict.fromkeys(q for q in cut if q)) or (shortened(state["question"], settings),)
+    event = {"type": "query", "queries": list(queries), "rewrite": 0}
+    emit(event)
+    return {
+        "queries": list(queries),
+        "verdict": verdict.to_state(),
+        "judged": view.judged,
+        "rewrites": 0,
+        "trace": [{"type": "verdict", "tokens": view.judged, **verdict.to_state()}, event],
+    }
+
+
+def shortened(query: str, settings: Settings) -> str:
+    """The query's last words, within the limit of tokens; white space collapsed."""
+    words = query.split()
+    # A word is a token at least, so this many words are the most that can stay.
+    words = words[-settings.query_tokens :]
+    while len(words) > 1 and settings.generator.count_tokens(" ".join(words)) > settings.query_tokens:
+        words = words[1:]
+    return " ".join(words)

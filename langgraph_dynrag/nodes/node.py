@@ -1,0 +1,93 @@
+"""What all nodes share: a callable, sync and async, that reads a state and returns an update."""
+
+from __future__ import annotations
+
+import time
+from abc import abstractmethod
+from collections.abc import Mapping
+from typing import Any
+
+from langchain_core.runnables import Runnable, RunnableConfig
+from langchain_core.runnables.config import ensure_config
+from langgraph.config import get_stream_writer
+from langgraph.runtime import get_runtime
+
+from langgraph_dynrag.settings import Settings
+from langgraph_dynrag.state import DynamicRAGContext, check_version
+
+State = Mapping[str, Any]
+Update = dict[str, Any]
+
+
+class Node(Runnable[Any, Update]):
+    """A node of the graph. It is a plain callable as well, and works outside of any graph.
+
+    Args:
+        settings: What the graph is made of; a run's context may override parts.
+    """
+
+    node_name: str
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.name = self.node_name
+
+    @abstractmethod
+    def run(self, state: State, settings: Settings, config: RunnableConfig) -> Update:
+        """The node's work."""
+
+    async def arun(self, state: State, settings: Settings, config: RunnableConfig) -> Update:
+        """The node's work without blocking the event loop; the same as `run` where nothing waits."""
+        return self.run(state, settings, config)
+
+    def invoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Update:  # noqa: A002, ARG002
+        """Run the node; called by LangGraph."""
+        check_version(input)
+        started = time.monotonic()
+        update = self.run(input, self._settings(), ensure_config(config))
+        return self._timed(input, update, started)
+
+    async def ainvoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Update:  # noqa: A002, ARG002
+        """Run the node; called by LangGraph."""
+        check_version(input)
+        started = time.monotonic()
+        update = await self.arun(input, self._settings(), ensure_config(config))
+        return self._timed(input, update, started)
+
+    def __call__(self, state: State, config: RunnableConfig | None = None) -> Update:
+        """Run the node on a state, in a graph of one's own or outside of any."""
+        return self.invoke(state, config)
+
+    def _settings(self) -> Settings:
+        try:
+            context = get_runtime().context
+        except (RuntimeError, KeyError):  # outside of a graph
+            return self.settings
+        # In somebody's own graph the context is of their own kind.
+        return self.settings.overridden(context) if isinstance(context, DynamicRAGContext | dict) else self.settings
+
+    def _timed(self, state: State, update: Update, started: float) -> Update:
+        seconds = time.monotonic() - started
+        before = update.pop("seconds", None)
+        known = dict(state.get("seconds") or {}) if before is None else before
+        known[self.node_name] = known.get(self.node_name, 0.0) + seconds
+        for event in update.get("trace", [])[:1] if isinstance(update.get("trace"), list) else []:
+            event.setdefault("seconds", seconds)
+        return {**update, "seconds": known}
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}()"
+
+
+def emit(event: Mapping[str, Any]) -> None:
+    """Send a custom event to whoever streams; nothing outside of a graph."""
+    try:
+        writer = get_stream_writer()
+    except (RuntimeError, KeyError):
+        return
+    writer(dict(event))
+
+
+def spent(state: State) -> float:
+    """Working seconds of the run so far."""
+    return sum((state.get("seconds") or {}).values())

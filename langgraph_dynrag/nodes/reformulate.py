@@ -1,0 +1,99 @@
+"""`reformulate`: look at what a search brought, and write another query if it was in vain."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+from langchain_core.runnables import RunnableConfig
+
+from langgraph_dynrag.draft import Draft
+from langgraph_dynrag.nodes.monitor import exhausted, shortened
+from langgraph_dynrag.nodes.node import Node, State, Update, emit
+from langgraph_dynrag.queries.rewrite import clean_reply, rewrite_prompt
+from langgraph_dynrag.settings import Settings
+
+Problem = Literal["nothing found", "low scores", "nothing new", "same query"]
+
+
+class Reformulate(Node):
+    """Passes good evidence on; else tries another query, a bounded number of times, or records that it was in vain."""
+
+    node_name = "reformulate"
+
+    def run(self, state: State, settings: Settings, config: RunnableConfig) -> Update:
+        """Judge the passages found."""
+        problem = find_problem(state, settings)
+        if not _may_rewrite(state, settings, problem):
+            return _settled(state, settings, problem)
+        replies = settings.generator.ask([_prompt(state)], config)
+        return _rewritten(state, settings, problem, replies)
+
+    async def arun(self, state: State, settings: Settings, config: RunnableConfig) -> Update:
+        """Judge the passages found."""
+        problem = find_problem(state, settings)
+        if not _may_rewrite(state, settings, problem):
+            return _settled(state, settings, problem)
+        replies = await settings.generator.aask([_prompt(state)], config)
+        return _rewritten(state, settings, problem, replies)
+
+
+def after_reformulate(state: State) -> Literal["retrieve", "resume"]:
+    """Search again if there is another query."""
+    return "retrieve" if state["queries"] else "resume"
+
+
+def find_problem(state: State, settings: Settings) -> Problem | None:
+    """What is wrong with the passages found, if anything."""
+    found = state.get("found") or []
+    if not found:
+        return "nothing found"
+    least = settings.reformulation.min_score
+    if least is not None and all(p["score"] is not None and p["score"] < least for p in found):
+        return "low scores"
+    present = {p["id"] for p in state.get("evidence") or []}
+    if all(p["id"] in present for p in found):
+        return "nothing new"
+    asked = state.get("asked") or []
+    earlier = asked[: len(asked) - len(state["queries"])]
+    if all(_same(q, earlier) for q in state["queries"]):
+        return "same query"
+    return None
+
+
+def _same(query: str, earlier: Sequence[str]) -> bool:
+    key = " ".join(query.lower().split())
+    return any(key == " ".join(other.lower().split()) for other in earlier)
+
+
+def _may_rewrite(state: State, settings: Settings, problem: Problem | None) -> bool:
+    used = state.get("rewrites") or 0
+    return problem is not None and used < settings.reformulation.max_rewrites and exhausted(state, settings) is None
+
+
+def _prompt(state: State) -> str:
+    written = (state.get("text") or "") + Draft.from_state(state.get("draft"))[: state.get("judged") or 0].text
+    return rewrite_prompt(state["question"], written.strip(), state["queries"])
+
+
+def _rewritten(state: State, settings: Settings, problem: Problem | None, replies: Sequence[str]) -> Update:
+    asked = state.get("asked") or []
+    written = Draft.from_state(state.get("draft"))[: state.get("judged") or 0].text
+    # The model's own words first; then what always makes a query. Whatever was asked before cannot help.
+    candidates = [clean_reply(replies[0], 32) if replies else "", state["question"], f"{state['question']} {written}"]
+    query = next((q for c in candidates if (q := shortened(c, settings)) and not _same(q, asked)), None)
+    if query is None:
+        return _settled(state, settings, problem)
+    rewrites = (state.get("rewrites") or 0) + 1
+    event = {"type": "reformulation", "problem": problem, "query": query, "rewrite": rewrites}
+    emit(event)
+    return {"queries": [query], "rewrites": rewrites, "found": [], "trace": [event]}
+
+
+def _settled(state: State, settings: Settings, problem: Problem | None) -> Update:
+    skip = problem == "nothing new" and settings.reformulation.repeats == "skip"
+    useless = problem in ("nothing found", "low scores") or skip
+    outcome = "nothing found" if useless else "evidence"
+    event = {"type": "reformulation", "problem": problem, "outcome": outcome}
+    emit(event)
+    return {"queries": [], "found": [] if useless else state.get("found") or [], "trace": [event]}

@@ -1,0 +1,92 @@
+"""`resume`: cut the draft back to where information was needed, put the evidence in place, and write on."""
+
+from __future__ import annotations
+
+from langchain_core.runnables import RunnableConfig
+
+from langgraph_dynrag.draft import Draft, Verdict
+from langgraph_dynrag.evidence import Passage, Source, distinct
+from langgraph_dynrag.nodes.accept import accept, after_acceptance
+from langgraph_dynrag.nodes.node import Node, State, Update, emit
+from langgraph_dynrag.settings import Settings
+from rag_backbone.text_units import sentences
+
+
+class Resume(Node):
+    """Injects the evidence into the prompt and decides what of the draft stays."""
+
+    node_name = "resume"
+
+    def run(self, state: State, settings: Settings, config: RunnableConfig) -> Update:  # noqa: ARG002
+        """Cut, inject, and go back to `generate`."""
+        draft = Draft.from_state(state.get("draft"))
+        found = state.get("found") or []
+        judged = state.get("judged") or 0
+        # With nothing found there is nothing to write it anew with, so it stays as it is.
+        kept = kept_tokens(draft[:judged], state.get("verdict"), settings) if found else judged
+        discarded = draft[kept:judged].text
+        update = accept(state, settings, kept, keep_rest=not found)
+        evidence = _evidence(state, found, settings)
+        event = {
+            "type": "resume",
+            "kept": draft[:kept].text,
+            "discarded": discarded,
+            "discarded_tokens": max(judged - kept, 0),
+            "evidence": [p["id"] for p in evidence],
+        }
+        emit(event)
+        update |= {
+            "evidence": evidence,
+            "found": [],
+            "sources": _sources(state, found),
+            "regenerating": bool(found) and kept < judged,
+            "trace": [event],
+        }
+        return after_acceptance(state, update, settings, tokens=kept)
+
+
+def after_resume(state: State) -> str:
+    """Write on, unless what was kept ended the answer."""
+    return "__end__" if state["stage"] == "done" else "generate"
+
+
+def kept_tokens(unit: Draft, verdict: dict[str, object] | None, settings: Settings) -> int:
+    """How many of the judged tokens stay."""
+    position = None if verdict is None else Verdict.from_state(verdict).position
+    if position is None or settings.resume_at == "end":
+        return len(unit)
+    if settings.resume_at == "token":
+        return position
+    word = unit.word_of_token[position]
+    at = unit.spans[position].start
+    if settings.resume_at == "word":
+        return position if word is None else unit.tokens_of_word(word)[0]
+    letters = len(unit.pieces[position]) - len(unit.pieces[position].lstrip())
+    start = next((s.start for s in sentences(unit.text) if s.start <= at + letters < s.end), 0)
+    return sum(1 for span in unit.spans if span.end <= start)
+
+
+def _evidence(state: State, found: list[Passage], settings: Settings) -> list[Passage]:
+    present = list(state.get("evidence") or [])
+    if not found:
+        return present
+    return distinct([*present, *found]) if settings.evidence_life == "accumulated" else found
+
+
+def _sources(state: State, found: list[Passage]) -> list[Source]:
+    sources: list[Source] = list(state.get("sources") or [])
+    known = {s["id"] for s in sources}
+    for p in found:
+        if p["id"] not in known:
+            sources.append(
+                Source(
+                    number=len(sources) + 1,
+                    id=p["id"],
+                    text=p["text"],
+                    title=p["title"],
+                    source=p["source"],
+                    score=p["score"],
+                    query=str(p["metadata"].get("query", "")),
+                )
+            )
+    return sources

@@ -1,0 +1,156 @@
+"""`retrieve`: search, with a timeout and a policy for errors."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import contextvars
+import inspect
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from langchain_core.documents import Document
+from langchain_core.retrievers import BaseRetriever
+from langchain_core.runnables import RunnableConfig
+from langgraph.errors import GraphBubbleUp
+
+from langgraph_dynrag.evidence import Passage, distinct, interleaved, passage
+from langgraph_dynrag.nodes.node import Node, State, Update, emit
+from langgraph_dynrag.settings import RetrievalPolicy, Settings
+from rag_backbone.errors import DynPragError
+
+
+class RetrievalError(DynPragError, RuntimeError):
+    """A search failed or took too long, and the policy says that this ends the run."""
+
+
+class Retrieve(Node):
+    """Searches for the state's queries, all of them at their first `k` documents, taken in turns."""
+
+    node_name = "retrieve"
+
+    def run(self, state: State, settings: Settings, config: RunnableConfig) -> Update:
+        """Search, query by query."""
+        results = []
+        for query in state["queries"]:
+            started = time.monotonic()
+            found = _search(settings, query, config)
+            results.append(_result(query, found, settings, started))
+        return _update(state, settings, results)
+
+    async def arun(self, state: State, settings: Settings, config: RunnableConfig) -> Update:
+        """Search for all queries at once."""
+
+        async def one(query: str) -> _Result:
+            started = time.monotonic()
+            return _result(query, await _asearch(settings, query, config), settings, started)
+
+        return _update(state, settings, await asyncio.gather(*(one(query) for query in state["queries"])))
+
+
+_Result = dict[str, Any]
+
+
+def _search(settings: Settings, query: str, config: RunnableConfig) -> list[Document] | Exception:
+    retriever, policy = _retriever(settings), settings.retrieval
+    options = _options(retriever, settings.k)
+    context = contextvars.copy_context()
+    # A thread of its own: one that hangs must not keep the next search, or the process's end, waiting.
+    future: concurrent.futures.Future[list[Document]] = concurrent.futures.Future()
+    _in_thread(future, lambda: context.run(retriever.invoke, query, config, **options))
+    try:
+        return future.result(timeout=policy.timeout)
+    except GraphBubbleUp:
+        raise
+    except Exception as error:  # noqa: BLE001 - a retriever may raise anything; the policy decides
+        return _failed(error, query, policy)
+
+
+async def _asearch(settings: Settings, query: str, config: RunnableConfig) -> list[Document] | Exception:
+    retriever, policy = _retriever(settings), settings.retrieval
+    try:
+        async with asyncio.timeout(policy.timeout):
+            return await retriever.ainvoke(query, config, **_options(retriever, settings.k))
+    except GraphBubbleUp:
+        raise
+    except Exception as error:  # noqa: BLE001 - a retriever may raise anything; the policy decides
+        return _failed(error, query, policy)
+
+
+def _failed(error: Exception, query: str, policy: RetrievalPolicy) -> Exception:
+    if isinstance(error, TimeoutError | concurrent.futures.TimeoutError):
+        error = TimeoutError(f"the retriever gave no result within {policy.timeout:g} s")
+    if policy.on_error == "raise":
+        raise RetrievalError(f"the search for {query!r} failed: {error}") from error
+    return error
+
+
+def _in_thread(future: concurrent.futures.Future[list[Document]], call: Any) -> None:
+    import threading
+
+    def work() -> None:
+        try:
+            future.set_result(call())
+        except BaseException as error:  # noqa: BLE001 - handed over to whoever waits
+            future.set_exception(error)
+
+    threading.Thread(target=work, name="dynrag-retrieve", daemon=True).start()
+
+
+def _retriever(settings: Settings) -> BaseRetriever:
+    assert settings.retriever is not None  # checked when the settings were made
+    return settings.retriever
+
+
+def _options(retriever: BaseRetriever, k: int) -> dict[str, Any]:
+    """`k`, if the retriever takes it; what it returns is cut to `k` in any case."""
+    parameters = inspect.signature(retriever._get_relevant_documents).parameters  # noqa: SLF001
+    takes = "k" in parameters or any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    return {"k": k} if takes else {}
+
+
+def _result(query: str, found: list[Document] | Exception, settings: Settings, started: float) -> _Result:
+    if isinstance(found, Exception):
+        return {"query": query, "passages": [], "error": f"{type(found).__name__}: {found}", "returned": 0}
+    # Looking at more than a few times k documents serves nobody, and retrievers have returned thousands.
+    looked_at = found[: 4 * settings.k]
+    passages = [passage(d.page_content, d.metadata, d.id) for d in looked_at]
+    kept = distinct(p for p in passages if p is not None)[: settings.k]
+    return {
+        "query": query,
+        "passages": kept,
+        "error": None,
+        "returned": len(found),
+        "seconds": time.monotonic() - started,
+    }
+
+
+def _update(state: State, settings: Settings, results: Sequence[_Result]) -> Update:
+    found: list[Passage] = interleaved([r["passages"] for r in results], settings.k)
+    by_id = {p["id"]: r["query"] for r in reversed(results) for p in r["passages"]}
+    for p in found:
+        p["metadata"] = {**p["metadata"], "query": by_id[p["id"]]}
+    present = {p["id"] for p in state.get("evidence") or []}
+    seen = set(state.get("seen") or [])
+    events = []
+    for r in results:
+        event = {
+            "type": "retrieval",
+            "query": r["query"],
+            "documents": [{**p, "new": p["id"] not in seen, "in_prompt": p["id"] in present} for p in r["passages"]],
+            "returned": r["returned"],
+            "error": r["error"],
+            "seconds": r.get("seconds", 0.0),
+        }
+        emit(event)
+        events.append(event)
+    nothing_new = bool(found) and all(p["id"] in present for p in found)
+    return {
+        "found": found,
+        "seen": [*(state.get("seen") or []), *(p["id"] for p in found if p["id"] not in seen)],
+        "asked": [*(state.get("asked") or []), *state["queries"]],
+        "retrievals": (state.get("retrievals") or 0) + len(results),
+        "identical": (state.get("identical") or 0) + nothing_new,
+        "trace": events,
+    }

@@ -1,0 +1,159 @@
+"""FLARE's queries (Jiang et al. 2023, sections 3.2.2 and 3.1).
+
+`MaskedSentence` is the implicit query, `ExplicitQuestion` the explicit one; `SearchTag` reads the term that
+FLARE-instruct lets the model write.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from langgraph_dynrag.draft import DraftView, Signal, Verdict
+from langgraph_dynrag.queries.base import Plan, WithoutModel
+from rag_backbone.errors import ConfigurationError
+from rag_backbone.text_units import sentences
+
+_GAP = 5  # uncertain tokens closer than this belong to one span (published code)
+_TAG = re.compile(r"\[Search\((?P<term>[^()\[\]]*(?:\([^()\[\]]*\)[^()\[\]]*)*)\)\]")
+
+
+@dataclass(frozen=True)
+class MaskedSentence:
+    """The tentative sentence without the tokens that the model was least sure of.
+
+    Args:
+        beta: Tokens whose probability is at most this are left out. 0 keeps the whole sentence.
+
+    Raises:
+        ConfigurationError: If `beta` is no probability.
+    """
+
+    beta: float = 0.4
+
+    def __post_init__(self) -> None:
+        _check_beta(self.beta)
+
+    @property
+    def needs(self) -> frozenset[Signal]:
+        """Log-probabilities."""
+        return frozenset({"logprob"})
+
+    def plan(self, view: DraftView, verdict: Verdict) -> Plan:  # noqa: ARG002
+        """The remaining tokens, in their order; the whole sentence if none remains."""
+        unit = view.unit
+        kept = [
+            piece if math.exp(logprob) > self.beta else " "
+            for piece, logprob in zip(unit.pieces, unit.logprobs, strict=True)
+        ]
+        masked = " ".join("".join(kept).split())
+        return Plan((masked if any(c.isalnum() for c in masked) else unit.text.strip(),))
+
+    def finish(self, view: DraftView, verdict: Verdict, replies: Sequence[str]) -> tuple[str, ...]:  # noqa: ARG002
+        """Not reached: the plan has no prompts."""
+        return ()
+
+
+@dataclass(frozen=True)
+class ExplicitQuestion:
+    """Questions, written by the model, whose answers are the uncertain spans of the sentence.
+
+    Uncertain tokens (probability at most `beta`) less than five tokens apart form a span; a span is widened to whole
+    words; spans without a letter or digit are dropped. For each span the model is asked for a question which that span
+    answers. Replies that are no question are dropped; without spans, or if none is left, the sentence itself is the
+    query. (Published code widens spans by asking a second model for the full term; whole words stand in for that.)
+
+    Raises:
+        ConfigurationError: If `beta` is no probability.
+    """
+
+    beta: float = 0.4
+
+    def __post_init__(self) -> None:
+        _check_beta(self.beta)
+
+    @property
+    def needs(self) -> frozenset[Signal]:
+        """Log-probabilities."""
+        return frozenset({"logprob"})
+
+    def plan(self, view: DraftView, verdict: Verdict) -> Plan:  # noqa: ARG002
+        """One prompt a span."""
+        spans = uncertain_spans(view, self.beta)
+        if not spans:
+            return Plan((view.unit.text.strip(),))
+        written = (view.accepted + view.unit.text).strip()
+        return Plan(
+            prompts=tuple(
+                f"Question: {view.question}\nAnswer so far: {written}\n\n"
+                f'Write one question, in a single line, to which the answer is exactly "{span}" in the text above.'
+                for span in spans
+            )
+        )
+
+    def finish(self, view: DraftView, verdict: Verdict, replies: Sequence[str]) -> tuple[str, ...]:  # noqa: ARG002
+        """The replies that are questions, without repetitions."""
+        found: dict[str, None] = {}
+        for reply in replies:
+            line = next((line.strip() for line in reply.splitlines() if line.strip()), "")
+            if line.endswith("?") and len(line) > 1:
+                found.setdefault(line)
+        return tuple(found) or (view.unit.text.strip(),)
+
+
+@dataclass(frozen=True)
+class SearchTag(WithoutModel):
+    """The term of the last `[Search(term)]` in what was written (FLARE-instruct, section 3.1).
+
+    Without a tag, the last sentence. Tags that close nowhere are no tags.
+    """
+
+    def plan(self, view: DraftView, verdict: Verdict) -> Plan:  # noqa: ARG002
+        """The last tag's term."""
+        found = find_search_tags(view.unit.text)
+        if found:
+            return Plan((found[-1],))
+        return Plan((without_search_tags(view.last_sentence),))
+
+
+def find_search_tags(text: str) -> list[str]:
+    """The non-empty terms of all `[Search(term)]` in a text, in order."""
+    return [term for m in _TAG.finditer(text) if (term := m["term"].strip())]
+
+
+def without_search_tags(text: str) -> str:
+    """The text without its search tags."""
+    return re.sub(r" {2,}", " ", _TAG.sub("", text)).strip()
+
+
+def uncertain_spans(view: DraftView, beta: float) -> list[str]:
+    """The uncertain spans of the judged tokens, as text, in order and without repetitions."""
+    unit = view.unit
+    clusters: list[list[int]] = []
+    for t, logprob in enumerate(unit.logprobs):
+        if math.exp(logprob) > beta:
+            continue
+        if clusters and t - clusters[-1][-1] < _GAP:
+            clusters[-1].append(t)
+        else:
+            clusters.append([t])
+    bounds = [(unit.spans[c[0]].start, unit.spans[c[-1]].end) for c in clusters]
+    texts: dict[str, None] = {}
+    for start, end in bounds:
+        covered = [w for w in unit.word_spans if w.start < end and w.end > start]
+        if covered:
+            texts.setdefault(unit.text[covered[0].start : covered[-1].end])
+    return list(texts)
+
+
+def first_sentence(text: str) -> str:
+    """The first sentence of a text, stripped."""
+    spans = sentences(text)
+    return text[spans[0].start : spans[0].end].strip() if spans else ""
+
+
+def _check_beta(beta: float) -> None:
+    if not 0 <= beta < 1:
+        raise ConfigurationError(f"beta is {beta}; a probability from 0 (mask nothing) to below 1 is needed")

@@ -1,0 +1,176 @@
+"""QFS, query formulation by self-attention (DRAGIN: Su et al. 2024, section 3.2).
+
+The query is made of the words that the model attends to most at the token that called for retrieval, out of the
+question and the answer so far, in their order in the text.
+
+`paper`
+    Attention of the triggering token itself (`A_i = a_{i,1} ... a_{i,i-1}`), last layer, averaged over the heads, from
+    the one decoding pass in the real context. Only words of the question and the answer are candidates: the
+    exemplars' and documents' words say nothing of what is missing.
+
+`reference`
+    As the published code: question, accepted text and draft sentence are encoded again, alone; for each hit word
+    the rows that *predict* its tokens (i - 1), restricted to what precedes the word and normalised to 1, are
+    averaged; then averaged over the hit words, which are no candidates themselves. If no hit carries content, the
+    code divides by zero and ends up with the first words; here all hits are used then.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from langgraph_dynrag.draft import AloneAttention, DraftView, Floats, Signal, Verdict
+from langgraph_dynrag.queries.base import Plan
+from langgraph_dynrag.triggers.rind import Bundle, check_bundle
+from rag_backbone.errors import ConfigurationError
+from rag_backbone.text_units import Span, sentences, token_spans, words, words_of_tokens
+
+
+@dataclass(frozen=True)
+class QFS:
+    """DRAGIN's query.
+
+    Args:
+        n: Words of the query; the published settings are 25 to 40.
+        bundle: Which of the two forms.
+
+    Raises:
+        ConfigurationError: If `n` is less than 1 or the bundle unknown.
+    """
+
+    n: int = 25
+    bundle: Bundle = "paper"
+
+    def __post_init__(self) -> None:
+        check_bundle(self.bundle)
+        if self.n < 1:
+            raise ConfigurationError(f"n is {self.n}; a query needs at least 1 word")
+
+    @property
+    def needs(self) -> frozenset[Signal]:
+        """Attention of the pass, or of a forward over question and answer alone."""
+        return frozenset({"attention" if self.bundle == "paper" else "attention_alone"})
+
+    def plan(self, view: DraftView, verdict: Verdict) -> Plan:
+        """The most attended words, in text order; the question if there is none."""
+        if verdict.position is None:
+            raise ConfigurationError(
+                f"QFS needs a trigger that names a token; {verdict.trigger!r} fires after a piece of text. "
+                "Use RIND, ETC, Entropy or TokenProbability, or another query formulator."
+            )
+        text, weighted = paper_weights(view, verdict) if self.bundle == "paper" else reference_weights(view, verdict)
+        chosen = most_attended(text, weighted, view, self.n)
+        return Plan((" ".join(chosen) or view.question,))
+
+    def finish(self, view: DraftView, verdict: Verdict, replies: Sequence[str]) -> tuple[str, ...]:  # noqa: ARG002
+        """Not reached: the plan has no prompts."""
+        return ()
+
+
+Weighted = list[tuple[Span, float]]
+"""Candidate words with the attention that they get."""
+
+
+def paper_weights(view: DraftView, verdict: Verdict) -> tuple[str, Weighted]:
+    """Words before the triggering token, with the sum of its attention to their tokens."""
+    assert view.attention is not None
+    assert view.context is not None
+    assert verdict.position is not None
+    row = view.attention.of_token(verdict.position)
+    start, accepted = view.attention.start, len(view.context.answer)
+    positions = [
+        *view.context.question_positions,
+        *range(start - accepted, start),
+        *range(start, start + verdict.position),
+    ]
+    # A break keeps the question's last word and the answer's first from becoming one.
+    pieces = [*view.context.question, "\n", *view.context.answer, *view.draft.pieces[: verdict.position]]
+    weights = [float(row[p]) for p in positions]
+    weights.insert(len(view.context.question), 0.0)
+    text = "".join(pieces)
+    # A word that the triggering token is a part of is not yet written.
+    unfinished = view.draft.word_of_token[verdict.position]
+    length = len(text)
+    if unfinished is not None:
+        length -= max(view.draft.spans[verdict.position].start - view.draft.word_spans[unfinished].start, 0)
+    return text, [(w, v) for w, v in word_sums(text, pieces, np.asarray(weights)) if w.end <= length]
+
+
+def reference_weights(view: DraftView, verdict: Verdict) -> tuple[str, Weighted]:
+    """Words of question, answer and sentence with their attention, as the published code computes it."""
+    assert view.attend_alone is not None
+    assert verdict.position is not None
+    before, sentence, hits = hit_characters(view, verdict)
+    text = f"{view.question} {before}{sentence}"
+    alone = view.attend_alone(text, None)
+    offset = len(text) - len(sentence)
+    spans = token_spans(alone.pieces)
+    word_spans = words(text)
+    word_of = words_of_tokens(spans, word_spans)
+    hit_words = sorted({w for c in hits for w, s in enumerate(word_spans) if s.start <= c + offset < s.end})
+    kept = view.carries_content([text[word_spans[w].start : word_spans[w].end] for w in hit_words])
+    hit_words = [w for w, keep in zip(hit_words, kept, strict=True) if keep] or hit_words
+    total = np.zeros(len(word_spans))
+    for w in hit_words:
+        total += _attention_before(alone, word_of, w, len(word_spans))
+    total /= max(len(hit_words), 1)
+    return text, [(s, float(total[w])) for w, s in enumerate(word_spans) if w not in hit_words and total[w] > 0]
+
+
+def hit_characters(view: DraftView, verdict: Verdict) -> tuple[str, str, list[int]]:
+    """What precedes the offending sentence, the sentence, and where in it each hit begins."""
+    assert verdict.position is not None
+    draft = view.unit
+    # A token's own characters may begin with the space before its word.
+    starts = {t: _first_letter(draft.text, draft.spans[t]) for t in (verdict.position, *verdict.hits)}
+    at = starts[verdict.position]
+    sentence = next((s for s in sentences(draft.text) if s.start <= at < s.end), Span(0, len(draft.text)))
+    hits = sorted({c - sentence.start for c in starts.values() if sentence.start <= c < sentence.end})
+    return view.accepted + draft.text[: sentence.start], draft.text[sentence.start : sentence.end], hits
+
+
+def word_sums(text: str, pieces: Sequence[str], weights: Floats) -> Weighted:
+    """Sum the tokens' weights over the words of the text that they make up."""
+    spans = words(text)
+    sums = np.zeros(len(spans))
+    for w, weight in zip(words_of_tokens(token_spans(pieces), spans), weights, strict=True):
+        if w is not None:
+            sums[w] += weight
+    return list(zip(spans, sums.tolist(), strict=True))
+
+
+def most_attended(text: str, weighted: Weighted, view: DraftView, n: int) -> list[str]:
+    """The `n` content words with the most attention, in text order; a repeated word counts once, at its best."""
+    found = [text[s.start : s.end] for s, _ in weighted]
+    content = view.carries_content(found)
+    best: dict[str, tuple[float, int, str]] = {}
+    for i, (word, keep, (_, weight)) in enumerate(zip(found, content, weighted, strict=True)):
+        if keep and (word.lower() not in best or weight > best[word.lower()][0]):
+            best[word.lower()] = (weight, i, word)
+    top = sorted(best.values(), key=lambda entry: (-entry[0], entry[1]))[:n]
+    return [word for _, _, word in sorted(top, key=lambda entry: entry[1])]
+
+
+def _attention_before(alone: AloneAttention, word_of: Sequence[int | None], word: int, count: int) -> Floats:
+    """(words,): normalised attention of the rows that predict a word's tokens to the words before it."""
+    tokens = [t for t, w in enumerate(word_of) if w == word]
+    first = tokens[0]
+    mean = alone.weights.mean(axis=0)  # (tokens, tokens)
+    rows = [mean[t - 1, :first] for t in tokens if t > 0]
+    found = np.zeros(count)
+    if not rows or first == 0:
+        return found
+    average = np.mean([row / row.sum() if row.sum() > 0 else row for row in rows], axis=0)
+    for t in range(first):
+        w = word_of[t]
+        if w is not None:
+            found[w] += average[t]
+    return found
+
+
+def _first_letter(text: str, span: Span) -> int:
+    piece = text[span.start : span.end]
+    return span.start + len(piece) - len(piece.lstrip()) if piece.strip() else span.start

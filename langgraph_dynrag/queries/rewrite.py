@@ -1,0 +1,79 @@
+"""A query that the model writes, and a formulator joined with the question."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from langgraph_dynrag.draft import DraftView, Signal, Verdict
+from langgraph_dynrag.queries.base import Plan, QueryFormulator
+
+_LABEL = re.compile(r"^(?:search\s+)?quer(?:y|ies)\s*:\s*", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Rewrite:
+    """The model is asked what to search for, given the question and what it has written.
+
+    An empty or rambling reply (over `max_words` words) is replaced by the question.
+    """
+
+    max_words: int = 32
+
+    @property
+    def needs(self) -> frozenset[Signal]:
+        """None."""
+        return frozenset()
+
+    def plan(self, view: DraftView, verdict: Verdict) -> Plan:  # noqa: ARG002
+        """One prompt."""
+        return Plan(prompts=(rewrite_prompt(view.question, (view.accepted + view.unit.text).strip(), ()),))
+
+    def finish(self, view: DraftView, verdict: Verdict, replies: Sequence[str]) -> tuple[str, ...]:  # noqa: ARG002
+        """The reply's first line, cleaned."""
+        return (clean_reply(replies[0], self.max_words) or view.question,)
+
+
+@dataclass(frozen=True)
+class WithQuestion:
+    """The question, followed by what another formulator gives."""
+
+    other: QueryFormulator
+
+    @property
+    def needs(self) -> frozenset[Signal]:
+        """What the other one needs."""
+        return self.other.needs
+
+    def plan(self, view: DraftView, verdict: Verdict) -> Plan:
+        """The other one's plan, its queries joined with the question."""
+        plan = self.other.plan(view, verdict)
+        return Plan(self._joined(view, plan.queries), plan.prompts)
+
+    def finish(self, view: DraftView, verdict: Verdict, replies: Sequence[str]) -> tuple[str, ...]:
+        """The other one's queries, joined with the question."""
+        return self._joined(view, self.other.finish(view, verdict, replies))
+
+    def _joined(self, view: DraftView, queries: Sequence[str]) -> tuple[str, ...]:
+        return tuple(q if q.strip() == view.question.strip() else f"{view.question} {q}".strip() for q in queries)
+
+
+def rewrite_prompt(question: str, written: str, tried: Sequence[str]) -> str:
+    """Ask for a search query; `tried` are earlier ones that brought nothing."""
+    lines = [f"Question: {question}", f"Answer so far: {written or '(nothing yet)'}"]
+    if tried:
+        lines.append("Searches that found nothing useful: " + "; ".join(f'"{query}"' for query in tried))
+    lines.append("")
+    lines.append(
+        "Write one short search query for the fact that is still missing to answer the question. "
+        "Reply with the query alone, in a single line."
+    )
+    return "\n".join(lines)
+
+
+def clean_reply(reply: str, max_words: int) -> str:
+    """The first line of a reply without label and quotation marks; empty if it is too long to be a query."""
+    line = next((line.strip() for line in reply.splitlines() if line.strip()), "")
+    line = _LABEL.sub("", line).strip().strip("\"'`\u201c\u201d").strip()
+    return line if len(line.split()) <= max_words else ""

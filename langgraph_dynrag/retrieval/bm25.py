@@ -1,0 +1,100 @@
+"""BM25 as a LangChain retriever, through `bm25s`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import bm25s
+from langchain_core.callbacks import CallbackManagerForRetrieverRun
+from langchain_core.documents import Document
+from langchain_core.retrievers import BaseRetriever
+from pydantic import ConfigDict, Field, PrivateAttr
+
+from rag_backbone.errors import ConfigurationError
+
+_STOP_WORDS = "english"
+
+
+class BM25Retriever(BaseRetriever):
+    """Finds documents by BM25 (Robertson's, in Lucene's variant, k1 = 1.5, b = 0.75).
+
+    Titles in the metadata are indexed with the text. A document's `metadata["score"]` is its BM25 score; documents
+    that share no word with the query are not returned.
+
+    Example:
+        >>> BM25Retriever.from_documents([Document("The Würm is a river.")]).invoke("river")  # doctest: +SKIP
+    """
+
+    model_config = ConfigDict(arbitrary_types_allowed=True)
+
+    k: int = Field(default=3, ge=1)
+    """Documents returned at most."""
+    _documents: list[Document] = PrivateAttr(default_factory=list)
+    _index: Any = PrivateAttr(default=None)
+
+    @classmethod
+    def from_documents(cls, documents: Sequence[Document], **options: Any) -> BM25Retriever:
+        """Index documents.
+
+        Raises:
+            ConfigurationError: If there are none, or none with a word in it.
+        """
+        if not documents:
+            raise ConfigurationError("there are no documents to index")
+        retriever = cls(**options)
+        tokens = _tokens([_indexed(d) for d in documents])
+        if not any(tokens):
+            raise ConfigurationError(f"none of the {len(documents)} documents has a word to index")
+        retriever._documents = list(documents)
+        retriever._index = bm25s.BM25()
+        retriever._index.index(tokens, show_progress=False)
+        return retriever
+
+    @classmethod
+    def load(cls, folder: Path, documents: Sequence[Document], **options: Any) -> BM25Retriever:
+        """An index that `save` wrote, of these very documents in this order."""
+        retriever = cls(**options)
+        retriever._documents = list(documents)
+        retriever._index = bm25s.BM25.load(folder, show_progress=False, verbosity=0)
+        return retriever
+
+    def save(self, folder: Path) -> None:
+        """Write the index (not the documents) into a folder."""
+        self._index.save(folder, show_progress=False)
+
+    def _get_relevant_documents(
+        self,
+        query: str,
+        *,
+        run_manager: CallbackManagerForRetrieverRun,  # noqa: ARG002
+        k: int | None = None,
+    ) -> list[Document]:
+        wanted = min(self.k if k is None else k, len(self._documents))
+        if wanted < 1:
+            raise ConfigurationError(f"k is {k}; at least 1 is needed")
+        tokens = _tokens([query])
+        if not tokens[0]:
+            return []
+        found, scores = self._index.retrieve(tokens, k=wanted, show_progress=False, n_threads=0)
+        return [
+            Document(d.page_content, id=d.id, metadata={**d.metadata, "score": float(score)})
+            for d, score in zip((self._documents[int(i)] for i in found[0]), scores[0], strict=True)
+            if score > 0
+        ]
+
+    def __len__(self) -> int:
+        return len(self._documents)
+
+
+def _indexed(document: Document) -> str:
+    title = document.metadata.get("title")
+    return f"{title} {document.page_content}" if title else document.page_content
+
+
+def _tokens(texts: list[str]) -> list[list[str]]:
+    # One letter and one digit are words too: "Vitamin C", "World War 2".
+    options = {"stopwords": _STOP_WORDS, "token_pattern": r"(?u)\b\w+\b"}
+    found: list[list[str]] = bm25s.tokenize(texts, return_ids=False, show_progress=False, **options)
+    return found

@@ -1,0 +1,79 @@
+"""Several retrievers as one, by reciprocal rank fusion (Cormack, Clarke and Büttcher 2009)."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+from langchain_core.callbacks import AsyncCallbackManagerForRetrieverRun, CallbackManagerForRetrieverRun
+from langchain_core.documents import Document
+from langchain_core.retrievers import BaseRetriever
+from pydantic import Field
+
+from rag_backbone.errors import ConfigurationError
+
+
+class HybridRetriever(BaseRetriever):
+    """Fuses rankings: a document's score is the sum of `1 / (constant + rank)` over the rankings it is in.
+
+    Documents are the same if their ids are, or without ids their texts. Each retriever is asked for `depth` documents
+    if it lets itself be asked (takes `k`).
+    """
+
+    retrievers: list[BaseRetriever] = Field(min_length=1)
+    k: int = Field(default=3, ge=1)
+    """Documents returned at most."""
+    depth: int = Field(default=20, ge=1)
+    """Documents taken from each ranking; at least `k`."""
+    constant: int = Field(default=60, ge=1)
+
+    def _get_relevant_documents(
+        self, query: str, *, run_manager: CallbackManagerForRetrieverRun, k: int | None = None
+    ) -> list[Document]:
+        wanted = self._wanted(k)
+        config: Any = {"callbacks": run_manager.get_child()}
+        rankings = [r.invoke(query, config, k=max(wanted, self.depth)) for r in self.retrievers]
+        return fused(rankings, wanted, self.constant)
+
+    async def _aget_relevant_documents(
+        self, query: str, *, run_manager: AsyncCallbackManagerForRetrieverRun, k: int | None = None
+    ) -> list[Document]:
+        wanted = self._wanted(k)
+        config: Any = {"callbacks": run_manager.get_child()}
+        depth = max(wanted, self.depth)
+        rankings = await asyncio.gather(*(r.ainvoke(query, config, k=depth) for r in self.retrievers))
+        return fused(rankings, wanted, self.constant)
+
+    def _wanted(self, k: int | None) -> int:
+        wanted = self.k if k is None else k
+        if wanted < 1:
+            raise ConfigurationError(f"k is {k}; at least 1 is needed")
+        return wanted
+
+
+def fused(rankings: Sequence[Sequence[Document]], k: int, constant: int = 60) -> list[Document]:
+    """The best `k` documents of several rankings; `metadata["score"]` becomes the fused score.
+
+    Ties go to the document that a ranking named first.
+    """
+    scores: dict[str, float] = {}
+    documents: dict[str, Document] = {}
+    for ranking in rankings:
+        named: set[str] = set()
+        for rank, document in enumerate(ranking, 1):
+            key = document.id or document.page_content
+            if key in named:
+                continue
+            named.add(key)
+            documents.setdefault(key, document)
+            scores[key] = scores.get(key, 0.0) + 1 / (constant + rank)
+    best = sorted(scores, key=lambda key: -scores[key])[:k]
+    return [
+        Document(
+            documents[key].page_content,
+            id=documents[key].id,
+            metadata={**documents[key].metadata, "score": scores[key]},
+        )
+        for key in best
+    ]

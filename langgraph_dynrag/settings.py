@@ -1,0 +1,142 @@
+"""Everything that a graph is made of, validated once, when it is built."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, Literal
+
+from langchain_core.retrievers import BaseRetriever
+
+from langgraph_dynrag.budgets import Budgets
+from langgraph_dynrag.draft import Signal
+from langgraph_dynrag.generator import Generator
+from langgraph_dynrag.prompts import AnswerPrompt
+from langgraph_dynrag.queries.base import QueryFormulator
+from langgraph_dynrag.queries.qfs import QFS
+from langgraph_dynrag.state import DynamicRAGContext
+from langgraph_dynrag.triggers.base import Trigger
+from langgraph_dynrag.triggers.fixed import EveryNTokens, EverySentence, Never, Once
+from rag_backbone.errors import ConfigurationError, SignalUnavailableError
+from rag_backbone.text_units import WordFilter, not_a_stop_word
+
+ResumeAt = Literal["sentence", "word", "token", "end"]
+"""Where writing goes on after a retrieval: at the beginning of the sentence that needed it, at the word or token that
+did, or after what was written, of which then nothing is discarded."""
+
+EvidenceLife = Literal["sentence", "replaced", "accumulated"]
+"""How long passages stay in the prompt: for the next sentence, until others replace them, or to the end."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reformulation:
+    """What to do when a search was in vain.
+
+    Raises:
+        ConfigurationError: If a number is negative or a choice unknown.
+    """
+
+    max_rewrites: int = 0
+    """How often the query may be written anew for one need."""
+    min_score: float | None = None
+    """Passages with a lower score do not count. Retrievers that report no score are not judged by it."""
+    repeats: Literal["use", "skip"] = "use"
+    """Passages that the prompt had already: write with them again, as the published methods do, or count as nothing."""
+
+    def __post_init__(self) -> None:
+        if self.max_rewrites < 0:
+            raise ConfigurationError(f"max_rewrites is {self.max_rewrites}; 0 or more is needed")
+        if self.repeats not in ("use", "skip"):
+            raise ConfigurationError(f"repeats is {self.repeats!r}; known: 'use', 'skip'")
+
+
+@dataclass(frozen=True, slots=True)
+class RetrievalPolicy:
+    """How a retriever is called.
+
+    Raises:
+        ConfigurationError: If the timeout is not positive or the choice unknown.
+    """
+
+    timeout: float | None = 30.0
+    """Seconds for one search; None waits for ever."""
+    on_error: Literal["continue", "raise"] = "continue"
+    """A search that fails or takes too long: go on without it, recorded in the trace; or fail."""
+
+    def __post_init__(self) -> None:
+        if self.timeout is not None and not self.timeout > 0:
+            raise ConfigurationError(f"timeout is {self.timeout}; more than 0 seconds, or None, is needed")
+        if self.on_error not in ("continue", "raise"):
+            raise ConfigurationError(f"on_error is {self.on_error!r}; known: 'continue', 'raise'")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """A method with its model, retriever and prompt. Nodes read it and never change it."""
+
+    generator: Generator
+    retriever: BaseRetriever | None
+    trigger: Trigger
+    query: QueryFormulator
+    prompt: AnswerPrompt
+    k: int = 3
+    initial_retrieval: bool = False
+    """Whether to search with the question before anything is written."""
+    resume_at: ResumeAt = "sentence"
+    evidence_life: EvidenceLife = "replaced"
+    lookahead: int = 64
+    """Tokens of a draft at most."""
+    query_tokens: int = 64
+    """Queries keep their last so many tokens."""
+    context_tokens: int = 1024
+    """Tokens for the passages."""
+    recheck: bool = False
+    """Whether a regenerated sentence is looked at by the trigger again; the published methods accept it."""
+    budgets: Budgets = field(default_factory=Budgets)
+    reformulation: Reformulation = field(default_factory=Reformulation)
+    retrieval: RetrievalPolicy = field(default_factory=RetrievalPolicy)
+    carries_content: WordFilter = field(default_factory=not_a_stop_word)
+    seed: int | None = None
+    """For models that sample; each draft's seed is derived from it, so that a resumed run samples the same."""
+
+    def __post_init__(self) -> None:
+        for name, least in (("k", 1), ("lookahead", 1), ("query_tokens", 1), ("context_tokens", 16)):
+            if getattr(self, name) < least:
+                raise ConfigurationError(f"{name} is {getattr(self, name)}; at least {least} is needed")
+        for name, known in (("resume_at", ResumeAt), ("evidence_life", EvidenceLife)):
+            if getattr(self, name) not in known.__args__:  # type: ignore[attr-defined]
+                raise ConfigurationError(f"{name} is {getattr(self, name)!r}; known: {known.__args__}")  # type: ignore[attr-defined]
+        for name, protocol in (("trigger", Trigger), ("query", QueryFormulator)):
+            if not isinstance(getattr(self, name), protocol):
+                raise ConfigurationError(f"{name} is {getattr(self, name)!r}, which is no {protocol.__name__}")
+        if self.retriever is not None and not isinstance(self.retriever, BaseRetriever):
+            raise ConfigurationError(
+                f"retriever is a {type(self.retriever).__name__}; a LangChain BaseRetriever is needed. "
+                "For a vector store: store.as_retriever()"
+            )
+        if self.retriever is None and (self.initial_retrieval or not isinstance(self.trigger, Never)):
+            raise ConfigurationError("no retriever was given, and this method retrieves; pass retriever=...")
+        if isinstance(self.query, QFS) and isinstance(self.trigger, EveryNTokens | EverySentence | Once):
+            raise ConfigurationError(
+                f"QFS reads the attention of the token that needs information; {self.trigger} names none. "
+                "Use RIND, ETC, Entropy or TokenProbability, or another query formulator."
+            )
+        if missing := self.needs - self.generator.signals:
+            raise SignalUnavailableError(
+                f"{self.trigger} with {self.query} needs {', '.join(sorted(missing))}; {self.generator!r} gives "
+                f"{', '.join(sorted(self.generator.signals)) or 'none'}"
+            )
+
+    @property
+    def needs(self) -> frozenset[Signal]:
+        """The signals that trigger and query formulator read."""
+        return self.trigger.needs | self.query.needs
+
+    def overridden(self, context: DynamicRAGContext | dict[str, Any] | None) -> Settings:
+        """These settings with a run's own on top, validated again."""
+        if context is None:
+            return self
+        if isinstance(context, dict):
+            context = DynamicRAGContext(**context)
+        given = {f.name: getattr(context, f.name) for f in fields(context)}
+        changed = {name: value for name, value in given.items() if value is not None}
+        return replace(self, **changed) if changed else self

@@ -1,0 +1,123 @@
+"""The graph's state: plain, serialisable data, so that any checkpointer keeps it and a killed run goes on.
+
+Attention rows are the exception. They travel in a channel that is never saved, and are recomputed when a run was
+resumed between the node that made them and the node that needs them.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from langchain_core.messages import AnyMessage
+from langchain_core.retrievers import BaseRetriever
+from langgraph.channels import UntrackedValue
+from langgraph.graph.message import add_messages
+from typing_extensions import TypedDict
+
+from langgraph_dynrag.budgets import Budgets
+from langgraph_dynrag.evidence import Passage, Source
+from langgraph_dynrag.queries.base import QueryFormulator
+from langgraph_dynrag.triggers.base import Trigger
+from rag_backbone.errors import DynPragError
+
+VERSION = 1
+Stage = Literal["drafting", "closing", "done"]
+
+
+class StateVersionError(DynPragError, RuntimeError):
+    """A checkpoint was written by another version of the state."""
+
+
+class DynamicRAGInput(TypedDict, total=False):
+    """What the graph takes: a question, or messages that end with one."""
+
+    question: str
+    messages: Annotated[list[AnyMessage], add_messages]
+
+
+class DynamicRAGOutput(TypedDict, total=False):
+    """What the graph gives."""
+
+    question: str
+    answer: str
+    """Everything that was written, the reasoning included."""
+    short_answer: str
+    """What follows the prompt's answer phrase."""
+    sources: list[Source]
+    """The passages that the answer was written with, numbered."""
+    messages: Annotated[list[AnyMessage], add_messages]
+    trace: Annotated[list[dict[str, Any]], operator.add]
+    """Events; see `Trace.from_state`."""
+
+
+class DynamicRAGState(DynamicRAGInput, DynamicRAGOutput, total=False):
+    """Everything that the nodes keep."""
+
+    text: str
+    """The accepted answer so far."""
+    token_ids: list[int] | None
+    """Its token ids; None if the model does not tell."""
+    entropies: list[float]
+    """Entropies of its content words' tokens, in order."""
+    answer_tokens: int
+    draft: dict[str, Any] | None
+    """Tokens written and not accepted yet: `Draft.to_state()`."""
+    judged: int
+    """How many of the draft's tokens the verdict is about."""
+    verdict: dict[str, Any] | None
+    queries: list[str]
+    """What `retrieve` will search for next."""
+    found: list[Passage]
+    """What it found, until `resume` has used it."""
+    evidence: list[Passage]
+    """The passages in the prompt."""
+    asked: list[str]
+    """All queries of this run."""
+    seen: list[str]
+    """Ids of all passages that were found in this run."""
+    rewrites: int
+    """Rewrites of the current query."""
+    retrievals: int
+    identical: int
+    """Searches that brought nothing but what the prompt had already."""
+    regenerating: bool
+    """Whether the next unit replaces one that was discarded; it is accepted as it comes."""
+    stage: Stage
+    budget_hit: str | None
+    answered: dict[str, Any] | None
+    """The question answered last on this thread, so that the next one is told apart from it."""
+    seconds: dict[str, float]
+    """Working time by node."""
+    run_id: str
+    version: int
+    attention: Annotated[Any, UntrackedValue]
+    """`AttentionRows` of the draft; never saved."""
+
+
+@dataclass
+class DynamicRAGContext:
+    """Per-run overrides: `graph.invoke(input, context={"k": 5})`. What is None stays as the graph was built."""
+
+    retriever: BaseRetriever | None = None
+    trigger: Trigger | None = None
+    query: QueryFormulator | None = None
+    k: int | None = None
+    budgets: Budgets | None = None
+    seed: int | None = None
+
+
+def check_version(state: Mapping[str, Any]) -> None:
+    """Refuse a state that another version of this package wrote.
+
+    Raises:
+        StateVersionError: Saying what to do.
+    """
+    found = state.get("version", VERSION)
+    if found != VERSION:
+        raise StateVersionError(
+            f"this run's checkpoint has state version {found}; this dynprag reads version {VERSION}. "
+            "Ask the question again on a new thread_id, or finish the run with the version that began it."
+        )

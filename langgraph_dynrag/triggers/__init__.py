@@ -1,0 +1,22 @@
+"""When to retrieve."""
+
+from langgraph_dynrag.triggers.base import Trigger
+from langgraph_dynrag.triggers.combined import AllOf, AnyOf
+from langgraph_dynrag.triggers.confidence import Entropy, TokenProbability
+from langgraph_dynrag.triggers.etc import ETC
+from langgraph_dynrag.triggers.fixed import EveryNTokens, EverySentence, Never, Once
+from langgraph_dynrag.triggers.rind import RIND
+
+__all__ = [
+    "ETC",
+    "RIND",
+    "AllOf",
+    "AnyOf",
+    "Entropy",
+    "EveryNTokens",
+    "EverySentence",
+    "Never",
+    "Once",
+    "TokenProbability",
+    "Trigger",
+]

@@ -1,0 +1,126 @@
+"""Triggers on the model's confidence in its tokens: their probability (FLARE), or the entropy of the choice."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from langgraph_dynrag.draft import DraftView, Signal, Unit, Verdict
+from rag_backbone.errors import ConfigurationError
+
+
+@dataclass(frozen=True, slots=True)
+class TokenProbability:
+    """Retrieves if the sentence has a token whose probability is under a threshold.
+
+    FLARE (Jiang et al. 2023, section 3.2.1): a tentative sentence is accepted if every token's probability is at
+    least `theta`. `aggregate="mean"` compares the sentence's mean probability instead, as the variant in DRAGIN's
+    comparison does (it is not FLARE).
+
+    Args:
+        theta: 0 never retrieves; 1 practically always.
+        aggregate: Which probability is compared.
+
+    Raises:
+        ConfigurationError: If `theta` is no probability.
+    """
+
+    theta: float = 0.8
+    aggregate: Literal["min", "mean"] = "min"
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.theta <= 1:
+            raise ConfigurationError(f"theta is {self.theta}; a probability between 0 and 1 is needed")
+        if self.aggregate not in ("min", "mean"):
+            raise ConfigurationError(f"aggregate is {self.aggregate!r}; known: 'min', 'mean'")
+
+    @property
+    def needs(self) -> frozenset[Signal]:
+        """Log-probabilities."""
+        return frozenset({"logprob"})
+
+    @property
+    def unit(self) -> Unit:
+        """A sentence."""
+        return Unit("sentence")
+
+    def before(self, question: str) -> Verdict | None:  # noqa: ARG002
+        """No."""
+        return None
+
+    def judge(self, view: DraftView) -> Verdict:
+        """Compare the least (or mean) probability of the judged tokens with `theta`."""
+        scores = tuple(math.exp(logprob) for logprob in view.unit.logprobs)
+        hits = tuple(t for t, p in enumerate(scores) if p < self.theta)
+        if not scores:
+            return Verdict(False, "nothing was written", trigger="token probability", threshold=self.theta)
+        score = min(scores) if self.aggregate == "min" else math.fsum(scores) / len(scores)
+        retrieve = score < self.theta
+        position = (hits[0] if hits else 0) if retrieve else None
+        word = f"{self.aggregate} probability {score:.3f} {'<' if retrieve else '>='} {self.theta:g}"
+        return Verdict(retrieve, word, scores, score, self.theta, position, hits, "token probability")
+
+
+@dataclass(frozen=True, slots=True)
+class Entropy:
+    """Retrieves if a content word's token was chosen from a distribution of high entropy.
+
+    Args:
+        threshold: In nats.
+        content_only: Whether tokens of stop words and punctuation are passed over.
+
+    Raises:
+        ConfigurationError: If the threshold is negative or not a number.
+    """
+
+    threshold: float = 2.0
+    content_only: bool = True
+
+    def __post_init__(self) -> None:
+        if not self.threshold >= 0:
+            raise ConfigurationError(f"threshold is {self.threshold}; an entropy in nats, 0 or more, is needed")
+
+    @property
+    def needs(self) -> frozenset[Signal]:
+        """Entropies."""
+        return frozenset({"entropy"})
+
+    @property
+    def unit(self) -> Unit:
+        """A sentence."""
+        return Unit("sentence")
+
+    def before(self, question: str) -> Verdict | None:  # noqa: ARG002
+        """No."""
+        return None
+
+    def judge(self, view: DraftView) -> Verdict:
+        """Compare the largest entropy of the judged tokens with the threshold."""
+        entropies = view.unit.entropies or ()
+        scores = tuple(
+            h if not self.content_only or view.token_carries_content(t) else None for t, h in enumerate(entropies)
+        )
+        return above(scores, self.threshold, "entropy", "nats")
+
+
+def above(
+    scores: tuple[float | None, ...],
+    threshold: float,
+    trigger: str,
+    unit: str = "",
+    *,
+    inclusive: bool = False,
+) -> Verdict:
+    """The verdict of a trigger that fires at the first token whose score exceeds (or reaches) the threshold."""
+    hits = tuple(
+        t
+        for t, score in enumerate(scores)
+        if score is not None and (score > threshold or (inclusive and score == threshold))
+    )
+    known = [score for score in scores if score is not None]
+    deciding = scores[hits[0]] if hits else max(known, default=None)
+    shown = "none" if deciding is None else f"{deciding:.3f}"
+    sign = (">=" if inclusive else ">") if hits else ("<" if inclusive else "<=")
+    reason = f"{trigger} {shown} {sign} {threshold:g}{' ' + unit if unit else ''}"
+    return Verdict(bool(hits), reason, scores, deciding, threshold, hits[0] if hits else None, hits, trigger)

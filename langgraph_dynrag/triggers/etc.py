@@ -1,0 +1,153 @@
+"""ETC, entropy-trend-based retrieval: act on how the entropy of the content words changes, not on its height.
+
+Two named bundles, as the paper and its code differ:
+
+`paper`
+    Stop words removed, first difference `dH_t = H_{t+1} - H_t`, second difference `d2_t = dH_{t+1} - dH_t`, the
+    running mean `E_t` of the second differences, and the smoothed value `w_t d2_t + (1 - w_t) d2_{t-1}` with
+    `w_t = |d2_{t-1} - E_t| / (|d2_t - E_t| + |d2_{t-1} - E_t|)`: the more a value stands out, the less it weighs. (How
+    the second weight is normalised is not stated; we let the two sum to 1.) Retrieve where its absolute value reaches
+    `alpha`. No attention is needed.
+
+`reference`
+    Per content word with the maximal entropy of its tokens: `M = f d2_t + (1 - f) d2_{t-1}`, `f = 0.9 + 0.1 w_t`,
+    times `n_s * a_w / (sum of a over the sentence)`; retrieve where that exceeds the threshold, sign kept. `a_w` is
+    the maximum over the *keys* that the word attends to, from a forward over the draft alone. (As the code has it.)
+
+A second difference at content word t+2 is the earliest that knows of word t+2, and the position that it names is that
+of word t+2, the one whose entropy completed it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from langgraph_dynrag.draft import DraftView, Floats, Signal, Unit, Verdict
+from langgraph_dynrag.triggers.confidence import above
+from langgraph_dynrag.triggers.rind import Bundle, check_bundle
+from rag_backbone.errors import ConfigurationError
+from rag_backbone.text_units import sentences
+
+
+@dataclass(frozen=True, slots=True)
+class ETC:
+    """The entropy-trend trigger.
+
+    Args:
+        threshold: The paper's alpha (in nats), or the code's theta; it depends on the bundle.
+        bundle: Which of the two forms.
+
+    Raises:
+        ConfigurationError: If the threshold is not finite, or negative in the paper's form; or the bundle unknown.
+    """
+
+    threshold: float
+    bundle: Bundle = "paper"
+
+    def __post_init__(self) -> None:
+        check_bundle(self.bundle)
+        if not math.isfinite(self.threshold) or (self.bundle == "paper" and self.threshold < 0):
+            raise ConfigurationError(f"ETC's threshold is {self.threshold}; a finite number of 0 or more is needed")
+
+    @property
+    def needs(self) -> frozenset[Signal]:
+        """Entropy; the reference form also attention from a forward over the draft alone."""
+        return frozenset({"entropy"} if self.bundle == "paper" else {"entropy", "attention_alone"})
+
+    @property
+    def unit(self) -> Unit:
+        """A sentence; the reference form drafts the whole answer first, as the code does."""
+        return Unit("sentence" if self.bundle == "paper" else "all")
+
+    def before(self, question: str) -> Verdict | None:  # noqa: ARG002
+        """No."""
+        return None
+
+    def judge(self, view: DraftView) -> Verdict:
+        """Score the judged tokens; the first one beyond the threshold fires."""
+        if self.bundle == "reference":
+            return above(reference_scores(view), self.threshold, "ETC")
+        return above(paper_scores(view), self.threshold, "ETC", "nats", inclusive=True)
+
+
+def smoothed_second_difference(entropies: Sequence[float]) -> list[float | None]:
+    """The paper's smoothed second difference for each entropy; None where it is undefined (the first three).
+
+    Position `t` holds the value that `entropies[t]` completes. The first second difference has no predecessor to be
+    smoothed with, so it is the fourth entropy that completes the first value.
+    """
+    second = np.diff(np.asarray(entropies, np.float64), n=2)
+    values: list[float | None] = [None] * len(entropies)
+    for t in range(1, len(second)):
+        mean = second[: t + 1].mean()
+        now, before = abs(second[t] - mean), abs(second[t - 1] - mean)
+        weight = before / (now + before) if now + before > 0 else 0.5
+        values[t + 2] = float(weight * second[t] + (1 - weight) * second[t - 1])
+    return values
+
+
+def paper_scores(view: DraftView) -> tuple[float | None, ...]:
+    """The absolute smoothed second difference at each content token of the judged ones.
+
+    The trend runs on from the accepted text, whose content tokens' entropies are the view's `history`.
+    """
+    assert view.draft.entropies is not None
+    content = [t for t in range(view.judged) if view.token_carries_content(t)]
+    entropies = [*view.history, *(view.draft.entropies[t] for t in content)]
+    values = smoothed_second_difference(entropies)[len(view.history) :]
+    scores: list[float | None] = [None] * view.judged
+    for t, value in zip(content, values, strict=True):
+        scores[t] = None if value is None else abs(value)
+    return tuple(scores)
+
+
+def reference_scores(view: DraftView) -> tuple[float | None, ...]:
+    """The published code's score at each token of a content word of the judged ones."""
+    draft = view.unit
+    if not len(draft):
+        return ()
+    assert view.attend_alone is not None
+    assert draft.entropies is not None
+    alone = view.attend_alone(draft.text, draft.token_ids)
+    paid = alone.weights.max(axis=2).mean(axis=0)  # (tokens,): over keys, the diagonal included
+    attention, entropy = np.zeros(len(draft.words)), np.zeros(len(draft.words))
+    for t, w in enumerate(draft.word_of_token):
+        if w is not None:
+            attention[w] += paid[t]
+            entropy[w] = max(entropy[w], draft.entropies[t])
+    weight = _sentence_weights(view, attention)
+    trend = _reference_trend([float(entropy[w]) for w in range(len(entropy)) if view.content[w]])
+    by_word = dict(zip([w for w in range(len(entropy)) if view.content[w]], trend, strict=True))
+    return tuple(
+        None if w is None or by_word.get(w) is None else float(weight[w] * by_word[w]) for w in draft.word_of_token
+    )
+
+
+def _reference_trend(entropies: Sequence[float]) -> list[float | None]:
+    """`f d2_t + (1 - f) d2_{t-1}`, `f = 0.9 + 0.1 w_t`, with 0 before the first second difference."""
+    second = np.diff(np.asarray(entropies, np.float64), n=2)
+    values: list[float | None] = [None] * len(entropies)
+    previous = 0.0
+    for t, current in enumerate(second):
+        mean = second[: t + 1].mean()
+        now, before = abs(current - mean), abs(previous - mean)
+        factor = 0.9 + 0.1 * (before / (now + before) if now + before > 0 else 0.5)
+        values[t + 2] = float(factor * current + (1 - factor) * previous)
+        previous = float(current)
+    return values
+
+
+def _sentence_weights(view: DraftView, attention: Floats) -> Floats:
+    """`n_s * a_w / (sum over the sentence of a)` for each word."""
+    draft = view.unit
+    weights = np.zeros(len(attention))
+    for sentence in sentences(draft.text):
+        members = [w for w, span in enumerate(draft.word_spans) if sentence.start <= span.start < sentence.end]
+        total = attention[members].sum()
+        if total > 0:
+            weights[members] = len(members) * attention[members] / total
+    return weights

@@ -1,0 +1,28 @@
+"""What all tests share: tiny random models, and the embedded one."""
+
+import os
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+import pytest
+import torch
+
+from rag_backbone.causal_lm import CausalLM
+from tests.tiny import tiny_llama, tiny_tokenizer
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_seed():
+    torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def tiny_lm() -> CausalLM:
+    """A random Llama of two layers with a real, small tokenizer; greedy, float32."""
+    return CausalLM(tiny_llama(), tiny_tokenizer(), name="tiny")
+
+
+@pytest.fixture(scope="session")
+def embedded_lm() -> CausalLM:
+    return CausalLM.from_pretrained("embedded", device="cpu", dtype="float32")

@@ -1,0 +1,47 @@
+"""Recorded signals for the formulas' tests: made up, but shaped as an engine gives them."""
+
+import numpy as np
+
+from langgraph_dynrag.draft import AttentionRows, Context, Draft, DraftView
+
+
+def random_draft(rng: np.random.Generator, pieces: list[str]) -> Draft:
+    n = len(pieces)
+    return Draft(
+        tuple(pieces),
+        tuple(float(x) for x in -rng.exponential(0.7, n)),
+        tuple(float(x) for x in rng.gamma(2.0, 0.8, n)),
+        tuple(range(n)),
+    )
+
+
+def causal_attention(rng: np.random.Generator, heads: int, length: int) -> np.ndarray:
+    """(heads, length, length): rows that sum to 1 and see nothing of the future."""
+    scores = rng.normal(0, 2, (heads, length, length))
+    scores[:, np.triu(np.ones((length, length), bool), 1)] = -np.inf
+    weights = np.exp(scores - scores.max(-1, keepdims=True))
+    return (weights / weights.sum(-1, keepdims=True)).astype(np.float32)
+
+
+def rows_of(full: np.ndarray, start: int) -> AttentionRows:
+    """The rows of a draft that begins at `start`, out of the whole matrix."""
+    n = full.shape[1] - start
+    return AttentionRows(
+        start,
+        tuple(full[:, start + t - 1, : start + t].mean(0) for t in range(n + 1)),
+        tuple(full[:, start + t - 1, start : start + t] for t in range(n + 1)),
+    )
+
+
+def view_of(draft: Draft, full: np.ndarray, question: list[str], answer: list[str], padding: int = 4) -> DraftView:
+    """A view whose prompt is `padding` foreign tokens, the question's, two more, and the accepted answer's."""
+    start = padding + len(question) + 2 + len(answer)
+    context = Context(tuple(question), tuple(range(padding, padding + len(question))), tuple(answer))
+    return DraftView(
+        question="".join(question).strip(),
+        accepted="".join(answer),
+        draft=draft,
+        judged=len(draft),
+        attention=rows_of(full, start),
+        context=context,
+    )
