@@ -1,0 +1,60 @@
+"""Dynamic RAG for LangGraph: when, what and how to retrieve while the model is writing."""
+
+from typing import TYPE_CHECKING
+
+from rag_backbone._lazy import lazy_exports
+
+if TYPE_CHECKING:
+    from langgraph_dynrag.budgets import Budgets as Budgets
+    from langgraph_dynrag.generator import ChatGenerator as ChatGenerator
+    from langgraph_dynrag.graph import create_dynamic_rag as create_dynamic_rag
+    from langgraph_dynrag.graph import create_nodes as create_nodes
+    from langgraph_dynrag.local_chat_model import LocalChatModel as LocalChatModel
+    from langgraph_dynrag.presets import PRESETS as PRESETS
+    from langgraph_dynrag.presets import get_preset as get_preset
+    from langgraph_dynrag.prompts import AnswerPrompt as AnswerPrompt
+    from langgraph_dynrag.prompts import Exemplar as Exemplar
+    from langgraph_dynrag.prompts import reasoned_prompt as reasoned_prompt
+    from langgraph_dynrag.settings import Reformulation as Reformulation
+    from langgraph_dynrag.settings import RetrievalPolicy as RetrievalPolicy
+    from langgraph_dynrag.settings import Settings as Settings
+    from langgraph_dynrag.state import DynamicRAGContext as DynamicRAGContext
+    from langgraph_dynrag.state import DynamicRAGState as DynamicRAGState
+
+_EXPORTS = {
+    "PRESETS": "presets",
+    "AnswerPrompt": "prompts",
+    "Budgets": "budgets",
+    "ChatGenerator": "generator",
+    "DynamicRAGContext": "state",
+    "DynamicRAGState": "state",
+    "Exemplar": "prompts",
+    "LocalChatModel": "local_chat_model",
+    "Reformulation": "settings",
+    "RetrievalPolicy": "settings",
+    "Settings": "settings",
+    "create_dynamic_rag": "graph",
+    "create_nodes": "graph",
+    "get_preset": "presets",
+    "reasoned_prompt": "prompts",
+}
+
+__all__ = [
+    "PRESETS",
+    "AnswerPrompt",
+    "Budgets",
+    "ChatGenerator",
+    "DynamicRAGContext",
+    "DynamicRAGState",
+    "Exemplar",
+    "LocalChatModel",
+    "Reformulation",
+    "RetrievalPolicy",
+    "Settings",
+    "create_dynamic_rag",
+    "create_nodes",
+    "get_preset",
+    "reasoned_prompt",
+]
+
+__getattr__, __dir__ = lazy_exports(__name__, globals(), _EXPORTS)

@@ -346,7 +346,8 @@ def make_generator(model: BaseChatModel, needs: frozenset[Signal]) -> Generator:
         if lacking := needs & {"attention", "attention_alone"}:
             raise SignalUnavailableError(
                 f"the trigger or query formulator needs {', '.join(sorted(lacking))}, which {type(model).__name__} "
-                "cannot give. Use LocalChatModel, or parts that need none (TokenProbability, Entropy, ETC; MaskedSentence)."
+                "cannot give. Use LocalChatModel, or parts that need none (TokenProbability, Entropy, ETC; "
+                "MaskedSentence)."
             )
         generator = ChatGenerator.probed(model, needs)
     if missing := needs - generator.signals:

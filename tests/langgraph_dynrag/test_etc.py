@@ -89,7 +89,7 @@ def test_reference_form_weighs_by_attention_paid_and_keeps_the_sign(seed):
 
 
 def test_settings_are_checked():
-    with pytest.raises(ConfigurationError, match="-0.5"):
+    with pytest.raises(ConfigurationError, match="ETC"):
         ETC(-0.5)
     with pytest.raises(ConfigurationError, match="inf"):
         ETC(float("inf"))

@@ -1,0 +1,196 @@
+"""Does it matter *when* one retrieves? Every preset, and a model that simply reads everything, on multi-hop questions.
+
+Each method answers each question over the same corpus (all paragraphs of the data file) with the same prompt, retriever
+(BM25, as the methods' papers have it) and number of exemplars. `long_context` gets every paragraph of the question
+itself, the supporting ones included, so its recall is 1 by construction. Methods take turns question by question, so
+that whatever else the machine does falls on all of them alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from langchain_core.callbacks import CallbackManagerForRetrieverRun
+from langchain_core.documents import Document
+from langchain_core.retrievers import BaseRetriever
+from langgraph.graph.state import CompiledStateGraph
+
+from benchmarks.contract import Deadline, finish, machine, note, parser, table
+from benchmarks.datasets import Question, corpus, load_questions, sample
+from benchmarks.plots import method_bars
+from benchmarks.runs import Records, SamePrefix, ask, key_of, load_chat
+from benchmarks.scoring import interval, mean
+from langgraph_dynrag.budgets import Budgets
+from langgraph_dynrag.graph import create_dynamic_rag
+from langgraph_dynrag.local_chat_model import LocalChatModel
+from langgraph_dynrag.presets import PRESETS
+from langgraph_dynrag.prompts import reasoned_prompt
+from langgraph_dynrag.retrieval.bm25 import BM25Retriever
+from langgraph_dynrag.triggers.rind import Bundle
+
+METHODS = (*PRESETS, "dragin_reference", "etc_reference", "long_context")
+TOKENS = 100
+EXEMPLARS = 6
+
+
+class WholeContext(BaseRetriever):
+    """Returns every paragraph of one question, whatever the query."""
+
+    documents: list[Document]
+
+    def _get_relevant_documents(self, query: str, *, run_manager: CallbackManagerForRetrieverRun) -> list[Document]:  # noqa: ARG002
+        return self.documents
+
+
+def build(
+    method: str,
+    chat: LocalChatModel,
+    retriever: BaseRetriever,
+    question: Question,
+    k: int,
+    changes: dict[str, Any] | None = None,
+) -> CompiledStateGraph[Any, Any, Any, Any]:
+    """The graph of a method.
+
+    Answer length, exemplars and k are the same for all; `changes` are an experiment's own.
+    """
+    common: dict[str, Any] = {
+        "prompt": reasoned_prompt(EXEMPLARS),
+        "budgets": Budgets(tokens=TOKENS),
+        "lookahead": TOKENS,
+        "k": k,
+        "context_tokens": 1024,
+    }
+    if method == "long_context":
+        retriever = WholeContext(documents=corpus([question]))
+        common |= {"k": len(question.paragraphs), "context_tokens": 8192}
+        return create_dynamic_rag(chat, retriever, preset="single", **common)
+    if method == "flare":
+        common["lookahead"] = 64
+    name = method.removesuffix("_reference")
+    bundle: Bundle = "paper" if name == method else "reference"
+    return create_dynamic_rag(chat, retriever, preset=name, bundle=bundle, **{**common, **(changes or {})})
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run and report."""
+    options = parser("All presets on multi-hop questions: EM, F1, recall of evidence, cost.")
+    options.add_argument("--data", type=Path, nargs="+", required=True, help="files of questions")
+    options.add_argument("--questions", type=int, default=50, help="of each file")
+    options.add_argument("--methods", nargs="+", default=list(METHODS), choices=METHODS)
+    options.add_argument("--k", type=int, default=3)
+    args = options.parse_args(arguments)
+    deadline = Deadline(args.max_minutes)
+    chat = load_chat(args.model, args.dtype, args.threads)
+    same = SamePrefix(chat, reasoned_prompt(EXEMPLARS))
+    records = Records("questions")
+    results: dict[str, dict[str, list[dict[str, Any]]]] = {}
+    complete = True
+    for path in args.data:
+        everything = load_questions(path)
+        retriever = BM25Retriever.from_documents(corpus(everything))
+        questions = sample(everything, args.questions, args.seed)
+        rows: dict[str, list[dict[str, Any]]] = {m: [] for m in args.methods}
+        for i, question in enumerate(questions):
+            for method in args.methods:
+                about = description(chat, args.dtype, path, question, method, args.k)
+                key = key_of(about)
+                record = records.get(key)
+                if record is None:
+                    if deadline.over:
+                        complete = False
+                        break
+                    same.restore()
+                    record = ask(build(method, chat, retriever, question, args.k), question)
+                    records.put(key, about, record)
+                rows[method].append(record)
+            if not complete:
+                break
+            done = " ".join(f"{m} {mean([r['f1'] for r in rows[m]]):.2f}" for m in args.methods)
+            note(f"{path.name} {i + 1}/{len(questions)}: {done}")
+        results[path.stem] = rows
+    figures = {
+        "model": chat.lm.name, "dtype": args.dtype, "seed": args.seed, "k": args.k, "complete": complete,
+        "machine": machine(), "data": {stem: summarise(rows, args.seed) for stem, rows in results.items()},
+    }  # fmt: skip
+    report = _report(figures)
+    note(report)
+    if args.out is not None:
+        method_bars(figures["data"], args.out / "compare_methods.png")
+    finish("compare_methods", figures, args.out, report)
+
+
+def description(
+    chat: LocalChatModel,
+    dtype: str,
+    path: Path,
+    question: Question,
+    method: str,
+    k: int,
+    changes: dict[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Everything that the record of one question depends on."""
+    about = {
+        "fingerprint": chat.lm.fingerprint, "dtype": dtype, "file": path.name, "k": k, "question": question.id,
+        "method": method, "tokens": TOKENS, "exemplars": EXEMPLARS, "preset": _preset_text(method),
+    }  # fmt: skip
+    return {**about, "changes": repr(changes)} if changes else about
+
+
+def summarise(rows: dict[str, list[dict[str, Any]]], seed: int) -> list[dict[str, Any]]:
+    """One row a method, over the questions that all methods have answered."""
+    n = min((len(r) for r in rows.values()), default=0)
+    base = [r["seconds"] for r in rows.get("long_context", [])[:n]]
+    summary = []
+    for method, all_records in rows.items():
+        done = all_records[:n]
+        searches = sum(r["retrievals"] for r in done)
+        row: dict[str, Any] = {"method": method, "n": n}
+        for name in ("em", "f1", "recall"):
+            values = [r[name] for r in done]
+            row[name] = mean(values)
+            row[f"{name}_interval"] = interval(values, seed=seed)
+        row |= {
+            "retrievals": mean([r["retrievals"] for r in done]),
+            "nothing_new": sum(r["nothing_new"] for r in done) / searches if searches else None,
+            "generated_tokens": mean([r["generated_tokens"] for r in done]),
+            "forward_tokens": mean([r["forward_tokens"] for r in done]),
+            "seconds": mean([r["seconds"] for r in done]),
+            "seconds_over_long_context": mean([r["seconds"] for r in done]) / mean(base) if base else None,
+        }
+        summary.append(row)
+    return summary
+
+
+def _preset_text(method: str) -> str:
+    """What a method stands for, so that a change of a preset's values makes new records."""
+    from langgraph_dynrag.presets import get_preset
+
+    if method == "long_context":
+        return "single"
+    name = method.removesuffix("_reference")
+    return repr(get_preset(name, bundle="reference" if method != name else "paper"))
+
+
+def _report(figures: dict[str, Any]) -> str:
+    lines = [f"# Methods compared: {figures['model']}, {figures['dtype']}, k = {figures['k']}, seed {figures['seed']}"]
+    for stem, rows in figures["data"].items():
+        shown = []
+        for row in rows:
+            cells = dict(row)
+            for name in ("em", "f1", "recall"):
+                low, high = row[f"{name}_interval"]
+                cells[name] = f"{row[name]:.3f} [{low:.2f}, {high:.2f}]"
+            shown.append(cells)
+        columns = ["method", "n", "em", "f1", "recall", "retrievals", "nothing_new", "generated_tokens"]
+        columns += ["forward_tokens", "seconds", "seconds_over_long_context"]
+        lines += [f"\n## {stem}\n", table(shown, columns)]
+    if not figures["complete"]:
+        lines.append("\nStopped before the end; run the same command again to go on.")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,81 @@
+"""Plots of the experiments. Without matplotlib (the `viz` extra) they are left out, and that is said."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.contract import note
+
+
+def method_bars(data: Mapping[str, Sequence[Mapping[str, Any]]], path: Path) -> None:
+    """F1 with its interval by method, and against it the seconds."""
+    pyplot = _pyplot()
+    if pyplot is None:
+        return
+    figure, axes = pyplot.subplots(2, len(data), figsize=(6.5 * len(data), 7.5), squeeze=False)
+    for column, (stem, rows) in enumerate(data.items()):
+        names = [row["method"] for row in rows]
+        values = [row["f1"] for row in rows]
+        low = [row["f1"] - row["f1_interval"][0] for row in rows]
+        high = [row["f1_interval"][1] - row["f1"] for row in rows]
+        top, bottom = axes[0][column], axes[1][column]
+        top.barh(names, values, xerr=[low, high], color="#4c78a8", ecolor="#333333", capsize=3)
+        top.invert_yaxis()
+        top.set_xlabel("F1 (95 % interval)")
+        top.set_title(f"{stem}, n = {rows[0]['n'] if rows else 0}")
+        for row in rows:
+            bottom.scatter(row["seconds"], row["f1"], color="#e45756")
+            bottom.annotate(
+                row["method"], (row["seconds"], row["f1"]), fontsize=8, xytext=(4, 3), textcoords="offset points"
+            )
+        bottom.set_xlabel("seconds a question")
+        bottom.set_ylabel("F1")
+        bottom.grid(alpha=0.3)
+    _save(figure, path)
+
+
+def sensitivity(curves: Mapping[str, Sequence[Mapping[str, Any]]], path: Path) -> None:
+    """F1 against retrievals and seconds, one curve for each method and cap, thresholds written at the points."""
+    pyplot = _pyplot()
+    if pyplot is None:
+        return
+    figure, axes = pyplot.subplots(1, 2, figsize=(13, 5))
+    for i, (name, points) in enumerate(curves.items()):
+        color = f"C{i % 10}"
+        for axis, x in zip(axes, ("retrievals", "seconds"), strict=True):
+            ordered = sorted(points, key=lambda p: p[x])
+            axis.plot([p[x] for p in ordered], [p["f1"] for p in ordered], "-o", color=color, label=name, alpha=0.8)
+            for p in ordered:
+                axis.annotate(
+                    f"{p['threshold']:g}", (p[x], p["f1"]), fontsize=7, xytext=(3, 3), textcoords="offset points"
+                )
+                if p["pareto"]:
+                    axis.scatter(p[x], p["f1"], s=140, facecolors="none", edgecolors="black", linewidths=1.2)
+    for axis, label in zip(axes, ("retrievals a question", "seconds a question"), strict=True):
+        axis.set_xlabel(label)
+        axis.set_ylabel("F1")
+        axis.grid(alpha=0.3)
+    axes[0].legend(fontsize=8)
+    figure.suptitle("Trigger sensitivity (numbers: thresholds; rings: Pareto points)")
+    _save(figure, path)
+
+
+def _pyplot() -> Any:
+    try:
+        import matplotlib as mpl
+
+        mpl.use("Agg")
+        from matplotlib import pyplot as plt
+    except ImportError:
+        note("no plots: matplotlib is missing (pip install 'dynprag[viz]')")
+        return None
+    return plt
+
+
+def _save(figure: Any, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.tight_layout()
+    figure.savefig(path, dpi=120)
+    note(f"wrote {path}")

@@ -1,0 +1,117 @@
+"""Asking a graph questions and measuring what it did, with every finished question kept on disk.
+
+A record is one question under one configuration. Its key says everything that the result depends on, so experiments
+that overlap share their records, and one that was stopped goes on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import threading
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from langgraph.graph.state import CompiledStateGraph
+
+from benchmarks.contract import records_folder
+from benchmarks.datasets import Question
+from benchmarks.scoring import exact_match, f1
+from langgraph_dynrag.local_chat_model import LocalChatModel
+from langgraph_dynrag.prompts import AnswerPrompt
+from rag_backbone.causal_lm import CausalLM, DType
+from rag_backbone.requests import Request
+
+REVISION = 2
+"""Raised when a change of the code makes earlier records wrong."""
+
+
+class Records:
+    """Finished questions, in one JSON-lines file; several processes may append."""
+
+    def __init__(self, name: str) -> None:
+        self._path = records_folder() / f"{name}.jsonl"
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        self._lock = threading.Lock()
+        self._known: dict[str, dict[str, Any]] = {}
+        if self._path.is_file():
+            for line in self._path.read_text("utf-8").splitlines():
+                try:
+                    entry = json.loads(line)
+                    self._known[entry["key"]] = entry["record"]
+                except (ValueError, KeyError, TypeError):
+                    continue  # the last line of a process that was killed while it wrote
+
+    def get(self, key: str) -> dict[str, Any] | None:
+        """The record of a key, if there is one."""
+        return self._known.get(key)
+
+    def put(self, key: str, about: Mapping[str, Any], record: dict[str, Any]) -> None:
+        """Keep a record."""
+        line = json.dumps({"key": key, "about": about, "record": record}, ensure_ascii=False)
+        with self._lock, self._path.open("a", encoding="utf-8") as file:
+            file.write(line + "\n")
+        self._known[key] = record
+
+
+def key_of(about: Mapping[str, Any]) -> str:
+    """A key that is equal exactly if the description is."""
+    text = json.dumps({**about, "revision": REVISION}, sort_keys=True, default=repr)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def load_chat(model: str, dtype: DType, threads: int = 0) -> LocalChatModel:
+    """The benchmark's model as a chat model."""
+    if threads:
+        torch.set_num_threads(threads)
+    return LocalChatModel.from_causal_lm(CausalLM.from_pretrained(model, dtype=dtype))
+
+
+class SamePrefix:
+    """Brings an engine's prefix cache into the same state before every measurement: the fixed prompt, nothing else.
+
+    Methods that take turns on one question would otherwise find each other's prompts computed.
+    """
+
+    def __init__(self, chat: LocalChatModel, prompt: AnswerPrompt) -> None:
+        self._engine = chat.lm.engine
+        *fixed, _ = prompt.messages("?", ())
+        ids = chat.encode(fixed).ids
+        self._engine.prefixes.clear()
+        self._engine.generate(Request(ids, max_new_tokens=1))
+        known = self._engine.prefixes.take(None, [*ids, 0])
+        assert known is not None
+        self._known = known
+
+    def restore(self) -> None:
+        """Forget everything but the fixed prompt."""
+        self._engine.prefixes.clear()
+        with torch.inference_mode():
+            self._engine.prefixes.put(None, self._known.copy(len(self._known.ids)))
+
+
+def ask(graph: CompiledStateGraph[Any, Any, Any, Any], question: Question) -> dict[str, Any]:
+    """Ask, and measure answer, evidence and cost."""
+    started = time.perf_counter()
+    out = graph.invoke({"question": question.text})
+    seconds = time.perf_counter() - started
+    events = out["trace"]
+    drafts = [e for e in events if e["type"] == "draft"]
+    searches = [e for e in events if e["type"] == "retrieval"]
+    found = {d["id"] for e in searches for d in e["documents"]}
+    return {
+        "answer": out["answer"],
+        "short_answer": out["short_answer"],
+        "em": exact_match(out["short_answer"], question.answers),
+        "f1": f1(out["short_answer"], question.answers),
+        "recall": len(question.supporting & found) / max(len(question.supporting), 1),
+        "retrievals": len(searches),
+        "nothing_new": sum(1 for e in searches if not any(d["new"] for d in e["documents"])),
+        "generated_tokens": sum(len(e["pieces"]) - e["carried"] for e in drafts),
+        "forward_tokens": sum(e.get("forward_tokens", 0) for e in drafts),
+        "prompt_tokens": max((e.get("prompt_tokens", 0) for e in drafts), default=0),
+        "seconds": seconds,
+        "queries": [e["query"] for e in searches],
+    }

@@ -1,0 +1,70 @@
+"""Exact match and F1 as SQuAD has them (Rajpurkar et al. 2016), and bootstrap intervals."""
+
+from __future__ import annotations
+
+import re
+import string
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+
+_ARTICLES = re.compile(r"\b(a|an|the)\b")
+
+
+def normalised(text: str) -> str:
+    """Lower case, without punctuation and articles, white space collapsed."""
+    text = "".join(c for c in text.lower() if c not in set(string.punctuation))
+    return " ".join(_ARTICLES.sub(" ", text).split())
+
+
+def exact_match(prediction: str, answers: Sequence[str]) -> float:
+    """1 if the prediction is one of the answers, normalised."""
+    return float(any(normalised(prediction) == normalised(a) for a in answers))
+
+
+def f1(prediction: str, answers: Sequence[str]) -> float:
+    """The best F1 of words over the answers.
+
+    Yes, no and noanswer count only whole, as in HotpotQA's and 2WikiMultihopQA's own scripts.
+    """
+    return max((_f1(normalised(prediction), normalised(a)) for a in answers), default=0.0)
+
+
+def _f1(prediction: str, answer: str) -> float:
+    special = {"yes", "no", "noanswer"}
+    if prediction != answer and (prediction in special or answer in special):
+        return 0.0
+    p, a = prediction.split(), answer.split()
+    common = sum((Counter(p) & Counter(a)).values())
+    if not common:
+        return float(p == a)
+    return 2 * common / (len(p) + len(a))
+
+
+def interval(values: Sequence[float], *, groups: Sequence[object] | None = None, seed: int = 0) -> tuple[float, float]:
+    """The 95 % interval of the mean by 10,000 bootstrap samples.
+
+    Args:
+        values: One for each question.
+        groups: What each value belongs to, if several share one (a document); whole groups are drawn then.
+        seed: Of the samples.
+    """
+    rng = np.random.default_rng(seed)
+    keys = list(range(len(values))) if groups is None else list(groups)
+    order = {key: i for i, key in enumerate(dict.fromkeys(keys))}
+    sums, counts = np.zeros(len(order)), np.zeros(len(order))
+    for key, value in zip(keys, values, strict=True):
+        sums[order[key]] += value
+        counts[order[key]] += 1
+    if not order:
+        return float("nan"), float("nan")
+    drawn = rng.integers(0, len(order), (10_000, len(order)))
+    means = sums[drawn].sum(1) / counts[drawn].sum(1)
+    low, high = np.percentile(means, [2.5, 97.5])
+    return float(low), float(high)
+
+
+def mean(values: Sequence[float]) -> float:
+    """The mean; nan of nothing."""
+    return float(np.mean(values)) if len(values) else float("nan")

@@ -1,0 +1,137 @@
+"""How much do threshold and retrieval cap matter? A sweep of both, cost against F1, and its Pareto points.
+
+Tune on a train file, report on a dev file. The grids below span the scores that the evaluation model gives on training
+questions, from a threshold that nearly every sentence passes to one that nearly none does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.compare_methods import EXEMPLARS, TOKENS, build, description
+from benchmarks.contract import Deadline, finish, machine, note, parser, table
+from benchmarks.datasets import corpus, load_questions, sample
+from benchmarks.plots import sensitivity
+from benchmarks.runs import Records, SamePrefix, ask, key_of, load_chat
+from benchmarks.scoring import interval, mean
+from langgraph_dynrag.budgets import Budgets
+from langgraph_dynrag.prompts import reasoned_prompt
+from langgraph_dynrag.retrieval.bm25 import BM25Retriever
+from langgraph_dynrag.triggers import ETC, RIND, TokenProbability
+
+GRIDS: dict[str, tuple[float, ...]] = {
+    "flare": (0.1, 0.3, 0.5, 0.8, 0.95),
+    "dragin": (0.02, 0.05, 0.1, 0.3, 0.6),
+    "etc": (0.25, 0.5, 1.0, 2.0, 4.0),
+    "dragin_reference": (0.8, 2.0, 4.0, 6.0, 8.0),
+    "etc_reference": (1.3, 3.0, 4.5, 6.0, 8.0),
+}
+NO_CAP = Budgets().retrievals
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run and report."""
+    options = parser("Threshold and retrieval cap of a trigger, swept.")
+    options.add_argument("--data", type=Path, required=True, help="a file of questions")
+    options.add_argument("--questions", type=int, default=30)
+    options.add_argument("--methods", nargs="+", default=["flare", "dragin"], choices=list(GRIDS))
+    options.add_argument("--thresholds", type=float, nargs="+", help="instead of the grid; with a single method")
+    options.add_argument("--caps", type=int, nargs="+", default=[1, 3, NO_CAP], help="retrievals allowed a question")
+    options.add_argument("--k", type=int, default=3)
+    args = options.parse_args(arguments)
+    if args.thresholds and len(args.methods) != 1:
+        options.error("--thresholds needs exactly one of --methods")
+    deadline = Deadline(args.max_minutes)
+    chat = load_chat(args.model, args.dtype, args.threads)
+    everything = load_questions(args.data)
+    retriever = BM25Retriever.from_documents(corpus(everything))
+    questions = sample(everything, args.questions, args.seed)
+    same = SamePrefix(chat, reasoned_prompt(EXEMPLARS))
+    records = Records("questions")
+    settings = [(m, t, c) for m in args.methods for t in (args.thresholds or GRIDS[m]) for c in args.caps]
+    rows: dict[tuple[str, float, int], list[dict[str, Any]]] = {s: [] for s in settings}
+    complete = True
+    for i, question in enumerate(questions):
+        for method, threshold, cap in settings:
+            changes = _changes(method, threshold, cap)
+            about = description(chat, args.dtype, args.data, question, method, args.k, changes)
+            record = records.get(key_of(about))
+            if record is None:
+                if deadline.over:
+                    complete = False
+                    break
+                same.restore()
+                record = ask(build(method, chat, retriever, question, args.k, changes), question)
+                records.put(key_of(about), about, record)
+            rows[method, threshold, cap].append(record)
+        if not complete:
+            break
+        note(f"{i + 1}/{len(questions)}")
+    points = _points(rows, args.seed)
+    figures = {
+        "model": chat.lm.name, "dtype": args.dtype, "data": args.data.stem, "seed": args.seed, "k": args.k,
+        "complete": complete, "machine": machine(), "points": points,
+    }  # fmt: skip
+    report = _report(figures)
+    note(report)
+    if args.out is not None:
+        curves: dict[str, list[dict[str, Any]]] = {}
+        for point in points:
+            cap = "no cap" if point["cap"] == NO_CAP else f"cap {point['cap']}"
+            curves.setdefault(f"{point['method']}, {cap}", []).append(point)
+        sensitivity(curves, args.out / "trigger_sensitivity.png")
+    finish("trigger_sensitivity", figures, args.out, report)
+
+
+def _changes(method: str, threshold: float, cap: int) -> dict[str, Any]:
+    bundle: Any = "reference" if method.endswith("_reference") else "paper"
+    kinds: dict[str, Any] = {"dragin": lambda: RIND(threshold, bundle), "etc": lambda: ETC(threshold, bundle)}
+    trigger = kinds.get(method.removesuffix("_reference"), lambda: TokenProbability(threshold))()
+    return {"trigger": trigger, "budgets": Budgets(retrievals=cap, tokens=TOKENS)}
+
+
+def _points(rows: dict[tuple[str, float, int], list[dict[str, Any]]], seed: int) -> list[dict[str, Any]]:
+    n = min(len(r) for r in rows.values())
+    points: list[dict[str, Any]] = []
+    for (method, threshold, cap), all_records in rows.items():
+        done = all_records[:n]
+        points.append(
+            {
+                "method": method, "threshold": threshold, "cap": cap, "n": n,
+                "f1": mean([r["f1"] for r in done]),
+                "f1_interval": interval([r["f1"] for r in done], seed=seed),
+                "em": mean([r["em"] for r in done]),
+                "recall": mean([r["recall"] for r in done]),
+                "retrievals": mean([r["retrievals"] for r in done]),
+                "forward_tokens": mean([r["forward_tokens"] for r in done]),
+                "seconds": mean([r["seconds"] for r in done]),
+            }
+        )  # fmt: skip
+    for point in points:
+        point["pareto"] = not any(
+            other["f1"] >= point["f1"]
+            and other["seconds"] <= point["seconds"]
+            and (other["f1"], -other["seconds"]) != (point["f1"], -point["seconds"])
+            for other in points
+        )
+    return points
+
+
+def _report(figures: dict[str, Any]) -> str:
+    title = f"# Trigger sensitivity: {figures['model']}, {figures['dtype']}, {figures['data']}, seed {figures['seed']}"
+    rows = []
+    for p in figures["points"]:
+        low, high = p["f1_interval"]
+        cap = "none" if p["cap"] == NO_CAP else p["cap"]
+        pareto = "yes" if p["pareto"] else ""
+        rows.append({**p, "f1": f"{p['f1']:.3f} [{low:.2f}, {high:.2f}]", "cap": cap, "pareto": pareto})
+    columns = ["method", "threshold", "cap", "n", "f1", "em", "recall", "retrievals", "forward_tokens", "seconds"]
+    text = f"{title}\n\nPareto: no other point has at least this F1 in at most these seconds.\n\n"
+    text += table(rows, [*columns, "pareto"])
+    return text if figures["complete"] else text + "\n\nStopped before the end; run the same command again to go on."
+
+
+if __name__ == "__main__":
+    main()
