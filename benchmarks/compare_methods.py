@@ -2,15 +2,18 @@
 
 Each method answers each question over the same corpus (all paragraphs of the data file) with the same prompt, retriever
 (BM25, as the methods' papers have it) and number of exemplars. `long_context` gets every paragraph of the question
-itself, the supporting ones included, so its recall is 1 by construction. Methods take turns question by question, so
-that whatever else the machine does falls on all of them alike.
+itself, the supporting ones included, so its recall is 1 by construction.
+
+Answers come from several sessions at once, which share the engine's forwards. Seconds and forward tokens come from a
+second pass over the first questions, asked one at a time from the same state of the prefix cache, the methods taking
+turns question by question, so that whatever else the machine does falls on all of them alike.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from langchain_core.callbacks import CallbackManagerForRetrieverRun
 from langchain_core.documents import Document
@@ -20,7 +23,7 @@ from langgraph.graph.state import CompiledStateGraph
 from benchmarks.contract import Deadline, finish, machine, note, parser, table
 from benchmarks.datasets import Question, corpus, load_questions, sample
 from benchmarks.plots import method_bars
-from benchmarks.runs import Records, SamePrefix, ask, key_of, load_chat
+from benchmarks.runs import Job, Records, SamePrefix, key_of, load_chat, run, run_timed, timed
 from benchmarks.scoring import interval, mean
 from langgraph_dynrag.budgets import Budgets
 from langgraph_dynrag.graph import create_dynamic_rag
@@ -30,6 +33,7 @@ from langgraph_dynrag.prompts import reasoned_prompt
 from langgraph_dynrag.retrieval.bm25 import BM25Retriever
 from langgraph_dynrag.triggers.rind import Bundle
 
+_Key = TypeVar("_Key")
 METHODS = (*PRESETS, "dragin_reference", "etc_reference", "long_context")
 TOKENS = 100
 EXEMPLARS = 6
@@ -79,47 +83,51 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser("All presets on multi-hop questions: EM, F1, recall of evidence, cost.")
     options.add_argument("--data", type=Path, nargs="+", required=True, help="files of questions")
     options.add_argument("--questions", type=int, default=50, help="of each file")
+    options.add_argument("--timed", type=int, default=10, help="questions of each file that are also timed")
+    options.add_argument("--sessions", type=int, default=8, help="questions asked at once, except where timed")
     options.add_argument("--methods", nargs="+", default=list(METHODS), choices=METHODS)
     options.add_argument("--k", type=int, default=3)
     args = options.parse_args(arguments)
     deadline = Deadline(args.max_minutes)
     chat = load_chat(args.model, args.dtype, args.threads)
-    same = SamePrefix(chat, reasoned_prompt(EXEMPLARS))
     records = Records("questions")
-    results: dict[str, dict[str, list[dict[str, Any]]]] = {}
-    complete = True
+    jobs: dict[str, dict[str, list[Job]]] = {}
     for path in args.data:
         everything = load_questions(path)
         retriever = BM25Retriever.from_documents(corpus(everything))
-        questions = sample(everything, args.questions, args.seed)
-        rows: dict[str, list[dict[str, Any]]] = {m: [] for m in args.methods}
-        for i, question in enumerate(questions):
-            for method in args.methods:
-                about = description(chat, args.dtype, path, question, method, args.k)
-                key = key_of(about)
-                record = records.get(key)
-                if record is None:
-                    if deadline.over:
-                        complete = False
-                        break
-                    same.restore()
-                    record = ask(build(method, chat, retriever, question, args.k), question)
-                    records.put(key, about, record)
-                rows[method].append(record)
-            if not complete:
-                break
-            done = " ".join(f"{m} {mean([r['f1'] for r in rows[m]]):.2f}" for m in args.methods)
-            note(f"{path.name} {i + 1}/{len(questions)}: {done}")
-        results[path.stem] = rows
+        chosen = sample(everything, args.questions, args.seed)
+        jobs[path.stem] = {
+            m: [job(chat, retriever, q, m, args.k, dtype=args.dtype, path=path) for q in chosen] for m in args.methods
+        }
+    turns = [by[m][i] for by in jobs.values() for i in range(args.questions) for m in by if i < len(by[m])]
+    complete = run(turns, records, deadline, args.sessions)
+    timed_turns = [by[m][i] for by in jobs.values() for i in range(args.timed) for m in by if i < len(by[m])]
+    complete &= run_timed(timed_turns, records, deadline, SamePrefix(chat, reasoned_prompt(EXEMPLARS)))
     figures = {
         "model": chat.lm.name, "dtype": args.dtype, "seed": args.seed, "k": args.k, "complete": complete,
-        "machine": machine(), "data": {stem: summarise(rows, args.seed) for stem, rows in results.items()},
+        "machine": machine(), "data": {stem: summarise(by, records, args.seed) for stem, by in jobs.items()},
     }  # fmt: skip
     report = _report(figures)
     note(report)
     if args.out is not None:
         method_bars(figures["data"], args.out / "compare_methods.png")
     finish("compare_methods", figures, args.out, report)
+
+
+def job(
+    chat: LocalChatModel,
+    retriever: BaseRetriever,
+    question: Question,
+    method: str,
+    k: int,
+    *,
+    dtype: str,
+    path: Path,
+    changes: dict[str, Any] | None = None,
+) -> Job:
+    """A question to be asked with a method."""
+    about = description(chat, dtype, path, question, method, k, changes)
+    return Job(about, question, lambda: build(method, chat, retriever, question, k, changes))
 
 
 def description(
@@ -139,29 +147,40 @@ def description(
     return {**about, "changes": repr(changes)} if changes else about
 
 
-def summarise(rows: dict[str, list[dict[str, Any]]], seed: int) -> list[dict[str, Any]]:
+def summarise(jobs: dict[str, list[Job]], records: Records, seed: int) -> list[dict[str, Any]]:
     """One row a method, over the questions that all methods have answered."""
-    n = min((len(r) for r in rows.values()), default=0)
-    base = [r["seconds"] for r in rows.get("long_context", [])[:n]]
+    answered = common_records(jobs, records, lambda about: about)
+    clocked = common_records(jobs, records, timed)
+    base = mean([r["seconds"] for r in clocked.get("long_context", [])])
     summary = []
-    for method, all_records in rows.items():
-        done = all_records[:n]
+    for method, done in answered.items():
         searches = sum(r["retrievals"] for r in done)
-        row: dict[str, Any] = {"method": method, "n": n}
+        row: dict[str, Any] = {"method": method, "n": len(done)}
         for name in ("em", "f1", "recall"):
             values = [r[name] for r in done]
             row[name] = mean(values)
             row[f"{name}_interval"] = interval(values, seed=seed)
+        seconds = mean([r["seconds"] for r in clocked[method]])
         row |= {
             "retrievals": mean([r["retrievals"] for r in done]),
             "nothing_new": sum(r["nothing_new"] for r in done) / searches if searches else None,
             "generated_tokens": mean([r["generated_tokens"] for r in done]),
-            "forward_tokens": mean([r["forward_tokens"] for r in done]),
-            "seconds": mean([r["seconds"] for r in done]),
-            "seconds_over_long_context": mean([r["seconds"] for r in done]) / mean(base) if base else None,
+            "timed": len(clocked[method]),
+            "forward_tokens": mean([r["forward_tokens"] for r in clocked[method]]),
+            "seconds": seconds,
+            "seconds_over_long_context": seconds / base,
         }
         summary.append(row)
     return summary
+
+
+def common_records(
+    jobs: dict[_Key, list[Job]], records: Records, about: Callable[[dict[str, Any]], dict[str, Any]]
+) -> dict[_Key, list[dict[str, Any]]]:
+    """Each configuration's records, up to the first question that some configuration lacks."""
+    found = {m: [records.get(key_of(about(j.about))) for j in listed] for m, listed in jobs.items()}
+    n = min(next((i for i, r in enumerate(rs) if r is None), len(rs)) for rs in found.values())
+    return {m: [r for r in rs[:n] if r is not None] for m, rs in found.items()}
 
 
 def _preset_text(method: str) -> str:
@@ -185,7 +204,7 @@ def _report(figures: dict[str, Any]) -> str:
                 cells[name] = f"{row[name]:.3f} [{low:.2f}, {high:.2f}]"
             shown.append(cells)
         columns = ["method", "n", "em", "f1", "recall", "retrievals", "nothing_new", "generated_tokens"]
-        columns += ["forward_tokens", "seconds", "seconds_over_long_context"]
+        columns += ["timed", "forward_tokens", "seconds", "seconds_over_long_context"]
         lines += [f"\n## {stem}\n", table(shown, columns)]
     if not figures["complete"]:
         lines.append("\nStopped before the end; run the same command again to go on.")

@@ -10,13 +10,15 @@ import hashlib
 import json
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from langgraph.graph.state import CompiledStateGraph
 
-from benchmarks.contract import records_folder
+from benchmarks.contract import Deadline, note, records_folder
 from benchmarks.datasets import Question
 from benchmarks.scoring import exact_match, f1
 from langgraph_dynrag.local_chat_model import LocalChatModel
@@ -25,6 +27,7 @@ from rag_backbone.causal_lm import CausalLM, DType
 from rag_backbone.requests import Request
 
 REVISION = 2
+Graph = CompiledStateGraph[Any, Any, Any, Any]
 """Raised when a change of the code makes earlier records wrong."""
 
 
@@ -92,7 +95,63 @@ class SamePrefix:
             self._engine.prefixes.put(None, self._known.copy(len(self._known.ids)))
 
 
-def ask(graph: CompiledStateGraph[Any, Any, Any, Any], question: Question) -> dict[str, Any]:
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One question under one configuration."""
+
+    about: dict[str, Any]
+    question: Question
+    build: Callable[[], Graph]
+
+
+def run(jobs: Sequence[Job], records: Records, deadline: Deadline, sessions: int) -> bool:
+    """Ask all questions that have no record yet, `sessions` at a time.
+
+    Several sessions share the engine's forwards, so what they take says nothing of a single one; answers are the same.
+
+    Returns:
+        Whether all are done; else the deadline came first.
+    """
+    missing = [job for job in jobs if records.get(key_of(job.about)) is None]
+    done = len(jobs) - len(missing)
+
+    def one(job: Job) -> bool:
+        if deadline.over:
+            return False
+        records.put(key_of(job.about), job.about, ask(job.build(), job.question))
+        return True
+
+    complete = True
+    with ThreadPoolExecutor(sessions) as pool:
+        for finished in pool.map(one, missing):
+            complete &= finished
+            done += finished
+            if finished and done % 10 == 0:
+                note(f"{done}/{len(jobs)} questions asked")
+    return complete
+
+
+def run_timed(jobs: Sequence[Job], records: Records, deadline: Deadline, same: SamePrefix) -> bool:
+    """Ask questions one at a time, each from the same state of the prefix cache; their records hold true seconds."""
+    for i, job in enumerate(jobs):
+        key = key_of(timed(job.about))
+        if records.get(key) is not None:
+            continue
+        if deadline.over:
+            return False
+        graph = job.build()
+        same.restore()
+        records.put(key, timed(job.about), ask(graph, job.question))
+        note(f"{i + 1}/{len(jobs)} timed")
+    return True
+
+
+def timed(about: Mapping[str, Any]) -> dict[str, Any]:
+    """The description of the same question, asked alone and timed."""
+    return {**about, "timed": True}
+
+
+def ask(graph: Graph, question: Question) -> dict[str, Any]:
     """Ask, and measure answer, evidence and cost."""
     started = time.perf_counter()
     out = graph.invoke({"question": question.text})

@@ -10,11 +10,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.compare_methods import EXEMPLARS, TOKENS, build, description
+from benchmarks.compare_methods import EXEMPLARS, TOKENS, common_records, job
 from benchmarks.contract import Deadline, finish, machine, note, parser, table
 from benchmarks.datasets import corpus, load_questions, sample
 from benchmarks.plots import sensitivity
-from benchmarks.runs import Records, SamePrefix, ask, key_of, load_chat
+from benchmarks.runs import Job, Records, SamePrefix, load_chat, run, run_timed, timed
 from benchmarks.scoring import interval, mean
 from langgraph_dynrag.budgets import Budgets
 from langgraph_dynrag.prompts import reasoned_prompt
@@ -29,6 +29,7 @@ GRIDS: dict[str, tuple[float, ...]] = {
     "etc_reference": (1.3, 3.0, 4.5, 6.0, 8.0),
 }
 NO_CAP = Budgets().retrievals
+Setting = tuple[str, float, int]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -39,6 +40,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options.add_argument("--methods", nargs="+", default=["flare", "dragin"], choices=list(GRIDS))
     options.add_argument("--thresholds", type=float, nargs="+", help="instead of the grid; with a single method")
     options.add_argument("--caps", type=int, nargs="+", default=[1, 3, NO_CAP], help="retrievals allowed a question")
+    options.add_argument("--timed", type=int, default=5, help="questions that are also timed, alone")
+    options.add_argument("--sessions", type=int, default=8, help="questions asked at once, except where timed")
     options.add_argument("--k", type=int, default=3)
     args = options.parse_args(arguments)
     if args.thresholds and len(args.methods) != 1:
@@ -48,28 +51,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
     everything = load_questions(args.data)
     retriever = BM25Retriever.from_documents(corpus(everything))
     questions = sample(everything, args.questions, args.seed)
-    same = SamePrefix(chat, reasoned_prompt(EXEMPLARS))
     records = Records("questions")
     settings = [(m, t, c) for m in args.methods for t in (args.thresholds or GRIDS[m]) for c in args.caps]
-    rows: dict[tuple[str, float, int], list[dict[str, Any]]] = {s: [] for s in settings}
-    complete = True
-    for i, question in enumerate(questions):
+    jobs: dict[Setting, list[Job]] = {s: [] for s in settings}
+    for question in questions:
         for method, threshold, cap in settings:
             changes = _changes(method, threshold, cap)
-            about = description(chat, args.dtype, args.data, question, method, args.k, changes)
-            record = records.get(key_of(about))
-            if record is None:
-                if deadline.over:
-                    complete = False
-                    break
-                same.restore()
-                record = ask(build(method, chat, retriever, question, args.k, changes), question)
-                records.put(key_of(about), about, record)
-            rows[method, threshold, cap].append(record)
-        if not complete:
-            break
-        note(f"{i + 1}/{len(questions)}")
-    points = _points(rows, args.seed)
+            asked = job(chat, retriever, question, method, args.k, dtype=args.dtype, path=args.data, changes=changes)
+            jobs[method, threshold, cap].append(asked)
+    turns = [jobs[s][i] for i in range(len(questions)) for s in settings]
+    complete = run(turns, records, deadline, args.sessions)
+    timed_turns = [jobs[s][i] for i in range(min(args.timed, len(questions))) for s in settings]
+    complete &= run_timed(timed_turns, records, deadline, SamePrefix(chat, reasoned_prompt(EXEMPLARS)))
+    points = _points(jobs, records, args.seed)
     figures = {
         "model": chat.lm.name, "dtype": args.dtype, "data": args.data.stem, "seed": args.seed, "k": args.k,
         "complete": complete, "machine": machine(), "points": points,
@@ -92,21 +86,24 @@ def _changes(method: str, threshold: float, cap: int) -> dict[str, Any]:
     return {"trigger": trigger, "budgets": Budgets(retrievals=cap, tokens=TOKENS)}
 
 
-def _points(rows: dict[tuple[str, float, int], list[dict[str, Any]]], seed: int) -> list[dict[str, Any]]:
-    n = min(len(r) for r in rows.values())
+def _points(jobs: dict[Setting, list[Job]], records: Records, seed: int) -> list[dict[str, Any]]:
     points: list[dict[str, Any]] = []
-    for (method, threshold, cap), all_records in rows.items():
-        done = all_records[:n]
+    answered = common_records(jobs, records, lambda about: about)
+    clocked = common_records(jobs, records, timed)
+    for setting, done in answered.items():
+        method, threshold, cap = setting
         points.append(
             {
-                "method": method, "threshold": threshold, "cap": cap, "n": n,
+                "method": method, "threshold": threshold, "cap": cap, "n": len(done),
                 "f1": mean([r["f1"] for r in done]),
                 "f1_interval": interval([r["f1"] for r in done], seed=seed),
                 "em": mean([r["em"] for r in done]),
                 "recall": mean([r["recall"] for r in done]),
                 "retrievals": mean([r["retrievals"] for r in done]),
-                "forward_tokens": mean([r["forward_tokens"] for r in done]),
-                "seconds": mean([r["seconds"] for r in done]),
+                "generated_tokens": mean([r["generated_tokens"] for r in done]),
+                "timed": len(clocked[setting]),
+                "forward_tokens": mean([r["forward_tokens"] for r in clocked[setting]]),
+                "seconds": mean([r["seconds"] for r in clocked[setting]]),
             }
         )  # fmt: skip
     for point in points:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from langgraph_dynrag.settings import Settings as Settings
     from langgraph_dynrag.state import DynamicRAGContext as DynamicRAGContext
     from langgraph_dynrag.state import DynamicRAGState as DynamicRAGState
+    from langgraph_dynrag.trace import Trace as Trace
 
 _EXPORTS = {
     "PRESETS": "presets",
@@ -33,6 +34,7 @@ _EXPORTS = {
     "Reformulation": "settings",
     "RetrievalPolicy": "settings",
     "Settings": "settings",
+    "Trace": "trace",
     "create_dynamic_rag": "graph",
     "create_nodes": "graph",
     "get_preset": "presets",
@@ -51,6 +53,7 @@ __all__ = [
     "Reformulation",
     "RetrievalPolicy",
     "Settings",
+    "Trace",
     "create_dynamic_rag",
     "create_nodes",
     "get_preset",

@@ -1,12 +1,12 @@
-"""The last layer's attention weights, without eager attention and without a second forward pass.
+"""The attention function that the engine puts in the place of a model's own, for one forward at a time.
 
-Every layer keeps its fast kernel. The attention function that transformers looks up by name is replaced,
-for one forward at a time, by one that calls the original kernel and, in the last attention layer alone,
-also computes the softmax weights of the last few queries.
+It calls the original kernel in every layer, and adds two things. It can *record* the last attention layer's softmax
+weights of the last few queries, without eager attention and without a second forward. And it can decode *rows* of
+several sequences together, each reading its own keys and values, without padding them to one length.
 
-Which models this is right for is not a list of names: the weights are tried out once on a few tokens and
-must reproduce the kernel's own output. Soft-capping, sinks, latent attention or a layer that does not go
-through the registry fail that test, and then the signal is not declared.
+Which models this is right for is not a list of names: both are tried out once on a few tokens. The weights must
+reproduce the kernel's own output, and rows the logits of decoding alone. Soft-capping, sinks, latent attention or a
+layer that does not go through the registry fail; then the signal is not declared, and rows are decoded in turn.
 """
 
 from __future__ import annotations
@@ -15,13 +15,15 @@ import contextlib
 import logging
 import sys
 import threading
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, AttentionMaskInterface
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, AttentionInterface
+
+from rag_backbone.kv_cache import SequenceCache, rows_cache
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -36,13 +38,17 @@ _UNSUPPORTED = ("softcap", "s_aux", "sinks", "position_bias")
 
 
 @dataclass
-class _Capture:
-    """What one forward is asked to record; filled by the attention function."""
+class Step:
+    """What one forward is asked for beyond its logits; filled by the attention function."""
 
     layer: int
-    queries: int
-    weights: Tensor | None = None
-    """(batch, heads, queries, keys) float32."""
+    """The last attention layer."""
+    queries: int = 0
+    """How many of the last queries to record."""
+    rows: Sequence[SequenceCache] | None = None
+    """The sequences whose next tokens are decoded together."""
+    weights: list[Tensor] = field(default_factory=list)
+    """One tensor (1 or batch, heads, queries, keys) float32; with `rows` one a row."""
     check: bool = False
     reproduces: bool = False
 
@@ -50,13 +56,14 @@ class _Capture:
 _active = threading.local()
 
 
-class AttentionRecorder:
-    """Records the last attention layer's weights of one model."""
+class AttentionSwitch:
+    """Exchanges one model's attention function for ours, for one forward at a time."""
 
     def __init__(self, model: PreTrainedModel) -> None:
         self._config = model.config
         self._layer = _last_attention_layer(model)
         self._supported: bool | None = None
+        self._rows_supported: bool | None = None
         self._model = model
 
     @property
@@ -69,32 +76,71 @@ class AttentionRecorder:
         return self._supported
 
     @contextlib.contextmanager
-    def recording(self, queries: int) -> Iterator[_Capture]:
-        """Record the last `queries` queries of the forward made in this context (in this thread).
+    def on(self, *, queries: int = 0, rows: Sequence[SequenceCache] | None = None) -> Iterator[Step]:
+        """Use our attention function for the forward made in this context (in this thread).
 
         The user's model is set back on exit.
+
+        Args:
+            queries: Record the weights of the last so many queries.
+            rows: The sequences that a step of several rows belongs to; its cache must be their `rows_cache`.
         """
         assert self._layer is not None
-        capture = _Capture(self._layer, queries)
+        step = Step(self._layer, queries, rows)
         original = self._config._attn_implementation  # noqa: SLF001
         self._config._attn_implementation = _registered(original)  # noqa: SLF001
-        _active.capture = capture
+        _active.step = step
         try:
-            yield capture
+            yield step
         finally:
-            _active.capture = None
+            _active.step = None
             self._config._attn_implementation = original  # noqa: SLF001
+
+    @property
+    def decodes_rows(self) -> bool:
+        """Whether rows decoded together get the logits of decoding alone; found out by a few short forwards."""
+        if self._rows_supported is None:
+            try:
+                self._rows_supported = self._layer is not None and self._rows_match()
+            except Exception as error:  # an unknown architecture may fail in any way; then rows take turns
+                logger.debug("trying out rows failed", exc_info=error)
+                self._rows_supported = False
+        return self._rows_supported
 
     def _reproduces_the_kernel(self) -> bool:
         ids = torch.arange(5, device=self._model.device)[None] % self._model.get_input_embeddings().num_embeddings
         try:
-            with torch.inference_mode(), self.recording(queries=3) as capture:
-                capture.check = True
+            with torch.inference_mode(), self.on(queries=3) as step:
+                step.check = True
                 self._model(input_ids=ids, use_cache=False)
         except Exception as error:  # an unknown architecture may fail in any way; then: no signal
             logger.debug("trying out attention weights failed", exc_info=error)
             return False
-        return capture.reproduces
+        return step.reproduces
+
+    def _rows_match(self) -> bool:
+        """Decode one token for sequences of two lengths, together and alone."""
+        model, prompts = self._model, ([1, 2, 3], [4, 5, 6, 7, 8])
+        vocabulary = model.get_input_embeddings().num_embeddings
+        tensors = [torch.tensor([p], device=model.device) % vocabulary for p in prompts]
+        last = torch.tensor([[9], [10]], device=model.device) % vocabulary
+        with torch.inference_mode():
+            sequences = [SequenceCache.empty(model.config) for _ in prompts]
+            if not all(s.can_roll_back for s in sequences):
+                return False
+            alone = []
+            for sequence, ids, token in zip(sequences, tensors, last, strict=True):
+                model(input_ids=ids, past_key_values=sequence.cache, use_cache=True)
+                sequence.ids = ids[0].tolist()
+                once = sequence.copy(len(sequence.ids))
+                alone.append(model(input_ids=token[None], past_key_values=once.cache, use_cache=True).logits[0, -1])
+            positions = torch.tensor([[len(s.ids)] for s in sequences], device=model.device)
+            with self.on(rows=sequences):
+                cache = rows_cache(sequences)
+                together = model(input_ids=last, past_key_values=cache, position_ids=positions, use_cache=True).logits
+        expected, found = torch.stack(alone).float(), together[:, -1].float()
+        tolerance = 1e-3 if model.dtype == torch.float32 else 0.1
+        return bool((found - expected).abs().max() <= tolerance * expected.abs().max().clamp_min(1.0))
 
 
 def causal_attention_weights(query: Tensor, key: Tensor, mask: Tensor | None, scaling: float, queries: int) -> Tensor:
@@ -131,41 +177,65 @@ def causal_attention_weights(query: Tensor, key: Tensor, mask: Tensor | None, sc
 
 
 def _registered(original: str | None) -> str:
-    """The name under which `original`, with recording, is registered."""
+    """The name under which our function around `original` is registered."""
     name = _PREFIX + (original or "eager")
     if name not in ALL_ATTENTION_FUNCTIONS._global_mapping:  # noqa: SLF001
         kernel = original or "eager"
-        AttentionInterface.register(name, _recording_attention(kernel))
+        AttentionInterface.register(name, _attention(kernel))
         # Without its own mask function an unknown name silently gets no mask at all.
         if kernel in ALL_MASK_ATTENTION_FUNCTIONS._global_mapping:  # noqa: SLF001
             AttentionMaskInterface.register(name, ALL_MASK_ATTENTION_FUNCTIONS[kernel])
     return name
 
 
-def _recording_attention(kernel: str) -> Callable[..., tuple[Tensor, Tensor | None]]:
+def _attention(kernel: str) -> Callable[..., tuple[Tensor, Tensor | None]]:
     def attention(
-        module: nn.Module,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        attention_mask: Tensor | None,
-        **kwargs: Any,
+        module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **kwargs: Any
     ) -> tuple[Tensor, Tensor | None]:
         if kernel == "eager":  # each modelling file has its own
             function = sys.modules[type(module).__module__].eager_attention_forward
         else:
             function = ALL_ATTENTION_FUNCTIONS[kernel]
+        step: Step | None = getattr(_active, "step", None)
+        if step is None or module.training:
+            return function(module, query, key, value, attention_mask, **kwargs)
+        if step.rows is not None:
+            return _attend_by_row(function, step, module, query, kwargs), None
         output, weights = function(module, query, key, value, attention_mask, **kwargs)
-        capture: _Capture | None = getattr(_active, "capture", None)
-        if capture is not None and getattr(module, "layer_idx", None) == capture.layer:
-            _record(capture, module, query, key, value, attention_mask, output, kwargs)
+        if step.queries and getattr(module, "layer_idx", None) == step.layer:
+            _record(step, module, query, key, value, attention_mask, output, kwargs)
         return output, weights
 
     return attention
 
 
+def _attend_by_row(
+    function: Callable[..., tuple[Tensor, Tensor | None]],
+    step: Step,
+    module: nn.Module,
+    query: Tensor,
+    kwargs: dict[str, Any],
+) -> Tensor:
+    """(rows, 1, heads, dim): each row's single query over its own sequence."""
+    assert step.rows is not None
+    outputs = []
+    for i, sequence in enumerate(step.rows):
+        layer = sequence.cache.layers[module.layer_idx]
+        key, value = layer.keys, layer.values
+        if window := kwargs.get("sliding_window"):
+            key, value = key[:, :, -window:], value[:, :, -window:]
+        row = query[i : i + 1]
+        outputs.append(function(module, row, key, value, None, **kwargs)[0])
+        if step.queries and module.layer_idx == step.layer:
+            weights = causal_attention_weights(row, key, None, _scaling(row, kwargs), 1)
+            if (hidden := layer.length - weights.shape[-1]) > 0:  # beyond the window
+                weights = torch.nn.functional.pad(weights, (hidden, 0))
+            step.weights.append(weights)
+    return torch.cat(outputs)
+
+
 def _record(
-    capture: _Capture,
+    step: Step,
     module: nn.Module,
     query: Tensor,
     key: Tensor,
@@ -174,14 +244,16 @@ def _record(
     output: Tensor,
     kwargs: dict[str, Any],
 ) -> None:
-    scaling = kwargs.get("scaling")
-    if scaling is None:
-        scaling = query.shape[-1] ** -0.5
-    weights = causal_attention_weights(query, key, mask, scaling, capture.queries)
-    capture.weights = weights
-    if capture.check:
+    weights = causal_attention_weights(query, key, mask, _scaling(query, kwargs), step.queries)
+    step.weights = [weights]
+    if step.check:
         unsupported = any(kwargs.get(name) is not None for name in _UNSUPPORTED)
-        capture.reproduces = not unsupported and getattr(module, "is_causal", True) and _matches(weights, value, output)
+        step.reproduces = not unsupported and getattr(module, "is_causal", True) and _matches(weights, value, output)
+
+
+def _scaling(query: Tensor, kwargs: dict[str, Any]) -> float:
+    scaling = kwargs.get("scaling")
+    return query.shape[-1] ** -0.5 if scaling is None else float(scaling)
 
 
 def _matches(weights: Tensor, value: Tensor, output: Tensor) -> bool:

@@ -1,53 +1,118 @@
-"""Decoding several generations together.
+"""Several generations in one forward: those of one caller, and those of several threads that happen to decode at once.
 
-Each row's prompt is computed on its own, with its own known prefix; then the rows' keys and values are joined,
-moved to the right end of one buffer, and every forward decodes one token for every row that is still running.
+A step of several rows costs little more than one of a single row, because reading the weights is what a step costs.
 """
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-import torch
-
-from rag_backbone.kv_cache import join_left_padded, keep_rows
 from rag_backbone.row import Row
 
 if TYPE_CHECKING:
     from rag_backbone.engine import Engine
 
+# How long a step waits for rows that took part in the last one. Their threads only have to look at a token; one that
+# has gone off to retrieve is not waited for a second time.
+_PATIENCE = 0.02
 
-def decode_together(engine: Engine, rows: Sequence[Row]) -> None:
-    """Advance all rows to their ends."""
+
+def decode_together(engine: Engine, rows: Sequence[Row], max_rows: int) -> None:
+    """Advance all rows to their ends, at most `max_rows` at a time; a row that ends makes room for the next."""
+    waiting, running = list(rows), list[Row]()
     try:
-        for row in rows:
-            engine.advance(row)
-        running = [row for row in rows if row.finish_reason is None]
-        # Rows with different hidden-state hooks cannot share a forward, nor can states that do not stack.
-        alike = len({row.request.signals.hidden_state for row in running}) <= 1
-        stackable = all(row.sequence is not None and row.sequence.can_roll_back for row in running)
-        if len(running) > 1 and alike and stackable:
-            _decode_joined(engine, running)
-        for row in running:
-            while row.finish_reason is None:
-                engine.advance(row)
+        while waiting or running:
+            while waiting and len(running) < max_rows:
+                row = waiting.pop(0)
+                engine.step([row])
+                if row.finish_reason is None:
+                    running.append(row)
+            if len(running) > 1 and engine.shares_steps:
+                engine.step(running)
+            else:
+                for row in running:
+                    engine.step([row])
+            running = [row for row in running if row.finish_reason is None]
     finally:
         for row in rows:
             row.cancel()
             engine.release(row)
 
 
-def _decode_joined(engine: Engine, running: list[Row]) -> None:
-    with torch.inference_mode():
-        sequences = [row.sequence for row in running if row.sequence is not None]
-        cache, padding = join_left_padded(sequences, spare=max(row.limit for row in running))
-    while running:
-        engine.advance_together(running, cache, padding)
-        left = [i for i, row in enumerate(running) if row.finish_reason is None]
-        if len(left) < len(running):
-            running = [running[i] for i in left]
-            padding = [padding[i] for i in left]
-            if running:
-                with torch.inference_mode():
-                    cache = keep_rows(cache, left)
+class StepSharing:
+    """Joins the decoding steps of generations that run in several threads.
+
+    The first thread that comes leads: it waits a moment for the rows of the last step, makes the forward for all that
+    have come, and wakes their threads. A generation that runs alone never waits.
+    """
+
+    def __init__(self, engine: Engine, max_rows: int) -> None:
+        self._engine = engine
+        self._max_rows = max_rows
+        self._changed = threading.Condition()
+        self._arrived: list[Row] = []
+        self._expected: set[int] = set()
+        """Rows of the last step (by identity) that have neither come again nor left."""
+        self._led = False
+        self._failed: dict[int, BaseException] = {}
+
+    def advance(self, row: Row) -> None:
+        """Compute the row's next token, sharing the forward with whoever comes at the same time."""
+        with self._changed:
+            self._arrived.append(row)
+            self._expected.discard(id(row))
+            self._changed.notify_all()
+            while self._led and any(r is row for r in self._arrived):
+                self._changed.wait()
+            if not any(r is row for r in self._arrived):
+                self._raise_failure(row)
+                return
+            self._led = True
+            self._wait_for_expected()
+            # The leader's own row is among them whatever the limit.
+            others = [r for r in self._arrived if r is not row]
+            rows = [row, *others[: self._max_rows - 1]]
+        error: BaseException | None = None
+        try:
+            self._step(rows)
+        except BaseException as caught:  # noqa: BLE001 - every row's thread has to learn of it
+            error = caught
+        with self._changed:
+            self._led = False
+            self._arrived = [r for r in self._arrived if not any(r is done for done in rows)]
+            self._expected = {id(r) for r in rows if r.finish_reason is None} if len(rows) > 1 else {id(row)}
+            if error is not None:
+                self._failed |= {id(r): error for r in rows}
+            self._changed.notify_all()
+            self._raise_failure(row)
+
+    def leave(self, row: Row) -> None:
+        """A row that ends is not waited for."""
+        with self._changed:
+            self._expected.discard(id(row))
+            self._failed.pop(id(row), None)
+            self._changed.notify_all()
+
+    def _wait_for_expected(self) -> None:
+        end = time.monotonic() + _PATIENCE
+        while self._expected and len(self._arrived) < self._max_rows:
+            left = end - time.monotonic()
+            if left <= 0:
+                self._expected.clear()
+                return
+            self._changed.wait(left)
+
+    def _step(self, rows: list[Row]) -> None:
+        if len(rows) == 1 or self._engine.shares_steps:
+            self._engine.step(rows)
+        else:
+            for row in rows:
+                self._engine.step([row])
+
+    def _raise_failure(self, row: Row) -> None:
+        error = self._failed.pop(id(row), None)
+        if error is not None:
+            raise error

@@ -11,8 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -20,10 +19,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from rag_backbone.adapters import AdapterBackend, AdapterSet
-from rag_backbone.attention import AttentionRecorder
-from rag_backbone.batch import decode_together
+from rag_backbone.attention import AttentionSwitch
+from rag_backbone.batch import StepSharing, decode_together
 from rag_backbone.errors import AdapterError, ConfigurationError, ContextWindowError, SignalUnavailableError
-from rag_backbone.kv_cache import SequenceCache
+from rag_backbone.fair_lock import FairLock
+from rag_backbone.kv_cache import SequenceCache, rows_cache
 from rag_backbone.prefix_cache import PrefixCache
 from rag_backbone.requests import Counts, Generation, Request, ScoredText
 from rag_backbone.row import Row
@@ -42,10 +42,10 @@ class Output:
 
     logits: Tensor
     """(rows, kept positions, vocabulary) float32."""
-    attention: Tensor | None
-    """(rows, heads, recorded queries, keys) float32."""
-    hidden: Tensor | None
-    """(rows, width) of the last position."""
+    attention: list[Tensor]
+    """For each row (heads, recorded queries, keys) float32; empty unless asked for."""
+    hidden: dict[str | int, Tensor]
+    """By name (rows, width), the module's output at the last position."""
 
 
 class Engine:
@@ -76,8 +76,9 @@ class Engine:
         self.context_window = _context_window(model, tokenizer)
         self.end_ids = _end_ids(model, tokenizer)
         self._max_batch = max_batch
-        self._lock = threading.Lock()
-        self._recorder = AttentionRecorder(model)
+        self._lock = FairLock()
+        self._switch = AttentionSwitch(model)
+        self._together = StepSharing(self, max_batch)
         self._backend: AdapterBackend | None = None
         self._keeps_logits = "logits_to_keep" in inspect.signature(model.forward).parameters
         self._counts = Counts()
@@ -104,12 +105,11 @@ class Engine:
     def generate_batch(self, requests: Sequence[Request]) -> list[Generation]:
         """Generate several texts, their decoding steps together.
 
-        In float32 each row's greedy tokens are those of generating it alone. Models whose state cannot be
-        stacked (see `kv_cache`) are generated one after the other.
+        In float32 each row's greedy tokens are those of generating it alone. Models that cannot share a forward
+        (see `attention`) generate one text after the other.
         """
         rows = [self._admit(request) for request in requests]
-        for start in range(0, len(rows), self._max_batch):
-            decode_together(self, rows[start : start + self._max_batch])
+        decode_together(self, rows, self._max_batch)
         return [row.generation() for row in rows]
 
     @torch.inference_mode()
@@ -132,15 +132,16 @@ class Engine:
         with self._lock:
             sequence = self._known(adapters, list(prompt))
             new = ids[len(sequence.ids) :]
-            out = self._forward(new, sequence.cache, adapters=[adapters], keep=n + 1, queries=n + 1 if attention else 0)
+            out = self._forward(
+                [new], sequence.cache, adapters=[adapters], keep=n + 1, queries=n + 1 if attention else 0
+            )
             sequence.ids = ids
             self.prefixes.put(_key(adapters), sequence)
         logits = out.logits[0, :-1]
         log_z, entropies = distribution(logits, entropy=True)
         chosen = logits.gather(1, torch.tensor(list(continuation), device=logits.device)[:, None])[:, 0]
         assert entropies is not None
-        weights = out.attention[0] if out.attention is not None else None
-        return ScoredText(tuple(continuation), chosen - log_z, entropies, weights)
+        return ScoredText(tuple(continuation), chosen - log_z, entropies, out.attention[0] if attention else None)
 
     @torch.inference_mode()
     def attention(self, ids: Sequence[int], *, adapters: AdapterSet | None = None) -> Tensor:
@@ -152,8 +153,7 @@ class Engine:
         self._check_adapters(adapters)
         self._check_window(len(ids))
         with self._lock:
-            out = self._forward(list(ids), None, adapters=[adapters], keep=1, queries=len(ids))
-        assert out.attention is not None
+            out = self._forward([list(ids)], None, adapters=[adapters], keep=1, queries=len(ids))
         return out.attention[0]
 
     @torch.inference_mode()
@@ -168,11 +168,10 @@ class Engine:
         with self._lock:
             sequence = self._known(adapters, list(ids))
             new = list(ids[len(sequence.ids) :])
-            out = self._forward(new, sequence.cache, adapters=[adapters], keep=1, queries=1)
+            out = self._forward([new], sequence.cache, adapters=[adapters], keep=1, queries=1)
             sequence.ids.extend(new)
             self.prefixes.put(_key(adapters), sequence)
-        assert out.attention is not None
-        return out.attention[0, :, 0]
+        return out.attention[0][:, 0]
 
     def encode(self, text: str) -> list[int]:
         """Token ids of a text, without special tokens."""
@@ -188,7 +187,7 @@ class Engine:
         """The signals that this model gives."""
         names: set[SignalName] = {"logprob", "entropy", "hidden_state"}
         with self._lock:
-            if self._recorder.supported:
+            if self._switch.supported:
                 names.add("attention")
         return frozenset(names)
 
@@ -205,66 +204,59 @@ class Engine:
 
     # ------------------------------------------------------------------ what streams and batches call
 
-    @torch.inference_mode()
     def advance(self, row: Row) -> None:
-        """Compute the row's next token: its prompt's unknown part first, then one token at a time."""
-        with self._lock:
-            if row.sequence is None:
-                row.sequence = self._known(row.request.adapters, row.prompt_ids)
-                row.counts += Counts(cached_tokens=len(row.sequence.ids))
-                self._counts += Counts(cached_tokens=len(row.sequence.ids))
-            new = row.unfed()
-            wanted = row.request.signals
-            out = self._forward(
-                new,
-                row.sequence.cache,
-                adapters=[row.request.adapters],
-                keep=1,
-                queries=1 if wanted.attention else 0,
-                hidden=wanted.hidden_state,
-            )
-            row.sequence.ids.extend(new)
-            row.counts += Counts(forwards=1, forward_tokens=len(new))
-        row.absorb(
-            out.logits[0, -1],
-            None if out.attention is None else out.attention[0, :, 0],
-            None if out.hidden is None else out.hidden[0],
-        )
+        """Compute the row's next token: its prompt's unknown part first, then one token at a time.
+
+        Rows that other threads are decoding at the same time share the forward.
+        """
+        if row.decodes:
+            self._together.advance(row)
+        else:
+            self.step([row])
 
     @torch.inference_mode()
-    def advance_together(self, rows: Sequence[Row], cache: Cache, padding: Sequence[int]) -> None:
-        """Compute the next token of each of several rows that share a batched cache."""
-        wants_attention = any(row.request.signals.attention for row in rows)
-        layers = {row.request.signals.hidden_state for row in rows}
-        assert len(layers) == 1
-        length = cache.get_seq_length()
-        mask = None
-        if any(padding):
-            pads = torch.tensor(list(padding), device=self.model.device)
-            mask = torch.arange(length + 1, device=self.model.device)[None, :] >= pads[:, None]
-        positions = torch.tensor([[length - pad] for pad in padding], device=self.model.device)
+    def step(self, rows: Sequence[Row]) -> None:
+        """One forward for the next token of each row; of several rows each must have a single token to feed."""
+        signals = [row.request.signals for row in rows]
+        hidden = {s.hidden_state for s in signals if s.hidden_state is not None}
         with self._lock:
+            for row in rows:
+                if row.sequence is None:
+                    row.sequence = self._known(row.request.adapters, row.prompt_ids)
+                    row.counts += Counts(cached_tokens=len(row.sequence.ids))
+                    self._counts += Counts(cached_tokens=len(row.sequence.ids))
+            sequences = [row.sequence for row in rows if row.sequence is not None]
+            new = [row.unfed() for row in rows]
             out = self._forward(
-                [row.unfed() for row in rows],
-                cache,
+                new,
+                sequences[0].cache if len(rows) == 1 else rows_cache(sequences),
                 adapters=[row.request.adapters for row in rows],
                 keep=1,
-                queries=1 if wants_attention else 0,
-                hidden=layers.pop(),
-                mask=mask,
-                positions=positions,
+                queries=1 if any(s.attention for s in signals) else 0,
+                hidden=hidden,
+                rows=sequences if len(rows) > 1 else None,
             )
-        for i, (row, pad) in enumerate(zip(rows, padding, strict=True)):
-            row.counts += Counts(forwards=1, forward_tokens=1)
-            attention = None
-            if row.request.signals.attention and out.attention is not None:
-                attention = out.attention[i, :, 0, pad:]
-            row.fed_in_batch()
-            row.absorb(out.logits[i, -1], attention, None if out.hidden is None else out.hidden[i])
+            for sequence, ids in zip(sequences, new, strict=True):
+                sequence.ids.extend(ids)
+        for i, row in enumerate(rows):
+            row.counts += Counts(forwards=1, forward_tokens=len(new[i]))
+            name = row.request.signals.hidden_state
+            row.absorb(
+                out.logits[i, -1],
+                out.attention[i][:, 0] if row.request.signals.attention else None,
+                None if name is None else out.hidden[name][i],
+            )
+
+    @property
+    def shares_steps(self) -> bool:
+        """Whether rows of several generations can share a forward."""
+        with self._lock:
+            return self._switch.decodes_rows
 
     def release(self, row: Row) -> None:
         """Keep what a row computed, for prompts that begin with it."""
         with self._lock, torch.inference_mode():
+            self._together.leave(row)
             if row.sequence is not None:
                 self.prefixes.put(_key(row.request.adapters), row.sequence)
                 row.sequence = None
@@ -274,40 +266,33 @@ class Engine:
 
     def _forward(
         self,
-        ids: list[int] | list[list[int]],
+        ids: Sequence[list[int]],
         cache: Cache | None,
         *,
         adapters: Sequence[AdapterSet | None],
         keep: int,
         queries: int = 0,
-        hidden: str | int | None = None,
-        mask: Tensor | None = None,
-        positions: Tensor | None = None,
+        hidden: Iterable[str | int] = (),
+        rows: Sequence[SequenceCache] | None = None,
     ) -> Output:
         """The one place where the model is called; under the lock and in inference mode."""
-        input_ids = torch.tensor(ids, device=self.model.device)
-        if input_ids.ndim == 1:
-            input_ids = input_ids[None]
+        device = self.model.device
+        input_ids = torch.tensor(ids, device=device)
         arguments: dict[str, Any] = {"input_ids": input_ids, "use_cache": cache is not None}
         if cache is not None:
             arguments["past_key_values"] = cache
-        if mask is not None:
-            arguments["attention_mask"] = mask
-        if positions is not None:
-            arguments["position_ids"] = positions
+        if rows is not None:
+            arguments["position_ids"] = torch.tensor([[len(sequence.ids)] for sequence in rows], device=device)
         if self._keeps_logits:
             arguments["logits_to_keep"] = keep
         with contextlib.ExitStack() as stack:
-            capture = stack.enter_context(self._recorder.recording(queries)) if queries else None
-            states = stack.enter_context(_last_hidden(self._module(hidden))) if hidden is not None else []
+            switched = stack.enter_context(self._switch.on(queries=queries, rows=rows)) if queries or rows else None
+            states = {name: stack.enter_context(_last_hidden(self._module(name))) for name in hidden}
             stack.enter_context(self._adapted(adapters))
             logits = self.model(**arguments).logits
         self._counts += Counts(forwards=1, forward_tokens=input_ids.numel())
-        return Output(
-            logits[:, -keep:].float(),
-            None if capture is None else capture.weights,
-            states[0] if states else None,
-        )
+        weights = [w for tensor in (switched.weights if switched else ()) for w in tensor]
+        return Output(logits[:, -keep:].float(), weights, {name: found[0] for name, found in states.items()})
 
     def _adapted(self, adapters: Sequence[AdapterSet | None]) -> AbstractContextManager[None]:
         # The backend is asked for base-model rows too: it may hold what an earlier forward left active.

@@ -131,46 +131,35 @@ class SequenceCache:
         return sum(value.nbytes for value in tensors if isinstance(value, torch.Tensor))
 
 
-def join_left_padded(sequences: list[SequenceCache], spare: int) -> tuple[Cache, list[int]]:
-    """One batched cache of several sequences, each moved to the right end.
+class RowsLayer(DynamicLayer):
+    """One layer of several sequences, as one decoding step of all of them sees it.
 
-    Args:
-        sequences: One row each; all of them with growing layers.
-        spare: Room for this many more tokens.
-
-    Returns:
-        The cache, whose layers are (rows, kv_heads, longest, dim), and each row's number of padded positions.
-        Padded positions hold zeros and must be masked.
+    New keys and values go to each sequence's own buffer. What `update` returns is only the step's own; attention
+    reads the buffers itself (see `attention`), so rows need neither padding nor copying, and come and go freely.
     """
-    lengths = [len(s.ids) for s in sequences]
-    longest = max(lengths)
-    layers = []
-    for rows in zip(*(s.cache.layers for s in sequences), strict=True):
-        layer = GrowingLayer()
-        first = rows[0].keys
-        layer.dtype, layer.device, layer.is_initialized = first.dtype, first.device, True
-        layer.key_buffer = rows[0].keys.new_zeros(len(rows), first.shape[1], longest + spare, first.shape[3])
-        layer.value_buffer = rows[0].values.new_zeros(
-            len(rows), first.shape[1], longest + spare, rows[0].values.shape[3]
-        )
-        for i, (row, length) in enumerate(zip(rows, lengths, strict=True)):
-            layer.key_buffer[i, :, longest - length : longest] = row.keys[0]
-            layer.value_buffer[i, :, longest - length : longest] = row.values[0]
-        layer.truncate(longest)
-        layers.append(layer)
-    return Cache(layers=layers), [longest - length for length in lengths]
+
+    def __init__(self, rows: list[GrowingLayer]) -> None:
+        super().__init__()
+        self.rows = rows
+
+    def update(self, key_states: Tensor, value_states: Tensor, *_args: Any, **_kwargs: Any) -> tuple[Tensor, Tensor]:
+        """Append each row's (1, kv_heads, 1, dim) to its own sequence."""
+        for i, row in enumerate(self.rows):
+            row.update(key_states[i : i + 1], value_states[i : i + 1])
+        return key_states, value_states
+
+    def get_seq_length(self) -> int:
+        """0: positions are given explicitly."""
+        return 0
+
+    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
+        """Those of a mask that nobody needs: a single query sees everything before it."""
+        return query_length, 0
 
 
-def keep_rows(cache: Cache, rows: list[int]) -> Cache:
-    """A batched cache with some of the rows, in that order."""
-    layers = []
-    for old in cache.layers:
-        layer = GrowingLayer()
-        layer.dtype, layer.device, layer.is_initialized = old.dtype, old.device, True
-        layer.key_buffer, layer.value_buffer = old.key_buffer[rows], old.value_buffer[rows]
-        layer.truncate(old.length)
-        layers.append(layer)
-    return Cache(layers=layers)
+def rows_cache(sequences: list[SequenceCache]) -> Cache:
+    """A cache for one decoding step of several sequences, all of them with growing layers."""
+    return Cache(layers=[RowsLayer(list(rows)) for rows in zip(*(s.cache.layers for s in sequences), strict=True)])
 
 
 def _buffer(like: Tensor, capacity: int) -> Tensor:

@@ -45,18 +45,18 @@ class Row:
         self._detokenizer = Detokenizer(tokenizer, prompt_ids)
         self._stops = StopStrings(request.stop)
         self._sampler = Sampler(request.sampling, str(device))
-        self._fed_in_batch = 0
 
     def unfed(self) -> list[int]:
         """The ids that have to enter the next forward."""
         assert self.sequence is not None
-        fed = len(self.sequence.ids) + self._fed_in_batch
+        fed = len(self.sequence.ids)
         ahead = fed - len(self.prompt_ids)
         return self.generated[ahead:] if ahead >= 0 else self.prompt_ids[fed:] + self.generated
 
-    def fed_in_batch(self) -> None:
-        """Note that the row's last token went into a batched cache, not into its own."""
-        self._fed_in_batch += 1
+    @property
+    def decodes(self) -> bool:
+        """Whether the next forward takes a single generated token, so that it can be shared with other rows."""
+        return self.sequence is not None and self.sequence.can_roll_back and len(self.unfed()) == 1
 
     def absorb(self, logits: Tensor, attention: Tensor | None, hidden: Tensor | None) -> None:
         """Choose the next token from (vocabulary,) float32 logits and take note of it."""

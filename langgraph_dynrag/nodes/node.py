@@ -71,8 +71,11 @@ class Node(Runnable[Any, Update]):
         before = update.pop("seconds", None)
         known = dict(state.get("seconds") or {}) if before is None else before
         known[self.node_name] = known.get(self.node_name, 0.0) + seconds
-        for event in update.get("trace", [])[:1] if isinstance(update.get("trace"), list) else []:
-            event.setdefault("seconds", seconds)
+        events = update.get("trace")
+        for i, event in enumerate(events if isinstance(events, list) else []):
+            event["node"] = self.node_name
+            if i == 0:  # the node's time is told once
+                event.setdefault("seconds", seconds)
         return {**update, "seconds": known}
 
     def __repr__(self) -> str:

@@ -30,6 +30,7 @@ class Resume(Node):
         event = {
             "type": "resume",
             "kept": draft[:kept].text,
+            "kept_tokens": kept,
             "discarded": discarded,
             "discarded_tokens": max(judged - kept, 0),
             "evidence": [p["id"] for p in evidence],
