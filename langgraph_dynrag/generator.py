@@ -350,7 +350,7 @@ def make_generator(model: BaseChatModel, needs: frozenset[Signal]) -> Generator:
                 "MaskedSentence)."
             )
         generator = ChatGenerator.probed(model, needs)
-    if missing := needs - generator.signals:
+    if needs and (missing := needs - generator.signals):
         raise SignalUnavailableError(
             f"the trigger or query formulator needs {', '.join(sorted(missing))}; {generator!r} gives "
             f"{', '.join(sorted(generator.signals)) or 'none'}"

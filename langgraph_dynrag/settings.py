@@ -120,7 +120,8 @@ class Settings:
                 f"QFS reads the attention of the token that needs information; {self.trigger} names none. "
                 "Use RIND, ETC, Entropy or TokenProbability, or another query formulator."
             )
-        if missing := self.needs - self.generator.signals:
+        # Asking a local model for its signals loads it, so it is only asked if something is needed.
+        if self.needs and (missing := self.needs - self.generator.signals):
             raise SignalUnavailableError(
                 f"{self.trigger} with {self.query} needs {', '.join(sorted(missing))}; {self.generator!r} gives "
                 f"{', '.join(sorted(self.generator.signals)) or 'none'}"

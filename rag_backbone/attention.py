@@ -62,18 +62,23 @@ class AttentionSwitch:
     def __init__(self, model: PreTrainedModel) -> None:
         self._config = model.config
         self._layer = _last_attention_layer(model)
-        self._supported: bool | None = None
-        self._rows_supported: bool | None = None
         self._model = model
+        self.tried_out = False
+        self.supported = False
+        """Whether the recorded weights are this model's attention."""
+        self.decodes_rows = False
+        """Whether rows decoded together get the logits of decoding alone."""
 
-    @property
-    def supported(self) -> bool:
-        """Whether the recorded weights are this model's attention; found out by one short forward."""
-        if self._supported is None:
-            self._supported = self._layer is not None and self._reproduces_the_kernel()
-            if not self._supported:
-                logger.info("%s: the last layer's attention is not recognised", type(self._model).__name__)
-        return self._supported
+    def try_out(self) -> None:
+        """Find out, by a few short forwards, what this model supports. The caller owns the model meanwhile."""
+        if self.tried_out:
+            return
+        if self._layer is not None:
+            self.supported = _tried(self._reproduces_the_kernel)
+            self.decodes_rows = _tried(self._rows_match)
+        if not self.supported:
+            logger.info("%s: the last layer's attention is not recognised", type(self._model).__name__)
+        self.tried_out = True
 
     @contextlib.contextmanager
     def on(self, *, queries: int = 0, rows: Sequence[SequenceCache] | None = None) -> Iterator[Step]:
@@ -96,26 +101,11 @@ class AttentionSwitch:
             _active.step = None
             self._config._attn_implementation = original  # noqa: SLF001
 
-    @property
-    def decodes_rows(self) -> bool:
-        """Whether rows decoded together get the logits of decoding alone; found out by a few short forwards."""
-        if self._rows_supported is None:
-            try:
-                self._rows_supported = self._layer is not None and self._rows_match()
-            except Exception as error:  # an unknown architecture may fail in any way; then rows take turns
-                logger.debug("trying out rows failed", exc_info=error)
-                self._rows_supported = False
-        return self._rows_supported
-
     def _reproduces_the_kernel(self) -> bool:
         ids = torch.arange(5, device=self._model.device)[None] % self._model.get_input_embeddings().num_embeddings
-        try:
-            with torch.inference_mode(), self.on(queries=3) as step:
-                step.check = True
-                self._model(input_ids=ids, use_cache=False)
-        except Exception as error:  # an unknown architecture may fail in any way; then: no signal
-            logger.debug("trying out attention weights failed", exc_info=error)
-            return False
+        with torch.inference_mode(), self.on(queries=3) as step:
+            step.check = True
+            self._model(input_ids=ids, use_cache=False)
         return step.reproduces
 
     def _rows_match(self) -> bool:
@@ -141,6 +131,14 @@ class AttentionSwitch:
         expected, found = torch.stack(alone).float(), together[:, -1].float()
         tolerance = 1e-3 if model.dtype == torch.float32 else 0.1
         return bool((found - expected).abs().max() <= tolerance * expected.abs().max().clamp_min(1.0))
+
+
+def _tried(trial: Callable[[], bool]) -> bool:
+    try:
+        return trial()
+    except Exception as error:
+        logger.debug("%s failed", trial.__name__, exc_info=error)
+        return False
 
 
 def causal_attention_weights(query: Tensor, key: Tensor, mask: Tensor | None, scaling: float, queries: int) -> Tensor:

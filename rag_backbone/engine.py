@@ -186,9 +186,8 @@ class Engine:
     def signals(self) -> frozenset[SignalName]:
         """The signals that this model gives."""
         names: set[SignalName] = {"logprob", "entropy", "hidden_state"}
-        with self._lock:
-            if self._switch.supported:
-                names.add("attention")
+        if self._tried_out().supported:
+            names.add("attention")
         return frozenset(names)
 
     @property
@@ -250,8 +249,7 @@ class Engine:
     @property
     def shares_steps(self) -> bool:
         """Whether rows of several generations can share a forward."""
-        with self._lock:
-            return self._switch.decodes_rows
+        return self._tried_out().decodes_rows
 
     def release(self, row: Row) -> None:
         """Keep what a row computed, for prompts that begin with it."""
@@ -293,6 +291,13 @@ class Engine:
         self._counts += Counts(forwards=1, forward_tokens=input_ids.numel())
         weights = [w for tensor in (switched.weights if switched else ()) for w in tensor]
         return Output(logits[:, -keep:].float(), weights, {name: found[0] for name, found in states.items()})
+
+    def _tried_out(self) -> AttentionSwitch:
+        """The switch, which has found out what this model supports. Only the first call needs the lock."""
+        if not self._switch.tried_out:
+            with self._lock:
+                self._switch.try_out()
+        return self._switch
 
     def _adapted(self, adapters: Sequence[AdapterSet | None]) -> AbstractContextManager[None]:
         # The backend is asked for base-model rows too: it may hold what an earlier forward left active.

@@ -61,11 +61,11 @@ class Row:
     def absorb(self, logits: Tensor, attention: Tensor | None, hidden: Tensor | None) -> None:
         """Choose the next token from (vocabulary,) float32 logits and take note of it."""
         wanted = self.request.signals
-        log_z, entropy = distribution(logits[None], entropy=wanted.entropy)
+        log_z, entropy = distribution(logits, entropy=wanted.entropy)
         token = self._sampler(logits)
-        numbers = [token.float(), logits[token] - log_z[0]]
+        numbers = [token.float(), logits[token] - log_z]
         if entropy is not None:
-            numbers.append(entropy[0])
+            numbers.append(entropy)
         values = torch.stack(numbers).tolist()  # one transfer from the device
         token_id = int(values[0])
         if token_id in self._end_ids:

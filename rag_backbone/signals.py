@@ -61,23 +61,27 @@ class TokenStep:
 
 
 def distribution(logits: Tensor, *, entropy: bool) -> tuple[Tensor, Tensor | None]:
-    """Log-partition and entropy of a batch of next-token distributions.
+    """Log-partition and entropy of next-token distributions.
 
-    `log p(v) = logits[v] - logZ`; `H = logZ - sum_v p(v) logits[v]`, which saves the table of log-probabilities.
+    `log p(v) = logits[v] - logZ`; `H = logZ - sum_v p(v) logits[v]`. One table of exponentials serves both, which costs
+    a third of what a table of log-probabilities would.
 
     Args:
-        logits: (rows, vocabulary) float32.
+        logits: (..., vocabulary) float32; -inf is allowed.
         entropy: Whether to compute the entropy.
 
     Returns:
-        `logZ`: (rows,), and the entropy in nats: (rows,) or None.
+        `logZ`: (...,), and the entropy in nats: (...,) or None.
     """
     import torch
 
-    log_z = torch.logsumexp(logits, dim=-1)
+    top = logits.amax(-1, keepdim=True)
+    weights = torch.exp(logits - top)
+    total = weights.sum(-1)
+    log_z = top[..., 0] + total.log()
     if not entropy:
         return log_z, None
-    weights = torch.exp(logits - log_z[:, None])
-    # A token of probability 0 may have a logit of -inf, and 0 * -inf is not a number.
-    weighted = torch.where(weights > 0, weights * logits, 0.0)
-    return log_z, (log_z - weighted.sum(-1)).clamp_min(0.0)
+    mean = torch.linalg.vecdot(weights, logits) / total
+    if bool(mean.isnan().any()):  # 0 * -inf: tokens that cannot occur
+        mean = (weights * logits).nansum(-1) / total
+    return log_z, (log_z - mean).clamp_min(0.0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from langchain_core.messages import AIMessage, AIMessageChunk, HumanMessage
+from langchain_core.messages import AIMessage, AIMessageChunk
 from langgraph.graph.message import push_message
 
 from langgraph_dynrag.answer import is_complete, short_answer, through_answer
@@ -131,12 +131,7 @@ def _finished(state: State, update: Update, settings: Settings) -> Update:
     short = short_answer(answer, settings.prompt.answer_phrase)
     event = {"type": "answer", "answer": answer, "short_answer": short}
     emit({**event, "sources": state.get("sources") or []})
-    messages: list[Any] = [
-        AIMessage(answer, id=message_id(state), response_metadata={"dynprag": {"short_answer": short}})
-    ]
-    if (state.get("answered") or {}).get("message_id") is None:
-        # The question came as a value; the thread's conversation shows it like any other turn.
-        messages.insert(0, HumanMessage(state["question"]))
+    message = AIMessage(answer, id=message_id(state), response_metadata={"dynprag": {"short_answer": short}})
     return {
         **update,
         "answer": answer,
@@ -144,7 +139,7 @@ def _finished(state: State, update: Update, settings: Settings) -> Update:
         "draft": None,
         "attention": None,
         "stage": "done",
-        "messages": messages,
+        "messages": [message],
         "trace": [*update.get("trace", []), event],
     }
 

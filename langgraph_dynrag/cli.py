@@ -1,0 +1,143 @@
+"""`dynprag index`, `dynprag ask` and `dynprag graph`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import fields, replace
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from langgraph_dynrag.presets import PRESETS, get_preset
+from rag_backbone.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from langgraph_dynrag.trace import Trace
+
+DEFAULT_INDEX = Path(".dynprag/index")
+Preset = StrEnum("Preset", list(PRESETS))  # type: ignore[misc]
+Bundle = StrEnum("Bundle", {"paper": "paper", "reference": "reference"})
+Retriever = StrEnum("Retriever", {"hybrid": "hybrid", "dense": "dense", "bm25": "bm25"})
+
+IndexFolder = Annotated[Path, typer.Option("--index", "-i", help="The index's folder.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add this package's subcommands."""
+    app.command("index")(index)
+    app.command("ask")(ask)
+    app.command("graph")(graph)
+
+
+def index(
+    folder: Annotated[Path, typer.Argument(help="A folder, or a file, of .txt, .md and .jsonl.")],
+    into: IndexFolder = DEFAULT_INDEX,
+    characters: Annotated[int, typer.Option(help="Characters of a chunk at most.")] = 900,
+    overlap: Annotated[int, typer.Option(help="Characters that neighbouring chunks share.")] = 100,
+    *,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the counts as JSON.")] = False,
+) -> None:
+    """Index documents. Files that have not changed since the last time cost nothing."""
+    from dataclasses import asdict
+
+    from langgraph_dynrag.retrieval import LocalIndex, Splitter
+
+    built = LocalIndex(into, splitter=Splitter(characters, overlap))
+    report = built.ingest(folder, progress=sys.stderr.isatty())
+    typer.echo(json.dumps(asdict(report)) if as_json else f"{into}: {report}")
+
+
+def ask(
+    question: Annotated[str, typer.Argument(help="The question.")],
+    index: IndexFolder = DEFAULT_INDEX,
+    preset: Annotated[Preset, typer.Option(help="The method.")] = Preset["flare"],
+    bundle: Annotated[Bundle, typer.Option(help="The form of dragin and etc.")] = Bundle["paper"],
+    model: Annotated[str, typer.Option(help="'embedded', a folder or a Hub id.")] = "embedded",
+    retriever: Annotated[Retriever, typer.Option(help="How to search.")] = Retriever["hybrid"],
+    k: Annotated[int | None, typer.Option(help="Passages a search; default: the preset's.")] = None,
+    threshold: Annotated[float | None, typer.Option(help="The trigger's; default: the preset's.")] = None,
+    max_retrievals: Annotated[int | None, typer.Option(help="Searches at most.")] = None,
+    max_tokens: Annotated[int | None, typer.Option(help="Tokens of the answer at most.")] = None,
+    max_seconds: Annotated[float | None, typer.Option(help="Seconds at most.")] = None,
+    trace: Annotated[Path | None, typer.Option(help="Write an HTML view of what happened.")] = None,
+    *,
+    as_json: Annotated[bool, typer.Option("--json", help="Print answer, sources and trace as JSON.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print the answer alone.")] = False,
+) -> None:
+    """Ask a question, retrieving while the model writes."""
+    from langgraph_dynrag.graph import create_dynamic_rag
+    from langgraph_dynrag.local_chat_model import LocalChatModel
+    from langgraph_dynrag.trace import Trace
+
+    settings = dict(get_preset(preset.value, bundle=bundle.value).settings)
+    changes: dict[str, Any] = {} if k is None else {"k": k}
+    if threshold is not None:
+        changes["trigger"] = _with_threshold(settings["trigger"], threshold)
+    limits = {"retrievals": max_retrievals, "tokens": max_tokens, "seconds": max_seconds}
+    given = {name: value for name, value in limits.items() if value is not None}
+    changes["budgets"] = replace(settings["budgets"], **given)
+    searcher = None
+    if preset.value != "no_retrieval":
+        from langgraph_dynrag.retrieval import LocalIndex
+
+        searcher = LocalIndex(index).as_retriever(retriever.value)
+    built = create_dynamic_rag(
+        LocalChatModel(model=model), searcher, preset=preset.value, bundle=bundle.value, **changes
+    )
+    result = _stream(built, question, show=not (as_json or quiet))
+    told = Trace.from_state(result)
+    if trace is not None:
+        told.save_html(trace)
+    if as_json:
+        typer.echo(json.dumps(told.to_dict(), ensure_ascii=False))
+    elif quiet:
+        typer.echo(told.answer)
+    else:
+        _conclude(told, trace)
+
+
+def graph(
+    *,
+    styles: Annotated[bool, typer.Option(help="With colours.")] = False,
+) -> None:
+    """Print the graph as a Mermaid diagram. Needs no network and no model."""
+    from langgraph_dynrag.graph import create_dynamic_rag
+    from langgraph_dynrag.local_chat_model import LocalChatModel
+
+    drawn = create_dynamic_rag(LocalChatModel(), preset="no_retrieval").get_graph()
+    typer.echo(drawn.draw_mermaid(with_styles=styles).strip())
+
+
+def _stream(built: Any, question: str, *, show: bool) -> dict[str, Any]:
+    """Run the graph; accepted text goes to stdout as it comes, searches to stderr."""
+    result: dict[str, Any] = {}
+    for mode, part in built.stream({"question": question}, stream_mode=["messages", "custom", "values"]):
+        if mode == "values":
+            result = part
+        elif show and mode == "messages":
+            typer.echo(part[0].content, nl=False)
+        elif show and mode == "custom" and part["type"] == "retrieval":
+            titles = "; ".join(d["title"] or d["source"] for d in part["documents"]) or part["error"] or "nothing"
+            typer.secho(f"\n  [searched: {part['query']}]\n  [found: {titles}]", err=True, dim=True)
+    if show:
+        typer.echo()
+    return result
+
+
+def _conclude(told: Trace, trace: Path | None) -> None:
+    if told.short_answer != told.answer:
+        typer.secho(f"\n{told.short_answer}", bold=True)
+    for source in told.sources:
+        typer.echo(f"  [{source['number']}] {source['title'] or source['source']}")
+    if trace is not None:
+        typer.secho(f"  trace: {trace}", err=True, dim=True)
+
+
+def _with_threshold(trigger: Any, threshold: float) -> Any:
+    name = next((f.name for f in fields(trigger) if f.name in ("threshold", "theta")), None)
+    if name is None:
+        raise ConfigurationError(f"{trigger} has no threshold to set; use --preset flare, dragin or etc")
+    return replace(trigger, **{name: threshold})

@@ -1,0 +1,383 @@
+"""The engine against transformers itself, on tiny random models of three families."""
+
+import contextlib
+
+import pytest
+import torch
+from transformers import Gemma2Config, Gemma2ForCausalLM
+
+from rag_backbone.causal_lm import CausalLM
+from rag_backbone.engine import Engine
+from rag_backbone.errors import AdapterError, ConfigurationError, ContextWindowError, SignalUnavailableError
+from rag_backbone.prefix_cache import common_prefix
+from rag_backbone.requests import Request
+from rag_backbone.sampling import Sampling
+from rag_backbone.signals import Signals
+from tests.tiny import _sizes, tiny_gemma3, tiny_llama, tiny_qwen2, tiny_tokenizer
+
+FAMILIES = {"llama": tiny_llama, "qwen2": tiny_qwen2, "gemma3": tiny_gemma3}
+PROMPT = "The lighthouse keeper wrote a letter. Who built the bridge?"
+EVERYTHING = Signals(entropy=True, attention=True, hidden_state=1, top_logprobs=3)
+
+
+@pytest.fixture(params=FAMILIES)
+def model(request):
+    return FAMILIES[request.param]()
+
+
+@pytest.fixture
+def engine(model):
+    return Engine(model, tiny_tokenizer())
+
+
+def ids_of(text: str) -> list[int]:
+    return tiny_tokenizer()(text).input_ids
+
+
+def by_generate(model, ids: list[int], tokens: int) -> list[int]:
+    prompt = torch.tensor([ids])
+    with torch.inference_mode():
+        out = model.generate(prompt, attention_mask=torch.ones_like(prompt), max_new_tokens=tokens, do_sample=False)
+    return [t for t in out[0, len(ids) :].tolist() if t != 2]
+
+
+def eager(model, ids: list[int]):
+    """A forward with everything that transformers can output."""
+    original = model.config._attn_implementation
+    model.set_attn_implementation("eager")
+    with torch.inference_mode():
+        out = model(torch.tensor([ids]), output_attentions=True, output_hidden_states=True)
+    model.set_attn_implementation(original)
+    return out
+
+
+def test_greedy_tokens_are_those_of_generate(engine, model):
+    ids = ids_of(PROMPT)
+    assert engine.generate(Request(ids, 40)).token_ids == by_generate(model, ids, 40)
+
+
+def test_signals_are_those_of_one_eager_forward_over_the_whole_text(engine, model):
+    ids = ids_of(PROMPT)
+    made = engine.generate(Request(ids, 20, signals=EVERYTHING))
+    out = eager(model, ids + made.token_ids)
+    logprobs = torch.log_softmax(out.logits[0].float(), -1)
+    for t, step in enumerate(made.steps):
+        at = len(ids) + t - 1  # the position that predicts the token
+        row = logprobs[at]
+        assert step.logprob == pytest.approx(row[step.token_id].item(), abs=1e-4)
+        assert step.entropy == pytest.approx(-(row.exp() * row).sum().item(), abs=1e-4)
+        best = row.topk(3)
+        assert [i for i, _ in step.top_logprobs] == best.indices.tolist()
+        assert [p for _, p in step.top_logprobs] == pytest.approx(best.values.tolist(), abs=1e-4)
+        assert step.attention.shape == (4, at + 1)
+        assert (step.attention - out.attentions[-1][0, :, at, : at + 1]).abs().max() < 1e-4
+        # hidden_states[0] is the embedding, so layer 1's output is at index 2
+        assert (step.hidden_state - out.hidden_states[2][0, at]).abs().max() < 1e-3
+
+
+def test_scoring_a_text_gives_the_signals_of_generating_it(engine):
+    ids = ids_of(PROMPT)
+    made = engine.generate(Request(ids, 15, signals=Signals(entropy=True, attention=True)))
+    scored = engine.score(ids, made.token_ids, attention=True)
+    assert scored.logprobs.tolist() == pytest.approx([s.logprob for s in made.steps], abs=1e-4)
+    assert scored.entropies.tolist() == pytest.approx([s.entropy for s in made.steps], abs=1e-4)
+    for t, step in enumerate(made.steps):
+        assert (scored.attention[:, t, : step.attention.shape[1]] - step.attention).abs().max() < 1e-4
+
+
+@pytest.mark.parametrize("stop_early", [True, False])
+def test_the_closing_row_is_the_last_tokens_own(engine, model, stop_early):
+    ids = ids_of(PROMPT)
+    with engine.stream(Request(ids, 12, signals=Signals(attention=True))) as stream:
+        steps = [next(stream) for _ in range(5)] if stop_early else list(stream)
+    row = stream.closing_attention()
+    given = [s.token_id for s in stream.generation().steps]
+    assert len(given) >= len(steps)
+    expected = eager(model, ids + given).attentions[-1][0, :, -1]
+    assert (row - expected).abs().max() < 1e-4
+
+
+def test_attention_alone_sees_nothing_before_the_text(engine, model):
+    ids = ids_of("In 1954 the river rose.")
+    assert (engine.attention(ids) - eager(model, ids).attentions[-1][0]).abs().max() < 1e-4
+
+
+def test_the_users_model_is_left_as_it_was(engine, model):
+    before = model.config._attn_implementation
+    weights = {name: p.clone() for name, p in model.named_parameters()}
+    hooks = [len(m._forward_hooks) for m in model.modules()]
+    engine.generate(Request(PROMPT, 8, signals=EVERYTHING))
+    with pytest.raises(RuntimeError, match="boom"), contextlib.ExitStack() as stack:
+        stack.callback(setattr, model, "forward", model.forward)
+        model.forward = lambda **_: (_ for _ in ()).throw(RuntimeError("boom"))
+        engine.generate(Request("another prompt", 8, signals=EVERYTHING))
+    assert model.config._attn_implementation == before
+    assert [len(m._forward_hooks) for m in model.modules()] == hooks
+    assert all(torch.equal(weights[name], p) for name, p in model.named_parameters())
+
+
+# ---------------------------------------------------------------------- prefix cache
+
+
+def test_an_unchanged_prefix_does_not_enter_the_forward_again(engine):
+    fixed, first, second = ids_of(PROMPT * 5), ids_of(" One."), ids_of(" Two, which is longer.")
+    known = fixed + first + engine.generate(Request(fixed + first, 4)).token_ids
+    shared = common_prefix(known, fixed + second)
+    assert shared >= len(fixed)
+    before = engine.counts
+    made = engine.generate(Request(fixed + second, 4))
+    work = engine.counts - before
+    assert made.counts.cached_tokens == shared
+    assert work.forward_tokens == len(fixed + second) - shared + len(made.steps) - (made.finish_reason != "eos")
+
+
+def test_continuing_costs_one_token_and_changes_nothing(engine, model):
+    ids = ids_of(PROMPT)
+    whole = engine.generate(Request(ids, 20)).token_ids
+    engine.prefixes.clear()
+    first = engine.generate(Request(ids, 7))
+    rest = engine.generate(Request(ids + first.token_ids, 13))
+    assert rest.counts.forward_tokens == 1 + len(rest.steps) - (rest.finish_reason != "eos")
+    assert rest.counts.cached_tokens == len(ids) + 6  # all but the last token, which was never fed
+    assert first.token_ids + rest.token_ids == whole == by_generate(model, ids, 20)
+
+
+def test_tokens_after_reuse_are_those_of_a_fresh_run(model):
+    reused, tokenizer = Engine(model, tiny_tokenizer()), tiny_tokenizer()
+    prompts = [PROMPT + tail for tail in (" And then?", " And why?", "", " And then? Nobody came back.")]
+    for prompt in prompts:
+        again = reused.generate(Request(prompt, 25, signals=Signals(entropy=True)))
+        fresh = Engine(model, tokenizer).generate(Request(prompt, 25, signals=Signals(entropy=True)))
+        assert again.token_ids == fresh.token_ids
+        assert [s.entropy for s in again.steps] == pytest.approx([s.entropy for s in fresh.steps], abs=1e-3)
+
+
+def test_the_memory_limit_of_the_prefix_cache_holds(model):
+    engine = Engine(model, tiny_tokenizer(), prefix_cache_bytes=300_000)
+    for i in range(12):
+        engine.generate(Request(f"{i} {PROMPT}" * 3, 3))
+        assert engine.prefixes.nbytes <= 300_000
+    assert len(engine.prefixes) >= 1
+
+
+# ---------------------------------------------------------------------- streams
+
+
+def test_a_stream_stops_the_moment_its_reader_leaves(engine):
+    before = engine.counts
+    with engine.stream(Request(PROMPT, 50)) as stream:
+        for step in stream:
+            if step.index == 3:
+                break
+    assert stream.finish_reason == "cancelled"
+    assert (engine.counts - before).forwards == 4
+    assert len(stream.generation().steps) == 4
+
+
+def test_streams_that_interleave_do_not_disturb_each_other(engine):
+    alone = [engine.generate(Request(p, 15)).token_ids for p in (PROMPT, "In 1954 the river rose")]
+    a, b = (engine.stream(Request(p, 15)) for p in (PROMPT, "In 1954 the river rose"))
+    found = [[], []]
+    for pair in zip(a, b, strict=False):
+        for tokens, step in zip(found, pair, strict=True):
+            tokens.append(step.token_id)
+    assert all(tokens == whole[: len(tokens)] for tokens, whole in zip(found, alone, strict=True))
+
+
+def test_an_abandoned_stream_blocks_nobody(engine):
+    abandoned = engine.stream(Request(PROMPT, 50))
+    next(abandoned)
+    assert engine.generate(Request("In 1954", 5)).steps
+
+
+def test_stop_strings_end_the_text_before_them(engine):
+    text = engine.generate(Request(PROMPT, 40)).text
+    stop = text[10:13]
+    made = engine.generate(Request(PROMPT, 40, stop=[stop, "never occurs"]))
+    assert made.finish_reason == "stop"
+    assert made.stop_string == stop
+    assert made.text == text[: text.index(stop)]
+    assert made.text == "".join(s.text for s in made.steps)
+
+
+# ---------------------------------------------------------------------- batches
+
+
+def test_rows_of_a_batch_are_what_each_is_alone(model):
+    requests = [
+        Request("The river", 12, signals=EVERYTHING),
+        Request(PROMPT * 3, 25, signals=Signals(hidden_state=0)),
+        Request("Nobody came back.", 30, sampling=Sampling(temperature=0.8, top_p=0.9, seed=5)),
+        Request(PROMPT, 1),
+        Request("In 1954 the river rose", 18, stop=["e"], signals=Signals(entropy=True, attention=True)),
+    ]
+    alone = [Engine(model, tiny_tokenizer()).generate(r) for r in requests]
+    engine = Engine(model, tiny_tokenizer(), max_batch=3)
+    assert engine.shares_steps
+    before = engine.counts
+    together = engine.generate_batch(requests)
+    assert (engine.counts - before).forwards < sum(g.counts.forwards for g in alone)
+    for a, b in zip(alone, together, strict=True):
+        assert a.token_ids == b.token_ids
+        assert (a.finish_reason, a.text) == (b.finish_reason, b.text)
+        for x, y in zip(a.steps, b.steps, strict=True):
+            assert y.logprob == pytest.approx(x.logprob, abs=1e-3)
+            for name in ("attention", "hidden_state"):
+                if getattr(x, name) is not None:
+                    assert getattr(x, name).shape == getattr(y, name).shape
+                    assert (getattr(x, name) - getattr(y, name)).abs().max() < 1e-3
+
+
+def test_rows_longer_than_the_sliding_window_agree_too():
+    model = tiny_gemma3(sliding_window=6)
+    prompts = [PROMPT * 2, "The river rose and the town moved to higher ground"]
+    alone = [Engine(model, tiny_tokenizer()).generate(Request(p, 20, signals=Signals(attention=True))) for p in prompts]
+    together = Engine(model, tiny_tokenizer()).generate_batch(
+        [Request(p, 20, signals=Signals(attention=True)) for p in prompts]
+    )
+    for a, b in zip(alone, together, strict=True):
+        assert a.token_ids == b.token_ids
+        assert all((x.attention - y.attention).abs().max() < 1e-4 for x, y in zip(a.steps, b.steps, strict=True))
+
+
+# ---------------------------------------------------------------------- sampling
+
+
+def test_a_seed_gives_the_same_text_and_another_one_another(engine):
+    def text(seed):
+        return engine.generate(Request(PROMPT, 30, sampling=Sampling(temperature=1.5, seed=seed))).token_ids
+
+    assert text(1) == text(1)
+    assert text(1) != text(2)
+
+
+def test_logit_bias_forbids_and_forces(engine):
+    forced = engine.generate(Request(PROMPT, 5, sampling=Sampling(logit_bias={65: 1e4}))).token_ids
+    assert forced == [65] * 5
+    free = engine.generate(Request(PROMPT, 1)).token_ids[0]
+    assert engine.generate(Request(PROMPT, 1, sampling=Sampling(logit_bias={free: -1e4}))).token_ids != [free]
+
+
+def test_log_probabilities_are_those_before_bias_and_temperature(engine):
+    plain = engine.generate(Request(PROMPT, 1, signals=Signals(entropy=True))).steps[0]
+    hot = engine.generate(
+        Request(
+            PROMPT,
+            1,
+            signals=Signals(entropy=True),
+            sampling=Sampling(temperature=2.0, logit_bias={plain.token_id: 1e4}),
+        )
+    ).steps[0]
+    assert (hot.token_id, hot.logprob, hot.entropy) == pytest.approx(
+        (plain.token_id, plain.logprob, plain.entropy), abs=1e-4
+    )
+
+
+# ---------------------------------------------------------------------- adapters
+
+
+class Shift:
+    """A stand-in for adapters: shifts the first layer's output of its own rows."""
+
+    def __init__(self, value: float) -> None:
+        self.cache_key = ("shift", value)
+        self.value = value
+
+
+class ShiftBackend:
+    def __init__(self, model) -> None:
+        self._layer = model.get_decoder().layers[0].mlp
+
+    @contextlib.contextmanager
+    def activate(self, rows):
+        values = torch.tensor([0.0 if r is None else r.value for r in rows]).view(-1, 1, 1)
+        shift = values * torch.linspace(-4, 4, 32)
+        handle = self._layer.register_forward_hook(lambda _m, _a, out: out + shift)
+        try:
+            yield
+        finally:
+            handle.remove()
+
+
+def test_adapters_work_by_row_and_never_share_a_prefix(model):
+    engine = Engine(model, tiny_tokenizer())
+    engine.attach(ShiftBackend(model))
+    sets = [None, Shift(0.5), Shift(-2.0)]
+    expected = []
+    for adapters in sets:
+        fresh = Engine(model, tiny_tokenizer())
+        fresh.attach(ShiftBackend(model))
+        expected.append(fresh.generate(Request(PROMPT, 15, adapters=adapters)).token_ids)
+    assert len({tuple(t) for t in expected}) == 3
+    for _ in range(2):  # the second time everything is in the prefix cache, under the right key
+        assert [engine.generate(Request(PROMPT, 15, adapters=s)).token_ids for s in sets] == expected
+    batch = engine.generate_batch([Request(PROMPT, 15, adapters=s) for s in sets])
+    assert [g.token_ids for g in batch] == expected
+
+
+def test_adapters_without_a_backend_are_refused(engine):
+    with pytest.raises(AdapterError, match="attach"):
+        engine.generate(Request(PROMPT, 3, adapters=Shift(1.0)))
+
+
+# ---------------------------------------------------------------------- bad input
+
+
+def test_a_prompt_beyond_the_window_is_refused_before_any_work(engine):
+    before = engine.counts
+    with pytest.raises(ContextWindowError, match="2048"):
+        engine.generate(Request([5] * 2048, 1))
+    with pytest.raises(ContextWindowError):
+        engine.score([5] * 2000, [6] * 100)
+    assert engine.counts == before
+
+
+def test_an_answer_ends_where_the_window_does(engine):
+    made = engine.generate(Request([5] * 2040, 50, sampling=Sampling(logit_bias={2: -1e9})))
+    assert len(made.steps) == 8
+    assert made.finish_reason == "length"
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Request("x", 0), "at least 1"),
+        (lambda: Request("x", 5, stop="ab"), r"\['ab'\]"),
+        (lambda: Sampling(temperature=-1), "temperature"),
+        (lambda: Sampling(temperature=float("nan")), "temperature"),
+        (lambda: Sampling(top_p=0), "top_p"),
+        (lambda: Sampling(top_p=1.1), "top_p"),
+        (lambda: Sampling(top_k=-1), "top_k"),
+        (lambda: Signals(top_logprobs=-1), "top_logprobs"),
+    ],
+)
+def test_options_out_of_range_name_themselves(make, message):
+    with pytest.raises(ConfigurationError, match=message):
+        make()
+
+
+def test_empty_prompts_stop_strings_and_unknown_layers_are_refused(engine):
+    with pytest.raises(ConfigurationError, match="empty"):
+        engine.generate(Request([], 3))
+    with pytest.raises(ConfigurationError, match="stop string is empty"):
+        engine.generate(Request(PROMPT, 3, stop=[""]))
+    with pytest.raises(SignalUnavailableError, match="layers 0 to 2"):
+        engine.generate(Request(PROMPT, 3, signals=Signals(hidden_state=3)))
+    with pytest.raises(SignalUnavailableError, match=r"model\.layers"):
+        engine.generate(Request(PROMPT, 3, signals=Signals(hidden_state="no.such.module")))
+
+
+def test_attention_that_is_no_plain_softmax_is_not_declared():
+    """Gemma 2 caps its attention scores."""
+    torch.manual_seed(0)
+    config = Gemma2Config(**_sizes(), sliding_window=16, attn_logit_softcapping=1.0, query_pre_attn_scalar=8)
+    lm = CausalLM(Gemma2ForCausalLM(config).eval(), tiny_tokenizer())
+    assert lm.engine.signals == {"logprob", "entropy", "hidden_state"}
+    with pytest.raises(SignalUnavailableError, match="plain softmax"):
+        lm.engine.generate(Request(PROMPT, 3, signals=Signals(attention=True)))
+    assert lm.engine.generate(Request(PROMPT, 3, signals=Signals(entropy=True))).steps[0].entropy is not None
+
+
+def test_a_named_module_can_be_the_hidden_state(engine, model):
+    made = engine.generate(Request(PROMPT, 2, signals=Signals(hidden_state="model.layers.1.mlp")))
+    assert made.steps[1].hidden_state.shape == (32,)

@@ -1,0 +1,85 @@
+"""The prefix cache against a plain statement of what it promises."""
+
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from transformers import LlamaConfig
+
+from rag_backbone.kv_cache import SequenceCache
+from rag_backbone.prefix_cache import PrefixCache, common_prefix
+
+CONFIG = LlamaConfig(num_hidden_layers=2, num_key_value_heads=1, num_attention_heads=1, hidden_size=2, vocab_size=8)
+IDS = st.lists(st.integers(0, 2), min_size=1, max_size=12)
+
+
+def sequence(ids: list[int], start: int = 0, into: SequenceCache | None = None) -> SequenceCache:
+    """A cache whose keys are the ids themselves, so that it can be checked what it holds."""
+    cache = into or SequenceCache.empty(CONFIG)
+    states = torch.tensor(ids[start:], dtype=torch.float32).view(1, 1, -1, 1).expand(1, 1, -1, 2)
+    for layer in cache.cache.layers:
+        layer.update(states, states * 10)
+    cache.ids = list(ids)
+    return cache
+
+
+def held(cache: SequenceCache) -> list[int]:
+    keys = cache.cache.layers[1].keys
+    return [] if keys is None else [int(x) for x in keys[0, 0, :, 0]]
+
+
+@settings(deadline=None, max_examples=150)
+@given(st.lists(st.tuples(st.sampled_from(["a", "b"]), IDS), max_size=8))
+def test_the_longest_known_prefix_under_the_same_key_is_found(prompts):
+    cache = PrefixCache(1 << 30)
+    known: dict[str, list[list[int]]] = {"a": [], "b": []}
+    for key, ids in prompts:
+        found = cache.take(key, ids)
+        longest = max((common_prefix(k, ids, limit=len(ids) - 1) for k in known[key]), default=0)
+        assert (0 if found is None else len(found.ids)) == longest
+        if found is not None:
+            assert found.ids == ids[:longest]
+            assert held(found) == ids[:longest]
+        cache.put(key, sequence(ids, longest, found))
+        known[key].append(ids)
+        # Whatever was handed out and continued, the others still hold what they stand for.
+        for entry_key, entry in cache._entries:
+            assert held(entry) == entry.ids
+            assert entry.ids in known[entry_key]
+
+
+def test_a_continuation_is_handed_over_and_a_branch_copied():
+    cache = PrefixCache(1 << 30)
+    cache.put(None, sequence([1, 2, 3]))
+    taken = cache.take(None, [1, 2, 3, 4])
+    assert len(cache) == 0
+    cache.put(None, taken)
+    branch = cache.take(None, [1, 2, 0, 0])
+    assert len(cache) == 1
+    assert branch.ids == [1, 2]
+    branch.cache.layers[0].update(torch.zeros(1, 1, 1, 2), torch.zeros(1, 1, 1, 2))
+    assert held(cache.take(None, [1, 2, 3, 4])) == [1, 2, 3]
+
+
+def test_the_least_recently_used_goes_first():
+    one = sequence([1] * 5).nbytes
+    cache = PrefixCache(2 * one + 1)
+    for ids in ([1] * 5, [2] * 5):
+        cache.put(None, sequence(ids))
+    cache.put(None, cache.take(None, [1] * 6))  # used again
+    cache.put(None, sequence([0] * 5))
+    assert [entry.ids[0] for _, entry in cache._entries] == [1, 0]
+
+
+def test_what_is_larger_than_the_limit_is_not_kept():
+    cache = PrefixCache(10)
+    cache.put(None, sequence([1, 2]))
+    assert len(cache) == 0
+
+
+def test_dropping_a_key_leaves_the_others():
+    cache = PrefixCache(1 << 30)
+    cache.put("a", sequence([1]))
+    cache.put("b", sequence([1]))
+    cache.drop("a")
+    assert cache.take("a", [1, 2]) is None
+    assert cache.take("b", [1, 2]) is not None
