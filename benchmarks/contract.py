@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import platform
 import sys
@@ -56,6 +57,7 @@ def table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> str:
 
 def finish(name: str, figures: Mapping[str, Any], out: Path | None, report: str = "") -> None:
     """Print the figures as the last line of stdout, and write them and the report if a folder was given."""
+    figures = _without_nan(figures)
     if out is not None:
         write_json(out / f"{name}.json", figures)
         if report:
@@ -81,6 +83,15 @@ def machine() -> dict[str, Any]:
 def records_folder() -> Path:
     """Where unfinished benchmarks keep what they have measured, outside of the project."""
     return cache_root() / "benchmarks"
+
+
+def _without_nan(value: Any) -> Any:
+    """JSON knows no nan: what could not be measured is null."""
+    if isinstance(value, Mapping):
+        return {k: _without_nan(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_nan(v) for v in value]
+    return None if isinstance(value, float) and math.isnan(value) else value
 
 
 def _cell(value: Any) -> str:

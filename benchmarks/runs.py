@@ -26,7 +26,7 @@ from langgraph_dynrag.prompts import AnswerPrompt
 from rag_backbone.causal_lm import CausalLM, DType
 from rag_backbone.requests import Request
 
-REVISION = 2
+REVISION = 3
 Graph = CompiledStateGraph[Any, Any, Any, Any]
 """Raised when a change of the code makes earlier records wrong."""
 

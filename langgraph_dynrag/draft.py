@@ -51,6 +51,9 @@ class Unit:
         if self.kind == "all":
             return None
         end = first_sentence_end(draft.text)
+        if end is None and draft.ended != "unit":  # no more text will come to make it certain
+            spans = sentences(draft.text)
+            end = spans[0].end if len(spans) > 1 else None
         # The space after a sentence belongs to the next one's first token.
         return None if end is None else draft.tokens_until(len(draft.text[:end].rstrip()))
 

@@ -190,7 +190,7 @@ class LocalChatModel(BaseChatModel):
     def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:
         params = LangSmithParams(
             ls_provider="dynprag",
-            ls_model_name=self.model,
+            ls_model_name=kwargs.get("model", self.model),
             ls_model_type="chat",
             ls_temperature=kwargs.get("temperature", self.temperature),
             ls_max_tokens=kwargs.get("max_tokens", self.max_tokens),
@@ -210,6 +210,12 @@ class _Options:
             value = call.pop(name, None)
             return getattr(chat, name) if value is None else value
 
+        if (other := call.pop("model", None)) not in (None, chat.model):
+            raise ConfigurationError(
+                f"this is {chat.model!r}; for {other!r} make another LocalChatModel(model={other!r})"
+            )
+        if unsupported := sorted({"tools", "tool_choice", "response_format"} & set(call)):
+            raise ConfigurationError(f"LocalChatModel does not support {', '.join(unsupported)}")
         self.stop = tuple(stop if stop is not None else chat.stop or ())
         self.max_tokens: int = option("max_tokens")
         self.top_logprobs: int = option("top_logprobs")

@@ -81,7 +81,8 @@ class CausalLM:
         else:
             location = str(name)
         model, tokenizer = _load(location, _device(device), dtype, revision, trust_remote_code=trust_remote_code)
-        lm = cls(model, tokenizer, name=MODEL if embedded else str(name))
+        # A folder's own name: figures and traces have no use for where it lies on this machine.
+        lm = cls(model, tokenizer, name=MODEL if embedded else source.name if source.is_dir() else str(name))
         lm._folder = source if source.is_dir() else None
         return lm
 

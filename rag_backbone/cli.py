@@ -71,3 +71,7 @@ def build_app() -> "typer.Typer":
             continue
         register(app)
     return app
+
+
+if __name__ == "__main__":
+    main()

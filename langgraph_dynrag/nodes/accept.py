@@ -13,16 +13,16 @@ from langgraph_dynrag.nodes.node import State, Update, emit, spent
 from langgraph_dynrag.settings import Settings
 
 
-def accept(state: State, settings: Settings, tokens: int, *, keep_rest: bool) -> Update:
+def accept(state: State, settings: Settings, draft: Draft, tokens: int, *, keep_rest: bool) -> Update:
     """Move the draft's first `tokens` tokens into the answer.
 
     Args:
         state: The state.
         settings: The graph's settings.
+        draft: The draft, without what was discarded of it.
         tokens: How many.
         keep_rest: Whether the tokens after them still hold: only if the prompt stays as it is.
     """
-    draft = Draft.from_state(state.get("draft"))
     taken, rest = draft[:tokens], draft[tokens:]
     phrase = settings.prompt.answer_phrase
     before = state.get("text") or ""
@@ -62,18 +62,18 @@ def answer_complete(before: str, draft: Draft, tokens: int, phrase: str) -> bool
     return is_complete(before + draft.text + ("\n" if draft.ended == "end" else ""), phrase)
 
 
-def after_acceptance(state: State, update: Update, settings: Settings, *, tokens: int) -> Update:
+def after_acceptance(state: State, update: Update, settings: Settings, draft: Draft, tokens: int) -> Update:
     """End the answer if it is complete or a budget is used up; else leave the update as it is.
 
     Args:
         state: The state before the update.
         update: What `accept` returned.
         settings: The graph's settings.
-        tokens: How many of the draft's tokens were accepted.
+        draft: The draft, without what was discarded of it.
+        tokens: How many of its tokens were accepted.
     """
     phrase = settings.prompt.answer_phrase
     text = update["text"]
-    draft = Draft.from_state(state.get("draft"))
     if state.get("stage") == "closing":
         return _finished(state, update, settings)
     if phrase is not None and answer_complete(state.get("text") or "", draft, tokens, phrase):

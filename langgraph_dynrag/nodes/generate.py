@@ -25,12 +25,16 @@ class Generate(Node):
     def run(self, state: State, settings: Settings, config: RunnableConfig) -> Update:
         """Draft until the trigger's unit is complete."""
         task = draft_task(state, settings)
+        if _has_ended(task):
+            return _update(state, settings, task, DraftResult(task.carried, task.carried_attention))
         result = settings.generator.draft(task, config, _emit_token)
         return _update(state, settings, task, result)
 
     async def arun(self, state: State, settings: Settings, config: RunnableConfig) -> Update:
         """Draft until the trigger's unit is complete."""
         task = draft_task(state, settings)
+        if _has_ended(task):
+            return _update(state, settings, task, DraftResult(task.carried, task.carried_attention))
         result = await settings.generator.adraft(task, config, _emit_token)
         return _update(state, settings, task, result)
 
@@ -90,6 +94,11 @@ def _derived(seed: int, question: str, used: int, carried: int) -> int:
     """A seed of its own for each draft, the same when a run is resumed."""
     digest = hashlib.sha256(f"{seed}\0{question}\0{used}\0{carried}".encode()).digest()
     return int.from_bytes(digest[:6], "big")
+
+
+def _has_ended(task: DraftTask) -> bool:
+    """Whether the model has ended its answer with what was carried over: there is nothing to write."""
+    return len(task.carried) > 0 and task.carried.ended == "end"
 
 
 def _update(state: State, settings: Settings, task: DraftTask, result: DraftResult) -> Update:

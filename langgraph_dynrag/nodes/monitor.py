@@ -114,12 +114,12 @@ def _accepted(state: State, settings: Settings, judged: int, events: list[dict[s
     draft = Draft.from_state(state.get("draft"))
     # Passages for one sentence leave the prompt with it, so what was drafted beyond it no longer holds.
     leaving = settings.evidence_life == "sentence" and bool(state.get("evidence")) and state.get("stage") == "drafting"
-    update = accept(state, settings, judged, keep_rest=not leaving)
+    update = accept(state, settings, draft, judged, keep_rest=not leaving)
     if leaving:
         update["evidence"] = []
     update["trace"] = [*events, {"type": "accepted", "text": draft[:judged].text, "tokens": judged}]
     update["queries"] = []
-    return after_acceptance(state, update, settings, tokens=judged)
+    return after_acceptance(state, update, settings, draft, judged)
 
 
 def _needing(

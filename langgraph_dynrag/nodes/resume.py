@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from langchain_core.runnables import RunnableConfig
 
 from langgraph_dynrag.draft import Draft, Verdict
@@ -25,7 +27,9 @@ class Resume(Node):
         # With nothing found there is nothing to write it anew with, so it stays as it is.
         kept = kept_tokens(draft[:judged], state.get("verdict"), settings) if found else judged
         discarded = draft[kept:judged].text
-        update = accept(state, settings, kept, keep_rest=not found)
+        # What is discarded says nothing of how the text goes on, not even that a sentence was over.
+        remaining = replace(draft[:kept], ended="unit") if kept < judged else draft
+        update = accept(state, settings, remaining, kept, keep_rest=not found)
         evidence = _evidence(state, found, settings)
         event = {
             "type": "resume",
@@ -43,7 +47,7 @@ class Resume(Node):
             "regenerating": bool(found) and kept < judged,
             "trace": [event],
         }
-        return after_acceptance(state, update, settings, tokens=kept)
+        return after_acceptance(state, update, settings, remaining, kept)
 
 
 def after_resume(state: State) -> str:

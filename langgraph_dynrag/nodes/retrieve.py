@@ -6,8 +6,9 @@ import asyncio
 import concurrent.futures
 import contextvars
 import inspect
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from langchain_core.documents import Document
@@ -69,9 +70,13 @@ def _search(settings: Settings, query: str, config: RunnableConfig) -> list[Docu
 
 async def _asearch(settings: Settings, query: str, config: RunnableConfig) -> list[Document] | Exception:
     retriever, policy = _retriever(settings), settings.retrieval
+    options = _options(retriever, settings.k)
+    if options and not _takes_k(retriever._aget_relevant_documents):  # noqa: SLF001
+        # A synchronous retriever that takes k: LangChain's stand-in for its asynchronous method does not.
+        return await asyncio.to_thread(_search, settings, query, config)
     try:
         async with asyncio.timeout(policy.timeout):
-            return await retriever.ainvoke(query, config, **_options(retriever, settings.k))
+            return await retriever.ainvoke(query, config, **options)
     except GraphBubbleUp:
         raise
     except Exception as error:  # noqa: BLE001 - a retriever may raise anything; the policy decides
@@ -87,8 +92,6 @@ def _failed(error: Exception, query: str, policy: RetrievalPolicy) -> Exception:
 
 
 def _in_thread(future: concurrent.futures.Future[list[Document]], call: Any) -> None:
-    import threading
-
     def work() -> None:
         try:
             future.set_result(call())
@@ -105,9 +108,12 @@ def _retriever(settings: Settings) -> BaseRetriever:
 
 def _options(retriever: BaseRetriever, k: int) -> dict[str, Any]:
     """`k`, if the retriever takes it; what it returns is cut to `k` in any case."""
-    parameters = inspect.signature(retriever._get_relevant_documents).parameters  # noqa: SLF001
-    takes = "k" in parameters or any(p.kind is p.VAR_KEYWORD for p in parameters.values())
-    return {"k": k} if takes else {}
+    return {"k": k} if _takes_k(retriever._get_relevant_documents) else {}  # noqa: SLF001
+
+
+def _takes_k(method: Callable[..., Any]) -> bool:
+    parameters = inspect.signature(method).parameters
+    return "k" in parameters or any(p.kind is p.VAR_KEYWORD for p in parameters.values())
 
 
 def _result(query: str, found: list[Document] | Exception, settings: Settings, started: float) -> _Result:

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import bm25s
-from langchain_core.callbacks import CallbackManagerForRetrieverRun
+from langchain_core.callbacks import AsyncCallbackManagerForRetrieverRun, CallbackManagerForRetrieverRun
 from langchain_core.documents import Document
 from langchain_core.retrievers import BaseRetriever
+from langchain_core.runnables import run_in_executor
 from pydantic import ConfigDict, Field, PrivateAttr
 
 from rag_backbone.errors import ConfigurationError
@@ -83,6 +84,13 @@ class BM25Retriever(BaseRetriever):
             for d, score in zip((self._documents[int(i)] for i in found[0]), scores[0], strict=True)
             if score > 0
         ]
+
+    async def _aget_relevant_documents(
+        self, query: str, *, run_manager: AsyncCallbackManagerForRetrieverRun, k: int | None = None
+    ) -> list[Document]:
+        # BaseRetriever's own asynchronous method does not pass k on.
+        sync = run_manager.get_sync()
+        return await run_in_executor(None, self._get_relevant_documents, query, run_manager=sync, k=k)
 
     def __len__(self) -> int:
         return len(self._documents)

@@ -1,0 +1,45 @@
+"""The package's surface: what is exported, how quickly it is imported, and the command line's frame."""
+
+import subprocess
+import sys
+
+import pytest
+
+import langgraph_dynrag
+import langgraph_dynrag.retrieval
+import rag_backbone
+
+
+@pytest.mark.parametrize("package", [rag_backbone, langgraph_dynrag, langgraph_dynrag.retrieval])
+def test_everything_that_is_announced_is_there(package):
+    assert package.__all__ == sorted(package.__all__, key=lambda n: (not n.isupper(), not n[0].isupper(), n))
+    assert set(package._EXPORTS) == set(package.__all__)
+    for name in package.__all__:
+        assert getattr(package, name) is not None
+    assert set(package.__all__) <= set(dir(package))
+    with pytest.raises(AttributeError, match="nonsense"):
+        _ = package.nonsense
+
+
+@pytest.mark.parametrize(
+    "package", ["rag_backbone", "langgraph_dynrag", "langgraph_dynrag.retrieval", "rag_backbone.cli"]
+)
+def test_importing_a_package_imports_nothing_heavy(package):
+    heavy = ["torch", "transformers", "chromadb", "llama_index", "langgraph", "langchain_core", "matplotlib"]
+    code = f"import sys, {package}; print([m for m in {heavy} if m in sys.modules])"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert out.stdout.strip() == "[]"
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "rag_backbone.cli", *arguments], capture_output=True, text=True, check=False
+    )
+
+
+def test_the_command_line_lists_the_packages_commands():
+    out = run("--help")
+    assert out.returncode == 0
+    for command in ("index", "ask", "graph"):
+        assert command in out.stdout
+    assert run("--version").stdout.startswith("dynprag 0.")

@@ -1,0 +1,111 @@
+"""Many threads on one engine: the same texts, fewer forwards, nobody stuck."""
+
+import random
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from rag_backbone.engine import Engine
+from rag_backbone.fair_lock import FairLock
+from rag_backbone.requests import Request
+from rag_backbone.signals import Signals
+from tests.tiny import tiny_llama, tiny_tokenizer
+
+PROMPTS = [
+    f"{start} {'the river rose ' * n}" for n, start in enumerate(["In 1954", "Nobody", "A letter", "The town"] * 6)
+]
+
+
+@pytest.fixture
+def engine():
+    return Engine(tiny_llama(), tiny_tokenizer())
+
+
+def request(i: int) -> Request:
+    return Request(PROMPTS[i], 5 + i % 17, signals=Signals(entropy=True, attention=i % 3 == 0))
+
+
+def test_concurrent_generations_give_what_each_gives_alone(engine):
+    alone = [Engine(tiny_llama(), tiny_tokenizer()).generate(request(i)) for i in range(len(PROMPTS))]
+    with ThreadPoolExecutor(8) as pool:
+        together = list(pool.map(lambda i: engine.generate(request(i)), range(len(PROMPTS))))
+    assert [g.token_ids for g in together] == [g.token_ids for g in alone]
+    for a, b in zip(alone, together, strict=True):
+        assert [s.entropy for s in b.steps] == pytest.approx([s.entropy for s in a.steps], abs=1e-3)
+        assert all(
+            (x.attention - y.attention).abs().max() < 1e-3
+            for x, y in zip(a.steps, b.steps, strict=True)
+            if x.attention is not None
+        )
+    assert engine.counts.forwards < sum(g.counts.forwards for g in alone)
+
+
+def test_readers_that_pause_leave_or_fail_hold_nobody_up(engine):
+    expected = Engine(tiny_llama(), tiny_tokenizer()).generate(request(5)).token_ids
+    rng = random.Random(0)
+
+    def restless(i):
+        with engine.stream(request(i)) as stream:
+            for step in stream:
+                if step.index == i % 4:
+                    if i % 3 == 0:
+                        return
+                    time.sleep(rng.random() * 0.05)
+                if i % 5 == 4 and step.index == 2:
+                    raise RuntimeError("reader failed")
+
+    with ThreadPoolExecutor(8) as pool:
+        others = [pool.submit(restless, i % len(PROMPTS)) for i in range(30)]
+        found = [pool.submit(engine.generate, request(5)) for _ in range(4)]
+        assert all(f.result(timeout=60).token_ids == expected for f in found)
+        failures = [o.exception(timeout=60) for o in others]
+    assert {str(f) for f in failures if f is not None} == {"reader failed"}
+
+
+def test_a_failing_forward_reaches_every_row_of_it_and_no_later_one(engine):
+    assert engine.shares_steps
+    expected = engine.generate(request(2)).token_ids
+    engine.prefixes.clear()
+    original, broken = engine.model.forward, threading.Event()
+
+    def forward(**arguments):
+        if broken.is_set():
+            raise RuntimeError("device lost")
+        return original(**arguments)
+
+    engine.model.forward = forward
+    streams = [engine.stream(request(i)) for i in (2, 6)]
+    for stream in streams:
+        next(stream)
+    broken.set()
+    with ThreadPoolExecutor(2) as pool:
+        failures = [f.exception() for f in [pool.submit(next, s) for s in streams]]
+    assert [str(f) for f in failures] == ["device lost"] * 2
+    broken.clear()
+    for stream in streams:
+        stream.close()
+    assert engine.generate(request(2)).token_ids == expected
+
+
+def test_a_fair_lock_goes_to_who_asked_first():
+    lock, order, asked = FairLock(), [], []
+
+    def take(i):
+        asked.append(i)
+        with lock:
+            order.append(i)
+
+    with lock:
+        threads = []
+        for i in range(6):
+            threads.append(threading.Thread(target=take, args=(i,)))
+            threads[-1].start()
+            while len(lock._waiting) <= i:
+                time.sleep(0.001)
+    for thread in threads:
+        thread.join(5)
+    assert order == list(range(6))
+    with lock:
+        pass
