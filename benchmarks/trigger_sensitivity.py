@@ -106,14 +106,20 @@ def _points(jobs: dict[Setting, list[Job]], records: Records, seed: int) -> list
                 "seconds": mean([r["seconds"] for r in clocked[setting]]),
             }
         )  # fmt: skip
+    cost = cost_of(points)
     for point in points:
         point["pareto"] = not any(
             other["f1"] >= point["f1"]
-            and other["seconds"] <= point["seconds"]
-            and (other["f1"], -other["seconds"]) != (point["f1"], -point["seconds"])
+            and other[cost] <= point[cost]
+            and (other["f1"], -other[cost]) != (point["f1"], -point[cost])
             for other in points
         )
     return points
+
+
+def cost_of(points: Sequence[dict[str, Any]]) -> str:
+    """What the points' cost is measured by: seconds, or retrievals where nothing was timed."""
+    return "seconds" if all(p["timed"] for p in points) else "retrievals"
 
 
 def _report(figures: dict[str, Any]) -> str:
@@ -125,7 +131,8 @@ def _report(figures: dict[str, Any]) -> str:
         pareto = "yes" if p["pareto"] else ""
         rows.append({**p, "f1": f"{p['f1']:.3f} [{low:.2f}, {high:.2f}]", "cap": cap, "pareto": pareto})
     columns = ["method", "threshold", "cap", "n", "f1", "em", "recall", "retrievals", "forward_tokens", "seconds"]
-    text = f"{title}\n\nPareto: no other point has at least this F1 in at most these seconds.\n\n"
+    cost = cost_of(figures["points"])
+    text = f"{title}\n\nPareto: no other point has at least this F1 with at most these {cost}.\n\n"
     text += table(rows, [*columns, "pareto"])
     return text if figures["complete"] else text + "\n\nStopped before the end; run the same command again to go on."
 

@@ -40,7 +40,7 @@ def accept(state: State, settings: Settings, draft: Draft, tokens: int, *, keep_
     ]
     attention = state.get("attention")
     carry = keep_rest and len(rest) > 0
-    _push(state, text[len(before) :])
+    _push(state, before, text[len(before) :])
     return {
         "text": text,
         "token_ids": [*(ids or []), *(taken.token_ids or ())] if known else None,
@@ -113,7 +113,7 @@ def _closing(state: State, update: Update, settings: Settings, phrase: str) -> U
             [*ids, *(settings.generator.token_ids(lead) or ())] if same else settings.generator.token_ids(begun + lead)
         )
         ids = None if ids is None else list(ids)
-    _push(state, lead)
+    _push(state, begun, lead)
     event = {"type": "closing", "text": lead}
     return {
         **update,
@@ -149,9 +149,9 @@ def message_id(state: State) -> str:
     return f"dynrag-{state.get('run_id')}"
 
 
-def _push(state: State, text: str) -> None:
-    """Show accepted text in LangGraph's `messages` stream, as chunks of the final message."""
-    if not (state.get("text") or "").strip():
+def _push(state: State, before: str, text: str) -> None:
+    """Show text that follows `before` in LangGraph's `messages` stream, as a chunk of the final message."""
+    if not before.strip():  # the final message has no leading white space
         text = text.lstrip()
     if not text:
         return

@@ -11,6 +11,7 @@ from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.runnables.config import ensure_config
 from langgraph.config import get_stream_writer
 from langgraph.runtime import get_runtime
+from langgraph.types import Overwrite
 
 from langgraph_dynrag.settings import Settings
 from langgraph_dynrag.state import DynamicRAGContext, check_version
@@ -72,6 +73,7 @@ class Node(Runnable[Any, Update]):
         known = dict(state.get("seconds") or {}) if before is None else before
         known[self.node_name] = known.get(self.node_name, 0.0) + seconds
         events = update.get("trace")
+        events = events.value if isinstance(events, Overwrite) else events
         for i, event in enumerate(events if isinstance(events, list) else []):
             event["node"] = self.node_name
             if i == 0:  # the node's time is told once

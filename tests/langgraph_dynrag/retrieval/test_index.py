@@ -1,0 +1,258 @@
+"""The local index: what an ingestion costs, what it keeps, and what it does with bad input."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+from langchain_core.embeddings import DeterministicFakeEmbedding
+from pydantic import Field
+
+from langgraph_dynrag.retrieval import LocalIndex, Splitter
+from rag_backbone.errors import ConfigurationError
+
+
+class CountedEmbeddings(DeterministicFakeEmbedding):
+    """Arbitrary vectors, counted: what these tests ask is which texts are embedded, not how well."""
+
+    texts: list[str] = Field(default_factory=list)
+
+    def embed_documents(self, texts):
+        self.texts.extend(texts)
+        return super().embed_documents(texts)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    source = tmp_path / "notes"
+    source.mkdir()
+    (source / "bridge.md").write_text("# The bridge\n\nThe Cooper's Bridge was built by the mason Aldous Wray.")
+    (source / "river.txt").write_text("The river Tamsin crosses Brannoch.")
+    lines = [
+        {"title": "Wray", "text": "Aldous Wray was born in Hallin."},
+        {"title": "Pike", "text": "Joan Pike sings."},
+    ]
+    (source / "people.jsonl").write_text("\n".join(json.dumps(line) for line in lines))
+    return source
+
+
+def make_index(tmp_path, **options):
+    return LocalIndex(tmp_path / "index", embeddings=CountedEmbeddings(size=8), **options)
+
+
+def texts(index, query="the", k=50):
+    return {d.page_content for d in index.as_retriever("dense", k=k).invoke(query)}
+
+
+def test_everything_is_found_with_title_source_and_score(tmp_path, folder):
+    index = LocalIndex(tmp_path / "index")  # the real embeddings
+    report = index.ingest(folder, progress=False)
+    assert (report.added, report.chunks, report.embedded) == (3, 4, 4)
+    for kind in ("hybrid", "dense", "bm25"):
+        first = index.as_retriever(kind, k=2).invoke("Who built the bridge?")[0]
+        assert first.page_content.endswith("Aldous Wray."), kind
+        assert first.metadata["title"] == "The bridge"
+        assert first.metadata["source"] == "bridge.md"
+        assert isinstance(first.metadata["score"], float)
+    birthplace = index.as_retriever("hybrid", k=1).invoke("Where was Aldous Wray born?")[0]
+    assert birthplace.metadata == {"title": "Wray", "source": "people.jsonl:1", "score": birthplace.metadata["score"]}
+
+
+def test_unchanged_files_cost_nothing(tmp_path, folder, monkeypatch):
+    make_index(tmp_path).ingest(folder, progress=False)
+    again = make_index(tmp_path)
+    monkeypatch.setattr("langgraph_dynrag.retrieval.ingestion.sha256", lambda path: pytest.fail(f"read {path}"))
+    report = again.ingest(folder, progress=False)
+    assert (report.unchanged, report.embedded, report.chunks) == (3, 0, 4)
+    assert again.embeddings.texts == []
+
+
+def test_of_a_changed_file_only_what_is_new_is_embedded(tmp_path, folder):
+    make_index(tmp_path).ingest(folder, progress=False)
+    with (folder / "people.jsonl").open("a") as file:
+        file.write('\n{"title": "Lund", "text": "Ida Lund keeps bees."}')
+    index = make_index(tmp_path)
+    report = index.ingest(folder, progress=False)
+    assert (report.changed, report.unchanged, report.embedded, report.chunks) == (1, 2, 1, 5)
+    assert index.embeddings.texts == ["Lund: Ida Lund keeps bees."]
+
+
+def test_a_touched_file_is_not_embedded_again(tmp_path, folder):
+    make_index(tmp_path).ingest(folder, progress=False)
+    os.utime(folder / "river.txt", ns=(1, 1))
+    report = make_index(tmp_path).ingest(folder, progress=False)
+    assert (report.unchanged, report.embedded) == (3, 0)
+
+
+def test_what_is_gone_is_no_longer_found(tmp_path, folder):
+    make_index(tmp_path).ingest(folder, progress=False)
+    (folder / "river.txt").unlink()
+    (folder / "bridge.md").write_text("# The bridge\n\nIt fell down.")
+    index = make_index(tmp_path)
+    report = index.ingest(folder, progress=False)
+    assert (report.removed, report.changed, report.chunks) == (1, 1, 3)
+    assert not any("Tamsin" in t or "Cooper" in t for t in texts(index))
+    assert not any("Tamsin" in d.page_content for d in index.as_retriever("bm25", k=9).invoke("river Tamsin"))
+
+
+def test_a_text_that_two_files_share_stays_until_both_are_gone(tmp_path, folder):
+    line = json.dumps({"text": "Shared.", "source": "elsewhere"})
+    (folder / "a.jsonl").write_text(line)
+    (folder / "b.jsonl").write_text(line)
+    index = make_index(tmp_path)
+    index.ingest(folder, progress=False)
+    (folder / "a.jsonl").unlink()
+    index.ingest(folder, progress=False)
+    assert "Shared." in texts(index)
+    (folder / "b.jsonl").unlink()
+    index.ingest(folder, progress=False)
+    assert "Shared." not in texts(index)
+
+
+def test_two_sources_live_in_one_index(tmp_path, folder):
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "river.txt").write_text("Another river.")
+    index = make_index(tmp_path)
+    index.ingest(folder, progress=False)
+    report = index.ingest(other, progress=False)
+    assert (report.removed, report.chunks) == (0, 5)
+    assert {"Another river.", "The river Tamsin crosses Brannoch."} <= texts(index)
+
+
+def test_another_splitter_or_other_embeddings_index_everything_anew(tmp_path, folder):
+    make_index(tmp_path).ingest(folder, progress=False)
+    cut = make_index(tmp_path, splitter=Splitter(30, 0))
+    report = cut.ingest(folder, progress=False)
+    assert report.added == 3
+    assert report.embedded == report.chunks > 4
+    wide = LocalIndex(tmp_path / "index", embeddings=DeterministicFakeEmbedding(size=5), splitter=Splitter(30, 0))
+    assert wide.ingest(folder, progress=False).added == 3
+    assert len(texts(wide)) == report.chunks
+
+
+def test_a_failed_ingestion_is_finished_by_the_next(tmp_path, folder):
+    (folder / "z.jsonl").write_text('{"text": "fine"}\n{"text": ')
+    index = make_index(tmp_path)
+    with pytest.raises(ConfigurationError, match="z.jsonl:2"):
+        index.ingest(folder, progress=False)
+    assert len(index) == 4  # the files before it
+    (folder / "z.jsonl").write_text('{"text": "fine"}')
+    report = index.ingest(folder, progress=False)
+    assert (report.unchanged, report.added, report.chunks) == (3, 1, 5)
+
+
+KILLED = """
+import os, sys
+from langgraph_dynrag.retrieval import LocalIndex
+from tests.langgraph_dynrag.retrieval.test_index import CountedEmbeddings
+class Deadly(CountedEmbeddings):
+    def embed_documents(self, texts):
+        if any("Joan" in t for t in texts):
+            os._exit(9)
+        return super().embed_documents(texts)
+import langgraph_dynrag.retrieval.ingestion as ingestion
+ingestion._SAVE_EVERY = 0.0 if sys.argv[3] == "noted" else 1e9
+LocalIndex(sys.argv[1], embeddings=Deadly(size=8)).ingest(sys.argv[2], progress=False)
+"""
+
+
+@pytest.mark.parametrize("noted", ["noted", "unnoted"])
+def test_an_ingestion_that_was_killed_is_finished_and_leaves_nothing_behind(tmp_path, folder, noted):
+    arguments = [str(tmp_path / "index"), str(folder), noted]
+    killed = subprocess.run([sys.executable, "-c", KILLED, *arguments], check=False, capture_output=True)
+    assert killed.returncode == 9, killed.stderr
+    (folder / "bridge.md").write_text("# The bridge\n\nIt fell down.")  # so its first chunk is nobody's now
+    index = LocalIndex(tmp_path / "index", embeddings=CountedEmbeddings(size=8))
+    report = index.ingest(folder, progress=False)
+    assert report.chunks == 4
+    found = texts(index)
+    assert len(found) == 4
+    assert not any("Cooper" in t for t in found)
+
+
+def test_processes_that_index_at_once_do_not_disturb_each_other(tmp_path, folder):
+    code = (
+        "import sys; from langgraph_dynrag.retrieval import LocalIndex;"
+        "from tests.langgraph_dynrag.retrieval.test_index import CountedEmbeddings;"
+        "LocalIndex(sys.argv[1], embeddings=CountedEmbeddings(size=8)).ingest(sys.argv[2], progress=False)"
+    )
+    started = [subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "index"), str(folder)]) for _ in range(2)]
+    assert [process.wait(timeout=120) for process in started] == [0, 0]
+    assert len(texts(make_index(tmp_path))) == 4
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"version": 1'])
+def test_a_damaged_manifest_says_what_to_do(tmp_path, folder, content):
+    index = make_index(tmp_path)
+    index.ingest(folder, progress=False)
+    (index.folder / "manifest.json").write_text(content)
+    with pytest.raises(ConfigurationError, match="delete .* and index again"):
+        index.as_retriever()
+
+
+def test_an_index_of_another_version_says_what_to_do(tmp_path, folder):
+    index = make_index(tmp_path)
+    index.ingest(folder, progress=False)
+    path = index.folder / "manifest.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "version": 99}))
+    with pytest.raises(ConfigurationError, match="99"):
+        len(index)
+
+
+def test_empty_missing_and_unreadable_sources_are_refused(tmp_path):
+    index = make_index(tmp_path)
+    with pytest.raises(ConfigurationError, match="no file or folder"):
+        index.ingest(tmp_path / "nowhere")
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    with pytest.raises(ConfigurationError, match="holds no documents"):
+        index.ingest(empty)
+    (empty / "blank.txt").write_text(" \n\n ")
+    with pytest.raises(ConfigurationError, match="no text to index"):
+        index.ingest(empty, progress=False)
+    (tmp_path / "image.png").write_bytes(b"\x89PNG")
+    with pytest.raises(ConfigurationError, match="is no .txt"):
+        index.ingest(tmp_path / "image.png")
+    with pytest.raises(ConfigurationError, match="is empty; fill it first"):
+        index.as_retriever()
+    with pytest.raises(ConfigurationError, match="'sparse'; known: 'hybrid', 'dense', 'bm25'"):
+        index.as_retriever("sparse")
+
+
+def test_json_lines_without_text_are_named(tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"text": "fine"}\n\n{"title": "no text"}')
+    with pytest.raises(ConfigurationError, match=r"a\.jsonl:3 has no text"):
+        make_index(tmp_path).ingest(tmp_path / "a.jsonl", progress=False)
+
+
+def test_links_that_lead_out_of_the_folder_are_not_followed(tmp_path, folder):
+    secret = tmp_path / "secret.txt"
+    secret.write_text("The password is mellon.")
+    (folder / "link.txt").symlink_to(secret)
+    index = make_index(tmp_path)
+    assert index.ingest(folder, progress=False).added == 3
+    assert not any("mellon" in t for t in texts(index))
+
+
+def test_binary_files_and_odd_encodings_do_no_harm(tmp_path, folder):
+    (folder / "binary.txt").write_bytes(b"\x00\x01\x02")
+    (folder / "latin.txt").write_bytes("Ein Fluß.".encode("latin-1"))
+    (folder / "bom.txt").write_bytes("\ufeffשלום עולם".encode())
+    index = make_index(tmp_path)
+    assert index.ingest(folder, progress=False).added == 6
+    assert {"Ein Flu\ufffd.", "שלום עולם"} <= texts(index)
+
+
+def test_megabytes_of_one_text_are_cut_into_chunks(tmp_path):
+    (tmp_path / "long.txt").write_text(" ".join(f"word{i}" for i in range(200_000)))
+    index = make_index(tmp_path, splitter=Splitter(9000, 0))
+    report = index.ingest(tmp_path / "long.txt", progress=False)
+    assert report.chunks > 200
+    assert max(len(t) for t in texts(index)) <= 9000
+
+
+def test_a_splitter_that_cannot_work_is_refused():
+    with pytest.raises(ConfigurationError, match="cannot overlap by 900"):
+        Splitter(900, 900)

@@ -1,0 +1,130 @@
+"""The command line, run as a user runs it: index, ask, graph."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+from typer.testing import CliRunner
+
+from rag_backbone.causal_lm import CausalLM
+from rag_backbone.cli import build_app
+from rag_backbone.errors import ConfigurationError, DynPragError
+from tests.tiny import tiny_llama, tiny_tokenizer
+
+QUESTION = "Who built the bridge in the capital?"
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    """A tiny random model in a folder, as `--model` takes it."""
+    folder = tmp_path_factory.mktemp("model")
+    tiny_llama().save_pretrained(folder)
+    tiny_tokenizer().save_pretrained(folder)
+    assert CausalLM.from_pretrained(str(folder)).engine is not None
+    return folder
+
+
+@pytest.fixture(scope="module")
+def index(tmp_path_factory):
+    notes = tmp_path_factory.mktemp("notes")
+    (notes / "bridge.md").write_text("# Bridge\n\nThe Cooper's Bridge was built by the mason Aldous Wray.")
+    (notes / "river.txt").write_text("The river Tamsin crosses Brannoch.")
+    folder = notes / "index"
+    result = run("index", str(notes), "--index", str(folder))
+    assert "2 files added" in result.stdout
+    return folder
+
+
+def run(*arguments, code=0):
+    result = CliRunner().invoke(build_app(), list(arguments))
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    assert result.exit_code == code, result.output
+    return result
+
+
+def test_indexing_again_reports_that_nothing_changed(index):
+    counts = json.loads(run("index", str(index.parent), "--index", str(index), "--json").stdout)
+    assert counts == {"added": 0, "changed": 0, "removed": 0, "unchanged": 2, "embedded": 0, "chunks": 2}
+
+
+def test_the_answer_streams_to_stdout_and_searches_to_stderr(index, model):
+    options = ("--model", str(model), "--index", str(index), "--preset", "single", "--max-tokens", "30")
+    told = json.loads(run("ask", QUESTION, *options, "--json").stdout)
+    result = run("ask", QUESTION, *options)
+    assert told["answer"] in result.stdout
+    assert "[1] Bridge" in result.stdout
+    assert f"searched: {QUESTION}" in result.stderr
+    assert "searched" not in result.stdout
+    assert run("ask", QUESTION, *options, "--quiet").stdout == told["answer"] + "\n"
+    assert told["question"] == QUESTION
+    assert told["counts"]["retrievals"] == 1
+
+
+def test_preset_threshold_budgets_and_k_are_used(index, model, tmp_path):
+    trace = tmp_path / "trace.html"
+    given = ("--preset", "flare", "--threshold", "1.0", "--max-retrievals", "2", "--k", "1", "--retriever", "bm25")
+    result = run("ask", QUESTION, "--model", str(model), "--index", str(index), *given, "--trace", str(trace), "--json")
+    told = json.loads(result.stdout)
+    searches = [e for e in told["events"] if e["type"] == "retrieval"]
+    assert len(searches) == 2
+    assert max(len(e["documents"]) for e in searches) == 1
+    assert any(e["type"] == "budget" and e["which"] == "retrievals" for e in told["events"])
+    assert "<html" in trace.read_text("utf-8")
+
+
+def test_no_retrieval_needs_no_index(model, tmp_path):
+    options = ("--model", str(model), "--index", str(tmp_path / "none"), "--preset", "no_retrieval")
+    told = json.loads(run("ask", QUESTION, *options, "--max-tokens", "10", "--json").stdout)
+    assert told["sources"] == []
+    assert told["answer"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("ask", QUESTION, "--index", "/nowhere/at/all"), "is empty; fill it first: dynprag index"),
+        (("ask", QUESTION, "--preset", "no_retrieval", "--threshold", "0.5"), "has no threshold"),
+        (("ask", QUESTION, "--threshold", "7"), "7"),
+        (("ask", QUESTION, "--max-tokens", "0"), "budget tokens is 0"),
+        (("index", "/nowhere/at/all"), "no file or folder"),
+    ],
+)
+def test_mistakes_are_explained(arguments, message, index, tmp_path):
+    if arguments[0] == "ask" and "--index" not in arguments:
+        arguments = (*arguments, "--index", str(index))
+    elif arguments[0] == "index":
+        arguments = (*arguments, "--index", str(tmp_path / "new"))
+    else:
+        arguments = tuple(a.replace("/nowhere/at/all", str(tmp_path / "new")) for a in arguments)
+    with pytest.raises(DynPragError, match=message):
+        run(*arguments)
+
+
+def test_an_empty_question_is_refused(model):
+    with pytest.raises(ConfigurationError, match="the question is empty"):
+        run("ask", "  ", "--model", str(model), "--preset", "no_retrieval")
+
+
+def test_an_unknown_preset_lists_the_known_ones(index):
+    result = run("ask", QUESTION, "--preset", "flair", code=2)
+    for name in ("no_retrieval", "flare", "dragin", "etc"):
+        assert name in result.output
+
+
+def test_the_process_says_one_line_and_exits_with_two(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "rag_backbone.cli", "index", str(tmp_path / "nowhere")],
+        capture_output=True, text=True, check=False, cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert done.stderr.strip() == f"error: there is no file or folder {tmp_path / 'nowhere'}"
+    assert not (tmp_path / ".dynprag").exists()
+
+
+def test_the_graph_is_drawn_without_a_model():
+    drawn = run("graph").stdout
+    assert drawn.startswith("graph TD;") or "graph TD;" in drawn
+    for name in ("begin", "generate", "monitor", "retrieve", "reformulate", "resume"):
+        assert name in drawn
