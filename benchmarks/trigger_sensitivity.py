@@ -17,13 +17,14 @@ from benchmarks.plots import sensitivity
 from benchmarks.runs import Job, Records, SamePrefix, load_chat, run, run_timed, timed
 from benchmarks.scoring import interval, mean
 from langgraph_dynrag.budgets import Budgets
+from langgraph_dynrag.presets import get_preset
 from langgraph_dynrag.prompts import reasoned_prompt
 from langgraph_dynrag.retrieval.bm25 import BM25Retriever
 from langgraph_dynrag.triggers import ETC, RIND, TokenProbability
 
 GRIDS: dict[str, tuple[float, ...]] = {
     "flare": (0.1, 0.3, 0.5, 0.8, 0.95),
-    "dragin": (0.02, 0.05, 0.1, 0.3, 0.6),
+    "dragin": (0.005, 0.02, 0.1, 0.3, 0.6),
     "etc": (0.25, 0.5, 1.0, 2.0, 4.0),
     "dragin_reference": (0.8, 2.0, 4.0, 6.0, 8.0),
     "etc_reference": (1.3, 3.0, 4.5, 6.0, 8.0),
@@ -79,10 +80,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     finish("trigger_sensitivity", figures, args.out, report)
 
 
-def _changes(method: str, threshold: float, cap: int) -> dict[str, Any]:
+def _changes(method: str, threshold: float, cap: int) -> dict[str, Any] | None:
     bundle: Any = "reference" if method.endswith("_reference") else "paper"
     kinds: dict[str, Any] = {"dragin": lambda: RIND(threshold, bundle), "etc": lambda: ETC(threshold, bundle)}
     trigger = kinds.get(method.removesuffix("_reference"), lambda: TokenProbability(threshold))()
+    preset = get_preset(method.removesuffix("_reference"), bundle=bundle)
+    if cap == NO_CAP and trigger == preset.settings["trigger"]:
+        return None  # the preset itself, whose records other experiments may have made
     return {"trigger": trigger, "budgets": Budgets(retrievals=cap, tokens=TOKENS)}
 
 

@@ -76,8 +76,8 @@ _DRAGIN_REFERENCE = {
     "strategyqa": (1.3, 25),
 }
 # Tuned by us, see docs/results-dynamic.md.
-_DRAGIN_PAPER = 0.4
-_ETC_PAPER = 2.0
+_DRAGIN_PAPER = 0.005
+_ETC_PAPER = 0.5
 # The only configuration that ships with ETC's code (Llama-3-8B on IIRC).
 _ETC_REFERENCE = (1.3, 35)
 
