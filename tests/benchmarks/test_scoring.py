@@ -1,0 +1,112 @@
+"""The benchmarks' own parts: scores by hand, data files as they are, records that survive."""
+
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from benchmarks import runs
+from benchmarks.contract import finish
+from benchmarks.datasets import corpus, load_questions, sample
+from benchmarks.runs import Records, key_of
+from benchmarks.scoring import exact_match, f1, interval, mean
+from rag_backbone.errors import ConfigurationError
+
+
+@pytest.mark.parametrize(
+    ("prediction", "answers", "em", "score"),
+    [
+        ("the Patient Anna", ["Patient Anna"], 1, 1),
+        ("Patient Anna!", ["patient  anna"], 1, 1),
+        ("Anna", ["Patient Anna"], 0, 2 / 3),
+        ("Patient Anna of Quillon", ["Patient Anna"], 0, 2 / 3),
+        ("yes", ["no"], 0, 0),
+        ("yes, it is", ["yes"], 0, 0),  # HotpotQA's rule: a yes that is only part of the answer scores nothing
+        ("1954", ["1953", "1954"], 1, 1),
+        ("", ["x"], 0, 0),
+        ("x y x", ["x x"], 0, 0.8),
+    ],
+)
+def test_scores_by_hand(prediction, answers, em, score):
+    assert exact_match(prediction, answers) == em
+    assert f1(prediction, answers) == pytest.approx(score)
+
+
+@given(st.text(), st.text())
+def test_scores_are_symmetric_and_between_zero_and_one(a, b):
+    assert 0 <= f1(a, [b]) <= 1
+    assert f1(a, [b]) == pytest.approx(f1(b, [a]))
+    assert exact_match(a, [b]) <= f1(a, [b]) or not a.strip()
+
+
+def test_the_interval_is_that_of_the_bootstrap():
+    values = [0.0] * 30 + [1.0] * 20
+    low, high = interval(values, seed=0)
+    assert low < mean(values) < high
+    error = np.sqrt(0.4 * 0.6 / 50)
+    assert high - low == pytest.approx(2 * 1.96 * error, rel=0.2)
+    assert interval(values, seed=0) == (low, high)
+    assert interval([1.0, 1.0, 1.0]) == (1.0, 1.0)
+
+
+def test_resampling_groups_widens_the_interval():
+    values, groups = [0.0] * 20 + [1.0] * 20, [i // 5 for i in range(40)]
+    alone, together = interval(values), interval(values, groups=groups)
+    assert together[1] - together[0] > 1.5 * (alone[1] - alone[0])
+
+
+@pytest.fixture
+def hotpot(tmp_path):
+    items = [
+        {
+            "_id": str(i), "question": f"Q{i}?", "answer": f"A{i}", "supporting_facts": [["T0", 0]],
+            "context": [["T0", ["First. ", "Second."]], [f"T{i + 1}", ["Other."]]],
+        }
+        for i in range(5)
+    ]  # fmt: skip
+    path = tmp_path / "hotpot.json"
+    path.write_text(json.dumps(items))
+    return path
+
+
+def test_questions_and_their_corpus(hotpot):
+    questions = load_questions(hotpot)
+    documents = corpus(questions)
+    assert len(documents) == 6  # what questions share is there once
+    assert [d.page_content for d in documents if d.metadata["title"] == "T0"] == ["First. Second."]
+    assert questions[0].supporting == {d.id for d in documents if d.metadata["title"] == "T0"}
+    assert [q.id for q in sample(questions, 3, 0)] == [q.id for q in sample(questions, 3, 0)]
+    assert len({q.id for q in sample(questions, 5, 1)}) == 5
+
+
+def test_files_that_hold_no_questions_are_refused(tmp_path):
+    (tmp_path / "a.json").write_text('[{"x": 1}]')
+    with pytest.raises((ConfigurationError, ValueError, KeyError, SystemExit)):
+        load_questions(tmp_path / "a.json")
+
+
+def test_records_survive_a_process_that_died_while_it_wrote(tmp_path, monkeypatch):
+    monkeypatch.setattr(runs, "records_folder", lambda: tmp_path)
+    first = Records("r")
+    first.put("a", {"x": 1}, {"f1": 0.5})
+    with (tmp_path / "r.jsonl").open("a") as file:
+        file.write('{"key": "b", "rec')
+    again = Records("r")
+    assert again.get("a") == {"f1": 0.5}
+    assert again.get("b") is None
+
+
+def test_a_records_key_depends_on_everything_in_its_description():
+    about = {"method": "flare", "k": 3}
+    assert key_of(about) == key_of(dict(reversed(about.items())))
+    assert len({key_of(about), key_of({**about, "k": 4}), key_of({**about, "seed": 0})}) == 3
+
+
+def test_results_are_json_without_nan_and_written_whole(tmp_path, capsys):
+    finish("name", {"seconds": float("nan"), "rows": [{"f1": 0.5}]}, tmp_path, "# Report")
+    told = json.loads(capsys.readouterr().out.strip().splitlines()[-1])
+    assert told["seconds"] is None
+    assert json.loads((tmp_path / "name.json").read_text())["rows"] == [{"f1": 0.5}]
+    assert (tmp_path / "name.md").read_text().startswith("# Report")

@@ -1,0 +1,47 @@
+"""The examples run as they are, from the repository's root, and their data is sound."""
+
+import importlib
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+
+
+def lines(name):
+    return [json.loads(line) for line in (ROOT / "examples" / "data" / name).read_text("utf-8").splitlines()]
+
+
+def test_every_questions_documents_hold_its_answer():
+    corpus = {item["title"]: item["text"] for item in lines("corpus.jsonl")}
+    for item in lines("questions.jsonl"):
+        assert set(item["documents"]) <= set(corpus), item
+        text = " ".join(f"{title} {corpus[title]}" for title in item["documents"]).lower()
+        assert any(a.lower() in text or a.lower() in ("yes", "no") for a in item["answers"]), item
+        assert item["hops"] in (1, 2)
+
+
+def test_the_demo_answers_from_the_documents(tmp_path):
+    """The embedded model, the real embeddings and the example's documents, as `make demo` runs them."""
+    done = subprocess.run(
+        [sys.executable, "-m", "examples.demo"],
+        cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "44 chunks embedded" in done.stdout
+    assert "Answer: the Patient Anna" in done.stdout
+    assert "[searched: " in done.stdout
+    assert "<html" in (tmp_path / ".dynprag" / "demo" / "trace.html").read_text("utf-8")
+
+
+def test_the_studios_graph_is_what_its_configuration_names(tmp_path, monkeypatch):
+    named = json.loads((ROOT / "langgraph.json").read_text("utf-8"))["graphs"]["dynamic_rag"]
+    path, variable = named.split(":")
+    assert (ROOT / path).is_file()
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "note.txt").write_text("The Cooper's Bridge was built by the mason Aldous Wray.")
+    monkeypatch.setenv("DYNPRAG_DOCUMENTS", str(tmp_path / "note.txt"))
+    graph = getattr(importlib.import_module("examples.studio"), variable)
+    assert set(graph.get_graph().nodes) >= {"begin", "generate", "monitor", "retrieve", "reformulate", "resume"}
