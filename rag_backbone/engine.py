@@ -24,6 +24,7 @@ from rag_backbone.batch import StepSharing, decode_together
 from rag_backbone.errors import AdapterError, ConfigurationError, ContextWindowError, SignalUnavailableError
 from rag_backbone.fair_lock import FairLock
 from rag_backbone.kv_cache import SequenceCache, rows_cache
+from rag_backbone.matrix_vector import VectorLinears
 from rag_backbone.prefix_cache import PrefixCache
 from rag_backbone.requests import Counts, Generation, Request, ScoredText
 from rag_backbone.row import Row
@@ -78,6 +79,7 @@ class Engine:
         self._max_batch = max_batch
         self._lock = FairLock()
         self._switch = AttentionSwitch(model)
+        self._vectors = VectorLinears(model)
         self._together = StepSharing(self, max_batch)
         self._backend: AdapterBackend | None = None
         self._keeps_logits = "logits_to_keep" in inspect.signature(model.forward).parameters
@@ -287,6 +289,8 @@ class Engine:
             switched = stack.enter_context(self._switch.on(queries=queries, rows=rows)) if queries or rows else None
             states = {name: stack.enter_context(_last_hidden(self._module(name))) for name in hidden}
             stack.enter_context(self._adapted(adapters))
+            if input_ids.numel() == 1:
+                stack.enter_context(self._vectors.on(self.model.dtype, device))
             logits = self.model(**arguments).logits
         self._counts += Counts(forwards=1, forward_tokens=input_ids.numel())
         weights = [w for tensor in (switched.weights if switched else ()) for w in tensor]
