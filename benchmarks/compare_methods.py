@@ -152,6 +152,7 @@ def summarise(jobs: dict[str, list[Job]], records: Records, seed: int) -> list[d
     answered = common_records(jobs, records, lambda about: about)
     clocked = common_records(jobs, records, timed)
     base = mean([r["seconds"] for r in clocked.get("long_context", [])])
+    single = [r["f1"] for r in answered.get("single", [])]
     summary = []
     for method, done in answered.items():
         searches = sum(r["retrievals"] for r in done)
@@ -161,6 +162,9 @@ def summarise(jobs: dict[str, list[Job]], records: Records, seed: int) -> list[d
             row[name] = mean(values)
             row[f"{name}_interval"] = interval(values, seed=seed)
         seconds = mean([r["seconds"] for r in clocked[method]])
+        if single:  # question by question: the questions' own difficulty, which all methods share, cancels
+            gains = [r["f1"] - other for r, other in zip(done, single, strict=True)]
+            row["f1_over_single"], row["f1_over_single_interval"] = mean(gains), interval(gains, seed=seed)
         row |= {
             "retrievals": mean([r["retrievals"] for r in done]),
             "nothing_new": sum(r["nothing_new"] for r in done) / searches if searches else None,
@@ -202,8 +206,12 @@ def _report(figures: dict[str, Any]) -> str:
             for name in ("em", "f1", "recall"):
                 low, high = row[f"{name}_interval"]
                 cells[name] = f"{row[name]:.3f} [{low:.2f}, {high:.2f}]"
+            if "f1_over_single" in row:
+                low, high = row["f1_over_single_interval"]
+                cells["f1_over_single"] = f"{row['f1_over_single']:+.3f} [{low:+.2f}, {high:+.2f}]"
             shown.append(cells)
-        columns = ["method", "n", "em", "f1", "recall", "retrievals", "nothing_new", "generated_tokens"]
+        columns = ["method", "n", "em", "f1", *(["f1_over_single"] if "f1_over_single" in rows[0] else []), "recall"]
+        columns += ["retrievals", "nothing_new", "generated_tokens"]
         columns += ["timed", "forward_tokens", "seconds", "seconds_over_long_context"]
         lines += [f"\n## {stem}\n", table(shown, columns)]
     if not figures["complete"]:

@@ -59,7 +59,7 @@ def draft_task(state: State, settings: Settings) -> DraftTask:
         accepted_ids=None if ids is None else tuple(ids),
         carried=carried,
         carried_attention=attention if len(carried) else None,
-        unit=Unit("sentence") if closing else settings.trigger.unit,
+        unit=unit_now(state, settings),
         limit=max(1, min(room, settings.lookahead) - len(carried)),
         needs=_FREE & settings.generator.signals if closing else _needs(settings),
         stop=(*prompt.stop, "\n") if closing else prompt.stop,
@@ -68,6 +68,18 @@ def draft_task(state: State, settings: Settings) -> DraftTask:
         deadline=float("inf") if closing else time.monotonic() + left,
         seed=None if settings.seed is None else _derived(settings.seed, state["question"], used, len(carried)),
     )
+
+
+def unit_now(state: State, settings: Settings) -> Unit:
+    """The piece of text that is written and judged next."""
+    if state.get("stage") == "closing":
+        return Unit("sentence")
+    unit = settings.trigger.unit
+    if unit.kind == "all" and state.get("regenerating") and not settings.recheck:
+        # Published code that drafts to the end keeps the first sentence that it writes with passages, and looks at the
+        # rest again in the next draft.
+        return Unit("sentence")
+    return unit
 
 
 def prompt_passages(state: State, settings: Settings) -> tuple[list[Passage], list[str]]:

@@ -9,7 +9,7 @@ from langchain_core.runnables import RunnableConfig
 
 from langgraph_dynrag.draft import Draft, DraftView, Verdict
 from langgraph_dynrag.nodes.accept import accept, after_acceptance, answer_complete, budget_event
-from langgraph_dynrag.nodes.generate import draft_task
+from langgraph_dynrag.nodes.generate import draft_task, unit_now
 from langgraph_dynrag.nodes.node import Node, State, Update, emit, spent
 from langgraph_dynrag.queries.base import Plan
 from langgraph_dynrag.settings import Settings
@@ -54,10 +54,10 @@ def judge(state: State, settings: Settings) -> tuple[DraftView, Verdict | None, 
         The view, the verdict if information is needed, and the update if it is not.
     """
     draft = Draft.from_state(state.get("draft"))
-    unit = settings.trigger.unit if state.get("stage") != "closing" else None
-    judged = (unit.length(draft) if unit is not None else None) or len(draft)
+    closing = state.get("stage") == "closing"
+    judged = (None if closing else unit_now(state, settings).length(draft)) or len(draft)
     view = draft_view(state, settings, draft, judged)
-    if not len(draft) or state.get("stage") == "closing":
+    if not len(draft) or closing:
         return view, None, _accepted(state, settings, judged, [])
     if state.get("regenerating") and not settings.recheck:
         event = {"type": "verdict", "retrieve": False, "reason": "written with the passages found", "tokens": judged}

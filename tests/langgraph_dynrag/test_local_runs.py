@@ -7,10 +7,11 @@ from langchain_core.messages import AIMessage
 
 from langgraph_dynrag import AnswerPrompt, Budgets, LocalChatModel, Trace, create_dynamic_rag, create_nodes
 from langgraph_dynrag.draft import AloneAttention, Draft, DraftView
-from langgraph_dynrag.queries import Question
-from langgraph_dynrag.triggers import RIND, EveryNTokens, Never
+from langgraph_dynrag.queries import QFS, Question
+from langgraph_dynrag.triggers import ETC, RIND, EveryNTokens, Never
 from rag_backbone.causal_lm import CausalLM
 from rag_backbone.requests import Request
+from rag_backbone.text_units import sentences
 from tests.langgraph_dynrag.scripted import DOCUMENTS, WatchedRetriever
 from tests.tiny import tiny_llama, tiny_tokenizer
 
@@ -181,6 +182,34 @@ def test_the_reference_form_drafts_to_the_end_and_looks_at_the_draft_alone(chat)
     assert expected.retrieve
     for token, score in zip(first.tokens, expected.scores, strict=True):
         assert token.score == (None if score is None else pytest.approx(score, abs=1e-3))
+
+
+@pytest.mark.parametrize("preset", ["dragin", "etc"])
+def test_the_reference_form_keeps_one_sentence_written_with_passages_and_looks_at_the_rest_without_them(preset):
+    """As the published code goes on after a retrieval."""
+    chat = LocalChatModel.from_causal_lm(CausalLM.from_pretrained("embedded", device="cpu", dtype="float32"))
+    trigger = RIND(0.0, "reference") if preset == "dragin" else ETC(-1e9, "reference")
+    graph = create_dynamic_rag(
+        chat,
+        WatchedRetriever(give=DOCUMENTS[:1]),
+        preset=preset,
+        bundle="reference",
+        prompt=PROMPT,
+        trigger=trigger,
+        query=Question() if preset == "etc" else QFS(25, "reference"),
+        budgets=Budgets(tokens=120, identical_retrievals=99),
+        lookahead=120,
+    )
+    out = graph.invoke({"question": "Tell me a story of a fisherman and a storm."})
+    drafts = Trace.from_state(out).drafts
+    written_with = [d for d in drafts if d.evidence]
+    assert len(written_with) >= 2
+    for draft in written_with:
+        kept = "".join(t.text for t in draft.tokens if t.fate == "accepted")
+        assert len(sentences(kept)) == 1
+        assert draft.verdict["reason"] == "written with the passages found"
+    assert all(d.verdict["retrieve"] for d in drafts if not d.evidence and d.tokens)
+    assert len(Trace.from_state(out).retrievals) == len(written_with)
 
 
 def test_attention_rows_of_carried_tokens_are_those_of_one_draft():
