@@ -68,7 +68,7 @@ class TestDense(RetrieversIntegrationTests):
 
     @property
     def retriever_constructor(self):
-        return lambda **options: DenseRetriever(store=self._index._store, **options)
+        return lambda **options: DenseRetriever(store=self._index._store.vectors, **options)
 
     @property
     def retriever_constructor_params(self):
