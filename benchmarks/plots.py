@@ -37,14 +37,18 @@ def method_bars(data: Mapping[str, Sequence[Mapping[str, Any]]], path: Path) -> 
 
 
 def sensitivity(curves: Mapping[str, Sequence[Mapping[str, Any]]], path: Path) -> None:
-    """F1 against retrievals and seconds, one curve for each method and cap, thresholds written at the points."""
+    """F1 against retrievals and, where timed, seconds: a curve for each method and cap, thresholds at the points."""
     pyplot = _pyplot()
     if pyplot is None:
         return
-    figure, axes = pyplot.subplots(1, 2, figsize=(13, 5))
+    measured = ["retrievals"]
+    if all(point["timed"] for points in curves.values() for point in points):
+        measured.append("seconds")
+    figure, panels = pyplot.subplots(1, len(measured), figsize=(6.5 * len(measured), 5), squeeze=False)
+    axes = panels[0]
     for i, (name, points) in enumerate(curves.items()):
         color = f"C{i % 10}"
-        for axis, x in zip(axes, ("retrievals", "seconds"), strict=True):
+        for axis, x in zip(axes, measured, strict=True):
             ordered = sorted(points, key=lambda p: p[x])
             axis.plot([p[x] for p in ordered], [p["f1"] for p in ordered], "-o", color=color, label=name, alpha=0.8)
             for p in ordered:
@@ -53,8 +57,8 @@ def sensitivity(curves: Mapping[str, Sequence[Mapping[str, Any]]], path: Path) -
                 )
                 if p["pareto"]:
                     axis.scatter(p[x], p["f1"], s=140, facecolors="none", edgecolors="black", linewidths=1.2)
-    for axis, label in zip(axes, ("retrievals a question", "seconds a question"), strict=True):
-        axis.set_xlabel(label)
+    for axis, x in zip(axes, measured, strict=True):
+        axis.set_xlabel(f"{x} a question")
         axis.set_ylabel("F1")
         axis.grid(alpha=0.3)
     axes[0].legend(fontsize=8)

@@ -62,7 +62,7 @@ def test_distinct_passages_differ_in_id_and_text_and_lose_nothing(given_passages
 def test_interleaving_gives_each_ranking_its_turn(rankings, k):
     found = interleaved(rankings, k)
     assert len(found) <= k
-    depth = {p["id"]: min(i for r in rankings for i, q in enumerate(r) if q["id"] == p["id"]) for p in found}
+    depth = {p["id"]: min(i for r in rankings for i, q in enumerate(r) if q == p) for p in found}
     assert [depth[p["id"]] for p in found] == sorted(depth[p["id"]] for p in found)
 
 
