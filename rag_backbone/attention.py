@@ -161,7 +161,8 @@ def causal_attention_weights(query: Tensor, key: Tensor, mask: Tensor | None, sc
     n = last.shape[2]
     # Grouped heads share a key head: fold the group into the query axis instead of repeating the keys.
     grouped = last.reshape(batch, kv_heads, (heads // kv_heads) * n, dim)
-    scores = torch.matmul(grouped, key.transpose(2, 3)).reshape(batch, heads, n, keys).float() * scaling
+    # In float32, also for half precision: a CPU's half-precision product prepares itself anew for every length of key.
+    scores = torch.matmul(grouped.float(), key.float().transpose(2, 3)).reshape(batch, heads, n, keys) * scaling
     if mask is None:
         if n > 1:
             position = torch.arange(keys, device=key.device)

@@ -9,14 +9,16 @@ import threading
 import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
+from weakref import WeakSet
 
 from rag_backbone.row import Row
 
 if TYPE_CHECKING:
     from rag_backbone.engine import Engine
 
-# How long a step waits for rows that took part in the last one. Their threads only have to look at a token; one that
-# has gone off to retrieve is not waited for a second time.
+# How long a step waits for rows that took part in the last one. Their threads only have to look at a token. One that
+# was waited for in vain (it has gone off to retrieve, or its reader takes turns with this one) is not waited for again
+# until it has shared a step.
 _PATIENCE = 0.02
 
 
@@ -54,8 +56,8 @@ class StepSharing:
         self._max_rows = max_rows
         self._changed = threading.Condition()
         self._arrived: list[Row] = []
-        self._expected: set[int] = set()
-        """Rows of the last step (by identity) that have neither come again nor left."""
+        self._expected: WeakSet[Row] = WeakSet()
+        """Rows of the last step that have neither come again nor left."""
         self._led = False
         self._failed: dict[int, BaseException] = {}
 
@@ -63,7 +65,8 @@ class StepSharing:
         """Compute the row's next token, sharing the forward with whoever comes at the same time."""
         with self._changed:
             self._arrived.append(row)
-            self._expected.discard(id(row))
+            row.thread = threading.get_ident()
+            self._expected.discard(row)
             self._changed.notify_all()
             while self._led and any(r is row for r in self._arrived):
                 self._changed.wait()
@@ -83,7 +86,9 @@ class StepSharing:
         with self._changed:
             self._led = False
             self._arrived = [r for r in self._arrived if not any(r is done for done in rows)]
-            self._expected = {id(r) for r in rows if r.finish_reason is None} if len(rows) > 1 else {id(row)}
+            for r in rows:
+                r.awaited_in_vain &= len(rows) == 1
+            self._expected = WeakSet(r for r in rows if r.finish_reason is None and not r.awaited_in_vain)
             if error is not None:
                 self._failed |= {id(r): error for r in rows}
             self._changed.notify_all()
@@ -92,15 +97,18 @@ class StepSharing:
     def leave(self, row: Row) -> None:
         """A row that ends is not waited for."""
         with self._changed:
-            self._expected.discard(id(row))
+            self._expected.discard(row)
             self._failed.pop(id(row), None)
             self._changed.notify_all()
 
     def _wait_for_expected(self) -> None:
-        end = time.monotonic() + _PATIENCE
-        while self._expected and len(self._arrived) < self._max_rows:
+        end, here = time.monotonic() + _PATIENCE, threading.get_ident()
+        # What this very thread reads cannot come while it waits.
+        while any(row.thread != here for row in self._expected) and len(self._arrived) < self._max_rows:
             left = end - time.monotonic()
             if left <= 0:
+                for row in self._expected:
+                    row.awaited_in_vain = True
                 self._expected.clear()
                 return
             self._changed.wait(left)

@@ -41,6 +41,10 @@ class Row:
         self.closing_attention: Tensor | None = None
         """The attention row of the last step's token, if it has been fed."""
         self.counts = Counts()
+        self.thread: int | None = None
+        """The thread that asked for the latest step."""
+        self.awaited_in_vain = False
+        """Whether others' steps waited for this row, and it has not shared a step since."""
         self._end_ids = end_ids
         self._detokenizer = Detokenizer(tokenizer, prompt_ids)
         self._stops = StopStrings(request.stop)

@@ -64,6 +64,39 @@ def test_readers_that_pause_leave_or_fail_hold_nobody_up(engine):
     assert {str(f) for f in failures if f is not None} == {"reader failed"}
 
 
+@pytest.fixture
+def waits(monkeypatch, engine):
+    """The waits for other rows that had an end."""
+    found, condition = [], engine._together._changed
+    original = condition.wait
+
+    def watched(timeout=None):
+        if timeout is not None:
+            found.append(timeout)
+        return original(timeout)
+
+    monkeypatch.setattr(condition, "wait", watched)
+    return found
+
+
+def test_one_thread_that_reads_two_streams_in_turn_waits_for_neither(engine, waits):
+    with engine.stream(request(5)) as a, engine.stream(request(6)) as b:
+        steps = list(zip(a, b, strict=False))
+    assert len(steps) >= 10
+    assert not waits
+
+
+def test_threads_that_take_turns_are_waited_for_once(engine, waits):
+    a, b = engine.stream(request(5)), engine.stream(request(6))
+    with ThreadPoolExecutor(1) as one, ThreadPoolExecutor(1) as other, a, b:
+        for _ in range(8):
+            one.submit(next, a).result(timeout=60)
+            other.submit(next, b).result(timeout=60)
+        assert 1 <= len(waits) <= 2
+        assert a._row.awaited_in_vain
+        assert b._row.awaited_in_vain
+
+
 def test_a_failing_forward_reaches_every_row_of_it_and_no_later_one(engine):
     assert engine.shares_steps
     expected = engine.generate(request(2)).token_ids
