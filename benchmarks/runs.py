@@ -27,8 +27,9 @@ from rag_backbone.causal_lm import CausalLM, DType
 from rag_backbone.requests import Request
 
 REVISION = 3
-Graph = CompiledStateGraph[Any, Any, Any, Any]
 """Raised when a change of the code makes earlier records wrong."""
+
+Graph = CompiledStateGraph[Any, Any, Any, Any]
 
 
 class Records:

@@ -81,10 +81,23 @@ def test_questions_and_their_corpus(hotpot):
     assert len({q.id for q in sample(questions, 5, 1)}) == 5
 
 
-def test_files_that_hold_no_questions_are_refused(tmp_path):
-    (tmp_path / "a.json").write_text('[{"x": 1}]')
-    with pytest.raises((ConfigurationError, ValueError, KeyError, SystemExit)):
-        load_questions(tmp_path / "a.json")
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        ('[{"x": 1}]', "none of the formats"),
+        ("[]", "holds no questions"),
+        ("", "holds no questions"),
+        ("[{", "neither a JSON array nor JSON lines"),
+        (None, "there is no data file"),
+    ],
+)
+def test_files_that_hold_no_questions_are_refused(tmp_path, content, complaint):
+    path = tmp_path / "a.json"
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(ConfigurationError, match=complaint) as failure:
+        load_questions(path)
+    assert str(path) in str(failure.value)
 
 
 def test_records_survive_a_process_that_died_while_it_wrote(tmp_path, monkeypatch):
