@@ -1,0 +1,1 @@
+"""Parametric RAG: documents become LoRA adapters, and answers come from them."""

@@ -1,0 +1,128 @@
+"""How a document becomes an adapter: everything that the result depends on beside the model and the text.
+
+A recipe is part of an adapter's key, so that adapters made in different ways are never mixed. The published ones:
+
+- `prag`: Su et al. 2025 (arXiv 2501.15915), section 3.2 and 4: five sequences a document, next-token loss over all of
+  each, rank 2, alpha 32, AdamW at 3e-4, one document's sequences once, one at a time.
+- `distill`: context distillation. The model with the passage in its context teaches the model without it, on questions
+  about the passage: KL divergence on answer and end-of-sequence tokens (Snell et al. 2022, arXiv 2209.15189).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any, Literal, Self
+
+from rag_backbone.errors import ConfigurationError
+
+FFN_TARGETS = ("gate_proj", "up_proj", "down_proj")
+"""The feed-forward projections of the Llama and Qwen2 families, which PRAG (section 3.2) adapts."""
+
+Objective = Literal["next_token", "distill"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """A named way to make adapters."""
+
+    name: str
+    objective: Objective
+    rank: int = 2
+    alpha: float = 32.0
+    """The update is multiplied by `alpha / rank`."""
+    targets: tuple[str, ...] = FFN_TARGETS
+    layers: tuple[int, ...] | None = None
+    """Numbers of decoder layers; None: all."""
+    learning_rate: float = 3e-4
+    weight_decay: float = 0.01
+    epochs: int = 1
+    batch_size: int = 1
+    """Sequences of one document in one optimiser step."""
+    questions: int = 3
+    """How many questions an augmenter is asked for."""
+    unrelated: int = 0
+    """Questions of other subjects mixed in, taught by the model without any passage (against interference)."""
+    with_passage: int = 0
+    """Questions also asked with the passage in the prompt (for `inject="combined"`)."""
+    max_tokens: int = 1024
+    """Longer sequences are refused: split the document."""
+    seed: int = 0
+    start: str = ""
+    """Key of the adapter from which each document starts (a warm-up); empty: random `A`, zero `B`."""
+
+    def __post_init__(self) -> None:
+        if self.objective not in ("next_token", "distill"):
+            raise ConfigurationError(f"objective is {self.objective!r}; known: 'next_token', 'distill'")
+        for name in ("rank", "epochs", "batch_size", "questions", "max_tokens"):
+            if (value := getattr(self, name)) < 1:
+                raise ConfigurationError(f"{name} is {value}; at least 1 is needed")
+        for name in ("alpha", "learning_rate"):
+            if not (value := getattr(self, name)) > 0:
+                raise ConfigurationError(f"{name} is {value}; it must be above 0")
+        for name in ("unrelated", "with_passage", "weight_decay"):
+            if (value := getattr(self, name)) < 0:
+                raise ConfigurationError(f"{name} is {value}; it cannot be negative")
+        if not self.targets:
+            raise ConfigurationError("targets is empty; name at least one linear layer, such as 'down_proj'")
+
+    @property
+    def scale(self) -> float:
+        """What multiplies `B A`."""
+        return self.alpha / self.rank
+
+    @property
+    def key(self) -> str:
+        """Equal exactly for recipes that make the same adapters."""
+        return hashlib.sha256(json.dumps(self.to_dict(), sort_keys=True).encode()).hexdigest()
+
+    def changed(self, **changes: Any) -> Self:
+        """This recipe with some values exchanged."""
+        known = [f.name for f in fields(self)]
+        if unknown := sorted(set(changes) - set(known)):
+            raise ConfigurationError(f"a recipe has no {', '.join(unknown)}; it has {', '.join(known)}")
+        return replace(self, **changes)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain data."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Self:
+        """From plain data."""
+        values = {k: tuple(v) if isinstance(v, list) else v for k, v in data.items()}
+        try:
+            return cls(**values)
+        except TypeError as error:
+            raise ConfigurationError(f"not the description of a recipe: {error}") from error
+
+
+PRAG = Recipe(name="prag", objective="next_token")
+DISTILL = Recipe(
+    name="distill",
+    objective="distill",
+    rank=8,
+    alpha=16.0,
+    learning_rate=1e-3,
+    weight_decay=0.0,
+    epochs=8,
+    batch_size=4,
+    questions=12,
+    unrelated=2,
+    with_passage=3,
+)
+RECIPES: dict[str, Recipe] = {r.name: r for r in (PRAG, DISTILL)}
+
+
+def get_recipe(name: str | Recipe, **changes: Any) -> Recipe:
+    """A recipe by name, with some of its values exchanged.
+
+    Raises:
+        ConfigurationError: If there is none of that name; the message lists the known ones.
+    """
+    if isinstance(name, Recipe):
+        return name.changed(**changes)
+    if name not in RECIPES:
+        raise ConfigurationError(f"there is no recipe {name!r}; known: {', '.join(RECIPES)}")
+    return RECIPES[name].changed(**changes)

@@ -1,0 +1,49 @@
+"""Which of a model's linear layers an adapter changes."""
+
+from __future__ import annotations
+
+from torch import nn
+from transformers import PreTrainedModel
+
+from llamaindex_prag.layout import Layout, Target
+from llamaindex_prag.recipe import FFN_TARGETS
+from rag_backbone.errors import ConfigurationError
+
+
+def layout_of(
+    model: PreTrainedModel,
+    *,
+    rank: int,
+    targets: tuple[str, ...] = FFN_TARGETS,
+    layers: tuple[int, ...] | None = None,
+) -> Layout:
+    """The layout of an adapter for a model.
+
+    Args:
+        model: Any decoder-only model whose layers can be named.
+        rank: Rank of each update.
+        targets: Last parts of the names of the linear layers to adapt.
+        layers: Numbers of the decoder layers; negative ones count from the end. None: all.
+
+    Raises:
+        ConfigurationError: If no such layer exists.
+    """
+    decoder = model.get_decoder().layers
+    count = len(decoder)
+    wanted = set(range(count)) if layers is None else {i % count for i in layers if -count <= i < count}
+    if layers is not None and len(wanted) < len(set(layers)):
+        raise ConfigurationError(f"layers are {layers}; the model has layers 0 to {count - 1}")
+    prefixes = {id(layer): number for number, layer in enumerate(decoder)}
+    roots = {name + ".": prefixes[id(module)] for name, module in model.named_modules() if id(module) in prefixes}
+    found = []
+    for name, module in model.named_modules():
+        number = next((n for root, n in roots.items() if name.startswith(root)), None)
+        if number in wanted and isinstance(module, nn.Linear) and name.rsplit(".", 1)[-1] in targets:
+            found.append(Target(name, module.in_features, module.out_features))
+    if not found:
+        linears = sorted({n.rsplit(".", 1)[-1] for n, m in model.named_modules() if isinstance(m, nn.Linear)})
+        raise ConfigurationError(
+            f"{type(model).__name__} has no linear layers named {', '.join(targets)}; it has {', '.join(linears)}. "
+            "Name those to adapt in Recipe(targets=...)."
+        )
+    return Layout(tuple(found), rank)
