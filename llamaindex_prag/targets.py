@@ -47,3 +47,33 @@ def layout_of(
             "Name those to adapt in Recipe(targets=...)."
         )
     return Layout(tuple(found), rank)
+
+
+def target_layers(model: PreTrainedModel, layout: Layout) -> list[nn.Linear]:
+    """The model's layers that a layout names.
+
+    Raises:
+        ConfigurationError: If the layout is of another model, or something else has exchanged a layer's `forward`.
+    """
+    layers = []
+    for target in layout.targets:
+        try:
+            layer = model.get_submodule(target.name)
+        except AttributeError:
+            layer = None
+        if not isinstance(layer, nn.Linear):
+            raise ConfigurationError(
+                f"{type(model).__name__} has no linear layer {target.name}; the adapters are not its"
+            )
+        if (layer.in_features, layer.out_features) != (target.inputs, target.outputs):
+            raise ConfigurationError(
+                f"{target.name} has {layer.in_features} inputs and {layer.out_features} outputs; "
+                f"the adapters were made for {target.inputs} and {target.outputs}"
+            )
+        if "forward" in vars(layer):
+            raise ConfigurationError(
+                f"something else has exchanged the forward of {target.name} (a device map's hook, a quantiser); "
+                "adapters need the plain layer. Load the model onto one device, without such a wrapper."
+            )
+        layers.append(layer)
+    return layers

@@ -184,6 +184,15 @@ class Engine:
         with self._lock:
             self._backend = backend
 
+    @contextlib.contextmanager
+    def borrowed(self) -> Iterator[PreTrainedModel]:
+        """The model itself, for a computation of one's own; no generation takes a step meanwhile.
+
+        Hold it for a forward and its backward, not for a whole training run, and leave the model as it was.
+        """
+        with self._lock:
+            yield self.model
+
     @property
     def signals(self) -> frozenset[SignalName]:
         """The signals that this model gives."""

@@ -58,13 +58,14 @@ def pays(dtype: torch.dtype, device: torch.device) -> bool:
     return device.type == "cpu" and dtype == torch.bfloat16 and torch.cpu._is_avx512_bf16_supported()  # noqa: SLF001
 
 
-def _forward_of(layer: nn.Linear) -> Callable[[Tensor], Tensor]:
-    def forward(states: Tensor) -> Tensor:
-        weight, bias = layer.weight, layer.bias
-        if states.numel() != weight.shape[1] or states.dtype != weight.dtype:
-            return functional.linear(states, weight, bias)
-        vector = states.reshape(-1)
-        out = torch.mv(weight, vector) if bias is None else torch.addmv(bias, weight, vector)
-        return out.view(*states.shape[:-1], -1)
+def linear(states: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """`functional.linear`, of a single row as a matrix-vector product."""
+    if states.numel() != weight.shape[1] or states.dtype != weight.dtype:
+        return functional.linear(states, weight, bias)
+    vector = states.reshape(-1)
+    out = torch.mv(weight, vector) if bias is None else torch.addmv(bias, weight, vector)
+    return out.view(*states.shape[:-1], -1)
 
-    return forward
+
+def _forward_of(layer: nn.Linear) -> Callable[[Tensor], Tensor]:
+    return lambda states: linear(states, layer.weight, layer.bias)

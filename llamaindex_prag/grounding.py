@@ -1,0 +1,70 @@
+"""Whether an answer could have come from a passage: its content words occur there.
+
+A coarse test against invented answers, after the answer-consistency filters of question generation. It compares words,
+not meanings: "41" for "forty-one" counts as not grounded.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+from rag_backbone.text_units import content_words, stop_words
+
+YES_NO = frozenset({"yes", "no"})
+_SEPARATOR = re.compile(r"(?<=\d),(?=\d)")
+_UNSPACED = re.compile(r"[\u0e00-\u0eff\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff]")
+
+
+class Passage:
+    """A passage to look words up in.
+
+    Args:
+        *texts: The passage's parts, such as title and text.
+    """
+
+    def __init__(self, *texts: str) -> None:
+        self._text = folded(" ".join(texts))
+        self._words = frozenset(_forms(self._text))
+
+    def supports(self, question: str, answer: str) -> bool:
+        """Whether the answer's content words all occur.
+
+        A yes or a no says nothing of its own: there, half of the question's content words must occur.
+        """
+        bare = folded(answer).strip(" .!")
+        if bare in YES_NO:
+            return self.share(question) >= 0.5
+        return self.share(bare) == 1.0
+
+    def share(self, text: str) -> float:
+        """The share of a text's content words that occur here; 1 if it has none."""
+        wanted = _content(folded(text))
+        return sum(map(self._holds, wanted)) / len(wanted) if wanted else 1.0
+
+    def _holds(self, word: str) -> bool:
+        if _UNSPACED.search(word):  # scripts without spaces have no words to compare
+            return word in self._text
+        return word in self._words or any(form in self._words for form in _forms(word))
+
+
+def folded(text: str) -> str:
+    """Lower case, compatibility forms, straight apostrophes, and numbers without thousands separators."""
+    text = unicodedata.normalize("NFKC", text).casefold().replace("\u2019", "'")
+    return _SEPARATOR.sub("", text)
+
+
+def _content(text: str) -> list[str]:
+    return [text[s.start : s.end] for s in content_words(text)]
+
+
+def _forms(text: str) -> set[str]:
+    """Its words, also without possessive or plural endings, and the parts of compounds."""
+    listed = stop_words()
+    found: set[str] = set()
+    for word in re.findall(r"\w+(?:['.\-]\w+)*", text):
+        for part in {word, *re.split(r"['\-]", word)}:
+            found.update((part, part.removesuffix("'s")))
+            if len(part) > 3:
+                found.add(part.removesuffix("s"))
+    return {word for word in found if len(word) > 1 or word.isdigit() or not word.isascii()} - listed

@@ -1,0 +1,55 @@
+"""The one prompt of training and answering, and the one way to read an answer.
+
+What an adapter was trained on and what it is asked later must be the same tokens, so both come from here: with passages
+in the prompt (in context, the teacher, `inject="combined"`), or without (parametric).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+INSTRUCTION = "Answer with a name, a date, a number or a few words."
+_LEAD = re.compile(r"^\s*(?:(?:the|so the|short|final)\s+)?answer(?:\s+is|\s*:)?\s*:?\s+", re.IGNORECASE)
+# A full stop ends an answer only where a sentence can end: not after a single capital or within a number.
+_END = re.compile(r"(?<![\s.][A-Z])(?<!^[A-Z])[.!?](?=\s+[A-Z\"'(]|\s*$)")
+_QUOTES = "\"'“”‘’`*"
+
+
+def user_text(question: str, passages: Sequence[str] = ()) -> str:
+    """The user's message: the passages, if any, then the question."""
+    asked = f"Question: {question.strip()}\n{INSTRUCTION}"
+    return "\n\n".join([*(p.strip() for p in passages), asked])
+
+
+def prompt_ids(tokenizer: PreTrainedTokenizerBase, question: str, passages: Sequence[str] = ()) -> list[int]:
+    """The tokens after which the answer begins."""
+    return chat_ids(tokenizer, user_text(question, passages))
+
+
+def chat_ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+    """One user message through the model's chat template; plain text where it has none."""
+    if not tokenizer.chat_template:
+        return list(tokenizer(text + "\nAnswer:").input_ids)
+    message = [{"role": "user", "content": text}]
+    return list(tokenizer.apply_chat_template(message, add_generation_prompt=True, return_dict=False))
+
+
+def answer_ids(tokenizer: PreTrainedTokenizerBase, answer: str) -> list[int]:
+    """The tokens of an answer that follows `prompt_ids`, without an end."""
+    text = answer.strip() if tokenizer.chat_template else " " + answer.strip()
+    return list(tokenizer(text, add_special_tokens=False).input_ids)
+
+
+def clean_answer(text: str) -> str:
+    """The answer itself: first line and sentence, without a lead such as "The answer is" and without quotes."""
+    line = next((part.strip() for part in text.strip().splitlines() if part.strip()), "")
+    line = _LEAD.sub("", line, count=1)
+    end = _END.search(line)
+    if end is not None:
+        line = line[: end.start()]
+    return line.strip().strip(_QUOTES).strip()

@@ -1,0 +1,130 @@
+"""Which adapters a call runs with, how strongly, and how they are merged.
+
+    update of a layer:  sum_i w_i s_i B_i A_i
+
+- `sum`: w_i = 1, as PRAG concatenates adapters (section 3.3). The update grows with their number.
+- `mean`: w_i = 1 / k, the mean of the updates. The default: sums of many adapters break the model.
+- `score`: w_i = score_i / sum of scores, for retrieval scores that are not negative.
+- `orthogonal`: the mean, each `B_i` first cleared of what lies in the column space of the earlier ones
+  (Gram-Schmidt on the updates' outputs), so that what all documents share is not added k times.
+
+Never the mean of `A` and `B` separately: (mean B)(mean A) holds the cross terms B_i A_j.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, get_args
+
+from llamaindex_prag.adapter import AdapterKey
+from rag_backbone.errors import AdapterError, ConfigurationError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from llamaindex_prag.layout import Layout
+
+Merge = Literal["mean", "sum", "score", "orthogonal"]
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """The adapters of one call: an `AdapterSet` of the engine.
+
+    Build it with `Selection.of`; equal selections change the model in the same way.
+    """
+
+    keys: tuple[AdapterKey, ...]
+    weights: tuple[float, ...]
+    orthogonal: bool = False
+    version: int = 0
+    """The store's change counter when the selection was made: values that were replaced since have another key."""
+
+    @classmethod
+    def of(
+        cls,
+        keys: Sequence[AdapterKey],
+        *,
+        merge: Merge = "mean",
+        scores: Sequence[float] | None = None,
+        strength: float = 1.0,
+        version: int = 0,
+    ) -> Selection:
+        """Select adapters; a key that occurs twice counts once, with the higher score.
+
+        Args:
+            keys: Best first.
+            merge: How their updates are combined.
+            scores: The retrieval scores, for `merge="score"`.
+            strength: Multiplies every weight.
+            version: The store's change counter.
+
+        Raises:
+            AdapterError: If there is none, or the scores do not fit.
+            ConfigurationError: If `merge` or `strength` is not possible.
+        """
+        if merge not in get_args(Merge):
+            raise ConfigurationError(f"merge is {merge!r}; known: {', '.join(get_args(Merge))}")
+        if not (math.isfinite(strength) and strength > 0):
+            raise ConfigurationError(f"strength is {strength}; it must be a finite number above 0")
+        if not keys:
+            raise AdapterError("no adapter was selected; at least one is needed")
+        if scores is not None and len(scores) != len(keys):
+            raise AdapterError(f"{len(scores)} scores for {len(keys)} adapters")
+        given = dict.fromkeys(keys, 0.0)
+        if merge == "score":
+            if scores is None:
+                raise AdapterError("merge='score' needs the retrieval scores of the adapters")
+            for key, score in zip(keys, scores, strict=True):
+                given[key] = max(given[key], float(score))
+        distinct = tuple(given)
+        return cls(distinct, _weights(merge, tuple(given.values()), strength), merge == "orthogonal", version)
+
+    @property
+    def cache_key(self) -> Hashable:
+        """What decides the model's weights: members, weights, merge, and the store's version."""
+        return (tuple(k.digest for k in self.keys), self.weights, self.orthogonal, self.version)
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def __repr__(self) -> str:
+        members = ", ".join(f"{k.text[:8]} × {w:.3g}" for k, w in zip(self.keys, self.weights, strict=True))
+        return f"Selection({members}{', orthogonal' if self.orthogonal else ''})"
+
+
+def _weights(merge: Merge, scores: tuple[float, ...], strength: float) -> tuple[float, ...]:
+    k = len(scores)
+    if merge == "sum":
+        return (strength,) * k
+    if merge != "score":
+        return (strength / k,) * k
+    total = sum(scores)
+    if any(not math.isfinite(s) or s < 0 for s in scores) or total <= 0:
+        raise AdapterError(f"merge='score' needs finite scores that are not negative and not all 0; they are {scores}")
+    return tuple(strength * s / total for s in scores)
+
+
+def orthogonalise(layout: Layout, buffers: Sequence[NDArray[np.float32]]) -> None:
+    """Clear each adapter's outputs of the column space of the earlier ones, in place.
+
+    `B_i <- (I - Q Q^T) B_i`, where the columns of `Q` span those of `B_1 ... B_{i-1}`, layer by layer.
+
+    Args:
+        layout: Of all buffers.
+        buffers: (layout.size,) float32 each, in order of importance.
+    """
+    import numpy as np
+
+    for target, offset in zip(layout.targets, layout.b_offsets, strict=True):
+        basis = np.zeros((target.outputs, 0), np.float32)
+        for buffer in buffers:
+            b = buffer[offset : offset + layout.rank * target.outputs].reshape(layout.rank, target.outputs)
+            before = np.linalg.norm(b)
+            b -= (b @ basis) @ basis.T
+            left, values, _ = np.linalg.svd(b.T, full_matrices=False)
+            # What is left of directions already covered is rounding, and must not become a direction of its own.
+            basis = np.concatenate([basis, left[:, values > 1e-5 * max(float(before), 1e-30)]], axis=1)

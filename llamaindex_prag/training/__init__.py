@@ -1,0 +1,1 @@
+"""Training: many documents' adapters at once."""

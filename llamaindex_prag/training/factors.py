@@ -1,0 +1,133 @@
+"""The factors of many documents at once, on one model.
+
+Every factor carries a leading document dimension, and each row of a batch uses its own document's:
+
+    h = x A[doc]^T   (rows, tokens, in) x (rows, in, rank)
+    y = W x + s h B'[doc]
+
+All values lie in one buffer (documents, layout.size), so a document's adapter is one row of it, an optimiser step is a
+few operations on the whole, and a document's update never depends on which others are trained beside it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from llamaindex_prag.layout import Layout
+from llamaindex_prag.targets import target_layers
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from transformers import PreTrainedModel
+
+
+def initial_values(layout: Layout, seed: int) -> Tensor:
+    """(layout.size,) float32: random `A` (Kaiming uniform with a = sqrt 5, as PEFT draws it), zero `B`.
+
+    The same for every document of a recipe, so that their adapters share the space that they read from.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    values = torch.zeros(layout.size)
+    for target, offset in zip(layout.targets, layout.a_offsets, strict=True):
+        # gain * sqrt(3 / in) with gain = sqrt(2 / (1 + 5)) is 1 / sqrt(in)
+        bound = 1.0 / math.sqrt(target.inputs)
+        part = values[offset : offset + layout.rank * target.inputs]
+        part.uniform_(-bound, bound, generator=generator)
+    return values
+
+
+class DocumentFactors:
+    """Trainable factors of several documents.
+
+    Args:
+        model: The base model; it is not changed.
+        layout: Of each adapter.
+        start: (layout.size,) or (documents, layout.size) float32: the values from which they start.
+        documents: How many.
+        scale: What multiplies `B A`.
+    """
+
+    def __init__(self, model: PreTrainedModel, layout: Layout, start: Tensor, documents: int, scale: float) -> None:
+        self.values = start.detach().float().expand(documents, layout.size).clone().to(model.device)
+        """(documents, layout.size) float32."""
+        self.gradients = torch.zeros_like(self.values)
+        self._scale = scale
+        self._documents = torch.empty(0, dtype=torch.long)
+        self._factors = []
+        for target, a, b in zip(layout.targets, layout.a_offsets, layout.b_offsets, strict=True):
+            self._factors.append(
+                (self._leaf(a, layout.rank, target.inputs), self._leaf(b, layout.rank, target.outputs))
+            )
+        layers = target_layers(model, layout)
+        self._forwards = [(vars(layer), self._forward_of(i, layer)) for i, layer in enumerate(layers)]
+
+    def _leaf(self, offset: int, rank: int, width: int) -> Tensor:
+        """(documents, rank, width): a view of the values that collects its gradient in the same view of theirs."""
+        part = slice(offset, offset + rank * width)
+        leaf = self.values[:, part].view(-1, rank, width).detach().requires_grad_()
+        leaf.grad = self.gradients[:, part].view(-1, rank, width)
+        return leaf
+
+    @contextlib.contextmanager
+    def on(self, documents: Tensor) -> Iterator[None]:
+        """A forward whose batch row `i` uses the factors of document `documents[i]`."""
+        self._documents = documents
+        for attributes, forward in self._forwards:
+            attributes["forward"] = forward
+        try:
+            yield
+        finally:
+            for attributes, _ in self._forwards:
+                del attributes["forward"]
+
+    def _forward_of(self, index: int, layer: nn.Linear) -> Callable[[Tensor], Tensor]:
+        def forward(states: Tensor) -> Tensor:
+            a, b = (factor[self._documents].to(states.dtype) for factor in self._factors[index])
+            inner = torch.bmm(states, a.transpose(1, 2))  # (rows, tokens, rank)
+            return torch.baddbmm(functional.linear(states, layer.weight, layer.bias), inner, b, alpha=self._scale)
+
+        return forward
+
+
+class AdamW:
+    """AdamW (Loshchilov & Hutter 2019, algorithm 2) in which every document counts its own steps.
+
+    Args:
+        factors: What is trained.
+        learning_rate: Constant.
+        weight_decay: Decoupled.
+    """
+
+    def __init__(self, factors: DocumentFactors, learning_rate: float, weight_decay: float) -> None:
+        self._factors = factors
+        self._rate = learning_rate
+        self._decay = weight_decay
+        self._mean = torch.zeros_like(factors.values)
+        self._square = torch.zeros_like(factors.values)
+        self._steps = torch.zeros(len(factors.values), 1, device=factors.values.device)
+        self._betas = (0.9, 0.999)
+
+    @torch.no_grad()
+    def step(self, documents: list[int]) -> None:
+        """Update these documents from their gradients, which are then zero."""
+        factors, (beta1, beta2) = self._factors, self._betas
+        # All of them is the usual case, in which nothing is gathered.
+        where: slice | list[int] = slice(None) if len(documents) == len(factors.values) else documents
+        gradients = factors.gradients[where]
+        self._steps[where] += 1
+        mean = self._mean[where].lerp_(gradients, 1 - beta1)
+        square = self._square[where].mul_(beta2).addcmul_(gradients, gradients, value=1 - beta2)
+        steps = self._steps[where]
+        denominator = (square / (1 - beta2**steps)).sqrt_().add_(1e-8)
+        values = factors.values[where].mul_(1 - self._rate * self._decay)
+        values -= self._rate * (mean / (1 - beta1**steps)) / denominator
+        if not isinstance(where, slice):  # indexing by a list copied
+            self._mean[where], self._square[where], factors.values[where] = mean, square, values
+        factors.gradients.zero_()

@@ -1,0 +1,138 @@
+"""Context distillation: the model that has the passage before it teaches the model that has not.
+
+For each question about the passage, the base model answers greedily with the passage in its prompt. Its distributions
+at the answer's tokens and at the end of the sequence are what the student, who sees the question alone, learns (Snell
+et al. 2022, arXiv 2209.15189, section 3). The question's author contributes nothing but the question.
+
+Two more kinds of sequence keep the rest of the model as it was: questions of other subjects, taught by the model
+without any passage, and questions asked with the passage, taught by the model with it.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+
+from llamaindex_prag.adapter import text_hash
+from llamaindex_prag.prompts import prompt_ids
+from llamaindex_prag.recipe import Recipe
+from llamaindex_prag.training.examples import Example, Teacher, TrainingDocument
+from llamaindex_prag.training.objective import CountedLogits, batch_of
+from rag_backbone.requests import Request
+
+if TYPE_CHECKING:
+    from rag_backbone.engine import Engine
+
+ANSWER_TOKENS = 48
+TOP = 64
+UNRELATED = (
+    "What is the capital of Japan?",
+    "How many legs does a spider have?",
+    "Who painted the Mona Lisa?",
+    "What gas do plants take in from the air?",
+    "In which year did the Second World War end?",
+    "What is the largest planet of the solar system?",
+    "Which language is spoken in Brazil?",
+    "What is the chemical symbol of gold?",
+    "Who wrote Hamlet?",
+    "What is seven times eight?",
+    "Which ocean lies between Europe and America?",
+    "What do bees make?",
+    "How many days has a leap year?",
+    "Which metal is liquid at room temperature?",
+    "What is the opposite of north?",
+    "Who developed the theory of relativity?",
+    "What is the tallest animal on land?",
+    "On which continent is Egypt?",
+    "What is the boiling point of water in Celsius?",
+    "Which instrument has 88 keys?",
+    "What is the currency of the United Kingdom?",
+    "How many strings does a violin have?",
+    "What colour do blue and yellow make?",
+    "Which country is famous for the Great Wall?",
+)
+
+
+def distilled(
+    engine: Engine, recipe: Recipe, documents: Sequence[tuple[str, Sequence[str]]], *, tokens_at_once: int = 4096
+) -> list[TrainingDocument]:
+    """Training sequences of several passages.
+
+    Args:
+        engine: Of the base model.
+        recipe: How many questions of which kind.
+        documents: (passage, questions about it).
+        tokens_at_once: The most padded tokens of one forward.
+    """
+    asked: list[tuple[list[int], list[int]]] = []
+    counts = []
+    for text, questions in documents:
+        pairs = _asked(engine, recipe, text, questions)
+        asked += pairs
+        counts.append(len(pairs))
+    examples = _taught(engine, asked, tokens_at_once)
+    made = iter(examples)
+    grouped = [[next(made) for _ in range(count)] for count in counts]
+    return [
+        TrainingDocument(text, tuple(e for e in group if e is not None))
+        for (text, _), group in zip(documents, grouped, strict=True)
+    ]
+
+
+def _asked(engine: Engine, recipe: Recipe, text: str, questions: Sequence[str]) -> list[tuple[list[int], list[int]]]:
+    """(the teacher's prompt, the student's prompt) of each sequence."""
+    tokenizer, rng = engine.tokenizer, random.Random(f"{recipe.seed}/{text_hash(text)}")  # noqa: S311
+    pairs = [(prompt_ids(tokenizer, q, [text]), prompt_ids(tokenizer, q)) for q in questions]
+    for question in rng.sample(list(questions), min(recipe.with_passage, len(questions))):
+        prompt = prompt_ids(tokenizer, question, [text])
+        pairs.append((prompt, prompt))
+    for question in rng.sample(UNRELATED, min(recipe.unrelated, len(UNRELATED))):
+        prompt = prompt_ids(tokenizer, question)
+        pairs.append((prompt, prompt))
+    return pairs
+
+
+def _taught(engine: Engine, asked: Sequence[tuple[list[int], list[int]]], tokens: int) -> list[Example | None]:
+    """An example for each pair of prompts; None where the teacher said nothing."""
+    requests = [Request(teacher, max_new_tokens=ANSWER_TOKENS) for teacher, _ in asked]
+    answers = [g.token_ids + _end(engine, g.finish_reason) for g in engine.generate_batch(requests)]
+    full = [Example((*t, *a), len(t)) if a else None for (t, _), a in zip(asked, answers, strict=True)]
+    teachers = _distributions(engine, full, tokens)
+    examples: list[Example | None] = []
+    for (_, student), answer, teacher in zip(asked, answers, teachers, strict=True):
+        examples.append(None if teacher is None else Example((*student, *answer), len(student), teacher))
+    return examples
+
+
+def _end(engine: Engine, reason: str) -> list[int]:
+    """An answer that was cut off teaches no end."""
+    end = engine.tokenizer.eos_token_id
+    return [end] if reason == "eos" and end is not None else []
+
+
+@torch.inference_mode()
+def _distributions(engine: Engine, examples: Sequence[Example | None], tokens: int) -> list[Teacher | None]:
+    with engine.borrowed() as model:
+        logits_at = CountedLogits(model)
+    found: list[Teacher | None] = [None] * len(examples)
+    order = sorted((i for i, e in enumerate(examples) if e is not None), key=lambda i: _length(examples[i]))
+    while order:
+        part: list[int] = []
+        while order and (not part or (len(part) + 1) * _length(examples[order[0]]) <= tokens):
+            part.append(order.pop(0))
+        chosen = [e for i in part if (e := examples[i]) is not None]
+        with engine.borrowed() as model:
+            batch = batch_of(chosen, [1.0] * len(chosen), engine.tokenizer.pad_token_id or 0, model.device)
+            logprobs = logits_at(batch.ids, batch.rows, batch.positions).log_softmax(-1)
+        best = logprobs.topk(min(TOP, logprobs.shape[-1]))
+        sizes = [e.counted for e in chosen]
+        for i, ids, values in zip(part, best.indices.cpu().split(sizes), best.values.cpu().split(sizes), strict=True):
+            found[i] = Teacher(ids.clone(), values.clone())
+    return found
+
+
+def _length(example: Example | None) -> int:
+    return 0 if example is None else len(example.ids)

@@ -1,0 +1,174 @@
+"""The training loop: groups of documents, each group's optimiser steps in a few forwards.
+
+In optimiser step `t` of a group every document sees its own `t`-th batch. All those sequences are sorted by length and
+cut into forwards of a bounded number of padded tokens; the losses are summed, each document's being the mean over its
+own counted tokens, so that its result is that of training it alone. Knows nothing of stores, questions or retrieval.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+from llamaindex_prag.adapter import Adapter, text_hash
+from llamaindex_prag.layout import Layout
+from llamaindex_prag.recipe import Recipe
+from llamaindex_prag.training.examples import Example, TrainingDocument
+from llamaindex_prag.training.factors import AdamW, DocumentFactors, initial_values
+from llamaindex_prag.training.objective import CountedLogits, batch_of, losses_of
+from rag_backbone.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from rag_backbone.engine import Engine
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """A document's adapter and how its training went."""
+
+    document: TrainingDocument
+    adapter: Adapter
+    first_loss: float
+    """Mean loss of the first optimiser step, in nats a token."""
+    last_loss: float
+    steps: int
+
+
+class Trainer:
+    """Trains adapters of one layout by one recipe.
+
+    Args:
+        engine: The engine that owns the model; generations go on between two steps.
+        layout: Of the adapters.
+        recipe: How.
+        start: (layout.size,) float32 to start from instead of random `A` and zero `B`: a warm-up.
+        documents_at_once: Documents of one group.
+        tokens_at_once: The most padded tokens of one forward.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        layout: Layout,
+        recipe: Recipe,
+        *,
+        start: Tensor | None = None,
+        documents_at_once: int = 8,
+        tokens_at_once: int = 2048,
+    ) -> None:
+        if documents_at_once < 1 or tokens_at_once < 1:
+            raise ConfigurationError(
+                f"documents_at_once is {documents_at_once}, tokens_at_once is {tokens_at_once}; "
+                "at least 1 is needed of each"
+            )
+        self._engine = engine
+        self._layout = layout
+        self._recipe = recipe
+        self._start = initial_values(layout, recipe.seed) if start is None else start
+        self._together = documents_at_once
+        self._tokens = tokens_at_once
+        with engine.borrowed() as model:
+            self._logits = CountedLogits(model)
+
+    def train(self, documents: Sequence[TrainingDocument]) -> Iterator[Trained]:
+        """Train each document's adapter; those of a group come when the group is done, longest first.
+
+        Raises:
+            ConfigurationError: If a document has nothing to train on, or a sequence is too long.
+        """
+        for document in documents:
+            self._check(document)
+        waiting = sorted(documents, key=lambda d: (len(d.examples), d.tokens), reverse=True)
+        for i in range(0, len(waiting), self._together):
+            yield from self._group(waiting[i : i + self._together])
+
+    def _check(self, document: TrainingDocument) -> None:
+        if not document.examples:
+            raise ConfigurationError(f"there is nothing to train on for the passage {document.text[:60]!r}")
+        longest = max(len(e.ids) for e in document.examples)
+        if longest > self._recipe.max_tokens:
+            raise ConfigurationError(
+                f"a training sequence of the passage {document.text[:60]!r} has {longest} tokens, more than "
+                f"max_tokens={self._recipe.max_tokens} of the recipe. Split the document into shorter passages."
+            )
+
+    def _group(self, documents: Sequence[TrainingDocument]) -> Iterator[Trained]:
+        recipe, model = self._recipe, self._engine.model
+        with self._engine.borrowed():
+            factors = DocumentFactors(model, self._layout, self._start, len(documents), recipe.scale)
+        optimiser = AdamW(factors, recipe.learning_rate, recipe.weight_decay)
+        plans = [_plan(document, recipe) for document in documents]
+        first, last = [0.0] * len(documents), [0.0] * len(documents)
+        for step in range(max(len(plan) for plan in plans)):
+            active = {i: plan[step] for i, plan in enumerate(plans) if step < len(plan)}
+            losses = self._step(factors, active)
+            optimiser.step(list(active))
+            for i, loss in losses.items():
+                first[i], last[i] = (loss if step == 0 else first[i]), loss
+        values = factors.values.cpu().numpy()
+        for i, document in enumerate(documents):
+            adapter = Adapter(self._layout, values[i].copy(), recipe.scale)
+            yield Trained(document, adapter, first[i], last[i], len(plans[i]))
+
+    def _step(self, factors: DocumentFactors, active: dict[int, list[Example]]) -> dict[int, float]:
+        """Gradients of one optimiser step; returns each document's loss."""
+        counted = {i: sum(e.counted for e in examples) for i, examples in active.items()}
+        rows = [(i, example) for i, examples in active.items() for example in examples]
+        found = torch.zeros(len(factors.values))
+        for part in _forwards(rows, self._tokens):
+            owners = torch.tensor([i for i, _ in part])
+            with self._engine.borrowed() as model, frozen(model), torch.enable_grad():
+                shares = [1 / counted[i] for i, _ in part]
+                batch = batch_of([e for _, e in part], shares, self._pad, model.device)
+                with factors.on(owners.to(model.device)):
+                    losses = losses_of(self._logits(batch.ids, batch.rows, batch.positions), batch)
+                losses.sum().backward()
+            found.index_add_(0, owners[batch.rows.cpu()], losses.detach().cpu())
+        return {i: float(found[i]) for i in active}
+
+    @property
+    def _pad(self) -> int:
+        return self._engine.tokenizer.pad_token_id or 0
+
+
+@contextlib.contextmanager
+def frozen(model: nn.Module) -> Iterator[None]:
+    """No parameter of the model collects a gradient in this context; afterwards those do that did before."""
+    trainable = [p for p in model.parameters() if p.requires_grad]
+    for parameter in trainable:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in trainable:
+            parameter.requires_grad_(True)
+
+
+def _plan(document: TrainingDocument, recipe: Recipe) -> list[list[Example]]:
+    """The batches of a document, in order. PRAG's order is fixed; distillation shuffles, by the seed and the text."""
+    plan: list[list[Example]] = []
+    for epoch in range(recipe.epochs):
+        examples = list(document.examples)
+        if recipe.objective == "distill":
+            random.Random(f"{recipe.seed}/{epoch}/{text_hash(document.text)}").shuffle(examples)  # noqa: S311
+        plan += [examples[i : i + recipe.batch_size] for i in range(0, len(examples), recipe.batch_size)]
+    return plan
+
+
+def _forwards(rows: list[tuple[int, Example]], tokens: int) -> Iterator[list[tuple[int, Example]]]:
+    """Rows of similar length together, at most so many padded tokens (or a single row)."""
+    part: list[tuple[int, Example]] = []
+    for row in sorted(rows, key=lambda r: len(r[1].ids)):
+        if part and (len(part) + 1) * len(row[1].ids) > tokens:
+            yield part
+            part = []
+        part.append(row)
+    if part:
+        yield part
