@@ -28,7 +28,7 @@ _DAYS = "Monday|Tuesday|Wednesday|Thursday|Friday|Saturday|Sunday"
 _TENS = "twenty|thirty|forty|fifty|sixty|seventy|eighty|ninety"
 _UNITS = "two|three|four|five|six|seven|eight|nine"
 _CAP = r"[^\W\d_a-zß-öø-ÿа-яё][\w'\u2019]*(?:-\w+)*"  # begins with a capital letter, or one of a script without case
-_JOIN = r"(?:of|the|de|von|van|der|del|di|la|le|du|al|bin|and)"
+_JOIN = r"(?:of|the|de|von|van|der|del|di|la|le|du|al|bin)"
 _FACT = re.compile(
     rf"(?P<date>\b\d{{1,2}}\s(?:{_MONTHS})(?:,?\s\d{{3,4}})?\b|\b(?:{_MONTHS})\s\d{{1,2}}(?:,\s\d{{3,4}})?\b)"
     r"|(?P<year>\b(?:1\d{3}|20\d{2})\b(?![.,]\d))"
@@ -47,13 +47,13 @@ _IN_YEAR = re.compile(
     r"(?P<middle>(?:\s[\w'\u2019\-]+){0,8}?)\sin\s(?P<year>1\d{3}|20\d{2})\b"
 )
 _BY_WHOM = re.compile(
-    rf"^{_SUBJECT}\s(?:was|were)\s(?P<verb>{_PARTICIPLES})\b(?P<middle>[^,;:.]{{0,60}}?)\sby\s"
+    rf"^{_SUBJECT}\s(?:was|were)\s(?P<verb>{_PARTICIPLES})\b(?P<middle>(?:\s(?:in|on|at)\s[\w'\u2019\-]+(?:\s{_CAP})?)?)\sby\s"
     rf"(?:the\s[a-z]+\s)?(?P<who>{_CAP}(?:\s{_CAP}){{0,3}})(?=[.,;]|\s(?:in|and|on)\b|$)"
 )
 _HOW_MANY = re.compile(
     rf"^{_SUBJECT}\s(?P<has>has|have|had)\s(?P<about>about\s|some\s|around\s)?(?P<count>\d[\d,.]*\d|\d)\s(?P<what>[a-z]+s)\b"
 )
-_IT = re.compile(r"^(?:It|He|She|They)\s(?=was\b|were\b|has\b|had\b)")
+_IT = re.compile(r"^(?:It|He|She|They|This|These|That|There)\s(?=was\b|were\b|has\b|had\b|have\b)")
 
 
 class _Fact(NamedTuple):
@@ -126,7 +126,7 @@ def _facts(sentence: str, known: frozenset[str]) -> Iterator[_Fact]:
 
 def _name(sentence: str, start: int, end: int, known: frozenset[str]) -> tuple[int, int] | None:
     """A name without the function word that a sentence began with; None if it is capitalised for no other reason."""
-    listed = stop_words()
+    listed = stop_words() | {"every"}
     opens = not re.search(r"\w", sentence[:start])
     words = sentence[start:end].split(" ")
     while words and words[0].casefold().replace("\u2019", "'") in listed:
@@ -164,9 +164,11 @@ def _around(sentence: str, fact: _Fact) -> str:
 def _wh(sentence: str, before: str, title: str) -> Iterator[QA]:
     """Questions with a question word, where subject, verb and answer stand in a row."""
     named = sentence
-    if title and re.match(rf"(?:The\s)?{re.escape(title)}\s(?:is|was)\b", before):
-        # "It" right after a sentence about the title is the title.
-        named = _IT.sub(lambda _: f"{title} ", sentence)
+    opening = re.match(rf"(?:The\s)?{re.escape(title)}\s(?:[a-z]|\()", before) if title else None
+    if opening is not None:  # "It" right after a sentence about the title is the title
+        named = _IT.sub(lambda _: opening[0][:-1], sentence)
+    if _IT.match(named):
+        return
     if found := _IN_YEAR.search(named):
         subject = _mid_sentence(found["subject"])
         question = f"In which year {found['was']} {subject} {found['verb']}{found['middle']}?"

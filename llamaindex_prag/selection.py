@@ -74,14 +74,13 @@ class Selection:
             raise AdapterError("no adapter was selected; at least one is needed")
         if scores is not None and len(scores) != len(keys):
             raise AdapterError(f"{len(scores)} scores for {len(keys)} adapters")
-        given = dict.fromkeys(keys, 0.0)
-        if merge == "score":
-            if scores is None:
-                raise AdapterError("merge='score' needs the retrieval scores of the adapters")
-            for key, score in zip(keys, scores, strict=True):
-                given[key] = max(given[key], float(score))
-        distinct = tuple(given)
-        return cls(distinct, _weights(merge, tuple(given.values()), strength), merge == "orthogonal", version)
+        if merge == "score" and scores is None:
+            raise AdapterError("merge='score' needs the retrieval scores of the adapters")
+        given: dict[AdapterKey, float] = {}
+        for key, score in zip(keys, scores or [1.0] * len(keys), strict=True):
+            given[key] = max(given.get(key, score), score)
+        weights = _weights(merge, tuple(given.values()), strength)
+        return cls(tuple(given), weights, merge == "orthogonal", version)
 
     @property
     def cache_key(self) -> Hashable:

@@ -49,7 +49,9 @@ def test_forms_of_reply(reply):
 
 
 def test_quotation_marks_and_escapes_inside_a_value():
-    reply = r'[{"question": "Who wrote "The Low Door"?", "answer": "Ana \"Bo\" Reed", "full_answer": "It was Ana Reed."}]'
+    reply = (
+        r'[{"question": "Who wrote "The Low Door"?", "answer": "Ana \"Bo\" Reed", "full_answer": "It was Ana Reed."}]'
+    )
     (qa,) = parse_qas(reply, style="facts")
     assert (qa.question, qa.answer, qa.full_answer) == (
         'Who wrote "The Low Door"?',
