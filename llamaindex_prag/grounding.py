@@ -13,6 +13,7 @@ from rag_backbone.text_units import content_words, stop_words
 
 YES_NO = frozenset({"yes", "no"})
 _SEPARATOR = re.compile(r"(?<=\d),(?=\d)")
+_NAME = re.compile(r"(?<=[a-z,] )[A-Z][\w'\u2019\-]+")
 _UNSPACED = re.compile(r"[\u0e00-\u0eff\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff]")
 
 
@@ -36,6 +37,12 @@ class Passage:
         if bare in YES_NO:
             return self.share(question) >= 0.5
         return self.share(bare) == 1.0
+
+    def knows(self, question: str) -> bool:
+        """Whether a question is about the passage: some of its content words occur, and most of its names."""
+        names = _NAME.findall(question)
+        known = sum(self.share(name) == 1.0 for name in names)
+        return self.share(question) >= 0.25 and known >= len(names) / 2
 
     def share(self, text: str) -> float:
         """The share of a text's content words that occur here; 1 if it has none."""

@@ -48,13 +48,13 @@ _REFERENCE = re.compile(
 )
 _DEPENDENT = re.compile(
     rf"(?i)\b(?:(?:this|the\s+(?:given|above|provided|following))\s+{_TEXT}|the\s+(?:passage|excerpt|paragraph|"
-    rf"snippet)|the\s+(?:text|article|document|context)\b(?!\s+of)|{_TEXT}\s+above|the\s+above|mentioned\s+above)\b"
+    rf"snippet)|the\s+(?:text|article|document|context)\b(?!\s+of)|{_TEXT}\s+above|the\s+above|mentioned\s+above|(?:of\s+)?the\s+following|this\s+question)\b"
 )
 _PRONOUN = re.compile(r"(?i)\b(?:he|she|it|they|him|her|his|hers|its|their|them|this|these|those)\b")
 _NAME = re.compile(r"(?<=[\s\"'(])[A-Z\d]")
 _PLACEHOLDER = re.compile(
     r"(?i)(?:n/?a|none|null|unknown|unclear|string|\.+|…|-+|_+|[<\[{(].*[>\]})]|not\s+(?:mentioned|specified|stated|"
-    r"given|provided|known|available|applicable).*|(?:the|your)\s+(?:short\s+)?answer|no\s+(?:answer|information).*)"
+    r"given|provided|known|available|applicable).*|(?:the|your)\s+(?:short\s+)?answer|no\s+(?:answer|information).*|(?:you|i)\s+can(?:no|')t.*|cannot\s.*)"
 )
 _QUESTION_MARKS = ("?", "\uff1f", "\u061f")
 
@@ -74,13 +74,13 @@ def parse_qas(
     """
     reply = _THOUGHT.sub("", reply[:MAX_REPLY], count=1)
     forms = (_from_json, _from_labels, _from_lines)
-    pairs = next((found for form in forms if (found := [p for p in form(reply) if p[0]])), [])
+    pairs = next((read for form in forms if (read := [pair for pair in form(reply) if pair[0]])), [])
     found: dict[str, QA] = {}
-    for question, answer, full in pairs:
-        question, answer = _standing_alone(_plain(question), subject), _plain(answer)
+    for raw_question, raw_answer, raw_full in pairs:
+        question, answer = _standing_alone(_plain(raw_question), subject), _plain(raw_answer)
         if question is None or not _is_answer(answer, question, max_answer_words):
             continue
-        full = " ".join(full.split())
+        full = " ".join(raw_full.split())
         qa = QA(question, answer, "" if _PLACEHOLDER.fullmatch(full) else full, style, source)
         found.setdefault(question_key(question), qa)
     return list(found.values())

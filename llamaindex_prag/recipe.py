@@ -91,7 +91,7 @@ class Recipe:
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Self:
         """From plain data."""
-        values = {k: tuple(v) if isinstance(v, list) else v for k, v in data.items()}
+        values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in data.items()}
         try:
             return cls(**values)
         except TypeError as error:

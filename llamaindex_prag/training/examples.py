@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from llamaindex_prag.augmentation import Augmentation
+from llamaindex_prag.augmentation import QA
 from llamaindex_prag.prompts import answer_ids, prompt_ids
 from rag_backbone.errors import ConfigurationError
 
@@ -67,10 +67,11 @@ class TrainingDocument:
         return sum(len(e.ids) for e in self.examples)
 
 
-def prag_examples(tokenizer: PreTrainedTokenizerBase, text: str, augmentation: Augmentation) -> tuple[Example, ...]:
+def prag_examples(
+    tokenizer: PreTrainedTokenizerBase, text: str, rewrite: str | None, qas: Sequence[QA]
+) -> tuple[Example, ...]:
     """The five sequences of PRAG; fewer if there are fewer questions, the passage itself if there are none."""
-    passages = [text, *([augmentation.rewrite] if augmentation.rewrite else [])]
-    qas = augmentation.qas
+    passages = [text, *([rewrite] if rewrite else [])]
     if not qas:
         return tuple(_plain(list(tokenizer(p).input_ids)) for p in passages)
     found = [_told(tokenizer, qa.question, qa.answer, [p]) for qa in qas[:2] for p in passages]

@@ -60,7 +60,10 @@ def test_the_same_passage_gives_the_same_questions_once():
     assert {qa.source for qa in cloze_questions(TEXT, 50)} == {"cloze"}
 
 
-@pytest.mark.parametrize("text", ["東京は日本の首都である。人口は多い。", "हिमालय बहुत ऊँचा है।", "مدينة قديمة على النهر", "...", "\n\n", "a b c"])  # fmt: skip
+@pytest.mark.parametrize(
+    "text",
+    ["東京は日本の首都である。人口は多い。", "हिमालय बहुत ऊँचा है।", "مدينة قديمة على النهر", "...", "\n\n", "a b c"],
+)
 def test_a_passage_without_recognisable_facts_gives_no_question(text):
     assert cloze_questions(text, 5) == []
 

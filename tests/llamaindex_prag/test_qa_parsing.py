@@ -18,30 +18,56 @@ def pairs(reply, **options):
 @pytest.mark.parametrize(
     "reply",
     [
-        '[{"question": "Who built the Harl Gate?", "answer": "Ume Stoll"},'
-        ' {"question": "When did the Harl Gate open?", "answer": "1871"}]',
-        'Sure, here they are:\n```json\n[{"question": "Who built the Harl Gate?", "answer": "Ume Stoll"},\n'
-        '{"question": "When did the Harl Gate open?", "answer": 1871},]\n```\nAnything else?',
-        '[{"question": "Who built the Harl Gate?" "answer": "Ume Stoll"}\n'
-        '{"question": "When did the Harl Gate open?", "answer": ["1871", "in 1871"]}]',
-        '{"question": "Who built the Harl Gate?", "answer": "Ume Stoll"}\n\n'
-        '{"question": "When did the Harl Gate open?", "answer": "1871"}\n{"question": "Where is the Ha',
-        '[{"question": "Who built the Harl Gate?", "answer": "Ume Stoll"}, {"question": "When did the Harl Gate open?",'
-        ' "answer": "1871"}, {"question": "Who guards the Harl Gate?", "answer": "Old Br',
-        "[{'question': 'Who built the Harl Gate?', 'answer': 'Ume Stoll'},"
-        " {'question': 'When did the Harl Gate open?', 'answer': '1871'}]",
+        (
+            '[{"question": "Who built the Harl Gate?", "answer": "Ume Stoll"},'
+            ' {"question": "When did the Harl Gate open?", "answer": "1871"}]'
+        ),
+        (
+            'Sure, here they are:\n```json\n[{"question": "Who built the Harl Gate?", "answer": "Ume Stoll"},\n'
+            '{"question": "When did the Harl Gate open?", "answer": 1871},]\n```\nAnything else?'
+        ),
+        (
+            '[{"question": "Who built the Harl Gate?" "answer": "Ume Stoll"}\n'
+            '{"question": "When did the Harl Gate open?", "answer": ["1871", "in 1871"]}]'
+        ),
+        (
+            '{"question": "Who built the Harl Gate?", "answer": "Ume Stoll"}\n\n'
+            '{"question": "When did the Harl Gate open?", "answer": "1871"}\n{"question": "Where is the Ha'
+        ),
+        (
+            '[{"question": "Who built the Harl Gate?", "answer": "Ume Stoll"},'
+            ' {"question": "When did the Harl Gate open?", "answer": "1871"},'
+            ' {"question": "Who guards the Harl Gate?", "answer": "Old Br'
+        ),
+        (
+            "[{'question': 'Who built the Harl Gate?', 'answer': 'Ume Stoll'},"
+            " {'question': 'When did the Harl Gate open?', 'answer': '1871'}]"
+        ),
         '{"Who built the Harl Gate?": "Ume Stoll", "When did the Harl Gate open?": "1871"}',
-        '{"qas": [{"Q": "Who built the Harl Gate?", "A": "Ume Stoll",}, {"Q": "When did the Harl Gate open?", "A": "1871"',
+        (
+            '{"qas": [{"Q": "Who built the Harl Gate?", "A": "Ume Stoll",},'
+            ' {"Q": "When did the Harl Gate open?", "A": "1871"'
+        ),
         "Q: Who built the Harl Gate?\nA: Ume Stoll\n\nQ: When did the Harl Gate open?\nA: 1871.",
         "Q: Who built the Harl Gate? A: Ume Stoll Q: When did the Harl Gate open? A: 1871",
-        "Question 1: Who built the Harl Gate?\nAnswer: Ume Stoll\nQuestion 2: When did the Harl Gate open?\nAnswer: 1871",
-        "**Question 1:** Who built the Harl Gate?\n**Answer:** Ume Stoll\n\n**Q2.** When did the Harl Gate open?\n"
-        "**A2.** 1871\n**Q3.** Who guards the Harl Gate?\n",
+        (
+            "Question 1: Who built the Harl Gate?\nAnswer: Ume Stoll\n"
+            "Question 2: When did the Harl Gate open?\nAnswer: 1871"
+        ),
+        (
+            "**Question 1:** Who built the Harl Gate?\n**Answer:** Ume Stoll\n\n**Q2.** When did the Harl Gate open?\n"
+            "**A2.** 1871\n**Q3.** Who guards the Harl Gate?\n"
+        ),
         "1. Q: Who built the Harl Gate?\n   A: Ume Stoll\n2. Q: When did the Harl Gate open?\n   A: 1871",
         "1. Who built the Harl Gate? Ume Stoll\n2) When did the Harl Gate open? - 1871",
-        "Here are two questions.\n\n1. Who built the Harl Gate?\n   - Ume Stoll\n2. When did the Harl Gate open?\n   1871\n",
-        "<think>They want pairs. Q: what? A: this</think>\nQ: Who built the Harl Gate?\nA: Ume Stoll\n"
-        "Q: When did the Harl Gate open?\nA: 1871",
+        (
+            "Here are two questions.\n\n"
+            "1. Who built the Harl Gate?\n   - Ume Stoll\n2. When did the Harl Gate open?\n   1871\n"
+        ),
+        (
+            "<think>They want pairs. Q: what? A: this</think>\nQ: Who built the Harl Gate?\nA: Ume Stoll\n"
+            "Q: When did the Harl Gate open?\nA: 1871"
+        ),
     ],
 )
 def test_forms_of_reply(reply):
@@ -125,8 +151,8 @@ def test_any_text_gives_questions_that_hold_their_own_rules(text):
 
 @pytest.mark.parametrize(
     "piece",
-    ['{"question":', '"question":"', "[[[[", '"', "'", "\\", "Q: ", "A:", "?\n", " ", "\n", "<think>", "in the ", '"a?"',
-     'Q: "', "x", "* ", "'?"],
+    ['{"question":', '"question":"', "[[[[", '"', "'", "\\", "Q: ", "A:", "?\n", " ", "\n", "<think>", "in the ",
+     '"a?"', 'Q: "', "x", "* ", "'?"],
 )  # fmt: skip
 def test_megabytes_of_garbage_take_bounded_time(piece):
     reply = piece * (3_000_000 // len(piece))

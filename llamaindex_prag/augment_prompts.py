@@ -1,0 +1,111 @@
+"""What an augmenter asks of a language model: the question styles and the rewriting of a passage.
+
+Several styles by separate prompts, because the number and variety of questions decides how well an adapter answers.
+The passage comes first in every prompt, so that an engine that keeps prefixes reads it once for all of them. Questions
+are asked for as two labelled lines rather than as JSON: small models break JSON, and a reply that is cut off loses its
+last question only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from rag_backbone.errors import ConfigurationError
+
+PROMPTS_VERSION = 1
+"""Part of every cache key: raise it with every change of the texts below."""
+
+StyleName = Literal["facts", "who_when_where", "paraphrase", "reverse", "yes_no"]
+
+
+@dataclass(frozen=True, slots=True)
+class Style:
+    """A kind of question."""
+
+    share: int
+    """Its part of all questions, relative to the others'."""
+    instruction: str
+    openings: tuple[str, ...]
+    """First words of a first question, in turn for each attempt."""
+
+
+STYLES: dict[str, Style] = {
+    "facts": Style(
+        3, "Ask for one fact each: a name, a number, a material, a reason, a purpose.", ("What", "Which", "How")
+    ),
+    "who_when_where": Style(
+        3,
+        'Begin the questions with "Who", "When", "In which year", "Where" or "How many".',
+        ("When", "Who", "Where", "How many"),
+    ),
+    "paraphrase": Style(
+        2,
+        "Ask in other words than those of the passage: use synonyms and another order of the sentence.",
+        ("What", "Which", "How"),
+    ),
+    "reverse": Style(
+        2,
+        "Describe a person, place or thing by what is said of it, and ask for its name, so that the name is the answer "
+        "and does not occur in the question.",
+        ("Which", "Who", "What is the name of"),
+    ),
+    "yes_no": Style(
+        1,
+        "Ask questions that are answered by yes or by no; about half of them must have the answer no.",
+        ("Is", "Did", "Was"),
+    ),
+}
+
+
+def question_prompt(style: str, count: int, title: str, text: str) -> str:
+    """Ask for `count` questions of one style."""
+    # Without an example: small models copy it instead of following it.
+    return (
+        f"{_passage(title, text)}\n\n"
+        f"Write {count} different questions that can be answered from the passage above, with their answers. "
+        f"{STYLES[style].instruction} Each question must be clear to somebody who has not seen the passage: write the "
+        'full name of what it is about instead of "he", "she" or "it", and do not mention the passage. Each answer has '
+        'at most eight words.\n\nWrite each question on a line that begins with "Q:" and its answer on the next line, '
+        'which begins with "A:".'
+    )
+
+
+def question_begin(style: str, attempt: int) -> str:
+    """How a reply begins, for a model that can be made to begin so."""
+    openings = STYLES[style].openings
+    return f"Q: {openings[attempt % len(openings)]}"
+
+
+def rewrite_prompt(title: str, text: str) -> str:
+    """Ask for the passage in other words."""
+    return (
+        f"{_passage(title, text)}\n\n"
+        "Write the passage above once more in other words: change the wording and the order within the sentences, and "
+        "keep every fact. Copy all names, technical terms, numbers and dates exactly. Add nothing, leave nothing out, "
+        "and reply with the new text only."
+    )
+
+
+def shares(questions: int, styles: Sequence[str]) -> dict[str, int]:
+    """How many questions each style supplies; they add up to `questions`. Styles that would supply none are left out.
+
+    Raises:
+        ConfigurationError: If a style is unknown or named twice, or there is none.
+    """
+    if unknown := [s for s in styles if s not in STYLES]:
+        raise ConfigurationError(f"there is no question style {unknown[0]!r}; known: {', '.join(STYLES)}")
+    if not styles or len(set(styles)) < len(styles):
+        raise ConfigurationError(f"styles are {tuple(styles)}; name at least one, and each one once")
+    total = sum(STYLES[s].share for s in styles)
+    exact = {s: questions * STYLES[s].share / total for s in styles}
+    given = {s: int(value) for s, value in exact.items()}
+    # The largest remainders get what is left; among equals the style named first.
+    for s in sorted(styles, key=lambda s: given[s] - exact[s])[: questions - sum(given.values())]:
+        given[s] += 1
+    return {s: n for s, n in given.items() if n}
+
+
+def _passage(title: str, text: str) -> str:
+    return f"Title: {title.strip()}\nPassage: {text.strip()}" if title.strip() else f"Passage: {text.strip()}"

@@ -1,0 +1,7 @@
+"""The LlamaIndex classes. Only this subpackage imports LlamaIndex."""
+
+from llamaindex_prag.llama_index.ingestion import ParametrizeNodes
+from llamaindex_prag.llama_index.llm import ParametricLLM
+from llamaindex_prag.llama_index.postprocessor import ParametricNode, ParametricNodePostprocessor
+
+__all__ = ["ParametricLLM", "ParametricNode", "ParametricNodePostprocessor", "ParametrizeNodes"]

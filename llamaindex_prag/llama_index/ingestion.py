@@ -1,0 +1,50 @@
+"""Adapters made while nodes are indexed."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+from llama_index.core.bridge.pydantic import PrivateAttr
+from llama_index.core.schema import BaseNode, MetadataMode, TransformComponent
+
+from llamaindex_prag.llama_index.llm import ParametricLLM
+from llamaindex_prag.parametrize import Parametrizer, Passage
+
+
+class ParametrizeNodes(TransformComponent):
+    """Gives every node its adapter, in an `IngestionPipeline`, after the splitter.
+
+    Incremental: a text that has an adapter costs nothing. A document that is ingested again with other nodes loses the
+    adapters of the nodes that are gone. Nodes leave as they came; adapters are found by their text.
+
+    Args:
+        llm: Whose adapters they become.
+        progress: Whether to show a progress bar.
+    """
+
+    llm: ParametricLLM
+    progress: bool = True
+    _parametrizer: Parametrizer | None = PrivateAttr(default=None)
+
+    @classmethod
+    def class_name(cls) -> str:
+        """Name in serialised form."""
+        return "ParametrizeNodes"
+
+    def __call__(self, nodes: Sequence[BaseNode], **_kwargs: Any) -> Sequence[BaseNode]:
+        """Make the adapters that are missing; nodes without text are passed on as they are."""
+        if self._parametrizer is None:
+            self._parametrizer = Parametrizer(self.llm.model)
+        passages = []
+        for node in nodes:
+            text = node.get_content(MetadataMode.NONE)
+            if text.strip():
+                passages.append(Passage(text, str(node.metadata.get("title", "")), node.ref_doc_id or ""))
+        self._parametrizer.parametrize(passages, complete=True, progress=self.progress)
+        return nodes
+
+    async def acall(self, nodes: Sequence[BaseNode], **kwargs: Any) -> Sequence[BaseNode]:
+        """The same, in a thread."""
+        return await asyncio.to_thread(self.__call__, nodes, **kwargs)

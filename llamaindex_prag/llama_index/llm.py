@@ -1,0 +1,272 @@
+"""The LLM that answers from adapters: LlamaIndex's `LLM` over one parametric model.
+
+Each call runs with exactly the adapters that its own prompt refers to. A prompt without references (a question being
+condensed, an agent's planning) runs on the base model.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Generator, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from llama_index.core.base.llms.types import (
+    ChatMessage,
+    ChatResponse,
+    ChatResponseAsyncGen,
+    ChatResponseGen,
+    CompletionResponse,
+    CompletionResponseAsyncGen,
+    CompletionResponseGen,
+    LLMMetadata,
+    LogProb,
+    MessageRole,
+)
+from llama_index.core.bridge.pydantic import Field, PrivateAttr
+from llama_index.core.llms.callbacks import llm_chat_callback, llm_completion_callback
+from llama_index.core.llms.llm import LLM
+from llama_index.core.prompts import BasePromptTemplate
+
+from llamaindex_prag.llama_index.markers import Reference, take_markers
+from llamaindex_prag.llama_index.prompts import permitting, refuse_reading_markers
+from llamaindex_prag.parametric import ParametricModel
+from llamaindex_prag.prompts import chat_ids
+from llamaindex_prag.recipe import Recipe
+from llamaindex_prag.selection import Merge, Selection
+from rag_backbone.causal_lm import CausalLM
+from rag_backbone.errors import AdapterError
+from rag_backbone.requests import Request
+from rag_backbone.sampling import Sampling
+from rag_backbone.signals import Signals, TokenStep
+
+_STORES = "adapters"
+_END: Any = object()
+
+
+@dataclass(frozen=True, slots=True)
+class _Call:
+    """One call: the tokens of its prompt and the adapters that the prompt refers to."""
+
+    ids: list[int]
+    adapters: Selection | None
+
+
+class ParametricLLM(LLM):
+    """A local language model that can have documents in its weights.
+
+    Args:
+        lm: `"embedded"`, a folder, a Hub id, or a `CausalLM`.
+        store: Of its adapters: a folder, or an open store. None: one in the user's cache, for this model.
+        recipe: By which adapters are made.
+        max_adapters: The most documents that one call may use.
+
+    Calls do not change the object; threads and tasks may share it.
+    """
+
+    max_new_tokens: int = Field(default=256, ge=1, description="Where an answer that does not end is cut off.")
+    temperature: float = Field(default=0.0, ge=0.0, description="0: greedy.")
+    seed: int | None = Field(default=None, description="Of the sampling.")
+    merge: Merge = Field(default="mean", description="How several documents' updates are combined.")
+    strength: float = Field(default=1.0, gt=0.0, description="Multiplies the updates.")
+    _model: ParametricModel = PrivateAttr()
+
+    def __init__(
+        self,
+        *,
+        lm: CausalLM | str | Path = "embedded",
+        store: Any = None,
+        recipe: str | Recipe = "distill",
+        max_adapters: int = 8,
+        **options: Any,
+    ) -> None:
+        super().__init__(**options)
+        loaded = lm if isinstance(lm, CausalLM) else CausalLM.from_pretrained(lm)
+        self._model = ParametricModel.of(loaded, _opened(store, loaded), recipe=recipe, max_adapters=max_adapters)
+
+    @classmethod
+    def class_name(cls) -> str:
+        """Name in serialised form."""
+        return "ParametricLLM"
+
+    @property
+    def model(self) -> ParametricModel:
+        """Model, store, recipe and bank."""
+        return self._model
+
+    @property
+    def metadata(self) -> LLMMetadata:
+        """Context window, output length and name."""
+        lm = self._model.lm
+        # Not a chat model, so that synthesizers hand over their template and its arguments, not finished messages.
+        return LLMMetadata(
+            context_window=lm.context_window, num_output=self.max_new_tokens, is_chat_model=False, model_name=lm.name
+        )
+
+    # ------------------------------------------------------------------ what LlamaIndex calls
+
+    @llm_completion_callback()
+    def complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponse:
+        """Answer a prompt."""
+        return self._complete(self._call_of_text(prompt), kwargs)
+
+    @llm_completion_callback()
+    async def acomplete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponse:
+        """Answer a prompt, in a thread."""
+        call = self._call_of_text(prompt)
+        return await asyncio.to_thread(self._complete, call, kwargs)
+
+    @llm_completion_callback()
+    def stream_complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponseGen:
+        """Answer a prompt token by token."""
+        return _completions(self._steps(self._call_of_text(prompt), kwargs))
+
+    @llm_completion_callback()
+    async def astream_complete(
+        self,
+        prompt: str,
+        formatted: bool = False,
+        **kwargs: Any,
+    ) -> CompletionResponseAsyncGen:
+        """Answer a prompt token by token, each of them computed in a thread."""
+        call = self._call_of_text(prompt)
+        return cast("CompletionResponseAsyncGen", _in_threads(lambda: _completions(self._steps(call, kwargs))))
+
+    @llm_chat_callback()
+    def chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponse:
+        """Answer a conversation."""
+        return _chatted(self._complete(self._call_of_messages(messages), kwargs))
+
+    @llm_chat_callback()
+    async def achat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponse:
+        """Answer a conversation, in a thread."""
+        call = self._call_of_messages(messages)
+        return _chatted(await asyncio.to_thread(self._complete, call, kwargs))
+
+    @llm_chat_callback()
+    def stream_chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponseGen:
+        """Answer a conversation token by token."""
+        steps = self._steps(self._call_of_messages(messages), kwargs)
+        return (_chatted(response) for response in _completions(steps))
+
+    @llm_chat_callback()
+    async def astream_chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponseAsyncGen:
+        """Answer a conversation token by token, each of them computed in a thread."""
+        call = self._call_of_messages(messages)
+
+        def responses() -> Iterator[ChatResponse]:
+            return (_chatted(response) for response in _completions(self._steps(call, kwargs)))
+
+        return cast("ChatResponseAsyncGen", _in_threads(responses))
+
+    def _get_prompt(self, prompt: BasePromptTemplate, **prompt_args: Any) -> str:
+        """Format a template; those that forbid to answer from the weights are exchanged (see `prompts`)."""
+        refuse_reading_markers(prompt, prompt_args)
+        return super()._get_prompt(permitting(prompt, self), **prompt_args)
+
+    # ------------------------------------------------------------------ helpers
+
+    def _call_of_text(self, prompt: str) -> _Call:
+        text, references = take_markers(prompt)
+        return _Call(chat_ids(self._model.lm.tokenizer, text), self._selected(references))
+
+    def _call_of_messages(self, messages: Sequence[ChatMessage]) -> _Call:
+        references: list[Reference] = []
+        plain = []
+        for message in messages:
+            text, found = take_markers(message.content or "")
+            references += found
+            plain.append({"role": str(getattr(message.role, "value", message.role)), "content": text})
+        tokenizer = self._model.lm.tokenizer
+        if not tokenizer.chat_template:
+            spoken = "\n".join(f"{m['role']}: {m['content']}" for m in plain)
+            return _Call(list(tokenizer(spoken + "\nassistant:").input_ids), self._selected(references))
+        ids = tokenizer.apply_chat_template(plain, add_generation_prompt=True, return_dict=False)
+        return _Call(list(ids), self._selected(references))
+
+    def _selected(self, references: Sequence[Reference]) -> Selection | None:
+        model = self._model
+        strangers = [r for r in references if (r.key.model, r.key.recipe) != (model.lm.fingerprint, model.recipe.key)]
+        if strangers:
+            raise AdapterError(
+                "the prompt refers to adapters of another model or recipe: the postprocessor and the query engine use "
+                "different ParametricLLMs. Give both the same one."
+            )
+        scores = [max(r.score, 0.0) for r in references] if self.merge == "score" else None
+        return model.select([r.key for r in references], merge=self.merge, scores=scores, strength=self.strength)
+
+    def _request(self, call: _Call, options: dict[str, Any]) -> Request:
+        stop = options.get("stop") or ()
+        return Request(
+            call.ids,
+            int(options.get("max_tokens") or self.max_new_tokens),
+            stop=[stop] if isinstance(stop, str) else stop,
+            sampling=Sampling(
+                temperature=float(options.get("temperature", self.temperature)), seed=options.get("seed", self.seed)
+            ),
+            signals=Signals(top_logprobs=int(options.get("top_logprobs") or 0)),
+            adapters=call.adapters,
+        )
+
+    def _complete(self, call: _Call, options: dict[str, Any]) -> CompletionResponse:
+        found = self._model.lm.engine.generate(self._request(call, options))
+        counts = {
+            "prompt_tokens": found.prompt_tokens,
+            "completion_tokens": len(found.steps),
+            "finish_reason": found.finish_reason,
+        }
+        return CompletionResponse(
+            text=found.text, additional_kwargs=counts, logprobs=[_logprobs(step) for step in found.steps]
+        )
+
+    def _steps(self, call: _Call, options: dict[str, Any]) -> Iterator[TokenStep]:
+        request = self._request(call, options)
+        with self._model.lm.engine.stream(request) as stream:
+            yield from stream
+
+    def __repr__(self) -> str:
+        return f"ParametricLLM({self._model!r}, merge={self.merge!r}, strength={self.strength:g})"
+
+
+def _opened(store: Any, lm: CausalLM) -> Any:
+    from llamaindex_prag.store.lmdb_store import LMDBStore
+    from rag_backbone.cache_folder import cache_root
+
+    if store is None:
+        store = cache_root() / _STORES / lm.fingerprint[:16]
+    return LMDBStore(store, model=lm.fingerprint) if isinstance(store, str | Path) else store
+
+
+def _logprobs(step: TokenStep) -> list[LogProb]:
+    """The chosen token first, then the alternatives that were asked for."""
+    chosen = LogProb(token=step.text, logprob=step.logprob, bytes=list(step.text.encode()))
+    return [chosen, *(LogProb(token=str(i), logprob=p) for i, p in step.top_logprobs if i != step.token_id)]
+
+
+def _completions(steps: Iterator[TokenStep]) -> Generator[CompletionResponse, None, None]:
+    text = ""
+    for step in steps:
+        text += step.text
+        yield CompletionResponse(text=text, delta=step.text, logprobs=[_logprobs(step)])
+
+
+def _chatted(response: CompletionResponse) -> ChatResponse:
+    return ChatResponse(
+        message=ChatMessage(role=MessageRole.ASSISTANT, content=response.text),
+        delta=response.delta,
+        logprobs=response.logprobs,
+        additional_kwargs=response.additional_kwargs,
+    )
+
+
+async def _in_threads(made: Callable[[], Iterator[Any]]) -> AsyncIterator[Any]:
+    """An iterator whose every step is computed in a thread; leaving it early ends the generation."""
+    iterator = made()
+    try:
+        while (item := await asyncio.to_thread(next, iterator, _END)) is not _END:
+            yield item
+    finally:
+        close = getattr(iterator, "close", None)
+        if close is not None:
+            await asyncio.to_thread(close)

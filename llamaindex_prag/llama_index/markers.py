@@ -1,0 +1,78 @@
+"""References to adapters inside a prompt.
+
+LlamaIndex hands an LLM nothing but text, from other threads, several times a query and after the query has returned, so
+the reference to an adapter travels in the text. A marker names one adapter by an authentication code under a secret of
+this process (HMAC-SHA-256): whoever writes something like a marker into a document or a question cannot know the code,
+and what is not a marker stays the text that it is. Knows neither LlamaIndex nor models.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import re
+import secrets
+import threading
+from dataclasses import dataclass
+
+from llamaindex_prag.adapter import AdapterKey
+
+_SECRET = secrets.token_bytes(32)
+_MARKER = re.compile(r"⟦adapter ([A-Za-z0-9_-]{22}) ([0-9.e+-]{1,12})⟧")
+_issued: dict[str, AdapterKey] = {}
+_lock = threading.Lock()
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """An adapter that a prompt asks for."""
+
+    key: AdapterKey
+    score: float
+    """The retrieval score of the node."""
+
+
+def marker(key: AdapterKey, score: float = 1.0) -> str:
+    """The text that stands for an adapter in prompts of this process."""
+    code = hmac.digest(_SECRET, key.digest.encode(), hashlib.sha256)[:16]
+    token = base64.urlsafe_b64encode(code).decode().rstrip("=")
+    with _lock:
+        _issued[token] = key
+    return f"⟦adapter {token} {score:.4g}⟧"
+
+
+def take_markers(text: str) -> tuple[str, list[Reference]]:
+    """The text without its markers, and what they refer to, in order.
+
+    Anything that only looks like a marker stays in the text. Lines that held nothing but markers go with them.
+    """
+    found: list[Reference] = []
+
+    def taken(match: re.Match[str]) -> str:
+        with _lock:
+            key = _issued.get(match[1])
+        if key is None:
+            return match[0]
+        try:
+            score = float(match[2])
+        except ValueError:
+            score = 0.0
+        found.append(Reference(key, score))
+        return "\0"
+
+    text = _MARKER.sub(taken, text.replace("\0", ""))
+    if found:
+        text = re.sub(r"(?:[ \t]*\n)*[ \t]*(?:\0[ \t\n]*)+", _gap, text).strip()
+    return text, found
+
+
+def has_markers(text: str) -> bool:
+    """Whether the text holds a marker of this process."""
+    return any(match[1] in _issued for match in _MARKER.finditer(text))
+
+
+def _gap(match: re.Match[str]) -> str:
+    """What stays between the texts before and after markers: a blank line, a line's end or a space."""
+    lines = match[0].count("\n")
+    return "\n\n" if lines > 1 else "\n" if lines else " "

@@ -1,0 +1,158 @@
+"""One language model with the adapters of one recipe: what answers from documents that are in its weights.
+
+The frameworks' classes are thin shells around this one. It puts together model, store and bank, names adapters by the
+text that they stand for, and runs a request with some of them.
+"""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Protocol, Self
+
+from llamaindex_prag.adapter import AdapterKey, text_hash
+from llamaindex_prag.bank import AdapterBank
+from llamaindex_prag.prompts import clean_answer, prompt_ids
+from llamaindex_prag.recipe import Recipe, get_recipe
+from llamaindex_prag.selection import Merge, Selection
+from llamaindex_prag.targets import layout_of
+from rag_backbone.errors import ConfigurationError
+from rag_backbone.requests import Request
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from rag_backbone.causal_lm import CausalLM
+
+
+class ReadableStore(Protocol):
+    """What answering needs of a store."""
+
+    @property
+    def model(self) -> str:
+        """The fingerprint of the model that the store was made for."""
+        ...
+
+    @property
+    def generation(self) -> int:
+        """Grows whenever an adapter is removed or replaced."""
+        ...
+
+    def read_into(self, key: AdapterKey, out: NDArray[np.float32]) -> float:
+        """Write an adapter's values and return its scale."""
+        ...
+
+    def __contains__(self, key: AdapterKey) -> bool: ...
+
+
+_made: weakref.WeakKeyDictionary[CausalLM, ParametricModel] = weakref.WeakKeyDictionary()
+_making = threading.Lock()
+
+
+class ParametricModel:
+    """A model that can answer from stored adapters.
+
+    Use `ParametricModel.of`, which gives one model's users the same object: the engine has room for one bank.
+
+    Args:
+        lm: The base model.
+        store: Its adapters.
+        recipe: By which they were made.
+        max_adapters: The most documents that one call may use.
+        slots: How many different selections stay in memory.
+
+    Raises:
+        ConfigurationError: If the store was made for another model, or the model has no layers that the recipe names.
+    """
+
+    def __init__(
+        self,
+        lm: CausalLM,
+        store: ReadableStore,
+        *,
+        recipe: str | Recipe = "distill",
+        max_adapters: int = 8,
+        slots: int = 16,
+    ) -> None:
+        self.lm = lm
+        self.store = store
+        self.recipe = get_recipe(recipe)
+        if store.model != lm.fingerprint:
+            raise ConfigurationError(
+                f"the store holds adapters of the model {store.model[:12]}…, and {lm.name} is {lm.fingerprint[:12]}…. "
+                "Adapters fit only the model that they were trained on; use that model, or another store."
+            )
+        self.layout = layout_of(lm.model, rank=self.recipe.rank, targets=self.recipe.targets, layers=self.recipe.layers)
+        self.bank = AdapterBank(lm.model, self.layout, store, max_adapters=max_adapters, slots=slots)
+        lm.engine.attach(self.bank)
+
+    @classmethod
+    def of(cls, lm: CausalLM, store: ReadableStore, *, recipe: str | Recipe = "distill", max_adapters: int = 8) -> Self:
+        """The one parametric model of `lm`: made at the first call, the same afterwards.
+
+        Raises:
+            ConfigurationError: If it was made with another store or recipe.
+        """
+        with _making:
+            known = _made.get(lm)
+            if known is None:
+                known = _made[lm] = cls(lm, store, recipe=recipe, max_adapters=max_adapters)
+            wanted = (store, get_recipe(recipe), max_adapters)
+            if wanted != (known.store, known.recipe, known.bank.max_adapters):
+                raise ConfigurationError(
+                    f"{lm.name} already answers from {known!r}; one model in memory has one store, recipe and number "
+                    "of adapters. Load the model a second time for other ones."
+                )
+            assert isinstance(known, cls)
+            return known
+
+    def key(self, text: str) -> AdapterKey:
+        """The key of a passage's adapter."""
+        return AdapterKey(self.lm.fingerprint, self.recipe.key, text_hash(text))
+
+    def knows(self, text: str) -> bool:
+        """Whether the passage has an adapter."""
+        return self.key(text) in self.store
+
+    def select(
+        self,
+        keys: Sequence[AdapterKey],
+        *,
+        merge: Merge = "mean",
+        scores: Sequence[float] | None = None,
+        strength: float = 1.0,
+    ) -> Selection | None:
+        """The adapters of a call; None for none."""
+        if not keys:
+            return None
+        return self.bank.select(keys, merge=merge, scores=scores, strength=strength)
+
+    def answer(
+        self,
+        question: str,
+        *,
+        documents: Sequence[str] = (),
+        passages: Sequence[str] = (),
+        merge: Merge = "mean",
+        strength: float = 1.0,
+        max_new_tokens: int = 48,
+    ) -> str:
+        """A short answer.
+
+        Args:
+            question: What is asked.
+            documents: Passages whose adapters are used; none of their text enters the prompt.
+            passages: Passages that do stand in the prompt.
+            merge: How several adapters are combined.
+            strength: Multiplies their updates.
+            max_new_tokens: Where an answer that does not end is cut off.
+        """
+        selection = self.select([self.key(d) for d in documents], merge=merge, strength=strength)
+        ids = prompt_ids(self.lm.tokenizer, question, passages)
+        found = self.lm.engine.generate(Request(ids, max_new_tokens, adapters=selection))
+        return clean_answer(found.text)
+
+    def __repr__(self) -> str:
+        return f"ParametricModel({self.lm.name!r}, recipe {self.recipe.name!r}, {self.store!r})"

@@ -1,0 +1,188 @@
+"""Documents to adapters, kept as they are made: augment -> (distill) -> train -> store.
+
+What the store already holds costs nothing, what it does not is refused before any work if it cannot be done, and every
+adapter is durable the moment its group is trained: a job that was killed goes on where it was.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from tqdm.auto import tqdm
+
+from llamaindex_prag.adapter import AdapterKey, text_hash
+from llamaindex_prag.augment import Augmenter
+from llamaindex_prag.augmentation import Augmentation
+from llamaindex_prag.parametric import ParametricModel
+from llamaindex_prag.training.examples import TrainingDocument, prag_examples
+from llamaindex_prag.training.teaching import distilled
+from llamaindex_prag.training.trainer import Trained, Trainer
+from rag_backbone.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from llamaindex_prag.store.base import AdapterStore
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Passage:
+    """A text that gets an adapter."""
+
+    text: str
+    title: str = ""
+    document: str = ""
+    """Id of the document that it is a part of; with the document its adapter goes."""
+
+
+@dataclass(slots=True)
+class Report:
+    """What a call of `Parametrizer.parametrize` did."""
+
+    trained: int = 0
+    known: int = 0
+    """Passages whose adapters were there already."""
+    removed: int = 0
+    """Adapters of passages that nobody has any more."""
+    seconds: float = 0.0
+    notes: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    """By text hash, what did not go as planned."""
+
+
+class Parametrizer:
+    """Makes the adapters of passages.
+
+    Args:
+        model: Model, store and recipe.
+        augmenter: Who asks questions about a passage; None: the model itself.
+        documents_at_once: Passages trained together.
+        tokens_at_once: The most padded tokens of one forward.
+        augmentations: Ready-made ones by text hash (`text_hash`), which are not asked for.
+    """
+
+    def __init__(
+        self,
+        model: ParametricModel,
+        *,
+        augmenter: Augmenter | None = None,
+        documents_at_once: int = 8,
+        tokens_at_once: int = 2048,
+        augmentations: Mapping[str, Augmentation] | None = None,
+    ) -> None:
+        self.model = model
+        self._store: AdapterStore = model.store  # type: ignore[assignment]
+        self._augmenter = augmenter or Augmenter(model.lm, questions=model.recipe.questions, cache=self._store)
+        self._given = dict(augmentations or {})
+        self._together = documents_at_once
+        self._trainer = Trainer(
+            model.lm.engine,
+            model.layout,
+            model.recipe,
+            documents_at_once=documents_at_once,
+            tokens_at_once=tokens_at_once,
+        )
+
+    def parametrize(self, passages: Iterable[Passage], *, complete: bool = False, progress: bool = True) -> Report:
+        """Make the adapters that are missing.
+
+        Args:
+            passages: Equal ones are trained once.
+            complete: Whether these are all passages of their documents: adapters of passages that a document no longer
+                has, and no other document has either, are then removed.
+            progress: Whether to show a progress bar.
+
+        Raises:
+            ConfigurationError: If a passage is blank or too long; nothing has been done then.
+        """
+        started, report = time.perf_counter(), Report()
+        given = list(passages)
+        for passage in given:
+            self._check(passage)
+        distinct = {text_hash(p.text): p for p in given}
+        owners: dict[str, set[str]] = {}
+        documents: dict[str, set[str]] = {}
+        for passage in given:
+            if passage.document:
+                owners.setdefault(text_hash(passage.text), set()).add(passage.document)
+                documents.setdefault(passage.document, set()).add(text_hash(passage.text))
+        missing = {h: p for h, p in distinct.items() if self._key(h) not in self._store}
+        report.known = len(distinct) - len(missing)
+        with tqdm(total=len(missing), desc="parametrize", unit="doc", disable=not progress) as bar:
+            for group in _groups(list(missing.values()), self._together):
+                for trained, notes in self._group(group):
+                    digest = text_hash(trained.document.text)
+                    self._keep(digest, trained, notes, owners.get(digest, ()))
+                    report.trained += 1
+                    if notes:
+                        report.notes[digest] = notes
+                    bar.update()
+        for document, texts in documents.items():
+            report.removed += self._own(document, texts, complete=complete)
+        report.seconds = time.perf_counter() - started
+        return report
+
+    def _own(self, document: str, texts: set[str], *, complete: bool) -> int:
+        gone = self._store.own(document, texts if complete else texts | set(self._store.texts(document)))
+        return sum(self._store.remove(digest) for digest in gone)
+
+    def _group(self, passages: Sequence[Passage]) -> Iterator[tuple[Trained, tuple[str, ...]]]:
+        augmented = self._augmented(passages)
+        notes = {digest: augmentation.notes for digest, augmentation in augmented.items()}
+        engine, recipe = self.model.lm.engine, self.model.recipe
+        texts = {digest: p.text.strip() for p in passages for digest in [text_hash(p.text)]}
+        if recipe.objective == "distill":
+            asked = [(texts[d], [qa.question for qa in a.qas]) for d, a in augmented.items()]
+            documents = distilled(engine, recipe, asked)
+        else:
+            documents = [
+                TrainingDocument(texts[d], prag_examples(engine.tokenizer, texts[d], a.rewrite, a.grounded))
+                for d, a in augmented.items()
+            ]
+        for trained in self._trainer.train(documents):
+            yield trained, notes[text_hash(trained.document.text)]
+
+    def _augmented(self, passages: Sequence[Passage]) -> dict[str, Augmentation]:
+        found = {text_hash(p.text): self._given.get(text_hash(p.text)) for p in passages}
+        asked = [p for p in passages if found[text_hash(p.text)] is None]
+        made = self._augmenter.augment_all([(p.title, p.text) for p in asked], progress=False) if asked else []
+        found |= {text_hash(p.text): augmentation for p, augmentation in zip(asked, made, strict=True)}
+        return {digest: augmentation for digest, augmentation in found.items() if augmentation is not None}
+
+    def _keep(self, digest: str, trained: Trained, notes: tuple[str, ...], owners: Iterable[str]) -> None:
+        record: dict[str, Any] = {
+            "recipe": self.model.recipe.to_dict(),
+            "steps": trained.steps,
+            "examples": len(trained.document.examples),
+            "first_loss": trained.first_loss,
+            "last_loss": trained.last_loss,
+            "notes": list(notes),
+        }
+        self._store.put(self._key(digest), trained.adapter, record, owners=tuple(owners))
+
+    def _check(self, passage: Passage) -> None:
+        if not passage.text.strip():
+            raise ConfigurationError(f"a passage of {passage.document or 'no document'!r} is blank; give it a text")
+        limit = min(self.model.recipe.max_tokens, self.model.lm.context_window) - 128  # question, answer, template
+        tokens = len(self.model.lm.tokenizer(passage.text, add_special_tokens=False).input_ids)
+        if tokens > limit:
+            raise ConfigurationError(
+                f"the passage {passage.text.strip()[:60]!r} has {tokens} tokens; with a question at most {limit} "
+                "can be learnt at once. Split it into passages first."
+            )
+
+    def _key(self, digest: str) -> AdapterKey:
+        return AdapterKey(self.model.lm.fingerprint, self.model.recipe.key, digest)
+
+    def __repr__(self) -> str:
+        return f"Parametrizer({self.model!r}, {self._augmenter!r})"
+
+
+def _groups(passages: list[Passage], size: int) -> Iterator[list[Passage]]:
+    """Passages of similar length together."""
+    ordered = sorted(passages, key=lambda p: len(p.text))
+    for i in range(0, len(ordered), size):
+        yield ordered[i : i + size]

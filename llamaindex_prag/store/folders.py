@@ -1,0 +1,45 @@
+"""Folders on disk: locks between processes, and what is written there made durable."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from pathlib import Path
+
+if sys.platform != "win32":
+    import fcntl
+
+LOCKS_FOLDERS = sys.platform != "win32"
+
+
+def lock_folder(folder: Path, *, alone: bool) -> int | None:
+    """A file descriptor that holds a lock on the folder until it is closed; it ends with the process in any case.
+
+    Args:
+        folder: Any folder that can be read; nothing is written to it.
+        alone: Whether no other holder is tolerated. If there is one, the answer is None at once; without `alone`,
+            the call waits for whoever is alone.
+
+    Returns:
+        None also where folders cannot be locked (Windows, some network file systems).
+    """
+    if sys.platform == "win32":
+        return None
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB if alone else fcntl.LOCK_SH)
+    except OSError:
+        os.close(descriptor)
+        return None
+    return descriptor
+
+
+def sync(path: Path) -> None:
+    """Flush a file, or the names in a folder, to the disk."""
+    with contextlib.suppress(PermissionError):  # Windows cannot open folders
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

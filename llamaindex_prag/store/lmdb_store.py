@@ -1,0 +1,354 @@
+"""Adapters in one memory-mapped LMDB folder: many readers, one writer at a time, in any number of processes.
+
+    values   text, recipe -> the encoded adapter          layouts  digest -> layout
+    records  text, recipe -> how it was made              recipes  recipe -> the layout of its first adapter
+    side     key, table   -> plain data                   meta     format, generation
+    and who owns which text: see `ownership`
+
+Every change is one transaction that is on the disk when the call returns; a process that is killed leaves the state
+before or after it. Removed bytes stay in the file, unreachable, until other values or `gc` overwrite them.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from llamaindex_prag.adapter import Adapter, AdapterKey
+from llamaindex_prag.errors import AdapterDamagedError, AdapterMissingError, AdapterRefusedError, StoreError
+from llamaindex_prag.layout import Layout
+from llamaindex_prag.store import entries, maintenance, ownership
+from llamaindex_prag.store.base import GcReport, StoreStats, VerifyReport
+from llamaindex_prag.store.datafile import is_new
+from llamaindex_prag.store.encoding import Encoding, Header, checked_encoding, decode_into, encode, read_header
+from llamaindex_prag.store.environment import SharedEnvironment
+from llamaindex_prag.store.folders import sync
+from llamaindex_prag.store.registry import acquire, release
+from rag_backbone.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    import lmdb
+    from lmdb import _Database as Table
+
+LARGEST_VALUE = 1e4
+"""Weights of a trained adapter are below 1; what is above this has diverged."""
+
+_HASH = 32
+
+
+class LMDBStore:
+    """The shipped `AdapterStore`.
+
+    Args:
+        path: A folder, made if there is none. The same folder may be open several times, also in one process.
+        model: Fingerprint of the model that the adapters are for. None takes that of an existing store.
+        encoding: Of adapters that are put from now on; those that are there keep theirs.
+        map_size: Bytes to map at first. It is enlarged when needed and takes no disk space.
+        readonly: Never write. Works on read-only media too; only there, and where this user may not write the lock
+            file, are readers unseen by writers, so that none must run at the same time.
+
+    Raises:
+        StoreError: If the path is no store, truncated, of another model or of a newer version, or not writable.
+
+    Example:
+        >>> with LMDBStore(folder, model=key.model) as store:
+        ...     store.put(key, adapter, {"steps": 40}, owners=["report.pdf"])
+        ...     store.get(key)
+        Adapter(Layout(90 layers, rank 8, 1,566,720 values), scale 2)
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        model: str | None,
+        encoding: Encoding = "bfloat16",
+        map_size: int = 1 << 30,
+        readonly: bool = False,
+    ) -> None:
+        self.path = Path(path)
+        self.readonly = readonly
+        self._encoding = checked_encoding(encoding)
+        if map_size < 1 << 20:
+            raise ConfigurationError(f"map_size is {map_size}; at least 1048576 (1 MiB) is needed")
+        new = is_new(self.path, readonly=readonly)
+        if new and not model:
+            raise StoreError(f"there is no store at {self.path}; name the model's fingerprint to make one")
+        self._layouts: dict[str, Layout] = {}
+        self._closed = False
+        self._env = acquire(self.path, entries.TABLES, entries.check_format, map_size, readonly=readonly)
+        try:
+            self.model = self._opened_for(model)
+            if new:
+                sync(self.path)
+                sync(self.path.absolute().parent)
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def generation(self) -> int:
+        """Rises whenever an adapter is removed or replaced, by any process. Reading it takes microseconds."""
+        with self._live().read() as (transaction, tables):
+            return entries.generation(transaction, tables)
+
+    def put(self, key: AdapterKey, adapter: Adapter, record: dict[str, Any], owners: Iterable[str] = ()) -> None:
+        """Keep an adapter; once this returns, it survives the death of the process.
+
+        Args:
+            key: What it was made of.
+            adapter: Its values.
+            record: How it was made; plain JSON data.
+            owners: Ids of documents that contain the text, added to those known.
+
+        Raises:
+            AdapterRefusedError: If it is for another model, its layout is not that of the recipe's other adapters, a
+                value is absurd, or the record is no JSON.
+            AdapterError: If values are not finite or the buffer does not fit its layout.
+            StoreFullError: If the disk is full.
+        """
+        name, owners = self._name(key), tuple(owners)
+        adapter.check()
+        if (largest := float(np.abs(adapter.buffer).max())) > LARGEST_VALUE:
+            raise AdapterRefusedError(
+                f"the adapter of {key.text[:12]} has a value of {largest:g}; above {LARGEST_VALUE:g} training has "
+                "diverged. Lower the recipe's learning_rate."
+            )
+        value, row = encode(adapter, self._encoding), entries.as_json(record)
+        layout = adapter.layout
+
+        def change(transaction: lmdb.Transaction[bytes], tables: dict[str, Table]) -> None:
+            entries.settle_layout(transaction, tables, name[_HASH:], layout)
+            if (old := transaction.get(name, db=tables["values"])) != value:
+                transaction.put(name, value, db=tables["values"])
+                if old is not None:
+                    entries.count_change(transaction, tables)
+            transaction.put(name, row, db=tables["records"])
+            transaction.delete(name[:_HASH], db=tables["unowned"])
+            for document_id in owners:
+                ownership.add_owner(transaction, tables, document_id, name[:_HASH])
+
+        self._writable().write(change)
+
+    def get(self, key: AdapterKey) -> Adapter | None:
+        """An adapter with a buffer of its own, or None.
+
+        Raises:
+            AdapterDamagedError: If the stored bytes are not those that were written.
+        """
+        name = self._name(key)
+        with self._live().read() as (transaction, tables):
+            value = transaction.get(name, db=tables["values"])
+            if value is None:
+                return None
+            try:
+                header = read_header(value)
+                layout = self._layout_of(transaction, tables, header)
+                out = np.empty(layout.size, np.float32)
+                decode_into(value, out)
+            except AdapterDamagedError as error:
+                raise _damaged(key, error) from error
+        return Adapter(layout, out, header.scale)
+
+    def read_into(self, key: AdapterKey, out: NDArray[np.float32]) -> float:
+        """Write an adapter's values into `out` and return its scale; allocates next to nothing.
+
+        Args:
+            key: Which adapter.
+            out: (layout.size,) float32, contiguous.
+
+        Raises:
+            AdapterMissingError: If there is none of this key.
+            AdapterDamagedError: If the stored bytes are not those that were written.
+        """
+        name = self._name(key)
+        with self._live().read() as (transaction, tables):
+            value = transaction.get(name, db=tables["values"])
+            if value is None:
+                raise AdapterMissingError(
+                    f"{self.path} has no adapter of text {key.text[:12]} and recipe {key.recipe[:12]}; make it first"
+                )
+            try:
+                return decode_into(value, out).scale
+            except AdapterDamagedError as error:
+                raise _damaged(key, error) from error
+
+    def layout(self, key: AdapterKey) -> Layout | None:
+        """The layout of a stored adapter, without reading its values."""
+        name = self._name(key)
+        with self._live().read() as (transaction, tables):
+            value = transaction.get(name, db=tables["values"])
+            return None if value is None else self._layout_of(transaction, tables, read_header(value))
+
+    def record(self, key: AdapterKey) -> dict[str, Any] | None:
+        """How an adapter was made, or None."""
+        name = self._name(key)
+        with self._live().read() as (transaction, tables):
+            row = transaction.get(name, db=tables["records"])
+            return None if row is None else entries.from_json(row)
+
+    def __contains__(self, key: object) -> bool:
+        if not isinstance(key, AdapterKey) or key.model != self.model:
+            return False
+        with self._live().read() as (transaction, tables):
+            return transaction.get(self._name(key), db=tables["values"]) is not None
+
+    def __len__(self) -> int:
+        with self._live().read() as (transaction, tables):
+            return transaction.stat(tables["values"])["entries"]
+
+    def keys(self) -> list[AdapterKey]:
+        """The keys of all adapters at this moment, by text."""
+        with self._live().read() as (transaction, tables):
+            names = [bytes(n) for n in transaction.cursor(tables["values"]).iternext(keys=True, values=False)]
+        return [AdapterKey(self.model, name[_HASH:].hex(), name[:_HASH].hex()) for name in names]
+
+    def put_json(self, table: str, key: str, value: Any) -> None:
+        """Keep plain data, such as an augmenter's results.
+
+        Args:
+            table: Any name.
+            key: Any name; one that is a text hash, or starts with a text hash and `/`, is removed with that text.
+            value: Plain JSON data.
+        """
+        name, row = entries.side_name(table, key), entries.as_json(value)
+        self._writable().write(lambda transaction, tables: transaction.put(name, row, db=tables["side"]))
+
+    def get_json(self, table: str, key: str) -> Any | None:
+        """Plain data kept by `put_json`, or None."""
+        name = entries.side_name(table, key)
+        with self._live().read() as (transaction, tables):
+            row = transaction.get(name, db=tables["side"])
+            return None if row is None else entries.from_json(row)
+
+    def own(self, document_id: str, text_hashes: Iterable[str]) -> list[str]:
+        """Replace the list of texts that a document uses; return those of its former ones that nobody owns any more.
+
+        These stay until `gc`, or until they are removed by name. A text that never had an owner is never among them.
+        """
+        texts = [entries.hash_bytes(text) for text in text_hashes]
+        freed = self._writable().write(
+            lambda transaction, tables: ownership.own(transaction, tables, document_id, texts)
+        )
+        return [text.hex() for text in freed]
+
+    def owners(self, text_hash: str) -> list[str]:
+        """Ids of the documents that use a text."""
+        text = entries.hash_bytes(text_hash)
+        with self._live().read() as (transaction, tables):
+            return ownership.owners_of(transaction, tables, text)
+
+    def texts(self, document_id: str) -> list[str]:
+        """Hashes of the texts that a document uses."""
+        with self._live().read() as (transaction, tables):
+            return [text.hex() for text in ownership.texts_of(transaction, tables, document_id)]
+
+    def remove(self, what: str | AdapterKey) -> int:
+        """Remove a text (by its hash) or one adapter, with what was kept beside it, in one transaction.
+
+        What belongs to the text (side tables, owners) goes with its last adapter.
+
+        Returns:
+            How many adapters were removed.
+        """
+        if isinstance(what, AdapterKey):
+            name = self._name(what)
+            return self._writable().write(lambda transaction, tables: entries.remove_adapter(transaction, tables, name))
+        text = entries.hash_bytes(what)
+        return self._writable().write(lambda transaction, tables: entries.remove_text(transaction, tables, text))
+
+    def remove_document(self, document_id: str) -> list[str]:
+        """Forget a document; remove, and return, the texts that nobody owns any more. All in one transaction."""
+
+        def change(transaction: lmdb.Transaction[bytes], tables: dict[str, Table]) -> list[str]:
+            freed = ownership.own(transaction, tables, document_id, ())
+            for text in freed:
+                entries.remove_text(transaction, tables, text)
+            return [text.hex() for text in freed]
+
+        return self._writable().write(change)
+
+    def gc(self) -> GcReport:
+        """Remove the texts whose last owner is gone, and give free space back to the disk.
+
+        The latter rewrites the file, and is left out (see `GcReport.reason`) while another process has it open.
+        """
+        return maintenance.collect(self._writable())
+
+    def stats(self) -> StoreStats:
+        """What the store holds."""
+        return maintenance.measure(self._live(), self.model, self._encoding)
+
+    def verify(self, progress: bool = False) -> VerifyReport:
+        """Read every adapter: checksum, size, finite values, layout, record.
+
+        Args:
+            progress: Show a bar on stderr.
+        """
+        return maintenance.verify(self, progress=progress)
+
+    def close(self) -> None:
+        """Let go of the files; repeated calls do nothing."""
+        if not self._closed:
+            self._closed = True
+            release(self._env)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"LMDBStore({str(self.path)!r}, model {self.model[:12]!r}{', closed' if self._closed else ''})"
+
+    def _live(self) -> SharedEnvironment:
+        if self._closed:
+            raise StoreError(f"the store {self.path} was closed; open it again with LMDBStore({str(self.path)!r}, ...)")
+        return self._env
+
+    def _writable(self) -> SharedEnvironment:
+        if self.readonly:
+            raise StoreError(f"the store {self.path} was opened with readonly=True; open it again without")
+        return self._live()
+
+    def _opened_for(self, model: str | None) -> str:
+        with self._env.read() as (transaction, tables):
+            row = transaction.get(b"format", db=tables["meta"])
+            found = None if row is None else str(entries.from_json(row)["model"])
+        if found is None:
+            if not model or self.readonly:
+                raise StoreError(f"the store {self.path} is empty, without even a model; make it with model=...")
+            self._env.write(lambda transaction, tables: entries.describe(transaction, tables, model))
+            return self._opened_for(model)
+        if model is not None and model != found:
+            raise StoreError(
+                f"the store {self.path} is for the model with fingerprint {found[:12]}..., yours has {model[:12]}...; "
+                "adapters fit one model only, so use another folder"
+            )
+        return found
+
+    def _name(self, key: AdapterKey) -> bytes:
+        if key.model != self.model:
+            raise AdapterRefusedError(
+                f"the key is for the model with fingerprint {key.model[:12]}, the store {self.path} for "
+                f"{self.model[:12]}; adapters fit one model only"
+            )
+        return entries.hash_bytes(key.text) + entries.hash_bytes(key.recipe, "a recipe's key")
+
+    def _layout_of(self, transaction: lmdb.Transaction[memoryview], tables: dict[str, Table], header: Header) -> Layout:
+        layout = self._layouts.get(header.layout)
+        if layout is None:
+            layout = self._layouts[header.layout] = entries.read_layout(transaction, tables, header.layout)
+        if (layout.size, layout.a_size) != (header.size, header.a_size):
+            raise AdapterDamagedError(f"it has {header.size} values, its layout {layout.size}")
+        return layout
+
+
+def _damaged(key: AdapterKey, error: AdapterDamagedError) -> AdapterDamagedError:
+    return AdapterDamagedError(f"the adapter of text {key.text[:12]} and recipe {key.recipe[:12]} is damaged: {error}")

@@ -1,0 +1,73 @@
+"""Looking after a whole store: collecting, measuring, verifying."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from llamaindex_prag.errors import AdapterDamagedError
+from llamaindex_prag.store import entries, ownership
+from llamaindex_prag.store.base import AdapterStore, GcReport, StoreStats, VerifyReport
+from llamaindex_prag.store.environment import SharedEnvironment
+
+if TYPE_CHECKING:
+    import lmdb
+    from lmdb import _Database as Table
+
+
+def collect(environment: SharedEnvironment) -> GcReport:
+    """Remove the texts whose last owner is gone, then rewrite the file without free pages if that is possible."""
+
+    def change(transaction: lmdb.Transaction[bytes], tables: dict[str, Table]) -> tuple[list[str], int]:
+        texts = ownership.unowned(transaction, tables)
+        removed = sum(entries.remove_text(transaction, tables, text) for text in texts)
+        entries.drop_unused_layouts(transaction, tables)
+        return [text.hex() for text in texts], removed
+
+    before, _ = environment.sizes()
+    texts, removed = environment.write(change)
+    reason = environment.compact()
+    return GcReport(
+        removed_texts=texts,
+        removed_adapters=removed,
+        bytes_before=before,
+        bytes_after=environment.sizes()[0],
+        compacted=not reason,
+        reason=reason,
+    )
+
+
+def measure(environment: SharedEnvironment, model: str, encoding: str) -> StoreStats:
+    """What the tables hold; nothing is read but their counters."""
+    file_bytes, map_bytes = environment.sizes()
+    with environment.read() as (transaction, tables):
+        values = transaction.stat(tables["values"])
+        return StoreStats(
+            path=str(environment.folder),
+            model=model,
+            encoding=encoding,
+            adapters=values["entries"],
+            documents=transaction.stat(tables["documents"])["entries"],
+            side_entries=transaction.stat(tables["side"])["entries"],
+            unowned_texts=transaction.stat(tables["unowned"])["entries"],
+            generation=entries.generation(transaction, tables),
+            value_bytes=values["psize"] * (values["branch_pages"] + values["leaf_pages"] + values["overflow_pages"]),
+            file_bytes=file_bytes,
+            map_bytes=map_bytes,
+        )
+
+
+def verify(store: AdapterStore, *, progress: bool) -> VerifyReport:
+    """Read every adapter, each in a transaction of its own, so that a writer beside it is not held up."""
+    from tqdm import tqdm
+
+    checked, damaged = 0, []
+    for key in tqdm(store.keys(), desc="adapters", disable=not progress):
+        try:
+            if store.get(key) is None:  # removed meanwhile
+                continue
+            if store.record(key) is None and key in store:
+                damaged.append((key, "it has no record"))
+        except AdapterDamagedError as error:
+            damaged.append((key, str(error)))
+        checked += 1
+    return VerifyReport(checked=checked, damaged=tuple(damaged))

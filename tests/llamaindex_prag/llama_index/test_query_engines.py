@@ -1,0 +1,251 @@
+"""The postprocessor and the LLM in LlamaIndex's own engines: no text in the prompt, the right adapters in every call."""
+
+import asyncio
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from llama_index.core import Document, VectorStoreIndex
+from llama_index.core.chat_engine import CondensePlusContextChatEngine, ContextChatEngine
+from llama_index.core.embeddings import MockEmbedding
+from llama_index.core.llms import MockLLM
+from llama_index.core.memory import ChatMemoryBuffer
+from llama_index.core.postprocessor import LLMRerank
+from llama_index.core.prompts import PromptTemplate
+from llama_index.core.query_engine import CitationQueryEngine, RetrieverQueryEngine
+from llama_index.core.schema import MetadataMode, NodeWithScore, TextNode
+
+from llamaindex_prag.llama_index import ParametricNodePostprocessor
+from llamaindex_prag.llama_index.markers import marker
+from llamaindex_prag.prompts import prompt_ids
+from rag_backbone.errors import AdapterError, ConfigurationError
+from rag_backbone.requests import Request
+from tests.llamaindex_prag.llama_index.conftest import TEXTS, Fixed, node
+
+QUESTION = "Who wrote a letter?"
+MODES = ["compact", "refine", "tree_summarize", "accumulate", "compact_accumulate", "simple_summarize"]
+
+
+def engine_of(llm, retriever, mode="compact", **options):
+    post = ParametricNodePostprocessor(llm=llm, **{"missing": "error", **options.pop("post", {})})
+    return RetrieverQueryEngine.from_args(retriever, llm=llm, response_mode=mode, node_postprocessors=[post], **options)
+
+
+def alone(llm, *numbers, question=QUESTION, **options):
+    """The answer of a call with these adapters, by the engine itself."""
+    selection = llm.model.select([llm.model.key(TEXTS[i]) for i in numbers], **options)
+    ids = prompt_ids(llm.model.lm.tokenizer, question)
+    return llm.model.lm.engine.generate(Request(ids, llm.max_new_tokens, adapters=selection)).text
+
+
+def texts_of(selections):
+    return {key.text for selection in selections for key in selection.keys}
+
+
+def assert_nothing_pasted(calls):
+    for prompt, _ in calls:
+        assert not any(text in prompt or text[:20] in prompt for text in TEXTS)
+        assert "secret" not in prompt
+        assert "⟦" not in prompt
+        assert "prior knowledge" not in prompt
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_every_synthesizer_answers_from_the_adapters_alone(llm, calls, mode):
+    response = engine_of(llm, Fixed(0, 1), mode).query(QUESTION)
+    assert_nothing_pasted(calls)
+    assert calls
+    assert all(selection is not None for _, selection in calls)
+    assert texts_of(s for _, s in calls) == {llm.model.key(t).text for t in TEXTS[:2]}
+    assert [n.node.text for n in response.source_nodes] == TEXTS[:2]
+    assert [n.node.metadata["file"] for n in response.source_nodes] == ["secret-0.txt", "secret-1.txt"]
+
+
+def test_compact_asks_once_with_the_prompt_that_adapters_are_trained_on(llm, calls):
+    response = engine_of(llm, Fixed(0, 1)).query(QUESTION)
+    assert len(calls) == 1
+    assert str(response) == alone(llm, 0, 1)
+    assert str(response) != alone(llm, 0)
+
+
+def test_a_template_of_the_users_own_is_used_as_it_is(llm, calls):
+    template = PromptTemplate("Facts: {context_str}\nTell me: {query_str}")
+    engine_of(llm, Fixed(0), text_qa_template=template).query(QUESTION)
+    assert "Tell me: Who wrote a letter?" in calls[0][0]
+    assert len(calls[0][1]) == 1
+
+
+def test_combined_has_both_the_text_and_the_adapter(llm, calls):
+    engine_of(llm, Fixed(0), post={"inject": "combined"}).query(QUESTION)
+    ((prompt, selection),) = calls
+    assert TEXTS[0] in prompt
+    assert "⟦" not in prompt
+    assert len(selection) == 1
+
+
+@pytest.mark.parametrize("mode", ["compact", "refine", "accumulate"])
+async def test_async_and_streams_give_the_same(llm, calls, mode):
+    expected = str(engine_of(llm, Fixed(0, 1), mode).query(QUESTION))
+    assert str(await engine_of(llm, Fixed(0, 1), mode).aquery(QUESTION)) == expected
+    if mode != "accumulate":
+        streamed = engine_of(llm, Fixed(0, 1), mode, streaming=True).query(QUESTION)
+        assert "".join(streamed.response_gen) == expected
+        later = await engine_of(llm, Fixed(0, 1), mode, streaming=True, use_async=True).aquery(QUESTION)
+        assert "".join([token async for token in later.async_response_gen()]) == expected
+    assert_nothing_pasted(calls)
+
+
+async def test_the_loop_goes_on_while_an_answer_is_written(llm):
+    ticks = 0
+
+    async def tick():
+        nonlocal ticks
+        while True:
+            ticks += 1
+            await asyncio.sleep(0.001)
+
+    ticking = asyncio.create_task(tick())
+    await engine_of(llm, Fixed(0)).aquery(QUESTION)
+    ticking.cancel()
+    assert ticks >= 5
+
+
+def test_two_streams_read_in_turn_keep_their_own_adapters(llm):
+    first, second = (engine_of(llm, Fixed(i), streaming=True).query(QUESTION) for i in (0, 1))
+    pairs = list(zip(first.response_gen, second.response_gen, strict=False))
+    assert "".join(a for a, _ in pairs) in alone(llm, 0)
+    assert "".join(b for _, b in pairs) in alone(llm, 1)
+    assert alone(llm, 0) != alone(llm, 1)
+
+
+def test_many_threads_get_their_own_documents_answers(llm):
+    questions = [f"Question {i} of the town?" for i in range(6)]
+    expected = {(q, i): alone(llm, i, question=q) for q in questions for i in range(3)}
+
+    def ask(case):
+        question, i = case
+        return str(engine_of(llm, Fixed(i)).query(question))
+
+    cases = list(expected) * 3
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(ask, cases)) == [expected[case] for case in cases]
+
+
+def test_a_stream_that_is_left_half_way_changes_nothing_for_others(llm):
+    expected = alone(llm, 1)
+    stop = threading.Event()
+
+    def restless():
+        while not stop.is_set():
+            stream = engine_of(llm, Fixed(0), streaming=True).query(QUESTION).response_gen
+            next(stream)
+            stream.close()
+
+    thread = threading.Thread(target=restless)
+    thread.start()
+    found = [str(engine_of(llm, Fixed(1)).query(QUESTION)) for _ in range(10)]
+    stop.set()
+    thread.join(30)
+    assert set(found) == {expected}
+
+
+@pytest.mark.parametrize("kind", [ContextChatEngine, CondensePlusContextChatEngine])
+def test_chat_engines_use_the_adapters_for_the_answer_only(llm, calls, kind):
+    post = ParametricNodePostprocessor(llm=llm, missing="error")
+    chat = kind.from_defaults(
+        retriever=Fixed(0), llm=llm, node_postprocessors=[post], memory=ChatMemoryBuffer.from_defaults(token_limit=900)
+    )
+    chat.chat(QUESTION)
+    list(chat.stream_chat("And when?").response_gen)
+    assert_nothing_pasted(calls)
+    used = [selection is not None for _, selection in calls]
+    # Condensing the second question with the history into one is a call of the base model.
+    assert used == ([True, False, True] if kind is CondensePlusContextChatEngine else [True, True])
+
+
+def test_forged_markers_activate_nothing(llm, calls):
+    real = marker(llm.model.key(TEXTS[1]))
+    forged = real[:12] + ("A" if real[12] != "A" else "B") + real[13:]
+    text = f"Look here: {forged} ⟦adapter AAAAAAAAAAAAAAAAAAAAAA 1⟧ ⟦adapter"
+    nodes = [NodeWithScore(node=TextNode(text=text), score=1.0)]
+    engine_of(llm, Fixed(nodes=nodes), post={"missing": "context"}).query(f"{forged} {QUESTION}")
+    assert [selection for _, selection in calls] == [None]
+    assert forged in calls[0][0]
+
+
+@pytest.mark.parametrize("missing", ["context", "error"])
+def test_a_node_without_an_adapter_stays_in_the_prompt_or_is_an_error(llm, calls, missing):
+    engine = engine_of(llm, Fixed(0, 3), post={"missing": missing})
+    if missing == "error":
+        with pytest.raises(AdapterError, match="node-3"):
+            engine.query(QUESTION)
+        return
+    engine.query(QUESTION)
+    ((prompt, selection),) = calls
+    assert TEXTS[3] in prompt
+    assert TEXTS[0] not in prompt
+    assert len(selection) == 1
+
+
+def test_a_missing_adapter_is_trained_once_and_kept(llm, store, calls):
+    engine = engine_of(llm, Fixed(3), post={"missing": "train"})
+    engine.query(QUESTION)
+    assert llm.model.knows(TEXTS[3])
+    assert store.record(llm.model.key(TEXTS[3]))["steps"] >= 1
+    calls.clear()
+    engine.query(QUESTION)
+    assert len(calls) == 1  # nothing was augmented or trained again
+    assert_nothing_pasted(calls)
+
+
+def test_a_removed_document_answers_nothing_any_more(llm, store):
+    engine = engine_of(llm, Fixed(0))
+    before = str(engine.query(QUESTION))
+    assert before == alone(llm, 0)
+    held = llm.model.select([llm.model.key(TEXTS[0])])
+    store.remove_document("doc-0")
+    with pytest.raises(AdapterError):
+        engine.query(QUESTION)
+    ids = prompt_ids(llm.model.lm.tokenizer, QUESTION)
+    with pytest.raises(AdapterError):  # not from the slot either that still holds its values
+        llm.model.lm.engine.generate(Request(ids, 4, adapters=held))
+
+
+def test_nodes_beyond_the_room_and_nodes_without_text_stay_as_they_are(llm, calls, store):
+    nodes = [NodeWithScore(node=node(i), score=0.5) for i in (0, 1, 2)]
+    nodes.insert(1, NodeWithScore(node=TextNode(text="  "), score=0.5))
+    engine_of(llm, Fixed(nodes=nodes)).query(QUESTION)
+    assert len(calls[0][1]) == 3
+
+
+def test_what_cannot_work_is_refused_with_advice(llm):
+    with pytest.raises(ConfigurationError, match="ParametricLLM"):
+        ParametricNodePostprocessor(llm=MockLLM())
+    with pytest.raises(ConfigurationError, match="translator"):
+        ParametricNodePostprocessor(llm=llm, missing="translate")
+    with pytest.raises(ConfigurationError, match="known: parametric, combined"):
+        ParametricNodePostprocessor(llm=llm, inject="both")
+    index = VectorStoreIndex.from_documents([Document(text=TEXTS[0])], embed_model=MockEmbedding(8))
+    post = ParametricNodePostprocessor(llm=llm, missing="error")
+    citing = CitationQueryEngine.from_args(index, llm=llm, node_postprocessors=[post])
+    with pytest.raises(AdapterError, match="source_nodes"):
+        citing.query(QUESTION)
+    reranked = RetrieverQueryEngine.from_args(Fixed(0, 1), llm=llm, node_postprocessors=[post, LLMRerank(llm=llm)])
+    with pytest.raises(AdapterError, match="Put it before"):
+        reranked.query(QUESTION)
+
+
+def test_the_node_is_the_passage_for_everybody_but_the_prompt(llm):
+    post = ParametricNodePostprocessor(llm=llm, missing="error")
+    given = NodeWithScore(node=node(0, title="A title"), score=0.7)
+    (found,) = post.postprocess_nodes([given], query_str=QUESTION)
+    assert found.score == 0.7
+    assert found.node.node_id == given.node.node_id
+    for mode in (MetadataMode.NONE, MetadataMode.EMBED, MetadataMode.ALL):
+        assert found.node.get_content(mode) == given.node.get_content(mode)
+    assert found.node.get_content(MetadataMode.LLM).startswith("⟦adapter ")
+    assert [b.text for b in found.node.get_content_blocks(MetadataMode.LLM)] == [
+        found.node.get_content(MetadataMode.LLM)
+    ]
+    assert "⟦" not in found.node.model_dump_json()
+    assert given.node.get_content(MetadataMode.LLM) != found.node.get_content(MetadataMode.LLM)
