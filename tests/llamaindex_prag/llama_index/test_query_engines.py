@@ -1,4 +1,4 @@
-"""The postprocessor and the LLM in LlamaIndex's own engines: no text in the prompt, the right adapters in every call."""
+"""The postprocessor and the LLM in LlamaIndex's own engines: no text in the prompt, the right adapters in each call."""
 
 import asyncio
 import threading

@@ -68,7 +68,7 @@ def test_int4_errs_by_half_a_step_in_the_root_mean_square(adapter):
             group = slice(start, start + 64)
             step = np.abs(half[group]).max() / 7
             error = np.sqrt(np.mean((half[group].astype(np.float64) - found[group]) ** 2))
-            # float16 keeps scales relative to the largest one, far below which they vanish; so does what is below 1e-30.
+            # Scales vanish far below the largest one (float16), values below 1e-30.
             assert error <= 0.51 * step + 1e-6 * top + 1e-30
 
 

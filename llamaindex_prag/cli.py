@@ -1,0 +1,219 @@
+"""`dynprag parametrize` and `dynprag store`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from llamaindex_prag.recipe import RECIPES, get_recipe
+from rag_backbone.errors import AdapterError, ConfigurationError
+
+if TYPE_CHECKING:
+    from llamaindex_prag.parametrize import Passage
+    from llamaindex_prag.store.lmdb_store import LMDBStore
+
+DEFAULT_STORE = Path(".dynprag/adapters")
+SUFFIXES = (".txt", ".md", ".markdown", ".jsonl")
+_PARAGRAPH_CHARACTERS = 1200
+
+StoreFolder = Annotated[Path, typer.Option("--store", "-s", help="The store's folder.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add this package's subcommands."""
+    app.command("parametrize")(parametrize)
+    store = typer.Typer(no_args_is_help=True, help="Look after a store of adapters.")
+    for command in (stats, verify, gc, remove):
+        store.command()(command)
+    store.command("export")(export)
+    store.command("import")(import_folder)
+    app.add_typer(store, name="store")
+
+
+def parametrize(
+    source: Annotated[Path, typer.Argument(help="A folder, or a file, of .txt, .md and .jsonl.")],
+    store: StoreFolder = DEFAULT_STORE,
+    model: Annotated[str, typer.Option(help="'embedded', a folder or a Hub id.")] = "embedded",
+    recipe: Annotated[str, typer.Option(help=f"How: {', '.join(RECIPES)}.")] = "distill",
+    questions: Annotated[int | None, typer.Option(help="Asked about a passage; default: the recipe's.")] = None,
+    *,
+    as_json: AsJson = False,
+) -> None:
+    """Train the adapters of documents. What the store holds costs nothing; a job that was stopped goes on."""
+    passages = read_passages(source)
+    chosen = get_recipe(recipe, **({} if questions is None else {"questions": questions}))
+
+    from llamaindex_prag.parametric import ParametricModel
+    from llamaindex_prag.parametrize import Parametrizer
+    from llamaindex_prag.store.lmdb_store import LMDBStore
+    from rag_backbone.causal_lm import CausalLM
+
+    lm = CausalLM.from_pretrained(model)
+    with LMDBStore(store, model=lm.fingerprint) as opened:
+        made = Parametrizer(ParametricModel(lm, opened, recipe=chosen))
+        report = made.parametrize(passages, complete=True, progress=sys.stderr.isatty())
+    if as_json:
+        typer.echo(json.dumps(asdict(report)))
+        return
+    typer.echo(
+        f"{store}: {report.trained} trained, {report.known} known, {report.removed} removed in {report.seconds:.0f} s"
+    )
+    if report.notes:
+        typer.secho(f"{len(report.notes)} passages did not go as planned; see their records", err=True, dim=True)
+
+
+def stats(store: StoreFolder = DEFAULT_STORE, *, as_json: AsJson = False) -> None:
+    """What the store holds."""
+    with _existing(store) as opened:
+        _show(asdict(opened.stats()), as_json=as_json)
+
+
+def verify(store: StoreFolder = DEFAULT_STORE, *, as_json: AsJson = False) -> None:
+    """Check every adapter; exit code 1 if one is damaged."""
+    with _existing(store) as opened:
+        report = opened.verify(progress=sys.stderr.isatty())
+    damaged = {key.text: reason for key, reason in report.damaged}
+    _show({"checked": report.checked, "damaged": damaged}, as_json=as_json)
+    if not report.ok:
+        raise typer.Exit(1)
+
+
+def gc(store: StoreFolder = DEFAULT_STORE, *, as_json: AsJson = False) -> None:
+    """Remove what no document uses any more, and make the file smaller."""
+    with _existing(store) as opened:
+        _show(asdict(opened.gc()), as_json=as_json)
+
+
+def remove(
+    document: Annotated[str, typer.Argument(help="A document's id: the file's name, or a text's hash.")],
+    store: StoreFolder = DEFAULT_STORE,
+    *,
+    as_json: AsJson = False,
+) -> None:
+    """Remove a document's adapters for good."""
+    with _existing(store) as opened:
+        if opened.texts(document):
+            gone = opened.remove_document(document)
+        elif _is_hash(document) and opened.remove(document):
+            gone = [document]
+        else:
+            raise AdapterError(f"the store {store} has neither a document nor a text {document!r}; see `store stats`")
+        _show({"removed": gone}, as_json=as_json)
+
+
+def export(
+    text: Annotated[str, typer.Argument(help="The text's hash; see `dynprag store stats --json`.")],
+    folder: Annotated[Path, typer.Argument(help="A new folder.")],
+    store: StoreFolder = DEFAULT_STORE,
+    base_model: Annotated[str, typer.Option(help="The base model's name, for PEFT.")] = "",
+) -> None:
+    """Write an adapter as a PEFT folder."""
+    from llamaindex_prag.store.peft_folder import export_peft
+
+    with _existing(store) as opened:
+        found = [key for key in opened.keys() if key.text.startswith(text)]  # noqa: SIM118 - not a mapping
+        if len(found) != 1:
+            raise AdapterError(
+                f"{len(found)} adapters have a text hash that begins with {text!r}; exactly one is needed"
+            )
+        adapter = opened.get(found[0])
+        assert adapter is not None
+        typer.echo(export_peft(adapter, folder, base_model_name=base_model))
+
+
+def import_folder(
+    folder: Annotated[Path, typer.Argument(help="A PEFT folder.")],
+    text: Annotated[Path, typer.Argument(help="A file with the passage that the adapter stands for.")],
+    store: StoreFolder = DEFAULT_STORE,
+    model: Annotated[str, typer.Option(help="'embedded', a folder or a Hub id.")] = "embedded",
+    recipe: Annotated[str, typer.Option(help=f"Under which it is kept: {', '.join(RECIPES)}.")] = "distill",
+) -> None:
+    """Keep a PEFT adapter as that of a passage. Its rank and layers must be the recipe's."""
+    passage = text.read_text("utf-8")
+
+    from llamaindex_prag.parametric import ParametricModel
+    from llamaindex_prag.store.lmdb_store import LMDBStore
+    from llamaindex_prag.store.peft_folder import import_peft
+    from rag_backbone.causal_lm import CausalLM
+
+    lm = CausalLM.from_pretrained(model)
+    with LMDBStore(store, model=lm.fingerprint) as opened:
+        made = ParametricModel(lm, opened, recipe=recipe)
+        adapter = import_peft(folder, made.layout)
+        if adapter.layout != made.layout:
+            raise AdapterError(f"{folder} has {adapter.layout!r}; the recipe {recipe!r} needs {made.layout!r}")
+        opened.put(made.key(passage), adapter, {"imported": folder.name}, owners=[text.name])
+    typer.echo(f"{store}: {text.name}")
+
+
+def read_passages(source: Path) -> list[Passage]:
+    """The passages of a folder or file: paragraphs put together up to a length, a JSON line's text as it is.
+
+    Raises:
+        ConfigurationError: If there is nothing to read, or a line is not what it should be.
+    """
+    files = sorted(p for p in source.rglob("*") if p.suffix in SUFFIXES) if source.is_dir() else [source]
+    if not files or not all(f.is_file() and f.suffix in SUFFIXES for f in files):
+        raise ConfigurationError(f"{source} is no file, and no folder with files, of {', '.join(SUFFIXES)}")
+    root = source if source.is_dir() else source.parent
+    found: list[Passage] = []
+    for file in files:
+        name = file.relative_to(root).as_posix()
+        found += _lines(file, name) if file.suffix == ".jsonl" else _paragraphs(file, name)
+    if not found:
+        raise ConfigurationError(f"{source} holds no text")
+    return found
+
+
+def _lines(file: Path, name: str) -> list[Passage]:
+    from llamaindex_prag.parametrize import Passage
+
+    found = []
+    for number, line in enumerate(file.read_text("utf-8").splitlines(), 1):
+        if not line.strip():
+            continue
+        try:
+            item = json.loads(line)
+            text, title = str(item["text"]), str(item.get("title", ""))
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ConfigurationError(
+                f'{file}, line {number}: {error!r}; expected {{"title": ..., "text": ...}}'
+            ) from error
+        found.append(Passage(text, title, f"{name}#{item.get('id', title or number)}"))
+    return found
+
+
+def _paragraphs(file: Path, name: str) -> list[Passage]:
+    from llamaindex_prag.parametrize import Passage
+
+    joined: list[str] = []
+    for paragraph in file.read_text("utf-8").split("\n\n"):
+        text = paragraph.strip()
+        if joined and len(joined[-1]) + len(text) < _PARAGRAPH_CHARACTERS:
+            joined[-1] += "\n\n" + text
+        elif text:
+            joined.append(text)
+    return [Passage(text, file.stem, name) for text in joined]
+
+
+def _existing(folder: Path) -> LMDBStore:
+    from llamaindex_prag.store.lmdb_store import LMDBStore
+
+    return LMDBStore(folder, model=None)
+
+
+def _is_hash(text: str) -> bool:
+    return len(text) == 64 and all(c in "0123456789abcdef" for c in text)
+
+
+def _show(data: dict[str, Any], *, as_json: bool) -> None:
+    if as_json:
+        typer.echo(json.dumps(data))
+    else:
+        typer.echo("\n".join(f"{name}: {value}" for name, value in data.items()))

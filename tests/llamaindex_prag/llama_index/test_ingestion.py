@@ -1,0 +1,101 @@
+"""Adapters made in an ingestion pipeline: once, kept, and gone with their documents."""
+
+import pytest
+from llama_index.core import Document
+from llama_index.core.ingestion import IngestionPipeline
+from llama_index.core.node_parser import SentenceSplitter
+
+from llamaindex_prag.adapter import text_hash
+from llamaindex_prag.augment import Augmenter
+from llamaindex_prag.llama_index import ParametrizeNodes
+from llamaindex_prag.parametrize import Parametrizer, Passage
+from llamaindex_prag.recipe import get_recipe
+from rag_backbone.errors import ConfigurationError
+from tests.llamaindex_prag.llama_index.conftest import TEXTS
+
+
+@pytest.fixture
+def transform(llm, monkeypatch):
+    made = ParametrizeNodes(llm=llm, progress=False)
+    made._parametrizer = Parametrizer(llm.model, augmenter=Augmenter(None, questions=3))
+    return made
+
+
+def ingest(transform, documents):
+    return IngestionPipeline(transformations=[SentenceSplitter(), transform], disable_cache=True).run(
+        documents=documents
+    )
+
+
+def test_nodes_get_adapters_and_leave_as_they_came(llm, store, transform):
+    nodes = ingest(transform, [Document(text=TEXTS[3], id_="new", metadata={"title": "A road"})])
+    assert llm.model.knows(TEXTS[3])
+    assert [n.text for n in nodes] == [TEXTS[3]]
+    assert nodes[0].metadata == {"title": "A road"}
+    assert store.owners(text_hash(TEXTS[3])) == ["new"]
+
+
+def test_what_is_known_costs_nothing_and_what_changed_goes(llm, store, transform):
+    forwards = llm.model.lm.engine.counts.forwards
+    ingest(transform, [Document(text=TEXTS[0], id_="doc-0")])
+    assert llm.model.lm.engine.counts.forwards == forwards
+    ingest(transform, [Document(text=TEXTS[3], id_="doc-0")])
+    assert llm.model.knows(TEXTS[3])
+    assert not llm.model.knows(TEXTS[0])
+
+
+def test_a_text_of_two_documents_stays_until_both_are_gone(llm, store, transform):
+    ingest(transform, [Document(text=TEXTS[3], id_=name) for name in ("one", "two")])
+    store.remove_document("one")
+    assert llm.model.knows(TEXTS[3])
+    store.remove_document("two")
+    assert not llm.model.knows(TEXTS[3])
+
+
+async def test_the_pipeline_runs_asynchronously(llm, transform):
+    await IngestionPipeline(transformations=[transform], disable_cache=True).arun(documents=[Document(text=TEXTS[3])])
+    assert llm.model.knows(TEXTS[3])
+
+
+def test_a_job_that_was_stopped_goes_on_where_it_was(llm, store):
+    passages = [Passage(f"In {1900 + i} the river rose in the town of Number {i}.", document=f"d{i}") for i in range(5)]
+    parametrizer = Parametrizer(llm.model, augmenter=Augmenter(None, questions=3), documents_at_once=2)
+    original, trained = store.put, []
+
+    def put(key, *args, **options):
+        if len(trained) == 2:
+            raise KeyboardInterrupt
+        original(key, *args, **options)
+        trained.append(key)
+
+    store.put = put
+    with pytest.raises(KeyboardInterrupt):
+        parametrizer.parametrize(passages, progress=False)
+    del store.put
+    assert sum(llm.model.knows(p.text) for p in passages) == 2
+    report = parametrizer.parametrize(passages, progress=False)
+    assert (report.trained, report.known) == (3, 2)
+    assert all(store.owners(text_hash(p.text)) == [p.document] for p in passages)
+
+
+@pytest.mark.parametrize(("text", "message"), [("  \n", "is blank"), ("river " * 3000, "Split it into passages")])
+def test_passages_that_cannot_be_learnt_are_refused_before_any_is(llm, text, message):
+    parametrizer = Parametrizer(llm.model, augmenter=Augmenter(None))
+    forwards = llm.model.lm.engine.counts.forwards
+    with pytest.raises(ConfigurationError, match=message):
+        parametrizer.parametrize([Passage(TEXTS[3]), Passage(text)], progress=False)
+    assert llm.model.lm.engine.counts.forwards == forwards
+    assert not llm.model.knows(TEXTS[3])
+
+
+def test_recipes_are_named_and_checked():
+    with pytest.raises(ConfigurationError, match="known: prag, distill"):
+        get_recipe("lora")
+    with pytest.raises(ConfigurationError, match="no ranks"):
+        get_recipe("prag", ranks=3)
+    with pytest.raises(ConfigurationError, match="rank is 0"):
+        get_recipe("prag", rank=0)
+    assert get_recipe("prag").key != get_recipe("prag", seed=1).key
+    prag = get_recipe("prag")
+    assert type(prag).from_dict(prag.to_dict()) == prag
+    assert (prag.rank, prag.alpha, prag.scale, prag.learning_rate, prag.epochs) == (2, 32, 16, 3e-4, 1)

@@ -1,0 +1,88 @@
+"""`dynprag parametrize` and `dynprag store` on a tiny model in a folder."""
+
+import json
+
+import pytest
+from typer.testing import CliRunner
+
+from llamaindex_prag.adapter import text_hash
+from llamaindex_prag.cli import read_passages
+from rag_backbone.cli import build_app
+from rag_backbone.errors import ConfigurationError
+from tests.tiny import tiny_llama, tiny_tokenizer
+
+TEXT = "The Patient Anna is a ferry of 61 metres. She was built in 1974 at the Lodmoor yard in Brannoch."
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("model")
+    tiny_llama().save_pretrained(folder)
+    tiny_tokenizer().save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def run(tmp_path, model):
+    def call(*arguments, code=0):
+        extra = ["--store", str(tmp_path / "store")]
+        if arguments[0] == "parametrize":
+            extra += ["--model", str(model), "--recipe", "prag"]
+        result = CliRunner().invoke(build_app(), [*map(str, arguments), *extra])
+        assert result.exit_code == code, (result.output, result.exception)
+        return result.stdout
+
+    return call
+
+
+@pytest.fixture
+def notes(tmp_path):
+    folder = tmp_path / "notes"
+    folder.mkdir()
+    (folder / "ferry.txt").write_text(TEXT)
+    return folder
+
+
+def test_documents_are_parametrized_verified_exported_and_removed(run, notes, tmp_path):
+    assert json.loads(run("parametrize", notes, "--json"))["trained"] == 1
+    again = json.loads(run("parametrize", notes, "--json"))
+    assert (again["trained"], again["known"]) == (0, 1)
+    assert json.loads(run("store", "stats", "--json"))["adapters"] == 1
+    assert json.loads(run("store", "verify", "--json")) == {"checked": 1, "damaged": {}}
+    run("store", "export", text_hash(TEXT)[:12], tmp_path / "peft")
+    assert (tmp_path / "peft" / "adapter_config.json").is_file()
+    assert json.loads(run("store", "remove", "ferry.txt", "--json")) == {"removed": [text_hash(TEXT)]}
+    assert json.loads(run("store", "stats", "--json"))["adapters"] == 0
+    run("store", "gc")
+    run("store", "remove", "ferry.txt", code=1)
+
+
+def test_a_document_that_changed_replaces_its_adapters(run, notes):
+    run("parametrize", notes)
+    (notes / "ferry.txt").write_text(TEXT.replace("1974", "1975"))
+    report = json.loads(run("parametrize", notes, "--json"))
+    assert (report["trained"], report["removed"]) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.pdf", "x", "is no file"),
+        ("a.txt", " ", "holds no text"),
+        ("a.jsonl", '{"text": "x"}\n{"title": "y"}', "line 2"),
+        ("a.jsonl", "[", "line 1"),
+    ],
+)
+def test_what_cannot_be_read_is_refused(tmp_path, name, content, message):
+    (tmp_path / name).write_text(content)
+    with pytest.raises(ConfigurationError, match=message):
+        read_passages(tmp_path / name)
+
+
+def test_paragraphs_are_put_together_and_json_lines_kept_apart(tmp_path):
+    (tmp_path / "a.md").write_text("\n\n".join(["word " * 100] * 5))
+    (tmp_path / "b.jsonl").write_text('{"id": "x", "title": "T", "text": "one"}\n\n{"text": "two"}')
+    passages = read_passages(tmp_path)
+    assert [p.document for p in passages] == ["a.md"] * 3 + ["b.jsonl#x", "b.jsonl#2"]
+    assert passages[3].title == "T"
+    assert all(len(p.text) < 1200 for p in passages)

@@ -1,0 +1,51 @@
+"""The prompt that training and answering share, and how an answer is read."""
+
+import pytest
+
+from llamaindex_prag.augmentation import QA
+from llamaindex_prag.prompts import answer_ids, clean_answer, prompt_ids, user_text
+from llamaindex_prag.training.examples import prag_examples
+from tests.tiny import tiny_tokenizer
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("The answer is 1871.", "1871"),
+        ("So the answer is: the Pepperbox.", "the Pepperbox"),
+        ("Answer: Washington, D.C.", "Washington, D.C"),
+        ("J. R. Tolkien wrote it. He was born", "J. R. Tolkien wrote it"),
+        ("3.5 metres", "3.5 metres"),
+        ('\n "A white crane"\nmore', "A white crane"),
+        ("", ""),
+        ("The answer", "The answer"),
+    ],
+)
+def test_an_answer_is_its_first_sentence_without_lead_and_quotes(text, expected):
+    assert clean_answer(text) == expected
+
+
+def test_passages_come_before_the_question_and_nothing_else_changes():
+    alone, told = user_text("Who?"), user_text("Who?", ["One.", " Two. "])
+    assert told == "One.\n\nTwo.\n\n" + alone
+
+
+def test_prag_sequences_are_the_five_of_the_paper_in_their_order():
+    tokenizer = tiny_tokenizer()
+    qas = [QA(f"Who built bridge {i}?", f"engineer {i}") for i in range(4)]
+    examples = prag_examples(tokenizer, "The passage.", "In other words.", qas)
+    texts = [tokenizer.decode(e.ids) for e in examples]
+    expected = [(0, "The passage."), (0, "In other words."), (1, "The passage."), (1, "In other words."), (2, None)]
+    assert len(texts) == 5
+    for text, (number, passage) in zip(texts, expected, strict=True):
+        assert f"bridge {number}?" in text
+        assert text.endswith(f"The answer is engineer {number}.")
+        assert [p for p in ("The passage.", "In other words.") if p in text] == ([passage] if passage else [])
+    assert all(e.counted_from == 1 for e in examples)  # the loss is on every token
+
+
+def test_training_and_answering_have_the_same_tokens():
+    tokenizer = tiny_tokenizer()
+    qas = [QA("Who?", "nobody"), QA("When?", "never"), QA("Who built it?", "x")]
+    last = prag_examples(tokenizer, "P", None, qas)[-1]
+    assert list(last.ids) == prompt_ids(tokenizer, "Who built it?") + answer_ids(tokenizer, "The answer is x.")
