@@ -55,7 +55,7 @@ def sensitivity(curves: Mapping[str, Sequence[Mapping[str, Any]]], path: Path) -
                 axis.annotate(
                     f"{p['threshold']:g}", (p[x], p["f1"]), fontsize=7, xytext=(3, 3), textcoords="offset points"
                 )
-                if p["pareto"]:
+                if x in p["pareto"]:
                     axis.scatter(p[x], p["f1"], s=140, facecolors="none", edgecolors="black", linewidths=1.2)
     for axis, x in zip(axes, measured, strict=True):
         axis.set_xlabel(f"{x} a question")

@@ -110,20 +110,30 @@ def _points(jobs: dict[Setting, list[Job]], records: Records, seed: int) -> list
                 "seconds": mean([r["seconds"] for r in clocked[setting]]),
             }
         )  # fmt: skip
-    cost = cost_of(points)
-    for point in points:
-        point["pareto"] = not any(
+    for cost in costs_of(points):
+        best = _undominated(points, cost)
+        for i, point in enumerate(points):
+            point.setdefault("pareto", []).extend([cost] if i in best else [])
+    return points
+
+
+def costs_of(points: Sequence[dict[str, Any]]) -> list[str]:
+    """What F1 is weighed against: retrievals, and seconds where every point was timed."""
+    return ["retrievals", "seconds"] if all(p["timed"] for p in points) else ["retrievals"]
+
+
+def _undominated(points: Sequence[dict[str, Any]], cost: str) -> set[int]:
+    """Points of which no other has at least their F1 at no more cost, and is better in one of the two."""
+    return {
+        i
+        for i, point in enumerate(points)
+        if not any(
             other["f1"] >= point["f1"]
             and other[cost] <= point[cost]
             and (other["f1"], -other[cost]) != (point["f1"], -point[cost])
             for other in points
         )
-    return points
-
-
-def cost_of(points: Sequence[dict[str, Any]]) -> str:
-    """What the points' cost is measured by: seconds, or retrievals where nothing was timed."""
-    return "seconds" if all(p["timed"] for p in points) else "retrievals"
+    }
 
 
 def _report(figures: dict[str, Any]) -> str:
@@ -132,11 +142,10 @@ def _report(figures: dict[str, Any]) -> str:
     for p in figures["points"]:
         low, high = p["f1_interval"]
         cap = "none" if p["cap"] == NO_CAP else p["cap"]
-        pareto = "yes" if p["pareto"] else ""
+        pareto = ", ".join(p["pareto"])
         rows.append({**p, "f1": f"{p['f1']:.3f} [{low:.2f}, {high:.2f}]", "cap": cap, "pareto": pareto})
     columns = ["method", "threshold", "cap", "n", "f1", "em", "recall", "retrievals", "forward_tokens", "seconds"]
-    cost = cost_of(figures["points"])
-    text = f"{title}\n\nPareto: no other point has at least this F1 with at most these {cost}.\n\n"
+    text = f"{title}\n\nPareto: no other point has at least this F1 at no more of the cost that is named.\n\n"
     text += table(rows, [*columns, "pareto"])
     return text if figures["complete"] else text + "\n\nStopped before the end; run the same command again to go on."
 

@@ -83,6 +83,6 @@ def test_paragraphs_are_put_together_and_json_lines_kept_apart(tmp_path):
     (tmp_path / "a.md").write_text("\n\n".join(["word " * 100] * 5))
     (tmp_path / "b.jsonl").write_text('{"id": "x", "title": "T", "text": "one"}\n\n{"text": "two"}')
     passages = read_passages(tmp_path)
-    assert [p.document for p in passages] == ["a.md"] * 3 + ["b.jsonl#x", "b.jsonl#2"]
+    assert [p.document for p in passages] == ["a.md"] * 3 + ["b.jsonl#x", "b.jsonl#3"]
     assert passages[3].title == "T"
     assert all(len(p.text) < 1200 for p in passages)

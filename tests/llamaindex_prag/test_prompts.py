@@ -13,7 +13,7 @@ from tests.tiny import tiny_tokenizer
     [
         ("The answer is 1871.", "1871"),
         ("So the answer is: the Pepperbox.", "the Pepperbox"),
-        ("Answer: Washington, D.C.", "Washington, D.C"),
+        ("Answer: Washington, D.C.", "Washington, D.C."),
         ("J. R. Tolkien wrote it. He was born", "J. R. Tolkien wrote it"),
         ("3.5 metres", "3.5 metres"),
         ('\n "A white crane"\nmore', "A white crane"),
