@@ -1,9 +1,9 @@
 """Adapter slots on a model: activating documents is copying their factors, and nothing is built, loaded or deleted.
 
-A slot holds a selection's adapters side by side, concatenated along the rank, layer by layer:
+A slot is a matrix (adapters, layout.size), into which a selection's adapters are read as they lie in the store, each
+`B'` multiplied by the adapter's weight and scale. A layer's factors are views of it:
 
-    A: (k * rank, in)      B': (k * rank, out), each adapter's rows already multiplied by its weight and scale
-    y = W x + B A x
+    A: (k, rank, in)      B': (k, rank, out)      y = W x + sum_j B_j A_j x
 
 The base weights are never touched. A linear layer's `forward` is exchanged while a forward runs in which some row has
 adapters, and only then: a model with no adapter active runs its own code. Rows of one batch may use different slots.
@@ -52,13 +52,34 @@ class AdapterSource(Protocol):
         ...
 
 
-@dataclass(slots=True)
+Factors = list[tuple["Tensor", "Tensor"]]
+"""Of each target: `A` (k, rank, in) and `B'` (k, rank, out)."""
+
+
 class _Slot:
-    values: Tensor
-    """(max_adapters * layout.size,) in the model's dtype."""
-    generation: int = -1
-    factors: list[tuple[Tensor, Tensor]] | None = None
-    """Of each target: `A` (k * rank, in) and `B'` (k * rank, out), views of `values`."""
+    """Room for the adapters of one selection, allocated once."""
+
+    def __init__(self, layout: Layout, adapters: int, dtype: torch.dtype, device: torch.device) -> None:
+        self.values = torch.empty(adapters, layout.size, dtype=dtype, device=device)
+        self.generation = -1
+        """The store's, when the slot was filled; -1: it holds nothing."""
+        self.used = 0
+        self._layout = layout
+        self._views: dict[int, Factors] = {}
+
+    @property
+    def factors(self) -> Factors:
+        """Views of the adapters in use; made once for each number of them."""
+        if self.used not in self._views:
+            self._views[self.used] = [
+                (self._part(a, t.inputs), self._part(b, t.outputs))
+                for t, a, b in zip(self._layout.targets, self._layout.a_offsets, self._layout.b_offsets, strict=True)
+            ]
+        return self._views[self.used]
+
+    def _part(self, offset: int, width: int) -> Tensor:
+        rank = self._layout.rank
+        return self.values[: self.used, offset : offset + rank * width].view(self.used, rank, width)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +88,7 @@ class _Segment:
 
     rows: slice | Tensor | None
     """None: all rows."""
-    factors: list[tuple[Tensor, Tensor]]
+    factors: Factors
 
 
 class AdapterBank:
@@ -97,8 +118,10 @@ class AdapterBank:
         self._limit = slots
         self._slots: OrderedDict[Hashable, _Slot] = OrderedDict()
         self._segments: list[_Segment] = []
-        self._scratch = np.empty((max_adapters, layout.size), np.float32)
-        self._staged = torch.empty(max_adapters * layout.size)
+        self._on_cpu = model.device.type == "cpu"
+        # On a CPU in float32 whatever the model's dtype: small products are slow there in half precision.
+        self._dtype = torch.float32 if self._on_cpu else model.dtype
+        self._scratch = None if self._on_cpu else torch.empty(max_adapters, layout.size)
         layers = target_layers(model, layout)
         vector = pays(model.dtype, model.device)
         self._forwards = [(vars(layer), self._forward_of(i, layer, vector)) for i, layer in enumerate(layers)]
@@ -141,7 +164,7 @@ class AdapterBank:
     def clear(self) -> None:
         """Forget what the slots hold; their memory stays allocated."""
         for slot in self._slots.values():
-            slot.generation, slot.factors = -1, None
+            slot.generation = -1
 
     def _load(self, selection: Selection, keep: dict[Hashable, Any]) -> None:
         """Make sure that a slot holds the selection."""
@@ -160,36 +183,22 @@ class AdapterBank:
 
     def _free_slot(self, keep: dict[Hashable, Any]) -> _Slot:
         if len(self._slots) < self._limit:
-            size = self.max_adapters * self.layout.size
-            return _Slot(torch.empty(size, dtype=self._model.dtype, device=self._model.device))
+            return _Slot(self.layout, self.max_adapters, self._dtype, self._model.device)
         oldest = next(key for key in self._slots if key not in keep)
         return self._slots.pop(oldest)
 
     def _fill(self, slot: _Slot, selection: Selection) -> None:
         layout, k = self.layout, len(selection)
-        buffers = [self._scratch[j] for j in range(k)]
+        rows = slot.values if self._scratch is None else self._scratch
+        buffers = list(rows[:k].numpy())
         for key, weight, buffer in zip(selection.keys, selection.weights, buffers, strict=True):
             scale = self._source.read_into(key, buffer)
             buffer[layout.a_size :] *= np.float32(weight * scale)
         if selection.orthogonal and k > 1:
             orthogonalise(layout, buffers)
-        used = k * layout.size
-        if k == 1:
-            slot.values[:used].copy_(torch.from_numpy(buffers[0]))
-        else:
-            staged = self._staged.numpy()
-            for offset, size in _chunks(layout):
-                for j, buffer in enumerate(buffers):
-                    start = k * offset + j * size
-                    staged[start : start + size] = buffer[offset : offset + size]
-            slot.values[:used].copy_(self._staged[:used])
-        slot.factors = [
-            (
-                _rows(slot.values, k * a, k * layout.rank, t.inputs),
-                _rows(slot.values, k * b, k * layout.rank, t.outputs),
-            )
-            for t, a, b in zip(layout.targets, layout.a_offsets, layout.b_offsets, strict=True)
-        ]
+        if self._scratch is not None:
+            slot.values[:k].copy_(self._scratch[:k])
+        slot.used = k
 
     def _segmented(self, keys: Sequence[Hashable | None]) -> list[_Segment]:
         distinct = set(keys)
@@ -203,10 +212,8 @@ class AdapterBank:
             segments.append(_Segment(where, self._factors(key)))
         return segments
 
-    def _factors(self, key: Hashable | None) -> list[tuple[Tensor, Tensor]]:
-        factors = self._slots[key].factors
-        assert factors is not None
-        return factors
+    def _factors(self, key: Hashable | None) -> Factors:
+        return self._slots[key].factors
 
     def _forward_of(self, index: int, layer: nn.Linear, vector: bool) -> Callable[[Tensor], Tensor]:
         base = linear if vector else functional.linear
@@ -214,11 +221,9 @@ class AdapterBank:
         def forward(states: Tensor) -> Tensor:
             out = base(states, layer.weight, layer.bias)
             for segment in self._segments:
-                a, b = segment.factors[index]
                 if segment.rows is None:
-                    flat = functional.linear(states.reshape(-1, states.shape[-1]), a)
-                    return torch.addmm(out.view(-1, out.shape[-1]), flat, b).view(out.shape)
-                out[segment.rows] += functional.linear(states[segment.rows], a) @ b
+                    return _updated(out, states, *segment.factors[index])
+                out[segment.rows] = _updated(out[segment.rows], states[segment.rows], *segment.factors[index])
             return out
 
         return forward
@@ -231,11 +236,9 @@ class AdapterBank:
         )
 
 
-def _rows(values: Tensor, start: int, rows: int, width: int) -> Tensor:
-    return values[start : start + rows * width].view(rows, width)
-
-
-def _chunks(layout: Layout) -> list[tuple[int, int]]:
-    """(offset, size) of every factor."""
-    a = [(o, layout.rank * t.inputs) for o, t in zip(layout.a_offsets, layout.targets, strict=True)]
-    return a + [(o, layout.rank * t.outputs) for o, t in zip(layout.b_offsets, layout.targets, strict=True)]
+def _updated(out: Tensor, states: Tensor, a: Tensor, b: Tensor) -> Tensor:
+    """`out + sum_j (states A_j^T) B'_j`, in the factors' dtype."""
+    flat = states.reshape(-1, states.shape[-1]).to(a.dtype)
+    inner = torch.bmm(flat.expand(a.shape[0], -1, -1), a.transpose(1, 2))  # (k, tokens, rank)
+    summed = torch.addbmm(out.reshape(-1, out.shape[-1]).to(b.dtype), inner, b)
+    return summed.to(out.dtype).view(out.shape)

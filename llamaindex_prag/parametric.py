@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 import weakref
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, Self
 
 from llamaindex_prag.adapter import AdapterKey, text_hash
@@ -47,7 +48,8 @@ class ReadableStore(Protocol):
     def __contains__(self, key: AdapterKey) -> bool: ...
 
 
-_made: weakref.WeakKeyDictionary[CausalLM, ParametricModel] = weakref.WeakKeyDictionary()
+# By id of the base model, which the value keeps alive.
+_made: weakref.WeakValueDictionary[int, ParametricModel] = weakref.WeakValueDictionary()
 _making = threading.Lock()
 
 
@@ -96,11 +98,11 @@ class ParametricModel:
             ConfigurationError: If it was made with another store or recipe.
         """
         with _making:
-            known = _made.get(lm)
+            known = _made.get(id(lm))
             if known is None:
-                known = _made[lm] = cls(lm, store, recipe=recipe, max_adapters=max_adapters)
-            wanted = (store, get_recipe(recipe), max_adapters)
-            if wanted != (known.store, known.recipe, known.bank.max_adapters):
+                known = _made[id(lm)] = cls(lm, store, recipe=recipe, max_adapters=max_adapters)
+            same = known.recipe == get_recipe(recipe) and known.bank.max_adapters == max_adapters
+            if not (same and _same_store(known.store, store)):
                 raise ConfigurationError(
                     f"{lm.name} already answers from {known!r}; one model in memory has one store, recipe and number "
                     "of adapters. Load the model a second time for other ones."
@@ -156,3 +158,9 @@ class ParametricModel:
 
     def __repr__(self) -> str:
         return f"ParametricModel({self.lm.name!r}, recipe {self.recipe.name!r}, {self.store!r})"
+
+
+def _same_store(one: ReadableStore, other: ReadableStore) -> bool:
+    """Whether both are one object, or lie in one folder."""
+    paths = getattr(one, "path", None), getattr(other, "path", None)
+    return one is other or (paths[0] is not None and Path(paths[0]).resolve() == Path(paths[1] or "").resolve())

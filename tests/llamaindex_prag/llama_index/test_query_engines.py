@@ -15,7 +15,7 @@ from llama_index.core.prompts import PromptTemplate
 from llama_index.core.query_engine import CitationQueryEngine, RetrieverQueryEngine
 from llama_index.core.schema import MetadataMode, NodeWithScore, TextNode
 
-from llamaindex_prag.llama_index import ParametricNodePostprocessor
+from llamaindex_prag.llama_index import ParametricLLM, ParametricNodePostprocessor
 from llamaindex_prag.llama_index.markers import marker
 from llamaindex_prag.prompts import prompt_ids
 from rag_backbone.errors import AdapterError, ConfigurationError
@@ -48,6 +48,17 @@ def assert_nothing_pasted(calls):
         assert "secret" not in prompt
         assert "⟦" not in prompt
         assert "prior knowledge" not in prompt
+
+
+def test_one_line_in_a_users_code_is_enough(llm, calls):
+    documents = [Document(text=text, id_=f"doc-{i}") for i, text in enumerate(TEXTS[:3])]
+    index = VectorStoreIndex.from_documents(documents, embed_model=MockEmbedding(8))
+    engine = index.as_query_engine(llm=llm, node_postprocessors=[ParametricNodePostprocessor(llm=llm)])
+    response = engine.query(QUESTION)
+    assert_nothing_pasted(calls)
+    assert len(calls) == 1
+    assert {n.node.text for n in response.source_nodes} <= set(TEXTS)
+    assert len(calls[0][1]) == len(response.source_nodes)
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -249,3 +260,10 @@ def test_the_node_is_the_passage_for_everybody_but_the_prompt(llm):
     ]
     assert "⟦" not in found.node.model_dump_json()
     assert given.node.get_content(MetadataMode.LLM) != found.node.get_content(MetadataMode.LLM)
+
+
+def test_several_llms_of_one_model_share_its_bank_and_other_settings_are_refused(llm, lm, store):
+    again = ParametricLLM(lm=lm, store=store.path, recipe="prag", max_adapters=3, temperature=0.5)
+    assert again.model is llm.model
+    with pytest.raises(ConfigurationError, match="already answers from"):
+        ParametricLLM(lm=lm, store=store, recipe="distill", max_adapters=3)
