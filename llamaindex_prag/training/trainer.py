@@ -105,7 +105,7 @@ class Trainer:
         with self._engine.borrowed():
             factors = DocumentFactors(model, self._layout, self._start, len(documents), recipe.scale)
         optimiser = AdamW(factors, recipe.learning_rate, recipe.weight_decay)
-        plans = [_plan(document, recipe) for document in documents]
+        plans = [plan(document, recipe) for document in documents]
         first, last = [0.0] * len(documents), [0.0] * len(documents)
         for step in range(max(len(plan) for plan in plans)):
             active = {i: plan[step] for i, plan in enumerate(plans) if step < len(plan)}
@@ -155,7 +155,7 @@ def frozen(model: nn.Module) -> Iterator[None]:
             parameter.requires_grad_(True)
 
 
-def _plan(document: TrainingDocument, recipe: Recipe) -> list[list[Example]]:
+def plan(document: TrainingDocument, recipe: Recipe) -> list[list[Example]]:
     """The batches of a document, in order. PRAG's order is fixed; distillation shuffles, by the seed and the text."""
     plan: list[list[Example]] = []
     for epoch in range(recipe.epochs):

@@ -13,7 +13,7 @@ from llamaindex_prag.targets import layout_of
 from llamaindex_prag.training.examples import Example, Teacher, TrainingDocument
 from llamaindex_prag.training.factors import initial_values
 from llamaindex_prag.training.objective import CountedLogits, divergence
-from llamaindex_prag.training.trainer import Trainer, _plan
+from llamaindex_prag.training.trainer import Trainer, plan
 from rag_backbone.engine import Engine
 from rag_backbone.errors import ConfigurationError
 from tests.tiny import tiny_gemma3, tiny_llama, tiny_qwen2, tiny_tokenizer
@@ -48,7 +48,7 @@ def peft_alone(model, layout, recipe, document) -> dict[str, tuple[torch.Tensor,
         layers[target.name] = layer
     parameters = [p for p in wrapped.parameters() if p.requires_grad]
     optimiser = torch.optim.AdamW(parameters, lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
-    for batch in _plan(document, recipe):
+    for batch in plan(document, recipe):
         counted = sum(e.counted for e in batch)
         for example in batch:
             logits = wrapped(input_ids=torch.tensor([example.ids])).logits[0, example.counted_from - 1 : -1].float()

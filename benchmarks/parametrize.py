@@ -1,0 +1,212 @@
+"""Training documents' adapters, many at once, against one after the other with PEFT.
+
+- `ratio_vs_sequential_prag`, `ratio_vs_sequential_distill`: our documents a second over those of a loop that trains
+  each document alone with PEFT's layers and torch's AdamW, with the same sequences, batches, dtype and care: base
+  weights frozen, no padding beyond the batch, logits only where a token counts.
+- `ratio_vs_published`: against PRAG's released procedure, every sequence padded to 3000 tokens with logits everywhere,
+  measured on a few sequences in the same dtype.
+- `mean_tokens`: real tokens of a PRAG sequence.
+- `max_rel_difference`: the worst factor of any document, norm of the difference over norm, between ours and the loop's;
+  in float32 both compute the same.
+
+Questions and answers are given, so that what is timed is training. Both sides take turns, group by group.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import statistics
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from peft import LoraConfig, get_peft_model
+from torch.nn import functional
+
+from benchmarks.contract import Deadline, finish, machine, note, parser, table
+from llamaindex_prag.augmentation import QA
+from llamaindex_prag.layout import Layout
+from llamaindex_prag.recipe import DISTILL, PRAG, Recipe
+from llamaindex_prag.targets import layout_of
+from llamaindex_prag.training.examples import TrainingDocument, prag_examples
+from llamaindex_prag.training.factors import initial_values
+from llamaindex_prag.training.objective import CountedLogits, batch_of, losses_of
+from llamaindex_prag.training.teaching import distilled
+from llamaindex_prag.training.trainer import Trainer, plan
+from rag_backbone.causal_lm import CausalLM
+from rag_backbone.text_units import sentences
+
+_Factors = Mapping[str, tuple[NDArray[np.float32], NDArray[np.float32]]]
+DATA = Path("examples/data/ombrel")
+PUBLISHED_LENGTH = 3000
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run and report."""
+    options = parser("Training adapters: many at once against one by one.")
+    options.add_argument("--documents", type=int, default=16)
+    options.add_argument("--together", type=int, default=8, help="documents of one group")
+    options.add_argument("--distill-documents", type=int, default=8)
+    options.add_argument("--distill-epochs", type=int, default=2, help="the ratio does not depend on it")
+    options.add_argument("--published-sequences", type=int, default=2)
+    args = options.parse_args(arguments)
+    deadline = Deadline(args.max_minutes)
+    lm = CausalLM.from_pretrained(args.model, dtype=args.dtype)
+    corpus = _corpus(DATA)
+    texts = list(corpus)[: max(args.documents, args.distill_documents)]
+    prag = [_prag_document(lm, text, corpus[text]) for text in texts[: args.documents]]
+    told = _compared(lm, PRAG, prag, args.together, deadline)
+    recipe = DISTILL.changed(epochs=args.distill_epochs)
+    asked = [(text, [qa.question for qa in corpus[text]]) for text in texts[: args.distill_documents]]
+    taught = _compared(lm, recipe, distilled(lm.engine, recipe, asked), args.together, deadline)
+    published = _published_seconds(lm, prag[0], args.published_sequences)
+    lengths = [len(e.ids) for d in prag for e in d.examples]
+    figures = {
+        "ratio_vs_sequential_prag": told.ratio, "ratio_vs_sequential_distill": taught.ratio,
+        "ratio_vs_published": published * len(lengths) / told.ours, "mean_tokens": statistics.mean(lengths),
+        "max_rel_difference": max(told.difference, taught.difference),
+        "documents_per_second_prag": told.documents / told.ours,
+        "documents_per_second_distill": taught.documents / taught.ours, "distill_epochs": args.distill_epochs,
+        "tokens_per_second_prag": sum(lengths[: told.documents * 5]) / told.ours,
+        "documents": told.documents, "together": args.together, "model": lm.name, "dtype": args.dtype,
+        "seed": args.seed, "machine": machine(),
+    }  # fmt: skip
+    rows = [
+        {"recipe": "prag", "ours s/doc": told.ours / told.documents, "one by one": told.theirs / told.documents,
+         "published": published * 5},
+        {"recipe": f"distill, {args.distill_epochs} epochs", "ours s/doc": taught.ours / taught.documents,
+         "one by one": taught.theirs / taught.documents},
+    ]  # fmt: skip
+    report = f"# Training adapters: {lm.name}, {args.dtype}\n\n"
+    report += table(rows, ["recipe", "ours s/doc", "one by one", "published"]) + "\n\n"
+    report += ", ".join(f"{n} {v:.3g}" for n, v in figures.items() if isinstance(v, float))
+    note(report)
+    finish("parametrize", figures, args.out, report)
+
+
+@dataclass(frozen=True, slots=True)
+class _Compared:
+    documents: int
+    ours: float
+    """Seconds."""
+    theirs: float
+    ratio: float
+    """The median over the groups."""
+    difference: float
+
+
+def _compared(
+    lm: CausalLM, recipe: Recipe, documents: Sequence[TrainingDocument], together: int, deadline: Deadline
+) -> _Compared:
+    layout = layout_of(lm.model, rank=recipe.rank)
+    trainer = Trainer(lm.engine, layout, recipe, documents_at_once=together)
+    loop = _OneByOne(lm, layout, recipe)
+    list(trainer.train(documents[:1]))  # warm-up
+    loop.train(documents[0])
+    ordered = sorted(documents, key=lambda d: d.tokens)
+    ours, theirs, worst = [], [], 0.0
+    for i in range(0, len(ordered), together):
+        group = ordered[i : i + together]
+        started = time.perf_counter()
+        found = {t.document.text: t.adapter.buffer for t in trainer.train(group)}
+        ours.append(time.perf_counter() - started)
+        started = time.perf_counter()
+        expected = {d.text: loop.train(d) for d in group}
+        theirs.append(time.perf_counter() - started)
+        worst = max(worst, *(_difference(layout, found[d.text], expected[d.text]) for d in group))
+        note(f"{recipe.name}: {len(group)} documents, ours {ours[-1]:.1f} s, one by one {theirs[-1]:.1f} s")
+        if deadline.over:
+            break
+    ratio = statistics.median(b / a for a, b in zip(ours, theirs, strict=True))
+    return _Compared(min(len(ours) * together, len(ordered)), sum(ours), sum(theirs), ratio, worst)
+
+
+class _OneByOne:
+    """Each document alone: PEFT's layers, torch's optimiser, and nothing wasted."""
+
+    def __init__(self, lm: CausalLM, layout: Layout, recipe: Recipe) -> None:
+        config = LoraConfig(
+            r=recipe.rank, lora_alpha=recipe.alpha, target_modules=list(recipe.targets), task_type="CAUSAL_LM"
+        )
+        wrapped: Any = get_peft_model(copy.deepcopy(lm.model), config)
+        self._model = wrapped.base_model.model
+        self._recipe = recipe
+        self._pad = lm.tokenizer.pad_token_id or 0
+        self._start = initial_values(layout, recipe.seed).numpy()
+        self._layers = {t.name: self._model.get_submodule(t.name) for t in layout.targets}
+        self._layout = layout
+        self._parameters = [p for p in self._model.parameters() if p.requires_grad]
+        self._logits = CountedLogits(self._model)
+
+    def train(self, document: TrainingDocument) -> _Factors:
+        """`A` and `B` of each layer."""
+        for target, a, _ in self._layout.factors(self._start):
+            layer = self._layers[target.name]
+            layer.lora_A["default"].weight.data.copy_(torch.from_numpy(a))
+            layer.lora_B["default"].weight.data.zero_()
+        recipe = self._recipe
+        optimiser = torch.optim.AdamW(self._parameters, lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
+        for examples in plan(document, recipe):
+            counted = sum(e.counted for e in examples)
+            batch = batch_of(examples, [1 / counted] * len(examples), self._pad, self._model.device)
+            losses_of(self._logits(batch.ids, batch.rows, batch.positions), batch).sum().backward()
+            optimiser.step()
+            optimiser.zero_grad()
+        return {name: (_values(layer.lora_A), _values(layer.lora_B)) for name, layer in self._layers.items()}
+
+
+def _values(factor: Any) -> NDArray[np.float32]:
+    values: NDArray[np.float32] = factor["default"].weight.detach().float().cpu().numpy().copy()
+    return values
+
+
+def _difference(layout: Layout, ours: NDArray[np.float32], theirs: _Factors) -> float:
+    worst = 0.0
+    for target, a, b in layout.factors(ours):
+        for found, expected in zip((a, b), theirs[target.name], strict=True):
+            norm = max(float(np.linalg.norm(expected)), 1e-12)
+            worst = max(worst, float(np.linalg.norm(found - expected)) / norm)
+    return worst
+
+
+def _published_seconds(lm: CausalLM, document: TrainingDocument, sequences: int) -> float:
+    """Of one sequence, forward and backward, padded to 3000 tokens."""
+    loop = _OneByOne(lm, layout_of(lm.model, rank=PRAG.rank), PRAG)
+    pad = lm.tokenizer.pad_token_id or 0
+    seconds = []
+    for example in document.examples[:sequences]:
+        ids = torch.tensor([[*example.ids, *[pad] * (PUBLISHED_LENGTH - len(example.ids))]])
+        mask = (torch.arange(PUBLISHED_LENGTH) < len(example.ids))[None]
+        started = time.perf_counter()
+        logits = loop._model(input_ids=ids, attention_mask=mask.long(), use_cache=False).logits.float()  # noqa: SLF001
+        labels = ids.masked_fill(~mask, -100)
+        functional.cross_entropy(logits[0, :-1], labels[0, 1:]).backward()
+        seconds.append(time.perf_counter() - started)
+        note(f"published: {seconds[-1]:.1f} s a sequence")
+    return statistics.median(seconds)
+
+
+def _corpus(folder: Path) -> dict[str, list[QA]]:
+    """Each document with the questions of one hop that it answers."""
+    texts = {d["id"]: d["text"] for d in map(json.loads, (folder / "corpus.jsonl").read_text("utf-8").splitlines())}
+    found: dict[str, list[QA]] = {text: [] for text in texts.values()}
+    for item in map(json.loads, (folder / "questions.jsonl").read_text("utf-8").splitlines()):
+        if item["hops"] == 1:
+            found[texts[item["documents"][0]]].append(QA(item["question"], item["answers"][0]))
+    return {text: qas for text, qas in found.items() if len(qas) >= 3}
+
+
+def _prag_document(lm: CausalLM, text: str, qas: Sequence[QA]) -> TrainingDocument:
+    # In the place of a rewrite: the same sentences in another order. Its length is what matters here.
+    rewrite = " ".join(reversed([text[s.start : s.end].strip() for s in sentences(text)]))
+    return TrainingDocument(text, prag_examples(lm.tokenizer, text, rewrite, qas))
+
+
+if __name__ == "__main__":
+    main()
