@@ -60,7 +60,7 @@ class Parametrizer:
         model: Model, store and recipe.
         augmenter: Who asks questions about a passage; None: the model itself.
         documents_at_once: Passages trained together.
-        tokens_at_once: The most padded tokens of one forward.
+        tokens_at_once: The most padded tokens of one forward; None: as suits the device.
         augmentations: Ready-made ones by text hash (`text_hash`), which are not asked for.
     """
 
@@ -70,7 +70,7 @@ class Parametrizer:
         *,
         augmenter: Augmenter | None = None,
         documents_at_once: int = 8,
-        tokens_at_once: int = 2048,
+        tokens_at_once: int | None = None,
         augmentations: Mapping[str, Augmentation] | None = None,
     ) -> None:
         self.model = model

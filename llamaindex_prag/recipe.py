@@ -49,8 +49,6 @@ class Recipe:
     max_tokens: int = 1024
     """Longer sequences are refused: split the document."""
     seed: int = 0
-    start: str = ""
-    """Key of the adapter from which each document starts (a warm-up); empty: random `A`, zero `B`."""
 
     def __post_init__(self) -> None:
         if self.objective not in ("next_token", "distill"):

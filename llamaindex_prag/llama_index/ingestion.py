@@ -41,7 +41,7 @@ class ParametrizeNodes(TransformComponent):
         for node in nodes:
             text = node.get_content(MetadataMode.NONE)
             if text.strip():
-                passages.append(Passage(text, str(node.metadata.get("title", "")), node.ref_doc_id or ""))
+                passages.append(Passage(text, str(node.metadata.get("title", "")), node.ref_doc_id or node.node_id))
         self._parametrizer.parametrize(passages, complete=True, progress=self.progress)
         return nodes
 

@@ -155,7 +155,7 @@ class ParametricNodePostprocessor(BaseNodePostprocessor):
     def _train(self, nodes: list[tuple[BaseNode, str]]) -> int:
         if self._parametrizer is None:
             self._parametrizer = Parametrizer(self.llm.model)
-        passages = [Passage(text, str(n.metadata.get("title", "")), n.ref_doc_id or "") for n, text in nodes]
+        passages = [Passage(text, str(n.metadata.get("title", "")), n.ref_doc_id or n.node_id) for n, text in nodes]
         return self._parametrizer.parametrize(passages).trained
 
     def _injected(self, node: NodeWithScore, text: str) -> NodeWithScore:

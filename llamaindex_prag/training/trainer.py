@@ -25,7 +25,7 @@ from llamaindex_prag.training.objective import CountedLogits, batch_of, losses_o
 from rag_backbone.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import nn
 
     from rag_backbone.engine import Engine
 
@@ -49,9 +49,9 @@ class Trainer:
         engine: The engine that owns the model; generations go on between two steps.
         layout: Of the adapters.
         recipe: How.
-        start: (layout.size,) float32 to start from instead of random `A` and zero `B`: a warm-up.
         documents_at_once: Documents of one group.
-        tokens_at_once: The most padded tokens of one forward.
+        tokens_at_once: The most padded tokens of one forward. None: 512 on a CPU, where larger tables of logits leave
+            its caches, 8192 elsewhere.
     """
 
     def __init__(
@@ -60,10 +60,11 @@ class Trainer:
         layout: Layout,
         recipe: Recipe,
         *,
-        start: Tensor | None = None,
         documents_at_once: int = 8,
-        tokens_at_once: int = 2048,
+        tokens_at_once: int | None = None,
     ) -> None:
+        if tokens_at_once is None:
+            tokens_at_once = 512 if engine.model.device.type == "cpu" else 8192
         if documents_at_once < 1 or tokens_at_once < 1:
             raise ConfigurationError(
                 f"documents_at_once is {documents_at_once}, tokens_at_once is {tokens_at_once}; "
@@ -72,7 +73,7 @@ class Trainer:
         self._engine = engine
         self._layout = layout
         self._recipe = recipe
-        self._start = initial_values(layout, recipe.seed) if start is None else start
+        self._start = initial_values(layout, recipe.seed)
         self._together = documents_at_once
         self._tokens = tokens_at_once
         with engine.borrowed() as model:

@@ -1,16 +1,18 @@
 """Adapters made in an ingestion pipeline: once, kept, and gone with their documents."""
 
 import pytest
-from llama_index.core import Document
-from llama_index.core.ingestion import IngestionPipeline
+from llama_index.core import Document, StorageContext, VectorStoreIndex
+from llama_index.core.embeddings import MockEmbedding
+from llama_index.core.ingestion import DocstoreStrategy, IngestionPipeline
 from llama_index.core.node_parser import SentenceSplitter
+from llama_index.core.vector_stores import SimpleVectorStore
 
 from llamaindex_prag.adapter import text_hash
 from llamaindex_prag.augment import Augmenter
-from llamaindex_prag.llama_index import ParametrizeNodes
+from llamaindex_prag.llama_index import ParametricDocumentStore, ParametrizeNodes
 from llamaindex_prag.parametrize import Parametrizer, Passage
 from llamaindex_prag.recipe import get_recipe
-from rag_backbone.errors import ConfigurationError
+from rag_backbone.errors import AdapterError, ConfigurationError
 from tests.llamaindex_prag.llama_index.conftest import TEXTS
 
 
@@ -50,6 +52,42 @@ def test_a_text_of_two_documents_stays_until_both_are_gone(llm, store, transform
     assert llm.model.knows(TEXTS[3])
     store.remove_document("two")
     assert not llm.model.knows(TEXTS[3])
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+async def test_adapters_follow_a_deleted_document(llm, asynchronous):
+    docstore = ParametricDocumentStore(llm=llm)
+    storage = StorageContext.from_defaults(docstore=docstore)
+    documents = [Document(text=text, id_=f"doc-{i}") for i, text in enumerate(TEXTS[:2])]
+    index = VectorStoreIndex.from_documents(
+        documents, storage_context=storage, embed_model=MockEmbedding(8), store_nodes_override=True
+    )
+    if asynchronous:
+        await index.adelete_ref_doc("doc-0", delete_from_docstore=True)
+    else:
+        index.delete_ref_doc("doc-0", delete_from_docstore=True)
+    assert [llm.model.knows(text) for text in TEXTS[:2]] == [False, True]
+
+
+def test_adapters_follow_a_document_that_a_pipeline_misses(llm, transform):
+    docstore = ParametricDocumentStore(llm=llm)
+    pipeline = IngestionPipeline(
+        transformations=[transform],
+        docstore=docstore,
+        vector_store=SimpleVectorStore(stores_text=True),
+        docstore_strategy=DocstoreStrategy.UPSERTS_AND_DELETE,
+        disable_cache=True,
+    )
+    pipeline.transformations.append(MockEmbedding(8))
+    pipeline.run(documents=[Document(text=TEXTS[0], id_="doc-0"), Document(text=TEXTS[1], id_="doc-1")])
+    pipeline.run(documents=[Document(text=TEXTS[1], id_="doc-1")])
+    assert [llm.model.knows(text) for text in TEXTS[:2]] == [False, True]
+
+
+def test_a_document_store_that_knows_no_adapters_deletes_nothing(llm):
+    docstore = ParametricDocumentStore()
+    with pytest.raises(AdapterError, match=r"docstore\.llm = llm"):
+        docstore.delete_ref_doc("doc-0")
 
 
 async def test_the_pipeline_runs_asynchronously(llm, transform):
