@@ -8,7 +8,6 @@ give other ones than the model wrote.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from langchain_core.messages import AIMessage, BaseMessage, ChatMessage, HumanMessage, SystemMessage
 
 from rag_backbone.errors import ConfigurationError
+from rag_backbone.special_tokens import neutralised
 from rag_backbone.text_units import Span
 
 if TYPE_CHECKING:
@@ -83,21 +83,6 @@ def message_text(message: BaseMessage) -> str:
         elif block.get("type") not in {"reasoning", "thinking"}:
             raise ConfigurationError(f"a message has content of type {block.get('type')!r}; only text can be read")
     return "".join(parts)
-
-
-def neutralised(tokenizer: PreTrainedTokenizerBase, text: str) -> str:
-    """The text with a space inside every string that the tokenizer would take for a control token."""
-    for special in _special_strings(tokenizer):
-        if special in text:
-            text = text.replace(special, f"{special[0]} {special[1:]}")
-    return text
-
-
-@functools.lru_cache(maxsize=16)
-def _special_strings(tokenizer: PreTrainedTokenizerBase) -> tuple[str, ...]:
-    added = [str(token) for token in tokenizer.added_tokens_decoder.values() if token.special]
-    found = {s for s in [*added, *tokenizer.all_special_tokens] if len(s) > 1 and s.strip()}
-    return tuple(sorted(found, key=len, reverse=True))
 
 
 def _as_dicts(tokenizer: PreTrainedTokenizerBase, messages: Sequence[BaseMessage]) -> list[dict[str, str]]:

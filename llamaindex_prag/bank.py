@@ -27,6 +27,7 @@ from llamaindex_prag.layout import Layout
 from llamaindex_prag.selection import Selection, orthogonalise
 from llamaindex_prag.targets import target_layers
 from rag_backbone.errors import AdapterError, ConfigurationError
+from rag_backbone.forwards import exchanged
 from rag_backbone.matrix_vector import linear, pays
 
 if TYPE_CHECKING:
@@ -152,13 +153,10 @@ class AdapterBank:
         for row in wanted.values():
             self._load(row, keep=wanted)
         self._segments = self._segmented([None if row is None else row.cache_key for row in rows])
-        for attributes, forward in self._forwards:
-            attributes["forward"] = forward
         try:
-            yield
+            with exchanged(self._forwards):
+                yield
         finally:
-            for attributes, _ in self._forwards:
-                del attributes["forward"]
             self._segments = []
 
     def clear(self) -> None:

@@ -18,6 +18,7 @@ from rag_backbone.causal_lm import CausalLM
 from rag_backbone.errors import ConfigurationError
 from rag_backbone.requests import Generation, Request
 from rag_backbone.sampling import Sampling
+from rag_backbone.special_tokens import neutralised
 
 Reply = str | Exception
 
@@ -105,9 +106,8 @@ class LocalCompleter:
         return await asyncio.to_thread(self.complete, prompts)
 
     def _request(self, prompt: Prompt) -> Request:
-        tokenizer, text = self.lm.tokenizer, prompt.text
-        for special in sorted(set(tokenizer.all_special_tokens), key=len, reverse=True):
-            text = text.replace(special, f"{special[0]} {special[1:]}")  # a passage must not end its own turn
+        tokenizer = self.lm.tokenizer
+        text = neutralised(tokenizer, prompt.text)  # a passage must not end its own turn
         sampling = Sampling(temperature=self.sampling.temperature, top_k=self.sampling.top_k, seed=prompt.seed)
         if not self.lm.has_chat_template:
             return Request(f"{text}\n\n{prompt.begin}", max_new_tokens=self.max_new_tokens, sampling=sampling)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from tqdm.auto import tqdm
@@ -46,6 +46,8 @@ class Report:
     trained: int = 0
     known: int = 0
     """Passages whose adapters were there already."""
+    skipped: int = 0
+    """Passages that gave nothing to train on, and have no adapter; `notes` says why."""
     removed: int = 0
     """Adapters of passages that nobody has any more."""
     seconds: float = 0.0
@@ -113,10 +115,12 @@ class Parametrizer:
         report.known = len(distinct) - len(missing)
         with tqdm(total=len(missing), desc="parametrize", unit="doc", disable=not progress) as bar:
             for group in _groups(list(missing.values()), self._together):
-                for trained, notes in self._group(group):
-                    digest = text_hash(trained.document.text)
-                    self._keep(digest, trained, notes, owners.get(digest, ()))
-                    report.trained += 1
+                for digest, trained, notes in self._group(group):
+                    if trained is None:
+                        report.skipped += 1
+                    else:
+                        self._keep(digest, trained, notes, owners.get(digest, ()))
+                        report.trained += 1
                     if notes:
                         report.notes[digest] = notes
                     bar.update()
@@ -129,21 +133,33 @@ class Parametrizer:
         gone = self._store.own(document, texts if complete else texts | set(self._store.texts(document)))
         return sum(self._store.remove(digest) for digest in gone)
 
-    def _group(self, passages: Sequence[Passage]) -> Iterator[tuple[Trained, tuple[str, ...]]]:
+    def _group(self, passages: Sequence[Passage]) -> Iterator[tuple[str, Trained | None, tuple[str, ...]]]:
+        """(text hash, result, what did not go as planned) of each passage."""
         augmented = self._augmented(passages)
         notes = {digest: augmentation.notes for digest, augmentation in augmented.items()}
+        ready = []
+        for document in self._documents({text_hash(p.text): p.text.strip() for p in passages}, augmented):
+            digest, limit = text_hash(document.text), self.model.recipe.max_tokens
+            kept = tuple(e for e in document.examples if len(e.ids) <= limit)
+            if len(kept) < len(document.examples):
+                left_out = len(document.examples) - len(kept)
+                notes[digest] += (f"{left_out} sequences of more than {limit} tokens left out",)
+            if kept:
+                ready.append(replace(document, examples=kept))
+            else:
+                yield digest, None, (*notes[digest], "nothing to train on: no adapter was made")
+        for trained in self._trainer.train(ready):
+            digest = text_hash(trained.document.text)
+            yield digest, trained, notes[digest]
+
+    def _documents(self, texts: dict[str, str], augmented: dict[str, Augmentation]) -> list[TrainingDocument]:
         engine, recipe = self.model.lm.engine, self.model.recipe
-        texts = {digest: p.text.strip() for p in passages for digest in [text_hash(p.text)]}
         if recipe.objective == "distill":
-            asked = [(texts[d], [qa.question for qa in a.qas]) for d, a in augmented.items()]
-            documents = distilled(engine, recipe, asked)
-        else:
-            documents = [
-                TrainingDocument(texts[d], prag_examples(engine.tokenizer, texts[d], a.rewrite, a.grounded))
-                for d, a in augmented.items()
-            ]
-        for trained in self._trainer.train(documents):
-            yield trained, notes[text_hash(trained.document.text)]
+            return distilled(engine, recipe, [(texts[d], [qa.question for qa in a.qas]) for d, a in augmented.items()])
+        return [
+            TrainingDocument(texts[d], prag_examples(engine.tokenizer, texts[d], a.rewrite, a.grounded))
+            for d, a in augmented.items()
+        ]
 
     def _augmented(self, passages: Sequence[Passage]) -> dict[str, Augmentation]:
         found = {text_hash(p.text): self._given.get(text_hash(p.text)) for p in passages}

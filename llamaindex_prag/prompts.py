@@ -10,6 +10,8 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from rag_backbone.special_tokens import neutralised
+
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
@@ -32,17 +34,27 @@ def prompt_ids(tokenizer: PreTrainedTokenizerBase, question: str, passages: Sequ
 
 
 def chat_ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
-    """One user message through the model's chat template; plain text where it has none."""
-    if not tokenizer.chat_template:
-        return list(tokenizer(text + "\nAnswer:").input_ids)
-    message = [{"role": "user", "content": text}]
-    return list(tokenizer.apply_chat_template(message, add_generation_prompt=True, return_dict=False))
+    """The tokens of one user message after which the reply begins."""
+    return conversation_ids(tokenizer, [("user", text)])
+
+
+def conversation_ids(tokenizer: PreTrainedTokenizerBase, messages: Sequence[tuple[str, str]]) -> list[int]:
+    """(role, text) messages through the model's chat template; plain text where it has none.
+
+    Control tokens that a text imitates are broken up: no passage can end its own turn.
+    """
+    spoken = [(role, neutralised(tokenizer, text)) for role, text in messages]
+    if tokenizer.chat_template:
+        chat = [{"role": role, "content": text} for role, text in spoken]
+        return list(tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_dict=False))
+    text = spoken[0][1] if len(spoken) == 1 else "\n".join(f"{role}: {text}" for role, text in spoken)
+    return list(tokenizer(text + "\nAnswer:").input_ids)
 
 
 def answer_ids(tokenizer: PreTrainedTokenizerBase, answer: str) -> list[int]:
     """The tokens of an answer that follows `prompt_ids`, without an end."""
-    text = answer.strip() if tokenizer.chat_template else " " + answer.strip()
-    return list(tokenizer(text, add_special_tokens=False).input_ids)
+    text = neutralised(tokenizer, answer.strip())
+    return list(tokenizer(text if tokenizer.chat_template else " " + text, add_special_tokens=False).input_ids)
 
 
 def clean_answer(text: str) -> str:

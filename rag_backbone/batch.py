@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 from weakref import WeakSet
 
+from rag_backbone.errors import AdapterError
 from rag_backbone.row import Row
 
 if TYPE_CHECKING:
@@ -78,19 +79,14 @@ class StepSharing:
             # The leader's own row is among them whatever the limit.
             others = [r for r in self._arrived if r is not row]
             rows = [row, *others[: self._max_rows - 1]]
-        error: BaseException | None = None
-        try:
-            self._step(rows)
-        except BaseException as caught:  # noqa: BLE001 - every row's thread has to learn of it
-            error = caught
+        failures = self._step(rows)
         with self._changed:
             self._led = False
             self._arrived = [r for r in self._arrived if not any(r is done for done in rows)]
             for r in rows:
                 r.awaited_in_vain &= len(rows) == 1
             self._expected = WeakSet(r for r in rows if r.finish_reason is None and not r.awaited_in_vain)
-            if error is not None:
-                self._failed |= {id(r): error for r in rows}
+            self._failed |= failures
             self._changed.notify_all()
             self._raise_failure(row)
 
@@ -113,12 +109,24 @@ class StepSharing:
                 return
             self._changed.wait(left)
 
-    def _step(self, rows: list[Row]) -> None:
-        if len(rows) == 1 or self._engine.shares_steps:
-            self._engine.step(rows)
-        else:
-            for row in rows:
+    def _step(self, rows: list[Row]) -> dict[int, BaseException]:
+        """One step of each row, together if possible; the errors, by row."""
+        if len(rows) > 1 and self._engine.shares_steps:
+            try:
+                self._engine.step(rows)
+            except AdapterError:  # raised before the forward: one row's document is gone, which is nobody else's fault
+                pass
+            except BaseException as error:  # noqa: BLE001 - every row's thread has to learn of it
+                return {id(row): error for row in rows}
+            else:
+                return {}
+        failures: dict[int, BaseException] = {}
+        for row in rows:
+            try:
                 self._engine.step([row])
+            except BaseException as error:  # noqa: BLE001 - as above
+                failures[id(row)] = error
+        return failures
 
     def _raise_failure(self, row: Row) -> None:
         error = self._failed.pop(id(row), None)

@@ -16,6 +16,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from rag_backbone.forwards import exchanged
+
 if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedModel
@@ -39,14 +41,8 @@ class VectorLinears:
         if not pays(dtype, device):
             yield
             return
-        exchanged = [(attributes, forward) for attributes, forward in self._forwards if "forward" not in attributes]
-        for attributes, forward in exchanged:
-            attributes["forward"] = forward
-        try:
+        with exchanged(self._forwards):
             yield
-        finally:
-            for attributes, _ in exchanged:
-                del attributes["forward"]
 
 
 def pays(dtype: torch.dtype, device: torch.device) -> bool:

@@ -32,7 +32,7 @@ from llama_index.core.prompts import BasePromptTemplate
 from llamaindex_prag.llama_index.markers import Reference, take_markers
 from llamaindex_prag.llama_index.prompts import permitting, refuse_reading_markers
 from llamaindex_prag.parametric import ParametricModel
-from llamaindex_prag.prompts import chat_ids
+from llamaindex_prag.prompts import chat_ids, conversation_ids
 from llamaindex_prag.recipe import Recipe
 from llamaindex_prag.selection import Merge, Selection
 from rag_backbone.causal_lm import CausalLM
@@ -177,13 +177,8 @@ class ParametricLLM(LLM):
         for message in messages:
             text, found = take_markers(message.content or "")
             references += found
-            plain.append({"role": str(getattr(message.role, "value", message.role)), "content": text})
-        tokenizer = self._model.lm.tokenizer
-        if not tokenizer.chat_template:
-            spoken = "\n".join(f"{m['role']}: {m['content']}" for m in plain)
-            return _Call(list(tokenizer(spoken + "\nassistant:").input_ids), self._selected(references))
-        ids = tokenizer.apply_chat_template(plain, add_generation_prompt=True, return_dict=False)
-        return _Call(list(ids), self._selected(references))
+            plain.append((str(getattr(message.role, "value", message.role)), text))
+        return _Call(conversation_ids(self._model.lm.tokenizer, plain), self._selected(references))
 
     def _selected(self, references: Sequence[Reference]) -> Selection | None:
         model = self._model
@@ -263,10 +258,16 @@ def _chatted(response: CompletionResponse) -> ChatResponse:
 async def _in_threads(made: Callable[[], Iterator[Any]]) -> AsyncIterator[Any]:
     """An iterator whose every step is computed in a thread; leaving it early ends the generation."""
     iterator = made()
+    step: asyncio.Future[Any] | None = None
     try:
-        while (item := await asyncio.to_thread(next, iterator, _END)) is not _END:
+        while True:
+            step = asyncio.ensure_future(asyncio.to_thread(next, iterator, _END))
+            # Shielded: a thread cannot be interrupted, and a generator that runs cannot be closed.
+            if (item := await asyncio.shield(step)) is _END:
+                return
             yield item
     finally:
-        close = getattr(iterator, "close", None)
-        if close is not None:
+        if step is not None and not step.done():
+            await asyncio.wait({step})
+        if (close := getattr(iterator, "close", None)) is not None:
             await asyncio.to_thread(close)

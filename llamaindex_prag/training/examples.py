@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from llamaindex_prag.augmentation import QA
 from llamaindex_prag.prompts import answer_ids, prompt_ids
 from rag_backbone.errors import ConfigurationError
+from rag_backbone.special_tokens import neutralised
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -73,7 +74,7 @@ def prag_examples(
     """The five sequences of PRAG; fewer if there are fewer questions, the passage itself if there are none."""
     passages = [text, *([rewrite] if rewrite else [])]
     if not qas:
-        return tuple(_plain(list(tokenizer(p).input_ids)) for p in passages)
+        return tuple(_plain(list(tokenizer(neutralised(tokenizer, p)).input_ids)) for p in passages)
     found = [_told(tokenizer, qa.question, qa.answer, [p]) for qa in qas[:2] for p in passages]
     found += [_told(tokenizer, qa.question, qa.answer, []) for qa in qas[2:3]]
     return tuple(found)

@@ -22,6 +22,7 @@ from torch.nn import functional
 
 from llamaindex_prag.layout import Layout
 from llamaindex_prag.targets import target_layers
+from rag_backbone.forwards import exchanged
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -79,13 +80,8 @@ class DocumentFactors:
     def on(self, documents: Tensor) -> Iterator[None]:
         """A forward whose batch row `i` uses the factors of document `documents[i]`."""
         self._documents = documents
-        for attributes, forward in self._forwards:
-            attributes["forward"] = forward
-        try:
+        with exchanged(self._forwards):
             yield
-        finally:
-            for attributes, _ in self._forwards:
-                del attributes["forward"]
 
     def _forward_of(self, index: int, layer: nn.Linear) -> Callable[[Tensor], Tensor]:
         def forward(states: Tensor) -> Tensor:

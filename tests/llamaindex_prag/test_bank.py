@@ -150,7 +150,6 @@ def test_a_slot_is_filled_once_and_again_when_the_store_changed(bank, source, mo
     source.generation += 1
     with pytest.raises(AdapterError, match="no adapter"), bank.activate([selection]):
         pass
-    assert torch.equal(logits(model), logits(model))
     assert not any("forward" in vars(m) for m in model.modules())
 
 

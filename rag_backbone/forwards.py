@@ -1,0 +1,26 @@
+"""Layers' forwards, exchanged for a while: how linear layers get other arithmetic without other modelling code."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Exchange = tuple[dict[str, Any], "Callable[[Tensor], Tensor]"]
+"""A layer's attributes (`vars(layer)`) and its forward meanwhile."""
+
+
+@contextlib.contextmanager
+def exchanged(forwards: Iterable[Exchange]) -> Iterator[None]:
+    """Use these forwards in this context; layers that another context has exchanged already keep that one's."""
+    mine = [(attributes, forward) for attributes, forward in forwards if "forward" not in attributes]
+    for attributes, forward in mine:
+        attributes["forward"] = forward
+    try:
+        yield
+    finally:
+        for attributes, _ in mine:
+            del attributes["forward"]

@@ -1,0 +1,24 @@
+"""Control tokens in text that people and documents wrote: broken up, so that they stay text."""
+
+from __future__ import annotations
+
+import functools
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+def neutralised(tokenizer: PreTrainedTokenizerBase, text: str) -> str:
+    """The text with a space inside every string that the tokenizer would take for a control token."""
+    for special in _special_strings(tokenizer):
+        if special in text:
+            text = text.replace(special, f"{special[0]} {special[1:]}")
+    return text
+
+
+@functools.lru_cache(maxsize=16)
+def _special_strings(tokenizer: PreTrainedTokenizerBase) -> tuple[str, ...]:
+    added = [str(token) for token in tokenizer.added_tokens_decoder.values() if token.special]
+    found = {s for s in [*added, *tokenizer.all_special_tokens] if len(s) > 1 and s.strip()}
+    return tuple(sorted(found, key=len, reverse=True))
