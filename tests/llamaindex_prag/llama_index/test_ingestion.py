@@ -9,6 +9,7 @@ from llama_index.core.vector_stores import SimpleVectorStore
 
 from llamaindex_prag.adapter import text_hash
 from llamaindex_prag.augment import Augmenter
+from llamaindex_prag.augmentation import QA, Augmentation
 from llamaindex_prag.llama_index import ParametricDocumentStore, ParametrizeNodes
 from llamaindex_prag.parametrize import Parametrizer, Passage
 from llamaindex_prag.recipe import get_recipe
@@ -114,6 +115,29 @@ def test_a_job_that_was_stopped_goes_on_where_it_was(llm, store):
     report = parametrizer.parametrize(passages, progress=False)
     assert (report.trained, report.known) == (3, 2)
     assert all(store.owners(text_hash(p.text)) == [p.document] for p in passages)
+
+
+def test_a_pipeline_with_a_cache_of_its_own_makes_adapters_too(llm, transform):
+    splitter = SentenceSplitter(chunk_size=400, chunk_overlap=0)
+    text = " ".join(f"In {i} the river rose by {i + 3} feet." for i in range(100))
+    nodes = IngestionPipeline(transformations=[splitter, transform]).run(documents=[Document(text=text, id_="long")])
+    assert len(nodes) > 1
+    assert all(llm.model.knows(n.text) for n in nodes)
+
+
+def test_a_sequence_that_is_too_long_is_left_out_and_a_passage_with_none_is_skipped(llm):
+    text, long = "The bridge has 41 arches.", "word " * 2100
+    given = {
+        text_hash(text): Augmentation(long, (QA("How many arches?", "41"),)),
+        text_hash(TEXTS[3]): Augmentation(None, (QA(long, "yes"),)),
+    }
+    parametrizer = Parametrizer(llm.model, augmenter=Augmenter(None), augmentations=given)
+    report = parametrizer.parametrize([Passage(text), Passage(TEXTS[3])], progress=False)
+    assert (report.trained, report.skipped) == (1, 1)
+    assert llm.model.knows(text)
+    assert not llm.model.knows(TEXTS[3])
+    assert "left out" in " ".join(report.notes[text_hash(text)])
+    assert "nothing to train on" in report.notes[text_hash(TEXTS[3])][-1]
 
 
 @pytest.mark.parametrize(("text", "message"), [("  \n", "is blank"), ("river " * 3000, "Split it into passages")])
