@@ -37,6 +37,7 @@ from llamaindex_prag.targets import layout_of
 from llamaindex_prag.training.examples import TrainingDocument, prag_examples
 from llamaindex_prag.training.factors import initial_values
 from llamaindex_prag.training.objective import CountedLogits, batch_of, losses_of
+from llamaindex_prag.training.packs import Pack
 from llamaindex_prag.training.teaching import distilled
 from llamaindex_prag.training.trainer import Trainer, plan
 from rag_backbone.causal_lm import CausalLM
@@ -154,8 +155,9 @@ class _OneByOne:
         optimiser = torch.optim.AdamW(self._parameters, lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
         for examples in plan(document, recipe):
             counted = sum(e.counted for e in examples)
-            batch = batch_of(examples, [1 / counted] * len(examples), self._pad, self._model.device)
-            losses_of(self._logits(batch.ids, batch.rows, batch.positions), batch).sum().backward()
+            rows = [Pack((example,), 0) for example in examples]
+            batch = batch_of(rows, self._model.device, pad=self._pad, weights=[1 / counted] * len(rows))
+            losses_of(self._logits(batch), batch).sum().backward()
             optimiser.step()
             optimiser.zero_grad()
         return {name: (_values(layer.lora_A), _values(layer.lora_B)) for name, layer in self._layers.items()}

@@ -10,22 +10,26 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from jinja2 import TemplateError
+
 from rag_backbone.special_tokens import neutralised
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-INSTRUCTION = "Answer with a name, a date, a number or a few words."
-_LEAD = re.compile(r"^\s*(?:(?:the|so the|short|final)\s+)?answer(?:\s+is|\s*:)?\s*:?\s+", re.IGNORECASE)
+INSTRUCTION = "Answer with a short phrase, without a sentence around it."
+"""Opens the prompt; where a model has a chat template, it becomes the system message."""
+LABEL = "Short answer:"
+_LEAD = re.compile(r"^\s*(?:(?:the|so the|the short|short|final)\s+)?answer(?:\s+is|\s*:)?\s*:?\s+", re.IGNORECASE)
 # A full stop ends an answer only where a sentence can end: not after a single capital or within a number.
 _END = re.compile(r"(?<![\s.][A-Z])(?<!^[A-Z])[.!?](?=\s+[A-Z\"'(]|\s*$)")
 _QUOTES = "\"'“”‘’`*"
 
 
 def user_text(question: str, passages: Sequence[str] = ()) -> str:
-    """The user's message: the passages, if any, then the question."""
-    asked = f"Question: {question.strip()}\n{INSTRUCTION}"
-    return "\n\n".join([*(p.strip() for p in passages), asked])
+    """What is asked: the instruction, the passages, if any, then the question."""
+    asked = f"Question: {question.strip()}\n{LABEL}"
+    return "\n\n".join([INSTRUCTION, *(p.strip() for p in passages), asked])
 
 
 def prompt_ids(tokenizer: PreTrainedTokenizerBase, question: str, passages: Sequence[str] = ()) -> list[int]:
@@ -34,8 +38,18 @@ def prompt_ids(tokenizer: PreTrainedTokenizerBase, question: str, passages: Sequ
 
 
 def chat_ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
-    """The tokens of one user message after which the reply begins."""
-    return conversation_ids(tokenizer, [("user", text)])
+    """The tokens of one text, such as `user_text` gives, after which the reply begins.
+
+    Our own instruction, if the text begins with it, takes the place of the system message that many templates add by
+    themselves: it is obeyed better there, and the prompt is shorter.
+    """
+    asked = text.removeprefix(INSTRUCTION).lstrip()
+    if asked == text.lstrip() or not tokenizer.chat_template:
+        return conversation_ids(tokenizer, [("user", text)])
+    try:
+        return conversation_ids(tokenizer, [("system", INSTRUCTION), ("user", asked)])
+    except TemplateError:  # a template without system messages
+        return conversation_ids(tokenizer, [("user", text)])
 
 
 def conversation_ids(tokenizer: PreTrainedTokenizerBase, messages: Sequence[tuple[str, str]]) -> list[int]:
@@ -48,7 +62,7 @@ def conversation_ids(tokenizer: PreTrainedTokenizerBase, messages: Sequence[tupl
         chat = [{"role": role, "content": text} for role, text in spoken]
         return list(tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_dict=False))
     text = spoken[0][1] if len(spoken) == 1 else "\n".join(f"{role}: {text}" for role, text in spoken)
-    return list(tokenizer(text + "\nAnswer:").input_ids)
+    return list(tokenizer(text if text.endswith(":") else text + "\nAnswer:").input_ids)
 
 
 def answer_ids(tokenizer: PreTrainedTokenizerBase, answer: str) -> list[int]:

@@ -50,6 +50,9 @@ class Recipe:
     """Of a training sequence. Room for a chunk as LlamaIndex cuts it by default (1,024 tokens); a longer passage is
     refused, and a longer sequence (with a long rewrite) left out."""
     seed: int = 0
+    start: str = ""
+    """`AdapterKey.digest` of the adapter from which training starts, such as a warm-up's; empty: a random `A` and a
+    zero `B`. Where several documents' adapters are summed, what they all started from is summed with them."""
 
     def __post_init__(self) -> None:
         if self.objective not in ("next_token", "distill"):
@@ -111,6 +114,9 @@ DISTILL = Recipe(
     unrelated=2,
     with_passage=3,
 )
+WARM_UP = Recipe(name="warm_up", objective="next_token")
+"""PRAG's document-free first stage (section 4.1 and its table of warm-up runs): questions and answers of other
+subjects, no passage, one epoch. It teaches the form of an answer; see `training.warm_up`."""
 RECIPES: dict[str, Recipe] = {r.name: r for r in (PRAG, DISTILL)}
 
 

@@ -14,16 +14,16 @@ from llama_index.core.prompts import default_prompts as stock
 from llama_index.core.query_engine import citation_query_engine as citation
 
 from llamaindex_prag.llama_index.markers import has_markers
-from llamaindex_prag.prompts import INSTRUCTION
+from llamaindex_prag.prompts import INSTRUCTION, LABEL
 from rag_backbone.errors import AdapterError
 
 TEXT_QA = PromptTemplate(
-    "{context_str}\n\nQuestion: {query_str}\n" + INSTRUCTION, prompt_type=PromptType.QUESTION_ANSWER
+    INSTRUCTION + "\n\n{context_str}\n\nQuestion: {query_str}\n" + LABEL, prompt_type=PromptType.QUESTION_ANSWER
 )
 """What `prompts.user_text` gives."""
 REFINE = PromptTemplate(
-    "{context_msg}\n\nQuestion: {query_str}\nAn earlier answer: {existing_answer}\n"
-    "Give the better answer. " + INSTRUCTION,
+    INSTRUCTION + "\n\n{context_msg}\n\nQuestion: {query_str}\nAn earlier answer: {existing_answer}\n"
+    "Give the better answer. " + LABEL,
     prompt_type=PromptType.REFINE,
 )
 SUMMARY = PromptTemplate("{context_str}\n\n{query_str}", prompt_type=PromptType.SUMMARY)

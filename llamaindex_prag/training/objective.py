@@ -14,6 +14,7 @@ import torch
 from torch.nn import functional
 
 from llamaindex_prag.training.examples import Example
+from llamaindex_prag.training.packs import Pack, Rows, packs_of, rows_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -21,67 +22,95 @@ if TYPE_CHECKING:
 
 
 class CountedLogits:
-    """Logits at chosen positions of a batch.
+    """Logits of the counted tokens of a batch.
 
-    Whether decoder and output layer alone give the model's logits (some families scale or cap them) is tried out once;
-    where they do not, the whole model is run.
+    Whether decoder and output layer alone give the model's logits (some families scale or cap them), and whether it
+    takes sequences that share their beginning, is tried out once; where not, the whole model is run, or each sequence
+    has a row of its own.
     """
 
     def __init__(self, model: PreTrainedModel) -> None:
         self._model = model
-        self._apart = self._tried()
+        self._apart = True
+        self._apart, self.shares_prefixes = self._tried_apart(), self._tried_sharing()
+        window = getattr(model.config.get_text_config(), "sliding_window", None)
+        self.widest = window or model.config.get_text_config().max_position_embeddings
+        """Tokens of a row of several sequences at most."""
 
-    def __call__(self, ids: Tensor, rows: Tensor, positions: Tensor) -> Tensor:
-        """(counted, vocabulary) float32 of (rows, tokens) ids, at `positions[i]` of row `rows[i]`."""
+    def __call__(self, batch: Batch) -> Tensor:
+        """(counted, vocabulary) float32."""
+        given: dict[str, Tensor] = {"input_ids": batch.ids}
+        if batch.sequences.sees is not None and batch.sequences.places is not None:
+            given |= {"attention_mask": batch.sequences.sees, "position_ids": batch.sequences.places}
         if self._apart:
-            states = self._model.get_decoder()(input_ids=ids, use_cache=False).last_hidden_state
-            return self._model.get_output_embeddings()(states[rows, positions]).float()
-        return self._model(input_ids=ids, use_cache=False).logits[rows, positions].float()
+            states = self._model.get_decoder()(**given, use_cache=False).last_hidden_state
+            return self._model.get_output_embeddings()(states[batch.rows, batch.positions]).float()
+        return self._model(**given, use_cache=False).logits[batch.rows, batch.positions].float()
 
-    def _tried(self) -> bool:
-        model = self._model
-        ids = torch.arange(1, 6, device=model.device)[None] % model.get_input_embeddings().num_embeddings
-        with torch.no_grad():
-            try:
-                states = model.get_decoder()(input_ids=ids, use_cache=False).last_hidden_state
-                apart = model.get_output_embeddings()(states)
-            except (AttributeError, TypeError):
-                return False
-            return bool(torch.allclose(apart, model(input_ids=ids, use_cache=False).logits, atol=1e-3, rtol=1e-3))
+    def packs(self, examples: Sequence[Example], limit: int) -> list[Pack]:
+        """The rows in which this model reads these sequences, at most `limit` tokens each (or a single sequence)."""
+        if self.shares_prefixes:
+            return packs_of(examples, min(limit, self.widest))
+        return [Pack((example,), 0) for example in examples]
+
+    @torch.no_grad()
+    def _tried_apart(self) -> bool:
+        batch = batch_of([Pack((Example((1, 2, 3, 4, 5), 1),), 0)], self._model.device)
+        try:
+            found = self(batch)
+        except (AttributeError, TypeError):
+            return False
+        logits = self._model(input_ids=batch.ids, use_cache=False).logits[0, :-1].float()
+        return bool(torch.allclose(found, logits, atol=1e-3, rtol=1e-3))
+
+    @torch.no_grad()
+    def _tried_sharing(self) -> bool:
+        examples = [Example((1, 2, 3, *rest), 4) for rest in ((4, 5, 6), (5, 6, 4, 7))]
+        alone = torch.cat([self(batch_of([Pack((e,), 0)], self._model.device)) for e in examples])
+        try:
+            together = self(batch_of([Pack(tuple(examples), 3)], self._model.device))
+        except (RuntimeError, TypeError, ValueError):
+            return False
+        return bool((together - alone).abs().max() <= (1e-3 if alone.dtype == self._model.dtype else 0.5))
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Sequences padded to one length, and where their counted tokens are predicted."""
+    """Sequences in rows, and where their counted tokens are predicted."""
 
-    ids: Tensor
-    """(rows, tokens) int64, padded on the right: causal attention never looks there."""
+    sequences: Rows
     rows: Tensor
     """(counted,) the row of each counted token."""
     positions: Tensor
-    """(counted,) the position that predicts it."""
+    """(counted,) where in the row it is predicted."""
+    targets: Tensor
+    """(counted,) the tokens themselves."""
     weights: Tensor
     """(counted,) float32: its share in the loss."""
-    examples: tuple[Example, ...]
 
     @property
-    def targets(self) -> Tensor:
-        """(counted,) the tokens themselves."""
-        return self.ids[self.rows, self.positions + 1]
+    def ids(self) -> Tensor:
+        """(rows, width) int64."""
+        return self.sequences.ids
+
+    @property
+    def examples(self) -> list[Example]:
+        """The sequences, in the order of the counted tokens."""
+        return [e for pack in self.sequences.packs for e in pack.examples]
 
 
-def batch_of(examples: Sequence[Example], weights: Sequence[float], pad: int, device: torch.device) -> Batch:
-    """Put examples together; `weights[i]` is the share of each counted token of example `i`."""
-    width = max(len(e.ids) for e in examples)
-    ids = torch.full((len(examples), width), pad)
-    rows, positions, shares = [], [], []
-    for i, example in enumerate(examples):
-        ids[i, : len(example.ids)] = torch.tensor(example.ids)
-        rows.append(torch.full((example.counted,), i))
-        positions.append(torch.arange(example.counted_from - 1, len(example.ids) - 1))
-        shares.append(torch.full((example.counted,), weights[i]))
-    at, places, weight = (torch.cat(parts).to(device) for parts in (rows, positions, shares))
-    return Batch(ids.to(device), at, places, weight, tuple(examples))
+def batch_of(packs: Sequence[Pack], device: torch.device, *, pad: int = 0, weights: Sequence[float] = ()) -> Batch:
+    """Put packs together; `weights[i]` is the share of each counted token of pack `i`, 1 if none are given."""
+    rows, positions, targets, shares = [], [], [], []
+    for i, pack in enumerate(packs):
+        for start, example in zip(pack.starts, pack.examples, strict=True):
+            first = start + example.counted_from - pack.prefix - 1
+            rows.append(torch.full((example.counted,), i))
+            positions.append(torch.arange(first, first + example.counted))
+            targets.append(torch.tensor(example.ids[example.counted_from :]))
+            shares.append(torch.full((example.counted,), weights[i] if weights else 1.0))
+    at, places, tokens, weight = (torch.cat(parts).to(device) for parts in (rows, positions, targets, shares))
+    return Batch(rows_of(packs, pad, device), at, places, tokens, weight)
 
 
 def losses_of(logits: Tensor, batch: Batch) -> Tensor:
@@ -91,10 +120,11 @@ def losses_of(logits: Tensor, batch: Batch) -> Tensor:
         logits: (counted, vocabulary) float32.
         batch: Its examples have all a teacher, or none has.
     """
-    if batch.examples[0].teacher is None:
+    examples = batch.examples
+    if examples[0].teacher is None:
         losses = functional.cross_entropy(logits, batch.targets, reduction="none")
     else:
-        teachers = [e.teacher for e in batch.examples]
+        teachers = [e.teacher for e in examples]
         ids = torch.cat([t.ids for t in teachers if t is not None]).to(logits.device)
         logprobs = torch.cat([t.logprobs for t in teachers if t is not None]).to(logits.device)
         losses = divergence(logits, ids, logprobs)

@@ -57,7 +57,7 @@ UNRELATED = (
 
 
 def distilled(
-    engine: Engine, recipe: Recipe, documents: Sequence[tuple[str, Sequence[str]]], *, tokens_at_once: int = 4096
+    engine: Engine, recipe: Recipe, documents: Sequence[tuple[str, Sequence[str]]], *, tokens_at_once: int = 1024
 ) -> list[TrainingDocument]:
     """Training sequences of several passages.
 
@@ -65,7 +65,7 @@ def distilled(
         engine: Of the base model.
         recipe: How many questions of which kind.
         documents: (passage, questions about it).
-        tokens_at_once: The most padded tokens of one forward.
+        tokens_at_once: The most tokens of one forward.
     """
     asked: list[tuple[list[int], list[int]]] = []
     counts = []
@@ -115,24 +115,18 @@ def _end(engine: Engine, reason: str) -> list[int]:
 
 @torch.inference_mode()
 def _distributions(engine: Engine, examples: Sequence[Example | None], tokens: int) -> list[Teacher | None]:
+    """What the base model thinks of the counted tokens' places."""
+    known = {i: e for i, e in enumerate(examples) if e is not None}
+    numbers = {id(e): i for i, e in known.items()}
+    found: list[Teacher | None] = [None] * len(examples)
     with engine.borrowed() as model:
         logits_at = CountedLogits(model)
-    found: list[Teacher | None] = [None] * len(examples)
-    order = sorted((i for i, e in enumerate(examples) if e is not None), key=lambda i: _length(examples[i]))
-    while order:
-        part: list[int] = []
-        while order and (not part or (len(part) + 1) * _length(examples[order[0]]) <= tokens):
-            part.append(order.pop(0))
-        chosen = [e for i in part if (e := examples[i]) is not None]
+    for pack in logits_at.packs(list(known.values()), tokens):
         with engine.borrowed() as model:
-            batch = batch_of(chosen, [1.0] * len(chosen), engine.tokenizer.pad_token_id or 0, model.device)
-            logprobs = logits_at(batch.ids, batch.rows, batch.positions).log_softmax(-1)
+            logprobs = logits_at(batch_of([pack], model.device)).log_softmax(-1)
         best = logprobs.topk(min(TOP, logprobs.shape[-1]))
-        sizes = [e.counted for e in chosen]
-        for i, ids, values in zip(part, best.indices.cpu().split(sizes), best.values.cpu().split(sizes), strict=True):
-            found[i] = Teacher(ids.clone(), values.clone())
+        sizes = [e.counted for e in pack.examples]
+        parts = zip(pack.examples, best.indices.cpu().split(sizes), best.values.cpu().split(sizes), strict=True)
+        for example, ids, values in parts:
+            found[numbers[id(example)]] = Teacher(ids.clone(), values.clone())
     return found
-
-
-def _length(example: Example | None) -> int:
-    return 0 if example is None else len(example.ids)

@@ -12,7 +12,8 @@ from llamaindex_prag.recipe import DISTILL, PRAG
 from llamaindex_prag.targets import layout_of
 from llamaindex_prag.training.examples import Example, Teacher, TrainingDocument
 from llamaindex_prag.training.factors import initial_values
-from llamaindex_prag.training.objective import CountedLogits, divergence
+from llamaindex_prag.training.objective import CountedLogits, batch_of, divergence
+from llamaindex_prag.training.packs import Pack
 from llamaindex_prag.training.trainer import Trainer, plan
 from rag_backbone.engine import Engine
 from rag_backbone.errors import ConfigurationError
@@ -119,22 +120,37 @@ def test_the_same_seed_gives_the_same_bits_and_another_seed_other_ones():
 @pytest.mark.parametrize("make", [tiny_llama, tiny_qwen2, tiny_gemma3])
 def test_logits_of_counted_tokens_are_the_models(make):
     model = make()
-    ids = torch.tensor([[5, 6, 7, 8, 9], [3, 4, 5, 0, 0]])
-    rows, positions = torch.tensor([0, 0, 1]), torch.tensor([1, 4, 2])
+    examples = [Example((5, 6, 7, 8, 9), 2), Example((3, 4, 5), 1)]
+    batch = batch_of([Pack((e,), 0) for e in examples], model.device)
     with torch.no_grad():
-        expected = model(input_ids=ids).logits[rows, positions]
-        found = CountedLogits(model)(ids, rows, positions)
-    assert torch.allclose(found, expected, atol=1e-4)
+        logits = model(input_ids=torch.tensor([[5, 6, 7, 8, 9], [3, 4, 5, 0, 0]])).logits
+        found = CountedLogits(model)(batch)
+    assert batch.targets.tolist() == [7, 8, 9, 4, 5]
+    assert torch.allclose(found, torch.cat([logits[0, 1:4], logits[1, 0:2]]), atol=1e-4)
 
 
 def test_a_model_that_caps_its_logits_is_run_whole():
     model = tiny_gemma3(final_logit_softcapping=2.0)
     counted = CountedLogits(model)
     assert not counted._apart
-    ids = torch.tensor([[5, 6, 7]])
     with torch.no_grad():
-        expected = model(input_ids=ids).logits[0, 1]
-        assert torch.allclose(counted(ids, torch.tensor([0]), torch.tensor([1]))[0], expected, atol=1e-5)
+        expected = model(input_ids=torch.tensor([[5, 6, 7]])).logits[0, 1]
+        found = counted(batch_of([Pack((Example((5, 6, 7), 2),), 0)], model.device))
+    assert torch.allclose(found[0], expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("layers", [(0,), (1,), (-1,)])
+def test_what_lies_below_the_adapted_layers_is_computed_once_and_changes_nothing(layers):
+    model = tiny_llama()
+    recipe = PRAG.changed(epochs=3, batch_size=2, layers=layers)
+    layout = layout_of(model, rank=2, layers=layers)
+    documents = [random_document(i, 3) for i in range(3)]
+    trainer = Trainer(Engine(model, tiny_tokenizer()), layout, recipe)
+    spared = {t.document.text: t.adapter.buffer for t in trainer.train(documents)}
+    assert trainer._lower.count == layers[0] % model.config.num_hidden_layers
+    trainer._lower.count = 0
+    for trained in trainer.train(documents):
+        assert np.abs(trained.adapter.buffer - spared[trained.document.text]).max() < 1e-4
 
 
 def test_the_divergence_is_that_of_the_named_outcomes_and_the_rest():

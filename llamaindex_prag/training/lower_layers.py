@@ -1,0 +1,77 @@
+"""The decoder layers below the first adapted one: computed once for each sequence, not once for each epoch.
+
+An adapter of the layers k, k+1, ... leaves what layer k - 1 gives out as it is, for every document and every step
+of the training. Those states are kept, and the layers below k stand aside while training runs. Knows nothing of losses.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from llamaindex_prag.layout import Layout
+from llamaindex_prag.training.packs import Rows
+from rag_backbone.forwards import exchanged
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from transformers import PreTrainedModel
+
+
+class LowerLayers:
+    """Gives a decoder the states below the first adapted layer, in the place of computing them.
+
+    Args:
+        model: The base model; it is not changed.
+        layout: Of the adapters.
+    """
+
+    def __init__(self, model: PreTrainedModel, layout: Layout) -> None:
+        self._decoder = model.get_decoder()
+        names = {id(module): name for name, module in model.named_modules()}
+        prefixes = [names[id(layer)] + "." for layer in self._decoder.layers]
+        touched = [i for i, p in enumerate(prefixes) if any(t.name.startswith(p) for t in layout.targets)]
+        self.count = touched[0]
+        """How many layers are not adapted, from the first one on; 0: nothing can be spared."""
+
+    @torch.no_grad()
+    def states(self, rows: Rows) -> Tensor:
+        """(rows, width, hidden): what the last of these layers gives out."""
+        found: list[Tensor] = []
+
+        def stop(_: Any, given: tuple[Any, ...]) -> None:
+            found.append(given[0])
+            raise _EnoughError
+
+        handle = self._decoder.layers[self.count].register_forward_pre_hook(stop)
+        try:
+            with contextlib.suppress(_EnoughError):
+                self._decoder(rows.ids, attention_mask=rows.sees, position_ids=rows.places, use_cache=False)
+        finally:
+            handle.remove()
+        return found[0]
+
+    @contextlib.contextmanager
+    def given(self, states: Tensor | None) -> Iterator[None]:
+        """In this context the decoder goes on from these states; None: it computes everything."""
+        if states is None:
+            yield
+            return
+
+        def passed(hidden: Tensor, *_: Any, **__: Any) -> Tensor:
+            return hidden
+
+        def known(*_: Any, **__: Any) -> Tensor:
+            return states
+
+        lower = self._decoder.layers[: self.count]
+        forwards: list[Callable[..., Tensor]] = [passed] * (self.count - 1) + [known]
+        with exchanged((vars(layer), forward) for layer, forward in zip(lower, forwards, strict=True)):
+            yield
+
+
+class _EnoughError(Exception):
+    """The states below the first adapted layer are known."""

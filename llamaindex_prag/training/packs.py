@@ -1,0 +1,124 @@
+"""Sequences that begin alike share that beginning in one row.
+
+    [ common prefix ][ rest of sequence 1 ][ rest of sequence 2 ] ...
+
+Each rest sees the prefix and itself, at the positions that it would have alone, so that logits and gradients are those
+of separate rows. Questions about one passage begin with the same instruction and, where the passage is in the prompt,
+with the whole passage: reading that once is most of what there is to save. Knows nothing of losses and adapters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+from llamaindex_prag.training.examples import Example
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Pack:
+    """Sequences in one row."""
+
+    examples: tuple[Example, ...]
+    prefix: int
+    """Tokens that all begin with; fewer than `counted_from` of each: what predicts a counted token is its own."""
+
+    @property
+    def width(self) -> int:
+        """Tokens of the row."""
+        return self.prefix + sum(len(e.ids) - self.prefix for e in self.examples)
+
+    @property
+    def starts(self) -> list[int]:
+        """Where the rest of each sequence begins in the row."""
+        found, place = [], self.prefix
+        for example in self.examples:
+            found.append(place)
+            place += len(example.ids) - self.prefix
+        return found
+
+    def with_one_more(self, example: Example) -> Pack:
+        """This pack and another sequence, with the prefix that remains."""
+        first = self.examples[0].ids
+        limit = min(self.prefix if len(self.examples) > 1 else self._alone, example.counted_from - 1)
+        prefix = next((i for i in range(limit) if first[i] != example.ids[i]), limit)
+        return Pack((*self.examples, example), prefix)
+
+    @property
+    def _alone(self) -> int:
+        return self.examples[0].counted_from - 1
+
+
+def packs_of(examples: Sequence[Example], limit: int) -> list[Pack]:
+    """Put sequences together where that spares tokens, at most `limit` tokens a row (or a single sequence)."""
+    found: list[Pack] = []
+    for example in sorted(examples, key=lambda e: e.ids):
+        alone = Pack((example,), 0)
+        joined = found[-1].with_one_more(example) if found else alone
+        if found and joined.width <= limit and joined.width < found[-1].width + alone.width:
+            found[-1] = joined
+        else:
+            found.append(alone)
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Packs padded to one width."""
+
+    packs: tuple[Pack, ...]
+    ids: Tensor
+    """(rows, width) int64, padded on the right."""
+    places: Tensor | None
+    """(rows, width) int64, the position of each token in its sequence; None: as they stand."""
+    sees: Tensor | None
+    """(rows, 1, width, width) bool, which tokens each one attends to; None: all before it."""
+
+    def part(self, values: Tensor) -> list[Tensor]:
+        """(tokens, ...) of each sequence in turn, from (rows, width, ...) values."""
+        found = []
+        for row, pack in zip(values, self.packs, strict=True):
+            for start, example in zip(pack.starts, pack.examples, strict=True):
+                rest = row[start : start + len(example.ids) - pack.prefix]
+                found.append(torch.cat([row[: pack.prefix], rest]))
+        return found
+
+    def joined(self, parts: Sequence[Tensor]) -> Tensor:
+        """The inverse of `part`: (rows, width, ...) from each sequence's (tokens, ...), padded with zeros."""
+        out = parts[0].new_zeros(*self.ids.shape, *parts[0].shape[1:])
+        of = iter(parts)
+        for row, pack in zip(out, self.packs, strict=True):
+            for start, example in zip(pack.starts, pack.examples, strict=True):
+                values = next(of)
+                row[: pack.prefix] = values[: pack.prefix]
+                row[start : start + len(example.ids) - pack.prefix] = values[pack.prefix :]
+        return out
+
+
+def rows_of(packs: Sequence[Pack], pad: int, device: torch.device) -> Rows:
+    """One batch of packs."""
+    width = max(pack.width for pack in packs)
+    ids = torch.full((len(packs), width), pad)
+    places = torch.zeros(len(packs), width, dtype=torch.long)
+    segments = torch.full((len(packs), width), -1)
+    for i, pack in enumerate(packs):
+        prefix = pack.prefix
+        ids[i, :prefix] = torch.tensor(pack.examples[0].ids[:prefix], dtype=torch.long)
+        places[i, :prefix] = torch.arange(prefix)
+        segments[i, :prefix] = 0
+        for number, (start, example) in enumerate(zip(pack.starts, pack.examples, strict=True), 1):
+            end = start + len(example.ids) - prefix
+            ids[i, start:end] = torch.tensor(example.ids[prefix:])
+            places[i, start:end] = torch.arange(prefix, len(example.ids))
+            segments[i, start:end] = number
+    if all(len(pack.examples) == 1 for pack in packs):  # causal attention never looks at padding on the right
+        return Rows(tuple(packs), ids.to(device), None, None)
+    same = segments[:, :, None] == segments[:, None, :]
+    sees = (same | (segments[:, None, :] == 0)).tril_()
+    return Rows(tuple(packs), ids.to(device), places.to(device), sees[:, None].to(device))
