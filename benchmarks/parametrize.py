@@ -64,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     prag = [_prag_document(lm, text, corpus[text]) for text in texts[: args.documents]]
     told = _compared(lm, PRAG, prag, args.together, deadline)
     recipe = DISTILL.changed(epochs=args.distill_epochs)
-    asked = [(text, [qa.question for qa in corpus[text]]) for text in texts[: args.distill_documents]]
+    asked = [(text, corpus[text]) for text in texts[: args.distill_documents]]
     taught = _compared(lm, recipe, distilled(lm.engine, recipe, asked), args.together, deadline)
     published = _published_seconds(lm, prag[0], args.published_sequences)
     lengths = [len(e.ids) for d in prag for e in d.examples]

@@ -66,6 +66,22 @@ def sensitivity(curves: Mapping[str, Sequence[Mapping[str, Any]]], path: Path) -
     _save(figure, path)
 
 
+def fidelity_bars(rows: Sequence[Mapping[str, Any]], path: Path, *, n: int) -> None:
+    """F1 of each condition with its interval."""
+    pyplot = _pyplot()
+    if pyplot is None:
+        return
+    figure, axis = pyplot.subplots(figsize=(8, 0.42 * len(rows) + 1.2))
+    values = [row["f1"] for row in rows]
+    errors = [[row["f1"] - row["low"] for row in rows], [row["high"] - row["f1"] for row in rows]]
+    plain = ("closed", "context", "warm-up")
+    colors = ["#9d9d9d" if row["condition"] in plain else "#4c78a8" for row in rows]
+    axis.barh([row["condition"] for row in rows], values, xerr=errors, color=colors, ecolor="#333333", capsize=3)
+    axis.invert_yaxis()
+    axis.set_xlabel(f"F1 (95 % interval over passages), n = {n}")
+    _save(figure, path)
+
+
 def _pyplot() -> Any:
     try:
         import matplotlib as mpl

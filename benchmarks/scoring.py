@@ -23,6 +23,12 @@ def exact_match(prediction: str, answers: Sequence[str]) -> float:
     return float(any(normalised(prediction) == normalised(a) for a in answers))
 
 
+def contains(prediction: str, answers: Sequence[str]) -> float:
+    """1 if one of the answers occurs in the prediction as whole words, normalised."""
+    padded = f" {normalised(prediction)} "
+    return float(any(f" {normalised(a)} " in padded for a in answers if normalised(a)))
+
+
 def f1(prediction: str, answers: Sequence[str]) -> float:
     """The best F1 of words over the answers.
 

@@ -18,6 +18,7 @@ from llamaindex_prag.adapter import AdapterKey, text_hash
 from llamaindex_prag.augment import Augmenter
 from llamaindex_prag.augmentation import Augmentation
 from llamaindex_prag.parametric import ParametricModel
+from llamaindex_prag.phrases import phrase_questions
 from llamaindex_prag.training.examples import TrainingDocument, prag_examples
 from llamaindex_prag.training.teaching import distilled
 from llamaindex_prag.training.trainer import Trained, Trainer
@@ -138,7 +139,7 @@ class Parametrizer:
         augmented = self._augmented(passages)
         notes = {digest: augmentation.notes for digest, augmentation in augmented.items()}
         ready = []
-        for document in self._documents({text_hash(p.text): p.text.strip() for p in passages}, augmented):
+        for document in self._documents(passages, augmented):
             digest, limit = text_hash(document.text), self.model.recipe.max_tokens
             kept = tuple(e for e in document.examples if len(e.ids) <= limit)
             if len(kept) < len(document.examples):
@@ -152,13 +153,18 @@ class Parametrizer:
             digest = text_hash(trained.document.text)
             yield digest, trained, notes[digest]
 
-    def _documents(self, texts: dict[str, str], augmented: dict[str, Augmentation]) -> list[TrainingDocument]:
+    def _documents(self, passages: Sequence[Passage], augmented: dict[str, Augmentation]) -> list[TrainingDocument]:
         engine, recipe = self.model.lm.engine, self.model.recipe
+        asked = []
+        for passage in passages:
+            text, found = passage.text.strip(), augmented[text_hash(passage.text)]
+            by_rule = phrase_questions(text, recipe.phrases, title=passage.title, seed=recipe.seed)
+            asked.append((text, found.rewrite, found.grounded, [*found.qas, *by_rule]))
         if recipe.objective == "distill":
-            return distilled(engine, recipe, [(texts[d], [qa.question for qa in a.qas]) for d, a in augmented.items()])
+            return distilled(engine, recipe, [(text, qas) for text, _, _, qas in asked])
         return [
-            TrainingDocument(texts[d], prag_examples(engine.tokenizer, texts[d], a.rewrite, a.grounded))
-            for d, a in augmented.items()
+            TrainingDocument(text, prag_examples(engine.tokenizer, text, rewrite, grounded))
+            for text, rewrite, grounded, _ in asked
         ]
 
     def _augmented(self, passages: Sequence[Passage]) -> dict[str, Augmentation]:

@@ -33,8 +33,8 @@ class Recipe:
     alpha: float = 32.0
     """The update is multiplied by `alpha / rank`."""
     targets: tuple[str, ...] = FFN_TARGETS
-    layers: tuple[int, ...] | None = None
-    """Numbers of decoder layers; None: all."""
+    layers: tuple[int, ...] | float | None = None
+    """Numbers of decoder layers, or which part of them, counted from the last (0.5: the upper half); None: all."""
     learning_rate: float = 3e-4
     weight_decay: float = 0.01
     epochs: int = 1
@@ -42,6 +42,8 @@ class Recipe:
     """Sequences of one document in one optimiser step."""
     questions: int = 3
     """How many questions an augmenter is asked for."""
+    phrases: int = 0
+    """Questions beside those, made by rule about each phrase of the passage (`phrases.phrase_questions`)."""
     unrelated: int = 0
     """Questions of other subjects mixed in, taught by the model without any passage (against interference)."""
     with_passage: int = 0
@@ -63,7 +65,9 @@ class Recipe:
         for name in ("alpha", "learning_rate"):
             if not (value := getattr(self, name)) > 0:
                 raise ConfigurationError(f"{name} is {value}; it must be above 0")
-        for name in ("unrelated", "with_passage", "weight_decay"):
+        if isinstance(self.layers, float) and not 0 < self.layers <= 1:
+            raise ConfigurationError(f"layers is {self.layers}; as a part of all layers it must be above 0, at most 1")
+        for name in ("unrelated", "with_passage", "weight_decay", "phrases"):
             if (value := getattr(self, name)) < 0:
                 raise ConfigurationError(f"{name} is {value}; it cannot be negative")
         if not self.targets:

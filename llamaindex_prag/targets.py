@@ -15,7 +15,7 @@ def layout_of(
     *,
     rank: int,
     targets: tuple[str, ...] = FFN_TARGETS,
-    layers: tuple[int, ...] | None = None,
+    layers: tuple[int, ...] | float | None = None,
 ) -> Layout:
     """The layout of an adapter for a model.
 
@@ -23,13 +23,16 @@ def layout_of(
         model: Any decoder-only model whose layers can be named.
         rank: Rank of each update.
         targets: Last parts of the names of the linear layers to adapt.
-        layers: Numbers of the decoder layers; negative ones count from the end. None: all.
+        layers: Numbers of the decoder layers, negative ones from the end; or the upper part of them (0.5: the upper
+            half, at least one). None: all.
 
     Raises:
         ConfigurationError: If no such layer exists.
     """
     decoder = model.get_decoder().layers
     count = len(decoder)
+    if isinstance(layers, float):
+        layers = tuple(range(count - max(round(count * layers), 1), count))
     wanted = set(range(count)) if layers is None else {i % count for i in layers if -count <= i < count}
     if layers is not None and len(wanted) < len(set(layers)):
         raise ConfigurationError(f"layers are {layers}; the model has layers 0 to {count - 1}")

@@ -12,16 +12,17 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
 from llamaindex_prag.adapter import text_hash
-from llamaindex_prag.prompts import prompt_ids
+from llamaindex_prag.augmentation import QA
+from llamaindex_prag.prompts import answer_ids, prompt_ids
 from llamaindex_prag.recipe import Recipe
 from llamaindex_prag.training.examples import Example, Teacher, TrainingDocument
 from llamaindex_prag.training.objective import CountedLogits, batch_of
-from rag_backbone.requests import Request
+from rag_backbone.requests import Generation, Request
 
 if TYPE_CHECKING:
     from rag_backbone.engine import Engine
@@ -57,24 +58,24 @@ UNRELATED = (
 
 
 def distilled(
-    engine: Engine, recipe: Recipe, documents: Sequence[tuple[str, Sequence[str]]], *, tokens_at_once: int = 1024
+    engine: Engine, recipe: Recipe, documents: Sequence[tuple[str, Sequence[QA]]], *, tokens_at_once: int = 1024
 ) -> list[TrainingDocument]:
     """Training sequences of several passages.
 
     Args:
         engine: Of the base model.
         recipe: How many questions of which kind.
-        documents: (passage, questions about it).
+        documents: (passage, questions about it). Of questions made by rule the answer is known, and the teacher is
+            asked what it thinks of that one; all others it answers itself.
         tokens_at_once: The most tokens of one forward.
     """
-    asked: list[tuple[list[int], list[int]]] = []
+    asked: list[_Asked] = []
     counts = []
     for text, questions in documents:
-        pairs = _asked(engine, recipe, text, questions)
-        asked += pairs
-        counts.append(len(pairs))
-    examples = _taught(engine, asked, tokens_at_once)
-    made = iter(examples)
+        of_document = _asked(engine, recipe, text, questions)
+        asked += of_document
+        counts.append(len(of_document))
+    made = iter(_taught(engine, asked, tokens_at_once))
     grouped = [[next(made) for _ in range(count)] for count in counts]
     return [
         TrainingDocument(text, tuple(e for e in group if e is not None))
@@ -82,33 +83,48 @@ def distilled(
     ]
 
 
-def _asked(engine: Engine, recipe: Recipe, text: str, questions: Sequence[str]) -> list[tuple[list[int], list[int]]]:
-    """(the teacher's prompt, the student's prompt) of each sequence."""
+class _Asked(NamedTuple):
+    teacher: list[int]
+    """Its prompt."""
+    student: list[int]
+    answer: list[int] | None = None
+    """Known beforehand."""
+
+
+def _asked(engine: Engine, recipe: Recipe, text: str, questions: Sequence[QA]) -> list[_Asked]:
     tokenizer, rng = engine.tokenizer, random.Random(f"{recipe.seed}/{text_hash(text)}")  # noqa: S311
-    pairs = [(prompt_ids(tokenizer, q, [text]), prompt_ids(tokenizer, q)) for q in questions]
-    for question in rng.sample(list(questions), min(recipe.with_passage, len(questions))):
-        prompt = prompt_ids(tokenizer, question, [text])
-        pairs.append((prompt, prompt))
-    for question in rng.sample(UNRELATED, min(recipe.unrelated, len(UNRELATED))):
-        prompt = prompt_ids(tokenizer, question)
-        pairs.append((prompt, prompt))
-    return pairs
+    end = tokenizer.eos_token_id
+    known = {
+        qa: [*answer_ids(tokenizer, qa.answer), *([] if end is None else [end])]
+        for qa in questions
+        if qa.source == "cloze"
+    }
+    told = {qa: prompt_ids(tokenizer, qa.question, [text]) for qa in questions}
+    found = [_Asked(told[qa], prompt_ids(tokenizer, qa.question), known.get(qa)) for qa in questions]
+    again = rng.sample(list(questions), min(recipe.with_passage, len(questions)))
+    found += [_Asked(told[qa], told[qa], known.get(qa)) for qa in again]
+    others = [prompt_ids(tokenizer, q) for q in rng.sample(UNRELATED, min(recipe.unrelated, len(UNRELATED)))]
+    return found + [_Asked(prompt, prompt) for prompt in others]
 
 
-def _taught(engine: Engine, asked: Sequence[tuple[list[int], list[int]]], tokens: int) -> list[Example | None]:
-    """An example for each pair of prompts; None where the teacher said nothing."""
-    requests = [Request(teacher, max_new_tokens=ANSWER_TOKENS) for teacher, _ in asked]
-    answers = [g.token_ids + _end(engine, g.finish_reason) for g in engine.generate_batch(requests)]
-    full = [Example((*t, *a), len(t)) if a else None for (t, _), a in zip(asked, answers, strict=True)]
-    teachers = _distributions(engine, full, tokens)
+def _taught(engine: Engine, asked: Sequence[_Asked], tokens: int) -> list[Example | None]:
+    """An example for each question; None where the teacher said nothing."""
+    open_ones = [a for a in asked if a.answer is None]
+    said = iter(engine.generate_batch([Request(a.teacher, max_new_tokens=ANSWER_TOKENS) for a in open_ones]))
+    answers = [_said(engine, next(said)) if a.answer is None else a.answer for a in asked]
+    full = [Example((*a.teacher, *ids), len(a.teacher)) if ids else None for a, ids in zip(asked, answers, strict=True)]
     examples: list[Example | None] = []
-    for (_, student), answer, teacher in zip(asked, answers, teachers, strict=True):
-        examples.append(None if teacher is None else Example((*student, *answer), len(student), teacher))
+    for a, ids, teacher in zip(asked, answers, _distributions(engine, full, tokens), strict=True):
+        examples.append(None if teacher is None else Example((*a.student, *ids), len(a.student), teacher))
     return examples
 
 
-def _end(engine: Engine, reason: str) -> list[int]:
+def _said(engine: Engine, generation: Generation) -> list[int]:
     """An answer that was cut off teaches no end."""
+    return generation.token_ids + _end(engine, generation.finish_reason)
+
+
+def _end(engine: Engine, reason: str) -> list[int]:
     end = engine.tokenizer.eos_token_id
     return [end] if reason == "eos" and end is not None else []
 

@@ -1,0 +1,132 @@
+"""Asking questions with and without adapters, with every answer kept on disk.
+
+A record is one question in one condition. Its key says everything that the answer depends on (model, dtype, adapters,
+prompt), so experiments that overlap share their answers, and one that was stopped goes on.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from benchmarks.contract import Deadline, note, records_folder
+from benchmarks.runs import Records, key_of
+from llamaindex_prag.adapter import AdapterKey
+from llamaindex_prag.parametric import ParametricModel
+from llamaindex_prag.parametrize import Parametrizer, Passage, Report
+from llamaindex_prag.prompts import clean_answer, prompt_ids
+from llamaindex_prag.recipe import Recipe
+from llamaindex_prag.store.lmdb_store import LMDBStore
+from rag_backbone.causal_lm import CausalLM
+from rag_backbone.requests import Request
+
+ANSWER_TOKENS = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A question in one condition."""
+
+    question: str
+    passages: tuple[str, ...] = ()
+    """That stand in the prompt."""
+    adapters: tuple[AdapterKey, ...] = ()
+    strength: float = 1.0
+
+
+class Answers:
+    """Asks a model, and remembers.
+
+    Args:
+        lm: The model.
+        dtype: Its number format, part of each record's key.
+        together: Questions of one batch.
+    """
+
+    def __init__(self, lm: CausalLM, dtype: str, *, together: int = 16) -> None:
+        self._lm = lm
+        self._dtype = dtype
+        self._together = together
+        self._records = Records("parametric_answers")
+
+    def known(self, asked: Asked) -> str | None:
+        """The answer, if it has been given before."""
+        found = self._records.get(key_of(self._about(asked)))
+        return None if found is None else str(found["answer"])
+
+    def ask(self, questions: Sequence[Asked], model: ParametricModel | None, deadline: Deadline) -> bool:
+        """Answer those that have no answer yet, in batches; returns whether all have one."""
+        missing = [a for a in dict.fromkeys(questions) if self.known(a) is None]
+        # Rows of one batch read their prompts one by one, so neighbours with the same passage save reading it again.
+        for start in range(0, len(missing), self._together):
+            if deadline.over:
+                return False
+            part = missing[start : start + self._together]
+            requests = [self._request(asked, model) for asked in part]
+            for asked, found in zip(part, self._lm.engine.generate_batch(requests), strict=True):
+                record = {"answer": clean_answer(found.text), "prompt_tokens": found.prompt_tokens}
+                self._records.put(key_of(self._about(asked)), self._about(asked), record)
+        return True
+
+    def prompt_tokens(self, asked: Asked) -> int:
+        """Of the prompt."""
+        return len(prompt_ids(self._lm.tokenizer, asked.question, asked.passages))
+
+    def _request(self, asked: Asked, model: ParametricModel | None) -> Request:
+        selection = None
+        if asked.adapters:
+            assert model is not None
+            selection = model.select(asked.adapters, strength=asked.strength)
+        return Request(self._ids(asked), ANSWER_TOKENS, adapters=selection)
+
+    def _ids(self, asked: Asked) -> list[int]:
+        return prompt_ids(self._lm.tokenizer, asked.question, asked.passages)
+
+    def _about(self, asked: Asked) -> dict[str, object]:
+        return {
+            "model": self._lm.fingerprint,
+            "dtype": self._dtype,
+            "ids": self._ids(asked),
+            "adapters": [key.digest for key in asked.adapters],
+            "strength": asked.strength if asked.adapters else 0.0,
+            "answer_tokens": ANSWER_TOKENS,
+        }
+
+
+def open_store(lm: CausalLM) -> LMDBStore:
+    """The store in which the benchmarks keep a model's adapters, outside of the project."""
+    return LMDBStore(records_folder() / "adapters" / lm.fingerprint[:16], model=lm.fingerprint)
+
+
+def parametrize(
+    model: ParametricModel, make: Callable[[ParametricModel], Parametrizer], passages: Sequence[Passage],
+    deadline: Deadline, *, together: int = 8,
+) -> bool:  # fmt: skip
+    """Make the adapters that are missing, group by group; returns whether all are there."""
+    maker = make(model)
+    missing = [p for p in dict.fromkeys(passages) if not model.knows(p.text)]
+    total, started = len(missing), time.perf_counter()
+    for group in _groups(sorted(missing, key=lambda p: len(p.text)), together):
+        if deadline.over:
+            return False
+        report = maker.parametrize(group, progress=False)
+        done = len(passages) - sum(not model.knows(p.text) for p in passages)
+        seconds = time.perf_counter() - started
+        note(f"{model.recipe.name}: {done}/{len(passages)} passages, {report.seconds / len(group):.1f} s each, "
+             f"{seconds / 60:.0f} min for {total}{_skipped(report)}")  # fmt: skip
+    return True
+
+
+def recipe_model(lm: CausalLM, store: LMDBStore, recipe: Recipe, *, max_adapters: int = 1) -> ParametricModel:
+    """The model with another recipe's adapters; the engine has room for one recipe at a time."""
+    return ParametricModel(lm, store, recipe=recipe, max_adapters=max_adapters, slots=16)
+
+
+def _groups(items: Sequence[Passage], size: int) -> Iterator[Sequence[Passage]]:
+    for start in range(0, len(items), size):
+        yield items[start : start + size]
+
+
+def _skipped(report: Report) -> str:
+    return f", {report.skipped} gave nothing to train on" if report.skipped else ""
