@@ -13,7 +13,6 @@ context, when another passage's adapter is active. Intervals by bootstrap over p
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +28,7 @@ from llamaindex_prag.recipe import Recipe, get_recipe
 from llamaindex_prag.training.warm_up import warm_up
 from rag_backbone.causal_lm import CausalLM
 
-MODES = ("closed", "context", "own", "other", "combined", "unrelated")
+SHARED = ("closed", "context", "warm-up")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -42,11 +41,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options.add_argument("--musique-steps", type=int, default=60)
     options.add_argument("--own", type=Path, default=Path("examples/data"), help="a folder with corpus and questions")
     options.add_argument("--own-passages", type=int, default=20)
-    options.add_argument("--recipes", default="prag,distill")
+    options.add_argument("--combined-strength", type=float, default=0.5, help="of an adapter beside a passage")
+    options.add_argument("--recipes", default="distill,prag", help="the first one's figures are the benchmark's")
     options.add_argument("--warm-up", type=Path, help="a train file as MuSiQue-Ans, for the warm-up control")
     options.add_argument("--warm-up-pairs", type=int, default=120)
     args = options.parse_args(arguments)
-    deadline = Deadline(args.max_minutes)
+    deadline, training = Deadline(args.max_minutes), Deadline(0.75 * args.max_minutes)
     facts = _facts(args)
     note(f"{len(facts)} questions on {len(by_passage(facts))} passages")
     lm = CausalLM.from_pretrained(args.model, dtype=args.dtype)
@@ -59,13 +59,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     complete = answers.ask([a for asked in conditions.values() for a in asked], None, deadline)
     recipes = [get_recipe(name) for name in args.recipes.split(",")]
     if args.warm_up:
-        conditions["warm-up"], done = _warmed_up(args, lm, store, recipes[-1], facts, answers, deadline)
+        conditions["warm-up"], done = _warmed_up(args, lm, store, recipes[0], facts, answers, deadline)
         complete &= done
     for recipe in recipes:
         model = recipe_model(lm, store, recipe)
         passages = [Passage(f.passage, f.title) for f in facts]
-        complete &= parametrize(model, _maker, passages, deadline)
-        found = _conditions(recipe, model, facts)
+        complete &= parametrize(model, _maker, passages, training)
+        found = _conditions(recipe, model, facts, args.combined_strength)
         complete &= answers.ask([a for asked in found.values() for a in asked if _ready(a, model)], model, deadline)
         conditions |= found
     store.close()
@@ -87,7 +87,7 @@ def _facts(args: Any) -> list[Fact]:
 def _maker(model: ParametricModel) -> Parametrizer:
     recipe = model.recipe
     augmenter = Augmenter(
-        model.lm, questions=recipe.questions, rewrite=recipe.objective == "next_token", cache=model.store  # type: ignore[arg-type]
+        model.lm, questions=max(recipe.questions, 1), rewrite=recipe.objective == "next_token", cache=model.store  # type: ignore[arg-type]
     )  # fmt: skip
     return Parametrizer(model, augmenter=augmenter)
 
@@ -102,7 +102,7 @@ def _warmed_up(
     return asked, answers.ask(asked, model, deadline)
 
 
-def _conditions(recipe: Recipe, model: ParametricModel, facts: Sequence[Fact]) -> dict[str, list[Asked]]:
+def _conditions(recipe: Recipe, model: ParametricModel, facts: Sequence[Fact], beside: float) -> dict[str, list[Asked]]:
     passages = list(by_passage(facts))
     # The next passage of the same file, so that controls are of the same kind.
     of_file: dict[str, list[str]] = {}
@@ -115,8 +115,8 @@ def _conditions(recipe: Recipe, model: ParametricModel, facts: Sequence[Fact]) -
     return {
         f"{recipe.name} own": [Asked(f.question, adapters=own[f.passage]) for f in facts],
         f"{recipe.name} other": [Asked(f.question, adapters=own[others[f.passage]]) for f in facts],
-        f"{recipe.name} combined": [Asked(f.question, (f.passage,), own[f.passage]) for f in facts],
-        f"{recipe.name} unrelated": [Asked(f.question, (f.passage,), own[others[f.passage]]) for f in facts],
+        f"{recipe.name} combined": [Asked(f.question, (f.passage,), own[f.passage], beside) for f in facts],
+        f"{recipe.name} unrelated": [Asked(f.question, (f.passage,), own[others[f.passage]], beside) for f in facts],
     }
 
 
@@ -124,73 +124,79 @@ def _ready(asked: Asked, model: ParametricModel) -> bool:
     return all(key in model.store for key in asked.adapters)
 
 
-@dataclass(frozen=True, slots=True)
-class _Scores:
-    f1: list[float]
-    contains: list[float]
-
-
 def _report(
     args: Any, lm: CausalLM, recipes: Sequence[Recipe], facts: Sequence[Fact],
     conditions: Mapping[str, Sequence[Asked]], answers: Answers, *, complete: bool,
 ) -> None:  # fmt: skip
+    """Each recipe is judged on the questions to which all its conditions have an answer."""
     given = {name: [answers.known(a) for a in asked] for name, asked in conditions.items()}
-    usable = [i for i in range(len(facts)) if all(g[i] is not None for g in given.values())]
-    kept = [facts[i] for i in usable]
-    scores = {
-        name: _Scores(
-            [f1(str(found[i]), facts[i].answers) for i in usable],
-            [contains(str(found[i]), facts[i].answers) for i in usable],
-        )
-        for name, found in given.items()
-    }
-    sets = {"all": list(range(len(kept)))}
-    for i, fact in enumerate(kept):
-        sets.setdefault(fact.data, []).append(i)
-    rows = [_row(name, scores[name], kept, sets) for name in scores]
-    figures: dict[str, Any] = {"complete": complete, "n": len(kept), "passages": len(by_passage(kept))}
-    for recipe in recipes:
-        figures[recipe.name] = {
-            data: _derived(scores, recipe.name, [kept[i].passage for i in which], which) for data, which in sets.items()
-        }
-    best = figures[recipes[-1].name]["all"]
-    figures |= {name: best[name] for name in ("recovery", "combined_minus_context", "unrelated_drop")}
-    figures |= {
-        "conditions": rows, "recipes": [r.to_dict() for r in recipes], "model": lm.name, "dtype": args.dtype,
-        "seed": args.seed, "machine": machine(),
-    }  # fmt: skip
+    figures: dict[str, Any] = {"complete": complete}
     report = f"# Facts out of the weights: {lm.name}, {args.dtype}\n\n"
-    report += f"{len(kept)} questions on {figures['passages']} passages, seed {args.seed}. F1 in percent, 95 % "
-    report += "intervals by bootstrap over passages.\n\n"
-    report += table(rows, ["condition", "f1", "interval", "contains", *(s for s in sets if s != "all")]) + "\n\n"
-    report += _told(figures, recipes, sets)
+    report += f"Seed {args.seed}. F1 in percent; intervals: 95 %, by bootstrap over passages.\n"
+    rows: list[dict[str, Any]] = []
+    for recipe in recipes:
+        names = [n for n in given if n in SHARED or n.split()[0] == recipe.name]
+        kept = [i for i in range(len(facts)) if all(given[n][i] is not None for n in names)]
+        scored = {n: _Scored([facts[i] for i in kept], [str(given[n][i]) for i in kept]) for n in names}
+        sets = {"all": list(range(len(kept)))}
+        for place, i in enumerate(kept):
+            sets.setdefault(facts[i].data, []).append(place)
+        told = [_row(name, scored[name], sets) for name in names]
+        found = {data: _derived(scored, recipe.name, which) for data, which in sets.items() if which}
+        passages = len({facts[i].passage for i in kept})
+        figures[recipe.name] = {"n": len(kept), "passages": passages, "conditions": told, **found}
+        report += f"\n## {recipe.name}: {len(kept)} questions on {passages} passages\n\n"
+        report += table(told, ["condition", "f1", "interval", "contains", *(s for s in sets if s != "all")]) + "\n\n"
+        report += _told(found) + "\n"
+        if len(kept) == len(facts) or not rows:
+            rows = told
+    best = figures[recipes[0].name].get("all", {})
+    figures |= {name: best.get(name) for name in ("recovery", "combined_minus_context", "unrelated_drop")}
+    figures |= {
+        f"{name}_interval": best.get(f"{name}_interval") for name in ("combined_minus_context", "unrelated_drop")
+    }
+    figures |= {
+        "combined_strength": args.combined_strength, "recipes": [r.to_dict() for r in recipes], "model": lm.name,
+        "dtype": args.dtype, "seed": args.seed,
+        "machine": machine(),
+    }  # fmt: skip
     note(report)
     if args.out:
-        fidelity_bars(rows, args.out / "knowledge_fidelity.png", n=len(kept))
+        every = {row["condition"]: row for r in recipes for row in figures[r.name]["conditions"]}
+        fidelity_bars(list(every.values()), args.out / "knowledge_fidelity.png")
     finish("knowledge_fidelity", figures, args.out, report)
 
 
-def _row(name: str, scores: _Scores, facts: Sequence[Fact], sets: Mapping[str, Sequence[int]]) -> dict[str, Any]:
-    low, high = interval(scores.f1, groups=[f.passage for f in facts])
+class _Scored:
+    """The answers of one condition."""
+
+    def __init__(self, facts: Sequence[Fact], given: Sequence[str]) -> None:
+        self.f1 = [100 * f1(g, f.answers) for g, f in zip(given, facts, strict=True)]
+        self.contains = [100 * contains(g, f.answers) for g, f in zip(given, facts, strict=True)]
+        self.passages = [f.passage for f in facts]
+
+
+def _row(name: str, scored: _Scored, sets: Mapping[str, Sequence[int]]) -> dict[str, Any]:
+    low, high = interval(scored.f1, groups=scored.passages)
     row: dict[str, Any] = {
-        "condition": name, "f1": 100 * mean(scores.f1), "interval": f"{100 * low:.1f} to {100 * high:.1f}",
-        "low": 100 * low, "high": 100 * high, "contains": 100 * mean(scores.contains),
+        "condition": name, "n": len(scored.f1), "f1": mean(scored.f1), "interval": f"{low:.1f} to {high:.1f}",
+        "low": low, "high": high, "contains": mean(scored.contains),
     }  # fmt: skip
-    return row | {s: 100 * mean([scores.f1[i] for i in which]) for s, which in sets.items() if s != "all"}
+    return row | {s: mean([scored.f1[i] for i in which]) for s, which in sets.items() if s != "all"}
 
 
-def _derived(
-    scores: Mapping[str, _Scores], recipe: str, passages: Sequence[str], which: Sequence[int]
-) -> dict[str, Any]:
+def _derived(scored: Mapping[str, _Scored], recipe: str, which: Sequence[int]) -> dict[str, Any]:
     def values(name: str) -> list[float]:
-        return [100 * scores[name].f1[i] for i in which]
+        return [scored[name].f1[i] for i in which]
 
-    closed, context = values("closed"), values("context")
+    def paired(one: Sequence[float], other: Sequence[float]) -> list[float]:
+        return [a - b for a, b in zip(one, other, strict=True)]
+
     own, other, both, unrelated = (values(f"{recipe} {m}") for m in ("own", "other", "combined", "unrelated"))
+    closed, context = values("closed"), values("context")
     room = mean(context) - mean(closed)
-    gained = [a - b for a, b in zip(own, other, strict=True)]
-    added = [a - b for a, b in zip(both, context, strict=True)]
-    lost = [a - b for a, b in zip(context, unrelated, strict=True)]
+    passages = [scored["closed"].passages[i] for i in which]
+    gained, added, lost = paired(own, other), paired(both, context), paired(context, unrelated)
     return {
         "n": len(which),
         "recovery": mean(gained) / room if room else float("nan"),
@@ -202,18 +208,16 @@ def _derived(
     }
 
 
-def _told(figures: Mapping[str, Any], recipes: Sequence[Recipe], sets: Mapping[str, Any]) -> str:
+def _told(found: Mapping[str, Mapping[str, Any]]) -> str:
     rows = []
-    for recipe in recipes:
-        for data in sets:
-            found = figures[recipe.name][data]
-            row: dict[str, Any] = {"recipe": recipe.name, "data": data, "n": found["n"]}
-            for name in ("recovery", "combined_minus_context", "unrelated_drop"):
-                low, high = found[f"{name}_interval"]
-                digits = 2 if name == "recovery" else 1
-                row[name] = f"{found[name]:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
-            rows.append(row)
-    return table(rows, ["recipe", "data", "n", "recovery", "combined_minus_context", "unrelated_drop"])
+    for data, values in found.items():
+        row: dict[str, Any] = {"data": data, "n": values["n"]}
+        for name in ("recovery", "combined_minus_context", "unrelated_drop"):
+            low, high = values[f"{name}_interval"]
+            digits = 2 if name == "recovery" else 1
+            row[name] = f"{values[name]:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
+        rows.append(row)
+    return table(rows, ["data", "n", "recovery", "combined_minus_context", "unrelated_drop"])
 
 
 if __name__ == "__main__":

@@ -107,7 +107,7 @@ def parametrize(
     maker = make(model)
     missing = [p for p in dict.fromkeys(passages) if not model.knows(p.text)]
     total, started = len(missing), time.perf_counter()
-    for group in _groups(sorted(missing, key=lambda p: len(p.text)), together):
+    for group in _groups(missing, together):
         if deadline.over:
             return False
         report = maker.parametrize(group, progress=False)

@@ -66,7 +66,7 @@ def sensitivity(curves: Mapping[str, Sequence[Mapping[str, Any]]], path: Path) -
     _save(figure, path)
 
 
-def fidelity_bars(rows: Sequence[Mapping[str, Any]], path: Path, *, n: int) -> None:
+def fidelity_bars(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
     """F1 of each condition with its interval."""
     pyplot = _pyplot()
     if pyplot is None:
@@ -76,9 +76,10 @@ def fidelity_bars(rows: Sequence[Mapping[str, Any]], path: Path, *, n: int) -> N
     errors = [[row["f1"] - row["low"] for row in rows], [row["high"] - row["f1"] for row in rows]]
     plain = ("closed", "context", "warm-up")
     colors = ["#9d9d9d" if row["condition"] in plain else "#4c78a8" for row in rows]
-    axis.barh([row["condition"] for row in rows], values, xerr=errors, color=colors, ecolor="#333333", capsize=3)
+    names = [f"{row['condition']} (n = {row['n']})" for row in rows]
+    axis.barh(names, values, xerr=errors, color=colors, ecolor="#333333", capsize=3)
     axis.invert_yaxis()
-    axis.set_xlabel(f"F1 (95 % interval over passages), n = {n}")
+    axis.set_xlabel("F1 (95 % interval over passages)")
     _save(figure, path)
 
 

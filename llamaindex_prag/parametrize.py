@@ -16,9 +16,11 @@ from tqdm.auto import tqdm
 
 from llamaindex_prag.adapter import AdapterKey, text_hash
 from llamaindex_prag.augment import Augmenter
-from llamaindex_prag.augmentation import Augmentation
+from llamaindex_prag.augmentation import QA, Augmentation
+from llamaindex_prag.cloze import passage_question
 from llamaindex_prag.parametric import ParametricModel
 from llamaindex_prag.phrases import phrase_questions
+from llamaindex_prag.recipe import Recipe
 from llamaindex_prag.training.examples import TrainingDocument, prag_examples
 from llamaindex_prag.training.teaching import distilled
 from llamaindex_prag.training.trainer import Trained, Trainer
@@ -78,7 +80,8 @@ class Parametrizer:
     ) -> None:
         self.model = model
         self._store: AdapterStore = model.store  # type: ignore[assignment]
-        self._augmenter = augmenter or Augmenter(model.lm, questions=model.recipe.questions, cache=self._store)
+        asked = max(model.recipe.questions, 1)
+        self._augmenter = augmenter or Augmenter(model.lm, questions=asked, cache=self._store)
         self._given = dict(augmentations or {})
         self._together = documents_at_once
         self._trainer = Trainer(
@@ -158,7 +161,7 @@ class Parametrizer:
         asked = []
         for passage in passages:
             text, found = passage.text.strip(), augmented[text_hash(passage.text)]
-            by_rule = phrase_questions(text, recipe.phrases, title=passage.title, seed=recipe.seed)
+            by_rule = _phrases(passage, recipe) if recipe.questions else []
             asked.append((text, found.rewrite, found.grounded, [*found.qas, *by_rule]))
         if recipe.objective == "distill":
             return distilled(engine, recipe, [(text, qas) for text, _, _, qas in asked])
@@ -169,6 +172,10 @@ class Parametrizer:
 
     def _augmented(self, passages: Sequence[Passage]) -> dict[str, Augmentation]:
         found = {text_hash(p.text): self._given.get(text_hash(p.text)) for p in passages}
+        if not self.model.recipe.questions:
+            found |= {
+                text_hash(p.text): _by_rule(p, self.model.recipe) for p in passages if not found[text_hash(p.text)]
+            }
         asked = [p for p in passages if found[text_hash(p.text)] is None]
         made = self._augmenter.augment_all([(p.title, p.text) for p in asked], progress=False) if asked else []
         found |= {text_hash(p.text): augmentation for p, augmentation in zip(asked, made, strict=True)}
@@ -201,6 +208,16 @@ class Parametrizer:
 
     def __repr__(self) -> str:
         return f"Parametrizer({self.model!r}, {self._augmenter!r})"
+
+
+def _phrases(passage: Passage, recipe: Recipe) -> list[QA]:
+    return phrase_questions(passage.text.strip(), recipe.phrases, title=passage.title, seed=recipe.seed)
+
+
+def _by_rule(passage: Passage, recipe: Recipe) -> Augmentation:
+    """Without a model: the phrases, or the passage itself where it has none."""
+    found = _phrases(passage, recipe)
+    return Augmentation(None, tuple(found or [passage_question(passage.title, passage.text)]))
 
 
 def _groups(passages: list[Passage], size: int) -> Iterator[list[Passage]]:

@@ -41,7 +41,7 @@ class Recipe:
     batch_size: int = 1
     """Sequences of one document in one optimiser step."""
     questions: int = 3
-    """How many questions an augmenter is asked for."""
+    """How many questions an augmenter is asked for; 0, where `phrases` are enough: none is asked."""
     phrases: int = 0
     """Questions beside those, made by rule about each phrase of the passage (`phrases.phrase_questions`)."""
     unrelated: int = 0
@@ -59,7 +59,7 @@ class Recipe:
     def __post_init__(self) -> None:
         if self.objective not in ("next_token", "distill"):
             raise ConfigurationError(f"objective is {self.objective!r}; known: 'next_token', 'distill'")
-        for name in ("rank", "epochs", "batch_size", "questions", "max_tokens"):
+        for name in ("rank", "epochs", "batch_size", "max_tokens"):
             if (value := getattr(self, name)) < 1:
                 raise ConfigurationError(f"{name} is {value}; at least 1 is needed")
         for name in ("alpha", "learning_rate"):
@@ -67,9 +67,11 @@ class Recipe:
                 raise ConfigurationError(f"{name} is {value}; it must be above 0")
         if isinstance(self.layers, float) and not 0 < self.layers <= 1:
             raise ConfigurationError(f"layers is {self.layers}; as a part of all layers it must be above 0, at most 1")
-        for name in ("unrelated", "with_passage", "weight_decay", "phrases"):
+        for name in ("unrelated", "with_passage", "weight_decay", "questions", "phrases"):
             if (value := getattr(self, name)) < 0:
                 raise ConfigurationError(f"{name} is {value}; it cannot be negative")
+        if not self.questions and (self.objective == "next_token" or not self.phrases):
+            raise ConfigurationError("questions is 0; a passage is learnt by questions, of an augmenter's or by rule")
         if not self.targets:
             raise ConfigurationError("targets is empty; name at least one linear layer, such as 'down_proj'")
 
@@ -110,13 +112,15 @@ DISTILL = Recipe(
     objective="distill",
     rank=8,
     alpha=16.0,
+    layers=1 / 3,
     learning_rate=1e-3,
     weight_decay=0.0,
-    epochs=8,
-    batch_size=4,
-    questions=12,
+    epochs=3,
+    batch_size=8,
+    questions=0,
+    phrases=48,
     unrelated=2,
-    with_passage=3,
+    with_passage=4,
 )
 WARM_UP = Recipe(name="warm_up", objective="next_token")
 """PRAG's document-free first stage (section 4.1 and its table of warm-up runs): questions and answers of other

@@ -178,7 +178,11 @@ class ParametricLLM(LLM):
             text, found = take_markers(message.content or "")
             references += found
             plain.append((str(getattr(message.role, "value", message.role)), text))
-        return _Call(conversation_ids(self._model.lm.tokenizer, plain), self._selected(references))
+        tokenizer = self._model.lm.tokenizer
+        # A conversation of one question is what `complete` gets, and what adapters were trained on.
+        alone = len(plain) == 1 and plain[0][0] == "user"
+        ids = chat_ids(tokenizer, plain[0][1]) if alone else conversation_ids(tokenizer, plain)
+        return _Call(ids, self._selected(references))
 
     def _selected(self, references: Sequence[Reference]) -> Selection | None:
         model = self._model

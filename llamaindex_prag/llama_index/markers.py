@@ -1,9 +1,9 @@
 """References to adapters inside a prompt.
 
 LlamaIndex hands an LLM nothing but text, from other threads, several times a query and after the query has returned, so
-the reference to an adapter travels in the text. A marker names one adapter by an authentication code under a secret of
-this process (HMAC-SHA-256): whoever writes something like a marker into a document or a question cannot know the code,
-and what is not a marker stays the text that it is. Knows neither LlamaIndex nor models.
+the reference to an adapter travels in the text. A marker names one adapter and its score by an authentication code
+under a secret of this process (HMAC-SHA-256): whoever writes something like a marker into a document or a question
+cannot know the code, and what is not a marker stays the text that it is. Knows neither LlamaIndex nor models.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
+import math
 import re
 import secrets
 import threading
@@ -20,7 +21,6 @@ from llamaindex_prag.adapter import AdapterKey
 
 _SECRET = secrets.token_bytes(32)
 _MARKER = re.compile(r"⟦adapter ([A-Za-z0-9_-]{22}) ([0-9.e+-]{1,12})⟧")
-_issued: dict[str, AdapterKey] = {}
 _lock = threading.Lock()
 
 
@@ -33,13 +33,18 @@ class Reference:
     """The retrieval score of the node."""
 
 
+_issued: dict[str, Reference] = {}
+
+
 def marker(key: AdapterKey, score: float = 1.0) -> str:
     """The text that stands for an adapter in prompts of this process."""
-    code = hmac.digest(_SECRET, key.digest.encode(), hashlib.sha256)[:16]
+    score = score if math.isfinite(score) else 0.0  # an all-zero embedding has the similarity nan
+    told = f"{score:.4g}"
+    code = hmac.digest(_SECRET, f"{key.digest} {told}".encode(), hashlib.sha256)[:16]
     token = base64.urlsafe_b64encode(code).decode().rstrip("=")
     with _lock:
-        _issued[token] = key
-    return f"⟦adapter {token} {score:.4g}⟧"
+        _issued[token] = Reference(key, float(told))
+    return f"⟦adapter {token} {told}⟧"
 
 
 def take_markers(text: str) -> tuple[str, list[Reference]]:
@@ -51,14 +56,10 @@ def take_markers(text: str) -> tuple[str, list[Reference]]:
 
     def taken(match: re.Match[str]) -> str:
         with _lock:
-            key = _issued.get(match[1])
-        if key is None:
+            reference = _issued.get(match[1])
+        if reference is None or match[2] != f"{reference.score:.4g}":
             return match[0]
-        try:
-            score = float(match[2])
-        except ValueError:
-            score = 0.0
-        found.append(Reference(key, score))
+        found.append(reference)
         return "\0"
 
     text = _MARKER.sub(taken, text.replace("\0", ""))

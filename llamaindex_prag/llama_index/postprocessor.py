@@ -69,9 +69,9 @@ class ParametricNodePostprocessor(BaseNodePostprocessor):
     Put it last: postprocessors that read the text have to stand before it.
 
     Args:
-        llm: The `ParametricLLM` that the query engine uses. missing: What becomes of a node without an adapter:
-        `"train"` it now, leave its text in the `"context"`, or raise
-            an `"error"`. `"translate"` needs a translator.
+        llm: The `ParametricLLM` that the query engine uses.
+        missing: What becomes of a node without an adapter: `"train"` it now, leave its text in the `"context"`, or
+            raise an `"error"`. `"translate"` needs a translator.
         inject: `"parametric"`: no text in the prompt. `"combined"`: adapter and text.
 
     Example:

@@ -114,21 +114,30 @@ def batch_of(packs: Sequence[Pack], device: torch.device, *, pad: int = 0, weigh
 
 
 def losses_of(logits: Tensor, batch: Batch) -> Tensor:
-    """(counted,) weighted losses: cross entropy, or the divergence from a teacher.
+    """(counted,) weighted losses: the divergence from a teacher where a sequence has one, else cross entropy.
 
     Args:
         logits: (counted, vocabulary) float32.
-        batch: Its examples have all a teacher, or none has.
+        batch: What they are of.
     """
-    examples = batch.examples
-    if examples[0].teacher is None:
-        losses = functional.cross_entropy(logits, batch.targets, reduction="none")
-    else:
-        teachers = [e.teacher for e in examples]
-        ids = torch.cat([t.ids for t in teachers if t is not None]).to(logits.device)
-        logprobs = torch.cat([t.logprobs for t in teachers if t is not None]).to(logits.device)
-        losses = divergence(logits, ids, logprobs)
-    return losses * batch.weights
+    parts = logits.split([e.counted for e in batch.examples])
+    targets = batch.targets.split([e.counted for e in batch.examples])
+    told = [i for i, e in enumerate(batch.examples) if e.teacher is None]
+    taught = [(i, e.teacher) for i, e in enumerate(batch.examples) if e.teacher is not None]
+    losses: list[Tensor] = [logits.new_empty(0)] * len(parts)
+    if told:
+        found = functional.cross_entropy(
+            torch.cat([parts[i] for i in told]), torch.cat([targets[i] for i in told]), reduction="none"
+        )
+        for i, loss in zip(told, found.split([len(parts[i]) for i in told]), strict=True):
+            losses[i] = loss
+    if taught:
+        ids = torch.cat([t.ids for _, t in taught]).to(logits.device)
+        logprobs = torch.cat([t.logprobs for _, t in taught]).to(logits.device)
+        found = divergence(torch.cat([parts[i] for i, _ in taught]), ids, logprobs)
+        for (i, _), loss in zip(taught, found.split([len(parts[i]) for i, _ in taught]), strict=True):
+            losses[i] = loss
+    return torch.cat(losses) * batch.weights
 
 
 def divergence(logits: Tensor, ids: Tensor, logprobs: Tensor) -> Tensor:

@@ -65,8 +65,8 @@ def distilled(
     Args:
         engine: Of the base model.
         recipe: How many questions of which kind.
-        documents: (passage, questions about it). Of questions made by rule the answer is known, and the teacher is
-            asked what it thinks of that one; all others it answers itself.
+        documents: (passage, questions about it). Of questions made by rule the answer is known and taught as it is: a
+            teacher that likes to speak in sentences, as small models do, says it less well. All others it answers.
         tokens_at_once: The most tokens of one forward.
     """
     asked: list[_Asked] = []
@@ -88,7 +88,7 @@ class _Asked(NamedTuple):
     """Its prompt."""
     student: list[int]
     answer: list[int] | None = None
-    """Known beforehand."""
+    """Known beforehand; the teacher is not asked."""
 
 
 def _asked(engine: Engine, recipe: Recipe, text: str, questions: Sequence[QA]) -> list[_Asked]:
@@ -102,7 +102,7 @@ def _asked(engine: Engine, recipe: Recipe, text: str, questions: Sequence[QA]) -
     told = {qa: prompt_ids(tokenizer, qa.question, [text]) for qa in questions}
     found = [_Asked(told[qa], prompt_ids(tokenizer, qa.question), known.get(qa)) for qa in questions]
     again = rng.sample(list(questions), min(recipe.with_passage, len(questions)))
-    found += [_Asked(told[qa], told[qa], known.get(qa)) for qa in again]
+    found += [_Asked(told[qa], told[qa]) for qa in again]
     others = [prompt_ids(tokenizer, q) for q in rng.sample(UNRELATED, min(recipe.unrelated, len(UNRELATED)))]
     return found + [_Asked(prompt, prompt) for prompt in others]
 
@@ -112,10 +112,13 @@ def _taught(engine: Engine, asked: Sequence[_Asked], tokens: int) -> list[Exampl
     open_ones = [a for a in asked if a.answer is None]
     said = iter(engine.generate_batch([Request(a.teacher, max_new_tokens=ANSWER_TOKENS) for a in open_ones]))
     answers = [_said(engine, next(said)) if a.answer is None else a.answer for a in asked]
-    full = [Example((*a.teacher, *ids), len(a.teacher)) if ids else None for a, ids in zip(asked, answers, strict=True)]
+    full = [
+        Example((*a.teacher, *ids), len(a.teacher)) if ids and a.answer is None else None
+        for a, ids in zip(asked, answers, strict=True)
+    ]
     examples: list[Example | None] = []
     for a, ids, teacher in zip(asked, answers, _distributions(engine, full, tokens), strict=True):
-        examples.append(None if teacher is None else Example((*a.student, *ids), len(a.student), teacher))
+        examples.append(Example((*a.student, *ids), len(a.student), teacher) if ids else None)
     return examples
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import random
+import sys
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -25,7 +26,7 @@ from llamaindex_prag.training.examples import Example, TrainingDocument
 from llamaindex_prag.training.factors import AdamW, DocumentFactors, initial_values
 from llamaindex_prag.training.lower_layers import LowerLayers
 from llamaindex_prag.training.objective import CountedLogits, batch_of, losses_of
-from llamaindex_prag.training.packs import Pack, rows_of
+from llamaindex_prag.training.packs import Pack, packs_of, rows_of
 from rag_backbone.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -196,13 +197,25 @@ def attending(model: PreTrainedModel, ids: Tensor) -> AbstractContextManager[Non
 
 
 def plan(document: TrainingDocument, recipe: Recipe) -> list[list[Example]]:
-    """The batches of a document, in order. PRAG's order is fixed; distillation shuffles, by the seed and the text."""
+    """The batches of a document, in order.
+
+    PRAG's order is fixed. Distillation shuffles, by the seed and the text, within the sequences that begin alike (those
+    with the passage, those without), so that a batch shares its beginning, and then the batches.
+    """
+    size = recipe.batch_size
+    if recipe.objective != "distill":
+        one = [list(document.examples[i : i + size]) for i in range(0, len(document.examples), size)]
+        return one * recipe.epochs
+    alike = [list(pack.examples) for pack in packs_of(document.examples, sys.maxsize)]
     plan: list[list[Example]] = []
     for epoch in range(recipe.epochs):
-        examples = list(document.examples)
-        if recipe.objective == "distill":
-            random.Random(f"{recipe.seed}/{epoch}/{text_hash(document.text)}").shuffle(examples)  # noqa: S311
-        plan += [examples[i : i + recipe.batch_size] for i in range(0, len(examples), recipe.batch_size)]
+        rng = random.Random(f"{recipe.seed}/{epoch}/{text_hash(document.text)}")  # noqa: S311
+        batches = []
+        for examples in alike:
+            rng.shuffle(examples)
+            batches += [examples[i : i + size] for i in range(0, len(examples), size)]
+        rng.shuffle(batches)
+        plan += batches
     return plan
 
 
