@@ -18,8 +18,10 @@ if TYPE_CHECKING:
     from langgraph_dynrag.trace import Trace
 
 DEFAULT_INDEX = Path(".dynprag/index")
+DEFAULT_STORE = Path(".dynprag/adapters")
 Preset = StrEnum("Preset", list(PRESETS))  # type: ignore[misc]
 Bundle = StrEnum("Bundle", {"paper": "paper", "reference": "reference"})
+Inject = StrEnum("Inject", {"prompt": "prompt", "parametric": "parametric", "combined": "combined"})
 Retriever = StrEnum("Retriever", {"hybrid": "hybrid", "dense": "dense", "bm25": "bm25"})
 
 IndexFolder = Annotated[Path, typer.Option("--index", "-i", help="The index's folder.")]
@@ -53,10 +55,14 @@ def index(
 def ask(
     question: Annotated[str, typer.Argument(help="The question.")],
     index: IndexFolder = DEFAULT_INDEX,
-    preset: Annotated[Preset, typer.Option(help="The method.")] = Preset["flare"],
+    preset: Annotated[Preset | None, typer.Option(help="The method; default: flare.")] = None,
     bundle: Annotated[Bundle, typer.Option(help="The form of dragin and etc.")] = Bundle["paper"],
     model: Annotated[str, typer.Option(help="'embedded', a folder or a Hub id.")] = "embedded",
     retriever: Annotated[Retriever, typer.Option(help="How to search.")] = Retriever["hybrid"],
+    inject: Annotated[Inject, typer.Option(help="Where the evidence goes: prompt, weights or both.")] = Inject[
+        "prompt"
+    ],
+    store: Annotated[Path, typer.Option("--store", "-s", help="The adapters' folder.")] = DEFAULT_STORE,
     k: Annotated[int | None, typer.Option(help="Passages a search; default: the preset's.")] = None,
     threshold: Annotated[float | None, typer.Option(help="The trigger's; default: the preset's.")] = None,
     max_retrievals: Annotated[int | None, typer.Option(help="Searches at most.")] = None,
@@ -67,7 +73,16 @@ def ask(
     as_json: Annotated[bool, typer.Option("--json", help="Print answer, sources and trace as JSON.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print the answer alone.")] = False,
 ) -> None:
-    """Ask a question, retrieving while the model writes."""
+    """Ask a question, retrieving while the model writes; or once, and answering from the passages' adapters."""
+    if inject is not Inject["prompt"]:
+        if preset not in (None, Preset["single"]):
+            raise ConfigurationError(
+                f"--inject {inject.value} retrieves once, before the answer; leave out --preset {preset.value}"
+            )
+        _ask_injected(question, index, model, retriever.value, k, max_tokens, inject.value, store,
+                      as_json=as_json, quiet=quiet)  # fmt: skip
+        return
+    preset = preset or Preset["flare"]
     from langgraph_dynrag.graph import create_dynamic_rag
     from langgraph_dynrag.local_chat_model import LocalChatModel
     from langgraph_dynrag.trace import Trace
@@ -97,6 +112,27 @@ def ask(
         typer.echo(told.answer)
     else:
         _conclude(told, trace)
+
+
+def _ask_injected(
+    question: str, index: Path, model: str, retriever: Any, k: int | None, max_tokens: int | None, inject: Any,
+    store: Path, *, as_json: bool, quiet: bool,
+) -> None:  # fmt: skip
+    from langgraph_dynrag.injection import ask_injected
+    from langgraph_dynrag.retrieval import LocalIndex
+
+    found = ask_injected(
+        question, LocalIndex(index).as_retriever(retriever, k=k or 3), model=model, store=store, inject=inject,
+        max_tokens=max_tokens or 48, progress=sys.stderr.isatty() and not quiet,
+    )  # fmt: skip
+    if as_json:
+        typer.echo(json.dumps(found.to_dict(), ensure_ascii=False))
+        return
+    typer.echo(found.answer)
+    if not quiet:
+        for source in found.to_dict()["sources"]:
+            typer.echo(f"  [{source['number']}] {source['title'] or source['source']}")
+        typer.secho(f"  {found.prompt_tokens} prompt tokens, {found.trained} adapters trained", err=True, dim=True)
 
 
 def graph(

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from llamaindex_prag.adapter import AdapterKey
 
 _SECRET = secrets.token_bytes(32)
-_MARKER = re.compile(r"⟦adapter ([A-Za-z0-9_-]{22}) ([0-9.e+-]{1,12})⟧")
+_MARKER = re.compile(r"⟦adapter ([A-Za-z0-9_-]{22}) ([0-9.e+-]{1,12}(?:x[0-9.e+-]{1,12})?)⟧")
 _lock = threading.Lock()
 
 
@@ -31,20 +31,27 @@ class Reference:
     key: AdapterKey
     score: float
     """The retrieval score of the node."""
+    strength: float = 1.0
+    """Multiplies the update."""
+
+    @property
+    def told(self) -> str:
+        """Score and strength as they stand in the marker."""
+        return f"{self.score:.4g}" + ("" if self.strength == 1 else f"x{self.strength:.4g}")
 
 
 _issued: dict[str, Reference] = {}
 
 
-def marker(key: AdapterKey, score: float = 1.0) -> str:
+def marker(key: AdapterKey, score: float = 1.0, strength: float = 1.0) -> str:
     """The text that stands for an adapter in prompts of this process."""
-    score = score if math.isfinite(score) else 0.0  # an all-zero embedding has the similarity nan
-    told = f"{score:.4g}"
-    code = hmac.digest(_SECRET, f"{key.digest} {told}".encode(), hashlib.sha256)[:16]
+    score = float(f"{score:.4g}") if math.isfinite(score) else 0.0  # an all-zero embedding has the similarity nan
+    reference = Reference(key, score, float(f"{strength:.4g}"))
+    code = hmac.digest(_SECRET, f"{key.digest} {reference.told}".encode(), hashlib.sha256)[:16]
     token = base64.urlsafe_b64encode(code).decode().rstrip("=")
     with _lock:
-        _issued[token] = Reference(key, float(told))
-    return f"⟦adapter {token} {told}⟧"
+        _issued[token] = reference
+    return f"⟦adapter {token} {reference.told}⟧"
 
 
 def take_markers(text: str) -> tuple[str, list[Reference]]:
@@ -57,7 +64,7 @@ def take_markers(text: str) -> tuple[str, list[Reference]]:
     def taken(match: re.Match[str]) -> str:
         with _lock:
             reference = _issued.get(match[1])
-        if reference is None or match[2] != f"{reference.score:.4g}":
+        if reference is None or match[2] != reference.told:
             return match[0]
         found.append(reference)
         return "\0"

@@ -128,3 +128,24 @@ def test_the_graph_is_drawn_without_a_model():
     assert drawn.startswith("graph TD;") or "graph TD;" in drawn
     for name in ("begin", "generate", "monitor", "retrieve", "reformulate", "resume"):
         assert name in drawn
+
+
+def test_an_answer_from_the_weights_has_nothing_of_the_passage_in_its_prompt(index, model, tmp_path):
+    options = ("--model", str(model), "--index", str(index), "--store", str(tmp_path / "adapters"), "--max-tokens", "8")
+    told = {
+        how: json.loads(run("ask", QUESTION, *options, "--inject", how, "--json").stdout)
+        for how in ("parametric", "combined")
+    }
+    assert told["parametric"]["trained"] == 2
+    assert told["combined"]["trained"] == 0  # the store has them
+    assert {s["title"] for s in told["parametric"]["sources"]} == {"Bridge", "river"}
+    assert told["parametric"]["prompt_tokens"] < told["combined"]["prompt_tokens"]
+    assert run("ask", QUESTION, *options, "--inject", "parametric", "--quiet").stdout == (
+        told["parametric"]["answer"] + "\n"
+    )
+
+
+def test_a_preset_that_retrieves_again_is_refused_beside_injection(index, model):
+    with pytest.raises(ConfigurationError, match="leave out --preset dragin"):
+        run("ask", QUESTION, "--index", str(index), "--model", str(model), "--inject", "parametric",
+            "--preset", "dragin")  # fmt: skip

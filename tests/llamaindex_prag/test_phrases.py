@@ -25,7 +25,9 @@ def test_each_phrase_is_asked_for_once_before_one_is_asked_for_again():
 
 
 def test_years_and_numbers_are_asked_for_as_such():
-    found = {(qa.question, qa.answer) for qa in phrase_questions("Arl was founded in 1683. It has 312 inhabitants.", 99)}
+    found = {
+        (qa.question, qa.answer) for qa in phrase_questions("Arl was founded in 1683. It has 312 inhabitants.", 99)
+    }
     assert ("Arl was founded in which year?", "1683") in found
     assert ("It has how many?", "312 inhabitants") in found
 
