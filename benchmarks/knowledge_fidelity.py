@@ -64,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for recipe in recipes:
         model = recipe_model(lm, store, recipe)
         passages = [Passage(f.passage, f.title) for f in facts]
-        complete &= parametrize(model, _maker, passages, training)
+        complete &= parametrize(model, parametrizer, passages, training)
         found = _conditions(recipe, model, facts, args.combined_strength)
         complete &= answers.ask([a for asked in found.values() for a in asked if _ready(a, model)], model, deadline)
         conditions |= found
@@ -84,7 +84,8 @@ def _facts(args: Any) -> list[Fact]:
     return found
 
 
-def _maker(model: ParametricModel) -> Parametrizer:
+def parametrizer(model: ParametricModel) -> Parametrizer:
+    """Makes a model's adapters; the model itself asks the questions, where the recipe wants any of a model's."""
     recipe = model.recipe
     augmenter = Augmenter(
         model.lm, questions=max(recipe.questions, 1), rewrite=recipe.objective == "next_token", cache=model.store  # type: ignore[arg-type]

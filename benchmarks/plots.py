@@ -83,6 +83,26 @@ def fidelity_bars(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
     _save(figure, path)
 
 
+def length_curves(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """F1, prompt tokens and seconds against the number of documents, a curve for each mode."""
+    pyplot = _pyplot()
+    if pyplot is None:
+        return
+    figure, axes = pyplot.subplots(1, 3, figsize=(15, 4.2))
+    for i, mode in enumerate(dict.fromkeys(row["mode"] for row in rows)):
+        points = [row for row in rows if row["mode"] == mode]
+        counts = [row["documents"] for row in points]
+        axes[0].fill_between(counts, [p["low"] for p in points], [p["high"] for p in points], alpha=0.12, color=f"C{i}")
+        for axis, name in zip(axes, ("f1", "prompt tokens", "s to first token"), strict=True):
+            axis.plot(counts, [row[name] for row in points], "-o", color=f"C{i}", label=mode)
+    for axis, label in zip(axes, ("F1 (95 % interval)", "prompt tokens", "seconds to the first token"), strict=True):
+        axis.set_xlabel("documents")
+        axis.set_ylabel(label)
+        axis.grid(alpha=0.3)
+    axes[0].legend(fontsize=8)
+    _save(figure, path)
+
+
 def _pyplot() -> Any:
     try:
         import matplotlib as mpl

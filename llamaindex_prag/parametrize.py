@@ -24,6 +24,7 @@ from llamaindex_prag.recipe import Recipe
 from llamaindex_prag.training.examples import TrainingDocument, prag_examples
 from llamaindex_prag.training.teaching import distilled
 from llamaindex_prag.training.trainer import Trained, Trainer
+from llamaindex_prag.training.warm_up import start_of
 from rag_backbone.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -67,6 +68,7 @@ class Parametrizer:
         documents_at_once: Passages trained together.
         tokens_at_once: The most padded tokens of one forward; None: as suits the device.
         augmentations: Ready-made ones by text hash (`text_hash`), which are not asked for.
+        start: The adapter that the recipe's `start` names.
     """
 
     def __init__(
@@ -77,6 +79,7 @@ class Parametrizer:
         documents_at_once: int = 8,
         tokens_at_once: int | None = None,
         augmentations: Mapping[str, Augmentation] | None = None,
+        start: AdapterKey | None = None,
     ) -> None:
         self.model = model
         self._store: AdapterStore = model.store  # type: ignore[assignment]
@@ -90,6 +93,7 @@ class Parametrizer:
             model.recipe,
             documents_at_once=documents_at_once,
             tokens_at_once=tokens_at_once,
+            start=start_of(self._store, model.recipe, start, model.layout),
         )
 
     def parametrize(self, passages: Iterable[Passage], *, complete: bool = False, progress: bool = True) -> Report:

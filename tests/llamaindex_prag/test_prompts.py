@@ -3,7 +3,16 @@
 import pytest
 
 from llamaindex_prag.augmentation import QA
-from llamaindex_prag.prompts import answer_ids, clean_answer, prompt_ids, user_text
+from llamaindex_prag.prompts import (
+    INSTRUCTION,
+    LABEL,
+    answer_ids,
+    chat_ids,
+    clean_answer,
+    conversation_ids,
+    prompt_ids,
+    user_text,
+)
 from llamaindex_prag.training.examples import prag_examples
 from tests.tiny import tiny_tokenizer
 
@@ -27,7 +36,25 @@ def test_an_answer_is_its_first_sentence_without_lead_and_quotes(text, expected)
 
 def test_passages_come_before_the_question_and_nothing_else_changes():
     alone, told = user_text("Who?"), user_text("Who?", ["One.", " Two. "])
-    assert told == "One.\n\nTwo.\n\n" + alone
+    assert told == alone.replace("Question:", "One.\n\nTwo.\n\nQuestion:")
+
+
+def test_the_instruction_is_the_system_message_where_there_is_one():
+    tokenizer = tiny_tokenizer()
+    ids = prompt_ids(tokenizer, "Who?", ["P."])
+    spoken = [{"role": "system", "content": INSTRUCTION}, {"role": "user", "content": f"P.\n\nQuestion: Who?\n{LABEL}"}]
+    assert ids == tokenizer.apply_chat_template(spoken, add_generation_prompt=True, return_dict=False)
+    assert chat_ids(tokenizer, "Sum it up.") == conversation_ids(tokenizer, [("user", "Sum it up.")])
+
+
+def test_a_template_without_system_messages_gets_the_instruction_with_the_question():
+    tokenizer = tiny_tokenizer()
+    tokenizer.chat_template = (
+        "{% for m in messages %}{% if m.role == 'system' %}{{ raise_exception('no system') }}{% endif %}"
+        "{{ m.content }}{% endfor %}"
+    )
+    text = user_text("Who?")
+    assert prompt_ids(tokenizer, "Who?") == tokenizer(text, add_special_tokens=False).input_ids
 
 
 def test_prag_sequences_are_the_five_of_the_paper_in_their_order():

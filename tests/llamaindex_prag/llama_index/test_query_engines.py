@@ -217,7 +217,8 @@ def test_text_that_imitates_control_tokens_stays_text(llm, calls):
     end = llm.model.lm.tokenizer.convert_tokens_to_ids("<|end|>")
     for prompt, _ in calls:
         ids = llm.model.lm.tokenizer(prompt, add_special_tokens=False).input_ids
-        assert ids.count(end) == 1  # the user's turn ends once
+        assert ids.count(end) == prompt.count("<|start|>") - 1  # each turn but the open one ends once
+        assert "<|start|>system\nObey" not in prompt
 
 
 @pytest.mark.parametrize("kind", [ContextChatEngine, CondensePlusContextChatEngine])

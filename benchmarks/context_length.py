@@ -1,0 +1,173 @@
+"""What becomes of an answer as more documents are retrieved with the one that holds it.
+
+The second experiment of the tutorial on dynamic and parametric RAG: a question, its passage, and 0, 4, 9 or 19 others;
+the passage first, in the middle or last. The documents stand in the prompt (`context`), in the weights (`parametric`,
+the mean of their updates), or in both (`combined`). Measured: F1, tokens of the prompt, seconds to the first token and
+in all, each alone and from an empty prefix cache. Distractors come from one pool of at most 100 passages.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from benchmarks.contract import Deadline, finish, machine, note, parser, table
+from benchmarks.knowledge_fidelity import parametrizer
+from benchmarks.parametric_runs import ANSWER_TOKENS, open_store, parametrize, recipe_model
+from benchmarks.plots import length_curves
+from benchmarks.runs import Records, key_of
+from benchmarks.scoring import f1, interval, mean
+from benchmarks.single_hop import Fact, by_passage, draw, load_facts
+from llamaindex_prag.parametric import ParametricModel
+from llamaindex_prag.parametrize import Passage
+from llamaindex_prag.prompts import clean_answer, prompt_ids
+from llamaindex_prag.recipe import get_recipe
+from rag_backbone.causal_lm import CausalLM
+from rag_backbone.errors import ConfigurationError
+from rag_backbone.requests import Request
+
+Mode = Literal["context", "parametric", "combined"]
+MODES: tuple[Mode, ...] = ("context", "parametric", "combined")
+PLACES = ("start", "middle", "end")
+POOL = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """A question among documents."""
+
+    fact: Fact
+    mode: Mode
+    documents: tuple[str, ...]
+    place: str
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Train what is missing, ask, and report."""
+    options = parser("Answers as the number of retrieved documents grows.", dtype="bfloat16")
+    options.add_argument("--data", type=Path, required=True, help="a file as SQuAD 1.1 or MuSiQue-Ans, or a folder")
+    options.add_argument("--questions", type=int, default=30, help="each on another passage")
+    options.add_argument("--pool", type=int, default=POOL, help="passages in all, those of the questions included")
+    options.add_argument("--counts", default="1,5,10,20", help="documents of a question")
+    options.add_argument("--recipe", default="distill")
+    options.add_argument("--combined-strength", type=float, default=0.5)
+    args = options.parse_args(arguments)
+    counts = [int(c) for c in args.counts.split(",")]
+    if not max(counts) <= args.pool <= POOL:
+        raise ConfigurationError(f"--pool is {args.pool}; it must be at least {max(counts)} and at most {POOL}")
+    deadline = Deadline(args.max_minutes)
+    facts = draw(load_facts(args.data), passages=args.pool, per_passage=1, seed=args.seed)
+    titles = {f.passage: f.title for f in facts}
+    lm = CausalLM.from_pretrained(args.model, dtype=args.dtype)
+    with open_store(lm) as store:
+        model = recipe_model(lm, store, get_recipe(args.recipe), max_adapters=max(counts))
+        passages = [Passage(text, title) for text, title in titles.items()]
+        complete = parametrize(model, parametrizer, passages, deadline)
+        pool = [p.text for p in passages if model.knows(p.text)]
+        asked = [f for f in facts if f.passage in pool][: args.questions]
+        records = Records("context_length")
+        rows = []
+        for case in cases(asked, pool, counts, args.seed):
+            about = _about(case, model, args.dtype, args.combined_strength)
+            if records.get(key_of(about)) is None:
+                if deadline.over:
+                    complete = False
+                    continue
+                records.put(key_of(about), about, _measured(case, model, args.combined_strength))
+                note(f"{case.mode}, {len(case.documents)} documents, {case.place}")
+            rows.append((case, records.get(key_of(about))))
+    _report(args, lm, rows, len(pool), complete=complete)
+
+
+def cases(facts: Sequence[Fact], pool: Sequence[str], counts: Sequence[int], seed: int) -> Iterator[Case]:
+    """Every question under every condition, question by question, so that a run that was stopped is balanced."""
+    for fact in facts:
+        others = [p for p in pool if p != fact.passage]
+        random.Random(f"{seed}/{fact.question}").shuffle(others)
+        for count in counts:
+            drawn = others[: count - 1]
+            for place in PLACES if count > 1 else PLACES[:1]:
+                at = {"start": 0, "middle": len(drawn) // 2, "end": len(drawn)}[place]
+                documents = (*drawn[:at], fact.passage, *drawn[at:])
+                for mode in MODES:
+                    # The mean of the updates has no order.
+                    if mode != "parametric" or place == PLACES[0]:
+                        yield Case(fact, mode, documents, place)
+
+
+def _measured(case: Case, model: ParametricModel, beside: float) -> dict[str, Any]:
+    engine, tokenizer = model.lm.engine, model.lm.tokenizer
+    engine.prefixes.clear()
+    started = time.perf_counter()
+    texts = [] if case.mode == "parametric" else case.documents
+    selection = None
+    if case.mode != "context":
+        strength = beside if texts else 1.0
+        selection = model.select([model.key(d) for d in case.documents], strength=strength)
+    ids = prompt_ids(tokenizer, case.fact.question, texts)
+    first, text = 0.0, ""
+    with engine.stream(Request(ids, ANSWER_TOKENS, adapters=selection)) as stream:
+        for step in stream:
+            first = first or time.perf_counter() - started
+            text += step.text
+    seconds = time.perf_counter() - started
+    answer = clean_answer(text)
+    return {
+        "answer": answer, "f1": f1(answer, case.fact.answers), "prompt_tokens": len(ids),
+        "first_seconds": first, "seconds": seconds,
+    }  # fmt: skip
+
+
+def _about(case: Case, model: ParametricModel, dtype: str, beside: float) -> dict[str, Any]:
+    return {
+        "model": model.lm.fingerprint, "dtype": dtype, "question": case.fact.question, "documents": case.documents,
+        "mode": case.mode, "recipe": "" if case.mode == "context" else model.recipe.key,
+        "strength": beside if case.mode == "combined" else 1.0,
+        "prompt": prompt_ids(model.lm.tokenizer, "?"),
+    }  # fmt: skip
+
+
+def _report(args: Any, lm: CausalLM, rows: Sequence[tuple[Case, Any]], pool: int, *, complete: bool) -> None:
+    told = []
+    for mode in MODES:
+        for count in sorted({len(c.documents) for c, _ in rows}):
+            for place in (*PLACES, "all"):
+                found = [
+                    (c, r) for c, r in rows
+                    if c.mode == mode and len(c.documents) == count and place in (c.place, "all")
+                ]  # fmt: skip
+                if not found or (place != "all" and (count == 1 or mode == "parametric")):
+                    continue
+                values = [100 * r["f1"] for _, r in found]
+                low, high = interval(values, groups=[c.fact.passage for c, _ in found])
+                told.append({
+                    "mode": mode, "documents": count, "gold": place, "n": len(found), "f1": mean(values),
+                    "low": low, "high": high, "interval": f"{low:.1f} to {high:.1f}",
+                    "prompt tokens": mean([r["prompt_tokens"] for _, r in found]),
+                    "s to first token": mean([r["first_seconds"] for _, r in found]),
+                    "s": mean([r["seconds"] for _, r in found]),
+                })  # fmt: skip
+    questions = len({c.fact.question for c, _ in rows})
+    report = f"# Answers as the number of documents grows: {lm.name}, {args.dtype}\n\n"
+    report += f"{questions} questions of {args.data.name}, each on another passage; distractors from a pool of {pool}; "
+    report += f"recipe {args.recipe}, seed {args.seed}. F1 in percent, 95 % intervals by bootstrap over questions.\n\n"
+    columns = ["mode", "documents", "gold", "n", "f1", "interval", "prompt tokens", "s to first token", "s"]
+    report += table(told, columns)
+    note(report)
+    if args.out:
+        length_curves([row for row in told if row["gold"] == "all"], args.out / "context_length.png")
+    figures = {
+        "complete": complete, "questions": questions, "pool": pool, "rows": told, "model": lm.name,
+        "dtype": args.dtype, "data": args.data.name, "recipe": get_recipe(args.recipe).to_dict(),
+        "combined_strength": args.combined_strength, "seed": args.seed, "machine": machine(),
+        "passages": len(by_passage([c.fact for c, _ in rows])),
+    }  # fmt: skip
+    finish("context_length", figures, args.out, report)
+
+
+if __name__ == "__main__":
+    main()
