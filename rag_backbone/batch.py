@@ -91,16 +91,18 @@ class StepSharing:
             self._raise_failure(row)
 
     def leave(self, row: Row) -> None:
-        """A row that ends is not waited for."""
+        """A row that has ended is not waited for.
+
+        The garbage collector may call this in the middle of any of the other methods, on the same thread.
+        """
         with self._changed:
-            self._expected.discard(row)
             self._failed.pop(id(row), None)
             self._changed.notify_all()
 
     def _wait_for_expected(self) -> None:
         end, here = time.monotonic() + _PATIENCE, threading.get_ident()
         # What this very thread reads cannot come while it waits.
-        while any(row.thread != here for row in self._expected) and len(self._arrived) < self._max_rows:
+        while self._awaited(here) and len(self._arrived) < self._max_rows:
             left = end - time.monotonic()
             if left <= 0:
                 for row in self._expected:
@@ -108,6 +110,9 @@ class StepSharing:
                 self._expected.clear()
                 return
             self._changed.wait(left)
+
+    def _awaited(self, here: int) -> bool:
+        return any(row.thread != here and row.finish_reason is None for row in self._expected)
 
     def _step(self, rows: list[Row]) -> dict[int, BaseException]:
         """One step of each row, together if possible; the errors, by row."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -78,6 +79,8 @@ class Engine:
         self.end_ids = _end_ids(model, tokenizer)
         self._max_batch = max_batch
         self._lock = FairLock()
+        self._ended: deque[Row] = deque()
+        """Rows whose sequences are still to be kept."""
         self._switch = AttentionSwitch(model)
         self._vectors = VectorLinears(model)
         self._together = StepSharing(self, max_batch)
@@ -168,6 +171,7 @@ class Engine:
         self._check_adapters(adapters)
         self._check_window(len(ids))
         with self._lock:
+            self._keep_ended()
             sequence = self._known(adapters, list(ids))
             new = list(ids[len(sequence.ids) :])
             out = self._forward([new], sequence.cache, adapters=[adapters], keep=1, queries=1)
@@ -230,6 +234,7 @@ class Engine:
         signals = [row.request.signals for row in rows]
         hidden = {s.hidden_state for s in signals if s.hidden_state is not None}
         with self._lock:
+            self._keep_ended()
             for row in rows:
                 if row.sequence is None:
                     row.sequence = self._known(row.request.adapters, row.prompt_ids)
@@ -263,9 +268,24 @@ class Engine:
         return self._tried_out().decodes_rows
 
     def release(self, row: Row) -> None:
-        """Keep what a row computed, for prompts that begin with it."""
-        with self._lock, torch.inference_mode():
-            self._together.leave(row)
+        """Keep what a row computed, for prompts that begin with it.
+
+        Never waits: a stream that somebody dropped is closed by the garbage collector, which may run in the middle of
+        this thread's own forward. Where the engine is busy, whoever is next keeps it.
+        """
+        self._together.leave(row)
+        self._ended.append(row)
+        if self._lock.take_if_free():
+            try:
+                self._keep_ended()
+            finally:
+                self._lock.__exit__(None, None, None)
+
+    @torch.inference_mode()
+    def _keep_ended(self) -> None:
+        """Under the lock."""
+        while self._ended:
+            row = self._ended.popleft()
             if row.sequence is not None:
                 self.prefixes.put(_key(row.request.adapters), row.sequence)
                 row.sequence = None

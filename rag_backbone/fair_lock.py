@@ -41,6 +41,19 @@ class FairLock:
     ) -> None:
         self._release()
 
+    def take_if_free(self) -> bool:
+        """Take the lock if that needs no waiting at all; leave it as after `with`.
+
+        Never blocks, not even where the garbage collector calls it in the middle of this very lock's code.
+        """
+        if not self._guard.acquire(blocking=False):
+            return False
+        try:
+            taken, self._held = not self._held, True
+            return taken
+        finally:
+            self._guard.release()
+
     def _release(self) -> None:
         with self._guard:
             if self._waiting:

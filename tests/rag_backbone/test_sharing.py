@@ -142,3 +142,42 @@ def test_a_fair_lock_goes_to_who_asked_first():
     assert order == list(range(6))
     with lock:
         pass
+
+
+def test_a_dropped_stream_that_is_collected_during_a_forward_of_its_thread_blocks_nothing(engine):
+    """The collector runs whenever something is allocated: also while this very thread holds the engine."""
+    expected = [Engine(tiny_llama(), tiny_tokenizer()).generate(request(i)).token_ids for i in range(4)]
+    dropped = []
+
+    def collect(*_):
+        while dropped:
+            dropped.pop().close()
+
+    engine.model.register_forward_pre_hook(collect)
+
+    def work():
+        for i in range(4):
+            stream = engine.stream(request(i + 4))
+            next(stream)
+            dropped.append(stream)
+            found.append(engine.generate(request(i)).token_ids)
+
+    found = []
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    thread.join(30)
+    assert not thread.is_alive(), "stuck"
+    assert found == expected
+    assert not dropped
+    engine.generate(request(0))
+    assert not engine._ended
+
+
+def test_a_lock_that_is_held_or_being_changed_is_not_waited_for():
+    lock = FairLock()
+    assert lock.take_if_free()
+    assert not lock.take_if_free()
+    lock.__exit__(None, None, None)
+    with lock._guard:
+        assert not lock.take_if_free()
+    assert lock.take_if_free()
