@@ -1,5 +1,7 @@
 """The prompt that training and answering share, and how an answer is read."""
 
+import copy
+
 import pytest
 
 from llamaindex_prag.augmentation import QA
@@ -48,7 +50,7 @@ def test_the_instruction_is_the_system_message_where_there_is_one():
 
 
 def test_a_template_without_system_messages_gets_the_instruction_with_the_question():
-    tokenizer = tiny_tokenizer()
+    tokenizer = copy.deepcopy(tiny_tokenizer())
     tokenizer.chat_template = (
         "{% for m in messages %}{% if m.role == 'system' %}{{ raise_exception('no system') }}{% endif %}"
         "{{ m.content }}{% endfor %}"
