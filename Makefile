@@ -19,7 +19,7 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --progress-bar off -c constraints.txt -e ".[all]" --group dev
 	@touch $@
 
-demo: $(STAMP)  ## answer questions with the embedded model, retrieving while it writes
+demo: $(STAMP)  ## the embedded model answers, retrieving while it writes, and from its weights
 	$(BIN)/python -m examples.demo
 
 test: $(STAMP) lint type  ## lint, types and tests (under 12 minutes on two cores)
