@@ -30,6 +30,7 @@ _STOP_LISTS = {
     "tr": "TURKISH", "zh": "CHINESE",
 }  # fmt: skip
 
+_HALF = re.compile("[\ud800-\udfff]")
 _PATIENCE = 12  # words
 
 WordFilter = Callable[[Sequence[str]], Sequence[bool]]
@@ -45,7 +46,8 @@ def sentences(text: str, language: str = "en") -> list[Span]:
 
     spans: list[Span] = []
     start = 0
-    for piece in segment(language, text):
+    # Half of a surrogate pair, which some JSON holds, is no character that the library could take.
+    for piece in segment(language, _HALF.sub("\ufffd", text)):
         # The library's own offsets are not trusted: its pieces, joined, are the text.
         end = start + len(piece)
         for line in _lines(text, start, end):

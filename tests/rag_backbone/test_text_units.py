@@ -119,3 +119,8 @@ def test_pieces_of_a_word_become_one_word():
     of = words("".join(pieces))
     assert words_of_tokens(token_spans(pieces), of) == [0, 1, 1, 1, 1, 2, None]
     assert token_spans(["", "é"]) == [Span(0, 0), Span(0, 1)]
+
+
+def test_half_a_surrogate_pair_is_part_of_its_sentence():
+    assert sentences("\ud800") == [Span(0, 1)]
+    assert sentences("One \udc00. Two.") == [Span(0, 7), Span(7, 11)]
