@@ -26,6 +26,7 @@ from llamaindex_prag.parametric import ParametricModel
 from llamaindex_prag.parametrize import Passage
 from llamaindex_prag.prompts import clean_answer, prompt_ids
 from llamaindex_prag.recipe import get_recipe
+from llamaindex_prag.selection import BESIDE_TEXT
 from rag_backbone.causal_lm import CausalLM
 from rag_backbone.errors import ConfigurationError
 from rag_backbone.requests import Request
@@ -54,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options.add_argument("--pool", type=int, default=POOL, help="passages in all, those of the questions included")
     options.add_argument("--counts", default="1,5,10,20", help="documents of a question")
     options.add_argument("--recipe", default="distill")
-    options.add_argument("--combined-strength", type=float, default=0.5)
+    options.add_argument("--combined-strength", type=float, default=BESIDE_TEXT)
     args = options.parse_args(arguments)
     counts = [int(c) for c in args.counts.split(",")]
     if not max(counts) <= args.pool <= POOL:

@@ -25,8 +25,10 @@ from llamaindex_prag.augment import Augmenter
 from llamaindex_prag.parametric import ParametricModel
 from llamaindex_prag.parametrize import Parametrizer, Passage
 from llamaindex_prag.recipe import Recipe, get_recipe
+from llamaindex_prag.selection import BESIDE_TEXT
 from llamaindex_prag.training.warm_up import warm_up
 from rag_backbone.causal_lm import CausalLM
+from rag_backbone.errors import ConfigurationError
 
 SHARED = ("closed", "context", "warm-up")
 
@@ -41,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options.add_argument("--musique-steps", type=int, default=60)
     options.add_argument("--own", type=Path, default=Path("examples/data"), help="a folder with corpus and questions")
     options.add_argument("--own-passages", type=int, default=20)
-    options.add_argument("--combined-strength", type=float, default=0.5, help="of an adapter beside a passage")
+    options.add_argument("--combined-strength", type=float, default=BESIDE_TEXT, help="of an adapter beside a passage")
     options.add_argument("--recipes", default="distill,prag", help="the first one's figures are the benchmark's")
     options.add_argument("--warm-up", type=Path, help="a train file as MuSiQue-Ans, for the warm-up control")
     options.add_argument("--warm-up-pairs", type=int, default=120)
@@ -104,15 +106,14 @@ def _warmed_up(
 
 
 def _conditions(recipe: Recipe, model: ParametricModel, facts: Sequence[Fact], beside: float) -> dict[str, list[Asked]]:
-    passages = list(by_passage(facts))
-    # The next passage of the same file, so that controls are of the same kind.
-    of_file: dict[str, list[str]] = {}
-    for fact in facts:
-        kept = of_file.setdefault(fact.data, [])
-        kept += [fact.passage] if fact.passage not in kept else []
-    others = {p: kept[(i + len(kept) // 2) % len(kept)] for kept in of_file.values() for i, p in enumerate(kept)}
-    assert len(others) == len(passages)
-    own = {p: (model.key(p),) for p in passages}
+    # A passage of the same file, so that controls are of the same kind.
+    others: dict[str, str] = {}
+    for data in dict.fromkeys(f.data for f in facts):
+        passages = list(by_passage([f for f in facts if f.data == data]))
+        if len(passages) < 2:
+            raise ConfigurationError(f"{data} has one passage; the control needs another one of the same file")
+        others |= {p: passages[(i + len(passages) // 2) % len(passages)] for i, p in enumerate(passages)}
+    own = {p: (model.key(p),) for p in others}
     return {
         f"{recipe.name} own": [Asked(f.question, adapters=own[f.passage]) for f in facts],
         f"{recipe.name} other": [Asked(f.question, adapters=own[others[f.passage]]) for f in facts],
@@ -134,7 +135,6 @@ def _report(
     figures: dict[str, Any] = {"complete": complete}
     report = f"# Facts out of the weights: {lm.name}, {args.dtype}\n\n"
     report += f"Seed {args.seed}. F1 in percent; intervals: 95 %, by bootstrap over passages.\n"
-    rows: list[dict[str, Any]] = []
     for recipe in recipes:
         names = [n for n in given if n in SHARED or n.split()[0] == recipe.name]
         kept = [i for i in range(len(facts)) if all(given[n][i] is not None for n in names)]
@@ -149,8 +149,6 @@ def _report(
         report += f"\n## {recipe.name}: {len(kept)} questions on {passages} passages\n\n"
         report += table(told, ["condition", "f1", "interval", "contains", *(s for s in sets if s != "all")]) + "\n\n"
         report += _told(found) + "\n"
-        if len(kept) == len(facts) or not rows:
-            rows = told
     best = figures[recipes[0].name].get("all", {})
     figures |= {name: best.get(name) for name in ("recovery", "combined_minus_context", "unrelated_drop")}
     figures |= {

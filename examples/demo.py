@@ -74,7 +74,7 @@ def answer_from_weights(lm: CausalLM) -> None:
     with LMDBStore(WORK / "adapters", model=lm.fingerprint) as store:
         model = ParametricModel(lm, store)
         report = Parametrizer(model).parametrize([Passage(documents[t], t, t) for t in TITLES])
-        print(f"Adapters: {report.trained} trained, {report.known} known ({report.seconds:.0f} s), {store.stats()}\n")
+        print(f"Adapters: {report.trained} trained, {report.known} known ({report.seconds:.0f} s)\n")
         for question in asked:
             if question["hops"] > 1:
                 continue

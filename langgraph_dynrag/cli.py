@@ -79,6 +79,8 @@ def ask(
             raise ConfigurationError(
                 f"--inject {inject.value} retrieves once, before the answer; leave out --preset {preset.value}"
             )
+        _refuse_beside_injection(inject.value, {"threshold": threshold, "max-retrievals": max_retrievals,
+                                                "max-seconds": max_seconds, "trace": trace})  # fmt: skip
         _ask_injected(question, index, model, retriever.value, k, max_tokens, inject.value, store,
                       as_json=as_json, quiet=quiet)  # fmt: skip
         return
@@ -112,6 +114,12 @@ def ask(
         typer.echo(told.answer)
     else:
         _conclude(told, trace)
+
+
+def _refuse_beside_injection(inject: str, options: dict[str, Any]) -> None:
+    given = [f"--{name}" for name, value in options.items() if value is not None]
+    if given:
+        raise ConfigurationError(f"--inject {inject} retrieves once and watches nothing; leave out {', '.join(given)}")
 
 
 def _ask_injected(

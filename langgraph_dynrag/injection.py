@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from langchain_core.retrievers import BaseRetriever
 
 Inject = Literal["parametric", "combined"]
-BESIDE_TEXT = 0.5
-"""Strength of adapters whose passages also stand in the prompt."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +72,7 @@ def ask_injected(
         from llamaindex_prag.parametric import ParametricModel
         from llamaindex_prag.parametrize import Parametrizer, Passage
         from llamaindex_prag.prompts import prompt_ids
+        from llamaindex_prag.selection import BESIDE_TEXT
         from llamaindex_prag.store.lmdb_store import LMDBStore
     except ImportError as error:
         raise ConfigurationError(f"adapters need the parametric half ({error}): pip install 'dynprag[prag]'") from error

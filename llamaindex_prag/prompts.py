@@ -10,8 +10,6 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from jinja2 import TemplateError
-
 from rag_backbone.special_tokens import neutralised
 
 if TYPE_CHECKING:
@@ -46,6 +44,8 @@ def chat_ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
     asked = text.removeprefix(INSTRUCTION).lstrip()
     if asked == text.lstrip() or not tokenizer.chat_template:
         return conversation_ids(tokenizer, [("user", text)])
+    from jinja2 import TemplateError
+
     try:
         return conversation_ids(tokenizer, [("system", INSTRUCTION), ("user", asked)])
     except TemplateError:  # a template without system messages

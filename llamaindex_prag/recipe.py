@@ -72,6 +72,8 @@ class Recipe:
                 raise ConfigurationError(f"{name} is {value}; it cannot be negative")
         if not self.questions and (self.objective == "next_token" or not self.phrases):
             raise ConfigurationError("questions is 0; a passage is learnt by questions, of an augmenter's or by rule")
+        if self.phrases and self.objective == "next_token":
+            raise ConfigurationError(f"phrases is {self.phrases}; they are asked for by objective='distill' only")
         if not self.targets:
             raise ConfigurationError("targets is empty; name at least one linear layer, such as 'down_proj'")
 

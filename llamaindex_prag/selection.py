@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 
     from llamaindex_prag.layout import Layout
 
+BESIDE_TEXT = 0.5
+"""Strength of adapters whose passages also stand in the prompt; at 1 they disturbed its reading more than they added
+(docs/results-parametric.md)."""
 Merge = Literal["mean", "sum", "score", "orthogonal"]
 
 

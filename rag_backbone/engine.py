@@ -24,6 +24,7 @@ from rag_backbone.attention import AttentionSwitch
 from rag_backbone.batch import StepSharing, decode_together
 from rag_backbone.errors import AdapterError, ConfigurationError, ContextWindowError, SignalUnavailableError
 from rag_backbone.fair_lock import FairLock
+from rag_backbone.hidden_states import last_hidden, module_of
 from rag_backbone.kv_cache import SequenceCache, rows_cache
 from rag_backbone.matrix_vector import VectorLinears
 from rag_backbone.prefix_cache import PrefixCache
@@ -33,7 +34,7 @@ from rag_backbone.signals import SignalName, distribution
 from rag_backbone.stream import TokenStream
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import Tensor
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
     from transformers.cache_utils import Cache
 
@@ -316,7 +317,7 @@ class Engine:
             arguments["logits_to_keep"] = keep
         with contextlib.ExitStack() as stack:
             switched = stack.enter_context(self._switch.on(queries=queries, rows=rows)) if queries or rows else None
-            states = {name: stack.enter_context(_last_hidden(self._module(name))) for name in hidden}
+            states = {name: stack.enter_context(last_hidden(module_of(self.model, name))) for name in hidden}
             stack.enter_context(self._adapted(adapters))
             if input_ids.numel() == 1:
                 stack.enter_context(self._vectors.on(self.model.dtype, device))
@@ -346,7 +347,7 @@ class Engine:
         if request.signals.attention:
             self._check_signal("attention")
         if request.signals.hidden_state is not None:
-            self._module(request.signals.hidden_state)
+            module_of(self.model, request.signals.hidden_state)
         ids = request.prompt
         ids = list(self.tokenizer(ids).input_ids) if isinstance(ids, str) else list(ids)
         if not ids:
@@ -373,37 +374,6 @@ class Engine:
     def _check_adapters(self, adapters: AdapterSet | None) -> None:
         if adapters is not None and self._backend is None:
             raise AdapterError("adapters were requested, but none can be attached: call engine.attach(backend) first")
-
-    def _module(self, name: str | int) -> nn.Module:
-        """The module whose output is the hidden state `name`."""
-        if isinstance(name, str):
-            try:
-                return self.model.get_submodule(name)
-            except AttributeError as error:
-                raise SignalUnavailableError(
-                    f"the model has no module {name!r}; names are those of model.named_modules(), "
-                    "such as 'model.layers.3', or give the layer's index"
-                ) from error
-        layers = self.model.get_decoder().layers
-        if not -len(layers) <= name < len(layers):
-            raise SignalUnavailableError(f"hidden_state={name}: the model has layers 0 to {len(layers) - 1}")
-        return layers[name]
-
-
-@contextlib.contextmanager
-def _last_hidden(module: nn.Module) -> Iterator[list[Tensor]]:
-    """Records (rows, width): the module's output at the last position."""
-    found: list[Tensor] = []
-
-    def hook(_module: nn.Module, _args: Any, output: Any) -> None:
-        states = output[0] if isinstance(output, tuple) else output
-        found.append(states[:, -1].clone())
-
-    handle = module.register_forward_hook(hook)
-    try:
-        yield found
-    finally:
-        handle.remove()
 
 
 def _key(adapters: AdapterSet | None) -> Any:

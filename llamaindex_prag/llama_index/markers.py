@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from llamaindex_prag.adapter import AdapterKey
 
 _SECRET = secrets.token_bytes(32)
-_MARKER = re.compile(r"⟦adapter ([A-Za-z0-9_-]{22}) ([0-9.e+-]{1,12}(?:x[0-9.e+-]{1,12})?)⟧")
+_MARKER = re.compile(r"⟦adapter ([A-Za-z0-9_-]{22})([A-Za-z0-9_-]{11}) ([0-9.e+-]{1,12}(?:x[0-9.e+-]{1,12})?)⟧")
 _lock = threading.Lock()
 
 
@@ -34,24 +34,24 @@ class Reference:
     strength: float = 1.0
     """Multiplies the update."""
 
-    @property
-    def told(self) -> str:
-        """Score and strength as they stand in the marker."""
-        return f"{self.score:.4g}" + ("" if self.strength == 1 else f"x{self.strength:.4g}")
 
-
-_issued: dict[str, Reference] = {}
+_issued: dict[str, AdapterKey] = {}
+"""By the first part of a code, which names the adapter; the second part vouches for what is told of it."""
 
 
 def marker(key: AdapterKey, score: float = 1.0, strength: float = 1.0) -> str:
     """The text that stands for an adapter in prompts of this process."""
-    score = float(f"{score:.4g}") if math.isfinite(score) else 0.0  # an all-zero embedding has the similarity nan
-    reference = Reference(key, score, float(f"{strength:.4g}"))
-    code = hmac.digest(_SECRET, f"{key.digest} {reference.told}".encode(), hashlib.sha256)[:16]
-    token = base64.urlsafe_b64encode(code).decode().rstrip("=")
+    score = score if math.isfinite(score) else 0.0  # an all-zero embedding has the similarity nan
+    told = f"{score:.4g}" + ("" if strength == 1 else f"x{strength:.4g}")
+    name = _code(key.digest, 16)
     with _lock:
-        _issued[token] = reference
-    return f"⟦adapter {token} {reference.told}⟧"
+        _issued[name] = key
+    return f"⟦adapter {name}{_code(f'{key.digest} {told}', 8)} {told}⟧"
+
+
+def _code(text: str, size: int) -> str:
+    code = hmac.digest(_SECRET, text.encode(), hashlib.sha256)[:size]
+    return base64.urlsafe_b64encode(code).decode().rstrip("=")
 
 
 def take_markers(text: str) -> tuple[str, list[Reference]]:
@@ -62,11 +62,13 @@ def take_markers(text: str) -> tuple[str, list[Reference]]:
     found: list[Reference] = []
 
     def taken(match: re.Match[str]) -> str:
+        name, code, told = match.groups()
         with _lock:
-            reference = _issued.get(match[1])
-        if reference is None or match[2] != reference.told:
+            key = _issued.get(name)
+        if key is None or not hmac.compare_digest(code, _code(f"{key.digest} {told}", 8)):
             return match[0]
-        found.append(reference)
+        score, _, strength = told.partition("x")
+        found.append(Reference(key, float(score), float(strength or 1)))
         return "\0"
 
     text = _MARKER.sub(taken, text.replace("\0", ""))

@@ -15,15 +15,12 @@ from llama_index.core.schema import BaseNode, MetadataMode, NodeWithScore, Query
 from llamaindex_prag.llama_index.llm import ParametricLLM
 from llamaindex_prag.llama_index.markers import marker
 from llamaindex_prag.parametrize import Parametrizer, Passage
+from llamaindex_prag.selection import BESIDE_TEXT
 from rag_backbone.errors import AdapterError, ConfigurationError
 
 Missing = Literal["train", "translate", "context", "error"]
 Inject = Literal["parametric", "combined"]
 dispatcher = get_dispatcher(__name__)
-
-
-BESIDE_TEXT = 0.5
-"""The strength of an adapter whose passage also stands in the prompt."""
 
 
 class AdaptersInjectedEvent(BaseEvent):

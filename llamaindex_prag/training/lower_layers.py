@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from llamaindex_prag.layout import Layout
-from llamaindex_prag.training.packs import Rows
+from llamaindex_prag.training.examples import Example
+from llamaindex_prag.training.packs import Pack, Rows, rows_of
 from rag_backbone.forwards import exchanged
 
 if TYPE_CHECKING:
@@ -35,7 +36,21 @@ class LowerLayers:
         prefixes = [names[id(layer)] + "." for layer in self._decoder.layers]
         touched = [i for i, p in enumerate(prefixes) if any(t.name.startswith(p) for t in layout.targets)]
         self.count = touched[0]
-        """How many layers are not adapted, from the first one on; 0: nothing can be spared."""
+        """How many layers are spared, from the first one on."""
+        if self.count and not self._tried(model):
+            self.count = 0
+
+    @torch.no_grad()
+    def _tried(self, model: PreTrainedModel) -> bool:
+        """Whether this decoder goes on from given states: not if layers take more from each other than those."""
+        rows = rows_of([Pack((Example((1, 2, 3, 4), 1),), 0)], 0, model.device)
+        expected = self._decoder(input_ids=rows.ids, use_cache=False).last_hidden_state
+        try:
+            with self.given(self.states(rows)):
+                found = self._decoder(input_ids=rows.ids, use_cache=False).last_hidden_state
+        except (AttributeError, IndexError, TypeError):
+            return False
+        return bool(torch.allclose(found, expected, atol=1e-3, rtol=1e-3))
 
     @torch.no_grad()
     def states(self, rows: Rows) -> Tensor:

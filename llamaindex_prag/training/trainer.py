@@ -12,12 +12,10 @@ import random
 import sys
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from llamaindex_prag.adapter import Adapter, text_hash
 from llamaindex_prag.layout import Layout
@@ -31,11 +29,8 @@ from rag_backbone.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
-    from transformers import PreTrainedModel
 
     from rag_backbone.engine import Engine
-
-_SHORT = 128  # tokens
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +155,7 @@ class Trainer:
                 shares = [1 / counted[i] for i, _ in part]
                 batch = batch_of([pack for _, pack in part], model.device, pad=self._pad, weights=shares)
                 known = batch.sequences.joined([lower[id(e)] for e in batch.examples]) if lower else None
-                with factors.on(owners.to(model.device)), self._lower.given(known), attending(model, batch.ids):
+                with factors.on(owners.to(model.device)), self._lower.given(known):
                     losses = losses_of(self._logits(batch), batch)
                 with warnings.catch_warnings():
                     # Gradients that lie within one buffer, as ours do, cannot have the strides that torch would choose.
@@ -185,15 +180,6 @@ def frozen(model: nn.Module) -> Iterator[None]:
     finally:
         for parameter in trainable:
             parameter.requires_grad_(True)
-
-
-def attending(model: PreTrainedModel, ids: Tensor) -> AbstractContextManager[None]:
-    """The fastest attention for a training step on (rows, tokens) ids."""
-    # On a CPU the backward of the fused kernel takes twice as long as plain matrix products in half precision, as long
-    # as sequences are short.
-    if model.device.type == "cpu" and model.dtype != torch.float32 and ids.shape[1] <= _SHORT:
-        return sdpa_kernel(SDPBackend.MATH)
-    return contextlib.nullcontext()
 
 
 def plan(document: TrainingDocument, recipe: Recipe) -> list[list[Example]]:

@@ -145,6 +145,12 @@ def test_an_answer_from_the_weights_has_nothing_of_the_passage_in_its_prompt(ind
     )
 
 
+def test_options_that_injection_could_not_obey_are_refused(index, model, tmp_path):
+    with pytest.raises(ConfigurationError, match="leave out --max-seconds, --trace"):
+        run("ask", QUESTION, "--index", str(index), "--model", str(model), "--inject", "combined",
+            "--trace", str(tmp_path / "t.html"), "--max-seconds", "3")  # fmt: skip
+
+
 def test_a_preset_that_retrieves_again_is_refused_beside_injection(index, model):
     with pytest.raises(ConfigurationError, match="leave out --preset dragin"):
         run("ask", QUESTION, "--index", str(index), "--model", str(model), "--inject", "parametric",

@@ -353,12 +353,12 @@ def with_another_letter(code):
 
 
 def without_secret(key):
-    return base64.urlsafe_b64encode(hashlib.sha256(key.digest.encode()).digest()[:16]).decode().rstrip("=")
+    return base64.urlsafe_b64encode(hashlib.sha256(key.digest.encode()).digest()).decode()[:33]
 
 
 FORGERIES = {
-    "a code that was made up": lambda key, _: "⟦adapter AAAAAAAAAAAAAAAAAAAAAA 1⟧",
-    "the text's hash": lambda key, _: f"⟦adapter {key.text[:22]} 1⟧",
+    "a code that was made up": lambda key, _: "⟦adapter " + "A" * 33 + " 1⟧",
+    "the text's hash": lambda key, _: f"⟦adapter {key.text[:33]} 1⟧",
     "a digest of what the adapter is called": lambda key, _: f"⟦adapter {without_secret(key)} 1⟧",
     "a real one of another process": of_another_process,
     "one of another process with another score": lambda key, patch: of_another_process(key, patch, 0.25),

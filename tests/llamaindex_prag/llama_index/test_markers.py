@@ -5,6 +5,7 @@ import re
 from hypothesis import given
 from hypothesis import strategies as st
 
+from llamaindex_prag.llama_index import markers
 from llamaindex_prag.llama_index.markers import has_markers, marker, take_markers
 from tests.llamaindex_prag.made import key_of
 
@@ -36,9 +37,17 @@ def test_what_only_looks_like_a_marker_is_left_alone(text):
 def test_a_changed_marker_is_not_one():
     real = marker(KEYS[0], 0.5)
     assert take_markers(real)[1][0].key == KEYS[0]
-    for i in range(9, 31):
+    for i in range(9, len(real) - 1):
         forged = real[:i] + ("A" if real[i] != "A" else "B") + real[i + 1 :]
         assert take_markers(forged) == (forged, [])
+
+
+def test_strength_travels_with_the_score_and_an_adapter_is_remembered_once():
+    markers._issued.clear()
+    for i in range(50):
+        (found,) = take_markers(marker(KEYS[0], i / 7, 0.5))[1]
+        assert (found.strength, round(found.score, 2)) == (0.5, round(i / 7, 2))
+    assert len(markers._issued) == 1
 
 
 def test_lines_of_markers_go_and_paragraphs_stay_apart():

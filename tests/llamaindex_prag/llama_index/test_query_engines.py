@@ -19,6 +19,7 @@ from llama_index.core.schema import MetadataMode, NodeWithScore, TextNode
 from llamaindex_prag.llama_index import ParametricLLM, ParametricNodePostprocessor
 from llamaindex_prag.llama_index.markers import marker
 from llamaindex_prag.prompts import prompt_ids
+from llamaindex_prag.selection import BESIDE_TEXT
 from rag_backbone.errors import AdapterError, ConfigurationError
 from rag_backbone.requests import Request
 from tests.llamaindex_prag.llama_index.conftest import TEXTS, Fixed, node
@@ -93,6 +94,7 @@ def test_combined_has_both_the_text_and_the_adapter(llm, calls):
     assert TEXTS[0] in prompt
     assert "⟦" not in prompt
     assert len(selection) == 1
+    assert selection.weights == (BESIDE_TEXT,)
 
 
 @pytest.mark.parametrize("mode", ["compact", "refine", "accumulate"])

@@ -12,7 +12,7 @@ from llamaindex_prag.recipe import DISTILL, PRAG
 from llamaindex_prag.targets import layout_of
 from llamaindex_prag.training.examples import Example, Teacher, TrainingDocument
 from llamaindex_prag.training.factors import initial_values
-from llamaindex_prag.training.objective import CountedLogits, batch_of, divergence
+from llamaindex_prag.training.objective import CountedLogits, batch_of, divergence, losses_of
 from llamaindex_prag.training.packs import Pack
 from llamaindex_prag.training.trainer import Trainer, plan
 from rag_backbone.engine import Engine
@@ -137,6 +137,39 @@ def test_a_model_that_caps_its_logits_is_run_whole():
         expected = model(input_ids=torch.tensor([[5, 6, 7]])).logits[0, 1]
         found = counted(batch_of([Pack((Example((5, 6, 7), 2),), 0)], model.device))
     assert torch.allclose(found[0], expected, atol=1e-5)
+
+
+def test_sequences_with_and_without_a_teacher_share_a_batch():
+    examples = [*random_document(0, 2).examples, *random_document(1, 2, teacher=True).examples]
+    mixed = [examples[i] for i in (0, 2, 1, 3)]
+    counted = CountedLogits(tiny_llama())
+
+    def losses(*chosen):
+        batch = batch_of([Pack((e,), 0) for e in chosen], torch.device("cpu"), weights=[0.5] * len(chosen))
+        with torch.no_grad():
+            return losses_of(counted(batch), batch)
+
+    assert torch.allclose(losses(*mixed), torch.cat([losses(e) for e in mixed]), atol=1e-4)
+
+
+def test_a_batch_of_distillation_begins_alike_and_every_epoch_sees_every_sequence_once():
+    told = [Example((5, 6, 7, i, 8), 4) for i in range(10, 17)]
+    beside = [Example((5, *range(30, 60), i, 8), 32) for i in range(10, 15)]
+    document = TrainingDocument("d", (*(x for pair in zip(told, beside, strict=False) for x in pair), *told[5:]))
+    recipe = DISTILL.changed(epochs=2, batch_size=3)
+    batches = plan(document, recipe)
+    assert all(len({e.ids[:3] for e in batch}) == 1 for batch in batches)
+    seen = [e.ids for batch in batches for e in batch]
+    assert sorted(seen[:12]) == sorted(seen[12:]) == sorted(e.ids for e in document.examples)
+    assert seen[:12] != seen[12:]
+
+
+def test_a_part_of_the_layers_is_counted_from_the_last():
+    model = tiny_llama()
+    count = model.config.num_hidden_layers
+    assert layout_of(model, rank=2, layers=1 / count) == layout_of(model, rank=2, layers=(-1,))
+    assert layout_of(model, rank=2, layers=1.0) == layout_of(model, rank=2)
+    assert layout_of(model, rank=2, layers=0.01) == layout_of(model, rank=2, layers=(count - 1,))
 
 
 @pytest.mark.parametrize("layers", [(0,), (1,), (-1,)])

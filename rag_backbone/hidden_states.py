@@ -1,0 +1,49 @@
+"""Hidden states of a named layer, recorded while a forward runs."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from rag_backbone.errors import SignalUnavailableError
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+    from transformers import PreTrainedModel
+
+
+def module_of(model: PreTrainedModel, name: str | int) -> nn.Module:
+    """The module whose output is the hidden state `name`.
+
+    Raises:
+        SignalUnavailableError: If there is none.
+    """
+    if isinstance(name, str):
+        try:
+            return model.get_submodule(name)
+        except AttributeError as error:
+            raise SignalUnavailableError(
+                f"the model has no module {name!r}; names are those of model.named_modules(), "
+                "such as 'model.layers.3', or give the layer's index"
+            ) from error
+    layers = model.get_decoder().layers
+    if not -len(layers) <= name < len(layers):
+        raise SignalUnavailableError(f"hidden_state={name}: the model has layers 0 to {len(layers) - 1}")
+    return layers[name]
+
+
+@contextlib.contextmanager
+def last_hidden(module: nn.Module) -> Iterator[list[Tensor]]:
+    """Records (rows, width): the module's output at the last position."""
+    found: list[Tensor] = []
+
+    def hook(_module: nn.Module, _args: Any, output: Any) -> None:
+        states = output[0] if isinstance(output, tuple) else output
+        found.append(states[:, -1].clone())
+
+    handle = module.register_forward_hook(hook)
+    try:
+        yield found
+    finally:
+        handle.remove()

@@ -1,0 +1,35 @@
+"""What a recipe refuses, and what makes its key."""
+
+import json
+
+import pytest
+
+from llamaindex_prag.recipe import DISTILL, PRAG, RECIPES, Recipe
+from rag_backbone.errors import ConfigurationError
+
+
+@pytest.mark.parametrize(
+    ("recipe", "changes", "reason"),
+    [
+        (DISTILL, {"layers": 0.0}, "layers is 0.0"),
+        (DISTILL, {"layers": 1.5}, "layers is 1.5"),
+        (DISTILL, {"phrases": -1}, "phrases is -1"),
+        (DISTILL, {"phrases": 0, "questions": 0}, "questions is 0"),
+        (DISTILL, {"epochs": 0}, "epochs is 0"),
+        (DISTILL, {"learning_rate": 0.0}, "learning_rate is 0"),
+        (DISTILL, {"objective": "kl"}, "known: 'next_token', 'distill'"),
+        (DISTILL, {"targets": ()}, "targets is empty"),
+        (PRAG, {"questions": 0}, "questions is 0"),
+        (PRAG, {"phrases": 8}, "phrases is 8"),
+    ],
+)
+def test_what_cannot_be_trained_is_refused_with_the_reason(recipe, changes, reason):
+    with pytest.raises(ConfigurationError, match=reason):
+        recipe.changed(**changes)
+
+
+@pytest.mark.parametrize("recipe", RECIPES.values(), ids=str)
+def test_a_recipe_comes_back_from_json_with_its_key(recipe):
+    again = Recipe.from_dict(json.loads(json.dumps(recipe.to_dict())))
+    assert (again, again.key) == (recipe, recipe.key)
+    assert recipe.changed(layers=(0, -1)).key != recipe.key
