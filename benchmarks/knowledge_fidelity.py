@@ -7,17 +7,19 @@ Single questions that one passage answers (SQuAD, MuSiQue's steps, the project's
 - with another passage's adapter, and with a document-free warm-up adapter: what these gain is the form of an answer.
 
 `recovery` = (own - other passage's) / (in context - closed book), in F1. `unrelated_drop`: what questions lose, in
-context, when another passage's adapter is active. Intervals by bootstrap over passages.
+context, when another passage's adapter is active. `int4_minus_own`: what storing adapters with 4 bits a value changes.
+Intervals by bootstrap over passages.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from benchmarks.contract import Deadline, finish, machine, note, parser, table
-from benchmarks.parametric_runs import Answers, Asked, open_store, parametrize, recipe_model
+from benchmarks.parametric_runs import Answers, Asked, copy_adapters, open_store, parametrize, recipe_model
 from benchmarks.plots import fidelity_bars
 from benchmarks.scoring import contains, f1, interval, mean
 from benchmarks.single_hop import Fact, by_passage, draw, load_facts
@@ -26,11 +28,13 @@ from llamaindex_prag.parametric import ParametricModel
 from llamaindex_prag.parametrize import Parametrizer, Passage
 from llamaindex_prag.recipe import Recipe, get_recipe
 from llamaindex_prag.selection import BESIDE_TEXT
+from llamaindex_prag.store.lmdb_store import LMDBStore
 from llamaindex_prag.training.warm_up import warm_up
 from rag_backbone.causal_lm import CausalLM
 from rag_backbone.errors import ConfigurationError
 
 SHARED = ("closed", "context", "warm-up")
+DERIVED = ("recovery", "combined_minus_context", "unrelated_drop", "int4_minus_own")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -70,6 +74,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         found = _conditions(recipe, model, facts, args.combined_strength)
         complete &= answers.ask([a for asked in found.values() for a in asked if _ready(a, model)], model, deadline)
         conditions |= found
+    conditions["int4"], done = _quantized(
+        lm, store, recipes[0], conditions[f"{recipes[0].name} own"], answers, deadline
+    )
+    complete &= done
     store.close()
     _report(args, lm, recipes, facts, conditions, answers, complete=complete)
 
@@ -105,6 +113,17 @@ def _warmed_up(
     return asked, answers.ask(asked, model, deadline)
 
 
+def _quantized(
+    lm: CausalLM, store: LMDBStore, recipe: Recipe, own: Sequence[Asked], answers: Answers, deadline: Deadline
+) -> tuple[list[Asked], bool]:
+    """The same adapters, stored with 4 bits a value."""
+    with open_store(lm, "int4") as small:
+        model = recipe_model(lm, small, recipe)
+        copy_adapters(store, small, [key for asked in own for key in asked.adapters])
+        asked = [replace(a, encoding="int4") for a in own]
+        return asked, answers.ask([a for a in asked if _ready(a, model)], model, deadline)
+
+
 def _conditions(recipe: Recipe, model: ParametricModel, facts: Sequence[Fact], beside: float) -> dict[str, list[Asked]]:
     # A passage of the same file, so that controls are of the same kind.
     others: dict[str, str] = {}
@@ -137,6 +156,7 @@ def _report(
     report += f"Seed {args.seed}. F1 in percent; intervals: 95 %, by bootstrap over passages.\n"
     for recipe in recipes:
         names = [n for n in given if n in SHARED or n.split()[0] == recipe.name]
+        names += ["int4"] if recipe is recipes[0] else []
         kept = [i for i in range(len(facts)) if all(given[n][i] is not None for n in names)]
         scored = {n: _Scored([facts[i] for i in kept], [str(given[n][i]) for i in kept]) for n in names}
         sets = {"all": list(range(len(kept)))}
@@ -150,10 +170,7 @@ def _report(
         report += table(told, ["condition", "f1", "interval", "contains", *(s for s in sets if s != "all")]) + "\n\n"
         report += _told(found) + "\n"
     best = figures[recipes[0].name].get("all", {})
-    figures |= {name: best.get(name) for name in ("recovery", "combined_minus_context", "unrelated_drop")}
-    figures |= {
-        f"{name}_interval": best.get(f"{name}_interval") for name in ("combined_minus_context", "unrelated_drop")
-    }
+    figures |= {key: best.get(key) for name in DERIVED for key in (name, f"{name}_interval")}
     figures |= {
         "combined_strength": args.combined_strength, "recipes": [r.to_dict() for r in recipes], "model": lm.name,
         "dtype": args.dtype, "seed": args.seed,
@@ -196,7 +213,11 @@ def _derived(scored: Mapping[str, _Scored], recipe: str, which: Sequence[int]) -
     room = mean(context) - mean(closed)
     passages = [scored["closed"].passages[i] for i in which]
     gained, added, lost = paired(own, other), paired(both, context), paired(context, unrelated)
-    return {
+    derived: dict[str, Any] = {}
+    if "int4" in scored:
+        changed = paired(values("int4"), own)
+        derived = {"int4_minus_own": mean(changed), "int4_minus_own_interval": interval(changed, groups=passages)}
+    return derived | {
         "n": len(which),
         "recovery": mean(gained) / room if room else float("nan"),
         "recovery_interval": [v / room if room else float("nan") for v in interval(gained, groups=passages)],
@@ -211,12 +232,12 @@ def _told(found: Mapping[str, Mapping[str, Any]]) -> str:
     rows = []
     for data, values in found.items():
         row: dict[str, Any] = {"data": data, "n": values["n"]}
-        for name in ("recovery", "combined_minus_context", "unrelated_drop"):
+        for name in [n for n in DERIVED if n in values]:
             low, high = values[f"{name}_interval"]
             digits = 2 if name == "recovery" else 1
             row[name] = f"{values[name]:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
         rows.append(row)
-    return table(rows, ["data", "n", "recovery", "combined_minus_context", "unrelated_drop"])
+    return table(rows, ["data", "n", *(n for n in DERIVED if any(n in row for row in rows))])
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from llamaindex_prag.parametric import ParametricModel
 from llamaindex_prag.parametrize import Parametrizer, Passage, Report
 from llamaindex_prag.prompts import clean_answer, prompt_ids
 from llamaindex_prag.recipe import Recipe
+from llamaindex_prag.store.encoding import Encoding
 from llamaindex_prag.store.lmdb_store import LMDBStore
 from rag_backbone.causal_lm import CausalLM
 from rag_backbone.requests import Request
@@ -33,6 +34,8 @@ class Asked:
     """That stand in the prompt."""
     adapters: tuple[AdapterKey, ...] = ()
     strength: float = 1.0
+    encoding: Encoding = "bfloat16"
+    """In which the adapters are stored."""
 
 
 class Answers:
@@ -91,12 +94,22 @@ class Answers:
             "adapters": [key.digest for key in asked.adapters],
             "strength": asked.strength if asked.adapters else 0.0,
             "answer_tokens": ANSWER_TOKENS,
+            **({} if asked.encoding == "bfloat16" else {"encoding": asked.encoding}),
         }
 
 
-def open_store(lm: CausalLM) -> LMDBStore:
+def open_store(lm: CausalLM, encoding: Encoding = "bfloat16") -> LMDBStore:
     """The store in which the benchmarks keep a model's adapters, outside of the project."""
-    return LMDBStore(records_folder() / "adapters" / lm.fingerprint[:16], model=lm.fingerprint)
+    name = lm.fingerprint[:16] + ("" if encoding == "bfloat16" else f"-{encoding}")
+    return LMDBStore(records_folder() / "adapters" / name, model=lm.fingerprint, encoding=encoding)
+
+
+def copy_adapters(source: LMDBStore, target: LMDBStore, keys: Sequence[AdapterKey]) -> None:
+    """Store adapters once more, in the target's encoding."""
+    for key in keys:
+        adapter = source.get(key)
+        if adapter is not None and key not in target:
+            target.put(key, adapter, source.record(key) or {})
 
 
 def parametrize(

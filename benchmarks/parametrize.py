@@ -33,8 +33,8 @@ from torch.nn import functional
 from benchmarks.contract import Deadline, finish, machine, note, parser, table
 from llamaindex_prag.augmentation import QA
 from llamaindex_prag.layout import Layout
-from llamaindex_prag.phrases import phrase_questions
 from llamaindex_prag.recipe import DISTILL, PRAG, Recipe
+from llamaindex_prag.rule_questions import rule_questions
 from llamaindex_prag.targets import layout_of
 from llamaindex_prag.training.examples import TrainingDocument, prag_examples
 from llamaindex_prag.training.factors import initial_values
@@ -66,7 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     prag = [_prag_document(lm, text, corpus[text]) for text in texts[: args.documents]]
     told = _compared(lm, PRAG, prag, args.together, deadline)
     recipe = DISTILL.changed(epochs=args.distill_epochs)
-    asked = [(text, phrase_questions(text, recipe.phrases)) for text in texts[: args.distill_documents]]
+    asked = [(text, rule_questions(text, recipe.phrases)) for text in texts[: args.distill_documents]]
     taught = _compared(lm, recipe, distilled(lm.engine, recipe, asked), args.together, deadline)
     published = _published_seconds(lm, prag[0], args.published_sequences)
     lengths = [len(e.ids) for d in prag for e in d.examples]

@@ -19,8 +19,8 @@ from llamaindex_prag.augment import Augmenter
 from llamaindex_prag.augmentation import QA, Augmentation
 from llamaindex_prag.cloze import passage_question
 from llamaindex_prag.parametric import ParametricModel
-from llamaindex_prag.phrases import phrase_questions
 from llamaindex_prag.recipe import Recipe
+from llamaindex_prag.rule_questions import rule_questions
 from llamaindex_prag.training.examples import TrainingDocument, prag_examples
 from llamaindex_prag.training.teaching import distilled
 from llamaindex_prag.training.trainer import Trained, Trainer
@@ -215,7 +215,7 @@ class Parametrizer:
 
 
 def _phrases(passage: Passage, recipe: Recipe) -> list[QA]:
-    return phrase_questions(passage.text.strip(), recipe.phrases, title=passage.title, seed=recipe.seed)
+    return rule_questions(passage.text.strip(), recipe.phrases, title=passage.title, seed=recipe.seed)
 
 
 def _by_rule(passage: Passage, recipe: Recipe) -> Augmentation:

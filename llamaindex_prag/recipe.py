@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import asdict, dataclass, fields, replace
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, get_args
 
 from rag_backbone.errors import ConfigurationError
 
@@ -21,6 +21,7 @@ FFN_TARGETS = ("gate_proj", "up_proj", "down_proj")
 """The feed-forward projections of the Llama and Qwen2 families, which PRAG (section 3.2) adapts."""
 
 Objective = Literal["next_token", "distill"]
+Schedule = Literal["constant", "linear"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +37,8 @@ class Recipe:
     layers: tuple[int, ...] | float | None = None
     """Numbers of decoder layers, or which part of them, counted from the last (0.5: the upper half); None: all."""
     learning_rate: float = 3e-4
+    schedule: Schedule = "constant"
+    """Of the learning rate: `linear` falls from the first step to nothing after a document's last."""
     weight_decay: float = 0.01
     epochs: int = 1
     batch_size: int = 1
@@ -43,7 +46,7 @@ class Recipe:
     questions: int = 3
     """How many questions an augmenter is asked for; 0, where `phrases` are enough: none is asked."""
     phrases: int = 0
-    """Questions beside those, made by rule about each phrase of the passage (`phrases.phrase_questions`)."""
+    """Questions beside those, made by rule about the phrases of the passage (`rule_questions`)."""
     unrelated: int = 0
     """Questions of other subjects mixed in, taught by the model without any passage (against interference)."""
     with_passage: int = 0
@@ -57,8 +60,18 @@ class Recipe:
     zero `B`. Where several documents' adapters are summed, what they all started from is summed with them."""
 
     def __post_init__(self) -> None:
-        if self.objective not in ("next_token", "distill"):
-            raise ConfigurationError(f"objective is {self.objective!r}; known: 'next_token', 'distill'")
+        for name, known in (("objective", get_args(Objective)), ("schedule", get_args(Schedule))):
+            if (chosen := getattr(self, name)) not in known:
+                raise ConfigurationError(f"{name} is {chosen!r}; known: {', '.join(map(repr, known))}")
+        self._check_numbers()
+        if not self.questions and (self.objective == "next_token" or not self.phrases):
+            raise ConfigurationError("questions is 0; a passage is learnt by questions, of an augmenter's or by rule")
+        if self.phrases and self.objective == "next_token":
+            raise ConfigurationError(f"phrases is {self.phrases}; they are asked for by objective='distill' only")
+        if not self.targets:
+            raise ConfigurationError("targets is empty; name at least one linear layer, such as 'down_proj'")
+
+    def _check_numbers(self) -> None:
         for name in ("rank", "epochs", "batch_size", "max_tokens"):
             if (value := getattr(self, name)) < 1:
                 raise ConfigurationError(f"{name} is {value}; at least 1 is needed")
@@ -70,12 +83,6 @@ class Recipe:
         for name in ("unrelated", "with_passage", "weight_decay", "questions", "phrases"):
             if (value := getattr(self, name)) < 0:
                 raise ConfigurationError(f"{name} is {value}; it cannot be negative")
-        if not self.questions and (self.objective == "next_token" or not self.phrases):
-            raise ConfigurationError("questions is 0; a passage is learnt by questions, of an augmenter's or by rule")
-        if self.phrases and self.objective == "next_token":
-            raise ConfigurationError(f"phrases is {self.phrases}; they are asked for by objective='distill' only")
-        if not self.targets:
-            raise ConfigurationError("targets is empty; name at least one linear layer, such as 'down_proj'")
 
     @property
     def scale(self) -> float:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -97,7 +97,7 @@ class AdamW:
 
     Args:
         factors: What is trained.
-        learning_rate: Constant.
+        learning_rate: Of the first step.
         weight_decay: Decoupled.
     """
 
@@ -111,8 +111,13 @@ class AdamW:
         self._betas = (0.9, 0.999)
 
     @torch.no_grad()
-    def step(self, documents: list[int]) -> None:
-        """Update these documents from their gradients, which are then zero."""
+    def step(self, documents: list[int], parts: Sequence[float] | None = None) -> None:
+        """Update these documents from their gradients, which are then zero.
+
+        Args:
+            documents: Which.
+            parts: What part of the learning rate each of them takes; None: all of it.
+        """
         factors, (beta1, beta2) = self._factors, self._betas
         # All of them is the usual case, in which nothing is gathered.
         where: slice | list[int] = slice(None) if len(documents) == len(factors.values) else documents
@@ -122,8 +127,9 @@ class AdamW:
         square = self._square[where].mul_(beta2).addcmul_(gradients, gradients, value=1 - beta2)
         steps = self._steps[where]
         denominator = (square / (1 - beta2**steps)).sqrt_().add_(1e-8)
-        values = factors.values[where].mul_(1 - self._rate * self._decay)
-        values -= self._rate * (mean / (1 - beta1**steps)) / denominator
+        rates = self._rate * steps.new_tensor(parts or [1.0]).unsqueeze(1)
+        values = factors.values[where].mul_(1 - rates * self._decay)
+        values -= rates * (mean / (1 - beta1**steps)) / denominator
         if not isinstance(where, slice):  # indexing by a list copied
             self._mean[where], self._square[where], factors.values[where] = mean, square, values
         factors.gradients.zero_()

@@ -122,7 +122,7 @@ class Trainer:
         for step in range(max(len(plan) for plan in plans)):
             active = {i: plan[step] for i, plan in enumerate(plans) if step < len(plan)}
             losses = self._step(factors, active, lower)
-            optimiser.step(list(active))
+            optimiser.step(list(active), [learning_rate_part(recipe, step, len(plans[i])) for i in active])
             for i, loss in losses.items():
                 first[i], last[i] = (loss if step == 0 else first[i]), loss
         values = factors.values.cpu().numpy()
@@ -180,6 +180,11 @@ def frozen(model: nn.Module) -> Iterator[None]:
     finally:
         for parameter in trainable:
             parameter.requires_grad_(True)
+
+
+def learning_rate_part(recipe: Recipe, step: int, steps: int) -> float:
+    """What part of the recipe's learning rate step `step` (from 0) of `steps` takes."""
+    return 1.0 if recipe.schedule == "constant" else 1 - step / steps
 
 
 def plan(document: TrainingDocument, recipe: Recipe) -> list[list[Example]]:

@@ -18,6 +18,7 @@ from rag_backbone.errors import ConfigurationError
         (DISTILL, {"epochs": 0}, "epochs is 0"),
         (DISTILL, {"learning_rate": 0.0}, "learning_rate is 0"),
         (DISTILL, {"objective": "kl"}, "known: 'next_token', 'distill'"),
+        (DISTILL, {"schedule": "cosine"}, "known: 'constant', 'linear'"),
         (DISTILL, {"targets": ()}, "targets is empty"),
         (PRAG, {"questions": 0}, "questions is 0"),
         (PRAG, {"phrases": 8}, "phrases is 8"),

@@ -1,0 +1,37 @@
+"""The questions that cost nothing: those that people would ask, as far as the rules find them, and one on every phrase.
+
+    passage -> clause_questions (two thirds) + phrase_questions (the rest)
+
+Where the first find little (another language, tables, lists), the second fill up. Knows no models.
+"""
+
+from __future__ import annotations
+
+import re
+
+from llamaindex_prag.augmentation import QA
+from llamaindex_prag.clause_questions import clause_questions
+from llamaindex_prag.phrases import phrase_questions
+from rag_backbone.text_units import stop_words
+
+_SHARE = 2 / 3
+_ENGLISH = 0.2  # of a text's words are function words, at least
+_WORD = re.compile(r"\w+")
+
+
+def rule_questions(text: str, n: int, *, title: str = "", seed: int = 0) -> list[QA]:
+    """At most `n` questions about a passage, each with its answer.
+
+    Args:
+        text: The passage.
+        n: How many; fewer if the passage is short.
+        title: Its title, which questions name.
+        seed: The same passage, title and seed always give the same questions.
+    """
+    asked = clause_questions(text, round(n * _SHARE), title=title, seed=seed) if _is_english(text) else []
+    return [*asked, *phrase_questions(text, n - len(asked), title=title, seed=seed)]
+
+
+def _is_english(text: str) -> bool:
+    words, listed = _WORD.findall(text.lower()), stop_words("en")
+    return sum(word in listed for word in words) >= _ENGLISH * max(len(words), 1)
