@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 
     from llamaindex_prag.layout import Layout
 
+LARGEST_VALUE = 1e4
+"""Weights of a trained adapter are below 1; what is above this has diverged."""
+
 
 @dataclass(frozen=True, slots=True)
 class AdapterKey:

@@ -77,9 +77,7 @@ class _Asker:
         short = len(said) > 1 or said.isdigit()
         if short and len(said.split()) <= MAX_WORDS and len(words) > 3 and said.casefold() != self.title.casefold():
             if self.title and self.title.casefold() not in asked.casefold() and self.rng.random() < 0.35:
-                asked = self.rng.choice(
-                    [f"{self.title}: {asked}", f"{asked} ({self.title})", f"In {self.title}, {asked}"]
-                )
+                asked = self.rng.choice([f"{self.title}: {asked}", f"{asked} ({self.title})"])
             yield QA(asked[0].upper() + asked[1:] + "?", said, style="phrase", source="cloze")
 
     def _of_piece(self, i: int, piece: Piece) -> tuple[list[str], tuple[Word, ...]] | None:

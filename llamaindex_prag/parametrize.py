@@ -12,9 +12,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from tqdm.auto import tqdm
 
-from llamaindex_prag.adapter import AdapterKey, text_hash
+from llamaindex_prag.adapter import LARGEST_VALUE, AdapterKey, text_hash
 from llamaindex_prag.augment import Augmenter
 from llamaindex_prag.augmentation import QA, Augmentation
 from llamaindex_prag.cloze import passage_question
@@ -51,7 +52,7 @@ class Report:
     known: int = 0
     """Passages whose adapters were there already."""
     skipped: int = 0
-    """Passages that gave nothing to train on, and have no adapter; `notes` says why."""
+    """Passages that gave nothing to train on, or whose training diverged, and have no adapter; `notes` says why."""
     removed: int = 0
     """Adapters of passages that nobody has any more."""
     seconds: float = 0.0
@@ -158,7 +159,13 @@ class Parametrizer:
                 yield digest, None, (*notes[digest], "nothing to train on: no adapter was made")
         for trained in self._trainer.train(ready):
             digest = text_hash(trained.document.text)
-            yield digest, trained, notes[digest]
+            largest = float(np.abs(trained.adapter.buffer).max())
+            if largest <= LARGEST_VALUE:
+                yield digest, trained, notes[digest]
+            else:  # also if it is no number; the others of the group are not lost with it
+                reason = f"training diverged (largest value {largest:g}), no adapter was made: lower the learning_rate"
+                logger.warning("passage %s: %s", digest[:12], reason)
+                yield digest, None, (*notes[digest], reason)
 
     def _documents(self, passages: Sequence[Passage], augmented: dict[str, Augmentation]) -> list[TrainingDocument]:
         engine, recipe = self.model.lm.engine, self.model.recipe

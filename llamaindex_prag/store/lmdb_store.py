@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from llamaindex_prag.adapter import Adapter, AdapterKey
+from llamaindex_prag.adapter import LARGEST_VALUE, Adapter, AdapterKey
 from llamaindex_prag.errors import AdapterDamagedError, AdapterMissingError, AdapterRefusedError, StoreError
 from llamaindex_prag.layout import Layout
 from llamaindex_prag.store import entries, maintenance, ownership
@@ -35,8 +35,6 @@ if TYPE_CHECKING:
     import lmdb
     from lmdb import _Database as Table
 
-LARGEST_VALUE = 1e4
-"""Weights of a trained adapter are below 1; what is above this has diverged."""
 
 _HASH = 32
 

@@ -13,6 +13,7 @@ from llamaindex_prag.augmentation import QA, Augmentation
 from llamaindex_prag.llama_index import ParametricDocumentStore, ParametrizeNodes
 from llamaindex_prag.parametrize import Parametrizer, Passage
 from llamaindex_prag.recipe import get_recipe
+from llamaindex_prag.training.trainer import Trainer
 from rag_backbone.errors import AdapterError, ConfigurationError
 from tests.llamaindex_prag.llama_index.conftest import TEXTS
 
@@ -138,6 +139,23 @@ def test_a_sequence_that_is_too_long_is_left_out_and_a_passage_with_none_is_skip
     assert not llm.model.knows(TEXTS[3])
     assert "left out" in " ".join(report.notes[text_hash(text)])
     assert "nothing to train on" in report.notes[text_hash(TEXTS[3])][-1]
+
+
+def test_a_passage_whose_training_diverges_is_skipped_and_the_others_are_kept(llm, monkeypatch):
+    texts = [f"In {1900 + i} the river rose in the town of Number {i}." for i in range(3)]
+
+    class Diverging(Trainer):
+        def train(self, documents):
+            for trained in super().train(documents):
+                if trained.document.text == texts[1]:
+                    trained.adapter.buffer[7] = float("nan")
+                yield trained
+
+    monkeypatch.setattr("llamaindex_prag.parametrize.Trainer", Diverging)
+    report = Parametrizer(llm.model, augmenter=Augmenter(None)).parametrize(map(Passage, texts), progress=False)
+    assert (report.trained, report.skipped) == (2, 1)
+    assert [llm.model.knows(t) for t in texts] == [True, False, True]
+    assert "training diverged" in report.notes[text_hash(texts[1])][-1]
 
 
 @pytest.mark.parametrize(("text", "message"), [("  \n", "is blank"), ("river " * 3000, "Split it into passages")])
