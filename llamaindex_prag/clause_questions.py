@@ -21,7 +21,7 @@ from rag_backbone.text_units import sentences
 
 MAX_WORDS = 7
 """Of an answer."""
-_ROUNDS = 8  # of drawing other forms
+_ROUNDS = 4  # of drawing other forms
 _YEAR = re.compile(r"1\d{3}|20\d\d")
 _WHERE = frozenset({"in", "at", "from", "near", "on", "to"})
 _STRANDED = frozenset({"of", "as", "by", "for", "with", "to", "from"})

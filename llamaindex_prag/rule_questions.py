@@ -1,8 +1,8 @@
 """The questions that cost nothing: those that people would ask, as far as the rules find them, and one on every phrase.
 
-    passage -> clause_questions (two thirds) + phrase_questions (the rest)
+    passage -> clause_questions, filled up with phrase_questions
 
-Where the first find little (another language, tables, lists), the second fill up. Knows no models.
+Where the first find little (short passages, another language, tables), the second fill up. Knows no models.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from llamaindex_prag.clause_questions import clause_questions
 from llamaindex_prag.phrases import phrase_questions
 from rag_backbone.text_units import stop_words
 
-_SHARE = 2 / 3
 _ENGLISH = 0.2  # of a text's words are function words, at least
 _WORD = re.compile(r"\w+")
 
@@ -28,7 +27,7 @@ def rule_questions(text: str, n: int, *, title: str = "", seed: int = 0) -> list
         title: Its title, which questions name.
         seed: The same passage, title and seed always give the same questions.
     """
-    asked = clause_questions(text, round(n * _SHARE), title=title, seed=seed) if _is_english(text) else []
+    asked = clause_questions(text, n, title=title, seed=seed) if _is_english(text) else []
     return [*asked, *phrase_questions(text, n - len(asked), title=title, seed=seed)]
 
 
