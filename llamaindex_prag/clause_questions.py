@@ -19,8 +19,8 @@ from llamaindex_prag.clauses import Clause, Piece, clauses, core_of
 from llamaindex_prag.tagged_words import AUXILIARIES, Word
 from rag_backbone.text_units import sentences
 
-MAX_WORDS = 7
-"""Of an answer."""
+MIN_WORDS, MAX_WORDS = 4, 7
+"""Of a question at least, of an answer at most."""
 _ROUNDS = 4  # of drawing other forms
 _YEAR = re.compile(r"1\d{3}|20\d\d")
 _WHERE = frozenset({"in", "at", "from", "near", "on", "to"})
@@ -64,8 +64,8 @@ class _Asker:
     def questions(self) -> Iterator[QA]:
         """One question for each phrase, in forms that chance chooses."""
         for i, piece in enumerate(self.clause.pieces):
-            if piece.core and (asked := self._of_piece(i, piece)):
-                yield from self._kept(*asked)
+            if piece.core:
+                yield from self._kept(*self._of_piece(i, piece))
         subject = core_of(self.clause.subject)
         named = self.title.casefold() in _joined(self._told(self.clause.subject)).casefold()
         if subject and not (self.title and named) and not any(w.tag in ("PRP", "CC") for w in subject):
@@ -74,33 +74,38 @@ class _Asker:
     def _kept(self, words: Sequence[str], answer: Sequence[Word]) -> Iterator[QA]:
         said = " ".join(self.sentence[answer[0].start : answer[-1].end].split())
         asked = _joined(words).strip(" ,")
-        short = len(said) > 1 or said.isdigit()
-        if short and len(said.split()) <= MAX_WORDS and len(words) > 3 and said.casefold() != self.title.casefold():
-            if self.title and self.title.casefold() not in asked.casefold() and self.rng.random() < 0.35:
-                asked = self.rng.choice([f"{self.title}: {asked}", f"{asked} ({self.title})"])
-            yield QA(asked[0].upper() + asked[1:] + "?", said, style="phrase", source="cloze")
+        if len(words) < MIN_WORDS or len(said.split()) > MAX_WORDS or said.casefold() == self.title.casefold():
+            return
+        if len(said) < 2 and not said.isdigit():  # blank, where what was joined did not stand together
+            return
+        if self.title and self.title.casefold() not in asked.casefold() and self._chance(0.35):
+            asked = self.rng.choice([f"{self.title}: {asked}", f"{asked} ({self.title})"])
+        yield QA(asked[0].upper() + asked[1:] + "?", said, style="phrase", source="cloze")
 
-    def _of_piece(self, i: int, piece: Piece) -> tuple[list[str], tuple[Word, ...]] | None:
-        pieces, answer, skipped = self.clause.pieces, piece.core, {i}
-        before, which, answer = self._interrogative(piece.preposition, answer)
-        after = pieces[i + 1] if i + 1 < len(pieces) else None
-        of = after is not None and after.phrase and after.words[0].lower == "of"
-        if of and after is not None and answer[-1] is piece.core[-1] and self.rng.random() < 0.6:
-            answer, skipped = (*answer, *after.words), {i, i + 1}  # "the roof of the crane station"
+    def _of_piece(self, i: int, piece: Piece) -> tuple[list[str], tuple[Word, ...]]:
+        """(words of the question, answer)."""
+        pieces, skipped = self.clause.pieces, {i}
+        before, which, answer = self._interrogative(piece.preposition, piece.core)
+        following = pieces[i + 1].words if i + 1 < len(pieces) and pieces[i + 1].phrase else ()
+        if following and following[0].lower == "of" and answer[-1] is piece.core[-1] and self._chance(0.6):
+            answer, skipped = (*answer, *following), {i, i + 1}  # "the roof of the crane station"
         rest = [p for j, p in enumerate(pieces) if j not in skipped]
-        if len(rest) > 2 and self.rng.random() < 0.5:
+        if len(rest) > 2 and self._chance(0.5):
             rest = rest[: self.rng.randint(1, len(rest))]
         words = [w for p in rest for w in p.words]
         while words and words[-1].tag in _DANGLING:
             words.pop()
-        stranded = before if before and before[-1] in _STRANDED and self.rng.random() < 0.5 else []
+        stranded = before if before and before[-1] in _STRANDED and self._chance(0.5) else []
         if before and not stranded and which == ["who"]:
             which = ["whom"]
         return [*([] if stranded else before), *which, *self._inverted(), *self._told(words), *stranded], answer
 
+    def _chance(self, part: float) -> bool:
+        return self.rng.random() < part
+
     def _of_subject(self, subject: Sequence[Word]) -> list[str]:
         proper = all(w.tag == "NNP" for w in subject)
-        which = "who" if proper and self.rng.random() < 0.6 else "what"
+        which = "who" if proper and self._chance(0.6) else "what"
         words = [w for p in self.clause.pieces for w in p.words]
         return [which, *(w.text for w in self.clause.verb), *self._told(words)]
 
