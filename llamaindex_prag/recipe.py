@@ -4,8 +4,10 @@ A recipe is part of an adapter's key, so that adapters made in different ways ar
 
 - `prag`: Su et al. 2025 (arXiv 2501.15915), section 3.2 and 4: five sequences a document, next-token loss over all of
   each, rank 2, alpha 32, AdamW at 3e-4, one document's sequences once, one at a time.
-- `distill`: context distillation. The model with the passage in its context teaches the model without it, on questions
-  about the passage: KL divergence on answer and end-of-sequence tokens (Snell et al. 2022, arXiv 2209.15189).
+- `distill`: ours. Questions about the passage, asked without it. Those made by rule bring their answers, which are
+  taught as they stand. A generator's (`questions`) and those asked with the passage are taught by the model that has
+  the passage in its context, unrelated ones by the model without any: KL divergence on answer and end-of-sequence
+  tokens (context distillation, Snell et al. 2022, arXiv 2209.15189).
 """
 
 from __future__ import annotations
