@@ -32,9 +32,9 @@ if TYPE_CHECKING:
 
     from llamaindex_prag.layout import Layout
 
-BESIDE_TEXT = 0.5
-"""Strength of adapters whose passages also stand in the prompt; at 1 they disturbed its reading more than they added
-(docs/results-parametric.md)."""
+BESIDE_TEXT = 0.1
+"""Strength of adapters whose passages also stand in the prompt: of those tried, the one that took nothing away on any
+file of training questions (docs/results-parametric.md). Stronger ones disturb the reading of long passages."""
 Merge = Literal["mean", "sum", "score", "orthogonal"]
 
 
