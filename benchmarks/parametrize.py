@@ -158,12 +158,16 @@ class _OneByOne:
             layer.lora_B["default"].weight.data.zero_()
         recipe = self._recipe
         optimiser = torch.optim.AdamW(self._parameters, lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
-        for examples in plan(document, recipe):
+        batches = plan(document, recipe)
+        falls = recipe.schedule == "linear"
+        rates = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: 1 - step / len(batches) if falls else 1.0)
+        for examples in batches:
             counted = sum(e.counted for e in examples)
             rows = [Pack((example,), 0) for example in examples]
             batch = batch_of(rows, self._model.device, pad=self._pad, weights=[1 / counted] * len(rows))
             losses_of(self._logits(batch), batch).sum().backward()
             optimiser.step()
+            rates.step()
             optimiser.zero_grad()
         return {name: (_values(layer.lora_A), _values(layer.lora_B)) for name, layer in self._layers.items()}
 

@@ -33,6 +33,8 @@ def test_the_demo_answers_from_the_documents(tmp_path):
     assert "44 chunks embedded" in done.stdout
     assert "Answer: the Patient Anna" in done.stdout
     assert "[searched: " in done.stdout
+    assert "Adapters: 3 trained" in done.stdout
+    assert done.stdout.count("from the weights") == 3
     assert "<html" in (tmp_path / ".dynprag" / "demo" / "trace.html").read_text("utf-8")
 
 

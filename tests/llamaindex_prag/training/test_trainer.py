@@ -49,7 +49,10 @@ def peft_alone(model, layout, recipe, document) -> dict[str, tuple[torch.Tensor,
         layers[target.name] = layer
     parameters = [p for p in wrapped.parameters() if p.requires_grad]
     optimiser = torch.optim.AdamW(parameters, lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
-    for batch in plan(document, recipe):
+    batches = plan(document, recipe)
+    falls = recipe.schedule == "linear"
+    rates = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: 1 - step / len(batches) if falls else 1.0)
+    for batch in batches:
         counted = sum(e.counted for e in batch)
         for example in batch:
             logits = wrapped(input_ids=torch.tensor([example.ids])).logits[0, example.counted_from - 1 : -1].float()
@@ -60,6 +63,7 @@ def peft_alone(model, layout, recipe, document) -> dict[str, tuple[torch.Tensor,
                 loss = divergence(logits, example.teacher.ids, example.teacher.logprobs).sum()
             (loss / counted).backward()
         optimiser.step()
+        rates.step()
         optimiser.zero_grad()
     return {
         n: (layer.lora_A["default"].weight.detach(), layer.lora_B["default"].weight.detach())
