@@ -41,7 +41,7 @@ def clause_questions(text: str, n: int, *, title: str = "", seed: int = 0) -> li
         title: Its title, which takes the place of pronouns.
         seed: Of the forms.
     """
-    rng = random.Random(f"{seed}/{title}/{text}")  # noqa: S311
+    rng = random.Random(f"{seed}/{title}/{text}".encode("utf-8", "surrogatepass"))  # noqa: S311
     title = _BRACKETS.sub("", title).strip()
     said = [text[s.start : s.end].strip() for s in sentences(text)]
     read = [(s, c) for s in said for c in clauses(s)]

@@ -50,7 +50,7 @@ def phrase_questions(text: str, n: int, *, title: str = "", language: str = "en"
         language: For cutting sentences and for the function words that separate phrases.
         seed: Of what is left out.
     """
-    rng = random.Random(f"{seed}/{title}/{text}")  # noqa: S311
+    rng = random.Random(f"{seed}/{title}/{text}".encode("utf-8", "surrogatepass"))  # noqa: S311
     gaps = [gap for s in sentences(text, language) for gap in _gaps(text[s.start : s.end], title, language)]
     found: dict[str, QA] = {}
     for form in (_surroundings, _thinned, _whole, _keywords):

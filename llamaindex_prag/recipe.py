@@ -22,6 +22,9 @@ from rag_backbone.errors import ConfigurationError
 FFN_TARGETS = ("gate_proj", "up_proj", "down_proj")
 """The feed-forward projections of the Llama and Qwen2 families, which PRAG (section 3.2) adapts."""
 
+SEQUENCES_VERSION = 1
+"""Part of every recipe's key: raise it with a change to prompts or rules that changes what passages are trained on."""
+
 Objective = Literal["next_token", "distill"]
 Schedule = Literal["constant", "linear"]
 
@@ -94,7 +97,8 @@ class Recipe:
     @property
     def key(self) -> str:
         """Equal exactly for recipes that make the same adapters."""
-        return hashlib.sha256(json.dumps(self.to_dict(), sort_keys=True).encode()).hexdigest()
+        version = "" if SEQUENCES_VERSION == 1 else f"/{SEQUENCES_VERSION}"
+        return hashlib.sha256((json.dumps(self.to_dict(), sort_keys=True) + version).encode()).hexdigest()
 
     def changed(self, **changes: Any) -> Self:
         """This recipe with some values exchanged."""

@@ -29,8 +29,14 @@ def test_what_cannot_be_trained_is_refused_with_the_reason(recipe, changes, reas
         recipe.changed(**changes)
 
 
-@pytest.mark.parametrize("recipe", RECIPES.values(), ids=str)
+@pytest.mark.parametrize("recipe", RECIPES.values(), ids=lambda r: r.name)
 def test_a_recipe_comes_back_from_json_with_its_key(recipe):
     again = Recipe.from_dict(json.loads(json.dumps(recipe.to_dict())))
     assert (again, again.key) == (recipe, recipe.key)
     assert recipe.changed(layers=(0, -1)).key != recipe.key
+
+
+def test_adapters_of_other_prompts_or_rules_are_not_taken_for_those_of_today(monkeypatch):
+    before = DISTILL.key
+    monkeypatch.setattr("llamaindex_prag.recipe.SEQUENCES_VERSION", 2)
+    assert DISTILL.key != before

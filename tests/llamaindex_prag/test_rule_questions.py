@@ -25,6 +25,10 @@ def test_a_text_in_another_language_is_asked_about_phrase_by_phrase():
     assert rule_questions(GERMAN, 10) == phrase_questions(GERMAN, 10)
 
 
-@given(st.text(max_size=200), st.integers(0, 12))
-def test_never_more_than_wanted(text, n):
-    assert len(rule_questions(text, n)) <= n
+@given(st.text(st.characters(), max_size=200), st.text(st.characters(), max_size=9), st.integers(0, 12))
+def test_never_more_than_wanted_whatever_the_text(text, title, n):
+    assert len(rule_questions(text, n, title=title)) <= n
+
+
+def test_half_a_surrogate_pair_is_survived():
+    assert rule_questions(ENGLISH + " It was \ud83d in 1950.", 12, title="\udc00")
