@@ -157,7 +157,9 @@ class _OneByOne:
             layer.lora_A["default"].weight.data.copy_(torch.from_numpy(a))
             layer.lora_B["default"].weight.data.zero_()
         recipe = self._recipe
-        optimiser = torch.optim.AdamW(self._parameters, lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
+        optimiser = torch.optim.AdamW(
+            self._parameters, lr=recipe.learning_rate, weight_decay=recipe.weight_decay, eps=recipe.epsilon
+        )
         batches = plan(document, recipe)
         falls = recipe.schedule == "linear"
         rates = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: 1 - step / len(batches) if falls else 1.0)

@@ -22,8 +22,9 @@ from rag_backbone.errors import ConfigurationError
 FFN_TARGETS = ("gate_proj", "up_proj", "down_proj")
 """The feed-forward projections of the Llama and Qwen2 families, which PRAG (section 3.2) adapts."""
 
-SEQUENCES_VERSION = 1
-"""Part of every recipe's key: raise it with a change to prompts or rules that changes what passages are trained on."""
+SEQUENCES_VERSION = 2
+"""Part of every recipe's key: raise it with a change to prompts, rules or order that changes what passages are trained on
+or when."""
 
 Objective = Literal["next_token", "distill"]
 Schedule = Literal["constant", "linear"]
@@ -45,6 +46,9 @@ class Recipe:
     schedule: Schedule = "constant"
     """Of the learning rate: `linear` falls from the first step to nothing after a document's last."""
     weight_decay: float = 0.01
+    epsilon: float = 1e-8
+    """Of AdamW. A gradient's element far above it moves its weight by about the learning rate, whatever its size; so it
+    should lie above the rounding errors of elements that are all but zero."""
     epochs: int = 1
     batch_size: int = 1
     """Sequences of one document in one optimiser step."""
@@ -80,7 +84,7 @@ class Recipe:
         for name in ("rank", "epochs", "batch_size", "max_tokens"):
             if (value := getattr(self, name)) < 1:
                 raise ConfigurationError(f"{name} is {value}; at least 1 is needed")
-        for name in ("alpha", "learning_rate"):
+        for name in ("alpha", "learning_rate", "epsilon"):
             if not (value := getattr(self, name)) > 0:
                 raise ConfigurationError(f"{name} is {value}; it must be above 0")
         if isinstance(self.layers, float) and not 0 < self.layers <= 1:
@@ -97,8 +101,8 @@ class Recipe:
     @property
     def key(self) -> str:
         """Equal exactly for recipes that make the same adapters."""
-        version = "" if SEQUENCES_VERSION == 1 else f"/{SEQUENCES_VERSION}"
-        return hashlib.sha256((json.dumps(self.to_dict(), sort_keys=True) + version).encode()).hexdigest()
+        content = json.dumps([self.to_dict(), SEQUENCES_VERSION], sort_keys=True)
+        return hashlib.sha256(content.encode()).hexdigest()
 
     def changed(self, **changes: Any) -> Self:
         """This recipe with some values exchanged."""
@@ -131,6 +135,7 @@ DISTILL = Recipe(
     learning_rate=2e-3,
     schedule="linear",
     weight_decay=0.0,
+    epsilon=1e-6,
     epochs=5,
     batch_size=8,
     questions=0,

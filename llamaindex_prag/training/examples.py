@@ -29,6 +29,8 @@ class Teacher:
     """(counted, top) int64."""
     logprobs: Tensor
     """(counted, top) float32; what is left of the probability is one further outcome."""
+    sees_more: bool = True
+    """Than the student. Where both see the same, a student without an update already says the same."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +54,11 @@ class Example:
     def counted(self) -> int:
         """Number of tokens that count."""
         return len(self.ids) - self.counted_from
+
+    @property
+    def keeps(self) -> bool:
+        """Whether it only holds the model where it was: nothing is learnt from it before something else changed."""
+        return self.teacher is not None and not self.teacher.sees_more
 
 
 @dataclass(frozen=True, slots=True)

@@ -99,12 +99,14 @@ class AdamW:
         factors: What is trained.
         learning_rate: Of the first step.
         weight_decay: Decoupled.
+        epsilon: Added to the root of the mean square.
     """
 
-    def __init__(self, factors: DocumentFactors, learning_rate: float, weight_decay: float) -> None:
+    def __init__(self, factors: DocumentFactors, learning_rate: float, weight_decay: float, epsilon: float) -> None:
         self._factors = factors
         self._rate = learning_rate
         self._decay = weight_decay
+        self._epsilon = epsilon
         self._mean = torch.zeros_like(factors.values)
         self._square = torch.zeros_like(factors.values)
         self._steps = torch.zeros(len(factors.values), 1, device=factors.values.device)
@@ -126,7 +128,7 @@ class AdamW:
         mean = self._mean[where].lerp_(gradients, 1 - beta1)
         square = self._square[where].mul_(beta2).addcmul_(gradients, gradients, value=1 - beta2)
         steps = self._steps[where]
-        denominator = (square / (1 - beta2**steps)).sqrt_().add_(1e-8)
+        denominator = (square / (1 - beta2**steps)).sqrt_().add_(self._epsilon)
         rates = self._rate * steps.new_tensor(parts or [1.0]).unsqueeze(1)
         values = factors.values[where].mul_(1 - rates * self._decay)
         values -= rates * (mean / (1 - beta1**steps)) / denominator

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -118,6 +119,7 @@ def _taught(engine: Engine, asked: Sequence[_Asked], tokens: int) -> list[Exampl
     ]
     examples: list[Example | None] = []
     for a, ids, teacher in zip(asked, answers, _distributions(engine, full, tokens), strict=True):
+        teacher = teacher and replace(teacher, sees_more=a.teacher != a.student)
         examples.append(Example((*a.student, *ids), len(a.student), teacher) if ids else None)
     return examples
 
@@ -132,7 +134,7 @@ def _end(engine: Engine, reason: str) -> list[int]:
     return [end] if reason == "eos" and end is not None else []
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def _distributions(engine: Engine, examples: Sequence[Example | None], tokens: int) -> list[Teacher | None]:
     """What the base model thinks of the counted tokens' places."""
     known = {i: e for i, e in enumerate(examples) if e is not None}

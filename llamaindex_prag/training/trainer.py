@@ -115,7 +115,7 @@ class Trainer:
         recipe, model = self._recipe, self._engine.model
         with self._engine.borrowed():
             factors = DocumentFactors(model, self._layout, self._start, len(documents), recipe.scale)
-        optimiser = AdamW(factors, recipe.learning_rate, recipe.weight_decay)
+        optimiser = AdamW(factors, recipe.learning_rate, recipe.weight_decay, recipe.epsilon)
         plans = [plan(document, recipe) for document in documents]
         lower = self._lower_states([e for d in documents for e in d.examples]) if recipe.epochs > 1 else {}
         first, last = [0.0] * len(documents), [0.0] * len(documents)
@@ -191,7 +191,9 @@ def plan(document: TrainingDocument, recipe: Recipe) -> list[list[Example]]:
     """The batches of a document, in order.
 
     PRAG's order is fixed. Distillation shuffles, by the seed and the text, within the sequences that begin alike (those
-    with the passage, those without), so that a batch shares its beginning, and then the batches.
+    with the passage, those without), so that a batch shares its beginning, and then the batches. The first batch is
+    never one that only keeps the model as it was: its gradient would be rounding error, and Adam's first step has the
+    same size whatever the gradient's.
     """
     size = recipe.batch_size
     if recipe.objective != "distill":
@@ -207,6 +209,8 @@ def plan(document: TrainingDocument, recipe: Recipe) -> list[list[Example]]:
             batches += [examples[i : i + size] for i in range(0, len(examples), size)]
         rng.shuffle(batches)
         plan += batches
+    first = next((i for i, batch in enumerate(plan) if not all(e.keeps for e in batch)), 0)
+    plan.insert(0, plan.pop(first))
     return plan
 
 

@@ -17,6 +17,7 @@ from rag_backbone.errors import ConfigurationError
         (DISTILL, {"phrases": 0, "questions": 0}, "questions is 0"),
         (DISTILL, {"epochs": 0}, "epochs is 0"),
         (DISTILL, {"learning_rate": 0.0}, "learning_rate is 0"),
+        (DISTILL, {"epsilon": 0.0}, "epsilon is 0"),
         (DISTILL, {"objective": "kl"}, "known: 'next_token', 'distill'"),
         (DISTILL, {"schedule": "cosine"}, "known: 'constant', 'linear'"),
         (DISTILL, {"targets": ()}, "targets is empty"),
@@ -38,5 +39,5 @@ def test_a_recipe_comes_back_from_json_with_its_key(recipe):
 
 def test_adapters_of_other_prompts_or_rules_are_not_taken_for_those_of_today(monkeypatch):
     before = DISTILL.key
-    monkeypatch.setattr("llamaindex_prag.recipe.SEQUENCES_VERSION", 2)
+    monkeypatch.setattr("llamaindex_prag.recipe.SEQUENCES_VERSION", -1)
     assert DISTILL.key != before

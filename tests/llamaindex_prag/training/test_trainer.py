@@ -8,12 +8,14 @@ import torch
 from peft import LoraConfig, get_peft_model
 from torch.nn import functional
 
+from llamaindex_prag.augmentation import QA
 from llamaindex_prag.recipe import DISTILL, PRAG
 from llamaindex_prag.targets import layout_of
 from llamaindex_prag.training.examples import Example, Teacher, TrainingDocument
 from llamaindex_prag.training.factors import initial_values
 from llamaindex_prag.training.objective import CountedLogits, batch_of, divergence, losses_of
 from llamaindex_prag.training.packs import Pack
+from llamaindex_prag.training.teaching import distilled
 from llamaindex_prag.training.trainer import Trainer, plan
 from rag_backbone.engine import Engine
 from rag_backbone.errors import ConfigurationError
@@ -48,7 +50,9 @@ def peft_alone(model, layout, recipe, document) -> dict[str, tuple[torch.Tensor,
         layer.lora_A["default"].weight.data = torch.from_numpy(a.copy())
         layers[target.name] = layer
     parameters = [p for p in wrapped.parameters() if p.requires_grad]
-    optimiser = torch.optim.AdamW(parameters, lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
+    optimiser = torch.optim.AdamW(
+        parameters, lr=recipe.learning_rate, weight_decay=recipe.weight_decay, eps=recipe.epsilon
+    )
     batches = plan(document, recipe)
     falls = recipe.schedule == "linear"
     rates = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: 1 - step / len(batches) if falls else 1.0)
@@ -91,6 +95,20 @@ def test_each_document_gets_the_adapter_of_training_it_alone_with_peft(make, rec
             for ours, theirs in ((a, expected[target.name][0]), (b, expected[target.name][1])):
                 difference = np.linalg.norm(ours - theirs.numpy()) / np.linalg.norm(theirs.numpy())
                 assert difference <= 1e-3, (document.text, target.name)
+
+
+def test_so_it_is_with_what_a_teacher_says_who_at_first_differs_in_nothing():
+    engine = Engine(tiny_llama(), tiny_tokenizer())
+    recipe = DISTILL.changed(epochs=1, batch_size=2, rank=4, unrelated=2, with_passage=4)
+    questions = [QA(f"Who has lamp {i}?", name, "cloze") for i, name in enumerate(["Ada", "Bo", "Cy", "Di"])]
+    documents = distilled(engine, recipe, [(f"House {n} has lamps.", questions) for n in range(8)])
+    layout = layout_of(engine.model, rank=recipe.rank)
+    for trained in Trainer(engine, layout, recipe).train(documents):
+        assert not all(e.keeps for e in plan(trained.document, recipe)[0])
+        expected = peft_alone(engine.model, layout, recipe, trained.document)
+        for target, a, b in layout.factors(trained.adapter.buffer):
+            for ours, theirs in ((a, expected[target.name][0]), (b, expected[target.name][1])):
+                assert np.linalg.norm(ours - theirs.numpy()) <= 1e-3 * np.linalg.norm(theirs.numpy())
 
 
 def test_losses_fall_and_the_model_is_left_as_it_was():
