@@ -23,8 +23,7 @@ FFN_TARGETS = ("gate_proj", "up_proj", "down_proj")
 """The feed-forward projections of the Llama and Qwen2 families, which PRAG (section 3.2) adapts."""
 
 SEQUENCES_VERSION = 2
-"""Part of every recipe's key: raise it with a change to prompts, rules or order that changes what passages are trained on
-or when."""
+"""Part of every recipe's key: raise it when prompts, rules or order change what passages are trained on."""
 
 Objective = Literal["next_token", "distill"]
 Schedule = Literal["constant", "linear"]

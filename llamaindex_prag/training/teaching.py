@@ -118,8 +118,8 @@ def _taught(engine: Engine, asked: Sequence[_Asked], tokens: int) -> list[Exampl
         for a, ids in zip(asked, answers, strict=True)
     ]
     examples: list[Example | None] = []
-    for a, ids, teacher in zip(asked, answers, _distributions(engine, full, tokens), strict=True):
-        teacher = teacher and replace(teacher, sees_more=a.teacher != a.student)
+    for a, ids, thought in zip(asked, answers, _distributions(engine, full, tokens), strict=True):
+        teacher = thought and replace(thought, sees_more=a.teacher != a.student)
         examples.append(Example((*a.student, *ids), len(a.student), teacher) if ids else None)
     return examples
 

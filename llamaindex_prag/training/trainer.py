@@ -7,28 +7,23 @@ own counted tokens, so that its result is that of training it alone. Knows nothi
 
 from __future__ import annotations
 
-import contextlib
 import random
 import sys
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
-
-import torch
 
 from llamaindex_prag.adapter import Adapter, text_hash
 from llamaindex_prag.layout import Layout
 from llamaindex_prag.recipe import Recipe
 from llamaindex_prag.training.examples import Example, TrainingDocument
 from llamaindex_prag.training.factors import AdamW, DocumentFactors, initial_values
-from llamaindex_prag.training.lower_layers import LowerLayers
-from llamaindex_prag.training.objective import CountedLogits, batch_of, losses_of
-from llamaindex_prag.training.packs import Pack, packs_of, rows_of
+from llamaindex_prag.training.gradients import DocumentLosses
+from llamaindex_prag.training.packs import packs_of
 from rag_backbone.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import Tensor
 
     from rag_backbone.engine import Engine
 
@@ -53,8 +48,7 @@ class Trainer:
         layout: Of the adapters.
         recipe: How.
         documents_at_once: Documents of one group.
-        tokens_at_once: The most padded tokens of one forward. None: 512 on a CPU, where larger tables of logits leave
-            its caches, 8192 elsewhere.
+        tokens_at_once: The most padded tokens of one forward; None: as suits the device.
         start: (layout.size,) the values from which every document starts; None: the recipe's random `A` and zero `B`.
     """
 
@@ -68,13 +62,8 @@ class Trainer:
         tokens_at_once: int | None = None,
         start: Tensor | None = None,
     ) -> None:
-        if tokens_at_once is None:
-            tokens_at_once = 512 if engine.model.device.type == "cpu" else 8192
-        if documents_at_once < 1 or tokens_at_once < 1:
-            raise ConfigurationError(
-                f"documents_at_once is {documents_at_once}, tokens_at_once is {tokens_at_once}; "
-                "at least 1 is needed of each"
-            )
+        if documents_at_once < 1:
+            raise ConfigurationError(f"documents_at_once is {documents_at_once}; at least 1 is needed")
         self._engine = engine
         self._layout = layout
         self._recipe = recipe
@@ -84,10 +73,7 @@ class Trainer:
             )
         self._start = initial_values(layout, recipe.seed) if start is None else start
         self._together = documents_at_once
-        self._tokens = tokens_at_once
-        with engine.borrowed() as model:
-            self._logits = CountedLogits(model)
-            self._lower = LowerLayers(model, layout)
+        self._losses = DocumentLosses(engine, layout, tokens_at_once)
 
     def train(self, documents: Sequence[TrainingDocument]) -> Iterator[Trained]:
         """Train each document's adapter; those of a group come when the group is done, longest first.
@@ -117,11 +103,12 @@ class Trainer:
             factors = DocumentFactors(model, self._layout, self._start, len(documents), recipe.scale)
         optimiser = AdamW(factors, recipe.learning_rate, recipe.weight_decay, recipe.epsilon)
         plans = [plan(document, recipe) for document in documents]
-        lower = self._lower_states([e for d in documents for e in d.examples]) if recipe.epochs > 1 else {}
+        every = [e for d in documents for e in d.examples]
+        lower = self._losses.lower_states(every) if recipe.epochs > 1 else {}
         first, last = [0.0] * len(documents), [0.0] * len(documents)
         for step in range(max(len(plan) for plan in plans)):
             active = {i: plan[step] for i, plan in enumerate(plans) if step < len(plan)}
-            losses = self._step(factors, active, lower)
+            losses = self._losses.backward(factors, active, lower)
             optimiser.step(list(active), [learning_rate_part(recipe, step, len(plans[i])) for i in active])
             for i, loss in losses.items():
                 first[i], last[i] = (loss if step == 0 else first[i]), loss
@@ -129,57 +116,6 @@ class Trainer:
         for i, document in enumerate(documents):
             adapter = Adapter(self._layout, values[i].copy(), recipe.scale)
             yield Trained(document, adapter, first[i], last[i], len(plans[i]))
-
-    def _lower_states(self, examples: Sequence[Example]) -> dict[int, Tensor]:
-        """(tokens, hidden) below the first adapted layer, by a sequence's `id`; empty if that is the first of all."""
-        found: dict[int, Tensor] = {}
-        packs = self._logits.packs(examples, self._tokens) if self._lower.count else []
-        for part in _forwards([(0, pack) for pack in packs], self._tokens):
-            with self._engine.borrowed() as model:
-                rows = rows_of([pack for _, pack in part], self._pad, model.device)
-                states = rows.part(self._lower.states(rows))
-            in_order = (e for _, pack in part for e in pack.examples)
-            found |= {id(e): known for e, known in zip(in_order, states, strict=True)}
-        return found
-
-    def _step(
-        self, factors: DocumentFactors, active: dict[int, list[Example]], lower: Mapping[int, Tensor]
-    ) -> dict[int, float]:
-        """Gradients of one optimiser step; returns each document's loss."""
-        counted = {i: sum(e.counted for e in examples) for i, examples in active.items()}
-        packs = [(i, pack) for i, examples in active.items() for pack in self._logits.packs(examples, self._tokens)]
-        found = torch.zeros(len(factors.values))
-        for part in _forwards(packs, self._tokens):
-            owners = torch.tensor([i for i, _ in part])
-            with self._engine.borrowed() as model, frozen(model), torch.enable_grad():
-                shares = [1 / counted[i] for i, _ in part]
-                batch = batch_of([pack for _, pack in part], model.device, pad=self._pad, weights=shares)
-                known = batch.sequences.joined([lower[id(e)] for e in batch.examples]) if lower else None
-                with factors.on(owners.to(model.device)), self._lower.given(known):
-                    losses = losses_of(self._logits(batch), batch)
-                with warnings.catch_warnings():
-                    # Gradients that lie within one buffer, as ours do, cannot have the strides that torch would choose.
-                    warnings.filterwarnings("ignore", message="grad and param do not obey")
-                    losses.sum().backward()
-            found.index_add_(0, owners[batch.rows.cpu()], losses.detach().cpu())
-        return {i: float(found[i]) for i in active}
-
-    @property
-    def _pad(self) -> int:
-        return self._engine.tokenizer.pad_token_id or 0
-
-
-@contextlib.contextmanager
-def frozen(model: nn.Module) -> Iterator[None]:
-    """No parameter of the model collects a gradient in this context; afterwards those do that did before."""
-    trainable = [p for p in model.parameters() if p.requires_grad]
-    for parameter in trainable:
-        parameter.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for parameter in trainable:
-            parameter.requires_grad_(True)
 
 
 def learning_rate_part(recipe: Recipe, step: int, steps: int) -> float:
@@ -212,15 +148,3 @@ def plan(document: TrainingDocument, recipe: Recipe) -> list[list[Example]]:
     first = next((i for i, batch in enumerate(plan) if not all(e.keeps for e in batch)), 0)
     plan.insert(0, plan.pop(first))
     return plan
-
-
-def _forwards(rows: list[tuple[int, Pack]], tokens: int) -> Iterator[list[tuple[int, Pack]]]:
-    """Rows of similar width together, at most so many padded tokens (or a single row)."""
-    part: list[tuple[int, Pack]] = []
-    for row in sorted(rows, key=lambda r: r[1].width):
-        if part and (len(part) + 1) * row[1].width > tokens:
-            yield part
-            part = []
-        part.append(row)
-    if part:
-        yield part

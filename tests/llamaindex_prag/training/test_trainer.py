@@ -202,8 +202,8 @@ def test_what_lies_below_the_adapted_layers_is_computed_once_and_changes_nothing
     documents = [random_document(i, 3) for i in range(3)]
     trainer = Trainer(Engine(model, tiny_tokenizer()), layout, recipe)
     spared = {t.document.text: t.adapter.buffer for t in trainer.train(documents)}
-    assert trainer._lower.count == layers[0] % model.config.num_hidden_layers
-    trainer._lower.count = 0
+    assert trainer._losses._lower.count == layers[0] % model.config.num_hidden_layers
+    trainer._losses._lower.count = 0
     for trained in trainer.train(documents):
         assert np.abs(trained.adapter.buffer - spared[trained.document.text]).max() < 1e-4
 

@@ -1,0 +1,139 @@
+"""Losses of several documents' sequences, and their gradients in the documents' factors, in few forwards.
+
+    (document, its sequences) ... -> rows of shared beginnings -> forwards of bounded width -> one loss a document
+
+Each document's loss is the mean over its own counted tokens, so what one document gets never depends on the others.
+Knows nothing of optimisers: the factors may be trained themselves, or come out of a translator.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import torch
+
+from llamaindex_prag.layout import Layout
+from llamaindex_prag.training.examples import Example
+from llamaindex_prag.training.factors import DocumentFactors
+from llamaindex_prag.training.lower_layers import LowerLayers
+from llamaindex_prag.training.objective import CountedLogits, batch_of, losses_of
+from llamaindex_prag.training.packs import Pack, rows_of
+from rag_backbone.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from rag_backbone.engine import Engine
+
+
+class DocumentLosses:
+    """What a model with documents' factors makes of their sequences.
+
+    Args:
+        engine: The engine that owns the model; generations go on between two forwards.
+        layout: Of the factors.
+        tokens_at_once: The most padded tokens of one forward. None: 512 on a CPU, where larger tables of logits leave
+            its caches, 8192 elsewhere.
+    """
+
+    def __init__(self, engine: Engine, layout: Layout, tokens_at_once: int | None = None) -> None:
+        if tokens_at_once is None:
+            tokens_at_once = 512 if engine.model.device.type == "cpu" else 8192
+        if tokens_at_once < 1:
+            raise ConfigurationError(f"tokens_at_once is {tokens_at_once}; at least 1 is needed")
+        self._engine = engine
+        self._tokens = tokens_at_once
+        self._pad = engine.tokenizer.pad_token_id or 0
+        with engine.borrowed() as model:
+            self._logits = CountedLogits(model)
+            self._lower = LowerLayers(model, layout)
+
+    def lower_states(self, examples: Sequence[Example]) -> dict[int, Tensor]:
+        """(tokens, hidden) below the first adapted layer, by a sequence's `id`; empty if that is the first of all."""
+        found: dict[int, Tensor] = {}
+        packs = self._logits.packs(examples, self._tokens) if self._lower.count else []
+        for part in _forwards([(0, pack) for pack in packs], self._tokens):
+            with self._engine.borrowed() as model:
+                rows = rows_of([pack for _, pack in part], self._pad, model.device)
+                states = rows.part(self._lower.states(rows))
+            in_order = (e for _, pack in part for e in pack.examples)
+            found |= {id(e): known for e, known in zip(in_order, states, strict=True)}
+        return found
+
+    def backward(
+        self, factors: DocumentFactors, active: Mapping[int, Sequence[Example]], lower: Mapping[int, Tensor]
+    ) -> dict[int, float]:
+        """Add the gradients to `factors.gradients`, and return the losses.
+
+        Args:
+            factors: Of all documents.
+            active: By a document's number, its sequences.
+            lower: What `lower_states` gave for them, or nothing.
+
+        Returns:
+            By a document's number, nats a counted token.
+        """
+        return self._losses(factors, active, lower, gradients=True)
+
+    def values(self, factors: DocumentFactors, active: Mapping[int, Sequence[Example]]) -> dict[int, float]:
+        """The losses alone."""
+        return self._losses(factors, active, {}, gradients=False)
+
+    def _losses(
+        self,
+        factors: DocumentFactors,
+        active: Mapping[int, Sequence[Example]],
+        lower: Mapping[int, Tensor],
+        *,
+        gradients: bool,
+    ) -> dict[int, float]:
+        counted = {i: sum(e.counted for e in examples) for i, examples in active.items()}
+        packs = [(i, pack) for i, examples in active.items() for pack in self._logits.packs(examples, self._tokens)]
+        found = torch.zeros(len(factors.values))
+        for part in _forwards(packs, self._tokens):
+            owners = torch.tensor([i for i, _ in part])
+            with self._engine.borrowed() as model, frozen(model), torch.set_grad_enabled(gradients):
+                shares = [1 / counted[i] for i, _ in part]
+                batch = batch_of([pack for _, pack in part], model.device, pad=self._pad, weights=shares)
+                known = batch.sequences.joined([lower[id(e)] for e in batch.examples]) if lower else None
+                with factors.on(owners.to(model.device)), self._lower.given(known):
+                    losses = losses_of(self._logits(batch), batch)
+                if gradients:
+                    _backward(losses)
+            found.index_add_(0, owners[batch.rows.cpu()], losses.detach().cpu())
+        return {i: float(found[i]) for i in active}
+
+
+def _backward(losses: Tensor) -> None:
+    with warnings.catch_warnings():
+        # Gradients that lie within one buffer, as ours do, cannot have the strides that torch would choose.
+        warnings.filterwarnings("ignore", message="grad and param do not obey")
+        losses.sum().backward()
+
+
+@contextlib.contextmanager
+def frozen(model: nn.Module) -> Iterator[None]:
+    """No parameter of the model collects a gradient in this context; afterwards those do that did before."""
+    trainable = [p for p in model.parameters() if p.requires_grad]
+    for parameter in trainable:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in trainable:
+            parameter.requires_grad_(True)
+
+
+def _forwards(rows: list[tuple[int, Pack]], tokens: int) -> Iterator[list[tuple[int, Pack]]]:
+    """Rows of similar width together, at most so many padded tokens (or a single row)."""
+    part: list[tuple[int, Pack]] = []
+    for row in sorted(rows, key=lambda r: r[1].width):
+        if part and (len(part) + 1) * row[1].width > tokens:
+            yield part
+            part = []
+        part.append(row)
+    if part:
+        yield part
