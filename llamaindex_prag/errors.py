@@ -30,3 +30,7 @@ class AdapterDamagedError(StoreError):
 
 class PeftFolderError(AdapterError):
     """A PEFT adapter folder cannot be read or written as an adapter of ours."""
+
+
+class TranslatorError(AdapterError):
+    """A translator cannot be used, or trained on: of another model, damaged, diverged."""

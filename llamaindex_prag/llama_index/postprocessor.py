@@ -74,7 +74,7 @@ class ParametricNodePostprocessor(BaseNodePostprocessor):
         missing: What becomes of a node without an adapter: `"train"` it now, leave its text in the `"context"`, or
             raise an `"error"`. `"translate"` needs a translator.
         inject: `"parametric"`: no text in the prompt. `"combined"`: adapter and text.
-        strength: Multiplies the updates. None: 1, and 0.5 beside a text, where at full strength they disturb its
+        strength: Multiplies the updates. None: 1, and 0.1 beside a text, where at full strength they disturb its
             reading more than they add (docs/results-parametric.md).
 
     Example:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import sys
+import uuid
+from collections.abc import Mapping
 from pathlib import Path
 
 if sys.platform != "win32":
@@ -43,3 +46,35 @@ def sync(path: Path) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+
+def write_folder(folder: Path, files: Mapping[str, bytes]) -> None:
+    """Write files into a folder, in the place of what was there: it appears completely or not at all.
+
+    Args:
+        folder: A new folder, an empty one, or one that holds the first of the files.
+        files: Content by name.
+
+    Raises:
+        FileExistsError: If something else is in the folder.
+        OSError: If it cannot be written.
+    """
+    first = next(iter(files))
+    if folder.exists() and not (folder / first).exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise FileExistsError(f"{folder} is there and holds no {first}; name a new folder")
+    beside = folder.with_name(f".{folder.name}-{uuid.uuid4().hex}")
+    try:
+        beside.mkdir(parents=True)
+        for name, content in files.items():
+            (beside / name).write_bytes(content)
+            sync(beside / name)
+        sync(beside)
+        if folder.exists():
+            old = folder.rename(folder.with_name(f".{folder.name}-{uuid.uuid4().hex}"))
+            beside.rename(folder)
+            shutil.rmtree(old)
+        else:
+            beside.rename(folder)
+        sync(folder.absolute().parent)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)

@@ -11,8 +11,6 @@ from __future__ import annotations
 
 import json
 import math
-import shutil
-import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -23,7 +21,7 @@ from numpy.typing import NDArray
 from llamaindex_prag.adapter import Adapter
 from llamaindex_prag.errors import PeftFolderError
 from llamaindex_prag.layout import Layout
-from llamaindex_prag.store.folders import sync
+from llamaindex_prag.store.folders import write_folder
 
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
@@ -61,30 +59,17 @@ def export_peft(adapter: Adapter, folder: str | Path, *, base_model_name: str) -
 
     adapter.check()
     folder = Path(folder)
-    if folder.exists() and not (folder / CONFIG).exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise PeftFolderError(f"{folder} is there and holds no {CONFIG}; name a new folder")
     tensors = {}
     for target, a, b in adapter.layout.factors(adapter.buffer):
         tensors[f"{_PREFIX}{target.name}.lora_A.weight"] = np.ascontiguousarray(a)
         tensors[f"{_PREFIX}{target.name}.lora_B.weight"] = np.ascontiguousarray(b)
-    beside = folder.with_name(f".{folder.name}-{uuid.uuid4().hex}")
+    config = json.dumps(_config(adapter, base_model_name), indent=2) + "\n"
     try:
-        beside.mkdir(parents=True)
-        (beside / CONFIG).write_text(json.dumps(_config(adapter, base_model_name), indent=2) + "\n", "utf-8")
-        (beside / WEIGHTS).write_bytes(save(tensors, metadata={"format": "pt"}))
-        for path in (beside / CONFIG, beside / WEIGHTS, beside):
-            sync(path)
-        if folder.exists():
-            old = folder.rename(folder.with_name(f".{folder.name}-{uuid.uuid4().hex}"))
-            beside.rename(folder)
-            shutil.rmtree(old)
-        else:
-            beside.rename(folder)
-        sync(folder.absolute().parent)
+        write_folder(folder, {CONFIG: config.encode(), WEIGHTS: save(tensors, metadata={"format": "pt"})})
+    except FileExistsError as error:
+        raise PeftFolderError(str(error)) from error
     except OSError as error:
         raise PeftFolderError(f"{folder} cannot be written: {error}") from error
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
     return folder
 
 

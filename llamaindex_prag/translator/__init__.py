@@ -1,0 +1,1 @@
+"""A hypernetwork from a document's representation to its adapter: knowledge in the weights without training."""

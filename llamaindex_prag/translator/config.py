@@ -1,0 +1,155 @@
+"""What a translator is: which model's adapters it makes, from what, and by which network.
+
+Everything that its weights depend on, as plain data; together with the weights it is the checkpoint. Knows no torch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, fields, replace
+from typing import TYPE_CHECKING, Any, Literal, Self, get_args
+
+from llamaindex_prag.layout import Layout
+from llamaindex_prag.recipe import DISTILL, PRAG, Recipe
+from rag_backbone.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from rag_backbone.causal_lm import CausalLM
+
+Kind = Literal["dyprag", "shared"]
+Scaling = Literal["paper", "reference"]
+FORMAT = 1
+_SIZES = ("hidden", "width", "tokens", "heads", "blocks", "window")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TranslatorConfig:
+    """A translator's form.
+
+    `TranslatorConfig.of` reads it from a model and a recipe; the fields are what a checkpoint holds.
+    """
+
+    kind: Kind
+    model: str
+    """Fingerprint of the base model."""
+    recipe: Recipe
+    """Of the adapters: its form on the model is `layout`, and its questions are what a translator is trained on."""
+    layout: Layout
+    scale: float
+    """What multiplies `B A`."""
+    hidden: int
+    """Width of the base model's states."""
+    read_layers: tuple[int, ...]
+    """Decoder layers whose output is read; the number of layers stands for the state after the last norm."""
+    width: int
+    """`dyprag`: of the hidden layer, the paper's p. `shared`: of the trunk."""
+    tokens: int
+    """Vectors in a document's representation."""
+    heads: int = 4
+    blocks: int = 2
+    """Residual blocks of the trunk (`shared`)."""
+    window: int = 1024
+    """Tokens that are read at once; longer documents are read in pieces of so many."""
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.kind not in get_args(Kind):
+            raise ConfigurationError(f"kind is {self.kind!r}; known: {', '.join(get_args(Kind))}")
+        for name in _SIZES:
+            if (value := getattr(self, name)) < 1:
+                raise ConfigurationError(f"{name} is {value}; at least 1 is needed")
+        if not self.read_layers or min(self.read_layers) < 0:
+            raise ConfigurationError(f"read_layers is {self.read_layers}; name at least one layer, from 0 on")
+        if self.kind == "dyprag" and (self.tokens != 1 or len(self.read_layers) != 1):
+            raise ConfigurationError("kind='dyprag' reads one state, of the last token; use kind='shared' for more")
+        if self.kind == "shared" and self.width % self.heads:
+            raise ConfigurationError(f"width is {self.width} and heads is {self.heads}; the first must be a multiple")
+        if self.representation_bytes > 4096:
+            raise ConfigurationError(
+                f"a representation of {self.tokens} vectors of {self.vector} values takes {self.representation_bytes} "
+                "bytes; at most 4096 are kept for a document. Choose fewer tokens or a smaller width."
+            )
+
+    @classmethod
+    def of(
+        cls,
+        lm: CausalLM,
+        kind: Kind = "shared",
+        *,
+        recipe: Recipe | None = None,
+        scaling: Scaling = "paper",
+        **changes: Any,
+    ) -> Self:
+        """The form of a translator for a model.
+
+        Args:
+            lm: The base model.
+            kind: `"dyprag"`: as published (Tan et al. 2025, arXiv 2503.23895), a pair of small networks for every
+                adapted layer. `"shared"`: ours, one trunk for all of them.
+            recipe: Of the adapters. None: `prag` for `dyprag`, `distill` for `shared`.
+            scaling: Of `dyprag`. `"paper"`: its adapters are multiplied by alpha / rank, as those that it imitates are;
+                `"reference"`: they are not, as in the released code, which makes them 16 times weaker.
+            changes: Other fields.
+
+        Raises:
+            ConfigurationError: If there is no such translator.
+        """
+        from llamaindex_prag.targets import layout_of
+
+        if scaling not in get_args(Scaling):
+            raise ConfigurationError(f"scaling is {scaling!r}; known: {', '.join(get_args(Scaling))}")
+        if kind == "shared" and scaling != "paper":
+            raise ConfigurationError("scaling is for kind='dyprag'; kind='shared' has alpha / rank of its recipe")
+        recipe = recipe or (PRAG if kind == "dyprag" else DISTILL)
+        count = len(lm.model.get_decoder().layers)
+        layout = layout_of(lm.model, rank=recipe.rank, targets=recipe.targets, layers=recipe.layers)
+        form: dict[str, Any] = {
+            "read_layers": (count,) if kind == "dyprag" else (count // 3, 2 * count // 3, count),
+            "width": 32 if kind == "dyprag" else 256,
+            "tokens": 1 if kind == "dyprag" else 8,
+            "scale": 1.0 if scaling == "reference" else recipe.scale,
+            "window": min(1024, lm.context_window),
+        }
+        if unknown := sorted(set(changes) - {f.name for f in fields(cls)}):
+            raise ConfigurationError(f"a translator has no {', '.join(unknown)}")
+        return cls(
+            kind=kind, model=lm.fingerprint, recipe=recipe, layout=layout,
+            hidden=lm.model.get_input_embeddings().weight.shape[1], **form | changes,
+        )  # fmt: skip
+
+    @property
+    def vector(self) -> int:
+        """Values of one vector of a representation."""
+        return self.hidden if self.kind == "dyprag" else self.width
+
+    @property
+    def representation_bytes(self) -> int:
+        """Of a document's representation: a byte a value, and a float32 scale a vector."""
+        return self.tokens * (self.vector + 4)
+
+    def changed(self, **changes: Any) -> Self:
+        """This form with some values exchanged."""
+        return replace(self, **changes)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain data."""
+        found = {f.name: getattr(self, f.name) for f in fields(self)}
+        parts = {"recipe": asdict(self.recipe), "layout": self.layout.to_dict(), "read_layers": list(self.read_layers)}
+        return {"format": FORMAT} | found | parts
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Self:
+        """From plain data.
+
+        Raises:
+            ConfigurationError: If it does not describe a translator of this release.
+        """
+        if data.get("format") != FORMAT:
+            raise ConfigurationError(f"the translator has format {data.get('format')!r}; this release reads {FORMAT}")
+        try:
+            values = {k: v for k, v in data.items() if k != "format"}
+            values["recipe"] = Recipe.from_dict(values["recipe"])
+            values["layout"] = Layout.from_dict(values["layout"])
+            values["read_layers"] = tuple(int(i) for i in values["read_layers"])
+            return cls(**values)
+        except (KeyError, TypeError, ValueError) as error:
+            raise ConfigurationError(f"not the description of a translator: {error!r}") from error

@@ -1,0 +1,160 @@
+"""A translator and the model whose adapters it makes.
+
+    represent:  text -> a few vectors, once, when a document is indexed
+    translate:  the vectors of several documents -> their adapters, in one pass, when a question comes
+
+`key` names documents' translated adapters beside trained ones, so a store and a bank treat both alike.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+import torch
+
+from llamaindex_prag.adapter import LARGEST_VALUE, Adapter, AdapterKey, text_hash
+from llamaindex_prag.errors import TranslatorError
+from llamaindex_prag.translator import checkpoint
+from llamaindex_prag.translator.config import TranslatorConfig
+from llamaindex_prag.translator.dyprag import DyPRAGNetwork
+from llamaindex_prag.translator.reading import Reader
+from llamaindex_prag.translator.representation import Representation
+from llamaindex_prag.translator.shared import SharedNetwork
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from rag_backbone.causal_lm import CausalLM
+
+Network = DyPRAGNetwork | SharedNetwork
+
+
+class Translator:
+    """Makes adapters from documents without training.
+
+    Args:
+        lm: The base model.
+        config: Which translator.
+        record: How it was trained.
+
+    Raises:
+        TranslatorError: If the translator is for another model.
+
+    Example:
+        >>> translator = Translator.load("translators/smollm2", lm)  # doctest: +SKIP
+        >>> kept = translator.represent(["The Patient Anna was built in Tarn Ellis."])  # doctest: +SKIP
+        >>> translator.adapters(kept)  # doctest: +SKIP
+        [Adapter(Layout(30 layers, rank 8, 506,880 values), scale 2)]
+    """
+
+    def __init__(self, lm: CausalLM, config: TranslatorConfig, *, record: Mapping[str, Any] | None = None) -> None:
+        if config.model != lm.fingerprint:
+            raise TranslatorError(
+                f"the translator is for the model {config.model[:12]}…, and {lm.name} is {lm.fingerprint[:12]}…. "
+                "Its adapters fit that model only; load it, or train a translator for this one "
+                "(dynprag train-translator)."
+            )
+        self.lm = lm
+        self.config = config
+        self.record = dict(record or {})
+        kind = DyPRAGNetwork if config.kind == "dyprag" else SharedNetwork
+        self.network: Network = kind(config).to(lm.model.device)
+        self.reader = Reader(lm.engine, config.read_layers, window=config.window)
+
+    @property
+    def parameters(self) -> int:
+        """Trainable values."""
+        return sum(p.numel() for p in self.network.parameters())
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """64 hexadecimal digits; equal exactly for the same network with the same weights.
+
+        Computed at the first call: a translator that is still being trained has none.
+        """
+        digest = hashlib.sha256(repr(sorted(self.config.to_dict().items())).encode())
+        for name, value in sorted(self.network.state_dict().items()):
+            digest.update(name.encode())
+            digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+        return digest.hexdigest()
+
+    def key(self, text: str) -> AdapterKey:
+        """The key of a passage's translated adapter; the translator stands where a trained one has its recipe."""
+        return AdapterKey(self.config.model, self.fingerprint, text_hash(text))
+
+    @torch.no_grad()
+    def represent(self, texts: Sequence[str]) -> list[Representation]:
+        """What is to be kept of each text.
+
+        Raises:
+            ConfigurationError: If a text is blank.
+        """
+        if not texts:
+            return []
+        pooled = self.network.pool(self.reader.states(texts)).float().cpu().numpy()
+        return [Representation.of(vectors) for vectors in pooled]
+
+    @torch.no_grad()
+    def translate(self, representations: Sequence[Representation]) -> NDArray[np.float32]:
+        """(documents, layout.size): their adapters' values, in one pass.
+
+        Raises:
+            TranslatorError: If a representation is of another translator, or an adapter's values are absurd.
+        """
+        shape = (self.config.tokens, self.config.vector)
+        for representation in representations:
+            if representation.codes.shape != shape:
+                raise TranslatorError(
+                    f"a representation has the shape {representation.codes.shape}; this translator's have {shape}"
+                )
+        vectors = torch.from_numpy(np.stack([r.vectors for r in representations])).to(self.lm.model.device)
+        values: NDArray[np.float32] = self.network.generate(vectors).float().cpu().numpy()
+        largest = float(np.abs(values).max())
+        if not largest <= LARGEST_VALUE:  # also if it is no number
+            raise TranslatorError(f"the translator made a value of {largest:g}; its checkpoint is damaged or diverged")
+        return values
+
+    def adapters(self, representations: Sequence[Representation]) -> list[Adapter]:
+        """The same as adapters."""
+        return [Adapter(self.config.layout, values, self.config.scale) for values in self.translate(representations)]
+
+    def save(self, folder: str | Path) -> Path:
+        """Write a checkpoint; the folder appears completely or not at all.
+
+        Raises:
+            TranslatorError: If something else is in the folder, or it cannot be written.
+        """
+        checkpoint.write(Path(folder), self.config, self.network.state_dict(), self.record)
+        return Path(folder)
+
+    @classmethod
+    def load(cls, folder: str | Path, lm: CausalLM) -> Self:
+        """Read a checkpoint.
+
+        Raises:
+            TranslatorError: If there is none, it is damaged, or it is for another model.
+        """
+        config, weights, record = checkpoint.read(Path(folder))
+        made = cls(lm, config, record=record)
+        broken = [name for name, value in weights.items() if not torch.isfinite(value).all()]
+        if broken:
+            raise TranslatorError(f"the translator in {folder} has values that are not finite in {broken[0]}")
+        try:
+            made.network.load_state_dict(weights)
+        except RuntimeError as error:
+            raise TranslatorError(
+                f"the weights in {folder} are not those of its {config.kind!r} network: {error}"
+            ) from error
+        made.network.eval()
+        return made
+
+    def __repr__(self) -> str:
+        return (
+            f"Translator({self.config.kind!r} for {self.lm.name!r}, {self.parameters:,} parameters, "
+            f"{self.config.representation_bytes} bytes a document, {self.config.layout!r})"
+        )
