@@ -1,0 +1,202 @@
+"""Training a translator end to end: what its adapters do to the model's answers is what it learns from.
+
+    passage -> states (model, no gradient) -> representation -> adapter -> loss of the passage's questions without it
+                                              |------ gradients of the network ------|-- gradients of the factors --|
+
+The second half is that of training adapters (`training.gradients`): the model gives each document's gradient in its
+factors, and the network takes it from there. The loss is that of the `distill` recipe: answers that are known are
+taught as they stand, others by the model with the passage before it (context distillation, Snell et al. 2022).
+
+Every `validate_every` steps the state is kept, and the network too if it was never better on the passages set apart. A
+run that was stopped at any moment goes on from there, with the same result as one that was not.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import random
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch.nn.utils import clip_grad_norm_
+from tqdm.auto import tqdm
+
+from llamaindex_prag.errors import TranslatorError
+from llamaindex_prag.training.examples import Example
+from llamaindex_prag.training.factors import DocumentFactors
+from llamaindex_prag.training.gradients import DocumentLosses
+from llamaindex_prag.training.teaching import distilled
+from llamaindex_prag.translator import progress
+from llamaindex_prag.translator.lessons import Corpus, Lesson, drawn, questions_of
+from llamaindex_prag.translator.plan import TrainingPlan
+from llamaindex_prag.translator.validation import Judgement, Validation
+
+if TYPE_CHECKING:
+    from llamaindex_prag.translator.translator import Translator
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class TrainingRun:
+    """How a training went."""
+
+    steps: int = 0
+    history: list[dict[str, Any]] = field(default_factory=list)
+    """Of each validation: step, seconds of training so far, training loss since the last one, and the losses of
+    `Judgement`."""
+    best: float = math.inf
+    """The lowest loss on the passages set apart."""
+    seconds: float = 0.0
+    ended: str = ""
+    """Why it is over; empty while it is not."""
+
+
+class TranslatorTrainer:
+    """Trains a translator on a corpus, with its state in a folder.
+
+    Args:
+        translator: Which; its network is trained in place.
+        corpus: Lessons to train on and to judge by.
+        folder: Where the best network (a checkpoint) and, beside it, the state to go on from are kept.
+        plan: Settings.
+        tokens_at_once: The most padded tokens of one forward; None: as suits the device.
+
+    Raises:
+        TranslatorError: If the folder holds the state of another training.
+    """
+
+    def __init__(
+        self,
+        translator: Translator,
+        corpus: Corpus,
+        folder: str | Path,
+        plan: TrainingPlan | None = None,
+        *,
+        tokens_at_once: int | None = None,
+    ) -> None:
+        self.translator = translator
+        self.plan = plan or TrainingPlan()
+        self.folder = Path(folder)
+        self._corpus = corpus
+        self._losses = DocumentLosses(translator.lm.engine, translator.config.layout, tokens_at_once)
+        self._optimiser = torch.optim.AdamW(
+            translator.network.parameters(), lr=self.plan.learning_rate, weight_decay=self.plan.weight_decay, eps=1e-6
+        )
+        self._identity = {
+            "translator": translator.config.to_dict(), "plan": self.plan.to_dict(), "corpus": corpus.digest
+        }  # fmt: skip
+        self.run = self._restored()
+        self._validation = Validation(translator, self._losses, corpus.validation, self.plan)
+        self._unrelated = self._unrelated_examples()
+
+    def train(self, *, over: Callable[[], bool] = lambda: False, show: bool = True) -> TrainingRun:
+        """Train on to the end, or until `over` says so; the folder then holds the state to go on from.
+
+        Raises:
+            TranslatorError: If the loss is no number; what was kept last is untouched, and the message says where.
+        """
+        run, plan = self.run, self.plan
+        if not run.history:
+            self._judge([])
+        recent: list[float] = []
+        started = time.perf_counter()
+        with tqdm(total=plan.steps, initial=run.steps, desc="translator", unit="step", disable=not show) as bar:
+            while not run.ended and not over():
+                recent.append(self._step(run.steps))
+                run.steps += 1
+                bar.update()
+                if run.steps % plan.validate_every == 0 or run.steps == plan.steps:
+                    run.seconds += time.perf_counter() - started
+                    judged = self._judge(recent)
+                    recent, started = [], time.perf_counter()
+                    bar.set_postfix({k: f"{v:.3f}" for k, v in judged.to_dict().items()})
+        return run
+
+    def _step(self, step: int) -> float:
+        plan, translator = self.plan, self.translator
+        for group in self._optimiser.param_groups:
+            group["lr"] = plan.rate(step)
+        lessons = drawn(self._corpus.train, step, plan.documents, plan.seed)
+        examples = self._examples(lessons, step)
+        texts = [lesson.text for lesson in lessons]
+        network, config = translator.network, translator.config
+        values = network.generate(network.pool(translator.reader.states(texts)))
+        with translator.lm.engine.borrowed() as model:
+            factors = DocumentFactors(model, config.layout, values, len(texts), config.scale)
+        losses = self._losses.backward(factors, {i: e for i, e in enumerate(examples) if e}, {})
+        loss = sum(losses.values()) / max(len(losses), 1)
+        if not math.isfinite(loss) or not torch.isfinite(factors.gradients).all():
+            raise TranslatorError(
+                f"the loss of step {step} is {loss:g}, or its gradient is not finite: training has diverged. The "
+                f"state of step {self._kept_at()} is in {self.folder}. Lower the learning_rate, {plan.learning_rate:g}."
+            )
+        values.backward(factors.gradients / max(len(losses), 1))
+        clip_grad_norm_(network.parameters(), plan.clip)
+        self._optimiser.step()
+        self._optimiser.zero_grad()
+        return loss
+
+    def _examples(self, lessons: Sequence[Lesson], step: int) -> list[list[Example]]:
+        """Of each lesson the sequences of this step."""
+        plan, asked = self.plan, []
+        rng = random.Random(f"{plan.seed}/{step}")  # noqa: S311
+        for lesson in lessons:
+            questions = questions_of(lesson, plan.phrases)
+            asked.append((lesson.text, rng.sample(questions, min(plan.questions, len(questions)))))
+        recipe = self.translator.config.recipe.changed(objective="distill", unrelated=0, with_passage=0, questions=1)
+        taught = distilled(self.translator.lm.engine, recipe, asked)
+        others = min(plan.unrelated, len(self._unrelated))
+        return [[*d.examples, *rng.sample(self._unrelated, others)] if d.examples else [] for d in taught]
+
+    def _unrelated_examples(self) -> list[Example]:
+        """The questions of other subjects, taught by the model without any passage: the same for every document."""
+        if not self.plan.unrelated:
+            return []
+        recipe = self.translator.config.recipe.changed(objective="distill", unrelated=100, with_passage=0, questions=1)
+        (document,) = distilled(self.translator.lm.engine, recipe, [("none", [])])
+        return list(document.examples)
+
+    def _judge(self, recent: Sequence[float]) -> Judgement:
+        """Judge, and keep everything."""
+        run, plan = self.run, self.plan
+        judged = self._validation.judge()
+        entry = {"step": run.steps, "seconds": run.seconds, "train": sum(recent) / len(recent) if recent else None}
+        run.history.append(entry | judged.to_dict())
+        better = judged.own < run.best
+        if better:
+            run.best = judged.own
+        since = [e["own"] > run.best for e in run.history]
+        waited = len(since) - 1 - max(i for i, worse in enumerate(since) if not worse)
+        if run.steps >= plan.steps:
+            run.ended = f"all {plan.steps} steps are done"
+        elif plan.patience and waited >= plan.patience:
+            run.ended = f"{waited} validations in a row were no better"
+        if better:
+            self.translator.record = {"plan": plan.to_dict(), "history": run.history, "seconds": run.seconds}
+            vars(self.translator).pop("fingerprint", None)
+            self.translator.save(self.folder)
+        progress.keep(self._state_folder, self.translator.network, self._optimiser, self._identity, run)
+        return judged
+
+    def _restored(self) -> TrainingRun:
+        kept = progress.restore(self._state_folder, self.translator.network, self._optimiser, self._identity)
+        return TrainingRun(**kept) if kept else TrainingRun()
+
+    def _kept_at(self) -> int:
+        return int(self.run.history[-1]["step"]) if self.run.history else 0
+
+    @property
+    def _state_folder(self) -> Path:
+        return self.folder.with_name(self.folder.name + ".training")
+
+    def __repr__(self) -> str:
+        return (
+            f"TranslatorTrainer({self.translator!r}, {len(self._corpus.train)} passages, "
+            f"step {self.run.steps} of {self.plan.steps})"
+        )
