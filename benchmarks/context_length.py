@@ -23,7 +23,7 @@ from benchmarks.runs import Records, key_of
 from benchmarks.scoring import f1, interval, mean
 from benchmarks.single_hop import Fact, by_passage, draw, load_facts
 from llamaindex_prag.parametric import ParametricModel
-from llamaindex_prag.parametrize import Passage
+from llamaindex_prag.passages import Passage
 from llamaindex_prag.prompts import clean_answer, prompt_ids
 from llamaindex_prag.recipe import get_recipe
 from llamaindex_prag.selection import BESIDE_TEXT

@@ -25,7 +25,8 @@ from benchmarks.scoring import contains, f1, interval, mean
 from benchmarks.single_hop import Fact, by_passage, draw, load_facts
 from llamaindex_prag.augment import Augmenter
 from llamaindex_prag.parametric import ParametricModel
-from llamaindex_prag.parametrize import Parametrizer, Passage
+from llamaindex_prag.parametrize import Parametrizer
+from llamaindex_prag.passages import Passage
 from llamaindex_prag.recipe import Recipe, get_recipe
 from llamaindex_prag.selection import BESIDE_TEXT
 from llamaindex_prag.store.lmdb_store import LMDBStore

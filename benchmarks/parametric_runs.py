@@ -14,7 +14,8 @@ from benchmarks.contract import Deadline, note, records_folder
 from benchmarks.runs import Records, key_of
 from llamaindex_prag.adapter import AdapterKey
 from llamaindex_prag.parametric import ParametricModel
-from llamaindex_prag.parametrize import Parametrizer, Passage, Report
+from llamaindex_prag.parametrize import Parametrizer, Report
+from llamaindex_prag.passages import Passage
 from llamaindex_prag.prompts import clean_answer, prompt_ids
 from llamaindex_prag.recipe import Recipe
 from llamaindex_prag.store.encoding import Encoding

@@ -14,7 +14,8 @@ from pathlib import Path
 from langgraph_dynrag import LocalChatModel, Trace, create_dynamic_rag
 from langgraph_dynrag.retrieval import LocalIndex
 from llamaindex_prag.parametric import ParametricModel
-from llamaindex_prag.parametrize import Parametrizer, Passage
+from llamaindex_prag.parametrize import Parametrizer
+from llamaindex_prag.passages import Passage
 from llamaindex_prag.prompts import prompt_ids
 from llamaindex_prag.store import LMDBStore
 from rag_backbone import CausalLM

@@ -70,7 +70,8 @@ def ask_injected(
     """
     try:
         from llamaindex_prag.parametric import ParametricModel
-        from llamaindex_prag.parametrize import Parametrizer, Passage
+        from llamaindex_prag.parametrize import Parametrizer
+        from llamaindex_prag.passages import Passage
         from llamaindex_prag.prompts import prompt_ids
         from llamaindex_prag.selection import BESIDE_TEXT
         from llamaindex_prag.store.lmdb_store import LMDBStore

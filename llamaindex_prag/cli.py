@@ -14,7 +14,7 @@ from llamaindex_prag.recipe import RECIPES, get_recipe
 from rag_backbone.errors import AdapterError, ConfigurationError
 
 if TYPE_CHECKING:
-    from llamaindex_prag.parametrize import Passage
+    from llamaindex_prag.passages import Passage
     from llamaindex_prag.store.lmdb_store import LMDBStore
 
 DEFAULT_STORE = Path(".dynprag/adapters")
@@ -172,7 +172,7 @@ def read_passages(source: Path) -> list[Passage]:
 
 
 def _lines(file: Path, name: str) -> list[Passage]:
-    from llamaindex_prag.parametrize import Passage
+    from llamaindex_prag.passages import Passage
 
     found = []
     for number, line in enumerate(file.read_text("utf-8").splitlines(), 1):
@@ -190,7 +190,7 @@ def _lines(file: Path, name: str) -> list[Passage]:
 
 
 def _paragraphs(file: Path, name: str) -> list[Passage]:
-    from llamaindex_prag.parametrize import Passage
+    from llamaindex_prag.passages import Passage
 
     joined: list[str] = []
     for paragraph in file.read_text("utf-8").split("\n\n"):

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from llamaindex_prag.translator.translations import Translations
+    from llamaindex_prag.translator.translator import Translator
     from rag_backbone.causal_lm import CausalLM
 
 
@@ -64,9 +66,11 @@ class ParametricModel:
         recipe: By which they were made.
         max_adapters: The most documents that one call may use.
         slots: How many different selections stay in memory.
+        translator: Makes adapters of documents that have no trained one. Its adapters have the recipe's form.
 
     Raises:
-        ConfigurationError: If the store was made for another model, or the model has no layers that the recipe names.
+        ConfigurationError: If the store was made for another model, the model has no layers that the recipe names, or
+            the translator's adapters have another form.
     """
 
     def __init__(
@@ -77,6 +81,7 @@ class ParametricModel:
         recipe: str | Recipe = "distill",
         max_adapters: int = 8,
         slots: int = 16,
+        translator: Translator | None = None,
     ) -> None:
         self.lm = lm
         self.store = store
@@ -87,25 +92,48 @@ class ParametricModel:
                 "Adapters fit only the model that they were trained on; use that model, or another store."
             )
         self.layout = layout_of(lm.model, rank=self.recipe.rank, targets=self.recipe.targets, layers=self.recipe.layers)
-        self.bank = AdapterBank(lm.model, self.layout, store, max_adapters=max_adapters, slots=slots)
+        self.translations = self._translations(translator)
+        source = self.translations or store
+        self.bank = AdapterBank(lm.model, self.layout, source, max_adapters=max_adapters, slots=slots)
         lm.engine.attach(self.bank)
 
+    def _translations(self, translator: Translator | None) -> Translations | None:
+        if translator is None:
+            return None
+        from llamaindex_prag.translator.translations import Translations
+
+        if translator.config.layout != self.layout:
+            raise ConfigurationError(
+                f"the translator makes adapters of {translator.config.layout!r}, and the recipe {self.recipe.name!r} "
+                f"has {self.layout!r}. Use recipe={translator.config.recipe.name!r}, which it was trained for."
+            )
+        return Translations(self.store, translator)
+
     @classmethod
-    def of(cls, lm: CausalLM, store: ReadableStore, *, recipe: str | Recipe = "distill", max_adapters: int = 8) -> Self:
+    def of(
+        cls,
+        lm: CausalLM,
+        store: ReadableStore,
+        *,
+        recipe: str | Recipe = "distill",
+        max_adapters: int = 8,
+        translator: Translator | None = None,
+    ) -> Self:
         """The one parametric model of `lm`: made at the first call, the same afterwards.
 
         Raises:
-            ConfigurationError: If it was made with another store or recipe.
+            ConfigurationError: If it was made with another store, recipe or translator.
         """
         with _making:
             known = _made.get(id(lm))
             if known is None:
-                known = _made[id(lm)] = cls(lm, store, recipe=recipe, max_adapters=max_adapters)
+                known = _made[id(lm)] = cls(lm, store, recipe=recipe, max_adapters=max_adapters, translator=translator)
             same = known.recipe == get_recipe(recipe) and known.bank.max_adapters == max_adapters
+            same &= known.translator_key == (translator.fingerprint if translator else None)
             if not (same and _same_store(known.store, store)):
                 raise ConfigurationError(
-                    f"{lm.name} already answers from {known!r}; one model in memory has one store, recipe and number "
-                    "of adapters. Load the model a second time for other ones."
+                    f"{lm.name} already answers from {known!r}; one model in memory has one store, recipe, number of "
+                    "adapters and translator. Load the model a second time for other ones."
                 )
             assert isinstance(known, cls)
             return known
@@ -115,8 +143,21 @@ class ParametricModel:
         return AdapterKey(self.lm.fingerprint, self.recipe.key, text_hash(text))
 
     def knows(self, text: str) -> bool:
-        """Whether the passage has an adapter."""
+        """Whether the passage has a trained adapter."""
         return self.key(text) in self.store
+
+    @property
+    def translator_key(self) -> str | None:
+        """The translator's fingerprint, which stands in its adapters' keys where trained ones have the recipe."""
+        return self.translations.translator.fingerprint if self.translations else None
+
+    def find(self, text: str) -> AdapterKey | None:
+        """The key of the passage's adapter: the trained one; else the translated one, if it is represented."""
+        if self.knows(text):
+            return self.key(text)
+        if self.translations is not None and self.translations.knows(text):
+            return self.translations.translator.key(text)
+        return None
 
     def select(
         self,
@@ -151,13 +192,14 @@ class ParametricModel:
             strength: Multiplies their updates.
             max_new_tokens: Where an answer that does not end is cut off.
         """
-        selection = self.select([self.key(d) for d in documents], merge=merge, strength=strength)
+        selection = self.select([self.find(d) or self.key(d) for d in documents], merge=merge, strength=strength)
         ids = prompt_ids(self.lm.tokenizer, question, passages)
         found = self.lm.engine.generate(Request(ids, max_new_tokens, adapters=selection))
         return clean_answer(found.text)
 
     def __repr__(self) -> str:
-        return f"ParametricModel({self.lm.name!r}, recipe {self.recipe.name!r}, {self.store!r})"
+        translator = f", {self.translations.translator!r}" if self.translations else ""
+        return f"ParametricModel({self.lm.name!r}, recipe {self.recipe.name!r}, {self.store!r}{translator})"
 
 
 def _same_store(one: ReadableStore, other: ReadableStore) -> bool:

@@ -20,6 +20,7 @@ from llamaindex_prag.augment import Augmenter
 from llamaindex_prag.augmentation import QA, Augmentation
 from llamaindex_prag.cloze import passage_question
 from llamaindex_prag.parametric import ParametricModel
+from llamaindex_prag.passages import Passage, settle_owners
 from llamaindex_prag.recipe import Recipe
 from llamaindex_prag.rule_questions import rule_questions
 from llamaindex_prag.training.examples import TrainingDocument, prag_examples
@@ -32,16 +33,6 @@ if TYPE_CHECKING:
     from llamaindex_prag.store.base import AdapterStore
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Passage:
-    """A text that gets an adapter."""
-
-    text: str
-    title: str = ""
-    document: str = ""
-    """Id of the document that it is a part of; with the document its adapter goes."""
 
 
 @dataclass(slots=True)
@@ -115,11 +106,9 @@ class Parametrizer:
             self._check(passage)
         distinct = {text_hash(p.text): p for p in given}
         owners: dict[str, set[str]] = {}
-        documents: dict[str, set[str]] = {}
         for passage in given:
             if passage.document:
                 owners.setdefault(text_hash(passage.text), set()).add(passage.document)
-                documents.setdefault(passage.document, set()).add(text_hash(passage.text))
         missing = {h: p for h, p in distinct.items() if self._key(h) not in self._store}
         report.known = len(distinct) - len(missing)
         with tqdm(total=len(missing), desc="parametrize", unit="doc", disable=not progress) as bar:
@@ -133,14 +122,9 @@ class Parametrizer:
                     if notes:
                         report.notes[digest] = notes
                     bar.update()
-        for document, texts in documents.items():
-            report.removed += self._own(document, texts, complete=complete)
+        report.removed = settle_owners(self._store, given, complete=complete)
         report.seconds = time.perf_counter() - started
         return report
-
-    def _own(self, document: str, texts: set[str], *, complete: bool) -> int:
-        gone = self._store.own(document, texts if complete else texts | set(self._store.texts(document)))
-        return sum(self._store.remove(digest) for digest in gone)
 
     def _group(self, passages: Sequence[Passage]) -> Iterator[tuple[str, Trained | None, tuple[str, ...]]]:
         """(text hash, result, what did not go as planned) of each passage."""

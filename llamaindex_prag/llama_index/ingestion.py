@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from llama_index.core.bridge.pydantic import PrivateAttr
 from llama_index.core.schema import BaseNode, MetadataMode, TransformComponent
 
 from llamaindex_prag.llama_index.llm import ParametricLLM
-from llamaindex_prag.parametrize import Parametrizer, Passage
+from llamaindex_prag.parametrize import Parametrizer
+from llamaindex_prag.passages import Passage
+from rag_backbone.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from llamaindex_prag.translator.translations import Translations
 
 
 class ParametrizeNodes(TransformComponent):
@@ -21,10 +26,12 @@ class ParametrizeNodes(TransformComponent):
 
     Args:
         llm: Whose adapters they become.
+        how: `"train"` them, or keep what they are translated from when a question comes (`"translate"`).
         progress: Whether to show a progress bar.
     """
 
     llm: ParametricLLM
+    how: Literal["train", "translate"] = "train"
     progress: bool = True
     _parametrizer: Parametrizer | None = PrivateAttr(default=None)
 
@@ -35,15 +42,25 @@ class ParametrizeNodes(TransformComponent):
 
     def __call__(self, nodes: Sequence[BaseNode], **_kwargs: Any) -> Sequence[BaseNode]:
         """Make the adapters that are missing; nodes without text are passed on as they are."""
-        if self._parametrizer is None:
-            self._parametrizer = Parametrizer(self.llm.model)
         passages = []
         for node in nodes:
             text = node.get_content(MetadataMode.NONE)
             if text.strip():
                 passages.append(Passage(text, str(node.metadata.get("title", "")), node.ref_doc_id or node.node_id))
+        if self.how == "translate":
+            self._translations().keep(passages, complete=True, progress=self.progress)
+            return nodes
+        if self._parametrizer is None:
+            self._parametrizer = Parametrizer(self.llm.model)
         self._parametrizer.parametrize(passages, complete=True, progress=self.progress)
         return nodes
+
+    def _translations(self) -> Translations:
+        if self.llm.model.translations is None:
+            raise ConfigurationError(
+                "how='translate' needs a translator, and the LLM has none: ParametricLLM(translator=...)"
+            )
+        return self.llm.model.translations
 
     async def acall(self, nodes: Sequence[BaseNode], **kwargs: Any) -> Sequence[BaseNode]:
         """The same, in a thread."""

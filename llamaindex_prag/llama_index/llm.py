@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from llama_index.core.base.llms.types import (
     ChatMessage,
@@ -41,6 +41,9 @@ from rag_backbone.requests import Request
 from rag_backbone.sampling import Sampling
 from rag_backbone.signals import Signals, TokenStep
 
+if TYPE_CHECKING:
+    from llamaindex_prag.translator.translator import Translator
+
 _STORES = "adapters"
 _END: Any = object()
 
@@ -61,6 +64,8 @@ class ParametricLLM(LLM):
         store: Of its adapters: a folder, or an open store. None: one in the user's cache, for this model.
         recipe: By which adapters are made.
         max_adapters: The most documents that one call may use.
+        translator: Makes adapters of documents that have no trained one (`missing="translate"`): a `Translator`, or the
+            folder of its checkpoint.
 
     Calls do not change the object; threads and tasks may share it.
     """
@@ -79,11 +84,15 @@ class ParametricLLM(LLM):
         store: Any = None,
         recipe: str | Recipe = "distill",
         max_adapters: int = 8,
+        translator: Translator | str | Path | None = None,
         **options: Any,
     ) -> None:
         super().__init__(**options)
         loaded = lm if isinstance(lm, CausalLM) else CausalLM.from_pretrained(lm)
-        self._model = ParametricModel.of(loaded, _opened(store, loaded), recipe=recipe, max_adapters=max_adapters)
+        self._model = ParametricModel.of(
+            loaded, _opened(store, loaded), recipe=recipe, max_adapters=max_adapters,
+            translator=_loaded(translator, loaded),
+        )  # fmt: skip
 
     @classmethod
     def class_name(cls) -> str:
@@ -186,7 +195,8 @@ class ParametricLLM(LLM):
 
     def _selected(self, references: Sequence[Reference]) -> Selection | None:
         model = self._model
-        strangers = [r for r in references if (r.key.model, r.key.recipe) != (model.lm.fingerprint, model.recipe.key)]
+        known = {(model.lm.fingerprint, made_by) for made_by in (model.recipe.key, model.translator_key)}
+        strangers = [r for r in references if (r.key.model, r.key.recipe) not in known]
         if strangers:
             raise AdapterError(
                 "the prompt refers to adapters of another model or recipe: the postprocessor and the query engine use "
@@ -227,6 +237,14 @@ class ParametricLLM(LLM):
 
     def __repr__(self) -> str:
         return f"ParametricLLM({self._model!r}, merge={self.merge!r}, strength={self.strength:g})"
+
+
+def _loaded(translator: Translator | str | Path | None, lm: CausalLM) -> Translator | None:
+    if not isinstance(translator, str | Path):
+        return translator
+    from llamaindex_prag.translator.translator import Translator
+
+    return Translator.load(translator, lm)
 
 
 def _opened(store: Any, lm: CausalLM) -> Any:

@@ -14,7 +14,8 @@ from llama_index.core.schema import BaseNode, MetadataMode, NodeWithScore, Query
 
 from llamaindex_prag.llama_index.llm import ParametricLLM
 from llamaindex_prag.llama_index.markers import marker
-from llamaindex_prag.parametrize import Parametrizer, Passage
+from llamaindex_prag.parametrize import Parametrizer
+from llamaindex_prag.passages import Passage
 from llamaindex_prag.selection import BESIDE_TEXT
 from rag_backbone.errors import AdapterError, ConfigurationError
 
@@ -30,6 +31,8 @@ class AdaptersInjectedEvent(BaseEvent):
     """Ids of the nodes whose adapters are used."""
     trained: int
     """How many of them were trained for this query."""
+    translated: int = 0
+    """How many of them are translated, not trained."""
     in_context: dict[str, str]
     """Ids of the nodes whose text stays in the prompt, and why."""
 
@@ -71,8 +74,8 @@ class ParametricNodePostprocessor(BaseNodePostprocessor):
 
     Args:
         llm: The `ParametricLLM` that the query engine uses.
-        missing: What becomes of a node without an adapter: `"train"` it now, leave its text in the `"context"`, or
-            raise an `"error"`. `"translate"` needs a translator.
+        missing: What becomes of a node without an adapter: `"train"` it now, `"translate"` it (the LLM needs a
+            translator), leave its text in the `"context"`, or raise an `"error"`.
         inject: `"parametric"`: no text in the prompt. `"combined"`: adapter and text.
         strength: Multiplies the updates. None: 1, and 0.1 beside a text, where at full strength they disturb its
             reading more than they add (docs/results-parametric.md).
@@ -100,9 +103,10 @@ class ParametricNodePostprocessor(BaseNodePostprocessor):
         for name, value, known in (("missing", missing, get_args(Missing)), ("inject", inject, get_args(Inject))):
             if value not in known:
                 raise ConfigurationError(f"{name} is {value!r}; known: {', '.join(known)}")
-        if missing == "translate":
+        if missing == "translate" and llm.model.translations is None:
             raise ConfigurationError(
-                "missing='translate' needs a translator, and the LLM has none; use missing='train'"
+                "missing='translate' needs a translator, and the LLM has none; give it one, "
+                "ParametricLLM(translator=...), or use missing='train'"
             )
         if store is not None and store is not llm.model.store:
             raise ConfigurationError("store is not the LLM's own; leave it out, or give llm.model.store")
@@ -121,7 +125,7 @@ class ParametricNodePostprocessor(BaseNodePostprocessor):
     ) -> list[NodeWithScore]:
         model = self.llm.model
         texts = [n.node.get_content(MetadataMode.NONE) for n in nodes]
-        lacking = [i for i, text in enumerate(texts) if text.strip() and not model.knows(text)]
+        lacking = [i for i, text in enumerate(texts) if text.strip() and not self._known(text)]
         trained = 0
         if lacking and self.missing == "error":
             raise AdapterError(
@@ -131,13 +135,15 @@ class ParametricNodePostprocessor(BaseNodePostprocessor):
             )
         if lacking and self.missing == "train":
             trained = self._train([(nodes[i].node, texts[i]) for i in lacking])
+        if lacking and self.missing == "translate" and model.translations is not None:
+            model.translations.keep(_passages([(nodes[i].node, texts[i]) for i in lacking]))
         kept: dict[str, str] = {}
         found = []
         room = model.bank.max_adapters
         injected: list[str] = []
         for node, text in zip(nodes, texts, strict=True):
             reason = "" if text.strip() else "no text"
-            if not reason and not model.knows(text):
+            if not reason and not self._known(text):
                 reason = "no adapter"
             if not reason and len(injected) == room:
                 reason = f"more than the {room} adapters that a call may use"
@@ -147,7 +153,10 @@ class ParametricNodePostprocessor(BaseNodePostprocessor):
             else:
                 injected.append(node.node.node_id)
                 found.append(self._injected(node, text))
-        dispatcher.event(AdaptersInjectedEvent(injected=injected, trained=trained, in_context=kept))
+        translated = sum(1 for text in texts if text.strip() and not model.knows(text) and self._known(text))
+        dispatcher.event(
+            AdaptersInjectedEvent(injected=injected, trained=trained, translated=translated, in_context=kept)
+        )
         return found
 
     async def _apostprocess_nodes(
@@ -159,12 +168,19 @@ class ParametricNodePostprocessor(BaseNodePostprocessor):
     def _train(self, nodes: list[tuple[BaseNode, str]]) -> int:
         if self._parametrizer is None:
             self._parametrizer = Parametrizer(self.llm.model)
-        passages = [Passage(text, str(n.metadata.get("title", "")), n.ref_doc_id or n.node_id) for n, text in nodes]
-        return self._parametrizer.parametrize(passages).trained
+        return self._parametrizer.parametrize(_passages(nodes)).trained
+
+    def _known(self, text: str) -> bool:
+        return self.llm.model.find(text) is not None
 
     def _injected(self, node: NodeWithScore, text: str) -> NodeWithScore:
         strength = self.strength or (1.0 if self.inject == "parametric" else BESIDE_TEXT)
-        reference = marker(self.llm.model.key(text), 1.0 if node.score is None else node.score, strength)
+        model = self.llm.model
+        reference = marker(model.find(text) or model.key(text), 1.0 if node.score is None else node.score, strength)
         shown = reference if self.inject == "parametric" else f"{reference}\n{text}"
         data = {name: getattr(node.node, name) for name in TextNode.model_fields if hasattr(node.node, name)}
         return NodeWithScore(node=ParametricNode(**{**data, "text": text}, prompt_text=shown), score=node.score)
+
+
+def _passages(nodes: list[tuple[BaseNode, str]]) -> list[Passage]:
+    return [Passage(text, str(n.metadata.get("title", "")), n.ref_doc_id or n.node_id) for n, text in nodes]

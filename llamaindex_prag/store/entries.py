@@ -182,7 +182,13 @@ def drop_unused_layouts(transaction: lmdb.Transaction[bytes], tables: dict[str, 
 
 def _remove_beside(transaction: lmdb.Transaction[bytes], tables: dict[str, Table], text: bytes) -> None:
     prefix = text.hex().encode()
-    for name in list(ownership.starting_with(transaction, tables["side"], prefix)):
-        if name[len(prefix) : len(prefix) + 1] in {b"\0", b"/"}:
-            transaction.delete(name, db=tables["side"])
+    beside = [
+        name
+        for name in ownership.starting_with(transaction, tables["side"], prefix)
+        if name[len(prefix) : len(prefix) + 1] in {b"\0", b"/"}
+    ]
+    for name in beside:
+        transaction.delete(name, db=tables["side"])
+    if beside:  # such as what an adapter is translated from
+        count_change(transaction, tables)
     ownership.forget_text(transaction, tables, text)

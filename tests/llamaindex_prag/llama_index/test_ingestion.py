@@ -11,7 +11,8 @@ from llamaindex_prag.adapter import text_hash
 from llamaindex_prag.augment import Augmenter
 from llamaindex_prag.augmentation import QA, Augmentation
 from llamaindex_prag.llama_index import ParametricDocumentStore, ParametrizeNodes
-from llamaindex_prag.parametrize import Parametrizer, Passage
+from llamaindex_prag.parametrize import Parametrizer
+from llamaindex_prag.passages import Passage
 from llamaindex_prag.recipe import get_recipe
 from llamaindex_prag.training.trainer import Trainer
 from rag_backbone.errors import AdapterError, ConfigurationError

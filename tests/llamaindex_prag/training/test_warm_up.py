@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from llamaindex_prag.parametric import ParametricModel
-from llamaindex_prag.parametrize import Parametrizer, Passage
+from llamaindex_prag.parametrize import Parametrizer
+from llamaindex_prag.passages import Passage
 from llamaindex_prag.recipe import DISTILL
 from llamaindex_prag.store import LMDBStore
 from llamaindex_prag.training.warm_up import start_of, warm_up

@@ -1,0 +1,45 @@
+"""Passages, and which documents they belong to. Knows neither models nor adapters."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from llamaindex_prag.adapter import text_hash
+
+if TYPE_CHECKING:
+    from llamaindex_prag.store.base import AdapterStore
+
+
+@dataclass(frozen=True, slots=True)
+class Passage:
+    """A text that gets an adapter."""
+
+    text: str
+    title: str = ""
+    document: str = ""
+    """Id of the document that it is a part of; with the document its adapter goes."""
+
+
+def settle_owners(store: AdapterStore, passages: Iterable[Passage], *, complete: bool) -> int:
+    """Note which documents the passages belong to.
+
+    Args:
+        store: Where.
+        passages: Those without a document belong to nobody.
+        complete: Whether these are all passages of their documents: what a document no longer has, and no other
+            document has either, is then removed.
+
+    Returns:
+        How many adapters were removed.
+    """
+    documents: dict[str, set[str]] = {}
+    for passage in passages:
+        if passage.document:
+            documents.setdefault(passage.document, set()).add(text_hash(passage.text))
+    removed = 0
+    for document, texts in documents.items():
+        gone = store.own(document, texts if complete else texts | set(store.texts(document)))
+        removed += sum(store.remove(digest) for digest in gone)
+    return removed

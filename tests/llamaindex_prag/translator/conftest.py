@@ -1,0 +1,51 @@
+"""A tiny model, a store with one trained (random) adapter, and an untrained translator of the same form."""
+
+import pytest
+
+from llamaindex_prag.adapter import Adapter
+from llamaindex_prag.parametric import ParametricModel
+from llamaindex_prag.recipe import PRAG
+from llamaindex_prag.store.lmdb_store import LMDBStore
+from llamaindex_prag.translator.config import TranslatorConfig
+from llamaindex_prag.translator.translator import Translator
+from rag_backbone.causal_lm import CausalLM
+from tests.llamaindex_prag.made import random_values
+from tests.tiny import tiny_llama, tiny_tokenizer
+
+TRAINED = "The keeper of the lighthouse wrote a letter in the winter of 1871."
+OTHERS = [
+    "A bridge of forty-one arches crosses the river.",
+    "Nobody came back to the town.",
+    "An engineer built a road.",
+]
+
+
+def strong(lm, seed=0) -> Translator:
+    """An untrained translator whose adapters change answers."""
+    config = TranslatorConfig.of(lm, "shared", recipe=PRAG, width=16, tokens=3, heads=2, seed=seed)
+    made = Translator(lm, config)
+    made.network.gains.data.fill_(0.6)
+    return made
+
+
+@pytest.fixture
+def lm():
+    return CausalLM(tiny_llama(), tiny_tokenizer(), name="tiny")
+
+
+@pytest.fixture
+def store(lm, tmp_path):
+    with LMDBStore(tmp_path / "store", model=lm.fingerprint, encoding="float32", map_size=1 << 26) as opened:
+        yield opened
+
+
+@pytest.fixture
+def translator(lm):
+    return strong(lm)
+
+
+@pytest.fixture
+def model(lm, store, translator):
+    made = ParametricModel.of(lm, store, recipe="prag", max_adapters=3, translator=translator)
+    store.put(made.key(TRAINED), Adapter(made.layout, random_values(made.layout, 0, 0.1), 2.0), {}, owners=["letters"])
+    return made
