@@ -1,4 +1,4 @@
-"""`dynprag parametrize` and `dynprag store`."""
+"""`dynprag parametrize`, `dynprag store` and, from its own module, `dynprag train-translator`."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from llamaindex_prag.recipe import RECIPES, get_recipe
+from llamaindex_prag.translator.cli import train_translator
 from rag_backbone.errors import AdapterError, ConfigurationError
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 def register(app: typer.Typer) -> None:
     """Add this package's subcommands."""
     app.command("parametrize")(parametrize)
+    app.command("train-translator")(train_translator)
     store = typer.Typer(no_args_is_help=True, help="Look after a store of adapters.")
     for command in (stats, verify, gc, remove):
         store.command()(command)

@@ -116,6 +116,9 @@ class TranslatorTrainer:
                     judged = self._judge(recent)
                     recent, started = [], time.perf_counter()
                     bar.set_postfix({k: f"{v:.3f}" for k, v in judged.to_dict().items()})
+        if recent:
+            run.seconds += time.perf_counter() - started
+            self._keep()
         return run
 
     def _step(self, step: int) -> float:
@@ -181,8 +184,11 @@ class TranslatorTrainer:
             self.translator.record = {"plan": plan.to_dict(), "history": run.history, "seconds": run.seconds}
             vars(self.translator).pop("fingerprint", None)
             self.translator.save(self.folder)
-        progress.keep(self._state_folder, self.translator.network, self._optimiser, self._identity, run)
+        self._keep()
         return judged
+
+    def _keep(self) -> None:
+        progress.keep(self._state_folder, self.translator.network, self._optimiser, self._identity, self.run)
 
     def _restored(self) -> TrainingRun:
         kept = progress.restore(self._state_folder, self.translator.network, self._optimiser, self._identity)

@@ -1,4 +1,4 @@
-"""`dynprag parametrize` and `dynprag store` on a tiny model in a folder."""
+"""`dynprag parametrize`, `dynprag store` and `dynprag train-translator` on a tiny model in a folder."""
 
 import json
 
@@ -86,3 +86,21 @@ def test_paragraphs_are_put_together_and_json_lines_kept_apart(tmp_path):
     assert [p.document for p in passages] == ["a.md"] * 3 + ["b.jsonl#x", "b.jsonl#3"]
     assert passages[3].title == "T"
     assert all(len(p.text) < 1200 for p in passages)
+
+
+def test_a_translator_is_trained_from_lines_of_json_and_goes_on(model, tmp_path):
+    corpus, out = tmp_path / "corpus.jsonl", tmp_path / "translator"
+    rows = [{"title": f"Ferry {i}", "text": TEXT.replace("1974", str(1900 + i))} for i in range(12)]
+    corpus.write_text("\n".join(map(json.dumps, rows)))
+    call = [
+        "train-translator", str(corpus), "--out", str(out), "--model", str(model), "--steps", "2", "--documents", "2",
+        "--questions", "1", "--validation", "3", "--validate-every", "1", "--json",
+    ]  # fmt: skip
+    stopped = CliRunner().invoke(build_app(), [*call, "--max-minutes", "0"])
+    assert json.loads(stopped.stdout)["steps"] == 0
+    done = json.loads(CliRunner().invoke(build_app(), call).stdout)
+    assert (done["steps"], done["ended"]) == (2, "all 2 steps are done")
+    assert [e["step"] for e in done["history"]] == [0, 1, 2]
+    assert sorted(p.name for p in out.iterdir()) == ["translator.json", "translator.safetensors"]
+    few = CliRunner().invoke(build_app(), [*call[:1], str(corpus), *call[2:], "--validation", "9"])
+    assert few.exit_code != 0

@@ -59,10 +59,12 @@ def test_training_lowers_the_loss_on_passages_that_it_never_saw(lm, corpus, tmp_
 def test_a_run_that_was_stopped_ends_as_one_that_was_not(lm, corpus, tmp_path):
     whole = TranslatorTrainer(translator(lm), corpus, tmp_path / "whole", PLAN)
     whole.train(show=False)
-    calls = iter([False, False, False, True])  # stopped in the third step, after the state of the second was kept
+    calls = iter([False, False, False, True])
     TranslatorTrainer(translator(lm), corpus, tmp_path / "parts", PLAN).train(over=lambda: next(calls), show=False)
-    again = TranslatorTrainer(translator(lm, seed=0), corpus, tmp_path / "parts", PLAN)
-    assert again.run.steps == 2
+    killed = TranslatorTrainer(translator(lm), corpus, tmp_path / "parts", PLAN)
+    assert killed.run.steps == 3
+    killed._step(3)  # and nothing of it was kept
+    again = TranslatorTrainer(translator(lm), corpus, tmp_path / "parts", PLAN)
     again.train(show=False)
     for (name, one), (_, other) in zip(
         whole.translator.network.named_parameters(), again.translator.network.named_parameters(), strict=True

@@ -1,0 +1,63 @@
+"""`dynprag train-translator`."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+
+def train_translator(
+    corpus: Annotated[Path, typer.Argument(help="JSON lines with a text, and perhaps title and questions, in each.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The folder; the state is in OUT.training.")],
+    model: Annotated[str, typer.Option(help="'embedded', a folder or a Hub id.")] = "embedded",
+    kind: Annotated[str, typer.Option(help="'shared' or 'dyprag'.")] = "shared",
+    steps: Annotated[int, typer.Option(help="Steps in all.")] = 2000,
+    documents: Annotated[int, typer.Option(help="Passages of a step.")] = 8,
+    questions: Annotated[int, typer.Option(help="Questions about each of them.")] = 8,
+    learning_rate: Annotated[float, typer.Option(help="The highest.")] = 1e-3,
+    validation: Annotated[int, typer.Option(help="Passages set apart to judge by.")] = 64,
+    validate_every: Annotated[int, typer.Option(help="Steps between two judgements.")] = 200,
+    patience: Annotated[int, typer.Option(help="Judgements that may be no better; 0: any number.")] = 0,
+    device: Annotated[str, typer.Option(help="Such as 'cpu' or 'cuda'.")] = "auto",
+    dtype: Annotated[str, typer.Option(help="Of the base model; the translator itself is float32.")] = "auto",
+    seed: Annotated[int, typer.Option(help="Of weights, order and questions.")] = 0,
+    max_minutes: Annotated[float | None, typer.Option(help="Stop after so long; the same call goes on.")] = None,
+    *,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Train a translator. One that was stopped goes on where its state was kept last."""
+    from llamaindex_prag.translator.config import TranslatorConfig
+    from llamaindex_prag.translator.lessons import read_lessons, split
+    from llamaindex_prag.translator.plan import TrainingPlan
+
+    plan = TrainingPlan(
+        steps=steps, documents=documents, questions=questions, learning_rate=learning_rate,
+        validate_every=validate_every, patience=patience, seed=seed,
+    )  # fmt: skip
+    lessons = split(read_lessons(corpus), validation=validation, seed=seed)
+
+    from llamaindex_prag.translator.training import TranslatorTrainer
+    from llamaindex_prag.translator.translator import Translator
+    from rag_backbone.causal_lm import CausalLM
+
+    lm = CausalLM.from_pretrained(model, device=device, dtype=dtype)  # type: ignore[arg-type]
+    translator = Translator(lm, TranslatorConfig.of(lm, kind, seed=seed))  # type: ignore[arg-type]
+    trainer = TranslatorTrainer(translator, lessons, out, plan)
+    end = None if max_minutes is None else time.perf_counter() + 60 * max_minutes
+    run = trainer.train(over=lambda: end is not None and time.perf_counter() > end, show=sys.stderr.isatty())
+    told: dict[str, Any] = {
+        "folder": str(out), "steps": run.steps, "ended": run.ended, "parameters": translator.parameters,
+        "bytes_per_document": translator.config.representation_bytes, "history": run.history,
+    }  # fmt: skip
+    if as_json:
+        typer.echo(json.dumps(told))
+        return
+    for entry in run.history:
+        losses = ", ".join(f"{name} {entry[name]:.3f}" for name in ("own", "other", "mean", "base"))
+        typer.echo(f"step {entry['step']}: {losses}")
+    typer.echo(f"{out}: {run.ended or f'stopped at step {run.steps}; the same call goes on'}")
