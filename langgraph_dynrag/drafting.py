@@ -45,6 +45,8 @@ class DraftTask:
     deadline: float = math.inf
     """On `time.monotonic`'s clock."""
     seed: int | None = None
+    adapters: Any = None
+    """The engine's adapter set that the draft is written with; None: the base model."""
 
     @property
     def open_answer(self) -> AIMessage:

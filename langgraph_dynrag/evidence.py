@@ -18,6 +18,7 @@ CountTokens = Callable[[str], int]
 
 # A passage is cut to this before it is looked at any closer: documents may be megabytes long.
 _MAX_CHARACTERS = 20_000
+_ORIGINAL = "original_sha256"
 _PLAIN = (str, int, float, bool, type(None))
 
 
@@ -56,14 +57,23 @@ def passage(text: str, metadata: dict[str, Any], document_id: str | None) -> Pas
     title = clean(str(metadata.get("title") or ""))[:200]
     source = clean(str(metadata.get("source") or metadata.get("url") or title or document_id or ""))[:500]
     score = metadata.get("score")
+    kept = {str(k): v for k, v in metadata.items() if isinstance(v, _PLAIN)}
+    if cleaned != text.strip():
+        kept[_ORIGINAL] = hashlib.sha256(text.strip().encode("utf-8", "surrogatepass")).hexdigest()
     return Passage(
         id=document_id or hashlib.sha256(f"{source}\0{cleaned}".encode()).hexdigest()[:24],
         text=cleaned,
         title=title,
         source=source,
         score=float(score) if isinstance(score, int | float) and not isinstance(score, bool) else None,
-        metadata={str(k): v for k, v in metadata.items() if isinstance(v, _PLAIN)},
+        metadata=kept,
     )
+
+
+def original_hash(p: Passage) -> str | None:
+    """SHA-256 of the text as the retriever gave it, without blanks around it; None if `p["text"]` is that text."""
+    found = p["metadata"].get(_ORIGINAL)
+    return found if isinstance(found, str) else None
 
 
 def clean(text: str) -> str:

@@ -70,7 +70,7 @@ class Generator(Protocol):
         """Where question and answer stand in the prompt, for formulators that read attention."""
         ...
 
-    def attend_alone(self, text: str, token_ids: Sequence[int] | None) -> AloneAttention:
+    def attend_alone(self, text: str, token_ids: Sequence[int] | None, adapters: Any = None) -> AloneAttention:
         """Attention of a forward over a text alone."""
         ...
 
@@ -143,7 +143,7 @@ class LocalGenerator:
         if draft.token_ids is None or not len(draft):
             return None
         prompt = self.chat.encode([*task.messages, _accepted_only(task)]).ids
-        scored = self.chat.lm.engine.score(prompt, draft.token_ids, attention=True)
+        scored = self.chat.lm.engine.score(prompt, draft.token_ids, attention=True, adapters=task.adapters)
         assert scored.attention is not None
         return rows_from_scores(scored.attention.numpy(force=True), len(prompt))
 
@@ -155,10 +155,10 @@ class LocalGenerator:
         ids = task.accepted_ids or ()
         return Context(pieces, tuple(positions), self._pieces(ids))
 
-    def attend_alone(self, text: str, token_ids: Sequence[int] | None) -> AloneAttention:
+    def attend_alone(self, text: str, token_ids: Sequence[int] | None, adapters: Any = None) -> AloneAttention:
         """One forward over the text; nothing precedes it."""
         ids = list(token_ids) if token_ids is not None else self.chat.get_token_ids(text)
-        weights = self.chat.lm.engine.attention(ids)
+        weights = self.chat.lm.engine.attention(ids, adapters=adapters)
         return AloneAttention(self._pieces(ids), weights.numpy(force=True))
 
     def _pieces(self, ids: Sequence[int]) -> tuple[str, ...]:
@@ -179,6 +179,8 @@ class LocalGenerator:
             "signals": signals,
             "stop_when": rule,
         }
+        if task.adapters is not None:
+            options["adapters"] = task.adapters
         return options if task.seed is None else {**options, "seed": task.seed}
 
     def __repr__(self) -> str:
@@ -287,7 +289,12 @@ class ChatGenerator:
         """Not known."""
         return None
 
-    def attend_alone(self, text: str, token_ids: Sequence[int] | None) -> AloneAttention:  # noqa: ARG002
+    def attend_alone(
+        self,
+        text: str,  # noqa: ARG002
+        token_ids: Sequence[int] | None,  # noqa: ARG002
+        adapters: Any = None,  # noqa: ARG002
+    ) -> AloneAttention:
         """Not possible; the graph is refused before it comes to this."""
         raise SignalUnavailableError(f"{type(self.chat).__name__} cannot give attention")
 

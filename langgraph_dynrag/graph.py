@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
 from langchain_core.language_models import BaseChatModel
 from langchain_core.retrievers import BaseRetriever
@@ -12,6 +12,8 @@ from langgraph.types import Checkpointer
 
 from langgraph_dynrag.draft import Signal
 from langgraph_dynrag.generator import make_generator
+from langgraph_dynrag.injector import Injection, Injector
+from langgraph_dynrag.local_chat_model import LocalChatModel
 from langgraph_dynrag.nodes import (
     Begin,
     Generate,
@@ -29,6 +31,9 @@ from langgraph_dynrag.prompts import AnswerPrompt, reasoned_prompt
 from langgraph_dynrag.settings import Settings
 from langgraph_dynrag.state import DynamicRAGContext, DynamicRAGInput, DynamicRAGOutput, DynamicRAGState
 from rag_backbone.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from langgraph_dynrag.injection import Missing, ParametricModel
 
 
 class DynamicRAGNodes(NamedTuple):
@@ -50,6 +55,9 @@ def create_dynamic_rag(
     dataset: Dataset = "2wikimultihopqa",
     bundle: Literal["paper", "reference"] = "paper",
     prompt: AnswerPrompt | None = None,
+    injection: Injection = "context",
+    adapters: ParametricModel | None = None,
+    missing: Missing = "train",
     checkpointer: Checkpointer = None,
     interrupt_before: list[str] | Literal["*"] | None = None,
     interrupt_after: list[str] | Literal["*"] | None = None,
@@ -65,6 +73,11 @@ def create_dynamic_rag(
         dataset: Whose published settings the preset takes.
         bundle: The form of `dragin` and `etc`.
         prompt: Instructions, exemplars and layout; by default the project's own, with the preset's number of exemplars.
+        injection: Where the evidence goes: in the `"context"`, into the model's parameters (`"parametric"`), or both
+            (`"combined"`, the adapters weakened).
+        adapters: For the last two: the `ParametricModel` of the `LocalChatModel`'s own model.
+        missing: For the last two, what becomes of a passage without an adapter: `"train"` it (a minute), `"translate"`
+            it (milliseconds; needs a translator), or leave it in the `"context"`.
         checkpointer: As in LangGraph. Leave it out for a subgraph, which inherits its parent's.
         interrupt_before: As in LangGraph; `["retrieve"]` lets a person look at the query.
         interrupt_after: As in LangGraph.
@@ -83,7 +96,10 @@ def create_dynamic_rag(
         >>> graph = create_dynamic_rag(LocalChatModel(), retriever, preset="dragin")  # doctest: +SKIP
         >>> graph.invoke({"question": "Who directed the film that ...?"})["answer"]  # doctest: +SKIP
     """
-    nodes = create_nodes(model, retriever, preset=preset, dataset=dataset, bundle=bundle, prompt=prompt, **changes)
+    nodes = create_nodes(
+        model, retriever, preset=preset, dataset=dataset, bundle=bundle, prompt=prompt, injection=injection,
+        adapters=adapters, missing=missing, **changes,
+    )  # fmt: skip
     builder = StateGraph(
         DynamicRAGState,
         context_schema=DynamicRAGContext,
@@ -112,13 +128,19 @@ def create_nodes(
     dataset: Dataset = "2wikimultihopqa",
     bundle: Literal["paper", "reference"] = "paper",
     prompt: AnswerPrompt | None = None,
+    injection: Injection = "context",
+    adapters: ParametricModel | None = None,
+    missing: Missing = "train",
     **changes: Any,
 ) -> DynamicRAGNodes:
     """The nodes alone, to put into a graph of one's own whose state extends `DynamicRAGState`.
 
     Arguments and errors are those of `create_dynamic_rag`.
     """
-    settings = make_settings(model, retriever, preset=preset, dataset=dataset, bundle=bundle, prompt=prompt, **changes)
+    injector = make_injector(model, injection, adapters, missing)
+    settings = make_settings(
+        model, retriever, preset=preset, dataset=dataset, bundle=bundle, prompt=prompt, injector=injector, **changes
+    )
     return DynamicRAGNodes(
         Begin(settings),
         Generate(settings),
@@ -127,6 +149,40 @@ def create_nodes(
         Reformulate(settings),
         Resume(settings),
     )
+
+
+def make_injector(
+    model: BaseChatModel, injection: Injection, adapters: ParametricModel | None, missing: Missing
+) -> Injector | None:
+    """Who puts the evidence into the parameters; None where it stands in the prompt.
+
+    Raises:
+        ConfigurationError: If the model has no adapters to put anything in.
+    """
+    if injection not in get_args(Injection):
+        raise ConfigurationError(f"injection is {injection!r}; known: {', '.join(get_args(Injection))}")
+    if injection == "context":
+        if adapters is not None:
+            raise ConfigurationError("adapters were given, and injection='context' uses none; leave them out")
+        return None
+    if not isinstance(model, LocalChatModel):
+        raise ConfigurationError(
+            f"injection={injection!r} changes the model's parameters, and those of {type(model).__name__} are not "
+            "here. Use LocalChatModel, or injection='context'."
+        )
+    if adapters is None:
+        raise ConfigurationError(
+            f"injection={injection!r} needs the model's adapters: lm = CausalLM.from_pretrained(...), "
+            "model=LocalChatModel.from_causal_lm(lm), adapters=ParametricModel.of(lm, LMDBStore(folder, "
+            "model=lm.fingerprint)). Or use injection='context'."
+        )
+    if adapters.lm is not model.lm:
+        raise ConfigurationError(
+            "the adapters are of another model in memory: make the model by LocalChatModel.from_causal_lm(adapters.lm)"
+        )
+    from langgraph_dynrag.injection import ParametricInjector
+
+    return ParametricInjector(adapters, mode=injection, missing=missing)
 
 
 def make_settings(

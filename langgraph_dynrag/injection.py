@@ -1,22 +1,128 @@
-"""Answering from retrieved documents' adapters: the one module of this package that needs `llamaindex_prag`.
+"""Documents' adapters as evidence: the one module of this package that needs `llamaindex_prag`.
 
-question -> retriever -> each passage's adapter, trained now if it is missing -> answer, text in the prompt or not
+- `ParametricInjector`: what a graph with `injection="parametric"` or `"combined"` does with the passages it retrieved.
+- `ask_injected`: without a graph. question -> retriever -> each passage's adapter, trained now if it is missing ->
+  answer, text in the prompt or not.
 """
 
 from __future__ import annotations
 
+import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from langchain_core.documents import Document
 
-from rag_backbone.errors import ConfigurationError
+from langgraph_dynrag.evidence import Passage, original_hash
+from langgraph_dynrag.injector import Placed
+from rag_backbone.errors import AdapterError, ConfigurationError
 
 if TYPE_CHECKING:
     from langchain_core.retrievers import BaseRetriever
 
+    from llamaindex_prag.adapter import AdapterKey
+    from llamaindex_prag.parametric import ParametricModel as ParametricModel  # noqa: PLC0414 - for `graph`
+
 Inject = Literal["parametric", "combined"]
+Missing = Literal["train", "translate", "context"]
+
+
+class ParametricInjector:
+    """Puts passages into the parameters of one model, for one run at a time.
+
+    Args:
+        adapters: The model with its store, recipe and bank.
+        mode: `"parametric"`: nothing of the passages stands in the prompt. `"combined"`: their texts too.
+        missing: What becomes of a passage without an adapter: `"train"` it now, `"translate"` it, or leave it in the
+            `"context"`.
+        strength: Multiplies the updates. None: 1, and 0.1 beside a text.
+
+    Raises:
+        ConfigurationError: If an option is unknown, or there is no translator to translate with.
+    """
+
+    def __init__(
+        self,
+        adapters: ParametricModel,
+        *,
+        mode: Inject = "parametric",
+        missing: Missing = "train",
+        strength: float | None = None,
+    ) -> None:
+        from llamaindex_prag.selection import BESIDE_TEXT
+
+        for name, value, known in (("injection", mode, get_args(Inject)), ("missing", missing, get_args(Missing))):
+            if value not in known:
+                raise ConfigurationError(f"{name} is {value!r}; known: {', '.join(known)}")
+        if missing == "translate" and adapters.translations is None:
+            raise ConfigurationError(
+                "missing='translate' needs a translator, and these adapters have none: "
+                "ParametricModel.of(lm, store, translator=...)"
+            )
+        self.adapters = adapters
+        self.mode: Inject = mode
+        self.missing = missing
+        self._strength = strength or (1.0 if mode == "parametric" else BESIDE_TEXT)
+        self._parametrizer: Any = None
+
+    def prepare(self, passages: Sequence[Passage]) -> dict[str, Any]:
+        """Make the adapters that are missing.
+
+        Returns:
+            `trained` and `translated`, how many; `failed`, by a passage's id why it has none; `seconds`.
+        """
+        started = time.monotonic()
+        done: dict[str, Any] = {"trained": 0, "translated": 0, "failed": {}}
+        for p in passages:
+            if self._key(p) is not None or self.missing == "context":
+                continue
+            try:
+                self._make(p, done)
+            except (AdapterError, ConfigurationError) as error:  # it stands in the prompt instead
+                done["failed"][p["id"]] = str(error)
+        return done | {"seconds": time.monotonic() - started}
+
+    def place(self, passages: Sequence[Passage]) -> Placed:
+        """Those with an adapter act through it, as far as the bank has room, in order."""
+        keys: dict[str, AdapterKey] = {}
+        reasons: dict[str, str] = {}
+        room = self.adapters.bank.max_adapters
+        for p in passages:
+            key = self._key(p)
+            if key is None:
+                reasons[p["id"]] = "no adapter"
+            elif len(keys) == room:
+                reasons[p["id"]] = f"more than the {room} adapters that a call may use"
+            else:
+                keys[p["id"]] = key
+        shown = list(passages) if self.mode == "combined" else [p for p in passages if p["id"] in reasons]
+        selection = self.adapters.select(list(keys.values()), strength=self._strength)
+        return Placed(shown, selection, tuple(keys), reasons)
+
+    def _key(self, p: Passage) -> AdapterKey | None:
+        original = original_hash(p)
+        return (self.adapters.find_hash(original) if original else None) or self.adapters.find(p["text"])
+
+    def _make(self, p: Passage, done: dict[str, Any]) -> None:
+        from llamaindex_prag.parametrize import Parametrizer
+        from llamaindex_prag.passages import Passage as Learnt
+
+        learnt = Learnt(p["text"], p["title"], p["source"] or p["id"])
+        if self.missing == "translate":
+            assert self.adapters.translations is not None  # checked when this was made
+            done["translated"] += self.adapters.translations.keep([learnt])
+            return
+        if self._parametrizer is None:
+            self._parametrizer = Parametrizer(self.adapters)
+        report = self._parametrizer.parametrize([learnt], progress=False)
+        done["trained"] += report.trained
+        if report.skipped:
+            done["failed"][p["id"]] = "; ".join(n for notes in report.notes.values() for n in notes)
+
+    def __repr__(self) -> str:
+        return f"ParametricInjector({self.adapters!r}, mode={self.mode!r}, missing={self.missing!r})"
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from langchain_core.retrievers import BaseRetriever
 from langgraph_dynrag.budgets import Budgets
 from langgraph_dynrag.draft import Signal
 from langgraph_dynrag.generator import Generator
+from langgraph_dynrag.injector import Injector
 from langgraph_dynrag.prompts import AnswerPrompt
 from langgraph_dynrag.queries.base import QueryFormulator
 from langgraph_dynrag.queries.qfs import QFS
@@ -97,6 +98,9 @@ class Settings:
     carries_content: WordFilter = field(default_factory=not_a_stop_word)
     seed: int | None = None
     """For models that sample; each draft's seed is derived from it, so that a resumed run samples the same."""
+
+    injector: Injector | None = None
+    """Puts evidence into the model's parameters; None: all of it stands in the prompt."""
 
     def __post_init__(self) -> None:
         for name, least in (("k", 1), ("lookahead", 1), ("query_tokens", 1), ("context_tokens", 16)):

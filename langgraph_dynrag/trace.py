@@ -239,6 +239,10 @@ def _event_lines(event: Mapping[str, Any]) -> list[str]:
     if kind == "reformulation" and (event.get("rewrite") or event.get("problem")):
         after = f"searching again: {event['query']}" if event.get("rewrite") else event["outcome"]
         return [f"  {event['problem']}: {after}"]
+    if kind == "injection":
+        made = [f"{event[how]} {how}" for how in ("trained", "translated") if event[how]]
+        lines = [f"  into the weights: {len(event['in_weights'])} passages" + (f" ({', '.join(made)})" if made else "")]
+        return lines + [f"    {id_} stays in the prompt: {why}" for id_, why in event["in_prompt_because"].items()]
     if kind == "budget":
         return [f"  budget reached: {event['which']} ({event['limit']:g})"]
     if kind == "closing":

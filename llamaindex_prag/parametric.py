@@ -153,10 +153,15 @@ class ParametricModel:
 
     def find(self, text: str) -> AdapterKey | None:
         """The key of the passage's adapter: the trained one; else the translated one, if it is represented."""
-        if self.knows(text):
-            return self.key(text)
-        if self.translations is not None and self.translations.knows(text):
-            return self.translations.translator.key(text)
+        return self.find_hash(text_hash(text))
+
+    def find_hash(self, digest: str) -> AdapterKey | None:
+        """The same by `text_hash`."""
+        trained = AdapterKey(self.lm.fingerprint, self.recipe.key, digest)
+        if trained in self.store:
+            return trained
+        if self.translations is not None and self.translations.knows(digest):
+            return AdapterKey(self.lm.fingerprint, self.translations.translator.fingerprint, digest)
         return None
 
     def select(

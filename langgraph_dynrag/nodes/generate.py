@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import time
 from typing import Any
@@ -11,6 +12,7 @@ from langchain_core.runnables import RunnableConfig
 from langgraph_dynrag.draft import Draft, Signal, Unit
 from langgraph_dynrag.drafting import DraftResult, DraftTask
 from langgraph_dynrag.evidence import Passage, within_budget
+from langgraph_dynrag.injector import Placed
 from langgraph_dynrag.nodes.node import Node, State, Update, emit, spent
 from langgraph_dynrag.settings import Settings
 
@@ -24,6 +26,7 @@ class Generate(Node):
 
     def run(self, state: State, settings: Settings, config: RunnableConfig) -> Update:
         """Draft until the trigger's unit is complete."""
+        rebuild(state, settings)
         task = draft_task(state, settings)
         if _has_ended(task):
             return _update(state, settings, task, DraftResult(task.carried, task.carried_attention))
@@ -32,6 +35,8 @@ class Generate(Node):
 
     async def arun(self, state: State, settings: Settings, config: RunnableConfig) -> Update:
         """Draft until the trigger's unit is complete."""
+        if settings.injector is not None:
+            await asyncio.to_thread(rebuild, state, settings)
         task = draft_task(state, settings)
         if _has_ended(task):
             return _update(state, settings, task, DraftResult(task.carried, task.carried_attention))
@@ -67,7 +72,20 @@ def draft_task(state: State, settings: Settings) -> DraftTask:
         # The short answer is always given time: a budget ends the reasoning, not the answer.
         deadline=float("inf") if closing else time.monotonic() + left,
         seed=None if settings.seed is None else _derived(settings.seed, state["question"], used, len(carried)),
+        adapters=placed(state, settings).adapters,
     )
+
+
+def rebuild(state: State, settings: Settings) -> None:
+    """Make adapters that `resume` made and that are gone since: a run may go on long after it was interrupted."""
+    if settings.injector is not None and (evidence := list(state.get("evidence") or [])):
+        settings.injector.prepare(evidence)
+
+
+def placed(state: State, settings: Settings) -> Placed:
+    """The evidence in its places."""
+    evidence: list[Passage] = list(state.get("evidence") or [])
+    return Placed(evidence) if settings.injector is None else settings.injector.place(evidence)
 
 
 def unit_now(state: State, settings: Settings) -> Unit:
@@ -83,8 +101,8 @@ def unit_now(state: State, settings: Settings) -> Unit:
 
 
 def prompt_passages(state: State, settings: Settings) -> tuple[list[Passage], list[str]]:
-    """The evidence, as far as it fits beside question and answer; and the ids of what had to be cut."""
-    evidence: list[Passage] = list(state.get("evidence") or [])
+    """The evidence that belongs in the prompt, as far as it fits there; and the ids of what had to be cut."""
+    evidence = list(placed(state, settings).in_prompt)
     if not evidence:
         return [], []
     generator = settings.generator
@@ -128,6 +146,9 @@ def _update(state: State, settings: Settings, task: DraftTask, result: DraftResu
     }
     if affected:
         event["shortened_or_left_out"] = affected
+    if settings.injector is not None:
+        where = placed(state, settings)
+        event |= {"in_weights": list(where.in_weights), "in_prompt_because": dict(where.reasons)}
     return {"draft": draft.to_state(), "attention": result.attention, "trace": [event]}
 
 

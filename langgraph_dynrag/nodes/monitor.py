@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import Literal
 
 from langchain_core.runnables import RunnableConfig
 
-from langgraph_dynrag.draft import Draft, DraftView, Verdict
+from langgraph_dynrag.draft import AttendAlone, Draft, DraftView, Verdict
 from langgraph_dynrag.nodes.accept import accept, after_acceptance, answer_complete, budget_event
-from langgraph_dynrag.nodes.generate import draft_task, unit_now
+from langgraph_dynrag.nodes.generate import draft_task, placed, unit_now
 from langgraph_dynrag.nodes.node import Node, State, Update, emit, spent
 from langgraph_dynrag.queries.base import Plan
 from langgraph_dynrag.settings import Settings
@@ -94,8 +95,17 @@ def draft_view(state: State, settings: Settings, draft: Draft, judged: int) -> D
         history=tuple(state.get("entropies") or ()),
         attention=attention,
         context=context,
-        attend_alone=settings.generator.attend_alone if "attention_alone" in needs else None,
+        attend_alone=_attend_alone(state, settings) if "attention_alone" in needs else None,
         carries_content=settings.carries_content,
+    )
+
+
+def _attend_alone(state: State, settings: Settings) -> AttendAlone:
+    adapters = placed(state, settings).adapters
+    return (
+        settings.generator.attend_alone
+        if adapters is None
+        else partial(settings.generator.attend_alone, adapters=adapters)
     )
 
 

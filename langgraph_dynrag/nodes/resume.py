@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
+from typing import Any
 
 from langchain_core.runnables import RunnableConfig
 
@@ -18,6 +20,12 @@ class Resume(Node):
     """Injects the evidence into the prompt and decides what of the draft stays."""
 
     node_name = "resume"
+
+    async def arun(self, state: State, settings: Settings, config: RunnableConfig) -> Update:
+        """Cut, inject, and go back to `generate`; adapters that have to be made do not block the event loop."""
+        if settings.injector is None:
+            return self.run(state, settings, config)
+        return await asyncio.to_thread(self.run, state, settings, config)
 
     def run(self, state: State, settings: Settings, config: RunnableConfig) -> Update:  # noqa: ARG002
         """Cut, inject, and go back to `generate`."""
@@ -40,12 +48,13 @@ class Resume(Node):
             "evidence": [p["id"] for p in evidence],
         }
         emit(event)
+        events = [event, *_injected(evidence, settings)]
         update |= {
             "evidence": evidence,
             "found": [],
             "sources": _sources(state, found),
             "regenerating": bool(found) and kept < judged,
-            "trace": [event],
+            "trace": events,
         }
         return after_acceptance(state, update, settings, remaining, kept)
 
@@ -76,6 +85,22 @@ def _evidence(state: State, found: list[Passage], settings: Settings) -> list[Pa
     if not found:
         return present
     return distinct([*present, *found]) if settings.evidence_life == "accumulated" else found
+
+
+def _injected(evidence: list[Passage], settings: Settings) -> list[dict[str, Any]]:
+    """The record of evidence that went into the parameters; adapters that are missing are made now."""
+    if settings.injector is None or not evidence:
+        return []
+    done = settings.injector.prepare(evidence)
+    where = settings.injector.place(evidence)
+    because = {id_: done["failed"].get(id_, reason) for id_, reason in where.reasons.items()}
+    event = {
+        "type": "injection", "mode": settings.injector.mode, "in_weights": list(where.in_weights),
+        "in_prompt_because": because, "trained": done["trained"], "translated": done["translated"],
+        "preparing_seconds": done["seconds"],
+    }  # fmt: skip
+    emit(event)
+    return [event]
 
 
 def _sources(state: State, found: list[Passage]) -> list[Source]:

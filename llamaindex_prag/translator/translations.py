@@ -47,9 +47,9 @@ class Translations:
         """The store's: it grows when a document is removed, whether its adapter was trained or translated."""
         return int(self._store.generation)
 
-    def knows(self, text: str) -> bool:
-        """Whether a text's representation is kept."""
-        return self._store.get_json(self._table, text_hash(text)) is not None
+    def knows(self, digest: str) -> bool:
+        """Whether the representation of the text with this hash is kept."""
+        return self._store.get_json(self._table, digest) is not None
 
     def keep(
         self, passages: Iterable[Passage], *, complete: bool = False, progress: bool = False, together: int = 16
@@ -69,7 +69,7 @@ class Translations:
         for passage in given:
             if not passage.text.strip():
                 raise ConfigurationError(f"a passage of {passage.document or 'no document'!r} is blank; give it a text")
-        missing = [text for text in dict.fromkeys(p.text for p in given) if not self.knows(text)]
+        missing = [text for text in dict.fromkeys(p.text for p in given) if not self.knows(text_hash(text))]
         with tqdm(total=len(missing), desc="represent", unit="doc", disable=not progress) as bar:
             for i in range(0, len(missing), together):
                 part = missing[i : i + together]

@@ -1,0 +1,52 @@
+"""Where evidence goes: into the prompt, into the model's parameters, or both.
+
+    context       every passage's text stands in the prompt
+    parametric    passages act through their adapters, merged, in every forward of this run and of no other; the prompt
+                  is as long as without them
+    combined      both, the adapters weakened
+
+A passage without an adapter (its document was removed, it cannot be learnt, there are more than a call may use) stands
+in the prompt, with the reason in the trace. What an adapter is, and how one is made, is known elsewhere: see
+`langgraph_dynrag.injection`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol, runtime_checkable
+
+from langgraph_dynrag.evidence import Passage
+
+Injection = Literal["context", "parametric", "combined"]
+
+
+@dataclass(frozen=True)
+class Placed:
+    """Evidence in its places."""
+
+    in_prompt: Sequence[Passage]
+    adapters: Any = None
+    """The engine's adapter set; None: the base model."""
+    in_weights: tuple[str, ...] = ()
+    """Ids of the passages that act through their adapters."""
+    reasons: Mapping[str, str] = field(default_factory=dict)
+    """By id, why a passage stands in the prompt that should not."""
+
+
+@runtime_checkable
+class Injector(Protocol):
+    """Puts passages into a model's parameters."""
+
+    @property
+    def mode(self) -> Injection:
+        """Where evidence goes."""
+        ...
+
+    def prepare(self, passages: Sequence[Passage]) -> dict[str, Any]:
+        """Make the adapters that are missing; returns what was done, as plain data. May take long."""
+        ...
+
+    def place(self, passages: Sequence[Passage]) -> Placed:
+        """Where each passage is to act. Takes no time."""
+        ...

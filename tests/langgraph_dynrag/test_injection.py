@@ -1,0 +1,251 @@
+"""Evidence in the model's parameters: only that of this run, recorded, rebuilt or in the prompt when it is gone."""
+
+import asyncio
+import json
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from langchain_core.documents import Document
+from langchain_core.retrievers import BaseRetriever
+from langgraph.checkpoint.memory import InMemorySaver
+from pydantic import Field
+
+from langgraph_dynrag import AnswerPrompt, Budgets, LocalChatModel, Trace, create_dynamic_rag
+from langgraph_dynrag.injection import ParametricInjector
+from langgraph_dynrag.queries import LastSentence
+from langgraph_dynrag.triggers import RIND, EverySentence
+from llamaindex_prag.adapter import Adapter
+from llamaindex_prag.parametric import ParametricModel
+from llamaindex_prag.store.lmdb_store import LMDBStore
+from rag_backbone.causal_lm import CausalLM
+from rag_backbone.errors import ConfigurationError
+from tests.langgraph_dynrag.scripted import ScriptedChatModel
+from tests.llamaindex_prag.made import random_values
+from tests.llamaindex_prag.translator.conftest import strong
+from tests.tiny import tiny_llama, tiny_tokenizer
+
+QUESTION = "Who built the bridge?"
+TEXTS = [f"The bridge number {i} was built by engineer {i} in the year {1900 + i}." for i in range(8)]
+UNTIDY = "The mill\n\nwas  built by nobody."
+
+
+class Fixed(BaseRetriever):
+    """Returns the same documents for every query."""
+
+    documents: list[Document]
+
+    def _get_relevant_documents(self, query, *, run_manager):
+        return list(self.documents)
+
+
+@pytest.fixture
+def lm():
+    return CausalLM(tiny_llama(), tiny_tokenizer(), name="tiny")
+
+
+@pytest.fixture
+def store(lm, tmp_path):
+    with LMDBStore(tmp_path / "store", model=lm.fingerprint, encoding="float32", map_size=1 << 26) as opened:
+        yield opened
+
+
+@pytest.fixture
+def adapters(lm, store):
+    made = ParametricModel.of(lm, store, recipe="prag", max_adapters=3, translator=strong(lm))
+    for i, text in enumerate([*TEXTS, UNTIDY]):
+        adapter = Adapter(made.layout, random_values(made.layout, i, 0.1), 2.0)
+        store.put(made.key(text), adapter, {}, owners=[f"doc-{i}"])
+    return made
+
+
+def graph(adapters, *texts, checkpointer=None, retriever=None, **options):
+    found = [Document(text, metadata={"title": f"doc {n}", "source": f"doc-{n}"}) for n, text in enumerate(texts)]
+    return create_dynamic_rag(
+        LocalChatModel.from_causal_lm(adapters.lm), retriever or Fixed(documents=found),
+        adapters=adapters, checkpointer=checkpointer,
+        **{"preset": "fixed_sentence", "trigger": EverySentence(), "query": LastSentence(), "injection": "parametric",
+           "prompt": AnswerPrompt(answer_phrase=None, stop=()), "budgets": Budgets(tokens=40), "lookahead": 12,
+           "initial_retrieval": True, "missing": "context", **options},
+    )  # fmt: skip
+
+
+@pytest.fixture
+def requests(lm, monkeypatch):
+    seen = []
+    admit = lm.engine._admit
+    monkeypatch.setattr(lm.engine, "_admit", lambda request: seen.append(request) or admit(request))
+    return seen
+
+
+def drafts(result):
+    return [e for e in result["trace"] if e["type"] == "draft"]
+
+
+def injections(result):
+    return [e for e in result["trace"] if e["type"] == "injection"]
+
+
+def test_passages_act_through_their_adapters_and_the_prompt_is_as_long_without_them(adapters, requests):
+    result = graph(adapters, TEXTS[0], TEXTS[1]).invoke({"question": QUESTION})
+    decoded = [adapters.lm.tokenizer.decode(list(r.prompt)) for r in requests]
+    assert not any("number" in text for text in decoded)
+    assert {k.text for k in requests[0].adapters.keys} == {adapters.key(t).text for t in TEXTS[:2]}
+    assert injections(result)[0]["in_weights"] == [s["id"] for s in result["sources"]]
+    assert all(e["in_weights"] for e in drafts(result))
+    lengths = set()
+    for k in (1, 2, 3):
+        requests.clear()
+        graph(adapters, *TEXTS[:k]).invoke({"question": QUESTION})
+        lengths.add(len(requests[0].prompt))
+    assert len(lengths) == 1
+
+
+def test_it_writes_what_the_engine_writes_with_these_adapters(adapters, requests):
+    result = graph(adapters, TEXTS[2]).invoke({"question": QUESTION})
+    first = requests[0]
+    alone = adapters.lm.engine.generate(first)
+    pieces = drafts(result)[0]["pieces"]
+    assert alone.text.startswith("".join(pieces)) or "".join(pieces).startswith(alone.text)
+    other = graph(adapters, TEXTS[3]).invoke({"question": QUESTION})
+    assert other["answer"] != result["answer"]
+
+
+def test_combined_has_both_and_weakens_the_adapters(adapters, requests):
+    graph(adapters, TEXTS[0], injection="combined").invoke({"question": QUESTION})
+    assert "number 0" in adapters.lm.tokenizer.decode(list(requests[0].prompt))
+    assert requests[0].adapters.weights == (0.1,)
+
+
+def test_new_evidence_has_the_prompt_read_anew_and_the_trace_tells(adapters):
+    class Turning(BaseRetriever):
+        calls: list[str] = Field(default_factory=list)
+
+        def _get_relevant_documents(self, query, *, run_manager):
+            self.calls.append(query)
+            return [Document(TEXTS[len(self.calls) % 2], metadata={"source": "x"})]
+
+    result = graph(adapters, retriever=Turning()).invoke({"question": QUESTION})
+    first, second = drafts(result)[:2]
+    assert first["in_weights"] != second["in_weights"]
+    assert second["cached_tokens"] == 0  # keys and values of other parameters are none of its
+    assert second["forward_tokens"] >= second["prompt_tokens"]
+    assert "into the weights: 1 passages" in str(Trace.from_state(result))
+
+
+def test_a_passage_whose_text_was_cleaned_is_found_by_what_it_was(adapters, requests):
+    result = graph(adapters, UNTIDY).invoke({"question": QUESTION})
+    assert result["sources"][0]["text"] == "The mill was built by nobody."
+    assert [k.text for k in requests[0].adapters.keys] == [adapters.key(UNTIDY).text]
+
+
+def test_what_has_no_adapter_or_no_room_stands_in_the_prompt_with_the_reason(adapters, requests):
+    result = graph(adapters, "A road nobody knows.", *TEXTS[:4], k=5).invoke({"question": QUESTION})
+    text = adapters.lm.tokenizer.decode(list(requests[0].prompt))
+    assert "A road nobody knows." in text
+    assert "number 3" in text
+    assert "number 0" not in text
+    reasons = injections(result)[0]["in_prompt_because"].values()
+    assert list(reasons) == ["no adapter", "more than the 3 adapters that a call may use"]
+
+
+def test_missing_adapters_are_trained_or_translated(adapters, requests):
+    trained = graph(adapters, "A road was built by Ada in 1954.", missing="train").invoke({"question": QUESTION})
+    assert injections(trained)[0]["trained"] == 1
+    assert requests[-1].adapters.keys[0].recipe == adapters.recipe.key
+    translated = graph(adapters, "A tower was built by Bo.", missing="translate").invoke({"question": QUESTION})
+    assert injections(translated)[0]["translated"] == 1
+    assert requests[-1].adapters.keys[0].recipe == adapters.translator_key
+
+
+def test_what_cannot_be_learnt_stands_in_the_prompt(adapters, requests):
+    long = "The bridge was built. " * 400
+    result = graph(adapters, long, missing="train", context_tokens=64).invoke({"question": QUESTION})
+    (reason,) = injections(result)[0]["in_prompt_because"].values()
+    assert "Split it into passages" in reason
+    assert requests[0].adapters is None
+
+
+def test_a_removed_document_answers_no_more_in_a_run_that_goes_on(adapters, store):
+    config = {"configurable": {"thread_id": "t"}}
+    built = graph(adapters, TEXTS[5], checkpointer=InMemorySaver(), interrupt_after=["resume"])
+    built.invoke({"question": QUESTION}, config)
+    store.remove(adapters.key(TEXTS[5]).text)
+    event = drafts(built.invoke(None, config))[0]
+    assert (event["in_weights"], list(event["in_prompt_because"].values())) == ([], ["no adapter"])
+
+
+def test_an_adapter_that_is_gone_is_rebuilt_in_a_run_that_goes_on(adapters, store):
+    config = {"configurable": {"thread_id": "t"}}
+    built = graph(
+        adapters, TEXTS[5], checkpointer=InMemorySaver(), interrupt_after=["resume"], missing="translate"
+    )  # fmt: skip
+    built.invoke({"question": QUESTION}, config)
+    store.remove(adapters.key(TEXTS[5]).text)
+    (event, *_) = drafts(built.invoke(None, config))
+    assert len(event["in_weights"]) == 1
+
+
+def test_the_checkpoint_holds_plain_data(adapters):
+    config = {"configurable": {"thread_id": "t"}}
+    built = graph(adapters, TEXTS[0], checkpointer=InMemorySaver())
+    built.invoke({"question": QUESTION}, config)
+    for snapshot in built.get_state_history(config):
+        values = {k: v for k, v in snapshot.values.items() if k != "messages"}
+        assert json.loads(json.dumps(values)) == values
+
+
+def test_eight_runs_at_once_see_their_own_evidence(adapters):
+    graphs = [graph(adapters, text) for text in TEXTS]
+    alone = [g.invoke({"question": QUESTION})["answer"] for g in graphs]
+    assert len(set(alone)) > 4
+    with ThreadPoolExecutor(8) as pool:
+        together = list(pool.map(lambda g: g.invoke({"question": QUESTION})["answer"], graphs))
+    assert together == alone
+
+    async def asynchronous():
+        found = await asyncio.gather(*(g.ainvoke({"question": QUESTION}) for g in graphs))
+        return [r["answer"] for r in found]
+
+    assert asyncio.run(asynchronous()) == alone
+
+
+def test_attention_that_was_lost_is_computed_again_with_the_adapters(adapters, monkeypatch):
+    config = {"configurable": {"thread_id": "t"}}
+    options = {"preset": "dragin", "trigger": RIND(0.0), "query": LastSentence()}
+    whole = graph(adapters, TEXTS[0], **options).invoke({"question": QUESTION})
+    built = graph(adapters, TEXTS[0], checkpointer=InMemorySaver(), interrupt_after=["generate"], **options)
+    result = built.invoke({"question": QUESTION}, config)
+    while built.get_state(config).next:
+        result = built.invoke(None, config)  # attention is never saved
+    assert result["answer"] == whole["answer"]
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"injection": "weights"}, "injection is 'weights'"),
+        ({"injection": "context"}, "leave them out"),
+        ({"missing": "guess"}, "missing is 'guess'"),
+    ],
+)
+def test_what_cannot_be_is_refused_with_what_to_write(adapters, options, reason):
+    with pytest.raises(ConfigurationError, match=reason):
+        graph(adapters, TEXTS[0], **options)
+
+
+def test_models_that_have_no_adapters_here_are_refused(adapters):
+    retriever = Fixed(documents=[Document(TEXTS[0])])
+    with pytest.raises(ConfigurationError, match="are not here. Use LocalChatModel"):
+        create_dynamic_rag(ScriptedChatModel(replies=[]), retriever, injection="parametric", preset="single")
+    chat = LocalChatModel.from_causal_lm(adapters.lm)
+    with pytest.raises(ConfigurationError, match=r"ParametricModel.of\(lm, LMDBStore"):
+        create_dynamic_rag(chat, retriever, injection="parametric", preset="single")
+    other = LocalChatModel.from_causal_lm(CausalLM(tiny_llama(), tiny_tokenizer(), name="other"))
+    with pytest.raises(ConfigurationError, match=r"from_causal_lm\(adapters.lm\)"):
+        create_dynamic_rag(other, retriever, injection="parametric", adapters=adapters, preset="single")
+
+
+def test_translating_needs_a_translator(lm, store):
+    plain = ParametricModel(lm, store, recipe="prag")
+    with pytest.raises(ConfigurationError, match="translator="):
+        ParametricInjector(plain, missing="translate")
