@@ -21,7 +21,7 @@ DEFAULT_INDEX = Path(".dynprag/index")
 DEFAULT_STORE = Path(".dynprag/adapters")
 Preset = StrEnum("Preset", list(PRESETS))  # type: ignore[misc]
 Bundle = StrEnum("Bundle", {"paper": "paper", "reference": "reference"})
-Inject = StrEnum("Inject", {"prompt": "prompt", "parametric": "parametric", "combined": "combined"})
+Inject = StrEnum("Inject", ["prompt", "parametric", "combined", "translated"])
 Retriever = StrEnum("Retriever", {"hybrid": "hybrid", "dense": "dense", "bm25": "bm25"})
 
 IndexFolder = Annotated[Path, typer.Option("--index", "-i", help="The index's folder.")]
@@ -63,6 +63,7 @@ def ask(
         "prompt"
     ],
     store: Annotated[Path, typer.Option("--store", "-s", help="The adapters' folder.")] = DEFAULT_STORE,
+    translator: Annotated[Path | None, typer.Option(help="Its folder, for --inject translated.")] = None,
     k: Annotated[int | None, typer.Option(help="Passages a search; default: the preset's.")] = None,
     threshold: Annotated[float | None, typer.Option(help="The trigger's; default: the preset's.")] = None,
     max_retrievals: Annotated[int | None, typer.Option(help="Searches at most.")] = None,
@@ -81,9 +82,11 @@ def ask(
             )
         _refuse_beside_injection(inject.value, {"threshold": threshold, "max-retrievals": max_retrievals,
                                                 "max-seconds": max_seconds, "trace": trace})  # fmt: skip
-        _ask_injected(question, index, model, retriever.value, k, max_tokens, inject.value, store,
+        _ask_injected(question, index, model, retriever.value, k, max_tokens, inject.value, store, translator,
                       as_json=as_json, quiet=quiet)  # fmt: skip
         return
+    if translator is not None:
+        raise ConfigurationError("--translator is for --inject translated")
     preset = preset or Preset["flare"]
     from langgraph_dynrag.graph import create_dynamic_rag
     from langgraph_dynrag.local_chat_model import LocalChatModel
@@ -124,13 +127,14 @@ def _refuse_beside_injection(inject: str, options: dict[str, Any]) -> None:
 
 def _ask_injected(
     question: str, index: Path, model: str, retriever: Any, k: int | None, max_tokens: int | None, inject: Any,
-    store: Path, *, as_json: bool, quiet: bool,
+    store: Path, translator: Path | None, *, as_json: bool, quiet: bool,
 ) -> None:  # fmt: skip
     from langgraph_dynrag.injection import ask_injected
     from langgraph_dynrag.retrieval import LocalIndex
 
     found = ask_injected(
         question, LocalIndex(index).as_retriever(retriever, k=k or 3), model=model, store=store, inject=inject,
+        translator=translator,
         max_tokens=max_tokens or 48, progress=sys.stderr.isatty() and not quiet,
     )  # fmt: skip
     if as_json:
@@ -140,7 +144,8 @@ def _ask_injected(
     if not quiet:
         for source in found.to_dict()["sources"]:
             typer.echo(f"  [{source['number']}] {source['title'] or source['source']}")
-        typer.secho(f"  {found.prompt_tokens} prompt tokens, {found.trained} adapters trained", err=True, dim=True)
+        made = f"{found.trained} adapters trained" if translator is None else f"{found.translated} passages read"
+        typer.secho(f"  {found.prompt_tokens} prompt tokens, {made}", err=True, dim=True)
 
 
 def graph(

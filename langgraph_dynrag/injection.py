@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 Inject = Literal["parametric", "combined"]
 Missing = Literal["train", "translate", "context"]
+How = Literal["parametric", "combined", "translated"]
 
 
 class ParametricInjector:
@@ -131,11 +132,13 @@ class InjectedAnswer:
 
     question: str
     answer: str
-    inject: Inject
+    inject: How
     documents: tuple[Document, ...]
     """Whose adapters were used."""
     trained: int
     """How many of them had to be trained first."""
+    translated: int
+    """How many of them had to be read by the translator first."""
     prompt_tokens: int
 
     def to_dict(self) -> dict[str, Any]:
@@ -146,7 +149,7 @@ class InjectedAnswer:
         ]
         return {
             "question": self.question, "answer": self.answer, "inject": self.inject, "sources": sources,
-            "trained": self.trained, "prompt_tokens": self.prompt_tokens,
+            "trained": self.trained, "translated": self.translated, "prompt_tokens": self.prompt_tokens,
         }  # fmt: skip
 
 
@@ -156,7 +159,8 @@ def ask_injected(
     *,
     model: str = "embedded",
     store: str | Path,
-    inject: Inject = "parametric",
+    inject: How = "parametric",
+    translator: str | Path | None = None,
     max_tokens: int = 48,
     progress: bool = False,
 ) -> InjectedAnswer:
@@ -168,32 +172,47 @@ def ask_injected(
         model: `"embedded"`, a folder or a Hub id.
         store: The folder of the model's adapters.
         inject: `"parametric"`: nothing of the passages stands in the prompt. `"combined"`: their texts too.
+            `"translated"`: as the first, with adapters that the translator makes where none was trained.
+        translator: Folder of the translator's checkpoint, for the last.
         max_tokens: Of the answer.
         progress: Whether to show a bar while adapters are trained.
 
     Raises:
-        ConfigurationError: If `llamaindex_prag` is missing, or nothing was found.
+        ConfigurationError: If `llamaindex_prag` is missing, nothing was found, or there is no translator to use.
     """
     try:
         from llamaindex_prag.parametric import ParametricModel
         from llamaindex_prag.parametrize import Parametrizer
-        from llamaindex_prag.passages import Passage
+        from llamaindex_prag.passages import Passage as Learnt
         from llamaindex_prag.prompts import prompt_ids
         from llamaindex_prag.selection import BESIDE_TEXT
         from llamaindex_prag.store.lmdb_store import LMDBStore
+        from llamaindex_prag.translator.translator import Translator
     except ImportError as error:
         raise ConfigurationError(f"adapters need the parametric half ({error}): pip install 'dynprag[prag]'") from error
     from rag_backbone.causal_lm import CausalLM
 
+    if (inject == "translated") != (translator is not None):
+        raise ConfigurationError(
+            f"inject is {inject!r} and translator is {translator!r}; inject='translated' needs the folder of a "
+            "translator (dynprag train-translator), the others use none"
+        )
     found = retriever.invoke(question)
     if not found:
         raise ConfigurationError(f"nothing was found for {question!r}; index documents first: dynprag index FOLDER")
     lm = CausalLM.from_pretrained(model)
     with LMDBStore(store, model=lm.fingerprint) as opened:
-        parametric = ParametricModel(lm, opened, max_adapters=max(len(found), 1))
-        passages = [_passage(d, Passage) for d in found]
-        report = Parametrizer(parametric).parametrize(passages, progress=progress)
-        known = [d for d in found if parametric.knows(d.page_content)]
+        loaded = None if translator is None else Translator.load(translator, lm)
+        recipe = loaded.config.recipe if loaded else "distill"
+        parametric = ParametricModel(lm, opened, recipe=recipe, max_adapters=len(found), translator=loaded)
+        passages = [_passage(d, Learnt) for d in found]
+        trained = translated = 0
+        if parametric.translations is None:
+            trained = Parametrizer(parametric).parametrize(passages, progress=progress).trained
+        else:
+            lacking = [p for p in passages if not parametric.knows(p.text)]
+            translated = parametric.translations.keep(lacking, progress=progress)
+        known = [d for d in found if parametric.find(d.page_content)]
         texts = [d.page_content for d in known]
         beside = texts if inject == "combined" else []
         answer = parametric.answer(
@@ -201,7 +220,7 @@ def ask_injected(
             strength=BESIDE_TEXT if beside else 1.0,
         )  # fmt: skip
         tokens = len(prompt_ids(lm.tokenizer, question, beside))
-    return InjectedAnswer(question, answer, inject, tuple(known), report.trained, tokens)
+    return InjectedAnswer(question, answer, inject, tuple(known), trained, translated, tokens)
 
 
 def _passage(document: Document, kind: Any) -> Any:

@@ -7,6 +7,8 @@ import sys
 import pytest
 from typer.testing import CliRunner
 
+from llamaindex_prag.translator.config import TranslatorConfig
+from llamaindex_prag.translator.translator import Translator
 from rag_backbone.causal_lm import CausalLM
 from rag_backbone.cli import build_app
 from rag_backbone.errors import ConfigurationError, DynPragError
@@ -143,6 +145,21 @@ def test_an_answer_from_the_weights_has_nothing_of_the_passage_in_its_prompt(ind
     assert run("ask", QUESTION, *options, "--inject", "parametric", "--quiet").stdout == (
         told["parametric"]["answer"] + "\n"
     )
+
+
+def test_an_answer_can_come_from_translated_adapters(index, model, tmp_path):
+    lm = CausalLM.from_pretrained(model)
+    Translator(lm, TranslatorConfig.of(lm, width=16, heads=2)).save(tmp_path / "translator")
+    options = ("--model", str(model), "--index", str(index), "--store", str(tmp_path / "adapters"), "--max-tokens", "8",
+               "--inject", "translated", "--json")  # fmt: skip
+    told = [
+        json.loads(run("ask", QUESTION, *options, "--translator", str(tmp_path / "translator")).stdout) for _ in "ab"
+    ]
+    assert [t["translated"] for t in told] == [2, 0]  # what was read is kept
+    assert told[0]["answer"] == told[1]["answer"]
+    assert (told[0]["trained"], len(told[0]["sources"])) == (0, 2)
+    with pytest.raises(ConfigurationError, match="needs the folder of a translator"):
+        run("ask", QUESTION, *options)
 
 
 def test_options_that_injection_could_not_obey_are_refused(index, model, tmp_path):
