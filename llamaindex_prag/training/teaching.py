@@ -84,6 +84,12 @@ def distilled(
     ]
 
 
+def taught(engine: Engine, prompts: Sequence[Sequence[int]], *, tokens_at_once: int = 1024) -> list[Example]:
+    """The model's own answers to prompts, with its distributions; those to which it says nothing are left out."""
+    found = _taught(engine, [_Asked(list(p), list(p)) for p in prompts], tokens_at_once)
+    return [e for e in found if e is not None]
+
+
 class _Asked(NamedTuple):
     teacher: list[int]
     """Its prompt."""

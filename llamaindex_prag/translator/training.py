@@ -27,10 +27,11 @@ from torch.nn.utils import clip_grad_norm_
 from tqdm.auto import tqdm
 
 from llamaindex_prag.errors import TranslatorError
+from llamaindex_prag.prompts import prompt_ids
 from llamaindex_prag.training.examples import Example
 from llamaindex_prag.training.factors import DocumentFactors
 from llamaindex_prag.training.gradients import DocumentLosses
-from llamaindex_prag.training.teaching import distilled
+from llamaindex_prag.training.teaching import UNRELATED, distilled, taught
 from llamaindex_prag.translator import progress
 from llamaindex_prag.translator.lessons import Corpus, Lesson, drawn, questions_of
 from llamaindex_prag.translator.plan import TrainingPlan
@@ -161,9 +162,8 @@ class TranslatorTrainer:
         """The questions of other subjects, taught by the model without any passage: the same for every document."""
         if not self.plan.unrelated:
             return []
-        recipe = self.translator.config.recipe.changed(objective="distill", unrelated=100, with_passage=0, questions=1)
-        (document,) = distilled(self.translator.lm.engine, recipe, [("none", [])])
-        return list(document.examples)
+        engine = self.translator.lm.engine
+        return taught(engine, [prompt_ids(engine.tokenizer, question) for question in UNRELATED])
 
     def _judge(self, recent: Sequence[float]) -> Judgement:
         """Judge, and keep everything."""
