@@ -58,6 +58,7 @@ def create_dynamic_rag(
     injection: Injection = "context",
     adapters: ParametricModel | None = None,
     missing: Missing = "train",
+    forgetting: float | None = None,
     checkpointer: Checkpointer = None,
     interrupt_before: list[str] | Literal["*"] | None = None,
     interrupt_after: list[str] | Literal["*"] | None = None,
@@ -78,6 +79,8 @@ def create_dynamic_rag(
         adapters: For the last two: the `ParametricModel` of the `LocalChatModel`'s own model.
         missing: For the last two, what becomes of a passage without an adapter: `"train"` it (a minute), `"translate"`
             it (milliseconds; needs a translator), or leave it in the `"context"`.
+        forgetting: For the last two, the most that adapters may change the model's answers to unrelated questions, in
+            nats a token; see `llamaindex_prag.forgetting`. None: not measured.
         checkpointer: As in LangGraph. Leave it out for a subgraph, which inherits its parent's.
         interrupt_before: As in LangGraph; `["retrieve"]` lets a person look at the query.
         interrupt_after: As in LangGraph.
@@ -98,7 +101,7 @@ def create_dynamic_rag(
     """
     nodes = create_nodes(
         model, retriever, preset=preset, dataset=dataset, bundle=bundle, prompt=prompt, injection=injection,
-        adapters=adapters, missing=missing, **changes,
+        adapters=adapters, missing=missing, forgetting=forgetting, **changes,
     )  # fmt: skip
     builder = StateGraph(
         DynamicRAGState,
@@ -131,13 +134,14 @@ def create_nodes(
     injection: Injection = "context",
     adapters: ParametricModel | None = None,
     missing: Missing = "train",
+    forgetting: float | None = None,
     **changes: Any,
 ) -> DynamicRAGNodes:
     """The nodes alone, to put into a graph of one's own whose state extends `DynamicRAGState`.
 
     Arguments and errors are those of `create_dynamic_rag`.
     """
-    injector = make_injector(model, injection, adapters, missing)
+    injector = make_injector(model, injection, adapters, missing, forgetting)
     settings = make_settings(
         model, retriever, preset=preset, dataset=dataset, bundle=bundle, prompt=prompt, injector=injector, **changes
     )
@@ -152,7 +156,11 @@ def create_nodes(
 
 
 def make_injector(
-    model: BaseChatModel, injection: Injection, adapters: ParametricModel | None, missing: Missing
+    model: BaseChatModel,
+    injection: Injection,
+    adapters: ParametricModel | None,
+    missing: Missing,
+    forgetting: float | None,
 ) -> Injector | None:
     """Who puts the evidence into the parameters; None where it stands in the prompt.
 
@@ -182,7 +190,7 @@ def make_injector(
         )
     from langgraph_dynrag.injection import ParametricInjector
 
-    return ParametricInjector(adapters, mode=injection, missing=missing)
+    return ParametricInjector(adapters, mode=injection, missing=missing, forgetting=forgetting)
 
 
 def make_settings(

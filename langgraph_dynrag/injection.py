@@ -39,6 +39,8 @@ class ParametricInjector:
         missing: What becomes of a passage without an adapter: `"train"` it now, `"translate"` it, or leave it in the
             `"context"`.
         strength: Multiplies the updates. None: 1, and 0.1 beside a text.
+        forgetting: The most that the adapters may change the model's answers to unrelated questions, in nats a token:
+            above it they are weakened, or the passages stand in the prompt. None: not measured.
 
     Raises:
         ConfigurationError: If an option is unknown, or there is no translator to translate with.
@@ -51,7 +53,9 @@ class ParametricInjector:
         mode: Inject = "parametric",
         missing: Missing = "train",
         strength: float | None = None,
+        forgetting: float | None = None,
     ) -> None:
+        from llamaindex_prag.forgetting import ForgettingGuard
         from llamaindex_prag.selection import BESIDE_TEXT
 
         for name, value, known in (("injection", mode, get_args(Inject)), ("missing", missing, get_args(Missing))):
@@ -66,6 +70,7 @@ class ParametricInjector:
         self.mode: Inject = mode
         self.missing = missing
         self._strength = strength or (1.0 if mode == "parametric" else BESIDE_TEXT)
+        self._guard = None if forgetting is None else ForgettingGuard(adapters, bound=forgetting)
         self._parametrizer: Any = None
 
     def prepare(self, passages: Sequence[Passage]) -> dict[str, Any]:
@@ -98,9 +103,16 @@ class ParametricInjector:
                 reasons[p["id"]] = f"more than the {room} adapters that a call may use"
             else:
                 keys[p["id"]] = key
-        shown = list(passages) if self.mode == "combined" else [p for p in passages if p["id"] in reasons]
         selection = self.adapters.select(list(keys.values()), strength=self._strength)
-        return Placed(shown, selection, tuple(keys), reasons)
+        guarded = None if self._guard is None or selection is None else self._guard.guarded(selection)
+        if guarded is not None:
+            selection = guarded.selection
+            if selection is None:
+                reasons |= dict.fromkeys(keys, f"forgets {guarded.forgetting:.3g} nats of other things")
+                keys = {}
+        shown = list(passages) if self.mode == "combined" else [p for p in passages if p["id"] in reasons]
+        strength = self._strength * (guarded.part if guarded else 1.0)
+        return Placed(shown, selection, tuple(keys), reasons, strength, guarded.forgetting if guarded else None)
 
     def _key(self, p: Passage) -> AdapterKey | None:
         original = original_hash(p)

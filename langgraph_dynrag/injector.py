@@ -32,6 +32,10 @@ class Placed:
     """Ids of the passages that act through their adapters."""
     reasons: Mapping[str, str] = field(default_factory=dict)
     """By id, why a passage stands in the prompt that should not."""
+    strength: float = 1.0
+    """What multiplies the adapters' updates."""
+    forgetting: float | None = None
+    """What they change of the model's answers to unrelated questions, nats a token; None: not measured."""
 
 
 @runtime_checkable
@@ -48,5 +52,5 @@ class Injector(Protocol):
         ...
 
     def place(self, passages: Sequence[Passage]) -> Placed:
-        """Where each passage is to act. Takes no time."""
+        """Where each passage is to act. Takes no time, or a short forward where forgetting is measured."""
         ...

@@ -241,6 +241,8 @@ def _event_lines(event: Mapping[str, Any]) -> list[str]:
         return [f"  {event['problem']}: {after}"]
     if kind == "injection":
         made = [f"{event[how]} {how}" for how in ("trained", "translated") if event[how]]
+        if event.get("forgetting") is not None:
+            made.append(f"strength {event['strength']:.2g}, forgets {event['forgetting']:.2g} nats")
         lines = [f"  into the weights: {len(event['in_weights'])} passages" + (f" ({', '.join(made)})" if made else "")]
         return lines + [f"    {id_} stays in the prompt: {why}" for id_, why in event["in_prompt_because"].items()]
     if kind == "budget":

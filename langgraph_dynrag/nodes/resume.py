@@ -97,7 +97,7 @@ def _injected(evidence: list[Passage], settings: Settings) -> list[dict[str, Any
     event = {
         "type": "injection", "mode": settings.injector.mode, "in_weights": list(where.in_weights),
         "in_prompt_because": because, "trained": done["trained"], "translated": done["translated"],
-        "preparing_seconds": done["seconds"],
+        "preparing_seconds": done["seconds"], "strength": where.strength, "forgetting": where.forgetting,
     }  # fmt: skip
     emit(event)
     return [event]

@@ -12,6 +12,7 @@ from llama_index.core.instrumentation.events.base import BaseEvent
 from llama_index.core.postprocessor.types import BaseNodePostprocessor
 from llama_index.core.schema import BaseNode, MetadataMode, NodeWithScore, QueryBundle, TextNode
 
+from llamaindex_prag.forgetting import ForgettingGuard, Guarded
 from llamaindex_prag.llama_index.llm import ParametricLLM
 from llamaindex_prag.llama_index.markers import marker
 from llamaindex_prag.parametrize import Parametrizer
@@ -33,6 +34,10 @@ class AdaptersInjectedEvent(BaseEvent):
     """How many of them were trained for this query."""
     translated: int = 0
     """How many of them are translated, not trained."""
+    strength: float = 1.0
+    """What multiplies their updates, after the guard."""
+    forgetting: float | None = None
+    """What they change of unrelated answers at that strength, nats a token; None: not measured."""
     in_context: dict[str, str]
     """Ids of the nodes whose text stays in the prompt, and why."""
 
@@ -79,6 +84,9 @@ class ParametricNodePostprocessor(BaseNodePostprocessor):
         inject: `"parametric"`: no text in the prompt. `"combined"`: adapter and text.
         strength: Multiplies the updates. None: 1, and 0.1 beside a text, where at full strength they disturb its
             reading more than they add (docs/results-parametric.md).
+        forgetting: The most that the adapters may change the model's answers to unrelated questions, in nats a token
+            (`ForgettingGuard`, which costs a short forward for each new set of nodes). Above it they are weakened; if
+            that is not enough, the text stays in the prompt. None: not measured.
 
     Example:
         >>> query_engine = index.as_query_engine(
@@ -90,6 +98,8 @@ class ParametricNodePostprocessor(BaseNodePostprocessor):
     missing: Missing = "train"
     inject: Inject = "parametric"
     strength: float | None = Field(default=None, gt=0.0)
+    forgetting: float | None = Field(default=None, gt=0.0)
+    _guard: ForgettingGuard | None = PrivateAttr(default=None)
     _parametrizer: Parametrizer | None = PrivateAttr(default=None)
 
     def __init__(
@@ -112,6 +122,8 @@ class ParametricNodePostprocessor(BaseNodePostprocessor):
             raise ConfigurationError("store is not the LLM's own; leave it out, or give llm.model.store")
         options |= {"llm": llm, "missing": missing, "inject": inject}
         super().__init__(**options)
+        if self.forgetting is not None:
+            self._guard = ForgettingGuard(llm.model, bound=self.forgetting)
 
     @classmethod
     def class_name(cls) -> str:
@@ -137,25 +149,28 @@ class ParametricNodePostprocessor(BaseNodePostprocessor):
             trained = self._train([(nodes[i].node, texts[i]) for i in lacking])
         if lacking and self.missing == "translate" and model.translations is not None:
             model.translations.keep(_passages([(nodes[i].node, texts[i]) for i in lacking]))
-        kept: dict[str, str] = {}
-        found = []
-        room = model.bank.max_adapters
-        injected: list[str] = []
-        for node, text in zip(nodes, texts, strict=True):
-            reason = "" if text.strip() else "no text"
-            if not reason and not self._known(text):
-                reason = "no adapter"
-            if not reason and len(injected) == room:
-                reason = f"more than the {room} adapters that a call may use"
-            if reason:
-                kept[node.node.node_id] = reason
-                found.append(node)
-            else:
-                injected.append(node.node.node_id)
-                found.append(self._injected(node, text))
+        kept = self._kept_in_context([n.node.node_id for n in nodes], texts)
+        strength = self.strength or (1.0 if self.inject == "parametric" else BESIDE_TEXT)
+        taken = [(n, t) for n, t in zip(nodes, texts, strict=True) if n.node.node_id not in kept]
+        guarded = self._guarded(taken, strength)
+        if guarded is not None:
+            strength *= guarded.part
+            if guarded.selection is None:
+                kept |= {n.node.node_id: f"forgets {guarded.forgetting:.3g} nats of other things" for n, _ in taken}
+        found = [
+            n if n.node.node_id in kept else self._injected(n, t, strength) for n, t in zip(nodes, texts, strict=True)
+        ]
+        injected = [n.node.node_id for n in nodes if n.node.node_id not in kept]
         translated = sum(1 for text in texts if text.strip() and not model.knows(text) and self._known(text))
         dispatcher.event(
-            AdaptersInjectedEvent(injected=injected, trained=trained, translated=translated, in_context=kept)
+            AdaptersInjectedEvent(
+                injected=injected,
+                trained=trained,
+                translated=translated,
+                in_context=kept,
+                strength=strength,
+                forgetting=guarded.forgetting if guarded else None,
+            )
         )
         return found
 
@@ -173,8 +188,33 @@ class ParametricNodePostprocessor(BaseNodePostprocessor):
     def _known(self, text: str) -> bool:
         return self.llm.model.find(text) is not None
 
-    def _injected(self, node: NodeWithScore, text: str) -> NodeWithScore:
-        strength = self.strength or (1.0 if self.inject == "parametric" else BESIDE_TEXT)
+    def _kept_in_context(self, ids: list[str], texts: list[str]) -> dict[str, str]:
+        """By id, why a node's text stays in the prompt."""
+        kept: dict[str, str] = {}
+        room, taken = self.llm.model.bank.max_adapters, 0
+        for node_id, text in zip(ids, texts, strict=True):
+            if not text.strip():
+                kept[node_id] = "no text"
+            elif not self._known(text):
+                kept[node_id] = "no adapter"
+            elif taken == room:
+                kept[node_id] = f"more than the {room} adapters that a call may use"
+            else:
+                taken += 1
+        return kept
+
+    def _guarded(self, nodes: list[tuple[NodeWithScore, str]], strength: float) -> Guarded | None:
+        if self._guard is None or not nodes:
+            return None
+        model = self.llm.model
+        scores = [max(n.score or 0.0, 0.0) for n, _ in nodes] if self.llm.merge == "score" else None
+        selection = model.select(
+            [model.find(text) or model.key(text) for _, text in nodes], merge=self.llm.merge, scores=scores,
+            strength=self.llm.strength * strength,
+        )  # fmt: skip
+        return None if selection is None else self._guard.guarded(selection)
+
+    def _injected(self, node: NodeWithScore, text: str, strength: float) -> NodeWithScore:
         model = self.llm.model
         reference = marker(model.find(text) or model.key(text), 1.0 if node.score is None else node.score, strength)
         shown = reference if self.inject == "parametric" else f"{reference}\n{text}"

@@ -220,6 +220,23 @@ def test_attention_that_was_lost_is_computed_again_with_the_adapters(adapters, m
     assert result["answer"] == whole["answer"]
 
 
+def test_adapters_that_forget_too_much_are_weakened_or_left_to_the_prompt(adapters, requests):
+    free = graph(adapters, TEXTS[0]).invoke({"question": QUESTION})
+    assert injections(free)[0]["forgetting"] is None
+    guarded = graph(adapters, TEXTS[0], forgetting=0.02).invoke({"question": QUESTION})
+    event = injections(guarded)[0]
+    assert event["forgetting"] <= 0.02
+    assert 0.1 <= event["strength"] < 1
+    assert requests[-1].adapters.weights == (event["strength"],)
+    assert "forgets 0." in str(Trace.from_state(guarded))
+    requests.clear()
+    refused = graph(adapters, TEXTS[0], forgetting=1e-9).invoke({"question": QUESTION})
+    (reason,) = injections(refused)[0]["in_prompt_because"].values()
+    assert "nats of other things" in reason
+    assert requests[-1].adapters is None
+    assert "number 0" in adapters.lm.tokenizer.decode(list(requests[-1].prompt))
+
+
 @pytest.mark.parametrize(
     ("options", "reason"),
     [

@@ -330,3 +330,15 @@ def test_several_llms_of_one_model_share_its_bank_and_other_settings_are_refused
     assert again.model is llm.model
     with pytest.raises(ConfigurationError, match="already answers from"):
         ParametricLLM(lm=lm, store=store, recipe="distill", max_adapters=3)
+
+
+def test_adapters_that_forget_too_much_are_weakened_or_left_to_the_prompt(llm, calls):
+    engine_of(llm, Fixed(0, 1), post={"forgetting": 0.01}).query(QUESTION)
+    selection = calls[-1][1]
+    assert len(selection) == 2
+    assert sum(selection.weights) < 1
+    response = engine_of(llm, Fixed(0, 1), post={"forgetting": 1e-9}).query(QUESTION)
+    prompt, selection = calls[-1]
+    assert selection is None
+    assert TEXTS[0] in prompt
+    assert len(response.source_nodes) == 2
