@@ -72,6 +72,8 @@ class ParametricInjector:
         self._strength = strength or (1.0 if mode == "parametric" else BESIDE_TEXT)
         self._guard = None if forgetting is None else ForgettingGuard(adapters, bound=forgetting)
         self._parametrizer: Any = None
+        self._hopeless: dict[str, str] = {}
+        """By a passage's id, why it cannot be learnt: trying takes long, so it is done once."""
 
     def prepare(self, passages: Sequence[Passage]) -> dict[str, Any]:
         """Make the adapters that are missing.
@@ -81,13 +83,14 @@ class ParametricInjector:
         """
         started = time.monotonic()
         done: dict[str, Any] = {"trained": 0, "translated": 0, "failed": {}}
-        for p in passages:
-            if self._key(p) is not None or self.missing == "context":
-                continue
-            try:
-                self._make(p, done)
-            except (AdapterError, ConfigurationError) as error:  # it stands in the prompt instead
-                done["failed"][p["id"]] = str(error)
+        lacking = [] if self.missing == "context" else [p for p in passages if self._key(p) is None]
+        tried = [p for p in lacking if p["id"] not in self._hopeless]
+        try:
+            self._make(tried, done)
+        except (AdapterError, ConfigurationError):  # of one of them; the others are not lost with it
+            for p in tried:
+                self._make_alone(p, done)
+        done["failed"] |= {p["id"]: self._hopeless[p["id"]] for p in lacking if p["id"] in self._hopeless}
         return done | {"seconds": time.monotonic() - started}
 
     def place(self, passages: Sequence[Passage]) -> Placed:
@@ -118,21 +121,33 @@ class ParametricInjector:
         original = original_hash(p)
         return (self.adapters.find_hash(original) if original else None) or self.adapters.find(p["text"])
 
-    def _make(self, p: Passage, done: dict[str, Any]) -> None:
+    def _make_alone(self, p: Passage, done: dict[str, Any]) -> None:
+        try:
+            self._make([p], done)
+        except ConfigurationError as error:  # it stands in the prompt instead, and is not tried again
+            self._hopeless[p["id"]] = str(error)
+        except AdapterError as error:
+            done["failed"][p["id"]] = str(error)
+
+    def _make(self, passages: Sequence[Passage], done: dict[str, Any]) -> None:
+        from llamaindex_prag.adapter import text_hash
         from llamaindex_prag.parametrize import Parametrizer
         from llamaindex_prag.passages import Passage as Learnt
 
-        learnt = Learnt(p["text"], p["title"], p["source"] or p["id"])
+        if not passages:
+            return
+        learnt = [Learnt(p["text"], p["title"], p["source"] or p["id"]) for p in passages]
         if self.missing == "translate":
             assert self.adapters.translations is not None  # checked when this was made
-            done["translated"] += self.adapters.translations.keep([learnt])
+            done["translated"] += self.adapters.translations.keep(learnt)
             return
         if self._parametrizer is None:
             self._parametrizer = Parametrizer(self.adapters)
-        report = self._parametrizer.parametrize([learnt], progress=False)
+        report = self._parametrizer.parametrize(learnt, progress=False)
         done["trained"] += report.trained
-        if report.skipped:
-            done["failed"][p["id"]] = "; ".join(n for notes in report.notes.values() for n in notes)
+        for p in passages:
+            if self._key(p) is None:
+                self._hopeless[p["id"]] = "; ".join(report.notes.get(text_hash(p["text"]), ("no adapter was made",)))
 
     def __repr__(self) -> str:
         return f"ParametricInjector({self.adapters!r}, mode={self.mode!r}, missing={self.missing!r})"

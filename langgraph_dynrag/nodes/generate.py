@@ -77,9 +77,12 @@ def draft_task(state: State, settings: Settings) -> DraftTask:
 
 
 def rebuild(state: State, settings: Settings) -> None:
-    """Make adapters that `resume` made and that are gone since: a run may go on long after it was interrupted."""
-    if settings.injector is not None and (evidence := list(state.get("evidence") or [])):
-        settings.injector.prepare(evidence)
+    """Make adapters that `resume` had and that are gone since: a run may go on long after it was interrupted."""
+    if settings.injector is None:
+        return
+    events = (e for e in reversed(state.get("trace") or []) if e["type"] == "injection")
+    had = next((set(e["in_weights"]) for e in events), set())
+    settings.injector.prepare([p for p in state.get("evidence") or [] if p["id"] in had])
 
 
 def placed(state: State, settings: Settings) -> Placed:

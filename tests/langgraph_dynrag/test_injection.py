@@ -16,6 +16,7 @@ from langgraph_dynrag.queries import LastSentence
 from langgraph_dynrag.triggers import RIND, EverySentence
 from llamaindex_prag.adapter import Adapter
 from llamaindex_prag.parametric import ParametricModel
+from llamaindex_prag.parametrize import Parametrizer
 from llamaindex_prag.store.lmdb_store import LMDBStore
 from rag_backbone.causal_lm import CausalLM
 from rag_backbone.errors import ConfigurationError
@@ -163,6 +164,19 @@ def test_what_cannot_be_learnt_stands_in_the_prompt(adapters, requests):
     (reason,) = injections(result)[0]["in_prompt_because"].values()
     assert "Split it into passages" in reason
     assert requests[0].adapters is None
+
+
+def test_what_cannot_be_learnt_is_tried_once_and_the_others_are_not_lost_with_it(adapters, monkeypatch):
+    tried = []
+    parametrize = Parametrizer.parametrize
+    monkeypatch.setattr(
+        Parametrizer, "parametrize", lambda self, ps, **o: tried.append(len(ps)) or parametrize(self, ps, **o)
+    )
+    built = graph(adapters, "The bridge was built. " * 400, "A road was built by Ada.", missing="train")
+    result = built.invoke({"question": QUESTION})
+    assert (injections(result)[0]["trained"], len(injections(result)[0]["in_weights"])) == (1, 1)
+    assert len(injections(result)) > 1
+    assert tried == [2, 1, 1]  # together, which is refused; then one by one
 
 
 def test_a_removed_document_answers_no_more_in_a_run_that_goes_on(adapters, store):
