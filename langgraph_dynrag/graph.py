@@ -59,6 +59,7 @@ def create_dynamic_rag(
     adapters: ParametricModel | None = None,
     missing: Missing = "train",
     forgetting: float | None = None,
+    conflicts: str | None = None,
     checkpointer: Checkpointer = None,
     interrupt_before: list[str] | Literal["*"] | None = None,
     interrupt_after: list[str] | Literal["*"] | None = None,
@@ -81,6 +82,8 @@ def create_dynamic_rag(
             it (milliseconds; needs a translator), or leave it in the `"context"`.
         forgetting: For the last two, the most that adapters may change the model's answers to unrelated questions, in
             nats a token; see `llamaindex_prag.forgetting`. None: not measured.
+        conflicts: For the last two, what becomes of passages that contradict each other about the question: `"mean"`,
+            `"score-weighted"`, `"latest"` or `"context"`; see `llamaindex_prag.conflict_policies`. None: not measured.
         checkpointer: As in LangGraph. Leave it out for a subgraph, which inherits its parent's.
         interrupt_before: As in LangGraph; `["retrieve"]` lets a person look at the query.
         interrupt_after: As in LangGraph.
@@ -101,7 +104,7 @@ def create_dynamic_rag(
     """
     nodes = create_nodes(
         model, retriever, preset=preset, dataset=dataset, bundle=bundle, prompt=prompt, injection=injection,
-        adapters=adapters, missing=missing, forgetting=forgetting, **changes,
+        adapters=adapters, missing=missing, forgetting=forgetting, conflicts=conflicts, **changes,
     )  # fmt: skip
     builder = StateGraph(
         DynamicRAGState,
@@ -135,13 +138,14 @@ def create_nodes(
     adapters: ParametricModel | None = None,
     missing: Missing = "train",
     forgetting: float | None = None,
+    conflicts: str | None = None,
     **changes: Any,
 ) -> DynamicRAGNodes:
     """The nodes alone, to put into a graph of one's own whose state extends `DynamicRAGState`.
 
     Arguments and errors are those of `create_dynamic_rag`.
     """
-    injector = make_injector(model, injection, adapters, missing, forgetting)
+    injector = make_injector(model, injection, adapters, missing, forgetting=forgetting, conflicts=conflicts)
     settings = make_settings(
         model, retriever, preset=preset, dataset=dataset, bundle=bundle, prompt=prompt, injector=injector, **changes
     )
@@ -160,7 +164,9 @@ def make_injector(
     injection: Injection,
     adapters: ParametricModel | None,
     missing: Missing,
-    forgetting: float | None,
+    *,
+    forgetting: float | None = None,
+    conflicts: str | None = None,
 ) -> Injector | None:
     """Who puts the evidence into the parameters; None where it stands in the prompt.
 
@@ -170,8 +176,12 @@ def make_injector(
     if injection not in get_args(Injection):
         raise ConfigurationError(f"injection is {injection!r}; known: {', '.join(get_args(Injection))}")
     if injection == "context":
-        if adapters is not None:
-            raise ConfigurationError("adapters were given, and injection='context' uses none; leave them out")
+        given = {"adapters": adapters, "forgetting": forgetting, "conflicts": conflicts}
+        if named := [name for name, value in given.items() if value is not None]:
+            raise ConfigurationError(
+                f"{', '.join(named)}: given, and injection='context' uses no adapters. Leave it out, or choose "
+                "injection='parametric' or 'combined'."
+            )
         return None
     if not isinstance(model, LocalChatModel):
         raise ConfigurationError(
@@ -190,7 +200,7 @@ def make_injector(
         )
     from langgraph_dynrag.injection import ParametricInjector
 
-    return ParametricInjector(adapters, mode=injection, missing=missing, forgetting=forgetting)
+    return ParametricInjector(adapters, mode=injection, missing=missing, forgetting=forgetting, conflicts=conflicts)
 
 
 def make_settings(

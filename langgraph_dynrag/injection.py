@@ -41,6 +41,8 @@ class ParametricInjector:
         strength: Multiplies the updates. None: 1, and 0.1 beside a text.
         forgetting: The most that the adapters may change the model's answers to unrelated questions, in nats a token:
             above it they are weakened, or the passages stand in the prompt. None: not measured.
+        conflicts: What becomes of passages that contradict each other about the question: `"mean"`,
+            `"score-weighted"`, `"latest"` or `"context"`. None: not measured.
 
     Raises:
         ConfigurationError: If an option is unknown, or there is no translator to translate with.
@@ -54,8 +56,9 @@ class ParametricInjector:
         missing: Missing = "train",
         strength: float | None = None,
         forgetting: float | None = None,
+        conflicts: str | None = None,
     ) -> None:
-        from llamaindex_prag.forgetting import ForgettingGuard
+        from llamaindex_prag.placing import Placer
         from llamaindex_prag.selection import BESIDE_TEXT
 
         for name, value, known in (("injection", mode, get_args(Inject)), ("missing", missing, get_args(Missing))):
@@ -70,7 +73,7 @@ class ParametricInjector:
         self.mode: Inject = mode
         self.missing = missing
         self._strength = strength or (1.0 if mode == "parametric" else BESIDE_TEXT)
-        self._guard = None if forgetting is None else ForgettingGuard(adapters, bound=forgetting)
+        self._placer = Placer(adapters, forgetting=forgetting, conflicts=conflicts)
         self._parametrizer: Any = None
         self._hopeless: dict[str, str] = {}
         """By a passage's id, why it cannot be learnt: trying takes long, so it is done once."""
@@ -93,29 +96,22 @@ class ParametricInjector:
         done["failed"] |= {p["id"]: self._hopeless[p["id"]] for p in lacking if p["id"] in self._hopeless}
         return done | {"seconds": time.monotonic() - started}
 
-    def place(self, passages: Sequence[Passage]) -> Placed:
+    def place(self, passages: Sequence[Passage], question: str = "") -> Placed:
         """Those with an adapter act through it, as far as the bank has room, in order."""
-        keys: dict[str, AdapterKey] = {}
-        reasons: dict[str, str] = {}
-        room = self.adapters.bank.max_adapters
-        for p in passages:
-            key = self._key(p)
-            if key is None:
-                reasons[p["id"]] = "no adapter"
-            elif len(keys) == room:
-                reasons[p["id"]] = f"more than the {room} adapters that a call may use"
-            else:
-                keys[p["id"]] = key
-        selection = self.adapters.select(list(keys.values()), strength=self._strength)
-        guarded = None if self._guard is None or selection is None else self._guard.guarded(selection)
-        if guarded is not None:
-            selection = guarded.selection
-            if selection is None:
-                reasons |= dict.fromkeys(keys, f"forgets {guarded.forgetting:.3g} nats of other things")
-                keys = {}
-        shown = list(passages) if self.mode == "combined" else [p for p in passages if p["id"] in reasons]
-        strength = self._strength * (guarded.part if guarded else 1.0)
-        return Placed(shown, selection, tuple(keys), reasons, strength, guarded.forgetting if guarded else None)
+        from llamaindex_prag.conflict_policies import date_of
+
+        placed = self._placer.place(
+            [self._key(p) for p in passages], question=question, strength=self._strength,
+            scores=[p["score"] for p in passages], dates=[date_of(p["metadata"]) for p in passages],
+        )  # fmt: skip
+        ids = [p["id"] for p in passages]
+        shown = placed.in_prompt if self.mode == "parametric" else set(range(len(passages))) - set(placed.left_out)
+        return Placed(
+            [passages[i] for i in sorted(shown)], placed.selection, tuple(ids[i] for i in placed.in_weights),
+            {ids[i]: why for i, why in placed.in_prompt.items()}, placed.strength, placed.forgetting,
+            {ids[i]: why for i, why in placed.left_out.items()},
+            placed.conflicts.to_dict() if placed.conflicts else None,
+        )  # fmt: skip
 
     def _key(self, p: Passage) -> AdapterKey | None:
         original = original_hash(p)

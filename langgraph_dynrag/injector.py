@@ -36,6 +36,10 @@ class Placed:
     """What multiplies the adapters' updates."""
     forgetting: float | None = None
     """What they change of the model's answers to unrelated questions, nats a token; None: not measured."""
+    left_out: Mapping[str, str] = field(default_factory=dict)
+    """By id, why a passage is not used at all."""
+    conflicts: Mapping[str, Any] | None = None
+    """Which passages contradict each other about the question, as plain data; None: not measured."""
 
 
 @runtime_checkable
@@ -51,6 +55,10 @@ class Injector(Protocol):
         """Make the adapters that are missing; returns what was done, as plain data. May take long."""
         ...
 
-    def place(self, passages: Sequence[Passage]) -> Placed:
-        """Where each passage is to act. Takes no time, or a short forward where forgetting is measured."""
+    def place(self, passages: Sequence[Passage], question: str = "") -> Placed:
+        """Where each passage is to act.
+
+        Takes no time, unless forgetting or contradictions are measured: then short forwards, once for the same
+        passages and question.
+        """
         ...

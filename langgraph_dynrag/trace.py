@@ -244,7 +244,10 @@ def _event_lines(event: Mapping[str, Any]) -> list[str]:
         if event.get("forgetting") is not None:
             made.append(f"strength {event['strength']:.2g}, forgets {event['forgetting']:.2g} nats")
         lines = [f"  into the weights: {len(event['in_weights'])} passages" + (f" ({', '.join(made)})" if made else "")]
-        return lines + [f"    {id_} stays in the prompt: {why}" for id_, why in event["in_prompt_because"].items()]
+        lines += [f"    {id_} stays in the prompt: {why}" for id_, why in event["in_prompt_because"].items()]
+        lines += [f"    {id_} is left out: {why}" for id_, why in event.get("left_out", {}).items()]
+        pairs = (event.get("conflicts") or {}).get("pairs", [])
+        return lines + [f"    contradiction, {p['nats']:.1f} nats: {' / '.join(p['answers'])}" for p in pairs]
     if kind == "budget":
         return [f"  budget reached: {event['which']} ({event['limit']:g})"]
     if kind == "closing":

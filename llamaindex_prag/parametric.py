@@ -170,7 +170,7 @@ class ParametricModel:
         *,
         merge: Merge = "mean",
         scores: Sequence[float] | None = None,
-        strength: float = 1.0,
+        strength: float | Sequence[float] = 1.0,
     ) -> Selection | None:
         """The adapters of a call; None for none."""
         if not keys:

@@ -58,16 +58,16 @@ class Selection:
         *,
         merge: Merge = "mean",
         scores: Sequence[float] | None = None,
-        strength: float = 1.0,
+        strength: float | Sequence[float] = 1.0,
         version: int = 0,
     ) -> Selection:
-        """Select adapters; a key that occurs twice counts once, with the higher score.
+        """Select adapters; a key that occurs twice counts once, with the higher score and strength.
 
         Args:
             keys: Best first.
             merge: How their updates are combined.
             scores: The retrieval scores, for `merge="score"`.
-            strength: Multiplies every weight.
+            strength: Multiplies every weight, or one number for each.
             version: The store's change counter.
 
         Raises:
@@ -76,19 +76,24 @@ class Selection:
         """
         if merge not in get_args(Merge):
             raise ConfigurationError(f"merge is {merge!r}; known: {', '.join(get_args(Merge))}")
-        if not (math.isfinite(strength) and strength > 0):
-            raise ConfigurationError(f"strength is {strength}; it must be a finite number above 0")
         if not keys:
             raise AdapterError("no adapter was selected; at least one is needed")
+        strengths = [float(strength)] * len(keys) if isinstance(strength, int | float) else list(strength)
+        if len(strengths) != len(keys):
+            raise AdapterError(f"{len(strengths)} strengths for {len(keys)} adapters")
+        if not all(math.isfinite(s) and s >= 0 for s in strengths) or max(strengths) == 0:
+            raise ConfigurationError(f"strength is {strength}; it must be a finite number above 0")
         if scores is not None and len(scores) != len(keys):
             raise AdapterError(f"{len(scores)} scores for {len(keys)} adapters")
         if merge == "score" and scores is None:
             raise AdapterError("merge='score' needs the retrieval scores of the adapters")
         given: dict[AdapterKey, float] = {}
-        for key, score in zip(keys, scores or [1.0] * len(keys), strict=True):
+        strongest: dict[AdapterKey, float] = {}
+        for key, score, each in zip(keys, scores or [1.0] * len(keys), strengths, strict=True):
             given[key] = max(given.get(key, score), score)
-        weights = _weights(merge, tuple(given.values()), strength)
-        return cls(tuple(given), weights, merge == "orthogonal", version)
+            strongest[key] = max(strongest.get(key, each), each)
+        weights = zip(_weights(merge, tuple(given.values())), strongest.values(), strict=True)
+        return cls(tuple(given), tuple(w * s for w, s in weights), merge == "orthogonal", version)
 
     @property
     def cache_key(self) -> Hashable:
@@ -103,16 +108,16 @@ class Selection:
         return f"Selection({members}{', orthogonal' if self.orthogonal else ''})"
 
 
-def _weights(merge: Merge, scores: tuple[float, ...], strength: float) -> tuple[float, ...]:
+def _weights(merge: Merge, scores: tuple[float, ...]) -> tuple[float, ...]:
     k = len(scores)
     if merge == "sum":
-        return (strength,) * k
+        return (1.0,) * k
     if merge != "score":
-        return (strength / k,) * k
+        return (1.0 / k,) * k
     total = sum(scores)
     if any(not math.isfinite(s) or s < 0 for s in scores) or total <= 0:
         raise AdapterError(f"merge='score' needs finite scores that are not negative and not all 0; they are {scores}")
-    return tuple(strength * s / total for s in scores)
+    return tuple(s / total for s in scores)
 
 
 def orthogonalise(layout: Layout, buffers: Sequence[NDArray[np.float32]]) -> None:

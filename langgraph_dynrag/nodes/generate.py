@@ -88,7 +88,9 @@ def rebuild(state: State, settings: Settings) -> None:
 def placed(state: State, settings: Settings) -> Placed:
     """The evidence in its places."""
     evidence: list[Passage] = list(state.get("evidence") or [])
-    return Placed(evidence) if settings.injector is None else settings.injector.place(evidence)
+    if settings.injector is None:
+        return Placed(evidence)
+    return settings.injector.place(evidence, str(state.get("question") or ""))
 
 
 def unit_now(state: State, settings: Settings) -> Unit:

@@ -48,7 +48,7 @@ class Resume(Node):
             "evidence": [p["id"] for p in evidence],
         }
         emit(event)
-        events = [event, *_injected(evidence, settings)]
+        events = [event, *_injected(evidence, str(state.get("question") or ""), settings)]
         update |= {
             "evidence": evidence,
             "found": [],
@@ -87,17 +87,18 @@ def _evidence(state: State, found: list[Passage], settings: Settings) -> list[Pa
     return distinct([*present, *found]) if settings.evidence_life == "accumulated" else found
 
 
-def _injected(evidence: list[Passage], settings: Settings) -> list[dict[str, Any]]:
+def _injected(evidence: list[Passage], question: str, settings: Settings) -> list[dict[str, Any]]:
     """The record of evidence that went into the parameters; adapters that are missing are made now."""
     if settings.injector is None or not evidence:
         return []
     done = settings.injector.prepare(evidence)
-    where = settings.injector.place(evidence)
+    where = settings.injector.place(evidence, question)
     because = {id_: done["failed"].get(id_, reason) for id_, reason in where.reasons.items()}
     event = {
         "type": "injection", "mode": settings.injector.mode, "in_weights": list(where.in_weights),
         "in_prompt_because": because, "trained": done["trained"], "translated": done["translated"],
         "preparing_seconds": done["seconds"], "strength": where.strength, "forgetting": where.forgetting,
+        "left_out": dict(where.left_out), "conflicts": where.conflicts,
     }  # fmt: skip
     emit(event)
     return [event]

@@ -203,8 +203,8 @@ class ParametricLLM(LLM):
                 "different ParametricLLMs. Give both the same one."
             )
         scores = [max(r.score, 0.0) for r in references] if self.merge == "score" else None
-        strength = self.strength * min((r.strength for r in references), default=1.0)
-        return model.select([r.key for r in references], merge=self.merge, scores=scores, strength=strength)
+        strengths = [self.strength * r.strength for r in references]
+        return model.select([r.key for r in references], merge=self.merge, scores=scores, strength=strengths)
 
     def _request(self, call: _Call, options: dict[str, Any]) -> Request:
         stop = options.get("stop") or ()

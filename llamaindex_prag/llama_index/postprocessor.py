@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import Any, Literal, get_args
 
 from llama_index.core.base.llms.types import TextBlock
@@ -12,11 +13,12 @@ from llama_index.core.instrumentation.events.base import BaseEvent
 from llama_index.core.postprocessor.types import BaseNodePostprocessor
 from llama_index.core.schema import BaseNode, MetadataMode, NodeWithScore, QueryBundle, TextNode
 
-from llamaindex_prag.forgetting import ForgettingGuard, Guarded
+from llamaindex_prag.conflict_policies import ConflictPolicy, date_of, known_policy
 from llamaindex_prag.llama_index.llm import ParametricLLM
 from llamaindex_prag.llama_index.markers import marker
 from llamaindex_prag.parametrize import Parametrizer
 from llamaindex_prag.passages import Passage
+from llamaindex_prag.placing import Placer, Placing
 from llamaindex_prag.selection import BESIDE_TEXT
 from rag_backbone.errors import AdapterError, ConfigurationError
 
@@ -40,6 +42,10 @@ class AdaptersInjectedEvent(BaseEvent):
     """What they change of unrelated answers at that strength, nats a token; None: not measured."""
     in_context: dict[str, str]
     """Ids of the nodes whose text stays in the prompt, and why."""
+    left_out: dict[str, str] = Field(default_factory=dict)
+    """Ids of the nodes that are not used, and why."""
+    conflicts: dict[str, Any] | None = None
+    """`Conflicts.to_dict()`; None: not measured."""
 
     @classmethod
     def class_name(cls) -> str:
@@ -87,6 +93,10 @@ class ParametricNodePostprocessor(BaseNodePostprocessor):
         forgetting: The most that the adapters may change the model's answers to unrelated questions, in nats a token
             (`ForgettingGuard`, which costs a short forward for each new set of nodes). Above it they are weakened; if
             that is not enough, the text stays in the prompt. None: not measured.
+        conflicts: What becomes of nodes that contradict each other about the question (`ConflictMeter`, which has each
+            adapter answer it alone): `"mean"` of their updates, `"score-weighted"`, the `"latest"` by its metadata, or
+            their texts in the `"context"`. None: not measured.
+        conflict_bound: Above so many nats two nodes contradict each other.
 
     Example:
         >>> query_engine = index.as_query_engine(
@@ -99,7 +109,9 @@ class ParametricNodePostprocessor(BaseNodePostprocessor):
     inject: Inject = "parametric"
     strength: float | None = Field(default=None, gt=0.0)
     forgetting: float | None = Field(default=None, gt=0.0)
-    _guard: ForgettingGuard | None = PrivateAttr(default=None)
+    conflicts: ConflictPolicy | None = None
+    conflict_bound: float | None = Field(default=None, gt=0.0)
+    _placer: Placer | None = PrivateAttr(default=None)
     _parametrizer: Parametrizer | None = PrivateAttr(default=None)
 
     def __init__(
@@ -121,9 +133,9 @@ class ParametricNodePostprocessor(BaseNodePostprocessor):
         if store is not None and store is not llm.model.store:
             raise ConfigurationError("store is not the LLM's own; leave it out, or give llm.model.store")
         options |= {"llm": llm, "missing": missing, "inject": inject}
+        if options.get("conflicts") is not None:
+            known_policy(options["conflicts"])
         super().__init__(**options)
-        if self.forgetting is not None:
-            self._guard = ForgettingGuard(llm.model, bound=self.forgetting)
 
     @classmethod
     def class_name(cls) -> str:
@@ -149,30 +161,45 @@ class ParametricNodePostprocessor(BaseNodePostprocessor):
             trained = self._train([(nodes[i].node, texts[i]) for i in lacking])
         if lacking and self.missing == "translate" and model.translations is not None:
             model.translations.keep(_passages([(nodes[i].node, texts[i]) for i in lacking]))
-        kept = self._kept_in_context([n.node.node_id for n in nodes], texts)
-        strength = self.strength or (1.0 if self.inject == "parametric" else BESIDE_TEXT)
-        taken = [(n, t) for n, t in zip(nodes, texts, strict=True) if n.node.node_id not in kept]
-        guarded = self._guarded(taken, strength)
-        if guarded is not None:
-            strength *= guarded.part
-            if guarded.selection is None:
-                kept |= {n.node.node_id: f"forgets {guarded.forgetting:.3g} nats of other things" for n, _ in taken}
-        found = [
-            n if n.node.node_id in kept else self._injected(n, t, strength) for n, t in zip(nodes, texts, strict=True)
-        ]
-        injected = [n.node.node_id for n in nodes if n.node.node_id not in kept]
+        placed = self._placed(nodes, texts, query_bundle.query_str if query_bundle else "")
+        ids = [n.node.node_id for n in nodes]
+        kept = {ids[i]: "no text" if not texts[i].strip() else why for i, why in placed.in_prompt.items()}
         translated = sum(1 for text in texts if text.strip() and not model.knows(text) and self._known(text))
         dispatcher.event(
             AdaptersInjectedEvent(
-                injected=injected,
+                injected=[ids[i] for i in placed.in_weights],
                 trained=trained,
                 translated=translated,
                 in_context=kept,
-                strength=strength,
-                forgetting=guarded.forgetting if guarded else None,
+                left_out={ids[i]: why for i, why in placed.left_out.items()},
+                strength=placed.strength,
+                forgetting=placed.forgetting,
+                conflicts=placed.conflicts.to_dict() if placed.conflicts else None,
             )
         )
-        return found
+        return [
+            self._injected(n, texts[i], placed.strengths[i]) if i in placed.strengths else n
+            for i, n in enumerate(nodes)
+            if i not in placed.left_out
+        ]
+
+    def _placed(self, nodes: list[NodeWithScore], texts: list[str], question: str) -> Placing:
+        model = self.llm.model
+        if self._placer is None:
+            self._placer = Placer(
+                model, merge=self.llm.merge, forgetting=self.forgetting, conflicts=self.conflicts,
+                conflict_bound=self.conflict_bound,
+            )  # fmt: skip
+        strength = self.strength or (1.0 if self.inject == "parametric" else BESIDE_TEXT)
+        # The LLM multiplies the strength by its own, so what is measured is what will act.
+        placed = self._placer.place(
+            [model.find(text) if text.strip() else None for text in texts], question=question,
+            strength=self.llm.strength * strength, scores=[n.score for n in nodes],
+            dates=[date_of(n.node.metadata) for n in nodes],
+        )  # fmt: skip
+        own = self.llm.strength
+        strengths = {i: s / own for i, s in placed.strengths.items()}
+        return replace(placed, strength=placed.strength / own, strengths=strengths)
 
     async def _apostprocess_nodes(
         self, nodes: list[NodeWithScore], query_bundle: QueryBundle | None = None
@@ -187,32 +214,6 @@ class ParametricNodePostprocessor(BaseNodePostprocessor):
 
     def _known(self, text: str) -> bool:
         return self.llm.model.find(text) is not None
-
-    def _kept_in_context(self, ids: list[str], texts: list[str]) -> dict[str, str]:
-        """By id, why a node's text stays in the prompt."""
-        kept: dict[str, str] = {}
-        room, taken = self.llm.model.bank.max_adapters, 0
-        for node_id, text in zip(ids, texts, strict=True):
-            if not text.strip():
-                kept[node_id] = "no text"
-            elif not self._known(text):
-                kept[node_id] = "no adapter"
-            elif taken == room:
-                kept[node_id] = f"more than the {room} adapters that a call may use"
-            else:
-                taken += 1
-        return kept
-
-    def _guarded(self, nodes: list[tuple[NodeWithScore, str]], strength: float) -> Guarded | None:
-        if self._guard is None or not nodes:
-            return None
-        model = self.llm.model
-        scores = [max(n.score or 0.0, 0.0) for n, _ in nodes] if self.llm.merge == "score" else None
-        selection = model.select(
-            [model.find(text) or model.key(text) for _, text in nodes], merge=self.llm.merge, scores=scores,
-            strength=self.llm.strength * strength,
-        )  # fmt: skip
-        return None if selection is None else self._guard.guarded(selection)
 
     def _injected(self, node: NodeWithScore, text: str, strength: float) -> NodeWithScore:
         model = self.llm.model

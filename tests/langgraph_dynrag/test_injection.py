@@ -255,7 +255,7 @@ def test_adapters_that_forget_too_much_are_weakened_or_left_to_the_prompt(adapte
     ("options", "reason"),
     [
         ({"injection": "weights"}, "injection is 'weights'"),
-        ({"injection": "context"}, "leave them out"),
+        ({"injection": "context"}, "uses no adapters. Leave it out"),
         ({"missing": "guess"}, "missing is 'guess'"),
     ],
 )
@@ -280,3 +280,28 @@ def test_translating_needs_a_translator(lm, store):
     plain = ParametricModel(lm, store, recipe="prag")
     with pytest.raises(ConfigurationError, match="translator="):
         ParametricInjector(plain, missing="translate")
+
+
+def test_passages_that_contradict_each_other_are_reported_and_treated_as_the_policy_says(adapters, store, requests):
+    for i in range(2):
+        strong_values = random_values(adapters.layout, 20 + i, 0.5)
+        store.put(adapters.key(TEXTS[i]), Adapter(adapters.layout, strong_values, 2.0), {}, owners=[f"doc-{i}"])
+    dates = ("2024-01-01", "2020-01-01")
+    found = [Document(text, metadata={"source": f"doc-{i}", "date": dates[i]}) for i, text in enumerate(TEXTS[:2])]
+    ids = [p["id"] for p in graph(adapters, retriever=Fixed(documents=found)).invoke({"question": QUESTION})["sources"]]
+
+    def event_of(policy):
+        requests.clear()
+        result = graph(adapters, retriever=Fixed(documents=found), conflicts=policy).invoke({"question": QUESTION})
+        assert "contradiction, " in str(Trace.from_state(result))
+        return injections(result)[0]
+
+    mean = event_of("mean")
+    assert mean["in_weights"] == ids
+    assert mean["conflicts"]["pairs"][0]["nats"] > 1
+    latest = event_of("latest")
+    assert (latest["in_weights"], list(latest["left_out"])) == (ids[:1], ids[1:])
+    assert requests[-1].adapters.keys == (adapters.key(TEXTS[0]),)
+    shown = event_of("context")
+    assert (shown["in_weights"], list(shown["in_prompt_because"])) == ([], ids)
+    assert "number 1" in adapters.lm.tokenizer.decode(list(requests[-1].prompt))

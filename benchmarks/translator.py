@@ -1,0 +1,168 @@
+"""What it costs to translate documents into adapters, against reading them in the prompt.
+
+- `ms_over_prefill`: three documents' representations, kept in a store, to active merged adapters (translation, merge
+  and activation together), over the time to the first token that the same documents cost in the prompt.
+  `ms_over_prefill_now` computes the representations too.
+- `resume_ratio`: a whole resume in mid-answer by injection (translation, activation, and the prefill of prompt and
+  accepted text, from which nothing can be reused), over the same resume in context, one document having been retrieved
+  more: the engine reuses what both prompts begin with. `resume_ratio_new`: all documents of the prompt are new.
+- `bytes_per_document`, `parameters`: of the translator.
+
+Neither time nor memory depends on the translator's weights, so any translator of the form can be measured, one that has
+learnt nothing too. Both sides take turns; documents are real text, all different, cut to one length.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.contract import finish, machine, note, parser, table
+from llamaindex_prag.adapter import text_hash
+from llamaindex_prag.parametric import ParametricModel
+from llamaindex_prag.passages import Passage
+from llamaindex_prag.prompts import answer_ids, prompt_ids
+from llamaindex_prag.selection import Selection
+from llamaindex_prag.store.lmdb_store import LMDBStore
+from llamaindex_prag.translator.config import TranslatorConfig
+from llamaindex_prag.translator.translator import Translator
+from rag_backbone.causal_lm import CausalLM
+from rag_backbone.requests import Request
+
+CORPUS = Path("examples/data/ombrel/corpus.jsonl")
+QUESTION = "Who built the harbour that the oldest of these towns is known for, and in which year?"
+ACCEPTED = "The oldest of these towns is on the northern coast. Its harbour was begun after the great flood, and"
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run and report."""
+    options = parser("Translating documents into adapters, against reading them.")
+    options.add_argument("--translator", help="a checkpoint; without one, a translator that has learnt nothing")
+    options.add_argument("--kind", default="shared", choices=["shared", "dyprag"], help="of the latter")
+    options.add_argument("--k", type=int, nargs="+", default=[1, 3, 10], help="documents of a question")
+    options.add_argument("--tokens", type=int, default=200, help="of a document")
+    options.add_argument("--repetitions", type=int, default=15)
+    args = options.parse_args(arguments)
+    lm = CausalLM.from_pretrained(args.model, dtype=args.dtype)
+    if args.translator:
+        translator = Translator.load(args.translator, lm)
+    else:
+        translator = Translator(lm, TranslatorConfig.of(lm, args.kind))
+    with tempfile.TemporaryDirectory(prefix="dynprag-translator-") as folder:
+        store = LMDBStore(Path(folder) / "store", model=lm.fingerprint)
+        costs = _Costs(lm, store, translator, _texts(lm, args.tokens), max(args.k))
+        rows = [costs.of(k, args.repetitions) for k in args.k]
+        store.close()
+    told = next((row for row in rows if row["k"] == 3), rows[0])
+    names = ("ms_over_prefill", "ms_over_prefill_now", "resume_ratio", "resume_ratio_new")
+    figures: dict[str, Any] = {name: told[name] for name in names}
+    figures |= {
+        "k": told["k"], "bytes_per_document": translator.config.representation_bytes,
+        "parameters": translator.parameters, "rows": rows, "kind": translator.config.kind, "tokens": args.tokens,
+        "repetitions": args.repetitions, "model": lm.name, "dtype": args.dtype, "machine": machine(),
+    }  # fmt: skip
+    report = f"# Translating documents of {args.tokens} tokens: {lm.name}, {args.dtype}, {translator.config.kind}\n\n"
+    report += f"{translator.parameters:,} parameters, {translator.config.representation_bytes} bytes a document. "
+    report += "Milliseconds, medians.\n\n"
+    report += table(rows, list(rows[0])) + "\n"
+    note(report)
+    finish("translator", figures, args.out, report)
+
+
+class _Costs:
+    """Measures on one model; the documents' representations are kept first."""
+
+    def __init__(
+        self, lm: CausalLM, store: LMDBStore, translator: Translator, texts: Sequence[str], max_adapters: int
+    ) -> None:
+        self._lm = lm
+        self._translator = translator
+        self._texts = texts
+        recipe = translator.config.recipe
+        self._model = ParametricModel(
+            lm, store, recipe=recipe, max_adapters=max_adapters, slots=2, translator=translator
+        )
+        assert self._model.translations is not None
+        self._model.translations.keep([Passage(text) for text in texts], progress=True)
+        self._calls = 0
+        self._accepted = answer_ids(lm.tokenizer, ACCEPTED)
+
+    def of(self, k: int, repetitions: int) -> dict[str, Any]:
+        """Medians, and medians of the ratios within a repetition."""
+        taken: dict[str, list[float]] = {}
+        for turn in range(repetitions + 1):
+            found = self._turn(self._drawn(k, turn))
+            if turn:  # the first warms up
+                for name, value in found.items():
+                    taken.setdefault(name, []).append(value)
+        ratios = {
+            "ms_over_prefill": ("kept", "prefill"), "ms_over_prefill_now": ("now", "prefill"),
+            "resume_ratio": ("resume injected", "resume in context"),
+            "resume_ratio_new": ("resume injected", "resume in context, new"),
+        }  # fmt: skip
+        row: dict[str, Any] = {"k": k} | {name: statistics.median(values) for name, values in taken.items()}
+        for name, (one, other) in ratios.items():
+            row[name] = statistics.median(a / b for a, b in zip(taken[one], taken[other], strict=True))
+        return row
+
+    def _drawn(self, k: int, turn: int) -> list[str]:
+        return [self._texts[(turn * k + i) % len(self._texts)] for i in range(k)]
+
+    def _turn(self, texts: Sequence[str]) -> dict[str, float]:
+        bare = prompt_ids(self._lm.tokenizer, QUESTION)
+        full = prompt_ids(self._lm.tokenizer, QUESTION, texts)
+        fewer = prompt_ids(self._lm.tokenizer, QUESTION, texts[:-1])
+        found = {"prefill": self._first_token(full) - self._first_token(bare)}
+        found["kept"] = _ms(lambda: self._activate(self._selection(texts)))
+        found["now"] = _ms(lambda: self._translated_now(texts))
+        accepted = self._accepted
+        found["resume in context, new"] = self._first_token(full + accepted)
+        self._first_token(fewer + accepted)  # what had been read before the last document was retrieved
+        found["resume in context"] = self._first_token(full + accepted, cleared=False)
+        found["resume injected"] = self._first_token(bare + accepted, self._selection(texts))
+        return found
+
+    def _selection(self, texts: Sequence[str]) -> Selection:
+        """Never the same twice: no slot holds it."""
+        self._calls += 1
+        keys = [key for text in texts if (key := self._model.find_hash(text_hash(text))) is not None]
+        selection = self._model.select(keys, strength=1 + 1e-6 * self._calls)
+        assert selection is not None
+        return selection
+
+    def _activate(self, selection: Selection) -> None:
+        with self._lm.engine.borrowed(), self._model.bank.activate([selection]):
+            pass
+
+    def _translated_now(self, texts: Sequence[str]) -> None:
+        self._translator.represent(texts)
+        self._activate(self._selection(texts))
+
+    def _first_token(self, ids: Sequence[int], adapters: Any = None, *, cleared: bool = True) -> float:
+        engine = self._lm.engine
+        if cleared:
+            engine.prefixes.clear()
+        return _ms(lambda: engine.generate(Request(list(ids), 1, adapters=adapters)))
+
+
+def _texts(lm: CausalLM, tokens: int) -> list[str]:
+    """The corpus, one text after the other, cut into documents of so many tokens."""
+    whole = " ".join(json.loads(line)["text"] for line in CORPUS.read_text("utf-8").splitlines())
+    ids = lm.tokenizer(whole, add_special_tokens=False).input_ids
+    parts = [ids[i : i + tokens] for i in range(0, len(ids) - tokens + 1, tokens)]
+    return [str(lm.tokenizer.decode(part)).strip() for part in parts]
+
+
+def _ms(function: Callable[[], Any]) -> float:
+    started = time.perf_counter()
+    function()
+    return 1000 * (time.perf_counter() - started)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,156 @@
+"""Which passages act through their adapters, how strongly, and which do not: one rule for all surfaces.
+
+keys -> room -> contradictions, if watched -> forgetting, if watched -> a selection, and a reason for the rest
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from llamaindex_prag.conflict_policies import Resolution, known_policy, resolve
+from llamaindex_prag.conflicts import BOUND, ConflictMeter, Conflicts
+from llamaindex_prag.forgetting import ForgettingGuard
+from llamaindex_prag.selection import Merge, Selection
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from llamaindex_prag.adapter import AdapterKey
+    from llamaindex_prag.parametric import ParametricModel
+
+
+@dataclass(frozen=True, slots=True)
+class Placing:
+    """Where each passage acts; passages are told by their number."""
+
+    in_weights: tuple[int, ...] = ()
+    selection: Selection | None = None
+    strengths: Mapping[int, float] = field(default_factory=dict)
+    """Of those in the weights: what multiplies each one's update, before they are averaged."""
+    in_prompt: Mapping[int, str] = field(default_factory=dict)
+    """Whose text has to stand in the prompt, and why."""
+    left_out: Mapping[int, str] = field(default_factory=dict)
+    """Which are not used at all, and why."""
+    strength: float = 1.0
+    """After the guard."""
+    forgetting: float | None = None
+    """What the adapters change of unrelated answers, nats a token; None: not measured."""
+    conflicts: Conflicts | None = None
+    """None: not measured."""
+
+
+class Placer:
+    """Places passages for one model.
+
+    Args:
+        model: The model with its adapters.
+        merge: How updates are combined.
+        forgetting: The bound of a `ForgettingGuard`; None: not measured.
+        conflicts: The policy for documents that contradict each other; None: not measured.
+        conflict_bound: Above so many nats they do; None: `conflicts.BOUND`.
+
+    Raises:
+        ConfigurationError: If the policy is unknown, or a bound is out of range.
+    """
+
+    def __init__(
+        self,
+        model: ParametricModel,
+        *,
+        merge: Merge = "mean",
+        forgetting: float | None = None,
+        conflicts: str | None = None,
+        conflict_bound: float | None = None,
+    ) -> None:
+        self._model = model
+        self._merge = merge
+        self._guard = None if forgetting is None else ForgettingGuard(model, bound=forgetting)
+        self._policy = None if conflicts is None else known_policy(conflicts)
+        self._meter = None if conflicts is None else ConflictMeter(model, bound=conflict_bound or BOUND)
+
+    def place(
+        self,
+        keys: Sequence[AdapterKey | None],
+        *,
+        question: str = "",
+        strength: float = 1.0,
+        scores: Sequence[float | None] | None = None,
+        dates: Sequence[datetime | None] | None = None,
+    ) -> Placing:
+        """Decide.
+
+        Args:
+            keys: Of the passages' adapters, best first; None where there is none.
+            question: What is asked, for contradictions: without it none are looked for.
+            strength: Of the adapters.
+            scores: Retrieval scores.
+            dates: When each passage's document was last changed.
+        """
+        in_prompt: dict[int, str] = {}
+        taken: list[int] = []
+        room = self._model.bank.max_adapters
+        for i, key in enumerate(keys):
+            if key is None:
+                in_prompt[i] = "no adapter"
+            elif len(taken) == room:
+                in_prompt[i] = f"more than the {room} adapters that a call may use"
+            else:
+                taken.append(i)
+        known = {i: key for i, key in enumerate(keys) if key is not None and i in taken}
+        conflicts = self._measured(question, list(known.values()))
+        resolution = self._resolved(conflicts, known, dates)
+        in_prompt |= resolution.in_prompt
+        taken = [i for i in taken if i in resolution.in_weights]
+        told = [_usable(score) for score in scores or [1.0] * len(keys)]
+        shares = _shares([told[i] for i in taken]) if resolution.by_score else [1.0] * len(taken)
+        by_score = [told[i] for i in taken] if self._merge == "score" else None
+        selection = self._model.select(
+            [known[i] for i in taken], merge=self._merge, scores=by_score, strength=[strength * s for s in shares]
+        )
+        guarded = None if self._guard is None or selection is None else self._guard.guarded(selection)
+        if guarded is not None:
+            selection, strength = guarded.selection, strength * guarded.part
+            if selection is None:
+                in_prompt |= dict.fromkeys(taken, f"forgets {guarded.forgetting:.3g} nats of other things")
+                taken, shares = [], []
+        return Placing(
+            tuple(taken), selection, {i: strength * s for i, s in zip(taken, shares, strict=True)}, in_prompt,
+            resolution.left_out, strength, guarded.forgetting if guarded else None, conflicts,
+        )  # fmt: skip
+
+    def _measured(self, question: str, keys: Sequence[AdapterKey]) -> Conflicts | None:
+        if self._meter is None or len(set(keys)) < 2 or not question.strip():
+            return None
+        return self._meter.measure(question, keys)
+
+    def _resolved(
+        self, conflicts: Conflicts | None, known: Mapping[int, AdapterKey], dates: Sequence[datetime | None] | None
+    ) -> Resolution:
+        """In the passages' own numbers: of two with the same text, the meter knows one."""
+        if conflicts is None or self._policy is None:
+            return Resolution(tuple(known))
+        numbers: dict[int, list[int]] = {n: [] for n in range(len(conflicts.keys))}
+        for i, key in known.items():
+            numbers[conflicts.keys.index(key)].append(i)
+        given = None if dates is None else [dates[numbers[n][0]] for n in numbers]
+        found = resolve(conflicts, self._policy, dates=given)
+        return Resolution(
+            tuple(sorted(i for n in found.in_weights for i in numbers[n])),
+            {i: why for n, why in found.in_prompt.items() for i in numbers[n]},
+            {i: why for n, why in found.left_out.items() for i in numbers[n]},
+            found.by_score,
+        )
+
+
+def _usable(score: float | None) -> float:
+    """An all-zero embedding has the similarity nan."""
+    return max(score, 0.0) if score is not None and math.isfinite(score) else 0.0
+
+
+def _shares(scores: Sequence[float]) -> list[float]:
+    """Of the mean: k s_i / sum; all 1 where no score says anything."""
+    total = sum(scores)
+    return [len(scores) * s / total for s in scores] if total > 0 else [1.0] * len(scores)

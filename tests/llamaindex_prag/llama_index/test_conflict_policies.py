@@ -1,0 +1,74 @@
+"""Nodes that contradict each other, in a query engine: each policy, and what its event tells."""
+
+import pytest
+from llama_index.core.bridge.pydantic import Field
+from llama_index.core.instrumentation import get_dispatcher
+from llama_index.core.instrumentation.event_handlers import BaseEventHandler
+from llama_index.core.schema import NodeWithScore
+
+from llamaindex_prag.adapter import Adapter, text_hash
+from llamaindex_prag.llama_index import ParametricNodePostprocessor
+from llamaindex_prag.llama_index.postprocessor import AdaptersInjectedEvent
+from rag_backbone.errors import ConfigurationError
+from tests.llamaindex_prag.llama_index.conftest import TEXTS, Fixed, node
+from tests.llamaindex_prag.llama_index.test_query_engines import QUESTION, engine_of
+from tests.llamaindex_prag.made import random_values
+
+
+class Injected(BaseEventHandler):
+    """Keeps the postprocessor's events."""
+
+    found: list = Field(default_factory=list)
+
+    def handle(self, event, **kwargs):
+        if isinstance(event, AdaptersInjectedEvent):
+            self.found.append(event)
+
+
+@pytest.fixture
+def contradicting(llm, store):
+    """Nodes 0 and 1 say different things with certainty; node 2 says nothing of its own."""
+    for i, size in enumerate((0.5, 0.5, 1e-6)):
+        adapter = Adapter(llm.model.layout, random_values(llm.model.layout, 10 + i, size), 2.0)
+        store.put(llm.model.key(TEXTS[i]), adapter, {}, owners=[f"doc-{i}"])
+    handler = Injected(found=[])
+    get_dispatcher().add_event_handler(handler)
+    yield handler.found
+    get_dispatcher().event_handlers.remove(handler)
+
+
+def dated(*years):
+    nodes = [node(i, **({"last_modified_date": f"{year}-05-01"} if year else {})) for i, year in enumerate(years)]
+    return [NodeWithScore(node=n, score=0.9 - 0.3 * i) for i, n in enumerate(nodes)]
+
+
+@pytest.mark.parametrize("policy", ["mean", "score-weighted", "latest", "context"])
+def test_nodes_that_contradict_each_other_are_treated_as_the_policy_says(llm, calls, contradicting, policy):
+    nodes = dated(2019, 2024, None)
+    response = engine_of(llm, Fixed(nodes=nodes), post={"conflicts": policy}).query(QUESTION)
+    prompt, selection = calls[-1]
+    (event,) = contradicting
+    (pair,) = event.conflicts["pairs"]
+    assert pair["nats"] > 1
+    texts = [key.text for key in selection.keys]
+    hashes = [text_hash(t) for t in TEXTS[:3]]
+    if policy == "latest":
+        assert (texts, list(event.left_out)) == (hashes[1:], ["node-0"])
+        assert TEXTS[0] not in prompt
+        assert len(response.source_nodes) == 2
+    elif policy == "context":
+        assert (texts, sorted(event.in_context)) == (hashes[2:], ["node-0", "node-1"])
+        assert TEXTS[0] in prompt
+        assert TEXTS[1] in prompt
+        assert "document 2 says" in event.in_context["node-0"]
+    else:
+        shares = [0.9, 0.6, 0.3] if policy == "score-weighted" else [0.6] * 3
+        assert selection.weights == pytest.approx([s / 1.8 for s in shares], rel=1e-3)
+        assert TEXTS[0] not in prompt
+
+
+def test_conflicts_are_looked_for_only_if_asked_and_only_among_known_policies(llm, contradicting):
+    engine_of(llm, Fixed(nodes=dated(2019, 2024, None))).query(QUESTION)
+    assert contradicting[0].conflicts is None
+    with pytest.raises(ConfigurationError, match="conflicts is 'newest'; known: mean"):
+        ParametricNodePostprocessor(llm=llm, conflicts="newest")

@@ -1,0 +1,170 @@
+"""Contradictions between documents: the measure by its formula, and what each policy makes of them."""
+
+from datetime import UTC, datetime
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llamaindex_prag.adapter import Adapter, AdapterKey, text_hash
+from llamaindex_prag.conflict_policies import date_of, known_policy, resolve
+from llamaindex_prag.conflicts import ConflictMeter, Conflicts, overlap
+from llamaindex_prag.parametric import ParametricModel
+from llamaindex_prag.prompts import prompt_ids
+from llamaindex_prag.store.lmdb_store import LMDBStore
+from rag_backbone.causal_lm import CausalLM
+from rag_backbone.errors import AdapterError, ConfigurationError
+from tests.llamaindex_prag.made import random_values, with_update
+from tests.tiny import tiny_llama, tiny_tokenizer
+
+QUESTION = "Who wrote a letter?"
+
+
+@pytest.fixture
+def model(tmp_path):
+    lm = CausalLM(tiny_llama(), tiny_tokenizer(), name="tiny")
+    with LMDBStore(tmp_path / "store", model=lm.fingerprint, encoding="float32", map_size=1 << 26) as store:
+        made = ParametricModel(lm, store, recipe="prag", max_adapters=3)
+        for i in range(3):
+            store.put(made.key(f"text {i}"), Adapter(made.layout, random_values(made.layout, i, 0.3), 2.0), {})
+        yield made
+
+
+def likelihood(model, prompt, answer):
+    """log p(answer | prompt), from one plain forward."""
+    with torch.no_grad():
+        logprobs = model(input_ids=torch.tensor([[*prompt, *answer]])).logits[0].double().log_softmax(-1)
+    return sum(float(logprobs[len(prompt) + n - 1, token]) for n, token in enumerate(answer))
+
+
+def test_the_measure_is_its_formula(model):
+    lm = model.lm
+    prompt, end = prompt_ids(lm.tokenizer, QUESTION), lm.tokenizer.eos_token_id
+    numbers = (0, 1, 2)
+    single = [with_update(lm.model, model.layout, [(random_values(model.layout, i, 0.3), 2.0)]) for i in numbers]
+    answers = []
+    for changed in single:
+        said = changed.generate(torch.tensor([prompt]), max_new_tokens=8, do_sample=False, pad_token_id=end)[0]
+        answers.append(said[len(prompt) :].tolist())
+    expected = np.zeros((3, 3))
+    for i in numbers:
+        for j in numbers:
+            if i != j:
+                claims = []
+                for a, b in ((i, j), (j, i)):
+                    own = likelihood(single[a], prompt, answers[a])
+                    others = likelihood(single[b], prompt, answers[a]), likelihood(lm.model, prompt, answers[a])
+                    claims.append(own - max(others))
+                expected[i, j] = max(0.0, min(claims))
+    keys = [model.key(f"text {i}") for i in numbers]
+    found = ConflictMeter(model, max_new_tokens=8).measure(QUESTION, keys)
+    assert expected.max() > 0.1  # the adapters do say different things
+    assert found.matrix == pytest.approx(expected, abs=1e-3)
+
+
+def test_documents_that_say_the_same_do_not_contradict_each_other(model):
+    model.store.put(model.key("copy"), Adapter(model.layout, random_values(model.layout, 0, 0.3), 2.0), {})
+    found = ConflictMeter(model, bound=1e-3).measure(QUESTION, [model.key("text 0"), model.key("copy")])
+    assert found.answers[0] == found.answers[1]
+    assert (found.matrix.max(), found.pairs, found.documents) == (0.0, [], [])
+
+
+def test_an_adapter_that_changes_nothing_contradicts_nobody(model):
+    quiet = random_values(model.layout, 5, 0.3)
+    quiet[model.layout.a_size :] = 0
+    model.store.put(model.key("quiet"), Adapter(model.layout, quiet, 2.0), {})
+    found = ConflictMeter(model, bound=1e-3).measure(QUESTION, [model.key("text 0"), model.key("quiet")])
+    assert found.matrix.max() == pytest.approx(0, abs=1e-4)
+
+
+def test_what_cannot_be_measured_is_refused(model):
+    meter = ConflictMeter(model)
+    with pytest.raises(ConfigurationError, match="blank"):
+        meter.measure("  ", [model.key("text 0")])
+    with pytest.raises(AdapterError, match="no adapter"):
+        meter.measure(QUESTION, [model.key("never stored")])
+    with pytest.raises(ConfigurationError, match="bound is 0"):
+        ConflictMeter(model, bound=0)
+    with pytest.raises(ConfigurationError, match="known: mean, score-weighted, latest, context"):
+        known_policy("newest")
+
+
+def test_overlap_is_the_cosine_of_the_dense_updates(model):
+    layout = model.layout
+    buffers = [random_values(layout, i, 0.3) for i in range(2)]
+    buffers += [0.5 * buffers[0], np.zeros_like(buffers[0])]
+    dense = [np.concatenate([(b @ a).ravel() for _, a, b in layout.factors(buffer)]) for buffer in buffers]
+    found = overlap(layout, buffers)
+    norms = [np.linalg.norm(d) for d in dense]
+    for i in range(3):
+        for j in range(3):
+            assert found[i, j] == pytest.approx(float(dense[i] @ dense[j]) / (norms[i] * norms[j]), abs=1e-5)
+    assert not found[3].any()
+
+
+# --- policies ---
+
+YEARS = [datetime(year, 1, 1, tzinfo=UTC) for year in (2019, 2024, 2021)]
+
+
+def measured(pairs, k=3):
+    matrix = np.zeros((k, k))
+    for (i, j), nats in pairs.items():
+        matrix[i, j] = matrix[j, i] = nats
+    keys = tuple(AdapterKey("m" * 64, "r" * 64, text_hash(str(i))) for i in range(k))
+    return Conflicts("When?", keys, tuple(f"answer {i}" for i in range(k)), matrix, bound=1.0)
+
+
+def test_each_policy_on_two_documents_of_three_that_contradict_each_other():
+    conflicts = measured({(0, 1): 5.0, (1, 2): 0.5})
+    assert (conflicts.pairs, conflicts.documents) == ([(0, 1)], [0, 1])
+    assert resolve(conflicts, "mean").in_weights == (0, 1, 2)
+    scored = resolve(conflicts, "score-weighted")
+    assert (scored.in_weights, scored.by_score) == ((0, 1, 2), True)
+    latest = resolve(conflicts, "latest", dates=YEARS)
+    assert latest.in_weights == (1, 2)
+    assert "document 2 is later" in latest.left_out[0]
+    shown = resolve(conflicts, "context")
+    assert shown.in_weights == (2,)
+    assert shown.in_prompt[1] == "it says 'answer 1', document 1 says 'answer 0'"
+
+
+def test_without_a_contradiction_no_policy_changes_anything():
+    quiet = resolve(measured({(0, 1): 0.9}), "mean")
+    assert all(resolve(measured({(0, 1): 0.9}), p) == quiet for p in ("score-weighted", "latest", "context"))
+
+
+def test_the_latest_cannot_be_told_without_dates():
+    conflicts = measured({(0, 1): 5.0})
+    assert resolve(conflicts, "latest").in_weights == (0, 1, 2)
+    assert resolve(conflicts, "latest", dates=[None, YEARS[0], None]).in_weights == (1, 2)
+
+
+@given(st.lists(st.sampled_from([0.0, 2.0]), min_size=10, max_size=10), st.permutations(range(5)))
+def test_of_each_pair_the_later_or_neither_is_used_and_the_latest_always(nats, order):
+    places = [(i, j) for i in range(5) for j in range(i + 1, 5)]
+    conflicts = measured(dict(zip(places, nats, strict=True)), k=5)
+    dates = [datetime(2000 + n, 1, 1, tzinfo=UTC) for n in order]
+    used = set(resolve(conflicts, "latest", dates=dates).in_weights)
+    assert order.index(4) in used
+    assert not any({i, j} <= used for i, j in conflicts.pairs)
+    assert all(i in used or any(j in used for pair in conflicts.pairs if i in pair for j in pair) for i in range(5))
+
+
+@pytest.mark.parametrize(
+    ("metadata", "year"),
+    [
+        ({"last_modified_date": "2024-03-01"}, 2024),
+        ({"date": "2023-03-01T10:00:00+02:00"}, 2023),
+        ({"updated": "yesterday", "date": "2022-01-05"}, 2022),
+        ({"published": datetime(2021, 5, 5)}, 2021),  # noqa: DTZ001 - as metadata has it
+        ({"updated_at": 1_600_000_000}, 2020),
+        ({"updated_at": 1e300}, None),
+        ({"title": "2024"}, None),
+    ],
+)
+def test_a_date_is_found_where_frameworks_put_it(metadata, year):
+    found = date_of(metadata)
+    assert (None if found is None else found.year) == year
