@@ -126,6 +126,10 @@ class Parametrizer:
         report.seconds = time.perf_counter() - started
         return report
 
+    def lessons(self, passages: Sequence[Passage]) -> list[TrainingDocument]:
+        """What would be trained on; nothing is trained or kept but the augmentations."""
+        return self._documents(passages, self._augmented(passages))
+
     def _group(self, passages: Sequence[Passage]) -> Iterator[tuple[str, Trained | None, tuple[str, ...]]]:
         """(text hash, result, what did not go as planned) of each passage."""
         augmented = self._augmented(passages)

@@ -35,7 +35,7 @@ class Placing:
     left_out: Mapping[int, str] = field(default_factory=dict)
     """Which are not used at all, and why."""
     strength: float = 1.0
-    """After the guard."""
+    """Of the strongest, after the guard."""
     forgetting: float | None = None
     """What the adapters change of unrelated answers, nats a token; None: not measured."""
     conflicts: Conflicts | None = None
@@ -76,7 +76,7 @@ class Placer:
         keys: Sequence[AdapterKey | None],
         *,
         question: str = "",
-        strength: float = 1.0,
+        strength: float | Sequence[float] = 1.0,
         scores: Sequence[float | None] | None = None,
         dates: Sequence[datetime | None] | None = None,
     ) -> Placing:
@@ -85,7 +85,7 @@ class Placer:
         Args:
             keys: Of the passages' adapters, best first; None where there is none.
             question: What is asked, for contradictions: without it none are looked for.
-            strength: Of the adapters.
+            strength: Of the adapters, or of each.
             scores: Retrieval scores.
             dates: When each passage's document was last changed.
         """
@@ -106,19 +106,22 @@ class Placer:
         taken = [i for i in taken if i in resolution.in_weights]
         told = [_usable(score) for score in scores or [1.0] * len(keys)]
         shares = _shares([told[i] for i in taken]) if resolution.by_score else [1.0] * len(taken)
+        each = [float(strength)] * len(keys) if isinstance(strength, int | float) else list(strength)
+        wanted = list(zip(taken, shares, strict=True))
         by_score = [told[i] for i in taken] if self._merge == "score" else None
         selection = self._model.select(
-            [known[i] for i in taken], merge=self._merge, scores=by_score, strength=[strength * s for s in shares]
+            [known[i] for i in taken], merge=self._merge, scores=by_score, strength=[s * each[i] for i, s in wanted]
         )
         guarded = None if self._guard is None or selection is None else self._guard.guarded(selection)
+        part = guarded.part if guarded else 1.0
         if guarded is not None:
-            selection, strength = guarded.selection, strength * guarded.part
+            selection = guarded.selection
             if selection is None:
                 in_prompt |= dict.fromkeys(taken, f"forgets {guarded.forgetting:.3g} nats of other things")
-                taken, shares = [], []
+                wanted = []
         return Placing(
-            tuple(taken), selection, {i: strength * s for i, s in zip(taken, shares, strict=True)}, in_prompt,
-            resolution.left_out, strength, guarded.forgetting if guarded else None, conflicts,
+            tuple(i for i, _ in wanted), selection, {i: part * s * each[i] for i, s in wanted}, in_prompt,
+            resolution.left_out, part * max(each, default=1.0), guarded.forgetting if guarded else None, conflicts,
         )  # fmt: skip
 
     def _measured(self, question: str, keys: Sequence[AdapterKey]) -> Conflicts | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
 from llama_index.core.base.llms.types import TextBlock
@@ -13,9 +13,13 @@ from llama_index.core.instrumentation.events.base import BaseEvent
 from llama_index.core.postprocessor.types import BaseNodePostprocessor
 from llama_index.core.schema import BaseNode, MetadataMode, NodeWithScore, QueryBundle, TextNode
 
+from llamaindex_prag.auto import AutoPolicy, Choice
 from llamaindex_prag.conflict_policies import ConflictPolicy, date_of, known_policy
+from llamaindex_prag.costs import Costs
+from llamaindex_prag.demand import Chooser
 from llamaindex_prag.llama_index.llm import ParametricLLM
 from llamaindex_prag.llama_index.markers import marker
+from llamaindex_prag.parametric import ParametricModel
 from llamaindex_prag.parametrize import Parametrizer
 from llamaindex_prag.passages import Passage
 from llamaindex_prag.placing import Placer, Placing
@@ -23,7 +27,7 @@ from llamaindex_prag.selection import BESIDE_TEXT
 from rag_backbone.errors import AdapterError, ConfigurationError
 
 Missing = Literal["train", "translate", "context", "error"]
-Inject = Literal["parametric", "combined"]
+Inject = Literal["parametric", "combined", "auto"]
 dispatcher = get_dispatcher(__name__)
 
 
@@ -32,6 +36,8 @@ class AdaptersInjectedEvent(BaseEvent):
 
     injected: list[str]
     """Ids of the nodes whose adapters are used."""
+    beside_text: list[str] = Field(default_factory=list)
+    """Those of them whose text stands in the prompt too."""
     trained: int
     """How many of them were trained for this query."""
     translated: int = 0
@@ -51,6 +57,27 @@ class AdaptersInjectedEvent(BaseEvent):
     def class_name(cls) -> str:
         """Name in traces."""
         return "AdaptersInjectedEvent"
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What is to become of a node."""
+
+    make: str = ""
+    """`"train"` or `"translate"`: its adapter is made first."""
+    beside: bool = False
+    """Whether its text stands in the prompt beside the adapter."""
+    in_context: str = ""
+    """Why it has no adapter to use."""
+
+    @classmethod
+    def of(cls, choice: Choice, model: ParametricModel, text: str) -> _Plan:
+        """By the policy's choice."""
+        if choice.way == "context":
+            return cls(in_context=choice.why)
+        if choice.way == "translated":
+            return cls(make="translate")
+        return cls(make="" if model.knows(text) else "train", beside=choice.way == "combined")
 
 
 class ParametricNode(TextNode):
@@ -87,7 +114,9 @@ class ParametricNodePostprocessor(BaseNodePostprocessor):
         llm: The `ParametricLLM` that the query engine uses.
         missing: What becomes of a node without an adapter: `"train"` it now, `"translate"` it (the LLM needs a
             translator), leave its text in the `"context"`, or raise an `"error"`.
-        inject: `"parametric"`: no text in the prompt. `"combined"`: adapter and text.
+        inject: `"parametric"`: no text in the prompt. `"combined"`: adapter and text. `"auto"`: for each node the
+            cheapest way that `auto` allows: in context, by its trained or translated adapter, or both; `missing` is
+            not used then.
         strength: Multiplies the updates. None: 1, and 0.1 beside a text, where at full strength they disturb its
             reading more than they add (docs/results-parametric.md).
         forgetting: The most that the adapters may change the model's answers to unrelated questions, in nats a token
@@ -97,6 +126,9 @@ class ParametricNodePostprocessor(BaseNodePostprocessor):
             adapter answer it alone): `"mean"` of their updates, `"score-weighted"`, the `"latest"` by its metadata, or
             their texts in the `"context"`. None: not measured.
         conflict_bound: Above so many nats two nodes contradict each other.
+        auto: What `inject="auto"` has to keep to (quality, seconds); None: `AutoPolicy()`.
+        costs: What things cost on this machine; None: measured when the postprocessor is first made on it, which takes
+            up to a minute (`llamaindex_prag.costs`).
 
     Example:
         >>> query_engine = index.as_query_engine(
@@ -111,7 +143,10 @@ class ParametricNodePostprocessor(BaseNodePostprocessor):
     forgetting: float | None = Field(default=None, gt=0.0)
     conflicts: ConflictPolicy | None = None
     conflict_bound: float | None = Field(default=None, gt=0.0)
+    auto: AutoPolicy | None = None
+    costs: Costs | None = None
     _placer: Placer | None = PrivateAttr(default=None)
+    _chooser: Chooser | None = PrivateAttr(default=None)
     _parametrizer: Parametrizer | None = PrivateAttr(default=None)
 
     def __init__(
@@ -135,7 +170,14 @@ class ParametricNodePostprocessor(BaseNodePostprocessor):
         options |= {"llm": llm, "missing": missing, "inject": inject}
         if options.get("conflicts") is not None:
             known_policy(options["conflicts"])
+        if inject == "auto":
+            if missing != "train":
+                raise ConfigurationError(f"missing is {missing!r}; inject='auto' decides itself, so leave it out")
+        elif given := [name for name in ("auto", "costs") if options.get(name) is not None]:
+            raise ConfigurationError(f"{', '.join(given)}: only for inject='auto', and inject is {inject!r}")
         super().__init__(**options)
+        if inject == "auto":
+            self._chooser = Chooser(llm.model, self.auto, self.costs)
 
     @classmethod
     def class_name(cls) -> str:
@@ -149,25 +191,19 @@ class ParametricNodePostprocessor(BaseNodePostprocessor):
     ) -> list[NodeWithScore]:
         model = self.llm.model
         texts = [n.node.get_content(MetadataMode.NONE) for n in nodes]
-        lacking = [i for i, text in enumerate(texts) if text.strip() and not self._known(text)]
-        trained = 0
-        if lacking and self.missing == "error":
-            raise AdapterError(
-                f"{len(lacking)} of {len(nodes)} retrieved nodes have no adapter, the first is "
-                f"{nodes[lacking[0]].node.node_id}. Parametrize them first (ParametrizeNodes, `dynprag parametrize`), "
-                "or choose missing='train' or missing='context'."
-            )
-        if lacking and self.missing == "train":
-            trained = self._train([(nodes[i].node, texts[i]) for i in lacking])
-        if lacking and self.missing == "translate" and model.translations is not None:
-            model.translations.keep(_passages([(nodes[i].node, texts[i]) for i in lacking]))
-        placed = self._placed(nodes, texts, query_bundle.query_str if query_bundle else "")
+        plans = self._planned([n.node.node_id for n in nodes], texts)
+        trained = self._train([(n.node, t) for n, t, p in zip(nodes, texts, plans, strict=True) if p.make == "train"])
+        read = [(n.node, t) for n, t, p in zip(nodes, texts, plans, strict=True) if p.make == "translate"]
+        if read and model.translations is not None:
+            model.translations.keep(_passages(read))
+        placed = self._placed(nodes, texts, plans, query_bundle.query_str if query_bundle else "")
         ids = [n.node.node_id for n in nodes]
-        kept = {ids[i]: "no text" if not texts[i].strip() else why for i, why in placed.in_prompt.items()}
-        translated = sum(1 for text in texts if text.strip() and not model.knows(text) and self._known(text))
+        kept = {ids[i]: plans[i].in_context or why for i, why in placed.in_prompt.items()}
+        translated = sum(1 for i in placed.in_weights if not model.knows(texts[i]))
         dispatcher.event(
             AdaptersInjectedEvent(
                 injected=[ids[i] for i in placed.in_weights],
+                beside_text=[ids[i] for i in placed.in_weights if plans[i].beside],
                 trained=trained,
                 translated=translated,
                 in_context=kept,
@@ -178,28 +214,46 @@ class ParametricNodePostprocessor(BaseNodePostprocessor):
             )
         )
         return [
-            self._injected(n, texts[i], placed.strengths[i]) if i in placed.strengths else n
+            self._injected(n, texts[i], placed.strengths[i], plans[i]) if i in placed.strengths else n
             for i, n in enumerate(nodes)
             if i not in placed.left_out
         ]
 
-    def _placed(self, nodes: list[NodeWithScore], texts: list[str], question: str) -> Placing:
+    def _planned(self, ids: list[str], texts: list[str]) -> list[_Plan]:
+        """What is to be made of each node."""
+        if self._chooser is not None:
+            choices = self._chooser.choose(texts)
+            return [_Plan.of(choice, self.llm.model, text) for choice, text in zip(choices, texts, strict=True)]
+        beside = self.inject == "combined"
+        lacking = [i for i, text in enumerate(texts) if text.strip() and not self._known(text)]
+        if lacking and self.missing == "error":
+            raise AdapterError(
+                f"{len(lacking)} of {len(texts)} retrieved nodes have no adapter, the first is {ids[lacking[0]]}. "
+                "Parametrize them first (ParametrizeNodes, `dynprag parametrize`), or choose missing='train' or "
+                "missing='context'."
+            )
+        make = self.missing if self.missing in ("train", "translate") else ""
+        plans = [_Plan(beside=beside, in_context="" if text.strip() else "no text") for text in texts]
+        return [replace(plan, make=make) if i in lacking else plan for i, plan in enumerate(plans)]
+
+    def _placed(self, nodes: list[NodeWithScore], texts: list[str], plans: list[_Plan], question: str) -> Placing:
         model = self.llm.model
         if self._placer is None:
             self._placer = Placer(
                 model, merge=self.llm.merge, forgetting=self.forgetting, conflicts=self.conflicts,
                 conflict_bound=self.conflict_bound,
             )  # fmt: skip
-        strength = self.strength or (1.0 if self.inject == "parametric" else BESIDE_TEXT)
         # The LLM multiplies the strength by its own, so what is measured is what will act.
+        own = self.llm.strength
+        strengths = [own * (self.strength or (BESIDE_TEXT if plan.beside else 1.0)) for plan in plans]
         placed = self._placer.place(
-            [model.find(text) if text.strip() else None for text in texts], question=question,
-            strength=self.llm.strength * strength, scores=[n.score for n in nodes],
+            [None if p.in_context else model.find(text) for text, p in zip(texts, plans, strict=True)],
+            question=question, strength=strengths, scores=[n.score for n in nodes],
             dates=[date_of(n.node.metadata) for n in nodes],
         )  # fmt: skip
-        own = self.llm.strength
-        strengths = {i: s / own for i, s in placed.strengths.items()}
-        return replace(placed, strength=placed.strength / own, strengths=strengths)
+        return replace(
+            placed, strength=placed.strength / own, strengths={i: s / own for i, s in placed.strengths.items()}
+        )
 
     async def _apostprocess_nodes(
         self, nodes: list[NodeWithScore], query_bundle: QueryBundle | None = None
@@ -208,6 +262,8 @@ class ParametricNodePostprocessor(BaseNodePostprocessor):
         return await asyncio.to_thread(self._postprocess_nodes, nodes, query_bundle)
 
     def _train(self, nodes: list[tuple[BaseNode, str]]) -> int:
+        if not nodes:
+            return 0
         if self._parametrizer is None:
             self._parametrizer = Parametrizer(self.llm.model)
         return self._parametrizer.parametrize(_passages(nodes)).trained
@@ -215,10 +271,10 @@ class ParametricNodePostprocessor(BaseNodePostprocessor):
     def _known(self, text: str) -> bool:
         return self.llm.model.find(text) is not None
 
-    def _injected(self, node: NodeWithScore, text: str, strength: float) -> NodeWithScore:
+    def _injected(self, node: NodeWithScore, text: str, strength: float, plan: _Plan) -> NodeWithScore:
         model = self.llm.model
         reference = marker(model.find(text) or model.key(text), 1.0 if node.score is None else node.score, strength)
-        shown = reference if self.inject == "parametric" else f"{reference}\n{text}"
+        shown = f"{reference}\n{text}" if plan.beside else reference
         data = {name: getattr(node.node, name) for name in TextNode.model_fields if hasattr(node.node, name)}
         return NodeWithScore(node=ParametricNode(**{**data, "text": text}, prompt_text=shown), score=node.score)
 

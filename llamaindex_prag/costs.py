@@ -1,0 +1,185 @@
+"""What a document costs on this machine and model: read in the prompt, trained, or translated.
+
+Measured once by a short run (`calibrate`), kept in the project's cache folder, and used to predict:
+
+    context      n c_read                         at each question
+    trained      c_activate                       at each question, after n c_train once
+    translated   c_activate + c_translate         at each question, after n c_represent once
+    combined     trained + context
+
+with n the document's tokens. Linear in n, which attention over long prompts is not quite: reading costs more than said.
+"""
+
+from __future__ import annotations
+
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from llamaindex_prag.adapter import Adapter
+from llamaindex_prag.parametrize import Parametrizer
+from llamaindex_prag.passages import Passage
+from llamaindex_prag.prompts import prompt_ids
+from llamaindex_prag.training.trainer import Trainer
+from rag_backbone.cache_folder import cache_root, write_json
+from rag_backbone.errors import ConfigurationError
+from rag_backbone.requests import Request
+
+if TYPE_CHECKING:
+    from llamaindex_prag.parametric import ParametricModel
+
+Way = Literal["context", "trained", "translated", "combined"]
+_PROBE = (
+    "The mill of Hollin Ferry was built in 1893 by the engineer Maud Arkwright on the eastern bank of the river Senn. "
+    "Its wheel, 14 metres wide, was cast in Dunmore and drove six pairs of stones until the flood of 1931. The town "
+    "bought the building in 1956 and opened a school for clockmakers in it, which moved to Larkhill 30 years later."
+)
+_REPETITIONS = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Costs:
+    """Seconds, on one machine and model."""
+
+    read: float
+    """A token in the prompt."""
+    activate: float
+    """A document's trained adapter, from the store to the model."""
+    train: float
+    """A token of a document, augmentation and teacher included."""
+    represent: float | None = None
+    """A token of a document; None: there is no translator."""
+    translate: float | None = None
+    """A document whose representation is kept."""
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if value is not None and not 0 < value < float("inf"):
+                raise ConfigurationError(f"{field.name} costs {value} seconds; it must be a finite number above 0")
+
+    def once(self, way: Way, tokens: int) -> float:
+        """Seconds before a document of so many tokens can be used this way; none where that is done."""
+        if way == "translated":
+            return tokens * self._of_translator()[0]
+        return 0.0 if way == "context" else tokens * self.train
+
+    def each(self, way: Way, tokens: int) -> float:
+        """Seconds that it then costs at each question."""
+        if way == "translated":
+            return self.activate + self._of_translator()[1]
+        weights = 0.0 if way == "context" else self.activate
+        return weights + (0.0 if way == "trained" else tokens * self.read)
+
+    def _of_translator(self) -> tuple[float, float]:
+        if self.represent is None or self.translate is None:
+            raise ConfigurationError("the costs were measured without a translator, so translating has none")
+        return self.represent, self.translate
+
+    def to_dict(self) -> dict[str, float | None]:
+        """As plain data."""
+        return asdict(self)
+
+
+def calibrate(model: ParametricModel, *, again: bool = False) -> Costs:
+    """Measure, or read what was measured before on this machine for this model, recipe and translator.
+
+    Takes some seconds to a minute: one passage is read, translated, and trained for one epoch of the recipe.
+
+    Args:
+        model: The model with its recipe and translator.
+        again: Whether to measure anew.
+    """
+    path = _path(model)
+    if not again and (known := _read(path)) is not None:
+        return known
+    tokens = len(model.lm.tokenizer(_PROBE, add_special_tokens=False).input_ids)
+    found: dict[str, Any] = {
+        "read": _reading(model, tokens), "activate": _activating(model), "train": _training(model) / tokens,
+    }  # fmt: skip
+    if model.translations is not None:
+        translator = model.translations.translator
+        found["represent"] = _seconds(lambda: translator.represent([_PROBE])) / tokens
+        kept = translator.represent([_PROBE])
+        found["translate"] = _seconds(lambda: translator.translate(kept))
+    costs = Costs(**found)
+    write_json(path, costs.to_dict())
+    return costs
+
+
+def _reading(model: ParametricModel, tokens: int) -> float:
+    """A token's share in the time to the first token of a prompt with the passage, beyond that of one without."""
+    engine = model.lm.engine
+
+    def first_token(passages: tuple[str, ...]) -> float:
+        prompt = prompt_ids(model.lm.tokenizer, "When was the mill built?", passages)
+
+        def once() -> None:
+            engine.prefixes.clear()
+            engine.generate(Request(prompt, 1))
+
+        return _seconds(once)
+
+    # The least that a token can cost keeps a tiny model's timing noise from becoming a negative price.
+    return max((first_token((_PROBE,)) - first_token(())) / tokens, 1e-9)
+
+
+def _activating(model: ParametricModel) -> float:
+    """Reading a stored adapter, in the store's own encoding."""
+    from llamaindex_prag.store.lmdb_store import LMDBStore
+
+    encoding: Any = getattr(model.store, "encoding", "bfloat16")
+    values = np.full(model.layout.size, 0.01, np.float32)
+    out = np.empty_like(values)
+    with (
+        tempfile.TemporaryDirectory(prefix="dynprag-costs-") as folder,
+        LMDBStore(Path(folder) / "store", model=model.lm.fingerprint, encoding=encoding) as store,
+    ):
+        store.put(model.key(_PROBE), Adapter(model.layout, values, 1.0), {})
+        return _seconds(lambda: store.read_into(model.key(_PROBE), out))
+
+
+def _training(model: ParametricModel) -> float:
+    started = time.perf_counter()
+    lessons = Parametrizer(model).lessons([Passage(_PROBE, "The mill of Hollin Ferry")])
+    prepared = time.perf_counter() - started
+    once = Trainer(model.lm.engine, model.layout, model.recipe.changed(epochs=1))
+    started = time.perf_counter()
+    for _ in once.train(lessons):
+        pass
+    return prepared + model.recipe.epochs * (time.perf_counter() - started)
+
+
+def _seconds(function: Callable[[], Any]) -> float:
+    function()
+    taken = []
+    for _ in range(_REPETITIONS):
+        started = time.perf_counter()
+        function()
+        taken.append(time.perf_counter() - started)
+    return max(statistics.median(taken), 1e-9)
+
+
+def _path(model: ParametricModel) -> Path:
+    import torch
+
+    parts = [
+        model.lm.fingerprint[:16], model.recipe.key[:16], (model.translator_key or "none")[:16],
+        str(model.lm.model.device.type), str(model.lm.model.dtype).removeprefix("torch."), str(torch.get_num_threads()),
+    ]  # fmt: skip
+    return cache_root() / "costs" / f"{'-'.join(parts)}.json"
+
+
+def _read(path: Path) -> Costs | None:
+    import json
+
+    try:
+        return Costs(**json.loads(path.read_text("utf-8")))
+    except (OSError, TypeError, ValueError, ConfigurationError):  # not there, or not ours: measured anew
+        return None

@@ -1,0 +1,67 @@
+"""`inject="auto"` in a query engine: the way of each node, how often it was asked for, and what is shown to the LLM."""
+
+import pytest
+
+from llamaindex_prag.adapter import text_hash
+from llamaindex_prag.auto import AutoPolicy
+from llamaindex_prag.costs import Costs
+from llamaindex_prag.demand import Chooser
+from llamaindex_prag.llama_index import ParametricNodePostprocessor
+from llamaindex_prag.selection import BESIDE_TEXT
+from llamaindex_prag.store.lmdb_store import LMDBStore
+from rag_backbone.errors import ConfigurationError
+from tests.llamaindex_prag.llama_index.conftest import TEXTS, Fixed
+from tests.llamaindex_prag.llama_index.test_query_engines import QUESTION, engine_of
+
+# Training costs what reading twice does.
+COSTS = Costs(read=1.0, activate=1e-6, train=1.5)
+
+
+def asked(llm, number):
+    return llm.model.store.get_json("asked", text_hash(TEXTS[number]))
+
+
+def test_a_node_is_read_first_and_trained_when_it_is_asked_for_again(llm, calls):
+    engine = engine_of(llm, Fixed(3), post={"inject": "auto", "missing": "train", "costs": COSTS})
+    engine.query(QUESTION)
+    assert TEXTS[3] in calls[-1][0]
+    assert calls[-1][1] is None
+    assert not llm.model.knows(TEXTS[3])
+    engine.query(QUESTION)
+    prompt, selection = calls[-1]
+    assert TEXTS[3] not in prompt
+    assert selection.keys == (llm.model.key(TEXTS[3]),)
+    assert asked(llm, 3) == 2
+
+
+def test_a_removed_document_is_counted_anew(llm):
+    engine = engine_of(llm, Fixed(0), post={"inject": "auto", "missing": "train", "costs": COSTS})
+    engine.query(QUESTION)
+    assert asked(llm, 0) == 1
+    llm.model.store.remove_document("doc-0")
+    assert asked(llm, 0) is None
+
+
+def test_combined_shows_the_text_beside_a_weak_adapter(llm, calls):
+    policy = AutoPolicy(quality=0.9, qualities={"context": 0.8, "combined": 1.0, "trained": 0.7})
+    post = {"inject": "auto", "missing": "train", "costs": COSTS, "auto": policy}
+    engine_of(llm, Fixed(0, 1), post=post).query(QUESTION)
+    prompt, selection = calls[-1]
+    assert TEXTS[0] in prompt
+    assert selection.weights == pytest.approx([BESIDE_TEXT / 2] * 2)
+
+
+def test_a_store_that_cannot_be_written_is_counted_in_memory(llm):
+    path = llm.model.store.path
+    with LMDBStore(path, model=llm.model.store.model, readonly=True) as frozen:
+        chooser = Chooser(llm.model, costs=COSTS)
+        chooser._store = frozen
+        ways = [chooser.choose([TEXTS[3]])[0].way for _ in range(3)]
+    assert ways == ["context", "trained", "trained"]
+
+
+def test_options_that_contradict_each_other_are_refused(llm):
+    with pytest.raises(ConfigurationError, match="decides itself, so leave it out"):
+        ParametricNodePostprocessor(llm=llm, inject="auto", missing="error", costs=COSTS)
+    with pytest.raises(ConfigurationError, match="costs: only for inject='auto'"):
+        ParametricNodePostprocessor(llm=llm, costs=COSTS)
