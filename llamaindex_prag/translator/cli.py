@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 import time
@@ -19,7 +20,10 @@ def train_translator(
     steps: Annotated[int, typer.Option(help="Steps in all.")] = 2000,
     documents: Annotated[int, typer.Option(help="Passages of a step.")] = 8,
     questions: Annotated[int, typer.Option(help="Questions about each of them.")] = 8,
-    learning_rate: Annotated[float, typer.Option(help="The highest.")] = 1e-3,
+    learning_rate: Annotated[float | None, typer.Option(help="The highest; by default 1e-3, 1e-5 to imitate.")] = None,
+    imitate: Annotated[
+        Path | None, typer.Option(help="A store of trained adapters: learn to make these, as DyPRAG does.")
+    ] = None,
     validation: Annotated[int, typer.Option(help="Passages set apart to judge by.")] = 64,
     validate_every: Annotated[int, typer.Option(help="Steps between two judgements.")] = 200,
     patience: Annotated[int, typer.Option(help="Judgements that may be no better; 0: any number.")] = 0,
@@ -33,23 +37,28 @@ def train_translator(
     """Train a translator. One that was stopped goes on where its state was kept last."""
     from llamaindex_prag.translator.config import TranslatorConfig
     from llamaindex_prag.translator.lessons import read_lessons, split
-    from llamaindex_prag.translator.plan import TrainingPlan
+    from llamaindex_prag.translator.plan import DYPRAG, TrainingPlan
 
-    plan = TrainingPlan(
-        steps=steps, documents=documents, questions=questions, learning_rate=learning_rate,
-        validate_every=validate_every, patience=patience, seed=seed,
+    plan = (TrainingPlan() if imitate is None else DYPRAG).changed(
+        steps=steps, documents=documents, questions=questions, validate_every=validate_every, patience=patience,
+        seed=seed, **({} if learning_rate is None else {"learning_rate": learning_rate}),
     )  # fmt: skip
     lessons = split(read_lessons(corpus), validation=validation, seed=seed)
 
+    from llamaindex_prag.store.lmdb_store import LMDBStore
     from llamaindex_prag.translator.training import TranslatorTrainer
     from llamaindex_prag.translator.translator import Translator
     from rag_backbone.causal_lm import CausalLM
 
     lm = CausalLM.from_pretrained(model, device=device, dtype=dtype)  # type: ignore[arg-type]
     translator = Translator(lm, TranslatorConfig.of(lm, kind, seed=seed))  # type: ignore[arg-type]
-    trainer = TranslatorTrainer(translator, lessons, out, plan)
-    end = None if max_minutes is None else time.perf_counter() + 60 * max_minutes
-    run = trainer.train(over=lambda: end is not None and time.perf_counter() > end, show=sys.stderr.isatty())
+    with contextlib.ExitStack() as stack:
+        store = None
+        if imitate is not None:
+            store = stack.enter_context(LMDBStore(imitate, model=lm.fingerprint, readonly=True))
+        trainer = TranslatorTrainer(translator, lessons, out, plan, adapters=store)
+        end = None if max_minutes is None else time.perf_counter() + 60 * max_minutes
+        run = trainer.train(over=lambda: end is not None and time.perf_counter() > end, show=sys.stderr.isatty())
     told: dict[str, Any] = {
         "folder": str(out), "steps": run.steps, "ended": run.ended, "parameters": translator.parameters,
         "bytes_per_document": translator.config.representation_bytes, "history": run.history,

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal, get_args
 
 from rag_backbone.errors import ConfigurationError
+
+Objective = Literal["distill", "imitate"]
+Sequences = Literal["drawn", "first"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingPlan:
     """Settings of a translator's training."""
 
+    objective: Objective = "distill"
+    """`"distill"`: what its adapters do to the model's answers. `"imitate"`: DyPRAG's; see `imitation`."""
     steps: int = 2000
     documents: int = 8
     """In a step."""
@@ -24,10 +29,20 @@ class TrainingPlan:
     """Questions of other subjects beside them, which the model is to answer as it did."""
     learning_rate: float = 1e-3
     warm_up: int = 50
-    """Steps over which the rate rises; after them it falls to nothing as a cosine."""
+    """Steps over which the rate rises."""
+    schedule: Literal["cosine", "constant"] = "cosine"
+    """Of the rate after them: it falls to nothing, or stays."""
     weight_decay: float = 0.01
+    epsilon: float = 1e-6
+    """Of AdamW."""
     clip: float = 1.0
-    """The largest norm of a step's gradient."""
+    """The largest norm of a step's gradient; 0: any."""
+    kl: float = 0.01
+    """Of the divergence from the trained adapter (`imitate`)."""
+    mse: float = 0.0
+    """Of the distance from the trained adapter's values: DyPRAG has 100. A further target of `distill`, if above 0."""
+    sequences: Sequences = "drawn"
+    """Which of a document's PRAG sequences are seen (`imitate`)."""
     validate_every: int = 200
     validation_questions: int = 4
     """About each passage that is set apart."""
@@ -39,20 +54,43 @@ class TrainingPlan:
         for name in ("steps", "documents", "questions", "phrases", "validate_every", "validation_questions"):
             if (value := getattr(self, name)) < 1:
                 raise ConfigurationError(f"{name} is {value}; at least 1 is needed")
-        for name in ("learning_rate", "clip"):
+        for name in ("learning_rate", "epsilon"):
             if not (value := getattr(self, name)) > 0:
                 raise ConfigurationError(f"{name} is {value}; it must be above 0")
-        for name in ("unrelated", "warm_up", "weight_decay", "patience"):
+        for name, known in (("objective", Objective), ("sequences", Sequences)):
+            if (value := getattr(self, name)) not in get_args(known):
+                raise ConfigurationError(f"{name} is {value!r}; known: {', '.join(get_args(known))}")
+        if self.schedule not in ("cosine", "constant"):
+            raise ConfigurationError(f"schedule is {self.schedule!r}; known: cosine, constant")
+        for name in ("unrelated", "warm_up", "weight_decay", "patience", "clip", "kl", "mse"):
             if (value := getattr(self, name)) < 0:
                 raise ConfigurationError(f"{name} is {value}; it cannot be negative")
+
+    @property
+    def needs_adapters(self) -> bool:
+        """Whether trained adapters are among the targets."""
+        return self.objective == "imitate" or self.mse > 0
 
     def rate(self, step: int) -> float:
         """The learning rate of a step, from 0 on."""
         if step < self.warm_up:
             return self.learning_rate * (step + 1) / (self.warm_up + 1)
+        if self.schedule == "constant":
+            return self.learning_rate
         done = (step - self.warm_up) / max(self.steps - self.warm_up, 1)
         return self.learning_rate * (1 + math.cos(math.pi * min(done, 1.0))) / 2
+
+    def changed(self, **changes: Any) -> TrainingPlan:
+        """This plan with some values exchanged."""
+        return replace(self, **changes)
 
     def to_dict(self) -> dict[str, Any]:
         """As plain data."""
         return asdict(self)
+
+
+DYPRAG = TrainingPlan(
+    objective="imitate", steps=4800, documents=1, unrelated=0, learning_rate=1e-5, warm_up=0, schedule="constant",
+    weight_decay=0.01, epsilon=1e-8, clip=0.0, mse=100.0, sequences="first",
+)  # fmt: skip
+"""As released: one pass over 4,800 passages, one a step. `changed(sequences="drawn")` lets it see closed-book ones."""

@@ -5,7 +5,8 @@
 
 The second half is that of training adapters (`training.gradients`): the model gives each document's gradient in its
 factors, and the network takes it from there. The loss is that of the `distill` recipe: answers that are known are
-taught as they stand, others by the model with the passage before it (context distillation, Snell et al. 2022).
+taught as they stand, others by the model with the passage before it (context distillation, Snell et al. 2022). Trained
+adapters may be a further target, or the only one, as DyPRAG has it (`imitation`).
 
 Every `validate_every` steps the state is kept, and the network too if it was never better on the passages set apart. A
 run that was stopped at any moment goes on from there, with the same result as one that was not.
@@ -33,11 +34,15 @@ from llamaindex_prag.training.factors import DocumentFactors
 from llamaindex_prag.training.gradients import DocumentLosses
 from llamaindex_prag.training.teaching import UNRELATED, distilled, taught
 from llamaindex_prag.translator import progress
+from llamaindex_prag.translator.imitation import Imitation, TrainedAdapters, with_adapters
 from llamaindex_prag.translator.lessons import Corpus, Lesson, drawn, questions_of
 from llamaindex_prag.translator.plan import TrainingPlan
 from llamaindex_prag.translator.validation import Judgement, Validation
+from rag_backbone.errors import ConfigurationError
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from llamaindex_prag.translator.translator import Translator
 
 logger = logging.getLogger(__name__)
@@ -66,10 +71,13 @@ class TranslatorTrainer:
         corpus: Lessons to train on and to judge by.
         folder: Where the best network (a checkpoint) and, beside it, the state to go on from are kept.
         plan: Settings.
+        adapters: A store with trained adapters of the translator's recipe, where the plan has them for a target;
+            passages to train on that have none are left out.
         tokens_at_once: The most padded tokens of one forward; None: as suits the device.
 
     Raises:
-        TranslatorError: If the folder holds the state of another training.
+        TranslatorError: If the folder holds the state of another training, or no passage has an adapter.
+        ConfigurationError: If the plan needs adapters and there are none.
     """
 
     def __init__(
@@ -79,16 +87,25 @@ class TranslatorTrainer:
         folder: str | Path,
         plan: TrainingPlan | None = None,
         *,
+        adapters: TrainedAdapters | None = None,
         tokens_at_once: int | None = None,
     ) -> None:
         self.translator = translator
         self.plan = plan or TrainingPlan()
         self.folder = Path(folder)
-        self._corpus = corpus
+        if self.plan.needs_adapters != (adapters is not None):
+            raise ConfigurationError(
+                f"objective={self.plan.objective!r} with mse={self.plan.mse:g} "
+                + ("learns from trained adapters; give them" if adapters is None else "uses no adapters; give none")
+            )
+        self._corpus = corpus if adapters is None else with_adapters(corpus, translator, adapters)
+        corpus = self._corpus
         self._losses = DocumentLosses(translator.lm.engine, translator.config.layout, tokens_at_once)
         self._optimiser = torch.optim.AdamW(
-            translator.network.parameters(), lr=self.plan.learning_rate, weight_decay=self.plan.weight_decay, eps=1e-6
-        )
+            translator.network.parameters(), lr=self.plan.learning_rate, weight_decay=self.plan.weight_decay,
+            eps=self.plan.epsilon,
+        )  # fmt: skip
+        self._imitation = None if adapters is None else Imitation(translator, adapters, self._losses, self.plan)
         self._identity = {
             "translator": translator.config.to_dict(), "plan": self.plan.to_dict(), "corpus": corpus.digest
         }  # fmt: skip
@@ -127,24 +144,39 @@ class TranslatorTrainer:
         for group in self._optimiser.param_groups:
             group["lr"] = plan.rate(step)
         lessons = drawn(self._corpus.train, step, plan.documents, plan.seed)
-        examples = self._examples(lessons, step)
-        texts = [lesson.text for lesson in lessons]
-        network, config = translator.network, translator.config
-        values = network.generate(network.pool(translator.reader.states(texts)))
-        with translator.lm.engine.borrowed() as model:
-            factors = DocumentFactors(model, config.layout, values, len(texts), config.scale)
-        losses = self._losses.backward(factors, {i: e for i, e in enumerate(examples) if e}, {})
-        loss = sum(losses.values()) / max(len(losses), 1)
-        if not math.isfinite(loss) or not torch.isfinite(factors.gradients).all():
+        network = translator.network
+        values = network.generate(network.pool(translator.reader.states([lesson.text for lesson in lessons])))
+        if self._imitation is not None and plan.objective == "imitate":
+            loss, gradients = self._imitation.of_step(lessons, values, step)
+        else:
+            loss, gradients = self._distilled(lessons, values, step)
+        if not math.isfinite(loss) or not torch.isfinite(gradients).all():
             raise TranslatorError(
                 f"the loss of step {step} is {loss:g}, or its gradient is not finite: training has diverged. The "
                 f"state of step {self._kept_at()} is in {self.folder}. Lower the learning_rate, {plan.learning_rate:g}."
             )
-        values.backward(factors.gradients / max(len(losses), 1))
-        clip_grad_norm_(network.parameters(), plan.clip)
+        values.backward(gradients / len(lessons))
+        if plan.clip:
+            clip_grad_norm_(network.parameters(), plan.clip)
         self._optimiser.step()
         self._optimiser.zero_grad()
         return loss
+
+    def _distilled(self, lessons: Sequence[Lesson], values: Tensor, step: int) -> tuple[float, Tensor]:
+        """The mean loss of the documents' questions, and the gradient of its sum in the adapters' values."""
+        config = self.translator.config
+        with self.translator.lm.engine.borrowed() as model:
+            factors = DocumentFactors(model, config.layout, values, len(lessons), config.scale)
+        asked = {i: e for i, e in enumerate(self._examples(lessons, step)) if e}
+        found = self._losses.backward(factors, asked, {})
+        loss = sum(found.values()) / len(lessons)
+        gradients = factors.gradients
+        if self._imitation is not None:
+            targets, _ = self._imitation.targets([lesson.text for lesson in lessons])
+            distances, pull = self._imitation.distance(values, targets)
+            loss += self.plan.mse * float(distances.mean())
+            gradients = gradients + self.plan.mse * pull
+        return loss, gradients
 
     def _examples(self, lessons: Sequence[Lesson], step: int) -> list[list[Example]]:
         """Of each lesson the sequences of this step."""

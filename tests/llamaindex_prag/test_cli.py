@@ -104,3 +104,18 @@ def test_a_translator_is_trained_from_lines_of_json_and_goes_on(model, tmp_path)
     assert sorted(p.name for p in out.iterdir()) == ["translator.json", "translator.safetensors"]
     few = CliRunner().invoke(build_app(), [*call[:1], str(corpus), *call[2:], "--validation", "9"])
     assert few.exit_code != 0
+
+
+def test_a_translator_learns_to_make_adapters_that_were_parametrized(run, model, tmp_path):
+    corpus, out = tmp_path / "corpus.jsonl", tmp_path / "translator"
+    rows = [{"title": f"Ferry {i}", "text": TEXT.replace("1974", str(1900 + i))} for i in range(8)]
+    corpus.write_text("\n".join(map(json.dumps, rows)))
+    assert json.loads(run("parametrize", corpus, "--json"))["trained"] == 8
+    call = [
+        "train-translator", str(corpus), "--out", str(out), "--model", str(model), "--steps", "2", "--documents", "2",
+        "--kind", "dyprag", "--validation", "2", "--validate-every", "1", "--imitate", str(tmp_path / "store"), "--json",
+    ]  # fmt: skip
+    result = CliRunner().invoke(build_app(), call)
+    assert json.loads(result.stdout)["ended"] == "all 2 steps are done", result.exception
+    record = json.loads((out / "translator.json").read_text())
+    assert '"objective": "imitate"' in json.dumps(record)
