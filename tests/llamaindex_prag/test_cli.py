@@ -113,7 +113,8 @@ def test_a_translator_learns_to_make_adapters_that_were_parametrized(run, model,
     assert json.loads(run("parametrize", corpus, "--json"))["trained"] == 8
     call = [
         "train-translator", str(corpus), "--out", str(out), "--model", str(model), "--steps", "2",
-        "--documents", "2", "--kind", "dyprag", "--validation", "2", "--validate-every", "1", "--imitate", str(tmp_path / "store"), "--json",
+        "--documents", "2", "--kind", "dyprag", "--validation", "2", "--validate-every", "1",
+        "--imitate", str(tmp_path / "store"), "--json",
     ]  # fmt: skip
     result = CliRunner().invoke(build_app(), call)
     assert json.loads(result.stdout)["ended"] == "all 2 steps are done", result.exception
