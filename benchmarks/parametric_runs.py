@@ -37,6 +37,8 @@ class Asked:
     strength: float = 1.0
     encoding: Encoding = "bfloat16"
     """In which the adapters are stored."""
+    scores: tuple[float, ...] = ()
+    """Of the adapters, which are weighted by them then."""
 
 
 class Answers:
@@ -81,7 +83,10 @@ class Answers:
         selection = None
         if asked.adapters:
             assert model is not None
-            selection = model.select(asked.adapters, strength=asked.strength)
+            selection = model.select(
+                asked.adapters, strength=asked.strength, merge="score" if asked.scores else "mean",
+                scores=asked.scores or None,
+            )  # fmt: skip
         return Request(self._ids(asked), ANSWER_TOKENS, adapters=selection)
 
     def _ids(self, asked: Asked) -> list[int]:
@@ -96,6 +101,7 @@ class Answers:
             "strength": asked.strength if asked.adapters else 0.0,
             "answer_tokens": ANSWER_TOKENS,
             **({} if asked.encoding == "bfloat16" else {"encoding": asked.encoding}),
+            **({"scores": asked.scores} if asked.scores else {}),
         }
 
 

@@ -103,6 +103,22 @@ def length_curves(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
     _save(figure, path)
 
 
+def roc_curves(curves: Mapping[str, Sequence[tuple[float, float, float]]], path: Path) -> None:
+    """Hits against false alarms."""
+    pyplot = _pyplot()
+    if pyplot is None:
+        return
+    figure, axis = pyplot.subplots(figsize=(5.5, 5))
+    axis.plot([0, 1], [0, 1], "--", color="#9d9d9d", linewidth=1)
+    for name, points in curves.items():
+        axis.plot([p[0] for p in points], [p[1] for p in points], label=name, alpha=0.8)
+    axis.set_xlabel("false alarms")
+    axis.set_ylabel("hits")
+    axis.legend(fontsize=8, loc="lower right")
+    axis.grid(alpha=0.3)
+    _save(figure, path)
+
+
 def _pyplot() -> Any:
     try:
         import matplotlib as mpl
