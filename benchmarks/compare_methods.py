@@ -2,7 +2,9 @@
 
 Each method answers each question over the same corpus (all paragraphs of the data file) with the same prompt, retriever
 (BM25, as the methods' papers have it) and number of exemplars. `long_context` gets every paragraph of the question
-itself, the supporting ones included, so its recall is 1 by construction.
+itself, the supporting ones included, so its recall is 1 by construction. `METHOD+parametric` and `METHOD+combined` put
+what they retrieve into the model's parameters (instead of, or beside its text), `METHOD+translated` the adapters that a
+translator makes of it; adapters that are missing are trained when they are needed, and kept.
 
 Answers come from several sessions at once, which share the engine's forwards. Seconds and forward tokens come from a
 second pass over the first questions, asked one at a time from the same state of the prefix cache, the methods taking
@@ -11,6 +13,7 @@ turns question by question, so that whatever else the machine does falls on all 
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -22,6 +25,7 @@ from langgraph.graph.state import CompiledStateGraph
 
 from benchmarks.contract import Deadline, finish, machine, note, parser, table
 from benchmarks.datasets import Question, corpus, load_questions, sample
+from benchmarks.parametric_runs import open_store
 from benchmarks.plots import method_bars
 from benchmarks.runs import Job, Records, SamePrefix, key_of, load_chat, run, run_timed, timed
 from benchmarks.scoring import interval, mean
@@ -32,9 +36,12 @@ from langgraph_dynrag.presets import PRESETS
 from langgraph_dynrag.prompts import reasoned_prompt
 from langgraph_dynrag.retrieval.bm25 import BM25Retriever
 from langgraph_dynrag.triggers.rind import Bundle
+from llamaindex_prag.parametric import ParametricModel
+from llamaindex_prag.translator.translator import Translator
 
 _Key = TypeVar("_Key")
 METHODS = (*PRESETS, "dragin_reference", "etc_reference", "long_context")
+INJECTED = ("parametric", "combined", "translated")
 TOKENS = 100
 EXEMPLARS = 6
 
@@ -55,11 +62,13 @@ def build(
     question: Question,
     k: int,
     changes: dict[str, Any] | None = None,
+    adapters: ParametricModel | None = None,
 ) -> CompiledStateGraph[Any, Any, Any, Any]:
     """The graph of a method.
 
     Answer length, exemplars and k are the same for all; `changes` are an experiment's own.
     """
+    method, _, inject = method.partition("+")
     common: dict[str, Any] = {
         "prompt": reasoned_prompt(EXEMPLARS),
         "budgets": Budgets(tokens=TOKENS),
@@ -67,6 +76,11 @@ def build(
         "k": k,
         "context_tokens": 1024,
     }
+    if inject:
+        common |= {
+            "injection": "combined" if inject == "combined" else "parametric", "adapters": adapters,
+            "missing": "translate" if inject == "translated" else "train",
+        }  # fmt: skip
     if method == "long_context":
         retriever = WholeContext(documents=corpus([question]))
         common |= {"k": len(question.paragraphs), "context_tokens": 8192}
@@ -85,11 +99,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options.add_argument("--questions", type=int, default=50, help="of each file")
     options.add_argument("--timed", type=int, default=10, help="questions of each file that are also timed")
     options.add_argument("--sessions", type=int, default=8, help="questions asked at once, except where timed")
-    options.add_argument("--methods", nargs="+", default=list(METHODS), choices=METHODS)
+    options.add_argument(
+        "--methods", nargs="+", default=list(METHODS), help=f"{', '.join(METHODS)}, with +parametric, ..."
+    )
+    options.add_argument("--translator", type=Path, help="a checkpoint, for METHOD+translated")
     options.add_argument("--k", type=int, default=3)
     args = options.parse_args(arguments)
+    _check(options, args)
     deadline = Deadline(args.max_minutes)
     chat = load_chat(args.model, args.dtype, args.threads)
+    adapters = _adapters(chat, args.translator) if any("+" in m for m in args.methods) else None
     records = Records("questions")
     jobs: dict[str, dict[str, list[Job]]] = {}
     for path in args.data:
@@ -97,7 +116,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         retriever = BM25Retriever.from_documents(corpus(everything))
         chosen = sample(everything, args.questions, args.seed)
         jobs[path.stem] = {
-            m: [job(chat, retriever, q, m, args.k, dtype=args.dtype, path=path) for q in chosen] for m in args.methods
+            m: [job(chat, retriever, q, m, args.k, dtype=args.dtype, path=path, adapters=adapters) for q in chosen]
+            for m in args.methods
         }
     turns = [by[m][i] for by in jobs.values() for i in range(args.questions) for m in by if i < len(by[m])]
     complete = run(turns, records, deadline, args.sessions)
@@ -124,10 +144,30 @@ def job(
     dtype: str,
     path: Path,
     changes: dict[str, Any] | None = None,
+    adapters: ParametricModel | None = None,
 ) -> Job:
     """A question to be asked with a method."""
     about = description(chat, dtype, path, question, method, k, changes)
-    return Job(about, question, lambda: build(method, chat, retriever, question, k, changes))
+    if adapters is not None and "+" in method:
+        about["adapters"] = adapters.translator_key if method.endswith("+translated") else adapters.recipe.key
+    return Job(about, question, lambda: build(method, chat, retriever, question, k, changes, adapters))
+
+
+def _check(options: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+    injected = {m.partition("+")[2] for m in args.methods} - {""}
+    if unknown := [m for m in args.methods if m.partition("+")[0] not in METHODS] or sorted(injected - set(INJECTED)):
+        options.error(f"--methods {unknown[0]}: known are {', '.join(METHODS)}, and each with +{', +'.join(INJECTED)}")
+    if ("translated" in injected) != bool(args.translator):
+        options.error("--translator is for METHOD+translated, which needs it")
+    if "translated" in injected and len(injected) > 1:
+        options.error("+translated needs a run of its own: a trained adapter would take a translated one's place")
+
+
+def _adapters(chat: LocalChatModel, translator: Path | None) -> ParametricModel:
+    if translator is None:
+        return ParametricModel.of(chat.lm, open_store(chat.lm))
+    made = Translator.load(translator, chat.lm)
+    return ParametricModel.of(chat.lm, open_store(chat.lm, "translated"), recipe=made.config.recipe, translator=made)
 
 
 def description(
@@ -191,6 +231,7 @@ def _preset_text(method: str) -> str:
     """What a method stands for, so that a change of a preset's values makes new records."""
     from langgraph_dynrag.presets import get_preset
 
+    method = method.partition("+")[0]
     if method == "long_context":
         return "single"
     name = method.removesuffix("_reference")

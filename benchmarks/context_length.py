@@ -2,7 +2,8 @@
 
 The second experiment of the tutorial on dynamic and parametric RAG: a question, its passage, and 0, 4, 9 or 19 others;
 the passage first, in the middle or last. The documents stand in the prompt (`context`), in the weights (`parametric`,
-the mean of their updates), or in both (`combined`). Measured: F1, tokens of the prompt, seconds to the first token and
+the mean of their updates), or in both (`combined`); `translated` is as `parametric`, with what a translator makes of
+them. Measured: F1, tokens of the prompt, seconds to the first token and
 in all, each alone and from an empty prefix cache. Distractors come from one pool of at most 100 passages.
 """
 
@@ -17,7 +18,7 @@ from typing import Any, Literal
 
 from benchmarks.contract import Deadline, finish, machine, note, parser, table
 from benchmarks.knowledge_fidelity import parametrizer
-from benchmarks.parametric_runs import ANSWER_TOKENS, open_store, parametrize, recipe_model
+from benchmarks.parametric_runs import ANSWER_TOKENS, open_store, parametrize
 from benchmarks.plots import length_curves
 from benchmarks.runs import Records, key_of
 from benchmarks.scoring import f1, interval, mean
@@ -27,12 +28,14 @@ from llamaindex_prag.passages import Passage
 from llamaindex_prag.prompts import clean_answer, prompt_ids
 from llamaindex_prag.recipe import get_recipe
 from llamaindex_prag.selection import BESIDE_TEXT
+from llamaindex_prag.translator.translator import Translator
 from rag_backbone.causal_lm import CausalLM
 from rag_backbone.errors import ConfigurationError
 from rag_backbone.requests import Request
 
-Mode = Literal["context", "parametric", "combined"]
-MODES: tuple[Mode, ...] = ("context", "parametric", "combined")
+Mode = Literal["context", "parametric", "combined", "translated"]
+MODES: tuple[Mode, ...] = ("context", "parametric", "combined", "translated")
+WITHOUT_TEXT = ("parametric", "translated")
 PLACES = ("start", "middle", "end")
 POOL = 100
 
@@ -56,6 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options.add_argument("--counts", default="1,5,10,20", help="documents of a question")
     options.add_argument("--recipe", default="distill")
     options.add_argument("--combined-strength", type=float, default=BESIDE_TEXT)
+    options.add_argument("--translator", type=Path, help="a checkpoint of the recipe's form, for `translated`")
     args = options.parse_args(arguments)
     counts = [int(c) for c in args.counts.split(",")]
     if not max(counts) <= args.pool <= POOL:
@@ -65,14 +69,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
     titles = {f.passage: f.title for f in facts}
     lm = CausalLM.from_pretrained(args.model, dtype=args.dtype)
     with open_store(lm) as store:
-        model = recipe_model(lm, store, get_recipe(args.recipe), max_adapters=max(counts))
+        translator = Translator.load(args.translator, lm) if args.translator else None
+        recipe = get_recipe(args.recipe)
+        model = ParametricModel(lm, store, recipe=recipe, max_adapters=max(counts), translator=translator)
         passages = [Passage(text, title) for text, title in titles.items()]
         complete = parametrize(model, parametrizer, passages, deadline)
+        if model.translations is not None:
+            model.translations.keep(passages, progress=True)
         pool = [p.text for p in passages if model.knows(p.text)]
         asked = [f for f in facts if f.passage in pool][: args.questions]
         records = Records("context_length")
         rows = []
-        for case in cases(asked, pool, counts, args.seed):
+        modes = MODES if translator else MODES[:-1]
+        for case in cases(asked, pool, counts, modes, args.seed):
             about = _about(case, model, args.dtype, args.combined_strength)
             if records.get(key_of(about)) is None:
                 if deadline.over:
@@ -84,7 +93,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     _report(args, lm, rows, len(pool), complete=complete)
 
 
-def cases(facts: Sequence[Fact], pool: Sequence[str], counts: Sequence[int], seed: int) -> Iterator[Case]:
+def cases(
+    facts: Sequence[Fact], pool: Sequence[str], counts: Sequence[int], modes: Sequence[Mode], seed: int
+) -> Iterator[Case]:
     """Every question under every condition, question by question, so that a run that was stopped is balanced."""
     for fact in facts:
         others = [p for p in pool if p != fact.passage]
@@ -94,9 +105,9 @@ def cases(facts: Sequence[Fact], pool: Sequence[str], counts: Sequence[int], see
             for place in PLACES if count > 1 else PLACES[:1]:
                 at = {"start": 0, "middle": len(drawn) // 2, "end": len(drawn)}[place]
                 documents = (*drawn[:at], fact.passage, *drawn[at:])
-                for mode in MODES:
+                for mode in modes:
                     # The mean of the updates has no order.
-                    if mode != "parametric" or place == PLACES[0]:
+                    if mode not in WITHOUT_TEXT or place == PLACES[0]:
                         yield Case(fact, mode, documents, place)
 
 
@@ -104,11 +115,11 @@ def _measured(case: Case, model: ParametricModel, beside: float) -> dict[str, An
     engine, tokenizer = model.lm.engine, model.lm.tokenizer
     engine.prefixes.clear()
     started = time.perf_counter()
-    texts = [] if case.mode == "parametric" else case.documents
+    texts = [] if case.mode in WITHOUT_TEXT else case.documents
     selection = None
     if case.mode != "context":
-        strength = beside if texts else 1.0
-        selection = model.select([model.key(d) for d in case.documents], strength=strength)
+        key = model.translations.translator.key if case.mode == "translated" and model.translations else model.key
+        selection = model.select([key(d) for d in case.documents], strength=beside if texts else 1.0)
     ids = prompt_ids(tokenizer, case.fact.question, texts)
     first, text = 0.0, ""
     with engine.stream(Request(ids, ANSWER_TOKENS, adapters=selection)) as stream:
@@ -124,9 +135,10 @@ def _measured(case: Case, model: ParametricModel, beside: float) -> dict[str, An
 
 
 def _about(case: Case, model: ParametricModel, dtype: str, beside: float) -> dict[str, Any]:
+    recipes = {"context": "", "translated": model.translator_key}
     return {
         "model": model.lm.fingerprint, "dtype": dtype, "question": case.fact.question, "documents": case.documents,
-        "mode": case.mode, "recipe": "" if case.mode == "context" else model.recipe.key,
+        "mode": case.mode, "recipe": recipes.get(case.mode, model.recipe.key),
         "strength": beside if case.mode == "combined" else 1.0,
         "prompt": prompt_ids(model.lm.tokenizer, "?"),
     }  # fmt: skip
@@ -141,7 +153,7 @@ def _report(args: Any, lm: CausalLM, rows: Sequence[tuple[Case, Any]], pool: int
                     (c, r) for c, r in rows
                     if c.mode == mode and len(c.documents) == count and place in (c.place, "all")
                 ]  # fmt: skip
-                if not found or (place != "all" and (count == 1 or mode == "parametric")):
+                if not found or (place != "all" and (count == 1 or mode in WITHOUT_TEXT)):
                     continue
                 values = [100 * r["f1"] for _, r in found]
                 low, high = interval(values, groups=[c.fact.passage for c, _ in found])

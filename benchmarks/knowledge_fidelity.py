@@ -4,7 +4,8 @@ Single questions that one passage answers (SQuAD, MuSiQue's steps, the project's
 
 - closed book, and with the passage in the prompt;
 - with the passage's own adapter (`prag`, `distill`) and nothing in the prompt, and with both (`combined`);
-- with another passage's adapter, and with a document-free warm-up adapter: what these gain is the form of an answer.
+- with another passage's adapter, and with a document-free warm-up adapter: what these gain is the form of an answer;
+- with what a translator makes of the passage (`translated`), if one is given.
 
 `recovery` = (own - other passage's) / (in context - closed book), in F1. `unrelated_drop`: what questions lose, in
 context, when another passage's adapter is active. `int4_minus_own`: what storing adapters with 4 bits a value changes.
@@ -13,7 +14,7 @@ Intervals by bootstrap over passages.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from benchmarks.parametric_runs import Answers, Asked, copy_adapters, open_store
 from benchmarks.plots import fidelity_bars
 from benchmarks.scoring import contains, f1, interval, mean
 from benchmarks.single_hop import Fact, by_passage, draw, load_facts
+from llamaindex_prag.adapter import AdapterKey
 from llamaindex_prag.augment import Augmenter
 from llamaindex_prag.parametric import ParametricModel
 from llamaindex_prag.parametrize import Parametrizer
@@ -31,10 +33,12 @@ from llamaindex_prag.recipe import Recipe, get_recipe
 from llamaindex_prag.selection import BESIDE_TEXT
 from llamaindex_prag.store.lmdb_store import LMDBStore
 from llamaindex_prag.training.warm_up import warm_up
+from llamaindex_prag.translator.translator import Translator
 from rag_backbone.causal_lm import CausalLM
 from rag_backbone.errors import ConfigurationError
 
 SHARED = ("closed", "context", "warm-up")
+TRANSLATED = "translated"
 DERIVED = ("recovery", "combined_minus_context", "unrelated_drop", "int4_minus_own")
 
 
@@ -50,6 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options.add_argument("--own-passages", type=int, default=20)
     options.add_argument("--combined-strength", type=float, default=BESIDE_TEXT, help="of an adapter beside a passage")
     options.add_argument("--recipes", default="distill,prag", help="the first one's figures are the benchmark's")
+    options.add_argument("--translator", type=Path, help="a checkpoint, for the translated rows")
     options.add_argument("--warm-up", type=Path, help="a train file as MuSiQue-Ans, for the warm-up control")
     options.add_argument("--warm-up-pairs", type=int, default=120)
     args = options.parse_args(arguments)
@@ -72,8 +77,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         model = recipe_model(lm, store, recipe)
         passages = [Passage(f.passage, f.title) for f in facts]
         complete &= parametrize(model, parametrizer, passages, training)
-        found = _conditions(recipe, model, facts, args.combined_strength)
+        found = _conditions(recipe.name, model.key, facts, args.combined_strength)
         complete &= answers.ask([a for asked in found.values() for a in asked if _ready(a, model)], model, deadline)
+        conditions |= found
+    if args.translator:
+        found, done = _translated(args, lm, store, facts, answers, deadline)
+        complete &= done
         conditions |= found
     conditions["int4"], done = _quantized(
         lm, store, recipes[0], conditions[f"{recipes[0].name} own"], answers, deadline
@@ -125,7 +134,20 @@ def _quantized(
         return asked, answers.ask([a for a in asked if _ready(a, model)], model, deadline)
 
 
-def _conditions(recipe: Recipe, model: ParametricModel, facts: Sequence[Fact], beside: float) -> dict[str, list[Asked]]:
+def _translated(
+    args: Any, lm: CausalLM, store: LMDBStore, facts: Sequence[Fact], answers: Answers, deadline: Deadline
+) -> tuple[dict[str, list[Asked]], bool]:
+    translator = Translator.load(args.translator, lm)
+    model = ParametricModel(lm, store, recipe=translator.config.recipe, max_adapters=1, translator=translator)
+    assert model.translations is not None
+    model.translations.keep([Passage(f.passage, f.title) for f in facts], progress=True)
+    found = _conditions(TRANSLATED, translator.key, facts, args.combined_strength)
+    return found, answers.ask([a for asked in found.values() for a in asked], model, deadline)
+
+
+def _conditions(
+    name: str, key: Callable[[str], AdapterKey], facts: Sequence[Fact], beside: float
+) -> dict[str, list[Asked]]:
     # A passage of the same file, so that controls are of the same kind.
     others: dict[str, str] = {}
     for data in dict.fromkeys(f.data for f in facts):
@@ -133,12 +155,12 @@ def _conditions(recipe: Recipe, model: ParametricModel, facts: Sequence[Fact], b
         if len(passages) < 2:
             raise ConfigurationError(f"{data} has one passage; the control needs another one of the same file")
         others |= {p: passages[(i + len(passages) // 2) % len(passages)] for i, p in enumerate(passages)}
-    own = {p: (model.key(p),) for p in others}
+    own = {p: (key(p),) for p in others}
     return {
-        f"{recipe.name} own": [Asked(f.question, adapters=own[f.passage]) for f in facts],
-        f"{recipe.name} other": [Asked(f.question, adapters=own[others[f.passage]]) for f in facts],
-        f"{recipe.name} combined": [Asked(f.question, (f.passage,), own[f.passage], beside) for f in facts],
-        f"{recipe.name} unrelated": [Asked(f.question, (f.passage,), own[others[f.passage]], beside) for f in facts],
+        f"{name} own": [Asked(f.question, adapters=own[f.passage]) for f in facts],
+        f"{name} other": [Asked(f.question, adapters=own[others[f.passage]]) for f in facts],
+        f"{name} combined": [Asked(f.question, (f.passage,), own[f.passage], beside) for f in facts],
+        f"{name} unrelated": [Asked(f.question, (f.passage,), own[others[f.passage]], beside) for f in facts],
     }
 
 
@@ -150,27 +172,28 @@ def _report(
     args: Any, lm: CausalLM, recipes: Sequence[Recipe], facts: Sequence[Fact],
     conditions: Mapping[str, Sequence[Asked]], answers: Answers, *, complete: bool,
 ) -> None:  # fmt: skip
-    """Each recipe is judged on the questions to which all its conditions have an answer."""
+    """Each maker of adapters is judged on the questions to which all its conditions have an answer."""
     given = {name: [answers.known(a) for a in asked] for name, asked in conditions.items()}
     figures: dict[str, Any] = {"complete": complete}
     report = f"# Facts out of the weights: {lm.name}, {args.dtype}\n\n"
     report += f"Seed {args.seed}. F1 in percent; intervals: 95 %, by bootstrap over passages.\n"
-    for recipe in recipes:
-        names = [n for n in given if n in SHARED or n.split()[0] == recipe.name]
-        names += ["int4"] if recipe is recipes[0] else []
+    made_by = [r.name for r in recipes] + ([TRANSLATED] if args.translator else [])
+    for maker in made_by:
+        names = [n for n in given if n in SHARED or n.split()[0] == maker]
+        names += ["int4"] if maker == made_by[0] else []
         kept = [i for i in range(len(facts)) if all(given[n][i] is not None for n in names)]
         scored = {n: _Scored([facts[i] for i in kept], [str(given[n][i]) for i in kept]) for n in names}
         sets = {"all": list(range(len(kept)))}
         for place, i in enumerate(kept):
             sets.setdefault(facts[i].data, []).append(place)
         told = [_row(name, scored[name], sets) for name in names]
-        found = {data: _derived(scored, recipe.name, which) for data, which in sets.items() if which}
+        found = {data: _derived(scored, maker, which) for data, which in sets.items() if which}
         passages = len({facts[i].passage for i in kept})
-        figures[recipe.name] = {"n": len(kept), "passages": passages, "conditions": told, **found}
-        report += f"\n## {recipe.name}: {len(kept)} questions on {passages} passages\n\n"
+        figures[maker] = {"n": len(kept), "passages": passages, "conditions": told, **found}
+        report += f"\n## {maker}: {len(kept)} questions on {passages} passages\n\n"
         report += table(told, ["condition", "f1", "interval", "contains", *(s for s in sets if s != "all")]) + "\n\n"
         report += _told(found) + "\n"
-    best = figures[recipes[0].name].get("all", {})
+    best = figures[made_by[0]].get("all", {})
     figures |= {key: best.get(key) for name in DERIVED for key in (name, f"{name}_interval")}
     figures |= {
         "combined_strength": args.combined_strength, "recipes": [r.to_dict() for r in recipes], "model": lm.name,
@@ -179,7 +202,7 @@ def _report(
     }  # fmt: skip
     note(report)
     if args.out:
-        every = {row["condition"]: row for r in recipes for row in figures[r.name]["conditions"]}
+        every = {row["condition"]: row for maker in made_by for row in figures[maker]["conditions"]}
         fidelity_bars(list(every.values()), args.out / "knowledge_fidelity.png")
     finish("knowledge_fidelity", figures, args.out, report)
 
@@ -202,14 +225,14 @@ def _row(name: str, scored: _Scored, sets: Mapping[str, Sequence[int]]) -> dict[
     return row | {s: mean([scored.f1[i] for i in which]) for s, which in sets.items() if s != "all"}
 
 
-def _derived(scored: Mapping[str, _Scored], recipe: str, which: Sequence[int]) -> dict[str, Any]:
+def _derived(scored: Mapping[str, _Scored], maker: str, which: Sequence[int]) -> dict[str, Any]:
     def values(name: str) -> list[float]:
         return [scored[name].f1[i] for i in which]
 
     def paired(one: Sequence[float], other: Sequence[float]) -> list[float]:
         return [a - b for a, b in zip(one, other, strict=True)]
 
-    own, other, both, unrelated = (values(f"{recipe} {m}") for m in ("own", "other", "combined", "unrelated"))
+    own, other, both, unrelated = (values(f"{maker} {m}") for m in ("own", "other", "combined", "unrelated"))
     closed, context = values("closed"), values("context")
     room = mean(context) - mean(closed)
     passages = [scored["closed"].passages[i] for i in which]

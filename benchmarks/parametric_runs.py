@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from benchmarks.contract import Deadline, note, records_folder
 from benchmarks.runs import Records, key_of
@@ -105,9 +106,13 @@ class Answers:
         }
 
 
-def open_store(lm: CausalLM, encoding: Encoding = "bfloat16") -> LMDBStore:
-    """The store in which the benchmarks keep a model's adapters, outside of the project."""
-    name = lm.fingerprint[:16] + ("" if encoding == "bfloat16" else f"-{encoding}")
+def open_store(lm: CausalLM, kind: Literal["bfloat16", "int4", "translated"] = "bfloat16") -> LMDBStore:
+    """The stores in which the benchmarks keep a model's adapters, outside of the project.
+
+    `"int4"`: those stored with 4 bits a value. `"translated"`: only what a translator keeps, no trained ones.
+    """
+    name = lm.fingerprint[:16] + ("" if kind == "bfloat16" else f"-{kind}")
+    encoding: Encoding = "int4" if kind == "int4" else "bfloat16"
     return LMDBStore(records_folder() / "adapters" / name, model=lm.fingerprint, encoding=encoding)
 
 
