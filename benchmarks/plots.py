@@ -119,6 +119,35 @@ def roc_curves(curves: Mapping[str, Sequence[tuple[float, float, float]]], path:
     _save(figure, path)
 
 
+def crossover_curves(
+    queries: Sequence[float], curves: Mapping[str, Sequence[float]], pays: Mapping[str, float], path: Path
+) -> None:
+    """Seconds a query and document against the queries between two updates, and above it the updates a query."""
+    pyplot = _pyplot()
+    if pyplot is None:
+        return
+    figure, axis = pyplot.subplots(figsize=(7, 4.8))
+    for i, (name, seconds) in enumerate(curves.items()):
+        axis.loglog(queries, seconds, color=f"C{i}", label=name)
+        crossing = pays.get(name, float("inf"))
+        if queries[0] <= crossing <= queries[-1]:
+            axis.axvline(crossing, color=f"C{i}", linestyle=":", linewidth=1)
+            axis.annotate(f"{crossing:.3g}", (crossing, axis.get_ylim()[0]), fontsize=8, color=f"C{i}")
+    axis.set_xlabel("queries for a document between two updates of it")
+    axis.set_ylabel("seconds a query and document")
+    top = axis.secondary_xaxis("top", functions=(_inverse, _inverse))
+    top.set_xlabel("updates a query")
+    axis.legend(fontsize=8)
+    axis.grid(alpha=0.3)
+    _save(figure, path)
+
+
+def _inverse(x: Any) -> Any:
+    import numpy as np
+
+    return 1 / np.maximum(x, 1e-12)
+
+
 def _pyplot() -> Any:
     try:
         import matplotlib as mpl

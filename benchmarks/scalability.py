@@ -1,0 +1,250 @@
+"""Trained adapters against translated ones, and against reading, as the corpus grows.
+
+The first check and the third open question of the tutorial paper. A corpus of 10, 100, 1,000 passages: those that
+questions are asked about first, then others. BM25 finds the k best of the whole corpus, and the question is answered
+
+- in `context`: their texts in the prompt;
+- `trained`: the mean of their trained adapters, nothing in the prompt;
+- `translated`: the same with what a translator makes of them.
+
+Measured: what is stored, what it takes to ingest (from a calibration run on this machine), a query's milliseconds
+(retrieval, activation, generation, each question alone and from an empty prefix cache), and F1. From the calibration
+also the crossover: seconds a query, ingestion shared among the queries that a document gets between two updates.
+
+A size for which adapters are missing is left out of `trained`, unless `--train` allows to train them.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from langchain_core.documents import Document
+
+from benchmarks.contract import Deadline, finish, machine, note, parser, table
+from benchmarks.knowledge_fidelity import parametrizer
+from benchmarks.parametric_runs import ANSWER_TOKENS, open_store, parametrize
+from benchmarks.plots import crossover_curves
+from benchmarks.runs import Records, key_of
+from benchmarks.scoring import f1, interval, mean
+from benchmarks.single_hop import Fact, by_passage, draw, load_facts
+from langgraph_dynrag.retrieval.bm25 import BM25Retriever
+from llamaindex_prag.costs import Costs, Way, calibrate
+from llamaindex_prag.parametric import ParametricModel
+from llamaindex_prag.passages import Passage
+from llamaindex_prag.prompts import clean_answer, prompt_ids
+from llamaindex_prag.recipe import get_recipe
+from llamaindex_prag.selection import Selection
+from llamaindex_prag.store.encoding import encode
+from llamaindex_prag.translator.translator import Translator
+from rag_backbone.causal_lm import CausalLM
+from rag_backbone.requests import Request
+
+WAYS: tuple[Way, ...] = ("context", "trained", "translated")
+
+
+@dataclass(frozen=True, slots=True)
+class Corpus:
+    """So many passages, and the questions about them."""
+
+    passages: tuple[Passage, ...]
+    facts: tuple[Fact, ...]
+    retriever: BM25Retriever
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Train what may be trained, ask, and report."""
+    options = parser("Trained, translated, or read: as the corpus grows.", dtype="bfloat16")
+    options.add_argument("--data", type=Path, required=True, help="a file as SQuAD 1.1 or MuSiQue-Ans, or a folder")
+    options.add_argument("--others", type=Path, help="JSON lines with a text in each: passages that nobody asks about")
+    options.add_argument("--sizes", type=int, nargs="+", default=[10, 100, 1000])
+    options.add_argument("--questions", type=int, default=40, help="of a size at most")
+    options.add_argument("--k", type=int, default=3)
+    options.add_argument("--recipe", default="distill")
+    options.add_argument("--translator", type=Path, help="a checkpoint of the recipe's form")
+    options.add_argument("--train", action="store_true", help="train what is missing")
+    args = options.parse_args(arguments)
+    deadline = Deadline(args.max_minutes)
+    corpora = [corpus(args, size) for size in args.sizes]
+    lm = CausalLM.from_pretrained(args.model, dtype=args.dtype)
+    translator = Translator.load(args.translator, lm) if args.translator else None
+    with open_store(lm) as store:
+        model = ParametricModel(lm, store, recipe=get_recipe(args.recipe), max_adapters=args.k, translator=translator)
+        costs = calibrate(model, again=True)
+        asker = _Asker(model, args.dtype)
+        rows, complete = [], True
+        for made in corpora:
+            ways, done = _ways(made, model, args, deadline)
+            complete &= done
+            for way in ways:
+                rows.append(_row(made, way, asker, model, costs, deadline))
+                note({k: v for k, v in rows[-1].items() if not isinstance(v, dict)})
+    complete &= all(row["n"] == row["asked"] for row in rows)
+    _report(args, lm, model, costs, corpora, rows, complete=complete)
+
+
+def corpus(args: Any, size: int) -> Corpus:
+    """The first passages that are asked about, and others up to the size."""
+    every = draw(load_facts(args.data), passages=size, per_passage=99, seed=args.seed)
+    titles = {f.passage: f.title for f in every}
+    passages = [Passage(text, title) for text, title in titles.items()]
+    if args.others and len(passages) < size:
+        lines = map(json.loads, args.others.read_text("utf-8").splitlines())
+        others = [Passage(line["text"], line.get("title", "")) for line in lines if line["text"] not in titles]
+        passages += list(dict.fromkeys(others))[: size - len(passages)]
+    # One question of each passage in turn, so that a few of them already ask about many.
+    grouped = list(by_passage(every).values())
+    turns = [group[i] for i in range(max(map(len, grouped))) for group in grouped if i < len(group)]
+    documents = [Document(p.text, metadata={"title": p.title}) for p in passages]
+    retriever = BM25Retriever.from_documents(documents, k=args.k)
+    return Corpus(tuple(passages), tuple(turns[: args.questions]), retriever)
+
+
+def _ways(made: Corpus, model: ParametricModel, args: Any, deadline: Deadline) -> tuple[list[Way], bool]:
+    done = parametrize(model, parametrizer, made.passages, deadline) if args.train else True
+    ways: list[Way] = ["context"]
+    missing = sum(not model.knows(p.text) for p in made.passages)
+    if missing:
+        note(f"{len(made.passages)} passages, {missing} of them without a trained adapter: no row for trained ones")
+    else:
+        ways.append("trained")
+    if model.translations is not None:
+        model.translations.keep(made.passages, progress=True)
+        ways.append("translated")
+    return ways, done
+
+
+class _Asker:
+    """Asks questions one at a time, timing the parts; answers are kept on disk."""
+
+    def __init__(self, model: ParametricModel, dtype: str) -> None:
+        self._model = model
+        self._dtype = dtype
+        self._records = Records("scalability")
+        self._calls = 0
+
+    def ask(self, fact: Fact, way: Way, made: Corpus, deadline: Deadline) -> dict[str, Any] | None:
+        started = time.perf_counter()
+        found = [d.page_content for d in made.retriever.invoke(fact.question)]
+        retrieval = time.perf_counter() - started
+        about = {
+            "model": self._model.lm.fingerprint, "dtype": self._dtype, "question": fact.question, "found": found,
+            "way": way, "keys": [self._key(text, way).digest for text in found] if way != "context" else [],
+            "prompt": prompt_ids(self._model.lm.tokenizer, "?"),
+        }  # fmt: skip
+        if (known := self._records.get(key_of(about))) is None and not deadline.over:
+            known = self._timed(fact, found, way)
+            self._records.put(key_of(about), about, known)
+        return None if known is None else known | {"retrieval": retrieval, "found": fact.passage in found}
+
+    def _timed(self, fact: Fact, found: Sequence[str], way: Way) -> dict[str, Any]:
+        engine = self._model.lm.engine
+        engine.prefixes.clear()
+        activation, selection = 0.0, None
+        if way != "context":
+            # Of another strength at each call, so that no slot holds it.
+            self._calls += 1
+            keys = [self._key(text, way) for text in found]
+            selection = cast("Selection", self._model.select(keys, strength=1 + 1e-7 * self._calls))
+            started = time.perf_counter()
+            with engine.borrowed(), self._model.bank.activate([selection]):
+                activation = time.perf_counter() - started
+        ids = prompt_ids(self._model.lm.tokenizer, fact.question, found if way == "context" else ())
+        started, first, text = time.perf_counter(), 0.0, ""
+        with engine.stream(Request(ids, ANSWER_TOKENS, adapters=selection)) as stream:
+            for step in stream:
+                first = first or time.perf_counter() - started
+                text += step.text
+        answer = clean_answer(text)
+        return {
+            "answer": answer, "f1": f1(answer, fact.answers), "activation": activation, "first": first,
+            "generation": time.perf_counter() - started, "prompt_tokens": len(ids),
+        }  # fmt: skip
+
+    def _key(self, text: str, way: Way) -> Any:
+        if way == "translated":
+            assert self._model.translations is not None
+            return self._model.translations.translator.key(text)
+        return self._model.key(text)
+
+
+def _row(
+    made: Corpus, way: Way, asker: _Asker, model: ParametricModel, costs: Costs, deadline: Deadline
+) -> dict[str, Any]:
+    told = [(fact, asker.ask(fact, way, made, deadline)) for fact in made.facts]
+    known = [(fact, r) for fact, r in told if r is not None]
+    values = [100 * r["f1"] for _, r in known]
+    low, high = interval(values, groups=[fact.passage for fact, _ in known])
+    milliseconds = {
+        f"{name} ms": 1000 * mean([r[name] for _, r in known]) for name in ("retrieval", "activation", "first")
+    }
+    return {
+        "documents": len(made.passages), "way": way, "n": len(known), "asked": len(made.facts), "f1": mean(values),
+        "interval": f"{low:.1f} to {high:.1f}", "low": low, "high": high,
+        "found": 100 * mean([float(r["found"]) for _, r in known]), **milliseconds,
+        "generation ms": 1000 * mean([r["generation"] for _, r in known]),
+        "prompt tokens": mean([r["prompt_tokens"] for _, r in known]),
+        "bytes a document": _bytes(made, way, model),
+        "ingestion s": sum(costs.once(way, _tokens(model, p.text)) for p in made.passages),
+    }  # fmt: skip
+
+
+def _bytes(made: Corpus, way: Way, model: ParametricModel) -> float:
+    if way == "translated":
+        assert model.translations is not None
+        return model.translations.translator.config.representation_bytes
+    if way == "trained":
+        adapter = cast("Any", model.store).get(model.key(made.passages[0].text))
+        return len(encode(adapter, "bfloat16"))
+    return mean([len(p.text.encode()) for p in made.passages])
+
+
+def _tokens(model: ParametricModel, text: str) -> int:
+    return len(model.lm.tokenizer(text, add_special_tokens=False).input_ids)
+
+
+def crossover(costs: Costs, way: Way, tokens: int) -> float:
+    """Queries that a document must get, between two updates, for this way to cost less than reading it each time.
+
+    once(way) + q each(way) = q each(context); infinite where a query by it costs as much as reading.
+    """
+    saved = costs.each("context", tokens) - costs.each(way, tokens)
+    return costs.once(way, tokens) / saved if saved > 0 else math.inf
+
+
+def _report(
+    args: Any, lm: CausalLM, model: ParametricModel, costs: Costs, corpora: Sequence[Corpus],
+    rows: Sequence[dict[str, Any]], *, complete: bool,
+) -> None:  # fmt: skip
+    tokens = round(mean([_tokens(model, p.text) for p in corpora[-1].passages]))
+    ways: list[Way] = [w for w in WAYS if w != "translated" or model.translations is not None]
+    pays: dict[str, float] = {way: crossover(costs, way, tokens) for way in ways if way != "context"}
+    report = f"# As the corpus grows: {lm.name}, {args.dtype}, {args.recipe}, k = {args.k}\n\n"
+    report += f"Questions of {args.data.name}, seed {args.seed}; F1 in percent, 95 % intervals by bootstrap over "
+    report += "passages. `found`: how often the right passage is among those retrieved, in percent.\n\n"
+    report += table(rows, [c for c in rows[0] if c not in ("low", "high", "asked")]) + "\n\n"
+    report += f"A document of {tokens} tokens, by the calibration: "
+    report += "; ".join(f"{way} pays from {q:.3g} queries between two updates on" for way, q in pays.items()) + ".\n"
+    note(report)
+    if args.out:
+        queries = [10 ** (i / 10) for i in range(-10, 51)]
+        curves: dict[str, list[float]] = {
+            way: [costs.each(way, tokens) + costs.once(way, tokens) / q for q in queries] for way in ways
+        }
+        crossover_curves(queries, curves, pays, args.out / "scalability.png")
+    figures = {
+        "complete": complete, "rows": list(rows), "costs": costs.to_dict(), "tokens": tokens,
+        "crossover_queries": {way: None if math.isinf(q) else q for way, q in pays.items()}, "k": args.k,
+        "model": lm.name, "dtype": args.dtype, "data": args.data.name, "recipe": get_recipe(args.recipe).to_dict(),
+        "seed": args.seed, "machine": machine(),
+    }  # fmt: skip
+    finish("scalability", figures, args.out, report)
+
+
+if __name__ == "__main__":
+    main()
