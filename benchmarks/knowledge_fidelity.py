@@ -54,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options.add_argument("--own-passages", type=int, default=20)
     options.add_argument("--combined-strength", type=float, default=BESIDE_TEXT, help="of an adapter beside a passage")
     options.add_argument("--recipes", default="distill,prag", help="the first one's figures are the benchmark's")
-    options.add_argument("--known-only", action="store_true", help="train nothing; judge by the adapters that are there")
+    options.add_argument("--known-only", action="store_true", help="train nothing; use the adapters that are there")
     options.add_argument("--translator", type=Path, help="a checkpoint, for the translated rows")
     options.add_argument("--warm-up", type=Path, help="a train file as MuSiQue-Ans, for the warm-up control")
     options.add_argument("--warm-up-pairs", type=int, default=120)
