@@ -43,6 +43,8 @@ class CausalLM:
         self.model = model.eval()
         self.tokenizer = tokenizer
         self.name = name or model.config.name_or_path or type(model).__name__
+        self.loaded_with: dict[str, Any] | None = None
+        """What `from_pretrained` was given, to load the same model again; None: it was made in memory."""
         self._folder: Path | None = None
         self._building = threading.Lock()
         self._engine: Engine | None = None
@@ -84,6 +86,8 @@ class CausalLM:
         # A folder's own name: figures and traces have no use for where it lies on this machine.
         lm = cls(model, tokenizer, name=MODEL if embedded else source.name if source.is_dir() else str(name))
         lm._folder = source if source.is_dir() else None
+        again = NAME if embedded else str(source.resolve()) if source.is_dir() else str(name)
+        lm.loaded_with = {"name": again, "device": device, "dtype": dtype, "revision": revision}
         return lm
 
     @property

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import uuid
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
-from llama_index.core.bridge.pydantic import PrivateAttr
+from llama_index.core.bridge.pydantic import (
+    PrivateAttr,
+    SerializationInfo,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+)
 from llama_index.core.schema import BaseNode, MetadataMode, TransformComponent
 
 from llamaindex_prag.llama_index.llm import ParametricLLM
@@ -22,7 +28,9 @@ class ParametrizeNodes(TransformComponent):
     """Gives every node its adapter, in an `IngestionPipeline`, after the splitter.
 
     Incremental: a text that has an adapter costs nothing. A document that is ingested again with other nodes loses the
-    adapters of the nodes that are gone. Nodes leave as they came; adapters are found by their text.
+    adapters of the nodes that are gone. Nodes leave as they came; adapters are found by their text. So a pipeline's
+    cache, which keeps nodes, is no use to it: a cached result of another process or store, or from before a document
+    was removed, never takes the place of making the adapters.
 
     Args:
         llm: Whose adapters they become.
@@ -34,11 +42,22 @@ class ParametrizeNodes(TransformComponent):
     how: Literal["train", "translate"] = "train"
     progress: bool = True
     _parametrizer: Parametrizer | None = PrivateAttr(default=None)
+    _nonce: str = PrivateAttr(default_factory=lambda: uuid.uuid4().hex)
 
     @classmethod
     def class_name(cls) -> str:
         """Name in serialised form."""
         return "ParametrizeNodes"
+
+    @model_serializer(mode="wrap")
+    def custom_model_dump(self, handler: SerializerFunctionWrapHandler, info: SerializationInfo) -> dict[str, Any]:
+        """The fields, and what no other process or state of the store has: caches go by the serialised form."""
+        adapters = f"{self._nonce}/{self.llm.model.store.generation}"
+        return {**handler(self), "adapters": adapters, "class_name": self.class_name()}
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # LlamaIndex's own pickling drops what cannot be pickled; a copy without its LLM would make no adapters.
+        return _again, (type(self), {"llm": self.llm, "how": self.how, "progress": self.progress})
 
     def __call__(self, nodes: Sequence[BaseNode], **_kwargs: Any) -> Sequence[BaseNode]:
         """Make the adapters that are missing; nodes without text are passed on as they are."""
@@ -65,3 +84,7 @@ class ParametrizeNodes(TransformComponent):
     async def acall(self, nodes: Sequence[BaseNode], **kwargs: Any) -> Sequence[BaseNode]:
         """The same, in a thread."""
         return await asyncio.to_thread(self.__call__, nodes, **kwargs)
+
+
+def _again(kind: type[ParametrizeNodes], fields: dict[str, Any]) -> ParametrizeNodes:
+    return kind(**fields)

@@ -7,7 +7,7 @@ condensed, an agent's planning) runs on the base model.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Generator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -24,11 +24,24 @@ from llama_index.core.base.llms.types import (
     LogProb,
     MessageRole,
 )
-from llama_index.core.bridge.pydantic import Field, PrivateAttr
+from llama_index.core.bridge.pydantic import (
+    Field,
+    PrivateAttr,
+    SerializationInfo,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+)
 from llama_index.core.llms.callbacks import llm_chat_callback, llm_completion_callback
 from llama_index.core.llms.llm import LLM
 from llama_index.core.prompts import BasePromptTemplate
 
+from llamaindex_prag.llama_index.loading import (
+    described,
+    load_model,
+    load_translator,
+    open_store,
+    refuse_unless_loadable,
+)
 from llamaindex_prag.llama_index.markers import Reference, take_markers
 from llamaindex_prag.llama_index.prompts import permitting, refuse_reading_markers
 from llamaindex_prag.parametric import ParametricModel
@@ -44,7 +57,6 @@ from rag_backbone.signals import Signals, TokenStep
 if TYPE_CHECKING:
     from llamaindex_prag.translator.translator import Translator
 
-_STORES = "adapters"
 _END: Any = object()
 
 
@@ -59,8 +71,12 @@ class _Call:
 class ParametricLLM(LLM):
     """A local language model that can have documents in its weights.
 
+    Its serialised form names model, store, recipe and translator, and `from_dict` loads them again; a copy in another
+    process (`IngestionPipeline(num_workers=...)`) is made in the same way. What was made in memory has to be given:
+    `from_dict(data, lm=lm)`.
+
     Args:
-        lm: `"embedded"`, a folder, a Hub id, or a `CausalLM`.
+        lm: `"embedded"`, a folder, a Hub id, a `CausalLM`, or the arguments of `CausalLM.from_pretrained`.
         store: Of its adapters: a folder, or an open store. None: one in the user's cache, for this model.
         recipe: By which adapters are made.
         max_adapters: The most documents that one call may use.
@@ -80,24 +96,34 @@ class ParametricLLM(LLM):
     def __init__(
         self,
         *,
-        lm: CausalLM | str | Path = "embedded",
+        lm: CausalLM | str | Path | Mapping[str, Any] | None = "embedded",
         store: Any = None,
-        recipe: str | Recipe = "distill",
+        recipe: str | Recipe | dict[str, Any] = "distill",
         max_adapters: int = 8,
         translator: Translator | str | Path | None = None,
         **options: Any,
     ) -> None:
         super().__init__(**options)
-        loaded = lm if isinstance(lm, CausalLM) else CausalLM.from_pretrained(lm)
+        loaded = load_model(lm)
         self._model = ParametricModel.of(
-            loaded, _opened(store, loaded), recipe=recipe, max_adapters=max_adapters,
-            translator=_loaded(translator, loaded),
+            loaded, open_store(store, loaded), max_adapters=max_adapters,
+            recipe=Recipe.from_dict(recipe) if isinstance(recipe, dict) else recipe,
+            translator=load_translator(translator, loaded),
         )  # fmt: skip
 
     @classmethod
     def class_name(cls) -> str:
         """Name in serialised form."""
         return "ParametricLLM"
+
+    @model_serializer(mode="wrap")
+    def custom_model_dump(self, handler: SerializerFunctionWrapHandler, info: SerializationInfo) -> dict[str, Any]:
+        """The fields, and what `__init__` needs to load model, store and translator again."""
+        return {**handler(self), **described(self._model), "class_name": self.class_name()}
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        refuse_unless_loadable(self._model)
+        return type(self).from_dict, (self.to_dict(),)
 
     @property
     def model(self) -> ParametricModel:
@@ -237,23 +263,6 @@ class ParametricLLM(LLM):
 
     def __repr__(self) -> str:
         return f"ParametricLLM({self._model!r}, merge={self.merge!r}, strength={self.strength:g})"
-
-
-def _loaded(translator: Translator | str | Path | None, lm: CausalLM) -> Translator | None:
-    if not isinstance(translator, str | Path):
-        return translator
-    from llamaindex_prag.translator.translator import Translator
-
-    return Translator.load(translator, lm)
-
-
-def _opened(store: Any, lm: CausalLM) -> Any:
-    from llamaindex_prag.store.lmdb_store import LMDBStore
-    from rag_backbone.cache_folder import cache_root
-
-    if store is None:
-        store = cache_root() / _STORES / lm.fingerprint[:16]
-    return LMDBStore(store, model=lm.fingerprint) if isinstance(store, str | Path) else store
 
 
 def _logprobs(step: TokenStep) -> list[LogProb]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
@@ -152,6 +153,8 @@ class ParametricNodePostprocessor(BaseNodePostprocessor):
     def __init__(
         self, *, llm: Any, missing: Missing = "train", inject: Inject = "parametric", store: Any = None, **options: Any
     ) -> None:
+        if isinstance(llm, Mapping) and llm.get("class_name") == ParametricLLM.class_name():  # from_dict
+            llm = ParametricLLM.from_dict(dict(llm))
         if not isinstance(llm, ParametricLLM):
             raise ConfigurationError(
                 f"llm is a {type(llm).__name__}, which cannot use adapters: it would find meaningless references in "

@@ -71,7 +71,7 @@ class LMDBStore:
     ) -> None:
         self.path = Path(path)
         self.readonly = readonly
-        self._encoding = checked_encoding(encoding)
+        self.encoding: Encoding = checked_encoding(encoding)
         if map_size < 1 << 20:
             raise ConfigurationError(f"map_size is {map_size}; at least 1048576 (1 MiB) is needed")
         new = is_new(self.path, readonly=readonly)
@@ -117,7 +117,7 @@ class LMDBStore:
                 f"the adapter of {key.text[:12]} has a value of {largest:g}; above {LARGEST_VALUE:g} training has "
                 "diverged. Lower the recipe's learning_rate."
             )
-        value, row = encode(adapter, self._encoding), entries.as_json(record)
+        value, row = encode(adapter, self.encoding), entries.as_json(record)
         layout = adapter.layout
 
         def change(transaction: lmdb.Transaction[bytes], tables: dict[str, Table]) -> None:
@@ -278,9 +278,13 @@ class LMDBStore:
         """
         return maintenance.collect(self._writable())
 
+    def described(self) -> dict[str, Any]:
+        """The arguments, the model's fingerprint aside, that open this store again."""
+        return {"path": str(self.path.resolve()), "encoding": self.encoding, "readonly": self.readonly}
+
     def stats(self) -> StoreStats:
         """What the store holds."""
-        return maintenance.measure(self._live(), self.model, self._encoding)
+        return maintenance.measure(self._live(), self.model, self.encoding)
 
     def verify(self, progress: bool = False) -> VerifyReport:
         """Read every adapter: checksum, size, finite values, layout, record.

@@ -62,6 +62,8 @@ class Translator:
         self.lm = lm
         self.config = config
         self.record = dict(record or {})
+        self.folder: Path | None = None
+        """Of the checkpoint, if it was loaded from one or saved."""
         kind = DyPRAGNetwork if config.kind == "dyprag" else SharedNetwork
         self.network: Network = kind(config).to(lm.model.device)
         self.reader = Reader(lm.engine, config.read_layers, window=config.window)
@@ -130,7 +132,8 @@ class Translator:
             TranslatorError: If something else is in the folder, or it cannot be written.
         """
         checkpoint.write(Path(folder), self.config, self.network.state_dict(), self.record)
-        return Path(folder)
+        self.folder = Path(folder)
+        return self.folder
 
     @classmethod
     def load(cls, folder: str | Path, lm: CausalLM) -> Self:
@@ -151,6 +154,7 @@ class Translator:
                 f"the weights in {folder} are not those of its {config.kind!r} network: {error}"
             ) from error
         made.network.eval()
+        made.folder = Path(folder)
         return made
 
     def __repr__(self) -> str:

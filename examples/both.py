@@ -1,0 +1,67 @@
+"""Both paradigms on one model: it decides while it writes what to look up, and what it finds goes into its weights.
+
+question -> writing, watched -> search -> adapters of what was found -> the same model, adapted -> writing goes on
+
+Each passage's adapter is trained when it is first needed (half a minute with the embedded model) and kept; with
+`--translator` it is made in milliseconds by a hypernetwork that `dynprag train-translator` trained.
+
+Run it with `python -m examples.both`, or `--help`.
+"""
+
+import argparse
+from pathlib import Path
+
+from langgraph_dynrag import LocalChatModel, Trace, create_dynamic_rag
+from langgraph_dynrag.retrieval import LocalIndex
+from llamaindex_prag.parametric import ParametricModel
+from llamaindex_prag.store import LMDBStore
+from llamaindex_prag.translator.translator import Translator
+from rag_backbone import CausalLM
+
+DATA = Path(__file__).parent / "data" / "corpus.jsonl"
+WORK = Path(".dynprag/demo")
+QUESTION = "At which yard was the Patient Anna built?"
+
+
+def main() -> None:
+    """Ask once, and show what happened."""
+    options = argparse.ArgumentParser(description="Retrieve while writing, into the model's weights.")
+    options.add_argument("question", nargs="?", default=QUESTION)
+    options.add_argument("--model", default="embedded", help="'embedded', a folder or a Hub id")
+    options.add_argument("--preset", default="flare", help="when and what to retrieve: flare, dragin, etc, ...")
+    options.add_argument("--injection", default="parametric", choices=["context", "parametric", "combined"])
+    options.add_argument("--translator", type=Path, help="a checkpoint: translate passages instead of training them")
+    options.add_argument("--k", type=int, default=1, help="passages of a search")
+    args = options.parse_args()
+    lm = CausalLM.from_pretrained(args.model)
+    index = LocalIndex(WORK / "index")
+    index.ingest(DATA)
+    with LMDBStore(WORK / "adapters", model=lm.fingerprint) as store:
+        translator = Translator.load(args.translator, lm) if args.translator else None
+        recipe = translator.config.recipe if translator else "distill"
+        adapters = ParametricModel.of(lm, store, recipe=recipe, translator=translator)
+        missing = "translate" if translator else "train"
+        answer_with_both(index, adapters, args.question, args.preset, args.injection, missing, args.k)
+
+
+def answer_with_both(
+    index: LocalIndex, adapters: ParametricModel, question: str, preset: str, injection: str, missing: str, k: int
+) -> None:
+    """One question; the trace says what was found, what became of it, and what that cost."""
+    graph = create_dynamic_rag(
+        LocalChatModel.from_causal_lm(adapters.lm),
+        index.as_retriever("hybrid"),
+        preset=preset,
+        k=k,
+        injection=injection,
+        adapters=adapters if injection != "context" else None,
+        missing=missing,
+    )
+    trace = Trace.from_state(graph.invoke({"question": question}))
+    print(trace)
+    drafts = [event["prompt_tokens"] for event in trace.events if event["type"] == "draft"]
+    print(f"Prompt tokens of each draft: {', '.join(map(str, drafts))}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,84 @@
+"""From names to a model with its store and translator, and back: what the serialised form of an LLM holds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rag_backbone.cache_folder import cache_root
+from rag_backbone.causal_lm import CausalLM
+from rag_backbone.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from llamaindex_prag.parametric import ParametricModel
+    from llamaindex_prag.translator.translator import Translator
+
+_STORES = "adapters"
+
+
+def load_model(lm: CausalLM | str | Path | Mapping[str, Any] | None) -> CausalLM:
+    """The model of a name or description, or itself.
+
+    Raises:
+        ConfigurationError: If there is neither, as in the serialised form of an LLM whose model was made in memory.
+        ModelLoadError: If it cannot be loaded.
+    """
+    if isinstance(lm, CausalLM):
+        return lm
+    if lm is None:
+        raise ConfigurationError(
+            "this LLM's model was made in memory, so it cannot be loaded again; give it: from_dict(data, lm=lm)"
+        )
+    return CausalLM.from_pretrained(**lm) if isinstance(lm, Mapping) else CausalLM.from_pretrained(lm)
+
+
+def load_translator(translator: Translator | str | Path | None, lm: CausalLM) -> Translator | None:
+    """The translator of a folder, or itself."""
+    if not isinstance(translator, str | Path):
+        return translator
+    from llamaindex_prag.translator.translator import Translator
+
+    return Translator.load(translator, lm)
+
+
+def open_store(store: Any, lm: CausalLM) -> Any:
+    """The store of a folder or description, or itself; without any, the one in the user's cache for this model."""
+    from llamaindex_prag.store.lmdb_store import LMDBStore
+
+    if store is None:
+        store = cache_root() / _STORES / lm.fingerprint[:16]
+    if isinstance(store, Mapping):
+        return LMDBStore(model=lm.fingerprint, **store)
+    return LMDBStore(store, model=lm.fingerprint) if isinstance(store, str | Path) else store
+
+
+def described(model: ParametricModel) -> dict[str, Any]:
+    """A parametric model as plain data: what has no folder or name is None."""
+    from llamaindex_prag.store.lmdb_store import LMDBStore
+
+    translator = model.translations.translator if model.translations else None
+    return {
+        "lm": model.lm.loaded_with,
+        "store": model.store.described() if isinstance(model.store, LMDBStore) else None,
+        "recipe": model.recipe.to_dict(),
+        "max_adapters": model.bank.max_adapters,
+        "translator": None if translator is None or translator.folder is None else str(translator.folder.resolve()),
+    }
+
+
+def refuse_unless_loadable(model: ParametricModel) -> None:
+    """Raise where `described` would not lead back to an equal model.
+
+    Raises:
+        ConfigurationError: If model, store or translator exist in memory only.
+    """
+    told = described(model)
+    lacking = [name for name in ("lm", "store") if told[name] is None]
+    if model.translations is not None and told["translator"] is None:
+        lacking.append("translator")
+    if lacking:
+        raise ConfigurationError(
+            f"{' and '.join(lacking)} of this LLM exist in this process's memory only, so another process "
+            "(num_workers) cannot have a copy; load them from folders, or stay in one process"
+        )

@@ -1,0 +1,103 @@
+"""Serialised forms: they lead back to the same model and store, never quietly to another; caches cannot be fooled."""
+
+import json
+import pickle
+
+import pytest
+from llama_index.core import Document
+from llama_index.core.ingestion import IngestionPipeline
+
+from llamaindex_prag.augment import Augmenter
+from llamaindex_prag.llama_index import ParametricLLM, ParametricNodePostprocessor, ParametrizeNodes
+from llamaindex_prag.parametrize import Parametrizer
+from llamaindex_prag.store.lmdb_store import LMDBStore
+from rag_backbone.causal_lm import CausalLM
+from rag_backbone.errors import ConfigurationError
+from tests.llamaindex_prag.llama_index.conftest import TEXTS
+
+
+@pytest.fixture
+def folder(lm, tmp_path):
+    """The tiny model, saved."""
+    lm.model.save_pretrained(tmp_path / "model")
+    lm.tokenizer.save_pretrained(tmp_path / "model")
+    return tmp_path / "model"
+
+
+@pytest.fixture
+def saved(folder, tmp_path):
+    """An LLM that comes from folders."""
+    loaded = CausalLM.from_pretrained(folder, dtype="float32")
+    with LMDBStore(tmp_path / "adapters", model=loaded.fingerprint, encoding="float32", map_size=1 << 26) as store:
+        yield ParametricLLM(lm=loaded, store=store, recipe="prag", max_adapters=2, max_new_tokens=5, strength=0.5)
+
+
+def same(one, other):
+    assert one.model.lm.fingerprint == other.model.lm.fingerprint
+    assert one.model.lm is not other.model.lm
+    assert one.model.store.path == other.model.store.path
+    assert one.model.store.encoding == other.model.store.encoding
+    assert one.model.recipe == other.model.recipe
+    assert one.to_dict() == other.to_dict()
+
+
+def test_an_llm_comes_back_from_json_with_its_model_and_store(saved):
+    again = ParametricLLM.from_dict(json.loads(json.dumps(saved.to_dict())))
+    same(saved, again)
+    assert (again.max_new_tokens, again.strength, again.model.bank.max_adapters) == (5, 0.5, 2)
+
+
+def test_what_holds_an_llm_comes_back_with_it(saved):
+    made = ParametricNodePostprocessor(llm=saved, missing="context", inject="combined")
+    again = ParametricNodePostprocessor.from_dict(json.loads(json.dumps(made.to_dict())))
+    same(saved, again.llm)
+    assert (again.missing, again.inject) == ("context", "combined")
+    transform = ParametrizeNodes.from_dict(json.loads(json.dumps(ParametrizeNodes(llm=saved, how="train").to_dict())))
+    same(saved, transform.llm)
+
+
+def test_another_process_gets_the_same_model(saved):
+    same(saved, pickle.loads(pickle.dumps(saved)))
+    transform = pickle.loads(pickle.dumps(ParametrizeNodes(llm=saved, progress=False)))
+    same(saved, transform.llm)
+    assert transform.progress is False
+
+
+def test_a_model_that_is_in_memory_only_is_asked_for_or_refused(llm, lm):
+    data = llm.to_dict()
+    assert data["lm"] is None
+    with pytest.raises(ConfigurationError, match="made in memory"):
+        ParametricLLM.from_dict(data)
+    assert ParametricLLM.from_dict(data, lm=lm).model is llm.model
+    for made in (llm, ParametrizeNodes(llm=llm)):
+        with pytest.raises(ConfigurationError, match="lm of this LLM exist in this process's memory only"):
+            pickle.dumps(made)
+
+
+def test_a_cached_pipeline_makes_what_was_removed_again_and_asks_twice_for_nothing(llm, store):
+    transform = ParametrizeNodes(llm=llm, progress=False)
+    transform._parametrizer = Parametrizer(llm.model, augmenter=Augmenter(None, questions=3))
+    pipeline = IngestionPipeline(transformations=[transform])
+    document = Document(text=TEXTS[3], id_="road")
+    pipeline.run(documents=[document])
+    assert llm.model.knows(TEXTS[3])
+    assert len(pipeline.cache.cache.get_all(collection=pipeline.cache.collection)) == 1
+    pipeline.run(documents=[document])
+    assert len(pipeline.cache.cache.get_all(collection=pipeline.cache.collection)) == 1
+    store.remove_document("road")
+    pipeline.run(documents=[document])
+    assert llm.model.knows(TEXTS[3])
+
+
+def test_a_cache_of_an_earlier_process_takes_no_adapters_place(llm, tmp_path):
+    document = Document(text=TEXTS[0], id_="doc-0")
+    pipeline = IngestionPipeline(transformations=[ParametrizeNodes(llm=llm, progress=False)])
+    pipeline.run(documents=[document])
+    pipeline.persist(str(tmp_path / "pipeline"))
+    later = ParametrizeNodes(llm=llm, progress=False)
+    called = []
+    later._parametrizer = type("Spy", (), {"parametrize": lambda _, passages, **__: called.extend(passages)})()
+    pipeline = IngestionPipeline(transformations=[later])
+    pipeline.load(str(tmp_path / "pipeline"))
+    pipeline.run(documents=[document])
+    assert [p.text for p in called] == [TEXTS[0]]
