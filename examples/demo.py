@@ -1,7 +1,7 @@
 """The main job: the embedded model answers questions about documents that it cannot know.
 
 First it retrieves while it writes (dynamic RAG); then three documents become adapters, and it answers from its weights,
-with nothing of the documents in its prompt (parametric RAG).
+with nothing of the documents in its prompt (parametric RAG); then both at once: what it finds goes into its weights.
 
 Run it with `make demo`, or `python -m examples.demo --help`.
 """
@@ -11,6 +11,7 @@ import json
 import time
 from pathlib import Path
 
+from examples.both import answer_with_both
 from langgraph_dynrag import LocalChatModel, Trace, create_dynamic_rag
 from langgraph_dynrag.retrieval import LocalIndex
 from llamaindex_prag.parametric import ParametricModel
@@ -25,10 +26,11 @@ QUESTIONS = DATA.with_name("questions.jsonl")
 WORK = Path(".dynprag/demo")
 TITLES = ("Tarn Ellis", "Patient Anna", "Odile Marrash")
 QUESTION = "Which ferry did the mayor of Tarn Ellis command?"
+SINGLE = "In which year was Tarn Ellis founded?"
 
 
 def main() -> None:
-    """Ask with and without retrieval, and from the weights."""
+    """Ask with and without retrieval, from the weights, and both."""
     options = argparse.ArgumentParser(description="Ask the example's documents a question.")
     options.add_argument("question", nargs="?", default=QUESTION)
     options.add_argument("--preset", default="dragin", help="fixed_sentence, flare, dragin, etc, ...")
@@ -69,11 +71,11 @@ def retrieve_while_writing(model: LocalChatModel, question: str, preset: str) ->
 
 
 def answer_from_weights(lm: CausalLM) -> None:
-    """Parametric RAG: train three documents' adapters, unless the store has them, and ask three ways."""
+    """Parametric RAG: train three documents' adapters, unless the store has them, ask three ways, and with both."""
     documents = {d["title"]: d["text"] for d in map(json.loads, DATA.read_text("utf-8").splitlines())}
     asked = [q for q in map(json.loads, QUESTIONS.read_text("utf-8").splitlines()) if q["documents"][0] in TITLES]
     with LMDBStore(WORK / "adapters", model=lm.fingerprint) as store:
-        model = ParametricModel(lm, store)
+        model = ParametricModel.of(lm, store)
         report = Parametrizer(model).parametrize([Passage(documents[t], t, t) for t in TITLES])
         print(f"Adapters: {report.trained} trained, {report.known} known ({report.seconds:.0f} s)\n")
         for question in asked:
@@ -86,6 +88,9 @@ def answer_from_weights(lm: CausalLM) -> None:
             print(f"  closed book, {bare} prompt tokens: {model.answer(question['question'])}")
             print(f"  in context, {tokens}: {model.answer(question['question'], passages=[text])}")
             print(f"  from the weights, {bare}: {model.answer(question['question'], documents=[text])}")
+        print("\nBoth: it retrieves while it writes, and what it finds goes into its weights.")
+        # Only the three have adapters; another passage that is found stands in the prompt.
+        answer_with_both(LocalIndex(WORK / "index"), model, SINGLE, "flare", "parametric", "context", 1)
 
 
 if __name__ == "__main__":

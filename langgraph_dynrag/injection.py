@@ -1,6 +1,7 @@
 """Documents' adapters as evidence: the one module of this package that needs `llamaindex_prag`.
 
 - `ParametricInjector`: what a graph with `injection="parametric"` or `"combined"` does with the passages it retrieved.
+- `WeightsPrompt`: how such a graph asks, unless it is given a prompt: as the adapters were trained to be asked.
 - `ask_injected`: without a graph. question -> retriever -> each passage's adapter, trained now if it is missing ->
   answer, text in the prompt or not.
 """
@@ -14,9 +15,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from langchain_core.documents import Document
+from langchain_core.messages import BaseMessage, HumanMessage, SystemMessage
 
 from langgraph_dynrag.evidence import Passage, original_hash
 from langgraph_dynrag.injector import Placed
+from langgraph_dynrag.prompts import AnswerPrompt
 from rag_backbone.errors import AdapterError, ConfigurationError
 
 if TYPE_CHECKING:
@@ -28,6 +31,29 @@ if TYPE_CHECKING:
 Inject = Literal["parametric", "combined"]
 Missing = Literal["train", "translate", "context"]
 How = Literal["parametric", "combined", "translated"]
+
+
+@dataclass(frozen=True)
+class WeightsPrompt(AnswerPrompt):
+    """The prompt that adapters are trained with: it asks for a short answer, and the whole text is the answer.
+
+    What is learnt under one prompt comes back far less under another (docs/results-parametric.md), so a graph with
+    `injection="parametric"` asks like this unless it is given a prompt. Exemplars would change it, and have no place.
+    """
+
+    answer_phrase: str | None = None
+    stop: tuple[str, ...] = ("\n",)
+
+    def __post_init__(self) -> None:
+        if self.exemplars:
+            raise ConfigurationError("adapters are trained without exemplars; leave them out, or use AnswerPrompt")
+
+    def messages(self, question: str, passages: Sequence[Passage]) -> list[BaseMessage]:
+        """Instruction and question, with the passages that have no adapter between them."""
+        from llamaindex_prag.prompts import INSTRUCTION, user_text
+
+        text = user_text(question, [p["text"] for p in passages])
+        return [SystemMessage(INSTRUCTION), HumanMessage(text.removeprefix(INSTRUCTION).lstrip())]
 
 
 class ParametricInjector:

@@ -11,12 +11,15 @@ from langgraph.checkpoint.memory import InMemorySaver
 from pydantic import Field
 
 from langgraph_dynrag import AnswerPrompt, Budgets, LocalChatModel, Trace, create_dynamic_rag
-from langgraph_dynrag.injection import ParametricInjector
+from langgraph_dynrag.evidence import Passage
+from langgraph_dynrag.injection import ParametricInjector, WeightsPrompt
+from langgraph_dynrag.prompts import Exemplar
 from langgraph_dynrag.queries import LastSentence
 from langgraph_dynrag.triggers import RIND, EverySentence
 from llamaindex_prag.adapter import Adapter
 from llamaindex_prag.parametric import ParametricModel
 from llamaindex_prag.parametrize import Parametrizer
+from llamaindex_prag.prompts import prompt_ids
 from llamaindex_prag.store.lmdb_store import LMDBStore
 from rag_backbone.causal_lm import CausalLM
 from rag_backbone.errors import ConfigurationError
@@ -137,6 +140,20 @@ def test_a_passage_whose_text_was_cleaned_is_found_by_what_it_was(adapters, requ
     result = graph(adapters, UNTIDY).invoke({"question": QUESTION})
     assert result["sources"][0]["text"] == "The mill was built by nobody."
     assert [k.text for k in requests[0].adapters.keys] == [adapters.key(UNTIDY).text]
+
+
+@pytest.mark.parametrize("texts", [(), (TEXTS[0], TEXTS[1])])
+def test_weights_are_asked_as_they_were_trained_to_be(adapters, requests, texts):
+    passages = [Passage(id=t, text=t, title="", source="", score=1.0, metadata={}) for t in texts]
+    encoded = LocalChatModel.from_causal_lm(adapters.lm).encode(WeightsPrompt().messages(QUESTION, passages))
+    assert list(encoded.ids) == prompt_ids(adapters.lm.tokenizer, QUESTION, texts)
+    graph(adapters, TEXTS[0], prompt=None).invoke({"question": QUESTION})
+    assert list(requests[0].prompt) == prompt_ids(adapters.lm.tokenizer, QUESTION)
+
+
+def test_exemplars_have_no_place_in_that_prompt():
+    with pytest.raises(ConfigurationError, match="without exemplars"):
+        WeightsPrompt(exemplars=(Exemplar("Who?", "Nobody."),))
 
 
 def test_what_has_no_adapter_or_no_room_stands_in_the_prompt_with_the_reason(adapters, requests):
