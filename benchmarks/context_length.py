@@ -57,6 +57,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options.add_argument("--questions", type=int, default=30, help="each on another passage")
     options.add_argument("--pool", type=int, default=POOL, help="passages in all, those of the questions included")
     options.add_argument("--counts", default="1,5,10,20", help="documents of a question")
+    options.add_argument("--timed", type=int, default=0,
+                         help="seconds are those of the first so many questions, if the others were asked on a busy "
+                         "machine; 0: of all")  # fmt: skip
     options.add_argument("--recipe", default="distill")
     options.add_argument("--combined-strength", type=float, default=BESIDE_TEXT)
     options.add_argument("--translator", type=Path, help="a checkpoint of the recipe's form, for `translated`")
@@ -146,6 +149,7 @@ def _about(case: Case, model: ParametricModel, dtype: str, beside: float) -> dic
 
 def _report(args: Any, lm: CausalLM, rows: Sequence[tuple[Case, Any]], pool: int, *, complete: bool) -> None:
     told = []
+    clocked = set(list(dict.fromkeys(c.fact.question for c, _ in rows))[: args.timed or None])
     for mode in MODES:
         for count in sorted({len(c.documents) for c, _ in rows}):
             for place in (*PLACES, "all"):
@@ -156,26 +160,28 @@ def _report(args: Any, lm: CausalLM, rows: Sequence[tuple[Case, Any]], pool: int
                 if not found or (place != "all" and (count == 1 or mode in WITHOUT_TEXT)):
                     continue
                 values = [100 * r["f1"] for _, r in found]
+                alone = [r for c, r in found if c.fact.question in clocked]
                 low, high = interval(values, groups=[c.fact.passage for c, _ in found])
                 told.append({
                     "mode": mode, "documents": count, "gold": place, "n": len(found), "f1": mean(values),
                     "low": low, "high": high, "interval": f"{low:.1f} to {high:.1f}",
                     "prompt tokens": mean([r["prompt_tokens"] for _, r in found]),
-                    "s to first token": mean([r["first_seconds"] for _, r in found]),
-                    "s": mean([r["seconds"] for _, r in found]),
+                    "s to first token": mean([r["first_seconds"] for r in alone]),
+                    "s": mean([r["seconds"] for r in alone]),
                 })  # fmt: skip
     questions = len({c.fact.question for c, _ in rows})
     report = f"# Answers as the number of documents grows: {lm.name}, {args.dtype}\n\n"
     report += f"{questions} questions of {args.data.name}, each on another passage; distractors from a pool of {pool}; "
-    report += f"recipe {args.recipe}, seed {args.seed}. F1 in percent, 95 % intervals by bootstrap over questions.\n\n"
+    report += f"recipe {args.recipe}, seed {args.seed}. F1 in percent, 95 % intervals by bootstrap over questions; "
+    report += f"seconds of {len(clocked)} questions, each asked alone.\n\n"
     columns = ["mode", "documents", "gold", "n", "f1", "interval", "prompt tokens", "s to first token", "s"]
     report += table(told, columns)
     note(report)
     if args.out:
         length_curves([row for row in told if row["gold"] == "all"], args.out / "context_length.png")
     figures = {
-        "complete": complete, "questions": questions, "pool": pool, "rows": told, "model": lm.name,
-        "dtype": args.dtype, "data": args.data.name, "recipe": get_recipe(args.recipe).to_dict(),
+        "complete": complete, "questions": questions, "timed": len(clocked), "pool": pool, "rows": told,
+        "model": lm.name, "dtype": args.dtype, "data": args.data.name, "recipe": get_recipe(args.recipe).to_dict(),
         "combined_strength": args.combined_strength, "seed": args.seed, "machine": machine(),
         "passages": len(by_passage([c.fact for c, _ in rows])),
     }  # fmt: skip

@@ -4,6 +4,8 @@ import os
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+# Threads that wait for each other in a loop take the cores from the other worker's.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import pytest
 import torch
@@ -11,6 +13,9 @@ from hypothesis import settings
 
 from rag_backbone.causal_lm import CausalLM
 from tests.tiny import tiny_llama, tiny_tokenizer
+
+# The workers of pytest-xdist share the cores.
+torch.set_num_threads(max(1, torch.get_num_threads() // int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))))
 
 # Two busy cores can take any time over one example; that is no failure.
 settings.register_profile("dynprag", deadline=None)
