@@ -11,7 +11,9 @@ Run it with `python -m examples.both`, or `--help`.
 import argparse
 from pathlib import Path
 
-from langgraph_dynrag import LocalChatModel, Trace, create_dynamic_rag
+from langgraph_dynrag import AnswerPrompt, LocalChatModel, Trace, create_dynamic_rag
+from langgraph_dynrag.injection import Missing, WeightsPrompt
+from langgraph_dynrag.injector import Injection
 from langgraph_dynrag.retrieval import LocalIndex
 from llamaindex_prag.parametric import ParametricModel
 from llamaindex_prag.store import LMDBStore
@@ -30,6 +32,7 @@ def main() -> None:
     options.add_argument("--model", default="embedded", help="'embedded', a folder or a Hub id")
     options.add_argument("--preset", default="flare", help="when and what to retrieve: flare, dragin, etc, ...")
     options.add_argument("--injection", default="parametric", choices=["context", "parametric", "combined"])
+    options.add_argument("--reasoned", action="store_true", help="with the preset's worked examples, for several steps")
     options.add_argument("--translator", type=Path, help="a checkpoint: translate passages instead of training them")
     options.add_argument("--k", type=int, default=1, help="passages of a search")
     args = options.parse_args()
@@ -40,12 +43,20 @@ def main() -> None:
         translator = Translator.load(args.translator, lm) if args.translator else None
         recipe = translator.config.recipe if translator else "distill"
         adapters = ParametricModel.of(lm, store, recipe=recipe, translator=translator)
-        missing = "translate" if translator else "train"
-        answer_with_both(index, adapters, args.question, args.preset, args.injection, missing, args.k)
+        missing: Missing = "translate" if translator else "train"
+        prompt = None if args.reasoned or args.injection == "context" else WeightsPrompt()
+        answer_with_both(index, adapters, args.question, args.preset, args.injection, missing, args.k, prompt)
 
 
 def answer_with_both(
-    index: LocalIndex, adapters: ParametricModel, question: str, preset: str, injection: str, missing: str, k: int
+    index: LocalIndex,
+    adapters: ParametricModel,
+    question: str,
+    preset: str,
+    injection: Injection,
+    missing: Missing,
+    k: int,
+    prompt: AnswerPrompt | None,
 ) -> None:
     """One question; the trace says what was found, what became of it, and what that cost."""
     graph = create_dynamic_rag(
@@ -56,6 +67,7 @@ def answer_with_both(
         injection=injection,
         adapters=adapters if injection != "context" else None,
         missing=missing,
+        prompt=prompt,
     )
     trace = Trace.from_state(graph.invoke({"question": question}))
     print(trace)

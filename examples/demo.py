@@ -13,6 +13,7 @@ from pathlib import Path
 
 from examples.both import answer_with_both
 from langgraph_dynrag import LocalChatModel, Trace, create_dynamic_rag
+from langgraph_dynrag.injection import WeightsPrompt
 from langgraph_dynrag.retrieval import LocalIndex
 from llamaindex_prag.parametric import ParametricModel
 from llamaindex_prag.parametrize import Parametrizer
@@ -90,7 +91,9 @@ def answer_from_weights(lm: CausalLM) -> None:
             print(f"  from the weights, {bare}: {model.answer(question['question'], documents=[text])}")
         print("\nBoth: it retrieves while it writes, and what it finds goes into its weights.")
         # Only the three have adapters; another passage that is found stands in the prompt.
-        answer_with_both(LocalIndex(WORK / "index"), model, SINGLE, "flare", "parametric", "context", 1)
+        answer_with_both(
+            LocalIndex(WORK / "index"), model, SINGLE, "flare", "parametric", "context", 1, WeightsPrompt()
+        )
 
 
 if __name__ == "__main__":

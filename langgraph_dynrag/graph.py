@@ -74,8 +74,8 @@ def create_dynamic_rag(
         preset: A published method; see `langgraph_dynrag.presets`.
         dataset: Whose published settings the preset takes.
         bundle: The form of `dragin` and `etc`.
-        prompt: Instructions, exemplars and layout; by default the project's own, with the preset's number of exemplars,
-            and with `injection="parametric"` the one that adapters are trained with (`injection.WeightsPrompt`).
+        prompt: Instructions, exemplars and layout; by default the project's own, with the preset's number of exemplars.
+            `injection.WeightsPrompt` is the one that adapters are trained with, a tenth as long.
         injection: Where the evidence goes: in the `"context"`, into the model's parameters (`"parametric"`), or both
             (`"combined"`, the adapters weakened).
         adapters: For the last two: the `ParametricModel` of the `LocalChatModel`'s own model.
@@ -147,10 +147,6 @@ def create_nodes(
     Arguments and errors are those of `create_dynamic_rag`.
     """
     injector = make_injector(model, injection, adapters, missing, forgetting=forgetting, conflicts=conflicts)
-    if prompt is None and injection == "parametric":
-        from langgraph_dynrag.injection import WeightsPrompt
-
-        prompt = WeightsPrompt()
     settings = make_settings(
         model, retriever, preset=preset, dataset=dataset, bundle=bundle, prompt=prompt, injector=injector, **changes
     )

@@ -143,11 +143,11 @@ def test_a_passage_whose_text_was_cleaned_is_found_by_what_it_was(adapters, requ
 
 
 @pytest.mark.parametrize("texts", [(), (TEXTS[0], TEXTS[1])])
-def test_weights_are_asked_as_they_were_trained_to_be(adapters, requests, texts):
+def test_weights_can_be_asked_as_they_were_trained_to_be(adapters, requests, texts):
     passages = [Passage(id=t, text=t, title="", source="", score=1.0, metadata={}) for t in texts]
     encoded = LocalChatModel.from_causal_lm(adapters.lm).encode(WeightsPrompt().messages(QUESTION, passages))
     assert list(encoded.ids) == prompt_ids(adapters.lm.tokenizer, QUESTION, texts)
-    graph(adapters, TEXTS[0], prompt=None).invoke({"question": QUESTION})
+    graph(adapters, TEXTS[0], prompt=WeightsPrompt()).invoke({"question": QUESTION})
     assert list(requests[0].prompt) == prompt_ids(adapters.lm.tokenizer, QUESTION)
 
 
