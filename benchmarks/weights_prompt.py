@@ -1,8 +1,8 @@
 """How a graph has to ask for what is in the weights: in the words of training, or with worked examples.
 
 Each question goes through a graph with `injection="parametric"` whose retriever returns the right passage, so that only
-the prompt differs: `WeightsPrompt`, and `reasoned_prompt` with 0 and 8 exemplars. Passages without a trained adapter are
-left out; nothing is trained.
+the prompt differs: `WeightsPrompt`, and `reasoned_prompt` with 0 and 8 exemplars. Passages without a trained adapter
+are left out; nothing is trained.
 """
 
 from __future__ import annotations
