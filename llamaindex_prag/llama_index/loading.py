@@ -15,13 +15,15 @@ if TYPE_CHECKING:
     from llamaindex_prag.translator.translator import Translator
 
 _STORES = "adapters"
+_LOADING = ("name", "device", "dtype", "revision")
 
 
 def load_model(lm: CausalLM | str | Path | Mapping[str, Any] | None) -> CausalLM:
     """The model of a name or description, or itself.
 
     Raises:
-        ConfigurationError: If there is neither, as in the serialised form of an LLM whose model was made in memory.
+        ConfigurationError: If there is neither, as in the serialised form of an LLM whose model was made in memory, or
+            the description wants more than to name a model. It never lets code that comes with a model run.
         ModelLoadError: If it cannot be loaded.
     """
     if isinstance(lm, CausalLM):
@@ -30,7 +32,11 @@ def load_model(lm: CausalLM | str | Path | Mapping[str, Any] | None) -> CausalLM
         raise ConfigurationError(
             "this LLM's model was made in memory, so it cannot be loaded again; give it: from_dict(data, lm=lm)"
         )
-    return CausalLM.from_pretrained(**lm) if isinstance(lm, Mapping) else CausalLM.from_pretrained(lm)
+    if not isinstance(lm, Mapping):
+        return CausalLM.from_pretrained(lm)
+    if unknown := sorted(set(lm) - set(_LOADING)):
+        raise ConfigurationError(f"the description of a model has {', '.join(unknown)}; known: {', '.join(_LOADING)}")
+    return CausalLM.from_pretrained(**lm)
 
 
 def load_translator(translator: Translator | str | Path | None, lm: CausalLM) -> Translator | None:

@@ -74,6 +74,12 @@ def test_a_model_that_is_in_memory_only_is_asked_for_or_refused(llm, lm):
             pickle.dumps(made)
 
 
+def test_a_description_from_outside_cannot_ask_for_foreign_code(saved):
+    data = saved.to_dict()
+    with pytest.raises(ConfigurationError, match="the description of a model has trust_remote_code"):
+        ParametricLLM.from_dict({**data, "lm": {**data["lm"], "trust_remote_code": True}})
+
+
 def test_a_cached_pipeline_makes_what_was_removed_again_and_asks_twice_for_nothing(llm, store):
     transform = ParametrizeNodes(llm=llm, progress=False)
     transform._parametrizer = Parametrizer(llm.model, augmenter=Augmenter(None, questions=3))
