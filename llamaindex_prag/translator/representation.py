@@ -37,7 +37,9 @@ class Representation:
         if not np.isfinite(vectors).all():
             raise AdapterDamagedError("a document's representation has values that are not finite")
         scales = (np.abs(vectors).max(1) / _LARGEST).astype(np.float32)
-        divisors = np.where(scales > 0, scales, 1)[:, None]
+        # Below the smallest normal number a scale is too coarse to divide by; such a vector is 0.
+        scales[scales < np.finfo(np.float32).tiny] = 0
+        divisors = np.where(scales > 0, scales, np.inf)[:, None]
         return cls(np.rint(vectors / divisors).astype(np.int8), scales)
 
     @property
