@@ -50,7 +50,7 @@ class Costs:
     read: float
     """A token in the prompt."""
     activate: float
-    """A document's trained adapter, from the store to the model."""
+    """A document's trained adapter, read from the store; merging it into the model's slot is not counted."""
     train: float
     """A token of a document, augmentation and teacher included."""
     represent: float | None = None

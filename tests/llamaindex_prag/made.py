@@ -1,11 +1,19 @@
 """Random adapters and a source that holds them in memory."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
 import numpy as np
 import torch
 
-from llamaindex_prag.adapter import AdapterKey, text_hash
+from llamaindex_prag.adapter import Adapter, AdapterKey, text_hash
 from llamaindex_prag.layout import Layout
+from llamaindex_prag.parametric import ParametricModel
+from llamaindex_prag.store.lmdb_store import LMDBStore
+from rag_backbone.causal_lm import CausalLM
 from rag_backbone.errors import AdapterError
+from tests.tiny import tiny_llama, tiny_tokenizer
 
 
 def key_of(text: str) -> AdapterKey:
@@ -14,6 +22,17 @@ def key_of(text: str) -> AdapterKey:
 
 def random_values(layout: Layout, seed: int, size: float = 0.2) -> np.ndarray:
     return (np.random.default_rng(seed).standard_normal(layout.size) * size).astype(np.float32)
+
+
+@contextmanager
+def random_model(folder: Path, size: float) -> Iterator[ParametricModel]:
+    """A tiny model with random adapters of `text 0`, `text 1` and `text 2`, of so large values."""
+    lm = CausalLM(tiny_llama(), tiny_tokenizer(), name="tiny")
+    with LMDBStore(folder / "store", model=lm.fingerprint, encoding="float32", map_size=1 << 26) as store:
+        made = ParametricModel(lm, store, recipe="prag", max_adapters=3)
+        for i in range(3):
+            store.put(made.key(f"text {i}"), Adapter(made.layout, random_values(made.layout, i, size), 2.0), {})
+        yield made
 
 
 class InMemory:

@@ -11,24 +11,16 @@ from hypothesis import strategies as st
 from llamaindex_prag.adapter import Adapter, AdapterKey, text_hash
 from llamaindex_prag.conflict_policies import date_of, known_policy, resolve
 from llamaindex_prag.conflicts import ConflictMeter, Conflicts, overlap
-from llamaindex_prag.parametric import ParametricModel
 from llamaindex_prag.prompts import prompt_ids
-from llamaindex_prag.store.lmdb_store import LMDBStore
-from rag_backbone.causal_lm import CausalLM
 from rag_backbone.errors import AdapterError, ConfigurationError
-from tests.llamaindex_prag.made import random_values, with_update
-from tests.tiny import tiny_llama, tiny_tokenizer
+from tests.llamaindex_prag.made import random_model, random_values, with_update
 
 QUESTION = "Who wrote a letter?"
 
 
 @pytest.fixture
 def model(tmp_path):
-    lm = CausalLM(tiny_llama(), tiny_tokenizer(), name="tiny")
-    with LMDBStore(tmp_path / "store", model=lm.fingerprint, encoding="float32", map_size=1 << 26) as store:
-        made = ParametricModel(lm, store, recipe="prag", max_adapters=3)
-        for i in range(3):
-            store.put(made.key(f"text {i}"), Adapter(made.layout, random_values(made.layout, i, 0.3), 2.0), {})
+    with random_model(tmp_path, 0.3) as made:
         yield made
 
 

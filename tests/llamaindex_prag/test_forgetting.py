@@ -4,27 +4,18 @@ import numpy as np
 import pytest
 import torch
 
-from llamaindex_prag.adapter import Adapter
 from llamaindex_prag.forgetting import ForgettingGuard
-from llamaindex_prag.parametric import ParametricModel
 from llamaindex_prag.prompts import prompt_ids
-from llamaindex_prag.store.lmdb_store import LMDBStore
-from rag_backbone.causal_lm import CausalLM
 from rag_backbone.errors import ConfigurationError
 from rag_backbone.requests import Request
-from tests.llamaindex_prag.made import random_values, with_update
-from tests.tiny import tiny_llama, tiny_tokenizer
+from tests.llamaindex_prag.made import random_model, random_values, with_update
 
 PROBES = ("Who wrote a letter?", "When did the river rose?")
 
 
 @pytest.fixture
 def model(tmp_path):
-    lm = CausalLM(tiny_llama(), tiny_tokenizer(), name="tiny")
-    with LMDBStore(tmp_path / "store", model=lm.fingerprint, encoding="float32", map_size=1 << 26) as store:
-        made = ParametricModel(lm, store, recipe="prag", max_adapters=3)
-        for i in range(3):
-            store.put(made.key(f"text {i}"), Adapter(made.layout, random_values(made.layout, i, 0.05), 2.0), {})
+    with random_model(tmp_path, 0.05) as made:
         yield made
 
 

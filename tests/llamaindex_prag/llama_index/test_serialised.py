@@ -57,6 +57,7 @@ def test_what_holds_an_llm_comes_back_with_it(saved):
 
 
 def test_another_process_gets_the_same_model(saved):
+    # What LlamaIndex's num_workers does; nothing that the project keeps or reads is a pickle.
     same(saved, pickle.loads(pickle.dumps(saved)))
     transform = pickle.loads(pickle.dumps(ParametrizeNodes(llm=saved, progress=False)))
     same(saved, transform.llm)
