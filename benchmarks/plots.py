@@ -103,6 +103,48 @@ def length_curves(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
     _save(figure, path)
 
 
+def forgetting_bars(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """The drop with its interval: a panel for each kind of question, a bar for each number of adapters and bound."""
+    pyplot = _pyplot()
+    if pyplot is None:
+        return
+    kinds = list(dict.fromkeys(row["question"] for row in rows))
+    figure, axes = pyplot.subplots(1, len(kinds), figsize=(6 * len(kinds), 3.8), squeeze=False, sharey=True)
+    bounds = list(dict.fromkeys(row["bound"] for row in rows))
+    for axis, kind in zip(axes[0], kinds, strict=True):
+        for place, bound in enumerate(bounds):
+            found = [row for row in rows if row["question"] == kind and row["bound"] == bound]
+            at = [i + 0.8 * place / len(bounds) for i in range(len(found))]
+            drops = [row["drop"] for row in found]
+            errors = [[row["drop"] - row["low"] for row in found], [row["high"] - row["drop"] for row in found]]
+            name = bound if isinstance(bound, str) else f"guard at {bound:g} nats"
+            axis.bar(at, drops, 0.7 / len(bounds), yerr=errors, label=name, color=f"C{place}", ecolor="#333333")
+            axis.set_xticks(at if not place else axis.get_xticks(), [str(row["k"]) for row in found])
+        axis.axhline(2, color="#9d9d9d", linestyle=":", linewidth=1)
+        axis.set_title(f"{kind} questions")
+        axis.set_xlabel("other documents' adapters")
+    axes[0][0].set_ylabel("points of F1 lost (95 % interval)")
+    axes[0][0].legend(fontsize=8)
+    _save(figure, path)
+
+
+def learning_curves(runs: Mapping[str, Sequence[Mapping[str, Any]]], path: Path) -> None:
+    """The loss on passages set apart against steps: with their own adapters (solid) and with others' (dashed)."""
+    pyplot = _pyplot()
+    if pyplot is None:
+        return
+    figure, axis = pyplot.subplots(figsize=(7.5, 4.6))
+    for i, (name, history) in enumerate(runs.items()):
+        steps = [entry["step"] for entry in history]
+        axis.plot(steps, [entry["own"] for entry in history], "-o", color=f"C{i}", label=name, markersize=3)
+        axis.plot(steps, [entry["other"] for entry in history], "--", color=f"C{i}", alpha=0.7)
+    axis.set_xlabel("steps (dashed: with another passage's adapter)")
+    axis.set_ylabel("nats a token of the answer")
+    axis.legend(fontsize=8)
+    axis.grid(alpha=0.3)
+    _save(figure, path)
+
+
 def roc_curves(curves: Mapping[str, Sequence[tuple[float, float, float]]], path: Path) -> None:
     """Hits against false alarms."""
     pyplot = _pyplot()

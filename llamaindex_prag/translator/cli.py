@@ -16,7 +16,9 @@ def train_translator(
     corpus: Annotated[Path, typer.Argument(help="JSON lines with a text, and perhaps title and questions, in each.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="The folder; the state is in OUT.training.")],
     model: Annotated[str, typer.Option(help="'embedded', a folder or a Hub id.")] = "embedded",
-    kind: Annotated[str, typer.Option(help="'shared' or 'dyprag'.")] = "shared",
+    kind: Annotated[str | None, typer.Option(help="'shared', the default, or 'dyprag'.")] = None,
+    recipe: Annotated[str | None, typer.Option(help="Of the adapters; by default distill, prag for dyprag.")] = None,
+    start: Annotated[Path | None, typer.Option(help="A checkpoint to begin with, of the same model.")] = None,
     steps: Annotated[int, typer.Option(help="Steps in all.")] = 2000,
     documents: Annotated[int, typer.Option(help="Passages of a step.")] = 8,
     questions: Annotated[int, typer.Option(help="Questions about each of them.")] = 8,
@@ -35,14 +37,18 @@ def train_translator(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Train a translator. One that was stopped goes on where its state was kept last."""
+    from llamaindex_prag.recipe import get_recipe
     from llamaindex_prag.translator.config import TranslatorConfig
     from llamaindex_prag.translator.lessons import read_lessons, split
     from llamaindex_prag.translator.plan import DYPRAG, TrainingPlan
 
-    plan = (TrainingPlan() if imitate is None else DYPRAG).changed(
+    if start is not None and (kind or recipe):
+        raise typer.BadParameter("--start has a kind and a recipe of its own; leave --kind and --recipe out")
+    plan = (TrainingPlan.of(_kind(kind, start)) if imitate is None else DYPRAG).changed(
         steps=steps, documents=documents, questions=questions, validate_every=validate_every, patience=patience,
         seed=seed, **({} if learning_rate is None else {"learning_rate": learning_rate}),
     )  # fmt: skip
+    form = {"recipe": get_recipe(recipe)} if recipe else {}
     lessons = split(read_lessons(corpus), validation=validation, seed=seed)
 
     from llamaindex_prag.store.lmdb_store import LMDBStore
@@ -51,7 +57,10 @@ def train_translator(
     from rag_backbone.causal_lm import CausalLM
 
     lm = CausalLM.from_pretrained(model, device=device, dtype=dtype)  # type: ignore[arg-type]
-    translator = Translator(lm, TranslatorConfig.of(lm, kind, seed=seed))  # type: ignore[arg-type]
+    if start is None:
+        translator = Translator(lm, TranslatorConfig.of(lm, kind or "shared", seed=seed, **form))  # type: ignore[arg-type]
+    else:
+        translator = Translator.load(start, lm)
     with contextlib.ExitStack() as stack:
         store = None
         if imitate is not None:
@@ -70,3 +79,9 @@ def train_translator(
         losses = ", ".join(f"{name} {entry[name]:.3f}" for name in ("own", "other", "mean", "base"))
         typer.echo(f"step {entry['step']}: {losses}")
     typer.echo(f"{out}: {run.ended or f'stopped at step {run.steps}; the same call goes on'}")
+
+
+def _kind(kind: str | None, start: Path | None) -> str:
+    from llamaindex_prag.translator.checkpoint import read
+
+    return kind or ("shared" if start is None else read(start)[0].kind)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal, get_args
+from typing import Any, Literal, Self, get_args
 
 from rag_backbone.errors import ConfigurationError
 
@@ -24,7 +24,7 @@ class TrainingPlan:
     questions: int = 8
     """About each of them, drawn anew each time it comes."""
     phrases: int = 64
-    """Questions by rule that a passage has to draw from."""
+    """Questions by rule that a passage has to draw from, beside those that came with it; 0: only those."""
     unrelated: int = 1
     """Questions of other subjects beside them, which the model is to answer as it did."""
     learning_rate: float = 1e-3
@@ -51,7 +51,7 @@ class TrainingPlan:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("steps", "documents", "questions", "phrases", "validate_every", "validation_questions"):
+        for name in ("steps", "documents", "questions", "validate_every", "validation_questions"):
             if (value := getattr(self, name)) < 1:
                 raise ConfigurationError(f"{name} is {value}; at least 1 is needed")
         for name in ("learning_rate", "epsilon"):
@@ -62,9 +62,17 @@ class TrainingPlan:
                 raise ConfigurationError(f"{name} is {value!r}; known: {', '.join(get_args(known))}")
         if self.schedule not in ("cosine", "constant"):
             raise ConfigurationError(f"schedule is {self.schedule!r}; known: cosine, constant")
-        for name in ("unrelated", "warm_up", "weight_decay", "patience", "clip", "kl", "mse"):
+        for name in ("phrases", "unrelated", "warm_up", "weight_decay", "patience", "clip", "kl", "mse"):
             if (value := getattr(self, name)) < 0:
                 raise ConfigurationError(f"{name} is {value}; it cannot be negative")
+
+    @classmethod
+    def of(cls, kind: str) -> Self:
+        """For end-to-end training of a network of that kind.
+
+        DyPRAG's starts at 1e-7 on both sides of `B A`, so that its first gradients are smaller than any usual epsilon.
+        """
+        return cls(epsilon=1e-20) if kind == "dyprag" else cls()
 
     @property
     def needs_adapters(self) -> bool:

@@ -67,7 +67,7 @@ class TranslatorTrainer:
     """Trains a translator on a corpus, with its state in a folder.
 
     Args:
-        translator: Which; its network is trained in place.
+        translator: Which; its network is trained in place. One that was loaded goes on learning from where it is.
         corpus: Lessons to train on and to judge by.
         folder: Where the best network (a checkpoint) and, beside it, the state to go on from are kept.
         plan: Settings.
@@ -107,8 +107,11 @@ class TranslatorTrainer:
         )  # fmt: skip
         self._imitation = None if adapters is None else Imitation(translator, adapters, self._losses, self.plan)
         self._identity = {
-            "translator": translator.config.to_dict(), "plan": self.plan.to_dict(), "corpus": corpus.digest
+            "translator": translator.config.to_dict(), "plan": self.plan.to_dict(), "corpus": corpus.digest,
+            "start": translator.fingerprint,
         }  # fmt: skip
+        vars(translator).pop("fingerprint")  # it changes with every step
+        self._started_from = dict(translator.record)
         self.run = self._restored()
         self._validation = Validation(translator, self._losses, corpus.validation, self.plan)
         self._unrelated = self._unrelated_examples()
@@ -214,6 +217,8 @@ class TranslatorTrainer:
             run.ended = f"{waited} validations in a row were no better"
         if better:
             self.translator.record = {"plan": plan.to_dict(), "history": run.history, "seconds": run.seconds}
+            if self._started_from:
+                self.translator.record["start"] = self._started_from
             vars(self.translator).pop("fingerprint", None)
             self.translator.save(self.folder)
         self._keep()

@@ -102,6 +102,15 @@ def test_a_translator_is_trained_from_lines_of_json_and_goes_on(model, tmp_path)
     assert (done["steps"], done["ended"]) == (2, "all 2 steps are done")
     assert [e["step"] for e in done["history"]] == [0, 1, 2]
     assert sorted(p.name for p in out.iterdir()) == ["translator.json", "translator.safetensors"]
+    further = [*call[:3], str(tmp_path / "further"), *call[4:], "--start", str(out)]
+    first = json.loads(CliRunner().invoke(build_app(), further).stdout)["history"][0]
+    best = min(done["history"], key=lambda e: e["own"])
+    assert first["own"] == pytest.approx(best["own"], abs=1e-5)
+    assert first["base"] == pytest.approx(best["base"], abs=1e-5)
+    record = json.loads((tmp_path / "further" / "translator.json").read_text())["record"]
+    assert record["start"]["history"] == done["history"][: best["step"] + 1]
+    refused = CliRunner().invoke(build_app(), [*further, "--kind", "shared"])
+    assert (refused.exit_code, "leave --kind" in refused.output) == (2, True)
     few = CliRunner().invoke(build_app(), [*call[:1], str(corpus), *call[2:], "--validation", "9"])
     assert few.exit_code != 0
 

@@ -56,6 +56,20 @@ def test_training_lowers_the_loss_on_passages_that_it_never_saw(lm, corpus, tmp_
     assert kept.record["history"] == [e for e in run.history if e["step"] <= kept.record["history"][-1]["step"]]
 
 
+def test_the_published_network_learns_end_to_end_too(lm, corpus, tmp_path):
+    """Its first gradients are near 1e-14, which any usual epsilon of Adam would swallow."""
+    changes = {
+        "steps": 40, "documents": 4, "questions": 3, "validate_every": 40, "validation_questions": 3, "warm_up": 2,
+        "learning_rate": 1e-2,
+    }  # fmt: skip
+    run = TranslatorTrainer(
+        translator(lm, "dyprag"), corpus, tmp_path / "t", TrainingPlan.of("dyprag").changed(**changes)
+    ).train(show=False)
+    assert run.history[-1]["own"] < 0.8 * run.history[0]["own"]
+    stuck = TranslatorTrainer(translator(lm, "dyprag"), corpus, tmp_path / "s", TrainingPlan(**changes))
+    assert stuck.train(show=False).history[-1]["own"] == pytest.approx(run.history[0]["own"], abs=1e-3)
+
+
 def test_a_run_that_was_stopped_ends_as_one_that_was_not(lm, corpus, tmp_path):
     whole = TranslatorTrainer(translator(lm), corpus, tmp_path / "whole", PLAN)
     whole.train(show=False)

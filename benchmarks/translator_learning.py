@@ -1,0 +1,172 @@
+"""What translators have learnt, and how fast: both kinds on the same passages, steps and questions.
+
+Each `--run KIND:RATE` trains one (`distill`, adapters of one form) in a folder of its own, and goes on there if it was
+stopped. Of each kind the run with the lowest loss on the passages of the corpus that were set apart is then judged on
+passages of another file, by the loss of their questions asked without them (nats a token of the answer), with
+
+- `own`: the passage's translated adapter; `other`: the next passage's; `mean`: the mean of all adapters; `base`: none.
+
+`other - own` and `mean - own` above 0 say that a translator has read the passage, not only learnt how answers look.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, cast, get_args
+
+from benchmarks.contract import Deadline, finish, machine, note, parser, records_folder, table
+from benchmarks.plots import learning_curves
+from benchmarks.scoring import interval, mean
+from benchmarks.single_hop import by_passage, draw, load_facts
+from llamaindex_prag.augmentation import QA
+from llamaindex_prag.recipe import get_recipe
+from llamaindex_prag.training.gradients import DocumentLosses
+from llamaindex_prag.translator.config import Kind, TranslatorConfig
+from llamaindex_prag.translator.lessons import Corpus, Lesson, read_lessons, split
+from llamaindex_prag.translator.plan import TrainingPlan
+from llamaindex_prag.translator.training import TrainingRun, TranslatorTrainer
+from llamaindex_prag.translator.translator import Translator
+from llamaindex_prag.translator.validation import Validation
+from rag_backbone.causal_lm import CausalLM
+from rag_backbone.errors import ConfigurationError
+
+LOSSES = ("own", "other", "mean", "base")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Train, judge, and report."""
+    options = parser("What translators learn.")
+    options.add_argument("--corpus", type=Path, required=True, help="JSON lines: what is trained on")
+    options.add_argument("--data", type=Path, required=True, help="SQuAD 1.1 or MuSiQue-Ans, or a folder: judged by")
+    options.add_argument("--passages", type=int, default=100, help="of that file, drawn by the seed")
+    options.add_argument("--run", action="append", required=True, metavar="KIND:RATE", help="such as shared:1e-3")
+    options.add_argument("--recipe", default="distill", help="its form is that of the adapters of both kinds")
+    options.add_argument("--steps", type=int, default=2000)
+    options.add_argument("--documents", type=int, default=8, help="of a step")
+    options.add_argument("--questions", type=int, default=8, help="about each of them")
+    options.add_argument("--validate-every", type=int, default=200)
+    options.add_argument("--validation", type=int, default=64, help="passages of the corpus that are set apart")
+    options.add_argument("--keep", type=Path, help="copy the checkpoint of the best `shared` here")
+    args = options.parse_args(arguments)
+    wanted = [_wanted(text) for text in args.run]
+    deadline = Deadline(args.max_minutes)
+    corpus = split(read_lessons(args.corpus), validation=args.validation, seed=args.seed)
+    unseen = dev_lessons(args)
+    lm = CausalLM.from_pretrained(args.model, dtype=args.dtype)
+    runs: list[tuple[str, float, TrainingRun, Path]] = []
+    for kind, rate in wanted:
+        folder = _folder(args, kind, rate)
+        runs.append((kind, rate, _trained(lm, kind, rate, corpus, folder, args, deadline), folder))
+        note(f"{kind}, {rate:g}: {runs[-1][2].history[-1]}")
+    complete = all(run.ended for _, _, run, _ in runs)
+    best = {kind: min((r for r in runs if r[0] == kind), key=lambda r: r[2].best) for kind, *_ in runs}
+    judged = {kind: _judged(lm, folder, unseen) for kind, (_, _, _, folder) in best.items()}
+    if args.keep and "shared" in best:
+        Translator.load(best["shared"][3], lm).save(args.keep)
+    _report(args, lm, runs, best, judged, complete=complete)
+
+
+def dev_lessons(args: Any) -> list[Lesson]:
+    """Passages of the other file, each with its own questions."""
+    facts = draw(load_facts(args.data), passages=args.passages, per_passage=99, seed=args.seed)
+    return [
+        Lesson(passage, asked[0].title, tuple(QA(f.question, f.answers[0]) for f in asked))
+        for passage, asked in by_passage(facts).items()
+    ]
+
+
+def _wanted(text: str) -> tuple[str, float]:
+    kind, _, rate = text.partition(":")
+    if kind not in get_args(Kind):
+        raise ConfigurationError(f"--run {text}: known kinds are {', '.join(get_args(Kind))}, as in shared:1e-3")
+    try:
+        return kind, float(rate)
+    except ValueError:
+        raise ConfigurationError(f"--run {text}: {rate!r} is no learning rate, as in {kind}:1e-3") from None
+
+
+def _folder(args: Any, kind: str, rate: float) -> Path:
+    form = f"{kind}-{rate:g}-{args.recipe}-{args.steps}x{args.documents}x{args.questions}-{args.dtype}-{args.seed}"
+    return records_folder() / "translators" / Path(args.model).name / form
+
+
+def _trained(
+    lm: CausalLM, kind: str, rate: float, corpus: Corpus, folder: Path, args: Any, deadline: Deadline
+) -> TrainingRun:
+    config = TranslatorConfig.of(lm, cast("Kind", kind), recipe=get_recipe(args.recipe), seed=args.seed)
+    plan = TrainingPlan.of(kind).changed(
+        steps=args.steps, documents=args.documents, questions=args.questions, learning_rate=rate, seed=args.seed,
+        validate_every=args.validate_every, warm_up=min(50, args.steps // 10),
+    )  # fmt: skip
+    trainer = TranslatorTrainer(Translator(lm, config), corpus, folder, plan)
+    return trainer.train(over=lambda: deadline.over)
+
+
+def _judged(lm: CausalLM, folder: Path, lessons: Sequence[Lesson]) -> dict[str, Any]:
+    """Losses of each passage, and what the translator is."""
+    translator = Translator.load(folder, lm)
+    losses = DocumentLosses(lm.engine, translator.config.layout)
+    found = Validation(translator, losses, lessons, TrainingPlan(phrases=0)).losses()
+    return {
+        "parameters": translator.parameters, "bytes_per_document": translator.config.representation_bytes,
+        "steps": translator.record["history"][-1]["step"], **dict(zip(LOSSES, found, strict=True)),
+    }  # fmt: skip
+
+
+def _difference(one: Sequence[float], other: Sequence[float]) -> dict[str, Any]:
+    """`one` minus `other`, passage by passage."""
+    values = [a - b for a, b in zip(one, other, strict=True)]
+    low, high = interval(values)
+    return {"mean": mean(values), "low": low, "high": high, "text": f"{mean(values):.3f} [{low:.3f}, {high:.3f}]"}
+
+
+def _report(
+    args: Any, lm: CausalLM, runs: Sequence[tuple[str, float, TrainingRun, Path]],
+    best: dict[str, tuple[str, float, TrainingRun, Path]], judged: dict[str, dict[str, Any]], *, complete: bool,
+) -> None:  # fmt: skip
+    rows: list[dict[str, Any]] = []
+    figures: dict[str, Any] = {}
+    for kind, found in judged.items():
+        gained = {f"{name} - own": _difference(found[name], found["own"]) for name in ("other", "mean", "base")}
+        rows.append(
+            {"kind": kind, "learning rate": f"{best[kind][1]:g}", "parameters": f"{found['parameters']:,}",
+             "steps": found["steps"], **{name: mean(found[name]) for name in LOSSES},
+             **{name: d["text"] for name, d in gained.items()}}
+        )  # fmt: skip
+        figures[kind] = {"learning_rate": best[kind][1], **{k: v for k, v in found.items() if k not in LOSSES},
+                         **{name: mean(found[name]) for name in LOSSES}, **gained}  # fmt: skip
+    if len(judged) == 2:
+        figures["dyprag - shared"] = _difference(judged["dyprag"]["own"], judged["shared"]["own"])
+    passages = len(next(iter(judged.values()))["own"])
+    report = f"# What translators learn: {lm.name}, {args.dtype}\n\n"
+    report += f"{args.steps} steps of {args.documents} passages with {args.questions} questions each; recipe "
+    report += (
+        f"{args.recipe}, seed {args.seed}. Judged on {passages} passages of {args.data.name}: nats a token of the "
+    )
+    report += "answers, 95 % intervals of the paired differences by bootstrap over passages.\n\n"
+    report += table(rows, list(rows[0])) + "\n\n"
+    if "dyprag - shared" in figures:
+        report += f"`own`, dyprag less shared: {figures['dyprag - shared']['text']}\n\n"
+    told = [
+        {"kind": kind, "learning rate": f"{rate:g}", **{k: v for k, v in entry.items() if k in (*LOSSES, "step")},
+         "minutes": entry["seconds"] / 60}
+        for kind, rate, run, _ in runs for entry in run.history
+    ]  # fmt: skip
+    report += "On the corpus' own passages that were set apart, during training:\n\n"
+    report += table(told, ["kind", "learning rate", "step", "minutes", *LOSSES])
+    note(report)
+    if args.out:
+        learning_curves({f"{kind}, {rate:g}": run.history for kind, rate, run, _ in runs},
+                        args.out / "translator_learning.png")  # fmt: skip
+    figures |= {
+        "complete": complete, "passages": passages, "data": args.data.name, "corpus": args.corpus.name,
+        "recipe": args.recipe, "steps": args.steps, "documents": args.documents, "questions": args.questions,
+        "runs": [{"kind": k, "learning_rate": r, "history": run.history, "ended": run.ended} for k, r, run, _ in runs],
+        "model": lm.name, "dtype": args.dtype, "seed": args.seed, "machine": machine(),
+    }  # fmt: skip
+    finish("translator_learning", figures, args.out, report)
+
+
+if __name__ == "__main__":
+    main()
