@@ -107,7 +107,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     args = options.parse_args(arguments)
     _check(options, args)
     deadline = Deadline(args.max_minutes)
-    chat = load_chat(args.model, args.dtype, args.threads)
+    chat = load_chat(args.model, args.dtype)
     adapters = _adapters(chat, args.translator) if any("+" in m for m in args.methods) else None
     records = Records("questions")
     jobs: dict[str, dict[str, list[Job]]] = {}

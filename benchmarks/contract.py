@@ -25,10 +25,22 @@ def parser(description: str, *, model: str = "embedded", dtype: str = "float32")
     options.add_argument("--model", default=model, help="'embedded', a folder or a Hub id (default: %(default)s)")
     options.add_argument("--dtype", default=dtype, choices=["float32", "bfloat16", "float16", "auto"])
     options.add_argument("--seed", type=int, default=0)
-    options.add_argument("--threads", type=int, default=0, help="torch threads; 0: as torch likes")
+    options.add_argument("--threads", action=_Threads, type=int, default=0, help="torch threads; by default its choice")
     options.add_argument("--out", type=Path, help="a folder for figures, plots and report")
     options.add_argument("--max-minutes", type=float, default=float("inf"), help="stop cleanly after this long")
     return options
+
+
+class _Threads(argparse.Action):
+    """Sets them at once, so that no benchmark can take the option and forget it."""
+
+    def __call__(self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, *_: Any) -> None:
+        import torch
+
+        if values < 1:
+            parser.error(f"--threads is {values}; at least 1 is needed")
+        torch.set_num_threads(values)
+        setattr(namespace, self.dest, values)
 
 
 class Deadline:

@@ -97,7 +97,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options.add_argument("--repetitions", type=int, default=6)
     args = options.parse_args(arguments)
     deadline = Deadline(args.max_minutes)
-    lm = load_chat(args.model, args.dtype, args.threads).lm
+    lm = load_chat(args.model, args.dtype).lm
     ids = (lm.tokenizer(_PROMPT * 40).input_ids)[: args.prompt_tokens]
     _one_text(lm, ids, 8)  # warm-up
     texts: list[_Turns] = []

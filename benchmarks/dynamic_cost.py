@@ -30,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options.add_argument("--questions", type=int, default=16)
     args = options.parse_args(arguments)
     deadline = Deadline(args.max_minutes)
-    chat = load_chat(args.model, args.dtype, args.threads)
+    chat = load_chat(args.model, args.dtype)
     everything = load_questions(args.data)
     preset = get_preset("dragin")
     retriever = BM25Retriever.from_documents(corpus(everything), k=3)

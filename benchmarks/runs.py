@@ -66,10 +66,8 @@ def key_of(about: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def load_chat(model: str, dtype: DType, threads: int = 0) -> LocalChatModel:
+def load_chat(model: str, dtype: DType) -> LocalChatModel:
     """The benchmark's model as a chat model."""
-    if threads:
-        torch.set_num_threads(threads)
     return LocalChatModel.from_causal_lm(CausalLM.from_pretrained(model, dtype=dtype))
 
 

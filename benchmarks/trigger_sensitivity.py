@@ -48,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if args.thresholds and len(args.methods) != 1:
         options.error("--thresholds needs exactly one of --methods")
     deadline = Deadline(args.max_minutes)
-    chat = load_chat(args.model, args.dtype, args.threads)
+    chat = load_chat(args.model, args.dtype)
     everything = load_questions(args.data)
     retriever = BM25Retriever.from_documents(corpus(everything))
     questions = sample(everything, args.questions, args.seed)
