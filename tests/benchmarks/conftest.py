@@ -1,0 +1,38 @@
+"""A tiny model, a few passages with questions, and a cache of their own: benchmarks run from end to end on them."""
+
+import json
+
+import pytest
+
+from tests.tiny import tiny_llama, tiny_tokenizer
+
+PLACES = ("Lodmoor", "Brannoch", "Tarn Ellis", "Vold")
+
+
+@pytest.fixture(scope="session")
+def model(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("model")
+    tiny_llama().save_pretrained(folder)
+    tiny_tokenizer().save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("DYNPRAG_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def squad(tmp_path):
+    """Four paragraphs, with one question about each."""
+    path = tmp_path / "squad.json"
+    paragraphs = [
+        {
+            "context": f"The ferry of {place} has {60 + i} cabins. She was built in {1970 + i} at the yard in {place}.",
+            "qas": [{"question": f"When was the ferry of {place} built?", "answers": [{"text": str(1970 + i)}]}],
+        }
+        for i, place in enumerate(PLACES)
+    ]
+    path.write_text(json.dumps({"data": [{"title": "Ferries", "paragraphs": paragraphs}]}))
+    return path

@@ -1,0 +1,47 @@
+"""The benchmark of what translators learn, on a tiny model from end to end."""
+
+import json
+
+import pytest
+
+from benchmarks.translator_learning import main
+from llamaindex_prag.translator.translator import Translator
+from rag_backbone.causal_lm import CausalLM
+from rag_backbone.errors import ConfigurationError
+
+
+@pytest.fixture
+def corpus(tmp_path):
+    path = tmp_path / "corpus.jsonl"
+    rows = [{"title": f"Ferry {i}", "text": f"The ferry {i} was built in {1900 + i} in Vold."} for i in range(12)]
+    path.write_text("\n".join(map(json.dumps, rows)))
+    return path
+
+
+def test_both_kinds_are_trained_judged_on_another_file_and_kept(model, squad, corpus, tmp_path):
+    given = [
+        "--model", str(model), "--corpus", str(corpus), "--data", str(squad), "--out", str(tmp_path / "out"),
+        "--steps", "2", "--documents", "2", "--questions", "1", "--validate-every", "1", "--validation", "3",
+        "--run", "shared:1e-2", "--run", "shared:1e-3", "--run", "dyprag:1e-3", "--keep", str(tmp_path / "kept"),
+    ]  # fmt: skip
+    main([*given, "--max-minutes", "0"])
+    assert json.loads((tmp_path / "out" / "translator_learning.json").read_text())["complete"] is False
+    main(given)
+    figures = json.loads((tmp_path / "out" / "translator_learning.json").read_text())
+    assert (figures["complete"], figures["passages"]) == (True, 4)
+    shared = [run for run in figures["runs"] if run["kind"] == "shared"]
+    assert [run["learning_rate"] for run in shared] == [1e-2, 1e-3]
+    best = min(shared, key=lambda run: min(e["own"] for e in run["history"]))
+    assert figures["shared"]["learning_rate"] == best["learning_rate"]
+    for kind in ("shared", "dyprag"):
+        found = figures[kind]
+        assert found["other - own"]["mean"] == pytest.approx(found["other"] - found["own"])
+    assert figures["dyprag - shared"]["mean"] == pytest.approx(figures["dyprag"]["own"] - figures["shared"]["own"])
+    kept = Translator.load(tmp_path / "kept", CausalLM.from_pretrained(str(model), dtype="float32"))
+    assert kept.parameters == figures["shared"]["parameters"]
+
+
+@pytest.mark.parametrize(("run", "message"), [("other:1e-3", "known kinds"), ("shared:fast", "no learning rate")])
+def test_a_run_that_makes_no_sense_is_refused_first(run, message):
+    with pytest.raises(ConfigurationError, match=message):
+        main(["--corpus", "none", "--data", "none", "--run", run])
