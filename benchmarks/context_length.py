@@ -2,9 +2,9 @@
 
 The second experiment of the tutorial on dynamic and parametric RAG: a question, its passage, and 0, 4, 9 or 19 others;
 the passage first, in the middle or last. The documents stand in the prompt (`context`), in the weights (`parametric`,
-the mean of their updates), or in both (`combined`); `translated` is as `parametric`, with what a translator makes of
-them. Measured: F1, tokens of the prompt, seconds to the first token and
-in all, each alone and from an empty prefix cache. Distractors come from one pool of at most 100 passages.
+the mean of their updates; `summed`, their sum, as PRAG has it), or in both (`combined`); `translated` is as
+`parametric`, with what a translator makes of them. Measured: F1, tokens of the prompt, seconds to the first token and in
+all, each alone and from an empty prefix cache. Distractors come from one pool of at most 100 passages.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ from rag_backbone.causal_lm import CausalLM
 from rag_backbone.errors import ConfigurationError
 from rag_backbone.requests import Request
 
-Mode = Literal["context", "parametric", "combined", "translated"]
-MODES: tuple[Mode, ...] = ("context", "parametric", "combined", "translated")
-WITHOUT_TEXT = ("parametric", "translated")
+Mode = Literal["context", "parametric", "summed", "combined", "translated"]
+MODES: tuple[Mode, ...] = ("context", "parametric", "summed", "combined", "translated")
+WITHOUT_TEXT = ("parametric", "summed", "translated")
 PLACES = ("start", "middle", "end")
 POOL = 100
 
@@ -109,7 +109,7 @@ def cases(
                 at = {"start": 0, "middle": len(drawn) // 2, "end": len(drawn)}[place]
                 documents = (*drawn[:at], fact.passage, *drawn[at:])
                 for mode in modes:
-                    # The mean of the updates has no order.
+                    # Neither the mean of the updates nor their sum has an order.
                     if mode not in WITHOUT_TEXT or place == PLACES[0]:
                         yield Case(fact, mode, documents, place)
 
@@ -122,7 +122,10 @@ def _measured(case: Case, model: ParametricModel, beside: float) -> dict[str, An
     selection = None
     if case.mode != "context":
         key = model.translations.translator.key if case.mode == "translated" and model.translations else model.key
-        selection = model.select([key(d) for d in case.documents], strength=beside if texts else 1.0)
+        selection = model.select(
+            [key(d) for d in case.documents], strength=beside if texts else 1.0,
+            merge="sum" if case.mode == "summed" else "mean",
+        )  # fmt: skip
     ids = prompt_ids(tokenizer, case.fact.question, texts)
     first, text = 0.0, ""
     with engine.stream(Request(ids, ANSWER_TOKENS, adapters=selection)) as stream:
