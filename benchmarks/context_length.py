@@ -3,8 +3,8 @@
 The second experiment of the tutorial on dynamic and parametric RAG: a question, its passage, and 0, 4, 9 or 19 others;
 the passage first, in the middle or last. The documents stand in the prompt (`context`), in the weights (`parametric`,
 the mean of their updates; `summed`, their sum, as PRAG has it), or in both (`combined`); `translated` is as
-`parametric`, with what a translator makes of them. Measured: F1, tokens of the prompt, seconds to the first token and in
-all, each alone and from an empty prefix cache. Distractors come from one pool of at most 100 passages.
+`parametric`, with what a translator makes of them. Measured: F1, tokens of the prompt, seconds to the first token and
+in all, each alone and from an empty prefix cache. Distractors come from one pool of at most 100 passages.
 """
 
 from __future__ import annotations
