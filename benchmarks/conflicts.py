@@ -4,7 +4,9 @@ Pairs of a passage and the same with one value swapped (`contradictions`), each 
 
 - Calibration: `conflict(i, j)` of `llamaindex_prag.conflicts` over pairs that contradict each other about the question,
   against pairs that do not: the same two passages asked about something else, and passages of different documents. The
-  bound is chosen on one set of pairs (the largest difference of hits and false alarms) and judged on another.
+  bounds are chosen on one set of pairs (of nats: the largest difference of hits and false alarms; of overlap: half-way
+  between two versions of a passage and different passages) and judged on another. `claims` are the nats without regard
+  to overlap.
 - Policies: what is answered under `mean`, `score-weighted` (the true passage has twice the score), `latest` (the
   altered one is later) and `context` (in an order drawn for each question), applied to all pairs, as if the meter never
   erred, and where it noticed. A row counts answers with the passage's value, with the altered one's, both or neither.
@@ -29,13 +31,14 @@ from benchmarks.plots import roc_curves
 from benchmarks.runs import Records, key_of
 from benchmarks.scoring import contains, interval, mean, normalised, roc, roc_area
 from benchmarks.single_hop import draw, load_facts
-from llamaindex_prag.conflicts import BOUND, ConflictMeter, overlap
+from llamaindex_prag.conflicts import BOUND, OVERLAP, ConflictMeter, overlap
 from llamaindex_prag.parametric import ParametricModel
 from llamaindex_prag.passages import Passage
 from llamaindex_prag.recipe import get_recipe
 from rag_backbone.causal_lm import CausalLM
 
 POLICIES = ("mean", "score-weighted", "latest", "context")
+MEASURES = {"conflict": "conflict", "claims": "nats", "overlap": "overlap"}
 OUTCOMES = ("true", "false", "both", "neither")
 
 
@@ -73,10 +76,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         complete = parametrize(model, parametrizer, passages, deadline)
         measured = _Measured(model, args.dtype)
         sets = [measured.all(_cases(_ready(pairs, model)), deadline) for pairs in (tuned, judged)]
+        least = _least_overlap(sets[0])
+        for _, record in (pair for found in sets for pair in found):
+            record["conflict"] = record["nats"] if record["overlap"] >= least else 0.0
         bound = _best_bound(sets[0])
         answers = Answers(lm, args.dtype)
         policies, done = _policies(sets[1], bound, model, answers, deadline)
-    _report(args, lm, sets, bound, policies, complete=complete and done)
+    _report(args, lm, sets, bound, least, policies, complete=complete and done)
 
 
 def _facts(path: Path, args: Any) -> Any:
@@ -107,7 +113,7 @@ class _Measured:
     def __init__(self, model: ParametricModel, dtype: str) -> None:
         self._model = model
         self._dtype = dtype
-        self._meter = ConflictMeter(model)
+        self._meter = ConflictMeter(model, least_overlap=None)
         self._records = Records("conflicts")
 
     def all(self, cases: Sequence[Case], deadline: Deadline) -> list[tuple[Case, dict[str, Any]]]:
@@ -136,13 +142,22 @@ class _Measured:
 
 def _best_bound(found: Sequence[tuple[Case, dict[str, Any]]]) -> float:
     """The largest difference of hits and false alarms; half-way to the next lower score, so it is no case's own."""
-    scores, labels = _labelled(found, "nats")
+    scores, labels = _labelled(found, "conflict")
     if len(set(labels)) < 2:
         return BOUND
     curve = roc(scores, labels)
     threshold = max(curve, key=lambda point: point[1] - point[0])[2]
     lower = max((s for s in scores if s < threshold), default=0.0)
     return (threshold + lower) / 2
+
+
+def _least_overlap(found: Sequence[tuple[Case, dict[str, Any]]]) -> float:
+    """Half-way between versions of one passage and different passages; where they mix, the mean of all."""
+    one = [r["overlap"] for c, r in found if c.kind != "other document"]
+    different = [r["overlap"] for c, r in found if c.kind == "other document"]
+    if not one or not different:
+        return OVERLAP
+    return (min(one) + max(different)) / 2 if min(one) > max(different) else mean([*one, *different])
 
 
 def _labelled(found: Sequence[tuple[Case, dict[str, Any]]], measure: str) -> tuple[list[float], list[bool]]:
@@ -156,7 +171,7 @@ def _policies(
     answers: Answers,
     deadline: Deadline,
 ) -> tuple[list[dict[str, Any]], bool]:
-    cases = [(c, r["nats"] > bound) for c, r in found if c.kind == "contradiction"]
+    cases = [(c, r["conflict"] > bound) for c, r in found if c.kind == "contradiction"]
     asked = {
         policy: {case: [_asked(policy, case, wording, model) for wording in WORDINGS] for case, _ in cases}
         for policy in (*POLICIES, "true passage alone", "altered passage alone")
@@ -215,16 +230,16 @@ def _told(bounds: tuple[float, float]) -> str:
 
 
 def _report(
-    args: Any, lm: CausalLM, sets: Sequence[Sequence[tuple[Case, dict[str, Any]]]], bound: float,
+    args: Any, lm: CausalLM, sets: Sequence[Sequence[tuple[Case, dict[str, Any]]]], bound: float, least: float,
     policies: Sequence[dict[str, Any]], *, complete: bool,
 ) -> None:  # fmt: skip
     rows = [
-        _judged(name, measure, found, bound if measure == "nats" else None)
-        for name, found in zip(("calibration", "judged"), sets, strict=True) for measure in ("nats", "overlap")
+        _judged(f"{name}, {measure}", field, found, bound if field == "conflict" else None)
+        for name, found in zip(("calibration", "judged"), sets, strict=True) for measure, field in MEASURES.items()
     ]  # fmt: skip
     told = {row["name"]: row for row in rows}
     report = f"# Passages that contradict each other: {lm.name}, {args.dtype}, {args.recipe}\n\n"
-    report += f"Bound {bound:.2f} nats, chosen on {args.calibrate.name}; judged on "
+    report += f"Bounds {bound:.2f} nats and overlap {least:.2f}, chosen on {args.calibrate.name}; judged on "
     report += f"{' and '.join(p.stem for p in args.data)}. Seed {args.seed}.\n\n"
     columns = list(dict.fromkeys(name for row in rows for name in row))
     report += table(rows, columns) + "\n\n"
@@ -232,11 +247,12 @@ def _report(
     note(report)
     if args.out and complete:
         curves = {row["name"]: roc(*_labelled(found, m)) for row, (found, m) in zip(
-            rows, [(s, m) for s in sets for m in ("nats", "overlap")], strict=True)}  # fmt: skip
+            rows, [(s, m) for s in sets for m in MEASURES.values()], strict=True)}  # fmt: skip
         roc_curves(curves, args.out / "conflicts.png")
     figures = {
-        "complete": complete, "bound": bound, "area": told["judged, nats"]["area"],
-        "hits": told["judged, nats"]["hits"], "false_alarms": told["judged, nats"]["false alarms"], "rows": rows,
+        "complete": complete, "bound": bound, "least_overlap": least, "area": told["judged, conflict"]["area"],
+        "hits": told["judged, conflict"]["hits"], "false_alarms": told["judged, conflict"]["false alarms"],
+        "rows": rows,
         "policies": list(policies), "by_kind": _by_kind(sets[1]), "model": lm.name, "dtype": args.dtype,
         "recipe": get_recipe(args.recipe).to_dict(), "seed": args.seed, "machine": machine(),
     }  # fmt: skip
@@ -249,11 +265,11 @@ def _judged(
     scores, labels = _labelled(found, measure)
     low, high = roc_area(scores, labels, groups=[c.pair.fact.passage for c, _ in found])[1:]
     row: dict[str, Any] = {
-        "name": f"{name}, {measure}", "contradictions": sum(labels), "others": len(labels) - sum(labels),
+        "name": name, "contradictions": sum(labels), "others": len(labels) - sum(labels),
         "area": roc_area(scores, labels)[0], "area interval": f"{low:.2f} to {high:.2f}",
     }  # fmt: skip
     if bound is not None:
-        row |= _rates(found, lambda r: r["nats"] > bound, "hits", "false alarms")
+        row |= _rates(found, lambda r: r["conflict"] > bound, "hits", "false alarms")
         row |= _rates(found, _differ, "answers differ: hits", "answers differ: false alarms")
     return row
 
@@ -274,7 +290,7 @@ def _rates(
 
 def _by_kind(found: Sequence[tuple[Case, dict[str, Any]]]) -> dict[str, list[float]]:
     kinds = dict.fromkeys(c.kind for c, _ in found)
-    return {kind: sorted(round(r["nats"], 3) for c, r in found if c.kind == kind) for kind in kinds}
+    return {kind: sorted(round(r["conflict"], 3) for c, r in found if c.kind == kind) for kind in kinds}
 
 
 if __name__ == "__main__":

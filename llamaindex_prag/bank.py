@@ -150,6 +150,16 @@ class AdapterBank:
             )
         return selection
 
+    def values(self, keys: Sequence[AdapterKey]) -> NDArray[np.float32]:
+        """(k, layout.size): adapters as they are stored or translated, without their scales.
+
+        Raises:
+            AdapterMissingError: If one is not there.
+        """
+        found = np.empty((len(keys), self.layout.size), np.float32)
+        self._read(keys, list(found))
+        return found
+
     @contextlib.contextmanager
     def activate(self, rows: Sequence[Any]) -> Iterator[None]:
         """One forward in which batch row `i` runs with `rows[i]`; see `AdapterBackend`."""
@@ -198,10 +208,7 @@ class AdapterBank:
         layout, k = self.layout, len(selection)
         rows = slot.values if self._scratch is None else self._scratch
         buffers = list(rows[:k].numpy())
-        if isinstance(self._source, BatchSource):
-            scales = self._source.read_many(selection.keys, buffers)
-        else:
-            scales = [self._source.read_into(key, b) for key, b in zip(selection.keys, buffers, strict=True)]
+        scales = self._read(selection.keys, buffers)
         for weight, scale, buffer in zip(selection.weights, scales, buffers, strict=True):
             buffer[layout.a_size :] *= np.float32(weight * scale)
         if selection.orthogonal and k > 1:
@@ -209,6 +216,12 @@ class AdapterBank:
         if self._scratch is not None:
             slot.values[:k].copy_(self._scratch[:k])
         slot.used = k
+
+    def _read(self, keys: Sequence[AdapterKey], buffers: Sequence[NDArray[np.float32]]) -> list[float]:
+        """Fill the buffers, and return the scales."""
+        if isinstance(self._source, BatchSource):
+            return self._source.read_many(keys, buffers)
+        return [self._source.read_into(key, b) for key, b in zip(keys, buffers, strict=True)]
 
     def _segmented(self, keys: Sequence[Hashable | None]) -> list[_Segment]:
         distinct = set(keys)

@@ -5,13 +5,13 @@ model. With l_i(a) the log-probability of a whole answer, its end included, unde
 the answer that adapter i gives:
 
     claim(i, j)    = l_i(a_i) - max(l_j(a_i), l_0(a_i))       what i says, and neither j nor the base model would
-    conflict(i, j) = max(0, min(claim(i, j), claim(j, i)))    nats; 0 where both say the same
+    overlap(i, j)  = <B_i A_i, B_j A_j> / norms               cosine of the updates as whole matrices
+    conflict(i, j) = max(0, min(claim(i, j), claim(j, i)))    nats; 0 where both say the same, or hardly overlap
 
-So a document that does not know the answer contradicts nobody: what its adapter says is what the base model says too.
-Two wordings of one answer are no conflict either, as each adapter finds the other's likely.
-
-`overlap` is what the updates themselves show, without a question: the cosine of two updates as whole matrices,
-<s_i B_i A_i, s_j B_j A_j> over their norms. Documents about the same thing overlap, whether or not they agree.
+Two wordings of one answer are no conflict, as each adapter finds the other's likely. A document that knows nothing of
+the question should contradict nobody, but its adapter, trained to answer, answers all the same, and with certainty: so
+claims alone tell contradictions from nothing (docs/results-translator.md). What tells is whether two documents are
+about the same thing, which shows in their updates without any question.
 """
 
 from __future__ import annotations
@@ -38,8 +38,10 @@ if TYPE_CHECKING:
     from llamaindex_prag.selection import Selection
 
 
-BOUND = 1.0
-"""Nats. Not calibrated yet."""
+BOUND = 1.2
+"""Nats. With `OVERLAP` calibrated on ten altered passages of an invented corpus, with a 0.5B model and `distill`."""
+OVERLAP = 0.16
+"""Half-way between the most that different passages there had in common, and the least that two versions of one had."""
 _REMEMBERED = 256
 
 
@@ -55,6 +57,8 @@ class Conflicts:
     """(k, k) `conflict` in nats, symmetric, 0 on the diagonal."""
     bound: float
     """Above it two documents contradict each other."""
+    overlaps: NDArray[np.float64] | None = None
+    """(k, k) cosines of the updates; None: not looked at."""
 
     @property
     def pairs(self) -> list[tuple[int, int]]:
@@ -90,19 +94,31 @@ class ConflictMeter:
     Args:
         model: The model with its adapters.
         bound: Above so many nats two documents contradict each other.
+        least_overlap: Documents whose updates have a smaller cosine are about different things, and contradict each
+            other in nothing. None: not looked at.
         max_new_tokens: Of an answer.
 
     Raises:
         ConfigurationError: If a number is out of range.
     """
 
-    def __init__(self, model: ParametricModel, *, bound: float = BOUND, max_new_tokens: int = 24) -> None:
+    def __init__(
+        self,
+        model: ParametricModel,
+        *,
+        bound: float = BOUND,
+        least_overlap: float | None = OVERLAP,
+        max_new_tokens: int = 24,
+    ) -> None:
         if not (math.isfinite(bound) and bound > 0) or max_new_tokens < 1:
             raise ConfigurationError(
                 f"bound is {bound} and max_new_tokens is {max_new_tokens}; above 0 and at least 1 are needed"
             )
+        if least_overlap is not None and not -1 <= least_overlap <= 1:
+            raise ConfigurationError(f"least_overlap is {least_overlap}; a cosine lies between -1 and 1")
         self.model = model
         self.bound = bound
+        self.least_overlap = least_overlap
         self._tokens = max_new_tokens
         self._lock = threading.Lock()
         self._measured: OrderedDict[Hashable, Conflicts] = OrderedDict()
@@ -140,7 +156,12 @@ class ConflictMeter:
         said = self.model.lm.engine.generate_batch([Request(prompt, self._tokens, adapters=one) for one in alone])
         tokens = [self._with_end(found) for found in said]
         answers = tuple(clean_answer(found.text) for found in said)
-        return Conflicts(question, keys, answers, self._matrix(prompt, alone, tokens, answers), self.bound)
+        overlaps, alike = None, np.ones((len(keys), len(keys)), bool)
+        if self.least_overlap is not None:
+            overlaps = overlap(self.model.layout, list(self.model.bank.values(keys)))
+            alike = overlaps >= self.least_overlap
+        matrix = self._matrix(prompt, alone, tokens, answers, alike)
+        return Conflicts(question, keys, answers, matrix, self.bound, overlaps)
 
     def _with_end(self, said: Generation) -> tuple[int, ...]:
         end = self.model.lm.tokenizer.eos_token_id
@@ -148,11 +169,15 @@ class ConflictMeter:
 
     def _matrix(
         self, prompt: Sequence[int], alone: Sequence[Selection], tokens: Sequence[tuple[int, ...]],
-        answers: Sequence[str],
+        answers: Sequence[str], alike: NDArray[np.bool_],
     ) -> NDArray[np.float64]:  # fmt: skip
         k = len(alone)
         matrix = np.zeros((k, k))
-        if len({a.casefold() for a in answers}) < 2:
+        pairs = [
+            (i, j) for i in range(k) for j in range(i + 1, k)
+            if alike[i, j] and tokens[i] and tokens[j] and answers[i].casefold() != answers[j].casefold()
+        ]  # fmt: skip
+        if not pairs:
             return matrix
         score = self.model.lm.engine.score
         likely = {
@@ -164,10 +189,8 @@ class ConflictMeter:
             others = max(likely[alone[j], tokens[i]], likely[None, tokens[i]])
             return likely[alone[i], tokens[i]] - others
 
-        for i in range(k):
-            for j in range(i + 1, k):
-                if tokens[i] and tokens[j] and answers[i].casefold() != answers[j].casefold():
-                    matrix[i, j] = matrix[j, i] = max(0.0, min(claim(i, j), claim(j, i)))
+        for i, j in pairs:
+            matrix[i, j] = matrix[j, i] = max(0.0, min(claim(i, j), claim(j, i)))
         return matrix
 
     def __repr__(self) -> str:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from llamaindex_prag.conflict_policies import Resolution, known_policy, resolve
-from llamaindex_prag.conflicts import BOUND, ConflictMeter, Conflicts
+from llamaindex_prag.conflicts import BOUND, OVERLAP, ConflictMeter, Conflicts
 from llamaindex_prag.forgetting import ForgettingGuard
 from llamaindex_prag.selection import Merge, Selection
 
@@ -51,6 +51,7 @@ class Placer:
         forgetting: The bound of a `ForgettingGuard`; None: not measured.
         conflicts: The policy for documents that contradict each other; None: not measured.
         conflict_bound: Above so many nats they do; None: `conflicts.BOUND`.
+        conflict_overlap: Below such a cosine of their updates they do not, whatever they say; None: not looked at.
 
     Raises:
         ConfigurationError: If the policy is unknown, or a bound is out of range.
@@ -64,12 +65,15 @@ class Placer:
         forgetting: float | None = None,
         conflicts: str | None = None,
         conflict_bound: float | None = None,
+        conflict_overlap: float | None = OVERLAP,
     ) -> None:
         self._model = model
         self._merge = merge
         self._guard = None if forgetting is None else ForgettingGuard(model, bound=forgetting)
         self._policy = None if conflicts is None else known_policy(conflicts)
-        self._meter = None if conflicts is None else ConflictMeter(model, bound=conflict_bound or BOUND)
+        self._meter = None
+        if conflicts is not None:
+            self._meter = ConflictMeter(model, bound=conflict_bound or BOUND, least_overlap=conflict_overlap)
 
     def place(
         self,

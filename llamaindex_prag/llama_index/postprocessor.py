@@ -16,6 +16,7 @@ from llama_index.core.schema import BaseNode, MetadataMode, NodeWithScore, Query
 
 from llamaindex_prag.auto import AutoPolicy, Choice
 from llamaindex_prag.conflict_policies import ConflictPolicy, date_of, known_policy
+from llamaindex_prag.conflicts import OVERLAP
 from llamaindex_prag.costs import Costs
 from llamaindex_prag.demand import Chooser
 from llamaindex_prag.llama_index.llm import ParametricLLM
@@ -127,6 +128,8 @@ class ParametricNodePostprocessor(BaseNodePostprocessor):
             adapter answer it alone): `"mean"` of their updates, `"score-weighted"`, the `"latest"` by its metadata, or
             their texts in the `"context"`. None: not measured.
         conflict_bound: Above so many nats two nodes contradict each other.
+        conflict_overlap: Nodes whose updates have a smaller cosine are about different things, and never do; None: not
+            looked at.
         auto: What `inject="auto"` has to keep to (quality, seconds); None: `AutoPolicy()`.
         costs: What things cost on this machine; None: measured when the postprocessor is first made on it, which takes
             up to a minute (`llamaindex_prag.costs`).
@@ -144,6 +147,7 @@ class ParametricNodePostprocessor(BaseNodePostprocessor):
     forgetting: float | None = Field(default=None, gt=0.0)
     conflicts: ConflictPolicy | None = None
     conflict_bound: float | None = Field(default=None, gt=0.0)
+    conflict_overlap: float | None = Field(default=OVERLAP, ge=-1.0, le=1.0)
     auto: AutoPolicy | None = None
     costs: Costs | None = None
     _placer: Placer | None = PrivateAttr(default=None)
@@ -244,7 +248,7 @@ class ParametricNodePostprocessor(BaseNodePostprocessor):
         if self._placer is None:
             self._placer = Placer(
                 model, merge=self.llm.merge, forgetting=self.forgetting, conflicts=self.conflicts,
-                conflict_bound=self.conflict_bound,
+                conflict_bound=self.conflict_bound, conflict_overlap=self.conflict_overlap,
             )  # fmt: skip
         # The LLM multiplies the strength by its own, so what is measured is what will act.
         own = self.llm.strength

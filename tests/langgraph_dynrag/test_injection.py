@@ -24,7 +24,7 @@ from llamaindex_prag.store.lmdb_store import LMDBStore
 from rag_backbone.causal_lm import CausalLM
 from rag_backbone.errors import ConfigurationError
 from tests.langgraph_dynrag.scripted import ScriptedChatModel
-from tests.llamaindex_prag.made import random_values
+from tests.llamaindex_prag.made import random_values, version_of
 from tests.llamaindex_prag.translator.conftest import strong
 from tests.tiny import tiny_llama, tiny_tokenizer
 
@@ -300,8 +300,8 @@ def test_translating_needs_a_translator(lm, store):
 
 
 def test_passages_that_contradict_each_other_are_reported_and_treated_as_the_policy_says(adapters, store, requests):
-    for i in range(2):
-        strong_values = random_values(adapters.layout, 20 + i, 0.5)
+    first = random_values(adapters.layout, 20, 0.5)
+    for i, strong_values in enumerate((first, version_of(adapters.layout, first, 21))):
         store.put(adapters.key(TEXTS[i]), Adapter(adapters.layout, strong_values, 2.0), {}, owners=[f"doc-{i}"])
     dates = ("2024-01-01", "2020-01-01")
     found = [Document(text, metadata={"source": f"doc-{i}", "date": dates[i]}) for i, text in enumerate(TEXTS[:2])]

@@ -24,6 +24,14 @@ def random_values(layout: Layout, seed: int, size: float = 0.2) -> np.ndarray:
     return (np.random.default_rng(seed).standard_normal(layout.size) * size).astype(np.float32)
 
 
+def version_of(layout: Layout, values: np.ndarray, seed: int, alike: float = 0.6) -> np.ndarray:
+    """Another adapter, whose update has about that cosine with the one given: the same `A`, and a part of its `B`."""
+    made, b = values.copy(), slice(layout.a_size, None)
+    noise = random_values(layout, seed, float(values[b].std()))
+    made[b] = alike * values[b] + (1 - alike**2) ** 0.5 * noise[b]
+    return made
+
+
 @contextmanager
 def random_model(folder: Path, size: float) -> Iterator[ParametricModel]:
     """A tiny model with random adapters of `text 0`, `text 1` and `text 2`, of so large values."""

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 
 from llamaindex_prag.adapter import Adapter, AdapterKey, text_hash
 from llamaindex_prag.conflict_policies import date_of, known_policy, resolve
-from llamaindex_prag.conflicts import ConflictMeter, Conflicts, overlap
+from llamaindex_prag.conflicts import OVERLAP, ConflictMeter, Conflicts, overlap
 from llamaindex_prag.prompts import prompt_ids
 from rag_backbone.errors import AdapterError, ConfigurationError
-from tests.llamaindex_prag.made import random_model, random_values, with_update
+from tests.llamaindex_prag.made import random_model, random_values, version_of, with_update
 
 QUESTION = "Who wrote a letter?"
 
@@ -51,9 +51,25 @@ def test_the_measure_is_its_formula(model):
                     claims.append(own - max(others))
                 expected[i, j] = max(0.0, min(claims))
     keys = [model.key(f"text {i}") for i in numbers]
-    found = ConflictMeter(model, max_new_tokens=8).measure(QUESTION, keys)
+    found = ConflictMeter(model, max_new_tokens=8, least_overlap=None).measure(QUESTION, keys)
+    assert found.overlaps is None
     assert expected.max() > 0.1  # the adapters do say different things
     assert found.matrix == pytest.approx(expected, abs=1e-3)
+
+
+def test_documents_about_different_things_contradict_each_other_in_nothing(model):
+    layout = model.layout
+    first = random_values(layout, 0, 0.3)
+    model.store.put(model.key("version"), Adapter(layout, version_of(layout, first, 7), 2.0), {})
+    keys = [model.key("text 0"), model.key("text 1"), model.key("version")]
+    free = ConflictMeter(model, least_overlap=None).measure(QUESTION, keys)
+    found = ConflictMeter(model).measure(QUESTION, keys)
+    expected = overlap(layout, [first, random_values(layout, 1, 0.3), version_of(layout, first, 7)])
+    assert found.overlaps == pytest.approx(expected, abs=1e-5)
+    assert expected[0, 2] > OVERLAP > max(expected[0, 1], expected[1, 2])
+    assert free.matrix[0, 1] > 0 < free.matrix[0, 2]
+    assert found.matrix[0, 2] == free.matrix[0, 2]
+    assert (found.matrix[0, 1], found.matrix[1, 2]) == (0, 0)
 
 
 def test_documents_that_say_the_same_do_not_contradict_each_other(model):
@@ -79,6 +95,8 @@ def test_what_cannot_be_measured_is_refused(model):
         meter.measure(QUESTION, [model.key("never stored")])
     with pytest.raises(ConfigurationError, match="bound is 0"):
         ConflictMeter(model, bound=0)
+    with pytest.raises(ConfigurationError, match="least_overlap is 2"):
+        ConflictMeter(model, least_overlap=2)
     with pytest.raises(ConfigurationError, match="known: mean, score-weighted, latest, context"):
         known_policy("newest")
 

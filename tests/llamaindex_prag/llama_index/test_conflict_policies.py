@@ -12,7 +12,7 @@ from llamaindex_prag.llama_index.postprocessor import AdaptersInjectedEvent
 from rag_backbone.errors import ConfigurationError
 from tests.llamaindex_prag.llama_index.conftest import TEXTS, Fixed, node
 from tests.llamaindex_prag.llama_index.test_query_engines import QUESTION, engine_of
-from tests.llamaindex_prag.made import random_values
+from tests.llamaindex_prag.made import random_values, version_of
 
 
 class Injected(BaseEventHandler):
@@ -28,8 +28,10 @@ class Injected(BaseEventHandler):
 @pytest.fixture
 def contradicting(llm, store):
     """Nodes 0 and 1 say different things with certainty; node 2 says nothing of its own."""
-    for i, size in enumerate((0.5, 0.5, 1e-6)):
-        adapter = Adapter(llm.model.layout, random_values(llm.model.layout, 10 + i, size), 2.0)
+    first = random_values(llm.model.layout, 10, 0.5)
+    made = (first, version_of(llm.model.layout, first, 11), random_values(llm.model.layout, 12, 1e-6))
+    for i, values in enumerate(made):
+        adapter = Adapter(llm.model.layout, values, 2.0)
         store.put(llm.model.key(TEXTS[i]), adapter, {}, owners=[f"doc-{i}"])
     handler = Injected(found=[])
     get_dispatcher().add_event_handler(handler)
