@@ -3,7 +3,8 @@
 The first failure signature of the tutorial paper. Each question is asked while k other passages' adapters are merged
 into the model (the mean of their updates, at full strength): `closed` book, and with its own passage in the `context`.
 The drop is the F1 that the model has without adapters, less that with them. With the guard, the adapters are weakened
-until the model's answers to eight probes diverge by no more than the bound, or are left out.
+until the model's answers to eight probes diverge by no more than the bound, or are left out. What that costs shows in
+`own`: closed book with the adapter of the passage that answers, where a negative drop is what it brings.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from llamaindex_prag.recipe import get_recipe
 from rag_backbone.causal_lm import CausalLM
 
 KINDS = ("closed", "context")
+OWN = "own"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,16 +60,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with open_store(lm) as store:
         model = recipe_model(lm, store, get_recipe(args.recipe), max_adapters=max(args.k))
         complete = parametrize(model, parametrizer, passages, deadline)
+        facts = [f for f in facts if model.knows(f.passage)]
         known = [p.text for p in passages if model.knows(p.text)]
-        drawn = {k: [_others(fact, known, model, k, args.seed) for fact in facts] for k in args.k}
+        settings: list[tuple[int, tuple[str, ...], list[tuple[AdapterKey, ...]]]] = [
+            (k, KINDS, [_others(fact, known, model, k, args.seed) for fact in facts]) for k in args.k
+        ]
+        settings.append((1, (OWN,), [(model.key(fact.passage),) for fact in facts]))
         answers = Answers(lm, args.dtype)
-        plain = {kind: [_asked(fact, kind) for fact in facts] for kind in KINDS}
+        plain = {kind: [_asked(fact, kind) for fact in facts] for kind in (*KINDS, OWN)}
         complete &= answers.ask([a for asked in plain.values() for a in asked], None, deadline)
         rows = []
-        for k, keys in drawn.items():
+        for k, kinds, keys in settings:
             parts: dict[float | None, list[Weakened | None]] = {None: [Weakened(1.0, None)] * len(facts)}
             parts |= {bound: _guarded(bound, keys, model, args.dtype, deadline) for bound in args.bounds}
-            for kind in KINDS:
+            for kind in kinds:
                 for bound, weakened in parts.items():
                     asked = [
                         None if w is None else _asked(f, kind, key, w.part)
@@ -146,7 +152,7 @@ def _report(args: Any, lm: CausalLM, rows: Sequence[dict[str, Any]], *, complete
     note(report)
     if args.out:
         forgetting_bars(rows, args.out / "forgetting.png")
-    guarded = [row["high"] for row in rows if row["bound"] != "no guard"]
+    guarded = [row["high"] for row in rows if row["bound"] != "no guard" and row["question"] != OWN]
     figures = {
         "complete": complete, "guarded_drop_high": max(guarded, default=None), "rows": rows, "model": lm.name,
         "dtype": args.dtype, "data": args.data.name, "recipe": get_recipe(args.recipe).to_dict(), "seed": args.seed,

@@ -13,7 +13,7 @@ def test_a_bound_that_nothing_reaches_changes_nothing_and_one_that_all_exceed_le
     figures = json.loads((tmp_path / "out" / "forgetting.json").read_text())
     assert figures["complete"]
     rows = {(row["question"], row["k"], row["bound"]): row for row in figures["rows"]}
-    assert len(rows) == 2 * 2 * 3
+    assert len(rows) == 2 * 2 * 3 + 3
     for (kind, k, bound), row in rows.items():
         assert row["n"] == 3
         assert row["drop"] == pytest.approx(row["f1 without adapters"] - row["f1"])
