@@ -21,8 +21,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from benchmarks.contract import Deadline, finish, machine, note, parser, table
 from benchmarks.contradictions import WORDINGS, Contradiction, contradictions
 from benchmarks.knowledge_fidelity import parametrizer
@@ -130,14 +128,11 @@ class _Measured:
                 told = {"nats": nats, "answers": answers, "overlap": self._overlap(keys)}
                 self._records.put(key_of(about), about, told)
             if (record := self._records.get(key_of(about))) is not None:
-                found.append((case, record))
+                found.append((case, dict(record)))
         return found
 
     def _overlap(self, keys: Sequence[Any]) -> float:
-        buffers = np.zeros((len(keys), self._model.layout.size), np.float32)
-        for key, buffer in zip(keys, buffers, strict=True):
-            self._model.store.read_into(key, buffer)
-        return float(overlap(self._model.layout, list(buffers))[0, 1])
+        return float(overlap(self._model.layout, list(self._model.bank.values(keys)))[0, 1])
 
 
 def _best_bound(found: Sequence[tuple[Case, dict[str, Any]]]) -> float:

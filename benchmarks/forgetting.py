@@ -133,11 +133,12 @@ def _figures(
             told.append(made)
     drops = [a - b for a, b in zip(without, having, strict=True)]
     low, high = interval(drops, groups=passages)
+    nats = [w.unguarded for w in told if w.unguarded is not None]
     return {
         "n": len(drops), "f1 without adapters": mean(without), "f1": mean(having), "drop": mean(drops), "low": low,
         "high": high, "interval": f"{low:.1f} to {high:.1f}", "part of the strength": mean([w.part for w in told]),
         "left out": sum(not w.part for w in told),
-        "nats at full strength": mean([w.unguarded for w in told if w.unguarded is not None]),
+        "nats at full strength": mean(nats) if nats else None,
     }  # fmt: skip
 
 
@@ -152,9 +153,12 @@ def _report(args: Any, lm: CausalLM, rows: Sequence[dict[str, Any]], *, complete
     note(report)
     if args.out:
         forgetting_bars(rows, args.out / "forgetting.png")
-    guarded = [row["high"] for row in rows if row["bound"] != "no guard" and row["question"] != OWN]
+    highest = {
+        f"{bound:g}": max(row["high"] for row in rows if row["bound"] == bound and row["question"] != OWN)
+        for bound in args.bounds
+    }
     figures = {
-        "complete": complete, "guarded_drop_high": max(guarded, default=None), "rows": rows, "model": lm.name,
+        "complete": complete, "guarded_drop_high": highest, "rows": rows, "model": lm.name,
         "dtype": args.dtype, "data": args.data.name, "recipe": get_recipe(args.recipe).to_dict(), "seed": args.seed,
         "machine": machine(),
     }  # fmt: skip

@@ -52,7 +52,7 @@ class Conflicts:
     question: str
     keys: tuple[AdapterKey, ...]
     answers: tuple[str, ...]
-    """Of each adapter alone."""
+    """Of each adapter alone; empty if no two documents are about the same thing, and none was asked."""
     matrix: NDArray[np.float64]
     """(k, k) `conflict` in nats, symmetric, 0 on the diagonal."""
     bound: float
@@ -76,7 +76,8 @@ class Conflicts:
         """For traces: plain data."""
         pairs = [
             {"documents": [self.keys[i].text, self.keys[j].text], "answers": [self.answers[i], self.answers[j]],
-             "nats": round(float(self.matrix[i, j]), 3)}
+             "nats": round(float(self.matrix[i, j]), 3),
+             "overlap": None if self.overlaps is None else round(float(self.overlaps[i, j]), 3)}
             for i, j in self.pairs
         ]  # fmt: skip
         return {"question": self.question, "bound": self.bound, "pairs": pairs}
@@ -153,13 +154,15 @@ class ConflictMeter:
 
     def _measure(self, question: str, keys: tuple[AdapterKey, ...], alone: Sequence[Selection]) -> Conflicts:
         prompt = prompt_ids(self.model.lm.tokenizer, question)
-        said = self.model.lm.engine.generate_batch([Request(prompt, self._tokens, adapters=one) for one in alone])
-        tokens = [self._with_end(found) for found in said]
-        answers = tuple(clean_answer(found.text) for found in said)
         overlaps, alike = None, np.ones((len(keys), len(keys)), bool)
         if self.least_overlap is not None:
             overlaps = overlap(self.model.layout, list(self.model.bank.values(keys)))
             alike = overlaps >= self.least_overlap
+        if not np.triu(alike, 1).any():  # as it mostly is: nobody has to be asked
+            return Conflicts(question, keys, ("",) * len(keys), np.zeros(alike.shape), self.bound, overlaps)
+        said = self.model.lm.engine.generate_batch([Request(prompt, self._tokens, adapters=one) for one in alone])
+        tokens = [self._with_end(found) for found in said]
+        answers = tuple(clean_answer(found.text) for found in said)
         matrix = self._matrix(prompt, alone, tokens, answers, alike)
         return Conflicts(question, keys, answers, matrix, self.bound, overlaps)
 

@@ -1,6 +1,7 @@
 """Tiny random models and a tokenizer trained on a few lines, made in milliseconds."""
 
 import functools
+from pathlib import Path
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -85,3 +86,10 @@ def tiny_gemma3(**changes):
         "layer_types": ["sliding_attention", "full_attention", "sliding_attention"],
     }
     return _made(Gemma3ForCausalLM, Gemma3TextConfig(**{**sizes, "query_pre_attn_scalar": 8, **changes}))
+
+
+def tiny_folder(folder: Path) -> Path:
+    """A tiny model and its tokenizer, saved as Transformers saves them."""
+    tiny_llama().save_pretrained(folder)
+    tiny_tokenizer().save_pretrained(folder)
+    return folder

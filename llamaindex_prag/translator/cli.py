@@ -44,6 +44,8 @@ def train_translator(
 
     if start is not None and (kind or recipe):
         raise typer.BadParameter("--start has a kind and a recipe of its own; leave --kind and --recipe out")
+    if start is not None and start.resolve() == out.resolve():
+        raise typer.BadParameter(f"--start and --out are both {out}, which training writes over; name another --out")
     plan = (TrainingPlan.of(_kind(kind, start)) if imitate is None else DYPRAG).changed(
         steps=steps, documents=documents, questions=questions, validate_every=validate_every, patience=patience,
         seed=seed, **({} if learning_rate is None else {"learning_rate": learning_rate}),

@@ -4,17 +4,14 @@ import json
 
 import pytest
 
-from tests.tiny import tiny_llama, tiny_tokenizer
+from tests.tiny import tiny_folder
 
 PLACES = ("Lodmoor", "Brannoch", "Tarn Ellis", "Vold")
 
 
 @pytest.fixture(scope="session")
 def model(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("model")
-    tiny_llama().save_pretrained(folder)
-    tiny_tokenizer().save_pretrained(folder)
-    return folder
+    return tiny_folder(tmp_path_factory.mktemp("model"))
 
 
 @pytest.fixture(autouse=True)

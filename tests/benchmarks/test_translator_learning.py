@@ -38,6 +38,7 @@ def test_both_kinds_are_trained_judged_on_another_file_and_kept(model, squad, co
         assert found["other - own"]["mean"] == pytest.approx(found["other"] - found["own"])
     assert figures["dyprag - shared"]["mean"] == pytest.approx(figures["dyprag"]["own"] - figures["shared"]["own"])
     kept = Translator.load(tmp_path / "kept", CausalLM.from_pretrained(str(model), dtype="float32"))
+    assert kept.record["plan"]["learning_rate"] == best["learning_rate"]
     assert kept.parameters == figures["shared"]["parameters"]
 
 

@@ -12,7 +12,7 @@ from llamaindex_prag.translator.translator import Translator
 from rag_backbone.causal_lm import CausalLM
 from rag_backbone.cli import build_app
 from rag_backbone.errors import ConfigurationError, DynPragError
-from tests.tiny import tiny_llama, tiny_tokenizer
+from tests.tiny import tiny_folder
 
 QUESTION = "Who built the bridge in the capital?"
 
@@ -20,9 +20,7 @@ QUESTION = "Who built the bridge in the capital?"
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
     """A tiny random model in a folder, as `--model` takes it."""
-    folder = tmp_path_factory.mktemp("model")
-    tiny_llama().save_pretrained(folder)
-    tiny_tokenizer().save_pretrained(folder)
+    folder = tiny_folder(tmp_path_factory.mktemp("model"))
     assert CausalLM.from_pretrained(str(folder)).engine is not None
     return folder
 

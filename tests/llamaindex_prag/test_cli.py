@@ -9,17 +9,14 @@ from llamaindex_prag.adapter import text_hash
 from llamaindex_prag.cli import read_passages
 from rag_backbone.cli import build_app
 from rag_backbone.errors import ConfigurationError
-from tests.tiny import tiny_llama, tiny_tokenizer
+from tests.tiny import tiny_folder
 
 TEXT = "The Patient Anna is a ferry of 61 metres. She was built in 1974 at the Lodmoor yard in Brannoch."
 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("model")
-    tiny_llama().save_pretrained(folder)
-    tiny_tokenizer().save_pretrained(folder)
-    return folder
+    return tiny_folder(tmp_path_factory.mktemp("model"))
 
 
 @pytest.fixture
@@ -111,6 +108,8 @@ def test_a_translator_is_trained_from_lines_of_json_and_goes_on(model, tmp_path)
     assert record["start"]["history"] == done["history"][: best["step"] + 1]
     refused = CliRunner().invoke(build_app(), [*further, "--kind", "shared"])
     assert (refused.exit_code, "leave --kind" in refused.output) == (2, True)
+    over = CliRunner().invoke(build_app(), [*call, "--start", str(out)])
+    assert (over.exit_code, "name another" in over.output) == (2, True)
     few = CliRunner().invoke(build_app(), [*call[:1], str(corpus), *call[2:], "--validation", "9"])
     assert few.exit_code != 0
 

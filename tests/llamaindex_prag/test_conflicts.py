@@ -70,6 +70,9 @@ def test_documents_about_different_things_contradict_each_other_in_nothing(model
     assert free.matrix[0, 1] > 0 < free.matrix[0, 2]
     assert found.matrix[0, 2] == free.matrix[0, 2]
     assert (found.matrix[0, 1], found.matrix[1, 2]) == (0, 0)
+    assert found.to_dict()["pairs"][0]["overlap"] == pytest.approx(expected[0, 2], abs=1e-3)
+    apart = ConflictMeter(model).measure(QUESTION, keys[:2])
+    assert (apart.answers, apart.matrix.max(), apart.pairs) == (("", ""), 0, [])
 
 
 def test_documents_that_say_the_same_do_not_contradict_each_other(model):
