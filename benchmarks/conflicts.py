@@ -27,12 +27,13 @@ from benchmarks.knowledge_fidelity import parametrizer
 from benchmarks.parametric_runs import Answers, Asked, open_store, parametrize, recipe_model
 from benchmarks.plots import roc_curves
 from benchmarks.runs import Records, key_of
-from benchmarks.scoring import contains, interval, mean, normalised, roc, roc_area
+from benchmarks.scoring import interval, mean, roc, roc_area
 from benchmarks.single_hop import draw, load_facts
 from llamaindex_prag.conflicts import BOUND, OVERLAP, ConflictMeter, overlap
 from llamaindex_prag.parametric import ParametricModel
 from llamaindex_prag.passages import Passage
 from llamaindex_prag.recipe import get_recipe
+from rag_backbone.answer_scores import contains, normalised
 from rag_backbone.causal_lm import CausalLM
 
 POLICIES = ("mean", "score-weighted", "latest", "context")

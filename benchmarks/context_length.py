@@ -21,7 +21,7 @@ from benchmarks.knowledge_fidelity import parametrizer
 from benchmarks.parametric_runs import ANSWER_TOKENS, open_store, parametrize
 from benchmarks.plots import length_curves
 from benchmarks.runs import Records, key_of
-from benchmarks.scoring import f1, interval, mean
+from benchmarks.scoring import interval, mean
 from benchmarks.single_hop import Fact, by_passage, draw, load_facts
 from llamaindex_prag.parametric import ParametricModel
 from llamaindex_prag.passages import Passage
@@ -29,6 +29,7 @@ from llamaindex_prag.prompts import clean_answer, prompt_ids
 from llamaindex_prag.recipe import get_recipe
 from llamaindex_prag.selection import BESIDE_TEXT
 from llamaindex_prag.translator.translator import Translator
+from rag_backbone.answer_scores import f1
 from rag_backbone.causal_lm import CausalLM
 from rag_backbone.errors import ConfigurationError
 from rag_backbone.requests import Request

@@ -16,11 +16,12 @@ from benchmarks.contract import Deadline, finish, machine, note, parser, table
 from benchmarks.datasets import corpus, load_questions, sample
 from benchmarks.naive_dragin import NaiveDragin
 from benchmarks.runs import Records, key_of, load_chat
-from benchmarks.scoring import f1, mean
+from benchmarks.scoring import mean
 from langgraph_dynrag.graph import create_dynamic_rag, make_settings
 from langgraph_dynrag.presets import get_preset
 from langgraph_dynrag.retrieval.bm25 import BM25Retriever
 from langgraph_dynrag.trace import Trace
+from rag_backbone.answer_scores import f1
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

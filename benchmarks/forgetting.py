@@ -20,13 +20,14 @@ from benchmarks.knowledge_fidelity import parametrizer
 from benchmarks.parametric_runs import Answers, Asked, open_store, parametrize, recipe_model
 from benchmarks.plots import forgetting_bars
 from benchmarks.runs import Records, key_of
-from benchmarks.scoring import f1, interval, mean
+from benchmarks.scoring import interval, mean
 from benchmarks.single_hop import Fact, draw, load_facts
 from llamaindex_prag.adapter import AdapterKey
 from llamaindex_prag.forgetting import ForgettingGuard
 from llamaindex_prag.parametric import ParametricModel
 from llamaindex_prag.passages import Passage
 from llamaindex_prag.recipe import get_recipe
+from rag_backbone.answer_scores import f1
 from rag_backbone.causal_lm import CausalLM
 
 KINDS = ("closed", "context")

@@ -22,7 +22,7 @@ from typing import Any
 from benchmarks.contract import Deadline, finish, machine, note, parser, table
 from benchmarks.parametric_runs import Answers, Asked, copy_adapters, open_store, parametrize, recipe_model
 from benchmarks.plots import fidelity_bars
-from benchmarks.scoring import contains, f1, interval, mean
+from benchmarks.scoring import interval, mean
 from benchmarks.single_hop import Fact, by_passage, draw, load_facts
 from llamaindex_prag.adapter import AdapterKey
 from llamaindex_prag.augment import Augmenter
@@ -34,6 +34,7 @@ from llamaindex_prag.selection import BESIDE_TEXT
 from llamaindex_prag.store.lmdb_store import LMDBStore
 from llamaindex_prag.training.warm_up import warm_up
 from llamaindex_prag.translator.translator import Translator
+from rag_backbone.answer_scores import contains, f1
 from rag_backbone.causal_lm import CausalLM
 from rag_backbone.errors import ConfigurationError
 

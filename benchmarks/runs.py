@@ -20,9 +20,9 @@ from langgraph.graph.state import CompiledStateGraph
 
 from benchmarks.contract import Deadline, note, records_folder
 from benchmarks.datasets import Question
-from benchmarks.scoring import exact_match, f1
 from langgraph_dynrag.local_chat_model import LocalChatModel
 from langgraph_dynrag.prompts import AnswerPrompt
+from rag_backbone.answer_scores import exact_match, f1
 from rag_backbone.causal_lm import CausalLM, DType
 from rag_backbone.requests import Request
 

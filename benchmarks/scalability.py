@@ -31,7 +31,7 @@ from benchmarks.knowledge_fidelity import parametrizer
 from benchmarks.parametric_runs import ANSWER_TOKENS, open_store, parametrize
 from benchmarks.plots import crossover_curves
 from benchmarks.runs import Records, key_of
-from benchmarks.scoring import f1, interval, mean
+from benchmarks.scoring import interval, mean
 from benchmarks.single_hop import Fact, by_passage, draw, load_facts
 from langgraph_dynrag.retrieval.bm25 import BM25Retriever
 from llamaindex_prag.costs import Costs, Way, calibrate
@@ -42,6 +42,7 @@ from llamaindex_prag.recipe import get_recipe
 from llamaindex_prag.selection import Selection
 from llamaindex_prag.store.encoding import encode
 from llamaindex_prag.translator.translator import Translator
+from rag_backbone.answer_scores import f1
 from rag_backbone.causal_lm import CausalLM
 from rag_backbone.requests import Request
 

@@ -11,6 +11,7 @@ passages of another file, by the loss of their questions asked without them (nat
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast, get_args
@@ -23,6 +24,7 @@ from llamaindex_prag.augmentation import QA
 from llamaindex_prag.recipe import get_recipe
 from llamaindex_prag.training.gradients import DocumentLosses
 from llamaindex_prag.translator.config import Kind, TranslatorConfig
+from llamaindex_prag.translator.kept_states import KeptStates
 from llamaindex_prag.translator.lessons import Corpus, Lesson, read_lessons, split
 from llamaindex_prag.translator.plan import TrainingPlan
 from llamaindex_prag.translator.training import TrainingRun, TranslatorTrainer
@@ -45,13 +47,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options.add_argument("--steps", type=int, default=2000)
     options.add_argument("--documents", type=int, default=8, help="of a step")
     options.add_argument("--questions", type=int, default=8, help="about each of them")
+    options.add_argument("--phrases", type=int, default=64, help="questions by rule that each of them has")
+    options.add_argument("--unrelated", type=int, default=1, help="questions of other subjects beside them")
+    options.add_argument("--passages-of-corpus", type=int, help="the first so many; by default all")
+    options.add_argument("--states", type=Path, help="keep the base model's states there; all runs share them")
     options.add_argument("--validate-every", type=int, default=200)
     options.add_argument("--validation", type=int, default=64, help="passages of the corpus that are set apart")
     options.add_argument("--keep", type=Path, help="copy the checkpoint of the best `shared` here")
     args = options.parse_args(arguments)
     wanted = [_wanted(text) for text in args.run]
     deadline = Deadline(args.max_minutes)
-    corpus = split(read_lessons(args.corpus), validation=args.validation, seed=args.seed)
+    corpus = split(read_lessons(args.corpus)[: args.passages_of_corpus], validation=args.validation, seed=args.seed)
     unseen = dev_lessons(args)
     lm = CausalLM.from_pretrained(args.model, dtype=args.dtype)
     runs: list[tuple[str, float, TrainingRun, Path]] = []
@@ -87,7 +93,8 @@ def _wanted(text: str) -> tuple[str, float]:
 
 
 def _folder(args: Any, kind: str, rate: float) -> Path:
-    form = f"{kind}-{rate:g}-{args.recipe}-{args.steps}x{args.documents}x{args.questions}-{args.dtype}-{args.seed}"
+    form = f"{kind}-{rate:g}-{args.recipe}-{args.steps}x{args.documents}x{args.questions}of{args.phrases}"
+    form += f"-{args.unrelated}-{args.passages_of_corpus or 'all'}-{args.dtype}-{args.seed}"
     return records_folder() / "translators" / Path(args.model).name / form
 
 
@@ -96,11 +103,16 @@ def _trained(
 ) -> TrainingRun:
     config = TranslatorConfig.of(lm, cast("Kind", kind), recipe=get_recipe(args.recipe), seed=args.seed)
     plan = TrainingPlan.of(kind).changed(
-        steps=args.steps, documents=args.documents, questions=args.questions, learning_rate=rate, seed=args.seed,
-        validate_every=args.validate_every, warm_up=min(50, args.steps // 10),
+        steps=args.steps, documents=args.documents, questions=args.questions, phrases=args.phrases,
+        unrelated=args.unrelated, learning_rate=rate, seed=args.seed, validate_every=args.validate_every,
+        warm_up=min(50, args.steps // 10),
     )  # fmt: skip
-    trainer = TranslatorTrainer(Translator(lm, config), corpus, folder, plan)
-    return trainer.train(over=lambda: deadline.over)
+    with contextlib.ExitStack() as stack:
+        kept = None
+        if args.states:
+            kept = stack.enter_context(KeptStates.for_model(args.states, lm, gigabytes=32))
+        trainer = TranslatorTrainer(Translator(lm, config), corpus, folder, plan, kept=kept)
+        return trainer.train(over=lambda: deadline.over)
 
 
 def _judged(lm: CausalLM, folder: Path, lessons: Sequence[Lesson]) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from langchain_core.retrievers import BaseRetriever
 from benchmarks.contract import Deadline, finish, machine, note, parser, table
 from benchmarks.parametric_runs import open_store
 from benchmarks.runs import Records, key_of
-from benchmarks.scoring import f1, interval, mean
+from benchmarks.scoring import interval, mean
 from benchmarks.single_hop import Fact, draw, load_facts
 from langgraph_dynrag.budgets import Budgets
 from langgraph_dynrag.graph import create_dynamic_rag
@@ -27,6 +27,7 @@ from langgraph_dynrag.local_chat_model import LocalChatModel
 from langgraph_dynrag.prompts import AnswerPrompt, reasoned_prompt
 from llamaindex_prag.parametric import ParametricModel
 from llamaindex_prag.prompts import clean_answer
+from rag_backbone.answer_scores import f1
 from rag_backbone.causal_lm import CausalLM
 
 PROMPTS: dict[str, AnswerPrompt] = {

@@ -51,6 +51,11 @@ class DocumentLosses:
             self._logits = CountedLogits(model)
             self._lower = LowerLayers(model, layout)
 
+    @property
+    def first_adapted(self) -> int:
+        """How many decoder layers lie below the adapters, and can be computed apart (`lower_states`)."""
+        return self._lower.count
+
     def lower_states(self, examples: Sequence[Example]) -> dict[int, Tensor]:
         """(tokens, hidden) below the first adapted layer, by a sequence's `id`; empty if that is the first of all."""
         found: dict[int, Tensor] = {}
@@ -78,9 +83,11 @@ class DocumentLosses:
         """
         return self._losses(factors, active, lower, gradients=True)
 
-    def values(self, factors: DocumentFactors, active: Mapping[int, Sequence[Example]]) -> dict[int, float]:
+    def values(
+        self, factors: DocumentFactors, active: Mapping[int, Sequence[Example]], lower: Mapping[int, Tensor]
+    ) -> dict[int, float]:
         """The losses alone."""
-        return self._losses(factors, active, {}, gradients=False)
+        return self._losses(factors, active, lower, gradients=False)
 
     def _losses(
         self,

@@ -11,14 +11,14 @@ without any passage, and questions asked with the passage, taught by the model w
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
 from llamaindex_prag.adapter import text_hash
-from llamaindex_prag.augmentation import QA
+from llamaindex_prag.augmentation import QA, Source
 from llamaindex_prag.prompts import answer_ids, prompt_ids
 from llamaindex_prag.recipe import Recipe
 from llamaindex_prag.training.examples import Example, Teacher, TrainingDocument
@@ -59,21 +59,27 @@ UNRELATED = (
 
 
 def distilled(
-    engine: Engine, recipe: Recipe, documents: Sequence[tuple[str, Sequence[QA]]], *, tokens_at_once: int = 1024
+    engine: Engine,
+    recipe: Recipe,
+    documents: Sequence[tuple[str, Sequence[QA]]],
+    *,
+    known: Collection[Source] = ("cloze",),
+    tokens_at_once: int = 1024,
 ) -> list[TrainingDocument]:
     """Training sequences of several passages.
 
     Args:
         engine: Of the base model.
         recipe: How many questions of which kind.
-        documents: (passage, questions about it). Of questions made by rule the answer is known and taught as it is: a
-            teacher that likes to speak in sentences, as small models do, says it less well. All others it answers.
+        documents: (passage, questions about it).
+        known: Whose questions come with an answer that is taught as it is; by default those made by rule. A teacher
+            that likes to speak in sentences, as small models do, says it less well. All others it answers.
         tokens_at_once: The most tokens of one forward.
     """
     asked: list[_Asked] = []
     counts = []
     for text, questions in documents:
-        of_document = _asked(engine, recipe, text, questions)
+        of_document = _asked(engine, recipe, text, questions, known)
         asked += of_document
         counts.append(len(of_document))
     made = iter(_taught(engine, asked, tokens_at_once))
@@ -98,13 +104,15 @@ class _Asked(NamedTuple):
     """Known beforehand; the teacher is not asked."""
 
 
-def _asked(engine: Engine, recipe: Recipe, text: str, questions: Sequence[QA]) -> list[_Asked]:
+def _asked(
+    engine: Engine, recipe: Recipe, text: str, questions: Sequence[QA], sources: Collection[Source]
+) -> list[_Asked]:
     tokenizer, rng = engine.tokenizer, random.Random(f"{recipe.seed}/{text_hash(text)}")  # noqa: S311
     end = tokenizer.eos_token_id
     known = {
         qa: [*answer_ids(tokenizer, qa.answer), *([] if end is None else [end])]
         for qa in questions
-        if qa.source == "cloze"
+        if qa.source in sources
     }
     told = {qa: prompt_ids(tokenizer, qa.question, [text]) for qa in questions}
     found = [_Asked(told[qa], prompt_ids(tokenizer, qa.question), known.get(qa)) for qa in questions]

@@ -11,6 +11,8 @@ from typing import Annotated, Any
 
 import typer
 
+NAMES = ("own", "other", "mean", "base", "f1")
+
 
 def train_translator(
     corpus: Annotated[Path, typer.Argument(help="JSON lines with a text, and perhaps title and questions, in each.")],
@@ -22,6 +24,8 @@ def train_translator(
     steps: Annotated[int, typer.Option(help="Steps in all.")] = 2000,
     documents: Annotated[int, typer.Option(help="Passages of a step.")] = 8,
     questions: Annotated[int, typer.Option(help="Questions about each of them.")] = 8,
+    phrases: Annotated[int, typer.Option(help="Questions by rule that each of them has to draw from.")] = 64,
+    unrelated: Annotated[int, typer.Option(help="Questions of other subjects beside them.")] = 1,
     learning_rate: Annotated[float | None, typer.Option(help="The highest; by default 1e-3, 1e-5 to imitate.")] = None,
     imitate: Annotated[
         Path | None, typer.Option(help="A store of trained adapters: learn to make these, as DyPRAG does.")
@@ -29,6 +33,11 @@ def train_translator(
     validation: Annotated[int, typer.Option(help="Passages set apart to judge by.")] = 64,
     validate_every: Annotated[int, typer.Option(help="Steps between two judgements.")] = 200,
     patience: Annotated[int, typer.Option(help="Judgements that may be no better; 0: any number.")] = 0,
+    states: Annotated[
+        Path | None,
+        typer.Option(help="Keep the base model's states there (may be shared): a step takes half as long."),
+    ] = None,
+    states_gb: Annotated[float, typer.Option(help="The most that is kept there.")] = 8.0,
     device: Annotated[str, typer.Option(help="Such as 'cpu' or 'cuda'.")] = "auto",
     dtype: Annotated[str, typer.Option(help="Of the base model; the translator itself is float32.")] = "auto",
     seed: Annotated[int, typer.Option(help="Of weights, order and questions.")] = 0,
@@ -47,13 +56,15 @@ def train_translator(
     if start is not None and start.resolve() == out.resolve():
         raise typer.BadParameter(f"--start and --out are both {out}, which training writes over; name another --out")
     plan = (TrainingPlan.of(_kind(kind, start)) if imitate is None else DYPRAG).changed(
-        steps=steps, documents=documents, questions=questions, validate_every=validate_every, patience=patience,
-        seed=seed, **({} if learning_rate is None else {"learning_rate": learning_rate}),
+        steps=steps, documents=documents, questions=questions, phrases=phrases, validate_every=validate_every,
+        patience=patience, seed=seed, **({"unrelated": unrelated} if imitate is None else {}),
+        **({} if learning_rate is None else {"learning_rate": learning_rate}),
     )  # fmt: skip
     form = {"recipe": get_recipe(recipe)} if recipe else {}
     lessons = split(read_lessons(corpus), validation=validation, seed=seed)
 
     from llamaindex_prag.store.lmdb_store import LMDBStore
+    from llamaindex_prag.translator.kept_states import KeptStates
     from llamaindex_prag.translator.training import TranslatorTrainer
     from llamaindex_prag.translator.translator import Translator
     from rag_backbone.causal_lm import CausalLM
@@ -67,7 +78,10 @@ def train_translator(
         store = None
         if imitate is not None:
             store = stack.enter_context(LMDBStore(imitate, model=lm.fingerprint, readonly=True))
-        trainer = TranslatorTrainer(translator, lessons, out, plan, adapters=store)
+        kept = None
+        if states is not None:
+            kept = stack.enter_context(KeptStates.for_model(states, lm, gigabytes=states_gb))
+        trainer = TranslatorTrainer(translator, lessons, out, plan, adapters=store, kept=kept)
         end = None if max_minutes is None else time.perf_counter() + 60 * max_minutes
         run = trainer.train(over=lambda: end is not None and time.perf_counter() > end, show=sys.stderr.isatty())
     told: dict[str, Any] = {
@@ -78,7 +92,7 @@ def train_translator(
         typer.echo(json.dumps(told))
         return
     for entry in run.history:
-        losses = ", ".join(f"{name} {entry[name]:.3f}" for name in ("own", "other", "mean", "base"))
+        losses = ", ".join(f"{name} {entry[name]:.3f}" for name in NAMES if entry[name] is not None)
         typer.echo(f"step {entry['step']}: {losses}")
     typer.echo(f"{out}: {run.ended or f'stopped at step {run.steps}; the same call goes on'}")
 

@@ -103,7 +103,7 @@ class TranslatorConfig:
         count = len(lm.model.get_decoder().layers)
         layout = layout_of(lm.model, rank=recipe.rank, targets=recipe.targets, layers=recipe.layers)
         form: dict[str, Any] = {
-            "read_layers": (count,) if kind == "dyprag" else (count // 3, 2 * count // 3, count),
+            "read_layers": (count,) if kind == "dyprag" else tuple(sorted({0, count // 2, count})),
             "width": 32 if kind == "dyprag" else 256,
             "tokens": 1 if kind == "dyprag" else 8,
             "scale": 1.0 if scaling == "reference" else recipe.scale,

@@ -41,7 +41,7 @@ class DyPRAGNetwork(nn.Module):
 
     def pool(self, states: list[Tensor]) -> Tensor:
         """(documents, 1, hidden) from each document's (tokens, 1, hidden): the last token's state."""
-        return torch.stack([document[-1] for document in states])
+        return torch.stack([document[-1].float() for document in states])
 
     def generate(self, pooled: Tensor) -> Tensor:
         """(documents, layout.size) from (documents, 1, hidden)."""

@@ -3,8 +3,9 @@
     {"title": ..., "text": ..., "questions": [{"question": ..., "answer": ...}]}
 
 One such object stands in each line of a corpus; title and questions may be missing. Every passage has questions by rule
-beside those given, so any text is a corpus. Which of them a step uses is drawn anew each time, by seed and step alone:
-training that goes on after an interruption draws what it would have drawn.
+beside those given, so any text is a corpus. Answers are taught as they stand, unless a question's `source` is "model":
+such a one the base model answers, with the passage before it. Which of them a step uses is drawn anew each time, by
+seed and step alone: training that goes on after an interruption draws what it would have drawn.
 """
 
 from __future__ import annotations
@@ -16,11 +17,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from llamaindex_prag.adapter import text_hash
-from llamaindex_prag.augmentation import QA
+from llamaindex_prag.augmentation import QA, Source
 from llamaindex_prag.rule_questions import rule_questions
+from llamaindex_prag.training.examples import TrainingDocument
+from llamaindex_prag.training.teaching import distilled
 from rag_backbone.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from llamaindex_prag.translator.translator import Translator
+
+
+KNOWN: frozenset[Source] = frozenset({"cloze", "given"})
+"""Whose questions come with an answer that is taught as it stands."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +124,12 @@ def questions_of(lesson: Lesson, n: int) -> list[QA]:
 @lru_cache(maxsize=16384)
 def _by_rule(text: str, title: str, n: int) -> tuple[QA, ...]:
     return tuple(rule_questions(text.strip(), n, title=title))
+
+
+def taught_lessons(translator: Translator, asked: Sequence[tuple[str, Sequence[QA]]]) -> list[TrainingDocument]:
+    """(passage, questions) as sequences to train on or to judge by."""
+    recipe = translator.config.recipe.changed(objective="distill", unrelated=0, with_passage=0, questions=1)
+    return distilled(translator.lm.engine, recipe, asked, known=KNOWN)
 
 
 def drawn(lessons: Sequence[Lesson], step: int, size: int, seed: int) -> list[Lesson]:

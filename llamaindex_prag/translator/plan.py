@@ -28,6 +28,8 @@ class TrainingPlan:
     unrelated: int = 1
     """Questions of other subjects beside them, which the model is to answer as it did."""
     learning_rate: float = 1e-3
+    direct: float = 2.0
+    """Times the learning rate, for parameters that are values of adapters themselves (`SharedNetwork.direct`)."""
     warm_up: int = 50
     """Steps over which the rate rises."""
     schedule: Literal["cosine", "constant"] = "cosine"
@@ -54,7 +56,7 @@ class TrainingPlan:
         for name in ("steps", "documents", "questions", "validate_every", "validation_questions"):
             if (value := getattr(self, name)) < 1:
                 raise ConfigurationError(f"{name} is {value}; at least 1 is needed")
-        for name in ("learning_rate", "epsilon"):
+        for name in ("learning_rate", "epsilon", "direct"):
             if not (value := getattr(self, name)) > 0:
                 raise ConfigurationError(f"{name} is {value}; it must be above 0")
         for name, known in (("objective", Objective), ("sequences", Sequences)):

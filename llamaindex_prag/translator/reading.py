@@ -46,14 +46,14 @@ class Reader:
         self._tokens = tokens_at_once
 
     def states(self, texts: Sequence[str]) -> list[Tensor]:
-        """Of each text (tokens, layers, hidden) float32.
+        """Of each text (tokens, layers, hidden), in the model's number format.
 
         Raises:
             ConfigurationError: If a text is blank.
         """
         pieces: list[tuple[int, list[int]]] = []
         for number, text in enumerate(texts):
-            ids = self._ids(text)
+            ids = self.ids(text)
             if len(ids) > self._window:
                 count = -(-len(ids) // self._window)
                 logger.info("a document of %d tokens is read in %d pieces of at most %d", len(ids), count, self._window)
@@ -67,7 +67,12 @@ class Reader:
             torch.cat([read[i] for i, (of, _) in enumerate(pieces) if of == number]) for number in range(len(texts))
         ]
 
-    def _ids(self, text: str) -> list[int]:
+    def ids(self, text: str) -> list[int]:
+        """A text's tokens.
+
+        Raises:
+            ConfigurationError: If it is blank.
+        """
         if not text.strip():
             raise ConfigurationError("a document is blank; a translator needs its text")
         tokenizer = self._engine.tokenizer
@@ -105,5 +110,5 @@ class Reader:
         finally:
             for handle in handles:
                 handle.remove()
-        states = torch.stack([found[i] for i in self._layers], 2).float()
+        states = torch.stack([found[i] for i in self._layers], 2)
         return [row[: len(piece)] for row, piece in zip(states, pieces, strict=True)]

@@ -1,6 +1,6 @@
 """Our translator: one trunk for all layers and modules.
 
-    states of several layers, every token   (tokens, layers read, hidden)
+    states of several layers, every token   (tokens, layers read, hidden), less what they are in all documents alike
       -> a projection for each layer read, and attention of a few learnt queries over all of it
     representation                          (m, d)         what is kept of a document
       -> each row of each factor asks it:   learnt layer + module + row of the rank
@@ -10,6 +10,11 @@
 
 A generated row has the length that its gain says, whatever the document: no document breaks the model, and what is
 learnt first is the shared part. The gains of `B` start small, so that training starts near the base model.
+
+A language model's states have most of their length in common, whatever the text. That is taken away (`settle`), and
+nothing constant is added to what is read, so that documents differ in their representations from the first step on. At
+the start attention hands on what it finds and blocks add nothing: a row of `B'` that writes to the residual stream is a
+mean of the document's own states there, and a translator that has learnt nothing else can already say its words.
 """
 
 from __future__ import annotations
@@ -22,8 +27,14 @@ from llamaindex_prag.training.factors import initial_values
 from llamaindex_prag.translator.config import TranslatorConfig
 from llamaindex_prag.translator.places import places_of
 
-_GAINS = (0.1, 0.05)
+_GAINS = (0.3, 1.0)
 """Of `A` and `B` at the start; a random row of `A` has the length 0.58."""
+_FURTHER = 0.3
+"""Weight of the other layers read, at the start, beside the first."""
+_FLOOR = 1e-3
+"""Smallest variance of a component, of the mean of all."""
+_ASKING = 0.5
+"""Standard deviation of the learnt layers, modules and rows at the start: together no larger than what they find."""
 
 
 class SharedNetwork(nn.Module):
@@ -43,10 +54,14 @@ class SharedNetwork(nn.Module):
             self.layer = nn.Embedding(len(layers), d)
             self.module = nn.Embedding(len(modules), d)
             self.row = nn.Embedding(layout.rank, d)
+            for learnt in (self.layer, self.module, self.row):
+                nn.init.normal_(learnt.weight, std=_ASKING)
             self.asking = _Attention(d, config.heads)
             self.blocks = nn.Sequential(*[_Block(d) for _ in range(config.blocks)])
             self.heads_a = nn.ModuleList([nn.Linear(d, sizes[m][0], bias=False) for m in modules])
             self.heads_b = nn.ModuleList([nn.Linear(d, sizes[m][1], bias=False) for m in modules])
+        # Not trained: what the states of the corpus have in common.
+        self.usual = nn.Parameter(torch.zeros(len(config.read_layers), config.hidden), requires_grad=False)
         self.common = nn.Parameter(initial_values(layout, config.recipe.seed))
         self.gains = nn.Parameter(torch.tensor(_GAINS).repeat(len(places), 1))
         self._targets_of = [[i for i, p in enumerate(places) if p.module == m] for m in modules]
@@ -54,12 +69,42 @@ class SharedNetwork(nn.Module):
         self.register_buffer("_layer_of", torch.tensor([n for n, _ in numbers]), persistent=False)
         self.register_buffer("_module_of", torch.tensor([n for _, n in numbers]), persistent=False)
 
+    @property
+    def direct(self) -> list[nn.Parameter]:
+        """Parameters that are values of adapters, or scale them.
+
+        A row that a head makes changes by the learning rate times the sum of some hundred inputs in a step, one of
+        these by the learning rate alone.
+        """
+        return [self.common, self.gains]
+
+    @torch.no_grad()
+    def settle(self, states: list[Tensor]) -> None:
+        """Begin from some documents of the corpus.
+
+        What their states have in common is taken away; what is left is read in its principal components, each of the
+        same size, and written back along the same directions.
+        """
+        levelled = torch.cat([_levelled(document) for document in states])
+        self.usual.copy_(levelled.mean(0))
+        directions: list[Tensor] = []
+        for i, read in enumerate(self.read):
+            apart = levelled[:, i] - self.usual[i]
+            sizes, axes = torch.linalg.eigh(apart.T @ apart / len(apart))  # ascending
+            count = min(len(sizes), read.weight.shape[0])
+            sizes, axes = sizes[-count:].clamp_min(_FLOOR * float(sizes.mean())), axes[:, -count:]
+            # Coordinates of different layers mean different things, so one of them leads.
+            read.weight[:count] = (axes / sizes.sqrt()).T * (1.0 if i == 0 else _FURTHER)
+            directions.append(axes)
+        for head in [*self.heads_a, *self.heads_b]:
+            if head.weight.shape[0] == len(directions[0]):  # it writes states, or reads them
+                head.weight[:, : directions[0].shape[1]] = directions[0]
+
     def pool(self, states: list[Tensor]) -> Tensor:
         """(documents, m, d) from each document's (tokens, layers read, hidden)."""
         found = []
         for document in states:
-            # A few dimensions of a language model's states are hundreds of times larger than all others.
-            normal = functional.rms_norm(document, document.shape[-1:])
+            normal = _levelled(document) - self.usual
             read = torch.cat([project(normal[:, i]) for i, project in enumerate(self.read)])
             found.append(self.pooling(self.latents.unsqueeze(0), read.unsqueeze(0)))
         return functional.rms_norm(torch.cat(found), self.latents.shape[-1:])
@@ -69,7 +114,7 @@ class SharedNetwork(nn.Module):
         documents, rank = len(pooled), self.layout.rank
         places = self.layer(self._layer_of) + self.module(self._module_of)
         asked = (places.unsqueeze(1) + self.row.weight).flatten(0, 1)  # (targets * rank, d)
-        rows = self.blocks(self.asking(asked.expand(documents, -1, -1), pooled))
+        rows = self.blocks(asked + self.asking(asked.expand(documents, -1, -1), pooled))
         rows = functional.rms_norm(rows, rows.shape[-1:]).view(documents, -1, rank, rows.shape[-1])
         parts: dict[tuple[int, int], Tensor] = {}
         for which, head_a, head_b in zip(self._targets_of, self.heads_a, self.heads_b, strict=True):
@@ -80,19 +125,28 @@ class SharedNetwork(nn.Module):
         return self.common + torch.cat([parts[key] for key in sorted(parts)], 1)
 
 
+def _levelled(states: Tensor) -> Tensor:
+    """float32, every state of the same length: the first token's is hundreds of times longer than all others'."""
+    return functional.rms_norm(states.float(), states.shape[-1:])
+
+
 class _Attention(nn.Module):
-    """Queries look at values; what they find is added to them."""
+    """What queries find in values."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
         self.attention = nn.MultiheadAttention(width, heads, bias=False, batch_first=True)
+        # What is found is handed on as it is, until training knows better.
+        with torch.no_grad():
+            self.attention.in_proj_weight[-width:] = torch.eye(width)
+            self.attention.out_proj.weight.copy_(torch.eye(width))
 
     def forward(self, queries: Tensor, values: Tensor) -> Tensor:
         """(documents, queries, width)."""
         normal = functional.rms_norm(queries, queries.shape[-1:])
         seen = functional.rms_norm(values, values.shape[-1:])
         found, _ = self.attention(normal, seen, seen, need_weights=False)
-        return queries + found
+        return found
 
 
 class _Block(nn.Module):
@@ -101,6 +155,7 @@ class _Block(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
         self.inner, self.outer = nn.Linear(width, 2 * width), nn.Linear(2 * width, width)
+        nn.init.zeros_(self.outer.weight)
 
     def forward(self, states: Tensor) -> Tensor:
         """(documents, rows, width)."""

@@ -32,11 +32,14 @@ from llamaindex_prag.prompts import prompt_ids
 from llamaindex_prag.training.examples import Example
 from llamaindex_prag.training.factors import DocumentFactors
 from llamaindex_prag.training.gradients import DocumentLosses
-from llamaindex_prag.training.teaching import UNRELATED, distilled, taught
+from llamaindex_prag.training.teaching import UNRELATED, taught
 from llamaindex_prag.translator import progress
+from llamaindex_prag.translator.base_states import BaseStates
 from llamaindex_prag.translator.imitation import Imitation, TrainedAdapters, with_adapters
-from llamaindex_prag.translator.lessons import Corpus, Lesson, drawn, questions_of
+from llamaindex_prag.translator.kept_states import KeptStates
+from llamaindex_prag.translator.lessons import Corpus, Lesson, drawn, questions_of, taught_lessons
 from llamaindex_prag.translator.plan import TrainingPlan
+from llamaindex_prag.translator.shared import SharedNetwork
 from llamaindex_prag.translator.validation import Judgement, Validation
 from rag_backbone.errors import ConfigurationError
 
@@ -46,6 +49,8 @@ if TYPE_CHECKING:
     from llamaindex_prag.translator.translator import Translator
 
 logger = logging.getLogger(__name__)
+_SETTLED_BY = 256
+"""Passages from which the usual states are taken."""
 
 
 @dataclass(slots=True)
@@ -74,6 +79,7 @@ class TranslatorTrainer:
         adapters: A store with trained adapters of the translator's recipe, where the plan has them for a target;
             passages to train on that have none are left out.
         tokens_at_once: The most padded tokens of one forward; None: as suits the device.
+        kept: Where the base model's states are kept from one round to the next; None: computed each time.
 
     Raises:
         TranslatorError: If the folder holds the state of another training, or no passage has an adapter.
@@ -89,6 +95,7 @@ class TranslatorTrainer:
         *,
         adapters: TrainedAdapters | None = None,
         tokens_at_once: int | None = None,
+        kept: KeptStates | None = None,
     ) -> None:
         self.translator = translator
         self.plan = plan or TrainingPlan()
@@ -101,10 +108,8 @@ class TranslatorTrainer:
         self._corpus = corpus if adapters is None else with_adapters(corpus, translator, adapters)
         corpus = self._corpus
         self._losses = DocumentLosses(translator.lm.engine, translator.config.layout, tokens_at_once)
-        self._optimiser = torch.optim.AdamW(
-            translator.network.parameters(), lr=self.plan.learning_rate, weight_decay=self.plan.weight_decay,
-            eps=self.plan.epsilon,
-        )  # fmt: skip
+        self._states = BaseStates(translator, self._losses, kept)
+        self._optimiser = self._adamw()
         self._imitation = None if adapters is None else Imitation(translator, adapters, self._losses, self.plan)
         self._identity = {
             "translator": translator.config.to_dict(), "plan": self.plan.to_dict(), "corpus": corpus.digest,
@@ -113,7 +118,7 @@ class TranslatorTrainer:
         vars(translator).pop("fingerprint")  # it changes with every step
         self._started_from = dict(translator.record)
         self.run = self._restored()
-        self._validation = Validation(translator, self._losses, corpus.validation, self.plan)
+        self._validation = Validation(translator, self._losses, corpus.validation, self.plan, self._states)
         self._unrelated = self._unrelated_examples()
 
     def train(self, *, over: Callable[[], bool] = lambda: False, show: bool = True) -> TrainingRun:
@@ -124,6 +129,7 @@ class TranslatorTrainer:
         """
         run, plan = self.run, self.plan
         if not run.history:
+            self._settle()
             self._judge([])
         recent: list[float] = []
         started = time.perf_counter()
@@ -142,13 +148,27 @@ class TranslatorTrainer:
             self._keep()
         return run
 
+    def _adamw(self) -> torch.optim.AdamW:
+        network, plan = self.translator.network, self.plan
+        direct = network.direct if isinstance(network, SharedNetwork) else []
+        others = [p for p in network.parameters() if all(p is not d for d in direct)]
+        groups = [{"params": others, "times": 1.0}, {"params": direct, "times": plan.direct}]
+        return torch.optim.AdamW(groups, lr=plan.learning_rate, weight_decay=plan.weight_decay, eps=plan.epsilon)
+
+    def _settle(self) -> None:
+        """A new network of ours takes note of what the corpus' states usually are."""
+        network = self.translator.network
+        if isinstance(network, SharedNetwork) and not self._started_from:
+            first = drawn(self._corpus.train, 0, min(_SETTLED_BY, len(self._corpus.train)), self.plan.seed)
+            network.settle(self._states.of_passages([lesson.text for lesson in first]))
+
     def _step(self, step: int) -> float:
         plan, translator = self.plan, self.translator
         for group in self._optimiser.param_groups:
-            group["lr"] = plan.rate(step)
+            group["lr"] = plan.rate(step) * group["times"]
         lessons = drawn(self._corpus.train, step, plan.documents, plan.seed)
         network = translator.network
-        values = network.generate(network.pool(translator.reader.states([lesson.text for lesson in lessons])))
+        values = network.generate(network.pool(self._states.of_passages([x.text for x in lessons])))
         if self._imitation is not None and plan.objective == "imitate":
             loss, gradients = self._imitation.of_step(lessons, values, step)
         else:
@@ -171,7 +191,7 @@ class TranslatorTrainer:
         with self.translator.lm.engine.borrowed() as model:
             factors = DocumentFactors(model, config.layout, values, len(lessons), config.scale)
         asked = {i: e for i, e in enumerate(self._examples(lessons, step)) if e}
-        found = self._losses.backward(factors, asked, {})
+        found = self._losses.backward(factors, asked, self._states.below(asked))
         loss = sum(found.values()) / len(lessons)
         gradients = factors.gradients
         if self._imitation is not None:
@@ -188,10 +208,9 @@ class TranslatorTrainer:
         for lesson in lessons:
             questions = questions_of(lesson, plan.phrases)
             asked.append((lesson.text, rng.sample(questions, min(plan.questions, len(questions)))))
-        recipe = self.translator.config.recipe.changed(objective="distill", unrelated=0, with_passage=0, questions=1)
-        taught = distilled(self.translator.lm.engine, recipe, asked)
+        told = taught_lessons(self.translator, asked)
         others = min(plan.unrelated, len(self._unrelated))
-        return [[*d.examples, *rng.sample(self._unrelated, others)] if d.examples else [] for d in taught]
+        return [[*d.examples, *rng.sample(self._unrelated, others)] if d.examples else [] for d in told]
 
     def _unrelated_examples(self) -> list[Example]:
         """The questions of other subjects, taught by the model without any passage: the same for every document."""

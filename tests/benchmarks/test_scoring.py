@@ -11,7 +11,8 @@ from benchmarks import runs
 from benchmarks.contract import finish
 from benchmarks.datasets import corpus, load_questions, sample
 from benchmarks.runs import Records, key_of
-from benchmarks.scoring import exact_match, f1, interval, mean
+from benchmarks.scoring import interval, mean
+from rag_backbone.answer_scores import exact_match, f1
 from rag_backbone.errors import ConfigurationError
 
 

@@ -104,7 +104,27 @@ def test_a_new_shared_translator_starts_near_the_recipes_own_start():
     start = initial_values(config.layout, config.recipe.seed)
     made = network.generate(torch.randn(4, 3, 16))
     rows = config.layout.rank * len(config.layout.targets)
-    assert torch.allclose((made - start).norm(dim=1), torch.tensor((rows * (0.1**2 + 0.05**2)) ** 0.5), rtol=1e-3)
+    assert torch.allclose((made - start).norm(dim=1), torch.tensor((rows * (0.3**2 + 1.0**2)) ** 0.5), rtol=1e-3)
+
+
+def test_what_states_have_in_common_is_taken_from_them_and_the_rest_is_read_evenly():
+    lm = tiny_lm()
+    config = shared_config(lm)
+    network = SharedNetwork(config)
+    states = Reader(lm.engine, config.read_layers).states([" ".join(f"{w} {i}" for i in range(40)) for w in "abcdef"])
+    tokens = torch.cat(states).numpy()
+    levelled = tokens / np.sqrt((tokens**2).mean(-1, keepdims=True) + np.finfo(np.float32).eps)
+    network.settle(states)
+    assert np.allclose(network.usual, levelled.mean(0), atol=1e-5)
+    first = network.read[0].weight.detach().numpy()
+    read = (levelled[:, 0] - levelled[:, 0].mean(0)) @ first.T
+    found = np.cov(read.T, bias=True)
+    # Components with next to no variance stay small; the others have the same.
+    assert np.allclose(found, np.diag(np.diag(found)), atol=1e-3)
+    assert np.allclose(np.diag(found)[-4:], 1, atol=1e-3)
+    down = network.heads_b[0].weight if network.heads_b[0].weight.shape[0] == config.hidden else None
+    assert down is not None
+    assert np.allclose(down.detach()[:, : len(first)].T @ down.detach()[:, : len(first)], np.eye(len(first)), atol=1e-4)
 
 
 def test_what_a_document_gets_does_not_depend_on_the_others():
@@ -119,11 +139,13 @@ def test_what_a_document_gets_does_not_depend_on_the_others():
 def test_every_weight_of_the_shared_translator_is_reached_by_a_gradient():
     lm = tiny_lm()
     network = SharedNetwork(shared_config(lm))
+    for block in network.blocks:
+        torch.nn.init.normal_(block.outer.weight)  # zero in a new one, which keeps its block idle for a step
     states = Reader(lm.engine, network_layers := shared_config(lm).read_layers).states(["A river.", "A town."])
     assert states[0].shape[1] == len(network_layers)
     made = network.generate(network.pool(states))
     made.backward(torch.randn(made.shape))
-    idle = [n for n, p in network.named_parameters() if p.grad is None or not p.grad.abs().sum()]
+    idle = [n for n, p in network.named_parameters() if p.requires_grad and (p.grad is None or not p.grad.abs().sum())]
     assert idle == []
 
 

@@ -1,0 +1,51 @@
+"""Short greedy answers with documents' factors on the model, while a translator is judged.
+
+Not for serving: no slots, no prefix cache; each row of a batch runs with its own document's factors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+
+from llamaindex_prag.prompts import clean_answer
+
+if TYPE_CHECKING:
+    from llamaindex_prag.training.factors import DocumentFactors
+    from rag_backbone.engine import Engine
+
+_TOGETHER = 32
+
+
+@torch.no_grad()
+def answers(
+    engine: Engine, factors: DocumentFactors, asked: Sequence[tuple[int, Sequence[int]]], *, tokens: int = 16
+) -> list[str]:
+    """Cleaned answers, in order.
+
+    Args:
+        engine: Of the base model.
+        factors: Of the documents.
+        asked: The number of a document, and a prompt's tokens.
+        tokens: Of an answer at most.
+    """
+    from transformers import GenerationConfig
+
+    tokenizer, found = engine.tokenizer, []
+    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id or 0
+    config = GenerationConfig(
+        max_new_tokens=tokens, do_sample=False, pad_token_id=pad, eos_token_id=tokenizer.eos_token_id
+    )
+    for start in range(0, len(asked), _TOGETHER):
+        part = asked[start : start + _TOGETHER]
+        width = max(len(ids) for _, ids in part)
+        ids = torch.tensor([[*[pad] * (width - len(row)), *row] for _, row in part])
+        seen = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for _, row in part])
+        with engine.borrowed() as model:
+            device = model.device
+            with factors.on(torch.tensor([document for document, _ in part], device=device)):
+                said = model.generate(ids.to(device), attention_mask=seen.to(device), generation_config=config)  # type: ignore[operator]
+        found += [clean_answer(tokenizer.decode(row[width:], skip_special_tokens=True)) for row in said]
+    return found
