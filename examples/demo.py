@@ -1,7 +1,8 @@
 """The main job: the embedded model answers questions about documents that it cannot know.
 
-First it retrieves while it writes (dynamic RAG); then three documents become adapters, and it answers from its weights,
-with nothing of the documents in its prompt (parametric RAG); then both at once: what it finds goes into its weights.
+First it retrieves while it writes (dynamic RAG). Then three documents become adapters, trained ones and ones that a
+translator makes in milliseconds, and it answers from its weights, with nothing of the documents in its prompt
+(parametric RAG). Then both at once: what it finds goes into its weights.
 
 Run it with `make demo`, or `python -m examples.demo --help`.
 """
@@ -20,6 +21,7 @@ from llamaindex_prag.parametrize import Parametrizer
 from llamaindex_prag.passages import Passage
 from llamaindex_prag.prompts import prompt_ids
 from llamaindex_prag.store import LMDBStore
+from llamaindex_prag.translator.translator import Translator
 from rag_backbone import CausalLM
 
 DATA = Path(__file__).parent / "data" / "corpus.jsonl"
@@ -76,9 +78,15 @@ def answer_from_weights(lm: CausalLM) -> None:
     documents = {d["title"]: d["text"] for d in map(json.loads, DATA.read_text("utf-8").splitlines())}
     asked = [q for q in map(json.loads, QUESTIONS.read_text("utf-8").splitlines()) if q["documents"][0] in TITLES]
     with LMDBStore(WORK / "adapters", model=lm.fingerprint) as store:
-        model = ParametricModel.of(lm, store)
+        translator = Translator.load("embedded", lm)
+        model = ParametricModel.of(lm, store, translator=translator)
         report = Parametrizer(model).parametrize([Passage(documents[t], t, t) for t in TITLES])
-        print(f"Adapters: {report.trained} trained, {report.known} known ({report.seconds:.0f} s)\n")
+        print(f"Adapters: {report.trained} trained, {report.known} known ({report.seconds:.0f} s)")
+        started = time.perf_counter()
+        assert model.translations is not None
+        model.translations.keep([Passage(documents[t], t, t) for t in TITLES])
+        print(f"Read once, for the translator: {translator.config.representation_bytes} bytes a document "
+              f"({time.perf_counter() - started:.1f} s)\n")  # fmt: skip
         for question in asked:
             if question["hops"] > 1:
                 continue
@@ -88,7 +96,9 @@ def answer_from_weights(lm: CausalLM) -> None:
             print(f"{question['question']}   (right: {question['answers'][0]})")
             print(f"  closed book, {bare} prompt tokens: {model.answer(question['question'])}")
             print(f"  in context, {tokens}: {model.answer(question['question'], passages=[text])}")
-            print(f"  from the weights, {bare}: {model.answer(question['question'], documents=[text])}")
+            print(f"  from the weights, trained, {bare}: {model.answer(question['question'], documents=[text])}")
+            key = translator.key(text)
+            print(f"  from the weights, translated, {bare}: {model.answer(question['question'], documents=[key])}")
         print("\nBoth: it retrieves while it writes, and what it finds goes into its weights.")
         # Only the three have adapters; another passage that is found stands in the prompt.
         answer_with_both(

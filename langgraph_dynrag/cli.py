@@ -63,7 +63,7 @@ def ask(
         "prompt"
     ],
     store: Annotated[Path, typer.Option("--store", "-s", help="The adapters' folder.")] = DEFAULT_STORE,
-    translator: Annotated[Path | None, typer.Option(help="Its folder, for --inject translated.")] = None,
+    translator: Annotated[str | None, typer.Option(help="Its folder, or 'embedded', for --inject translated.")] = None,
     k: Annotated[int | None, typer.Option(help="Passages a search; default: the preset's.")] = None,
     threshold: Annotated[float | None, typer.Option(help="The trigger's; default: the preset's.")] = None,
     max_retrievals: Annotated[int | None, typer.Option(help="Searches at most.")] = None,
@@ -127,7 +127,7 @@ def _refuse_beside_injection(inject: str, options: dict[str, Any]) -> None:
 
 def _ask_injected(
     question: str, index: Path, model: str, retriever: Any, k: int | None, max_tokens: int | None, inject: Any,
-    store: Path, translator: Path | None, *, as_json: bool, quiet: bool,
+    store: Path, translator: str | None, *, as_json: bool, quiet: bool,
 ) -> None:  # fmt: skip
     from langgraph_dynrag.injection import ask_injected
     from langgraph_dynrag.retrieval import LocalIndex

@@ -223,7 +223,7 @@ def ask_injected(
         store: The folder of the model's adapters.
         inject: `"parametric"`: nothing of the passages stands in the prompt. `"combined"`: their texts too.
             `"translated"`: as the first, with adapters that the translator makes where none was trained.
-        translator: Folder of the translator's checkpoint, for the last.
+        translator: Folder of the translator's checkpoint, or `"embedded"`, for the last.
         max_tokens: Of the answer.
         progress: Whether to show a bar while adapters are trained.
 
@@ -244,8 +244,8 @@ def ask_injected(
 
     if (inject == "translated") != (translator is not None):
         raise ConfigurationError(
-            f"inject is {inject!r} and translator is {translator!r}; inject='translated' needs the folder of a "
-            "translator (dynprag train-translator), the others use none"
+            f"inject is {inject!r} and translator is {translator!r}; inject='translated' needs a "
+            "translator ('embedded', or a folder of dynprag train-translator), the others use none"
         )
     found = retriever.invoke(question)
     if not found:

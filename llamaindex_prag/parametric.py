@@ -181,7 +181,7 @@ class ParametricModel:
         self,
         question: str,
         *,
-        documents: Sequence[str] = (),
+        documents: Sequence[str | AdapterKey] = (),
         passages: Sequence[str] = (),
         merge: Merge = "mean",
         strength: float = 1.0,
@@ -191,13 +191,15 @@ class ParametricModel:
 
         Args:
             question: What is asked.
-            documents: Passages whose adapters are used; none of their text enters the prompt.
+            documents: Passages whose adapters are used, trained ones before translated ones, or the adapters' keys; no
+                text enters the prompt.
             passages: Passages that do stand in the prompt.
             merge: How several adapters are combined.
             strength: Multiplies their updates.
             max_new_tokens: Where an answer that does not end is cut off.
         """
-        selection = self.select([self.find(d) or self.key(d) for d in documents], merge=merge, strength=strength)
+        keys = [d if isinstance(d, AdapterKey) else self.find(d) or self.key(d) for d in documents]
+        selection = self.select(keys, merge=merge, strength=strength)
         ids = prompt_ids(self.lm.tokenizer, question, passages)
         found = self.lm.engine.generate(Request(ids, max_new_tokens, adapters=selection))
         return clean_answer(found.text)

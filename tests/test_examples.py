@@ -34,7 +34,8 @@ def test_the_demo_answers_from_the_documents(tmp_path):
     assert "Answer: the Patient Anna" in done.stdout
     assert "[searched: " in done.stdout
     assert "Adapters: 3 trained" in done.stdout
-    assert done.stdout.count("from the weights") == 3
+    assert done.stdout.count("from the weights, trained") == 3
+    assert done.stdout.count("from the weights, translated") == 3
     assert "<html" in (tmp_path / ".dynprag" / "demo" / "trace.html").read_text("utf-8")
 
 

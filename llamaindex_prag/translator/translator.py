@@ -12,7 +12,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 import torch
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from rag_backbone.causal_lm import CausalLM
 
 Network = DyPRAGNetwork | SharedNetwork
+EMBEDDED = Path(__file__).with_name("embedded")
+"""The checkpoint for the embedded model."""
 
 
 class Translator:
@@ -125,13 +127,19 @@ class Translator:
         """The same as adapters."""
         return [Adapter(self.config.layout, values, self.config.scale) for values in self.translate(representations)]
 
-    def save(self, folder: str | Path) -> Path:
+    def save(self, folder: str | Path, *, dtype: Literal["float32", "float16"] = "float32") -> Path:
         """Write a checkpoint; the folder appears completely or not at all.
+
+        Args:
+            folder: Where to.
+            dtype: Of the weights in the file. `"float16"` takes half the room; what is loaded from it is then another
+                translator than this one, with a fingerprint of its own.
 
         Raises:
             TranslatorError: If something else is in the folder, or it cannot be written.
         """
-        checkpoint.write(Path(folder), self.config, self.network.state_dict(), self.record)
+        weights = {name: value.to(getattr(torch, dtype)) for name, value in self.network.state_dict().items()}
+        checkpoint.write(Path(folder), self.config, weights, self.record)
         self.folder = Path(folder)
         return self.folder
 
@@ -139,10 +147,15 @@ class Translator:
     def load(cls, folder: str | Path, lm: CausalLM) -> Self:
         """Read a checkpoint.
 
+        Args:
+            folder: Where it is; `"embedded"`: the one for the embedded model that comes with this package.
+            lm: The model that it is for.
+
         Raises:
             TranslatorError: If there is none, it is damaged, or it is for another model.
         """
-        config, weights, record = checkpoint.read(Path(folder))
+        folder = EMBEDDED if folder == "embedded" else Path(folder)
+        config, weights, record = checkpoint.read(folder)
         made = cls(lm, config, record=record)
         broken = [name for name, value in weights.items() if not torch.isfinite(value).all()]
         if broken:
@@ -154,7 +167,7 @@ class Translator:
                 f"the weights in {folder} are not those of its {config.kind!r} network: {error}"
             ) from error
         made.network.eval()
-        made.folder = Path(folder)
+        made.folder = folder
         return made
 
     def __repr__(self) -> str:
