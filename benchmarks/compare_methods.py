@@ -102,7 +102,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options.add_argument(
         "--methods", nargs="+", default=list(METHODS), help=f"{', '.join(METHODS)}, with +parametric, ..."
     )
-    options.add_argument("--translator", type=Path, help="a checkpoint, for METHOD+translated")
+    options.add_argument("--translator", help="a checkpoint, for METHOD+translated; or 'embedded'")
     options.add_argument("--k", type=int, default=3)
     args = options.parse_args(arguments)
     _check(options, args)
@@ -163,7 +163,7 @@ def _check(options: argparse.ArgumentParser, args: argparse.Namespace) -> None:
         options.error("+translated needs a run of its own: a trained adapter would take a translated one's place")
 
 
-def _adapters(chat: LocalChatModel, translator: Path | None) -> ParametricModel:
+def _adapters(chat: LocalChatModel, translator: str | None) -> ParametricModel:
     if translator is None:
         return ParametricModel.of(chat.lm, open_store(chat.lm))
     made = Translator.load(translator, chat.lm)

@@ -37,6 +37,7 @@ from rag_backbone.requests import Request
 Mode = Literal["context", "parametric", "summed", "combined", "translated"]
 MODES: tuple[Mode, ...] = ("context", "parametric", "summed", "combined", "translated")
 WITHOUT_TEXT = ("parametric", "summed", "translated")
+TRAINED = ("parametric", "summed", "combined")
 PLACES = ("start", "middle", "end")
 POOL = 100
 
@@ -63,7 +64,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
                          "machine; 0: of all")  # fmt: skip
     options.add_argument("--recipe", default="distill")
     options.add_argument("--combined-strength", type=float, default=BESIDE_TEXT)
-    options.add_argument("--translator", type=Path, help="a checkpoint of the recipe's form, for `translated`")
+    options.add_argument("--translator", help="a checkpoint of the recipe's form, or 'embedded', for `translated`")
+    options.add_argument("--modes", nargs="+", choices=MODES, help="by default all; those without trained adapters "
+                         "train nothing")  # fmt: skip
     args = options.parse_args(arguments)
     counts = [int(c) for c in args.counts.split(",")]
     if not max(counts) <= args.pool <= POOL:
@@ -77,14 +80,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
         recipe = get_recipe(args.recipe)
         model = ParametricModel(lm, store, recipe=recipe, max_adapters=max(counts), translator=translator)
         passages = [Passage(text, title) for text, title in titles.items()]
-        complete = parametrize(model, parametrizer, passages, deadline)
+        modes = [m for m in args.modes or MODES if translator or m != "translated"]
+        trained = any(m in TRAINED for m in modes)
+        complete = parametrize(model, parametrizer, passages, deadline) if trained else True
         if model.translations is not None:
             model.translations.keep(passages, progress=True)
-        pool = [p.text for p in passages if model.knows(p.text)]
+        pool = [p.text for p in passages if not trained or model.knows(p.text)]
         asked = [f for f in facts if f.passage in pool][: args.questions]
         records = Records("context_length")
         rows = []
-        modes = MODES if translator else MODES[:-1]
         for case in cases(asked, pool, counts, modes, args.seed):
             about = _about(case, model, args.dtype, args.combined_strength)
             if records.get(key_of(about)) is None:

@@ -54,9 +54,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options.add_argument("--own", type=Path, default=Path("examples/data"), help="a folder with corpus and questions")
     options.add_argument("--own-passages", type=int, default=20)
     options.add_argument("--combined-strength", type=float, default=BESIDE_TEXT, help="of an adapter beside a passage")
-    options.add_argument("--recipes", default="distill,prag", help="the first one's figures are the benchmark's")
+    options.add_argument("--recipes", default="distill,prag", help="the first one's figures are the benchmark's; "
+                         "'' for the translated rows alone")  # fmt: skip
     options.add_argument("--known-only", action="store_true", help="train nothing; use the adapters that are there")
-    options.add_argument("--translator", type=Path, help="a checkpoint, for the translated rows")
+    options.add_argument("--translator", help="a checkpoint, or 'embedded', for the translated rows")
     options.add_argument("--warm-up", type=Path, help="a train file as MuSiQue-Ans, for the warm-up control")
     options.add_argument("--warm-up-pairs", type=int, default=120)
     args = options.parse_args(arguments)
@@ -71,8 +72,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "context": [Asked(f.question, (f.passage,)) for f in facts],
     }
     complete = answers.ask([a for asked in conditions.values() for a in asked], None, deadline)
-    recipes = [get_recipe(name) for name in args.recipes.split(",")]
-    if args.warm_up:
+    recipes = [get_recipe(name) for name in args.recipes.split(",") if name]
+    if not recipes and not args.translator:
+        options.error("--recipes is empty and there is no --translator: nothing would be measured")
+    if args.warm_up and recipes:
         conditions["warm-up"], done = _warmed_up(args, lm, store, recipes[0], facts, answers, deadline)
         complete &= done
     for recipe in recipes:
@@ -87,10 +90,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         found, done = _translated(args, lm, store, facts, answers, deadline)
         complete &= done
         conditions |= found
-    conditions["int4"], done = _quantized(
-        lm, store, recipes[0], conditions[f"{recipes[0].name} own"], answers, deadline
-    )
-    complete &= done
+    if recipes:
+        own = conditions[f"{recipes[0].name} own"]
+        conditions["int4"], done = _quantized(lm, store, recipes[0], own, answers, deadline)
+        complete &= done
     store.close()
     _report(args, lm, recipes, facts, conditions, answers, complete=complete)
 
@@ -183,7 +186,7 @@ def _report(
     made_by = [r.name for r in recipes] + ([TRANSLATED] if args.translator else [])
     for maker in made_by:
         names = [n for n in given if n in SHARED or n.split()[0] == maker]
-        names += ["int4"] if maker == made_by[0] else []
+        names += ["int4"] if maker == made_by[0] and maker != TRANSLATED else []
         kept = [i for i in range(len(facts)) if all(given[n][i] is not None for n in names)]
         scored = {n: _Scored([facts[i] for i in kept], [str(given[n][i]) for i in kept]) for n in names}
         sets = {"all": list(range(len(kept)))}

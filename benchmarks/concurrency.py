@@ -1,0 +1,136 @@
+"""Many questions at once: how much faster several sessions are that share the engine's forwards.
+
+The same questions, by the same graph (`graph.abatch`), with 1, 2, 4, 8 sessions at a time, the numbers taking
+turns. Every pass starts from the same prefix cache: the fixed part of the prompt, nothing else. In float32 each answer
+has to be the one of a session alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from benchmarks.contract import Deadline, finish, machine, note, parser, table
+from benchmarks.datasets import corpus, load_questions, sample
+from benchmarks.plots import throughput_lines
+from benchmarks.runs import SamePrefix, load_chat
+from langgraph_dynrag.budgets import Budgets
+from langgraph_dynrag.graph import create_dynamic_rag
+from langgraph_dynrag.prompts import reasoned_prompt
+from langgraph_dynrag.retrieval.bm25 import BM25Retriever
+from rag_backbone.causal_lm import DType
+
+EXEMPLARS = 6
+
+
+class Pass:
+    """All questions, asked once."""
+
+    def __init__(self, seconds: float, answers: list[str], tokens: int) -> None:
+        self.seconds = seconds
+        self.answers = answers
+        self.tokens = tokens
+
+    @classmethod
+    async def of(cls, graph: Any, inputs: list[dict[str, str]], sessions: int) -> Pass:
+        """Ask them, so many at a time."""
+        started = time.perf_counter()
+        found = await graph.abatch(inputs, {"max_concurrency": sessions})
+        seconds = time.perf_counter() - started
+        drafts = [e for out in found for e in out["trace"] if e["type"] == "draft"]
+        tokens = sum(len(e["pieces"]) - e["carried"] for e in drafts)
+        return cls(seconds, [out["answer"] for out in found], tokens)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Ask, and report."""
+    options = parser("Questions a second by the number of concurrent sessions.")
+    options.add_argument("--data", type=Path, required=True, help="a file of questions")
+    options.add_argument("--questions", type=int, default=16)
+    options.add_argument("--sessions", type=int, nargs="+", default=[1, 2, 4, 8])
+    options.add_argument("--repeats", type=int, default=3)
+    options.add_argument("--tokens", type=int, default=64, help="of an answer")
+    options.add_argument("--preset", default="flare")
+    options.add_argument("--dtypes", nargs="+", default=["bfloat16", "float32"])
+    args = options.parse_args(arguments)
+    if 1 not in args.sessions:
+        options.error("--sessions lacks 1, against which the others are measured")
+    deadline = Deadline(args.max_minutes)
+    rows: list[dict[str, Any]] = []
+    complete = True
+    for dtype in args.dtypes:
+        passes, done = measured(args, dtype, deadline)
+        complete &= done
+        rows += _rows(dtype, passes)
+    _report(args, rows, complete=complete)
+
+
+def measured(args: Any, dtype: DType, deadline: Deadline) -> tuple[dict[int, list[Pass]], bool]:
+    """By the number of sessions, the passes over all questions."""
+    chat = load_chat(args.model, dtype)
+    everything = load_questions(args.data)
+    prompt = reasoned_prompt(EXEMPLARS)
+    graph = create_dynamic_rag(
+        chat, BM25Retriever.from_documents(corpus(everything)), preset=args.preset, prompt=prompt,
+        budgets=Budgets(tokens=args.tokens), lookahead=64,
+    )  # fmt: skip
+    inputs = [{"question": q.text} for q in sample(everything, args.questions, args.seed)]
+    same = SamePrefix(chat, prompt)
+    graph.invoke(inputs[0])  # the first of all pays for what is loaded lazily
+    passes: dict[int, list[Pass]] = {n: [] for n in args.sessions}
+    for turn in range(args.repeats):
+        for n in args.sessions if turn % 2 == 0 else reversed(args.sessions):
+            if deadline.over:
+                return passes, False
+            same.restore()
+            passes[n].append(asyncio.run(Pass.of(graph, inputs, n)))
+            note(f"{dtype}, {n} sessions: {len(inputs) / passes[n][-1].seconds:.3f} questions a second")
+    return passes, True
+
+
+def _rows(dtype: str, passes: dict[int, list[Pass]]) -> list[dict[str, Any]]:
+    if not all(passes.values()):
+        return []
+    alone = passes[1][0]
+    seconds = {n: median(p.seconds for p in found) for n, found in passes.items()}
+    return [
+        {
+            "dtype": dtype, "sessions": n, "questions/s": len(alone.answers) / seconds[n],
+            "speedup": seconds[1] / seconds[n], "tokens/s": found[0].tokens / seconds[n],
+            "identical": sum(
+                a == b for p in found for a, b in zip(p.answers, alone.answers, strict=True)
+            ) / (len(found) * len(alone.answers)),
+            "passes": len(found),
+        }
+        for n, found in passes.items()
+    ]  # fmt: skip
+
+
+def _report(args: Any, rows: list[dict[str, Any]], *, complete: bool) -> None:
+    report = f"# Sessions that share forwards: {args.model}, {args.preset}\n\n"
+    report += f"{args.questions} questions of {args.data.name}, seed {args.seed}, answers of at most {args.tokens} "
+    report += f"tokens; medians of {args.repeats} passes.\n\n"
+    if rows:
+        report += table(rows, list(rows[0]))
+    note(report)
+    figures: dict[str, Any] = {"complete": complete}
+    most = max(args.sessions)
+    for row in rows:
+        if row["sessions"] == most:
+            figures[f"speedup_at_{most}_{row['dtype']}"] = row["speedup"]
+            figures[f"identical_{row['dtype']}"] = row["identical"]
+    if args.out and rows:
+        throughput_lines(rows, args.out / "concurrency.png")
+    figures |= {
+        "rows": rows, "preset": args.preset, "data": args.data.name, "questions": args.questions, "seed": args.seed,
+        "model": args.model, "machine": machine(),
+    }  # fmt: skip
+    finish("concurrency", figures, args.out, report)
+
+
+if __name__ == "__main__":
+    main()
