@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from rag_backbone.engine import Engine
 
 ANSWER_TOKENS = 48
+_BY_RULE: tuple[Source, ...] = ("cloze",)
 TOP = 64
 UNRELATED = (
     "What is the capital of Japan?",
@@ -63,7 +64,7 @@ def distilled(
     recipe: Recipe,
     documents: Sequence[tuple[str, Sequence[QA]]],
     *,
-    known: Collection[Source] = ("cloze",),
+    known: Collection[Source] = _BY_RULE,
     tokens_at_once: int = 1024,
 ) -> list[TrainingDocument]:
     """Training sequences of several passages.

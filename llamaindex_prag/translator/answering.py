@@ -46,6 +46,6 @@ def answers(
         with engine.borrowed() as model:
             device = model.device
             with factors.on(torch.tensor([document for document, _ in part], device=device)):
-                said = model.generate(ids.to(device), attention_mask=seen.to(device), generation_config=config)  # type: ignore[operator]
+                said = model.generate(ids.to(device), attention_mask=seen.to(device), generation_config=config)
         found += [clean_answer(tokenizer.decode(row[width:], skip_special_tokens=True)) for row in said]
     return found

@@ -19,6 +19,9 @@ mean of the document's own states there, and a translator that has learnt nothin
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -88,7 +91,7 @@ class SharedNetwork(nn.Module):
         levelled = torch.cat([_levelled(document) for document in states])
         self.usual.copy_(levelled.mean(0))
         directions: list[Tensor] = []
-        for i, read in enumerate(self.read):
+        for i, read in enumerate(cast("Iterable[nn.Linear]", self.read)):
             apart = levelled[:, i] - self.usual[i]
             sizes, axes = torch.linalg.eigh(apart.T @ apart / len(apart))  # ascending
             count = min(len(sizes), read.weight.shape[0])
@@ -96,7 +99,7 @@ class SharedNetwork(nn.Module):
             # Coordinates of different layers mean different things, so one of them leads.
             read.weight[:count] = (axes / sizes.sqrt()).T * (1.0 if i == 0 else _FURTHER)
             directions.append(axes)
-        for head in [*self.heads_a, *self.heads_b]:
+        for head in cast("Iterable[nn.Linear]", [*self.heads_a, *self.heads_b]):
             if head.weight.shape[0] == len(directions[0]):  # it writes states, or reads them
                 head.weight[:, : directions[0].shape[1]] = directions[0]
 
