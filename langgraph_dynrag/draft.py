@@ -38,11 +38,13 @@ EndOfDraft = Literal["unit", "end", "limit", "deadline"]
 class Unit:
     """The piece of text after which the monitor looks at the draft."""
 
-    kind: Literal["sentence", "tokens", "all"]
+    kind: Literal["sentence", "tokens", "until", "all"]
     tokens: int = 0
+    until: str = ""
+    """The string that the unit ends with."""
 
     def __str__(self) -> str:
-        return f"{self.tokens} tokens" if self.kind == "tokens" else self.kind
+        return {"tokens": f"{self.tokens} tokens", "until": repr(self.until)}.get(self.kind, self.kind)
 
     def length(self, draft: Draft) -> int | None:
         """How many of the draft's tokens the first complete unit has; None while it is incomplete."""
@@ -50,6 +52,9 @@ class Unit:
             return self.tokens if len(draft) >= self.tokens else None
         if self.kind == "all":
             return None
+        if self.kind == "until":
+            at = draft.text.find(self.until)
+            return None if at < 0 else draft.tokens_until(at + len(self.until))
         end = first_sentence_end(draft.text)
         if end is None and draft.ended != "unit":  # no more text will come to make it certain
             spans = sentences(draft.text)

@@ -42,6 +42,9 @@ class DraftTask:
     needs: frozenset[Signal]
     stop: tuple[str, ...] = ()
     answer_phrase: str | None = None
+    answer_end: str | None = None
+    own_words: str | None = None
+    """The accepted text without what was inserted into it, where that differs."""
     deadline: float = math.inf
     """On `time.monotonic`'s clock."""
     seed: int | None = None
@@ -85,7 +88,7 @@ class StopAtUnit:
         self._pieces.append(piece)
         self._text += piece
         phrase = self.task.answer_phrase
-        if phrase is not None and is_complete(self._tail() + self._text, phrase):
+        if phrase is not None and is_complete(self._tail() + self._text, phrase, self.task.answer_end):
             self.ended = "end"
         elif self._unit_is_complete(piece):
             self.ended = "unit"
@@ -95,7 +98,8 @@ class StopAtUnit:
 
     def _tail(self) -> str:
         # The phrase may begin in the accepted text; what lies further back was looked at before.
-        return self.task.accepted[-200:]
+        own = self.task.own_words
+        return (self.task.accepted if own is None else own)[-200:]
 
     def _unit_is_complete(self, piece: str) -> bool:
         if self.task.unit.kind == "sentence" and not piece:

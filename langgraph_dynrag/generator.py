@@ -19,6 +19,7 @@ from langgraph_dynrag.draft import AloneAttention, AttentionRows, Context, Draft
 from langgraph_dynrag.drafting import Collector, DraftResult, DraftTask, OnToken, StopAtUnit, rows_from_scores
 from langgraph_dynrag.local_chat_model import LocalChatModel
 from rag_backbone.errors import ConfigurationError, SignalUnavailableError
+from rag_backbone.special_tokens import neutralised
 
 
 class Generator(Protocol):
@@ -104,8 +105,8 @@ class LocalGenerator:
         return len(self.chat.encode(messages).ids)
 
     def token_ids(self, text: str) -> tuple[int, ...] | None:
-        """By the model's tokenizer."""
-        return tuple(self.chat.get_token_ids(text))
+        """By the model's tokenizer; a document's text cannot become a control token."""
+        return tuple(self.chat.get_token_ids(neutralised(self.chat.lm.tokenizer, text)))
 
     def draft(self, task: DraftTask, config: RunnableConfig, on_token: OnToken | None) -> DraftResult:
         """Continue the open answer until the unit is complete."""

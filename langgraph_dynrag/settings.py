@@ -15,8 +15,10 @@ from langgraph_dynrag.prompts import AnswerPrompt
 from langgraph_dynrag.queries.base import QueryFormulator
 from langgraph_dynrag.queries.qfs import QFS
 from langgraph_dynrag.state import DynamicRAGContext
+from langgraph_dynrag.tags import TagFormat
 from langgraph_dynrag.triggers.base import Trigger
 from langgraph_dynrag.triggers.fixed import EveryNTokens, EverySentence, Never, Once
+from langgraph_dynrag.triggers.written_tag import WrittenTag
 from rag_backbone.errors import ConfigurationError, SignalUnavailableError
 from rag_backbone.text_units import WordFilter, not_a_stop_word
 
@@ -124,6 +126,11 @@ class Settings:
                 f"QFS reads the attention of the token that needs information; {self.trigger} names none. "
                 "Use RIND, ETC, Entropy or TokenProbability, or another query formulator."
             )
+        if self.tag_format is not None and self.injector is not None:
+            raise ConfigurationError(
+                f"the results of {self.trigger} are written into the answer, so they cannot go into the model's "
+                "parameters; use injection='context'"
+            )
         # Asking a local model for its signals loads it, so it is only asked if something is needed.
         if self.needs and (missing := self.needs - self.generator.signals):
             raise SignalUnavailableError(
@@ -135,6 +142,11 @@ class Settings:
     def needs(self) -> frozenset[Signal]:
         """The signals that trigger and query formulator read."""
         return self.trigger.needs | self.query.needs
+
+    @property
+    def tag_format(self) -> TagFormat | None:
+        """The format of results that are written into the answer; None: evidence stands in the prompt."""
+        return self.trigger.tag_format if isinstance(self.trigger, WrittenTag) else None
 
     def overridden(self, context: DynamicRAGContext | dict[str, Any] | None) -> Settings:
         """These settings with a run's own on top, validated again."""

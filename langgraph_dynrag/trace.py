@@ -250,6 +250,8 @@ def _event_lines(event: Mapping[str, Any]) -> list[str]:
         return lines + [f"    contradiction, {p['nats']:.1f} nats: {' / '.join(p['answers'])}" for p in pairs]
     if kind == "budget":
         return [f"  budget reached: {event['which']} ({event['limit']:g})"]
+    if kind == "inserted" and event["problem"]:
+        return [f"  told the model ({event['problem']}): {' '.join(event['text'].split())}"]
     if kind == "closing":
         return ["  asked outright for the short answer"]
     return []

@@ -98,6 +98,9 @@ def _event(event: Mapping[str, Any]) -> str:
         return f'<div class="note">{escape(str(event["problem"]))}: {escape(after)}</div>'
     if kind == "budget":
         return f'<div class="note">budget reached: {escape(event["which"])} ({event["limit"]:g})</div>'
+    if kind == "inserted" and event["problem"]:
+        told = " ".join(event["text"].split())
+        return f'<div class="note">told the model ({escape(event["problem"])}): {escape(told)}</div>'
     if kind == "closing":
         return '<div class="note">asked outright for the short answer</div>'
     return ""

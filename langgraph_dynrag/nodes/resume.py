@@ -10,7 +10,8 @@ from langchain_core.runnables import RunnableConfig
 
 from langgraph_dynrag.draft import Draft, Verdict
 from langgraph_dynrag.evidence import Passage, Source, distinct
-from langgraph_dynrag.nodes.accept import accept, after_acceptance
+from langgraph_dynrag.nodes.accept import accept, after_acceptance, force_answer
+from langgraph_dynrag.nodes.exchange import give_results
 from langgraph_dynrag.nodes.node import Node, State, Update, emit
 from langgraph_dynrag.settings import Settings
 from rag_backbone.text_units import sentences
@@ -37,7 +38,11 @@ class Resume(Node):
         discarded = draft[kept:judged].text
         # What is discarded says nothing of how the text goes on, not even that a sentence was over.
         remaining = replace(draft[:kept], ended="unit") if kept < judged else draft
-        update = accept(state, settings, remaining, kept, keep_rest=not found)
+        update = accept(state, settings, remaining, kept, keep_rest=not found and settings.tag_format is None)
+        full = False
+        if settings.tag_format is not None:
+            update, full = give_results(state, update, settings, found)
+            remaining = replace(remaining, ended="unit")  # the text goes on after what was inserted
         evidence = _evidence(state, found, settings)
         event = {
             "type": "resume",
@@ -48,7 +53,7 @@ class Resume(Node):
             "evidence": [p["id"] for p in evidence],
         }
         emit(event)
-        events = [event, *_injected(evidence, str(state.get("question") or ""), settings)]
+        events = [event, *update.get("trace", []), *_injected(evidence, str(state.get("question") or ""), settings)]
         update |= {
             "evidence": evidence,
             "found": [],
@@ -56,6 +61,8 @@ class Resume(Node):
             "regenerating": bool(found) and kept < judged,
             "trace": events,
         }
+        if full:
+            return force_answer(state, update, settings)
         return after_acceptance(state, update, settings, remaining, kept)
 
 

@@ -6,6 +6,7 @@ from langgraph_dynrag.triggers.confidence import Entropy, TokenProbability
 from langgraph_dynrag.triggers.etc import ETC
 from langgraph_dynrag.triggers.fixed import EveryNTokens, EverySentence, Never, Once
 from langgraph_dynrag.triggers.rind import RIND
+from langgraph_dynrag.triggers.written_tag import WrittenTag
 
 __all__ = [
     "ETC",
@@ -19,4 +20,5 @@ __all__ = [
     "Once",
     "TokenProbability",
     "Trigger",
+    "WrittenTag",
 ]
