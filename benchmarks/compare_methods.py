@@ -1,10 +1,11 @@
 """Does it matter *when* one retrieves? Every preset, and a model that simply reads everything, on multi-hop questions.
 
 Each method answers each question over the same corpus (all paragraphs of the data file) with the same prompt, retriever
-(BM25, as the methods' papers have it) and number of exemplars; those that search by tags with their own prompt. `long_context` gets every paragraph of the question
-itself, the supporting ones included, so its recall is 1 by construction. `METHOD+parametric` and `METHOD+combined` put
-what they retrieve into the model's parameters (instead of, or beside its text), `METHOD+translated` the adapters that a
-translator makes of it; adapters that are missing are trained when they are needed, and kept.
+(BM25, as the methods' papers have it) and number of exemplars; those that search by tags with their own prompt.
+`long_context` gets every paragraph of the question itself, the supporting ones included, so its recall is 1 by
+construction. `METHOD+parametric` and `METHOD+combined` put what they retrieve into the model's parameters (instead of,
+or beside its text), `METHOD+translated` the adapters that a translator makes of it; adapters that are missing are
+trained when they are needed, and kept.
 
 Answers come from several sessions at once, which share the engine's forwards. Seconds and forward tokens come from a
 second pass over the first questions, asked one at a time from the same state of the prefix cache, the methods taking

@@ -6,7 +6,9 @@ give attention. `ChatGenerator` drives any chat model that reports log-probabili
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, Protocol
 
 from langchain_core.language_models import BaseChatModel
@@ -18,8 +20,10 @@ from langgraph_dynrag.chat_template import message_text
 from langgraph_dynrag.draft import AloneAttention, AttentionRows, Context, Draft, Signal
 from langgraph_dynrag.drafting import Collector, DraftResult, DraftTask, OnToken, StopAtUnit, rows_from_scores
 from langgraph_dynrag.local_chat_model import LocalChatModel
+from langgraph_dynrag.samples import SampledEnds, SampleSpec
 from rag_backbone.errors import ConfigurationError, SignalUnavailableError
 from rag_backbone.special_tokens import neutralised
+from rag_backbone.text_units import first_sentence_end
 
 
 class Generator(Protocol):
@@ -75,6 +79,10 @@ class Generator(Protocol):
         """Attention of a forward over a text alone."""
         ...
 
+    def sample_ends(self, task: DraftTask, spec: SampleSpec, seed: int) -> SampledEnds:
+        """Sample continuations of the accepted text, each to the end of its sentence."""
+        ...
+
 
 class LocalGenerator:
     """A model in this process."""
@@ -88,7 +96,7 @@ class LocalGenerator:
         """Everything, as far as the architecture allows."""
         names: set[Signal] = {"logprob", "entropy"}
         if "attention" in self.chat.lm.engine.signals:
-            names |= {"attention", "attention_alone"}
+            names |= {"attention", "attention_alone", "end_states"}
         return frozenset(names)
 
     @property
@@ -161,6 +169,33 @@ class LocalGenerator:
         ids = list(token_ids) if token_ids is not None else self.chat.get_token_ids(text)
         weights = self.chat.lm.engine.attention(ids, adapters=adapters)
         return AloneAttention(self._pieces(ids), weights.numpy(force=True))
+
+    def sample_ends(self, task: DraftTask, spec: SampleSpec, seed: int) -> SampledEnds:
+        """All in one batch, which shares the prompt's keys and values."""
+        from rag_backbone.end_states import EndStatesRequest
+        from rag_backbone.hidden_states import hidden_state_name
+        from rag_backbone.sampling import Sampling
+
+        started = time.monotonic()
+        lm = self.chat.lm
+        request = EndStatesRequest(
+            self.chat.encode([*task.messages, _accepted_only(task)]).ids,
+            hidden_state_name(lm.model, spec.layer_of(len(lm.model.get_decoder().layers)), spec.state),
+            samples=spec.samples,
+            max_new_tokens=spec.max_tokens,
+            sampling=Sampling(spec.temperature, spec.top_p, spec.top_k, seed),
+            ends_at=partial(_sample_end, task.stop),
+            adapters=task.adapters,
+        )
+        found = lm.engine.end_states(request)
+        cost = {
+            "sequences": spec.samples,
+            "tokens": found.counts.generated_tokens,
+            "forward_tokens": found.counts.forward_tokens,
+            "cached_tokens": found.counts.cached_tokens,
+            "seconds": time.monotonic() - started,
+        }
+        return SampledEnds(found.states.numpy(force=True), found.texts, cost)
 
     def _pieces(self, ids: Sequence[int]) -> tuple[str, ...]:
         from rag_backbone.stop_strings import Detokenizer
@@ -299,6 +334,10 @@ class ChatGenerator:
         """Not possible; the graph is refused before it comes to this."""
         raise SignalUnavailableError(f"{type(self.chat).__name__} cannot give attention")
 
+    def sample_ends(self, task: DraftTask, spec: SampleSpec, seed: int) -> SampledEnds:  # noqa: ARG002
+        """Not possible; the graph is refused before it comes to this."""
+        raise SignalUnavailableError(f"{type(self.chat).__name__} cannot give hidden states")
+
     def _collector(self, task: DraftTask, on_token: OnToken | None) -> tuple[StopAtUnit, Collector]:
         rule = StopAtUnit(task)
 
@@ -351,7 +390,7 @@ def make_generator(model: BaseChatModel, needs: frozenset[Signal]) -> Generator:
     if isinstance(model, LocalChatModel):
         generator = LocalGenerator(model)
     else:
-        if lacking := needs & {"attention", "attention_alone"}:
+        if lacking := needs & {"attention", "attention_alone", "end_states"}:
             raise SignalUnavailableError(
                 f"the trigger or query formulator needs {', '.join(sorted(lacking))}, which {type(model).__name__} "
                 "cannot give. Use LocalChatModel, or parts that need none (TokenProbability, Entropy, ETC; "
@@ -364,6 +403,14 @@ def make_generator(model: BaseChatModel, needs: frozenset[Signal]) -> Generator:
             f"{', '.join(sorted(generator.signals)) or 'none'}"
         )
     return generator
+
+
+def _sample_end(stop: Sequence[str], text: str) -> int | None:
+    """Where a sample is cut off: before a stop string, or behind its sentence."""
+    if cuts := [at for s in stop if (at := text.find(s)) >= 0]:
+        return min(cuts)
+    end = first_sentence_end(text)
+    return None if end is None else len(text[:end].rstrip())
 
 
 def _unstreamed(config: RunnableConfig) -> RunnableConfig:

@@ -221,7 +221,7 @@ def make_settings(
     if unknown := set(options) - known:
         raise ConfigurationError(f"unknown option {', '.join(sorted(unknown))}; known: {', '.join(sorted(known))}")
     needs: frozenset[Signal] = frozenset()
-    for part in (options["trigger"], options["query"]):
+    for part in (options["trigger"], options["query"], options.get("selection")):
         needs |= getattr(part, "needs", frozenset())
     return Settings(
         generator=make_generator(model, needs),

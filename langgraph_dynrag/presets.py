@@ -9,6 +9,7 @@
 | `flare` | FLARE (Jiang et al. 2023), FLARE-direct | probability < theta | masked sentence | sentence |
 | `dragin` | DRAGIN (Su et al. 2024) | RIND | QFS | token |
 | `etc` | ETC (entropy-trend constraint) | trend of entropy | QFS | word |
+| `seakr` | SeaKR (Yao et al. 2024) | uncertainty of samples > -6 | words known | sentence |
 | `search_tag` | an instruct model told to write `<search>query</search>` | when it does | the tag's | end |
 | `search_o1` | Search-o1 (Li et al. 2025), its marks, caps and notices | when it does | the tag's | end |
 | `search_r1` | Search-R1 (Jin et al. 2025) | when it does | the tag's | end |
@@ -22,6 +23,11 @@ Choices where a source leaves room: FLARE's passages condition only the sentence
 tentative sentence is written without documents); DRAGIN's and ETC's stay until others replace them in the paper's form,
 and for one sentence in the code's. None of the methods limits its retrievals; the budget's default of 20 is out of
 their reach.
+
+SeaKR keeps the one passage of each search that makes the model least uncertain, and at most five; `reference` reads the
+feed-forward part's output, as the published code does, `paper` the layer's. 20 samples for a sentence and for each
+passage are expensive; fewer want another threshold (see `langgraph_dynrag.triggers.seakr`). Of its two final answers
+only the paper's first is given, which goes on from the reasoning; a repeated query does not end the run.
 
 The methods that search by tags have caps, as published; then the answer is forced. They bring prompts of their own,
 since no model writes tags without being told or trained to; a model trained with a format may want the prompt that it
@@ -37,17 +43,29 @@ from typing import Any, Literal
 
 from langgraph_dynrag.budgets import Budgets
 from langgraph_dynrag.prompts import AnswerPrompt
-from langgraph_dynrag.queries import QFS, LastSentence, LastTokens, MaskedSentence, Question, SearchTag
+from langgraph_dynrag.queries import QFS, KnownWords, LastSentence, LastTokens, MaskedSentence, Question, SearchTag
+from langgraph_dynrag.samples import SampleSpec
+from langgraph_dynrag.selection import LeastUncertain
 from langgraph_dynrag.tag_prompts import tag_prompt
 from langgraph_dynrag.tags import R1_SEARCHER, SEARCH, SEARCH_O1, SEARCH_R1
-from langgraph_dynrag.triggers import ETC, RIND, EveryNTokens, EverySentence, Never, Once, TokenProbability, WrittenTag
+from langgraph_dynrag.triggers import (
+    ETC,
+    RIND,
+    EveryNTokens,
+    EverySentence,
+    Never,
+    Once,
+    SelfAwareUncertainty,
+    TokenProbability,
+    WrittenTag,
+)
 from langgraph_dynrag.triggers.rind import Bundle, check_bundle
 from rag_backbone.errors import ConfigurationError
 
 Dataset = Literal["2wikimultihopqa", "hotpotqa", "iirc", "strategyqa"]
 PRESETS = (
     "no_retrieval", "single", "fixed_length", "fixed_sentence", "flare", "dragin", "etc",
-    "search_tag", "search_o1", "search_r1", "r1_searcher",
+    "seakr", "search_tag", "search_o1", "search_r1", "r1_searcher",
 )  # fmt: skip
 
 
@@ -113,7 +131,7 @@ def get_preset(name: str, *, dataset: Dataset = "2wikimultihopqa", bundle: Bundl
     Args:
         name: One of `PRESETS`.
         dataset: Whose published settings to take.
-        bundle: The form of `dragin` and `etc`; the others have one.
+        bundle: The form of `dragin`, `etc` and `seakr`; the others have one.
 
     Raises:
         ConfigurationError: If a name is unknown; the message lists the known ones.
@@ -126,8 +144,9 @@ def get_preset(name: str, *, dataset: Dataset = "2wikimultihopqa", bundle: Bundl
     task = _TASKS[dataset]
     common: dict[str, Any] = {"budgets": Budgets(tokens=task.tokens), "lookahead": task.tokens}
     settings = {**common, **_method(name, dataset, bundle, task)}
+    exemplars = 8 if name == "seakr" else task.exemplars  # published are 10; the project has 8
     own = tag_prompt(_TAGS[name][0]) if name in _TAGS else None
-    return Preset(name, settings, task.exemplars, prompt=own)
+    return Preset(name, settings, exemplars, prompt=own)
 
 
 def _method(name: str, dataset: str, bundle: Bundle, task: _Task) -> dict[str, Any]:
@@ -161,6 +180,15 @@ def _method(name: str, dataset: str, bundle: Bundle, task: _Task) -> dict[str, A
                 "evidence_life": "sentence",
             }
         return {"trigger": RIND(_DRAGIN_PAPER), "query": QFS(words), "resume_at": "token"}
+    if name == "seakr":
+        sampling = SampleSpec(state="layer" if bundle == "paper" else "mlp")
+        return {
+            "trigger": SelfAwareUncertainty(-6.0, sampling),
+            "query": KnownWords(),
+            "selection": LeastUncertain(sampling),
+            "evidence_life": "accumulated",
+            "budgets": Budgets(retrievals=5, tokens=task.tokens),
+        }
     if name in _TAGS:
         tag_format, k, searches, tokens, turn, inserted = _TAGS[name]
         return {

@@ -14,6 +14,7 @@ from langgraph_dynrag.injector import Injector
 from langgraph_dynrag.prompts import AnswerPrompt
 from langgraph_dynrag.queries.base import QueryFormulator
 from langgraph_dynrag.queries.qfs import QFS
+from langgraph_dynrag.selection import EvidenceSelector
 from langgraph_dynrag.state import DynamicRAGContext
 from langgraph_dynrag.tags import TagFormat
 from langgraph_dynrag.triggers.base import Trigger
@@ -104,6 +105,9 @@ class Settings:
     injector: Injector | None = None
     """Puts evidence into the model's parameters; None: all of it stands in the prompt."""
 
+    selection: EvidenceSelector | None = None
+    """Chooses among the passages found; None: all of them are used."""
+
     def __post_init__(self) -> None:
         for name, least in (("k", 1), ("lookahead", 1), ("query_tokens", 1), ("context_tokens", 16)):
             if getattr(self, name) < least:
@@ -114,6 +118,8 @@ class Settings:
         for name, protocol in (("trigger", Trigger), ("query", QueryFormulator)):
             if not isinstance(getattr(self, name), protocol):
                 raise ConfigurationError(f"{name} is {getattr(self, name)!r}, which is no {protocol.__name__}")
+        if self.selection is not None and not isinstance(self.selection, EvidenceSelector):
+            raise ConfigurationError(f"selection is {self.selection!r}, which is no EvidenceSelector")
         if self.retriever is not None and not isinstance(self.retriever, BaseRetriever):
             raise ConfigurationError(
                 f"retriever is a {type(self.retriever).__name__}; a LangChain BaseRetriever is needed. "
@@ -140,8 +146,9 @@ class Settings:
 
     @property
     def needs(self) -> frozenset[Signal]:
-        """The signals that trigger and query formulator read."""
-        return self.trigger.needs | self.query.needs
+        """The signals that trigger, query formulator and selector read."""
+        chosen: frozenset[Signal] = frozenset() if self.selection is None else self.selection.needs
+        return self.trigger.needs | self.query.needs | chosen
 
     @property
     def tag_format(self) -> TagFormat | None:

@@ -98,6 +98,13 @@ def _event(event: Mapping[str, Any]) -> str:
         return f'<div class="note">{escape(str(event["problem"]))}: {escape(after)}</div>'
     if kind == "budget":
         return f'<div class="note">budget reached: {escape(event["which"])} ({event["limit"]:g})</div>'
+    if kind == "selection":
+        rows = "".join(
+            f'<div class="doc">{"&#10003; " if c["id"] in event["kept"] else ""}{escape(str(c["title"] or c["id"]))} '
+            f'<span class="meta">{"all samples empty" if c["score"] is None else format(c["score"], ".3f")}</span></div>'
+            for c in event["candidates"]
+        )
+        return f'<div class="note">chosen: {escape(event["by"])}</div>{rows}'
     if kind == "inserted" and event["problem"]:
         told = " ".join(event["text"].split())
         return f'<div class="note">told the model ({escape(event["problem"])}): {escape(told)}</div>'

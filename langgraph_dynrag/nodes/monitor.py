@@ -14,6 +14,7 @@ from langgraph_dynrag.nodes.exchange import call_problem, notify
 from langgraph_dynrag.nodes.generate import draft_task, placed, unit_now
 from langgraph_dynrag.nodes.insert import own_words
 from langgraph_dynrag.nodes.node import Node, State, Update, emit, spent
+from langgraph_dynrag.nodes.sample import sampler
 from langgraph_dynrag.queries.base import Plan
 from langgraph_dynrag.settings import Settings
 
@@ -103,6 +104,7 @@ def draft_view(state: State, settings: Settings, draft: Draft, judged: int) -> D
         attention=attention,
         context=context,
         attend_alone=_attend_alone(state, settings) if "attention_alone" in needs else None,
+        sample_ends=sampler(state, settings) if "end_states" in needs else None,
         carries_content=settings.carries_content,
     )
 

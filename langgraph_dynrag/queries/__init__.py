@@ -5,11 +5,13 @@ from langgraph_dynrag.queries.flare import ExplicitQuestion, MaskedSentence
 from langgraph_dynrag.queries.qfs import QFS
 from langgraph_dynrag.queries.rewrite import Rewrite, WithQuestion
 from langgraph_dynrag.queries.search_tag import SearchTag
+from langgraph_dynrag.queries.seakr import KnownWords
 from langgraph_dynrag.queries.simple import LastSentence, LastTokens, Question
 
 __all__ = [
     "QFS",
     "ExplicitQuestion",
+    "KnownWords",
     "LastSentence",
     "LastTokens",
     "MaskedSentence",
