@@ -19,7 +19,7 @@ StateOf = Literal["layer", "mlp"]
 
 @dataclass(frozen=True, slots=True)
 class SampleSpec:
-    """How to sample (SeaKR: Yao et al. 2024, section 4; the values are the published code's).
+    """How to sample. The values are those of SeaKR's published code (Yao et al. 2024).
 
     Raises:
         ConfigurationError: If a value is out of range.
@@ -83,11 +83,11 @@ def uncertainty(ends: SampledEnds, alpha: float = 1e-3) -> float | None:
 
 
 def log_gram_determinant(states: Floats, alpha: float = 1e-3) -> float:
-    """`U = (1/m) log det(Z J Z^T + alpha I)` with `J = I - 11^T / d` (SeaKR, equation 3).
+    """`U = (1/m) log det(Z J Z^T + alpha I)` with `J = I - 11^T / d`.
 
-    Small where the states are alike: the samples say the same. `J` subtracts each state's own mean over its `d` numbers.
-    m equal states `z` give `((m - 1) log alpha + log(m |Jz|^2 + alpha)) / m`, the least that m samples with such states
-    can have: a threshold belongs to a number of samples.
+    Small where the states are alike: the samples say the same. `J` subtracts each state's own mean over its `d`
+    numbers. m equal states `z` give `((m - 1) log alpha + log(m |Jz|^2 + alpha)) / m`, the least that m states of that
+    length can have: a threshold belongs to a number of samples.
 
     Args:
         states: Z, (m, d).

@@ -6,6 +6,7 @@ under any set of them. It knows nothing of prompts and models.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
@@ -50,7 +51,7 @@ class EvidenceSelector(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class LeastUncertain:
-    """SeaKR's re-ranking (Yao et al. 2024, section 3.3): the passage under which the model is the least uncertain.
+    """SeaKR's re-ranking (Yao et al. 2024): the passage under which the model is the least uncertain.
 
     Each passage found that is not in use is tried out together with those that are; one is kept. Where every sample is
     empty under all of them, the first one found is.
@@ -81,8 +82,9 @@ class LeastUncertain:
         candidates = [p for p in found if p["id"] not in known]
         tried = [try_out([*kept, p], self.sampling) for p in candidates]
         scores = [uncertainty(ends, self.alpha) for ends in tried]
-        best = min(range(len(scores)), key=lambda i: float("inf") if scores[i] is None else scores[i], default=None)
-        chosen = [] if best is None else [candidates[best]]
+        # None, where every sample is empty, is more than any number.
+        ranks = [math.inf if score is None else score for score in scores]
+        chosen = [candidates[ranks.index(min(ranks))]] if ranks else []
         record = {
             "by": "least uncertain",
             "candidates": [

@@ -115,11 +115,11 @@ class Settings:
         for name, known in (("resume_at", ResumeAt), ("evidence_life", EvidenceLife)):
             if getattr(self, name) not in known.__args__:  # type: ignore[attr-defined]
                 raise ConfigurationError(f"{name} is {getattr(self, name)!r}; known: {known.__args__}")  # type: ignore[attr-defined]
-        for name, protocol in (("trigger", Trigger), ("query", QueryFormulator)):
+        parts = [("trigger", Trigger), ("query", QueryFormulator)]
+        parts += [("selection", EvidenceSelector)] if self.selection is not None else []
+        for name, protocol in parts:
             if not isinstance(getattr(self, name), protocol):
                 raise ConfigurationError(f"{name} is {getattr(self, name)!r}, which is no {protocol.__name__}")
-        if self.selection is not None and not isinstance(self.selection, EvidenceSelector):
-            raise ConfigurationError(f"selection is {self.selection!r}, which is no EvidenceSelector")
         if self.retriever is not None and not isinstance(self.retriever, BaseRetriever):
             raise ConfigurationError(
                 f"retriever is a {type(self.retriever).__name__}; a LangChain BaseRetriever is needed. "

@@ -261,9 +261,9 @@ def _event_lines(event: Mapping[str, Any]) -> list[str]:
     if kind == "budget":
         return [f"  budget reached: {event['which']} ({event['limit']:g})"]
     if kind == "selection":
-        titles = {c["id"]: c["title"] or c["id"] for c in event["candidates"]}
-        kept = "; ".join(titles[id_] for id_ in event["kept"]) or "nothing new"
-        return [f"    kept, as the {event['by']} of {len(titles)}: {kept}"]
+        names = {c["id"]: c["title"] or c["id"] for c in event["candidates"]}
+        kept = "; ".join(names[id_] for id_ in event["kept"]) or "nothing new"
+        return [f"    kept, as the {event['by']} of {len(names)}: {kept}"]
     if kind == "inserted" and event["problem"]:
         return [f"  told the model ({event['problem']}): {' '.join(event['text'].split())}"]
     if kind == "closing":

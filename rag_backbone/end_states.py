@@ -1,6 +1,6 @@
 """Sampled continuations of one prompt, and the hidden state at the end-of-sequence position of each.
 
-SeaKR (Yao et al. 2024, section 3.2) reads a model's uncertainty from these states. All samples are drawn in one batch
+SeaKR (Yao et al. 2024) reads a model's uncertainty from these states. All samples are drawn in one batch
 that shares the prompt's keys and values. A sample ends with the end-of-sequence token, where its caller says, or at the
 limit; then the end-of-sequence token is fed in the place of whatever would have come next, and the state there is
 taken. Knows nothing of what the states are good for.

@@ -2,7 +2,7 @@
 
 The prompt belongs to all rows, so a step's attention has two parts: every row's query over the prompt's keys, which is
 one matrix product whatever the number of rows, and each row's query over the row's own keys. One softmax goes over
-both. Nothing is copied for a row but what it generated itself, rows may be cut back to any length, and ended ones leave.
+both. A row holds nothing but what it generated itself, may be cut back to any length, and leaves when it has ended.
 
     scores of row i = [ q_i K_prompt^T | q_i K_i^T ] * scaling        (Vaswani et al. 2017, section 3.2.1)
 """
@@ -117,7 +117,7 @@ class SharedPromptCache(Cache):
         self.lengths = torch.tensor(lengths, dtype=torch.long, device=device)
         chosen = torch.tensor(rows, dtype=torch.long, device=device)
         for layer in self.layers:
-            layer.keep(chosen, self.lengths)  # type: ignore[attr-defined]
+            layer.keep(chosen, self.lengths)
 
 
 def _rows_first(output: Tensor, query: Tensor) -> Tensor:

@@ -75,8 +75,9 @@ def give_results(state: State, update: Update, settings: Settings, found: Sequen
     tag_format = settings.tag_format
     assert tag_format is not None
     count = settings.generator.count_tokens
-    room = min(settings.context_tokens, room_left(state, update, settings) - count(tag_format.results(())))
-    fitting, affected = within_budget([tag_format.disarmed(p) for p in found], max(room, 0), count)
+    room = room_left(state, update, settings) - count(tag_format.results(()))
+    budget = int(max(min(settings.context_tokens, room), 0))
+    fitting, affected = within_budget([tag_format.disarmed(p) for p in found], budget, count)
     if not fitting:
         return _with_notice(state, update, settings, "no room" if found else "nothing found")
     block = tag_format.results(fitting)
@@ -96,7 +97,9 @@ def _with_notice(state: State, update: Update, settings: Settings, problem: Prob
         since = tag_format.open_call(update["text"], hidden[-1][1] if hidden else 0)
         block = tag_format.call[1] + block
     full = settings.generator.count_tokens(block) > room_left(state, update, settings)
-    event = {"type": "inserted", "problem": problem, "text": "" if full else block, "passages": []}
+    event: dict[str, Any] = {
+        "type": "inserted", "problem": problem, "text": "" if full else block, "passages": [],
+    }  # fmt: skip
     emit(event)
     update = {**update, "trace": [*update.get("trace", []), event]}
     return (update if full else insert(update, settings, block, since=since)), full

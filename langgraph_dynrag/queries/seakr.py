@@ -1,4 +1,4 @@
-"""SeaKR's query (Yao et al. 2024, section 3.3): the tentative sentence without the words that the model was unsure of."""
+"""SeaKR's query (Yao et al. 2024): the tentative sentence without the words that the model was unsure of."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _ANNOUNCING = frozenset({"thus", "answer", "is", "so"})
 
 @dataclass(frozen=True)
 class KnownWords:
-    """The sentence's content words that are known: from the question or the previous sentence, or written with confidence.
+    """The sentence's content words that are known: in the question or the sentence before, or written with confidence.
 
     A word was written with confidence if none of its tokens was doubted more than `max_doubt` (one minus its
     probability). Without such a word, the question's content words. The published code takes words of some parts of
