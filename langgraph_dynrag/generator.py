@@ -6,9 +6,7 @@ give attention. `ChatGenerator` drives any chat model that reports log-probabili
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
-from functools import partial
 from typing import Any, Protocol
 
 from langchain_core.language_models import BaseChatModel
@@ -20,10 +18,10 @@ from langgraph_dynrag.chat_template import message_text
 from langgraph_dynrag.draft import AloneAttention, AttentionRows, Context, Draft, Signal
 from langgraph_dynrag.drafting import Collector, DraftResult, DraftTask, OnToken, StopAtUnit, rows_from_scores
 from langgraph_dynrag.local_chat_model import LocalChatModel
+from langgraph_dynrag.local_sampling import sample_ends
 from langgraph_dynrag.samples import SampledEnds, SampleSpec
 from rag_backbone.errors import ConfigurationError, SignalUnavailableError
 from rag_backbone.special_tokens import neutralised
-from rag_backbone.text_units import first_sentence_end
 
 
 class Generator(Protocol):
@@ -172,30 +170,7 @@ class LocalGenerator:
 
     def sample_ends(self, task: DraftTask, spec: SampleSpec, seed: int) -> SampledEnds:
         """All in one batch, which shares the prompt's keys and values."""
-        from rag_backbone.end_states import EndStatesRequest
-        from rag_backbone.hidden_states import hidden_state_name
-        from rag_backbone.sampling import Sampling
-
-        started = time.monotonic()
-        lm = self.chat.lm
-        request = EndStatesRequest(
-            self.chat.encode([*task.messages, _accepted_only(task)]).ids,
-            hidden_state_name(lm.model, spec.layer_of(len(lm.model.get_decoder().layers)), spec.state),
-            samples=spec.samples,
-            max_new_tokens=spec.max_tokens,
-            sampling=Sampling(spec.temperature, spec.top_p, spec.top_k, seed),
-            ends_at=partial(_sample_end, task.stop),
-            adapters=task.adapters,
-        )
-        found = lm.engine.end_states(request)
-        cost = {
-            "sequences": spec.samples,
-            "tokens": found.counts.generated_tokens,
-            "forward_tokens": found.counts.forward_tokens,
-            "cached_tokens": found.counts.cached_tokens,
-            "seconds": time.monotonic() - started,
-        }
-        return SampledEnds(found.states.numpy(force=True), found.texts, cost)
+        return sample_ends(self.chat, [*task.messages, _accepted_only(task)], task, spec, seed)
 
     def _pieces(self, ids: Sequence[int]) -> tuple[str, ...]:
         from rag_backbone.stop_strings import Detokenizer
@@ -403,14 +378,6 @@ def make_generator(model: BaseChatModel, needs: frozenset[Signal]) -> Generator:
             f"{', '.join(sorted(generator.signals)) or 'none'}"
         )
     return generator
-
-
-def _sample_end(stop: Sequence[str], text: str) -> int | None:
-    """Where a sample is cut off: before a stop string, or behind its sentence."""
-    if cuts := [at for s in stop if (at := text.find(s)) >= 0]:
-        return min(cuts)
-    end = first_sentence_end(text)
-    return None if end is None else len(text[:end].rstrip())
 
 
 def _unstreamed(config: RunnableConfig) -> RunnableConfig:

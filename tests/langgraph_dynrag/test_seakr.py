@@ -1,6 +1,7 @@
 """SeaKR: the formula by hand, and its trigger, query and choice of evidence on a real (tiny, random) model."""
 
 import math
+import re
 
 import numpy as np
 import pytest
@@ -51,7 +52,7 @@ def test_the_determinant_worked_out_by_hand():
     orthogonal = np.array([[1.0, -1.0, 0.0, 0.0], [0.0, 0.0, 1.0, -1.0]])
     assert log_gram_determinant(orthogonal, 1.0) == pytest.approx(math.log(9) / 2)
     # J takes each row's own mean away: a constant added to a row changes nothing.
-    assert log_gram_determinant(orthogonal + [[5.0], [-3.0]], 1.0) == pytest.approx(math.log(9) / 2)
+    assert log_gram_determinant(orthogonal + np.array([[5.0], [-3.0]]), 1.0) == pytest.approx(math.log(9) / 2)
 
 
 @pytest.mark.parametrize("shape", [(1, 8), (5, 16), (20, 64), (20, 6)])
@@ -110,15 +111,13 @@ def test_values_out_of_range_are_named(make, message):
 
 
 def view(text="It was Joan.", probabilities=None, accepted="", question=QUESTION, **changes):
-    pieces = [text[0:0]] * 0 + [p for p in _pieces(text)]
+    pieces = _pieces(text)
     logprobs = tuple(math.log((probabilities or {}).get(p.strip(), 0.95)) for p in pieces)
     draft = Draft(tuple(pieces), logprobs)
     return DraftView(question, accepted, draft, len(draft), **changes)
 
 
 def _pieces(text):
-    import re
-
     return re.findall(r"\s*\w+|\s*[^\w\s]", text)
 
 
@@ -148,9 +147,8 @@ def test_a_blank_sentence_is_uncertain_without_sampling():
     def never(spec):
         raise AssertionError
 
-    assert (
-        SelfAwareUncertainty().judge(DraftView(QUESTION, "", Draft((" \n",), (-0.1,)), 1, sample_ends=never)).retrieve
-    )
+    blank = DraftView(QUESTION, "", Draft((" \n",), (-0.1,)), 1, sample_ends=never)
+    assert SelfAwareUncertainty().judge(blank).retrieve
 
 
 @pytest.mark.parametrize(
