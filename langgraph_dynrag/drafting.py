@@ -156,6 +156,8 @@ class Collector:
 
     def result(self) -> DraftResult:
         """The draft, carried tokens first."""
+        if self._task.unit.kind == "until" and len(self._ids) != len(self._pieces):
+            self._cut_behind_mark()
         n = len(self._pieces)
         fresh = Draft(
             tuple(self._pieces),
@@ -166,6 +168,23 @@ class Collector:
         )
         attention = self._attention() if self._rows else None
         return DraftResult(self._task.carried + fresh, attention, self._cost)
+
+    def _cut_behind_mark(self) -> None:
+        """Drop what a chunk brought beyond the mark that ends the unit: some models give whole replies in one."""
+        until, before = self._task.unit.until, self._task.carried.text
+        at = (before + "".join(self._pieces)).find(until)
+        left = at + len(until) - len(before)
+        if at < 0 or left >= sum(map(len, self._pieces)):
+            return
+        kept = []
+        for piece in self._pieces:
+            if left <= 0:
+                break
+            kept.append(piece[:left])
+            left -= len(piece)
+        self._pieces = kept
+        self._logprobs, self._entropies = self._logprobs[: len(kept)], self._entropies[: len(kept)]
+        self._rule.ended = "unit"
 
     def _ended(self) -> EndOfDraft:
         if self._rule.ended is not None:

@@ -128,7 +128,7 @@ def sampled(states, texts=None, **cost):
 def test_the_trigger_compares_with_its_threshold_and_names_the_whole_sentence():
     ends = sampled([[1.0, -1.0], [1.0, -1.0]], sequences=2, tokens=9)
     u = math.log(5) / 2
-    for threshold, retrieve in ((u - 1e-6, True), (u, False)):
+    for threshold, retrieve in ((u - 1e-6, True), (u + 1e-6, False)):
         verdict = SelfAwareUncertainty(threshold, alpha=1.0).judge(view(sample_ends=lambda spec: ends))
         assert verdict.retrieve is retrieve
         assert verdict.score == pytest.approx(u)

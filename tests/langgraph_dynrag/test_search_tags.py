@@ -115,6 +115,21 @@ def test_published_caps_and_numbers_of_documents():
     assert (found["search_r1"]["context_tokens"], found["r1_searcher"]["lookahead"]) == (500, 512)
 
 
+def test_a_model_that_gives_its_whole_reply_at_once_is_cut_behind_the_call():
+    made_up = (
+        "Hm. <search>Wray</search>\n<result>It was Joan.</result> <search>Joan</search> So the answer is Joan. And"
+    )
+    model = ScriptedChatModel(replies=[[(made_up, 0.9)], [("It was Wray. So the answer is Wray. And", 0.9)]])
+    retriever = WatchedRetriever(give=DOCUMENTS[:1])
+    for reports in (True, False):
+        copy = model.model_copy(update={"reports": reports, "calls": [], "options": []})
+        out = create_dynamic_rag(copy, retriever, preset="search_tag").invoke({"question": QUESTION})
+        assert begun(copy.calls[1]).startswith("Hm. <search>Wray</search>\n\n<result>\n[1] Bridge:")
+        assert out["short_answer"] == "Wray"
+        assert out["answer"] == "Hm. It was Wray. So the answer is Wray."
+    assert retriever.queries == ["Wray"] * 2
+
+
 # ---------------------------------------------------------------------- what never triggers
 
 
