@@ -56,6 +56,8 @@ class Call(NamedTuple):
 class TagFormat:
     """A format of calls and results.
 
+    The marks have to be ordinary text to the model's tokenizer: its control tokens never appear in a text.
+
     Raises:
         ConfigurationError: If a mark is blank, or one mark contains another, which could not be told apart.
     """

@@ -11,7 +11,6 @@ from langgraph_dynrag.answer import is_complete, short_answer, through_answer
 from langgraph_dynrag.draft import Draft
 from langgraph_dynrag.nodes.insert import insert, own_words, visible
 from langgraph_dynrag.nodes.node import State, Update, emit, spent
-from langgraph_dynrag.prompts import AnswerPrompt
 from langgraph_dynrag.settings import Settings
 
 
@@ -29,7 +28,7 @@ def accept(state: State, settings: Settings, draft: Draft, tokens: int, *, keep_
     prompt = settings.prompt
     before, own = state.get("text") or "", own_words(state)
     text = before + taken.text
-    if prompt.answer_phrase is not None and answer_complete(own, draft, tokens, prompt):
+    if prompt.answer_phrase is not None and answer_complete(own, draft, tokens, settings):
         # Small models ramble on after the answer; what they say then is no part of it.
         whole = own + taken.text
         rambling = len(whole) - len(through_answer(whole, prompt.answer_phrase, prompt.answer_end))
@@ -63,13 +62,22 @@ def accept(state: State, settings: Settings, draft: Draft, tokens: int, *, keep_
     }
 
 
-def answer_complete(before: str, draft: Draft, tokens: int, prompt: AnswerPrompt) -> bool:
-    """Whether the short answer is over within the first `tokens` tokens of a draft that follows `before`."""
-    phrase, end = prompt.answer_phrase, prompt.answer_end
-    if phrase is None or phrase.lower() not in (before + draft[:tokens].text).lower():
+def answer_complete(before: str, draft: Draft, tokens: int, settings: Settings) -> bool:
+    """Whether the short answer is over within the first `tokens` tokens of a draft that follows `before`.
+
+    Args:
+        before: The model's own words so far.
+        draft: The draft.
+        tokens: How many of its tokens count.
+        settings: The graph's settings.
+    """
+    phrase, end = settings.prompt.answer_phrase, settings.prompt.answer_end
+    written = before + draft[:tokens].text
+    opened = None if settings.tag_format is None else settings.tag_format.open_call(written)
+    if phrase is None or phrase.lower() not in written[:opened].lower():  # what stands in a search answers nothing
         return False
     if end is not None:
-        return is_complete(before + draft[:tokens].text, phrase, end)
+        return is_complete(written[:opened], phrase, end)
     # What follows those tokens tells whether the sentence is over; so does the end of the model's answer.
     return is_complete(before + draft.text + ("\n" if draft.ended == "end" else ""), phrase)
 
@@ -86,7 +94,7 @@ def after_acceptance(state: State, update: Update, settings: Settings, draft: Dr
     """
     if state.get("stage") == "closing":
         return _finished(state, update, settings)
-    if answer_complete(own_words(state), draft, tokens, settings.prompt):
+    if answer_complete(own_words(state), draft, tokens, settings):
         return _finished(state, update, settings)
     ended = draft.ended == "end" and tokens == len(draft)
     hit = None

@@ -13,7 +13,7 @@ from typing import Any
 
 from langgraph_dynrag.draft import Draft, DraftView
 from langgraph_dynrag.evidence import Passage, within_budget
-from langgraph_dynrag.nodes.accept import accept, after_acceptance, force_answer
+from langgraph_dynrag.nodes.accept import accept, after_acceptance, budget_event, force_answer
 from langgraph_dynrag.nodes.insert import insert, room_left
 from langgraph_dynrag.nodes.node import State, Update, emit
 from langgraph_dynrag.queries.base import asked_before
@@ -45,12 +45,25 @@ def call_problem(
     return "repeated" if asked_before(shortened(calls[-1].query), asked) else None
 
 
-def notify(state: State, settings: Settings, draft: Draft, judged: int, problem: Problem) -> Update:
-    """Accept the judged tokens, tell the model why its call brings no results, and let it go on."""
+def notify(
+    state: State, settings: Settings, draft: Draft, judged: int, problem: Problem, hit: str | None = None
+) -> Update:
+    """Accept the judged tokens, tell the model why its call brings no results, and let it go on.
+
+    Args:
+        state: The state.
+        settings: The graph's settings.
+        draft: The draft.
+        judged: How many of its tokens are accepted.
+        problem: Why.
+        hit: The budget that forbids another search, if any.
+    """
     assert settings.tag_format is not None
     accepted = accept(state, settings, draft, judged, keep_rest=False)
     accepted["queries"] = []
     accepted["trace"] = [{"type": "accepted", "text": draft[:judged].text, "tokens": judged}]
+    if hit is not None and not state.get("budget_hit"):
+        accepted |= {"budget_hit": hit, "trace": [budget_event(hit, settings), *accepted["trace"]]}
     update, full = _with_notice(state, accepted, settings, problem)
     notices = (state.get("notices") or 0) + 1
     update = {**update, "notices": notices}

@@ -67,12 +67,12 @@ def judge(state: State, settings: Settings) -> tuple[DraftView, Verdict | None, 
         event = {"type": "verdict", "retrieve": False, "reason": "written with the passages found", "tokens": judged}
         return view, None, _accepted(state, settings, judged, [event])
     hit = exhausted(state, settings)
-    complete = answer_complete(view.accepted, draft, judged, settings.prompt)
+    complete = answer_complete(view.accepted, draft, judged, settings)
     if settings.tag_format is not None and not complete:
         cut = partial(shortened, settings=settings)
         problem = call_problem(settings.tag_format, view, state.get("asked") or [], hit, cut)
         if problem is not None:
-            return view, None, notify(state, settings, draft, judged, problem)
+            return view, None, notify(state, settings, draft, judged, problem, hit)
     if hit is not None:
         events = [] if state.get("budget_hit") else [budget_event(hit, settings)]
         return view, None, {"budget_hit": state.get("budget_hit") or hit, **_accepted(state, settings, judged, events)}

@@ -228,7 +228,7 @@ def test_over_the_cap_there_is_a_notice_and_then_the_answer_is_forced():
     out, model, retriever = run([*replies, " Hallin </answer>"], "search_r1", give=DOCUMENTS[:1])
     assert retriever.queries == [f"query {i}" for i in range(4)]
     assert problems(out) == [None] * 4 + ["limit"]
-    assert [e["which"] for e in out["trace"] if e["type"] == "budget"] == ["turns"]
+    assert [e["which"] for e in out["trace"] if e["type"] == "budget"] == ["retrievals", "turns"]
     assert begun(model.calls[-1]).endswith("Answer with what is known now.\n\n<answer>")
     assert out["short_answer"] == "Hallin"
     assert out["answer"].startswith("No 0. No 1. No 2.")
@@ -256,6 +256,13 @@ def test_a_budget_that_ends_inside_a_call_does_not_swallow_the_answer():
     assert retriever.queries == []
     assert begun(model.calls[1]) == "It was <search>the</search>So the answer is"
     assert out["answer"] == "It was So the answer is Hallin."
+
+
+def test_an_answer_inside_a_search_that_is_never_closed_is_none():
+    out, *_ = run(["Hm <search>what? So the answer is Joan. Then", "It was Wray. So the answer is Wray. And"])
+    assert problems(out) == ["unclosed"]
+    assert out["short_answer"] == "Wray"
+    assert "Joan" not in out["answer"]
 
 
 def test_a_call_that_is_cut_by_the_look_ahead_is_found_when_it_closes():
