@@ -1,10 +1,11 @@
 """Does it matter *when* one retrieves? Every preset, and a model that simply reads everything, on multi-hop questions.
 
 Each method answers each question over the same corpus (all paragraphs of the data file) with the same prompt, retriever
-(BM25, as the methods' papers have it) and number of exemplars. `long_context` gets every paragraph of the question
-itself, the supporting ones included, so its recall is 1 by construction. `METHOD+parametric` and `METHOD+combined` put
-what they retrieve into the model's parameters (instead of, or beside its text), `METHOD+translated` the adapters that a
-translator makes of it; adapters that are missing are trained when they are needed, and kept.
+(BM25, as the methods' papers have it) and number of exemplars; those that search by tags with their own prompt.
+`long_context` gets every paragraph of the question itself, the supporting ones included, so its recall is 1 by
+construction. `METHOD+parametric` and `METHOD+combined` put what they retrieve into the model's parameters (instead of,
+or beside its text), `METHOD+translated` the adapters that a translator makes of it; adapters that are missing are
+trained when they are needed, and kept.
 
 Answers come from several sessions at once, which share the engine's forwards. Seconds and forward tokens come from a
 second pass over the first questions, asked one at a time from the same state of the prefix cache, the methods taking
@@ -32,7 +33,7 @@ from benchmarks.scoring import interval, mean
 from langgraph_dynrag.budgets import Budgets
 from langgraph_dynrag.graph import create_dynamic_rag
 from langgraph_dynrag.local_chat_model import LocalChatModel
-from langgraph_dynrag.presets import PRESETS
+from langgraph_dynrag.presets import PRESETS, get_preset
 from langgraph_dynrag.prompts import reasoned_prompt
 from langgraph_dynrag.retrieval.bm25 import BM25Retriever
 from langgraph_dynrag.triggers.rind import Bundle
@@ -89,6 +90,8 @@ def build(
         common["lookahead"] = 64
     name = method.removesuffix("_reference")
     bundle: Bundle = "paper" if name == method else "reference"
+    if get_preset(name).prompt is not None:  # a model that is to write tags has to be told
+        del common["prompt"]
     return create_dynamic_rag(chat, retriever, preset=name, bundle=bundle, **{**common, **(changes or {})})
 
 

@@ -6,10 +6,10 @@ attention rows are not, and are recomputed when they are missing.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,10 +25,14 @@ from rag_backbone.text_units import (
     words_of_tokens,
 )
 
+if TYPE_CHECKING:
+    from langgraph_dynrag.samples import SampleEnds
+
 Floats = NDArray[np.floating[Any]]
-Signal = Literal["logprob", "entropy", "attention", "attention_alone"]
+Signal = Literal["logprob", "entropy", "attention", "attention_alone", "end_states"]
 """What triggers and formulators may need. `attention_alone` is attention from a separate forward over given text
-alone, which published code uses; the others come from the one decoding pass."""
+alone, which published code uses; `end_states` are hidden states at the ends of sampled continuations; the others come
+from the one decoding pass."""
 
 EndOfDraft = Literal["unit", "end", "limit", "deadline"]
 """Why a draft ends: the unit was complete, the model ended its answer, no more tokens or no more time was allowed."""
@@ -38,11 +42,13 @@ EndOfDraft = Literal["unit", "end", "limit", "deadline"]
 class Unit:
     """The piece of text after which the monitor looks at the draft."""
 
-    kind: Literal["sentence", "tokens", "all"]
+    kind: Literal["sentence", "tokens", "until", "all"]
     tokens: int = 0
+    until: str = ""
+    """The string that the unit ends with."""
 
     def __str__(self) -> str:
-        return f"{self.tokens} tokens" if self.kind == "tokens" else self.kind
+        return {"tokens": f"{self.tokens} tokens", "until": repr(self.until)}.get(self.kind, self.kind)
 
     def length(self, draft: Draft) -> int | None:
         """How many of the draft's tokens the first complete unit has; None while it is incomplete."""
@@ -50,6 +56,9 @@ class Unit:
             return self.tokens if len(draft) >= self.tokens else None
         if self.kind == "all":
             return None
+        if self.kind == "until":
+            at = draft.text.find(self.until)
+            return None if at < 0 else draft.tokens_until(at + len(self.until))
         end = first_sentence_end(draft.text)
         if end is None and draft.ended != "unit":  # no more text will come to make it certain
             spans = sentences(draft.text)
@@ -239,6 +248,7 @@ class DraftView:
     attention: AttentionRows | None = None
     context: Context | None = None
     attend_alone: AttendAlone | None = None
+    sample_ends: SampleEnds | None = None
     carries_content: WordFilter = field(default_factory=not_a_stop_word)
 
     @property
@@ -280,6 +290,8 @@ class Verdict:
     hits: tuple[int, ...] = ()
     """All tokens beyond the threshold."""
     trigger: str = ""
+    cost: Mapping[str, float] | None = None
+    """What judging took beyond the draft, if anything: sequences, tokens, seconds."""
 
     def to_state(self) -> dict[str, Any]:
         """Plain data, as kept in state and trace."""
@@ -292,6 +304,7 @@ class Verdict:
             "threshold": self.threshold,
             "position": self.position,
             "hits": list(self.hits),
+            "cost": None if self.cost is None else dict(self.cost),
         }
 
     @classmethod

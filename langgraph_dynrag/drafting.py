@@ -42,6 +42,9 @@ class DraftTask:
     needs: frozenset[Signal]
     stop: tuple[str, ...] = ()
     answer_phrase: str | None = None
+    answer_end: str | None = None
+    own_words: str | None = None
+    """The accepted text without what was inserted into it, where that differs."""
     deadline: float = math.inf
     """On `time.monotonic`'s clock."""
     seed: int | None = None
@@ -85,7 +88,7 @@ class StopAtUnit:
         self._pieces.append(piece)
         self._text += piece
         phrase = self.task.answer_phrase
-        if phrase is not None and is_complete(self._tail() + self._text, phrase):
+        if phrase is not None and is_complete(self._tail() + self._text, phrase, self.task.answer_end):
             self.ended = "end"
         elif self._unit_is_complete(piece):
             self.ended = "unit"
@@ -95,7 +98,8 @@ class StopAtUnit:
 
     def _tail(self) -> str:
         # The phrase may begin in the accepted text; what lies further back was looked at before.
-        return self.task.accepted[-200:]
+        own = self.task.own_words
+        return (self.task.accepted if own is None else own)[-200:]
 
     def _unit_is_complete(self, piece: str) -> bool:
         if self.task.unit.kind == "sentence" and not piece:
@@ -152,6 +156,8 @@ class Collector:
 
     def result(self) -> DraftResult:
         """The draft, carried tokens first."""
+        if self._task.unit.kind == "until" and len(self._ids) != len(self._pieces):
+            self._cut_behind_mark()
         n = len(self._pieces)
         fresh = Draft(
             tuple(self._pieces),
@@ -162,6 +168,23 @@ class Collector:
         )
         attention = self._attention() if self._rows else None
         return DraftResult(self._task.carried + fresh, attention, self._cost)
+
+    def _cut_behind_mark(self) -> None:
+        """Drop what a chunk brought beyond the mark that ends the unit: some models give whole replies in one."""
+        until, before = self._task.unit.until, self._task.carried.text
+        at = (before + "".join(self._pieces)).find(until)
+        left = at + len(until) - len(before)
+        if at < 0 or left >= sum(map(len, self._pieces)):
+            return
+        kept = []
+        for piece in self._pieces:
+            if left <= 0:
+                break
+            kept.append(piece[:left])
+            left -= len(piece)
+        self._pieces = kept
+        self._logprobs, self._entropies = self._logprobs[: len(kept)], self._entropies[: len(kept)]
+        self._rule.ended = "unit"
 
     def _ended(self) -> EndOfDraft:
         if self._rule.ended is not None:

@@ -18,7 +18,10 @@ from langgraph_dynrag.chat_template import message_text
 from langgraph_dynrag.draft import AloneAttention, AttentionRows, Context, Draft, Signal
 from langgraph_dynrag.drafting import Collector, DraftResult, DraftTask, OnToken, StopAtUnit, rows_from_scores
 from langgraph_dynrag.local_chat_model import LocalChatModel
+from langgraph_dynrag.local_sampling import sample_ends
+from langgraph_dynrag.samples import SampledEnds, SampleSpec
 from rag_backbone.errors import ConfigurationError, SignalUnavailableError
+from rag_backbone.special_tokens import neutralised
 
 
 class Generator(Protocol):
@@ -74,6 +77,10 @@ class Generator(Protocol):
         """Attention of a forward over a text alone."""
         ...
 
+    def sample_ends(self, task: DraftTask, spec: SampleSpec, seed: int) -> SampledEnds:
+        """Sample continuations of the accepted text, each to the end of its sentence."""
+        ...
+
 
 class LocalGenerator:
     """A model in this process."""
@@ -87,7 +94,7 @@ class LocalGenerator:
         """Everything, as far as the architecture allows."""
         names: set[Signal] = {"logprob", "entropy"}
         if "attention" in self.chat.lm.engine.signals:
-            names |= {"attention", "attention_alone"}
+            names |= {"attention", "attention_alone", "end_states"}
         return frozenset(names)
 
     @property
@@ -104,8 +111,8 @@ class LocalGenerator:
         return len(self.chat.encode(messages).ids)
 
     def token_ids(self, text: str) -> tuple[int, ...] | None:
-        """By the model's tokenizer."""
-        return tuple(self.chat.get_token_ids(text))
+        """By the model's tokenizer; a document's text cannot become a control token."""
+        return tuple(self.chat.get_token_ids(neutralised(self.chat.lm.tokenizer, text)))
 
     def draft(self, task: DraftTask, config: RunnableConfig, on_token: OnToken | None) -> DraftResult:
         """Continue the open answer until the unit is complete."""
@@ -160,6 +167,10 @@ class LocalGenerator:
         ids = list(token_ids) if token_ids is not None else self.chat.get_token_ids(text)
         weights = self.chat.lm.engine.attention(ids, adapters=adapters)
         return AloneAttention(self._pieces(ids), weights.numpy(force=True))
+
+    def sample_ends(self, task: DraftTask, spec: SampleSpec, seed: int) -> SampledEnds:
+        """All in one batch, which shares the prompt's keys and values."""
+        return sample_ends(self.chat, [*task.messages, _accepted_only(task)], task, spec, seed)
 
     def _pieces(self, ids: Sequence[int]) -> tuple[str, ...]:
         from rag_backbone.stop_strings import Detokenizer
@@ -298,6 +309,10 @@ class ChatGenerator:
         """Not possible; the graph is refused before it comes to this."""
         raise SignalUnavailableError(f"{type(self.chat).__name__} cannot give attention")
 
+    def sample_ends(self, task: DraftTask, spec: SampleSpec, seed: int) -> SampledEnds:  # noqa: ARG002
+        """Not possible; the graph is refused before it comes to this."""
+        raise SignalUnavailableError(f"{type(self.chat).__name__} cannot give hidden states")
+
     def _collector(self, task: DraftTask, on_token: OnToken | None) -> tuple[StopAtUnit, Collector]:
         rule = StopAtUnit(task)
 
@@ -350,7 +365,7 @@ def make_generator(model: BaseChatModel, needs: frozenset[Signal]) -> Generator:
     if isinstance(model, LocalChatModel):
         generator = LocalGenerator(model)
     else:
-        if lacking := needs & {"attention", "attention_alone"}:
+        if lacking := needs & {"attention", "attention_alone", "end_states"}:
             raise SignalUnavailableError(
                 f"the trigger or query formulator needs {', '.join(sorted(lacking))}, which {type(model).__name__} "
                 "cannot give. Use LocalChatModel, or parts that need none (TokenProbability, Entropy, ETC; "

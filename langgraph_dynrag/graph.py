@@ -74,8 +74,8 @@ def create_dynamic_rag(
         preset: A published method; see `langgraph_dynrag.presets`.
         dataset: Whose published settings the preset takes.
         bundle: The form of `dragin` and `etc`.
-        prompt: Instructions, exemplars and layout; by default the project's own, with the preset's number of exemplars.
-            `injection.WeightsPrompt` is the one that adapters are trained with, a tenth as long.
+        prompt: Instructions, exemplars and layout; by default the preset's, or the project's own with the preset's
+            number of exemplars. `injection.WeightsPrompt` is the one that adapters are trained with, a tenth as long.
         injection: Where the evidence goes: in the `"context"`, into the model's parameters (`"parametric"`), or both
             (`"combined"`, the adapters weakened).
         adapters: For the last two: the `ParametricModel` of the `LocalChatModel`'s own model.
@@ -221,11 +221,11 @@ def make_settings(
     if unknown := set(options) - known:
         raise ConfigurationError(f"unknown option {', '.join(sorted(unknown))}; known: {', '.join(sorted(known))}")
     needs: frozenset[Signal] = frozenset()
-    for part in (options["trigger"], options["query"]):
+    for part in (options["trigger"], options["query"], options.get("selection")):
         needs |= getattr(part, "needs", frozenset())
     return Settings(
         generator=make_generator(model, needs),
         retriever=retriever,
-        prompt=prompt or reasoned_prompt(chosen.exemplars),
+        prompt=prompt or chosen.prompt or reasoned_prompt(chosen.exemplars),
         **options,
     )

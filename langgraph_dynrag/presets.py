@@ -9,6 +9,11 @@
 | `flare` | FLARE (Jiang et al. 2023), FLARE-direct | probability < theta | masked sentence | sentence |
 | `dragin` | DRAGIN (Su et al. 2024) | RIND | QFS | token |
 | `etc` | ETC (entropy-trend constraint) | trend of entropy | QFS | word |
+| `seakr` | SeaKR (Yao et al. 2024) | uncertainty of samples > -6 | words known | sentence |
+| `search_tag` | an instruct model told to write `<search>query</search>` | when it does | the tag's | end |
+| `search_o1` | Search-o1 (Li et al. 2025), its marks, caps and notices | when it does | the tag's | end |
+| `search_r1` | Search-R1 (Jin et al. 2025) | when it does | the tag's | end |
+| `r1_searcher` | R1-Searcher (Song et al. 2025) | when it does | the tag's | end |
 
 `dragin` and `etc` come as two bundles. `paper` follows the paper's equations on the signals of the one decoding pass;
 no published threshold fits that form, so its thresholds were tuned on training questions with a 0.5B model (see
@@ -18,6 +23,16 @@ Choices where a source leaves room: FLARE's passages condition only the sentence
 tentative sentence is written without documents); DRAGIN's and ETC's stay until others replace them in the paper's form,
 and for one sentence in the code's. None of the methods limits its retrievals; the budget's default of 20 is out of
 their reach.
+
+SeaKR keeps the one passage of each search that makes the model least uncertain, and at most five; `reference` reads the
+feed-forward part's output, as the published code does, `paper` the layer's. 20 samples for a sentence and for each
+passage are expensive; fewer want another threshold (see `langgraph_dynrag.triggers.seakr`). Of its two final answers
+only the paper's first is given, which goes on from the reasoning; a repeated query does not end the run.
+
+The methods that search by tags have caps, as published; then the answer is forced. They bring prompts of their own,
+since no model writes tags without being told or trained to; a model trained with a format may want the prompt that it
+was trained with. Their tokens are for the model's own words over all turns (Search-o1's 32768 are cut to what a small
+model holds).
 """
 
 from __future__ import annotations
@@ -27,13 +42,31 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from langgraph_dynrag.budgets import Budgets
-from langgraph_dynrag.queries import QFS, LastSentence, LastTokens, MaskedSentence, Question
-from langgraph_dynrag.triggers import ETC, RIND, EveryNTokens, EverySentence, Never, Once, TokenProbability
+from langgraph_dynrag.prompts import AnswerPrompt
+from langgraph_dynrag.queries import QFS, KnownWords, LastSentence, LastTokens, MaskedSentence, Question, SearchTag
+from langgraph_dynrag.samples import SampleSpec
+from langgraph_dynrag.selection import LeastUncertain
+from langgraph_dynrag.tag_prompts import tag_prompt
+from langgraph_dynrag.tags import R1_SEARCHER, SEARCH, SEARCH_O1, SEARCH_R1
+from langgraph_dynrag.triggers import (
+    ETC,
+    RIND,
+    EveryNTokens,
+    EverySentence,
+    Never,
+    Once,
+    SelfAwareUncertainty,
+    TokenProbability,
+    WrittenTag,
+)
 from langgraph_dynrag.triggers.rind import Bundle, check_bundle
 from rag_backbone.errors import ConfigurationError
 
 Dataset = Literal["2wikimultihopqa", "hotpotqa", "iirc", "strategyqa"]
-PRESETS = ("no_retrieval", "single", "fixed_length", "fixed_sentence", "flare", "dragin", "etc")
+PRESETS = (
+    "no_retrieval", "single", "fixed_length", "fixed_sentence", "flare", "dragin", "etc",
+    "seakr", "search_tag", "search_o1", "search_r1", "r1_searcher",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +78,8 @@ class Preset:
     exemplars: int = 6
     """Worked examples in the prompt, as published (at most as many as the project has)."""
     notes: str = field(default="")
+    prompt: AnswerPrompt | None = None
+    """The method's own; None: the project's, with so many exemplars."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +110,14 @@ _DRAGIN_REFERENCE = {
     "iirc": (1.0, 25),
     "strategyqa": (1.3, 25),
 }
+# Of the methods that search by tags: documents, searches (a last turn follows without), tokens, tokens of a turn, and
+# tokens of what is inserted.
+_TAGS = {
+    "search_tag": (SEARCH, 3, 6, 256, 256, 512),
+    "search_o1": (SEARCH_O1, 10, 10, 4096, 4096, 2048),
+    "search_r1": (SEARCH_R1, 3, 4, 1024, 1024, 500),
+    "r1_searcher": (R1_SEARCHER, 5, 9, 4096, 512, 1024),
+}
 # Tuned by us, see docs/results-dynamic.md.
 _DRAGIN_PAPER = 0.005
 _ETC_PAPER = 0.5
@@ -88,7 +131,7 @@ def get_preset(name: str, *, dataset: Dataset = "2wikimultihopqa", bundle: Bundl
     Args:
         name: One of `PRESETS`.
         dataset: Whose published settings to take.
-        bundle: The form of `dragin` and `etc`; the others have one.
+        bundle: The form of `dragin`, `etc` and `seakr`; the others have one.
 
     Raises:
         ConfigurationError: If a name is unknown; the message lists the known ones.
@@ -100,7 +143,10 @@ def get_preset(name: str, *, dataset: Dataset = "2wikimultihopqa", bundle: Bundl
     check_bundle(bundle)
     task = _TASKS[dataset]
     common: dict[str, Any] = {"budgets": Budgets(tokens=task.tokens), "lookahead": task.tokens}
-    return Preset(name, {**common, **_method(name, dataset, bundle, task)}, task.exemplars)
+    settings = {**common, **_method(name, dataset, bundle, task)}
+    exemplars = 8 if name == "seakr" else task.exemplars  # published are 10; the project has 8
+    own = tag_prompt(_TAGS[name][0]) if name in _TAGS else None
+    return Preset(name, settings, exemplars, prompt=own)
 
 
 def _method(name: str, dataset: str, bundle: Bundle, task: _Task) -> dict[str, Any]:
@@ -134,6 +180,27 @@ def _method(name: str, dataset: str, bundle: Bundle, task: _Task) -> dict[str, A
                 "evidence_life": "sentence",
             }
         return {"trigger": RIND(_DRAGIN_PAPER), "query": QFS(words), "resume_at": "token"}
+    if name == "seakr":
+        sampling = SampleSpec(state="layer" if bundle == "paper" else "mlp")
+        return {
+            "trigger": SelfAwareUncertainty(-6.0, sampling),
+            "query": KnownWords(),
+            "selection": LeastUncertain(sampling),
+            "evidence_life": "accumulated",
+            "budgets": Budgets(retrievals=5, tokens=task.tokens),
+        }
+    if name in _TAGS:
+        tag_format, k, searches, tokens, turn, inserted = _TAGS[name]
+        return {
+            "trigger": WrittenTag(tag_format),
+            "query": SearchTag(tag_format),
+            "k": k,
+            "resume_at": "end",
+            "evidence_life": "accumulated",
+            "lookahead": turn,
+            "context_tokens": inserted,
+            "budgets": Budgets(retrievals=searches, tokens=tokens),
+        }
     if bundle == "reference":
         threshold, words = _ETC_REFERENCE
         return {

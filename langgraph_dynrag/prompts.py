@@ -40,6 +40,8 @@ class AnswerPrompt:
     )
     exemplars: tuple[Exemplar, ...] = ()
     answer_phrase: str | None = "So the answer is"
+    answer_end: str | None = None
+    """What ends the short answer behind the phrase, such as `</answer>`; None: the end of its sentence."""
     with_passages: str = (
         "Use these passages where they help:\n{passages}\n\nAnswer in the same way as before.\n\n{question}"
     )
@@ -53,6 +55,11 @@ class AnswerPrompt:
                     f"the exemplar for {exemplar.question!r} does not contain {self.answer_phrase!r}, so the model "
                     "would not learn to write it; end its answer with that phrase, or set answer_phrase=None"
                 )
+        if self.answer_end is not None and (self.answer_phrase is None or not self.answer_end.strip()):
+            raise ConfigurationError(
+                f"answer_end is {self.answer_end!r} and answer_phrase {self.answer_phrase!r}; an end mark is a string "
+                "that ends what a phrase begins, such as answer_phrase='<answer>', answer_end='</answer>'"
+            )
         for name in ("{passages}", "{question}"):
             if name not in self.with_passages:
                 raise ConfigurationError(f"with_passages lacks {name}")

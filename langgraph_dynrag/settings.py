@@ -14,9 +14,12 @@ from langgraph_dynrag.injector import Injector
 from langgraph_dynrag.prompts import AnswerPrompt
 from langgraph_dynrag.queries.base import QueryFormulator
 from langgraph_dynrag.queries.qfs import QFS
+from langgraph_dynrag.selection import EvidenceSelector
 from langgraph_dynrag.state import DynamicRAGContext
+from langgraph_dynrag.tags import TagFormat
 from langgraph_dynrag.triggers.base import Trigger
 from langgraph_dynrag.triggers.fixed import EveryNTokens, EverySentence, Never, Once
+from langgraph_dynrag.triggers.written_tag import WrittenTag
 from rag_backbone.errors import ConfigurationError, SignalUnavailableError
 from rag_backbone.text_units import WordFilter, not_a_stop_word
 
@@ -102,6 +105,9 @@ class Settings:
     injector: Injector | None = None
     """Puts evidence into the model's parameters; None: all of it stands in the prompt."""
 
+    selection: EvidenceSelector | None = None
+    """Chooses among the passages found; None: all of them are used."""
+
     def __post_init__(self) -> None:
         for name, least in (("k", 1), ("lookahead", 1), ("query_tokens", 1), ("context_tokens", 16)):
             if getattr(self, name) < least:
@@ -109,7 +115,9 @@ class Settings:
         for name, known in (("resume_at", ResumeAt), ("evidence_life", EvidenceLife)):
             if getattr(self, name) not in known.__args__:  # type: ignore[attr-defined]
                 raise ConfigurationError(f"{name} is {getattr(self, name)!r}; known: {known.__args__}")  # type: ignore[attr-defined]
-        for name, protocol in (("trigger", Trigger), ("query", QueryFormulator)):
+        parts = [("trigger", Trigger), ("query", QueryFormulator)]
+        parts += [("selection", EvidenceSelector)] if self.selection is not None else []
+        for name, protocol in parts:
             if not isinstance(getattr(self, name), protocol):
                 raise ConfigurationError(f"{name} is {getattr(self, name)!r}, which is no {protocol.__name__}")
         if self.retriever is not None and not isinstance(self.retriever, BaseRetriever):
@@ -124,6 +132,11 @@ class Settings:
                 f"QFS reads the attention of the token that needs information; {self.trigger} names none. "
                 "Use RIND, ETC, Entropy or TokenProbability, or another query formulator."
             )
+        if self.tag_format is not None and self.injector is not None:
+            raise ConfigurationError(
+                f"the results of {self.trigger} are written into the answer, so they cannot go into the model's "
+                "parameters; use injection='context'"
+            )
         # Asking a local model for its signals loads it, so it is only asked if something is needed.
         if self.needs and (missing := self.needs - self.generator.signals):
             raise SignalUnavailableError(
@@ -133,8 +146,14 @@ class Settings:
 
     @property
     def needs(self) -> frozenset[Signal]:
-        """The signals that trigger and query formulator read."""
-        return self.trigger.needs | self.query.needs
+        """The signals that trigger, query formulator and selector read."""
+        chosen: frozenset[Signal] = frozenset() if self.selection is None else self.selection.needs
+        return self.trigger.needs | self.query.needs | chosen
+
+    @property
+    def tag_format(self) -> TagFormat | None:
+        """The format of results that are written into the answer; None: evidence stands in the prompt."""
+        return self.trigger.tag_format if isinstance(self.trigger, WrittenTag) else None
 
     def overridden(self, context: DynamicRAGContext | dict[str, Any] | None) -> Settings:
         """These settings with a run's own on top, validated again."""

@@ -62,6 +62,10 @@ class DynamicRAGState(DynamicRAGInput, DynamicRAGOutput, total=False):
     """Its token ids; None if the model does not tell."""
     entropies: list[float]
     """Entropies of its content words' tokens, in order."""
+    hidden: list[list[int]]
+    """Character spans `[start, end]` of the text that are no part of the answer: search calls and their results."""
+    notices: int
+    """How often a search call got a notice instead of a search."""
     answer_tokens: int
     draft: dict[str, Any] | None
     """Tokens written and not accepted yet: `Draft.to_state()`."""

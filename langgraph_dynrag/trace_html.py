@@ -98,9 +98,21 @@ def _event(event: Mapping[str, Any]) -> str:
         return f'<div class="note">{escape(str(event["problem"]))}: {escape(after)}</div>'
     if kind == "budget":
         return f'<div class="note">budget reached: {escape(event["which"])} ({event["limit"]:g})</div>'
+    if kind == "selection":
+        rows = "".join(_candidate(c, kept=c["id"] in event["kept"]) for c in event["candidates"])
+        return f'<div class="note">chosen: {escape(event["by"])}</div>{rows}'
+    if kind == "inserted" and event["problem"]:
+        told = " ".join(event["text"].split())
+        return f'<div class="note">told the model ({escape(event["problem"])}): {escape(told)}</div>'
     if kind == "closing":
         return '<div class="note">asked outright for the short answer</div>'
     return ""
+
+
+def _candidate(candidate: Mapping[str, Any], *, kept: bool) -> str:
+    title = escape(str(candidate["title"] or candidate["id"]))
+    score = "every sample empty" if candidate["score"] is None else f"uncertainty {candidate['score']:.3f}"
+    return f'<div class="doc">{"&#10003; " if kept else ""}{title} <span class="meta">{score}</span></div>'
 
 
 def _retrieval(event: Mapping[str, Any]) -> str:

@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from rag_backbone.adapters import AdapterBackend as AdapterBackend
     from rag_backbone.adapters import AdapterSet as AdapterSet
     from rag_backbone.causal_lm import CausalLM as CausalLM
+    from rag_backbone.end_states import EndStates as EndStates
+    from rag_backbone.end_states import EndStatesRequest as EndStatesRequest
     from rag_backbone.engine import Engine as Engine
     from rag_backbone.errors import DynPragError as DynPragError
     from rag_backbone.requests import Generation as Generation
@@ -25,6 +27,8 @@ _EXPORTS = {
     "AdapterSet": "adapters",
     "CausalLM": "causal_lm",
     "DynPragError": "errors",
+    "EndStates": "end_states",
+    "EndStatesRequest": "end_states",
     "Engine": "engine",
     "Generation": "requests",
     "Request": "requests",
@@ -39,6 +43,8 @@ __all__ = [
     "AdapterSet",
     "CausalLM",
     "DynPragError",
+    "EndStates",
+    "EndStatesRequest",
     "Engine",
     "Generation",
     "Request",

@@ -24,6 +24,7 @@ from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, AttentionMa
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, AttentionInterface
 
 from rag_backbone.kv_cache import SequenceCache, rows_cache
+from rag_backbone.shared_prompt import SharedPromptCache
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -47,6 +48,8 @@ class Step:
     """How many of the last queries to record."""
     rows: Sequence[SequenceCache] | None = None
     """The sequences whose next tokens are decoded together."""
+    shared: SharedPromptCache | None = None
+    """The cache of several continuations of one prompt that are decoded together."""
     weights: list[Tensor] = field(default_factory=list)
     """One tensor (1 or batch, heads, queries, keys) float32; with `rows` one a row."""
     check: bool = False
@@ -81,7 +84,13 @@ class AttentionSwitch:
         self.tried_out = True
 
     @contextlib.contextmanager
-    def on(self, *, queries: int = 0, rows: Sequence[SequenceCache] | None = None) -> Iterator[Step]:
+    def on(
+        self,
+        *,
+        queries: int = 0,
+        rows: Sequence[SequenceCache] | None = None,
+        shared: SharedPromptCache | None = None,
+    ) -> Iterator[Step]:
         """Use our attention function for the forward made in this context (in this thread).
 
         The user's model is set back on exit.
@@ -89,9 +98,10 @@ class AttentionSwitch:
         Args:
             queries: Record the weights of the last so many queries.
             rows: The sequences that a step of several rows belongs to; its cache must be their `rows_cache`.
+            shared: The cache of the forward, if its rows continue one prompt.
         """
         assert self._layer is not None
-        step = Step(self._layer, queries, rows)
+        step = Step(self._layer, queries, rows, shared)
         original = self._config._attn_implementation  # noqa: SLF001
         self._config._attn_implementation = _registered(original)  # noqa: SLF001
         _active.step = step
@@ -200,6 +210,9 @@ def _attention(kernel: str) -> Callable[..., tuple[Tensor, Tensor | None]]:
             return function(module, query, key, value, attention_mask, **kwargs)
         if step.rows is not None:
             return _attend_by_row(function, step, module, query, kwargs), None
+        if step.shared is not None:
+            layer = step.shared.layers[module.layer_idx]
+            return layer.attend(query, _scaling(query, kwargs), kwargs.get("sliding_window")), None
         output, weights = function(module, query, key, value, attention_mask, **kwargs)
         if step.queries and getattr(module, "layer_idx", None) == step.layer:
             _record(step, module, query, key, value, attention_mask, output, kwargs)

@@ -14,7 +14,7 @@ import inspect
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -22,6 +22,7 @@ import torch
 from rag_backbone.adapters import AdapterBackend, AdapterSet
 from rag_backbone.attention import AttentionSwitch
 from rag_backbone.batch import StepSharing, decode_together
+from rag_backbone.end_states import EndStates, EndStatesRequest, SampleBatch
 from rag_backbone.errors import AdapterError, ConfigurationError, ContextWindowError, SignalUnavailableError
 from rag_backbone.fair_lock import FairLock
 from rag_backbone.hidden_states import last_hidden, module_of
@@ -30,6 +31,7 @@ from rag_backbone.matrix_vector import VectorLinears
 from rag_backbone.prefix_cache import PrefixCache
 from rag_backbone.requests import Counts, Generation, Request, ScoredText
 from rag_backbone.row import Row
+from rag_backbone.shared_prompt import SharedPromptCache
 from rag_backbone.signals import SignalName, distribution
 from rag_backbone.stream import TokenStream
 
@@ -148,6 +150,42 @@ class Engine:
         chosen = logits.gather(1, torch.tensor(list(continuation), device=logits.device)[:, None])[:, 0]
         assert entropies is not None
         return ScoredText(tuple(continuation), chosen - log_z, entropies, out.attention[0] if attention else None)
+
+    @torch.inference_mode()
+    def end_states(self, request: EndStatesRequest) -> EndStates:
+        """Sample several continuations of one prompt, and take the hidden state at each one's end.
+
+        All samples are decoded in one batch that shares the prompt's keys and values, of which a known prefix is
+        reused and what is computed is kept. Needs the signal `attention`: only a plain softmax can be taken apart so.
+        """
+        self._check_signal("attention")
+        self._check_adapters(request.adapters)
+        module_of(self.model, request.hidden_state)
+        prompt = list(request.prompt)
+        room = self._check_window(len(prompt) + 1) - len(prompt)
+        with self._lock:
+            self._keep_ended()
+            shared = self._known(request.adapters, prompt)
+            work = Counts(cached_tokens=len(shared.ids))
+            if new := prompt[len(shared.ids) : -1]:
+                self._forward([new], shared.cache, adapters=[request.adapters], keep=1)
+                shared.ids.extend(new)
+                work += Counts(forwards=1, forward_tokens=len(new))
+        limit = min(request.max_new_tokens, room)
+        batch = SampleBatch(request, shared, limit, self.tokenizer, self.end_ids, self.model.device)
+        while batch.running:
+            rows = batch.unfed
+            with self._lock:
+                adapters = [request.adapters] * len(rows)
+                out = self._forward(rows, batch.cache, adapters=adapters, keep=1, hidden=[request.hidden_state])
+            work += Counts(forwards=1, forward_tokens=len(rows), generated_tokens=len(rows))
+            batch.absorb(out.logits[:, -1], out.hidden[request.hidden_state])
+        with self._lock:
+            self.prefixes.put(_key(request.adapters), shared)
+            # At its last step a sample draws no token; forwards are counted where they are made.
+            work -= Counts(generated_tokens=request.samples)
+            self._counts += replace(work, forwards=0, forward_tokens=0)
+        return batch.result(work)
 
     @torch.inference_mode()
     def attention(self, ids: Sequence[int], *, adapters: AdapterSet | None = None) -> Tensor:
@@ -311,12 +349,16 @@ class Engine:
         arguments: dict[str, Any] = {"input_ids": input_ids, "use_cache": cache is not None}
         if cache is not None:
             arguments["past_key_values"] = cache
+        shared = cache if isinstance(cache, SharedPromptCache) else None
         if rows is not None:
             arguments["position_ids"] = torch.tensor([[len(sequence.ids)] for sequence in rows], device=device)
+        elif shared is not None:
+            arguments["position_ids"] = shared.positions
         if self._keeps_logits:
             arguments["logits_to_keep"] = keep
         with contextlib.ExitStack() as stack:
-            switched = stack.enter_context(self._switch.on(queries=queries, rows=rows)) if queries or rows else None
+            used = queries or rows or shared is not None
+            switched = stack.enter_context(self._switch.on(queries=queries, rows=rows, shared=shared)) if used else None
             states = {name: stack.enter_context(last_hidden(module_of(self.model, name))) for name in hidden}
             stack.enter_context(self._adapted(adapters))
             if input_ids.numel() == 1:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from rag_backbone.errors import SignalUnavailableError
 
@@ -31,6 +31,24 @@ def module_of(model: PreTrainedModel, name: str | int) -> nn.Module:
     if not -len(layers) <= name < len(layers):
         raise SignalUnavailableError(f"hidden_state={name}: the model has layers 0 to {len(layers) - 1}")
     return layers[name]
+
+
+def hidden_state_name(model: PreTrainedModel, layer: int, part: Literal["layer", "mlp"]) -> str | int:
+    """How `module_of` knows a layer, or the feed-forward part of it.
+
+    Raises:
+        SignalUnavailableError: If the layer has no part `mlp`.
+    """
+    if part == "layer":
+        return layer
+    block = module_of(model, layer)
+    found = getattr(block, "mlp", None)
+    name = next((name for name, module in model.named_modules() if module is found and found is not None), None)
+    if name is None:
+        raise SignalUnavailableError(
+            f"layer {layer} of {type(model).__name__} has no part 'mlp'; use the state of the whole layer"
+        )
+    return name
 
 
 @contextlib.contextmanager

@@ -73,6 +73,33 @@ class Sampler:
         return torch.multinomial(torch.softmax(kept, -1), 1, generator=self._generator)[0]
 
 
+def draw(logits: Tensor, sampling: Sampling, generator: Generator) -> Tensor:
+    """One token for each row, from the distribution that `Sampler` draws from; logit bias is not looked at.
+
+    Args:
+        logits: (rows, vocabulary) float32.
+        sampling: The same for all rows.
+        generator: Advanced by the draw.
+
+    Returns:
+        (rows,).
+    """
+    import torch
+
+    if sampling.temperature == 0:
+        return logits.argmax(-1)
+    logits = logits / sampling.temperature
+    # The likeliest are looked at alone: sorting whole vocabularies would take as long as the forward.
+    width = logits.shape[-1]
+    k = min(sampling.top_k or width, width)
+    best, order = torch.topk(logits, k) if k < width else torch.sort(logits, descending=True)
+    masses = torch.softmax(best, -1)
+    if sampling.top_p < 1:
+        before = masses.cumsum(-1) - masses
+        masses = masses.masked_fill(before >= sampling.top_p, 0.0)
+    return order.gather(-1, torch.multinomial(masses, 1, generator=generator))[:, 0]
+
+
 def greedy(logits: Tensor) -> Tensor:
     """The index of the (first) largest of (vocabulary,), as a scalar tensor."""
     import torch

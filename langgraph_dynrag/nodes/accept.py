@@ -9,6 +9,7 @@ from langgraph.graph.message import push_message
 
 from langgraph_dynrag.answer import is_complete, short_answer, through_answer
 from langgraph_dynrag.draft import Draft
+from langgraph_dynrag.nodes.insert import insert, own_words, visible
 from langgraph_dynrag.nodes.node import State, Update, emit, spent
 from langgraph_dynrag.settings import Settings
 
@@ -24,12 +25,17 @@ def accept(state: State, settings: Settings, draft: Draft, tokens: int, *, keep_
         keep_rest: Whether the tokens after them still hold: only if the prompt stays as it is.
     """
     taken, rest = draft[:tokens], draft[tokens:]
-    phrase = settings.prompt.answer_phrase
-    before = state.get("text") or ""
+    prompt = settings.prompt
+    before, own = state.get("text") or "", own_words(state)
     text = before + taken.text
-    if phrase is not None and answer_complete(before, draft, tokens, phrase):
+    if prompt.answer_phrase is not None and answer_complete(own, draft, tokens, settings):
         # Small models ramble on after the answer; what they say then is no part of it.
-        text = through_answer(text, phrase)
+        whole = own + taken.text
+        rambling = len(whole) - len(through_answer(whole, prompt.answer_phrase, prompt.answer_end))
+        text = text[: len(text) - rambling]
+    hidden = [list(span) for span in state.get("hidden") or []]
+    if settings.tag_format is not None:
+        hidden += [list(span) for span in settings.tag_format.marked(text, hidden[-1][1] if hidden else 0)]
     ids = state.get("token_ids")
     known = ids is not None and (taken.token_ids is not None or not len(taken))
     content = settings.carries_content(draft.words)
@@ -40,9 +46,11 @@ def accept(state: State, settings: Settings, draft: Draft, tokens: int, *, keep_
     ]
     attention = state.get("attention")
     carry = keep_rest and len(rest) > 0
-    _push(state, before, text[len(before) :])
+    shown_before = visible(state, settings.tag_format)
+    _push(state, shown_before, visible({"text": text, "hidden": hidden}, settings.tag_format)[len(shown_before) :])
     return {
         "text": text,
+        "hidden": hidden,
         "token_ids": [*(ids or []), *(taken.token_ids or ())] if known else None,
         "entropies": [*(state.get("entropies") or []), *entropies],
         "answer_tokens": (state.get("answer_tokens") or 0) + len(taken),
@@ -54,10 +62,22 @@ def accept(state: State, settings: Settings, draft: Draft, tokens: int, *, keep_
     }
 
 
-def answer_complete(before: str, draft: Draft, tokens: int, phrase: str) -> bool:
-    """Whether the answer's sentence is over within the first `tokens` tokens of a draft that follows `before`."""
-    if phrase.lower() not in (before + draft[:tokens].text).lower():
+def answer_complete(before: str, draft: Draft, tokens: int, settings: Settings) -> bool:
+    """Whether the short answer is over within the first `tokens` tokens of a draft that follows `before`.
+
+    Args:
+        before: The model's own words so far.
+        draft: The draft.
+        tokens: How many of its tokens count.
+        settings: The graph's settings.
+    """
+    phrase, end = settings.prompt.answer_phrase, settings.prompt.answer_end
+    written = before + draft[:tokens].text
+    opened = None if settings.tag_format is None else settings.tag_format.open_call(written)
+    if phrase is None or phrase.lower() not in written[:opened].lower():  # what stands in a search answers nothing
         return False
+    if end is not None:
+        return is_complete(written[:opened], phrase, end)
     # What follows those tokens tells whether the sentence is over; so does the end of the model's answer.
     return is_complete(before + draft.text + ("\n" if draft.ended == "end" else ""), phrase)
 
@@ -72,11 +92,9 @@ def after_acceptance(state: State, update: Update, settings: Settings, draft: Dr
         draft: The draft, without what was discarded of it.
         tokens: How many of its tokens were accepted.
     """
-    phrase = settings.prompt.answer_phrase
-    text = update["text"]
     if state.get("stage") == "closing":
         return _finished(state, update, settings)
-    if phrase is not None and answer_complete(state.get("text") or "", draft, tokens, phrase):
+    if answer_complete(own_words(state), draft, tokens, settings):
         return _finished(state, update, settings)
     ended = draft.ended == "end" and tokens == len(draft)
     hit = None
@@ -89,7 +107,13 @@ def after_acceptance(state: State, update: Update, settings: Settings, draft: Dr
             return update
     if hit is not None:
         update = {**update, "budget_hit": hit, "trace": [*update.get("trace", []), budget_event(hit, settings)]}
-    if phrase is None or phrase.lower() in text.lower():
+    return force_answer(state, update, settings)
+
+
+def force_answer(state: State, update: Update, settings: Settings) -> Update:
+    """End the answer, or, if it lacks the phrase of a short one, ask for that outright."""
+    phrase = settings.prompt.answer_phrase
+    if phrase is None or phrase.lower() in visible(update, settings.tag_format).lower():
         return _finished(state, update, settings)
     return _closing(state, update, settings, phrase)
 
@@ -103,8 +127,12 @@ def budget_event(which: str, settings: Settings) -> dict[str, Any]:
 
 def _closing(state: State, update: Update, settings: Settings, phrase: str) -> Update:
     """Ask for the short answer outright: the phrase is written for the model, which completes it."""
-    begun = update["text"].rstrip()
-    lead = f" {phrase}" if begun else phrase
+    update = _with_calls_closed(update, settings)
+    # What was inserted ends as its format has it; only white space that the model wrote is cut.
+    fixed = update["hidden"][-1][1] if update["hidden"] else 0
+    begun = update["text"][:fixed] + update["text"][fixed:].rstrip()
+    seen = visible({**update, "text": begun}, settings.tag_format)
+    lead = f" {phrase}" if seen and not seen[-1].isspace() else phrase
     ids = update["token_ids"]
     if ids is not None:
         # Trailing white space is cut from the text; ids that no longer match it are cut into tokens anew.
@@ -113,7 +141,7 @@ def _closing(state: State, update: Update, settings: Settings, phrase: str) -> U
             [*ids, *(settings.generator.token_ids(lead) or ())] if same else settings.generator.token_ids(begun + lead)
         )
         ids = None if ids is None else list(ids)
-    _push(state, begun, lead)
+    _push(state, seen, lead)
     event = {"type": "closing", "text": lead}
     return {
         **update,
@@ -126,9 +154,18 @@ def _closing(state: State, update: Update, settings: Settings, phrase: str) -> U
     }
 
 
+def _with_calls_closed(update: Update, settings: Settings) -> Update:
+    """A search that nothing closes would swallow the answer that is asked for after it."""
+    hidden, tag_format = update["hidden"], settings.tag_format
+    at = None if tag_format is None else tag_format.open_call(update["text"], hidden[-1][1] if hidden else 0)
+    if tag_format is None or at is None:
+        return update
+    return insert(update, settings, tag_format.call[1], since=at)
+
+
 def _finished(state: State, update: Update, settings: Settings) -> Update:
-    answer = update["text"].strip()
-    short = short_answer(answer, settings.prompt.answer_phrase)
+    answer = visible(update, settings.tag_format).strip()
+    short = short_answer(answer, settings.prompt.answer_phrase, settings.prompt.answer_end)
     event = {"type": "answer", "answer": answer, "short_answer": short}
     emit({**event, "sources": state.get("sources") or []})
     message = AIMessage(answer, id=message_id(state), response_metadata={"dynprag": {"short_answer": short}})

@@ -51,6 +51,8 @@ class Begin(Node):
             "text": "",
             "token_ids": None if settings.generator.token_ids("") is None else [],
             "entropies": [],
+            "hidden": [],
+            "notices": 0,
             "answer_tokens": 0,
             "draft": None,
             "judged": 0,

@@ -13,6 +13,7 @@ from langgraph_dynrag.draft import Draft, Signal, Unit
 from langgraph_dynrag.drafting import DraftResult, DraftTask
 from langgraph_dynrag.evidence import Passage, within_budget
 from langgraph_dynrag.injector import Placed
+from langgraph_dynrag.nodes.insert import own_words
 from langgraph_dynrag.nodes.node import Node, State, Update, emit, spent
 from langgraph_dynrag.settings import Settings
 
@@ -67,11 +68,13 @@ def draft_task(state: State, settings: Settings) -> DraftTask:
         unit=unit_now(state, settings),
         limit=max(1, min(room, settings.lookahead) - len(carried)),
         needs=_FREE & settings.generator.signals if closing else _needs(settings),
-        stop=(*prompt.stop, "\n") if closing else prompt.stop,
+        stop=(*prompt.stop, "\n") if closing and prompt.answer_end is None else prompt.stop,
         answer_phrase=prompt.answer_phrase,
+        answer_end=prompt.answer_end,
+        own_words=own_words(state),
         # The short answer is always given time: a budget ends the reasoning, not the answer.
         deadline=float("inf") if closing else time.monotonic() + left,
-        seed=None if settings.seed is None else _derived(settings.seed, state["question"], used, len(carried)),
+        seed=None if settings.seed is None else derived_seed(settings.seed, state["question"], used, len(carried)),
         adapters=placed(state, settings).adapters,
     )
 
@@ -96,7 +99,7 @@ def placed(state: State, settings: Settings) -> Placed:
 def unit_now(state: State, settings: Settings) -> Unit:
     """The piece of text that is written and judged next."""
     if state.get("stage") == "closing":
-        return Unit("sentence")
+        return Unit("sentence" if settings.prompt.answer_end is None else "all")
     unit = settings.trigger.unit
     if unit.kind == "all" and state.get("regenerating") and not settings.recheck:
         # Published code that drafts to the end keeps the first sentence that it writes with passages, and looks at the
@@ -108,7 +111,7 @@ def unit_now(state: State, settings: Settings) -> Unit:
 def prompt_passages(state: State, settings: Settings) -> tuple[list[Passage], list[str]]:
     """The evidence that belongs in the prompt, as far as it fits there; and the ids of what had to be cut."""
     evidence = list(placed(state, settings).in_prompt)
-    if not evidence:
+    if not evidence or settings.tag_format is not None:
         return [], []
     generator = settings.generator
     budget = settings.context_tokens
@@ -125,7 +128,7 @@ def _needs(settings: Settings) -> frozenset[Signal]:
     return settings.needs | (_FREE & settings.generator.signals)
 
 
-def _derived(seed: int, question: str, used: int, carried: int) -> int:
+def derived_seed(seed: int, question: str, used: int, carried: int) -> int:
     """A seed of its own for each draft, the same when a run is resumed."""
     digest = hashlib.sha256(f"{seed}\0{question}\0{used}\0{carried}".encode()).digest()
     return int.from_bytes(digest[:6], "big")

@@ -10,8 +10,11 @@ from langchain_core.runnables import RunnableConfig
 
 from langgraph_dynrag.draft import AttendAlone, Draft, DraftView, Verdict
 from langgraph_dynrag.nodes.accept import accept, after_acceptance, answer_complete, budget_event
+from langgraph_dynrag.nodes.exchange import call_problem, notify
 from langgraph_dynrag.nodes.generate import draft_task, placed, unit_now
+from langgraph_dynrag.nodes.insert import own_words
 from langgraph_dynrag.nodes.node import Node, State, Update, emit, spent
+from langgraph_dynrag.nodes.sample import sampler
 from langgraph_dynrag.queries.base import Plan
 from langgraph_dynrag.settings import Settings
 
@@ -63,14 +66,19 @@ def judge(state: State, settings: Settings) -> tuple[DraftView, Verdict | None, 
     if state.get("regenerating") and not settings.recheck:
         event = {"type": "verdict", "retrieve": False, "reason": "written with the passages found", "tokens": judged}
         return view, None, _accepted(state, settings, judged, [event])
-    if (hit := exhausted(state, settings)) is not None:
+    hit = exhausted(state, settings)
+    complete = answer_complete(view.accepted, draft, judged, settings)
+    if settings.tag_format is not None and not complete:
+        cut = partial(shortened, settings=settings)
+        problem = call_problem(settings.tag_format, view, state.get("asked") or [], hit, cut)
+        if problem is not None:
+            return view, None, notify(state, settings, draft, judged, problem, hit)
+    if hit is not None:
         events = [] if state.get("budget_hit") else [budget_event(hit, settings)]
         return view, None, {"budget_hit": state.get("budget_hit") or hit, **_accepted(state, settings, judged, events)}
     verdict = settings.trigger.judge(view)
     event = {"type": "verdict", "tokens": judged, **verdict.to_state()}
     emit(event)
-    phrase = settings.prompt.answer_phrase
-    complete = phrase is not None and answer_complete(view.accepted, draft, judged, phrase)
     over = complete or (draft.ended == "end" and judged == len(draft))
     if not verdict.retrieve or (verdict.position is None and over):
         return view, None, _accepted(state, settings, judged, [event])
@@ -89,13 +97,14 @@ def draft_view(state: State, settings: Settings, draft: Draft, judged: int) -> D
         context = settings.generator.context(task)
     return DraftView(
         question=state["question"],
-        accepted=state.get("text") or "",
+        accepted=own_words(state),
         draft=draft,
         judged=judged,
         history=tuple(state.get("entropies") or ()),
         attention=attention,
         context=context,
         attend_alone=_attend_alone(state, settings) if "attention_alone" in needs else None,
+        sample_ends=sampler(state, settings) if "end_states" in needs else None,
         carries_content=settings.carries_content,
     )
 

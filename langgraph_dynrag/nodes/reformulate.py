@@ -10,6 +10,7 @@ from langchain_core.runnables import RunnableConfig
 from langgraph_dynrag.draft import Draft
 from langgraph_dynrag.nodes.monitor import exhausted, shortened
 from langgraph_dynrag.nodes.node import Node, State, Update, emit
+from langgraph_dynrag.queries.base import asked_before
 from langgraph_dynrag.queries.rewrite import clean_reply, rewrite_prompt
 from langgraph_dynrag.settings import Settings
 
@@ -56,14 +57,9 @@ def find_problem(state: State, settings: Settings) -> Problem | None:
         return "nothing new"
     asked = state.get("asked") or []
     earlier = asked[: len(asked) - len(state["queries"])]
-    if all(_same(q, earlier) for q in state["queries"]):
+    if all(asked_before(q, earlier) for q in state["queries"]):
         return "same query"
     return None
-
-
-def _same(query: str, earlier: Sequence[str]) -> bool:
-    key = " ".join(query.lower().split())
-    return any(key == " ".join(other.lower().split()) for other in earlier)
 
 
 def _may_rewrite(state: State, settings: Settings, problem: Problem | None) -> bool:
@@ -81,7 +77,7 @@ def _rewritten(state: State, settings: Settings, problem: Problem | None, replie
     written = Draft.from_state(state.get("draft"))[: state.get("judged") or 0].text
     # The model's own words first; then what always makes a query. Whatever was asked before cannot help.
     candidates = [clean_reply(replies[0], 32) if replies else "", state["question"], f"{state['question']} {written}"]
-    query = next((q for c in candidates if (q := shortened(c, settings)) and not _same(q, asked)), None)
+    query = next((q for c in candidates if (q := shortened(c, settings)) and not asked_before(q, asked)), None)
     if query is None:
         return _settled(state, settings, problem)
     rewrites = (state.get("rewrites") or 0) + 1

@@ -10,8 +10,10 @@ from langchain_core.runnables import RunnableConfig
 
 from langgraph_dynrag.draft import Draft, Verdict
 from langgraph_dynrag.evidence import Passage, Source, distinct
-from langgraph_dynrag.nodes.accept import accept, after_acceptance
+from langgraph_dynrag.nodes.accept import accept, after_acceptance, force_answer
+from langgraph_dynrag.nodes.exchange import give_results
 from langgraph_dynrag.nodes.node import Node, State, Update, emit
+from langgraph_dynrag.nodes.sample import select
 from langgraph_dynrag.settings import Settings
 from rag_backbone.text_units import sentences
 
@@ -22,22 +24,26 @@ class Resume(Node):
     node_name = "resume"
 
     async def arun(self, state: State, settings: Settings, config: RunnableConfig) -> Update:
-        """Cut, inject, and go back to `generate`; adapters that have to be made do not block the event loop."""
-        if settings.injector is None:
+        """Cut, inject, and go back to `generate`; what takes long (adapters, samples) does not block the event loop."""
+        if settings.injector is None and settings.selection is None:
             return self.run(state, settings, config)
         return await asyncio.to_thread(self.run, state, settings, config)
 
     def run(self, state: State, settings: Settings, config: RunnableConfig) -> Update:  # noqa: ARG002
         """Cut, inject, and go back to `generate`."""
         draft = Draft.from_state(state.get("draft"))
-        found = state.get("found") or []
+        found, chosen = select(state, settings, list(state.get("found") or []))
         judged = state.get("judged") or 0
         # With nothing found there is nothing to write it anew with, so it stays as it is.
         kept = kept_tokens(draft[:judged], state.get("verdict"), settings) if found else judged
         discarded = draft[kept:judged].text
         # What is discarded says nothing of how the text goes on, not even that a sentence was over.
         remaining = replace(draft[:kept], ended="unit") if kept < judged else draft
-        update = accept(state, settings, remaining, kept, keep_rest=not found)
+        update = accept(state, settings, remaining, kept, keep_rest=not found and settings.tag_format is None)
+        full = False
+        if settings.tag_format is not None:
+            update, full = give_results(state, update, settings, found)
+            remaining = replace(remaining, ended="unit")  # the text goes on after what was inserted
         evidence = _evidence(state, found, settings)
         event = {
             "type": "resume",
@@ -48,7 +54,12 @@ class Resume(Node):
             "evidence": [p["id"] for p in evidence],
         }
         emit(event)
-        events = [event, *_injected(evidence, str(state.get("question") or ""), settings)]
+        events = [
+            *chosen,
+            event,
+            *update.get("trace", []),
+            *_injected(evidence, str(state.get("question") or ""), settings),
+        ]
         update |= {
             "evidence": evidence,
             "found": [],
@@ -56,6 +67,8 @@ class Resume(Node):
             "regenerating": bool(found) and kept < judged,
             "trace": events,
         }
+        if full:
+            return force_answer(state, update, settings)
         return after_acceptance(state, update, settings, remaining, kept)
 
 

@@ -1,14 +1,17 @@
 """What to retrieve."""
 
 from langgraph_dynrag.queries.base import Plan, QueryFormulator
-from langgraph_dynrag.queries.flare import ExplicitQuestion, MaskedSentence, SearchTag
+from langgraph_dynrag.queries.flare import ExplicitQuestion, MaskedSentence
 from langgraph_dynrag.queries.qfs import QFS
 from langgraph_dynrag.queries.rewrite import Rewrite, WithQuestion
+from langgraph_dynrag.queries.seakr import KnownWords
+from langgraph_dynrag.queries.search_tag import SearchTag
 from langgraph_dynrag.queries.simple import LastSentence, LastTokens, Question
 
 __all__ = [
     "QFS",
     "ExplicitQuestion",
+    "KnownWords",
     "LastSentence",
     "LastTokens",
     "MaskedSentence",

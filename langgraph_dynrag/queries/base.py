@@ -54,3 +54,9 @@ class WithoutModel:
     def finish(self, view: DraftView, verdict: Verdict, replies: Sequence[str]) -> tuple[str, ...]:  # noqa: ARG002
         """Not reached: the plan has no prompts."""
         return ()
+
+
+def asked_before(query: str, earlier: Sequence[str]) -> bool:
+    """Whether a query was asked already; case and white space make no difference."""
+    key = " ".join(query.lower().split())
+    return any(key == " ".join(other.lower().split()) for other in earlier)

@@ -1,23 +1,21 @@
 """FLARE's queries (Jiang et al. 2023, sections 3.2.2 and 3.1).
 
-`MaskedSentence` is the implicit query, `ExplicitQuestion` the explicit one; `SearchTag` reads the term that
-FLARE-instruct lets the model write.
+`MaskedSentence` is the implicit query, `ExplicitQuestion` the explicit one. The term that FLARE-instruct lets the model
+write is read by `SearchTag`.
 """
 
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from langgraph_dynrag.draft import DraftView, Signal, Verdict
-from langgraph_dynrag.queries.base import Plan, WithoutModel
+from langgraph_dynrag.queries.base import Plan
 from rag_backbone.errors import ConfigurationError
 from rag_backbone.text_units import sentences
 
 _GAP = 5  # uncertain tokens closer than this belong to one span (published code)
-_TAG = re.compile(r"\[Search\((?P<term>[^()\[\]]*(?:\([^()\[\]]*\)[^()\[\]]*)*)\)\]")
 
 
 @dataclass(frozen=True)
@@ -101,31 +99,6 @@ class ExplicitQuestion:
             if line.endswith("?") and len(line) > 1:
                 found.setdefault(line)
         return tuple(found) or (view.unit.text.strip(),)
-
-
-@dataclass(frozen=True)
-class SearchTag(WithoutModel):
-    """The term of the last `[Search(term)]` in what was written (FLARE-instruct, section 3.1).
-
-    Without a tag, the last sentence. Tags that close nowhere are no tags.
-    """
-
-    def plan(self, view: DraftView, verdict: Verdict) -> Plan:  # noqa: ARG002
-        """The last tag's term."""
-        found = find_search_tags(view.unit.text)
-        if found:
-            return Plan((found[-1],))
-        return Plan((without_search_tags(view.last_sentence),))
-
-
-def find_search_tags(text: str) -> list[str]:
-    """The non-empty terms of all `[Search(term)]` in a text, in order."""
-    return [term for m in _TAG.finditer(text) if (term := m["term"].strip())]
-
-
-def without_search_tags(text: str) -> str:
-    """The text without its search tags."""
-    return re.sub(r" {2,}", " ", _TAG.sub("", text)).strip()
 
 
 def uncertain_spans(view: DraftView, beta: float) -> list[str]:

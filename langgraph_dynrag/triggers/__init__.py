@@ -6,6 +6,8 @@ from langgraph_dynrag.triggers.confidence import Entropy, TokenProbability
 from langgraph_dynrag.triggers.etc import ETC
 from langgraph_dynrag.triggers.fixed import EveryNTokens, EverySentence, Never, Once
 from langgraph_dynrag.triggers.rind import RIND
+from langgraph_dynrag.triggers.seakr import SelfAwareUncertainty
+from langgraph_dynrag.triggers.written_tag import WrittenTag
 
 __all__ = [
     "ETC",
@@ -17,6 +19,8 @@ __all__ = [
     "EverySentence",
     "Never",
     "Once",
+    "SelfAwareUncertainty",
     "TokenProbability",
     "Trigger",
+    "WrittenTag",
 ]

@@ -24,8 +24,10 @@ from langgraph_dynrag import (
     create_nodes,
 )
 from langgraph_dynrag.queries import LastSentence, Question
+from langgraph_dynrag.samples import SampleSpec
+from langgraph_dynrag.selection import LeastUncertain
 from langgraph_dynrag.state import StateVersionError
-from langgraph_dynrag.triggers import EverySentence, Never
+from langgraph_dynrag.triggers import EverySentence, Never, SelfAwareUncertainty
 from rag_backbone.causal_lm import CausalLM
 from tests.langgraph_dynrag.scripted import DOCUMENTS, ScriptedChatModel, WatchedRetriever, said
 from tests.tiny import tiny_llama, tiny_tokenizer
@@ -270,11 +272,15 @@ OPTIONS = {
 
 def local_graph(checkpointer, retriever, preset):
     chat = LocalChatModel.from_causal_lm(CausalLM(tiny_llama(), tiny_tokenizer(), name="tiny"))
-    changes = {"trigger": EverySentence(), "query": LastSentence()} if preset == "fixed_sentence" else {}
+    few = SampleSpec(samples=3, max_tokens=6)
+    changes = {
+        "fixed_sentence": {"trigger": EverySentence(), "query": LastSentence()},
+        "seakr": {"trigger": SelfAwareUncertainty(-6, few), "selection": LeastUncertain(few)},
+    }.get(preset, {})
     return create_dynamic_rag(chat, retriever, preset=preset, checkpointer=checkpointer, **{**OPTIONS, **changes})
 
 
-@pytest.mark.parametrize("preset", ["fixed_sentence", "flare", "dragin"])
+@pytest.mark.parametrize("preset", ["fixed_sentence", "flare", "dragin", "seakr"])
 def test_killed_between_any_two_nodes_it_resumes_with_the_same_answer_and_searches_nothing_twice(tmp_path, preset):
     whole = WatchedRetriever()
     with SqliteSaver.from_conn_string(str(tmp_path / "whole.sqlite")) as saver:

@@ -1,0 +1,54 @@
+"""Writing into the running text what the model did not write, and what it wrote but the answer does not show."""
+
+from __future__ import annotations
+
+import math
+
+from langgraph_dynrag.nodes.node import State, Update
+from langgraph_dynrag.settings import Settings
+from langgraph_dynrag.tags import TagFormat, shown
+
+
+def own_words(state: State) -> str:
+    """The accepted text without what was inserted, and without the calls that were answered."""
+    return shown(state.get("text") or "", state.get("hidden") or [])
+
+
+def visible(update: State, tag_format: TagFormat | None) -> str:
+    """What the answer shows of the text: a call that is still open is held back."""
+    text = own_words(update)
+    at = None if tag_format is None else tag_format.open_call(text)
+    return text if at is None else text[:at]
+
+
+def insert(update: Update, settings: Settings, block: str, *, since: int | None = None) -> Update:
+    """Append a block to the text, hidden from the answer.
+
+    Args:
+        update: What `accept` returned.
+        settings: The graph's settings.
+        block: What to write.
+        since: Where the hidden part begins, if before the block.
+    """
+    begun, ids = update["text"], update["token_ids"]
+    more = None if ids is None else settings.generator.token_ids(block)
+    return {
+        **update,
+        "text": begun + block,
+        "token_ids": None if ids is None or more is None else [*ids, *more],
+        "hidden": [*update["hidden"], [len(begun) if since is None else since, len(begun) + len(block)]],
+        "draft": None,
+        "attention": None,
+    }
+
+
+def room_left(state: State, update: Update, settings: Settings) -> float:
+    """Tokens of the context window that neither the prompt, the text nor what may still be written will take."""
+    generator, budgets = settings.generator, settings.budgets
+    if generator.context_window is None:
+        return math.inf
+    ids = update["token_ids"]
+    used = generator.prompt_tokens(settings.prompt.messages(state["question"], ()))
+    used += generator.count_tokens(update["text"]) if ids is None else len(ids)
+    to_write = max(budgets.tokens - update["answer_tokens"], 0) + budgets.closing_tokens
+    return generator.context_window - used - to_write

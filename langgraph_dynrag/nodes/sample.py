@@ -1,0 +1,41 @@
+"""Sampling continuations in a state, for triggers and selectors. Used by `monitor` and `resume`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from langgraph_dynrag.evidence import Passage
+from langgraph_dynrag.nodes.generate import derived_seed, draft_task
+from langgraph_dynrag.nodes.node import State, emit
+from langgraph_dynrag.samples import SampledEnds, SampleEnds, SampleSpec
+from langgraph_dynrag.settings import Settings
+
+
+def sampler(state: State, settings: Settings) -> SampleEnds:
+    """Samples continuations of the accepted text under the evidence that is in use."""
+    return lambda spec: _sampled(state, settings, spec)
+
+
+def select(state: State, settings: Settings, found: list[Passage]) -> tuple[list[Passage], list[dict[str, Any]]]:
+    """The passages found that are to be used, and the record of how they were chosen."""
+    if settings.selection is None or not found:
+        return found, []
+    kept = list(state.get("evidence") or [])
+
+    def try_out(passages: Sequence[Passage], spec: SampleSpec) -> SampledEnds:
+        if settings.injector is not None:
+            settings.injector.prepare(passages)
+        return _sampled({**state, "evidence": list(passages)}, settings, spec)
+
+    selection = settings.selection.select(found, kept, try_out)
+    event = {"type": "selection", **selection.record}
+    emit(event)
+    return selection.passages, [event]
+
+
+def _sampled(state: State, settings: Settings, spec: SampleSpec) -> SampledEnds:
+    # Always with a seed: a trigger gives the same verdict on the same draft.
+    used = state.get("answer_tokens") or 0
+    seed = derived_seed(settings.seed or 0, state["question"], used, 0)
+    return settings.generator.sample_ends(draft_task({**state, "draft": None}, settings), spec, seed)

@@ -1,0 +1,72 @@
+"""SeaKR's query (Yao et al. 2024): the tentative sentence without the words that the model was unsure of."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from langgraph_dynrag.draft import DraftView, Signal, Verdict
+from langgraph_dynrag.queries.base import Plan
+from rag_backbone.errors import ConfigurationError
+from rag_backbone.text_units import sentences, words
+
+# What announces an answer instead of being about something (the published code's list).
+_ANNOUNCING = frozenset({"thus", "answer", "is", "so"})
+
+
+@dataclass(frozen=True)
+class KnownWords:
+    """The sentence's content words that are known: in the question or the sentence before, or written with confidence.
+
+    A word was written with confidence if none of its tokens was doubted more than `max_doubt` (one minus its
+    probability). Without such a word, the question's content words. The published code takes words of some parts of
+    speech; here the graph's word filter decides what carries content.
+
+    Raises:
+        ConfigurationError: If `max_doubt` is no probability.
+    """
+
+    max_doubt: float = 0.1
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.max_doubt <= 1:
+            raise ConfigurationError(f"max_doubt is {self.max_doubt}; a probability between 0 and 1 is needed")
+
+    @property
+    def needs(self) -> frozenset[Signal]:
+        """Log-probabilities."""
+        return frozenset({"logprob"})
+
+    def plan(self, view: DraftView, verdict: Verdict) -> Plan:  # noqa: ARG002
+        """The known words, in their order."""
+        unit, known = view.unit, _words_of(view.question) | _words_of(_last_sentence(view.accepted))
+        kept = [
+            word
+            for w, (word, content) in enumerate(zip(unit.words, view.carries_content(unit.words), strict=True))
+            if content
+            and word.lower() not in _ANNOUNCING
+            and (word.lower() in known or self._confident([unit.logprobs[t] for t in unit.tokens_of_word(w)]))
+        ]
+        return Plan((" ".join(kept or _content(view)) or view.question,))
+
+    def finish(self, view: DraftView, verdict: Verdict, replies: Sequence[str]) -> tuple[str, ...]:  # noqa: ARG002
+        """Not reached: the plan has no prompts."""
+        return ()
+
+    def _confident(self, logprobs: Sequence[float]) -> bool:
+        return all(1 - math.exp(logprob) <= self.max_doubt for logprob in logprobs)
+
+
+def _content(view: DraftView) -> list[str]:
+    asked = [view.question[s.start : s.end] for s in words(view.question)]
+    return [word for word, content in zip(asked, view.carries_content(asked), strict=True) if content]
+
+
+def _words_of(text: str) -> set[str]:
+    return {text[s.start : s.end].lower() for s in words(text)}
+
+
+def _last_sentence(text: str) -> str:
+    spans = sentences(text)
+    return text[spans[-1].start : spans[-1].end] if spans else ""

@@ -1,0 +1,37 @@
+"""The query that the model wrote between search marks (Search-o1, Search-R1, R1-Searcher, FLARE-instruct)."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from langgraph_dynrag.draft import DraftView, Verdict
+from langgraph_dynrag.queries.base import Plan, WithoutModel
+from langgraph_dynrag.tags import FLARE_INSTRUCT, TagFormat
+
+
+@dataclass(frozen=True)
+class SearchTag(WithoutModel):
+    """The last call in what was written; of nested ones the innermost.
+
+    Without a call, the last sentence. Marks that close nowhere are no call, and an empty call has no query.
+
+    Args:
+        tag_format: The marks; by default FLARE-instruct's `[Search(term)]` (Jiang et al. 2023, section 3.1).
+    """
+
+    tag_format: TagFormat = FLARE_INSTRUCT
+
+    def plan(self, view: DraftView, verdict: Verdict) -> Plan:  # noqa: ARG002
+        """The last call's query."""
+        calls = self.tag_format.new_calls(view.accepted, view.unit.text)
+        written = [call.query for call in calls if call.query]
+        if written:
+            return Plan((written[-1],))
+        return Plan((_without_calls(self.tag_format, view.last_sentence),))
+
+
+def _without_calls(tag_format: TagFormat, text: str) -> str:
+    for span in reversed(tag_format.marked(text)):
+        text = text[: span.start] + text[span.end :]
+    return re.sub(r" {2,}", " ", text).strip()

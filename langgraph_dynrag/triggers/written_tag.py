@@ -1,0 +1,52 @@
+"""The model says itself when it wants to search: it writes a call, `<search>query</search>`.
+
+Search-o1, Search-R1 and R1-Searcher work so, with models trained for it; an instruct model can be told to. Only what
+the model wrote is looked at: the graph hides from the view what was inserted after earlier calls, and prompt, question
+and documents are not part of it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from langgraph_dynrag.draft import DraftView, Signal, Unit, Verdict
+from langgraph_dynrag.tags import SEARCH, TagFormat
+
+
+@dataclass(frozen=True, slots=True)
+class WrittenTag:
+    """Retrieves when the model has closed a call.
+
+    With this trigger results are written into the answer, right after the call, in the same format; nothing is
+    discarded, and the prompt stays as it is. They are no part of the answer that the graph returns.
+
+    Args:
+        tag_format: The marks; see `langgraph_dynrag.tags`.
+    """
+
+    tag_format: TagFormat = SEARCH
+
+    @property
+    def needs(self) -> frozenset[Signal]:
+        """None."""
+        return frozenset()
+
+    @property
+    def unit(self) -> Unit:
+        """Up to the mark that closes a call."""
+        return Unit("until", until=self.tag_format.call[1])
+
+    def before(self, question: str) -> Verdict | None:  # noqa: ARG002
+        """No: a tag in the question is none of the model's."""
+        return None
+
+    def judge(self, view: DraftView) -> Verdict:
+        """Yes, if the judged tokens close a call; of several the last one counts."""
+        opening, closing = self.tag_format.call
+        calls = self.tag_format.new_calls(view.accepted, view.unit.text)
+        if calls:
+            nested = ", nested; the innermost counts" if calls[-1].nested else ""
+            return Verdict(True, f"wrote {opening}{calls[-1].query}{closing}{nested}", trigger="written tag")
+        stray = closing in view.unit.text
+        reason = f"{closing} closes nothing" if stray else f"no {opening} was written"
+        return Verdict(False, reason, trigger="written tag")

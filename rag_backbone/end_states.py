@@ -1,0 +1,178 @@
+"""Sampled continuations of one prompt, and the hidden state at the end-of-sequence position of each.
+
+SeaKR (Yao et al. 2024) reads a model's uncertainty from these states. All samples are drawn in one batch
+that shares the prompt's keys and values. A sample ends with the end-of-sequence token, where its caller says, or at the
+limit; then the end-of-sequence token is fed in the place of whatever would have come next, and the state there is
+taken. Knows nothing of what the states are good for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import torch
+
+from rag_backbone.adapters import AdapterSet
+from rag_backbone.errors import ConfigurationError, SignalUnavailableError
+from rag_backbone.requests import Counts
+from rag_backbone.sampling import Sampling, draw
+from rag_backbone.shared_prompt import SharedPromptCache
+from rag_backbone.stop_strings import Detokenizer
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from transformers import PreTrainedTokenizerBase
+
+    from rag_backbone.kv_cache import SequenceCache
+
+EndsAt = Callable[[str], int | None]
+"""A sample's text so far to how many of its characters it keeps, if it is over; None while it is not."""
+
+
+@dataclass(frozen=True, slots=True)
+class EndStatesRequest:
+    """Samples that are wanted.
+
+    Raises:
+        ConfigurationError: If a number is less than 1.
+    """
+
+    prompt: Sequence[int]
+    hidden_state: str | int
+    """As in `Signals`."""
+    samples: int = 20
+    max_new_tokens: int = 100
+    sampling: Sampling = field(default_factory=lambda: Sampling(temperature=1.0, top_k=50, top_p=0.9))
+    ends_at: EndsAt | None = None
+    adapters: AdapterSet | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("samples", "max_new_tokens"):
+            if getattr(self, name) < 1:
+                raise ConfigurationError(f"{name} is {getattr(self, name)}; at least 1 is needed")
+        if not len(self.prompt):
+            raise ConfigurationError("the prompt is empty; at least one token is needed to predict the next")
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class EndStates:
+    """What was sampled."""
+
+    states: Tensor
+    """(samples, width) float32."""
+    token_ids: tuple[tuple[int, ...], ...]
+    """Of each sample, as far as it was kept; the end-of-sequence token is not among them."""
+    texts: tuple[str, ...]
+    counts: Counts
+
+    def __repr__(self) -> str:
+        return f"EndStates({len(self.texts)} samples, width {self.states.shape[1]}, {self.counts})"
+
+
+class SampleBatch:
+    """The samples in progress. The engine makes the forwards; this says what enters them and takes what comes out."""
+
+    def __init__(
+        self,
+        request: EndStatesRequest,
+        prompt: SequenceCache,
+        limit: int,
+        tokenizer: PreTrainedTokenizerBase,
+        end_ids: frozenset[int],
+        device: torch.device,
+    ) -> None:
+        if tokenizer.eos_token_id is None:
+            raise SignalUnavailableError(
+                "the tokenizer has no end-of-sequence token, whose position's state was wanted"
+            )
+        self._request = request
+        self._end_ids = end_ids
+        self._end: int = tokenizer.eos_token_id
+        self._limit = limit
+        n = request.samples
+        self.cache = SharedPromptCache(prompt, n, limit + 1)
+        self._rows = list(range(n))
+        """The samples that are still in the batch, in its order."""
+        self._next = [request.prompt[-1]] * n
+        self._ids: list[list[int]] = [[] for _ in range(n)]
+        self._pieces: list[list[str]] = [[] for _ in range(n)]
+        self._detokenizers = [Detokenizer(tokenizer, request.prompt) for _ in range(n)]
+        self._ending = [False] * n
+        self._states: dict[int, Tensor] = {}
+        self._generator = torch.Generator(device)
+        if request.sampling.seed is None:
+            self._generator.seed()
+        else:
+            self._generator.manual_seed(request.sampling.seed)
+
+    @property
+    def running(self) -> bool:
+        """Whether another forward is needed."""
+        return bool(self._rows)
+
+    @property
+    def unfed(self) -> list[list[int]]:
+        """The one token of each row that enters the next forward."""
+        return [[token] for token in self._next]
+
+    def absorb(self, logits: Tensor, hidden: Tensor) -> None:
+        """Take a forward's results.
+
+        Args:
+            logits: (rows, vocabulary) float32.
+            hidden: (rows, width).
+        """
+        tokens = draw(logits, self._request.sampling, self._generator).tolist()
+        kept_rows, lengths, following = [], [], []
+        for i, (sample, token) in enumerate(zip(self._rows, tokens, strict=True)):
+            if self._ending[sample]:  # what was fed was the end of the sequence
+                self._states[sample] = hidden[i].float().clone()
+                continue
+            fed = len(self._ids[sample])
+            kept_rows.append(i)
+            kept = self._take(sample, token)
+            if kept is not None:
+                self._ending[sample] = True
+                del self._ids[sample][kept:], self._pieces[sample][kept:]
+            # The prompt's last token is the first of a row's own.
+            lengths.append(1 + (fed if kept is None else kept))
+            following.append(token if kept is None else self._end)
+        self._rows = [self._rows[i] for i in kept_rows]
+        self._next = following
+        self.cache.keep(kept_rows, lengths)
+
+    def _take(self, sample: int, token: int) -> int | None:
+        """Add a token; how many tokens are kept if the sample is over. Only tokens that were fed can be kept."""
+        fed = len(self._ids[sample])
+        if token in self._end_ids:
+            return fed
+        self._ids[sample].append(token)
+        self._pieces[sample].append(self._detokenizers[sample].push(token))
+        if self._request.ends_at is not None:
+            characters = self._request.ends_at("".join(self._pieces[sample]))
+            if characters is not None:
+                return min(fed, _tokens_within(self._pieces[sample], characters))
+        # The last token allowed gives way to the end of the sequence, as in the published code.
+        return fed if fed + 1 >= self._limit else None
+
+    def result(self, counts: Counts) -> EndStates:
+        """What was sampled, once nothing is running."""
+        return EndStates(
+            torch.stack([self._states[i] for i in range(self._request.samples)]),
+            tuple(tuple(ids) for ids in self._ids),
+            tuple("".join(pieces) for pieces in self._pieces),
+            counts,
+        )
+
+
+def _tokens_within(pieces: Sequence[str], characters: int) -> int:
+    """How many tokens begin before a character."""
+    start = count = 0
+    for piece in pieces:
+        if start >= characters:
+            break
+        start += len(piece)
+        count += 1
+    return count
