@@ -6,7 +6,7 @@ attention rows are not, and are recomputed when they are missing.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal
@@ -239,6 +239,8 @@ class DraftView:
     attention: AttentionRows | None = None
     context: Context | None = None
     attend_alone: AttendAlone | None = None
+    retrieval: Mapping[str, float] | None = None
+    """Whether the model itself says that it needs a passage next: `yes`, `no`, `continue`; None if it was not asked."""
     carries_content: WordFilter = field(default_factory=not_a_stop_word)
 
     @property

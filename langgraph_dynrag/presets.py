@@ -9,6 +9,7 @@
 | `flare` | FLARE (Jiang et al. 2023), FLARE-direct | probability < theta | masked sentence | sentence |
 | `dragin` | DRAGIN (Su et al. 2024) | RIND | QFS | token |
 | `etc` | ETC (entropy-trend constraint) | trend of entropy | QFS | word |
+| `self_rag` | Self-RAG (Asai et al. 2023) | the model says so | question, last segment | best of one per passage |
 
 `dragin` and `etc` come as two bundles. `paper` follows the paper's equations on the signals of the one decoding pass;
 no published threshold fits that form, so its thresholds were tuned on training questions with a 0.5B model (see
@@ -18,6 +19,9 @@ Choices where a source leaves room: FLARE's passages condition only the sentence
 tentative sentence is written without documents); DRAGIN's and ETC's stay until others replace them in the paper's form,
 and for one sentence in the code's. None of the methods limits its retrievals; the budget's default of 20 is out of
 their reach.
+
+`self_rag` uses reflection tokens where the model has them, and else asks the model (see
+`langgraph_dynrag.reflection.Selection`); its threshold, weights, beam and depth are the paper's for long answers.
 """
 
 from __future__ import annotations
@@ -27,13 +31,14 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from langgraph_dynrag.budgets import Budgets
-from langgraph_dynrag.queries import QFS, LastSentence, LastTokens, MaskedSentence, Question
-from langgraph_dynrag.triggers import ETC, RIND, EveryNTokens, EverySentence, Never, Once, TokenProbability
+from langgraph_dynrag.queries import QFS, LastSentence, LastTokens, MaskedSentence, Question, WithQuestion
+from langgraph_dynrag.reflection import Selection
+from langgraph_dynrag.triggers import ETC, RIND, EveryNTokens, EverySentence, Never, Once, Reflection, TokenProbability
 from langgraph_dynrag.triggers.rind import Bundle, check_bundle
 from rag_backbone.errors import ConfigurationError
 
 Dataset = Literal["2wikimultihopqa", "hotpotqa", "iirc", "strategyqa"]
-PRESETS = ("no_retrieval", "single", "fixed_length", "fixed_sentence", "flare", "dragin", "etc")
+PRESETS = ("no_retrieval", "single", "fixed_length", "fixed_sentence", "flare", "dragin", "etc", "self_rag")
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +139,16 @@ def _method(name: str, dataset: str, bundle: Bundle, task: _Task) -> dict[str, A
                 "evidence_life": "sentence",
             }
         return {"trigger": RIND(_DRAGIN_PAPER), "query": QFS(words), "resume_at": "token"}
+    if name == "self_rag":
+        return {
+            "trigger": Reflection(0.2),
+            "query": WithQuestion(LastSentence()),
+            "selection": Selection(),
+            "k": 5,
+            "evidence_life": "replaced",
+            # Each segment is written with passages of its own; that they were at hand before is no sign of a loop.
+            "budgets": Budgets(tokens=task.tokens, identical_retrievals=20),
+        }
     if bundle == "reference":
         threshold, words = _ETC_REFERENCE
         return {

@@ -14,9 +14,11 @@ from langgraph_dynrag.injector import Injector
 from langgraph_dynrag.prompts import AnswerPrompt
 from langgraph_dynrag.queries.base import QueryFormulator
 from langgraph_dynrag.queries.qfs import QFS
+from langgraph_dynrag.reflection.base import Reflector, Selection
 from langgraph_dynrag.state import DynamicRAGContext
 from langgraph_dynrag.triggers.base import Trigger
 from langgraph_dynrag.triggers.fixed import EveryNTokens, EverySentence, Never, Once
+from langgraph_dynrag.triggers.reflection import Reflection
 from rag_backbone.errors import ConfigurationError, SignalUnavailableError
 from rag_backbone.text_units import WordFilter, not_a_stop_word
 
@@ -101,6 +103,10 @@ class Settings:
 
     injector: Injector | None = None
     """Puts evidence into the model's parameters; None: all of it stands in the prompt."""
+    selection: Selection | None = None
+    """Writes one continuation for each passage and keeps the best ones; None: one draft with all passages."""
+    reflector: Reflector | None = None
+    """What writes and judges them; made of `selection` and the model."""
 
     def __post_init__(self) -> None:
         for name, least in (("k", 1), ("lookahead", 1), ("query_tokens", 1), ("context_tokens", 16)):
@@ -124,6 +130,7 @@ class Settings:
                 f"QFS reads the attention of the token that needs information; {self.trigger} names none. "
                 "Use RIND, ETC, Entropy or TokenProbability, or another query formulator."
             )
+        check_selection(self)
         # Asking a local model for its signals loads it, so it is only asked if something is needed.
         if self.needs and (missing := self.needs - self.generator.signals):
             raise SignalUnavailableError(
@@ -145,3 +152,32 @@ class Settings:
         given = {f.name: getattr(context, f.name) for f in fields(context)}
         changed = {name: value for name, value in given.items() if value is not None}
         return replace(self, **changed) if changed else self
+
+
+def check_selection(settings: Settings) -> None:
+    """Refuse what does not go together with one continuation for each passage.
+
+    Raises:
+        ConfigurationError: Saying what to use instead.
+    """
+    if settings.selection is None:
+        if isinstance(settings.trigger, Reflection):
+            raise ConfigurationError(
+                f"{settings.trigger} decides before a segment is written, and selection is None: add "
+                "selection=Selection(), or use preset='self_rag'"
+            )
+        return
+    if not isinstance(settings.trigger, Reflection | Never):
+        raise ConfigurationError(
+            f"with a selection it is decided before each segment whether to retrieve; {settings.trigger} looks at what "
+            "was written. Use trigger=Reflection(...) or Never(), or selection=None."
+        )
+    if needs := settings.query.needs:
+        raise ConfigurationError(
+            f"with a selection there is no draft when the query is made; {settings.query} reads its "
+            f"{', '.join(sorted(needs))}. Use Question, LastSentence, Rewrite, or WithQuestion of one of them."
+        )
+    if settings.injector is not None:
+        raise ConfigurationError(
+            "with a selection each continuation has a passage of its own in the prompt: use injection='context'"
+        )

@@ -71,7 +71,7 @@ def draft_task(state: State, settings: Settings) -> DraftTask:
         answer_phrase=prompt.answer_phrase,
         # The short answer is always given time: a budget ends the reasoning, not the answer.
         deadline=float("inf") if closing else time.monotonic() + left,
-        seed=None if settings.seed is None else _derived(settings.seed, state["question"], used, len(carried)),
+        seed=None if settings.seed is None else derived_seed(settings.seed, state["question"], used, len(carried)),
         adapters=placed(state, settings).adapters,
     )
 
@@ -125,7 +125,7 @@ def _needs(settings: Settings) -> frozenset[Signal]:
     return settings.needs | (_FREE & settings.generator.signals)
 
 
-def _derived(seed: int, question: str, used: int, carried: int) -> int:
+def derived_seed(seed: int, question: str, used: int, carried: int) -> int:
     """A seed of its own for each draft, the same when a run is resumed."""
     digest = hashlib.sha256(f"{seed}\0{question}\0{used}\0{carried}".encode()).digest()
     return int.from_bytes(digest[:6], "big")

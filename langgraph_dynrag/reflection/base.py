@@ -5,14 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
 from langgraph_dynrag.evidence import Passage
-from langgraph_dynrag.prompts import AnswerPrompt
 from langgraph_dynrag.reflection.beam import Candidate, Hypothesis, Unsupported
 from langgraph_dynrag.reflection.scores import Probabilities, Weights
 from rag_backbone.errors import ConfigurationError
 from rag_backbone.requests import Counts
+
+if TYPE_CHECKING:
+    from langgraph_dynrag.prompts import AnswerPrompt
 
 Path = Literal["auto", "tokens", "classification"]
 OnCandidateToken = Callable[[int, str, float, float | None], None]

@@ -95,6 +95,8 @@ class Hypothesis:
     segments: tuple[Segment, ...] = ()
     decision: Decision | None = None
     """How it goes on; None until that is decided."""
+    stopped: Literal["tokens", "segments"] | None = None
+    """The limit that forbids another segment, if any."""
 
     @property
     def text(self) -> str:
@@ -123,8 +125,8 @@ class Hypothesis:
 
     @property
     def ended(self) -> bool:
-        """Whether the model ended it."""
-        return bool(self.segments) and self.segments[-1].ended
+        """Whether the model ended it, or a limit did."""
+        return self.stopped is not None or (bool(self.segments) and self.segments[-1].ended)
 
     def continued(self, segment: Segment) -> Hypothesis:
         """This hypothesis with one segment more, undecided."""
@@ -133,14 +135,15 @@ class Hypothesis:
     def to_state(self) -> dict[str, Any]:
         """Plain data."""
         decision = None if self.decision is None else self.decision.to_state()
-        return {"segments": [s.to_state() for s in self.segments], "decision": decision}
+        segments = [s.to_state() for s in self.segments]
+        return {"segments": segments, "decision": decision, "stopped": self.stopped}
 
     @classmethod
     def from_state(cls, value: Mapping[str, Any]) -> Hypothesis:
         """The hypothesis that `to_state` wrote."""
         decision = value["decision"]
         segments = tuple(Segment.from_state(s) for s in value["segments"])
-        return cls(segments, None if decision is None else Decision(**decision))
+        return cls(segments, None if decision is None else Decision(**decision), value["stopped"])
 
 
 @dataclass(frozen=True)
@@ -176,6 +179,10 @@ class Beam:
             candidates = [c for c in candidates if not c.segment.critique.unsupported] or candidates
         grown = [self.hypotheses[c.parent].continued(c.segment) for c in candidates]
         return Beam(best(grown + ended, width), accepted=self.accepted)
+
+    def limited(self, tokens: int, segments: int) -> Beam:
+        """The beam with every open hypothesis stopped that has as many tokens or segments."""
+        return replace(self, hypotheses=tuple(_limited(h, tokens, segments) for h in self.hypotheses))
 
     def decided(self, decisions: Mapping[int, Decision]) -> Beam:
         """The beam with decisions for some hypotheses."""
@@ -221,6 +228,12 @@ def best(hypotheses: Iterable[Hypothesis], width: int) -> tuple[Hypothesis, ...]
         if len(kept) < width and all(" ".join(h.text.split()) != " ".join(k.text.split()) for k in kept):
             kept.append(h)
     return tuple(kept)
+
+
+def _limited(h: Hypothesis, tokens: int, segments: int) -> Hypothesis:
+    if h.ended or (h.tokens < tokens and len(h.segments) < segments):
+        return h
+    return replace(h, stopped="tokens" if h.tokens >= tokens else "segments")
 
 
 def _ranked(hypotheses: Iterable[Hypothesis]) -> Sequence[Hypothesis]:
