@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from langgraph_dynrag.reflection.trace_lines import trace_lines
 from rag_backbone.errors import ConfigurationError
 
 Fate = Literal["accepted", "discarded", "looked ahead"]
@@ -117,7 +118,7 @@ class Trace:
     def counts(self) -> dict[str, int]:
         """Searches, searches that brought nothing new, rewrites, drafts, and tokens by what became of them."""
         fates = [t.fate for d in self.drafts for t in d.tokens]
-        cost = {name: sum(d.cost.get(name, 0) for d in self.drafts) for name in ("forward_tokens", "cached_tokens")}
+        cost = {name: sum(e.get(name, 0) for e in self.events) for name in ("forward_tokens", "cached_tokens")}
         return {
             "retrievals": len(self.retrievals),
             "nothing_new": sum(1 for r in self.retrievals if not any(d["new"] for d in r["documents"])),
@@ -252,4 +253,4 @@ def _event_lines(event: Mapping[str, Any]) -> list[str]:
         return [f"  budget reached: {event['which']} ({event['limit']:g})"]
     if kind == "closing":
         return ["  asked outright for the short answer"]
-    return []
+    return trace_lines(event)

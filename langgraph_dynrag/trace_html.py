@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from html import escape
 from typing import Any
 
+from langgraph_dynrag.reflection.trace_lines import trace_lines
 from langgraph_dynrag.trace import DraftTrace, TokenTrace, Trace
 
 _STYLE = """
@@ -100,7 +101,7 @@ def _event(event: Mapping[str, Any]) -> str:
         return f'<div class="note">budget reached: {escape(event["which"])} ({event["limit"]:g})</div>'
     if kind == "closing":
         return '<div class="note">asked outright for the short answer</div>'
-    return ""
+    return "".join(f'<div class="meta">{escape(line)}</div>' for line in trace_lines(event))
 
 
 def _retrieval(event: Mapping[str, Any]) -> str:

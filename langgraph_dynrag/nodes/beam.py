@@ -104,9 +104,7 @@ def _asked(state: State, settings: Settings, beam: Beam) -> Update:
     events = []
     if getattr(settings.trigger, "asks", False):
         asked = beam.undecided
-        judged = _reflector(settings).retrieval(
-            state["question"], settings.prompt, [beam.hypotheses[i] for i in asked]
-        )
+        judged = _reflector(settings).retrieval(state["question"], settings.prompt, [beam.hypotheses[i] for i in asked])
         for i, p in zip(asked, judged.probabilities, strict=True):
             judgements[i] = dict(p)
         event = {"type": "judgement", "retrieval": judgements, **_cost(judged.counts)}
@@ -201,33 +199,35 @@ def _decided(
     left = settings.budgets.retrievals - (state.get("retrievals") or 0)
     queries: list[str] = []
     made: dict[int, Decision] = {}
+    blocked = False
     for i, (view, verdict) in views.items():
         wanted = _queries(settings, view, verdict, plans.get(i), replies.get(i, [])) if verdict.retrieve else ()
         new = [q for q in wanted if q not in queries]
         retrieve = verdict.retrieve and hit is None and len(queries) + len(new) <= left
-        if verdict.retrieve and not retrieve:
-            hit = hit or "retrievals"
+        blocked |= verdict.retrieve and not retrieve
         if retrieve:
             queries += new
         made[i] = _decision(beam.hypotheses[i], beam.judgements[i], verdict, wanted, retrieve=retrieve)
     events: list[dict[str, Any]] = []
-    if hit is not None and not state.get("budget_hit"):
-        events.append(budget_event(hit, settings))
-    event = {"type": "reflection", "decisions": [{"hypothesis": i, **d.to_state()} for i, d in made.items()]}
-    emit(event)
-    events.append(event)
+    if blocked:
+        hit = hit or "retrievals"
+        if not state.get("budget_hit"):
+            events.append(budget_event(hit, settings))
+    told: list[dict[str, Any]] = [
+        {"type": "reflection", "decisions": [{"hypothesis": i, **d.to_state()} for i, d in made.items()]}
+    ]
     if queries:
-        event = {"type": "query", "queries": queries, "rewrite": 0}
+        told.append({"type": "query", "queries": queries, "rewrite": 0})
+    for event in told:
         emit(event)
-        events.append(event)
     return {
         "beam": beam.decided(made).to_state(),
         "queries": queries,
         "verdict": None,
         "judged": 0,
         "rewrites": 0,
-        "budget_hit": state.get("budget_hit") or hit,
-        "trace": events,
+        "budget_hit": state.get("budget_hit") or (hit if blocked else None),
+        "trace": [*events, *told],
     }
 
 
@@ -273,7 +273,7 @@ def select(state: State, settings: Settings, beam: Beam) -> Update:
     update = accept(state, settings, draft, len(draft), keep_rest=False)
     if _reflector(settings).path == "tokens":
         update["token_ids"] = None  # what the model saw is more than the text
-    event = {
+    event: dict[str, Any] = {
         "type": "selection",
         "beam": [
             {"text": h.text, "score": h.score, "passages": _passages(h), "ended": h.ended} for h in chosen.hypotheses
@@ -315,7 +315,8 @@ def _drafts(segments: Sequence[Segment]) -> list[dict[str, Any]]:
         given = s.draft.to_state()
         del given["token_ids"]
         evidence = [] if s.passage is None else [s.passage["id"]]
-        events.append({"type": "draft", **given, "carried": 0, "evidence": evidence})
+        # The record of the continuations tells what it cost to write these tokens, so here they count as known.
+        events.append({"type": "draft", **given, "carried": len(s.draft), "evidence": evidence})
         events.append({"type": "accepted", "text": s.draft.text, "tokens": len(s.draft)})
     return events
 

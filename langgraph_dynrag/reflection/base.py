@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
 from langgraph_dynrag.evidence import Passage
@@ -39,7 +39,7 @@ class Selection:
     """
 
     path: Path = "auto"
-    weights: Weights = Weights()
+    weights: Weights = field(default_factory=Weights)
     beam: int = 2
     depth: int = 7
     unsupported: Unsupported = "keep"
@@ -109,8 +109,11 @@ class Reflector(Protocol):
     """A model that judges itself."""
 
     path: Path
-    prompt: AnswerPrompt | None
-    """How it was trained to be asked; None: as any other model."""
+
+    @property
+    def prompt(self) -> AnswerPrompt | None:
+        """How the model was trained to be asked; None: as any other model."""
+        ...
 
     def retrieval(self, question: str, prompt: AnswerPrompt, hypotheses: Sequence[Hypothesis]) -> Judged:
         """Whether each hypothesis needs a passage next."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from itertools import groupby
+from itertools import groupby, pairwise
 
 from rag_backbone.errors import ConfigurationError
 
@@ -28,7 +28,7 @@ def masses(options: Forms, next_logprobs: NextLogprobs) -> dict[str, float]:
         ConfigurationError: If two options have a form in common, or a form has no tokens.
     """
     forms = sorted({(tuple(ids), name) for name, all_forms in options.items() for ids in all_forms})
-    for (ids, name), (other_ids, other) in zip(forms, forms[1:], strict=False):
+    for (ids, name), (other_ids, other) in pairwise(forms):
         if ids == other_ids:
             raise ConfigurationError(f"the options {name!r} and {other!r} have the same tokens {list(ids)}")
     if any(not ids for ids, _ in forms):

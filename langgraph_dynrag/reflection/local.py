@@ -1,11 +1,11 @@
-"""Writing one continuation for each passage in one batch of a local model's engine; common to both kinds of reflector."""
+"""Writing one continuation for each passage in one batch of a local model's engine, for both kinds of reflector."""
 
 from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 from langgraph_dynrag.draft import Draft, EndOfDraft
@@ -64,13 +64,17 @@ class LocalReflector(ABC):
     """A reflector on a `LocalChatModel`; subclasses say how it is asked and what its tokens mean."""
 
     path: Path
-    prompt: AnswerPrompt | None = None
     margin: int = 0
     """Tokens that judging a segment needs beyond what writing it did."""
 
     def __init__(self, chat: LocalChatModel, selection: Selection) -> None:
         self.chat = chat
         self.selection = selection
+
+    @property
+    def prompt(self) -> AnswerPrompt | None:
+        """How the model was trained to be asked; None: as any other model."""
+        return None
 
     @property
     def engine(self) -> Engine:
@@ -103,9 +107,7 @@ class LocalReflector(ABC):
         full = [row for row in rows if len(row.prompt_ids) >= self.engine.context_window]
         rows = [row for row in rows if row not in full]
         stops = [self._stop(writing, row.expansion) for row in rows]
-        requests = [
-            self._request(writing, n, row, stop) for n, (row, stop) in enumerate(zip(rows, stops, strict=True))
-        ]
+        requests = [self._request(writing, n, row, stop) for n, (row, stop) in enumerate(zip(rows, stops, strict=True))]
         counts, generations = together(self.engine, requests)
         drafts = [(made, stop.why(made)) for made, stop in zip(generations, stops, strict=True)]
         made = self._segments(writing, rows, drafts)
@@ -185,7 +187,7 @@ class Made:
     """Judged segments, in the rows' order, and what judging them cost."""
 
     segments: Sequence[Segment]
-    counts: Counts = Counts()
+    counts: Counts = field(default_factory=Counts)
 
 
 def together(engine: Engine, requests: Sequence[Request]) -> tuple[Counts, list[Generation]]:

@@ -57,11 +57,15 @@ class TokenReflector(LocalReflector):
     """
 
     path: Path = "tokens"
-    prompt = InstructionPrompt()
 
     def __init__(self, chat: LocalChatModel, selection: Selection) -> None:
         super().__init__(chat, selection)
         self.vocabulary = ReflectionVocabulary.of(chat.lm)
+
+    @property
+    def prompt(self) -> AnswerPrompt:
+        """The question alone."""
+        return InstructionPrompt()
 
     def retrieval(self, question: str, prompt: AnswerPrompt, hypotheses: Sequence[Hypothesis]) -> Judged:
         """The retrieval tokens' probabilities, as the next token."""
