@@ -7,11 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from langgraph_dynrag.draft import Draft, EndOfDraft
 from langgraph_dynrag.reflection.scores import Critique, Probabilities, normalised
 from langgraph_dynrag.reflection.vocabulary import ReflectionVocabulary
-from rag_backbone.signals import TokenStep
+
+if TYPE_CHECKING:
+    from rag_backbone.signals import TokenStep
 
 
 @dataclass(frozen=True)
