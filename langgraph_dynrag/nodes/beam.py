@@ -3,7 +3,8 @@
 The same states follow each other as ever. `generate` asks whether the next segment needs a passage, and `monitor` lets
 the trigger decide; if it does, `retrieve`, `reformulate` and `resume` bring the passages; then `generate` writes every
 continuation in one batch, and `monitor` keeps the best. What all hypotheses of the beam agree on is accepted at once.
-Closing an answer is what it is without a beam.
+Where several hypotheses search at a time, each is continued with each of the passages found, `k` in all. Closing an
+answer is what it is without a beam.
 """
 
 from __future__ import annotations

@@ -74,6 +74,9 @@ class TokenReflector(LocalReflector):
         counts = Counts()
         for h in hypotheses:
             context = [*self._asked(prompt, question), *h.token_ids]
+            if len(context) >= self.engine.context_window:  # nothing more can be written, with or without a passage
+                found.append({"yes": 0.0, "no": 1.0, "continue": 0.0})
+                continue
             made = self.engine.generate(next_token(context, ids, self.engine.end_ids))
             counts += made.counts
             found.append(normalised(dict(zip(names, made.steps[0].token_logprobs, strict=True))))

@@ -327,7 +327,7 @@ def test_without_a_search_left_the_answer_goes_on_without(chat, retriever):
     out = graph.invoke({"question": BRIDGE})
     assert retriever.queries == [BRIDGE]
     assert out["answer"].startswith(FIRST)
-    assert [e["which"] for e in events(out, "budget")][0] == "retrievals"
+    assert next(e["which"] for e in events(out, "budget")) == "retrievals"
     assert "no search is left" in str(Trace.from_state(out))
     none = create_dynamic_rag(chat, retriever, preset="self_rag", budgets=Budgets(retrievals=0))
     assert none.invoke({"question": BRIDGE})["sources"] == []
@@ -402,8 +402,7 @@ def test_an_answer_that_fills_the_context_window_ends(retriever):
     narrow.lm.engine.context_window = 80
     assert config.max_position_embeddings == 2048
     graph = create_dynamic_rag(
-        narrow, retriever, preset="self_rag", trigger=Reflection(mode="always"), budgets=Budgets(tokens=30),
-        lookahead=8,
+        narrow, retriever, preset="self_rag", budgets=Budgets(tokens=30), lookahead=8,
     )  # fmt: skip
     assert graph.invoke({"question": BRIDGE})["answer"]
 
@@ -462,14 +461,11 @@ def test_a_missing_vocabulary_is_refused_where_tokens_are_asked_for(retriever):
 
 
 def test_tokens_beyond_the_models_outputs_are_missing(retriever):
-    small = CausalLM(tiny_llama(vocab_size=300), reflective_tokenizer(), name="small")
-    tokenizer = reflective_tokenizer()
-    beyond = [t for t in TOKENS if tokenizer.convert_tokens_to_ids(t) >= 300]
-    assert beyond == []  # the trainer puts them first; so cut lower
-    smaller = CausalLM(tiny_llama(vocab_size=10), tokenizer, name="smaller")
-    create_dynamic_rag(LocalChatModel.from_causal_lm(small), retriever, preset="self_rag")
-    with pytest.raises(ConfigurationError, match="smaller lacks 8 of 15"):
-        create_dynamic_rag(LocalChatModel.from_causal_lm(smaller), retriever, preset="self_rag")
+    assert sorted(map(reflective_tokenizer().convert_tokens_to_ids, TOKENS)) == list(range(3, 18))
+    whole, cut = (CausalLM(tiny_llama(vocab_size=n), reflective_tokenizer(), name=f"of {n}") for n in (18, 10))
+    create_dynamic_rag(LocalChatModel.from_causal_lm(whole), retriever, preset="self_rag")
+    with pytest.raises(ConfigurationError, match="of 10 lacks 8 of 15"):
+        create_dynamic_rag(LocalChatModel.from_causal_lm(cut), retriever, preset="self_rag")
 
 
 @pytest.mark.parametrize(
