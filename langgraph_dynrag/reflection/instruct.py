@@ -78,6 +78,7 @@ class InstructReflector(LocalReflector):
 
     path: Path = "classification"
     margin: int = 96
+    """What the judgements' questions are longer by than the prompt, generously."""
 
     def __init__(self, chat: LocalChatModel, selection: Selection) -> None:
         super().__init__(chat, selection)
@@ -131,7 +132,7 @@ class InstructReflector(LocalReflector):
                 utility=asked(USEFUL, answer=(before + part.text).strip()),
             )
         worth = score(part.logprobs, critique, self.selection.weights)
-        ended = over or complete or not said
+        ended = over or complete or (draft.ended != "deadline" and not said)
         return Segment(part, part.token_ids or (), passage, critique, worth, ended)
 
     def forms(self, judgement: Judgement) -> Forms:

@@ -120,6 +120,10 @@ class LocalReflector(ABC):
 
     # ------------------------------------------------------------------ helpers
 
+    def _most(self, expansion: Expansion) -> int:
+        """Tokens that may be generated."""
+        return expansion.limit
+
     def _rows(self, writing: Writing) -> tuple[list[Row], list[tuple[int, str]], list[str]]:
         rows: list[Row] = []
         left_out: list[tuple[int, str]] = []
@@ -171,7 +175,7 @@ class LocalReflector(ABC):
 
         return Request(
             row.prompt_ids,
-            max_new_tokens=row.expansion.limit,
+            max_new_tokens=self._most(row.expansion),
             stop=writing.prompt.stop,
             sampling=Sampling(chat.temperature, chat.top_p, chat.top_k, seed),
             signals=self._signals(),

@@ -122,7 +122,7 @@ def utility(p: Probabilities | None) -> float:
 
 
 def retrieval(p: Probabilities | None) -> float:
-    """p(yes) / (p(yes) + p(no)), which the threshold is compared with; `continue` takes no part (section 3.3)."""
+    """p(yes) / (p(yes) + p(no)), which the threshold is compared with (appendix A.3)."""
     return 0.0 if p is None else _share(p, ("yes", "no"), (1.0, 0.0))
 
 

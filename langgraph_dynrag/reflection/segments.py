@@ -40,6 +40,7 @@ def cut(
     *,
     fresh: bool,
     evidence: bool,
+    limit: int | None = None,
 ) -> Cut:
     """Cut a segment, and read its judgements.
 
@@ -49,13 +50,19 @@ def cut(
         ended: Why the generation ended.
         fresh: Whether it follows a passage, so that its first token says whether that is relevant.
         evidence: Whether it was written with a passage, fresh or not, so that it can be supported.
+        limit: Visible tokens at most; None: all.
 
     Relevance is read at the first position, whatever token was written there; support and utility where such a token
     was written first. Without one, the judgement is missing.
     """
-    end = next((t for t, step in enumerate(steps) if is_over(step, vocabulary)), len(steps))
-    kept = steps[:end]
     ids = vocabulary.ids
+    end = next((t for t, step in enumerate(steps) if is_over(step, vocabulary)), len(steps))
+    shown = [t for t, step in enumerate(steps[:end]) if step.token_id not in ids]
+    if limit is not None and len(shown) > limit:
+        end, ended = shown[limit], "limit"
+    elif end < len(steps):
+        ended = "unit"
+    kept = steps[:end]
     visible = [step for step in kept if step.token_id not in ids]
     entropies = tuple(step.entropy for step in visible if step.entropy is not None)
     draft = Draft(
@@ -63,7 +70,7 @@ def cut(
         tuple(step.logprob for step in visible),
         entropies if len(entropies) == len(visible) else None,
         tuple(step.token_id for step in visible),
-        ended if end == len(steps) else "unit",
+        ended,
     )
     critique = Critique(
         relevance=_read(steps[0], vocabulary, vocabulary.relevance) if fresh and steps else None,

@@ -57,6 +57,8 @@ class TokenReflector(LocalReflector):
     """
 
     path: Path = "tokens"
+    margin: int = 4
+    """Relevance, support and utility, and the token that shows that the limit is reached."""
 
     def __init__(self, chat: LocalChatModel, selection: Selection) -> None:
         super().__init__(chat, selection)
@@ -69,15 +71,18 @@ class TokenReflector(LocalReflector):
 
     def retrieval(self, question: str, prompt: AnswerPrompt, hypotheses: Sequence[Hypothesis]) -> Judged:
         """The retrieval tokens' probabilities, as the next token."""
-        names, ids = zip(*self.vocabulary.retrieval.items(), strict=True)
+        retrieval = self.vocabulary.retrieval
         found: list[Probabilities] = []
         counts = Counts()
         for h in hypotheses:
             context = [*self._asked(prompt, question), *h.token_ids]
             if len(context) >= self.engine.context_window:  # nothing more can be written, with or without a passage
-                found.append({"yes": 0.0, "no": 1.0, "continue": 0.0})
+                found.append({"yes": 0.0, "no": 1.0})
                 continue
-            made = self.engine.generate(next_token(context, ids, self.engine.end_ids))
+            # Without a passage at hand there is none to continue with.
+            names = [name for name in retrieval if name != "continue" or h.passage is not None]
+            asked = next_token(context, [retrieval[name] for name in names], self.engine.end_ids)
+            made = self.engine.generate(asked)
             counts += made.counts
             found.append(normalised(dict(zip(names, made.steps[0].token_logprobs, strict=True))))
         return Judged(tuple(found), counts)
@@ -96,8 +101,11 @@ class TokenReflector(LocalReflector):
         context = [*self._asked(writing.prompt, writing.question), *expansion.hypothesis.token_ids]
         return Row(expansion, context + added, tuple(added))
 
-    def _stop(self, writing: Writing, expansion: Expansion) -> Stop:  # noqa: ARG002
-        return _AtRetrieval(writing.deadline, self.vocabulary)
+    def _stop(self, writing: Writing, expansion: Expansion) -> Stop:
+        return _AtRetrieval(writing.deadline, self.vocabulary, expansion.limit)
+
+    def _most(self, expansion: Expansion) -> int:
+        return expansion.limit + self.margin
 
     def _signals(self) -> Signals:
         return self._watched
@@ -111,10 +119,11 @@ class TokenReflector(LocalReflector):
 
     def _segment(self, row: Row, made: Generation, why: EndOfDraft) -> Segment:
         e = row.expansion
-        part = cut(made.steps, self.vocabulary, why, fresh=e.fresh, evidence=e.passage is not None)
+        evidence = e.passage is not None
+        part = cut(made.steps, self.vocabulary, why, fresh=e.fresh, evidence=evidence, limit=e.limit)
         draft = spaced(e.hypothesis.text, part.draft)
-        # One that says nothing would be followed by others of its kind.
-        ended = draft.ended == "end" or not draft.text.strip()
+        # One that says nothing, though it had the time, would be followed by others of its kind.
+        ended = draft.ended == "end" or (draft.ended != "deadline" and not draft.text.strip())
         worth = score(draft.logprobs, part.critique, self.selection.weights)
         return Segment(draft, (*row.added, *part.token_ids), e.passage, part.critique, worth, ended)
 
@@ -129,12 +138,17 @@ class TokenReflector(LocalReflector):
 
 
 class _AtRetrieval(Stop):
-    def __init__(self, deadline: float, vocabulary: ReflectionVocabulary) -> None:
+    def __init__(self, deadline: float, vocabulary: ReflectionVocabulary, limit: int) -> None:
         super().__init__(deadline)
         self._vocabulary = vocabulary
+        self._left = limit
 
     def reason(self, step: TokenStep) -> EndOfDraft | None:
-        return "unit" if is_over(step, self._vocabulary) else None
+        if is_over(step, self._vocabulary):
+            return "unit"
+        # Only a visible token beyond the limit ends it: what judges the last ones comes after them.
+        self._left -= step.token_id not in self._vocabulary.ids
+        return "limit" if self._left < 0 else None
 
 
 def next_token(prompt: Sequence[int], tokens: Sequence[int], end_ids: frozenset[int]) -> Request:

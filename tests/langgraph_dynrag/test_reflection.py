@@ -91,10 +91,14 @@ def test_the_trigger_compares_with_its_threshold():
     assert not quiet.retrieve
     assert (quiet.score, quiet.threshold, quiet.position) == (0.2, 0.2, None)
     assert quiet.reason == "retrieval wanted 0.200 <= 0.2"
-    # `continue` takes no part in the soft decision, and all in the hard one.
-    torn = {"yes": 0.3, "no": 0.1, "continue": 0.6}
-    assert Reflection(0.5).judge(asked(**torn)).retrieve
-    assert not Reflection(None).judge(asked(**torn)).retrieve
+    # `continue` takes no part in the ratio; where it is likelier than `yes`, the passage at hand is kept.
+    assert Reflection(0.5).judge(asked(**{"yes": 0.4, "no": 0.2, "continue": 0.4})).score == pytest.approx(2 / 3)
+    assert Reflection(0.5).judge(asked(**{"yes": 0.4, "no": 0.2, "continue": 0.4})).retrieve
+    serves = Reflection(0.5).judge(asked(**{"yes": 0.1, "no": 0.0, "continue": 0.9}))
+    assert (serves.retrieve, serves.score) == (False, 1.0)
+    assert serves.reason == "the passage at hand serves, 0.900"
+    assert not Reflection(None).judge(asked(yes=0.4, no=0.6)).retrieve
+    assert Reflection(None).judge(asked(**{"yes": 0.4, "no": 0.3, "continue": 0.3})).retrieve
     assert Reflection(mode="always").judge(asked()).retrieve
     assert not Reflection(mode="never").judge(asked(yes=1.0, no=0.0)).retrieve
     assert not Reflection().judge(asked()).retrieve
@@ -177,6 +181,15 @@ def test_without_a_passage_there_is_neither_relevance_nor_support():
     kept = cut(steps, VOCABULARY, "end", fresh=False, evidence=True).critique
     assert kept.relevance is None
     assert kept.support is not None
+
+
+def test_the_limit_counts_what_is_seen_and_lets_it_be_judged():
+    steps = wrote((103, ""), (1, "Wray"), (2, " built"), (105, ""), (3, " it"), (110, ""), judged=JUDGED)
+    part = cut(steps, VOCABULARY, "end", fresh=True, evidence=True, limit=2)
+    assert (part.draft.text, part.draft.ended, part.token_ids) == ("Wray built", "limit", (103, 1, 2, 105))
+    assert part.critique.support is not None
+    assert part.critique.utility is None
+    assert cut(steps, VOCABULARY, "end", fresh=True, evidence=True, limit=3).draft.ended == "end"
 
 
 def test_a_model_that_says_nothing_gives_an_empty_segment():
