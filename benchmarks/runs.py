@@ -167,8 +167,9 @@ def ask(graph: Graph, question: Question) -> dict[str, Any]:
         "recall": len(question.supporting & found) / max(len(question.supporting), 1),
         "retrievals": len(searches),
         "nothing_new": sum(1 for e in searches if not any(d["new"] for d in e["documents"])),
-        "generated_tokens": sum(len(e["pieces"]) - e["carried"] for e in drafts),
-        "forward_tokens": sum(e.get("forward_tokens", 0) for e in drafts),
+        "generated_tokens": sum(len(e["pieces"]) - e["carried"] for e in drafts)
+        + sum(e.get("generated_tokens", 0) for e in events),
+        "forward_tokens": sum(e.get("forward_tokens", 0) for e in events),
         "prompt_tokens": max((e.get("prompt_tokens", 0) for e in drafts), default=0),
         "seconds": seconds,
         "queries": [e["query"] for e in searches],

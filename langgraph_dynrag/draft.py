@@ -249,6 +249,8 @@ class DraftView:
     context: Context | None = None
     attend_alone: AttendAlone | None = None
     sample_ends: SampleEnds | None = None
+    retrieval: Mapping[str, float] | None = None
+    """Whether the model itself says that it needs a passage next: `yes`, `no`, `continue`; None if it was not asked."""
     carries_content: WordFilter = field(default_factory=not_a_stop_word)
 
     @property

@@ -16,10 +16,13 @@ from langgraph_dynrag.injector import Injection, Injector
 from langgraph_dynrag.local_chat_model import LocalChatModel
 from langgraph_dynrag.nodes import (
     Begin,
+    DecideAndSelect,
+    Expand,
     Generate,
     Monitor,
     Reformulate,
     Resume,
+    ResumeBeam,
     Retrieve,
     after_begin,
     after_monitor,
@@ -28,6 +31,7 @@ from langgraph_dynrag.nodes import (
 )
 from langgraph_dynrag.presets import Dataset, get_preset
 from langgraph_dynrag.prompts import AnswerPrompt, reasoned_prompt
+from langgraph_dynrag.reflection import Reflector, Selection
 from langgraph_dynrag.settings import Settings
 from langgraph_dynrag.state import DynamicRAGContext, DynamicRAGInput, DynamicRAGOutput, DynamicRAGState
 from rag_backbone.errors import ConfigurationError
@@ -150,13 +154,14 @@ def create_nodes(
     settings = make_settings(
         model, retriever, preset=preset, dataset=dataset, bundle=bundle, prompt=prompt, injector=injector, **changes
     )
+    selects = settings.selection is not None
     return DynamicRAGNodes(
         Begin(settings),
-        Generate(settings),
-        Monitor(settings),
+        Expand(settings) if selects else Generate(settings),
+        DecideAndSelect(settings) if selects else Monitor(settings),
         Retrieve(settings),
         Reformulate(settings),
-        Resume(settings),
+        ResumeBeam(settings) if selects else Resume(settings),
     )
 
 
@@ -217,15 +222,42 @@ def make_settings(
     """A preset's settings with changes, validated; arguments and errors as for `create_dynamic_rag`."""
     chosen = get_preset(preset, dataset=dataset, bundle=bundle)
     options = {**chosen.settings, **changes}
-    known = set(Settings.__dataclass_fields__) - {"generator", "retriever", "prompt"}
+    known = set(Settings.__dataclass_fields__) - {"generator", "retriever", "prompt", "reflector"}
     if unknown := set(options) - known:
         raise ConfigurationError(f"unknown option {', '.join(sorted(unknown))}; known: {', '.join(sorted(known))}")
     needs: frozenset[Signal] = frozenset()
-    for part in (options["trigger"], options["query"], options.get("selection")):
+    for part in (options["trigger"], options["query"], options.get("evidence_selector")):
         needs |= getattr(part, "needs", frozenset())
+    generator = make_generator(model, needs)
+    selection = options.get("selection")
+    reflector = None if selection is None else make_reflector(model, selection)
+    own_prompt = None if reflector is None else reflector.prompt
     return Settings(
-        generator=make_generator(model, needs),
+        generator=generator,
         retriever=retriever,
-        prompt=prompt or chosen.prompt or reasoned_prompt(chosen.exemplars),
+        prompt=prompt or chosen.prompt or own_prompt or reasoned_prompt(chosen.exemplars),
+        reflector=reflector,
         **options,
     )
+
+
+def make_reflector(model: BaseChatModel, selection: Selection) -> Reflector:
+    """What writes and judges continuations; looking for reflection tokens loads the model.
+
+    Raises:
+        ConfigurationError: If the model is not a local one, or lacks reflection tokens that it needs.
+    """
+    if not isinstance(selection, Selection):
+        raise ConfigurationError(f"selection is {selection!r}; a Selection is needed, such as Selection()")
+    if not isinstance(model, LocalChatModel):
+        raise ConfigurationError(
+            f"a selection reads the probabilities of given tokens, which {type(model).__name__} does not report. "
+            "Use LocalChatModel, or another preset."
+        )
+    from langgraph_dynrag.reflection.instruct import InstructReflector
+    from langgraph_dynrag.reflection.tokens import TokenReflector
+    from langgraph_dynrag.reflection.vocabulary import find
+
+    if selection.path == "tokens" or (selection.path == "auto" and find(model.lm)):
+        return TokenReflector(model, selection)
+    return InstructReflector(model, selection)

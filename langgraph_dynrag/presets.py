@@ -14,6 +14,7 @@
 | `search_o1` | Search-o1 (Li et al. 2025), its marks, caps and notices | when it does | the tag's | end |
 | `search_r1` | Search-R1 (Jin et al. 2025) | when it does | the tag's | end |
 | `r1_searcher` | R1-Searcher (Song et al. 2025) | when it does | the tag's | end |
+| `self_rag` | Self-RAG (Asai et al. 2023) | the model says so | question, last segment | best of one per passage |
 
 `dragin` and `etc` come as two bundles. `paper` follows the paper's equations on the signals of the one decoding pass;
 no published threshold fits that form, so its thresholds were tuned on training questions with a 0.5B model (see
@@ -33,6 +34,9 @@ The methods that search by tags have caps, as published; then the answer is forc
 since no model writes tags without being told or trained to; a model trained with a format may want the prompt that it
 was trained with. Their tokens are for the model's own words over all turns (Search-o1's 32768 are cut to what a small
 model holds).
+
+`self_rag` uses reflection tokens where the model has them, and else asks the model (see
+`langgraph_dynrag.reflection.Selection`); its threshold, weights, beam and depth are the paper's for long answers.
 """
 
 from __future__ import annotations
@@ -42,10 +46,20 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from langgraph_dynrag.budgets import Budgets
+from langgraph_dynrag.evidence_selection import LeastUncertain
 from langgraph_dynrag.prompts import AnswerPrompt
-from langgraph_dynrag.queries import QFS, KnownWords, LastSentence, LastTokens, MaskedSentence, Question, SearchTag
+from langgraph_dynrag.queries import (
+    QFS,
+    KnownWords,
+    LastSentence,
+    LastTokens,
+    MaskedSentence,
+    Question,
+    SearchTag,
+    WithQuestion,
+)
+from langgraph_dynrag.reflection import Selection
 from langgraph_dynrag.samples import SampleSpec
-from langgraph_dynrag.selection import LeastUncertain
 from langgraph_dynrag.tag_prompts import tag_prompt
 from langgraph_dynrag.tags import R1_SEARCHER, SEARCH, SEARCH_O1, SEARCH_R1
 from langgraph_dynrag.triggers import (
@@ -55,6 +69,7 @@ from langgraph_dynrag.triggers import (
     EverySentence,
     Never,
     Once,
+    Reflection,
     SelfAwareUncertainty,
     TokenProbability,
     WrittenTag,
@@ -64,7 +79,7 @@ from rag_backbone.errors import ConfigurationError
 
 Dataset = Literal["2wikimultihopqa", "hotpotqa", "iirc", "strategyqa"]
 PRESETS = (
-    "no_retrieval", "single", "fixed_length", "fixed_sentence", "flare", "dragin", "etc",
+    "no_retrieval", "single", "fixed_length", "fixed_sentence", "flare", "dragin", "etc", "self_rag",
     "seakr", "search_tag", "search_o1", "search_r1", "r1_searcher",
 )  # fmt: skip
 
@@ -185,7 +200,7 @@ def _method(name: str, dataset: str, bundle: Bundle, task: _Task) -> dict[str, A
         return {
             "trigger": SelfAwareUncertainty(-6.0, sampling),
             "query": KnownWords(),
-            "selection": LeastUncertain(sampling),
+            "evidence_selector": LeastUncertain(sampling),
             "evidence_life": "accumulated",
             "budgets": Budgets(retrievals=5, tokens=task.tokens),
         }
@@ -200,6 +215,16 @@ def _method(name: str, dataset: str, bundle: Bundle, task: _Task) -> dict[str, A
             "lookahead": turn,
             "context_tokens": inserted,
             "budgets": Budgets(retrievals=searches, tokens=tokens),
+        }
+    if name == "self_rag":
+        return {
+            "trigger": Reflection(0.2),
+            "query": WithQuestion(LastSentence()),
+            "selection": Selection(),
+            "k": 5,
+            "evidence_life": "replaced",
+            # Each segment is written with passages of its own; that they were at hand before is no sign of a loop.
+            "budgets": Budgets(tokens=task.tokens, identical_retrievals=20),
         }
     if bundle == "reference":
         threshold, words = _ETC_REFERENCE

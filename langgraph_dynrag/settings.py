@@ -9,16 +9,18 @@ from langchain_core.retrievers import BaseRetriever
 
 from langgraph_dynrag.budgets import Budgets
 from langgraph_dynrag.draft import Signal
+from langgraph_dynrag.evidence_selection import EvidenceSelector
 from langgraph_dynrag.generator import Generator
 from langgraph_dynrag.injector import Injector
 from langgraph_dynrag.prompts import AnswerPrompt
 from langgraph_dynrag.queries.base import QueryFormulator
 from langgraph_dynrag.queries.qfs import QFS
-from langgraph_dynrag.selection import EvidenceSelector
+from langgraph_dynrag.reflection.base import Reflector, Selection
 from langgraph_dynrag.state import DynamicRAGContext
 from langgraph_dynrag.tags import TagFormat
 from langgraph_dynrag.triggers.base import Trigger
 from langgraph_dynrag.triggers.fixed import EveryNTokens, EverySentence, Never, Once
+from langgraph_dynrag.triggers.reflection import Reflection
 from langgraph_dynrag.triggers.written_tag import WrittenTag
 from rag_backbone.errors import ConfigurationError, SignalUnavailableError
 from rag_backbone.text_units import WordFilter, not_a_stop_word
@@ -104,8 +106,12 @@ class Settings:
 
     injector: Injector | None = None
     """Puts evidence into the model's parameters; None: all of it stands in the prompt."""
+    selection: Selection | None = None
+    """Writes one continuation for each passage and keeps the best ones; None: one draft with all passages."""
+    reflector: Reflector | None = None
+    """What writes and judges them; made of `selection` and the model."""
 
-    selection: EvidenceSelector | None = None
+    evidence_selector: EvidenceSelector | None = None
     """Chooses among the passages found; None: all of them are used."""
 
     def __post_init__(self) -> None:
@@ -116,7 +122,7 @@ class Settings:
             if getattr(self, name) not in known.__args__:  # type: ignore[attr-defined]
                 raise ConfigurationError(f"{name} is {getattr(self, name)!r}; known: {known.__args__}")  # type: ignore[attr-defined]
         parts = [("trigger", Trigger), ("query", QueryFormulator)]
-        parts += [("selection", EvidenceSelector)] if self.selection is not None else []
+        parts += [("evidence_selector", EvidenceSelector)] if self.evidence_selector is not None else []
         for name, protocol in parts:
             if not isinstance(getattr(self, name), protocol):
                 raise ConfigurationError(f"{name} is {getattr(self, name)!r}, which is no {protocol.__name__}")
@@ -137,6 +143,7 @@ class Settings:
                 f"the results of {self.trigger} are written into the answer, so they cannot go into the model's "
                 "parameters; use injection='context'"
             )
+        check_selection(self)
         # Asking a local model for its signals loads it, so it is only asked if something is needed.
         if self.needs and (missing := self.needs - self.generator.signals):
             raise SignalUnavailableError(
@@ -147,7 +154,7 @@ class Settings:
     @property
     def needs(self) -> frozenset[Signal]:
         """The signals that trigger, query formulator and selector read."""
-        chosen: frozenset[Signal] = frozenset() if self.selection is None else self.selection.needs
+        chosen: frozenset[Signal] = frozenset() if self.evidence_selector is None else self.evidence_selector.needs
         return self.trigger.needs | self.query.needs | chosen
 
     @property
@@ -164,3 +171,32 @@ class Settings:
         given = {f.name: getattr(context, f.name) for f in fields(context)}
         changed = {name: value for name, value in given.items() if value is not None}
         return replace(self, **changed) if changed else self
+
+
+def check_selection(settings: Settings) -> None:
+    """Refuse what does not go together with one continuation for each passage.
+
+    Raises:
+        ConfigurationError: Saying what to use instead.
+    """
+    if settings.selection is None:
+        if isinstance(settings.trigger, Reflection):
+            raise ConfigurationError(
+                f"{settings.trigger} decides before a segment is written, and selection is None: add "
+                "selection=Selection(), or use preset='self_rag'"
+            )
+        return
+    if not isinstance(settings.trigger, Reflection | Never):
+        raise ConfigurationError(
+            f"with a selection it is decided before each segment whether to retrieve; {settings.trigger} looks at what "
+            "was written. Use trigger=Reflection(...) or Never(), or selection=None."
+        )
+    if needs := settings.query.needs:
+        raise ConfigurationError(
+            f"with a selection there is no draft when the query is made; {settings.query} reads its "
+            f"{', '.join(sorted(needs))}. Use Question, LastSentence, Rewrite, or WithQuestion of one of them."
+        )
+    if settings.injector is not None:
+        raise ConfigurationError(
+            "with a selection each continuation has a passage of its own in the prompt: use injection='context'"
+        )

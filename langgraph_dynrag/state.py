@@ -89,6 +89,8 @@ class DynamicRAGState(DynamicRAGInput, DynamicRAGOutput, total=False):
     """Searches that brought nothing but what the prompt had already."""
     regenerating: bool
     """Whether the next unit replaces one that was discarded; it is accepted as it comes."""
+    beam: dict[str, Any] | None
+    """Where continuations are selected, all hypotheses of the answer: `Beam.to_state()`."""
     stage: Stage
     budget_hit: str | None
     answered: dict[str, Any] | None

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from langgraph_dynrag.reflection.trace_lines import trace_lines
 from langgraph_dynrag.samples import total_cost
 from rag_backbone.errors import ConfigurationError
 
@@ -117,14 +118,14 @@ class Trace:
     @property
     def sampling(self) -> dict[str, float]:
         """What triggers and selectors sampled: sequences, tokens, seconds; empty if nothing."""
-        costs = [e["cost"] for e in self.events if e["type"] in ("verdict", "selection") and e.get("cost")]
+        costs = [e["cost"] for e in self.events if e["type"] in ("verdict", "evidence_choice") and e.get("cost")]
         return total_cost(costs)
 
     @property
     def counts(self) -> dict[str, int]:
         """Searches, searches that brought nothing new, rewrites, drafts, and tokens by what became of them."""
         fates = [t.fate for d in self.drafts for t in d.tokens]
-        cost = {name: sum(d.cost.get(name, 0) for d in self.drafts) for name in ("forward_tokens", "cached_tokens")}
+        cost = {name: sum(e.get(name, 0) for e in self.events) for name in ("forward_tokens", "cached_tokens")}
         sampled = self.sampling
         if sampled:
             cost |= {f"sampled_{name}": int(sampled[name]) for name in ("sequences", "tokens")}
@@ -260,7 +261,7 @@ def _event_lines(event: Mapping[str, Any]) -> list[str]:
         return lines + [f"    contradiction, {p['nats']:.1f} nats: {' / '.join(p['answers'])}" for p in pairs]
     if kind == "budget":
         return [f"  budget reached: {event['which']} ({event['limit']:g})"]
-    if kind == "selection":
+    if kind == "evidence_choice":
         names = {c["id"]: c["title"] or c["id"] for c in event["candidates"]}
         kept = "; ".join(names[id_] for id_ in event["kept"]) or "nothing new"
         return [f"    kept, as the {event['by']} of {len(names)}: {kept}"]
@@ -268,4 +269,4 @@ def _event_lines(event: Mapping[str, Any]) -> list[str]:
         return [f"  told the model ({event['problem']}): {' '.join(event['text'].split())}"]
     if kind == "closing":
         return ["  asked outright for the short answer"]
-    return []
+    return trace_lines(event)

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from html import escape
 from typing import Any
 
+from langgraph_dynrag.reflection.trace_lines import trace_lines
 from langgraph_dynrag.trace import DraftTrace, TokenTrace, Trace
 
 _STYLE = """
@@ -98,7 +99,7 @@ def _event(event: Mapping[str, Any]) -> str:
         return f'<div class="note">{escape(str(event["problem"]))}: {escape(after)}</div>'
     if kind == "budget":
         return f'<div class="note">budget reached: {escape(event["which"])} ({event["limit"]:g})</div>'
-    if kind == "selection":
+    if kind == "evidence_choice":
         rows = "".join(_candidate(c, kept=c["id"] in event["kept"]) for c in event["candidates"])
         return f'<div class="note">chosen: {escape(event["by"])}</div>{rows}'
     if kind == "inserted" and event["problem"]:
@@ -106,7 +107,7 @@ def _event(event: Mapping[str, Any]) -> str:
         return f'<div class="note">told the model ({escape(event["problem"])}): {escape(told)}</div>'
     if kind == "closing":
         return '<div class="note">asked outright for the short answer</div>'
-    return ""
+    return "".join(f'<div class="meta">{escape(line)}</div>' for line in trace_lines(event))
 
 
 def _candidate(candidate: Mapping[str, Any], *, kept: bool) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
@@ -29,6 +29,8 @@ class Request:
     sampling: Sampling = field(default_factory=Sampling)
     signals: Signals = field(default_factory=Signals)
     adapters: AdapterSet | None = None
+    stop_when: Callable[[TokenStep], bool] | None = None
+    """Called with each step in turn, in the thread that decodes; true ends the generation after it (`"cancelled"`)."""
 
     def __post_init__(self) -> None:
         if self.max_new_tokens < 1:

@@ -49,6 +49,8 @@ class Row:
         self._detokenizer = Detokenizer(tokenizer, prompt_ids)
         self._stops = StopStrings(request.stop)
         self._sampler = Sampler(request.sampling, str(device))
+        watched = request.signals.tokens
+        self._watched = torch.tensor(watched, device=device) if watched else None
 
     def unfed(self) -> list[int]:
         """The ids that have to enter the next forward."""
@@ -70,6 +72,9 @@ class Row:
         numbers = [token.float(), logits[token] - log_z]
         if entropy is not None:
             numbers.append(entropy)
+        known = len(numbers)
+        if self._watched is not None:
+            numbers += (logits[self._watched] - log_z).unbind()
         values = torch.stack(numbers).tolist()  # one transfer from the device
         token_id = int(values[0])
         if token_id in self._end_ids:
@@ -88,15 +93,28 @@ class Row:
             top_logprobs=top,
             attention=attention,
             hidden_state=hidden,
+            token_logprobs=tuple(values[known:]),
         )
         self.generated.append(token_id)
         self.counts += Counts(generated_tokens=1)
-        self.steps += self._stops.push(step)
-        if self._stops.found is not None:
+        certain = self._stops.push(step)
+        enough = self._first_enough(certain)
+        self.steps += certain[:enough]
+        if enough is not None:
+            self._stops.flush()  # what is held back comes after the step that was enough
+            self._finish("cancelled", None)
+        elif self._stops.found is not None:
             cut_off = step if len(self.steps) == step.index else None
             self._finish("stop", cut_off.attention if cut_off is not None else None)
         elif len(self.generated) >= self.limit:
             self._finish("length", None)
+
+    def _first_enough(self, steps: list[TokenStep]) -> int | None:
+        """How many steps there are up to the first one that the request wants no more after."""
+        stop_when = self.request.stop_when
+        if stop_when is None:
+            return None
+        return next((i for i, step in enumerate(steps, 1) if stop_when(step)), None)
 
     def cancel(self) -> None:
         """Stop here."""

@@ -29,10 +29,14 @@ class Signals:
     """The last layer's self-attention row of the position that predicted the token."""
     hidden_state: str | int | None = None
     """A decoder layer's index or a module's dotted name: its output at the position that predicted the token."""
+    tokens: tuple[int, ...] = ()
+    """Token ids whose log-probabilities to report at every step, chosen or not."""
 
     def __post_init__(self) -> None:
         if self.top_logprobs < 0:
             raise ConfigurationError(f"top_logprobs is {self.top_logprobs}; it counts alternatives: 0 or more")
+        if any(token < 0 for token in self.tokens):
+            raise ConfigurationError(f"tokens has {min(self.tokens)}; token ids are 0 or more")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +62,8 @@ class TokenStep:
     """(heads, keys) float32: the row of the predicting position over all positions up to itself."""
     hidden_state: Tensor | None = None
     """(width,) in the model's dtype."""
+    token_logprobs: tuple[float, ...] = ()
+    """Log-probabilities of the tokens that `Signals.tokens` names, in their order."""
 
 
 def distribution(logits: Tensor, *, entropy: bool) -> tuple[Tensor, Tensor | None]:

@@ -1,5 +1,6 @@
 """The graph's nodes, each usable alone."""
 
+from langgraph_dynrag.nodes.beam import DecideAndSelect, Expand, ResumeBeam
 from langgraph_dynrag.nodes.begin import Begin, after_begin
 from langgraph_dynrag.nodes.generate import Generate
 from langgraph_dynrag.nodes.monitor import Monitor, after_monitor
@@ -9,10 +10,13 @@ from langgraph_dynrag.nodes.retrieve import RetrievalError, Retrieve
 
 __all__ = [
     "Begin",
+    "DecideAndSelect",
+    "Expand",
     "Generate",
     "Monitor",
     "Reformulate",
     "Resume",
+    "ResumeBeam",
     "RetrievalError",
     "Retrieve",
     "after_begin",

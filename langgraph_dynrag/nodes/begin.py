@@ -66,6 +66,7 @@ class Begin(Node):
             "retrievals": 0,
             "identical": 0,
             "regenerating": False,
+            "beam": None,
             "stage": "drafting",
             "budget_hit": None,
             "seconds": {},

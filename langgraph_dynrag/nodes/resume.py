@@ -25,7 +25,7 @@ class Resume(Node):
 
     async def arun(self, state: State, settings: Settings, config: RunnableConfig) -> Update:
         """Cut, inject, and go back to `generate`; what takes long (adapters, samples) does not block the event loop."""
-        if settings.injector is None and settings.selection is None:
+        if settings.injector is None and settings.evidence_selector is None:
             return self.run(state, settings, config)
         return await asyncio.to_thread(self.run, state, settings, config)
 

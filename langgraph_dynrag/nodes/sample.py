@@ -19,7 +19,7 @@ def sampler(state: State, settings: Settings) -> SampleEnds:
 
 def select(state: State, settings: Settings, found: list[Passage]) -> tuple[list[Passage], list[dict[str, Any]]]:
     """The passages found that are to be used, and the record of how they were chosen."""
-    if settings.selection is None or not found:
+    if settings.evidence_selector is None or not found:
         return found, []
     kept = list(state.get("evidence") or [])
 
@@ -28,8 +28,8 @@ def select(state: State, settings: Settings, found: list[Passage]) -> tuple[list
             settings.injector.prepare(passages)
         return _sampled({**state, "evidence": list(passages)}, settings, spec)
 
-    selection = settings.selection.select(found, kept, try_out)
-    event = {"type": "selection", **selection.record}
+    selection = settings.evidence_selector.select(found, kept, try_out)
+    event = {"type": "evidence_choice", **selection.record}
     emit(event)
     return selection.passages, [event]
 

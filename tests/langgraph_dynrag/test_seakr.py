@@ -20,9 +20,9 @@ from langgraph_dynrag import (
 )
 from langgraph_dynrag.draft import Draft, DraftView, Verdict
 from langgraph_dynrag.evidence import passage
+from langgraph_dynrag.evidence_selection import LeastUncertain
 from langgraph_dynrag.queries import KnownWords
 from langgraph_dynrag.samples import SampledEnds, SampleSpec, log_gram_determinant, total_cost, uncertainty
-from langgraph_dynrag.selection import LeastUncertain
 from langgraph_dynrag.triggers import SelfAwareUncertainty
 from rag_backbone.causal_lm import CausalLM
 from rag_backbone.errors import ConfigurationError, SignalUnavailableError
@@ -211,7 +211,7 @@ def step(nodes, state, *names):
 
 def options(**changes):
     return {
-        "preset": "seakr", "prompt": PROMPT, "trigger": SelfAwareUncertainty(-6, FEW), "selection": LeastUncertain(FEW),
+        "preset": "seakr", "prompt": PROMPT, "trigger": SelfAwareUncertainty(-6, FEW), "evidence_selector": LeastUncertain(FEW),
         "lookahead": 24, "budgets": Budgets(tokens=48, retrievals=2), **changes,
     }  # fmt: skip
 
@@ -250,7 +250,7 @@ def test_from_end_to_end_one_passage_a_search_is_kept_and_all_costs_are_told(cha
     out = graph.invoke({"question": QUESTION})
     trace = Trace.from_state(out)
     assert len(trace.retrievals) == 2
-    selections = [e for e in out["trace"] if e["type"] == "selection"]
+    selections = [e for e in out["trace"] if e["type"] == "evidence_choice"]
     assert [len(e["candidates"]) for e in selections] == [3, 2]
     assert [s["id"] for s in out["sources"]] == [id_ for e in selections for id_ in e["kept"]]
     for e in selections:
@@ -290,7 +290,7 @@ def test_the_candidates_samples_share_what_the_next_draft_will_need(chat):
 def test_nothing_but_known_passages_leaves_the_sentence_as_it_is(chat):
     graph = create_dynamic_rag(chat, WatchedRetriever(give=DOCUMENTS[:1]), **options())
     out = graph.invoke({"question": QUESTION})
-    selections = [e for e in out["trace"] if e["type"] == "selection"]
+    selections = [e for e in out["trace"] if e["type"] == "evidence_choice"]
     assert [e["kept"] for e in selections] == [["bridge"], []]
     resumed = [e for e in out["trace"] if e["type"] == "resume"]
     assert resumed[1]["discarded_tokens"] == 0
@@ -300,12 +300,12 @@ def test_a_model_behind_an_api_is_refused_when_the_graph_is_built():
     with pytest.raises(SignalUnavailableError, match="needs end_states, which ScriptedChatModel cannot give"):
         create_dynamic_rag(ScriptedChatModel(replies=[]), WatchedRetriever(), preset="seakr")
     with pytest.raises(SignalUnavailableError, match="end_states"):
-        create_dynamic_rag(ScriptedChatModel(replies=[]), WatchedRetriever(), selection=LeastUncertain())
+        create_dynamic_rag(ScriptedChatModel(replies=[]), WatchedRetriever(), evidence_selector=LeastUncertain())
 
 
 def test_what_is_no_selector_is_refused(chat):
-    with pytest.raises(ConfigurationError, match="selection is 3, which is no EvidenceSelector"):
-        create_dynamic_rag(chat, WatchedRetriever(), selection=3)
+    with pytest.raises(ConfigurationError, match="evidence_selector is 3, which is no EvidenceSelector"):
+        create_dynamic_rag(chat, WatchedRetriever(), evidence_selector=3)
 
 
 def test_the_preset_has_the_published_settings():
@@ -314,7 +314,7 @@ def test_the_preset_has_the_published_settings():
     assert (trigger.threshold, trigger.alpha) == (-6.0, 1e-3)
     assert (spec.samples, spec.temperature, spec.top_k, spec.top_p, spec.max_tokens) == (20, 1.0, 50, 0.9, 100)
     assert (spec.state, get_preset("seakr", bundle="reference").settings["trigger"].sampling.state) == ("layer", "mlp")
-    assert settings["selection"].sampling == spec
+    assert settings["evidence_selector"].sampling == spec
     assert get_preset("seakr").exemplars == 8
 
 
@@ -355,7 +355,7 @@ def test_the_preset_answers_on_the_embedded_model_with_few_samples(embedded_lm):
     spec = SampleSpec(samples=3, max_tokens=16)
     graph = create_dynamic_rag(
         chat, WatchedRetriever(give=documents), preset="seakr", trigger=SelfAwareUncertainty(-4.0, spec),
-        selection=LeastUncertain(spec), budgets=Budgets(retrievals=1, tokens=40),
+        evidence_selector=LeastUncertain(spec), budgets=Budgets(retrievals=1, tokens=40),
     )  # fmt: skip
     out = graph.invoke({"question": "Who built the ferry Patient Anna?"})
     assert out["short_answer"]

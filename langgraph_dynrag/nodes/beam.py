@@ -1,0 +1,364 @@
+"""`generate`, `monitor` and `resume` where continuations are selected: one for each passage, a beam of the best ones.
+
+The same states follow each other as ever. `generate` asks whether the next segment needs a passage, and `monitor` lets
+the trigger decide; if it does, `retrieve`, `reformulate` and `resume` bring the passages; then `generate` writes every
+continuation in one batch, and `monitor` keeps the best. What all hypotheses of the beam agree on is accepted at once.
+Where several hypotheses search at a time, each is continued with each of the passages found, `k` in all. Closing an
+answer is what it is without a beam.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from typing import Any
+
+from langchain_core.runnables import RunnableConfig
+
+from langgraph_dynrag.draft import Draft, DraftView, Verdict
+from langgraph_dynrag.evidence import Passage
+from langgraph_dynrag.nodes.accept import accept, after_acceptance, budget_event
+from langgraph_dynrag.nodes.generate import Generate, derived_seed
+from langgraph_dynrag.nodes.monitor import Monitor, exhausted, shortened
+from langgraph_dynrag.nodes.node import State, Update, emit, spent
+from langgraph_dynrag.nodes.resume import Resume
+from langgraph_dynrag.queries.base import Plan
+from langgraph_dynrag.reflection.base import Expansion, Reflector, Selection, Writing
+from langgraph_dynrag.reflection.beam import Beam, Candidate, Decision, Hypothesis, Segment
+from langgraph_dynrag.settings import Settings
+from rag_backbone.requests import Counts
+
+
+class Expand(Generate):
+    """Asks what the beam's hypotheses need, or writes their continuations."""
+
+    def run(self, state: State, settings: Settings, config: RunnableConfig) -> Update:
+        """Judge the need for passages, or write one continuation for each passage."""
+        return super().run(state, settings, config) if _closing(state) else expand(state, settings)
+
+    async def arun(self, state: State, settings: Settings, config: RunnableConfig) -> Update:
+        """Judge the need for passages, or write one continuation for each passage; the event loop stays free."""
+        if _closing(state):
+            return await super().arun(state, settings, config)
+        return await asyncio.to_thread(expand, state, settings)
+
+
+class DecideAndSelect(Monitor):
+    """Decides how hypotheses go on, or which continuations are kept."""
+
+    def run(self, state: State, settings: Settings, config: RunnableConfig) -> Update:
+        """State queries, let continuations be written, accept what is certain, or end the answer."""
+        if _closing(state):
+            return super().run(state, settings, config)
+        beam = Beam.from_state(state.get("beam"))
+        if beam.candidates:
+            return select(state, settings, beam)
+        views, plans = _plans(state, settings, beam)
+        replies = {i: settings.generator.ask(p.prompts, config) if p.prompts else [] for i, p in plans.items()}
+        return _decided(state, settings, beam, views, plans, replies)
+
+    async def arun(self, state: State, settings: Settings, config: RunnableConfig) -> Update:
+        """State queries, let continuations be written, accept what is certain, or end the answer."""
+        if _closing(state):
+            return await super().arun(state, settings, config)
+        beam = Beam.from_state(state.get("beam"))
+        if beam.candidates:
+            return select(state, settings, beam)
+        views, plans = _plans(state, settings, beam)
+        replies = {i: await settings.generator.aask(p.prompts, config) if p.prompts else [] for i, p in plans.items()}
+        return _decided(state, settings, beam, views, plans, replies)
+
+
+class ResumeBeam(Resume):
+    """Puts the passages at hand; where none were found, hypotheses go on without."""
+
+    def run(self, state: State, settings: Settings, config: RunnableConfig) -> Update:
+        """Take over the evidence; there is no draft to cut."""
+        # Time that has run out ends the answer in `monitor`, which knows the best hypothesis.
+        unhurried = replace(settings, budgets=replace(settings.budgets, seconds=math.inf))
+        update = super().run(state, unhurried, config)
+        if state.get("found"):
+            return update
+        beam = Beam.from_state(state.get("beam"))
+        made = {
+            i: replace(h.decision, retrieve=False, reason=f"{h.decision.reason}; nothing found")
+            for i, h in enumerate(beam.hypotheses)
+            if h.decision is not None and h.decision.retrieve
+        }
+        return {**update, "beam": beam.decided(made).to_state()}
+
+
+# ---------------------------------------------------------------------------------------------------- generate
+
+
+def expand(state: State, settings: Settings) -> Update:
+    """Ask what open hypotheses need; once that is decided, continue them."""
+    beam = Beam.from_state(state.get("beam"))
+    return _asked(state, settings, beam) if beam.undecided else _written(state, settings, beam)
+
+
+def _asked(state: State, settings: Settings, beam: Beam) -> Update:
+    judgements: list[Any] = [None] * len(beam.hypotheses)
+    events = []
+    if getattr(settings.trigger, "asks", False):
+        asked = beam.undecided
+        judged = _reflector(settings).retrieval(state["question"], settings.prompt, [beam.hypotheses[i] for i in asked])
+        for i, p in zip(asked, judged.probabilities, strict=True):
+            judgements[i] = dict(p)
+        event = {"type": "judgement", "retrieval": judgements, **_cost(judged.counts)}
+        emit(event)
+        events.append(event)
+    return {"beam": replace(beam, judgements=tuple(judgements)).to_state(), "trace": events}
+
+
+def _written(state: State, settings: Settings, beam: Beam) -> Update:
+    expansions = _expansions(state, settings, beam)
+    room = settings.budgets.tokens + settings.budgets.closing_tokens
+
+    def tell(number: int, piece: str, logprob: float, entropy: float | None) -> None:
+        emit({"type": "token", "text": piece, "logprob": logprob, "entropy": entropy, "candidate": number})
+
+    written = _reflector(settings).write(
+        Writing(
+            question=state["question"],
+            prompt=settings.prompt,
+            expansions=expansions,
+            passage_tokens=settings.context_tokens,
+            reserve=max(0, room - min(e.limit for e in expansions)),
+            deadline=time.monotonic() + settings.budgets.seconds - spent(state),
+            on_token=tell,
+        )
+    )
+    event: dict[str, Any] = {
+        "type": "continuations",
+        "path": _reflector(settings).path,
+        "weights": asdict(_selection(settings).weights),
+        "candidates": [_described(c, beam) for c in written.candidates],
+        **_cost(written.counts),
+    }
+    if affected := [*written.shortened, *(id_ for _, id_ in written.left_out)]:
+        event["shortened_or_left_out"] = affected
+    emit(event)
+    return {"beam": replace(beam, candidates=written.candidates).to_state(), "trace": [event]}
+
+
+def _expansions(state: State, settings: Settings, beam: Beam) -> list[Expansion]:
+    evidence: list[Passage] = list(state.get("evidence") or [])
+    made: list[Expansion] = []
+    for i, h in enumerate(beam.hypotheses):
+        if h.ended:
+            continue
+        assert h.decision is not None
+        fresh = h.decision.retrieve and bool(evidence)
+        passages: Sequence[Passage | None] = evidence if fresh else [h.passage if h.decision.keep else None]
+        limit = max(1, min(settings.lookahead, settings.budgets.tokens - h.tokens))
+        for passage in passages:
+            seed = None
+            if settings.seed is not None:
+                seed = derived_seed(settings.seed, state["question"], len(h.segments), len(made))
+            made.append(Expansion(i, h, passage, fresh, limit, seed))
+    return made
+
+
+# ---------------------------------------------------------------------------------------------------- monitor
+
+
+_Views = Mapping[int, tuple[DraftView, Verdict]]
+
+
+def _plans(state: State, settings: Settings, beam: Beam) -> tuple[_Views, dict[int, Plan]]:
+    """The verdict on each undecided hypothesis, and the plan for the queries of those that need passages."""
+    views = {}
+    for i in beam.undecided:
+        view = DraftView(
+            question=state["question"],
+            accepted=beam.hypotheses[i].text,
+            draft=Draft(),
+            judged=0,
+            retrieval=beam.judgements[i],
+            carries_content=settings.carries_content,
+        )
+        views[i] = (view, settings.trigger.judge(view))
+    if exhausted(state, settings) is not None:
+        return views, {}
+    return views, {i: settings.query.plan(view, verdict) for i, (view, verdict) in views.items() if verdict.retrieve}
+
+
+def _decided(
+    state: State,
+    settings: Settings,
+    beam: Beam,
+    views: _Views,
+    plans: Mapping[int, Plan],
+    replies: Mapping[int, list[str]],
+) -> Update:
+    """How each hypothesis goes on. The best ones come first where the budget does not allow a search for all."""
+    hit = exhausted(state, settings)
+    left = settings.budgets.retrievals - (state.get("retrievals") or 0)
+    queries: list[str] = []
+    made: dict[int, Decision] = {}
+    blocked = False
+    for i, (view, verdict) in views.items():
+        wanted = _queries(settings, view, verdict, plans.get(i), replies.get(i, [])) if verdict.retrieve else ()
+        new = [q for q in wanted if q not in queries]
+        retrieve = verdict.retrieve and hit is None and len(queries) + len(new) <= left
+        blocked |= verdict.retrieve and not retrieve
+        if retrieve:
+            queries += new
+        made[i] = _decision(beam.hypotheses[i], beam.judgements[i], verdict, wanted, retrieve=retrieve)
+    events: list[dict[str, Any]] = []
+    if blocked:
+        hit = hit or "retrievals"
+        if not state.get("budget_hit"):
+            events.append(budget_event(hit, settings))
+    told: list[dict[str, Any]] = [
+        {"type": "reflection", "decisions": [{"hypothesis": i, **d.to_state()} for i, d in made.items()]}
+    ]
+    if queries:
+        told.append({"type": "query", "queries": queries, "rewrite": 0})
+    for event in told:
+        emit(event)
+    return {
+        "beam": beam.decided(made).to_state(),
+        "queries": queries,
+        "verdict": None,
+        "judged": 0,
+        "rewrites": 0,
+        "budget_hit": state.get("budget_hit") or (hit if blocked else None),
+        "trace": [*events, *told],
+    }
+
+
+def _queries(
+    settings: Settings, view: DraftView, verdict: Verdict, plan: Plan | None, replies: list[str]
+) -> tuple[str, ...]:
+    if plan is None:  # a budget forbids to search
+        return ()
+    given = plan.queries or settings.query.finish(view, verdict, replies)
+    cut = [shortened(q, settings) for q in given]
+    return tuple(dict.fromkeys(q for q in cut if q)) or (shortened(view.question, settings),)
+
+
+def _decision(
+    h: Hypothesis,
+    probabilities: Mapping[str, float] | None,
+    verdict: Verdict,
+    queries: Sequence[str],
+    *,
+    retrieve: bool,
+) -> Decision:
+    p = probabilities or {}
+    # The passage at hand is kept where that is likelier than needing none; the threshold is about another one.
+    keep = not retrieve and h.passage is not None and p.get("continue", 0.0) > p.get("no", 0.0)
+    reason = verdict.reason
+    if verdict.retrieve and not retrieve:
+        reason += "; no search is left"
+    query = "; ".join(queries) if retrieve else None
+    return Decision(retrieve, keep, reason, verdict.score, verdict.threshold, probabilities, query)
+
+
+def select(state: State, settings: Settings, beam: Beam) -> Update:
+    """Keep the best continuations; accept what all of them share, and at the end the best one."""
+    selection = _selection(settings)
+    chosen = beam.advanced(selection.beam, selection.unsupported).limited(settings.budgets.tokens, selection.depth)
+    late = spent(state) >= settings.budgets.seconds
+    over = late or all(h.ended for h in chosen.hypotheses)
+    best = chosen.hypotheses[0]
+    new = (best.segments if over else chosen.certain)[beam.accepted :]
+    draft = Draft()
+    for segment in new:
+        draft += segment.draft
+    update = accept(state, settings, draft, len(draft), keep_rest=False)
+    if _reflector(settings).path == "tokens":
+        update["token_ids"] = None  # what the model saw is more than the text
+    event: dict[str, Any] = {
+        "type": "selection",
+        "beam": [
+            {"text": h.text, "score": h.score, "passages": _passages(h), "ended": h.ended} for h in chosen.hypotheses
+        ],
+        "over": over,
+    }
+    emit(event)
+    update |= {
+        "beam": None if over else replace(chosen, accepted=beam.accepted + len(new)).to_state(),
+        "queries": [],
+        "trace": [event, *_drafts(new)],
+    }
+    return _ended(state, settings, update, best, draft, late=late) if over else update
+
+
+def _ended(state: State, settings: Settings, update: Update, best: Hypothesis, draft: Draft, *, late: bool) -> Update:
+    """The answer ends with the best hypothesis, whose passages alone are its sources."""
+    which = best.stopped or ("seconds" if late and not best.ended else None)
+    if which == "segments":
+        event = {"type": "budget", "which": which, "limit": _selection(settings).depth}
+        emit(event)
+        update["trace"].append(event)
+    elif which is not None:
+        update |= {"budget_hit": which, "trace": [*update["trace"], budget_event(which, settings)]}
+    used = [s.passage["id"] for s in best.segments if s.passage is not None]
+    sources = [s for s in state.get("sources") or [] if s["id"] in used]
+    sources = [{**s, "number": number} for number, s in enumerate(sources, 1)]
+    update |= {"sources": sources, "evidence": [] if best.passage is None else [best.passage]}
+    ended = replace(draft, ended="end")
+    return after_acceptance({**state, "sources": sources}, update, settings, ended, len(ended))
+
+
+# ---------------------------------------------------------------------------------------------------- records
+
+
+def _drafts(segments: Sequence[Segment]) -> list[dict[str, Any]]:
+    events: list[dict[str, Any]] = []
+    for s in segments:
+        given = s.draft.to_state()
+        del given["token_ids"]
+        evidence = [] if s.passage is None else [s.passage["id"]]
+        # The record of the continuations tells what it cost to write these tokens, so here they count as known.
+        events.append({"type": "draft", **given, "carried": len(s.draft), "evidence": evidence})
+        events.append({"type": "accepted", "text": s.draft.text, "tokens": len(s.draft)})
+    return events
+
+
+def _described(candidate: Candidate, beam: Beam) -> dict[str, Any]:
+    s = candidate.segment
+    decision = beam.hypotheses[candidate.parent].decision
+    passage = None if s.passage is None else {"id": s.passage["id"], "title": s.passage["title"]}
+    return {
+        "hypothesis": candidate.parent,
+        "passage": passage,
+        "kept_passage": s.passage is not None and decision is not None and decision.keep,
+        "text": s.draft.text,
+        "tokens": len(s.draft),
+        **s.score.to_state(),
+        "probabilities": s.critique.to_state(),
+        "ended": s.ended,
+    }
+
+
+def _passages(h: Hypothesis) -> list[str | None]:
+    return [None if s.passage is None else s.passage["id"] for s in h.segments]
+
+
+def _cost(counts: Counts) -> dict[str, int]:
+    return {
+        "forward_tokens": counts.forward_tokens,
+        "cached_tokens": counts.cached_tokens,
+        "generated_tokens": counts.generated_tokens,
+    }
+
+
+def _closing(state: State) -> bool:
+    return state.get("stage") == "closing"
+
+
+def _reflector(settings: Settings) -> Reflector:
+    assert settings.reflector is not None  # made together with the selection
+    return settings.reflector
+
+
+def _selection(settings: Settings) -> Selection:
+    assert settings.selection is not None  # these nodes are made for one
+    return settings.selection

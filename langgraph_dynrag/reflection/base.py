@@ -1,0 +1,128 @@
+"""What the graph asks of a model that reflects: judgements, and one continuation for each passage."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
+
+from langgraph_dynrag.evidence import Passage
+from langgraph_dynrag.reflection.beam import Candidate, Hypothesis, Unsupported
+from langgraph_dynrag.reflection.scores import Probabilities, Weights
+from rag_backbone.errors import ConfigurationError
+from rag_backbone.requests import Counts
+
+if TYPE_CHECKING:
+    from langgraph_dynrag.prompts import AnswerPrompt
+
+Path = Literal["auto", "tokens", "classification"]
+OnCandidateToken = Callable[[int, str, float, float | None], None]
+"""Called with an expansion's number and each of its tokens' characters, log-probability and entropy."""
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """One continuation for each passage, scored, and the best ones kept: how, and by whose judgement.
+
+    Args:
+        path: `"tokens"` reads the probabilities of reflection tokens, which the model must have been trained with.
+            `"classification"` asks any instruct model short questions, and reads the probabilities of the answers.
+            `"auto"` takes the tokens if the vocabulary has all of them, and asks if it has none.
+        weights: What the judgements count.
+        beam: Hypotheses that are kept after each segment; the paper's 2. 1 keeps the best continuation alone.
+        depth: Segments of an answer at most; the paper's 7. With reflection tokens, 1 is the paper's short form.
+        unsupported: Whether continuations that their passage does not support are ranked or dropped.
+
+    Raises:
+        ConfigurationError: If a number is less than 1 or a choice unknown.
+    """
+
+    path: Path = "auto"
+    weights: Weights = field(default_factory=Weights)
+    beam: int = 2
+    depth: int = 7
+    unsupported: Unsupported = "keep"
+
+    def __post_init__(self) -> None:
+        for name in ("beam", "depth"):
+            if getattr(self, name) < 1:
+                raise ConfigurationError(f"{name} is {getattr(self, name)}; at least 1 is needed")
+        for name, known in (("path", Path), ("unsupported", Unsupported)):
+            if getattr(self, name) not in known.__args__:  # type: ignore[attr-defined]
+                raise ConfigurationError(f"{name} is {getattr(self, name)!r}; known: {known.__args__}")  # type: ignore[attr-defined]
+
+
+@dataclass(frozen=True)
+class Expansion:
+    """One continuation that is to be written."""
+
+    parent: int
+    """Which of the beam's hypotheses it continues."""
+    hypothesis: Hypothesis
+    passage: Passage | None
+    fresh: bool
+    """Whether the passage was searched for now; else it is the one of the segment before."""
+    limit: int
+    """Tokens at most."""
+    seed: int | None = None
+
+
+@dataclass(frozen=True)
+class Writing:
+    """Continuations that are to be written together."""
+
+    question: str
+    prompt: AnswerPrompt
+    expansions: Sequence[Expansion]
+    passage_tokens: int
+    """Of a passage at most."""
+    reserve: int = 0
+    """Tokens of the context window that are to be left free."""
+    deadline: float = math.inf
+    """On `time.monotonic`'s clock."""
+    on_token: OnCandidateToken | None = None
+
+
+@dataclass(frozen=True)
+class Judged:
+    """Whether hypotheses need a passage next, and what it cost to ask."""
+
+    probabilities: tuple[Probabilities, ...]
+    counts: Counts
+
+
+@dataclass(frozen=True)
+class Written:
+    """Continuations with their scores, and what they cost."""
+
+    candidates: tuple[Candidate, ...]
+    counts: Counts
+    left_out: tuple[tuple[int, str], ...] = ()
+    """Hypothesis and passage id of what found no room in the context window."""
+    shortened: tuple[str, ...] = ()
+    """Ids of passages that were shortened."""
+
+
+@runtime_checkable
+class Reflector(Protocol):
+    """A model that judges itself."""
+
+    path: Path
+
+    @property
+    def prompt(self) -> AnswerPrompt | None:
+        """How the model was trained to be asked; None: as any other model."""
+        ...
+
+    def retrieval(self, question: str, prompt: AnswerPrompt, hypotheses: Sequence[Hypothesis]) -> Judged:
+        """Whether each hypothesis needs a passage next."""
+        ...
+
+    def write(self, writing: Writing) -> Written:
+        """Continue hypotheses, all of them in one batch, and judge what was written.
+
+        An expansion whose passage does not fit into the context window is left out, or written without it if nothing
+        else continues its hypothesis.
+        """
+        ...

@@ -1,0 +1,226 @@
+"""Reflection by any instruct model: Self-RAG's five judgements as questions with few possible answers.
+
+Each judgement is the distribution over its answers at the position after a short prompt (see `classification`); nothing
+is parsed. Segments are sentences, written with the passage in the prompt. A model that was not trained to judge itself
+is biased towards some of the answers, so the published threshold of 0.2 is only a beginning: find the model's own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from langchain_core.messages import AIMessage, HumanMessage
+
+from langgraph_dynrag.answer import is_complete
+from langgraph_dynrag.draft import Draft, EndOfDraft, Unit
+from langgraph_dynrag.drafting import DraftTask, StopAtUnit
+from langgraph_dynrag.evidence import Passage
+from langgraph_dynrag.local_chat_model import LocalChatModel
+from langgraph_dynrag.prompts import AnswerPrompt
+from langgraph_dynrag.reflection.base import Expansion, Judged, Path, Selection, Writing
+from langgraph_dynrag.reflection.beam import Hypothesis, Segment
+from langgraph_dynrag.reflection.classification import Forms, shares, surface_forms
+from langgraph_dynrag.reflection.local import LocalReflector, Made, Row, Stop
+from langgraph_dynrag.reflection.scores import UTILITY, Critique, Probabilities, score
+from langgraph_dynrag.reflection.tokens import next_token
+from rag_backbone.requests import Counts, Generation
+from rag_backbone.signals import Signals, TokenStep
+
+_SENTENCE = Unit("sentence")
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """A question to the model, and the word that each answer begins with.
+
+    `{question}`, `{passage}`, `{answer}` and `{statement}` in the text stand for what is judged.
+    """
+
+    text: str
+    words: Mapping[str, str]
+
+
+RETRIEVE = Judgement(
+    "Question: {question}\n\nWould a passage from an encyclopedia help to answer this question correctly? "
+    "Reply with Yes or No.",
+    {"yes": "Yes", "no": "No"},
+)
+RETRIEVE_MORE = Judgement(
+    "Question: {question}\nAnswer so far: {answer}\n\nWould a passage from an encyclopedia help to write the next "
+    "sentence of this answer correctly? Reply with Yes or No.",
+    {"yes": "Yes", "no": "No"},
+)
+RETRIEVE_AGAIN = Judgement(
+    "Passage: {passage}\nQuestion: {question}\nAnswer so far: {answer}\n\nWhat does the next sentence of this answer "
+    "need? Reply with New for another passage, Same for the passage above, or None if it needs no passage.",
+    {"yes": "New", "no": "None", "continue": "Same"},
+)
+RELEVANT = Judgement(
+    "Passage: {passage}\nQuestion: {question}\n\nDoes the passage tell something that helps to answer the question? "
+    "Reply with Yes or No.",
+    {"relevant": "Yes", "irrelevant": "No"},
+)
+SUPPORTED = Judgement(
+    "Passage: {passage}\nQuestion: {question}\nStatement: {statement}\n\nDoes the passage say what the statement says? "
+    "Reply with Fully, Partly or No.",
+    {"full": "Fully", "partial": "Partly", "none": "No"},
+)
+USEFUL = Judgement(
+    "Question: {question}\nAnswer: {answer}\n\nHow useful is the answer to whoever asked the question? Reply with a "
+    "number from 1 (useless) to 5 (just what was asked for).",
+    {name: name for name in UTILITY},
+)
+
+
+class InstructReflector(LocalReflector):
+    """Judges and writes with an instruct model, by asking it."""
+
+    path: Path = "classification"
+    margin: int = 96
+    """What the judgements' questions are longer by than the prompt, generously."""
+
+    def __init__(self, chat: LocalChatModel, selection: Selection) -> None:
+        super().__init__(chat, selection)
+        self._forms: dict[str, Forms] = {}
+
+    def retrieval(self, question: str, prompt: AnswerPrompt, hypotheses: Sequence[Hypothesis]) -> Judged:  # noqa: ARG002
+        """Whether the next sentence wants a passage, and of one at hand, whether that serves."""
+        asked = _Asking(self, question)
+        found = []
+        for h in hypotheses:
+            if not h.segments:
+                found.append(asked(RETRIEVE))
+            elif h.passage is None:
+                found.append(asked(RETRIEVE_MORE, answer=h.text))
+            else:
+                found.append(asked(RETRIEVE_AGAIN, answer=h.text, passage=_text(h.passage)))
+        return Judged(tuple(found), asked.counts)
+
+    def _row(self, writing: Writing, expansion: Expansion) -> Row:
+        passages = () if expansion.passage is None else (expansion.passage,)
+        messages = writing.prompt.messages(writing.question, passages)
+        h = expansion.hypothesis
+        written = AIMessage(h.text, response_metadata={"dynprag": {"token_ids": list(h.token_ids)}})
+        return Row(expansion, self.chat.encode([*messages, written]).ids, ())
+
+    def _stop(self, writing: Writing, expansion: Expansion) -> Stop:
+        return _AtSentence(writing, expansion)
+
+    def _signals(self) -> Signals:
+        return Signals(entropy=True)
+
+    def _segments(self, writing: Writing, rows: Sequence[Row], drafts: Sequence[tuple[Generation, EndOfDraft]]) -> Made:
+        asked = _Asking(self, writing.question)
+        segments = [
+            self._segment(writing, row.expansion, _draft(made, why), asked)
+            for row, (made, why) in zip(rows, drafts, strict=True)
+        ]
+        return Made(segments, asked.counts)
+
+    def _segment(self, writing: Writing, expansion: Expansion, draft: Draft, asked: _Asking) -> Segment:
+        before, passage = expansion.hypothesis.text, expansion.passage
+        part = draft[: _SENTENCE.length(draft) or len(draft)]
+        over = draft.ended == "end" and len(part) == len(draft)
+        complete = _is_complete(before, part, draft, writing.prompt.answer_phrase)
+        said = part.text.strip()
+        critique = Critique()
+        if said:
+            critique = Critique(
+                relevance=asked(RELEVANT, passage=_text(passage)) if passage is not None and expansion.fresh else None,
+                support=asked(SUPPORTED, passage=_text(passage), statement=said) if passage is not None else None,
+                utility=asked(USEFUL, answer=(before + part.text).strip()),
+            )
+        worth = score(part.logprobs, critique, self.selection.weights)
+        ended = over or complete or (draft.ended != "deadline" and not said)
+        return Segment(part, part.token_ids or (), passage, critique, worth, ended)
+
+    def forms(self, judgement: Judgement) -> Forms:
+        """The token ids of a judgement's answers."""
+        if judgement.text not in self._forms:
+            encode = self.engine.encode
+            self._forms[judgement.text] = {
+                name: tuple(dict.fromkeys(tuple(encode(form)) for form in surface_forms(word)))
+                for name, word in judgement.words.items()
+            }
+        return self._forms[judgement.text]
+
+
+class _Asking:
+    """Questions about one question's answers, each asked once."""
+
+    def __init__(self, reflector: InstructReflector, question: str) -> None:
+        self._reflector = reflector
+        self._question = question
+        self._known: dict[str, Probabilities] = {}
+        self.counts = Counts()
+
+    def __call__(self, judgement: Judgement, **texts: str) -> Probabilities:
+        prompt = _filled(judgement.text, {"question": self._question, **texts})
+        if prompt not in self._known:
+            chat, engine = self._reflector.chat, self._reflector.engine
+            ids = chat.encode([HumanMessage(prompt)]).ids
+
+            def next_logprobs(begun: tuple[int, ...], tokens: Sequence[int]) -> Sequence[float]:
+                made = engine.generate(next_token([*ids, *begun], tokens, engine.end_ids))
+                self.counts += made.counts
+                return made.steps[0].token_logprobs
+
+            self._known[prompt] = shares(self._reflector.forms(judgement), next_logprobs)
+        return self._known[prompt]
+
+
+class _AtSentence(Stop):
+    def __init__(self, writing: Writing, expansion: Expansion) -> None:
+        super().__init__(writing.deadline)
+        self._rule = StopAtUnit(
+            DraftTask(
+                question=writing.question,
+                messages=(),
+                accepted=expansion.hypothesis.text,
+                accepted_ids=None,
+                carried=Draft(),
+                carried_attention=None,
+                unit=_SENTENCE,
+                limit=expansion.limit,
+                needs=frozenset(),
+                answer_phrase=writing.prompt.answer_phrase,
+            )
+        )
+
+    def reason(self, step: TokenStep) -> EndOfDraft | None:
+        self._rule(step.text)
+        return self._rule.ended
+
+
+def _draft(made: Generation, why: EndOfDraft) -> Draft:
+    steps = made.steps
+    return Draft(
+        tuple(s.text for s in steps),
+        tuple(s.logprob for s in steps),
+        tuple(s.entropy for s in steps if s.entropy is not None),
+        tuple(s.token_id for s in steps),
+        why,
+    )
+
+
+def _is_complete(before: str, part: Draft, draft: Draft, phrase: str | None) -> bool:
+    """Whether the sentence of the answer phrase is over with `part`, of which `draft` tells how it goes on."""
+    if phrase is None or phrase.lower() not in (before + part.text).lower():
+        return False
+    return is_complete(before + draft.text + ("\n" if draft.ended == "end" else ""), phrase)
+
+
+def _text(passage: Passage) -> str:
+    title = passage["title"]
+    return f"{title}: {passage['text']}" if title and not passage["text"].startswith(title) else passage["text"]
+
+
+def _filled(template: str, texts: Mapping[str, str]) -> str:
+    """The template with its names replaced; what is put in is not looked at again, whatever it contains."""
+    parts = template.split("{")
+    filled = [parts[0]]
+    for part in parts[1:]:
+        name, _, rest = part.partition("}")
+        filled += [texts[name], rest]
+    return "".join(filled)

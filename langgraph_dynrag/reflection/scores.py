@@ -1,0 +1,148 @@
+"""Self-RAG's judgements as numbers, and the score of a segment (Asai et al. 2023, section 3.3 and appendix A.3).
+
+    f = exp(mean token log-probability) + w_rel s_rel + w_sup s_sup + w_use s_use
+
+    s_rel = p(relevant) / (p(relevant) + p(irrelevant))
+    s_sup = (p(full) + 0.5 p(partial)) / (p(full) + p(partial) + p(none))
+    s_use = sum_i w_i p(i) / sum_i p(i),  i = 1..5,  w = -1, -0.5, 0, 0.5, 1
+
+A judgement that was not made gives 0. A poor utility is negative, as the paper's weights have it. The mean is over the
+tokens of the segment's text: the judgements have terms of their own. Pure functions; no framework, no model.
+
+The published code differs in places: its short form takes ratios of log-probabilities, which turns the decision to
+retrieve around; its long form reads utility at the ids of support, so that it is always 0. Here the paper is followed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from rag_backbone.errors import ConfigurationError
+
+Probabilities = Mapping[str, float]
+"""A judgement: the probability of each of its answers, normalised over them."""
+
+RETRIEVAL = ("yes", "no", "continue")
+"""Is a passage needed next? `continue`: the one at hand still serves."""
+RELEVANCE = ("relevant", "irrelevant")
+SUPPORT = ("full", "partial", "none")
+UTILITY = ("1", "2", "3", "4", "5")
+_UTILITY_WEIGHTS = (-1.0, -0.5, 0.0, 0.5, 1.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """How much each judgement counts beside the text's likelihood; the paper's values.
+
+    Raises:
+        ConfigurationError: If a weight is negative or not finite.
+    """
+
+    relevance: float = 1.0
+    support: float = 1.0
+    utility: float = 0.5
+
+    def __post_init__(self) -> None:
+        for name, value in asdict(self).items():
+            if not (value >= 0 and math.isfinite(value)):
+                raise ConfigurationError(f"the weight of {name} is {value}; a finite number, 0 or more, is needed")
+
+
+@dataclass(frozen=True, slots=True)
+class Critique:
+    """The judgements on one segment; None where one was not made."""
+
+    relevance: Probabilities | None = None
+    support: Probabilities | None = None
+    utility: Probabilities | None = None
+
+    @property
+    def unsupported(self) -> bool:
+        """Whether `none` is the likeliest support."""
+        return self.support is not None and likeliest(self.support) == "none"
+
+    def to_state(self) -> dict[str, Any]:
+        """Plain data."""
+        return {name: None if p is None else dict(p) for name, p in self._parts().items()}
+
+    def _parts(self) -> dict[str, Probabilities | None]:
+        return {"relevance": self.relevance, "support": self.support, "utility": self.utility}
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentScore:
+    """The terms of a segment's score, before weighting, and their weighted sum."""
+
+    likelihood: float
+    relevance: float
+    support: float
+    utility: float
+    total: float
+
+    def to_state(self) -> dict[str, float]:
+        """Plain data."""
+        return asdict(self)
+
+
+def score(logprobs: Sequence[float], critique: Critique, weights: Weights) -> SegmentScore:
+    """The score of a segment.
+
+    Args:
+        logprobs: Log-probabilities of its text's tokens.
+        critique: The judgements on it.
+        weights: What each of them counts.
+    """
+    p = likelihood(logprobs)
+    rel, sup, use = relevance(critique.relevance), support(critique.support), utility(critique.utility)
+    total = p + weights.relevance * rel + weights.support * sup + weights.utility * use
+    return SegmentScore(p, rel, sup, use, total)
+
+
+def likelihood(logprobs: Sequence[float]) -> float:
+    """The geometric mean of the tokens' probabilities; 0 for no tokens."""
+    return math.exp(math.fsum(logprobs) / len(logprobs)) if logprobs else 0.0
+
+
+def relevance(p: Probabilities | None) -> float:
+    """Between 0 and 1."""
+    return 0.0 if p is None else _share(p, RELEVANCE, (1.0, 0.0))
+
+
+def support(p: Probabilities | None) -> float:
+    """Between 0 and 1."""
+    return 0.0 if p is None else _share(p, SUPPORT, (1.0, 0.5, 0.0))
+
+
+def utility(p: Probabilities | None) -> float:
+    """Between -1 and 1."""
+    return 0.0 if p is None else _share(p, UTILITY, _UTILITY_WEIGHTS)
+
+
+def retrieval(p: Probabilities | None) -> float:
+    """p(yes) / (p(yes) + p(no)), which the threshold is compared with (appendix A.3)."""
+    return 0.0 if p is None else _share(p, ("yes", "no"), (1.0, 0.0))
+
+
+def normalised(logprobs: Mapping[str, float]) -> dict[str, float]:
+    """Probabilities over the given answers alone; uniform where none of them can occur."""
+    top = max(logprobs.values())
+    if top == -math.inf:
+        return dict.fromkeys(logprobs, 1 / len(logprobs))
+    masses = {name: math.exp(value - top) for name, value in logprobs.items()}
+    total = math.fsum(masses.values())
+    return {name: mass / total for name, mass in masses.items()}
+
+
+def likeliest(p: Probabilities) -> str:
+    """The likeliest answer; the first one of several."""
+    return max(p, key=lambda name: p[name])
+
+
+def _share(p: Probabilities, names: Sequence[str], weights: Sequence[float]) -> float:
+    total = math.fsum(p.get(name, 0.0) for name in names)
+    if total <= 0:
+        return 0.0
+    return math.fsum(w * p.get(name, 0.0) for name, w in zip(names, weights, strict=True)) / total

@@ -1,0 +1,160 @@
+"""Reflection by a model that was trained to: its reflection tokens' probabilities (Self-RAG, algorithm 1).
+
+The answer that the model sees is what it was trained on: `[Retrieval]<paragraph>title, text</paragraph>[Relevant]a
+segment[Fully supported][Retrieval]...`, passages included; what a reader sees is the segments. A retrieval token is
+never sampled: the graph decides, and writes it for the model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from langchain_core.messages import BaseMessage, HumanMessage
+
+from langgraph_dynrag.chat_template import message_text
+from langgraph_dynrag.draft import EndOfDraft
+from langgraph_dynrag.evidence import Passage
+from langgraph_dynrag.local_chat_model import LocalChatModel
+from langgraph_dynrag.prompts import AnswerPrompt
+from langgraph_dynrag.reflection.base import Expansion, Judged, Path, Selection, Writing
+from langgraph_dynrag.reflection.beam import Hypothesis, Segment
+from langgraph_dynrag.reflection.local import LocalReflector, Made, Row, Stop
+from langgraph_dynrag.reflection.scores import Probabilities, normalised, score
+from langgraph_dynrag.reflection.segments import cut, is_over, spaced
+from langgraph_dynrag.reflection.vocabulary import ReflectionVocabulary, harmless
+from rag_backbone.requests import Counts, Generation, Request
+from rag_backbone.sampling import Sampling
+from rag_backbone.signals import Signals, TokenStep
+
+
+@dataclass(frozen=True)
+class InstructionPrompt(AnswerPrompt):
+    """The question alone, as Self-RAG's models were trained: passages stand in the answer, which is all there is."""
+
+    instructions: str = ""
+    answer_phrase: str | None = None
+    stop: tuple[str, ...] = ()
+
+    def human(self, question: str, passages: Sequence[Passage]) -> str:  # noqa: ARG002
+        """The question."""
+        return question
+
+    def messages(self, question: str, passages: Sequence[Passage]) -> list[BaseMessage]:
+        """Instructions, if there are any, and the question."""
+        text = self.human(question, passages)
+        return [HumanMessage(f"{self.instructions}\n\n{text}" if self.instructions else text)]
+
+
+class TokenReflector(LocalReflector):
+    """Judges and writes with a model's reflection tokens.
+
+    A tokenizer without a chat template gets the published layout, `### Instruction:` and `### Response:`.
+
+    Raises:
+        ConfigurationError: If the vocabulary lacks any of them, listing those.
+    """
+
+    path: Path = "tokens"
+    margin: int = 4
+    """Relevance, support and utility, and the token that shows that the limit is reached."""
+
+    def __init__(self, chat: LocalChatModel, selection: Selection) -> None:
+        super().__init__(chat, selection)
+        self.vocabulary = ReflectionVocabulary.of(chat.lm)
+
+    @property
+    def prompt(self) -> AnswerPrompt:
+        """The question alone."""
+        return InstructionPrompt()
+
+    def retrieval(self, question: str, prompt: AnswerPrompt, hypotheses: Sequence[Hypothesis]) -> Judged:
+        """The retrieval tokens' probabilities, as the next token."""
+        retrieval = self.vocabulary.retrieval
+        found: list[Probabilities] = []
+        counts = Counts()
+        for h in hypotheses:
+            context = [*self._asked(prompt, question), *h.token_ids]
+            if len(context) >= self.engine.context_window:  # nothing more can be written, with or without a passage
+                found.append({"yes": 0.0, "no": 1.0})
+                continue
+            # Without a passage at hand there is none to continue with.
+            names = [name for name in retrieval if name != "continue" or h.passage is not None]
+            asked = next_token(context, [retrieval[name] for name in names], self.engine.end_ids)
+            made = self.engine.generate(asked)
+            counts += made.counts
+            found.append(normalised(dict(zip(names, made.steps[0].token_logprobs, strict=True))))
+        return Judged(tuple(found), counts)
+
+    def _row(self, writing: Writing, expansion: Expansion) -> Row:
+        retrieval, marks = self.vocabulary.retrieval, self.vocabulary.marks
+        passage = expansion.passage
+        if passage is None:
+            added = [retrieval["no"]]
+        elif expansion.fresh:
+            head = f"{passage['title']}\n" if passage["title"] else ""
+            text = harmless(self.chat.lm.tokenizer, head + passage["text"])
+            added = [retrieval["yes"], marks["open"], *self.engine.encode(text), marks["close"]]
+        else:
+            added = [retrieval["continue"]]
+        context = [*self._asked(writing.prompt, writing.question), *expansion.hypothesis.token_ids]
+        return Row(expansion, context + added, tuple(added))
+
+    def _stop(self, writing: Writing, expansion: Expansion) -> Stop:
+        return _AtRetrieval(writing.deadline, self.vocabulary, expansion.limit)
+
+    def _most(self, expansion: Expansion) -> int:
+        return expansion.limit + self.margin
+
+    def _signals(self) -> Signals:
+        return self._watched
+
+    @cached_property
+    def _watched(self) -> Signals:
+        return Signals(entropy=True, tokens=self.vocabulary.judged)
+
+    def _segments(self, writing: Writing, rows: Sequence[Row], drafts: Sequence[tuple[Generation, EndOfDraft]]) -> Made:  # noqa: ARG002
+        return Made([self._segment(row, made, why) for row, (made, why) in zip(rows, drafts, strict=True)])
+
+    def _segment(self, row: Row, made: Generation, why: EndOfDraft) -> Segment:
+        e = row.expansion
+        evidence = e.passage is not None
+        part = cut(made.steps, self.vocabulary, why, fresh=e.fresh, evidence=evidence, limit=e.limit)
+        draft = spaced(e.hypothesis.text, part.draft)
+        # One that says nothing, though it had the time, would be followed by others of its kind.
+        ended = draft.ended == "end" or (draft.ended != "deadline" and not draft.text.strip())
+        worth = score(draft.logprobs, part.critique, self.selection.weights)
+        return Segment(draft, (*row.added, *part.token_ids), e.passage, part.critique, worth, ended)
+
+    def _asked(self, prompt: AnswerPrompt, question: str) -> list[int]:
+        tokenizer = self.chat.lm.tokenizer
+        messages = prompt.messages(question, ())
+        harmless_ones = [m.model_copy(update={"content": harmless(tokenizer, message_text(m))}) for m in messages]
+        if tokenizer.chat_template:
+            return self.chat.encode(harmless_ones).ids
+        asked = "\n\n".join(message_text(m) for m in harmless_ones)
+        return list(tokenizer(f"### Instruction:\n{asked}\n\n### Response:\n").input_ids)
+
+
+class _AtRetrieval(Stop):
+    def __init__(self, deadline: float, vocabulary: ReflectionVocabulary, limit: int) -> None:
+        super().__init__(deadline)
+        self._vocabulary = vocabulary
+        self._left = limit
+
+    def reason(self, step: TokenStep) -> EndOfDraft | None:
+        if is_over(step, self._vocabulary):
+            return "unit"
+        # Only a visible token beyond the limit ends it: what judges the last ones comes after them.
+        self._left -= step.token_id not in self._vocabulary.ids
+        return "limit" if self._left < 0 else None
+
+
+def next_token(prompt: Sequence[int], tokens: Sequence[int], end_ids: frozenset[int]) -> Request:
+    """A request whose only step carries the log-probabilities of `tokens` after the prompt."""
+    # An end of sequence would be no step. Signals are taken before the bias, so they are what they would be without.
+    bias = dict.fromkeys(end_ids, float("-inf"))
+    return Request(
+        list(prompt), max_new_tokens=1, sampling=Sampling(logit_bias=bias), signals=Signals(tokens=tuple(tokens))
+    )

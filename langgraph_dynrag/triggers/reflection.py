@@ -1,0 +1,80 @@
+"""Retrieving when the model itself says that it needs a passage (Self-RAG, section 3.3)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from langgraph_dynrag.draft import DraftView, Signal, Unit, Verdict
+from langgraph_dynrag.reflection.scores import likeliest, retrieval
+from rag_backbone.errors import ConfigurationError
+
+Mode = Literal["adaptive", "always", "never"]
+
+
+@dataclass(frozen=True, slots=True)
+class Reflection:
+    """Retrieves before a segment if p(yes) / (p(yes) + p(no)) exceeds a threshold.
+
+    The probabilities are those that the model gives to the answers of "is a passage needed next?" where the segment
+    would begin: see `langgraph_dynrag.reflection`. It works with a `Selection` only.
+
+    The paper's ratio (appendix A.3) knows no third answer. Where a passage is at hand and `continue` is likelier than
+    `yes`, that passage is kept: by the ratio alone, a model that is sure to go on with it would retrieve, because it
+    takes `no` for impossible.
+
+    Args:
+        delta: The paper's threshold, 0.2 (0 for long answers with citations). None: retrieve where `yes` is the
+            likeliest answer (the paper's hard constraint).
+        mode: `"adaptive"` asks the model; `"always"` and `"never"` do not.
+
+    Raises:
+        ConfigurationError: If `delta` is no probability or the mode unknown.
+    """
+
+    delta: float | None = 0.2
+    mode: Mode = "adaptive"
+
+    def __post_init__(self) -> None:
+        if self.delta is not None and not 0 <= self.delta <= 1:
+            raise ConfigurationError(f"delta is {self.delta}; a probability between 0 and 1, or None, is needed")
+        if self.mode not in Mode.__args__:  # type: ignore[attr-defined]
+            raise ConfigurationError(f"mode is {self.mode!r}; known: {Mode.__args__}")  # type: ignore[attr-defined]
+
+    @property
+    def asks(self) -> bool:
+        """Whether the model has to be asked."""
+        return self.mode == "adaptive"
+
+    @property
+    def needs(self) -> frozenset[Signal]:
+        """None of the draft's."""
+        return frozenset()
+
+    @property
+    def unit(self) -> Unit:
+        """A sentence; with reflection tokens, what they delimit."""
+        return Unit("sentence")
+
+    def before(self, question: str) -> Verdict | None:  # noqa: ARG002
+        """No; the first segment is judged as the others are."""
+        return None
+
+    def judge(self, view: DraftView) -> Verdict:
+        """Compare the share of `yes` with the threshold."""
+        if self.mode != "adaptive":
+            return Verdict(self.mode == "always", f"{self.mode} retrieves", trigger="reflection")
+        if view.retrieval is None:
+            return Verdict(False, "the model was not asked", threshold=self.delta, trigger="reflection")
+        share = retrieval(view.retrieval)
+        if self.delta is None:
+            answer = likeliest(view.retrieval)
+            word = f"the likeliest answer is {answer}, {view.retrieval[answer]:.3f}"
+            return Verdict(answer == "yes", word, score=share, trigger="reflection")
+        keep = view.retrieval.get("continue", 0.0)
+        if keep > view.retrieval["yes"]:
+            word = f"the passage at hand serves, {keep:.3f}"
+            return Verdict(False, word, score=share, threshold=self.delta, trigger="reflection")
+        retrieve = share > self.delta
+        word = f"retrieval wanted {share:.3f} {'>' if retrieve else '<='} {self.delta:g}"
+        return Verdict(retrieve, word, score=share, threshold=self.delta, trigger="reflection")
