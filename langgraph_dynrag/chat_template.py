@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
+_CALL_BLOCKS = {"tool_use", "tool_call", "tool_call_chunk", "function_call", "invalid_tool_call"}
+
+
 @dataclass(frozen=True, slots=True)
 class EncodedPrompt:
     """A prompt as the model sees it."""
@@ -86,6 +89,8 @@ def message_text(message: BaseMessage) -> str:
             parts.append(block)
         elif block.get("type") == "text":
             parts.append(str(block.get("text", "")))
+        elif isinstance(message, AIMessage) and block.get("type") in _CALL_BLOCKS:
+            continue  # repeats what stands in `tool_calls`
         elif block.get("type") not in {"reasoning", "thinking"}:
             raise ConfigurationError(f"a message has content of type {block.get('type')!r}; only text can be read")
     return "".join(parts)

@@ -119,11 +119,7 @@ class Settings:
             )
         if self.retriever is None and (self.initial_retrieval or not isinstance(self.trigger, Never)):
             raise ConfigurationError("no retriever was given, and this method retrieves; pass retriever=...")
-        if isinstance(self.query, QFS) and isinstance(self.trigger, EveryNTokens | EverySentence | Once):
-            raise ConfigurationError(
-                f"QFS reads the attention of the token that needs information; {self.trigger} names none. "
-                "Use RIND, ETC, Entropy or TokenProbability, or another query formulator."
-            )
+        check_pair(self.trigger, self.query)
         # Asking a local model for its signals loads it, so it is only asked if something is needed.
         if self.needs and (missing := self.needs - self.generator.signals):
             raise SignalUnavailableError(
@@ -145,3 +141,16 @@ class Settings:
         given = {f.name: getattr(context, f.name) for f in fields(context)}
         changed = {name: value for name, value in given.items() if value is not None}
         return replace(self, **changed) if changed else self
+
+
+def check_pair(trigger: Trigger, query: QueryFormulator) -> None:
+    """Refuse a query formulator that needs what the trigger does not tell.
+
+    Raises:
+        ConfigurationError: Naming what goes with it.
+    """
+    if isinstance(query, QFS) and isinstance(trigger, EveryNTokens | EverySentence | Once):
+        raise ConfigurationError(
+            f"QFS reads the attention of the token that needs information; {trigger} names none. "
+            "Use RIND, ETC, Entropy or TokenProbability, or another query formulator."
+        )

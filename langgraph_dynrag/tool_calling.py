@@ -74,7 +74,7 @@ def chosen_tools(tools: Sequence[ToolSchema], choice: Any) -> tuple[Sequence[Too
 
     Args:
         tools: All of them.
-        choice: As in LangChain: None or "auto", "none", "any" or "required" or True, a tool's name, or OpenAI's mapping.
+        choice: As in LangChain: None, "auto", "none", "any", "required", True, a tool's name, or OpenAI's mapping.
 
     Returns:
         The tools to offer, and those of which one must be called; none: the model is free.

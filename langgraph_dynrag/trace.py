@@ -252,4 +252,6 @@ def _event_lines(event: Mapping[str, Any]) -> list[str]:
         return [f"  budget reached: {event['which']} ({event['limit']:g})"]
     if kind == "closing":
         return ["  asked outright for the short answer"]
+    if kind == "degraded":
+        return [f"  not watched: {event['reason']}"]
     return []

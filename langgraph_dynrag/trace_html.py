@@ -100,6 +100,8 @@ def _event(event: Mapping[str, Any]) -> str:
         return f'<div class="note">budget reached: {escape(event["which"])} ({event["limit"]:g})</div>'
     if kind == "closing":
         return '<div class="note">asked outright for the short answer</div>'
+    if kind == "degraded":
+        return f'<div class="note">not watched: {escape(str(event["reason"]))}</div>'
     return ""
 
 

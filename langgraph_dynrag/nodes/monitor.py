@@ -12,7 +12,7 @@ from langgraph_dynrag.draft import AttendAlone, Draft, DraftView, Verdict
 from langgraph_dynrag.nodes.accept import accept, after_acceptance, answer_complete, budget_event
 from langgraph_dynrag.nodes.generate import draft_task, placed, unit_now
 from langgraph_dynrag.nodes.node import Node, State, Update, emit, spent
-from langgraph_dynrag.queries.base import Plan
+from langgraph_dynrag.queries.base import Plan, last_words
 from langgraph_dynrag.settings import Settings
 
 
@@ -151,9 +151,4 @@ def _needing(
 
 def shortened(query: str, settings: Settings) -> str:
     """The query's last words, within the limit of tokens; white space collapsed."""
-    words = query.split()
-    # A word is a token at least, so this many words are the most that can stay.
-    words = words[-settings.query_tokens :]
-    while len(words) > 1 and settings.generator.count_tokens(" ".join(words)) > settings.query_tokens:
-        words = words[1:]
-    return " ".join(words)
+    return last_words(query, settings.query_tokens, settings.generator.count_tokens)

@@ -6,7 +6,7 @@ runs synchronously, calls the model and hands the replies back.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -54,3 +54,12 @@ class WithoutModel:
     def finish(self, view: DraftView, verdict: Verdict, replies: Sequence[str]) -> tuple[str, ...]:  # noqa: ARG002
         """Not reached: the plan has no prompts."""
         return ()
+
+
+def last_words(query: str, tokens: int, count: Callable[[str], int]) -> str:
+    """The query's last words, within a limit of tokens; white space collapsed."""
+    # A word is a token at least, so this many words are the most that can stay.
+    words = query.split()[-tokens:]
+    while len(words) > 1 and count(" ".join(words)) > tokens:
+        words = words[1:]
+    return " ".join(words)
