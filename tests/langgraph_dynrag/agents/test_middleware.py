@@ -256,9 +256,7 @@ async def test_the_record_is_plain_data(run):
 
 
 async def test_retrieval_before_the_answer_happens_once_for_a_question(run):
-    agent, model, retriever = agent_of(
-        calling(town="A"), SURE, tools=[population], trigger=Once(), query=Question()
-    )
+    agent, model, retriever = agent_of(calling(town="A"), SURE, tools=[population], trigger=Once(), query=Question())
     await run(agent)
     assert retriever.queries == ["Who built the Cooper's Bridge?"]
     assert all("Aldous Wray" in call[-1].content for call in model.calls)
