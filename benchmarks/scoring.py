@@ -2,20 +2,13 @@
 
 from __future__ import annotations
 
-import re
-import string
-from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
 
-_ARTICLES = re.compile(r"\b(a|an|the)\b")
+from langgraph_dynrag.calibration.scoring import f1, normalised
 
-
-def normalised(text: str) -> str:
-    """Lower case, without punctuation and articles, white space collapsed."""
-    text = "".join(c for c in text.lower() if c not in set(string.punctuation))
-    return " ".join(_ARTICLES.sub(" ", text).split())
+__all__ = ["contains", "exact_match", "f1", "interval", "mean", "normalised", "roc", "roc_area"]
 
 
 def exact_match(prediction: str, answers: Sequence[str]) -> float:
@@ -27,25 +20,6 @@ def contains(prediction: str, answers: Sequence[str]) -> float:
     """1 if one of the answers occurs in the prediction as whole words, normalised."""
     padded = f" {normalised(prediction)} "
     return float(any(f" {normalised(a)} " in padded for a in answers if normalised(a)))
-
-
-def f1(prediction: str, answers: Sequence[str]) -> float:
-    """The best F1 of words over the answers.
-
-    Yes, no and noanswer count only whole, as in HotpotQA's and 2WikiMultihopQA's own scripts.
-    """
-    return max((_f1(normalised(prediction), normalised(a)) for a in answers), default=0.0)
-
-
-def _f1(prediction: str, answer: str) -> float:
-    special = {"yes", "no", "noanswer"}
-    if prediction != answer and (prediction in special or answer in special):
-        return 0.0
-    p, a = prediction.split(), answer.split()
-    common = sum((Counter(p) & Counter(a)).values())
-    if not common:
-        return float(p == a)
-    return 2 * common / (len(p) + len(a))
 
 
 def interval(values: Sequence[float], *, groups: Sequence[object] | None = None, seed: int = 0) -> tuple[float, float]:

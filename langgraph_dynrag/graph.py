@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
 from langchain_core.language_models import BaseChatModel
@@ -26,6 +27,7 @@ from langgraph_dynrag.nodes import (
     after_reformulate,
     after_resume,
 )
+from langgraph_dynrag.preset_file import warn_of_another
 from langgraph_dynrag.presets import Dataset, get_preset
 from langgraph_dynrag.prompts import AnswerPrompt, reasoned_prompt
 from langgraph_dynrag.settings import Settings
@@ -51,7 +53,7 @@ def create_dynamic_rag(
     model: BaseChatModel,
     retriever: BaseRetriever | None = None,
     *,
-    preset: str = "flare",
+    preset: str | Path = "flare",
     dataset: Dataset = "2wikimultihopqa",
     bundle: Literal["paper", "reference"] = "paper",
     prompt: AnswerPrompt | None = None,
@@ -71,7 +73,7 @@ def create_dynamic_rag(
     Args:
         model: `LocalChatModel`, or any chat model that reports log-probabilities as OpenAI's do.
         retriever: Any LangChain retriever. Only `no_retrieval` does without one.
-        preset: A published method; see `langgraph_dynrag.presets`.
+        preset: A published method, see `langgraph_dynrag.presets`; or a file that `calibrate` wrote.
         dataset: Whose published settings the preset takes.
         bundle: The form of `dragin` and `etc`.
         prompt: Instructions, exemplars and layout; by default the project's own, with the preset's number of exemplars.
@@ -131,7 +133,7 @@ def create_nodes(
     model: BaseChatModel,
     retriever: BaseRetriever | None = None,
     *,
-    preset: str = "flare",
+    preset: str | Path = "flare",
     dataset: Dataset = "2wikimultihopqa",
     bundle: Literal["paper", "reference"] = "paper",
     prompt: AnswerPrompt | None = None,
@@ -208,7 +210,7 @@ def make_settings(
     model: BaseChatModel,
     retriever: BaseRetriever | None,
     *,
-    preset: str,
+    preset: str | Path,
     dataset: Dataset,
     bundle: Literal["paper", "reference"],
     prompt: AnswerPrompt | None,
@@ -223,9 +225,7 @@ def make_settings(
     needs: frozenset[Signal] = frozenset()
     for part in (options["trigger"], options["query"]):
         needs |= getattr(part, "needs", frozenset())
-    return Settings(
-        generator=make_generator(model, needs),
-        retriever=retriever,
-        prompt=prompt or reasoned_prompt(chosen.exemplars),
-        **options,
-    )
+    prompt = prompt or reasoned_prompt(chosen.exemplars)
+    if chosen.calibrated_for is not None and "trigger" not in changes:
+        warn_of_another(chosen.calibrated_for, model, prompt)
+    return Settings(generator=make_generator(model, needs), retriever=retriever, prompt=prompt, **options)

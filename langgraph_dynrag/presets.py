@@ -23,10 +23,12 @@ their reach.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, Literal
 
 from langgraph_dynrag.budgets import Budgets
+from langgraph_dynrag.preset_file import CalibratedFor, PresetFile, is_preset_file
 from langgraph_dynrag.queries import QFS, LastSentence, LastTokens, MaskedSentence, Question
 from langgraph_dynrag.triggers import ETC, RIND, EveryNTokens, EverySentence, Never, Once, TokenProbability
 from langgraph_dynrag.triggers.rind import Bundle, check_bundle
@@ -45,6 +47,8 @@ class Preset:
     exemplars: int = 6
     """Worked examples in the prompt, as published (at most as many as the project has)."""
     notes: str = field(default="")
+    calibrated_for: CalibratedFor | None = None
+    """What its threshold belongs to, if it comes from a preset file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,17 +86,21 @@ _ETC_PAPER = 0.5
 _ETC_REFERENCE = (1.3, 35)
 
 
-def get_preset(name: str, *, dataset: Dataset = "2wikimultihopqa", bundle: Bundle = "paper") -> Preset:
-    """The settings of a published method.
+def get_preset(name: str | Path, *, dataset: Dataset = "2wikimultihopqa", bundle: Bundle = "paper") -> Preset:
+    """The settings of a published method, or of a preset file that `calibrate` wrote.
 
     Args:
-        name: One of `PRESETS`.
+        name: One of `PRESETS`, or a path that ends in `.json`. A file brings its own data set and bundle.
         dataset: Whose published settings to take.
         bundle: The form of `dragin` and `etc`; the others have one.
 
     Raises:
         ConfigurationError: If a name is unknown; the message lists the known ones.
+        PresetFileError: If a file is missing or damaged.
     """
+    if is_preset_file(name):
+        return _calibrated(PresetFile.read(name))
+    name = str(name)
     if name not in PRESETS:
         raise ConfigurationError(f"there is no preset {name!r}; known: {', '.join(PRESETS)}")
     if dataset not in _TASKS:
@@ -101,6 +109,12 @@ def get_preset(name: str, *, dataset: Dataset = "2wikimultihopqa", bundle: Bundl
     task = _TASKS[dataset]
     common: dict[str, Any] = {"budgets": Budgets(tokens=task.tokens), "lookahead": task.tokens}
     return Preset(name, {**common, **_method(name, dataset, bundle, task)}, task.exemplars)
+
+
+def _calibrated(file: PresetFile) -> Preset:
+    """The method that a file is based on, with the trigger that it has found."""
+    base = get_preset(file.preset, dataset=file.dataset, bundle=file.bundle)  # type: ignore[arg-type]
+    return replace(base, settings={**base.settings, "trigger": file.trigger}, calibrated_for=file.calibrated_for)
 
 
 def _method(name: str, dataset: str, bundle: Bundle, task: _Task) -> dict[str, Any]:

@@ -7,16 +7,21 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Annotated, Any, Literal, NotRequired
 
-from langchain.agents.middleware.types import (
-    AgentMiddleware,
-    AgentState,
-    ContextT,
-    ExtendedModelResponse,
-    ModelRequest,
-    ModelResponse,
-    OmitFromInput,
-    ResponseT,
-)
+try:
+    from langchain.agents.middleware.types import (
+        AgentMiddleware,
+        AgentState,
+        ContextT,
+        ExtendedModelResponse,
+        ModelRequest,
+        ModelResponse,
+        OmitFromInput,
+        ResponseT,
+    )
+except ModuleNotFoundError as error:
+    raise ModuleNotFoundError(
+        "the middleware is for LangChain's agents: pip install 'dynprag[agents]'", name=error.name
+    ) from error
 from langchain_core.retrievers import BaseRetriever
 from langchain_core.runnables.config import ensure_config, var_child_runnable_config
 from langgraph.constants import TAG_NOSTREAM
