@@ -112,7 +112,9 @@ def get_preset(name: str | Path, *, dataset: Dataset = "2wikimultihopqa", bundle
 
 
 def _calibrated(file: PresetFile) -> Preset:
-    """The method that a file is based on, with the trigger that it has found."""
+    """The method that a file is based on, with the trigger that was found for it."""
+    if is_preset_file(file.preset):
+        raise ConfigurationError(f"a preset file names the preset {file.preset!r}; a published method is needed there")
     base = get_preset(file.preset, dataset=file.dataset, bundle=file.bundle)  # type: ignore[arg-type]
     return replace(base, settings={**base.settings, "trigger": file.trigger}, calibrated_for=file.calibrated_for)
 

@@ -111,7 +111,7 @@ def test_the_worked_example_of_the_best_f1_for_a_cost():
     model, retriever, asked = bridges()
     asked = [{**a, "answers": ["It was Wray"]} for a in asked]
     found = calibrate(model, retriever, questions=asked, cost=0.5, points=7, **PLAIN)
-    # Seven points spread over the rates: none, 1, 2, 3, 4 of six; the certain ones at 0.95 are equal, so 5 is not there.
+    # Seven points spread over the rates: none, 1, 2, 3, 4 of six; the certain ones are equal, so 5 is not there.
     searches = [p.searches for p in found.points]
     scores = [p.f1 for p in found.points]
     assert searches == pytest.approx([0, 1 / 6, 2 / 6, 3 / 6, 4 / 6, 1])

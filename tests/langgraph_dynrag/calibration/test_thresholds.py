@@ -1,6 +1,7 @@
 """From judgements to a threshold: a worked example, every trigger of ours, and a slow statement of the same."""
 
 import math
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -76,7 +77,7 @@ def test_counting_gives_what_judging_at_every_threshold_gives(trigger):
     found = [judgements(trigger, v) for v in asked]
     curve = Curve.of(found)
     scores = sorted({s for group in found for j in group for s in j.scores})
-    for low, high in zip(scores, scores[1:], strict=False):
+    for low, high in pairwise(scores):
         threshold = (low + high) / 2
         slow = [with_threshold(trigger, threshold).judge(v).retrieve for v in views]
         assert curve.rate(threshold, "sentence") == pytest.approx(np.mean(slow))
@@ -106,7 +107,7 @@ def test_the_chosen_gap_is_the_nearest_that_there_is(criticals, rate):
     values = np.asarray(criticals)
     finite = sorted({v for v in criticals if math.isfinite(v)})
     reachable = {float((values < t).mean()) for t in [
-        *((a + b) / 2 for a, b in zip(finite, finite[1:], strict=False)),
+        *((a + b) / 2 for a, b in pairwise(finite)),
         *([finite[0] - 1, finite[-1] + 1] if finite else [0.0]),
     ]}  # fmt: skip
     chosen = nearest_gap(values, rate)[0]
