@@ -6,7 +6,7 @@ It lives in the agent's state, is replaced when another question is asked, and i
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from langchain_core.messages import AIMessage, HumanMessage
@@ -49,22 +49,22 @@ def told(record: Record, event: Mapping[str, Any]) -> Record:
     return {**record, "trace": [*record["trace"], dict(event)]}
 
 
-def drafted(record: Record, read: DraftResult) -> Record:
-    """The record with an answer that was written."""
+def drafted(record: Record, read: DraftResult, affected: Sequence[str]) -> Record:
+    """The record with an answer that was written; `affected` are the ids of passages that had to be cut for it."""
     draft = read.draft
-    return told(
-        record,
-        {
-            "type": "draft",
-            "pieces": list(draft.pieces),
-            "logprobs": list(draft.logprobs),
-            "entropies": None if draft.entropies is None else list(draft.entropies),
-            "carried": 0,
-            "ended": draft.ended,
-            "evidence": [p["id"] for p in record["evidence"]],
-            **read.cost,
-        },
-    )
+    event: dict[str, Any] = {
+        "type": "draft",
+        "pieces": list(draft.pieces),
+        "logprobs": list(draft.logprobs),
+        "entropies": None if draft.entropies is None else list(draft.entropies),
+        "carried": 0,
+        "ended": draft.ended,
+        "evidence": [p["id"] for p in record["evidence"]],
+        **read.cost,
+    }
+    if affected:
+        event["shortened_or_left_out"] = list(affected)
+    return told(record, event)
 
 
 def discarded(record: Record, read: DraftResult) -> Record:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -38,15 +39,25 @@ def with_evidence(
     last = messages[-1]
     mergeable = isinstance(last, HumanMessage) and isinstance(last.content, str)
     asked = str(last.content) if mergeable else record["question"]
-    # Not str.format: passages and questions may contain braces.
-    text = options.with_passages.replace("{question}", asked).replace("{passages}", render(passages))
+    parts = {"question": asked, "passages": render(passages)}
+    # Not str.format, nor one replacement after the other: passages and questions may contain braces.
+    text = re.sub(r"\{(question|passages)\}", lambda found: parts[found[1]], options.with_passages)
     # Many chat templates want user and assistant to take turns, so no second user message follows the first.
     kept = messages[:-1] if mergeable else messages
     return [*kept, HumanMessage(text)], affected
 
 
+def has_room(
+    options: WatchOptions, request: ModelRequest[Any], generator: Generator, record: Mapping[str, Any]
+) -> bool:
+    """Whether any of the evidence fits into the request."""
+    return with_evidence(options, request, generator, record)[0] != list(request.messages)
+
+
 def signal_settings(options: WatchOptions, request: ModelRequest[Any]) -> dict[str, Any]:
-    """The request's model settings, asking for the signals as well."""
+    """The request's model settings, asking as well for the signals that are needed, or that cost nothing."""
+    if not options.needs and not isinstance(request.model, LocalChatModel):
+        return request.model_settings
     settings = {**request.model_settings, "logprobs": True}
     if isinstance(request.model, LocalChatModel):
         wanted = {"entropy", *(options.needs & {"attention"}), *(settings.get("signals") or ())}
@@ -82,9 +93,9 @@ def is_refusal(error: Exception) -> bool:
     return isinstance(error, TypeError | ValueError) or getattr(error, "status_code", None) in (400, 404, 422)
 
 
-def question_context(request: ModelRequest[Any], messages: Sequence[AnyMessage], question: str) -> Context:
+def question_context(request: ModelRequest[Any], question: str) -> Context:
     """Where the question stands in a local model's prompt, for formulators that read attention."""
-    prompt = _encoded(request, [*messages, AIMessage("")])
+    prompt = _encoded(request, [*request.messages, AIMessage("")])
     positions = prompt.tokens_of(question)
     pieces = tuple(prompt.text[prompt.spans[i].start : prompt.spans[i].end] for i in positions)
     return Context(pieces, tuple(positions), ())

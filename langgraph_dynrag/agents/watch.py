@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias, TypeVar
 
 from langchain.agents.middleware.types import ModelRequest, ModelResponse
-from langchain_core.messages import HumanMessage
+from langchain_core.messages import AIMessage, HumanMessage
 from langgraph.errors import GraphBubbleUp
 
 from langgraph_dynrag.agents.answers import Need, Written, judge_answer, lacking, read_answer
@@ -23,6 +23,7 @@ from langgraph_dynrag.agents.requests import (
     answer_in,
     cleaned,
     generator_of,
+    has_room,
     is_refusal,
     never_given,
     question_context,
@@ -100,36 +101,61 @@ def watch(
     before = record_of(question, known)
     record = yield from _before(options, request, before)
     generator = generator_of(request.model, options)
+    earlier: _Answer | None = None
     for written in range(options.max_rounds + 1):
         over = record["retrievals"] >= options.max_searches
         last = over or written == options.max_rounds
-        response, record = yield from _write(options, request, generator, record, last=last)
+        messages, affected = with_evidence(options, request, generator, record)
+        prepared = request.override(messages=messages)
+        try:
+            response, record = yield from _write(options, prepared, record, last=last)
+        except Exception as error:
+            if earlier is None or not is_refusal(error):
+                raise
+            # It answered without the passages, so it is they that it does not take.
+            record = degraded(options, record, f"{type(request.model).__name__} refused the passages ({error})")
+            return earlier.given(request, record)
         message = answer_in(response)
         if message is None:  # a tool call, which is left alone
             return cleaned(response, request), (None if record == before else record)
-        read = read_answer(message, request.messages, options.trigger, options.needs)
-        record = drafted(record, read)
+        answer = _Answer(response, message, read_answer(message, messages, options.trigger, options.needs))
+        record = drafted(record, answer.read, affected)
         if over:
             record = told(record, {"type": "budget", "which": "searches", "limit": options.max_searches})
-        needs: list[Need] = []
-        if not (last or record["blind"]):
-            needs, record = yield from _look(options, request, generator, record, read)
+        if last or record["blind"]:
+            return answer.given(request, record)
+        needs, record = yield from _look(options, prepared, generator, record, answer.read)
+        if not needs:
+            return answer.given(request, record)
         present = {p["id"] for p in record["evidence"]}
-        if needs:
-            queries = yield from _queries(options, generator, needs)
-            record = yield from _searched(options, record, queries)
-        if all(p["id"] in present for p in record["evidence"]):  # nothing to write it anew with
-            return cleaned(response, request), accepted(record, message, read)
-        record = discarded(record, read)
+        queries = yield from _queries(options, generator, needs)
+        record = yield from _searched(options, record, queries)
+        new = any(p["id"] not in present for p in record["evidence"])
+        if not new or not has_room(options, request, generator, record):  # nothing to write it anew with
+            return answer.given(request, record)
+        record, earlier = discarded(record, answer.read), answer
     raise AssertionError("the last answer is not looked at, so it ends the loop")
+
+
+@dataclass(frozen=True)
+class _Answer:
+    """An answer as it was written."""
+
+    response: ModelResponse[Any]
+    message: AIMessage
+    read: DraftResult
+
+    def given(self, request: ModelRequest[Any], record: Record) -> tuple[ModelResponse[Any], Record]:
+        """It as the agent's, with the record of it."""
+        return cleaned(self.response, request), accepted(record, self.message, self.read)
 
 
 def _before(options: WatchOptions, request: ModelRequest[Any], record: Record) -> Course[Record]:
     """What is to be done before anything is written."""
-    if (missing := never_given(request.model, options)) and not record["blind"]:
-        record = degraded(
-            options, record, f"{type(request.model).__name__} cannot give {', '.join(missing)}", blind=True
-        )
+    missing = yield Compute(lambda: never_given(request.model, options))
+    if missing and not record["blind"]:
+        reason = f"{type(request.model).__name__} cannot give {', '.join(missing)}"
+        record = degraded(options, record, reason, blind=True)
     verdict = options.trigger.before(record["question"])
     if verdict is None or not verdict.retrieve or record["retrievals"]:
         return record
@@ -137,27 +163,22 @@ def _before(options: WatchOptions, request: ModelRequest[Any], record: Record) -
 
 
 def _write(
-    options: WatchOptions, request: ModelRequest[Any], generator: ModelGenerator, record: Record, *, last: bool
+    options: WatchOptions, request: ModelRequest[Any], record: Record, *, last: bool
 ) -> Course[tuple[ModelResponse[Any], Record]]:
-    """Have an answer written with the evidence that there is."""
-    messages, affected = with_evidence(options, request, generator, record)
-    if affected:
-        record = told(record, {"type": "shortened", "passages": affected})
-    prepared = request.override(messages=messages)
-    hidden = options.drafts == "hidden" and not last
+    """Have the request answered, with signals if there is any use for them."""
     if record["blind"]:
-        return (yield CallModel(prepared, hidden=False)), record
-    asked = prepared.override(model_settings=signal_settings(options, request))
+        return (yield CallModel(request, hidden=False)), record
+    asked = request.override(model_settings=signal_settings(options, request))
     try:
-        return (yield CallModel(asked, hidden=hidden)), record
+        return (yield CallModel(asked, hidden=options.drafts == "hidden" and not last)), record
     except GraphBubbleUp:
         raise
     except Exception as error:
-        if not is_refusal(error):
+        if not is_refusal(error) or asked.model_settings == request.model_settings:
             raise
         refused = error
     # It may be the log-probabilities that the model refuses, or the request as such: then this fails in the same way.
-    response = yield CallModel(prepared, hidden=False)
+    response = yield CallModel(request, hidden=False)
     reason = f"{type(request.model).__name__} refused a call that asks for log-probabilities ({refused})"
     return response, degraded(options, record, reason, blind=True)
 
@@ -175,8 +196,7 @@ def _look(
     def judge() -> tuple[list[Need], Verdict]:
         context = None
         if "attention" in options.needs:
-            messages, _ = with_evidence(options, request, generator, record)
-            context = question_context(request, messages, record["question"])
+            context = question_context(request, record["question"])
         alone = generator.attend_alone if "attention_alone" in options.needs else None
         written = Written(record["question"], read.draft, read.attention, context, alone)
         return judge_answer(written, options.trigger, options.carries_content)

@@ -75,7 +75,7 @@ def test_scores_and_query_are_those_of_a_second_forward_over_prompt_and_answer(c
     question = ASK["messages"][0].content
     written = Written(
         question, again, rows_from_scores(scored.attention.numpy(), len(prompt)),
-        question_context(request, ASK["messages"], question),
+        question_context(request, question),
     )  # fmt: skip
     needs, whole = judge_answer(written, trigger, not_a_stop_word())
     assert whole.position == verdict["position"]
@@ -100,6 +100,7 @@ class _Request:
         self.model = model
         self.system_message = SystemMessage("Answer.")
         self.tools = [population]
+        self.messages = ASK["messages"]
 
 
 def test_a_checkpointed_thread_goes_on_with_another_question(chat, tmp_path):
@@ -141,4 +142,17 @@ def test_the_evidence_fits_into_the_context_window(tiny_lm):
     agent = create_agent(long, [], middleware=[middleware])
     result = agent.invoke({"messages": [HumanMessage(asked + " Who built the bridge?")]})
     assert result["messages"][-1].content
-    assert any(e["type"] == "shortened" for e in result["dynamic_retrieval"]["trace"])
+    assert any("shortened_or_left_out" in e for e in result["dynamic_retrieval"]["trace"])
+
+
+def test_where_no_passage_fits_the_answer_stands(tiny_lm):
+    chat = LocalChatModel.from_causal_lm(tiny_lm, max_tokens=20)
+    asked = "Who built the bridge? " * 400
+    ids = len(chat.encode([HumanMessage(asked)]).ids)
+    while ids > tiny_lm.context_window - 40:
+        asked = asked[: len(asked) - max(len(asked) // 50, 4)]
+        ids = len(chat.encode([HumanMessage(asked)]).ids)
+    middleware = DynamicRetrievalMiddleware(WatchedRetriever(give=DOCUMENTS[:2]), trigger=TokenProbability(1.0))
+    agent = create_agent(chat, [], middleware=[middleware])
+    record = agent.invoke({"messages": [HumanMessage(asked)]})["dynamic_retrieval"]
+    assert (record["retrievals"] > 0, record["rounds"]) == (True, 0)

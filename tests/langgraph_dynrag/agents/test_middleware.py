@@ -221,6 +221,26 @@ async def test_a_model_that_refuses_the_wish_is_asked_without_it(run):
     assert types(result).count("degraded") == 1
 
 
+async def test_passages_that_a_model_refuses_leave_it_with_its_first_answer(run):
+    """As where they make the request too long for it."""
+    agent, _, _ = agent_of(UNSURE, ValueError("too long"), ValueError("too long"))
+    result = await run(agent)
+    assert answer(result) == "The bridge was built by Joan Pike."
+    assert "AgentModel refused the passages (too long)" in str(Trace.from_state(result["dynamic_retrieval"]))
+    broken, _, _ = agent_of(UNSURE, ConnectionError("down"))
+    with pytest.raises(ConnectionError):
+        await run(broken)
+
+
+async def test_braces_in_questions_and_passages_are_text(run):
+    document = Document("Fact {question}.", id="1")
+    agent, model, _ = agent_of(UNSURE, SURE, retriever=WatchedRetriever(give=[document]))
+    await run(agent, {"messages": [HumanMessage("What is {passages}?")]})
+    assert model.calls[1][-1].content == (
+        "Use these passages where they help:\n[1] Fact {question}.\n\nWhat is {passages}?"
+    )
+
+
 async def test_other_errors_of_the_model_are_not_taken_for_a_refusal(run):
     agent, model, _ = agent_of(ConnectionError("down"))
     with pytest.raises(ConnectionError, match="down"):
