@@ -5,7 +5,12 @@ from typing import TYPE_CHECKING
 from rag_backbone._lazy import lazy_exports
 
 if TYPE_CHECKING:
+    from langgraph_dynrag.agents.middleware import DynamicRetrievalMiddleware as DynamicRetrievalMiddleware
+    from langgraph_dynrag.agents.tool import create_dynamic_rag_tool as create_dynamic_rag_tool
+    from langgraph_dynrag.agents.tool import create_retriever_tool as create_retriever_tool
     from langgraph_dynrag.budgets import Budgets as Budgets
+    from langgraph_dynrag.calibration.calibrating import calibrate as calibrate
+    from langgraph_dynrag.calibration.report import Calibration as Calibration
     from langgraph_dynrag.generator import ChatGenerator as ChatGenerator
     from langgraph_dynrag.graph import create_dynamic_rag as create_dynamic_rag
     from langgraph_dynrag.graph import create_nodes as create_nodes
@@ -27,9 +32,11 @@ _EXPORTS = {
     "PRESETS": "presets",
     "AnswerPrompt": "prompts",
     "Budgets": "budgets",
+    "Calibration": "calibration.report",
     "ChatGenerator": "generator",
     "DynamicRAGContext": "state",
     "DynamicRAGState": "state",
+    "DynamicRetrievalMiddleware": "agents.middleware",
     "Exemplar": "prompts",
     "LocalChatModel": "local_chat_model",
     "Reformulation": "settings",
@@ -37,8 +44,11 @@ _EXPORTS = {
     "Selection": "reflection",
     "Settings": "settings",
     "Trace": "trace",
+    "calibrate": "calibration.calibrating",
     "create_dynamic_rag": "graph",
+    "create_dynamic_rag_tool": "agents.tool",
     "create_nodes": "graph",
+    "create_retriever_tool": "agents.tool",
     "get_preset": "presets",
     "reasoned_prompt": "prompts",
 }
@@ -47,9 +57,11 @@ __all__ = [
     "PRESETS",
     "AnswerPrompt",
     "Budgets",
+    "Calibration",
     "ChatGenerator",
     "DynamicRAGContext",
     "DynamicRAGState",
+    "DynamicRetrievalMiddleware",
     "Exemplar",
     "LocalChatModel",
     "Reformulation",
@@ -57,8 +69,11 @@ __all__ = [
     "Selection",
     "Settings",
     "Trace",
+    "calibrate",
     "create_dynamic_rag",
+    "create_dynamic_rag_tool",
     "create_nodes",
+    "create_retriever_tool",
     "get_preset",
     "reasoned_prompt",
 ]

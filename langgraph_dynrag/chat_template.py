@@ -12,14 +12,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from langchain_core.messages import AIMessage, BaseMessage, ChatMessage, HumanMessage, SystemMessage
+from langchain_core.messages import AIMessage, BaseMessage, ChatMessage, HumanMessage, SystemMessage, ToolMessage
 
+from langgraph_dynrag.tool_calling import ToolSchema, call_text, instructions, result_text, template_knows_tools
 from rag_backbone.errors import ConfigurationError
 from rag_backbone.special_tokens import neutralised
 from rag_backbone.text_units import Span
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+
+_CALL_BLOCKS = {"tool_use", "tool_call", "tool_call_chunk", "function_call", "invalid_tool_call"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +48,10 @@ class EncodedPrompt:
         return [i for i, s in enumerate(self.spans) if s.start < end and s.end > start]
 
 
-def encode_chat(tokenizer: PreTrainedTokenizerBase, messages: Sequence[BaseMessage]) -> EncodedPrompt:
-    """Render and tokenise a conversation.
+def encode_chat(
+    tokenizer: PreTrainedTokenizerBase, messages: Sequence[BaseMessage], tools: Sequence[ToolSchema] = ()
+) -> EncodedPrompt:
+    """Render and tokenise a conversation, with the tools that the model may call.
 
     Raises:
         ConfigurationError: If it is empty, has content other than text, or a role that the template refuses.
@@ -55,8 +61,11 @@ def encode_chat(tokenizer: PreTrainedTokenizerBase, messages: Sequence[BaseMessa
     *turns, last = messages
     answer = last if isinstance(last, AIMessage) else None
     dialogue = _as_dicts(tokenizer, turns if answer is not None else messages)
+    known = template_knows_tools(tokenizer)
+    if tools and not known:
+        dialogue = _instructed(dialogue, neutralised(tokenizer, instructions(tools)))
     if tokenizer.chat_template:
-        text, special = _templated(tokenizer, dialogue), False
+        text, special = _templated(tokenizer, dialogue, tools if known else ()), False
     else:
         text, special = _plain(dialogue), True
     encoded = tokenizer(text, add_special_tokens=special, return_offsets_mapping=tokenizer.is_fast)
@@ -80,13 +89,55 @@ def message_text(message: BaseMessage) -> str:
             parts.append(block)
         elif block.get("type") == "text":
             parts.append(str(block.get("text", "")))
+        elif isinstance(message, AIMessage) and block.get("type") in _CALL_BLOCKS:
+            continue  # repeats what stands in `tool_calls`
         elif block.get("type") not in {"reasoning", "thinking"}:
             raise ConfigurationError(f"a message has content of type {block.get('type')!r}; only text can be read")
     return "".join(parts)
 
 
-def _as_dicts(tokenizer: PreTrainedTokenizerBase, messages: Sequence[BaseMessage]) -> list[dict[str, str]]:
-    return [{"role": _role(m), "content": neutralised(tokenizer, message_text(m))} for m in messages]
+Turn = dict[str, Any]
+
+
+def _as_dicts(tokenizer: PreTrainedTokenizerBase, messages: Sequence[BaseMessage]) -> list[Turn]:
+    if template_knows_tools(tokenizer):
+        return [_turn_with_calls(tokenizer, m) for m in messages]
+    turns: list[Turn] = []
+    for message in messages:
+        content = neutralised(tokenizer, message_text(message))
+        if isinstance(message, ToolMessage):
+            content = result_text(content)
+            # Several results are one turn: many templates want user and assistant to take turns.
+            if turns and turns[-1].get("result"):
+                turns[-1]["content"] += "\n" + content
+                continue
+            turns.append({"role": "user", "content": content, "result": True})
+            continue
+        if isinstance(message, AIMessage) and message.tool_calls:
+            calls = [neutralised(tokenizer, call_text(c["name"], c["args"])) for c in message.tool_calls]
+            content = "\n".join([content, *calls] if content else calls)
+        turns.append({"role": _role(message), "content": content})
+    return [{"role": t["role"], "content": t["content"]} for t in turns]
+
+
+def _turn_with_calls(tokenizer: PreTrainedTokenizerBase, message: BaseMessage) -> Turn:
+    turn: Turn = {"role": _role(message), "content": neutralised(tokenizer, message_text(message))}
+    if isinstance(message, ToolMessage):
+        return {**turn, "tool_call_id": message.tool_call_id, "name": message.name or ""}
+    if isinstance(message, AIMessage) and message.tool_calls:
+        turn["tool_calls"] = [
+            {"type": "function", "id": c["id"], "function": {"name": c["name"], "arguments": c["args"]}}
+            for c in message.tool_calls
+        ]
+    return turn
+
+
+def _instructed(dialogue: list[Turn], text: str) -> list[Turn]:
+    """The dialogue with more in its system message, or with one."""
+    if dialogue and dialogue[0]["role"] == "system":
+        first, *others = dialogue
+        return [{**first, "content": f"{first['content']}\n\n{text}"}, *others]
+    return [{"role": "system", "content": text}, *dialogue]
 
 
 def _role(message: BaseMessage) -> str:
@@ -101,11 +152,13 @@ def _role(message: BaseMessage) -> str:
     return "tool" if message.type == "tool" else "user"
 
 
-def _templated(tokenizer: PreTrainedTokenizerBase, dialogue: list[dict[str, str]]) -> str:
+def _templated(tokenizer: PreTrainedTokenizerBase, dialogue: list[Turn], tools: Sequence[ToolSchema]) -> str:
     from jinja2.exceptions import TemplateError
 
-    def render(messages: list[dict[str, str]]) -> str:
-        return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
+    options: dict[str, Any] = {"tools": [dict(t) for t in tools]} if tools else {}
+
+    def render(messages: list[Turn]) -> str:
+        return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True, **options))
 
     try:
         return render(dialogue)
@@ -117,9 +170,9 @@ def _templated(tokenizer: PreTrainedTokenizerBase, dialogue: list[dict[str, str]
             raise ConfigurationError(f"the model's chat template refuses the roles {roles}: {error}") from error
 
 
-def _without_system(dialogue: list[dict[str, str]]) -> list[dict[str, str]]:
+def _without_system(dialogue: list[Turn]) -> list[Turn]:
     """System messages moved to the beginning of the user message that follows."""
-    merged: list[dict[str, str]] = []
+    merged: list[Turn] = []
     waiting = ""
     for message in dialogue:
         if message["role"] == "system":
@@ -132,7 +185,7 @@ def _without_system(dialogue: list[dict[str, str]]) -> list[dict[str, str]]:
     return merged + ([{"role": "user", "content": waiting.strip()}] if waiting else [])
 
 
-def _plain(dialogue: list[dict[str, str]]) -> str:
+def _plain(dialogue: list[Turn]) -> str:
     """For models without a chat template: the layout in which few-shot question answering is usually written."""
     parts = []
     for message in dialogue:

@@ -1,17 +1,19 @@
-"""`dynprag index`, `dynprag ask` and `dynprag graph`."""
+"""`dynprag index`, `dynprag ask` and `dynprag graph`; `dynprag calibrate` is `calibration.cli`."""
 
 from __future__ import annotations
 
 import json
 import sys
-from dataclasses import fields, replace
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from langgraph_dynrag.preset_file import is_preset_file
 from langgraph_dynrag.presets import PRESETS, get_preset
+from langgraph_dynrag.triggers.threshold import with_threshold
 from rag_backbone.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -19,7 +21,6 @@ if TYPE_CHECKING:
 
 DEFAULT_INDEX = Path(".dynprag/index")
 DEFAULT_STORE = Path(".dynprag/adapters")
-Preset = StrEnum("Preset", list(PRESETS))  # type: ignore[misc]
 Bundle = StrEnum("Bundle", {"paper": "paper", "reference": "reference"})
 Inject = StrEnum("Inject", ["prompt", "parametric", "combined", "translated"])
 Retriever = StrEnum("Retriever", {"hybrid": "hybrid", "dense": "dense", "bm25": "bm25"})
@@ -27,11 +28,31 @@ Retriever = StrEnum("Retriever", {"hybrid": "hybrid", "dense": "dense", "bm25": 
 IndexFolder = Annotated[Path, typer.Option("--index", "-i", help="The index's folder.")]
 
 
+def known_preset(name: str | None) -> str | None:
+    """The name of a preset, or of a preset file; refused as Typer refuses a choice."""
+    if name is None or name in PRESETS or is_preset_file(name):
+        return name
+    raise typer.BadParameter(f"{name!r} is none of {', '.join(PRESETS)}, and no preset file (.json).")
+
+
+Preset = Annotated[
+    str | None,
+    typer.Option(
+        help=f"The method: {', '.join(PRESETS)}, or a file of `dynprag calibrate`; default: flare.",
+        callback=known_preset,
+        metavar="NAME|FILE",
+    ),
+]
+
+
 def register(app: typer.Typer) -> None:
     """Add this package's subcommands."""
+    from langgraph_dynrag.calibration.cli import calibrate
+
     app.command("index")(index)
     app.command("ask")(ask)
     app.command("graph")(graph)
+    app.command("calibrate")(calibrate)
 
 
 def index(
@@ -55,7 +76,7 @@ def index(
 def ask(
     question: Annotated[str, typer.Argument(help="The question.")],
     index: IndexFolder = DEFAULT_INDEX,
-    preset: Annotated[Preset | None, typer.Option(help="The method; default: flare.")] = None,
+    preset: Preset = None,
     bundle: Annotated[Bundle, typer.Option(help="The form of dragin and etc.")] = Bundle["paper"],
     model: Annotated[str, typer.Option(help="'embedded', a folder or a Hub id.")] = "embedded",
     retriever: Annotated[Retriever, typer.Option(help="How to search.")] = Retriever["hybrid"],
@@ -76,9 +97,9 @@ def ask(
 ) -> None:
     """Ask a question, retrieving while the model writes; or once, and answering from the passages' adapters."""
     if inject is not Inject["prompt"]:
-        if preset not in (None, Preset["single"]):
+        if preset not in (None, "single"):
             raise ConfigurationError(
-                f"--inject {inject.value} retrieves once, before the answer; leave out --preset {preset.value}"
+                f"--inject {inject.value} retrieves once, before the answer; leave out --preset {preset}"
             )
         _refuse_beside_injection(inject.value, {"threshold": threshold, "max-retrievals": max_retrievals,
                                                 "max-seconds": max_seconds, "trace": trace})  # fmt: skip
@@ -87,26 +108,24 @@ def ask(
         return
     if translator is not None:
         raise ConfigurationError("--translator is for --inject translated")
-    preset = preset or Preset["flare"]
+    preset = preset or "flare"
     from langgraph_dynrag.graph import create_dynamic_rag
     from langgraph_dynrag.local_chat_model import LocalChatModel
     from langgraph_dynrag.trace import Trace
 
-    settings = dict(get_preset(preset.value, bundle=bundle.value).settings)
+    settings = dict(get_preset(preset, bundle=bundle.value).settings)
     changes: dict[str, Any] = {} if k is None else {"k": k}
     if threshold is not None:
-        changes["trigger"] = _with_threshold(settings["trigger"], threshold)
+        changes["trigger"] = with_threshold(settings["trigger"], threshold)
     limits = {"retrievals": max_retrievals, "tokens": max_tokens, "seconds": max_seconds}
     given = {name: value for name, value in limits.items() if value is not None}
     changes["budgets"] = replace(settings["budgets"], **given)
     searcher = None
-    if preset.value != "no_retrieval":
+    if preset != "no_retrieval":
         from langgraph_dynrag.retrieval import LocalIndex
 
         searcher = LocalIndex(index).as_retriever(retriever.value)
-    built = create_dynamic_rag(
-        LocalChatModel(model=model), searcher, preset=preset.value, bundle=bundle.value, **changes
-    )
+    built = create_dynamic_rag(LocalChatModel(model=model), searcher, preset=preset, bundle=bundle.value, **changes)
     result = _stream(built, question, show=not (as_json or quiet))
     told = Trace.from_state(result)
     if trace is not None:
@@ -183,10 +202,3 @@ def _conclude(told: Trace, trace: Path | None) -> None:
         typer.echo(f"  [{source['number']}] {source['title'] or source['source']}")
     if trace is not None:
         typer.secho(f"  trace: {trace}", err=True, dim=True)
-
-
-def _with_threshold(trigger: Any, threshold: float) -> Any:
-    name = next((f.name for f in fields(trigger) if f.name in ("threshold", "theta")), None)
-    if name is None:
-        raise ConfigurationError(f"{trigger} has no threshold to set; use --preset flare, dragin or etc")
-    return replace(trigger, **{name: threshold})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
 from langchain_core.language_models import BaseChatModel
@@ -29,6 +30,7 @@ from langgraph_dynrag.nodes import (
     after_reformulate,
     after_resume,
 )
+from langgraph_dynrag.preset_file import warn_of_another
 from langgraph_dynrag.presets import Dataset, get_preset
 from langgraph_dynrag.prompts import AnswerPrompt, reasoned_prompt
 from langgraph_dynrag.reflection import Reflector, Selection
@@ -55,7 +57,7 @@ def create_dynamic_rag(
     model: BaseChatModel,
     retriever: BaseRetriever | None = None,
     *,
-    preset: str = "flare",
+    preset: str | Path = "flare",
     dataset: Dataset = "2wikimultihopqa",
     bundle: Literal["paper", "reference"] = "paper",
     prompt: AnswerPrompt | None = None,
@@ -75,7 +77,7 @@ def create_dynamic_rag(
     Args:
         model: `LocalChatModel`, or any chat model that reports log-probabilities as OpenAI's do.
         retriever: Any LangChain retriever. Only `no_retrieval` does without one.
-        preset: A published method; see `langgraph_dynrag.presets`.
+        preset: A published method, see `langgraph_dynrag.presets`; or a file that `calibrate` wrote.
         dataset: Whose published settings the preset takes.
         bundle: The form of `dragin` and `etc`.
         prompt: Instructions, exemplars and layout; by default the preset's, or the project's own with the preset's
@@ -135,7 +137,7 @@ def create_nodes(
     model: BaseChatModel,
     retriever: BaseRetriever | None = None,
     *,
-    preset: str = "flare",
+    preset: str | Path = "flare",
     dataset: Dataset = "2wikimultihopqa",
     bundle: Literal["paper", "reference"] = "paper",
     prompt: AnswerPrompt | None = None,
@@ -213,7 +215,7 @@ def make_settings(
     model: BaseChatModel,
     retriever: BaseRetriever | None,
     *,
-    preset: str,
+    preset: str | Path,
     dataset: Dataset,
     bundle: Literal["paper", "reference"],
     prompt: AnswerPrompt | None,
@@ -232,13 +234,10 @@ def make_settings(
     selection = options.get("selection")
     reflector = None if selection is None else make_reflector(model, selection)
     own_prompt = None if reflector is None else reflector.prompt
-    return Settings(
-        generator=generator,
-        retriever=retriever,
-        prompt=prompt or chosen.prompt or own_prompt or reasoned_prompt(chosen.exemplars),
-        reflector=reflector,
-        **options,
-    )
+    prompt = prompt or chosen.prompt or own_prompt or reasoned_prompt(chosen.exemplars)
+    if chosen.calibrated_for is not None and "trigger" not in changes:
+        warn_of_another(chosen.calibrated_for, model, prompt)
+    return Settings(generator=generator, retriever=retriever, prompt=prompt, reflector=reflector, **options)
 
 
 def make_reflector(model: BaseChatModel, selection: Selection) -> Reflector:

@@ -2,7 +2,8 @@
 
 It reports log-probabilities as OpenAI's models do (`response_metadata["logprobs"]["content"]`) and, on request, what
 an API cannot give (`response_metadata["dynprag"]`: token ids, entropies, attention rows). If the last message is an
-`AIMessage`, its text is continued. Weights are loaded at first use.
+`AIMessage`, its text is continued. Tools can be bound; see `tool_calling` for what becomes of them. Weights are loaded
+at first use.
 """
 
 from __future__ import annotations
@@ -12,13 +13,17 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from langchain_core.callbacks import CallbackManagerForLLMRun
-from langchain_core.language_models import BaseChatModel, LangSmithParams
+from langchain_core.language_models import BaseChatModel, LangSmithParams, LanguageModelInput
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from langchain_core.messages.ai import UsageMetadata
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
+from langchain_core.runnables import Runnable
+from langchain_core.tools import BaseTool
+from langchain_core.utils.function_calling import convert_to_openai_tool
 from pydantic import ConfigDict, Field, PrivateAttr
 
 from langgraph_dynrag.chat_template import EncodedPrompt, encode_chat
+from langgraph_dynrag.tool_calling import CallStream, ToolSchema, arguments_start, chosen_tools, name_start, tool_name
 from rag_backbone.causal_lm import CausalLM, DType
 from rag_backbone.errors import ConfigurationError
 from rag_backbone.requests import FinishReason, Request
@@ -94,15 +99,40 @@ class LocalChatModel(BaseChatModel):
 
     # ------------------------------------------------------------------ what dynamic RAG asks for
 
-    def encode(self, messages: Sequence[BaseMessage]) -> EncodedPrompt:
+    def encode(self, messages: Sequence[BaseMessage], tools: Sequence[ToolSchema] = ()) -> EncodedPrompt:
         """The token ids that a conversation becomes, with each token's characters."""
-        return encode_chat(self.lm.tokenizer, messages)
+        return encode_chat(self.lm.tokenizer, messages, tools)
 
     def get_token_ids(self, text: str) -> list[int]:
         """The model's own token ids of a text, without special tokens."""
         return self.lm.engine.encode(text)
 
     # ------------------------------------------------------------------ BaseChatModel
+
+    def bind_tools(
+        self,
+        tools: Sequence[dict[str, Any] | type | Callable[..., Any] | BaseTool],
+        *,
+        tool_choice: str | dict[str, Any] | bool | None = None,
+        **kwargs: Any,
+    ) -> Runnable[LanguageModelInput, AIMessage]:
+        """The model with tools that it may call.
+
+        Args:
+            tools: Anything that LangChain takes for a tool.
+            tool_choice: "auto" leaves it to the model, "none" offers no tool, "any" or a tool's name forces a call: its
+                beginning is written for the model, up to the value of the first argument; of several tools, the one
+                whose name the model finds likeliest.
+            **kwargs: Options of each call.
+
+        Raises:
+            ConfigurationError: If the choice names no tool that is there.
+        """
+        schemas = [convert_to_openai_tool(t) for t in tools]
+        chosen_tools(schemas, tool_choice)
+        if tool_choice is not None:
+            kwargs["tool_choice"] = tool_choice
+        return self.bind(tools=schemas, **kwargs)
 
     def _generate(
         self,
@@ -116,10 +146,13 @@ class LocalChatModel(BaseChatModel):
         for chunk in chunks[1:]:
             merged += chunk
         info = dict(merged.generation_info or {})
+        assert isinstance(merged.message, AIMessageChunk)
+        calls = merged.message.tool_calls
         message = AIMessage(
-            content=merged.message.content,
+            content=str(merged.message.content).strip() if calls else merged.message.content,
+            tool_calls=calls,
             response_metadata=info,
-            usage_metadata=merged.message.usage_metadata,  # type: ignore[attr-defined]
+            usage_metadata=merged.message.usage_metadata,
         )
         return ChatResult(generations=[ChatGeneration(message=message, generation_info=info)])
 
@@ -131,7 +164,8 @@ class LocalChatModel(BaseChatModel):
         **kwargs: Any,
     ) -> Iterator[ChatGenerationChunk]:
         options = _Options(self, stop, kwargs)
-        prompt = self.encode(messages)
+        prompt, calls = self._with_tools(messages, options)
+        called = False
         reason: FinishReason | None = None
         generated = 0
         with self.lm.engine.stream(options.request(prompt.ids)) as steps:
@@ -139,13 +173,20 @@ class LocalChatModel(BaseChatModel):
                 generated += 1
                 ends = options.stop_when is not None and options.stop_when(step.text)
                 message = AIMessageChunk(content=step.text)
-                yield ChatGenerationChunk(message=message, generation_info=self._info(step, options))
-                if ends:
+                chunk = ChatGenerationChunk(message=message, generation_info=self._info(step, options))
+                if calls is None:
+                    yield chunk
+                else:
+                    yield from calls.push(chunk, step.text)
+                if ends or (calls is not None and calls.over):
                     reason = "cancelled"
                     break
             reason = reason or steps.finish_reason
+            if calls is not None:
+                left, called = calls.finish()
+                yield from left
             last: dict[str, Any] = {
-                "finish_reason": "length" if reason == "length" else "stop",
+                "finish_reason": "tool_calls" if called else "length" if reason == "length" else "stop",
                 "model_name": self.lm.name,
             }
             if options.signals is not None:
@@ -160,6 +201,30 @@ class LocalChatModel(BaseChatModel):
         yield ChatGenerationChunk(
             message=AIMessageChunk(content="", usage_metadata=usage, chunk_position="last"), generation_info=last
         )
+
+    def _with_tools(self, messages: list[BaseMessage], options: _Options) -> tuple[EncodedPrompt, CallStream | None]:
+        """The prompt, with what forces a call if one is forced; and who reads the calls if there are tools."""
+        if not options.tools:
+            return self.encode(messages), None
+        prompt, begun = self.encode(messages, options.tools), ""
+        if options.forced:
+            begun = name_start(prompt.text)
+            tool = self._likeliest(messages, options, begun)
+            begun += tool_name(tool) + arguments_start(tool, prompt.text)
+            prompt = self.encode([*messages, AIMessage(begun)], options.tools)
+        return prompt, CallStream([tool_name(t) for t in options.tools], begun)
+
+    def _likeliest(self, messages: list[BaseMessage], options: _Options, begun: str) -> ToolSchema:
+        """Of the tools of which one must be called, that whose name has the highest mean log-probability a token."""
+        if len(options.forced) == 1:
+            return options.forced[0]
+        ids = self.encode([*messages, AIMessage(begun)], options.tools).ids
+
+        def score(tool: ToolSchema) -> float:
+            name = self.get_token_ids(tool_name(tool) + '"')
+            return self.lm.engine.score(ids, name, adapters=options.adapters).logprobs.mean().item()
+
+        return max(options.forced, key=score)
 
     def _info(self, step: TokenStep, options: _Options) -> dict[str, Any]:
         info: dict[str, Any] = {}
@@ -214,8 +279,9 @@ class _Options:
             raise ConfigurationError(
                 f"this is {chat.model!r}; for {other!r} make another LocalChatModel(model={other!r})"
             )
-        if unsupported := sorted({"tools", "tool_choice", "response_format"} & set(call)):
-            raise ConfigurationError(f"LocalChatModel does not support {', '.join(unsupported)}")
+        if "response_format" in call:
+            raise ConfigurationError("LocalChatModel does not support response_format; use with_structured_output(...)")
+        self.tools, self.forced = chosen_tools(call.pop("tools", None) or (), call.pop("tool_choice", None))
         self.stop = tuple(stop if stop is not None else chat.stop or ())
         self.max_tokens: int = option("max_tokens")
         self.top_logprobs: int = option("top_logprobs")

@@ -42,11 +42,13 @@ model holds).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, Literal
 
 from langgraph_dynrag.budgets import Budgets
 from langgraph_dynrag.evidence_selection import LeastUncertain
+from langgraph_dynrag.preset_file import CalibratedFor, PresetFile, is_preset_file
 from langgraph_dynrag.prompts import AnswerPrompt
 from langgraph_dynrag.queries import (
     QFS,
@@ -95,6 +97,8 @@ class Preset:
     notes: str = field(default="")
     prompt: AnswerPrompt | None = None
     """The method's own; None: the project's, with so many exemplars."""
+    calibrated_for: CalibratedFor | None = None
+    """What its threshold belongs to, if it comes from a preset file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,17 +144,21 @@ _ETC_PAPER = 0.5
 _ETC_REFERENCE = (1.3, 35)
 
 
-def get_preset(name: str, *, dataset: Dataset = "2wikimultihopqa", bundle: Bundle = "paper") -> Preset:
-    """The settings of a published method.
+def get_preset(name: str | Path, *, dataset: Dataset = "2wikimultihopqa", bundle: Bundle = "paper") -> Preset:
+    """The settings of a published method, or of a preset file that `calibrate` wrote.
 
     Args:
-        name: One of `PRESETS`.
+        name: One of `PRESETS`, or a path that ends in `.json`. A file brings its own data set and bundle.
         dataset: Whose published settings to take.
         bundle: The form of `dragin`, `etc` and `seakr`; the others have one.
 
     Raises:
         ConfigurationError: If a name is unknown; the message lists the known ones.
+        PresetFileError: If a file is missing or damaged.
     """
+    if is_preset_file(name):
+        return _calibrated(PresetFile.read(name))
+    name = str(name)
     if name not in PRESETS:
         raise ConfigurationError(f"there is no preset {name!r}; known: {', '.join(PRESETS)}")
     if dataset not in _TASKS:
@@ -162,6 +170,14 @@ def get_preset(name: str, *, dataset: Dataset = "2wikimultihopqa", bundle: Bundl
     exemplars = 8 if name == "seakr" else task.exemplars  # published are 10; the project has 8
     own = tag_prompt(_TAGS[name][0]) if name in _TAGS else None
     return Preset(name, settings, exemplars, prompt=own)
+
+
+def _calibrated(file: PresetFile) -> Preset:
+    """The method that a file is based on, with the trigger that was found for it."""
+    if is_preset_file(file.preset):
+        raise ConfigurationError(f"a preset file names the preset {file.preset!r}; a published method is needed there")
+    base = get_preset(file.preset, dataset=file.dataset, bundle=file.bundle)  # type: ignore[arg-type]
+    return replace(base, settings={**base.settings, "trigger": file.trigger}, calibrated_for=file.calibrated_for)
 
 
 def _method(name: str, dataset: str, bundle: Bundle, task: _Task) -> dict[str, Any]:

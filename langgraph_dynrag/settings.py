@@ -133,11 +133,7 @@ class Settings:
             )
         if self.retriever is None and (self.initial_retrieval or not isinstance(self.trigger, Never)):
             raise ConfigurationError("no retriever was given, and this method retrieves; pass retriever=...")
-        if isinstance(self.query, QFS) and isinstance(self.trigger, EveryNTokens | EverySentence | Once):
-            raise ConfigurationError(
-                f"QFS reads the attention of the token that needs information; {self.trigger} names none. "
-                "Use RIND, ETC, Entropy or TokenProbability, or another query formulator."
-            )
+        check_pair(self.trigger, self.query)
         if self.tag_format is not None and self.injector is not None:
             raise ConfigurationError(
                 f"the results of {self.trigger} are written into the answer, so they cannot go into the model's "
@@ -199,4 +195,17 @@ def check_selection(settings: Settings) -> None:
     if settings.injector is not None:
         raise ConfigurationError(
             "with a selection each continuation has a passage of its own in the prompt: use injection='context'"
+        )
+
+
+def check_pair(trigger: Trigger, query: QueryFormulator) -> None:
+    """Refuse a query formulator that needs what the trigger does not tell.
+
+    Raises:
+        ConfigurationError: Naming what goes with it.
+    """
+    if isinstance(query, QFS) and isinstance(trigger, EveryNTokens | EverySentence | Once):
+        raise ConfigurationError(
+            f"QFS reads the attention of the token that needs information; {trigger} names none. "
+            "Use RIND, ETC, Entropy or TokenProbability, or another query formulator."
         )

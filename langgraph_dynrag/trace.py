@@ -269,4 +269,6 @@ def _event_lines(event: Mapping[str, Any]) -> list[str]:
         return [f"  told the model ({event['problem']}): {' '.join(event['text'].split())}"]
     if kind == "closing":
         return ["  asked outright for the short answer"]
+    if kind == "degraded":
+        return [f"  not watched: {event['reason']}"]
     return trace_lines(event)

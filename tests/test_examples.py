@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parent.parent
 
 
@@ -21,6 +23,44 @@ def test_every_questions_documents_hold_its_answer():
         text = " ".join(f"{title} {corpus[title]}" for title in item["documents"]).lower()
         assert any(a.lower() in text or a.lower() in ("yes", "no") for a in item["answers"]), item
         assert item["hops"] in (1, 2)
+
+
+def run_example(name, folder, *arguments):
+    done = subprocess.run(
+        [sys.executable, "-m", f"examples.{name}", *arguments],
+        cwd=folder, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.slow
+def test_single_nodes_work_in_a_graph_of_ones_own(tmp_path):
+    told = run_example("own_graph", tmp_path)
+    assert "searched: " in told
+    assert "Ada" not in told.split("Dear")[0].split("searched: ", 1)[1].splitlines()[0]
+    assert "found: Tarn Ellis" in told
+    assert "Dear Ada Brook, " in told
+    assert "1683" in told.split("Dear Ada Brook, ")[1]
+
+
+@pytest.mark.slow
+def test_the_graph_works_under_a_supervisor(tmp_path):
+    told = run_example("supervisor", tmp_path)
+    assert "clerk: 228" in told
+    assert "[the librarian searched: " in told
+    assert "1683" in told.split("librarian: ")[1]
+    assert "4 messages in the conversation" in told
+
+
+@pytest.mark.slow
+def test_the_middleware_works_in_an_agent_with_tools(tmp_path):
+    told = run_example("agent", tmp_path)
+    first, second = told.split("You: ")[1:]
+    assert "searched: " in first
+    assert "1683" in first.split("ai: ")[1].splitlines()[0]
+    assert "[called: years_between {'first': 1683, 'last': 1911}]" in second
+    assert "tool: From 1683 to 1911 there are 228 years." in second
 
 
 def test_the_demo_answers_from_the_documents(tmp_path):

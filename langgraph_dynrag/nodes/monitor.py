@@ -15,7 +15,7 @@ from langgraph_dynrag.nodes.generate import draft_task, placed, unit_now
 from langgraph_dynrag.nodes.insert import own_words
 from langgraph_dynrag.nodes.node import Node, State, Update, emit, spent
 from langgraph_dynrag.nodes.sample import sampler
-from langgraph_dynrag.queries.base import Plan
+from langgraph_dynrag.queries.base import Plan, last_words
 from langgraph_dynrag.settings import Settings
 
 
@@ -160,9 +160,4 @@ def _needing(
 
 def shortened(query: str, settings: Settings) -> str:
     """The query's last words, within the limit of tokens; white space collapsed."""
-    words = query.split()
-    # A word is a token at least, so this many words are the most that can stay.
-    words = words[-settings.query_tokens :]
-    while len(words) > 1 and settings.generator.count_tokens(" ".join(words)) > settings.query_tokens:
-        words = words[1:]
-    return " ".join(words)
+    return last_words(query, settings.query_tokens, settings.generator.count_tokens)

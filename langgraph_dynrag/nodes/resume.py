@@ -63,7 +63,7 @@ class Resume(Node):
         update |= {
             "evidence": evidence,
             "found": [],
-            "sources": _sources(state, found),
+            "sources": sources_with(state, found),
             "regenerating": bool(found) and kept < judged,
             "trace": events,
         }
@@ -117,7 +117,8 @@ def _injected(evidence: list[Passage], question: str, settings: Settings) -> lis
     return [event]
 
 
-def _sources(state: State, found: list[Passage]) -> list[Source]:
+def sources_with(state: State, found: list[Passage]) -> list[Source]:
+    """The state's numbered sources, with passages that are new among them."""
     sources: list[Source] = list(state.get("sources") or [])
     known = {s["id"] for s in sources}
     for p in found:

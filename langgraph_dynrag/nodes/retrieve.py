@@ -9,7 +9,7 @@ import inspect
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 from langchain_core.documents import Document
 from langchain_core.retrievers import BaseRetriever
@@ -26,6 +26,25 @@ class RetrievalError(DynPragError, RuntimeError):
     """A search failed or took too long, and the policy says that this ends the run."""
 
 
+class Searching(Protocol):
+    """What a search needs of `Settings`, so that others can search in the same way."""
+
+    @property
+    def retriever(self) -> BaseRetriever | None:
+        """Where to search."""
+        ...
+
+    @property
+    def k(self) -> int:
+        """Passages of a search."""
+        ...
+
+    @property
+    def retrieval(self) -> RetrievalPolicy:
+        """Timeout, and what becomes of errors."""
+        ...
+
+
 class Retrieve(Node):
     """Searches for the state's queries, all of them at their first `k` documents, taken in turns."""
 
@@ -33,27 +52,49 @@ class Retrieve(Node):
 
     def run(self, state: State, settings: Settings, config: RunnableConfig) -> Update:
         """Search, query by query."""
-        results = []
-        for query in state["queries"]:
-            started = time.monotonic()
-            found = _search(settings, query, config)
-            results.append(_result(query, found, settings, started))
-        return _update(state, settings, results)
+        return search(state, settings, config)
 
     async def arun(self, state: State, settings: Settings, config: RunnableConfig) -> Update:
         """Search for all queries at once."""
+        return await asearch(state, settings, config)
 
-        async def one(query: str) -> _Result:
-            started = time.monotonic()
-            return _result(query, await _asearch(settings, query, config), settings, started)
 
-        return _update(state, settings, await asyncio.gather(*(one(query) for query in state["queries"])))
+def search(state: State, settings: Searching, config: RunnableConfig) -> Update:
+    """Search for the state's queries, one after the other; also of use where there is no graph.
+
+    Args:
+        state: `queries`; and as far as there are any `evidence`, `seen`, `asked`, `retrievals` and `identical`.
+        settings: Where and how to search.
+        config: For the retriever's callbacks.
+
+    Returns:
+        `found`, the counts brought up to date, and the events as `trace`.
+
+    Raises:
+        RetrievalError: If a search fails and the policy is to raise.
+    """
+    results = []
+    for query in state["queries"]:
+        started = time.monotonic()
+        found = _search(settings, query, config)
+        results.append(_result(query, found, settings, started))
+    return _update(state, settings, results)
+
+
+async def asearch(state: State, settings: Searching, config: RunnableConfig) -> Update:
+    """As `search`, for all queries at once."""
+
+    async def one(query: str) -> _Result:
+        started = time.monotonic()
+        return _result(query, await _asearch(settings, query, config), settings, started)
+
+    return _update(state, settings, await asyncio.gather(*(one(query) for query in state["queries"])))
 
 
 _Result = dict[str, Any]
 
 
-def _search(settings: Settings, query: str, config: RunnableConfig) -> list[Document] | Exception:
+def _search(settings: Searching, query: str, config: RunnableConfig) -> list[Document] | Exception:
     retriever, policy = _retriever(settings), settings.retrieval
     options = _options(retriever, settings.k)
     context = contextvars.copy_context()
@@ -68,7 +109,7 @@ def _search(settings: Settings, query: str, config: RunnableConfig) -> list[Docu
         return _failed(error, query, policy)
 
 
-async def _asearch(settings: Settings, query: str, config: RunnableConfig) -> list[Document] | Exception:
+async def _asearch(settings: Searching, query: str, config: RunnableConfig) -> list[Document] | Exception:
     retriever, policy = _retriever(settings), settings.retrieval
     options = _options(retriever, settings.k)
     if options and not _takes_k(retriever._aget_relevant_documents):  # noqa: SLF001
@@ -101,7 +142,7 @@ def _in_thread(future: concurrent.futures.Future[list[Document]], call: Any) -> 
     threading.Thread(target=work, name="dynrag-retrieve", daemon=True).start()
 
 
-def _retriever(settings: Settings) -> BaseRetriever:
+def _retriever(settings: Searching) -> BaseRetriever:
     assert settings.retriever is not None  # checked when the settings were made
     return settings.retriever
 
@@ -116,7 +157,7 @@ def _takes_k(method: Callable[..., Any]) -> bool:
     return "k" in parameters or any(p.kind is p.VAR_KEYWORD for p in parameters.values())
 
 
-def _result(query: str, found: list[Document] | Exception, settings: Settings, started: float) -> _Result:
+def _result(query: str, found: list[Document] | Exception, settings: Searching, started: float) -> _Result:
     if isinstance(found, Exception):
         return {"query": query, "passages": [], "error": f"{type(found).__name__}: {found}", "returned": 0}
     # Looking at more than a few times k documents serves nobody, and retrievers have returned thousands.
@@ -132,7 +173,7 @@ def _result(query: str, found: list[Document] | Exception, settings: Settings, s
     }
 
 
-def _update(state: State, settings: Settings, results: Sequence[_Result]) -> Update:
+def _update(state: State, settings: Searching, results: Sequence[_Result]) -> Update:
     found: list[Passage] = interleaved([r["passages"] for r in results], settings.k)
     by_id = {p["id"]: r["query"] for r in reversed(results) for p in r["passages"]}
     for p in found:

@@ -6,7 +6,7 @@ runs synchronously, calls the model and hands the replies back.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -60,3 +60,12 @@ def asked_before(query: str, earlier: Sequence[str]) -> bool:
     """Whether a query was asked already; case and white space make no difference."""
     key = " ".join(query.lower().split())
     return any(key == " ".join(other.lower().split()) for other in earlier)
+
+
+def last_words(query: str, tokens: int, count: Callable[[str], int]) -> str:
+    """The query's last words, within a limit of tokens; white space collapsed."""
+    # A word is a token at least, so this many words are the most that can stay.
+    words = query.split()[-tokens:]
+    while len(words) > 1 and count(" ".join(words)) > tokens:
+        words = words[1:]
+    return " ".join(words)

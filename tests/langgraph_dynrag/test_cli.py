@@ -1,4 +1,4 @@
-"""The command line, run as a user runs it: index, ask, graph."""
+"""The command line, run as a user runs it: index, ask, graph, calibrate."""
 
 import json
 import subprocess
@@ -170,3 +170,55 @@ def test_a_preset_that_retrieves_again_is_refused_beside_injection(index, model)
     with pytest.raises(ConfigurationError, match="leave out --preset dragin"):
         run("ask", QUESTION, "--index", str(index), "--model", str(model), "--inject", "parametric",
             "--preset", "dragin")  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def questions(tmp_path_factory):
+    file = tmp_path_factory.mktemp("questions") / "q.jsonl"
+    lines = [{"question": f"Who built bridge {i} in the capital?", "answers": ["Aldous Wray"]} for i in range(4)]
+    file.write_text("\n".join(json.dumps(line) for line in lines))
+    return file
+
+
+def test_a_calibrated_threshold_is_saved_and_used(index, model, questions, tmp_path):
+    out = tmp_path / "mine.json"
+    common = ("--model", str(model), "--index", str(index))
+    result = run("calibrate", str(questions), "--out", str(out), "--rate", "0.5", *common, "--preset", "dragin")
+    assert result.stdout.startswith("dragin with ")
+    assert f"--preset {out}" in result.stderr
+    threshold = json.loads(out.read_text("utf-8"))["calibration"]["threshold"]
+    told = json.loads(run("ask", QUESTION, *common, "--preset", str(out), "--max-tokens", "30", "--json").stdout)
+    assert {e["threshold"] for e in told["events"] if e.get("threshold") is not None} == {threshold}
+
+
+def test_what_was_found_can_be_printed_as_json(index, model, questions, tmp_path):
+    options = ("--model", str(model), "--index", str(index), "--json", "--limit", "2", "--points", "2")
+    given = ("-o", str(tmp_path / "p.json"), "--cost", "9", "--retriever", "bm25")
+    told = json.loads(run("calibrate", str(questions), *given, *options).stdout)
+    assert told["preset"] == "flare"
+    assert told["calibration"]["questions"] == 2
+    assert told["calibration"]["chosen"]["f1"] is not None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--rate", "0.5", "--out", "p.txt"), "ends in .json"),
+        (("--out", "p.json"), "neither of rate and cost"),
+        (("--rate", "2", "--out", "p.json"), "rate is 2"),
+    ],
+)
+def test_mistakes_of_a_calibration_are_explained(arguments, message, index, questions):
+    with pytest.raises(ConfigurationError, match=message):
+        run("calibrate", str(questions), "--index", str(index), *arguments)
+
+
+def test_only_methods_with_a_threshold_are_offered(questions):
+    result = run("calibrate", str(questions), "--out", "p.json", "--preset", "single", code=2)
+    assert "dragin" in result.output
+    assert "fixed_sentence" not in result.output.split("dragin")[0]
+
+
+def test_a_missing_preset_file_says_how_to_make_one(index, tmp_path):
+    with pytest.raises(ConfigurationError, match="make one: dynprag calibrate"):
+        run("ask", QUESTION, "--index", str(index), "--preset", str(tmp_path / "none.json"))

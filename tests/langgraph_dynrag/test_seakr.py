@@ -211,7 +211,8 @@ def step(nodes, state, *names):
 
 def options(**changes):
     return {
-        "preset": "seakr", "prompt": PROMPT, "trigger": SelfAwareUncertainty(-6, FEW), "evidence_selector": LeastUncertain(FEW),
+        "preset": "seakr", "prompt": PROMPT, "trigger": SelfAwareUncertainty(-6, FEW),
+        "evidence_selector": LeastUncertain(FEW),
         "lookahead": 24, "budgets": Budgets(tokens=48, retrievals=2), **changes,
     }  # fmt: skip
 

@@ -1,0 +1,197 @@
+"""`DynamicRetrievalMiddleware`: an agent of LangChain's `create_agent` that looks things up when it is unsure."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from typing import Annotated, Any, Literal, NotRequired
+
+try:
+    from langchain.agents.middleware.types import (
+        AgentMiddleware,
+        AgentState,
+        ContextT,
+        ExtendedModelResponse,
+        ModelRequest,
+        ModelResponse,
+        OmitFromInput,
+        ResponseT,
+    )
+except ModuleNotFoundError as error:
+    raise ModuleNotFoundError(
+        "the middleware is for LangChain's agents: pip install 'dynprag[agents]'", name=error.name
+    ) from error
+from langchain_core.retrievers import BaseRetriever
+from langchain_core.runnables.config import ensure_config, var_child_runnable_config
+from langgraph.constants import TAG_NOSTREAM
+from langgraph.types import Command
+
+from langgraph_dynrag.agents.options import WatchOptions
+from langgraph_dynrag.agents.watch import Ask, CallModel, Compute, Course, Search, Task, watch
+from langgraph_dynrag.nodes.retrieve import asearch, search
+from langgraph_dynrag.queries.base import QueryFormulator
+from langgraph_dynrag.triggers.base import Trigger
+
+
+class DynamicRetrievalState(AgentState[ResponseT]):
+    """The agent's state with what was looked up for the question at hand."""
+
+    dynamic_retrieval: NotRequired[Annotated[dict[str, Any], OmitFromInput]]
+    """Plain data: `question`, `answer`, `sources`, `evidence`, `retrievals`, `rounds`, `trace`;
+    `Trace.from_state(result["dynamic_retrieval"])` shows it. Absent if there was nothing to look at."""
+
+
+class DynamicRetrievalMiddleware(AgentMiddleware[DynamicRetrievalState[ResponseT], ContextT, ResponseT]):
+    """Watches an agent's final answers; where the model was unsure, evidence is fetched and the answer written again.
+
+    Tool calls are left alone. The evidence stands in the request, not in the conversation; it stays for the rest of the
+    question, so that a tool call in between does not lose it. What happened is in the state, as `dynamic_retrieval`.
+
+    A model that reports no log-probabilities, with an answer or at all, answers unwatched; that is recorded and logged.
+
+    Args:
+        retriever: Any LangChain retriever.
+        trigger: When to retrieve; by default FLARE's (a token's probability under 0.8). Any trigger that needs what the
+            model gives: log-probabilities and entropy of any model that reports them as OpenAI does, attention of
+            `LocalChatModel`.
+        query: What to retrieve; by default FLARE's (the sentence without the tokens that the model was unsure of).
+        max_rounds: How often one answer may be written again.
+        max_searches: Searches for one question, over all model calls.
+        max_queries: Searches before an answer is written again; an answer may be unsure in several places.
+        on_missing_signals: Answer unwatched, or raise `SignalUnavailableError`.
+        drafts: `"hidden"` keeps answers that may be discarded out of LangGraph's `messages` stream: an accepted one is
+            sent as a whole, and the last rewriting token by token. `"streamed"` sends all as they are written.
+        **options: `k`, `query_tokens`, `context_tokens`, `with_passages`, `retrieval` (timeout and errors),
+            `top_logprobs`, `carries_content`; see `WatchOptions`.
+
+    Raises:
+        ConfigurationError: If an option is unknown or out of range, or trigger and formulator do not fit.
+        SignalUnavailableError: If they need what no message can carry.
+
+    Example:
+        >>> agent = create_agent(model, tools, middleware=[DynamicRetrievalMiddleware(retriever)])  # doctest: +SKIP
+        >>> result = agent.invoke({"messages": [("user", "Who built the Patient Anna?")]})  # doctest: +SKIP
+        >>> print(Trace.from_state(result["dynamic_retrieval"]))  # doctest: +SKIP
+    """
+
+    state_schema = DynamicRetrievalState  # type: ignore[assignment]
+
+    def __init__(
+        self,
+        retriever: BaseRetriever,
+        *,
+        trigger: Trigger | None = None,
+        query: QueryFormulator | None = None,
+        max_rounds: int = 1,
+        max_searches: int = 6,
+        max_queries: int = 3,
+        on_missing_signals: Literal["continue", "raise"] = "continue",
+        drafts: Literal["hidden", "streamed"] = "hidden",
+        **options: Any,
+    ) -> None:
+        super().__init__()
+        given = {name: part for name, part in (("trigger", trigger), ("query", query)) if part is not None}
+        self.options = WatchOptions.of(
+            retriever=retriever, max_rounds=max_rounds, max_searches=max_searches, max_queries=max_queries,
+            on_missing_signals=on_missing_signals, drafts=drafts, **given, **options,
+        )  # fmt: skip
+        self.tools = []
+
+    def wrap_model_call(
+        self,
+        request: ModelRequest[ContextT],
+        handler: Callable[[ModelRequest[ContextT]], ModelResponse[ResponseT]],
+    ) -> ModelResponse[ResponseT] | ExtendedModelResponse[ResponseT]:
+        """Answer, look, and if need be search and answer again."""
+        step = _Step(watch(self.options, request, request.state.get("dynamic_retrieval")))
+        while (task := step.task) is not None:
+            try:
+                outcome = self._done(task, handler)
+            except Exception as error:  # noqa: BLE001 - the course decides what becomes of it
+                step.failed(error)
+            else:
+                step.forward(outcome)
+        return step.result
+
+    async def awrap_model_call(
+        self,
+        request: ModelRequest[ContextT],
+        handler: Callable[[ModelRequest[ContextT]], Awaitable[ModelResponse[ResponseT]]],
+    ) -> ModelResponse[ResponseT] | ExtendedModelResponse[ResponseT]:
+        """Answer, look, and if need be search and answer again; the event loop stays free."""
+        step = _Step(watch(self.options, request, request.state.get("dynamic_retrieval")))
+        while (task := step.task) is not None:
+            try:
+                outcome = await self._adone(task, handler)
+            except Exception as error:  # noqa: BLE001 - the course decides what becomes of it
+                step.failed(error)
+            else:
+                step.forward(outcome)
+        return step.result
+
+    def _done(self, task: Task, handler: Callable[[ModelRequest[Any]], Any]) -> Any:
+        match task:
+            case CallModel(request, hidden):
+                with _unstreamed() if hidden else nullcontext():
+                    return handler(request)
+            case Search(record):
+                return search(record, self.options, ensure_config())
+            case Ask(generator, prompts):
+                return generator.ask(prompts, ensure_config())
+            case Compute(function):
+                return function()
+
+    async def _adone(self, task: Task, handler: Callable[[ModelRequest[Any]], Awaitable[Any]]) -> Any:
+        match task:
+            case CallModel(request, hidden):
+                with _unstreamed() if hidden else nullcontext():
+                    return await handler(request)
+            case Search(record):
+                return await asearch(record, self.options, ensure_config())
+            case Ask(generator, prompts):
+                return await generator.aask(prompts, ensure_config())
+            case Compute(function):
+                return await asyncio.to_thread(function)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.options.trigger}, {self.options.query})"
+
+
+class _Step:
+    """A course at the task that is to be done next."""
+
+    def __init__(self, course: Course[Any]) -> None:
+        self._course = course
+        self.task: Task | None = None
+        """None once the course is over."""
+        self.result: Any = None
+        self.forward(None)
+
+    def forward(self, outcome: Any) -> None:
+        """Go on with the outcome of the task."""
+        self._go(lambda: self._course.send(outcome))
+
+    def failed(self, error: Exception) -> None:
+        """Go on with the error that the task ended in; raises what the course does not handle."""
+        self._go(lambda: self._course.throw(error))
+
+    def _go(self, advance: Callable[[], Task]) -> None:
+        try:
+            self.task = advance()
+        except StopIteration as end:
+            response, record = end.value
+            self.task = None
+            changed: Command[Any] | None = None if record is None else Command(update={"dynamic_retrieval": record})
+            self.result = response if changed is None else ExtendedModelResponse(response, changed)
+
+
+@contextmanager
+def _unstreamed() -> Iterator[None]:
+    """Model calls within stay out of LangGraph's `messages` stream, whatever binds or wraps the model."""
+    config = ensure_config()
+    token = var_child_runnable_config.set({**config, "tags": [*(config.get("tags") or []), TAG_NOSTREAM]})
+    try:
+        yield
+    finally:
+        var_child_runnable_config.reset(token)

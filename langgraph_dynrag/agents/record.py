@@ -1,0 +1,109 @@
+"""What is known of the question that an agent is answering: searches, passages, and what happened, as plain data.
+
+It lives in the agent's state, is replaced when another question is asked, and is what `Trace.from_state` reads.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from langchain_core.messages import AIMessage, HumanMessage
+
+from langgraph_dynrag.agents.options import WatchOptions
+from langgraph_dynrag.drafting import DraftResult
+from langgraph_dynrag.nodes.node import emit
+from rag_backbone.errors import SignalUnavailableError
+
+logger = logging.getLogger(__name__)
+
+Record = dict[str, Any]
+
+
+def record_of(question: HumanMessage, known: Mapping[str, Any] | None) -> Record:
+    """The record of a question: the known one if it is about this very question, else a new one."""
+    asked = question.text.strip()
+    if known and (known.get("message_id"), known.get("question")) == (question.id, asked):
+        return dict(known)
+    return {
+        "question": asked,
+        "message_id": question.id,
+        "answer": "",
+        "short_answer": "",
+        "sources": [],
+        "evidence": [],
+        "seen": [],
+        "asked": [],
+        "retrievals": 0,
+        "identical": 0,
+        "rounds": 0,
+        "blind": False,
+        "trace": [{"type": "question", "question": asked}],
+    }
+
+
+def told(record: Record, event: Mapping[str, Any]) -> Record:
+    """The record with one event more, which is also sent to whoever streams."""
+    emit(event)
+    return {**record, "trace": [*record["trace"], dict(event)]}
+
+
+def drafted(record: Record, read: DraftResult, affected: Sequence[str]) -> Record:
+    """The record with an answer that was written; `affected` are the ids of passages that had to be cut for it."""
+    draft = read.draft
+    event: dict[str, Any] = {
+        "type": "draft",
+        "pieces": list(draft.pieces),
+        "logprobs": list(draft.logprobs),
+        "entropies": None if draft.entropies is None else list(draft.entropies),
+        "carried": 0,
+        "ended": draft.ended,
+        "evidence": [p["id"] for p in record["evidence"]],
+        **read.cost,
+    }
+    if affected:
+        event["shortened_or_left_out"] = list(affected)
+    return told(record, event)
+
+
+def discarded(record: Record, read: DraftResult) -> Record:
+    """The record with that answer thrown away."""
+    event = {
+        "type": "resume",
+        "kept": "",
+        "kept_tokens": 0,
+        "discarded": read.draft.text,
+        "discarded_tokens": len(read.draft),
+        "evidence": [p["id"] for p in record["evidence"]],
+    }
+    return {**told(record, event), "rounds": record["rounds"] + 1}
+
+
+def accepted(record: Record, message: AIMessage, read: DraftResult) -> Record:
+    """The record with that answer given."""
+    record = told(record, {"type": "accepted", "text": read.draft.text, "tokens": len(read.draft)})
+    answer = message.text.strip()
+    record = told(record, {"type": "answer", "answer": answer, "short_answer": answer})
+    return {**record, "answer": answer, "short_answer": answer}
+
+
+def degraded(options: WatchOptions, record: Record, reason: str, *, blind: bool = False) -> Record:
+    """The record with the reason why an answer was not looked at.
+
+    Args:
+        options: Whether this is an error.
+        record: The record.
+        reason: What is missing.
+        blind: Whether it will be missing for the rest of this question.
+
+    Raises:
+        SignalUnavailableError: If the options say so.
+    """
+    if options.on_missing_signals == "raise":
+        raise SignalUnavailableError(
+            f"{reason}, which {options.trigger} with {options.query} needs. Use a model that reports it "
+            "(LocalChatModel, ChatOpenAI, vLLM), or on_missing_signals='continue' to answer unwatched."
+        )
+    logger.warning("an answer was not watched: %s", reason)
+    return {**told(record, {"type": "degraded", "reason": reason}), "blind": record["blind"] or blind}

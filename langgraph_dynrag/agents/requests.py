@@ -1,0 +1,131 @@
+"""An agent's requests with evidence and with the wish for signals; its responses without them. Nothing is mutated."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from langchain.agents.middleware.types import ModelRequest, ModelResponse
+from langchain_core.messages import AIMessage, AnyMessage, HumanMessage
+from langchain_core.utils.function_calling import convert_to_openai_tool
+
+from langgraph_dynrag.agents.options import REPORTED, WatchOptions
+from langgraph_dynrag.chat_template import EncodedPrompt
+from langgraph_dynrag.draft import Context, Signal
+from langgraph_dynrag.evidence import render, within_budget
+from langgraph_dynrag.generator import ChatGenerator, Generator, LocalGenerator
+from langgraph_dynrag.local_chat_model import LocalChatModel
+
+
+def with_evidence(
+    options: WatchOptions, request: ModelRequest[Any], generator: Generator, record: Mapping[str, Any]
+) -> tuple[list[AnyMessage], list[str]]:
+    """The request's messages with the evidence at their end; and the ids of what had to be cut.
+
+    It stands in the request alone: the conversation in the agent's state stays as it is.
+    """
+    messages = list(request.messages)
+    if not record["evidence"]:
+        return messages, []
+    budget = options.context_tokens
+    if generator.context_window is not None:
+        used = _prompt_tokens(request, messages, generator) + generator.count_tokens(options.with_passages)
+        answer = getattr(request.model, "max_tokens", None) or 0
+        budget = min(budget, generator.context_window - used - int(answer))
+    passages, affected = within_budget(record["evidence"], max(budget, 0), generator.count_tokens)
+    if not passages:
+        return messages, affected
+    last = messages[-1]
+    mergeable = isinstance(last, HumanMessage) and isinstance(last.content, str)
+    asked = str(last.content) if mergeable else record["question"]
+    parts = {"question": asked, "passages": render(passages)}
+    # Not str.format, nor one replacement after the other: passages and questions may contain braces.
+    text = re.sub(r"\{(question|passages)\}", lambda found: parts[found[1]], options.with_passages)
+    # Many chat templates want user and assistant to take turns, so no second user message follows the first.
+    kept = messages[:-1] if mergeable else messages
+    return [*kept, HumanMessage(text)], affected
+
+
+def has_room(
+    options: WatchOptions, request: ModelRequest[Any], generator: Generator, record: Mapping[str, Any]
+) -> bool:
+    """Whether any of the evidence fits into the request."""
+    return with_evidence(options, request, generator, record)[0] != list(request.messages)
+
+
+def signal_settings(options: WatchOptions, request: ModelRequest[Any]) -> dict[str, Any]:
+    """The request's model settings, asking as well for the signals that are needed, or that cost nothing."""
+    if not options.needs and not isinstance(request.model, LocalChatModel):
+        return request.model_settings
+    settings = {**request.model_settings, "logprobs": True}
+    if isinstance(request.model, LocalChatModel):
+        wanted = {"entropy", *(options.needs & {"attention"}), *(settings.get("signals") or ())}
+        return {**settings, "signals": sorted(wanted)}
+    if "entropy" in options.needs:
+        settings["top_logprobs"] = max(options.top_logprobs, settings.get("top_logprobs") or 0)
+    return settings
+
+
+def answer_in(response: ModelResponse[Any]) -> AIMessage | None:
+    """The final answer in a response; None if the model called a tool."""
+    answers = [m for m in response.result if isinstance(m, AIMessage)]
+    if len(response.result) != 1 or not answers or answers[0].tool_calls or answers[0].invalid_tool_calls:
+        return None
+    return answers[0]
+
+
+def cleaned(response: ModelResponse[Any], request: ModelRequest[Any]) -> ModelResponse[Any]:
+    """The response without the signals that only this middleware asked for; attention could not even be saved."""
+    settings = request.model_settings
+    removed = set() if settings.get("logprobs") or getattr(request.model, "logprobs", None) else {"logprobs"}
+    removed |= set() if settings.get("signals") else {"dynprag"}
+    messages = []
+    for message in response.result:
+        metadata = {k: v for k, v in message.response_metadata.items() if k not in removed}
+        changed = len(metadata) != len(message.response_metadata)
+        messages.append(message.model_copy(update={"response_metadata": metadata}) if changed else message)
+    return ModelResponse(messages, response.structured_response)
+
+
+def is_refusal(error: Exception) -> bool:
+    """Whether an error says that the call as such was refused, and not that the server or the network failed."""
+    return isinstance(error, TypeError | ValueError) or getattr(error, "status_code", None) in (400, 404, 422)
+
+
+def question_context(request: ModelRequest[Any], question: str) -> Context:
+    """Where the question stands in a local model's prompt, for formulators that read attention."""
+    prompt = _encoded(request, [*request.messages, AIMessage("")])
+    positions = prompt.tokens_of(question)
+    pieces = tuple(prompt.text[prompt.spans[i].start : prompt.spans[i].end] for i in positions)
+    return Context(pieces, tuple(positions), ())
+
+
+def generator_of(model: Any, options: WatchOptions) -> Generator:
+    """The model as formulators see it."""
+    if isinstance(model, LocalChatModel):
+        return LocalGenerator(model)
+    return ChatGenerator(model, REPORTED, top_logprobs=options.top_logprobs)
+
+
+def never_given(model: Any, options: WatchOptions) -> list[Signal]:
+    """The needed signals that a model of this kind cannot give."""
+    beyond = options.needs - REPORTED
+    # Asking a local model for its signals loads it.
+    return sorted(beyond - generator_of(model, options).signals) if beyond else []
+
+
+def _prompt_tokens(request: ModelRequest[Any], messages: Sequence[AnyMessage], generator: Generator) -> int:
+    if isinstance(request.model, LocalChatModel):
+        return len(_encoded(request, messages).ids)
+    return generator.prompt_tokens([*_system(request), *messages])
+
+
+def _encoded(request: ModelRequest[Any], messages: Sequence[AnyMessage]) -> EncodedPrompt:
+    assert isinstance(request.model, LocalChatModel)
+    tools = [convert_to_openai_tool(t) for t in request.tools]
+    return request.model.encode([*_system(request), *messages], tools)
+
+
+def _system(request: ModelRequest[Any]) -> list[AnyMessage]:
+    return [request.system_message] if request.system_message else []

@@ -1,0 +1,127 @@
+"""Retrieval as a tool that an agent calls: a plain retriever, or the whole dynamic graph.
+
+Both return text for the model and, as the tool message's artifact, what a program needs of it: the documents, or the
+answer with sources and trace.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from langchain_core.callbacks import Callbacks
+from langchain_core.documents import Document
+from langchain_core.retrievers import BaseRetriever
+from langchain_core.runnables import Runnable, RunnableConfig
+from langchain_core.tools import BaseTool, StructuredTool
+from pydantic import BaseModel, Field
+
+from langgraph_dynrag.evidence import Passage, distinct, passage, render, within_budget
+from rag_backbone.errors import ConfigurationError
+
+NOTHING = "Nothing was found."
+
+
+class _Query(BaseModel):
+    query: str = Field(description="What to search for, in a few words.")
+
+
+class _Question(BaseModel):
+    question: str = Field(description="A complete question, understandable on its own.")
+
+
+def create_retriever_tool(
+    retriever: BaseRetriever,
+    *,
+    name: str = "search",
+    description: str = "Search the documents. Returns numbered passages.",
+    characters: int = 6000,
+) -> BaseTool:
+    """A retriever as a tool; its documents are the artifact.
+
+    As LangChain's function of this name, and besides: passages are numbered, cleaned (a document cannot write prompt
+    lines of its own), told apart and cut to a length; and a search in vain says so.
+
+    Args:
+        retriever: Any LangChain retriever.
+        name: Of the tool.
+        description: What the model is told of it.
+        characters: Of all passages together, at most.
+
+    Raises:
+        ConfigurationError: If `characters` is too small for a passage, or the retriever is none.
+    """
+    if not isinstance(retriever, BaseRetriever):
+        raise ConfigurationError(
+            f"retriever is a {type(retriever).__name__}; a LangChain BaseRetriever is needed. "
+            "For a vector store: store.as_retriever()"
+        )
+    if characters < 100:
+        raise ConfigurationError(f"characters is {characters}; at least 100 are needed")
+
+    def told(documents: list[Document]) -> tuple[str, list[Document]]:
+        found: list[Passage | None] = [passage(d.page_content, d.metadata, d.id) for d in documents]
+        kept, _ = within_budget(distinct(p for p in found if p is not None), characters, len)
+        return render(kept) or NOTHING, documents
+
+    def run(query: str, callbacks: Callbacks = None) -> tuple[str, list[Document]]:
+        return told(retriever.invoke(query, {"callbacks": callbacks}))
+
+    async def arun(query: str, callbacks: Callbacks = None) -> tuple[str, list[Document]]:
+        return told(await retriever.ainvoke(query, {"callbacks": callbacks}))
+
+    return StructuredTool.from_function(
+        run, arun, name=name, description=description, args_schema=_Query, response_format="content_and_artifact"
+    )
+
+
+def create_dynamic_rag_tool(
+    graph: Runnable[Any, Any],
+    *,
+    name: str = "answer_from_documents",
+    description: str = "Answer a question from the documents, looking things up on the way. Names its sources.",
+) -> BaseTool:
+    """The graph as a tool: the agent asks a question and gets an answer with numbered sources.
+
+    The artifact is what the graph returned (`answer`, `short_answer`, `sources`, `trace`), plain data apart from its
+    `messages`, which are left out. Each call is a run of its own; the agent's thread knows nothing of its steps.
+
+    Args:
+        graph: What `create_dynamic_rag` returned, made without a checkpointer.
+        name: Of the tool.
+        description: What the model is told of it.
+
+    Raises:
+        ConfigurationError: If it is no graph, or has a checkpointer: its thread would be the agent's.
+
+    Example:
+        >>> tool = create_dynamic_rag_tool(create_dynamic_rag(model, retriever))  # doctest: +SKIP
+        >>> agent = create_agent(model, [tool])  # doctest: +SKIP
+    """
+    if not isinstance(graph, Runnable):
+        raise ConfigurationError(
+            f"graph is a {type(graph).__name__}; pass what create_dynamic_rag(...) returned, or a retriever to "
+            "create_retriever_tool(...)"
+        )
+    if getattr(graph, "checkpointer", None):
+        raise ConfigurationError(
+            "the graph has a checkpointer, and its runs would be kept under the agent's thread_id; make the tool's "
+            "graph without one: create_dynamic_rag(model, retriever)"
+        )
+
+    def run(question: str, config: RunnableConfig) -> tuple[str, dict[str, Any]]:
+        return _told(graph.invoke({"question": question}, config))
+
+    async def arun(question: str, config: RunnableConfig) -> tuple[str, dict[str, Any]]:
+        return _told(await graph.ainvoke({"question": question}, config))
+
+    return StructuredTool.from_function(
+        run, arun, name=name, description=description, args_schema=_Question, response_format="content_and_artifact"
+    )
+
+
+def _told(result: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    artifact = {k: v for k, v in result.items() if k != "messages"}
+    lines = [str(result.get("answer") or "")]
+    lines += [f"[{s['number']}] {s['title'] or s['source'] or s['id']}" for s in result.get("sources") or []]
+    return "\n".join(lines).strip() or NOTHING, artifact

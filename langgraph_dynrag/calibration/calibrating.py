@@ -1,0 +1,304 @@
+"""`calibrate`: the threshold that gives a wanted rate of retrieval, or the best F1 for what it may cost.
+
+Published thresholds belong to a model, a prompt and a form of the formula. What carries over is what one wants of them:
+how often to search, or how good to be at what cost.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import numpy as np
+from langchain_core.callbacks import CallbackManagerForRetrieverRun
+from langchain_core.documents import Document
+from langchain_core.language_models import BaseChatModel
+from langchain_core.retrievers import BaseRetriever
+
+from langgraph_dynrag.calibration.drafts import Drafted, Recorder, answered, write_drafts
+from langgraph_dynrag.calibration.questions import Asked, all_asked
+from langgraph_dynrag.calibration.report import Calibration, Point
+from langgraph_dynrag.calibration.thresholds import Curve, Per, Values, check, interval
+from langgraph_dynrag.graph import create_dynamic_rag
+from langgraph_dynrag.preset_file import belonging, is_preset_file
+from langgraph_dynrag.presets import Dataset, Preset, get_preset
+from langgraph_dynrag.prompts import AnswerPrompt, reasoned_prompt
+from langgraph_dynrag.triggers.base import Trigger
+from langgraph_dynrag.triggers.threshold import threshold_of, with_threshold
+from rag_backbone.answer_scores import f1
+from rag_backbone.errors import ConfigurationError
+
+logger = logging.getLogger(__name__)
+
+_FEW = 20
+_SHOWN = (0.1, 0.25, 0.5, 0.75, 0.9)
+
+
+def calibrate(
+    model: BaseChatModel,
+    retriever: BaseRetriever | None = None,
+    *,
+    questions: Iterable[Asked | str | Mapping[str, Any]],
+    rate: float | None = None,
+    per: Per = "sentence",
+    cost: float | None = None,
+    preset: str = "flare",
+    dataset: Dataset = "2wikimultihopqa",
+    bundle: Literal["paper", "reference"] = "paper",
+    trigger: Trigger | None = None,
+    prompt: AnswerPrompt | None = None,
+    points: int = 5,
+    samples: int = 1000,
+    seed: int = 0,
+    progress: bool = False,
+    **changes: Any,
+) -> Calibration:
+    """Find the threshold of a trigger for a model.
+
+    Each question is answered once, by the very graph, without acting on the trigger; what it would have said at any
+    threshold is then known without writing anything again. In a real run, text after a search is written with evidence,
+    and its author may be surer of it than here: the rate is that of unaided drafts.
+
+    With `cost`, the graph is run at `points` thresholds as well, spread evenly over the rates, for those questions in
+    which the trigger fires there; of those that search no more often than `cost`, the one with the best mean F1 wins.
+
+    Args:
+        model: As for `create_dynamic_rag`.
+        retriever: The same; without `cost`, only methods that begin with a search need one.
+        questions: Some dozens: texts, or mappings with `question` and `answers`; see also `read_questions`.
+        rate: Wanted share, from 0 to 1, of the pieces (`per="sentence"`) at which it fires, or of the questions
+            (`per="question"`) in which it does. Either this or `cost`.
+        per: Of what the rate is a share.
+        cost: Searches of a question at most, on average. The questions need answers.
+        preset: The method.
+        dataset: Whose published settings the preset takes.
+        bundle: The form of `dragin` and `etc`.
+        trigger: Another trigger than the preset's; anything with a `threshold` (see `triggers.threshold`).
+        prompt: As for `create_dynamic_rag`. The threshold belongs to it.
+        points: Thresholds at which the graph is run, with `cost`.
+        samples: Bootstrap samples.
+        seed: Of the bootstrap.
+        progress: Whether to show a bar.
+        **changes: As for `create_dynamic_rag`.
+
+    Raises:
+        ConfigurationError: If an option is out of range, a question is none, or the trigger has no threshold, or one
+            that makes no difference on these questions.
+        SignalUnavailableError: If the model cannot give what the trigger needs.
+
+    Example:
+        >>> found = calibrate(LocalChatModel(), retriever, questions=questions, rate=0.3)  # doctest: +SKIP
+        >>> found.save("flare-smollm.json")  # doctest: +SKIP
+        >>> graph = create_dynamic_rag(LocalChatModel(), retriever, preset="flare-smollm.json")  # doctest: +SKIP
+    """
+    asked = all_asked(questions)
+    _check_options(rate, per, cost, points, samples, asked)
+    if is_preset_file(preset):
+        raise ConfigurationError(f"preset is the file {preset}; calibrate starts from a published method, by its name")
+    chosen = get_preset(preset, dataset=dataset, bundle=bundle)
+    watching = trigger or chosen.settings["trigger"]
+    if threshold_of(watching) is None:
+        with_threshold(watching, 0.0)  # says why not
+    prompt = prompt or reasoned_prompt(chosen.exemplars)
+    if cost is not None and retriever is None:
+        raise ConfigurationError("cost compares answers, for which the graph searches; pass the retriever")
+
+    def graph(with_trigger: Trigger | Recorder) -> Any:
+        return create_dynamic_rag(
+            model, retriever or _unneeded(chosen, changes), preset=preset, dataset=dataset, bundle=bundle,
+            prompt=prompt, trigger=with_trigger, **changes,
+        )  # fmt: skip
+
+    recorder = Recorder(watching)
+    drafted = write_drafts(graph(recorder), recorder, _bar(asked, "drafts", show=progress))
+    judgements = [d.judgements for d in drafted]
+    curve = Curve.of(judgements)
+    taken = _Taken(curve, lambda value: _is_valid(watching, value))
+    if cost is None:
+        assert rate is not None
+        threshold = taken.at(rate, per)
+        spread = curve.bootstrap(rate, per, samples=samples, seed=seed)
+        shown = tuple(_point(curve, taken.at(r, per)) for r in _SHOWN)
+        result, stability, wanted = _point(curve, threshold), None, {"rate": rate, "per": per}
+    else:
+        runs = _run_all(graph, watching, curve, taken, drafted, points, progress=progress)
+        shown = tuple(r.point(curve, seed, samples) for r in runs)
+        best, spread, stability = _best(runs, cost, samples, seed)
+        threshold, result, wanted = runs[best].threshold, shown[best], {"cost": cost}
+    check(curve, judgements, threshold)
+    return Calibration(
+        trigger=with_threshold(watching, threshold),
+        threshold=threshold,
+        interval=interval(spread),
+        wanted=wanted,
+        chosen=result,
+        rate_interval=curve.rate_interval(threshold, per, samples=samples, seed=seed),
+        points=shown,
+        questions=len(asked),
+        pieces=sum(map(len, judgements)),
+        preset=preset,
+        dataset=dataset,
+        bundle=bundle,
+        calibrated_for=belonging(model, prompt),
+        stability=stability,
+    )
+
+
+# ---------------------------------------------------------------------- runs at several thresholds
+
+
+@dataclass(frozen=True)
+class _Run:
+    """The graph at one threshold."""
+
+    threshold: float
+    f1: Values
+    """(questions,)"""
+    searches: Values
+    """(questions,)"""
+
+    def point(self, curve: Curve, seed: int, samples: int) -> Point:
+        drawn = _drawn(len(self.f1), samples, seed)
+        return Point(
+            self.threshold,
+            curve.rate(self.threshold, "sentence"),
+            curve.rate(self.threshold, "question"),
+            float(self.searches.mean()),
+            float(self.f1.mean()),
+            interval(self.f1[drawn].mean(1)),
+        )
+
+
+@dataclass(frozen=True)
+class _Taken:
+    """A curve's thresholds, as far as the trigger takes them."""
+
+    curve: Curve
+    valid: Callable[[float], bool]
+
+    def at(self, rate: float, per: Per) -> float:
+        return self.curve.threshold(rate, per, self.valid)
+
+
+def _run_all(
+    graph: Callable[[Trigger], Any],
+    trigger: Trigger,
+    curve: Curve,
+    taken: _Taken,
+    drafted: Sequence[Drafted],
+    points: int,
+    *,
+    progress: bool,
+) -> list[_Run]:
+    """The graph at thresholds spread evenly over the rates, the one that never fires among them."""
+    thresholds = list(dict.fromkeys(taken.at(j / (points - 1), "question") for j in range(points)))
+    runs = []
+    for threshold in thresholds:
+        fires = curve.firing(threshold) > 0
+        scores, searches = [], []
+        built = graph(with_threshold(trigger, threshold)) if fires.any() else None
+        for d, fired in zip(_bar(drafted, f"threshold {threshold:.3g}", show=progress), fires, strict=True):
+            # Where nothing fires the graph writes what it has written already.
+            answer, count = answered(built, d.asked) if fired else (d.answer, d.searches)
+            scores.append(f1(answer, d.asked.answers))
+            searches.append(count)
+        runs.append(_Run(threshold, np.asarray(scores, np.float64), np.asarray(searches, np.float64)))
+    return runs
+
+
+def _best(runs: Sequence[_Run], cost: float, samples: int, seed: int) -> tuple[int, Values, float]:
+    """The best run that costs no more, the thresholds that bootstrap samples choose, and how often they agree.
+
+    Raises:
+        ConfigurationError: If every run costs more.
+    """
+    least = min(float(r.searches.mean()) for r in runs)
+    if least > cost:
+        raise ConfigurationError(
+            f"cost is {cost:g} searches a question, and this method makes {least:g} at least, before it writes; allow "
+            "more, or begin without a search: initial_retrieval=False"
+        )
+    scores = np.stack([r.f1 for r in runs])  # (runs, questions)
+    searches = np.stack([r.searches for r in runs])
+
+    def choose(questions: Any) -> int:
+        f, s = scores[:, questions].mean(1), searches[:, questions].mean(1)
+        # In a sample that is dear throughout, the cheapest.
+        allowed = [i for i in range(len(runs)) if s[i] <= cost] or [int(s.argmin())]
+        return min(allowed, key=lambda i: (-round(float(f[i]), 9), s[i]))
+
+    best = choose(slice(None))
+    picked = [choose(d) for d in _drawn(scores.shape[1], samples, seed)]
+    return best, np.asarray([runs[i].threshold for i in picked]), float(np.mean(np.asarray(picked) == best))
+
+
+def _drawn(count: int, samples: int, seed: int) -> Any:
+    return np.random.default_rng(seed).integers(0, count, (samples, count))
+
+
+# ---------------------------------------------------------------------- small parts
+
+
+def _check_options(
+    rate: float | None, per: str, cost: float | None, points: int, samples: int, asked: Sequence[Asked]
+) -> None:
+    if (rate is None) == (cost is None):
+        given = "neither" if rate is None else "both"
+        raise ConfigurationError(
+            f"{given} of rate and cost were given; one is needed: rate=0.3 (a share of the pieces), or cost=2 "
+            "(searches a question, with answers)"
+        )
+    if rate is not None and not 0 <= rate <= 1:
+        raise ConfigurationError(f"rate is {rate}; a share from 0 to 1 is needed")
+    if cost is not None and not cost >= 0:
+        raise ConfigurationError(f"cost is {cost}; searches a question, 0 or more, are needed")
+    if per not in get_args(Per):
+        raise ConfigurationError(f"per is {per!r}; known: {', '.join(map(repr, get_args(Per)))}")
+    for name, value, least in (("points", points, 2), ("samples", samples, 100)):
+        if value < least:
+            raise ConfigurationError(f"{name} is {value}; at least {least} are needed")
+    if cost is not None and (unanswered := [a.question for a in asked if not a.answers]):
+        raise ConfigurationError(
+            f"cost compares answers with the right ones, and {len(unanswered)} of {len(asked)} questions have none, "
+            f"the first: {unanswered[0]!r}"
+        )
+    if len(asked) < _FEW:
+        logger.warning("%d questions leave the threshold very uncertain; some dozens are better", len(asked))
+
+
+def _is_valid(trigger: Trigger, value: float) -> bool:
+    try:
+        with_threshold(trigger, value)
+    except ConfigurationError:
+        return False
+    return True
+
+
+def _point(curve: Curve, threshold: float) -> Point:
+    return Point(threshold, curve.rate(threshold, "sentence"), curve.rate(threshold, "question"))
+
+
+class _Empty(BaseRetriever):
+    """Stands where a retriever must, and is never asked."""
+
+    def _get_relevant_documents(
+        self,
+        query: str,
+        *,
+        run_manager: CallbackManagerForRetrieverRun,  # noqa: ARG002
+    ) -> list[Document]:
+        raise AssertionError(f"nothing was to be searched, yet {query!r} was")
+
+
+def _unneeded(preset: Preset, changes: Mapping[str, Any]) -> BaseRetriever:
+    if {**preset.settings, **changes}.get("initial_retrieval"):
+        raise ConfigurationError(f"{preset.name} begins with a search; pass the retriever, or initial_retrieval=False")
+    return _Empty()
+
+
+def _bar(values: Sequence[Any], what: str, *, show: bool) -> Iterable[Any]:
+    from tqdm import tqdm
+
+    return tqdm(values, desc=what, disable=not show, leave=False)

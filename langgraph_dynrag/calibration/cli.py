@@ -1,0 +1,67 @@
+"""`dynprag calibrate`."""
+
+from __future__ import annotations
+
+import json
+import random
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from langgraph_dynrag.presets import PRESETS, get_preset
+from langgraph_dynrag.triggers.threshold import threshold_of
+from rag_backbone.errors import ConfigurationError
+
+_INDEX = Path(".dynprag/index")
+Per = StrEnum("Per", ["sentence", "question"])
+Method = StrEnum("Method", [n for n in PRESETS if threshold_of(get_preset(n).settings["trigger"]) is not None])  # type: ignore[misc]
+Bundle = StrEnum("Bundle", ["paper", "reference"])
+Retriever = StrEnum("Retriever", ["hybrid", "dense", "bm25"])
+
+
+def calibrate(
+    questions: Annotated[Path, typer.Argument(help="A file: .jsonl or .json (question, answers), or one a line.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The preset file to write (.json).")],
+    rate: Annotated[float | None, typer.Option(help="Wanted share of sentences (or questions) that search.")] = None,
+    per: Annotated[Per, typer.Option(help="Of what the rate is a share.")] = Per["sentence"],
+    cost: Annotated[
+        float | None, typer.Option(help="Instead of a rate: the best F1 with so many searches a question.")
+    ] = None,
+    preset: Annotated[Method, typer.Option(help="The method.")] = Method["flare"],
+    bundle: Annotated[Bundle, typer.Option(help="The form of dragin and etc.")] = Bundle["paper"],
+    model: Annotated[str, typer.Option(help="'embedded', a folder or a Hub id.")] = "embedded",
+    index: Annotated[Path, typer.Option("--index", "-i", help="The index's folder.")] = _INDEX,
+    retriever: Annotated[Retriever, typer.Option(help="How to search.")] = Retriever["hybrid"],
+    limit: Annotated[int, typer.Option(min=2, help="Questions at most; drawn if the file has more.")] = 40,
+    points: Annotated[int, typer.Option(help="Thresholds to run the method at, with --cost.")] = 5,
+    seed: Annotated[int, typer.Option(help="Of the draw and the bootstrap.")] = 0,
+    *,
+    as_json: Annotated[bool, typer.Option("--json", help="Print what was found as JSON.")] = False,
+) -> None:
+    """Find a method's threshold for a model, and save it as a preset file."""
+    from langgraph_dynrag.calibration.calibrating import calibrate as find
+    from langgraph_dynrag.calibration.questions import read_questions
+    from langgraph_dynrag.local_chat_model import LocalChatModel
+
+    if out.suffix != ".json":  # before anything is computed
+        raise ConfigurationError(f"a preset file's name ends in .json, by which it is told apart; got {out}")
+    asked = read_questions(questions)
+    if len(asked) > limit:
+        asked = random.Random(seed).sample(asked, limit)  # noqa: S311 - a draw, no secret
+    settings = get_preset(preset.value, bundle=bundle.value).settings
+    searcher: Any = None
+    if cost is not None or settings.get("initial_retrieval"):
+        from langgraph_dynrag.retrieval import LocalIndex
+
+        searcher = LocalIndex(index).as_retriever(retriever.value)
+    found = find(
+        LocalChatModel(model=model), searcher, questions=asked, rate=rate, per=per.value, cost=cost,
+        preset=preset.value, bundle=bundle.value, points=points, seed=seed, progress=sys.stderr.isatty(),
+    )  # fmt: skip
+    found.save(out)
+    typer.echo(json.dumps(found.to_dict(), ensure_ascii=False) if as_json else str(found))
+    if not as_json:
+        typer.secho(f"  saved: {out}   (dynprag ask ... --preset {out})", err=True, dim=True)

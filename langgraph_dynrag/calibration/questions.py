@@ -1,0 +1,86 @@
+"""The questions of a calibration: given, or read from a file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rag_backbone.errors import ConfigurationError
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A question, with its answers if they are known."""
+
+    question: str
+    answers: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, value: Asked | str | Mapping[str, Any], where: str = "") -> Asked:
+        """From a string, or a mapping with `question` and perhaps `answers` (or `answer`).
+
+        Raises:
+            ConfigurationError: If it is neither, or the question is empty.
+        """
+        if isinstance(value, Asked):
+            return value
+        given: Mapping[str, Any] = {"question": value} if isinstance(value, str) else value
+        question = given.get("question") if isinstance(given, Mapping) else None
+        if not isinstance(question, str) or not question.strip():
+            raise ConfigurationError(
+                f"{where}{value!r} is no question; a text, or an object with a text under 'question', is needed"
+            )
+        answers = given.get("answers", given.get("answer", ()))
+        listed = [answers] if isinstance(answers, str) else answers
+        if not isinstance(listed, list | tuple) or not all(isinstance(a, str) for a in listed):
+            raise ConfigurationError(f"{where}the answers of {question!r} are {answers!r}; a list of texts is needed")
+        return cls(question.strip(), tuple(a for a in listed if a.strip()))
+
+
+def read_questions(path: str | Path) -> list[Asked]:
+    """Questions of a file: `.jsonl` or `.json` with objects, or plain text, one a line.
+
+    Raises:
+        ConfigurationError: If it is missing, or a line is no question; the message names file and line.
+    """
+    file = Path(path)
+    try:
+        text = file.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"the questions cannot be read from {file}: {error}") from error
+    if file.suffix == ".json":
+        try:
+            value = json.loads(text)
+        except ValueError as error:
+            raise ConfigurationError(f"{file} is no JSON: {error}") from error
+        if not isinstance(value, list):
+            raise ConfigurationError(f"{file} holds a {type(value).__name__}; a list of questions is needed")
+        return [Asked.of(entry, f"{file}, entry {i}: ") for i, entry in enumerate(value, 1)]
+    lines = [(i, line) for i, line in enumerate(text.splitlines(), 1) if line.strip()]
+    if file.suffix == ".jsonl":
+        return [Asked.of(_parsed(line, file, i), f"{file}, line {i}: ") for i, line in lines]
+    return [Asked(line.strip()) for _, line in lines]
+
+
+def all_asked(values: Iterable[Asked | str | Mapping[str, Any]]) -> list[Asked]:
+    """The questions of a calibration.
+
+    Raises:
+        ConfigurationError: If one is none, or there are fewer than two.
+    """
+    asked = [Asked.of(v) for v in values]
+    if len(asked) < 2:
+        raise ConfigurationError(
+            f"there is {len(asked)} question; a threshold needs several to rest on, better 30 than 10"
+        )
+    return asked
+
+
+def _parsed(line: str, file: Path, number: int) -> Any:
+    try:
+        return json.loads(line)
+    except ValueError as error:
+        raise ConfigurationError(f"{file}, line {number} is no JSON: {error}") from error

@@ -1,0 +1,61 @@
+"""Triggers with a threshold: reading it, and the same trigger with another one.
+
+A trigger takes part by a dataclass field `threshold` (or `theta`, as FLARE calls it), or by a method
+`with_threshold(value)` beside a property `threshold`. Its verdict's `score` and `scores` are what the threshold is
+compared with.
+"""
+
+from __future__ import annotations
+
+from dataclasses import fields, is_dataclass, replace
+from typing import Protocol, cast, runtime_checkable
+
+from langgraph_dynrag.triggers.base import Trigger
+from rag_backbone.errors import ConfigurationError
+
+_NAMES = ("threshold", "theta")
+
+
+@runtime_checkable
+class HasThreshold(Protocol):
+    """A trigger that makes its own copies with another threshold."""
+
+    @property
+    def threshold(self) -> float:
+        """What scores are compared with."""
+        ...
+
+    def with_threshold(self, value: float) -> Trigger:
+        """The same trigger with another threshold."""
+        ...
+
+
+def threshold_of(trigger: Trigger) -> float | None:
+    """A trigger's threshold; None if it has none."""
+    if isinstance(trigger, HasThreshold):
+        return float(trigger.threshold)
+    name = _field(trigger)
+    return None if name is None else float(getattr(trigger, name))
+
+
+def with_threshold(trigger: Trigger, value: float) -> Trigger:
+    """The same trigger with another threshold.
+
+    Raises:
+        ConfigurationError: If it has none, or the value is none that it takes.
+    """
+    if isinstance(trigger, HasThreshold):
+        return trigger.with_threshold(value)
+    name = _field(trigger)
+    if name is None:
+        hint = "; set those of its parts" if hasattr(trigger, "parts") else ""
+        raise ConfigurationError(
+            f"{trigger!r} has no threshold{hint}; TokenProbability, Entropy, RIND and ETC have one"
+        )
+    return cast("Trigger", replace(trigger, **{name: value}))  # type: ignore[type-var]
+
+
+def _field(trigger: Trigger) -> str | None:
+    if not is_dataclass(trigger):
+        return None
+    return next((f.name for f in fields(trigger) if f.name in _NAMES), None)

@@ -1,0 +1,380 @@
+"""The middleware in agents made by `create_agent`: decisions by a scripted model, worked out by hand."""
+
+import json
+
+import pytest
+from langchain.agents import create_agent
+from langchain_core.documents import Document
+from langchain_core.messages import AIMessage, HumanMessage, SystemMessage, ToolMessage
+from langgraph.checkpoint.memory import InMemorySaver
+
+from langgraph_dynrag import RetrievalPolicy, Trace
+from langgraph_dynrag.agents import DynamicRetrievalMiddleware
+from langgraph_dynrag.queries import QFS, ExplicitQuestion, Question
+from langgraph_dynrag.triggers import RIND, Entropy, EverySentence, Never, Once, TokenProbability
+from rag_backbone.errors import ConfigurationError, SignalUnavailableError
+from tests.langgraph_dynrag.agents.scripted_agent import SURE, UNSURE, AgentModel, calling, population
+from tests.langgraph_dynrag.scripted import WatchedRetriever, said
+
+ASK = {"messages": [HumanMessage("Who built the Cooper's Bridge?")]}
+
+
+@pytest.fixture(params=["sync", "async"])
+def run(request):
+    """Invoke an agent in either way."""
+
+    async def asynchronous(agent, asked=ASK, **options):
+        return await agent.ainvoke(asked, **options)
+
+    async def synchronous(agent, asked=ASK, **options):
+        return agent.invoke(asked, **options)
+
+    return asynchronous if request.param == "async" else synchronous
+
+
+def agent_of(*replies, tools=(), retriever=None, checkpointer=None, model=None, system_prompt=None, **options):
+    model = model or AgentModel(replies=list(replies))
+    retriever = retriever or WatchedRetriever()
+    middleware = DynamicRetrievalMiddleware(retriever, **options)
+    agent = create_agent(
+        model, list(tools), middleware=[middleware], checkpointer=checkpointer, system_prompt=system_prompt
+    )
+    return agent, model, retriever
+
+
+def answer(result):
+    return result["messages"][-1].content
+
+
+def types(result):
+    return [e["type"] for e in result["dynamic_retrieval"]["trace"]]
+
+
+async def test_an_unsure_answer_is_written_again_with_what_was_found(run):
+    agent, model, retriever = agent_of(UNSURE, SURE, system_prompt="Be brief.")
+    result = await run(agent)
+    assert answer(result) == "The bridge was built by Aldous Wray."
+    # FLARE's query: the sentence without the two words under 0.4.
+    assert retriever.queries == ["The bridge was built by ."]
+    assert [type(m) for m in result["messages"]] == [HumanMessage, AIMessage]
+    system, asked = model.calls[1]
+    assert isinstance(system, SystemMessage)
+    assert "built by the mason Aldous Wray" in asked.content
+    assert asked.content.endswith("Who built the Cooper's Bridge?")
+    record = result["dynamic_retrieval"]
+    assert (record["retrievals"], record["rounds"]) == (1, 1)
+    assert record["sources"][0]["title"] == "Bridge"
+    assert types(result) == ["question", "draft", "verdict", "retrieval", "resume", "draft", "accepted", "answer"]
+
+
+async def test_a_sure_answer_costs_one_call_and_no_search(run):
+    agent, model, retriever = agent_of(SURE)
+    result = await run(agent)
+    assert answer(result) == "The bridge was built by Aldous Wray."
+    assert (len(model.calls), retriever.queries) == (1, [])
+    assert types(result) == ["question", "draft", "verdict", "accepted", "answer"]
+
+
+async def test_the_trace_shows_which_words_were_discarded_and_where_it_fired(run):
+    agent, _, _ = agent_of(UNSURE, SURE)
+    trace = Trace.from_state((await run(agent))["dynamic_retrieval"])
+    first, second = trace.drafts
+    assert {t.fate for t in first.tokens} == {"discarded"}
+    assert [t.text for t in first.tokens if t.fired] == [" Joan"]
+    assert first.tokens[5].probability == pytest.approx(0.2)
+    assert {t.fate for t in second.tokens} == {"accepted"}
+    assert trace.counts["retrievals"] == 1
+    assert "discarded: The bridge was built by Joan Pike." in str(trace)
+
+
+async def test_log_probabilities_are_asked_for_and_taken_out_of_the_answer_again(run):
+    agent, model, _ = agent_of(UNSURE, SURE)
+    result = await run(agent)
+    assert all(o["logprobs"] is True for o in model.options)
+    assert "logprobs" not in result["messages"][-1].response_metadata
+
+
+async def test_alternatives_are_asked_for_only_by_triggers_that_need_entropy(run):
+    agent, model, _ = agent_of(UNSURE, SURE, trigger=Entropy(0.3), query=Question(), top_logprobs=7)
+    await run(agent)
+    assert model.options[0]["top_logprobs"] == 7
+    agent, model, _ = agent_of(SURE)
+    await run(agent)
+    assert "top_logprobs" not in model.options[0]
+
+
+async def test_tool_calls_are_left_alone_and_the_answer_after_them_is_watched(run):
+    agent, model, retriever = agent_of(calling(town="Brannoch"), UNSURE, SURE, tools=[population])
+    result = await run(agent)
+    assert [type(m) for m in result["messages"]] == [HumanMessage, AIMessage, ToolMessage, AIMessage]
+    assert result["messages"][2].content == "Brannoch has 1200 inhabitants."
+    assert answer(result) == "The bridge was built by Aldous Wray."
+    assert len(retriever.queries) == 1
+    # After a tool's result the evidence is a message of its own, and the question is repeated with it.
+    assert [type(m) for m in model.calls[2]] == [HumanMessage, AIMessage, ToolMessage, HumanMessage]
+
+
+async def test_an_agent_that_only_calls_tools_is_never_touched(run):
+    calls = [calling(town="A"), calling(town="B"), calling(town="C")]
+    agent, model, retriever = agent_of(*calls, AIMessage(""), tools=[population])
+    result = await run(agent, config={"recursion_limit": 20})
+    assert retriever.queries == []
+    assert len(model.calls) == 4
+    only = create_agent(AgentModel(replies=calls), [population], middleware=[DynamicRetrievalMiddleware(retriever)])
+    seen = [s async for s in only.astream(ASK, stream_mode="values", interrupt_before=["tools"])]
+    assert "dynamic_retrieval" not in seen[-1]
+    assert [c["args"] for c in seen[-1]["messages"][-1].tool_calls] == [{"town": "A"}]
+    assert types(result) == ["question", "draft", "accepted", "answer"]
+
+
+async def test_evidence_stays_for_the_rest_of_the_question_when_a_tool_is_called_in_between(run):
+    agent, model, _ = agent_of(UNSURE, calling(town="Hallin"), SURE, tools=[population])
+    result = await run(agent)
+    assert "Aldous Wray" in model.calls[2][-1].content
+    assert result["dynamic_retrieval"]["retrievals"] == 1
+    assert answer(result) == "The bridge was built by Aldous Wray."
+
+
+async def test_rounds_are_bounded(run):
+    words = [said(f"It was {name}.", **{name: 0.1}) for name in ("Joan", "Tamsin", "Hallin", "Pike")]
+    finds = iter([[Document(f"Fact {i}.", id=str(i))] for i in range(9)])
+    agent, model, retriever = agent_of(
+        *words, max_rounds=2, retriever=WatchedRetriever(give=lambda _: next(finds)), query=Question()
+    )
+    result = await run(agent)
+    assert answer(result) == "It was Hallin."
+    assert (len(model.calls), len(retriever.queries)) == (3, 2)
+    # What was found last stands first.
+    assert "[1] Fact 1.\n[2] Fact 0." in model.calls[2][-1].content
+
+
+async def test_searches_are_bounded_over_all_calls_of_a_question(run):
+    finds = iter([[Document(f"Fact {i}.", id=str(i))] for i in range(9)])
+    retriever = WatchedRetriever(give=lambda _: next(finds))
+    two = said("Joan built it. Pike paid for it.", Joan=0.1, Pike=0.1)
+    agent, _, _ = agent_of(two, calling(town="A"), two, tools=[population], retriever=retriever, max_searches=2)
+    result = await run(agent)
+    assert retriever.queries == ["built it.", "paid for it."]
+    assert result["dynamic_retrieval"]["retrievals"] == 2
+    assert {"type": "budget", "which": "searches", "limit": 2} in result["dynamic_retrieval"]["trace"]
+
+
+async def test_queries_of_one_round_are_bounded(run):
+    three = said("Joan built it. Pike paid for it. Hallin slept.", Joan=0.1, Pike=0.1, Hallin=0.1)
+    agent, _, retriever = agent_of(three, SURE, max_queries=2)
+    await run(agent)
+    assert len(retriever.queries) == 2
+
+
+@pytest.mark.parametrize("give", [[], RuntimeError("no index"), "same"])
+async def test_a_search_in_vain_keeps_the_answer(run, give):
+    same = [Document("Fact.", id="1")]
+    retriever = WatchedRetriever(give=same if give == "same" else give)
+    agent, model, _ = agent_of(UNSURE, UNSURE, UNSURE, retriever=retriever, max_rounds=2)
+    result = await run(agent)
+    assert answer(result) == "The bridge was built by Joan Pike."
+    assert len(model.calls) == (2 if give == "same" else 1)
+    if isinstance(give, Exception):
+        event = next(e for e in result["dynamic_retrieval"]["trace"] if e["type"] == "retrieval")
+        assert "no index" in event["error"]
+
+
+async def test_an_error_of_the_retriever_can_end_the_run(run):
+    agent, _, _ = agent_of(
+        UNSURE, retriever=WatchedRetriever(give=OSError("gone")), retrieval=RetrievalPolicy(on_error="raise")
+    )
+    with pytest.raises(RuntimeError, match="gone"):
+        await run(agent)
+
+
+async def test_without_log_probabilities_the_answer_stands_and_that_is_recorded(run, caplog):
+    agent, model, retriever = agent_of(model=AgentModel(replies=[UNSURE], reports=False))
+    result = await run(agent)
+    assert answer(result) == "The bridge was built by Joan Pike."
+    assert (len(model.calls), retriever.queries) == (1, [])
+    event = next(e for e in result["dynamic_retrieval"]["trace"] if e["type"] == "degraded")
+    assert event["reason"] == "AgentModel reported no logprob with an answer"
+    assert "was not watched" in caplog.text
+    assert "not watched: AgentModel reported no" in str(Trace.from_state(result["dynamic_retrieval"]))
+
+
+async def test_log_probabilities_may_come_and_go_between_answers(run):
+    # The first answer has none (a message that came from elsewhere), the one after the tool call does.
+    plain = AIMessage("It was Joan.")
+    agent, model, retriever = agent_of(plain, UNSURE, SURE, checkpointer=InMemorySaver())
+    config = {"configurable": {"thread_id": "1"}}
+    first = await run(agent, config=config)
+    assert "degraded" in types(first)
+    second = await run(agent, {"messages": [HumanMessage("Who built it?")]}, config=config)
+    assert "degraded" not in types(second)
+    assert answer(second) == "The bridge was built by Aldous Wray."
+    assert len(retriever.queries) == 1
+    assert len(model.calls) == 3
+
+
+async def test_a_model_that_refuses_the_wish_is_asked_without_it(run):
+    refusal = ValueError("logprobs is not supported")
+    agent, model, _ = agent_of(refusal, calling(town="A"), SURE, tools=[population])
+    result = await run(agent)
+    assert answer(result) == "The bridge was built by Aldous Wray."
+    assert ["logprobs" in o for o in model.options] == [True, False, False]  # and not asked again for this question
+    assert types(result).count("degraded") == 1
+
+
+async def test_passages_that_a_model_refuses_leave_it_with_its_first_answer(run):
+    """As where they make the request too long for it."""
+    agent, _, _ = agent_of(UNSURE, ValueError("too long"), ValueError("too long"))
+    result = await run(agent)
+    assert answer(result) == "The bridge was built by Joan Pike."
+    assert "AgentModel refused the passages (too long)" in str(Trace.from_state(result["dynamic_retrieval"]))
+    broken, _, _ = agent_of(UNSURE, ConnectionError("down"))
+    with pytest.raises(ConnectionError):
+        await run(broken)
+
+
+async def test_braces_in_questions_and_passages_are_text(run):
+    document = Document("Fact {question}.", id="1")
+    agent, model, _ = agent_of(UNSURE, SURE, retriever=WatchedRetriever(give=[document]))
+    await run(agent, {"messages": [HumanMessage("What is {passages}?")]})
+    assert model.calls[1][-1].content == (
+        "Use these passages where they help:\n[1] Fact {question}.\n\nWhat is {passages}?"
+    )
+
+
+async def test_other_errors_of_the_model_are_not_taken_for_a_refusal(run):
+    agent, model, _ = agent_of(ConnectionError("down"))
+    with pytest.raises(ConnectionError, match="down"):
+        await run(agent)
+    assert len(model.calls) == 1
+
+
+@pytest.mark.parametrize("trigger", [TokenProbability(), RIND(0.1)])
+async def test_missing_signals_can_be_an_error(run, trigger):
+    query = Question()
+    model = AgentModel(replies=[UNSURE], reports=False)
+    agent, _, _ = agent_of(model=model, trigger=trigger, query=query, on_missing_signals="raise")
+    with pytest.raises(SignalUnavailableError, match=r"AgentModel (reported no logprob|cannot give attention)"):
+        await run(agent)
+
+
+async def test_another_question_on_the_same_thread_starts_a_new_record(run):
+    agent, model, retriever = agent_of(UNSURE, SURE, SURE, checkpointer=InMemorySaver())
+    config = {"configurable": {"thread_id": "1"}}
+    await run(agent, config=config)
+    result = await run(agent, {"messages": [HumanMessage("And who paid?")]}, config=config)
+    record = result["dynamic_retrieval"]
+    assert (record["question"], record["retrievals"], record["evidence"]) == ("And who paid?", 0, [])
+    assert "Aldous Wray was born" not in model.calls[2][-1].content
+    assert len(result["messages"]) == 4
+    assert len(retriever.queries) == 1
+
+
+async def test_the_record_is_plain_data(run):
+    agent, _, _ = agent_of(UNSURE, SURE, checkpointer=InMemorySaver())
+    result = await run(agent, config={"configurable": {"thread_id": "1"}})
+    assert json.loads(json.dumps(result["dynamic_retrieval"])) == result["dynamic_retrieval"]
+
+
+async def test_retrieval_before_the_answer_happens_once_for_a_question(run):
+    agent, model, retriever = agent_of(calling(town="A"), SURE, tools=[population], trigger=Once(), query=Question())
+    await run(agent)
+    assert retriever.queries == ["Who built the Cooper's Bridge?"]
+    assert all("Aldous Wray" in call[-1].content for call in model.calls)
+
+
+async def test_a_trigger_without_signals_needs_none(run):
+    model = AgentModel(replies=[said("It stands."), SURE], reports=False)
+    agent, _, retriever = agent_of(model=model, trigger=EverySentence(), query=Question())
+    assert answer(await run(agent)) == "The bridge was built by Aldous Wray."
+    agent, _, retriever = agent_of(SURE, trigger=Never(), query=Question())
+    await run(agent)
+    assert retriever.queries == []
+
+
+async def test_a_formulator_may_ask_the_model(run):
+    agent, model, retriever = agent_of(UNSURE, said("Who built the bridge?"), SURE, query=ExplicitQuestion())
+    result = await run(agent)
+    assert retriever.queries == ["Who built the bridge?"]
+    assert '"Joan Pike"' in model.calls[1][0].content
+    assert answer(result) == "The bridge was built by Aldous Wray."
+
+
+async def test_an_empty_answer_is_left_as_it_is(run):
+    agent, model, retriever = agent_of([])
+    result = await run(agent)
+    assert answer(result) == ""
+    assert (len(model.calls), retriever.queries) == (1, [])
+
+
+def test_hidden_drafts_never_reach_the_messages_stream():
+    agent, _, _ = agent_of(UNSURE, SURE)
+    shown = "".join(m.content for m, _ in agent.stream(ASK, stream_mode="messages"))
+    assert shown == "The bridge was built by Aldous Wray."
+    agent, _, _ = agent_of(SURE)
+    shown = "".join(m.content for m, _ in agent.stream(ASK, stream_mode="messages"))
+    assert shown == "The bridge was built by Aldous Wray."
+    agent, _, _ = agent_of(UNSURE, SURE, drafts="streamed")
+    shown = "".join(m.content for m, _ in agent.stream(ASK, stream_mode="messages"))
+    assert shown == "The bridge was built by Joan Pike.The bridge was built by Aldous Wray."
+
+
+async def test_the_last_rewriting_streams_token_by_token():
+    agent, _, _ = agent_of(UNSURE, SURE)
+    chunks = [m.content async for m, _ in agent.astream(ASK, stream_mode="messages") if m.content]
+    assert len(chunks) == len(SURE)
+    agent, _, _ = agent_of(SURE)  # accepted at once: one message
+    assert len([m async for m, _ in agent.astream(ASK, stream_mode="messages") if m.content]) == 1
+
+
+def test_what_happens_is_told_as_custom_events():
+    agent, _, _ = agent_of(UNSURE, SURE)
+    events = list(agent.stream(ASK, stream_mode="custom"))
+    assert [e["type"] for e in events] == [
+        "draft", "verdict", "retrieval", "resume", "draft", "accepted", "answer",
+    ]  # fmt: skip
+
+
+async def test_in_async_agents_the_event_loop_stays_free():
+    import asyncio
+
+    agent, _, _ = agent_of(UNSURE, SURE, retriever=WatchedRetriever(delay=0.3))
+    ticks = 0
+
+    async def tick():
+        nonlocal ticks
+        while True:
+            await asyncio.sleep(0.01)
+            ticks += 1
+
+    ticking = asyncio.create_task(tick())
+    await agent.ainvoke(ASK)
+    ticking.cancel()
+    assert ticks > 5
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"max_rounds": 0}, "max_rounds is 0"),
+        ({"k": 0}, "k is 0"),
+        ({"context_tokens": 3}, "context_tokens is 3"),
+        ({"on_missing_signals": "ignore"}, "known: 'continue', 'raise'"),
+        ({"drafts": "shown"}, "known: 'hidden', 'streamed'"),
+        ({"with_passages": "{question}"}, "with_passages lacks {passages}"),
+        ({"treshold": 1}, "unknown option treshold; known: .*trigger"),
+        ({"trigger": 0.5}, "which is no Trigger"),
+        ({"trigger": EverySentence(), "query": QFS()}, "QFS reads the attention"),
+        ({"retriever": "index"}, "retriever is a str; a LangChain BaseRetriever is needed"),
+    ],
+)
+def test_options_are_checked_when_the_middleware_is_made(options, message):
+    with pytest.raises(ConfigurationError, match=message):
+        DynamicRetrievalMiddleware(**{"retriever": WatchedRetriever(), **options})
+
+
+def test_a_trigger_that_needs_what_no_message_carries_is_refused_when_it_is_made():
+    class Sampling(Never):
+        needs = frozenset({"samples"})
+
+    with pytest.raises(SignalUnavailableError, match="samples, which no message carries"):
+        DynamicRetrievalMiddleware(WatchedRetriever(), trigger=Sampling())

@@ -1,0 +1,244 @@
+"""Calibration with a real (tiny) model, and with one whose answers are worked out by hand."""
+
+import json
+
+import numpy as np
+import pytest
+
+from langgraph_dynrag import AnswerPrompt, Budgets, LocalChatModel, Trace, calibrate, create_dynamic_rag
+from langgraph_dynrag.calibration import Asked, read_questions
+from langgraph_dynrag.queries import Question
+from langgraph_dynrag.triggers import RIND, AnyOf, Entropy, TokenProbability
+from rag_backbone.answer_scores import f1
+from rag_backbone.errors import ConfigurationError
+from tests.langgraph_dynrag.scripted import ScriptedChatModel, WatchedRetriever, said
+
+QUESTIONS = [f"Who built bridge {i} in the capital?" for i in range(6)]
+SHORT = {"prompt": AnswerPrompt(instructions="Answer.", answer_phrase=None, stop=()), "budgets": Budgets(tokens=40),
+         "lookahead": 40}  # fmt: skip
+
+
+@pytest.fixture
+def chat(tiny_lm):
+    return LocalChatModel.from_causal_lm(tiny_lm)
+
+
+@pytest.mark.parametrize(("preset", "options"), [("dragin", {}), ("etc", {}), ("dragin", {"bundle": "reference"}),
+                                                 ("etc", {"trigger": Entropy(1.0)})])  # fmt: skip
+@pytest.mark.parametrize("per", ["sentence", "question"])
+def test_real_graphs_fire_as_often_as_was_predicted(chat, preset, options, per):
+    """With a budget of no searches, verdicts are recorded and the text stays as it was drafted."""
+    found = calibrate(chat, questions=QUESTIONS, rate=0.5, per=per, preset=preset, **options, **SHORT)
+    changes = {**options, **SHORT, "trigger": _Silent(found.trigger)}
+    graph = create_dynamic_rag(chat, WatchedRetriever(), preset=preset, **changes)
+    fired = []
+    for question in QUESTIONS:
+        verdicts = [e for e in graph.invoke({"question": question})["trace"] if e["type"] == "verdict"]
+        fired.append([e["reason"] == "fired" for e in verdicts])
+    sentences = [f for group in fired for f in group]
+    assert found.pieces == len(sentences)
+    assert found.chosen.sentence_rate == pytest.approx(np.mean(sentences))
+    assert found.chosen.question_rate == pytest.approx(np.mean([any(g) for g in fired]))
+    assert found.interval[0] <= found.threshold <= found.interval[1]
+
+
+class _Silent:
+    """The trigger that was found; it says that it fired, and does not."""
+
+    def __init__(self, trigger):
+        self.inner = trigger
+        self.needs, self.unit = trigger.needs, trigger.unit
+
+    def before(self, question):
+        return None
+
+    def judge(self, view):
+        from langgraph_dynrag.draft import Verdict
+
+        return Verdict(False, "fired" if self.inner.judge(view).retrieve else "did not")
+
+
+class Bridges(ScriptedChatModel):
+    """Answers by what stands in the prompt: unsure and wrong without its passage, right with it.
+
+    How unsure it is of bridge i is in `doubts`; where it is certain it is right without a passage.
+    """
+
+    replies: list = []  # noqa: RUF012
+    doubts: list[float]
+
+    def _next(self, messages, kwargs):
+        text = messages[-1].content
+        if text == "Say yes.":
+            return [("yes", 0.9)]
+        self.calls.append(messages)
+        i = int(text.split("bridge ")[-1].split("?")[0])
+        right = "Fact" in text or self.doubts[i] == 1
+        tokens = said(f"It was {'Wray' if right else 'Pike'}.", Pike=self.doubts[i], Wray=0.99)
+        self.replies = [tokens] * len(self.calls)
+        return tokens
+
+
+def bridges():
+    """Doubts 0.2, 0.4, 0.6, 0.8 and twice certain: theta at 0.3, 0.5, 0.7 and 0.9 fires in 1, 2, 3 and 4 of 6."""
+    from langchain_core.documents import Document
+
+    model = Bridges(doubts=[0.2, 0.4, 0.6, 0.8, 1.0, 1.0])
+    asked = [{"question": f"Who built bridge {i}?", "answers": ["Wray"]} for i in range(6)]
+    return model, WatchedRetriever(give=[Document("Fact.", id="f")]), asked
+
+
+PLAIN = {
+    "prompt": AnswerPrompt(instructions="Answer.", answer_phrase=None, stop=()),
+    "query": Question(), "initial_retrieval": False, "evidence_life": "replaced",
+}  # fmt: skip
+
+
+def test_the_worked_example_of_a_rate():
+    model, retriever, asked = bridges()
+    found = calibrate(model, retriever, questions=asked, rate=0.5, **PLAIN)
+    # The least probability of each sentence: 0.2 0.4 0.6 0.8, and 0.95 of the certain ones' other words.
+    assert found.threshold == pytest.approx(0.7)
+    assert found.trigger == TokenProbability(found.threshold)
+    assert (found.chosen.sentence_rate, found.chosen.question_rate) == (0.5, 0.5)
+    assert (found.questions, found.pieces) == (6, 6)
+    assert len(model.calls) == 6  # each draft was written once
+    assert retriever.queries == []
+
+
+def test_the_worked_example_of_the_best_f1_for_a_cost():
+    """F1 of a wrong answer is 2/3 ("it was" of three words), so each search that is needed brings 1/3 of a sixth."""
+    model, retriever, asked = bridges()
+    asked = [{**a, "answers": ["It was Wray"]} for a in asked]
+    found = calibrate(model, retriever, questions=asked, cost=0.5, points=7, **PLAIN)
+    # Seven points spread over the rates: none, 1, 2, 3, 4 of six; the certain ones are equal, so 5 is not there.
+    searches = [p.searches for p in found.points]
+    scores = [p.f1 for p in found.points]
+    assert searches == pytest.approx([0, 1 / 6, 2 / 6, 3 / 6, 4 / 6, 1])
+    assert scores == pytest.approx([1 - (4 - n) / 18 for n in (0, 1, 2, 3, 4, 4)])
+    assert found.threshold == pytest.approx(0.7)
+    assert found.chosen.searches == pytest.approx(0.5)
+    assert 0 < found.stability <= 1
+    assert found.wanted == {"cost": 0.5}
+    # Without a limit the best F1 is that of four searches, not of six, which cost more and bring no more.
+    model, retriever, _ = bridges()
+    free = calibrate(model, retriever, questions=asked, cost=9, points=7, **PLAIN)
+    assert free.chosen.searches == pytest.approx(4 / 6)
+
+
+def test_runs_at_a_threshold_are_only_made_where_it_fires():
+    model, retriever, asked = bridges()
+    calibrate(model, retriever, questions=asked, cost=9, points=2, **PLAIN)
+    # Six drafts; at the first threshold nothing fires, at the second all do: a draft and a second one, six times.
+    assert len(model.calls) == 6 + 12
+    assert len(retriever.queries) == 6
+
+
+def test_the_threshold_of_a_file_is_the_graphs(chat, tmp_path):
+    found = calibrate(chat, questions=QUESTIONS, rate=0.3, preset="dragin", **SHORT)
+    file = found.save(tmp_path / "mine.json")
+    prompt = SHORT["prompt"]
+    graph = create_dynamic_rag(chat, WatchedRetriever(), preset=str(file), prompt=prompt, lookahead=40)
+    verdicts = [e for e in graph.invoke({"question": QUESTIONS[0]})["trace"] if e["type"] == "verdict"]
+    assert {v["threshold"] for v in verdicts if "threshold" in v} == {found.threshold}
+    kept = json.loads(file.read_text("utf-8"))["calibration"]
+    assert kept["threshold"] == found.threshold
+    assert kept["wanted"] == {"rate": 0.3, "per": "sentence"}
+
+
+def test_the_report_reads():
+    model, retriever, asked = bridges()
+    text = str(calibrate(model, retriever, questions=asked, cost=9, points=3, **PLAIN))
+    assert text.startswith("flare with Bridges: TokenProbability(theta=")
+    assert "found on 6 questions with 6 pieces" in text
+    assert "searches a question; best in" in text
+    assert json.dumps(calibrate(model, retriever, questions=asked, rate=0.5, **PLAIN).to_dict())
+
+
+def test_a_method_that_begins_with_a_search_drafts_with_what_it_finds():
+    model, retriever, asked = bridges()
+    found = calibrate(model, retriever, questions=asked, rate=0.5, **{**PLAIN, "initial_retrieval": True})
+    assert len(retriever.queries) == 6
+    assert all("Fact" in call[-1].content for call in model.calls)
+    assert found.pieces == 6
+    with pytest.raises(ConfigurationError, match="begins with a search; pass the retriever"):
+        calibrate(model, questions=asked, rate=0.5)
+    with pytest.raises(ConfigurationError, match="makes 1 at least, before it writes"):
+        calibrate(model, retriever, questions=asked, cost=0.5, **{**PLAIN, "initial_retrieval": True})
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({}, "neither of rate and cost"),
+        ({"rate": 0.5, "cost": 1}, "both of rate and cost"),
+        ({"rate": 1.5}, "rate is 1.5; a share from 0 to 1"),
+        ({"cost": -1}, "cost is -1"),
+        ({"rate": 0.5, "per": "token"}, "per is 'token'; known: 'sentence', 'question'"),
+        ({"cost": 1, "points": 1}, "points is 1"),
+        ({"rate": 0.5, "samples": 3}, "samples is 3"),
+        ({"rate": 0.5, "questions": ["One?"]}, "there is 1 question"),
+        ({"rate": 0.5, "questions": ["One?", 3]}, "3 is no question"),
+        ({"rate": 0.5, "questions": ["One?", {"question": "Two?", "answers": 3}]}, "the answers of 'Two\\?' are 3"),
+        ({"cost": 1, "questions": ["One?", "Two?"]}, "2 of 2 questions have none, the first: 'One\\?'"),
+        ({"rate": 0.5, "preset": "fixed_sentence"}, "EverySentence\\(\\) has no threshold"),
+        ({"rate": 0.5, "trigger": AnyOf(TokenProbability(), Entropy())}, "has no threshold; its parts may"),
+        ({"rate": 0.5, "preset": "mine.json"}, "calibrate starts from a published method"),
+        ({"rate": 0.5, "preset": "flair"}, "there is no preset 'flair'"),
+        ({"rate": 0.5, "trigger": RIND(0.1)}, "needs attention"),
+    ],
+)
+def test_mistakes_are_explained_before_anything_is_written(options, message):
+    model, retriever, asked = bridges()
+    with pytest.raises(ConfigurationError, match=message):
+        calibrate(model, retriever, **{"questions": asked, **options})
+    assert model.calls == []
+
+
+def test_a_cost_needs_a_retriever():
+    model, _, asked = bridges()
+    with pytest.raises(ConfigurationError, match="pass the retriever"):
+        calibrate(model, questions=asked, cost=1)
+
+
+def test_few_questions_are_warned_of(caplog):
+    model, retriever, asked = bridges()
+    calibrate(model, retriever, questions=asked, rate=0.5, **PLAIN)
+    assert "6 questions leave the threshold very uncertain" in caplog.text
+
+
+def test_questions_are_read_from_files(tmp_path):
+    (tmp_path / "a.jsonl").write_text(
+        '{"question": "One?", "answers": ["1", "one"]}\n\n{"question": "Two?", "answer": "2"}\n'
+    )
+    (tmp_path / "b.json").write_text('["One?", {"question": "Two?"}]')
+    (tmp_path / "c.txt").write_text("One?\n\n Two? \n")
+    assert read_questions(tmp_path / "a.jsonl") == [Asked("One?", ("1", "one")), Asked("Two?", ("2",))]
+    assert read_questions(tmp_path / "b.json") == read_questions(tmp_path / "c.txt") == [Asked("One?"), Asked("Two?")]
+    for name, text, message in (
+        ("d.jsonl", '{"question": "One?"}\n{"q', "d.jsonl, line 2 is no JSON"),
+        ("e.jsonl", '{"q": "One?"}', "e.jsonl, line 1: .* is no question"),
+        ("f.json", '{"question": "One?"}', "holds a dict; a list of questions"),
+        ("g.json", "[", "g.json is no JSON"),
+    ):
+        (tmp_path / name).write_text(text)
+        with pytest.raises(ConfigurationError, match=message):
+            read_questions(tmp_path / name)
+    with pytest.raises(ConfigurationError, match="cannot be read from"):
+        read_questions(tmp_path / "none.txt")
+
+
+def test_f1_is_squads():
+    assert f1("The Patient Anna.", ["patient anna"]) == 1
+    assert f1("Anna", ["the Patient Anna"]) == pytest.approx(2 / 3)
+    assert f1("yes, it is", ["yes"]) == 0
+    assert f1("", ["a"]) == 1.0  # as the published script: nothing is left of either
+    assert f1("x", []) == 0
+
+
+def test_a_trace_of_the_calibrated_graph_shows_its_threshold():
+    model, retriever, asked = bridges()
+    found = calibrate(model, retriever, questions=asked, rate=0.5, **PLAIN)
+    graph = create_dynamic_rag(model, retriever, preset="flare", trigger=found.trigger, **PLAIN)
+    runs = [Trace.from_state(graph.invoke({"question": a["question"]})) for a in asked]
+    assert [len(r.retrievals) for r in runs] == [1, 1, 1, 0, 0, 0]

@@ -1,0 +1,173 @@
+"""From judgements to a threshold: a worked example, every trigger of ours, and a slow statement of the same."""
+
+import math
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from langgraph_dynrag.calibration.drafts import Recorder
+from langgraph_dynrag.calibration.thresholds import Curve, Judgement, check, flip, nearest_gap
+from langgraph_dynrag.draft import Draft, DraftView
+from langgraph_dynrag.triggers import ETC, RIND, AnyOf, Entropy, Never, TokenProbability
+from langgraph_dynrag.triggers.threshold import threshold_of, with_threshold
+from rag_backbone.errors import ConfigurationError
+from tests.langgraph_dynrag.recorded import causal_attention, random_draft, view_of
+
+
+def view(*probabilities):
+    pieces = tuple(f" w{i}" for i in range(len(probabilities)))
+    logprobs = tuple(math.log(p) for p in probabilities)
+    return DraftView("Q?", "", Draft(pieces, logprobs, None, None, "end"), len(pieces))
+
+
+def judgements(trigger, views):
+    recorder = Recorder(trigger)
+    for v in views:
+        assert not recorder.judge(v).retrieve
+    return recorder.taken()
+
+
+def test_the_worked_example():
+    """Three questions, five sentences; FLARE compares the least probability of each with theta.
+
+    question 1: 0.9 0.2 | 0.7          least: 0.2, 0.7
+    question 2: 0.5 0.6 | 0.95 0.9     least: 0.5, 0.9
+    question 3: 0.8                    least: 0.8
+    """
+    asked = [[view(0.9, 0.2), view(0.7)], [view(0.5, 0.6), view(0.95, 0.9)], [view(0.8)]]
+    found = [judgements(TokenProbability(0.3), views) for views in asked]
+    curve = Curve.of(found)
+    assert curve.sense == 1
+    assert [list(c) for c in curve.criticals] == [[pytest.approx(0.2), pytest.approx(0.7)],
+                                                  [pytest.approx(0.5), pytest.approx(0.9)],
+                                                  [pytest.approx(0.8)]]  # fmt: skip
+    # Two of five sentences: theta amid 0.5 and 0.7. In the sentences' order 0.2 0.5 0.7 0.8 0.9.
+    assert curve.threshold(0.4, "sentence") == pytest.approx(0.6)
+    assert curve.rate(0.6, "sentence") == 0.4
+    assert curve.rate(0.6, "question") == pytest.approx(2 / 3)
+    assert curve.firing(0.6).tolist() == [1, 1, 0]
+    # Of the questions, by their surest-to-fail sentences 0.2 0.5 0.8: one of three is amid 0.2 and 0.5.
+    assert curve.threshold(1 / 3, "question") == pytest.approx(0.35)
+    # 0.45 is nearer to two of five than to three; 0.5 is as near to both, and the cheaper one is taken.
+    assert curve.threshold(0.45, "sentence") == curve.threshold(0.5, "sentence") == pytest.approx(0.6)
+    # Beyond the ends: a little outside.
+    assert curve.threshold(0.0, "sentence") < 0.2
+    assert 0.9 < curve.threshold(1.0, "sentence") < 1.0
+    for rate in (0.0, 0.4, 1.0):
+        check(curve, found, curve.threshold(rate, "sentence"))
+
+
+@pytest.mark.parametrize(
+    "trigger",
+    [TokenProbability(0.5), TokenProbability(0.5, "mean"), Entropy(1.0), Entropy(1.0, content_only=False), RIND(0.1),
+     ETC(0.5)],
+    ids=str,
+)  # fmt: skip
+def test_counting_gives_what_judging_at_every_threshold_gives(trigger):
+    rng = np.random.default_rng(3)
+    views = []
+    for _ in range(12):
+        words = [f" {w}" for w in rng.choice(["river", "the", "Tamsin", "of", "bridge", "mason", "built"], 9)]
+        draft = random_draft(rng, words)
+        views.append(view_of(draft, causal_attention(rng, 2, 9 + 4 + 2 + 2 + 1), [" Who", " built"], [" It"]))
+    asked = [views[:5], views[5:6], views[6:]]
+    found = [judgements(trigger, v) for v in asked]
+    curve = Curve.of(found)
+    scores = sorted({s for group in found for j in group for s in j.scores})
+    for low, high in pairwise(scores):
+        threshold = (low + high) / 2
+        slow = [with_threshold(trigger, threshold).judge(v).retrieve for v in views]
+        assert curve.rate(threshold, "sentence") == pytest.approx(np.mean(slow))
+        by_question = [any(slow[:5]), any(slow[5:6]), any(slow[6:])]
+        assert curve.rate(threshold, "question") == pytest.approx(np.mean(by_question))
+
+
+def test_drafts_are_judged_in_logarithmically_many_calls():
+    calls = 0
+
+    def fires(threshold):
+        nonlocal calls
+        calls += 1
+        return threshold < 0.777
+
+    scores = tuple(np.linspace(0, 1, 1000))
+    critical, sense = flip(Judgement(fires, (*scores, 0.777)))
+    assert (critical, sense) == (0.777, -1)
+    assert calls <= 14
+
+
+@given(
+    st.lists(st.floats(-5, 5) | st.just(math.inf) | st.just(-math.inf), min_size=1, max_size=12),
+    st.floats(0, 1),
+)
+def test_the_chosen_gap_is_the_nearest_that_there_is(criticals, rate):
+    values = np.asarray(criticals)
+    finite = sorted({v for v in criticals if math.isfinite(v)})
+    reachable = {float((values < t).mean()) for t in [
+        *((a + b) / 2 for a, b in pairwise(finite)),
+        *([finite[0] - 1, finite[-1] + 1] if finite else [0.0]),
+    ]}  # fmt: skip
+    chosen = nearest_gap(values, rate)[0]
+    got = float((values < chosen).mean())
+    assert abs(got - rate) <= min(abs(r - rate) for r in reachable) + 1e-9
+
+
+def test_thresholds_that_a_trigger_does_not_take_are_passed_over():
+    """The least entropy is 0 and RIND and ETC take no negative threshold; a probability is at most 1."""
+    sure = judgements(TokenProbability(), [view(1.0), view(0.5)])
+    curve = Curve.of([sure])
+    assert curve.criticals[0].tolist() == [math.inf, pytest.approx(0.5)]
+    valid = [t for r in (0, 0.5, 1.0) if 0 <= (t := curve.threshold(r, "sentence", lambda t: 0 <= t <= 1)) <= 1]
+    assert len(valid) == 3
+    assert curve.rate(valid[-1], "sentence") == 0.5  # a sentence that is certain never fires
+
+
+def test_a_trigger_that_is_not_monotone_is_refused():
+    wild = [[Judgement(lambda t: t < 1, (1.0,))], [Judgement(lambda t: t > 2, (2.0,))]]
+    with pytest.raises(ConfigurationError, match="not monotone"):
+        Curve.of(wild)
+    hollow = Judgement(lambda t: t < 1 or 2 < t < 3, (1.0, 2.0, 3.0, 0.0))
+    curve = Curve.of([[hollow]])
+    with pytest.raises(ConfigurationError, match="not monotone"):
+        check(curve, [[hollow]], 2.5)
+
+
+def test_a_threshold_that_makes_no_difference_is_refused():
+    with pytest.raises(ConfigurationError, match="no threshold makes a difference on these 1 questions"):
+        Curve.of([[Judgement(lambda _: True, (1.0, 2.0)), Judgement(lambda _: False, ())]])
+
+
+def test_more_questions_give_a_narrower_interval_that_holds_the_threshold():
+    rng = np.random.default_rng(0)
+    widths = []
+    for n in (10, 160):
+        curve = Curve(tuple(rng.uniform(0, 1, rng.integers(1, 5)) for _ in range(n)), 1)
+        samples = curve.bootstrap(0.4, "sentence", samples=400, seed=1)
+        low, high = np.percentile(samples, [2.5, 97.5])
+        assert low <= curve.threshold(0.4, "sentence") <= high
+        assert low <= 0.4 <= high  # uniform criticals: the rate is the threshold
+        widths.append(high - low)
+        assert samples.tolist() == curve.bootstrap(0.4, "sentence", samples=400, seed=1).tolist()
+    assert widths[1] < widths[0] / 2
+
+
+def test_thresholds_are_found_by_field_or_method():
+    class Own(Never):
+        def __init__(self, threshold):
+            self.threshold = threshold
+
+        def with_threshold(self, value):
+            return Own(value)
+
+    for trigger in (TokenProbability(0.3), Entropy(0.3), RIND(0.3), ETC(0.3), Own(0.3)):
+        assert threshold_of(trigger) == 0.3
+        changed = with_threshold(trigger, 0.4)
+        assert (type(changed), threshold_of(changed), threshold_of(trigger)) == (type(trigger), 0.4, 0.3)
+    assert threshold_of(Never()) is None
+    with pytest.raises(ConfigurationError, match=r"Never\(\) has no threshold; TokenProbability"):
+        with_threshold(Never(), 1)
+    with pytest.raises(ConfigurationError, match="its parts may"):
+        with_threshold(AnyOf(TokenProbability(), Entropy()), 1)
