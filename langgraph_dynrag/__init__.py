@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from langgraph_dynrag.prompts import AnswerPrompt as AnswerPrompt
     from langgraph_dynrag.prompts import Exemplar as Exemplar
     from langgraph_dynrag.prompts import reasoned_prompt as reasoned_prompt
+    from langgraph_dynrag.server_policy import ServerPolicy as ServerPolicy
     from langgraph_dynrag.settings import Reformulation as Reformulation
     from langgraph_dynrag.settings import RetrievalPolicy as RetrievalPolicy
     from langgraph_dynrag.settings import Settings as Settings
@@ -33,6 +34,7 @@ _EXPORTS = {
     "LocalChatModel": "local_chat_model",
     "Reformulation": "settings",
     "RetrievalPolicy": "settings",
+    "ServerPolicy": "server_policy",
     "Settings": "settings",
     "Trace": "trace",
     "create_dynamic_rag": "graph",
@@ -52,6 +54,7 @@ __all__ = [
     "LocalChatModel",
     "Reformulation",
     "RetrievalPolicy",
+    "ServerPolicy",
     "Settings",
     "Trace",
     "create_dynamic_rag",

@@ -34,6 +34,7 @@ from rag_backbone.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from langgraph_dynrag.injection import Missing, ParametricModel
+    from langgraph_dynrag.server_policy import ServerPolicy
 
 
 class DynamicRAGNodes(NamedTuple):
@@ -60,6 +61,7 @@ def create_dynamic_rag(
     missing: Missing = "train",
     forgetting: float | None = None,
     conflicts: str | None = None,
+    server: ServerPolicy | None = None,
     checkpointer: Checkpointer = None,
     interrupt_before: list[str] | Literal["*"] | None = None,
     interrupt_after: list[str] | Literal["*"] | None = None,
@@ -85,6 +87,8 @@ def create_dynamic_rag(
             nats a token; see `llamaindex_prag.forgetting`. None: not measured.
         conflicts: For the last two, what becomes of passages that contradict each other about the question: `"mean"`,
             `"score-weighted"`, `"latest"` or `"context"`; see `llamaindex_prag.conflict_policies`. None: not measured.
+        server: For models of `langchain-openai`: how their server is asked (retries, pauses, how an answer in progress
+            is continued). None: the defaults of `ServerPolicy`.
         checkpointer: As in LangGraph. Leave it out for a subgraph, which inherits its parent's.
         interrupt_before: As in LangGraph; `["retrieve"]` lets a person look at the query.
         interrupt_after: As in LangGraph.
@@ -105,7 +109,8 @@ def create_dynamic_rag(
     """
     nodes = create_nodes(
         model, retriever, preset=preset, dataset=dataset, bundle=bundle, prompt=prompt, injection=injection,
-        adapters=adapters, missing=missing, forgetting=forgetting, conflicts=conflicts, **changes,
+        adapters=adapters, missing=missing, forgetting=forgetting, conflicts=conflicts, server=server,
+        **changes,
     )  # fmt: skip
     builder = StateGraph(
         DynamicRAGState,
@@ -140,6 +145,7 @@ def create_nodes(
     missing: Missing = "train",
     forgetting: float | None = None,
     conflicts: str | None = None,
+    server: ServerPolicy | None = None,
     **changes: Any,
 ) -> DynamicRAGNodes:
     """The nodes alone, to put into a graph of one's own whose state extends `DynamicRAGState`.
@@ -148,8 +154,9 @@ def create_nodes(
     """
     injector = make_injector(model, injection, adapters, missing, forgetting=forgetting, conflicts=conflicts)
     settings = make_settings(
-        model, retriever, preset=preset, dataset=dataset, bundle=bundle, prompt=prompt, injector=injector, **changes
-    )
+        model, retriever, preset=preset, dataset=dataset, bundle=bundle, prompt=prompt, server=server,
+        injector=injector, **changes,
+    )  # fmt: skip
     return DynamicRAGNodes(
         Begin(settings),
         Generate(settings),
@@ -212,6 +219,7 @@ def make_settings(
     dataset: Dataset,
     bundle: Literal["paper", "reference"],
     prompt: AnswerPrompt | None,
+    server: ServerPolicy | None = None,
     **changes: Any,
 ) -> Settings:
     """A preset's settings with changes, validated; arguments and errors as for `create_dynamic_rag`."""
@@ -224,7 +232,7 @@ def make_settings(
     for part in (options["trigger"], options["query"]):
         needs |= getattr(part, "needs", frozenset())
     return Settings(
-        generator=make_generator(model, needs),
+        generator=make_generator(model, needs, server),
         retriever=retriever,
         prompt=prompt or reasoned_prompt(chosen.exemplars),
         **options,
