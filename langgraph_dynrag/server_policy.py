@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
-from tenacity import RetryCallState, retry_if_exception, wait_exponential_jitter
+from tenacity import RetryCallState, retry_if_exception, wait_exponential, wait_random
 
 from rag_backbone.errors import ConfigurationError
 from rag_backbone.server_failures import failure_of
@@ -60,7 +60,7 @@ class ServerPolicy:
             may_pass: Which errors are worth another attempt; None: those of the server that may pass.
             deadline: On `time.monotonic`'s clock; no attempt begins after it.
         """
-        backoff = wait_exponential_jitter(initial=self.first_wait, max=self.longest_wait, jitter=self.first_wait)
+        backoff = wait_exponential(self.first_wait, self.longest_wait) + wait_random(0, self.first_wait)
 
         def wait(state: RetryCallState) -> float:
             failure = failure_of(_error(state))
