@@ -33,7 +33,7 @@ from langgraph_dynrag.state import DynamicRAGContext, DynamicRAGInput, DynamicRA
 from rag_backbone.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from langgraph_dynrag.injection import Missing, ParametricModel
+    from langgraph_dynrag.injection import Missing, ParametricModel, ServedModel
     from langgraph_dynrag.server_policy import ServerPolicy
 
 
@@ -57,7 +57,7 @@ def create_dynamic_rag(
     bundle: Literal["paper", "reference"] = "paper",
     prompt: AnswerPrompt | None = None,
     injection: Injection = "context",
-    adapters: ParametricModel | None = None,
+    adapters: ParametricModel | ServedModel | None = None,
     missing: Missing = "train",
     forgetting: float | None = None,
     conflicts: str | None = None,
@@ -80,7 +80,8 @@ def create_dynamic_rag(
             `injection.WeightsPrompt` is the one that adapters are trained with, a tenth as long.
         injection: Where the evidence goes: in the `"context"`, into the model's parameters (`"parametric"`), or both
             (`"combined"`, the adapters weakened).
-        adapters: For the last two: the `ParametricModel` of the `LocalChatModel`'s own model.
+        adapters: For the last two: the `ParametricModel` of the `LocalChatModel`'s own model, or the `ServedModel` of
+            the vLLM server that a `ChatOpenAI` asks.
         missing: For the last two, what becomes of a passage without an adapter: `"train"` it (a minute), `"translate"`
             it (milliseconds; needs a translator), or leave it in the `"context"`.
         forgetting: For the last two, the most that adapters may change the model's answers to unrelated questions, in
@@ -141,7 +142,7 @@ def create_nodes(
     bundle: Literal["paper", "reference"] = "paper",
     prompt: AnswerPrompt | None = None,
     injection: Injection = "context",
-    adapters: ParametricModel | None = None,
+    adapters: ParametricModel | ServedModel | None = None,
     missing: Missing = "train",
     forgetting: float | None = None,
     conflicts: str | None = None,
@@ -170,7 +171,7 @@ def create_nodes(
 def make_injector(
     model: BaseChatModel,
     injection: Injection,
-    adapters: ParametricModel | None,
+    adapters: ParametricModel | ServedModel | None,
     missing: Missing,
     *,
     forgetting: float | None = None,
@@ -191,6 +192,11 @@ def make_injector(
                 "injection='parametric' or 'combined'."
             )
         return None
+    if hasattr(adapters, "base_url"):
+        from langgraph_dynrag.injection import ParametricInjector, refuse_unless_served_by
+
+        refuse_unless_served_by(adapters, model)
+        return ParametricInjector(adapters, mode=injection, missing=missing, forgetting=forgetting, conflicts=conflicts)
     if not isinstance(model, LocalChatModel):
         raise ConfigurationError(
             f"injection={injection!r} changes the model's parameters, and those of {type(model).__name__} are not "

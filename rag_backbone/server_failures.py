@@ -101,3 +101,9 @@ def retry_after(headers: Mapping[str, Any]) -> float | None:
         return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - time.time())
     except (TypeError, ValueError):
         return None
+
+
+def pause_before(attempt: int, failure: Failure, *, first: float = 0.5, longest: float = 60.0) -> float | None:
+    """Seconds to wait before attempt number `attempt` (2 is the first repetition); None: the server asks for longer."""
+    pause = first * 2.0 ** (attempt - 2) if failure.retry_after is None else failure.retry_after
+    return pause if pause <= longest else None

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any, Literal
 
 Token = tuple[str, float]
@@ -136,8 +137,7 @@ class OpenAIServer:
         if name in self.adapters:
             raise Refused(400, f"The lora adapter '{name}' has already been loaded.")
         try:
-            with open(f"{path}/adapter_config.json", "rb") as file:
-                json.load(file)
+            json.loads(Path(path, "adapter_config.json").read_bytes())
         except OSError as error:
             raise Refused(404, f"Loading lora {name} failed: No adapter found for {path}") from error
         self.adapters[name] = path
@@ -304,7 +304,7 @@ class _Handler(BaseHTTPRequestHandler):
             time.sleep(fault.seconds)
             return False
         if fault.then == "garbage":
-            self._chunk(b"data: {\"choices\": [{\"del\xff\n\n")
+            self._chunk(b'data: {"choices": [{"del\xff\n\n')
         elif fault.then == "error":
             self._event({"error": {"message": "EngineCore encountered an issue", "code": 500}})
         if fault.then != "reset":
