@@ -15,7 +15,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, Literal
 
-Token = tuple[str, float]
+Token = tuple[str, float] | tuple[str, float, int]
+"""Characters, probability and, of text completions, the id."""
 Says = Callable[[dict[str, Any]], Sequence[Token]]
 
 
@@ -66,9 +67,11 @@ class OpenAIServer:
         most: int = 20,
         refuse_more: bool = False,
         window: int | None = None,
+        tokenizer: Any = None,
     ) -> None:
         self.says, self.model, self.continues = says, model, continues
         self.logprobs, self.most, self.refuse_more, self.window = logprobs, most, refuse_more, window
+        self.tokenizer = tokenizer
         self.requests: list[tuple[str, dict[str, Any]]] = []
         self.faults: list[Fault] = []
         self.adapters: dict[str, str] = {}
@@ -123,13 +126,16 @@ class OpenAIServer:
             cards = [{"id": self.model, "object": "model", "created": 0, "owned_by": "tests"}]
             if self.window:
                 cards[0]["max_model_len"] = self.window
-            return {"object": "list", "data": cards + [{**cards[0], "id": name} for name in self.adapters]}
+            loaded = [{**cards[0], "id": n, "root": p, "parent": self.model} for n, p in self.adapters.items()]
+            return {"object": "list", "data": cards + loaded}
         if path == "/load_lora_adapter":
             return self._load(body)
         if path == "/unload_lora_adapter":
             if self.adapters.pop(body["lora_name"], None) is None:
                 raise Refused(404, f"The lora adapter '{body['lora_name']}' cannot be found.")
             return {"text": f"Success: LoRA adapter '{body['lora_name']}' removed successfully."}
+        if path == "/tokenize" and self.tokenizer is not None:
+            return {"tokens": list(self.tokenizer(body["prompt"], add_special_tokens=False).input_ids)}
         raise Refused(404, f"no such path {path}")
 
     def _load(self, body: dict[str, Any]) -> dict[str, Any]:
@@ -173,7 +179,7 @@ class OpenAIServer:
     def entry(self, token: Token, body: dict[str, Any]) -> dict[str, Any]:
         import math
 
-        text, p = token
+        text, p = token[:2]
         others = [] if p >= 1 else [(f"other{i}", (1 - p) / 2 / 2**i) for i in range(25)]
         best = sorted([(text, p), *others], key=lambda t: -t[1])[: min(body.get("top_logprobs") or 0, self.most)]
         told = [{"token": t, "logprob": math.log(q), "bytes": list(t.encode())} for t, q in best]
@@ -261,10 +267,10 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(content)
 
     def _choice(self, path: str, body: dict[str, Any], tokens: list[Token], key: str) -> dict[str, Any]:
-        text = "".join(t for t, _ in tokens)
+        text = "".join(t[0] for t in tokens)
         asked = body.get("logprobs") and self.server_state.logprobs
         if path == "/completions":
-            return {"index": 0, "text": text, "logprobs": None}
+            return {"index": 0, "text": text, "finish_reason": None, **_completed(tokens, asked)}
         said = {"role": "assistant", "content": text}
         entries = {"content": [self.server_state.entry(t, body) for t in tokens]} if asked else None
         return {"index": 0, key: said, "logprobs": entries, "finish_reason": None}
@@ -317,6 +323,19 @@ class _Handler(BaseHTTPRequestHandler):
     def _chunk(self, content: bytes) -> None:
         self.wfile.write(f"{len(content):X}\r\n".encode() + content + b"\r\n")
         self.wfile.flush()
+
+
+def _completed(tokens: list[Token], asked: Any) -> dict[str, Any]:
+    """Ids and log-probabilities as vLLM tells them of a text completion."""
+    import math
+
+    if not all(len(t) == 3 for t in tokens):
+        return {"logprobs": None}
+    names = [f"token_id:{t[2]}" for t in tokens]
+    told = [math.log(t[1]) for t in tokens]
+    each = [{name: p} for name, p in zip(names, told, strict=True)]
+    found = {"tokens": names, "token_logprobs": told, "top_logprobs": each, "text_offset": []}
+    return {"logprobs": found if asked else None, "token_ids": [t[2] for t in tokens]}
 
 
 def _words(text: str) -> list[str]:

@@ -10,7 +10,8 @@ Installed beside vLLM, it is found by its entry point (`vllm.general_plugins`) a
 vLLM wants `--enable-lora`, `--max-lora-rank` of at least documents times rank, and
 `VLLM_ALLOW_RUNTIME_LORA_UPDATING=True`. It does not tell a resolver when an adapter is forgotten, reads its folder
 again whenever its cache has let go of it, and dies if it is gone; so folders stay for as long as the server runs, and
-those that a server left behind are deleted by the next. Needs numpy, safetensors, lmdb, xxhash; neither torch nor LlamaIndex.
+those that a server left behind are deleted by the next. Needs numpy, safetensors, lmdb and xxhash; neither torch nor
+LlamaIndex.
 """
 
 from __future__ import annotations
