@@ -42,7 +42,7 @@ def local(lm, store):
 
 @pytest.fixture
 def server(lm, local):
-    """Serves the tiny model under the name `base`, and adapters from their folders, read at each request as they are."""
+    """Serves the tiny model as `base`, and adapters from their folders, which it reads at each request."""
 
     def says(body):
         folder = running.adapters.get(body["model"])
