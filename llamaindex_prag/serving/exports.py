@@ -7,6 +7,7 @@ gone. So a folder is deleted only after it was unloaded, and `grace` seconds aft
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import time
@@ -17,7 +18,6 @@ from pathlib import Path
 from filelock import FileLock
 
 from llamaindex_prag.adapter import Adapter
-from llamaindex_prag.errors import PeftFolderError
 from llamaindex_prag.store.peft_folder import CONFIG, WEIGHTS, export_peft
 from rag_backbone.errors import ConfigurationError
 
@@ -48,11 +48,9 @@ class ExportFolders:
         return folder
 
     def touch(self, name: str) -> None:
-        """Note that a folder is used."""
-        try:
+        """Note that a folder is used; one that somebody deleted is written again when it is next needed."""
+        with contextlib.suppress(FileNotFoundError):
             os.utime(self.root / name)
-        except FileNotFoundError:
-            raise PeftFolderError(f"{self.root / name} was deleted while it was in use") from None
 
     def names(self) -> list[str]:
         """All folders, the least recently used first."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self
 
@@ -99,7 +99,7 @@ class ServedStream(Iterator[TokenStep]):
         reason = written.finish_reason or "cancelled"
         return Generation(text, tuple(written.steps), reason, len(self.prompt_ids), counts, written.stop_string)
 
-    def _generated(self) -> Iterator[TokenStep] | Any:
+    def _generated(self) -> Generator[TokenStep, None, None]:
         attempt, reloads = 1, 0
         while True:
             try:
