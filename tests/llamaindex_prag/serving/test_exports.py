@@ -1,9 +1,13 @@
 """Folders for a server to read: whole or absent, and not deleted under it."""
 
-import multiprocessing
+import json
 import os
+import subprocess
+import sys
 import time
+from pathlib import Path
 
+import numpy as np
 import pytest
 
 from llamaindex_prag.selection import Selection
@@ -12,6 +16,8 @@ from llamaindex_prag.serving.merging import merged
 from llamaindex_prag.store.peft_folder import import_peft
 from rag_backbone.errors import ConfigurationError
 from tests.llamaindex_prag.serving.conftest import TEXTS
+
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture
@@ -62,21 +68,12 @@ def test_no_folders_are_no_option(tmp_path):
         ExportFolders(tmp_path, keep=0)
 
 
-def _write(root, buffer, layout):
-    from llamaindex_prag.adapter import Adapter
-
-    for i in range(5):
-        ExportFolders(root).write(f"n{i}", lambda: Adapter(layout, buffer, 1.0), "base")
-
-
 def test_processes_that_write_the_same_at_once_leave_it_whole(tmp_path, local, make):
     adapter = make()
-    context = multiprocessing.get_context("spawn")
-    workers = [context.Process(target=_write, args=(tmp_path, adapter.buffer, adapter.layout)) for _ in range(2)]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join(120)
-        assert worker.exitcode == 0
+    np.save(tmp_path / "values.npy", adapter.buffer)
+    code = [sys.executable, "-m", "tests.llamaindex_prag.serving.writer", str(tmp_path / "out")]
+    told = [str(tmp_path / "values.npy"), json.dumps(adapter.layout.to_dict())]
+    workers = [subprocess.Popen([*code, *told], cwd=ROOT) for _ in range(2)]
+    assert [worker.wait(600) for worker in workers] == [0, 0]
     for i in range(5):
-        assert (import_peft(tmp_path / f"n{i}", local.layout).buffer == adapter.buffer).all()
+        assert (import_peft(tmp_path / "out" / f"n{i}", local.layout).buffer == adapter.buffer).all()
