@@ -7,7 +7,7 @@ export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all lint type bench format clean
+.PHONY: help demo test test-all test-vllm lint type bench format clean
 
 help:  ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## */\t/' | expand -t 12
@@ -23,10 +23,13 @@ demo: $(STAMP)  ## the embedded model answers, retrieving while it writes, and f
 	$(BIN)/python -m examples.demo
 
 test: $(STAMP) lint type  ## lint, types and tests (under 12 minutes on two cores)
-	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile
+	$(BIN)/python -m pytest -m "not slow and not vllm" -n 2 --dist loadfile
 
 test-all: $(STAMP) lint type  ## the slow tests too
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -m "not vllm"
+
+test-vllm: $(STAMP)  ## against a real vLLM, which DYNPRAG_VLLM_COMMAND starts (docs/serving.md)
+	$(BIN)/python -m pytest tests/vllm -m vllm -s
 
 lint: $(STAMP)  ## ruff, and the directions of dependency
 	$(BIN)/ruff check .

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from langgraph_dynrag.prompts import Exemplar as Exemplar
     from langgraph_dynrag.prompts import reasoned_prompt as reasoned_prompt
     from langgraph_dynrag.reflection import Selection as Selection
+    from langgraph_dynrag.server_policy import ServerPolicy as ServerPolicy
     from langgraph_dynrag.settings import Reformulation as Reformulation
     from langgraph_dynrag.settings import RetrievalPolicy as RetrievalPolicy
     from langgraph_dynrag.settings import Settings as Settings
@@ -42,6 +43,7 @@ _EXPORTS = {
     "Reformulation": "settings",
     "RetrievalPolicy": "settings",
     "Selection": "reflection",
+    "ServerPolicy": "server_policy",
     "Settings": "settings",
     "Trace": "trace",
     "calibrate": "calibration.calibrating",
@@ -67,6 +69,7 @@ __all__ = [
     "Reformulation",
     "RetrievalPolicy",
     "Selection",
+    "ServerPolicy",
     "Settings",
     "Trace",
     "calibrate",

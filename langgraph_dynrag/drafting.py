@@ -12,11 +12,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 
+from langgraph_dynrag.alternatives import entropy_of_entry
 from langgraph_dynrag.answer import is_complete
 from langgraph_dynrag.draft import AttentionRows, Draft, EndOfDraft, Floats, Signal, Unit
+from langgraph_dynrag.token_texts import Seam, TokenTexts
 
 OnToken = Callable[[str, float | None, float | None], None]
 """Called with each new token's characters, log-probability and entropy."""
@@ -110,20 +111,40 @@ class StopAtUnit:
         return f"StopAtUnit({self.task.unit})"
 
 
-class Collector:
-    """Builds a draft out of message chunks."""
+@dataclass(frozen=True, slots=True)
+class _Reported:
+    """What came with a token."""
 
-    def __init__(self, task: DraftTask, rule: StopAtUnit, on_token: OnToken | None) -> None:
+    logprob: float | None = None
+    entropy: float | None = None
+
+
+class Collector:
+    """Builds a draft out of message chunks.
+
+    Args:
+        task: What is drafted.
+        rule: Says why the draft ended.
+        on_token: Called with each token.
+        seam: How the first characters are joined to what was written before; None: as they are.
+    """
+
+    def __init__(self, task: DraftTask, rule: StopAtUnit, on_token: OnToken | None, seam: Seam | None = None) -> None:
         self._task = task
         self._rule = rule
         self._on_token = on_token
+        self._texts: TokenTexts[_Reported] = TokenTexts(seam)
         self._pieces: list[str] = []
-        self._logprobs: list[float] = []
-        self._entropies: list[float] = []
+        self._reported: list[_Reported] = []
         self._ids: list[int] = []
         self._rows: list[Any] = []
         self._finish: str | None = None
         self._cost: dict[str, int] = {}
+
+    @property
+    def finish_reason(self) -> str | None:
+        """As the stream told it; None while it has not ended."""
+        return self._finish
 
     def push(self, chunk: AIMessageChunk | AIMessage) -> None:
         """Take the tokens of one chunk (of any number)."""
@@ -131,20 +152,16 @@ class Collector:
         own = metadata.get("dynprag", {})
         entries = (metadata.get("logprobs") or {}).get("content") or []
         entropies = own.get("entropies") or [None] * len(entries)
-        pieces = [str(e["token"]) for e in entries] or ([_text(chunk)] if _text(chunk) else [])
-        logprobs = [float(e["logprob"]) for e in entries]
         if "entropy" in self._task.needs and entries and not own.get("entropies"):
-            entropies = [entropy_of_alternatives(e) for e in entries]
-        for i, piece in enumerate(pieces):
-            self._pieces.append(piece)
-            logprob = logprobs[i] if i < len(logprobs) else None
-            entropy = entropies[i] if i < len(entropies) else None
-            if logprob is not None:
-                self._logprobs.append(logprob)
-            if entropy is not None:
-                self._entropies.append(entropy)
-            if self._on_token is not None:
-                self._on_token(piece, logprob, entropy)
+            entropies = [entropy_of_entry(e) for e in entries]
+        text = _text(chunk)
+        tokens = [
+            (str(e["token"]), _Reported(float(e["logprob"]), entropies[i] if i < len(entropies) else None))
+            for i, e in enumerate(entries)
+        ]
+        if not entries and text and not self._texts.waiting:
+            tokens = [(text, _Reported())]
+        self._take(self._texts.push(tokens, text))
         self._ids += own.get("token_ids", [])
         self._rows += [row.weights for row in own.get("attention", [])]
         if metadata.get("finish_reason"):
@@ -155,19 +172,39 @@ class Collector:
         self._cost |= {name: own[name] for name in ("forward_tokens", "cached_tokens") if name in own}
 
     def result(self) -> DraftResult:
-        """The draft, carried tokens first."""
+        """The draft, carried tokens first.
+
+        A token whose log-probability was needed and did not come counts as sure, so that it starts no retrieval;
+        `cost["tokens_without_logprobs"]` tells how many there were.
+        """
+        if self._rule.ended is None:  # else what has no text yet lies beyond the unit
+            self._take(self._texts.finish())
+            if self._texts.unclaimed:
+                self._take([(self._texts.unclaimed, _Reported())])
         if self._task.unit.kind == "until" and len(self._ids) != len(self._pieces):
             self._cut_behind_mark()
         n = len(self._pieces)
+        needs, known = self._task.needs, [r for r in self._reported if r.logprob is not None]
+        cost = dict(self._cost)
+        if needs and len(known) < n:
+            cost["tokens_without_logprobs"] = n - len(known)
+        told = bool(known) or bool(needs)
         fresh = Draft(
             tuple(self._pieces),
-            tuple(self._logprobs) if len(self._logprobs) == n else (),
-            tuple(self._entropies) if len(self._entropies) == n and "entropy" in self._task.needs else None,
+            tuple(0.0 if r.logprob is None else r.logprob for r in self._reported) if told else (),
+            tuple(r.entropy or 0.0 for r in self._reported) if "entropy" in needs else None,
             tuple(self._ids) if len(self._ids) == n else None,
             self._ended(),
         )
         attention = self._attention() if self._rows else None
-        return DraftResult(self._task.carried + fresh, attention, self._cost)
+        return DraftResult(self._task.carried + fresh, attention, cost)
+
+    def _take(self, tokens: Sequence[tuple[str, _Reported]]) -> None:
+        for piece, reported in tokens:
+            self._pieces.append(piece)
+            self._reported.append(reported)
+            if self._on_token is not None:
+                self._on_token(piece, reported.logprob, reported.entropy)
 
     def _cut_behind_mark(self) -> None:
         """Drop what a chunk brought beyond the mark that ends the unit: some models give whole replies in one."""
@@ -183,7 +220,7 @@ class Collector:
             kept.append(piece[:left])
             left -= len(piece)
         self._pieces = kept
-        self._logprobs, self._entropies = self._logprobs[: len(kept)], self._entropies[: len(kept)]
+        self._reported = self._reported[: len(kept)]
         self._rule.ended = "unit"
 
     def _ended(self) -> EndOfDraft:
@@ -215,21 +252,6 @@ def rows_from_scores(weights: Floats, prompt: int) -> AttentionRows:
         tuple(mean[t, : prompt + t] for t in range(count)),
         tuple(weights[:, t, prompt : prompt + t] for t in range(count)),
     )
-
-
-def entropy_of_alternatives(entry: dict[str, Any]) -> float | None:
-    """A lower bound of the entropy from the likeliest alternatives that an API reports, in nats.
-
-    The mass that the alternatives leave is counted as one further outcome, which can only lower the entropy.
-    None if no alternatives were reported.
-    """
-    reported = [float(top["logprob"]) for top in entry.get("top_logprobs") or []]
-    if not reported:
-        return None
-    masses = np.exp(np.asarray(reported, np.float64))
-    rest = max(0.0, 1.0 - float(masses.sum()))
-    terms = [-m * math.log(m) for m in [*masses.tolist(), rest] if m > 0]
-    return math.fsum(terms)
 
 
 def _text(chunk: AIMessageChunk | AIMessage) -> str:

@@ -1,13 +1,15 @@
 """The model behind the graph, local or remote, as the nodes see it.
 
 `LocalGenerator` drives a `LocalChatModel`: it continues an answer token-exactly, ends a draft from within, and can
-give attention. `ChatGenerator` drives any chat model that reports log-probabilities as OpenAI does.
+give attention. `ChatGenerator` drives any chat model that reports log-probabilities as OpenAI does; for those of
+`langchain-openai` there is `openai_generator`, which knows what their servers can do.
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
@@ -20,8 +22,12 @@ from langgraph_dynrag.drafting import Collector, DraftResult, DraftTask, OnToken
 from langgraph_dynrag.local_chat_model import LocalChatModel
 from langgraph_dynrag.local_sampling import sample_ends
 from langgraph_dynrag.samples import SampledEnds, SampleSpec
+from langgraph_dynrag.token_texts import Seam
 from rag_backbone.errors import ConfigurationError, SignalUnavailableError
 from rag_backbone.special_tokens import neutralised
+
+if TYPE_CHECKING:
+    from langgraph_dynrag.server_policy import ServerPolicy
 
 
 class Generator(Protocol):
@@ -118,7 +124,7 @@ class LocalGenerator:
         """Continue the open answer until the unit is complete."""
         rule = StopAtUnit(task)
         collector = Collector(task, rule, on_token)
-        for chunk in self.chat.stream(self._messages(task), _unstreamed(config), **self._options(task, rule)):
+        for chunk in self.chat.stream(self._messages(task), unstreamed(config), **self._options(task, rule)):
             collector.push(chunk)
         return collector.result()
 
@@ -126,14 +132,14 @@ class LocalGenerator:
         """Continue the open answer until the unit is complete; the event loop stays free."""
         rule = StopAtUnit(task)
         collector = Collector(task, rule, on_token)
-        async for chunk in self.chat.astream(self._messages(task), _unstreamed(config), **self._options(task, rule)):
+        async for chunk in self.chat.astream(self._messages(task), unstreamed(config), **self._options(task, rule)):
             collector.push(chunk)
         return collector.result()
 
     def ask(self, prompts: Sequence[str], config: RunnableConfig) -> list[str]:
         """One after the other; there is one engine."""
         return [
-            message_text(self.chat.invoke([HumanMessage(p)], _unstreamed(config), max_tokens=self._reply_tokens))
+            message_text(self.chat.invoke([HumanMessage(p)], unstreamed(config), max_tokens=self._reply_tokens))
             for p in prompts
         ]
 
@@ -141,7 +147,7 @@ class LocalGenerator:
         """One after the other; there is one engine."""
         replies = []
         for p in prompts:
-            reply = await self.chat.ainvoke([HumanMessage(p)], _unstreamed(config), max_tokens=self._reply_tokens)
+            reply = await self.chat.ainvoke([HumanMessage(p)], unstreamed(config), max_tokens=self._reply_tokens)
             replies.append(message_text(reply))
         return replies
 
@@ -265,7 +271,7 @@ class ChatGenerator:
     def draft(self, task: DraftTask, config: RunnableConfig, on_token: OnToken | None) -> DraftResult:
         """Ask for the continuation, and leave when the unit is complete."""
         rule, collector = self._collector(task, on_token)
-        stream = self.chat.stream(self._messages(task), _unstreamed(config), **self._options(task))
+        stream = self.chat.stream(self._messages(task), unstreamed(config), **self._options(task))
         for chunk in stream:
             collector.push(chunk)
             if rule.ended is not None:
@@ -275,7 +281,7 @@ class ChatGenerator:
     async def adraft(self, task: DraftTask, config: RunnableConfig, on_token: OnToken | None) -> DraftResult:
         """Ask for the continuation, and leave when the unit is complete."""
         rule, collector = self._collector(task, on_token)
-        stream = self.chat.astream(self._messages(task), _unstreamed(config), **self._options(task))
+        stream = self.chat.astream(self._messages(task), unstreamed(config), **self._options(task))
         async for chunk in stream:
             collector.push(chunk)
             if rule.ended is not None:
@@ -285,12 +291,12 @@ class ChatGenerator:
     def ask(self, prompts: Sequence[str], config: RunnableConfig) -> list[str]:
         """All at once."""
         batch: list[Any] = [[HumanMessage(p)] for p in prompts]
-        return [message_text(reply) for reply in self.chat.batch(batch, _unstreamed(config))]
+        return [message_text(reply) for reply in self.chat.batch(batch, unstreamed(config))]
 
     async def aask(self, prompts: Sequence[str], config: RunnableConfig) -> list[str]:
         """All at once."""
         batch: list[Any] = [[HumanMessage(p)] for p in prompts]
-        return [message_text(reply) for reply in await self.chat.abatch(batch, _unstreamed(config))]
+        return [message_text(reply) for reply in await self.chat.abatch(batch, unstreamed(config))]
 
     def recompute(self, task: DraftTask, draft: Draft) -> AttentionRows | None:  # noqa: ARG002
         """Not possible."""
@@ -321,7 +327,7 @@ class ChatGenerator:
             if on_token is not None:
                 on_token(piece, logprob, entropy)
 
-        return rule, Collector(task, rule, watch)
+        return rule, Collector(task, rule, watch, Seam(task.accepted + task.carried.text, "answers"))
 
     def _messages(self, task: DraftTask) -> list[BaseMessage]:
         written = task.accepted + task.carried.text
@@ -350,8 +356,13 @@ _ADVICE = (
 )
 
 
-def make_generator(model: BaseChatModel, needs: frozenset[Signal]) -> Generator:
+def make_generator(model: BaseChatModel, needs: frozenset[Signal], server: ServerPolicy | None = None) -> Generator:
     """The generator for a chat model, refused if it lacks a needed signal.
+
+    Args:
+        model: Any chat model.
+        needs: The signals that trigger and formulator read.
+        server: For models behind an OpenAI-compatible endpoint.
 
     Raises:
         SignalUnavailableError: Naming what is needed, what there is, and what to use instead.
@@ -371,7 +382,7 @@ def make_generator(model: BaseChatModel, needs: frozenset[Signal]) -> Generator:
                 "cannot give. Use LocalChatModel, or parts that need none (TokenProbability, Entropy, ETC; "
                 "MaskedSentence)."
             )
-        generator = ChatGenerator.probed(model, needs)
+        generator = _remote(model, needs, server)
     if needs and (missing := needs - generator.signals):
         raise SignalUnavailableError(
             f"the trigger or query formulator needs {', '.join(sorted(missing))}; {generator!r} gives "
@@ -380,7 +391,23 @@ def make_generator(model: BaseChatModel, needs: frozenset[Signal]) -> Generator:
     return generator
 
 
-def _unstreamed(config: RunnableConfig) -> RunnableConfig:
+def _remote(model: BaseChatModel, needs: frozenset[Signal], server: ServerPolicy | None) -> Generator:
+    """Of a model that is not in this process."""
+    # Somebody who has such a model has imported its package.
+    openai = sys.modules.get("langchain_openai.chat_models.base")
+    if openai is not None and isinstance(model, openai.BaseChatOpenAI):
+        from langgraph_dynrag.openai_generator import OpenAIGenerator
+
+        return OpenAIGenerator.of(model, needs, server)
+    if server is not None:
+        raise ConfigurationError(
+            f"server is given, and {type(model).__name__} is no model of langchain-openai. Use "
+            "ChatOpenAI(base_url=..., model=...), or leave it out."
+        )
+    return ChatGenerator.probed(model, needs)
+
+
+def unstreamed(config: RunnableConfig) -> RunnableConfig:
     """Drafts may be discarded, so their tokens stay out of LangGraph's `messages` stream."""
     return {**config, "tags": [*(config.get("tags") or []), TAG_NOSTREAM]}
 

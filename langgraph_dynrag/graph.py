@@ -39,7 +39,8 @@ from langgraph_dynrag.state import DynamicRAGContext, DynamicRAGInput, DynamicRA
 from rag_backbone.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from langgraph_dynrag.injection import Missing, ParametricModel
+    from langgraph_dynrag.injection import Missing, ParametricModel, ServedModel
+    from langgraph_dynrag.server_policy import ServerPolicy
 
 
 class DynamicRAGNodes(NamedTuple):
@@ -62,10 +63,11 @@ def create_dynamic_rag(
     bundle: Literal["paper", "reference"] = "paper",
     prompt: AnswerPrompt | None = None,
     injection: Injection = "context",
-    adapters: ParametricModel | None = None,
+    adapters: ParametricModel | ServedModel | None = None,
     missing: Missing = "train",
     forgetting: float | None = None,
     conflicts: str | None = None,
+    server: ServerPolicy | None = None,
     checkpointer: Checkpointer = None,
     interrupt_before: list[str] | Literal["*"] | None = None,
     interrupt_after: list[str] | Literal["*"] | None = None,
@@ -84,13 +86,16 @@ def create_dynamic_rag(
             number of exemplars. `injection.WeightsPrompt` is the one that adapters are trained with, a tenth as long.
         injection: Where the evidence goes: in the `"context"`, into the model's parameters (`"parametric"`), or both
             (`"combined"`, the adapters weakened).
-        adapters: For the last two: the `ParametricModel` of the `LocalChatModel`'s own model.
+        adapters: For the last two: the `ParametricModel` of the `LocalChatModel`'s own model, or the `ServedModel` of
+            the vLLM server that a `ChatOpenAI` asks.
         missing: For the last two, what becomes of a passage without an adapter: `"train"` it (a minute), `"translate"`
             it (milliseconds; needs a translator), or leave it in the `"context"`.
         forgetting: For the last two, the most that adapters may change the model's answers to unrelated questions, in
             nats a token; see `llamaindex_prag.forgetting`. None: not measured.
         conflicts: For the last two, what becomes of passages that contradict each other about the question: `"mean"`,
             `"score-weighted"`, `"latest"` or `"context"`; see `llamaindex_prag.conflict_policies`. None: not measured.
+        server: For models of `langchain-openai`: how their server is asked (retries, pauses, how an answer in progress
+            is continued). None: the defaults of `ServerPolicy`.
         checkpointer: As in LangGraph. Leave it out for a subgraph, which inherits its parent's.
         interrupt_before: As in LangGraph; `["retrieve"]` lets a person look at the query.
         interrupt_after: As in LangGraph.
@@ -111,7 +116,8 @@ def create_dynamic_rag(
     """
     nodes = create_nodes(
         model, retriever, preset=preset, dataset=dataset, bundle=bundle, prompt=prompt, injection=injection,
-        adapters=adapters, missing=missing, forgetting=forgetting, conflicts=conflicts, **changes,
+        adapters=adapters, missing=missing, forgetting=forgetting, conflicts=conflicts, server=server,
+        **changes,
     )  # fmt: skip
     builder = StateGraph(
         DynamicRAGState,
@@ -142,10 +148,11 @@ def create_nodes(
     bundle: Literal["paper", "reference"] = "paper",
     prompt: AnswerPrompt | None = None,
     injection: Injection = "context",
-    adapters: ParametricModel | None = None,
+    adapters: ParametricModel | ServedModel | None = None,
     missing: Missing = "train",
     forgetting: float | None = None,
     conflicts: str | None = None,
+    server: ServerPolicy | None = None,
     **changes: Any,
 ) -> DynamicRAGNodes:
     """The nodes alone, to put into a graph of one's own whose state extends `DynamicRAGState`.
@@ -154,8 +161,9 @@ def create_nodes(
     """
     injector = make_injector(model, injection, adapters, missing, forgetting=forgetting, conflicts=conflicts)
     settings = make_settings(
-        model, retriever, preset=preset, dataset=dataset, bundle=bundle, prompt=prompt, injector=injector, **changes
-    )
+        model, retriever, preset=preset, dataset=dataset, bundle=bundle, prompt=prompt, server=server,
+        injector=injector, **changes,
+    )  # fmt: skip
     selects = settings.selection is not None
     return DynamicRAGNodes(
         Begin(settings),
@@ -170,7 +178,7 @@ def create_nodes(
 def make_injector(
     model: BaseChatModel,
     injection: Injection,
-    adapters: ParametricModel | None,
+    adapters: ParametricModel | ServedModel | None,
     missing: Missing,
     *,
     forgetting: float | None = None,
@@ -191,6 +199,11 @@ def make_injector(
                 "injection='parametric' or 'combined'."
             )
         return None
+    if hasattr(adapters, "base_url"):
+        from langgraph_dynrag.injection import ParametricInjector, refuse_unless_served_by
+
+        refuse_unless_served_by(adapters, model)
+        return ParametricInjector(adapters, mode=injection, missing=missing, forgetting=forgetting, conflicts=conflicts)
     if not isinstance(model, LocalChatModel):
         raise ConfigurationError(
             f"injection={injection!r} changes the model's parameters, and those of {type(model).__name__} are not "
@@ -219,6 +232,7 @@ def make_settings(
     dataset: Dataset,
     bundle: Literal["paper", "reference"],
     prompt: AnswerPrompt | None,
+    server: ServerPolicy | None = None,
     **changes: Any,
 ) -> Settings:
     """A preset's settings with changes, validated; arguments and errors as for `create_dynamic_rag`."""
@@ -230,7 +244,7 @@ def make_settings(
     needs: frozenset[Signal] = frozenset()
     for part in (options["trigger"], options["query"], options.get("evidence_selector")):
         needs |= getattr(part, "needs", frozenset())
-    generator = make_generator(model, needs)
+    generator = make_generator(model, needs, server)
     selection = options.get("selection")
     reflector = None if selection is None else make_reflector(model, selection)
     own_prompt = None if reflector is None else reflector.prompt

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from llamaindex_prag.adapter import AdapterKey
     from llamaindex_prag.parametric import ParametricModel as ParametricModel  # noqa: PLC0414 - for `graph`
+    from llamaindex_prag.serving.served_model import ServedModel as ServedModel  # noqa: PLC0414
 
 Inject = Literal["parametric", "combined"]
 Missing = Literal["train", "translate", "context"]
@@ -61,7 +62,7 @@ class ParametricInjector:
     """Puts passages into the parameters of one model, for one run at a time.
 
     Args:
-        adapters: The model with its store, recipe and bank.
+        adapters: The model with its store and recipe, in this process or in a server.
         mode: `"parametric"`: nothing of the passages stands in the prompt. `"combined"`: their texts too.
         missing: What becomes of a passage without an adapter: `"train"` it now, `"translate"` it, or leave it in the
             `"context"`.
@@ -77,7 +78,7 @@ class ParametricInjector:
 
     def __init__(
         self,
-        adapters: ParametricModel,
+        adapters: ParametricModel | ServedModel,
         *,
         mode: Inject = "parametric",
         missing: Missing = "train",
@@ -95,6 +96,11 @@ class ParametricInjector:
             raise ConfigurationError(
                 "missing='translate' needs a translator, and these adapters have none: "
                 "ParametricModel.of(lm, store, translator=...)"
+            )
+        if missing == "train" and not adapters.trainable:
+            raise ConfigurationError(
+                "missing='train' needs the model's weights, and these adapters know a server's address only: "
+                "ServedModel(..., lm=...), or missing='context'"
             )
         self.adapters = adapters
         self.mode: Inject = mode
@@ -134,7 +140,9 @@ class ParametricInjector:
         ids = [p["id"] for p in passages]
         shown = placed.in_prompt if self.mode == "parametric" else set(range(len(passages))) - set(placed.left_out)
         return Placed(
-            [passages[i] for i in sorted(shown)], placed.selection, tuple(ids[i] for i in placed.in_weights),
+            [passages[i] for i in sorted(shown)],
+            None if placed.selection is None else self.adapters.runnable(placed.selection),
+            tuple(ids[i] for i in placed.in_weights),
             {ids[i]: why for i, why in placed.in_prompt.items()}, placed.strength, placed.forgetting,
             {ids[i]: why for i, why in placed.left_out.items()},
             placed.conflicts.to_dict() if placed.conflicts else None,
@@ -165,7 +173,7 @@ class ParametricInjector:
             done["translated"] += self.adapters.translations.keep(learnt)
             return
         if self._parametrizer is None:
-            self._parametrizer = Parametrizer(self.adapters)
+            self._parametrizer = Parametrizer(self.adapters.local)
         report = self._parametrizer.parametrize(learnt, progress=False)
         done["trained"] += report.trained
         for p in passages:
@@ -276,3 +284,23 @@ def ask_injected(
 def _passage(document: Document, kind: Any) -> Any:
     title = str(document.metadata.get("title", ""))
     return kind(document.page_content, title, str(document.metadata.get("source", "")))
+
+
+def refuse_unless_served_by(adapters: ServedModel, model: Any) -> None:
+    """Refuse a chat model that does not ask the server in which the adapters are loaded.
+
+    Raises:
+        ConfigurationError: Telling how to make one that does.
+    """
+    line = f"ChatOpenAI(base_url={adapters.base_url!r}, model={adapters.name!r}, ...)"
+    client = getattr(model, "root_client", None)
+    if client is None:
+        raise ConfigurationError(
+            f"the adapters are in {adapters.server.name}, and {type(model).__name__} does not ask it. Use {line}"
+        )
+    asked = str(client.base_url).rstrip("/")
+    if (asked, model.model_name) != (adapters.base_url, adapters.name):
+        raise ConfigurationError(
+            f"the adapters are in {adapters.server.name} for {adapters.name!r}, and the chat model asks {asked} for "
+            f"{model.model_name!r}. Use {line}"
+        )

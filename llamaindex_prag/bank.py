@@ -24,7 +24,7 @@ from torch.nn import functional
 
 from llamaindex_prag.adapter import AdapterKey
 from llamaindex_prag.layout import Layout
-from llamaindex_prag.selection import Selection, orthogonalise
+from llamaindex_prag.selection import Selection, weigh
 from llamaindex_prag.targets import target_layers
 from rag_backbone.errors import AdapterError, ConfigurationError
 from rag_backbone.forwards import exchanged
@@ -209,10 +209,7 @@ class AdapterBank:
         rows = slot.values if self._scratch is None else self._scratch
         buffers = list(rows[:k].numpy())
         scales = self._read(selection.keys, buffers)
-        for weight, scale, buffer in zip(selection.weights, scales, buffers, strict=True):
-            buffer[layout.a_size :] *= np.float32(weight * scale)
-        if selection.orthogonal and k > 1:
-            orthogonalise(layout, buffers)
+        weigh(layout, selection, buffers, scales)
         if self._scratch is not None:
             slot.values[:k].copy_(self._scratch[:k])
         slot.used = k

@@ -138,6 +138,23 @@ class ParametricModel:
             assert isinstance(known, cls)
             return known
 
+    @property
+    def local(self) -> Self:
+        """The model that trains adapters and measures what they do: this one."""
+        return self
+
+    trainable = True
+    """Whether adapters can be trained: the weights are here."""
+
+    @property
+    def max_adapters(self) -> int:
+        """The most documents that one call may use."""
+        return self.bank.max_adapters
+
+    def runnable(self, selection: Selection) -> Selection:
+        """What a generator is given to write with these adapters."""
+        return selection
+
     def key(self, text: str) -> AdapterKey:
         """The key of a passage's adapter."""
         return AdapterKey(self.lm.fingerprint, self.recipe.key, text_hash(text))

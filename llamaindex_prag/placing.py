@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from llamaindex_prag.adapter import AdapterKey
     from llamaindex_prag.parametric import ParametricModel
+    from llamaindex_prag.serving.served_model import ServedModel
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +60,7 @@ class Placer:
 
     def __init__(
         self,
-        model: ParametricModel,
+        model: ParametricModel | ServedModel,
         *,
         merge: Merge = "mean",
         forgetting: float | None = None,
@@ -69,11 +70,11 @@ class Placer:
     ) -> None:
         self._model = model
         self._merge = merge
-        self._guard = None if forgetting is None else ForgettingGuard(model, bound=forgetting)
+        self._guard = None if forgetting is None else ForgettingGuard(model.local, bound=forgetting)
         self._policy = None if conflicts is None else known_policy(conflicts)
         self._meter = None
         if conflicts is not None:
-            self._meter = ConflictMeter(model, bound=conflict_bound or BOUND, least_overlap=conflict_overlap)
+            self._meter = ConflictMeter(model.local, bound=conflict_bound or BOUND, least_overlap=conflict_overlap)
 
     def place(
         self,
@@ -95,7 +96,7 @@ class Placer:
         """
         in_prompt: dict[int, str] = {}
         taken: list[int] = []
-        room = self._model.bank.max_adapters
+        room = self._model.max_adapters
         for i, key in enumerate(keys):
             if key is None:
                 in_prompt[i] = "no adapter"

@@ -120,6 +120,25 @@ def _weights(merge: Merge, scores: tuple[float, ...]) -> tuple[float, ...]:
     return tuple(s / total for s in scores)
 
 
+def weigh(
+    layout: Layout, selection: Selection, buffers: Sequence[NDArray[np.float32]], scales: Sequence[float]
+) -> None:
+    """Make adapters what a selection adds of them: each `B'` times weight and scale, in place.
+
+    Args:
+        layout: Of all buffers.
+        selection: Names the weights, and whether the updates are made orthogonal.
+        buffers: (layout.size,) float32 each, in the selection's order.
+        scales: What multiplies each adapter's `B A`.
+    """
+    import numpy as np
+
+    for weight, scale, buffer in zip(selection.weights, scales, buffers, strict=True):
+        buffer[layout.a_size :] *= np.float32(weight * scale)
+    if selection.orthogonal and len(buffers) > 1:
+        orthogonalise(layout, buffers)
+
+
 def orthogonalise(layout: Layout, buffers: Sequence[NDArray[np.float32]]) -> None:
     """Clear each adapter's outputs of the column space of the earlier ones, in place.
 

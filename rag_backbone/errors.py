@@ -39,3 +39,11 @@ class CacheFolderError(DynPragError, OSError):
 
 class AdapterError(DynPragError, RuntimeError):
     """Adapters were asked for and cannot be applied."""
+
+
+class ServerError(DynPragError, RuntimeError):
+    """A model server answered with what cannot be used: a refusal, garbage, half an answer."""
+
+
+class ServerUnavailableError(ServerError):
+    """A model server cannot be reached, or takes no requests for now; the same call may succeed later."""

@@ -70,7 +70,7 @@ class ParametrizeNodes(TransformComponent):
             self._translations().keep(passages, complete=True, progress=self.progress)
             return nodes
         if self._parametrizer is None:
-            self._parametrizer = Parametrizer(self.llm.model)
+            self._parametrizer = Parametrizer(self.llm.model.local)
         self._parametrizer.parametrize(passages, complete=True, progress=self.progress)
         return nodes
 

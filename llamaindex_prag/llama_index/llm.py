@@ -38,6 +38,7 @@ from llama_index.core.prompts import BasePromptTemplate
 from llamaindex_prag.llama_index.loading import (
     described,
     load_model,
+    load_served,
     load_translator,
     open_store,
     refuse_unless_loadable,
@@ -49,12 +50,13 @@ from llamaindex_prag.prompts import chat_ids, conversation_ids
 from llamaindex_prag.recipe import Recipe
 from llamaindex_prag.selection import Merge, Selection
 from rag_backbone.causal_lm import CausalLM
-from rag_backbone.errors import AdapterError
+from rag_backbone.errors import AdapterError, ConfigurationError
 from rag_backbone.requests import Request
 from rag_backbone.sampling import Sampling
 from rag_backbone.signals import Signals, TokenStep
 
 if TYPE_CHECKING:
+    from llamaindex_prag.serving.served_model import ServedModel
     from llamaindex_prag.translator.translator import Translator
 
 _END: Any = object()
@@ -69,7 +71,7 @@ class _Call:
 
 
 class ParametricLLM(LLM):
-    """A local language model that can have documents in its weights.
+    """A language model that can have documents in its weights, in this process or in a server.
 
     Its serialised form names model, store, recipe and translator, and `from_dict` loads them again; a copy in another
     process (`IngestionPipeline(num_workers=...)`) is made in the same way. What was made in memory has to be given:
@@ -82,6 +84,9 @@ class ParametricLLM(LLM):
         max_adapters: The most documents that one call may use.
         translator: Makes adapters of documents that have no trained one (`missing="translate"`): a `Translator`, or the
             folder of its checkpoint.
+        base_url: Of a vLLM server (with its `/v1`) that serves `lm`, and that answers in its place: then `lm` only
+            gives the tokenizer, and its weights are loaded if an adapter has to be trained. `store` has to be named.
+        server: Further arguments of `ServedModel`, such as `{"loading": "resolve"}`.
 
     Calls do not change the object; threads and tasks may share it.
     """
@@ -91,7 +96,7 @@ class ParametricLLM(LLM):
     seed: int | None = Field(default=None, description="Of the sampling.")
     merge: Merge = Field(default="mean", description="How several documents' updates are combined.")
     strength: float = Field(default=1.0, gt=0.0, description="Multiplies the updates.")
-    _model: ParametricModel = PrivateAttr()
+    _model: ParametricModel | ServedModel = PrivateAttr()
 
     def __init__(
         self,
@@ -101,9 +106,19 @@ class ParametricLLM(LLM):
         recipe: str | Recipe | dict[str, Any] = "distill",
         max_adapters: int = 8,
         translator: Translator | str | Path | None = None,
+        base_url: str | None = None,
+        server: Mapping[str, Any] | None = None,
         **options: Any,
     ) -> None:
         super().__init__(**options)
+        if base_url is not None:
+            self._model = load_served(
+                base_url, lm=lm, store=store, max_adapters=max_adapters, translator=translator, server=server,
+                recipe=Recipe.from_dict(recipe) if isinstance(recipe, dict) else recipe,
+            )  # fmt: skip
+            return
+        if server is not None:
+            raise ConfigurationError("server tells how a server is used; name it: base_url='http://.../v1'")
         loaded = load_model(lm)
         self._model = ParametricModel.of(
             loaded, open_store(store, loaded), max_adapters=max_adapters,
@@ -126,8 +141,8 @@ class ParametricLLM(LLM):
         return type(self).from_dict, (self.to_dict(),)
 
     @property
-    def model(self) -> ParametricModel:
-        """Model, store, recipe and bank."""
+    def model(self) -> ParametricModel | ServedModel:
+        """Model, store and recipe."""
         return self._model
 
     @property

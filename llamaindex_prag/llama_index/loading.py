@@ -12,6 +12,8 @@ from rag_backbone.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from llamaindex_prag.parametric import ParametricModel
+    from llamaindex_prag.recipe import Recipe
+    from llamaindex_prag.serving.served_model import ServedModel
     from llamaindex_prag.translator.translator import Translator
 
 _STORES = "adapters"
@@ -59,21 +61,54 @@ def open_store(store: Any, lm: CausalLM) -> Any:
     return LMDBStore(store, model=lm.fingerprint) if isinstance(store, str | Path) else store
 
 
-def described(model: ParametricModel) -> dict[str, Any]:
-    """A parametric model as plain data: what has no folder or name is None."""
+def load_served(
+    base_url: str,
+    *,
+    lm: CausalLM | str | Path | Mapping[str, Any] | None,
+    store: Any,
+    recipe: str | Recipe,
+    max_adapters: int,
+    translator: Any,
+    server: Mapping[str, Any] | None,
+) -> ServedModel:
+    """The model of a server; arguments as of `ParametricLLM`.
+
+    Raises:
+        ConfigurationError: If there is no store, or a translator, which needs the model's weights.
+    """
+    from llamaindex_prag.serving.served_model import ServedModel
     from llamaindex_prag.store.lmdb_store import LMDBStore
 
+    if translator is not None:
+        raise ConfigurationError("a translator reads documents with the model's weights, which base_url leaves away")
+    if store is None:
+        raise ConfigurationError("base_url needs the adapters' store: ParametricLLM(base_url=..., store=FOLDER)")
+    own = lm.fingerprint if isinstance(lm, CausalLM) else None
+    if isinstance(store, Mapping):
+        store = LMDBStore(model=own, **store)
+    elif isinstance(store, str | Path):
+        store = LMDBStore(store, model=own)
+    return ServedModel(base_url, store, lm=lm, recipe=recipe, max_adapters=max_adapters, **(server or {}))
+
+
+def described(model: ParametricModel | ServedModel) -> dict[str, Any]:
+    """A parametric model as plain data: what has no folder or name is None."""
+    from llamaindex_prag.serving.served_model import ServedModel
+    from llamaindex_prag.store.lmdb_store import LMDBStore
+
+    where = {"base_url": model.base_url, "server": model.described()} if isinstance(model, ServedModel) else {}
     translator = model.translations.translator if model.translations else None
     return {
         "lm": model.lm.loaded_with,
         "store": model.store.described() if isinstance(model.store, LMDBStore) else None,
         "recipe": model.recipe.to_dict(),
-        "max_adapters": model.bank.max_adapters,
+        "max_adapters": model.max_adapters,
         "translator": None if translator is None or translator.folder is None else str(translator.folder.resolve()),
+        **where,
     }
 
 
-def refuse_unless_loadable(model: ParametricModel) -> None:
+def refuse_unless_loadable(model: ParametricModel | ServedModel) -> None:
     """Raise where `described` would not lead back to an equal model.
 
     Raises:

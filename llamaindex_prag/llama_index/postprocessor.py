@@ -26,6 +26,7 @@ from llamaindex_prag.parametrize import Parametrizer
 from llamaindex_prag.passages import Passage
 from llamaindex_prag.placing import Placer, Placing
 from llamaindex_prag.selection import BESIDE_TEXT
+from llamaindex_prag.serving.served_model import ServedModel
 from rag_backbone.errors import AdapterError, ConfigurationError
 
 Missing = Literal["train", "translate", "context", "error"]
@@ -73,7 +74,7 @@ class _Plan:
     """Why it has no adapter to use."""
 
     @classmethod
-    def of(cls, choice: Choice, model: ParametricModel, text: str) -> _Plan:
+    def of(cls, choice: Choice, model: ParametricModel | ServedModel, text: str) -> _Plan:
         """By the policy's choice."""
         if choice.way == "context":
             return cls(in_context=choice.why)
@@ -174,6 +175,7 @@ class ParametricNodePostprocessor(BaseNodePostprocessor):
             )
         if store is not None and store is not llm.model.store:
             raise ConfigurationError("store is not the LLM's own; leave it out, or give llm.model.store")
+        _refuse_what_needs_weights(llm.model, missing, inject)
         options |= {"llm": llm, "missing": missing, "inject": inject}
         if options.get("conflicts") is not None:
             known_policy(options["conflicts"])
@@ -184,7 +186,7 @@ class ParametricNodePostprocessor(BaseNodePostprocessor):
             raise ConfigurationError(f"{', '.join(given)}: only for inject='auto', and inject is {inject!r}")
         super().__init__(**options)
         if inject == "auto":
-            self._chooser = Chooser(llm.model, self.auto, self.costs)
+            self._chooser = Chooser(llm.model.local, self.auto, self.costs)
 
     @classmethod
     def class_name(cls) -> str:
@@ -272,7 +274,7 @@ class ParametricNodePostprocessor(BaseNodePostprocessor):
         if not nodes:
             return 0
         if self._parametrizer is None:
-            self._parametrizer = Parametrizer(self.llm.model)
+            self._parametrizer = Parametrizer(self.llm.model.local)
         return self._parametrizer.parametrize(_passages(nodes)).trained
 
     def _known(self, text: str) -> bool:
@@ -284,6 +286,22 @@ class ParametricNodePostprocessor(BaseNodePostprocessor):
         shown = f"{reference}\n{text}" if plan.beside else reference
         data = {name: getattr(node.node, name) for name in TextNode.model_fields if hasattr(node.node, name)}
         return NodeWithScore(node=ParametricNode(**{**data, "text": text}, prompt_text=shown), score=node.score)
+
+
+def _refuse_what_needs_weights(model: ParametricModel | ServedModel, missing: str, inject: str) -> None:
+    """Refuse options that a model in a server cannot have."""
+    if isinstance(model, ParametricModel):
+        return
+    if inject == "auto":
+        raise ConfigurationError(
+            "inject='auto' weighs what reading and training cost on this machine, and the model is in a server; "
+            "choose inject='parametric' or 'combined'"
+        )
+    if missing == "train" and not model.trainable:
+        raise ConfigurationError(
+            "missing='train' needs the model's weights; name the model that the server runs, ParametricLLM(lm=...), "
+            "or choose missing='context'"
+        )
 
 
 def _passages(nodes: list[tuple[BaseNode, str]]) -> list[Passage]:

@@ -11,6 +11,7 @@ before or after it. Removed bytes stay in the file, unreachable, until other val
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -175,6 +176,13 @@ class LMDBStore:
                 return decode_into(value, out).scale
             except AdapterDamagedError as error:
                 raise _damaged(key, error) from error
+
+    def digest(self, key: AdapterKey) -> str | None:
+        """SHA-256 of an adapter as it is stored, or None: another one for other values, scale or encoding."""
+        name = self._name(key)
+        with self._live().read() as (transaction, tables):
+            value = transaction.get(name, db=tables["values"])
+            return None if value is None else hashlib.sha256(value).hexdigest()
 
     def layout(self, key: AdapterKey) -> Layout | None:
         """The layout of a stored adapter, without reading its values."""

@@ -1,0 +1,325 @@
+"""A model in a server with an OpenAI-compatible API, driven through `langchain-openai`.
+
+An answer in progress is *continued* where the server can do that, so that what was accepted stays as it is and nothing
+is written twice; elsewhere the server is asked again with the accepted text. A stream that breaks off is gone on from
+where it broke. Model and address are the chat model's; which adapters a draft is written with, if any, is the task's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+from langchain_core.messages import AIMessage, BaseMessage
+from langchain_core.runnables import RunnableConfig
+from tenacity import AsyncRetrying, Retrying
+
+from langgraph_dynrag.circuit_breaker import CircuitBreaker
+from langgraph_dynrag.draft import Signal
+from langgraph_dynrag.drafting import Collector, DraftResult, DraftTask, OnToken, StopAtUnit
+from langgraph_dynrag.endpoint import CONTINUE, Endpoint, probe
+from langgraph_dynrag.generator import ChatGenerator, unstreamed
+from langgraph_dynrag.server_policy import ServerPolicy, passing
+from langgraph_dynrag.token_texts import Seam
+from rag_backbone.server_failures import BrokenStreamError, failure_of, garbled
+
+if TYPE_CHECKING:
+    from langchain_openai.chat_models.base import BaseChatOpenAI
+
+
+@runtime_checkable
+class NamedAdapters(Protocol):
+    """Adapters that the server knows by a model name."""
+
+    def named(self) -> AbstractContextManager[str]:
+        """The name, loaded in the server for as long as the context lasts. May take long."""
+        ...
+
+    def lost(self) -> None:
+        """The server does not know the name any more."""
+        ...
+
+
+class OpenAIGenerator(ChatGenerator):
+    """A `ChatOpenAI`, or any of its kind, whose server was asked what it can do.
+
+    Args:
+        chat: The chat model.
+        endpoint: What was found out about its server.
+        policy: Retries, pauses, and how many alternatives are asked for.
+    """
+
+    chat: BaseChatOpenAI
+
+    def __init__(self, chat: BaseChatOpenAI, endpoint: Endpoint, policy: ServerPolicy | None = None) -> None:
+        super().__init__(chat, endpoint.signals, top_logprobs=endpoint.alternatives)
+        self.endpoint = endpoint
+        self.policy = policy or ServerPolicy()
+        self.breaker = CircuitBreaker(endpoint.name, failures=self.policy.failures, pause=self.policy.pause)
+
+    @classmethod
+    def of(cls, chat: BaseChatOpenAI, needs: frozenset[Signal], policy: ServerPolicy | None = None) -> OpenAIGenerator:
+        """Ask the server what it can do; errors are those of `endpoint.probe`."""
+        policy = policy or ServerPolicy()
+        return cls(chat, probe(chat, needs, policy), policy)
+
+    @property
+    def context_window(self) -> int | None:
+        """As the server tells it, or else the model's profile."""
+        return self.endpoint.context_window or super().context_window
+
+    def draft(self, task: DraftTask, config: RunnableConfig, on_token: OnToken | None) -> DraftResult:
+        """Continue the answer until the unit is complete, and leave."""
+        work = _Work(self, task, on_token)
+        try:
+            for trial in Retrying(**work.rules):
+                with trial, work.watched(), work.model() as options:
+                    stream = self.chat.stream(work.messages, unstreamed(config), **options)
+                    with contextlib.closing(_Read(stream)) as chunks:
+                        for chunk in chunks:
+                            if work.push(chunk):
+                                break
+                        work.check_end()
+        except Exception as error:  # noqa: BLE001 - told apart by what it says of the server
+            work.give_up(error)
+        return work.result()
+
+    async def adraft(self, task: DraftTask, config: RunnableConfig, on_token: OnToken | None) -> DraftResult:
+        """Continue the answer until the unit is complete, and leave."""
+        work = _Work(self, task, on_token)
+        try:
+            async for trial in AsyncRetrying(**work.rules):
+                with trial, work.watched():
+                    async with _in_thread(work.model()) as options:
+                        stream = self.chat.astream(work.messages, unstreamed(config), **options)
+                        async with contextlib.aclosing(_aread(stream)) as chunks:
+                            async for chunk in chunks:
+                                if work.push(chunk):
+                                    break
+                            work.check_end()
+        except Exception as error:  # noqa: BLE001 - told apart by what it says of the server
+            work.give_up(error)
+        return work.result()
+
+    def ask(self, prompts: Sequence[str], config: RunnableConfig) -> list[str]:
+        """All at once, with the same patience."""
+
+        def once() -> list[str]:
+            with self.watched():
+                return super(OpenAIGenerator, self).ask(prompts, config)
+
+        with self._explained():
+            return Retrying(**self.policy.rules())(once)
+
+    async def aask(self, prompts: Sequence[str], config: RunnableConfig) -> list[str]:
+        """All at once, with the same patience."""
+
+        async def once() -> list[str]:
+            with self.watched():
+                return await super(OpenAIGenerator, self).aask(prompts, config)
+
+        with self._explained():
+            return await _retried(AsyncRetrying(**self.policy.rules()), once)
+
+    @contextlib.contextmanager
+    def watched(self) -> Iterator[None]:
+        """One request: refused while the server is left alone, and counted by how it ends."""
+        self.breaker.check()
+        try:
+            yield
+        except Exception as error:
+            meant = garbled(error)
+            failure = failure_of(meant)
+            if failure is not None and failure.passing:
+                self.breaker.failed(meant)
+            elif failure is not None:
+                self.breaker.succeeded()
+            if meant is not error:
+                raise meant from error
+            raise
+        self.breaker.succeeded()
+
+    @contextlib.contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:
+            if (failure := failure_of(error)) is None:
+                raise
+            raise failure.explained(self.endpoint.name) from error
+
+    def _continued(self, task: DraftTask) -> tuple[list[BaseMessage], dict[str, Any], Seam]:
+        """Messages, further options, and how the reply is joined to what was written."""
+        written = task.accepted + task.carried.text
+        way = self.endpoint.way
+        if way == "ask_again" or not written.strip():
+            return self._messages(task), {}, Seam(written if written.strip() else "", "answers")
+        # Chat templates strip messages, so the model cannot see a blank at the end.
+        messages = [*task.messages, AIMessage(written.rstrip())]
+        extra = {"extra_body": {**(self.chat.extra_body or {}), **CONTINUE}} if way == "flags" else {}
+        return messages, extra, Seam(written, "continues")
+
+    def __repr__(self) -> str:
+        alternatives = f", {self.endpoint.alternatives} alternatives" if self.endpoint.alternatives else ""
+        return f"OpenAIGenerator({self.chat.model_name!r}, {self.endpoint.way}{alternatives})"
+
+
+class _Work:
+    """One draft, over as many attempts as it takes: what both loops share."""
+
+    def __init__(self, generator: OpenAIGenerator, task: DraftTask, on_token: OnToken | None) -> None:
+        self._generator = generator
+        self._whole = task
+        self._on_token = on_token
+        self._requests = 0
+        self._reloads = 0
+        self._fewer = 0
+        self._begin(task)
+
+    def _begin(self, task: DraftTask) -> None:
+        self.task = task
+        self.messages, self._extra, seam = self._generator._continued(task)  # noqa: SLF001 - of this module
+        self._rule = StopAtUnit(task)
+        self._collector = Collector(task, self._rule, self._seen, seam)
+
+    @property
+    def rules(self) -> dict[str, Any]:
+        """Of the attempts."""
+        return dict(self._generator.policy.rules(self._may_pass, deadline=self._whole.deadline))
+
+    @contextlib.contextmanager
+    def model(self) -> Iterator[dict[str, Any]]:
+        """The options of a request, with the adapters' name while they are loaded."""
+        options = {**self._generator._options(self.task), **self._extra}  # noqa: SLF001 - of this module
+        adapters = self._whole.adapters
+        if adapters is None:
+            yield options
+            return
+        assert isinstance(adapters, NamedAdapters)
+        with adapters.named() as name:
+            yield {**options, "model": name}
+
+    @contextlib.contextmanager
+    def watched(self) -> Iterator[None]:
+        """One attempt; what it wrote before it failed stays."""
+        self._requests += 1
+        try:
+            with self._generator.watched():
+                yield
+        except Exception as error:
+            failure = failure_of(error)
+            if failure is not None and failure.unknown_model and self._whole.adapters is not None:
+                self._whole.adapters.lost()
+                self._reloads += 1
+            if failure is None or not failure.passing or not self._complete_with_what_came():
+                raise
+
+    def push(self, chunk: Any) -> bool:
+        """Take a chunk; whether the draft has gone far enough."""
+        if self._generator.endpoint.alternatives and "entropy" in self.task.needs:
+            entries = (chunk.response_metadata.get("logprobs") or {}).get("content") or []
+            least = self._generator.endpoint.alternatives
+            self._fewer += sum(1 for e in entries if len(e.get("top_logprobs") or []) < least)
+        self._collector.push(chunk)
+        return self._rule.ended is not None
+
+    def check_end(self) -> None:
+        """A stream that just stops is broken: a finished one says why it ends."""
+        if self._rule.ended is None and self._collector.finish_reason is None:
+            raise BrokenStreamError("the answer broke off without an end")
+
+    def give_up(self, error: Exception) -> None:
+        """Raise what the last attempt failed of, unless it is the time that is over."""
+        failure = failure_of(error)
+        if failure is None:
+            raise error
+        if failure.passing and time.monotonic() + self._generator.policy.first_wait >= self._whole.deadline:
+            self._rule.ended = "deadline"
+            return
+        raise failure.explained(self._generator.endpoint.name) from error
+
+    def result(self) -> DraftResult:
+        """The whole draft, and what it took."""
+        found = self._collector.result()
+        more = {"retries": self._requests - 1, "fewer_alternatives": self._fewer, "adapters_reloaded": self._reloads}
+        return replace(found, cost={**found.cost, **{name: n for name, n in more.items() if n}})
+
+    def _complete_with_what_came(self) -> bool:
+        """Keep what a broken attempt wrote, for the next one to go on from; whether there is nothing left to write."""
+        draft = self._collector.result().draft
+        left = self.task.limit - (len(draft) - len(self.task.carried))
+        if left < 1:
+            self._rule.ended = "limit"
+            return True
+        self._begin(replace(self.task, carried=replace(draft, ended="unit"), carried_attention=None, limit=left))
+        return False
+
+    def _may_pass(self, error: BaseException) -> bool:
+        failure = failure_of(error)
+        reloaded = failure is not None and failure.unknown_model and 0 < self._reloads <= 2
+        return reloaded or passing(error)
+
+    def _seen(self, piece: str, logprob: float | None, entropy: float | None) -> None:
+        if self._rule.ended is None:
+            self._rule(piece)
+        if self._on_token is not None:
+            self._on_token(piece, logprob, entropy)
+
+
+class _Read(Iterator[Any]):
+    """A stream whose client's stumbling over a response is told apart from errors of ours."""
+
+    def __init__(self, stream: Iterator[Any]) -> None:
+        self._stream = stream
+
+    def __next__(self) -> Any:
+        try:
+            return next(self._stream)
+        except StopIteration:
+            raise
+        except Exception as error:
+            if (meant := garbled(error)) is not error:
+                raise meant from error
+            raise
+
+    def close(self) -> None:
+        """Leave the stream, so that the server stops writing."""
+        getattr(self._stream, "close", lambda: None)()
+
+
+async def _aread(stream: AsyncIterator[Any]) -> Any:
+    """The same, asynchronously."""
+    try:
+        while True:
+            try:
+                chunk = await anext(stream)
+            except StopAsyncIteration:
+                return
+            except Exception as error:
+                if (meant := garbled(error)) is not error:
+                    raise meant from error
+                raise
+            yield chunk
+    finally:
+        close = getattr(stream, "aclose", None)
+        if close is not None:
+            await close()
+
+
+@contextlib.asynccontextmanager
+async def _in_thread(context: AbstractContextManager[dict[str, Any]]) -> AsyncIterator[dict[str, Any]]:
+    """A context whose beginning may block."""
+    entered = await asyncio.to_thread(context.__enter__)
+    try:
+        yield entered
+    finally:
+        await asyncio.to_thread(context.__exit__, None, None, None)
+
+
+async def _retried(retrying: AsyncRetrying, once: Callable[[], Awaitable[list[str]]]) -> list[str]:
+    return await retrying(once)

@@ -1,0 +1,88 @@
+"""How a model in a server is asked: how an answer is continued, how often and after what pause a request is repeated.
+
+The `openai` client below has retries of its own (`ChatOpenAI(max_retries=...)`), for requests that were not accepted;
+it honours `Retry-After`. What is here comes on top: answers that broke off, and servers that take longer to come back.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+from tenacity import RetryCallState, retry_if_exception, wait_exponential, wait_random
+
+from rag_backbone.errors import ConfigurationError
+from rag_backbone.server_failures import failure_of
+
+Continuing = Literal["auto", "flags", "last_message", "ask_again"]
+"""How an answer in progress goes on: `flags` (vLLM's and SGLang's `continue_final_message`), `last_message` (servers
+that always continue a last message of the assistant, as llama.cpp's does), `ask_again` (with the text so far in the
+question; every server can), or `auto`: whichever the server is found to do when the graph is built."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServerPolicy:
+    """How the graph deals with a model behind an OpenAI-compatible endpoint.
+
+    Raises:
+        ConfigurationError: If a number is out of range or a choice unknown.
+    """
+
+    continuing: Continuing = "auto"
+    attempts: int = 4
+    """How often one draft is asked for; what a broken attempt has written stays and is gone on from."""
+    first_wait: float = 0.5
+    """Seconds before the second attempt; doubled, with some chance, before each further one."""
+    longest_wait: float = 60.0
+    """Seconds: a server that asks for more (`Retry-After`) is given up at once."""
+    failures: int = 5
+    """Requests that failed in a row after which the server is left alone for `pause` seconds."""
+    pause: float = 30.0
+    alternatives: int = 20
+    """Likeliest tokens that are asked for where a trigger reads entropy: the more, the closer its lower bound."""
+
+    def __post_init__(self) -> None:
+        if self.continuing not in get_args(Continuing):
+            raise ConfigurationError(f"continuing is {self.continuing!r}; known: {', '.join(get_args(Continuing))}")
+        for name, least in (("attempts", 1), ("failures", 1), ("alternatives", 1)):
+            if getattr(self, name) < least:
+                raise ConfigurationError(f"{name} is {getattr(self, name)}; at least {least} is needed")
+        for name in ("first_wait", "longest_wait", "pause"):
+            if not getattr(self, name) > 0:
+                raise ConfigurationError(f"{name} is {getattr(self, name)}; seconds above 0 are needed")
+
+    def rules(self, may_pass: Callable[[BaseException], bool] | None = None, *, deadline: float = float("inf")) -> Any:
+        """Arguments of tenacity's `Retrying` and `AsyncRetrying`.
+
+        Args:
+            may_pass: Which errors are worth another attempt; None: those of the server that may pass.
+            deadline: On `time.monotonic`'s clock; no attempt begins after it.
+        """
+        backoff = wait_exponential(self.first_wait, self.longest_wait) + wait_random(0, self.first_wait)
+
+        def wait(state: RetryCallState) -> float:
+            failure = failure_of(_error(state))
+            asked = None if failure is None else failure.retry_after
+            return float(backoff(state)) if asked is None else asked
+
+        def stop(state: RetryCallState) -> bool:
+            sleep = state.upcoming_sleep
+            too_late = time.monotonic() + sleep > deadline
+            return state.attempt_number >= self.attempts or sleep > self.longest_wait or too_late
+
+        return {"wait": wait, "stop": stop, "retry": retry_if_exception(may_pass or passing), "reraise": True}
+
+
+def passing(error: BaseException) -> bool:
+    """Whether the same request may succeed later."""
+    failure = failure_of(error)
+    return failure is not None and failure.passing
+
+
+def _error(state: RetryCallState) -> BaseException:
+    assert state.outcome is not None
+    error = state.outcome.exception()
+    assert error is not None
+    return error

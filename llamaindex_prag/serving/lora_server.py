@@ -1,0 +1,118 @@
+"""One vLLM server's runtime LoRA API, through the `openai` client, which brings retries, pauses and time-outs."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rag_backbone.errors import ConfigurationError, ServerError
+from rag_backbone.server_failures import failure_of, garbled
+
+if TYPE_CHECKING:
+    from openai import OpenAI
+
+
+class LoraServer:
+    """A server.
+
+    Args:
+        base_url: With its `/v1`.
+        api_key: None: from the environment (`OPENAI_API_KEY`), or none.
+        timeout: Seconds for one request, between two pieces of what it streams.
+        retries: Of requests that were not accepted.
+    """
+
+    def __init__(self, base_url: str, *, api_key: str | None = None, timeout: float = 120.0, retries: int = 2) -> None:
+        self.base_url = base_url.rstrip("/")
+        self._options: dict[str, Any] = {"api_key": api_key, "timeout": timeout, "max_retries": retries}
+
+    @cached_property
+    def client(self) -> OpenAI:
+        """Made at first use."""
+        import os
+
+        try:
+            from openai import OpenAI
+        except ImportError as error:
+            raise ConfigurationError(
+                f"models in a server need a client ({error}): pip install 'dynprag[openai]'"
+            ) from None
+        key = self._options["api_key"] or os.environ.get("OPENAI_API_KEY") or "none"
+        return OpenAI(base_url=self.base_url, **{**self._options, "api_key": key})
+
+    @property
+    def name(self) -> str:
+        """In messages."""
+        return f"the server at {self.base_url}"
+
+    def models(self) -> list[Any]:
+        """What it serves: base models and loaded adapters (those with a `parent`).
+
+        Raises:
+            ServerError: If it cannot be reached, or is no server of this protocol.
+        """
+        try:
+            return list(self.client.models.list())
+        except Exception as error:
+            raise self.explained(error) from error
+
+    def adapters(self) -> dict[str, str]:
+        """Loaded adapters, and their folders as the server sees them."""
+        return {c.id: str(getattr(c, "root", "")) for c in self.models() if getattr(c, "parent", None)}
+
+    def load(self, name: str, folder: str | Path) -> None:
+        """Load an adapter; one that is loaded already stays.
+
+        Raises:
+            ServerError: If the server does not take it, or cannot see the folder.
+        """
+        try:
+            self._post("/load_lora_adapter", {"lora_name": name, "lora_path": str(folder)})
+        except Exception as error:
+            failure = failure_of(error)
+            if failure is not None and failure.status == 400 and "already been loaded" in str(error):
+                return
+            if failure is not None and failure.status == 404 and "No adapter found" in str(error):
+                raise ServerError(
+                    f"{self.name} finds no adapter at {folder}. It reads the folder itself: name one that it sees "
+                    "(folder=...), and if it sees it under another name, that name too (server_folder=...)."
+                ) from error
+            if failure is not None and failure.status in (404, 405):
+                raise ServerError(
+                    f"{self.name} takes no adapters while it runs (HTTP {failure.status}); start vLLM with "
+                    "VLLM_ALLOW_RUNTIME_LORA_UPDATING=True and --enable-lora."
+                ) from error
+            raise self.explained(error) from error
+
+    def unload(self, name: str) -> None:
+        """Unload an adapter, if it is loaded."""
+        try:
+            self._post("/unload_lora_adapter", {"lora_name": name})
+        except Exception as error:
+            failure = failure_of(error)
+            if failure is None or failure.status != 404:
+                raise self.explained(error) from error
+
+    def tokenised(self, text: str) -> list[int] | None:
+        """The server's own token ids of a text, without special tokens; None if it does not tell."""
+        # vLLM has this path beside `/v1`, not under it.
+        url = f"{self.base_url.removesuffix('/v1')}/tokenize"
+        try:
+            found: Any = self.client.post(url, cast_to=object, body={"prompt": text, "add_special_tokens": False})
+        except Exception as error:
+            if failure_of(garbled(error)) is None:
+                raise
+            return None
+        return list(found["tokens"]) if isinstance(found, dict) and "tokens" in found else None
+
+    def explained(self, error: Exception) -> Exception:
+        """An error of the client as ours, if it is the server's doing."""
+        failure = failure_of(garbled(error))
+        return error if failure is None else failure.explained(self.name)
+
+    def _post(self, path: str, body: dict[str, Any]) -> str:
+        return self.client.post(path, cast_to=str, body=body)
+
+    def __repr__(self) -> str:
+        return f"LoraServer({self.base_url!r})"

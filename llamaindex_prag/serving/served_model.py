@@ -1,0 +1,339 @@
+"""A model in a vLLM server that answers from stored adapters: `ParametricModel`'s counterpart, without weights here.
+
+    loading="push"      this process merges and exports adapters, and has the server load them   (LoadedAdapters)
+    loading="resolve"   the request names the documents; the server reads and merges them itself (vllm_resolver)
+
+Every request names the adapters that it wants, so requests cannot see each other's; a request without any is the base
+model's. What trains adapters or measures them needs the weights, and takes them from `lm` at first use.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+from llamaindex_prag.adapter import AdapterKey, text_hash
+from llamaindex_prag.recipe import Recipe, get_recipe
+from llamaindex_prag.selection import Merge, Selection
+from llamaindex_prag.serving.document_names import DocumentSet, checked_secret
+from llamaindex_prag.serving.exports import ExportFolders
+from llamaindex_prag.serving.loaded import LoadedAdapters
+from llamaindex_prag.serving.lora_server import LoraServer
+from llamaindex_prag.serving.merging import MergeableStore, address, merged
+from rag_backbone.cache_folder import cache_root
+from rag_backbone.errors import AdapterError, ConfigurationError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from llamaindex_prag.parametric import ParametricModel
+    from llamaindex_prag.serving.served_engine import ServedEngine
+    from rag_backbone.causal_lm import CausalLM
+
+Loading = Literal["push", "resolve"]
+
+
+class ServedModel:
+    """The model of a server, with the adapters of one store.
+
+    Args:
+        base_url: Of the server, with its `/v1`.
+        store: The adapters; an open store. With `loading="resolve"` the server has to reach its folder too.
+        model: The base model's name in the server; None: the first that it lists.
+        lm: The same model for its tokenizer, and for training and measuring: a name or folder, loaded when it is
+            needed, or a `CausalLM`. None: neither is needed, as in a graph with `missing="context"`.
+        recipe: By which adapters were made.
+        max_adapters: The most documents that one call may use. vLLM's `--max-lora-rank` has to be as large as
+            `max_adapters` times the recipe's rank.
+        loading: Who merges the adapters: this process (`"push"`) or the server (`"resolve"`).
+        folder: Where merged adapters are exported to; None: one in the user's cache. The server has to see it.
+        server_folder: What the server calls that folder, if it sees it under another name.
+        keep: How many merged adapters stay loaded.
+        secret: Signs the names of documents, with `loading="resolve"`.
+        api_key: None: from the environment (`OPENAI_API_KEY`), or none.
+        timeout: Seconds.
+
+    Raises:
+        ConfigurationError: If an option is unknown, the server has no such model, or its tokenizer is another one.
+        ServerUnavailableError: If it cannot be reached.
+
+    Example:
+        >>> served = ServedModel("http://127.0.0.1:8000/v1", LMDBStore("adapters", model=None))  # doctest: +SKIP
+        >>> create_dynamic_rag(
+        ...     ChatOpenAI(base_url=served.base_url, model=served.name), retriever, injection="parametric",
+        ...     adapters=served, missing="context")  # doctest: +SKIP
+    """
+
+    translations: None = None
+    """Translating needs the model's weights."""
+    translator_key: None = None
+
+    def __init__(
+        self,
+        base_url: str,
+        store: MergeableStore,
+        *,
+        model: str | None = None,
+        lm: CausalLM | str | Path | Mapping[str, Any] | None = None,
+        recipe: str | Recipe = "distill",
+        max_adapters: int = 8,
+        loading: Loading = "push",
+        folder: str | Path | None = None,
+        server_folder: str | None = None,
+        keep: int = 64,
+        secret: str | bytes | None = None,
+        api_key: str | None = None,
+        timeout: float = 120.0,
+    ) -> None:
+        if loading not in get_args(Loading):
+            raise ConfigurationError(f"loading is {loading!r}; known: {', '.join(get_args(Loading))}")
+        if max_adapters < 1:
+            raise ConfigurationError(f"max_adapters is {max_adapters}; at least 1 is needed")
+        if secret is not None and loading == "push":
+            raise ConfigurationError("secret signs the names of documents; it belongs to loading='resolve'")
+        self.store, self.recipe, self.max_adapters, self.loading = store, get_recipe(recipe), max_adapters, loading
+        self.server = LoraServer(base_url, api_key=api_key, timeout=timeout)
+        self.name, self.context_window = _served(self.server, model)
+        self.lm = ServedLM(self, lm)
+        self._secret = checked_secret(secret)
+        self._asked = {"folder": folder, "server_folder": server_folder, "keep": keep, "timeout": timeout}
+        self._loaded: LoadedAdapters | None = None
+        if loading == "push":
+            folders = ExportFolders(Path(folder) if folder is not None else _cached(self.server), keep=keep)
+            self._loaded = LoadedAdapters(
+                self.server, folders, base_model_name=self.name, server_root=server_folder
+            )  # fmt: skip
+
+    @property
+    def base_url(self) -> str:
+        """The server's."""
+        return self.server.base_url
+
+    @property
+    def trainable(self) -> bool:
+        """Whether adapters can be trained: the model was named."""
+        return self.lm.named
+
+    @property
+    def local(self) -> ParametricModel:
+        """The model itself, in this process, loaded at first use: what trains and measures.
+
+        Raises:
+            ConfigurationError: If it was not named.
+        """
+        return self.lm.local
+
+    def key(self, text: str) -> AdapterKey:
+        """The key of a passage's adapter."""
+        return AdapterKey(self.store.model, self.recipe.key, text_hash(text))
+
+    def knows(self, text: str) -> bool:
+        """Whether the passage has an adapter."""
+        return self.key(text) in self.store
+
+    def find(self, text: str) -> AdapterKey | None:
+        """The key of the passage's adapter, if there is one."""
+        return self.find_hash(text_hash(text))
+
+    def find_hash(self, digest: str) -> AdapterKey | None:
+        """The same by `text_hash`."""
+        key = AdapterKey(self.store.model, self.recipe.key, digest)
+        return key if key in self.store else None
+
+    def select(
+        self,
+        keys: Sequence[AdapterKey],
+        *,
+        merge: Merge = "mean",
+        scores: Sequence[float] | None = None,
+        strength: float | Sequence[float] = 1.0,
+    ) -> Selection | None:
+        """The adapters of a call; None for none.
+
+        Raises:
+            AdapterError: If there are more than a call may use.
+        """
+        if not keys:
+            return None
+        selection = Selection.of(
+            keys, merge=merge, scores=scores, strength=strength, version=self.store.generation
+        )  # fmt: skip
+        if len(selection) > self.max_adapters:
+            raise AdapterError(
+                f"{len(selection)} adapters were selected; a call may use {self.max_adapters}. Retrieve fewer "
+                "documents, or allow for more (max_adapters, and the server's --max-lora-rank)."
+            )
+        return selection
+
+    @contextmanager
+    def name_of(self, selection: Selection | None) -> Iterator[str]:
+        """The model name of a request with these adapters, usable for as long as the context lasts."""
+        if selection is None:
+            yield self.name
+        elif self._loaded is None:
+            yield DocumentSet.of(selection).name(self._secret)
+        else:
+            with self._loaded.using(self._pushed(selection), lambda: merged(self.store, selection)) as name:
+                yield name
+
+    def lost(self, selection: Selection) -> None:
+        """The server knows no model of that name any more."""
+        if self._loaded is not None:
+            self._loaded.lost(self._pushed(selection))
+
+    def runnable(self, selection: Selection) -> ServedSelection:
+        """What a generator is given to write with these adapters."""
+        return ServedSelection(self, selection)
+
+    def described(self) -> dict[str, Any]:
+        """The arguments that make it again, secrets aside: for serialised forms."""
+        return {"model": self.name, "loading": self.loading, **self._asked}
+
+    def _pushed(self, selection: Selection) -> str:
+        return f"prag-{address(self.store, selection)}"
+
+    def __repr__(self) -> str:
+        return f"ServedModel({self.base_url!r}, {self.name!r}, recipe {self.recipe.name!r}, {self.loading})"
+
+
+@dataclass(frozen=True, slots=True)
+class ServedSelection:
+    """Adapters of a call, with the server that knows their name."""
+
+    model: ServedModel
+    selection: Selection
+
+    def named(self) -> AbstractContextManager[str]:
+        """The name, loaded in the server for as long as the context lasts."""
+        return self.model.name_of(self.selection)
+
+    def lost(self) -> None:
+        """The server does not know the name any more."""
+        self.model.lost(self.selection)
+
+    def __repr__(self) -> str:
+        return f"ServedSelection({self.selection!r})"
+
+
+class ServedLM:
+    """What is asked of a served model where a local one is a `CausalLM`: tokenizer, engine, name, fingerprint."""
+
+    def __init__(self, served: ServedModel, lm: CausalLM | str | Path | Mapping[str, Any] | None) -> None:
+        self._served, self._given = served, lm
+        given: Any = lm
+        if hasattr(given, "fingerprint") and given.fingerprint != served.store.model:
+            raise ConfigurationError(
+                f"the store holds adapters of the model {served.store.model[:12]}…, and {given.name} is "
+                f"{given.fingerprint[:12]}…. Use the model that they were trained on, or another store."
+            )
+
+    @property
+    def name(self) -> str:
+        """In the server."""
+        return self._served.name
+
+    @property
+    def fingerprint(self) -> str:
+        """The store's: what its adapters were trained on."""
+        return self._served.store.model
+
+    @property
+    def context_window(self) -> int:
+        """The server's limit."""
+        return self._served.context_window
+
+    @property
+    def named(self) -> bool:
+        """Whether the model's files are known."""
+        return self._given is not None
+
+    @property
+    def loaded_with(self) -> Any:
+        """What leads back to the model; None: it exists in memory only."""
+        given: Any = self._given
+        return given.loaded_with if hasattr(given, "loaded_with") else given if given is None else _plain(given)
+
+    @cached_property
+    def engine(self) -> ServedEngine:
+        """What generates."""
+        from llamaindex_prag.serving.served_engine import ServedEngine
+
+        return ServedEngine(self._served)
+
+    @cached_property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """Loaded at first use, and compared with the server's.
+
+        Raises:
+            ConfigurationError: If the model was not named, or the server's is another one.
+        """
+        from transformers import AutoTokenizer
+
+        from rag_backbone.embedded import NAME, embedded_model_folder
+
+        given: Any = self._named("a tokenizer")
+        if hasattr(given, "tokenizer"):
+            tokenizer = given.tokenizer
+        else:
+            name, revision = (given["name"], given.get("revision")) if isinstance(given, Mapping) else (given, None)
+            source = embedded_model_folder() if str(name) == NAME else name
+            tokenizer = AutoTokenizer.from_pretrained(source, revision=revision)
+        told = self._served.server.tokenised(_SAMPLE)
+        own = list(tokenizer(_SAMPLE, add_special_tokens=False).input_ids)
+        if told is not None and told != own:
+            raise ConfigurationError(
+                f"{self._served.server.name} has another tokenizer than lm: {_SAMPLE!r} is {told[:6]}... there and "
+                f"{own[:6]}... here. Name the model that it serves."
+            )
+        return tokenizer
+
+    @cached_property
+    def local(self) -> ParametricModel:
+        """See `ServedModel.local`."""
+        from llamaindex_prag.parametric import ParametricModel
+        from rag_backbone.causal_lm import CausalLM
+
+        given: Any = self._named("the model's weights")
+        if not isinstance(given, CausalLM):
+            given = CausalLM.from_pretrained(**given) if isinstance(given, Mapping) else CausalLM.from_pretrained(given)
+        served = self._served
+        return ParametricModel.of(given, served.store, recipe=served.recipe, max_adapters=served.max_adapters)
+
+    def _named(self, what: str) -> Any:
+        if self._given is None:
+            raise ConfigurationError(
+                f"this needs {what}, and only the server's address is known: ServedModel(..., lm=...) with the folder "
+                "or Hub id of the model that it serves"
+            )
+        return self._given
+
+    def __repr__(self) -> str:
+        return f"ServedLM({self.name!r})"
+
+
+_SAMPLE = "The keeper's letter of 1871: 東京, naïve, 3.14 — and so on…"
+
+
+def _served(server: LoraServer, model: str | None) -> tuple[str, int]:
+    """The base model's name and context window."""
+    cards = server.models()
+    bases = {c.id: c for c in cards if not getattr(c, "parent", None)}
+    if not bases or (model is not None and model not in bases):
+        raise ConfigurationError(
+            f"{server.name} has no model {model or 'at all'!r}; it has {', '.join(bases) or 'none'}"
+        )
+    name = model or next(iter(bases))
+    return name, int(getattr(bases[name], "max_model_len", None) or 4096)
+
+
+def _cached(server: LoraServer) -> Path:
+    return cache_root() / "served" / hashlib.sha256(server.base_url.encode()).hexdigest()[:16]
+
+
+def _plain(given: Any) -> Any:
+    return dict(given) if isinstance(given, Mapping) else str(given)

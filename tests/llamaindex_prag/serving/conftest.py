@@ -1,0 +1,60 @@
+"""A tiny model, a store of random adapters, and a server that computes with what it was told to load.
+
+The server knows nothing of our banks: it reads a PEFT folder and adds the dense product of its factors to the weights.
+"""
+
+import math
+
+import pytest
+
+from llamaindex_prag.adapter import Adapter
+from llamaindex_prag.parametric import ParametricModel
+from llamaindex_prag.store.lmdb_store import LMDBStore
+from llamaindex_prag.store.peft_folder import import_peft
+from rag_backbone.causal_lm import CausalLM
+from rag_backbone.requests import Request
+from rag_backbone.sampling import Sampling
+from tests.llamaindex_prag.made import random_values, with_update
+from tests.openai_server import OpenAIServer
+from tests.tiny import tiny_llama, tiny_tokenizer
+
+TEXTS = [f"The bridge number {i} was built by engineer {i} in the year {1900 + i}." for i in range(6)]
+
+
+@pytest.fixture
+def lm():
+    return CausalLM(tiny_llama(), tiny_tokenizer(), name="tiny")
+
+
+@pytest.fixture
+def store(lm, tmp_path):
+    with LMDBStore(tmp_path / "store", model=lm.fingerprint, encoding="float32", map_size=1 << 26) as opened:
+        yield opened
+
+
+@pytest.fixture
+def local(lm, store):
+    made = ParametricModel.of(lm, store, recipe="prag", max_adapters=3)
+    for i, text in enumerate(TEXTS):
+        store.put(made.key(text), Adapter(made.layout, random_values(made.layout, i, 0.1), 2.0), {})
+    return made
+
+
+@pytest.fixture
+def server(lm, local):
+    """Serves the tiny model as `base`, and adapters from their folders, which it reads at each request."""
+
+    def says(body):
+        folder = running.adapters.get(body["model"])
+        model = lm.model
+        if folder is not None:
+            adapter = import_peft(folder, local.layout)
+            model = with_update(lm.model, adapter.layout, [(adapter.buffer, adapter.scale)])
+        sampling = Sampling(temperature=body.get("temperature", 1.0), seed=body.get("seed"))
+        request = Request(body["prompt"], body["max_tokens"], stop=body.get("stop") or (), sampling=sampling)
+        found = CausalLM(model, lm.tokenizer, name="copy").engine.generate(request)
+        return [(step.text, math.exp(step.logprob), step.token_id) for step in found.steps]
+
+    running = OpenAIServer(says, tokenizer=lm.tokenizer, window=2048)
+    with running:
+        yield running

@@ -1,0 +1,100 @@
+"""The server's own side: from a name to a folder, in a process that has neither torch nor LlamaIndex."""
+
+import subprocess
+import sys
+
+import pytest
+
+from llamaindex_prag.selection import Selection
+from llamaindex_prag.serving.document_names import DocumentSet
+from llamaindex_prag.serving.merging import merged
+from llamaindex_prag.serving.vllm_resolver import DocumentResolver, MergedFolders
+from llamaindex_prag.store.peft_folder import import_peft
+from tests.llamaindex_prag.serving.conftest import TEXTS
+
+SECRET = b"sixteen bytes or more"
+
+
+@pytest.fixture
+def resolver(store, tmp_path):
+    folders = MergedFolders(tmp_path / "out", limit=1e9)
+    return DocumentResolver(lambda: store, lambda: folders)
+
+
+def name_of(local, *numbers, secret=None, **options):
+    return DocumentSet.of(Selection.of([local.key(TEXTS[i]) for i in numbers], **options)).name(secret)
+
+
+def test_a_name_becomes_the_folder_of_the_merged_adapter(local, store, resolver):
+    folder = resolver.folder_of("base", name_of(local, 0, 2, merge="sum"))
+    wanted = merged(store, Selection.of([local.key(TEXTS[0]), local.key(TEXTS[2])], merge="sum"))
+    found = import_peft(folder, local.layout)
+    assert found.layout == wanted.layout
+    assert (found.buffer == wanted.buffer).all()
+    assert resolver.folder_of("base", name_of(local, 2, 0, merge="sum")) == folder
+
+
+def test_names_that_are_not_ours_are_left_to_others(resolver):
+    assert resolver.folder_of("base", "somebody/lora") is None
+
+
+def test_what_cannot_be_served_is_not_and_the_log_says_why(local, resolver, caplog):
+    assert resolver.folder_of("base", "prag:nonsense") is None
+    unknown = DocumentSet(local.recipe.key, ("ab" * 32,), (1.0,)).name()
+    assert resolver.folder_of("base", unknown) is None
+    assert "no adapter of text abab" in caplog.text
+
+
+def test_with_a_secret_only_signed_names_are_served(local, store, tmp_path):
+    folders = MergedFolders(tmp_path / "out", limit=1e9)
+    resolver = DocumentResolver(lambda: store, lambda: folders, SECRET)
+    assert resolver.folder_of("base", name_of(local, 0)) is None
+    assert resolver.folder_of("base", name_of(local, 0, secret=SECRET)) is not None
+
+
+def test_the_disk_does_not_fill(local, store, tmp_path, caplog):
+    folders = MergedFolders(tmp_path / "out", limit=1000)
+    resolver = DocumentResolver(lambda: store, lambda: folders)
+    first = resolver.folder_of("base", name_of(local, 0))
+    assert resolver.folder_of("base", name_of(local, 1)) is None
+    assert "DYNPRAG_EXPORTS_GB" in caplog.text
+    assert resolver.folder_of("base", name_of(local, 0)) == first
+
+
+def test_folders_of_servers_that_are_gone_are_deleted_and_those_of_others_stay(tmp_path):
+    code = (
+        "import sys; from pathlib import Path\n"
+        "from llamaindex_prag.serving.vllm_resolver import MergedFolders\n"
+        "print(MergedFolders(Path(sys.argv[1]), limit=1).folder)"
+    )
+    dead = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True)
+    assert [str(p) for p in tmp_path.iterdir()] == [dead.stdout.strip()]
+    first = MergedFolders(tmp_path, limit=1)
+    second = MergedFolders(tmp_path, limit=1)
+    assert sorted(tmp_path.iterdir()) == sorted([first.folder, second.folder])
+
+
+async def test_vllm_gets_nothing_for_what_is_not_ours(resolver):
+    assert await resolver.resolve_lora("base", "other") is None
+
+
+def test_the_plugin_needs_neither_torch_nor_llama_index_nor_vllm_unless_it_is_used():
+    code = (
+        "import os, sys; os.environ.pop('DYNPRAG_STORE', None)\n"
+        "from llamaindex_prag.serving import vllm_resolver\n"
+        "vllm_resolver.register()\n"
+        "from llamaindex_prag.store.lmdb_store import LMDBStore\n"
+        "heavy = {'torch', 'transformers', 'llama_index', 'langgraph', 'vllm', 'openai'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_the_plugin_is_found_by_its_entry_point():
+    import tomllib
+    from pathlib import Path
+
+    project = tomllib.loads((Path(__file__).parents[3] / "pyproject.toml").read_text())["project"]
+    assert project["entry-points"]["vllm.general_plugins"] == {
+        "dynprag": "llamaindex_prag.serving.vllm_resolver:register"
+    }
