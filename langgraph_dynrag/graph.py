@@ -43,6 +43,9 @@ if TYPE_CHECKING:
     from langgraph_dynrag.server_policy import ServerPolicy
 
 
+_WHERE = get_args(Injection)
+
+
 class DynamicRAGNodes(NamedTuple):
     """The nodes of one configuration, for use in a graph of one's own."""
 
@@ -62,7 +65,7 @@ def create_dynamic_rag(
     dataset: Dataset = "2wikimultihopqa",
     bundle: Literal["paper", "reference"] = "paper",
     prompt: AnswerPrompt | None = None,
-    injection: Injection = "context",
+    injection: Injection | Injector = "context",
     adapters: ParametricModel | ServedModel | None = None,
     missing: Missing = "train",
     forgetting: float | None = None,
@@ -85,7 +88,8 @@ def create_dynamic_rag(
         prompt: Instructions, exemplars and layout; by default the preset's, or the project's own with the preset's
             number of exemplars. `injection.WeightsPrompt` is the one that adapters are trained with, a tenth as long.
         injection: Where the evidence goes: in the `"context"`, into the model's parameters (`"parametric"`), or both
-            (`"combined"`, the adapters weakened).
+            (`"combined"`, the adapters weakened). Or an `Injector`, such as a `ParametricInjector` with bounds of its
+            own, in the place of the next four.
         adapters: For the last two: the `ParametricModel` of the `LocalChatModel`'s own model, or the `ServedModel` of
             the vLLM server that a `ChatOpenAI` asks.
         missing: For the last two, what becomes of a passage without an adapter: `"train"` it (a minute), `"translate"`
@@ -147,7 +151,7 @@ def create_nodes(
     dataset: Dataset = "2wikimultihopqa",
     bundle: Literal["paper", "reference"] = "paper",
     prompt: AnswerPrompt | None = None,
-    injection: Injection = "context",
+    injection: Injection | Injector = "context",
     adapters: ParametricModel | ServedModel | None = None,
     missing: Missing = "train",
     forgetting: float | None = None,
@@ -177,7 +181,7 @@ def create_nodes(
 
 def make_injector(
     model: BaseChatModel,
-    injection: Injection,
+    injection: Injection | Injector,
     adapters: ParametricModel | ServedModel | None,
     missing: Missing,
     *,
@@ -189,21 +193,41 @@ def make_injector(
     Raises:
         ConfigurationError: If the model has no adapters to put anything in.
     """
-    if injection not in get_args(Injection):
-        raise ConfigurationError(f"injection is {injection!r}; known: {', '.join(get_args(Injection))}")
-    if injection == "context":
-        given = {"adapters": adapters, "forgetting": forgetting, "conflicts": conflicts}
-        if named := [name for name, value in given.items() if value is not None]:
+    given = {"adapters": adapters, "forgetting": forgetting, "conflicts": conflicts}
+    named = ", ".join(name for name, value in given.items() if value is not None)
+    if not isinstance(injection, str):
+        if not isinstance(injection, Injector):
             raise ConfigurationError(
-                f"{', '.join(named)}: given, and injection='context' uses no adapters. Leave it out, or choose "
+                f"injection is {injection!r}; an Injector, or one of {', '.join(_WHERE)}, is needed"
+            )
+        if named:
+            raise ConfigurationError(f"{named}: given beside an injector, which has its own. Leave it out.")
+        if (own := getattr(injection, "adapters", None)) is not None:
+            _check_adapters(model, own, injection.mode)
+        return injection
+    if injection not in _WHERE:
+        raise ConfigurationError(f"injection is {injection!r}; known: {', '.join(_WHERE)}")
+    if injection == "context":
+        if named:
+            raise ConfigurationError(
+                f"{named}: given, and injection='context' uses no adapters. Leave it out, or choose "
                 "injection='parametric' or 'combined'."
             )
         return None
+    _check_adapters(model, adapters, injection)
+    from langgraph_dynrag.injection import ParametricInjector
+
+    assert adapters is not None
+    return ParametricInjector(adapters, mode=injection, missing=missing, forgetting=forgetting, conflicts=conflicts)
+
+
+def _check_adapters(model: BaseChatModel, adapters: Any, injection: str) -> None:
+    """Refuse adapters that are not the chat model's own."""
     if hasattr(adapters, "base_url"):
-        from langgraph_dynrag.injection import ParametricInjector, refuse_unless_served_by
+        from langgraph_dynrag.injection import refuse_unless_served_by
 
         refuse_unless_served_by(adapters, model)
-        return ParametricInjector(adapters, mode=injection, missing=missing, forgetting=forgetting, conflicts=conflicts)
+        return
     if not isinstance(model, LocalChatModel):
         raise ConfigurationError(
             f"injection={injection!r} changes the model's parameters, and those of {type(model).__name__} are not "
@@ -219,9 +243,6 @@ def make_injector(
         raise ConfigurationError(
             "the adapters are of another model in memory: make the model by LocalChatModel.from_causal_lm(adapters.lm)"
         )
-    from langgraph_dynrag.injection import ParametricInjector
-
-    return ParametricInjector(adapters, mode=injection, missing=missing, forgetting=forgetting, conflicts=conflicts)
 
 
 def make_settings(

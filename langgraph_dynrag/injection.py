@@ -71,6 +71,9 @@ class ParametricInjector:
             above it they are weakened, or the passages stand in the prompt. None: not measured.
         conflicts: What becomes of passages that contradict each other about the question: `"mean"`,
             `"score-weighted"`, `"latest"` or `"context"`. None: not measured.
+        conflict_bound: Above so many nats two passages contradict each other. None: `llamaindex_prag.conflicts.BOUND`.
+        conflict_overlap: Passages whose updates have a smaller cosine are about different things, and never do. None:
+            `llamaindex_prag.conflicts.OVERLAP`; -1 looks at all.
 
     Raises:
         ConfigurationError: If an option is unknown, or there is no translator to translate with.
@@ -85,7 +88,10 @@ class ParametricInjector:
         strength: float | None = None,
         forgetting: float | None = None,
         conflicts: str | None = None,
+        conflict_bound: float | None = None,
+        conflict_overlap: float | None = None,
     ) -> None:
+        from llamaindex_prag.conflicts import OVERLAP
         from llamaindex_prag.placing import Placer
         from llamaindex_prag.selection import BESIDE_TEXT
 
@@ -106,7 +112,10 @@ class ParametricInjector:
         self.mode: Inject = mode
         self.missing = missing
         self._strength = strength or (1.0 if mode == "parametric" else BESIDE_TEXT)
-        self._placer = Placer(adapters, forgetting=forgetting, conflicts=conflicts)
+        self._placer = Placer(
+            adapters, forgetting=forgetting, conflicts=conflicts, conflict_bound=conflict_bound,
+            conflict_overlap=OVERLAP if conflict_overlap is None else conflict_overlap,
+        )  # fmt: skip
         self._parametrizer: Any = None
         self._hopeless: dict[str, str] = {}
         """By a passage's id, why it cannot be learnt: trying takes long, so it is done once."""

@@ -275,7 +275,7 @@ def local_graph(checkpointer, retriever, preset):
     few = SampleSpec(samples=3, max_tokens=6)
     changes = {
         "fixed_sentence": {"trigger": EverySentence(), "query": LastSentence()},
-        "seakr": {"trigger": SelfAwareUncertainty(-6, few), "selection": LeastUncertain(few)},
+        "seakr": {"trigger": SelfAwareUncertainty(-6, few), "evidence_selector": LeastUncertain(few)},
     }.get(preset, {})
     return create_dynamic_rag(chat, retriever, preset=preset, checkpointer=checkpointer, **{**OPTIONS, **changes})
 

@@ -65,11 +65,11 @@ def adapters(lm, store):
 def graph(adapters, *texts, checkpointer=None, retriever=None, **options):
     found = [Document(text, metadata={"title": f"doc {n}", "source": f"doc-{n}"}) for n, text in enumerate(texts)]
     return create_dynamic_rag(
-        LocalChatModel.from_causal_lm(adapters.lm), retriever or Fixed(documents=found),
-        adapters=adapters, checkpointer=checkpointer,
+        LocalChatModel.from_causal_lm(adapters.lm), retriever or Fixed(documents=found), checkpointer=checkpointer,
         **{"preset": "fixed_sentence", "trigger": EverySentence(), "query": LastSentence(), "injection": "parametric",
            "prompt": AnswerPrompt(answer_phrase=None, stop=()), "budgets": Budgets(tokens=40), "lookahead": 12,
-           "initial_retrieval": True, "missing": "context", **options},
+           "initial_retrieval": True, "missing": "context",
+           "adapters": adapters if isinstance(options.get("injection", ""), str) else None, **options},
     )  # fmt: skip
 
 
@@ -322,3 +322,25 @@ def test_passages_that_contradict_each_other_are_reported_and_treated_as_the_pol
     shown = event_of("context")
     assert (shown["in_weights"], list(shown["in_prompt_because"])) == ([], ids)
     assert "number 1" in adapters.lm.tokenizer.decode(list(requests[-1].prompt))
+
+    def noticed(**bounds):
+        injector = ParametricInjector(adapters, missing="context", conflicts="latest", **bounds)
+        made = graph(adapters, retriever=Fixed(documents=found), injection=injector)
+        return injections(made.invoke({"question": QUESTION}))[0]["left_out"]
+
+    assert list(noticed()) == ids[1:]
+    assert not noticed(conflict_bound=1e6)
+    assert not noticed(conflict_overlap=1.0)
+
+
+def test_an_injector_with_options_of_its_own_takes_the_place_of_the_graphs(adapters):
+    injector = ParametricInjector(adapters, missing="context", strength=0.25)
+    result = graph(adapters, TEXTS[0], injection=injector).invoke({"question": QUESTION})
+    assert injections(result)[0]["strength"] == 0.25
+    with pytest.raises(ConfigurationError, match="forgetting, conflicts: given beside an injector"):
+        graph(adapters, TEXTS[0], injection=injector, conflicts="mean", forgetting=0.1)
+    with pytest.raises(ConfigurationError, match="injection is 3; an Injector, or one of context, parametric"):
+        graph(adapters, TEXTS[0], injection=3)
+    other = LocalChatModel.from_causal_lm(CausalLM(tiny_llama(), tiny_tokenizer(), name="other"))
+    with pytest.raises(ConfigurationError, match=r"from_causal_lm\(adapters.lm\)"):
+        create_dynamic_rag(other, Fixed(documents=[Document(TEXTS[0])]), injection=injector, preset="single")
