@@ -1,6 +1,6 @@
 """Generated tokens, reflection tokens among them, as a segment: its text, its judgements, and where it ends.
 
-Pure: token steps as the engine reports them (with `Signals(tokens=vocabulary.judged)`), and a vocabulary.
+Pure functions of token steps as the engine reports them, with `Signals(tokens=vocabulary.judged)`.
 """
 
 from __future__ import annotations

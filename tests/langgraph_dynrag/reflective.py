@@ -14,6 +14,9 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
 from langgraph_dynrag import LocalChatModel
+from langgraph_dynrag.draft import Draft
+from langgraph_dynrag.evidence import passage
+from langgraph_dynrag.reflection import Critique, Segment, SegmentScore
 from langgraph_dynrag.reflection.vocabulary import TOKENS
 from rag_backbone.causal_lm import CausalLM
 from tests.tiny import tiny_llama
@@ -127,3 +130,12 @@ def reflective_llama():
 def reflective_chat(**options):
     lm = CausalLM(reflective_llama(), reflective_tokenizer(), name="reflective")
     return LocalChatModel.from_causal_lm(lm, **options)
+
+
+def segment(text, total, *, ended=False, support=None):
+    """A segment of one-character tokens that was written with a passage of its own."""
+    pieces = tuple(text)
+    draft = Draft(pieces, (-0.5,) * len(pieces), None, tuple(range(len(pieces))))
+    found = passage(f"About {text}", {"title": text}, text)
+    scores = SegmentScore(total, 0.0, 0.0, 0.0, total)
+    return Segment(draft, draft.token_ids, found, Critique(support=support), scores, ended)

@@ -10,8 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from langgraph_dynrag.draft import Draft, DraftView
-from langgraph_dynrag.evidence import passage
-from langgraph_dynrag.reflection import Beam, Critique, Decision, Hypothesis, Segment, SegmentScore, Selection, Weights
+from langgraph_dynrag.reflection import Beam, Critique, Decision, Hypothesis, SegmentScore, Selection, Weights
 from langgraph_dynrag.reflection.beam import Candidate, best
 from langgraph_dynrag.reflection.classification import masses, shares, surface_forms
 from langgraph_dynrag.reflection.scores import likeliest, likelihood, normalised, retrieval, score, utility
@@ -20,6 +19,7 @@ from langgraph_dynrag.reflection.vocabulary import ReflectionVocabulary
 from langgraph_dynrag.triggers import Reflection
 from rag_backbone.errors import ConfigurationError
 from rag_backbone.signals import TokenStep
+from tests.langgraph_dynrag.reflective import segment
 
 # ---------------------------------------------------------------------------------------------------- scores
 
@@ -206,14 +206,6 @@ def test_segments_do_not_run_into_each_other():
 
 
 # ---------------------------------------------------------------------------------------------------- beam
-
-
-def segment(text, total, *, ended=False, support=None):
-    pieces = tuple(text)
-    draft = Draft(pieces, (-0.5,) * len(pieces), None, tuple(range(len(pieces))))
-    found = passage(f"About {text}", {"title": text}, text)
-    scores = SegmentScore(total, 0.0, 0.0, 0.0, total)
-    return Segment(draft, draft.token_ids, found, Critique(support=support), scores, ended)
 
 
 def test_the_beam_worked_out_by_hand():

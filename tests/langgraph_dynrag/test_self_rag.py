@@ -11,9 +11,9 @@ from langchain_core.messages import AIMessageChunk
 from langgraph.checkpoint.memory import InMemorySaver
 from transformers import PreTrainedTokenizerFast
 
-from langgraph_dynrag import AnswerPrompt, Budgets, LocalChatModel, Selection, Trace, create_dynamic_rag
+from langgraph_dynrag import AnswerPrompt, Budgets, LocalChatModel, Selection, Trace, create_dynamic_rag, create_nodes
 from langgraph_dynrag.queries import QFS, Question, Rewrite
-from langgraph_dynrag.reflection import Weights
+from langgraph_dynrag.reflection import Beam, Hypothesis, Weights
 from langgraph_dynrag.reflection.instruct import RELEVANT, RETRIEVE, SUPPORTED, USEFUL
 from langgraph_dynrag.reflection.vocabulary import TOKENS
 from langgraph_dynrag.trace_html import page
@@ -39,6 +39,7 @@ from tests.langgraph_dynrag.reflective import (
     reflective_llama,
     reflective_tokenizer,
     search,
+    segment,
 )
 from tests.langgraph_dynrag.scripted import DOCUMENTS, ScriptedChatModel, WatchedRetriever
 from tests.tiny import tiny_llama, tiny_tokenizer
@@ -336,21 +337,26 @@ def test_without_a_search_left_the_answer_goes_on_without(chat, retriever):
     assert none.invoke({"question": BRIDGE})["sources"] == []
 
 
-def test_two_hypotheses_that_ask_share_what_is_left(chat):
-    """Both of the beam want a search, of different things; one is left, and the better one gets it."""
-    retriever = WatchedRetriever(give=lambda q: search(q) if FIRST in q else [BUILT, Document("x", id="x")])
-    graph = create_dynamic_rag(
-        chat, retriever, preset="self_rag", trigger=Reflection(mode="always"), budgets=Budgets(retrievals=2, tokens=40),
-        lookahead=3,
-    )  # fmt: skip
-    out = graph.invoke({"question": BRIDGE})
-    assert len(retriever.queries) <= 2
-    assert len(events(out, "retrieval")) == len(retriever.queries)
+def test_two_hypotheses_that_ask_share_what_is_left(chat, retriever):
+    """Both want a search, of different things; one is left, and the better one gets it."""
+    nodes = create_nodes(
+        chat, retriever, preset="self_rag", trigger=Reflection(mode="always"), budgets=Budgets(retrievals=3)
+    )
+    beam = Beam(tuple(Hypothesis((segment(text, 1.0),)) for text in (FIRST, WRONG)), judgements=(None, None))
+    state = {"question": BRIDGE, "beam": beam.to_state()}
+    both = nodes.monitor({**state, "retrievals": 1})
+    assert both["queries"] == [f"{BRIDGE} {FIRST}", f"{BRIDGE} {WRONG}"]
+    assert both["budget_hit"] is None
+    one = nodes.monitor({**state, "retrievals": 2})
+    assert one["queries"] == [f"{BRIDGE} {FIRST}"]
+    decisions = [h.decision for h in Beam.from_state(one["beam"]).hypotheses]
+    assert [d.retrieve for d in decisions] == [True, False]
+    assert decisions[1].reason == "always retrieves; no search is left"
+    assert one["budget_hit"] == "retrievals"
 
 
 def test_the_token_budget_ends_the_answer_with_the_best_hypothesis(chat, retriever):
     out = create_dynamic_rag(chat, retriever, preset="self_rag", budgets=Budgets(tokens=4)).invoke({"question": BRIDGE})
-    assert out["answer"]
     assert out["answer"] == FIRST
     assert sum(len(d.tokens) for d in Trace.from_state(out).drafts) == 4
     assert "tokens" in [e["which"] for e in events(out, "budget")]
