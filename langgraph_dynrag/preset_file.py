@@ -11,7 +11,7 @@ import json
 import math
 import warnings
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -148,14 +148,14 @@ def warn_of_another(calibrated: CalibratedFor, model: BaseChatModel, prompt: Ans
         )
 
 
-def _described(trigger: Trigger) -> dict[str, Any]:
+def _described(trigger: Any) -> dict[str, Any]:
     kind = type(trigger).__name__
     if getattr(triggers, kind, None) is not type(trigger) or not is_dataclass(trigger):
         raise ConfigurationError(
             f"{trigger!r} is no trigger of langgraph_dynrag.triggers, so a preset file cannot name it; give it to "
             "create_dynamic_rag(trigger=...) as it is"
         )
-    return {"kind": kind, "options": asdict(trigger)}
+    return {"kind": kind, "options": {f.name: getattr(trigger, f.name) for f in fields(trigger)}}
 
 
 def _trigger(file: Path, value: Mapping[str, Any]) -> Trigger:

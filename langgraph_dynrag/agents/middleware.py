@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from typing import Annotated, Any, Literal, NotRequired
 
@@ -104,7 +104,7 @@ class DynamicRetrievalMiddleware(AgentMiddleware[DynamicRetrievalState[ResponseT
         handler: Callable[[ModelRequest[ContextT]], ModelResponse[ResponseT]],
     ) -> ModelResponse[ResponseT] | ExtendedModelResponse[ResponseT]:
         """Answer, look, and if need be search and answer again."""
-        step = _Step(watch(self.options, request, request.state.get("dynamic_retrieval")))
+        step = self._begun(request)
         while (task := step.task) is not None:
             try:
                 outcome = self._done(task, handler)
@@ -120,7 +120,7 @@ class DynamicRetrievalMiddleware(AgentMiddleware[DynamicRetrievalState[ResponseT
         handler: Callable[[ModelRequest[ContextT]], Awaitable[ModelResponse[ResponseT]]],
     ) -> ModelResponse[ResponseT] | ExtendedModelResponse[ResponseT]:
         """Answer, look, and if need be search and answer again; the event loop stays free."""
-        step = _Step(watch(self.options, request, request.state.get("dynamic_retrieval")))
+        step = self._begun(request)
         while (task := step.task) is not None:
             try:
                 outcome = await self._adone(task, handler)
@@ -129,6 +129,10 @@ class DynamicRetrievalMiddleware(AgentMiddleware[DynamicRetrievalState[ResponseT
             else:
                 step.forward(outcome)
         return step.result
+
+    def _begun(self, request: ModelRequest[Any]) -> _Step:
+        state: Mapping[str, Any] = request.state
+        return _Step(watch(self.options, request, state.get("dynamic_retrieval")))
 
     def _done(self, task: Task, handler: Callable[[ModelRequest[Any]], Any]) -> Any:
         match task:

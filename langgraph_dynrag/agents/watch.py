@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeAlias, TypeVar
 
 from langchain.agents.middleware.types import ModelRequest, ModelResponse
@@ -209,7 +210,7 @@ def _queries(options: WatchOptions, generator: ModelGenerator, needs: Sequence[N
     """What to search for, for all that is needed; the question if that is nothing."""
     queries: dict[str, None] = {}
     for need in needs:
-        plan: Plan = yield Compute(lambda need=need: options.query.plan(need.view, need.verdict))
+        plan: Plan = yield Compute(partial(options.query.plan, need.view, need.verdict))
         found = plan.queries
         if plan.prompts:
             replies = yield Ask(generator, plan.prompts)

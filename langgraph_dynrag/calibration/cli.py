@@ -51,15 +51,19 @@ def calibrate(
     asked = read_questions(questions)
     if len(asked) > limit:
         asked = random.Random(seed).sample(asked, limit)  # noqa: S311 - a draw, no secret
-    settings = get_preset(preset.value, bundle=bundle.value).settings
+    # Typer has checked them against the enumerations.
+    form: Any = bundle.value
+    searching: Any = retriever.value
+    share: Any = per.value
+    settings = get_preset(preset.value, bundle=form).settings
     searcher: Any = None
     if cost is not None or settings.get("initial_retrieval"):
         from langgraph_dynrag.retrieval import LocalIndex
 
-        searcher = LocalIndex(index).as_retriever(retriever.value)
+        searcher = LocalIndex(index).as_retriever(searching)
     found = find(
-        LocalChatModel(model=model), searcher, questions=asked, rate=rate, per=per.value, cost=cost,
-        preset=preset.value, bundle=bundle.value, points=points, seed=seed, progress=sys.stderr.isatty(),
+        LocalChatModel(model=model), searcher, questions=asked, rate=rate, per=share, cost=cost,
+        preset=preset.value, bundle=form, points=points, seed=seed, progress=sys.stderr.isatty(),
     )  # fmt: skip
     found.save(out)
     typer.echo(json.dumps(found.to_dict(), ensure_ascii=False) if as_json else str(found))

@@ -8,7 +8,7 @@ compared with.
 from __future__ import annotations
 
 from dataclasses import fields, is_dataclass, replace
-from typing import Protocol, cast, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from langgraph_dynrag.triggers.base import Trigger
 from rag_backbone.errors import ConfigurationError
@@ -48,14 +48,16 @@ def with_threshold(trigger: Trigger, value: float) -> Trigger:
         return trigger.with_threshold(value)
     name = _field(trigger)
     if name is None:
-        hint = "; set those of its parts" if hasattr(trigger, "parts") else ""
+        hint = "; its parts may" if hasattr(trigger, "parts") else ""
         raise ConfigurationError(
             f"{trigger!r} has no threshold{hint}; TokenProbability, Entropy, RIND and ETC have one"
         )
-    return cast("Trigger", replace(trigger, **{name: value}))  # type: ignore[type-var]
+    own: Any = trigger
+    changed: Trigger = replace(own, **{name: value})
+    return changed
 
 
-def _field(trigger: Trigger) -> str | None:
+def _field(trigger: object) -> str | None:
     if not is_dataclass(trigger):
         return None
     return next((f.name for f in fields(trigger) if f.name in _NAMES), None)
