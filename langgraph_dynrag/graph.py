@@ -192,11 +192,14 @@ def make_injector(
                 "injection='parametric' or 'combined'."
             )
         return None
-    if hasattr(adapters, "base_url"):
-        from langgraph_dynrag.injection import ParametricInjector, refuse_unless_served_by
+    if adapters is not None:
+        from langgraph_dynrag.injection import ParametricInjector, is_served, refuse_unless_served_by
 
-        refuse_unless_served_by(adapters, model)
-        return ParametricInjector(adapters, mode=injection, missing=missing, forgetting=forgetting, conflicts=conflicts)
+        if is_served(adapters):
+            refuse_unless_served_by(adapters, model)
+            return ParametricInjector(
+                adapters, mode=injection, missing=missing, forgetting=forgetting, conflicts=conflicts
+            )
     if not isinstance(model, LocalChatModel):
         raise ConfigurationError(
             f"injection={injection!r} changes the model's parameters, and those of {type(model).__name__} are not "
