@@ -223,11 +223,12 @@ def make_injector(
 
 def _check_adapters(model: BaseChatModel, adapters: Any, injection: str) -> None:
     """Refuse adapters that are not the chat model's own."""
-    if hasattr(adapters, "base_url"):
-        from langgraph_dynrag.injection import refuse_unless_served_by
+    if adapters is not None:
+        from langgraph_dynrag.injection import is_served, refuse_unless_served_by
 
-        refuse_unless_served_by(adapters, model)
-        return
+        if is_served(adapters):
+            refuse_unless_served_by(adapters, model)
+            return
     if not isinstance(model, LocalChatModel):
         raise ConfigurationError(
             f"injection={injection!r} changes the model's parameters, and those of {type(model).__name__} are not "

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from langchain_core.documents import Document
 from langchain_core.messages import BaseMessage, HumanMessage, SystemMessage
+from typing_extensions import TypeIs
 
 from langgraph_dynrag.evidence import Passage, original_hash
 from langgraph_dynrag.injector import Placed
@@ -293,6 +294,11 @@ def ask_injected(
 def _passage(document: Document, kind: Any) -> Any:
     title = str(document.metadata.get("title", ""))
     return kind(document.page_content, title, str(document.metadata.get("source", "")))
+
+
+def is_served(adapters: ParametricModel | ServedModel) -> TypeIs[ServedModel]:
+    """Whether the model is in a server."""
+    return hasattr(adapters, "base_url")
 
 
 def refuse_unless_served_by(adapters: ServedModel, model: Any) -> None:

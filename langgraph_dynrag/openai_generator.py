@@ -238,7 +238,7 @@ class _Work:
         failure = failure_of(error)
         if failure is None:
             raise error
-        if failure.passing and time.monotonic() + self._generator.policy.first_wait >= self._whole.deadline:
+        if failure.passing and time.monotonic() >= self._whole.deadline:
             self._rule.ended = "deadline"
             return
         raise failure.explained(self._generator.endpoint.name) from error

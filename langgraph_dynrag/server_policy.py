@@ -58,19 +58,19 @@ class ServerPolicy:
 
         Args:
             may_pass: Which errors are worth another attempt; None: those of the server that may pass.
-            deadline: On `time.monotonic`'s clock; no attempt begins after it.
+            deadline: On `time.monotonic`'s clock; pauses end with it, and what fails then is not repeated.
         """
         backoff = wait_exponential(self.first_wait, self.longest_wait) + wait_random(0, self.first_wait)
 
         def wait(state: RetryCallState) -> float:
             failure = failure_of(_error(state))
             asked = None if failure is None else failure.retry_after
-            return float(backoff(state)) if asked is None else asked
+            pause = min(float(backoff(state)), self.longest_wait) if asked is None else asked
+            return pause if pause > self.longest_wait else max(0.0, min(pause, deadline - time.monotonic()))
 
         def stop(state: RetryCallState) -> bool:
-            sleep = state.upcoming_sleep
-            too_late = time.monotonic() + sleep > deadline
-            return state.attempt_number >= self.attempts or sleep > self.longest_wait or too_late
+            too_long = state.upcoming_sleep > self.longest_wait
+            return state.attempt_number >= self.attempts or too_long or time.monotonic() >= deadline
 
         return {"wait": wait, "stop": stop, "retry": retry_if_exception(may_pass or passing), "reraise": True}
 

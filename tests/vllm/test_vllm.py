@@ -30,11 +30,18 @@ TOKENS = 32
 
 
 def selections(local, passages, count):
-    """One document, two, three, or none, in turn."""
+    """None, one document, another one, the mean of two, and the sum of three, in turn."""
     keys = [local.key(text) for text in passages.values()]
-    for i in range(count):
-        chosen = [keys[(i + j) % len(keys)] for j in range(i % 4)]
-        yield local.select(chosen, merge="sum" if i % 3 else "mean") if chosen else None
+    made = [
+        None, local.select(keys[:1]), local.select(keys[1:2]), local.select(keys[1:3]),
+        local.select(keys[2:5], merge="sum"),
+    ]  # fmt: skip
+    return [made[i % len(made)] for i in range(count)]
+
+
+def written(served, question, selection, tokens=TOKENS):
+    ids = prompt_ids(served.lm.tokenizer, question)
+    return served.lm.engine.generate(Request(ids, tokens, adapters=selection)).token_ids
 
 
 def chat(server, **options):
@@ -57,12 +64,12 @@ def graph(server, retriever, **options):
 
 
 def test_it_writes_what_the_model_writes_here_but_for_ties(local, served, passages, questions, results):
-    chosen = list(selections(local, passages, len(questions)))
+    chosen = selections(local, passages, len(questions))
     assert len(questions) == 50
-    with ThreadPoolExecutor(4) as pool:  # the server batches what comes together
-        found = list(
-            pool.map(lambda qs: compared(local, served, *qs, tokens=TOKENS), zip(questions, chosen, strict=True))
-        )
+    with ThreadPoolExecutor(len(questions)) as pool:  # the server batches what comes together
+        there = list(pool.map(lambda qs: written(served, *qs), zip(questions, chosen, strict=True)))
+    prompts = [prompt_ids(local.lm.tokenizer, question) for question in questions]
+    found = [judged(local, *one, TOKENS) for one in zip(prompts, chosen, there, strict=True)]
     parted = [c.gap for c in found if c.gap is not None]
     results["agreement"] = {
         "prompts": len(found),
