@@ -1,7 +1,7 @@
 """What translators have learnt, and how fast: both kinds on the same passages, steps and questions.
 
 Each `--run KIND:RATE` trains one (`distill`, adapters of one form) in a folder of its own, and goes on there if it was
-stopped. Of each kind the run with the lowest loss on the passages of the corpus that were set apart is then judged on
+stopped; `--trained DIR` takes one that `dynprag train-translator` trained. Of each kind the run with the lowest loss on the passages of the corpus that were set apart is then judged on
 passages of another file, by the loss of their questions asked without them (nats a token of the answer), with
 
 - `own`: the passage's translated adapter; `other`: the next passage's; `mean`: the mean of all adapters; `base`: none.
@@ -34,15 +34,19 @@ from rag_backbone.causal_lm import CausalLM
 from rag_backbone.errors import ConfigurationError
 
 LOSSES = ("own", "other", "mean", "base")
+Run = tuple[str, float, TrainingRun, Path]
+"""Kind, learning rate, what happened, and where the best checkpoint is."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Train, judge, and report."""
     options = parser("What translators learn.")
-    options.add_argument("--corpus", type=Path, required=True, help="JSON lines: what is trained on")
+    options.add_argument("--corpus", type=Path, help="JSON lines: what is trained on")
     options.add_argument("--data", type=Path, required=True, help="SQuAD 1.1 or MuSiQue-Ans, or a folder: judged by")
     options.add_argument("--passages", type=int, default=100, help="of that file, drawn by the seed")
-    options.add_argument("--run", action="append", required=True, metavar="KIND:RATE", help="such as shared:1e-3")
+    options.add_argument("--run", action="append", metavar="KIND:RATE", help="such as shared:1e-3")
+    options.add_argument("--trained", action="append", type=Path, metavar="DIR",
+                         help="a folder of dynprag train-translator, in the place of --run: only judge")  # fmt: skip
     options.add_argument("--recipe", default="distill", help="its form is that of the adapters of both kinds")
     options.add_argument("--steps", type=int, default=2000)
     options.add_argument("--documents", type=int, default=8, help="of a step")
@@ -55,22 +59,38 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options.add_argument("--validation", type=int, default=64, help="passages of the corpus that are set apart")
     options.add_argument("--keep", type=Path, help="copy the checkpoint of the best `shared` here")
     args = options.parse_args(arguments)
-    wanted = [_wanted(text) for text in args.run]
-    deadline = Deadline(args.max_minutes)
-    corpus = split(read_lessons(args.corpus)[: args.passages_of_corpus], validation=args.validation, seed=args.seed)
+    if bool(args.run) == bool(args.trained) or (args.run and not args.corpus):
+        options.error("give --run with --corpus, or --trained")
     unseen = dev_lessons(args)
     lm = CausalLM.from_pretrained(args.model, dtype=args.dtype)
-    runs: list[tuple[str, float, TrainingRun, Path]] = []
-    for kind, rate in wanted:
-        folder = _folder(args, kind, rate)
-        runs.append((kind, rate, _trained(lm, kind, rate, corpus, folder, args, deadline), folder))
-        note(f"{kind}, {rate:g}: {runs[-1][2].history[-1]}")
+    runs = [_known(folder, lm) for folder in args.trained] if args.trained else _runs(args, lm)
     complete = all(run.ended for _, _, run, _ in runs)
     best = {kind: min((r for r in runs if r[0] == kind), key=lambda r: r[2].best) for kind, *_ in runs}
     judged = {kind: _judged(lm, folder, unseen) for kind, (_, _, _, folder) in best.items()}
     if args.keep and "shared" in best:
         Translator.load(best["shared"][3], lm).save(args.keep)
     _report(args, lm, runs, best, judged, complete=complete)
+
+
+def _runs(args: Any, lm: CausalLM) -> list[Run]:
+    wanted = [_wanted(text) for text in args.run]
+    deadline = Deadline(args.max_minutes)
+    corpus = split(read_lessons(args.corpus)[: args.passages_of_corpus], validation=args.validation, seed=args.seed)
+    runs: list[Run] = []
+    for kind, rate in wanted:
+        folder = _folder(args, kind, rate)
+        runs.append((kind, rate, _trained(lm, kind, rate, corpus, folder, args, deadline), folder))
+        note(f"{kind}, {rate:g}: {runs[-1][2].history[-1]}")
+    return runs
+
+
+def _known(folder: Path, lm: CausalLM) -> Run:
+    """A training that was done elsewhere, as far as its best checkpoint tells."""
+    made = Translator.load(folder, lm)
+    plan, history = made.record["plan"], made.record["history"]
+    ended = "" if history[-1]["step"] < plan["steps"] else "all steps are done"
+    run = TrainingRun(history[-1]["step"], history, min(e["own"] for e in history), history[-1]["seconds"], ended)
+    return made.config.kind, plan["learning_rate"], run, folder
 
 
 def dev_lessons(args: Any) -> list[Lesson]:
@@ -134,8 +154,8 @@ def _difference(one: Sequence[float], other: Sequence[float]) -> dict[str, Any]:
 
 
 def _report(
-    args: Any, lm: CausalLM, runs: Sequence[tuple[str, float, TrainingRun, Path]],
-    best: dict[str, tuple[str, float, TrainingRun, Path]], judged: dict[str, dict[str, Any]], *, complete: bool,
+    args: Any, lm: CausalLM, runs: Sequence[Run],
+    best: dict[str, Run], judged: dict[str, dict[str, Any]], *, complete: bool,
 ) -> None:  # fmt: skip
     rows: list[dict[str, Any]] = []
     figures: dict[str, Any] = {}
@@ -152,11 +172,11 @@ def _report(
         figures["dyprag - shared"] = _difference(judged["dyprag"]["own"], judged["shared"]["own"])
     passages = len(next(iter(judged.values()))["own"])
     report = f"# What translators learn: {lm.name}, {args.dtype}\n\n"
-    report += f"{args.steps} steps of {args.documents} passages with {args.questions} questions each; recipe "
-    report += (
-        f"{args.recipe}, seed {args.seed}. Judged on {passages} passages of {args.data.name}: nats a token of the "
-    )
-    report += "answers, 95 % intervals of the paired differences by bootstrap over passages.\n\n"
+    if args.run:
+        report += f"{args.steps} steps of {args.documents} passages with {args.questions} questions each; recipe "
+        report += f"{args.recipe}, seed {args.seed}. "
+    report += f"Judged on {passages} passages of {args.data.name}: nats a token of the answers, 95 % intervals of the "
+    report += "paired differences by bootstrap over passages.\n\n"
     report += table(rows, list(rows[0])) + "\n\n"
     if "dyprag - shared" in figures:
         report += f"`own`, dyprag less shared: {figures['dyprag - shared']['text']}\n\n"
@@ -172,7 +192,8 @@ def _report(
         learning_curves({f"{kind}, {rate:g}": run.history for kind, rate, run, _ in runs},
                         args.out / "translator_learning.png")  # fmt: skip
     figures |= {
-        "complete": complete, "passages": passages, "data": args.data.name, "corpus": args.corpus.name,
+        "complete": complete, "passages": passages, "data": args.data.name,
+        "corpus": args.corpus.name if args.corpus else None,
         "recipe": args.recipe, "steps": args.steps, "documents": args.documents, "questions": args.questions,
         "runs": [{"kind": k, "learning_rate": r, "history": run.history, "ended": run.ended} for k, r, run, _ in runs],
         "model": lm.name, "dtype": args.dtype, "seed": args.seed, "machine": machine(),
