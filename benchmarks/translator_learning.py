@@ -1,9 +1,9 @@
 """What translators have learnt, and how fast: both kinds on the same passages, steps and questions.
 
 Each `--run KIND:RATE` trains one (`distill`, adapters of one form) in a folder of its own, and goes on there if it was
-stopped; `--trained DIR` takes one that `dynprag train-translator` trained. Of each kind the run with the lowest loss on
-the passages of the corpus that were set apart is then judged on passages of another file, by the loss of their questions
-asked without them (nats a token of the answer), with
+stopped; `--trained DIR` takes one of `dynprag train-translator`. Of each kind the run with the lowest loss on
+the passages of the corpus that were set apart is then judged on passages of another file, by the loss of their
+questions asked without them (nats a token of the answer), with
 
 - `own`: the passage's translated adapter; `other`: the next passage's; `mean`: the mean of all adapters; `base`: none.
 
