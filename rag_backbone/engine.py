@@ -27,6 +27,7 @@ from rag_backbone.errors import AdapterError, ConfigurationError, ContextWindowE
 from rag_backbone.fair_lock import FairLock
 from rag_backbone.hidden_states import last_hidden, module_of
 from rag_backbone.kv_cache import SequenceCache, rows_cache
+from rag_backbone.limits import context_window_of, end_ids_of
 from rag_backbone.matrix_vector import VectorLinears
 from rag_backbone.prefix_cache import PrefixCache
 from rag_backbone.requests import Counts, Generation, Request, ScoredText
@@ -78,8 +79,8 @@ class Engine:
         self.model = model
         self.tokenizer = tokenizer
         self.prefixes = PrefixCache(prefix_cache_bytes)
-        self.context_window = _context_window(model, tokenizer)
-        self.end_ids = _end_ids(model, tokenizer)
+        self.context_window = context_window_of(model, tokenizer)
+        self.end_ids = end_ids_of(model, tokenizer)
         self._max_batch = max_batch
         self._lock = FairLock()
         self._ended: deque[Row] = deque()
@@ -420,17 +421,3 @@ class Engine:
 
 def _key(adapters: AdapterSet | None) -> Any:
     return None if adapters is None else adapters.cache_key
-
-
-def _context_window(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> int:
-    window = getattr(model.config.get_text_config(decoder=True), "max_position_embeddings", None)
-    # Tokenizers without a limit say 10**30; state-space models have no position limit at all.
-    return int(window or min(tokenizer.model_max_length, 1 << 30))
-
-
-def _end_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
-    found: set[int] = set()
-    for value in (getattr(model.generation_config, "eos_token_id", None), tokenizer.eos_token_id):
-        if value is not None:
-            found.update(value if isinstance(value, list | tuple) else [value])
-    return frozenset(found)
