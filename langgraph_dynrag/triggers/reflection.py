@@ -19,8 +19,8 @@ class Reflection:
     The probabilities are those that the model gives to the answers of "is a passage needed next?" where the segment
     would begin: see `langgraph_dynrag.reflection`. It works with a `Selection` only.
 
-    The paper's ratio (appendix A.3) knows no third answer. Where a passage is at hand and `continue` is likelier than
-    `yes`, that passage is kept: by the ratio alone, a model that is sure to go on with it would retrieve, because it
+    The paper's ratio (appendix A.3) knows no third answer. Where a passage is at hand and `continue` is the likeliest
+    answer, that passage is kept: by the ratio alone, a model that is sure to go on with it would retrieve, because it
     takes `no` for impossible.
 
     Args:
@@ -71,9 +71,8 @@ class Reflection:
             answer = likeliest(view.retrieval)
             word = f"the likeliest answer is {answer}, {view.retrieval[answer]:.3f}"
             return Verdict(answer == "yes", word, score=share, trigger="reflection")
-        keep = view.retrieval.get("continue", 0.0)
-        if keep > view.retrieval["yes"]:
-            word = f"the passage at hand serves, {keep:.3f}"
+        if likeliest(view.retrieval) == "continue":
+            word = f"the passage at hand serves, {view.retrieval['continue']:.3f}"
             return Verdict(False, word, score=share, threshold=self.delta, trigger="reflection")
         retrieve = share > self.delta
         word = f"retrieval wanted {share:.3f} {'>' if retrieve else '<='} {self.delta:g}"

@@ -91,7 +91,8 @@ def test_the_trigger_compares_with_its_threshold():
     assert not quiet.retrieve
     assert (quiet.score, quiet.threshold, quiet.position) == (0.2, 0.2, None)
     assert quiet.reason == "retrieval wanted 0.200 <= 0.2"
-    # `continue` takes no part in the ratio; where it is likelier than `yes`, the passage at hand is kept.
+    # `continue` takes no part in the ratio; where it is the likeliest answer, the passage at hand is kept.
+    assert Reflection(0.2).judge(asked(**{"yes": 0.2, "no": 0.5, "continue": 0.3})).retrieve
     assert Reflection(0.5).judge(asked(**{"yes": 0.4, "no": 0.2, "continue": 0.4})).score == pytest.approx(2 / 3)
     assert Reflection(0.5).judge(asked(**{"yes": 0.4, "no": 0.2, "continue": 0.4})).retrieve
     serves = Reflection(0.5).judge(asked(**{"yes": 0.1, "no": 0.0, "continue": 0.9}))
