@@ -106,7 +106,7 @@ def _as_dicts(tokenizer: PreTrainedTokenizerBase, messages: Sequence[BaseMessage
     for message in messages:
         content = neutralised(tokenizer, message_text(message))
         if isinstance(message, ToolMessage):
-            content = result_text(content)
+            content = result_text(message.name and neutralised(tokenizer, message.name), content)
             # Several results are one turn: many templates want user and assistant to take turns.
             if turns and turns[-1].get("result"):
                 turns[-1]["content"] += "\n" + content

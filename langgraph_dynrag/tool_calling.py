@@ -148,9 +148,9 @@ def call_text(name: str, arguments: Mapping[str, Any]) -> str:
     return f"{_OPEN}\n{call}\n{_CLOSE}"
 
 
-def result_text(content: str) -> str:
-    """What a tool returned, as such a model is told."""
-    return f"<tool_response>\n{content}\n</tool_response>"
+def result_text(name: str | None, content: str) -> str:
+    """What a tool returned, as such a model is told: in words, for tags that it does not know it only repeats."""
+    return f"Result of {name or 'the function'}: {content}"
 
 
 def read_calls(text: str, names: Collection[str]) -> Parts:

@@ -55,7 +55,8 @@ class DynamicRetrievalMiddleware(AgentMiddleware[DynamicRetrievalState[ResponseT
         trigger: When to retrieve; by default FLARE's (a token's probability under 0.8). Any trigger that needs what the
             model gives: log-probabilities and entropy of any model that reports them as OpenAI does, attention of
             `LocalChatModel`.
-        query: What to retrieve; by default FLARE's (the sentence without the tokens that the model was unsure of).
+        query: What to retrieve; by default the question with FLARE's query (the sentence without the tokens that the
+            model was unsure of): agents answer briefly, and little may be left of a sentence.
         max_rounds: How often one answer may be written again.
         max_searches: Searches for one question, over all model calls.
         max_queries: Searches before an answer is written again; an answer may be unsure in several places.

@@ -10,6 +10,7 @@ from langchain_core.retrievers import BaseRetriever
 from langgraph_dynrag.draft import Signal
 from langgraph_dynrag.queries.base import QueryFormulator
 from langgraph_dynrag.queries.flare import MaskedSentence
+from langgraph_dynrag.queries.rewrite import WithQuestion
 from langgraph_dynrag.settings import RetrievalPolicy, check_pair
 from langgraph_dynrag.triggers.base import Trigger
 from langgraph_dynrag.triggers.confidence import TokenProbability
@@ -32,7 +33,7 @@ class WatchOptions:
 
     retriever: BaseRetriever
     trigger: Trigger = field(default_factory=TokenProbability)
-    query: QueryFormulator = field(default_factory=MaskedSentence)
+    query: QueryFormulator = field(default_factory=lambda: WithQuestion(MaskedSentence()))
     k: int = 3
     max_rounds: int = 1
     max_searches: int = 6

@@ -192,7 +192,7 @@ def test_for_any_other_template_they_are_described_in_words():
     assert "How many people live in a town." in system
     assert user.endswith("How many?")
     assert '{"name": "population", "arguments": {"town": "Hallin"}}' in assistant
-    assert result == "<|start|>user\n<tool_response>\n1200\n</tool_response>"
+    assert result == "<|start|>user\nResult of population: 1200"
 
 
 def test_the_agents_own_system_message_comes_first_and_results_share_a_turn():

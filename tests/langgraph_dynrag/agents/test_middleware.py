@@ -10,7 +10,7 @@ from langgraph.checkpoint.memory import InMemorySaver
 
 from langgraph_dynrag import RetrievalPolicy, Trace
 from langgraph_dynrag.agents import DynamicRetrievalMiddleware
-from langgraph_dynrag.queries import QFS, ExplicitQuestion, Question
+from langgraph_dynrag.queries import QFS, ExplicitQuestion, MaskedSentence, Question
 from langgraph_dynrag.triggers import RIND, Entropy, EverySentence, Never, Once, TokenProbability
 from rag_backbone.errors import ConfigurationError, SignalUnavailableError
 from tests.langgraph_dynrag.agents.scripted_agent import SURE, UNSURE, AgentModel, calling, population
@@ -54,8 +54,8 @@ async def test_an_unsure_answer_is_written_again_with_what_was_found(run):
     agent, model, retriever = agent_of(UNSURE, SURE, system_prompt="Be brief.")
     result = await run(agent)
     assert answer(result) == "The bridge was built by Aldous Wray."
-    # FLARE's query: the sentence without the two words under 0.4.
-    assert retriever.queries == ["The bridge was built by ."]
+    # The question, and FLARE's query: the sentence without the two words under 0.4.
+    assert retriever.queries == ["Who built the Cooper's Bridge? The bridge was built by ."]
     assert [type(m) for m in result["messages"]] == [HumanMessage, AIMessage]
     system, asked = model.calls[1]
     assert isinstance(system, SystemMessage)
@@ -152,7 +152,8 @@ async def test_searches_are_bounded_over_all_calls_of_a_question(run):
     finds = iter([[Document(f"Fact {i}.", id=str(i))] for i in range(9)])
     retriever = WatchedRetriever(give=lambda _: next(finds))
     two = said("Joan built it. Pike paid for it.", Joan=0.1, Pike=0.1)
-    agent, _, _ = agent_of(two, calling(town="A"), two, tools=[population], retriever=retriever, max_searches=2)
+    agent, _, _ = agent_of(two, calling(town="A"), two, tools=[population], retriever=retriever, max_searches=2,
+                          query=MaskedSentence())  # fmt: skip
     result = await run(agent)
     assert retriever.queries == ["built it.", "paid for it."]
     assert result["dynamic_retrieval"]["retrievals"] == 2
