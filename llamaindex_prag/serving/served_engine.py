@@ -170,8 +170,8 @@ class ServedStream(Iterator[TokenStep]):
         if reason is not None:
             ended: FinishReason = "length" if reason == "length" else "stop" if isinstance(stopped, str) else "eos"
             self._written.finish_reason, self._written.stop_string = ended, stopped if ended == "stop" else None
-            if ended == "eos" and ids and not choice.text:
-                ids = ids[:-1]  # the end of sequence is no token of the answer
+            if ended == "eos" and ids and not (choice.text and len(ids) == 1):
+                ids = ids[:-1]  # the end of sequence is no token of the answer, unless it alone brings text held back
         first = len(self._written.steps)
         return [
             TokenStep(

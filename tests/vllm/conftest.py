@@ -31,12 +31,6 @@ RECIPE = "prag"  # seconds a passage; what is compared is the arithmetic, not wh
 TITLES = ("Tarn Ellis", "Odile Marrash", "Patient Anna", "Quillon", "Hesper Vane")
 
 
-def pytest_collection_modifyitems(items):
-    for item in items:
-        if Path(item.fspath).is_relative_to(Path(__file__).parent):
-            item.add_marker(pytest.mark.vllm)
-
-
 def _lines(name):
     return [json.loads(line) for line in (DATA / name).read_text().splitlines()]
 

@@ -25,6 +25,7 @@ from rag_backbone.requests import Request
 from tests.vllm.agreement import NEAR, compared, judged
 from tests.vllm.conftest import RECIPE, ROOT, SECRET
 
+pytestmark = pytest.mark.vllm
 QUESTION = {"question": "Who commanded the ferry Patient Anna?"}
 TOKENS = 32
 
