@@ -62,9 +62,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     args = options.parse_args(arguments)
     if bool(args.run) == bool(args.trained) or (args.run and not args.corpus):
         options.error("give --run with --corpus, or --trained")
+    wanted = [_wanted(text) for text in args.run or ()]
     unseen = dev_lessons(args)
     lm = CausalLM.from_pretrained(args.model, dtype=args.dtype)
-    runs = [_known(folder, lm) for folder in args.trained] if args.trained else _runs(args, lm)
+    runs = [_known(folder, lm) for folder in args.trained] if args.trained else _runs(wanted, args, lm)
     complete = all(run.ended for _, _, run, _ in runs)
     best = {kind: min((r for r in runs if r[0] == kind), key=lambda r: r[2].best) for kind, *_ in runs}
     judged = {kind: _judged(lm, folder, unseen) for kind, (_, _, _, folder) in best.items()}
@@ -73,8 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     _report(args, lm, runs, best, judged, complete=complete)
 
 
-def _runs(args: Any, lm: CausalLM) -> list[Run]:
-    wanted = [_wanted(text) for text in args.run]
+def _runs(wanted: Sequence[tuple[str, float]], args: Any, lm: CausalLM) -> list[Run]:
     deadline = Deadline(args.max_minutes)
     corpus = split(read_lessons(args.corpus)[: args.passages_of_corpus], validation=args.validation, seed=args.seed)
     runs: list[Run] = []
@@ -88,10 +88,21 @@ def _runs(args: Any, lm: CausalLM) -> list[Run]:
 def _known(folder: Path, lm: CausalLM) -> Run:
     """A training that was done elsewhere, as far as its best checkpoint tells."""
     made = Translator.load(folder, lm)
-    plan, history = made.record["plan"], made.record["history"]
-    ended = "" if history[-1]["step"] < plan["steps"] else "all steps are done"
-    run = TrainingRun(history[-1]["step"], history, min(e["own"] for e in history), history[-1]["seconds"], ended)
+    history = _history(made.record)
+    plan, last = made.record["plan"], history[-1]
+    ended = "" if made.record["history"][-1]["step"] < plan["steps"] else "all steps are done"
+    run = TrainingRun(last["step"], history, min(e["own"] for e in history), last["seconds"], ended)
     return made.config.kind, plan["learning_rate"], run, folder
+
+
+def _history(record: dict[str, Any]) -> list[dict[str, Any]]:
+    """Of a training and of those that it went on from, steps and seconds counted on."""
+    before = _history(record["start"]) if record.get("start") else []
+    if not before:
+        return list(record["history"])
+    step, seconds = before[-1]["step"], before[-1]["seconds"]
+    later = record["history"][1:]
+    return [*before, *({**e, "step": e["step"] + step, "seconds": e["seconds"] + seconds} for e in later)]
 
 
 def dev_lessons(args: Any) -> list[Lesson]:
@@ -143,7 +154,7 @@ def _judged(lm: CausalLM, folder: Path, lessons: Sequence[Lesson]) -> dict[str, 
     found = Validation(translator, losses, lessons, TrainingPlan(phrases=0)).losses()
     return {
         "parameters": translator.parameters, "bytes_per_document": translator.config.representation_bytes,
-        "steps": translator.record["history"][-1]["step"], **dict(zip(LOSSES, found, strict=True)),
+        "steps": _history(translator.record)[-1]["step"], **dict(zip(LOSSES, found, strict=True)),
     }  # fmt: skip
 
 
@@ -169,7 +180,7 @@ def _report(
         )  # fmt: skip
         figures[kind] = {"learning_rate": best[kind][1], **{k: v for k, v in found.items() if k not in LOSSES},
                          **{name: mean(found[name]) for name in LOSSES}, **gained}  # fmt: skip
-    if len(judged) == 2:
+    if len(judged) == 2 and len({run.steps for _, _, run, _ in best.values()}) == 1:  # else not the same chance
         figures["dyprag - shared"] = _difference(judged["dyprag"]["own"], judged["shared"]["own"])
     passages = len(next(iter(judged.values()))["own"])
     report = f"# What translators learn: {lm.name}, {args.dtype}\n\n"

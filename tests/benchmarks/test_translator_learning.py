@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from benchmarks.translator_learning import main
+from benchmarks.translator_learning import _history, main
 from llamaindex_prag.translator.translator import Translator
 from rag_backbone.causal_lm import CausalLM
 from rag_backbone.errors import ConfigurationError
@@ -40,6 +40,35 @@ def test_both_kinds_are_trained_judged_on_another_file_and_kept(model, squad, co
     kept = Translator.load(tmp_path / "kept", CausalLM.from_pretrained(str(model), dtype="float32"))
     assert kept.record["plan"]["learning_rate"] == best["learning_rate"]
     assert kept.parameters == figures["shared"]["parameters"]
+    main(
+        [
+            "--model",
+            str(model),
+            "--data",
+            str(squad),
+            "--out",
+            str(tmp_path / "again"),
+            "--trained",
+            str(tmp_path / "kept"),
+        ]
+    )
+    again = json.loads((tmp_path / "again" / "translator_learning.json").read_text())
+    assert again["shared"]["own"] == pytest.approx(figures["shared"]["own"])
+    with pytest.raises(SystemExit):
+        main(["--data", str(squad), "--run", "shared:1e-3", "--trained", str(tmp_path / "kept")])
+
+
+def test_a_history_counts_on_from_the_training_before():
+    first = {"history": [{"step": 0, "seconds": 0.0, "own": 6.0}, {"step": 40, "seconds": 10.0, "own": 4.0}]}
+    then = {
+        "history": [{"step": 0, "seconds": 0.0, "own": 4.0}, {"step": 8, "seconds": 2.0, "own": 3.0}],
+        "start": first,
+    }
+    assert [(e["step"], e["seconds"], e["own"]) for e in _history(then)] == [
+        (0, 0.0, 6.0),
+        (40, 10.0, 4.0),
+        (48, 12.0, 3.0),
+    ]
 
 
 @pytest.mark.parametrize(("run", "message"), [("other:1e-3", "known kinds"), ("shared:fast", "no learning rate")])
