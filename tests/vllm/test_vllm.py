@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import statistics
 import subprocess
 import sys
@@ -16,12 +17,13 @@ from langgraph.checkpoint.memory import InMemorySaver
 from langgraph_dynrag import ServerPolicy, Trace, create_dynamic_rag
 from langgraph_dynrag.injection import WeightsPrompt
 from langgraph_dynrag.retrieval import BM25Retriever
-from langgraph_dynrag.triggers import Entropy, EverySentence, TokenProbability
+from langgraph_dynrag.triggers import Entropy, EverySentence, Never, TokenProbability
 from llamaindex_prag.llama_index import ParametricLLM, ParametricNodePostprocessor
 from llamaindex_prag.prompts import prompt_ids
 from llamaindex_prag.serving.served_model import ServedModel
 from rag_backbone.errors import ConfigurationError, ServerError, ServerUnavailableError
 from rag_backbone.requests import Request
+from rag_backbone.text_units import sentences
 from tests.vllm.agreement import NEAR, compared, judged
 from tests.vllm.conftest import RECIPE, ROOT, SECRET
 
@@ -59,6 +61,10 @@ def retriever(passages):
 def graph(server, retriever, **options):
     chosen = {"preset": "flare", "trigger": TokenProbability(0.3), **options}
     return create_dynamic_rag(chat(server), retriever, server=ServerPolicy(attempts=2), **chosen)
+
+
+def drafts(result):
+    return [e for e in result["trace"] if e["type"] == "draft"]
 
 
 # ---------------------------------------------------------------------------------------------------- the same numbers
@@ -157,16 +163,18 @@ def test_a_graph_continues_answers_in_the_server(server, retriever, trigger):
     result = built.invoke(QUESTION)
     assert result["answer"]
     assert "<|im_end|>" not in result["answer"]
-    drafts = [e for e in result["trace"] if e["type"] == "draft"]
-    assert all(len(e["pieces"]) == len(e["logprobs"]) for e in drafts)
-    assert not any(e.get("tokens_without_logprobs") for e in drafts)
+    assert all(len(e["pieces"]) == len(e["logprobs"]) for e in drafts(result))
+    assert not any(e.get("tokens_without_logprobs") for e in drafts(result))
 
 
-def test_an_answer_in_pieces_is_the_answer_in_one(server, retriever):
-    whole = graph(server, retriever, preset="no_retrieval").invoke(QUESTION)["answer"]
-    pieces = graph(server, retriever, preset="flare", trigger=TokenProbability(0.0)).invoke(QUESTION)["answer"]
-    shared = next((i for i, (a, b) in enumerate(zip(whole, pieces, strict=False)) if a != b), len(whole))
-    assert shared > 0.3 * min(len(whole), len(pieces))  # bfloat16: a tie may fall otherwise when it is read anew
+def test_an_answer_in_pieces_is_joined_as_one_in_one_piece_is(server, retriever):
+    options = {"preset": "flare", "initial_retrieval": False}
+    whole = graph(server, retriever, trigger=Never(), **options).invoke(QUESTION)
+    pieces = graph(server, retriever, trigger=TokenProbability(0.0), **options).invoke(QUESTION)
+    assert len(drafts(whole)) < len(drafts(pieces))
+    first = sentences(whole["answer"])[0]  # in bfloat16 a later tie may fall otherwise when the text is read anew
+    assert pieces["answer"].startswith(whole["answer"][: first.end].strip())
+    assert not re.search(r"[a-z][.!?][A-Z]|  ", pieces["answer"])
 
 
 def test_an_unknown_model_is_refused(server, retriever):
@@ -181,8 +189,8 @@ def test_evidence_acts_in_the_parameters_of_the_server_s_model(server, served, r
     )  # fmt: skip
     result = built.invoke(QUESTION)
     events = [e for e in result["trace"] if e["type"] == "injection"]
-    assert len(events[0]["in_weights"]) == 2
-    assert "into the weights: 2 passages" in str(Trace.from_state(result))
+    assert len(events[0]["in_weights"]) == len(result["sources"]) > 1
+    assert f"into the weights: {len(result['sources'])} passages" in str(Trace.from_state(result))
 
 
 def test_llama_index_answers_from_the_server(server, lm, store, passages, folder, local):
