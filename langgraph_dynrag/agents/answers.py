@@ -59,10 +59,11 @@ def read_answer(
 
 def lacking(result: DraftResult, needs: frozenset[Signal]) -> list[Signal]:
     """The signals that are needed and that the message did not bring."""
-    draft = result.draft
+    # Tokens whose log-probability did not come count as sure in a draft; an answer without any tells nothing.
+    draft, known = result.draft, result.cost.get("tokens_without_logprobs", 0) < max(len(result.draft), 1)
     has: dict[Signal, bool] = {
-        "logprob": len(draft.logprobs) == len(draft),
-        "entropy": draft.entropies is not None,
+        "logprob": known and len(draft.logprobs) == len(draft),
+        "entropy": known and draft.entropies is not None,
         "attention": result.attention is not None,
     }
     return sorted(name for name in needs if not has.get(name, True))

@@ -156,7 +156,7 @@ def test_an_answer_can_come_from_translated_adapters(index, model, tmp_path):
     assert [t["translated"] for t in told] == [2, 0]  # what was read is kept
     assert told[0]["answer"] == told[1]["answer"]
     assert (told[0]["trained"], len(told[0]["sources"])) == (0, 2)
-    with pytest.raises(ConfigurationError, match="needs the folder of a translator"):
+    with pytest.raises(ConfigurationError, match="needs a translator"):
         run("ask", QUESTION, *options)
 
 

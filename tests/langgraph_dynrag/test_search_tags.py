@@ -212,7 +212,7 @@ def test_of_nested_calls_the_innermost_is_the_query_and_a_stray_mark_is_ignored(
     reasons = [e["reason"] for e in out["trace"] if e["type"] == "verdict"]
     assert "nested" in reasons[0]
     assert "closes nothing" in reasons[1]
-    assert out["answer"] == "Hm  built itSo the answer is Hallin."
+    assert out["answer"] == "Hm built it So the answer is Hallin."
 
 
 @pytest.mark.parametrize("give", [[], RuntimeError("down")])

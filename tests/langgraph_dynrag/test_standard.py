@@ -36,6 +36,14 @@ class TestLocalChatModelIntegration(ChatModelIntegrationTests):
     def supports_model_override(self):
         return False
 
+    @property
+    def has_structured_output(self):
+        return False  # a model of 135M parameters rarely fills in a schema; forced calls are tested with tiny models
+
+    @pytest.mark.xfail(reason="a model of 135M parameters rarely calls a tool unasked", strict=False)
+    def test_agent_loop(self, model):
+        super().test_agent_loop(model)
+
 
 class TestBM25(RetrieversIntegrationTests):
     @property
