@@ -155,7 +155,7 @@ async def test_searches_are_bounded_over_all_calls_of_a_question(run):
     agent, _, _ = agent_of(two, calling(town="A"), two, tools=[population], retriever=retriever, max_searches=2,
                           query=MaskedSentence())  # fmt: skip
     result = await run(agent)
-    assert retriever.queries == ["built it.", "paid for it."]
+    assert sorted(retriever.queries) == ["built it.", "paid for it."]  # they may run at the same time
     assert result["dynamic_retrieval"]["retrievals"] == 2
     assert {"type": "budget", "which": "searches", "limit": 2} in result["dynamic_retrieval"]["trace"]
 
