@@ -19,7 +19,8 @@ from langchain_core.tools import tool
 from langgraph.checkpoint.memory import InMemorySaver
 
 from examples.corpus import example_retriever
-from langgraph_dynrag import DynamicRetrievalMiddleware, LocalChatModel, Trace, create_retriever_tool
+from langgraph_dynrag import DynamicRetrievalMiddleware, LocalChatModel, Trace
+from langgraph_dynrag.queries import Question
 
 QUESTIONS = ["In which year was Tarn Ellis founded?", "How many years are there from 1683 to 1911?"]
 
@@ -41,13 +42,13 @@ def sums_by_tool(request: ModelRequest, handler: Callable[[ModelRequest], ModelR
 
 def build(model: LocalChatModel, *, free: bool = False) -> Any:
     """The agent."""
-    retriever = example_retriever()
-    watching = DynamicRetrievalMiddleware(retriever, k=2)
+    # What so small a model writes when it does not know says nothing of what to look for; the question does.
+    watching = DynamicRetrievalMiddleware(example_retriever(), query=Question(), k=1)
     return create_agent(
         model,
-        [years_between, create_retriever_tool(retriever)],
+        [years_between],
         middleware=[watching] if free else [watching, sums_by_tool],
-        system_prompt="Answer in one short sentence.",
+        system_prompt="Answer the question in a full sentence.",
         checkpointer=InMemorySaver(),
     )
 
