@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from langgraph_dynrag.budgets import Budgets as Budgets
     from langgraph_dynrag.calibration.calibrating import calibrate as calibrate
     from langgraph_dynrag.calibration.report import Calibration as Calibration
-    from langgraph_dynrag.generator import ChatGenerator as ChatGenerator
+    from langgraph_dynrag.chat_generator import ChatGenerator as ChatGenerator
     from langgraph_dynrag.graph import create_dynamic_rag as create_dynamic_rag
     from langgraph_dynrag.graph import create_nodes as create_nodes
     from langgraph_dynrag.local_chat_model import LocalChatModel as LocalChatModel
@@ -34,7 +34,7 @@ _EXPORTS = {
     "AnswerPrompt": "prompts",
     "Budgets": "budgets",
     "Calibration": "calibration.report",
-    "ChatGenerator": "generator",
+    "ChatGenerator": "chat_generator",
     "DynamicRAGContext": "state",
     "DynamicRAGState": "state",
     "DynamicRetrievalMiddleware": "agents.middleware",

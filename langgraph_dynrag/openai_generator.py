@@ -19,11 +19,11 @@ from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.runnables import RunnableConfig
 from tenacity import AsyncRetrying, Retrying
 
+from langgraph_dynrag.chat_generator import ChatGenerator, unstreamed
 from langgraph_dynrag.circuit_breaker import CircuitBreaker
 from langgraph_dynrag.draft import Signal
 from langgraph_dynrag.drafting import Collector, DraftResult, DraftTask, OnToken, StopAtUnit
 from langgraph_dynrag.endpoint import CONTINUE, Endpoint, probe
-from langgraph_dynrag.generator import ChatGenerator, unstreamed
 from langgraph_dynrag.server_policy import ServerPolicy, passing
 from langgraph_dynrag.token_texts import Seam
 from rag_backbone.server_failures import BrokenStreamError, failure_of, garbled

@@ -11,10 +11,11 @@ from langchain_core.messages import AIMessage, AnyMessage, HumanMessage
 from langchain_core.utils.function_calling import convert_to_openai_tool
 
 from langgraph_dynrag.agents.options import REPORTED, WatchOptions
+from langgraph_dynrag.chat_generator import ChatGenerator
 from langgraph_dynrag.chat_template import EncodedPrompt
 from langgraph_dynrag.draft import Context, Signal
 from langgraph_dynrag.evidence import render, within_budget
-from langgraph_dynrag.generator import ChatGenerator, Generator, LocalGenerator
+from langgraph_dynrag.generator import Generator, LocalGenerator
 from langgraph_dynrag.local_chat_model import LocalChatModel
 
 

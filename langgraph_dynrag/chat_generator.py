@@ -1,0 +1,178 @@
+"""Any chat model that reports log-probabilities as OpenAI does, as the nodes see it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from langchain_core.language_models import BaseChatModel
+from langchain_core.messages import BaseMessage, HumanMessage
+from langchain_core.runnables import RunnableConfig
+from langgraph.constants import TAG_NOSTREAM
+
+from langgraph_dynrag.chat_template import message_text
+from langgraph_dynrag.draft import AloneAttention, AttentionRows, Context, Draft, Signal
+from langgraph_dynrag.drafting import Collector, DraftResult, DraftTask, OnToken, StopAtUnit
+from langgraph_dynrag.samples import SampledEnds, SampleSpec
+from langgraph_dynrag.token_texts import Seam
+from rag_backbone.errors import SignalUnavailableError
+
+_ADVICE = (
+    "Use a model that reports them (LocalChatModel, ChatOpenAI, vLLM), or a trigger that needs none "
+    "(Never, Once, EveryNTokens, EverySentence)."
+)
+
+
+class ChatGenerator:
+    """Any chat model that reports log-probabilities in OpenAI's shape.
+
+    It cannot be told to continue its own last turn in a way that all providers share, so the accepted text is given
+    back with the instruction to go on from there. A draft is cut off by leaving the stream, which providers bill by
+    what was sent; tracers show it as interrupted.
+    """
+
+    def __init__(self, chat: BaseChatModel, signals: frozenset[Signal], *, top_logprobs: int = 5) -> None:
+        self.chat = chat
+        self._signals = signals
+        self._top_logprobs = top_logprobs
+
+    @classmethod
+    def probed(cls, chat: BaseChatModel, needs: frozenset[Signal]) -> ChatGenerator:
+        """Find out by one short call whether the model reports log-probabilities, if they are needed.
+
+        Raises:
+            SignalUnavailableError: If it does not.
+        """
+        if not needs & {"logprob", "entropy"}:
+            return cls(chat, frozenset())
+        try:
+            reply = chat.invoke([HumanMessage("Say yes.")], **_logprob_options(needs, 5), max_tokens=4)
+        except Exception as error:
+            raise SignalUnavailableError(
+                f"{type(chat).__name__} refused a call that asks for log-probabilities ({error}), which the trigger "
+                f"needs. {_ADVICE}"
+            ) from error
+        content = (reply.response_metadata.get("logprobs") or {}).get("content")
+        if not content:
+            raise SignalUnavailableError(
+                f"{type(chat).__name__} reports no log-probabilities (response_metadata['logprobs']['content']), which "
+                f"the trigger needs. {_ADVICE}"
+            )
+        found: set[Signal] = {"logprob"}
+        if content[0].get("top_logprobs"):
+            found.add("entropy")
+        return cls(chat, frozenset(found))
+
+    @property
+    def signals(self) -> frozenset[Signal]:
+        """What the model was found to report."""
+        return self._signals
+
+    @property
+    def context_window(self) -> int | None:
+        """As far as the model's profile says."""
+        profile = getattr(self.chat, "profile", None) or {}
+        window = profile.get("max_input_tokens")
+        return int(window) if window else None
+
+    def count_tokens(self, text: str) -> int:
+        """An estimate on the safe side: a remote model's tokenizer is not at hand."""
+        return len(text) // 3 + 1
+
+    def prompt_tokens(self, messages: Sequence[BaseMessage]) -> int:
+        """An estimate on the safe side."""
+        return sum(self.count_tokens(message_text(m)) + 4 for m in messages)
+
+    def token_ids(self, text: str) -> tuple[int, ...] | None:  # noqa: ARG002
+        """Not known."""
+        return None
+
+    def draft(self, task: DraftTask, config: RunnableConfig, on_token: OnToken | None) -> DraftResult:
+        """Ask for the continuation, and leave when the unit is complete."""
+        rule, collector = self._collector(task, on_token)
+        stream = self.chat.stream(self._messages(task), unstreamed(config), **self._options(task))
+        for chunk in stream:
+            collector.push(chunk)
+            if rule.ended is not None:
+                break
+        return collector.result()
+
+    async def adraft(self, task: DraftTask, config: RunnableConfig, on_token: OnToken | None) -> DraftResult:
+        """Ask for the continuation, and leave when the unit is complete."""
+        rule, collector = self._collector(task, on_token)
+        stream = self.chat.astream(self._messages(task), unstreamed(config), **self._options(task))
+        async for chunk in stream:
+            collector.push(chunk)
+            if rule.ended is not None:
+                break
+        return collector.result()
+
+    def ask(self, prompts: Sequence[str], config: RunnableConfig) -> list[str]:
+        """All at once."""
+        batch: list[Any] = [[HumanMessage(p)] for p in prompts]
+        return [message_text(reply) for reply in self.chat.batch(batch, unstreamed(config))]
+
+    async def aask(self, prompts: Sequence[str], config: RunnableConfig) -> list[str]:
+        """All at once."""
+        batch: list[Any] = [[HumanMessage(p)] for p in prompts]
+        return [message_text(reply) for reply in await self.chat.abatch(batch, unstreamed(config))]
+
+    def recompute(self, task: DraftTask, draft: Draft) -> AttentionRows | None:  # noqa: ARG002
+        """Not possible."""
+        return None
+
+    def context(self, task: DraftTask) -> Context | None:  # noqa: ARG002
+        """Not known."""
+        return None
+
+    def attend_alone(
+        self,
+        text: str,  # noqa: ARG002
+        token_ids: Sequence[int] | None,  # noqa: ARG002
+        adapters: Any = None,  # noqa: ARG002
+    ) -> AloneAttention:
+        """Not possible; the graph is refused before it comes to this."""
+        raise SignalUnavailableError(f"{type(self.chat).__name__} cannot give attention")
+
+    def sample_ends(self, task: DraftTask, spec: SampleSpec, seed: int) -> SampledEnds:  # noqa: ARG002
+        """Not possible; the graph is refused before it comes to this."""
+        raise SignalUnavailableError(f"{type(self.chat).__name__} cannot give hidden states")
+
+    def _collector(self, task: DraftTask, on_token: OnToken | None) -> tuple[StopAtUnit, Collector]:
+        rule = StopAtUnit(task)
+
+        def watch(piece: str, logprob: float | None, entropy: float | None) -> None:
+            rule(piece)
+            if on_token is not None:
+                on_token(piece, logprob, entropy)
+
+        return rule, Collector(task, rule, watch, Seam(task.accepted + task.carried.text, "answers"))
+
+    def _messages(self, task: DraftTask) -> list[BaseMessage]:
+        written = task.accepted + task.carried.text
+        if not written.strip():
+            return list(task.messages)
+        *before, last = task.messages
+        asked = (
+            f"{message_text(last)}\n\nThe answer has been begun. Continue it from exactly where it stops, without "
+            f"repeating any of it:\n{written}"
+        )
+        return [*before, HumanMessage(asked)]
+
+    def _options(self, task: DraftTask) -> dict[str, Any]:
+        options: dict[str, Any] = {"max_tokens": task.limit, "stop": list(task.stop)}
+        if task.needs & {"logprob", "entropy"}:
+            options |= _logprob_options(task.needs, self._top_logprobs)
+        return options if task.seed is None else {**options, "seed": task.seed}
+
+    def __repr__(self) -> str:
+        return f"ChatGenerator({type(self.chat).__name__})"
+
+
+def unstreamed(config: RunnableConfig) -> RunnableConfig:
+    """Drafts may be discarded, so their tokens stay out of LangGraph's `messages` stream."""
+    return {**config, "tags": [*(config.get("tags") or []), TAG_NOSTREAM]}
+
+
+def _logprob_options(needs: frozenset[Signal], top: int) -> dict[str, Any]:
+    return {"logprobs": True, "top_logprobs": top} if "entropy" in needs else {"logprobs": True}
