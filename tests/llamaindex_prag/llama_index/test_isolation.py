@@ -380,9 +380,10 @@ def asked(tenants, text, *, documents=()):
 
 
 def answered(tenants, text, adapters=None):
-    """The answer of a call of the engine with the text in the prompt."""
+    """The answer of a call of the engine with the text in the prompt, as LlamaIndex gives it."""
     ids = prompt_ids(tenants.model.lm.tokenizer, QUESTIONS[0], [text])
-    return tenants.model.lm.engine.generate(Request(ids, tenants.llm.max_new_tokens, adapters=adapters)).text
+    said = tenants.model.lm.engine.generate(Request(ids, tenants.llm.max_new_tokens, adapters=adapters)).text
+    return said or "Empty Response"  # codes differ from process to process, and so does what is said of them
 
 
 @pytest.fixture(params=FORGERIES)
@@ -397,7 +398,7 @@ def forgery(request, tenants, monkeypatch):
 def test_a_document_with_a_forged_marker_activates_nothing(tenants, forgery):
     ids = prompt_ids(tiny_tokenizer(), QUESTIONS[0], [forgery.replace("\0", "")])
     base = small_lm().engine.generate(Request(ids, tenants.llm.max_new_tokens))
-    assert asked(tenants, forgery) == base.text
+    assert asked(tenants, forgery) == (base.text or "Empty Response")
 
 
 def test_beside_a_users_own_adapter_a_forged_marker_adds_nothing(tenants, forgery):
