@@ -14,6 +14,7 @@ Intervals by bootstrap over passages.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -56,6 +57,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options.add_argument("--combined-strength", type=float, default=BESIDE_TEXT, help="of an adapter beside a passage")
     options.add_argument("--recipes", default="distill,prag", help="the first one's figures are the benchmark's; "
                          "'' for the translated rows alone")  # fmt: skip
+    options.add_argument("--change", action="append", default=[], metavar="NAME=VALUE",
+                         help="a value of the recipes to exchange, such as rank=2 and alpha=4")  # fmt: skip
     options.add_argument("--known-only", action="store_true", help="train nothing; use the adapters that are there")
     options.add_argument("--translator", help="a checkpoint, or 'embedded', for the translated rows")
     options.add_argument("--warm-up", type=Path, help="a train file as MuSiQue-Ans, for the warm-up control")
@@ -72,7 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "context": [Asked(f.question, (f.passage,)) for f in facts],
     }
     complete = answers.ask([a for asked in conditions.values() for a in asked], None, deadline)
-    recipes = [get_recipe(name) for name in args.recipes.split(",") if name]
+    recipes = [get_recipe(name, **_changes(args.change)) for name in args.recipes.split(",") if name]
     if not recipes and not args.translator:
         options.error("--recipes is empty and there is no --translator: nothing would be measured")
     if args.warm_up and recipes:
@@ -96,6 +99,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
         complete &= done
     store.close()
     _report(args, lm, recipes, facts, conditions, answers, complete=complete)
+
+
+def _changes(given: Sequence[str]) -> dict[str, Any]:
+    """Values of a recipe by name.
+
+    Raises:
+        ConfigurationError: If one is not of that form.
+    """
+    found = {}
+    for text in given:
+        name, _, value = text.partition("=")
+        try:
+            found[name] = json.loads(value)
+        except ValueError as error:
+            raise ConfigurationError(f"--change {text}: {value!r} is no value; write rank=2") from error
+    return found
 
 
 def _facts(args: Any) -> list[Fact]:
