@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -22,9 +21,10 @@ from langgraph_dynrag.local_chat_model import LocalChatModel
 def with_evidence(
     options: WatchOptions, request: ModelRequest[Any], generator: Generator, record: Mapping[str, Any]
 ) -> tuple[list[AnyMessage], list[str]]:
-    """The request's messages with the evidence at their end; and the ids of what had to be cut.
+    """The request's messages with the evidence beside the question; and the ids of what had to be cut.
 
-    It stands in the request alone: the conversation in the agent's state stays as it is.
+    It stands in the request alone: the conversation in the agent's state stays as it is. No message is added, so that
+    other middleware, and chat templates that want user and assistant to take turns, see what they would without it.
     """
     messages = list(request.messages)
     if not record["evidence"]:
@@ -37,15 +37,19 @@ def with_evidence(
     passages, affected = within_budget(record["evidence"], max(budget, 0), generator.count_tokens)
     if not passages:
         return messages, affected
-    last = messages[-1]
-    mergeable = isinstance(last, HumanMessage) and isinstance(last.content, str)
-    asked = str(last.content) if mergeable else record["question"]
-    parts = {"question": asked, "passages": render(passages)}
+    at = max(i for i, m in enumerate(messages) if isinstance(m, HumanMessage))
+    messages[at] = _with_passages(messages[at], options.with_passages, render(passages))
+    return messages, affected
+
+
+def _with_passages(question: AnyMessage, template: str, passages: str) -> AnyMessage:
+    """The question's message with passages around it, as the template says; it may hold images, too."""
     # Not str.format, nor one replacement after the other: passages and questions may contain braces.
-    text = re.sub(r"\{(question|passages)\}", lambda found: parts[found[1]], options.with_passages)
-    # Many chat templates want user and assistant to take turns, so no second user message follows the first.
-    kept = messages[:-1] if mergeable else messages
-    return [*kept, HumanMessage(text)], affected
+    before, after = (part.replace("{passages}", passages) for part in template.split("{question}", 1))
+    if isinstance(question.content, str):
+        return question.model_copy(update={"content": before + question.content + after})
+    around = [[{"type": "text", "text": text}] if text else [] for text in (before, after)]
+    return question.model_copy(update={"content": [*around[0], *question.content, *around[1]]})
 
 
 def has_room(

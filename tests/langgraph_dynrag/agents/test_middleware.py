@@ -110,8 +110,10 @@ async def test_tool_calls_are_left_alone_and_the_answer_after_them_is_watched(ru
     assert result["messages"][2].content == "Brannoch has 1200 inhabitants."
     assert answer(result) == "The bridge was built by Aldous Wray."
     assert len(retriever.queries) == 1
-    # After a tool's result the evidence is a message of its own, and the question is repeated with it.
-    assert [type(m) for m in model.calls[2]] == [HumanMessage, AIMessage, ToolMessage, HumanMessage]
+    # The evidence stands beside the question; the turns after it are as they were.
+    assert [type(m) for m in model.calls[2]] == [HumanMessage, AIMessage, ToolMessage]
+    assert "Aldous Wray" in model.calls[2][0].content
+    assert model.calls[2][0].id == result["messages"][0].id
 
 
 async def test_an_agent_that_only_calls_tools_is_never_touched(run):
@@ -130,7 +132,7 @@ async def test_an_agent_that_only_calls_tools_is_never_touched(run):
 async def test_evidence_stays_for_the_rest_of_the_question_when_a_tool_is_called_in_between(run):
     agent, model, _ = agent_of(UNSURE, calling(town="Hallin"), SURE, tools=[population])
     result = await run(agent)
-    assert "Aldous Wray" in model.calls[2][-1].content
+    assert "Aldous Wray" in model.calls[2][0].content
     assert result["dynamic_retrieval"]["retrievals"] == 1
     assert answer(result) == "The bridge was built by Aldous Wray."
 
@@ -242,6 +244,18 @@ async def test_braces_in_questions_and_passages_are_text(run):
     )
 
 
+async def test_a_question_may_hold_other_things_than_text(run):
+    image = {"type": "image_url", "image_url": {"url": "data:,"}}
+    asked = HumanMessage([{"type": "text", "text": "Who built this bridge?"}, image])
+    agent, model, retriever = agent_of(UNSURE, SURE)
+    result = await run(agent, {"messages": [asked]})
+    first, *rest = model.calls[1][-1].content
+    assert "Aldous Wray" in first["text"]
+    assert rest == asked.content
+    assert retriever.queries[0].startswith("Who built this bridge?")
+    assert result["messages"][0].content == asked.content
+
+
 async def test_other_errors_of_the_model_are_not_taken_for_a_refusal(run):
     agent, model, _ = agent_of(ConnectionError("down"))
     with pytest.raises(ConnectionError, match="down"):
@@ -280,7 +294,7 @@ async def test_retrieval_before_the_answer_happens_once_for_a_question(run):
     agent, model, retriever = agent_of(calling(town="A"), SURE, tools=[population], trigger=Once(), query=Question())
     await run(agent)
     assert retriever.queries == ["Who built the Cooper's Bridge?"]
-    assert all("Aldous Wray" in call[-1].content for call in model.calls)
+    assert all("Aldous Wray" in call[0].content for call in model.calls)
 
 
 async def test_a_trigger_without_signals_needs_none(run):
