@@ -269,6 +269,8 @@ def _event_lines(event: Mapping[str, Any]) -> list[str]:
         return [f"  told the model ({event['problem']}): {' '.join(event['text'].split())}"]
     if kind == "closing":
         return ["  asked outright for the short answer"]
+    if kind == "kept":
+        return [f"  the answer before was kept: {event['reason']}"]
     if kind == "degraded":
         return [f"  not watched: {event['reason']}"]
     return trace_lines(event)

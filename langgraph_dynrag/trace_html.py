@@ -107,6 +107,8 @@ def _event(event: Mapping[str, Any]) -> str:
         return f'<div class="note">told the model ({escape(event["problem"])}): {escape(told)}</div>'
     if kind == "closing":
         return '<div class="note">asked outright for the short answer</div>'
+    if kind == "kept":
+        return f'<div class="note">the answer before was kept: {escape(str(event["reason"]))}</div>'
     if kind == "degraded":
         return f'<div class="note">not watched: {escape(str(event["reason"]))}</div>'
     return "".join(f'<div class="meta">{escape(line)}</div>' for line in trace_lines(event))

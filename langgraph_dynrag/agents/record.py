@@ -88,6 +88,11 @@ def accepted(record: Record, message: AIMessage, read: DraftResult) -> Record:
     return {**record, "answer": answer, "short_answer": answer}
 
 
+def kept(record: Record, reason: str) -> Record:
+    """The record with the reason why an answer that was thrown away is given after all."""
+    return told(record, {"type": "kept", "reason": reason})
+
+
 def degraded(options: WatchOptions, record: Record, reason: str, *, blind: bool = False) -> Record:
     """The record with the reason why an answer was not looked at.
 

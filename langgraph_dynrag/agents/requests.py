@@ -80,6 +80,14 @@ def answer_in(response: ModelResponse[Any]) -> AIMessage | None:
     return answers[0]
 
 
+def repeated_call(response: ModelResponse[Any], request: ModelRequest[Any]) -> str | None:
+    """The tool of a call that was made with the same arguments since the question was asked; None if all are new."""
+    at = max((i for i, m in enumerate(request.messages) if isinstance(m, HumanMessage)), default=0)
+    made = [(c["name"], c["args"]) for m in request.messages[at:] if isinstance(m, AIMessage) for c in m.tool_calls]
+    calls = [c for m in response.result if isinstance(m, AIMessage) for c in m.tool_calls]
+    return next((c["name"] for c in calls if (c["name"], c["args"]) in made), None)
+
+
 def cleaned(response: ModelResponse[Any], request: ModelRequest[Any]) -> ModelResponse[Any]:
     """The response without the signals that only this middleware asked for; attention could not even be saved."""
     settings = request.model_settings

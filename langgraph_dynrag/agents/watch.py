@@ -19,7 +19,7 @@ from langgraph.errors import GraphBubbleUp
 
 from langgraph_dynrag.agents.answers import Need, Written, judge_answer, lacking, read_answer
 from langgraph_dynrag.agents.options import WatchOptions
-from langgraph_dynrag.agents.record import Record, accepted, degraded, discarded, drafted, record_of, told
+from langgraph_dynrag.agents.record import Record, accepted, degraded, discarded, drafted, kept, record_of, told
 from langgraph_dynrag.agents.requests import (
     answer_in,
     cleaned,
@@ -28,6 +28,7 @@ from langgraph_dynrag.agents.requests import (
     is_refusal,
     never_given,
     question_context,
+    repeated_call,
     signal_settings,
     with_evidence,
 )
@@ -114,9 +115,12 @@ def watch(
             if earlier is None or not is_refusal(error):
                 raise
             # It answered without the passages, so it is they that it does not take.
-            record = degraded(options, record, f"{type(request.model).__name__} refused the passages ({error})")
-            return earlier.given(request, record)
+            reason = f"{type(request.model).__name__} refused the passages ({error})"
+            return earlier.given(request, kept(record, reason))
         message = answer_in(response)
+        if message is None and earlier is not None and (call := repeated_call(response, request)):
+            # The call is answered already. Left alone, a small model makes it again and again.
+            return earlier.given(request, kept(record, f"written again, it was another call of {call}"))
         if message is None:  # a tool call, which is left alone
             return cleaned(response, request), (None if record == before else record)
         answer = _Answer(response, message, read_answer(message, messages, options.trigger, options.needs))

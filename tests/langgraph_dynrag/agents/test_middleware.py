@@ -137,6 +137,19 @@ async def test_evidence_stays_for_the_rest_of_the_question_when_a_tool_is_called
     assert answer(result) == "The bridge was built by Aldous Wray."
 
 
+async def test_a_rewriting_that_repeats_a_call_leaves_the_answer(run):
+    """Or an agent whose answer was there would call the same tool again and again."""
+    agent, _, _ = agent_of(calling(town="A"), UNSURE, calling(town="A"), tools=[population])
+    result = await run(agent)
+    assert answer(result) == "The bridge was built by Joan Pike."
+    assert [type(m) for m in result["messages"]] == [HumanMessage, AIMessage, ToolMessage, AIMessage]
+    assert "the answer before was kept: written again, it was another call of population" in str(
+        Trace.from_state(result["dynamic_retrieval"])
+    )
+    agent, _, _ = agent_of(calling(town="A"), UNSURE, calling(town="B"), SURE, tools=[population])
+    assert answer(await run(agent)) == "The bridge was built by Aldous Wray."
+
+
 async def test_rounds_are_bounded(run):
     words = [said(f"It was {name}.", **{name: 0.1}) for name in ("Joan", "Tamsin", "Hallin", "Pike")]
     finds = iter([[Document(f"Fact {i}.", id=str(i))] for i in range(9)])
@@ -229,7 +242,8 @@ async def test_passages_that_a_model_refuses_leave_it_with_its_first_answer(run)
     agent, _, _ = agent_of(UNSURE, ValueError("too long"), ValueError("too long"))
     result = await run(agent)
     assert answer(result) == "The bridge was built by Joan Pike."
-    assert "AgentModel refused the passages (too long)" in str(Trace.from_state(result["dynamic_retrieval"]))
+    told = str(Trace.from_state(result["dynamic_retrieval"]))
+    assert "the answer before was kept: AgentModel refused the passages (too long)" in told
     broken, _, _ = agent_of(UNSURE, ConnectionError("down"))
     with pytest.raises(ConnectionError):
         await run(broken)
