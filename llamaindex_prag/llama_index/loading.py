@@ -103,7 +103,7 @@ def described(model: ParametricModel | ServedModel) -> dict[str, Any]:
         "store": model.store.described() if isinstance(model.store, LMDBStore) else None,
         "recipe": model.recipe.to_dict(),
         "max_adapters": model.max_adapters,
-        "translator": None if translator is None or translator.folder is None else str(translator.folder.resolve()),
+        "translator": None if translator is None else translator.name,
         **where,
     }
 

@@ -11,7 +11,7 @@ import contextlib
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
 import xxhash
@@ -76,7 +76,7 @@ class KeptStates:
             device: Where they are wanted.
         """
         names = [self._name(kind, tokens) for tokens in ids]
-        with self._env.begin(buffers=True) as txn:
+        with self._begin(buffers=True) as txn:
             found = {i: _read(txn.get(name), len(ids[i])) for i, name in enumerate(names)}
         if missing := [i for i, states in found.items() if states is None]:
             made = {i: states.detach().cpu().contiguous() for i, states in compute(missing).items()}
@@ -90,13 +90,22 @@ class KeptStates:
         if self._full:
             return
         try:
-            with self._env.begin(write=True) as txn:
+            with self._begin(write=True) as txn:
                 for name, value in values.items():
                     txn.put(name, value)
         except lmdb.MapFullError:
             self._full = True
         except lmdb.Error as error:
             raise StoreError(f"states cannot be kept in {self.folder}: {error}") from error
+
+    def _begin(self, **options: bool) -> Any:
+        import lmdb
+
+        try:
+            return self._env.begin(**options)
+        except lmdb.MapResizedError:  # another training may keep more
+            self._env.set_mapsize(0)
+            return self._env.begin(**options)
 
     def _name(self, kind: str, ids: Sequence[int]) -> bytes:
         digest = hashlib.sha256(f"{self._about}/{kind}/".encode())

@@ -142,7 +142,7 @@ class TranslatorTrainer:
                     run.seconds += time.perf_counter() - started
                     judged = self._judge(recent)
                     recent, started = [], time.perf_counter()
-                    bar.set_postfix({k: f"{v:.3f}" for k, v in judged.to_dict().items()})
+                    bar.set_postfix({k: f"{v:.3f}" for k, v in judged.to_dict().items() if v is not None})
         if recent:
             run.seconds += time.perf_counter() - started
             self._keep()

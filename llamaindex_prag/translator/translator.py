@@ -71,6 +71,13 @@ class Translator:
         self.reader = Reader(lm.engine, config.read_layers, window=config.window)
 
     @property
+    def name(self) -> str | None:
+        """What `load` finds it by; None if it was never saved."""
+        if self.folder is None:
+            return None
+        return "embedded" if self.folder == EMBEDDED else str(self.folder.resolve())
+
+    @property
     def parameters(self) -> int:
         """Trainable values."""
         return sum(p.numel() for p in self.network.parameters())

@@ -1,5 +1,8 @@
 """States kept on disk: the same as computed, shared by several trainings, and never trusted where they are damaged."""
 
+import subprocess
+import sys
+
 import lmdb
 import pytest
 import torch
@@ -88,6 +91,20 @@ def test_what_finds_no_room_is_computed_each_time(tmp_path):
         for _ in range(2):
             assert kept.of("read", [[1, 2]], compute, CPU)[0].shape == (2, 500_000)
     assert calls == [[0], [0]]
+
+
+def test_another_training_may_keep_more(tmp_path):
+    """In a process of its own, and after this one has opened the folder with less room."""
+    with KeptStates(tmp_path / "states", "model", gigabytes=1 / 1024) as kept:
+        kept.of("read", [[1]], lambda missing: {i: torch.zeros(1, 2) for i in missing}, CPU)
+        code = (
+            "import torch; from llamaindex_prag.translator.kept_states import KeptStates\n"
+            f"with KeptStates({str(tmp_path / 'states')!r}, 'model', gigabytes=1 / 64) as kept:\n"
+            "    kept.of('read', [[2]], lambda missing: {0: torch.ones(1, 1_000_000)}, torch.device('cpu'))"
+        )
+        subprocess.run([sys.executable, "-c", code], check=True)
+        found = kept.of("read", [[1], [2]], lambda _: pytest.fail("both are kept"), CPU)
+        assert [f.shape[1] for f in found] == [2, 1_000_000]
 
 
 def test_a_folder_that_cannot_be_used_is_said(tmp_path):

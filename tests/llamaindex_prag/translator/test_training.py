@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from llamaindex_prag.augmentation import QA
 from llamaindex_prag.errors import TranslatorError
 from llamaindex_prag.recipe import DISTILL
 from llamaindex_prag.translator.config import TranslatorConfig
@@ -121,6 +122,16 @@ def test_the_gradient_is_that_of_the_whole_graph(lm, corpus, tmp_path):
     assert trainer._step(0) == pytest.approx(float(total.detach()), rel=1e-4)
     for name, gradient in expected.items():
         assert torch.allclose(seen[name], gradient, atol=1e-5 + 1e-3 * float(gradient.abs().max())), name
+
+
+def test_without_known_answers_there_is_no_f1_and_training_shows_its_bar_all_the_same(lm, tmp_path):
+    told = [
+        Lesson(x.text, x.title, (QA(f"Who built bridge {i}?", "nobody", source="model"),))
+        for i, x in enumerate(LESSONS)
+    ]
+    plan = PLAN.changed(steps=2, phrases=0)
+    run = TranslatorTrainer(translator(lm), split(told, validation=5), tmp_path / "t", plan).train(show=True)
+    assert [e["f1"] for e in run.history] == [None, None]
 
 
 def test_patience_ends_a_training_that_gets_no_better(lm, corpus, tmp_path, monkeypatch):

@@ -166,3 +166,13 @@ def test_blank_documents_are_refused(lm):
     with pytest.raises(ConfigurationError, match="a document is blank"):
         made(lm).represent(["A river.", " \n"])
     assert made(lm).represent([]) == []
+
+
+def test_the_one_for_the_embedded_model_comes_with_the_package():
+    lm = CausalLM.from_pretrained("embedded")
+    translator = Translator.load("embedded", lm)
+    assert (translator.name, translator.config.kind) == ("embedded", "shared")
+    assert sum(f.stat().st_size for f in translator.folder.iterdir()) < 20e6
+    one, other = translator.translate(translator.represent(["The Patient Anna sails to Hallin.", "Bees make honey."]))
+    # Most of an adapter is what all have in common; what is a document's own is no rounding error.
+    assert 0.05 < np.linalg.norm(one - other) / np.linalg.norm(one) < 1
