@@ -76,7 +76,7 @@ class KeptStates:
             device: Where they are wanted.
         """
         names = [self._name(kind, tokens) for tokens in ids]
-        with self._begin(buffers=True) as txn:
+        with self._begin() as txn:
             found = {i: _read(txn.get(name), len(ids[i])) for i, name in enumerate(names)}
         if missing := [i for i, states in found.items() if states is None]:
             made = {i: states.detach().cpu().contiguous() for i, states in compute(missing).items()}
@@ -98,14 +98,14 @@ class KeptStates:
         except lmdb.Error as error:
             raise StoreError(f"states cannot be kept in {self.folder}: {error}") from error
 
-    def _begin(self, **options: bool) -> Any:
+    def _begin(self, *, write: bool = False) -> Any:
         import lmdb
 
         try:
-            return self._env.begin(**options)
+            return self._env.begin(write=write, buffers=True)
         except lmdb.MapResizedError:  # another training may keep more
             self._env.set_mapsize(0)
-            return self._env.begin(**options)
+            return self._env.begin(write=write, buffers=True)
 
     def _name(self, kind: str, ids: Sequence[int]) -> bytes:
         digest = hashlib.sha256(f"{self._about}/{kind}/".encode())
