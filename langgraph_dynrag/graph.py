@@ -11,6 +11,7 @@ from langgraph.graph import END, START, StateGraph
 from langgraph.graph.state import CompiledStateGraph
 from langgraph.types import Checkpointer
 
+from langgraph_dynrag.batches import DynamicRAGGraph
 from langgraph_dynrag.draft import Signal
 from langgraph_dynrag.generator import make_generator
 from langgraph_dynrag.injector import Injection, Injector
@@ -138,9 +139,10 @@ def create_dynamic_rag(
     builder.add_edge("retrieve", "reformulate")
     builder.add_conditional_edges("reformulate", after_reformulate, ["retrieve", "resume"])
     builder.add_conditional_edges("resume", after_resume, ["generate", END])
-    return builder.compile(
+    compiled = builder.compile(
         checkpointer=checkpointer, interrupt_before=interrupt_before, interrupt_after=interrupt_after, name=name
     )
+    return DynamicRAGGraph.of(compiled)
 
 
 def create_nodes(
