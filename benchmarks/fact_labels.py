@@ -1,10 +1,10 @@
 """Is a sentence of an answer right? Its new names, numbers and dates are looked up in the supporting paragraphs.
 
-A word is a *new fact* if it is a name or a number and neither the question nor the text before has it. A sentence is
-right if it has new facts and the supporting paragraphs hold every one of them, or if it says the answer; wrong if they
-lack one; and it says nothing new otherwise. A sentence with the answer phrase is right if its answer is (F1 of at least
-one half). This is a judgement by words: a right name in a wrong role passes, and a lower-case fact is not seen. How
-often it errs is for a reader of the sentences to say; the pages that use it do.
+The *facts* of a sentence are its names and numbers that the question does not have. It is wrong if the supporting
+paragraphs lack one of them; right if they hold all of them and the text before lacks one, or if it says the answer; and
+it says nothing new otherwise. A sentence with the answer phrase is right if its answer is (F1 of at least one half).
+This is a judgement by words: a right name in a wrong role passes, and a lower-case fact is not seen. How often it errs
+is for a reader of the sentences to say; the pages that use it do.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Labelled:
 
     label: Label
     facts: tuple[Span, ...] = ()
-    """Its new facts: their characters."""
+    """Their characters."""
     unsupported: tuple[Span, ...] = ()
     """Those that no supporting paragraph has; of a wrong short answer, its words."""
 
@@ -49,20 +49,21 @@ def judge(sentence: str, before: str, question: Question, phrase: str) -> Labell
         if f1(answer, question.answers) >= _RIGHT_FROM:
             return Labelled("right", said)
         return Labelled("wrong", said, said)
-    known = vocabulary(f"{question.text} {before}")
-    facts = tuple(s for s in names_and_numbers(sentence) if _key(sentence[s.start : s.end]) not in known)
+    asked, told = vocabulary(question.text), vocabulary(before)
+    facts = tuple(s for s in names_and_numbers(sentence) if _key(sentence[s.start : s.end]) not in asked)
     unsaid = [a for a in question.answers if not contains(f"{question.text} {before}", [a])]
     if contains(sentence, unsaid):
         return Labelled("right", facts)
-    if not facts:
-        return Labelled("nothing new")
     supported = vocabulary(" ".join(_whole(p) for p in question.paragraphs if p.supporting))
     unsupported = tuple(s for s in facts if _key(sentence[s.start : s.end]) not in supported)
-    return Labelled("wrong" if unsupported else "right", facts, unsupported)
+    if unsupported:
+        return Labelled("wrong", facts, unsupported)
+    new = any(_key(sentence[s.start : s.end]) not in told for s in facts)
+    return Labelled("right" if new else "nothing new", facts)
 
 
 def told_by(sentence: str, labelled: Labelled, question: Question) -> Paragraph | None:
-    """The supporting paragraph that a right sentence repeats: it has all its new facts, and most of its other names."""
+    """The supporting paragraph that a right sentence repeats: it has all its facts, and most of its other names."""
     facts = {_key(sentence[s.start : s.end]) for s in labelled.facts}
     names = {_key(sentence[s.start : s.end]) for s in names_and_numbers(sentence)}
     best: tuple[int, Paragraph] | None = None

@@ -9,10 +9,10 @@ at first use.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from typing import Any
 
-from langchain_core.callbacks import CallbackManagerForLLMRun
+from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
 from langchain_core.language_models import BaseChatModel, LangSmithParams, LanguageModelInput
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from langchain_core.messages.ai import UsageMetadata
@@ -26,6 +26,7 @@ from langgraph_dynrag.chat_template import EncodedPrompt, encode_chat
 from langgraph_dynrag.tool_calling import CallStream, ToolSchema, arguments_start, chosen_tools, name_start, tool_name
 from rag_backbone.causal_lm import CausalLM, DType
 from rag_backbone.errors import ConfigurationError
+from rag_backbone.own_thread import in_own_thread, iterate_in_own_thread
 from rag_backbone.requests import FinishReason, Request
 from rag_backbone.sampling import Sampling
 from rag_backbone.signals import Signals, TokenStep
@@ -201,6 +202,27 @@ class LocalChatModel(BaseChatModel):
         yield ChatGenerationChunk(
             message=AIMessageChunk(content="", usage_metadata=usage, chunk_position="last"), generation_info=last
         )
+
+    async def _agenerate(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: AsyncCallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> ChatResult:
+        manager = None if run_manager is None else run_manager.get_sync()
+        return await in_own_thread(self._generate, messages, stop, manager, **kwargs)
+
+    async def _astream(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: AsyncCallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> AsyncIterator[ChatGenerationChunk]:
+        manager = None if run_manager is None else run_manager.get_sync()
+        async for chunk in iterate_in_own_thread(lambda: self._stream(messages, stop, manager, **kwargs)):
+            yield chunk
 
     def _with_tools(self, messages: list[BaseMessage], options: _Options) -> tuple[EncodedPrompt, CallStream | None]:
         """The prompt, with what forces a call if one is forced; and who reads the calls if there are tools."""

@@ -358,11 +358,12 @@ class Engine:
         if self._keeps_logits:
             arguments["logits_to_keep"] = keep
         with contextlib.ExitStack() as stack:
-            used = queries or rows or shared is not None
+            lone = input_ids.numel() == 1
+            used = queries or rows or shared is not None or (lone and self._switch.attends_alone)
             switched = stack.enter_context(self._switch.on(queries=queries, rows=rows, shared=shared)) if used else None
             states = {name: stack.enter_context(last_hidden(module_of(self.model, name))) for name in hidden}
             stack.enter_context(self._adapted(adapters))
-            if input_ids.numel() == 1:
+            if lone:
                 stack.enter_context(self._vectors.on(self.model.dtype, device))
             logits = self.model(**arguments).logits
         self._counts += Counts(forwards=1, forward_tokens=input_ids.numel())

@@ -24,9 +24,9 @@ class PrefixCache:
     def take(self, key: Hashable, ids: Sequence[int]) -> SequenceCache | None:
         """A cache of the longest known prefix of `ids`, for the caller to continue.
 
-        At least the last id is left out, because its forward gives the next token's logits. An entry that is a
-        prefix as a whole is handed over (a continuation copies nothing); of any other the common part is copied
-        and the entry stays.
+        At least the last id is left out, because its forward gives the next token's logits. The common part is copied
+        and the entry stays, so that others who begin alike find it meanwhile; an entry that cannot be copied is handed
+        over.
         """
         best, length = -1, 0
         for i, (entry_key, entry) in enumerate(self._entries):
@@ -39,7 +39,7 @@ class PrefixCache:
         if best < 0:
             return None
         _, entry = self._entries.pop(best)
-        if length == len(entry.ids):
+        if not entry.can_roll_back:
             return entry
         self._entries.append((key, entry))
         return entry.copy(length)

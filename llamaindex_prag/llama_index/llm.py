@@ -6,8 +6,7 @@ condensed, an agent's planning) runs on the base model.
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -51,6 +50,7 @@ from llamaindex_prag.recipe import Recipe
 from llamaindex_prag.selection import Merge, Selection
 from rag_backbone.causal_lm import CausalLM
 from rag_backbone.errors import AdapterError, ConfigurationError
+from rag_backbone.own_thread import in_own_thread, iterate_in_own_thread
 from rag_backbone.requests import Request
 from rag_backbone.sampling import Sampling
 from rag_backbone.signals import Signals, TokenStep
@@ -58,8 +58,6 @@ from rag_backbone.signals import Signals, TokenStep
 if TYPE_CHECKING:
     from llamaindex_prag.serving.served_model import ServedModel
     from llamaindex_prag.translator.translator import Translator
-
-_END: Any = object()
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +163,7 @@ class ParametricLLM(LLM):
     async def acomplete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponse:
         """Answer a prompt, in a thread."""
         call = self._call_of_text(prompt)
-        return await asyncio.to_thread(self._complete, call, kwargs)
+        return await in_own_thread(self._complete, call, kwargs)
 
     @llm_completion_callback()
     def stream_complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponseGen:
@@ -181,7 +179,9 @@ class ParametricLLM(LLM):
     ) -> CompletionResponseAsyncGen:
         """Answer a prompt token by token, each of them computed in a thread."""
         call = self._call_of_text(prompt)
-        return cast("CompletionResponseAsyncGen", _in_threads(lambda: _completions(self._steps(call, kwargs))))
+        return cast(
+            "CompletionResponseAsyncGen", iterate_in_own_thread(lambda: _completions(self._steps(call, kwargs)))
+        )
 
     @llm_chat_callback()
     def chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponse:
@@ -192,7 +192,7 @@ class ParametricLLM(LLM):
     async def achat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponse:
         """Answer a conversation, in a thread."""
         call = self._call_of_messages(messages)
-        return _chatted(await asyncio.to_thread(self._complete, call, kwargs))
+        return _chatted(await in_own_thread(self._complete, call, kwargs))
 
     @llm_chat_callback()
     def stream_chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponseGen:
@@ -208,7 +208,7 @@ class ParametricLLM(LLM):
         def responses() -> Iterator[ChatResponse]:
             return (_chatted(response) for response in _completions(self._steps(call, kwargs)))
 
-        return cast("ChatResponseAsyncGen", _in_threads(responses))
+        return cast("ChatResponseAsyncGen", iterate_in_own_thread(responses))
 
     def _get_prompt(self, prompt: BasePromptTemplate, **prompt_args: Any) -> str:
         """Format a template; those that forbid to answer from the weights are exchanged (see `prompts`)."""
@@ -300,21 +300,3 @@ def _chatted(response: CompletionResponse) -> ChatResponse:
         logprobs=response.logprobs,
         additional_kwargs=response.additional_kwargs,
     )
-
-
-async def _in_threads(made: Callable[[], Iterator[Any]]) -> AsyncIterator[Any]:
-    """An iterator whose every step is computed in a thread; leaving it early ends the generation."""
-    iterator = made()
-    step: asyncio.Future[Any] | None = None
-    try:
-        while True:
-            step = asyncio.ensure_future(asyncio.to_thread(next, iterator, _END))
-            # Shielded: a thread cannot be interrupted, and a generator that runs cannot be closed.
-            if (item := await asyncio.shield(step)) is _END:
-                return
-            yield item
-    finally:
-        if step is not None and not step.done():
-            await asyncio.wait({step})
-        if (close := getattr(iterator, "close", None)) is not None:
-            await asyncio.to_thread(close)

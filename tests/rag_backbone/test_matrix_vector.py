@@ -33,10 +33,9 @@ def test_every_shape_gives_what_the_layer_gives(bias, shape):
     assert torch.allclose(found, expected, atol=1e-5)
 
 
+@pytest.mark.usefixtures("everywhere")
 def test_products_are_as_exact_as_the_matrix_kernels():
     dtype = torch.bfloat16
-    if not pays(dtype, CPU):
-        pytest.skip("not used on this processor")
     torch.manual_seed(0)
     layer = nn.Sequential(nn.Linear(1536, 576, bias=False)).to(dtype)
     states = torch.randn(1, 1, 1536).to(dtype)
@@ -96,3 +95,13 @@ ELSEWHERE = [(torch.float16, "cpu"), (torch.float32, "cpu"), (torch.float64, "cp
 @pytest.mark.parametrize(("dtype", "device"), ELSEWHERE)
 def test_elsewhere_they_are_not_used(dtype, device):
     assert not pays(dtype, torch.device(device))
+
+
+def test_it_is_measured_once(monkeypatch):
+    matrix_vector.is_faster.cache_clear()
+    times = iter([1.0, 0.5, 1.0, 0.9])
+    monkeypatch.setattr(matrix_vector, "_seconds", lambda *_: next(times))
+    assert matrix_vector.is_faster(1)
+    assert matrix_vector.is_faster(1)
+    assert not matrix_vector.is_faster(2)  # not clearly
+    matrix_vector.is_faster.cache_clear()

@@ -47,12 +47,19 @@ def test_the_longest_known_prefix_under_the_same_key_is_found(prompts):
             assert entry.ids in known[entry_key]
 
 
-def test_a_continuation_is_handed_over_and_a_branch_copied():
+def test_what_one_continues_others_find_as_well():
     cache = PrefixCache(1 << 30)
     cache.put(None, sequence([1, 2, 3]))
-    taken = cache.take(None, [1, 2, 3, 4])
-    assert len(cache) == 0
-    cache.put(None, taken)
+    first, second = cache.take(None, [1, 2, 3, 4]), cache.take(None, [1, 2, 3, 5])
+    assert held(first) == held(second) == [1, 2, 3]
+    cache.put(None, sequence([1, 2, 3, 4], 3, first))
+    assert len(cache) == 1  # the longer one holds the shorter one
+    assert held(second) == [1, 2, 3]
+
+
+def test_a_branch_is_a_copy():
+    cache = PrefixCache(1 << 30)
+    cache.put(None, sequence([1, 2, 3]))
     branch = cache.take(None, [1, 2, 0, 0])
     assert len(cache) == 1
     assert branch.ids == [1, 2]

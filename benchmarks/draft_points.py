@@ -1,0 +1,342 @@
+"""The points of drafts at which a retrieval might be called for, seen by every trigger and every query formulator.
+
+An answer is drafted without passages. At each of its sentences the same sentence is also written with the supporting
+paragraphs in the prompt. If the unaided one is wrong and the aided one right (`benchmarks.fact_labels`), a retrieval
+was needed there; the aided sentence then takes the other one's place, as after a retrieval that found what it should,
+and the rest is drafted anew, without passages. So each point has a beginning that is as right as passages can make it.
+
+Nothing is retrieved and no trigger decides: each one scores the sentence, the higher the more it calls for a retrieval.
+At the points where one was needed, each formulator states its queries, all for the same token: the first one of the
+first fact that no supporting paragraph has.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from langchain_core.messages import AIMessage
+
+from benchmarks.datasets import Paragraph, Question
+from benchmarks.fact_labels import Labelled, judge, told_by
+from langgraph_dynrag.draft import AttentionRows, Draft, DraftView, Unit, Verdict
+from langgraph_dynrag.drafting import DraftResult, DraftTask
+from langgraph_dynrag.evidence import Passage, passage
+from langgraph_dynrag.generator import LocalGenerator
+from langgraph_dynrag.local_chat_model import LocalChatModel
+from langgraph_dynrag.nodes.generate import derived_seed
+from langgraph_dynrag.prompts import reasoned_prompt
+from langgraph_dynrag.queries import (
+    QFS,
+    ExplicitQuestion,
+    KnownWords,
+    LastSentence,
+    LastTokens,
+    MaskedSentence,
+    Rewrite,
+    WithQuestion,
+)
+from langgraph_dynrag.queries import Question as TheQuestion
+from langgraph_dynrag.queries.base import QueryFormulator
+from langgraph_dynrag.reflection import Selection
+from langgraph_dynrag.reflection.beam import Hypothesis, Segment
+from langgraph_dynrag.reflection.instruct import InstructReflector
+from langgraph_dynrag.reflection.scores import Critique, Weights, score
+from langgraph_dynrag.samples import SampledEnds, SampleSpec
+from langgraph_dynrag.tag_prompts import tag_prompt
+from langgraph_dynrag.tags import SEARCH
+from langgraph_dynrag.triggers import (
+    ETC,
+    RIND,
+    Entropy,
+    EveryNTokens,
+    EverySentence,
+    Once,
+    Reflection,
+    SelfAwareUncertainty,
+    TokenProbability,
+)
+from langgraph_dynrag.triggers.base import Trigger
+from rag_backbone.text_units import not_a_stop_word
+
+EXEMPLARS = 6
+TOKENS = 100
+_SENTENCE = Unit("sentence")
+_FAR_ABOVE = 1e3
+"""The score of a judgement that was without any sample: less certain than any number."""
+
+
+@dataclass(frozen=True, slots=True)
+class Watched:
+    """A trigger with its preset's threshold, and how its verdict is turned into a score."""
+
+    trigger: Trigger
+    whole: bool = False
+    """Whether it looks at all of the draft, as the published code does."""
+    sign: int = 1
+    """-1: low values call for a retrieval."""
+
+    def score(self, verdict: Verdict, sentence: int) -> float | None:
+        """The score of a draft's first sentence, of so many tokens."""
+        own = [self.sign * s for s in verdict.scores[:sentence] if s is not None]
+        if self.whole or (verdict.score is None and own):
+            return max(own, default=None)
+        return None if verdict.score is None else self.sign * verdict.score
+
+    def fires(self, verdict: Verdict, sentence: int) -> bool:
+        """Whether it calls for a retrieval in that sentence at its own threshold."""
+        return any(t < sentence for t in verdict.hits) if self.whole else verdict.retrieve
+
+
+def watched(samples: int) -> dict[str, Watched]:
+    """The triggers that read a draft's signals, by name."""
+    return {
+        "token probability, min (FLARE)": Watched(TokenProbability(0.8), sign=-1),
+        "token probability, mean": Watched(TokenProbability(0.9, "mean"), sign=-1),
+        "entropy": Watched(Entropy(2.0)),
+        "RIND, paper (DRAGIN)": Watched(RIND(0.005)),
+        "RIND, reference": Watched(RIND(0.8, "reference"), whole=True),
+        "trend of entropy, paper (ETC)": Watched(ETC(0.5)),
+        "trend of entropy, reference": Watched(ETC(1.3, "reference"), whole=True),
+        f"uncertainty of {samples} samples (SeaKR)": Watched(
+            SelfAwareUncertainty(-6.0, SampleSpec(samples=samples, max_tokens=64))
+        ),
+        "reflection, asked (Self-RAG)": Watched(Reflection(0.2)),
+    }
+
+
+FORMULATORS: dict[str, QueryFormulator] = {
+    "question": TheQuestion(),
+    "last sentence": LastSentence(),
+    "last 16 tokens": LastTokens(16),
+    "masked sentence (FLARE)": MaskedSentence(0.4),
+    "explicit questions (FLARE)": ExplicitQuestion(0.4),
+    "attention, paper (DRAGIN)": QFS(25),
+    "attention, reference (DRAGIN)": QFS(25, "reference"),
+    "words known (SeaKR)": KnownWords(),
+    "question, last sentence": WithQuestion(LastSentence()),
+    "question, masked sentence": WithQuestion(MaskedSentence(0.4)),
+    "rewritten by the model": Rewrite(),
+}
+TAG, TAG_QUERY, RIGHT = "search tag (its probability)", "search tag, filled by the model", "the right sentence"
+
+
+@dataclass
+class Answer:
+    """An answer that is being drafted."""
+
+    question: Question
+    text: str = ""
+    ids: tuple[int, ...] = ()
+    history: list[float] = field(default_factory=list)
+    """Entropies of its content tokens."""
+    known: set[str] = field(default_factory=set)
+    """Ids of the supporting paragraphs that its right sentences repeat."""
+
+    def grow(self, draft: Draft, tokens: int) -> None:
+        """Accept the first tokens of a draft."""
+        content = not_a_stop_word()(draft.words)
+        for t in range(tokens):
+            word = draft.word_of_token[t]
+            if draft.entropies is not None and word is not None and content[word]:
+                self.history.append(draft.entropies[t])
+        taken = draft[:tokens]
+        self.text += taken.text
+        self.ids += taken.token_ids or ()
+
+    def learn(self, sentence: str, labelled: Labelled) -> Paragraph | None:
+        """Note which paragraph a right sentence repeats."""
+        source = told_by(sentence, labelled, self.question) if labelled.label == "right" else None
+        if source is not None:
+            self.known.add(source.id)
+        return source
+
+
+class PointWriter:
+    """Drafts answers and looks at their sentences.
+
+    Args:
+        chat: The model.
+        samples: Of SeaKR's trigger; 0 leaves it out.
+        queries: Whether formulators state queries.
+    """
+
+    def __init__(self, chat: LocalChatModel, *, samples: int = 5, queries: bool = True) -> None:
+        self.generator = LocalGenerator(chat)
+        self.prompt = reasoned_prompt(EXEMPLARS)
+        self.watched = watched(samples) if samples else {k: w for k, w in watched(1).items() if "SeaKR" not in k}
+        self._chat = chat
+        self._samples = samples
+        self._queries = queries
+        self._reflector = InstructReflector(chat, Selection())
+        self._tags = tag_prompt(SEARCH)
+
+    @property
+    def description(self) -> dict[str, Any]:
+        """What a record depends on, beside the question."""
+        return {
+            "triggers": repr(self.watched), "formulators": repr(FORMULATORS) if self._queries else "", "tokens": TOKENS,
+            "exemplars": EXEMPLARS, "fingerprint": self._chat.lm.fingerprint,
+        }  # fmt: skip
+
+    def write(self, question: Question) -> dict[str, Any]:
+        """Draft the answer to a question; its points, and the text unaided and corrected."""
+        answer, points = Answer(question), []
+        rest = self._draft(answer)
+        unaided = rest.draft.text
+        while len(rest.draft) and len(answer.ids) < TOKENS:
+            judged = _SENTENCE.length(rest.draft) or len(rest.draft)
+            point, aided = self._point(answer, rest, judged)
+            points.append({"index": len(points), **point})
+            if point["needed"]:
+                source = answer.learn(aided.text, self._label(answer, aided.text))
+                answer.grow(aided, len(aided))
+                over = aided.ended == "end"
+            else:
+                sentence = rest.draft[:judged].text
+                source = answer.learn(sentence, self._label(answer, sentence))
+                answer.grow(rest.draft, judged)
+                over = False
+            points[-1]["source"] = None if source is None else source.id
+            if over or (self.prompt.answer_phrase or "") in answer.text:
+                break
+            if point["needed"]:
+                rest = self._draft(answer)
+            else:
+                rows = rest.attention
+                rest = DraftResult(rest.draft[judged:], None if rows is None else rows.shifted(judged))
+        return {"points": points, "unaided": unaided, "corrected": answer.text}
+
+    # ------------------------------------------------------------------ a point
+
+    def _point(self, answer: Answer, rest: DraftResult, judged: int) -> tuple[dict[str, Any], Draft]:
+        sentence = rest.draft[:judged].text
+        aided = self._draft(answer, [p for p in answer.question.paragraphs if p.supporting], _SENTENCE).draft
+        aided = aided[: _SENTENCE.length(aided) or len(aided)]
+        without, with_ = self._label(answer, sentence), self._label(answer, aided.text)
+        needed = without.label == "wrong" and with_.label == "right"
+        view = self.view(answer, rest.draft, judged, rest.attention)
+        point: dict[str, Any] = {
+            "before": answer.text, "sentence": sentence, "aided": aided.text, "without": without.label,
+            "with": with_.label, "needed": needed, "tokens": judged,
+            "missing": sorted(answer.question.supporting - answer.known), "known": len(answer.known),
+            "triggers": self._judged(answer, view),
+        }  # fmt: skip
+        if needed and self._queries:
+            point["queries"] = {**self._formulated(answer, view, without), RIGHT: [aided.text.strip()]}
+        return point, aided
+
+    def _label(self, answer: Answer, sentence: str) -> Labelled:
+        return judge(sentence, answer.text, answer.question, self.prompt.answer_phrase or "")
+
+    def _judged(self, answer: Answer, view: DraftView) -> dict[str, dict[str, Any]]:
+        found: dict[str, dict[str, Any]] = {}
+        for name, watching in self.watched.items():
+            started = time.perf_counter()
+            seen = self._with_retrieval(answer, view) if isinstance(watching.trigger, Reflection) else view
+            if watching.whole:
+                seen = self.view(answer, view.draft, len(view.draft), view.attention)
+            verdict = watching.trigger.judge(seen)
+            found[name] = {
+                "score": _FAR_ABOVE if verdict.reason == "every sample was empty" else
+                watching.score(verdict, view.judged),
+                "fires": watching.fires(verdict, view.judged), "seconds": time.perf_counter() - started,
+                "sampled": (verdict.cost or {}).get("tokens", 0),
+            }  # fmt: skip
+        started = time.perf_counter()
+        found[TAG] = {"score": self._tag_logprob(answer), "fires": None}
+        found[TAG]["seconds"] = time.perf_counter() - started
+        return {**found, **_fixed(answer, view)}
+
+    def _with_retrieval(self, answer: Answer, view: DraftView) -> DraftView:
+        worth = score((0.0,), Critique(), Weights())
+        written = Segment(Draft((answer.text,)), answer.ids, None, Critique(), worth, False)
+        hypothesis = Hypothesis((written,) if answer.text.strip() else ())
+        asked = self._reflector.retrieval(answer.question.text, self.prompt, [hypothesis])
+        return replace(view, retrieval=asked.probabilities[0])
+
+    def _tag_logprob(self, answer: Answer) -> float:
+        """The log-probability that the model, told how to search, opens a search there."""
+        opening = self._chat.get_token_ids(_after(answer.text, SEARCH.call[0]))
+        messages = [*self._tags.messages(answer.question.text, ()), AIMessage(answer.text)]
+        scored = self._chat.lm.engine.score(self._chat.encode(messages).ids, opening)
+        return float(scored.logprobs.sum())
+
+    # ------------------------------------------------------------------ queries
+
+    def _formulated(self, answer: Answer, view: DraftView, without: Labelled) -> dict[str, list[str]]:
+        wrong = without.unsupported or without.facts
+        spans = view.unit.spans
+        hits = [t for t, s in enumerate(spans) if any(s.start < w.end and w.start < s.end for w in wrong)] or [0]
+        verdict = Verdict(True, "a fact is missing", position=hits[0], hits=tuple(hits), trigger="known need")
+        found = {}
+        for name, formulator in FORMULATORS.items():
+            plan = formulator.plan(view, verdict)
+            replies = self.generator.ask(plan.prompts, {}) if plan.prompts else []
+            found[name] = list(plan.queries or formulator.finish(view, verdict, replies))
+        found[TAG_QUERY] = [self._tag_query(answer)]
+        return found
+
+    def _tag_query(self, answer: Answer) -> str:
+        """What the model, told how to search, writes into a search that is opened for it."""
+        begun = answer.text + _after(answer.text, SEARCH.call[0])
+        task = DraftTask(
+            answer.question.text, self._tags.messages(answer.question.text, ()), begun, None, Draft(), None,
+            Unit("until", until=SEARCH.call[1]), 32, frozenset(), stop=("\n",),
+        )  # fmt: skip
+        return self.generator.draft(task, {}, None).draft.text.split(SEARCH.call[1])[0].strip()
+
+    # ------------------------------------------------------------------ drafts
+
+    def _task(self, answer: Answer, paragraphs: Sequence[Paragraph] = (), unit: Unit | None = None) -> DraftTask:
+        return DraftTask(
+            question=answer.question.text,
+            messages=self.prompt.messages(answer.question.text, _passages(paragraphs)),
+            accepted=answer.text,
+            accepted_ids=answer.ids,
+            carried=Draft(),
+            carried_attention=None,
+            unit=unit or Unit("all"),
+            limit=max(1, TOKENS - len(answer.ids)),
+            needs=frozenset({"logprob", "entropy"}) | (frozenset({"attention"}) if unit is None else frozenset()),
+            stop=self.prompt.stop,
+            answer_phrase=self.prompt.answer_phrase,
+        )
+
+    def _draft(self, answer: Answer, paragraphs: Sequence[Paragraph] = (), unit: Unit | None = None) -> DraftResult:
+        return self.generator.draft(self._task(answer, paragraphs, unit), {}, None)
+
+    def view(self, answer: Answer, draft: Draft, judged: int, attention: AttentionRows | None) -> DraftView:
+        """A draft that follows an answer, as trigger and formulator see it."""
+        task = self._task(answer)
+        seed = derived_seed(0, answer.question.text, len(answer.ids), 0)
+
+        def sample_ends(spec: SampleSpec) -> SampledEnds:
+            return self.generator.sample_ends(task, spec, seed)
+
+        return DraftView(
+            answer.question.text, answer.text, draft, judged, tuple(answer.history), attention,
+            self.generator.context(task), self.generator.attend_alone, sample_ends,
+        )  # fmt: skip
+
+
+def _fixed(answer: Answer, view: DraftView) -> dict[str, dict[str, Any]]:
+    """The triggers that look at nothing: yes or no."""
+    begun = len(answer.ids)
+    yes: Mapping[str, Callable[[], bool]] = {
+        repr(Once()): lambda: begun == 0,
+        repr(EverySentence()): lambda: True,
+        repr(EveryNTokens(16)): lambda: (begun + view.judged) // 16 > begun // 16,
+    }
+    return {name: {"score": float(says()), "fires": says(), "seconds": 0.0} for name, says in yes.items()}
+
+
+def _after(text: str, mark: str) -> str:
+    return f" {mark}" if text and not text[-1].isspace() else mark
+
+
+def _passages(paragraphs: Sequence[Paragraph]) -> list[Passage]:
+    made = [passage(p.text, {"title": p.title}, p.id) for p in paragraphs]
+    return [p for p in made if p is not None]
