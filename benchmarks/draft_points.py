@@ -21,7 +21,7 @@ from langchain_core.messages import AIMessage
 
 from benchmarks.datasets import Paragraph, Question
 from benchmarks.fact_labels import Labelled, judge, told_by
-from langgraph_dynrag.draft import AttentionRows, Draft, DraftView, Unit, Verdict
+from langgraph_dynrag.draft import AttentionRows, Draft, DraftView, Signal, Unit, Verdict
 from langgraph_dynrag.drafting import DraftResult, DraftTask
 from langgraph_dynrag.evidence import Passage, passage
 from langgraph_dynrag.generator import LocalGenerator
@@ -64,6 +64,7 @@ from rag_backbone.text_units import not_a_stop_word
 EXEMPLARS = 6
 TOKENS = 100
 _SENTENCE = Unit("sentence")
+_SIGNALS: frozenset[Signal] = frozenset({"logprob", "entropy", "attention"})
 _FAR_ABOVE = 1e3
 """The score of a judgement that was without any sample: less certain than any number."""
 
@@ -183,7 +184,8 @@ class PointWriter:
 
     def write(self, question: Question) -> dict[str, Any]:
         """Draft the answer to a question; its points, and the text unaided and corrected."""
-        answer, points = Answer(question), []
+        answer = Answer(question)
+        points: list[dict[str, Any]] = []
         rest = self._draft(answer)
         unaided = rest.draft.text
         while len(rest.draft) and len(answer.ids) < TOKENS:
@@ -208,6 +210,11 @@ class PointWriter:
                 rows = rest.attention
                 rest = DraftResult(rest.draft[judged:], None if rows is None else rows.shifted(judged))
         return {"points": points, "unaided": unaided, "corrected": answer.text}
+
+    def plain_draft(self, question: Question) -> int:
+        """Draft an answer without any signal but its tokens; how many they are."""
+        task = replace(self._task(Answer(question)), needs=frozenset())
+        return len(self.generator.draft(task, {}, None).draft)
 
     # ------------------------------------------------------------------ a point
 
@@ -300,7 +307,7 @@ class PointWriter:
             carried_attention=None,
             unit=unit or Unit("all"),
             limit=max(1, TOKENS - len(answer.ids)),
-            needs=frozenset({"logprob", "entropy"}) | (frozenset({"attention"}) if unit is None else frozenset()),
+            needs=_SIGNALS if unit is None else _SIGNALS - {"attention"},
             stop=self.prompt.stop,
             answer_phrase=self.prompt.answer_phrase,
         )

@@ -36,6 +36,44 @@ def method_bars(data: Mapping[str, Sequence[Mapping[str, Any]]], path: Path) -> 
     _save(figure, path)
 
 
+def trigger_curves(groups: Mapping[str, Mapping[str, Sequence[tuple[float, float, float]]]], path: Path) -> None:
+    """Hits against false alarms, a panel for each group and a curve for each trigger."""
+    pyplot = _pyplot()
+    shown = {name: curves for name, curves in groups.items() if curves}
+    if pyplot is None or not shown:
+        return
+    figure, panels = pyplot.subplots(1, len(shown), figsize=(5 * len(shown), 5.4), squeeze=False, sharey=True)
+    for axis, (name, curves) in zip(panels[0], shown.items(), strict=True):
+        for i, (trigger, points) in enumerate(curves.items()):
+            style = "-" if i < 10 else "--"
+            axis.plot([p[0] for p in points], [p[1] for p in points], style, color=f"C{i % 10}", label=trigger, lw=1.4)
+        axis.plot([0, 1], [0, 1], ":", color="#999999")
+        axis.set_title(name)
+        axis.set_xlabel("points that needed none and are above the threshold")
+    panels[0][0].set_ylabel("points that needed a retrieval and are above it")
+    figure.legend(*panels[0][0].get_legend_handles_labels(), fontsize=8, ncols=4, loc="lower center")
+    figure.subplots_adjust(bottom=0.28)
+    _save(figure, path, tight=False)
+
+
+def grouped_lines(panels: Mapping[str, Mapping[str, Mapping[str, Any]]], measure: str, path: Path) -> None:
+    """A measure by part, a panel for each way of parting and a line for each method."""
+    pyplot = _pyplot()
+    if pyplot is None:
+        return
+    figure, axes = pyplot.subplots(1, len(panels), figsize=(6.5 * len(panels), 6), squeeze=False, sharey=True)
+    for axis, (part, methods) in zip(axes[0], panels.items(), strict=True):
+        for i, (name, cells) in enumerate(methods.items()):
+            style = "-o" if i < 10 else "--s"
+            axis.plot(list(cells), [c["value"] for c in cells.values()], style, color=f"C{i % 10}", label=name, ms=4)
+        axis.set_xlabel(part)
+        axis.grid(alpha=0.3)
+    axes[0][0].set_ylabel(measure)
+    figure.legend(*axes[0][0].get_legend_handles_labels(), fontsize=8, ncols=4, loc="lower center")
+    figure.subplots_adjust(bottom=0.25)
+    _save(figure, path, tight=False)
+
+
 def sensitivity(curves: Mapping[str, Sequence[Mapping[str, Any]]], path: Path) -> None:
     """F1 against retrievals and, where timed, seconds: a curve for each method and cap, thresholds at the points."""
     pyplot = _pyplot()
@@ -219,8 +257,9 @@ def _pyplot() -> Any:
     return plt
 
 
-def _save(figure: Any, path: Path) -> None:
+def _save(figure: Any, path: Path, *, tight: bool = True) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.tight_layout()
+    if tight:
+        figure.tight_layout()
     figure.savefig(path, dpi=120)
     note(f"wrote {path}")

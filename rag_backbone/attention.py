@@ -70,6 +70,7 @@ class AttentionSwitch:
         self._config = model.config
         self._layer = _last_attention_layer(model)
         self._model = model
+        self._trying = False
         self.tried_out = False
         self.supported = False
         """Whether the recorded weights are this model's attention."""
@@ -89,14 +90,15 @@ class AttentionSwitch:
 
     def try_out(self) -> None:
         """Find out, by a few short forwards, what this model supports. The caller owns the model meanwhile."""
-        if self.tried_out:
+        if self.tried_out or self._trying:  # the trials themselves ask what is supported
             return
-        self.tried_out = True  # first: the trials themselves ask what is supported
+        self._trying = True
         if self._layer is not None:
             self.supported = _tried(self._reproduces_the_kernel)
             self.decodes_rows = _tried(self._rows_match)
         if not self.supported:
             logger.info("%s: the last layer's attention is not recognised", type(self._model).__name__)
+        self.tried_out = True  # last: other threads look at it without the lock
 
     @contextlib.contextmanager
     def on(
