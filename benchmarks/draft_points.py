@@ -161,16 +161,14 @@ class PointWriter:
     Args:
         chat: The model.
         samples: Of SeaKR's trigger; 0 leaves it out.
-        queries: Whether formulators state queries.
     """
 
-    def __init__(self, chat: LocalChatModel, *, samples: int = 5, queries: bool = True) -> None:
+    def __init__(self, chat: LocalChatModel, *, samples: int = 5) -> None:
         self.generator = LocalGenerator(chat)
         self.prompt = reasoned_prompt(EXEMPLARS)
         self.watched = watched(samples) if samples else {k: w for k, w in watched(1).items() if "SeaKR" not in k}
         self._chat = chat
         self._samples = samples
-        self._queries = queries
         self._reflector = InstructReflector(chat, Selection())
         self._tags = tag_prompt(SEARCH)
 
@@ -178,7 +176,7 @@ class PointWriter:
     def description(self) -> dict[str, Any]:
         """What a record depends on, beside the question."""
         return {
-            "triggers": repr(self.watched), "formulators": repr(FORMULATORS) if self._queries else "", "tokens": TOKENS,
+            "triggers": repr(self.watched), "formulators": repr(FORMULATORS), "tokens": TOKENS,
             "exemplars": EXEMPLARS, "fingerprint": self._chat.lm.fingerprint,
         }  # fmt: skip
 
@@ -231,7 +229,7 @@ class PointWriter:
             "missing": sorted(answer.question.supporting - answer.known), "known": len(answer.known),
             "triggers": self._judged(answer, view),
         }  # fmt: skip
-        if needed and self._queries:
+        if needed:
             point["queries"] = {**self._formulated(answer, view, without), RIGHT: [aided.text.strip()]}
         return point, aided
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from benchmarks.datasets import Paragraph, Question, load_questions, sample
 from benchmarks.draft_points import PointWriter
 from benchmarks.runs import Records, key_of
 from benchmarks.single_hop import draw, load_facts
+from langgraph_dynrag.local_chat_model import LocalChatModel
 
 Row = dict[str, Any]
 
@@ -22,7 +23,8 @@ def add_options(options: argparse.ArgumentParser) -> None:
     options.add_argument("--data", type=Path, nargs="+", required=True, help="files of multi-hop questions")
     options.add_argument("--squad", type=Path, help="a file as SQuAD 1.1, whose questions one paragraph answers")
     options.add_argument("--questions", type=int, default=50, help="of each file")
-    options.add_argument("--samples", type=int, default=5, help="of SeaKR's trigger; 0 leaves it out")
+    options.add_argument("--samples", type=int, default=5, help="of SeaKR's trigger")
+    options.add_argument("--sampled", type=int, default=10, help="questions of each file that it looks at")
     options.add_argument("--sessions", type=int, default=8, help="questions drafted at once")
 
 
@@ -39,30 +41,34 @@ def chosen(args: argparse.Namespace) -> dict[str, list[Question]]:
 
 
 def written(
-    writer: PointWriter, questions: dict[str, list[Question]], dtype: str, deadline: Deadline, sessions: int
+    chat: LocalChatModel, questions: Mapping[str, Sequence[Question]], args: argparse.Namespace, deadline: Deadline
 ) -> tuple[dict[str, list[Row]], bool]:
     """The drafts of all questions, and whether there was time for all."""
     records = Records("draft_points")
-    keys = {(name, q.id, q.text): _key(writer, name, q, dtype) for name, qs in questions.items() for q in qs}
-    missing = [(name, q) for name, qs in questions.items() for q in qs if not _known(records, keys, name, q)]
-    note(f"{len(missing)} of {len(keys)} questions to be drafted")
+    sampling, others = PointWriter(chat, samples=args.samples), PointWriter(chat, samples=0)
+    work = []
+    for name, asked in questions.items():
+        for i, question in enumerate(asked):
+            writer = sampling if i < args.sampled else others
+            work.append((writer, name, question, record_key(writer, name, question, args.dtype)))
+    missing = [w for w in work if records.get(w[3]) is None]
+    note(f"{len(missing)} of {len(work)} questions to be drafted")
 
-    def one(work: tuple[str, Question]) -> None:
-        name, question = work
-        if deadline.over:
-            return
-        about = {"file": name, "question": question.id}
-        records.put(keys[name, question.id, question.text], about, writer.write(question))
+    def one(item: tuple[PointWriter, str, Question, str]) -> None:
+        writer, name, question, key = item
+        if not deadline.over:
+            records.put(key, {"file": name, "question": question.id}, writer.write(question))
 
-    with ThreadPoolExecutor(sessions) as pool:
+    with ThreadPoolExecutor(args.sessions) as pool:
         for i, _ in enumerate(pool.map(one, missing), 1):
             if i % 10 == 0:
                 note(f"{i}/{len(missing)} drafted")
-    found: dict[str, list[Row]] = {}
-    for name, asked in questions.items():
-        rows = [(q, records.get(keys[name, q.id, q.text])) for q in asked]
-        found[name] = [{"question": q, **row} for q, row in rows if row is not None]
-    return found, sum(map(len, found.values())) == len(keys)
+    found: dict[str, list[Row]] = {name: [] for name in questions}
+    for _, name, question, key in work:
+        row = records.get(key)
+        if row is not None:
+            found[name].append({"question": question, **row})
+    return found, sum(map(len, found.values())) == len(work)
 
 
 def points_of(rows: Sequence[Row]) -> list[Row]:
@@ -70,10 +76,7 @@ def points_of(rows: Sequence[Row]) -> list[Row]:
     return [{"question": row["question"], **point} for row in rows for point in row["points"]]
 
 
-def _known(records: Records, keys: dict[tuple[str, str, str], str], name: str, question: Question) -> bool:
-    return records.get(keys[name, question.id, question.text]) is not None
-
-
-def _key(writer: PointWriter, name: str, question: Question, dtype: str) -> str:
+def record_key(writer: PointWriter, name: str, question: Question, dtype: str, **more: object) -> str:
+    """The key of a question's drafts."""
     about = {"points": 1, "file": name, "question": question.id, "text": question.text, "dtype": dtype}
-    return key_of({**about, **writer.description})
+    return key_of({**about, **writer.description, **more})

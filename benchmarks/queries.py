@@ -14,7 +14,6 @@ from typing import Any
 
 from benchmarks.contract import Deadline, finish, machine, note, parser, table
 from benchmarks.datasets import corpus, load_questions
-from benchmarks.draft_points import PointWriter
 from benchmarks.plots import grouped_lines
 from benchmarks.point_records import Row, add_options, chosen, points_of, written
 from benchmarks.runs import load_chat
@@ -36,8 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         options.error("--squad has one paragraph a question, which is no corpus to search; leave it out")
     deadline = Deadline(args.max_minutes)
     chat = load_chat(args.model, args.dtype)
-    writer = PointWriter(chat, samples=args.samples)
-    found, complete = written(writer, chosen(args), args.dtype, deadline, args.sessions)
+    found, complete = written(chat, chosen(args), args, deadline)
     retrievers = {p.stem: BM25Retriever.from_documents(corpus(load_questions(p)), k=max(DEPTHS)) for p in args.data}
     searched = {
         name: [searched_point(p, retrievers[name], chat.get_num_tokens) for p in points_of(rows) if p["needed"]]

@@ -19,8 +19,8 @@ from benchmarks.contract import Deadline, finish, machine, note, parser, table
 from benchmarks.datasets import Question, load_questions, sample
 from benchmarks.draft_points import PointWriter
 from benchmarks.plots import trigger_curves
-from benchmarks.point_records import Row, add_options, chosen, points_of, written
-from benchmarks.runs import Records, key_of, load_chat
+from benchmarks.point_records import Row, add_options, chosen, points_of, record_key, written
+from benchmarks.runs import Records, load_chat
 from benchmarks.scoring import mean, roc, roc_area
 from langgraph_dynrag.answer import short_answer
 from rag_backbone.answer_scores import f1
@@ -38,13 +38,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     args = options.parse_args(arguments)
     deadline = Deadline(args.max_minutes)
     chat = load_chat(args.model, args.dtype)
-    writer = PointWriter(chat, samples=args.samples)
     questions = chosen(args)
-    found, complete = written(writer, questions, args.dtype, deadline, args.sessions)
+    found, complete = written(chat, questions, args, deadline)
     tuned = {p.stem: sample(load_questions(p), args.train_questions, args.seed) for p in args.train}
-    tuning, done = written(PointWriter(chat, samples=args.samples, queries=False), tuned, args.dtype, deadline,
-                           args.sessions)  # fmt: skip
-    costs = measured_costs(writer, next(iter(questions.values()))[: args.timed], args.dtype, deadline)
+    tuning, done = written(chat, tuned, args, deadline)
+    first, asked = next(iter(questions.items()))
+    writer = PointWriter(chat, samples=args.samples)
+    costs = measured_costs(writer, first, asked[: args.timed], args.dtype, deadline)
     thresholds = best_thresholds([p for rows in tuning.values() for p in points_of(rows)])
     groups = {**found, **({"all": [r for rows in found.values() for r in rows]} if len(found) > 1 else {})}
     figures = {
@@ -78,14 +78,14 @@ def drafts_summary(rows: Sequence[Row]) -> dict[str, Any]:
 
 def summarise(points: Sequence[Row], thresholds: dict[str, float], seed: int) -> list[dict[str, Any]]:
     """One row a trigger."""
-    labels = [bool(p["needed"]) for p in points]
-    groups = [p["question"].id for p in points]
     rows = []
-    for name in points[0]["triggers"] if points else ():
-        scores = scores_of(points, name)
+    for name in names_of(points):
+        seen = judged(points, name)
+        labels, groups = [bool(p["needed"]) for p in seen], [p["question"].id for p in seen]
+        scores = scores_of(seen, name)
         area, low, high = roc_area(scores, labels, groups=groups, seed=seed)
-        row = {"trigger": name, "n": len(points), "auc": area, "auc_interval": (low, high)}
-        fired = [p["triggers"][name]["fires"] for p in points]
+        row = {"trigger": name, "n": len(seen), "auc": area, "auc_interval": (low, high)}
+        fired = [p["triggers"][name]["fires"] for p in seen]
         if all(f is not None for f in fired):
             row["preset"] = rates(fired, labels, groups, seed)
         if name in thresholds:
@@ -95,6 +95,16 @@ def summarise(points: Sequence[Row], thresholds: dict[str, float], seed: int) ->
             }
         rows.append(row)
     return rows
+
+
+def names_of(points: Sequence[Row]) -> list[str]:
+    """The triggers that have judged any of the points."""
+    return list(dict.fromkeys(name for p in points for name in p["triggers"]))
+
+
+def judged(points: Sequence[Row], name: str) -> list[Row]:
+    """The points that a trigger has judged."""
+    return [p for p in points if name in p["triggers"]]
 
 
 def scores_of(points: Sequence[Row], name: str) -> list[float]:
@@ -126,13 +136,11 @@ def rates(fired: Sequence[bool], labels: Sequence[bool], groups: Sequence[str], 
 
 def best_thresholds(points: Sequence[Row]) -> dict[str, float]:
     """Of each trigger the score from which on "yes" has the best F1 on these points; the highest of several."""
-    labels = np.asarray([bool(p["needed"]) for p in points])
     found: dict[str, float] = {}
-    if not labels.any():
-        return found
-    for name in points[0]["triggers"]:
-        scores = np.asarray(scores_of(points, name))
-        best = -1.0
+    for name in names_of(points):
+        seen = judged(points, name)
+        labels, scores = np.asarray([bool(p["needed"]) for p in seen]), np.asarray(scores_of(seen, name))
+        best = 0.0
         for threshold in sorted(set(scores.tolist()), reverse=True):
             said = scores >= threshold
             value = 2 * (said & labels).sum() / (said.sum() + labels.sum())
@@ -142,20 +150,20 @@ def best_thresholds(points: Sequence[Row]) -> dict[str, float]:
 
 
 def measured_costs(
-    writer: PointWriter, questions: Sequence[Question], dtype: str, deadline: Deadline
+    writer: PointWriter, data: str, questions: Sequence[Question], dtype: str, deadline: Deadline
 ) -> dict[str, dict[str, float]]:
     """Seconds of judging over seconds of drafting the same tokens, one question at a time."""
     records = Records("draft_points")
     rows = []
     for question in questions:
-        about = {"points": 1, "timed": True, "question": question.id, "dtype": dtype, **writer.description}
-        row = records.get(key_of(about))
+        key = record_key(writer, data, question, dtype, timed=True)
+        row = records.get(key)
         if row is None and not deadline.over:
             started = time.perf_counter()
             drafted = writer.plain_draft(question)
             plain = time.perf_counter() - started
             row = {"tokens": drafted, "plain": plain, "points": writer.write(question)["points"]}
-            records.put(key_of(about), about, row)
+            records.put(key, {"file": data, "question": question.id, "timed": True}, row)
         if row is not None:
             rows.append(row)
     if not rows or not sum(r["tokens"] for r in rows):
@@ -174,10 +182,13 @@ def measured_costs(
 
 
 def _curves(points: Sequence[Row]) -> dict[str, list[tuple[float, float, float]]]:
-    labels = [bool(p["needed"]) for p in points]
-    if not points or all(labels) or not any(labels):
-        return {}
-    return {name: roc(scores_of(points, name), labels) for name in points[0]["triggers"]}
+    curves = {}
+    for name in names_of(points):
+        seen = judged(points, name)
+        labels = [bool(p["needed"]) for p in seen]
+        if any(labels) and not all(labels):
+            curves[name] = roc(scores_of(seen, name), labels)
+    return curves
 
 
 def _report(figures: dict[str, Any]) -> str:
@@ -187,14 +198,14 @@ def _report(figures: dict[str, Any]) -> str:
     for name, rows in figures["triggers"].items():
         shown = []
         for row in rows:
-            cells = {"trigger": row["trigger"], "auc": _with_interval(row["auc"], row["auc_interval"])}
+            cells = {"trigger": row["trigger"], "n": row["n"], "auc": _with_interval(row["auc"], row["auc_interval"])}
             for which in ("preset", "tuned"):
                 for part in ("fires", "precision", "recall") if which in row else ():
                     value, bounds = row[which][part], row[which].get(f"{part}_interval")
                     cells[f"{part} ({which})"] = f"{value:.2f}" if bounds is None else _with_interval(value, bounds)
             cost = figures["cost"].get(row["trigger"], {})
             shown.append({**cells, "cost": cost.get("over_drafting")})
-        columns = ["trigger", "auc"]
+        columns = ["trigger", "n", "auc"]
         columns += [f"{part} ({which})" for which in ("preset", "tuned") for part in ("fires", "precision", "recall")]
         lines += [f"\n## {name}\n", table(shown, [*columns, "cost"])]
     lines.append("\nCost: seconds of judging over seconds of drafting the same tokens.")
