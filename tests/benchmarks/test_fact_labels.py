@@ -1,0 +1,58 @@
+"""When a sentence is right, wrong, or says nothing new; worked out by hand."""
+
+import pytest
+
+from benchmarks.datasets import Paragraph, Question
+from benchmarks.fact_labels import judge, names_and_numbers, told_by, vocabulary
+
+WRAY = Paragraph("Aldous Wray", "Aldous Wray (born 1831 in Lusk) built Cooper's Bridge over the Ede.", True)
+LUSK = Paragraph("Lusk", "Lusk is a town of 4,200 people in the county of Merrow.", True)
+PIKE = Paragraph("Joan Pike", "Joan Pike kept the toll in 1840.", False)
+ASKED = Question("q", "In which county was the builder of Cooper's Bridge born?", ("Merrow", "County Merrow"),
+                 (PIKE, WRAY, LUSK), "bridge")  # fmt: skip
+PHRASE = "So the answer is"
+
+
+def said(text, spans):
+    return [text[s.start : s.end] for s in spans]
+
+
+@pytest.mark.parametrize(
+    ("sentence", "before", "label", "unsupported"),
+    [
+        ("Cooper's Bridge was built by Aldous Wray.", "", "right", []),
+        ("Cooper's Bridge was built by Joan Pike.", "", "wrong", ["Joan", "Pike"]),  # no supporting paragraph has her
+        ("Aldous Wray was born in Lusk.", "It was built by Aldous Wray.", "right", []),
+        ("Aldous Wray was born in 1832.", "It was built by Aldous Wray.", "wrong", ["1832"]),
+        ("Aldous Wray built it.", "It was built by Aldous Wray.", "nothing new", []),
+        ("Joan Pike built it.", "It was built by Joan Pike.", "wrong", ["Joan", "Pike"]),  # wrong as before
+        ("The builder was born somewhere.", "", "nothing new", []),
+        ("Cooper's Bridge has a builder.", "", "nothing new", []),  # the question has the name
+        ("It lies in the county of Merrow, in Nowhere.", "", "right", []),  # it says the answer
+        ("So the answer is Merrow.", "", "right", []),
+        ("So the answer is County Merrow.", "", "right", []),
+        ("So the answer is Lusk.", "", "wrong", ["Lusk"]),  # a true name, and not the answer
+    ],
+)
+def test_labels(sentence, before, label, unsupported):
+    found = judge(sentence, before, ASKED, PHRASE)
+    assert found.label == label
+    assert said(sentence, found.unsupported) == unsupported
+
+
+def test_an_answer_that_the_text_had_before_is_nothing_new():
+    assert judge("It is Merrow.", "The county is Merrow.", ASKED, PHRASE).label == "nothing new"
+
+
+def test_names_and_numbers():
+    text = "The bridge, with 3 arches, is Wray's; The Ede is below. Ede-side walks"
+    assert said(text, names_and_numbers(text)) == ["3", "Wray's", "Ede", "Ede-side"]
+    assert vocabulary("Wray's Ede-side") >= {"wray", "edeside", "ede", "side"}
+
+
+def test_the_paragraph_that_a_sentence_repeats():
+    sentence = "Aldous Wray was born in Lusk."
+    assert told_by(sentence, judge(sentence, "", ASKED, PHRASE), ASKED) == WRAY  # Lusk's lacks his name
+    sentence = "Lusk lies in Merrow."
+    assert told_by(sentence, judge(sentence, "", ASKED, PHRASE), ASKED) == LUSK
+    assert told_by("It is.", judge("It is.", "", ASKED, PHRASE), ASKED) is None
