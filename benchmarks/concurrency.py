@@ -3,6 +3,9 @@
 The same questions, by the same graph (`graph.abatch`), with 1, 2, 4, 8 sessions at a time, the numbers taking
 turns. Every pass starts from the same prefix cache: the fixed part of the prompt, nothing else. In float32 each answer
 has to be the one of a session alone.
+
+What sessions share is decoding. Reading passages is not made cheaper by company, at least on a CPU, so a method gains
+the less the more it reads; hence several of them.
 """
 
 from __future__ import annotations
@@ -20,9 +23,9 @@ from benchmarks.plots import throughput_lines
 from benchmarks.runs import SamePrefix, load_chat
 from langgraph_dynrag.budgets import Budgets
 from langgraph_dynrag.graph import create_dynamic_rag
+from langgraph_dynrag.local_chat_model import LocalChatModel
 from langgraph_dynrag.prompts import reasoned_prompt
 from langgraph_dynrag.retrieval.bm25 import BM25Retriever
-from rag_backbone.causal_lm import DType
 
 EXEMPLARS = 6
 
@@ -54,7 +57,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options.add_argument("--sessions", type=int, nargs="+", default=[1, 2, 4, 8])
     options.add_argument("--repeats", type=int, default=3)
     options.add_argument("--tokens", type=int, default=64, help="of an answer")
-    options.add_argument("--preset", default="flare")
+    options.add_argument("--presets", nargs="+", default=["single", "no_retrieval", "flare"], help="the first gives "
+                         "the figures without a name")  # fmt: skip
     options.add_argument("--dtypes", nargs="+", default=["bfloat16", "float32"])
     args = options.parse_args(arguments)
     if 1 not in args.sessions:
@@ -63,19 +67,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
     rows: list[dict[str, Any]] = []
     complete = True
     for dtype in args.dtypes:
-        passes, done = measured(args, dtype, deadline)
-        complete &= done
-        rows += _rows(dtype, passes)
+        chat = load_chat(args.model, dtype)
+        for preset in args.presets:
+            passes, done = measured(args, chat, preset, deadline)
+            complete &= done
+            rows += [{"preset": preset, "dtype": dtype, **row} for row in _rows(passes)]
     _report(args, rows, complete=complete)
 
 
-def measured(args: Any, dtype: DType, deadline: Deadline) -> tuple[dict[int, list[Pass]], bool]:
+def measured(args: Any, chat: LocalChatModel, preset: str, deadline: Deadline) -> tuple[dict[int, list[Pass]], bool]:
     """By the number of sessions, the passes over all questions."""
-    chat = load_chat(args.model, dtype)
     everything = load_questions(args.data)
     prompt = reasoned_prompt(EXEMPLARS)
     graph = create_dynamic_rag(
-        chat, BM25Retriever.from_documents(corpus(everything)), preset=args.preset, prompt=prompt,
+        chat, BM25Retriever.from_documents(corpus(everything)), preset=preset, prompt=prompt,
         budgets=Budgets(tokens=args.tokens), lookahead=64,
     )  # fmt: skip
     inputs = [{"question": q.text} for q in sample(everything, args.questions, args.seed)]
@@ -88,18 +93,20 @@ def measured(args: Any, dtype: DType, deadline: Deadline) -> tuple[dict[int, lis
                 return passes, False
             same.restore()
             passes[n].append(asyncio.run(Pass.of(graph, inputs, n)))
-            note(f"{dtype}, {n} sessions: {len(inputs) / passes[n][-1].seconds:.3f} questions a second")
+            note(
+                f"{chat.lm.model.dtype}, {preset}, {n} sessions: {len(inputs) / passes[n][-1].seconds:.3f} questions a second"
+            )
     return passes, True
 
 
-def _rows(dtype: str, passes: dict[int, list[Pass]]) -> list[dict[str, Any]]:
+def _rows(passes: dict[int, list[Pass]]) -> list[dict[str, Any]]:
     if not all(passes.values()):
         return []
     alone = passes[1][0]
     seconds = {n: median(p.seconds for p in found) for n, found in passes.items()}
     return [
         {
-            "dtype": dtype, "sessions": n, "questions/s": len(alone.answers) / seconds[n],
+            "sessions": n, "questions/s": len(alone.answers) / seconds[n],
             "speedup": seconds[1] / seconds[n], "tokens/s": found[0].tokens / seconds[n],
             "identical": sum(
                 a == b for p in found for a, b in zip(p.answers, alone.answers, strict=True)
@@ -111,7 +118,7 @@ def _rows(dtype: str, passes: dict[int, list[Pass]]) -> list[dict[str, Any]]:
 
 
 def _report(args: Any, rows: list[dict[str, Any]], *, complete: bool) -> None:
-    report = f"# Sessions that share forwards: {args.model}, {args.preset}\n\n"
+    report = f"# Sessions that share forwards: {args.model}\n\n"
     report += f"{args.questions} questions of {args.data.name}, seed {args.seed}, answers of at most {args.tokens} "
     report += f"tokens; medians of {args.repeats} passes.\n\n"
     if rows:
@@ -121,12 +128,13 @@ def _report(args: Any, rows: list[dict[str, Any]], *, complete: bool) -> None:
     most = max(args.sessions)
     for row in rows:
         if row["sessions"] == most:
-            figures[f"speedup_at_{most}_{row['dtype']}"] = row["speedup"]
-            figures[f"identical_{row['dtype']}"] = row["identical"]
+            suffix = row["dtype"] if row["preset"] == args.presets[0] else f"{row['dtype']}_{row['preset']}"
+            figures[f"speedup_at_{most}_{suffix}"] = row["speedup"]
+            figures[f"identical_{suffix}"] = row["identical"]
     if args.out and rows:
         throughput_lines(rows, args.out / "concurrency.png")
     figures |= {
-        "rows": rows, "preset": args.preset, "data": args.data.name, "questions": args.questions, "seed": args.seed,
+        "rows": rows, "presets": args.presets, "data": args.data.name, "questions": args.questions, "seed": args.seed,
         "model": args.model, "machine": machine(),
     }  # fmt: skip
     finish("concurrency", figures, args.out, report)

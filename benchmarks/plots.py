@@ -223,14 +223,14 @@ def crossover_curves(
 
 
 def throughput_lines(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
-    """Speed against one session alone, by the number of sessions; a line for each number format."""
+    """Speed against one session alone, by the number of sessions; a line for each method and number format."""
     pyplot = _pyplot()
     if pyplot is None:
         return
     figure, axis = pyplot.subplots(figsize=(5.5, 4.2))
-    for dtype in dict.fromkeys(row["dtype"] for row in rows):
-        of_it = sorted((row["sessions"], row["speedup"]) for row in rows if row["dtype"] == dtype)
-        axis.plot(*zip(*of_it, strict=True), marker="o", label=dtype)
+    for kind in dict.fromkeys((row["preset"], row["dtype"]) for row in rows):
+        of_it = sorted((row["sessions"], row["speedup"]) for row in rows if (row["preset"], row["dtype"]) == kind)
+        axis.plot(*zip(*of_it, strict=True), marker="o", label=", ".join(kind))
     axis.axhline(1, color="#9d9d9d", linestyle="--", linewidth=1)
     axis.set_xlabel("concurrent sessions")
     axis.set_ylabel("times as many questions a second")
