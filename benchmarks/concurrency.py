@@ -93,9 +93,8 @@ def measured(args: Any, chat: LocalChatModel, preset: str, deadline: Deadline) -
                 return passes, False
             same.restore()
             passes[n].append(asyncio.run(Pass.of(graph, inputs, n)))
-            note(
-                f"{chat.lm.model.dtype}, {preset}, {n} sessions: {len(inputs) / passes[n][-1].seconds:.3f} questions a second"
-            )
+            rate = len(inputs) / passes[n][-1].seconds
+            note(f"{chat.lm.model.dtype}, {preset}, {n} sessions: {rate:.3f} questions a second")
     return passes, True
 
 
