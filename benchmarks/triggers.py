@@ -1,9 +1,10 @@
 """When to retrieve, apart from all else: every trigger on the same drafts, judged by whether it was needed there.
 
 What a point is, and when a retrieval was needed at it, says `benchmarks.draft_points`. Each trigger gives each point a
-score. The area under the curve tells how well scores put needed points above the others, at whatever threshold;
-precision and recall are given at the preset's threshold, and at the one that has the best F1 on other questions
-(`--train`). The cost is what judging takes beside drafting, measured alone on the first questions.
+score. The area under the curve tells how well scores put needed points above the others, at whatever threshold
+(`auc_wrong`: points whose sentence is wrong, whether or not the paragraphs would have helped); precision and recall are
+given at the preset's threshold, and at the one that has the best F1 on other questions (`--train`). The cost is what
+judging takes beside drafting, measured alone on the first questions.
 """
 
 from __future__ import annotations
@@ -85,6 +86,9 @@ def summarise(points: Sequence[Row], thresholds: dict[str, float], seed: int) ->
         scores = scores_of(seen, name)
         area, low, high = roc_area(scores, labels, groups=groups, seed=seed)
         row = {"trigger": name, "n": len(seen), "auc": area, "auc_interval": (low, high)}
+        wrong = [p["without"] == "wrong" for p in seen]
+        area, low, high = roc_area(scores, wrong, groups=groups, seed=seed)
+        row |= {"auc_wrong": area, "auc_wrong_interval": (low, high)}
         fired = [p["triggers"][name]["fires"] for p in seen]
         if all(f is not None for f in fired):
             row["preset"] = rates(fired, labels, groups, seed)
@@ -199,13 +203,14 @@ def _report(figures: dict[str, Any]) -> str:
         shown = []
         for row in rows:
             cells = {"trigger": row["trigger"], "n": row["n"], "auc": _with_interval(row["auc"], row["auc_interval"])}
+            cells["auc, wrong"] = _with_interval(row["auc_wrong"], row["auc_wrong_interval"])
             for which in ("preset", "tuned"):
                 for part in ("fires", "precision", "recall") if which in row else ():
                     value, bounds = row[which][part], row[which].get(f"{part}_interval")
                     cells[f"{part} ({which})"] = f"{value:.2f}" if bounds is None else _with_interval(value, bounds)
             cost = figures["cost"].get(row["trigger"], {})
             shown.append({**cells, "cost": cost.get("over_drafting")})
-        columns = ["trigger", "n", "auc"]
+        columns = ["trigger", "n", "auc", "auc, wrong"]
         columns += [f"{part} ({which})" for which in ("preset", "tuned") for part in ("fires", "precision", "recall")]
         lines += [f"\n## {name}\n", table(shown, [*columns, "cost"])]
     lines.append("\nCost: seconds of judging over seconds of drafting the same tokens.")
