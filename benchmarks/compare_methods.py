@@ -31,17 +31,31 @@ from benchmarks.plots import method_bars
 from benchmarks.runs import Job, Records, SamePrefix, key_of, load_chat, run, run_timed, timed
 from benchmarks.scoring import interval, mean
 from langgraph_dynrag.budgets import Budgets
+from langgraph_dynrag.evidence_selection import LeastUncertain
 from langgraph_dynrag.graph import create_dynamic_rag
 from langgraph_dynrag.local_chat_model import LocalChatModel
 from langgraph_dynrag.presets import PRESETS, get_preset
 from langgraph_dynrag.prompts import reasoned_prompt
 from langgraph_dynrag.retrieval.bm25 import BM25Retriever
+from langgraph_dynrag.samples import SampleSpec
+from langgraph_dynrag.triggers import SelfAwareUncertainty
 from langgraph_dynrag.triggers.rind import Bundle
 from llamaindex_prag.parametric import ParametricModel
 from llamaindex_prag.translator.translator import Translator
 
 _Key = TypeVar("_Key")
-METHODS = (*PRESETS, "dragin_reference", "etc_reference", "long_context")
+FEW_SAMPLES = SampleSpec(samples=5)
+VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
+    # SeaKR with 5 samples in place of 20, and the threshold that suits them (docs/results-triggers.md).
+    "seakr_5": (
+        "seakr",
+        {
+            "trigger": SelfAwareUncertainty(1.23, FEW_SAMPLES),
+            "evidence_selector": LeastUncertain(FEW_SAMPLES),
+        },
+    ),
+}
+METHODS = (*PRESETS, "dragin_reference", "etc_reference", *VARIANTS, "long_context")
 INJECTED = ("parametric", "combined", "translated")
 TOKENS = 100
 EXEMPLARS = 6
@@ -90,6 +104,9 @@ def build(
         common["lookahead"] = 64
     name = method.removesuffix("_reference")
     bundle: Bundle = "paper" if name == method else "reference"
+    if method in VARIANTS:
+        name, own = VARIANTS[method]
+        bundle, changes = "paper", {**own, **(changes or {})}
     if get_preset(name).prompt is not None:  # a model that is to write tags has to be told
         del common["prompt"]
     return create_dynamic_rag(chat, retriever, preset=name, bundle=bundle, **{**common, **(changes or {})})
@@ -237,6 +254,9 @@ def _preset_text(method: str) -> str:
     method = method.partition("+")[0]
     if method == "long_context":
         return "single"
+    if method in VARIANTS:
+        base, changes = VARIANTS[method]
+        return repr((get_preset(base), changes))
     name = method.removesuffix("_reference")
     return repr(get_preset(name, bundle="reference" if method != name else "paper"))
 
