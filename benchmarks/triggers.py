@@ -10,7 +10,7 @@ judging takes beside drafting, measured alone on the first questions.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from benchmarks.scoring import mean, roc, roc_area
 from langgraph_dynrag.answer import short_answer
 from rag_backbone.answer_scores import f1
 
+ANSWER_PHRASE = "So the answer is"
 _DRAWS = 2_000
 
 
@@ -52,14 +53,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "model": chat.lm.name, "dtype": args.dtype, "seed": args.seed, "samples": args.samples,
         "complete": complete and done, "machine": machine(), "train_questions": sum(map(len, tuning.values())),
         "drafts": {name: drafts_summary(rows) for name, rows in groups.items()},
-        "triggers": {name: summarise(points_of(rows), thresholds, args.seed) for name, rows in groups.items()},
+        "triggers": {name: summarise(points, thresholds, args.seed) for name, points in judged_groups(groups).items()},
         "cost": costs,
     }  # fmt: skip
     report = _report(figures)
     note(report)
     if args.out is not None:
-        trigger_curves({name: _curves(points_of(rows)) for name, rows in groups.items()}, args.out / "triggers.png")
+        curves = {name: _curves(points) for name, points in judged_groups(groups).items()}
+        trigger_curves(curves, args.out / "triggers.png")
     finish("triggers", figures, args.out, report)
+
+
+def judged_groups(groups: Mapping[str, Sequence[Row]]) -> dict[str, list[Row]]:
+    """The points of each group, and of the last one also without the sentence that gives the short answer."""
+    found = {name: points_of(rows) for name, rows in groups.items()}
+    last = list(found)[-1]
+    return {**found, f"{last}, statements": [p for p in found[last] if ANSWER_PHRASE not in p["sentence"]]}
 
 
 def drafts_summary(rows: Sequence[Row]) -> dict[str, Any]:
@@ -67,7 +76,7 @@ def drafts_summary(rows: Sequence[Row]) -> dict[str, Any]:
     points = points_of(rows)
     scores = {}
     for name in ("unaided", "corrected"):
-        said = [(short_answer(r[name], "So the answer is") if "So the answer is" in r[name] else "", r) for r in rows]
+        said = [(short_answer(r[name], ANSWER_PHRASE) if ANSWER_PHRASE in r[name] else "", r) for r in rows]
         scores[name] = mean([f1(answer, r["question"].answers) for answer, r in said])
     return {
         "questions": len(rows), "points": len(points), "needed": sum(p["needed"] for p in points),
