@@ -18,6 +18,7 @@ from langgraph_dynrag.injector import Injection, Injector
 from langgraph_dynrag.local_chat_model import LocalChatModel
 from langgraph_dynrag.nodes import (
     Begin,
+    Conclude,
     DecideAndSelect,
     Expand,
     Generate,
@@ -56,6 +57,8 @@ class DynamicRAGNodes(NamedTuple):
     retrieve: Retrieve
     reformulate: Reformulate
     resume: Resume
+    conclude: Conclude | None = None
+    """Where the settings have a `final_answer`: `monitor` and `resume` lead there with the stage `concluding`."""
 
 
 def create_dynamic_rag(
@@ -130,15 +133,18 @@ def create_dynamic_rag(
         input_schema=DynamicRAGInput,
         output_schema=DynamicRAGOutput,
     )
-    for node in nodes:
+    for node in filter(None, nodes):
         builder.add_node(node.node_name, node)
+    last = [END] if nodes.conclude is None else ["conclude", END]
     builder.add_edge(START, "begin")
     builder.add_conditional_edges("begin", after_begin, ["retrieve", "generate"])
     builder.add_edge("generate", "monitor")
-    builder.add_conditional_edges("monitor", after_monitor, ["generate", "retrieve", END])
+    builder.add_conditional_edges("monitor", after_monitor, ["generate", "retrieve", *last])
     builder.add_edge("retrieve", "reformulate")
     builder.add_conditional_edges("reformulate", after_reformulate, ["retrieve", "resume"])
-    builder.add_conditional_edges("resume", after_resume, ["generate", END])
+    builder.add_conditional_edges("resume", after_resume, ["generate", *last])
+    if nodes.conclude is not None:
+        builder.add_edge("conclude", END)
     compiled = builder.compile(
         checkpointer=checkpointer, interrupt_before=interrupt_before, interrupt_after=interrupt_after, name=name
     )
@@ -163,7 +169,7 @@ def create_nodes(
 ) -> DynamicRAGNodes:
     """The nodes alone, to put into a graph of one's own whose state extends `DynamicRAGState`.
 
-    Arguments and errors are those of `create_dynamic_rag`.
+    Arguments and errors are those of `create_dynamic_rag`. Where `conclude` is a node, `stage` says when it is next.
     """
     injector = make_injector(model, injection, adapters, missing, forgetting=forgetting, conflicts=conflicts)
     settings = make_settings(
@@ -178,6 +184,7 @@ def create_nodes(
         Retrieve(settings),
         Reformulate(settings),
         ResumeBeam(settings) if selects else Resume(settings),
+        None if settings.final_answer is None else Conclude(settings),
     )
 
 
@@ -266,8 +273,8 @@ def make_settings(
     if unknown := set(options) - known:
         raise ConfigurationError(f"unknown option {', '.join(sorted(unknown))}; known: {', '.join(sorted(known))}")
     needs: frozenset[Signal] = frozenset()
-    for part in (options["trigger"], options["query"], options.get("evidence_selector")):
-        needs |= getattr(part, "needs", frozenset())
+    for name in ("trigger", "query", "evidence_selector", "final_answer"):
+        needs |= getattr(options.get(name), "needs", frozenset())
     generator = make_generator(model, needs, server)
     selection = options.get("selection")
     reflector = None if selection is None else make_reflector(model, selection)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from langchain_core.messages import BaseMessage
 
+from langgraph_dynrag.answer import is_complete, through_answer
 from langgraph_dynrag.samples import SampledEnds, SampleSpec
 from rag_backbone.text_units import first_sentence_end
 
@@ -20,12 +21,13 @@ if TYPE_CHECKING:
 def sample_ends(
     chat: LocalChatModel, messages: Sequence[BaseMessage], task: DraftTask, spec: SampleSpec, seed: int
 ) -> SampledEnds:
-    """Sample continuations of a conversation's open answer, each to the end of its sentence.
+    """Sample continuations of a conversation's open answer, each to the end of its sentence or of the short answer.
 
     Args:
         chat: The model.
         messages: The conversation; the last one is continued.
-        task: Whose stop strings end a sample too, and whose adapters are in force.
+        task: Whose stop strings end a sample too, whose answer phrase tells where a short answer is, and whose adapters
+            are in force.
         spec: How many samples, and how.
         seed: The same one gives the same samples.
     """
@@ -41,7 +43,7 @@ def sample_ends(
         samples=spec.samples,
         max_new_tokens=spec.max_tokens,
         sampling=Sampling(spec.temperature, spec.top_p, spec.top_k, seed),
-        ends_at=partial(_sample_end, task.stop),
+        ends_at=partial(_sample_end, task, spec),
         adapters=task.adapters,
     )
     found = chat.lm.engine.end_states(request)
@@ -55,9 +57,14 @@ def sample_ends(
     return SampledEnds(found.states.numpy(force=True), found.texts, cost)
 
 
-def _sample_end(stop: Sequence[str], text: str) -> int | None:
-    """Where a sample is cut off: before a stop string, or behind its sentence."""
-    if cuts := [at for s in stop if (at := text.find(s)) >= 0]:
+def _sample_end(task: DraftTask, spec: SampleSpec, text: str) -> int | None:
+    """Where a sample is cut off: before a stop string, or behind its sentence or short answer."""
+    if cuts := [at for s in task.stop if (at := text.find(s)) >= 0]:
         return min(cuts)
-    end = first_sentence_end(text)
-    return None if end is None else len(text[:end].rstrip())
+    if spec.until == "answer":
+        phrase, end = task.answer_phrase, task.answer_end
+        if phrase is None or not is_complete(text, phrase, end):
+            return None
+        return len(through_answer(text, phrase, end))
+    sentence = first_sentence_end(text)
+    return None if sentence is None else len(text[:sentence].rstrip())

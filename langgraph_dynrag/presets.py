@@ -27,8 +27,9 @@ their reach.
 
 SeaKR keeps the one passage of each search that makes the model least uncertain, and at most five; `reference` reads the
 feed-forward part's output, as the published code does, `paper` the layer's. 20 samples for a sentence and for each
-passage are expensive; fewer want another threshold (see `langgraph_dynrag.triggers.seakr`). Of its two final answers
-only the paper's first is given, which goes on from the reasoning; a repeated query does not end the run.
+passage are expensive; fewer want another threshold (see `langgraph_dynrag.triggers.seakr`). At the end an answer from
+the reasoning alone is compared with one from the passages alone (`final_answer`, see `langgraph_dynrag.final_answer`);
+`final_answer=None` spares what that costs. A repeated query does not end the run.
 
 The methods that search by tags have caps, as published; then the answer is forced. They bring prompts of their own,
 since no model writes tags without being told or trained to; a model trained with a format may want the prompt that it
@@ -48,6 +49,7 @@ from typing import Any, Literal
 
 from langgraph_dynrag.budgets import Budgets
 from langgraph_dynrag.evidence_selection import LeastUncertain
+from langgraph_dynrag.final_answer import SurerAnswer
 from langgraph_dynrag.preset_file import CalibratedFor, PresetFile, is_preset_file
 from langgraph_dynrag.prompts import AnswerPrompt
 from langgraph_dynrag.queries import (
@@ -217,6 +219,7 @@ def _method(name: str, dataset: str, bundle: Bundle, task: _Task) -> dict[str, A
             "trigger": SelfAwareUncertainty(-6.0, sampling),
             "query": KnownWords(),
             "evidence_selector": LeastUncertain(sampling),
+            "final_answer": SurerAnswer(sampling),
             "evidence_life": "accumulated",
             "budgets": Budgets(retrievals=5, tokens=task.tokens),
         }

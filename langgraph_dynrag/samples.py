@@ -15,6 +15,7 @@ from langgraph_dynrag.draft import Floats
 from rag_backbone.errors import ConfigurationError
 
 StateOf = Literal["layer", "mlp"]
+EndOf = Literal["sentence", "answer"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +28,7 @@ class SampleSpec:
 
     samples: int = 20
     max_tokens: int = 100
-    """Of a sample; it also ends with its sentence."""
+    """Of a sample, which may end before; see `until`."""
     temperature: float = 1.0
     top_k: int = 50
     top_p: float = 0.9
@@ -36,6 +37,8 @@ class SampleSpec:
     state: StateOf = "layer"
     """`"layer"`: the hidden state that the layer passes on, as in the paper. `"mlp"`: what its feed-forward part adds
     to it, which is what the published code reads."""
+    until: EndOf = "sentence"
+    """What a sample ends with: its sentence, or the short answer that the prompt asks for."""
 
     def __post_init__(self) -> None:
         for name in ("samples", "max_tokens"):
@@ -51,6 +54,8 @@ class SampleSpec:
             raise ConfigurationError(f"layer is {self.layer}; a fraction of the depth, from 0 to below 1, is needed")
         if self.state not in ("layer", "mlp"):
             raise ConfigurationError(f"state is {self.state!r}; known: 'layer', 'mlp'")
+        if self.until not in ("sentence", "answer"):
+            raise ConfigurationError(f"until is {self.until!r}; known: 'sentence', 'answer'")
 
     def layer_of(self, layers: int) -> int:
         """The index of the layer in a model of so many."""

@@ -10,6 +10,7 @@ from langchain_core.retrievers import BaseRetriever
 from langgraph_dynrag.budgets import Budgets
 from langgraph_dynrag.draft import Signal
 from langgraph_dynrag.evidence_selection import EvidenceSelector
+from langgraph_dynrag.final_answer import SurerAnswer
 from langgraph_dynrag.generator import Generator
 from langgraph_dynrag.injector import Injector
 from langgraph_dynrag.prompts import AnswerPrompt
@@ -114,6 +115,9 @@ class Settings:
     evidence_selector: EvidenceSelector | None = None
     """Chooses among the passages found; None: all of them are used."""
 
+    final_answer: SurerAnswer | None = None
+    """Has the answer compared with another one at the end; None: it is what was written."""
+
     def __post_init__(self) -> None:
         for name, least in (("k", 1), ("lookahead", 1), ("query_tokens", 1), ("context_tokens", 16)):
             if getattr(self, name) < least:
@@ -140,6 +144,7 @@ class Settings:
                 "parameters; use injection='context'"
             )
         check_selection(self)
+        check_final_answer(self)
         # Asking a local model for its signals loads it, so it is only asked if something is needed.
         if self.needs and (missing := self.needs - self.generator.signals):
             raise SignalUnavailableError(
@@ -149,9 +154,9 @@ class Settings:
 
     @property
     def needs(self) -> frozenset[Signal]:
-        """The signals that trigger, query formulator and selector read."""
-        chosen: frozenset[Signal] = frozenset() if self.evidence_selector is None else self.evidence_selector.needs
-        return self.trigger.needs | self.query.needs | chosen
+        """The signals that trigger, query formulator, selector and the choice of the final answer read."""
+        parts = (self.trigger, self.query, self.evidence_selector, self.final_answer)
+        return frozenset().union(*(part.needs for part in parts if part is not None))
 
     @property
     def tag_format(self) -> TagFormat | None:
@@ -195,6 +200,31 @@ def check_selection(settings: Settings) -> None:
     if settings.injector is not None:
         raise ConfigurationError(
             "with a selection each continuation has a passage of its own in the prompt: use injection='context'"
+        )
+
+
+def check_final_answer(settings: Settings) -> None:
+    """Refuse a comparison of final answers where there is nothing to compare.
+
+    Raises:
+        ConfigurationError: Saying what to use instead.
+    """
+    choosing = settings.final_answer
+    if choosing is None:
+        return
+    if not isinstance(choosing, SurerAnswer):
+        raise ConfigurationError(
+            f"final_answer is {choosing!r}; a SurerAnswer is needed, such as SurerAnswer(), or None"
+        )
+    if settings.tag_format is not None:
+        raise ConfigurationError(
+            f"final_answer compares an answer with documents in the prompt with one without; the results of "
+            f"{settings.trigger} stand in the answer. Use final_answer=None."
+        )
+    if settings.selection is not None:
+        raise ConfigurationError(
+            "final_answer and selection both choose the answer, each in its own way: use one of them, and None for the "
+            "other"
         )
 
 

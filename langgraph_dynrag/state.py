@@ -24,7 +24,8 @@ from langgraph_dynrag.triggers.base import Trigger
 from rag_backbone.errors import DynPragError
 
 VERSION = 1
-Stage = Literal["drafting", "closing", "done"]
+Stage = Literal["drafting", "closing", "concluding", "done"]
+"""`closing`: the short answer was asked for outright; `concluding`: it is written, and compared with another one."""
 
 
 class StateVersionError(DynPragError, RuntimeError):

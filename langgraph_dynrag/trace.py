@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from langgraph_dynrag.reflection.trace_lines import trace_lines
+from langgraph_dynrag.event_lines import event_lines
 from langgraph_dynrag.samples import total_cost
 from rag_backbone.errors import ConfigurationError
 
@@ -117,8 +117,9 @@ class Trace:
 
     @property
     def sampling(self) -> dict[str, float]:
-        """What triggers and selectors sampled: sequences, tokens, seconds; empty if nothing."""
-        costs = [e["cost"] for e in self.events if e["type"] in ("verdict", "evidence_choice") and e.get("cost")]
+        """What was sampled for triggers, selectors and final answers: sequences, tokens, seconds; empty if nothing."""
+        sampling = ("verdict", "evidence_choice", "final_answer")
+        costs = [e["cost"] for e in self.events if e["type"] in sampling and e.get("cost")]
         return total_cost(costs)
 
     @property
@@ -273,4 +274,4 @@ def _event_lines(event: Mapping[str, Any]) -> list[str]:
         return [f"  the answer before was kept: {event['reason']}"]
     if kind == "degraded":
         return [f"  not watched: {event['reason']}"]
-    return trace_lines(event)
+    return event_lines(event)

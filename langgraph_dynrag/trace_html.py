@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from html import escape
 from typing import Any
 
-from langgraph_dynrag.reflection.trace_lines import trace_lines
+from langgraph_dynrag.event_lines import event_lines
 from langgraph_dynrag.trace import DraftTrace, TokenTrace, Trace
 
 _STYLE = """
@@ -111,7 +111,7 @@ def _event(event: Mapping[str, Any]) -> str:
         return f'<div class="note">the answer before was kept: {escape(str(event["reason"]))}</div>'
     if kind == "degraded":
         return f'<div class="note">not watched: {escape(str(event["reason"]))}</div>'
-    return "".join(f'<div class="meta">{escape(line)}</div>' for line in trace_lines(event))
+    return "".join(f'<div class="meta">{escape(line)}</div>' for line in event_lines(event))
 
 
 def _candidate(candidate: Mapping[str, Any], *, kept: bool) -> str:

@@ -2,6 +2,7 @@
 
 from langgraph_dynrag.nodes.beam import DecideAndSelect, Expand, ResumeBeam
 from langgraph_dynrag.nodes.begin import Begin, after_begin
+from langgraph_dynrag.nodes.conclude import Conclude
 from langgraph_dynrag.nodes.generate import Generate
 from langgraph_dynrag.nodes.monitor import Monitor, after_monitor
 from langgraph_dynrag.nodes.reformulate import Reformulate, after_reformulate
@@ -10,6 +11,7 @@ from langgraph_dynrag.nodes.retrieve import RetrievalError, Retrieve
 
 __all__ = [
     "Begin",
+    "Conclude",
     "DecideAndSelect",
     "Expand",
     "Generate",

@@ -47,7 +47,8 @@ def accept(state: State, settings: Settings, draft: Draft, tokens: int, *, keep_
     attention = state.get("attention")
     carry = keep_rest and len(rest) > 0
     shown_before = visible(state, settings.tag_format)
-    _push(state, shown_before, visible({"text": text, "hidden": hidden}, settings.tag_format)[len(shown_before) :])
+    shown = visible({"text": text, "hidden": hidden}, settings.tag_format)[len(shown_before) :]
+    _push(state, settings, shown_before, shown)
     return {
         "text": text,
         "hidden": hidden,
@@ -141,7 +142,7 @@ def _closing(state: State, update: Update, settings: Settings, phrase: str) -> U
             [*ids, *(settings.generator.token_ids(lead) or ())] if same else settings.generator.token_ids(begun + lead)
         )
         ids = None if ids is None else list(ids)
-    _push(state, seen, lead)
+    _push(state, settings, seen, lead)
     event = {"type": "closing", "text": lead}
     return {
         **update,
@@ -164,8 +165,24 @@ def _with_calls_closed(update: Update, settings: Settings) -> Update:
 
 
 def _finished(state: State, update: Update, settings: Settings) -> Update:
+    """The answer is written; where another one is to be compared with it, that comes next."""
+    if settings.final_answer is None:
+        return finish(state, update, settings)
+    return {**update, "draft": None, "attention": None, "stage": "concluding"}
+
+
+def finish(state: State, update: Update, settings: Settings, *, short: str | None = None) -> Update:
+    """End with the update's text as the answer.
+
+    Args:
+        state: The state before the update.
+        update: With `text`, `hidden`, and the node's `trace` so far.
+        settings: The graph's settings.
+        short: The short answer, where it is known; None: what the text says behind the answer phrase.
+    """
     answer = visible(update, settings.tag_format).strip()
-    short = short_answer(answer, settings.prompt.answer_phrase, settings.prompt.answer_end)
+    if short is None:
+        short = short_answer(answer, settings.prompt.answer_phrase, settings.prompt.answer_end)
     event = {"type": "answer", "answer": answer, "short_answer": short}
     emit({**event, "sources": state.get("sources") or []})
     message = AIMessage(answer, id=message_id(state), response_metadata={"dynprag": {"short_answer": short}})
@@ -186,8 +203,10 @@ def message_id(state: State) -> str:
     return f"dynrag-{state.get('run_id')}"
 
 
-def _push(state: State, before: str, text: str) -> None:
+def _push(state: State, settings: Settings, before: str, text: str) -> None:
     """Show text that follows `before` in LangGraph's `messages` stream, as a chunk of the final message."""
+    if settings.final_answer is not None:  # another text may become the answer, so it comes as a whole at the end
+        return
     if not before.strip():  # the final message has no leading white space
         text = text.lstrip()
     if not text:

@@ -16,6 +16,7 @@ from langgraph_dynrag.injector import Placed
 from langgraph_dynrag.nodes.insert import own_words
 from langgraph_dynrag.nodes.node import Node, State, Update, emit, spent
 from langgraph_dynrag.settings import Settings
+from rag_backbone.errors import ConfigurationError
 
 _FREE: frozenset[Signal] = frozenset({"logprob", "entropy"})
 
@@ -27,6 +28,7 @@ class Generate(Node):
 
     def run(self, state: State, settings: Settings, config: RunnableConfig) -> Update:
         """Draft until the trigger's unit is complete."""
+        _check_stage(state)
         rebuild(state, settings)
         task = draft_task(state, settings)
         if _has_ended(task):
@@ -36,6 +38,7 @@ class Generate(Node):
 
     async def arun(self, state: State, settings: Settings, config: RunnableConfig) -> Update:
         """Draft until the trigger's unit is complete."""
+        _check_stage(state)
         if settings.injector is not None:
             await asyncio.to_thread(rebuild, state, settings)
         task = draft_task(state, settings)
@@ -132,6 +135,16 @@ def derived_seed(seed: int, question: str, used: int, carried: int) -> int:
     """A seed of its own for each draft, the same when a run is resumed."""
     digest = hashlib.sha256(f"{seed}\0{question}\0{used}\0{carried}".encode()).digest()
     return int.from_bytes(digest[:6], "big")
+
+
+def _check_stage(state: State) -> None:
+    """Refuse to write on where the answer is written: in a graph of one's own it would never end."""
+    if state.get("stage") == "concluding":
+        raise ConfigurationError(
+            'the answer is written and the stage is "concluding", which belongs to the node `conclude`. In a graph of '
+            'your own lead there from `monitor` and `resume`, as to the end with "done"; or build it with '
+            "final_answer=None."
+        )
 
 
 def _has_ended(task: DraftTask) -> bool:

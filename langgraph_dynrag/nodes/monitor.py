@@ -44,10 +44,12 @@ class Monitor(Node):
         return _needing(state, settings, view, verdict, plan, replies)
 
 
-def after_monitor(state: State) -> Literal["generate", "retrieve", "__end__"]:
+def after_monitor(state: State) -> Literal["generate", "retrieve", "conclude", "__end__"]:
     """Search if something is missing; end if the answer is complete; else write on."""
     if state["stage"] == "done":
         return "__end__"
+    if state["stage"] == "concluding":
+        return "conclude"
     return "retrieve" if state["queries"] else "generate"
 
 

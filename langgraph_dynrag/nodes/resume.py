@@ -74,7 +74,7 @@ class Resume(Node):
 
 def after_resume(state: State) -> str:
     """Write on, unless what was kept ended the answer."""
-    return "__end__" if state["stage"] == "done" else "generate"
+    return {"done": "__end__", "concluding": "conclude"}.get(state["stage"], "generate")
 
 
 def kept_tokens(unit: Draft, verdict: dict[str, object] | None, settings: Settings) -> int:

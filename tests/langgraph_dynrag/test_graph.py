@@ -25,6 +25,7 @@ from langgraph_dynrag import (
     create_nodes,
 )
 from langgraph_dynrag.evidence_selection import LeastUncertain
+from langgraph_dynrag.final_answer import SurerAnswer
 from langgraph_dynrag.queries import LastSentence, Question
 from langgraph_dynrag.samples import SampleSpec
 from langgraph_dynrag.state import StateVersionError
@@ -314,8 +315,11 @@ def local_graph(checkpointer, retriever, preset):
     few = SampleSpec(samples=3, max_tokens=6)
     changes = {
         "fixed_sentence": {"trigger": EverySentence(), "query": LastSentence()},
-        "seakr": {"trigger": SelfAwareUncertainty(-6, few), "evidence_selector": LeastUncertain(few)},
-    }.get(preset, {})
+        "seakr": {
+            "trigger": SelfAwareUncertainty(-6, few), "evidence_selector": LeastUncertain(few),
+            "final_answer": SurerAnswer(few),
+        },
+    }.get(preset, {})  # fmt: skip
     return create_dynamic_rag(chat, retriever, preset=preset, checkpointer=checkpointer, **{**OPTIONS, **changes})
 
 

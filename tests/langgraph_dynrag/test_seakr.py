@@ -21,6 +21,7 @@ from langgraph_dynrag import (
 from langgraph_dynrag.draft import Draft, DraftView, Verdict
 from langgraph_dynrag.evidence import passage
 from langgraph_dynrag.evidence_selection import LeastUncertain
+from langgraph_dynrag.final_answer import SurerAnswer
 from langgraph_dynrag.queries import KnownWords
 from langgraph_dynrag.samples import SampledEnds, SampleSpec, log_gram_determinant, total_cost, uncertainty
 from langgraph_dynrag.triggers import SelfAwareUncertainty
@@ -212,7 +213,7 @@ def step(nodes, state, *names):
 def options(**changes):
     return {
         "preset": "seakr", "prompt": PROMPT, "trigger": SelfAwareUncertainty(-6, FEW),
-        "evidence_selector": LeastUncertain(FEW),
+        "evidence_selector": LeastUncertain(FEW), "final_answer": None,
         "lookahead": 24, "budgets": Budgets(tokens=48, retrievals=2), **changes,
     }  # fmt: skip
 
@@ -316,6 +317,7 @@ def test_the_preset_has_the_published_settings():
     assert (spec.samples, spec.temperature, spec.top_k, spec.top_p, spec.max_tokens) == (20, 1.0, 50, 0.9, 100)
     assert (spec.state, get_preset("seakr", bundle="reference").settings["trigger"].sampling.state) == ("layer", "mlp")
     assert settings["evidence_selector"].sampling == spec
+    assert settings["final_answer"] == SurerAnswer(spec)
     assert get_preset("seakr").exemplars == 8
 
 
@@ -356,8 +358,12 @@ def test_the_preset_answers_on_the_embedded_model_with_few_samples(embedded_lm):
     spec = SampleSpec(samples=3, max_tokens=16)
     graph = create_dynamic_rag(
         chat, WatchedRetriever(give=documents), preset="seakr", trigger=SelfAwareUncertainty(-4.0, spec),
-        evidence_selector=LeastUncertain(spec), budgets=Budgets(retrievals=1, tokens=40),
+        evidence_selector=LeastUncertain(spec), final_answer=SurerAnswer(spec),
+        budgets=Budgets(retrievals=1, tokens=40),
     )  # fmt: skip
     out = graph.invoke({"question": "Who built the ferry Patient Anna?"})
+    (final,) = [e for e in out["trace"] if e["type"] == "final_answer"]
+    assert [c["basis"] for c in final["candidates"]] == ["rationales", "documents"]
+    assert "Odile Marrash" in final["candidates"][1]["short_answer"]
     assert out["short_answer"]
     assert Trace.from_state(out).counts["sampled_sequences"] >= 3

@@ -1,0 +1,26 @@
+"""Events that end in a line or two of a trace to read; the others are told where the trace is made."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from langgraph_dynrag.reflection.trace_lines import trace_lines
+
+
+def event_lines(event: Mapping[str, Any]) -> list[str]:
+    """The lines of an event; none of one that this module does not know."""
+    if event["type"] == "final_answer":
+        return _final_answer(event)
+    return trace_lines(event)
+
+
+def _final_answer(event: Mapping[str, Any]) -> list[str]:
+    lines = [f"  answer from the {c['basis']}: {c['short_answer']!r}, {_score(c)}" for c in event["candidates"]]
+    which = "the answer stays as it was written" if event["taken"] == "written" else f"taken from the {event['taken']}"
+    return [*lines, f"  {which}: {event['reason']}"]
+
+
+def _score(candidate: Mapping[str, Any]) -> str:
+    value = candidate["uncertainty"]
+    return "every sample empty" if value is None else f"uncertainty {value:.3f}"

@@ -1,0 +1,166 @@
+"""`conclude`: write the final answer in two ways, and give the one that the model is surer of.
+
+The last node where the settings have a `final_answer`; `monitor` and `resume` hand over to it with the stage
+`concluding` when the answer is written. Without passages, or without time, that answer is given as it is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from langchain_core.runnables import RunnableConfig
+
+from langgraph_dynrag.answer import short_answer, through_answer
+from langgraph_dynrag.draft import Draft, Unit
+from langgraph_dynrag.drafting import DraftTask
+from langgraph_dynrag.final_answer import AnswerCandidate, Basis, Choice, SurerAnswer, surer
+from langgraph_dynrag.nodes.accept import budget_event, finish
+from langgraph_dynrag.nodes.generate import draft_task, rebuild
+from langgraph_dynrag.nodes.node import Node, State, Update, emit, spent
+from langgraph_dynrag.nodes.sample import sampler
+from langgraph_dynrag.samples import total_cost, uncertainty
+from langgraph_dynrag.settings import Settings
+from rag_backbone.text_units import sentences
+
+
+class Conclude(Node):
+    """Compares an answer from the rationales with one from the documents."""
+
+    node_name = "conclude"
+
+    async def arun(self, state: State, settings: Settings, config: RunnableConfig) -> Update:
+        """Write and sample both answers, and end with one; the event loop stays free."""
+        return await asyncio.to_thread(self.run, state, settings, config)
+
+    def run(self, state: State, settings: Settings, config: RunnableConfig) -> Update:
+        """Write and sample both answers, and end with one."""
+        if not state.get("evidence"):
+            return _as_written(state, settings, "there are no documents")
+        rebuild(state, settings)
+        work = _Work(state, settings, config)
+        try:
+            choice = surer(work.from_rationales(), work.from_documents())
+        except _TimeIsUpError:
+            return _as_written(state, settings, "no time is left", work)
+        return _chosen(state, settings, choice, work)
+
+
+class _TimeIsUpError(Exception):
+    """The budget's seconds are used up."""
+
+
+class _Work:
+    """Both answers in the making, and what they cost."""
+
+    def __init__(self, state: State, settings: Settings, config: RunnableConfig) -> None:
+        self._settings = settings
+        self._config = config
+        self._deadline = time.monotonic() + settings.budgets.seconds - spent(state)
+        # The answer is written; what was drafted beyond it, or hidden from it, is of no use here.
+        self._state = {**state, "draft": None, "attention": None, "hidden": [], "token_ids": None}
+        self.candidates: list[AnswerCandidate] = []
+        self.sampled: list[Mapping[str, float]] = []
+        self.written = {"forward_tokens": 0, "cached_tokens": 0, "generated_tokens": 0}
+
+    def from_rationales(self) -> AnswerCandidate:
+        """Answer A: what was written up to the short answer, gone on with; without passages in the prompt."""
+        begun = _rationales(str(self._state["text"]), self._settings)
+        state = {**self._state, "evidence": [], "text": begun, "stage": "closing"}
+        limit = None if self._settings.prompt.answer_phrase is not None else self._settings.lookahead
+        return self._candidate("rationales", state, begun + self._draft(state, limit=limit).text)
+
+    def from_documents(self) -> AnswerCandidate:
+        """Answer B: the question, reasoned about anew with the passages in the prompt."""
+        state = {**self._state, "text": "", "stage": "drafting", "answer_tokens": 0}
+        text = self._draft(state, limit=self._settings.budgets.tokens, unit=Unit("all")).text
+        phrase = self._settings.prompt.answer_phrase
+        if phrase is not None and phrase.lower() not in text.lower():  # then it is asked for outright
+            text = f"{text.rstrip()} {phrase}".lstrip()
+            text += self._draft({**state, "text": text, "stage": "closing"}).text
+        return self._candidate("documents", state, text)
+
+    def cost(self) -> dict[str, Any]:
+        """As it is recorded: that of the samples by itself."""
+        return {"cost": total_cost(self.sampled), **self.written}
+
+    def _draft(self, state: State, *, limit: int | None = None, unit: Unit | None = None) -> Draft:
+        self._check_time()
+        task: DraftTask = draft_task(state, self._settings)
+        task = replace(
+            task, limit=limit or task.limit, unit=unit or task.unit, needs=frozenset(), deadline=self._deadline
+        )
+        result = self._settings.generator.draft(task, self._config, None)
+        for name in ("forward_tokens", "cached_tokens"):
+            self.written[name] += result.cost.get(name, 0)
+        self.written["generated_tokens"] += len(result.draft)
+        if result.draft.ended == "deadline":
+            raise _TimeIsUpError
+        return result.draft
+
+    def _candidate(self, basis: Basis, state: State, text: str) -> AnswerCandidate:
+        self._check_time()
+        choosing, prompt = _choosing(self._settings), self._settings.prompt
+        ends = sampler(state, self._settings)(choosing.samples_of(basis))
+        self.sampled.append(ends.cost)
+        if prompt.answer_phrase is not None:
+            text = through_answer(text, prompt.answer_phrase, prompt.answer_end)
+        short = short_answer(text, prompt.answer_phrase, prompt.answer_end)
+        candidate = AnswerCandidate(basis, text.strip(), short, uncertainty(ends, choosing.alpha))
+        self.candidates.append(candidate)
+        return candidate
+
+    def _check_time(self) -> None:
+        if time.monotonic() >= self._deadline:
+            raise _TimeIsUpError
+
+
+def _rationales(text: str, settings: Settings) -> str:
+    """The text up to and with the answer phrase; where the prompt has none, without its last sentence."""
+    phrase = settings.prompt.answer_phrase
+    if phrase is None:
+        spans = sentences(text)
+        return text[: spans[-1].start].rstrip() if spans else ""
+    at = text.lower().find(phrase.lower())
+    return text[: at + len(phrase)] if at >= 0 else f"{text.rstrip()} {phrase}".lstrip()
+
+
+def _chosen(state: State, settings: Settings, choice: Choice, work: _Work) -> Update:
+    answer = choice.answer
+    ids = settings.generator.token_ids(answer.text)
+    event = _event(answer.basis, choice.reason, work)
+    # What the draft's words told of entropies belongs to the text that was given up.
+    update = {
+        "text": answer.text,
+        "hidden": [],
+        "token_ids": None if ids is None else list(ids),
+        "entropies": [],
+        "trace": [event],
+    }
+    return finish(state, update, settings)
+
+
+def _as_written(state: State, settings: Settings, reason: str, work: _Work | None = None) -> Update:
+    kept = {name: state.get(name) for name in ("text", "hidden", "token_ids")}
+    events = [_event("written", reason, work)]
+    update: Update = {**kept, "hidden": kept["hidden"] or []}
+    if work is not None and state.get("budget_hit") != "seconds":  # else that was recorded when it was reached
+        update["budget_hit"] = state.get("budget_hit") or "seconds"
+        events.append(budget_event("seconds", settings))
+    return finish(state, {**update, "trace": events}, settings)
+
+
+def _event(taken: str, reason: str, work: _Work | None) -> dict[str, Any]:
+    candidates = [] if work is None else [dict(c.to_state()) for c in work.candidates]
+    cost = {} if work is None else work.cost()
+    event = {"type": "final_answer", "taken": taken, "reason": reason, "candidates": candidates, **cost}
+    emit(event)
+    return event
+
+
+def _choosing(settings: Settings) -> SurerAnswer:
+    assert settings.final_answer is not None  # the node is made for one
+    return settings.final_answer
