@@ -12,7 +12,7 @@ from langgraph.constants import TAG_NOSTREAM
 
 from langgraph_dynrag.chat_template import message_text
 from langgraph_dynrag.draft import AloneAttention, AttentionRows, Context, Draft, Signal
-from langgraph_dynrag.drafting import Collector, DraftResult, DraftTask, OnToken, StopAtUnit
+from langgraph_dynrag.drafting import Collector, DraftResult, DraftTask, OnToken, Reply, StopAtUnit
 from langgraph_dynrag.samples import SampledEnds, SampleSpec
 from langgraph_dynrag.token_texts import Seam
 from rag_backbone.errors import SignalUnavailableError
@@ -116,6 +116,14 @@ class ChatGenerator:
         """All at once."""
         batch: list[Any] = [[HumanMessage(p)] for p in prompts]
         return [message_text(reply) for reply in await self.chat.abatch(batch, unstreamed(config))]
+
+    def reply(self, prompt: str, config: RunnableConfig, *, max_tokens: int) -> Reply:
+        """As any chat."""
+        return Reply.of(self.chat.invoke([HumanMessage(prompt)], unstreamed(config), max_tokens=max_tokens))
+
+    async def areply(self, prompt: str, config: RunnableConfig, *, max_tokens: int) -> Reply:
+        """As any chat."""
+        return Reply.of(await self.chat.ainvoke([HumanMessage(prompt)], unstreamed(config), max_tokens=max_tokens))
 
     def recompute(self, task: DraftTask, draft: Draft) -> AttentionRows | None:  # noqa: ARG002
         """Not possible."""

@@ -16,6 +16,7 @@ from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 
 from langgraph_dynrag.alternatives import entropy_of_entry
 from langgraph_dynrag.answer import is_complete
+from langgraph_dynrag.chat_template import message_text
 from langgraph_dynrag.draft import AttentionRows, Draft, EndOfDraft, Floats, Signal, Unit
 from langgraph_dynrag.token_texts import Seam, TokenTexts
 
@@ -69,6 +70,25 @@ class DraftResult:
     attention: AttentionRows | None = None
     cost: dict[str, int] = field(default_factory=dict)
     """`prompt_tokens`, and of a local model `forward_tokens` and `cached_tokens`."""
+
+
+@dataclass(frozen=True)
+class Reply:
+    """The model's reply to an instruction, and what it cost."""
+
+    text: str
+    cost: dict[str, int] = field(default_factory=dict)
+    """`prompt_tokens` and `generated_tokens`, and of a local model `forward_tokens` and `cached_tokens`; as far as they
+    were told."""
+
+    @classmethod
+    def of(cls, message: BaseMessage) -> Reply:
+        """What a chat model returned."""
+        usage = getattr(message, "usage_metadata", None) or {}
+        told = {"prompt_tokens": usage.get("input_tokens"), "generated_tokens": usage.get("output_tokens")}
+        own = message.response_metadata.get("dynprag", {})
+        told |= {name: own.get(name) for name in ("forward_tokens", "cached_tokens")}
+        return cls(message_text(message), {name: n for name, n in told.items() if n is not None})
 
 
 @dataclass

@@ -12,6 +12,9 @@ def event_lines(event: Mapping[str, Any]) -> list[str]:
     """The lines of an event; none of one that this module does not know."""
     if event["type"] == "final_answer":
         return _final_answer(event)
+    if event["type"] == "digest":
+        told = f"inserted as found: {event['problem']}" if event["text"] is None else f"condensed: {event['text']}"
+        return [f"    {told}"]
     return trace_lines(event)
 
 

@@ -18,7 +18,7 @@ from langchain_core.runnables import RunnableConfig
 from langgraph_dynrag.chat_generator import ChatGenerator, unstreamed
 from langgraph_dynrag.chat_template import message_text
 from langgraph_dynrag.draft import AloneAttention, AttentionRows, Context, Draft, Signal
-from langgraph_dynrag.drafting import Collector, DraftResult, DraftTask, OnToken, StopAtUnit, rows_from_scores
+from langgraph_dynrag.drafting import Collector, DraftResult, DraftTask, OnToken, Reply, StopAtUnit, rows_from_scores
 from langgraph_dynrag.local_chat_model import LocalChatModel
 from langgraph_dynrag.local_sampling import sample_ends
 from langgraph_dynrag.samples import SampledEnds, SampleSpec
@@ -68,6 +68,14 @@ class Generator(Protocol):
 
     async def aask(self, prompts: Sequence[str], config: RunnableConfig) -> list[str]:
         """The model's replies to some instructions, each on its own."""
+        ...
+
+    def reply(self, prompt: str, config: RunnableConfig, *, max_tokens: int) -> Reply:
+        """The model's reply to one instruction, of so many tokens at most."""
+        ...
+
+    async def areply(self, prompt: str, config: RunnableConfig, *, max_tokens: int) -> Reply:
+        """The model's reply to one instruction, of so many tokens at most."""
         ...
 
     def recompute(self, task: DraftTask, draft: Draft) -> AttentionRows | None:
@@ -149,6 +157,16 @@ class LocalGenerator:
             reply = await self.chat.ainvoke([HumanMessage(p)], unstreamed(config), max_tokens=self._reply_tokens)
             replies.append(message_text(reply))
         return replies
+
+    def reply(self, prompt: str, config: RunnableConfig, *, max_tokens: int) -> Reply:
+        """As any chat."""
+        options: dict[str, Any] = {"max_tokens": max_tokens, "signals": []}  # with signals it tells what it computed
+        return Reply.of(self.chat.invoke([HumanMessage(prompt)], unstreamed(config), **options))
+
+    async def areply(self, prompt: str, config: RunnableConfig, *, max_tokens: int) -> Reply:
+        """As any chat; the event loop stays free."""
+        options: dict[str, Any] = {"max_tokens": max_tokens, "signals": []}
+        return Reply.of(await self.chat.ainvoke([HumanMessage(prompt)], unstreamed(config), **options))
 
     def recompute(self, task: DraftTask, draft: Draft) -> AttentionRows | None:
         """One forward over prompt and draft, of which the prompt's known prefix is free."""

@@ -13,7 +13,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, runtime_checkable
 
 from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.runnables import RunnableConfig
@@ -22,7 +22,7 @@ from tenacity import AsyncRetrying, Retrying
 from langgraph_dynrag.chat_generator import ChatGenerator, unstreamed
 from langgraph_dynrag.circuit_breaker import CircuitBreaker
 from langgraph_dynrag.draft import Signal
-from langgraph_dynrag.drafting import Collector, DraftResult, DraftTask, OnToken, StopAtUnit
+from langgraph_dynrag.drafting import Collector, DraftResult, DraftTask, OnToken, Reply, StopAtUnit
 from langgraph_dynrag.endpoint import CONTINUE, Endpoint, probe
 from langgraph_dynrag.server_policy import ServerPolicy, passing
 from langgraph_dynrag.token_texts import Seam
@@ -30,6 +30,8 @@ from rag_backbone.server_failures import BrokenStreamError, failure_of, garbled
 
 if TYPE_CHECKING:
     from langchain_openai.chat_models.base import BaseChatOpenAI
+
+_T = TypeVar("_T")
 
 
 @runtime_checkable
@@ -122,6 +124,26 @@ class OpenAIGenerator(ChatGenerator):
         async def once() -> list[str]:
             with self.watched():
                 return await super(OpenAIGenerator, self).aask(prompts, config)
+
+        with self._explained():
+            return await _retried(AsyncRetrying(**self.policy.rules()), once)
+
+    def reply(self, prompt: str, config: RunnableConfig, *, max_tokens: int) -> Reply:
+        """With the same patience."""
+
+        def once() -> Reply:
+            with self.watched():
+                return super(OpenAIGenerator, self).reply(prompt, config, max_tokens=max_tokens)
+
+        with self._explained():
+            return Retrying(**self.policy.rules())(once)
+
+    async def areply(self, prompt: str, config: RunnableConfig, *, max_tokens: int) -> Reply:
+        """With the same patience."""
+
+        async def once() -> Reply:
+            with self.watched():
+                return await super(OpenAIGenerator, self).areply(prompt, config, max_tokens=max_tokens)
 
         with self._explained():
             return await _retried(AsyncRetrying(**self.policy.rules()), once)
@@ -321,5 +343,5 @@ async def _in_thread(context: AbstractContextManager[dict[str, Any]]) -> AsyncIt
         await asyncio.to_thread(context.__exit__, None, None, None)
 
 
-async def _retried(retrying: AsyncRetrying, once: Callable[[], Awaitable[list[str]]]) -> list[str]:
+async def _retried(retrying: AsyncRetrying, once: Callable[[], Awaitable[_T]]) -> _T:
     return await retrying(once)

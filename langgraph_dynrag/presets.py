@@ -34,7 +34,8 @@ the reasoning alone is compared with one from the passages alone (`final_answer`
 The methods that search by tags have caps, as published; then the answer is forced. They bring prompts of their own,
 since no model writes tags without being told or trained to; a model trained with a format may want the prompt that it
 was trained with. Their tokens are for the model's own words over all turns (Search-o1's 32768 are cut to what a small
-model holds).
+model holds). In `search_o1` the model condenses the documents of a search before they are inserted (`digest`, see
+`langgraph_dynrag.digest`), which is one more call for each search; `digest=None` inserts them as they are.
 
 `self_rag` uses reflection tokens where the model has them, and else asks the model (see
 `langgraph_dynrag.reflection.Selection`); its threshold, weights, beam and depth are the paper's for long answers.
@@ -48,6 +49,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from langgraph_dynrag.budgets import Budgets
+from langgraph_dynrag.digest import ReasonInDocuments
 from langgraph_dynrag.evidence_selection import LeastUncertain
 from langgraph_dynrag.final_answer import SurerAnswer
 from langgraph_dynrag.preset_file import CalibratedFor, PresetFile, is_preset_file
@@ -132,7 +134,7 @@ _DRAGIN_REFERENCE = {
     "strategyqa": (1.3, 25),
 }
 # Of the methods that search by tags: documents, searches (a last turn follows without), tokens, tokens of a turn, and
-# tokens of what is inserted.
+# tokens of what is inserted, or condensed before it is.
 _TAGS = {
     "search_tag": (SEARCH, 3, 6, 256, 256, 512),
     "search_o1": (SEARCH_O1, 10, 10, 4096, 4096, 2048),
@@ -234,6 +236,7 @@ def _method(name: str, dataset: str, bundle: Bundle, task: _Task) -> dict[str, A
             "lookahead": turn,
             "context_tokens": inserted,
             "budgets": Budgets(retrievals=searches, tokens=tokens),
+            "digest": ReasonInDocuments() if tag_format is SEARCH_O1 else None,
         }
     if name == "self_rag":
         return {

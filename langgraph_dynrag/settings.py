@@ -8,6 +8,7 @@ from typing import Any, Literal
 from langchain_core.retrievers import BaseRetriever
 
 from langgraph_dynrag.budgets import Budgets
+from langgraph_dynrag.digest import ReasonInDocuments
 from langgraph_dynrag.draft import Signal
 from langgraph_dynrag.evidence_selection import EvidenceSelector
 from langgraph_dynrag.final_answer import SurerAnswer
@@ -118,6 +119,9 @@ class Settings:
     final_answer: SurerAnswer | None = None
     """Has the answer compared with another one at the end; None: it is what was written."""
 
+    digest: ReasonInDocuments | None = None
+    """Has what a search found condensed before it is inserted into the answer; None: it is inserted as it is."""
+
     def __post_init__(self) -> None:
         for name, least in (("k", 1), ("lookahead", 1), ("query_tokens", 1), ("context_tokens", 16)):
             if getattr(self, name) < least:
@@ -145,6 +149,7 @@ class Settings:
             )
         check_selection(self)
         check_final_answer(self)
+        check_digest(self)
         # Asking a local model for its signals loads it, so it is only asked if something is needed.
         if self.needs and (missing := self.needs - self.generator.signals):
             raise SignalUnavailableError(
@@ -225,6 +230,25 @@ def check_final_answer(settings: Settings) -> None:
         raise ConfigurationError(
             "final_answer and selection both choose the answer, each in its own way: use one of them, and None for the "
             "other"
+        )
+
+
+def check_digest(settings: Settings) -> None:
+    """Refuse a digest where nothing is inserted that could be condensed.
+
+    Raises:
+        ConfigurationError: Saying what to use instead.
+    """
+    if settings.digest is None:
+        return
+    if not isinstance(settings.digest, ReasonInDocuments):
+        raise ConfigurationError(
+            f"digest is {settings.digest!r}; a ReasonInDocuments, such as ReasonInDocuments(), or None is needed"
+        )
+    if settings.tag_format is None:
+        raise ConfigurationError(
+            f"digest condenses what is inserted after a search that the model writes, and {settings.trigger} inserts "
+            "nothing. Use trigger=WrittenTag(...), as preset='search_o1' does, or digest=None."
         )
 
 

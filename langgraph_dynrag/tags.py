@@ -12,8 +12,8 @@ model wrote itself, never the prompt, the question or a document.
 | `SEARCH_R1` | Search-R1 (Jin et al. 2025) | `<search>` | `<information>` |
 | `R1_SEARCHER` | R1-Searcher (Song et al. 2025) | `<|begin_of_query|>` | `<|begin_of_documents|>` |
 
-The notices' wording is our own. Search-o1 has a second call of the model condense the documents (its
-Reason-in-Documents); here they are inserted as they are, within the budget of tokens.
+The notices' wording is our own. Documents are inserted as they are, within the budget of tokens, or, as in Search-o1,
+what a second call of the model makes of them (`langgraph_dynrag.digest`).
 """
 
 from __future__ import annotations
@@ -110,11 +110,11 @@ class TagFormat:
         for number, p in enumerate(passages, 1):
             title = self.titled.format(p["title"]) if p["title"] and not p["text"].startswith(p["title"]) else ""
             lines.append(f"{self.numbering.format(number)}{title}{p['text']}")
-        return self._block("\n".join(lines))
+        return self.block("\n".join(lines))
 
     def notice(self, problem: Problem) -> str:
         """What is inserted when there are no results to give."""
-        return f"\n\n{_NOTICES[problem]}\n\n" if self.bare_notices else self._block(_NOTICES[problem])
+        return f"\n\n{_NOTICES[problem]}\n\n" if self.bare_notices else self.block(_NOTICES[problem])
 
     def disarmed(self, passage: Passage) -> Passage:
         """The passage with a space inside every mark that it contains, so that it cannot end its own block."""
@@ -124,7 +124,8 @@ class TagFormat:
             text, title = (pattern.sub(lambda m: f"{m[0][0]} {m[0][1:]}", s) for s in (text, title))
         return Passage(**{**passage, "text": text, "title": title})
 
-    def _block(self, content: str) -> str:
+    def block(self, content: str) -> str:
+        """What is inserted, between the marks of results."""
         return f"\n\n{self.result[0]}\n{content}\n{self.result[1]}\n\n"
 
     def _closed(self, text: str, since: int) -> list[Call | Span]:

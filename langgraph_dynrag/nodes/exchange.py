@@ -14,6 +14,7 @@ from typing import Any
 from langgraph_dynrag.draft import Draft, DraftView
 from langgraph_dynrag.evidence import Passage, within_budget
 from langgraph_dynrag.nodes.accept import accept, after_acceptance, budget_event, force_answer
+from langgraph_dynrag.nodes.digest import Digest
 from langgraph_dynrag.nodes.insert import insert, room_left
 from langgraph_dynrag.nodes.node import State, Update, emit
 from langgraph_dynrag.queries.base import asked_before
@@ -79,8 +80,10 @@ def notify(
     return after_acceptance(state, update, settings, replace(draft, ended="unit"), judged)
 
 
-def give_results(state: State, update: Update, settings: Settings, found: Sequence[Passage]) -> tuple[Update, bool]:
-    """Insert what was found after the accepted text.
+def give_results(
+    state: State, update: Update, settings: Settings, found: Sequence[Passage], digest: Digest | None = None
+) -> tuple[Update, bool]:
+    """Insert what was found after the accepted text, or what the model made of it.
 
     Returns:
         The update, and whether the context window is full, so that only the answer is left to ask for.
@@ -90,11 +93,17 @@ def give_results(state: State, update: Update, settings: Settings, found: Sequen
     count = settings.generator.count_tokens
     room = room_left(state, update, settings) - count(tag_format.results(()))
     budget = int(max(min(settings.context_tokens, room), 0))
-    fitting, affected = within_budget([tag_format.disarmed(p) for p in found], budget, count)
+    condensed = None if digest is None else digest.passage
+    contents = found if condensed is None else [condensed]
+    fitting, affected = within_budget([tag_format.disarmed(p) for p in contents], budget, count)
     if not fitting:
         return _with_notice(state, update, settings, "no room" if found else "nothing found")
-    block = tag_format.results(fitting)
-    event: dict[str, Any] = {"type": "inserted", "problem": None, "text": block, "passages": [p["id"] for p in fitting]}
+    ids = [p["id"] for p in fitting]
+    if digest is not None and condensed is not None:
+        block, ids = tag_format.block(fitting[0]["text"]), digest.event["documents"]
+    else:
+        block = tag_format.results(fitting)
+    event: dict[str, Any] = {"type": "inserted", "problem": None, "text": block, "passages": ids}
     if affected:
         event["shortened_or_left_out"] = affected
     emit(event)

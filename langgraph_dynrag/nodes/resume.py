@@ -11,6 +11,7 @@ from langchain_core.runnables import RunnableConfig
 from langgraph_dynrag.draft import Draft, Verdict
 from langgraph_dynrag.evidence import Passage, Source, distinct
 from langgraph_dynrag.nodes.accept import accept, after_acceptance, force_answer
+from langgraph_dynrag.nodes.digest import Digest, acondense, condense
 from langgraph_dynrag.nodes.exchange import give_results
 from langgraph_dynrag.nodes.node import Node, State, Update, emit
 from langgraph_dynrag.nodes.sample import select
@@ -25,51 +26,71 @@ class Resume(Node):
 
     async def arun(self, state: State, settings: Settings, config: RunnableConfig) -> Update:
         """Cut, inject, and go back to `generate`; what takes long (adapters, samples) does not block the event loop."""
+        if settings.digest is not None:
+            found, chosen = await asyncio.to_thread(select, state, settings, list(state.get("found") or []))
+            return resumed(state, settings, found, chosen, await acondense(state, settings, found, config))
         if settings.injector is None and settings.evidence_selector is None:
             return self.run(state, settings, config)
         return await asyncio.to_thread(self.run, state, settings, config)
 
-    def run(self, state: State, settings: Settings, config: RunnableConfig) -> Update:  # noqa: ARG002
+    def run(self, state: State, settings: Settings, config: RunnableConfig) -> Update:
         """Cut, inject, and go back to `generate`."""
-        draft = Draft.from_state(state.get("draft"))
         found, chosen = select(state, settings, list(state.get("found") or []))
-        judged = state.get("judged") or 0
-        # With nothing found there is nothing to write it anew with, so it stays as it is.
-        kept = kept_tokens(draft[:judged], state.get("verdict"), settings) if found else judged
-        discarded = draft[kept:judged].text
-        # What is discarded says nothing of how the text goes on, not even that a sentence was over.
-        remaining = replace(draft[:kept], ended="unit") if kept < judged else draft
-        update = accept(state, settings, remaining, kept, keep_rest=not found and settings.tag_format is None)
-        full = False
-        if settings.tag_format is not None:
-            update, full = give_results(state, update, settings, found)
-            remaining = replace(remaining, ended="unit")  # the text goes on after what was inserted
-        evidence = _evidence(state, found, settings)
-        event = {
-            "type": "resume",
-            "kept": draft[:kept].text,
-            "kept_tokens": kept,
-            "discarded": discarded,
-            "discarded_tokens": max(judged - kept, 0),
-            "evidence": [p["id"] for p in evidence],
-        }
-        emit(event)
-        events = [
-            *chosen,
-            event,
-            *update.get("trace", []),
-            *_injected(evidence, str(state.get("question") or ""), settings),
-        ]
-        update |= {
-            "evidence": evidence,
-            "found": [],
-            "sources": sources_with(state, found),
-            "regenerating": bool(found) and kept < judged,
-            "trace": events,
-        }
-        if full:
-            return force_answer(state, update, settings)
-        return after_acceptance(state, update, settings, remaining, kept)
+        return resumed(state, settings, found, chosen, condense(state, settings, found, config))
+
+
+def resumed(
+    state: State, settings: Settings, found: list[Passage], chosen: list[dict[str, Any]], digest: Digest | None
+) -> Update:
+    """The state with the evidence in its place.
+
+    Args:
+        state: The state.
+        settings: The graph's settings.
+        found: The passages that are used.
+        chosen: The record of how they were chosen.
+        digest: What the model made of them, if it was asked to.
+    """
+    draft = Draft.from_state(state.get("draft"))
+    judged = state.get("judged") or 0
+    # With nothing found there is nothing to write it anew with, so it stays as it is.
+    kept = kept_tokens(draft[:judged], state.get("verdict"), settings) if found else judged
+    # What is discarded says nothing of how the text goes on, not even that a sentence was over.
+    remaining = replace(draft[:kept], ended="unit") if kept < judged else draft
+    update = accept(state, settings, remaining, kept, keep_rest=not found and settings.tag_format is None)
+    full = False
+    if settings.tag_format is not None:
+        update, full = give_results(state, update, settings, found, digest)
+        remaining = replace(remaining, ended="unit")  # the text goes on after what was inserted
+    evidence = _evidence(state, found, settings)
+    event = {
+        "type": "resume",
+        "kept": draft[:kept].text,
+        "kept_tokens": kept,
+        "discarded": draft[kept:judged].text,
+        "discarded_tokens": max(judged - kept, 0),
+        "evidence": [p["id"] for p in evidence],
+    }
+    emit(event)
+    events = [
+        *chosen,
+        *([] if digest is None else [digest.event]),
+        event,
+        *update.get("trace", []),
+        *_injected(evidence, str(state.get("question") or ""), settings),
+    ]
+    # What helped with nothing is no source of the answer.
+    used = [] if digest is not None and not digest.helpful else found
+    update |= {
+        "evidence": evidence,
+        "found": [],
+        "sources": sources_with(state, used),
+        "regenerating": bool(found) and kept < judged,
+        "trace": events,
+    }
+    if full:
+        return force_answer(state, update, settings)
+    return after_acceptance(state, update, settings, remaining, kept)
 
 
 def after_resume(state: State) -> str:

@@ -92,7 +92,7 @@ def test_each_format_has_its_own_marks_and_answer(name):
     (opening, closing), (result, end) = tag_format.call, tag_format.result
     answers = {"search_tag": "So the answer is Hallin. And", "search_o1": "So \\boxed{Hallin}"}
     reply = [f"Hm. {opening} birthplace of Wray {closing}", answers.get(name, "I know. <answer> Hallin </answer>")]
-    out, model, retriever = run(reply, name, k=1)
+    out, model, retriever = run(reply, name, k=1, digest=None)
     assert retriever.queries == ["birthplace of Wray"]
     assert out["short_answer"] == "Hallin"
     inserted = begun(model.calls[1]).split(closing)[1]

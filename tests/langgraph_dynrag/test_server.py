@@ -9,6 +9,7 @@ from langgraph.checkpoint.memory import InMemorySaver
 from langgraph_dynrag import AnswerPrompt, Budgets, ServerPolicy, create_dynamic_rag
 from langgraph_dynrag.circuit_breaker import CircuitBreaker
 from langgraph_dynrag.endpoint import probe
+from langgraph_dynrag.openai_generator import OpenAIGenerator
 from langgraph_dynrag.triggers import Entropy, EveryNTokens, EverySentence, TokenProbability
 from rag_backbone.errors import ConfigurationError, ServerError, ServerUnavailableError, SignalUnavailableError
 from tests.langgraph_dynrag.scripted import ScriptedChatModel, WatchedRetriever
@@ -88,6 +89,22 @@ def test_fields_of_the_users_own_are_sent_too():
         built.invoke(QUESTION)
         assert all(body["top_k"] == 1 for body in server.asked())
         assert any("continue_final_message" in body for body in server.asked())
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+async def test_a_reply_to_an_instruction_has_the_same_patience_and_tells_its_cost(asynchronous):
+    with serving(TEXT) as server:
+        generator = OpenAIGenerator.of(chat(server), frozenset(), QUICK)
+        since_build(server)
+        server.faults = [Fault(503, path="/chat/completions")]
+        if asynchronous:
+            reply = await generator.areply("Go on.", {}, max_tokens=5)
+        else:
+            reply = generator.reply("Go on.", {}, max_tokens=5)
+        assert TEXT.startswith(reply.text)
+        assert reply.cost["generated_tokens"] == 5
+        assert reply.cost["prompt_tokens"] > 0
+        assert [body.get("max_completion_tokens", body.get("max_tokens")) for body in server.asked()] == [5, 5]
 
 
 # --------------------------------------------------------------------------------------------------------- signals

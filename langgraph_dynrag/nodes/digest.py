@@ -1,0 +1,145 @@
+"""Having the model condense what was found before it is inserted; used by `resume` where the settings have a `digest`.
+
+Whatever goes wrong, the documents are inserted as they were found, and the record says why.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from langchain_core.messages import HumanMessage
+from langchain_core.runnables import RunnableConfig
+from langgraph.errors import GraphBubbleUp
+
+from langgraph_dynrag.digest import ReasonInDocuments, steps_so_far
+from langgraph_dynrag.draft import Draft
+from langgraph_dynrag.drafting import Reply
+from langgraph_dynrag.evidence import Passage, passage, render, within_budget
+from langgraph_dynrag.nodes.node import State, emit, spent
+from langgraph_dynrag.settings import Settings
+from langgraph_dynrag.tags import TagFormat
+
+
+@dataclass(frozen=True)
+class Digest:
+    """What is inserted in the place of the documents found."""
+
+    event: dict[str, Any]
+    """The record."""
+    passage: Passage | None = None
+    """None: the documents themselves are inserted."""
+    helpful: bool = True
+    """Whether anything in the documents helped."""
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """The call that is to be made, or why it cannot be."""
+
+    prompt: str = ""
+    documents: list[str] = field(default_factory=list)
+    """Ids of those that the model is shown."""
+    affected: list[str] = field(default_factory=list)
+    """Ids of those that are shortened or left out."""
+    query: str = ""
+    problem: str | None = None
+
+
+def condense(state: State, settings: Settings, found: Sequence[Passage], config: RunnableConfig) -> Digest | None:
+    """Have the documents condensed; None if the settings do not ask for it, or there are none."""
+    if settings.digest is None or not found:
+        return None
+    call = _Call(settings.digest, _asked(state, settings, settings.digest, found))
+    if call.asked.problem is None:
+        with call:
+            call.reply = settings.generator.reply(call.asked.prompt, config, max_tokens=settings.digest.tokens)
+    return call.digest()
+
+
+async def acondense(
+    state: State, settings: Settings, found: Sequence[Passage], config: RunnableConfig
+) -> Digest | None:
+    """As `condense`."""
+    if settings.digest is None or not found:
+        return None
+    call = _Call(settings.digest, _asked(state, settings, settings.digest, found))
+    if call.asked.problem is None:
+        with call:
+            call.reply = await settings.generator.areply(call.asked.prompt, config, max_tokens=settings.digest.tokens)
+    return call.digest()
+
+
+class _Call:
+    """The call of the model: a context that takes note of its errors, and what came of it."""
+
+    def __init__(self, how: ReasonInDocuments, asked: _Asked) -> None:
+        self.asked = asked
+        self.reply: Reply | None = None
+        self._how = how
+        self._problem = asked.problem
+        self._seconds = 0.0
+
+    def __enter__(self) -> None:
+        self._started = time.monotonic()
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> bool:
+        self._seconds = time.monotonic() - self._started
+        # A model may raise anything, and the documents are there without it; an interrupt of the graph is no error.
+        if not isinstance(error, Exception) or isinstance(error, GraphBubbleUp):
+            return False
+        self._problem = f"{type(error).__name__}: {error}"
+        return True
+
+    def digest(self) -> Digest:
+        """What is inserted, with its record."""
+        finding = None if self.reply is None else self._how.finding(self.reply.text)
+        problem = "the reply is empty" if self.reply is not None and finding is None else self._problem
+        event: dict[str, Any] = {
+            "type": "digest",
+            "query": self.asked.query,
+            "documents": self.asked.documents,
+            "text": None if finding is None else finding.text,
+            "helpful": None if finding is None else finding.helpful,
+            "problem": problem,
+            "writing_seconds": self._seconds,
+            **({} if self.reply is None else self.reply.cost),
+        }
+        if self.asked.affected:
+            event["shortened_or_left_out"] = self.asked.affected
+        emit(event)
+        inserted = None if finding is None else passage(finding.text, {}, "digest")
+        return Digest(event, inserted, finding is None or finding.helpful)
+
+
+def _asked(state: State, settings: Settings, how: ReasonInDocuments, found: Sequence[Passage]) -> _Asked:
+    """The prompt, within the bounds of its parts and of the context window."""
+    query = str((state.get("asked") or [state["question"]])[-1])
+    if spent(state) >= settings.budgets.seconds:
+        return _Asked(query=query, problem="no time is left")
+    tag_format, generator = _tag_format(settings), settings.generator
+    text, hidden = _written(state, tag_format)
+    steps = steps_so_far(text, hidden, tag_format, how.steps_tokens, generator.count_tokens)
+    budget = settings.context_tokens
+    if generator.context_window is not None:
+        fixed = generator.prompt_tokens([HumanMessage(how.prompt(steps, query, ""))])
+        budget = min(budget, generator.context_window - fixed - how.tokens)
+    shown, affected = within_budget([tag_format.disarmed(p) for p in found], max(budget, 0), generator.count_tokens)
+    if not shown:
+        return _Asked(affected=affected, query=query, problem="the documents do not fit into the context window")
+    return _Asked(how.prompt(steps, query, render(shown)), [p["id"] for p in shown], affected, query)
+
+
+def _written(state: State, tag_format: TagFormat) -> tuple[str, list[list[int]]]:
+    """The text with the call that is answered now, and the hidden spans of it."""
+    draft = Draft.from_state(state.get("draft"))[: state.get("judged") or 0]
+    text = str(state.get("text") or "") + draft.text
+    hidden = [list(span) for span in state.get("hidden") or []]
+    return text, hidden + [list(span) for span in tag_format.marked(text, hidden[-1][1] if hidden else 0)]
+
+
+def _tag_format(settings: Settings) -> TagFormat:
+    assert settings.tag_format is not None  # checked when the settings were made
+    return settings.tag_format
