@@ -38,7 +38,9 @@ model holds). In `search_o1` the model condenses the documents of a search befor
 `langgraph_dynrag.digest`), which is one more call for each search; `digest=None` inserts them as they are.
 
 `self_rag` uses reflection tokens where the model has them, and else asks the model (see
-`langgraph_dynrag.reflection.Selection`); its threshold, weights, beam and depth are the paper's for long answers.
+`langgraph_dynrag.reflection.Selection`); its threshold, weights, beam and depth are the paper's for long answers. For
+short ones there is `selection=Selection(form="short")`, and for a closed set of them a vote of the passages:
+`Selection(form="short", answers=("true", "false"))`.
 """
 
 from __future__ import annotations

@@ -20,11 +20,12 @@ from langchain_core.runnables import RunnableConfig
 
 from langgraph_dynrag.draft import Draft, DraftView, Verdict
 from langgraph_dynrag.evidence import Passage
-from langgraph_dynrag.nodes.accept import accept, after_acceptance, budget_event
+from langgraph_dynrag.nodes.accept import accept, after_acceptance, budget_event, finish
 from langgraph_dynrag.nodes.generate import Generate, derived_seed
 from langgraph_dynrag.nodes.monitor import Monitor, exhausted, shortened
 from langgraph_dynrag.nodes.node import State, Update, emit, spent
 from langgraph_dynrag.nodes.resume import Resume
+from langgraph_dynrag.nodes.vote import vote
 from langgraph_dynrag.queries.base import Plan
 from langgraph_dynrag.reflection.base import Expansion, Reflector, Selection, Writing
 from langgraph_dynrag.reflection.beam import Beam, Candidate, Decision, Hypothesis, Segment
@@ -263,7 +264,9 @@ def _decision(
 def select(state: State, settings: Settings, beam: Beam) -> Update:
     """Keep the best continuations; accept what all of them share, and at the end the best one."""
     selection = _selection(settings)
-    chosen = beam.advanced(selection.beam, selection.unsupported).limited(settings.budgets.tokens, selection.depth)
+    voted = vote(beam, settings)
+    beam = beam if voted is None else voted.beam
+    chosen = beam.advanced(selection.width, selection.unsupported).limited(settings.budgets.tokens, selection.segments)
     late = spent(state) >= settings.budgets.seconds
     over = late or all(h.ended for h in chosen.hypotheses)
     best = chosen.hypotheses[0]
@@ -281,28 +284,36 @@ def select(state: State, settings: Settings, beam: Beam) -> Update:
         ],
         "over": over,
     }
+    if voted is not None:
+        event["vote"] = voted.record
     emit(event)
     update |= {
         "beam": None if over else replace(chosen, accepted=beam.accepted + len(new)).to_state(),
         "queries": [],
         "trace": [event, *_drafts(new)],
     }
-    return _ended(state, settings, update, best, draft, late=late) if over else update
+    short = None if voted is None else voted.answer
+    return _ended(state, settings, update, best, draft, late=late, short=short) if over else update
 
 
-def _ended(state: State, settings: Settings, update: Update, best: Hypothesis, draft: Draft, *, late: bool) -> Update:
-    """The answer ends with the best hypothesis, whose passages alone are its sources."""
+def _ended(
+    state: State, settings: Settings, update: Update, best: Hypothesis, draft: Draft, *, late: bool, short: str | None
+) -> Update:
+    """The answer ends with the best hypothesis, whose passages alone are its sources; or with the one voted for."""
     which = best.stopped or ("seconds" if late and not best.ended else None)
     if which == "segments":
-        event = {"type": "budget", "which": which, "limit": _selection(settings).depth}
-        emit(event)
-        update["trace"].append(event)
+        if _selection(settings).form == "long":  # of a short answer one segment is all there is
+            event = {"type": "budget", "which": which, "limit": _selection(settings).depth}
+            emit(event)
+            update["trace"].append(event)
     elif which is not None:
         update |= {"budget_hit": which, "trace": [*update["trace"], budget_event(which, settings)]}
     used = [s.passage["id"] for s in best.segments if s.passage is not None]
     sources = [s for s in state.get("sources") or [] if s["id"] in used]
     sources = [{**s, "number": number} for number, s in enumerate(sources, 1)]
     update |= {"sources": sources, "evidence": [] if best.passage is None else [best.passage]}
+    if short is not None:
+        return finish({**state, "sources": sources}, update, settings, short=short)
     ended = replace(draft, ended="end")
     return after_acceptance({**state, "sources": sources}, update, settings, ended, len(ended))
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 from langgraph_dynrag.evidence import Passage
 from langgraph_dynrag.reflection.beam import Candidate, Hypothesis, Unsupported
 from langgraph_dynrag.reflection.scores import Probabilities, Weights
+from langgraph_dynrag.reflection.vote import Answers, checked_answers
 from rag_backbone.errors import ConfigurationError
 from rag_backbone.requests import Counts
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from langgraph_dynrag.prompts import AnswerPrompt
 
 Path = Literal["auto", "tokens", "classification"]
+Form = Literal["long", "short"]
 OnCandidateToken = Callable[[int, str, float, float | None], None]
 """Called with an expansion's number and each of its tokens' characters, log-probability and entropy."""
 
@@ -31,11 +33,25 @@ class Selection:
             `"auto"` takes the tokens if the vocabulary has all of them, and asks if it has none.
         weights: What the judgements count.
         beam: Hypotheses that are kept after each segment; the paper's 2. 1 keeps the best continuation alone.
-        depth: Segments of an answer at most; the paper's 7. With reflection tokens, 1 is the paper's short form.
+        depth: Segments of an answer at most; the paper's 7.
         unsupported: Whether continuations that their passage does not support are ranked or dropped.
+        form: `"long"`: an answer of several segments, of which a beam is kept (section 3.3). `"short"`: each passage is
+            followed by one continuation, which is the answer, and the one of the highest score is taken; `beam` and
+            `depth` do not count then. With reflection tokens that is one segment; a model that is asked writes its
+            answer to the end.
+        answers: For tasks with a closed set of answers, in the short form: the scores of the continuations are summed
+            for each of these answers, and the one of the largest sum is taken (appendix B.2), of equal ones the first
+            one written. `"written"`: for each string that was written, as the published code does. What it is voted on
+            is the short answer, or all that was written if there is none; case and punctuation make no difference, and
+            words may follow. It is the result's `short_answer`; `answer` is the best continuation that gives it.
+            Where no continuation gives any of them, the one of the highest score is taken. None: no vote.
 
     Raises:
-        ConfigurationError: If a number is less than 1 or a choice unknown.
+        ConfigurationError: If a number is less than 1, a choice unknown, or the answers cannot be told apart.
+
+    Example:
+        >>> Selection(form="short", answers=("true", "false")).answers
+        ('true', 'false')
     """
 
     path: Path = "auto"
@@ -43,14 +59,32 @@ class Selection:
     beam: int = 2
     depth: int = 7
     unsupported: Unsupported = "keep"
+    form: Form = "long"
+    answers: Answers | None = None
 
     def __post_init__(self) -> None:
         for name in ("beam", "depth"):
             if getattr(self, name) < 1:
                 raise ConfigurationError(f"{name} is {getattr(self, name)}; at least 1 is needed")
-        for name, known in (("path", Path), ("unsupported", Unsupported)):
+        for name, known in (("path", Path), ("unsupported", Unsupported), ("form", Form)):
             if getattr(self, name) not in known.__args__:  # type: ignore[attr-defined]
                 raise ConfigurationError(f"{name} is {getattr(self, name)!r}; known: {known.__args__}")  # type: ignore[attr-defined]
+        object.__setattr__(self, "answers", checked_answers(self.answers))  # a list becomes a tuple
+        if self.answers is not None and self.form != "short":
+            raise ConfigurationError(
+                f"answers is {self.answers!r} and form {self.form!r}; there is a vote on whole answers only: "
+                f"Selection(form='short', answers={self.answers!r})"
+            )
+
+    @property
+    def width(self) -> int:
+        """Hypotheses that are kept."""
+        return 1 if self.form == "short" else self.beam
+
+    @property
+    def segments(self) -> int:
+        """Segments of an answer at most."""
+        return 1 if self.form == "short" else self.depth
 
 
 @dataclass(frozen=True)

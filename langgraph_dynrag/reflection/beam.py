@@ -171,13 +171,16 @@ class Beam:
         """Open hypotheses of which it is not decided how they go on."""
         return tuple(i for i, h in enumerate(self.hypotheses) if not h.ended and h.decision is None)
 
+    def eligible(self, unsupported: Unsupported) -> tuple[Candidate, ...]:
+        """The candidates that may take the place of what they continue."""
+        if unsupported == "drop":
+            return tuple(c for c in self.candidates if not c.segment.critique.unsupported) or self.candidates
+        return self.candidates
+
     def advanced(self, width: int, unsupported: Unsupported) -> Beam:
         """The beam after its candidates took the place of what they continue."""
         ended = [h for h in self.hypotheses if h.ended]
-        candidates = list(self.candidates)
-        if unsupported == "drop":
-            candidates = [c for c in candidates if not c.segment.critique.unsupported] or candidates
-        grown = [self.hypotheses[c.parent].continued(c.segment) for c in candidates]
+        grown = [self.hypotheses[c.parent].continued(c.segment) for c in self.eligible(unsupported)]
         return Beam(best(grown + ended, width), accepted=self.accepted)
 
     def limited(self, tokens: int, segments: int) -> Beam:

@@ -1,8 +1,9 @@
 """Reflection by any instruct model: Self-RAG's five judgements as questions with few possible answers.
 
 Each judgement is the distribution over its answers at the position after a short prompt (see `classification`); nothing
-is parsed. Segments are sentences, written with the passage in the prompt. A model that was not trained to judge itself
-is biased towards some of the answers, so the published threshold of 0.2 is only a beginning: find the model's own.
+is parsed. Segments are sentences, or in the short form whole answers, written with the passage in the prompt. A model
+that was not trained to judge itself is biased towards some of the answers, so the published threshold of 0.2 is only a
+beginning: find the model's own.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from rag_backbone.requests import Counts, Generation
 from rag_backbone.signals import Signals, TokenStep
 
 _SENTENCE = Unit("sentence")
+_WHOLE = Unit("all")
 
 
 @dataclass(frozen=True)
@@ -105,7 +107,7 @@ class InstructReflector(LocalReflector):
         return Row(expansion, self.chat.encode([*messages, written]).ids, ())
 
     def _stop(self, writing: Writing, expansion: Expansion) -> Stop:
-        return _AtSentence(writing, expansion)
+        return _AtUnit(writing, expansion, self._unit)
 
     def _signals(self) -> Signals:
         return Signals(entropy=True)
@@ -120,7 +122,7 @@ class InstructReflector(LocalReflector):
 
     def _segment(self, writing: Writing, expansion: Expansion, draft: Draft, asked: _Asking) -> Segment:
         before, passage = expansion.hypothesis.text, expansion.passage
-        part = draft[: _SENTENCE.length(draft) or len(draft)]
+        part = draft[: self._unit.length(draft) or len(draft)]
         over = draft.ended == "end" and len(part) == len(draft)
         complete = _is_complete(before, part, draft, writing.prompt.answer_phrase)
         said = part.text.strip()
@@ -134,6 +136,11 @@ class InstructReflector(LocalReflector):
         worth = score(part.logprobs, critique, self.selection.weights)
         ended = over or complete or (draft.ended != "deadline" and not said)
         return Segment(part, part.token_ids or (), passage, critique, worth, ended)
+
+    @property
+    def _unit(self) -> Unit:
+        """What is written with a passage."""
+        return _WHOLE if self.selection.form == "short" else _SENTENCE
 
     def forms(self, judgement: Judgement) -> Forms:
         """The token ids of a judgement's answers."""
@@ -170,8 +177,8 @@ class _Asking:
         return self._known[prompt]
 
 
-class _AtSentence(Stop):
-    def __init__(self, writing: Writing, expansion: Expansion) -> None:
+class _AtUnit(Stop):
+    def __init__(self, writing: Writing, expansion: Expansion, unit: Unit) -> None:
         super().__init__(writing.deadline)
         self._rule = StopAtUnit(
             DraftTask(
@@ -181,7 +188,7 @@ class _AtSentence(Stop):
                 accepted_ids=None,
                 carried=Draft(),
                 carried_attention=None,
-                unit=_SENTENCE,
+                unit=unit,
                 limit=expansion.limit,
                 needs=frozenset(),
                 answer_phrase=writing.prompt.answer_phrase,

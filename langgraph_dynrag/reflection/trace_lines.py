@@ -40,8 +40,16 @@ def _candidate(c: Mapping[str, Any], weights: Mapping[str, float]) -> str:
 
 
 def _selection(event: Mapping[str, Any]) -> list[str]:
-    beam = event["beam"]
+    beam, votes = event["beam"], _votes(event.get("vote"))
     if len(beam) < 2:
-        return []
+        return votes
     word = "best" if event["over"] else "kept"
-    return [f"  {word} {number}: {h['score']:.2f} {h['text'].strip()!r}" for number, h in enumerate(beam, 1)]
+    return votes + [f"  {word} {number}: {h['score']:.2f} {h['text'].strip()!r}" for number, h in enumerate(beam, 1)]
+
+
+def _votes(vote: Mapping[str, Any] | None) -> list[str]:
+    if vote is None:
+        return []
+    told = [f"{t['answer']} {t['score']:.2f} ({len(t['passages'])})" for t in vote["sums"]]
+    told += [f"no answer of the set ({len(vote['blank'])})"] if vote["blank"] else []
+    return [f"  votes: {', '.join(told)}"]

@@ -1,0 +1,45 @@
+"""The passages' vote on an answer of a closed set, where a selection has one. Used when continuations are selected."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from langgraph_dynrag.answer import answer_start, short_answer
+from langgraph_dynrag.reflection.beam import Beam
+from langgraph_dynrag.reflection.vote import count_votes
+from langgraph_dynrag.settings import Settings
+
+
+@dataclass(frozen=True)
+class Vote:
+    """What came of a vote."""
+
+    beam: Beam
+    """With the continuations alone that give the answer that won; with all, if none of the answers was given."""
+    answer: str | None
+    """The one that won."""
+    record: dict[str, Any]
+
+
+def vote(beam: Beam, settings: Settings) -> Vote | None:
+    """Have the beam's continuations vote; None if the selection does not ask for it."""
+    selection = settings.selection
+    if selection is None or selection.answers is None:
+        return None
+    voters = beam.eligible(selection.unsupported)
+    texts = [_answer(c.segment.draft.text, settings) for c in voters]
+    ballot = count_votes(texts, [c.segment.score.total for c in voters], selection.answers)
+    record = ballot.to_state([None if (p := c.segment.passage) is None else p["id"] for c in voters])
+    winner = ballot.winner
+    if winner is None:
+        return Vote(beam, None, record)
+    return Vote(replace(beam, candidates=tuple(voters[i] for i in winner.voters)), winner.answer, record)
+
+
+def _answer(text: str, settings: Settings) -> str:
+    """The short answer, or the whole text if it has none."""
+    phrase, end = settings.prompt.answer_phrase, settings.prompt.answer_end
+    if phrase is None or answer_start(text, phrase) is None:
+        return text.strip()
+    return short_answer(text, phrase, end)

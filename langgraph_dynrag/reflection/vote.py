@@ -1,0 +1,142 @@
+"""A vote of the passages on a closed set of answers (Asai et al. 2023, appendix B.2).
+
+Where a question has few possible answers (true or false, A to D), the continuation of the highest score f does not win
+by itself: f is summed over the continuations, one for each passage, that give the same answer, and the answer of the
+largest sum is taken. Pure functions; no framework, no model.
+
+The paper sums over the answers of the task and matches what was written with them; the published code sums over
+whatever strings were written. Both are here.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from rag_backbone.errors import ConfigurationError
+
+Answers = tuple[str, ...] | Literal["written"]
+"""The answers of a task, or whatever was written."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """The votes for one answer."""
+
+    answer: str
+    """As the task has it; of written ones as it was written first."""
+    score: float
+    """The sum of the scores of the continuations that give it."""
+    voters: tuple[int, ...]
+    """Which continuations those are."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ballot:
+    """All votes, largest sum first; of equal ones the one that was voted for first."""
+
+    tallies: tuple[Tally, ...]
+    blank: tuple[int, ...]
+    """Continuations that give none of the answers."""
+
+    @property
+    def winner(self) -> Tally | None:
+        """The answer of the largest sum; None if no continuation gives any."""
+        return self.tallies[0] if self.tallies else None
+
+    def to_state(self, passages: Sequence[str | None]) -> dict[str, Any]:
+        """Plain data for the trace.
+
+        Args:
+            passages: Of each continuation the id of its passage.
+        """
+        return {
+            "winner": None if self.winner is None else self.winner.answer,
+            "sums": [
+                {"answer": t.answer, "score": t.score, "passages": [passages[i] for i in t.voters]}
+                for t in self.tallies
+            ],
+            "blank": [passages[i] for i in self.blank],
+        }
+
+
+def count_votes(texts: Sequence[str], scores: Sequence[float], answers: Answers) -> Ballot:
+    """Sum the scores of continuations by the answer that they give.
+
+    Args:
+        texts: The continuations' answers, in the order of their passages.
+        scores: Their scores f.
+        answers: Which ones can be voted for.
+    """
+    names: dict[str, str] = {}
+    voters: dict[str, list[int]] = {}
+    blank = []
+    for i, text in enumerate(texts):
+        given = text.strip() if answers == "written" else answer_given(text, answers)
+        key = normalised(given or "")
+        if given is None or not key:
+            blank.append(i)
+            continue
+        names.setdefault(key, given)
+        voters.setdefault(key, []).append(i)
+    tallies = [Tally(names[key], math.fsum(scores[i] for i in who), tuple(who)) for key, who in voters.items()]
+    return Ballot(tuple(sorted(tallies, key=lambda t: -t.score)), tuple(blank))
+
+
+def answer_given(text: str, answers: Sequence[str]) -> str | None:
+    """The answer that a text is, or begins with; the longest of several; None if there is none.
+
+    Case and punctuation make no difference: `(A)`, `A.` and `A: granite` give `A`. Behind an answer of one letter there
+    has to be punctuation or nothing: `A river` does not give `A`.
+    """
+    text = _folded(text)
+    found = [answer for answer in answers if _beginning(answer).match(text)]
+    return max(found, key=lambda answer: len(normalised(answer)), default=None)
+
+
+def normalised(text: str) -> str:
+    """Without case and punctuation, white space collapsed. Articles stay: `A` may be an answer."""
+    return " ".join(re.sub(r"[\W_]+", " ", _folded(text)).split())
+
+
+def checked_answers(answers: object) -> Answers | None:
+    """The answers of a task as a tuple.
+
+    Raises:
+        ConfigurationError: If they are no strings, fewer than two, blank, or the same but for case and punctuation.
+    """
+    if answers is None or answers == "written":
+        return answers
+    if isinstance(answers, str) or not isinstance(answers, Sequence) or not all(isinstance(a, str) for a in answers):
+        raise ConfigurationError(
+            f"answers is {answers!r}; the answers of the task are needed, such as ('yes', 'no'), or 'written' for "
+            "whatever was written"
+        )
+    if len(answers) < 2:
+        raise ConfigurationError(f"answers is {answers!r}; a vote needs at least two to choose from")
+    seen: dict[str, str] = {}
+    for answer in answers:
+        key = normalised(answer)
+        if not key:
+            raise ConfigurationError(f"answers has {answer!r}, which has no letter and no digit to be told by")
+        if key in seen:
+            raise ConfigurationError(
+                f"answers has {seen[key]!r} and {answer!r}, which are the same but for case and punctuation"
+            )
+        seen[key] = answer
+    return tuple(answers)
+
+
+def _folded(text: str) -> str:
+    return unicodedata.normalize("NFKC", text).casefold()
+
+
+def _beginning(answer: str) -> re.Pattern[str]:
+    words = normalised(answer).split()
+    alone = len(words) == 1 and len(words[0]) == 1
+    behind = r"(?=[\W_]*\Z|[^\w\s])" if alone else r"(?!\w)"
+    return re.compile(r"[\W_]*" + r"[\W_]+".join(map(re.escape, words)) + behind)
