@@ -32,6 +32,7 @@ from benchmarks.runs import Job, Records, SamePrefix, key_of, load_chat, run, ru
 from benchmarks.scoring import interval, mean
 from langgraph_dynrag.budgets import Budgets
 from langgraph_dynrag.evidence_selection import LeastUncertain
+from langgraph_dynrag.final_answer import SurerAnswer
 from langgraph_dynrag.graph import create_dynamic_rag
 from langgraph_dynrag.local_chat_model import LocalChatModel
 from langgraph_dynrag.presets import PRESETS, get_preset
@@ -52,6 +53,7 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
         {
             "trigger": SelfAwareUncertainty(1.23, FEW_SAMPLES),
             "evidence_selector": LeastUncertain(FEW_SAMPLES),
+            "final_answer": SurerAnswer(FEW_SAMPLES),
         },
     ),
 }

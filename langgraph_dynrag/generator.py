@@ -243,9 +243,9 @@ def make_generator(model: BaseChatModel, needs: frozenset[Signal], server: Serve
     else:
         if lacking := needs & {"attention", "attention_alone", "end_states"}:
             raise SignalUnavailableError(
-                f"the trigger or query formulator needs {', '.join(sorted(lacking))}, which {type(model).__name__} "
-                "cannot give. Use LocalChatModel, or parts that need none (TokenProbability, Entropy, ETC; "
-                "MaskedSentence)."
+                f"the method needs {', '.join(sorted(lacking))}, which {type(model).__name__} cannot give. Use "
+                "LocalChatModel, or parts that need none: trigger=TokenProbability(), Entropy() or ETC(...), "
+                "query=MaskedSentence(), evidence_selector=None, final_answer=None."
             )
         generator = _remote(model, needs, server)
     if needs and (missing := needs - generator.signals):
