@@ -7,7 +7,7 @@ export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all test-vllm lint type bench format clean
+.PHONY: help demo test test-all test-vllm lint type bench notebooks format clean
 
 help:  ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## */\t/' | expand -t 12
@@ -41,6 +41,9 @@ type: $(STAMP)  ## mypy, strict
 
 bench: $(STAMP)  ## the quick benchmark of the token loop (the others: python -m benchmarks.NAME --help)
 	$(BIN)/python -m benchmarks.decode
+
+notebooks: $(STAMP)  ## the example notebooks, executed anew
+	$(BIN)/python -m examples.notebooks.execute
 
 format: $(STAMP)
 	$(BIN)/ruff format .

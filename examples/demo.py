@@ -81,7 +81,7 @@ def answer_from_weights(lm: CausalLM) -> None:
         translator = Translator.load("embedded", lm)
         model = ParametricModel.of(lm, store, translator=translator)
         report = Parametrizer(model).parametrize([Passage(documents[t], t, t) for t in TITLES])
-        print(f"Adapters: {report.trained} trained, {report.known} known ({report.seconds:.0f} s)")
+        print(f"Adapters: {report}")
         started = time.perf_counter()
         assert model.translations is not None
         model.translations.keep([Passage(documents[t], t, t) for t in TITLES])

@@ -236,6 +236,8 @@ def _draft_lines(draft: DraftTrace) -> list[str]:
     lines = [f"  wrote: {kept}"] if kept else []
     if gone:
         lines.append(f"  discarded: {gone}")
+    if not lines and draft.tokens:  # the run has stopped before anything became of it
+        lines.append(f"  drafted: {draft.text.strip()}")
     if draft.verdict is not None and draft.verdict["retrieve"]:
         fired = next((t.text.strip() for t in draft.tokens if t.fired), "")
         lines.append(f"  -> {draft.verdict['reason']}" + (f" at {fired!r}" if fired else ""))

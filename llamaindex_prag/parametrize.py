@@ -50,6 +50,11 @@ class Report:
     notes: dict[str, tuple[str, ...]] = field(default_factory=dict)
     """By text hash, what did not go as planned."""
 
+    def __str__(self) -> str:
+        counts = {"trained": self.trained, "known": self.known, "skipped": self.skipped, "removed": self.removed}
+        told = [f"{n} {name}" for name, n in counts.items() if n or name in ("trained", "known")]
+        return f"{', '.join(told)} ({self.seconds:.0f} s)"
+
 
 class Parametrizer:
     """Makes the adapters of passages.

@@ -6,6 +6,7 @@ from html.parser import HTMLParser
 
 import pytest
 from langchain_core.documents import Document
+from langgraph.checkpoint.memory import InMemorySaver
 
 from langgraph_dynrag import AnswerPrompt, Trace, create_dynamic_rag
 from rag_backbone.errors import ConfigurationError
@@ -124,6 +125,18 @@ def test_an_unfinished_run_can_be_looked_at(result):
     assert trace.question == QUESTION
     assert trace.answer == ""
     assert str(trace)
+
+
+def test_a_run_that_stopped_before_its_search_tells_what_was_drafted():
+    model = ScriptedChatModel(replies=[said("The bridge was built by Joan Pike. Then it was", Joan=0.1)])
+    graph = create_dynamic_rag(
+        model, WatchedRetriever(), preset="flare", initial_retrieval=False, prompt=AnswerPrompt(),
+        checkpointer=InMemorySaver(), interrupt_before=["retrieve"],
+    )  # fmt: skip
+    config = {"configurable": {"thread_id": "1"}}
+    graph.invoke({"question": QUESTION}, config)
+    text = str(Trace.from_state(graph.get_state(config).values))
+    assert "  drafted: The bridge was built by Joan Pike. Then it\n  -> " in text
 
 
 @pytest.mark.parametrize("state", [{}, {"messages": []}, {"trace": []}])

@@ -157,6 +157,7 @@ def test_a_passage_whose_training_diverges_is_skipped_and_the_others_are_kept(ll
     assert (report.trained, report.skipped) == (2, 1)
     assert [llm.model.knows(t) for t in texts] == [True, False, True]
     assert "training diverged" in report.notes[text_hash(texts[1])][-1]
+    assert str(report) == f"2 trained, 0 known, 1 skipped ({report.seconds:.0f} s)"
 
 
 @pytest.mark.parametrize(("text", "message"), [("  \n", "is blank"), ("river " * 3000, "Split it into passages")])

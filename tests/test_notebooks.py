@@ -1,0 +1,103 @@
+"""The example notebooks run, and what is stored of their last run is whole, and the same on every machine."""
+
+import ast
+import re
+import resource
+
+import nbformat
+import pytest
+from nbformat.v4 import new_code_cell, new_notebook, new_output
+
+from examples.notebooks.execute import FOLDER, NOTEBOOKS, executed, machine_paths, portable
+
+SECONDS = 300
+
+
+@pytest.fixture(params=NOTEBOOKS)
+def path(request):
+    return FOLDER / f"{request.param}.ipynb"
+
+
+def code_cells(notebook):
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+def test_every_notebook_is_named():
+    assert sorted(p.stem for p in FOLDER.glob("*.ipynb")) == sorted(NOTEBOOKS)
+
+
+def test_every_cell_parses_and_none_failed(path):
+    notebook = nbformat.read(path, as_version=4)
+    nbformat.validate(notebook)
+    for cell in code_cells(notebook):
+        compile(cell.source, path.name, "exec", flags=ast.PyCF_ONLY_AST | ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+        assert not [o for o in cell.outputs if o.output_type == "error"]
+
+
+def test_it_is_stored_as_it_ran_once_from_top_to_bottom(path):
+    cells = code_cells(nbformat.read(path, as_version=4))
+    assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
+
+
+def test_it_shows_nothing_of_the_machine_and_is_small(path):
+    notebook = nbformat.read(path, as_version=4)
+    assert machine_paths(notebook) == []
+    assert path.stat().st_size < 400_000
+
+
+def test_its_links_lead_somewhere(path):
+    for cell in nbformat.read(path, as_version=4).cells:
+        if cell.cell_type == "markdown":
+            for target in re.findall(r"\]\(([^)#]+)", cell.source):
+                assert target.startswith("https://") or (FOLDER / target).exists(), target
+
+
+@pytest.mark.slow
+def test_it_runs(path):
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    notebook = executed(path, seconds=4 * SECONDS)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    # Processor time: what it takes on a quiet machine at most, whatever else keeps this one busy.
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < SECONDS
+    assert machine_paths(portable(notebook)) == []
+
+
+# ---------------------------------------------------------------------- what is kept of outputs
+
+
+def one_cell(*outputs, widgets=None):
+    cell = new_code_cell("pass", outputs=list(outputs))
+    metadata = {"widgets": {"application/vnd.jupyter.widget-state+json": {"state": widgets}}} if widgets else {}
+    return new_notebook(cells=[cell], metadata=metadata)
+
+
+def test_a_line_that_was_written_over_is_kept_as_it_stood_in_the_end():
+    written = [
+        "reading: |  | 0/2 [00:00<?]",
+        "\rreading: |# | 1/2 [00:01<00:01]",
+        "\rreading: |##| 2/2 [00:02<00:00]\nread",
+    ]
+    streamed = [new_output("stream", name="stderr", text=text) for text in written]
+    (output,) = portable(one_cell(*streamed)).cells[0].outputs
+    assert output.text == "reading: |##| 2/2\nread"
+    gone = new_output("stream", name="stderr", text="reading: 2/2\r            \r")
+    assert portable(one_cell(gone)).cells[0].outputs == []
+
+
+def test_a_bar_becomes_text():
+    def part(**state):
+        return {"state": state}
+
+    widgets = {
+        "box": part(children=["IPY_MODEL_a", "IPY_MODEL_b", "IPY_MODEL_c"]),
+        "a": part(value="training:  50%"), "b": part(value=1.0, max=2.0), "c": part(value=" 1/2 [00:01&lt;00:01]"),
+    }  # fmt: skip
+    view = {"application/vnd.jupyter.widget-view+json": {"model_id": "box"}, "text/plain": "training:   0%|"}
+    kept = portable(one_cell(new_output("display_data", data=view), widgets=widgets))
+    assert kept.cells[0].outputs[0].text == "training:  50%|█████     | 1/2\n"
+    assert "widgets" not in kept.metadata
+
+
+def test_paths_of_the_machine_are_found():
+    shown = new_output("stream", name="stdout", text="kept in /home/ada/notes, not in ../data/home/x or examples/tmp/y")
+    assert machine_paths(one_cell(shown)) == ["/home/ada/notes,"]
