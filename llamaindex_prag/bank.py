@@ -6,7 +6,8 @@ A slot is a matrix (adapters, layout.size), into which a selection's adapters ar
     A: (k, rank, in)      B': (k, rank, out)      y = W x + sum_j B_j A_j x
 
 The base weights are never touched. A linear layer's `forward` is exchanged while a forward runs in which some row has
-adapters, and only then: a model with no adapter active runs its own code. Rows of one batch may use different slots.
+adapters, and only then: a model with no adapter active runs its own code. Rows of one batch, or tokens of one row, may
+use different slots.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from __future__ import annotations
 import contextlib
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
@@ -26,6 +28,7 @@ from llamaindex_prag.adapter import AdapterKey
 from llamaindex_prag.layout import Layout
 from llamaindex_prag.selection import Selection, weigh
 from llamaindex_prag.targets import target_layers
+from rag_backbone.adapters import key_of
 from rag_backbone.errors import AdapterError, ConfigurationError
 from rag_backbone.forwards import exchanged
 from rag_backbone.matrix_vector import linear, pays
@@ -94,10 +97,10 @@ class _Slot:
 
 @dataclass(frozen=True, slots=True)
 class _Segment:
-    """Rows of the forward in progress that use one slot."""
+    """What of the forward in progress uses one slot."""
 
-    rows: slice | Tensor | None
-    """None: all rows."""
+    where: tuple[slice | Tensor, ...] | None
+    """The index of its rows, or of its tokens in the only row; None: everything."""
     factors: Factors
 
 
@@ -160,9 +163,16 @@ class AdapterBank:
         self._read(keys, list(found))
         return found
 
-    @contextlib.contextmanager
-    def activate(self, rows: Sequence[Any]) -> Iterator[None]:
+    def activate(self, rows: Sequence[Any]) -> AbstractContextManager[None]:
         """One forward in which batch row `i` runs with `rows[i]`; see `AdapterBackend`."""
+        return self._active(rows, None)
+
+    def activate_packed(self, rows: Sequence[Any], lengths: Sequence[int]) -> AbstractContextManager[None]:
+        """One forward of a single batch row, in which `lengths[i]` tokens run with `rows[i]`; see `PackedBackend`."""
+        return self._active(rows, lengths)
+
+    @contextlib.contextmanager
+    def _active(self, rows: Sequence[Any], lengths: Sequence[int] | None) -> Iterator[None]:
         wanted = {row.cache_key: row for row in rows if row is not None}
         if not wanted:
             yield
@@ -171,7 +181,7 @@ class AdapterBank:
             raise AdapterError(f"{len(wanted)} different selections in one forward; the bank has {self._limit} slots")
         for row in wanted.values():
             self._load(row, keep=wanted)
-        self._segments = self._segmented([None if row is None else row.cache_key for row in rows])
+        self._segments = self._segmented([key_of(row) for row in rows], lengths)
         try:
             with exchanged(self._forwards):
                 yield
@@ -220,19 +230,23 @@ class AdapterBank:
             return self._source.read_many(keys, buffers)
         return [self._source.read_into(key, b) for key, b in zip(keys, buffers, strict=True)]
 
-    def _segmented(self, keys: Sequence[Hashable | None]) -> list[_Segment]:
+    def _segmented(self, keys: Sequence[Hashable], lengths: Sequence[int] | None) -> list[_Segment]:
+        """What uses each slot: of a batch's rows, or of a single row's tokens if there are lengths."""
         distinct = set(keys)
         if len(distinct) == 1:
             return [_Segment(None, self._factors(keys[0]))]
+        if lengths is not None:
+            keys = [key for key, n in zip(keys, lengths, strict=True) for _ in range(n)]
+        before = () if lengths is None else (slice(None),)
         segments = []
         for key in distinct - {None}:
-            rows = [i for i, k in enumerate(keys) if k == key]
-            together = rows[-1] - rows[0] + 1 == len(rows)
-            where = slice(rows[0], rows[-1] + 1) if together else torch.tensor(rows, device=self._model.device)
-            segments.append(_Segment(where, self._factors(key)))
+            at = [i for i, k in enumerate(keys) if k == key]
+            together = at[-1] - at[0] + 1 == len(at)
+            where = slice(at[0], at[-1] + 1) if together else torch.tensor(at, device=self._model.device)
+            segments.append(_Segment((*before, where), self._factors(key)))
         return segments
 
-    def _factors(self, key: Hashable | None) -> Factors:
+    def _factors(self, key: Hashable) -> Factors:
         return self._slots[key].factors
 
     def _forward_of(self, index: int, layer: nn.Linear, vector: bool) -> Callable[[Tensor], Tensor]:
@@ -241,9 +255,10 @@ class AdapterBank:
         def forward(states: Tensor) -> Tensor:
             out = base(states, layer.weight, layer.bias)
             for segment in self._segments:
-                if segment.rows is None:
+                where = segment.where
+                if where is None:
                     return _updated(out, states, *segment.factors[index])
-                out[segment.rows] = _updated(out[segment.rows], states[segment.rows], *segment.factors[index])
+                out[where] = _updated(out[where], states[where], *segment.factors[index])
             return out
 
         return forward

@@ -10,6 +10,7 @@ from rag_backbone._lazy import lazy_exports
 if TYPE_CHECKING:
     from rag_backbone.adapters import AdapterBackend as AdapterBackend
     from rag_backbone.adapters import AdapterSet as AdapterSet
+    from rag_backbone.adapters import PackedBackend as PackedBackend
     from rag_backbone.causal_lm import CausalLM as CausalLM
     from rag_backbone.end_states import EndStates as EndStates
     from rag_backbone.end_states import EndStatesRequest as EndStatesRequest
@@ -31,6 +32,7 @@ _EXPORTS = {
     "EndStatesRequest": "end_states",
     "Engine": "engine",
     "Generation": "requests",
+    "PackedBackend": "adapters",
     "Request": "requests",
     "Sampling": "sampling",
     "Signals": "signals",
@@ -47,6 +49,7 @@ __all__ = [
     "EndStatesRequest",
     "Engine",
     "Generation",
+    "PackedBackend",
     "Request",
     "Sampling",
     "Signals",

@@ -33,3 +33,22 @@ class AdapterBackend(Protocol):
         locking of its own; on exit the model must behave as the base model again.
         """
         ...
+
+
+@runtime_checkable
+class PackedBackend(AdapterBackend, Protocol):
+    """A backend that can apply different sets to parts of one batch row.
+
+    With any other backend, prompts under different adapters are not computed together.
+    """
+
+    def activate_packed(
+        self, rows: Sequence[AdapterSet | None], lengths: Sequence[int]
+    ) -> AbstractContextManager[None]:
+        """As `activate`, for a single batch row: `lengths[0]` tokens with `rows[0]`, then those of the next."""
+        ...
+
+
+def key_of(adapters: AdapterSet | None) -> Hashable:
+    """The set's key; None for the base model."""
+    return None if adapters is None else adapters.cache_key

@@ -1,5 +1,7 @@
 """Several generations in one forward: those of one caller, and those of several threads that happen to decode at once.
 
+What several threads prefill is joined in `prefill`.
+
 A step of several rows costs little more than one of a single row, because reading the weights is what a step costs.
 """
 
@@ -7,15 +9,21 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 from weakref import WeakSet
+
+import torch
 
 from rag_backbone.errors import AdapterError
 from rag_backbone.row import Row
 
 if TYPE_CHECKING:
     from rag_backbone.engine import Engine
+    from rag_backbone.model_call import Output
+
+Failures = dict[int, BaseException]
+"""What went wrong, by the `id` of the row."""
 
 # How long a step waits for rows that took part in the last one. Their threads only have to look at a token. One that
 # was waited for in vain (it has gone off to retrieve, or its reader takes turns with this one) is not waited for again
@@ -24,25 +32,81 @@ _PATIENCE = 0.02
 
 
 def decode_together(engine: Engine, rows: Sequence[Row], max_rows: int) -> None:
-    """Advance all rows to their ends, at most `max_rows` at a time; a row that ends makes room for the next."""
+    """Advance all rows to their ends, at most `max_rows` at a time; a row that ends makes room for the next.
+
+    Prompts of similar length are prefilled together.
+    """
     waiting, running = list(rows), list[Row]()
     try:
         while waiting or running:
             while waiting and len(running) < max_rows:
-                row = waiting.pop(0)
-                engine.step([row])
-                if row.finish_reason is None:
-                    running.append(row)
-            if len(running) > 1 and engine.shares_steps:
-                engine.step(running)
-            else:
-                for row in running:
-                    engine.step([row])
+                begun = engine.bucket(waiting, max_rows - len(running))
+                raise_first(together(engine, begun, engine.step))
+                waiting = [row for row in waiting if not any(row is other for other in begun)]
+                running += [row for row in begun if row.finish_reason is None]
+            raise_first(step_rows(engine, running))
             running = [row for row in running if row.finish_reason is None]
     finally:
         for row in rows:
             row.cancel()
             engine.release(row)
+
+
+@torch.inference_mode()
+def absorb(rows: Sequence[Row], output: Output) -> Failures:
+    """Let each row take its own of what a forward gave; what goes wrong there (in its `stop_when`) is its own too."""
+    failures: Failures = {}
+    for i, row in enumerate(rows):
+        if row.finish_reason is not None:  # cancelled meanwhile
+            continue
+        signals = row.request.signals
+        attention = output.attention[i][:, 0] if signals.attention else None
+        hidden = None if signals.hidden_state is None else output.hidden[signals.hidden_state][i]
+        try:
+            row.absorb(output.logits[i, -1], attention, hidden)
+        except Exception as error:  # noqa: BLE001 - every row's own thread has to learn of it
+            failures[id(row)] = error
+    return failures
+
+
+def together(engine: Engine, rows: list[Row], forward: Callable[[list[Row]], Failures]) -> Failures:
+    """Make a forward of these rows; where it fails for what may be one row's fault, each row makes its own.
+
+    Args:
+        engine: The rows'.
+        rows: At least one; the forward may add others.
+        forward: Gives what went wrong with single rows.
+    """
+    try:
+        return forward(rows)
+    # Adapters are looked for before the forward: one row's document is gone. Memory may suffice for fewer rows.
+    except (AdapterError, torch.OutOfMemoryError) as error:
+        if len(rows) == 1:
+            return {id(rows[0]): error}
+    except BaseException as error:  # noqa: BLE001 - every row's thread has to learn of it
+        return {id(row): error for row in rows}
+    return _in_turn(engine, rows)
+
+
+def raise_first(failures: Failures) -> None:
+    """Raise what went wrong, if anything did."""
+    for error in failures.values():
+        raise error
+
+
+def step_rows(engine: Engine, rows: list[Row]) -> Failures:
+    """One decoding step of each row, together if possible."""
+    if len(rows) > 1 and engine.shares_steps:
+        return together(engine, rows, engine.step)
+    return _in_turn(engine, rows)
+
+
+def _in_turn(engine: Engine, rows: Sequence[Row]) -> Failures:
+    """One step of each row, whatever happens to the others."""
+    failures: Failures = {}
+    for row in rows:
+        failures |= together(engine, [row], engine.step)
+    return failures
 
 
 class StepSharing:
@@ -60,7 +124,7 @@ class StepSharing:
         self._expected: WeakSet[Row] = WeakSet()
         """Rows of the last step that have neither come again nor left."""
         self._led = False
-        self._failed: dict[int, BaseException] = {}
+        self._failed: Failures = {}
 
     def advance(self, row: Row) -> None:
         """Compute the row's next token, sharing the forward with whoever comes at the same time."""
@@ -79,7 +143,7 @@ class StepSharing:
             # The leader's own row is among them whatever the limit.
             others = [r for r in self._arrived if r is not row]
             rows = [row, *others[: self._max_rows - 1]]
-        failures = self._step(rows)
+        failures = step_rows(self._engine, rows)
         with self._changed:
             self._led = False
             self._arrived = [r for r in self._arrived if not any(r is done for done in rows)]
@@ -113,25 +177,6 @@ class StepSharing:
 
     def _awaited(self, here: int) -> bool:
         return any(row.thread != here and row.finish_reason is None for row in self._expected)
-
-    def _step(self, rows: list[Row]) -> dict[int, BaseException]:
-        """One step of each row, together if possible; the errors, by row."""
-        if len(rows) > 1 and self._engine.shares_steps:
-            try:
-                self._engine.step(rows)
-            except AdapterError:  # raised before the forward: one row's document is gone, which is nobody else's fault
-                pass
-            except BaseException as error:  # noqa: BLE001 - every row's thread has to learn of it
-                return {id(row): error for row in rows}
-            else:
-                return {}
-        failures: dict[int, BaseException] = {}
-        for row in rows:
-            try:
-                self._engine.step([row])
-            except BaseException as error:  # noqa: BLE001 - as above
-                failures[id(row)] = error
-        return failures
 
     def _raise_failure(self, row: Row) -> None:
         error = self._failed.pop(id(row), None)

@@ -10,29 +10,28 @@ The engine knows nothing of chat templates, sentences or retrieval.
 from __future__ import annotations
 
 import contextlib
-import inspect
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from rag_backbone.adapters import AdapterBackend, AdapterSet
+from rag_backbone.adapters import AdapterBackend, AdapterSet, key_of
 from rag_backbone.attention import AttentionSwitch
-from rag_backbone.batch import StepSharing, decode_together
+from rag_backbone.batch import Failures, StepSharing, absorb, decode_together, raise_first
 from rag_backbone.end_states import EndStates, EndStatesRequest, SampleBatch
 from rag_backbone.errors import AdapterError, ConfigurationError, ContextWindowError, SignalUnavailableError
 from rag_backbone.fair_lock import FairLock
-from rag_backbone.hidden_states import last_hidden, module_of
-from rag_backbone.kv_cache import SequenceCache, rows_cache
+from rag_backbone.hidden_states import module_of
+from rag_backbone.kv_cache import SequenceCache
 from rag_backbone.limits import context_window_of, end_ids_of
-from rag_backbone.matrix_vector import VectorLinears
+from rag_backbone.model_call import ModelCall, Output
+from rag_backbone.prefill import PrefillSharing, companions, longest_shared
 from rag_backbone.prefix_cache import PrefixCache
 from rag_backbone.requests import Counts, Generation, Request, ScoredText
 from rag_backbone.row import Row
-from rag_backbone.shared_prompt import SharedPromptCache
+from rag_backbone.row_layout import RowLayout
 from rag_backbone.signals import SignalName, distribution
 from rag_backbone.stream import TokenStream
 
@@ -40,18 +39,6 @@ if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
     from transformers.cache_utils import Cache
-
-
-@dataclass(slots=True)
-class Output:
-    """One forward's results for the positions that were asked for."""
-
-    logits: Tensor
-    """(rows, kept positions, vocabulary) float32."""
-    attention: list[Tensor]
-    """For each row (heads, recorded queries, keys) float32; empty unless asked for."""
-    hidden: dict[str | int, Tensor]
-    """By name (rows, width), the module's output at the last position."""
 
 
 class Engine:
@@ -85,11 +72,9 @@ class Engine:
         self._lock = FairLock()
         self._ended: deque[Row] = deque()
         """Rows whose sequences are still to be kept."""
-        self._switch = AttentionSwitch(model)
-        self._vectors = VectorLinears(model)
+        self._call = ModelCall(model)
         self._together = StepSharing(self, max_batch)
-        self._backend: AdapterBackend | None = None
-        self._keeps_logits = "logits_to_keep" in inspect.signature(model.forward).parameters
+        self._prefills = PrefillSharing(self, self._lock, max_batch)
         self._counts = Counts()
 
     # ------------------------------------------------------------------ what users call
@@ -112,7 +97,7 @@ class Engine:
             return stream.generation()
 
     def generate_batch(self, requests: Sequence[Request]) -> list[Generation]:
-        """Generate several texts, their decoding steps together.
+        """Generate several texts: decoding steps together, and prompts of similar length.
 
         In float32 each row's greedy tokens are those of generating it alone. Models that cannot share a forward
         (see `attention`) generate one text after the other.
@@ -145,7 +130,7 @@ class Engine:
                 [new], sequence.cache, adapters=[adapters], keep=n + 1, queries=n + 1 if attention else 0
             )
             sequence.ids = ids
-            self.prefixes.put(_key(adapters), sequence)
+            self.prefixes.put(key_of(adapters), sequence)
         logits = out.logits[0, :-1]
         log_z, entropies = distribution(logits, entropy=True)
         chosen = logits.gather(1, torch.tensor(list(continuation), device=logits.device)[:, None])[:, 0]
@@ -169,7 +154,7 @@ class Engine:
             shared = self._known(request.adapters, prompt)
             work = Counts(cached_tokens=len(shared.ids))
             if new := prompt[len(shared.ids) : -1]:
-                self._forward([new], shared.cache, adapters=[request.adapters], keep=1)
+                self._forward([new], shared.cache, adapters=[request.adapters])
                 shared.ids.extend(new)
                 work += Counts(forwards=1, forward_tokens=len(new))
         limit = min(request.max_new_tokens, room)
@@ -178,11 +163,11 @@ class Engine:
             rows = batch.unfed
             with self._lock:
                 adapters = [request.adapters] * len(rows)
-                out = self._forward(rows, batch.cache, adapters=adapters, keep=1, hidden=[request.hidden_state])
+                out = self._forward(rows, batch.cache, adapters=adapters, hidden=[request.hidden_state])
             work += Counts(forwards=1, forward_tokens=len(rows), generated_tokens=len(rows))
             batch.absorb(out.logits[:, -1], out.hidden[request.hidden_state])
         with self._lock:
-            self.prefixes.put(_key(request.adapters), shared)
+            self.prefixes.put(key_of(request.adapters), shared)
             # At its last step a sample draws no token; forwards are counted where they are made.
             work -= Counts(generated_tokens=request.samples)
             self._counts += replace(work, forwards=0, forward_tokens=0)
@@ -198,7 +183,7 @@ class Engine:
         self._check_adapters(adapters)
         self._check_window(len(ids))
         with self._lock:
-            out = self._forward([list(ids)], None, adapters=[adapters], keep=1, queries=len(ids))
+            out = self._forward([list(ids)], None, adapters=[adapters], queries=len(ids))
         return out.attention[0]
 
     @torch.inference_mode()
@@ -214,9 +199,9 @@ class Engine:
             self._keep_ended()
             sequence = self._known(adapters, list(ids))
             new = list(ids[len(sequence.ids) :])
-            out = self._forward([new], sequence.cache, adapters=[adapters], keep=1, queries=1)
+            out = self._forward([new], sequence.cache, adapters=[adapters], queries=1)
             sequence.ids.extend(new)
-            self.prefixes.put(_key(adapters), sequence)
+            self.prefixes.put(key_of(adapters), sequence)
         return out.attention[0][:, 0]
 
     def encode(self, text: str) -> list[int]:
@@ -226,7 +211,7 @@ class Engine:
     def attach(self, backend: AdapterBackend) -> None:
         """Let requests name adapters, which `backend` applies."""
         with self._lock:
-            self._backend = backend
+            self._call.backend = backend
 
     @contextlib.contextmanager
     def borrowed(self) -> Iterator[PreTrainedModel]:
@@ -261,46 +246,63 @@ class Engine:
     def advance(self, row: Row) -> None:
         """Compute the row's next token: its prompt's unknown part first, then one token at a time.
 
-        Rows that other threads are decoding at the same time share the forward.
+        Rows of other threads share the forward: those that are decoding at the same time, or, in prefill, that wait for
+        the model at the same time.
         """
         if row.decodes:
             self._together.advance(row)
+        elif row.shares_prefill:
+            self._prefills.advance(row)
         else:
-            self.step([row])
+            raise_first(self.step([row]))
 
     @torch.inference_mode()
-    def step(self, rows: Sequence[Row]) -> None:
-        """One forward for the next token of each row; of several rows each must have a single token to feed."""
-        signals = [row.request.signals for row in rows]
-        hidden = {s.hidden_state for s in signals if s.hidden_state is not None}
+    def step(self, rows: Sequence[Row]) -> Failures:
+        """One forward for the next token of each row; what went wrong with single rows only."""
         with self._lock:
-            self._keep_ended()
-            for row in rows:
-                if row.sequence is None:
-                    row.sequence = self._known(row.request.adapters, row.prompt_ids)
-                    row.counts += Counts(cached_tokens=len(row.sequence.ids))
-                    self._counts += Counts(cached_tokens=len(row.sequence.ids))
-            sequences = [row.sequence for row in rows if row.sequence is not None]
-            new = [row.unfed() for row in rows]
-            out = self._forward(
-                new,
-                sequences[0].cache if len(rows) == 1 else rows_cache(sequences),
+            output = self.feed(rows)
+        return absorb(rows, output)
+
+    @torch.inference_mode()
+    def feed(self, rows: Sequence[Row]) -> Output:
+        """The forward of a step, under the lock. If it fails, every row is as before."""
+        self._keep_ended()
+        sequences = [self._sequence_of(row) for row in rows]
+        new = [row.unfed() for row in rows]
+        alone = len(rows) == 1
+        signals = [row.request.signals for row in rows]
+        try:
+            output = self._forward(
+                new if alone else RowLayout(sequences, new),
+                sequences[0].cache if alone else None,
                 adapters=[row.request.adapters for row in rows],
-                keep=1,
                 queries=1 if any(s.attention for s in signals) else 0,
-                hidden=hidden,
-                rows=sequences if len(rows) > 1 else None,
+                hidden={s.hidden_state for s in signals if s.hidden_state is not None},
             )
-            for sequence, ids in zip(sequences, new, strict=True):
-                sequence.ids.extend(ids)
-        for i, row in enumerate(rows):
-            row.counts += Counts(forwards=1, forward_tokens=len(new[i]))
-            name = row.request.signals.hidden_state
-            row.absorb(
-                out.logits[i, -1],
-                out.attention[i][:, 0] if row.request.signals.attention else None,
-                None if name is None else out.hidden[name][i],
-            )
+        except BaseException:
+            for sequence in sequences:
+                if sequence.can_roll_back:  # some layers have grown
+                    sequence.truncate(len(sequence.ids))
+            raise
+        for row, sequence, ids in zip(rows, sequences, new, strict=True):
+            sequence.ids.extend(ids)
+            row.counts += Counts(forwards=1, forward_tokens=len(ids))
+        return output
+
+    def companions(self, first: Row, others: Sequence[Row], room: int) -> list[Row]:
+        """Which rows that wait are prefilled with the first one, at most `room`; under the lock."""
+        if not others or not first.shares_prefill:
+            return []
+        self._call.switch.try_out()
+        if not self._call.switch.prefills_rows:
+            return []
+        longest = longest_shared(self.model.device)
+        return companions(first, others, self.prefixes, room=room, longest=longest, mixed=self._call.mixes_adapters)
+
+    def bucket(self, rows: Sequence[Row], most: int) -> list[Row]:
+        """The first row, and those of the others that are prefilled with it; `most` in all."""
+        with self._lock:
+            return [rows[0], *self.companions(rows[0], rows[1:], most - 1)]
 
     @property
     def shares_steps(self) -> bool:
@@ -319,7 +321,7 @@ class Engine:
             try:
                 self._keep_ended()
             finally:
-                self._lock.__exit__(None, None, None)
+                self._lock.release()
 
     @torch.inference_mode()
     def _keep_ended(self) -> None:
@@ -327,63 +329,40 @@ class Engine:
         while self._ended:
             row = self._ended.popleft()
             if row.sequence is not None:
-                self.prefixes.put(_key(row.request.adapters), row.sequence)
+                self.prefixes.put(key_of(row.request.adapters), row.sequence)
                 row.sequence = None
             self._counts += Counts(generated_tokens=len(row.generated))
 
     # ------------------------------------------------------------------ helpers
 
-    def _forward(
-        self,
-        ids: Sequence[list[int]],
-        cache: Cache | None,
-        *,
-        adapters: Sequence[AdapterSet | None],
-        keep: int,
-        queries: int = 0,
-        hidden: Iterable[str | int] = (),
-        rows: Sequence[SequenceCache] | None = None,
-    ) -> Output:
-        """The one place where the model is called; under the lock and in inference mode."""
-        device = self.model.device
-        input_ids = torch.tensor(ids, device=device)
-        arguments: dict[str, Any] = {"input_ids": input_ids, "use_cache": cache is not None}
-        if cache is not None:
-            arguments["past_key_values"] = cache
-        shared = cache if isinstance(cache, SharedPromptCache) else None
-        if rows is not None:
-            arguments["position_ids"] = torch.tensor([[len(sequence.ids)] for sequence in rows], device=device)
-        elif shared is not None:
-            arguments["position_ids"] = shared.positions
-        if self._keeps_logits:
-            arguments["logits_to_keep"] = keep
-        with contextlib.ExitStack() as stack:
-            lone = input_ids.numel() == 1
-            used = queries or rows or shared is not None or (lone and self._switch.attends_alone)
-            switched = stack.enter_context(self._switch.on(queries=queries, rows=rows, shared=shared)) if used else None
-            states = {name: stack.enter_context(last_hidden(module_of(self.model, name))) for name in hidden}
-            stack.enter_context(self._adapted(adapters))
-            if lone:
-                stack.enter_context(self._vectors.on(self.model.dtype, device))
-            logits = self.model(**arguments).logits
-        self._counts += Counts(forwards=1, forward_tokens=input_ids.numel())
-        weights = [w for tensor in (switched.weights if switched else ()) for w in tensor]
-        return Output(logits[:, -keep:].float(), weights, {name: found[0] for name, found in states.items()})
+    def _forward(self, ids: RowLayout | Sequence[list[int]], cache: Cache | None = None, **options: Any) -> Output:
+        """A `ModelCall`, counted; under the lock and in inference mode."""
+        output = self._call(ids, cache, **options)
+        new = ids.new if isinstance(ids, RowLayout) else ids
+        self._counts += Counts(forwards=1, forward_tokens=sum(map(len, new)))
+        return output
 
     def _tried_out(self) -> AttentionSwitch:
         """The switch, which has found out what this model supports. Only the first call needs the lock."""
-        if not self._switch.tried_out:
+        switch = self._call.switch
+        if not switch.tried_out:
             with self._lock:
-                self._switch.try_out()
-        return self._switch
-
-    def _adapted(self, adapters: Sequence[AdapterSet | None]) -> AbstractContextManager[None]:
-        # The backend is asked for base-model rows too: it may hold what an earlier forward left active.
-        return contextlib.nullcontext() if self._backend is None else self._backend.activate(adapters)
+                switch.try_out()
+        return switch
 
     def _known(self, adapters: AdapterSet | None, ids: list[int]) -> SequenceCache:
-        found = self.prefixes.take(_key(adapters), ids)
+        found = self.prefixes.take(key_of(adapters), ids)
         return found if found is not None else SequenceCache.empty(self.model.config)
+
+    def _sequence_of(self, row: Row) -> SequenceCache:
+        """The row's; at its first step what is known of its prompt, and from then on others find it."""
+        if row.sequence is None:
+            row.sequence = self._known(row.request.adapters, row.prompt_ids)
+            self.prefixes.share(row.key, row.sequence)
+            known = Counts(cached_tokens=len(row.sequence.ids))
+            row.counts += known
+            self._counts += known
+        return row.sequence
 
     def _admit(self, request: Request) -> Row:
         """Everything that can be refused is refused here, before the first forward."""
@@ -416,9 +395,5 @@ class Engine:
             )
 
     def _check_adapters(self, adapters: AdapterSet | None) -> None:
-        if adapters is not None and self._backend is None:
+        if adapters is not None and self._call.backend is None:
             raise AdapterError("adapters were requested, but none can be attached: call engine.attach(backend) first")
-
-
-def _key(adapters: AdapterSet | None) -> Any:
-    return None if adapters is None else adapters.cache_key

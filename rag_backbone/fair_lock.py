@@ -11,20 +11,35 @@ from collections import deque
 from types import TracebackType
 
 
+class Turn(threading.Event):
+    """A place in the queue; set when it is over, in the one way or the other."""
+
+    withdrawn = False
+    """Whether what the turn was for has been done by a holder of the lock."""
+
+
 class FairLock:
     """First come, first served. Not re-entrant."""
 
     def __init__(self) -> None:
         self._guard = threading.Lock()
         self._held = False
-        self._waiting: deque[threading.Event] = deque()
+        self._waiting: deque[Turn] = deque()
 
     def __enter__(self) -> None:
+        self.take(Turn())
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.release()
+
+    def take(self, turn: Turn) -> bool:
+        """Take the lock, if need be after everybody who asked before; false if the turn was withdrawn meanwhile."""
         with self._guard:
             if not self._held:
                 self._held = True
-                return
-            turn = threading.Event()
+                return True
             self._waiting.append(turn)
         try:
             turn.wait()
@@ -33,13 +48,22 @@ class FairLock:
                 if turn in self._waiting:
                     self._waiting.remove(turn)
                     raise
-            self._release()
+            if not turn.withdrawn:
+                self.release()
             raise
+        return not turn.withdrawn
 
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self._release()
+    def withdraw(self, turn: Turn) -> bool:
+        """Take a turn out of the queue, if it is there. Its thread goes on waiting until the turn is set.
+
+        For the holder of the lock, who does meanwhile what the turn was for.
+        """
+        with self._guard:
+            if turn not in self._waiting:
+                return False
+            self._waiting.remove(turn)
+            turn.withdrawn = True
+            return True
 
     def take_if_free(self) -> bool:
         """Take the lock if that needs no waiting at all; leave it as after `with`.
@@ -54,7 +78,8 @@ class FairLock:
         finally:
             self._guard.release()
 
-    def _release(self) -> None:
+    def release(self) -> None:
+        """Hand the lock to who asked next."""
         with self._guard:
             if self._waiting:
                 self._waiting.popleft().set()

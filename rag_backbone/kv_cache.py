@@ -131,37 +131,6 @@ class SequenceCache:
         return sum(value.nbytes for value in tensors if isinstance(value, torch.Tensor))
 
 
-class RowsLayer(DynamicLayer):
-    """One layer of several sequences, as one decoding step of all of them sees it.
-
-    New keys and values go to each sequence's own buffer. What `update` returns is only the step's own; attention
-    reads the buffers itself (see `attention`), so rows need neither padding nor copying, and come and go freely.
-    """
-
-    def __init__(self, rows: list[GrowingLayer]) -> None:
-        super().__init__()
-        self.rows = rows
-
-    def update(self, key_states: Tensor, value_states: Tensor, *_args: Any, **_kwargs: Any) -> tuple[Tensor, Tensor]:
-        """Append each row's (1, kv_heads, 1, dim) to its own sequence."""
-        for i, row in enumerate(self.rows):
-            row.update(key_states[i : i + 1], value_states[i : i + 1])
-        return key_states, value_states
-
-    def get_seq_length(self) -> int:
-        """0: positions are given explicitly."""
-        return 0
-
-    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
-        """Those of a mask that nobody needs: a single query sees everything before it."""
-        return query_length, 0
-
-
-def rows_cache(sequences: list[SequenceCache]) -> Cache:
-    """A cache for one decoding step of several sequences, all of them with growing layers."""
-    return Cache(layers=[RowsLayer(list(rows)) for rows in zip(*(s.cache.layers for s in sequences), strict=True)])
-
-
 def _buffer(like: Tensor, capacity: int) -> Tensor:
     batch, heads, _, dim = like.shape
     return like.new_empty(batch, heads, capacity, dim)

@@ -1,5 +1,7 @@
 """Which prefixes have already been computed: the longest one that a new prompt begins with is reused.
 
+Not only those of earlier prompts: what a generation has computed that is still going on is found as well.
+
 An entry belongs to one adapter key: under other parameters the same tokens have other keys and values.
 The least recently used entries go first when the memory limit is reached. Knows nothing of the model.
 """
@@ -7,6 +9,7 @@ The least recently used entries go first when the memory limit is reached. Knows
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
+from weakref import WeakKeyDictionary
 
 from rag_backbone.kv_cache import SequenceCache
 
@@ -20,6 +23,7 @@ class PrefixCache:
     def __init__(self, max_bytes: int) -> None:
         self.max_bytes = max_bytes
         self._entries: list[tuple[Hashable, SequenceCache]] = []  # least recently used first
+        self._in_use: WeakKeyDictionary[SequenceCache, Hashable] = WeakKeyDictionary()
 
     def take(self, key: Hashable, ids: Sequence[int]) -> SequenceCache | None:
         """A cache of the longest known prefix of `ids`, for the caller to continue.
@@ -28,24 +32,43 @@ class PrefixCache:
         and the entry stays, so that others who begin alike find it meanwhile; an entry that cannot be copied is handed
         over.
         """
-        best, length = -1, 0
-        for i, (entry_key, entry) in enumerate(self._entries):
+        best, length = self._longest(key, ids)
+        if best is None:
+            return None
+        at = next((i for i, (_, entry) in enumerate(self._entries) if entry is best), None)
+        if at is not None:
+            del self._entries[at]
+            if not best.can_roll_back:
+                return best
+            self._entries.append((key, best))
+        return best.copy(length)
+
+    def known(self, key: Hashable, ids: Sequence[int]) -> int:
+        """How many tokens `take` would find."""
+        return self._longest(key, ids)[1]
+
+    def _longest(self, key: Hashable, ids: Sequence[int]) -> tuple[SequenceCache | None, int]:
+        best, length = None, 0
+        for entry_key, entry in [*self._entries, *((key, entry) for entry, key in self._in_use.items())]:
             if entry_key != key:
                 continue
             common = common_prefix(entry.ids, ids, limit=len(ids) - 1)
             usable = common == len(entry.ids) or entry.can_roll_back
             if usable and common > length:
-                best, length = i, common
-        if best < 0:
-            return None
-        _, entry = self._entries.pop(best)
-        if not entry.can_roll_back:
-            return entry
-        self._entries.append((key, entry))
-        return entry.copy(length)
+                best, length = entry, common
+        return best, length
+
+    def share(self, key: Hashable, sequence: SequenceCache) -> None:
+        """Let a sequence be found that its owner is continuing, for as long as it lives or until it is put.
+
+        The owner changes it only where nothing is taken meanwhile: under the engine's lock.
+        """
+        if sequence.can_roll_back:
+            self._in_use[sequence] = key
 
     def put(self, key: Hashable, sequence: SequenceCache) -> None:
         """Keep a sequence, replacing entries that it continues."""
+        self._in_use.pop(sequence, None)
         if not sequence.ids or sequence.nbytes > self.max_bytes:
             return
         kept = []
@@ -64,10 +87,12 @@ class PrefixCache:
     def drop(self, key: Hashable) -> None:
         """Forget everything that was computed under an adapter key."""
         self._entries = [(k, entry) for k, entry in self._entries if k != key]
+        self._in_use = WeakKeyDictionary({entry: k for entry, k in self._in_use.items() if k != key})
 
     def clear(self) -> None:
         """Forget everything."""
         self._entries = []
+        self._in_use = WeakKeyDictionary()
 
     @property
     def nbytes(self) -> int:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from typing import TYPE_CHECKING
 
 import torch
 
+from rag_backbone.adapters import key_of
 from rag_backbone.kv_cache import SequenceCache
 from rag_backbone.requests import Counts, FinishReason, Generation, Request
 from rag_backbone.sampling import Sampler
@@ -58,6 +60,16 @@ class Row:
         fed = len(self.sequence.ids)
         ahead = fed - len(self.prompt_ids)
         return self.generated[ahead:] if ahead >= 0 else self.prompt_ids[fed:] + self.generated
+
+    @property
+    def key(self) -> Hashable:
+        """Of its adapters."""
+        return key_of(self.request.adapters)
+
+    @property
+    def shares_prefill(self) -> bool:
+        """Whether its prompt's forward is still to come, and can be shared with other rows'."""
+        return self.sequence is None and self.finish_reason is None and self.request.signals.hidden_state is None
 
     @property
     def decodes(self) -> bool:

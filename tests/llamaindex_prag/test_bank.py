@@ -97,6 +97,40 @@ def test_each_row_of_a_batch_has_its_own_adapters(model, bank):
         assert torch.allclose(together[i], alone[0], atol=1e-4)
 
 
+def test_each_part_of_a_packed_row_has_its_own_adapters(model, bank):
+    """A linear layer takes tokens one by one, so a part is what it is alone."""
+    layer = model.get_decoder().layers[1].mlp
+    first, second = bank.select(keys("a")), bank.select(keys("b", "c"))
+    rows, lengths = [first, None, second, second, first], [3, 2, 1, 4, 2]
+    states = torch.randn(1, sum(lengths), 32)
+    with torch.inference_mode(), bank.activate_packed(rows, lengths):
+        together = layer(states).split(lengths, dim=1)
+    for row, part, found in zip(rows, states.split(lengths, dim=1), together, strict=True):
+        with torch.inference_mode(), bank.activate([row]):
+            assert torch.allclose(found, layer(part), atol=1e-5)
+    assert not any("forward" in vars(m) for m in model.modules())
+
+
+def test_prompts_with_different_adapters_are_prefilled_together(model, bank):
+    engine = Engine(model, tiny_tokenizer())
+    engine.attach(bank)
+    selections = [None, bank.select(keys("a")), bank.select(keys("b", "c")), None, bank.select(keys("a"))]
+    requests = [
+        Request([3 + (7 * i + n * (i + 2)) % 300 for n in range(40 + i)], max_new_tokens=8, adapters=s)
+        for i, s in enumerate(selections)
+    ]
+    alone = []
+    for request in requests:
+        engine.prefixes.clear()
+        alone.append(engine.generate(request))
+    engine.prefixes.clear()
+    assert engine.shares_steps
+    before = engine.counts
+    together = engine.generate_batch(requests)
+    assert [g.token_ids for g in together] == [g.token_ids for g in alone]
+    assert (engine.counts - before).forwards == max(g.counts.forwards for g in alone)
+
+
 def test_the_model_is_its_own_again_afterwards_and_its_weights_are_never_touched(model, bank):
     before = {name: p.clone() for name, p in model.named_parameters()}
     expected = logits(model)

@@ -90,3 +90,38 @@ def test_dropping_a_key_leaves_the_others():
     cache.drop("a")
     assert cache.take("a", [1, 2]) is None
     assert cache.take("b", [1, 2]) is not None
+
+
+def test_what_is_still_being_continued_is_found_too_and_copied():
+    cache, running = PrefixCache(1 << 30), sequence([1, 2, 3])
+    cache.share("a", running)
+    assert cache.known("a", [1, 2, 5]) == 2
+    assert cache.known("a", [1, 2, 3]) == 2  # the last one has to be computed
+    assert cache.known("b", [1, 2, 5]) == 0
+    found = cache.take("a", [1, 2, 5, 6])
+    assert held(found) == found.ids == [1, 2]
+    sequence([1, 2, 3, 4], 3, running)
+    assert held(found) == [1, 2]
+    assert held(cache.take("a", [1, 2, 3, 4, 5])) == [1, 2, 3, 4]
+    assert len(cache) == 0
+
+
+def test_what_nobody_continues_any_more_is_found_only_if_it_was_put():
+    cache = PrefixCache(1 << 30)
+    dropped, kept = sequence([1, 2, 3]), sequence([4, 5, 6])
+    cache.share(None, dropped)
+    cache.share(None, kept)
+    cache.put(None, kept)
+    del dropped, kept
+    assert cache.known(None, [1, 2, 3, 4]) == 0
+    assert cache.known(None, [4, 5, 6, 7]) == 3
+
+
+def test_what_is_forgotten_is_not_found_in_use_either():
+    cache, running = PrefixCache(1 << 30), [sequence([1, 2, 3]), sequence([1, 2, 3])]
+    for key, one in zip("ab", running, strict=True):
+        cache.share(key, one)
+    cache.drop("a")
+    assert [cache.known(key, [1, 2, 9]) for key in "ab"] == [0, 2]
+    cache.clear()
+    assert cache.known("b", [1, 2, 9]) == 0

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from rag_backbone.engine import Engine
-from rag_backbone.fair_lock import FairLock
+from rag_backbone.fair_lock import FairLock, Turn
 from rag_backbone.requests import Request
 from rag_backbone.signals import Signals
 from tests.tiny import tiny_llama, tiny_tokenizer
@@ -142,6 +142,36 @@ def test_a_fair_lock_goes_to_who_asked_first():
     assert order == list(range(6))
     with lock:
         pass
+
+
+def test_a_turn_can_be_withdrawn_by_who_has_the_lock():
+    lock, turns = FairLock(), [Turn() for _ in range(4)]
+    order = []
+
+    def take(i):
+        if lock.take(turns[i]):
+            order.append(i)
+            lock.release()
+        else:
+            order.append(-i)
+
+    threads = [threading.Thread(target=take, args=(i,)) for i in range(4)]
+    with lock:
+        for i, thread in enumerate(threads):
+            thread.start()
+            while len(lock._waiting) <= i:
+                time.sleep(0.001)
+        assert lock.withdraw(turns[1])
+        assert not lock.withdraw(turns[1])
+        assert not lock.withdraw(Turn())
+    for i in (0, 2, 3):
+        threads[i].join(5)
+    assert order == [0, 2, 3]
+    assert threads[1].is_alive()  # until whoever has done its work says so
+    turns[1].set()
+    threads[1].join(5)
+    assert order == [0, 2, 3, -1]
+    assert lock.take_if_free()
 
 
 def test_a_dropped_stream_that_is_collected_during_a_forward_of_its_thread_blocks_nothing(engine):

@@ -20,6 +20,7 @@ from llamaindex_prag.llama_index import ParametricLLM, ParametricNodePostprocess
 from llamaindex_prag.llama_index.markers import marker
 from llamaindex_prag.prompts import prompt_ids
 from llamaindex_prag.selection import BESIDE_TEXT
+from rag_backbone.batch import step_rows
 from rag_backbone.errors import AdapterError, ConfigurationError
 from rag_backbone.requests import Request
 from tests.llamaindex_prag.llama_index.conftest import TEXTS, Fixed, node
@@ -203,7 +204,7 @@ def test_a_document_that_is_removed_in_mid_answer_ends_that_answer_only(llm, sto
         assert engine.counts.forwards - forwards <= 2
         store.remove_document("doc-0")
         row = gone._row
-        failures = engine._together._step([row, other._row])
+        failures = step_rows(engine, [row, other._row])
         assert list(failures) == [id(row)]
         assert isinstance(failures[id(row)], AdapterError)
         for _ in other:

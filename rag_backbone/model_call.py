@@ -1,0 +1,123 @@
+"""One call of a model: what enters, which attention and which adapters it runs with, and what comes out.
+
+Knows nothing of locks, prefixes or generations; the engine is the only caller.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from rag_backbone.adapters import AdapterBackend, AdapterSet, PackedBackend, key_of
+from rag_backbone.attention import AttentionSwitch
+from rag_backbone.hidden_states import last_hidden, module_of
+from rag_backbone.matrix_vector import VectorLinears
+from rag_backbone.row_layout import RowLayout, keeps_logits
+from rag_backbone.shared_prompt import SharedPromptCache
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from transformers import PreTrainedModel
+    from transformers.cache_utils import Cache
+
+
+@dataclass(slots=True)
+class Output:
+    """One forward's results for the positions that were asked for."""
+
+    logits: Tensor
+    """(rows, kept positions, vocabulary) float32."""
+    attention: list[Tensor]
+    """For each row (heads, recorded queries, keys) float32; empty unless asked for."""
+    hidden: dict[str | int, Tensor]
+    """By name (rows, width), the module's output at the last position."""
+
+
+class ModelCall:
+    """Calls one model.
+
+    Args:
+        model: A decoder-only `PreTrainedModel` in evaluation mode. It is not changed.
+    """
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        self.switch = AttentionSwitch(model)
+        self.backend: AdapterBackend | None = None
+        self._model = model
+        self._vectors = VectorLinears(model)
+        self._keeps_logits = keeps_logits(model)
+
+    @property
+    def mixes_adapters(self) -> bool:
+        """Whether rows with different adapters can be packed."""
+        return self.backend is None or isinstance(self.backend, PackedBackend)
+
+    def __call__(
+        self,
+        ids: RowLayout | Sequence[list[int]],
+        cache: Cache | None = None,
+        *,
+        adapters: Sequence[AdapterSet | None],
+        keep: int = 1,
+        queries: int = 0,
+        hidden: Iterable[str | int] = (),
+    ) -> Output:
+        """One forward; in inference mode, and while nobody else uses the model.
+
+        Args:
+            ids: What is new: of one sequence, one token each of rows that continue one prompt, or rows of several
+                sequences.
+            cache: What precedes it; a layout brings its own.
+            adapters: Of each row.
+            keep: How many of the last positions' logits are wanted; of rows of several sequences the last one each.
+            queries: How many of the last positions' attention, likewise.
+            hidden: Modules whose output at the last position is wanted; not of a packed layout.
+        """
+        rows = ids if isinstance(ids, RowLayout) else None
+        shared = cache if isinstance(cache, SharedPromptCache) else None
+        model, switch = self._model, self.switch
+        if isinstance(ids, RowLayout):
+            arguments = ids.arguments(model.device, logits_kept=self._keeps_logits)
+        else:
+            arguments = self._arguments(ids, cache, keep)
+        lone = arguments["input_ids"].numel() == 1
+        with contextlib.ExitStack() as stack:
+            used = queries or rows is not None or shared is not None or (lone and switch.attends_alone)
+            switched = stack.enter_context(switch.on(queries=queries, rows=rows, shared=shared)) if used else None
+            states = {name: stack.enter_context(last_hidden(module_of(model, name))) for name in hidden}
+            stack.enter_context(self._adapted(adapters, rows))
+            if lone:
+                stack.enter_context(self._vectors.on(model.dtype, model.device))
+            logits = model(**arguments).logits
+        logits = logits[:, -keep:] if rows is None else rows.last(logits)[:, None]
+        weights = [w for tensor in (switched.weights if switched else ()) for w in tensor]
+        return Output(logits.float(), weights, {name: found[0] for name, found in states.items()})
+
+    def _arguments(self, ids: Sequence[list[int]], cache: Cache | None, keep: int) -> dict[str, Any]:
+        arguments: dict[str, Any] = {
+            "input_ids": torch.tensor(ids, device=self._model.device),
+            "use_cache": cache is not None,
+        }
+        if cache is not None:
+            arguments["past_key_values"] = cache
+        if isinstance(cache, SharedPromptCache):
+            arguments["position_ids"] = cache.positions
+        if self._keeps_logits:
+            arguments["logits_to_keep"] = keep
+        return arguments
+
+    def _adapted(self, adapters: Sequence[AdapterSet | None], rows: RowLayout | None) -> AbstractContextManager[None]:
+        # The backend is asked for base-model rows too: it may hold what an earlier forward left active.
+        if self.backend is None:
+            return contextlib.nullcontext()
+        if rows is None or not rows.packed:
+            return self.backend.activate(adapters)
+        if len({key_of(one) for one in adapters}) == 1:
+            return self.backend.activate(adapters[:1])
+        assert isinstance(self.backend, PackedBackend)
+        return self.backend.activate_packed(adapters, rows.lengths)

@@ -1,0 +1,218 @@
+"""Attention of several sequences in one forward, each over its own keys and values, and the weights it is recorded by.
+
+    softmax(Q K^T * scaling + mask) V        (Vaswani et al. 2017, section 3.2.1)
+
+Knows the layout of the rows and the model's own kernel; not how a model comes to use this (see `attention`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch.nn import functional
+
+from rag_backbone.row_layout import RowLayout
+from rag_backbone.shared_prompt import SharedPromptCache
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+Kernel = Callable[..., "tuple[Tensor, Tensor | None]"]
+
+
+@dataclass
+class Step:
+    """What one forward is asked for beyond its logits; filled by the attention function."""
+
+    layer: int
+    """The last attention layer."""
+    queries: int = 0
+    """How many of the last queries to record; of rows the last one each."""
+    rows: RowLayout | None = None
+    """The sequences whose new tokens are in this forward."""
+    shared: SharedPromptCache | None = None
+    """The cache of several continuations of one prompt that are decoded together."""
+    single: bool = False
+    """Whether a lone query may be computed by `attend_one`."""
+    weights: list[Tensor] = field(default_factory=list)
+    """One tensor (1 or batch, heads, queries, keys) float32; with `rows` one a row."""
+    masks: dict[tuple[int, int | None], Tensor | None] = field(default_factory=dict)
+    """Of a row, for a window: all layers' masks are the same."""
+    check: bool = False
+    reproduces: bool = False
+
+
+def attend_by_row(
+    function: Kernel, kernel: str, step: Step, module: nn.Module, query: Tensor, kwargs: dict[str, Any]
+) -> Tensor:
+    """Each row's queries over its own sequence.
+
+    Args:
+        function: The model's own kernel.
+        kernel: Its name.
+        step: The forward.
+        module: The attention layer.
+        query: (batch, heads, tokens, dim), as the layout has it.
+        kwargs: What the model gives its kernel.
+
+    Returns:
+        (batch, tokens, heads, dim).
+    """
+    assert step.rows is not None
+    # Of all rows; a kernel for packed sequences would read from it where they end.
+    kwargs = {name: value for name, value in kwargs.items() if name != "position_ids"}
+    outputs = []
+    for i, queries in enumerate(step.rows.split(query)):
+        layer = step.rows.sequences[i].cache.layers[module.layer_idx]
+        states = (layer.keys, layer.values)
+        if queries.shape[2] == 1:
+            outputs.append(attend_once(function, step, module, queries, states, kwargs))
+        else:
+            outputs.append(_attend_several(function, kernel, step, i, module, queries, states, kwargs))
+    return step.rows.joined(outputs)
+
+
+def attend_once(
+    function: Kernel,
+    step: Step,
+    module: nn.Module,
+    query: Tensor,
+    states: tuple[Tensor, Tensor],
+    kwargs: dict[str, Any],
+) -> Tensor:
+    """(1, 1, heads, dim): a lone query over all keys and values of its sequence, recorded if that is wanted."""
+    key, value = states
+    length = key.shape[2]
+    if window := kwargs.get("sliding_window"):
+        key, value = key[:, :, -window:], value[:, :, -window:]
+    if step.single:
+        output, weights = attend_one(query, key, value, scaling_of(query, kwargs))
+        if step.queries and module.layer_idx == step.layer:
+            step.weights.append(_of_all_keys(weights, length))
+        return output
+    _record_last(step, module, query, states, kwargs)
+    return function(module, query, key, value, None, **kwargs)[0]
+
+
+def _attend_several(
+    function: Kernel,
+    kernel: str,
+    step: Step,
+    row: int,
+    module: nn.Module,
+    query: Tensor,
+    states: tuple[Tensor, Tensor],
+    kwargs: dict[str, Any],
+) -> Tensor:
+    """(1, n, heads, dim): a row's n last queries, (1, heads, n, dim), over its sequence."""
+    _record_last(step, module, query, states, kwargs)
+    key, value = states
+    n, window = query.shape[2], kwargs.get("sliding_window") or None
+    if window and (seen := window + n - 1) < key.shape[2]:  # what no query of them sees
+        key, value = key[:, :, -seen:], value[:, :, -seen:]
+    if (row, window) not in step.masks:
+        step.masks[row, window] = _mask(kernel, n, key, window)
+    return function(module, query, key, value, step.masks[row, window], **kwargs)[0]
+
+
+def _mask(kernel: str, n: int, key: Tensor, window: int | None) -> Tensor | None:
+    """Which keys each of the last n positions sees, as a kernel wants to be told: (1, 1, n, keys) or nothing.
+
+    A kernel that is not known here is told nothing, and the try-out finds out whether it does right without.
+    """
+    keys = key.shape[2]
+    unlimited = window is None or keys <= window
+    # PyTorch's own causal pattern begins at the first key, so it is the right one only where no key precedes.
+    if kernel not in ("sdpa", "eager") or (kernel == "sdpa" and n == keys and unlimited):
+        return None
+    at = torch.arange(keys, device=key.device)
+    query = at[keys - n :, None]
+    sees = at <= query
+    if window is not None:
+        sees &= at > query - window
+    if kernel == "sdpa":
+        return sees[None, None]
+    mask = key.new_zeros(1, 1, n, keys)
+    return mask.masked_fill_(~sees, torch.finfo(key.dtype).min)
+
+
+def _record_last(
+    step: Step, module: nn.Module, query: Tensor, states: tuple[Tensor, Tensor], kwargs: dict[str, Any]
+) -> None:
+    """The weights of the last of a row's queries, (1, heads, n, dim), if they are wanted."""
+    if not step.queries or module.layer_idx != step.layer:
+        return
+    key = states[0]
+    seen = key[:, :, -window:] if (window := kwargs.get("sliding_window")) else key
+    weights = causal_attention_weights(query, seen, None, scaling_of(query, kwargs), 1)
+    step.weights.append(_of_all_keys(weights, key.shape[2]))
+
+
+def _of_all_keys(weights: Tensor, length: int) -> Tensor:
+    """Zeros for keys that lie before the window."""
+    hidden = length - weights.shape[-1]
+    return functional.pad(weights, (hidden, 0)) if hidden else weights
+
+
+def attend_one(query: Tensor, key: Tensor, value: Tensor, scaling: float) -> tuple[Tensor, Tensor]:
+    """One query over all keys, in float32.
+
+    Args:
+        query: (1, heads, 1, dim).
+        key: (1, kv_heads, keys, dim); `heads` is a multiple of `kv_heads`.
+        value: (1, kv_heads, keys, dim).
+        scaling: Factor of the scores.
+
+    Returns:
+        (1, 1, heads, dim) in the query's type, and the weights: (1, heads, 1, keys) float32.
+    """
+    _, heads, _, dim = query.shape
+    kv_heads = key.shape[1]
+    grouped = query.reshape(kv_heads, heads // kv_heads, dim).float()
+    scores = torch.bmm(grouped, key[0].float().transpose(1, 2)) * scaling
+    weights = torch.softmax(scores, -1)  # (kv_heads, group, keys)
+    output = torch.bmm(weights, value[0].float())
+    return output.to(query.dtype).reshape(1, 1, heads, -1), weights.reshape(1, heads, 1, -1)
+
+
+def causal_attention_weights(query: Tensor, key: Tensor, mask: Tensor | None, scaling: float, queries: int) -> Tensor:
+    """Softmax attention weights of the last `queries` positions (Vaswani et al. 2017, section 3.2.1).
+
+    Args:
+        query: (batch, heads, q, dim).
+        key: (batch, kv_heads, keys, dim); `heads` is a multiple of `kv_heads`.
+        mask: None (causal, the last query sees every key), boolean (true: may attend) or additive,
+            broadcastable to (batch, heads, q, keys).
+        scaling: Factor of the scores.
+        queries: How many of the last queries.
+
+    Returns:
+        (batch, heads, queries, keys) float32.
+    """
+    batch, heads, _, dim = query.shape
+    kv_heads, keys = key.shape[1], key.shape[2]
+    last = query[:, :, -queries:]
+    n = last.shape[2]
+    # Grouped heads share a key head: fold the group into the query axis instead of repeating the keys.
+    grouped = last.reshape(batch, kv_heads, (heads // kv_heads) * n, dim)
+    # In float32, also for half precision: a CPU's half-precision product prepares itself anew for every length of key.
+    scores = torch.matmul(grouped.float(), key.float().transpose(2, 3)).reshape(batch, heads, n, keys) * scaling
+    if mask is None:
+        if n > 1:
+            position = torch.arange(keys, device=key.device)
+            future = position[None, :] > position[keys - n :, None]  # (queries, keys)
+            scores = scores.masked_fill(future, float("-inf"))
+    else:
+        rows = mask[:, :, -n:, :keys]
+        boolean = rows.dtype == torch.bool
+        scores = scores.masked_fill(~rows, float("-inf")) if boolean else scores + rows.float()
+    return torch.softmax(scores, dim=-1)
+
+
+def scaling_of(query: Tensor, kwargs: dict[str, Any]) -> float:
+    """The factor of the scores that the model gives its kernel, or the usual one."""
+    scaling = kwargs.get("scaling")
+    return query.shape[-1] ** -0.5 if scaling is None else float(scaling)
