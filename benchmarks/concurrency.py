@@ -4,8 +4,8 @@ The same questions, by the same graph (`graph.abatch`), with 1, 2, 4, 8 sessions
 turns. Every pass starts from the same prefix cache: the fixed part of the prompt, nothing else. In float32 each answer
 has to be the one of a session alone.
 
-What sessions share is decoding. Reading passages is not made cheaper by company, at least on a CPU, so a method gains
-the less the more it reads; hence several of them.
+What sessions share is decoding, and the prefill of prompts that wait at the same time. Reading passages is made little
+cheaper by company, at least on a CPU, so a method gains the less the more it reads; hence several of them.
 """
 
 from __future__ import annotations
