@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llamaindex_prag.auto import AutoPolicy, Demand
+from llamaindex_prag.costs import _PROBE as PROBE
 from llamaindex_prag.costs import Costs, calibrate
 from llamaindex_prag.parametric import ParametricModel
 from llamaindex_prag.recipe import DISTILL
@@ -92,6 +93,34 @@ def test_costs_are_measured_once_for_a_model_and_a_translator(tmp_path, monkeypa
         assert translating.translate
         assert translating.represent
         assert len(store) == 0
+
+
+@pytest.mark.parametrize(("epochs", "seconds"), [(1, 5.0), (2, 7.0), (8, 19.0)])
+def test_what_training_does_once_is_counted_once(tmp_path, monkeypatch, epochs, seconds):
+    """Three seconds for the layers below, which a single epoch goes through with the others, and two an epoch."""
+    monkeypatch.setenv("DYNPRAG_CACHE", str(tmp_path / "home"))
+    clock = [0.0]
+
+    class Trains:
+        def __init__(self, engine, layout, recipe):
+            self.epochs = recipe.epochs
+
+        def train(self, lessons):
+            clock[0] += 3 + 2 * self.epochs
+            return iter(lessons)
+
+    def lower_states(losses, examples):
+        assert examples
+        clock[0] += 3
+
+    monkeypatch.setattr("llamaindex_prag.costs.Trainer", Trains)
+    monkeypatch.setattr("llamaindex_prag.costs.DocumentLosses.lower_states", lower_states)
+    monkeypatch.setattr("llamaindex_prag.costs.time.perf_counter", lambda: clock[0])
+    lm = CausalLM(tiny_llama(), tiny_tokenizer(), name="tiny")
+    tokens = len(lm.tokenizer(PROBE, add_special_tokens=False).input_ids)
+    with LMDBStore(tmp_path / "store", model=lm.fingerprint, map_size=1 << 26) as store:
+        recipe = DISTILL.changed(rank=2, phrases=4, epochs=epochs)
+        assert calibrate(ParametricModel(lm, store, recipe=recipe)).train * tokens == pytest.approx(seconds)
 
 
 @pytest.mark.parametrize("wrong", [{"read": 0.0}, {"train": float("nan")}, {"translate": -1.0}])
