@@ -17,13 +17,14 @@ import contextlib
 import logging
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, AttentionMaskInterface
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, AttentionInterface
 
+from rag_backbone.common_beginning import Alike
 from rag_backbone.kv_cache import SequenceCache
 from rag_backbone.row_attention import Step, attend_by_row, attend_once, causal_attention_weights, scaling_of
 from rag_backbone.row_layout import RowLayout, keeps_logits
@@ -74,10 +75,13 @@ class AttentionSwitch:
         if self.tried_out or self._trying:  # the trials themselves ask what is supported
             return
         self._trying = True
-        if self._layer is not None:
-            self.supported = _tried(self._reproduces_the_kernel)
-            self.decodes_rows = _tried(lambda: self._rows_match(([1, 2, 3], [4, 5, 6, 7, 8]), ([9], [10])))
-            self.prefills_rows = _tried(lambda: self._rows_match(([1, 2, 3], []), ([9, 10], [4, 5, 6, 7])))
+        try:
+            if self._layer is not None:
+                self.supported = _tried(self._reproduces_the_kernel)
+                self.decodes_rows = _tried(lambda: self._rows_match(([1, 2, 3], [4, 5, 6, 7, 8]), ([9], [10])))
+                self.prefills_rows = _tried(lambda: self._rows_match(([1, 2, 3], []), ([9, 10], [4, 5, 6, 7])))
+        finally:  # an interrupted trial is made again
+            self._trying = False
         if not self.supported:
             logger.info("%s: the last layer's attention is not recognised", type(self._model).__name__)
         self.tried_out = True  # last: other threads look at it without the lock
@@ -88,6 +92,7 @@ class AttentionSwitch:
         *,
         queries: int = 0,
         rows: RowLayout | None = None,
+        alike: Sequence[Alike] = (),
         shared: SharedPromptCache | None = None,
     ) -> Iterator[Step]:
         """Use our attention function for the forward made in this context (in this thread).
@@ -97,10 +102,11 @@ class AttentionSwitch:
         Args:
             queries: Record the weights of the last so many queries.
             rows: The rows of the forward, if they belong to several sequences; its arguments must be theirs.
+            alike: Which of them begin alike; needs `supported`.
             shared: The cache of the forward, if its rows continue one prompt.
         """
         assert self._layer is not None
-        step = Step(self._layer, queries, rows, shared, self.attends_alone)
+        step = Step(self._layer, queries, rows, alike, shared, self.attends_alone)
         original = self._config._attn_implementation  # noqa: SLF001
         self._config._attn_implementation = _registered(original)  # noqa: SLF001
         _active.step = step

@@ -15,6 +15,7 @@ import torch
 
 from rag_backbone.adapters import AdapterBackend, AdapterSet, PackedBackend, key_of
 from rag_backbone.attention import AttentionSwitch
+from rag_backbone.common_beginning import Alike, rows_alike
 from rag_backbone.hidden_states import last_hidden, module_of
 from rag_backbone.matrix_vector import VectorLinears
 from rag_backbone.row_layout import RowLayout, keeps_logits
@@ -88,7 +89,9 @@ class ModelCall:
         lone = arguments["input_ids"].numel() == 1
         with contextlib.ExitStack() as stack:
             used = queries or rows is not None or shared is not None or (lone and switch.attends_alone)
-            switched = stack.enter_context(switch.on(queries=queries, rows=rows, shared=shared)) if used else None
+            alike = self._alike(rows, adapters)
+            on = switch.on(queries=queries, rows=rows, alike=alike, shared=shared)
+            switched = stack.enter_context(on) if used else None
             states = {name: stack.enter_context(last_hidden(module_of(model, name))) for name in hidden}
             stack.enter_context(self._adapted(adapters, rows))
             if lone:
@@ -110,6 +113,15 @@ class ModelCall:
         if self._keeps_logits:
             arguments["logits_to_keep"] = keep
         return arguments
+
+    def _alike(self, rows: RowLayout | None, adapters: Sequence[AdapterSet | None]) -> Sequence[Alike]:
+        # On a CPU, where that was measured; a GPU reads memory so fast that more products may cost more than they save.
+        if rows is None or rows.packed or self._model.device.type != "cpu":
+            return ()
+        self.switch.try_out()
+        if not self.switch.supported:
+            return ()
+        return rows_alike([key_of(one) for one in adapters], [sequence.ids for sequence in rows.sequences])
 
     def _adapted(self, adapters: Sequence[AdapterSet | None], rows: RowLayout | None) -> AbstractContextManager[None]:
         # The backend is asked for base-model rows too: it may hold what an earlier forward left active.

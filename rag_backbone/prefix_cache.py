@@ -8,7 +8,7 @@ The least recently used entries go first when the memory limit is reached. Knows
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable
 from weakref import WeakKeyDictionary
 
 from rag_backbone.kv_cache import SequenceCache
@@ -25,7 +25,7 @@ class PrefixCache:
         self._entries: list[tuple[Hashable, SequenceCache]] = []  # least recently used first
         self._in_use: WeakKeyDictionary[SequenceCache, Hashable] = WeakKeyDictionary()
 
-    def take(self, key: Hashable, ids: Sequence[int]) -> SequenceCache | None:
+    def take(self, key: Hashable, ids: list[int]) -> SequenceCache | None:
         """A cache of the longest known prefix of `ids`, for the caller to continue.
 
         At least the last id is left out, because its forward gives the next token's logits. The common part is copied
@@ -43,11 +43,11 @@ class PrefixCache:
             self._entries.append((key, best))
         return best.copy(length)
 
-    def known(self, key: Hashable, ids: Sequence[int]) -> int:
+    def known(self, key: Hashable, ids: list[int]) -> int:
         """How many tokens `take` would find."""
         return self._longest(key, ids)[1]
 
-    def _longest(self, key: Hashable, ids: Sequence[int]) -> tuple[SequenceCache | None, int]:
+    def _longest(self, key: Hashable, ids: list[int]) -> tuple[SequenceCache | None, int]:
         best, length = None, 0
         for entry_key, entry in [*self._entries, *((key, entry) for entry, key in self._in_use.items())]:
             if entry_key != key:
@@ -103,9 +103,13 @@ class PrefixCache:
         return len(self._entries)
 
 
-def common_prefix(a: Sequence[int], b: Sequence[int], limit: int | None = None) -> int:
+def common_prefix(a: list[int], b: list[int], limit: int | None = None) -> int:
     """Number of leading ids that `a` and `b` share, at most `limit`."""
     end = min(len(a), len(b)) if limit is None else min(len(a), len(b), limit)
     if a[:end] == b[:end]:  # one comparison in C: the usual case of a continuation
         return end
-    return next(i for i in range(end) if a[i] != b[i])
+    low = 0  # so many are known to be shared; slices are compared in C, single ids would be in Python
+    while end - low > 1:
+        middle = (low + end) // 2
+        low, end = (middle, end) if a[low:middle] == b[low:middle] else (low, middle)
+    return low

@@ -7,13 +7,14 @@ Knows the layout of the rows and the model's own kernel; not how a model comes t
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.nn import functional
 
+from rag_backbone.common_beginning import Alike, attend_alike
 from rag_backbone.row_layout import RowLayout
 from rag_backbone.shared_prompt import SharedPromptCache
 
@@ -33,6 +34,8 @@ class Step:
     """How many of the last queries to record; of rows the last one each."""
     rows: RowLayout | None = None
     """The sequences whose new tokens are in this forward."""
+    alike: Sequence[Alike] = ()
+    """Which of them begin alike, of a forward of one token each."""
     shared: SharedPromptCache | None = None
     """The cache of several continuations of one prompt that are decoded together."""
     single: bool = False
@@ -64,8 +67,15 @@ def attend_by_row(
     assert step.rows is not None
     # Of all rows; a kernel for packed sequences would read from it where they end.
     kwargs = {name: value for name, value in kwargs.items() if name != "position_ids"}
+    together = _attend_groups(step, module, query, kwargs)
     outputs = []
     for i, queries in enumerate(step.rows.split(query)):
+        if i in together:
+            output, weights = together[i]
+            if step.queries and module.layer_idx == step.layer:
+                step.weights.append(weights)
+            outputs.append(output)
+            continue
         layer = step.rows.sequences[i].cache.layers[module.layer_idx]
         states = (layer.keys, layer.values)
         if queries.shape[2] == 1:
@@ -73,6 +83,23 @@ def attend_by_row(
         else:
             outputs.append(_attend_several(function, kernel, step, i, module, queries, states, kwargs))
     return step.rows.joined(outputs)
+
+
+def _attend_groups(
+    step: Step, module: nn.Module, query: Tensor, kwargs: dict[str, Any]
+) -> dict[int, tuple[Tensor, Tensor]]:
+    """Of rows that begin alike, by their place: (1, 1, heads, dim) and the weights, (1, heads, 1, keys) float32."""
+    assert step.rows is not None
+    window = kwargs.get("sliding_window")
+    found: dict[int, tuple[Tensor, Tensor]] = {}
+    for group in step.alike:
+        layers = [step.rows.sequences[i].cache.layers[module.layer_idx] for i in group.rows]
+        if window and any(layer.length > window for layer in layers):  # where it begins is each row's own
+            continue
+        states = [(layer.keys, layer.values) for layer in layers]
+        outputs, weights = attend_alike(query[list(group.rows)], states, group.length, scaling_of(query, kwargs))
+        found |= zip(group.rows, zip(outputs.split(1), weights, strict=True), strict=True)
+    return found
 
 
 def attend_once(

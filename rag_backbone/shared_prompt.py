@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from transformers.cache_utils import Cache, DynamicLayer
 
+from rag_backbone.common_beginning import attend_common
 from rag_backbone.kv_cache import GrowingLayer, SequenceCache
 
 if TYPE_CHECKING:
@@ -52,8 +53,8 @@ class SharedPromptLayer(DynamicLayer):
         keys, values = (own[:, :, :used].float() for own in self._own)
         known = self._prompt.length
         kv_heads = keys.shape[1]
-        grouped = query.float().reshape(rows, kv_heads, heads // kv_heads, dim)
-        own = torch.matmul(grouped, keys.transpose(2, 3)) * scaling  # (rows, kv_heads, group, used)
+        grouped = query.float().reshape(rows, kv_heads, heads // kv_heads, dim) * scaling
+        own = torch.matmul(grouped, keys.transpose(2, 3))  # (rows, kv_heads, group, used)
         place = torch.arange(used, device=query.device)
         hidden = place[None] > self._lengths[:, None]  # (rows, used)
         if window is not None:
@@ -61,17 +62,10 @@ class SharedPromptLayer(DynamicLayer):
         own = own.masked_fill(hidden[:, None, None], float("-inf"))
         if known == 0:
             return _rows_first(torch.matmul(torch.softmax(own, -1), values), query)
-        # (kv_heads, rows * group, dim): all rows' queries over the prompt at once.
-        folded = grouped.transpose(0, 1).reshape(kv_heads, -1, dim)
-        shared = torch.matmul(folded, self._prompt.keys[0].float().transpose(1, 2)) * scaling
-        shared = shared.reshape(kv_heads, rows, -1, known).transpose(0, 1)  # (rows, kv_heads, group, known)
+        gone = None
         if window is not None:
             gone = torch.arange(known, device=query.device)[None] <= (self._lengths + known - window)[:, None]
-            shared = shared.masked_fill(gone[:, None, None], float("-inf"))
-        weights = torch.softmax(torch.cat([shared, own], -1), -1)
-        of_prompt = weights[..., :known].transpose(0, 1).reshape(kv_heads, -1, known)
-        output = torch.matmul(of_prompt, self._prompt.values[0].float())
-        output = output.reshape(kv_heads, rows, -1, output.shape[-1]).transpose(0, 1)
+        output, weights = attend_common(grouped, self._prompt.keys[0], self._prompt.values[0], own, gone)
         return _rows_first(output + torch.matmul(weights[..., known:], values), query)
 
     def keep(self, rows: Tensor, lengths: Tensor) -> None:
