@@ -28,7 +28,8 @@ _HEADING = "Helpful information:"
 _HEADINGS = re.compile(r"(?<!no )helpful information\**\s*:", re.IGNORECASE)
 # The beginning of the thoughts may stand in the model's prompt, and the end may never have come.
 _THOUGHTS = re.compile(r"\A.*</think>|<think>.*\Z", re.DOTALL | re.IGNORECASE)
-_NO = re.compile(r"no helpful information\b|(none|nothing)\W*\Z", re.IGNORECASE)
+# All of a reply: what says more than that may be a fact.
+_NO = re.compile(r"(no helpful information( [\w']+){0,6}|none|nothing)\W*\Z", re.IGNORECASE)
 _LAST = 4
 
 _PROMPT = """\

@@ -226,6 +226,12 @@ def check_final_answer(settings: Settings) -> None:
             f"final_answer compares an answer with documents in the prompt with one without; the results of "
             f"{settings.trigger} stand in the answer. Use final_answer=None."
         )
+    if settings.evidence_life == "sentence":
+        raise ConfigurationError(
+            "final_answer compares answers by the documents that stand in the prompt at the end, and with "
+            'evidence_life="sentence" they leave it sentence by sentence. Use "accumulated" or "replaced", or '
+            "final_answer=None."
+        )
     if settings.selection is not None:
         raise ConfigurationError(
             "final_answer and selection both choose the answer, each in its own way: use one of them, and None for the "

@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
+from transformers.cache_utils import get_layer_types_and_kwargs
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, AttentionMaskInterface
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, AttentionInterface
 
@@ -32,7 +33,7 @@ from rag_backbone.shared_prompt import SharedPromptCache
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
-    from transformers import PreTrainedModel
+    from transformers import PretrainedConfig, PreTrainedModel
 
 logger = logging.getLogger(__name__)
 
@@ -78,6 +79,7 @@ class AttentionSwitch:
         try:
             if self._layer is not None:
                 self.supported = _tried(self._reproduces_the_kernel)
+            if self._layer is not None and _same_far_on(self._config):
                 self.decodes_rows = _tried(lambda: self._rows_match(([1, 2, 3], [4, 5, 6, 7, 8]), ([9], [10])))
                 self.prefills_rows = _tried(lambda: self._rows_match(([1, 2, 3], []), ([9, 10], [4, 5, 6, 7])))
         finally:  # an interrupted trial is made again
@@ -148,6 +150,20 @@ class AttentionSwitch:
         expected, found = torch.stack(alone).float(), rows.last(together).float()
         tolerance = 1e-3 if model.dtype == torch.float32 else 0.1
         return bool((found - expected).abs().max() <= tolerance * expected.abs().max().clamp_min(1.0))
+
+
+def _same_far_on(config: PretrainedConfig) -> bool:
+    """Whether what a few tokens show of rows together holds at any position too.
+
+    It does not where positions are stretched by the longest one in a forward, which may be another row's, nor where
+    attention is cut into chunks, of which rows know nothing.
+    """
+    decoder = config.get_text_config(decoder=True)
+    if "chunked_attention" in get_layer_types_and_kwargs(decoder)[0]:
+        return False
+    rope = getattr(decoder, "rope_parameters", None) or {}
+    kinds = [rope, *(kind for kind in rope.values() if isinstance(kind, dict))]  # one for all layers, or by their type
+    return not any(kind.get("rope_type") in ("dynamic", "longrope") for kind in kinds)
 
 
 def _tried(trial: Callable[[], bool]) -> bool:

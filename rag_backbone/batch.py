@@ -76,6 +76,9 @@ def together(engine: Engine, rows: list[Row], forward: Callable[[list[Row]], Fai
         engine: The rows'.
         rows: At least one; the forward may add others.
         forward: Gives what went wrong with single rows.
+
+    Raises:
+        BaseException: Only what interrupts this thread, which is not the others' concern.
     """
     try:
         return forward(rows)
@@ -83,7 +86,7 @@ def together(engine: Engine, rows: list[Row], forward: Callable[[list[Row]], Fai
     except (AdapterError, torch.OutOfMemoryError) as error:
         if len(rows) == 1:
             return {id(rows[0]): error}
-    except BaseException as error:  # noqa: BLE001 - every row's thread has to learn of it
+    except Exception as error:  # noqa: BLE001 - every row's thread has to learn of it
         return {id(row): error for row in rows}
     return _in_turn(engine, rows)
 
@@ -130,20 +133,31 @@ class StepSharing:
         """Compute the row's next token, sharing the forward with whoever comes at the same time."""
         with self._changed:
             self._arrived.append(row)
-            row.thread = threading.get_ident()
             self._expected.discard(row)
             self._changed.notify_all()
-            while self._led and any(r is row for r in self._arrived):
-                self._changed.wait()
+            try:
+                while self._led and any(r is row for r in self._arrived):
+                    self._changed.wait()
+            except BaseException:  # interrupted: nobody else takes this row's step
+                self._arrived = [r for r in self._arrived if r is not row]
+                raise
             if not any(r is row for r in self._arrived):
                 self._raise_failure(row)
                 return
             self._led = True
-            self._wait_for_expected()
-            # The leader's own row is among them whatever the limit.
-            others = [r for r in self._arrived if r is not row]
-            rows = [row, *others[: self._max_rows - 1]]
-        failures = step_rows(self._engine, rows)
+        try:
+            with self._changed:
+                self._wait_for_expected()
+                # The leader's own row is among them whatever the limit.
+                others = [r for r in self._arrived if r is not row]
+                rows = [row, *others[: self._max_rows - 1]]
+            failures = step_rows(self._engine, rows)
+        except BaseException:  # interrupted: the others make the step without this one
+            with self._changed:
+                self._led = False
+                self._arrived = [r for r in self._arrived if r is not row]
+                self._changed.notify_all()
+            raise
         with self._changed:
             self._led = False
             self._arrived = [r for r in self._arrived if not any(r is done for done in rows)]

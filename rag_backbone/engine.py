@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from rag_backbone.adapters import AdapterBackend, AdapterSet, key_of
+from rag_backbone.admission import Admission
 from rag_backbone.attention import AttentionSwitch
 from rag_backbone.batch import Failures, StepSharing, absorb, decode_together, raise_first
 from rag_backbone.end_states import EndStates, EndStatesRequest, SampleBatch
@@ -50,7 +51,7 @@ class Engine:
         model: A decoder-only `PreTrainedModel` in evaluation mode. It is not changed.
         tokenizer: Its tokenizer.
         prefix_cache_bytes: Memory for keys and values of earlier prompts.
-        max_batch: Rows decoded together by `generate_batch`.
+        max_batch: Rows decoded together, and generations of several threads that are under way at once.
     """
 
     def __init__(
@@ -70,6 +71,7 @@ class Engine:
         self.end_ids = end_ids_of(model, tokenizer)
         self._max_batch = max_batch
         self._lock = FairLock()
+        self._admission = Admission(max_batch)
         self._ended: deque[Row] = deque()
         """Rows whose sequences are still to be kept."""
         self._call = ModelCall(model)
@@ -249,17 +251,22 @@ class Engine:
         Rows of other threads share the forward: those that are decoding at the same time, or, in prefill, that wait for
         the model at the same time.
         """
-        if row.decodes:
-            self._together.advance(row)
-        elif row.shares_prefill:
-            self._prefills.advance(row)
-        else:
-            raise_first(self.step([row]))
+        with self._admission.step(row):
+            if row.decodes:
+                self._together.advance(row)
+            elif row.shares_prefill:
+                self._prefills.advance(row)
+            else:
+                raise_first(self.step([row]))
 
     @torch.inference_mode()
     def step(self, rows: Sequence[Row]) -> Failures:
-        """One forward for the next token of each row; what went wrong with single rows only."""
+        """One forward for the next token of each row that has not ended; what went wrong with single rows only."""
         with self._lock:
+            self._keep_ended()
+            rows = [row for row in rows if row.finish_reason is None]  # others were left while they waited
+            if not rows:
+                return {}
             output = self.feed(rows)
         return absorb(rows, output)
 
@@ -280,9 +287,11 @@ class Engine:
                 hidden={s.hidden_state for s in signals if s.hidden_state is not None},
             )
         except BaseException:
-            for sequence in sequences:
+            for row, sequence in zip(rows, sequences, strict=True):
                 if sequence.can_roll_back:  # some layers have grown
                     sequence.truncate(len(sequence.ids))
+                else:  # nobody may go on with what is half done
+                    row.sequence = None
             raise
         for row, sequence, ids in zip(rows, sequences, new, strict=True):
             sequence.ids.extend(ids)

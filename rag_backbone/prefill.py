@@ -95,6 +95,8 @@ class _Waiting:
         self.row = row
         self.turn = Turn()
         self.failure: BaseException | None = None
+        self.again = False
+        """Whether who took it along was interrupted, so that it has to queue up once more."""
 
 
 class PrefillSharing:
@@ -123,7 +125,10 @@ class PrefillSharing:
         finally:
             with self._guard:
                 self._waiting.remove(me)
-        if me.failure is not None:
+        if me.again:
+            if not row.generated:  # else the forward had been made already
+                self.advance(row)
+        elif me.failure is not None:
             raise me.failure
 
     def _lead(self, me: _Waiting) -> None:
@@ -141,10 +146,17 @@ class PrefillSharing:
                 self._lock.release()
             return absorb(rows, output)
 
-        failures = together(self._engine, [me.row], forward)
-        for one in group:
-            one.failure = failures.get(id(one.row))
-            if one is not me:
+        try:
+            failures = together(self._engine, [me.row], forward)
+        except BaseException:
+            for one in group[1:]:
+                one.again = True
+            raise
+        else:
+            for one in group:
+                one.failure = failures.get(id(one.row))
+        finally:
+            for one in group[1:]:
                 one.turn.set()
 
     def _join(self, group: list[_Waiting]) -> None:

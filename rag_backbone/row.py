@@ -45,6 +45,10 @@ class Row:
         self.counts = Counts()
         self.thread: int | None = None
         """The thread that asked for the latest step."""
+        self.in_step = False
+        """Whether somebody waits for its next token."""
+        self.left_at = 0.0
+        """When the latest one was handed over, by the monotonic clock."""
         self.awaited_in_vain = False
         """Whether others' steps waited for this row, and it has not shared a step since."""
         self._end_ids = end_ids

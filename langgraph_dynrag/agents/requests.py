@@ -81,11 +81,13 @@ def answer_in(response: ModelResponse[Any]) -> AIMessage | None:
 
 
 def repeated_call(response: ModelResponse[Any], request: ModelRequest[Any]) -> str | None:
-    """The tool of a call that was made with the same arguments since the question was asked; None if all are new."""
+    """A tool that is called, if every call was made with the same arguments since the question was asked; else None."""
     at = max((i for i, m in enumerate(request.messages) if isinstance(m, HumanMessage)), default=0)
     made = [(c["name"], c["args"]) for m in request.messages[at:] if isinstance(m, AIMessage) for c in m.tool_calls]
     calls = [c for m in response.result if isinstance(m, AIMessage) for c in m.tool_calls]
-    return next((c["name"] for c in calls if (c["name"], c["args"]) in made), None)
+    if not calls or any((c["name"], c["args"]) not in made for c in calls):
+        return None
+    return str(calls[0]["name"])
 
 
 def cleaned(response: ModelResponse[Any], request: ModelRequest[Any]) -> ModelResponse[Any]:

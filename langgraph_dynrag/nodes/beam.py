@@ -9,7 +9,6 @@ answer is what it is without a beam.
 
 from __future__ import annotations
 
-import asyncio
 import math
 import time
 from collections.abc import Mapping, Sequence
@@ -30,6 +29,7 @@ from langgraph_dynrag.queries.base import Plan
 from langgraph_dynrag.reflection.base import Expansion, Reflector, Selection, Writing
 from langgraph_dynrag.reflection.beam import Beam, Candidate, Decision, Hypothesis, Segment
 from langgraph_dynrag.settings import Settings
+from rag_backbone.own_thread import in_own_thread
 from rag_backbone.requests import Counts
 
 
@@ -44,7 +44,7 @@ class Expand(Generate):
         """Judge the need for passages, or write one continuation for each passage; the event loop stays free."""
         if _closing(state):
             return await super().arun(state, settings, config)
-        return await asyncio.to_thread(expand, state, settings)
+        return await in_own_thread(expand, state, settings)
 
 
 class DecideAndSelect(Monitor):
@@ -149,13 +149,16 @@ def _written(state: State, settings: Settings, beam: Beam) -> Update:
 def _expansions(state: State, settings: Settings, beam: Beam) -> list[Expansion]:
     evidence: list[Passage] = list(state.get("evidence") or [])
     made: list[Expansion] = []
+    assert settings.selection is not None
+    # In the short form a continuation is the whole answer.
+    most = settings.budgets.tokens if settings.selection.form == "short" else settings.lookahead
     for i, h in enumerate(beam.hypotheses):
         if h.ended:
             continue
         assert h.decision is not None
         fresh = h.decision.retrieve and bool(evidence)
         passages: Sequence[Passage | None] = evidence if fresh else [h.passage if h.decision.keep else None]
-        limit = max(1, min(settings.lookahead, settings.budgets.tokens - h.tokens))
+        limit = max(1, min(most, settings.budgets.tokens - h.tokens))
         for passage in passages:
             seed = None
             if settings.seed is not None:

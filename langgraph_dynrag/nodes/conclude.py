@@ -6,7 +6,6 @@ The last node where the settings have a `final_answer`; `monitor` and `resume` h
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Mapping
 from dataclasses import replace
@@ -19,11 +18,12 @@ from langgraph_dynrag.draft import Draft, Unit
 from langgraph_dynrag.drafting import DraftTask
 from langgraph_dynrag.final_answer import AnswerCandidate, Basis, Choice, SurerAnswer, surer
 from langgraph_dynrag.nodes.accept import budget_event, finish
-from langgraph_dynrag.nodes.generate import draft_task, rebuild
+from langgraph_dynrag.nodes.generate import draft_task, prompt_passages, rebuild
 from langgraph_dynrag.nodes.node import Node, State, Update, emit, spent
 from langgraph_dynrag.nodes.sample import sampler
 from langgraph_dynrag.samples import total_cost, uncertainty
 from langgraph_dynrag.settings import Settings
+from rag_backbone.own_thread import in_own_thread
 from rag_backbone.text_units import sentences
 
 
@@ -34,12 +34,12 @@ class Conclude(Node):
 
     async def arun(self, state: State, settings: Settings, config: RunnableConfig) -> Update:
         """Write and sample both answers, and end with one; the event loop stays free."""
-        return await asyncio.to_thread(self.run, state, settings, config)
+        return await in_own_thread(self.run, state, settings, config)
 
     def run(self, state: State, settings: Settings, config: RunnableConfig) -> Update:
         """Write and sample both answers, and end with one."""
-        if not state.get("evidence"):
-            return _as_written(state, settings, "there are no documents")
+        if not prompt_passages(state, settings)[0]:  # none found, none that fits, or all of them in the parameters
+            return _as_written(state, settings, "no documents stand in the prompt")
         rebuild(state, settings)
         work = _Work(state, settings, config)
         try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import time
 from typing import Any
@@ -17,6 +16,7 @@ from langgraph_dynrag.nodes.insert import own_words
 from langgraph_dynrag.nodes.node import Node, State, Update, emit, spent
 from langgraph_dynrag.settings import Settings
 from rag_backbone.errors import ConfigurationError
+from rag_backbone.own_thread import in_own_thread
 
 _FREE: frozenset[Signal] = frozenset({"logprob", "entropy"})
 
@@ -40,7 +40,7 @@ class Generate(Node):
         """Draft until the trigger's unit is complete."""
         _check_stage(state)
         if settings.injector is not None:
-            await asyncio.to_thread(rebuild, state, settings)
+            await in_own_thread(rebuild, state, settings)
         task = draft_task(state, settings)
         if _has_ended(task):
             return _update(state, settings, task, DraftResult(task.carried, task.carried_attention))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from functools import partial
 from typing import Literal
 
@@ -17,6 +16,7 @@ from langgraph_dynrag.nodes.node import Node, State, Update, emit, spent
 from langgraph_dynrag.nodes.sample import sampler
 from langgraph_dynrag.queries.base import Plan, last_words
 from langgraph_dynrag.settings import Settings
+from rag_backbone.own_thread import in_own_thread
 
 
 class Monitor(Node):
@@ -36,10 +36,10 @@ class Monitor(Node):
     async def arun(self, state: State, settings: Settings, config: RunnableConfig) -> Update:
         """Accept the unit and go on, end the answer, or state queries."""
         # Signals that were lost, or that published code takes from a second forward, are computed here.
-        view, verdict, update = await asyncio.to_thread(judge, state, settings)
+        view, verdict, update = await in_own_thread(judge, state, settings)
         if verdict is None:
             return update
-        plan = await asyncio.to_thread(settings.query.plan, view, verdict)
+        plan = await in_own_thread(settings.query.plan, view, verdict)
         replies = await settings.generator.aask(plan.prompts, config) if plan.prompts else []
         return _needing(state, settings, view, verdict, plan, replies)
 

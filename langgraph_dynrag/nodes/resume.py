@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import replace
 from typing import Any
 
@@ -16,6 +15,7 @@ from langgraph_dynrag.nodes.exchange import give_results
 from langgraph_dynrag.nodes.node import Node, State, Update, emit
 from langgraph_dynrag.nodes.sample import select
 from langgraph_dynrag.settings import Settings
+from rag_backbone.own_thread import in_own_thread
 from rag_backbone.text_units import sentences
 
 
@@ -27,11 +27,11 @@ class Resume(Node):
     async def arun(self, state: State, settings: Settings, config: RunnableConfig) -> Update:
         """Cut, inject, and go back to `generate`; what takes long (adapters, samples) does not block the event loop."""
         if settings.digest is not None:
-            found, chosen = await asyncio.to_thread(select, state, settings, list(state.get("found") or []))
+            found, chosen = await in_own_thread(select, state, settings, list(state.get("found") or []))
             return resumed(state, settings, found, chosen, await acondense(state, settings, found, config))
         if settings.injector is None and settings.evidence_selector is None:
             return self.run(state, settings, config)
-        return await asyncio.to_thread(self.run, state, settings, config)
+        return await in_own_thread(self.run, state, settings, config)
 
     def run(self, state: State, settings: Settings, config: RunnableConfig) -> Update:
         """Cut, inject, and go back to `generate`."""

@@ -119,7 +119,11 @@ def test_steps_are_in_order_within_the_budget_and_none_that_belongs_is_missing(l
         ("<think>Helpful information: no</think> Wray.", ("Wray.", True)),
         ("What is it? Helpful information: no</think>Helpful information: Wray.", ("Wray.", True)),
         (f"Helpful information: {NOTHING}", (NOTHING, False)),
-        ("helpful information: no helpful information found, sadly", (NOTHING, False)),
+        ("helpful information: no helpful information is found in the documents", (NOTHING, False)),
+        (
+            "Helpful information: No helpful information is in the first, but Wray was born in Hallin.",
+            ("No helpful information is in the first, but Wray was born in Hallin.", True),
+        ),
         ("There is no helpful information: it tells of rivers.", None),
         ("Helpful information: None.", (NOTHING, False)),
         ("Helpful information: Nothing is known of Wray.", ("Nothing is known of Wray.", True)),

@@ -242,9 +242,18 @@ def test_without_documents_the_answer_stays_and_nothing_is_computed():
     out = Conclude(settings_of(generator))(state_of(evidence=[]))
     assert (out["answer"], out["short_answer"], out["stage"]) == (WRITTEN, "Hallin", "done")
     event = out["trace"][0]
-    assert (event["taken"], event["reason"], event["candidates"]) == ("written", "there are no documents", [])
+    assert (event["taken"], event["reason"], event["candidates"]) == ("written", "no documents stand in the prompt", [])
     assert not generator.tasks
-    assert "stays as it was written: there are no documents" in str(Trace.from_state({**state_of(), **out}))
+    assert "stays as it was written: no documents stand in the prompt" in str(Trace.from_state({**state_of(), **out}))
+
+
+def test_documents_that_are_not_in_the_prompt_are_none_to_answer_from():
+    """What found no room there, or went into the parameters."""
+    generator = Scripted([], [])
+    generator.context_window = 1
+    out = Conclude(settings_of(generator))(state_of())
+    assert out["trace"][0]["reason"] == "no documents stand in the prompt"
+    assert not generator.tasks
 
 
 def test_without_time_the_answer_stays_and_the_budget_is_recorded():
@@ -378,6 +387,7 @@ def test_values_out_of_range_are_named(make, message):
         ({"preset": "single", "final_answer": True}, "final_answer is True; a SurerAnswer"),
         ({"preset": "search_tag", "final_answer": SurerAnswer()}, "stand in the answer. Use final_answer=None"),
         ({"preset": "self_rag", "final_answer": SurerAnswer()}, "final_answer and selection both choose"),
+        ({"preset": "flare", "final_answer": SurerAnswer()}, "leave it sentence by sentence"),
     ],
 )
 def test_what_does_not_go_together_is_refused_when_the_graph_is_built(chat, changes, message):

@@ -84,6 +84,8 @@ async def test_asynchronous_batches_as_well():
 def test_a_limit_of_steps_that_is_set_holds_in_a_batch_and_for_a_changed_copy():
     with pytest.raises(GraphRecursionError):
         long_graph().batch([{"question": QUESTION}], {"recursion_limit": 5})
+    with pytest.raises(GraphRecursionError):
+        long_graph().with_config(recursion_limit=5).batch([{"question": QUESTION}])
     (out,) = long_graph().with_config(tags=["b"]).batch([{"question": QUESTION}])
     assert accepted(out) > 13  # two steps each
 

@@ -270,8 +270,8 @@ def test_a_model_that_is_asked_writes_its_short_answer_to_the_end():
     found = {}
     for form in ("short", "long"):
         graph = create_dynamic_rag(
-            chat, WatchedRetriever(give=DOCUMENTS[:2]), preset="self_rag", trigger=Reflection(0.0), lookahead=60,
-            selection=Selection(form=form, depth=1), budgets=Budgets(tokens=60),
+            chat, WatchedRetriever(give=DOCUMENTS[:2]), preset="self_rag", trigger=Reflection(0.0),
+            lookahead=8 if form == "short" else 60, selection=Selection(form=form, depth=1), budgets=Budgets(tokens=60),
             prompt=AnswerPrompt(instructions="Answer.", answer_phrase=None, stop=()),
         )  # fmt: skip
         out = graph.invoke({"question": "Who built the bridge?"})

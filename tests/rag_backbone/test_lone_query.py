@@ -56,3 +56,36 @@ def test_a_lone_query_in_half_precision_is_the_formula(make):
         assert abs(step.logprob - torch.log_softmax(row, -1)[step.token_id].item()) < 0.5  # bfloat16
         assert step.attention.shape[1] == 4 + step.index
         assert torch.allclose(step.attention.sum(-1), torch.ones(step.attention.shape[0]), atol=1e-4)
+
+
+def test_a_trial_that_was_interrupted_is_made_again(monkeypatch):
+    engine = Engine(tiny_llama(), tiny_tokenizer())
+
+    def interrupted(_switch):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(AttentionSwitch, "_reproduces_the_kernel", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            engine.signals  # noqa: B018
+    assert "attention" in engine.signals
+    assert engine.shares_steps
+
+
+@pytest.mark.parametrize(
+    ("changes", "shares"),
+    [
+        ({}, True),
+        ({"rope_parameters": {"rope_type": "linear", "factor": 2.0, "rope_theta": 1e4}}, True),
+        ({"rope_parameters": {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 1e4}}, False),
+    ],
+)
+def test_positions_that_depend_on_the_longest_row_are_not_shared(changes, shares):
+    engine = Engine(tiny_llama(**changes), tiny_tokenizer())
+    assert engine.shares_steps == shares
+    assert engine._call.switch.prefills_rows == shares
+    assert "attention" in engine.signals
+    # Alone or not, it is what it is.
+    asked = [Request([5, 6, 7 + i], 6) for i in range(2)]
+    together = engine.generate_batch(asked)
+    assert [g.token_ids for g in together] == [engine.generate(r).token_ids for r in asked]

@@ -2,6 +2,9 @@
 
 import asyncio
 import contextvars
+import gc
+import subprocess
+import sys
 import threading
 import time
 
@@ -104,3 +107,35 @@ async def test_cancelled_in_a_step_the_iterator_is_closed_when_the_step_has_ende
     with pytest.raises(asyncio.CancelledError):
         await task
     assert closed.is_set()
+
+
+@pytest.mark.parametrize("work", ["in_own_thread(busy)", "anext(iterate_in_own_thread(lambda: iter(busy, None)))"])
+def test_a_process_that_ends_meanwhile_ends_well(work):
+    """A thread that is inside of torch when the interpreter goes must not take the process down with it."""
+    script = f"""
+import asyncio, time, torch
+from rag_backbone.own_thread import in_own_thread, iterate_in_own_thread
+
+def busy():
+    end = time.monotonic() + 1
+    while time.monotonic() < end:
+        torch.randn(200, 200) @ torch.randn(200, 200)
+    print("to the end")
+
+asyncio.run(asyncio.wait_for({work}, 0.1))
+"""
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
+    assert ended.returncode == 1, ended.stderr
+    assert ended.stderr.strip().endswith("TimeoutError")
+    assert ended.stdout == "to the end\n"
+
+
+async def test_an_iterator_that_was_forgotten_leaves_no_thread():
+    steps = iterate_in_own_thread(lambda: iter(range(3)))
+    assert await anext(steps) == 0
+    del steps
+    gc.collect()
+    end = time.monotonic() + 10
+    while any(thread.name.startswith("dynprag") for thread in threading.enumerate()):
+        assert time.monotonic() < end
+        await asyncio.sleep(0.01)

@@ -333,6 +333,26 @@ def test_a_forward_that_fails_leaves_every_row_as_it_was(llama, error):
     assert [g.token_ids for g in at_once(llama, requests)] == [g.token_ids for g in expected]
 
 
+def test_whoever_was_taken_along_by_one_that_is_interrupted_queues_up_again(llama):
+    class Interrupt(BaseException):
+        """Ctrl-C, in one thread."""
+
+    requests = [request(i, 40 + i) for i in range(3)]
+    expected = alone(llama.model, requests)
+    failed = []
+
+    def interrupt(_module, _args, output):
+        if output.shape[1] > 100 and not failed:
+            failed.append(1)
+            raise Interrupt
+
+    handle = llama.model.get_decoder().layers[1].register_forward_hook(interrupt)
+    futures = while_busy(llama, *[lambda r=r: llama.generate(r) for r in requests])
+    handle.remove()
+    assert isinstance(futures[0].exception(), Interrupt)
+    assert [f.result().token_ids for f in futures[1:]] == [g.token_ids for g in expected[1:]]
+
+
 def test_a_row_that_is_cancelled_while_it_waits_is_not_computed(llama):
     streams = [llama.stream(request(i, 40 + i)) for i in range(3)]
     expected = alone(llama.model, [request(0, 40)])

@@ -7,8 +7,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from rag_backbone.batch import StepSharing
 from rag_backbone.engine import Engine
 from rag_backbone.fair_lock import FairLock, Turn
+from rag_backbone.kv_cache import SequenceCache
 from rag_backbone.requests import Request
 from rag_backbone.signals import Signals
 from tests.tiny import tiny_llama, tiny_tokenizer
@@ -211,3 +213,83 @@ def test_a_lock_that_is_held_or_being_changed_is_not_waited_for():
     with lock._guard:
         assert not lock.take_if_free()
     assert lock.take_if_free()
+
+
+def test_a_row_that_was_left_while_it_waited_is_not_in_the_step(engine):
+    """It has no sequence any more; taken for a prompt it would change what the others compute."""
+    ends = [request(0), request(1), Request(PROMPTS[2], 9, signals=Signals(hidden_state=0))]
+    expected = [Engine(tiny_llama(), tiny_tokenizer()).generate(r) for r in ends]
+    rows = [engine._admit(r) for r in ends]
+    for row in rows:
+        engine.step([row])
+    rows[0].cancel()
+    engine.release(rows[0])
+    assert engine.step(rows) == {}
+    assert engine.step(rows[:1]) == {}
+    for row, found in zip(rows[1:], expected[1:], strict=True):
+        assert row.generated == list(found.token_ids[:2])
+    assert (rows[2].steps[1].hidden_state - expected[2].steps[1].hidden_state).abs().max() < 1e-4
+
+
+class _Interrupt(BaseException):
+    """Ctrl-C, in one thread."""
+
+
+@pytest.mark.parametrize("where", ["waits", "computes"])
+def test_who_is_interrupted_leads_nobody_astray(engine, where, monkeypatch):
+    """Its own generation ends; the others' go on, and so does the engine."""
+    expected = [Engine(tiny_llama(), tiny_tokenizer()).generate(request(i)).token_ids for i in range(4)]
+    victim, done = threading.Event(), threading.Event()
+    name = "_wait_for_expected" if where == "waits" else "_keep_ended"
+    owner = StepSharing if where == "waits" else Engine
+    original = getattr(owner, name)
+
+    def interrupted(self):
+        if threading.current_thread().name == "victim" and victim.is_set() and not done.is_set():
+            done.set()
+            raise _Interrupt
+        original(self)
+
+    monkeypatch.setattr(owner, name, interrupted)
+    caught = []
+
+    def be_interrupted():
+        while not done.is_set():
+            try:
+                with engine.stream(request(3)) as stream:
+                    for _ in stream:
+                        victim.set()
+            except _Interrupt as error:
+                caught.append(error)
+
+    thread = threading.Thread(target=be_interrupted, name="victim")
+    with ThreadPoolExecutor(3) as pool:
+        thread.start()
+        found = [pool.submit(engine.generate, request(i)) for i in range(3)]
+        assert [f.result(60).token_ids for f in found] == expected[:3]
+    thread.join(60)
+    assert len(caught) == 1
+    assert engine.generate(request(3)).token_ids == expected[3]
+
+
+def test_a_forward_that_fails_leaves_no_state_that_cannot_be_rolled_back(engine, monkeypatch):
+    """Some layers have taken the token in and others have not; nobody may go on with that."""
+    monkeypatch.setattr(SequenceCache, "can_roll_back", False)
+    expected = engine.generate(Request(PROMPTS[0], 6)).token_ids
+    engine.prefixes.clear()
+    layer, calls = engine.model.get_decoder().layers[1], []
+
+    def fail(*_):
+        calls.append(1)
+        if len(calls) == 3:
+            raise RuntimeError("device lost")
+
+    handle = layer.register_forward_hook(fail)
+    with engine.stream(Request(PROMPTS[0], 6)) as stream:
+        found = [next(stream), next(stream)]
+        with pytest.raises(RuntimeError, match="device lost"):
+            next(stream)
+    handle.remove()
+    assert [step.token_id for step in found] == list(expected[:2])
+    assert len(engine.prefixes) == 0
+    assert engine.generate(Request(PROMPTS[0], 6)).token_ids == expected

@@ -148,6 +148,10 @@ async def test_a_rewriting_that_repeats_a_call_leaves_the_answer(run):
     )
     agent, _, _ = agent_of(calling(town="A"), UNSURE, calling(town="B"), SURE, tools=[population])
     assert answer(await run(agent)) == "The bridge was built by Aldous Wray."
+    both = calling(town="A")
+    both.tool_calls.append({**both.tool_calls[0], "args": {"town": "B"}, "id": "other"})
+    agent, _, _ = agent_of(calling(town="A"), UNSURE, both, SURE, tools=[population])  # one of the two is new
+    assert answer(await run(agent)) == "The bridge was built by Aldous Wray."
 
 
 async def test_rounds_are_bounded(run):
