@@ -68,8 +68,9 @@ class ParametricInjector:
         missing: What becomes of a passage without an adapter: `"train"` it now, `"translate"` it, or leave it in the
             `"context"`.
         strength: Multiplies the updates. None: 1, and 0.1 beside a text.
-        forgetting: The most that the adapters may change the model's answers to unrelated questions, in nats a token:
-            above it they are weakened, or the passages stand in the prompt. None: not measured.
+        forgetting: The most that the adapters may change the model's answers to unrelated questions, in nats a token;
+            `llamaindex_prag.forgetting.BOUND` (0.01) is safe. Above it they are weakened, or the passages stand in the
+            prompt. None: not measured.
         conflicts: What becomes of passages that contradict each other about the question: `"mean"`,
             `"score-weighted"`, `"latest"` or `"context"`. None: not measured.
         conflict_bound: Above so many nats two passages contradict each other. None: `llamaindex_prag.conflicts.BOUND`.

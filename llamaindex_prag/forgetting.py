@@ -30,6 +30,9 @@ if TYPE_CHECKING:
     from llamaindex_prag.parametric import ParametricModel
 
 PROBES = UNRELATED[:8]
+BOUND = 0.01
+"""Nats a token within which answers to unrelated questions lost nothing that could be measured; within 0.05 they did
+(docs/results-translator.md)."""
 _ATTEMPTS = 4
 _REMEMBERED = 1024
 _TOKENS_AT_ONCE = 2048
@@ -63,7 +66,7 @@ class ForgettingGuard:
     """
 
     def __init__(
-        self, model: ParametricModel, *, bound: float = 0.05, probes: Sequence[str] = PROBES, least: float = 0.1
+        self, model: ParametricModel, *, bound: float = BOUND, probes: Sequence[str] = PROBES, least: float = 0.1
     ) -> None:
         if not probes or not all(p.strip() for p in probes):
             raise ConfigurationError("probes must be questions, at least one, none of them blank")

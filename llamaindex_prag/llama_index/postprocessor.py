@@ -123,8 +123,9 @@ class ParametricNodePostprocessor(BaseNodePostprocessor):
         strength: Multiplies the updates. None: 1, and 0.1 beside a text, where at full strength they disturb its
             reading more than they add (docs/results-parametric.md).
         forgetting: The most that the adapters may change the model's answers to unrelated questions, in nats a token
-            (`ForgettingGuard`, which costs a short forward for each new set of nodes). Above it they are weakened; if
-            that is not enough, the text stays in the prompt. None: not measured.
+            (`ForgettingGuard`, which costs a short forward for each new set of nodes); `forgetting.BOUND`
+            (0.01) is safe. Above it they are weakened; if that is not enough, the text stays in the prompt. None: not
+            measured.
         conflicts: What becomes of nodes that contradict each other about the question (`ConflictMeter`, which has each
             adapter answer it alone): `"mean"` of their updates, `"score-weighted"`, the `"latest"` by its metadata, or
             their texts in the `"context"`. None: not measured.
