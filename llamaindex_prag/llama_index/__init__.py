@@ -1,12 +1,14 @@
 """The LlamaIndex classes. Only this subpackage imports LlamaIndex."""
 
 from llamaindex_prag.llama_index.docstore import AdaptersFollow, ParametricDocumentStore
+from llamaindex_prag.llama_index.embedding import MiniLMEmbedding
 from llamaindex_prag.llama_index.ingestion import ParametrizeNodes
 from llamaindex_prag.llama_index.llm import ParametricLLM
 from llamaindex_prag.llama_index.postprocessor import ParametricNode, ParametricNodePostprocessor
 
 __all__ = [
     "AdaptersFollow",
+    "MiniLMEmbedding",
     "ParametricDocumentStore",
     "ParametricLLM",
     "ParametricNode",
