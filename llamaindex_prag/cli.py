@@ -93,20 +93,36 @@ def gc(store: StoreFolder = DEFAULT_STORE, *, as_json: AsJson = False) -> None:
 
 
 def remove(
-    document: Annotated[str, typer.Argument(help="A document's id: the file's name, or a text's hash.")],
+    document: Annotated[str, typer.Argument(help="A document: its file's path, or the end of it, or a text's hash.")],
     store: StoreFolder = DEFAULT_STORE,
     *,
     as_json: AsJson = False,
 ) -> None:
     """Remove a document's adapters for good."""
     with _existing(store) as opened:
-        if opened.texts(document):
-            gone = opened.remove_document(document)
+        if named := _documents_called(opened, document):
+            gone = [text for one in named for text in opened.remove_document(one)]
         elif _is_hash(document) and opened.remove(document):
             gone = [document]
         else:
             raise AdapterError(f"the store {store} has neither a document nor a text {document!r}; see `store stats`")
         _show({"removed": gone}, as_json=as_json)
+
+
+def _documents_called(store: LMDBStore, name: str) -> list[str]:
+    """The document with this id, or the only one whose id ends so.
+
+    Raises:
+        AdapterError: If there are several.
+    """
+    for exact in (name, Path(name).resolve().as_posix()):
+        if store.texts(exact):
+            return [exact]
+    known = {owner for key in store.keys() for owner in store.owners(key.text)}  # noqa: SIM118 - not a mapping
+    found = sorted(owner for owner in known if owner.endswith(f"/{name}"))
+    if len(found) > 1:
+        raise AdapterError(f"{len(found)} documents are called {name!r}: {', '.join(found[:5])}; name more of the path")
+    return found
 
 
 def export(
@@ -163,10 +179,9 @@ def read_passages(source: Path) -> list[Passage]:
     files = sorted(p for p in source.rglob("*") if p.suffix in SUFFIXES) if source.is_dir() else [source]
     if not files or not all(f.is_file() and f.suffix in SUFFIXES for f in files):
         raise ConfigurationError(f"{source} is no file, and no folder with files, of {', '.join(SUFFIXES)}")
-    root = source if source.is_dir() else source.parent
     found: list[Passage] = []
     for file in files:
-        name = file.relative_to(root).as_posix()
+        name = file.resolve().as_posix()  # two folders may each have a README.md
         found += _lines(file, name) if file.suffix == ".jsonl" else _paragraphs(file, name)
     if not found:
         raise ConfigurationError(f"{source} holds no text")
@@ -182,7 +197,7 @@ def _lines(file: Path, name: str) -> list[Passage]:
             continue
         try:
             item = json.loads(line)
-            text, title = str(item["text"]), str(item.get("title", ""))
+            text, title = str(item["text"]), str(item.get("title") or "")
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ConfigurationError(
                 f'{file}, line {number}: {error!r}; expected {{"title": ..., "text": ...}}'

@@ -14,7 +14,7 @@ import math
 import threading
 from collections import OrderedDict
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
@@ -103,7 +103,7 @@ class ForgettingGuard:
                 break
             # A little below the square root's guess: the next measurement shall be the last.
             part = max(self.least, part * min(0.95 * math.sqrt(self.bound / found), 0.9))
-            weaker = replace(selection, weights=tuple(part * w for w in selection.weights))
+            weaker = selection.times(part)
             found = self.forgetting(weaker)
         return Guarded(weaker if found <= self.bound else None, part, found, unguarded)
 

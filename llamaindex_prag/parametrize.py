@@ -103,7 +103,7 @@ class Parametrizer:
             progress: Whether to show a progress bar.
 
         Raises:
-            ConfigurationError: If a passage is blank or too long; nothing has been done then.
+            ConfigurationError: If a passage is blank or too long, or the store read-only; nothing has been done then.
         """
         started, report = time.perf_counter(), Report()
         given = list(passages)
@@ -116,6 +116,11 @@ class Parametrizer:
                 owners.setdefault(text_hash(passage.text), set()).add(passage.document)
         missing = {h: p for h, p in distinct.items() if self._key(h) not in self._store}
         report.known = len(distinct) - len(missing)
+        if missing and getattr(self._store, "readonly", False):
+            raise ConfigurationError(
+                f"{len(missing)} passages have no adapter, and the store was opened with readonly=True: nothing "
+                "could be kept. Open it again without, or leave them in the prompt (missing='context')."
+            )
         with tqdm(total=len(missing), desc="parametrize", unit="doc", disable=not progress) as bar:
             for group in _groups(list(missing.values()), self._together):
                 for digest, trained, notes in self._group(group):

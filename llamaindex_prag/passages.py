@@ -32,7 +32,7 @@ def settle_owners(store: AdapterStore, passages: Iterable[Passage], *, complete:
             document has either, is then removed.
 
     Returns:
-        How many adapters were removed.
+        How many texts were removed, with their adapters.
     """
     documents: dict[str, set[str]] = {}
     for passage in passages:
@@ -40,6 +40,8 @@ def settle_owners(store: AdapterStore, passages: Iterable[Passage], *, complete:
             documents.setdefault(passage.document, set()).add(text_hash(passage.text))
     removed = 0
     for document, texts in documents.items():
-        gone = store.own(document, texts if complete else texts | set(store.texts(document)))
-        removed += sum(store.remove(digest) for digest in gone)
+        if complete:
+            removed += len(store.replace_document(document, texts))
+        else:
+            store.own_also(document, texts)
     return removed

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from llamaindex_prag.conflict_policies import Resolution, known_policy, resolve
@@ -53,6 +53,8 @@ class Placer:
         conflicts: The policy for documents that contradict each other; None: not measured.
         conflict_bound: Above so many nats they do; None: `conflicts.BOUND`.
         conflict_overlap: Below such a cosine of their updates they do not, whatever they say; None: not looked at.
+        may_part: Whether the passages of one question may come to act one by one, as LlamaIndex's synthesizers have it
+            that go through them in turn: each alone is then kept within the bound too.
 
     Raises:
         ConfigurationError: If the policy is unknown, or a bound is out of range.
@@ -67,9 +69,11 @@ class Placer:
         conflicts: str | None = None,
         conflict_bound: float | None = None,
         conflict_overlap: float | None = OVERLAP,
+        may_part: bool = False,
     ) -> None:
         self._model = model
         self._merge = merge
+        self._may_part = may_part
         self._guard = None if forgetting is None else ForgettingGuard(model.local, bound=forgetting)
         self._policy = None if conflicts is None else known_policy(conflicts)
         self._meter = None
@@ -109,25 +113,40 @@ class Placer:
         resolution = self._resolved(conflicts, known, dates)
         in_prompt |= resolution.in_prompt
         taken = [i for i in taken if i in resolution.in_weights]
-        told = [_usable(score) for score in scores or [1.0] * len(keys)]
-        shares = _shares([told[i] for i in taken]) if resolution.by_score else [1.0] * len(taken)
+        told = list(scores or [1.0] * len(keys))
+        shares = _shares(usable_scores([told[i] for i in taken])) if resolution.by_score else [1.0] * len(taken)
         each = [float(strength)] * len(keys) if isinstance(strength, int | float) else list(strength)
         wanted = list(zip(taken, shares, strict=True))
-        by_score = [told[i] for i in taken] if self._merge == "score" else None
+        by_score = usable_scores([told[i] for i in taken]) if self._merge == "score" else None
         selection = self._model.select(
             [known[i] for i in taken], merge=self._merge, scores=by_score, strength=[s * each[i] for i, s in wanted]
         )
-        guarded = None if self._guard is None or selection is None else self._guard.guarded(selection)
-        part = guarded.part if guarded else 1.0
-        if guarded is not None:
-            selection = guarded.selection
+        part, forgetting = 1.0, None
+        if self._guard is not None and selection is not None:
+            single = [(known[i], s * each[i]) for i, s in wanted if s * each[i] > 0] if self._may_part else []
+            alone = [one for key, s in single if (one := self._model.select([key], strength=s)) is not None]
+            selection, part, forgetting = self._guarded(self._guard, selection, alone if len(alone) > 1 else ())
             if selection is None:
-                in_prompt |= dict.fromkeys(taken, f"forgets {guarded.forgetting:.3g} nats of other things")
+                in_prompt |= dict.fromkeys(taken, f"forgets {forgetting:.3g} nats of other things")
                 wanted = []
         return Placing(
             tuple(i for i, _ in wanted), selection, {i: part * s * each[i] for i, s in wanted}, in_prompt,
-            resolution.left_out, part * max(each, default=1.0), guarded.forgetting if guarded else None, conflicts,
+            resolution.left_out, part * max(each, default=1.0), forgetting, conflicts,
         )  # fmt: skip
+
+    @staticmethod
+    def _guarded(
+        guard: ForgettingGuard, selection: Selection, alone: Sequence[Selection]
+    ) -> tuple[Selection | None, float, float]:
+        """What is left of a selection, what part of its strength, and the nats that are forgotten at most."""
+        found = guard.guarded(selection)
+        for one in alone if found.selection is not None else ():
+            other = guard.guarded(one)
+            if other.selection is None:
+                return None, other.part, other.forgetting
+            if other.part < found.part:
+                found = replace(other, selection=selection.times(other.part))
+        return found.selection, found.part, found.forgetting
 
     def _measured(self, question: str, keys: Sequence[AdapterKey]) -> Conflicts | None:
         if self._meter is None or len(set(keys)) < 2 or not question.strip():
@@ -153,12 +172,15 @@ class Placer:
         )
 
 
-def _usable(score: float | None) -> float:
-    """An all-zero embedding has the similarity nan."""
-    return max(score, 0.0) if score is not None and math.isfinite(score) else 0.0
+def usable_scores(scores: Sequence[float | None]) -> list[float]:
+    """Retrieval scores as weights: not below 0, and all 1 where none is above it.
+
+    A retriever that gives no score means 1; an all-zero embedding has the similarity nan, which is 0.
+    """
+    given = [1.0 if s is None else max(s, 0.0) if math.isfinite(s) else 0.0 for s in scores]
+    return given if any(given) else [1.0] * len(given)
 
 
 def _shares(scores: Sequence[float]) -> list[float]:
-    """Of the mean: k s_i / sum; all 1 where no score says anything."""
-    total = sum(scores)
-    return [len(scores) * s / total for s in scores] if total > 0 else [1.0] * len(scores)
+    """Of the mean: k s_i / sum."""
+    return [len(scores) * s / sum(scores) for s in scores]

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, get_args
 
 from llamaindex_prag.adapter import AdapterKey
@@ -94,6 +94,10 @@ class Selection:
             strongest[key] = max(strongest.get(key, each), each)
         weights = zip(_weights(merge, tuple(given.values())), strongest.values(), strict=True)
         return cls(tuple(given), tuple(w * s for w, s in weights), merge == "orthogonal", version)
+
+    def times(self, part: float) -> Selection:
+        """The same, so much stronger or weaker."""
+        return replace(self, weights=tuple(part * w for w in self.weights))
 
     @property
     def cache_key(self) -> Hashable:

@@ -28,9 +28,11 @@ class ParametrizeNodes(TransformComponent):
     """Gives every node its adapter, in an `IngestionPipeline`, after the splitter.
 
     Incremental: a text that has an adapter costs nothing. A document that is ingested again with other nodes loses the
-    adapters of the nodes that are gone. Nodes leave as they came; adapters are found by their text. So a pipeline's
-    cache, which keeps nodes, is no use to it: a cached result of another process or store, or from before a document
-    was removed, never takes the place of making the adapters.
+    adapters of the nodes that are gone, if all of its nodes come in one call, which their relations (`prev_node`,
+    `next_node`, as splitters set them) have to show: with some of them at a time nothing is removed. Nodes leave as
+    they came; adapters are found by their text. So a pipeline's cache, which keeps nodes, is no use to it: a cached
+    result of another process or store, or from before a document was removed, never takes the place of making the
+    adapters.
 
     Args:
         llm: Whose adapters they become.
@@ -61,18 +63,25 @@ class ParametrizeNodes(TransformComponent):
 
     def __call__(self, nodes: Sequence[BaseNode], **_kwargs: Any) -> Sequence[BaseNode]:
         """Make the adapters that are missing; nodes without text are passed on as they are."""
+        whole = _whole_documents(nodes)
+        for complete in (True, False):
+            self._make([node for node in nodes if (_document(node) in whole) == complete], complete=complete)
+        return nodes
+
+    def _make(self, nodes: Sequence[BaseNode], *, complete: bool) -> None:
         passages = []
         for node in nodes:
             text = node.get_content(MetadataMode.NONE)
             if text.strip():
-                passages.append(Passage(text, str(node.metadata.get("title", "")), node.ref_doc_id or node.node_id))
+                passages.append(Passage(text, str(node.metadata.get("title") or ""), _document(node)))
+        if not passages:
+            return
         if self.how == "translate":
-            self._translations().keep(passages, complete=True, progress=self.progress)
-            return nodes
+            self._translations().keep(passages, complete=complete, progress=self.progress)
+            return
         if self._parametrizer is None:
             self._parametrizer = Parametrizer(self.llm.model.local)
-        self._parametrizer.parametrize(passages, complete=True, progress=self.progress)
-        return nodes
+        self._parametrizer.parametrize(passages, complete=complete, progress=self.progress)
 
     def _translations(self) -> Translations:
         if self.llm.model.translations is None:
@@ -84,6 +93,24 @@ class ParametrizeNodes(TransformComponent):
     async def acall(self, nodes: Sequence[BaseNode], **kwargs: Any) -> Sequence[BaseNode]:
         """The same, in a thread."""
         return await asyncio.to_thread(self.__call__, nodes, **kwargs)
+
+
+def _document(node: BaseNode) -> str:
+    return node.ref_doc_id or node.node_id
+
+
+def _whole_documents(nodes: Sequence[BaseNode]) -> set[str]:
+    """Ids of the documents of which every node is here: none has a neighbour elsewhere, and several are linked."""
+    parts: dict[str, list[BaseNode]] = {}
+    for node in nodes:
+        parts.setdefault(_document(node), []).append(node)
+    whole = set()
+    for document, own in parts.items():
+        here = {node.node_id for node in own}
+        neighbours = [n.node_id for node in own for n in (node.prev_node, node.next_node) if n is not None]
+        if here.issuperset(neighbours) and (len(own) == 1 or len(set(neighbours)) == len(own)):
+            whole.add(document)
+    return whole
 
 
 def _again(kind: type[ParametrizeNodes], fields: dict[str, Any]) -> ParametrizeNodes:

@@ -6,6 +6,7 @@ condensed, an agent's planning) runs on the base model.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,6 +46,7 @@ from llamaindex_prag.llama_index.loading import (
 from llamaindex_prag.llama_index.markers import Reference, take_markers
 from llamaindex_prag.llama_index.prompts import permitting, refuse_reading_markers
 from llamaindex_prag.parametric import ParametricModel
+from llamaindex_prag.placing import usable_scores
 from llamaindex_prag.prompts import chat_ids, conversation_ids
 from llamaindex_prag.recipe import Recipe
 from llamaindex_prag.selection import Merge, Selection
@@ -243,9 +245,11 @@ class ParametricLLM(LLM):
                 "the prompt refers to adapters of another model or recipe: the postprocessor and the query engine use "
                 "different ParametricLLMs. Give both the same one."
             )
-        scores = [max(r.score, 0.0) for r in references] if self.merge == "score" else None
+        references = [r for r in references if r.strength > 0]  # one whose share is nothing may come by itself
+        scores = usable_scores([r.score for r in references]) if self.merge == "score" else None
         strengths = [self.strength * r.strength for r in references]
-        return model.select([r.key for r in references], merge=self.merge, scores=scores, strength=strengths)
+        with _not_swallowed():
+            return model.select([r.key for r in references], merge=self.merge, scores=scores, strength=strengths)
 
     def _request(self, call: _Call, options: dict[str, Any]) -> Request:
         stop = options.get("stop") or ()
@@ -261,7 +265,8 @@ class ParametricLLM(LLM):
         )
 
     def _complete(self, call: _Call, options: dict[str, Any]) -> CompletionResponse:
-        found = self._model.lm.engine.generate(self._request(call, options))
+        with _not_swallowed():
+            found = self._model.lm.engine.generate(self._request(call, options))
         counts = {
             "prompt_tokens": found.prompt_tokens,
             "completion_tokens": len(found.steps),
@@ -272,12 +277,20 @@ class ParametricLLM(LLM):
         )
 
     def _steps(self, call: _Call, options: dict[str, Any]) -> Iterator[TokenStep]:
-        request = self._request(call, options)
-        with self._model.lm.engine.stream(request) as stream:
+        with _not_swallowed(), self._model.lm.engine.stream(self._request(call, options)) as stream:
             yield from stream
 
     def __repr__(self) -> str:
         return f"ParametricLLM({self._model!r}, merge={self.merge!r}, strength={self.strength:g})"
+
+
+@contextlib.contextmanager
+def _not_swallowed() -> Iterator[None]:
+    """LlamaIndex takes a `ValueError` of an LLM for an empty response, and tells nobody what went wrong."""
+    try:
+        yield
+    except ValueError as error:
+        raise AdapterError(str(error)) from error
 
 
 def _logprobs(step: TokenStep) -> list[LogProb]:

@@ -20,7 +20,8 @@ from dataclasses import dataclass
 from llamaindex_prag.adapter import AdapterKey
 
 _SECRET = secrets.token_bytes(32)
-_MARKER = re.compile(r"⟦adapter ([A-Za-z0-9_-]{22})([A-Za-z0-9_-]{11}) ([0-9.e+-]{1,12}(?:x[0-9.e+-]{1,12})?)⟧")
+_MARKER = re.compile(r"⟦adapter:([A-Za-z0-9_-]{22})([A-Za-z0-9_-]{11}):([0-9.e+-]{1,12}(?:x[0-9.e+-]{1,12})?)⟧")
+# Without blanks: what is too long for one prompt LlamaIndex cuts at blanks.
 _lock = threading.Lock()
 
 
@@ -46,7 +47,7 @@ def marker(key: AdapterKey, score: float = 1.0, strength: float = 1.0) -> str:
     name = _code(key.digest, 16)
     with _lock:
         _issued[name] = key
-    return f"⟦adapter {name}{_code(f'{key.digest} {told}', 8)} {told}⟧"
+    return f"⟦adapter:{name}{_code(f'{key.digest} {told}', 8)}:{told}⟧"
 
 
 def _code(text: str, size: int) -> str:

@@ -14,6 +14,7 @@ from llama_index.core.instrumentation.events.base import BaseEvent
 from llama_index.core.postprocessor.types import BaseNodePostprocessor
 from llama_index.core.schema import BaseNode, MetadataMode, NodeWithScore, QueryBundle, TextNode
 
+from llamaindex_prag.adapter import text_hash
 from llamaindex_prag.auto import AutoPolicy, Choice
 from llamaindex_prag.conflict_policies import ConflictPolicy, date_of, known_policy
 from llamaindex_prag.conflicts import OVERLAP
@@ -116,7 +117,8 @@ class ParametricNodePostprocessor(BaseNodePostprocessor):
     Args:
         llm: The `ParametricLLM` that the query engine uses.
         missing: What becomes of a node without an adapter: `"train"` it now, `"translate"` it (the LLM needs a
-            translator), leave its text in the `"context"`, or raise an `"error"`.
+            translator), leave its text in the `"context"`, or raise an `"error"`. What cannot be trained (it is too
+            long, it diverges, the store is read-only) stays in the prompt, and is not tried again.
         inject: `"parametric"`: no text in the prompt. `"combined"`: adapter and text. `"auto"`: for each node the
             cheapest way that `auto` allows: in context, by its trained or translated adapter, or both; `missing` is
             not used then.
@@ -155,6 +157,8 @@ class ParametricNodePostprocessor(BaseNodePostprocessor):
     _placer: Placer | None = PrivateAttr(default=None)
     _chooser: Chooser | None = PrivateAttr(default=None)
     _parametrizer: Parametrizer | None = PrivateAttr(default=None)
+    _hopeless: dict[str, str] = PrivateAttr(default_factory=dict)
+    """By its text's hash, why a node cannot be learnt: trying takes long, so it is done once."""
 
     def __init__(
         self, *, llm: Any, missing: Missing = "train", inject: Inject = "parametric", store: Any = None, **options: Any
@@ -203,6 +207,7 @@ class ParametricNodePostprocessor(BaseNodePostprocessor):
         texts = [n.node.get_content(MetadataMode.NONE) for n in nodes]
         plans = self._planned([n.node.node_id for n in nodes], texts)
         trained = self._train([(n.node, t) for n, t, p in zip(nodes, texts, plans, strict=True) if p.make == "train"])
+        plans = [self._possible(plan, text) for plan, text in zip(plans, texts, strict=True)]
         read = [(n.node, t) for n, t, p in zip(nodes, texts, plans, strict=True) if p.make == "translate"]
         if read and model.translations is not None:
             model.translations.keep(_passages(read))
@@ -232,8 +237,11 @@ class ParametricNodePostprocessor(BaseNodePostprocessor):
     def _planned(self, ids: list[str], texts: list[str]) -> list[_Plan]:
         """What is to be made of each node."""
         if self._chooser is not None:
-            choices = self._chooser.choose(texts)
-            return [_Plan.of(choice, self.llm.model, text) for choice, text in zip(choices, texts, strict=True)]
+            plans = [
+                _Plan.of(choice, self.llm.model, text)
+                for choice, text in zip(self._chooser.choose(texts), texts, strict=True)
+            ]
+            return [self._possible(plan, text) for plan, text in zip(plans, texts, strict=True)]
         beside = self.inject == "combined"
         lacking = [i for i, text in enumerate(texts) if text.strip() and not self._known(text)]
         if lacking and self.missing == "error":
@@ -244,14 +252,20 @@ class ParametricNodePostprocessor(BaseNodePostprocessor):
             )
         make = self.missing if self.missing in ("train", "translate") else ""
         plans = [_Plan(beside=beside, in_context="" if text.strip() else "no text") for text in texts]
-        return [replace(plan, make=make) if i in lacking else plan for i, plan in enumerate(plans)]
+        plans = [replace(plan, make=make) if i in lacking else plan for i, plan in enumerate(plans)]
+        return [self._possible(plan, text) for plan, text in zip(plans, texts, strict=True)]
+
+    def _possible(self, plan: _Plan, text: str) -> _Plan:
+        """In the prompt, if it is to be trained and cannot be."""
+        reason = self._hopeless.get(text_hash(text)) if plan.make == "train" else None
+        return plan if reason is None else _Plan(in_context=reason)
 
     def _placed(self, nodes: list[NodeWithScore], texts: list[str], plans: list[_Plan], question: str) -> Placing:
         model = self.llm.model
         if self._placer is None:
             self._placer = Placer(
                 model, merge=self.llm.merge, forgetting=self.forgetting, conflicts=self.conflicts,
-                conflict_bound=self.conflict_bound, conflict_overlap=self.conflict_overlap,
+                conflict_bound=self.conflict_bound, conflict_overlap=self.conflict_overlap, may_part=True,
             )  # fmt: skip
         # The LLM multiplies the strength by its own, so what is measured is what will act.
         own = self.llm.strength
@@ -276,7 +290,25 @@ class ParametricNodePostprocessor(BaseNodePostprocessor):
             return 0
         if self._parametrizer is None:
             self._parametrizer = Parametrizer(self.llm.model.local)
-        return self._parametrizer.parametrize(_passages(nodes)).trained
+        try:
+            return self._trained(nodes)
+        except ConfigurationError:  # of one of them; the others are not lost with it
+            return sum(self._trained_alone(node) for node in nodes)
+
+    def _trained_alone(self, node: tuple[BaseNode, str]) -> int:
+        try:
+            return self._trained([node])
+        except ConfigurationError as error:
+            self._hopeless[text_hash(node[1])] = str(error)
+            return 0
+
+    def _trained(self, nodes: list[tuple[BaseNode, str]]) -> int:
+        assert self._parametrizer is not None
+        report = self._parametrizer.parametrize(_passages(nodes))
+        for _, text in nodes:
+            if not self.llm.model.knows(text):
+                self._hopeless[text_hash(text)] = "; ".join(report.notes.get(text_hash(text), ("no adapter was made",)))
+        return report.trained
 
     def _known(self, text: str) -> bool:
         return self.llm.model.find(text) is not None
@@ -306,4 +338,4 @@ def _refuse_what_needs_weights(model: ParametricModel | ServedModel, missing: st
 
 
 def _passages(nodes: list[tuple[BaseNode, str]]) -> list[Passage]:
-    return [Passage(text, str(n.metadata.get("title", "")), n.ref_doc_id or n.node_id) for n, text in nodes]
+    return [Passage(text, str(n.metadata.get("title") or ""), n.ref_doc_id or n.node_id) for n, text in nodes]

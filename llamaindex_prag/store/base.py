@@ -78,6 +78,14 @@ class AdapterStore(Protocol):
         """Replace the list of texts that a document uses; return those that nobody owns any more."""
         ...
 
+    def own_also(self, document_id: str, text_hashes: Iterable[str]) -> None:
+        """Add to the list of texts that a document uses."""
+        ...
+
+    def replace_document(self, document_id: str, text_hashes: Iterable[str]) -> list[str]:
+        """As `own`, but what nobody owns any more is removed, in one step."""
+        ...
+
     def owners(self, text_hash: str) -> list[str]:
         """Ids of the documents that use a text."""
         ...

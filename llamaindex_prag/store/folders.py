@@ -51,6 +51,8 @@ def sync(path: Path) -> None:
 def write_folder(folder: Path, files: Mapping[str, bytes]) -> None:
     """Write files into a folder, in the place of what was there: it appears completely or not at all.
 
+    A process that is killed between two renamings leaves both folders, complete, under hidden names beside it.
+
     Args:
         folder: A new folder, an empty one, or one that holds the first of the files.
         files: Content by name.
@@ -71,7 +73,11 @@ def write_folder(folder: Path, files: Mapping[str, bytes]) -> None:
         sync(beside)
         if folder.exists():
             old = folder.rename(folder.with_name(f".{folder.name}-{uuid.uuid4().hex}"))
-            beside.rename(folder)
+            try:
+                beside.rename(folder)
+            except BaseException:
+                old.rename(folder)
+                raise
             shutil.rmtree(old)
         else:
             beside.rename(folder)

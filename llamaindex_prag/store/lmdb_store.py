@@ -268,11 +268,29 @@ class LMDBStore:
         text = entries.hash_bytes(what)
         return self._writable().write(lambda transaction, tables: entries.remove_text(transaction, tables, text))
 
+    def own_also(self, document_id: str, text_hashes: Iterable[str]) -> None:
+        """Add to the list of texts that a document uses, in one transaction."""
+        texts = [entries.hash_bytes(text) for text in text_hashes]
+
+        def change(transaction: lmdb.Transaction[bytes], tables: dict[str, Table]) -> None:
+            before = ownership.texts_of(transaction, tables, document_id)
+            ownership.own(transaction, tables, document_id, [*before, *texts])
+
+        self._writable().write(change)
+
     def remove_document(self, document_id: str) -> list[str]:
         """Forget a document; remove, and return, the texts that nobody owns any more. All in one transaction."""
+        return self.replace_document(document_id, ())
+
+    def replace_document(self, document_id: str, text_hashes: Iterable[str]) -> list[str]:
+        """Replace the list of texts that a document uses; remove, and return, what nobody owns any more.
+
+        All in one transaction: what another document takes up meanwhile is not lost.
+        """
+        texts = [entries.hash_bytes(text) for text in text_hashes]
 
         def change(transaction: lmdb.Transaction[bytes], tables: dict[str, Table]) -> list[str]:
-            freed = ownership.own(transaction, tables, document_id, ())
+            freed = ownership.own(transaction, tables, document_id, texts)
             for text in freed:
                 entries.remove_text(transaction, tables, text)
             return [text.hex() for text in freed]

@@ -80,7 +80,9 @@ def test_paragraphs_are_put_together_and_json_lines_kept_apart(tmp_path):
     (tmp_path / "a.md").write_text("\n\n".join(["word " * 100] * 5))
     (tmp_path / "b.jsonl").write_text('{"id": "x", "title": "T", "text": "one"}\n\n{"text": "two"}')
     passages = read_passages(tmp_path)
-    assert [p.document for p in passages] == ["a.md"] * 3 + ["b.jsonl#x", "b.jsonl#3"]
+    assert [p.document for p in passages] == [
+        *[f"{tmp_path}/a.md"] * 3, f"{tmp_path}/b.jsonl#x", f"{tmp_path}/b.jsonl#3",
+    ]  # fmt: skip
     assert passages[3].title == "T"
     assert all(len(p.text) < 1200 for p in passages)
 
@@ -128,3 +130,17 @@ def test_a_translator_learns_to_make_adapters_that_were_parametrized(run, model,
     assert json.loads(result.stdout)["ended"] == "all 2 steps are done", result.exception
     record = json.loads((out / "translator.json").read_text())
     assert '"objective": "imitate"' in json.dumps(record)
+
+
+def test_files_of_the_same_name_in_two_folders_are_two_documents(run, notes, tmp_path):
+    other = tmp_path / "more"
+    other.mkdir()
+    (other / "ferry.txt").write_text(TEXT.replace("1974", "1980"))
+    run("parametrize", notes)
+    report = json.loads(run("parametrize", other, "--json"))
+    assert (report["trained"], report["removed"]) == (1, 0)
+    assert json.loads(run("store", "stats", "--json"))["adapters"] == 2
+    run("store", "remove", "ferry.txt", code=1)  # which of them?
+    assert json.loads(run("store", "remove", "notes/ferry.txt", "--json")) == {"removed": [text_hash(TEXT)]}
+    run("store", "remove", other / "ferry.txt")
+    assert json.loads(run("store", "stats", "--json"))["adapters"] == 0

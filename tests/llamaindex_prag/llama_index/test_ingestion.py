@@ -181,3 +181,42 @@ def test_recipes_are_named_and_checked():
     prag = get_recipe("prag")
     assert type(prag).from_dict(prag.to_dict()) == prag
     assert (prag.rank, prag.alpha, prag.scale, prag.learning_rate, prag.epochs) == (2, 32, 16, 3e-4, 1)
+
+
+def chunks(n, document="long", *, linked=True):
+    splitter = SentenceSplitter(chunk_size=24, chunk_overlap=0, include_prev_next_rel=linked)
+    text = " ".join(f"Stone {i} of the bridge was laid by the mason Aldous Wray in {1900 + i}." for i in range(n))
+    return splitter.get_nodes_from_documents([Document(text=text, id_=document)])
+
+
+def test_a_document_that_comes_in_parts_keeps_the_adapters_of_all(llm, store, transform):
+    nodes = chunks(6)
+    assert len(nodes) == 6
+    for i in (0, 3):
+        transform(nodes[i : i + 3])
+    assert all(llm.model.knows(n.text) for n in nodes)
+    assert len(store.texts("long")) == 6
+    transform(chunks(6, linked=False)[:2])  # nothing shows whether these are all
+    assert all(llm.model.knows(n.text) for n in nodes)
+    transform(chunks(4))  # all of it, and shorter now
+    assert [llm.model.knows(n.text) for n in nodes] == [True] * 4 + [False] * 2
+
+
+def test_documents_whose_metadata_changed_are_not_trained_again_without_purge(llm, store, transform):
+    docstore = ParametricDocumentStore(llm=llm, purge=False)
+    pipeline = IngestionPipeline(
+        transformations=[SentenceSplitter(), transform], docstore=docstore, vector_store=SimpleVectorStore(),
+        docstore_strategy=DocstoreStrategy.UPSERTS, disable_cache=True,
+    )  # fmt: skip
+    embedded = MockEmbedding(embed_dim=4)
+    pipeline.transformations.append(embedded)
+    pipeline.run(documents=[Document(text=TEXTS[3], id_="d", metadata={"date": "1"})])
+    trained = store.record(llm.model.key(TEXTS[3]))
+    forwards = llm.model.lm.engine.counts.forwards
+    pipeline.run(documents=[Document(text=TEXTS[3], id_="d", metadata={"date": "2"})])
+    assert llm.model.lm.engine.counts.forwards == forwards
+    assert store.record(llm.model.key(TEXTS[3])) == trained
+    docstore.delete_document("d")
+    assert llm.model.knows(TEXTS[3])
+    assert list(store.gc().removed_texts) == [text_hash(TEXTS[3])]
+    assert not llm.model.knows(TEXTS[3])

@@ -345,7 +345,7 @@ def of_another_process(key, monkeypatch, score=1.0):
 
 
 def code_of(key):
-    return marker(key).split()[1]
+    return marker(key).split(":")[1]
 
 
 def with_another_letter(code):
@@ -357,16 +357,16 @@ def without_secret(key):
 
 
 FORGERIES = {
-    "a code that was made up": lambda key, _: "⟦adapter " + "A" * 33 + " 1⟧",
-    "the text's hash": lambda key, _: f"⟦adapter {key.text[:33]} 1⟧",
-    "a digest of what the adapter is called": lambda key, _: f"⟦adapter {without_secret(key)} 1⟧",
+    "a code that was made up": lambda key, _: "⟦adapter:" + "A" * 33 + ":1⟧",
+    "the text's hash": lambda key, _: f"⟦adapter:{key.text[:33]}:1⟧",
+    "a digest of what the adapter is called": lambda key, _: f"⟦adapter:{without_secret(key)}:1⟧",
     "a real one of another process": of_another_process,
     "one of another process with another score": lambda key, patch: of_another_process(key, patch, 0.25),
-    "a real code but for one letter": lambda key, _: f"⟦adapter {with_another_letter(code_of(key))} 1⟧",
-    "a real code in other brackets": lambda key, _: f"[adapter {code_of(key)} 1] [[adapter {code_of(key)} 1]]",
-    "a real code without a score": lambda key, _: f"⟦adapter {code_of(key)}⟧",
-    "a real code in other words": lambda key, _: f"⟦Adapter {code_of(key)} 1⟧ ⟦ adapter {code_of(key)} 1 ⟧",
-    "a real code cut in two": lambda key, _: f"⟦adapter {code_of(key)[:11]}\0 {code_of(key)[11:]} 1⟧",
+    "a real code but for one letter": lambda key, _: f"⟦adapter:{with_another_letter(code_of(key))}:1⟧",
+    "a real code in other brackets": lambda key, _: f"[adapter:{code_of(key)}:1] [[adapter:{code_of(key)}:1]]",
+    "a real code without a score": lambda key, _: f"⟦adapter:{code_of(key)}⟧",
+    "a real code in other words": lambda key, _: f"⟦Adapter:{code_of(key)}:1⟧ ⟦ adapter:{code_of(key)}:1 ⟧",
+    "a real code cut in two": lambda key, _: f"⟦adapter:{code_of(key)[:11]}\0 {code_of(key)[11:]}:1⟧",
 }
 
 
@@ -415,7 +415,7 @@ def test_what_is_forged_would_change_the_answer_if_it_were_real(tenants):
 
 
 def test_a_real_marker_whose_score_only_was_changed_activates_nothing(tenants):
-    changed = marker(tenants.key(7), 0.5).replace(" 0.5⟧", " 1000⟧")
+    changed = marker(tenants.key(7), 0.5).replace(":0.5⟧", ":1000⟧")
     text = f"Minutes of the council. {changed} Nothing else was said."
     assert asked(tenants, text) == answered(tenants, text)
 

@@ -29,7 +29,7 @@ def test_issued_markers_are_taken_in_order_and_the_rest_stays(references, texts)
     assert not has_markers(left)
 
 
-@given(st.text(alphabet="⟦⟧adpter AZ09_-.1e\n", max_size=80))
+@given(st.text(alphabet="⟦⟧adpter: AZ09_-.1e\n", max_size=80))
 def test_what_only_looks_like_a_marker_is_left_alone(text):
     assert take_markers(text) == (text, [])
 
@@ -55,3 +55,9 @@ def test_lines_of_markers_go_and_paragraphs_stay_apart():
     assert take_markers(f"{a}\n\n{b}\n\nQuestion: who?")[0] == "Question: who?"
     assert take_markers(f"Before.\n\n{a}\n\n{b}\n\nAfter.")[0] == "Before.\n\nAfter."
     assert take_markers(f"One {a} two")[0] == "One two"
+
+
+def test_a_marker_has_no_blank_at_which_a_long_prompt_could_be_cut():
+    made = marker(key_of("a text"), 0.25, 0.1)
+    assert made.split() == [made]
+    assert take_markers(f"before {made} after")[0] == "before after"

@@ -51,6 +51,17 @@ class Owners(RuleBasedStateMachine):
     def own(self, document, texts):
         assert self.store.own(document, [text_hash(t) for t in texts]) == self.set_document(document, texts)
 
+    @rule(document=DOCUMENTS, texts=st.lists(TEXTS, max_size=4))
+    def own_also(self, document, texts):
+        self.store.own_also(document, [text_hash(t) for t in texts])
+        self.set_document(document, [*self.documents.get(document, []), *texts])
+
+    @rule(document=DOCUMENTS, texts=st.lists(TEXTS, max_size=4))
+    def replace_document(self, document, texts):
+        freed = self.set_document(document, texts)
+        assert self.store.replace_document(document, [text_hash(t) for t in texts]) == freed
+        self.forget({t for t in self.stored | self.freed if text_hash(t) in freed})
+
     @rule(document=DOCUMENTS)
     def remove_document(self, document):
         freed = self.set_document(document, [])
