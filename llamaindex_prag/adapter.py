@@ -20,7 +20,10 @@ LARGEST_VALUE = 1e4
 
 @dataclass(frozen=True, slots=True)
 class AdapterKey:
-    """What an adapter was made of: the same three give the same adapter."""
+    """What an adapter was made of.
+
+    A passage's title, which is used in the questions about it, is not among it: in one store the first title counts.
+    """
 
     model: str
     """The base model's fingerprint, 64 hexadecimal digits."""
