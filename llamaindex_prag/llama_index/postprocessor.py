@@ -20,6 +20,7 @@ from llamaindex_prag.conflict_policies import ConflictPolicy, date_of, known_pol
 from llamaindex_prag.conflicts import OVERLAP
 from llamaindex_prag.costs import Costs
 from llamaindex_prag.demand import Chooser
+from llamaindex_prag.llama_index import stray_markers
 from llamaindex_prag.llama_index.llm import ParametricLLM
 from llamaindex_prag.llama_index.markers import marker
 from llamaindex_prag.parametric import ParametricModel
@@ -112,7 +113,9 @@ class ParametricNode(TextNode):
 class ParametricNodePostprocessor(BaseNodePostprocessor):
     """Lets the LLM answer from the retrieved documents' adapters instead of their text.
 
-    Put it last: postprocessors that read the text have to stand before it.
+    Put it last: postprocessors that read the text have to stand before it. The query engine needs the same `llm`; an
+    error is logged where references come to another one. `response_mode="context_only"` returns what prompts hold: the
+    references.
 
     Args:
         llm: The `ParametricLLM` that the query engine uses.
@@ -190,6 +193,7 @@ class ParametricNodePostprocessor(BaseNodePostprocessor):
         elif given := [name for name in ("auto", "costs") if options.get(name) is not None]:
             raise ConfigurationError(f"{', '.join(given)}: only for inject='auto', and inject is {inject!r}")
         super().__init__(**options)
+        stray_markers.watch()
         if inject == "auto":
             self._chooser = Chooser(llm.model.local, self.auto, self.costs)
 

@@ -433,3 +433,15 @@ def watched_events(monkeypatch):
     found = []
     monkeypatch.setattr(postprocessor, "dispatcher", SimpleNamespace(event=found.append))
     return found
+
+
+async def test_references_that_come_to_another_llm_are_told(llm, caplog):
+    post = ParametricNodePostprocessor(llm=llm, missing="error")
+    for made in (MockLLM(max_tokens=4), llm):
+        caplog.clear()
+        engine = RetrieverQueryEngine.from_args(Fixed(0), llm=made, node_postprocessors=[post])
+        engine.query(QUESTION)
+        await engine.aquery(QUESTION)
+        told = [r.getMessage() for r in caplog.records if r.name.endswith("stray_markers")]
+        assert bool(told) == (made is not llm)
+        assert all("a prompt for MockLLM holds references to adapters" in message for message in told)
