@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from langchain_openai.chat_models.base import BaseChatOpenAI
 
 _T = TypeVar("_T")
+_TOO_MANY = 429
 
 
 @runtime_checkable
@@ -151,15 +152,15 @@ class OpenAIGenerator(ChatGenerator):
     @contextlib.contextmanager
     def watched(self) -> Iterator[None]:
         """One request: refused while the server is left alone, and counted by how it ends."""
-        self.breaker.check()
+        began = self.breaker.check()
         try:
             yield
         except Exception as error:
             meant = garbled(error)
             failure = failure_of(meant)
-            if failure is not None and failure.passing:
-                self.breaker.failed(meant)
-            elif failure is not None:
+            if failure is not None and failure.passing and failure.status != _TOO_MANY:
+                self.breaker.failed(meant, began)
+            elif failure is not None:  # a rate limit too is an answer, and says itself when to ask again
                 self.breaker.succeeded()
             if meant is not error:
                 raise meant from error
