@@ -301,6 +301,34 @@ async def test_a_server_that_hangs_is_given_up(asynchronous):
         assert time.monotonic() - started < 3
 
 
+@pytest.mark.parametrize("asynchronous", [False, True])
+async def test_an_error_of_ones_own_is_not_the_server_s(asynchronous, monkeypatch):
+    def mistaken(*_):
+        raise KeyError("mine")
+
+    monkeypatch.setattr("langgraph_dynrag.nodes.generate._emit_token", mistaken)
+    with serving(TEXT) as server:
+        built = graph(server, policy=ServerPolicy(failures=1))
+        since_build(server)
+        for _ in range(2):  # nor is the server left alone for it
+            with pytest.raises(KeyError, match="mine"):
+                await ask(built, asynchronous)
+        assert len(server.asked()) == 2
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+async def test_a_reply_that_is_garbage_is_asked_for_again(asynchronous):
+    with serving(TEXT) as server:
+        generator = OpenAIGenerator.of(chat(server), frozenset(), QUICK)
+        server.faults = [Fault(body="<html>Welcome to nginx!</html>", path="/chat/completions")] * 2
+        if asynchronous:
+            assert (await generator.areply("Go on.", {}, max_tokens=5)).text
+            assert await generator.aask(["Go on."], {})
+        else:
+            assert generator.reply("Go on.", {}, max_tokens=5).text
+            assert generator.ask(["Go on."], {})
+
+
 def test_no_pause_is_longer_than_the_time_that_is_left():
     with serving(TEXT) as server:
         built = graph(server, policy=ServerPolicy(first_wait=50.0), budgets=Budgets(seconds=2.0))
