@@ -4,16 +4,23 @@
 LangChain first (a batch, `astream_events`, a chain, `with_retry`, a tool) has a limit of 25 steps filled in, as if the
 caller had asked for it, and an answer of a dozen sentences takes more. So a limit of exactly 25 that comes with a run
 counts as none. Any other one holds, and so does whichever is bound to the graph by `with_config`.
+
+Besides, a message that comes without a question is the question. Nodes could not tell: a thread keeps the `question` of
+a run that failed as it began, and a state does not say when which of its values came.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from typing import Any
 
+from langchain_core.messages import HumanMessage, convert_to_messages
 from langchain_core.runnables import RunnableConfig
 from langchain_core.runnables.config import DEFAULT_RECURSION_LIMIT, var_child_runnable_config
 from langgraph.graph.state import CompiledStateGraph
+
+from langgraph_dynrag.chat_template import message_text
+from rag_backbone.errors import ConfigurationError
 
 _STEPS = 10_000
 """As good as LangGraph's own limit."""
@@ -31,11 +38,11 @@ class DynamicRAGGraph(CompiledStateGraph[Any, Any, Any, Any]):
 
     def stream(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Iterator[Any]:  # noqa: A002
         """As of any compiled graph."""
-        return super().stream(input, self._with_steps(config), **kwargs)
+        return super().stream(_with_question(input), self._with_steps(config), **kwargs)
 
     def astream(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> AsyncIterator[Any]:  # noqa: A002
         """As of any compiled graph."""
-        return super().astream(input, self._with_steps(config), **kwargs)
+        return super().astream(_with_question(input), self._with_steps(config), **kwargs)
 
     def _with_steps(self, config: RunnableConfig | None) -> RunnableConfig | None:
         """A run's configuration, without the limit that LangChain fills in."""
@@ -46,3 +53,16 @@ class DynamicRAGGraph(CompiledStateGraph[Any, Any, Any, Any]):
             return config
         own = (self.config or {}).get("recursion_limit", _STEPS)
         return {**(config or {}), "recursion_limit": own}
+
+
+def _with_question(given: Any) -> Any:
+    """An input, with the human message that it ends with as its question if it has none."""
+    if not isinstance(given, Mapping) or "question" in given or not given.get("messages"):
+        return given
+    messages = given["messages"]
+    last = messages[-1] if isinstance(messages, list) else messages
+    try:
+        (message,) = convert_to_messages([last])
+        return {**given, "question": message_text(message)} if isinstance(message, HumanMessage) else given
+    except (ConfigurationError, NotImplementedError, ValueError, TypeError):
+        return given  # the graph says what is wrong with it

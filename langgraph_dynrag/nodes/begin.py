@@ -91,7 +91,8 @@ def asked_question(state: State) -> tuple[str, str | None]:
     explicit = (state.get("question") or "").strip()
     messages: list[AnyMessage] = state.get("messages") or []
     last = messages[-1] if messages else None
-    if isinstance(last, HumanMessage) and last.id != answered.get("message_id"):
+    # Only a thread gives messages an id; one without is of this call.
+    if isinstance(last, HumanMessage) and (last.id is None or last.id != answered.get("message_id")):
         text = message_text(last).strip()
         if not explicit or explicit == answered.get("question") or explicit == text:
             return text, last.id

@@ -1,16 +1,19 @@
-"""However a graph is run, an answer is as long as its budgets let it be; a limit of steps that is asked for holds."""
+"""However a graph is run: an answer is as long as its budgets let it be, and the newest question is answered."""
 
 import pytest
-from langchain_core.messages import AIMessage
+from langchain_core.messages import AIMessage, HumanMessage
 from langchain_core.runnables import RunnableLambda
+from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.errors import GraphRecursionError
 from langgraph.graph import END, START, MessagesState, StateGraph
 from langgraph.prebuilt import ToolNode
 
 from langgraph_dynrag import AnswerPrompt, Budgets, DynamicRAGState, LocalChatModel, create_dynamic_rag
 from langgraph_dynrag.agents import create_dynamic_rag_tool
+from langgraph_dynrag.nodes.begin import asked_question
 from langgraph_dynrag.triggers import EveryNTokens
 from rag_backbone.causal_lm import CausalLM
+from rag_backbone.errors import ContextWindowError
 from tests.langgraph_dynrag.scripted import WatchedRetriever
 from tests.tiny import tiny_llama, tiny_tokenizer
 
@@ -119,3 +122,41 @@ def test_a_limit_that_is_bound_holds(long, limit):
         bound.batch([ASKED])
     (out,) = long.with_config(tags=["b"]).batch([ASKED])
     assert is_whole(out)
+
+
+# ---------------------------------------------------------------------- questions
+
+
+@pytest.mark.parametrize(
+    "form", [HumanMessage, lambda text: ("user", text), lambda text: {"role": "user", "content": text}]
+)
+@pytest.mark.parametrize("asynchronous", [False, True])
+async def test_after_a_question_that_was_refused_the_next_message_is_answered(asynchronous, form):
+    chat = LocalChatModel.from_causal_lm(CausalLM(tiny_llama(), tiny_tokenizer()))
+    prompt = AnswerPrompt(instructions="Answer.", answer_phrase=None, stop=())
+    graph = create_dynamic_rag(
+        chat,
+        WatchedRetriever(),
+        preset="single",
+        prompt=prompt,
+        budgets=Budgets(tokens=4),
+        checkpointer=InMemorySaver(),
+    )
+    config = {"configurable": {"thread_id": "t"}}
+
+    async def run(given):
+        return await graph.ainvoke(given, config) if asynchronous else graph.invoke(given, config)
+
+    with pytest.raises(ContextWindowError):
+        await run({"question": "why " * 3000})
+    assert (await run({"messages": [form("Who was Joan Pike?")]}))["question"] == "Who was Joan Pike?"
+    with pytest.raises(ContextWindowError):
+        await run({"question": "why " * 3000})
+    assert (await run({"messages": form("Where is Hallin?")}))["question"] == "Where is Hallin?"
+    both = {"question": "Who crosses it?", "messages": [form("Hello")]}
+    assert (await run(both))["question"] == "Who crosses it?"
+
+
+def test_a_message_outside_of_any_thread_is_a_question():
+    assert asked_question({"messages": [HumanMessage("Who?")]}) == ("Who?", None)
+    assert asked_question({"messages": [HumanMessage("Who?")], "question": "What?"}) == ("What?", None)
