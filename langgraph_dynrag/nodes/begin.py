@@ -14,6 +14,7 @@ from langgraph_dynrag.nodes.node import Node, State, Update, emit
 from langgraph_dynrag.settings import Settings
 from langgraph_dynrag.state import VERSION
 from rag_backbone.errors import ConfigurationError, ContextWindowError
+from rag_backbone.own_thread import in_own_thread
 
 
 class Begin(Node):
@@ -74,6 +75,10 @@ class Begin(Node):
             "version": VERSION,
             "trace": Overwrite([event]),
         }
+
+    async def arun(self, state: State, settings: Settings, config: RunnableConfig) -> Update:
+        """The same in a thread: asking a local model for its window or its tokenizer loads it."""
+        return await in_own_thread(self.run, state, settings, config)
 
 
 def after_begin(state: State) -> Literal["retrieve", "generate"]:
