@@ -4,6 +4,9 @@
                                              ^                                  |
                                              +-------------(failure)------------+
 
+Failures are in a row only if each request began after the one before it had failed: what takes down many requests at
+once is one failure, and each of them may try again.
+
 Knows neither HTTP nor models. The well-kept libraries decorate functions, and cannot stand around a stream that is left
 half-read, synchronously and asynchronously.
 """
@@ -37,12 +40,17 @@ class CircuitBreaker:
             raise ConfigurationError(f"failures is {failures}, pause is {pause}; both must be above 0")
         self._what, self._limit, self._pause, self._clock = what, failures, pause, clock
         self._failed = 0
+        self._counted = 0
+        """All failures that were counted, by which a request knows whether there was one since it began."""
         self._closed_at = 0.0
         self._last = ""
         self._lock = threading.Lock()
 
-    def check(self) -> None:
+    def check(self) -> int:
         """Let a request pass, or refuse it.
+
+        Returns:
+            When it began, for `failed`.
 
         Raises:
             ServerUnavailableError: While it is open, telling for how long yet.
@@ -50,22 +58,26 @@ class CircuitBreaker:
         with self._lock:
             left = self._closed_at - self._clock()
             if self._failed < self._limit:
-                return
+                return self._counted
             if left > 0:
                 raise ServerUnavailableError(
                     f"{self._what} failed {self._failed} times in a row, the last time with: {self._last}. It is "
                     f"asked again in {left:.0f} s."
                 )
             self._closed_at = self._clock() + self._pause  # this one is the trial; the others wait for its outcome
+            return self._counted
 
     def succeeded(self) -> None:
         """A request was answered, if only with a refusal."""
         with self._lock:
             self._failed = 0
 
-    def failed(self, error: BaseException) -> None:
-        """The server could not be reached, or did not do its work."""
+    def failed(self, error: BaseException, began: int) -> None:
+        """The server could not be reached, or did not do its work, for a request that `check` let pass."""
         with self._lock:
+            if began < self._counted:
+                return
+            self._counted += 1
             self._failed += 1
             self._last = f"{type(error).__name__}: {error}"
             if self._failed >= self._limit:

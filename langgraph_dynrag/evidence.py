@@ -10,6 +10,7 @@ import hashlib
 import re
 import unicodedata
 from collections.abc import Callable, Iterable, Sequence
+from numbers import Integral, Real
 from typing import Any
 
 from typing_extensions import TypedDict
@@ -19,7 +20,9 @@ CountTokens = Callable[[str], int]
 # A passage is cut to this before it is looked at any closer: documents may be megabytes long.
 _MAX_CHARACTERS = 20_000
 _ORIGINAL = "original_sha256"
-_PLAIN = (str, int, float, bool, type(None))
+# What msgpack holds, in which LangGraph's checkpoints are written.
+_INTEGERS = range(-(2**63), 2**64)
+_DROPPED = object()
 
 
 class Passage(TypedDict):
@@ -56,12 +59,12 @@ def passage(text: str, metadata: dict[str, Any], document_id: str | None) -> Pas
         return None
     title = clean(str(metadata.get("title") or ""))[:200]
     source = clean(str(metadata.get("source") or metadata.get("url") or title or document_id or ""))[:500]
-    score = metadata.get("score")
-    kept = {str(k): v for k, v in metadata.items() if isinstance(v, _PLAIN)}
+    score = _plain(metadata.get("score"))
+    kept = {str(k): v for k, v in ((k, _plain(v)) for k, v in metadata.items()) if v is not _DROPPED}
     if cleaned != text.strip():
         kept[_ORIGINAL] = hashlib.sha256(text.strip().encode("utf-8", "surrogatepass")).hexdigest()
     return Passage(
-        id=document_id or hashlib.sha256(f"{source}\0{cleaned}".encode()).hexdigest()[:24],
+        id=_plain(document_id) or hashlib.sha256(f"{source}\0{cleaned}".encode()).hexdigest()[:24],
         text=cleaned,
         title=title,
         source=source,
@@ -152,3 +155,14 @@ def _shortened(p: Passage, budget: int, count: CountTokens) -> Passage | None:
         else:
             high = middle - 1
     return Passage(**{**p, "text": " ".join(words[:low]) + " ..."}) if low >= 16 else None
+
+
+def _plain(value: Any) -> Any:
+    """A value as plain data; NumPy's numbers and texts, which retrievers report, are none that a checkpoint holds."""
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, str):
+        return str.__str__(value)  # an enumeration's own would be its name
+    if isinstance(value, Integral):
+        return int(value) if int(value) in _INTEGERS else str(int(value))
+    return float(value) if isinstance(value, Real) else _DROPPED

@@ -11,7 +11,7 @@ from langgraph.graph import END, START, StateGraph
 from langgraph.graph.state import CompiledStateGraph
 from langgraph.types import Checkpointer
 
-from langgraph_dynrag.batches import DynamicRAGGraph
+from langgraph_dynrag.compiled_graph import DynamicRAGGraph
 from langgraph_dynrag.draft import Signal
 from langgraph_dynrag.generator import make_generator
 from langgraph_dynrag.injector import Injection, Injector

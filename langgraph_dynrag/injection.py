@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -33,6 +34,9 @@ if TYPE_CHECKING:
 Inject = Literal["parametric", "combined"]
 Missing = Literal["train", "translate", "context"]
 How = Literal["parametric", "combined", "translated"]
+
+_REMEMBERED = 4096
+"""Texts that could not be learnt."""
 
 
 @dataclass(frozen=True)
@@ -120,7 +124,9 @@ class ParametricInjector:
         )  # fmt: skip
         self._parametrizer: Any = None
         self._hopeless: dict[str, str] = {}
-        """By a passage's id, why it cannot be learnt: trying takes long, so it is done once."""
+        """By a text's hash, why it cannot be learnt: trying takes long, so it is done once. An id would not do: a
+        document may be changed."""
+        self._forgetting = threading.Lock()
 
     def prepare(self, passages: Sequence[Passage]) -> dict[str, Any]:
         """Make the adapters that are missing.
@@ -131,13 +137,13 @@ class ParametricInjector:
         started = time.monotonic()
         done: dict[str, Any] = {"trained": 0, "translated": 0, "failed": {}}
         lacking = [] if self.missing == "context" else [p for p in passages if self._key(p) is None]
-        tried = [p for p in lacking if p["id"] not in self._hopeless]
+        tried = [p for p in lacking if self._why_hopeless(p) is None]
         try:
             self._make(tried, done)
         except (AdapterError, ConfigurationError):  # of one of them; the others are not lost with it
             for p in tried:
                 self._make_alone(p, done)
-        done["failed"] |= {p["id"]: self._hopeless[p["id"]] for p in lacking if p["id"] in self._hopeless}
+        done["failed"] |= {p["id"]: why for p in lacking if (why := self._why_hopeless(p)) is not None}
         return done | {"seconds": time.monotonic() - started}
 
     def place(self, passages: Sequence[Passage], question: str = "") -> Placed:
@@ -163,11 +169,24 @@ class ParametricInjector:
         original = original_hash(p)
         return (self.adapters.find_hash(original) if original else None) or self.adapters.find(p["text"])
 
+    def _why_hopeless(self, p: Passage) -> str | None:
+        from llamaindex_prag.adapter import text_hash
+
+        return self._hopeless.get(text_hash(p["text"]))
+
+    def _give_up(self, p: Passage, why: str) -> None:
+        from llamaindex_prag.adapter import text_hash
+
+        with self._forgetting:
+            while len(self._hopeless) >= _REMEMBERED:  # the oldest; it is tried again if it comes again
+                del self._hopeless[next(iter(self._hopeless))]
+            self._hopeless[text_hash(p["text"])] = why
+
     def _make_alone(self, p: Passage, done: dict[str, Any]) -> None:
         try:
             self._make([p], done)
         except ConfigurationError as error:  # it stands in the prompt instead, and is not tried again
-            self._hopeless[p["id"]] = str(error)
+            self._give_up(p, str(error))
         except AdapterError as error:
             done["failed"][p["id"]] = str(error)
 
@@ -189,7 +208,7 @@ class ParametricInjector:
         done["trained"] += report.trained
         for p in passages:
             if self._key(p) is None:
-                self._hopeless[p["id"]] = "; ".join(report.notes.get(text_hash(p["text"]), ("no adapter was made",)))
+                self._give_up(p, "; ".join(report.notes.get(text_hash(p["text"]), ("no adapter was made",))))
 
     def __repr__(self) -> str:
         return f"ParametricInjector({self.adapters!r}, mode={self.mode!r}, missing={self.missing!r})"

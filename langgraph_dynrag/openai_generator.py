@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from langchain_openai.chat_models.base import BaseChatOpenAI
 
 _T = TypeVar("_T")
+_TOO_MANY = 429
 
 
 @runtime_checkable
@@ -112,7 +113,7 @@ class OpenAIGenerator(ChatGenerator):
         """All at once, with the same patience."""
 
         def once() -> list[str]:
-            with self.watched():
+            with self.watched(), _reading():
                 return super(OpenAIGenerator, self).ask(prompts, config)
 
         with self._explained():
@@ -122,7 +123,7 @@ class OpenAIGenerator(ChatGenerator):
         """All at once, with the same patience."""
 
         async def once() -> list[str]:
-            with self.watched():
+            with self.watched(), _reading():
                 return await super(OpenAIGenerator, self).aask(prompts, config)
 
         with self._explained():
@@ -132,7 +133,7 @@ class OpenAIGenerator(ChatGenerator):
         """With the same patience."""
 
         def once() -> Reply:
-            with self.watched():
+            with self.watched(), _reading():
                 return super(OpenAIGenerator, self).reply(prompt, config, max_tokens=max_tokens)
 
         with self._explained():
@@ -142,7 +143,7 @@ class OpenAIGenerator(ChatGenerator):
         """With the same patience."""
 
         async def once() -> Reply:
-            with self.watched():
+            with self.watched(), _reading():
                 return await super(OpenAIGenerator, self).areply(prompt, config, max_tokens=max_tokens)
 
         with self._explained():
@@ -151,18 +152,15 @@ class OpenAIGenerator(ChatGenerator):
     @contextlib.contextmanager
     def watched(self) -> Iterator[None]:
         """One request: refused while the server is left alone, and counted by how it ends."""
-        self.breaker.check()
+        began = self.breaker.check()
         try:
             yield
         except Exception as error:
-            meant = garbled(error)
-            failure = failure_of(meant)
-            if failure is not None and failure.passing:
-                self.breaker.failed(meant)
-            elif failure is not None:
+            failure = failure_of(error)
+            if failure is not None and failure.passing and failure.status != _TOO_MANY:
+                self.breaker.failed(error, began)
+            elif failure is not None:  # a rate limit too is an answer, and says itself when to ask again
                 self.breaker.succeeded()
-            if meant is not error:
-                raise meant from error
             raise
         self.breaker.succeeded()
 
@@ -293,21 +291,26 @@ class _Work:
             self._on_token(piece, logprob, entropy)
 
 
+@contextlib.contextmanager
+def _reading() -> Iterator[None]:
+    """A client at work, whose stumbling over a response is told apart from errors of ours and of callbacks."""
+    try:
+        yield
+    except Exception as error:
+        if (meant := garbled(error)) is not error:
+            raise meant from error
+        raise
+
+
 class _Read(Iterator[Any]):
-    """A stream whose client's stumbling over a response is told apart from errors of ours."""
+    """A stream that is read so."""
 
     def __init__(self, stream: Iterator[Any]) -> None:
         self._stream = stream
 
     def __next__(self) -> Any:
-        try:
+        with _reading():
             return next(self._stream)
-        except StopIteration:
-            raise
-        except Exception as error:
-            if (meant := garbled(error)) is not error:
-                raise meant from error
-            raise
 
     def close(self) -> None:
         """Leave the stream, so that the server stops writing."""
@@ -319,13 +322,10 @@ async def _aread(stream: AsyncIterator[Any]) -> Any:
     try:
         while True:
             try:
-                chunk = await anext(stream)
+                with _reading():
+                    chunk = await anext(stream)
             except StopAsyncIteration:
                 return
-            except Exception as error:
-                if (meant := garbled(error)) is not error:
-                    raise meant from error
-                raise
             yield chunk
     finally:
         close = getattr(stream, "aclose", None)

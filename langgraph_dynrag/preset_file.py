@@ -11,9 +11,9 @@ import json
 import math
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, cast, get_args, get_type_hints
 
 from langgraph_dynrag import triggers
 from langgraph_dynrag.triggers.base import Trigger
@@ -148,6 +148,15 @@ def warn_of_another(calibrated: CalibratedFor, model: BaseChatModel, prompt: Ans
         )
 
 
+def refuse_unless_writable(trigger: Any) -> None:
+    """Refuse a trigger that no preset file can name, before anything is computed for one.
+
+    Raises:
+        ConfigurationError: Saying what to do with it instead.
+    """
+    _described(trigger)
+
+
 def _described(trigger: Any) -> dict[str, Any]:
     kind = type(trigger).__name__
     if getattr(triggers, kind, None) is not type(trigger) or not is_dataclass(trigger):
@@ -155,7 +164,11 @@ def _described(trigger: Any) -> dict[str, Any]:
             f"{trigger!r} is no trigger of langgraph_dynrag.triggers, so a preset file cannot name it; give it to "
             "create_dynamic_rag(trigger=...) as it is"
         )
-    return {"kind": kind, "options": {f.name: getattr(trigger, f.name) for f in fields(trigger)}}
+    return {"kind": kind, "options": {f.name: _plain(getattr(trigger, f.name)) for f in fields(trigger)}}
+
+
+def _plain(value: Any) -> Any:
+    return asdict(value) if is_dataclass(value) and not isinstance(value, type) else value
 
 
 def _trigger(file: Path, value: Mapping[str, Any]) -> Trigger:
@@ -166,19 +179,47 @@ def _trigger(file: Path, value: Mapping[str, Any]) -> Trigger:
     if not (isinstance(made, type) and is_dataclass(made)):
         listed = ", ".join(n for n, c in known.items() if isinstance(c, type) and is_dataclass(c))
         raise PresetFileError(f"{file} names the trigger {kind!r}; known: {listed}")
-    names = {f.name for f in fields(made)}
-    if unknown := set(options) - names:
-        raise PresetFileError(
-            f"{file} gives {kind} the unknown option {', '.join(sorted(unknown))}; known: {', '.join(sorted(names))}"
-        )
+    _refuse_unknown(file, kind, options, made)
+    hints = get_type_hints(made)
+    nested = {name: hint for name, hint in hints.items() if name in options and is_dataclass(hint)}
+    made_of = {
+        name: _rebuilt(file, f"{kind}'s {name}", _part(file, options, name, dict), nested[name]) for name in nested
+    }
     try:
-        trigger = cast("Trigger", made(**options))
+        trigger = cast("Trigger", made(**{**options, **made_of}))
         threshold = threshold_of(trigger)
     except (TypeError, ValueError) as error:  # ConfigurationError is a ValueError
         raise PresetFileError(f"{file} gives {kind} options that it does not take: {error}") from error
     if threshold is not None and not math.isfinite(threshold):
         raise PresetFileError(f"{file} gives {kind} the threshold {threshold}; a finite number is needed")
     return trigger
+
+
+def _rebuilt(file: Path, what: str, value: Mapping[str, Any], made: Any) -> Any:
+    """A dataclass that is an option of a trigger, each of its fields of the type that it is declared with."""
+    _refuse_unknown(file, what, value, made)
+    hints = get_type_hints(made)
+    for name, given in value.items():
+        if not _fits(given, hints[name]):
+            raise PresetFileError(f"{file} gives {what} options that it does not take: {name} is {given!r}")
+    try:
+        return made(**value)
+    except (TypeError, ValueError) as error:
+        raise PresetFileError(f"{file} gives {what} options that it does not take: {error}") from error
+
+
+def _refuse_unknown(file: Path, what: str, options: Mapping[str, Any], made: Any) -> None:
+    names = {f.name for f in fields(made)}
+    if unknown := set(options) - names:
+        raise PresetFileError(
+            f"{file} gives {what} the unknown option {', '.join(sorted(unknown))}; known: {', '.join(sorted(names))}"
+        )
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    if hint is float:
+        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return type(value) is hint if isinstance(hint, type) else value in get_args(hint)
 
 
 def _loaded(file: Path) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, Literal
+from typing import Literal
 
 from langchain_core.retrievers import BaseRetriever
 
@@ -168,12 +168,8 @@ class Settings:
         """The format of results that are written into the answer; None: evidence stands in the prompt."""
         return self.trigger.tag_format if isinstance(self.trigger, WrittenTag) else None
 
-    def overridden(self, context: DynamicRAGContext | dict[str, Any] | None) -> Settings:
+    def overridden(self, context: DynamicRAGContext) -> Settings:
         """These settings with a run's own on top, validated again."""
-        if context is None:
-            return self
-        if isinstance(context, dict):
-            context = DynamicRAGContext(**context)
         given = {f.name: getattr(context, f.name) for f in fields(context)}
         changed = {name: value for name, value in given.items() if value is not None}
         return replace(self, **changed) if changed else self

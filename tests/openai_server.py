@@ -56,6 +56,8 @@ class OpenAIServer:
         continues: Whether a last message of the assistant is continued: on vLLM's flags, always (llama.cpp), never; or
             `strict`: never, and unknown fields are refused.
         logprobs: Whether they are reported.
+        holds: Whether text is held back as in vLLM where a request has stop strings: as many characters as the longest
+            has, less one, until the end.
         most: Alternatives that are reported at most; `refuse_more` refuses requests for more instead.
     """
 
@@ -66,6 +68,7 @@ class OpenAIServer:
         model: str = "base",
         continues: Literal["flags", "always", "never", "strict"] = "flags",
         logprobs: bool = True,
+        holds: bool = False,
         most: int = 20,
         refuse_more: bool = False,
         window: int | None = None,
@@ -73,7 +76,7 @@ class OpenAIServer:
     ) -> None:
         self.says, self.model, self.continues = says, model, continues
         self.logprobs, self.most, self.refuse_more, self.window = logprobs, most, refuse_more, window
-        self.tokenizer = tokenizer
+        self.tokenizer, self.holds = tokenizer, holds
         self.requests: list[tuple[str, dict[str, Any]]] = []
         self.faults: list[Fault] = []
         self.adapters: dict[str, str] = {}
@@ -314,6 +317,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Transfer-Encoding", "chunked")
         self.end_headers()
         base = {"id": "x", "object": "chat.completion.chunk", "created": 0, "model": body["model"]}
+        if self.server_state.holds and body.get("stop"):
+            tokens = _held(tokens, max(map(len, body["stop"])) - 1)
         try:
             for i, token in enumerate(tokens):
                 if fault is not None and fault.after == i and self._breaks(fault):
@@ -361,6 +366,17 @@ def _completed(tokens: list[Token], asked: Any) -> dict[str, Any]:
     each = [{name: p} for name, p in zip(names, told, strict=True)]
     found = {"tokens": names, "token_logprobs": told, "top_logprobs": each, "text_offset": []}
     return {"logprobs": found if asked else None, "token_ids": [t[2] for t in tokens]}
+
+
+def _held(tokens: list[Token], characters: int) -> list[Token]:
+    """The tokens, each with the text that is sent when it was written; the last one brings the rest."""
+    texts, written, sent = [], "", 0
+    for i, token in enumerate(tokens, 1):
+        written += token[0]
+        end = max(sent, len(written) - (characters if i < len(tokens) else 0))
+        texts.append(written[sent:end])
+        sent = end
+    return [(text, *token[1:]) for text, token in zip(texts, tokens, strict=True)]
 
 
 def _words(text: str) -> list[str]:

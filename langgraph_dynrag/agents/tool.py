@@ -14,6 +14,7 @@ from langchain_core.documents import Document
 from langchain_core.retrievers import BaseRetriever
 from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.tools import BaseTool, StructuredTool
+from langgraph.pregel import Pregel
 from pydantic import BaseModel, Field
 
 from langgraph_dynrag.evidence import Passage, distinct, passage, render, within_budget
@@ -84,10 +85,11 @@ def create_dynamic_rag_tool(
     """The graph as a tool: the agent asks a question and gets an answer with numbered sources.
 
     The artifact is what the graph returned (`answer`, `short_answer`, `sources`, `trace`), plain data apart from its
-    `messages`, which are left out. Each call is a run of its own; the agent's thread knows nothing of its steps.
+    `messages`, which are left out. Each call is a run of its own; the agent's thread knows nothing of its steps, unless
+    the graph is interrupted before or after a node: to go on it has to find them there.
 
     Args:
-        graph: What `create_dynamic_rag` returned, made without a checkpointer.
+        graph: What `create_dynamic_rag` returned, made without a checkpointer. A copy of it runs.
         name: Of the tool.
         description: What the model is told of it.
 
@@ -109,15 +111,24 @@ def create_dynamic_rag_tool(
             "graph without one: create_dynamic_rag(model, retriever)"
         )
 
+    running = _unkept(graph)
+
     def run(question: str, config: RunnableConfig) -> tuple[str, dict[str, Any]]:
-        return _told(graph.invoke({"question": question}, config))
+        return _told(running.invoke({"question": question}, config))
 
     async def arun(question: str, config: RunnableConfig) -> tuple[str, dict[str, Any]]:
-        return _told(await graph.ainvoke({"question": question}, config))
+        return _told(await running.ainvoke({"question": question}, config))
 
     return StructuredTool.from_function(
         run, arun, name=name, description=description, args_schema=_Question, response_format="content_and_artifact"
     )
+
+
+def _unkept(graph: Runnable[Any, Any]) -> Runnable[Any, Any]:
+    """The graph, without the agent's checkpointer, which LangGraph lends to every graph that runs inside of a node."""
+    if not isinstance(graph, Pregel) or graph.interrupt_before_nodes or graph.interrupt_after_nodes:
+        return graph
+    return graph.copy({"checkpointer": False})
 
 
 def _told(result: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:

@@ -45,6 +45,7 @@ def calibrate(
     from langgraph_dynrag.calibration.calibrating import calibrate as find
     from langgraph_dynrag.calibration.questions import read_questions
     from langgraph_dynrag.local_chat_model import LocalChatModel
+    from langgraph_dynrag.preset_file import refuse_unless_writable
 
     if out.suffix != ".json":  # before anything is computed
         raise ConfigurationError(f"a preset file's name ends in .json, by which it is told apart; got {out}")
@@ -56,6 +57,7 @@ def calibrate(
     searching: Any = retriever.value
     share: Any = per.value
     settings = get_preset(preset.value, bundle=form).settings
+    refuse_unless_writable(settings["trigger"])
     searcher: Any = None
     if cost is not None or settings.get("initial_retrieval"):
         from langgraph_dynrag.retrieval import LocalIndex
@@ -65,7 +67,8 @@ def calibrate(
         LocalChatModel(model=model), searcher, questions=asked, rate=rate, per=share, cost=cost,
         preset=preset.value, bundle=form, points=points, seed=seed, progress=sys.stderr.isatty(),
     )  # fmt: skip
-    found.save(out)
+    # What took so long to find is not lost with a disk that is full.
     typer.echo(json.dumps(found.to_dict(), ensure_ascii=False) if as_json else str(found))
+    found.save(out)
     if not as_json:
         typer.secho(f"  saved: {out}   (dynprag ask ... --preset {out})", err=True, dim=True)

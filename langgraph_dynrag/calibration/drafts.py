@@ -55,6 +55,8 @@ class Recorder:
         """No; what the other one says is remembered."""
         if view.attend_alone is not None:  # a forward, which the same text need not take at every threshold
             view = replace(view, attend_alone=_remembering(view.attend_alone))
+        if view.sample_ends is not None:  # dozens of sequences, and another threshold does not change them
+            view = replace(view, sample_ends=functools.cache(view.sample_ends))
         verdict = self._trigger.judge(view)
         self._keep(verdict, lambda trigger: trigger.judge(view))
         return replace(verdict, retrieve=False, position=None, hits=())

@@ -14,6 +14,7 @@ from langgraph_dynrag.nodes.node import Node, State, Update, emit
 from langgraph_dynrag.settings import Settings
 from langgraph_dynrag.state import VERSION
 from rag_backbone.errors import ConfigurationError, ContextWindowError
+from rag_backbone.own_thread import in_own_thread
 
 
 class Begin(Node):
@@ -75,6 +76,10 @@ class Begin(Node):
             "trace": Overwrite([event]),
         }
 
+    async def arun(self, state: State, settings: Settings, config: RunnableConfig) -> Update:
+        """The same in a thread: asking a local model for its window or its tokenizer loads it."""
+        return await in_own_thread(self.run, state, settings, config)
+
 
 def after_begin(state: State) -> Literal["retrieve", "generate"]:
     """Search first if the method does."""
@@ -91,7 +96,8 @@ def asked_question(state: State) -> tuple[str, str | None]:
     explicit = (state.get("question") or "").strip()
     messages: list[AnyMessage] = state.get("messages") or []
     last = messages[-1] if messages else None
-    if isinstance(last, HumanMessage) and last.id != answered.get("message_id"):
+    # Only a thread gives messages an id; one without is of this call.
+    if isinstance(last, HumanMessage) and (last.id is None or last.id != answered.get("message_id")):
         text = message_text(last).strip()
         if not explicit or explicit == answered.get("question") or explicit == text:
             return text, last.id

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import time
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 from langchain_core.runnables import RunnableConfig
 
@@ -18,6 +19,7 @@ from langgraph_dynrag.settings import Settings
 from rag_backbone.errors import ConfigurationError
 from rag_backbone.own_thread import in_own_thread
 
+_T = TypeVar("_T")
 _FREE: frozenset[Signal] = frozenset({"logprob", "entropy"})
 
 
@@ -39,13 +41,13 @@ class Generate(Node):
     async def arun(self, state: State, settings: Settings, config: RunnableConfig) -> Update:
         """Draft until the trigger's unit is complete."""
         _check_stage(state)
-        if settings.injector is not None:
-            await in_own_thread(rebuild, state, settings)
-        task = draft_task(state, settings)
+        await _aside(settings, rebuild, state, settings)
+        task = await _aside(settings, draft_task, state, settings)
         if _has_ended(task):
-            return _update(state, settings, task, DraftResult(task.carried, task.carried_attention))
-        result = await settings.generator.adraft(task, config, _emit_token)
-        return _update(state, settings, task, result)
+            result = DraftResult(task.carried, task.carried_attention)
+        else:
+            result = await settings.generator.adraft(task, config, _emit_token)
+        return await _aside(settings, _update, state, settings, task, result)
 
 
 def draft_task(state: State, settings: Settings) -> DraftTask:
@@ -124,6 +126,11 @@ def prompt_passages(state: State, settings: Settings) -> tuple[list[Passage], li
         answer = settings.budgets.tokens + settings.budgets.closing_tokens
         budget = min(budget, generator.context_window - fixed - answer)
     return within_budget(evidence, max(budget, 0), generator.count_tokens)
+
+
+async def _aside(settings: Settings, function: Callable[..., _T], *args: Any) -> _T:
+    """Call a function, in a thread where it asks the injector: placing loads weights, reads files and measures."""
+    return function(*args) if settings.injector is None else await in_own_thread(function, *args)
 
 
 def _needs(settings: Settings) -> frozenset[Signal]:

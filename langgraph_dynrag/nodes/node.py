@@ -64,8 +64,9 @@ class Node(Runnable[Any, Update]):
             context = get_runtime().context
         except (RuntimeError, KeyError):  # outside of a graph
             return self.settings
-        # In somebody's own graph the context is of their own kind.
-        return self.settings.overridden(context) if isinstance(context, DynamicRAGContext | dict) else self.settings
+        # A parent's context reaches its subgraphs, and graphs that run inside tools. One declared as a TypedDict is a
+        # plain dict, so only what LangGraph has made of our schema is ours.
+        return self.settings.overridden(context) if isinstance(context, DynamicRAGContext) else self.settings
 
     def _timed(self, state: State, update: Update, started: float) -> Update:
         seconds = time.monotonic() - started

@@ -106,7 +106,8 @@ def _search(settings: Searching, query: str, config: RunnableConfig) -> list[Doc
     except GraphBubbleUp:
         raise
     except Exception as error:  # noqa: BLE001 - a retriever may raise anything; the policy decides
-        return _failed(error, query, policy)
+        its_own = future.done() and future.exception() is error
+        return _failed(error, query, policy, took_too_long=not its_own)
 
 
 async def _asearch(settings: Searching, query: str, config: RunnableConfig) -> list[Document] | Exception:
@@ -115,17 +116,18 @@ async def _asearch(settings: Searching, query: str, config: RunnableConfig) -> l
     if options and not _takes_k(retriever._aget_relevant_documents):  # noqa: SLF001
         # A synchronous retriever that takes k: LangChain's stand-in for its asynchronous method does not.
         return await asyncio.to_thread(_search, settings, query, config)
+    limit = asyncio.timeout(policy.timeout)
     try:
-        async with asyncio.timeout(policy.timeout):
+        async with limit:
             return await retriever.ainvoke(query, config, **options)
     except GraphBubbleUp:
         raise
     except Exception as error:  # noqa: BLE001 - a retriever may raise anything; the policy decides
-        return _failed(error, query, policy)
+        return _failed(error, query, policy, took_too_long=limit.expired())
 
 
-def _failed(error: Exception, query: str, policy: RetrievalPolicy) -> Exception:
-    if isinstance(error, TimeoutError | concurrent.futures.TimeoutError):
+def _failed(error: Exception, query: str, policy: RetrievalPolicy, *, took_too_long: bool) -> Exception:
+    if took_too_long:
         error = TimeoutError(f"the retriever gave no result within {policy.timeout:g} s")
     if policy.on_error == "raise":
         raise RetrievalError(f"the search for {query!r} failed: {error}") from error

@@ -1,7 +1,8 @@
 """Generation in a vLLM server, asked as the local engine is: token ids in, token steps out.
 
 Prompts are sent as token ids to the completions endpoint, so that the model reads exactly the tokens that its adapters
-were trained on, and a stream that broke off is gone on from the very token where it broke.
+were trained on, and a stream that broke off is gone on from the very token where it broke. What the server had held
+back of its text for the sake of stop strings is decoded here then, and stop strings that span the break are found here.
 """
 
 from __future__ import annotations
@@ -9,13 +10,15 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Generator, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Self
 
+from llamaindex_prag.serving.held_back import held_back
 from rag_backbone.errors import ConfigurationError, ServerError
 from rag_backbone.requests import Counts, FinishReason, Generation, Request
 from rag_backbone.server_failures import BrokenStreamError, failure_of, garbled, pause_before
 from rag_backbone.signals import TokenStep
+from rag_backbone.stop_strings import StopStrings
 
 if TYPE_CHECKING:
     from llamaindex_prag.serving.served_model import ServedModel
@@ -64,6 +67,10 @@ class _Written:
     steps: list[TokenStep] = field(default_factory=list)
     finish_reason: FinishReason | None = None
     stop_string: str | None = None
+    held_back: str = ""
+    """Text of the steps that is still to come, with the next one."""
+    stops: StopStrings | None = None
+    """Where the server does not see all of what was written: after a break."""
 
 
 class ServedStream(Iterator[TokenStep]):
@@ -94,7 +101,7 @@ class ServedStream(Iterator[TokenStep]):
     def generation(self) -> Generation:
         """Everything so far."""
         written = self._written
-        text = "".join(step.text for step in written.steps)
+        text = "".join(step.text for step in written.steps) + written.held_back
         counts = Counts(generated_tokens=len(written.steps))
         reason = written.finish_reason or "cancelled"
         return Generation(text, tuple(written.steps), reason, len(self.prompt_ids), counts, written.stop_string)
@@ -119,6 +126,7 @@ class ServedStream(Iterator[TokenStep]):
                 pause = pause_before(attempt, failure, longest=self._engine.longest_wait)
                 if not failure.passing or attempt > self._engine.attempts or pause is None:
                     raise explained from error
+                self._keep_what_was_held_back()
                 if len(self._written.steps) >= self._request.max_new_tokens:
                     self._written.finish_reason = "length"
                     return
@@ -132,11 +140,43 @@ class ServedStream(Iterator[TokenStep]):
             stream = model.server.client.completions.create(**self._body(name))
             with contextlib.closing(stream):
                 for event in stream:
-                    for step in self._steps(event):
-                        self._written.steps.append(step)
-                        yield step
+                    for step in self._decided(self._steps(event)):
+                        self._written.steps.append(replace(step, index=len(self._written.steps)))
+                        yield self._written.steps[-1]
+                    if self._written.stops is not None and self._written.stops.found is not None:
+                        return
         if self._written.finish_reason is None:
             raise BrokenStreamError("the answer broke off without an end")
+
+    def _keep_what_was_held_back(self) -> None:
+        """Have the text of all tokens that came, for the next attempt to go on from."""
+        written, stop = self._written, self._request.stop
+        if not stop:
+            return
+        # Steps that wait for their decision in the old one were not given to anybody; they are written again.
+        written.stops = StopStrings(stop)
+        try:
+            text = held_back(self._engine.model.lm.tokenizer, self.prompt_ids, written.steps)
+        except ConfigurationError:  # the tokenizer is not here
+            text = None
+        if text is None:  # tokens that brought no text are written again, as the best that can be done
+            while written.steps and not written.steps[-1].text:
+                written.steps.pop()
+        written.held_back = text or ""
+
+    def _decided(self, steps: list[TokenStep]) -> list[TokenStep]:
+        """The steps, with the text that was held back; after a break those in which no stop string can begin."""
+        written = self._written
+        if written.stops is None:
+            return steps
+        decided: list[TokenStep] = []
+        for step in steps:
+            decided += written.stops.push(replace(step, text=written.held_back + step.text))
+            written.held_back = ""
+            if written.stops.found is not None:
+                written.finish_reason, written.stop_string = "stop", written.stops.found
+                return decided
+        return decided if written.finish_reason is None else [*decided, *written.stops.flush()]
 
     def _body(self, name: str) -> dict[str, Any]:
         request, done = self._request, [step.token_id for step in self._written.steps]
@@ -170,7 +210,8 @@ class ServedStream(Iterator[TokenStep]):
         if reason is not None:
             ended: FinishReason = "length" if reason == "length" else "stop" if isinstance(stopped, str) else "eos"
             self._written.finish_reason, self._written.stop_string = ended, stopped if ended == "stop" else None
-            if ended == "eos" and ids and not (choice.text and len(ids) == 1):
+            carries = len(ids) == 1 and (choice.text or self._written.held_back)
+            if ended == "eos" and ids and not carries:
                 ids = ids[:-1]  # the end of sequence is no token of the answer, unless it alone brings text held back
         first = len(self._written.steps)
         return [

@@ -3,7 +3,8 @@
 Installed beside vLLM, it is found by its entry point (`vllm.general_plugins`) and does nothing until a store is named:
 
     DYNPRAG_STORE            the folder of the adapters' store; only ever read
-    DYNPRAG_EXPORTS          where merged adapters are written; a temporary folder by default
+    DYNPRAG_EXPORTS          where merged adapters are written, a folder that nobody else may write to; by default one
+                             in the system's temporary folder
     DYNPRAG_SECRET           names have to be signed by it (`document_names`); unset: they need not
     DYNPRAG_EXPORTS_GB       refuse further document sets beyond so many GB of merged adapters; 20 by default
 
@@ -20,6 +21,7 @@ import asyncio
 import logging
 import os
 import shutil
+import stat
 import tempfile
 import threading
 from collections.abc import Callable
@@ -41,10 +43,14 @@ class MergedFolders:
     Args:
         root: Where; what dead servers left there is deleted.
         limit: Bytes of merged adapters.
+
+    Raises:
+        ConfigurationError: If somebody else could put other adapters there.
     """
 
     def __init__(self, root: Path, *, limit: float) -> None:
-        root.mkdir(parents=True, exist_ok=True)
+        root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _refuse_unless_own(root)
         for old in root.glob("server-*"):
             if (descriptor := lock_folder(old, alone=True)) is not None:  # its server is gone
                 os.close(descriptor)
@@ -145,3 +151,25 @@ def made() -> MergedFolders:
     """The folders that the environment names."""
     root = os.environ.get("DYNPRAG_EXPORTS") or Path(tempfile.gettempdir()) / f"dynprag-{os.getuid()}"
     return MergedFolders(Path(root), limit=float(os.environ.get("DYNPRAG_EXPORTS_GB") or 20) * 1e9)
+
+
+def _refuse_unless_own(root: Path) -> None:
+    """Refuse a folder in which somebody else could replace an adapter: the default one has a name that can be guessed.
+
+    Raises:
+        ConfigurationError: Saying what to set instead.
+    """
+    if not hasattr(os, "getuid"):  # no POSIX: a user's temporary folder is the user's own
+        return
+    found, me = root.stat(), os.getuid()
+    instead = f"Set DYNPRAG_EXPORTS to a folder of your own; one that is not there yet, such as {root / 'own'}, is made"
+    if {found.st_uid, root.lstat().st_uid} != {me}:  # the folder's, and a link's that leads to it
+        raise ConfigurationError(
+            f"merged adapters would be written to {root}, which belongs to the user {found.st_uid}, not to {me}, and "
+            f"could be replaced there. {instead}."
+        )
+    if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise ConfigurationError(
+            f"merged adapters would be written to {root}, where others may write (mode {found.st_mode & 0o777:o}), and "
+            f"could be replaced there. {instead}; or take the right away: chmod go-w {root}"
+        )

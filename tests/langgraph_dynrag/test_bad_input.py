@@ -105,6 +105,21 @@ async def test_the_policy_can_be_to_raise(asynchronous):
     assert not model.calls
 
 
+class Impatient(WatchedRetriever):
+    async def _aget_relevant_documents(self, query, *, run_manager, k=3):
+        raise self.give
+
+
+@pytest.mark.parametrize("kind", [WatchedRetriever, Impatient])
+@pytest.mark.parametrize("timeout", [None, 30.0])
+@pytest.mark.parametrize("asynchronous", [False, True])
+async def test_a_retrievers_own_timeout_is_told_as_it_is(asynchronous, timeout, kind):
+    graph, _ = once(kind(give=TimeoutError("the index is locked")), retrieval=RetrievalPolicy(timeout=timeout))
+    given = {"question": QUESTION}
+    out = await graph.ainvoke(given) if asynchronous else graph.invoke(given)
+    assert Trace.from_state(out).retrievals[0]["error"] == "TimeoutError: the index is locked"
+
+
 @pytest.mark.parametrize("asynchronous", [False, True])
 async def test_a_retriever_that_hangs_is_given_up(asynchronous):
     waiting = threading.Event()

@@ -191,6 +191,14 @@ def test_a_calibrated_threshold_is_saved_and_used(index, model, questions, tmp_p
     assert {e["threshold"] for e in told["events"] if e.get("threshold") is not None} == {threshold}
 
 
+def test_what_was_found_is_printed_even_if_it_cannot_be_saved(index, model, questions, tmp_path):
+    (tmp_path / "p.json").mkdir()
+    common = ("--model", str(model), "--index", str(index), "--rate", "0.5", "--preset", "dragin")
+    result = CliRunner().invoke(build_app(), ["calibrate", str(questions), "--out", str(tmp_path / "p.json"), *common])
+    assert isinstance(result.exception, OSError)
+    assert result.stdout.startswith("dragin with ")
+
+
 def test_what_was_found_can_be_printed_as_json(index, model, questions, tmp_path):
     options = ("--model", str(model), "--index", str(index), "--json", "--limit", "2", "--points", "2")
     given = ("-o", str(tmp_path / "p.json"), "--cost", "9", "--retriever", "bm25")

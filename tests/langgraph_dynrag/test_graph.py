@@ -11,7 +11,6 @@ from langchain_core.messages import AIMessage, AIMessageChunk, HumanMessage
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.checkpoint.sqlite import SqliteSaver
 from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
-from langgraph.errors import GraphRecursionError
 from langgraph.graph import END, START, MessagesState, StateGraph
 
 from langgraph_dynrag import (
@@ -29,7 +28,7 @@ from langgraph_dynrag.final_answer import SurerAnswer
 from langgraph_dynrag.queries import LastSentence, Question
 from langgraph_dynrag.samples import SampleSpec
 from langgraph_dynrag.state import StateVersionError
-from langgraph_dynrag.triggers import EveryNTokens, EverySentence, Never, SelfAwareUncertainty
+from langgraph_dynrag.triggers import EverySentence, Never, SelfAwareUncertainty
 from rag_backbone.causal_lm import CausalLM
 from tests.langgraph_dynrag.scripted import DOCUMENTS, ScriptedChatModel, WatchedRetriever, said
 from tests.tiny import tiny_llama, tiny_tokenizer
@@ -48,46 +47,6 @@ def scripted_graph(replies=REPLIES, retriever=None, **options):
     return create_dynamic_rag(
         ScriptedChatModel(replies=replies), retriever or WatchedRetriever(), preset="flare", prompt=PROMPT, **options
     )
-
-
-# ---------------------------------------------------------------------- batches
-
-
-def long_graph():
-    lm = CausalLM(tiny_llama(), tiny_tokenizer())
-    prompt = AnswerPrompt(answer_phrase=None, stop=())
-    budgets = Budgets(tokens=20, retrievals=1, closing_tokens=1)
-    return create_dynamic_rag(
-        LocalChatModel.from_causal_lm(lm), WatchedRetriever(), preset="no_retrieval", trigger=EveryNTokens(1),
-        prompt=prompt, budgets=budgets,
-    )  # fmt: skip
-
-
-def accepted(out):
-    return sum(e["type"] == "accepted" for e in out["trace"])
-
-
-@pytest.mark.parametrize("configured", [None, {"max_concurrency": 1}, [{"tags": ["a"]}]])
-def test_a_long_answer_in_a_batch_is_not_cut_by_a_limit_of_steps(configured):
-    (out,) = long_graph().batch([{"question": QUESTION}], configured)
-    assert accepted(out) > 13  # two steps each
-
-
-async def test_asynchronous_batches_as_well():
-    (out,) = await long_graph().abatch([{"question": QUESTION}])
-    assert accepted(out) > 13  # two steps each
-    done = [found async for found in long_graph().abatch_as_completed([{"question": QUESTION}])]
-    assert accepted(done[0][1]) > 13  # two steps each
-    assert accepted(next(iter(long_graph().batch_as_completed([{"question": QUESTION}])))[1]) > 13  # two steps each
-
-
-def test_a_limit_of_steps_that_is_set_holds_in_a_batch_and_for_a_changed_copy():
-    with pytest.raises(GraphRecursionError):
-        long_graph().batch([{"question": QUESTION}], {"recursion_limit": 5})
-    with pytest.raises(GraphRecursionError):
-        long_graph().with_config(recursion_limit=5).batch([{"question": QUESTION}])
-    (out,) = long_graph().with_config(tags=["b"]).batch([{"question": QUESTION}])
-    assert accepted(out) > 13  # two steps each
 
 
 # ---------------------------------------------------------------------- sync, async, streams

@@ -196,6 +196,27 @@ def test_what_cannot_be_learnt_is_tried_once_and_the_others_are_not_lost_with_it
     assert tried == [2, 1, 1]  # together, which is refused; then one by one
 
 
+def test_what_cannot_be_learnt_is_known_by_its_text_and_not_for_ever(adapters, monkeypatch):
+    monkeypatch.setattr("langgraph_dynrag.injection._REMEMBERED", 2)
+    tried = []
+    parametrize = Parametrizer.parametrize
+    monkeypatch.setattr(
+        Parametrizer, "parametrize", lambda self, ps, **o: tried.append(len(ps)) or parametrize(self, ps, **o)
+    )
+    injector = ParametricInjector(adapters, missing="train")
+
+    def prepare(text):
+        tried.clear()
+        done = injector.prepare([Passage(id="doc", text=text, title="", source="", score=None, metadata={})])
+        return list(done["failed"]), done["trained"], len(tried)
+
+    hopeless = [f"The bridge {i} was built. " * 400 for i in range(3)]
+    assert [prepare(text) for text in (hopeless[0], hopeless[0])] == [(["doc"], 0, 2), (["doc"], 0, 0)]
+    assert prepare("A road was built by Ada.") == ([], 1, 1)  # the same document, changed
+    assert [prepare(text)[2] for text in (*hopeless[1:], *hopeless)] == [2, 2, 2, 2, 2]  # three do not fit
+    assert prepare(hopeless[2])[2] == 0
+
+
 def test_a_removed_document_answers_no_more_in_a_run_that_goes_on(adapters, store):
     config = {"configurable": {"thread_id": "t"}}
     built = graph(adapters, TEXTS[5], checkpointer=InMemorySaver(), interrupt_after=["resume"])

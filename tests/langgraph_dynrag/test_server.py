@@ -1,5 +1,6 @@
 """A model behind an OpenAI-compatible endpoint: continued, retried, and refused where it cannot work."""
 
+import asyncio
 import time
 
 import pytest
@@ -300,6 +301,34 @@ async def test_a_server_that_hangs_is_given_up(asynchronous):
         assert time.monotonic() - started < 3
 
 
+@pytest.mark.parametrize("asynchronous", [False, True])
+async def test_an_error_of_ones_own_is_not_the_server_s(asynchronous, monkeypatch):
+    def mistaken(*_):
+        raise KeyError("mine")
+
+    monkeypatch.setattr("langgraph_dynrag.nodes.generate._emit_token", mistaken)
+    with serving(TEXT) as server:
+        built = graph(server, policy=ServerPolicy(failures=1))
+        since_build(server)
+        for _ in range(2):  # nor is the server left alone for it
+            with pytest.raises(KeyError, match="mine"):
+                await ask(built, asynchronous)
+        assert len(server.asked()) == 2
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+async def test_a_reply_that_is_garbage_is_asked_for_again(asynchronous):
+    with serving(TEXT) as server:
+        generator = OpenAIGenerator.of(chat(server), frozenset(), QUICK)
+        server.faults = [Fault(body="<html>Welcome to nginx!</html>", path="/chat/completions")] * 2
+        if asynchronous:
+            assert (await generator.areply("Go on.", {}, max_tokens=5)).text
+            assert await generator.aask(["Go on."], {})
+        else:
+            assert generator.reply("Go on.", {}, max_tokens=5).text
+            assert generator.ask(["Go on."], {})
+
+
 def test_no_pause_is_longer_than_the_time_that_is_left():
     with serving(TEXT) as server:
         built = graph(server, policy=ServerPolicy(first_wait=50.0), budgets=Budgets(seconds=2.0))
@@ -327,17 +356,15 @@ def test_a_stream_that_breaks_with_its_last_token_is_complete():
 def test_a_breaker_opens_lets_one_try_and_closes():
     now = [0.0]
     breaker = CircuitBreaker("the server", failures=2, pause=10.0, clock=lambda: now[0])
-    breaker.check()
-    breaker.failed(OSError("gone"))
-    breaker.check()
-    breaker.failed(OSError("still gone"))
+    breaker.failed(OSError("gone"), breaker.check())
+    breaker.failed(OSError("still gone"), breaker.check())
     with pytest.raises(ServerUnavailableError, match=r"failed 2 times in a row.*still gone.*again in 10 s"):
         breaker.check()
     now[0] = 10.5
-    breaker.check()  # the trial
+    trial = breaker.check()
     with pytest.raises(ServerUnavailableError):
         breaker.check()
-    breaker.failed(OSError("again"))
+    breaker.failed(OSError("again"), trial)
     now[0] = 20.0
     with pytest.raises(ServerUnavailableError, match="3 times"):
         breaker.check()
@@ -346,6 +373,33 @@ def test_a_breaker_opens_lets_one_try_and_closes():
     breaker.succeeded()
     breaker.check()
     breaker.check()
+
+
+def test_requests_that_fail_together_are_one_failure():
+    breaker = CircuitBreaker("the server", failures=2)
+    together = [breaker.check() for _ in range(5)]
+    for began in together:
+        breaker.failed(OSError("gone"), began)
+    again = breaker.check()
+    breaker.failed(OSError("still gone"), again)
+    with pytest.raises(ServerUnavailableError, match="failed 2 times in a row"):
+        breaker.check()
+
+
+@pytest.mark.parametrize("fault", [Fault(429, {"Retry-After": "0.2"}), Fault(503, seconds=0.2)], ids=["429", "503"])
+async def test_a_failure_of_many_questions_at_once_does_not_keep_them_from_trying_again(fault):
+    with serving(TEXT) as server:
+        built = graph(server)
+        server.faults = [fault] * 6
+        found = await asyncio.gather(*(built.ainvoke(QUESTION) for _ in range(6)))
+        assert [result["answer"] for result in found] == [TEXT] * 6
+
+
+def test_rate_limits_one_after_the_other_do_not_count():
+    with serving(TEXT) as server:
+        built = graph(server, policy=ServerPolicy(attempts=4, first_wait=0.01, failures=2))
+        server.faults = [Fault(429, {"Retry-After": "0.01"})] * 3
+        assert built.invoke(QUESTION)["answer"] == TEXT
 
 
 def test_a_server_that_failed_often_is_left_alone_for_a_while():

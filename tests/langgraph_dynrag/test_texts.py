@@ -2,11 +2,15 @@
 
 import re
 import unicodedata
+from enum import Enum
+from fractions import Fraction
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from langchain_core.messages import AIMessage, HumanMessage, SystemMessage
+from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 
 from langgraph_dynrag import AnswerPrompt, reasoned_prompt
 from langgraph_dynrag.answer import is_complete, short_answer, through_answer
@@ -28,6 +32,26 @@ def words(text):
 
 
 # ------------------------------------------------------------------------------------------------------ evidence
+
+
+def test_numbers_and_texts_of_other_libraries_become_plain_data():
+    class Kind(str, Enum):  # noqa: UP042 - whose str() is its name
+        NOTE = "note"
+
+    metadata = {
+        "score": np.float32(0.5), "rank": np.int64(3), "title": np.str_("T"), "kind": Kind.NOTE, "hash": 2**64,
+        "share": Fraction(1, 4), "float": np.float64(1.5), "flag": True, "vector": np.zeros(2),
+    }  # fmt: skip
+    made = passage("Text.", metadata, None)
+    assert (made["score"], type(made["score"])) == (0.5, float)
+    wanted = {
+        "score": 0.5, "rank": 3, "title": "T", "kind": "note", "hash": str(2**64), "share": 0.25, "float": 1.5,
+        "flag": True,
+    }  # fmt: skip
+    assert made["metadata"] == wanted
+    assert {k: type(v) for k, v in made["metadata"].items()} == {k: type(v) for k, v in wanted.items()}
+    dumps_typed, loads_typed = JsonPlusSerializer().dumps_typed, JsonPlusSerializer().loads_typed
+    assert loads_typed(dumps_typed(made)) == made
 
 
 @given(st.text())

@@ -86,6 +86,31 @@ async def test_in_an_agent_the_artifact_is_in_the_tool_message(graph):
     assert model.calls[1][-1].content == message.content
 
 
+async def test_the_agents_thread_knows_nothing_of_its_steps(graph):
+    tool, saver = create_dynamic_rag_tool(graph), InMemorySaver()
+    model = AgentModel(replies=[calling(tool.name, question="Who built the bridge?"), SURE])
+    agent = create_agent(model, [tool], checkpointer=saver)
+    config = {"configurable": {"thread_id": "1"}}
+    await agent.ainvoke({"messages": [HumanMessage("Who?")]}, config)
+    assert {kept.config["configurable"]["checkpoint_ns"] for kept in saver.list(None)} == {""}
+
+
+def test_a_tools_graph_that_is_interrupted_goes_on_from_where_it_was(tiny_lm):
+    retriever = WatchedRetriever()
+    chat = LocalChatModel.from_causal_lm(tiny_lm)
+    tool = create_dynamic_rag_tool(create_dynamic_rag(chat, retriever, preset="single", interrupt_before=["generate"]))
+    model = AgentModel(replies=[calling(tool.name, question="Who built the bridge?"), SURE])
+    agent = create_agent(model, [tool], checkpointer=InMemorySaver())
+    config = {"configurable": {"thread_id": "1"}}
+    agent.invoke({"messages": [HumanMessage("Who?")]}, config)
+    assert agent.get_state(config).next == ("tools",)
+    result = agent.invoke(None, config)
+    while agent.get_state(config).next:
+        result = agent.invoke(None, config)
+    assert result["messages"][2].artifact["answer"]
+    assert len(retriever.queries) == 1
+
+
 def test_mistakes_are_explained(graph, tiny_lm):
     with pytest.raises(ConfigurationError, match="pass what create_dynamic_rag"):
         create_dynamic_rag_tool("graph")

@@ -7,8 +7,11 @@ import pytest
 
 from langgraph_dynrag import AnswerPrompt, Budgets, LocalChatModel, Trace, calibrate, create_dynamic_rag
 from langgraph_dynrag.calibration import Asked, read_questions
+from langgraph_dynrag.generator import LocalGenerator
+from langgraph_dynrag.preset_file import PresetFile
 from langgraph_dynrag.queries import Question
-from langgraph_dynrag.triggers import RIND, AnyOf, Entropy, TokenProbability
+from langgraph_dynrag.samples import SampleSpec
+from langgraph_dynrag.triggers import RIND, AnyOf, Entropy, SelfAwareUncertainty, TokenProbability
 from rag_backbone.answer_scores import f1
 from rag_backbone.errors import ConfigurationError
 from tests.langgraph_dynrag.scripted import ScriptedChatModel, WatchedRetriever, said
@@ -40,6 +43,22 @@ def test_real_graphs_fire_as_often_as_was_predicted(chat, preset, options, per):
     assert found.chosen.sentence_rate == pytest.approx(np.mean(sentences))
     assert found.chosen.question_rate == pytest.approx(np.mean([any(g) for g in fired]))
     assert found.interval[0] <= found.threshold <= found.interval[1]
+
+
+def test_seakr_is_calibrated_sampling_once_for_each_sentence_and_saved(chat, tmp_path, monkeypatch):
+    drawn, sample = [], LocalGenerator.sample_ends
+
+    def watched(self, task, spec, seed):
+        drawn.append(spec)
+        return sample(self, task, spec, seed)
+
+    monkeypatch.setattr(LocalGenerator, "sample_ends", watched)
+    trigger = SelfAwareUncertainty(-6, SampleSpec(samples=3, max_tokens=4))
+    found = calibrate(chat, questions=QUESTIONS[:3], rate=0.5, preset="seakr", trigger=trigger, **SHORT)
+    assert len(drawn) == found.pieces
+    path = found.save(tmp_path / "p.json")
+    assert PresetFile.read(path).trigger == found.trigger
+    create_dynamic_rag(chat, WatchedRetriever(), preset=path, **SHORT)
 
 
 class _Silent:

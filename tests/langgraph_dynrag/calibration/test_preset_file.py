@@ -6,8 +6,17 @@ import warnings
 import pytest
 
 from langgraph_dynrag import LocalChatModel, create_dynamic_rag, get_preset, reasoned_prompt
-from langgraph_dynrag.preset_file import CalibratedFor, CalibrationWarning, PresetFile, PresetFileError, belonging
-from langgraph_dynrag.triggers import ETC, RIND, Entropy, Never, TokenProbability
+from langgraph_dynrag.calibration.cli import Method
+from langgraph_dynrag.preset_file import (
+    CalibratedFor,
+    CalibrationWarning,
+    PresetFile,
+    PresetFileError,
+    belonging,
+    refuse_unless_writable,
+)
+from langgraph_dynrag.samples import SampleSpec
+from langgraph_dynrag.triggers import ETC, RIND, Entropy, Never, SelfAwareUncertainty, TokenProbability
 from rag_backbone.causal_lm import CausalLM
 from rag_backbone.errors import ConfigurationError
 from tests.langgraph_dynrag.scripted import ScriptedChatModel, WatchedRetriever
@@ -26,13 +35,26 @@ def file_of(chat, path, trigger=None, preset="dragin", prompt=None):
 
 @pytest.mark.parametrize(
     "trigger",
-    [TokenProbability(0.3, "mean"), Entropy(1.5, content_only=False), RIND(0.2, "reference"), ETC(0.7)],
+    [
+        TokenProbability(0.3, "mean"),
+        Entropy(1.5, content_only=False),
+        RIND(0.2, "reference"),
+        ETC(0.7),
+        SelfAwareUncertainty(-5.5, SampleSpec(samples=3, state="mlp", until="answer")),
+    ],
     ids=str,
 )
 def test_a_trigger_comes_back_as_it_was(chat, tmp_path, trigger):
     path = file_of(chat, tmp_path / "p.json", trigger)
     assert PresetFile.read(path).trigger == trigger
     assert [p.name for p in tmp_path.iterdir()] == ["p.json"]  # nothing half-written is left
+
+
+@pytest.mark.parametrize("name", [m.value for m in Method])
+def test_every_method_that_is_calibrated_can_be_written(chat, tmp_path, name):
+    trigger = get_preset(name).settings["trigger"]
+    refuse_unless_writable(trigger)
+    assert PresetFile.read(file_of(chat, tmp_path / "p.json", trigger, name)).trigger == trigger
 
 
 def test_the_graph_takes_the_methods_settings_and_the_files_threshold(chat, tmp_path):
@@ -109,6 +131,27 @@ def test_a_damaged_or_foreign_file_is_refused_with_the_reason(tmp_path, chat, ch
 
 
 @pytest.mark.parametrize(
+    ("sampling", "message"),
+    [
+        (3, "'sampling' is 3; an object is needed"),
+        ({"count": 3}, "SelfAwareUncertainty's sampling the unknown option count; known: layer, max_tokens"),
+        ({"samples": "3"}, "does not take: samples is '3'"),
+        ({"samples": 2.5}, r"does not take: samples is 2\.5"),
+        ({"layer": True}, "does not take: layer is True"),
+        ({"until": "dawn"}, "does not take: until is 'dawn'"),
+        ({"samples": 0}, "does not take: samples is 0; at least 1"),
+    ],
+)
+def test_what_a_trigger_is_made_of_is_checked_as_well(tmp_path, chat, sampling, message):
+    path = file_of(chat, tmp_path / "p.json", SelfAwareUncertainty())
+    value = json.loads(path.read_text("utf-8"))
+    value["trigger"]["options"]["sampling"] = sampling
+    path.write_text(json.dumps(value), "utf-8")
+    with pytest.raises(PresetFileError, match=message):
+        PresetFile.read(path)
+
+
+@pytest.mark.parametrize(
     ("change", "message"),
     [
         (lambda v: v.update(preset="flair"), "there is no preset 'flair'"),
@@ -156,6 +199,8 @@ def test_what_a_file_cannot_hold_is_not_written(tmp_path):
 
     with pytest.raises(ConfigurationError, match="is no trigger of langgraph_dynrag.triggers"):
         PresetFile("flare", "hotpotqa", "paper", Own(), about).write(tmp_path / "p.json")
+    with pytest.raises(ConfigurationError, match="is no trigger of langgraph_dynrag.triggers"):
+        refuse_unless_writable(Own())
     with pytest.raises(ConfigurationError, match="ends in .json"):
         PresetFile("flare", "hotpotqa", "paper", TokenProbability(), about).write(tmp_path / "preset")
     assert list(tmp_path.iterdir()) == []

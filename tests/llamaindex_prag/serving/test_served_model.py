@@ -15,6 +15,7 @@ from rag_backbone.errors import AdapterError, ConfigurationError, ServerError, S
 from rag_backbone.requests import Request
 from rag_backbone.sampling import Sampling
 from rag_backbone.signals import Signals
+from rag_backbone.stop_strings import Detokenizer
 from tests.llamaindex_prag.made import random_values
 from tests.llamaindex_prag.serving.conftest import TEXTS
 from tests.openai_server import Fault
@@ -116,6 +117,51 @@ def test_half_an_answer_goes_on_from_the_very_token(served, server, lm, then):
     second = server.asked("/completions")[1]
     assert second["prompt"] == ids(lm) + whole.token_ids[:3]
     assert second["max_tokens"] == 12 - 3
+
+
+@pytest.fixture
+def knowing(server, lm, monkeypatch):
+    """A server that holds text back, and whose model knows one text; it sees no stop string that began in a prompt."""
+    monkeypatch.setattr("llamaindex_prag.serving.served_engine.pause_before", lambda *_, **__: 0.0)
+    server.holds = True
+    known = list(lm.tokenizer("The bridge of Hallin was built by Ada.", add_special_tokens=False).input_ids)
+    detokenizer = Detokenizer(lm.tokenizer, ids(lm))
+    texts = [detokenizer.push(token) for token in known]
+
+    def says(body):
+        done = len(body["prompt"]) - len(ids(lm))
+        assert body["prompt"][len(ids(lm)) :] == known[:done]
+        return [(text, 0.9, token) for text, token in zip(texts[done:], known[done:], strict=True)]
+
+    server.says = says
+    return texts
+
+
+@pytest.mark.parametrize("stop", ["\n\nQuestion", "END", "!"])
+@pytest.mark.parametrize("after", [1, 3, 6, -1])
+def test_text_that_was_held_back_when_a_stream_broke_comes(served, server, lm, knowing, after, stop):
+    server.faults = [Fault(after=after % len(knowing)), Fault(after=0), Fault(after=1)]
+    with served.lm.engine.stream(Request(ids(lm), 99, stop=[stop])) as stream:
+        streamed = "".join(step.text for step in stream)
+        found = stream.generation()
+    assert streamed == found.text == "".join(knowing)
+    assert [step.index for step in found.steps] == list(range(len(knowing)))
+
+
+@pytest.mark.parametrize("at", [2, 4, 7])
+def test_a_stop_string_that_spans_a_break_is_met(served, server, lm, knowing, at):
+    begins = len("".join(knowing[:at])) - 1
+    stop = "".join(knowing)[begins : begins + 4]
+    server.faults = [Fault(after=at)]
+    found = served.lm.engine.generate(Request(ids(lm), 99, stop=[stop]))
+    assert (found.text, found.finish_reason, found.stop_string) == ("".join(knowing)[:begins], "stop", stop)
+
+
+def test_without_a_tokenizer_what_brought_no_text_is_written_again(server, lm, store, tmp_path, knowing):
+    alone = ServedModel(server.url, store, recipe="prag", folder=tmp_path / "out")
+    server.faults = [Fault(after=5)]
+    found = alone.lm.engine.generate(Request(ids(lm), 99, stop=["x" * 500]))  # for which everything is held back
+    assert found.text == "".join(knowing)
 
 
 def test_a_server_that_is_started_anew_is_told_everything_again(served, server, lm):

@@ -8,8 +8,9 @@ import pytest
 from llamaindex_prag.selection import Selection
 from llamaindex_prag.serving.document_names import DocumentSet
 from llamaindex_prag.serving.merging import merged
-from llamaindex_prag.serving.vllm_resolver import DocumentResolver, MergedFolders
+from llamaindex_prag.serving.vllm_resolver import DocumentResolver, MergedFolders, made
 from llamaindex_prag.store.peft_folder import import_peft
+from rag_backbone.errors import ConfigurationError
 from tests.llamaindex_prag.serving.conftest import TEXTS
 
 SECRET = b"sixteen bytes or more"
@@ -72,6 +73,31 @@ def test_folders_of_servers_that_are_gone_are_deleted_and_those_of_others_stay(t
     first = MergedFolders(tmp_path, limit=1)
     second = MergedFolders(tmp_path, limit=1)
     assert sorted(tmp_path.iterdir()) == sorted([first.folder, second.folder])
+
+
+def test_nobody_else_may_write_where_merged_adapters_are(tmp_path, monkeypatch):
+    monkeypatch.delenv("DYNPRAG_EXPORTS", raising=False)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    root = made().folder.parent
+    assert (root.parent, root.stat().st_mode & 0o777) == (tmp_path, 0o700)
+
+
+@pytest.mark.parametrize("mode", [0o777, 0o770, 0o707])
+def test_a_folder_where_others_may_write_is_refused_with_what_to_set(tmp_path, mode):
+    (tmp_path / "open").mkdir()
+    (tmp_path / "open").chmod(mode)
+    with pytest.raises(ConfigurationError, match=f"others may write .mode {mode:o}.*Set DYNPRAG_EXPORTS"):
+        MergedFolders(tmp_path / "open", limit=1)
+    assert not list((tmp_path / "open").iterdir())
+    assert MergedFolders(tmp_path / "open" / "own", limit=1).folder.is_dir()
+
+
+def test_a_folder_of_somebody_else_is_refused_and_the_log_says_so(local, store, tmp_path, monkeypatch, caplog):
+    resolver = DocumentResolver(lambda: store, lambda: MergedFolders(tmp_path / "out", limit=1e9))
+    monkeypatch.setattr("os.getuid", lambda: (tmp_path.stat().st_uid) + 1)
+    assert resolver.folder_of("base", name_of(local, 0)) is None
+    assert "belongs to the user" in caplog.text
+    assert "Set DYNPRAG_EXPORTS" in caplog.text
 
 
 async def test_vllm_gets_nothing_for_what_is_not_ours(resolver):

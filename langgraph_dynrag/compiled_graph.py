@@ -1,0 +1,68 @@
+"""The compiled graph, whose runs end by their budgets and not by LangChain's limit of steps.
+
+`invoke` and its kin run under LangGraph's own limit, which an answer does not reach. But whatever goes through
+LangChain first (a batch, `astream_events`, a chain, `with_retry`, a tool) has a limit of 25 steps filled in, as if the
+caller had asked for it, and an answer of a dozen sentences takes more. So a limit of exactly 25 that comes with a run
+counts as none. Any other one holds, and so does whichever is bound to the graph by `with_config`.
+
+Besides, a message that comes without a question is the question. Nodes could not tell: a thread keeps the `question` of
+a run that failed as it began, and a state does not say when which of its values came.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator, Mapping
+from typing import Any
+
+from langchain_core.messages import HumanMessage, convert_to_messages
+from langchain_core.runnables import RunnableConfig
+from langchain_core.runnables.config import DEFAULT_RECURSION_LIMIT, var_child_runnable_config
+from langgraph.graph.state import CompiledStateGraph
+
+from langgraph_dynrag.chat_template import message_text
+from rag_backbone.errors import ConfigurationError
+
+_STEPS = 10_000
+"""As good as LangGraph's own limit."""
+
+
+class DynamicRAGGraph(CompiledStateGraph[Any, Any, Any, Any]):
+    """A compiled graph whose runs have the same limit of steps however they are started."""
+
+    @classmethod
+    def of(cls, graph: CompiledStateGraph[Any, Any, Any, Any]) -> DynamicRAGGraph:
+        """The same graph as one of these."""
+        return cls(**{name: value for name, value in vars(graph).items() if name != "__orig_class__"})
+
+    # All other ways to run it come down to these two.
+
+    def stream(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Iterator[Any]:  # noqa: A002
+        """As of any compiled graph."""
+        return super().stream(_with_question(input), self._with_steps(config), **kwargs)
+
+    def astream(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> AsyncIterator[Any]:  # noqa: A002
+        """As of any compiled graph."""
+        return super().astream(_with_question(input), self._with_steps(config), **kwargs)
+
+    def _with_steps(self, config: RunnableConfig | None) -> RunnableConfig | None:
+        """A run's configuration, without the limit that LangChain fills in."""
+        # What a caller inside of a chain does not pass on comes from the context.
+        inherited = var_child_runnable_config.get() or {}
+        limit = (config or {}).get("recursion_limit") or inherited.get("recursion_limit")
+        if limit != DEFAULT_RECURSION_LIMIT:
+            return config
+        own = (self.config or {}).get("recursion_limit", _STEPS)
+        return {**(config or {}), "recursion_limit": own}
+
+
+def _with_question(given: Any) -> Any:
+    """An input, with the human message that it ends with as its question if it has none."""
+    if not isinstance(given, Mapping) or "question" in given or not given.get("messages"):
+        return given
+    messages = given["messages"]
+    last = messages[-1] if isinstance(messages, list) else messages
+    try:
+        (message,) = convert_to_messages([last])
+        return {**given, "question": message_text(message)} if isinstance(message, HumanMessage) else given
+    except (ConfigurationError, NotImplementedError, ValueError, TypeError):
+        return given  # the graph says what is wrong with it
