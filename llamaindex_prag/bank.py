@@ -22,7 +22,6 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 import numpy as np
 import torch
 from torch import nn
-from torch.nn import functional
 
 from llamaindex_prag.adapter import AdapterKey
 from llamaindex_prag.layout import Layout
@@ -30,8 +29,8 @@ from llamaindex_prag.selection import Selection, weigh
 from llamaindex_prag.targets import target_layers
 from rag_backbone.adapters import key_of
 from rag_backbone.errors import AdapterError, ConfigurationError
+from rag_backbone.few_rows import linear
 from rag_backbone.forwards import exchanged
-from rag_backbone.matrix_vector import linear, pays
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -136,8 +135,7 @@ class AdapterBank:
         self._dtype = torch.float32 if self._on_cpu else model.dtype
         self._scratch = None if self._on_cpu else torch.empty(max_adapters, layout.size)
         layers = target_layers(model, layout)
-        vector = pays(model.dtype, model.device)
-        self._forwards = [(vars(layer), self._forward_of(i, layer, vector)) for i, layer in enumerate(layers)]
+        self._forwards = [(vars(layer), self._forward_of(i, layer)) for i, layer in enumerate(layers)]
 
     def select(self, keys: Sequence[AdapterKey], **options: Any) -> Selection:
         """A selection of at most `max_adapters`; options are those of `Selection.of`.
@@ -249,11 +247,9 @@ class AdapterBank:
     def _factors(self, key: Hashable) -> Factors:
         return self._slots[key].factors
 
-    def _forward_of(self, index: int, layer: nn.Linear, vector: bool) -> Callable[[Tensor], Tensor]:
-        base = linear if vector else functional.linear
-
+    def _forward_of(self, index: int, layer: nn.Linear) -> Callable[[Tensor], Tensor]:
         def forward(states: Tensor) -> Tensor:
-            out = base(states, layer.weight, layer.bias)
+            out = linear(states, layer.weight, layer.bias)
             for segment in self._segments:
                 where = segment.where
                 if where is None:

@@ -16,8 +16,8 @@ import torch
 from rag_backbone.adapters import AdapterBackend, AdapterSet, PackedBackend, key_of
 from rag_backbone.attention import AttentionSwitch
 from rag_backbone.common_beginning import Alike, rows_alike
+from rag_backbone.few_rows import FewRowLinears
 from rag_backbone.hidden_states import last_hidden, module_of
-from rag_backbone.matrix_vector import VectorLinears
 from rag_backbone.row_layout import RowLayout, keeps_logits
 from rag_backbone.shared_prompt import SharedPromptCache
 
@@ -50,7 +50,7 @@ class ModelCall:
         self.switch = AttentionSwitch(model)
         self.backend: AdapterBackend | None = None
         self._model = model
-        self._vectors = VectorLinears(model)
+        self._linears = FewRowLinears(model)
         self._keeps_logits = keeps_logits(model)
 
     @property
@@ -86,16 +86,15 @@ class ModelCall:
             arguments = ids.arguments(model.device, logits_kept=self._keeps_logits)
         else:
             arguments = self._arguments(ids, cache, keep)
-        lone = arguments["input_ids"].numel() == 1
+        tokens = arguments["input_ids"].numel()
         with contextlib.ExitStack() as stack:
-            used = queries or rows is not None or shared is not None or (lone and switch.attends_alone)
+            used = queries or rows is not None or shared is not None or (tokens == 1 and switch.attends_alone)
             alike = self._alike(rows, adapters)
             on = switch.on(queries=queries, rows=rows, alike=alike, shared=shared)
             switched = stack.enter_context(on) if used else None
             states = {name: stack.enter_context(last_hidden(module_of(model, name))) for name in hidden}
             stack.enter_context(self._adapted(adapters, rows))
-            if lone:
-                stack.enter_context(self._vectors.on(model.dtype, model.device))
+            stack.enter_context(self._linears.on(model.dtype, model.device, tokens))
             logits = model(**arguments).logits
         logits = logits[:, -keep:] if rows is None else rows.last(logits)[:, None]
         weights = [w for tensor in (switched.weights if switched else ()) for w in tensor]
