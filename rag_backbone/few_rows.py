@@ -95,7 +95,7 @@ def weight_first(states: Tensor, weight: Tensor) -> Tensor:
     """As the product of the weight and the transposed states."""
     rows = len(states)
     if rows == 1:
-        states = states.repeat(2, 1)
+        states = torch.cat((states, states))
     return torch.mm(weight, states.t())[:, :rows].t().contiguous()
 
 
