@@ -21,6 +21,7 @@ from rag_backbone.adapters import AdapterBackend, AdapterSet, key_of
 from rag_backbone.admission import Admission
 from rag_backbone.attention import AttentionSwitch
 from rag_backbone.batch import Failures, StepSharing, absorb, decode_together, raise_first
+from rag_backbone.cpu_linears import PACKED_BYTES
 from rag_backbone.end_states import EndStates, EndStatesRequest, SampleBatch
 from rag_backbone.errors import AdapterError, ConfigurationError, ContextWindowError, SignalUnavailableError
 from rag_backbone.fair_lock import FairLock
@@ -51,6 +52,7 @@ class Engine:
         model: A decoder-only `PreTrainedModel` in evaluation mode. It is not changed.
         tokenizer: Its tokenizer.
         prefix_cache_bytes: Memory for keys and values of earlier prompts.
+        packed_bytes: Memory for second copies of the weights, with which a CPU computes faster; 0: none.
         max_batch: Rows decoded together, and generations of several threads that are under way at once.
     """
 
@@ -60,6 +62,7 @@ class Engine:
         tokenizer: PreTrainedTokenizerBase,
         *,
         prefix_cache_bytes: int = 1 << 30,
+        packed_bytes: int = PACKED_BYTES,
         max_batch: int = 16,
     ) -> None:
         if max_batch < 1:
@@ -74,7 +77,7 @@ class Engine:
         self._admission = Admission(max_batch)
         self._ended: deque[Row] = deque()
         """Rows whose sequences are still to be kept."""
-        self._call = ModelCall(model)
+        self._call = ModelCall(model, packed_bytes)
         self._together = StepSharing(self, max_batch)
         self._prefills = PrefillSharing(self, self._lock, max_batch)
         self._counts = Counts()
@@ -185,6 +188,7 @@ class Engine:
         self._check_adapters(adapters)
         self._check_window(len(ids))
         with self._lock:
+            self._notice_changes()
             out = self._forward([list(ids)], None, adapters=[adapters], queries=len(ids))
         return out.attention[0]
 
@@ -359,7 +363,13 @@ class Engine:
                 switch.try_out()
         return switch
 
+    def _notice_changes(self) -> None:
+        """Where somebody has changed the weights since: forget what was computed with the old ones. Under the lock."""
+        if self._call.linears.refresh():
+            self.prefixes.clear()
+
     def _known(self, adapters: AdapterSet | None, ids: list[int]) -> SequenceCache:
+        self._notice_changes()
         found = self.prefixes.take(key_of(adapters), ids)
         return found if found is not None else SequenceCache.empty(self.model.config)
 

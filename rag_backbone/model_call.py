@@ -16,7 +16,7 @@ import torch
 from rag_backbone.adapters import AdapterBackend, AdapterSet, PackedBackend, key_of
 from rag_backbone.attention import AttentionSwitch
 from rag_backbone.common_beginning import Alike, rows_alike
-from rag_backbone.few_rows import FewRowLinears
+from rag_backbone.cpu_linears import CPULinears
 from rag_backbone.hidden_states import last_hidden, module_of
 from rag_backbone.row_layout import RowLayout, keeps_logits
 from rag_backbone.shared_prompt import SharedPromptCache
@@ -44,13 +44,14 @@ class ModelCall:
 
     Args:
         model: A decoder-only `PreTrainedModel` in evaluation mode. It is not changed.
+        packed_bytes: See `CPULinears`.
     """
 
-    def __init__(self, model: PreTrainedModel) -> None:
+    def __init__(self, model: PreTrainedModel, packed_bytes: int) -> None:
         self.switch = AttentionSwitch(model)
         self.backend: AdapterBackend | None = None
         self._model = model
-        self._linears = FewRowLinears(model)
+        self.linears = CPULinears(model, packed_bytes)
         self._keeps_logits = keeps_logits(model)
 
     @property
@@ -94,7 +95,7 @@ class ModelCall:
             switched = stack.enter_context(on) if used else None
             states = {name: stack.enter_context(last_hidden(module_of(model, name))) for name in hidden}
             stack.enter_context(self._adapted(adapters, rows))
-            stack.enter_context(self._linears.on(model.dtype, model.device, tokens))
+            stack.enter_context(self.linears.on(model.dtype, model.device, tokens))
             logits = model(**arguments).logits
         logits = logits[:, -keep:] if rows is None else rows.last(logits)[:, None]
         weights = [w for tensor in (switched.weights if switched else ()) for w in tensor]
