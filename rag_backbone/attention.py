@@ -29,6 +29,7 @@ from rag_backbone.common_beginning import Alike
 from rag_backbone.kv_cache import SequenceCache
 from rag_backbone.row_attention import Step, attend_by_row, attend_once, causal_attention_weights, scaling_of
 from rag_backbone.row_layout import RowLayout, keeps_logits
+from rag_backbone.row_slots import SlotStep
 from rag_backbone.shared_prompt import SharedPromptCache
 
 if TYPE_CHECKING:
@@ -95,6 +96,7 @@ class AttentionSwitch:
         queries: int = 0,
         rows: RowLayout | None = None,
         alike: Sequence[Alike] = (),
+        slots: SlotStep | None = None,
         shared: SharedPromptCache | None = None,
     ) -> Iterator[Step]:
         """Use our attention function for the forward made in this context (in this thread).
@@ -105,10 +107,11 @@ class AttentionSwitch:
             queries: Record the weights of the last so many queries.
             rows: The rows of the forward, if they belong to several sequences; its arguments must be theirs.
             alike: Which of them begin alike; needs `supported`.
+            slots: Their own parts in one batch; needs `supported`.
             shared: The cache of the forward, if its rows continue one prompt.
         """
         assert self._layer is not None
-        step = Step(self._layer, queries, rows, alike, shared, self.attends_alone)
+        step = Step(self._layer, queries, rows, alike, slots, shared, self.attends_alone)
         original = self._config._attn_implementation  # noqa: SLF001
         self._config._attn_implementation = _registered(original)  # noqa: SLF001
         _active.step = step
@@ -198,7 +201,7 @@ def _attention(kernel: str) -> Callable[..., tuple[Tensor, Tensor | None]]:
         if step is None or module.training:
             return function(module, query, key, value, attention_mask, **kwargs)
         if step.rows is not None:
-            return attend_by_row(function, kernel, step, module, query, kwargs), None
+            return attend_by_row(function, kernel, step, module, (query, key, value), kwargs), None
         if step.shared is not None:
             layer = step.shared.layers[module.layer_idx]
             return layer.attend(query, scaling_of(query, kwargs), kwargs.get("sliding_window")), None

@@ -16,9 +16,10 @@ import torch
 from rag_backbone.adapters import AdapterBackend, AdapterSet, PackedBackend, key_of
 from rag_backbone.attention import AttentionSwitch
 from rag_backbone.common_beginning import Alike, rows_alike
-from rag_backbone.cpu_linears import CPULinears
+from rag_backbone.cpu_linears import PACKED_BYTES, CPULinears
 from rag_backbone.hidden_states import last_hidden, module_of
 from rag_backbone.row_layout import RowLayout, keeps_logits
+from rag_backbone.row_slots import RowSlots, SlotStep
 from rag_backbone.shared_prompt import SharedPromptCache
 
 if TYPE_CHECKING:
@@ -47,11 +48,12 @@ class ModelCall:
         packed_bytes: See `CPULinears`.
     """
 
-    def __init__(self, model: PreTrainedModel, packed_bytes: int) -> None:
+    def __init__(self, model: PreTrainedModel, packed_bytes: int = PACKED_BYTES) -> None:
         self.switch = AttentionSwitch(model)
         self.backend: AdapterBackend | None = None
         self._model = model
         self.linears = CPULinears(model, packed_bytes)
+        self._slots = RowSlots()
         self._keeps_logits = keeps_logits(model)
 
     @property
@@ -90,13 +92,15 @@ class ModelCall:
         tokens = arguments["input_ids"].numel()
         with contextlib.ExitStack() as stack:
             used = queries or rows is not None or shared is not None or (tokens == 1 and switch.attends_alone)
-            alike = self._alike(rows, adapters)
-            on = switch.on(queries=queries, rows=rows, alike=alike, shared=shared)
+            alike, slots = self._together(rows, adapters)
+            on = switch.on(queries=queries, rows=rows, alike=alike, slots=slots, shared=shared)
             switched = stack.enter_context(on) if used else None
             states = {name: stack.enter_context(last_hidden(module_of(model, name))) for name in hidden}
             stack.enter_context(self._adapted(adapters, rows))
             stack.enter_context(self.linears.on(model.dtype, model.device, tokens))
             logits = model(**arguments).logits
+        if slots is not None:
+            slots.done()
         logits = logits[:, -keep:] if rows is None else rows.last(logits)[:, None]
         weights = [w for tensor in (switched.weights if switched else ()) for w in tensor]
         return Output(logits.float(), weights, {name: found[0] for name, found in states.items()})
@@ -114,14 +118,18 @@ class ModelCall:
             arguments["logits_to_keep"] = keep
         return arguments
 
-    def _alike(self, rows: RowLayout | None, adapters: Sequence[AdapterSet | None]) -> Sequence[Alike]:
+    def _together(
+        self, rows: RowLayout | None, adapters: Sequence[AdapterSet | None]
+    ) -> tuple[Sequence[Alike], SlotStep | None]:
+        """Which rows of a decoding step begin alike, and their slots."""
         # On a CPU, where that was measured; a GPU reads memory so fast that more products may cost more than they save.
         if rows is None or rows.packed or self._model.device.type != "cpu":
-            return ()
+            return (), None
         self.switch.try_out()
         if not self.switch.supported:
-            return ()
-        return rows_alike([key_of(one) for one in adapters], [sequence.ids for sequence in rows.sequences])
+            return (), None
+        alike = rows_alike([key_of(one) for one in adapters], [sequence.ids for sequence in rows.sequences])
+        return alike, self._slots.step(rows, alike)
 
     def _adapted(self, adapters: Sequence[AdapterSet | None], rows: RowLayout | None) -> AbstractContextManager[None]:
         # The backend is asked for base-model rows too: it may hold what an earlier forward left active.

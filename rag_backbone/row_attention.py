@@ -16,6 +16,7 @@ from torch.nn import functional
 
 from rag_backbone.common_beginning import Alike, attend_alike
 from rag_backbone.row_layout import RowLayout
+from rag_backbone.row_slots import SlotStep
 from rag_backbone.shared_prompt import SharedPromptCache
 
 if TYPE_CHECKING:
@@ -36,6 +37,8 @@ class Step:
     """The sequences whose new tokens are in this forward."""
     alike: Sequence[Alike] = ()
     """Which of them begin alike, of a forward of one token each."""
+    slots: SlotStep | None = None
+    """Their own parts in one batch, likewise."""
     shared: SharedPromptCache | None = None
     """The cache of several continuations of one prompt that are decoded together."""
     single: bool = False
@@ -49,7 +52,12 @@ class Step:
 
 
 def attend_by_row(
-    function: Kernel, kernel: str, step: Step, module: nn.Module, query: Tensor, kwargs: dict[str, Any]
+    function: Kernel,
+    kernel: str,
+    step: Step,
+    module: nn.Module,
+    states: tuple[Tensor, Tensor, Tensor],
+    kwargs: dict[str, Any],
 ) -> Tensor:
     """Each row's queries over its own sequence.
 
@@ -58,13 +66,20 @@ def attend_by_row(
         kernel: Its name.
         step: The forward.
         module: The attention layer.
-        query: (batch, heads, tokens, dim), as the layout has it.
+        states: Queries, (batch, heads, tokens, dim), as the layout has it, and the new keys and values.
         kwargs: What the model gives its kernel.
 
     Returns:
         (batch, tokens, heads, dim).
     """
     assert step.rows is not None
+    query, key, value = states
+    if step.slots is not None and not kwargs.get("sliding_window"):
+        record = bool(step.queries) and module.layer_idx == step.layer
+        scaling = scaling_of(query, kwargs)
+        output, weights = step.slots.attend(module.layer_idx, query, key, value, scaling, record=record)
+        step.weights += weights
+        return output
     # Of all rows; a kernel for packed sequences would read from it where they end.
     kwargs = {name: value for name, value in kwargs.items() if name != "position_ids"}
     together = _attend_groups(step, module, query, kwargs)
@@ -77,11 +92,11 @@ def attend_by_row(
             outputs.append(output)
             continue
         layer = step.rows.sequences[i].cache.layers[module.layer_idx]
-        states = (layer.keys, layer.values)
+        known = (layer.keys, layer.values)
         if queries.shape[2] == 1:
-            outputs.append(attend_once(function, step, module, queries, states, kwargs))
+            outputs.append(attend_once(function, step, module, queries, known, kwargs))
         else:
-            outputs.append(_attend_several(function, kernel, step, i, module, queries, states, kwargs))
+            outputs.append(_attend_several(function, kernel, step, i, module, queries, known, kwargs))
     return step.rows.joined(outputs)
 
 

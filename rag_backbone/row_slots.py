@@ -1,0 +1,282 @@
+"""Rows that decode together on a CPU: each one's own keys and values in one batch, from step to step.
+
+Every row keeps its keys and values for itself (see `kv_cache`), so a step over several rows is many small products, and
+in half precision a conversion of all that is read. Rows usually stay together for dozens of steps. Here each has a
+*slot* of a common buffer, in float32, that holds what is its own (what rows have in common is read from one of them,
+see `common_beginning`). A step appends one token to every slot and is a few products over the batch:
+
+    scores of row i = [ q_i K_common^T | q_i K_i^T ] * scaling        (Vaswani et al. 2017, section 3.2.1)
+
+Slots are copies. Rows come, go and pause as they like; a slot catches up with its row before the next step, and what it
+held of another row is erased before.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, cast
+
+import torch
+
+from rag_backbone.common_beginning import LEAST, Alike, attend_common
+from rag_backbone.kv_cache import GrowingLayer, SequenceCache
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from rag_backbone.row_layout import RowLayout
+
+MOST_BYTES = 512 << 20
+_ROOM = 256
+"""Tokens by which the slots' room grows."""
+_IDLE = 4
+"""Steps without its row after which a slot is given to another."""
+_WASTE = 2.0
+"""Tokens that the products of a step read, to those that rows have, beyond which the batch does not pay."""
+
+
+@dataclass(slots=True)
+class _Slot:
+    row: weakref.ref[SequenceCache] | None = None
+    start: int = 0
+    """Tokens of the row before its own."""
+    end: int = 0
+    """Tokens of the row up to which the slot holds it."""
+    dirty: int = 0
+    """Places of the slot that may hold anything."""
+    used: int = -_IDLE
+    """The step that used it last."""
+
+    def holds(self, sequence: SequenceCache) -> bool:
+        return self.row is not None and self.row() is sequence
+
+
+class RowSlots:
+    """The slots of one model's rows. Used under the engine's lock.
+
+    Args:
+        most_bytes: Memory for all slots; steps that would need more go without.
+    """
+
+    def __init__(self, most_bytes: int = MOST_BYTES) -> None:
+        self._most = most_bytes
+        self._slots: list[_Slot] = []
+        self._buffers: list[tuple[Tensor, Tensor]] = []
+        """Of each layer keys and values, (slots, kv_heads, room, dim) float32."""
+        self._step = 0
+
+    def step(self, rows: RowLayout, groups: Sequence[Alike]) -> SlotStep | None:
+        """What a forward over one token of each row needs; None if other ways are better for them."""
+        sequences = rows.sequences
+        if not all(sequence.ids for sequence in sequences):  # a first token: there are no buffers yet
+            return None
+        lengths = [len(sequence.ids) for sequence in sequences]
+        starts = [0] * len(sequences)
+        for group in groups:
+            for row in group.rows:
+                starts[row] = group.length
+        places = self._places(sequences)
+        starts = [self._start(place, row, start) for place, row, start in zip(places, sequences, starts, strict=True)]
+        room = max(length + 1 - start for length, start in zip(lengths, starts, strict=True))
+        span = max(places) + 1
+        if span * room > _WASTE * sum(length + 1 - start for length, start in zip(lengths, starts, strict=True)):
+            return None
+        if not self._make_room(cast("list[GrowingLayer]", sequences[0].layers), span, room):
+            return None
+        self._step += 1
+        for place, sequence, start in zip(places, sequences, starts, strict=True):
+            self._catch_up(place, sequence, start)
+        return SlotStep(self._buffers, [self._slots[place] for place in places], places, lengths, groups, sequences)
+
+    def _places(self, sequences: Sequence[SequenceCache]) -> list[int]:
+        """Each row's slot, its own or one that it may have."""
+        taken = {id(s.row()): i for i, s in enumerate(self._slots) if s.row is not None and s.row() is not None}
+        places = [taken.get(id(sequence)) for sequence in sequences]
+        free = [i for i, slot in enumerate(self._slots) if i not in places and self._step - slot.used >= _IDLE]
+        free += range(len(self._slots), len(self._slots) + len(sequences))
+        left = iter(free)
+        return [next(left) if place is None else place for place in places]
+
+    def _start(self, place: int, sequence: SequenceCache, start: int) -> int:
+        """Where the row's own part begins: where its slot has it, unless much would be read in vain."""
+        if place < len(self._slots) and (slot := self._slots[place]).holds(sequence):
+            return slot.start if start - LEAST <= slot.start <= start else start
+        return start
+
+    def _make_room(self, layers: Sequence[GrowingLayer], span: int, room: int) -> bool:
+        if self._buffers and span <= self._buffers[0][0].shape[0] and room <= self._buffers[0][0].shape[2]:
+            return True
+        if self._buffers:
+            span, room = max(span, self._buffers[0][0].shape[0]), max(room, self._buffers[0][0].shape[2])
+        room = -(-room // _ROOM) * _ROOM
+        per_token = sum(4 * part.shape[1] * part.shape[3] for layer in layers for part in (layer.keys, layer.values))
+        if span * room * per_token > self._most:
+            return False
+        self._buffers = [
+            cast("tuple[Tensor, Tensor]", tuple(
+                torch.zeros(span, part.shape[1], room, part.shape[3], device=part.device)
+                for part in (layer.keys, layer.values)
+            )) for layer in layers
+        ]  # fmt: skip
+        self._slots = [_Slot() for _ in range(span)]
+        return True
+
+    def _catch_up(self, place: int, sequence: SequenceCache, start: int) -> None:
+        """Let a slot hold all that the row has of its own."""
+        slot, length = self._slots[place], len(sequence.ids)
+        slot.used = self._step
+        if not slot.holds(sequence) or slot.start != start:
+            for keys, values in self._buffers:
+                keys[place, :, : slot.dirty].zero_()
+                values[place, :, : slot.dirty].zero_()
+            slot.row, slot.start, slot.end, slot.dirty = weakref.ref(sequence), start, start, 0
+        if slot.end < length:
+            new, there = slice(slot.end, length), slice(slot.end - start, length - start)
+            slot.dirty = max(slot.dirty, length - start)
+            for layer, (keys, values) in zip(cast("list[GrowingLayer]", sequence.layers), self._buffers, strict=True):
+                keys[place, :, there] = layer.keys[0, :, new]
+                values[place, :, there] = layer.values[0, :, new]
+            slot.end = length
+
+
+class SlotStep:
+    """One forward over one token of each row.
+
+    Args:
+        buffers: Of each layer.
+        slots: Of each row.
+        places: Of each row its slot's.
+        lengths: Tokens of each row before this forward.
+        groups: Which rows begin alike.
+        sequences: The rows'.
+    """
+
+    def __init__(
+        self,
+        buffers: list[tuple[Tensor, Tensor]],
+        slots: Sequence[_Slot],
+        places: list[int],
+        lengths: list[int],
+        groups: Sequence[Alike],
+        sequences: Sequence[SequenceCache],
+    ) -> None:
+        self._buffers = buffers
+        self._slots = slots
+        self._lengths = lengths
+        self._sequences = sequences
+        self._span = max(places) + 1
+        self._places = torch.tensor(places)
+        own = [length - slot.start for length, slot in zip(lengths, slots, strict=True)]
+        self._ends = torch.tensor(own)
+        self._used = max(own) + 1
+        for slot, end in zip(slots, own, strict=True):
+            slot.dirty = max(slot.dirty, end + 1)
+        held = torch.zeros(self._span, dtype=torch.long)
+        held[self._places] = self._ends + 1
+        # (span, 1, 1, used): minus infinity where a slot holds nothing of its row.
+        self._bias = torch.zeros(self._span, self._used).masked_fill_(
+            torch.arange(self._used) >= held[:, None], float("-inf")
+        )[:, None, None]
+        by_place = sorted(range(len(places)), key=places.__getitem__)
+        self._groups = [self._group(group, [row for row in by_place if row in group.rows]) for group in groups]
+        alone = [row for row in by_place if not any(row in group.rows for group in groups)]
+        self._alone = self._index(alone) if alone else None
+
+    def done(self) -> None:
+        """The forward has gone through all layers: what it appended is the rows'."""
+        for slot, length in zip(self._slots, self._lengths, strict=True):
+            slot.end = length + 1
+
+    def attend(
+        self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float, *, record: bool
+    ) -> tuple[Tensor, list[Tensor]]:
+        """Each row's lone query over its whole sequence, in float32.
+
+        Args:
+            layer: Which.
+            query: (rows, heads, 1, dim).
+            key: (rows, kv_heads, 1, dim), of the new tokens.
+            value: (rows, kv_heads, 1, dim).
+            scaling: Factor of the scores.
+            record: Whether weights are wanted.
+
+        Returns:
+            (rows, 1, heads, dim) in the query's type, and each row's weights if wanted: (1, heads, 1, its tokens).
+        """
+        keys, values = self._buffers[layer]
+        keys[self._places, :, self._ends] = key[:, :, 0].float()
+        values[self._places, :, self._ends] = value[:, :, 0].float()
+        rows, heads, _, dim = query.shape
+        kv_heads, span, used = keys.shape[1], self._span, self._used
+        by_slot = query.new_zeros(span, kv_heads, heads // kv_heads, dim, dtype=torch.float32)
+        by_slot[self._places] = query.float().view(rows, kv_heads, -1, dim) * scaling
+        own = torch.bmm(by_slot.flatten(0, 1), _flat(keys, span, used).transpose(1, 2)).view(span, kv_heads, -1, used)
+        own = own + self._bias
+        weights, common, joint = self._weights(layer, by_slot, own)
+        output = torch.bmm(weights.flatten(0, 1), _flat(values, span, used)).view(span, kv_heads, heads // kv_heads, -1)
+        for index, part in common:
+            output[index] += part
+        found = self._recorded(joint, weights) if record else []
+        return output[self._places].reshape(rows, 1, heads, -1).to(query.dtype), found
+
+    def _weights(
+        self, layer: int, query: Tensor, own: Tensor
+    ) -> tuple[Tensor, list[tuple[slice | Tensor, Tensor]], list[Tensor]]:
+        """By slot the weights of its own part; what common parts give by slots; and all weights of each group."""
+        if self._alone is not None and not self._groups:
+            return torch.softmax(own, -1), [], []
+        weights = torch.zeros_like(own)
+        common, joint = [], []
+        for group in self._groups:
+            states = cast("GrowingLayer", self._sequences[group.rows[0]].cache.layers[layer])
+            keys, values = states.keys[0, :, : group.length], states.values[0, :, : group.length]
+            part, found = attend_common(query[group.index], keys, values, own[group.index], group.hidden)
+            weights[group.index] = found[..., group.length :]
+            common.append((group.index, part))
+            joint.append(found)
+        if self._alone is not None:
+            weights[self._alone] = torch.softmax(own[self._alone], -1)
+        return weights, common, joint
+
+    def _recorded(self, joint: list[Tensor], weights: Tensor) -> list[Tensor]:
+        """Of each row (1, heads, 1, its tokens)."""
+        found: dict[int, Tensor] = {}
+        for group, of_group in zip(self._groups, joint, strict=True):
+            for i, row in enumerate(group.rows):
+                start, own = self._slots[row].start, int(self._ends[row]) + 1
+                parts = of_group[i, ..., :start], of_group[i, ..., group.length : group.length + own]
+                found[row] = torch.cat(parts, -1)
+        for row in range(len(self._slots)):
+            if row not in found:
+                found[row] = weights[self._places[row], ..., : int(self._ends[row]) + 1]
+        return [found[row].reshape(1, -1, 1, found[row].shape[-1]) for row in range(len(self._slots))]
+
+    def _index(self, rows: list[int]) -> slice | Tensor:
+        places = self._places[rows]
+        return slice(None) if places.tolist() == list(range(self._span)) else places
+
+    def _group(self, alike: Alike, rows: list[int]) -> _Group:
+        starts = [self._slots[row].start for row in rows]
+        hidden = None
+        if any(start != alike.length for start in starts):
+            hidden = torch.arange(alike.length) >= torch.tensor(starts)[:, None]
+        return _Group(rows, alike.length, self._index(rows), hidden)
+
+
+@dataclass(frozen=True, slots=True)
+class _Group:
+    """Rows that begin alike, in the order of their slots."""
+
+    rows: list[int]
+    length: int
+    index: slice | Tensor
+    """Their slots."""
+    hidden: Tensor | None
+    """(rows, length) which common keys are in a row's slot too, so that they count once."""
+
+
+def _flat(buffer: Tensor, span: int, used: int) -> Tensor:
+    """(span * kv_heads, used, dim), a view."""
+    return buffer[:span].flatten(0, 1)[:, :used]
