@@ -45,7 +45,7 @@ class Admission:
         """While the row's next token is computed; before its first one it waits for room."""
         if row not in self._admitted:
             self._wait(row)
-        row.thread, row.in_step = threading.get_ident(), True
+        row.thread, row.in_step = threading.current_thread(), True
         try:
             yield
         finally:
@@ -69,9 +69,9 @@ class Admission:
                 self._changed.notify_all()
 
     def _is_full(self) -> bool:
-        here, since = threading.get_ident(), time.monotonic() - _IDLE
+        here, since = threading.current_thread(), time.monotonic() - _IDLE
         under_way = (
             row for row in self._admitted
-            if row.finish_reason is None and row.thread != here and (row.in_step or row.left_at > since)
+            if row.finish_reason is None and row.thread is not here and (row.in_step or row.left_at > since)
         )  # fmt: skip
         return sum(1 for _ in under_way) >= self._most

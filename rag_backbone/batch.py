@@ -178,7 +178,7 @@ class StepSharing:
             self._changed.notify_all()
 
     def _wait_for_expected(self) -> None:
-        end, here = time.monotonic() + _PATIENCE, threading.get_ident()
+        end, here = time.monotonic() + _PATIENCE, threading.current_thread()
         # What this very thread reads cannot come while it waits.
         while self._awaited(here) and len(self._arrived) < self._max_rows:
             left = end - time.monotonic()
@@ -189,8 +189,8 @@ class StepSharing:
                 return
             self._changed.wait(left)
 
-    def _awaited(self, here: int) -> bool:
-        return any(row.thread != here and row.finish_reason is None for row in self._expected)
+    def _awaited(self, here: threading.Thread) -> bool:
+        return any(row.thread is not here and row.finish_reason is None for row in self._expected)
 
     def _raise_failure(self, row: Row) -> None:
         error = self._failed.pop(id(row), None)

@@ -141,6 +141,8 @@ def _load(
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
     from transformers.utils import logging as transformers_logging
 
+    from rag_backbone.forward_thread import release_team
+
     if dtype == "auto":
         dtype = "float32" if device == "cpu" else "bfloat16"
     common: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
@@ -164,6 +166,7 @@ def _load(
     finally:
         if bars:
             transformers_logging.enable_progress_bar()
+        release_team()
     return model.to(device), tokenizer
 
 

@@ -1,6 +1,6 @@
 """Linear layers on a CPU: by whichever product is the fastest for so many tokens.
 
-`torch.nn.functional.linear` multiplies the states by the transposed weight, which it reads more slowly than memory gives
+`torch.nn.functional.linear` multiplies the states by the transposed weight, and reads it more slowly than memory gives
 it. There are others for the same sums:
 
 - Of *packed* weights (see `packed_weights`), for any number of rows.

@@ -25,6 +25,7 @@ from rag_backbone.cpu_linears import PACKED_BYTES
 from rag_backbone.end_states import EndStates, EndStatesRequest, SampleBatch
 from rag_backbone.errors import AdapterError, ConfigurationError, ContextWindowError, SignalUnavailableError
 from rag_backbone.fair_lock import FairLock
+from rag_backbone.forward_thread import ForwardThread, team_released
 from rag_backbone.hidden_states import module_of
 from rag_backbone.kv_cache import SequenceCache
 from rag_backbone.limits import context_window_of, end_ids_of
@@ -80,6 +81,7 @@ class Engine:
         self._call = ModelCall(model, packed_bytes)
         self._together = StepSharing(self, max_batch)
         self._prefills = PrefillSharing(self, self._lock, max_batch)
+        self._thread = ForwardThread()
         self._counts = Counts()
 
     # ------------------------------------------------------------------ what users call
@@ -112,6 +114,7 @@ class Engine:
         return [row.generation() for row in rows]
 
     @torch.inference_mode()
+    @team_released()
     def score(
         self,
         prompt: Sequence[int],
@@ -143,6 +146,7 @@ class Engine:
         return ScoredText(tuple(continuation), chosen - log_z, entropies, out.attention[0] if attention else None)
 
     @torch.inference_mode()
+    @team_released()
     def end_states(self, request: EndStatesRequest) -> EndStates:
         """Sample several continuations of one prompt, and take the hidden state at each one's end.
 
@@ -179,6 +183,7 @@ class Engine:
         return batch.result(work)
 
     @torch.inference_mode()
+    @team_released()
     def attention(self, ids: Sequence[int], *, adapters: AdapterSet | None = None) -> Tensor:
         """Last-layer attention of a forward over `ids` alone: (heads, tokens, tokens) float32.
 
@@ -193,6 +198,7 @@ class Engine:
         return out.attention[0]
 
     @torch.inference_mode()
+    @team_released()
     def attention_row(self, ids: Sequence[int], *, adapters: AdapterSet | None = None) -> Tensor:
         """Last-layer attention of the last of `ids` over all of them: (heads, tokens) float32.
 
@@ -225,7 +231,7 @@ class Engine:
 
         Hold it for a forward and its backward, not for a whole training run, and leave the model as it was.
         """
-        with self._lock:
+        with self._lock, team_released():
             yield self.model
 
     @property
@@ -264,6 +270,7 @@ class Engine:
                 raise_first(self.step([row]))
 
     @torch.inference_mode()
+    @team_released()
     def step(self, rows: Sequence[Row]) -> Failures:
         """One forward for the next token of each row that has not ended; what went wrong with single rows only."""
         with self._lock:
@@ -350,7 +357,7 @@ class Engine:
 
     def _forward(self, ids: RowLayout | Sequence[list[int]], cache: Cache | None = None, **options: Any) -> Output:
         """A `ModelCall`, counted; under the lock and in inference mode."""
-        output = self._call(ids, cache, **options)
+        output = self._thread.run(lambda: self._call(ids, cache, **options))
         new = ids.new if isinstance(ids, RowLayout) else ids
         self._counts += Counts(forwards=1, forward_tokens=sum(map(len, new)))
         return output

@@ -54,7 +54,9 @@ class MiniLM:
     def _embed(self, texts: list[str]) -> list[list[float]]:
         import torch
 
-        with self._lock:
+        from rag_backbone.forward_thread import team_released
+
+        with self._lock, team_released():
             model, tokenizer = self._model()
             inputs: Any = tokenizer(texts, padding=True, truncation=True, max_length=_MAX_TOKENS, return_tensors="pt")
             inputs = inputs.to(self.device)

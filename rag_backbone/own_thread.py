@@ -16,6 +16,8 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
+from rag_backbone.forward_thread import release_team
+
 _T = TypeVar("_T")
 _END: Any = object()
 
@@ -25,6 +27,7 @@ async def in_own_thread(function: Callable[..., _T], *args: Any, **kwargs: Any) 
 
     The thread cannot be interrupted; whoever is cancelled does not wait for it.
     """
+    release_team()  # the loop's own thread has nothing to compute
     executor = ThreadPoolExecutor(1, "dynprag")
     context = contextvars.copy_context()
     try:
@@ -38,6 +41,7 @@ async def iterate_in_own_thread(made: Callable[[], Iterator[_T]]) -> AsyncIterat
 
     Leaving early closes the iterator, once the step in progress has ended.
     """
+    release_team()
     executor = ThreadPoolExecutor(1, "dynprag")
     context = contextvars.copy_context()
     iterator: Iterator[_T] | None = None

@@ -61,8 +61,7 @@ class PackedWeights:
         states, values = self._current()
         if states != self._states:
             return True
-        assert self._values is not None and values is not None
-        return not torch.equal(values, self._values)
+        return self._values is None or not torch.equal(values, self._values)
 
     def _current(self) -> tuple[list[tuple[int, int]], Tensor]:
         """Of each layer's weight the address and the version, and of all of them some values."""
@@ -87,7 +86,7 @@ class PackedWeights:
             _copies[id(weight)] = weakref.ref(weight, _forgetting(id(weight))), copy
             used += weight.nbytes
         if left_out:
-            logger.info("%d of %d weights are not packed: %d bytes is the limit", left_out, len(self._layers), self._most)
+            logger.info("%d of %d weights do not fit into %d bytes", left_out, len(self._layers), self._most)
 
 
 def packed(weight: Tensor) -> Tensor | None:
@@ -110,7 +109,11 @@ def packed_of(weight: Tensor) -> Tensor | None:
 
 
 def _forgetting(key: int) -> Callable[[object], None]:
-    return lambda gone: _copies.pop(key, None) if _copies.get(key, (None,))[0] is gone else None
+    def forget(gone: object) -> None:
+        if key in _copies and _copies[key][0] is gone:  # else another weight has got its place
+            del _copies[key]
+
+    return forget
 
 
 def times_packed(states: Tensor, copy: Tensor, bias: Tensor | None) -> Tensor:

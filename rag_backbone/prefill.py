@@ -16,6 +16,7 @@ import torch
 
 from rag_backbone.batch import Failures, absorb, together
 from rag_backbone.fair_lock import FairLock, Turn
+from rag_backbone.forward_thread import team_released
 from rag_backbone.prefix_cache import PrefixCache, common_prefix
 from rag_backbone.row import Row
 
@@ -135,6 +136,7 @@ class PrefillSharing:
         """Prefill the row and those that go with it. The lock is held, and given back."""
         group = [me]
 
+        @team_released()
         def forward(rows: list[Row]) -> Failures:
             try:
                 if me.row.finish_reason is not None:  # cancelled while it waited

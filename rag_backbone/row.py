@@ -15,6 +15,8 @@ from rag_backbone.signals import TokenStep, distribution
 from rag_backbone.stop_strings import Detokenizer, StopStrings
 
 if TYPE_CHECKING:
+    from threading import Thread
+
     from torch import Tensor
     from transformers import PreTrainedTokenizerBase
 
@@ -43,7 +45,7 @@ class Row:
         self.closing_attention: Tensor | None = None
         """The attention row of the last step's token, if it has been fed."""
         self.counts = Counts()
-        self.thread: int | None = None
+        self.thread: Thread | None = None
         """The thread that asked for the latest step."""
         self.in_step = False
         """Whether somebody waits for its next token."""

@@ -75,11 +75,11 @@ def attend_by_row(
     assert step.rows is not None
     query, key, value = states
     if step.slots is not None and not kwargs.get("sliding_window"):
-        record = bool(step.queries) and module.layer_idx == step.layer
-        scaling = scaling_of(query, kwargs)
-        output, weights = step.slots.attend(module.layer_idx, query, key, value, scaling, record=record)
-        step.weights += weights
-        return output
+        layer: Any = module.layer_idx
+        record = step.queries > 0 and layer == step.layer
+        joined, recorded = step.slots.attend(layer, query, key, value, scaling_of(query, kwargs), record=record)
+        step.weights += recorded
+        return joined
     # Of all rows; a kernel for packed sequences would read from it where they end.
     kwargs = {name: value for name, value in kwargs.items() if name != "position_ids"}
     together = _attend_groups(step, module, query, kwargs)

@@ -136,6 +136,6 @@ async def test_an_iterator_that_was_forgotten_leaves_no_thread():
     del steps
     gc.collect()
     end = time.monotonic() + 10
-    while any(thread.name.startswith("dynprag") for thread in threading.enumerate()):
+    while any(thread.name.startswith("dynprag_") for thread in threading.enumerate()):
         assert time.monotonic() < end
         await asyncio.sleep(0.01)
