@@ -28,8 +28,8 @@ from llamaindex_prag.layout import Layout
 from llamaindex_prag.selection import Selection, weigh
 from llamaindex_prag.targets import target_layers
 from rag_backbone.adapters import key_of
-from rag_backbone.errors import AdapterError, ConfigurationError
 from rag_backbone.cpu_linears import linear
+from rag_backbone.errors import AdapterError, ConfigurationError
 from rag_backbone.forwards import exchanged
 
 if TYPE_CHECKING:
