@@ -97,6 +97,7 @@ class AttentionSwitch:
         rows: RowLayout | None = None,
         alike: Sequence[Alike] = (),
         slots: SlotStep | None = None,
+        slotted: Sequence[int] = (),
         shared: SharedPromptCache | None = None,
     ) -> Iterator[Step]:
         """Use our attention function for the forward made in this context (in this thread).
@@ -107,11 +108,12 @@ class AttentionSwitch:
             queries: Record the weights of the last so many queries.
             rows: The rows of the forward, if they belong to several sequences; its arguments must be theirs.
             alike: Which of them begin alike; needs `supported`.
-            slots: Their own parts in one batch; needs `supported`.
+            slots: Of rows with one token each, their own parts in one batch; needs `supported`.
+            slotted: Which rows those are, where others have more.
             shared: The cache of the forward, if its rows continue one prompt.
         """
         assert self._layer is not None
-        step = Step(self._layer, queries, rows, alike, slots, shared, self.attends_alone)
+        step = Step(self._layer, queries, rows, alike, slots, slotted, shared, self.attends_alone)
         original = self._config._attn_implementation  # noqa: SLF001
         self._config._attn_implementation = _registered(original)  # noqa: SLF001
         _active.step = step

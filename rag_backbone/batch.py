@@ -7,6 +7,7 @@ A step of several rows costs little more than one of a single row, because readi
 
 from __future__ import annotations
 
+import functools
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -88,7 +89,7 @@ def together(engine: Engine, rows: list[Row], forward: Callable[[list[Row]], Fai
             return {id(rows[0]): error}
     except Exception as error:  # noqa: BLE001 - every row's thread has to learn of it
         return {id(row): error for row in rows}
-    return _in_turn(engine, rows)
+    return _in_turn(engine, rows, engine.step)
 
 
 def raise_first(failures: Failures) -> None:
@@ -97,18 +98,19 @@ def raise_first(failures: Failures) -> None:
         raise error
 
 
-def step_rows(engine: Engine, rows: list[Row]) -> Failures:
-    """One decoding step of each row, together if possible."""
+def step_rows(engine: Engine, rows: list[Row], wanted: Callable[[Row], bool] | None = None) -> Failures:
+    """One decoding step of each row, together if possible; see `Engine.step`."""
+    step = functools.partial(engine.step, wanted=wanted)
     if len(rows) > 1 and engine.shares_steps:
-        return together(engine, rows, engine.step)
-    return _in_turn(engine, rows)
+        return together(engine, rows, step)
+    return _in_turn(engine, rows, step)
 
 
-def _in_turn(engine: Engine, rows: Sequence[Row]) -> Failures:
+def _in_turn(engine: Engine, rows: Sequence[Row], step: Callable[[list[Row]], Failures]) -> Failures:
     """One step of each row, whatever happens to the others."""
     failures: Failures = {}
     for row in rows:
-        failures |= together(engine, [row], engine.step)
+        failures |= together(engine, [row], step)
     return failures
 
 
@@ -116,7 +118,8 @@ class StepSharing:
     """Joins the decoding steps of generations that run in several threads.
 
     The first thread that comes leads: it waits a moment for the rows of the last step, makes the forward for all that
-    have come, and wakes their threads. A generation that runs alone never waits.
+    have come, and wakes their threads. A generation that runs alone never waits. While the leader queues up for the
+    model behind a prompt, that prompt's forward takes the waiting rows along: a few tokens more cost it little.
     """
 
     def __init__(self, engine: Engine, max_rows: int) -> None:
@@ -132,6 +135,7 @@ class StepSharing:
     def advance(self, row: Row) -> None:
         """Compute the row's next token, sharing the forward with whoever comes at the same time."""
         with self._changed:
+            row.asked_at = len(row.generated)
             self._arrived.append(row)
             self._expected.discard(row)
             self._changed.notify_all()
@@ -151,7 +155,7 @@ class StepSharing:
                 # The leader's own row is among them whatever the limit.
                 others = [r for r in self._arrived if r is not row]
                 rows = [row, *others[: self._max_rows - 1]]
-            failures = step_rows(self._engine, rows)
+            failures = step_rows(self._engine, rows, self._is_waiting)
         except BaseException:  # interrupted: the others make the step without this one
             with self._changed:
                 self._led = False
@@ -160,13 +164,39 @@ class StepSharing:
             raise
         with self._changed:
             self._led = False
-            self._arrived = [r for r in self._arrived if not any(r is done for done in rows)]
-            for r in rows:
-                r.awaited_in_vain &= len(rows) == 1
-            self._expected = WeakSet(r for r in rows if r.finish_reason is None and not r.awaited_in_vain)
-            self._failed |= failures
+            self._note(rows, failures)
+            self._expected = WeakSet(r for r in rows if self._comes_again(r))
             self._changed.notify_all()
             self._raise_failure(row)
+
+    def waiting(self) -> list[Row]:
+        """Rows whose token nobody has computed yet; for the holder of the engine's lock, who may compute it."""
+        with self._changed:
+            return [row for row in self._arrived if row.rides and not row.has_moved]
+
+    def _is_waiting(self, row: Row) -> bool:
+        with self._changed:
+            return not row.has_moved and any(row is r for r in self._arrived)
+
+    def delivered(self, rows: Sequence[Row], failures: Failures) -> None:
+        """The holder of the lock has computed the tokens of waiting rows, or tried to."""
+        with self._changed:
+            self._note(rows, failures)
+            for row in rows:
+                if self._comes_again(row):
+                    self._expected.add(row)
+            self._changed.notify_all()
+
+    def _note(self, rows: Sequence[Row], failures: Failures) -> None:
+        done = {id(row) for row in rows if row.has_moved or id(row) in failures}
+        self._arrived = [row for row in self._arrived if id(row) not in done]
+        for row in rows:
+            row.awaited_in_vain &= len(rows) == 1
+        self._failed |= failures
+
+    def _comes_again(self, row: Row) -> bool:
+        here = any(row is r for r in self._arrived)  # it has come already, after a prompt's forward
+        return row.finish_reason is None and not row.awaited_in_vain and not here
 
     def leave(self, row: Row) -> None:
         """A row that has ended is not waited for.

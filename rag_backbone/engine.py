@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -271,11 +271,18 @@ class Engine:
 
     @torch.inference_mode()
     @team_released()
-    def step(self, rows: Sequence[Row]) -> Failures:
-        """One forward for the next token of each row that has not ended; what went wrong with single rows only."""
+    def step(self, rows: Sequence[Row], wanted: Callable[[Row], bool] | None = None) -> Failures:
+        """One forward for the next token of each row that has not ended; what went wrong with single rows only.
+
+        Args:
+            rows: At least one.
+            wanted: Tells, once the lock is held, whether a row still waits for its token.
+        """
         with self._lock:
             self._keep_ended()
             rows = [row for row in rows if row.finish_reason is None]  # others were left while they waited
+            if wanted is not None:
+                rows = [row for row in rows if wanted(row)]
             if not rows:
                 return {}
             output = self.feed(rows)
@@ -318,6 +325,21 @@ class Engine:
             return []
         longest = longest_shared(self.model.device)
         return companions(first, others, self.prefixes, room=room, longest=longest, mixed=self._call.mixes_adapters)
+
+    def riders(self, rows: Sequence[Row]) -> list[Row]:
+        """Decoding rows that wait for their next token and can have it from these rows' prefill; under the lock."""
+        switch = self._call.switch
+        if not (switch.tried_out and switch.prefills_rows and switch.decodes_rows):
+            return []
+        if any(row.request.signals.hidden_state is not None for row in rows):
+            return []
+        waiting = self._together.waiting()[: max(self._max_batch - len(rows), 0)]
+        mixed = self._call.mixes_adapters
+        return [row for row in waiting if mixed or all(row.key == other.key for other in rows)]
+
+    def delivered(self, riders: Sequence[Row], failures: Failures) -> None:
+        """Wake the threads of rows that were taken along."""
+        self._together.delivered(riders, failures)
 
     def bucket(self, rows: Sequence[Row], most: int) -> list[Row]:
         """The first row, and those of the others that are prefilled with it; `most` in all."""

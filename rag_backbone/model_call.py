@@ -15,11 +15,11 @@ import torch
 
 from rag_backbone.adapters import AdapterBackend, AdapterSet, PackedBackend, key_of
 from rag_backbone.attention import AttentionSwitch
-from rag_backbone.common_beginning import Alike, rows_alike
+from rag_backbone.common_beginning import rows_alike
 from rag_backbone.cpu_linears import PACKED_BYTES, CPULinears
 from rag_backbone.hidden_states import last_hidden, module_of
 from rag_backbone.row_layout import RowLayout, keeps_logits
-from rag_backbone.row_slots import RowSlots, SlotStep
+from rag_backbone.row_slots import RowSlots
 from rag_backbone.shared_prompt import SharedPromptCache
 
 if TYPE_CHECKING:
@@ -38,6 +38,11 @@ class Output:
     """For each row (heads, recorded queries, keys) float32; empty unless asked for."""
     hidden: dict[str | int, Tensor]
     """By name (rows, width), the module's output at the last position."""
+
+    def part(self, start: int, end: int) -> Output:
+        """Of some of the rows."""
+        hidden = {name: states[start:end] for name, states in self.hidden.items()}
+        return Output(self.logits[start:end], self.attention[start:end], hidden)
 
 
 class ModelCall:
@@ -92,14 +97,14 @@ class ModelCall:
         tokens = arguments["input_ids"].numel()
         with contextlib.ExitStack() as stack:
             used = queries or rows is not None or shared is not None or (tokens == 1 and switch.attends_alone)
-            alike, slots = self._together(rows, adapters)
-            on = switch.on(queries=queries, rows=rows, alike=alike, slots=slots, shared=shared)
+            together = self._together(rows, adapters)
+            on = switch.on(queries=queries, rows=rows, shared=shared, **together)
             switched = stack.enter_context(on) if used else None
             states = {name: stack.enter_context(last_hidden(module_of(model, name))) for name in hidden}
             stack.enter_context(self._adapted(adapters, rows))
             stack.enter_context(self.linears.on(model.dtype, model.device, tokens))
             logits = model(**arguments).logits
-        if slots is not None:
+        if (slots := together.get("slots")) is not None:
             slots.done()
         logits = logits[:, -keep:] if rows is None else rows.last(logits)[:, None]
         weights = [w for tensor in (switched.weights if switched else ()) for w in tensor]
@@ -118,18 +123,21 @@ class ModelCall:
             arguments["logits_to_keep"] = keep
         return arguments
 
-    def _together(
-        self, rows: RowLayout | None, adapters: Sequence[AdapterSet | None]
-    ) -> tuple[Sequence[Alike], SlotStep | None]:
-        """Which rows of a decoding step begin alike, and their slots."""
+    def _together(self, rows: RowLayout | None, adapters: Sequence[AdapterSet | None]) -> dict[str, Any]:
+        """Which rows with a single token begin alike, and their slots: arguments of `AttentionSwitch.on`."""
         # On a CPU, where that was measured; a GPU reads memory so fast that more products may cost more than they save.
-        if rows is None or rows.packed or self._model.device.type != "cpu":
-            return (), None
+        if rows is None or self._model.device.type != "cpu":
+            return {}
+        lone = [i for i, n in enumerate(rows.lengths) if n == 1]
+        if len(lone) < 2:
+            return {}
         self.switch.try_out()
         if not self.switch.supported:
-            return (), None
-        alike = rows_alike([key_of(one) for one in adapters], [sequence.ids for sequence in rows.sequences])
-        return alike, self._slots.step(rows, alike)
+            return {}
+        some = rows.some(lone)
+        alike = rows_alike([key_of(adapters[i]) for i in lone], [sequence.ids for sequence in some.sequences])
+        slots = self._slots.step(some, alike)
+        return {"slots": slots, "slotted": lone, "alike": () if rows.packed else alike}
 
     def _adapted(self, adapters: Sequence[AdapterSet | None], rows: RowLayout | None) -> AbstractContextManager[None]:
         # The backend is asked for base-model rows too: it may hold what an earlier forward left active.

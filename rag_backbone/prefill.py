@@ -4,6 +4,9 @@ A forward over a few tokens takes nearly as long as one over many: it reads all 
 whoever gets the model takes along those that queue up behind, in *buckets* of similar length: nobody's first token has
 to wait for a text much longer than its own. Nobody is waited for. Prompts that begin alike are left in the queue: by
 the time they get there, their common part is known.
+
+Rows that are decoding and would have to wait for a prompt get their next tokens from its forward: a few tokens more
+cost a fraction of the step that they would need.
 """
 
 from __future__ import annotations
@@ -22,6 +25,7 @@ from rag_backbone.row import Row
 
 if TYPE_CHECKING:
     from rag_backbone.engine import Engine
+    from rag_backbone.model_call import Output
 
 _RATIO = 1.5
 """The longest unknown part of a bucket to the shortest."""
@@ -143,7 +147,7 @@ class PrefillSharing:
                     return {}
                 self._join(group)
                 rows.extend(one.row for one in group[1:])
-                output = self._engine.feed(rows)
+                output = self._feed(rows)
             finally:
                 self._lock.release()
             return absorb(rows, output)
@@ -160,6 +164,19 @@ class PrefillSharing:
         finally:
             for one in group[1:]:
                 one.turn.set()
+
+    def _feed(self, rows: list[Row]) -> Output:
+        """The rows' forward, and in it the next tokens of rows that are decoding and would have to wait for it."""
+        riders = self._engine.riders(rows)
+        if not riders:
+            return self._engine.feed(rows)
+        try:
+            output = self._engine.feed([*rows, *riders])
+        except Exception:  # noqa: BLE001 - theirs, or memory does not suffice for all: without them it may do
+            return self._engine.feed(rows)
+        # Before anybody else can have the model: their sequences have grown.
+        self._engine.delivered(riders, absorb(riders, output.part(len(rows), len(rows) + len(riders))))
+        return output.part(0, len(rows))
 
     def _join(self, group: list[_Waiting]) -> None:
         """Add those whom the first one takes along, out of the queue."""

@@ -47,6 +47,8 @@ class Row:
         self.counts = Counts()
         self.thread: Thread | None = None
         """The thread that asked for the latest step."""
+        self.asked_at = 0
+        """Tokens that there were when the next one was asked for, in a step that may be shared."""
         self.in_step = False
         """Whether somebody waits for its next token."""
         self.left_at = 0.0
@@ -81,6 +83,17 @@ class Row:
     def decodes(self) -> bool:
         """Whether the next forward takes a single generated token, so that it can be shared with other rows."""
         return self.sequence is not None and self.sequence.can_roll_back and len(self.unfed()) == 1
+
+    @property
+    def has_moved(self) -> bool:
+        """Whether the token that was asked for is there, or will never be."""
+        return self.finish_reason is not None or len(self.generated) != self.asked_at
+
+    @property
+    def rides(self) -> bool:
+        """Whether its token may come from a prompt's forward: nothing is called that could need the engine."""
+        request = self.request
+        return self.decodes and request.signals.hidden_state is None and request.stop_when is None
 
     def absorb(self, logits: Tensor, attention: Tensor | None, hidden: Tensor | None) -> None:
         """Choose the next token from (vocabulary,) float32 logits and take note of it."""

@@ -38,7 +38,9 @@ class Step:
     alike: Sequence[Alike] = ()
     """Which of them begin alike, of a forward of one token each."""
     slots: SlotStep | None = None
-    """Their own parts in one batch, likewise."""
+    """Of rows with one token each, their own parts in one batch."""
+    slotted: Sequence[int] = ()
+    """Which rows those are, where others have more."""
     shared: SharedPromptCache | None = None
     """The cache of several continuations of one prompt that are decoded together."""
     single: bool = False
@@ -73,16 +75,21 @@ def attend_by_row(
         (batch, tokens, heads, dim).
     """
     assert step.rows is not None
-    query, key, value = states
-    if step.slots is not None and not kwargs.get("sliding_window"):
-        layer: Any = module.layer_idx
-        record = step.queries > 0 and layer == step.layer
-        joined, recorded = step.slots.attend(layer, query, key, value, scaling_of(query, kwargs), record=record)
-        step.weights += recorded
-        return joined
+    query = states[0]
     # Of all rows; a kernel for packed sequences would read from it where they end.
-    kwargs = {name: value for name, value in kwargs.items() if name != "position_ids"}
-    together = _attend_groups(step, module, query, kwargs)
+    kwargs = {name: given for name, given in kwargs.items() if name != "position_ids"}
+    if step.slots is not None and not kwargs.get("sliding_window"):
+        if not step.rows.packed:
+            joined, recorded = _attend_slots(step, step.slots, module, states, kwargs)
+            step.weights += recorded
+            return joined
+        at = step.rows.starts(step.slotted)
+        lone = [part[0, :, at].transpose(0, 1)[:, :, None] for part in states]
+        joined, recorded = _attend_slots(step, step.slots, module, (lone[0], lone[1], lone[2]), kwargs)
+        pairs = zip(joined.split(1), recorded or [joined] * len(at), strict=True)  # without a record nobody asks for it
+        together = dict(zip(step.slotted, pairs, strict=True))
+    else:
+        together = _attend_groups(step, module, query, kwargs)
     outputs = []
     for i, queries in enumerate(step.rows.split(query)):
         if i in together:
@@ -98,6 +105,15 @@ def attend_by_row(
         else:
             outputs.append(_attend_several(function, kernel, step, i, module, queries, known, kwargs))
     return step.rows.joined(outputs)
+
+
+def _attend_slots(
+    step: Step, slots: SlotStep, module: nn.Module, states: tuple[Tensor, Tensor, Tensor], kwargs: dict[str, Any]
+) -> tuple[Tensor, list[Tensor]]:
+    """See `SlotStep.attend`."""
+    layer: Any = module.layer_idx
+    record = step.queries > 0 and layer == step.layer
+    return slots.attend(layer, *states, scaling_of(states[0], kwargs), record=record)
 
 
 def _attend_groups(

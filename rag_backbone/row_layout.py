@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -75,6 +76,15 @@ class RowLayout:
     def joined(self, outputs: Sequence[Tensor]) -> Tensor:
         """(batch, tokens, heads, dim) of each row's own (1, its tokens, heads, dim)."""
         return torch.cat(list(outputs), dim=1 if self.packed else 0)
+
+    def some(self, rows: Sequence[int]) -> RowLayout:
+        """Of some of the rows."""
+        return RowLayout([self.sequences[row] for row in rows], [self.new[row] for row in rows])
+
+    def starts(self, rows: Sequence[int]) -> list[int]:
+        """Where each row's first token lies, of a packed layout."""
+        ends = list(accumulate(self.lengths))
+        return [ends[row] - self.lengths[row] for row in rows]
 
     def undo(self) -> None:
         """Cut every sequence back to its ids, after a forward that failed on its way through the layers."""

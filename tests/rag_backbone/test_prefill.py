@@ -214,7 +214,8 @@ def test_a_prompt_that_begins_like_one_in_the_forward_waits_and_finds_that_compu
     forwards = forwards_of(engine)
     alike(at_once(engine, requests), expected)
     assert forwards[0] == 80 + 20
-    assert [n for n in forwards if n > 6][1:] == [sum(20 + i for i in range(1, 6))]
+    (others,) = [n for n in forwards if n > 6][1:]
+    assert others - sum(20 + i for i in range(1, 6)) in (0, 1)  # the first one may have its next token from there
 
 
 def test_hidden_states_and_models_that_failed_the_trial_stay_alone(llama, monkeypatch):
