@@ -57,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options.add_argument("--sessions", type=int, nargs="+", default=[1, 2, 4, 8])
     options.add_argument("--repeats", type=int, default=3)
     options.add_argument("--tokens", type=int, default=64, help="of an answer")
-    options.add_argument("--presets", nargs="+", default=["single", "no_retrieval", "flare"], help="the first gives "
+    options.add_argument("--presets", nargs="+", default=["flare", "no_retrieval", "single"], help="the first gives "
                          "the figures without a name")  # fmt: skip
     options.add_argument("--dtypes", nargs="+", default=["bfloat16", "float32"])
     args = options.parse_args(arguments)

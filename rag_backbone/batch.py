@@ -130,6 +130,8 @@ class StepSharing:
         self._expected: WeakSet[Row] = WeakSet()
         """Rows of the last step that have neither come again nor left."""
         self._led = False
+        self._computing = False
+        """Whether the leader has, or had, the model: it is about to hand over tokens."""
         self._failed: Failures = {}
 
     def advance(self, row: Row) -> None:
@@ -158,24 +160,30 @@ class StepSharing:
             failures = step_rows(self._engine, rows, self._is_waiting)
         except BaseException:  # interrupted: the others make the step without this one
             with self._changed:
-                self._led = False
+                self._led = self._computing = False
                 self._arrived = [r for r in self._arrived if r is not row]
                 self._changed.notify_all()
             raise
         with self._changed:
-            self._led = False
+            self._led = self._computing = False
             self._note(rows, failures)
             self._expected = WeakSet(r for r in rows if self._comes_again(r))
             self._changed.notify_all()
             self._raise_failure(row)
 
     def waiting(self) -> list[Row]:
-        """Rows whose token nobody has computed yet; for the holder of the engine's lock, who may compute it."""
+        """Rows whose token nobody has computed yet; for the holder of the engine's lock, who may compute it.
+
+        Like a leader it waits a moment for those that have just got one.
+        """
         with self._changed:
+            self._changed.wait_for(lambda: not self._computing, _PATIENCE)
+            self._wait_for_expected()
             return [row for row in self._arrived if row.rides and not row.has_moved]
 
     def _is_waiting(self, row: Row) -> bool:
         with self._changed:
+            self._computing = True
             return not row.has_moved and any(row is r for r in self._arrived)
 
     def delivered(self, rows: Sequence[Row], failures: Failures) -> None:
