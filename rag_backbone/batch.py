@@ -70,13 +70,18 @@ def absorb(rows: Sequence[Row], output: Output) -> Failures:
     return failures
 
 
-def together(engine: Engine, rows: list[Row], forward: Callable[[list[Row]], Failures]) -> Failures:
+Forward = Callable[[list[Row]], Failures]
+"""A forward of these rows; gives what went wrong with single ones."""
+
+
+def together(engine: Engine, rows: list[Row], forward: Forward, alone: Forward | None = None) -> Failures:
     """Make a forward of these rows; where it fails for what may be one row's fault, each row makes its own.
 
     Args:
         engine: The rows'.
         rows: At least one; the forward may add others.
-        forward: Gives what went wrong with single rows.
+        forward: Of all of them.
+        alone: Of each, then; a step by default.
 
     Raises:
         BaseException: Only what interrupts this thread, which is not the others' concern.
@@ -89,7 +94,7 @@ def together(engine: Engine, rows: list[Row], forward: Callable[[list[Row]], Fai
             return {id(rows[0]): error}
     except Exception as error:  # noqa: BLE001 - every row's thread has to learn of it
         return {id(row): error for row in rows}
-    return _in_turn(engine, rows, engine.step)
+    return _in_turn(engine, rows, alone or engine.step)
 
 
 def raise_first(failures: Failures) -> None:
@@ -102,11 +107,11 @@ def step_rows(engine: Engine, rows: list[Row], wanted: Callable[[Row], bool] | N
     """One decoding step of each row, together if possible; see `Engine.step`."""
     step = functools.partial(engine.step, wanted=wanted)
     if len(rows) > 1 and engine.shares_steps:
-        return together(engine, rows, step)
+        return together(engine, rows, step, step)
     return _in_turn(engine, rows, step)
 
 
-def _in_turn(engine: Engine, rows: Sequence[Row], step: Callable[[list[Row]], Failures]) -> Failures:
+def _in_turn(engine: Engine, rows: Sequence[Row], step: Forward) -> Failures:
     """One step of each row, whatever happens to the others."""
     failures: Failures = {}
     for row in rows:

@@ -23,7 +23,7 @@ from rag_backbone.attention import AttentionSwitch
 from rag_backbone.batch import Failures, StepSharing, absorb, decode_together, raise_first
 from rag_backbone.cpu_linears import PACKED_BYTES
 from rag_backbone.end_states import EndStates, EndStatesRequest, SampleBatch
-from rag_backbone.errors import AdapterError, ConfigurationError, ContextWindowError, SignalUnavailableError
+from rag_backbone.errors import ConfigurationError
 from rag_backbone.fair_lock import FairLock
 from rag_backbone.forward_thread import ForwardThread, team_released
 from rag_backbone.hidden_states import module_of
@@ -32,6 +32,7 @@ from rag_backbone.limits import context_window_of, end_ids_of
 from rag_backbone.model_call import ModelCall, Output
 from rag_backbone.prefill import PrefillSharing, companions, longest_shared
 from rag_backbone.prefix_cache import PrefixCache
+from rag_backbone.refusals import check_adapters, check_signal, check_window
 from rag_backbone.requests import Counts, Generation, Request, ScoredText
 from rag_backbone.row import Row
 from rag_backbone.row_layout import RowLayout
@@ -126,11 +127,11 @@ class Engine:
         """Signals of `continuation` after `prompt`, in one forward (the prompt's known prefix is reused)."""
         if not prompt or not continuation:
             raise ConfigurationError("score needs a prompt and a continuation of at least one token each")
-        self._check_adapters(adapters)
+        check_adapters(adapters, self._call.backend)
         if attention:
-            self._check_signal("attention")
+            check_signal("attention", self.signals, self.model)
         ids, n = [*prompt, *continuation], len(continuation)
-        self._check_window(len(ids))
+        check_window(self.context_window, len(ids))
         with self._lock:
             sequence = self._known(adapters, list(prompt))
             new = ids[len(sequence.ids) :]
@@ -153,11 +154,11 @@ class Engine:
         All samples are decoded in one batch that shares the prompt's keys and values, of which a known prefix is
         reused and what is computed is kept. Needs the signal `attention`: only a plain softmax can be taken apart so.
         """
-        self._check_signal("attention")
-        self._check_adapters(request.adapters)
+        check_signal("attention", self.signals, self.model)
+        check_adapters(request.adapters, self._call.backend)
         module_of(self.model, request.hidden_state)
         prompt = list(request.prompt)
-        room = self._check_window(len(prompt) + 1) - len(prompt)
+        room = self._room_after(len(prompt))
         with self._lock:
             self._keep_ended()
             shared = self._known(request.adapters, prompt)
@@ -189,9 +190,9 @@ class Engine:
 
         Nothing precedes the ids, no special token is added, and no cache is read or kept.
         """
-        self._check_signal("attention")
-        self._check_adapters(adapters)
-        self._check_window(len(ids))
+        check_signal("attention", self.signals, self.model)
+        check_adapters(adapters, self._call.backend)
+        check_window(self.context_window, len(ids))
         with self._lock:
             self._notice_changes()
             out = self._forward([list(ids)], None, adapters=[adapters], queries=len(ids))
@@ -204,9 +205,9 @@ class Engine:
 
         The known prefix is reused, and what is computed is kept.
         """
-        self._check_signal("attention")
-        self._check_adapters(adapters)
-        self._check_window(len(ids))
+        check_signal("attention", self.signals, self.model)
+        check_adapters(adapters, self._call.backend)
+        check_window(self.context_window, len(ids))
         with self._lock:
             self._keep_ended()
             sequence = self._known(adapters, list(ids))
@@ -258,8 +259,8 @@ class Engine:
     def advance(self, row: Row) -> None:
         """Compute the row's next token: its prompt's unknown part first, then one token at a time.
 
-        Rows of other threads share the forward: those that are decoding at the same time, or, in prefill, that wait for
-        the model at the same time.
+        Rows of other threads share the forward: those that are decoding at the same time, or, in prefill, whoever waits
+        for the model at the same time.
         """
         with self._admission.step(row):
             if row.decodes:
@@ -414,34 +415,19 @@ class Engine:
 
     def _admit(self, request: Request) -> Row:
         """Everything that can be refused is refused here, before the first forward."""
-        self._check_adapters(request.adapters)
+        check_adapters(request.adapters, self._call.backend)
         if request.signals.attention:
-            self._check_signal("attention")
+            check_signal("attention", self.signals, self.model)
         if request.signals.hidden_state is not None:
             module_of(self.model, request.signals.hidden_state)
         ids = request.prompt
         ids = list(self.tokenizer(ids).input_ids) if isinstance(ids, str) else list(ids)
         if not ids:
             raise ConfigurationError("the prompt is empty; at least one token is needed to predict the next")
-        room = self._check_window(len(ids) + 1) - len(ids)
+        room = self._room_after(len(ids))
         return Row(request, ids, min(request.max_new_tokens, room), self.tokenizer, self.end_ids, self.model.device)
 
-    def _check_window(self, tokens: int) -> int:
-        window = self.context_window
-        if tokens > window:
-            raise ContextWindowError(
-                f"{tokens} tokens do not fit into the model's context window of {window}. "
-                "Shorten the prompt, or give it less evidence."
-            )
-        return window
-
-    def _check_signal(self, name: SignalName) -> None:
-        if name not in self.signals:
-            raise SignalUnavailableError(
-                f"{type(self.model).__name__} cannot give the signal {name!r}: its last layer's attention is not a "
-                f"plain softmax that dynprag can record. Available: {', '.join(sorted(self.signals))}."
-            )
-
-    def _check_adapters(self, adapters: AdapterSet | None) -> None:
-        if adapters is not None and self._call.backend is None:
-            raise AdapterError("adapters were requested, but none can be attached: call engine.attach(backend) first")
+    def _room_after(self, tokens: int) -> int:
+        """How many tokens may follow a prompt of so many; at least one."""
+        check_window(self.context_window, tokens + 1)
+        return self.context_window - tokens
