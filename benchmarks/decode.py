@@ -25,6 +25,7 @@ from rag_backbone.signals import Signals, TokenStep
 
 if TYPE_CHECKING:
     from rag_backbone.causal_lm import CausalLM
+    from rag_backbone.engine import Engine
 
 _PROMPT = (
     "The lighthouse on the northern cape was built in a year when the harbour froze. Tell its story from the first "
@@ -36,7 +37,8 @@ _THEIRS, _PLAIN, _SIGNALS = "generate", "ours", "ours, all signals"
 class _Turns(BaseStreamer):
     """Told by `generate` of each of its tokens; then the others take a step."""
 
-    def __init__(self, others: dict[str, Iterator[TokenStep]]) -> None:
+    def __init__(self, engine: Engine, others: dict[str, Iterator[TokenStep]]) -> None:
+        self._engine = engine
         self._others = others
         self._since: float | None = None
         self.seconds: dict[str, list[float]] = {name: [] for name in (_THEIRS, *others)}
@@ -56,6 +58,8 @@ class _Turns(BaseStreamer):
             if self._since is not None:
                 self.seconds[name].append(time.perf_counter() - started)
             self.tokens[name].append(step.token_id)
+        with self._engine.borrowed():  # whose thread then gives back its workers: they would slow down theirs
+            pass
         self._since = time.perf_counter()
 
     def end(self) -> None:
@@ -72,7 +76,7 @@ def _one_text(lm: CausalLM, ids: list[int], tokens: int) -> _Turns:
         name: engine.stream(Request(ids, tokens, sampling=never, signals=signals))
         for name, signals in ((_PLAIN, Signals()), (_SIGNALS, everything))
     }
-    turns = _Turns({name: iter(stream) for name, stream in streams.items()})
+    turns = _Turns(engine, {name: iter(stream) for name, stream in streams.items()})
     prompt = torch.tensor([ids], device=lm.model.device)
     with torch.inference_mode():
         lm.model.generate(

@@ -27,6 +27,7 @@ from torch import nn
 from torch.nn import functional
 
 from rag_backbone.forwards import exchanged
+from rag_backbone.limits import PACKED_BYTES
 from rag_backbone.packed_weights import PackedWeights, packed, packed_of, times_packed
 
 if TYPE_CHECKING:
@@ -42,8 +43,6 @@ MOST_FEW = 8
 """Rows beyond which only packed weights beat the usual product."""
 _MANY = (32, 256)
 """Numbers of rows whose timing goes for all larger ones up to the next."""
-PACKED_BYTES = 2 << 30
-"""Memory for packed copies of a model's weights."""
 _CLEARLY = 0.8
 _PACKED_CLEARLY = 0.95
 

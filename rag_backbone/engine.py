@@ -21,14 +21,13 @@ from rag_backbone.adapters import AdapterBackend, AdapterSet, key_of
 from rag_backbone.admission import Admission
 from rag_backbone.attention import AttentionSwitch
 from rag_backbone.batch import Failures, StepSharing, absorb, decode_together, raise_first
-from rag_backbone.cpu_linears import PACKED_BYTES
 from rag_backbone.end_states import EndStates, EndStatesRequest, SampleBatch
 from rag_backbone.errors import ConfigurationError
 from rag_backbone.fair_lock import FairLock
 from rag_backbone.forward_thread import ForwardThread, team_released
 from rag_backbone.hidden_states import module_of
 from rag_backbone.kv_cache import SequenceCache
-from rag_backbone.limits import context_window_of, end_ids_of
+from rag_backbone.limits import PACKED_BYTES, context_window_of, end_ids_of
 from rag_backbone.model_call import ModelCall, Output
 from rag_backbone.prefill import PrefillSharing, companions, longest_shared
 from rag_backbone.prefix_cache import PrefixCache
@@ -233,6 +232,7 @@ class Engine:
         Hold it for a forward and its backward, not for a whole training run, and leave the model as it was.
         """
         with self._lock, team_released():
+            self._thread.rest()
             yield self.model
 
     @property
@@ -380,7 +380,10 @@ class Engine:
 
     def _forward(self, ids: RowLayout | Sequence[list[int]], cache: Cache | None = None, **options: Any) -> Output:
         """A `ModelCall`, counted; under the lock and in inference mode."""
-        output = self._thread.run(lambda: self._call(ids, cache, **options))
+        if self.model.device.type == "cpu":
+            output = self._thread.run(lambda: self._call(ids, cache, **options))
+        else:
+            output = self._call(ids, cache, **options)
         new = ids.new if isinstance(ids, RowLayout) else ids
         self._counts += Counts(forwards=1, forward_tokens=sum(map(len, new)))
         return output

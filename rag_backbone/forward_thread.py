@@ -100,9 +100,14 @@ class ForwardThread:
             raise failure
         return cast("_T", task.result)
 
+    def rest(self) -> None:
+        """Let the thread give back its workers now, so that another may compute at full speed."""
+        if self._thread is not None and self._thread.is_alive():
+            self.run(release_team)
+
     def _alive(self) -> bool:
         """Whether the thread runs and this is not it; started if need be, also after a fork."""
-        if self._thread is None or self._process != os.getpid():
+        if self._thread is None or self._process != os.getpid() or not self._thread.is_alive():
             self._tasks = queue.SimpleQueue()
             thread = threading.Thread(target=_work, args=(self._tasks,), name="dynprag-forward", daemon=True)
             try:

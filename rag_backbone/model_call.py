@@ -16,8 +16,9 @@ import torch
 from rag_backbone.adapters import AdapterBackend, AdapterSet, PackedBackend, key_of
 from rag_backbone.attention import AttentionSwitch
 from rag_backbone.common_beginning import rows_alike
-from rag_backbone.cpu_linears import PACKED_BYTES, CPULinears
+from rag_backbone.cpu_linears import CPULinears
 from rag_backbone.hidden_states import last_hidden, module_of
+from rag_backbone.limits import PACKED_BYTES
 from rag_backbone.row_layout import RowLayout, keeps_logits
 from rag_backbone.row_slots import RowSlots
 from rag_backbone.shared_prompt import SharedPromptCache

@@ -124,6 +124,9 @@ assert tasks(before + 1) == before + 1
 with team_released():
     compute()
 assert tasks(before + 1) == before + 1
+own.run(compute)
+own.rest()
+assert tasks(before + 1) == before + 1
 print("ended")
 """
     ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)

@@ -8,6 +8,7 @@ from torch import nn
 from torch.nn import functional
 
 from rag_backbone import cpu_linears, packed_weights
+from rag_backbone.causal_lm import CausalLM
 from rag_backbone.engine import Engine
 from rag_backbone.packed_weights import PackedWeights, packed, packed_of, times_packed
 from rag_backbone.requests import Request
@@ -91,6 +92,7 @@ def tiny_like(model):
 
 
 def test_without_memory_for_them_there_are_none():
-    engine = Engine(tiny_llama(), tiny_tokenizer(), packed_bytes=0)
-    engine.generate(Request(PROMPT, 2))
-    assert not any(packed_of(m.weight) is not None for m in engine.model.modules() if isinstance(m, nn.Linear))
+    lm = CausalLM(tiny_llama(), tiny_tokenizer())
+    lm.packed_bytes = 0
+    lm.engine.generate(Request(PROMPT, 2))
+    assert not any(packed_of(m.weight) is not None for m in lm.model.modules() if isinstance(m, nn.Linear))
