@@ -1,16 +1,18 @@
 """Many questions at once: how much faster several sessions are that share the engine's forwards.
 
 The same questions, by the same graph (`graph.abatch`), with 1, 2, 4, 8 sessions at a time, the numbers taking
-turns. Every pass starts from the same prefix cache: the fixed part of the prompt, nothing else. In float32 each answer
-has to be the one of a session alone.
+turns. Every pass starts from the same prefix cache: with the prompts of all questions (`known`: they have been asked
+before), or with the fixed part of the prompt alone (`new`). In float32 each answer has to be the one of a session alone.
 
 What sessions share is decoding, and the prefill of prompts that wait at the same time. Reading passages is made little
-cheaper by company, at least on a CPU, so a method gains the less the more it reads; hence several of them.
+cheaper by company, at least on a CPU, so a method gains the less the more it has to read; hence several of them, and
+both caches.
 """
 
 from __future__ import annotations
 
 import asyncio
+import itertools
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -28,6 +30,8 @@ from langgraph_dynrag.prompts import reasoned_prompt
 from langgraph_dynrag.retrieval.bm25 import BM25Retriever
 
 EXEMPLARS = 6
+_PREFIX_BYTES = 8 << 30
+"""Room for the prompts of all questions."""
 
 
 class Pass:
@@ -59,6 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options.add_argument("--tokens", type=int, default=64, help="of an answer")
     options.add_argument("--presets", nargs="+", default=["flare", "no_retrieval", "single"], help="the first gives "
                          "the figures without a name")  # fmt: skip
+    options.add_argument("--caches", nargs="+", choices=["known", "new"], default=["known", "new"], help="likewise")
     options.add_argument("--dtypes", nargs="+", default=["bfloat16", "float32"])
     args = options.parse_args(arguments)
     if 1 not in args.sessions:
@@ -68,14 +73,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     complete = True
     for dtype in args.dtypes:
         chat = load_chat(args.model, dtype)
-        for preset in args.presets:
-            passes, done = measured(args, chat, preset, deadline)
+        chat.lm.engine.prefixes.max_bytes = _PREFIX_BYTES
+        for preset, caches in itertools.product(args.presets, args.caches):
+            passes, done = measured(args, chat, preset, caches, deadline)
             complete &= done
-            rows += [{"preset": preset, "dtype": dtype, **row} for row in _rows(passes)]
+            rows += [{"preset": preset, "prompts": caches, "dtype": dtype, **row} for row in _rows(passes)]
     _report(args, rows, complete=complete)
 
 
-def measured(args: Any, chat: LocalChatModel, preset: str, deadline: Deadline) -> tuple[dict[int, list[Pass]], bool]:
+def measured(
+    args: Any, chat: LocalChatModel, preset: str, caches: str, deadline: Deadline
+) -> tuple[dict[int, list[Pass]], bool]:
     """By the number of sessions, the passes over all questions."""
     everything = load_questions(args.data)
     prompt = reasoned_prompt(EXEMPLARS)
@@ -87,6 +95,10 @@ def measured(args: Any, chat: LocalChatModel, preset: str, deadline: Deadline) -
     same = SamePrefix(chat, prompt)
     graph.invoke(inputs[0])  # the first of all pays for what is loaded lazily
     passes: dict[int, list[Pass]] = {n: [] for n in args.sessions}
+    same.restore()
+    if caches == "known":
+        asyncio.run(Pass.of(graph, inputs, 1))
+        same.keep()
     for turn in range(args.repeats):
         for n in args.sessions if turn % 2 == 0 else reversed(args.sessions):
             if deadline.over:
@@ -94,7 +106,7 @@ def measured(args: Any, chat: LocalChatModel, preset: str, deadline: Deadline) -
             same.restore()
             passes[n].append(asyncio.run(Pass.of(graph, inputs, n)))
             rate = len(inputs) / passes[n][-1].seconds
-            note(f"{chat.lm.model.dtype}, {preset}, {n} sessions: {rate:.3f} questions a second")
+            note(f"{chat.lm.model.dtype}, {preset}, {caches} prompts, {n} sessions: {rate:.3f} questions a second")
     return passes, True
 
 
@@ -127,13 +139,14 @@ def _report(args: Any, rows: list[dict[str, Any]], *, complete: bool) -> None:
     most = max(args.sessions)
     for row in rows:
         if row["sessions"] == most:
-            suffix = row["dtype"] if row["preset"] == args.presets[0] else f"{row['dtype']}_{row['preset']}"
+            first = (row["preset"], row["prompts"]) == (args.presets[0], args.caches[0])
+            suffix = row["dtype"] if first else f"{row['dtype']}_{row['preset']}_{row['prompts']}"
             figures[f"speedup_at_{most}_{suffix}"] = row["speedup"]
             figures[f"identical_{suffix}"] = row["identical"]
     if args.out and rows:
         throughput_lines(rows, args.out / "concurrency.png")
     figures |= {
-        "rows": rows, "presets": args.presets, "data": args.data.name, "questions": args.questions, "seed": args.seed,
+        "rows": rows, "presets": args.presets, "caches": args.caches, "data": args.data.name, "questions": args.questions, "seed": args.seed,
         "model": args.model, "machine": machine(),
     }  # fmt: skip
     finish("concurrency", figures, args.out, report)

@@ -228,13 +228,16 @@ def throughput_lines(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
     if pyplot is None:
         return
     figure, axis = pyplot.subplots(figsize=(5.5, 4.2))
-    for kind in dict.fromkeys((row["preset"], row["dtype"]) for row in rows):
-        of_it = sorted((row["sessions"], row["speedup"]) for row in rows if (row["preset"], row["dtype"]) == kind)
-        axis.plot(*zip(*of_it, strict=True), marker="o", label=", ".join(kind))
+    names = ("preset", "prompts", "dtype")
+    for kind in dict.fromkeys(tuple(row[name] for name in names) for row in rows):
+        of_it = [row for row in rows if tuple(row[name] for name in names) == kind]
+        pairs = sorted((row["sessions"], row["speedup"]) for row in of_it)
+        label = f"{kind[0]}, {kind[1]} prompts, {kind[2]}"
+        axis.plot(*zip(*pairs, strict=True), marker="o", linestyle="-" if kind[1] == "known" else "--", label=label)
     axis.axhline(1, color="#9d9d9d", linestyle="--", linewidth=1)
     axis.set_xlabel("concurrent sessions")
     axis.set_ylabel("times as many questions a second")
-    axis.legend()
+    axis.legend(fontsize="x-small")
     axis.grid(alpha=0.3)
     _save(figure, path)
 

@@ -10,7 +10,7 @@ import hashlib
 import json
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -24,6 +24,7 @@ from langgraph_dynrag.local_chat_model import LocalChatModel
 from langgraph_dynrag.prompts import AnswerPrompt
 from rag_backbone.answer_scores import exact_match, f1
 from rag_backbone.causal_lm import CausalLM, DType
+from rag_backbone.kv_cache import SequenceCache
 from rag_backbone.requests import Request
 
 REVISION = 3
@@ -85,13 +86,17 @@ class SamePrefix:
         self._engine.generate(Request(ids, max_new_tokens=1))
         known = self._engine.prefixes.take(None, [*ids, 0])
         assert known is not None
-        self._known = known
+        self._known: list[tuple[Hashable, SequenceCache]] = [(None, known)]
+
+    def keep(self) -> None:
+        """From now on the state is what it is now."""
+        self._known = self._engine.prefixes.entries()
 
     def restore(self) -> None:
-        """Forget everything but the fixed prompt."""
+        """Forget everything else."""
         self._engine.prefixes.clear()
-        with torch.inference_mode():
-            self._engine.prefixes.put(None, self._known.copy(len(self._known.ids)))
+        for key, sequence in self._known:  # copied by whoever goes on from one
+            self._engine.prefixes.put(key, sequence)
 
 
 @dataclass(frozen=True, slots=True)

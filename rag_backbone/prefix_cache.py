@@ -84,6 +84,10 @@ class PrefixCache:
         while sum(entry.nbytes for _, entry in self._entries) > self.max_bytes:
             self._entries.pop(0)
 
+    def entries(self) -> list[tuple[Hashable, SequenceCache]]:
+        """What is kept, the least recently used first, to be `put` again; what is in use is not among it."""
+        return list(self._entries)
+
     def drop(self, key: Hashable) -> None:
         """Forget everything that was computed under an adapter key."""
         self._entries = [(k, entry) for k, entry in self._entries if k != key]
