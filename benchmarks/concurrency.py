@@ -2,7 +2,8 @@
 
 The same questions, by the same graph (`graph.abatch`), with 1, 2, 4, 8 sessions at a time, the numbers taking
 turns. Every pass starts from the same prefix cache: with the prompts of all questions (`known`: they have been asked
-before), or with the fixed part of the prompt alone (`new`). In float32 each answer has to be the one of a session alone.
+before), or with the fixed part of the prompt alone (`new`). In float32 each answer has to be the one of a session
+alone.
 
 What sessions share is decoding, and the prefill of prompts that wait at the same time. Reading passages is made little
 cheaper by company, at least on a CPU, so a method gains the less the more it has to read; hence several of them, and
@@ -146,8 +147,8 @@ def _report(args: Any, rows: list[dict[str, Any]], *, complete: bool) -> None:
     if args.out and rows:
         throughput_lines(rows, args.out / "concurrency.png")
     figures |= {
-        "rows": rows, "presets": args.presets, "caches": args.caches, "data": args.data.name, "questions": args.questions, "seed": args.seed,
-        "model": args.model, "machine": machine(),
+        "rows": rows, "presets": args.presets, "caches": args.caches, "data": args.data.name,
+        "questions": args.questions, "seed": args.seed, "model": args.model, "machine": machine(),
     }  # fmt: skip
     finish("concurrency", figures, args.out, report)
 

@@ -15,7 +15,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from langgraph.graph.state import CompiledStateGraph
 
 from benchmarks.contract import Deadline, note, records_folder
