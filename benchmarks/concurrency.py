@@ -64,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options.add_argument("--tokens", type=int, default=64, help="of an answer")
     options.add_argument("--presets", nargs="+", default=["flare", "no_retrieval", "single"], help="the first gives "
                          "the figures without a name")  # fmt: skip
-    options.add_argument("--caches", nargs="+", choices=["known", "new"], default=["known", "new"], help="likewise")
+    options.add_argument("--caches", nargs="+", choices=["known", "new"], default=["new", "known"], help="likewise")
     options.add_argument("--dtypes", nargs="+", default=["bfloat16", "float32"])
     args = options.parse_args(arguments)
     if 1 not in args.sessions:
