@@ -3,8 +3,9 @@
 It calls the original kernel in every layer, and adds three things. It can *record* the last attention layer's softmax
 weights of the last few queries, without eager attention and without a second forward. It can take *rows* of several
 sequences together, in decoding and in prefill, each reading its own keys and values, without padding them to one
-length. And where a CPU's kernel for half precision is slow for one query, because it rearranges all keys at every call,
-two products in float32 take its place: the same formula, with less rounding, in a fifth of the time.
+length. And where a CPU's kernels for half precision are slow, products over whole sequences take their place: of one
+query in float32, which is less rounding and a fifth of the time (`attend_one`), of a prompt's in half precision, in
+half of the time (`attend_prompt`).
 
 Which models this is right for is not a list of names: all of it is tried out once on a few tokens. The weights must
 reproduce the kernel's own output, and rows the logits of each alone. Soft-capping, sinks, latent attention or a layer
@@ -27,6 +28,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, AttentionInterf
 
 from rag_backbone.common_beginning import Alike
 from rag_backbone.kv_cache import SequenceCache
+from rag_backbone.prompt_attention import attend_prompt
 from rag_backbone.row_attention import Step, attend_by_row, attend_once, causal_attention_weights, scaling_of
 from rag_backbone.row_layout import RowLayout, keeps_logits
 from rag_backbone.row_slots import SlotStep
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _PREFIX = "dynprag_"
+_HALF = (torch.bfloat16, torch.float16)
 _TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-4}  # else: half precision
 # What changes the softmax or its inputs inside a kernel; with any of these the plain softmax is wrong.
 _UNSUPPORTED = ("softcap", "s_aux", "sinks", "position_bias")
@@ -62,12 +65,12 @@ class AttentionSwitch:
         """Whether rows prefilled together get the logits of prefilling alone."""
 
     @property
-    def attends_alone(self) -> bool:
-        """Whether a lone query is better computed by `attend_one`: in half precision on a CPU, if that is the same.
+    def attends_itself(self) -> bool:
+        """Whether queries are better computed without the kernel: in half precision on a CPU, if that is the same.
 
         The caller owns the model meanwhile.
         """
-        if self._model.dtype not in (torch.bfloat16, torch.float16) or self._model.device.type != "cpu":
+        if self._model.dtype not in _HALF or self._model.device.type != "cpu":
             return False
         self.try_out()
         return self.supported
@@ -113,7 +116,7 @@ class AttentionSwitch:
             shared: The cache of the forward, if its rows continue one prompt.
         """
         assert self._layer is not None
-        step = Step(self._layer, queries, rows, alike, slots, slotted, shared, self.attends_alone)
+        step = Step(self._layer, queries, rows, alike, slots, slotted, shared, self.attends_itself)
         original = self._config._attn_implementation  # noqa: SLF001
         self._config._attn_implementation = _registered(original)  # noqa: SLF001
         _active.step = step
@@ -207,9 +210,12 @@ def _attention(kernel: str) -> Callable[..., tuple[Tensor, Tensor | None]]:
         if step.shared is not None:
             layer = step.shared.layers[module.layer_idx]
             return layer.attend(query, scaling_of(query, kwargs), kwargs.get("sliding_window")), None
-        if step.single and attention_mask is None and query.shape[2] == 1:
+        if step.products and attention_mask is None and query.shape[2] == 1:
             return attend_once(function, step, module, query, (key, value), kwargs), None
-        output, weights = function(module, query, key, value, attention_mask, **kwargs)
+        if step.products and step.sees_all_before(kernel, attention_mask, query, key):
+            output, weights = attend_prompt(query, key, value, scaling_of(query, kwargs)), None
+        else:
+            output, weights = function(module, query, key, value, attention_mask, **kwargs)
         if step.queries and getattr(module, "layer_idx", None) == step.layer:
             _record(step, module, query, key, value, attention_mask, output, kwargs)
         return output, weights
@@ -232,6 +238,9 @@ def _record(
     if step.check:
         unsupported = any(kwargs.get(name) is not None for name in _UNSUPPORTED)
         step.reproduces = not unsupported and getattr(module, "is_causal", True) and _matches(weights, value, output)
+        if step.reproduces and query.dtype in _HALF:
+            by_products = attend_prompt(query, key, value, scaling_of(query, kwargs))
+            step.reproduces = _close(by_products.float(), output.float(), query.dtype)
 
 
 def _matches(weights: Tensor, value: Tensor, output: Tensor) -> bool:
@@ -239,9 +248,11 @@ def _matches(weights: Tensor, value: Tensor, output: Tensor) -> bool:
     groups = weights.shape[1] // value.shape[1]
     expected = torch.matmul(weights, value.float().repeat_interleave(groups, dim=1)).transpose(1, 2)
     found = output[:, -weights.shape[2] :].float()
-    if found.shape != expected.shape:
-        return False
-    tolerance = _TOLERANCE.get(value.dtype, 3e-2)
+    return found.shape == expected.shape and _close(expected, found, value.dtype)
+
+
+def _close(expected: Tensor, found: Tensor, dtype: torch.dtype) -> bool:
+    tolerance = _TOLERANCE.get(dtype, 3e-2)
     return bool((found - expected).abs().max() <= tolerance * found.abs().max().clamp_min(1.0))
 
 

@@ -97,7 +97,7 @@ class ModelCall:
             arguments = self._arguments(ids, cache, keep)
         tokens = arguments["input_ids"].numel()
         with contextlib.ExitStack() as stack:
-            used = queries or rows is not None or shared is not None or (tokens == 1 and switch.attends_alone)
+            used = queries or rows is not None or shared is not None or switch.attends_itself
             together = self._together(rows, adapters)
             on = switch.on(queries=queries, rows=rows, shared=shared, **together)
             switched = stack.enter_context(on) if used else None

@@ -15,12 +15,16 @@ import torch
 from torch.nn import functional
 
 from rag_backbone.common_beginning import Alike, attend_alike
+from rag_backbone.prompt_attention import attend_prompt, products_pay, sees_all_before
 from rag_backbone.row_layout import RowLayout
 from rag_backbone.row_slots import SlotStep
 from rag_backbone.shared_prompt import SharedPromptCache
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
+
+_MASKED = ("sdpa", "eager")
+"""Kernels whose masks are known here."""
 
 Kernel = Callable[..., "tuple[Tensor, Tensor | None]"]
 
@@ -43,14 +47,25 @@ class Step:
     """Which rows those are, where others have more."""
     shared: SharedPromptCache | None = None
     """The cache of several continuations of one prompt that are decoded together."""
-    single: bool = False
-    """Whether a lone query may be computed by `attend_one`."""
+    products: bool = False
+    """Whether queries are computed by products over whole sequences, not by the kernel, where they can be."""
+    plain: tuple[Tensor | None, int, bool] | None = None
+    """The last mask of the model's own, of how many keys, and whether it hides only what comes later."""
     weights: list[Tensor] = field(default_factory=list)
     """One tensor (1 or batch, heads, queries, keys) float32; with `rows` one a row."""
     masks: dict[tuple[int, int | None], Tensor | None] = field(default_factory=dict)
     """Of a row, for a window: all layers' masks are the same."""
     check: bool = False
     reproduces: bool = False
+
+    def sees_all_before(self, kernel: str, mask: Tensor | None, query: Tensor, key: Tensor) -> bool:
+        """Whether each query of a forward over one sequence sees all keys up to its own."""
+        if kernel not in _MASKED or query.shape[0] != 1 or torch.is_grad_enabled() or not products_pay(query.dtype):
+            return False
+        n, keys = query.shape[2], key.shape[2]
+        if self.plain is None or self.plain[0] is not mask or self.plain[1] != keys:  # most layers have the same one
+            self.plain = mask, keys, sees_all_before(mask, n, keys)
+        return self.plain[2]
 
 
 def attend_by_row(
@@ -146,7 +161,7 @@ def attend_once(
     length = key.shape[2]
     if window := kwargs.get("sliding_window"):
         key, value = key[:, :, -window:], value[:, :, -window:]
-    if step.single:
+    if step.products:
         output, weights = attend_one(query, key, value, scaling_of(query, kwargs))
         if step.queries and module.layer_idx == step.layer:
             step.weights.append(_of_all_keys(weights, length))
@@ -171,6 +186,9 @@ def _attend_several(
     n, window = query.shape[2], kwargs.get("sliding_window") or None
     if window and (seen := window + n - 1) < key.shape[2]:  # what no query of them sees
         key, value = key[:, :, -seen:], value[:, :, -seen:]
+    unlimited = window is None or key.shape[2] <= window
+    if step.products and kernel in _MASKED and unlimited and products_pay(query.dtype):
+        return attend_prompt(query, key, value, scaling_of(query, kwargs))
     if (row, window) not in step.masks:
         step.masks[row, window] = _mask(kernel, n, key, window)
     return function(module, query, key, value, step.masks[row, window], **kwargs)[0]
@@ -184,7 +202,7 @@ def _mask(kernel: str, n: int, key: Tensor, window: int | None) -> Tensor | None
     keys = key.shape[2]
     unlimited = window is None or keys <= window
     # PyTorch's own causal pattern begins at the first key, so it is the right one only where no key precedes.
-    if kernel not in ("sdpa", "eager") or (kernel == "sdpa" and n == keys and unlimited):
+    if kernel not in _MASKED or (kernel == "sdpa" and n == keys and unlimited):
         return None
     at = torch.arange(keys, device=key.device)
     query = at[keys - n :, None]
