@@ -32,7 +32,9 @@ MOST_BYTES = 512 << 20
 _ROOM = 256
 """Tokens by which the slots' room grows."""
 _IDLE = 4
-"""Steps without its row after which a slot is given to another."""
+"""Steps after which a row that has not come again hardly will."""
+_PAUSING = 4
+"""Of so many rows one may pause and keep its slot."""
 _WASTE = 2.0
 """Tokens that the products of a step read, to those that rows have, beyond which the batch does not pay."""
 
@@ -72,6 +74,7 @@ class RowSlots:
         sequences = rows.sequences
         if not all(sequence.ids for sequence in sequences):  # a first token: there are no buffers yet
             return None
+        self._step += 1
         lengths = [len(sequence.ids) for sequence in sequences]
         starts = [0] * len(sequences)
         for group in groups:
@@ -85,19 +88,27 @@ class RowSlots:
             return None
         if not self._make_room(cast("list[GrowingLayer]", sequences[0].layers), span, room):
             return None
-        self._step += 1
         for place, sequence, start in zip(places, sequences, starts, strict=True):
             self._catch_up(place, sequence, start)
         return SlotStep(self._buffers, [self._slots[place] for place in places], places, lengths, groups, sequences)
 
     def _places(self, sequences: Sequence[SequenceCache]) -> list[int]:
         """Each row's slot, its own or one that it may have."""
-        taken = {id(s.row()): i for i, s in enumerate(self._slots) if s.row is not None and s.row() is not None}
-        places = [taken.get(id(sequence)) for sequence in sequences]
-        free = [i for i, slot in enumerate(self._slots) if i not in places and self._step - slot.used >= _IDLE]
-        free += range(len(self._slots), len(self._slots) + len(sequences))
+        own = {id(slot.row()): i for i, slot in enumerate(self._slots) if slot.row is not None}
+        # A step computes all slots up to the last one used, so few are left for rows that pause, and rows far out move.
+        most = len(sequences) + len(sequences) // _PAUSING
+        places = [own.get(id(sequence), most) for sequence in sequences]
+        free = sorted(set(range(most)) - set(places), key=lambda i: (self._wanted(i), i))
         left = iter(free)
-        return [next(left) if place is None else place for place in places]
+        return [next(left) if place >= most else place for place in places]
+
+    def _wanted(self, place: int) -> int:
+        """By when a row may come back to a slot: 0 if it hardly will, else the later it left."""
+        if place >= len(self._slots):
+            return 0
+        slot = self._slots[place]
+        gone = slot.row is None or slot.row() is None or self._step - slot.used > _IDLE
+        return 0 if gone else slot.used
 
     def _start(self, place: int, sequence: SequenceCache, start: int) -> int:
         """Where the row's own part begins: where its slot has it, unless much would be read in vain."""
@@ -128,6 +139,9 @@ class RowSlots:
         slot, length = self._slots[place], len(sequence.ids)
         slot.used = self._step
         if not slot.holds(sequence) or slot.start != start:
+            for other in self._slots:
+                if other.holds(sequence):  # from where it moves
+                    other.row = None
             for keys, values in self._buffers:
                 keys[place, :, : slot.dirty].zero_()
                 values[place, :, : slot.dirty].zero_()
