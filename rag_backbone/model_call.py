@@ -9,7 +9,7 @@ import contextlib
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
@@ -22,6 +22,7 @@ from rag_backbone.limits import PACKED_BYTES
 from rag_backbone.row_layout import RowLayout, keeps_logits
 from rag_backbone.row_slots import RowSlots
 from rag_backbone.shared_prompt import SharedPromptCache
+from rag_backbone.signals import distribution
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -39,11 +40,16 @@ class Output:
     """For each row (heads, recorded queries, keys) float32; empty unless asked for."""
     hidden: dict[str | int, Tensor]
     """By name (rows, width), the module's output at the last position."""
+    log_z: Tensor | None = None
+    """(rows, kept positions) the log-partition of each distribution."""
+    entropy: Tensor | None = None
+    """(rows, kept positions) in nats."""
 
     def part(self, start: int, end: int) -> Output:
         """Of some of the rows."""
         hidden = {name: states[start:end] for name, states in self.hidden.items()}
-        return Output(self.logits[start:end], self.attention[start:end], hidden)
+        sums = (None if numbers is None else numbers[start:end] for numbers in (self.log_z, self.entropy))
+        return Output(self.logits[start:end], self.attention[start:end], hidden, *sums)
 
 
 class ModelCall:
@@ -76,6 +82,7 @@ class ModelCall:
         keep: int = 1,
         queries: int = 0,
         hidden: Iterable[str | int] = (),
+        sums: Literal["log_z", "entropy"] | None = None,
     ) -> Output:
         """One forward; in inference mode, and while nobody else uses the model.
 
@@ -87,6 +94,7 @@ class ModelCall:
             keep: How many of the last positions' logits are wanted; of rows of several sequences the last one each.
             queries: How many of the last positions' attention, likewise.
             hidden: Modules whose output at the last position is wanted; not of a packed layout.
+            sums: Whether the log-partitions are wanted, or these and the entropies.
         """
         rows = ids if isinstance(ids, RowLayout) else None
         shared = cache if isinstance(cache, SharedPromptCache) else None
@@ -109,7 +117,10 @@ class ModelCall:
             slots.done()
         logits = logits[:, -keep:] if rows is None else rows.last(logits)[:, None]
         weights = [w for tensor in (switched.weights if switched else ()) for w in tensor]
-        return Output(logits.float(), weights, {name: found[0] for name, found in states.items()})
+        logits = logits.float()
+        # Of all rows at once, and here: on a CPU a second thread that computes would slow the next forward down.
+        numbers = distribution(logits, entropy=sums == "entropy") if sums else ()
+        return Output(logits, weights, {name: found[0] for name, found in states.items()}, *numbers)
 
     def _arguments(self, ids: Sequence[list[int]], cache: Cache | None, keep: int) -> dict[str, Any]:
         arguments: dict[str, Any] = {

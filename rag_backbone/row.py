@@ -11,7 +11,7 @@ from rag_backbone.adapters import key_of
 from rag_backbone.kv_cache import SequenceCache
 from rag_backbone.requests import Counts, FinishReason, Generation, Request
 from rag_backbone.sampling import Sampler
-from rag_backbone.signals import TokenStep, distribution
+from rag_backbone.signals import TokenStep
 from rag_backbone.stop_strings import Detokenizer, StopStrings
 
 if TYPE_CHECKING:
@@ -95,36 +95,34 @@ class Row:
         request = self.request
         return self.decodes and request.signals.hidden_state is None and request.stop_when is None
 
-    def absorb(self, logits: Tensor, attention: Tensor | None, hidden: Tensor | None) -> None:
-        """Choose the next token from (vocabulary,) float32 logits and take note of it."""
-        wanted = self.request.signals
-        log_z, entropy = distribution(logits, entropy=wanted.entropy)
+    def absorb(
+        self, logits: Tensor, log_z: float, entropy: float | None, attention: Tensor | None, hidden: Tensor | None
+    ) -> None:
+        """Choose the next token from (vocabulary,) float32 logits and take note of it, with its signals."""
         token = self._sampler(logits)
-        numbers = [token.float(), logits[token] - log_z]
-        if entropy is not None:
-            numbers.append(entropy)
-        known = len(numbers)
+        numbers = torch.stack((token.float(), logits[token]))
         if self._watched is not None:
-            numbers += (logits[self._watched] - log_z).unbind()
-        values = torch.stack(numbers).tolist()  # one transfer from the device
-        token_id = int(values[0])
+            numbers = torch.cat((numbers, logits[self._watched]))
+        chosen, *values = numbers.tolist()  # one transfer from the device
+        token_id = int(chosen)
         if token_id in self._end_ids:
             self._finish("eos", attention)
             return
         top: tuple[tuple[int, float], ...] = ()
-        if wanted.top_logprobs:
-            best = torch.topk(logits, min(wanted.top_logprobs, logits.shape[0]))
-            top = tuple(zip(best.indices.tolist(), (best.values - log_z).tolist(), strict=True))
+        if wanted := self.request.signals.top_logprobs:
+            best = torch.topk(logits, min(wanted, logits.shape[0]))
+            likeliest = zip(best.indices.tolist(), best.values.tolist(), strict=True)
+            top = tuple((i, value - log_z) for i, value in likeliest)
         step = TokenStep(
             index=len(self.generated),
             token_id=token_id,
             text=self._detokenizer.push(token_id),
-            logprob=values[1],
-            entropy=values[2] if entropy is not None else None,
+            logprob=values[0] - log_z,
+            entropy=entropy,
             top_logprobs=top,
             attention=attention,
             hidden_state=hidden,
-            token_logprobs=tuple(values[known:]),
+            token_logprobs=tuple(value - log_z for value in values[1:]),
         )
         self.generated.append(token_id)
         self.counts += Counts(generated_tokens=1)
