@@ -144,6 +144,23 @@ def test_room_grows_with_the_rows(monkeypatch):
     assert all(step(slots, [*rows, Sequence([1, 9, 9, 9, 9])], token) for token in range(1, 4))
 
 
+def test_the_batch_lasts_however_rows_come_and_go():
+    """Slots are given on, and rows move to the front when few are left: never does the batch grow past its use."""
+    slots, kept = RowSlots(), []
+    rows = [Sequence([1, 2, n]) for n in range(3, 7)]
+    for n in range(40):
+        assert step(slots, rows, 9)
+        kept.append(rows[n % 4])  # others may hold on to what has ended
+        rows[n % 4] = Sequence([1, 2, n % 5, 8])
+    assert len(slots._slots) <= 5
+    several = [Sequence([n, 2]) for n in range(8)]
+    assert all(step(slots, several, token) for token in (3, 4))
+    last = sorted(several, key=lambda row: next(i for i, slot in enumerate(slots._slots) if slot.holds(row.cache)))[-2:]
+    assert all(step(slots, last, token) for token in (5, 6, 7))
+    assert step(slots, several, 8)
+    assert sum(slot.holds(row.cache) for slot in slots._slots for row in several) == 8
+
+
 @pytest.mark.parametrize("make", [tiny_llama, tiny_qwen2])
 def test_generations_use_them_and_are_what_each_is_alone(make, monkeypatch):
     model, made = make(), []
