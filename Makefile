@@ -7,7 +7,7 @@ export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all test-vllm lint type bench notebooks format clean
+.PHONY: help demo test test-all test-vllm test-gpu lint type bench notebooks format clean
 
 help:  ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## */\t/' | expand -t 12
@@ -23,13 +23,16 @@ demo: $(STAMP)  ## the embedded model answers, retrieving while it writes, and f
 	$(BIN)/python -m examples.demo
 
 test: $(STAMP) lint type  ## lint, types and tests (under 12 minutes on two cores)
-	$(BIN)/python -m pytest -m "not slow and not vllm" -n 2 --dist loadfile
+	$(BIN)/python -m pytest -m "not slow and not vllm and not gpu" -n 2 --dist loadfile
 
 test-all: $(STAMP) lint type  ## the slow tests too
-	$(BIN)/python -m pytest -m "not vllm"
+	$(BIN)/python -m pytest -m "not vllm and not gpu"
 
 test-vllm: $(STAMP)  ## against a real vLLM, which DYNPRAG_VLLM_COMMAND starts (docs/serving.md)
 	$(BIN)/python -m pytest tests/vllm -m vllm -s
+
+test-gpu: $(STAMP)  ## on a CUDA device, against the CPU
+	$(BIN)/python -m pytest tests/test_gpu.py -m gpu
 
 lint: $(STAMP)  ## ruff, and the directions of dependency
 	$(BIN)/ruff check .
