@@ -18,6 +18,7 @@ from rag_backbone.attention import AttentionSwitch
 from rag_backbone.common_beginning import rows_alike
 from rag_backbone.cpu_linears import CPULinears
 from rag_backbone.hidden_states import last_hidden, module_of
+from rag_backbone.kv_cache import attends_fully
 from rag_backbone.limits import PACKED_BYTES
 from rag_backbone.row_layout import RowLayout, keeps_logits
 from rag_backbone.row_slots import RowSlots
@@ -65,7 +66,7 @@ class ModelCall:
         self.backend: AdapterBackend | None = None
         self._model = model
         self.linears = CPULinears(model, packed_bytes)
-        self._slots = RowSlots()
+        self._slots = RowSlots(holds_alone=attends_fully(model.config))
         self._keeps_logits = keeps_logits(model)
 
     @property
@@ -99,14 +100,15 @@ class ModelCall:
         rows = ids if isinstance(ids, RowLayout) else None
         shared = cache if isinstance(cache, SharedPromptCache) else None
         model, switch = self._model, self.switch
+        together = self._together(rows, adapters)
         if isinstance(ids, RowLayout):
-            arguments = ids.arguments(model.device, logits_kept=self._keeps_logits)
+            held = together["slotted"] if together.get("slots") is not None and self._slots.holds_alone else ()
+            arguments = ids.arguments(model.device, logits_kept=self._keeps_logits, held=held)
         else:
             arguments = self._arguments(ids, cache, keep)
         tokens = arguments["input_ids"].numel()
         with contextlib.ExitStack() as stack:
             used = queries or rows is not None or shared is not None or switch.attends_itself
-            together = self._together(rows, adapters)
             on = switch.on(queries=queries, rows=rows, shared=shared, **together)
             switched = stack.enter_context(on) if used else None
             states = {name: stack.enter_context(last_hidden(module_of(model, name))) for name in hidden}
@@ -137,8 +139,8 @@ class ModelCall:
 
     def _together(self, rows: RowLayout | None, adapters: Sequence[AdapterSet | None]) -> dict[str, Any]:
         """Which rows with a single token begin alike, and their slots: arguments of `AttentionSwitch.on`."""
-        # On a CPU, where that was measured; a GPU reads memory so fast that more products may cost more than they save.
-        if rows is None or self._model.device.type != "cpu":
+        device = self._model.device.type
+        if rows is None or device not in ("cpu", "cuda"):
             return {}
         lone = [i for i, n in enumerate(rows.lengths) if n == 1]
         if len(lone) < 2:
@@ -147,7 +149,9 @@ class ModelCall:
         if not self.switch.supported:
             return {}
         some = rows.some(lone)
-        alike = rows_alike([key_of(adapters[i]) for i in lone], [sequence.ids for sequence in some.sequences])
+        # On a CPU alone: a GPU reads memory so fast that more products cost more than they save.
+        keys, ids = [key_of(adapters[i]) for i in lone], [sequence.ids for sequence in some.sequences]
+        alike = rows_alike(keys, ids) if device == "cpu" else []
         slots = self._slots.step(some, alike)
         return {"slots": slots, "slotted": lone, "alike": () if rows.packed else alike}
 

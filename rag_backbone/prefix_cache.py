@@ -69,6 +69,7 @@ class PrefixCache:
     def put(self, key: Hashable, sequence: SequenceCache) -> None:
         """Keep a sequence, replacing entries that it continues."""
         self._in_use.pop(sequence, None)
+        sequence.catch_up()
         if not sequence.ids or sequence.nbytes > self.max_bytes:
             return
         kept = []

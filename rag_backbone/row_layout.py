@@ -9,7 +9,7 @@ by one, wherever they lie.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
@@ -42,12 +42,15 @@ class RowLayout:
         self.lengths = [len(ids) for ids in new]
         self.packed = any(n > 1 for n in self.lengths)
 
-    def arguments(self, device: torch.device, *, logits_kept: bool) -> dict[str, Any]:
+    def arguments(
+        self, device: torch.device, *, logits_kept: bool, held: Collection[int] = ()
+    ) -> dict[str, Any]:
         """The model's arguments: ids and positions, (rows, 1) or (1, tokens), the cache, and what logits are wanted.
 
         Args:
             device: The model's.
             logits_kept: See `keeps_logits`.
+            held: Rows whose new keys and values somebody else holds (see `SequenceCache.fall_behind`).
         """
         ids = torch.tensor([token for row in self.new for token in row], device=device)
         starts = [len(sequence.ids) for sequence in self.sequences]
@@ -56,7 +59,7 @@ class RowLayout:
         arguments = {
             "input_ids": ids.view(shape),
             "position_ids": torch.tensor(positions, device=device).view(shape),
-            "past_key_values": self._cache(),
+            "past_key_values": self._cache(held),
             "use_cache": True,
         }
         if logits_kept:
@@ -95,9 +98,12 @@ class RowLayout:
         """(rows,) where each row's last token lies, of a packed layout."""
         return torch.tensor(self.lengths, device=device).cumsum(0) - 1
 
-    def _cache(self) -> Cache:
-        layers = zip(*(sequence.cache.layers for sequence in self.sequences), strict=True)
-        return Cache(layers=[RowsLayer(self, list(rows)) for rows in layers])
+    def _cache(self, held: Collection[int]) -> Cache:
+        own = [i for i in range(len(self.sequences)) if i not in held]
+        if not own:
+            return Cache(layers=[RowsLayer(self, {}) for _ in self.sequences[0].layers or ()])
+        layers = zip(*(self.sequences[i].cache.layers for i in own), strict=True)
+        return Cache(layers=[RowsLayer(self, dict(zip(own, rows, strict=True))) for rows in layers])
 
 
 class RowsLayer(DynamicLayer):
@@ -107,16 +113,17 @@ class RowsLayer(DynamicLayer):
     reads the buffers itself (see `row_attention`), so rows need neither padding nor copying, and come and go freely.
     """
 
-    def __init__(self, layout: RowLayout, rows: list[GrowingLayer]) -> None:
+    def __init__(self, layout: RowLayout, rows: dict[int, GrowingLayer]) -> None:
         super().__init__()
         self._layout = layout
         self._rows = rows
 
     def update(self, key_states: Tensor, value_states: Tensor, *_args: Any, **_kwargs: Any) -> tuple[Tensor, Tensor]:
         """Append (batch, kv_heads, tokens, dim), each row's part to its own sequence."""
-        parts = self._layout.split(key_states), self._layout.split(value_states)
-        for row, keys, values in zip(self._rows, *parts, strict=True):
-            row.update(keys, values)
+        if self._rows:
+            keys, values = self._layout.split(key_states), self._layout.split(value_states)
+            for i, row in self._rows.items():
+                row.update(keys[i], values[i])
         return key_states, value_states
 
     def get_seq_length(self) -> int:

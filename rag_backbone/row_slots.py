@@ -1,20 +1,21 @@
-"""Rows that decode together on a CPU: each one's own keys and values in one batch, from step to step.
+"""Rows that decode together: each one's own keys and values in one batch, from step to step.
 
 Every row keeps its keys and values for itself (see `kv_cache`), so a step over several rows is many small products, and
-in half precision a conversion of all that is read. Rows usually stay together for dozens of steps. Here each has a
-*slot* of a common buffer, in float32, that holds what is its own (what rows have in common is read from one of them,
+on a CPU in half precision a conversion of all that is read. Rows usually stay together for dozens of steps. Here each
+has a *slot* of a common buffer that holds what is its own (on a CPU, what rows have in common is read from one of them,
 see `common_beginning`). A step appends one token to every slot and is a few products over the batch:
 
     scores of row i = [ q_i K_common^T | q_i K_i^T ] * scaling        (Vaswani et al. 2017, section 3.2.1)
 
-Slots are copies. Rows come, go and pause as they like; a slot catches up with its row before the next step, and what it
-held of another row is erased before.
+Rows come, go and pause as they like; a slot catches up with its row before the next step, and what it held of another
+row is erased before. The other way round, a row catches up with its slot (see `SequenceCache.fall_behind`) when
+somebody else wants its cache: before that, the latest tokens' keys and values are in the slot alone.
 """
 
 from __future__ import annotations
 
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     from rag_backbone.row_layout import RowLayout
 
 MOST_BYTES = 512 << 20
+"""On a CPU."""
+MOST_DEVICE_BYTES = 2 << 30
 _ROOM = 256
 """Tokens by which the slots' room grows."""
 _IDLE = 4
@@ -59,14 +62,17 @@ class RowSlots:
     """The slots of one model's rows. Used under the engine's lock.
 
     Args:
-        most_bytes: Memory for all slots; steps that would need more go without.
+        most_bytes: Memory for all slots; steps that would need more go without. By default what suits the device.
+        holds_alone: Whether a step's new keys and values go to slots alone, so that rows catch up when they have to;
+            right only if all of the model's layers use slots.
     """
 
-    def __init__(self, most_bytes: int = MOST_BYTES) -> None:
+    def __init__(self, most_bytes: int | None = None, *, holds_alone: bool = False) -> None:
+        self.holds_alone = holds_alone
         self._most = most_bytes
         self._slots: list[_Slot] = []
         self._buffers: list[tuple[Tensor, Tensor]] = []
-        """Of each layer keys and values, (slots, kv_heads, room, dim) float32."""
+        """Of each layer keys and values, (slots, kv_heads, room, dim); on a CPU in float32, else as rows have them."""
         self._step = 0
 
     def step(self, rows: RowLayout, groups: Sequence[Alike]) -> SlotStep | None:
@@ -90,7 +96,9 @@ class RowSlots:
             return None
         for place, sequence, start in zip(places, sequences, starts, strict=True):
             self._catch_up(place, sequence, start)
-        return SlotStep(self._buffers, [self._slots[place] for place in places], places, lengths, groups, sequences)
+        slots = [self._slots[place] for place in places]
+        behind = self._catch_up_row if self.holds_alone else None
+        return SlotStep(self._buffers, slots, places, lengths, groups, sequences, behind)
 
     def _places(self, sequences: Sequence[SequenceCache]) -> list[int]:
         """Each row's slot, its own or one that it may have."""
@@ -122,12 +130,20 @@ class RowSlots:
         if self._buffers:
             span, room = max(span, self._buffers[0][0].shape[0]), max(room, self._buffers[0][0].shape[2])
         room = -(-room // _ROOM) * _ROOM
-        per_token = sum(4 * part.shape[1] * part.shape[3] for layer in layers for part in (layer.keys, layer.values))
-        if span * room * per_token > self._most:
+        first = layers[0].keys
+        on_cpu = first.device.type == "cpu"
+        dtype = torch.float32 if on_cpu else first.dtype
+        most = self._most if self._most is not None else (MOST_BYTES if on_cpu else MOST_DEVICE_BYTES)
+        widths = [part.shape[1] * part.shape[3] for layer in layers for part in (layer.keys, layer.values)]
+        if span * room * sum(widths) * dtype.itemsize > most:
             return False
+        for slot in self._slots:
+            if slot.row is not None and (row := slot.row()) is not None:
+                row.catch_up()
+        self._slots, self._buffers = [], []
         self._buffers = [
             cast("tuple[Tensor, Tensor]", tuple(
-                torch.zeros(span, part.shape[1], room, part.shape[3], device=part.device)
+                torch.zeros(span, part.shape[1], room, part.shape[3], dtype=dtype, device=part.device)
                 for part in (layer.keys, layer.values)
             )) for layer in layers
         ]  # fmt: skip
@@ -138,7 +154,10 @@ class RowSlots:
         """Let a slot hold all that the row has of its own."""
         slot, length = self._slots[place], len(sequence.ids)
         slot.used = self._step
-        if not slot.holds(sequence) or slot.start != start:
+        if not slot.holds(sequence) or slot.start != start or slot.end > length:
+            sequence.catch_up()
+            if slot.row is not None and (before := slot.row()) is not None:
+                before.catch_up()
             for other in self._slots:
                 if other.holds(sequence):  # from where it moves
                     other.row = None
@@ -155,6 +174,16 @@ class RowSlots:
             slot.end = length
 
 
+    def _catch_up_row(self, sequence: SequenceCache) -> None:
+        """Let a row hold all that its slot does."""
+        place = next(i for i, slot in enumerate(self._slots) if slot.holds(sequence))
+        slot = self._slots[place]
+        for layer, (keys, values) in zip(cast("list[GrowingLayer]", sequence.layers), self._buffers, strict=True):
+            if layer.length < slot.end:
+                new = slice(layer.length - slot.start, slot.end - slot.start)
+                layer.update(keys[place : place + 1, :, new], values[place : place + 1, :, new])
+
+
 class SlotStep:
     """One forward over one token of each row.
 
@@ -165,6 +194,7 @@ class SlotStep:
         lengths: Tokens of each row before this forward.
         groups: Which rows begin alike.
         sequences: The rows'.
+        behind: How rows catch up with their slots; None: nothing is held by slots alone.
     """
 
     def __init__(
@@ -175,23 +205,27 @@ class SlotStep:
         lengths: list[int],
         groups: Sequence[Alike],
         sequences: Sequence[SequenceCache],
+        behind: Callable[[SequenceCache], None] | None = None,
     ) -> None:
         self._buffers = buffers
+        self._behind = behind
         self._slots = slots
         self._lengths = lengths
         self._sequences = sequences
         self._span = max(places) + 1
-        self._places = torch.tensor(places)
-        own = [length - slot.start for length, slot in zip(lengths, slots, strict=True)]
-        self._ends = torch.tensor(own)
-        self._used = max(own) + 1
-        for slot, end in zip(slots, own, strict=True):
+        self._order = places
+        device = buffers[0][0].device
+        self._places = torch.tensor(places, device=device)
+        self._own = [length - slot.start for length, slot in zip(lengths, slots, strict=True)]
+        self._ends = torch.tensor(self._own, device=device)
+        self._used = max(self._own) + 1
+        for slot, end in zip(slots, self._own, strict=True):
             slot.dirty = max(slot.dirty, end + 1)
-        held = torch.zeros(self._span, dtype=torch.long)
+        held = torch.zeros(self._span, dtype=torch.long, device=device)
         held[self._places] = self._ends + 1
         # (span, 1, 1, used): minus infinity where a slot holds nothing of its row.
-        self._bias = torch.zeros(self._span, self._used).masked_fill_(
-            torch.arange(self._used) >= held[:, None], float("-inf")
+        self._bias = torch.zeros(self._span, self._used, device=device).masked_fill_(
+            torch.arange(self._used, device=device) >= held[:, None], float("-inf")
         )[:, None, None]
         by_place = sorted(range(len(places)), key=places.__getitem__)
         self._groups = [self._group(group, [row for row in by_place if row in group.rows]) for group in groups]
@@ -200,8 +234,10 @@ class SlotStep:
 
     def done(self) -> None:
         """The forward has gone through all layers: what it appended is the rows'."""
-        for slot, length in zip(self._slots, self._lengths, strict=True):
+        for slot, length, sequence in zip(self._slots, self._lengths, self._sequences, strict=True):
             slot.end = length + 1
+            if self._behind is not None:
+                sequence.fall_behind(self._behind)
 
     def attend(
         self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float, *, record: bool
@@ -220,16 +256,17 @@ class SlotStep:
             (rows, 1, heads, dim) in the query's type, and each row's weights if wanted: (1, heads, 1, its tokens).
         """
         keys, values = self._buffers[layer]
-        keys[self._places, :, self._ends] = key[:, :, 0].float()
-        values[self._places, :, self._ends] = value[:, :, 0].float()
+        keys[self._places, :, self._ends] = key[:, :, 0].to(keys.dtype)
+        values[self._places, :, self._ends] = value[:, :, 0].to(keys.dtype)
         rows, heads, _, dim = query.shape
         kv_heads, span, used = keys.shape[1], self._span, self._used
-        by_slot = query.new_zeros(span, kv_heads, heads // kv_heads, dim, dtype=torch.float32)
-        by_slot[self._places] = query.float().view(rows, kv_heads, -1, dim) * scaling
+        by_slot = query.new_zeros(span, kv_heads, heads // kv_heads, dim, dtype=keys.dtype)
+        by_slot[self._places] = query.to(keys.dtype).view(rows, kv_heads, -1, dim) * scaling
         own = torch.bmm(by_slot.flatten(0, 1), _flat(keys, span, used).transpose(1, 2)).view(span, kv_heads, -1, used)
-        own = own + self._bias
+        own = own + self._bias  # in float32
         weights, common, joint = self._weights(layer, by_slot, own)
-        output = torch.bmm(weights.flatten(0, 1), _flat(values, span, used)).view(span, kv_heads, heads // kv_heads, -1)
+        lately = weights.flatten(0, 1).to(values.dtype)
+        output = torch.bmm(lately, _flat(values, span, used)).view(span, kv_heads, heads // kv_heads, -1)
         for index, part in common:
             output[index] += part
         found = self._recorded(joint, weights) if record else []
@@ -244,7 +281,7 @@ class SlotStep:
         weights = torch.zeros_like(own)
         common, joint = [], []
         for group in self._groups:
-            states = cast("GrowingLayer", self._sequences[group.rows[0]].cache.layers[layer])
+            states = cast("GrowingLayer", (self._sequences[group.rows[0]].layers or [])[layer])
             keys, values = states.keys[0, :, : group.length], states.values[0, :, : group.length]
             part, found = attend_common(query[group.index], keys, values, own[group.index], group.hidden)
             weights[group.index] = found[..., group.length :]
@@ -259,23 +296,24 @@ class SlotStep:
         found: dict[int, Tensor] = {}
         for group, of_group in zip(self._groups, joint, strict=True):
             for i, row in enumerate(group.rows):
-                start, own = self._slots[row].start, int(self._ends[row]) + 1
+                start, own = self._slots[row].start, self._own[row] + 1
                 parts = of_group[i, ..., :start], of_group[i, ..., group.length : group.length + own]
                 found[row] = torch.cat(parts, -1)
         for row in range(len(self._slots)):
             if row not in found:
-                found[row] = weights[self._places[row], ..., : int(self._ends[row]) + 1]
+                found[row] = weights[self._order[row], ..., : self._own[row] + 1]
         return [found[row].reshape(1, -1, 1, found[row].shape[-1]) for row in range(len(self._slots))]
 
     def _index(self, rows: list[int]) -> slice | Tensor:
-        places = self._places[rows]
-        return slice(None) if places.tolist() == list(range(self._span)) else places
+        together = [self._order[row] for row in rows] == list(range(self._span))
+        return slice(None) if together else self._places[rows]
 
     def _group(self, alike: Alike, rows: list[int]) -> _Group:
         starts = [self._slots[row].start for row in rows]
         hidden = None
         if any(start != alike.length for start in starts):
-            hidden = torch.arange(alike.length) >= torch.tensor(starts)[:, None]
+            device = self._places.device
+            hidden = torch.arange(alike.length, device=device) >= torch.tensor(starts, device=device)[:, None]
         return _Group(rows, alike.length, self._index(rows), hidden)
 
 

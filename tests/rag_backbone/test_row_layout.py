@@ -52,7 +52,7 @@ def test_rows_of_any_lengths_after_any_known_prefixes_are_what_each_is_alone(nam
             if attention:
                 assert together.attention[i].shape == (4, 1, len(known) + len(new))
                 assert torch.allclose(together.attention[i], expected.attention[0], atol=1e-4)
-            for mine, theirs in zip(sequences[i].layers, alone[i].layers, strict=True):
+            for mine, theirs in zip(sequences[i].cache.layers, alone[i].cache.layers, strict=True):
                 assert mine.length == len(known) + len(new)  # nothing but its own tokens
                 assert torch.allclose(mine.keys, theirs.keys, atol=1e-4)
                 assert torch.allclose(mine.values, theirs.values, atol=1e-4)
