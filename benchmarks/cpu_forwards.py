@@ -2,6 +2,8 @@
 
 - `packed`: packed weights, in decoding steps of some rows and in prompts of some tokens.
 - `slots`: what is the rows' own in one batch from step to step, against each row's own products.
+- `alone`: a step's new keys and values in slots alone, against rows that keep them at once too.
+- `products`: a prompt's attention as a few large products, against PyTorch's kernel (bfloat16).
 - `thread`: forwards in a thread of their own, against threads that take turns and compute each for itself.
 
 Every row has a prompt of its own behind a common beginning, as sessions of one graph have. Figures are medians of
@@ -23,7 +25,7 @@ import torch
 
 from benchmarks.contract import finish, machine, note, parser, table
 from benchmarks.runs import load_chat
-from rag_backbone import cpu_linears
+from rag_backbone import cpu_linears, row_attention
 from rag_backbone.forward_thread import ForwardThread, release_team
 from rag_backbone.kv_cache import SequenceCache
 from rag_backbone.row_layout import RowLayout
@@ -35,12 +37,13 @@ if TYPE_CHECKING:
 _COMMON, _OWN = 489, 250
 """Tokens, as `flare`'s prompts have them with six examples and three passages."""
 _THREADS = 8
+_RUN = 4
 
 Way = contextlib.AbstractContextManager[Any]
 
 
 class Forwards:
-    """Forwards over sequences that stay as they are."""
+    """Forwards over sequences that grow by a token at each step."""
 
     def __init__(self, engine: Engine, seed: int) -> None:
         self._engine = engine
@@ -52,15 +55,14 @@ class Forwards:
             self._grow(row, _OWN)
 
     def step(self, rows: int) -> None:
-        """One token more of so many rows."""
+        """One token more of so many rows, which keep it."""
         if rows == 1:
-            row = self._rows[0]
-            self._forward([[5]], row)
-            row.truncate(len(row.ids))
-            return
-        layout = RowLayout(self._rows[:rows], [[5]] * rows)
-        self._engine._forward(layout, adapters=[None] * rows)  # noqa: SLF001
-        layout.undo()
+            self._forward([[5]], self._rows[0])
+        else:
+            layout = RowLayout(self._rows[:rows], [[5]] * rows)
+            self._engine._forward(layout, adapters=[None] * rows)  # noqa: SLF001
+        for row in self._rows[:rows]:
+            row.ids.append(5)
 
     def prompt(self, tokens: int) -> None:
         """So many tokens behind the common beginning."""
@@ -79,15 +81,16 @@ class Forwards:
 
 
 def compared(name: str, call: Callable[[], None], without: Callable[[], Way], repeats: int) -> dict[str, Any]:
-    """Medians with and without, taking turns."""
+    """Medians with and without, in short runs that take turns."""
     seconds: dict[bool, list[float]] = {True: [], False: []}
     for i in range(2 * repeats + 2):
         usual = i % 2 == 0
         with contextlib.nullcontext() if usual else without():
-            started = time.perf_counter()
-            call()
-            if i > 1:  # the first of each pays for what is prepared lazily
-                seconds[usual].append(time.perf_counter() - started)
+            for n in range(_RUN):
+                started = time.perf_counter()
+                call()
+                if i > 1 and n:  # the first of each pays for what is prepared lazily, or left behind by the other
+                    seconds[usual].append(time.perf_counter() - started)
     of = {usual: 1000 * statistics.median(found) for usual, found in seconds.items()}
     note(f"{name}: {of[True]:.1f} ms, without {of[False]:.1f}")
     return {"forward": name, "ms": of[True], "ms_without": of[False], "ratio": of[True] / of[False]}
@@ -138,14 +141,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
             return patch.object(RowSlots, "step", lambda *_: None)
 
         release_team()
+        def kernel() -> Way:
+            return patch.object(row_attention, "products_pay", lambda _: False)
+
+        def both() -> Way:
+            return patch.object(engine._call._slots, "holds_alone", new=False)  # noqa: SLF001
+
+        ways = {"packed": plain_weights, "slots": own_products, "alone": both, "products": kernel}
         cases = [("packed", "step", n) for n in (1, 2, 4, 8)]
         cases += [("packed", "prompt", n) for n in (32, 128, 400)]
-        cases += [("slots", "step", n) for n in (2, 4, 8)]
+        cases += [(what, "step", n) for what in ("slots", "alone") for n in (2, 4, 8)]
+        if dtype == "bfloat16":
+            cases += [("products", "prompt", n) for n in (32, 128, 400)]
         for what, kind, n in cases:
             call = functools.partial(forwards.step if kind == "step" else forwards.prompt, n)
-            without = plain_weights if what == "packed" else own_products
             name = f"{kind}, {n} {'rows' if kind == 'step' else 'tokens'}"
-            rows.append({"dtype": dtype, "what": what, **compared(name, call, without, args.repeats)})
+            rows.append({"dtype": dtype, "what": what, **compared(name, call, ways[what], args.repeats)})
         rows += [{"dtype": dtype, "what": "thread", **from_threads(forwards, n, args.repeats)} for n in (1, 8)]
     report = f"# Forwards on a CPU: {args.model}\n\n{table(rows, list(rows[0]))}\n"
     note(report)

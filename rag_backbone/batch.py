@@ -57,17 +57,15 @@ def decode_together(engine: Engine, rows: Sequence[Row], max_rows: int) -> None:
 def absorb(rows: Sequence[Row], output: Output) -> Failures:
     """Let each row take its own of what a forward gave; what goes wrong there (in its `stop_when`) is its own too."""
     failures: Failures = {}
-    log_z, entropies = (None if sums is None else sums[:, -1].tolist() for sums in (output.log_z, output.entropy))
-    assert log_z is not None
-    for i, row in enumerate(rows):
+    assert output.next_tokens is not None
+    for i, (row, following) in enumerate(zip(rows, output.next_tokens.rows(), strict=True)):
         if row.finish_reason is not None:  # cancelled meanwhile
             continue
         signals = row.request.signals
         attention = output.attention[i][:, 0] if signals.attention else None
         hidden = None if signals.hidden_state is None else output.hidden[signals.hidden_state][i]
         try:
-            entropy = entropies[i] if entropies is not None and signals.entropy else None
-            row.absorb(output.logits[i, -1], log_z[i], entropy, attention, hidden)
+            row.absorb(output.logits[i, -1], following, attention, hidden)
         except Exception as error:  # noqa: BLE001 - every row's own thread has to learn of it
             failures[id(row)] = error
     return failures

@@ -304,7 +304,7 @@ class Engine:
                 adapters=[row.request.adapters for row in rows],
                 queries=1 if any(s.attention for s in signals) else 0,
                 hidden={s.hidden_state for s in signals if s.hidden_state is not None},
-                sums="entropy" if any(s.entropy for s in signals) else "log_z",
+                following="entropy" if any(s.entropy for s in signals) else "tokens",
             )
         except BaseException:
             for row, sequence in zip(rows, sequences, strict=True):

@@ -23,7 +23,7 @@ from rag_backbone.limits import PACKED_BYTES
 from rag_backbone.row_layout import RowLayout, keeps_logits
 from rag_backbone.row_slots import RowSlots
 from rag_backbone.shared_prompt import SharedPromptCache
-from rag_backbone.signals import distribution
+from rag_backbone.signals import NextTokens
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -41,16 +41,14 @@ class Output:
     """For each row (heads, recorded queries, keys) float32; empty unless asked for."""
     hidden: dict[str | int, Tensor]
     """By name (rows, width), the module's output at the last position."""
-    log_z: Tensor | None = None
-    """(rows, kept positions) the log-partition of each distribution."""
-    entropy: Tensor | None = None
-    """(rows, kept positions) in nats."""
+    next_tokens: NextTokens | None = None
+    """What follows the last position of each row, if that was asked for."""
 
     def part(self, start: int, end: int) -> Output:
         """Of some of the rows."""
         hidden = {name: states[start:end] for name, states in self.hidden.items()}
-        sums = (None if numbers is None else numbers[start:end] for numbers in (self.log_z, self.entropy))
-        return Output(self.logits[start:end], self.attention[start:end], hidden, *sums)
+        following = None if self.next_tokens is None else self.next_tokens.part(start, end)
+        return Output(self.logits[start:end], self.attention[start:end], hidden, following)
 
 
 class ModelCall:
@@ -83,7 +81,7 @@ class ModelCall:
         keep: int = 1,
         queries: int = 0,
         hidden: Iterable[str | int] = (),
-        sums: Literal["log_z", "entropy"] | None = None,
+        following: Literal["tokens", "entropy"] | None = None,
     ) -> Output:
         """One forward; in inference mode, and while nobody else uses the model.
 
@@ -95,7 +93,7 @@ class ModelCall:
             keep: How many of the last positions' logits are wanted; of rows of several sequences the last one each.
             queries: How many of the last positions' attention, likewise.
             hidden: Modules whose output at the last position is wanted; not of a packed layout.
-            sums: Whether the log-partitions are wanted, or these and the entropies.
+            following: Whether `Output.next_tokens` is wanted, or with the entropies.
         """
         rows = ids if isinstance(ids, RowLayout) else None
         shared = cache if isinstance(cache, SharedPromptCache) else None
@@ -121,8 +119,8 @@ class ModelCall:
         weights = [w for tensor in (switched.weights if switched else ()) for w in tensor]
         logits = logits.float()
         # Of all rows at once, and here: on a CPU a second thread that computes would slow the next forward down.
-        numbers = distribution(logits, entropy=sums == "entropy") if sums else ()
-        return Output(logits, weights, {name: found[0] for name, found in states.items()}, *numbers)
+        next_tokens = NextTokens.of(logits[:, -1], entropy=following == "entropy") if following else None
+        return Output(logits, weights, {name: found[0] for name, found in states.items()}, next_tokens)
 
     def _arguments(self, ids: Sequence[list[int]], cache: Cache | None, keep: int) -> dict[str, Any]:
         arguments: dict[str, Any] = {

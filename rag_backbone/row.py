@@ -11,7 +11,7 @@ from rag_backbone.adapters import key_of
 from rag_backbone.kv_cache import SequenceCache
 from rag_backbone.requests import Counts, FinishReason, Generation, Request
 from rag_backbone.sampling import Sampler
-from rag_backbone.signals import TokenStep
+from rag_backbone.signals import NextToken, TokenStep
 from rag_backbone.stop_strings import Detokenizer, StopStrings
 
 if TYPE_CHECKING:
@@ -95,16 +95,13 @@ class Row:
         request = self.request
         return self.decodes and request.signals.hidden_state is None and request.stop_when is None
 
-    def absorb(
-        self, logits: Tensor, log_z: float, entropy: float | None, attention: Tensor | None, hidden: Tensor | None
-    ) -> None:
+    def absorb(self, logits: Tensor, following: NextToken, attention: Tensor | None, hidden: Tensor | None) -> None:
         """Choose the next token from (vocabulary,) float32 logits and take note of it, with its signals."""
-        token = self._sampler(logits)
-        numbers = torch.stack((token.float(), logits[token]))
-        if self._watched is not None:
-            numbers = torch.cat((numbers, logits[self._watched]))
-        chosen, *values = numbers.tolist()  # one transfer from the device
-        token_id = int(chosen)
+        log_z, token_id, logit = following.log_z, following.likeliest, following.largest
+        if not self._sampler.takes_likeliest:
+            token = self._sampler(logits)
+            chosen, logit = torch.stack((token.double(), logits[token].double())).tolist()  # one transfer
+            token_id = int(chosen)
         if token_id in self._end_ids:
             self._finish("eos", attention)
             return
@@ -113,16 +110,19 @@ class Row:
             best = torch.topk(logits, min(wanted, logits.shape[0]))
             likeliest = zip(best.indices.tolist(), best.values.tolist(), strict=True)
             top = tuple((i, value - log_z) for i, value in likeliest)
+        watched: tuple[float, ...] = ()
+        if self._watched is not None:
+            watched = tuple(value - log_z for value in logits[self._watched].tolist())
         step = TokenStep(
             index=len(self.generated),
             token_id=token_id,
             text=self._detokenizer.push(token_id),
-            logprob=values[0] - log_z,
-            entropy=entropy,
+            logprob=logit - log_z,
+            entropy=following.entropy if self.request.signals.entropy else None,
             top_logprobs=top,
             attention=attention,
             hidden_state=hidden,
-            token_logprobs=tuple(value - log_z for value in values[1:]),
+            token_logprobs=watched,
         )
         self.generated.append(token_id)
         self.counts += Counts(generated_tokens=1)

@@ -61,6 +61,11 @@ class Sampler:
             else:
                 self._generator.manual_seed(sampling.seed)
 
+    @property
+    def takes_likeliest(self) -> bool:
+        """Whether it always chooses the (first) largest logit."""
+        return self._generator is None and self._bias is None
+
     def __call__(self, logits: Tensor) -> Tensor:
         """Choose from `logits` (vocabulary,) float32, which are left as they are; returns a scalar tensor."""
         import torch
