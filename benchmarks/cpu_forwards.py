@@ -141,6 +141,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             return patch.object(RowSlots, "step", lambda *_: None)
 
         release_team()
+
         def kernel() -> Way:
             return patch.object(row_attention, "products_pay", lambda _: False)
 

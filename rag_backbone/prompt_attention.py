@@ -80,7 +80,7 @@ def attend_prompt(query: Tensor, key: Tensor, value: Tensor, scaling: float) -> 
         part = grouped[:, :, start:end].reshape(kv_heads, group * rows, dim)
         scores, weights = _scratch_of(query, kv_heads, group * rows, seen)
         torch.baddbmm(scores, part, transposed[:, :, :seen], beta=0, alpha=scaling, out=scores)
-        future = torch.full((rows, rows), float("-inf"), dtype=query.dtype).triu_(1)
+        future = query.new_full((rows, rows), float("-inf")).triu_(1)
         scores.view(kv_heads, group, rows, seen)[..., known + start :] += future
         torch.softmax(scores, -1, out=weights)
         of_block = torch.bmm(weights, value[0, :, :seen]).view(kv_heads, group, rows, -1)
@@ -112,4 +112,4 @@ def sees_all_before(mask: Tensor | None, queries: int, keys: int) -> bool:
     seen = mask if mask.dtype == torch.bool else mask == 0
     if seen.shape[-2:] != (queries, keys):
         return False
-    return bool((seen == torch.ones(queries, keys, dtype=torch.bool).tril_(keys - queries)).all())
+    return bool((seen == torch.ones_like(seen).tril_(keys - queries)).all())

@@ -42,9 +42,7 @@ class RowLayout:
         self.lengths = [len(ids) for ids in new]
         self.packed = any(n > 1 for n in self.lengths)
 
-    def arguments(
-        self, device: torch.device, *, logits_kept: bool, held: Collection[int] = ()
-    ) -> dict[str, Any]:
+    def arguments(self, device: torch.device, *, logits_kept: bool, held: Collection[int] = ()) -> dict[str, Any]:
         """The model's arguments: ids and positions, (rows, 1) or (1, tokens), the cache, and what logits are wanted.
 
         Args:

@@ -131,9 +131,9 @@ class RowSlots:
             span, room = max(span, self._buffers[0][0].shape[0]), max(room, self._buffers[0][0].shape[2])
         room = -(-room // _ROOM) * _ROOM
         first = layers[0].keys
-        on_cpu = first.device.type == "cpu"
-        dtype = torch.float32 if on_cpu else first.dtype
-        most = self._most if self._most is not None else (MOST_BYTES if on_cpu else MOST_DEVICE_BYTES)
+        dtype = _dtype_on(first.device, first.dtype)
+        usual = MOST_BYTES if first.device.type == "cpu" else MOST_DEVICE_BYTES
+        most = usual if self._most is None else self._most
         widths = [part.shape[1] * part.shape[3] for layer in layers for part in (layer.keys, layer.values)]
         if span * room * sum(widths) * dtype.itemsize > most:
             return False
@@ -172,7 +172,6 @@ class RowSlots:
                 keys[place, :, there] = layer.keys[0, :, new]
                 values[place, :, there] = layer.values[0, :, new]
             slot.end = length
-
 
     def _catch_up_row(self, sequence: SequenceCache) -> None:
         """Let a row hold all that its slot does."""
@@ -327,6 +326,11 @@ class _Group:
     """Their slots."""
     hidden: Tensor | None
     """(rows, length) which common keys are in a row's slot too, so that they count once."""
+
+
+def _dtype_on(device: torch.device, dtype: torch.dtype) -> torch.dtype:
+    """Of slots for states of a type: small products in half precision are slow on a CPU."""
+    return torch.float32 if device.type == "cpu" else dtype
 
 
 def _flat(buffer: Tensor, span: int, used: int) -> Tensor:

@@ -78,7 +78,10 @@ class BM25Retriever(BaseRetriever):
         tokens = _tokens([query])
         if not tokens[0]:
             return []
-        found, scores = self._index.retrieve(tokens, k=wanted, show_progress=False, n_threads=0)
+        # Whether JAX is installed changes nothing: ties come in the same order, and no accelerator is touched.
+        found, scores = self._index.retrieve(
+            tokens, k=wanted, show_progress=False, n_threads=0, backend_selection="numpy"
+        )
         return [
             Document(d.page_content, id=d.id, metadata={**d.metadata, "score": float(score)})
             for d, score in zip((self._documents[int(i)] for i in found[0]), scores[0], strict=True)

@@ -108,6 +108,27 @@ def test_rows_that_come_go_pause_and_fail_get_their_own(steps, beginnings):
         row_slots.LEAST = row_slots_least
 
 
+def test_elsewhere_slots_are_of_the_rows_type(monkeypatch):
+    monkeypatch.setattr(row_slots, "_dtype_on", lambda _, dtype: dtype)
+    layout = RowLayout([Sequence([1, 2, 3, n], torch.bfloat16).cache for n in (4, 5, 6)], [[7]] * 3)
+    made = RowSlots().step(layout, [])
+    query = torch.randn(3, HEADS, 1, DIM).bfloat16()
+    keys, values = (torch.randn(3, KV_HEADS, 1, width).bfloat16() for width in (DIM, WIDTH))
+    output, weights = made.attend(1, query, keys, values, 0.3, record=True)
+    assert output.dtype == torch.bfloat16
+    for i, sequence in enumerate(layout.sequences):
+        layer = sequence.layers[1]
+        for head in range(HEADS):
+            of = head // (HEADS // KV_HEADS)
+            k, v = (
+                torch.cat((known[0, of], new[i, of])).double()
+                for known, new in ((layer.keys, keys), (layer.values, values))
+            )
+            exact = torch.softmax(k @ query[i, head, 0].double() * 0.3, 0)
+            assert torch.allclose(weights[i][0, head, 0].double(), exact, atol=1e-2)
+            assert torch.allclose(output[i, 0, head].double(), exact @ v, atol=3e-2)
+
+
 def test_half_precision_is_computed_in_float32():
     slots, rows = RowSlots(), [Sequence([1, 2, 3, n], torch.bfloat16) for n in (4, 5, 6)]
     assert all(step(slots, rows, token) for token in (7, 8))
