@@ -280,7 +280,7 @@ class SlotStep:
         weights = torch.zeros_like(own)
         common, joint = [], []
         for group in self._groups:
-            states = cast("GrowingLayer", (self._sequences[group.rows[0]].layers or [])[layer])
+            states = (self._sequences[group.rows[0]].layers or [])[layer]
             keys, values = states.keys[0, :, : group.length], states.values[0, :, : group.length]
             part, found = attend_common(query[group.index], keys, values, own[group.index], group.hidden)
             weights[group.index] = found[..., group.length :]
