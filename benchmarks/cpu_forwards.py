@@ -121,6 +121,17 @@ def from_threads(forwards: Forwards, rows: int, repeats: int) -> dict[str, Any]:
     return {"forward": f"step, {rows} rows", "ms": medians[True], "ms_without": medians[False], "ratio": ratio}
 
 
+def ways_without(engine: Engine) -> dict[str, Callable[[], Way]]:
+    """How each of them is left out."""
+    slots = engine._call._slots  # noqa: SLF001
+    return {
+        "packed": lambda: patch.object(cpu_linears, "packed_of", lambda _: None),
+        "slots": lambda: patch.object(RowSlots, "step", lambda *_: None),
+        "alone": lambda: patch.object(slots, "holds_alone", new=False),
+        "products": lambda: patch.object(row_attention, "products_pay", lambda _: False),
+    }
+
+
 @torch.inference_mode()
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run and report."""
@@ -134,21 +145,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         engine.score([5, 6, 7], [8])  # weights are packed before the first prompt
         forwards = Forwards(engine, args.seed)
 
-        def plain_weights() -> Way:
-            return patch.object(cpu_linears, "packed_of", lambda _: None)
-
-        def own_products() -> Way:
-            return patch.object(RowSlots, "step", lambda *_: None)
-
+        ways = ways_without(engine)
         release_team()
-
-        def kernel() -> Way:
-            return patch.object(row_attention, "products_pay", lambda _: False)
-
-        def both() -> Way:
-            return patch.object(engine._call._slots, "holds_alone", new=False)  # noqa: SLF001
-
-        ways = {"packed": plain_weights, "slots": own_products, "alone": both, "products": kernel}
         cases = [("packed", "step", n) for n in (1, 2, 4, 8)]
         cases += [("packed", "prompt", n) for n in (32, 128, 400)]
         cases += [(what, "step", n) for what in ("slots", "alone") for n in (2, 4, 8)]
