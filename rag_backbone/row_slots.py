@@ -313,6 +313,9 @@ class SlotStep:
         if any(start != alike.length for start in starts):
             device = self._places.device
             hidden = torch.arange(alike.length, device=device) >= torch.tensor(starts, device=device)[:, None]
+        first = self._sequences[rows[0]]  # from whose own cache the common part is read
+        if any(layer.length < alike.length for layer in first.layers or ()):
+            first.catch_up()
         return _Group(rows, alike.length, self._index(rows), hidden)
 
 

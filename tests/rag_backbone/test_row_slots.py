@@ -1,5 +1,6 @@
 """Rows' own keys and values in one batch: every row gets the formula over its own sequence, whoever came before it."""
 
+import functools
 import math
 
 import pytest
@@ -21,12 +22,16 @@ LAYERS, HEADS, KV_HEADS, DIM, WIDTH = 2, 6, 2, 8, 5
 CONFIG = tiny_llama().config
 
 
+@functools.cache
+def token_states(layer, ids):
+    """Of a token after others: those of a prefix are the same, whoever has it."""
+    torch.manual_seed(hash((layer, *ids)) % 2**32)
+    return torch.randn(KV_HEADS, DIM), torch.randn(KV_HEADS, WIDTH)
+
+
 def states_of(ids, layer, dtype):
-    """Keys and values of tokens: those of a prefix are the same, whoever has it."""
-    found = []
-    for at in range(len(ids)):
-        torch.manual_seed(hash((layer, *ids[: at + 1])) % 2**32)
-        found.append((torch.randn(KV_HEADS, DIM), torch.randn(KV_HEADS, WIDTH)))
+    """Keys and values of tokens."""
+    found = [token_states(layer, tuple(ids[: at + 1])) for at in range(len(ids))]
     keys, values = zip(*found, strict=True)
     return torch.stack(keys, 1)[None].to(dtype), torch.stack(values, 1)[None].to(dtype)
 
@@ -42,10 +47,19 @@ class Sequence:
 
     def grow(self, ids):
         known = len(self.cache.ids)
+        layers = self.cache.cache.layers
         self.cache.ids = self.cache.ids + ids
-        for n, layer in enumerate(self.cache.layers):
-            keys, values = states_of(self.cache.ids, n, self.dtype)
+        for layer, (keys, values) in zip(layers, self.states(), strict=True):
             layer.update(keys[:, :, known:], values[:, :, known:])
+
+    def states(self):
+        return [states_of(self.cache.ids, n, self.dtype) for n in range(LAYERS)]
+
+    def holds_all(self):
+        """Also what came by slots alone."""
+        for layer, (keys, values) in zip(self.cache.cache.layers, self.states(), strict=True):
+            assert torch.equal(layer.keys, keys)
+            assert torch.equal(layer.values, values)
 
 
 def step(slots, rows, token, *, fails=False, least=3):
@@ -55,7 +69,10 @@ def step(slots, rows, token, *, fails=False, least=3):
     made = slots.step(layout, groups)
     before = [list(row.cache.ids) for row in rows]
     for row in rows:
-        row.grow([token])
+        if made is not None and slots.holds_alone:
+            row.cache.ids = [*row.cache.ids, token]
+        else:
+            row.grow([token])
     if made is not None:
         for n in range(LAYERS):
             check(made, rows, n)
@@ -63,6 +80,7 @@ def step(slots, rows, token, *, fails=False, least=3):
             made.done()
     if fails:
         for row, ids in zip(rows, before, strict=True):
+            row.cache.ids = ids
             row.cache.truncate(len(ids))
     return made is not None
 
@@ -70,16 +88,15 @@ def step(slots, rows, token, *, fails=False, least=3):
 def check(made, rows, n):
     dtype = rows[0].dtype
     query = torch.randn(len(rows), HEADS, 1, DIM).to(dtype)
-    new = [(row.cache.layers[n].keys[:, :, -1:], row.cache.layers[n].values[:, :, -1:]) for row in rows]
-    keys, values = (torch.cat(parts) for parts in zip(*new, strict=True))
+    states = [row.states()[n] for row in rows]
+    keys, values = (torch.cat([parts[i][:, :, -1:] for parts in states]) for i in (0, 1))
     output, weights = made.attend(n, query, keys, values, 0.3, record=True)
     assert output.shape == (len(rows), 1, HEADS, WIDTH)
     assert output.dtype == dtype
-    for i, row in enumerate(rows):
-        layer = row.cache.layers[n]
-        assert weights[i].shape == (1, HEADS, 1, layer.length)
+    for i, (row, of_row) in enumerate(zip(rows, states, strict=True)):
+        assert weights[i].shape == (1, HEADS, 1, len(row.cache.ids))
         for head in range(HEADS):
-            k, v = (part[0, head // (HEADS // KV_HEADS)].double() for part in (layer.keys, layer.values))
+            k, v = (part[0, head // (HEADS // KV_HEADS)].double() for part in of_row)
             exact = torch.softmax(k @ query[i, head, 0].double() * 0.3, 0)
             assert torch.allclose(weights[i][0, head, 0].double(), exact, atol=1e-5)
             assert torch.allclose(output[i, 0, head].double(), exact @ v, atol=1e-5 if dtype == torch.float32 else 3e-2)
@@ -90,10 +107,14 @@ STEPS = st.lists(
 )
 
 
-@settings(deadline=None, max_examples=40)
-@given(STEPS, st.lists(st.lists(st.integers(1, 2), min_size=1, max_size=7), min_size=6, max_size=6))
-def test_rows_that_come_go_pause_and_fail_get_their_own(steps, beginnings):
-    slots = RowSlots()
+@settings(deadline=None, max_examples=60)
+@given(
+    STEPS, st.lists(st.lists(st.integers(1, 2), min_size=1, max_size=7), min_size=6, max_size=6), st.booleans(),
+    st.sampled_from([4, 256]),
+)  # fmt: skip
+def test_rows_that_come_go_pause_and_fail_get_their_own(steps, beginnings, alone, room):
+    slots = RowSlots(holds_alone=alone)
+    row_slots_room, row_slots._ROOM = row_slots._ROOM, room
     row_slots_least, row_slots.LEAST = row_slots.LEAST, 2
     try:
         rows = [Sequence([1, 1, 2, *ids]) for ids in beginnings]
@@ -104,7 +125,12 @@ def test_rows_that_come_go_pause_and_fail_get_their_own(steps, beginnings):
                     rows[i] = Sequence([1, 1, 2, *beginnings[i], 9])
                 else:
                     rows[i].grow([7, 8])
+            if n % 3 == 2:
+                rows[n % 6].holds_all()
+        for row in rows:
+            row.holds_all()
     finally:
+        row_slots._ROOM = row_slots_room
         row_slots.LEAST = row_slots_least
 
 
@@ -163,6 +189,19 @@ def test_room_grows_with_the_rows(monkeypatch):
     slots, rows = RowSlots(), [Sequence([1, n]) for n in range(3)]
     assert all(step(slots, rows, token) for token in range(1, 8))
     assert all(step(slots, [*rows, Sequence([1, 9, 9, 9, 9])], token) for token in range(1, 4))
+
+
+@pytest.mark.parametrize("alone", [True, False])
+def test_rows_that_go_on_alike_have_the_latest_tokens_in_common(alone):
+    slots = RowSlots(holds_alone=alone)
+    one, other, third, fourth = (Sequence([1, 2, 3, *last]) for last in ([4], [5], [5], [4]))
+    for token in (7, 8, 9):
+        assert step(slots, [one, other, third], token)
+    for token in (7, 8):  # in another order, and with one that is behind them
+        assert step(slots, [third, other, fourth, one], token)
+        assert step(slots, [other, one, third], token)
+    for row in (one, other, third, fourth):
+        row.holds_all()
 
 
 def test_the_batch_lasts_however_rows_come_and_go():
