@@ -241,4 +241,4 @@ def test_generations_use_them_and_are_what_each_is_alone(make, monkeypatch):
         assert one.token_ids == other.token_ids
         for a, b in zip(one.steps, other.steps, strict=True):
             assert abs(a.logprob - b.logprob) < 1e-4
-            assert torch.allclose(a.attention, b.attention, atol=1e-5)
+            assert torch.allclose(a.attention, b.attention, atol=1e-4)
