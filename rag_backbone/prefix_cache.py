@@ -69,7 +69,6 @@ class PrefixCache:
     def put(self, key: Hashable, sequence: SequenceCache) -> None:
         """Keep a sequence, replacing entries that it continues."""
         self._in_use.pop(sequence, None)
-        sequence.catch_up()
         if not sequence.ids or sequence.nbytes > self.max_bytes:
             return
         kept = []
@@ -81,6 +80,7 @@ class PrefixCache:
                 if common == len(entry.ids) and sequence.can_roll_back:
                     continue
             kept.append((entry_key, entry))
+        sequence.catch_up()
         self._entries = [*kept, (key, sequence)]
         while sum(entry.nbytes for _, entry in self._entries) > self.max_bytes:
             self._entries.pop(0)

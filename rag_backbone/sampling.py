@@ -106,12 +106,12 @@ def draw(logits: Tensor, sampling: Sampling, generator: Generator) -> Tensor:
 
 
 def greedy(logits: Tensor) -> Tensor:
-    """The index of the (first) largest of (vocabulary,), as a scalar tensor."""
+    """The index of the (first) largest of (..., vocabulary): (...,)."""
     import torch
 
     if logits.device.type == "cpu":  # torch's own argmax takes thirty times as long there
-        return torch.tensor(int(logits.numpy().argmax()))
-    return logits.argmax()
+        return torch.as_tensor(logits.numpy().argmax(-1))
+    return logits.argmax(-1)
 
 
 def keep_likeliest(logits: Tensor, top_k: int, top_p: float) -> Tensor:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from rag_backbone.errors import ConfigurationError
+from rag_backbone.sampling import greedy
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -75,17 +76,15 @@ class NextTokens:
     entropy: Tensor | None
     """(rows,) in nats; None unless some row wants it."""
     likeliest: Tensor
-    """(rows,) the first of the largest logits, and that logit."""
+    """(rows,) the token with the (first) largest logit."""
     largest: Tensor
+    """(rows,) that logit."""
 
     @classmethod
     def of(cls, logits: Tensor, *, entropy: bool) -> NextTokens:
         """Of (rows, vocabulary) float32."""
-        import torch
-
         log_z, entropies = distribution(logits, entropy=entropy)
-        on_cpu = logits.device.type == "cpu"  # where torch's own argmax takes thirty times as long
-        likeliest = torch.from_numpy(logits.numpy().argmax(-1)) if on_cpu else logits.argmax(-1)
+        likeliest = greedy(logits)
         return cls(log_z, entropies, likeliest, logits.gather(-1, likeliest[:, None])[:, 0])
 
     def part(self, start: int, end: int) -> NextTokens:

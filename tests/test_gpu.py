@@ -148,14 +148,15 @@ def test_training_and_translating():
 
 @pytest.mark.parametrize("preset", ["flare", "dragin", "etc", "seakr", "single"])
 def test_graphs_decide_the_same(preset):
-    graphs = pytest.importorskip("langgraph_dynrag.graph", exc_type=ImportError)
+    pytest.importorskip("langgraph")
+    from langgraph_dynrag.graph import create_dynamic_rag
     from langgraph_dynrag.local_chat_model import LocalChatModel
     from tests.langgraph_dynrag.scripted import WatchedRetriever
 
     found = []
     for device in (DEVICE, "cpu"):
         chat = LocalChatModel.from_causal_lm(CausalLM(tiny_llama().to(device), tiny_tokenizer(), name="tiny"))
-        graph = graphs.create_dynamic_rag(chat, WatchedRetriever(), preset=preset, lookahead=12)
+        graph = create_dynamic_rag(chat, WatchedRetriever(), preset=preset, lookahead=12)
         questions = [{"question": q} for q in ("Who built the bridge?", "Where was Aldous Wray born?")]
         out = graph.batch(questions)
         found.append([(o["answer"], [e["type"] for e in o["trace"]]) for o in out])
