@@ -44,7 +44,8 @@ MOST_FEW = 8
 _MANY = (32, 256)
 """Numbers of rows whose timing goes for all larger ones up to the next."""
 _CLEARLY = 0.8
-_PACKED_CLEARLY = 0.95
+_PACKED_CLEARLY = 0.98
+_PASSES = 6
 
 
 class CPULinears:
@@ -145,39 +146,44 @@ def _timed(dtype: torch.dtype, rows: int, threads: int) -> tuple[Kind, Kind]:  #
     # 42 MB in bfloat16, which no cache holds; many rows take their time on fewer.
     weights = torch.ones(24 if rows <= MOST_FEW else 6, 1536, 576, dtype=dtype)
     states = torch.ones(rows, 576, dtype=dtype)
-    few: list[Kind] = []
+    kinds: list[Kind] = ["usual"]
     if rows <= MOST_FEW and dtype == torch.float32:
-        few.append("weight_first")
+        kinds.append("weight_first")
     elif rows == 1 and torch.cpu._is_avx512_bf16_supported():  # noqa: SLF001 - in float32 arithmetic it is slow
-        few.append("vector")
+        kinds.append("vector")
     with torch.inference_mode():
-        usual = _seconds(lambda weight: functional.linear(states, weight), list(weights))
-        best, least = _first_clearly(few, states, weights, usual)
-        copies = [packed(weight) for weight in weights]
-        if any(copy is None for copy in copies):
-            return best, best
-        of_packed = _seconds(lambda copy: times_packed(states, copy, None), [c for c in copies if c is not None])
+        plain = list(weights)
+        timed: list[tuple[Callable[[Tensor], Tensor], list[Tensor]]] = [
+            (functools.partial(PRODUCTS[kind], states), plain) for kind in kinds
+        ]
+        copies = [copy for weight in weights if (copy := packed(weight)) is not None]
+        if len(copies) == len(plain):
+            timed.append((lambda copy: times_packed(states, copy, None), copies))
+        seconds = _seconds(timed)
+    usual = seconds[0]
+    best, least = next(
+        (of for of in zip(kinds[1:], seconds[1:], strict=False) if of[1] < _CLEARLY * usual), ("usual", usual)
+    )
+    if len(seconds) == len(kinds):
+        return best, best
+    of_packed = seconds[-1]
     if best == "usual":
         return ("packed" if of_packed < _PACKED_CLEARLY * usual else "usual"), "usual"
     return ("packed" if of_packed < _CLEARLY * least else best), best
 
 
-def _first_clearly(kinds: list[Kind], states: Tensor, weights: Tensor, usual: float) -> tuple[Kind, float]:
-    for kind in kinds:
-        seconds = _seconds(lambda weight, kind=kind: PRODUCTS[kind](states, weight), list(weights))  # type: ignore[misc]
-        if seconds < _CLEARLY * usual:
-            return kind, seconds
-    return "usual", usual
+def _seconds(timed: list[tuple[Callable[[Tensor], Tensor], list[Tensor]]]) -> list[float]:
+    """Of each product the best pass over all weights.
 
-
-def _seconds(multiplied: Callable[[Tensor], Tensor], weights: list[Tensor]) -> float:
-    """The best pass over all weights."""
-    best = math.inf
-    for _ in range(4):
-        started = time.perf_counter()
-        for weight in weights:
-            multiplied(weight)
-        best = min(best, time.perf_counter() - started)
+    They take turns, because a machine's speed changes from one moment to the next, and some differ by a few percent.
+    """
+    best = [math.inf] * len(timed)
+    for _ in range(_PASSES):
+        for i, (multiplied, weights) in enumerate(timed):
+            started = time.perf_counter()
+            for weight in weights:
+                multiplied(weight)
+            best[i] = min(best[i], time.perf_counter() - started)
     return best
 
 

@@ -68,13 +68,14 @@ class GrowingLayer(DynamicLayer):
             self.length = length
             self.keys, self.values = self.key_buffer[:, :, :length], self.value_buffer[:, :, :length]
 
-    def copy(self, length: int) -> GrowingLayer:
-        """A layer of its own with the first `length` tokens."""
+    def copy(self, length: int, room: int = 0) -> GrowingLayer:
+        """A layer of its own with the first `length` tokens, and room for `room` at least."""
         other = GrowingLayer()
         if self.is_initialized:
             other.dtype, other.device, other.is_initialized = self.dtype, self.device, True
-            other.key_buffer = _copied(self.key_buffer[:, :, :length], length + _SPARE)
-            other.value_buffer = _copied(self.value_buffer[:, :, :length], length + _SPARE)
+            capacity = max(length, room) + _SPARE
+            other.key_buffer = _copied(self.key_buffer[:, :, :length], capacity)
+            other.value_buffer = _copied(self.value_buffer[:, :, :length], capacity)
             other.truncate(length)
         return other
 
@@ -136,12 +137,17 @@ class SequenceCache:
             layer.truncate(length)
         del self.ids[length:]
 
-    def copy(self, length: int) -> SequenceCache:
-        """An independent cache of the first `length` tokens. Needs `can_roll_back`."""
+    def copy(self, length: int, room: int = 0) -> SequenceCache:
+        """An independent cache of the first `length` tokens. Needs `can_roll_back`.
+
+        Args:
+            length: How many.
+            room: Tokens in all that are soon to be held, so that they need not be copied once more.
+        """
         assert self.layers is not None
         if any(layer.length < length for layer in self.layers):
             self.catch_up()
-        return SequenceCache(Cache(layers=[layer.copy(length) for layer in self.layers]), self.ids[:length])
+        return SequenceCache(Cache(layers=[layer.copy(length, room) for layer in self.layers]), self.ids[:length])
 
     @property
     def nbytes(self) -> int:

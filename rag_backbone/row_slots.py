@@ -161,10 +161,11 @@ class RowSlots:
             for other in self._slots:
                 if other.holds(sequence):  # from where it moves
                     other.row = None
-            for keys, values in self._buffers:
-                keys[place, :, : slot.dirty].zero_()
-                values[place, :, : slot.dirty].zero_()
-            slot.row, slot.start, slot.end, slot.dirty = weakref.ref(sequence), start, start, 0
+            left = slice(length - start, slot.dirty)  # what its own does not overwrite
+            for keys, values in self._buffers if left.start < left.stop else ():
+                keys[place, :, left].zero_()
+                values[place, :, left].zero_()
+            slot.row, slot.start, slot.end, slot.dirty = weakref.ref(sequence), start, start, length - start
         if slot.end < length:
             new, there = slice(slot.end, length), slice(slot.end - start, length - start)
             slot.dirty = max(slot.dirty, length - start)
