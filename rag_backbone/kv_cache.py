@@ -32,6 +32,8 @@ class GrowingLayer(DynamicLayer):
         self.key_buffer: Tensor
         self.value_buffer: Tensor
         self.length = 0
+        self._lent = 0
+        """Leading tokens of the buffer that other layers read, or that are another's: they are never written over."""
 
     def update(self, key_states: Tensor, value_states: Tensor, *_args: Any, **_kwargs: Any) -> tuple[Tensor, Tensor]:
         """Append (batch, kv_heads, new, dim) and return views of all keys and values."""
@@ -40,10 +42,11 @@ class GrowingLayer(DynamicLayer):
             self.dtype, self.device, self.is_initialized = key_states.dtype, key_states.device, True
             self.key_buffer = _buffer(key_states, end + _SPARE)
             self.value_buffer = _buffer(value_states, end + _SPARE)
-        elif end > self.key_buffer.shape[2]:
-            capacity = max(end + _SPARE, int(end * _GROWTH))
+        elif start < self._lent or end > self.key_buffer.shape[2]:
+            capacity = end + _SPARE if self._lent else max(end + _SPARE, int(end * _GROWTH))
             self.key_buffer = _copied(self.key_buffer[:, :, :start], capacity)
             self.value_buffer = _copied(self.value_buffer[:, :, :start], capacity)
+            self._lent = 0
         self.key_buffer[:, :, start:end] = key_states
         self.value_buffer[:, :, start:end] = value_states
         self.length = end
@@ -68,15 +71,18 @@ class GrowingLayer(DynamicLayer):
             self.length = length
             self.keys, self.values = self.key_buffer[:, :, :length], self.value_buffer[:, :, :length]
 
-    def copy(self, length: int, room: int = 0) -> GrowingLayer:
-        """A layer of its own with the first `length` tokens, and room for `room` at least."""
+    def copy(self, length: int) -> GrowingLayer:
+        """A layer of its own with the first `length` tokens.
+
+        It reads them here, and copies them when it gets others: what begins with a known prefix does so once, with room
+        for its whole prompt, layer by layer as the forward needs them.
+        """
         other = GrowingLayer()
         if self.is_initialized:
             other.dtype, other.device, other.is_initialized = self.dtype, self.device, True
-            capacity = max(length, room) + _SPARE
-            other.key_buffer = _copied(self.key_buffer[:, :, :length], capacity)
-            other.value_buffer = _copied(self.value_buffer[:, :, :length], capacity)
+            other.key_buffer, other.value_buffer = self.key_buffer[:, :, :length], self.value_buffer[:, :, :length]
             other.truncate(length)
+            self._lent, other._lent = max(self._lent, length), length
         return other
 
     @property
@@ -137,17 +143,12 @@ class SequenceCache:
             layer.truncate(length)
         del self.ids[length:]
 
-    def copy(self, length: int, room: int = 0) -> SequenceCache:
-        """An independent cache of the first `length` tokens. Needs `can_roll_back`.
-
-        Args:
-            length: How many.
-            room: Tokens in all that are soon to be held, so that they need not be copied once more.
-        """
+    def copy(self, length: int) -> SequenceCache:
+        """An independent cache of the first `length` tokens. Needs `can_roll_back`."""
         assert self.layers is not None
         if any(layer.length < length for layer in self.layers):
             self.catch_up()
-        return SequenceCache(Cache(layers=[layer.copy(length, room) for layer in self.layers]), self.ids[:length])
+        return SequenceCache(Cache(layers=[layer.copy(length) for layer in self.layers]), self.ids[:length])
 
     @property
     def nbytes(self) -> int:

@@ -43,6 +43,8 @@ class PackedWeights:
         self._layers = layers
         self._most = most_bytes
         self._states: list[tuple[int, int]] | None = None
+        self._probes: list[Tensor] = []
+        """Of each weight, at the address that it was seen at last, the values by which it is recognised."""
         self._values: Tensor | None = None
 
     def refresh(self) -> bool:
@@ -54,23 +56,27 @@ class PackedWeights:
             return False
         with torch.inference_mode():
             self._pack()
-            self._states, self._values = self._current()
+            self._probe()
         return not first
 
     def _changed(self) -> bool:
-        states, values = self._current()
-        if states != self._states:
-            return True
-        return self._values is None or not torch.equal(values, self._values)
+        # Only at the same addresses the probes are those of the weights.
+        return self._current() != self._states or self._values is None or not torch.equal(self._probed(), self._values)
 
-    def _current(self) -> tuple[list[tuple[int, int]], Tensor]:
-        """Of each layer's weight the address and the version, and of all of them some values."""
-        weights = [layer.weight for layer in self._layers]
-        states = [(w.data_ptr(), 0 if w.is_inference() else w._version) for w in weights]  # noqa: SLF001
+    def _current(self) -> list[tuple[int, int]]:
+        """Of each layer's weight the address and the version."""
+        weights = (layer.weight for layer in self._layers)
+        return [(w.data_ptr(), 0 if w.is_inference() else w._version) for w in weights]  # noqa: SLF001
+
+    def _probe(self) -> None:
+        """Note how the weights are."""
+        weights = [layer.weight.detach() for layer in self._layers]
         width = min(_PROBE, *(w.shape[1] for w in weights))
-        with torch.inference_mode():
-            values = torch.stack([w[w.shape[0] // 2, :width].float() for w in weights])
-        return states, values
+        self._probes = [w[w.shape[0] // 2, :width] for w in weights]
+        self._states, self._values = self._current(), self._probed()
+
+    def _probed(self) -> Tensor:
+        return torch.stack(self._probes)
 
     def _pack(self) -> None:
         used, left_out = 0, 0

@@ -41,7 +41,7 @@ class PrefixCache:
             if not best.can_roll_back:
                 return best
             self._entries.append((key, best))
-        return best.copy(length, room=len(ids))
+        return best.copy(length)
 
     def known(self, key: Hashable, ids: list[int]) -> int:
         """How many tokens `take` would find."""
