@@ -72,7 +72,7 @@ def encode_chat(
     ids = list(encoded.input_ids)
     offsets = encoded["offset_mapping"] if tokenizer.is_fast else [(0, 0)] * len(ids)
     open_ids = _answer_ids(tokenizer, answer) if answer is not None else []
-    return EncodedPrompt(ids + open_ids, text, [Span(*o) for o in offsets])
+    return EncodedPrompt(ids + open_ids, text, list(map(Span._make, offsets)))
 
 
 def message_text(message: BaseMessage) -> str:

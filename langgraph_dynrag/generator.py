@@ -7,12 +7,15 @@ give attention. `chat_generator` drives any chat model that reports log-probabil
 
 from __future__ import annotations
 
+import functools
 import sys
+import threading
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
+from langchain_core.callbacks import AsyncCallbackHandler, BaseCallbackManager
 from langchain_core.language_models import BaseChatModel
-from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
+from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage
 from langchain_core.runnables import RunnableConfig
 
 from langgraph_dynrag.chat_generator import ChatGenerator, unstreamed
@@ -23,10 +26,16 @@ from langgraph_dynrag.local_chat_model import LocalChatModel
 from langgraph_dynrag.local_sampling import sample_ends
 from langgraph_dynrag.samples import SampledEnds, SampleSpec
 from rag_backbone.errors import ConfigurationError, SignalUnavailableError
+from rag_backbone.own_thread import in_own_thread
 from rag_backbone.special_tokens import neutralised
 
 if TYPE_CHECKING:
     from langgraph_dynrag.server_policy import ServerPolicy
+
+
+_COUNTED = 1024
+"""Texts and conversations whose numbers of tokens are remembered."""
+_TURNS = (SystemMessage, HumanMessage, AIMessage)
 
 
 class Generator(Protocol):
@@ -95,12 +104,31 @@ class Generator(Protocol):
         ...
 
 
+_PlainMessages = tuple[tuple[type[BaseMessage], str], ...]
+
+
+def _plain(messages: Sequence[BaseMessage]) -> _PlainMessages | None:
+    """Kinds and texts of messages that are nothing more; None if one of them is."""
+    if not messages or isinstance(messages[-1], AIMessage):  # an open answer may have ids of its own
+        return None
+    if any(type(m) not in _TURNS or not isinstance(m.content, str) for m in messages):
+        return None
+    if any(m.name or m.additional_kwargs or getattr(m, "tool_calls", None) for m in messages):
+        return None
+    return tuple((type(m), str(m.content)) for m in messages)
+
+
 class LocalGenerator:
     """A model in this process."""
 
     def __init__(self, chat: LocalChatModel, *, reply_tokens: int = 48) -> None:
         self.chat = chat
         self._reply_tokens = reply_tokens
+        # A run counts the same passages and prompts at every draft, and again when it notes what had to be cut.
+        self._text_tokens = functools.lru_cache(_COUNTED)(lambda text: len(chat.get_token_ids(text)))
+        self._chat_tokens = functools.lru_cache(_COUNTED)(
+            lambda plain: len(chat.encode([kind(content) for kind, content in plain]).ids)
+        )
 
     @property
     def signals(self) -> frozenset[Signal]:
@@ -117,11 +145,12 @@ class LocalGenerator:
 
     def count_tokens(self, text: str) -> int:
         """By the model's tokenizer."""
-        return len(self.chat.get_token_ids(text))
+        return self._text_tokens(text)
 
     def prompt_tokens(self, messages: Sequence[BaseMessage]) -> int:
         """By the model's chat template and tokenizer."""
-        return len(self.chat.encode(messages).ids)
+        known = _plain(messages)
+        return len(self.chat.encode(messages).ids) if known is None else self._chat_tokens(known)
 
     def token_ids(self, text: str) -> tuple[int, ...] | None:
         """By the model's tokenizer; a document's text cannot become a control token."""
@@ -129,14 +158,32 @@ class LocalGenerator:
 
     def draft(self, task: DraftTask, config: RunnableConfig, on_token: OnToken | None) -> DraftResult:
         """Continue the open answer until the unit is complete."""
+        return self._draft(task, config, on_token, threading.Event())
+
+    def _draft(
+        self, task: DraftTask, config: RunnableConfig, on_token: OnToken | None, stopped: threading.Event
+    ) -> DraftResult:
         rule = StopAtUnit(task)
         collector = Collector(task, rule, on_token)
         for chunk in self.chat.stream(self._messages(task), unstreamed(config), **self._options(task, rule)):
+            if stopped.is_set():
+                break
             collector.push(chunk)
         return collector.result()
 
     async def adraft(self, task: DraftTask, config: RunnableConfig, on_token: OnToken | None) -> DraftResult:
-        """Continue the open answer until the unit is complete; the event loop stays free."""
+        """Continue the open answer until the unit is complete; the event loop stays free.
+
+        The loop sees single tokens only if one of the callbacks is asynchronous: taking each of them there costs as
+        much as several sessions that decode together spend on a token of theirs. Whoever is cancelled waits for no
+        more tokens, and the draft ends with the token in progress.
+        """
+        if not self._reports_to_loop(config):
+            stopped = threading.Event()
+            try:
+                return await in_own_thread(self._draft, task, config, on_token, stopped)
+            finally:
+                stopped.set()
         rule = StopAtUnit(task)
         collector = Collector(task, rule, on_token)
         async for chunk in self.chat.astream(self._messages(task), unstreamed(config), **self._options(task, rule)):
@@ -200,6 +247,12 @@ class LocalGenerator:
 
         detokenizer = Detokenizer(self.chat.lm.tokenizer, [])
         return tuple(detokenizer.push(i) for i in ids)
+
+    def _reports_to_loop(self, config: RunnableConfig) -> bool:
+        """Whether anybody listens to the model in the event loop."""
+        heard = (config.get("callbacks"), self.chat.callbacks)
+        handlers = [h for c in heard if c for h in (c.handlers if isinstance(c, BaseCallbackManager) else c)]
+        return any(isinstance(handler, AsyncCallbackHandler) for handler in handlers)
 
     def _messages(self, task: DraftTask) -> list[BaseMessage]:
         return [*task.messages, task.open_answer]
