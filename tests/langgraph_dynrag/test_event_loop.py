@@ -1,8 +1,14 @@
 """Asynchronous runs leave the event loop to others while weights load, adapters are made and evidence is placed."""
 
+import asyncio
 import threading
 
-from langgraph_dynrag import AnswerPrompt, create_dynamic_rag
+import pytest
+from langchain_core.callbacks import AsyncCallbackHandler
+from langchain_core.messages import AIMessage, HumanMessage, SystemMessage
+
+from langgraph_dynrag import AnswerPrompt, Budgets, LocalChatModel, create_dynamic_rag
+from langgraph_dynrag.generator import LocalGenerator
 from langgraph_dynrag.injector import Placed
 from langgraph_dynrag.triggers import Never
 from tests.langgraph_dynrag.scripted import ScriptedChatModel, WatchedRetriever, said
@@ -51,3 +57,81 @@ async def test_evidence_is_placed_in_a_thread():
     assert out["short_answer"] == "Aldous Wray"
     assert injector.threads
     assert threading.get_ident() not in injector.threads
+
+
+class Hearing(AsyncCallbackHandler):
+    """Remembers in which loops it was told of tokens."""
+
+    def __init__(self):
+        self.loops = set()
+
+    async def on_llm_new_token(self, token, **_):
+        self.loops.add(asyncio.get_running_loop())
+
+
+def local_graph(chat, **options):
+    prompt = AnswerPrompt(instructions="Answer.", answer_phrase=None, stop=())
+    return create_dynamic_rag(chat, WatchedRetriever(), prompt=prompt, **options)
+
+
+@pytest.fixture
+def chat(tiny_lm):
+    return LocalChatModel.from_causal_lm(tiny_lm)
+
+
+@pytest.mark.parametrize("where", ["run", "model", "nowhere"])
+async def test_callbacks_of_the_loop_hear_there_of_tokens_and_all_hear_the_same(chat, where):
+    question, hearing = {"question": "Who built the bridge?"}, Hearing()
+    if where == "model":
+        chat.callbacks = [hearing]
+    graph = local_graph(chat, preset="flare", budgets=Budgets(tokens=24))
+    config = {"callbacks": [hearing]} if where == "run" else {}
+    events = [e async for e in graph.astream(question, config, stream_mode="custom")]
+    chat.callbacks = None
+    expected = list(graph.stream(question, stream_mode="custom"))
+    tokens = [e["text"] for e in expected if e["type"] == "token"]
+    assert tokens
+    assert [e["text"] for e in events if e["type"] == "token"] == tokens
+    assert hearing.loops == (set() if where == "nowhere" else {asyncio.get_running_loop()})
+
+
+async def test_whoever_is_cancelled_gets_no_more_tokens_and_the_draft_ends(chat):
+    engine = chat.lm.engine
+    graph = local_graph(chat, preset="no_retrieval", budgets=Budgets(tokens=400), lookahead=400)
+    question = {"question": "Who built the bridge in the capital?"}
+    before = engine.counts.forwards
+    await graph.ainvoke(question)
+    whole = engine.counts.forwards - before
+    assert whole > 100
+
+    async def read():
+        async for event in graph.astream(question, stream_mode="custom"):
+            if event["type"] == "token":
+                begun.set()
+
+    begun, before = asyncio.Event(), engine.counts.forwards
+    task = asyncio.create_task(read())
+    await begun.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    made = -1
+    while made != (made := engine.counts.forwards - before):
+        await asyncio.sleep(0.2)
+    assert made < whole / 2
+
+
+@pytest.mark.parametrize(
+    "messages",
+    [
+        [HumanMessage("Who?")],
+        [SystemMessage("Answer."), HumanMessage("Who?"), AIMessage("Nobody."), HumanMessage("Why?")],
+        [HumanMessage("Who?"), AIMessage("It was")],
+        [HumanMessage([{"type": "text", "text": "Who?"}])],
+    ],
+)
+def test_tokens_of_a_conversation_are_counted_as_they_are_encoded(chat, messages):
+    generator = LocalGenerator(chat)
+    for _ in range(2):
+        assert generator.prompt_tokens(messages) == len(chat.encode(messages).ids)
+        assert generator.count_tokens("Who built it?") == len(chat.get_token_ids("Who built it?"))
