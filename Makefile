@@ -23,7 +23,7 @@ demo: $(STAMP)  ## the embedded model answers, retrieving while it writes, and f
 	$(BIN)/python -m examples.demo
 
 test: $(STAMP) lint type  ## lint, types and tests (under 12 minutes on two cores)
-	$(BIN)/python -m pytest -m "not slow and not vllm and not gpu" -n 2 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -m "not slow and not vllm and not gpu" -n 2 --dist loadfile
 
 test-all: $(STAMP) lint type  ## the slow tests too
 	$(BIN)/python -m pytest -m "not vllm and not gpu"

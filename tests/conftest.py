@@ -27,11 +27,6 @@ def _one_seed():
     torch.manual_seed(0)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The file with the demo first: it takes minutes, and begun last it would leave one of two workers without work."""
-    items.sort(key=lambda item: item.path.name != "test_examples.py")
-
-
 @pytest.fixture(scope="session")
 def tiny_lm() -> CausalLM:
     """A random Llama of two layers with a real, small tokenizer; greedy, float32."""
