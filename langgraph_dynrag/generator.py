@@ -174,9 +174,8 @@ class LocalGenerator:
     async def adraft(self, task: DraftTask, config: RunnableConfig, on_token: OnToken | None) -> DraftResult:
         """Continue the open answer until the unit is complete; the event loop stays free.
 
-        The loop sees single tokens only if one of the callbacks is asynchronous: taking each of them there costs as
-        much as several sessions that decode together spend on a token of theirs. Whoever is cancelled waits for no
-        more tokens, and the draft ends with the token in progress.
+        Single tokens pass through the loop only if a callback is asynchronous: sessions that decode together would
+        wait for it at every step. Whoever is cancelled gets no more tokens, and the draft ends with the one in progress.
         """
         if not self._reports_to_loop(config):
             stopped = threading.Event()

@@ -28,9 +28,9 @@ class PrefixCache:
     def take(self, key: Hashable, ids: list[int]) -> SequenceCache | None:
         """A cache of the longest known prefix of `ids`, for the caller to continue.
 
-        At least the last id is left out, because its forward gives the next token's logits. The common part is copied
-        and the entry stays, so that others who begin alike find it meanwhile; an entry that cannot be copied is handed
-        over.
+        At least the last id is left out, because its forward gives the next token's logits. The entry stays, so that
+        others who begin alike find it meanwhile: its common part is copied as it is continued. An entry that cannot be
+        copied is handed over.
         """
         best, length = self._longest(key, ids)
         if best is None:

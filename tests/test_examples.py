@@ -63,6 +63,7 @@ def test_the_middleware_works_in_an_agent_with_tools(tmp_path):
     assert "tool: From 1683 to 1911 there are 228 years." in second
 
 
+@pytest.mark.slow
 def test_the_demo_answers_from_the_documents(tmp_path):
     """The embedded model, the real embeddings and the example's documents, as `make demo` runs them."""
     done = subprocess.run(
