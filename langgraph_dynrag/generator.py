@@ -175,7 +175,7 @@ class LocalGenerator:
         """Continue the open answer until the unit is complete; the event loop stays free.
 
         Single tokens pass through the loop only if a callback is asynchronous: sessions that decode together would
-        wait for it at every step. Whoever is cancelled gets no more tokens, and the draft ends with the one in progress.
+        wait for it at every step. Whoever is cancelled gets no more tokens; the draft ends with the one in progress.
         """
         if not self._reports_to_loop(config):
             stopped = threading.Event()
