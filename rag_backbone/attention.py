@@ -31,7 +31,7 @@ from rag_backbone.kv_cache import SequenceCache
 from rag_backbone.prompt_attention import attend_prompt
 from rag_backbone.row_attention import Step, attend_by_row, attend_once, causal_attention_weights, scaling_of
 from rag_backbone.row_layout import RowLayout, keeps_logits
-from rag_backbone.row_slots import SlotStep
+from rag_backbone.slot_step import SlotStep
 from rag_backbone.shared_prompt import SharedPromptCache
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from torch.nn import functional
 from rag_backbone.common_beginning import Alike, attend_alike
 from rag_backbone.prompt_attention import attend_prompt, products_pay, sees_all_before
 from rag_backbone.row_layout import RowLayout
-from rag_backbone.row_slots import SlotStep
+from rag_backbone.slot_step import SlotStep
 from rag_backbone.shared_prompt import SharedPromptCache
 
 if TYPE_CHECKING:

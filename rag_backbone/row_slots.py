@@ -3,9 +3,7 @@
 Every row keeps its keys and values for itself (see `kv_cache`), so a step over several rows is many small products, and
 on a CPU in half precision a conversion of all that is read. Rows usually stay together for dozens of steps. Here each
 has a *slot* of a common buffer that holds what is its own (on a CPU, what rows have in common is read from one of them,
-see `common_beginning`). A step appends one token to every slot and is a few products over the batch:
-
-    scores of row i = [ q_i K_common^T | q_i K_i^T ] * scaling        (Vaswani et al. 2017, section 3.2.1)
+see `common_beginning`). A step appends one token to every slot and is a few products over the batch (see `slot_step`).
 
 Rows come, go and pause as they like; a slot catches up with its row before the next step, and what it held of another
 row is erased before. The other way round, a row catches up with its slot (see `SequenceCache.fall_behind`) when
@@ -15,14 +13,14 @@ somebody else wants its cache: before that, the latest tokens' keys and values a
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, cast
 
 import torch
 
-from rag_backbone.common_beginning import LEAST, Alike, attend_common
+from rag_backbone.common_beginning import LEAST, Alike
 from rag_backbone.kv_cache import GrowingLayer, SequenceCache
+from rag_backbone.slot_step import Slot, SlotStep
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -42,22 +40,6 @@ _WASTE = 2.0
 """Tokens that the products of a step read, to those that rows have, beyond which the batch does not pay."""
 
 
-@dataclass(slots=True)
-class _Slot:
-    row: weakref.ref[SequenceCache] | None = None
-    start: int = 0
-    """Tokens of the row before its own."""
-    end: int = 0
-    """Tokens of the row up to which the slot holds it."""
-    dirty: int = 0
-    """Places of the slot that may hold anything."""
-    used: int = -_IDLE
-    """The step that used it last."""
-
-    def holds(self, sequence: SequenceCache) -> bool:
-        return self.row is not None and self.row() is sequence
-
-
 class RowSlots:
     """The slots of one model's rows. Used under the engine's lock.
 
@@ -70,9 +52,9 @@ class RowSlots:
     def __init__(self, most_bytes: int | None = None, *, holds_alone: bool = False) -> None:
         self.holds_alone = holds_alone
         self._most = most_bytes
-        self._slots: list[_Slot] = []
+        self._slots: list[Slot] = []
         self._buffers: list[tuple[Tensor, Tensor]] = []
-        """Of each layer keys and values, (slots, kv_heads, room, dim); on a CPU in float32, else as rows have them."""
+        """Of each layer keys and values, (kv_heads, slots, room, dim); on a CPU in float32, else as rows have them."""
         self._step = 0
 
     def step(self, rows: RowLayout, groups: Sequence[Alike]) -> SlotStep | None:
@@ -125,10 +107,10 @@ class RowSlots:
         return start
 
     def _make_room(self, layers: Sequence[GrowingLayer], span: int, room: int) -> bool:
-        if self._buffers and span <= self._buffers[0][0].shape[0] and room <= self._buffers[0][0].shape[2]:
+        if self._buffers and span <= self._buffers[0][0].shape[1] and room <= self._buffers[0][0].shape[2]:
             return True
         if self._buffers:
-            span, room = max(span, self._buffers[0][0].shape[0]), max(room, self._buffers[0][0].shape[2])
+            span, room = max(span, self._buffers[0][0].shape[1]), max(room, self._buffers[0][0].shape[2])
         room = -(-room // _ROOM) * _ROOM
         first = layers[0].keys
         dtype = _dtype_on(first.device, first.dtype)
@@ -143,11 +125,11 @@ class RowSlots:
         self._slots, self._buffers = [], []
         self._buffers = [
             cast("tuple[Tensor, Tensor]", tuple(
-                torch.zeros(span, part.shape[1], room, part.shape[3], dtype=dtype, device=part.device)
+                torch.zeros(part.shape[1], span, room, part.shape[3], dtype=dtype, device=part.device)
                 for part in (layer.keys, layer.values)
             )) for layer in layers
         ]  # fmt: skip
-        self._slots = [_Slot() for _ in range(span)]
+        self._slots = [Slot() for _ in range(span)]
         return True
 
     def _catch_up(self, place: int, sequence: SequenceCache, start: int) -> None:
@@ -163,15 +145,15 @@ class RowSlots:
                     other.row = None
             left = slice(length - start, slot.dirty)  # what its own does not overwrite
             for keys, values in self._buffers if left.start < left.stop else ():
-                keys[place, :, left].zero_()
-                values[place, :, left].zero_()
+                keys[:, place, left].zero_()
+                values[:, place, left].zero_()
             slot.row, slot.start, slot.end, slot.dirty = weakref.ref(sequence), start, start, length - start
         if slot.end < length:
             new, there = slice(slot.end, length), slice(slot.end - start, length - start)
             slot.dirty = max(slot.dirty, length - start)
             for layer, (keys, values) in zip(cast("list[GrowingLayer]", sequence.layers), self._buffers, strict=True):
-                keys[place, :, there] = layer.keys[0, :, new]
-                values[place, :, there] = layer.values[0, :, new]
+                keys[:, place, there] = layer.keys[0, :, new]
+                values[:, place, there] = layer.values[0, :, new]
             slot.end = length
 
     def _catch_up_row(self, sequence: SequenceCache) -> None:
@@ -181,162 +163,9 @@ class RowSlots:
         for layer, (keys, values) in zip(cast("list[GrowingLayer]", sequence.layers), self._buffers, strict=True):
             if layer.length < slot.end:
                 new = slice(layer.length - slot.start, slot.end - slot.start)
-                layer.update(keys[place : place + 1, :, new], values[place : place + 1, :, new])
-
-
-class SlotStep:
-    """One forward over one token of each row.
-
-    Args:
-        buffers: Of each layer.
-        slots: Of each row.
-        places: Of each row its slot's.
-        lengths: Tokens of each row before this forward.
-        groups: Which rows begin alike.
-        sequences: The rows'.
-        behind: How rows catch up with their slots; None: nothing is held by slots alone.
-    """
-
-    def __init__(
-        self,
-        buffers: list[tuple[Tensor, Tensor]],
-        slots: Sequence[_Slot],
-        places: list[int],
-        lengths: list[int],
-        groups: Sequence[Alike],
-        sequences: Sequence[SequenceCache],
-        behind: Callable[[SequenceCache], None] | None = None,
-    ) -> None:
-        self._buffers = buffers
-        self._behind = behind
-        self._slots = slots
-        self._lengths = lengths
-        self._sequences = sequences
-        self._span = max(places) + 1
-        self._order = places
-        device = buffers[0][0].device
-        self._places = torch.tensor(places, device=device)
-        self._own = [length - slot.start for length, slot in zip(lengths, slots, strict=True)]
-        self._ends = torch.tensor(self._own, device=device)
-        self._used = max(self._own) + 1
-        for slot, end in zip(slots, self._own, strict=True):
-            slot.dirty = max(slot.dirty, end + 1)
-        held = torch.zeros(self._span, dtype=torch.long, device=device)
-        held[self._places] = self._ends + 1
-        # (span, 1, 1, used): minus infinity where a slot holds nothing of its row.
-        self._bias = torch.zeros(self._span, self._used, device=device).masked_fill_(
-            torch.arange(self._used, device=device) >= held[:, None], float("-inf")
-        )[:, None, None]
-        by_place = sorted(range(len(places)), key=places.__getitem__)
-        self._groups = [self._group(group, [row for row in by_place if row in group.rows]) for group in groups]
-        alone = [row for row in by_place if not any(row in group.rows for group in groups)]
-        self._alone = self._index(alone) if alone else None
-
-    def done(self) -> None:
-        """The forward has gone through all layers: what it appended is the rows'."""
-        for slot, length, sequence in zip(self._slots, self._lengths, self._sequences, strict=True):
-            slot.end = length + 1
-            if self._behind is not None:
-                sequence.fall_behind(self._behind)
-
-    def attend(
-        self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float, *, record: bool
-    ) -> tuple[Tensor, list[Tensor]]:
-        """Each row's lone query over its whole sequence, in float32.
-
-        Args:
-            layer: Which.
-            query: (rows, heads, 1, dim).
-            key: (rows, kv_heads, 1, dim), of the new tokens.
-            value: (rows, kv_heads, 1, dim).
-            scaling: Factor of the scores.
-            record: Whether weights are wanted.
-
-        Returns:
-            (rows, 1, heads, dim) in the query's type, and each row's weights if wanted: (1, heads, 1, its tokens).
-        """
-        keys, values = self._buffers[layer]
-        keys[self._places, :, self._ends] = key[:, :, 0].to(keys.dtype)
-        values[self._places, :, self._ends] = value[:, :, 0].to(keys.dtype)
-        rows, heads, _, dim = query.shape
-        kv_heads, span, used = keys.shape[1], self._span, self._used
-        by_slot = query.new_zeros(span, kv_heads, heads // kv_heads, dim, dtype=keys.dtype)
-        by_slot[self._places] = query.to(keys.dtype).view(rows, kv_heads, -1, dim) * scaling
-        own = torch.bmm(by_slot.flatten(0, 1), _flat(keys, span, used).transpose(1, 2)).view(span, kv_heads, -1, used)
-        own = own + self._bias  # in float32
-        weights, common, joint = self._weights(layer, by_slot, own)
-        lately = weights.flatten(0, 1).to(values.dtype)
-        output = torch.bmm(lately, _flat(values, span, used)).view(span, kv_heads, heads // kv_heads, -1)
-        for index, part in common:
-            output[index] += part
-        found = self._recorded(joint, weights) if record else []
-        return output[self._places].reshape(rows, 1, heads, -1).to(query.dtype), found
-
-    def _weights(
-        self, layer: int, query: Tensor, own: Tensor
-    ) -> tuple[Tensor, list[tuple[slice | Tensor, Tensor]], list[Tensor]]:
-        """By slot the weights of its own part; what common parts give by slots; and all weights of each group."""
-        if self._alone is not None and not self._groups:
-            return torch.softmax(own, -1), [], []
-        weights = torch.zeros_like(own)
-        common, joint = [], []
-        for group in self._groups:
-            states = (self._sequences[group.rows[0]].layers or [])[layer]
-            keys, values = states.keys[0, :, : group.length], states.values[0, :, : group.length]
-            part, found = attend_common(query[group.index], keys, values, own[group.index], group.hidden)
-            weights[group.index] = found[..., group.length :]
-            common.append((group.index, part))
-            joint.append(found)
-        if self._alone is not None:
-            weights[self._alone] = torch.softmax(own[self._alone], -1)
-        return weights, common, joint
-
-    def _recorded(self, joint: list[Tensor], weights: Tensor) -> list[Tensor]:
-        """Of each row (1, heads, 1, its tokens)."""
-        found: dict[int, Tensor] = {}
-        for group, of_group in zip(self._groups, joint, strict=True):
-            for i, row in enumerate(group.rows):
-                start, own = self._slots[row].start, self._own[row] + 1
-                parts = of_group[i, ..., :start], of_group[i, ..., group.length : group.length + own]
-                found[row] = torch.cat(parts, -1)
-        for row in range(len(self._slots)):
-            if row not in found:
-                found[row] = weights[self._order[row], ..., : self._own[row] + 1]
-        return [found[row].reshape(1, -1, 1, found[row].shape[-1]) for row in range(len(self._slots))]
-
-    def _index(self, rows: list[int]) -> slice | Tensor:
-        together = [self._order[row] for row in rows] == list(range(self._span))
-        return slice(None) if together else self._places[rows]
-
-    def _group(self, alike: Alike, rows: list[int]) -> _Group:
-        starts = [self._slots[row].start for row in rows]
-        hidden = None
-        if any(start != alike.length for start in starts):
-            device = self._places.device
-            hidden = torch.arange(alike.length, device=device) >= torch.tensor(starts, device=device)[:, None]
-        first = self._sequences[rows[0]]  # from whose own cache the common part is read
-        if any(layer.length < alike.length for layer in first.layers or ()):
-            first.catch_up()
-        return _Group(rows, alike.length, self._index(rows), hidden)
-
-
-@dataclass(frozen=True, slots=True)
-class _Group:
-    """Rows that begin alike, in the order of their slots."""
-
-    rows: list[int]
-    length: int
-    index: slice | Tensor
-    """Their slots."""
-    hidden: Tensor | None
-    """(rows, length) which common keys are in a row's slot too, so that they count once."""
+                layer.update(keys[None, :, place, new], values[None, :, place, new])
 
 
 def _dtype_on(device: torch.device, dtype: torch.dtype) -> torch.dtype:
     """Of slots for states of a type: small products in half precision are slow on a CPU."""
     return torch.float32 if device.type == "cpu" else dtype
-
-
-def _flat(buffer: Tensor, span: int, used: int) -> Tensor:
-    """(span * kv_heads, used, dim), a view."""
-    return buffer[:span].flatten(0, 1)[:, :used]

@@ -1,0 +1,214 @@
+"""Attention of one decoding step over rows whose own keys and values are in slots of one batch (see `row_slots`).
+
+    scores of row i = [ q_i K_common^T | q_i K_i^T ] * scaling        (Vaswani et al. 2017, section 3.2.1)
+
+All of a step's states are ordered by key head, then slot: so products over what is common and over what is each row's
+own give tensors that lie side by side, and nothing has to be copied in between.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+from rag_backbone.common_beginning import Alike
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from rag_backbone.kv_cache import SequenceCache
+
+_NEVER = -(1 << 62)
+
+
+@dataclass(slots=True)
+class Slot:
+    """A place of the batch, and what it holds."""
+
+    row: weakref.ref[SequenceCache] | None = None
+    start: int = 0
+    """Tokens of the row before its own."""
+    end: int = 0
+    """Tokens of the row up to which the slot holds it."""
+    dirty: int = 0
+    """Places of the slot that may hold anything."""
+    used: int = _NEVER
+    """The step that used it last."""
+
+    def holds(self, sequence: SequenceCache) -> bool:
+        """Whether it is this row's."""
+        return self.row is not None and self.row() is sequence
+
+
+@dataclass(frozen=True, slots=True)
+class _Group:
+    """Rows that begin alike."""
+
+    rows: tuple[int, ...]
+    length: int
+    index: Tensor
+    """Their slots."""
+    hidden: Tensor | None
+    """(rows or, of the only group, slots; length): which common keys are in a row's slot too, so that they count once."""
+
+
+class SlotStep:
+    """One forward over one token of each row.
+
+    Args:
+        buffers: Of each layer keys and values, (kv_heads, slots, room, dim).
+        slots: Of each row.
+        places: Of each row its slot's.
+        lengths: Tokens of each row before this forward.
+        groups: Which rows begin alike.
+        sequences: The rows'.
+        behind: How rows catch up with their slots; None: nothing is held by slots alone.
+    """
+
+    def __init__(
+        self,
+        buffers: list[tuple[Tensor, Tensor]],
+        slots: Sequence[Slot],
+        places: list[int],
+        lengths: list[int],
+        groups: Sequence[Alike],
+        sequences: Sequence[SequenceCache],
+        behind: Callable[[SequenceCache], None] | None = None,
+    ) -> None:
+        self._buffers = buffers
+        self._behind = behind
+        self._slots = slots
+        self._lengths = lengths
+        self._sequences = sequences
+        self._span = max(places) + 1
+        self._order = places
+        device = buffers[0][0].device
+        self._places = torch.tensor(places, device=device)
+        self._own = [length - slot.start for length, slot in zip(lengths, slots, strict=True)]
+        self._ends = torch.tensor(self._own, device=device)
+        self._used = max(self._own) + 1
+        for slot, end in zip(slots, self._own, strict=True):
+            slot.dirty = max(slot.dirty, end + 1)
+        held = torch.zeros(self._span, dtype=torch.long, device=device)
+        held[self._places] = self._ends + 1
+        bias = torch.zeros(self._span, self._used, device=device).masked_fill_(
+            torch.arange(self._used, device=device) >= held[:, None], float("-inf")
+        )
+        # (kv_heads * span, 1, used): minus infinity where a slot holds nothing of its row.
+        self._bias = bias.repeat(buffers[0][0].shape[0], 1)[:, None]
+        self._whole = len(groups) == 1 and len(groups[0].rows) == len(places)
+        self._groups = [self._group(group) for group in groups]
+        grouped = {row for group in groups for row in group.rows}
+        alone = [place for row, place in enumerate(places) if row not in grouped]
+        self._alone = torch.tensor(alone, device=device) if alone else None
+
+    def done(self) -> None:
+        """The forward has gone through all layers: what it appended is the rows'."""
+        for slot, length, sequence in zip(self._slots, self._lengths, self._sequences, strict=True):
+            slot.end = length + 1
+            if self._behind is not None:
+                sequence.fall_behind(self._behind)
+
+    def attend(
+        self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float, *, record: bool
+    ) -> tuple[Tensor, list[Tensor]]:
+        """Each row's lone query over its whole sequence, in float32.
+
+        Args:
+            layer: Which.
+            query: (rows, heads, 1, dim).
+            key: (rows, kv_heads, 1, dim), of the new tokens.
+            value: (rows, kv_heads, 1, dim).
+            scaling: Factor of the scores.
+            record: Whether weights are wanted.
+
+        Returns:
+            (rows, 1, heads, dim) in the query's type, and each row's weights if wanted: (1, heads, 1, its tokens).
+        """
+        keys, values = self._buffers[layer]
+        keys[:, self._places, self._ends] = key[:, :, 0].transpose(0, 1).to(keys.dtype)
+        values[:, self._places, self._ends] = value[:, :, 0].transpose(0, 1).to(values.dtype)
+        rows, heads, _, dim = query.shape
+        kv_heads, span, used = keys.shape[0], self._span, self._used
+        by_slot = query.new_zeros(kv_heads, span, heads // kv_heads, dim, dtype=keys.dtype)
+        by_slot[:, self._places] = query.view(rows, kv_heads, -1, dim).transpose(0, 1).to(keys.dtype) * scaling
+        own = _scores(by_slot.flatten(0, 1), keys[:, :span].flatten(0, 1)[:, :used], self._bias)
+        common, weights, joint = self._weights(layer, by_slot, own.view(kv_heads, span, -1, used))
+        lately, held = weights.reshape(kv_heads * span, -1, used), values[:, :span].flatten(0, 1)[:, :used]
+        if common is None:
+            output = torch.bmm(lately.to(values.dtype), held)
+        else:
+            output = torch.baddbmm(common.flatten(0, 1), lately.to(values.dtype), held)
+        of_slots = output.view(kv_heads, span, heads // kv_heads, -1).transpose(0, 1)
+        found = self._recorded(joint, weights) if record else []
+        return of_slots[self._places].reshape(rows, 1, heads, -1).to(query.dtype), found
+
+    def _weights(self, layer: int, query: Tensor, own: Tensor) -> tuple[Tensor | None, Tensor, list[Tensor]]:
+        """By slot what common parts give and the weights of its own part; and of each group all weights."""
+        if not self._groups:
+            return None, torch.softmax(own, -1), []
+        if self._whole:
+            part, weights = self._attend_common(layer, self._groups[0], query, own)
+            return part, weights[..., self._groups[0].length :], [weights]
+        common = query.new_zeros(*query.shape[:3], self._buffers[layer][1].shape[3])
+        lately, joint = torch.zeros_like(own), []
+        for group in self._groups:
+            part, weights = self._attend_common(layer, group, query[:, group.index], own[:, group.index])
+            common[:, group.index] = part
+            lately[:, group.index] = weights[..., group.length :]
+            joint.append(weights)
+        if self._alone is not None:
+            lately[:, self._alone] = torch.softmax(own[:, self._alone], -1)
+        return common, lately, joint
+
+    def _attend_common(self, layer: int, group: _Group, query: Tensor, own: Tensor) -> tuple[Tensor, Tensor]:
+        """What the common values give, and the weights of common and own keys, both by key head and slot."""
+        states = (self._sequences[group.rows[0]].layers or [])[layer]
+        keys, values = (part[0, :, : group.length].to(query.dtype) for part in (states.keys, states.values))
+        kv_heads, slots, heads, _ = query.shape
+        scores = torch.bmm(query.reshape(kv_heads, slots * heads, -1), keys.transpose(1, 2))
+        if group.hidden is not None:
+            scores.view(kv_heads, slots, heads, -1).masked_fill_(group.hidden[:, None], float("-inf"))
+        joined = torch.cat([scores, own.reshape(kv_heads, slots * heads, -1).to(scores.dtype)], -1)
+        weights = torch.softmax(joined, -1)
+        output = torch.bmm(weights[..., : group.length], values)
+        return output.view(kv_heads, slots, heads, -1), weights.view(kv_heads, slots, heads, -1)
+
+    def _recorded(self, joint: list[Tensor], weights: Tensor) -> list[Tensor]:
+        """Of each row (1, heads, 1, its tokens)."""
+        found: dict[int, Tensor] = {}
+        for group, of_group in zip(self._groups, joint, strict=True):
+            for i, row in enumerate(group.rows):
+                of_row = of_group[:, self._order[row] if self._whole else i]
+                start, own = self._slots[row].start, self._own[row] + 1
+                found[row] = torch.cat([of_row[..., :start], of_row[..., group.length : group.length + own]], -1)
+        for row in range(len(self._slots)):
+            if row not in found:
+                found[row] = weights[:, self._order[row], :, : self._own[row] + 1]
+        return [found[row].reshape(1, -1, 1, found[row].shape[-1]) for row in range(len(self._slots))]
+
+    def _group(self, alike: Alike) -> _Group:
+        device = self._places.device
+        starts = [self._slots[row].start for row in alike.rows]
+        hidden = None
+        if any(start != alike.length for start in starts):
+            hidden = torch.arange(alike.length, device=device) >= torch.tensor(starts, device=device)[:, None]
+            if self._whole:
+                by_slot = torch.zeros(self._span, alike.length, dtype=torch.bool, device=device)
+                by_slot[self._places] = hidden
+                hidden = by_slot
+        first = self._sequences[alike.rows[0]]  # from whose own cache the common part is read
+        if any(layer.length < alike.length for layer in first.layers or ()):
+            first.catch_up()
+        return _Group(alike.rows, alike.length, self._places[list(alike.rows)], hidden)
+
+
+def _scores(query: Tensor, keys: Tensor, bias: Tensor) -> Tensor:
+    """Of (batch, n, dim) and (batch, used, dim), with (batch, 1, used) added in float32."""
+    if query.dtype == bias.dtype:
+        return torch.baddbmm(bias, query, keys.transpose(1, 2))
+    return torch.bmm(query, keys.transpose(1, 2)) + bias
