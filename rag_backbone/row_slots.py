@@ -20,6 +20,7 @@ import torch
 
 from rag_backbone.common_beginning import LEAST, Alike
 from rag_backbone.kv_cache import GrowingLayer, SequenceCache
+from rag_backbone.prompt_attention import products_pay
 from rag_backbone.slot_step import Slot, SlotStep
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ class RowSlots:
         self._most = most_bytes
         self._slots: list[Slot] = []
         self._buffers: list[tuple[Tensor, Tensor]] = []
-        """Of each layer keys and values, (kv_heads, slots, room, dim); on a CPU in float32, else as rows have them."""
+        """Of each layer keys and values, (kv_heads, slots, room, dim), see `_dtypes_on`."""
         self._step = 0
 
     def step(self, rows: RowLayout, groups: Sequence[Alike]) -> SlotStep | None:
@@ -113,11 +114,15 @@ class RowSlots:
             span, room = max(span, self._buffers[0][0].shape[1]), max(room, self._buffers[0][0].shape[2])
         room = -(-room // _ROOM) * _ROOM
         first = layers[0].keys
-        dtype = _dtype_on(first.device, first.dtype)
+        dtypes = _dtypes_on(first.device, first.dtype)
         usual = MOST_BYTES if first.device.type == "cpu" else MOST_DEVICE_BYTES
         most = usual if self._most is None else self._most
-        widths = [part.shape[1] * part.shape[3] for layer in layers for part in (layer.keys, layer.values)]
-        if span * room * sum(widths) * dtype.itemsize > most:
+        states = [(layer.keys, layer.values) for layer in layers]
+        of_token = sum(
+            part.shape[1] * part.shape[3] * dtype.itemsize
+            for parts in states for part, dtype in zip(parts, dtypes, strict=True)
+        )  # fmt: skip
+        if span * room * of_token > most:
             return False
         for slot in self._slots:
             if slot.row is not None and (row := slot.row()) is not None:
@@ -126,8 +131,8 @@ class RowSlots:
         self._buffers = [
             cast("tuple[Tensor, Tensor]", tuple(
                 torch.zeros(part.shape[1], span, room, part.shape[3], dtype=dtype, device=part.device)
-                for part in (layer.keys, layer.values)
-            )) for layer in layers
+                for part, dtype in zip(parts, dtypes, strict=True)
+            )) for parts in states
         ]  # fmt: skip
         self._slots = [Slot() for _ in range(span)]
         return True
@@ -166,6 +171,12 @@ class RowSlots:
                 layer.update(keys[None, :, place, new], values[None, :, place, new])
 
 
-def _dtype_on(device: torch.device, dtype: torch.dtype) -> torch.dtype:
-    """Of slots for states of a type: small products in half precision are slow on a CPU."""
-    return torch.float32 if device.type == "cpu" else dtype
+def _dtypes_on(device: torch.device, dtype: torch.dtype) -> tuple[torch.dtype, torch.dtype]:
+    """Of slots for keys and values of a type.
+
+    On a CPU small products in half precision are slow where they run along the keys' width. Those with the values are
+    the faster ones if the processor multiplies half precision at all.
+    """
+    if device.type != "cpu":
+        return dtype, dtype
+    return torch.float32, dtype if products_pay(dtype) else torch.float32

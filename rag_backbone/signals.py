@@ -130,7 +130,7 @@ def distribution(logits: Tensor, *, entropy: bool) -> tuple[Tensor, Tensor | Non
     import torch
 
     top = logits.amax(-1, keepdim=True)
-    weights = torch.exp(logits - top)
+    weights = (logits - top).exp_()  # in place: new memory for a second table takes longer than to compute it
     total = weights.sum(-1)
     log_z = top[..., 0] + total.log()
     if not entropy:

@@ -116,7 +116,7 @@ class SlotStep:
     def attend(
         self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float, *, record: bool
     ) -> tuple[Tensor, list[Tensor]]:
-        """Each row's lone query over its whole sequence, in float32.
+        """Each row's lone query over its whole sequence; scores and their softmax in float32.
 
         Args:
             layer: Which.
@@ -138,11 +138,9 @@ class SlotStep:
         by_slot[:, self._places] = query.view(rows, kv_heads, -1, dim).transpose(0, 1).to(keys.dtype) * scaling
         own = _scores(by_slot.flatten(0, 1), keys[:, :span].flatten(0, 1)[:, :used], self._bias)
         common, weights, joint = self._weights(layer, by_slot, own.view(kv_heads, span, -1, used))
-        lately, held = weights.reshape(kv_heads * span, -1, used), values[:, :span].flatten(0, 1)[:, :used]
-        if common is None:
-            output = torch.bmm(lately.to(values.dtype), held)
-        else:
-            output = torch.baddbmm(common.flatten(0, 1), lately.to(values.dtype), held)
+        lately = weights.to(values.dtype).reshape(kv_heads * span, -1, used)
+        held = values[:, :span].flatten(0, 1)[:, :used]
+        output = torch.bmm(lately, held) if common is None else torch.baddbmm(common.flatten(0, 1), lately, held)
         of_slots = output.view(kv_heads, span, heads // kv_heads, -1).transpose(0, 1)
         found = self._recorded(joint, weights) if record else []
         return of_slots[self._places].reshape(rows, 1, heads, -1).to(query.dtype), found
@@ -154,7 +152,8 @@ class SlotStep:
         if self._whole:
             part, weights = self._attend_common(layer, self._groups[0], query, own)
             return part, weights[..., self._groups[0].length :], [weights]
-        common = query.new_zeros(*query.shape[:3], self._buffers[layer][1].shape[3])
+        values = self._buffers[layer][1]
+        common = values.new_zeros(*query.shape[:3], values.shape[3])
         lately, joint = torch.zeros_like(own), []
         for group in self._groups:
             part, weights = self._attend_common(layer, group, query[:, group.index], own[:, group.index])
@@ -168,14 +167,15 @@ class SlotStep:
     def _attend_common(self, layer: int, group: _Group, query: Tensor, own: Tensor) -> tuple[Tensor, Tensor]:
         """What the common values give, and the weights of common and own keys, both by key head and slot."""
         states = (self._sequences[group.rows[0]].layers or [])[layer]
-        keys, values = (part[0, :, : group.length].to(query.dtype) for part in (states.keys, states.values))
+        keys = states.keys[0, :, : group.length].to(query.dtype)
+        values = states.values[0, :, : group.length].to(self._buffers[layer][1].dtype)
         kv_heads, slots, heads, _ = query.shape
         scores = torch.bmm(query.reshape(kv_heads, slots * heads, -1), keys.transpose(1, 2))
         if group.hidden is not None:
             scores.view(kv_heads, slots, heads, -1).masked_fill_(group.hidden[:, None], float("-inf"))
         joined = torch.cat([scores, own.reshape(kv_heads, slots * heads, -1).to(scores.dtype)], -1)
         weights = torch.softmax(joined, -1)
-        output = torch.bmm(weights[..., : group.length], values)
+        output = torch.bmm(weights[..., : group.length].to(values.dtype), values)
         return output.view(kv_heads, slots, heads, -1), weights.view(kv_heads, slots, heads, -1)
 
     def _recorded(self, joint: list[Tensor], weights: Tensor) -> list[Tensor]:

@@ -135,7 +135,7 @@ def test_rows_that_come_go_pause_and_fail_get_their_own(steps, beginnings, alone
 
 
 def test_elsewhere_slots_are_of_the_rows_type(monkeypatch):
-    monkeypatch.setattr(row_slots, "_dtype_on", lambda _, dtype: dtype)
+    monkeypatch.setattr(row_slots, "_dtypes_on", lambda _, dtype: (dtype, dtype))
     layout = RowLayout([Sequence([1, 2, 3, n], torch.bfloat16).cache for n in (4, 5, 6)], [[7]] * 3)
     made = RowSlots().step(layout, [])
     query = torch.randn(3, HEADS, 1, DIM).bfloat16()
