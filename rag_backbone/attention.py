@@ -31,8 +31,8 @@ from rag_backbone.kv_cache import SequenceCache
 from rag_backbone.prompt_attention import attend_prompt
 from rag_backbone.row_attention import Step, attend_by_row, attend_once, causal_attention_weights, scaling_of
 from rag_backbone.row_layout import RowLayout, keeps_logits
-from rag_backbone.slot_step import SlotStep
 from rag_backbone.shared_prompt import SharedPromptCache
+from rag_backbone.slot_step import SlotStep
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

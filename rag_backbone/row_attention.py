@@ -17,8 +17,8 @@ from torch.nn import functional
 from rag_backbone.common_beginning import Alike, attend_alike
 from rag_backbone.prompt_attention import attend_prompt, products_pay, sees_all_before
 from rag_backbone.row_layout import RowLayout
-from rag_backbone.slot_step import SlotStep
 from rag_backbone.shared_prompt import SharedPromptCache
+from rag_backbone.slot_step import SlotStep
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

@@ -53,7 +53,7 @@ class _Group:
     index: Tensor
     """Their slots."""
     hidden: Tensor | None
-    """(rows or, of the only group, slots; length): which common keys are in a row's slot too, so that they count once."""
+    """(rows or, of the only group, slots; length): common keys that are in a row's slot too, and count once."""
 
 
 class SlotStep:
