@@ -123,7 +123,7 @@ def _rows(passes: dict[int, list[Pass]]) -> list[dict[str, Any]]:
             "identical": sum(
                 a == b for p in found for a, b in zip(p.answers, alone.answers, strict=True)
             ) / (len(found) * len(alone.answers)),
-            "passes": len(found),
+            "passes": len(found), "seconds": " ".join(f"{p.seconds:.0f}" for p in found),
         }
         for n, found in passes.items()
     ]  # fmt: skip
