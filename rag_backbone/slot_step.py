@@ -116,7 +116,10 @@ class SlotStep:
     def attend(
         self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float, *, record: bool
     ) -> tuple[Tensor, list[Tensor]]:
-        """Each row's lone query over its whole sequence; scores and their softmax in float32.
+        """Each row's lone query over its whole sequence.
+
+        Scores and their softmax are float32; weights are rounded to the values' type before they meet them, as in
+        transformers' `eager` attention.
 
         Args:
             layer: Which.

@@ -155,7 +155,7 @@ def test_elsewhere_slots_are_of_the_rows_type(monkeypatch):
             assert torch.allclose(output[i, 0, head].double(), exact @ v, atol=3e-2)
 
 
-def test_half_precision_is_computed_in_float32():
+def test_weights_of_half_precision_are_those_of_float32():
     slots, rows = RowSlots(), [Sequence([1, 2, 3, n], torch.bfloat16) for n in (4, 5, 6)]
     assert all(step(slots, rows, token) for token in (7, 8))
 
