@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
     from rag_backbone.kv_cache import SequenceCache
 
-_NEVER = -(1 << 62)
-
 
 @dataclass(slots=True)
 class Slot:
@@ -36,7 +34,7 @@ class Slot:
     """Tokens of the row up to which the slot holds it."""
     dirty: int = 0
     """Places of the slot that may hold anything."""
-    used: int = _NEVER
+    used: int = 0
     """The step that used it last."""
 
     def holds(self, sequence: SequenceCache) -> bool:
@@ -176,7 +174,7 @@ class SlotStep:
         scores = torch.bmm(query.reshape(kv_heads, slots * heads, -1), keys.transpose(1, 2))
         if group.hidden is not None:
             scores.view(kv_heads, slots, heads, -1).masked_fill_(group.hidden[:, None], float("-inf"))
-        joined = torch.cat([scores, own.reshape(kv_heads, slots * heads, -1).to(scores.dtype)], -1)
+        joined = torch.cat([scores, own.reshape(kv_heads, slots * heads, -1)], -1)
         weights = torch.softmax(joined, -1)
         output = torch.bmm(weights[..., : group.length].to(values.dtype), values)
         return output.view(kv_heads, slots, heads, -1), weights.view(kv_heads, slots, heads, -1)

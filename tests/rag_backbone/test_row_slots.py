@@ -110,19 +110,19 @@ STEPS = st.lists(
 @settings(deadline=None, max_examples=60)
 @given(
     STEPS, st.lists(st.lists(st.integers(1, 2), min_size=1, max_size=7), min_size=6, max_size=6), st.booleans(),
-    st.sampled_from([4, 256]),
+    st.sampled_from([4, 256]), st.sampled_from([torch.float32, torch.bfloat16]),
 )  # fmt: skip
-def test_rows_that_come_go_pause_and_fail_get_their_own(steps, beginnings, alone, room):
+def test_rows_that_come_go_pause_and_fail_get_their_own(steps, beginnings, alone, room, dtype):
     slots = RowSlots(holds_alone=alone)
     row_slots_room, row_slots._ROOM = row_slots._ROOM, room
     row_slots_least, row_slots.LEAST = row_slots.LEAST, 2
     try:
-        rows = [Sequence([1, 1, 2, *ids]) for ids in beginnings]
+        rows = [Sequence([1, 1, 2, *ids], dtype) for ids in beginnings]
         for n, (together, fails, replaced) in enumerate(steps):
             step(slots, [rows[i] for i in together], 3 + n, fails=fails)
             for i in replaced:  # its row has ended, or has gone on alone
                 if n % 2:
-                    rows[i] = Sequence([1, 1, 2, *beginnings[i], 9])
+                    rows[i] = Sequence([1, 1, 2, *beginnings[i], 9], dtype)
                 else:
                     rows[i].grow([7, 8])
             if n % 3 == 2:
@@ -155,9 +155,13 @@ def test_elsewhere_slots_are_of_the_rows_type(monkeypatch):
             assert torch.allclose(output[i, 0, head].double(), exact @ v, atol=3e-2)
 
 
-def test_weights_of_half_precision_are_those_of_float32():
+@pytest.mark.parametrize("pays", [True, False])
+def test_weights_of_half_precision_are_those_of_float32(pays, monkeypatch):
+    monkeypatch.setattr(row_slots, "products_pay", lambda _: pays)
     slots, rows = RowSlots(), [Sequence([1, 2, 3, n], torch.bfloat16) for n in (4, 5, 6)]
     assert all(step(slots, rows, token) for token in (7, 8))
+    of_values = torch.bfloat16 if pays else torch.float32
+    assert all((keys.dtype, values.dtype) == (torch.float32, of_values) for keys, values in slots._buffers)
 
 
 def test_what_a_slot_held_of_another_row_is_erased():
@@ -180,7 +184,8 @@ def test_what_a_slot_held_of_another_row_is_erased():
 def test_where_a_batch_does_not_pay_there_is_none():
     short = [Sequence([n]) for n in range(1, 5)]
     assert step(RowSlots(), short, 9)
-    assert not step(RowSlots(), [*short, Sequence([1] * 60)], 9)  # four would be padded to sixty tokens
+    assert step(RowSlots(), [*short, Sequence([1] * 18)], 9)
+    assert not step(RowSlots(), [*short, Sequence([1] * 100)], 9)  # four would be padded to a hundred tokens
     assert not step(RowSlots(most_bytes=1000), short, 9)
 
 
