@@ -82,9 +82,10 @@ class SlotStep:
         self._slots = slots
         self._lengths = lengths
         self._sequences = sequences
-        self._span = max(places) + 1
-        self._order = places
         device = buffers[0][0].device
+        # Of fewer slots than there are a CPU makes a product for each key head; elsewhere that takes longer.
+        self._span = max(places) + 1 if device.type == "cpu" else buffers[0][0].shape[1]
+        self._order = places
         self._places = torch.tensor(places, device=device)
         self._own = [length - slot.start for length, slot in zip(lengths, slots, strict=True)]
         self._ends = torch.tensor(self._own, device=device)
@@ -93,11 +94,11 @@ class SlotStep:
             slot.dirty = max(slot.dirty, end + 1)
         held = torch.zeros(self._span, dtype=torch.long, device=device)
         held[self._places] = self._ends + 1
-        bias = torch.zeros(self._span, self._used, device=device).masked_fill_(
-            torch.arange(self._used, device=device) >= held[:, None], float("-inf")
+        bias = torch.zeros(self._span, 1, self._used, device=device).masked_fill_(
+            torch.arange(self._used, device=device) >= held[:, None, None], float("-inf")
         )
-        # (kv_heads * span, 1, used): minus infinity where a slot holds nothing of its row.
-        self._bias = bias.repeat(buffers[0][0].shape[0], 1)[:, None]
+        # (kv_heads, span, 1, used): minus infinity where a slot holds nothing of its row.
+        self._bias = bias.repeat(buffers[0][0].shape[0], 1, 1, 1)
         self._whole = len(groups) == 1 and len(groups[0].rows) == len(places)
         self._groups = [self._group(group) for group in groups]
         grouped = {row for group in groups for row in group.rows}
@@ -137,12 +138,10 @@ class SlotStep:
         kv_heads, span, used = keys.shape[0], self._span, self._used
         by_slot = query.new_zeros(kv_heads, span, heads // kv_heads, dim, dtype=keys.dtype)
         by_slot[:, self._places] = query.view(rows, kv_heads, -1, dim).transpose(0, 1).to(keys.dtype) * scaling
-        own = _scores(by_slot.flatten(0, 1), keys[:, :span].flatten(0, 1)[:, :used], self._bias)
-        common, weights, joint = self._weights(layer, by_slot, own.view(kv_heads, span, -1, used))
-        lately = weights.to(values.dtype).reshape(kv_heads * span, -1, used)
-        held = values[:, :span].flatten(0, 1)[:, :used]
-        output = torch.bmm(lately, held) if common is None else torch.baddbmm(common.flatten(0, 1), lately, held)
-        of_slots = output.view(kv_heads, span, heads // kv_heads, -1).transpose(0, 1)
+        own = _scores(by_slot, keys[:, :span, :used].transpose(2, 3), self._bias)
+        common, weights, joint = self._weights(layer, by_slot, own)
+        output = _product(weights.to(values.dtype), values[:, :span, :used], common)
+        of_slots = output.transpose(0, 1)
         found = self._recorded(joint, weights) if record else []
         return of_slots[self._places].reshape(rows, 1, heads, -1).to(query.dtype), found
 
@@ -209,7 +208,22 @@ class SlotStep:
 
 
 def _scores(query: Tensor, keys: Tensor, bias: Tensor) -> Tensor:
-    """Of (batch, n, dim) and (batch, used, dim), with (batch, 1, used) added in float32."""
-    if query.dtype == bias.dtype:
-        return torch.baddbmm(bias, query, keys.transpose(1, 2))
-    return torch.bmm(query, keys.transpose(1, 2)) + bias
+    """Of (kv_heads, span, n, dim) and (kv_heads, span, dim, used), with (kv_heads, span, 1, used) added in float32."""
+    return _product(query, keys, bias) if query.dtype == bias.dtype else _product(query, keys) + bias
+
+
+def _product(left: Tensor, right: Tensor, added: Tensor | None = None) -> Tensor:
+    """Of each key head and slot: (kv_heads, span, n, k) by (kv_heads, span, k, m)."""
+    kv_heads, span, n, _ = left.shape
+    if right.stride(0) == span * right.stride(1):  # they are all slots: one batch
+        a, b = left.flatten(0, 1), right.flatten(0, 1)
+        output = torch.bmm(a, b) if added is None else torch.baddbmm(added.flatten(0, 1), a, b)
+        return output.view(kv_heads, span, n, -1)
+    # Flattening would copy every key and value.
+    output = left.new_empty(kv_heads, span, n, right.shape[3])
+    for head in range(kv_heads):
+        if added is None:
+            torch.bmm(left[head], right[head], out=output[head])
+        else:
+            torch.baddbmm(added[head], left[head], right[head], out=output[head])
+    return output
