@@ -100,7 +100,7 @@ class AttentionSwitch:
         rows: RowLayout | None = None,
         alike: Sequence[Alike] = (),
         slots: SlotStep | None = None,
-        slotted: Sequence[int] = (),
+        lone: int = 0,
         shared: SharedPromptCache | None = None,
     ) -> Iterator[Step]:
         """Use our attention function for the forward made in this context (in this thread).
@@ -111,12 +111,12 @@ class AttentionSwitch:
             queries: Record the weights of the last so many queries.
             rows: The rows of the forward, if they belong to several sequences; its arguments must be theirs.
             alike: Which of them begin alike; needs `supported`.
-            slots: Of rows with one token each, their own parts in one batch; needs `supported`.
-            slotted: Which rows those are, where others have more.
+            slots: Of the last rows, with one token each, their own parts in one batch; needs `supported`.
+            lone: How many those are.
             shared: The cache of the forward, if its rows continue one prompt.
         """
         assert self._layer is not None
-        step = Step(self._layer, queries, rows, alike, slots, slotted, shared, self.attends_itself)
+        step = Step(self._layer, queries, rows, alike, slots, lone, shared, self.attends_itself)
         original = self._config._attn_implementation  # noqa: SLF001
         self._config._attn_implementation = _registered(original)  # noqa: SLF001
         _active.step = step

@@ -100,7 +100,7 @@ class ModelCall:
         model, switch = self._model, self.switch
         together = self._together(rows, adapters)
         if isinstance(ids, RowLayout):
-            held = together["slotted"] if together.get("slots") is not None and self._slots.holds_alone else ()
+            held = together["lone"] if together.get("slots") is not None and self._slots.holds_alone else 0
             arguments = ids.arguments(model.device, logits_kept=self._keeps_logits, held=held)
         else:
             arguments = self._arguments(ids, cache, keep)
@@ -136,22 +136,22 @@ class ModelCall:
         return arguments
 
     def _together(self, rows: RowLayout | None, adapters: Sequence[AdapterSet | None]) -> dict[str, Any]:
-        """Which rows with a single token begin alike, and their slots: arguments of `AttentionSwitch.on`."""
+        """Which of the last rows, with a token each, begin alike, and slots: arguments of `AttentionSwitch.on`."""
         device = self._model.device.type
         if rows is None or device not in ("cpu", "cuda"):
             return {}
-        lone = [i for i, n in enumerate(rows.lengths) if n == 1]
-        if len(lone) < 2:
+        lone = rows.lone
+        if lone < 2:
             return {}
         self.switch.try_out()
         if not self.switch.supported:
             return {}
-        some = rows.some(lone)
+        some = rows.last_rows(lone)
         # On a CPU alone: a GPU reads memory so fast that more products cost more than they save.
-        keys, ids = [key_of(adapters[i]) for i in lone], [sequence.ids for sequence in some.sequences]
+        keys, ids = [key_of(one) for one in adapters[-lone:]], [sequence.ids for sequence in some.sequences]
         alike = rows_alike(keys, ids) if device == "cpu" else []
         slots = self._slots.step(some, alike)
-        return {"slots": slots, "slotted": lone, "alike": () if rows.packed else alike}
+        return {"slots": slots, "lone": lone, "alike": () if rows.packed else alike}
 
     def _adapted(self, adapters: Sequence[AdapterSet | None], rows: RowLayout | None) -> AbstractContextManager[None]:
         # The backend is asked for base-model rows too: it may hold what an earlier forward left active.

@@ -42,9 +42,9 @@ class Step:
     alike: Sequence[Alike] = ()
     """Which of them begin alike, of a forward of one token each."""
     slots: SlotStep | None = None
-    """Of rows with one token each, their own parts in one batch."""
-    slotted: Sequence[int] = ()
-    """Which rows those are, where others have more."""
+    """Of the last rows, with one token each, their own parts in one batch."""
+    lone: int = 0
+    """How many those are."""
     shared: SharedPromptCache | None = None
     """The cache of several continuations of one prompt that are decoded together."""
     products: bool = False
@@ -94,17 +94,8 @@ def attend_by_row(
     # Of all rows; a kernel for packed sequences would read from it where they end.
     kwargs = {name: given for name, given in kwargs.items() if name != "position_ids"}
     if step.slots is not None and not kwargs.get("sliding_window"):
-        if not step.rows.packed:
-            joined, recorded = _attend_slots(step, step.slots, module, states, kwargs)
-            step.weights += recorded
-            return joined
-        at = step.rows.starts(step.slotted)
-        lone = [part[0, :, at].transpose(0, 1)[:, :, None] for part in states]
-        joined, recorded = _attend_slots(step, step.slots, module, (lone[0], lone[1], lone[2]), kwargs)
-        pairs = zip(joined.split(1), recorded or [joined] * len(at), strict=True)  # without a record nobody asks for it
-        together = dict(zip(step.slotted, pairs, strict=True))
-    else:
-        together = _attend_groups(step, module, query, kwargs)
+        return _attend_with_slots(function, kernel, step, step.slots, module, states, kwargs)
+    together = _attend_groups(step, module, query, kwargs)
     outputs = []
     for i, queries in enumerate(step.rows.split(query)):
         if i in together:
@@ -113,22 +104,49 @@ def attend_by_row(
                 step.weights.append(weights)
             outputs.append(output)
             continue
-        layer = step.rows.sequences[i].cache.layers[module.layer_idx]
-        known = (layer.keys, layer.values)
-        if queries.shape[2] == 1:
-            outputs.append(attend_once(function, step, module, queries, known, kwargs))
-        else:
-            outputs.append(_attend_several(function, kernel, step, i, module, queries, known, kwargs))
+        outputs.append(_attend_row(function, kernel, step, i, module, queries, kwargs))
     return step.rows.joined(outputs)
 
 
-def _attend_slots(
-    step: Step, slots: SlotStep, module: nn.Module, states: tuple[Tensor, Tensor, Tensor], kwargs: dict[str, Any]
-) -> tuple[Tensor, list[Tensor]]:
-    """See `SlotStep.attend`."""
+def _attend_row(
+    function: Kernel, kernel: str, step: Step, row: int, module: nn.Module, query: Tensor, kwargs: dict[str, Any]
+) -> Tensor:
+    """(1, n, heads, dim): a row's n queries, (1, heads, n, dim), over its sequence."""
+    assert step.rows is not None
+    layer = step.rows.sequences[row].cache.layers[module.layer_idx]
+    known = (layer.keys, layer.values)
+    if query.shape[2] == 1:
+        return attend_once(function, step, module, query, known, kwargs)
+    return _attend_several(function, kernel, step, row, module, query, known, kwargs)
+
+
+def _attend_with_slots(
+    function: Kernel,
+    kernel: str,
+    step: Step,
+    slots: SlotStep,
+    module: nn.Module,
+    states: tuple[Tensor, Tensor, Tensor],
+    kwargs: dict[str, Any],
+) -> Tensor:
+    """See `attend_by_row`; the last rows, with one token each, by their slots."""
+    assert step.rows is not None
     layer: Any = module.layer_idx
+    query, scaling = states[0], scaling_of(states[0], kwargs)
     record = step.queries > 0 and layer == step.layer
-    return slots.attend(layer, *states, scaling_of(states[0], kwargs), record=record)
+    if not step.rows.packed:
+        output, recorded = slots.attend(layer, *states, scaling, record=record)
+        step.weights += recorded
+        return output
+    outputs, start = [], 0
+    for row, n in enumerate(step.rows.lengths[: -step.lone]):
+        queries = query.narrow(2, start, n)
+        outputs.append(_attend_row(function, kernel, step, row, module, queries, kwargs))
+        start += n
+    query, key, value = (part[0, :, start:].transpose(0, 1)[:, :, None] for part in states)
+    output, recorded = slots.attend(layer, query, key, value, scaling, record=record)
+    step.weights += recorded
+    return torch.cat([*outputs, output.transpose(0, 1)], 1)
 
 
 def _attend_groups(

@@ -9,8 +9,7 @@ by one, wherever they lie.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Collection, Sequence
-from itertools import accumulate
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -42,13 +41,14 @@ class RowLayout:
         self.lengths = [len(ids) for ids in new]
         self.packed = any(n > 1 for n in self.lengths)
 
-    def arguments(self, device: torch.device, *, logits_kept: bool, held: Collection[int] = ()) -> dict[str, Any]:
+    def arguments(self, device: torch.device, *, logits_kept: bool, held: int = 0) -> dict[str, Any]:
         """The model's arguments: ids and positions, (rows, 1) or (1, tokens), the cache, and what logits are wanted.
 
         Args:
             device: The model's.
             logits_kept: See `keeps_logits`.
-            held: Rows whose new keys and values somebody else holds (see `SequenceCache.fall_behind`).
+            held: Of how many of the last rows somebody else holds the new keys and values (see
+                `SequenceCache.fall_behind`).
         """
         ids = torch.tensor([token for row in self.new for token in row], device=device)
         starts = [len(sequence.ids) for sequence in self.sequences]
@@ -78,14 +78,14 @@ class RowLayout:
         """(batch, tokens, heads, dim) of each row's own (1, its tokens, heads, dim)."""
         return torch.cat(list(outputs), dim=1 if self.packed else 0)
 
-    def some(self, rows: Sequence[int]) -> RowLayout:
-        """Of some of the rows."""
-        return RowLayout([self.sequences[row] for row in rows], [self.new[row] for row in rows])
+    @property
+    def lone(self) -> int:
+        """How many of the last rows have one token each."""
+        return next((i for i, n in enumerate(reversed(self.lengths)) if n > 1), len(self.lengths))
 
-    def starts(self, rows: Sequence[int]) -> list[int]:
-        """Where each row's first token lies, of a packed layout."""
-        ends = list(accumulate(self.lengths))
-        return [ends[row] - self.lengths[row] for row in rows]
+    def last_rows(self, n: int) -> RowLayout:
+        """Of the last so many rows."""
+        return RowLayout(self.sequences[-n:], self.new[-n:])
 
     def undo(self) -> None:
         """Cut every sequence back to its ids, after a forward that failed on its way through the layers."""
@@ -96,12 +96,12 @@ class RowLayout:
         """(rows,) where each row's last token lies, of a packed layout."""
         return torch.tensor(self.lengths, device=device).cumsum(0) - 1
 
-    def _cache(self, held: Collection[int]) -> Cache:
-        own = [i for i in range(len(self.sequences)) if i not in held]
+    def _cache(self, held: int) -> Cache:
+        own = self.sequences[: len(self.sequences) - held]
         if not own:
-            return Cache(layers=[RowsLayer(self, {}) for _ in self.sequences[0].layers or ()])
-        layers = zip(*(self.sequences[i].cache.layers for i in own), strict=True)
-        return Cache(layers=[RowsLayer(self, dict(zip(own, rows, strict=True))) for rows in layers])
+            return Cache(layers=[RowsLayer(self, ()) for _ in self.sequences[0].layers or ()])
+        layers = zip(*(sequence.cache.layers for sequence in own), strict=True)
+        return Cache(layers=[RowsLayer(self, rows) for rows in layers])
 
 
 class RowsLayer(DynamicLayer):
@@ -111,17 +111,20 @@ class RowsLayer(DynamicLayer):
     reads the buffers itself (see `row_attention`), so rows need neither padding nor copying, and come and go freely.
     """
 
-    def __init__(self, layout: RowLayout, rows: dict[int, GrowingLayer]) -> None:
+    def __init__(self, layout: RowLayout, rows: Sequence[GrowingLayer]) -> None:
         super().__init__()
         self._layout = layout
         self._rows = rows
+        """Of the first of the layout's sequences; what the others get somebody else holds."""
 
     def update(self, key_states: Tensor, value_states: Tensor, *_args: Any, **_kwargs: Any) -> tuple[Tensor, Tensor]:
         """Append (batch, kv_heads, tokens, dim), each row's part to its own sequence."""
         if self._rows:
-            keys, values = self._layout.split(key_states), self._layout.split(value_states)
-            for i, row in self._rows.items():
-                row.update(keys[i], values[i])
+            # zip ends with the rows.
+            for row, key, value in zip(
+                self._rows, self._layout.split(key_states), self._layout.split(value_states), strict=False
+            ):
+                row.update(key, value)
         return key_states, value_states
 
     def get_seq_length(self) -> int:

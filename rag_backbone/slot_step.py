@@ -88,14 +88,20 @@ class SlotStep:
         self._order = places
         self._places = torch.tensor(places, device=device)
         self._own = [length - slot.start for length, slot in zip(lengths, slots, strict=True)]
-        self._ends = torch.tensor(self._own, device=device)
         self._used = max(self._own) + 1
         for slot, end in zip(slots, self._own, strict=True):
             slot.dirty = max(slot.dirty, end + 1)
-        held = torch.zeros(self._span, dtype=torch.long, device=device)
-        held[self._places] = self._ends + 1
+        room = buffers[0][0].shape[2]
+        # Where each new token goes, in all slots' tokens; and of each slot whose query it gets (of an unused one any).
+        self._ends = torch.tensor(
+            [place * room + end for place, end in zip(places, self._own, strict=True)], device=device
+        )
+        in_order = places == list(range(self._span))
+        of_slots = {place: row for row, place in enumerate(places)}
+        self._rows = None if in_order else torch.tensor([of_slots.get(i, 0) for i in range(self._span)], device=device)
+        held = [self._own[of_slots[i]] + 1 if i in of_slots else 0 for i in range(self._span)]
         bias = torch.zeros(self._span, 1, self._used, device=device).masked_fill_(
-            torch.arange(self._used, device=device) >= held[:, None, None], float("-inf")
+            torch.arange(self._used, device=device) >= torch.tensor(held, device=device)[:, None, None], float("-inf")
         )
         # (kv_heads, span, 1, used): minus infinity where a slot holds nothing of its row.
         self._bias = bias.repeat(buffers[0][0].shape[0], 1, 1, 1)
@@ -132,18 +138,19 @@ class SlotStep:
             (rows, 1, heads, dim) in the query's type, and each row's weights if wanted: (1, heads, 1, its tokens).
         """
         keys, values = self._buffers[layer]
-        keys[:, self._places, self._ends] = key[:, :, 0].transpose(0, 1).to(keys.dtype)
-        values[:, self._places, self._ends] = value[:, :, 0].transpose(0, 1).to(values.dtype)
         rows, heads, _, dim = query.shape
         kv_heads, span, used = keys.shape[0], self._span, self._used
-        by_slot = query.new_zeros(kv_heads, span, heads // kv_heads, dim, dtype=keys.dtype)
-        by_slot[:, self._places] = query.view(rows, kv_heads, -1, dim).transpose(0, 1).to(keys.dtype) * scaling
+        for states, new in ((keys, key), (values, value)):
+            states.flatten(1, 2).index_copy_(1, self._ends, new.squeeze(2).transpose(0, 1).to(states.dtype))
+        of_slots = query if self._rows is None else query.index_select(0, self._rows)
+        by_slot = keys.new_empty(kv_heads, span, heads // kv_heads, dim)
+        by_slot.copy_(of_slots.view(span, kv_heads, -1, dim).transpose(0, 1)).mul_(scaling)
         own = _scores(by_slot, keys[:, :span, :used].transpose(2, 3), self._bias)
         common, weights, joint = self._weights(layer, by_slot, own)
-        output = _product(weights.to(values.dtype), values[:, :span, :used], common)
-        of_slots = output.transpose(0, 1)
+        output = _product(weights.to(values.dtype), values[:, :span, :used], common).to(query.dtype).transpose(0, 1)
         found = self._recorded(joint, weights) if record else []
-        return of_slots[self._places].reshape(rows, 1, heads, -1).to(query.dtype), found
+        of_rows = output if self._rows is None else output.index_select(0, self._places)
+        return of_rows.reshape(rows, 1, heads, -1), found
 
     def _weights(self, layer: int, query: Tensor, own: Tensor) -> tuple[Tensor | None, Tensor, list[Tensor]]:
         """By slot what common parts give and the weights of its own part; and of each group all weights."""
