@@ -20,8 +20,7 @@ import torch
 
 from rag_backbone.common_beginning import LEAST, Alike
 from rag_backbone.kv_cache import GrowingLayer, SequenceCache
-from rag_backbone.prompt_attention import products_pay
-from rag_backbone.slot_step import Slot, SlotStep
+from rag_backbone.slot_step import Slot, SlotStep, fused_on
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -57,13 +56,16 @@ class RowSlots:
         self._most = most_bytes
         self._slots: list[Slot] = []
         self._buffers: list[tuple[Tensor, Tensor]] = []
-        """Of each layer keys and values, (kv_heads, slots, room, dim), see `_dtypes_on`."""
+        """Of each layer keys and values, (kv_heads, slots, room, dim)."""
         self._step = 0
 
     def step(self, rows: RowLayout, groups: Sequence[Alike]) -> SlotStep | None:
         """What a forward over one token of each row needs; None if other ways are better for them."""
         sequences = rows.sequences
         if not all(sequence.ids for sequence in sequences):  # a first token: there are no buffers yet
+            return None
+        layers = cast("list[GrowingLayer]", sequences[0].layers)
+        if any(layer.keys.shape[3] != layer.values.shape[3] for layer in layers):  # which PyTorch's kernel cannot do
             return None
         self._step += 1
         lengths = [len(sequence.ids) for sequence in sequences]
@@ -77,7 +79,7 @@ class RowSlots:
         span = max(places) + 1
         if span * room > _WASTE * sum(length + 1 - start for length, start in zip(lengths, starts, strict=True)):
             return None
-        if not self._make_room(cast("list[GrowingLayer]", sequences[0].layers), span, room):
+        if not self._make_room(layers, span, room):
             return None
         for place, sequence, start in zip(places, sequences, starts, strict=True):
             self._catch_up(place, sequence, start)
@@ -104,9 +106,13 @@ class RowSlots:
         return 0 if gone else slot.used
 
     def _start(self, place: int, sequence: SequenceCache, start: int) -> int:
-        """Where the row's own part begins: where its slot has it, unless much would be read in vain."""
+        """Where the row's own part begins: where its slot has it, unless much would be read in vain.
+
+        Of what is common some is left to each row of a group, as the kernel wants it.
+        """
         if place < len(self._slots) and (slot := self._slots[place]).holds(sequence):
-            return slot.start if start - LEAST <= slot.start <= start else start
+            least = max(start - LEAST, min(start, 1))
+            return slot.start if least <= slot.start <= start else start
         return start
 
     def _make_room(self, layers: Sequence[GrowingLayer], span: int, room: int) -> bool:
@@ -116,14 +122,12 @@ class RowSlots:
             span, room = max(span, self._buffers[0][0].shape[1]), max(room, self._buffers[0][0].shape[2])
         room = -(-room // _ROOM) * _ROOM
         first = layers[0].keys
-        dtypes = _dtypes_on(first.device, first.dtype)
+        # On a CPU few queries in half precision take longer than in float32.
+        dtype = torch.float32 if fused_on(first.device) else first.dtype
         usual = MOST_BYTES if first.device.type == "cpu" else MOST_DEVICE_BYTES
         most = usual if self._most is None else self._most
         states = [(layer.keys, layer.values) for layer in layers]
-        of_token = sum(
-            part.shape[1] * part.shape[3] * dtype.itemsize
-            for parts in states for part, dtype in zip(parts, dtypes, strict=True)
-        )  # fmt: skip
+        of_token = sum(part.shape[1] * part.shape[3] * dtype.itemsize for parts in states for part in parts)
         if span * room * of_token > most:
             return False
         for slot in self._slots:
@@ -131,11 +135,8 @@ class RowSlots:
                 row.catch_up()
         self._slots, self._buffers = [], []
         self._buffers = [
-            cast("tuple[Tensor, Tensor]", tuple(
-                torch.zeros(part.shape[1], span, room, part.shape[3], dtype=dtype, device=part.device)
-                for part, dtype in zip(parts, dtypes, strict=True)
-            )) for parts in states
-        ]  # fmt: skip
+            (_buffer(keys, span, room, dtype), _buffer(values, span, room, dtype)) for keys, values in states
+        ]
         self._slots = [Slot() for _ in range(span)]
         return True
 
@@ -173,12 +174,5 @@ class RowSlots:
                 layer.update(keys[None, :, place, new], values[None, :, place, new])
 
 
-def _dtypes_on(device: torch.device, dtype: torch.dtype) -> tuple[torch.dtype, torch.dtype]:
-    """Of slots for keys and values of a type.
-
-    On a CPU small products in half precision are slow where they run along the keys' width. Those with the values are
-    faster than in float32 where the processor multiplies half precision, of which a prompt's products are the test.
-    """
-    if device.type != "cpu":
-        return dtype, dtype
-    return torch.float32, dtype if products_pay(dtype) else torch.float32
+def _buffer(like: Tensor, slots: int, room: int, dtype: torch.dtype) -> Tensor:
+    return like.new_zeros(like.shape[1], slots, room, like.shape[3], dtype=dtype)

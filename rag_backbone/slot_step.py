@@ -2,8 +2,13 @@
 
     scores of row i = [ q_i K_common^T | q_i K_i^T ] * scaling        (Vaswani et al. 2017, section 3.2.1)
 
-All of a step's states are ordered by key head, then slot: so products over what is common and over what is each row's
-own give tensors that lie side by side, and nothing has to be copied in between.
+On a CPU PyTorch's fused kernel attends to what is common, of all rows at once, and to what is each row's own. It tells
+the logarithm of each softmax's sum too, so that both come together in the right parts (as in "online" softmax, Milakov
+and Gimelshein 2018, section 3):
+
+    output = lerp(common, own, sigmoid(log-sum of own - log-sum of common))
+
+Weights are only computed where they are recorded.
 """
 
 from __future__ import annotations
@@ -20,7 +25,7 @@ from rag_backbone.common_beginning import Alike
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from rag_backbone.kv_cache import SequenceCache
+    from rag_backbone.kv_cache import GrowingLayer, SequenceCache
 
 
 @dataclass(slots=True)
@@ -48,10 +53,13 @@ class _Group:
 
     rows: tuple[int, ...]
     length: int
+    layers: Sequence[GrowingLayer]
+    """Of the row from whose cache the common part is read."""
     index: Tensor
     """Their slots."""
-    hidden: Tensor | None
-    """(rows or, of the only group, slots; length): common keys that are in a row's slot too, and count once."""
+    bias: Tensor | None
+    """(rows or, of the only group, slots; 1; length): minus infinity at common keys that are in a row's slot too, and
+    count once."""
 
 
 class SlotStep:
@@ -83,8 +91,8 @@ class SlotStep:
         self._lengths = lengths
         self._sequences = sequences
         device = buffers[0][0].device
-        # Of fewer slots than there are a CPU makes a product for each key head; elsewhere that takes longer.
-        self._span = max(places) + 1 if device.type == "cpu" else buffers[0][0].shape[1]
+        # Elsewhere products of fewer slots than there are would need copies.
+        self._span = max(places) + 1 if fused_on(device) else buffers[0][0].shape[1]
         self._order = places
         self._places = torch.tensor(places, device=device)
         self._own = [length - slot.start for length, slot in zip(lengths, slots, strict=True)]
@@ -100,16 +108,13 @@ class SlotStep:
         of_slots = {place: row for row, place in enumerate(places)}
         self._rows = None if in_order else torch.tensor([of_slots.get(i, 0) for i in range(self._span)], device=device)
         held = [self._own[of_slots[i]] + 1 if i in of_slots else 0 for i in range(self._span)]
-        bias = torch.zeros(self._span, 1, self._used, device=device).masked_fill_(
+        # Minus infinity where a slot holds nothing of its row.
+        self._bias = torch.zeros(1, self._span, 1, self._used, device=device).masked_fill_(
             torch.arange(self._used, device=device) >= torch.tensor(held, device=device)[:, None, None], float("-inf")
         )
-        # (kv_heads, span, 1, used): minus infinity where a slot holds nothing of its row.
-        self._bias = bias.repeat(buffers[0][0].shape[0], 1, 1, 1)
+        self._fused = fused_on(device)
         self._whole = len(groups) == 1 and len(groups[0].rows) == len(places)
         self._groups = [self._group(group) for group in groups]
-        grouped = {row for group in groups for row in group.rows}
-        alone = [place for row, place in enumerate(places) if row not in grouped]
-        self._alone = torch.tensor(alone, device=device) if alone else None
 
     def done(self) -> None:
         """The forward has gone through all layers: what it appended is the rows'."""
@@ -123,8 +128,7 @@ class SlotStep:
     ) -> tuple[Tensor, list[Tensor]]:
         """Each row's lone query over its whole sequence.
 
-        Scores and their softmax are float32; weights are rounded to the values' type before they meet them, as in
-        transformers' `eager` attention.
+        In the slots' type; scores and their softmax are float32.
 
         Args:
             layer: Which.
@@ -143,49 +147,54 @@ class SlotStep:
         for states, new in ((keys, key), (values, value)):
             states.flatten(1, 2).index_copy_(1, self._ends, new.squeeze(2).transpose(0, 1).to(states.dtype))
         of_slots = query if self._rows is None else query.index_select(0, self._rows)
-        by_slot = keys.new_empty(kv_heads, span, heads // kv_heads, dim)
-        by_slot.copy_(of_slots.view(span, kv_heads, -1, dim).transpose(0, 1)).mul_(scaling)
-        own = _scores(by_slot, keys[:, :span, :used].transpose(2, 3), self._bias)
-        common, weights, joint = self._weights(layer, by_slot, own)
-        output = _product(weights.to(values.dtype), values[:, :span, :used], common).to(query.dtype).transpose(0, 1)
-        found = self._recorded(joint, weights) if record else []
-        of_rows = output if self._rows is None else output.index_select(0, self._places)
-        return of_rows.reshape(rows, 1, heads, -1), found
+        by_slot = of_slots.view(span, kv_heads, -1, dim).transpose(0, 1).to(keys.dtype)
+        keys, values = keys[:, :span, :used], values[:, :span, :used]
+        recorded = []
+        if self._fused:
+            output = self._attended(layer, by_slot, keys, values, scaling)
+            if record:
+                recorded = self._recorded(*self._weights(layer, by_slot, keys, scaling))
+        else:
+            weights, joint = self._weights(layer, by_slot, keys, scaling)
+            output = torch.matmul(weights.to(values.dtype), values)
+            recorded = self._recorded(weights, joint) if record else []
+        of_rows = output.transpose(0, 1)
+        of_rows = of_rows if self._rows is None else of_rows.index_select(0, self._places)
+        return of_rows.reshape(rows, 1, heads, -1).to(query.dtype), recorded
 
-    def _weights(self, layer: int, query: Tensor, own: Tensor) -> tuple[Tensor | None, Tensor, list[Tensor]]:
-        """By slot what common parts give and the weights of its own part; and of each group all weights."""
-        if not self._groups:
-            return None, torch.softmax(own, -1), []
-        if self._whole:
-            part, weights = self._attend_common(layer, self._groups[0], query, own)
-            return part, weights[..., self._groups[0].length :], [weights]
-        values = self._buffers[layer][1]
-        common = values.new_zeros(*query.shape[:3], values.shape[3])
-        lately, joint = torch.zeros_like(own), []
+    def _attended(self, layer: int, query: Tensor, keys: Tensor, values: Tensor, scaling: float) -> Tensor:
+        """(kv_heads, span, heads of one, dim)."""
+        own, own_sum = _fused(query, keys, values, self._bias, scaling)
         for group in self._groups:
-            part, weights = self._attend_common(layer, group, query[:, group.index], own[:, group.index])
-            common[:, group.index] = part
-            lately[:, group.index] = weights[..., group.length :]
-            joint.append(weights)
-        if self._alone is not None:
-            lately[:, self._alone] = torch.softmax(own[:, self._alone], -1)
-        return common, lately, joint
+            if self._whole:
+                return self._joined(layer, group, query, own, own_sum, scaling)
+            at = group.index
+            own[:, at] = self._joined(layer, group, query[:, at], own[:, at], own_sum[:, at], scaling)
+        return own
 
-    def _attend_common(self, layer: int, group: _Group, query: Tensor, own: Tensor) -> tuple[Tensor, Tensor]:
-        """What the common values give, and the weights of common and own keys, both by key head and slot."""
-        states = (self._sequences[group.rows[0]].layers or [])[layer]
-        keys = states.keys[0, :, : group.length].to(query.dtype)
-        values = states.values[0, :, : group.length].to(self._buffers[layer][1].dtype)
-        kv_heads, slots, heads, _ = query.shape
-        scores = torch.bmm(query.reshape(kv_heads, slots * heads, -1), keys.transpose(1, 2))
-        if group.hidden is not None:
-            scores.view(kv_heads, slots, heads, -1).masked_fill_(group.hidden[:, None], float("-inf"))
-        joined = torch.cat([scores, own.reshape(kv_heads, slots * heads, -1)], -1)
-        weights = torch.softmax(joined, -1)
-        output = torch.bmm(weights[..., : group.length].to(values.dtype), values)
-        return output.view(kv_heads, slots, heads, -1), weights.view(kv_heads, slots, heads, -1)
+    def _joined(self, layer: int, group: _Group, query: Tensor, own: Tensor, own_sum: Tensor, scaling: float) -> Tensor:
+        """What common and own keys and values give together, of (kv_heads, slots, heads of one, dim)."""
+        states = group.layers[layer]
+        keys = states.keys[:, :, : group.length].to(query.dtype)
+        values = states.values[:, :, : group.length].to(query.dtype)
+        bias = None if group.bias is None else group.bias.expand(-1, query.shape[2], -1).flatten(0, 1)
+        common, common_sum = _fused(query.flatten(1, 2)[None], keys, values, bias, scaling)
+        part = torch.sigmoid(own_sum - common_sum.view(own_sum.shape))
+        return torch.lerp(common.view(own.shape), own, part[..., None])
 
-    def _recorded(self, joint: list[Tensor], weights: Tensor) -> list[Tensor]:
+    def _weights(self, layer: int, query: Tensor, keys: Tensor, scaling: float) -> tuple[Tensor, list[Tensor]]:
+        """By slot the weights of its own keys, where no other precede; and of each group those of all its keys."""
+        own = torch.matmul(query, keys.transpose(2, 3)) * scaling + self._bias
+        joint = []
+        for group in self._groups:
+            common = group.layers[layer].keys[0, :, None, : group.length].to(query.dtype)
+            scores = torch.matmul(query if self._whole else query[:, group.index], common.transpose(2, 3)) * scaling
+            if group.bias is not None:
+                scores += group.bias
+            joint.append(torch.softmax(torch.cat([scores, own if self._whole else own[:, group.index]], -1), -1))
+        return torch.softmax(own, -1), joint
+
+    def _recorded(self, weights: Tensor, joint: list[Tensor]) -> list[Tensor]:
         """Of each row (1, heads, 1, its tokens)."""
         found: dict[int, Tensor] = {}
         for group, of_group in zip(self._groups, joint, strict=True):
@@ -201,36 +210,26 @@ class SlotStep:
     def _group(self, alike: Alike) -> _Group:
         device = self._places.device
         starts = [self._slots[row].start for row in alike.rows]
-        hidden = None
+        bias = None
         if any(start != alike.length for start in starts):
             hidden = torch.arange(alike.length, device=device) >= torch.tensor(starts, device=device)[:, None]
+            bias = torch.zeros(hidden.shape, device=device).masked_fill_(hidden, float("-inf"))
             if self._whole:
-                by_slot = torch.zeros(self._span, alike.length, dtype=torch.bool, device=device)
-                by_slot[self._places] = hidden
-                hidden = by_slot
-        first = self._sequences[alike.rows[0]]  # from whose own cache the common part is read
+                bias = bias.new_zeros(self._span, alike.length).index_copy_(0, self._places, bias)
+            bias = bias[:, None]
+        first = self._sequences[alike.rows[0]]
         if any(layer.length < alike.length for layer in first.layers or ()):
             first.catch_up()
-        return _Group(alike.rows, alike.length, self._places[list(alike.rows)], hidden)
+        return _Group(alike.rows, alike.length, first.layers or (), self._places[list(alike.rows)], bias)
 
 
-def _scores(query: Tensor, keys: Tensor, bias: Tensor) -> Tensor:
-    """Of (kv_heads, span, n, dim) and (kv_heads, span, dim, used), with (kv_heads, span, 1, used) added in float32."""
-    return _product(query, keys, bias) if query.dtype == bias.dtype else _product(query, keys) + bias
+def fused_on(device: torch.device) -> bool:
+    """Whether slots there are attended to by PyTorch's fused kernel, not by products."""
+    return device.type == "cpu"
 
 
-def _product(left: Tensor, right: Tensor, added: Tensor | None = None) -> Tensor:
-    """Of each key head and slot: (kv_heads, span, n, k) by (kv_heads, span, k, m)."""
-    kv_heads, span, n, _ = left.shape
-    if right.stride(0) == span * right.stride(1):  # they are all slots: one batch
-        a, b = left.flatten(0, 1), right.flatten(0, 1)
-        output = torch.bmm(a, b) if added is None else torch.baddbmm(added.flatten(0, 1), a, b)
-        return output.view(kv_heads, span, n, -1)
-    # Flattening would copy every key and value.
-    output = left.new_empty(kv_heads, span, n, right.shape[3])
-    for head in range(kv_heads):
-        if added is None:
-            torch.bmm(left[head], right[head], out=output[head])
-        else:
-            torch.baddbmm(added[head], left[head], right[head], out=output[head])
-    return output
+def _fused(query: Tensor, keys: Tensor, values: Tensor, bias: Tensor | None, scaling: float) -> tuple[Tensor, Tensor]:
+    """PyTorch's kernel on a CPU: what it gives, (batch, heads, n, dim), and the log-sums, (batch, heads, n)."""
+    kernel = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu  # noqa: SLF001
+    output, sums = kernel(query, keys, values, 0.0, False, attn_mask=bias, scale=scaling)
+    return output, sums

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rag_backbone import row_slots
+from rag_backbone import row_slots, slot_step
 from rag_backbone.common_beginning import rows_alike
 from rag_backbone.engine import Engine
 from rag_backbone.kv_cache import SequenceCache
@@ -18,7 +18,7 @@ from rag_backbone.row_slots import RowSlots
 from rag_backbone.signals import Signals
 from tests.tiny import tiny_llama, tiny_qwen2, tiny_tokenizer
 
-LAYERS, HEADS, KV_HEADS, DIM, WIDTH = 2, 6, 2, 8, 5
+LAYERS, HEADS, KV_HEADS, DIM = 2, 6, 2, 8
 CONFIG = tiny_llama().config
 
 
@@ -26,7 +26,7 @@ CONFIG = tiny_llama().config
 def token_states(layer, ids):
     """Of a token after others: those of a prefix are the same, whoever has it."""
     torch.manual_seed(hash((layer, *ids)) % 2**32)
-    return torch.randn(KV_HEADS, DIM), torch.randn(KV_HEADS, WIDTH)
+    return torch.randn(KV_HEADS, DIM), torch.randn(KV_HEADS, DIM)
 
 
 def states_of(ids, layer, dtype):
@@ -91,7 +91,7 @@ def check(made, rows, n):
     states = [row.states()[n] for row in rows]
     keys, values = (torch.cat([parts[i][:, :, -1:] for parts in states]) for i in (0, 1))
     output, weights = made.attend(n, query, keys, values, 0.3, record=True)
-    assert output.shape == (len(rows), 1, HEADS, WIDTH)
+    assert output.shape == (len(rows), 1, HEADS, DIM)
     assert output.dtype == dtype
     for i, (row, of_row) in enumerate(zip(rows, states, strict=True)):
         assert weights[i].shape == (1, HEADS, 1, len(row.cache.ids))
@@ -135,11 +135,12 @@ def test_rows_that_come_go_pause_and_fail_get_their_own(steps, beginnings, alone
 
 
 def test_elsewhere_slots_are_of_the_rows_type(monkeypatch):
-    monkeypatch.setattr(row_slots, "_dtypes_on", lambda _, dtype: (dtype, dtype))
+    for module in (row_slots, slot_step):
+        monkeypatch.setattr(module, "fused_on", lambda _: False)
     layout = RowLayout([Sequence([1, 2, 3, n], torch.bfloat16).cache for n in (4, 5, 6)], [[7]] * 3)
     made = RowSlots().step(layout, [])
     query = torch.randn(3, HEADS, 1, DIM).bfloat16()
-    keys, values = (torch.randn(3, KV_HEADS, 1, width).bfloat16() for width in (DIM, WIDTH))
+    keys, values = (torch.randn(3, KV_HEADS, 1, DIM).bfloat16() for _ in range(2))
     output, weights = made.attend(1, query, keys, values, 0.3, record=True)
     assert output.dtype == torch.bfloat16
     for i, sequence in enumerate(layout.sequences):
@@ -153,15 +154,6 @@ def test_elsewhere_slots_are_of_the_rows_type(monkeypatch):
             exact = torch.softmax(k @ query[i, head, 0].double() * 0.3, 0)
             assert torch.allclose(weights[i][0, head, 0].double(), exact, atol=1e-2)
             assert torch.allclose(output[i, 0, head].double(), exact @ v, atol=3e-2)
-
-
-@pytest.mark.parametrize("pays", [True, False])
-def test_weights_of_half_precision_are_those_of_float32(pays, monkeypatch):
-    monkeypatch.setattr(row_slots, "products_pay", lambda _: pays)
-    slots, rows = RowSlots(), [Sequence([1, 2, 3, n], torch.bfloat16) for n in (4, 5, 6)]
-    assert all(step(slots, rows, token) for token in (7, 8))
-    of_values = torch.bfloat16 if pays else torch.float32
-    assert all((keys.dtype, values.dtype) == (torch.float32, of_values) for keys, values in slots._buffers)
 
 
 def test_what_a_slot_held_of_another_row_is_erased():
