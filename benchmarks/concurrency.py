@@ -120,11 +120,11 @@ def _rows(passes: dict[int, list[Pass]]) -> list[dict[str, Any]]:
     if not all(passes.values()):
         return []
     alone = passes[1][0]
-    seconds = {n: min(p.seconds for p in found) for n, found in passes.items()}
+    fastest = {n: min(found, key=lambda p: p.seconds) for n, found in passes.items()}
     return [
         {
-            "sessions": n, "questions/s": len(alone.answers) / seconds[n],
-            "speedup": seconds[1] / seconds[n], "tokens/s": found[0].tokens / seconds[n],
+            "sessions": n, "questions/s": len(alone.answers) / fastest[n].seconds,
+            "speedup": fastest[1].seconds / fastest[n].seconds, "tokens/s": fastest[n].tokens / fastest[n].seconds,
             "identical": sum(
                 a == b for p in found for a, b in zip(p.answers, alone.answers, strict=True)
             ) / (len(found) * len(alone.answers)),

@@ -173,6 +173,13 @@ def test_what_a_slot_held_of_another_row_is_erased():
     assert all(part.isfinite().all() for layer in slots._buffers for part in layer)
 
 
+def test_where_keys_and_values_differ_in_width_there_is_no_batch():
+    rows = [Sequence([n, 2]) for n in range(3)]
+    for row in rows:
+        row.cache.layers[1].values = row.cache.layers[1].values[..., :5]
+    assert RowSlots().step(RowLayout([row.cache for row in rows], [[7]] * 3), []) is None
+
+
 def test_where_a_batch_does_not_pay_there_is_none():
     short = [Sequence([n]) for n in range(1, 5)]
     assert step(RowSlots(), short, 9)
@@ -186,6 +193,12 @@ def test_room_grows_with_the_rows(monkeypatch):
     slots, rows = RowSlots(), [Sequence([1, n]) for n in range(3)]
     assert all(step(slots, rows, token) for token in range(1, 8))
     assert all(step(slots, [*rows, Sequence([1, 9, 9, 9, 9])], token) for token in range(1, 4))
+
+
+def test_rows_that_come_to_be_a_group_have_something_in_common_to_attend_to():
+    slots, rows = RowSlots(), [Sequence([1, 2, 3, n]) for n in (4, 5, 6)]
+    assert step(slots, rows, 7, least=100)  # each has all of its tokens in its slot
+    assert step(slots, rows, 8)
 
 
 @pytest.mark.parametrize("alone", [True, False])
