@@ -104,12 +104,27 @@ def raise_first(failures: Failures) -> None:
         raise error
 
 
-def step_rows(engine: Engine, rows: list[Row], wanted: Callable[[Row], bool] | None = None) -> Failures:
-    """One decoding step of each row, together if possible; see `Engine.step`."""
-    step = functools.partial(engine.step, wanted=wanted)
-    if len(rows) > 1 and engine.shares_steps:
-        return together(engine, rows, step, step)
-    return _in_turn(engine, rows, step)
+Wanted = Callable[[list[Row]], list[Row]]
+"""Once a step has the model: of which rows it really is. Those that are more go into the list that it gets, too."""
+
+
+def step_rows(engine: Engine, rows: list[Row], wanted: Wanted | None = None, alone: Wanted | None = None) -> Failures:
+    """One decoding step of each row, together if possible; see `Engine.step`.
+
+    Args:
+        engine: The rows'.
+        rows: At least one.
+        wanted: Of which rows a step together is.
+        alone: Of which a step of one row alone is.
+    """
+
+    def each(now: list[Row]) -> Failures:
+        return engine.step(now, alone)
+
+    # What the model supports is not found out for a single row, which others may join.
+    if engine.shares_steps if len(rows) > 1 else wanted is not None and engine.is_known_to_share_steps:
+        return together(engine, rows, lambda now: engine.step(now, wanted), each)
+    return _in_turn(engine, rows, each)
 
 
 def _in_turn(engine: Engine, rows: Sequence[Row], step: Forward) -> Failures:
@@ -160,10 +175,8 @@ class StepSharing:
         try:
             with self._changed:
                 self._wait_for_expected()
-                # The leader's own row is among them whatever the limit.
-                others = [r for r in self._arrived if r is not row]
-                rows = [row, *others[: self._max_rows - 1]]
-            failures = step_rows(self._engine, rows, self._is_waiting)
+                rows = self._gathered(row)
+            failures = step_rows(self._engine, rows, functools.partial(self._now, row), self._still_waiting)
         except BaseException:  # interrupted: the others make the step without this one
             with self._changed:
                 self._led = self._computing = False
@@ -173,9 +186,26 @@ class StepSharing:
         with self._changed:
             self._led = self._computing = False
             self._note(rows, failures)
-            self._expected = WeakSet(r for r in rows if self._comes_again(r))
+            self._expected |= WeakSet(r for r in rows if self._comes_again(r))
             self._changed.notify_all()
             self._raise_failure(row)
+
+    def _gathered(self, leader: Row) -> list[Row]:
+        """Whose step it is to be. The leader's own row is among them whatever the limit."""
+        return [leader, *[r for r in self._arrived if r is not leader][: self._max_rows - 1]]
+
+    def _now(self, leader: Row, rows: list[Row]) -> list[Row]:
+        """Whose step it is, now that the leader has the model: others have come while it waited for that.
+
+        A leader whose token came from a prompt's forward leaves the step to the next: its own row takes part then.
+        """
+        with self._changed:
+            self._computing = True
+            if not self._waits(leader):
+                return []
+            self._wait_for_expected()  # those who rode with a prompt have only just got their tokens
+            rows[:] = [row for row in self._gathered(leader) if self._waits(row)]
+            return rows
 
     def waiting(self) -> list[Row]:
         """Rows whose token nobody has computed yet; for the holder of the engine's lock, who may compute it.
@@ -187,10 +217,13 @@ class StepSharing:
             self._wait_for_expected()
             return [row for row in self._arrived if row.rides and not row.has_moved]
 
-    def _is_waiting(self, row: Row) -> bool:
+    def _still_waiting(self, rows: list[Row]) -> list[Row]:
         with self._changed:
             self._computing = True
-            return not row.has_moved and any(row is r for r in self._arrived)
+            return [row for row in rows if self._waits(row)]
+
+    def _waits(self, row: Row) -> bool:
+        return not row.has_moved and any(row is r for r in self._arrived)
 
     def delivered(self, rows: Sequence[Row], failures: Failures) -> None:
         """The holder of the lock has computed the tokens of waiting rows, or tried to."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +20,7 @@ import torch
 from rag_backbone.adapters import AdapterBackend, AdapterSet, key_of
 from rag_backbone.admission import Admission
 from rag_backbone.attention import AttentionSwitch
-from rag_backbone.batch import Failures, StepSharing, absorb, decode_together, raise_first
+from rag_backbone.batch import Failures, StepSharing, Wanted, absorb, decode_together, raise_first
 from rag_backbone.end_states import EndStates, EndStatesRequest, SampleBatch
 from rag_backbone.errors import ConfigurationError
 from rag_backbone.fair_lock import FairLock
@@ -272,18 +272,18 @@ class Engine:
 
     @torch.inference_mode()
     @team_released()
-    def step(self, rows: Sequence[Row], wanted: Callable[[Row], bool] | None = None) -> Failures:
+    def step(self, rows: list[Row], wanted: Wanted | None = None) -> Failures:
         """One forward for the next token of each row that has not ended; what went wrong with single rows only.
 
         Args:
             rows: At least one.
-            wanted: Tells, once the lock is held, whether a row still waits for its token.
+            wanted: Tells, once the lock is held, of which rows the step is; of these by default.
         """
         with self._lock:
             self._keep_ended()
-            rows = [row for row in rows if row.finish_reason is None]  # others were left while they waited
             if wanted is not None:
-                rows = [row for row in rows if wanted(row)]
+                rows = wanted(rows)
+            rows = [row for row in rows if row.finish_reason is None]  # others were left while they waited
             if not rows:
                 return {}
             output = self.feed(rows)
@@ -352,6 +352,11 @@ class Engine:
     def shares_steps(self) -> bool:
         """Whether rows of several generations can share a forward."""
         return self._tried_out().decodes_rows
+
+    @property
+    def is_known_to_share_steps(self) -> bool:
+        """The same, as far as that has been found out."""
+        return self._call.switch.tried_out and self._call.switch.decodes_rows
 
     def release(self, row: Row) -> None:
         """Keep what a row computed, for prompts that begin with it.
