@@ -176,7 +176,8 @@ class StepSharing:
             with self._changed:
                 self._wait_for_expected()
                 rows = self._gathered(row)
-            failures = step_rows(self._engine, rows, functools.partial(self._now, row), self._still_waiting)
+                asked = [(r, len(r.generated)) for r in rows]
+            failures = step_rows(self._engine, rows, functools.partial(self._now, asked), self._still_waiting)
         except BaseException:  # interrupted: the others make the step without this one
             with self._changed:
                 self._led = self._computing = False
@@ -194,17 +195,22 @@ class StepSharing:
         """Whose step it is to be. The leader's own row is among them whatever the limit."""
         return [leader, *[r for r in self._arrived if r is not leader][: self._max_rows - 1]]
 
-    def _now(self, leader: Row, rows: list[Row]) -> list[Row]:
+    def _now(self, asked: Sequence[tuple[Row, int]], rows: list[Row]) -> list[Row]:
         """Whose step it is, now that the leader has the model: others have come while it waited for that.
 
-        A leader whose token came from a prompt's forward leaves the step to the next: its own row takes part then.
+        If all who asked with it got their tokens from a prompt's forward, it leaves the step to the next one to lead:
+        then its own row takes part too.
+
+        Args:
+            asked: The leader, and those who had come as it asked, and how many tokens each had then.
+            rows: The same; in the end those of the step.
         """
         with self._changed:
             self._computing = True
-            if not self._waits(leader):
+            if not any(self._waits(row) and len(row.generated) == n for row, n in asked):
                 return []
             self._wait_for_expected()  # those who rode with a prompt have only just got their tokens
-            rows[:] = [row for row in self._gathered(leader) if self._waits(row)]
+            rows[:] = [row for row in self._gathered(asked[0][0]) if self._waits(row)]
             return rows
 
     def waiting(self) -> list[Row]:

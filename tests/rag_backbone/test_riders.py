@@ -70,6 +70,25 @@ def test_waiting_rows_get_one_token_each_from_a_prompts_forward(name):
         alike([stream.generation() for stream in streams], expected[:3])
 
 
+@pytest.mark.parametrize("leads", ["a rider", "another"])
+def test_who_cannot_ride_has_the_next_step_whoever_led(leads):
+    """A leader that rode makes the step that another row asked for with it, without taking part."""
+    cannot = Request(prompt(1, 30), 6, stop_when=lambda _: False)
+    decoding = [request(2, 30), cannot] if leads == "a rider" else [cannot, request(2, 30)]
+    _, steps, _, forwards = ride(Engine(tiny_llama(), tiny_tokenizer()), decoding, request(7, 50, 1))
+    assert [step.result().index for step in steps] == [1, 1]
+    assert forwards == [50 + 1, 1]
+
+
+def test_a_leader_that_rode_leaves_the_step_to_whoever_comes_next():
+    engine = Engine(tiny_llama(), tiny_tokenizer())
+    streams, _, _, forwards = ride(engine, [request(i, 30) for i in range(3)], request(7, 50, 1))
+    assert forwards == [50 + 3]
+    with ThreadPoolExecutor(3) as pool:
+        assert [step.index for step in pool.map(next, streams)] == [2] * 3
+    assert len(engine._together._arrived) == 0
+
+
 @pytest.mark.parametrize("options", [{"stop_when": lambda _: False}, {}])
 def test_rows_whose_readers_or_signals_need_more_wait_for_a_step_of_their_own(options):
     signals = Signals() if options else Signals(hidden_state="model.layers.1")

@@ -13,6 +13,8 @@ from rag_backbone.fair_lock import FairLock, Turn
 from rag_backbone.kv_cache import SequenceCache
 from rag_backbone.requests import Request
 from rag_backbone.signals import Signals
+from tests.rag_backbone.test_prefill import forwards_of
+from tests.rag_backbone.test_riders import wait_until
 from tests.tiny import tiny_llama, tiny_tokenizer
 
 PROMPTS = [
@@ -97,6 +99,25 @@ def test_threads_that_take_turns_are_waited_for_once(engine, waits):
         assert 1 <= len(waits) <= 2
         assert a._row.awaited_in_vain
         assert b._row.awaited_in_vain
+
+
+def test_who_comes_while_a_step_waits_for_the_model_takes_part(engine):
+    expected = [Engine(tiny_llama(), tiny_tokenizer()).generate(request(i)).token_ids for i in range(4)]
+    streams = [engine.stream(request(i)) for i in range(4)]
+    for stream in streams:
+        next(stream)
+    forwards = forwards_of(engine)
+    with ThreadPoolExecutor(4) as pool:
+        with engine._lock:
+            steps = [pool.submit(next, streams[0])]
+            wait_until(lambda: engine._lock._waiting)
+            steps += [pool.submit(next, stream) for stream in streams[1:]]
+            wait_until(lambda: len(engine._together._arrived) == 4)
+        assert [step.result(30).index for step in steps] == [1] * 4
+    assert forwards == [4]
+    for stream in streams:
+        list(stream)
+    assert [stream.generation().token_ids for stream in streams] == expected
 
 
 def test_a_failing_forward_reaches_every_row_of_it_and_no_later_one(engine):
