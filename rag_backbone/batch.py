@@ -139,8 +139,9 @@ class StepSharing:
     """Joins the decoding steps of generations that run in several threads.
 
     The first thread that comes leads: it waits a moment for the rows of the last step, makes the forward for all that
-    have come by the time it has the model, and wakes their threads. A generation that runs alone never waits. While the leader queues up for the
-    model behind a prompt, that prompt's forward takes the waiting rows along: a few tokens more cost it little.
+    have come by the time it has the model, and wakes their threads. A generation that runs alone never waits. While the
+    leader queues up for the model behind a prompt, that prompt's forward takes the waiting rows along: a few tokens
+    more cost it little.
     """
 
     def __init__(self, engine: Engine, max_rows: int) -> None:

@@ -37,9 +37,9 @@ _IDLE = 4
 _PAUSING = 4
 """Of so many rows one may pause and keep its slot."""
 _WASTE = 4.0
-"""Tokens that the products of a step read, to those that rows have, beyond which the batch does not pay. Time with
-slots to time without, when plain products attended to them, six rows of 60 to 350 tokens of their own (twice what they have is read) 0.80 in bfloat16 and
-0.93 in float32; seven of 40 and one of 350 (4.4 times) 0.81 and 0.98."""
+"""Tokens that a step reads, to those that rows have, beyond which the batch does not pay. Time with slots to time
+without, measured when plain products attended to them: six rows of 60 to 350 tokens of their own (twice what they have
+is read) 0.80 in bfloat16 and 0.93 in float32; seven of 40 and one of 350 (4.4 times) 0.81 and 0.98."""
 
 
 class RowSlots:
