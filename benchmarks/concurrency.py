@@ -16,7 +16,6 @@ both caches.
 from __future__ import annotations
 
 import asyncio
-import gc
 import itertools
 import time
 from collections.abc import Sequence
@@ -98,8 +97,6 @@ def measured(
     inputs = [{"question": q.text} for q in sample(everything, args.questions, args.seed)]
     same = SamePrefix(chat, prompt)
     graph.invoke(inputs[0])  # the first of all pays for what is loaded lazily
-    gc.collect()
-    gc.freeze()  # what is loaded is not looked through again in the middle of a pass
     passes: dict[int, list[Pass]] = {n: [] for n in args.sessions}
     same.restore()
     if caches == "known":

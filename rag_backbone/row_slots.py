@@ -65,8 +65,6 @@ class RowSlots:
         if not all(sequence.ids for sequence in sequences):  # a first token: there are no buffers yet
             return None
         layers = cast("list[GrowingLayer]", sequences[0].layers)
-        if any(layer.keys.shape[3] != layer.values.shape[3] for layer in layers):  # which PyTorch's kernel cannot do
-            return None
         self._step += 1
         lengths = [len(sequence.ids) for sequence in sequences]
         starts = [0] * len(sequences)
@@ -121,6 +119,8 @@ class RowSlots:
         if self._buffers:
             span, room = max(span, self._buffers[0][0].shape[1]), max(room, self._buffers[0][0].shape[2])
         room = -(-room // _ROOM) * _ROOM
+        if any(layer.keys.shape[3] != layer.values.shape[3] for layer in layers):  # which PyTorch's kernel cannot do
+            return False
         first = layers[0].keys
         # On a CPU few queries in half precision take longer than in float32.
         dtype = torch.float32 if fused_on(first.device) else first.dtype

@@ -164,7 +164,7 @@ class SlotStep:
 
     def _attended(self, layer: int, query: Tensor, keys: Tensor, values: Tensor, scaling: float) -> Tensor:
         """(kv_heads, span, heads of one, dim)."""
-        own, own_sum = _fused(query, keys, values, self._bias, scaling)
+        own, own_sum = _kernel(query, keys, values, self._bias, scaling)
         for group in self._groups:
             if self._whole:
                 return self._joined(layer, group, query, own, own_sum, scaling)
@@ -178,17 +178,18 @@ class SlotStep:
         keys = states.keys[:, :, : group.length].to(query.dtype)
         values = states.values[:, :, : group.length].to(query.dtype)
         bias = None if group.bias is None else group.bias.expand(-1, query.shape[2], -1).flatten(0, 1)
-        common, common_sum = _fused(query.flatten(1, 2)[None], keys, values, bias, scaling)
+        common, common_sum = _kernel(query.flatten(1, 2)[None], keys, values, bias, scaling)
         part = torch.sigmoid(own_sum - common_sum.view(own_sum.shape))
         return torch.lerp(common.view(own.shape), own, part[..., None])
 
     def _weights(self, layer: int, query: Tensor, keys: Tensor, scaling: float) -> tuple[Tensor, list[Tensor]]:
         """By slot the weights of its own keys, where no other precede; and of each group those of all its keys."""
-        own = torch.matmul(query, keys.transpose(2, 3)) * scaling + self._bias
+        query = query * scaling  # first: products of half precision might be too large without
+        own = torch.matmul(query, keys.transpose(2, 3)) + self._bias
         joint = []
         for group in self._groups:
             common = group.layers[layer].keys[0, :, None, : group.length].to(query.dtype)
-            scores = torch.matmul(query if self._whole else query[:, group.index], common.transpose(2, 3)) * scaling
+            scores = torch.matmul(query if self._whole else query[:, group.index], common.transpose(2, 3))
             if group.bias is not None:
                 scores += group.bias
             joint.append(torch.softmax(torch.cat([scores, own if self._whole else own[:, group.index]], -1), -1))
@@ -228,8 +229,8 @@ def fused_on(device: torch.device) -> bool:
     return device.type == "cpu"
 
 
-def _fused(query: Tensor, keys: Tensor, values: Tensor, bias: Tensor | None, scaling: float) -> tuple[Tensor, Tensor]:
+def _kernel(query: Tensor, keys: Tensor, values: Tensor, bias: Tensor | None, scaling: float) -> tuple[Tensor, Tensor]:
     """PyTorch's kernel on a CPU: what it gives, (batch, heads, n, dim), and the log-sums, (batch, heads, n)."""
-    kernel = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu  # noqa: SLF001
-    output, sums = kernel(query, keys, values, 0.0, False, attn_mask=bias, scale=scaling)
+    attend = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu  # noqa: SLF001
+    output, sums = attend(query, keys, values, 0.0, False, attn_mask=bias, scale=scaling)
     return output, sums

@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 
+from rag_backbone import batch
 from rag_backbone.engine import Engine
 from rag_backbone.errors import AdapterError
 from rag_backbone.requests import Request
@@ -80,13 +81,32 @@ def test_who_cannot_ride_has_the_next_step_whoever_led(leads):
     assert forwards == [50 + 1, 1]
 
 
-def test_a_leader_that_rode_leaves_the_step_to_whoever_comes_next():
+def test_a_leader_that_rode_leaves_the_step_to_whoever_comes_next_and_takes_part(monkeypatch):
+    monkeypatch.setattr(batch, "_PATIENCE", 10.0)
     engine = Engine(tiny_llama(), tiny_tokenizer())
-    streams, _, _, forwards = ride(engine, [request(i, 30) for i in range(3)], request(7, 50, 1))
-    assert forwards == [50 + 3]
+    assert engine.shares_steps
+    leader, late = streams = [engine.stream(request(i, 30)) for i in range(2)]
+    for stream in streams:
+        next(stream)
+    forwards, delivered, steps = forwards_of(engine), engine.delivered, []
     with ThreadPoolExecutor(3) as pool:
-        assert [step.index for step in pool.map(next, streams)] == [2] * 3
-    assert len(engine._together._arrived) == 0
+
+        def another_comes(riders, failures):
+            """After the prompt's forward, before the leader has the model."""
+            steps.append(pool.submit(next, late))
+            wait_until(lambda: any(row is late._row for row in engine._together._arrived))
+            delivered(riders, failures)
+
+        monkeypatch.setattr(engine, "delivered", another_comes)
+        with engine._lock:
+            pool.submit(engine.generate, request(7, 50, 1))
+            wait_until(lambda: len(engine._lock._waiting) == 1)
+            steps.append(pool.submit(lambda: [next(leader).index, next(leader).index]))
+            wait_until(lambda: len(engine._lock._waiting) == 2)
+        wait_until(lambda: len(steps) == 2)
+        assert steps[0].result(30) == [1, 2]
+        assert steps[1].result(30).index == 1
+    assert forwards == [50 + 1, 2]
 
 
 @pytest.mark.parametrize("options", [{"stop_when": lambda _: False}, {}])
