@@ -86,10 +86,19 @@ def machine() -> dict[str, Any]:
         "processor": platform.processor() or platform.machine(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
+        "instructions": _instructions(),
         "torch": torch.__version__,
         "transformers": transformers.__version__,
         "device": "cuda" if torch.cuda.is_available() else "cpu",
     }
+
+
+def _instructions() -> list[str]:
+    """What the processor has for products, of what changes their speed severalfold; empty where PyTorch can't tell."""
+    import torch
+
+    known = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+    return [name for name in ("avx2", "avx512_f", "avx512_bf16", "amx_bf16") if known.get(name)]
 
 
 def records_folder() -> Path:
