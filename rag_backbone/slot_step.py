@@ -4,7 +4,7 @@
 
 On a CPU PyTorch's fused kernel attends to what is common, of all rows at once, and to what is each row's own. It tells
 the logarithm of each softmax's sum too, so that both come together in the right parts (as in "online" softmax, Milakov
-and Gimelshein 2018, section 3):
+and Gimelshein 2018, section 3); elsewhere all is each row's own, and the device's own kernel attends to it:
 
     output = lerp(common, own, sigmoid(log-sum of own - log-sum of common))
 
@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
+from torch.nn import functional
 
 from rag_backbone.common_beginning import Alike
 
@@ -113,6 +114,7 @@ class SlotStep:
             torch.arange(self._used, device=device) >= torch.tensor(held, device=device)[:, None, None], float("-inf")
         )
         self._fused = fused_on(device)
+        self._mask = self._bias.to(buffers[0][0].dtype)
         self._whole = len(groups) == 1 and len(groups[0].rows) == len(places)
         self._groups = [self._group(group) for group in groups]
 
@@ -149,15 +151,13 @@ class SlotStep:
         of_slots = query if self._rows is None else query.index_select(0, self._rows)
         by_slot = of_slots.view(span, kv_heads, -1, dim).transpose(0, 1).to(keys.dtype)
         keys, values = keys[:, :span, :used], values[:, :span, :used]
-        recorded = []
+        recorded: list[Tensor] = []
         if self._fused:
             output = self._attended(layer, by_slot, keys, values, scaling)
-            if record:
-                recorded = self._recorded(*self._weights(layer, by_slot, keys, scaling))
         else:
-            weights, joint = self._weights(layer, by_slot, keys, scaling)
-            output = torch.matmul(weights.to(values.dtype), values)
-            recorded = self._recorded(weights, joint) if record else []
+            output = functional.scaled_dot_product_attention(by_slot, keys, values, self._mask, scale=scaling)
+        if record:
+            recorded = self._recorded(*self._weights(layer, by_slot, keys, scaling))
         of_rows = output.transpose(0, 1)
         of_rows = of_rows if self._rows is None else of_rows.index_select(0, self._places)
         return of_rows.reshape(rows, 1, heads, -1).to(query.dtype), recorded
