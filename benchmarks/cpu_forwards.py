@@ -128,7 +128,7 @@ def ways_without(engine: Engine) -> dict[str, Callable[[], Way]]:
         "packed": lambda: patch.object(cpu_linears, "packed_of", lambda _: None),
         "slots": lambda: patch.object(RowSlots, "step", lambda *_: None),
         "alone": lambda: patch.object(slots, "holds_alone", new=False),
-        "products": lambda: patch.object(row_attention, "products_pay", lambda _: False),
+        "prompts": lambda: patch.object(row_attention, "is_for", lambda *_: False),
     }
 
 
@@ -150,8 +150,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         cases = [("packed", "step", n) for n in (1, 2, 4, 8)]
         cases += [("packed", "prompt", n) for n in (32, 128, 400)]
         cases += [(what, "step", n) for what in ("slots", "alone") for n in (2, 4, 8)]
-        if dtype == "bfloat16":
-            cases += [("products", "prompt", n) for n in (32, 128, 400)]
+        cases += [("prompts", "prompt", n) for n in (32, 128, 400)]
         for what, kind, n in cases:
             call = functools.partial(forwards.step if kind == "step" else forwards.prompt, n)
             name = f"{kind}, {n} {'rows' if kind == 'step' else 'tokens'}"

@@ -3,9 +3,9 @@
 It calls the original kernel in every layer, and adds three things. It can *record* the last attention layer's softmax
 weights of the last few queries, without eager attention and without a second forward. It can take *rows* of several
 sequences together, in decoding and in prefill, each reading its own keys and values, without padding them to one
-length. And where a CPU's kernels for half precision are slow, products over whole sequences take their place: of one
-query in float32, which is less rounding and a fifth of the time (`attend_one`), of a prompt's in half precision, in
-half of the time (`attend_prompt`).
+length. And on a CPU functions over whole sequences take the kernel's place where they are faster: of a prompt's queries
+(`attend_prompt`), and in half precision of a lone one in float32, which is less rounding and a fifth of the time
+(`attend_one`).
 
 Which models this is right for is not a list of names: all of it is tried out once on a few tokens. The weights must
 reproduce the kernel's own output, and rows the logits of each alone. Soft-capping, sinks, latent attention or a layer
@@ -28,7 +28,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, AttentionInterf
 
 from rag_backbone.common_beginning import Alike
 from rag_backbone.kv_cache import SequenceCache
-from rag_backbone.prompt_attention import attend_prompt
+from rag_backbone.prompt_attention import attend_prompt, is_for
 from rag_backbone.row_attention import Step, attend_by_row, attend_once, causal_attention_weights, scaling_of
 from rag_backbone.row_layout import RowLayout, keeps_logits
 from rag_backbone.shared_prompt import SharedPromptCache
@@ -65,15 +65,19 @@ class AttentionSwitch:
         """Whether rows prefilled together get the logits of prefilling alone."""
 
     @property
-    def attends_itself(self) -> bool:
-        """Whether queries are better computed without the kernel: in half precision on a CPU, if that is the same.
+    def attends_prompts(self) -> bool:
+        """Whether our own functions compute attention on a CPU, as far as that is the same.
 
         The caller owns the model meanwhile.
         """
-        if self._model.dtype not in _HALF or self._model.device.type != "cpu":
+        if self._model.device.type != "cpu":
             return False
         self.try_out()
         return self.supported
+
+    def attends_itself(self, tokens: int) -> bool:
+        """Whether that is faster for so many tokens of one sequence: of a lone query in float32 the kernel is."""
+        return (tokens > 1 or self._model.dtype in _HALF) and self.attends_prompts
 
     def try_out(self) -> None:
         """Find out, by a few short forwards, what this model supports. The caller owns the model meanwhile."""
@@ -116,7 +120,8 @@ class AttentionSwitch:
             shared: The cache of the forward, if its rows continue one prompt.
         """
         assert self._layer is not None
-        step = Step(self._layer, queries, rows, alike, slots, lone, shared, self.attends_itself)
+        lone_by_products = self._model.dtype in _HALF and self.attends_prompts
+        step = Step(self._layer, queries, rows, alike, slots, lone, shared, lone_by_products, self.attends_prompts)
         original = self._config._attn_implementation  # noqa: SLF001
         self._config._attn_implementation = _registered(original)  # noqa: SLF001
         _active.step = step
@@ -212,7 +217,7 @@ def _attention(kernel: str) -> Callable[..., tuple[Tensor, Tensor | None]]:
             return layer.attend(query, scaling_of(query, kwargs), kwargs.get("sliding_window")), None
         if step.products and attention_mask is None and query.shape[2] == 1:
             return attend_once(function, step, module, query, (key, value), kwargs), None
-        if step.products and step.sees_all_before(kernel, attention_mask, query, key):
+        if step.attends_prompt(kernel, attention_mask, query, key, value):
             output, weights = attend_prompt(query, key, value, scaling_of(query, kwargs)), None
         else:
             output, weights = function(module, query, key, value, attention_mask, **kwargs)
@@ -238,9 +243,9 @@ def _record(
     if step.check:
         unsupported = any(kwargs.get(name) is not None for name in _UNSUPPORTED)
         step.reproduces = not unsupported and getattr(module, "is_causal", True) and _matches(weights, value, output)
-        if step.reproduces and query.dtype in _HALF and query.device.type == "cpu":
-            by_products = attend_prompt(query, key, value, scaling_of(query, kwargs))
-            step.reproduces = _close(by_products.float(), output.float(), query.dtype)
+        if step.reproduces and is_for(key, value):
+            ours = attend_prompt(query, key, value, scaling_of(query, kwargs))
+            step.reproduces = _close(ours.float(), output.float(), query.dtype)
 
 
 def _matches(weights: Tensor, value: Tensor, output: Tensor) -> bool:

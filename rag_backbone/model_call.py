@@ -106,7 +106,7 @@ class ModelCall:
             arguments = self._arguments(ids, cache, keep)
         tokens = arguments["input_ids"].numel()
         with contextlib.ExitStack() as stack:
-            used = queries or rows is not None or shared is not None or switch.attends_itself
+            used = queries or rows is not None or shared is not None or switch.attends_itself(tokens)
             on = switch.on(queries=queries, rows=rows, shared=shared, **together)
             switched = stack.enter_context(on) if used else None
             states = {name: stack.enter_context(last_hidden(module_of(model, name))) for name in hidden}

@@ -15,7 +15,7 @@ import torch
 from torch.nn import functional
 
 from rag_backbone.common_beginning import Alike, attend_alike
-from rag_backbone.prompt_attention import attend_prompt, products_pay, sees_all_before
+from rag_backbone.prompt_attention import attend_prompt, is_for, sees_all_before
 from rag_backbone.row_layout import RowLayout
 from rag_backbone.shared_prompt import SharedPromptCache
 from rag_backbone.slot_step import SlotStep
@@ -48,7 +48,9 @@ class Step:
     shared: SharedPromptCache | None = None
     """The cache of several continuations of one prompt that are decoded together."""
     products: bool = False
-    """Whether queries are computed by products over whole sequences, not by the kernel, where they can be."""
+    """Whether lone queries are computed by products over whole sequences, not by the kernel."""
+    prompts: bool = False
+    """Whether several queries of a sequence are computed by `attend_prompt`, where they can be."""
     plain: tuple[Tensor | None, int, bool] | None = None
     """The last mask of the model's own, of how many keys, and whether it hides only what comes later."""
     weights: list[Tensor] = field(default_factory=list)
@@ -58,9 +60,11 @@ class Step:
     check: bool = False
     reproduces: bool = False
 
-    def sees_all_before(self, kernel: str, mask: Tensor | None, query: Tensor, key: Tensor) -> bool:
-        """Whether each query of a forward over one sequence sees all keys up to its own."""
-        if kernel not in _MASKED or query.shape[0] != 1 or torch.is_grad_enabled() or not products_pay(query.dtype):
+    def attends_prompt(self, kernel: str, mask: Tensor | None, query: Tensor, key: Tensor, value: Tensor) -> bool:
+        """Whether `attend_prompt` does what the kernel does with a forward over one sequence."""
+        if not self.prompts or kernel not in _MASKED or query.shape[0] != 1 or torch.is_grad_enabled():
+            return False
+        if not is_for(key, value):
             return False
         n, keys = query.shape[2], key.shape[2]
         if self.plain is None or self.plain[0] is not mask or self.plain[1] != keys:  # most layers have the same one
@@ -205,7 +209,7 @@ def _attend_several(
     if window and (seen := window + n - 1) < key.shape[2]:  # what no query of them sees
         key, value = key[:, :, -seen:], value[:, :, -seen:]
     unlimited = window is None or key.shape[2] <= window
-    if step.products and kernel in _MASKED and unlimited and products_pay(query.dtype):
+    if step.prompts and kernel in _MASKED and unlimited and is_for(key, value):
         return attend_prompt(query, key, value, scaling_of(query, kwargs))
     if (row, window) not in step.masks:
         step.masks[row, window] = _mask(kernel, n, key, window)
