@@ -50,7 +50,8 @@ def test_products_are_as_exact_as_the_usual_one(kind, dtype, rows):
     weight, states = torch.randn(576, 1536).to(dtype), torch.randn(rows, 1536).to(dtype)
     exact = states.double() @ weight.double().T
     usual = (functional.linear(states, weight).double() - exact).abs().max()
-    assert (PRODUCTS[kind](states, weight).double() - exact).abs().max() <= 1.5 * usual + 1e-5
+    # Kernels keep more or fewer partial sums, by processor; with sums of a shorter type it would be hundreds of times.
+    assert (PRODUCTS[kind](states, weight).double() - exact).abs().max() <= 4 * usual + 1e-5
 
 
 @pytest.mark.parametrize("make", [tiny_llama, tiny_qwen2])
