@@ -56,6 +56,7 @@ class AttentionSwitch:
         self._layer = _last_attention_layer(model)
         self._model = model
         self._trying = False
+        self._recognised = False
         self.tried_out = False
         self.supported = False
         """Whether the recorded weights are this model's attention."""
@@ -72,7 +73,7 @@ class AttentionSwitch:
         """
         if self._model.device.type != "cpu":
             return False
-        self.try_out()
+        self._recognise()
         return self.supported
 
     def attends_itself(self, tokens: int) -> bool:
@@ -83,18 +84,31 @@ class AttentionSwitch:
         """Find out, by a few short forwards, what this model supports. The caller owns the model meanwhile."""
         if self.tried_out or self._trying:  # the trials themselves ask what is supported
             return
-        self._trying = True
-        try:
-            if self._layer is not None:
-                self.supported = _tried(self._reproduces_the_kernel)
+        self._recognise()
+        with self._trial():
             if self._layer is not None and _same_far_on(self._config):
                 self.decodes_rows = _tried(lambda: self._rows_match(([1, 2, 3], [4, 5, 6, 7, 8]), ([9], [10])))
                 self.prefills_rows = _tried(lambda: self._rows_match(([1, 2, 3], []), ([9, 10], [4, 5, 6, 7])))
-        finally:  # an interrupted trial is made again
-            self._trying = False
+        self.tried_out = True  # last: other threads look at it without the lock
+
+    def _recognise(self) -> None:
+        """Find out whether it is supported, all that a generation alone needs."""
+        if self._recognised or self._trying:
+            return
+        with self._trial():
+            if self._layer is not None:
+                self.supported = _tried(self._reproduces_the_kernel)
         if not self.supported:
             logger.info("%s: the last layer's attention is not recognised", type(self._model).__name__)
-        self.tried_out = True  # last: other threads look at it without the lock
+        self._recognised = True
+
+    @contextlib.contextmanager
+    def _trial(self) -> Iterator[None]:
+        self._trying = True
+        try:
+            yield
+        finally:  # an interrupted trial is made again
+            self._trying = False
 
     @contextlib.contextmanager
     def on(
