@@ -67,7 +67,7 @@ class AttentionSwitch:
 
     @property
     def attends_prompts(self) -> bool:
-        """Whether our own functions compute attention on a CPU, as far as that is the same.
+        """Whether our own functions take the kernel's place where they can: on a CPU, if that is the same.
 
         The caller owns the model meanwhile.
         """

@@ -3,8 +3,8 @@
     softmax(Q K^T * scaling + causal mask) V        (Vaswani et al. 2017, section 3.2.1)
 
 transformers gives PyTorch's kernel a copy of keys and values for every head, and has it translate its mask anew, in
-every layer; for a hundred tokens after a thousand that takes as long as the attention itself. Here all heads that share
-a key head are queries of one head, and the mask is kept: the same bits in 0.3 to 0.9 of the time.
+every layer; for two hundred tokens after a thousand that takes as long as the attention itself. Here all heads that
+share a key head are queries of one head, and the mask is kept: the same sums in 0.3 to 0.9 of the time.
 
 In half precision there is a second way: scores and their products with the values as a few large products of matrices,
 which on some processors is faster than the kernel's small tiles. So both are timed once. As in transformers' `eager`
@@ -51,9 +51,10 @@ def attend_prompt(query: Tensor, key: Tensor, value: Tensor, scaling: float) -> 
     Returns:
         (1, n, heads, dim) in the query's type.
     """
-    n, keys = query.shape[2], key.shape[2]
-    attend = by_products if products_pay(query.dtype) else by_kernel
-    most = max(min(_BLOCK, _MOST_BYTES // (query.shape[1] * keys * query.element_size())), 1)
+    heads, n, keys = query.shape[1], query.shape[2], key.shape[2]
+    # Of a query there are the scores of all its heads, or the mask of those that share a key head.
+    attend, wide = (by_products, heads) if products_pay(query.dtype) else (by_kernel, heads // key.shape[1])
+    most = max(min(_BLOCK, _MOST_BYTES // (wide * keys * query.element_size())), 1)
     size = math.ceil(n / math.ceil(n / most))  # of about one size
     blocks = []
     for start in range(0, n, size):
@@ -117,15 +118,19 @@ def _mask(like: Tensor, group: int, keys: int) -> Tensor:
 
     A part of a larger one that the thread keeps.
     """
-    n = like.shape[2]
+    rows = like.shape[2] * group
     kind = (like.dtype, group, torch.is_inference_mode_enabled())
     kept: tuple[object, Tensor] | None = getattr(_scratch, "mask", None)
-    if kept is None or kept[0] != kind or kept[1].shape[0] < n * group or kept[1].shape[1] < keys:
-        rows, width = -(-n // 64) * 64, -(-keys // 256) * 256
-        sees = torch.arange(width) <= torch.arange(width - rows, width).repeat_interleave(group)[:, None]
+    if kept is None or kept[0] != kind or kept[1].shape[0] < rows or kept[1].shape[1] < keys:
+        height, width = rows, -(-keys // 256) * 256
+        if kept is not None and kept[0] == kind:  # prompts of other lengths may take turns in every layer
+            larger = max(height, kept[1].shape[0]), max(width, kept[1].shape[1])
+            if math.prod(larger) * like.element_size() <= 4 * _MOST_BYTES:
+                height, width = larger
+        sees = torch.arange(width) <= torch.arange(width - height // group, width).repeat_interleave(group)[:, None]
         kept = _scratch.mask = kind, like.new_zeros(sees.shape).masked_fill_(~sees, float("-inf"))
     mask = kept[1]
-    return mask[mask.shape[0] - n * group :, mask.shape[1] - keys :]
+    return mask[mask.shape[0] - rows :, mask.shape[1] - keys :]
 
 
 def _scores_of(like: Tensor, *shape: int) -> Tensor:
