@@ -77,7 +77,7 @@ class AttentionSwitch:
         return self.supported
 
     def attends_itself(self, tokens: int) -> bool:
-        """Whether that is faster for so many tokens of one sequence: of a lone query in float32 the kernel is."""
+        """Whether they do so for so many tokens of one sequence: for a lone one in float32 the kernel is as fast."""
         return (tokens > 1 or self._model.dtype in _HALF) and self.attends_prompts
 
     def try_out(self) -> None:

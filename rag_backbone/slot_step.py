@@ -4,10 +4,11 @@
 
 On a CPU PyTorch's fused kernel attends to what is common, of all rows at once, and to what is each row's own. It tells
 the logarithm of each softmax's sum too, so that both come together in the right parts (as in "online" softmax, Milakov
-and Gimelshein 2018, section 3); elsewhere all is each row's own, and the device's own kernel attends to it:
+and Gimelshein 2018, section 3):
 
     output = lerp(common, own, sigmoid(log-sum of own - log-sum of common))
 
+On other devices all of a row is its own, and their kernel attends to it.
 Weights are only computed where they are recorded.
 """
 
