@@ -1,0 +1,27 @@
+import pytest
+
+from rag_backbone.checks import check_type, refuse_unknown
+from rag_backbone.errors import ConfigurationError
+
+
+def test_an_unknown_name_is_answered_with_the_nearest_known_one() -> None:
+    with pytest.raises(ConfigurationError, match=r"Model has no argument 'max_token' \(did you mean 'max_tokens'\?\)"):
+        refuse_unknown(["max_token", "seed"], ["max_tokens", "seed"], "Model")
+
+
+def test_a_name_that_is_near_to_none_lists_them_all() -> None:
+    with pytest.raises(ConfigurationError, match=r"'zzz'\. Known: a, b\."):
+        refuse_unknown(["zzz"], ["b", "a"], "Model")
+
+
+@pytest.mark.parametrize("value", ["3", 3.0, None, True, [3]])
+def test_a_value_of_another_type_is_named_with_its_type(value) -> None:
+    with pytest.raises(ConfigurationError, match=rf"k is .*\({type(value).__name__}\); a whole number is needed"):
+        check_type("k", value, int, "a whole number")
+
+
+def test_known_names_and_right_types_pass() -> None:
+    refuse_unknown([], [], "Model")
+    refuse_unknown(["seed"], ["seed"], "Model")
+    check_type("k", 3, int, "a whole number")
+    check_type("x", True, (bool, int), "a number")
