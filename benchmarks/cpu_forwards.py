@@ -1,6 +1,6 @@
 """What makes forwards on a CPU faster, each with and without, in turn in one process.
 
-- `packed`: packed weights, in decoding steps of some rows and in prompts of some tokens.
+- `weight_first`: linear layers of one to four rows as the product of weight and transposed states (float32).
 - `slots`: what is the rows' own in one batch from step to step, against each row's own products.
 - `alone`: a step's new keys and values in slots alone, against rows that keep them at once too.
 - `products`: a prompt's attention as a few large products, against PyTorch's kernel (bfloat16).
@@ -125,7 +125,7 @@ def ways_without(engine: Engine) -> dict[str, Callable[[], Way]]:
     """How each of them is left out."""
     slots = engine._call._slots  # noqa: SLF001
     return {
-        "packed": lambda: patch.object(cpu_linears, "packed_of", lambda _: None),
+        "weight_first": lambda: patch.object(cpu_linears, "pays", lambda *_: False),
         "slots": lambda: patch.object(RowSlots, "step", lambda *_: None),
         "alone": lambda: patch.object(slots, "holds_alone", new=False),
         "prompts": lambda: patch.object(row_attention, "is_for", lambda *_: False),
@@ -142,13 +142,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     rows: list[dict[str, Any]] = []
     for dtype in args.dtypes:
         engine = load_chat(args.model, dtype).lm.engine
-        engine.score([5, 6, 7], [8])  # weights are packed before the first prompt
         forwards = Forwards(engine, args.seed)
 
         ways = ways_without(engine)
         release_team()
-        cases = [("packed", "step", n) for n in (1, 2, 4, 8)]
-        cases += [("packed", "prompt", n) for n in (32, 128, 400)]
+        cases = [("weight_first", "step", n) for n in (1, 2, 4)] if dtype == "float32" else []
         cases += [(what, "step", n) for what in ("slots", "alone") for n in (2, 4, 8)]
         cases += [("prompts", "prompt", n) for n in (32, 128, 400)]
         for what, kind, n in cases:

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, Literal
 from rag_backbone.cache_folder import cache_root, write_json
 from rag_backbone.embedded import MODEL, NAME, embedded_model_folder
 from rag_backbone.errors import ConfigurationError, ModelLoadError
-from rag_backbone.limits import PACKED_BYTES
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -46,8 +45,6 @@ class CausalLM:
         self.name = name or model.config.name_or_path or type(model).__name__
         self.loaded_with: dict[str, Any] | None = None
         """What `from_pretrained` was given, to load the same model again; None: it was made in memory."""
-        self.packed_bytes = PACKED_BYTES
-        """Memory for second copies of its weights, with which a CPU computes faster; 0 before the first use: none."""
         self._folder: Path | None = None
         self._building = threading.Lock()
         self._engine: Engine | None = None
@@ -100,7 +97,7 @@ class CausalLM:
 
         with self._building:
             if self._engine is None:
-                self._engine = Engine(self.model, self.tokenizer, packed_bytes=self.packed_bytes)
+                self._engine = Engine(self.model, self.tokenizer)
             return self._engine
 
     @cached_property

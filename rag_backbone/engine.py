@@ -27,7 +27,7 @@ from rag_backbone.fair_lock import FairLock
 from rag_backbone.forward_thread import ForwardThread, team_released
 from rag_backbone.hidden_states import module_of
 from rag_backbone.kv_cache import SequenceCache
-from rag_backbone.limits import PACKED_BYTES, context_window_of, end_ids_of
+from rag_backbone.limits import context_window_of, end_ids_of
 from rag_backbone.model_call import ModelCall, Output
 from rag_backbone.prefill import PrefillSharing, companions, longest_shared
 from rag_backbone.prefix_cache import PrefixCache
@@ -37,6 +37,7 @@ from rag_backbone.row import Row
 from rag_backbone.row_layout import RowLayout
 from rag_backbone.signals import SignalName, distribution
 from rag_backbone.stream import TokenStream
+from rag_backbone.weight_changes import WeightChanges
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -53,7 +54,6 @@ class Engine:
         model: A decoder-only `PreTrainedModel` in evaluation mode. It is not changed.
         tokenizer: Its tokenizer.
         prefix_cache_bytes: Memory for keys and values of earlier prompts.
-        packed_bytes: Memory for second copies of the weights, with which a CPU computes faster; 0: none.
         max_batch: Rows decoded together, and generations of several threads that are under way at once.
     """
 
@@ -63,7 +63,6 @@ class Engine:
         tokenizer: PreTrainedTokenizerBase,
         *,
         prefix_cache_bytes: int = 1 << 30,
-        packed_bytes: int = PACKED_BYTES,
         max_batch: int = 16,
     ) -> None:
         if max_batch < 1:
@@ -78,9 +77,10 @@ class Engine:
         self._admission = Admission(max_batch)
         self._ended: deque[Row] = deque()
         """Rows whose sequences are still to be kept."""
-        self._call = ModelCall(model, packed_bytes)
+        self._call = ModelCall(model)
         self._together = StepSharing(self, max_batch)
         self._prefills = PrefillSharing(self, self._lock, max_batch)
+        self._changes = WeightChanges(model)
         self._thread = ForwardThread()
         self._counts = Counts()
 
@@ -403,8 +403,8 @@ class Engine:
         return switch
 
     def _notice_changes(self) -> None:
-        """Where somebody has changed the weights since: forget what was computed with the old ones. Under the lock."""
-        if self._call.linears.refresh():
+        """Forget what was computed with weights that have been changed since. Under the lock."""
+        if self._changes.found():
             self.prefixes.clear()
 
     def _known(self, adapters: AdapterSet | None, ids: list[int]) -> SequenceCache:

@@ -1,4 +1,4 @@
-"""Where a model's texts end, at the latest when the context window is full; and what memory it may take for speed."""
+"""End-of-sequence tokens and the context window of a model."""
 
 from __future__ import annotations
 
@@ -6,9 +6,6 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-PACKED_BYTES = 2 << 30
-"""Memory for packed copies of a model's weights on a CPU."""
 
 
 def context_window_of(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> int:

@@ -19,7 +19,6 @@ from rag_backbone.common_beginning import rows_alike
 from rag_backbone.cpu_linears import CPULinears
 from rag_backbone.hidden_states import last_hidden, module_of
 from rag_backbone.kv_cache import attends_fully
-from rag_backbone.limits import PACKED_BYTES
 from rag_backbone.row_layout import RowLayout, keeps_logits
 from rag_backbone.row_slots import RowSlots
 from rag_backbone.shared_prompt import SharedPromptCache
@@ -56,14 +55,13 @@ class ModelCall:
 
     Args:
         model: A decoder-only `PreTrainedModel` in evaluation mode. It is not changed.
-        packed_bytes: See `CPULinears`.
     """
 
-    def __init__(self, model: PreTrainedModel, packed_bytes: int = PACKED_BYTES) -> None:
+    def __init__(self, model: PreTrainedModel) -> None:
         self.switch = AttentionSwitch(model)
         self.backend: AdapterBackend | None = None
         self._model = model
-        self.linears = CPULinears(model, packed_bytes)
+        self.linears = CPULinears(model)
         self._slots = RowSlots(holds_alone=attends_fully(model.config))
         self._keeps_logits = keeps_logits(model)
 
