@@ -20,21 +20,17 @@ from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResu
 from langchain_core.runnables import Runnable
 from langchain_core.tools import BaseTool
 from langchain_core.utils.function_calling import convert_to_openai_tool
-from pydantic import ConfigDict, Field, PrivateAttr
+from pydantic import AliasChoices, ConfigDict, Field, PrivateAttr, SecretStr
 
+from langgraph_dynrag.call_options import CALL_OPTIONS, CallOptions
 from langgraph_dynrag.chat_template import EncodedPrompt, encode_chat
+from langgraph_dynrag.known_arguments import KnownArguments
 from langgraph_dynrag.tool_calling import CallStream, ToolSchema, arguments_start, chosen_tools, name_start, tool_name
 from rag_backbone.causal_lm import CausalLM, DType
-from rag_backbone.errors import ConfigurationError
+from rag_backbone.checks import refuse_unknown
 from rag_backbone.own_thread import in_own_thread, iterate_in_own_thread
-from rag_backbone.requests import FinishReason, Request
-from rag_backbone.sampling import Sampling
-from rag_backbone.signals import Signals, TokenStep
-
-StopRule = Callable[[str], bool]
-"""Called with the characters that each new token completes; true ends the generation after that token."""
-
-_SIGNALS = ("entropy", "attention")
+from rag_backbone.requests import FinishReason
+from rag_backbone.signals import TokenStep
 
 
 class AttentionRow:
@@ -50,12 +46,12 @@ class AttentionRow:
         return f"<attention row: {heads} heads, {keys} keys>"
 
 
-class LocalChatModel(BaseChatModel):
+class LocalChatModel(KnownArguments, BaseChatModel):
     """Chat with a model that runs in this process.
 
-    Every option can also be given per call: `model.invoke(messages, temperature=0.7, seed=1)`. Per call there are also
-    `signals` (of `"entropy"`, `"attention"`), `stop_when` (a `StopRule`), `logit_bias` (token id to bias) and
-    `adapters`.
+    The options of generation can also be given per call: `model.invoke(messages, temperature=0.7, seed=1)`. Per call
+    there are also `signals` (of `"entropy"`, `"attention"`), `stop_when` (a `StopRule`), `logit_bias` (token id to
+    bias) and `adapters`. Unknown arguments are refused, here, by `bind` and per call.
 
     Example:
         >>> llm = LocalChatModel(max_tokens=32)  # doctest: +SKIP
@@ -64,7 +60,7 @@ class LocalChatModel(BaseChatModel):
 
     model_config = ConfigDict(arbitrary_types_allowed=True, populate_by_name=True)
 
-    model: str = "embedded"
+    model: str = Field(default="embedded", validation_alias=AliasChoices("model", "model_name"))
     """`"embedded"`, a folder, or a Hub id."""
     device: str = "auto"
     dtype: DType = "auto"
@@ -72,13 +68,23 @@ class LocalChatModel(BaseChatModel):
     """0 is greedy."""
     top_p: float = Field(default=1.0, gt=0, le=1)
     top_k: int = Field(default=0, ge=0)
-    max_tokens: int = Field(default=256, ge=1)
+    max_tokens: int = Field(
+        default=256, ge=1, validation_alias=AliasChoices("max_tokens", "max_completion_tokens", "max_new_tokens")
+    )
     stop: list[str] | None = Field(default=None, alias="stop_sequences")
     seed: int | None = None
     logprobs: bool = False
     """Whether to report log-probabilities."""
     top_logprobs: int = Field(default=0, ge=0)
     """Alternatives to report for each token; needs `logprobs`."""
+    streaming: bool = False
+    """Whether `invoke` streams, too, so that callbacks see the tokens."""
+    timeout: float | None = Field(default=None, gt=0, validation_alias=AliasChoices("timeout", "request_timeout"))
+    """Seconds that a reply may take, after which a `TimeoutError` is raised; checked after each token."""
+    max_retries: int | None = None
+    """Taken, because LangChain passes it to every chat model; a model in this process has no requests to repeat."""
+    api_key: SecretStr | None = Field(default=None, exclude=True)
+    """Taken, because LangChain passes it to every chat model; it is not used."""
 
     _lm: CausalLM | None = PrivateAttr(default=None)
     _loading: threading.Lock = PrivateAttr(default_factory=threading.Lock)
@@ -109,6 +115,15 @@ class LocalChatModel(BaseChatModel):
         return self.lm.engine.encode(text)
 
     # ------------------------------------------------------------------ BaseChatModel
+
+    def bind(self, **kwargs: Any) -> Any:
+        """Bind options of each call.
+
+        Raises:
+            ConfigurationError: If a name is no option of a call.
+        """
+        refuse_unknown(kwargs, CALL_OPTIONS, "a call of LocalChatModel")
+        return super().bind(**kwargs)
 
     def bind_tools(
         self,
@@ -164,7 +179,7 @@ class LocalChatModel(BaseChatModel):
         run_manager: CallbackManagerForLLMRun | None = None,  # noqa: ARG002 - BaseChatModel reports the chunks itself
         **kwargs: Any,
     ) -> Iterator[ChatGenerationChunk]:
-        options = _Options(self, stop, kwargs)
+        options = CallOptions(self, stop, kwargs)
         prompt, calls = self._with_tools(messages, options)
         called = False
         reason: FinishReason | None = None
@@ -172,6 +187,7 @@ class LocalChatModel(BaseChatModel):
         with self.lm.engine.stream(options.request(prompt.ids)) as steps:
             for step in steps:
                 generated += 1
+                options.check_time(generated)
                 ends = options.stop_when is not None and options.stop_when(step.text)
                 message = AIMessageChunk(content=step.text)
                 chunk = ChatGenerationChunk(message=message, generation_info=self._info(step, options))
@@ -224,7 +240,7 @@ class LocalChatModel(BaseChatModel):
         async for chunk in iterate_in_own_thread(lambda: self._stream(messages, stop, manager, **kwargs)):
             yield chunk
 
-    def _with_tools(self, messages: list[BaseMessage], options: _Options) -> tuple[EncodedPrompt, CallStream | None]:
+    def _with_tools(self, messages: list[BaseMessage], options: CallOptions) -> tuple[EncodedPrompt, CallStream | None]:
         """The prompt, with what forces a call if one is forced; and who reads the calls if there are tools."""
         if not options.tools:
             return self.encode(messages), None
@@ -234,9 +250,9 @@ class LocalChatModel(BaseChatModel):
             tool = self._likeliest(messages, options, begun)
             begun += tool_name(tool) + arguments_start(tool, prompt.text)
             prompt = self.encode([*messages, AIMessage(begun)], options.tools)
-        return prompt, CallStream([tool_name(t) for t in options.tools], begun)
+        return prompt, CallStream([tool_name(t) for t in options.tools], begun, parallel=options.parallel_tool_calls)
 
-    def _likeliest(self, messages: list[BaseMessage], options: _Options, begun: str) -> ToolSchema:
+    def _likeliest(self, messages: list[BaseMessage], options: CallOptions, begun: str) -> ToolSchema:
         """Of the tools of which one must be called, that whose name has the highest mean log-probability a token."""
         if len(options.forced) == 1:
             return options.forced[0]
@@ -248,7 +264,7 @@ class LocalChatModel(BaseChatModel):
 
         return max(options.forced, key=score)
 
-    def _info(self, step: TokenStep, options: _Options) -> dict[str, Any]:
+    def _info(self, step: TokenStep, options: CallOptions) -> dict[str, Any]:
         info: dict[str, Any] = {}
         if options.logprobs:
             decode = self.lm.tokenizer.decode
@@ -285,55 +301,6 @@ class LocalChatModel(BaseChatModel):
         if stop or self.stop:
             params["ls_stop"] = stop or self.stop or []
         return params
-
-
-class _Options:
-    """The model's options with a call's own on top, validated before anything is computed."""
-
-    def __init__(self, chat: LocalChatModel, stop: list[str] | None, call: dict[str, Any]) -> None:
-        call = dict(call)
-
-        def option(name: str) -> Any:
-            value = call.pop(name, None)
-            return getattr(chat, name) if value is None else value
-
-        if (other := call.pop("model", None)) not in (None, chat.model):
-            raise ConfigurationError(
-                f"this is {chat.model!r}; for {other!r} make another LocalChatModel(model={other!r})"
-            )
-        if "response_format" in call:
-            raise ConfigurationError("LocalChatModel does not support response_format; use with_structured_output(...)")
-        self.tools, self.forced = chosen_tools(call.pop("tools", None) or (), call.pop("tool_choice", None))
-        self.stop = tuple(stop if stop is not None else chat.stop or ())
-        self.max_tokens: int = option("max_tokens")
-        self.top_logprobs: int = option("top_logprobs")
-        self.logprobs: bool = bool(option("logprobs")) or self.top_logprobs > 0
-        self.sampling = Sampling(
-            temperature=option("temperature"),
-            top_p=option("top_p"),
-            top_k=option("top_k"),
-            seed=option("seed"),
-            logit_bias={int(token): float(bias) for token, bias in (call.pop("logit_bias", None) or {}).items()},
-        )
-        self.stop_when: StopRule | None = call.pop("stop_when", None)
-        self.adapters = call.pop("adapters", None)
-        self.signals: Signals | None = None
-        wanted = call.pop("signals", None)
-        if wanted is not None:
-            unknown = set(wanted) - set(_SIGNALS)
-            if unknown:
-                raise ConfigurationError(f"unknown signals {sorted(unknown)}; known: {', '.join(_SIGNALS)}")
-            self.signals = Signals(self.top_logprobs, entropy="entropy" in wanted, attention="attention" in wanted)
-
-    def request(self, prompt: list[int]) -> Request:
-        return Request(
-            prompt,
-            max_new_tokens=self.max_tokens,
-            stop=self.stop,
-            sampling=self.sampling,
-            signals=self.signals or Signals(self.top_logprobs),
-            adapters=self.adapters,
-        )
 
 
 def _token_logprob(text: str, logprob: float) -> dict[str, Any]:

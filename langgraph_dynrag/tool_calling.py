@@ -180,10 +180,12 @@ class CallStream:
     Args:
         names: Of the tools that were offered.
         begun: A beginning that was written for the model.
+        parallel: Whether several calls may be made at once; else the first one alone is kept.
     """
 
-    def __init__(self, names: Collection[str], begun: str = "") -> None:
+    def __init__(self, names: Collection[str], begun: str = "", *, parallel: bool = True) -> None:
         self._names = names
+        self._parallel = parallel
         self._forced = bool(begun)
         self._text = begun
         self._shown = 0
@@ -230,7 +232,7 @@ class CallStream:
             tool_call_chunk(
                 name=call.name, args=json.dumps(call.arguments), id=f"call_{uuid.uuid4().hex[:24]}", index=i
             )
-            for i, call in enumerate(parts.calls)
+            for i, call in enumerate(parts.calls if self._parallel else parts.calls[:1])
         ]
         return [ChatGenerationChunk(message=AIMessageChunk(content=rest, tool_call_chunks=chunks))], True
 

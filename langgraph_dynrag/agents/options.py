@@ -14,6 +14,7 @@ from langgraph_dynrag.queries.rewrite import WithQuestion
 from langgraph_dynrag.settings import RetrievalPolicy, check_pair
 from langgraph_dynrag.triggers.base import Trigger
 from langgraph_dynrag.triggers.confidence import TokenProbability
+from rag_backbone.checks import refuse_unknown
 from rag_backbone.errors import ConfigurationError, SignalUnavailableError
 from rag_backbone.text_units import WordFilter, not_a_stop_word
 
@@ -81,9 +82,7 @@ class WatchOptions:
         Raises:
             ConfigurationError: As above.
         """
-        if unknown := set(options) - {f.name for f in fields(cls)}:
-            known = ", ".join(sorted(f.name for f in fields(cls)))
-            raise ConfigurationError(f"unknown option {', '.join(sorted(unknown))}; known: {known}")
+        refuse_unknown(options, {f.name for f in fields(cls)}, "DynamicRetrievalMiddleware")
         return cls(**options)
 
     @property

@@ -13,12 +13,13 @@ from langchain_core.retrievers import BaseRetriever
 from langchain_core.runnables import run_in_executor
 from pydantic import ConfigDict, Field, PrivateAttr
 
+from langgraph_dynrag.known_arguments import KnownArguments
 from rag_backbone.errors import ConfigurationError
 
 _STOP_WORDS = "english"
 
 
-class BM25Retriever(BaseRetriever):
+class BM25Retriever(KnownArguments, BaseRetriever):
     """Finds documents by BM25 (Robertson's, in Lucene's variant, k1 = 1.5, b = 0.75).
 
     Titles in the metadata are indexed with the text. A document's `metadata["score"]` is its BM25 score; documents

@@ -10,10 +10,11 @@ from langchain_core.retrievers import BaseRetriever
 from langchain_core.runnables import run_in_executor
 from pydantic import ConfigDict, Field
 
+from langgraph_dynrag.known_arguments import KnownArguments
 from rag_backbone.errors import ConfigurationError
 
 
-class DenseRetriever(BaseRetriever):
+class DenseRetriever(KnownArguments, BaseRetriever):
     """The nearest documents of a vector store whose distance is one minus the cosine.
 
     A document's `metadata["score"]` is the cosine of query and document.

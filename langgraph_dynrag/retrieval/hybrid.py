@@ -11,10 +11,11 @@ from langchain_core.documents import Document
 from langchain_core.retrievers import BaseRetriever
 from pydantic import Field
 
+from langgraph_dynrag.known_arguments import KnownArguments
 from rag_backbone.errors import ConfigurationError
 
 
-class HybridRetriever(BaseRetriever):
+class HybridRetriever(KnownArguments, BaseRetriever):
     """Fuses rankings: a document's score is the sum of `1 / (constant + rank)` over the rankings it is in.
 
     Documents are the same if their ids are, or without ids their texts. Each retriever is asked for `depth` documents

@@ -394,7 +394,7 @@ async def test_in_async_agents_the_event_loop_stays_free():
         ({"on_missing_signals": "ignore"}, "known: 'continue', 'raise'"),
         ({"drafts": "shown"}, "known: 'hidden', 'streamed'"),
         ({"with_passages": "{question}"}, "with_passages lacks {passages}"),
-        ({"treshold": 1}, "unknown option treshold; known: .*trigger"),
+        ({"treshold": 1}, "no argument .treshold.*Known: .*trigger"),
         ({"trigger": 0.5}, "which is no Trigger"),
         ({"trigger": EverySentence(), "query": QFS()}, "QFS reads the attention"),
         ({"retriever": "index"}, "retriever is a str; a LangChain BaseRetriever is needed"),

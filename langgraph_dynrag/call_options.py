@@ -1,0 +1,128 @@
+"""The options of one call of `LocalChatModel`, validated before anything is computed."""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from langgraph_dynrag.tool_calling import chosen_tools
+from rag_backbone.checks import refuse_unknown, shown
+from rag_backbone.errors import ConfigurationError
+from rag_backbone.requests import Request
+from rag_backbone.sampling import Sampling
+from rag_backbone.signals import Signals
+
+if TYPE_CHECKING:
+    from langgraph_dynrag.local_chat_model import LocalChatModel
+
+StopRule = Callable[[str], bool]
+"""Called with the characters that each new token completes; true ends the generation after that token."""
+
+_SIGNALS = ("entropy", "attention")
+_OF_THE_MODEL = ("temperature", "top_p", "top_k", "max_tokens", "stop", "seed", "logprobs", "top_logprobs", "timeout")
+_OTHER_NAMES = {
+    "max_completion_tokens": "max_tokens",
+    "max_new_tokens": "max_tokens",
+    "model_name": "model",
+    "request_timeout": "timeout",
+    "stop_sequences": "stop",
+}
+_WITHOUT_EFFECT = frozenset(
+    {"max_retries", "stream", "stream_usage", "ls_structured_output_format", "structured_output_format"}
+)
+"""What LangChain passes along: read by its base class, or true of every call here (usage is always reported)."""
+CALL_OPTIONS = frozenset(
+    {
+        *_OF_THE_MODEL, *_OTHER_NAMES, *_WITHOUT_EFFECT, "model", "tools", "tool_choice", "parallel_tool_calls",
+        "response_format", "logit_bias", "stop_when", "adapters", "signals",
+    }
+)  # fmt: skip
+"""Names that a call takes."""
+
+
+class CallOptions:
+    """The model's options with a call's own on top.
+
+    Args:
+        chat: The model.
+        stop: The call's stop strings; None: the model's.
+        call: The call's keyword arguments.
+
+    Raises:
+        ConfigurationError: If a name is unknown, or a value has the wrong type.
+    """
+
+    def __init__(self, chat: LocalChatModel, stop: list[str] | None, call: dict[str, Any]) -> None:
+        refuse_unknown(call, CALL_OPTIONS, "a call of LocalChatModel")
+        given = {_OTHER_NAMES.get(name, name): value for name, value in call.items() if value is not None}
+        if stop is not None:
+            given["stop"] = stop
+
+        def option(name: str) -> Any:
+            return _checked(chat, name, given[name]) if name in given else getattr(chat, name)
+
+        if (other := given.get("model", chat.model)) != chat.model:
+            raise ConfigurationError(
+                f"this is {chat.model!r}; for {other!r} make another LocalChatModel(model={other!r})"
+            )
+        if "response_format" in given:
+            raise ConfigurationError("LocalChatModel does not support response_format; use with_structured_output(...)")
+        self.tools, self.forced = chosen_tools(given.get("tools", ()), given.get("tool_choice"))
+        self.parallel_tool_calls = bool(given.get("parallel_tool_calls", True))
+        self.stop = tuple(option("stop") or ())
+        self.max_tokens: int = option("max_tokens")
+        self.top_logprobs: int = option("top_logprobs")
+        self.logprobs: bool = bool(option("logprobs")) or self.top_logprobs > 0
+        self.sampling = Sampling(
+            temperature=option("temperature"),
+            top_p=option("top_p"),
+            top_k=option("top_k"),
+            seed=option("seed"),
+            logit_bias={int(token): float(bias) for token, bias in given.get("logit_bias", {}).items()},
+        )
+        self.stop_when: StopRule | None = given.get("stop_when")
+        self.adapters = given.get("adapters")
+        self.signals: Signals | None = None
+        wanted = given.get("signals")
+        if wanted is not None:
+            unknown = set(wanted) - set(_SIGNALS)
+            if unknown:
+                raise ConfigurationError(f"unknown signals {sorted(unknown)}; known: {', '.join(_SIGNALS)}")
+            self.signals = Signals(self.top_logprobs, entropy="entropy" in wanted, attention="attention" in wanted)
+        self._timeout: float | None = option("timeout")
+        self._started = time.monotonic()
+
+    def request(self, prompt: list[int]) -> Request:
+        """Return the engine's request for a prompt."""
+        return Request(
+            prompt,
+            max_new_tokens=self.max_tokens,
+            stop=self.stop,
+            sampling=self.sampling,
+            signals=self.signals or Signals(self.top_logprobs),
+            adapters=self.adapters,
+        )
+
+    def check_time(self, tokens: int) -> None:
+        """Raise `TimeoutError` if the call has taken longer than it may; `tokens` are those written so far."""
+        if self._timeout is not None and time.monotonic() - self._started > self._timeout:
+            raise TimeoutError(
+                f"the reply took longer than timeout={self._timeout:g} seconds and was stopped after {tokens} tokens"
+            )
+
+
+def _checked(chat: LocalChatModel, name: str, value: Any) -> Any:
+    try:
+        return _adapter(type(chat), name).validate_python(value)
+    except ValidationError as error:
+        raise ConfigurationError(f"{name} is {shown(value)}: {error.errors()[0]['msg']}") from error
+
+
+@functools.cache
+def _adapter(kind: type[LocalChatModel], name: str) -> TypeAdapter[Any]:
+    annotation: Any = kind.model_fields[name].annotation
+    return TypeAdapter(annotation)
