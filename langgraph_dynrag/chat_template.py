@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from langchain_core.messages import AIMessage, BaseMessage, ChatMessage, HumanMessage, SystemMessage, ToolMessage
 
 from langgraph_dynrag.tool_calling import ToolSchema, call_text, instructions, result_text, template_knows_tools
+from rag_backbone.chat_templates import Turn, render_chat
 from rag_backbone.errors import ConfigurationError
 from rag_backbone.special_tokens import neutralised
 from rag_backbone.text_units import Span
@@ -49,12 +50,16 @@ class EncodedPrompt:
 
 
 def encode_chat(
-    tokenizer: PreTrainedTokenizerBase, messages: Sequence[BaseMessage], tools: Sequence[ToolSchema] = ()
+    tokenizer: PreTrainedTokenizerBase,
+    messages: Sequence[BaseMessage],
+    tools: Sequence[ToolSchema] = (),
+    *,
+    name: str | None = None,
 ) -> EncodedPrompt:
-    """Render and tokenise a conversation, with the tools that the model may call.
+    """Render and tokenise a conversation, with the tools that the model may call; `name` is the model's, for messages.
 
     Raises:
-        ConfigurationError: If it is empty, has content other than text, or a role that the template refuses.
+        ConfigurationError: If it is empty, has content other than text, or the template refuses it in every shape.
     """
     if not messages:
         raise ConfigurationError("there are no messages; at least one is needed")
@@ -64,10 +69,8 @@ def encode_chat(
     known = template_knows_tools(tokenizer)
     if tools and not known:
         dialogue = _instructed(dialogue, neutralised(tokenizer, instructions(tools)))
-    if tokenizer.chat_template:
-        text, special = _templated(tokenizer, dialogue, tools if known else ()), False
-    else:
-        text, special = _plain(dialogue), True
+    text = render_chat(tokenizer, dialogue, tools=tools if known else (), name=name)
+    special = not tokenizer.chat_template
     encoded = tokenizer(text, add_special_tokens=special, return_offsets_mapping=tokenizer.is_fast)
     ids = list(encoded.input_ids)
     offsets = encoded["offset_mapping"] if tokenizer.is_fast else [(0, 0)] * len(ids)
@@ -94,9 +97,6 @@ def message_text(message: BaseMessage) -> str:
         elif block.get("type") not in {"reasoning", "thinking"}:
             raise ConfigurationError(f"a message has content of type {block.get('type')!r}; only text can be read")
     return "".join(parts)
-
-
-Turn = dict[str, Any]
 
 
 def _as_dicts(tokenizer: PreTrainedTokenizerBase, messages: Sequence[BaseMessage]) -> list[Turn]:
@@ -150,52 +150,6 @@ def _role(message: BaseMessage) -> str:
     if isinstance(message, ChatMessage):
         return message.role
     return "tool" if message.type == "tool" else "user"
-
-
-def _templated(tokenizer: PreTrainedTokenizerBase, dialogue: list[Turn], tools: Sequence[ToolSchema]) -> str:
-    from jinja2.exceptions import TemplateError
-
-    options: dict[str, Any] = {"tools": [dict(t) for t in tools]} if tools else {}
-
-    def render(messages: list[Turn]) -> str:
-        return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True, **options))
-
-    try:
-        return render(dialogue)
-    except TemplateError as error:
-        try:  # many templates know no system role
-            return render(_without_system(dialogue))
-        except TemplateError:
-            roles = ", ".join(m["role"] for m in dialogue)
-            raise ConfigurationError(f"the model's chat template refuses the roles {roles}: {error}") from error
-
-
-def _without_system(dialogue: list[Turn]) -> list[Turn]:
-    """System messages moved to the beginning of the user message that follows."""
-    merged: list[Turn] = []
-    waiting = ""
-    for message in dialogue:
-        if message["role"] == "system":
-            waiting += message["content"] + "\n\n"
-        elif message["role"] == "user" and waiting:
-            merged.append({"role": "user", "content": waiting + message["content"]})
-            waiting = ""
-        else:
-            merged.append(message)
-    return merged + ([{"role": "user", "content": waiting.strip()}] if waiting else [])
-
-
-def _plain(dialogue: list[Turn]) -> str:
-    """For models without a chat template: the layout in which few-shot question answering is usually written."""
-    parts = []
-    for message in dialogue:
-        if message["role"] == "assistant":
-            parts.append(f" {message['content']}\n\n")
-        elif message["role"] == "system":
-            parts.append(f"{message['content']}\n\n")
-        else:
-            parts.append(f"{message['content']}\nAnswer:")
-    return "".join(parts)
 
 
 def _answer_ids(tokenizer: PreTrainedTokenizerBase, answer: AIMessage) -> list[int]:

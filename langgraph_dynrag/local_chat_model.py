@@ -108,7 +108,7 @@ class LocalChatModel(KnownArguments, BaseChatModel):
 
     def encode(self, messages: Sequence[BaseMessage], tools: Sequence[ToolSchema] = ()) -> EncodedPrompt:
         """The token ids that a conversation becomes, with each token's characters."""
-        return encode_chat(self.lm.tokenizer, messages, tools)
+        return encode_chat(self.lm.tokenizer, messages, tools, name=self.lm.name)
 
     def get_token_ids(self, text: str) -> list[int]:
         """The model's own token ids of a text, without special tokens."""

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 from rag_backbone.causal_lm import CausalLM
+from rag_backbone.chat_templates import render_chat
 from rag_backbone.errors import ConfigurationError
 from rag_backbone.requests import Generation, Request
 from rag_backbone.sampling import Sampling
@@ -111,8 +112,7 @@ class LocalCompleter:
         sampling = Sampling(temperature=self.sampling.temperature, top_k=self.sampling.top_k, seed=prompt.seed)
         if not self.lm.has_chat_template:
             return Request(f"{text}\n\n{prompt.begin}", max_new_tokens=self.max_new_tokens, sampling=sampling)
-        chat = [{"role": "user", "content": text}]
-        rendered = str(tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True))
+        rendered = render_chat(tokenizer, [{"role": "user", "content": text}], name=self.lm.name)
         return Request(
             self.lm.engine.encode(rendered + prompt.begin), max_new_tokens=self.max_new_tokens, sampling=sampling
         )

@@ -10,6 +10,7 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from rag_backbone.chat_templates import render_chat
 from rag_backbone.special_tokens import neutralised
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ def prompt_ids(tokenizer: PreTrainedTokenizerBase, question: str, passages: Sequ
     return chat_ids(tokenizer, user_text(question, passages))
 
 
-def chat_ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+def chat_ids(tokenizer: PreTrainedTokenizerBase, text: str, *, name: str | None = None) -> list[int]:
     """The tokens of one text, such as `user_text` gives, after which the reply begins.
 
     Our own instruction, if the text begins with it, takes the place of the system message that many templates add by
@@ -43,26 +44,28 @@ def chat_ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
     """
     asked = text.removeprefix(INSTRUCTION).lstrip()
     if asked == text.lstrip() or not tokenizer.chat_template:
-        return conversation_ids(tokenizer, [("user", text)])
-    from jinja2 import TemplateError
-
-    try:
-        return conversation_ids(tokenizer, [("system", INSTRUCTION), ("user", asked)])
-    except TemplateError:  # a template without system messages
-        return conversation_ids(tokenizer, [("user", text)])
+        return conversation_ids(tokenizer, [("user", text)], name=name)
+    return conversation_ids(tokenizer, [("system", INSTRUCTION), ("user", asked)], name=name)
 
 
-def conversation_ids(tokenizer: PreTrainedTokenizerBase, messages: Sequence[tuple[str, str]]) -> list[int]:
+def conversation_ids(
+    tokenizer: PreTrainedTokenizerBase, messages: Sequence[tuple[str, str]], *, name: str | None = None
+) -> list[int]:
     """(role, text) messages through the model's chat template; plain text where it has none.
 
     Control tokens that a text imitates are broken up: no passage can end its own turn.
+
+    Args:
+        tokenizer: The model's.
+        messages: In their order.
+        name: The model's name, for messages.
+
+    Raises:
+        ConfigurationError: If there is no message, or the template refuses them in every shape (`render_chat`).
     """
-    spoken = [(role, neutralised(tokenizer, text)) for role, text in messages]
-    if tokenizer.chat_template:
-        chat = [{"role": role, "content": text} for role, text in spoken]
-        return list(tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_dict=False))
-    text = spoken[0][1] if len(spoken) == 1 else "\n".join(f"{role}: {text}" for role, text in spoken)
-    return list(tokenizer(text if text.endswith(":") else text + "\nAnswer:").input_ids)
+    turns = [{"role": role, "content": neutralised(tokenizer, text)} for role, text in messages]
+    text = render_chat(tokenizer, turns, name=name)
+    return list(tokenizer(text, add_special_tokens=not tokenizer.chat_template).input_ids)
 
 
 def answer_ids(tokenizer: PreTrainedTokenizerBase, answer: str) -> list[int]:

@@ -221,7 +221,9 @@ class ParametricLLM(LLM):
 
     def _call_of_text(self, prompt: str) -> _Call:
         text, references = take_markers(prompt)
-        return _Call(chat_ids(self._model.lm.tokenizer, text), self._selected(references))
+        lm = self._model.lm
+        with _not_swallowed():
+            return _Call(chat_ids(lm.tokenizer, text, name=lm.name), self._selected(references))
 
     def _call_of_messages(self, messages: Sequence[ChatMessage]) -> _Call:
         references: list[Reference] = []
@@ -230,10 +232,15 @@ class ParametricLLM(LLM):
             text, found = take_markers(message.content or "")
             references += found
             plain.append((str(getattr(message.role, "value", message.role)), text))
-        tokenizer = self._model.lm.tokenizer
+        lm = self._model.lm
         # A conversation of one question is what `complete` gets, and what adapters were trained on.
         alone = len(plain) == 1 and plain[0][0] == "user"
-        ids = chat_ids(tokenizer, plain[0][1]) if alone else conversation_ids(tokenizer, plain)
+        with _not_swallowed():
+            ids = (
+                chat_ids(lm.tokenizer, plain[0][1], name=lm.name)
+                if alone
+                else conversation_ids(lm.tokenizer, plain, name=lm.name)
+            )
         return _Call(ids, self._selected(references))
 
     def _selected(self, references: Sequence[Reference]) -> Selection | None:

@@ -1,0 +1,180 @@
+"""A conversation as the text of a prompt, whatever its model's chat template takes.
+
+Templates differ: some refuse a system message (Gemma 1 and 2), some leave it out without a word, some want user and
+assistant to take turns beginning with the user (Mistral, Llama 2), some know no tool results, some take contents as
+lists of parts (multimodal models), and some raise errors of their own. The conversation is rendered as it is if the
+template takes it, else in the next shape that the template takes whole:
+
+    as it is  ->  taking turns, the system message kept  ->  system messages in the user's turn  ->  both
+
+A shape is taken if nothing is raised and every text stands in the result. (Earlier reasoning need not: templates of
+reasoning models leave it out, as they should.) Knows no framework.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from rag_backbone.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+logger = logging.getLogger(__name__)
+
+Turn = dict[str, Any]
+"""`role` and `content`, a string; further keys, such as `tool_calls`, are handed to the template."""
+
+OPENING = "Hello."
+"""Stands before an assistant that speaks first, where a template wants the user to and there is no system message."""
+_SYNONYMS = {"developer": "system", "chatbot": "assistant", "model": "assistant", "ai": "assistant", "human": "user",
+             "function": "tool"}  # fmt: skip
+
+
+def render_chat(
+    tokenizer: PreTrainedTokenizerBase,
+    turns: Sequence[Mapping[str, Any]],
+    *,
+    tools: Sequence[Mapping[str, Any]] = (),
+    name: str | None = None,
+) -> str:
+    """Render a conversation, up to where the assistant's next turn begins.
+
+    Args:
+        tokenizer: With a chat template or without one; then the turns are written as few-shot prompts usually are.
+        turns: With their `role` and `content`; control tokens in them are already broken up.
+        tools: Schemas for a template that knows tools.
+        name: The model's name, for messages.
+
+    Returns:
+        The prompt's text. Without a template the tokenizer's special tokens still have to be added to it.
+
+    Raises:
+        ConfigurationError: If there are no turns, or the template refuses every shape; the message names the model.
+    """
+    if not turns:
+        raise ConfigurationError("there are no messages; at least one is needed")
+    given: list[Turn] = [{**t, "role": _SYNONYMS.get(t["role"], t["role"])} for t in turns]
+    if not tokenizer.chat_template:
+        return _plain(given)
+    owner = name or tokenizer.name_or_path or "this model"
+    options: dict[str, Any] = {"tools": [dict(t) for t in tools]} if tools else {}
+    refusal: Exception | None = None
+    partial: str | None = None
+    for shaped in _shapes(given):
+        try:
+            text = str(tokenizer.apply_chat_template(shaped, tokenize=False, add_generation_prompt=True, **options))
+        except Exception as error:  # noqa: BLE001 - a template is a program that comes with a model; it may raise anything
+            refusal = refusal or error
+            continue
+        if _is_whole(text, given):
+            return text
+        partial = partial if partial is not None else text
+    if partial is not None:
+        logger.warning("the chat template of %s leaves out or changes parts of this conversation", owner)
+        return partial
+    roles = ", ".join(t["role"] for t in given)
+    raise ConfigurationError(
+        f"the chat template of {owner} refuses a conversation of {roles}, also with its system messages in the user's "
+        f"turns and turns of one role put together: {refusal}. Set tokenizer.chat_template to one that takes it, or to "
+        "None for plain text."
+    ) from refusal
+
+
+def alternating(turns: Sequence[Mapping[str, Any]]) -> list[Turn]:
+    """Return the turns with user and assistant taking turns, the user first.
+
+    Turns of one role that follow each other become one, tool results and turns of unknown roles the user's. A first
+    system message stays; later ones join the user's turns.
+    """
+    first, others = (list(turns[:1]), turns[1:]) if turns[0]["role"] == "system" else ([], turns)
+    merged: list[Turn] = []
+    for turn in system_in_user(others):
+        spoken = _as_spoken(turn)
+        calls = any("tool_calls" in t for t in (spoken, *merged[-1:]))
+        if merged and merged[-1]["role"] == spoken["role"] and not calls:
+            merged[-1] = {**merged[-1], "content": _joined(merged[-1]["content"], spoken["content"])}
+        else:
+            merged.append(spoken)
+    if not merged:
+        return [{**first[0], "role": "user"}]
+    if merged[0]["role"] == "assistant":
+        merged.insert(0, {"role": "user", "content": OPENING})
+    return [*map(dict, first), *merged]
+
+
+def system_in_user(turns: Sequence[Mapping[str, Any]]) -> list[Turn]:
+    """Return the turns with system messages at the beginning of the next user turn, or as one where none follows.
+
+    A system message before an assistant's turn that opens the conversation becomes a user turn before it.
+    """
+    merged: list[Turn] = []
+    waiting = ""
+    for turn in turns:
+        if turn["role"] == "system":
+            waiting = _joined(waiting, turn["content"])
+        elif turn["role"] == "user" and waiting:
+            merged.append({**turn, "content": _joined(waiting, turn["content"])})
+            waiting = ""
+        elif turn["role"] == "assistant" and waiting and not merged:
+            merged += [{"role": "user", "content": waiting}, dict(turn)]
+            waiting = ""
+        else:
+            merged.append(dict(turn))
+    return merged + ([{"role": "user", "content": waiting}] if waiting else [])
+
+
+def _shapes(turns: list[Turn]) -> list[list[Turn]]:
+    """The conversation in every shape that is tried: contents as strings first, then as lists of parts."""
+    ways: tuple[Callable[[list[Turn]], list[Turn]], ...] = (
+        list, alternating, system_in_user, lambda given: alternating(system_in_user(given)),
+    )  # fmt: skip
+    shapes: list[list[Turn]] = []
+    for way in ways:
+        shaped = way(turns)
+        if shaped not in shapes:
+            shapes.append(shaped)
+    return shapes + [[{**t, "content": [{"type": "text", "text": t["content"]}]} for t in s] for s in shapes]
+
+
+def _is_whole(text: str, turns: list[Turn]) -> bool:
+    """Whether every turn stands in a rendered prompt, and no list of parts was printed as one."""
+    if "{'type': 'text'" in text and not any("{'type': 'text'" in t["content"] for t in turns):
+        return False
+    return all(_stands(t["content"].rpartition("</think>")[2].strip(), text) for t in turns)
+
+
+def _stands(content: str, text: str) -> bool:
+    """Whether a content stands in a prompt, as it is or as a JSON string, as some templates write tool results."""
+    return any(c in text for c in (content, json.dumps(content)[1:-1], json.dumps(content, ensure_ascii=False)[1:-1]))
+
+
+def _as_spoken(turn: Mapping[str, Any]) -> Turn:
+    """A turn as the user's or the assistant's."""
+    if turn["role"] in ("user", "assistant"):
+        return dict(turn)
+    if turn["role"] == "tool":
+        return {"role": "user", "content": f"Result of {turn.get('name') or 'the function'}: {turn['content']}"}
+    return {"role": "user", "content": turn["content"]}
+
+
+def _joined(one: str, other: str) -> str:
+    return f"{one}\n\n{other}" if one and other else one or other
+
+
+def _plain(turns: list[Turn]) -> str:
+    """For models without a chat template: the layout in which few-shot question answering is usually written."""
+    parts = []
+    for turn in turns:
+        content = turn["content"]
+        if turn["role"] == "assistant":
+            parts.append(f" {content}\n\n")
+        elif turn["role"] == "system":
+            parts.append(f"{content}\n\n")
+        else:
+            content = _as_spoken(turn)["content"]
+            parts.append(content if content.endswith(":") else f"{content}\nAnswer:")
+    return "".join(parts)
