@@ -78,9 +78,7 @@ def build(model: LocalChatModel, preset: str = "flare") -> CompiledStateGraph[An
     builder.add_conditional_edges("monitor", after_monitor, ["generate", "redact", "sign"])
     builder.add_edge("redact", "retrieve")
     builder.add_edge("retrieve", "resume")
-    builder.add_conditional_edges(
-        "resume", lambda s: "sign" if s["stage"] == "done" else "generate", ["generate", "sign"]
-    )
+    builder.add_conditional_edges("resume", after_resume, ["generate", "sign"])
     builder.add_edge("sign", END)
     return builder.compile(name="desk")
 
@@ -97,7 +95,7 @@ def main() -> None:
 
 
 def _without(query: str, name: str) -> str:
-    hidden = [w for w in name.split() if w]
+    hidden = name.split()
     return " ".join(w for w in query.split() if w.strip(".,") not in hidden)
 
 

@@ -17,6 +17,7 @@ import threading
 import time
 from collections.abc import Callable
 
+from rag_backbone.checks import clause
 from rag_backbone.errors import ConfigurationError, ServerUnavailableError
 
 
@@ -61,8 +62,8 @@ class CircuitBreaker:
                 return self._counted
             if left > 0:
                 raise ServerUnavailableError(
-                    f"{self._what} failed {self._failed} times in a row, the last time with: {self._last}. It is "
-                    f"asked again in {left:.0f} s."
+                    f"{self._what} failed {self._failed} times in a row, the last time with: {clause(self._last)}. "
+                    f"It is asked again in {left:.0f} s."
                 )
             self._closed_at = self._clock() + self._pause  # this one is the trial; the others wait for its outcome
             return self._counted

@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from langchain_core.callbacks import AsyncCallbackHandler, BaseCallbackManager
@@ -273,13 +273,28 @@ class LocalGenerator:
         return f"LocalGenerator({self.chat.model!r})"
 
 
-def make_generator(model: BaseChatModel, needs: frozenset[Signal], server: ServerPolicy | None = None) -> Generator:
+_NEEDS_NO_MODEL_STATE = {
+    "trigger": "TokenProbability() or Entropy()",
+    "query": "MaskedSentence()",
+    "evidence_selector": "None",
+    "final_answer": "None",
+}
+"""What needs nothing but what a chat model reports, by the option that it is given for."""
+
+
+def make_generator(
+    model: BaseChatModel,
+    needs: frozenset[Signal],
+    server: ServerPolicy | None = None,
+    parts: Mapping[str, Any] | None = None,
+) -> Generator:
     """The generator for a chat model, refused if it lacks a needed signal.
 
     Args:
         model: Any chat model.
         needs: The signals that trigger and formulator read.
         server: For models behind an OpenAI-compatible endpoint.
+        parts: The trigger, the query formulator and so on, by option, so that a refusal names what needs the signal.
 
     Raises:
         SignalUnavailableError: Naming what is needed, what there is, and what to use instead.
@@ -296,8 +311,7 @@ def make_generator(model: BaseChatModel, needs: frozenset[Signal], server: Serve
         if lacking := needs & {"attention", "attention_alone", "end_states"}:
             raise SignalUnavailableError(
                 f"the method needs {', '.join(sorted(lacking))}, which {type(model).__name__} cannot give. Use "
-                "LocalChatModel, or parts that need none: trigger=TokenProbability(), Entropy() or ETC(...), "
-                "query=MaskedSentence(), evidence_selector=None, final_answer=None."
+                f"LocalChatModel, or {_exchange(lacking, parts or {})}."
             )
         generator = _remote(model, needs, server)
     if needs and (missing := needs - generator.signals):
@@ -322,6 +336,14 @@ def _remote(model: BaseChatModel, needs: frozenset[Signal], server: ServerPolicy
             "ChatOpenAI(base_url=..., model=...), or leave it out."
         )
     return ChatGenerator.probed(model, needs)
+
+
+def _exchange(lacking: frozenset[Signal], parts: Mapping[str, Any]) -> str:
+    """What to write in place of the parts that need a signal which there is not."""
+    guilty = {name: part for name, part in parts.items() if getattr(part, "needs", frozenset()) & lacking}
+    if not guilty:
+        return "parts that need none of it: " + ", ".join(f"{n}={use}" for n, use in _NEEDS_NO_MODEL_STATE.items())
+    return ", ".join(f"{name}={_NEEDS_NO_MODEL_STATE[name]} in place of {part!r}" for name, part in guilty.items())
 
 
 def _accepted_only(task: DraftTask) -> AIMessage:

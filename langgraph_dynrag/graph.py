@@ -272,10 +272,9 @@ def make_settings(
     known = set(Settings.__dataclass_fields__) - {"generator", "retriever", "prompt", "reflector"}
     if unknown := set(options) - known:
         raise ConfigurationError(f"unknown option {', '.join(sorted(unknown))}; known: {', '.join(sorted(known))}")
-    needs: frozenset[Signal] = frozenset()
-    for name in ("trigger", "query", "evidence_selector", "final_answer"):
-        needs |= getattr(options.get(name), "needs", frozenset())
-    generator = make_generator(model, needs, server)
+    parts = {name: options.get(name) for name in ("trigger", "query", "evidence_selector", "final_answer")}
+    needs: frozenset[Signal] = frozenset().union(*(getattr(part, "needs", frozenset()) for part in parts.values()))
+    generator = make_generator(model, needs, server, parts)
     selection = options.get("selection")
     reflector = None if selection is None else make_reflector(model, selection)
     own_prompt = None if reflector is None else reflector.prompt

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from rag_backbone.cache_folder import cache_root, write_json
+from rag_backbone.checks import clause
 from rag_backbone.embedded import MODEL, NAME, embedded_model_folder
 from rag_backbone.errors import ConfigurationError, ModelLoadError
 
@@ -139,33 +140,30 @@ def _load(
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
-    from transformers.utils import logging as transformers_logging
 
     from rag_backbone.forward_thread import release_team
+    from rag_backbone.quiet_loading import quiet_loading
 
     if dtype == "auto":
         dtype = "float32" if device == "cpu" else "bfloat16"
     common: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
-    bars = transformers_logging.is_progress_bar_enabled()
-    transformers_logging.disable_progress_bar()
     try:
-        config = AutoConfig.from_pretrained(location, **common)
-        _refuse_unless_decoder(config, location)
-        tokenizer = AutoTokenizer.from_pretrained(location, **common)
-        # use_safetensors: pickled weights run code when they are read, so they are never read.
-        model = AutoModelForCausalLM.from_pretrained(
-            location, dtype=getattr(torch, dtype), use_safetensors=True, **common
-        )
+        with quiet_loading():
+            config = AutoConfig.from_pretrained(location, **common)
+            _refuse_unless_decoder(config, location)
+            tokenizer = AutoTokenizer.from_pretrained(location, **common)
+            # use_safetensors: pickled weights run code when they are read, so they are never read.
+            model = AutoModelForCausalLM.from_pretrained(
+                location, dtype=getattr(torch, dtype), use_safetensors=True, **common
+            )
     except ModelLoadError:
         raise
     except Exception as error:
         raise ModelLoadError(
-            f"{location!r} could not be loaded as a causal language model: {error}. "
+            f"{location!r} could not be loaded as a causal language model: {clause(error)}. "
             "Use 'embedded', a folder with config.json, tokenizer files and *.safetensors, or a Hub id."
         ) from error
     finally:
-        if bars:
-            transformers_logging.enable_progress_bar()
         release_team()
     return model.to(device), tokenizer
 
@@ -235,7 +233,7 @@ def _check_safetensors(path: Path) -> None:
         if 8 + header_size + end != size:
             raise ValueError(f"it should have {8 + header_size + end} bytes and has {size}")
     except (ValueError, KeyError, TypeError, AttributeError, struct.error) as error:
-        raise ModelLoadError(f"{path} is truncated or damaged: {error}. Fetch it again.") from error
+        raise ModelLoadError(f"{path} is truncated or damaged: {clause(error)}. Fetch it again.") from error
 
 
 def _folder_state(folder: Path) -> str:

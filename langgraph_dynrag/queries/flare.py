@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from langgraph_dynrag.draft import DraftView, Signal, Verdict
 from langgraph_dynrag.queries.base import Plan
 from rag_backbone.errors import ConfigurationError
-from rag_backbone.text_units import sentences
 
 _GAP = 5  # uncertain tokens closer than this belong to one span (published code)
 
@@ -119,12 +118,6 @@ def uncertain_spans(view: DraftView, beta: float) -> list[str]:
         if covered:
             texts.setdefault(unit.text[covered[0].start : covered[-1].end])
     return list(texts)
-
-
-def first_sentence(text: str) -> str:
-    """The first sentence of a text, stripped."""
-    spans = sentences(text)
-    return text[spans[0].start : spans[0].end].strip() if spans else ""
 
 
 def _check_beta(beta: float) -> None:

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import bm25s
 from langchain_core.callbacks import AsyncCallbackManagerForRetrieverRun, CallbackManagerForRetrieverRun
 from langchain_core.documents import Document
 from langchain_core.retrievers import BaseRetriever
@@ -15,6 +14,10 @@ from pydantic import ConfigDict, Field, PrivateAttr
 
 from langgraph_dynrag.known_arguments import KnownArguments
 from rag_backbone.errors import ConfigurationError
+from rag_backbone.quiet_loading import level_kept
+
+with level_kept("bm25s"):
+    import bm25s
 
 _STOP_WORDS = "english"
 

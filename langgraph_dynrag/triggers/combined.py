@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from typing import Any
 
 from langgraph_dynrag.draft import DraftView, Signal, Unit, Verdict
 from langgraph_dynrag.triggers.base import Trigger
+from rag_backbone.checks import shown
 from rag_backbone.errors import ConfigurationError
 
 
@@ -15,10 +17,23 @@ class _Combined:
     _name: str
     _rule: Callable[[Iterable[bool]], bool]
 
-    def __init__(self, *parts: Trigger) -> None:
-        if len(parts) < 2:
-            raise ConfigurationError(f"{type(self).__name__} has {len(parts)} trigger(s); it combines two or more")
-        self.parts = parts
+    def __init__(self, *parts: Trigger | Iterable[Trigger]) -> None:
+        name = type(self).__name__
+        # A list of them is as clear as several arguments.
+        given: tuple[Any, ...] = parts
+        if len(parts) == 1 and isinstance(parts[0], Iterable) and not isinstance(parts[0], str):
+            given = tuple(parts[0])
+        if foreign := [part for part in given if not isinstance(part, Trigger) or isinstance(part, type)]:
+            raise ConfigurationError(
+                f"{name} was given {shown(foreign[0])}, which is no trigger; write "
+                f"{name}(TokenProbability(), Entropy())"
+            )
+        if len(given) < 2:
+            count = "1 trigger" if given else "no trigger"
+            raise ConfigurationError(
+                f"{name} was given {count}; it combines two or more: {name}(TokenProbability(), Entropy())"
+            )
+        parts = self.parts = given
         # A part that would look only at the whole answer can look after each unit of another one as well.
         units = {part.unit for part in parts if part.unit.kind != "all"}
         if len(units) > 1:
@@ -72,7 +87,7 @@ class _Combined:
 
 
 class AnyOf(_Combined):
-    """Retrieves if any of the triggers does.
+    """Retrieves if any of the triggers does: `AnyOf(a, b)`, or `AnyOf([a, b])`.
 
     Raises:
         ConfigurationError: If there are fewer than two, or they look after different units.
@@ -83,7 +98,7 @@ class AnyOf(_Combined):
 
 
 class AllOf(_Combined):
-    """Retrieves if all of the triggers do.
+    """Retrieves if all of the triggers do: `AllOf(a, b)`, or `AllOf([a, b])`.
 
     Raises:
         ConfigurationError: If there are fewer than two, or they look after different units.

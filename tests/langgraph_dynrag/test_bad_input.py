@@ -1,5 +1,6 @@
 """Bad input: a clear error before expensive work, or a recorded, bounded degradation."""
 
+import re
 import threading
 import time
 
@@ -306,6 +307,21 @@ def test_attention_from_a_model_that_gives_none_is_refused_when_the_graph_is_bui
     with pytest.raises(SignalUnavailableError, match="needs attention, which ScriptedChatModel cannot give"):
         create_dynamic_rag(model, WatchedRetriever(), preset=preset)
     assert not model.calls
+
+
+@pytest.mark.parametrize("bundle", ["paper", "reference"])
+@pytest.mark.parametrize("preset", ["dragin", "etc"])
+def test_a_refused_method_is_not_recommended(preset, bundle):
+    """The advice names the parts at fault, and never a trigger or formulator that is in use."""
+    parts = get_preset(preset, bundle=bundle).settings
+    with pytest.raises(SignalUnavailableError) as refused:
+        create_dynamic_rag(ScriptedChatModel(replies=[]), WatchedRetriever(), preset=preset, bundle=bundle)
+    advice = str(refused.value).partition("Use ")[2]
+    recommended = re.findall(r"(\w+)\(\)", advice)
+    used = {type(parts[name]).__name__ for name in ("trigger", "query")}
+    assert not used.intersection(recommended), advice
+    assert "query=MaskedSentence() in place of QFS(" in advice
+    assert ("trigger=" in advice) == bool(parts["trigger"].needs - {"logprob", "entropy"})
 
 
 def test_probabilities_from_a_model_that_reports_none_are_refused_when_the_graph_is_built():

@@ -158,6 +158,34 @@ def test_combined_triggers_state_their_needs_and_refuse_what_does_not_fit():
         AnyOf(EverySentence(), EveryNTokens(16))
 
 
+@pytest.mark.parametrize("kind", [AnyOf, AllOf])
+def test_combined_triggers_may_be_given_as_a_list(kind):
+    parts = (TokenProbability(0.5), Entropy(1.0))
+    for given in (list(parts), parts, (part for part in parts)):
+        assert kind(given).parts == parts
+    assert repr(kind(list(parts))) == repr(kind(*parts))
+
+
+@pytest.mark.parametrize("kind", [AnyOf, AllOf])
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ([], "was given no trigger"),
+        ([[]], "was given no trigger"),
+        ([[Never()]], "was given 1 trigger;"),
+        (["flare"], r"was given 'flare' \(str\), which is no trigger"),
+        ([Never(), [Never(), Once()]], "which is no trigger"),
+        ([[Never(), None]], r"was given None \(NoneType\)"),
+        ([Never, Once], "which is no trigger"),
+    ],
+)
+def test_what_combines_to_no_trigger_is_refused_with_the_line_to_write(kind, given, message):
+    with pytest.raises(ConfigurationError, match=message) as refused:
+        kind(*given)
+    assert f"{kind.__name__}(TokenProbability(), Entropy())" in str(refused.value)
+    assert "trigger(s)" not in str(refused.value)
+
+
 # ---------------------------------------------------------------------- queries that ask the model
 
 

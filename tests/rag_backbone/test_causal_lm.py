@@ -128,3 +128,11 @@ def test_a_folder_that_moved_keeps_its_fingerprint(folder, tmp_path):
     first = CausalLM.from_pretrained(folder).fingerprint
     shutil.move(folder, tmp_path / "moved")
     assert CausalLM.from_pretrained(tmp_path / "moved").fingerprint == first
+
+
+def test_the_message_about_a_model_that_cannot_be_loaded_has_no_doubled_full_stop():
+    for name in ("not/a/model/at/all", "nowhere/at-all"):
+        with pytest.raises(ModelLoadError) as refused:
+            CausalLM.from_pretrained(name)
+        assert ".. " not in str(refused.value)
+        assert "\n" not in str(refused.value)

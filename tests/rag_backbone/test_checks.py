@@ -1,6 +1,6 @@
 import pytest
 
-from rag_backbone.checks import check_type, refuse_unknown
+from rag_backbone.checks import check_type, clause, refuse_unknown
 from rag_backbone.errors import ConfigurationError
 
 
@@ -25,3 +25,17 @@ def test_known_names_and_right_types_pass() -> None:
     refuse_unknown(["seed"], ["seed"], "Model")
     check_type("k", 3, int, "a whole number")
     check_type("x", True, (bool, int), "a number")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("It failed.", "It failed"),
+        ("It failed", "It failed"),
+        ("One.\n\nTwo. ", "One. Two"),
+        ("Wait...", "Wait"),
+        ("", ""),
+    ],
+)
+def test_an_error_within_a_sentence_brings_no_full_stop_and_no_line_ends(text, expected):
+    assert clause(OSError(text)) == expected

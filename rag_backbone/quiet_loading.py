@@ -1,0 +1,63 @@
+"""Loading models without progress bars of transformers, whose settings are afterwards as they were.
+
+Knows neither models nor files.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+
+@contextmanager
+def quiet_loading() -> Iterator[None]:
+    """Switch the progress bars of transformers off, and restore the user's setting when the block ends."""
+    from transformers.utils import logging as transformers_logging
+
+    bars = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if bars:
+            transformers_logging.enable_progress_bar()
+
+
+@contextmanager
+def quiet_conversion() -> Iterator[None]:
+    """Switch off the bar of the GGUF loader too, which asks no setting of transformers."""
+    import transformers.modeling_gguf_pytorch_utils as loader
+
+    module: Any = loader
+    shown = getattr(module, "tqdm", None)
+    with quiet_loading():
+        if shown is None:  # a version that shows it in another way, or not at all
+            yield
+            return
+        module.tqdm = functools.partial(shown, disable=True)
+        try:
+            yield
+        finally:
+            module.tqdm = shown
+
+
+@contextmanager
+def level_kept(name: str) -> Iterator[None]:
+    """Import a library that sets the level of its own logger, and leave the level as the user had it.
+
+    Where the library was imported before, its level may be what the user wants, and stays.
+
+    Args:
+        name: The library, which is also its logger's name.
+    """
+    logger, imported = logging.getLogger(name), name in sys.modules
+    before = logger.level
+    try:
+        yield
+    finally:
+        if not imported:
+            logger.setLevel(before)
