@@ -7,29 +7,54 @@ An answer stands behind a phrase (`So the answer is`), to the end of its sentenc
 from __future__ import annotations
 
 import re
+from functools import cache
 
 from rag_backbone.text_units import first_sentence_end, sentences
 
 _PAIRS = {'"': '"', "'": "'", "`": "`", "\u201c": "\u201d", "\u2018": "\u2019"}
 
 
+def find_phrase(text: str, phrase: str) -> re.Match[str] | None:
+    """The first `phrase` in a text; case is ignored, and any white space stands for any other."""
+    return _pattern(phrase).search(text)
+
+
 def answer_start(text: str, phrase: str) -> int | None:
-    """Where the answer begins after the last `phrase` (case ignored), or None."""
-    at = text.lower().rfind(phrase.lower())
-    return None if at < 0 else at + len(phrase)
+    """Where the answer begins after the last `phrase`, or None."""
+    ends = [match.end() for match in _pattern(phrase).finditer(text)]
+    return ends[-1] if ends else None
+
+
+def closing_lead(text: str, phrase: str) -> str:
+    """What has to follow a text that breaks off anywhere, so that it ends in `phrase` on a sentence boundary.
+
+    Args:
+        text: Without white space at its end.
+        phrase: The answer phrase.
+
+    Returns:
+        The rest of the phrase if the text ends in the beginning of one, nothing if it ends in all of it; else the
+        phrase, in the text's last line if that ends in a whole sentence, else in a line of its own.
+    """
+    if not text.strip():
+        return phrase
+    begun = _begun(text, phrase)
+    if begun is not None:
+        return phrase[begun:]
+    return f" {phrase}" if _ends_sentence(text) else f"\n{phrase}"
 
 
 def is_complete(text: str, phrase: str, end: str | None = None) -> bool:
     """Whether the sentence of the (first) `phrase` has ended for certain, or the end mark was written."""
-    at = text.lower().find(phrase.lower())
-    if at < 0:
+    found = find_phrase(text, phrase)
+    if found is None:
         return False
-    rest = text[at + len(phrase) :]
+    rest = text[found.end() :]
     if end is not None:
         return _marked_end(rest, end) is not None
     if not rest.strip():
         return False
-    return first_sentence_end(text[at:]) is not None
+    return first_sentence_end(text[found.start() :]) is not None
 
 
 def through_answer(text: str, phrase: str, end: str | None = None) -> str:
@@ -37,11 +62,11 @@ def through_answer(text: str, phrase: str, end: str | None = None) -> str:
 
     All of it if there is none.
     """
-    at = text.lower().find(phrase.lower())
-    if at < 0:
+    found = find_phrase(text, phrase)
+    if found is None:
         return text
+    at, start = found.span()
     if end is not None:
-        start = at + len(phrase)
         length = _marked_end(text[start:], end)
         return text if length is None else text[: start + length + len(end)]
     spans = sentences(text[at:])
@@ -67,11 +92,48 @@ def short_answer(text: str, phrase: str | None, end: str | None = None) -> str:
     return _bare(first)
 
 
+@cache
+def _pattern(phrase: str) -> re.Pattern[str]:
+    # Not str.lower: it changes the length of some texts, and with it what positions mean.
+    return re.compile(r"\s+".join(map(re.escape, phrase.split())), re.IGNORECASE)
+
+
+def _begun(text: str, phrase: str) -> int | None:
+    """How many characters of the phrase the text ends in; None if the text ends in something else.
+
+    The beginning of a phrase of words counts only where a sentence begins, since a sentence may end in any of its
+    words; the whole phrase, and the beginning of a mark such as `<answer>`, count anywhere.
+    """
+    for length in range(len(phrase.rstrip()), 0, -1):
+        if phrase[length - 1].isspace():
+            continue
+        found = re.search(_pattern(phrase[:length]).pattern + r"\Z", text, re.IGNORECASE)
+        if found is None:
+            continue
+        before = text[: found.start()].rstrip(_OPENING)
+        whole = length == len(phrase.rstrip())
+        if whole or not phrase[0].isalnum() or not before.strip() or _ends_sentence(before):
+            return length
+    return None
+
+
+_OPENING = "*_\"'\u201c\u2018("
+_CLOSING = "*_\"'\u201d\u2019"
+
+
+def _ends_sentence(text: str) -> bool:
+    """Whether a text ends in a whole sentence or a line, so that what follows begins another one."""
+    if text.rstrip(" \t")[-1:] in ("\n", "\r"):
+        return True
+    whole = text.rstrip().rstrip(_CLOSING)
+    return any(span.start >= len(whole) for span in sentences(f"{whole} Thus it is."))
+
+
 def _marked_end(text: str, end: str) -> int | None:
     """Where the end mark begins; of a closing brace the one that closes no brace of the text."""
     if end != "}":
-        at = text.lower().find(end.lower())
-        return None if at < 0 else at
+        found = find_phrase(text, end)
+        return None if found is None else found.start()
     depth = 0
     for i, c in enumerate(text):
         depth += (c == "{") - (c == "}")

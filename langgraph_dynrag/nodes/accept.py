@@ -7,7 +7,7 @@ from typing import Any
 from langchain_core.messages import AIMessage, AIMessageChunk
 from langgraph.graph.message import push_message
 
-from langgraph_dynrag.answer import is_complete, short_answer, through_answer
+from langgraph_dynrag.answer import answer_start, closing_lead, find_phrase, is_complete, short_answer, through_answer
 from langgraph_dynrag.draft import Draft
 from langgraph_dynrag.nodes.insert import insert, own_words, visible
 from langgraph_dynrag.nodes.node import State, Update, emit, spent
@@ -75,7 +75,7 @@ def answer_complete(before: str, draft: Draft, tokens: int, settings: Settings) 
     phrase, end = settings.prompt.answer_phrase, settings.prompt.answer_end
     written = before + draft[:tokens].text
     opened = None if settings.tag_format is None else settings.tag_format.open_call(written)
-    if phrase is None or phrase.lower() not in written[:opened].lower():  # what stands in a search answers nothing
+    if phrase is None or find_phrase(written[:opened], phrase) is None:  # what stands in a search answers nothing
         return False
     if end is not None:
         return is_complete(written[:opened], phrase, end)
@@ -108,15 +108,25 @@ def after_acceptance(state: State, update: Update, settings: Settings, draft: Dr
             return update
     if hit is not None:
         update = {**update, "budget_hit": hit, "trace": [*update.get("trace", []), budget_event(hit, settings)]}
-    return force_answer(state, update, settings)
+    return force_answer(state, update, settings, model_ended=hit is None)
 
 
-def force_answer(state: State, update: Update, settings: Settings) -> Update:
-    """End the answer, or, if it lacks the phrase of a short one, ask for that outright."""
+def force_answer(state: State, update: Update, settings: Settings, *, model_ended: bool = False) -> Update:
+    """End the answer, or, if it lacks the phrase of a short one, ask for that outright.
+
+    Args:
+        state: The state before the update.
+        update: What `accept` returned.
+        settings: The graph's settings.
+        model_ended: Whether the model ended the answer itself; else a short answer that is begun has to be completed.
+    """
     phrase = settings.prompt.answer_phrase
-    if phrase is None or phrase.lower() in visible(update, settings.tag_format).lower():
+    shown = visible(update, settings.tag_format)
+    start = None if phrase is None else answer_start(shown, phrase)
+    complete = start is not None and bool(shown[start:].strip(" :,.\n")) and model_ended
+    if phrase is None or complete or (start is not None and is_complete(shown, phrase, settings.prompt.answer_end)):
         return _finished(state, update, settings)
-    return _closing(state, update, settings, phrase)
+    return _closing(state, update, settings, "" if start is not None else phrase)
 
 
 def budget_event(which: str, settings: Settings) -> dict[str, Any]:
@@ -127,13 +137,23 @@ def budget_event(which: str, settings: Settings) -> dict[str, Any]:
 
 
 def _closing(state: State, update: Update, settings: Settings, phrase: str) -> Update:
-    """Ask for the short answer outright: the phrase is written for the model, which completes it."""
+    """Ask for the short answer outright: the phrase is written for the model, which completes it.
+
+    Args:
+        state: The state before the update.
+        update: What `accept` returned.
+        settings: The graph's settings.
+        phrase: What has to be written; empty if the text has it already, and its answer is incomplete.
+    """
     update = _with_calls_closed(update, settings)
     # What was inserted ends as its format has it; only white space that the model wrote is cut.
     fixed = update["hidden"][-1][1] if update["hidden"] else 0
     begun = update["text"][:fixed] + update["text"][fixed:].rstrip()
     seen = visible({**update, "text": begun}, settings.tag_format)
-    lead = f" {phrase}" if seen and not seen[-1].isspace() else phrase
+    if len(begun) == fixed and seen and seen[-1].isspace():
+        lead = phrase
+    else:
+        lead = closing_lead(seen, phrase) if phrase else ""
     ids = update["token_ids"]
     if ids is not None:
         # Trailing white space is cut from the text; ids that no longer match it are cut into tokens anew.

@@ -13,7 +13,7 @@ from typing import Any
 
 from langchain_core.runnables import RunnableConfig
 
-from langgraph_dynrag.answer import short_answer, through_answer
+from langgraph_dynrag.answer import closing_lead, find_phrase, short_answer, through_answer
 from langgraph_dynrag.draft import Draft, Unit
 from langgraph_dynrag.drafting import DraftTask
 from langgraph_dynrag.final_answer import AnswerCandidate, Basis, Choice, SurerAnswer, surer
@@ -78,8 +78,8 @@ class _Work:
         state = {**self._state, "text": "", "stage": "drafting", "answer_tokens": 0}
         text = self._draft(state, limit=self._settings.budgets.tokens, unit=Unit("all")).text
         phrase = self._settings.prompt.answer_phrase
-        if phrase is not None and phrase.lower() not in text.lower():  # then it is asked for outright
-            text = f"{text.rstrip()} {phrase}".lstrip()
+        if phrase is not None and find_phrase(text, phrase) is None:  # then it is asked for outright
+            text = text.rstrip() + closing_lead(text.rstrip(), phrase)
             text += self._draft({**state, "text": text, "stage": "closing"}).text
         return self._candidate("documents", state, text)
 
@@ -124,8 +124,8 @@ def _rationales(text: str, settings: Settings) -> str:
     if phrase is None:
         spans = sentences(text)
         return text[: spans[-1].start].rstrip() if spans else ""
-    at = text.lower().find(phrase.lower())
-    return text[: at + len(phrase)] if at >= 0 else f"{text.rstrip()} {phrase}".lstrip()
+    found = find_phrase(text, phrase)
+    return text[: found.end()] if found else text.rstrip() + closing_lead(text.rstrip(), phrase)
 
 
 def _chosen(state: State, settings: Settings, choice: Choice, work: _Work) -> Update:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from langchain_core.messages import AIMessage, HumanMessage
 
-from langgraph_dynrag.answer import is_complete
+from langgraph_dynrag.answer import find_phrase, is_complete
 from langgraph_dynrag.draft import Draft, EndOfDraft, Unit
 from langgraph_dynrag.drafting import DraftTask, StopAtUnit
 from langgraph_dynrag.evidence import Passage
@@ -213,7 +213,7 @@ def _draft(made: Generation, why: EndOfDraft) -> Draft:
 
 def _is_complete(before: str, part: Draft, draft: Draft, phrase: str | None) -> bool:
     """Whether the sentence of the answer phrase is over with `part`, of which `draft` tells how it goes on."""
-    if phrase is None or phrase.lower() not in (before + part.text).lower():
+    if phrase is None or find_phrase(before + part.text, phrase) is None:
         return False
     return is_complete(before + draft.text + ("\n" if draft.ended == "end" else ""), phrase)
 

@@ -208,8 +208,8 @@ def test_the_rationales_are_read_without_documents_and_the_documents_without_rat
 def test_an_answer_from_the_documents_that_comes_to_no_end_is_asked_for_outright():
     generator = Scripted([" Orsa.", "It was Wray and ", " Brannoch."], [APART, ALIKE])
     out = Conclude(settings_of(generator))(state_of())
-    assert generator.tasks[2].accepted == "It was Wray and So the answer is"
-    assert out["answer"] == "It was Wray and So the answer is Brannoch."
+    assert generator.tasks[2].accepted == "It was Wray and\nSo the answer is"
+    assert out["answer"] == "It was Wray and\nSo the answer is Brannoch."
 
 
 def test_without_an_answer_phrase_the_last_sentence_is_written_anew():

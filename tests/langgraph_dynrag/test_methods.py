@@ -444,7 +444,7 @@ def test_the_token_budget_forces_the_short_answer():
         trigger=Never(),
         budgets=Budgets(tokens=10),
     )
-    assert out["answer"] == "It was built by the mason of the old town So the answer is Aldous Wray."
+    assert out["answer"] == "It was built by the mason of the old town\nSo the answer is Aldous Wray."
     assert out["short_answer"] == "Aldous Wray"
     assert model.options[0]["max_tokens"] == 10
     assert [e["type"] for e in out["trace"] if e["type"] in ("budget", "closing")] == ["budget", "closing"]
