@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from langgraph_dynrag.evidence import name_of
 from langgraph_dynrag.preset_file import is_preset_file
 from langgraph_dynrag.presets import PRESETS, get_preset
 from langgraph_dynrag.triggers.threshold import with_threshold
@@ -162,7 +163,7 @@ def _ask_injected(
     typer.echo(found.answer)
     if not quiet:
         for source in found.to_dict()["sources"]:
-            typer.echo(f"  [{source['number']}] {source['title'] or source['source']}")
+            typer.echo(f"  [{source['number']}] {name_of(source)}")
         made = f"{found.trained} adapters trained" if translator is None else f"{found.translated} passages read"
         typer.secho(f"  {found.prompt_tokens} prompt tokens, {made}", err=True, dim=True)
 
@@ -188,7 +189,7 @@ def _stream(built: Any, question: str, *, show: bool) -> dict[str, Any]:
         elif show and mode == "messages":
             typer.echo(part[0].content, nl=False)
         elif show and mode == "custom" and part["type"] == "retrieval":
-            titles = "; ".join(d["title"] or d["source"] for d in part["documents"]) or part["error"] or "nothing"
+            titles = "; ".join(name_of(d) for d in part["documents"]) or part["error"] or "nothing"
             typer.secho(f"\n  [searched: {part['query']}]\n  [found: {titles}]", err=True, dim=True)
     if show:
         typer.echo()
@@ -199,6 +200,6 @@ def _conclude(told: Trace, trace: Path | None) -> None:
     if told.short_answer != told.answer:
         typer.secho(f"\n{told.short_answer}", bold=True)
     for source in told.sources:
-        typer.echo(f"  [{source['number']}] {source['title'] or source['source']}")
+        typer.echo(f"  [{source['number']}] {name_of(source)}")
     if trace is not None:
         typer.secho(f"  trace: {trace}", err=True, dim=True)

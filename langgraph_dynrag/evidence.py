@@ -9,20 +9,21 @@ from __future__ import annotations
 import hashlib
 import re
 import unicodedata
-from collections.abc import Callable, Iterable, Sequence
-from numbers import Integral, Real
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from typing_extensions import TypedDict
+
+from rag_backbone.document_names import page_of, readable_name, source_of, title_of
+from rag_backbone.plain_data import plain_metadata
+from rag_backbone.unicode_text import clean_text
 
 CountTokens = Callable[[str], int]
 
 # A passage is cut to this before it is looked at any closer: documents may be megabytes long.
 _MAX_CHARACTERS = 20_000
 _ORIGINAL = "original_sha256"
-# What msgpack holds, in which LangGraph's checkpoints are written.
-_INTEGERS = range(-(2**63), 2**64)
-_DROPPED = object()
+LEFT_OUT = "metadata_left_out"
 
 
 class Passage(TypedDict):
@@ -36,7 +37,7 @@ class Passage(TypedDict):
     """Where it comes from, as far as the retriever says."""
     score: float | None
     metadata: dict[str, Any]
-    """What the retriever said of it, as far as it is plain data."""
+    """What the retriever said of it as plain data; `metadata_left_out` lists what has no such form."""
 
 
 class Source(TypedDict):
@@ -57,14 +58,17 @@ def passage(text: str, metadata: dict[str, Any], document_id: str | None) -> Pas
     cleaned = clean(text[:_MAX_CHARACTERS])
     if not cleaned:
         return None
-    title = clean(str(metadata.get("title") or ""))[:200]
-    source = clean(str(metadata.get("source") or metadata.get("url") or title or document_id or ""))[:500]
-    score = _plain(metadata.get("score"))
-    kept = {str(k): v for k, v in ((k, _plain(v)) for k, v in metadata.items()) if v is not _DROPPED}
+    title = clean(_title(metadata))[:200]
+    source = clean(source_of(metadata) or title or document_id or "")[:500]
+    kept, lost = plain_metadata(metadata, "a document's metadata")
+    if lost:
+        kept[LEFT_OUT] = lost
+    score = kept.get("score")
     if cleaned != text.strip():
         kept[_ORIGINAL] = hashlib.sha256(text.strip().encode("utf-8", "surrogatepass")).hexdigest()
     return Passage(
-        id=_plain(document_id) or hashlib.sha256(f"{source}\0{cleaned}".encode()).hexdigest()[:24],
+        id=clean_text(str(document_id or ""), "a document's id")
+        or hashlib.sha256(f"{source}\0{cleaned}".encode()).hexdigest()[:24],
         text=cleaned,
         title=title,
         source=source,
@@ -77,6 +81,12 @@ def original_hash(p: Passage) -> str | None:
     """SHA-256 of the text as the retriever gave it, without blanks around it; None if `p["text"]` is that text."""
     found = p["metadata"].get(_ORIGINAL)
     return found if isinstance(found, str) else None
+
+
+def name_of(document: Mapping[str, Any]) -> str:
+    """Return what a person recognises a passage or source by: its title, source or first words rather than its id."""
+    text = document.get("text") or ""
+    return readable_name(document.get("title") or "", document.get("source") or "", text, document.get("id") or "")
 
 
 def clean(text: str) -> str:
@@ -157,12 +167,7 @@ def _shortened(p: Passage, budget: int, count: CountTokens) -> Passage | None:
     return Passage(**{**p, "text": " ".join(words[:low]) + " ..."}) if low >= 16 else None
 
 
-def _plain(value: Any) -> Any:
-    """A value as plain data; NumPy's numbers and texts, which retrievers report, are none that a checkpoint holds."""
-    if value is None or isinstance(value, bool):
-        return value
-    if isinstance(value, str):
-        return str.__str__(value)  # an enumeration's own would be its name
-    if isinstance(value, Integral):
-        return int(value) if int(value) in _INTEGERS else str(int(value))
-    return float(value) if isinstance(value, Real) else _DROPPED
+def _title(metadata: Mapping[str, Any]) -> str:
+    title = title_of(metadata)
+    page = "" if metadata.get("title") else page_of(metadata)
+    return f"{title}, page {page}" if title and page else title

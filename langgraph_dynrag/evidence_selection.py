@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
 from langgraph_dynrag.draft import Signal
-from langgraph_dynrag.evidence import Passage
+from langgraph_dynrag.evidence import Passage, name_of
 from langgraph_dynrag.samples import SampledEnds, SampleSpec, total_cost, uncertainty
 from rag_backbone.errors import ConfigurationError
 
@@ -88,7 +88,7 @@ class LeastUncertain:
         record = {
             "by": "least uncertain",
             "candidates": [
-                {"id": p["id"], "title": p["title"], "score": score}
+                {"id": p["id"], "title": name_of(p), "score": score}
                 for p, score in zip(candidates, scores, strict=True)
             ],
             "kept": [p["id"] for p in chosen],

@@ -22,6 +22,7 @@ from typing_extensions import TypeIs
 from langgraph_dynrag.evidence import Passage, original_hash
 from langgraph_dynrag.injector import Placed
 from langgraph_dynrag.prompts import AnswerPrompt
+from rag_backbone.document_names import source_of, title_of
 from rag_backbone.errors import AdapterError, ConfigurationError
 
 if TYPE_CHECKING:
@@ -232,7 +233,7 @@ class InjectedAnswer:
     def to_dict(self) -> dict[str, Any]:
         """As plain data."""
         sources = [
-            {"number": i, "title": d.metadata.get("title", ""), "source": d.metadata.get("source", "")}
+            {"number": i, "title": title_of(d.metadata), "source": source_of(d.metadata), "text": d.page_content}
             for i, d in enumerate(self.documents, 1)
         ]
         return {
@@ -312,8 +313,7 @@ def ask_injected(
 
 
 def _passage(document: Document, kind: Any) -> Any:
-    title = str(document.metadata.get("title", ""))
-    return kind(document.page_content, title, str(document.metadata.get("source", "")))
+    return kind(document.page_content, title_of(document.metadata), source_of(document.metadata))
 
 
 def is_served(adapters: ParametricModel | ServedModel) -> TypeIs[ServedModel]:

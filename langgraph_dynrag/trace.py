@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from langgraph_dynrag.event_lines import event_lines
+from langgraph_dynrag.evidence import name_of
 from langgraph_dynrag.samples import total_cost
 from rag_backbone.errors import ConfigurationError
 
@@ -174,7 +175,7 @@ class Trace:
         lines.append(f"Answer: {self.answer}")
         if self.short_answer and self.short_answer != self.answer:
             lines.append(f"Short answer: {self.short_answer}")
-        lines += [f"  [{s['number']}] {s['title'] or s['source']}" for s in self.sources]
+        lines += [f"  [{s['number']}] {name_of(s)}" for s in self.sources]
         lines.append("  " + ", ".join(f"{value} {name.replace('_', ' ')}" for name, value in self.counts.items()))
         lines.append("  " + ", ".join(f"{name} {seconds:.2f} s" for name, seconds in self.seconds.items()))
         return "\n".join(lines)
@@ -247,7 +248,7 @@ def _draft_lines(draft: DraftTrace) -> list[str]:
 def _event_lines(event: Mapping[str, Any]) -> list[str]:
     kind = event["type"]
     if kind == "retrieval":
-        titles = [f"{d['title'] or d['source'] or d['id']}{'' if d['new'] else ' (seen)'}" for d in event["documents"]]
+        titles = [f"{name_of(d)}{'' if d['new'] else ' (seen)'}" for d in event["documents"]]
         found = "; ".join(titles) or event["error"] or "nothing"
         return [f"  searched: {event['query']}", f"    found: {found}"]
     if kind == "reformulation" and (event.get("rewrite") or event.get("problem")):

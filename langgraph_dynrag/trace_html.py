@@ -10,6 +10,7 @@ from html import escape
 from typing import Any
 
 from langgraph_dynrag.event_lines import event_lines
+from langgraph_dynrag.evidence import name_of
 from langgraph_dynrag.trace import DraftTrace, TokenTrace, Trace
 
 _STYLE = """
@@ -43,7 +44,7 @@ def fragment(trace: Trace) -> str:
     """A piece of HTML for a notebook."""
     body = "".join(_draft(step) if isinstance(step, DraftTrace) else _event(step) for step in trace.steps)
     sources = "".join(
-        f'<div class="doc">[{s["number"]}] <b>{escape(str(s["title"] or s["source"]))}</b> '
+        f'<div class="doc">[{s["number"]}] <b>{escape(name_of(s))}</b> '
         f'<span class="meta">found by: {escape(str(s["query"]))}</span></div>'
         for s in trace.sources
     )
@@ -130,7 +131,7 @@ def _retrieval(event: Mapping[str, Any]) -> str:
 
 
 def _document(document: Mapping[str, Any]) -> str:
-    title = escape(str(document["title"] or document["source"] or document["id"]))
+    title = escape(name_of(document))
     score = "" if document["score"] is None else f", score {document['score']:.3f}"
     known = "new" if document["new"] else "seen before"
     text = escape(document["text"])

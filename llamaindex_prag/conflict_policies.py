@@ -10,9 +10,11 @@ Documents that contradict none stay as they are, whatever the policy.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
+from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from rag_backbone.errors import ConfigurationError
@@ -21,8 +23,16 @@ if TYPE_CHECKING:
     from llamaindex_prag.conflicts import Conflicts
 
 ConflictPolicy = Literal["mean", "score-weighted", "latest", "context"]
-DATES = ("updated", "updated_at", "last_modified_date", "last_modified", "published", "date", "creation_date")
-"""Where a document's metadata says how old it is: the first of these that can be read."""
+DATES = (
+    "updated", "updated_at", "last_modified_date", "last_modified", "modified", "modified_at", "mod_date",
+    "lastmod", "mtime", "published", "published_at", "publish_date", "pub_date", "date", "timestamp", "created",
+    "created_at", "creation_date",
+)  # fmt: skip
+"""Where a document's metadata says how old it is: the first of these that can be read, however the name is written
+(`lastModified`, `Last-Modified`)."""
+
+_MILLISECONDS = 10**11  # as seconds, this would be in the year 5138
+_PDF = re.compile(r"D:(?P<moment>\d{14})(?P<zone>Z?|[+-]\d\d'?\d\d'?)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,23 +85,42 @@ def resolve(
 
 
 def date_of(metadata: Mapping[str, Any]) -> datetime | None:
-    """When a document was last changed, as its metadata says (`DATES`); None if it does not."""
-    for name in DATES:
-        value = metadata.get(name)
+    """Return when a document was last changed, as its metadata says (`DATES`); None if it does not.
+
+    Dates may be objects, seconds or milliseconds since 1970, ISO 8601 texts, the dates of e-mails and feeds
+    (`"Tue, 03 Mar 2026 10:00:00 +0100"`) or those of PDF (`"D:20260303100000+01'00'"`).
+    """
+    fields: dict[str, Any] = {}
+    for key, value in metadata.items():
+        fields.setdefault(_folded(str(key)), value)
+    return next((found for name in DATES if (found := _moment(fields.get(_folded(name)))) is not None), None)
+
+
+def _folded(name: str) -> str:
+    return re.sub(r"[\s_-]", "", name).lower()
+
+
+def _moment(value: Any) -> datetime | None:
+    try:
         if isinstance(value, datetime):
             return _aware(value)
         if isinstance(value, date):
             return _aware(datetime(value.year, value.month, value.day))  # noqa: DTZ001 - made aware there
         if isinstance(value, int | float) and not isinstance(value, bool):
-            try:
-                return datetime.fromtimestamp(value, UTC)
-            except (OverflowError, ValueError, OSError):
-                continue
-        if isinstance(value, str):
-            try:
-                return _aware(datetime.fromisoformat(value.strip()))
-            except ValueError:
-                continue
+            return datetime.fromtimestamp(value / 1000 if abs(value) > _MILLISECONDS else value, UTC)
+    except (OverflowError, ValueError, OSError):
+        return None
+    if not isinstance(value, str):
+        return None
+    text = value.strip()
+    pdf = _PDF.fullmatch(text)
+    if pdf is not None:
+        text = pdf["moment"] + ("+0000" if pdf["zone"] in ("", "Z") else pdf["zone"].replace("'", ""))
+    for read in (datetime.fromisoformat, lambda t: datetime.strptime(t, "%Y%m%d%H%M%S%z"), parsedate_to_datetime):
+        try:
+            return _aware(read(text))
+        except (ValueError, OverflowError):
+            continue
     return None
 
 

@@ -17,7 +17,7 @@ from langchain_core.tools import BaseTool, StructuredTool
 from langgraph.pregel import Pregel
 from pydantic import BaseModel, Field
 
-from langgraph_dynrag.evidence import Passage, distinct, passage, render, within_budget
+from langgraph_dynrag.evidence import Passage, distinct, name_of, passage, render, within_budget
 from rag_backbone.errors import ConfigurationError
 
 NOTHING = "Nothing was found."
@@ -134,5 +134,5 @@ def _unkept(graph: Runnable[Any, Any]) -> Runnable[Any, Any]:
 def _told(result: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     artifact = {k: v for k, v in result.items() if k != "messages"}
     lines = [str(result.get("answer") or "")]
-    lines += [f"[{s['number']}] {s['title'] or s['source'] or s['id']}" for s in result.get("sources") or []]
+    lines += [f"[{s['number']}] {name_of(s)}" for s in result.get("sources") or []]
     return "\n".join(lines).strip() or NOTHING, artifact

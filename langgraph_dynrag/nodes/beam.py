@@ -18,7 +18,7 @@ from typing import Any
 from langchain_core.runnables import RunnableConfig
 
 from langgraph_dynrag.draft import Draft, DraftView, Verdict
-from langgraph_dynrag.evidence import Passage
+from langgraph_dynrag.evidence import Passage, name_of
 from langgraph_dynrag.nodes.accept import accept, after_acceptance, budget_event, finish
 from langgraph_dynrag.nodes.generate import Generate, derived_seed
 from langgraph_dynrag.nodes.monitor import Monitor, exhausted, shortened
@@ -339,7 +339,7 @@ def _drafts(segments: Sequence[Segment]) -> list[dict[str, Any]]:
 def _described(candidate: Candidate, beam: Beam) -> dict[str, Any]:
     s = candidate.segment
     decision = beam.hypotheses[candidate.parent].decision
-    passage = None if s.passage is None else {"id": s.passage["id"], "title": s.passage["title"]}
+    passage = None if s.passage is None else {"id": s.passage["id"], "title": name_of(s.passage)}
     return {
         "hypothesis": candidate.parent,
         "passage": passage,

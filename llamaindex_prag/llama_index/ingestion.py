@@ -18,6 +18,7 @@ from llama_index.core.schema import BaseNode, MetadataMode, TransformComponent
 from llamaindex_prag.llama_index.llm import ParametricLLM
 from llamaindex_prag.parametrize import Parametrizer
 from llamaindex_prag.passages import Passage
+from rag_backbone.document_names import title_of
 from rag_backbone.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ class ParametrizeNodes(TransformComponent):
         for node in nodes:
             text = node.get_content(MetadataMode.NONE)
             if text.strip():
-                passages.append(Passage(text, str(node.metadata.get("title") or ""), _document(node)))
+                passages.append(Passage(text, title_of(node.metadata), _document(node)))
         if not passages:
             return
         if self.how == "translate":

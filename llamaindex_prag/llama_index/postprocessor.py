@@ -29,6 +29,7 @@ from llamaindex_prag.passages import Passage
 from llamaindex_prag.placing import Placer, Placing
 from llamaindex_prag.selection import BESIDE_TEXT
 from llamaindex_prag.serving.served_model import ServedModel
+from rag_backbone.document_names import title_of
 from rag_backbone.errors import AdapterError, ConfigurationError
 
 Missing = Literal["train", "translate", "context", "error"]
@@ -342,4 +343,4 @@ def _refuse_what_needs_weights(model: ParametricModel | ServedModel, missing: st
 
 
 def _passages(nodes: list[tuple[BaseNode, str]]) -> list[Passage]:
-    return [Passage(text, str(n.metadata.get("title") or ""), n.ref_doc_id or n.node_id) for n, text in nodes]
+    return [Passage(text, title_of(n.metadata), n.ref_doc_id or n.node_id) for n, text in nodes]

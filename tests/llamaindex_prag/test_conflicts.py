@@ -1,6 +1,6 @@
 """Contradictions between documents: the measure by its formula, and what each policy makes of them."""
 
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 
 import numpy as np
 import pytest
@@ -175,6 +175,14 @@ def test_of_each_pair_the_later_or_neither_is_used_and_the_latest_always(nats, o
         ({"published": datetime(2021, 5, 5)}, 2021),  # noqa: DTZ001 - as metadata has it
         ({"updated_at": 1_600_000_000}, 2020),
         ({"updated_at": 1e300}, None),
+        ({"mtime": 1_600_000_000_000}, 2020),
+        ({"moddate": "D:20190303100000+01'00'"}, 2019),
+        ({"modDate": "D:20190303100000Z"}, 2019),
+        ({"Last-Modified": "Tue, 06 Mar 2018 10:00:00 GMT"}, 2018),
+        ({"Published": date(2017, 1, 2)}, 2017),
+        ({"lastModified": "2016-02-03T04:05:06Z"}, 2016),
+        ({"date": "Tuesday"}, None),
+        ({"date": None}, None),
         ({"title": "2024"}, None),
     ],
 )
