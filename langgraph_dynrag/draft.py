@@ -21,6 +21,7 @@ from rag_backbone.text_units import (
     not_a_stop_word,
     sentences,
     token_spans,
+    tokens_of_word,
     words,
     words_of_tokens,
 )
@@ -107,7 +108,7 @@ class Draft:
 
     def tokens_of_word(self, word: int) -> list[int]:
         """The tokens that a word consists of."""
-        return [t for t, w in enumerate(self.word_of_token) if w == word]
+        return tokens_of_word(word, self.spans, self.word_spans)
 
     def tokens_until(self, end: int) -> int:
         """How many tokens begin before character `end`."""

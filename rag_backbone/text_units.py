@@ -1,7 +1,8 @@
 """Units of a text with their character offsets: sentences, words, content words; and tokens onto words.
 
 Sentences come from `sentencex`, stop words from the lists that ship with `bm25s`. Sub-word pieces become words
-by overlapping offsets, never by marker characters, so any tokenizer works. Knows nothing of models.
+by overlapping offsets, never by marker characters, so any tokenizer works. Where a script puts no spaces between words,
+ICU's dictionaries tell them apart. Knows nothing of models.
 """
 
 from __future__ import annotations
@@ -12,7 +13,10 @@ from functools import cache
 from itertools import pairwise
 from typing import NamedTuple
 
+import regex
+
 from rag_backbone.errors import ConfigurationError
+from rag_backbone.scripts import SPACED, SPACELESS, spaceless_words
 
 
 class Span(NamedTuple):
@@ -23,7 +27,15 @@ class Span(NamedTuple):
 
 
 # Letters and digits, with the marks that occur inside words: O'Brien, mother-in-law, 3.14, 1,000, U.S.
-_WORD = re.compile(r"\w+(?:['\u2019.,\-]\w+)*", re.UNICODE)
+_WORD = regex.compile(rf"(?P<spaceless>{SPACELESS})|{SPACED}(?:['\u2019.,\-]{SPACED})*")
+_SPACELESS = regex.compile(SPACELESS)
+_LINE_END = regex.compile(r"\n\s*")
+_CLOSING = r"[\p{Pe}\p{Pf}\"']*\s*"
+# The splitter knows most scripts' ends of sentences, but not those of Khmer and Tibetan.
+_FURTHER_END = regex.compile(rf"[\u17d4\u17d5\u0f0d\u0f0e]+{_CLOSING}")
+# What is no part of an abbreviation ends a sentence for certain: the ideographic full stop, the danda, ...
+_CERTAIN_END = regex.compile(rf"(?:(?![!?])\p{{SB=STerm}}|[\u0f0d\u0f0e]){_CLOSING}\Z")
+_BRACKETS = ("()", "“”", "（）", "「」", "『』", "《》", "【】", "«»")
 _STOP_LISTS = {
     "da": "DANISH", "de": "GERMAN", "en": "EN_PLUS", "es": "SPANISH", "fr": "FRENCH", "it": "ITALIAN",
     "ko": "KOREAN", "nl": "DUTCH", "no": "NORWEGIAN", "pt": "PORTUGUESE", "ru": "RUSSIAN", "sv": "SWEDISH",
@@ -65,8 +77,9 @@ def first_sentence_end(text: str, language: str = "en") -> int | None:
     """Where the first sentence of a growing text ends for certain, or None while that is open.
 
     Certain means: a line break follows, or a whole word and something after it, because what an abbreviation
-    is shows only in what follows (`D.C. and`, `J. R. R.`). Inside an open bracket or quotation, which the
-    splitter keeps together once it closes, that many words must follow that it hardly will.
+    is shows only in what follows (`D.C. and`, `J. R. R.`). Anything may follow an end that no abbreviation has, such as
+    the ideographic full stop. Inside an open bracket or quotation, which the splitter keeps together once it closes,
+    that many words must follow that it hardly will.
     """
     spans = sentences(text, language)
     if not spans or not text.strip():
@@ -74,13 +87,33 @@ def first_sentence_end(text: str, language: str = "en") -> int | None:
     end = spans[0].end
     if "\n" in text[text.find(text.strip()[0]) : end]:
         return end
-    following = sum(1 for match in _WORD.finditer(text, end) if match.end() < len(text))
-    return end if following >= (_PATIENCE if _is_open(text[:end]) else 1) else None
+    is_open = _is_open(text[:end])
+    if not is_open and _CERTAIN_END.search(text, 0, end):
+        return end if end < len(text) else None
+    following = sum(1 for word in words(text[end:]) if end + word.end < len(text))
+    return end if following >= (_PATIENCE if is_open else 1) else None
 
 
 def words(text: str) -> list[Span]:
-    """Words, without the punctuation around them."""
-    return [Span(m.start(), m.end()) for m in _WORD.finditer(text)]
+    """Words, without the punctuation around them. A letter's marks belong to its word."""
+    spans: list[Span] = []
+    for match in _WORD.finditer(text):
+        start = match.start()
+        ends = [match.end()] if match["spaceless"] is None else [start + e for e in spaceless_words(match[0])]
+        spans += [Span(a, b) for a, b in pairwise([start, *ends])]
+    return spans
+
+
+def spaced_pieces(text: str) -> list[Span]:
+    """What stands between white space, punctuation included; in scripts without spaces, words and what follows each."""
+    spans: list[Span] = []
+    for piece in re.finditer(r"\S+", text):
+        starts = {piece.start()}
+        for run in _SPACELESS.finditer(text, *piece.span()):
+            *inner, last = (run.start() + end for end in (0, *spaceless_words(run[0])))
+            starts.update(inner, [last] if _WORD.match(text, last) else [])
+        spans += [Span(a, b) for a, b in pairwise([*sorted(starts), piece.end()])]
+    return spans
 
 
 @cache
@@ -145,12 +178,28 @@ def words_of_tokens(tokens: Sequence[Span], of: Sequence[Span]) -> list[int | No
     return found
 
 
+def tokens_of_word(word: int, tokens: Sequence[Span], of: Sequence[Span]) -> list[int]:
+    """Return the tokens that have a part of a word, those that it shares with the word before included.
+
+    Args:
+        word: Its index in `of`.
+        tokens: In text order, as in `words_of_tokens`.
+        of: All words of the text.
+    """
+    start, end = of[word]
+    return [
+        t
+        for t, (token, w) in enumerate(zip(tokens, words_of_tokens(tokens, of), strict=True))
+        if w == word or (token.start < end and token.end > start)
+    ]
+
+
 def _is_open(text: str) -> bool:
-    return text.count("(") > text.count(")") or text.count('"') % 2 == 1 or text.count("\u201c") > text.count("\u201d")
+    return text.count('"') % 2 == 1 or any(text.count(pair[0]) > text.count(pair[1]) for pair in _BRACKETS)
 
 
 def _lines(text: str, start: int, end: int) -> list[Span]:
-    """Split a span after each line break."""
-    cuts = [start + m.end() for m in re.finditer(r"\n\s*", text[start:end])]
+    """Split a span after each line break, and each end of a sentence that the splitter does not know."""
+    cuts = sorted({m.end() for p in (_LINE_END, _FURTHER_END) for m in p.finditer(text, start, end)})
     edges = [start, *(c for c in cuts if c < end), end]
     return [Span(a, b) for a, b in pairwise(edges) if b > a]

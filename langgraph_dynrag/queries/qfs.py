@@ -26,7 +26,7 @@ from langgraph_dynrag.draft import AloneAttention, DraftView, Floats, Signal, Ve
 from langgraph_dynrag.queries.base import Plan
 from langgraph_dynrag.triggers.rind import Bundle, check_bundle
 from rag_backbone.errors import ConfigurationError
-from rag_backbone.text_units import Span, sentences, token_spans, words, words_of_tokens
+from rag_backbone.text_units import Span, sentences, token_spans, tokens_of_word, words, words_of_tokens
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,7 @@ def reference_weights(view: DraftView, verdict: Verdict) -> tuple[str, Weighted]
     hit_words = [w for w, keep in zip(hit_words, kept, strict=True) if keep] or hit_words
     total = np.zeros(len(word_spans))
     for w in hit_words:
-        total += _attention_before(alone, word_of, w, len(word_spans))
+        total += _attention_before(alone, word_of, tokens_of_word(w, spans, word_spans), len(word_spans))
     total /= max(len(hit_words), 1)
     return text, [(s, float(total[w])) for w, s in enumerate(word_spans) if w not in hit_words and total[w] > 0]
 
@@ -154,9 +154,10 @@ def most_attended(text: str, weighted: Weighted, view: DraftView, n: int) -> lis
     return [word for _, _, word in sorted(top, key=lambda entry: entry[1])]
 
 
-def _attention_before(alone: AloneAttention, word_of: Sequence[int | None], word: int, count: int) -> Floats:
+def _attention_before(
+    alone: AloneAttention, word_of: Sequence[int | None], tokens: Sequence[int], count: int
+) -> Floats:
     """(words,): normalised attention of the rows that predict a word's tokens to the words before it."""
-    tokens = [t for t, w in enumerate(word_of) if w == word]
     first = tokens[0]
     mean = alone.weights.mean(axis=0)  # (tokens, tokens)
     rows = [mean[t - 1, :first] for t in tokens if t > 0]

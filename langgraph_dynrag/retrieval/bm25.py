@@ -15,16 +15,21 @@ from pydantic import ConfigDict, Field, PrivateAttr
 from langgraph_dynrag.known_arguments import KnownArguments
 from rag_backbone.errors import ConfigurationError
 from rag_backbone.quiet_loading import level_kept
+from rag_backbone.scripts import search_terms
 
 with level_kept("bm25s"):
     import bm25s
+    from bm25s.stopwords import STOPWORDS_EN
 
-_STOP_WORDS = "english"
+TERMS_VERSION = 2
+"""Raised whenever documents get other terms, so that saved indexes are not used with queries of another version."""
+_STOP_WORDS = frozenset(STOPWORDS_EN)
 
 
 class BM25Retriever(KnownArguments, BaseRetriever):
     """Finds documents by BM25 (Robertson's, in Lucene's variant, k1 = 1.5, b = 0.75).
 
+    Words are compared in a folded form; in scripts without spaces, sequences of letters (`rag_backbone.scripts`).
     Titles in the metadata are indexed with the text. A document's `metadata["score"]` is its BM25 score; documents
     that share no word with the query are not returned.
 
@@ -49,7 +54,7 @@ class BM25Retriever(KnownArguments, BaseRetriever):
         if not documents:
             raise ConfigurationError("there are no documents to index")
         retriever = cls(**options)
-        tokens = _tokens([_indexed(d) for d in documents])
+        tokens = [_terms(_indexed(d), indexing=True) for d in documents]
         if not any(tokens):
             raise ConfigurationError(f"none of the {len(documents)} documents has a word to index")
         retriever._documents = list(documents)
@@ -79,12 +84,12 @@ class BM25Retriever(KnownArguments, BaseRetriever):
         wanted = min(self.k if k is None else k, len(self._documents))
         if wanted < 1:
             raise ConfigurationError(f"k is {k}; at least 1 is needed")
-        tokens = _tokens([query])
-        if not tokens[0]:
+        terms = _terms(query, indexing=False)
+        if not terms:
             return []
         # Whether JAX is installed changes nothing: ties come in the same order, and no accelerator is touched.
         found, scores = self._index.retrieve(
-            tokens, k=wanted, show_progress=False, n_threads=0, backend_selection="numpy"
+            [terms], k=wanted, show_progress=False, n_threads=0, backend_selection="numpy"
         )
         return [
             Document(d.page_content, id=d.id, metadata={**d.metadata, "score": float(score)})
@@ -108,8 +113,6 @@ def _indexed(document: Document) -> str:
     return f"{title} {document.page_content}" if title else document.page_content
 
 
-def _tokens(texts: list[str]) -> list[list[str]]:
+def _terms(text: str, *, indexing: bool) -> list[str]:
     # One letter and one digit are words too: "Vitamin C", "World War 2".
-    options = {"stopwords": _STOP_WORDS, "token_pattern": r"(?u)\b\w+\b"}
-    found: list[list[str]] = bm25s.tokenize(texts, return_ids=False, show_progress=False, **options)
-    return found
+    return [term for term in search_terms(text, indexing=indexing) if term not in _STOP_WORDS]

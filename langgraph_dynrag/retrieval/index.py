@@ -19,7 +19,7 @@ from langchain_core.embeddings import Embeddings
 from langchain_core.retrievers import BaseRetriever
 from tqdm.auto import tqdm
 
-from langgraph_dynrag.retrieval.bm25 import BM25Retriever
+from langgraph_dynrag.retrieval.bm25 import TERMS_VERSION, BM25Retriever
 from langgraph_dynrag.retrieval.dense import DenseRetriever
 from langgraph_dynrag.retrieval.files import Splitter, find_files
 from langgraph_dynrag.retrieval.hybrid import HybridRetriever
@@ -168,7 +168,7 @@ class LocalIndex:
     def _bm25(self, k: int) -> BM25Retriever:
         """The BM25 index of what is in the manifest now, built unless it is there."""
         ids = self._chunk_ids(self._manifest())
-        state = hashlib.sha256("\n".join(ids).encode()).hexdigest()[:16]
+        state = hashlib.sha256("\n".join([f"terms {TERMS_VERSION}", *ids]).encode()).hexdigest()[:16]
         target = self.folder / f"bm25-{state}"
         documents = self._store.documents(ids)
         if target.is_dir():

@@ -21,7 +21,6 @@ code's form, so there are two named bundles:
 from __future__ import annotations
 
 import math
-import re
 from dataclasses import dataclass
 from typing import Literal
 
@@ -30,7 +29,7 @@ import numpy as np
 from langgraph_dynrag.draft import Draft, DraftView, Floats, Signal, Unit, Verdict
 from langgraph_dynrag.triggers.confidence import above
 from rag_backbone.errors import ConfigurationError
-from rag_backbone.text_units import Span, sentences, words_of_tokens
+from rag_backbone.text_units import sentences, spaced_pieces, words_of_tokens
 
 Bundle = Literal["paper", "reference"]
 
@@ -127,7 +126,7 @@ def word_scores(draft: Draft, attention: Floats, entropies: Floats) -> tuple[flo
         attention: (tokens,).
         entropies: (tokens,).
     """
-    spans = [Span(m.start(), m.end()) for m in re.finditer(r"\S+", draft.text)]
+    spans = spaced_pieces(draft.text)
     word_of = words_of_tokens(draft.spans, spans)
     a, h, count = np.zeros(len(spans)), np.zeros(len(spans)), np.zeros(len(spans))
     for t, w in enumerate(word_of):

@@ -1,0 +1,107 @@
+"""Writing systems: letters with their marks, scripts without spaces, and the form in which words are compared.
+
+The patterns are for the `regex` package, which knows Unicode's properties; for `re` a word ends at every vowel sign.
+Knows nothing of models, languages or documents.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from itertools import accumulate
+
+import regex
+
+# What belongs to the letter before it: marks, joiners, halfwidth voicing marks, soft hyphens.
+_MARKS = r"[\p{M}\p{Grapheme_Extend}\u200d\u00ad]*"
+_LETTER = r"[\p{L}\p{N}_]" + _MARKS
+_PAIRED = r"[\p{scx=Han}\p{scx=Hiragana}\p{scx=Katakana}\p{scx=Bopomofo}]"
+# The line-breaking classes of scripts without spaces: Thai, Lao, Khmer, Burmese; Javanese and its kin.
+_SPELT = r"[\p{lb=SA}\p{lb=AK}\p{lb=AS}]"
+
+SPACELESS = rf"(?:(?={_PAIRED}|{_SPELT}){_LETTER})+"
+"""Pattern of a run of letters of scripts that put no spaces between words."""
+SPACED = rf"(?:(?!{_PAIRED}|{_SPELT}){_LETTER})+"
+"""Pattern of a run of letters and digits of all other scripts."""
+
+_letter = regex.compile(_LETTER)
+_run = regex.compile(
+    rf"(?P<paired>(?:(?={_PAIRED}){_LETTER})+)|(?P<spelt>(?:(?={_SPELT}){_LETTER})+)|{SPACED}"
+)  # fmt: skip
+_ascii_run = re.compile(r"\w+")
+# NFKC writes these with letters or digits, which must not join the word before them: Widget(tm), 1(1/2).
+_composite = regex.compile(r"[\p{S}\p{Decomposition_Type=Fraction}]")
+# Marks that writers of these scripts leave out, the dot of a lower-cased Turkish I, the stretching of Arabic letters,
+# and what is invisible. A zero-width space is a space, except in scripts without any.
+_ignored = regex.compile(
+    r"(?<=[\p{Greek}\p{Hebrew}\p{Arabic}]\p{M}*)\p{M}|(?<=i)\u0307|\u0640"
+    rf"|(?!\u200b)\p{{Default_Ignorable_Code_Point}}|(?<={_SPELT}\p{{M}}*)\u200b"
+)
+_digit = regex.compile(r"(?![0-9])\p{Nd}")
+# Lower-casing makes a dotless i of I in Turkish only; Persian keyboards write yeh and kaf in either form.
+_SAME = str.maketrans({"\u0131": "i", "\u06cc": "\u064a", "\u0649": "\u064a", "\u06a9": "\u0643"})
+
+
+def letters(text: str) -> list[str]:
+    """Return the letters and digits of a text, each with its marks."""
+    return [m[0] for m in _letter.finditer(text)]
+
+
+def fold(text: str) -> str:
+    """Return a text in the form in which words are compared; it is not meant to be shown.
+
+    Forms that readers take for the same are the same: composed or not (NFC, NFD), full-width or not, upper or lower
+    case, Greek final sigma, German ß, Turkish i, digits of any script; vocalised Hebrew and Arabic, accented Greek;
+    with or without joiners.
+    """
+    if text.isascii():
+        return text.lower()
+    text = unicodedata.normalize("NFKC", _composite.sub(r" \g<0> ", text)).casefold()
+    text = _ignored.sub("", unicodedata.normalize("NFD", text)).translate(_SAME)
+    return unicodedata.normalize("NFKC", _digit.sub(lambda m: str(unicodedata.digit(m[0])), text))
+
+
+def search_terms(text: str, *, indexing: bool) -> list[str]:
+    """Return the terms by which a text is found: its words, folded.
+
+    In scripts without spaces only a dictionary could tell the words, and names are in none. The terms are pairs of
+    letters there (Chinese, Japanese), or triples (Thai, Lao, Khmer, Burmese, ...), as in Lucene's CJK analyzer.
+
+    Args:
+        text: A document or a query.
+        indexing: Whether the text is a document. Then shorter sequences of letters are terms too, so that a query of a
+            single letter finds it.
+    """
+    folded = fold(text)
+    if folded.isascii():
+        return _ascii_run.findall(folded)
+    found: list[str] = []
+    for match in _run.finditer(folded):
+        if match.lastgroup is None:
+            found.append(match[0])
+        else:
+            found.extend(_sequences(letters(match[0]), 2 if match["paired"] else 3, all_lengths=indexing))
+    return found
+
+
+def spaceless_words(run: str) -> list[int]:
+    """Return where each word of a run of `SPACELESS` letters ends, by ICU's dictionaries; never inside a letter."""
+    from icu4py.breakers import WordBreaker
+
+    # The composed form is looked up, so that the words of both forms of a text are the same.
+    here = there = 0
+    end_here: dict[int, int] = {}
+    composed = []
+    for letter in letters(run):
+        composed.append(unicodedata.normalize("NFC", letter))
+        here, there = here + len(letter), there + len(composed[-1])
+        end_here[there] = here
+    # Its pieces are counted, because its offsets are of UTF-16.
+    ends = accumulate(map(len, WordBreaker("".join(composed), "und")))
+    return [end_here[end] for end in ends if end in end_here]
+
+
+def _sequences(of: list[str], n: int, *, all_lengths: bool) -> list[str]:
+    n = min(n, len(of))
+    lengths = range(1, n + 1) if all_lengths else (n,)
+    return ["".join(of[i : i + length]) for length in lengths for i in range(len(of) - length + 1)]
