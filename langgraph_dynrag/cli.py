@@ -57,12 +57,15 @@ def register(app: typer.Typer) -> None:
 
 
 def index(
-    folder: Annotated[Path, typer.Argument(help="A folder, or a file, of .txt, .md and .jsonl.")],
+    folder: Annotated[Path, typer.Argument(help="A folder, or a file, of documents.")],
     into: IndexFolder = DEFAULT_INDEX,
     characters: Annotated[int, typer.Option(help="Characters of a chunk at most.")] = 900,
     overlap: Annotated[int, typer.Option(help="Characters that neighbouring chunks share.")] = 100,
+    encoding: Annotated[str | None, typer.Option(help="Of files that are not UTF-8, such as cp1252.")] = None,
+    exclude: Annotated[list[str] | None, typer.Option(help="Glob pattern to leave out; may be repeated.")] = None,
     *,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the counts as JSON.")] = False,
+    hidden: Annotated[bool, typer.Option("--hidden", help="Read hidden files and tool folders as well.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
     """Index documents. Files that have not changed since the last time cost nothing."""
     from dataclasses import asdict
@@ -70,7 +73,7 @@ def index(
     from langgraph_dynrag.retrieval import LocalIndex, Splitter
 
     built = LocalIndex(into, splitter=Splitter(characters, overlap))
-    report = built.ingest(folder, progress=sys.stderr.isatty())
+    report = built.ingest(folder, encoding=encoding, exclude=exclude or (), hidden=hidden, progress=sys.stderr.isatty())
     typer.echo(json.dumps(asdict(report)) if as_json else f"{into}: {report}")
 
 

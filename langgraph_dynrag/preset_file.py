@@ -19,6 +19,7 @@ from langgraph_dynrag import triggers
 from langgraph_dynrag.triggers.base import Trigger
 from langgraph_dynrag.triggers.threshold import threshold_of
 from rag_backbone.cache_folder import write_json
+from rag_backbone.documents import UndecodableError, decode
 from rag_backbone.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -224,12 +225,12 @@ def _fits(value: Any, hint: Any) -> bool:
 
 def _loaded(file: Path) -> dict[str, Any]:
     try:
-        text = file.read_text("utf-8")
+        text = decode(file.read_bytes())
     except FileNotFoundError:
         raise PresetFileError(
             f"there is no preset file {file}; make one: dynprag calibrate QUESTIONS --out {file}"
         ) from None
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, UndecodableError) as error:
         raise PresetFileError(f"{file} cannot be read: {error}") from error
     try:
         value = json.loads(text)

@@ -10,17 +10,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from llamaindex_prag.reading import read_passages
 from llamaindex_prag.recipe import RECIPES, get_recipe
 from llamaindex_prag.translator.cli import train_translator
-from rag_backbone.errors import AdapterError, ConfigurationError
+from rag_backbone.documents import Findings, read_text_file, told
+from rag_backbone.errors import AdapterError
 
 if TYPE_CHECKING:
-    from llamaindex_prag.passages import Passage
     from llamaindex_prag.store.lmdb_store import LMDBStore
 
 DEFAULT_STORE = Path(".dynprag/adapters")
-SUFFIXES = (".txt", ".md", ".markdown", ".jsonl")
-_PARAGRAPH_CHARACTERS = 1200
 
 StoreFolder = Annotated[Path, typer.Option("--store", "-s", help="The store's folder.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -39,16 +38,20 @@ def register(app: typer.Typer) -> None:
 
 
 def parametrize(
-    source: Annotated[Path, typer.Argument(help="A folder, or a file, of .txt, .md and .jsonl.")],
+    source: Annotated[Path, typer.Argument(help="A folder, or a file, of documents.")],
     store: StoreFolder = DEFAULT_STORE,
     model: Annotated[str, typer.Option(help="'embedded', a folder or a Hub id.")] = "embedded",
     recipe: Annotated[str, typer.Option(help=f"How: {', '.join(RECIPES)}.")] = "distill",
     questions: Annotated[int | None, typer.Option(help="Asked about a passage; default: the recipe's.")] = None,
+    encoding: Annotated[str | None, typer.Option(help="Of files that are not UTF-8, such as cp1252.")] = None,
+    exclude: Annotated[list[str] | None, typer.Option(help="Glob pattern to leave out; may be repeated.")] = None,
     *,
+    hidden: Annotated[bool, typer.Option("--hidden", help="Read hidden files and tool folders as well.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Train the adapters of documents. What the store holds costs nothing; a job that was stopped goes on."""
-    passages = read_passages(source)
+    findings = Findings()
+    passages = read_passages(source, encoding=encoding, exclude=exclude or (), hidden=hidden, findings=findings)
     chosen = get_recipe(recipe, **({} if questions is None else {"questions": questions}))
 
     from llamaindex_prag.parametric import ParametricModel
@@ -61,11 +64,14 @@ def parametrize(
         made = Parametrizer(ParametricModel(lm, opened, recipe=chosen))
         report = made.parametrize(passages, complete=True, progress=sys.stderr.isatty())
     if as_json:
-        typer.echo(json.dumps(asdict(report)))
+        files = {"skipped_files": findings.skipped, "file_notes": findings.notes}
+        typer.echo(json.dumps({**asdict(report), **files}))
         return
     typer.echo(
         f"{store}: {report.trained} trained, {report.known} known, {report.removed} removed in {report.seconds:.0f} s"
     )
+    if files_told := told(findings.skipped, findings.notes):
+        typer.echo(files_told)
     if report.notes:
         typer.secho(f"{len(report.notes)} passages did not go as planned; see their records", err=True, dim=True)
 
@@ -153,7 +159,7 @@ def import_folder(
     recipe: Annotated[str, typer.Option(help=f"Under which it is kept: {', '.join(RECIPES)}.")] = "distill",
 ) -> None:
     """Keep a PEFT adapter as that of a passage. Its rank and layers must be the recipe's."""
-    passage = text.read_text("utf-8")
+    passage = read_text_file(text)
 
     from llamaindex_prag.parametric import ParametricModel
     from llamaindex_prag.store.lmdb_store import LMDBStore
@@ -168,55 +174,6 @@ def import_folder(
             raise AdapterError(f"{folder} has {adapter.layout!r}; the recipe {recipe!r} needs {made.layout!r}")
         opened.put(made.key(passage), adapter, {"imported": folder.name}, owners=[text.name])
     typer.echo(f"{store}: {text.name}")
-
-
-def read_passages(source: Path) -> list[Passage]:
-    """The passages of a folder or file: paragraphs put together up to a length, a JSON line's text as it is.
-
-    Raises:
-        ConfigurationError: If there is nothing to read, or a line is not what it should be.
-    """
-    files = sorted(p for p in source.rglob("*") if p.suffix in SUFFIXES) if source.is_dir() else [source]
-    if not files or not all(f.is_file() and f.suffix in SUFFIXES for f in files):
-        raise ConfigurationError(f"{source} is no file, and no folder with files, of {', '.join(SUFFIXES)}")
-    found: list[Passage] = []
-    for file in files:
-        name = file.resolve().as_posix()  # two folders may each have a README.md
-        found += _lines(file, name) if file.suffix == ".jsonl" else _paragraphs(file, name)
-    if not found:
-        raise ConfigurationError(f"{source} holds no text")
-    return found
-
-
-def _lines(file: Path, name: str) -> list[Passage]:
-    from llamaindex_prag.passages import Passage
-
-    found = []
-    for number, line in enumerate(file.read_text("utf-8").splitlines(), 1):
-        if not line.strip():
-            continue
-        try:
-            item = json.loads(line)
-            text, title = str(item["text"]), str(item.get("title") or "")
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise ConfigurationError(
-                f'{file}, line {number}: {error!r}; expected {{"title": ..., "text": ...}}'
-            ) from error
-        found.append(Passage(text, title, f"{name}#{item.get('id', title or number)}"))
-    return found
-
-
-def _paragraphs(file: Path, name: str) -> list[Passage]:
-    from llamaindex_prag.passages import Passage
-
-    joined: list[str] = []
-    for paragraph in file.read_text("utf-8").split("\n\n"):
-        text = paragraph.strip()
-        if joined and len(joined[-1]) + len(text) < _PARAGRAPH_CHARACTERS:
-            joined[-1] += "\n\n" + text
-        elif text:
-            joined.append(text)
-    return [Passage(text, file.stem, name) for text in joined]
 
 
 def _existing(folder: Path) -> LMDBStore:

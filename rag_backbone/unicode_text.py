@@ -27,13 +27,19 @@ def clean_text(text: str, source: str) -> str:
         text: Any string.
         source: Where it comes from, for the log: `"the question"`, a file's name.
     """
-    if not _SURROGATE.search(text):
-        return text
-    # Two halves that belong together are one character; through UTF-16 they become it.
-    cleaned = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
-    if lone := cleaned.count(_REPLACEMENT) - text.count(_REPLACEMENT):
+    cleaned, lone = repaired(text)
+    if lone:
         logger.warning("%s: %d lone surrogates were replaced by U+FFFD", clean_name(source), lone)
     return cleaned
+
+
+def repaired(text: str) -> tuple[str, int]:
+    """Return the text as `clean_text` does, and how many lone surrogates it held; nothing is logged."""
+    if not _SURROGATE.search(text):
+        return text, 0
+    # Two halves that belong together are one character; through UTF-16 they become it.
+    cleaned = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    return cleaned, cleaned.count(_REPLACEMENT) - text.count(_REPLACEMENT)
 
 
 def clean_name(name: str) -> str:

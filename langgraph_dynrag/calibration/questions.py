@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rag_backbone.documents import read_json_lines, read_text_file
 from rag_backbone.errors import ConfigurationError
 
 
@@ -40,18 +41,22 @@ class Asked:
         return cls(question.strip(), tuple(a for a in listed if a.strip()))
 
 
-def read_questions(path: str | Path) -> list[Asked]:
-    """Questions of a file: `.jsonl` or `.json` with objects, or plain text, one a line.
+def read_questions(path: str | Path, *, encoding: str | None = None) -> list[Asked]:
+    """Return the questions of a file: `.jsonl` or `.json` with objects, or plain text, one a line.
+
+    Args:
+        path: The file, in UTF-8 or with a byte-order mark.
+        encoding: Of a file that is neither.
 
     Raises:
         ConfigurationError: If it is missing, or a line is no question; the message names file and line.
     """
     file = Path(path)
-    try:
-        text = file.read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"the questions cannot be read from {file}: {error}") from error
-    if file.suffix == ".json":
+    suffix = file.suffix.lower()
+    if suffix == ".jsonl":
+        return [Asked.of(value, f"{file}, line {number}: ") for number, value in read_json_lines(file, encoding)]
+    text = read_text_file(file, encoding)
+    if suffix == ".json":
         try:
             value = json.loads(text)
         except ValueError as error:
@@ -59,10 +64,8 @@ def read_questions(path: str | Path) -> list[Asked]:
         if not isinstance(value, list):
             raise ConfigurationError(f"{file} holds a {type(value).__name__}; a list of questions is needed")
         return [Asked.of(entry, f"{file}, entry {i}: ") for i, entry in enumerate(value, 1)]
-    lines = [(i, line) for i, line in enumerate(text.splitlines(), 1) if line.strip()]
-    if file.suffix == ".jsonl":
-        return [Asked.of(_parsed(line, file, i), f"{file}, line {i}: ") for i, line in lines]
-    return [Asked(line.strip()) for _, line in lines]
+    # Not splitlines(), which also splits within a question, at U+2028 and the like.
+    return [Asked.of(line) for line in text.split("\n") if line.strip()]
 
 
 def all_asked(values: Iterable[Asked | str | Mapping[str, Any]]) -> list[Asked]:
@@ -77,10 +80,3 @@ def all_asked(values: Iterable[Asked | str | Mapping[str, Any]]) -> list[Asked]:
             f"there is {len(asked)} question; a threshold needs several to rest on, better 30 than 10"
         )
     return asked
-
-
-def _parsed(line: str, file: Path, number: int) -> Any:
-    try:
-        return json.loads(line)
-    except ValueError as error:
-        raise ConfigurationError(f"{file}, line {number} is no JSON: {error}") from error

@@ -11,6 +11,7 @@ from langchain_core.runnables import run_in_executor
 from pydantic import ConfigDict, Field
 
 from langgraph_dynrag.known_arguments import KnownArguments
+from langgraph_dynrag.retrieval.metadata import restored
 from rag_backbone.errors import ConfigurationError
 
 
@@ -39,7 +40,7 @@ class DenseRetriever(KnownArguments, BaseRetriever):
             raise ConfigurationError(f"k is {k}; at least 1 is needed")
         found = self.store.similarity_search_with_score(query, k=wanted)
         return [
-            Document(d.page_content, id=d.id, metadata={**d.metadata, "score": 1.0 - float(distance)})
+            Document(d.page_content, id=d.id, metadata={**restored(d.metadata), "score": 1.0 - float(distance)})
             for d, distance in found
         ]
 

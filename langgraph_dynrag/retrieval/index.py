@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import shutil
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -21,16 +23,21 @@ from tqdm.auto import tqdm
 
 from langgraph_dynrag.retrieval.bm25 import TERMS_VERSION, BM25Retriever
 from langgraph_dynrag.retrieval.dense import DenseRetriever
-from langgraph_dynrag.retrieval.files import Splitter, find_files
+from langgraph_dynrag.retrieval.files import Splitter
 from langgraph_dynrag.retrieval.hybrid import HybridRetriever
 from langgraph_dynrag.retrieval.ingestion import Ingestion
 from langgraph_dynrag.retrieval.minilm import MiniLMEmbeddings
 from langgraph_dynrag.retrieval.store import ChunkStore
+from rag_backbone.documents import SUFFIXES, check_encoding, find_files, told
 from rag_backbone.errors import ConfigurationError
+from rag_backbone.unicode_text import clean_name
+
+logger = logging.getLogger(__name__)
 
 _MANIFEST = "manifest.json"
 _UNFINISHED = "unfinished"
 _VERSION = 1
+_READER = 2  # raised when files are read in another way, so that they are read again
 
 Kind = Literal["hybrid", "dense", "bm25"]
 
@@ -48,12 +55,17 @@ class IngestReport:
     """Chunks that had to be embedded."""
     chunks: int = 0
     """Chunks in the index now."""
+    skipped: tuple[tuple[str, str], ...] = ()
+    """Names and reasons of what is not in the index: files, folders and rows, unchanged ones included."""
+    notes: tuple[tuple[str, str], ...] = ()
+    """Names, and what was changed or left out while a file was read."""
 
     def __str__(self) -> str:
-        return (
+        counts = (
             f"{self.added} files added, {self.changed} changed, {self.removed} removed, {self.unchanged} unchanged; "
             f"{self.embedded} chunks embedded, {self.chunks} in the index"
         )
+        return f"{counts}\n{told(self.skipped, self.notes)}".rstrip()
 
 
 class LocalIndex:
@@ -78,16 +90,29 @@ class LocalIndex:
         self.splitter = splitter or Splitter()
         self._store = ChunkStore(self.folder / "chroma", self.embeddings)
 
-    def ingest(self, source: str | Path, *, progress: bool = True) -> IngestReport:
-        """Bring the index in line with a folder or file of `.txt`, `.md` and `.jsonl`.
+    def ingest(
+        self, source: str | Path, *, encoding: str | None = None, exclude: Sequence[str] | str = (),
+        hidden: bool = False, progress: bool = True,
+    ) -> IngestReport:  # fmt: skip
+        """Bring the index in line with a folder or a file.
 
-        Files that were indexed from there and are gone are removed.
+        Text, Markdown, JSON, JSON lines and tables are read, and with the extra `files` HTML, PDF and Word documents.
+        Files that were indexed from there and are gone are removed. What cannot be read is listed in the report, on
+        every run, and does not stop the rest.
+
+        Args:
+            source: The folder or file.
+            encoding: Of files that are not UTF-8 and have no byte-order mark, such as `"cp1252"`.
+            exclude: Glob patterns of names or relative paths that are left out.
+            hidden: Whether hidden files and folders, and folders of tools such as `node_modules`, are read as well.
+            progress: Whether to show a progress bar.
 
         Raises:
-            ConfigurationError: If there is nothing to read, or a file is malformed.
+            ConfigurationError: If there is no such source, or the index would be empty.
         """
+        check_encoding(encoding)
         source = Path(source)
-        files = find_files(source)
+        found = find_files(source, SUFFIXES, exclude=exclude, hidden=hidden, outside=[self.folder])
         self.folder.mkdir(parents=True, exist_ok=True)
         with FileLock(self.folder / "ingest.lock"):
             manifest = self._manifest()
@@ -95,21 +120,27 @@ class LocalIndex:
             if mark.exists():
                 self._store.delete(self._store.ids() - set(self._chunk_ids(manifest)))
             mark.touch()
-            root = str((source if source.is_dir() else source.parent).resolve())
-            ingestion = Ingestion(self._store, self.splitter, self.folder / _MANIFEST, manifest, root)
+            root = clean_name(str((source if source.is_dir() else source.parent).resolve()))
+            ingestion = Ingestion(self._store, self.splitter, self.folder / _MANIFEST, manifest, root, encoding)
+            for skipped in found.skipped:
+                ingestion.findings.add(skipped)
             if manifest["settings"] != self._settings():
                 ingestion.forget_all(self._settings())
             try:
-                for path in tqdm(files, desc="indexing", unit="file", disable=not progress):
-                    ingestion.take(path)
+                for file in tqdm(found.files, desc="indexing", unit="file", disable=not progress):
+                    ingestion.take(file)
                 if source.is_dir():
-                    ingestion.remove_missing(files)
+                    ingestion.remove_missing(found)
             finally:
                 ingestion.save()
             mark.unlink()
+            findings = ingestion.findings
             if not self._chunk_ids(manifest):
-                raise ConfigurationError(f"{source} holds no text to index")
-        return IngestReport(**ingestion.counts, chunks=len(self))
+                raise ConfigurationError(
+                    f"{source} holds no text to index\n{told(findings.skipped, findings.notes)}".rstrip()
+                )
+        findings.log(logger, clean_name(str(source)))
+        return IngestReport(**ingestion.counts, chunks=len(self), skipped=findings.skipped, notes=findings.notes)
 
     def as_retriever(self, kind: Kind = "hybrid", *, k: int = 3) -> BaseRetriever:
         """A retriever over the index.
@@ -143,7 +174,8 @@ class LocalIndex:
         made_by = type(self.embeddings).__name__
         # LangChain's embeddings call it one or the other.
         model = getattr(self.embeddings, "model_name", None) or getattr(self.embeddings, "model", None)
-        return {"splitter": asdict(self.splitter), "embeddings": f"{made_by} {model}" if model else made_by}
+        embeddings = f"{made_by} {model}" if model else made_by
+        return {"reader": _READER, "splitter": asdict(self.splitter), "embeddings": embeddings}
 
     def _manifest(self) -> dict[str, Any]:
         path = self.folder / _MANIFEST

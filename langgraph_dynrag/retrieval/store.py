@@ -10,6 +10,8 @@ from typing import Any
 from langchain_core.documents import Document
 from langchain_core.embeddings import Embeddings
 
+from langgraph_dynrag.retrieval.metadata import restored, stored
+
 _BATCH = 64
 _MANY = 1000
 
@@ -49,7 +51,7 @@ class ChunkStore:
                 ids=[d.id for d in batch],
                 embeddings=self._embeddings.embed_documents(titled),
                 documents=[d.page_content for d in batch],
-                metadatas=[d.metadata for d in batch],
+                metadatas=[stored(d.metadata) for d in batch],
             )
 
     def delete(self, ids: Iterable[str]) -> None:
@@ -72,5 +74,5 @@ class ChunkStore:
         for start in range(0, len(ids), _MANY):
             got = self.vectors.get(list(ids[start : start + _MANY]), include=["documents", "metadatas"])
             for key, text, metadata in zip(got["ids"], got["documents"], got["metadatas"], strict=True):
-                by_id[key] = Document(text, id=key, metadata=metadata or {})
+                by_id[key] = Document(text, id=key, metadata=restored(metadata))
         return [by_id[key] for key in ids if key in by_id]

@@ -24,6 +24,7 @@ from llamaindex_prag.augmentation import QA, Source
 from llamaindex_prag.rule_questions import rule_questions
 from llamaindex_prag.training.examples import TrainingDocument
 from llamaindex_prag.training.teaching import distilled
+from rag_backbone.documents import read_json_lines
 from rag_backbone.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -72,11 +73,8 @@ def read_lessons(path: Path) -> list[Lesson]:
     if not path.is_file():
         raise ConfigurationError(f"there is no corpus {path}; give a file of JSON lines with a text in each")
     found: dict[str, Lesson] = {}
-    for number, line in enumerate(path.read_text("utf-8").splitlines(), 1):
-        if not line.strip():
-            continue
+    for number, data in read_json_lines(path):
         try:
-            data = json.loads(line)
             lesson = Lesson(data["text"], data.get("title", ""), tuple(map(QA.from_dict, data.get("questions", []))))
             blank = not lesson.text.strip()
         except (AttributeError, KeyError, TypeError, ValueError) as error:

@@ -64,10 +64,11 @@ def test_a_document_that_changed_replaces_its_adapters(run, notes):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("a.pdf", "x", "is no file"),
+        ("a.png", "x", "is no .txt"),
+        ("a.pdf", "x", "PDF cannot be read"),
         ("a.txt", " ", "holds no text"),
-        ("a.jsonl", '{"text": "x"}\n{"title": "y"}', "line 2"),
-        ("a.jsonl", "[", "line 1"),
+        ("a.jsonl", '{"title": "y"}', "line 1 has no text"),
+        ("a.jsonl", "[", "line 1 is no JSON"),
     ],
 )
 def test_what_cannot_be_read_is_refused(tmp_path, name, content, message):

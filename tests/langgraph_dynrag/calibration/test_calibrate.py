@@ -243,7 +243,7 @@ def test_questions_are_read_from_files(tmp_path):
         (tmp_path / name).write_text(text)
         with pytest.raises(ConfigurationError, match=message):
             read_questions(tmp_path / name)
-    with pytest.raises(ConfigurationError, match="cannot be read from"):
+    with pytest.raises(ConfigurationError, match="none.txt cannot be read"):
         read_questions(tmp_path / "none.txt")
 
 

@@ -132,15 +132,21 @@ def test_another_splitter_or_other_embeddings_index_everything_anew(tmp_path, fo
     assert len(texts(wide)) == report.chunks
 
 
-def test_a_failed_ingestion_is_finished_by_the_next(tmp_path, folder):
-    (folder / "z.jsonl").write_text('{"text": "fine"}\n{"text": ')
-    index = make_index(tmp_path)
-    with pytest.raises(ConfigurationError, match="z.jsonl:2"):
-        index.ingest(folder, progress=False)
-    assert len(index) == 4  # the files before it
+def test_a_broken_row_is_reported_on_every_run_until_it_is_mended(tmp_path, folder, caplog):
+    (folder / "z.jsonl").write_text('{"text": "fine"}\n{"text": \n\n{"text": "also fine"}')
+    for run in ("first", "unchanged"):
+        caplog.clear()
+        report = make_index(tmp_path).ingest(folder, progress=False)
+        assert report.chunks == 6, run
+        [(name, reason)] = report.skipped
+        assert name == "z.jsonl"
+        assert reason.startswith("line 2 is no JSON"), run
+        assert reason in str(report)
+        assert [r.levelname for r in caplog.records] == ["WARNING"]
+        assert reason in caplog.text
     (folder / "z.jsonl").write_text('{"text": "fine"}')
-    report = index.ingest(folder, progress=False)
-    assert (report.unchanged, report.added, report.chunks) == (3, 1, 5)
+    report = make_index(tmp_path).ingest(folder, progress=False)
+    assert (report.unchanged, report.changed, report.chunks, report.skipped) == (3, 1, 5, ())
 
 
 KILLED = """
@@ -207,7 +213,7 @@ def test_empty_missing_and_unreadable_sources_are_refused(tmp_path):
         index.ingest(tmp_path / "nowhere")
     empty = tmp_path / "empty"
     empty.mkdir()
-    with pytest.raises(ConfigurationError, match="holds no documents"):
+    with pytest.raises(ConfigurationError, match="no text to index"):
         index.ingest(empty)
     (empty / "blank.txt").write_text(" \n\n ")
     with pytest.raises(ConfigurationError, match="no text to index"):
@@ -223,8 +229,10 @@ def test_empty_missing_and_unreadable_sources_are_refused(tmp_path):
 
 def test_json_lines_without_text_are_named(tmp_path):
     (tmp_path / "a.jsonl").write_text('{"text": "fine"}\n\n{"title": "no text"}')
-    with pytest.raises(ConfigurationError, match=r"a\.jsonl:3 has no text"):
-        make_index(tmp_path).ingest(tmp_path / "a.jsonl", progress=False)
+    report = make_index(tmp_path).ingest(tmp_path / "a.jsonl", progress=False)
+    [(name, reason)] = report.skipped
+    assert (name, report.chunks) == ("a.jsonl", 1)
+    assert reason.startswith("line 3 has no text; looked for the keys text, contents")
 
 
 def test_links_that_lead_out_of_the_folder_are_not_followed(tmp_path, folder):
@@ -232,17 +240,25 @@ def test_links_that_lead_out_of_the_folder_are_not_followed(tmp_path, folder):
     secret.write_text("The password is mellon.")
     (folder / "link.txt").symlink_to(secret)
     index = make_index(tmp_path)
-    assert index.ingest(folder, progress=False).added == 3
+    report = index.ingest(folder, progress=False)
+    assert (report.added, report.skipped) == (3, (("link.txt", "a link out of the folder"),))
     assert not any("mellon" in t for t in texts(index))
 
 
-def test_binary_files_and_odd_encodings_do_no_harm(tmp_path, folder):
+def test_binary_files_and_other_encodings_are_reported_and_never_mangled(tmp_path, folder):
     (folder / "binary.txt").write_bytes(b"\x00\x01\x02")
     (folder / "latin.txt").write_bytes("Ein Fluß.".encode("latin-1"))
     (folder / "bom.txt").write_bytes("\ufeffשלום עולם".encode())
     index = make_index(tmp_path)
-    assert index.ingest(folder, progress=False).added == 6
-    assert {"Ein Flu\ufffd.", "שלום עולם"} <= texts(index)
+    report = index.ingest(folder, progress=False)
+    assert report.added == 4
+    assert dict(report.skipped).keys() == {"binary.txt", "latin.txt"}
+    assert "encoding='cp1252'" in dict(report.skipped)["latin.txt"]
+    assert "שלום עולם" in texts(index)
+    assert not any("\ufffd" in text for text in texts(index))
+    again = index.ingest(folder, encoding="cp1252", progress=False)
+    assert (again.added, dict(again.skipped).keys()) == (1, {"binary.txt"})
+    assert {"Ein Fluß.", "שלום עולם"} <= texts(index)
 
 
 def test_megabytes_of_one_text_are_cut_into_chunks(tmp_path):

@@ -1,0 +1,43 @@
+"""Metadata as a vector store keeps it: Chroma takes strings, numbers and truth values, but neither lists nor objects.
+
+What it does not take is kept as JSON under one key of its own, and is there again when a document comes back.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from datetime import date, time
+from typing import Any
+
+_NESTED = "dynprag_json"
+_LARGEST = 2**63
+
+
+def stored(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """Return metadata with what Chroma does not take as JSON; dates, and what JSON does not know, become text."""
+    flat = {key: value for key, value in metadata.items() if key and not key.startswith("chroma:") and _is_flat(value)}
+    if nested := {key: value for key, value in metadata.items() if key not in flat}:
+        flat[_NESTED] = json.dumps(nested, ensure_ascii=False, default=_as_text)
+    return flat
+
+
+def restored(metadata: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return metadata as it was before `stored`."""
+    found = dict(metadata or {})
+    if isinstance(nested := found.pop(_NESTED, None), str):
+        found.update(json.loads(nested))
+    return found
+
+
+def _is_flat(value: Any) -> bool:
+    if isinstance(value, float):
+        return math.isfinite(value)
+    if isinstance(value, int) and not isinstance(value, bool):
+        return -_LARGEST <= value < _LARGEST
+    return isinstance(value, str | bool)
+
+
+def _as_text(value: Any) -> str:
+    return value.isoformat() if isinstance(value, date | time) else str(value)

@@ -1,0 +1,124 @@
+"""The shapes in which people keep texts as JSON: which field is the text, and the others as plain metadata.
+
+Known are rows of datasets, the dumps of LangChain's `Document` (`model_dump`, `dumpd`) and of LlamaIndex's nodes
+(`to_dict`). No framework is imported.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping
+from datetime import date, datetime, time
+from typing import Any
+
+from rag_backbone.checks import shown
+from rag_backbone.unicode_text import repaired
+
+TEXT_KEYS = ("text", "contents", "content", "page_content", "paragraph_text", "text_resource")
+_METADATA_KEYS = ("metadata", "meta", "extra_info")
+# What LlamaIndex's nodes carry for themselves.
+_OF_NODES = frozenset({
+    "class_name", "embedding", "end_char_idx", "excluded_embed_metadata_keys", "excluded_llm_metadata_keys",
+    "mimetype", "metadata_separator", "metadata_seperator", "metadata_template", "relationships", "start_char_idx",
+    "text_template",
+})  # fmt: skip
+_LARGEST = 2**63  # what databases hold as whole numbers
+
+
+def text_and_fields(item: Any) -> tuple[str, dict[str, Any]]:
+    """Return a row's text, and its other fields with those of a `metadata` object among them.
+
+    Raises:
+        ValueError: Saying what is missing or wrong, to follow the row's name: `"has no text; ..."`.
+    """
+    if isinstance(item, str):
+        item = {"text": item}
+    if not isinstance(item, Mapping):
+        raise ValueError(f"is {shown(item)}; an object with a text is needed")  # noqa: TRY004 - of the row, not of a call
+    item = _unwrapped(item)
+    by_name = {str(key).lower(): key for key in reversed(list(item))}
+    present = [by_name[name] for name in TEXT_KEYS if name in by_name]
+    for key in present:
+        if text := _joined(item[key], str(key)):
+            return text, _flat({k: v for k, v in item.items() if k != key and not (k in present and not v)})
+    if present:
+        raise ValueError(f"has a blank {present[0]!r}")
+    raise ValueError(f"has no text; looked for the keys {', '.join(TEXT_KEYS)}, found {', '.join(map(str, item))}")
+
+
+def plain(value: Any, note: Callable[[str], None], name: str = "") -> Any:
+    """Return data as JSON can hold it: strings without lone surrogates, dates as ISO strings, no NaN.
+
+    Args:
+        value: Anything, such as a field of a YAML header.
+        note: Called with each change that loses something.
+        name: What the value is called in notes.
+    """
+    if isinstance(value, str):
+        text, lone = repaired(value)
+        if lone:
+            note(f"{lone} lone surrogates of {name!r} were replaced by U+FFFD")
+        return text
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, int):
+        return value if -_LARGEST <= value < _LARGEST else str(value)
+    if isinstance(value, float):
+        if math.isfinite(value):
+            return value
+        note(f"{name!r} is {value}, which is not a value, and was left out")
+        return None
+    if isinstance(value, date | datetime | time):
+        return value.isoformat()
+    if isinstance(value, Mapping):
+        path = f"{name}." if name else ""
+        return {plain(str(k), note, "a key"): plain(v, note, f"{path}{k}") for k, v in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [plain(v, note, name) for v in value]
+    note(f"{name!r} is {shown(value)}, which is not plain data, and was left out")
+    return None
+
+
+def as_line(value: Any) -> str:
+    """Return a field as one line of text; `""` for None."""
+    if value is None:
+        return ""
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+    return " ".join(text.split())
+
+
+def _unwrapped(item: Mapping[str, Any]) -> Mapping[str, Any]:
+    if isinstance(inner := item.get("kwargs"), Mapping) and "lc" in item:  # LangChain's dumpd
+        return inner
+    if isinstance(inner := item.get("__data__"), Mapping):  # LlamaIndex's document stores
+        item = inner
+    if "page_content" in item and item.get("type") == "Document":  # LangChain's model_dump
+        return {k: v for k, v in item.items() if k != "type"}
+    if "id_" in item:
+        return {k: v for k, v in item.items() if k not in _OF_NODES}
+    return item
+
+
+def _joined(value: Any, key: str) -> str:
+    """A text, or the parts of a list joined by line ends; blank if nothing is there."""
+    if value is None:
+        return ""
+    if isinstance(value, str):
+        return value if value.strip() else ""
+    if isinstance(value, list | tuple):
+        return "\n".join(part for part in (_joined(v, key) for v in value) if part)
+    if isinstance(value, Mapping) and isinstance(value.get("text"), str | list):
+        return _joined(value["text"], key)
+    raise ValueError(f"has {shown(value)} under {key!r}; a text, or a list of texts, is needed")
+
+
+def _flat(fields: dict[str, Any]) -> dict[str, Any]:
+    """Fields with those of the row's `metadata` beside them; equal names keep both values."""
+    found = {k: v for k, v in fields.items() if v is not None}
+    for key in _METADATA_KEYS:
+        if isinstance(inner := found.get(key), Mapping):
+            del found[key]
+            for name, value in inner.items():
+                found[f"{key}.{name}" if found.get(name, value) != value else name] = value
+    return found

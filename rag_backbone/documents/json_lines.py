@@ -1,0 +1,141 @@
+r"""JSON lines. A line ends at `\n` or `\r\n` and nowhere else: JSON strings may hold U+2028, U+2029 and U+0085.
+
+Files are read line by line, so that a file larger than memory can be read.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rag_backbone.documents.decoding import (
+    UndecodableError,
+    check_encoding,
+    decode,
+    is_wide,
+    refuse_binary,
+    stream_encoding,
+)
+from rag_backbone.errors import ConfigurationError
+
+logger = logging.getLogger(__name__)
+
+_HEAD = 8192
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A line that is not blank: its value, or why it has none."""
+
+    number: int
+    """Of the line, from 1."""
+    value: Any = None
+    error: str = ""
+    note: str = ""
+    """What is odd about a line that could be read."""
+
+
+def rows(path: Path, encoding: str | None = None) -> Iterator[Row]:
+    """Parse the lines of a file, broken ones included.
+
+    Args:
+        path: The file.
+        encoding: Of lines that are not UTF-8, in a file without a byte-order mark.
+
+    Raises:
+        UndecodableError: If the file is not text.
+        OSError: If it cannot be read.
+    """
+    for number, line in _lines(path, encoding):
+        if isinstance(line, UndecodableError):
+            yield Row(number, error=str(line))
+        elif line.strip():
+            try:
+                value, note = parse(line)
+            except ValueError as error:
+                yield Row(number, error=str(error))
+            else:
+                yield Row(number, value, note=note)
+
+
+def read_json_lines(path: str | Path, encoding: str | None = None) -> Iterator[tuple[int, Any]]:
+    """Parse the lines of a file whose lines must all be right; blank lines are left out.
+
+    Returns:
+        Line numbers, from 1, and values.
+
+    Raises:
+        ConfigurationError: If the file cannot be read, or a line is not JSON; the message names file and line.
+    """
+    check_encoding(encoding)
+    try:
+        for row in rows(Path(path), encoding):
+            if row.error:
+                raise ConfigurationError(f"{path}, line {row.number} {row.error}")
+            if row.note:
+                logger.warning("%s, line %d: %s", path, row.number, row.note)
+            yield row.number, row.value
+    except OSError as error:
+        raise ConfigurationError(f"{path} cannot be read: {error.strerror or error}") from error
+    except UndecodableError as error:
+        raise UndecodableError(f"{path} cannot be read: {error}") from error
+
+
+def parse(text: str) -> tuple[Any, str]:
+    """Parse JSON.
+
+    Returns:
+        The value, and a note if an object names a key twice (the last one counts), else `""`.
+
+    Raises:
+        ValueError: Saying what is wrong and in which column.
+    """
+    twice: dict[str, None] = {}
+
+    def paired(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(pairs)
+        if len(found) < len(pairs):
+            names = [name for name, _ in pairs]
+            twice.update(dict.fromkeys(name for name in found if names.count(name) > 1))
+        return found
+
+    try:
+        value = json.loads(text.lstrip("\ufeff"), object_pairs_hook=paired)
+    except json.JSONDecodeError as error:
+        where = f"column {error.colno}" if error.lineno == 1 else f"line {error.lineno}, column {error.colno}"
+        raise ValueError(f"is no JSON: {error.msg} at {where}") from error
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits; thousands of brackets
+        raise ValueError(f"is no JSON: {error}") from error
+    return value, f"the key {', '.join(map(repr, twice))} occurs twice; the last one is used" if twice else ""
+
+
+def _lines(path: Path, encoding: str | None) -> Iterator[tuple[int, str | UndecodableError]]:
+    with path.open("rb") as file:
+        head = file.read(_HEAD)
+        file.seek(0)
+        marked = stream_encoding(head)
+        if marked in (None, "utf-8-sig") and not is_wide(encoding):
+            refuse_binary(head, text_in=[encoding] if encoding else [])
+            for number, line in enumerate(file, 1):
+                yield number, _decoded(line, encoding)
+            return
+        # A line end is more than one byte here.
+        number = 0
+        try:
+            for text in io.TextIOWrapper(file, marked or encoding, newline="\n"):
+                number += 1
+                yield number, text.rstrip("\r\n")
+        except UnicodeDecodeError as error:
+            raise UndecodableError(f"what follows line {number} is not {error.encoding}") from error
+
+
+def _decoded(line: bytes, encoding: str | None) -> str | UndecodableError:
+    try:
+        return decode(line.rstrip(b"\r\n"), encoding)
+    except UndecodableError as error:
+        return UndecodableError(f"is {error}")

@@ -1,0 +1,98 @@
+"""Markdown: YAML or TOML front matter as metadata, and the first heading as title."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterator, Mapping
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from rag_backbone.documents.decoding import decode, newlines
+from rag_backbone.documents.pieces import Extract, Note
+
+_FENCES = {"---": ("---", "..."), "+++": ("+++",)}
+_SEARCHED = 65_536  # characters: a heading that comes later is no title
+
+
+def read_markdown(path: Path, encoding: str | None) -> Iterator[Extract | Note]:
+    """Read a Markdown file as one document."""
+    text = newlines(decode(path.read_bytes(), encoding))
+    fields, body, problem = front_matter(text)
+    if problem:
+        yield Note("", problem)
+    if "title" not in fields and (title := first_heading(body)):
+        fields = {**fields, "title": title}
+    yield Extract(body, fields)
+
+
+def front_matter(text: str) -> tuple[dict[str, Any], str, str]:
+    r"""Separate the front matter from a text with `\n` as line end.
+
+    Returns:
+        The fields, the text after it, and what was wrong. Front matter that cannot be read stays in the text.
+    """
+    first, _, rest = text.partition("\n")
+    ends = _FENCES.get(first.rstrip())
+    if ends is None:
+        return {}, text, ""
+    lines = rest.split("\n")
+    end = next((i for i, line in enumerate(lines) if line.rstrip() in ends), None)
+    if end is None:
+        opened = bool(lines[0].partition(":")[1]) and not lines[0].startswith((" ", "#"))
+        return {}, text, "its front matter is not closed and was kept as text" if opened else ""
+    block = "\n".join(lines[:end])
+    try:
+        fields = _toml(block) if ends == ("+++",) else _yaml(block)
+    except ValueError as error:
+        return {}, text, f"its front matter was kept as text: {error}"
+    if fields is None:  # two thematic breaks with text between them
+        return {}, text, ""
+    return fields, "\n".join(lines[end + 1 :]).lstrip("\n"), ""
+
+
+def first_heading(text: str) -> str:
+    """Return the text of the first heading, `#` or underlined; `""` if there is none.
+
+    What only looks like one, in a code block, a quotation or a list, does not count.
+    """
+    from markdown_it import MarkdownIt
+
+    tokens = MarkdownIt("commonmark").parse(text[:_SEARCHED])
+    for token, inline in pairwise(tokens):
+        if token.type == "heading_open" and token.level == 0:
+            parts = inline.children or []
+            title = "".join(" " if part.type.endswith("break") else part.content for part in parts).strip()
+            if title:
+                return title
+    return ""
+
+
+def _toml(block: str) -> dict[str, Any]:
+    return tomllib.loads(block)
+
+
+def _yaml(block: str) -> dict[str, Any] | None:
+    """The fields of a YAML block; None if it holds no mapping.
+
+    Raises:
+        ValueError: If it cannot be read.
+    """
+    import yaml
+
+    try:
+        # A few aliases of aliases would fill the memory.
+        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(block, yaml.SafeLoader)):
+            raise ValueError("it has YAML aliases")
+        fields = yaml.safe_load(block)
+        as_written = yaml.load(block, yaml.BaseLoader)  # noqa: S506 - knows strings only
+    except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
+        raise ValueError(" ".join(str(error).split())) from error
+    if fields is None:
+        return {}
+    if not isinstance(fields, Mapping):
+        return None
+    found = {str(name): value for name, value in fields.items()}
+    if "title" in found and isinstance(as_written["title"], str):
+        found["title"] = as_written["title"]  # "No" and 1984 are titles, too
+    return found
