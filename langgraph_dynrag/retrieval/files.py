@@ -7,8 +7,8 @@ import json
 from dataclasses import dataclass
 
 from langchain_core.documents import Document
-from langchain_text_splitters import RecursiveCharacterTextSplitter
 
+from langgraph_dynrag.retrieval.chunking import split_text
 from rag_backbone.documents import ReadDocument
 from rag_backbone.errors import ConfigurationError
 
@@ -34,12 +34,9 @@ class Splitter:
 
     def split(self, document: Document) -> list[Document]:
         """Return the chunks of a document, each with its metadata and an id that depends on text and metadata alone."""
-        splitter = RecursiveCharacterTextSplitter(
-            chunk_size=self.characters, chunk_overlap=self.overlap, keep_separator="end"
-        )
         about = json.dumps(document.metadata, sort_keys=True, default=str)
         chunks: dict[str, Document] = {}
-        for text in splitter.split_text(document.page_content):
+        for text in split_text(document.page_content, self.characters, self.overlap):
             if not text.strip():
                 continue
             key = hashlib.sha256(f"{about}\0{text}".encode()).hexdigest()[:32]

@@ -22,6 +22,7 @@ from langchain_core.retrievers import BaseRetriever
 from tqdm.auto import tqdm
 
 from langgraph_dynrag.retrieval.bm25 import TERMS_VERSION, BM25Retriever
+from langgraph_dynrag.retrieval.chunking import CHUNKING_VERSION
 from langgraph_dynrag.retrieval.dense import DenseRetriever
 from langgraph_dynrag.retrieval.files import Splitter
 from langgraph_dynrag.retrieval.hybrid import HybridRetriever
@@ -175,7 +176,8 @@ class LocalIndex:
         # LangChain's embeddings call it one or the other.
         model = getattr(self.embeddings, "model_name", None) or getattr(self.embeddings, "model", None)
         embeddings = f"{made_by} {model}" if model else made_by
-        return {"reader": _READER, "splitter": asdict(self.splitter), "embeddings": embeddings}
+        splitter = {**asdict(self.splitter), "version": CHUNKING_VERSION}
+        return {"reader": _READER, "splitter": splitter, "embeddings": embeddings}
 
     def _manifest(self) -> dict[str, Any]:
         path = self.folder / _MANIFEST
