@@ -10,6 +10,7 @@ from typing import Any
 
 from langchain_core.documents import Document
 
+from rag_backbone.documents import read_json_lines, read_text_file
 from rag_backbone.errors import ConfigurationError
 
 
@@ -52,9 +53,9 @@ def load_questions(path: Path) -> list[Question]:
     """
     if not path.is_file():
         raise ConfigurationError(f"there is no data file {path}")
-    text = path.read_text("utf-8").strip()
     try:
-        items = json.loads(text) if text.startswith("[") else [json.loads(line) for line in text.splitlines() if line]
+        text = read_text_file(path).strip()
+        items = json.loads(text) if text.startswith("[") else [item for _, item in read_json_lines(path)]
     except ValueError as error:
         raise ConfigurationError(f"{path} is neither a JSON array nor JSON lines: {error}") from error
     if not items:

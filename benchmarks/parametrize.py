@@ -16,7 +16,6 @@ Questions and answers are given, so that what is timed is training. Both sides t
 from __future__ import annotations
 
 import copy
-import json
 import statistics
 import time
 from collections.abc import Mapping, Sequence
@@ -43,6 +42,7 @@ from llamaindex_prag.training.packs import Pack
 from llamaindex_prag.training.teaching import distilled
 from llamaindex_prag.training.trainer import Trainer, plan
 from rag_backbone.causal_lm import CausalLM
+from rag_backbone.documents import read_json_lines
 from rag_backbone.text_units import sentences
 
 _Factors = Mapping[str, tuple[NDArray[np.float32], NDArray[np.float32]]]
@@ -207,9 +207,9 @@ def _published_seconds(lm: CausalLM, document: TrainingDocument, sequences: int)
 
 def _corpus(folder: Path) -> dict[str, list[QA]]:
     """Each document with the questions of one hop that it answers."""
-    texts = {d["id"]: d["text"] for d in map(json.loads, (folder / "corpus.jsonl").read_text("utf-8").splitlines())}
+    texts = {d["id"]: d["text"] for _, d in read_json_lines(folder / "corpus.jsonl")}
     found: dict[str, list[QA]] = {text: [] for text in texts.values()}
-    for item in map(json.loads, (folder / "questions.jsonl").read_text("utf-8").splitlines()):
+    for _, item in read_json_lines(folder / "questions.jsonl"):
         if item["hops"] == 1:
             found[texts[item["documents"][0]]].append(QA(item["question"], item["answers"][0]))
     return {text: qas for text, qas in found.items() if len(qas) >= 3}

@@ -23,6 +23,7 @@ from langgraph_dynrag.local_chat_model import LocalChatModel
 from langgraph_dynrag.prompts import AnswerPrompt
 from rag_backbone.answer_scores import exact_match, f1
 from rag_backbone.causal_lm import CausalLM, DType
+from rag_backbone.documents.json_lines import rows
 from rag_backbone.kv_cache import SequenceCache
 from rag_backbone.requests import Request
 
@@ -41,11 +42,10 @@ class Records:
         self._lock = threading.Lock()
         self._known: dict[str, dict[str, Any]] = {}
         if self._path.is_file():
-            for line in self._path.read_text("utf-8").splitlines():
+            for row in rows(self._path):
                 try:
-                    entry = json.loads(line)
-                    self._known[entry["key"]] = entry["record"]
-                except (ValueError, KeyError, TypeError):
+                    self._known[row.value["key"]] = row.value["record"]
+                except (KeyError, TypeError):
                     continue  # the last line of a process that was killed while it wrote
 
     def get(self, key: str) -> dict[str, Any] | None:

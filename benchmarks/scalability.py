@@ -16,7 +16,6 @@ A size for which adapters are missing is left out of `trained`, unless `--train`
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections.abc import Sequence
@@ -44,6 +43,7 @@ from llamaindex_prag.store.encoding import encode
 from llamaindex_prag.translator.translator import Translator
 from rag_backbone.answer_scores import f1
 from rag_backbone.causal_lm import CausalLM
+from rag_backbone.documents import read_json_lines
 from rag_backbone.requests import Request
 
 WAYS: tuple[Way, ...] = ("context", "trained", "translated")
@@ -95,7 +95,7 @@ def corpus(args: Any, size: int) -> Corpus:
     titles = {f.passage: f.title for f in every}
     passages = [Passage(text, title) for text, title in titles.items()]
     if args.others and len(passages) < size:
-        lines = map(json.loads, args.others.read_text("utf-8").splitlines())
+        lines = [line for _, line in read_json_lines(args.others)]
         others = [Passage(line["text"], line.get("title", "")) for line in lines if line["text"] not in titles]
         passages += list(dict.fromkeys(others))[: size - len(passages)]
     # One question of each passage in turn, so that a few of them already ask about many.

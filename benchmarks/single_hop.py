@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rag_backbone.documents import read_json_lines
 from rag_backbone.errors import ConfigurationError
 
 
@@ -73,7 +74,7 @@ def _squad(path: Path) -> list[Fact]:
 def _musique(path: Path) -> list[Fact]:
     """The steps of each question; `#1` in a step stands for the first step's answer."""
     found: dict[tuple[str, str], Fact] = {}
-    for item in map(json.loads, path.read_text("utf-8").splitlines()):
+    for _, item in read_json_lines(path):
         known: list[str] = []
         for step in item["question_decomposition"]:
             question = step["question"]
@@ -87,11 +88,9 @@ def _musique(path: Path) -> list[Fact]:
 
 
 def _own(folder: Path) -> list[Fact]:
-    documents = {
-        d.get("id", d["title"]): d for d in map(json.loads, (folder / "corpus.jsonl").read_text("utf-8").splitlines())
-    }
+    documents = {d.get("id", d["title"]): d for _, d in read_json_lines(folder / "corpus.jsonl")}
     found = []
-    for item in map(json.loads, (folder / "questions.jsonl").read_text("utf-8").splitlines()):
+    for _, item in read_json_lines(folder / "questions.jsonl"):
         if item["hops"] == 1:
             document = documents[item["documents"][0]]
             answers = tuple(item["answers"])

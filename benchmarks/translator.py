@@ -14,7 +14,6 @@ learnt nothing too. Both sides take turns; documents are real text, all differen
 
 from __future__ import annotations
 
-import json
 import statistics
 import tempfile
 import time
@@ -32,6 +31,7 @@ from llamaindex_prag.store.lmdb_store import LMDBStore
 from llamaindex_prag.translator.config import TranslatorConfig
 from llamaindex_prag.translator.translator import Translator
 from rag_backbone.causal_lm import CausalLM
+from rag_backbone.documents import read_json_lines
 from rag_backbone.requests import Request
 
 CORPUS = Path("examples/data/ombrel/corpus.jsonl")
@@ -152,7 +152,7 @@ class _Costs:
 
 def _texts(lm: CausalLM, tokens: int) -> list[str]:
     """The corpus, one text after the other, cut into documents of so many tokens."""
-    whole = " ".join(json.loads(line)["text"] for line in CORPUS.read_text("utf-8").splitlines())
+    whole = " ".join(line["text"] for _, line in read_json_lines(CORPUS))
     ids = lm.tokenizer(whole, add_special_tokens=False).input_ids
     parts = [ids[i : i + tokens] for i in range(0, len(ids) - tokens + 1, tokens)]
     return [str(lm.tokenizer.decode(part)).strip() for part in parts]

@@ -17,6 +17,7 @@ from typing import Any
 from benchmarks.contract import note
 from benchmarks.single_hop import load_facts
 from rag_backbone.cache_folder import atomic_file
+from rag_backbone.documents import read_json_lines
 from rag_backbone.errors import ConfigurationError
 
 Found = tuple[str, str, dict[str, str] | None]
@@ -55,14 +56,13 @@ def read(path: Path) -> Iterator[Found]:
         if path.suffix == ".json":
             for item in json.loads(path.read_text("utf-8")):
                 yield from _steps(item)
-        elif "paragraphs" in json.loads(path.open(encoding="utf-8").readline()):
+        elif "paragraphs" in next(read_json_lines(path))[1]:
             for fact in load_facts(path):
                 yield fact.title, fact.passage, {"question": fact.question, "answer": fact.answers[0]}
         else:
-            for line in path.read_text("utf-8").splitlines():
-                passage = json.loads(line)
+            for _, passage in read_json_lines(path):
                 yield passage["title"], passage["text"].strip(), None
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, StopIteration, TypeError, ValueError) as error:
         raise ConfigurationError(
             f"{path} holds neither passages, MuSiQue-Ans nor 2WikiMultihopQA: {error!r}"
         ) from error

@@ -8,7 +8,6 @@ Run it with `make demo`, or `python -m examples.demo --help`.
 """
 
 import argparse
-import json
 import time
 from pathlib import Path
 
@@ -23,6 +22,7 @@ from llamaindex_prag.prompts import prompt_ids
 from llamaindex_prag.store import LMDBStore
 from llamaindex_prag.translator.translator import Translator
 from rag_backbone import CausalLM
+from rag_backbone.documents import read_json_lines
 
 DATA = Path(__file__).parent / "data" / "corpus.jsonl"
 QUESTIONS = DATA.with_name("questions.jsonl")
@@ -75,8 +75,8 @@ def retrieve_while_writing(model: LocalChatModel, question: str, preset: str) ->
 
 def answer_from_weights(lm: CausalLM) -> None:
     """Parametric RAG: train three documents' adapters, unless the store has them, ask three ways, and with both."""
-    documents = {d["title"]: d["text"] for d in map(json.loads, DATA.read_text("utf-8").splitlines())}
-    asked = [q for q in map(json.loads, QUESTIONS.read_text("utf-8").splitlines()) if q["documents"][0] in TITLES]
+    documents = {d["title"]: d["text"] for _, d in read_json_lines(DATA)}
+    asked = [q for _, q in read_json_lines(QUESTIONS) if q["documents"][0] in TITLES]
     with LMDBStore(WORK / "adapters", model=lm.fingerprint) as store:
         translator = Translator.load("embedded", lm)
         model = ParametricModel.of(lm, store, translator=translator)

@@ -66,7 +66,7 @@ def decode(data: bytes, encoding: str | None = None, *, declared: str | None = N
     Raises:
         UndecodableError: If it is binary, or in none of these encodings.
     """
-    if marked := _marked(data):
+    if (marked := _marked(data)) is not None:
         return marked
     given = [name for name in (declared, encoding) if name]
     refuse_binary(data, text_in=given)
@@ -116,8 +116,9 @@ def refuse_binary(data: bytes, *, text_in: list[str] | None = None) -> None:
     # A stray control character does not make a text binary; compressed data has more than a tenth of them.
     if (count := len(_CONTROL.findall(head))) <= 2 or count <= len(head) / 20:
         return
-    for order, zeros in (("le", head[1::2]), ("be", head[::2])):
-        if zeros.count(0) > len(zeros) * 0.7:
+    even, odd = head[::2], head[1::2]
+    for order, high, low in (("le", odd, even), ("be", even, odd)):
+        if high.count(0) > len(high) * 0.7 and low.count(0) < len(low) * 0.1:
             raise UndecodableError(
                 f"it seems to be UTF-16 without a byte-order mark; give encoding='utf-16-{order}' "
                 f"(--encoding utf-16-{order})"

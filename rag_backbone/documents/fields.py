@@ -41,7 +41,8 @@ def text_and_fields(item: Any) -> tuple[str, dict[str, Any]]:
     present = [by_name[name] for name in TEXT_KEYS if name in by_name]
     for key in present:
         if text := _joined(item[key], str(key)):
-            return text, _flat({k: v for k, v in item.items() if k != key and not (k in present and not v)})
+            others = {k: v for k, v in item.items() if k != key and not (k in present and _says(v, ("", text)))}
+            return text, _flat(others)
     if present:
         raise ValueError(f"has a blank {present[0]!r}")
     raise ValueError(f"has no text; looked for the keys {', '.join(TEXT_KEYS)}, found {', '.join(map(str, item))}")
@@ -58,7 +59,7 @@ def plain(value: Any, note: Callable[[str], None], name: str = "") -> Any:
     if isinstance(value, str):
         text, lone = repaired(value)
         if lone:
-            note(f"{lone} lone surrogates of {name!r} were replaced by U+FFFD")
+            note(f"lone surrogates in {name!r}, replaced by U+FFFD: {lone}")
         return text
     if value is None or isinstance(value, bool):
         return value
@@ -90,7 +91,7 @@ def as_line(value: Any) -> str:
 
 def _unwrapped(item: Mapping[str, Any]) -> Mapping[str, Any]:
     if isinstance(inner := item.get("kwargs"), Mapping) and "lc" in item:  # LangChain's dumpd
-        return inner
+        item = inner
     if isinstance(inner := item.get("__data__"), Mapping):  # LlamaIndex's document stores
         item = inner
     if "page_content" in item and item.get("type") == "Document":  # LangChain's model_dump
@@ -111,6 +112,14 @@ def _joined(value: Any, key: str) -> str:
     if isinstance(value, Mapping) and isinstance(value.get("text"), str | list):
         return _joined(value["text"], key)
     raise ValueError(f"has {shown(value)} under {key!r}; a text, or a list of texts, is needed")
+
+
+def _says(value: Any, texts: tuple[str, str]) -> bool:
+    """Whether a field that might be the text is blank, or repeats the text."""
+    try:
+        return _joined(value, "") in texts
+    except ValueError:
+        return False
 
 
 def _flat(fields: dict[str, Any]) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
@@ -85,12 +86,10 @@ class _Walk:
                     self._skip(path, rule, deliberate=True)
                 elif path.suffix.lower() not in self._suffixes:
                     self._skip(path, f"no reader for {path.suffix.lower()!r} files" if path.suffix else "no suffix")
-                elif path.is_symlink():
+                elif os.path.islink(path):  # noqa: PTH114 - Path's own methods raise where permission is missing
                     links.append(path)
-                elif path.is_file():
-                    self._take(path)
                 else:
-                    self._skip(path, "not a regular file")
+                    self._take(path)
         self._follow(links)
         self._found.files.sort(key=lambda f: f.name)
         self._found.skipped.sort(key=lambda s: s.name)
@@ -102,7 +101,7 @@ class _Walk:
             rule = "the index's own folder"
         if rule is not None:
             self._skip(path, rule, deliberate=True, ending="/")
-        elif path.is_symlink():
+        elif os.path.islink(path):  # noqa: PTH114
             inside = path.resolve().is_relative_to(self._root)
             reason = "a link to a folder, which is read under its own name" if inside else "a link out of the folder"
             self._skip(path, reason, deliberate=inside, ending="/")
@@ -122,7 +121,7 @@ class _Walk:
             return "hidden"
         if name.startswith("~$"):
             return "temporary file of an office program"
-        if folder and (name in _TOOL_FOLDERS or (path / "pyvenv.cfg").exists()):
+        if folder and (name in _TOOL_FOLDERS or os.path.exists(path / "pyvenv.cfg")):  # noqa: PTH110
             return "a tool's folder"
         return None
 
@@ -137,8 +136,6 @@ class _Walk:
                 continue
             if not target.is_relative_to(self._root):
                 self._skip(path, "a link out of the folder")
-            elif not target.is_file():
-                self._skip(path, "not a regular file")
             elif target in taken:
                 self._skip(path, "a link to a file that is read under its own name", deliberate=True)
             else:
@@ -146,7 +143,16 @@ class _Walk:
                 self._take(path)
 
     def _take(self, path: Path) -> None:
-        self._found.files.append(FoundFile(path, self._name(path)))
+        try:
+            regular = stat.S_ISREG(path.stat().st_mode)
+        except OSError as error:
+            reason = f"cannot be read: {error.strerror or error}"
+            self._found.skipped.append(Skipped(self._name(path), reason, transient=True))
+            return
+        if regular:
+            self._found.files.append(FoundFile(path, self._name(path)))
+        else:
+            self._skip(path, "not a regular file")
 
     def _skip(self, path: Path, reason: str, *, deliberate: bool = False, ending: str = "") -> None:
         self._found.skipped.append(Skipped(self._name(path) + ending, reason, deliberate=deliberate))

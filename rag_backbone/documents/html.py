@@ -66,7 +66,8 @@ def _visible(page: Any) -> str:
         tag.insert_before("\n")
         tag.append("\n")
     for tag in page.find_all(("td", "th")):
-        if tag.find_next_sibling(("td", "th")):
-            tag.append(" | ")
+        before = tag.find_previous(("td", "th", "tr"))
+        if before is not None and before.name != "tr":
+            tag.insert_before(" | ")
     lines = [re.sub(r"[ \t\xa0]+", " ", line).strip() for line in page.get_text().split("\n")]
     return re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).strip()

@@ -6,7 +6,7 @@ import tomllib
 from collections.abc import Iterator, Mapping
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from rag_backbone.documents.decoding import decode, newlines
 from rag_backbone.documents.pieces import Extract, Note
@@ -18,37 +18,43 @@ _SEARCHED = 65_536  # characters: a heading that comes later is no title
 def read_markdown(path: Path, encoding: str | None) -> Iterator[Extract | Note]:
     """Read a Markdown file as one document."""
     text = newlines(decode(path.read_bytes(), encoding))
-    fields, body, problem = front_matter(text)
-    if problem:
-        yield Note("", problem)
-    if "title" not in fields and (title := first_heading(body)):
+    found = front_matter(text)
+    if found.problem:
+        yield Note("", found.problem)
+    fields = found.fields
+    if "title" not in fields and (title := first_heading(found.after)):
         fields = {**fields, "title": title}
-    yield Extract(body, fields)
+    yield Extract(text if found.problem else found.after, fields)
 
 
-def front_matter(text: str) -> tuple[dict[str, Any], str, str]:
-    r"""Separate the front matter from a text with `\n` as line end.
+class FrontMatter(NamedTuple):
+    """What stands before a Markdown text."""
 
-    Returns:
-        The fields, the text after it, and what was wrong. Front matter that cannot be read stays in the text.
-    """
+    fields: dict[str, Any]
+    after: str
+    """The text after it."""
+    problem: str = ""
+    """Why it could not be read, if so."""
+
+
+def front_matter(text: str) -> FrontMatter:
+    r"""Separate the front matter, if there is any, from a text with `\n` as line end."""
     first, _, rest = text.partition("\n")
     ends = _FENCES.get(first.rstrip())
     if ends is None:
-        return {}, text, ""
+        return FrontMatter({}, text)
     lines = rest.split("\n")
     end = next((i for i, line in enumerate(lines) if line.rstrip() in ends), None)
     if end is None:
         opened = bool(lines[0].partition(":")[1]) and not lines[0].startswith((" ", "#"))
-        return {}, text, "its front matter is not closed and was kept as text" if opened else ""
-    block = "\n".join(lines[:end])
+        return FrontMatter({}, text, "its front matter is not closed and was kept as text" if opened else "")
+    block, after = "\n".join(lines[:end]), "\n".join(lines[end + 1 :]).lstrip("\n")
     try:
         fields = _toml(block) if ends == ("+++",) else _yaml(block)
     except ValueError as error:
-        return {}, text, f"its front matter was kept as text: {error}"
-    if fields is None:  # two thematic breaks with text between them
-        return {}, text, ""
-    return fields, "\n".join(lines[end + 1 :]).lstrip("\n"), ""
+        return FrontMatter({}, after, f"its front matter was kept as text: {error}")
+    # Without fields it is text between two thematic breaks.
+    return FrontMatter({}, text) if fields is None else FrontMatter(fields, after)
 
 
 def first_heading(text: str) -> str:
@@ -86,6 +92,9 @@ def _yaml(block: str) -> dict[str, Any] | None:
             raise ValueError("it has YAML aliases")
         fields = yaml.safe_load(block)
         as_written = yaml.load(block, yaml.BaseLoader)  # noqa: S506 - knows strings only
+    except yaml.MarkedYAMLError as error:
+        line = f" (line {error.problem_mark.line + 2})" if error.problem_mark else ""
+        raise ValueError(f"{error.problem}{line}") from error
     except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
         raise ValueError(" ".join(str(error).split())) from error
     if fields is None:

@@ -115,7 +115,7 @@ def _finished(extract: Extract, name: str, path: Path) -> Iterator[ReadDocument 
     text = plain(extract.text, changes.append, "text")
     if nuls := text.count("\0"):
         text = text.replace("\0", "")
-        changes.append(f"{nuls} NUL characters were left out")
+        changes.append(f"NUL characters, left out: {nuls}")
     fields: dict[str, Any] = plain(extract.fields, changes.append)
     where = f"{extract.place}: " if extract.place else ""
     for change in changes:

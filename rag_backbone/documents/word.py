@@ -1,48 +1,80 @@
-"""Word documents through `python-docx`: paragraphs and tables in their order.
+"""Word documents through `python-docx`: paragraphs, text boxes and tables in their order.
 
-Headers, footers, footnotes, comments and text boxes are not part of what the library calls the body.
+The library's own paragraphs leave out tracked insertions, content controls and text boxes, so the body's elements are
+walked here. Deleted text is left out; that headers, footers, notes and comments are not read is reported.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from rag_backbone.documents.decoding import UndecodableError
-from rag_backbone.documents.pieces import Extract
+from rag_backbone.documents.pieces import Extract, Note
+
+_W = "{http://schemas.openxmlformats.org/wordprocessingml/2006/main}"
+_FALLBACK = "{http://schemas.openxmlformats.org/markup-compatibility/2006}Fallback"  # the same text box once more
+_ASIDE = re.compile(r"/word/(footnote|endnote|comment|header|footer)s?\d*\.xml")
+_WRITTEN = re.compile(rb"<w:t[ >][^<]*[^<>\s]")
 
 
-def read_word(path: Path, encoding: str | None) -> Iterator[Extract]:  # noqa: ARG001 - .docx is always UTF-8
+def read_word(path: Path, encoding: str | None) -> Iterator[Extract | Note]:  # noqa: ARG001 - .docx is always UTF-8
     """Read the body as one document; its fields are the file's title, author and dates.
 
     Raises:
         UndecodableError: If it is not a .docx file.
     """
     import docx
-    from docx.table import Table
 
     try:
         document = docx.Document(str(path))
-        parts = [
-            "\n".join(_rows(block)) if isinstance(block, Table) else block.text
-            for block in document.iter_inner_content()
-        ]
+        body = document.element.body
+        for copy in list(body.iter(_FALLBACK)):
+            copy.getparent().remove(copy)
+        text = "\n\n".join(block for block in _blocks(body) if block.strip())
         fields = _about(document)
+        aside = sorted({m[1] for part in document.part.package.iter_parts() if (m := _unread(part))})
     except OSError:
         raise
     except Exception as error:  # broken archives and broken XML raise whatever the parser meets
         raise UndecodableError(f"not a Word document (.docx): {' '.join(str(error).split())}") from error
-    yield Extract("\n\n".join(part for part in parts if part.strip()), fields)
+    if aside:
+        yield Note("", f"the text of {', '.join(f'{name}s' for name in aside)} was left out")
+    yield Extract(text, fields)
 
 
-def _rows(table: Any) -> Iterator[str]:
-    for row in table.rows:
-        cells: list[Any] = []
-        for cell in row.cells:
-            if not cells or cell._tc is not cells[-1]._tc:  # noqa: SLF001 - a merged cell is listed once a column
-                cells.append(cell)
-        yield " | ".join(" ".join(cell.text.split()) for cell in cells)
+def _blocks(parent: Iterable[Any]) -> Iterator[str]:
+    for child in parent:
+        if child.tag == f"{_W}p":
+            yield _text(child)
+        elif child.tag == f"{_W}tbl":
+            yield "\n".join(_cells(row) for row in child.iter(f"{_W}tr"))
+        else:  # content controls and the like hold paragraphs, everything else holds none
+            yield from _blocks(child)
+
+
+def _cells(row: Any) -> str:
+    found = (" ".join(" ".join(_text(p).split()) for p in cell.iter(f"{_W}p")) for cell in row.iter(f"{_W}tc"))
+    return " | ".join(found)
+
+
+def _text(paragraph: Any) -> str:
+    found = []
+    for element in paragraph.iter(f"{_W}t", f"{_W}tab", f"{_W}br", f"{_W}cr", f"{_W}p"):
+        if element.tag == f"{_W}t":
+            found.append(element.text or "")
+        elif element.getparent().tag == f"{_W}r":  # the settings of a paragraph hold tabs, too
+            found.append("\t" if element.tag == f"{_W}tab" else "\n")
+        elif element.tag == f"{_W}p" and element is not paragraph:  # in a text box
+            found.append("\n")
+    return "".join(found)
+
+
+def _unread(part: Any) -> re.Match[str] | None:
+    found = _ASIDE.fullmatch(str(part.partname))
+    return found if found and _WRITTEN.search(part.blob) else None
 
 
 def _about(document: Any) -> dict[str, Any]:
