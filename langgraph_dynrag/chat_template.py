@@ -19,6 +19,7 @@ from rag_backbone.chat_templates import Turn, render_chat
 from rag_backbone.errors import ConfigurationError
 from rag_backbone.special_tokens import neutralised
 from rag_backbone.text_units import Span
+from rag_backbone.unicode_text import clean_text
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -79,13 +80,13 @@ def encode_chat(
 
 
 def message_text(message: BaseMessage) -> str:
-    """The text of a message.
+    """Return the text of a message, cleaned of lone surrogates.
 
     Raises:
         ConfigurationError: If it has other content, such as an image.
     """
     if isinstance(message.content, str):
-        return message.content
+        return clean_text(message.content, "a message")
     parts = []
     for block in message.content:
         if isinstance(block, str):
@@ -96,7 +97,7 @@ def message_text(message: BaseMessage) -> str:
             continue  # repeats what stands in `tool_calls`
         elif block.get("type") not in {"reasoning", "thinking"}:
             raise ConfigurationError(f"a message has content of type {block.get('type')!r}; only text can be read")
-    return "".join(parts)
+    return clean_text("".join(parts), "a message")
 
 
 def _as_dicts(tokenizer: PreTrainedTokenizerBase, messages: Sequence[BaseMessage]) -> list[Turn]:

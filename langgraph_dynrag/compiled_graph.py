@@ -20,6 +20,7 @@ from langchain_core.runnables.config import DEFAULT_RECURSION_LIMIT, var_child_r
 from langgraph.graph.state import CompiledStateGraph
 
 from langgraph_dynrag.chat_template import message_text
+from langgraph_dynrag.clean_input import clean_models
 from rag_backbone.errors import ConfigurationError
 
 _STEPS = 10_000
@@ -38,11 +39,19 @@ class DynamicRAGGraph(CompiledStateGraph[Any, Any, Any, Any]):
 
     def stream(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Iterator[Any]:  # noqa: A002
         """As of any compiled graph."""
-        return super().stream(_with_question(input), self._with_steps(config), **kwargs)
+        return super().stream(_taken(input), self._with_steps(config), **kwargs)
 
     def astream(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> AsyncIterator[Any]:  # noqa: A002
         """As of any compiled graph."""
-        return super().astream(_with_question(input), self._with_steps(config), **kwargs)
+        return super().astream(_taken(input), self._with_steps(config), **kwargs)
+
+    def update_state(self, config: RunnableConfig, values: Any, *args: Any, **kwargs: Any) -> RunnableConfig:
+        """As of any compiled graph."""
+        return super().update_state(config, _clean(values), *args, **kwargs)
+
+    async def aupdate_state(self, config: RunnableConfig, values: Any, *args: Any, **kwargs: Any) -> RunnableConfig:
+        """As of any compiled graph."""
+        return await super().aupdate_state(config, _clean(values), *args, **kwargs)
 
     def _with_steps(self, config: RunnableConfig | None) -> RunnableConfig | None:
         """A run's configuration, without the limit that LangChain fills in."""
@@ -53,6 +62,15 @@ class DynamicRAGGraph(CompiledStateGraph[Any, Any, Any, Any]):
             return config
         own = (self.config or {}).get("recursion_limit", _STEPS)
         return {**(config or {}), "recursion_limit": own}
+
+
+def _clean(given: Any) -> Any:
+    # Here, because a checkpointer saves the input before any node sees it.
+    return clean_models(given, "the graph's input")
+
+
+def _taken(given: Any) -> Any:
+    return _with_question(_clean(given))
 
 
 def _with_question(given: Any) -> Any:

@@ -17,6 +17,7 @@ from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from langgraph_dynrag.alternatives import entropy_of_entry
 from langgraph_dynrag.answer import is_complete
 from langgraph_dynrag.chat_template import message_text
+from langgraph_dynrag.clean_input import clean_models
 from langgraph_dynrag.draft import AttentionRows, Draft, EndOfDraft, Floats, Signal, Unit
 from langgraph_dynrag.token_texts import Seam, TokenTexts
 
@@ -168,6 +169,7 @@ class Collector:
 
     def push(self, chunk: AIMessageChunk | AIMessage) -> None:
         """Take the tokens of one chunk (of any number)."""
+        chunk = clean_models(chunk, "the model's reply")
         metadata = chunk.response_metadata
         own = metadata.get("dynprag", {})
         entries = (metadata.get("logprobs") or {}).get("content") or []

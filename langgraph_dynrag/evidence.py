@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -16,7 +15,8 @@ from typing_extensions import TypedDict
 
 from rag_backbone.document_names import page_of, readable_name, source_of, title_of
 from rag_backbone.plain_data import plain_metadata
-from rag_backbone.unicode_text import clean_text
+from rag_backbone.scripts import visible
+from rag_backbone.unicode_text import clean_data, clean_text
 
 CountTokens = Callable[[str], int]
 
@@ -55,20 +55,21 @@ class Source(TypedDict):
 
 def passage(text: str, metadata: dict[str, Any], document_id: str | None) -> Passage | None:
     """A cleaned passage; None if no text is left."""
+    text, metadata = clean_text(text, "a retrieved document"), clean_data(metadata, "a document's metadata")
+    document_id = clean_text(str(document_id or ""), "a document's id")
     cleaned = clean(text[:_MAX_CHARACTERS])
     if not cleaned:
         return None
     title = clean(_title(metadata))[:200]
-    source = clean(source_of(metadata) or title or document_id or "")[:500]
+    source = clean(source_of(metadata) or title or document_id)[:500]
     kept, lost = plain_metadata(metadata, "a document's metadata")
     if lost:
         kept[LEFT_OUT] = lost
     score = kept.get("score")
     if cleaned != text.strip():
-        kept[_ORIGINAL] = hashlib.sha256(text.strip().encode("utf-8", "surrogatepass")).hexdigest()
+        kept[_ORIGINAL] = hashlib.sha256(text.strip().encode()).hexdigest()
     return Passage(
-        id=clean_text(str(document_id or ""), "a document's id")
-        or hashlib.sha256(f"{source}\0{cleaned}".encode()).hexdigest()[:24],
+        id=document_id or hashlib.sha256(f"{source}\0{cleaned}".encode()).hexdigest()[:24],
         text=cleaned,
         title=title,
         source=source,
@@ -78,7 +79,7 @@ def passage(text: str, metadata: dict[str, Any], document_id: str | None) -> Pas
 
 
 def original_hash(p: Passage) -> str | None:
-    """SHA-256 of the text as the retriever gave it, without blanks around it; None if `p["text"]` is that text."""
+    """SHA-256 of the text as it came in, without blanks around it; None if `p["text"]` is that text."""
     found = p["metadata"].get(_ORIGINAL)
     return found if isinstance(found, str) else None
 
@@ -90,17 +91,13 @@ def name_of(document: Mapping[str, Any]) -> str:
 
 
 def clean(text: str) -> str:
-    """One line of text: control and direction characters gone, white space collapsed.
+    """Return one line of text, without control and direction characters, white space collapsed.
 
     Line breaks would let a document write prompt lines of its own ("Question: ..."), and direction overrides would let
-    it hide text from a reader. Letters of right-to-left scripts are left as they are.
+    it hide text from a reader. Letters of right-to-left scripts are left as they are, and so is what is invisible by
+    itself but part of a word or an emoji (`rag_backbone.scripts.visible`).
     """
-    kept = "".join(
-        " " if c.isspace() else c
-        for c in text
-        if c.isspace() or unicodedata.category(c) not in {"Cc", "Cf", "Cs", "Co"}
-    )
-    return re.sub(r" {2,}", " ", kept).strip()
+    return re.sub(r" {2,}", " ", visible(re.sub(r"\s", " ", clean_text(text, "evidence")))).strip()
 
 
 def distinct(passages: Iterable[Passage]) -> list[Passage]:

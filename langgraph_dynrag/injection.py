@@ -24,6 +24,7 @@ from langgraph_dynrag.injector import Placed
 from langgraph_dynrag.prompts import AnswerPrompt
 from rag_backbone.document_names import source_of, title_of
 from rag_backbone.errors import AdapterError, ConfigurationError
+from rag_backbone.unicode_text import clean_text
 
 if TYPE_CHECKING:
     from langchain_core.retrievers import BaseRetriever
@@ -286,6 +287,7 @@ def ask_injected(
             f"inject is {inject!r} and translator is {translator!r}; inject='translated' needs a "
             "translator ('embedded', or a folder of dynprag train-translator), the others use none"
         )
+    question = clean_text(question, "the question")
     found = retriever.invoke(question)
     if not found:
         raise ConfigurationError(f"nothing was found for {question!r}; index documents first: dynprag index FOLDER")

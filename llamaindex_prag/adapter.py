@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from rag_backbone.errors import AdapterError
+from rag_backbone.unicode_text import clean_text
 
 if TYPE_CHECKING:
     import numpy as np
@@ -39,8 +40,8 @@ class AdapterKey:
 
 
 def text_hash(text: str) -> str:
-    """SHA-256 of a passage, surrounding blanks left out."""
-    return hashlib.sha256(text.strip().encode("utf-8", "surrogatepass")).hexdigest()
+    """Return the SHA-256 of a passage, with surrounding blanks left out and lone surrogates repaired."""
+    return hashlib.sha256(clean_text(text, "a passage").strip().encode()).hexdigest()
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)

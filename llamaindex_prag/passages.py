@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from llamaindex_prag.adapter import text_hash
+from rag_backbone.unicode_text import clean_text
 
 if TYPE_CHECKING:
     from llamaindex_prag.store.base import AdapterStore
@@ -20,6 +21,10 @@ class Passage:
     title: str = ""
     document: str = ""
     """Id of the document that it is a part of; with the document its adapter goes."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "text", clean_text(self.text, "a passage"))
+        object.__setattr__(self, "title", clean_text(self.title, "a passage's title"))
 
 
 def settle_owners(store: AdapterStore, passages: Iterable[Passage], *, complete: bool) -> int:

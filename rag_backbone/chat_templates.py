@@ -19,6 +19,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rag_backbone.errors import ConfigurationError
+from rag_backbone.unicode_text import clean_data
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -57,6 +58,7 @@ def render_chat(
     """
     if not turns:
         raise ConfigurationError("there are no messages; at least one is needed")
+    turns, tools = clean_data(list(turns), "a message for the model"), clean_data(list(tools), "a tool's schema")
     given: list[Turn] = [{**t, "role": _SYNONYMS.get(t["role"], t["role"])} for t in turns]
     if not tokenizer.chat_template:
         return _plain(given)

@@ -37,6 +37,7 @@ from rag_backbone.row import Row
 from rag_backbone.row_layout import RowLayout
 from rag_backbone.signals import SignalName, distribution
 from rag_backbone.stream import TokenStream
+from rag_backbone.unicode_text import clean_text
 from rag_backbone.weight_changes import WeightChanges
 
 if TYPE_CHECKING:
@@ -218,7 +219,7 @@ class Engine:
 
     def encode(self, text: str) -> list[int]:
         """Token ids of a text, without special tokens."""
-        return list(self.tokenizer(text, add_special_tokens=False).input_ids)
+        return list(self.tokenizer(clean_text(text, "a text for the model"), add_special_tokens=False).input_ids)
 
     def attach(self, backend: AdapterBackend) -> None:
         """Let requests name adapters, which `backend` applies."""
@@ -430,7 +431,7 @@ class Engine:
         if request.signals.hidden_state is not None:
             module_of(self.model, request.signals.hidden_state)
         ids = request.prompt
-        ids = list(self.tokenizer(ids).input_ids) if isinstance(ids, str) else list(ids)
+        ids = list(self.tokenizer(clean_text(ids, "the prompt")).input_ids) if isinstance(ids, str) else list(ids)
         if not ids:
             raise ConfigurationError("the prompt is empty; at least one token is needed to predict the next")
         room = self._room_after(len(ids))

@@ -7,6 +7,7 @@ text; texts are cut at 256 tokens.
 from __future__ import annotations
 
 import threading
+import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from rag_backbone.cache_folder import built_folder, cache_root, check_sha256
 from rag_backbone.package_files import take_from_wheel
 from rag_backbone.quiet_loading import quiet_loading
+from rag_backbone.unicode_text import clean_text
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -42,7 +44,8 @@ class MiniLM:
         self._loaded: tuple[PreTrainedModel, PreTrainedTokenizerBase] | None = None
 
     def embed(self, texts: Sequence[str]) -> list[list[float]]:
-        """A vector a text, in order."""
+        """Return a vector for each text, in order; composed and decomposed forms of a text (NFC, NFD) have the same."""
+        texts = [unicodedata.normalize("NFC", clean_text(text, "a text to embed")) for text in texts]
         vectors: list[list[float]] = [[]] * len(texts)
         # Texts of like length together: less padding.
         order = sorted(range(len(texts)), key=lambda i: len(texts[i]))

@@ -42,6 +42,34 @@ _digit = regex.compile(r"(?![0-9])\p{Nd}")
 _SAME = str.maketrans({"\u0131": "i", "\u06cc": "\u064a", "\u0649": "\u064a", "\u06a9": "\u0643"})
 
 
+# Scripts whose letters joiners shape: those that are joined (Arabic, Mongolian) and those with conjuncts (Indic).
+_SHAPED = r"(?:[\p{Joining_Type=D}\p{Joining_Type=R}\p{Joining_Type=L}]|(?=[\p{L}\p{M}])\P{InSC=Other})"
+_PICTURE = r"\p{Extended_Pictographic}[\ufe0f\p{Emoji_Modifier}]*"
+_invisible = regex.compile(
+    # Kept, in this order: flags of regions; a joiner between pictures; one joiner in a word that it shapes; a
+    # zero-width space where there are no others; signs that are drawn, though they count as format characters.
+    "(?P<kept>\U0001f3f4[\U000e0030-\U000e0039\U000e0061-\U000e007a]{2,6}\U000e007f"
+    rf"|(?<={_PICTURE})\u200d(?=\p{{Extended_Pictographic}})"
+    rf"|(?<={_SHAPED}\p{{M}}*)[\u200c\u200d]|(?<={_SPELT}\p{{M}}*)\u200b(?={_SPELT})"
+    r"|\p{Prepended_Concatenation_Mark}|(?<=\p{Mongolian}\p{M}*)\u180e)"
+    r"|[\p{Cc}\p{Cf}\p{Cs}\p{Co}]"
+)
+# After another one a variation selector selects nothing; in numbers they can carry text that nobody sees.
+_selectors = regex.compile(r"(?<=[\ufe00-\ufe0f\U000e0100-\U000e01ef])[\ufe00-\ufe0f\U000e0100-\U000e01ef]")
+
+
+def visible(text: str) -> str:
+    """Return a text without control, format and private-use characters, apart from those that change what is read.
+
+    Kept are joiners that shape a word (Persian, Sinhala) or make one picture of several, the tags of regional flags,
+    and zero-width spaces between words of Thai, Lao, Khmer and Burmese. Direction characters, and tags and joiners
+    elsewhere, could hide text from a reader, and go.
+    """
+    if text.isascii() and text.isprintable():
+        return text
+    return _selectors.sub("", _invisible.sub(lambda m: m["kept"] or "", text))
+
+
 def letters(text: str) -> list[str]:
     """Return the letters and digits of a text, each with its marks."""
     return [m[0] for m in _letter.finditer(text)]

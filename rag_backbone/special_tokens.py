@@ -5,12 +5,18 @@ from __future__ import annotations
 import functools
 from typing import TYPE_CHECKING
 
+from rag_backbone.unicode_text import clean_text
+
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
 def neutralised(tokenizer: PreTrainedTokenizerBase, text: str) -> str:
-    """The text with a space inside every string that the tokenizer would take for a control token."""
+    """Return the text with a space inside every string that the tokenizer would take for a control token.
+
+    Nearly all text becomes tokens by this way, so lone surrogates, which no tokenizer takes, are repaired here as well.
+    """
+    text = clean_text(text, "a text for the model")
     for special in _special_strings(tokenizer):
         if special in text:
             text = text.replace(special, f"{special[0]} {special[1:]}")

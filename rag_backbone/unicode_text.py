@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Mapping
-from typing import TypeVar
+from typing import Any, TypeVar
 
 logger = logging.getLogger(__name__)
 
@@ -28,18 +28,8 @@ def clean_text(text: str, source: str) -> str:
         source: Where it comes from, for the log: `"the question"`, a file's name.
     """
     cleaned, lone = repaired(text)
-    if lone:
-        logger.warning("%s: %d lone surrogates were replaced by U+FFFD", clean_name(source), lone)
+    _report(lone, source)
     return cleaned
-
-
-def repaired(text: str) -> tuple[str, int]:
-    """Return the text as `clean_text` does, and how many lone surrogates it held; nothing is logged."""
-    if not _SURROGATE.search(text):
-        return text, 0
-    # Two halves that belong together are one character; through UTF-16 they become it.
-    cleaned = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
-    return cleaned, cleaned.count(_REPLACEMENT) - text.count(_REPLACEMENT)
 
 
 def clean_name(name: str) -> str:
@@ -56,15 +46,40 @@ def clean_data(data: _T, source: str) -> _T:
         data: Such as a document's metadata.
         source: As for `clean_text`.
     """
-    if isinstance(data, str):
-        return clean_text(data, source)  # type: ignore[return-value]
-    if isinstance(data, Mapping):
-        return {clean_data(k, source): clean_data(v, source) for k, v in data.items()}  # type: ignore[return-value]
-    if isinstance(data, list):
-        return [clean_data(item, source) for item in data]  # type: ignore[return-value]
-    if isinstance(data, tuple) and type(data) is tuple:
-        return tuple(clean_data(item, source) for item in data)  # type: ignore[return-value]
-    return data
+    total = 0
+
+    def clean(value: Any) -> Any:
+        nonlocal total
+        if isinstance(value, str):
+            cleaned, lone = repaired(value)
+            total += lone
+            return cleaned
+        if isinstance(value, Mapping):
+            return {clean(k): clean(v) for k, v in value.items()}
+        if isinstance(value, list):
+            return [clean(item) for item in value]
+        if isinstance(value, tuple) and type(value) is tuple:
+            return tuple(clean(item) for item in value)
+        return value
+
+    found: _T = clean(data)
+    _report(total, source)
+    return found
+
+
+def repaired(text: str) -> tuple[str, int]:
+    """Return the text as `clean_text` does, and how many lone surrogates it held; nothing is logged."""
+    if not _SURROGATE.search(text):
+        return text, 0
+    # Two halves that belong together are one character; through UTF-16 they become it.
+    cleaned = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    return cleaned, cleaned.count(_REPLACEMENT) - text.count(_REPLACEMENT)
+
+
+def _report(lone: int, source: str) -> None:
+    if lone:
+        were = "surrogate was" if lone == 1 else "surrogates were"
+        logger.warning("%s: %d lone %s replaced by U+FFFD", clean_name(source), lone, were)
 
 
 def _shown(match: re.Match[str]) -> str:

@@ -29,6 +29,7 @@ from langgraph.types import Command
 
 from langgraph_dynrag.agents.options import WatchOptions
 from langgraph_dynrag.agents.watch import Ask, CallModel, Compute, Course, Search, Task, watch
+from langgraph_dynrag.clean_input import clean_all
 from langgraph_dynrag.nodes.retrieve import asearch, search
 from langgraph_dynrag.queries.base import QueryFormulator
 from langgraph_dynrag.triggers.base import Trigger
@@ -132,6 +133,7 @@ class DynamicRetrievalMiddleware(AgentMiddleware[DynamicRetrievalState[ResponseT
         return step.result
 
     def _begun(self, request: ModelRequest[Any]) -> _Step:
+        request = request.override(messages=clean_all(request.messages, "the conversation"))
         state: Mapping[str, Any] = request.state
         return _Step(watch(self.options, request, state.get("dynamic_retrieval")))
 

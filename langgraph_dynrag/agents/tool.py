@@ -17,8 +17,10 @@ from langchain_core.tools import BaseTool, StructuredTool
 from langgraph.pregel import Pregel
 from pydantic import BaseModel, Field
 
+from langgraph_dynrag.clean_input import clean_all
 from langgraph_dynrag.evidence import Passage, distinct, name_of, passage, render, within_budget
 from rag_backbone.errors import ConfigurationError
+from rag_backbone.unicode_text import clean_text
 
 NOTHING = "Nothing was found."
 
@@ -61,15 +63,16 @@ def create_retriever_tool(
         raise ConfigurationError(f"characters is {characters}; at least 100 are needed")
 
     def told(documents: list[Document]) -> tuple[str, list[Document]]:
+        documents = clean_all(documents, "a retrieved document")
         found: list[Passage | None] = [passage(d.page_content, d.metadata, d.id) for d in documents]
         kept, _ = within_budget(distinct(p for p in found if p is not None), characters, len)
         return render(kept) or NOTHING, documents
 
     def run(query: str, callbacks: Callbacks = None) -> tuple[str, list[Document]]:
-        return told(retriever.invoke(query, {"callbacks": callbacks}))
+        return told(retriever.invoke(clean_text(query, "the query"), {"callbacks": callbacks}))
 
     async def arun(query: str, callbacks: Callbacks = None) -> tuple[str, list[Document]]:
-        return told(await retriever.ainvoke(query, {"callbacks": callbacks}))
+        return told(await retriever.ainvoke(clean_text(query, "the query"), {"callbacks": callbacks}))
 
     return StructuredTool.from_function(
         run, arun, name=name, description=description, args_schema=_Query, response_format="content_and_artifact"

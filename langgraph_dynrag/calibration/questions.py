@@ -10,6 +10,7 @@ from typing import Any
 
 from rag_backbone.documents import read_json_lines, read_text_file
 from rag_backbone.errors import ConfigurationError
+from rag_backbone.unicode_text import clean_data
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +29,7 @@ class Asked:
         """
         if isinstance(value, Asked):
             return value
+        value = clean_data(value, "a question")
         given: Mapping[str, Any] = {"question": value} if isinstance(value, str) else value
         question = given.get("question") if isinstance(given, Mapping) else None
         if not isinstance(question, str) or not question.strip():

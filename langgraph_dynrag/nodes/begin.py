@@ -15,6 +15,7 @@ from langgraph_dynrag.settings import Settings
 from langgraph_dynrag.state import VERSION
 from rag_backbone.errors import ConfigurationError, ContextWindowError
 from rag_backbone.own_thread import in_own_thread
+from rag_backbone.unicode_text import clean_text
 
 
 class Begin(Node):
@@ -30,6 +31,7 @@ class Begin(Node):
             ContextWindowError: If question and prompt leave no room for an answer.
         """
         question, message_id = asked_question(state)
+        question = clean_text(question, "the question")  # in a graph of one's own nobody has cleaned it yet
         if not question:
             raise ConfigurationError(
                 'the question is empty; give one as {"question": "..."} or as the last human message of "messages"'

@@ -20,6 +20,7 @@ from langgraph_dynrag.evidence import Passage, distinct, interleaved, passage
 from langgraph_dynrag.nodes.node import Node, State, Update, emit
 from langgraph_dynrag.settings import RetrievalPolicy, Settings
 from rag_backbone.errors import DynPragError
+from rag_backbone.unicode_text import clean_data
 
 
 class RetrievalError(DynPragError, RuntimeError):
@@ -73,6 +74,7 @@ def search(state: State, settings: Searching, config: RunnableConfig) -> Update:
     Raises:
         RetrievalError: If a search fails and the policy is to raise.
     """
+    state = _with_clean_queries(state)
     results = []
     for query in state["queries"]:
         started = time.monotonic()
@@ -88,10 +90,15 @@ async def asearch(state: State, settings: Searching, config: RunnableConfig) -> 
         started = time.monotonic()
         return _result(query, await _asearch(settings, query, config), settings, started)
 
+    state = _with_clean_queries(state)
     return _update(state, settings, await asyncio.gather(*(one(query) for query in state["queries"])))
 
 
 _Result = dict[str, Any]
+
+
+def _with_clean_queries(state: State) -> State:
+    return {**state, "queries": clean_data(list(state["queries"]), "a query")}
 
 
 def _search(settings: Searching, query: str, config: RunnableConfig) -> list[Document] | Exception:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from typing import Any
 
 from langchain_core.callbacks import AsyncCallbackManagerForRetrieverRun, CallbackManagerForRetrieverRun
@@ -13,6 +14,7 @@ from pydantic import ConfigDict, Field
 from langgraph_dynrag.known_arguments import KnownArguments
 from langgraph_dynrag.retrieval.metadata import restored
 from rag_backbone.errors import ConfigurationError
+from rag_backbone.unicode_text import clean_text
 
 
 class DenseRetriever(KnownArguments, BaseRetriever):
@@ -38,6 +40,7 @@ class DenseRetriever(KnownArguments, BaseRetriever):
         wanted = self.k if k is None else k
         if wanted < 1:
             raise ConfigurationError(f"k is {k}; at least 1 is needed")
+        query = unicodedata.normalize("NFC", clean_text(query, "the query"))
         found = self.store.similarity_search_with_score(query, k=wanted)
         return [
             Document(d.page_content, id=d.id, metadata={**restored(d.metadata), "score": 1.0 - float(distance)})

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from langchain_core.documents import Document
 
+from langgraph_dynrag.clean_input import clean_models
 from langgraph_dynrag.retrieval.chunking import split_text
 from rag_backbone.documents import ReadDocument
 from rag_backbone.errors import ConfigurationError
@@ -34,6 +35,7 @@ class Splitter:
 
     def split(self, document: Document) -> list[Document]:
         """Return the chunks of a document, each with its metadata and an id that depends on text and metadata alone."""
+        document = clean_models(document, "a document")
         about = json.dumps(document.metadata, sort_keys=True, default=str)
         chunks: dict[str, Document] = {}
         for text in split_text(document.page_content, self.characters, self.overlap):

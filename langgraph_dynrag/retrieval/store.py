@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -49,7 +50,7 @@ class ChunkStore:
             # The vector is that of title and text; what is stored and shown is the text.
             self.vectors._collection.upsert(  # noqa: SLF001 - LangChain's wrapper embeds exactly what it stores
                 ids=[d.id for d in batch],
-                embeddings=self._embeddings.embed_documents(titled),
+                embeddings=self._embeddings.embed_documents([unicodedata.normalize("NFC", text) for text in titled]),
                 documents=[d.page_content for d in batch],
                 metadatas=[stored(d.metadata) for d in batch],
             )

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from rag_backbone.errors import ConfigurationError, ServerError
 from rag_backbone.server_failures import failure_of, garbled
+from rag_backbone.unicode_text import clean_text
 
 if TYPE_CHECKING:
     from openai import OpenAI
@@ -99,7 +100,11 @@ class LoraServer:
         # vLLM has this path beside `/v1`, not under it.
         url = f"{self.base_url.removesuffix('/v1')}/tokenize"
         try:
-            found: Any = self.client.post(url, cast_to=object, body={"prompt": text, "add_special_tokens": False})
+            found: Any = self.client.post(
+                url,
+                cast_to=object,
+                body={"prompt": clean_text(text, "a text for the model"), "add_special_tokens": False},
+            )
         except Exception as error:
             if failure_of(garbled(error)) is None:
                 raise

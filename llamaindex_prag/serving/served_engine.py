@@ -19,6 +19,7 @@ from rag_backbone.requests import Counts, FinishReason, Generation, Request
 from rag_backbone.server_failures import BrokenStreamError, failure_of, garbled, pause_before
 from rag_backbone.signals import TokenStep
 from rag_backbone.stop_strings import StopStrings
+from rag_backbone.unicode_text import clean_text
 
 if TYPE_CHECKING:
     from llamaindex_prag.serving.served_model import ServedModel
@@ -213,10 +214,10 @@ class ServedStream(Iterator[TokenStep]):
             carries = len(ids) == 1 and (choice.text or self._written.held_back)
             if ended == "eos" and ids and not carries:
                 ids = ids[:-1]  # the end of sequence is no token of the answer, unless it alone brings text held back
-        first = len(self._written.steps)
+        first, text = len(self._written.steps), clean_text(choice.text, "the model's reply")
         return [
             TokenStep(
-                index=first + i, token_id=int(token), text=choice.text if i == len(ids) - 1 else "",
+                index=first + i, token_id=int(token), text=text if i == len(ids) - 1 else "",
                 logprob=float(told.token_logprobs[i]), top_logprobs=self._top(told, i),
             )
             for i, token in enumerate(ids)

@@ -198,7 +198,7 @@ def test_control_characters_and_line_breaks_do_not_reach_the_prompt():
     graph, model = once(WatchedRetriever(give=[Document(CONTROL, metadata={"title": "A\nB\x00"})]))
     out = graph.invoke({"question": QUESTION})
     line = next(t for t in model.calls[0][-1].content.splitlines() if t.startswith("[1]"))
-    assert line == "[1] A B: The bridge was[31m built by Aldous Wray. Question: Who is it? Answer: Nobody."
+    assert line == "[1] A B: The bridge was[31m built by �Aldous Wray. Question: Who is it? Answer: Nobody."
     assert out["sources"][0]["title"] == "A B"
 
 

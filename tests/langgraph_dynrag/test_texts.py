@@ -15,7 +15,16 @@ from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 from langgraph_dynrag import AnswerPrompt, reasoned_prompt
 from langgraph_dynrag.answer import is_complete, short_answer, through_answer
 from langgraph_dynrag.chat_template import encode_chat, neutralised
-from langgraph_dynrag.evidence import Passage, clean, distinct, interleaved, passage, render, within_budget
+from langgraph_dynrag.evidence import (
+    Passage,
+    clean,
+    distinct,
+    interleaved,
+    original_hash,
+    passage,
+    render,
+    within_budget,
+)
 from rag_backbone.errors import ConfigurationError
 from tests.tiny import tiny_tokenizer
 
@@ -57,10 +66,40 @@ def test_numbers_and_texts_of_other_libraries_become_plain_data():
 @given(st.text())
 def test_cleaned_text_is_one_line_without_control_characters(text):
     cleaned = clean(text)
-    assert not any(unicodedata.category(c) in {"Cc", "Cf", "Cs", "Co", "Zl", "Zp"} for c in cleaned)
+    assert not any(unicodedata.category(c) in {"Cc", "Cs", "Co", "Zl", "Zp"} for c in cleaned)
+    assert not set(cleaned) & set("\u200e\u200f\u061c\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\ufeff")
     assert "  " not in cleaned
     assert cleaned == cleaned.strip()
     assert clean(cleaned) == cleaned
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "می\u200cخواهم", "ශ්\u200dරී", "র\u200d্যাব", "ന്\u200d", "ភ្នំ\u200bពេញ", "\u06dd١",
+        "👩\u200d👩\u200d👧\u200d👦", "🧑🏽\u200d🚀",
+        "❤\ufe0f\u200d🔥", "🏳\ufe0f\u200d🌈", "🏴\U000e0067\U000e0062\U000e0065\U000e006e\U000e0067\U000e007f",
+        "葛\U000e0100",
+    ],
+)  # fmt: skip
+def test_joiners_and_tags_that_change_what_is_read_stay(text):
+    made = passage(text, {"title": text}, None)
+    assert (made["text"], made["title"]) == (text, text)
+    assert original_hash(made) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "left"),
+    [
+        ("ig\u200bno\u200cre\u200d", "ignore"), ("a \u202egnorw\u202c", "a gnorw"), ("\u2066x\u2069", "x"),
+        ("\u200ex\u200f", "x"),
+        ("hi\U000e0069\U000e0067\U000e006e", "hi"), ("🏴\U000e0069", "🏴"), ("ا\u200c\u200c\u200dب", "ا\u200cب"),
+        ("👩\u200d me", "👩 me"), ("😀" + "\U000e0150" * 20, "😀\U000e0150"), ("Kraft\u00adwerk", "Kraftwerk"),
+        ("\ufeffa", "a"),
+    ],
+)  # fmt: skip
+def test_what_could_hide_text_goes(text, left):
+    assert clean(text) == left
 
 
 @given(st.text(alphabet=st.characters(categories=["L", "N", "P", "S"])))

@@ -1,0 +1,72 @@
+"""Lone surrogates in nodes, prompts and queries are replaced where they come in."""
+
+import pytest
+from llama_index.core import PromptTemplate
+from llama_index.core.base.llms.types import ChatMessage
+from llama_index.core.query_engine import RetrieverQueryEngine
+from llama_index.core.schema import NodeRelationship, NodeWithScore, QueryBundle, RelatedNodeInfo, TextNode
+
+from llamaindex_prag.adapter import Adapter, text_hash
+from llamaindex_prag.augment import Augmenter
+from llamaindex_prag.llama_index import ParametricNodePostprocessor, ParametrizeNodes
+from llamaindex_prag.parametrize import Parametrizer
+from llamaindex_prag.passages import Passage
+from tests.llamaindex_prag.llama_index.conftest import Fixed
+from tests.llamaindex_prag.made import random_values
+
+CUT = "The keeper \ud83d wrote a letter. \udce9"
+SOUND = "The keeper \ufffd wrote a letter. \ufffd"
+
+
+def cut_node():
+    node = TextNode(id_="n\ud83d", text=CUT, metadata={"title": "Kee\ud83dper"})
+    node.relationships[NodeRelationship.SOURCE] = RelatedNodeInfo(node_id="doc\udce9")
+    return node
+
+
+def test_both_forms_of_a_text_have_one_adapter():
+    assert text_hash(CUT) == text_hash(SOUND)
+    assert Passage(CUT, "a\ud83d").text == SOUND
+    assert Passage(CUT, "a\ud83d").title == "a\ufffd"
+
+
+async def test_prompts_and_conversations(llm):
+    messages = [ChatMessage(role="system", content="Be \udc00 brief."), ChatMessage(role="user", content=CUT)]
+    assert llm.complete(CUT).text == llm.complete(SOUND).text
+    assert [r.delta for r in llm.stream_complete(CUT)]
+    assert [r async for r in await llm.astream_complete(CUT)]
+    assert (await llm.acomplete(CUT)).text is not None
+    for asked in (messages, messages[1:]):
+        assert llm.chat(asked).message.content is not None
+        assert list(llm.stream_chat(asked))
+        assert (await llm.achat(asked)).message.content is not None
+    assert llm.predict(PromptTemplate("{q}"), q=CUT) is not None
+
+
+@pytest.mark.parametrize("inject", ["parametric", "combined"])
+def test_nodes_of_a_query(llm, store, inject):
+    store.put(llm.model.key(CUT), Adapter(llm.model.layout, random_values(llm.model.layout, 5, 0.1), 2.0), {})
+    found = [NodeWithScore(node=cut_node(), score=0.9)]
+    made = ParametricNodePostprocessor(llm=llm, missing="error", inject=inject)
+    (placed,) = made.postprocess_nodes(found, query_bundle=QueryBundle("Who \ud83d wrote?"))
+    assert placed.node.node_id == "n\ud83d"
+    engine = RetrieverQueryEngine.from_args(Fixed(nodes=found), llm=llm, node_postprocessors=[made])
+    assert engine.query("Who \ud83d wrote?").source_nodes[0].node.text == CUT
+
+
+def test_nodes_without_an_adapter_stay_in_the_prompt(llm):
+    found = [NodeWithScore(node=cut_node(), score=0.9)]
+    made = ParametricNodePostprocessor(llm=llm, missing="context")
+    engine = RetrieverQueryEngine.from_args(Fixed(nodes=found), llm=llm, node_postprocessors=[made])
+    assert str(engine.query("Who \ud83d wrote?")) is not None
+
+
+def test_nodes_are_parametrized(llm):
+    step = ParametrizeNodes(llm=llm, progress=False)
+    step._parametrizer = Parametrizer(llm.model, augmenter=Augmenter(None, questions=3))
+    assert step([cut_node()])
+    assert llm.model.knows(SOUND)
+
+
+def test_a_model_is_asked(llm):
+    assert llm.model.answer("Who \ud83d?", documents=[], passages=[CUT]) is not None
