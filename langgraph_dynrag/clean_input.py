@@ -43,7 +43,7 @@ def clean_models(value: _T, source: str) -> _T:
         found = replace(value, update=update, resume=resume)
     else:
         found = clean_data(value, source)
-    return found  # type: ignore[no-any-return]
+    return found
 
 
 def clean_all(values: Sequence[_T], source: str) -> list[_T]:

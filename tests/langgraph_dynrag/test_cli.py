@@ -62,6 +62,15 @@ def test_the_answer_streams_to_stdout_and_searches_to_stderr(index, model):
     assert told["counts"]["retrievals"] == 1
 
 
+@pytest.mark.parametrize("form", [["--json"], ["--quiet"], []])
+def test_a_question_with_bytes_that_are_no_utf_8_is_asked(index, model, form):
+    options = ("--model", str(model), "--index", str(index), "--preset", "single", "--max-tokens", "5", *form)
+    out = run("ask", "Who built the br\udcfccke?", *options).stdout  # as Python reads such an argument
+    assert out.encode()
+    if "--json" in form:
+        assert json.loads(out)["question"] == "Who built the br\ufffdcke?"
+
+
 def test_preset_threshold_budgets_and_k_are_used(index, model, tmp_path):
     trace = tmp_path / "trace.html"
     given = ("--preset", "flare", "--threshold", "1.0", "--max-retrievals", "2", "--k", "1", "--retriever", "bm25")

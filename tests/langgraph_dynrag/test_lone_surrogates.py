@@ -5,6 +5,7 @@ import logging
 import sqlite3
 
 import pytest
+from langchain.agents import create_agent
 from langchain_core.documents import Document
 from langchain_core.embeddings import DeterministicFakeEmbedding
 from langchain_core.messages import AIMessage, HumanMessage, SystemMessage, ToolMessage
@@ -15,11 +16,12 @@ from langgraph.graph import END, START, StateGraph
 from langgraph.types import Command
 
 from langgraph_dynrag import LocalChatModel, create_dynamic_rag, create_nodes
-from langgraph_dynrag.agents import create_dynamic_rag_tool, create_retriever_tool
+from langgraph_dynrag.agents import DynamicRetrievalMiddleware, create_dynamic_rag_tool, create_retriever_tool
 from langgraph_dynrag.calibration.questions import Asked
 from langgraph_dynrag.evidence import passage
 from langgraph_dynrag.retrieval import BM25Retriever, LocalIndex, MiniLMEmbeddings, Splitter
 from langgraph_dynrag.state import DynamicRAGState
+from langgraph_dynrag.triggers import Once
 from tests.langgraph_dynrag.scripted import ScriptedChatModel, WatchedRetriever, said
 
 CUT = "Who built \ud83d the bridge? \udce9"
@@ -209,6 +211,15 @@ def test_tools_take_and_give_sound_text(graph):
         assert sound(message.content)
         artifact = message.artifact
         assert sound([[d.page_content, d.metadata] for d in artifact] if isinstance(artifact, list) else artifact)
+
+
+async def test_an_agent_with_the_middleware_takes_them(tiny_lm):
+    middleware = DynamicRetrievalMiddleware(WatchedRetriever(give=[FOUND]), trigger=Once())
+    agent = create_agent(LocalChatModel.from_causal_lm(tiny_lm, max_tokens=3), middleware=[middleware])
+    given = {"messages": [HumanMessage(CUT)]}
+    for result in (agent.invoke(given), await agent.ainvoke(given)):
+        assert sound(result["dynamic_retrieval"])
+        assert sound(result["messages"][-1].content)
 
 
 def test_questions_of_a_calibration_are_repaired():
