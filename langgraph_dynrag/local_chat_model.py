@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
@@ -28,6 +29,7 @@ from langgraph_dynrag.known_arguments import KnownArguments
 from langgraph_dynrag.tool_calling import CallStream, ToolSchema, arguments_start, chosen_tools, name_start, tool_name
 from rag_backbone.causal_lm import CausalLM, DType
 from rag_backbone.checks import refuse_unknown
+from rag_backbone.model_objects import refuse_unless_instance
 from rag_backbone.own_thread import in_own_thread, iterate_in_own_thread
 from rag_backbone.requests import FinishReason
 from rag_backbone.signals import TokenStep
@@ -44,6 +46,9 @@ class AttentionRow:
     def __repr__(self) -> str:
         heads, keys = self.weights.shape
         return f"<attention row: {heads} heads, {keys} keys>"
+
+
+_IN_MEMORY = "LocalChatModel.from_causal_lm(CausalLM(model, tokenizer))"
 
 
 class LocalChatModel(KnownArguments, BaseChatModel):
@@ -89,9 +94,18 @@ class LocalChatModel(KnownArguments, BaseChatModel):
     _lm: CausalLM | None = PrivateAttr(default=None)
     _loading: threading.Lock = PrivateAttr(default_factory=threading.Lock)
 
+    def __init__(self, **data: Any) -> None:
+        for name in ("model", "model_name"):
+            if isinstance(data.get(name), Path):
+                data[name] = str(data[name])
+            needed = f"'embedded', a folder or a Hub id (in memory: {_IN_MEMORY})"
+            refuse_unless_instance(name, data.get(name, ""), str, needed)
+        super().__init__(**data)
+
     @classmethod
     def from_causal_lm(cls, lm: CausalLM, **options: Any) -> LocalChatModel:
         """A chat model over a model that is loaded already, sharing its engine."""
+        refuse_unless_instance("lm", lm, CausalLM, "a CausalLM")
         chat = cls(model=lm.name, **options)
         chat._lm = lm
         return chat

@@ -44,6 +44,13 @@ def layout_of(
         if number in wanted and isinstance(module, nn.Linear) and name.rsplit(".", 1)[-1] in targets:
             found.append(Target(name, module.in_features, module.out_features))
     if not found:
+        for name, module in model.named_modules():
+            if name.rsplit(".", 1)[-1] in targets:
+                raise ConfigurationError(
+                    f"{name} of {type(model).__name__} is a {type(module).__name__}, not an nn.Linear: a quantiser or "
+                    "another wrapper has exchanged it. Adapters need the plain layers; load the model without it, "
+                    "such as in bfloat16."
+                )
         linears = sorted({n.rsplit(".", 1)[-1] for n, m in model.named_modules() if isinstance(m, nn.Linear)})
         raise ConfigurationError(
             f"{type(model).__name__} has no linear layers named {', '.join(targets)}; it has {', '.join(linears)}. "

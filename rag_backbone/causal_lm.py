@@ -14,6 +14,7 @@ from rag_backbone.cache_folder import cache_root, write_json
 from rag_backbone.checks import clause
 from rag_backbone.embedded import MODEL, NAME, embedded_model_folder
 from rag_backbone.errors import ConfigurationError, ModelLoadError
+from rag_backbone.model_objects import refuse_adapter_folder, refuse_unless_instance, refuse_unless_plain
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -34,12 +35,18 @@ class CausalLM:
         tokenizer: Its tokenizer.
         name: For messages and records.
 
+    Raises:
+        ConfigurationError: If the model is wrapped (a `PeftModel`, `torch.compile`, ...) or the tokenizer is none; with
+            the line to write.
+        ModelLoadError: If it is not a decoder-only model, or has no language-model head.
+
     Example:
         >>> lm = CausalLM.from_pretrained("embedded")  # doctest: +SKIP
         >>> lm.engine.generate(Request("The capital of France is", max_new_tokens=8)).text  # doctest: +SKIP
     """
 
     def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, *, name: str | None = None) -> None:
+        refuse_unless_plain(model, tokenizer)
         _refuse_unless_decoder(model.config, name or type(model).__name__)
         self.model = model.eval()
         self.tokenizer = tokenizer
@@ -74,11 +81,17 @@ class CausalLM:
         """
         if dtype not in ("auto", "float32", "bfloat16", "float16"):
             raise ConfigurationError(f"dtype is {dtype!r}; known: 'auto', 'float32', 'bfloat16', 'float16'")
+        refuse_unless_instance("name", name, str | Path, "'embedded', a folder or a Hub id")
         embedded = str(name) == NAME
         source = embedded_model_folder() if embedded else Path(name)
         if source.is_dir():
             _check_folder(source)
             location = str(source)
+        elif source.is_file():
+            raise ModelLoadError(
+                f"{source} is a file; the folder of a model in Transformers' format is needed, with config.json, "
+                "tokenizer files and *.safetensors"
+            )
         elif isinstance(name, Path) or str(name).startswith((".", "/", "~")):
             raise ModelLoadError(f"there is no model folder {name}; expected one with config.json and *.safetensors")
         else:
@@ -200,6 +213,9 @@ _DECODERS_WITH_FLAG = {"gpt2", "gptj", "gpt_neo", "gpt_neox", "opt", "bloom"}
 
 def _check_folder(folder: Path) -> None:
     """Refuse a folder that lacks files or has truncated ones, before anything is loaded."""
+    adapter = folder / "adapter_config.json"
+    if adapter.is_file():  # Transformers would load its base model and put the adapter on it
+        refuse_adapter_folder(folder, _read_json(adapter))
     if not (folder / "config.json").is_file():
         raise ModelLoadError(f"{folder} has no config.json, so it is no Transformers model folder")
     weights = sorted(folder.glob("*.safetensors"))

@@ -8,6 +8,7 @@ from typing import Any
 from llama_index.core.base.embeddings.base import BaseEmbedding
 from llama_index.core.bridge.pydantic import Field, PrivateAttr
 
+from llamaindex_prag.llama_index.arguments import refuse_unknown_arguments
 from rag_backbone.minilm import MiniLM
 
 
@@ -30,6 +31,7 @@ class MiniLMEmbedding(BaseEmbedding):
     _model: MiniLM = PrivateAttr()
 
     def __init__(self, **data: Any) -> None:
+        refuse_unknown_arguments(type(self), data)
         super().__init__(**data)
         self._model = MiniLM(batch_size=self.embed_batch_size, device=self.device)
 

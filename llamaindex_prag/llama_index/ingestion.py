@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from llama_index.core.bridge.pydantic import (
     PrivateAttr,
@@ -15,6 +15,7 @@ from llama_index.core.bridge.pydantic import (
 )
 from llama_index.core.schema import BaseNode, MetadataMode, TransformComponent
 
+from llamaindex_prag.llama_index.arguments import refuse_unknown_arguments
 from llamaindex_prag.llama_index.llm import ParametricLLM
 from llamaindex_prag.parametrize import Parametrizer
 from llamaindex_prag.passages import Passage
@@ -46,6 +47,16 @@ class ParametrizeNodes(TransformComponent):
     progress: bool = True
     _parametrizer: Parametrizer | None = PrivateAttr(default=None)
     _nonce: str = PrivateAttr(default_factory=lambda: uuid.uuid4().hex)
+
+    def __init__(self, **data: Any) -> None:
+        # `adapters` is part of the serialised form, for caches alone.
+        refuse_unknown_arguments(type(self), data, ("adapters",) if "class_name" in data else ())
+        super().__init__(**data)
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any], **kwargs: Any) -> Self:
+        """Make it again from what `to_dict` gave; `kwargs` replace fields."""
+        return super().from_dict({name: value for name, value in data.items() if name != "adapters"}, **kwargs)
 
     @classmethod
     def class_name(cls) -> str:

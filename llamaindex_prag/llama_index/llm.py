@@ -7,6 +7,7 @@ condensed, an agent's planning) runs on the base model.
 from __future__ import annotations
 
 import contextlib
+import inspect
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +36,7 @@ from llama_index.core.llms.callbacks import llm_chat_callback, llm_completion_ca
 from llama_index.core.llms.llm import LLM
 from llama_index.core.prompts import BasePromptTemplate
 
+from llamaindex_prag.llama_index.arguments import CALL_OPTIONS, refuse_unknown_arguments
 from llamaindex_prag.llama_index.loading import (
     described,
     load_model,
@@ -51,6 +53,8 @@ from llamaindex_prag.prompts import chat_ids, conversation_ids
 from llamaindex_prag.recipe import Recipe
 from llamaindex_prag.selection import Merge, Selection
 from rag_backbone.causal_lm import CausalLM
+from rag_backbone.checks import refuse_unknown
+from rag_backbone.embedded import NAME
 from rag_backbone.errors import AdapterError, ConfigurationError
 from rag_backbone.own_thread import in_own_thread, iterate_in_own_thread
 from rag_backbone.requests import Request
@@ -60,6 +64,10 @@ from rag_backbone.signals import Signals, TokenStep
 if TYPE_CHECKING:
     from llamaindex_prag.serving.served_model import ServedModel
     from llamaindex_prag.translator.translator import Translator
+
+
+_DEFAULT: Any = object()
+"""Tells an argument that was left out from one that is None."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +86,9 @@ class ParametricLLM(LLM):
     `from_dict(data, lm=lm)`.
 
     Args:
-        lm: `"embedded"`, a folder, a Hub id, a `CausalLM`, or the arguments of `CausalLM.from_pretrained`.
+        lm: `"embedded"` (the default), a folder, a Hub id, a `CausalLM`, or the arguments of
+            `CausalLM.from_pretrained`.
+        model: Another name of `lm`.
         store: Of its adapters: a folder, or an open store. None: one in the user's cache, for this model.
         recipe: By which adapters are made.
         max_adapters: The most documents that one call may use.
@@ -101,7 +111,8 @@ class ParametricLLM(LLM):
     def __init__(
         self,
         *,
-        lm: CausalLM | str | Path | Mapping[str, Any] | None = "embedded",
+        lm: CausalLM | str | Path | Mapping[str, Any] | None = _DEFAULT,
+        model: CausalLM | str | Path | Mapping[str, Any] | None = _DEFAULT,
         store: Any = None,
         recipe: str | Recipe | dict[str, Any] = "distill",
         max_adapters: int = 8,
@@ -110,6 +121,10 @@ class ParametricLLM(LLM):
         server: Mapping[str, Any] | None = None,
         **options: Any,
     ) -> None:
+        refuse_unknown_arguments(type(self), options, list(inspect.signature(ParametricLLM.__init__).parameters)[1:-1])
+        if lm is not _DEFAULT and model is not _DEFAULT:
+            raise ConfigurationError("lm and model name the same argument; give one of them")
+        lm = next((given for given in (lm, model) if given is not _DEFAULT), NAME)
         super().__init__(**options)
         if base_url is not None:
             self._model = load_served(
@@ -159,18 +174,17 @@ class ParametricLLM(LLM):
     @llm_completion_callback()
     def complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponse:
         """Answer a prompt."""
-        return self._complete(self._call_of_text(prompt), kwargs)
+        return self._complete(self._request(self._call_of_text(prompt), kwargs))
 
     @llm_completion_callback()
     async def acomplete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponse:
         """Answer a prompt, in a thread."""
-        call = self._call_of_text(prompt)
-        return await in_own_thread(self._complete, call, kwargs)
+        return await in_own_thread(self._complete, self._request(self._call_of_text(prompt), kwargs))
 
     @llm_completion_callback()
     def stream_complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponseGen:
         """Answer a prompt token by token."""
-        return _completions(self._steps(self._call_of_text(prompt), kwargs))
+        return _completions(self._steps(self._request(self._call_of_text(prompt), kwargs)))
 
     @llm_completion_callback()
     async def astream_complete(
@@ -180,35 +194,33 @@ class ParametricLLM(LLM):
         **kwargs: Any,
     ) -> CompletionResponseAsyncGen:
         """Answer a prompt token by token, each of them computed in a thread."""
-        call = self._call_of_text(prompt)
-        return cast(
-            "CompletionResponseAsyncGen", iterate_in_own_thread(lambda: _completions(self._steps(call, kwargs)))
-        )
+        request = self._request(self._call_of_text(prompt), kwargs)
+        return cast("CompletionResponseAsyncGen", iterate_in_own_thread(lambda: _completions(self._steps(request))))
 
     @llm_chat_callback()
     def chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponse:
         """Answer a conversation."""
-        return _chatted(self._complete(self._call_of_messages(messages), kwargs))
+        return _chatted(self._complete(self._request(self._call_of_messages(messages), kwargs)))
 
     @llm_chat_callback()
     async def achat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponse:
         """Answer a conversation, in a thread."""
-        call = self._call_of_messages(messages)
-        return _chatted(await in_own_thread(self._complete, call, kwargs))
+        request = self._request(self._call_of_messages(messages), kwargs)
+        return _chatted(await in_own_thread(self._complete, request))
 
     @llm_chat_callback()
     def stream_chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponseGen:
         """Answer a conversation token by token."""
-        steps = self._steps(self._call_of_messages(messages), kwargs)
+        steps = self._steps(self._request(self._call_of_messages(messages), kwargs))
         return (_chatted(response) for response in _completions(steps))
 
     @llm_chat_callback()
     async def astream_chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponseAsyncGen:
         """Answer a conversation token by token, each of them computed in a thread."""
-        call = self._call_of_messages(messages)
+        request = self._request(self._call_of_messages(messages), kwargs)
 
         def responses() -> Iterator[ChatResponse]:
-            return (_chatted(response) for response in _completions(self._steps(call, kwargs)))
+            return (_chatted(response) for response in _completions(self._steps(request)))
 
         return cast("ChatResponseAsyncGen", iterate_in_own_thread(responses))
 
@@ -259,21 +271,23 @@ class ParametricLLM(LLM):
             return model.select([r.key for r in references], merge=self.merge, scores=scores, strength=strengths)
 
     def _request(self, call: _Call, options: dict[str, Any]) -> Request:
-        stop = options.get("stop") or ()
-        return Request(
-            call.ids,
-            int(options.get("max_tokens") or self.max_new_tokens),
-            stop=[stop] if isinstance(stop, str) else stop,
-            sampling=Sampling(
-                temperature=float(options.get("temperature", self.temperature)), seed=options.get("seed", self.seed)
-            ),
-            signals=Signals(top_logprobs=int(options.get("top_logprobs") or 0)),
-            adapters=call.adapters,
-        )
-
-    def _complete(self, call: _Call, options: dict[str, Any]) -> CompletionResponse:
         with _not_swallowed():
-            found = self._model.lm.engine.generate(self._request(call, options))
+            refuse_unknown(options, CALL_OPTIONS, "a call of ParametricLLM")
+            stop = options.get("stop") or ()
+            return Request(
+                call.ids,
+                int(options.get("max_tokens") or options.get("max_new_tokens") or self.max_new_tokens),
+                stop=[stop] if isinstance(stop, str) else stop,
+                sampling=Sampling(
+                    temperature=float(options.get("temperature", self.temperature)), seed=options.get("seed", self.seed)
+                ),
+                signals=Signals(top_logprobs=int(options.get("top_logprobs") or 0)),
+                adapters=call.adapters,
+            )
+
+    def _complete(self, request: Request) -> CompletionResponse:
+        with _not_swallowed():
+            found = self._model.lm.engine.generate(request)
         counts = {
             "prompt_tokens": found.prompt_tokens,
             "completion_tokens": len(found.steps),
@@ -283,8 +297,8 @@ class ParametricLLM(LLM):
             text=found.text, additional_kwargs=counts, logprobs=[_logprobs(step) for step in found.steps]
         )
 
-    def _steps(self, call: _Call, options: dict[str, Any]) -> Iterator[TokenStep]:
-        with _not_swallowed(), self._model.lm.engine.stream(self._request(call, options)) as stream:
+    def _steps(self, request: Request) -> Iterator[TokenStep]:
+        with _not_swallowed(), self._model.lm.engine.stream(request) as stream:
             yield from stream
 
     def __repr__(self) -> str:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rag_backbone.cache_folder import cache_root
 from rag_backbone.causal_lm import CausalLM
+from rag_backbone.checks import refuse_unknown
 from rag_backbone.errors import ConfigurationError
+from rag_backbone.model_objects import refuse_unless_instance
 
 if TYPE_CHECKING:
     from llamaindex_prag.parametric import ParametricModel
@@ -24,8 +27,9 @@ def load_model(lm: CausalLM | str | Path | Mapping[str, Any] | None) -> CausalLM
     """The model of a name or description, or itself.
 
     Raises:
-        ConfigurationError: If there is neither, as in the serialised form of an LLM whose model was made in memory, or
-            the description wants more than to name a model. It never lets code that comes with a model run.
+        ConfigurationError: If there is neither, as in the serialised form of an LLM whose model was made in memory, the
+            description wants more than to name a model, or it is another object, such as a model without its tokenizer.
+            It never lets code that comes with a model run.
         ModelLoadError: If it cannot be loaded.
     """
     if isinstance(lm, CausalLM):
@@ -34,6 +38,7 @@ def load_model(lm: CausalLM | str | Path | Mapping[str, Any] | None) -> CausalLM
         raise ConfigurationError(
             "this LLM's model was made in memory, so it cannot be loaded again; give it: from_dict(data, lm=lm)"
         )
+    refuse_unless_instance("lm", lm, Mapping | str | Path, "'embedded', a folder, a Hub id or a CausalLM")
     if not isinstance(lm, Mapping):
         return CausalLM.from_pretrained(lm)
     if unknown := sorted(set(lm) - set(_LOADING)):
@@ -83,6 +88,9 @@ def load_served(
         raise ConfigurationError("a translator reads documents with the model's weights, which base_url leaves away")
     if store is None:
         raise ConfigurationError("base_url needs the adapters' store: ParametricLLM(base_url=..., store=FOLDER)")
+    refuse_unless_instance("lm", lm, CausalLM | Mapping | str | Path | None, "a folder, a Hub id, a CausalLM or None")
+    if server:
+        refuse_unknown(server, list(inspect.signature(ServedModel).parameters)[2:], "ParametricLLM(server=...)")
     own = lm.fingerprint if isinstance(lm, CausalLM) else None
     if isinstance(store, Mapping):
         store = LMDBStore(model=own, **store)

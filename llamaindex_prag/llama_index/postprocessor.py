@@ -21,6 +21,7 @@ from llamaindex_prag.conflicts import OVERLAP
 from llamaindex_prag.costs import Costs
 from llamaindex_prag.demand import Chooser
 from llamaindex_prag.llama_index import stray_markers
+from llamaindex_prag.llama_index.arguments import refuse_unknown_arguments
 from llamaindex_prag.llama_index.llm import ParametricLLM
 from llamaindex_prag.llama_index.markers import marker
 from llamaindex_prag.parametric import ParametricModel
@@ -167,6 +168,7 @@ class ParametricNodePostprocessor(BaseNodePostprocessor):
     def __init__(
         self, *, llm: Any, missing: Missing = "train", inject: Inject = "parametric", store: Any = None, **options: Any
     ) -> None:
+        refuse_unknown_arguments(type(self), options, ("store",))
         if isinstance(llm, Mapping) and llm.get("class_name") == ParametricLLM.class_name():  # from_dict
             llm = ParametricLLM.from_dict(dict(llm))
         if not isinstance(llm, ParametricLLM):
