@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
 from langchain_core.language_models import BaseChatModel
-from langchain_core.retrievers import BaseRetriever
 from langgraph.graph import END, START, StateGraph
 from langgraph.graph.state import CompiledStateGraph
 from langgraph.types import Checkpointer
@@ -36,6 +35,7 @@ from langgraph_dynrag.preset_file import warn_of_another
 from langgraph_dynrag.presets import Dataset, get_preset
 from langgraph_dynrag.prompts import AnswerPrompt, reasoned_prompt
 from langgraph_dynrag.reflection import Reflector, Selection
+from langgraph_dynrag.retriever import Retriever
 from langgraph_dynrag.settings import Settings
 from langgraph_dynrag.state import DynamicRAGContext, DynamicRAGInput, DynamicRAGOutput, DynamicRAGState
 from rag_backbone.errors import ConfigurationError
@@ -63,7 +63,7 @@ class DynamicRAGNodes(NamedTuple):
 
 def create_dynamic_rag(
     model: BaseChatModel,
-    retriever: BaseRetriever | None = None,
+    retriever: Retriever | None = None,
     *,
     preset: str | Path = "flare",
     dataset: Dataset = "2wikimultihopqa",
@@ -153,7 +153,7 @@ def create_dynamic_rag(
 
 def create_nodes(
     model: BaseChatModel,
-    retriever: BaseRetriever | None = None,
+    retriever: Retriever | None = None,
     *,
     preset: str | Path = "flare",
     dataset: Dataset = "2wikimultihopqa",
@@ -257,7 +257,7 @@ def _check_adapters(model: BaseChatModel, adapters: Any, injection: str) -> None
 
 def make_settings(
     model: BaseChatModel,
-    retriever: BaseRetriever | None,
+    retriever: Retriever | None,
     *,
     preset: str | Path,
     dataset: Dataset,

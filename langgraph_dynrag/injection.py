@@ -27,8 +27,7 @@ from rag_backbone.errors import AdapterError, ConfigurationError
 from rag_backbone.unicode_text import clean_text
 
 if TYPE_CHECKING:
-    from langchain_core.retrievers import BaseRetriever
-
+    from langgraph_dynrag.retriever import Retriever
     from llamaindex_prag.adapter import AdapterKey
     from llamaindex_prag.parametric import ParametricModel as ParametricModel  # noqa: PLC0414 - for `graph`
     from llamaindex_prag.serving.served_model import ServedModel as ServedModel  # noqa: PLC0414
@@ -245,7 +244,7 @@ class InjectedAnswer:
 
 def ask_injected(
     question: str,
-    retriever: BaseRetriever,
+    retriever: Retriever,
     *,
     model: str = "embedded",
     store: str | Path,
@@ -280,6 +279,7 @@ def ask_injected(
         from llamaindex_prag.translator.translator import Translator
     except ImportError as error:
         raise ConfigurationError(f"adapters need the parametric half ({error}): pip install 'dynprag[prag]'") from error
+    from langgraph_dynrag.retriever import call_retriever
     from rag_backbone.causal_lm import CausalLM
 
     if (inject == "translated") != (translator is not None):
@@ -288,7 +288,7 @@ def ask_injected(
             "translator ('embedded', or a folder of dynprag train-translator), the others use none"
         )
     question = clean_text(question, "the question")
-    found = retriever.invoke(question)
+    found = call_retriever(retriever, question, {})
     if not found:
         raise ConfigurationError(f"nothing was found for {question!r}; index documents first: dynprag index FOLDER")
     lm = CausalLM.from_pretrained(model)

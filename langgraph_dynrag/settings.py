@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields, replace
 from typing import Literal
 
-from langchain_core.retrievers import BaseRetriever
-
 from langgraph_dynrag.budgets import Budgets
 from langgraph_dynrag.digest import ReasonInDocuments
 from langgraph_dynrag.draft import Signal
@@ -18,6 +16,7 @@ from langgraph_dynrag.prompts import AnswerPrompt
 from langgraph_dynrag.queries.base import QueryFormulator
 from langgraph_dynrag.queries.qfs import QFS
 from langgraph_dynrag.reflection.base import Reflector, Selection
+from langgraph_dynrag.retriever import Retriever, check_retriever
 from langgraph_dynrag.state import DynamicRAGContext
 from langgraph_dynrag.tags import TagFormat
 from langgraph_dynrag.triggers.base import Trigger
@@ -82,7 +81,7 @@ class Settings:
     """A method with its model, retriever and prompt. Nodes read it and never change it."""
 
     generator: Generator
-    retriever: BaseRetriever | None
+    retriever: Retriever | None
     trigger: Trigger
     query: QueryFormulator
     prompt: AnswerPrompt
@@ -134,11 +133,8 @@ class Settings:
         for name, protocol in parts:
             if not isinstance(getattr(self, name), protocol):
                 raise ConfigurationError(f"{name} is {getattr(self, name)!r}, which is no {protocol.__name__}")
-        if self.retriever is not None and not isinstance(self.retriever, BaseRetriever):
-            raise ConfigurationError(
-                f"retriever is a {type(self.retriever).__name__}; a LangChain BaseRetriever is needed. "
-                "For a vector store: store.as_retriever()"
-            )
+        if self.retriever is not None:
+            check_retriever(self.retriever)
         if self.retriever is None and (self.initial_retrieval or not isinstance(self.trigger, Never)):
             raise ConfigurationError("no retriever was given, and this method retrieves; pass retriever=...")
         check_pair(self.trigger, self.query)

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from langchain_core.messages import AnyMessage
-from langchain_core.retrievers import BaseRetriever
 from langgraph.channels import UntrackedValue
 from langgraph.graph.message import add_messages
 from typing_extensions import TypedDict
@@ -20,6 +19,7 @@ from typing_extensions import TypedDict
 from langgraph_dynrag.budgets import Budgets
 from langgraph_dynrag.evidence import Passage, Source
 from langgraph_dynrag.queries.base import QueryFormulator
+from langgraph_dynrag.retriever import Retriever
 from langgraph_dynrag.triggers.base import Trigger
 from rag_backbone.errors import DynPragError
 
@@ -49,6 +49,8 @@ class DynamicRAGOutput(TypedDict, total=False):
     """What follows the prompt's answer phrase."""
     sources: list[Source]
     """The passages that the answer was written with, numbered."""
+    warnings: list[str]
+    """What a reader of the answer should be told: searches that failed, for example. Empty if all went well."""
     messages: Annotated[list[AnyMessage], add_messages]
     trace: Annotated[list[dict[str, Any]], operator.add]
     """Events; see `Trace.from_state`."""
@@ -108,7 +110,7 @@ class DynamicRAGState(DynamicRAGInput, DynamicRAGOutput, total=False):
 class DynamicRAGContext:
     """Per-run overrides: `graph.invoke(input, context={"k": 5})`. What is None stays as the graph was built."""
 
-    retriever: BaseRetriever | None = None
+    retriever: Retriever | None = None
     trigger: Trigger | None = None
     query: QueryFormulator | None = None
     k: int | None = None

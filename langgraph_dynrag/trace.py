@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from langgraph_dynrag.answer_warnings import answer_warnings
 from langgraph_dynrag.event_lines import event_lines
 from langgraph_dynrag.evidence import name_of
 from langgraph_dynrag.samples import total_cost
@@ -108,6 +109,11 @@ class Trace:
         return [e for e in self.events if e["type"] == "retrieval"]
 
     @property
+    def warnings(self) -> list[str]:
+        """What a reader of the answer should be told: searches that failed, for example."""
+        return answer_warnings(self.events)
+
+    @property
     def seconds(self) -> dict[str, float]:
         """Working time by node."""
         totals: dict[str, float] = {}
@@ -148,6 +154,7 @@ class Trace:
             "answer": self.answer,
             "short_answer": self.short_answer,
             "sources": [dict(s) for s in self.sources],
+            "warnings": self.warnings,
             "events": [dict(e) for e in self.events],
             "counts": self.counts,
             "seconds": self.seconds,
@@ -175,13 +182,16 @@ class Trace:
         lines.append(f"Answer: {self.answer}")
         if self.short_answer and self.short_answer != self.answer:
             lines.append(f"Short answer: {self.short_answer}")
+        lines += [f"Warning: {warning}" for warning in self.warnings]
         lines += [f"  [{s['number']}] {name_of(s)}" for s in self.sources]
         lines.append("  " + ", ".join(f"{value} {name.replace('_', ' ')}" for name, value in self.counts.items()))
         lines.append("  " + ", ".join(f"{name} {seconds:.2f} s" for name, seconds in self.seconds.items()))
         return "\n".join(lines)
 
     def __repr__(self) -> str:
-        return f"Trace({self.question!r}: {self.counts['retrievals']} retrievals, {self.counts['drafts']} drafts)"
+        counted = f"{self.counts['retrievals']} retrievals, {self.counts['drafts']} drafts"
+        told = "".join(f"; warning: {warning}" for warning in self.warnings)
+        return f"Trace({self.question!r}: {counted}{told})"
 
 
 def _steps(events: Sequence[Mapping[str, Any]]) -> list[DraftTrace | Mapping[str, Any]]:
@@ -249,7 +259,7 @@ def _event_lines(event: Mapping[str, Any]) -> list[str]:
     kind = event["type"]
     if kind == "retrieval":
         titles = [f"{name_of(d)}{'' if d['new'] else ' (seen)'}" for d in event["documents"]]
-        found = "; ".join(titles) or event["error"] or "nothing"
+        found = "; ".join(titles) or (f"nothing, the search failed: {event['error']}" if event["error"] else "nothing")
         return [f"  searched: {event['query']}", f"    found: {found}"]
     if kind == "reformulation" and (event.get("rewrite") or event.get("problem")):
         after = f"searching again: {event['query']}" if event.get("rewrite") else event["outcome"]

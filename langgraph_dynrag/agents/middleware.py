@@ -22,7 +22,6 @@ except ModuleNotFoundError as error:
     raise ModuleNotFoundError(
         "the middleware is for LangChain's agents: pip install 'dynprag[agents]'", name=error.name
     ) from error
-from langchain_core.retrievers import BaseRetriever
 from langchain_core.runnables.config import ensure_config, var_child_runnable_config
 from langgraph.constants import TAG_NOSTREAM
 from langgraph.types import Command
@@ -32,6 +31,7 @@ from langgraph_dynrag.agents.watch import Ask, CallModel, Compute, Course, Searc
 from langgraph_dynrag.clean_input import clean_all
 from langgraph_dynrag.nodes.retrieve import asearch, search
 from langgraph_dynrag.queries.base import QueryFormulator
+from langgraph_dynrag.retriever import Retriever
 from langgraph_dynrag.triggers.base import Trigger
 
 
@@ -39,7 +39,7 @@ class DynamicRetrievalState(AgentState[ResponseT]):
     """The agent's state with what was looked up for the question at hand."""
 
     dynamic_retrieval: NotRequired[Annotated[dict[str, Any], OmitFromInput]]
-    """Plain data: `question`, `answer`, `sources`, `evidence`, `retrievals`, `rounds`, `trace`;
+    """Plain data: `question`, `answer`, `sources`, `warnings`, `evidence`, `retrievals`, `rounds`, `trace`;
     `Trace.from_state(result["dynamic_retrieval"])` shows it. Absent if there was nothing to look at."""
 
 
@@ -81,7 +81,7 @@ class DynamicRetrievalMiddleware(AgentMiddleware[DynamicRetrievalState[ResponseT
 
     def __init__(
         self,
-        retriever: BaseRetriever,
+        retriever: Retriever,
         *,
         trigger: Trigger | None = None,
         query: QueryFormulator | None = None,

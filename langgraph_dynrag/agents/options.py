@@ -5,12 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
-from langchain_core.retrievers import BaseRetriever
-
 from langgraph_dynrag.draft import Signal
 from langgraph_dynrag.queries.base import QueryFormulator
 from langgraph_dynrag.queries.flare import MaskedSentence
 from langgraph_dynrag.queries.rewrite import WithQuestion
+from langgraph_dynrag.retriever import Retriever, check_retriever
 from langgraph_dynrag.settings import RetrievalPolicy, check_pair
 from langgraph_dynrag.triggers.base import Trigger
 from langgraph_dynrag.triggers.confidence import TokenProbability
@@ -32,7 +31,7 @@ class WatchOptions:
         SignalUnavailableError: If a trigger or formulator needs what no message can carry.
     """
 
-    retriever: BaseRetriever
+    retriever: Retriever
     trigger: Trigger = field(default_factory=TokenProbability)
     query: QueryFormulator = field(default_factory=lambda: WithQuestion(MaskedSentence()))
     k: int = 3
@@ -49,11 +48,7 @@ class WatchOptions:
     carries_content: WordFilter = field(default_factory=not_a_stop_word)
 
     def __post_init__(self) -> None:
-        if not isinstance(self.retriever, BaseRetriever):
-            raise ConfigurationError(
-                f"retriever is a {type(self.retriever).__name__}; a LangChain BaseRetriever is needed. "
-                "For a vector store: store.as_retriever()"
-            )
+        check_retriever(self.retriever)
         for name, protocol in (("trigger", Trigger), ("query", QueryFormulator)):
             if not isinstance(getattr(self, name), protocol):
                 raise ConfigurationError(f"{name} is {getattr(self, name)!r}, which is no {protocol.__name__}")

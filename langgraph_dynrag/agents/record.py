@@ -12,6 +12,7 @@ from typing import Any
 from langchain_core.messages import AIMessage, HumanMessage
 
 from langgraph_dynrag.agents.options import WatchOptions
+from langgraph_dynrag.answer_warnings import answer_warnings
 from langgraph_dynrag.drafting import DraftResult
 from langgraph_dynrag.nodes.node import emit
 from rag_backbone.errors import SignalUnavailableError
@@ -32,6 +33,7 @@ def record_of(question: HumanMessage, known: Mapping[str, Any] | None) -> Record
         "answer": "",
         "short_answer": "",
         "sources": [],
+        "warnings": [],
         "evidence": [],
         "seen": [],
         "asked": [],
@@ -85,7 +87,8 @@ def accepted(record: Record, message: AIMessage, read: DraftResult) -> Record:
     record = told(record, {"type": "accepted", "text": read.draft.text, "tokens": len(read.draft)})
     answer = message.text.strip()
     record = told(record, {"type": "answer", "answer": answer, "short_answer": answer})
-    return {**record, "answer": answer, "short_answer": answer}
+    told_of = answer_warnings(record["trace"])
+    return {**record, "answer": answer, "short_answer": answer, "warnings": told_of}
 
 
 def kept(record: Record, reason: str) -> Record:
@@ -111,4 +114,7 @@ def degraded(options: WatchOptions, record: Record, reason: str, *, blind: bool 
             "(LocalChatModel, ChatOpenAI, vLLM), or on_missing_signals='continue' to answer unwatched."
         )
     logger.warning("an answer was not watched: %s", reason)
-    return {**told(record, {"type": "degraded", "reason": reason}), "blind": record["blind"] or blind}
+    return {
+        **told(record, {"type": "degraded", "reason": reason, "warning": f"an answer was not watched: {reason}"}),
+        "blind": record["blind"] or blind,
+    }

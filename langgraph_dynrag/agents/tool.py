@@ -11,7 +11,6 @@ from typing import Any
 
 from langchain_core.callbacks import Callbacks
 from langchain_core.documents import Document
-from langchain_core.retrievers import BaseRetriever
 from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.tools import BaseTool, StructuredTool
 from langgraph.pregel import Pregel
@@ -19,6 +18,7 @@ from pydantic import BaseModel, Field
 
 from langgraph_dynrag.clean_input import clean_all
 from langgraph_dynrag.evidence import Passage, distinct, name_of, passage, render, within_budget
+from langgraph_dynrag.retriever import Retriever, acall_retriever, call_retriever, check_retriever
 from rag_backbone.errors import ConfigurationError
 from rag_backbone.unicode_text import clean_text
 
@@ -34,7 +34,7 @@ class _Question(BaseModel):
 
 
 def create_retriever_tool(
-    retriever: BaseRetriever,
+    retriever: Retriever,
     *,
     name: str = "search",
     description: str = "Search the documents. Returns numbered passages.",
@@ -54,11 +54,7 @@ def create_retriever_tool(
     Raises:
         ConfigurationError: If `characters` is too small for a passage, or the retriever is none.
     """
-    if not isinstance(retriever, BaseRetriever):
-        raise ConfigurationError(
-            f"retriever is a {type(retriever).__name__}; a LangChain BaseRetriever is needed. "
-            "For a vector store: store.as_retriever()"
-        )
+    check_retriever(retriever)
     if characters < 100:
         raise ConfigurationError(f"characters is {characters}; at least 100 are needed")
 
@@ -69,10 +65,10 @@ def create_retriever_tool(
         return render(kept) or NOTHING, documents
 
     def run(query: str, callbacks: Callbacks = None) -> tuple[str, list[Document]]:
-        return told(retriever.invoke(clean_text(query, "the query"), {"callbacks": callbacks}))
+        return told(call_retriever(retriever, clean_text(query, "the query"), {"callbacks": callbacks}))
 
     async def arun(query: str, callbacks: Callbacks = None) -> tuple[str, list[Document]]:
-        return told(await retriever.ainvoke(clean_text(query, "the query"), {"callbacks": callbacks}))
+        return told(await acall_retriever(retriever, clean_text(query, "the query"), {"callbacks": callbacks}))
 
     return StructuredTool.from_function(
         run, arun, name=name, description=description, args_schema=_Query, response_format="content_and_artifact"
@@ -87,9 +83,10 @@ def create_dynamic_rag_tool(
 ) -> BaseTool:
     """The graph as a tool: the agent asks a question and gets an answer with numbered sources.
 
-    The artifact is what the graph returned (`answer`, `short_answer`, `sources`, `trace`), plain data apart from its
-    `messages`, which are left out. Each call is a run of its own; the agent's thread knows nothing of its steps, unless
-    the graph is interrupted before or after a node: to go on it has to find them there.
+    The artifact is what the graph returned (`answer`, `short_answer`, `sources`, `warnings`, `trace`), plain data apart
+    from its `messages`, which are left out. The agent is told of warnings as well. Each call is a run
+    of its own; the agent's thread knows nothing of its steps, unless the graph is interrupted before or after a node:
+    to go on it has to find them there.
 
     Args:
         graph: What `create_dynamic_rag` returned, made without a checkpointer. A copy of it runs.
@@ -138,4 +135,5 @@ def _told(result: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     artifact = {k: v for k, v in result.items() if k != "messages"}
     lines = [str(result.get("answer") or "")]
     lines += [f"[{s['number']}] {name_of(s)}" for s in result.get("sources") or []]
+    lines += [f"Warning: {warning}" for warning in result.get("warnings") or []]
     return "\n".join(lines).strip() or NOTHING, artifact

@@ -25,6 +25,7 @@ from langgraph_dynrag.graph import create_dynamic_rag
 from langgraph_dynrag.preset_file import belonging, is_preset_file
 from langgraph_dynrag.presets import Dataset, Preset, get_preset
 from langgraph_dynrag.prompts import AnswerPrompt, reasoned_prompt
+from langgraph_dynrag.retriever import Retriever
 from langgraph_dynrag.triggers.base import Trigger
 from langgraph_dynrag.triggers.threshold import threshold_of, with_threshold
 from rag_backbone.answer_scores import f1
@@ -38,7 +39,7 @@ _SHOWN = (0.1, 0.25, 0.5, 0.75, 0.9)
 
 def calibrate(
     model: BaseChatModel,
-    retriever: BaseRetriever | None = None,
+    retriever: Retriever | None = None,
     *,
     questions: Iterable[Asked | str | Mapping[str, Any]],
     rate: float | None = None,
@@ -292,7 +293,7 @@ class _Empty(BaseRetriever):
         raise AssertionError(f"nothing was to be searched, yet {query!r} was")
 
 
-def _unneeded(preset: Preset, changes: Mapping[str, Any]) -> BaseRetriever:
+def _unneeded(preset: Preset, changes: Mapping[str, Any]) -> Retriever:
     if {**preset.settings, **changes}.get("initial_retrieval"):
         raise ConfigurationError(f"{preset.name} begins with a search; pass the retriever, or initial_retrieval=False")
     return _Empty()

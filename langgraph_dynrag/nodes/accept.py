@@ -8,6 +8,7 @@ from langchain_core.messages import AIMessage, AIMessageChunk
 from langgraph.graph.message import push_message
 
 from langgraph_dynrag.answer import answer_start, closing_lead, find_phrase, is_complete, short_answer, through_answer
+from langgraph_dynrag.answer_warnings import answer_warnings
 from langgraph_dynrag.draft import Draft
 from langgraph_dynrag.nodes.insert import insert, own_words, visible
 from langgraph_dynrag.nodes.node import State, Update, emit, spent
@@ -204,12 +205,15 @@ def finish(state: State, update: Update, settings: Settings, *, short: str | Non
     if short is None:
         short = short_answer(answer, settings.prompt.answer_phrase, settings.prompt.answer_end)
     event = {"type": "answer", "answer": answer, "short_answer": short}
-    emit({**event, "sources": state.get("sources") or []})
-    message = AIMessage(answer, id=message_id(state), response_metadata={"dynprag": {"short_answer": short}})
+    told = answer_warnings([*(state.get("trace") or []), *update.get("trace", [])])
+    emit({**event, "sources": state.get("sources") or [], "warnings": told})
+    about = {"short_answer": short} | ({"warnings": told} if told else {})
+    message = AIMessage(answer, id=message_id(state), response_metadata={"dynprag": about})
     return {
         **update,
         "answer": answer,
         "short_answer": short,
+        "warnings": told,
         "draft": None,
         "attention": None,
         "stage": "done",

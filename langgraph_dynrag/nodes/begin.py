@@ -51,6 +51,7 @@ class Begin(Node):
             "answer": "",
             "short_answer": "",
             "sources": [],
+            "warnings": [],
             "text": "",
             "token_ids": None if settings.generator.token_ids("") is None else [],
             "entropies": [],

@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 import asyncio
-import concurrent.futures
-import contextvars
-import inspect
-import threading
+import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 from langchain_core.documents import Document
-from langchain_core.retrievers import BaseRetriever
 from langchain_core.runnables import RunnableConfig
 from langgraph.errors import GraphBubbleUp
 
 from langgraph_dynrag.evidence import Passage, distinct, interleaved, passage
 from langgraph_dynrag.nodes.node import Node, State, Update, emit
+from langgraph_dynrag.retriever import (
+    PROGRAMMING_ERRORS,
+    Retriever,
+    acall_retriever,
+    call_retriever,
+    explained,
+    in_daemon_thread,
+)
 from langgraph_dynrag.settings import RetrievalPolicy, Settings
 from rag_backbone.errors import DynPragError
 from rag_backbone.unicode_text import clean_data
+
+logger = logging.getLogger(__name__)
 
 
 class RetrievalError(DynPragError, RuntimeError):
@@ -31,7 +37,7 @@ class Searching(Protocol):
     """What a search needs of `Settings`, so that others can search in the same way."""
 
     @property
-    def retriever(self) -> BaseRetriever | None:
+    def retriever(self) -> Retriever | None:
         """Where to search."""
         ...
 
@@ -42,7 +48,7 @@ class Searching(Protocol):
 
     @property
     def retrieval(self) -> RetrievalPolicy:
-        """Timeout, and what becomes of errors."""
+        """Timeout, and what is done about errors."""
         ...
 
 
@@ -73,6 +79,8 @@ def search(state: State, settings: Searching, config: RunnableConfig) -> Update:
 
     Raises:
         RetrievalError: If a search fails and the policy is to raise.
+        ConfigurationError: If the retriever returns anything but documents. Errors that say that code is wrong
+            (`PROGRAMMING_ERRORS`) are raised whatever the policy.
     """
     state = _with_clean_queries(state)
     results = []
@@ -103,11 +111,7 @@ def _with_clean_queries(state: State) -> State:
 
 def _search(settings: Searching, query: str, config: RunnableConfig) -> list[Document] | Exception:
     retriever, policy = _retriever(settings), settings.retrieval
-    options = _options(retriever, settings.k)
-    context = contextvars.copy_context()
-    # A thread of its own: one that hangs must not keep the next search, or the process's end, waiting.
-    future: concurrent.futures.Future[list[Document]] = concurrent.futures.Future()
-    _in_thread(future, lambda: context.run(retriever.invoke, query, config, **options))
+    future = in_daemon_thread(call_retriever, retriever, query, config, settings.k)
     try:
         return future.result(timeout=policy.timeout)
     except GraphBubbleUp:
@@ -119,14 +123,10 @@ def _search(settings: Searching, query: str, config: RunnableConfig) -> list[Doc
 
 async def _asearch(settings: Searching, query: str, config: RunnableConfig) -> list[Document] | Exception:
     retriever, policy = _retriever(settings), settings.retrieval
-    options = _options(retriever, settings.k)
-    if options and not _takes_k(retriever._aget_relevant_documents):  # noqa: SLF001
-        # A synchronous retriever that takes k: LangChain's stand-in for its asynchronous method does not.
-        return await asyncio.to_thread(_search, settings, query, config)
     limit = asyncio.timeout(policy.timeout)
     try:
         async with limit:
-            return await retriever.ainvoke(query, config, **options)
+            return await acall_retriever(retriever, query, config, settings.k)
     except GraphBubbleUp:
         raise
     except Exception as error:  # noqa: BLE001 - a retriever may raise anything; the policy decides
@@ -136,34 +136,19 @@ async def _asearch(settings: Searching, query: str, config: RunnableConfig) -> l
 def _failed(error: Exception, query: str, policy: RetrievalPolicy, *, took_too_long: bool) -> Exception:
     if took_too_long:
         error = TimeoutError(f"the retriever gave no result within {policy.timeout:g} s")
+    if isinstance(error, PROGRAMMING_ERRORS):
+        raise explained(error, query)
     if policy.on_error == "raise":
         raise RetrievalError(f"the search for {query!r} failed: {error}") from error
+    logger.warning(
+        "the search for %r failed, and the answer is written without it: %s: %s", query, type(error).__name__, error
+    )
     return error
 
 
-def _in_thread(future: concurrent.futures.Future[list[Document]], call: Any) -> None:
-    def work() -> None:
-        try:
-            future.set_result(call())
-        except BaseException as error:  # noqa: BLE001 - handed over to whoever waits
-            future.set_exception(error)
-
-    threading.Thread(target=work, name="dynrag-retrieve", daemon=True).start()
-
-
-def _retriever(settings: Searching) -> BaseRetriever:
+def _retriever(settings: Searching) -> Retriever:
     assert settings.retriever is not None  # checked when the settings were made
     return settings.retriever
-
-
-def _options(retriever: BaseRetriever, k: int) -> dict[str, Any]:
-    """`k`, if the retriever takes it; what it returns is cut to `k` in any case."""
-    return {"k": k} if _takes_k(retriever._get_relevant_documents) else {}  # noqa: SLF001
-
-
-def _takes_k(method: Callable[..., Any]) -> bool:
-    parameters = inspect.signature(method).parameters
-    return "k" in parameters or any(p.kind is p.VAR_KEYWORD for p in parameters.values())
 
 
 def _result(query: str, found: list[Document] | Exception, settings: Searching, started: float) -> _Result:
