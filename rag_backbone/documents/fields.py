@@ -9,10 +9,10 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Mapping
-from datetime import date, datetime, time
 from typing import Any
 
 from rag_backbone.checks import shown
+from rag_backbone.plain_data import NotPlainError, plain
 from rag_backbone.unicode_text import repaired
 
 TEXT_KEYS = ("text", "contents", "content", "page_content", "paragraph_text", "text_resource")
@@ -23,7 +23,7 @@ _OF_NODES = frozenset({
     "mimetype", "metadata_separator", "metadata_seperator", "metadata_template", "relationships", "start_char_idx",
     "text_template",
 })  # fmt: skip
-_LARGEST = 2**63  # what databases hold as whole numbers
+_DEPTH = 20
 
 
 def text_and_fields(item: Any) -> tuple[str, dict[str, Any]]:
@@ -48,37 +48,34 @@ def text_and_fields(item: Any) -> tuple[str, dict[str, Any]]:
     raise ValueError(f"has no text; looked for the keys {', '.join(TEXT_KEYS)}, found {', '.join(map(str, item))}")
 
 
-def plain(value: Any, note: Callable[[str], None], name: str = "") -> Any:
-    """Return data as JSON can hold it: strings without lone surrogates, dates as ISO strings, no NaN.
+def plain_fields(fields: Mapping[str, Any], note: Callable[[str], None]) -> dict[str, Any]:
+    """Return fields as plain data: strings without lone surrogates, dates as ISO strings, no NaN.
 
     Args:
-        value: Anything, such as a field of a YAML header.
+        fields: Of any values, such as those of a YAML header; None is left out.
         note: Called with each change that loses something.
-        name: What the value is called in notes.
     """
-    if isinstance(value, str):
-        text, lone = repaired(value)
-        if lone:
-            note(f"lone surrogates in {name!r}, replaced by U+FFFD: {lone}")
-        return text
-    if value is None or isinstance(value, bool):
-        return value
-    if isinstance(value, int):
-        return value if -_LARGEST <= value < _LARGEST else str(value)
-    if isinstance(value, float):
-        if math.isfinite(value):
-            return value
-        note(f"{name!r} is {value}, which is not a value, and was left out")
-        return None
-    if isinstance(value, date | datetime | time):
-        return value.isoformat()
-    if isinstance(value, Mapping):
-        path = f"{name}." if name else ""
-        return {plain(str(k), note, "a key"): plain(v, note, f"{path}{k}") for k, v in value.items()}
-    if isinstance(value, list | tuple | set | frozenset):
-        return [plain(v, note, name) for v in value]
-    note(f"{name!r} is {shown(value)}, which is not plain data, and was left out")
-    return None
+    found: dict[str, Any] = {}
+    for name, value in fields.items():
+        if isinstance(value, float) and not math.isfinite(value):
+            note(f"{name!r} is {value}, which is not a value, and was left out")
+            continue
+        try:
+            kept = plain(value)
+        except NotPlainError as error:
+            note(f"{name!r} ({error}) cannot be stored and was left out")
+            continue
+        if kept is not None:
+            found[_repaired(name, note, "a name")] = _repaired(kept, note, name)
+    return found
+
+
+def plain_text(text: str, note: Callable[[str], None]) -> str:
+    """Return a text without lone surrogates and NUL characters; `note` is called with what was replaced."""
+    kept: str = _repaired(text, note, "text")
+    if nuls := kept.count("\0"):
+        note(f"NUL characters, left out: {nuls}")
+    return kept.replace("\0", "")
 
 
 def as_line(value: Any) -> str:
@@ -87,6 +84,19 @@ def as_line(value: Any) -> str:
         return ""
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
     return " ".join(text.split())
+
+
+def _repaired(value: Any, note: Callable[[str], None], name: str) -> Any:
+    if isinstance(value, str):
+        text, lone = repaired(value)
+        if lone:
+            note(f"lone surrogates in {name!r}, replaced by U+FFFD: {lone}")
+        return text
+    if isinstance(value, list):
+        return [_repaired(v, note, name) for v in value]
+    if isinstance(value, dict):
+        return {_repaired(k, note, name): _repaired(v, note, f"{name}.{k}") for k, v in value.items()}
+    return value
 
 
 def _unwrapped(item: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -101,16 +111,18 @@ def _unwrapped(item: Mapping[str, Any]) -> Mapping[str, Any]:
     return item
 
 
-def _joined(value: Any, key: str) -> str:
+def _joined(value: Any, key: str, depth: int = 0) -> str:
     """A text, or the parts of a list joined by line ends; blank if nothing is there."""
     if value is None:
         return ""
     if isinstance(value, str):
         return value if value.strip() else ""
+    if depth > _DEPTH:
+        raise ValueError(f"has a text under {key!r} that is nested too deeply")
     if isinstance(value, list | tuple):
-        return "\n".join(part for part in (_joined(v, key) for v in value) if part)
+        return "\n".join(part for part in (_joined(v, key, depth + 1) for v in value) if part)
     if isinstance(value, Mapping) and isinstance(value.get("text"), str | list):
-        return _joined(value["text"], key)
+        return _joined(value["text"], key, depth + 1)
     raise ValueError(f"has {shown(value)} under {key!r}; a text, or a list of texts, is needed")
 
 

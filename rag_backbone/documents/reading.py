@@ -9,10 +9,9 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from rag_backbone.documents.decoding import UndecodableError, decode, newlines
-from rag_backbone.documents.fields import as_line, plain, text_and_fields
+from rag_backbone.documents.fields import as_line, plain_fields, plain_text, text_and_fields
 from rag_backbone.documents.html import read_html
 from rag_backbone.documents.json_lines import Row, parse, rows
 from rag_backbone.documents.markdown import read_markdown
@@ -112,11 +111,8 @@ def _of_row(row: Row, place: str) -> Iterator[Extract | Skipped | Note]:
 def _finished(extract: Extract, name: str, path: Path) -> Iterator[ReadDocument | Skipped | Note]:
     """The document of an extract, as plain data, with what had to be changed."""
     changes: list[str] = []
-    text = plain(extract.text, changes.append, "text")
-    if nuls := text.count("\0"):
-        text = text.replace("\0", "")
-        changes.append(f"NUL characters, left out: {nuls}")
-    fields: dict[str, Any] = plain(extract.fields, changes.append)
+    text = plain_text(extract.text, changes.append)
+    fields = plain_fields(extract.fields, changes.append)
     where = f"{extract.place}: " if extract.place else ""
     for change in changes:
         yield Note(name, where + change)
@@ -129,8 +125,7 @@ def _finished(extract: Extract, name: str, path: Path) -> Iterator[ReadDocument 
         title = clean_name(path.stem).replace("_", " ").replace("-", " ")
     own = f"{name}:{extract.number}" if rows_of_json and extract.number else name
     source = as_line(fields.pop("source", None)) or as_line(fields.get("url")) or own
-    metadata = {key: value for key, value in fields.items() if value is not None}
-    yield ReadDocument(text, title, source, metadata, extract.number)
+    yield ReadDocument(text, title, source, fields, extract.number)
 
 
 _JSON = (".jsonl", ".ndjson", ".json")

@@ -80,9 +80,17 @@ def test_a_row_without_a_text_is_skipped_by_its_line_and_the_rest_is_kept(tmp_pa
 def test_values_that_are_none_are_left_out_with_a_word(tmp_path):
     pieces = read(tmp_path, '{"text": "x", "a": NaN, "b": Infinity, "c": 1e999, "d": [NaN, 1], "e": null, "f": 1.5}')
     [found] = [p for p in pieces if isinstance(p, ReadDocument)]
-    assert found.metadata == {"d": [None, 1], "f": 1.5}
-    assert len([p for p in pieces if isinstance(p, Note)]) == 4
+    assert found.metadata == {"d": ["nan", 1], "f": 1.5}
+    assert len([p for p in pieces if isinstance(p, Note)]) == 3
     assert not any(isinstance(v, float) and not math.isfinite(v) for v in found.metadata.values())
+
+
+def test_what_is_nested_too_deeply_is_left_out_with_a_word(tmp_path):
+    deep = "[" * 400 + "]" * 400
+    skipped, note, found = read(tmp_path, f'{{"text": {deep}}}', f'{{"text": "x", "a": {deep}, "b": [1]}}')
+    assert skipped.reason == "line 1 has a text under 'text' that is nested too deeply"
+    assert "'a' (nested too deeply) cannot be stored" in note.text
+    assert found.metadata == {"b": [1]}
 
 
 def test_lone_surrogates_are_replaced_and_counted_and_pairs_are_joined(tmp_path):
