@@ -67,9 +67,7 @@ def parametrize(
         files = {"skipped_files": findings.skipped, "file_notes": findings.notes}
         typer.echo(json.dumps({**asdict(report), **files}))
         return
-    typer.echo(
-        f"{store}: {report.trained} trained, {report.known} known, {report.removed} removed in {report.seconds:.0f} s"
-    )
+    typer.echo(f"{store}: {report}")
     if files_told := told(findings.skipped, findings.notes):
         typer.echo(files_told)
     if report.notes:

@@ -28,6 +28,7 @@ from llamaindex_prag.training.teaching import distilled
 from llamaindex_prag.training.trainer import Trained, Trainer
 from llamaindex_prag.training.warm_up import start_of
 from rag_backbone.errors import ConfigurationError
+from rag_backbone.unicode_text import clean_name
 
 if TYPE_CHECKING:
     from llamaindex_prag.store.base import AdapterStore
@@ -103,13 +104,12 @@ class Parametrizer:
             progress: Whether to show a progress bar.
 
         Raises:
-            ConfigurationError: If a passage is blank or too long, or the store read-only; nothing has been done then.
+            ConfigurationError: If the store is read-only; nothing has been done then. A passage that is blank or too
+                long does not stop the others: it is skipped, logged at WARNING, and `Report.notes` says why.
         """
         started, report = time.perf_counter(), Report()
         given = list(passages)
-        for passage in given:
-            self._check(passage)
-        distinct = {text_hash(p.text): p for p in given}
+        distinct = self._learnable({text_hash(p.text): p for p in given}, report)
         owners: dict[str, set[str]] = {}
         for passage in given:
             if passage.document:
@@ -125,12 +125,12 @@ class Parametrizer:
             for group in _groups(list(missing.values()), self._together):
                 for digest, trained, notes in self._group(group):
                     if trained is None:
-                        report.skipped += 1
+                        self._skip(report, group, digest, notes)
                     else:
                         self._keep(digest, trained, notes, owners.get(digest, ()))
                         report.trained += 1
-                    if notes:
-                        report.notes[digest] = notes
+                        if notes:
+                            report.notes[digest] = notes
                     bar.update()
         report.removed = settle_owners(self._store, given, complete=complete)
         report.seconds = time.perf_counter() - started
@@ -162,7 +162,6 @@ class Parametrizer:
                 yield digest, trained, notes[digest]
             else:  # also if it is no number; the others of the group are not lost with it
                 reason = f"training diverged (largest value {largest:g}), no adapter was made: lower the learning_rate"
-                logger.warning("passage %s: %s", digest[:12], reason)
                 yield digest, None, (*notes[digest], reason)
 
     def _documents(self, passages: Sequence[Passage], augmented: dict[str, Augmentation]) -> list[TrainingDocument]:
@@ -201,16 +200,36 @@ class Parametrizer:
         }
         self._store.put(self._key(digest), trained.adapter, record, owners=tuple(owners))
 
-    def _check(self, passage: Passage) -> None:
+    def _learnable(self, distinct: Mapping[str, Passage], report: Report) -> dict[str, Passage]:
+        """The passages that can be learnt; the others are skipped."""
+        found = {}
+        for digest, passage in distinct.items():
+            if reason := self._unlearnable(passage):
+                self._skip(report, [passage], digest, (reason,))
+            else:
+                found[digest] = passage
+        return found
+
+    @staticmethod
+    def _skip(report: Report, passages: Sequence[Passage], digest: str, notes: tuple[str, ...]) -> None:
+        (passage,) = (p for p in passages if text_hash(p.text) == digest)
+        report.skipped += 1
+        report.notes[digest] = notes
+        name = clean_name(passage.document or passage.title or digest[:12])
+        logger.warning("a passage of %s has no adapter: %s", name, "; ".join(notes))
+
+    def _unlearnable(self, passage: Passage) -> str | None:
+        """Why no adapter can be made of a passage, if so."""
         if not passage.text.strip():
-            raise ConfigurationError(f"a passage of {passage.document or 'no document'!r} is blank; give it a text")
+            return "it is blank"
         limit = min(self.model.recipe.max_tokens, self.model.lm.context_window) - 128  # question, answer, template
         tokens = len(self.model.lm.tokenizer(passage.text, add_special_tokens=False).input_ids)
         if tokens > limit:
-            raise ConfigurationError(
+            return (
                 f"the passage {passage.text.strip()[:60]!r} has {tokens} tokens; with a question at most {limit} "
                 "can be learnt at once. Split it into passages first."
             )
+        return None
 
     def _key(self, digest: str) -> AdapterKey:
         return AdapterKey(self.model.lm.fingerprint, self.model.recipe.key, digest)

@@ -41,7 +41,13 @@ def notes(tmp_path):
 
 
 def test_documents_are_parametrized_verified_exported_and_removed(run, notes, tmp_path):
-    assert json.loads(run("parametrize", notes, "--json"))["trained"] == 1
+    (notes / "latin.txt").write_bytes(b"caf\xe9")
+    (notes / "long.jsonl").write_text(json.dumps({"text": "river " * 3000}) + "\n{")
+    first = json.loads(run("parametrize", notes, "--json"))
+    assert (first["trained"], first["skipped"]) == (1, 1)
+    assert [(name, reason[:18]) for name, reason in first["skipped_files"]] == [
+        ("latin.txt", "not UTF-8 (byte 0x"), ("long.jsonl", "line 2 is no JSON:"),
+    ]  # fmt: skip
     again = json.loads(run("parametrize", notes, "--json"))
     assert (again["trained"], again["known"]) == (0, 1)
     assert json.loads(run("store", "stats", "--json"))["adapters"] == 1

@@ -5,6 +5,7 @@ from llama_index.core import Document, StorageContext, VectorStoreIndex
 from llama_index.core.embeddings import MockEmbedding
 from llama_index.core.ingestion import DocstoreStrategy, IngestionPipeline
 from llama_index.core.node_parser import SentenceSplitter
+from llama_index.core.schema import TextNode
 from llama_index.core.vector_stores import SimpleVectorStore
 
 from llamaindex_prag.adapter import text_hash
@@ -160,14 +161,24 @@ def test_a_passage_whose_training_diverges_is_skipped_and_the_others_are_kept(ll
     assert str(report) == f"2 trained, 0 known, 1 skipped ({report.seconds:.0f} s)"
 
 
-@pytest.mark.parametrize(("text", "message"), [("  \n", "is blank"), ("river " * 3000, "Split it into passages")])
-def test_passages_that_cannot_be_learnt_are_refused_before_any_is(llm, text, message):
+@pytest.mark.parametrize(("text", "reason"), [("  \n", "it is blank"), ("river " * 3000, "Split it into passages")])
+def test_a_passage_that_cannot_be_learnt_is_reported_and_the_others_are_learnt(llm, text, reason, caplog):
     parametrizer = Parametrizer(llm.model, augmenter=Augmenter(None))
-    forwards = llm.model.lm.engine.counts.forwards
-    with pytest.raises(ConfigurationError, match=message):
-        parametrizer.parametrize([Passage(TEXTS[3]), Passage(text)], progress=False)
-    assert llm.model.lm.engine.counts.forwards == forwards
-    assert not llm.model.knows(TEXTS[3])
+    report = parametrizer.parametrize([Passage(text, document="long.md"), Passage(TEXTS[3])], progress=False)
+    assert (report.trained, report.skipped) == (1, 1)
+    assert reason in report.notes[text_hash(text)][0]
+    assert [r.levelname for r in caplog.records] == ["WARNING"]
+    assert "long.md" in caplog.text
+    assert reason in caplog.text
+    assert llm.model.knows(TEXTS[3])
+    assert not llm.model.knows(text)
+
+
+def test_an_over_long_node_does_not_stop_a_pipeline(llm, transform, caplog):
+    nodes = [TextNode(text="river " * 3000), TextNode(text=TEXTS[3])]
+    assert transform(nodes) == nodes
+    assert [llm.model.knows(n.text) for n in nodes] == [False, True]
+    assert "Split it into passages" in caplog.text
 
 
 def test_recipes_are_named_and_checked():

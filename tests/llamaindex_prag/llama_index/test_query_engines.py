@@ -387,7 +387,7 @@ def test_what_cannot_be_trained_stays_in_the_prompt_and_is_not_tried_again(llm, 
         assert "⟦" not in found[1].node.get_content(MetadataMode.LLM)
         assert seen[-1].injected == ["node-0"]
         assert "can be learnt at once" in seen[-1].in_context["long"]
-    assert len(tried) == 2  # together and alone, once
+    assert len(tried) == 1
 
 
 def test_a_store_that_cannot_be_written_is_found_out_before_training(llm, store, tmp_path, monkeypatch):
