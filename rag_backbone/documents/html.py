@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -31,14 +32,18 @@ _ABOUT = {
 
 def read_html(path: Path, encoding: str | None) -> Iterator[Extract]:
     """Read a page as one document, in the character set that it declares unless it is UTF-8."""
-    from bs4 import BeautifulSoup
+    from bs4 import BeautifulSoup, MarkupResemblesLocatorWarning, XMLParsedAsHTMLWarning
     from bs4.dammit import EncodingDetector
 
     data = path.read_bytes()
     declared = EncodingDetector.find_declared_encoding(data, is_html=True)
     if declared is not None:
         declared = _BROWSERS.get(declared.lower(), declared)
-    page = BeautifulSoup(decode(data, encoding, declared=declared), "html.parser")
+    text = decode(data, encoding, declared=declared)
+    with warnings.catch_warnings():  # a short page may look like a file name, and XHTML is meant to be read so
+        warnings.simplefilter("ignore", MarkupResemblesLocatorWarning)
+        warnings.simplefilter("ignore", XMLParsedAsHTMLWarning)
+        page = BeautifulSoup(text, "html.parser")
     fields = _about(page)
     yield Extract(_visible(page), fields)
 

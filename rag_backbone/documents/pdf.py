@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +21,12 @@ def read_pdf(path: Path, encoding: str | None) -> Iterator[Extract | Skipped]:  
     from pypdf import PdfReader
 
     try:
-        reader = PdfReader(path)
-        if reader.is_encrypted and not reader.decrypt(""):
-            raise UndecodableError("the PDF is encrypted and needs a password")
-        count = len(reader.pages)
-        fields = _about(reader)
+        with _quiet():
+            reader = PdfReader(path)
+            if reader.is_encrypted and not reader.decrypt(""):
+                raise UndecodableError("the PDF is encrypted and needs a password")
+            count = len(reader.pages)
+            fields = _about(reader)
     except (UndecodableError, OSError):
         raise
     except Exception as error:  # broken files raise whatever the parser meets
@@ -32,7 +35,8 @@ def read_pdf(path: Path, encoding: str | None) -> Iterator[Extract | Skipped]:  
     for number in range(1, count + 1):
         place = f"page {number}"
         try:
-            text = reader.pages[number - 1].extract_text()
+            with _quiet():
+                text = reader.pages[number - 1].extract_text()
         except Exception as error:  # noqa: BLE001 - as above
             yield Skipped("", f"{place} cannot be read: {_said(error)}")
             continue
@@ -45,6 +49,18 @@ def read_pdf(path: Path, encoding: str | None) -> Iterator[Extract | Skipped]:  
     if blank:
         listed = ", ".join(map(str, blank[:10])) + (" ..." if len(blank) > 10 else "")
         yield Skipped("", f"{len(blank)} of {count} pages have no text (blank or scanned): {listed}")
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the library's remarks on damaged files out of the application's log: what matters is reported."""
+    logger = logging.getLogger("pypdf")
+    level = logger.level
+    logger.setLevel(max(level, logging.ERROR))
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def _about(reader: Any) -> dict[str, Any]:

@@ -50,14 +50,21 @@ def _blocks(parent: Iterable[Any]) -> Iterator[str]:
         if child.tag == f"{_W}p":
             yield _text(child)
         elif child.tag == f"{_W}tbl":
-            yield "\n".join(_cells(row) for row in child.iter(f"{_W}tr"))
+            yield "\n".join(_cells(row) for row in _own(child, "tr"))
         else:  # content controls and the like hold paragraphs, everything else holds none
             yield from _blocks(child)
 
 
 def _cells(row: Any) -> str:
-    found = (" ".join(" ".join(_text(p).split()) for p in cell.iter(f"{_W}p")) for cell in row.iter(f"{_W}tc"))
+    found = (" ".join(" ".join(_text(p).split()) for p in cell.iter(f"{_W}p")) for cell in _own(row, "tc"))
     return " | ".join(found)
+
+
+def _own(element: Any, name: str) -> Iterator[Any]:
+    """The rows of a table, or the cells of a row, without those of a table within it."""
+    for found in element.iter(f"{_W}{name}"):
+        if next(found.iterancestors(element.tag)) is element:
+            yield found
 
 
 def _text(paragraph: Any) -> str:

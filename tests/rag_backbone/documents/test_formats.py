@@ -177,6 +177,27 @@ def test_what_stands_in_controls_insertions_and_text_boxes_is_read_and_what_stan
     assert "deleted" not in found.text
 
 
+def test_a_table_within_a_table_is_read_once(tmp_path):
+    document = docx.Document()
+    table = document.add_table(1, 2)
+    table.cell(0, 0).text = "outer"
+    inner = table.cell(0, 1).add_table(1, 2)
+    inner.cell(0, 0).text, inner.cell(0, 1).text = "inner", "cells"
+    document.save(tmp_path / "a.docx")
+    [found] = read(tmp_path / "a.docx")
+    assert found.text.split() == ["outer", "|", "inner", "cells"]
+
+
+def test_libraries_say_nothing_of_their_own(tmp_path, caplog, recwarn):
+    (tmp_path / "a.html").write_text("notes/a.txt")
+    (tmp_path / "b.xhtml").write_text('<?xml version="1.0"?><html xmlns="http://www.w3.org/1999/xhtml"><p>x</p></html>')
+    (tmp_path / "c.pdf").write_text("no PDF")
+    for name in ("a.html", "b.xhtml", "c.pdf"):
+        read(tmp_path / name)
+    assert not caplog.records
+    assert not [w for w in recwarn if "bs4" in str(w.category)]
+
+
 def test_a_broken_word_document_says_so(tmp_path):
     (tmp_path / "a.docx").write_bytes(b"PK\x03\x04 not a zip")
     with zipfile.ZipFile(tmp_path / "b.docx", "w") as archive:
