@@ -81,44 +81,46 @@ class AnswerPrompt:
         return [*messages, HumanMessage(self.human(question, passages))]
 
 
+# Invented throughout: a fact from an example that a weak model repeats can be told from what it knows.
 _REASONED = (
     Exemplar(
-        "Which of the two lighthouses was lit first, Eddystone's first tower or the one on Bell Rock?",
-        "Eddystone's first tower was lit in 1698. The lighthouse on Bell Rock was lit in 1811. 1698 is earlier than "
-        "1811. So the answer is Eddystone's first tower.",
+        "Which of the two lighthouses was lit first, the one on Skarne Ness or the one at Vallin Head?",
+        "The lighthouse on Skarne Ness was lit in 1698. The lighthouse at Vallin Head was lit in 1811. 1698 is earlier "
+        "than 1811. So the answer is the one on Skarne Ness.",
     ),
     Exemplar(
-        "In which country was the inventor of the centrifugal cream separator born?",
-        "The centrifugal cream separator was invented by Gustaf de Laval. Gustaf de Laval was born in Orsa in Sweden. "
-        "So the answer is Sweden.",
+        "In which country was the inventor of the Brannel loom born?",
+        "The Brannel loom was invented by Teodor Askelund. Teodor Askelund was born in Orrby in Velland. "
+        "So the answer is Velland.",
     ),
     Exemplar(
-        "Did the composer of the opera Rusalka die before the First World War began?",
-        "The opera Rusalka was composed by Antonín Dvořák. Antonín Dvořák died in 1904. The First World War began in "
+        "Did the composer of the opera Mirabeth die before the Harrow War began?",
+        "The opera Mirabeth was composed by Ansel Dorvany. Ansel Dorvany died in 1904. The Harrow War began in "
         "1914, so he died before it. So the answer is yes.",
     ),
     Exemplar(
-        "Who was the father of the queen that Prince Albert of Saxe-Coburg and Gotha married?",
-        "Prince Albert of Saxe-Coburg and Gotha married Queen Victoria. The father of Queen Victoria was Prince "
-        "Edward, Duke of Kent. So the answer is Prince Edward, Duke of Kent.",
+        "Who was the father of the queen that Prince Haldrec of Saxe-Torven married?",
+        "Prince Haldrec of Saxe-Torven married Queen Isaura. The father of Queen Isaura was Prince Wolmar, Duke of "
+        "Menth. So the answer is Prince Wolmar, Duke of Menth.",
     ),
     Exemplar(
-        "Are both the axolotl and the olm amphibians?",
-        "The axolotl is a salamander, and salamanders are amphibians. The olm is a cave-dwelling salamander as well. "
+        "Are both the quillfin and the marl eel fish?",
+        "The quillfin is a kind of perch, and perches are fish. The marl eel is a fish of muddy rivers as well. "
         "So the answer is yes.",
     ),
     Exemplar(
-        "What is the name of the river on which the birthplace of the astronomer Johannes Kepler lies?",
-        "The astronomer Johannes Kepler was born in Weil der Stadt. Weil der Stadt lies on the river Würm. "
-        "So the answer is the Würm.",
+        "What is the name of the river on which the birthplace of the astronomer Johann Mestler lies?",
+        "The astronomer Johann Mestler was born in Oberhalden. Oberhalden lies on the river Wend. "
+        "So the answer is the Wend.",
     ),
     Exemplar(
-        "Which film came out earlier, Metropolis or M?",
-        "The film Metropolis came out in 1927. The film M came out in 1931. So the answer is Metropolis.",
+        "Which film came out earlier, The Glass Meridian or Low Water?",
+        "The film The Glass Meridian came out in 1927. The film Low Water came out in 1931. So the answer is The Glass "
+        "Meridian.",
     ),
     Exemplar(
-        "What is the capital of the country in which the Plitvice Lakes lie?",
-        "The Plitvice Lakes lie in Croatia. The capital of Croatia is Zagreb. So the answer is Zagreb.",
+        "What is the capital of the country in which the Tesmir Lakes lie?",
+        "The Tesmir Lakes lie in Karvonia. The capital of Karvonia is Zelbrad. So the answer is Zelbrad.",
     ),
 )
 

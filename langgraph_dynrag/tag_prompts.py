@@ -38,25 +38,28 @@ def _examples(tag_format: TagFormat) -> list[Exemplar]:
         found = "\n".join(f"{tag_format.numbering.format(i)}{line}" for i, line in enumerate(lines, 1))
         return f"{a}{query}{b}\n\n{c}\n{found}\n{d}\n\n"
 
-    cream = search(
-        "inventor of the centrifugal cream separator",
-        "Separator: The centrifugal cream separator was invented by Gustaf de Laval.",
+    loom = search(
+        "inventor of the Brannel loom",
+        "Brannel loom: The Brannel loom was invented by Teodor Askelund.",
     )
-    orsa = search(
-        "birthplace of Gustaf de Laval",
-        "Orsa: Orsa is a locality in Dalarna, Sweden. Gustaf de Laval was born there in 1845.",
+    orrby = search(
+        "birthplace of Teodor Askelund",
+        "Orrby: Orrby is a village in Tessmark, Velland. Teodor Askelund was born there in 1845.",
     )
-    metropolis = search("year in which the film Metropolis came out", "Metropolis: Metropolis is a film of 1927.")
+    film = search(
+        "year in which the film The Glass Meridian came out",
+        "The Glass Meridian: The Glass Meridian is a film of 1927.",
+    )
     return [
         Exemplar(
-            "In which country was the inventor of the centrifugal cream separator born?",
-            f"{cream}The centrifugal cream separator was invented by Gustaf de Laval. {orsa}Gustaf de Laval was born "
-            "in Orsa in Sweden. So the answer is Sweden.",
+            "In which country was the inventor of the Brannel loom born?",
+            f"{loom}The Brannel loom was invented by Teodor Askelund. {orrby}Teodor Askelund was born in Orrby in "
+            "Velland. So the answer is Velland.",
         ),
         Exemplar(
-            "Which film came out earlier, Metropolis or M?",
-            f"The film M came out in 1931. {metropolis}The film Metropolis came out in 1927. So the answer is "
-            "Metropolis.",
+            "Which film came out earlier, The Glass Meridian or Low Water?",
+            f"The film Low Water came out in 1931. {film}The film The Glass Meridian came out in 1927. So the answer "
+            "is The Glass Meridian.",
         ),
     ]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 from langchain_core.messages import AIMessage, AIMessageChunk
@@ -10,9 +11,12 @@ from langgraph.graph.message import push_message
 from langgraph_dynrag.answer import answer_start, closing_lead, find_phrase, is_complete, short_answer, through_answer
 from langgraph_dynrag.answer_warnings import answer_warnings
 from langgraph_dynrag.draft import Draft
+from langgraph_dynrag.exemplar_facts import exemplar_facts
 from langgraph_dynrag.nodes.insert import insert, own_words, visible
 from langgraph_dynrag.nodes.node import State, Update, emit, spent
 from langgraph_dynrag.settings import Settings
+
+logger = logging.getLogger(__name__)
 
 
 def accept(state: State, settings: Settings, draft: Draft, tokens: int, *, keep_rest: bool) -> Update:
@@ -204,6 +208,7 @@ def finish(state: State, update: Update, settings: Settings, *, short: str | Non
     answer = visible(update, settings.tag_format).strip()
     if short is None:
         short = short_answer(answer, settings.prompt.answer_phrase, settings.prompt.answer_end)
+    update = _with_leaks_noted(state, update, settings, answer, short)
     event = {"type": "answer", "answer": answer, "short_answer": short}
     told = answer_warnings([*(state.get("trace") or []), *update.get("trace", [])])
     emit({**event, "sources": state.get("sources") or [], "warnings": told})
@@ -220,6 +225,22 @@ def finish(state: State, update: Update, settings: Settings, *, short: str | Non
         "messages": [message],
         "trace": [*update.get("trace", []), event],
     }
+
+
+def _with_leaks_noted(state: State, update: Update, settings: Settings, answer: str, short: str) -> Update:
+    """Record what the answer has from a worked example, and from nowhere else."""
+    searches = [e for e in [*(state.get("trace") or []), *update.get("trace", [])] if e["type"] == "retrieval"]
+    passages = [*(state.get("evidence") or []), *(document for search in searches for document in search["documents"])]
+    known = [state.get("question") or "", *(f"{p['title']} {p['text']}" for p in passages)]
+    leaked = exemplar_facts(answer, short, settings.prompt.exemplars, known, settings.carries_content)
+    if not leaked:
+        return update
+    told = (
+        f"the answer has {', '.join(map(repr, leaked))} from a worked example of the prompt; neither the question nor "
+        "a retrieved passage says so"
+    )
+    logger.warning("%s", told)
+    return {**update, "trace": [*update.get("trace", []), {"type": "exemplar", "facts": leaked, "warning": told}]}
 
 
 def message_id(state: State) -> str:

@@ -1,0 +1,77 @@
+"""Facts of the worked examples that turn up in an answer: a weak model repeats what its prompt shows it.
+
+A fact is a name or a number, told by a capital letter within a sentence, a digit, or a script without capitals. One
+that the question or a retrieved passage holds as well is no leak. Pure: knows nothing of models and graphs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from itertools import pairwise
+
+from langgraph_dynrag.prompts import Exemplar
+from rag_backbone.text_units import WordFilter, not_a_stop_word, sentences, words
+
+_VERDICTS = frozenset({"yes", "no", "true", "false"})
+
+
+def exemplar_facts(
+    answer: str,
+    short_answer: str,
+    exemplars: Sequence[Exemplar],
+    known: Iterable[str],
+    carries_content: WordFilter | None = None,
+) -> list[str]:
+    """Return the pieces of an answer that come from a worked example: those of the short answer first.
+
+    In the short answer one such name or number is enough; in the rest of the answer two in a row, as they stand in an
+    example, since single words coincide.
+
+    Args:
+        answer: All of it.
+        short_answer: What follows the answer phrase; the answer itself if there is no phrase.
+        exemplars: The prompt's examples.
+        known: What else the model was given: the question, and the passages.
+        carries_content: Tells function words, which are no facts, from others; by default an English stop-word list.
+    """
+    if not exemplars:
+        return []
+    shown = [text for exemplar in exemplars for text in (exemplar.question, exemplar.answer)]
+    given = {word.casefold() for text in known for word in _words(text)}
+    names = sorted({name for text in shown for name in _names(text)})
+    content = (carries_content or not_a_stop_word())(names)
+    facts = {name.casefold() for name, keep in zip(names, content, strict=True) if keep} - given - _VERDICTS
+    pairs = {(a.casefold(), b.casefold()) for text in shown for a, b in pairwise(_words(text))}
+    found = _runs(short_answer, facts, pairs, least=1)
+    found += [run for run in _runs(answer, facts, pairs, least=2) if not any(run in one for one in found)]
+    return list(dict.fromkeys(found))
+
+
+def _runs(text: str, facts: set[str], pairs: set[tuple[str, str]], *, least: int) -> list[str]:
+    """Words that follow each other in an example too, from the first fact to the last; with `least` facts or more."""
+    spans = words(text)
+    folded = [text[s.start : s.end].casefold() for s in spans]
+    found, start = [], 0
+    for i in range(len(spans)):
+        if i + 1 < len(spans) and (folded[i], folded[i + 1]) in pairs:
+            continue
+        at = [n for n in range(start, i + 1) if folded[n] in facts]
+        if len(at) >= least:
+            found.append(text[spans[at[0]].start : spans[at[-1]].end])
+        start = i + 1
+    return found
+
+
+def _names(text: str) -> list[str]:
+    found = []
+    for sentence in sentences(text):
+        for i, word in enumerate(_words(text[sentence.start : sentence.end])):
+            capital = word[0] != word[0].lower()
+            uncased = word.lower() == word.upper() and len(word) > 1
+            if uncased or any(c.isdigit() for c in word) or (capital and i > 0):
+                found.append(word)
+    return found
+
+
+def _words(text: str) -> list[str]:
+    return [text[s.start : s.end] for s in words(text)]
