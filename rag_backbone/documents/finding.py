@@ -49,7 +49,7 @@ def find_files(
         suffixes: Lower-case suffixes of files that can be read.
         exclude: Glob patterns of names or relative paths, of files or folders: `"drafts"`, `"*.log"`, `"a/*.md"`.
         hidden: Whether hidden files and folders, and folders of tools, are searched as well.
-        outside: Folders that are left out in any case, such as the index itself.
+        outside: Folders that hold no documents of the user, such as the index itself; they are not reported.
 
     Raises:
         ConfigurationError: If there is no such file or folder, or the one file has another suffix.
@@ -97,8 +97,8 @@ class _Walk:
 
     def _enters(self, path: Path) -> bool:
         rule = self._left_out(path, folder=True)
-        if rule is None and path.resolve() in self._outside:
-            rule = "the index's own folder"
+        if path.resolve() in self._outside:
+            return False
         if rule is not None:
             self._skip(path, rule, deliberate=True, ending="/")
         elif os.path.islink(path):  # noqa: PTH114

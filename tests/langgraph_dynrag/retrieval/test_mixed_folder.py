@@ -220,5 +220,5 @@ def test_the_index_within_the_folder_is_not_indexed(folder):
     index = LocalIndex(folder / "sub" / "index", embeddings=CountedEmbeddings(size=8))
     index.ingest(folder, progress=False)
     report = index.ingest(folder, progress=False)
-    assert dict(report.skipped)["sub/index/"] == "the index's own folder"
     assert report.added == 0
+    skipped_as_expected(report.skipped)
