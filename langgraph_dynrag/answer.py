@@ -19,10 +19,24 @@ def find_phrase(text: str, phrase: str) -> re.Match[str] | None:
     return _pattern(phrase).search(text)
 
 
+def last_phrase(text: str, phrase: str) -> re.Match[str] | None:
+    """The last `phrase` in a text, found in the same way."""
+    found = None
+    for found in _pattern(phrase).finditer(text):  # noqa: B007 - the last one is asked for
+        pass
+    return found
+
+
 def answer_start(text: str, phrase: str) -> int | None:
     """Where the answer begins after the last `phrase`, or None."""
-    ends = [match.end() for match in _pattern(phrase).finditer(text)]
-    return ends[-1] if ends else None
+    found = last_phrase(text, phrase)
+    return None if found is None else found.end()
+
+
+def is_blank(answer: str, end: str | None = None) -> bool:
+    """Whether what follows a phrase is no answer: nothing but punctuation that ends a sentence, or the end mark."""
+    rest = answer if end is None else answer.replace(end, "")
+    return not rest.strip(" \t\r\n.:,;*\u3002\u0964")
 
 
 def closing_lead(text: str, phrase: str) -> str:
@@ -41,7 +55,7 @@ def closing_lead(text: str, phrase: str) -> str:
     begun = _begun(text, phrase)
     if begun is not None:
         return phrase[begun:]
-    return f" {phrase}" if _ends_sentence(text) else f"\n{phrase}"
+    return f" {phrase}" if ends_sentence(text) else f"\n{phrase}"
 
 
 def is_complete(text: str, phrase: str, end: str | None = None) -> bool:
@@ -112,7 +126,7 @@ def _begun(text: str, phrase: str) -> int | None:
             continue
         before = text[: found.start()].rstrip(_OPENING)
         whole = length == len(phrase.rstrip())
-        if whole or not phrase[0].isalnum() or not before.strip() or _ends_sentence(before):
+        if whole or not phrase[0].isalnum() or not before.strip() or ends_sentence(before):
             return length
     return None
 
@@ -121,7 +135,7 @@ _OPENING = "*_\"'\u201c\u2018("
 _CLOSING = "*_\"'\u201d\u2019"
 
 
-def _ends_sentence(text: str) -> bool:
+def ends_sentence(text: str) -> bool:
     """Whether a text ends in a whole sentence or a line, so that what follows begins another one."""
     if text.rstrip(" \t")[-1:] in ("\n", "\r"):
         return True

@@ -26,9 +26,15 @@ class Budgets:
     """How often a search may bring back nothing but passages that the draft was written with."""
     closing_tokens: int = 24
     """Tokens for the short answer that is asked for outright."""
+    reasoning_tokens: int = 2048
+    """Tokens that the model may reason with, beside those of the answer."""
+    fruitless_replies: int = 2
+    """Replies in a row without new text (reasoning alone, a repetition, nothing) after which the model is asked again;
+    after one more the run ends with what there is, or with a `NoAnswerError` if that is nothing."""
 
     def __post_init__(self) -> None:
-        for name, least in (("retrievals", 0), ("tokens", 1), ("identical_retrievals", 0), ("closing_tokens", 1)):
+        for name, least in (("retrievals", 0), ("tokens", 1), ("identical_retrievals", 0), ("closing_tokens", 1),
+                            ("reasoning_tokens", 0), ("fruitless_replies", 0)):  # fmt: skip
             if getattr(self, name) < least:
                 raise ConfigurationError(f"budget {name} is {getattr(self, name)}; at least {least} is needed")
         if not self.seconds > 0:

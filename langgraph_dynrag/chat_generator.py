@@ -11,9 +11,12 @@ from langchain_core.runnables import RunnableConfig
 from langgraph.constants import TAG_NOSTREAM
 
 from langgraph_dynrag.chat_template import message_text
+from langgraph_dynrag.collecting import Collector
 from langgraph_dynrag.draft import AloneAttention, AttentionRows, Context, Draft, Signal
-from langgraph_dynrag.drafting import Collector, DraftResult, DraftTask, OnToken, Reply, StopAtUnit
+from langgraph_dynrag.drafting import DraftResult, DraftTask, OnToken, Reply
+from langgraph_dynrag.reasoning import answer_text, opens_reasoning
 from langgraph_dynrag.samples import SampledEnds, SampleSpec
+from langgraph_dynrag.stop_at_unit import StopAtUnit
 from langgraph_dynrag.token_texts import Seam
 from rag_backbone.errors import SignalUnavailableError
 
@@ -31,8 +34,17 @@ class ChatGenerator:
     what was sent; tracers show it as interrupted.
     """
 
-    def __init__(self, chat: BaseChatModel, signals: frozenset[Signal], *, top_logprobs: int = 5) -> None:
+    def __init__(
+        self,
+        chat: BaseChatModel,
+        signals: frozenset[Signal],
+        *,
+        top_logprobs: int = 5,
+        opens_reasoning: bool | None = None,
+    ) -> None:
         self.chat = chat
+        self.opens_reasoning = opens_reasoning
+        """Whether its replies begin within a block of reasoning that the prompt opened; None: not known."""
         self._signals = signals
         self._top_logprobs = top_logprobs
 
@@ -61,7 +73,7 @@ class ChatGenerator:
         found: set[Signal] = {"logprob"}
         if content[0].get("top_logprobs"):
             found.add("entropy")
-        return cls(chat, frozenset(found))
+        return cls(chat, frozenset(found), opens_reasoning=opens_reasoning(reply))
 
     @property
     def signals(self) -> frozenset[Signal]:
@@ -110,12 +122,12 @@ class ChatGenerator:
     def ask(self, prompts: Sequence[str], config: RunnableConfig) -> list[str]:
         """All at once."""
         batch: list[Any] = [[HumanMessage(p)] for p in prompts]
-        return [message_text(reply) for reply in self.chat.batch(batch, unstreamed(config))]
+        return [answer_text(reply) for reply in self.chat.batch(batch, unstreamed(config))]
 
     async def aask(self, prompts: Sequence[str], config: RunnableConfig) -> list[str]:
         """All at once."""
         batch: list[Any] = [[HumanMessage(p)] for p in prompts]
-        return [message_text(reply) for reply in await self.chat.abatch(batch, unstreamed(config))]
+        return [answer_text(reply) for reply in await self.chat.abatch(batch, unstreamed(config))]
 
     def reply(self, prompt: str, config: RunnableConfig, *, max_tokens: int) -> Reply:
         """As any chat."""
@@ -148,13 +160,8 @@ class ChatGenerator:
 
     def _collector(self, task: DraftTask, on_token: OnToken | None) -> tuple[StopAtUnit, Collector]:
         rule = StopAtUnit(task)
-
-        def watch(piece: str, logprob: float | None, entropy: float | None) -> None:
-            rule(piece)
-            if on_token is not None:
-                on_token(piece, logprob, entropy)
-
-        return rule, Collector(task, rule, watch, Seam(task.accepted + task.carried.text, "answers"))
+        seam = Seam(task.accepted + task.carried.text, "answers")
+        return rule, Collector(task, rule, on_token, seam, watched=True)
 
     def _messages(self, task: DraftTask) -> list[BaseMessage]:
         written = task.accepted + task.carried.text
@@ -168,10 +175,21 @@ class ChatGenerator:
         return [*before, HumanMessage(asked)]
 
     def _options(self, task: DraftTask) -> dict[str, Any]:
-        options: dict[str, Any] = {"max_tokens": task.limit, "stop": list(task.stop)}
+        # No stop strings: they would end the reply within its reasoning, or at the blank lines that it begins with. The
+        # collector looks for them in the answer.
+        options: dict[str, Any] = {"max_tokens": task.limit + self._beyond(task)}
         if task.needs & {"logprob", "entropy"}:
             options |= _logprob_options(task.needs, self._top_logprobs)
         return options if task.seed is None else {**options, "seed": task.seed}
+
+    def _beyond(self, task: DraftTask) -> int:
+        """Tokens that a reply needs beside those of the draft, by what the model was seen to write."""
+        more = task.reasoning_tokens if task.reasons else 0
+        more += self.count_tokens(task.accepted + task.carried.text) if task.restarts else 0
+        window = self.context_window
+        if not more or window is None:
+            return more
+        return max(0, min(more, window - self.prompt_tokens(self._messages(task)) - task.limit))
 
     def __repr__(self) -> str:
         return f"ChatGenerator({type(self.chat).__name__})"

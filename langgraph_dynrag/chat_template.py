@@ -3,7 +3,7 @@
 What people and documents wrote can never become a control token: the strings of a tokenizer's special tokens are
 broken up in every message. A last `AIMessage` is left open, to be continued; if it carries the ids of its tokens
 (`response_metadata["dynprag"]["token_ids"]`), those very ids are used, because cutting its text into tokens anew may
-give other ones than the model wrote.
+give other ones than the model wrote. A block of reasoning that the template opens is closed in front of it.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from langchain_core.messages import AIMessage, BaseMessage, ChatMessage, HumanMessage, SystemMessage, ToolMessage
 
+from langgraph_dynrag.reasoning import REASONING_BLOCKS, answers_only, opened_block
 from langgraph_dynrag.tool_calling import ToolSchema, call_text, instructions, result_text, template_knows_tools
 from rag_backbone.chat_templates import Turn, render_chat
 from rag_backbone.errors import ConfigurationError
@@ -70,7 +71,10 @@ def encode_chat(
     known = template_knows_tools(tokenizer)
     if tools and not known:
         dialogue = _instructed(dialogue, neutralised(tokenizer, instructions(tools)))
-    text = render_chat(tokenizer, dialogue, tools=tools if known else (), name=name)
+    closed = answer is not None and answers_only(message_text(answer))
+    text = render_chat(tokenizer, dialogue, tools=tools if known else (), name=name, thinking=False if closed else None)
+    if closed and (mark := opened_block(text)) is not None:
+        text = f"{text.rstrip()}\n\n{mark.closing}\n\n"  # as an empty block looks in the templates that write one
     special = not tokenizer.chat_template
     encoded = tokenizer(text, add_special_tokens=special, return_offsets_mapping=tokenizer.is_fast)
     ids = list(encoded.input_ids)
@@ -95,7 +99,7 @@ def message_text(message: BaseMessage) -> str:
             parts.append(str(block.get("text", "")))
         elif isinstance(message, AIMessage) and block.get("type") in _CALL_BLOCKS:
             continue  # repeats what stands in `tool_calls`
-        elif block.get("type") not in {"reasoning", "thinking"}:
+        elif block.get("type") not in REASONING_BLOCKS:
             raise ConfigurationError(f"a message has content of type {block.get('type')!r}; only text can be read")
     return clean_text("".join(parts), "a message")
 

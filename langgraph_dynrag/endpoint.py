@@ -17,6 +17,7 @@ from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
 from tenacity import Retrying
 
 from langgraph_dynrag.draft import Signal
+from langgraph_dynrag.reasoning import opens_reasoning
 from langgraph_dynrag.server_policy import ServerPolicy
 from rag_backbone.errors import ConfigurationError, ServerError, SignalUnavailableError
 from rag_backbone.server_failures import Failure, failure_of, garbled
@@ -48,6 +49,8 @@ class Endpoint:
     way: Way = "ask_again"
     """How an answer is continued."""
     context_window: int | None = None
+    opens_reasoning: bool | None = None
+    """Whether a reply begins within a block of reasoning that the server's chat template opens; None: not known."""
 
 
 def endpoint_name(chat: BaseChatOpenAI) -> str:
@@ -70,20 +73,23 @@ def probe(chat: BaseChatOpenAI, needs: frozenset[Signal], policy: ServerPolicy) 
     signals: set[Signal] = set()
     reported = 0
     if wanted:
-        reported, found = _alternatives(chat, name, policy.alternatives if "entropy" in wanted else 0, policy)
+        reported, found, opens = _alternatives(chat, name, policy.alternatives if "entropy" in wanted else 0, policy)
         signals = {"logprob", "entropy"} if reported else {"logprob"}
         if not found:
             raise SignalUnavailableError(
                 f"{name} reports no log-probabilities with {chat.model_name!r}, which the trigger needs. {ADVICE}"
             )
     else:
-        _ask(chat, name, [HumanMessage(_QUESTION)], policy)
+        opens = opens_reasoning(_ask(chat, name, [HumanMessage(_QUESTION)], policy))
     way = _way(chat, name, policy) if policy.continuing == "auto" else policy.continuing
-    return Endpoint(name, frozenset(signals), reported, way, int(window) if window else None)
+    return Endpoint(name, frozenset(signals), reported, way, int(window) if window else None, opens)
 
 
-def _alternatives(chat: BaseChatOpenAI, name: str, wanted: int, policy: ServerPolicy) -> tuple[int, bool]:
-    """How many alternatives are reported at least, and whether log-probabilities are; servers cap the number."""
+def _alternatives(chat: BaseChatOpenAI, name: str, wanted: int, policy: ServerPolicy) -> tuple[int, bool, bool | None]:
+    """How many alternatives are reported at least, whether log-probabilities are, and whether the reply reasons first.
+
+    Servers cap the number of alternatives.
+    """
     refusals = []
     for count in [n for n in dict.fromkeys((wanted, 5, 1)) if n <= wanted] if wanted else [0]:
         options: dict[str, Any] = {"logprobs": True, "top_logprobs": count} if count else {"logprobs": True}
@@ -95,7 +101,8 @@ def _alternatives(chat: BaseChatOpenAI, name: str, wanted: int, policy: ServerPo
                 continue
             raise
         entries = (reply.response_metadata.get("logprobs") or {}).get("content") or []
-        return min((len(e.get("top_logprobs") or []) for e in entries), default=0), bool(entries)
+        least = min((len(e.get("top_logprobs") or []) for e in entries), default=0)
+        return least, bool(entries), opens_reasoning(reply)
     raise SignalUnavailableError(
         f"{name} refuses requests for log-probabilities, which the trigger needs: {refusals[-1]} {ADVICE}"
     )

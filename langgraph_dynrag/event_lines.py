@@ -15,7 +15,19 @@ def event_lines(event: Mapping[str, Any]) -> list[str]:
     if event["type"] == "digest":
         told = f"inserted as found: {event['problem']}" if event["text"] is None else f"condensed: {event['text']}"
         return [f"    {told}"]
+    if event["type"] == "reasoning":
+        return [f"  reasoned ({event['tokens']} tokens): {_short(event['text']) or 'the text was not passed on'}"]
+    if event["type"] == "repetition":
+        return [f"  left out, as it repeats the text before: {_short(event['text'])}"]
+    if event["type"] == "no_text":
+        return [f"  a reply brought no new text ({event['problem']}): {event['outcome']}"]
     return trace_lines(event)
+
+
+def _short(text: str, characters: int = 300) -> str:
+    """A text in one line."""
+    line = " ".join(text.split())
+    return line if len(line) <= characters else f"{line[:characters]} [{len(line) - characters} more characters]"
 
 
 def _final_answer(event: Mapping[str, Any]) -> list[str]:

@@ -19,12 +19,14 @@ from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, System
 from langchain_core.runnables import RunnableConfig
 
 from langgraph_dynrag.chat_generator import ChatGenerator, unstreamed
-from langgraph_dynrag.chat_template import message_text
+from langgraph_dynrag.collecting import Collector, rows_from_scores
 from langgraph_dynrag.draft import AloneAttention, AttentionRows, Context, Draft, Signal
-from langgraph_dynrag.drafting import Collector, DraftResult, DraftTask, OnToken, Reply, StopAtUnit, rows_from_scores
+from langgraph_dynrag.drafting import DraftResult, DraftTask, OnToken, Reply
 from langgraph_dynrag.local_chat_model import LocalChatModel
 from langgraph_dynrag.local_sampling import sample_ends
+from langgraph_dynrag.reasoning import answer_text, opened_block, reasons
 from langgraph_dynrag.samples import SampledEnds, SampleSpec
+from langgraph_dynrag.stop_at_unit import StopAtUnit, WatchReply
 from rag_backbone.errors import ConfigurationError, SignalUnavailableError
 from rag_backbone.own_thread import in_own_thread
 from rag_backbone.special_tokens import neutralised
@@ -164,7 +166,7 @@ class LocalGenerator:
         self, task: DraftTask, config: RunnableConfig, on_token: OnToken | None, stopped: threading.Event
     ) -> DraftResult:
         rule = StopAtUnit(task)
-        collector = Collector(task, rule, on_token)
+        collector = Collector(task, rule, on_token, opened=self._opened(task))
         for chunk in self.chat.stream(self._messages(task), unstreamed(config), **self._options(task, rule)):
             if stopped.is_set():
                 break
@@ -184,7 +186,7 @@ class LocalGenerator:
             finally:
                 stopped.set()
         rule = StopAtUnit(task)
-        collector = Collector(task, rule, on_token)
+        collector = Collector(task, rule, on_token, opened=self._opened(task))
         async for chunk in self.chat.astream(self._messages(task), unstreamed(config), **self._options(task, rule)):
             collector.push(chunk)
         return collector.result()
@@ -192,7 +194,7 @@ class LocalGenerator:
     def ask(self, prompts: Sequence[str], config: RunnableConfig) -> list[str]:
         """One after the other; there is one engine."""
         return [
-            message_text(self.chat.invoke([HumanMessage(p)], unstreamed(config), max_tokens=self._reply_tokens))
+            answer_text(self.chat.invoke(self._asked(p), unstreamed(config), max_tokens=self._reply_tokens))
             for p in prompts
         ]
 
@@ -200,8 +202,8 @@ class LocalGenerator:
         """One after the other; there is one engine."""
         replies = []
         for p in prompts:
-            reply = await self.chat.ainvoke([HumanMessage(p)], unstreamed(config), max_tokens=self._reply_tokens)
-            replies.append(message_text(reply))
+            reply = await self.chat.ainvoke(self._asked(p), unstreamed(config), max_tokens=self._reply_tokens)
+            replies.append(answer_text(reply))
         return replies
 
     def reply(self, prompt: str, config: RunnableConfig, *, max_tokens: int) -> Reply:
@@ -254,16 +256,48 @@ class LocalGenerator:
         return any(isinstance(handler, AsyncCallbackHandler) for handler in handlers)
 
     def _messages(self, task: DraftTask) -> list[BaseMessage]:
-        return [*task.messages, task.open_answer]
+        # An answer that is open is no reasoning any more; where there is none yet, the model may reason first.
+        begun = task.accepted or len(task.carried) or not self._may_reason(task)
+        return [*task.messages, task.open_answer] if begun else list(task.messages)
+
+    def _asked(self, prompt: str) -> list[BaseMessage]:
+        """A short reply is asked for, so a model that reasons begins with the reply itself."""
+        return [HumanMessage(prompt), AIMessage("")] if self._reasons else [HumanMessage(prompt)]
+
+    @functools.cached_property
+    def _reasons(self) -> bool:
+        """Whether the model's chat template knows reasoning."""
+        return reasons(self.chat.lm.tokenizer.chat_template)
+
+    @functools.cached_property
+    def _opens(self) -> bool:
+        """Whether its template opens a block of reasoning."""
+        return self._reasons and opened_block(self.chat.encode([HumanMessage("Yes?")]).text) is not None
+
+    def _may_reason(self, task: DraftTask) -> bool:
+        return self._reasons and (task.reasoning_tokens > 0 or not task.reasoning_apart)
+
+    def _opened(self, task: DraftTask) -> bool:
+        return self._opens and task.reasoning_apart and not isinstance(self._messages(task)[-1], AIMessage)
+
+    def _limit(self, task: DraftTask) -> int:
+        """Tokens that may be generated: those of the draft, and those of the reasoning before it."""
+        if isinstance(self._messages(task)[-1], AIMessage) and not task.reasons:
+            return task.limit
+        room = self.chat.lm.context_window
+        left = task.reasoning_tokens if self._reasons or task.reasons else 0
+        if left and room is not None:
+            left = min(left, room - self.prompt_tokens(self._messages(task)) - task.limit)
+        return task.limit + max(left, 0)
 
     def _options(self, task: DraftTask, rule: StopAtUnit) -> dict[str, Any]:
         signals = [name for name in ("entropy", "attention") if name in task.needs]
         options: dict[str, Any] = {
-            "max_tokens": task.limit,
-            "stop": list(task.stop),
+            "max_tokens": self._limit(task),
+            "stop": [],  # looked for by the rule, in the answer alone
             "logprobs": True,
             "signals": signals,
-            "stop_when": rule,
+            "stop_when": WatchReply(task, rule, opened=self._opened(task)),
         }
         if task.adapters is not None:
             options["adapters"] = task.adapters

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
@@ -21,15 +22,19 @@ from tenacity import AsyncRetrying, Retrying
 
 from langgraph_dynrag.chat_generator import ChatGenerator, unstreamed
 from langgraph_dynrag.circuit_breaker import CircuitBreaker
+from langgraph_dynrag.collecting import Collector
 from langgraph_dynrag.draft import Signal
-from langgraph_dynrag.drafting import Collector, DraftResult, DraftTask, OnToken, Reply, StopAtUnit
+from langgraph_dynrag.drafting import DraftResult, DraftTask, OnToken, Reply
 from langgraph_dynrag.endpoint import CONTINUE, Endpoint, probe
 from langgraph_dynrag.server_policy import ServerPolicy, passing
+from langgraph_dynrag.stop_at_unit import StopAtUnit
 from langgraph_dynrag.token_texts import Seam
 from rag_backbone.server_failures import BrokenStreamError, failure_of, garbled
 
 if TYPE_CHECKING:
     from langchain_openai.chat_models.base import BaseChatOpenAI
+
+logger = logging.getLogger(__name__)
 
 _T = TypeVar("_T")
 _TOO_MANY = 429
@@ -60,7 +65,9 @@ class OpenAIGenerator(ChatGenerator):
     chat: BaseChatOpenAI
 
     def __init__(self, chat: BaseChatOpenAI, endpoint: Endpoint, policy: ServerPolicy | None = None) -> None:
-        super().__init__(chat, endpoint.signals, top_logprobs=endpoint.alternatives)
+        super().__init__(
+            chat, endpoint.signals, top_logprobs=endpoint.alternatives, opens_reasoning=endpoint.opens_reasoning
+        )
         self.endpoint = endpoint
         self.policy = policy or ServerPolicy()
         self.breaker = CircuitBreaker(endpoint.name, failures=self.policy.failures, pause=self.policy.pause)
@@ -199,13 +206,14 @@ class _Work:
         self._requests = 0
         self._reloads = 0
         self._fewer = 0
+        self._failures: list[str] = []
         self._begin(task)
 
     def _begin(self, task: DraftTask) -> None:
         self.task = task
         self.messages, self._extra, seam = self._generator._continued(task)  # noqa: SLF001 - of this module
         self._rule = StopAtUnit(task)
-        self._collector = Collector(task, self._rule, self._seen, seam)
+        self._collector = Collector(task, self._rule, self._on_token, seam, watched=True)
 
     @property
     def rules(self) -> dict[str, Any]:
@@ -233,6 +241,11 @@ class _Work:
                 yield
         except Exception as error:
             failure = failure_of(error)
+            if failure is not None:
+                self._failures.append(failure.brief)
+                logger.warning(
+                    "%s: attempt %d failed (%s)", self._generator.endpoint.name, self._requests, failure.brief
+                )
             if failure is not None and failure.unknown_model and self._whole.adapters is not None:
                 self._whole.adapters.lost()
                 self._reloads += 1
@@ -267,7 +280,8 @@ class _Work:
         """The whole draft, and what it took."""
         found = self._collector.result()
         more = {"retries": self._requests - 1, "fewer_alternatives": self._fewer, "adapters_reloaded": self._reloads}
-        return replace(found, cost={**found.cost, **{name: n for name, n in more.items() if n}})
+        cost = {**found.cost, **{name: n for name, n in more.items() if n}}
+        return replace(found, cost=cost, failures=tuple(self._failures))
 
     def _complete_with_what_came(self) -> bool:
         """Keep what a broken attempt wrote, for the next one to go on from; whether there is nothing left to write."""
@@ -283,12 +297,6 @@ class _Work:
         failure = failure_of(error)
         reloaded = failure is not None and failure.unknown_model and 0 < self._reloads <= 2
         return reloaded or passing(error)
-
-    def _seen(self, piece: str, logprob: float | None, entropy: float | None) -> None:
-        if self._rule.ended is None:
-            self._rule(piece)
-        if self._on_token is not None:
-            self._on_token(piece, logprob, entropy)
 
 
 @contextlib.contextmanager

@@ -85,6 +85,8 @@ class DynamicRAGState(DynamicRAGInput, DynamicRAGOutput, total=False):
     """All queries of this run."""
     seen: list[str]
     """Ids of all passages that were found in this run."""
+    replies: dict[str, Any]
+    """What is known of the model's replies: tokens of reasoning, repetitions, and how many in a row brought no text."""
     rewrites: int
     """Rewrites of the current query."""
     retrievals: int

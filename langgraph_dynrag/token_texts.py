@@ -4,7 +4,7 @@ A server reports the text of a reply and, beside it, its tokens. The two differ:
 broken in each of them, an end-of-sequence or a stop string is a token and no text, and text is held back while it may
 become a stop string. The text is what the answer is made of, so tokens are laid along it as it comes.
 
-`Seam` is about the first characters: what was written before ends with a blank that the reply repeats or lacks.
+`Seam` says how a reply is joined to what was written before, whose blank at the end it may repeat or lack.
 """
 
 from __future__ import annotations
@@ -54,7 +54,6 @@ class TokenTexts(Generic[T]):
     Each token comes with something of the caller's (its log-probability, say), and is given back with its characters.
     """
 
-    seam: Seam | None = None
     _waiting: deque[tuple[str, T]] = field(default_factory=deque)
     _text: str = ""
 
@@ -64,15 +63,6 @@ class TokenTexts(Generic[T]):
         Returns:
             The tokens whose characters are now certain, in order, with these characters.
         """
-        if self.seam is not None and (text or any(token for token, _ in tokens)):
-            first = next((i for i, (token, _) in enumerate(tokens) if token), None)
-            before = text or (tokens[first][0] if first is not None else "")
-            if text:
-                text = self.seam.joined(text)
-            if first is not None:
-                tokens[first] = (self.seam.joined(tokens[first][0]), tokens[first][1])
-            if before.strip() or not self.seam.blanks:
-                self.seam = None
         self._waiting.extend(tokens)
         self._text += text
         done: list[tuple[str, T]] = []

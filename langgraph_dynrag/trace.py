@@ -52,6 +52,8 @@ class DraftTrace:
     evidence: tuple[str, ...]
     """Ids of the passages that it was written with."""
     cost: Mapping[str, int]
+    failures: tuple[str, ...] = ()
+    """What requests failed of before one succeeded."""
 
     @property
     def text(self) -> str:
@@ -133,7 +135,11 @@ class Trace:
     def counts(self) -> dict[str, int]:
         """Searches, searches that brought nothing new, rewrites, drafts, and tokens by what became of them."""
         fates = [t.fate for d in self.drafts for t in d.tokens]
-        cost = {name: sum(e.get(name, 0) for e in self.events) for name in ("forward_tokens", "cached_tokens")}
+        cost = {name: sum(e.get(name) or 0 for e in self.events) for name in ("forward_tokens", "cached_tokens")}
+        if reasoning := sum(e["tokens"] for e in self.events if e["type"] == "reasoning"):
+            cost["reasoning_tokens"] = reasoning
+        if failures := sum(len(d.failures) for d in self.drafts):
+            cost["failed_requests"] = failures
         sampled = self.sampling
         if sampled:
             cost |= {f"sampled_{name}": int(sampled[name]) for name in ("sequences", "tokens")}
@@ -234,7 +240,8 @@ def _draft(event: Mapping[str, Any], following: Sequence[Mapping[str, Any]]) -> 
             )
         )
     cost = {name: event[name] for name in ("prompt_tokens", "forward_tokens", "cached_tokens") if name in event}
-    return DraftTrace(tuple(tokens), verdict, event["ended"], tuple(event["evidence"]), cost)
+    return DraftTrace(tuple(tokens), verdict, event["ended"], tuple(event["evidence"]), cost,
+                      tuple(event.get("failures") or ()))  # fmt: skip
 
 
 def _at(values: Sequence[Any], index: int) -> Any:
@@ -245,9 +252,11 @@ def _draft_lines(draft: DraftTrace) -> list[str]:
     kept = "".join(t.text for t in draft.tokens if t.fate == "accepted").strip()
     gone = "".join(t.text for t in draft.tokens if t.fate == "discarded").strip()
     lines = [f"  wrote: {kept}"] if kept else []
+    if draft.failures:
+        lines.insert(0, f"  asked {len(draft.failures) + 1} times: {', '.join(draft.failures)}")
     if gone:
         lines.append(f"  discarded: {gone}")
-    if not lines and draft.tokens:  # the run has stopped before anything became of it
+    if not (kept or gone) and draft.tokens:  # the run has stopped before anything became of it
         lines.append(f"  drafted: {draft.text.strip()}")
     if draft.verdict is not None and draft.verdict["retrieve"]:
         fired = next((t.text.strip() for t in draft.tokens if t.fired), "")

@@ -113,6 +113,14 @@ def _event(event: Mapping[str, Any]) -> str:
         return f'<div class="note">the answer before was kept: {escape(str(event["reason"]))}</div>'
     if kind == "degraded":
         return f'<div class="note">not watched: {escape(str(event["reason"]))}</div>'
+    if kind == "reasoning":
+        told = escape(event["text"]) or "The text was not passed on."
+        return (
+            f"<details><summary>reasoned, {event['tokens']} tokens</summary>"
+            f'<div class="doc" style="white-space:pre-wrap">{told}</div></details>'
+        )
+    if kind in ("repetition", "no_text"):
+        return "".join(f'<div class="note">{escape(line.strip())}</div>' for line in event_lines(event))
     return "".join(f'<div class="meta">{escape(line)}</div>' for line in event_lines(event))
 
 

@@ -41,6 +41,7 @@ def render_chat(
     *,
     tools: Sequence[Mapping[str, Any]] = (),
     name: str | None = None,
+    thinking: bool | None = None,
 ) -> str:
     """Render a conversation, up to where the assistant's next turn begins.
 
@@ -49,6 +50,7 @@ def render_chat(
         turns: With their `role` and `content`; control tokens in them are already broken up.
         tools: Schemas for a template that knows tools.
         name: The model's name, for messages.
+        thinking: Whether the assistant is to reason first, for a template that has the choice; None: as it likes.
 
     Returns:
         The prompt's text. Without a template the tokenizer's special tokens still have to be added to it.
@@ -64,6 +66,8 @@ def render_chat(
         return _plain(given)
     owner = name or tokenizer.name_or_path or "this model"
     options: dict[str, Any] = {"tools": [dict(t) for t in tools]} if tools else {}
+    if thinking is not None and "enable_thinking" in str(tokenizer.chat_template):
+        options["enable_thinking"] = thinking
     refusal: Exception | None = None
     partial: str | None = None
     for shaped in _shapes(given):

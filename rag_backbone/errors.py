@@ -47,3 +47,7 @@ class ServerError(DynPragError, RuntimeError):
 
 class ServerUnavailableError(ServerError):
     """A model server cannot be reached, or takes no requests for now; the same call may succeed later."""
+
+
+class NoAnswerError(DynPragError, RuntimeError):
+    """A model was asked as often as the budget allows, and wrote no text of an answer."""

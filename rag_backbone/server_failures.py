@@ -47,6 +47,11 @@ class Failure:
         """Whether the server has no model of the requested name."""
         return self.status == 404
 
+    @property
+    def brief(self) -> str:
+        """What went wrong, in a word or two."""
+        return f"HTTP {self.status}" if self.status is not None else type(self.error).__name__
+
     def explained(self, server: str) -> ServerError:
         """What callers see."""
         told = f"{type(self.error).__name__}: {self.error}"

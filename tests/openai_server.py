@@ -39,6 +39,12 @@ class Fault:
     path: str = "/completions"
 
 
+class Thought(str):
+    """The characters of a token of reasoning that is sent in a field of its own."""
+
+    __slots__ = ()
+
+
 class Refused(Exception):
     """The server's answer is an error."""
 
@@ -59,6 +65,11 @@ class OpenAIServer:
         holds: Whether text is held back as in vLLM where a request has stop strings: as many characters as the longest
             has, less one, until the end.
         most: Alternatives that are reported at most; `refuse_more` refuses requests for more instead.
+        thinks: What it reasons before every reply to a new message, and how that is sent: between `<think>` and
+            `</think>`, with the closing mark alone, with the opening one alone and nothing else, or as
+            `reasoning_content`.
+        usage: Whether it tells the numbers of tokens.
+        fails: What goes wrong with the n-th request for a completion.
     """
 
     def __init__(
@@ -73,10 +84,15 @@ class OpenAIServer:
         refuse_more: bool = False,
         window: int | None = None,
         tokenizer: Any = None,
+        thinks: str = "",
+        thinks_in: Literal["tags", "closing", "unclosed", "field"] = "tags",
+        usage: bool = True,
+        fails: Callable[[int], Fault | None] = lambda number: None,
     ) -> None:
         self.says, self.model, self.continues = says, model, continues
         self.logprobs, self.most, self.refuse_more, self.window = logprobs, most, refuse_more, window
         self.tokenizer, self.holds = tokenizer, holds
+        self.thinks, self.thinks_in, self.usage, self.fails = thinks, thinks_in, usage, fails
         self.requests: list[tuple[str, dict[str, Any]]] = []
         self.faults: list[Fault] = []
         self.adapters: dict[str, str] = {}
@@ -128,7 +144,7 @@ class OpenAIServer:
             for i, fault in enumerate(self.faults):
                 if fault.path in path:
                     return self.faults.pop(i)
-        return None
+        return self.fails(len(self.asked())) if path.endswith("/completions") else None
 
     def answer(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
         if path == "/models":
@@ -168,7 +184,20 @@ class OpenAIServer:
         if self.refuse_more and wanted > self.most:
             raise Refused(400, f"top_logprobs is {wanted}; at most {self.most}")
         limit = body.get("max_completion_tokens") or body.get("max_tokens") or 16
-        return list(self.says(body))[:limit]
+        says = self.says(body)
+        if "messages" in body and body["messages"][-1]["content"] == "Say yes.":
+            says = [(p, 0.9) for p in ("Yes", ".")]
+        tokens = _stopped([*self._thoughts(body), *says], body.get("stop") or ())
+        return tokens[:limit]
+
+    def _thoughts(self, body: dict[str, Any]) -> list[Token]:
+        if not self.thinks or ("messages" in body and self.open_answer(body) is not None):
+            return []
+        words = [(piece, 0.2) for piece in re.findall(r"\s*\w+|\s*[^\w\s]|\s+", self.thinks)]
+        if self.thinks_in == "field":
+            return [(Thought(piece), p) for piece, p in words]
+        opening = [] if self.thinks_in == "closing" else [("<th", 0.9), ("ink>\n", 0.9)]
+        return [*opening, *words, *([] if self.thinks_in == "unclosed" else [("\n</thi", 0.9), ("nk>\n\n", 0.9)])]
 
     def open_answer(self, body: dict[str, Any]) -> str | None:
         """The assistant's text that this request has continued; None: a new message is written."""
@@ -295,21 +324,23 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(content)
 
     def _choice(self, path: str, body: dict[str, Any], tokens: list[Token], key: str) -> dict[str, Any]:
-        text = "".join(t[0] for t in tokens)
+        text = "".join(t[0] for t in tokens if not isinstance(t[0], Thought))
+        thoughts = "".join(t[0] for t in tokens if isinstance(t[0], Thought))
         asked = body.get("logprobs") and self.server_state.logprobs
         if path == "/completions":
             return {"index": 0, "text": text, "finish_reason": None, **_completed(tokens, asked)}
-        said = {"role": "assistant", "content": text}
+        said = {"role": "assistant", "content": text, **({"reasoning_content": thoughts} if thoughts else {})}
         entries = {"content": [self.server_state.entry(t, body) for t in tokens]} if asked else None
         return {"index": 0, key: said, "logprobs": entries, "finish_reason": None}
 
     def _whole(self, path: str, body: dict[str, Any], tokens: list[Token]) -> None:
         state = self.server_state
         prompt = state.prompt_tokens(body)
-        choice = {**self._choice(path, body, tokens, "message"), "finish_reason": "stop"}
+        cut = len(tokens) >= (body.get("max_completion_tokens") or body.get("max_tokens") or 16)
+        choice = {**self._choice(path, body, tokens, "message"), "finish_reason": "length" if cut else "stop"}
         usage = {"prompt_tokens": prompt, "completion_tokens": len(tokens), "total_tokens": prompt + len(tokens)}
         self._json({"id": "x", "object": "chat.completion", "created": 0, "model": body["model"],
-                    "choices": [choice], "usage": usage})  # fmt: skip
+                    "choices": [choice], "usage": usage if state.usage else None})  # fmt: skip
 
     def _stream(self, path: str, body: dict[str, Any], tokens: list[Token], fault: Fault | None) -> None:
         self.send_response(200)
@@ -366,6 +397,25 @@ def _completed(tokens: list[Token], asked: Any) -> dict[str, Any]:
     each = [{name: p} for name, p in zip(names, told, strict=True)]
     found = {"tokens": names, "token_logprobs": told, "top_logprobs": each, "text_offset": []}
     return {"logprobs": found if asked else None, "token_ids": [t[2] for t in tokens]}
+
+
+def _stopped(tokens: list[Token], stop: Sequence[str]) -> list[Token]:
+    """The tokens before a stop string, which real servers look for in reasoning as well."""
+    text = "".join(t[0] for t in tokens)
+    end = min((at for s in stop if (at := text.find(s)) >= 0), default=len(text))
+    kept: list[Token] = []
+    for token in tokens:
+        if end <= 0:
+            break
+        kept.append((type(token[0])(token[0][:end]), *token[1:]))
+        end -= len(token[0])
+    return kept
+
+
+def beginning_again(text: str, **probabilities: float) -> Says:
+    """A model that writes its whole answer whenever it is asked, whatever has been written."""
+    tokens = [(p, probabilities.get(re.sub(r"\W", "", p), 0.95)) for p in re.findall(r"\s*\w+|\s*[^\w\s]", text)]
+    return lambda body: tokens
 
 
 def _held(tokens: list[Token], characters: int) -> list[Token]:

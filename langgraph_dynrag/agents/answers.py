@@ -11,8 +11,10 @@ from dataclasses import dataclass, replace
 
 from langchain_core.messages import AIMessage, BaseMessage
 
+from langgraph_dynrag.collecting import Collector
 from langgraph_dynrag.draft import AttendAlone, AttentionRows, Context, Draft, DraftView, Signal, Verdict
-from langgraph_dynrag.drafting import Collector, DraftResult, DraftTask, StopAtUnit
+from langgraph_dynrag.drafting import DraftResult, DraftTask
+from langgraph_dynrag.stop_at_unit import StopAtUnit
 from langgraph_dynrag.triggers.base import Trigger
 from rag_backbone.text_units import WordFilter
 

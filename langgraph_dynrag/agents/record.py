@@ -14,7 +14,9 @@ from langchain_core.messages import AIMessage, HumanMessage
 from langgraph_dynrag.agents.options import WatchOptions
 from langgraph_dynrag.answer_warnings import answer_warnings
 from langgraph_dynrag.drafting import DraftResult
+from langgraph_dynrag.nodes.no_text import reply_events
 from langgraph_dynrag.nodes.node import emit
+from langgraph_dynrag.reasoning import answer_text
 from rag_backbone.errors import SignalUnavailableError
 
 logger = logging.getLogger(__name__)
@@ -66,6 +68,10 @@ def drafted(record: Record, read: DraftResult, affected: Sequence[str]) -> Recor
     }
     if affected:
         event["shortened_or_left_out"] = list(affected)
+    if read.problem is not None:
+        logger.warning("an answer has no text (%s)", read.problem)
+        event["problem"] = read.problem
+    record = {**record, "trace": [*record["trace"], *reply_events(read)]}
     return told(record, event)
 
 
@@ -85,7 +91,7 @@ def discarded(record: Record, read: DraftResult) -> Record:
 def accepted(record: Record, message: AIMessage, read: DraftResult) -> Record:
     """The record with that answer given."""
     record = told(record, {"type": "accepted", "text": read.draft.text, "tokens": len(read.draft)})
-    answer = message.text.strip()
+    answer = answer_text(message).strip()
     record = told(record, {"type": "answer", "answer": answer, "short_answer": answer})
     told_of = answer_warnings(record["trace"])
     return {**record, "answer": answer, "short_answer": answer, "warnings": told_of}

@@ -8,11 +8,20 @@ from typing import Any
 from langchain_core.messages import AIMessage, AIMessageChunk
 from langgraph.graph.message import push_message
 
-from langgraph_dynrag.answer import answer_start, closing_lead, find_phrase, is_complete, short_answer, through_answer
+from langgraph_dynrag.answer import (
+    answer_start,
+    closing_lead,
+    find_phrase,
+    is_blank,
+    is_complete,
+    short_answer,
+    through_answer,
+)
 from langgraph_dynrag.answer_warnings import answer_warnings
 from langgraph_dynrag.draft import Draft
 from langgraph_dynrag.exemplar_facts import exemplar_facts
 from langgraph_dynrag.nodes.insert import insert, own_words, visible
+from langgraph_dynrag.nodes.no_text import with_an_answer
 from langgraph_dynrag.nodes.node import State, Update, emit, spent
 from langgraph_dynrag.settings import Settings
 
@@ -99,7 +108,7 @@ def after_acceptance(state: State, update: Update, settings: Settings, draft: Dr
         tokens: How many of its tokens were accepted.
     """
     if state.get("stage") == "closing":
-        return _finished(state, update, settings)
+        return _finished(state, with_an_answer({**update, "replies": state.get("replies") or {}}, settings), settings)
     if answer_complete(own_words(state), draft, tokens, settings):
         return _finished(state, update, settings)
     ended = draft.ended == "end" and tokens == len(draft)
@@ -127,9 +136,11 @@ def force_answer(state: State, update: Update, settings: Settings, *, model_ende
     """
     phrase = settings.prompt.answer_phrase
     shown = visible(update, settings.tag_format)
-    start = None if phrase is None else answer_start(shown, phrase)
-    complete = start is not None and bool(shown[start:].strip(" :,.\n")) and model_ended
-    if phrase is None or complete or (start is not None and is_complete(shown, phrase, settings.prompt.answer_end)):
+    if phrase is None:
+        return _finished(state, with_an_answer({**update, "replies": state.get("replies") or {}}, settings), settings)
+    start = answer_start(shown, phrase)
+    complete = start is not None and model_ended and not is_blank(shown[start:], settings.prompt.answer_end)
+    if complete or (start is not None and is_complete(shown, phrase, settings.prompt.answer_end)):
         return _finished(state, update, settings)
     return _closing(state, update, settings, "" if start is not None else phrase)
 
@@ -156,7 +167,7 @@ def _closing(state: State, update: Update, settings: Settings, phrase: str) -> U
     begun = update["text"][:fixed] + update["text"][fixed:].rstrip()
     seen = visible({**update, "text": begun}, settings.tag_format)
     if len(begun) == fixed and seen and seen[-1].isspace():
-        lead = phrase
+        lead = closing_lead(seen.rstrip(), phrase).lstrip(" ") if phrase else ""
     else:
         lead = closing_lead(seen, phrase) if phrase else ""
     ids = update["token_ids"]

@@ -67,6 +67,7 @@ class Begin(Node):
             "asked": [],
             "seen": [],
             "rewrites": 0,
+            "replies": {},
             "retrievals": 0,
             "identical": 0,
             "regenerating": False,

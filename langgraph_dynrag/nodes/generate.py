@@ -14,6 +14,7 @@ from langgraph_dynrag.drafting import DraftResult, DraftTask
 from langgraph_dynrag.evidence import Passage, within_budget
 from langgraph_dynrag.injector import Placed
 from langgraph_dynrag.nodes.insert import own_words
+from langgraph_dynrag.nodes.no_text import counted, reply_events
 from langgraph_dynrag.nodes.node import Node, State, Update, emit, spent
 from langgraph_dynrag.settings import Settings
 from rag_backbone.errors import ConfigurationError
@@ -63,6 +64,7 @@ def draft_task(state: State, settings: Settings) -> DraftTask:
     prompt = settings.prompt
     ids = state.get("token_ids")
     left = settings.budgets.seconds - spent(state)
+    replies = state.get("replies") or {}
     return DraftTask(
         question=state["question"],
         messages=prompt.messages(state["question"], passages),
@@ -78,6 +80,12 @@ def draft_task(state: State, settings: Settings) -> DraftTask:
         answer_end=prompt.answer_end,
         own_words=own_words(state),
         # The short answer is always given time: a budget ends the reasoning, not the answer.
+        closing=closing,
+        reasoning_apart=settings.tag_format is None,  # else searches are written within it
+        reasoning_tokens=max(settings.budgets.reasoning_tokens - replies.get("reasoning_tokens", 0), 0),
+        reasons=replies.get("reasoning_tokens", 0) > 0,
+        opens=replies.get("opens", getattr(settings.generator, "opens_reasoning", False)),
+        restarts=replies.get("repetitions", 0) > 0,
         deadline=float("inf") if closing else time.monotonic() + left,
         seed=None if settings.seed is None else derived_seed(settings.seed, state["question"], used, len(carried)),
         adapters=placed(state, settings).adapters,
@@ -177,7 +185,14 @@ def _update(state: State, settings: Settings, task: DraftTask, result: DraftResu
     if settings.injector is not None:
         where = placed(state, settings)
         event |= {"in_weights": list(where.in_weights), "in_prompt_because": dict(where.reasons)}
-    return {"draft": draft.to_state(), "attention": result.attention, "trace": [event]}
+    if result.failures:
+        event["failures"] = list(result.failures)
+    return {
+        "draft": draft.to_state(),
+        "attention": result.attention,
+        "replies": counted(state, result, asked=not _has_ended(task)),
+        "trace": [*reply_events(result), event],
+    }
 
 
 def _emit_token(piece: str, logprob: float | None, entropy: float | None) -> None:

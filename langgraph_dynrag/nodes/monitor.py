@@ -12,6 +12,7 @@ from langgraph_dynrag.nodes.accept import accept, after_acceptance, answer_compl
 from langgraph_dynrag.nodes.exchange import call_problem, notify
 from langgraph_dynrag.nodes.generate import draft_task, placed, unit_now
 from langgraph_dynrag.nodes.insert import own_words
+from langgraph_dynrag.nodes.no_text import asked_again
 from langgraph_dynrag.nodes.node import Node, State, Update, emit, spent
 from langgraph_dynrag.nodes.sample import sampler
 from langgraph_dynrag.queries.base import Plan, last_words
@@ -31,7 +32,7 @@ class Monitor(Node):
             return update
         plan = settings.query.plan(view, verdict)
         replies = settings.generator.ask(plan.prompts, config) if plan.prompts else []
-        return _needing(state, settings, view, verdict, plan, replies)
+        return _needing(state, settings, view, verdict, plan, replies, update)
 
     async def arun(self, state: State, settings: Settings, config: RunnableConfig) -> Update:
         """Accept the unit and go on, end the answer, or state queries."""
@@ -41,7 +42,7 @@ class Monitor(Node):
             return update
         plan = await in_own_thread(settings.query.plan, view, verdict)
         replies = await settings.generator.aask(plan.prompts, config) if plan.prompts else []
-        return _needing(state, settings, view, verdict, plan, replies)
+        return _needing(state, settings, view, verdict, plan, replies, update)
 
 
 def after_monitor(state: State) -> Literal["generate", "retrieve", "conclude", "__end__"]:
@@ -57,9 +58,18 @@ def judge(state: State, settings: Settings) -> tuple[DraftView, Verdict | None, 
     """Judge the first unit of the draft.
 
     Returns:
-        The view, the verdict if information is needed, and the update if it is not.
+        The view, the verdict if information is needed, and the update if it is not; else its trace alone.
     """
-    draft = Draft.from_state(state.get("draft"))
+    again, draft, told = asked_again(state, settings, Draft.from_state(state.get("draft")))
+    if again is not None:
+        return draft_view(state, settings, draft, 0), None, again
+    if not told:
+        return _judged(state, settings, draft)
+    view, verdict, update = _judged({**state, "draft": draft.to_state()}, settings, draft)
+    return view, verdict, {**update, "trace": [*told, *update.get("trace", [])]}
+
+
+def _judged(state: State, settings: Settings, draft: Draft) -> tuple[DraftView, Verdict | None, Update]:
     closing = state.get("stage") == "closing"
     judged = (None if closing else unit_now(state, settings).length(draft)) or len(draft)
     view = draft_view(state, settings, draft, judged)
@@ -144,7 +154,13 @@ def _accepted(state: State, settings: Settings, judged: int, events: list[dict[s
 
 
 def _needing(
-    state: State, settings: Settings, view: DraftView, verdict: Verdict, plan: Plan, replies: list[str]
+    state: State,
+    settings: Settings,
+    view: DraftView,
+    verdict: Verdict,
+    plan: Plan,
+    replies: list[str],
+    known: Update,
 ) -> Update:
     queries = plan.queries or settings.query.finish(view, verdict, replies)
     cut = [shortened(q, settings) for q in queries]
@@ -156,7 +172,7 @@ def _needing(
         "verdict": verdict.to_state(),
         "judged": view.judged,
         "rewrites": 0,
-        "trace": [{"type": "verdict", "tokens": view.judged, **verdict.to_state()}, event],
+        "trace": [*known.get("trace", []), {"type": "verdict", "tokens": view.judged, **verdict.to_state()}, event],
     }
 
 

@@ -13,7 +13,7 @@ from langgraph_dynrag.queries import (
     WithQuestion,
 )
 from langgraph_dynrag.triggers import AllOf, AnyOf, Entropy, EverySentence, Never, Once, TokenProbability
-from rag_backbone.errors import ConfigurationError
+from rag_backbone.errors import ConfigurationError, NoAnswerError
 from tests.langgraph_dynrag.scripted import ScriptedChatModel, WatchedRetriever, said
 
 QUESTION = "Who built the Cooper's Bridge?"
@@ -484,10 +484,9 @@ def test_a_prompt_without_a_phrase_takes_the_text_as_the_answer():
     assert out["answer"] == out["short_answer"] == "It was built by Wray."
 
 
-def test_a_model_that_says_nothing_still_gets_to_an_end():
-    out, _, _ = run([[], []], initial_retrieval=False)
-    assert out["answer"] == "So the answer is"
-    assert out["short_answer"] == ""
+def test_a_model_that_says_nothing_is_an_error_after_a_bounded_number_of_replies():
+    with pytest.raises(NoAnswerError, match="wrote no text of an answer in 3 replies or more"):
+        run([[], [], [], []], initial_retrieval=False)
 
 
 def test_what_a_model_rambles_after_the_answer_is_no_part_of_it():

@@ -5,6 +5,7 @@ import json
 import pytest
 from langchain_core.documents import Document
 from langchain_core.messages import AIMessage
+from langgraph.checkpoint.memory import InMemorySaver
 
 from langgraph_dynrag import AnswerPrompt, Budgets, LocalChatModel, Trace, create_dynamic_rag, create_nodes, get_preset
 from langgraph_dynrag.answer import is_complete, short_answer, through_answer
@@ -14,7 +15,7 @@ from langgraph_dynrag.tag_prompts import tag_prompt
 from langgraph_dynrag.tags import FLARE_INSTRUCT, R1_SEARCHER, SEARCH, SEARCH_O1, SEARCH_R1, TagFormat, shown
 from langgraph_dynrag.triggers import WrittenTag
 from rag_backbone.causal_lm import CausalLM
-from rag_backbone.errors import ConfigurationError
+from rag_backbone.errors import ConfigurationError, NoAnswerError
 from tests.langgraph_dynrag.scripted import DOCUMENTS, ScriptedChatModel, WatchedRetriever, said
 from tests.tiny import tiny_llama, tiny_tokenizer
 
@@ -234,19 +235,21 @@ def test_over_the_cap_there_is_a_notice_and_then_the_answer_is_forced():
     assert out["answer"].startswith("No 0. No 1. No 2.")
 
 
-def test_a_model_that_only_searches_ends_whatever_it_writes():
+def test_a_model_that_only_searches_ends_with_an_error_that_says_so():
     class Stubborn(ScriptedChatModel):
         def _next(self, messages, kwargs):
             self.replies.append(said("<search>again</search>"))
             return super()._next(messages, kwargs)
 
     model = Stubborn(replies=[], reports=False)
-    out = create_dynamic_rag(model, WatchedRetriever(give=DOCUMENTS[:1]), preset="search_tag").invoke(
-        {"question": QUESTION}
+    graph = create_dynamic_rag(
+        model, WatchedRetriever(give=DOCUMENTS[:1]), preset="search_tag", checkpointer=InMemorySaver()
     )
+    config = {"configurable": {"thread_id": "1"}}
+    with pytest.raises(NoAnswerError, match="wrote no text of an answer"):
+        graph.invoke({"question": QUESTION}, config)
     assert len(model.calls) == SEARCH.turns + 1
-    assert problems(out) == [None] + ["repeated"] * (SEARCH.turns - 1)
-    assert out["answer"].startswith("So the answer is")
+    assert problems(graph.get_state(config).values) == [None] + ["repeated"] * (SEARCH.turns - 1)
 
 
 def test_a_budget_that_ends_inside_a_call_does_not_swallow_the_answer():
@@ -254,8 +257,8 @@ def test_a_budget_that_ends_inside_a_call_does_not_swallow_the_answer():
         ["It was <search>the builder of", " Hallin."], budgets=Budgets(tokens=6), question=QUESTION
     )
     assert retriever.queries == []
-    assert begun(model.calls[1]) == "It was <search>the</search>So the answer is"
-    assert out["answer"] == "It was So the answer is Hallin."
+    assert begun(model.calls[1]) == "It was <search>the</search>\nSo the answer is"
+    assert out["answer"] == "It was \nSo the answer is Hallin."
 
 
 def test_an_answer_inside_a_search_that_is_never_closed_is_none():

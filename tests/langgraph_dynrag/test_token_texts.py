@@ -6,12 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from langgraph_dynrag.reply_tokens import ReplyTokens
 from langgraph_dynrag.token_texts import Seam, TokenTexts
 from tests.tiny import tiny_tokenizer
 
 
-def laid(chunks, seam=None):
-    texts, found = TokenTexts(seam), []
+def laid(chunks):
+    texts, found = TokenTexts(), []
     for tokens, text in chunks:
         found += texts.push(list(tokens), text)
     return found + texts.finish(), texts.unclaimed
@@ -70,5 +71,6 @@ def test_no_character_is_lost_or_doubled_however_the_text_is_cut(text, seed):
 )
 def test_a_reply_is_joined_to_what_was_written(written, reply, text, joined):
     assert Seam(written, reply).joined(text) == joined
-    found, _ = laid([([(text, 0)], text), ([(" end", 1)], " end")], Seam(written, reply))
+    tokens = ReplyTokens(written, seam=Seam(written, reply))
+    found = tokens.push([(text, 0)])[0] + tokens.push([(" end", 1)])[0] + tokens.finish()[0]
     assert "".join(piece for piece, _ in found) == f"{joined} end"

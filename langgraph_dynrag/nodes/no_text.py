@@ -1,0 +1,141 @@
+"""A reply that brought no new text: the model is asked again, a bounded number of times, or the run ends.
+
+Used by `monitor`. Every such reply is recorded (a `no_text` event) and logged.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from langgraph_dynrag.answer import answer_start, is_blank, last_phrase
+from langgraph_dynrag.draft import Draft
+from langgraph_dynrag.drafting import DraftResult
+from langgraph_dynrag.nodes.insert import visible
+from langgraph_dynrag.nodes.node import State, Update, emit, spent
+from langgraph_dynrag.settings import Settings
+from rag_backbone.errors import NoAnswerError
+
+logger = logging.getLogger(__name__)
+
+_ENDS = ("no text", "only what was written")
+"""Replies that end an answer which has been begun: the model has nothing to add to it."""
+_COUNTS = ("reasoning_tokens", "repetitions", "fruitless")
+
+
+def counted(state: State, result: DraftResult, *, asked: bool) -> dict[str, Any]:
+    """What is known of the model's replies in this run, the last one included.
+
+    Args:
+        state: The state.
+        result: The last reply.
+        asked: Whether the model was asked; else nothing but known tokens was given.
+    """
+    known = dict.fromkeys(_COUNTS, 0) | dict(state.get("replies") or {})
+    opens = known.get("opens") if result.opens is None else result.opens
+    return {
+        **({} if opens is None else {"opens": opens}),
+        "reasoning_tokens": known["reasoning_tokens"] + result.cost.get("reasoning_tokens", 0),
+        "repetitions": known["repetitions"] + bool(result.repeated.strip()),
+        "fruitless": known["fruitless"] + 1 if result.problem else known["fruitless"] if not asked else 0,
+        "problem": result.problem,
+    }
+
+
+def reply_events(result: DraftResult) -> list[dict[str, Any]]:
+    """The record of what a reply said beside the draft."""
+    events: list[dict[str, Any]] = []
+    if tokens := result.cost.get("reasoning_tokens", 0):
+        events.append({"type": "reasoning", "text": result.reasoning, "tokens": tokens})
+    if result.repeated.strip():
+        events.append({"type": "repetition", "text": result.repeated})
+    for event in events:
+        emit(event)
+    return events
+
+
+def asked_again(state: State, settings: Settings, draft: Draft) -> tuple[Update | None, Draft, list[dict[str, Any]]]:
+    """Decide on a draft whose reply brought no new text.
+
+    Args:
+        state: The state.
+        settings: The graph's settings.
+        draft: What there is of it: tokens that were known before.
+
+    Returns:
+        The update if the model is asked again, else None; the draft as it is to be taken then; and what to record.
+    """
+    replies: Mapping[str, Any] = state.get("replies") or {}
+    problem = replies.get("problem")
+    if problem is None:
+        return None, draft, []
+    begun = bool(visible(state, settings.tag_format).strip() or draft.text.strip())
+    if problem in _ENDS and begun and state.get("stage") != "closing":
+        events = [] if problem == "no text" else [_told(problem, replies, "taken as the answer's end")]
+        return None, replace(draft, ended="end"), events
+    in_time = spent(state) < settings.budgets.seconds
+    if (
+        replies["fruitless"] <= settings.budgets.fruitless_replies
+        and in_time
+        and not _sure_to_repeat(settings, problem)
+    ):
+        event = _told(problem, replies, "asked again")
+        known = {**replies, "problem": None}
+        return {"replies": known, "queries": [], "draft": draft.to_state(), "trace": [event]}, draft, []
+    # Whatever limit ended it, another request would bring no more.
+    return None, replace(draft, ended="end"), [_told(problem, replies, "given up")]
+
+
+def with_an_answer(update: Update, settings: Settings) -> Update:
+    """The update, without an answer phrase that nothing follows.
+
+    Raises:
+        NoAnswerError: If nothing else was written.
+    """
+    phrase, end = settings.prompt.answer_phrase, settings.prompt.answer_end
+    shown = visible(update, settings.tag_format)
+    start = None if phrase is None else answer_start(shown, phrase)
+    if shown.strip() and (start is None or not is_blank(shown[start:], end)):
+        return update
+    before = update["text"]
+    found = None if phrase is None else last_phrase(before, phrase)
+    if start is not None and found is not None:
+        before = before[: found.start()].rstrip()
+    hidden = [[since, min(end_of, len(before))] for since, end_of in update["hidden"] if since < len(before)]
+    update = {**update, "hidden": hidden}
+    if not visible({**update, "text": before}, settings.tag_format).strip():
+        raise NoAnswerError(_advice(update, settings))
+    logger.warning("the model wrote no short answer when it was asked for one outright; the text before it is given")
+    event = {"type": "no_text", "problem": "no short answer", "reply": 0, "outcome": "the text before it is the answer"}
+    emit(event)
+    ids = settings.generator.token_ids(before) if update["token_ids"] is not None else None
+    known = None if ids is None else list(ids)
+    return {**update, "text": before, "token_ids": known, "trace": [*update.get("trace", []), event]}
+
+
+def _sure_to_repeat(settings: Settings, problem: str) -> bool:
+    """Whether the same request would bring the same reply: a model in this process that says nothing."""
+    return problem in _ENDS and settings.generator.token_ids("") is not None
+
+
+def _told(problem: str, replies: Mapping[str, Any], outcome: str) -> dict[str, Any]:
+    event = {"type": "no_text", "problem": problem, "reply": replies["fruitless"], "outcome": outcome}
+    logger.warning("a reply brought no new text (%s): %s", problem, outcome)
+    emit(event)
+    return event
+
+
+def _advice(update: Update, settings: Settings) -> str:
+    replies = update.get("replies") or {}
+    told = "the model wrote no text of an answer"
+    if replies.get("reasoning_tokens"):
+        return (
+            f"{told}: {replies['reasoning_tokens']} tokens of reasoning came, and {settings.budgets.reasoning_tokens} "
+            "are allowed. Use a larger Budgets(reasoning_tokens=...), or switch the model's reasoning off."
+        )
+    return (
+        f"{told} in {settings.budgets.fruitless_replies + 1} replies or more, though it was asked for the short answer "
+        "outright. Look at what it says to a plain question, and at the trace's events."
+    )

@@ -1,0 +1,232 @@
+"""Reasoning told apart from the answer, in whatever shape and pieces it comes."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from langchain_core.messages import AIMessage, AIMessageChunk, HumanMessage
+from langchain_core.outputs import ChatGenerationChunk
+
+from langgraph_dynrag import AnswerPrompt, Budgets, create_dynamic_rag
+from langgraph_dynrag.agents.answers import read_answer
+from langgraph_dynrag.chat_template import encode_chat, message_text
+from langgraph_dynrag.drafting import Reply
+from langgraph_dynrag.reasoning import MARKS, ReasoningSplitter, answer_text, reasoning_of, split_reasoning
+from langgraph_dynrag.reply_tokens import ReplyTokens
+from langgraph_dynrag.trace import Trace
+from langgraph_dynrag.triggers import EverySentence, Never, TokenProbability
+from rag_backbone.errors import NoAnswerError
+from tests.langgraph_dynrag.scripted import ScriptedChatModel, WatchedRetriever, said
+from tests.tiny import tiny_tokenizer
+
+TEXT = {"type": "text", "text": "So the answer is Aldous Wray."}
+ANSWER = "So the answer is Aldous Wray."
+
+
+def in_pieces(text, length, *, opened=False):
+    splitter, out = ReasoningSplitter(opened=opened), []
+    for at in range(0, len(text), length):
+        more, recalled = splitter.push([(text[at : at + length], at)])
+        out = more if recalled else out + more
+    more, recalled = splitter.finish()
+    return "".join(piece for piece, _ in (more if recalled else out + more)), splitter.text.strip()
+
+
+@pytest.mark.parametrize("marks", MARKS)
+@pytest.mark.parametrize("length", [1, 2, 3, 7, 1000])
+def test_every_kind_of_marks_is_seen_however_it_is_cut(marks, length):
+    text = f"\n{marks.opening}Who?\n\nWray, I think.{marks.closing}\n\n{ANSWER}"
+    assert in_pieces(text, length) == (ANSWER, "Who?\n\nWray, I think.")
+    assert in_pieces(text.upper(), length) == (ANSWER.upper(), "WHO?\n\nWRAY, I THINK.")
+    assert in_pieces(f"{marks.opening}Who?\n\nWray", length) == ("", "Who?\n\nWray")
+
+
+@pytest.mark.parametrize("length", [1, 2, 3, 7, 1000])
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        (f"Who? Wray.\n</think>\n\n{ANSWER}", ANSWER),  # the prompt opened the block
+        (f"<think></think>{ANSWER}", ANSWER),
+        (f"<think>a</think>\n<think>b</think>\n{ANSWER}", ANSWER),
+        (f"Sure. <think>a</think>\n{ANSWER}", f"Sure. {ANSWER}"),
+        (f"<|channel|>analysis<|message|>a<|end|><|start|>assistant<|channel|>final<|message|>{ANSWER}", ANSWER),
+        ("The <think> tag opens it, and </think> closes it.", "The <think> tag opens it, and </think> closes it."),
+        ("Write `</think>` at its end.", "Write `</think>` at its end."),
+        ("If a < b and c > d, then <b>a</b>.", "If a < b and c > d, then <b>a</b>."),
+        (" Wray built it", " Wray built it"),
+    ],
+)
+def test_what_is_reasoning_and_what_is_text(text, answer, length):
+    assert in_pieces(text, length)[0] == answer
+
+
+@given(st.text(alphabet="ab </>think\n[]", max_size=40), st.integers(1, 5))
+def test_pieces_of_any_length_come_to_the_same(text, length):
+    assert in_pieces(text, length) == in_pieces(text, 1)
+
+
+@given(st.text(alphabet="abc .\n", max_size=30), st.text(alphabet="abc .\n", max_size=30), st.integers(1, 6))
+def test_no_character_of_an_answer_is_lost(thoughts, answer, length):
+    assert in_pieces(f"<think>{thoughts}</think>{answer}", length) == (answer.lstrip(), thoughts.strip())
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        AIMessage(ANSWER, additional_kwargs={"reasoning_content": "Hm."}),  # DeepSeek, vLLM, Ollama
+        AIMessage(ANSWER, additional_kwargs={"reasoning": "Hm."}),
+        AIMessage(ANSWER, additional_kwargs={"reasoning": {"summary": [{"type": "summary_text", "text": "Hm."}]}}),
+        AIMessage(ANSWER, additional_kwargs={"reasoning_details": [{"type": "reasoning.text", "text": "Hm."}]}),
+        AIMessage([{"type": "thinking", "thinking": "Hm.", "signature": "x"}, TEXT]),
+        AIMessage([{"type": "reasoning", "summary": [{"text": "Hm."}]}, TEXT]),
+        AIMessage([{"type": "thinking", "thinking": [{"type": "text", "text": "Hm."}]}, TEXT]),
+        AIMessage([{"type": "reasoning_content", "reasoning_content": {"text": "Hm."}}, TEXT]),
+        AIMessage([{"type": "redacted_thinking", "data": "x"}, TEXT]),
+        AIMessage(f"<think>Hm.</think>\n\n{ANSWER}"),
+    ],
+)  # fmt: skip
+def test_an_answer_is_read_without_the_reasoning_that_came_with_it(message):
+    assert answer_text(message) == ANSWER
+    assert Reply.of(message).text == ANSWER
+    result = read_answer(message, [HumanMessage("Who?")], EverySentence(), frozenset())
+    assert result.draft.text == ANSWER
+    assert ANSWER in message_text(message)
+    if "redacted" not in str(message.content):
+        assert result.reasoning == "Hm."
+        assert result.cost["reasoning_tokens"] > 0
+        assert (reasoning_of(message) or split_reasoning(message.content).reasoning) == "Hm."
+
+
+def entries(*tokens):
+    return [{"token": t, "logprob": -1.0 - i, "top_logprobs": []} for i, t in enumerate(tokens)]
+
+
+@pytest.mark.parametrize("content", ["It was Wray.", "\n\nIt was Wray."])
+def test_log_probabilities_of_reasoning_are_not_taken_for_the_answer_s(content):
+    tokens = ("<think>", "It", " was", " hm", "</think>", "\n\n", "It", " was", " Wray", ".", "<|end|>")
+    message = AIMessage(content, response_metadata={"logprobs": {"content": entries(*tokens)}})
+    draft = read_answer(message, [HumanMessage("Who?")], TokenProbability(0.5), frozenset({"logprob"})).draft
+    known = dict(zip(draft.pieces, draft.logprobs, strict=True))
+    assert draft.text.strip() == "It was Wray."
+    assert (known[" Wray"], known["."]) == (-9.0, -10.0)
+
+
+class Thinker(ScriptedChatModel):
+    """Says its replies, of which those that begin with `~` are tokens of reasoning in a field of their own."""
+
+    def _stream(self, messages, stop=None, run_manager=None, **kwargs):
+        for chunk in super()._stream(messages, stop, run_manager, **kwargs):
+            if str(chunk.message.content).startswith("~"):
+                thought = {"reasoning_content": chunk.message.content[1:]}
+                message = AIMessageChunk(content="", additional_kwargs=thought)
+                yield ChatGenerationChunk(message=message, generation_info=chunk.generation_info)
+            else:
+                yield chunk
+
+
+THOUGHTS = {
+    "tags": said("<think> Who? It may be Joan.\n\n I am unsure.</think>\n\n", Joan=0.01, unsure=0.01),
+    "field": [(f"~{t}", p) for t, p in said("Who? It may be Joan.\n\n I am unsure.", Joan=0.01, unsure=0.01)],
+}
+
+
+def run(replies, model=Thinker, **options):
+    retriever = WatchedRetriever()
+    chat = model(replies=replies)
+    chosen = {"preset": "flare", "trigger": TokenProbability(0.5), "initial_retrieval": False, **options}
+    graph = create_dynamic_rag(chat, retriever, prompt=AnswerPrompt(), **chosen)
+    return graph.invoke({"question": "Who built the bridge?"}), chat, retriever
+
+
+@pytest.mark.parametrize("kind", THOUGHTS)
+def test_reasoning_is_no_answer_is_not_judged_and_not_searched_with_and_is_shown(kind):
+    out, chat, retriever = run([[*THOUGHTS[kind], *said(ANSWER)]])
+    assert out["answer"] == ANSWER
+    assert retriever.queries == []
+    assert out["messages"][-1].content == ANSWER
+    thoughts = [e for e in out["trace"] if e["type"] == "reasoning"]
+    assert "Joan" in thoughts[0]["text"]
+    assert thoughts[0]["tokens"] > 5
+    trace = Trace.from_state(out)
+    assert trace.counts["reasoning_tokens"] == thoughts[0]["tokens"]
+    assert "reasoned (" in str(trace)
+    assert "may be Joan" in str(trace)
+    assert "may be Joan" in trace._repr_html_()
+    assert "stop" not in chat.options[0]
+
+
+@pytest.mark.parametrize("kind", THOUGHTS)
+def test_reasoning_is_not_counted_as_text_of_the_answer(kind):
+    out, _, _ = run([[*THOUGHTS[kind], *said(ANSWER)]], budgets=Budgets(tokens=64))
+    assert sum(e["tokens"] for e in out["trace"] if e["type"] == "accepted") == len(said(ANSWER))
+
+
+@pytest.mark.parametrize("kind", THOUGHTS)
+def test_a_reply_cut_within_its_reasoning_is_asked_for_again_with_room_for_it(kind):
+    out, chat, _ = run([THOUGHTS[kind] * 10, [*THOUGHTS[kind], *said(ANSWER)]], lookahead=8)
+    assert out["answer"] == ANSWER
+    told = [e for e in out["trace"] if e["type"] == "no_text"]
+    assert [(e["problem"], e["outcome"]) for e in told] == [("only reasoning", "asked again")]
+    first, second = (o["max_tokens"] for o in chat.options[:2])
+    assert first == 8
+    assert second > 1000
+
+
+@pytest.mark.parametrize("kind", THOUGHTS)
+def test_reasoning_alone_is_an_error_that_names_the_budget_and_never_the_answer(kind):
+    endless = THOUGHTS["tags"][:-2] if kind == "tags" else THOUGHTS["field"]
+    with pytest.raises(NoAnswerError, match=r"tokens of reasoning came.*reasoning_tokens"):
+        run([endless] * 10)
+
+
+def test_reasoning_beyond_its_budget_is_left():
+    endless = said("<think>" + " hm" * 500)
+    with pytest.raises(NoAnswerError):
+        run([endless] * 10, budgets=Budgets(reasoning_tokens=50, fruitless_replies=1), lookahead=16)
+
+
+@pytest.mark.parametrize("blanks", ["\n\n", "\n", " \n \n", "\n\n\n\n"])
+def test_a_reply_that_begins_with_blank_lines_loses_nothing(blanks):
+    out, _, _ = run([[(blanks, 0.9), *said(ANSWER)]])
+    assert out["answer"] == ANSWER
+
+
+def test_a_stop_string_still_ends_the_answer():
+    out, _, _ = run([said("<think> a\n\n b</think>\n\nSo the answer is Wray.\n\nQuestion: Who else?")])
+    assert out["answer"] == "So the answer is Wray."
+
+
+def test_an_empty_reply_is_recorded_and_asked_for_again():
+    out, chat, _ = run([[], said(ANSWER)])
+    assert out["answer"] == ANSWER
+    assert [e["problem"] for e in out["trace"] if e["type"] == "no_text"] == ["no text"]
+    assert len(chat.calls) == 2
+
+
+def test_a_short_answer_that_does_not_come_is_recorded_and_no_phrase_is_left_dangling():
+    out, _, _ = run([said("It was built by Wray."), [], [], []], preset="no_retrieval", trigger=Never())
+    assert out["answer"] == "It was built by Wray."
+    told = [(e["problem"], e["outcome"]) for e in out["trace"] if e["type"] == "no_text"]
+    assert told[-1] == ("no short answer", "the text before it is the answer")
+
+
+THINKING_TEMPLATE = (
+    "{% for m in messages %}<|start|>{{ m['role'] }}\n{{ m['content'] }}<|end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|start|>assistant\n<think>\n{% endif %}"
+)
+
+
+def test_an_open_answer_does_not_stand_in_the_block_that_the_template_opens():
+    tokenizer = tiny_tokenizer().__class__(tokenizer_object=tiny_tokenizer()._tokenizer)
+    tokenizer.chat_template = THINKING_TEMPLATE
+    question = HumanMessage("Who?")
+    assert encode_chat(tokenizer, [question]).text.endswith("<think>\n")
+    for answer in ("", "It was"):
+        assert encode_chat(tokenizer, [question, AIMessage(answer)]).text.endswith("<think>\n\n</think>\n\n")
+    own = AIMessage("I wonder.</think>It was")
+    assert encode_chat(tokenizer, [question, own]).text.endswith("<think>\n")
+
+
+def test_the_log_probabilities_of_a_token_that_is_cut_stay_with_its_rest():
+    tokens = ReplyTokens(stop=("\n\n",))
+    found, _ = tokens.push([("<think>a</think>It", -1.0), (" was\n\nno", -2.0), ("more", -3.0)])
+    assert found + tokens.finish()[0] == [("It", -1.0), (" was", -2.0)]
