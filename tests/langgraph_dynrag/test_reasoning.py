@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from langchain_core.messages import AIMessage, AIMessageChunk, HumanMessage
 from langchain_core.outputs import ChatGenerationChunk
 
-from langgraph_dynrag import AnswerPrompt, Budgets, create_dynamic_rag
+from langgraph_dynrag import AnswerPrompt, Budgets, LocalChatModel, create_dynamic_rag
 from langgraph_dynrag.agents.answers import read_answer
 from langgraph_dynrag.chat_template import encode_chat, message_text
 from langgraph_dynrag.drafting import Reply
@@ -14,9 +14,10 @@ from langgraph_dynrag.reasoning import MARKS, ReasoningSplitter, answer_text, re
 from langgraph_dynrag.reply_tokens import ReplyTokens
 from langgraph_dynrag.trace import Trace
 from langgraph_dynrag.triggers import EverySentence, Never, TokenProbability
+from rag_backbone.causal_lm import CausalLM
 from rag_backbone.errors import NoAnswerError
 from tests.langgraph_dynrag.scripted import ScriptedChatModel, WatchedRetriever, said
-from tests.tiny import tiny_tokenizer
+from tests.tiny import tiny_llama, tiny_tokenizer
 
 TEXT = {"type": "text", "text": "So the answer is Aldous Wray."}
 ANSWER = "So the answer is Aldous Wray."
@@ -230,3 +231,21 @@ def test_the_log_probabilities_of_a_token_that_is_cut_stay_with_its_rest():
     tokens = ReplyTokens(stop=("\n\n",))
     found, _ = tokens.push([("<think>a</think>It", -1.0), (" was\n\nno", -2.0), ("more", -3.0)])
     assert found + tokens.finish()[0] == [("It", -1.0), (" was", -2.0)]
+
+
+@pytest.mark.parametrize("preset", ["no_retrieval", "flare", "dragin"])
+def test_a_local_model_whose_template_opens_the_block_answers_when_its_budget_of_reasoning_is_used_up(preset):
+    tokenizer = tiny_tokenizer().__class__(
+        tokenizer_object=tiny_tokenizer()._tokenizer, pad_token="<|pad|>", bos_token="<|start|>", eos_token="<|end|>"
+    )
+    tokenizer.chat_template = THINKING_TEMPLATE
+    chat = LocalChatModel.from_causal_lm(CausalLM(tiny_llama(), tokenizer))
+    budgets = Budgets(tokens=30, reasoning_tokens=40)
+    prompt = AnswerPrompt(instructions="Answer.")
+    graph = create_dynamic_rag(chat, WatchedRetriever(), preset=preset, prompt=prompt, budgets=budgets)
+    out = graph.invoke({"question": "Who?"})
+    # A random model never ends its reasoning; once the budget is used up the block is closed for it.
+    assert [e["tokens"] for e in out["trace"] if e["type"] == "reasoning"] == [pytest.approx(41, abs=2)]
+    assert out["answer"]
+    thoughts = next(e["text"] for e in out["trace"] if e["type"] == "reasoning")
+    assert thoughts[:20] not in out["answer"]
