@@ -21,6 +21,7 @@ from langgraph.graph.state import CompiledStateGraph
 
 from langgraph_dynrag.chat_template import message_text
 from langgraph_dynrag.clean_input import clean_models
+from langgraph_dynrag.graph_input import check_context, check_input
 from rag_backbone.errors import ConfigurationError
 
 _STEPS = 10_000
@@ -39,10 +40,12 @@ class DynamicRAGGraph(CompiledStateGraph[Any, Any, Any, Any]):
 
     def stream(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Iterator[Any]:  # noqa: A002
         """As of any compiled graph."""
+        check_context(kwargs.get("context"))
         return super().stream(_taken(input), self._with_steps(config), **kwargs)
 
     def astream(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> AsyncIterator[Any]:  # noqa: A002
         """As of any compiled graph."""
+        check_context(kwargs.get("context"))
         return super().astream(_taken(input), self._with_steps(config), **kwargs)
 
     def update_state(self, config: RunnableConfig, values: Any, *args: Any, **kwargs: Any) -> RunnableConfig:
@@ -70,6 +73,7 @@ def _clean(given: Any) -> Any:
 
 
 def _taken(given: Any) -> Any:
+    check_input(given)
     return _with_question(_clean(given))
 
 

@@ -22,6 +22,7 @@ from typing import NamedTuple
 from langgraph_dynrag.evidence import CountTokens, clean
 from langgraph_dynrag.tags import TagFormat
 from rag_backbone.errors import ConfigurationError
+from rag_backbone.typed_fields import check_fields
 
 NOTHING = "No helpful information found."
 _HEADING = "Helpful information:"
@@ -77,6 +78,7 @@ class ReasonInDocuments:
     steps_tokens: int = 1024
 
     def __post_init__(self) -> None:
+        check_fields(self)
         for name in ("tokens", "steps_tokens"):
             if getattr(self, name) < 16:
                 raise ConfigurationError(f"{name} is {getattr(self, name)}; at least 16 is needed")

@@ -25,6 +25,7 @@ from rag_backbone.text_units import (
     words,
     words_of_tokens,
 )
+from rag_backbone.typed_fields import check_fields
 
 if TYPE_CHECKING:
     from langgraph_dynrag.samples import SampleEnds
@@ -47,6 +48,9 @@ class Unit:
     tokens: int = 0
     until: str = ""
     """The string that the unit ends with."""
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
     def __str__(self) -> str:
         return {"tokens": f"{self.tokens} tokens", "until": repr(self.until)}.get(self.kind, self.kind)

@@ -15,6 +15,7 @@ from langgraph_dynrag.draft import Signal
 from langgraph_dynrag.evidence import Passage, name_of
 from langgraph_dynrag.samples import SampledEnds, SampleSpec, total_cost, uncertainty
 from rag_backbone.errors import ConfigurationError
+from rag_backbone.typed_fields import check_fields
 
 TryOut = Callable[[Sequence[Passage], SampleSpec], SampledEnds]
 """Samples continuations of the accepted text under the given passages."""
@@ -68,6 +69,7 @@ class LeastUncertain:
     alpha: float = 1e-3
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if not self.alpha > 0:
             raise ConfigurationError(f"alpha is {self.alpha}; more than 0 is needed")
 

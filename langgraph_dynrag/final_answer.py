@@ -24,6 +24,7 @@ from typing import Any, Literal, NamedTuple
 from langgraph_dynrag.draft import Signal
 from langgraph_dynrag.samples import SampleSpec
 from rag_backbone.errors import ConfigurationError
+from rag_backbone.typed_fields import check_fields
 
 Basis = Literal["rationales", "documents"]
 """What an answer was written from."""
@@ -82,6 +83,7 @@ class SurerAnswer:
     alpha: float = 1e-3
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if not isinstance(self.sampling, SampleSpec):
             raise ConfigurationError(f"sampling is {self.sampling!r}; a SampleSpec is needed, such as SampleSpec()")
         if not self.alpha > 0:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
 from langchain_core.language_models import BaseChatModel
+from langgraph.checkpoint.base import BaseCheckpointSaver
 from langgraph.graph import END, START, StateGraph
 from langgraph.graph.state import CompiledStateGraph
 from langgraph.types import Checkpointer
@@ -34,11 +35,15 @@ from langgraph_dynrag.nodes import (
 from langgraph_dynrag.preset_file import warn_of_another
 from langgraph_dynrag.presets import Dataset, get_preset
 from langgraph_dynrag.prompts import AnswerPrompt, reasoned_prompt
+from langgraph_dynrag.queries.base import check_formulator
 from langgraph_dynrag.reflection import Reflector, Selection
-from langgraph_dynrag.retriever import Retriever
+from langgraph_dynrag.retriever import Retriever, check_retriever
 from langgraph_dynrag.settings import Settings
 from langgraph_dynrag.state import DynamicRAGContext, DynamicRAGInput, DynamicRAGOutput, DynamicRAGState
+from langgraph_dynrag.triggers.base import check_trigger
+from rag_backbone.checks import refuse_unknown, shown, suggestion
 from rag_backbone.errors import ConfigurationError
+from rag_backbone.typed_fields import check_options, check_value
 
 if TYPE_CHECKING:
     from langgraph_dynrag.injection import Missing, ParametricModel, ServedModel
@@ -46,6 +51,12 @@ if TYPE_CHECKING:
 
 
 _WHERE = get_args(Injection)
+CHANGES = frozenset(Settings.__dataclass_fields__) - {"generator", "retriever", "prompt", "reflector", "injector"}
+"""Fields of `Settings` that are arguments of `create_dynamic_rag`."""
+ARGUMENTS = frozenset({
+    "model", "retriever", "preset", "dataset", "bundle", "prompt", "injection", "adapters", "missing", "forgetting",
+    "conflicts", "server", "checkpointer", "interrupt_before", "interrupt_after", "name",
+})  # fmt: skip
 
 
 class DynamicRAGNodes(NamedTuple):
@@ -122,6 +133,10 @@ def create_dynamic_rag(
         >>> graph = create_dynamic_rag(LocalChatModel(), retriever, preset="dragin")  # doctest: +SKIP
         >>> graph.invoke({"question": "Who directed the film that ...?"})["answer"]  # doctest: +SKIP
     """
+    check_value("name", name, str)
+    _check_checkpointer(checkpointer)
+    for argument, stops in (("interrupt_before", interrupt_before), ("interrupt_after", interrupt_after)):
+        _check_stops(argument, stops)
     nodes = create_nodes(
         model, retriever, preset=preset, dataset=dataset, bundle=bundle, prompt=prompt, injection=injection,
         adapters=adapters, missing=missing, forgetting=forgetting, conflicts=conflicts, server=server,
@@ -149,6 +164,28 @@ def create_dynamic_rag(
         checkpointer=checkpointer, interrupt_before=interrupt_before, interrupt_after=interrupt_after, name=name
     )
     return DynamicRAGGraph.of(compiled)
+
+
+def _check_checkpointer(checkpointer: object) -> None:
+    if checkpointer is None or isinstance(checkpointer, bool | BaseCheckpointSaver):
+        return
+    advice = "InMemorySaver(), for example"
+    if isinstance(checkpointer, type):
+        advice = f"an instance: {checkpointer.__name__}()"
+    elif hasattr(checkpointer, "__enter__"):  # SqliteSaver.from_conn_string gives a context manager
+        advice = "what it gives in a `with` statement: with SqliteSaver.from_conn_string(path) as checkpointer"
+    raise ConfigurationError(f"checkpointer is {shown(checkpointer)}; a checkpoint saver is needed. Pass {advice}")
+
+
+def _check_stops(argument: str, stops: object) -> None:
+    if stops is None or stops == "*":
+        return
+    if not isinstance(stops, list | tuple):
+        raise ConfigurationError(f"{argument} is {shown(stops)}; a list is needed: {argument}=[{stops!r}]")
+    for name in stops:
+        if name not in _NODES:
+            near = suggestion(str(name), _NODES)
+            raise ConfigurationError(f"{argument} names the node {name!r}{near}; known: {', '.join(_NODES)}")
 
 
 def create_nodes(
@@ -188,6 +225,9 @@ def create_nodes(
     )
 
 
+_NODES = DynamicRAGNodes._fields
+
+
 def make_injector(
     model: BaseChatModel,
     injection: Injection | Injector,
@@ -202,6 +242,7 @@ def make_injector(
     Raises:
         ConfigurationError: If the model has no adapters to put anything in.
     """
+    check_value("forgetting", forgetting, float | None)
     given = {"adapters": adapters, "forgetting": forgetting, "conflicts": conflicts}
     named = ", ".join(name for name, value in given.items() if value is not None)
     if not isinstance(injection, str):
@@ -264,14 +305,23 @@ def make_settings(
     bundle: Literal["paper", "reference"],
     prompt: AnswerPrompt | None,
     server: ServerPolicy | None = None,
+    injector: Injector | None = None,
     **changes: Any,
 ) -> Settings:
     """A preset's settings with changes, validated; arguments and errors as for `create_dynamic_rag`."""
+    refuse_unknown(changes, CHANGES | ARGUMENTS, "create_dynamic_rag")
+    check_value("prompt", prompt, AnswerPrompt | None)
+    if server is not None:
+        from langgraph_dynrag.server_policy import ServerPolicy as Policy
+
+        check_value("server", server, Policy)
+    if retriever is not None:
+        check_retriever(retriever)
     chosen = get_preset(preset, dataset=dataset, bundle=bundle)
     options = {**chosen.settings, **changes}
-    known = set(Settings.__dataclass_fields__) - {"generator", "retriever", "prompt", "reflector"}
-    if unknown := set(options) - known:
-        raise ConfigurationError(f"unknown option {', '.join(sorted(unknown))}; known: {', '.join(sorted(known))}")
+    check_options(Settings, options)
+    check_trigger(options["trigger"])
+    check_formulator(options["query"])
     parts = {name: options.get(name) for name in ("trigger", "query", "evidence_selector", "final_answer")}
     needs: frozenset[Signal] = frozenset().union(*(getattr(part, "needs", frozenset()) for part in parts.values()))
     generator = make_generator(model, needs, server, parts)
@@ -281,7 +331,9 @@ def make_settings(
     prompt = prompt or chosen.prompt or own_prompt or reasoned_prompt(chosen.exemplars)
     if chosen.calibrated_for is not None and "trigger" not in changes:
         warn_of_another(chosen.calibrated_for, model, prompt)
-    return Settings(generator=generator, retriever=retriever, prompt=prompt, reflector=reflector, **options)
+    return Settings(
+        generator=generator, retriever=retriever, prompt=prompt, reflector=reflector, injector=injector, **options
+    )
 
 
 def make_reflector(model: BaseChatModel, selection: Selection) -> Reflector:

@@ -83,6 +83,7 @@ from langgraph_dynrag.triggers import (
     WrittenTag,
 )
 from langgraph_dynrag.triggers.rind import Bundle, check_bundle
+from rag_backbone.checks import check_type, known_arguments, suggestion
 from rag_backbone.errors import ConfigurationError
 
 Dataset = Literal["2wikimultihopqa", "hotpotqa", "iirc", "strategyqa"]
@@ -150,6 +151,7 @@ _ETC_PAPER = 0.5
 _ETC_REFERENCE = (1.3, 35)
 
 
+@known_arguments
 def get_preset(name: str | Path, *, dataset: Dataset = "2wikimultihopqa", bundle: Bundle = "paper") -> Preset:
     """The settings of a published method, or of a preset file that `calibrate` wrote.
 
@@ -164,11 +166,14 @@ def get_preset(name: str | Path, *, dataset: Dataset = "2wikimultihopqa", bundle
     """
     if is_preset_file(name):
         return _calibrated(PresetFile.read(name))
+    check_type("preset", name, str, "a name, such as 'flare', or the path of a preset file")
     name = str(name)
     if name not in PRESETS:
-        raise ConfigurationError(f"there is no preset {name!r}; known: {', '.join(PRESETS)}")
+        near = suggestion(name, PRESETS)
+        raise ConfigurationError(f"there is no preset {name!r}{near}; known: {', '.join(PRESETS)}")
     if dataset not in _TASKS:
-        raise ConfigurationError(f"there are no settings for data set {dataset!r}; known: {', '.join(_TASKS)}")
+        near = suggestion(str(dataset), tuple(_TASKS))
+        raise ConfigurationError(f"there are no settings for data set {dataset!r}{near}; known: {', '.join(_TASKS)}")
     check_bundle(bundle)
     task = _TASKS[dataset]
     common: dict[str, Any] = {"budgets": Budgets(tokens=task.tokens), "lookahead": task.tokens}

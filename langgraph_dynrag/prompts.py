@@ -12,7 +12,9 @@ from dataclasses import dataclass
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage
 
 from langgraph_dynrag.evidence import Passage, render
+from rag_backbone.checks import check_type, known_arguments
 from rag_backbone.errors import ConfigurationError
+from rag_backbone.typed_fields import check_fields
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +24,11 @@ class Exemplar:
     question: str
     answer: str
 
+    def __post_init__(self) -> None:
+        check_fields(self)
 
+
+@known_arguments
 @dataclass(frozen=True)
 class AnswerPrompt:
     """How a question is put to the model.
@@ -49,6 +55,7 @@ class AnswerPrompt:
     """Strings that end an answer."""
 
     def __post_init__(self) -> None:
+        check_fields(self)
         for exemplar in self.exemplars:
             if self.answer_phrase is not None and self.answer_phrase not in exemplar.answer:
                 raise ConfigurationError(
@@ -125,12 +132,14 @@ _REASONED = (
 )
 
 
+@known_arguments
 def reasoned_prompt(exemplars: int = 4) -> AnswerPrompt:
     """The default prompt, with a number of the project's own exemplars.
 
     Raises:
         ConfigurationError: If there are not that many.
     """
+    check_type("exemplars", exemplars, int, "a whole number, such as exemplars=4")
     if not 0 <= exemplars <= len(_REASONED):
         raise ConfigurationError(f"exemplars is {exemplars}; there are 0 to {len(_REASONED)} to choose from")
     return AnswerPrompt(exemplars=_REASONED[:exemplars])

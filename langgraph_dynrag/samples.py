@@ -13,6 +13,7 @@ import numpy as np
 
 from langgraph_dynrag.draft import Floats
 from rag_backbone.errors import ConfigurationError
+from rag_backbone.typed_fields import check_fields
 
 StateOf = Literal["layer", "mlp"]
 EndOf = Literal["sentence", "answer"]
@@ -41,6 +42,7 @@ class SampleSpec:
     """What a sample ends with: its sentence, or the short answer that the prompt asks for."""
 
     def __post_init__(self) -> None:
+        check_fields(self)
         for name in ("samples", "max_tokens"):
             if getattr(self, name) < 1:
                 raise ConfigurationError(f"{name} is {getattr(self, name)}; at least 1 is needed")

@@ -9,12 +9,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 from tenacity import RetryCallState, retry_if_exception, wait_exponential, wait_random
 
-from rag_backbone.errors import ConfigurationError
+from rag_backbone.checks import known_arguments
 from rag_backbone.server_failures import failure_of
+from rag_backbone.typed_fields import Bounds, check_fields
 
 Continuing = Literal["auto", "flags", "last_message", "ask_again"]
 """How an answer in progress goes on: `flags` (vLLM's and SGLang's `continue_final_message`), `last_message` (servers
@@ -22,36 +23,30 @@ that always continue a last message of the assistant, as llama.cpp's does), `ask
 question; every server can), or `auto`: whichever the server is found to do when the graph is built."""
 
 
+@known_arguments
 @dataclass(frozen=True, slots=True)
 class ServerPolicy:
     """How the graph deals with a model behind an OpenAI-compatible endpoint.
 
     Raises:
-        ConfigurationError: If a number is out of range or a choice unknown.
+        ConfigurationError: If a value is of another type, out of range, or unknown.
     """
 
     continuing: Continuing = "auto"
-    attempts: int = 4
+    attempts: Annotated[int, Bounds(least=1)] = 4
     """How often one draft is asked for; what a broken attempt has written stays and is gone on from."""
-    first_wait: float = 0.5
+    first_wait: Annotated[float, Bounds(above=0)] = 0.5
     """Seconds before the second attempt; doubled, with some chance, before each further one."""
-    longest_wait: float = 60.0
+    longest_wait: Annotated[float, Bounds(above=0, infinite=True)] = 60.0
     """Seconds: a server that asks for more (`Retry-After`) is given up at once."""
-    failures: int = 5
+    failures: Annotated[int, Bounds(least=1)] = 5
     """Requests that failed in a row after which the server is left alone for `pause` seconds."""
-    pause: float = 30.0
-    alternatives: int = 20
+    pause: Annotated[float, Bounds(above=0)] = 30.0
+    alternatives: Annotated[int, Bounds(least=1)] = 20
     """Likeliest tokens that are asked for where a trigger reads entropy: the more, the closer its lower bound."""
 
     def __post_init__(self) -> None:
-        if self.continuing not in get_args(Continuing):
-            raise ConfigurationError(f"continuing is {self.continuing!r}; known: {', '.join(get_args(Continuing))}")
-        for name, least in (("attempts", 1), ("failures", 1), ("alternatives", 1)):
-            if getattr(self, name) < least:
-                raise ConfigurationError(f"{name} is {getattr(self, name)}; at least {least} is needed")
-        for name in ("first_wait", "longest_wait", "pause"):
-            if not getattr(self, name) > 0:
-                raise ConfigurationError(f"{name} is {getattr(self, name)}; seconds above 0 are needed")
+        check_fields(self)
 
     def rules(self, may_pass: Callable[[BaseException], bool] | None = None, *, deadline: float = float("inf")) -> Any:
         """Arguments of tenacity's `Retrying` and `AsyncRetrying`.

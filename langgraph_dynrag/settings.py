@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields, replace
-from typing import Literal
+from typing import Annotated, Literal
 
 from langgraph_dynrag.budgets import Budgets
 from langgraph_dynrag.digest import ReasonInDocuments
@@ -13,18 +13,20 @@ from langgraph_dynrag.final_answer import SurerAnswer
 from langgraph_dynrag.generator import Generator
 from langgraph_dynrag.injector import Injector
 from langgraph_dynrag.prompts import AnswerPrompt
-from langgraph_dynrag.queries.base import QueryFormulator
+from langgraph_dynrag.queries.base import QueryFormulator, check_formulator
 from langgraph_dynrag.queries.qfs import QFS
 from langgraph_dynrag.reflection.base import Reflector, Selection
 from langgraph_dynrag.retriever import Retriever, check_retriever
 from langgraph_dynrag.state import DynamicRAGContext
 from langgraph_dynrag.tags import TagFormat
-from langgraph_dynrag.triggers.base import Trigger
+from langgraph_dynrag.triggers.base import Trigger, check_trigger
 from langgraph_dynrag.triggers.fixed import EveryNTokens, EverySentence, Never, Once
 from langgraph_dynrag.triggers.reflection import Reflection
 from langgraph_dynrag.triggers.written_tag import WrittenTag
+from rag_backbone.checks import known_arguments
 from rag_backbone.errors import ConfigurationError, SignalUnavailableError
 from rag_backbone.text_units import WordFilter, not_a_stop_word
+from rag_backbone.typed_fields import Bounds, check_fields
 
 ResumeAt = Literal["sentence", "word", "token", "end"]
 """Where writing goes on after a retrieval: at the beginning of the sentence that needed it, at the word or token that
@@ -34,6 +36,7 @@ EvidenceLife = Literal["sentence", "replaced", "accumulated"]
 """How long passages stay in the prompt: for the next sentence, until others replace them, or to the end."""
 
 
+@known_arguments
 @dataclass(frozen=True, slots=True)
 class Reformulation:
     """What to do when a search was in vain.
@@ -42,7 +45,7 @@ class Reformulation:
         ConfigurationError: If a number is negative or a choice unknown.
     """
 
-    max_rewrites: int = 0
+    max_rewrites: Annotated[int, Bounds(least=0)] = 0
     """How often the query may be written anew for one need."""
     min_score: float | None = None
     """Passages with a lower score do not count. Retrievers that report no score are not judged by it."""
@@ -50,12 +53,10 @@ class Reformulation:
     """Passages that the prompt had already: write with them again, as the published methods do, or count as nothing."""
 
     def __post_init__(self) -> None:
-        if self.max_rewrites < 0:
-            raise ConfigurationError(f"max_rewrites is {self.max_rewrites}; 0 or more is needed")
-        if self.repeats not in ("use", "skip"):
-            raise ConfigurationError(f"repeats is {self.repeats!r}; known: 'use', 'skip'")
+        check_fields(self)
 
 
+@known_arguments
 @dataclass(frozen=True, slots=True)
 class RetrievalPolicy:
     """How a retriever is called.
@@ -64,16 +65,13 @@ class RetrievalPolicy:
         ConfigurationError: If the timeout is not positive or the choice unknown.
     """
 
-    timeout: float | None = 30.0
+    timeout: Annotated[float | None, Bounds(above=0)] = 30.0
     """Seconds for one search; None waits for ever."""
     on_error: Literal["continue", "raise"] = "continue"
     """A search that fails or takes too long: go on without it, recorded in the trace; or fail."""
 
     def __post_init__(self) -> None:
-        if self.timeout is not None and not self.timeout > 0:
-            raise ConfigurationError(f"timeout is {self.timeout}; more than 0 seconds, or None, is needed")
-        if self.on_error not in ("continue", "raise"):
-            raise ConfigurationError(f"on_error is {self.on_error!r}; known: 'continue', 'raise'")
+        check_fields(self)
 
 
 @dataclass(frozen=True)
@@ -85,16 +83,16 @@ class Settings:
     trigger: Trigger
     query: QueryFormulator
     prompt: AnswerPrompt
-    k: int = 3
+    k: Annotated[int, Bounds(least=1)] = 3
     initial_retrieval: bool = False
     """Whether to search with the question before anything is written."""
     resume_at: ResumeAt = "sentence"
     evidence_life: EvidenceLife = "replaced"
-    lookahead: int = 64
+    lookahead: Annotated[int, Bounds(least=1)] = 64
     """Tokens of a draft at most."""
-    query_tokens: int = 64
+    query_tokens: Annotated[int, Bounds(least=1)] = 64
     """Queries keep their last so many tokens."""
-    context_tokens: int = 1024
+    context_tokens: Annotated[int, Bounds(least=16)] = 1024
     """Tokens for the passages."""
     recheck: bool = False
     """Whether a regenerated sentence is looked at by the trigger again; the published methods accept it."""
@@ -122,19 +120,11 @@ class Settings:
     """Has what a search found condensed before it is inserted into the answer; None: it is inserted as it is."""
 
     def __post_init__(self) -> None:
-        for name, least in (("k", 1), ("lookahead", 1), ("query_tokens", 1), ("context_tokens", 16)):
-            if getattr(self, name) < least:
-                raise ConfigurationError(f"{name} is {getattr(self, name)}; at least {least} is needed")
-        for name, known in (("resume_at", ResumeAt), ("evidence_life", EvidenceLife)):
-            if getattr(self, name) not in known.__args__:  # type: ignore[attr-defined]
-                raise ConfigurationError(f"{name} is {getattr(self, name)!r}; known: {known.__args__}")  # type: ignore[attr-defined]
-        parts = [("trigger", Trigger), ("query", QueryFormulator)]
-        parts += [("evidence_selector", EvidenceSelector)] if self.evidence_selector is not None else []
-        for name, protocol in parts:
-            if not isinstance(getattr(self, name), protocol):
-                raise ConfigurationError(f"{name} is {getattr(self, name)!r}, which is no {protocol.__name__}")
         if self.retriever is not None:
             check_retriever(self.retriever)
+        check_fields(self)
+        check_trigger(self.trigger)
+        check_formulator(self.query)
         if self.retriever is None and (self.initial_retrieval or not isinstance(self.trigger, Never)):
             raise ConfigurationError("no retriever was given, and this method retrieves; pass retriever=...")
         check_pair(self.trigger, self.query)
@@ -209,10 +199,6 @@ def check_final_answer(settings: Settings) -> None:
     choosing = settings.final_answer
     if choosing is None:
         return
-    if not isinstance(choosing, SurerAnswer):
-        raise ConfigurationError(
-            f"final_answer is {choosing!r}; a SurerAnswer is needed, such as SurerAnswer(), or None"
-        )
     if settings.tag_format is not None:
         raise ConfigurationError(
             f"final_answer compares an answer with documents in the prompt with one without; the results of "
@@ -239,10 +225,6 @@ def check_digest(settings: Settings) -> None:
     """
     if settings.digest is None:
         return
-    if not isinstance(settings.digest, ReasonInDocuments):
-        raise ConfigurationError(
-            f"digest is {settings.digest!r}; a ReasonInDocuments, such as ReasonInDocuments(), or None is needed"
-        )
     if settings.tag_format is None:
         raise ConfigurationError(
             f"digest condenses what is inserted after a search that the model writes, and {settings.trigger} inserts "

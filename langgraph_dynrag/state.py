@@ -8,20 +8,23 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Annotated, Any, Literal
 
 from langchain_core.messages import AnyMessage
 from langgraph.channels import UntrackedValue
 from langgraph.graph.message import add_messages
+from pydantic import ConfigDict, WithJsonSchema
 from typing_extensions import TypedDict
 
 from langgraph_dynrag.budgets import Budgets
 from langgraph_dynrag.evidence import Passage, Source
 from langgraph_dynrag.queries.base import QueryFormulator
-from langgraph_dynrag.retriever import Retriever
+from langgraph_dynrag.retriever import Retriever, check_retriever
 from langgraph_dynrag.triggers.base import Trigger
+from rag_backbone.checks import known_arguments
 from rag_backbone.errors import DynPragError
+from rag_backbone.typed_fields import Bounds, check_fields
 
 VERSION = 1
 Stage = Literal["drafting", "closing", "concluding", "done"]
@@ -108,16 +111,40 @@ class DynamicRAGState(DynamicRAGInput, DynamicRAGOutput, total=False):
     """`AttentionRows` of the draft; never saved."""
 
 
+_BUDGETS = {f.name: {"type": "number" if f.name == "seconds" else "integer"} for f in fields(Budgets)}
+# By hand, because the default of `seconds` is infinite, which JSON cannot say.
+_PLAIN_BUDGETS = WithJsonSchema({"anyOf": [{"type": "object", "properties": _BUDGETS}, {"type": "null"}]})
+_IN_PROCESS = WithJsonSchema({"type": "null", "description": "An object, which only code can give."})
+
+
+@known_arguments
 @dataclass
 class DynamicRAGContext:
-    """Per-run overrides: `graph.invoke(input, context={"k": 5})`. What is None stays as the graph was built."""
+    """Per-run overrides: `graph.invoke(input, context={"k": 5})`. What is None stays as the graph was built.
 
-    retriever: Retriever | None = None
-    trigger: Trigger | None = None
-    query: QueryFormulator | None = None
-    k: int | None = None
-    budgets: Budgets | None = None
+    Budgets may be a mapping, as a client of a LangGraph server sends them: `{"budgets": {"tokens": 64}}`. Those that it
+    leaves out have the defaults of `Budgets`.
+
+    Raises:
+        ConfigurationError: If a name is unknown, or a value of another type or out of range.
+    """
+
+    __pydantic_config__ = ConfigDict(arbitrary_types_allowed=True)
+
+    retriever: Annotated[Retriever | None, _IN_PROCESS] = None
+    trigger: Annotated[Trigger | None, _IN_PROCESS] = None
+    query: Annotated[QueryFormulator | None, _IN_PROCESS] = None
+    k: Annotated[int | None, Bounds(least=1)] = None
+    budgets: Annotated[Budgets | None, _PLAIN_BUDGETS] = None
     seed: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.retriever is not None:
+            check_retriever(self.retriever)
+        budgets: Any = self.budgets
+        if isinstance(budgets, Mapping):
+            self.budgets = Budgets(**budgets)
+        check_fields(self)
 
 
 def check_version(state: Mapping[str, Any]) -> None:

@@ -27,6 +27,7 @@ from typing import Literal, NamedTuple
 from langgraph_dynrag.evidence import Passage
 from rag_backbone.errors import ConfigurationError
 from rag_backbone.text_units import Span
+from rag_backbone.typed_fields import check_fields
 
 Problem = Literal["empty", "unclosed", "repeated", "limit", "nothing found", "no room"]
 """Why a call gets a notice instead of results."""
@@ -77,6 +78,7 @@ class TagFormat:
     """Whether notices stand without the marks of results."""
 
     def __post_init__(self) -> None:
+        check_fields(self)
         marks = (*self.call, *self.result)
         if any(not mark.strip() for mark in marks):
             raise ConfigurationError(f"tag format {self.name!r} has a blank mark among {marks}")

@@ -7,12 +7,15 @@ needed. Knows nothing of models or frameworks.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
-from typing import Any
+import functools
+import inspect
+from collections.abc import Iterable, Sequence
+from typing import Any, TypeVar, cast
 
 from rag_backbone.errors import ConfigurationError
 
 _SHOWN = 80
+_T = TypeVar("_T")
 
 
 def refuse_unknown(given: Iterable[str], known: Iterable[str], owner: str) -> None:
@@ -30,8 +33,27 @@ def refuse_unknown(given: Iterable[str], known: Iterable[str], owner: str) -> No
     unknown = [name for name in dict.fromkeys(given) if name not in names]
     if not unknown:
         return
-    said = [f"{name!r}{_suggestion(name, names)}" for name in unknown]
+    said = [f"{name!r}{suggestion(name, names)}" for name in unknown]
     raise ConfigurationError(f"{owner} has no argument {', '.join(said)}. Known: {', '.join(names)}.")
+
+
+def known_arguments(target: _T) -> _T:
+    """Decorate a function or a class so that unknown keyword arguments are answered with the nearest known one."""
+    function: Any = target.__init__ if isinstance(target, type) else target  # type: ignore[misc]
+    name = getattr(target, "__name__", repr(target))
+    names = [
+        n for n, p in inspect.signature(function).parameters.items() if n != "self" and p.kind is not p.VAR_KEYWORD
+    ]
+
+    @functools.wraps(function)
+    def checked(*args: Any, **kwargs: Any) -> Any:
+        refuse_unknown(kwargs, names, name)
+        return function(*args, **kwargs)
+
+    if isinstance(target, type):
+        target.__init__ = checked  # type: ignore[misc]
+        return target
+    return cast("_T", checked)
 
 
 def check_type(name: str, value: object, types: type | tuple[type, ...], needed: str) -> None:
@@ -62,6 +84,7 @@ def clause(error: object) -> str:
     return " ".join(str(error).split()).rstrip(" .")
 
 
-def _suggestion(name: str, known: list[str]) -> str:
+def suggestion(name: str, known: Sequence[str]) -> str:
+    """Return `" (did you mean ...?)"` with the nearest known name, or nothing if none is near."""
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
     return f" (did you mean {near[0]!r}?)" if near else ""

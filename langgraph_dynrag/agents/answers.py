@@ -15,7 +15,7 @@ from langgraph_dynrag.collecting import Collector
 from langgraph_dynrag.draft import AttendAlone, AttentionRows, Context, Draft, DraftView, Signal, Verdict
 from langgraph_dynrag.drafting import DraftResult, DraftTask
 from langgraph_dynrag.stop_at_unit import StopAtUnit
-from langgraph_dynrag.triggers.base import Trigger
+from langgraph_dynrag.triggers.base import Trigger, verdict_on
 from rag_backbone.text_units import WordFilter
 
 
@@ -96,7 +96,7 @@ def judge_answer(written: Written, trigger: Trigger, carries_content: WordFilter
             attend_alone=written.attend_alone,
             carries_content=carries_content,
         )
-        verdict = trigger.judge(view)
+        verdict = verdict_on(trigger, view)
         verdicts.append((start, judged, verdict))
         if verdict.retrieve:
             needs.append(Need(view, verdict))

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from langgraph_dynrag.draft import Signal
-from langgraph_dynrag.queries.base import QueryFormulator
+from langgraph_dynrag.queries.base import QueryFormulator, check_formulator
 from langgraph_dynrag.queries.flare import MaskedSentence
 from langgraph_dynrag.queries.rewrite import WithQuestion
 from langgraph_dynrag.retriever import Retriever, check_retriever
 from langgraph_dynrag.settings import RetrievalPolicy, check_pair
-from langgraph_dynrag.triggers.base import Trigger
+from langgraph_dynrag.triggers.base import Trigger, check_trigger
 from langgraph_dynrag.triggers.confidence import TokenProbability
 from rag_backbone.checks import refuse_unknown
 from rag_backbone.errors import ConfigurationError, SignalUnavailableError
 from rag_backbone.text_units import WordFilter, not_a_stop_word
+from rag_backbone.typed_fields import Bounds, check_fields
 
 REPORTED: frozenset[Signal] = frozenset({"logprob", "entropy"})
 """What any model may report with a message."""
@@ -34,32 +35,24 @@ class WatchOptions:
     retriever: Retriever
     trigger: Trigger = field(default_factory=TokenProbability)
     query: QueryFormulator = field(default_factory=lambda: WithQuestion(MaskedSentence()))
-    k: int = 3
-    max_rounds: int = 1
-    max_searches: int = 6
-    max_queries: int = 3
-    query_tokens: int = 64
-    context_tokens: int = 1024
+    k: Annotated[int, Bounds(least=1)] = 3
+    max_rounds: Annotated[int, Bounds(least=1)] = 1
+    max_searches: Annotated[int, Bounds(least=1)] = 6
+    max_queries: Annotated[int, Bounds(least=1)] = 3
+    query_tokens: Annotated[int, Bounds(least=1)] = 64
+    context_tokens: Annotated[int, Bounds(least=16)] = 1024
     with_passages: str = "Use these passages where they help:\n{passages}\n\n{question}"
     retrieval: RetrievalPolicy = field(default_factory=RetrievalPolicy)
     on_missing_signals: Literal["continue", "raise"] = "continue"
     drafts: Literal["hidden", "streamed"] = "hidden"
-    top_logprobs: int = 5
+    top_logprobs: Annotated[int, Bounds(least=1)] = 5
     carries_content: WordFilter = field(default_factory=not_a_stop_word)
 
     def __post_init__(self) -> None:
         check_retriever(self.retriever)
-        for name, protocol in (("trigger", Trigger), ("query", QueryFormulator)):
-            if not isinstance(getattr(self, name), protocol):
-                raise ConfigurationError(f"{name} is {getattr(self, name)!r}, which is no {protocol.__name__}")
-        for name, least in (("k", 1), ("max_rounds", 1), ("max_searches", 1), ("max_queries", 1), ("query_tokens", 1),
-                            ("context_tokens", 16), ("top_logprobs", 1)):  # fmt: skip
-            if getattr(self, name) < least:
-                raise ConfigurationError(f"{name} is {getattr(self, name)}; at least {least} is needed")
-        if self.on_missing_signals not in ("continue", "raise"):
-            raise ConfigurationError(f"on_missing_signals is {self.on_missing_signals!r}; known: 'continue', 'raise'")
-        if self.drafts not in ("hidden", "streamed"):
-            raise ConfigurationError(f"drafts is {self.drafts!r}; known: 'hidden', 'streamed'")
+        check_fields(self)
+        check_trigger(self.trigger)
+        check_formulator(self.query)
         for name in ("{passages}", "{question}"):
             if name not in self.with_passages:
                 raise ConfigurationError(f"with_passages lacks {name}")

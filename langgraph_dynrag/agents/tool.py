@@ -19,6 +19,7 @@ from pydantic import BaseModel, Field
 from langgraph_dynrag.clean_input import clean_all
 from langgraph_dynrag.evidence import Passage, distinct, name_of, passage, render, within_budget
 from langgraph_dynrag.retriever import Retriever, acall_retriever, call_retriever, check_retriever
+from rag_backbone.checks import check_type, known_arguments
 from rag_backbone.errors import ConfigurationError
 from rag_backbone.unicode_text import clean_text
 
@@ -33,6 +34,7 @@ class _Question(BaseModel):
     question: str = Field(description="A complete question, understandable on its own.")
 
 
+@known_arguments
 def create_retriever_tool(
     retriever: Retriever,
     *,
@@ -55,6 +57,7 @@ def create_retriever_tool(
         ConfigurationError: If `characters` is too small for a passage, or the retriever is none.
     """
     check_retriever(retriever)
+    check_type("characters", characters, int, "a whole number, such as characters=6000")
     if characters < 100:
         raise ConfigurationError(f"characters is {characters}; at least 100 are needed")
 
@@ -75,6 +78,7 @@ def create_retriever_tool(
     )
 
 
+@known_arguments
 def create_dynamic_rag_tool(
     graph: Runnable[Any, Any],
     *,

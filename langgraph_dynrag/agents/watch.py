@@ -37,7 +37,8 @@ from langgraph_dynrag.drafting import DraftResult
 from langgraph_dynrag.evidence import Passage, distinct
 from langgraph_dynrag.generator import Generator as ModelGenerator
 from langgraph_dynrag.nodes.resume import sources_with
-from langgraph_dynrag.queries.base import Plan, last_words
+from langgraph_dynrag.queries.base import Plan, last_words, plan_of, queries_of
+from langgraph_dynrag.triggers.base import verdict_before
 
 # ---------------------------------------------------------------------- what is to be done
 
@@ -161,7 +162,7 @@ def _before(options: WatchOptions, request: ModelRequest[Any], record: Record) -
     if missing and not record["blind"]:
         reason = f"{type(request.model).__name__} cannot give {', '.join(missing)}"
         record = degraded(options, record, reason, blind=True)
-    verdict = options.trigger.before(record["question"])
+    verdict = verdict_before(options.trigger, record["question"])
     if verdict is None or not verdict.retrieve or record["retrievals"]:
         return record
     return (yield from _searched(options, record, [record["question"]]))
@@ -214,11 +215,11 @@ def _queries(options: WatchOptions, generator: ModelGenerator, needs: Sequence[N
     """What to search for, for all that is needed; the question if that is nothing."""
     queries: dict[str, None] = {}
     for need in needs:
-        plan: Plan = yield Compute(partial(options.query.plan, need.view, need.verdict))
+        plan: Plan = yield Compute(partial(plan_of, options.query, need.view, need.verdict))
         found = plan.queries
         if plan.prompts:
             replies = yield Ask(generator, plan.prompts)
-            found = (*found, *options.query.finish(need.view, need.verdict, replies))
+            found = (*found, *queries_of(options.query, need.view, need.verdict, replies))
         for query in found:
             queries.setdefault(last_words(query, options.query_tokens, generator.count_tokens))
         if len(queries) >= options.max_queries:

@@ -6,6 +6,7 @@ how often to search, or how good to be at what cost.
 
 from __future__ import annotations
 
+import inspect
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ from langgraph_dynrag.calibration.drafts import Drafted, Recorder, answered, wri
 from langgraph_dynrag.calibration.questions import Asked, all_asked
 from langgraph_dynrag.calibration.report import Calibration, Point
 from langgraph_dynrag.calibration.thresholds import Curve, Per, Values, check, interval
-from langgraph_dynrag.graph import create_dynamic_rag
+from langgraph_dynrag.graph import ARGUMENTS, CHANGES, create_dynamic_rag
 from langgraph_dynrag.preset_file import belonging, is_preset_file
 from langgraph_dynrag.presets import Dataset, Preset, get_preset
 from langgraph_dynrag.prompts import AnswerPrompt, reasoned_prompt
@@ -29,6 +30,7 @@ from langgraph_dynrag.retriever import Retriever
 from langgraph_dynrag.triggers.base import Trigger
 from langgraph_dynrag.triggers.threshold import threshold_of, with_threshold
 from rag_backbone.answer_scores import f1
+from rag_backbone.checks import refuse_unknown
 from rag_backbone.errors import ConfigurationError
 
 logger = logging.getLogger(__name__)
@@ -94,6 +96,7 @@ def calibrate(
         >>> found.save("flare-smollm.json")  # doctest: +SKIP
         >>> graph = create_dynamic_rag(LocalChatModel(), retriever, preset="flare-smollm.json")  # doctest: +SKIP
     """
+    refuse_unknown(changes, {*CHANGES, *ARGUMENTS, *inspect.signature(calibrate).parameters} - {"changes"}, "calibrate")
     asked = all_asked(questions)
     _check_options(rate, per, cost, points, samples, asked)
     if is_preset_file(preset):

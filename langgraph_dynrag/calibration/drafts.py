@@ -10,7 +10,7 @@ from typing import Any
 from langgraph_dynrag.calibration.questions import Asked
 from langgraph_dynrag.calibration.thresholds import Judgement
 from langgraph_dynrag.draft import DraftView, Signal, Unit, Verdict
-from langgraph_dynrag.triggers.base import Trigger
+from langgraph_dynrag.triggers.base import Trigger, verdict_before, verdict_on
 from langgraph_dynrag.triggers.threshold import with_threshold
 from rag_backbone.errors import ConfigurationError
 
@@ -46,7 +46,7 @@ class Recorder:
 
     def before(self, question: str) -> Verdict | None:
         """No; what the other one says is remembered if it says anything."""
-        verdict = self._trigger.before(question)
+        verdict = verdict_before(self._trigger, question)
         if verdict is not None:
             self._keep(verdict, lambda trigger: trigger.before(question))
         return None
@@ -57,7 +57,7 @@ class Recorder:
             view = replace(view, attend_alone=_remembering(view.attend_alone))
         if view.sample_ends is not None:  # dozens of sequences, and another threshold does not change them
             view = replace(view, sample_ends=functools.cache(view.sample_ends))
-        verdict = self._trigger.judge(view)
+        verdict = verdict_on(self._trigger, view)
         self._keep(verdict, lambda trigger: trigger.judge(view))
         return replace(verdict, retrieve=False, position=None, hits=())
 

@@ -25,10 +25,11 @@ from langgraph_dynrag.nodes.monitor import Monitor, exhausted, shortened
 from langgraph_dynrag.nodes.node import State, Update, emit, spent
 from langgraph_dynrag.nodes.resume import Resume
 from langgraph_dynrag.nodes.vote import vote
-from langgraph_dynrag.queries.base import Plan
+from langgraph_dynrag.queries.base import Plan, plan_of, queries_of
 from langgraph_dynrag.reflection.base import Expansion, Reflector, Selection, Writing
 from langgraph_dynrag.reflection.beam import Beam, Candidate, Decision, Hypothesis, Segment
 from langgraph_dynrag.settings import Settings
+from langgraph_dynrag.triggers.base import verdict_on
 from rag_backbone.own_thread import in_own_thread
 from rag_backbone.requests import Counts
 
@@ -185,10 +186,11 @@ def _plans(state: State, settings: Settings, beam: Beam) -> tuple[_Views, dict[i
             retrieval=beam.judgements[i],
             carries_content=settings.carries_content,
         )
-        views[i] = (view, settings.trigger.judge(view))
+        views[i] = (view, verdict_on(settings.trigger, view))
     if exhausted(state, settings) is not None:
         return views, {}
-    return views, {i: settings.query.plan(view, verdict) for i, (view, verdict) in views.items() if verdict.retrieve}
+    needing = {i: pair for i, pair in views.items() if pair[1].retrieve}
+    return views, {i: plan_of(settings.query, view, verdict) for i, (view, verdict) in needing.items()}
 
 
 def _decided(
@@ -241,7 +243,7 @@ def _queries(
 ) -> tuple[str, ...]:
     if plan is None:  # a budget forbids to search
         return ()
-    given = plan.queries or settings.query.finish(view, verdict, replies)
+    given = plan.queries or queries_of(settings.query, view, verdict, replies)
     cut = [shortened(q, settings) for q in given]
     return tuple(dict.fromkeys(q for q in cut if q)) or (shortened(view.question, settings),)
 

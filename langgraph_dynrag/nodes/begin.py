@@ -10,9 +10,11 @@ from langchain_core.runnables import RunnableConfig
 from langgraph.types import Overwrite
 
 from langgraph_dynrag.chat_template import message_text
+from langgraph_dynrag.graph_input import check_question
 from langgraph_dynrag.nodes.node import Node, State, Update, emit
 from langgraph_dynrag.settings import Settings
 from langgraph_dynrag.state import VERSION
+from langgraph_dynrag.triggers.base import verdict_before
 from rag_backbone.errors import ConfigurationError, ContextWindowError
 from rag_backbone.own_thread import in_own_thread
 from rag_backbone.unicode_text import clean_text
@@ -37,7 +39,7 @@ class Begin(Node):
                 'the question is empty; give one as {"question": "..."} or as the last human message of "messages"'
             )
         _check_room(question, settings)
-        verdict = settings.trigger.before(question)
+        verdict = verdict_before(settings.trigger, question)
         retrieve = settings.initial_retrieval or (verdict is not None and verdict.retrieve)
         reason = "initial retrieval" if settings.initial_retrieval else (verdict.reason if verdict else "")
         retrieve = retrieve and settings.budgets.retrievals > 0
@@ -97,6 +99,7 @@ def asked_question(state: State) -> tuple[str, str | None]:
     `question` takes precedence over it.
     """
     answered = state.get("answered") or {}
+    check_question(state.get("question"))
     explicit = (state.get("question") or "").strip()
     messages: list[AnyMessage] = state.get("messages") or []
     last = messages[-1] if messages else None

@@ -15,8 +15,9 @@ from langgraph_dynrag.nodes.insert import own_words
 from langgraph_dynrag.nodes.no_text import asked_again
 from langgraph_dynrag.nodes.node import Node, State, Update, emit, spent
 from langgraph_dynrag.nodes.sample import sampler
-from langgraph_dynrag.queries.base import Plan, last_words
+from langgraph_dynrag.queries.base import Plan, last_words, plan_of, queries_of
 from langgraph_dynrag.settings import Settings
+from langgraph_dynrag.triggers.base import verdict_on
 from rag_backbone.own_thread import in_own_thread
 
 
@@ -30,7 +31,7 @@ class Monitor(Node):
         view, verdict, update = judge(state, settings)
         if verdict is None:
             return update
-        plan = settings.query.plan(view, verdict)
+        plan = plan_of(settings.query, view, verdict)
         replies = settings.generator.ask(plan.prompts, config) if plan.prompts else []
         return _needing(state, settings, view, verdict, plan, replies, update)
 
@@ -40,7 +41,7 @@ class Monitor(Node):
         view, verdict, update = await in_own_thread(judge, state, settings)
         if verdict is None:
             return update
-        plan = await in_own_thread(settings.query.plan, view, verdict)
+        plan = await in_own_thread(plan_of, settings.query, view, verdict)
         replies = await settings.generator.aask(plan.prompts, config) if plan.prompts else []
         return _needing(state, settings, view, verdict, plan, replies, update)
 
@@ -88,7 +89,7 @@ def _judged(state: State, settings: Settings, draft: Draft) -> tuple[DraftView, 
     if hit is not None:
         events = [] if state.get("budget_hit") else [budget_event(hit, settings)]
         return view, None, {"budget_hit": state.get("budget_hit") or hit, **_accepted(state, settings, judged, events)}
-    verdict = settings.trigger.judge(view)
+    verdict = verdict_on(settings.trigger, view)
     event = {"type": "verdict", "tokens": judged, **verdict.to_state()}
     emit(event)
     over = complete or (draft.ended == "end" and judged == len(draft))
@@ -162,7 +163,7 @@ def _needing(
     replies: list[str],
     known: Update,
 ) -> Update:
-    queries = plan.queries or settings.query.finish(view, verdict, replies)
+    queries = plan.queries or queries_of(settings.query, view, verdict, replies)
     cut = [shortened(q, settings) for q in queries]
     queries = tuple(dict.fromkeys(q for q in cut if q)) or (shortened(state["question"], settings),)
     event = {"type": "query", "queries": list(queries), "rewrite": 0}

@@ -6,10 +6,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from langgraph_dynrag.evidence import Passage
+from langgraph_dynrag.evidence_selection import Selection
 from langgraph_dynrag.nodes.generate import derived_seed, draft_task
 from langgraph_dynrag.nodes.node import State, emit
 from langgraph_dynrag.samples import SampledEnds, SampleEnds, SampleSpec
 from langgraph_dynrag.settings import Settings
+from rag_backbone.checks import shown
+from rag_backbone.errors import ConfigurationError
 
 
 def sampler(state: State, settings: Settings) -> SampleEnds:
@@ -28,7 +31,12 @@ def select(state: State, settings: Settings, found: list[Passage]) -> tuple[list
             settings.injector.prepare(passages)
         return _sampled({**state, "evidence": list(passages)}, settings, spec)
 
-    selection = settings.evidence_selector.select(found, kept, try_out)
+    selection: object = settings.evidence_selector.select(found, kept, try_out)
+    if not isinstance(selection, Selection):
+        raise ConfigurationError(
+            f"{settings.evidence_selector!r}: select() returned {shown(selection)}; a Selection of "
+            "langgraph_dynrag.evidence_selection is needed, such as Selection(passages, {'by': 'name'})"
+        )
     event = {"type": "evidence_choice", **selection.record}
     emit(event)
     return selection.passages, [event]

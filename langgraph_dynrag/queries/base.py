@@ -11,6 +11,10 @@ from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 from langgraph_dynrag.draft import DraftView, Signal, Verdict
+from langgraph_dynrag.triggers.base import check_needs
+from rag_backbone.checks import shown
+from rag_backbone.errors import ConfigurationError
+from rag_backbone.typed_fields import check_fields
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +24,9 @@ class Plan:
     queries: tuple[str, ...] = ()
     prompts: tuple[str, ...] = ()
     """Instructions for the model, each answered on its own."""
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
 
 @runtime_checkable
@@ -41,6 +48,45 @@ class QueryFormulator(Protocol):
         Only called if the plan has prompts. No query at all makes the node fall back to the question.
         """
         ...
+
+
+def check_formulator(formulator: QueryFormulator) -> None:
+    """Refuse a formulator whose `needs` are no set of signals.
+
+    Raises:
+        ConfigurationError: Listing the signals that exist.
+    """
+    check_needs(formulator)
+
+
+def plan_of(formulator: QueryFormulator, view: DraftView, verdict: Verdict) -> Plan:
+    """Return the formulator's plan.
+
+    Raises:
+        ConfigurationError: If what it returns is none.
+    """
+    returned: object = formulator.plan(view, verdict)
+    if not isinstance(returned, Plan):
+        raise ConfigurationError(
+            f"{formulator!r}: plan() returned {shown(returned)}; a Plan is needed, such as Plan(queries=('text',))"
+        )
+    return returned
+
+
+def queries_of(
+    formulator: QueryFormulator, view: DraftView, verdict: Verdict, replies: Sequence[str]
+) -> tuple[str, ...]:
+    """Return the queries that the formulator makes of the replies to its plan's prompts.
+
+    Raises:
+        ConfigurationError: If what it makes is no sequence of texts.
+    """
+    returned: object = formulator.finish(view, verdict, replies)
+    if not isinstance(returned, list | tuple) or not all(isinstance(query, str) for query in returned):
+        raise ConfigurationError(
+            f"{formulator!r}: finish() returned {shown(returned)}; a tuple of texts is needed, such as ('text',)"
+        )
+    return tuple(returned)
 
 
 class WithoutModel:

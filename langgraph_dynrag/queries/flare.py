@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from langgraph_dynrag.draft import DraftView, Signal, Verdict
 from langgraph_dynrag.queries.base import Plan
 from rag_backbone.errors import ConfigurationError
+from rag_backbone.typed_fields import check_fields
 
 _GAP = 5  # uncertain tokens closer than this belong to one span (published code)
 
@@ -31,6 +32,7 @@ class MaskedSentence:
     beta: float = 0.4
 
     def __post_init__(self) -> None:
+        check_fields(self)
         _check_beta(self.beta)
 
     @property
@@ -69,6 +71,7 @@ class ExplicitQuestion:
     beta: float = 0.4
 
     def __post_init__(self) -> None:
+        check_fields(self)
         _check_beta(self.beta)
 
     @property

@@ -27,6 +27,7 @@ from langgraph_dynrag.queries.base import Plan
 from langgraph_dynrag.triggers.rind import Bundle, check_bundle
 from rag_backbone.errors import ConfigurationError
 from rag_backbone.text_units import Span, sentences, token_spans, tokens_of_word, words, words_of_tokens
+from rag_backbone.typed_fields import check_fields
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,7 @@ class QFS:
     bundle: Bundle = "paper"
 
     def __post_init__(self) -> None:
+        check_fields(self)
         check_bundle(self.bundle)
         if self.n < 1:
             raise ConfigurationError(f"n is {self.n}; a query needs at least 1 word")

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from langgraph_dynrag.draft import DraftView, Signal, Verdict
-from langgraph_dynrag.queries.base import Plan, QueryFormulator
+from langgraph_dynrag.queries.base import Plan, QueryFormulator, plan_of, queries_of
+from rag_backbone.typed_fields import check_fields
 
 _LABEL = re.compile(r"^(?:search\s+)?quer(?:y|ies)\s*:\s*", re.IGNORECASE)
 
@@ -20,6 +21,9 @@ class Rewrite:
     """
 
     max_words: int = 32
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
     @property
     def needs(self) -> frozenset[Signal]:
@@ -41,6 +45,9 @@ class WithQuestion:
 
     other: QueryFormulator
 
+    def __post_init__(self) -> None:
+        check_fields(self)
+
     @property
     def needs(self) -> frozenset[Signal]:
         """What the other one needs."""
@@ -48,12 +55,12 @@ class WithQuestion:
 
     def plan(self, view: DraftView, verdict: Verdict) -> Plan:
         """The other one's plan, its queries joined with the question."""
-        plan = self.other.plan(view, verdict)
+        plan = plan_of(self.other, view, verdict)
         return Plan(self._joined(view, plan.queries), plan.prompts)
 
     def finish(self, view: DraftView, verdict: Verdict, replies: Sequence[str]) -> tuple[str, ...]:
         """The other one's queries, joined with the question."""
-        return self._joined(view, self.other.finish(view, verdict, replies))
+        return self._joined(view, queries_of(self.other, view, verdict, replies))
 
     def _joined(self, view: DraftView, queries: Sequence[str]) -> tuple[str, ...]:
         return tuple(q if q.strip() == view.question.strip() else f"{view.question} {q}".strip() for q in queries)

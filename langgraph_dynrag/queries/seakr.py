@@ -10,6 +10,7 @@ from langgraph_dynrag.draft import DraftView, Signal, Verdict
 from langgraph_dynrag.queries.base import Plan
 from rag_backbone.errors import ConfigurationError
 from rag_backbone.text_units import sentences, words
+from rag_backbone.typed_fields import check_fields
 
 # What announces an answer instead of being about something (the published code's list).
 _ANNOUNCING = frozenset({"thus", "answer", "is", "so"})
@@ -30,6 +31,7 @@ class KnownWords:
     max_doubt: float = 0.1
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if not 0 <= self.max_doubt <= 1:
             raise ConfigurationError(f"max_doubt is {self.max_doubt}; a probability between 0 and 1 is needed")
 

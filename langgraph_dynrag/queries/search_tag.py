@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from langgraph_dynrag.draft import DraftView, Verdict
 from langgraph_dynrag.queries.base import Plan, WithoutModel
 from langgraph_dynrag.tags import FLARE_INSTRUCT, TagFormat
+from rag_backbone.typed_fields import check_fields
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,9 @@ class SearchTag(WithoutModel):
     """
 
     tag_format: TagFormat = FLARE_INSTRUCT
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
     def plan(self, view: DraftView, verdict: Verdict) -> Plan:  # noqa: ARG002
         """The last call's query."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from langgraph_dynrag.draft import DraftView, Verdict
 from langgraph_dynrag.queries.base import Plan, WithoutModel
 from rag_backbone.errors import ConfigurationError
+from rag_backbone.typed_fields import check_fields
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,7 @@ class LastTokens(WithoutModel):
     n: int = 16
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if self.n < 1:
             raise ConfigurationError(f"n is {self.n}; a query of the last n tokens needs at least 1")
 

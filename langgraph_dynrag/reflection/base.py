@@ -5,14 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Annotated, Literal, Protocol, runtime_checkable
 
 from langgraph_dynrag.evidence import Passage
 from langgraph_dynrag.reflection.beam import Candidate, Hypothesis, Unsupported
 from langgraph_dynrag.reflection.scores import Probabilities, Weights
 from langgraph_dynrag.reflection.vote import Answers, checked_answers
+from rag_backbone.checks import known_arguments
 from rag_backbone.errors import ConfigurationError
 from rag_backbone.requests import Counts
+from rag_backbone.typed_fields import Bounds, check_fields
 
 if TYPE_CHECKING:
     from langgraph_dynrag.prompts import AnswerPrompt
@@ -23,6 +25,7 @@ OnCandidateToken = Callable[[int, str, float, float | None], None]
 """Called with an expansion's number and each of its tokens' characters, log-probability and entropy."""
 
 
+@known_arguments
 @dataclass(frozen=True, slots=True)
 class Selection:
     """One continuation for each passage, scored, and the best ones kept: how, and by whose judgement.
@@ -56,20 +59,16 @@ class Selection:
 
     path: Path = "auto"
     weights: Weights = field(default_factory=Weights)
-    beam: int = 2
-    depth: int = 7
+    beam: Annotated[int, Bounds(least=1)] = 2
+    depth: Annotated[int, Bounds(least=1)] = 7
     unsupported: Unsupported = "keep"
     form: Form = "long"
     answers: Answers | None = None
 
     def __post_init__(self) -> None:
-        for name in ("beam", "depth"):
-            if getattr(self, name) < 1:
-                raise ConfigurationError(f"{name} is {getattr(self, name)}; at least 1 is needed")
-        for name, known in (("path", Path), ("unsupported", Unsupported), ("form", Form)):
-            if getattr(self, name) not in known.__args__:  # type: ignore[attr-defined]
-                raise ConfigurationError(f"{name} is {getattr(self, name)!r}; known: {known.__args__}")  # type: ignore[attr-defined]
-        object.__setattr__(self, "answers", checked_answers(self.answers))  # a list becomes a tuple
+        # A list becomes a tuple, and what cannot be voted on is explained.
+        object.__setattr__(self, "answers", checked_answers(self.answers))
+        check_fields(self)
         if self.answers is not None and self.form != "short":
             raise ConfigurationError(
                 f"answers is {self.answers!r} and form {self.form!r}; there is a vote on whole answers only: "

@@ -21,6 +21,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from rag_backbone.errors import ConfigurationError
+from rag_backbone.typed_fields import check_fields
 
 Probabilities = Mapping[str, float]
 """A judgement: the probability of each of its answers, normalised over them."""
@@ -46,6 +47,7 @@ class Weights:
     utility: float = 0.5
 
     def __post_init__(self) -> None:
+        check_fields(self, "the weight of ")
         for name, value in asdict(self).items():
             if not (value >= 0 and math.isfinite(value)):
                 raise ConfigurationError(f"the weight of {name} is {value}; a finite number, 0 or more, is needed")

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from langgraph_dynrag.draft import DraftView, Signal, Unit, Verdict
-from langgraph_dynrag.triggers.base import Trigger
+from langgraph_dynrag.triggers.base import Trigger, verdict_before, verdict_on
 from rag_backbone.checks import shown
 from rag_backbone.errors import ConfigurationError
 
@@ -21,8 +21,8 @@ class _Combined:
         name = type(self).__name__
         # A list of them is as clear as several arguments.
         given: tuple[Any, ...] = parts
-        if len(parts) == 1 and isinstance(parts[0], Iterable) and not isinstance(parts[0], str):
-            given = tuple(parts[0])
+        if len(given) == 1 and isinstance(given[0], Iterable) and not isinstance(given[0], str):
+            given = tuple(given[0])
         if foreign := [part for part in given if not isinstance(part, Trigger) or isinstance(part, type)]:
             raise ConfigurationError(
                 f"{name} was given {shown(foreign[0])}, which is no trigger; write "
@@ -33,9 +33,9 @@ class _Combined:
             raise ConfigurationError(
                 f"{name} was given {count}; it combines two or more: {name}(TokenProbability(), Entropy())"
             )
-        parts = self.parts = given
+        self.parts: tuple[Trigger, ...] = given
         # A part that would look only at the whole answer can look after each unit of another one as well.
-        units = {part.unit for part in parts if part.unit.kind != "all"}
+        units = {part.unit for part in self.parts if part.unit.kind != "all"}
         if len(units) > 1:
             raise ConfigurationError(
                 f"{type(self).__name__} cannot combine triggers that look after "
@@ -55,11 +55,11 @@ class _Combined:
 
     def before(self, question: str) -> Verdict | None:
         """Combined from the parts' answers; no answer counts as no."""
-        return self._combine([part.before(question) for part in self.parts])
+        return self._combine([verdict_before(part, question) for part in self.parts])
 
     def judge(self, view: DraftView) -> Verdict:
         """Combined from the parts' verdicts; the earliest position counts."""
-        verdict = self._combine([part.judge(view) for part in self.parts])
+        verdict = self._combine([verdict_on(part, view) for part in self.parts])
         return verdict or Verdict(False, "no verdict", trigger=self._name)
 
     def _combine(self, verdicts: list[Verdict | None]) -> Verdict | None:

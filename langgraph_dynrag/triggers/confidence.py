@@ -8,6 +8,7 @@ from typing import Literal
 
 from langgraph_dynrag.draft import DraftView, Signal, Unit, Verdict
 from rag_backbone.errors import ConfigurationError
+from rag_backbone.typed_fields import check_fields
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +31,7 @@ class TokenProbability:
     aggregate: Literal["min", "mean"] = "min"
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if not 0 <= self.theta <= 1:
             raise ConfigurationError(f"theta is {self.theta}; a probability between 0 and 1 is needed")
         if self.aggregate not in ("min", "mean"):
@@ -78,6 +80,7 @@ class Entropy:
     content_only: bool = True
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if not self.threshold >= 0:
             raise ConfigurationError(f"threshold is {self.threshold}; an entropy in nats, 0 or more, is needed")
 

@@ -31,6 +31,7 @@ from langgraph_dynrag.triggers.confidence import above
 from langgraph_dynrag.triggers.rind import Bundle, check_bundle
 from rag_backbone.errors import ConfigurationError
 from rag_backbone.text_units import sentences
+from rag_backbone.typed_fields import check_fields
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +50,7 @@ class ETC:
     bundle: Bundle = "paper"
 
     def __post_init__(self) -> None:
+        check_fields(self, "ETC's ")
         check_bundle(self.bundle)
         if not math.isfinite(self.threshold) or (self.bundle == "paper" and self.threshold < 0):
             raise ConfigurationError(f"ETC's threshold is {self.threshold}; a finite number of 0 or more is needed")

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from langgraph_dynrag.draft import DraftView, Signal, Unit, Verdict
 from rag_backbone.errors import ConfigurationError
+from rag_backbone.typed_fields import check_fields
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +66,7 @@ class EveryNTokens:
     n: int = 16
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if self.n < 1:
             raise ConfigurationError(f"n is {self.n}; retrieving every n tokens needs at least 1")
 

@@ -8,6 +8,7 @@ from typing import Literal
 from langgraph_dynrag.draft import DraftView, Signal, Unit, Verdict
 from langgraph_dynrag.reflection.scores import likeliest, retrieval
 from rag_backbone.errors import ConfigurationError
+from rag_backbone.typed_fields import check_fields
 
 Mode = Literal["adaptive", "always", "never"]
 
@@ -36,6 +37,7 @@ class Reflection:
     mode: Mode = "adaptive"
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if self.delta is not None and not 0 <= self.delta <= 1:
             raise ConfigurationError(f"delta is {self.delta}; a probability between 0 and 1, or None, is needed")
         if self.mode not in Mode.__args__:  # type: ignore[attr-defined]

@@ -30,6 +30,7 @@ from langgraph_dynrag.draft import Draft, DraftView, Floats, Signal, Unit, Verdi
 from langgraph_dynrag.triggers.confidence import above
 from rag_backbone.errors import ConfigurationError
 from rag_backbone.text_units import sentences, spaced_pieces, words_of_tokens
+from rag_backbone.typed_fields import check_fields
 
 Bundle = Literal["paper", "reference"]
 
@@ -50,6 +51,7 @@ class RIND:
     bundle: Bundle = "paper"
 
     def __post_init__(self) -> None:
+        check_fields(self)
         check_bundle(self.bundle)
         if not self.threshold >= 0 or math.isinf(self.threshold):
             raise ConfigurationError(f"RIND's threshold is {self.threshold}; a finite number of 0 or more is needed")

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from langgraph_dynrag.draft import DraftView, Signal, Unit, Verdict
 from langgraph_dynrag.samples import SampleSpec, uncertainty
 from rag_backbone.errors import ConfigurationError
+from rag_backbone.typed_fields import check_fields
 
 _NAME = "self-aware uncertainty"
 
@@ -37,6 +38,7 @@ class SelfAwareUncertainty:
     alpha: float = 1e-3
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if not math.isfinite(self.threshold):
             raise ConfigurationError(f"the threshold is {self.threshold}; a finite number is needed")
         if not self.alpha > 0:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from langgraph_dynrag.draft import DraftView, Signal, Unit, Verdict
 from langgraph_dynrag.tags import SEARCH, TagFormat
+from rag_backbone.typed_fields import check_fields
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +26,9 @@ class WrittenTag:
     """
 
     tag_format: TagFormat = SEARCH
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
     @property
     def needs(self) -> frozenset[Signal]:

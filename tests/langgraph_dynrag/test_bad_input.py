@@ -272,17 +272,17 @@ def test_values_out_of_range_are_named(make, message):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"preset": "flair"}, f"no preset 'flair'; known: {', '.join(PRESETS)}"),
+        ({"preset": "flair"}, rf"no preset 'flair' \(did you mean 'flare'\?\); known: {', '.join(PRESETS)}"),
         ({"dataset": "nq"}, "'nq'; known: 2wikimultihopqa, hotpotqa, iirc, strategyqa"),
         ({"bundle": "code"}, "'code'.*'paper'.*'reference'"),
-        ({"kk": 3}, "unknown option kk; known: .*budgets.*trigger"),
+        ({"kk": 3}, "has no argument 'kk'.*Known: .*budgets.*trigger"),
         ({"k": 0}, "k is 0; at least 1"),
         ({"lookahead": 0}, "lookahead is 0"),
         ({"context_tokens": 3}, "context_tokens is 3; at least 16"),
         ({"resume_at": "start"}, "'start'; known: .*'sentence'"),
         ({"evidence_life": "always"}, "'always'; known: .*'replaced'"),
-        ({"trigger": 0.5}, "trigger is 0.5, which is no Trigger"),
-        ({"query": "question"}, "query is 'question', which is no QueryFormulator"),
+        ({"trigger": 0.5}, r"trigger is 0.5 \(float\); a Trigger is needed"),
+        ({"query": "question"}, r"query is 'question' \(str\); a QueryFormulator is needed"),
         ({"trigger": EverySentence(), "query": QFS(25)}, "QFS reads the attention of the token"),
     ],
 )

@@ -372,7 +372,7 @@ def test_a_graph_without_it_has_no_such_node(chat):
     ("make", "message"),
     [
         (lambda: SurerAnswer(alpha=0), "alpha is 0; more than 0"),
-        (lambda: SurerAnswer(20), "sampling is 20; a SampleSpec is needed"),
+        (lambda: SurerAnswer(20), "sampling is 20 .*a SampleSpec is needed"),
         (lambda: SampleSpec(until="word"), "until is 'word'; known: 'sentence', 'answer'"),
     ],
 )
@@ -384,7 +384,7 @@ def test_values_out_of_range_are_named(make, message):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"preset": "single", "final_answer": True}, "final_answer is True; a SurerAnswer"),
+        ({"preset": "single", "final_answer": True}, "final_answer is True .*a SurerAnswer"),
         ({"preset": "search_tag", "final_answer": SurerAnswer()}, "stand in the answer. Use final_answer=None"),
         ({"preset": "self_rag", "final_answer": SurerAnswer()}, "final_answer and selection both choose"),
         ({"preset": "flare", "final_answer": SurerAnswer()}, "leave it sentence by sentence"),

@@ -306,7 +306,7 @@ def test_a_model_behind_an_api_is_refused_when_the_graph_is_built():
 
 
 def test_what_is_no_selector_is_refused(chat):
-    with pytest.raises(ConfigurationError, match="evidence_selector is 3, which is no EvidenceSelector"):
+    with pytest.raises(ConfigurationError, match="evidence_selector is 3 .*an EvidenceSelector or None is needed"):
         create_dynamic_rag(chat, WatchedRetriever(), evidence_selector=3)
 
 

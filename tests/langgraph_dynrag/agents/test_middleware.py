@@ -395,7 +395,7 @@ async def test_in_async_agents_the_event_loop_stays_free():
         ({"drafts": "shown"}, "known: 'hidden', 'streamed'"),
         ({"with_passages": "{question}"}, "with_passages lacks {passages}"),
         ({"treshold": 1}, "no argument .treshold.*Known: .*trigger"),
-        ({"trigger": 0.5}, "which is no Trigger"),
+        ({"trigger": 0.5}, "a Trigger is needed"),
         ({"trigger": EverySentence(), "query": QFS()}, "QFS reads the attention"),
         ({"retriever": "index"}, "retriever is a str; a LangChain BaseRetriever is needed"),
     ],
