@@ -57,24 +57,48 @@ def register(app: typer.Typer) -> None:
 
 
 def index(
-    folder: Annotated[Path, typer.Argument(help="A folder, or a file, of documents.")],
+    folder: Annotated[Path | None, typer.Argument(help="A folder, or a file, of documents.")] = None,
     into: IndexFolder = DEFAULT_INDEX,
     characters: Annotated[int, typer.Option(help="Characters of a chunk at most.")] = 900,
     overlap: Annotated[int, typer.Option(help="Characters that neighbouring chunks share.")] = 100,
     encoding: Annotated[str | None, typer.Option(help="Of files that are not UTF-8, such as cp1252.")] = None,
     exclude: Annotated[list[str] | None, typer.Option(help="Glob pattern to leave out; may be repeated.")] = None,
+    forget: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Remove what came from this folder, file or other source; may be repeated.", metavar="SOURCE"
+        ),
+    ] = None,
     *,
+    listing: Annotated[bool, typer.Option("--list", help="List what the index was filled from.")] = False,
     hidden: Annotated[bool, typer.Option("--hidden", help="Read hidden files and tool folders as well.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
-    """Index documents. Files that have not changed since the last time cost nothing."""
+    """Index documents, list what was indexed, or remove it. Files that have not changed cost nothing."""
     from dataclasses import asdict
 
     from langgraph_dynrag.retrieval import LocalIndex, Splitter
 
+    asked = {"FOLDER": folder is not None, "--forget": bool(forget), "--list": listing}
+    if sum(asked.values()) != 1:
+        given = " and ".join(name for name, is_given in asked.items() if is_given) or "nothing"
+        raise ConfigurationError(f"{given} was given; give one of FOLDER, --forget SOURCE and --list")
     built = LocalIndex(into, splitter=Splitter(characters, overlap))
-    report = built.ingest(folder, encoding=encoding, exclude=exclude or (), hidden=hidden, progress=sys.stderr.isatty())
-    typer.echo(json.dumps(asdict(report)) if as_json else f"{into}: {report}")
+    if listing:
+        sources = built.sources()
+        if as_json:
+            typer.echo(json.dumps([asdict(s) for s in sources], ensure_ascii=False))
+        else:
+            typer.echo("\n".join(map(str, sources)) or f"{into}: empty")
+        return
+    if folder is not None:
+        reports = [
+            built.ingest(folder, encoding=encoding, exclude=exclude or (), hidden=hidden, progress=sys.stderr.isatty())
+        ]
+    else:
+        reports = [built.remove(source) for source in forget or ()]
+    for report in reports:
+        typer.echo(json.dumps(asdict(report), ensure_ascii=False) if as_json else f"{into}: {report}")
 
 
 def ask(

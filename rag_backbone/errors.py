@@ -51,3 +51,7 @@ class ServerUnavailableError(ServerError):
 
 class NoAnswerError(DynPragError, RuntimeError):
     """A model was asked as often as the budget allows, and wrote no text of an answer."""
+
+
+class IndexFolderError(DynPragError, OSError):
+    """The folder of a document index cannot be read or written: damaged, incomplete, read-only, or full."""

@@ -69,12 +69,12 @@ def plain(value: Any, depth: int = 0) -> Any:
         return value
     if isinstance(value, str):
         return str.__str__(value)
-    if isinstance(value, Integral | Real) and not isinstance(value, Decimal):
-        return _number(value)
     if isinstance(value, dt.date | dt.time):  # a datetime is a date
         return value.isoformat()
     if isinstance(value, dt.timedelta | Decimal | uuid.UUID | PurePath):
         return str(value)
+    if isinstance(value, Integral | Real):
+        return _number(value)
     if isinstance(value, Mapping):
         return {str(k): plain(v, depth + 1) for k, v in value.items()}
     if isinstance(value, list | tuple):

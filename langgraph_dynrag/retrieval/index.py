@@ -3,70 +3,52 @@
 Embedded and persistent; needs no server and no network. Ingestion is incremental: a file whose size and time are known
 is not even opened, and of a changed file only the chunks that are new are embedded. A manifest, replaced atomically
 every few seconds, says what is indexed; whatever a killed ingestion left unfinished, the next one finishes.
+
+Several threads and processes may use an index at once: one changes it at a time, and each query sees the index as it is
+then. An index that may only be read can be searched.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
+import contextlib
 import logging
-import shutil
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+import threading
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 from filelock import FileLock
+from langchain_core.documents import Document
 from langchain_core.embeddings import Embeddings
 from langchain_core.retrievers import BaseRetriever
+from langchain_core.runnables import run_in_executor
 from tqdm.auto import tqdm
 
-from langgraph_dynrag.retrieval.bm25 import TERMS_VERSION, BM25Retriever
-from langgraph_dynrag.retrieval.chunking import CHUNKING_VERSION
+from langgraph_dynrag.retrieval import manifest as manifests
+from langgraph_dynrag.retrieval.added import prepared
+from langgraph_dynrag.retrieval.bm25 import BM25Retriever
+from langgraph_dynrag.retrieval.bm25_folder import drop_old, load_or_build
+from langgraph_dynrag.retrieval.chroma_folder import State, is_writable
 from langgraph_dynrag.retrieval.dense import DenseRetriever
 from langgraph_dynrag.retrieval.files import Splitter
 from langgraph_dynrag.retrieval.hybrid import HybridRetriever
+from langgraph_dynrag.retrieval.ingest_report import IngestReport
 from langgraph_dynrag.retrieval.ingestion import Ingestion
+from langgraph_dynrag.retrieval.live import LiveBM25Retriever, LiveVectors
+from langgraph_dynrag.retrieval.manifest import Manifest
 from langgraph_dynrag.retrieval.minilm import MiniLMEmbeddings
+from langgraph_dynrag.retrieval.sources import IndexSource, find_source, list_sources, under
 from langgraph_dynrag.retrieval.store import ChunkStore
-from rag_backbone.documents import SUFFIXES, check_encoding, find_files, told
-from rag_backbone.errors import ConfigurationError
+from rag_backbone.documents import SUFFIXES, Findings, Found, check_encoding, find_files, told
+from rag_backbone.errors import ConfigurationError, IndexFolderError
 from rag_backbone.unicode_text import clean_name
 
 logger = logging.getLogger(__name__)
 
-_MANIFEST = "manifest.json"
 _UNFINISHED = "unfinished"
-_VERSION = 1
-_READER = 2  # raised when files are read in another way, so that they are read again
 
+Pairs = tuple[tuple[str, str], ...]
 Kind = Literal["hybrid", "dense", "bm25"]
-
-
-@dataclass(frozen=True, slots=True)
-class IngestReport:
-    """What an ingestion did."""
-
-    added: int = 0
-    changed: int = 0
-    removed: int = 0
-    unchanged: int = 0
-    """Files."""
-    embedded: int = 0
-    """Chunks that had to be embedded."""
-    chunks: int = 0
-    """Chunks in the index now."""
-    skipped: tuple[tuple[str, str], ...] = ()
-    """Names and reasons of what is not in the index: files, folders and rows, unchanged ones included."""
-    notes: tuple[tuple[str, str], ...] = ()
-    """Names, and what was changed or left out while a file was read."""
-
-    def __str__(self) -> str:
-        counts = (
-            f"{self.added} files added, {self.changed} changed, {self.removed} removed, {self.unchanged} unchanged; "
-            f"{self.embedded} chunks embedded, {self.chunks} in the index"
-        )
-        return f"{counts}\n{told(self.skipped, self.notes)}".rstrip()
 
 
 class LocalIndex:
@@ -74,8 +56,9 @@ class LocalIndex:
 
     Args:
         folder: Where it is, or is to be.
-        embeddings: Of the dense vectors; MiniLM by default. An index is tied to what made it.
-        splitter: How documents are cut. A change of it indexes everything anew.
+        embeddings: Makes the dense vectors; MiniLM by default. An index is tied to them: if others are given, the next
+            change of the index embeds everything again.
+        splitter: Cuts documents into chunks. Another splitter applies to a source when that is ingested again.
 
     Example:
         >>> index = LocalIndex("notes.index")  # doctest: +SKIP
@@ -89,7 +72,12 @@ class LocalIndex:
         self.folder = Path(folder)
         self.embeddings = embeddings or MiniLMEmbeddings()
         self.splitter = splitter or Splitter()
-        self._store = ChunkStore(self.folder / "chroma", self.embeddings)
+        self._store = ChunkStore(self.folder, self.folder / manifests.NAME, self.embeddings)
+        self._lock = threading.Lock()
+        self._ids: tuple[State, frozenset[str]] | None = None
+        self._bm25: tuple[State, BM25Retriever | None] | None = None
+
+    # ------------------------------------------------------------------ what is in it
 
     def ingest(
         self, source: str | Path, *, encoding: str | None = None, exclude: Sequence[str] | str = (),
@@ -98,8 +86,10 @@ class LocalIndex:
         """Bring the index in line with a folder or a file.
 
         Text, Markdown, JSON, JSON lines and tables are read, and with the extra `files` HTML, PDF and Word documents.
-        Files that were indexed from there and are gone are removed. What cannot be read is listed in the report, on
-        every run, and does not stop the rest.
+        What cannot be read is listed in the report, on every run, and does not stop the rest.
+
+        Files that were indexed from there and are gone are removed; so are those of other sources that no longer
+        exist. A folder that was indexed and is now empty, moved or deleted loses all its documents, with a warning.
 
         Args:
             source: The folder or file.
@@ -109,42 +99,132 @@ class LocalIndex:
             progress: Whether to show a progress bar.
 
         Raises:
-            ConfigurationError: If there is no such source, or the index would be empty.
+            ConfigurationError: If there is no such source and nothing was indexed from there, or the index would be
+                empty.
+            IndexFolderError: If the index cannot be written.
         """
         check_encoding(encoding)
-        source = Path(source)
-        found = find_files(source, SUFFIXES, exclude=exclude, hidden=hidden, outside=[self.folder])
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(self.folder / "ingest.lock"):
-            manifest = self._manifest()
-            mark = self.folder / _UNFINISHED
-            if mark.exists():
-                self._store.delete(self._store.ids() - set(self._chunk_ids(manifest)))
-            mark.touch()
-            root = clean_name(str((source if source.is_dir() else source.parent).resolve()))
-            ingestion = Ingestion(self._store, self.splitter, self.folder / _MANIFEST, manifest, root, encoding)
+        source = Path(source).expanduser()
+        place = source.resolve()
+        try:
+            found = find_files(source, SUFFIXES, exclude=exclude, hidden=hidden, outside=[self.folder])
+        except ConfigurationError:
+            if not under(self._manifest(), place):
+                raise
+            found = Found()
+        if not found.files and not len(self):
+            raise _nothing_to_index(source, Findings(found.skipped))
+        with self._changing() as ingestion:
             for skipped in found.skipped:
                 ingestion.findings.add(skipped)
-            if manifest["settings"] != self._settings():
-                ingestion.forget_all(self._settings())
-            try:
-                for file in tqdm(found.files, desc="indexing", unit="file", disable=not progress):
-                    ingestion.take(file)
-                if source.is_dir():
-                    ingestion.remove_missing(found)
-            finally:
-                ingestion.save()
-            mark.unlink()
-            findings = ingestion.findings
-            if not self._chunk_ids(manifest):
-                raise ConfigurationError(
-                    f"{source} holds no text to index\n{told(findings.skipped, findings.notes)}".rstrip()
-                )
+            for file in tqdm(found.files, desc="indexing", unit="file", disable=not progress):
+                ingestion.take(file, place, encoding)
+            ingestion.forget_missing(place, found)
+        findings = ingestion.findings
+        report = self._report(ingestion, skipped=findings.skipped, notes=findings.notes)
+        if not report.chunks and not report.removed:
+            raise _nothing_to_index(source, findings)
         findings.log(logger, clean_name(str(source)))
-        return IngestReport(**ingestion.counts, chunks=len(self), skipped=findings.skipped, notes=findings.notes)
+        return report
+
+    def add_documents(
+        self, documents: Sequence[Document], *, source: str | None = None, replace: bool = False
+    ) -> IngestReport:
+        """Add LangChain documents, such as a loader returns; those whose ids are known are replaced.
+
+        Documents without an id get one from text and metadata, so that adding the same again changes nothing. Metadata
+        may be anything that has a plain form: dates become ISO 8601 texts, nested values stay as they are.
+
+        Args:
+            documents: The documents; they are cut into chunks like files.
+            source: What they are listed and removed under; None: each document's own source (`metadata["source"]`, a
+                URL or file name), or "documents".
+            replace: Whether these are all documents of their sources, so that others of these sources are removed.
+
+        Returns:
+            What was done; `skipped` lists documents without text, `notes` metadata that could not be kept.
+
+        Raises:
+            ConfigurationError: If something else than documents is given.
+            IndexFolderError: If the index cannot be written.
+        """
+        ready = prepared(documents, source)
+        with self._changing() as ingestion:
+            for name, document in ready.documents:
+                ingestion.put(document, name)
+            if replace:
+                kept = {str(d.id) for _, d in ready.documents}
+                named = {name for name, _ in ready.documents} | ({source} if source is not None else set())
+                entries = ingestion.manifest.documents
+                ingestion.forget((), [k for k, e in entries.items() if e["source"] in named and k not in kept])
+        return self._report(ingestion, skipped=ready.skipped, notes=ready.notes)
+
+    async def aadd_documents(
+        self, documents: Sequence[Document], *, source: str | None = None, replace: bool = False
+    ) -> IngestReport:
+        """Add documents as `add_documents` does, in another thread."""
+        return await run_in_executor(None, lambda: self.add_documents(documents, source=source, replace=replace))
+
+    def add_texts(
+        self,
+        texts: Sequence[str],
+        metadatas: Sequence[Mapping[str, Any]] | None = None,
+        *,
+        ids: Sequence[str] | None = None,
+        source: str | None = None,
+        replace: bool = False,
+    ) -> IngestReport:
+        """Add texts with their metadata and ids; see `add_documents`.
+
+        Raises:
+            ConfigurationError: If there are not as many metadata or ids as texts.
+        """
+        if isinstance(texts, str):
+            raise ConfigurationError(f"texts is one text; a list of texts is needed: [{texts[:20]!r}]")
+        for name, given in (("metadatas", metadatas), ("ids", ids)):
+            if given is not None and len(given) != len(texts):
+                raise ConfigurationError(f"{len(texts)} texts and {len(given)} {name} were given; one each is needed")
+        documents = [
+            Document(text, id=ids[i] if ids is not None else None, metadata=dict(metadatas[i]) if metadatas else {})
+            for i, text in enumerate(texts)
+        ]
+        return self.add_documents(documents, source=source, replace=replace)
+
+    def sources(self) -> list[IndexSource]:
+        """Return what the index was filled from: folders and files that were ingested, and documents' sources."""
+        return list_sources(self._manifest())
+
+    def remove(self, source: str | Path) -> IngestReport:
+        """Remove what came from a source: from the results, and from the index's files.
+
+        Files that are still there come back when their folder is ingested again.
+
+        Args:
+            source: A folder or file that was ingested, or one inside it, whether it still exists or not; the source of
+                added documents; a file's name as search results show it; or the id of an added document.
+
+        Raises:
+            ConfigurationError: If nothing in the index came from there.
+            IndexFolderError: If the index cannot be written.
+        """
+        find_source(self._manifest(), source)
+        with self._changing() as ingestion:
+            ingestion.forget(*find_source(ingestion.manifest, source))
+        return self._report(ingestion)
+
+    def __len__(self) -> int:
+        return len(self._current_ids()[1])
+
+    def __repr__(self) -> str:
+        return f"LocalIndex({str(self.folder)!r}, {len(self)} chunks)"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _opened, (self.folder, self.embeddings, self.splitter)
+
+    # ------------------------------------------------------------------ searching
 
     def as_retriever(self, kind: Kind = "hybrid", *, k: int = 3) -> BaseRetriever:
-        """A retriever over the index.
+        """Return a retriever over the index. It finds what the index holds at the time of each query.
 
         Args:
             kind: Dense vectors, BM25, or the reciprocal-rank fusion of both.
@@ -155,66 +235,100 @@ class LocalIndex:
         """
         if kind not in ("hybrid", "dense", "bm25"):
             raise ConfigurationError(f"kind is {kind!r}; known: 'hybrid', 'dense', 'bm25'")
-        if not len(self):
+        manifest = self._manifest()
+        if not manifest.chunk_ids():
             raise ConfigurationError(f"the index {self.folder} is empty; fill it first: dynprag index FOLDER")
-        dense = DenseRetriever(store=self._store.vectors, k=k)
-        if kind == "dense":
-            return dense
-        sparse = self._bm25(k)
-        return sparse if kind == "bm25" else HybridRetriever(retrievers=[dense, sparse], k=k)
+        if kind == "bm25":
+            return LiveBM25Retriever(index=self, k=k)
+        if manifest.embeddings != self._embeddings_name():
+            logger.warning("the vectors of %s were made by %s and are searched with %s; use the same, or index again",
+                           self.folder, manifest.embeddings, self._embeddings_name())  # fmt: skip
+        dense = DenseRetriever(store=LiveVectors(self), k=k)
+        return dense if kind == "dense" else HybridRetriever(
+            retrievers=[dense, LiveBM25Retriever(index=self, k=k)], k=k
+        )  # fmt: skip
 
-    def __len__(self) -> int:
-        return len(self._chunk_ids(self._manifest()))
+    def nearest(self, query: str, k: int) -> list[tuple[Document, float]]:
+        """Return the `k` chunks nearest to a query, with their cosine distances."""
+        return self._store.nearest(query, k, lambda: self._current_ids()[1])
 
-    def __repr__(self) -> str:
-        return f"LocalIndex({str(self.folder)!r}, {len(self)} chunks)"
+    def bm25(self) -> BM25Retriever | None:
+        """Return the BM25 index of what is in the index now; None if there is nothing to find."""
+        with self._lock:
+            if self._bm25 is None or self._bm25[0] != manifests.state_of(self.folder):
+                self._bm25 = self._current_bm25()
+            return self._bm25[1]
 
     # ------------------------------------------------------------------ helpers
 
-    def _settings(self) -> dict[str, Any]:
+    @contextlib.contextmanager
+    def _changing(self) -> Iterator[Ingestion]:
+        """Hold the index's lock for a change; what a killed change left unfinished is finished first."""
+        if not is_writable(self.folder):
+            raise IndexFolderError(
+                f"the index {self.folder} may not be written: it can be searched, but not changed. Give this user the "
+                "right to write there, or use another folder"
+            )
+        mark = self.folder / _UNFINISHED
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with FileLock(self.folder / "ingest.lock"):
+                manifest = self._manifest()
+                ingestion = Ingestion(self.folder, self._store, self.splitter, manifest)
+                unfinished = mark.exists() or manifest.migrated
+                mark.touch()
+                ingestion.use_embeddings(self._embeddings_name())
+                ingestion.repair(unfinished=unfinished)
+                try:
+                    yield ingestion
+                finally:
+                    ingestion.save()
+                    drop_old(self.folder, ingestion.manifest)
+                mark.unlink()
+        except (ConfigurationError, IndexFolderError):
+            raise
+        except OSError as error:
+            raise IndexFolderError(f"the index {self.folder} cannot be written: {error}") from error
+
+    def _report(self, ingestion: Ingestion, skipped: Pairs = (), notes: Pairs = ()) -> IngestReport:
+        return IngestReport(**ingestion.counts, chunks=len(self), skipped=skipped, notes=notes)
+
+    def _embeddings_name(self) -> str:
         made_by = type(self.embeddings).__name__
         # LangChain's embeddings call it one or the other.
         model = getattr(self.embeddings, "model_name", None) or getattr(self.embeddings, "model", None)
-        embeddings = f"{made_by} {model}" if model else made_by
-        splitter = {**asdict(self.splitter), "version": CHUNKING_VERSION}
-        return {"reader": _READER, "splitter": splitter, "embeddings": embeddings}
+        return f"{made_by} {model}" if model else made_by
 
-    def _manifest(self) -> dict[str, Any]:
-        path = self.folder / _MANIFEST
-        if not path.is_file():
-            return {"version": _VERSION, "settings": self._settings(), "files": {}}
-        try:
-            manifest: dict[str, Any] = json.loads(path.read_text("utf-8"))
-            found = manifest["version"]
-        except (ValueError, KeyError, TypeError) as error:
-            raise ConfigurationError(f"{path} is damaged ({error}); delete {self.folder} and index again") from error
-        if found != _VERSION:
-            raise ConfigurationError(
-                f"{self.folder} was made by another version (format {found}, this one reads {_VERSION}); "
-                "delete it and index again"
-            )
-        return manifest
+    def _manifest(self) -> Manifest:
+        return Manifest.read(self.folder)
 
-    @staticmethod
-    def _chunk_ids(manifest: dict[str, Any]) -> list[str]:
-        return sorted({c for f in manifest["files"].values() for c in f["chunks"]})
+    def _current_ids(self) -> tuple[State, frozenset[str]]:
+        state = manifests.state_of(self.folder)
+        if self._ids is None or self._ids[0] != state:
+            self._ids = (state, frozenset(self._manifest().used()))
+        return self._ids
 
-    def _bm25(self, k: int) -> BM25Retriever:
-        """The BM25 index of what is in the manifest now, built unless it is there."""
-        ids = self._chunk_ids(self._manifest())
-        state = hashlib.sha256("\n".join([f"terms {TERMS_VERSION}", *ids]).encode()).hexdigest()[:16]
-        target = self.folder / f"bm25-{state}"
-        documents = self._store.documents(ids)
-        if target.is_dir():
-            return BM25Retriever.load(target, documents, k=k)
-        retriever = BM25Retriever.from_documents(documents, k=k)
-        with FileLock(self.folder / "bm25.lock"):
-            if not target.is_dir():
-                building = self.folder / f".bm25-{state}"
-                shutil.rmtree(building, ignore_errors=True)
-                retriever.save(building)
-                building.replace(target)
-                for old in self.folder.glob("bm25-*"):
-                    if old != target:
-                        shutil.rmtree(old, ignore_errors=True)
-        return retriever
+    def _current_bm25(self) -> tuple[State, BM25Retriever | None]:
+        for _ in range(3):
+            state = manifests.state_of(self.folder)
+            manifest = self._manifest()
+            ids = manifest.chunk_ids()
+            if not ids:
+                return state, None
+            documents = self._store.documents(ids)
+            if len(documents) == len(ids):
+                return state, load_or_build(self.folder, manifest, documents)
+            if state == manifests.state_of(self.folder):
+                break  # no other process is changing the index
+        raise IndexFolderError(
+            f"{len(ids) - len(documents)} of the {len(ids)} chunks of {self.folder} are missing; index again"
+        )
+
+
+def _nothing_to_index(source: Path, findings: Findings) -> ConfigurationError:
+    told_of = told(findings.skipped, findings.notes)
+    return ConfigurationError(f"{clean_name(str(source))} holds no text to index\n{told_of}".rstrip())
+
+
+def _opened(folder: Path, embeddings: Embeddings, splitter: Splitter) -> LocalIndex:
+    return LocalIndex(folder, embeddings=embeddings, splitter=splitter)

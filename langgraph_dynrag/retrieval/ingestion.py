@@ -1,81 +1,155 @@
-"""Bringing an index in line with files: what is known costs nothing, what is new is cut, embedded and noted."""
+"""One change of an index: what is known costs nothing, what is new is cut, embedded and noted, what is gone is removed.
+
+A chunk is stored before the manifest names it, and deleted after the manifest has stopped naming it; so a run that is
+killed leaves chunks too many, never too few, and the next one deletes them.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import json
+import logging
+import os
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from langchain_core.documents import Document
 
+from langgraph_dynrag.retrieval.chunking import CHUNKING_VERSION
 from langgraph_dynrag.retrieval.files import Splitter, as_document
+from langgraph_dynrag.retrieval.manifest import Manifest, file_key, file_path, touch
+from langgraph_dynrag.retrieval.sources import under
 from langgraph_dynrag.retrieval.store import ChunkStore
 from rag_backbone.cache_folder import sha256, write_json
 from rag_backbone.documents import Findings, Found, FoundFile, Note, ReadDocument, Skipped, read_file
+from rag_backbone.unicode_text import clean_name
+
+READER = 2
+"""Raised when files are read in another way, so that they are read again."""
+
+logger = logging.getLogger(__name__)
 
 _SAVE_EVERY = 2.0  # seconds: the manifest names every chunk, so writing it after each of many files would be quadratic
-
 _ADD_EVERY = 1024  # chunks: a file may hold more than fits into memory
+_REEMBEDDING = "reembedding.json"
 
 
 class Ingestion:
-    """One run over a source's files.
-
-    A chunk is stored before the manifest names it, and deleted after the manifest has stopped naming it; so a run that
-    is killed leaves chunks too many, never too few.
+    """A change of an index by the one process that holds its lock.
 
     Args:
+        folder: The index's folder.
         store: Where chunks go.
         splitter: Cuts documents into chunks.
-        manifest_path: The manifest's file.
-        manifest: Its content; changed in place.
-        root: The folder that files are named relative to.
-        encoding: Of files that are not UTF-8 and have no byte-order mark.
+        manifest: The index's content; changed in place.
     """
 
-    def __init__(
-        self, store: ChunkStore, splitter: Splitter, manifest_path: Path, manifest: dict[str, Any], root: str,
-        encoding: str | None = None,
-    ) -> None:  # fmt: skip
+    def __init__(self, folder: Path, store: ChunkStore, splitter: Splitter, manifest: Manifest) -> None:
+        self._folder = folder
         self._store = store
         self._splitter = splitter
-        self._path = manifest_path
-        self._manifest = manifest
-        self._root = root
-        self._encoding = encoding
-        self._used = Counter(c for f in manifest["files"].values() for c in set(f["chunks"]))
+        self._cut = {**asdict(splitter), "version": CHUNKING_VERSION}
+        self.manifest = manifest
+        self._used: Counter[str] = manifest.used()
         self._saved = time.monotonic()
         self.counts = dict.fromkeys(("added", "changed", "removed", "unchanged", "embedded"), 0)
         self.findings = Findings()
 
-    def take(self, found: FoundFile) -> None:
-        """Bring the index in line with one file."""
-        path = found.path
-        key = self._key(found)
-        known = self._manifest["files"].get(key)
-        try:
-            stat = path.stat()
-            state = {"size": stat.st_size, "mtime_ns": stat.st_mtime_ns, "encoding": self._encoding}
-            if known is not None and not known.get("retry") and self._is_known(known, state):
-                self._unchanged(found, known)
-                return
-            state["sha256"] = sha256(path)
-        except OSError as error:
-            self._cannot_open(found, error, known)
+    def repair(self, *, unfinished: bool) -> None:
+        """Delete chunks that the manifest does not name, and have files read again whose chunks are missing."""
+        if not unfinished and self._store.count() == len(self._used):
             return
-        if known is not None and not known.get("retry") and self._is_known(known, state, "sha256", "encoding"):
-            self._unchanged(found, known)
-            self._note(key, {**known, **state})  # touched, not changed
+        stored = self._store.ids()
+        self._store.delete(stored - set(self._used))
+        missing = set(self._used) - stored
+        if not missing:
             return
-        self._read(found, key, state, known)
+        for entries in (self.manifest.files, self.manifest.documents):
+            for key in [k for k, entry in entries.items() if missing.intersection(entry["chunks"])]:
+                logger.warning("%s: parts of %s are missing; it is read again when it is indexed again",
+                               self._folder, key)  # fmt: skip
+                entry = entries[key]
+                entry.update(sha256=None, size=-1, chunks=[c for c in entry["chunks"] if c not in missing])
+        self._used = self.manifest.used()
 
-    def _read(self, found: FoundFile, key: str, state: dict[str, Any], known: Mapping[str, Any] | None) -> None:
+    def use_embeddings(self, name: str) -> None:
+        """Embed all chunks again if other embeddings made their vectors, or such a run was killed."""
+        kept = self._folder / _REEMBEDDING
+        if kept.is_file():
+            rows = json.loads(kept.read_text("utf-8"))
+        elif self.manifest.embeddings in (None, name) or not self._used:
+            self.manifest.embeddings = name
+            return
+        else:
+            logger.warning("%s: the vectors were made by %s; all %d chunks are embedded again by %s",
+                           self._folder, self.manifest.embeddings, len(self._used), name)  # fmt: skip
+            found = self._store.documents(sorted(self._used))
+            rows = [{"id": d.id, "text": d.page_content, "metadata": d.metadata} for d in found]
+            write_json(kept, rows)
+        self._store.clear()
+        self._store.add([Document(r["text"], id=r["id"], metadata=r["metadata"]) for r in rows])
+        self.counts["embedded"] += len(rows)
+        self.manifest.embeddings = name
+        self.manifest.write(self._folder)
+        self._store.written()
+        kept.unlink()
+
+    def take(self, file: FoundFile, root: Path, encoding: str | None = None) -> None:
+        """Bring the index in line with one file.
+
+        Args:
+            file: The file.
+            root: What was asked to be ingested: a folder above it, or the file itself; resolved.
+            encoding: Of files that are not UTF-8 and have no byte-order mark.
+        """
+        key = file_key(file.path)
+        known = self.manifest.files.get(key)
+        how = {"reader": READER, "splitter": self._cut, "encoding": encoding}
+        try:
+            stat = file.path.stat()
+            state = {"size": stat.st_size, "mtime_ns": stat.st_mtime_ns, **how}
+            if known is not None and _is_known(known, state):
+                self._unchanged(file, known)
+                return
+            content = {"sha256": sha256(file.path), **how}
+        except OSError as error:
+            kept = "; what was indexed of it before is kept" if known is not None and known["chunks"] else ""
+            reason = f"cannot be read: {error.strerror or error}{kept}"
+            self.findings.add(Skipped(file.name, reason, transient=True))
+            return
+        if known is not None and _is_known(known, content):
+            self._unchanged(file, known)
+            self._note(self.manifest.files, key, {**known, **state})  # touched, not changed
+            return
+        place = {"root": clean_name(str(root)) if known is None else known["root"]}
+        if key != str(file.path.resolve()):
+            place["bytes"] = os.fsencode(file.path.resolve()).hex()
+        chunks, findings = self._read(file, encoding)
+        for finding in findings:
+            self.findings.add(finding)
+        before = list(known["chunks"]) if known is not None else []
+        if before == chunks:
+            self.counts["unchanged"] += bool(chunks)
+        else:
+            self.counts["changed" if before else "added"] += 1
+        told = {
+            "skipped": [f.reason for f in findings if isinstance(f, Skipped)],
+            "notes": [f.text for f in findings if isinstance(f, Note)],
+            "retry": any(isinstance(f, Skipped) and f.transient for f in findings),
+        }
+        found = {name: value for name, value in told.items() if value}
+        self._note(self.manifest.files, key, {**place, **state, **content, "chunks": chunks, **found})
+
+    def _read(self, file: FoundFile, encoding: str | None) -> tuple[list[str], list[Skipped | Note]]:
+        """Store the chunks of a file that are new; return the ids of all, and what was found on the way."""
         chunks: dict[str, None] = {}
         findings: list[Skipped | Note] = []
         new: list[Document] = []
-        for piece in read_file(found.path, found.name, encoding=self._encoding):
+        for piece in read_file(file.path, file.name, encoding=encoding):
             if not isinstance(piece, ReadDocument):
                 findings.append(piece)
                 continue
@@ -85,76 +159,117 @@ class Ingestion:
                     if chunk.id not in self._used:
                         new.append(chunk)
             if len(new) >= _ADD_EVERY:
-                self._add(new)
+                self._embed(new)
                 new = []
-        self._add(new)
-        for finding in findings:
-            self.findings.add(finding)
-        before = list(known["chunks"]) if known is not None else []
-        if before == list(chunks):
-            self.counts["unchanged"] += bool(chunks)
-        else:
-            self.counts["changed" if before else "added"] += 1
-        told = {
-            "skipped": [f.reason for f in findings if isinstance(f, Skipped)],
-            "notes": [f.text for f in findings if isinstance(f, Note)],
-            "retry": any(isinstance(f, Skipped) and f.transient for f in findings),
-        }
-        self._note(key, {**state, "chunks": list(chunks), **{name: value for name, value in told.items() if value}})
+        self._embed(new)
+        return list(chunks), findings
 
-    def _add(self, chunks: Sequence[Document]) -> None:
+    def put(self, document: Document, source: str) -> None:
+        """Add a document, or replace the one with its id.
+
+        Args:
+            document: With an id and plain metadata.
+            source: What it is listed and removed under.
+        """
+        key = str(document.id)
+        known = self.manifest.documents.get(key)
+        content = json.dumps([document.page_content, document.metadata], sort_keys=True)
+        state = {"source": source, "sha256": hashlib.sha256(content.encode()).hexdigest(), "splitter": self._cut}
+        if known is not None and {name: known[name] for name in state} == state:
+            self.counts["unchanged"] += 1
+            return
+        pieces = self._splitter.split(document)
+        whole = len(pieces) == 1
+        chunks = {id_: Document(c.page_content, id=id_, metadata=c.metadata)
+                  for c in pieces for id_ in [key if whole else f"{key}#{str(c.id)[:16]}"]}  # fmt: skip
+        # A document in one piece keeps its id when its text changes; parts are named by their text.
+        self._embed([chunk for id_, chunk in chunks.items() if whole or id_ not in self._used])
+        self.counts["added" if known is None else "changed"] += 1
+        self._note(self.manifest.documents, key, {**state, "chunks": list(chunks)})
+
+    def forget(self, files: Iterable[str], documents: Iterable[str] = ()) -> None:
+        """Remove files and documents by their keys in the manifest."""
+        for entries, keys in ((self.manifest.files, files), (self.manifest.documents, documents)):
+            for key in list(keys):
+                chunks = set(entries.pop(key)["chunks"])
+                self._used.subtract(chunks)
+                self.counts["removed"] += bool(chunks)
+
+    def forget_missing(self, source: Path, found: Found) -> None:
+        """Remove the files of a source that were not found, and those of any source that no longer exist.
+
+        What lies in folders that cannot be listed is kept.
+
+        Args:
+            source: A folder or file, resolved.
+            found: Its files.
+        """
+        present = {file_key(file.path) for file in found.files}
+        files = self.manifest.files
+        unlisted = tuple(f"{clean_name(str(source))}/{s.name.removeprefix('./')}" for s in found.skipped if s.transient)
+        inside = set(under(self.manifest, source))
+        gone = [
+            key
+            for key, entry in files.items()
+            if key not in present
+            and not key.startswith(unlisted)
+            and (key in inside or not _exists(file_path(key, entry)))
+        ]
+        before = Counter(e["root"] for e in files.values() if e["chunks"])
+        lost = Counter(files[key]["root"] for key in gone if files[key]["chunks"])
+        self.forget(gone)
+        for root, number in lost.items():
+            if number == before[root]:
+                what = "holds no documents any more" if _exists(Path(root)) else "no longer exists"
+                logger.warning("%s %s; its %d files were removed from the index %s", root, what, number, self._folder)
+
+    def save(self, *, finished: bool = True) -> None:
+        """Write the manifest; at the end also delete the chunks that it no longer names."""
+        self.manifest.write(self._folder)
+        self._store.written()
+        self._saved = time.monotonic()
+        if not finished:
+            return
+        unused = [c for c, count in self._used.items() if count <= 0]
+        if unused:
+            self._store.delete(unused)
+            touch(self._folder)  # readers that have just loaded the deleted chunks load again
+            self._store.written()
+            self._used -= Counter()
+
+    # ------------------------------------------------------------------ helpers
+
+    def _embed(self, chunks: Sequence[Document]) -> None:
         self._store.add(chunks)
         self.counts["embedded"] += len(chunks)
 
-    def _unchanged(self, found: FoundFile, known: Mapping[str, Any]) -> None:
+    def _unchanged(self, file: FoundFile, known: Mapping[str, Any]) -> None:
         """Count a file that is as it was, and repeat what was found when it was read."""
         self.counts["unchanged"] += bool(known["chunks"])
         for reason in known.get("skipped", ()):
-            self.findings.add(Skipped(found.name, reason))
+            self.findings.add(Skipped(file.name, reason))
         for text in known.get("notes", ()):
-            self.findings.add(Note(found.name, text))
+            self.findings.add(Note(file.name, text))
 
-    def _cannot_open(self, found: FoundFile, error: OSError, known: Mapping[str, Any] | None) -> None:
-        kept = "; what was indexed of it before is kept" if known is not None and known["chunks"] else ""
-        reason = f"cannot be read: {error.strerror or error}{kept}"
-        self.findings.add(Skipped(found.name, reason, transient=True))
-
-    @staticmethod
-    def _is_known(known: Mapping[str, Any], state: Mapping[str, Any], *names: str) -> bool:
-        return all(known.get(name) == state[name] for name in names or state)
-
-    def _key(self, found: FoundFile) -> str:
-        return f"{self._root}\0{found.name}"
-
-    def remove_missing(self, found: Found) -> None:
-        """Forget the source's files that are gone. What lies in folders that cannot be listed is kept."""
-        present = {self._key(file) for file in found.files}
-        unlisted = tuple(f"{self._root}\0{s.name.removeprefix('./')}" for s in found.skipped if s.transient)
-        gone = [k for k in self._manifest["files"] if k.startswith(f"{self._root}\0") and k not in present]
-        for key in [k for k in gone if not k.startswith(unlisted)]:
-            self._used.subtract(set(self._manifest["files"].pop(key)["chunks"]))
-            self.counts["removed"] += 1
-
-    def forget_all(self, settings: dict[str, Any]) -> None:
-        """Begin anew with other settings: everything was cut or embedded in another way."""
-        self._manifest["settings"] = settings
-        self._store.clear()
-        self._manifest["files"] = {}
-        self._used.clear()
-
-    def save(self) -> None:
-        """Write the manifest, then delete the chunks that no file has any more."""
-        write_json(self._path, self._manifest)
-        unused = [c for c, count in self._used.items() if count <= 0]
-        self._store.delete(unused)
-        for chunk in unused:
-            del self._used[chunk]
-        self._saved = time.monotonic()
-
-    def _note(self, key: str, state: dict[str, Any]) -> None:
-        before = self._manifest["files"].get(key, {"chunks": ()})
-        self._used.update(set(state["chunks"]))
+    def _note(self, entries: dict[str, dict[str, Any]], key: str, entry: dict[str, Any]) -> None:
+        before = entries.get(key, {"chunks": ()})
+        self._used.update(set(entry["chunks"]))
         self._used.subtract(set(before["chunks"]))
-        self._manifest["files"][key] = state
+        entries[key] = entry
         if time.monotonic() - self._saved > _SAVE_EVERY:
-            self.save()
+            self.save(finished=False)
+
+
+def _is_known(known: Mapping[str, Any], state: Mapping[str, Any]) -> bool:
+    return not known.get("retry") and all(known.get(name) == value for name, value in state.items())
+
+
+def _exists(path: Path) -> bool:
+    """Return whether a file or folder is there; one that may not be looked at counts as there."""
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError:
+        return True
+    return True

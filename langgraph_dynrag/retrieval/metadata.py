@@ -17,10 +17,10 @@ _LARGEST = 2**63
 
 def stored(metadata: Mapping[str, Any]) -> dict[str, Any]:
     """Return metadata with what Chroma does not take as JSON; dates, and what JSON does not know, become text."""
-    flat = {key: value for key, value in metadata.items() if key and not key.startswith("chroma:") and _is_flat(value)}
-    if nested := {key: value for key, value in metadata.items() if key not in flat}:
-        flat[_NESTED] = json.dumps(nested, ensure_ascii=False, default=_as_text)
-    return flat
+    flat = {key: value for key, value in metadata.items() if _is_key(key) and _is_flat(value)}
+    nested = {key: value for key, value in metadata.items() if key not in flat}
+    # Never absent, because Chroma takes no document without metadata.
+    return {**flat, _NESTED: json.dumps(nested, ensure_ascii=False, default=_as_text)}
 
 
 def restored(metadata: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -29,6 +29,10 @@ def restored(metadata: Mapping[str, Any] | None) -> dict[str, Any]:
     if isinstance(nested := found.pop(_NESTED, None), str):
         found.update(json.loads(nested))
     return found
+
+
+def _is_key(key: str) -> bool:
+    return bool(key) and not key.startswith(("chroma:", "#", "$")) and key != _NESTED
 
 
 def _is_flat(value: Any) -> bool:

@@ -1,79 +1,141 @@
-"""The chunks of an index, in an embedded, persistent Chroma collection."""
+"""The chunks of an index: text, metadata and vectors by id, in an embedded, persistent Chroma collection."""
 
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterable, Sequence
-from functools import cached_property
+from collections.abc import Callable, Collection, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from langchain_core.documents import Document
 from langchain_core.embeddings import Embeddings
 
+from langgraph_dynrag.retrieval.chroma_folder import ChromaFolder
 from langgraph_dynrag.retrieval.metadata import restored, stored
+from rag_backbone.errors import IndexFolderError
 
 _BATCH = 64
 _MANY = 1000
 
 
 class ChunkStore:
-    """Text, metadata and vectors by id.
+    """Text, metadata and vectors by id, as they are now, whichever process wrote them.
 
     Args:
-        folder: Where Chroma keeps its files.
-        embeddings: Of the vectors.
+        index_folder: The index's folder; Chroma's files are in its folder `chroma`.
+        version_file: A file that changes whenever the content does.
+        embeddings: Embeds chunks and queries.
     """
 
-    def __init__(self, folder: Path, embeddings: Embeddings) -> None:
-        self._folder = folder
+    def __init__(self, index_folder: Path, version_file: Path, embeddings: Embeddings) -> None:
+        self._chroma = ChromaFolder.of(index_folder, version_file)
         self._embeddings = embeddings
-
-    @cached_property
-    def vectors(self) -> Any:
-        """LangChain's Chroma vector store; opened when it is first needed."""
-        import chromadb
-        from langchain_chroma import Chroma
-
-        client = chromadb.PersistentClient(str(self._folder), settings=chromadb.Settings(anonymized_telemetry=False))
-        return Chroma(
-            "documents", self._embeddings, client=client, collection_configuration={"hnsw": {"space": "cosine"}}
-        )
+        self._index_folder = index_folder
 
     def add(self, chunks: Sequence[Document]) -> None:
-        """Embed and store chunks; those that are there are replaced."""
+        """Embed and store chunks; those whose ids are known are replaced."""
         for start in range(0, len(chunks), _BATCH):
             batch = chunks[start : start + _BATCH]
-            titled = [
-                f"{d.metadata['title']}: {d.page_content}" if d.metadata.get("title") else d.page_content for d in batch
-            ]
+            ids = [str(d.id) for d in batch]
             # The vector is that of title and text; what is stored and shown is the text.
-            self.vectors._collection.upsert(  # noqa: SLF001 - LangChain's wrapper embeds exactly what it stores
-                ids=[d.id for d in batch],
-                embeddings=self._embeddings.embed_documents([unicodedata.normalize("NFC", text) for text in titled]),
-                documents=[d.page_content for d in batch],
-                metadatas=[stored(d.metadata) for d in batch],
+            vectors = self._embeddings.embed_documents(
+                [unicodedata.normalize("NFC", text) for text in map(_titled, batch)]
             )
+            rows: dict[str, list[Any]] = {
+                "ids": ids,
+                "embeddings": vectors,
+                "documents": [d.page_content for d in batch],
+                "metadatas": [stored(d.metadata) for d in batch],
+            }
+            self._chroma.write(partial(_replace, rows))
 
     def delete(self, ids: Iterable[str]) -> None:
-        """Remove chunks; ids that are not there are ignored."""
+        """Remove chunks, from Chroma's files too; ids that are not stored are ignored."""
         listed = sorted(ids)
+        if not listed or not self._chroma.exists():
+            return
         for start in range(0, len(listed), _MANY):
-            self.vectors.delete(listed[start : start + _MANY])
+            part = listed[start : start + _MANY]
+            self._chroma.write(partial(_delete, part))
+        self._chroma.erase()
 
     def clear(self) -> None:
         """Remove everything."""
-        self.vectors.reset_collection()
+        self._chroma.clear()
+
+    def written(self) -> None:
+        """Take note that the version file was changed by this process."""
+        self._chroma.written()
 
     def ids(self) -> set[str]:
-        """The ids of all chunks."""
-        return set(self.vectors.get(include=[])["ids"])
+        """Return the ids of all chunks."""
+        return set(self._chroma.read(lambda c: c.get(include=[]))["ids"]) if self._chroma.exists() else set()
+
+    def count(self) -> int:
+        """Return the number of chunks."""
+        return int(self._chroma.read(lambda c: c.count())) if self._chroma.exists() else 0
 
     def documents(self, ids: Sequence[str]) -> list[Document]:
-        """The chunks with these ids, in their order, without those that are missing."""
+        """Return the chunks with these ids, in their order, without those that are missing."""
         by_id: dict[str, Document] = {}
         for start in range(0, len(ids), _MANY):
-            got = self.vectors.get(list(ids[start : start + _MANY]), include=["documents", "metadatas"])
+            part = list(ids[start : start + _MANY])
+            got = self._chroma.read(partial(_get, part))
             for key, text, metadata in zip(got["ids"], got["documents"], got["metadatas"], strict=True):
                 by_id[key] = Document(text, id=key, metadata=restored(metadata))
         return [by_id[key] for key in ids if key in by_id]
+
+    def nearest(self, query: str, k: int, current: Callable[[], Collection[str]]) -> list[tuple[Document, float]]:
+        """Return the `k` nearest of the chunks that the index names now, with their cosine distances.
+
+        Args:
+            query: The text to search with.
+            k: Chunks returned at most.
+            current: Returns the ids that may be returned; an unfinished change leaves others in the store.
+        """
+        if not current():
+            return []
+        vector = self._embeddings.embed_query(query)
+        asked = k
+        while True:
+            among = current()
+            got = self._chroma.read(partial(_query, vector, asked))
+            rows = list(zip(*(got[part][0] for part in ("ids", "documents", "metadatas", "distances")), strict=True))
+            found = [
+                (Document(text, id=key, metadata=restored(metadata)), float(distance))
+                for key, text, metadata, distance in rows
+                if key in among and text is not None  # none: deleted by another process at this moment
+            ]
+            if len(found) >= min(k, len(among)):
+                return found[:k]
+            if len(rows) < asked:
+                if among != current():
+                    continue  # another process is changing the index
+                raise IndexFolderError(
+                    f"{len(among) - len(found)} of the {len(among)} vectors in {self._index_folder} are missing; "
+                    "delete it and index again"
+                )
+            asked *= 2
+
+
+def _titled(chunk: Document) -> str:
+    title = chunk.metadata.get("title")
+    return f"{title}: {chunk.page_content}" if title else chunk.page_content
+
+
+def _replace(rows: dict[str, list[Any]], collection: Any) -> None:
+    collection.delete(ids=rows["ids"])  # an upsert would keep fields of the old metadata
+    collection.upsert(**rows)
+
+
+def _delete(ids: list[str], collection: Any) -> None:
+    collection.delete(ids=ids)
+
+
+def _get(ids: list[str], collection: Any) -> Any:
+    return collection.get(ids, include=["documents", "metadatas"])
+
+
+def _query(vector: list[float], k: int, collection: Any) -> Any:
+    return collection.query(query_embeddings=[vector], n_results=k, include=["documents", "metadatas", "distances"])

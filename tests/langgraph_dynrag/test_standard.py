@@ -7,6 +7,7 @@ from langchain_tests.unit_tests import ChatModelUnitTests
 
 from langgraph_dynrag.local_chat_model import LocalChatModel
 from langgraph_dynrag.retrieval import BM25Retriever, DenseRetriever, HybridRetriever, LocalIndex
+from langgraph_dynrag.retrieval.live import LiveVectors
 
 DOCUMENTS = [
     Document(f"The keeper of lighthouse {i} wrote a letter.", metadata={"title": f"Letter {i}"}) for i in range(5)
@@ -76,7 +77,7 @@ class TestDense(RetrieversIntegrationTests):
 
     @property
     def retriever_constructor(self):
-        return lambda **options: DenseRetriever(store=self._index._store.vectors, **options)
+        return lambda **options: DenseRetriever(store=LiveVectors(self._index), **options)
 
     @property
     def retriever_constructor_params(self):

@@ -10,7 +10,7 @@ from langchain_core.embeddings import DeterministicFakeEmbedding
 from pydantic import Field
 
 from langgraph_dynrag.retrieval import LocalIndex, Splitter
-from rag_backbone.errors import ConfigurationError
+from rag_backbone.errors import ConfigurationError, IndexFolderError
 
 
 class CountedEmbeddings(DeterministicFakeEmbedding):
@@ -121,15 +121,29 @@ def test_two_sources_live_in_one_index(tmp_path, folder):
     assert {"Another river.", "The river Tamsin crosses Brannoch."} <= texts(index)
 
 
-def test_another_splitter_or_other_embeddings_index_everything_anew(tmp_path, folder):
+def test_another_splitter_cuts_the_files_of_a_source_again(tmp_path, folder):
     make_index(tmp_path).ingest(folder, progress=False)
     cut = make_index(tmp_path, splitter=Splitter(30, 0))
     report = cut.ingest(folder, progress=False)
-    assert report.added == 3
-    assert report.embedded == report.chunks > 4
-    wide = LocalIndex(tmp_path / "index", embeddings=DeterministicFakeEmbedding(size=5), splitter=Splitter(30, 0))
-    assert wide.ingest(folder, progress=False).added == 3
-    assert len(texts(wide)) == report.chunks
+    assert (report.added, report.changed) == (0, 3)
+    assert report.chunks > 4
+    assert report.chunks == len(texts(cut))
+    assert not any(len(t) > 30 for t in texts(cut))
+
+
+def test_other_embeddings_embed_every_source_again_and_lose_none(tmp_path, folder, caplog):
+    first = make_index(tmp_path)
+    first.ingest(folder, progress=False)
+    first.add_texts(["Ida Lund keeps bees."], [{"tags": ["bees"]}], source="crm")
+    wide = LocalIndex(tmp_path / "index", embeddings=DeterministicFakeEmbedding(size=5))
+    with pytest.raises(IndexFolderError, match="other embeddings"):
+        texts(wide)
+    assert "were made by CountedEmbeddings" in caplog.text
+    report = wide.ingest(folder, progress=False)
+    assert (report.unchanged, report.embedded, report.chunks) == (3, 5, 5)
+    assert len(texts(wide)) == 5
+    bees = next(d for d in wide.as_retriever("bm25").invoke("bees"))
+    assert bees.metadata["tags"] == ["bees"]
 
 
 def test_a_broken_row_is_reported_on_every_run_until_it_is_mended(tmp_path, folder, caplog):

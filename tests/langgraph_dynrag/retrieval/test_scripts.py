@@ -66,9 +66,11 @@ def test_an_index_with_terms_of_another_version_is_built_again(tmp_path, monkeyp
     (tmp_path / "a.txt").write_text("他生于德国。", "utf-8")
     index = LocalIndex(tmp_path / "index", embeddings=CountedEmbeddings(size=8))
     index.ingest(tmp_path / "a.txt", progress=False)
-    monkeypatch.setattr("langgraph_dynrag.retrieval.index.TERMS_VERSION", 1)
-    index.as_retriever("bm25")
+    monkeypatch.setattr("langgraph_dynrag.retrieval.bm25_folder.TERMS_VERSION", 1)
+    index.as_retriever("bm25").invoke("德国")
     old = {p.name for p in index.folder.glob("bm25-*")}
+    assert old
     monkeypatch.undo()
+    index = LocalIndex(tmp_path / "index", embeddings=CountedEmbeddings(size=8))
     assert found(index.as_retriever("bm25"), "生于德国") == ["他生于德国。"]
     assert old.isdisjoint(p.name for p in index.folder.glob("bm25-*"))

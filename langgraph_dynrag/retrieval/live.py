@@ -1,0 +1,65 @@
+"""Retrievers over a `LocalIndex` that find what the index holds at the moment of the query, not of their creation."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from langchain_core.callbacks import AsyncCallbackManagerForRetrieverRun, CallbackManagerForRetrieverRun
+from langchain_core.documents import Document
+from langchain_core.retrievers import BaseRetriever
+from langchain_core.runnables import run_in_executor
+from pydantic import ConfigDict, Field
+
+from rag_backbone.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from langgraph_dynrag.retrieval.index import LocalIndex
+
+
+class LiveVectors:
+    """The dense vectors of an index, as `DenseRetriever` asks a vector store.
+
+    Args:
+        index: The index.
+    """
+
+    def __init__(self, index: LocalIndex) -> None:
+        self._index = index
+
+    def similarity_search_with_score(self, query: str, k: int = 4) -> list[tuple[Document, float]]:
+        """Return the nearest documents with their cosine distances."""
+        return self._index.nearest(query, k)
+
+
+class LiveBM25Retriever(BaseRetriever):
+    """BM25 over an index; see `BM25Retriever` for the scores."""
+
+    model_config = ConfigDict(arbitrary_types_allowed=True)
+
+    index: Any
+    """The `LocalIndex`."""
+    k: int = Field(default=3, ge=1)
+    """Documents returned at most."""
+
+    def _get_relevant_documents(
+        self,
+        query: str,
+        *,
+        run_manager: CallbackManagerForRetrieverRun,
+        k: int | None = None,
+    ) -> list[Document]:
+        wanted = self.k if k is None else k
+        if wanted < 1:
+            raise ConfigurationError(f"k is {k}; at least 1 is needed")
+        current = self.index.bm25()
+        if current is None:
+            return []
+        found: list[Document] = current._get_relevant_documents(query, run_manager=run_manager, k=wanted)  # noqa: SLF001
+        return found
+
+    async def _aget_relevant_documents(
+        self, query: str, *, run_manager: AsyncCallbackManagerForRetrieverRun, k: int | None = None
+    ) -> list[Document]:
+        # BaseRetriever's own asynchronous method does not pass k on.
+        sync = run_manager.get_sync()
+        return await run_in_executor(None, self._get_relevant_documents, query, run_manager=sync, k=k)

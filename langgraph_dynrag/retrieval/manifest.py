@@ -1,0 +1,114 @@
+"""What an index holds, by file and by added document: one JSON file, replaced atomically.
+
+It is the truth about the index: chunks that it does not name are not found, whatever the vector store still has.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from langgraph_dynrag.retrieval.chroma_folder import State, file_state
+from rag_backbone.cache_folder import write_json
+from rag_backbone.errors import ConfigurationError
+from rag_backbone.unicode_text import clean_name
+
+NAME = "manifest.json"
+_VERSION = 2
+
+
+@dataclass
+class Manifest:
+    """The content of an index.
+
+    An entry of a file has its `root` (the folder or file that was ingested), `size`, `mtime_ns`, `sha256`, how it was
+    read (`reader`, `splitter`, `encoding`), its `chunks` (ids), and what was `skipped` or noted (`notes`). One of
+    a document has its `source`, `sha256`, `splitter` and `chunks`.
+    """
+
+    embeddings: str | None = None
+    """Which embeddings made the vectors."""
+    files: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """By absolute path."""
+    documents: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """By id: what was added as documents."""
+    migrated: bool = False
+    """Whether it was read from the first format, in which chunks may be stored that this one does not name."""
+
+    @classmethod
+    def read(cls, folder: Path) -> Manifest:
+        """Read the manifest of an index; an empty one if there is none.
+
+        Raises:
+            ConfigurationError: If it is damaged or of another version.
+        """
+        path = folder / NAME
+        if not path.is_file():
+            return cls()
+        try:
+            content: dict[str, Any] = json.loads(path.read_text("utf-8"))
+            version = content["version"]
+            if version == 1:
+                return _migrated(content)
+            if version == _VERSION:
+                return cls(content["embeddings"], content["files"], content["documents"])
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ConfigurationError(f"{path} is damaged ({error}); delete {folder} and index again") from error
+        raise ConfigurationError(
+            f"{folder} was made by another version (format {version}, this one reads {_VERSION}); "
+            "delete it and index again"
+        )
+
+    def write(self, folder: Path) -> None:
+        """Replace the file."""
+        content = {
+            "version": _VERSION,
+            "embeddings": self.embeddings,
+            "files": self.files,
+            "documents": self.documents,
+        }
+        write_json(folder / NAME, content)
+
+    def chunk_ids(self) -> list[str]:
+        """Return the ids of all chunks, sorted."""
+        return sorted(self.used())
+
+    def used(self) -> Counter[str]:
+        """Return in how many files and documents each chunk is."""
+        return Counter(c for e in (*self.files.values(), *self.documents.values()) for c in set(e["chunks"]))
+
+
+def file_key(path: Path) -> str:
+    """Return a file's key: its absolute path, printable."""
+    return clean_name(str(path.resolve()))
+
+
+def file_path(key: str, entry: Mapping[str, Any]) -> Path:
+    """Return the path of a file; a name that is not UTF-8 is kept as bytes beside its printable form."""
+    return Path(os.fsdecode(bytes.fromhex(entry["bytes"]))) if "bytes" in entry else Path(key)
+
+
+def state_of(folder: Path) -> State:
+    """Return what changes whenever any process changes the index."""
+    return file_state(folder / NAME)
+
+
+def touch(folder: Path) -> None:
+    """Let other processes know that the index has changed, although the manifest's content has not."""
+    os.utime(folder / NAME)
+
+
+def _migrated(content: dict[str, Any]) -> Manifest:
+    """Convert the first format, which named files by root and relative path and had one splitter for all."""
+    settings = content["settings"]
+    how = {"splitter": settings["splitter"], "reader": settings.get("reader", 1)}
+    files: dict[str, dict[str, Any]] = {}
+    for key, entry in content["files"].items():
+        root, relative = key.split("\0")
+        files.setdefault(str(Path(root, relative)), {"encoding": None, **entry, "root": root, **how})
+    return Manifest(settings["embeddings"], files, migrated=True)
