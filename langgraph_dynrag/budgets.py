@@ -25,8 +25,11 @@ class Budgets:
     """Tokens of the answer. When they are used up, the short answer is asked for outright."""
     seconds: Annotated[float, Bounds(above=0, infinite=True)] = math.inf
     """Working time of the nodes; time spent waiting for a person or a restart does not count."""
-    identical_retrievals: Annotated[int, Bounds(least=0)] = 3
-    """How often a search may bring back nothing but passages that the draft was written with."""
+    identical_retrievals: Annotated[int, Bounds(least=0)] = 20
+    """How many searches of a run may be identical to earlier ones: by their query (case, white space and forms of
+    letters make no difference), or because all passages that they found had been found before in this run, whether or
+    not they still stand in the prompt. A search that failed is not counted. By default out of reach, because the
+    published methods have no such limit; 1 ends retrieval for a model that keeps asking for the same."""
     closing_tokens: Annotated[int, Bounds(least=1)] = 24
     """Tokens for the short answer that is asked for outright."""
     reasoning_tokens: Annotated[int, Bounds(least=0)] = 2048

@@ -23,7 +23,7 @@ docs/results-dynamic.md) and another model wants its own. `reference` follows th
 Choices where a source leaves room: FLARE's passages condition only the sentence that is regenerated (section 3.2: the
 tentative sentence is written without documents); DRAGIN's and ETC's stay until others replace them in the paper's form,
 and for one sentence in the code's. None of the methods limits its retrievals; the budget's default of 20 is out of
-their reach.
+their reach, and so is that of identical searches.
 
 SeaKR keeps the one passage of each search that makes the model least uncertain, and at most five; `reference` reads the
 feed-forward part's output, as the published code does, `paper` the layer's. 20 samples for a sentence and for each
@@ -252,8 +252,7 @@ def _method(name: str, dataset: str, bundle: Bundle, task: _Task) -> dict[str, A
             "selection": Selection(),
             "k": 5,
             "evidence_life": "replaced",
-            # Each segment is written with passages of its own; that they were at hand before is no sign of a loop.
-            "budgets": Budgets(tokens=task.tokens, identical_retrievals=20),
+            "budgets": Budgets(tokens=task.tokens),
         }
     if bundle == "reference":
         threshold, words = _ETC_REFERENCE

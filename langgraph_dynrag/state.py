@@ -94,7 +94,7 @@ class DynamicRAGState(DynamicRAGInput, DynamicRAGOutput, total=False):
     """Rewrites of the current query."""
     retrievals: int
     identical: int
-    """Searches that brought nothing but what the prompt had already."""
+    """Searches that repeated an earlier one: the same query, or nothing but passages that had been found before."""
     regenerating: bool
     """Whether the next unit replaces one that was discarded; it is accepted as it comes."""
     beam: dict[str, Any] | None

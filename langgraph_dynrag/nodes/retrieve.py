@@ -14,6 +14,7 @@ from langgraph.errors import GraphBubbleUp
 
 from langgraph_dynrag.evidence import Passage, distinct, interleaved, passage
 from langgraph_dynrag.nodes.node import Node, State, Update, emit
+from langgraph_dynrag.queries.base import asked_before
 from langgraph_dynrag.retriever import (
     PROGRAMMING_ERRORS,
     Retriever,
@@ -167,6 +168,14 @@ def _result(query: str, found: list[Document] | Exception, settings: Searching, 
     }
 
 
+def _is_identical(results: Sequence[_Result], asked: Sequence[str], seen: set[str]) -> bool:
+    """Whether a search repeats earlier ones of the run, by all its queries or by all that it found."""
+    if not results or any(r["error"] for r in results):
+        return False
+    found = [p["id"] for r in results for p in r["passages"]]
+    return all(asked_before(r["query"], asked) for r in results) or (bool(found) and seen.issuperset(found))
+
+
 def _update(state: State, settings: Searching, results: Sequence[_Result]) -> Update:
     found: list[Passage] = interleaved([r["passages"] for r in results], settings.k)
     by_id = {p["id"]: r["query"] for r in reversed(results) for p in r["passages"]}
@@ -182,16 +191,17 @@ def _update(state: State, settings: Searching, results: Sequence[_Result]) -> Up
             "documents": [{**p, "new": p["id"] not in seen, "in_prompt": p["id"] in present} for p in r["passages"]],
             "returned": r["returned"],
             "error": r["error"],
+            "identical": _is_identical([r], state.get("asked") or [], seen),
             "seconds": r.get("seconds", 0.0),
         }
         emit(event)
         events.append(event)
-    nothing_new = bool(found) and all(p["id"] in present for p in found)
+    identical = _is_identical(results, state.get("asked") or [], seen)
     return {
         "found": found,
         "seen": [*(state.get("seen") or []), *(p["id"] for p in found if p["id"] not in seen)],
         "asked": [*(state.get("asked") or []), *state["queries"]],
         "retrievals": (state.get("retrievals") or 0) + len(results),
-        "identical": (state.get("identical") or 0) + nothing_new,
+        "identical": (state.get("identical") or 0) + identical,
         "trace": events,
     }

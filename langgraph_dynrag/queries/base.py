@@ -6,6 +6,7 @@ runs synchronously, calls the model and hands the replies back.
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
@@ -103,9 +104,13 @@ class WithoutModel:
 
 
 def asked_before(query: str, earlier: Sequence[str]) -> bool:
-    """Whether a query was asked already; case and white space make no difference."""
-    key = " ".join(query.lower().split())
-    return any(key == " ".join(other.lower().split()) for other in earlier)
+    """Whether a query was asked already; case, white space and forms of letters make no difference."""
+    key = _normalised(query)
+    return any(key == _normalised(other) for other in earlier)
+
+
+def _normalised(query: str) -> str:
+    return " ".join(unicodedata.normalize("NFKC", query).casefold().split())
 
 
 def last_words(query: str, tokens: int, count: Callable[[str], int]) -> str:

@@ -1,8 +1,12 @@
 """Each preset's run, worked out by hand on a model that says what it is told."""
 
+import json
+from types import SimpleNamespace
+
 import pytest
 
-from langgraph_dynrag import AnswerPrompt, Budgets, Reformulation, Trace, create_dynamic_rag
+from langgraph_dynrag import AnswerPrompt, Budgets, Reformulation, RetrievalPolicy, Trace, create_dynamic_rag
+from langgraph_dynrag.nodes.retrieve import search
 from langgraph_dynrag.queries import (
     ExplicitQuestion,
     LastSentence,
@@ -471,6 +475,41 @@ def test_the_budget_of_identical_retrievals():
     assert len(retriever.queries) == 2
     assert [e["which"] for e in out["trace"] if e["type"] == "budget"] == ["identical_retrievals"]
     assert out["short_answer"] == "Aldous Wray"
+
+
+@pytest.mark.parametrize("limit", [0, 1, 2])
+@pytest.mark.parametrize("life", ["sentence", "replaced", "accumulated"])
+def test_identical_searches_are_remembered_when_their_passages_have_left_the_prompt(life, limit):
+    """The question is searched first; then the same unsure sentence, over and over, as FLARE's drafts do."""
+    same = WatchedRetriever(give=lambda _q: _found(["bridge"]))
+    replies = [UNSURE, UNSURE, UNSURE, UNSURE, UNSURE, FINAL, FINAL, FINAL, FINAL, FINAL]
+    out, _, retriever = run(
+        replies, retriever=same, evidence_life=life, recheck=True, budgets=Budgets(identical_retrievals=limit)
+    )
+    identical = [e["identical"] for e in out["trace"] if e["type"] == "retrieval"]
+    assert identical.count(True) == limit + 1
+    assert identical[-1]
+    assert len(retriever.queries) == len(identical) <= limit + 3
+    assert [e["which"] for e in out["trace"] if e["type"] == "budget"] == ["identical_retrievals"]
+    json.dumps([out["trace"], out["answer"]])
+
+
+@pytest.mark.parametrize(
+    ("query", "identical"),
+    [("who built it?", True), ("  WHO\tbuilt  it? ", True), ("\uff37ho built it?", True), ("Who sold it?", False)],
+)
+def test_what_makes_two_searches_identical(query, identical):
+    settings = SimpleNamespace(retriever=WatchedRetriever(give=lambda _q: []), k=3, retrieval=RetrievalPolicy())
+    first = search({"queries": ["Who built it?"]}, settings, {})
+    second = search({"queries": [query], **{n: first[n] for n in ("asked", "seen", "identical")}}, settings, {})
+    assert (first["identical"], second["identical"]) == (0, int(identical))
+    other = SimpleNamespace(
+        retriever=WatchedRetriever(give=lambda _q: _found(["bridge"])), k=3, retrieval=RetrievalPolicy()
+    )
+    known = search({"queries": [query], "seen": ["bridge"], "asked": [], "identical": 1}, other, {})
+    assert known["identical"] == 2
+    failing = SimpleNamespace(retriever=WatchedRetriever(give=OSError("down")), k=3, retrieval=RetrievalPolicy())
+    assert search({"queries": ["Who built it?"], "asked": ["Who built it?"]}, failing, {})["identical"] == 0
 
 
 def test_an_answer_without_the_phrase_is_asked_for_it():
