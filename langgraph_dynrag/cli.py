@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
@@ -11,11 +9,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from langgraph_dynrag.chat_option import BaseURL, chat_of
 from langgraph_dynrag.evidence import name_of
 from langgraph_dynrag.preset_file import is_preset_file
 from langgraph_dynrag.presets import PRESETS, get_preset
 from langgraph_dynrag.triggers.threshold import with_threshold
+from rag_backbone.console import as_json as json_line
+from rag_backbone.console import be_quiet, console, given_path
 from rag_backbone.errors import ConfigurationError
+from rag_backbone.unicode_text import is_blank
 
 if TYPE_CHECKING:
     from langgraph_dynrag.trace import Trace
@@ -26,7 +28,18 @@ Bundle = StrEnum("Bundle", {"paper": "paper", "reference": "reference"})
 Inject = StrEnum("Inject", ["prompt", "parametric", "combined", "translated"])
 Retriever = StrEnum("Retriever", {"hybrid": "hybrid", "dense": "dense", "bm25": "bm25"})
 
-IndexFolder = Annotated[Path, typer.Option("--index", "-i", help="The index's folder.")]
+IndexFolder = Annotated[
+    Path, typer.Option("--index", "-i", help="The index's folder.", parser=given_path, metavar="FOLDER")
+]
+
+
+def quiet_if(wanted: bool) -> bool:
+    """Hush what is not a result, as soon as the option is read."""
+    be_quiet(wanted=wanted)
+    return wanted
+
+
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print the result alone.", callback=quiet_if, is_eager=True)]
 
 
 def known_preset(name: str | None) -> str | None:
@@ -57,7 +70,10 @@ def register(app: typer.Typer) -> None:
 
 
 def index(
-    folder: Annotated[Path | None, typer.Argument(help="A folder, or a file, of documents.")] = None,
+    folder: Annotated[
+        Path | None,
+        typer.Argument(help="A folder, or a file, of documents.", parser=given_path, metavar="[FOLDER|FILE]"),
+    ] = None,
     into: IndexFolder = DEFAULT_INDEX,
     characters: Annotated[int, typer.Option(help="Characters of a chunk at most.")] = 900,
     overlap: Annotated[int, typer.Option(help="Characters that neighbouring chunks share.")] = 100,
@@ -72,6 +88,7 @@ def index(
     *,
     listing: Annotated[bool, typer.Option("--list", help="List what the index was filled from.")] = False,
     hidden: Annotated[bool, typer.Option("--hidden", help="Read hidden files and tool folders as well.")] = False,
+    _quiet: Quiet = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
     """Index documents, list what was indexed, or remove it. Files that have not changed cost nothing."""
@@ -87,18 +104,20 @@ def index(
     if listing:
         sources = built.sources()
         if as_json:
-            typer.echo(json.dumps([asdict(s) for s in sources], ensure_ascii=False))
+            typer.echo(json_line([asdict(s) for s in sources]))
         else:
             typer.echo("\n".join(map(str, sources)) or f"{into}: empty")
         return
     if folder is not None:
         reports = [
-            built.ingest(folder, encoding=encoding, exclude=exclude or (), hidden=hidden, progress=sys.stderr.isatty())
+            built.ingest(
+                folder, encoding=encoding, exclude=exclude or (), hidden=hidden, progress=console().shows_progress
+            )
         ]
     else:
         reports = [built.remove(source) for source in forget or ()]
     for report in reports:
-        typer.echo(json.dumps(asdict(report), ensure_ascii=False) if as_json else f"{into}: {report}")
+        typer.echo(json_line(asdict(report)) if as_json else f"{into}: {report}")
 
 
 def ask(
@@ -106,14 +125,15 @@ def ask(
     index: IndexFolder = DEFAULT_INDEX,
     preset: Preset = None,
     bundle: Annotated[Bundle, typer.Option(help="The form of dragin and etc.")] = Bundle["paper"],
-    model: Annotated[str, typer.Option(help="'embedded', a folder or a Hub id.")] = "embedded",
+    model: Annotated[str, typer.Option(help="'embedded', a folder, a Hub id; or a server's model.")] = "embedded",
+    base_url: BaseURL = None,
     retriever: Annotated[Retriever, typer.Option(help="How to search.")] = Retriever["hybrid"],
     inject: Annotated[Inject, typer.Option(help="Where the evidence goes: prompt, weights or both.")] = Inject[
         "prompt"
     ],
     store: Annotated[Path, typer.Option("--store", "-s", help="The adapters' folder.")] = DEFAULT_STORE,
     translator: Annotated[str | None, typer.Option(help="Its folder, or 'embedded', for --inject translated.")] = None,
-    k: Annotated[int | None, typer.Option(help="Passages a search; default: the preset's.")] = None,
+    k: Annotated[int | None, typer.Option(min=1, help="Passages a search; default: the preset's.")] = None,
     threshold: Annotated[float | None, typer.Option(help="The trigger's; default: the preset's.")] = None,
     max_retrievals: Annotated[int | None, typer.Option(help="Searches at most.")] = None,
     max_tokens: Annotated[int | None, typer.Option(help="Tokens of the answer at most.")] = None,
@@ -121,13 +141,26 @@ def ask(
     trace: Annotated[Path | None, typer.Option(help="Write an HTML view of what happened.")] = None,
     *,
     as_json: Annotated[bool, typer.Option("--json", help="Print answer, sources and trace as JSON.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print the answer alone.")] = False,
+    quiet: Quiet = False,
 ) -> None:
-    """Ask a question, retrieving while the model writes; or once, and answering from the passages' adapters."""
+    """Ask a question, retrieving while the model writes; or once, and answering from the passages' adapters.
+
+    --json prints one line with the keys question, answer, short_answer, sources, trace (what happened, event by
+    event), counts and seconds; with --inject parametric, combined or translated also inject, trained, translated and
+    prompt_tokens.
+    """
+    quiet = quiet or console().quiet
+    if is_blank(question):
+        raise ConfigurationError('the question is empty; ask something: dynprag ask "Who built the bridge?"')
     if inject is not Inject["prompt"]:
         if preset not in (None, "single"):
             raise ConfigurationError(
                 f"--inject {inject.value} retrieves once, before the answer; leave out --preset {preset}"
+            )
+        if base_url is not None:
+            raise ConfigurationError(
+                f"--inject {inject.value} changes the model's parameters, which are not here with --base-url; leave "
+                "out one of the two"
             )
         _refuse_beside_injection(inject.value, {"threshold": threshold, "max-retrievals": max_retrievals,
                                                 "max-seconds": max_seconds, "trace": trace})  # fmt: skip
@@ -138,7 +171,6 @@ def ask(
         raise ConfigurationError("--translator is for --inject translated")
     preset = preset or "flare"
     from langgraph_dynrag.graph import create_dynamic_rag
-    from langgraph_dynrag.local_chat_model import LocalChatModel
     from langgraph_dynrag.trace import Trace
 
     settings = dict(get_preset(preset, bundle=bundle.value).settings)
@@ -148,18 +180,19 @@ def ask(
     limits = {"retrievals": max_retrievals, "tokens": max_tokens, "seconds": max_seconds}
     given = {name: value for name, value in limits.items() if value is not None}
     changes["budgets"] = replace(settings["budgets"], **given)
+    chat = chat_of(model, base_url)
     searcher = None
     if preset != "no_retrieval":
         from langgraph_dynrag.retrieval import LocalIndex
 
         searcher = LocalIndex(index).as_retriever(retriever.value)
-    built = create_dynamic_rag(LocalChatModel(model=model), searcher, preset=preset, bundle=bundle.value, **changes)
+    built = create_dynamic_rag(chat, searcher, preset=preset, bundle=bundle.value, **changes)
     result = _stream(built, question, show=not (as_json or quiet))
     told = Trace.from_state(result)
     if trace is not None:
         told.save_html(trace)
     if as_json:
-        typer.echo(json.dumps(told.to_dict(), ensure_ascii=False))
+        typer.echo(json_line(told.to_dict()))
     elif quiet:
         typer.echo(told.answer)
     else:
@@ -182,10 +215,10 @@ def _ask_injected(
     found = ask_injected(
         question, LocalIndex(index).as_retriever(retriever, k=k or 3), model=model, store=store, inject=inject,
         translator=translator,
-        max_tokens=max_tokens or 48, progress=sys.stderr.isatty() and not quiet,
+        max_tokens=48 if max_tokens is None else max_tokens, progress=console().shows_progress,
     )  # fmt: skip
     if as_json:
-        typer.echo(json.dumps(found.to_dict(), ensure_ascii=False))
+        typer.echo(json_line(found.to_dict()))
         return
     typer.echo(found.answer)
     if not quiet:

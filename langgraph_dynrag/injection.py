@@ -231,13 +231,19 @@ class InjectedAnswer:
     prompt_tokens: int
 
     def to_dict(self) -> dict[str, Any]:
-        """As plain data."""
+        """As plain data, with the keys of `Trace.to_dict` as far as there is something to say."""
         sources = [
             {"number": i, "title": title_of(d.metadata), "source": source_of(d.metadata), "text": d.page_content}
             for i, d in enumerate(self.documents, 1)
         ]
+        searched = {"type": "retrieval", "query": self.question, "documents": sources, "error": None}
+        injected = {
+            "type": "injection", "inject": self.inject, "trained": self.trained, "translated": self.translated,
+            "prompt_tokens": self.prompt_tokens,
+        }  # fmt: skip
         return {
-            "question": self.question, "answer": self.answer, "inject": self.inject, "sources": sources,
+            "question": self.question, "answer": self.answer, "short_answer": self.answer, "inject": self.inject,
+            "sources": sources, "trace": [searched, injected], "counts": {"retrievals": 1},
             "trained": self.trained, "translated": self.translated, "prompt_tokens": self.prompt_tokens,
         }  # fmt: skip
 

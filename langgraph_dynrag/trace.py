@@ -154,14 +154,14 @@ class Trace:
         }
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data, fit for JSON."""
+        """Plain data, fit for JSON; `from_state` makes the trace of it again."""
         return {
             "question": self.question,
             "answer": self.answer,
             "short_answer": self.short_answer,
             "sources": [dict(s) for s in self.sources],
             "warnings": self.warnings,
-            "events": [dict(e) for e in self.events],
+            "trace": [dict(e) for e in self.events],
             "counts": self.counts,
             "seconds": self.seconds,
         }

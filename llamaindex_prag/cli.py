@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from dataclasses import asdict
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,15 +12,24 @@ import typer
 from llamaindex_prag.reading import read_passages
 from llamaindex_prag.recipe import RECIPES, get_recipe
 from llamaindex_prag.translator.cli import train_translator
+from rag_backbone.console import as_json as json_line
+from rag_backbone.console import console, given, given_path
 from rag_backbone.documents import Findings, read_text_file, told
 from rag_backbone.errors import AdapterError
+from rag_backbone.unicode_text import clean_name
 
 if TYPE_CHECKING:
     from llamaindex_prag.store.lmdb_store import LMDBStore
 
 DEFAULT_STORE = Path(".dynprag/adapters")
+_SHOWN = 16
+"""Digits of a hash in a listing; `export` and `remove` take that much of it."""
+_FEWEST = 6
+"""Digits of a hash by which a text can be removed."""
 
-StoreFolder = Annotated[Path, typer.Option("--store", "-s", help="The store's folder.")]
+StoreFolder = Annotated[
+    Path, typer.Option("--store", "-s", help="The store's folder.", parser=given_path, metavar="FOLDER")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
@@ -30,6 +38,7 @@ def register(app: typer.Typer) -> None:
     app.command("parametrize")(parametrize)
     app.command("train-translator")(train_translator)
     store = typer.Typer(no_args_is_help=True, help="Look after a store of adapters.")
+    store.command("list")(list_adapters)
     for command in (stats, verify, gc, remove):
         store.command()(command)
     store.command("export")(export)
@@ -38,7 +47,10 @@ def register(app: typer.Typer) -> None:
 
 
 def parametrize(
-    source: Annotated[Path, typer.Argument(help="A folder, or a file, of documents.")],
+    source: Annotated[
+        Path,
+        typer.Argument(help="A folder, or a file, of documents.", parser=given_path, metavar="FOLDER|FILE"),
+    ],
     store: StoreFolder = DEFAULT_STORE,
     model: Annotated[str, typer.Option(help="'embedded', a folder or a Hub id.")] = "embedded",
     recipe: Annotated[str, typer.Option(help=f"How: {', '.join(RECIPES)}.")] = "distill",
@@ -62,16 +74,29 @@ def parametrize(
     lm = CausalLM.from_pretrained(model)
     with LMDBStore(store, model=lm.fingerprint) as opened:
         made = Parametrizer(ParametricModel(lm, opened, recipe=chosen))
-        report = made.parametrize(passages, complete=True, progress=sys.stderr.isatty())
+        report = made.parametrize(passages, complete=True, progress=console().shows_progress)
     if as_json:
         files = {"skipped_files": findings.skipped, "file_notes": findings.notes}
-        typer.echo(json.dumps({**asdict(report), **files}))
+        typer.echo(json_line({**asdict(report), **files}))
         return
     typer.echo(f"{store}: {report}")
     if files_told := told(findings.skipped, findings.notes):
         typer.echo(files_told)
     if report.notes:
         typer.secho(f"{len(report.notes)} passages did not go as planned; see their records", err=True, dim=True)
+
+
+def list_adapters(store: StoreFolder = DEFAULT_STORE, *, as_json: AsJson = False) -> None:
+    """List the adapters: text hash, recipe, size in bytes, time made, and the documents that use the text."""
+    with _existing(store) as opened:
+        found = opened.adapters()
+    if as_json:
+        typer.echo(json_line([asdict(adapter) for adapter in found]))
+        return
+    for adapter in found:
+        documents = ", ".join(map(clean_name, adapter.documents)) or "-"
+        made = adapter.created or "-"
+        typer.echo(f"{adapter.text[:_SHOWN]}  {adapter.recipe:<8} {adapter.bytes:>9}  {made:<25}  {documents}")
 
 
 def stats(store: StoreFolder = DEFAULT_STORE, *, as_json: AsJson = False) -> None:
@@ -83,7 +108,7 @@ def stats(store: StoreFolder = DEFAULT_STORE, *, as_json: AsJson = False) -> Non
 def verify(store: StoreFolder = DEFAULT_STORE, *, as_json: AsJson = False) -> None:
     """Check every adapter; exit code 1 if one is damaged."""
     with _existing(store) as opened:
-        report = opened.verify(progress=sys.stderr.isatty())
+        report = opened.verify(progress=console().shows_progress)
     damaged = {key.text: reason for key, reason in report.damaged}
     _show({"checked": report.checked, "damaged": damaged}, as_json=as_json)
     if not report.ok:
@@ -97,24 +122,39 @@ def gc(store: StoreFolder = DEFAULT_STORE, *, as_json: AsJson = False) -> None:
 
 
 def remove(
-    document: Annotated[str, typer.Argument(help="A document: its file's path, or the end of it, or a text's hash.")],
+    document: Annotated[
+        str,
+        typer.Argument(
+            help="A document, by its file's path or the end of it; or a text, by its hash or the beginning of it. "
+            "See `dynprag store list`.",
+            callback=given,
+        ),
+    ],
     store: StoreFolder = DEFAULT_STORE,
     *,
     as_json: AsJson = False,
 ) -> None:
-    """Remove a document's adapters for good."""
+    """Remove a document's adapters for good. A text that another document has as well stays for that one."""
     with _existing(store) as opened:
         if named := _documents_called(opened, document):
+            texts = dict.fromkeys(text for one in named for text in opened.texts(one))
             gone = [text for one in named for text in opened.remove_document(one)]
-        elif _is_hash(document) and opened.remove(document):
-            gone = [document]
+            kept = {text: opened.owners(text) for text in texts if text not in gone}
+        elif text := _text_called(opened, document):
+            opened.remove(text)
+            gone, kept = [text], {}
         else:
-            raise AdapterError(f"the store {store} has neither a document nor a text {document!r}; see `store stats`")
-        _show({"removed": gone}, as_json=as_json)
+            raise AdapterError(f"the store {store} has neither a document nor a text {document!r}; see `store list`")
+        if as_json:
+            typer.echo(json_line({"removed": gone} | ({"kept": kept} if kept else {})))
+            return
+        typer.echo(f"removed: {', '.join(gone) or 'no adapter'}")
+        for text, others in kept.items():
+            typer.echo(f"kept: {text}, because {', '.join(map(clean_name, others))} has it too")
 
 
 def _documents_called(store: LMDBStore, name: str) -> list[str]:
-    """The document with this id, or the only one whose id ends so.
+    """Return the document with this id, or the only one whose id ends so.
 
     Raises:
         AdapterError: If there are several.
@@ -122,15 +162,31 @@ def _documents_called(store: LMDBStore, name: str) -> list[str]:
     for exact in (name, Path(name).resolve().as_posix()):
         if store.texts(exact):
             return [exact]
-    known = {owner for key in store.keys() for owner in store.owners(key.text)}  # noqa: SIM118 - not a mapping
+    known = {owner for adapter in store.adapters() for owner in adapter.documents}
     found = sorted(owner for owner in known if owner.endswith(f"/{name}"))
     if len(found) > 1:
         raise AdapterError(f"{len(found)} documents are called {name!r}: {', '.join(found[:5])}; name more of the path")
     return found
 
 
+def _text_called(store: LMDBStore, beginning: str) -> str | None:
+    """Return the only text whose hash begins so, or None.
+
+    Raises:
+        AdapterError: If there are several.
+    """
+    if len(beginning) < _FEWEST:
+        return None
+    found = sorted({key.text for key in store.keys() if key.text.startswith(beginning.lower())})  # noqa: SIM118
+    if len(found) > 1:
+        raise AdapterError(f"the hashes of {len(found)} texts begin with {beginning!r}; give more digits")
+    return found[0] if found else None
+
+
 def export(
-    text: Annotated[str, typer.Argument(help="The text's hash; see `dynprag store stats --json`.")],
+    text: Annotated[
+        str, typer.Argument(help="The text's hash, or the beginning of it; see `dynprag store list`.", callback=given)
+    ],
     folder: Annotated[Path, typer.Argument(help="A new folder.")],
     store: StoreFolder = DEFAULT_STORE,
     base_model: Annotated[str, typer.Option(help="The base model's name, for PEFT.")] = "",
@@ -139,10 +195,11 @@ def export(
     from llamaindex_prag.store.peft_folder import export_peft
 
     with _existing(store) as opened:
-        found = [key for key in opened.keys() if key.text.startswith(text)]  # noqa: SIM118 - not a mapping
+        found = [key for key in opened.keys() if key.text.startswith(text.lower())]  # noqa: SIM118 - not a mapping
         if len(found) != 1:
             raise AdapterError(
-                f"{len(found)} adapters have a text hash that begins with {text!r}; exactly one is needed"
+                f"{len(found)} adapters have a text hash that begins with {text!r}; exactly one is needed, "
+                "see `dynprag store list`"
             )
         adapter = opened.get(found[0])
         assert adapter is not None
@@ -170,7 +227,12 @@ def import_folder(
         adapter = import_peft(folder, made.layout)
         if adapter.layout != made.layout:
             raise AdapterError(f"{folder} has {adapter.layout!r}; the recipe {recipe!r} needs {made.layout!r}")
-        opened.put(made.key(passage), adapter, {"imported": folder.name}, owners=[text.name])
+        record = {
+            "imported": folder.name,
+            "recipe": made.recipe.to_dict(),
+            "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        }
+        opened.put(made.key(passage), adapter, record, owners=[text.name])
     typer.echo(f"{store}: {text.name}")
 
 
@@ -180,12 +242,8 @@ def _existing(folder: Path) -> LMDBStore:
     return LMDBStore(folder, model=None)
 
 
-def _is_hash(text: str) -> bool:
-    return len(text) == 64 and all(c in "0123456789abcdef" for c in text)
-
-
 def _show(data: dict[str, Any], *, as_json: bool) -> None:
     if as_json:
-        typer.echo(json.dumps(data))
+        typer.echo(json_line(data))
     else:
         typer.echo("\n".join(f"{name}: {value}" for name, value in data.items()))

@@ -10,6 +10,7 @@ import logging
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -192,6 +193,7 @@ class Parametrizer:
     def _keep(self, digest: str, trained: Trained, notes: tuple[str, ...], owners: Iterable[str]) -> None:
         record: dict[str, Any] = {
             "recipe": self.model.recipe.to_dict(),
+            "created": datetime.now(UTC).isoformat(timespec="seconds"),
             "steps": trained.steps,
             "examples": len(trained.document.examples),
             "first_loss": trained.first_loss,

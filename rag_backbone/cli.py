@@ -7,8 +7,9 @@ Each package registers its own under the group `dynprag.commands`; the value is 
 import logging
 import sys
 from importlib.metadata import entry_points, version
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
+from rag_backbone.console import encode_anything, ending, start
 from rag_backbone.errors import DynPragError
 
 if TYPE_CHECKING:
@@ -20,28 +21,40 @@ GROUP = "dynprag.commands"
 
 def main() -> None:
     """Run the command line. Errors that the user can mend are one line on stderr and exit code 2."""
-    try:
-        app = build_app()
-    except ModuleNotFoundError as error:
-        if error.name not in ("typer", "rich", "click"):
-            raise
-        sys.exit(f"the command line needs {error.name}: pip install 'dynprag[cli]'")
-    try:
+    encode_anything()
+    with ending(DynPragError):
+        try:
+            app = build_app()
+        except ModuleNotFoundError as error:
+            if error.name not in ("typer", "rich", "click"):
+                raise
+            sys.exit(f"the command line needs {error.name}: pip install 'dynprag[cli]'")
         app()
-    except DynPragError as error:
-        sys.stderr.write(f"error: {error}\n")
-        sys.exit(2)
 
 
 def build_app() -> "typer.Typer":
     """The app with every subcommand that is installed."""
     import typer
+    from typer.core import TyperGroup
+
+    class Commands(TyperGroup):
+        """Subcommands whose interruption is said in one line; Typer's versions differ in what they print."""
+
+        def invoke(self, ctx: Any) -> Any:
+            try:
+                return super().invoke(ctx)
+            except KeyboardInterrupt:
+                typer.echo("interrupted", err=True)
+                raise typer.Exit(130) from None
 
     app = typer.Typer(
         name="dynprag",
+        cls=Commands,
         no_args_is_help=True,
         pretty_exceptions_enable=False,
         help="Dynamic and parametric retrieval-augmented generation.",
+        epilog="Results go to stdout, everything else to stderr. Exit codes: 0 done, 1 a check found something wrong, "
+        "2 an error that can be mended, 130 interrupted.",
         context_settings={"help_option_names": ["-h", "--help"]},
     )
 
@@ -54,14 +67,13 @@ def build_app() -> "typer.Typer":
     def options(
         *,
         verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Say what is being done.")] = False,
+        quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but results and problems.")] = False,
+        debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
         _version: Annotated[
             bool, typer.Option("--version", callback=show_version, is_eager=True, help="Print the version.")
         ] = False,
     ) -> None:
-        # The handler's level, not the root logger's: some libraries set the level of their own loggers to debug.
-        handler = logging.StreamHandler()
-        handler.setLevel(logging.INFO if verbose else logging.WARNING)
-        logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s", handlers=[handler])
+        start(verbose=verbose, quiet=quiet, debug=debug)
 
     for entry in sorted(entry_points(group=GROUP), key=lambda e: e.name):
         try:

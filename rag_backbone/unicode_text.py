@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import re
+import unicodedata
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
@@ -80,6 +81,11 @@ def _report(lone: int, source: str) -> None:
     if lone:
         were = "surrogate was" if lone == 1 else "surrogates were"
         logger.warning("%s: %d lone %s replaced by U+FFFD", clean_name(source), lone, were)
+
+
+def is_blank(text: str) -> bool:
+    """Return whether a text shows nothing: it is empty, or spaces, line ends, joiners and control characters."""
+    return all(c.isspace() or unicodedata.category(c) in ("Cc", "Cf") for c in text)
 
 
 def _shown(match: re.Match[str]) -> str:

@@ -139,7 +139,7 @@ def calibrate(
         wanted=wanted,
         chosen=result,
         rate_interval=curve.rate_interval(threshold, per, samples=samples, seed=seed),
-        points=shown,
+        points=tuple(dict.fromkeys(shown)),
         questions=len(asked),
         pieces=sum(map(len, judgements)),
         preset=preset,

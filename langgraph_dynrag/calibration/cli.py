@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import random
-import sys
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from langgraph_dynrag.chat_option import BaseURL, chat_of
 from langgraph_dynrag.presets import PRESETS, get_preset
 from langgraph_dynrag.triggers.threshold import threshold_of
+from rag_backbone.console import as_json as json_line
+from rag_backbone.console import console
 from rag_backbone.errors import ConfigurationError
 
 _INDEX = Path(".dynprag/index")
@@ -32,11 +33,12 @@ def calibrate(
     ] = None,
     preset: Annotated[Method, typer.Option(help="The method.")] = Method["flare"],
     bundle: Annotated[Bundle, typer.Option(help="The form of dragin and etc.")] = Bundle["paper"],
-    model: Annotated[str, typer.Option(help="'embedded', a folder or a Hub id.")] = "embedded",
+    model: Annotated[str, typer.Option(help="'embedded', a folder, a Hub id; or a server's model.")] = "embedded",
+    base_url: BaseURL = None,
     index: Annotated[Path, typer.Option("--index", "-i", help="The index's folder.")] = _INDEX,
     retriever: Annotated[Retriever, typer.Option(help="How to search.")] = Retriever["hybrid"],
     limit: Annotated[int, typer.Option(min=2, help="Questions at most; drawn if the file has more.")] = 40,
-    points: Annotated[int, typer.Option(help="Thresholds to run the method at, with --cost.")] = 5,
+    points: Annotated[int, typer.Option(min=2, help="Thresholds to run the method at, with --cost.")] = 5,
     seed: Annotated[int, typer.Option(help="Of the draw and the bootstrap.")] = 0,
     *,
     as_json: Annotated[bool, typer.Option("--json", help="Print what was found as JSON.")] = False,
@@ -44,7 +46,6 @@ def calibrate(
     """Find a method's threshold for a model, and save it as a preset file."""
     from langgraph_dynrag.calibration.calibrating import calibrate as find
     from langgraph_dynrag.calibration.questions import read_questions
-    from langgraph_dynrag.local_chat_model import LocalChatModel
     from langgraph_dynrag.preset_file import refuse_unless_writable
 
     if out.suffix != ".json":  # before anything is computed
@@ -64,11 +65,11 @@ def calibrate(
 
         searcher = LocalIndex(index).as_retriever(searching)
     found = find(
-        LocalChatModel(model=model), searcher, questions=asked, rate=rate, per=share, cost=cost,
-        preset=preset.value, bundle=form, points=points, seed=seed, progress=sys.stderr.isatty(),
+        chat_of(model, base_url), searcher, questions=asked, rate=rate, per=share, cost=cost,
+        preset=preset.value, bundle=form, points=points, seed=seed, progress=console().shows_progress,
     )  # fmt: skip
     # What took so long to find is not lost with a disk that is full.
-    typer.echo(json.dumps(found.to_dict(), ensure_ascii=False) if as_json else str(found))
+    typer.echo(json_line(found.to_dict()) if as_json else str(found))
     found.save(out)
-    if not as_json:
+    if not (as_json or console().quiet):
         typer.secho(f"  saved: {out}   (dynprag ask ... --preset {out})", err=True, dim=True)

@@ -44,7 +44,7 @@ class Calibration:
     rate_interval: Interval
     """95 % interval of the rate (of sentences, unless `per` says otherwise) at this threshold."""
     points: tuple[Point, ...]
-    """Other thresholds, with what they give."""
+    """Thresholds that were looked at, each once, with what they give."""
     questions: int
     pieces: int
     """Judged pieces of text, sentences as a rule."""
@@ -54,6 +54,11 @@ class Calibration:
     calibrated_for: CalibratedFor
     stability: float | None = None
     """With answers: in what share of bootstrap samples this threshold was the best one."""
+
+    @property
+    def others(self) -> tuple[Point, ...]:
+        """The points but the chosen one."""
+        return tuple(p for p in self.points if p.threshold != self.threshold)
 
     def save(self, path: str | Path) -> Path:
         """Write a preset file, atomically, that `create_dynamic_rag(preset=...)` and `dynprag ask --preset` read.
@@ -83,7 +88,7 @@ class Calibration:
                 "rate_interval": list(self.rate_interval),
                 "stability": self.stability,
                 "chosen": asdict(self.chosen),
-                "points": [asdict(p) for p in self.points],
+                "points": [asdict(p) for p in self.others],
             },
         }
 
@@ -104,7 +109,7 @@ class Calibration:
                 f"  F1 {c.f1:.3f} [{low:.2f}, {high:.2f}] with {c.searches:.2f} searches a question; "
                 f"best in {self.stability or 0:.0%} of the bootstrap samples"
             )
-        lines += [_line(p) for p in self.points]
+        lines += [_line(p) for p in self.others]
         return "\n".join(lines)
 
 

@@ -19,8 +19,8 @@ class _Combined:
 
     def __init__(self, *parts: Trigger | Iterable[Trigger]) -> None:
         name = type(self).__name__
-        # A list of them is as clear as several arguments.
         given: tuple[Any, ...] = parts
+        # A list of them is as clear as several arguments.
         if len(given) == 1 and isinstance(given[0], Iterable) and not isinstance(given[0], str):
             given = tuple(given[0])
         if foreign := [part for part in given if not isinstance(part, Trigger) or isinstance(part, type)]:

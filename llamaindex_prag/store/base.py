@@ -132,6 +132,22 @@ class StoreStats:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class StoredAdapter:
+    """One adapter of a store, without its values."""
+
+    text: str
+    """Hash of the text, by which it can be exported and removed."""
+    documents: Sequence[str]
+    """Ids of the documents that use the text; empty if there is none."""
+    recipe: str
+    """Name of the recipe; the first digits of its key, where the record does not name it."""
+    bytes: int
+    """Size of the encoded values."""
+    created: str | None
+    """Time in UTC, ISO 8601; None if the record does not say."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class VerifyReport:
     """What a full check found."""
 

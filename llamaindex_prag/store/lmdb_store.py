@@ -24,7 +24,7 @@ from llamaindex_prag.adapter import LARGEST_VALUE, Adapter, AdapterKey
 from llamaindex_prag.errors import AdapterDamagedError, AdapterMissingError, AdapterRefusedError, StoreError
 from llamaindex_prag.layout import Layout
 from llamaindex_prag.store import entries, maintenance, ownership
-from llamaindex_prag.store.base import GcReport, StoreStats, VerifyReport
+from llamaindex_prag.store.base import GcReport, StoredAdapter, StoreStats, VerifyReport
 from llamaindex_prag.store.datafile import is_new
 from llamaindex_prag.store.encoding import Encoding, Header, checked_encoding, decode_into, encode, read_header
 from llamaindex_prag.store.environment import SharedEnvironment
@@ -311,6 +311,10 @@ class LMDBStore:
     def stats(self) -> StoreStats:
         """What the store holds."""
         return maintenance.measure(self._live(), self.model, self.encoding)
+
+    def adapters(self) -> list[StoredAdapter]:
+        """List the adapters with their documents, recipes and sizes."""
+        return maintenance.listed(self._live())
 
     def verify(self, progress: bool = False) -> VerifyReport:
         """Read every adapter: checksum, size, finite values, layout, record.

@@ -6,12 +6,14 @@ from typing import TYPE_CHECKING
 
 from llamaindex_prag.errors import AdapterDamagedError
 from llamaindex_prag.store import entries, ownership
-from llamaindex_prag.store.base import AdapterStore, GcReport, StoreStats, VerifyReport
+from llamaindex_prag.store.base import AdapterStore, GcReport, StoredAdapter, StoreStats, VerifyReport
 from llamaindex_prag.store.environment import SharedEnvironment
 
 if TYPE_CHECKING:
     import lmdb
     from lmdb import _Database as Table
+
+_HASH = 32
 
 
 def collect(environment: SharedEnvironment) -> GcReport:
@@ -54,6 +56,27 @@ def measure(environment: SharedEnvironment, model: str, encoding: str) -> StoreS
             file_bytes=file_bytes,
             map_bytes=map_bytes,
         )
+
+
+def listed(environment: SharedEnvironment) -> list[StoredAdapter]:
+    """List every adapter, by document, recipe and text; the values themselves are not decoded."""
+    found = []
+    with environment.read() as (transaction, tables):
+        for name, value in transaction.cursor(tables["values"]):
+            text, recipe = bytes(name[:_HASH]), bytes(name[_HASH:])
+            row = transaction.get(name, db=tables["records"])
+            record = {} if row is None else entries.from_json(row)
+            made = record.get("recipe")
+            found.append(
+                StoredAdapter(
+                    text=text.hex(),
+                    documents=tuple(ownership.owners_of(transaction, tables, text)),
+                    recipe=str(made["name"]) if isinstance(made, dict) and "name" in made else recipe.hex()[:12],
+                    bytes=len(value),
+                    created=record.get("created"),
+                )
+            )
+    return sorted(found, key=lambda adapter: (adapter.documents, adapter.recipe, adapter.text))
 
 
 def verify(store: AdapterStore, *, progress: bool) -> VerifyReport:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from llamaindex_prag.adapter import AdapterKey, text_hash
@@ -58,7 +59,10 @@ def warm_up(lm: CausalLM, store: AdapterStore, recipe: Recipe, pairs: Sequence[t
     layout = layout_of(lm.model, rank=first.rank, targets=first.targets, layers=first.layers)
     document = TrainingDocument(text, tuple(_example(lm, *pair) for pair in pairs))
     (trained,) = Trainer(lm.engine, layout, first).train([document])
-    record: dict[str, Any] = {"recipe": first.to_dict(), "steps": trained.steps, "last_loss": trained.last_loss}
+    record: dict[str, Any] = {
+        "recipe": first.to_dict(), "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "steps": trained.steps, "last_loss": trained.last_loss,
+    }  # fmt: skip
     store.put(key, trained.adapter, record, owners=(f"warm-up {key.text[:16]}",))
     return key
 

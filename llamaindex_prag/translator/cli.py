@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import json
-import sys
 import time
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+
+from rag_backbone.console import as_json as json_line
+from rag_backbone.console import console
 
 NAMES = ("own", "other", "mean", "base", "f1")
 
@@ -83,13 +84,13 @@ def train_translator(
             kept = stack.enter_context(KeptStates.for_model(states, lm, gigabytes=states_gb))
         trainer = TranslatorTrainer(translator, lessons, out, plan, adapters=store, kept=kept)
         end = None if max_minutes is None else time.perf_counter() + 60 * max_minutes
-        run = trainer.train(over=lambda: end is not None and time.perf_counter() > end, show=sys.stderr.isatty())
+        run = trainer.train(over=lambda: end is not None and time.perf_counter() > end, show=console().shows_progress)
     told: dict[str, Any] = {
         "folder": str(out), "steps": run.steps, "ended": run.ended, "parameters": translator.parameters,
         "bytes_per_document": translator.config.representation_bytes, "history": run.history,
     }  # fmt: skip
     if as_json:
-        typer.echo(json.dumps(told))
+        typer.echo(json_line(told))
         return
     for entry in run.history:
         losses = ", ".join(f"{name} {entry[name]:.3f}" for name in NAMES if entry[name] is not None)

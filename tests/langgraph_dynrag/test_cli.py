@@ -7,11 +7,13 @@ import sys
 import pytest
 from typer.testing import CliRunner
 
+from langgraph_dynrag import Trace
 from llamaindex_prag.translator.config import TranslatorConfig
 from llamaindex_prag.translator.translator import Translator
 from rag_backbone.causal_lm import CausalLM
 from rag_backbone.cli import build_app
 from rag_backbone.errors import ConfigurationError, DynPragError
+from tests.openai_server import serving
 from tests.tiny import tiny_folder
 
 QUESTION = "Who built the bridge in the capital?"
@@ -105,10 +107,10 @@ def test_preset_threshold_budgets_and_k_are_used(index, model, tmp_path):
     given = ("--preset", "flare", "--threshold", "1.0", "--max-retrievals", "2", "--k", "1", "--retriever", "bm25")
     result = run("ask", QUESTION, "--model", str(model), "--index", str(index), *given, "--trace", str(trace), "--json")
     told = json.loads(result.stdout)
-    searches = [e for e in told["events"] if e["type"] == "retrieval"]
+    searches = [e for e in told["trace"] if e["type"] == "retrieval"]
     assert len(searches) == 2
     assert max(len(e["documents"]) for e in searches) == 1
-    assert any(e["type"] == "budget" and e["which"] == "retrievals" for e in told["events"])
+    assert any(e["type"] == "budget" and e["which"] == "retrievals" for e in told["trace"])
     assert "<html" in trace.read_text("utf-8")
 
 
@@ -226,7 +228,7 @@ def test_a_calibrated_threshold_is_saved_and_used(index, model, questions, tmp_p
     assert f"--preset {out}" in result.stderr
     threshold = json.loads(out.read_text("utf-8"))["calibration"]["threshold"]
     told = json.loads(run("ask", QUESTION, *common, "--preset", str(out), "--max-tokens", "30", "--json").stdout)
-    assert {e["threshold"] for e in told["events"] if e.get("threshold") is not None} == {threshold}
+    assert {e["threshold"] for e in told["trace"] if e.get("threshold") is not None} == {threshold}
 
 
 def test_what_was_found_is_printed_even_if_it_cannot_be_saved(index, model, questions, tmp_path):
@@ -268,3 +270,77 @@ def test_only_methods_with_a_threshold_are_offered(questions):
 def test_a_missing_preset_file_says_how_to_make_one(index, tmp_path):
     with pytest.raises(ConfigurationError, match="make one: dynprag calibrate"):
         run("ask", QUESTION, "--index", str(index), "--preset", str(tmp_path / "none.json"))
+
+
+@pytest.mark.parametrize("question", ["", " ", "\n\t", "\u3000", "\u200b\ufeff"])
+def test_a_blank_question_is_refused_before_the_index_is_looked_for(question, tmp_path):
+    for inject in ("prompt", "parametric"):
+        with pytest.raises(ConfigurationError, match="the question is empty"):
+            run("ask", question, "--index", str(tmp_path / "none"), "--inject", inject)
+
+
+def test_a_question_is_answered_by_a_server(index, monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "s3cret")
+    with serving("It was built by Aldous Wray. So the answer is Aldous Wray.") as server:
+        options = ("--base-url", server.url, "--model", "base", "--index", str(index), "--preset", "single")
+        told = json.loads(run("ask", QUESTION, *options, "--json").stdout)
+        assert "Aldous Wray" in told["answer"]
+        assert {e["type"] for e in told["trace"]} >= {"question", "retrieval", "draft"}
+        assert server.asked()[0]["model"] == "base"
+        with pytest.raises(ConfigurationError, match="has no model 'other'; it has base"):
+            run("ask", QUESTION, *options[:2], "--model", "other", *options[4:])
+
+
+def test_the_json_of_an_answer_makes_its_trace_again(index, model):
+    told = json.loads(run("ask", QUESTION, "--model", str(model), "--index", str(index), "--preset", "single",
+                          "--max-tokens", "8", "--json").stdout)  # fmt: skip
+    assert Trace.from_state(told).to_dict() == told
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--base-url", "http://localhost:1/v1"), "needs --model NAME"),
+        (("--base-url", "localhost:8000", "--model", "m"), "http:// or https://"),
+        (("--base-url", "http://:8000", "--model", "m"), "http:// or https://"),
+        (("--base-url", "http://me:pass@localhost/v1", "--model", "m"), "holds a user or a password"),
+        (("--base-url", "https://api.openai.com/v1", "--model", "gpt-x"), r"\$OPENAI_API_KEY is not set"),
+        (("--base-url", "http://localhost:1/v1", "--model", "m", "--inject", "parametric"), "leave out one of the two"),
+        (("--model", " "), "--model is empty"),
+    ],
+)
+def test_a_server_that_cannot_be_asked_is_refused_in_words(options, message, index, monkeypatch):
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    with pytest.raises(ConfigurationError, match=message) as refused:
+        run("ask", QUESTION, "--index", str(index), *options)
+    assert "pass@" not in str(refused.value)
+
+
+def test_the_missing_client_of_a_server_is_named(index, monkeypatch):
+    monkeypatch.setitem(sys.modules, "langchain_openai", None)
+    with pytest.raises(ConfigurationError, match=r"pip install 'dynprag\[openai\]'"):
+        run("ask", QUESTION, "--index", str(index), "--base-url", "http://localhost:1/v1", "--model", "m")
+
+
+def test_quiet_before_or_after_the_command_prints_the_answer_alone(index, model):
+    options = ("ask", QUESTION, "--model", str(model), "--index", str(index), "--preset", "single", "--max-tokens", "8")
+    before, after = run("-q", *options), run(*options, "-q")
+    assert before.stdout == after.stdout
+    assert before.stderr == after.stderr == ""
+    assert len(before.stdout.splitlines()) == 1 or before.stdout.count("[1]") == 0
+
+
+@pytest.mark.parametrize("options", [("--k", "0"), ("--k", "-3"), ("--inject", "parametric", "--max-tokens", "0")])
+def test_numbers_out_of_range_are_refused(options, index, model, tmp_path):
+    common = ["ask", QUESTION, "--index", str(index), "--model", str(model), "--store", str(tmp_path / "s")]
+    result = CliRunner().invoke(build_app(), [*common, *options])
+    assert result.exit_code != 0
+    assert isinstance(result.exception, SystemExit | DynPragError)
+
+
+def test_a_calibration_names_no_threshold_twice(index, model, questions, tmp_path):
+    for given in (("--rate", "0.5", "--preset", "dragin"), ("--cost", "9", "--points", "3", "--retriever", "bm25")):
+        common = ("--model", str(model), "--index", str(index), "-o", str(tmp_path / "p.json"), "--limit", "2")
+        told = json.loads(run("calibrate", str(questions), *common, *given, "--json").stdout)["calibration"]
+        thresholds = [told["chosen"]["threshold"], *(p["threshold"] for p in told["points"])]
+        assert len(thresholds) == len(set(thresholds))

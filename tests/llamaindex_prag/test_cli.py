@@ -1,14 +1,23 @@
 """`dynprag parametrize`, `dynprag store` and `dynprag train-translator` on a tiny model in a folder."""
 
 import json
+import os
+import subprocess
+import sys
+from datetime import datetime
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
-from llamaindex_prag.adapter import text_hash
+from llamaindex_prag.adapter import Adapter, text_hash
 from llamaindex_prag.cli import read_passages
+from llamaindex_prag.parametric import ParametricModel
+from llamaindex_prag.store.lmdb_store import LMDBStore
+from rag_backbone.causal_lm import CausalLM
 from rag_backbone.cli import build_app
 from rag_backbone.errors import ConfigurationError
+from tests.llamaindex_prag.made import random_values
 from tests.tiny import tiny_folder
 
 TEXT = "The Patient Anna is a ferry of 61 metres. She was built in 1974 at the Lodmoor yard in Brannoch."
@@ -151,3 +160,53 @@ def test_files_of_the_same_name_in_two_folders_are_two_documents(run, notes, tmp
     assert json.loads(run("store", "remove", "notes/ferry.txt", "--json")) == {"removed": [text_hash(TEXT)]}
     run("store", "remove", other / "ferry.txt")
     assert json.loads(run("store", "stats", "--json"))["adapters"] == 0
+
+
+def test_the_store_lists_what_export_and_remove_ask_for(run, notes, tmp_path):
+    (notes / "東京.txt").write_text("Tokyo is the capital of Japan, on the island of Honshu.", "utf-8")
+    run("parametrize", notes)
+    listed = json.loads(run("store", "list", "--json"))
+    assert [set(adapter) for adapter in listed] == [{"text", "documents", "recipe", "bytes", "created"}] * 2
+    assert {Path(d).name for adapter in listed for d in adapter["documents"]} == {"ferry.txt", "東京.txt"}
+    assert {adapter["recipe"] for adapter in listed} == {"prag"}
+    assert all(adapter["bytes"] > 0 for adapter in listed)
+    assert all(datetime.fromisoformat(adapter["created"]).tzinfo is not None for adapter in listed)
+    lines = run("store", "list").splitlines()
+    assert len(lines) == 2
+    for line in lines:
+        digits = line.split()[0]
+        run("store", "export", digits, tmp_path / digits)
+        assert json.loads(run("store", "remove", digits, "--json"))["removed"][0].startswith(digits)
+    assert run("store", "list") == ""
+
+
+def test_a_passage_that_another_document_has_as_well_is_kept_and_named(run, notes):
+    (notes / "copy.txt").write_text(TEXT)
+    run("parametrize", notes)
+    told = json.loads(run("store", "remove", "ferry.txt", "--json"))
+    other = (notes / "copy.txt").resolve().as_posix()
+    assert told == {"removed": [], "kept": {text_hash(TEXT): [other]}}
+    assert json.loads(run("store", "stats", "--json"))["adapters"] == 1
+    assert run("store", "remove", "copy.txt") == f"removed: {text_hash(TEXT)}\n"
+
+
+def test_a_shared_passage_is_said_to_be_kept(run, notes):
+    (notes / "copy.txt").write_text(TEXT)
+    run("parametrize", notes)
+    said = run("store", "remove", "ferry.txt")
+    assert "removed: no adapter" in said
+    assert f"kept: {text_hash(TEXT)}, because" in said
+
+
+def test_a_console_of_another_encoding_prints_escapes(tmp_path, model):
+    lm = CausalLM.from_pretrained(model)
+    with LMDBStore(tmp_path / "store", model=lm.fingerprint) as store:
+        made = ParametricModel(lm, store, recipe="prag")
+        store.put(made.key(TEXT), Adapter(made.layout, random_values(made.layout, 0), 1.0), {}, owners=["/東京.txt"])
+    for options in ((), ("--json",)):
+        done = subprocess.run(
+            [sys.executable, "-m", "rag_backbone.cli", "store", "list", "-s", str(tmp_path / "store"), *options],
+            capture_output=True, check=False, env={**os.environ, "PYTHONIOENCODING": "cp1252"},
+        )  # fmt: skip
+        assert (done.returncode, done.stderr) == (0, b"")
+        assert b"\\u6771\\u4eac.txt" in done.stdout

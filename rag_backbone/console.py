@@ -1,0 +1,151 @@
+"""What all commands share: how much is said, on which stream, and how a run ends.
+
+    stdout   the result, and nothing else
+    stderr   progress, notices of what takes long, warnings, errors
+
+Exit codes: 0 done, 1 a check found something wrong, 2 an error that the user can mend, 130 interrupted. Knows no
+command.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rag_backbone.notices import is_notice
+
+OURS = ("rag_backbone", "langgraph_dynrag", "llamaindex_prag")
+_DEBUG = "DYNPRAG_DEBUG"
+
+
+@dataclass
+class Console:
+    """What one run of the command line shows."""
+
+    verbose: bool = False
+    quiet: bool = False
+    debug: bool = False
+
+    @property
+    def shows_progress(self) -> bool:
+        """Whether progress bars are of use: somebody is watching, and wants to."""
+        return not self.quiet and sys.stderr.isatty()
+
+    def accepts(self, record: logging.LogRecord) -> bool:
+        """Return whether a log record is shown."""
+        ours = record.name.partition(".")[0] in OURS
+        if record.levelno >= logging.WARNING:
+            return ours or record.levelno >= logging.ERROR or not self.quiet
+        return record.levelno >= logging.INFO and (self.verbose or (is_notice(record) and not self.quiet))
+
+
+_running = Console()
+"""A process runs one command; threads of libraries log into the same console."""
+
+
+def console() -> Console:
+    """Return the console of the running command."""
+    return _running
+
+
+def start(*, verbose: bool, quiet: bool, debug: bool) -> None:
+    """Begin a run: libraries are told to be quiet, and log records go to stderr, as far as they are wanted."""
+    _running.verbose, _running.quiet = verbose, False
+    _running.debug = debug or bool(os.environ.get(_DEBUG))
+    # Read when the libraries are imported, which comes later. What the user has set stays.
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    if not sys.stderr.isatty():
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    handler = logging.StreamHandler()
+    handler.addFilter(_running.accepts)
+    logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s", handlers=[handler])
+    logging.captureWarnings(capture=True)
+    be_quiet(wanted=quiet)
+
+
+def be_quiet(*, wanted: bool) -> None:
+    """Show nothing but the result, warnings of this project and errors from now on, if that is wanted."""
+    if not wanted:
+        return
+    _running.quiet = True
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+
+
+def as_json(data: Any) -> str:
+    """Return data as one line of JSON that stdout can encode, whatever its encoding."""
+    text = json.dumps(data, ensure_ascii=False)
+    try:
+        text.encode(getattr(sys.stdout, "encoding", None) or "ascii")
+    except (UnicodeEncodeError, LookupError):
+        return json.dumps(data)
+    return text
+
+
+def encode_anything() -> None:
+    r"""Let stdout and stderr write every character: what their encoding lacks becomes an escape, such as `\u4e2d`."""
+    for stream in (sys.stdout, sys.stderr):
+        reconfigure = getattr(stream, "reconfigure", None)
+        if reconfigure is not None:  # a replaced stream may lack it
+            reconfigure(errors="backslashreplace")
+
+
+@contextmanager
+def ending(known: type[Exception]) -> Iterator[None]:
+    """End the process as users expect where a command fails: one line on stderr, and an exit code.
+
+    Args:
+        known: Errors that explain themselves. Of all others but those of the operating system there is a traceback.
+    """
+    try:
+        yield
+    except KeyboardInterrupt:
+        _fail("interrupted", 130)
+    except BrokenPipeError:
+        # The reader has gone, such as `head`. What the interpreter flushes at its end must not fail again.
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115
+        sys.exit(1)
+    except known as error:
+        _fail(f"error: {one_line(error)}", 2)
+    except OSError as error:
+        _fail(f"error: {one_line(error)}", 2)
+
+
+def given(text: str) -> str:
+    """Return an argument as it is; a blank one, such as that of an unset shell variable, is refused.
+
+    A blank path would mean the current folder.
+
+    Raises:
+        BadParameter: If it is blank.
+    """
+    if not text.strip():
+        from typer import BadParameter
+
+        raise BadParameter("it is empty; a name or a path is needed")
+    return text
+
+
+def given_path(text: str | Path) -> Path:
+    """Return an argument as a path; a blank one is refused."""
+    return Path(given(str(text))) if isinstance(text, str) else text
+
+
+def one_line(error: BaseException) -> str:
+    """Return an error's message on one line; its kind, where it has none."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _fail(message: str, code: int) -> None:
+    if _running.debug:
+        traceback.print_exc()
+    sys.stderr.write(f"{message}\n")
+    sys.exit(code)
