@@ -29,7 +29,7 @@ from langgraph_dynrag.endpoint import CONTINUE, Endpoint, probe
 from langgraph_dynrag.server_policy import ServerPolicy, passing
 from langgraph_dynrag.stop_at_unit import StopAtUnit
 from langgraph_dynrag.token_texts import Seam
-from rag_backbone.server_failures import BrokenStreamError, failure_of, garbled
+from rag_backbone.server_failures import BrokenStreamError, Failure, failure_of, garbled
 
 if TYPE_CHECKING:
     from langchain_openai.chat_models.base import BaseChatOpenAI
@@ -71,6 +71,8 @@ class OpenAIGenerator(ChatGenerator):
         self.endpoint = endpoint
         self.policy = policy or ServerPolicy()
         self.breaker = CircuitBreaker(endpoint.name, failures=self.policy.failures, pause=self.policy.pause)
+        self.asks_usage = chat.stream_usage is not False
+        """Whether streams are asked to report their usage; not once the server has refused that."""
 
     @classmethod
     def of(cls, chat: BaseChatOpenAI, needs: frozenset[Signal], policy: ServerPolicy | None = None) -> OpenAIGenerator:
@@ -207,6 +209,7 @@ class _Work:
         self._reloads = 0
         self._fewer = 0
         self._failures: list[str] = []
+        self._usage_refused = False
         self._begin(task)
 
     def _begin(self, task: DraftTask) -> None:
@@ -217,13 +220,17 @@ class _Work:
 
     @property
     def rules(self) -> dict[str, Any]:
-        """Of the attempts."""
-        return dict(self._generator.policy.rules(self._may_pass, deadline=self._whole.deadline))
+        """Of the attempts; one that was refused for the wish for usage is none."""
+        rules = dict(self._generator.policy.rules(self._may_pass, deadline=self._whole.deadline))
+        stop = rules["stop"]
+        return {**rules, "stop": lambda state: not self._usage_refused and stop(state)}
 
     @contextlib.contextmanager
     def model(self) -> Iterator[dict[str, Any]]:
         """The options of a request, with the adapters' name while they are loaded."""
         options = {**self._generator._options(self.task), **self._extra}  # noqa: SLF001 - of this module
+        if self._generator.asks_usage:
+            options["stream_usage"] = True
         adapters = self._whole.adapters
         if adapters is None:
             yield options
@@ -236,12 +243,17 @@ class _Work:
     def watched(self) -> Iterator[None]:
         """One attempt; what it wrote before it failed stays."""
         self._requests += 1
+        self._usage_refused = False
         try:
             with self._generator.watched():
                 yield
         except Exception as error:
             failure = failure_of(error)
-            if failure is not None:
+            if self._generator.asks_usage and refuses_usage(error, failure):
+                self._generator.asks_usage = False
+                self._usage_refused = True
+                self._requests -= 1
+            elif failure is not None:
                 self._failures.append(failure.brief)
                 logger.warning(
                     "%s: attempt %d failed (%s)", self._generator.endpoint.name, self._requests, failure.brief
@@ -296,7 +308,12 @@ class _Work:
     def _may_pass(self, error: BaseException) -> bool:
         failure = failure_of(error)
         reloaded = failure is not None and failure.unknown_model and 0 < self._reloads <= 2
-        return reloaded or passing(error)
+        return self._usage_refused or reloaded or passing(error)
+
+
+def refuses_usage(error: Exception, failure: Failure | None) -> bool:
+    """Whether a server refuses a request because it asks for the usage of a stream, as some older ones do."""
+    return failure is not None and failure.status in (400, 422) and "stream_options" in str(error)
 
 
 @contextlib.contextmanager

@@ -17,6 +17,7 @@ from langgraph_dynrag.answer_warnings import answer_warnings
 from langgraph_dynrag.event_lines import event_lines
 from langgraph_dynrag.evidence import name_of
 from langgraph_dynrag.samples import total_cost
+from langgraph_dynrag.usage import Usage
 from rag_backbone.errors import ConfigurationError
 
 Fate = Literal["accepted", "discarded", "looked ahead"]
@@ -132,10 +133,17 @@ class Trace:
         return total_cost(costs)
 
     @property
+    def usage(self) -> Usage:
+        """The usage that the provider reported for all model calls; `str()` of it is a line to read."""
+        return Usage.of_events(self.events)
+
+    @property
     def counts(self) -> dict[str, int]:
         """Searches, searches that brought nothing new, rewrites, drafts, and tokens by what became of them."""
         fates = [t.fate for d in self.drafts for t in d.tokens]
-        cost = {name: sum(e.get(name) or 0 for e in self.events) for name in ("forward_tokens", "cached_tokens")}
+        computed = ("forward_tokens", "cached_tokens")  # a remote model does not tell
+        told = [name for name in computed if any(name in e for e in self.events)]
+        cost = {name: sum(e.get(name) or 0 for e in self.events) for name in told}
         if reasoning := sum(e["tokens"] for e in self.events if e["type"] == "reasoning"):
             cost["reasoning_tokens"] = reasoning
         if failures := sum(len(d.failures) for d in self.drafts):
@@ -164,6 +172,7 @@ class Trace:
             "trace": [dict(e) for e in self.events],
             "counts": self.counts,
             "seconds": self.seconds,
+            "usage": self.usage.to_state(),
         }
 
     def save_html(self, path: str | Path) -> Path:
@@ -191,6 +200,8 @@ class Trace:
         lines += [f"Warning: {warning}" for warning in self.warnings]
         lines += [f"  [{s['number']}] {name_of(s)}" for s in self.sources]
         lines.append("  " + ", ".join(f"{value} {name.replace('_', ' ')}" for name, value in self.counts.items()))
+        if self.usage.calls:
+            lines.append(f"  {self.usage}")
         lines.append("  " + ", ".join(f"{name} {seconds:.2f} s" for name, seconds in self.seconds.items()))
         return "\n".join(lines)
 
@@ -207,7 +218,7 @@ def _steps(events: Sequence[Mapping[str, Any]]) -> list[DraftTrace | Mapping[str
     while i < len(events):
         event = events[i]
         if event["type"] != "draft":
-            if event["type"] not in ("question", "answer", "accepted", "verdict", "query"):
+            if event["type"] not in ("question", "answer", "accepted", "verdict", "query", "calls"):
                 steps.append(event)
             i += 1
             continue

@@ -51,11 +51,12 @@ def fragment(trace: Trace) -> str:
     warned = "".join(f'<div class="note">{escape(warning)}</div>' for warning in trace.warnings)
     counts = ", ".join(f"{value} {escape(name.replace('_', ' '))}" for name, value in trace.counts.items())
     seconds = ", ".join(f"{escape(name)} {value:.2f} s" for name, value in trace.seconds.items())
+    usage = f"{escape(str(trace.usage))}<br>" if trace.usage.calls else ""
     return (
         f'<div class="dynrag"><style>{_STYLE}</style><h3>{escape(trace.question)}</h3>{_scale()}{body}'
         f'<div class="answer"><b>{escape(trace.short_answer or trace.answer)}</b>'
         f"<div>{escape(trace.answer)}</div>{warned}{sources}</div>"
-        f'<div class="meta">{counts}<br>{seconds}</div></div>'
+        f'<div class="meta">{counts}<br>{usage}{seconds}</div></div>'
     )
 
 

@@ -68,8 +68,10 @@ class OpenAIServer:
         thinks: What it reasons before every reply to a new message, and how that is sent: between `<think>` and
             `</think>`, with the closing mark alone, with the opening one alone and nothing else, or as
             `reasoning_content`.
-        usage: Whether it tells the numbers of tokens.
+        usage: Whether it tells the numbers of tokens; of streams, where `stream_options` ask for it.
         fails: What goes wrong with the n-th request for a completion.
+        refuses_usage: Whether requests with `stream_options` are refused.
+        cached: Tokens of a prompt that are said to come from a cache.
     """
 
     def __init__(
@@ -88,11 +90,14 @@ class OpenAIServer:
         thinks_in: Literal["tags", "closing", "unclosed", "field"] = "tags",
         usage: bool = True,
         fails: Callable[[int], Fault | None] = lambda number: None,
+        refuses_usage: bool = False,
+        cached: int = 0,
     ) -> None:
         self.says, self.model, self.continues = says, model, continues
         self.logprobs, self.most, self.refuse_more, self.window = logprobs, most, refuse_more, window
         self.tokenizer, self.holds = tokenizer, holds
         self.thinks, self.thinks_in, self.usage, self.fails = thinks, thinks_in, usage, fails
+        self.refuses_usage, self.cached = refuses_usage, cached
         self.requests: list[tuple[str, dict[str, Any]]] = []
         self.faults: list[Fault] = []
         self.adapters: dict[str, str] = {}
@@ -180,6 +185,8 @@ class OpenAIServer:
         extra = {"continue_final_message", "add_generation_prompt"} & set(body)
         if extra and self.continues == "strict":
             raise Refused(400, f"Unrecognized request argument supplied: {min(extra)}")
+        if self.refuses_usage and "stream_options" in body:
+            raise Refused(400, "Unrecognized request argument supplied: stream_options")
         wanted = body.get("top_logprobs") or (body.get("logprobs") if path == "/completions" else 0) or 0
         if self.refuse_more and wanted > self.most:
             raise Refused(400, f"top_logprobs is {wanted}; at most {self.most}")
@@ -214,6 +221,13 @@ class OpenAIServer:
         # As in most templates: three tokens open a message, two close it.
         counted = sum(5 + len(_words(m["content"])) for m in body["messages"])
         return counted - 2 if self.open_answer(body) is not None else counted + 3
+
+    def used(self, body: dict[str, Any], tokens: Sequence[Token]) -> dict[str, Any]:
+        prompt = self.prompt_tokens(body)
+        return {
+            "prompt_tokens": prompt, "completion_tokens": len(tokens), "total_tokens": prompt + len(tokens),
+            "prompt_tokens_details": {"cached_tokens": self.cached} if self.cached else None,
+        }  # fmt: skip
 
     def entry(self, token: Token, body: dict[str, Any]) -> dict[str, Any]:
         import math
@@ -335,12 +349,10 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _whole(self, path: str, body: dict[str, Any], tokens: list[Token]) -> None:
         state = self.server_state
-        prompt = state.prompt_tokens(body)
         cut = len(tokens) >= (body.get("max_completion_tokens") or body.get("max_tokens") or 16)
         choice = {**self._choice(path, body, tokens, "message"), "finish_reason": "length" if cut else "stop"}
-        usage = {"prompt_tokens": prompt, "completion_tokens": len(tokens), "total_tokens": prompt + len(tokens)}
         self._json({"id": "x", "object": "chat.completion", "created": 0, "model": body["model"],
-                    "choices": [choice], "usage": usage if state.usage else None})  # fmt: skip
+                    "choices": [choice], "usage": state.used(body, tokens) if state.usage else None})  # fmt: skip
 
     def _stream(self, path: str, body: dict[str, Any], tokens: list[Token], fault: Fault | None) -> None:
         self.send_response(200)
@@ -358,6 +370,8 @@ class _Handler(BaseHTTPRequestHandler):
             limit = body.get("max_completion_tokens") or body.get("max_tokens") or 0
             ended = "length" if len(tokens) >= limit > 0 else "stop"
             self._event({**base, "choices": [{"index": 0, "delta": {}, "text": "", "finish_reason": ended}]})
+            if (body.get("stream_options") or {}).get("include_usage") and self.server_state.usage:
+                self._event({**base, "choices": [], "usage": self.server_state.used(body, tokens)})
             self._chunk(b"data: [DONE]\n\n")
             self._chunk(b"")
         except OSError:

@@ -19,6 +19,7 @@ from pydantic import BaseModel, Field
 from langgraph_dynrag.clean_input import clean_all
 from langgraph_dynrag.evidence import Passage, distinct, name_of, passage, render, within_budget
 from langgraph_dynrag.retriever import Retriever, acall_retriever, call_retriever, check_retriever
+from langgraph_dynrag.usage import Usage
 from rag_backbone.checks import check_type, known_arguments
 from rag_backbone.errors import ConfigurationError
 from rag_backbone.unicode_text import clean_text
@@ -87,10 +88,10 @@ def create_dynamic_rag_tool(
 ) -> BaseTool:
     """The graph as a tool: the agent asks a question and gets an answer with numbered sources.
 
-    The artifact is what the graph returned (`answer`, `short_answer`, `sources`, `warnings`, `trace`), plain data apart
-    from its `messages`, which are left out. The agent is told of warnings as well. Each call is a run
-    of its own; the agent's thread knows nothing of its steps, unless the graph is interrupted before or after a node:
-    to go on it has to find them there.
+    The artifact is what the graph returned (`answer`, `short_answer`, `sources`, `warnings`, `trace`) with the `usage`
+    of its model calls; plain data, for `messages` are left out. The agent is told of warnings as well. Each call is a
+    run of its own; the agent's thread knows nothing of its steps, unless the graph is interrupted before or after a
+    node: to go on it has to find them there.
 
     Args:
         graph: What `create_dynamic_rag` returned, made without a checkpointer. A copy of it runs.
@@ -137,6 +138,7 @@ def _unkept(graph: Runnable[Any, Any]) -> Runnable[Any, Any]:
 
 def _told(result: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     artifact = {k: v for k, v in result.items() if k != "messages"}
+    artifact["usage"] = Usage.of_events(result.get("trace") or []).to_state()
     lines = [str(result.get("answer") or "")]
     lines += [f"[{s['number']}] {name_of(s)}" for s in result.get("sources") or []]
     lines += [f"Warning: {warning}" for warning in result.get("warnings") or []]

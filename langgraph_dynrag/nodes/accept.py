@@ -6,7 +6,6 @@ import logging
 from typing import Any
 
 from langchain_core.messages import AIMessage, AIMessageChunk
-from langgraph.graph.message import push_message
 
 from langgraph_dynrag.answer import (
     answer_start,
@@ -22,7 +21,7 @@ from langgraph_dynrag.draft import Draft
 from langgraph_dynrag.exemplar_facts import exemplar_facts
 from langgraph_dynrag.nodes.insert import insert, own_words, visible
 from langgraph_dynrag.nodes.no_text import with_an_answer
-from langgraph_dynrag.nodes.node import State, Update, emit, spent
+from langgraph_dynrag.nodes.node import State, Update, emit, show, spent
 from langgraph_dynrag.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -267,7 +266,4 @@ def _push(state: State, settings: Settings, before: str, text: str) -> None:
         text = text.lstrip()
     if not text:
         return
-    try:
-        push_message(AIMessageChunk(content=text, id=message_id(state)), state_key=None)
-    except (RuntimeError, KeyError):  # outside of a graph
-        return
+    show(AIMessageChunk(content=text, id=message_id(state)))

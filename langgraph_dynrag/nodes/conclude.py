@@ -64,7 +64,7 @@ class _Work:
         self._state = {**state, "draft": None, "attention": None, "hidden": [], "token_ids": None}
         self.candidates: list[AnswerCandidate] = []
         self.sampled: list[Mapping[str, float]] = []
-        self.written = {"forward_tokens": 0, "cached_tokens": 0, "generated_tokens": 0}
+        self.written = {"generated_tokens": 0}
 
     def from_rationales(self) -> AnswerCandidate:
         """Answer A: what was written up to the short answer, gone on with; without passages in the prompt."""
@@ -95,7 +95,8 @@ class _Work:
         )
         result = self._settings.generator.draft(task, self._config, None)
         for name in ("forward_tokens", "cached_tokens"):
-            self.written[name] += result.cost.get(name, 0)
+            if name in result.cost:
+                self.written[name] = self.written.get(name, 0) + result.cost[name]
         self.written["generated_tokens"] += len(result.draft)
         if result.draft.ended == "deadline":
             raise _TimeIsUpError

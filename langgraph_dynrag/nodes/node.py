@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import time
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from langchain_core.messages import AIMessage, AIMessageChunk
 from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.runnables.config import ensure_config
 from langgraph.config import get_stream_writer
+from langgraph.graph.message import push_message
 from langgraph.runtime import get_runtime
 from langgraph.types import Overwrite
 
 from langgraph_dynrag.settings import Settings
 from langgraph_dynrag.state import DynamicRAGContext, check_version
+from langgraph_dynrag.usage import Usage, UsageMeter
 
 State = Mapping[str, Any]
 Update = dict[str, Any]
@@ -45,15 +48,17 @@ class Node(Runnable[Any, Update]):
         """Run the node; called by LangGraph."""
         check_version(input)
         started = time.monotonic()
-        update = self.run(input, self._settings(), ensure_config(config))
-        return self._timed(input, update, started)
+        meter = UsageMeter()
+        update = self.run(input, self._settings(), meter.watching(ensure_config(config)))
+        return self._measured(input, update, started, meter.usage)
 
     async def ainvoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Update:  # noqa: A002, ARG002
         """Run the node; called by LangGraph."""
         check_version(input)
         started = time.monotonic()
-        update = await self.arun(input, self._settings(), ensure_config(config))
-        return self._timed(input, update, started)
+        meter = UsageMeter()
+        update = await self.arun(input, self._settings(), meter.watching(ensure_config(config)))
+        return self._measured(input, update, started, meter.usage)
 
     def __call__(self, state: State, config: RunnableConfig | None = None) -> Update:
         """Run the node on a state, in a graph of one's own or outside of any."""
@@ -68,21 +73,50 @@ class Node(Runnable[Any, Update]):
         # plain dict, so only what LangGraph has made of our schema is ours.
         return self.settings.overridden(context) if isinstance(context, DynamicRAGContext) else self.settings
 
-    def _timed(self, state: State, update: Update, started: float) -> Update:
+    def _measured(self, state: State, update: Update, started: float, usage: Usage) -> Update:
+        """The update with the node's time and the usage of its model calls; the final message has that of the run."""
         seconds = time.monotonic() - started
         before = update.pop("seconds", None)
         known = dict(state.get("seconds") or {}) if before is None else before
         known[self.node_name] = known.get(self.node_name, 0.0) + seconds
-        events = update.get("trace")
-        events = events.value if isinstance(events, Overwrite) else events
-        for i, event in enumerate(events if isinstance(events, list) else []):
+        trace = update.get("trace")
+        events = trace.value if isinstance(trace, Overwrite) else trace or []
+        if usage.calls and not events:
+            update = {**update, "trace": (events := [{"type": "calls"}])}
+        for i, event in enumerate(events):
             event["node"] = self.node_name
-            if i == 0:  # the node's time is told once
+            if i == 0:  # the node's time and calls are told once
                 event.setdefault("seconds", seconds)
+                if usage.calls:
+                    event["usage"] = usage.to_state()
+        if update.get("stage") == "done" and update.get("messages"):
+            earlier = [] if isinstance(trace, Overwrite) else state.get("trace") or []
+            messages = [_with_usage(m, [*earlier, *events]) for m in update["messages"]]
+            if self.settings.final_answer is None and self.settings.selection is None:  # else it comes as a whole
+                for message in messages:
+                    if message.usage_metadata is not None:
+                        show(AIMessageChunk("", id=message.id, usage_metadata=message.usage_metadata))
+            update = {**update, "messages": messages}
         return {**update, "seconds": known}
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}()"
+
+
+def _with_usage(message: AIMessage, events: Sequence[Mapping[str, Any]]) -> AIMessage:
+    """The final message with the usage of all calls that it took."""
+    usage = Usage.of_events(events)
+    own = {**message.response_metadata.get("dynprag", {}), "calls": usage.calls, "calls_with_usage": usage.reported}
+    metadata = {**message.response_metadata, "dynprag": own}
+    return message.model_copy(update={"usage_metadata": usage.tokens, "response_metadata": metadata})
+
+
+def show(chunk: AIMessageChunk) -> None:
+    """Show a chunk of the final message in LangGraph's `messages` stream; nothing outside of a graph."""
+    try:
+        push_message(chunk, state_key=None)
+    except (RuntimeError, KeyError):
+        return
 
 
 def emit(event: Mapping[str, Any]) -> None:
