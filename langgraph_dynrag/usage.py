@@ -111,10 +111,9 @@ class UsageMeter(BaseCallbackHandler):
 def _from_output(response: LLMResult) -> AIMessage | None:
     """Some integrations report usage of a whole result only, in OpenAI's names."""
     told = (response.llm_output or {}).get("token_usage") or {}
-    counts = [told.get(name) for name in ("prompt_tokens", "completion_tokens")]
-    if not all(isinstance(count, int) for count in counts):
+    read, written = told.get("prompt_tokens"), told.get("completion_tokens")
+    if not isinstance(read, int) or not isinstance(written, int):
         return None
-    read, written = counts
     return AIMessage(
         "", usage_metadata={"input_tokens": read, "output_tokens": written, "total_tokens": read + written}
     )

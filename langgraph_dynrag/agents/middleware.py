@@ -16,18 +16,25 @@ try:
         ModelRequest,
         ModelResponse,
         OmitFromInput,
+        PrivateStateAttr,
         ResponseT,
+        hook_config,
     )
 except ModuleNotFoundError as error:
     raise ModuleNotFoundError(
         "the middleware is for LangChain's agents: pip install 'dynprag[agents]'", name=error.name
     ) from error
+from langchain_core.messages import AIMessage, RemoveMessage
 from langchain_core.runnables.config import ensure_config, var_child_runnable_config
+from langgraph.channels import UntrackedValue
 from langgraph.constants import TAG_NOSTREAM
+from langgraph.runtime import Runtime
 from langgraph.types import Command
 
 from langgraph_dynrag.agents.options import WatchOptions
-from langgraph_dynrag.agents.watch import Ask, CallModel, Compute, Course, Search, Task, watch
+from langgraph_dynrag.agents.record import is_about
+from langgraph_dynrag.agents.requests import asked_question, is_placeholder, placeholder
+from langgraph_dynrag.agents.watch import CallModel, Compute, Course, Given, Paused, Search, Task, watch
 from langgraph_dynrag.clean_input import clean_all
 from langgraph_dynrag.nodes.retrieve import asearch, search
 from langgraph_dynrag.queries.base import QueryFormulator
@@ -41,6 +48,11 @@ class DynamicRetrievalState(AgentState[ResponseT]):
     dynamic_retrieval: NotRequired[Annotated[dict[str, Any], OmitFromInput]]
     """Plain data: `question`, `answer`, `sources`, `warnings`, `evidence`, `retrievals`, `rounds`, `trace`;
     `Trace.from_state(result["dynamic_retrieval"])` shows it. Absent if there was nothing to look at."""
+    dynamic_retrieval_paused: NotRequired[Annotated[Any, UntrackedValue, PrivateStateAttr]]
+    """A `Paused`, while an answer is to be written again."""
+
+
+PAUSED = "dynamic_retrieval_paused"
 
 
 class DynamicRetrievalMiddleware(AgentMiddleware[DynamicRetrievalState[ResponseT], ContextT, ResponseT]):
@@ -48,6 +60,12 @@ class DynamicRetrievalMiddleware(AgentMiddleware[DynamicRetrievalState[ResponseT
 
     Tool calls are left alone. The evidence stands in the request, not in the conversation; it stays for the rest of the
     question, so that a tool call in between does not lose it. What happened is in the state, as `dynamic_retrieval`.
+
+    Each model call, also one for a query, is a pass of the agent's loop, so that limits, retries, fallbacks and
+    summaries of other middleware apply to it, in any order. If a limit ends the agent before an answer is written
+    again, the answer that was there is given, and the record says so; a limit that raises an error raises it. Hooks of
+    other middleware that run after the model see an empty message for an answer that is to be written again, and those
+    that run after the agent, if they stand behind this middleware, may run once for each such pass.
 
     A model that reports no log-probabilities, with an answer or at all, answers unwatched; that is recorded and logged.
 
@@ -105,7 +123,7 @@ class DynamicRetrievalMiddleware(AgentMiddleware[DynamicRetrievalState[ResponseT
         request: ModelRequest[ContextT],
         handler: Callable[[ModelRequest[ContextT]], ModelResponse[ResponseT]],
     ) -> ModelResponse[ResponseT] | ExtendedModelResponse[ResponseT]:
-        """Answer, look, and if need be search and answer again."""
+        """Answer and look; if need be, search and have the agent call the model again."""
         step = self._begun(request)
         while (task := step.task) is not None:
             try:
@@ -121,7 +139,7 @@ class DynamicRetrievalMiddleware(AgentMiddleware[DynamicRetrievalState[ResponseT
         request: ModelRequest[ContextT],
         handler: Callable[[ModelRequest[ContextT]], Awaitable[ModelResponse[ResponseT]]],
     ) -> ModelResponse[ResponseT] | ExtendedModelResponse[ResponseT]:
-        """Answer, look, and if need be search and answer again; the event loop stays free."""
+        """Answer and look; if need be, search and have the agent call the model again. The event loop stays free."""
         step = self._begun(request)
         while (task := step.task) is not None:
             try:
@@ -132,10 +150,22 @@ class DynamicRetrievalMiddleware(AgentMiddleware[DynamicRetrievalState[ResponseT
                 step.forward(outcome)
         return step.result
 
+    @hook_config(can_jump_to=["model"])
+    def after_agent(self, state: Any, runtime: Runtime[ContextT]) -> dict[str, Any] | None:  # noqa: ARG002
+        """Send the agent back to the model for an answer that is to be written again, or give the one that is there."""
+        return after_pass(state)
+
+    @hook_config(can_jump_to=["model"])
+    async def aafter_agent(self, state: Any, runtime: Runtime[ContextT]) -> dict[str, Any] | None:  # noqa: ARG002
+        """The same, asynchronously."""
+        return after_pass(state)
+
     def _begun(self, request: ModelRequest[Any]) -> _Step:
         request = request.override(messages=clean_all(request.messages, "the conversation"))
         state: Mapping[str, Any] = request.state
-        return _Step(watch(self.options, request, state.get("dynamic_retrieval")))
+        messages = [m for m in request.messages if not is_placeholder(m)]
+        request = request if len(messages) == len(request.messages) else request.override(messages=messages)
+        return _Step(watch(self.options, request, state.get("dynamic_retrieval"), state.get(PAUSED)))
 
     def _done(self, task: Task, handler: Callable[[ModelRequest[Any]], Any]) -> Any:
         match task:
@@ -144,8 +174,6 @@ class DynamicRetrievalMiddleware(AgentMiddleware[DynamicRetrievalState[ResponseT
                     return handler(request)
             case Search(record):
                 return search(record, self.options, ensure_config())
-            case Ask(generator, prompts):
-                return generator.ask(prompts, ensure_config())
             case Compute(function):
                 return function()
 
@@ -156,8 +184,6 @@ class DynamicRetrievalMiddleware(AgentMiddleware[DynamicRetrievalState[ResponseT
                     return await handler(request)
             case Search(record):
                 return await asearch(record, self.options, ensure_config())
-            case Ask(generator, prompts):
-                return await generator.aask(prompts, ensure_config())
             case Compute(function):
                 return await asyncio.to_thread(function)
 
@@ -187,10 +213,45 @@ class _Step:
         try:
             self.task = advance()
         except StopIteration as end:
-            response, record = end.value
-            self.task = None
-            changed: Command[Any] | None = None if record is None else Command(update={"dynamic_retrieval": record})
-            self.result = response if changed is None else ExtendedModelResponse(response, changed)
+            self.task, self.result = None, _outcome(end.value)
+
+
+def _outcome(ended: Given | Paused) -> ExtendedModelResponse[Any]:
+    """What a pass gives the agent."""
+    if isinstance(ended, Paused):
+        update = {"dynamic_retrieval": ended.record, PAUSED: ended}
+        return ExtendedModelResponse(ModelResponse([placeholder()]), Command(update=update))
+    update = {PAUSED: None}
+    if ended.record is not None:
+        update["dynamic_retrieval"] = ended.record
+    return ExtendedModelResponse(ended.response, Command(update=update))
+
+
+def after_pass(state: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The update of an agent whose loop has ended.
+
+    If it ended with a withheld answer, that goes back to the model. If something else ended it meanwhile, such as a
+    limit of model calls, the withheld answer is given, after whatever was said about the limit.
+    """
+    messages = state["messages"]
+    removed = [RemoveMessage(m.id) for m in messages if is_placeholder(m)]
+    if messages and is_placeholder(messages[-1]):
+        return {"messages": removed, "jump_to": "model"}
+    paused = state.get(PAUSED)
+    question = None if paused is None else asked_question(clean_all(messages, "the conversation"))
+    if paused is None or question is None or not is_about(paused.record, question):
+        return {"messages": removed} if removed else None
+    said = " ".join(messages[-1].text.split()) if isinstance(messages[-1], AIMessage) else ""
+    reason = "the agent was ended before it was written again" + (f" ({said})" if said else "")
+    given = paused.given(reason)
+    update = {
+        "messages": [*removed, *given.response.result],
+        "dynamic_retrieval": given.record,
+        PAUSED: None,
+    }
+    if given.response.structured_response is not None:
+        update["structured_response"] = given.response.structured_response
+    return update
 
 
 @contextmanager

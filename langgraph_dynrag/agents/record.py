@@ -17,6 +17,7 @@ from langgraph_dynrag.drafting import DraftResult
 from langgraph_dynrag.nodes.no_text import reply_events
 from langgraph_dynrag.nodes.node import emit
 from langgraph_dynrag.reasoning import answer_text
+from langgraph_dynrag.usage import Usage
 from rag_backbone.errors import SignalUnavailableError
 
 logger = logging.getLogger(__name__)
@@ -27,7 +28,7 @@ Record = dict[str, Any]
 def record_of(question: HumanMessage, known: Mapping[str, Any] | None) -> Record:
     """The record of a question: the known one if it is about this very question, else a new one."""
     asked = question.text.strip()
-    if known and (known.get("message_id"), known.get("question")) == (question.id, asked):
+    if known and is_about(known, question):
         return dict(known)
     return {
         "question": asked,
@@ -47,13 +48,18 @@ def record_of(question: HumanMessage, known: Mapping[str, Any] | None) -> Record
     }
 
 
+def is_about(record: Mapping[str, Any], question: HumanMessage) -> bool:
+    """Whether a record is about this very question."""
+    return (record.get("message_id"), record.get("question")) == (question.id, question.text.strip())
+
+
 def told(record: Record, event: Mapping[str, Any]) -> Record:
     """The record with one event more, which is also sent to whoever streams."""
     emit(event)
     return {**record, "trace": [*record["trace"], dict(event)]}
 
 
-def drafted(record: Record, read: DraftResult, affected: Sequence[str]) -> Record:
+def drafted(record: Record, read: DraftResult, affected: Sequence[str], usage: Usage) -> Record:
     """The record with an answer that was written; `affected` are the ids of passages that had to be cut for it."""
     draft = read.draft
     event: dict[str, Any] = {
@@ -64,6 +70,7 @@ def drafted(record: Record, read: DraftResult, affected: Sequence[str]) -> Recor
         "carried": 0,
         "ended": draft.ended,
         "evidence": [p["id"] for p in record["evidence"]],
+        "usage": usage.to_state(),
         **read.cost,
     }
     if affected:

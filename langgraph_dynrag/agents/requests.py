@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,6 +17,51 @@ from langgraph_dynrag.draft import Context, Signal
 from langgraph_dynrag.evidence import render, within_budget
 from langgraph_dynrag.generator import Generator, LocalGenerator
 from langgraph_dynrag.local_chat_model import LocalChatModel
+from langgraph_dynrag.usage import Usage
+
+_WITHHELD = "withheld"
+
+
+def placeholder() -> AIMessage:
+    """Return the empty message that stands for an answer which is to be written again, for one pass of the agent."""
+    return AIMessage("", id=str(uuid.uuid4()), response_metadata={"dynprag": {_WITHHELD: True}})
+
+
+def is_placeholder(message: object) -> bool:
+    """Whether a message is one of these."""
+    return isinstance(message, AIMessage) and bool((message.response_metadata.get("dynprag") or {}).get(_WITHHELD))
+
+
+def asked_question(messages: Sequence[AnyMessage]) -> HumanMessage | None:
+    """Return the last human message; None if there is none, or none with text."""
+    question = next((m for m in reversed(messages) if isinstance(m, HumanMessage)), None)
+    return None if question is None or not question.text.strip() else question
+
+
+def asking_request(request: ModelRequest[Any], prompt: str) -> ModelRequest[Any]:
+    """Return a request for the reply to an instruction: without conversation, tools and output format."""
+    settings = request.model_settings
+    if isinstance(request.model, LocalChatModel):
+        settings = {**settings, "max_tokens": 48}
+    return request.override(
+        messages=[HumanMessage(prompt)], system_message=None, tools=[], tool_choice=None, response_format=None,
+        model_settings=settings,
+    )  # fmt: skip
+
+
+def usage_of(response: ModelResponse[Any]) -> Usage:
+    """Return the usage of the call that a response comes from."""
+    return Usage.of(next((m for m in response.result if isinstance(m, AIMessage)), None))
+
+
+def with_usage(response: ModelResponse[Any], usage: Usage) -> ModelResponse[Any]:
+    """Return the response whose first answer has the usage of all calls that it took."""
+    messages = list(response.result)
+    for at, message in enumerate(messages):
+        if isinstance(message, AIMessage):
+            messages[at] = message.model_copy(update={"usage_metadata": usage.tokens})
+            break
+    return ModelResponse(messages, response.structured_response)
 
 
 def with_evidence(

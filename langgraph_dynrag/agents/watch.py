@@ -2,26 +2,44 @@
 
     write -> look at the answer -> (unsure) search -> write again with what was found -> ... -> the answer
 
-The course of it is a generator that *says* what is to be done next (call the model, search, ask, compute) and is told
-the outcome. It does nothing of it itself, so that the synchronous and the asynchronous middleware share all of it.
+Each model call is a pass of its own through the agent's loop, so that other middleware sees and limits it as any other:
+an answer that is to be written again is withheld (`Paused`), an empty message takes its place, and after the pass the
+agent is sent back to the model. If another middleware ends the agent first, the withheld answer is given.
+
+A pass is a generator that *says* what is to be done next (call the model, search, compute) and is told the outcome. It
+does nothing of it itself, so that the synchronous and the asynchronous middleware share all of it; and it changes
+nothing that it was given, so that a middleware around it may have a pass repeated.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, TypeAlias, TypeVar
 
 from langchain.agents.middleware.types import ModelRequest, ModelResponse
-from langchain_core.messages import AIMessage, HumanMessage
+from langchain_core.messages import AIMessage
 from langgraph.errors import GraphBubbleUp
 
 from langgraph_dynrag.agents.answers import Need, Written, judge_answer, lacking, read_answer
+from langgraph_dynrag.agents.asking import Asking
 from langgraph_dynrag.agents.options import WatchOptions
-from langgraph_dynrag.agents.record import Record, accepted, degraded, discarded, drafted, kept, record_of, told
+from langgraph_dynrag.agents.record import (
+    Record,
+    accepted,
+    degraded,
+    discarded,
+    drafted,
+    is_about,
+    kept,
+    record_of,
+    told,
+)
 from langgraph_dynrag.agents.requests import (
     answer_in,
+    asked_question,
+    asking_request,
     cleaned,
     generator_of,
     has_room,
@@ -30,15 +48,18 @@ from langgraph_dynrag.agents.requests import (
     question_context,
     repeated_call,
     signal_settings,
+    usage_of,
     with_evidence,
+    with_usage,
 )
 from langgraph_dynrag.draft import Verdict
 from langgraph_dynrag.drafting import DraftResult
 from langgraph_dynrag.evidence import Passage, distinct
 from langgraph_dynrag.generator import Generator as ModelGenerator
 from langgraph_dynrag.nodes.resume import sources_with
-from langgraph_dynrag.queries.base import Plan, last_words, plan_of, queries_of
+from langgraph_dynrag.queries.base import Plan, plan_of
 from langgraph_dynrag.triggers.base import verdict_before
+from langgraph_dynrag.usage import Usage
 
 # ---------------------------------------------------------------------- what is to be done
 
@@ -60,21 +81,13 @@ class Search:
 
 
 @dataclass(frozen=True)
-class Ask:
-    """Have the model reply to some prompts; the outcome is the replies."""
-
-    generator: ModelGenerator
-    prompts: Sequence[str]
-
-
-@dataclass(frozen=True)
 class Compute:
     """Call a function that may compute for a while; the outcome is what it returns."""
 
     function: Callable[[], Any]
 
 
-Task = CallModel | Search | Ask | Compute
+Task = CallModel | Search | Compute
 Result = TypeVar("Result")
 Course: TypeAlias = Generator[Task, Any, Result]
 
@@ -82,78 +95,154 @@ Course: TypeAlias = Generator[Task, Any, Result]
 # ---------------------------------------------------------------------- the course
 
 
-def watch(
-    options: WatchOptions, request: ModelRequest[Any], known: Mapping[str, Any] | None
-) -> Course[tuple[ModelResponse[Any], Record | None]]:
-    """Answer a request, watched.
-
-    Args:
-        options: How.
-        request: The agent's.
-        known: The record of this thread, of this question or of an earlier one.
-
-    Returns:
-        The response, and the record if there is something new in it.
-
-    Raises:
-        SignalUnavailableError: If signals are missing and the options say that this is an error.
-    """
-    question = next((m for m in reversed(request.messages) if isinstance(m, HumanMessage)), None)
-    if question is None or not question.text.strip():
-        return (yield CallModel(request, hidden=False)), None
-    before = record_of(question, known)
-    record = yield from _before(options, request, before)
-    generator = generator_of(request.model, options)
-    earlier: _Answer | None = None
-    for written in range(options.max_rounds + 1):
-        over = record["retrievals"] >= options.max_searches
-        last = over or written == options.max_rounds
-        messages, affected = with_evidence(options, request, generator, record)
-        prepared = request.override(messages=messages)
-        try:
-            response, record = yield from _write(options, prepared, record, last=last)
-        except Exception as error:
-            if earlier is None or not is_refusal(error):
-                raise
-            # It answered without the passages, so it is they that it does not take.
-            reason = f"{type(request.model).__name__} refused the passages ({error})"
-            return earlier.given(request, kept(record, reason))
-        message = answer_in(response)
-        if message is None and earlier is not None and (call := repeated_call(response, request)):
-            # The call is answered already. Left alone, a small model makes it again and again.
-            return earlier.given(request, kept(record, f"written again, it was another call of {call}"))
-        if message is None:  # a tool call, which is left alone
-            return cleaned(response, request), (None if record == before else record)
-        answer = _Answer(response, message, read_answer(message, messages, options.trigger, options.needs))
-        record = drafted(record, answer.read, affected)
-        if over:
-            record = told(record, {"type": "budget", "which": "searches", "limit": options.max_searches})
-        if last or record["blind"]:
-            return answer.given(request, record)
-        needs, record = yield from _look(options, prepared, generator, record, answer.read)
-        if not needs:
-            return answer.given(request, record)
-        present = {p["id"] for p in record["evidence"]}
-        queries = yield from _queries(options, generator, needs)
-        record = yield from _searched(options, record, queries)
-        new = any(p["id"] not in present for p in record["evidence"])
-        if not new or not has_room(options, request, generator, record):  # nothing to write it anew with
-            return answer.given(request, record)
-        record, earlier = discarded(record, answer.read), answer
-    raise AssertionError("the last answer is not looked at, so it ends the loop")
-
-
 @dataclass(frozen=True)
-class _Answer:
+class Answer:
     """An answer as it was written."""
 
     response: ModelResponse[Any]
     message: AIMessage
     read: DraftResult
 
-    def given(self, request: ModelRequest[Any], record: Record) -> tuple[ModelResponse[Any], Record]:
-        """It as the agent's, with the record of it."""
-        return cleaned(self.response, request), accepted(record, self.message, self.read)
+    def given(self, request: ModelRequest[Any], record: Record, usage: Usage) -> Given:
+        """Return it as the agent's, with the record of it and the usage of all calls that it took."""
+        response = with_usage(cleaned(self.response, request), usage)
+        return Given(response, accepted(record, self.message, self.read))
+
+
+@dataclass(frozen=True)
+class Given:
+    """The end of a pass: a response for the agent."""
+
+    response: ModelResponse[Any]
+    record: Record | None
+    """None: there is nothing new in it."""
+
+
+@dataclass(frozen=True, repr=False)
+class Paused:
+    """The end of a pass: the model is to be called again for the same answer, in the agent's next pass.
+
+    Lives in the agent's state for one run and is never saved: a run that is resumed from a checkpoint begins the answer
+    again, with the evidence that was found.
+    """
+
+    record: Record
+    earlier: Answer
+    response: ModelResponse[Any]
+    """The answer as it is given if the agent ends here."""
+    usage: Usage
+    """Of all calls for this answer so far."""
+    written: int
+    """How often the answer was written again."""
+    asking: Asking | None = None
+    """What the model is asked next, for queries; None: it is to write the answer again."""
+
+    def given(self, reason: str) -> Given:
+        """Return the withheld answer as the agent's, because of what the reason says."""
+        record = accepted(kept(self.record, reason), self.earlier.message, self.earlier.read)
+        return Given(with_usage(self.response, self.usage), record)
+
+    def __repr__(self) -> str:
+        return f"<answer withheld: {self.earlier.read.draft.text[:40]!r}>"
+
+
+def watch(
+    options: WatchOptions, request: ModelRequest[Any], known: Mapping[str, Any] | None, paused: Paused | None = None
+) -> Course[Given | Paused]:
+    """Answer a request, watched.
+
+    Args:
+        options: How.
+        request: The agent's.
+        known: The record of this thread, of this question or of an earlier one.
+        paused: How the last pass ended, if it was for this answer.
+
+    Returns:
+        The response, or what the next pass goes on from.
+
+    Raises:
+        SignalUnavailableError: If signals are missing and the options say that this is an error.
+    """
+    question = asked_question(request.messages)
+    if question is None:
+        return Given((yield CallModel(request, hidden=False)), None)
+    before = record_of(question, known)
+    generator = generator_of(request.model, options)
+    if paused is None or not is_about(paused.record, question):
+        record = yield from _before(options, request, before)
+        return (yield from _answered(options, request, generator, before, record, None))
+    if paused.asking is None:
+        return (yield from _answered(options, request, generator, before, paused.record, paused))
+    reply = yield CallModel(asking_request(request, paused.asking.prompts[0]), hidden=True)
+    message = reply.result[0]
+    usage = Usage.of(message)
+    paused = replace(
+        paused,
+        record=told(paused.record, {"type": "calls", "usage": usage.to_state()}),
+        usage=paused.usage + usage,
+        asking=paused.asking.answered(message.text),
+    )
+    return (yield from _search_and_pause(options, request, generator, paused))
+
+
+def _answered(
+    options: WatchOptions,
+    request: ModelRequest[Any],
+    generator: ModelGenerator,
+    before: Record,
+    record: Record,
+    paused: Paused | None,
+) -> Course[Given | Paused]:
+    """Have the answer written, for the first time or again, and look at it."""
+    written = 0 if paused is None else paused.written
+    over = record["retrievals"] >= options.max_searches
+    last = over or written == options.max_rounds
+    messages, affected = with_evidence(options, request, generator, record)
+    prepared = request.override(messages=messages)
+    try:
+        response, record = yield from _write(options, prepared, record, last=last)
+    except Exception as error:
+        if paused is None or not is_refusal(error):
+            raise
+        # It answered without the passages, so it is they that it does not take.
+        reason = f"{type(request.model).__name__} refused the passages ({error})"
+        return paused.earlier.given(request, kept(record, reason), paused.usage)
+    usage = (Usage() if paused is None else paused.usage) + usage_of(response)
+    message = answer_in(response)
+    if message is None and paused is not None and (call := repeated_call(response, request)):
+        # The call is answered already. Left alone, a small model makes it again and again.
+        return paused.earlier.given(request, kept(record, f"written again, it was another call of {call}"), usage)
+    if message is None:  # a tool call, which is left alone
+        return Given(with_usage(cleaned(response, request), usage), None if record == before else record)
+    answer = Answer(response, message, read_answer(message, messages, options.trigger, options.needs))
+    record = drafted(record, answer.read, affected, usage_of(response))
+    if over:
+        record = told(record, {"type": "budget", "which": "searches", "limit": options.max_searches})
+    if last or record["blind"]:
+        return answer.given(request, record, usage)
+    needs, record = yield from _look(options, prepared, generator, record, answer.read)
+    if not needs:
+        return answer.given(request, record, usage)
+    asking = yield from _asking(options, needs)
+    found = Paused(record, answer, cleaned(response, request), usage, written, asking)
+    return (yield from _search_and_pause(options, request, generator, found))
+
+
+def _search_and_pause(
+    options: WatchOptions, request: ModelRequest[Any], generator: ModelGenerator, paused: Paused
+) -> Course[Given | Paused]:
+    """Search if nothing is left to ask the model, and pause if there is anything to write the answer again with."""
+    assert paused.asking is not None
+    if paused.asking.prompts:
+        return paused
+    record, answer, usage = paused.record, paused.earlier, paused.usage
+    present = {p["id"] for p in record["evidence"]}
+    record = yield from _searched(options, record, paused.asking.queries(options, generator.count_tokens))
+    new = any(p["id"] not in present for p in record["evidence"])
+    if not new or not has_room(options, request, generator, record):  # nothing to write it again with
+        return answer.given(request, record, usage)
+    record = discarded(record, answer.read)
+    return replace(paused, record=record, written=paused.written + 1, asking=None)
 
 
 def _before(options: WatchOptions, request: ModelRequest[Any], record: Record) -> Course[Record]:
@@ -211,21 +300,14 @@ def _look(
     return needs, told(record, {"type": "verdict", "tokens": len(read.draft), **verdict.to_state()})
 
 
-def _queries(options: WatchOptions, generator: ModelGenerator, needs: Sequence[Need]) -> Course[list[str]]:
-    """What to search for, for all that is needed; the question if that is nothing."""
-    queries: dict[str, None] = {}
+def _asking(options: WatchOptions, needs: Sequence[Need]) -> Course[Asking]:
+    """What to search for, for all that is needed, as far as the model is not to be asked for it."""
+    plans: list[tuple[Need, Plan]] = []
     for need in needs:
-        plan: Plan = yield Compute(partial(plan_of, options.query, need.view, need.verdict))
-        found = plan.queries
-        if plan.prompts:
-            replies = yield Ask(generator, plan.prompts)
-            found = (*found, *queries_of(options.query, need.view, need.verdict, replies))
-        for query in found:
-            queries.setdefault(last_words(query, options.query_tokens, generator.count_tokens))
-        if len(queries) >= options.max_queries:
+        plans.append((need, (yield Compute(partial(plan_of, options.query, need.view, need.verdict)))))
+        if sum(len(plan.queries) + len(plan.prompts) for _, plan in plans) >= options.max_queries:
             break
-    kept = [q for q in queries if q][: options.max_queries]
-    return kept or [last_words(needs[0].view.question, options.query_tokens, generator.count_tokens)]
+    return Asking(options.query, tuple(plans))
 
 
 def _searched(options: WatchOptions, record: Record, queries: Sequence[str]) -> Course[Record]:

@@ -95,7 +95,7 @@ class Node(Runnable[Any, Update]):
             if self.settings.final_answer is None and self.settings.selection is None:  # else it comes as a whole
                 for message in messages:
                     if message.usage_metadata is not None:
-                        show(AIMessageChunk("", id=message.id, usage_metadata=message.usage_metadata))
+                        show(AIMessageChunk(content="", id=message.id, usage_metadata=message.usage_metadata))
             update = {**update, "messages": messages}
         return {**update, "seconds": known}
 
