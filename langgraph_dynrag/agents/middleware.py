@@ -242,7 +242,7 @@ def after_pass(state: Mapping[str, Any]) -> dict[str, Any] | None:
     if paused is None or question is None or not is_about(paused.record, question):
         return {"messages": removed} if removed else None
     said = " ".join(messages[-1].text.split()) if isinstance(messages[-1], AIMessage) else ""
-    reason = "the agent was ended before it was written again" + (f" ({said})" if said else "")
+    reason = "the agent was ended before that" + (f" ({said})" if said else "")
     given = paused.given(reason)
     update = {
         "messages": [*removed, *given.response.result],

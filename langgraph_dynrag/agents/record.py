@@ -104,9 +104,12 @@ def accepted(record: Record, message: AIMessage, read: DraftResult) -> Record:
     return {**record, "answer": answer, "short_answer": answer, "warnings": told_of}
 
 
-def kept(record: Record, reason: str) -> Record:
-    """The record with the reason why an answer that was thrown away is given after all."""
-    return told(record, {"type": "kept", "reason": reason})
+def kept(record: Record, reason: str, warning: str | None = None) -> Record:
+    """The record with the reason why an answer that was thrown away is given after all; and a warning, if any."""
+    if warning is None:
+        return told(record, {"type": "kept", "reason": reason})
+    logger.warning("%s", warning)
+    return told(record, {"type": "kept", "reason": reason, "warning": warning})
 
 
 def degraded(options: WatchOptions, record: Record, reason: str, *, blind: bool = False) -> Record:

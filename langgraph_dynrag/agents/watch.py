@@ -58,6 +58,7 @@ from langgraph_dynrag.evidence import Passage, distinct
 from langgraph_dynrag.generator import Generator as ModelGenerator
 from langgraph_dynrag.nodes.resume import sources_with
 from langgraph_dynrag.queries.base import Plan, plan_of
+from langgraph_dynrag.reasoning import answer_text
 from langgraph_dynrag.triggers.base import verdict_before
 from langgraph_dynrag.usage import Usage
 
@@ -139,7 +140,8 @@ class Paused:
 
     def given(self, reason: str) -> Given:
         """Return the withheld answer as the agent's, because of what the reason says."""
-        record = accepted(kept(self.record, reason), self.earlier.message, self.earlier.read)
+        warning = f"the answer was unsure and was not written again: {reason}"
+        record = accepted(kept(self.record, reason, warning), self.earlier.message, self.earlier.read)
         return Given(with_usage(self.response, self.usage), record)
 
     def __repr__(self) -> str:
@@ -180,7 +182,7 @@ def watch(
         paused,
         record=told(paused.record, {"type": "calls", "usage": usage.to_state()}),
         usage=paused.usage + usage,
-        asking=paused.asking.answered(message.text),
+        asking=paused.asking.answered(answer_text(message)),
     )
     return (yield from _search_and_pause(options, request, generator, paused))
 
