@@ -19,10 +19,9 @@ from langchain_core.runnables import RunnableConfig
 from langchain_core.runnables.config import DEFAULT_RECURSION_LIMIT, var_child_runnable_config
 from langgraph.graph.state import CompiledStateGraph
 
-from langgraph_dynrag.chat_template import message_text
 from langgraph_dynrag.clean_input import clean_models
+from langgraph_dynrag.conversation import message_parts
 from langgraph_dynrag.graph_input import check_context, check_input
-from rag_backbone.errors import ConfigurationError
 
 _STEPS = 10_000
 """As good as LangGraph's own limit."""
@@ -85,6 +84,6 @@ def _with_question(given: Any) -> Any:
     last = messages[-1] if isinstance(messages, list) else messages
     try:
         (message,) = convert_to_messages([last])
-        return {**given, "question": message_text(message)} if isinstance(message, HumanMessage) else given
-    except (ConfigurationError, NotImplementedError, ValueError, TypeError):
+        return {**given, "question": message_parts(message).text} if isinstance(message, HumanMessage) else given
+    except (NotImplementedError, ValueError, TypeError):
         return given  # the graph says what is wrong with it

@@ -15,6 +15,12 @@ def event_lines(event: Mapping[str, Any]) -> list[str]:
     if event["type"] == "digest":
         told = f"inserted as found: {event['problem']}" if event["text"] is None else f"condensed: {event['text']}"
         return [f"    {told}"]
+    if event["type"] == "condensed":
+        taken = f"taken as it is: {event['problem']}" if event["problem"] else f"condensed to: {event['question']}"
+        lines = [f"  asked with {event['turns']} earlier turns: {event['asked']}", f"    {taken}"]
+        return lines + ([f"    {event['left_out']} turns did not fit"] if event["left_out"] else [])
+    if event["type"] == "not_text":
+        return [f"  {event['warning']}"]
     if event["type"] == "reasoning":
         return [f"  reasoned ({event['tokens']} tokens): {_short(event['text']) or 'the text was not passed on'}"]
     if event["type"] == "repetition":

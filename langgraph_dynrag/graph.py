@@ -120,10 +120,14 @@ def create_dynamic_rag(
         interrupt_after: As in LangGraph.
         name: Of the compiled graph.
         **changes: Any field of `langgraph_dynrag.settings.Settings`, in place of the preset's: `trigger`, `query`, `k`,
-            `resume_at`, `evidence_life`, `budgets`, `reformulation`, `retrieval`, ...
+            `resume_at`, `evidence_life`, `budgets`, `reformulation`, `retrieval`, `condense`, ...
 
     Returns:
-        A compiled graph. Invoke it with `{"question": ...}` or `{"messages": [...]}`.
+        A compiled graph. Invoke it with `{"question": ...}` or `{"messages": [...]}`. Of messages the last one, the
+        user's, is the question. If there are turns before it (of the call or of the thread), `condense` has the model
+        write it as a question that stands alone, which is searched for and answered; `condense=None` takes it as it
+        is. System messages stay in the prompt, behind the instructions. Only text is read; what else there is in
+        the user's messages is told in the result's `warnings`.
 
     Raises:
         ConfigurationError: If an option is unknown or out of range, or no retriever is given.

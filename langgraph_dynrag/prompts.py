@@ -6,6 +6,7 @@ the passages do: what comes first is what a prefix cache can keep.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -86,6 +87,26 @@ class AnswerPrompt:
         for exemplar in self.exemplars:
             messages += [HumanMessage(self.human(exemplar.question, ())), AIMessage(exemplar.answer)]
         return [*messages, HumanMessage(self.human(question, passages))]
+
+    def with_system(self, system: str) -> AnswerPrompt:
+        """Return this prompt with a user's own system text behind the instructions; the prompt itself if it is empty.
+
+        Instructions and user's text are one system message, which is what most chat templates take. A subclass's own
+        `messages` are kept.
+        """
+        if not system:
+            return self
+
+        def messages(question: str, passages: Sequence[Passage]) -> list[BaseMessage]:
+            first, *others = self.messages(question, passages)
+            if not isinstance(first, SystemMessage):
+                return [SystemMessage(system), first, *others]
+            told = f"{first.text}\n\n{system}" if first.text else system
+            return [SystemMessage(told), *others]
+
+        prompt = copy.copy(self)
+        object.__setattr__(prompt, "messages", messages)
+        return prompt
 
 
 # Invented throughout: a fact from an example that a weak model repeats can be told from what it knows.

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Annotated, Literal
 
 from langgraph_dynrag.budgets import Budgets
+from langgraph_dynrag.condensing import CondenseQuestion, Condenser
 from langgraph_dynrag.digest import ReasonInDocuments
 from langgraph_dynrag.draft import Signal
 from langgraph_dynrag.evidence_selection import EvidenceSelector
@@ -119,6 +120,9 @@ class Settings:
     digest: ReasonInDocuments | None = None
     """Has what a search found condensed before it is inserted into the answer; None: it is inserted as it is."""
 
+    condense: Condenser | None = field(default_factory=CondenseQuestion)
+    """Makes a question that comes in `messages` with earlier turns stand alone; None: it is taken as it is."""
+
     def __post_init__(self) -> None:
         if self.retriever is not None:
             check_retriever(self.retriever)
@@ -153,6 +157,10 @@ class Settings:
     def tag_format(self) -> TagFormat | None:
         """The format of results that are written into the answer; None: evidence stands in the prompt."""
         return self.trigger.tag_format if isinstance(self.trigger, WrittenTag) else None
+
+    def with_system(self, system: str) -> Settings:
+        """These settings with a user's own system text in the prompt."""
+        return replace(self, prompt=self.prompt.with_system(system)) if system else self
 
     def overridden(self, context: DynamicRAGContext) -> Settings:
         """These settings with a run's own on top, validated again."""

@@ -36,7 +36,10 @@ class StateVersionError(DynPragError, RuntimeError):
 
 
 class DynamicRAGInput(TypedDict, total=False):
-    """What the graph takes: a question, or messages that end with one."""
+    """What the graph takes: a question, or messages that end with one.
+
+    A question that comes with earlier turns is made to stand alone, and system messages stay in the prompt.
+    """
 
     question: str
     messages: Annotated[list[AnyMessage], add_messages]
@@ -46,6 +49,7 @@ class DynamicRAGOutput(TypedDict, total=False):
     """What the graph gives."""
 
     question: str
+    """As it was searched for and answered: of a conversation the condensed question."""
     answer: str
     """Everything that was written, the reasoning included."""
     short_answer: str
@@ -62,6 +66,8 @@ class DynamicRAGOutput(TypedDict, total=False):
 class DynamicRAGState(DynamicRAGInput, DynamicRAGOutput, total=False):
     """Everything that the nodes keep."""
 
+    system: str
+    """The system messages that came with the question, which stay in the prompt."""
     text: str
     """The accepted answer so far."""
     token_ids: list[int] | None

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 import uuid
-from typing import Literal
+from collections.abc import Sequence
+from typing import Any, Literal, NamedTuple
 
-from langchain_core.messages import AnyMessage, HumanMessage
+from langchain_core.messages import AnyMessage, BaseMessage, HumanMessage
 from langchain_core.runnables import RunnableConfig
 from langgraph.types import Overwrite
 
-from langgraph_dynrag.chat_template import message_text
+from langgraph_dynrag.conversation import message_parts, not_text_warning, system_text
 from langgraph_dynrag.graph_input import check_question
+from langgraph_dynrag.nodes.condense import REPLY_TOKENS, Condensing, prepared
 from langgraph_dynrag.nodes.node import Node, State, Update, emit
 from langgraph_dynrag.settings import Settings
 from langgraph_dynrag.state import VERSION
@@ -19,72 +22,118 @@ from rag_backbone.errors import ConfigurationError, ContextWindowError
 from rag_backbone.own_thread import in_own_thread
 from rag_backbone.unicode_text import clean_text
 
+_log = logging.getLogger(__name__)
+
 
 class Begin(Node):
     """Starts a run. The first node, before `generate` or, with an initial retrieval, `retrieve`."""
 
     node_name = "begin"
 
-    def run(self, state: State, settings: Settings, config: RunnableConfig) -> Update:  # noqa: ARG002
+    def run(self, state: State, settings: Settings, config: RunnableConfig) -> Update:
         """A clean state for the question.
 
         Raises:
             ConfigurationError: If there is no question.
             ContextWindowError: If question and prompt leave no room for an answer.
         """
-        question, message_id = asked_question(state)
-        question = clean_text(question, "the question")  # in a graph of one's own nobody has cleaned it yet
-        if not question:
-            raise ConfigurationError(
-                'the question is empty; give one as {"question": "..."} or as the last human message of "messages"'
-            )
-        _check_room(question, settings)
-        verdict = verdict_before(settings.trigger, question)
-        retrieve = settings.initial_retrieval or (verdict is not None and verdict.retrieve)
-        reason = "initial retrieval" if settings.initial_retrieval else (verdict.reason if verdict else "")
-        retrieve = retrieve and settings.budgets.retrievals > 0
-        event = {"type": "question", "question": question}
-        if retrieve:
-            event["reason"] = reason
-        emit(event)
-        return {
-            "question": question,
-            "answered": {"question": question, "message_id": message_id},
-            "answer": "",
-            "short_answer": "",
-            "sources": [],
-            "warnings": [],
-            "text": "",
-            "token_ids": None if settings.generator.token_ids("") is None else [],
-            "entropies": [],
-            "hidden": [],
-            "notices": 0,
-            "answer_tokens": 0,
-            "draft": None,
-            "judged": 0,
-            "verdict": None,
-            "queries": [question] if retrieve else [],
-            "found": [],
-            "evidence": [],
-            "asked": [],
-            "seen": [],
-            "rewrites": 0,
-            "replies": {},
-            "retrievals": 0,
-            "identical": 0,
-            "regenerating": False,
-            "beam": None,
-            "stage": "drafting",
-            "budget_hit": None,
-            "seconds": {},
-            "run_id": uuid.uuid4().hex,
-            "version": VERSION,
-            "trace": Overwrite([event]),
-        }
+        asked = _asked(state, settings)
+        call = prepared(asked.question, asked.earlier, settings)
+        if call is not None and call.prompt is not None:
+            with call:
+                call.reply = settings.generator.reply(call.prompt, config, max_tokens=REPLY_TOKENS)
+        return _update(asked, call, settings)
 
     async def arun(self, state: State, settings: Settings, config: RunnableConfig) -> Update:
-        """The same in a thread: asking a local model for its window or its tokenizer loads it."""
-        return await in_own_thread(self.run, state, settings, config)
+        """The same, in threads around the call: asking a local model for its window or its tokenizer loads it."""
+        asked = _asked(state, settings)
+        call = await in_own_thread(prepared, asked.question, asked.earlier, settings)
+        if call is not None and call.prompt is not None:
+            with call:
+                call.reply = await settings.generator.areply(call.prompt, config, max_tokens=REPLY_TOKENS)
+        return await in_own_thread(_update, asked, call, settings)
+
+
+class _Asked(NamedTuple):
+    """What is asked in this run."""
+
+    question: str
+    message_id: str | None
+    earlier: Sequence[BaseMessage]
+    """Messages before the one that the question came in; none if it came by itself."""
+    system: str
+    warning: str | None
+
+
+def _asked(state: State, settings: Settings) -> _Asked:
+    question, message_id = asked_question(state)
+    question = clean_text(question, "the question")  # in a graph of one's own nobody has cleaned it yet
+    messages: list[AnyMessage] = state.get("messages") or []
+    last = messages[-1] if messages else None
+    in_message = isinstance(last, HumanMessage) and message_parts(last).text.strip() == question
+    warning = not_text_warning(messages[-1:] if settings.condense is None else messages) if in_message else None
+    if not question:
+        told = "" if warning is None else f" ({warning})"
+        raise ConfigurationError(
+            f'the question is empty{told}; give one as {{"question": "..."}} or as the last human message of "messages"'
+        )
+    return _Asked(question, message_id, messages[:-1] if in_message else (), system_text(messages), warning)
+
+
+def _update(asked: _Asked, call: Condensing | None, settings: Settings) -> Update:
+    condensed = None if call is None else call.event()
+    question = asked.question if condensed is None else str(condensed["question"])
+    _check_room(question, settings.with_system(asked.system))
+    verdict = verdict_before(settings.trigger, question)
+    retrieve = settings.initial_retrieval or (verdict is not None and verdict.retrieve)
+    reason = "initial retrieval" if settings.initial_retrieval else (verdict.reason if verdict else "")
+    retrieve = retrieve and settings.budgets.retrievals > 0
+    event: dict[str, Any] = {"type": "question", "question": question}
+    if retrieve:
+        event["reason"] = reason
+    events = [event]
+    if condensed is not None:
+        events.append(condensed)
+    if asked.warning is not None:
+        _log.warning("%s", asked.warning)
+        events.append({"type": "not_text", "warning": asked.warning})
+    for told in events:
+        emit(told)
+    return {
+        "question": question,
+        "answered": {"question": question, "message_id": asked.message_id},
+        "answer": "",
+        "short_answer": "",
+        "sources": [],
+        "warnings": [],
+        "system": asked.system,
+        "text": "",
+        "token_ids": None if settings.generator.token_ids("") is None else [],
+        "entropies": [],
+        "hidden": [],
+        "notices": 0,
+        "answer_tokens": 0,
+        "draft": None,
+        "judged": 0,
+        "verdict": None,
+        "queries": [question] if retrieve else [],
+        "found": [],
+        "evidence": [],
+        "asked": [],
+        "seen": [],
+        "rewrites": 0,
+        "replies": {},
+        "retrievals": 0,
+        "identical": 0,
+        "regenerating": False,
+        "beam": None,
+        "stage": "drafting",
+        "budget_hit": None,
+        "seconds": {},
+        "run_id": uuid.uuid4().hex,
+        "version": VERSION,
+        "trace": Overwrite(events),
+    }
 
 
 def after_begin(state: State) -> Literal["retrieve", "generate"]:
@@ -105,7 +154,7 @@ def asked_question(state: State) -> tuple[str, str | None]:
     last = messages[-1] if messages else None
     # Only a thread gives messages an id; one without is of this call.
     if isinstance(last, HumanMessage) and (last.id is None or last.id != answered.get("message_id")):
-        text = message_text(last).strip()
+        text = message_parts(last).text.strip()
         if not explicit or explicit == answered.get("question") or explicit == text:
             return text, last.id
     return explicit, None

@@ -49,7 +49,7 @@ class Node(Runnable[Any, Update]):
         check_version(input)
         started = time.monotonic()
         meter = UsageMeter()
-        update = self.run(input, self._settings(), meter.watching(ensure_config(config)))
+        update = self.run(input, self._for(input), meter.watching(ensure_config(config)))
         return self._measured(input, update, started, meter.usage)
 
     async def ainvoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Update:  # noqa: A002, ARG002
@@ -57,12 +57,16 @@ class Node(Runnable[Any, Update]):
         check_version(input)
         started = time.monotonic()
         meter = UsageMeter()
-        update = await self.arun(input, self._settings(), meter.watching(ensure_config(config)))
+        update = await self.arun(input, self._for(input), meter.watching(ensure_config(config)))
         return self._measured(input, update, started, meter.usage)
 
     def __call__(self, state: State, config: RunnableConfig | None = None) -> Update:
         """Run the node on a state, in a graph of one's own or outside of any."""
         return self.invoke(state, config)
+
+    def _for(self, state: State) -> Settings:
+        """The run's settings, with the user's system text in the prompt."""
+        return self._settings().with_system(state.get("system") or "")
 
     def _settings(self) -> Settings:
         try:

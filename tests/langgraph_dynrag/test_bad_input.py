@@ -61,12 +61,10 @@ def test_an_empty_question_is_refused_before_any_work(given):
     assert not retriever.queries
 
 
-def test_an_image_is_refused_by_name():
+def test_an_image_alone_is_refused_by_name():
     graph, _ = once(WatchedRetriever())
-    message = HumanMessage(
-        [{"type": "text", "text": "What is this?"}, {"type": "image_url", "image_url": {"url": "x"}}]
-    )
-    with pytest.raises(ConfigurationError, match="content of type 'image_url'; only text can be read"):
+    message = HumanMessage([{"type": "image_url", "image_url": {"url": "x"}}])
+    with pytest.raises(ConfigurationError, match="only the text .* 1 of type 'image_url'"):
         graph.invoke({"messages": [message]})
 
 

@@ -114,7 +114,7 @@ def test_the_drawing_needs_no_network():
 
 
 def test_the_last_human_message_is_the_question():
-    graph = scripted_graph()
+    graph = scripted_graph(condense=None)
     out = graph.invoke({"messages": [HumanMessage("Hello"), AIMessage("Hello."), HumanMessage(QUESTION)]})
     assert out["question"] == QUESTION
     assert [m.content for m in out["messages"]][-2:] == [QUESTION, ANSWER]
@@ -137,7 +137,7 @@ def test_two_questions_on_one_thread_do_not_mix():
 
 def test_a_new_message_on_a_thread_is_a_new_question():
     second = [said("It is the Tamsin. So the answer"), said(" So the answer is the Tamsin.")]
-    graph = scripted_graph([*REPLIES, *second], checkpointer=InMemorySaver())
+    graph = scripted_graph([*REPLIES, *second], checkpointer=InMemorySaver(), condense=None)
     config = {"configurable": {"thread_id": "1"}}
     graph.invoke({"question": QUESTION}, config)
     out = graph.invoke({"messages": [HumanMessage("Which river crosses Brannoch?")]}, config)
@@ -158,7 +158,7 @@ def test_it_is_a_node_of_somebodys_agent():
     parent = StateGraph(MessagesState)
     parent.add_node("greet", lambda _state: {"messages": [AIMessage("Let me see.")]})
     parent.add_node("research", lambda state: {"messages": [HumanMessage(state["messages"][0].content)]})
-    parent.add_node("rag", scripted_graph())
+    parent.add_node("rag", scripted_graph(condense=None))
     parent.add_edge(START, "greet")
     parent.add_edge("greet", "research")
     parent.add_edge("research", "rag")

@@ -1,0 +1,79 @@
+"""Having a question made to stand alone, with what came before it; used by `begin`.
+
+Whatever goes wrong, the question is taken as it was asked, and the record says why.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+from langchain_core.messages import BaseMessage, HumanMessage
+from langgraph.errors import GraphBubbleUp
+
+from langgraph_dynrag.condensing import Condensed, Condenser
+from langgraph_dynrag.conversation import Turn, earlier_turns, fitting
+from langgraph_dynrag.drafting import Reply
+from langgraph_dynrag.retriever import PROGRAMMING_ERRORS
+from langgraph_dynrag.settings import Settings
+
+REPLY_TOKENS = 256
+"""Tokens of the model's reply at most."""
+_HISTORY_TOKENS = 1024
+_log = logging.getLogger(__name__)
+
+
+class Condensing:
+    """The call of the model: a context that takes note of its errors, and what came of it."""
+
+    def __init__(self, how: Condenser, question: str, turns: Sequence[Turn], shown: Sequence[Turn]) -> None:
+        self.prompt = how.prompt(shown, question) if shown else None
+        self.reply: Reply | None = None
+        self._how, self._question, self._turns, self._shown = how, question, turns, shown
+        self._problem = None if shown else "the conversation does not fit into the context window"
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> bool:
+        # The question is there without the model; interrupts of the graph and errors of the code are passed on.
+        if not isinstance(error, Exception) or isinstance(error, (GraphBubbleUp, *PROGRAMMING_ERRORS)):
+            return False
+        self._problem = f"{type(error).__name__}: {error}"
+        return True
+
+    def event(self) -> dict[str, Any]:
+        """The record, with the question that is to be answered."""
+        found = Condensed(None, self._problem)
+        if self.reply is not None:
+            found = self._how.read(self.reply.text, self._question)
+            if found.question is None and not self.reply.text.strip():
+                found = Condensed(None, "the reply is empty, or reasoning alone")
+        problem = None if found.question else found.problem or "the reply gives no question"
+        event: dict[str, Any] = {
+            "type": "condensed",
+            "asked": self._question,
+            "question": found.question or self._question,
+            "turns": len(self._turns),
+            "left_out": len(self._turns) - len(self._shown),
+            "problem": problem,
+            **({} if self.reply is None else self.reply.cost),
+        }
+        if problem is not None:
+            event["warning"] = f"the question was taken without the conversation before it: {problem}"
+            _log.warning("%s", event["warning"])
+        return event
+
+
+def prepared(question: str, earlier: Sequence[BaseMessage], settings: Settings) -> Condensing | None:
+    """The call that is to be made; None if the settings do not ask for it, or nothing was said before."""
+    how = settings.condense
+    turns = [] if how is None else earlier_turns(earlier)
+    if how is None or not turns:
+        return None
+    generator, budget = settings.generator, _HISTORY_TOKENS
+    if generator.context_window is not None:
+        fixed = generator.prompt_tokens([HumanMessage(how.prompt([], question))])
+        budget = min(budget, generator.context_window - fixed - REPLY_TOKENS - 8 * len(turns))
+    return Condensing(how, question, turns, fitting(turns, max(budget, 0), generator.count_tokens))
