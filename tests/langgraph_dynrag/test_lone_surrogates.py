@@ -52,7 +52,7 @@ def saver(request):
 def graph(tiny_lm):
     def make(**options):
         chat = LocalChatModel.from_causal_lm(tiny_lm)
-        return create_dynamic_rag(chat, WatchedRetriever(give=[FOUND]), preset="single", **options)
+        return create_dynamic_rag(chat, WatchedRetriever(give=[FOUND]), preset="single", condense=None, **options)
 
     return make
 
