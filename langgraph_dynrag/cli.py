@@ -225,7 +225,8 @@ def _ask_injected(
         for source in found.to_dict()["sources"]:
             typer.echo(f"  [{source['number']}] {name_of(source)}")
         made = f"{found.trained} adapters trained" if translator is None else f"{found.translated} passages read"
-        typer.secho(f"  {found.prompt_tokens} prompt tokens, {made}", err=True, dim=True)
+        others = f", {len(found.left_out)} other passages left out" if found.left_out else ""
+        typer.secho(f"  {found.prompt_tokens} prompt tokens, {made}{others}", err=True, dim=True)
 
 
 def graph(

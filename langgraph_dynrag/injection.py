@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
@@ -73,6 +73,10 @@ class ParametricInjector:
         missing: What becomes of a passage without an adapter: `"train"` it now, `"translate"` it, or leave it in the
             `"context"`.
         strength: Multiplies the updates. None: 1, and 0.1 beside a text.
+        max_active: How many passages act through their adapters at once, the best-scored first. None: 1, because merged
+            adapters weaken each other; with `conflicts`, as many as a call may use.
+        others: Where the other passages that have an adapter go: `"omit"` leaves them out, `"context"` puts them into
+            the prompt. None: `"omit"` with `mode="parametric"`, else `"context"`.
         forgetting: The most that the adapters may change the model's answers to unrelated questions, in nats a token;
             `llamaindex_prag.forgetting.BOUND` (0.01) is safe. Above it they are weakened, or the passages stand in the
             prompt. None: not measured.
@@ -93,6 +97,8 @@ class ParametricInjector:
         mode: Inject = "parametric",
         missing: Missing = "train",
         strength: float | None = None,
+        max_active: int | None = None,
+        others: Literal["omit", "context"] | None = None,
         forgetting: float | None = None,
         conflicts: str | None = None,
         conflict_bound: float | None = None,
@@ -120,7 +126,8 @@ class ParametricInjector:
         self.missing = missing
         self._strength = strength or (1.0 if mode == "parametric" else BESIDE_TEXT)
         self._placer = Placer(
-            adapters, forgetting=forgetting, conflicts=conflicts, conflict_bound=conflict_bound,
+            adapters, max_active=max_active, others=others or ("omit" if mode == "parametric" else "context"),
+            forgetting=forgetting, conflicts=conflicts, conflict_bound=conflict_bound,
             conflict_overlap=OVERLAP if conflict_overlap is None else conflict_overlap,
         )  # fmt: skip
         self._parametrizer: Any = None
@@ -137,22 +144,46 @@ class ParametricInjector:
         """
         started = time.monotonic()
         done: dict[str, Any] = {"trained": 0, "translated": 0, "failed": {}}
+        failed: set[int] = set()
+        while self.missing != "context":  # of one that cannot be learnt the next takes the place
+            numbers = [i for i in self._active(passages, failed) if self._key(passages[i]) is None]
+            if not numbers:
+                break
+            tried = [passages[i] for i in numbers]
+            try:
+                self._make(tried, done)
+            except (AdapterError, ConfigurationError):  # of one of them; the others are not lost with it
+                for p in tried:
+                    self._make_alone(p, done)
+            failed.update(i for i in numbers if self._key(passages[i]) is None)
         lacking = [] if self.missing == "context" else [p for p in passages if self._key(p) is None]
-        tried = [p for p in lacking if self._why_hopeless(p) is None]
-        try:
-            self._make(tried, done)
-        except (AdapterError, ConfigurationError):  # of one of them; the others are not lost with it
-            for p in tried:
-                self._make_alone(p, done)
         done["failed"] |= {p["id"]: why for p in lacking if (why := self._why_hopeless(p)) is not None}
         return done | {"seconds": time.monotonic() - started}
 
+    def _active(self, passages: Sequence[Passage], failed: Collection[int] = ()) -> list[int]:
+        """Numbers of the passages whose adapters are needed; `failed` ones get none."""
+        from llamaindex_prag.placing import best
+
+        possible = [None if i in failed else self._possible_key(p) for i, p in enumerate(passages)]
+        return best(possible, [p["score"] for p in passages], self._placer.candidates)
+
+    def _possible_key(self, p: Passage) -> AdapterKey | None:
+        """The key of a passage's adapter, also of one that may yet be made."""
+        if (key := self._key(p)) is not None:
+            return key
+        return None if self.missing == "context" or self._why_hopeless(p) else self.adapters.key(p["text"])
+
     def place(self, passages: Sequence[Passage], question: str = "") -> Placed:
-        """Those with an adapter act through it, as far as the bank has room, in order."""
+        """The best-scored of those with an adapter act through it; each other has its reason."""
         from llamaindex_prag.conflict_policies import date_of
 
+        failed: set[int] = set()
+        while lacking := [i for i in self._active(passages, failed) if self._key(passages[i]) is None]:
+            failed.update(lacking)
+        # Adapters of passages that do not act need not be made: they are told from those that cannot be.
+        keys = [None if i in failed else self._possible_key(p) for i, p in enumerate(passages)]
         placed = self._placer.place(
-            [self._key(p) for p in passages], question=question, strength=self._strength,
+            keys, question=question, strength=self._strength,
             scores=[p["score"] for p in passages], dates=[date_of(p["metadata"]) for p in passages],
         )  # fmt: skip
         ids = [p["id"] for p in passages]
@@ -223,19 +254,22 @@ class InjectedAnswer:
     answer: str
     inject: How
     documents: tuple[Document, ...]
-    """Whose adapters were used."""
+    """Those that were used."""
     trained: int
     """How many of them had to be trained first."""
     translated: int
     """How many of them had to be read by the translator first."""
     prompt_tokens: int
+    left_out: tuple[Document, ...] = ()
+    """Retrieved, and not used: the adapters of several documents weaken each other."""
 
     def to_dict(self) -> dict[str, Any]:
         """As plain data, with the keys of `Trace.to_dict` as far as there is something to say."""
         sources = [
             {"number": i, "title": title_of(d.metadata), "source": source_of(d.metadata), "text": d.page_content}
-            for i, d in enumerate(self.documents, 1)
+            for i, d in enumerate((*self.documents, *self.left_out), 1)
         ]
+        used = len(self.documents)
         searched = {"type": "retrieval", "query": self.question, "documents": sources, "error": None}
         injected = {
             "type": "injection", "inject": self.inject, "trained": self.trained, "translated": self.translated,
@@ -243,7 +277,8 @@ class InjectedAnswer:
         }  # fmt: skip
         return {
             "question": self.question, "answer": self.answer, "short_answer": self.answer, "inject": self.inject,
-            "sources": sources, "trace": [searched, injected], "counts": {"retrievals": 1},
+            "sources": sources[:used], "left_out": sources[used:],
+            "trace": [searched, injected], "counts": {"retrievals": 1},
             "trained": self.trained, "translated": self.translated, "prompt_tokens": self.prompt_tokens,
         }  # fmt: skip
 
@@ -260,6 +295,9 @@ def ask_injected(
     progress: bool = False,
 ) -> InjectedAnswer:
     """Retrieve once, and answer from the weights.
+
+    The best passage that can be learnt acts through its adapter. The others are left out; with `inject="combined"` they
+    stand in the prompt.
 
     Args:
         question: What is asked.
@@ -301,23 +339,31 @@ def ask_injected(
     with LMDBStore(store, model=lm.fingerprint) as opened:
         loaded = None if translator is None else Translator.load(translator, lm)
         recipe = loaded.config.recipe if loaded else "distill"
-        parametric = ParametricModel(lm, opened, recipe=recipe, max_adapters=len(found), translator=loaded)
-        passages = [_passage(d, Learnt) for d in found]
+        parametric = ParametricModel(lm, opened, recipe=recipe, max_adapters=1, translator=loaded)
         trained = translated = 0
-        if parametric.translations is None:
-            trained = Parametrizer(parametric).parametrize(passages, progress=progress).trained
-        else:
-            lacking = [p for p in passages if not parametric.knows(p.text)]
-            translated = parametric.translations.keep(lacking, progress=progress)
-        known = [d for d in found if parametric.find(d.page_content)]
-        texts = [d.page_content for d in known]
-        beside = texts if inject == "combined" else []
+        active, failed = None, []
+        for document in found:  # best first; of one that cannot be learnt the next takes the place
+            passage = _passage(document, Learnt)
+            if parametric.translations is None:
+                report = Parametrizer(parametric).parametrize([passage], progress=progress)
+                trained += report.trained
+                failed += [why for notes in report.notes.values() for why in notes]
+            elif not parametric.knows(passage.text):
+                translated += parametric.translations.keep([passage], progress=progress)
+            if parametric.find(passage.text):
+                active = document
+                break
+        if active is None:
+            raise AdapterError(f"none of the {len(found)} passages found could be learnt: {'; '.join(failed)}")
+        others = tuple(d for d in found if d is not active)
+        beside = [d.page_content for d in (active, *others)] if inject == "combined" else []
         answer = parametric.answer(
-            question, documents=texts, passages=beside, max_new_tokens=max_tokens,
+            question, documents=[active.page_content], passages=beside, max_new_tokens=max_tokens,
             strength=BESIDE_TEXT if beside else 1.0,
         )  # fmt: skip
         tokens = len(prompt_ids(lm.tokenizer, question, beside))
-    return InjectedAnswer(question, answer, inject, tuple(known), trained, translated, tokens)
+    used, left_out = ((active, *others), ()) if beside else ((active,), others)
+    return InjectedAnswer(question, answer, inject, used, trained, translated, tokens, left_out)
 
 
 def _passage(document: Document, kind: Any) -> Any:

@@ -1,19 +1,23 @@
 """Which passages act through their adapters, how strongly, and which do not: one rule for all surfaces.
 
-keys -> room -> contradictions, if watched -> forgetting, if watched -> a selection, and a reason for the rest
+keys -> the best-scored -> contradictions, if watched -> forgetting, if watched -> a selection, a reason for the rest
+
+By default one passage acts, the best-scored: merged adapters weaken each other. With the embedded model an adapter
+alone answers 4 of 8 questions about its document, and the mean of it and another document's 1 of 8.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, get_args
 
 from llamaindex_prag.conflict_policies import Resolution, known_policy, resolve
 from llamaindex_prag.conflicts import BOUND, OVERLAP, ConflictMeter, Conflicts
 from llamaindex_prag.forgetting import ForgettingGuard
 from llamaindex_prag.selection import Merge, Selection
+from rag_backbone.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -21,6 +25,12 @@ if TYPE_CHECKING:
     from llamaindex_prag.adapter import AdapterKey
     from llamaindex_prag.parametric import ParametricModel
     from llamaindex_prag.serving.served_model import ServedModel
+
+
+Others = Literal["omit", "context"]
+"""Where passages go that have an adapter and do not act through it: nowhere, or into the prompt."""
+NO_ADAPTER = "no adapter"
+_MERGING = ("mean", "score-weighted")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +58,11 @@ class Placer:
 
     Args:
         model: The model with its adapters.
-        merge: How updates are combined.
+        merge: How updates are combined, where several act.
+        max_active: How many passages act through their adapters at once, the best-scored first. None: 1; with
+            `conflicts`, whose policies are about several documents, as many as a call may use.
+        others: Where the other passages that have an adapter go: `"omit"` leaves them out, `"context"` puts them into
+            the prompt.
         forgetting: The bound of a `ForgettingGuard`; None: not measured.
         conflicts: The policy for documents that contradict each other; None: not measured.
         conflict_bound: Above so many nats they do; None: `conflicts.BOUND`.
@@ -57,7 +71,7 @@ class Placer:
             that go through them in turn: each alone is then kept within the bound too.
 
     Raises:
-        ConfigurationError: If the policy is unknown, or a bound is out of range.
+        ConfigurationError: If the policy is unknown, a bound is out of range, or more are to act than a call may use.
     """
 
     def __init__(
@@ -65,6 +79,8 @@ class Placer:
         model: ParametricModel | ServedModel,
         *,
         merge: Merge = "mean",
+        max_active: int | None = None,
+        others: Others = "omit",
         forgetting: float | None = None,
         conflicts: str | None = None,
         conflict_bound: float | None = None,
@@ -74,11 +90,20 @@ class Placer:
         self._model = model
         self._merge = merge
         self._may_part = may_part
+        self._active = _checked_active(max_active, conflicts, model.max_adapters)
+        if others not in get_args(Others):
+            raise ConfigurationError(f"others is {others!r}; known: {', '.join(get_args(Others))}")
+        self._others: Others = others
         self._guard = None if forgetting is None else ForgettingGuard(model.local, bound=forgetting)
         self._policy = None if conflicts is None else known_policy(conflicts)
         self._meter = None
         if conflicts is not None:
             self._meter = ConflictMeter(model.local, bound=conflict_bound or BOUND, least_overlap=conflict_overlap)
+
+    @property
+    def candidates(self) -> int:
+        """How many passages need their adapters before it is decided which of them act."""
+        return self._active if self._meter is None else self._model.max_adapters
 
     def place(
         self,
@@ -92,27 +117,25 @@ class Placer:
         """Decide.
 
         Args:
-            keys: Of the passages' adapters, best first; None where there is none.
+            keys: Of the passages' adapters, best first; None where there is none. Only `best` ones are loaded.
             question: What is asked, for contradictions: without it none are looked for.
             strength: Of the adapters, or of each.
             scores: Retrieval scores.
             dates: When each passage's document was last changed.
         """
-        in_prompt: dict[int, str] = {}
-        taken: list[int] = []
-        room = self._model.max_adapters
-        for i, key in enumerate(keys):
-            if key is None:
-                in_prompt[i] = "no adapter"
-            elif len(taken) == room:
-                in_prompt[i] = f"more than the {room} adapters that a call may use"
-            else:
-                taken.append(i)
-        known = {i: key for i, key in enumerate(keys) if key is not None and i in taken}
+        in_prompt: dict[int, str] = {i: NO_ADAPTER for i, key in enumerate(keys) if key is None}
+        left_out: dict[int, str] = {}
+        beyond = in_prompt if self._others == "context" else left_out
+        measured = sorted(best(keys, scores, self.candidates))
+        known = {i: key for i in measured if (key := keys[i]) is not None}
         conflicts = self._measured(question, list(known.values()))
         resolution = self._resolved(conflicts, known, dates)
         in_prompt |= resolution.in_prompt
-        taken = [i for i in taken if i in resolution.in_weights]
+        left_out |= resolution.left_out
+        kept = [key if i in resolution.in_weights else None for i, key in enumerate(keys)]
+        taken = sorted(best(kept, scores, self._active))
+        placed = {*in_prompt, *left_out, *taken}
+        beyond |= {i: self._reason() for i in range(len(keys)) if i not in placed}
         told = list(scores or [1.0] * len(keys))
         shares = _shares(usable_scores([told[i] for i in taken])) if resolution.by_score else [1.0] * len(taken)
         each = [float(strength)] * len(keys) if isinstance(strength, int | float) else list(strength)
@@ -131,8 +154,14 @@ class Placer:
                 wanted = []
         return Placing(
             tuple(i for i, _ in wanted), selection, {i: part * s * each[i] for i, s in wanted}, in_prompt,
-            resolution.left_out, part * max(each, default=1.0), forgetting, conflicts,
+            left_out, part * max(each, default=1.0), forgetting, conflicts,
         )  # fmt: skip
+
+    def _reason(self) -> str:
+        """Why a passage with an adapter does not act through it."""
+        if self._active == self._model.max_adapters:
+            return f"more than the {self._active} adapters that a call may use"
+        return f"another passage has a better score, and {self._active} may act through adapters (max_active)"
 
     @staticmethod
     def _guarded(
@@ -172,6 +201,23 @@ class Placer:
         )
 
 
+def best(identities: Sequence[Hashable | None], scores: Sequence[float | None] | None, count: int) -> list[int]:
+    """Return the numbers of the best-scored passages, best first.
+
+    Args:
+        identities: Equal ones are one passage that was found twice, and are taken together; None is never taken.
+        scores: Equal ones keep their order, as do all if one is missing. NaN is the worst.
+        count: How many different passages are taken at most.
+    """
+    order = [i for i, identity in enumerate(identities) if identity is not None]
+    given = [] if scores is None else [scores[i] for i in order]
+    if given and None not in given:
+        worth = {i: -math.inf if math.isnan(s) else s for i, s in zip(order, given, strict=True) if s is not None}
+        order.sort(key=lambda i: -worth[i])
+    chosen = set(list(dict.fromkeys(identities[i] for i in order))[:count])
+    return [i for i in order if identities[i] in chosen]
+
+
 def usable_scores(scores: Sequence[float | None]) -> list[float]:
     """Retrieval scores as weights: not below 0, and all 1 where none is above it.
 
@@ -184,3 +230,19 @@ def usable_scores(scores: Sequence[float | None]) -> list[float]:
 def _shares(scores: Sequence[float]) -> list[float]:
     """Of the mean: k s_i / sum."""
     return [len(scores) * s / sum(scores) for s in scores]
+
+
+def _checked_active(given: int | None, conflicts: str | None, room: int) -> int:
+    if given is None:
+        return 1 if conflicts is None else room
+    if not 1 <= given <= room:
+        raise ConfigurationError(
+            f"max_active is {given}; from 1 to {room} is possible, the adapters that a call of this model may use "
+            "(max_adapters)"
+        )
+    if given == 1 and conflicts in _MERGING:
+        raise ConfigurationError(
+            f"conflicts={conflicts!r} merges several documents' adapters, and max_active is 1; leave max_active out, "
+            "or choose conflicts='latest' or 'context'"
+        )
+    return given

@@ -4,7 +4,8 @@ from llamaindex_prag.llama_index.docstore import AdaptersFollow, ParametricDocum
 from llamaindex_prag.llama_index.embedding import MiniLMEmbedding
 from llamaindex_prag.llama_index.ingestion import ParametrizeNodes
 from llamaindex_prag.llama_index.llm import ParametricLLM
-from llamaindex_prag.llama_index.postprocessor import ParametricNode, ParametricNodePostprocessor
+from llamaindex_prag.llama_index.nodes import ParametricNode
+from llamaindex_prag.llama_index.postprocessor import ParametricNodePostprocessor
 
 __all__ = [
     "AdaptersFollow",

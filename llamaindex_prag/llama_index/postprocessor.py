@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
-from llama_index.core.base.llms.types import TextBlock
 from llama_index.core.bridge.pydantic import Field, PrivateAttr
 from llama_index.core.instrumentation import get_dispatcher
 from llama_index.core.instrumentation.events.base import BaseEvent
 from llama_index.core.postprocessor.types import BaseNodePostprocessor
-from llama_index.core.schema import BaseNode, MetadataMode, NodeWithScore, QueryBundle, TextNode
+from llama_index.core.schema import BaseNode, MetadataMode, NodeWithScore, QueryBundle
 
-from llamaindex_prag.adapter import text_hash
+from llamaindex_prag.adapter import AdapterKey, text_hash
 from llamaindex_prag.auto import AutoPolicy, Choice
 from llamaindex_prag.conflict_policies import ConflictPolicy, date_of, known_policy
 from llamaindex_prag.conflicts import OVERLAP
@@ -23,11 +23,11 @@ from llamaindex_prag.demand import Chooser
 from llamaindex_prag.llama_index import stray_markers
 from llamaindex_prag.llama_index.arguments import refuse_unknown_arguments
 from llamaindex_prag.llama_index.llm import ParametricLLM
-from llamaindex_prag.llama_index.markers import marker
+from llamaindex_prag.llama_index.nodes import injected, with_use
 from llamaindex_prag.parametric import ParametricModel
 from llamaindex_prag.parametrize import Parametrizer
 from llamaindex_prag.passages import Passage
-from llamaindex_prag.placing import Placer, Placing
+from llamaindex_prag.placing import NO_ADAPTER, Others, Placer, Placing, best
 from llamaindex_prag.selection import BESIDE_TEXT
 from llamaindex_prag.serving.served_model import ServedModel
 from rag_backbone.document_names import title_of
@@ -36,6 +36,7 @@ from rag_backbone.errors import AdapterError, ConfigurationError
 Missing = Literal["train", "translate", "context", "error"]
 Inject = Literal["parametric", "combined", "auto"]
 dispatcher = get_dispatcher(__name__)
+logger = logging.getLogger(__name__)
 
 
 class AdaptersInjectedEvent(BaseEvent):
@@ -87,37 +88,16 @@ class _Plan:
         return cls(make="" if model.knows(text) else "train", beside=choice.way == "combined")
 
 
-class ParametricNode(TextNode):
-    """A node whose text for the LLM is a reference to its adapter.
-
-    `text`, metadata, `get_content()` and `MetadataMode.EMBED` are the passage as it was retrieved: sources are cited,
-    embedded and shown as ever.
-    """
-
-    prompt_text: str = Field(description="What prompts get in the place of the text.", exclude=True, repr=False)
-
-    @classmethod
-    def class_name(cls) -> str:
-        """Name in serialised form."""
-        return "ParametricNode"
-
-    def get_content(self, metadata_mode: MetadataMode = MetadataMode.NONE) -> str:
-        """The passage; for prompts (`MetadataMode.LLM`) the reference, and no metadata."""
-        return self.prompt_text if metadata_mode == MetadataMode.LLM else super().get_content(metadata_mode)
-
-    def get_content_blocks(self, metadata_mode: MetadataMode = MetadataMode.NONE) -> list[Any]:
-        """The same as blocks."""
-        if metadata_mode == MetadataMode.LLM:
-            return [TextBlock(text=self.prompt_text)]
-        return super().get_content_blocks(metadata_mode)
-
-
 class ParametricNodePostprocessor(BaseNodePostprocessor):
     """Lets the LLM answer from the retrieved documents' adapters instead of their text.
 
-    Put it last: postprocessors that read the text have to stand before it. The query engine needs the same `llm`; an
-    error is logged where references come to another one. `response_mode="context_only"` returns what prompts hold: the
-    references.
+    One node acts, the best-scored (of equal or missing scores the first): merged adapters weaken each other, so that
+    retrieving two would halve the effect. What became of each node is in the event, in the log, and in the metadata of
+    `response.source_nodes` under `"dynprag"`, which prompts leave out.
+
+    Put it last: postprocessors that read or rewrite the text have to stand before it. The query engine needs the same
+    `llm`; an error is logged where references come to another one. `response_mode="context_only"` returns what prompts
+    hold: the references.
 
     Args:
         llm: The `ParametricLLM` that the query engine uses.
@@ -127,6 +107,10 @@ class ParametricNodePostprocessor(BaseNodePostprocessor):
         inject: `"parametric"`: no text in the prompt. `"combined"`: adapter and text. `"auto"`: for each node the
             cheapest way that `auto` allows: in context, by its trained or translated adapter, or both; `missing` is
             not used then.
+        max_active: How many nodes act through their adapters at once, the best-scored first. None: 1; with `conflicts`,
+            whose policies are about several documents, as many as the LLM's `max_adapters`.
+        others: Where the other nodes that have an adapter go: `"omit"` leaves them out of the query, `"context"` puts
+            their text into the prompt. None: `"omit"` with `inject="parametric"`, else `"context"`.
         strength: Multiplies the updates. None: 1, and 0.1 beside a text, where at full strength they disturb its
             reading more than they add (docs/results-parametric.md).
         forgetting: The most that the adapters may change the model's answers to unrelated questions, in nats a token
@@ -152,6 +136,8 @@ class ParametricNodePostprocessor(BaseNodePostprocessor):
     llm: ParametricLLM
     missing: Missing = "train"
     inject: Inject = "parametric"
+    max_active: int | None = Field(default=None, ge=1)
+    others: Others | None = None
     strength: float | None = Field(default=None, gt=0.0)
     forgetting: float | None = Field(default=None, gt=0.0)
     conflicts: ConflictPolicy | None = None
@@ -159,11 +145,13 @@ class ParametricNodePostprocessor(BaseNodePostprocessor):
     conflict_overlap: float | None = Field(default=OVERLAP, ge=-1.0, le=1.0)
     auto: AutoPolicy | None = None
     costs: Costs | None = None
-    _placer: Placer | None = PrivateAttr(default=None)
+    _placer: Placer = PrivateAttr()
     _chooser: Chooser | None = PrivateAttr(default=None)
     _parametrizer: Parametrizer | None = PrivateAttr(default=None)
     _hopeless: dict[str, str] = PrivateAttr(default_factory=dict)
     """By its text's hash, why a node cannot be learnt: trying takes long, so it is done once."""
+    _warned: bool = PrivateAttr(default=False)
+    """Whether it was logged at WARNING that one node acts; afterwards it is INFO."""
 
     def __init__(
         self, *, llm: Any, missing: Missing = "train", inject: Inject = "parametric", store: Any = None, **options: Any
@@ -197,6 +185,12 @@ class ParametricNodePostprocessor(BaseNodePostprocessor):
             raise ConfigurationError(f"{', '.join(given)}: only for inject='auto', and inject is {inject!r}")
         super().__init__(**options)
         stray_markers.watch()
+        self._placer = Placer(
+            llm.model, merge=llm.merge, max_active=self.max_active,
+            others=self.others or ("omit" if inject == "parametric" else "context"), forgetting=self.forgetting,
+            conflicts=self.conflicts, conflict_bound=self.conflict_bound, conflict_overlap=self.conflict_overlap,
+            may_part=True,
+        )  # fmt: skip
         if inject == "auto":
             self._chooser = Chooser(llm.model.local, self.auto, self.costs)
 
@@ -211,35 +205,79 @@ class ParametricNodePostprocessor(BaseNodePostprocessor):
         query_bundle: QueryBundle | None = None,
     ) -> list[NodeWithScore]:
         model = self.llm.model
-        texts = [n.node.get_content(MetadataMode.NONE) for n in nodes]
-        plans = self._planned([n.node.node_id for n in nodes], texts)
-        trained = self._train([(n.node, t) for n, t, p in zip(nodes, texts, plans, strict=True) if p.make == "train"])
-        plans = [self._possible(plan, text) for plan, text in zip(plans, texts, strict=True)]
-        read = [(n.node, t) for n, t, p in zip(nodes, texts, plans, strict=True) if p.make == "translate"]
-        if read and model.translations is not None:
-            model.translations.keep(_passages(read))
+        ids, texts = [n.node.node_id for n in nodes], [n.node.get_content(MetadataMode.NONE) for n in nodes]
+        plans, trained = self._made(nodes, texts)
         placed = self._placed(nodes, texts, plans, query_bundle.query_str if query_bundle else "")
-        ids = [n.node.node_id for n in nodes]
-        kept = {ids[i]: plans[i].in_context or why for i, why in placed.in_prompt.items()}
-        translated = sum(1 for i in placed.in_weights if not model.knows(texts[i]))
+        kept = {i: plans[i].in_context or why for i, why in placed.in_prompt.items()}
+        left_out = {ids[i]: why for i, why in placed.left_out.items()}
         dispatcher.event(
             AdaptersInjectedEvent(
                 injected=[ids[i] for i in placed.in_weights],
                 beside_text=[ids[i] for i in placed.in_weights if plans[i].beside],
                 trained=trained,
-                translated=translated,
-                in_context=kept,
-                left_out={ids[i]: why for i, why in placed.left_out.items()},
+                translated=sum(1 for i in placed.in_weights if not model.knows(texts[i])),
+                in_context={ids[i]: why for i, why in kept.items()},
+                left_out=left_out,
                 strength=placed.strength,
                 forgetting=placed.forgetting,
                 conflicts=placed.conflicts.to_dict() if placed.conflicts else None,
             )
         )
-        return [
-            self._injected(n, texts[i], placed.strengths[i], plans[i]) if i in placed.strengths else n
-            for i, n in enumerate(nodes)
-            if i not in placed.left_out
+        self._log(placed, ids)
+        told = {"left_out": left_out} if left_out else {}
+        found = []
+        for i, n in enumerate(nodes):
+            if i in placed.left_out:
+                continue
+            if i in placed.strengths:
+                beside = plans[i].beside
+                used = {"used": "adapter and text" if beside else "adapter"}
+                key = model.find(texts[i]) or model.key(texts[i])
+                n = injected(n, key, placed.strengths[i], beside_text=beside)  # noqa: PLW2901
+            else:
+                used = {"used": "text", "why": kept.get(i, "")}
+            found.append(with_use(n, used | told))
+        return found
+
+    def _made(self, nodes: list[NodeWithScore], texts: list[str]) -> tuple[list[_Plan], int]:
+        """Make the adapters of the nodes that are to act; return the plans, and how many were trained."""
+        plans, trained = self._planned([n.node.node_id for n in nodes], texts), 0
+        tried: set[int] = set()
+        while True:  # of one that cannot be trained the next takes the place
+            active = self._active(nodes, texts, plans)
+            lacking = [i for i in active if plans[i].make == "train" and i not in tried and not self._known(texts[i])]
+            if not lacking:
+                break
+            tried.update(lacking)
+            trained += self._train([(nodes[i].node, texts[i]) for i in lacking])
+            plans = [self._possible(plan, text) for plan, text in zip(plans, texts, strict=True)]
+        translations = self.llm.model.translations
+        read = [(nodes[i].node, texts[i]) for i in active if plans[i].make == "translate"]
+        if read and translations is not None:
+            translations.keep(_passages(read))
+        return plans, trained
+
+    def _active(self, nodes: list[NodeWithScore], texts: list[str], plans: list[_Plan]) -> list[int]:
+        """Numbers of the nodes whose adapters are needed."""
+        possible = [
+            None if plan.in_context or not (plan.make or self._known(text)) else text_hash(text)
+            for text, plan in zip(texts, plans, strict=True)
         ]
+        return best(possible, [n.score for n in nodes], self._placer.candidates)
+
+    def _log(self, placed: Placing, ids: list[str]) -> None:
+        """Log which nodes have an adapter and do not act through it: at WARNING, one alone acting only once."""
+        others = {ids[i]: why for i, why in [*placed.left_out.items(), *placed.in_prompt.items()] if why != NO_ADAPTER}
+        if not others:
+            return
+        asked = self.max_active is not None or placed.conflicts is not None
+        level = logging.INFO if self._warned and not asked else logging.WARNING
+        self._warned = True
+        logger.log(
+            level, "%d of %d retrieved nodes act through adapters; %d are left out, %d stand in the prompt as text: %s",
+            len(placed.in_weights), len(ids), len(placed.left_out), len(placed.in_prompt),
+            "; ".join(f"{node}: {why}" for node, why in others.items()),
+        )  # fmt: skip
 
     def _planned(self, ids: list[str], texts: list[str]) -> list[_Plan]:
         """What is to be made of each node."""
@@ -268,17 +306,11 @@ class ParametricNodePostprocessor(BaseNodePostprocessor):
         return plan if reason is None else _Plan(in_context=reason)
 
     def _placed(self, nodes: list[NodeWithScore], texts: list[str], plans: list[_Plan], question: str) -> Placing:
-        model = self.llm.model
-        if self._placer is None:
-            self._placer = Placer(
-                model, merge=self.llm.merge, forgetting=self.forgetting, conflicts=self.conflicts,
-                conflict_bound=self.conflict_bound, conflict_overlap=self.conflict_overlap, may_part=True,
-            )  # fmt: skip
         # The LLM multiplies the strength by its own, so what is measured is what will act.
         own = self.llm.strength
         strengths = [own * (self.strength or (BESIDE_TEXT if plan.beside else 1.0)) for plan in plans]
         placed = self._placer.place(
-            [None if p.in_context else model.find(text) for text, p in zip(texts, plans, strict=True)],
+            [self._key(text, plan) for text, plan in zip(texts, plans, strict=True)],
             question=question, strength=strengths, scores=[n.score for n in nodes],
             dates=[date_of(n.node.metadata) for n in nodes],
         )  # fmt: skip
@@ -320,12 +352,11 @@ class ParametricNodePostprocessor(BaseNodePostprocessor):
     def _known(self, text: str) -> bool:
         return self.llm.model.find(text) is not None
 
-    def _injected(self, node: NodeWithScore, text: str, strength: float, plan: _Plan) -> NodeWithScore:
-        model = self.llm.model
-        reference = marker(model.find(text) or model.key(text), 1.0 if node.score is None else node.score, strength)
-        shown = f"{reference}\n{text}" if plan.beside else reference
-        data = {name: getattr(node.node, name) for name in TextNode.model_fields if hasattr(node.node, name)}
-        return NodeWithScore(node=ParametricNode(**{**data, "text": text}, prompt_text=shown), score=node.score)
+    def _key(self, text: str, plan: _Plan) -> AdapterKey | None:
+        """The key of a node's adapter, also of one that is not made because other nodes act."""
+        if plan.in_context:
+            return None
+        return self.llm.model.find(text) or (self.llm.model.key(text) if plan.make else None)
 
 
 def _refuse_what_needs_weights(model: ParametricModel | ServedModel, missing: str, inject: str) -> None:

@@ -62,13 +62,16 @@ def adapters(lm, store):
     return made
 
 
-def graph(adapters, *texts, checkpointer=None, retriever=None, **options):
+def graph(adapters, *texts, checkpointer=None, retriever=None, max_active=None, **options):
+    if max_active is not None:
+        mode, missing = options.pop("injection", "parametric"), options.pop("missing", "context")
+        options["injection"] = ParametricInjector(adapters, mode=mode, missing=missing, max_active=max_active)
     found = [Document(text, metadata={"title": f"doc {n}", "source": f"doc-{n}"}) for n, text in enumerate(texts)]
     return create_dynamic_rag(
         LocalChatModel.from_causal_lm(adapters.lm), retriever or Fixed(documents=found), checkpointer=checkpointer,
         **{"preset": "fixed_sentence", "trigger": EverySentence(), "query": LastSentence(), "injection": "parametric",
            "prompt": AnswerPrompt(answer_phrase=None, stop=()), "budgets": Budgets(tokens=40), "lookahead": 12,
-           "initial_retrieval": True, "missing": "context",
+           "initial_retrieval": True, **({} if max_active else {"missing": "context"}),
            "adapters": adapters if isinstance(options.get("injection", ""), str) else None, **options},
     )  # fmt: skip
 
@@ -90,7 +93,7 @@ def injections(result):
 
 
 def test_passages_act_through_their_adapters_and_the_prompt_is_as_long_without_them(adapters, requests):
-    result = graph(adapters, TEXTS[0], TEXTS[1]).invoke({"question": QUESTION})
+    result = graph(adapters, TEXTS[0], TEXTS[1], max_active=2).invoke({"question": QUESTION})
     decoded = [adapters.lm.tokenizer.decode(list(r.prompt)) for r in requests]
     assert not any("number" in text for text in decoded)
     assert {k.text for k in requests[0].adapters.keys} == {adapters.key(t).text for t in TEXTS[:2]}
@@ -99,7 +102,7 @@ def test_passages_act_through_their_adapters_and_the_prompt_is_as_long_without_t
     lengths = set()
     for k in (1, 2, 3):
         requests.clear()
-        graph(adapters, *TEXTS[:k]).invoke({"question": QUESTION})
+        graph(adapters, *TEXTS[:k], max_active=k).invoke({"question": QUESTION})
         lengths.add(len(requests[0].prompt))
     assert len(lengths) == 1
 
@@ -157,7 +160,8 @@ def test_exemplars_have_no_place_in_that_prompt():
 
 
 def test_what_has_no_adapter_or_no_room_stands_in_the_prompt_with_the_reason(adapters, requests):
-    result = graph(adapters, "A road nobody knows.", *TEXTS[:4], k=5).invoke({"question": QUESTION})
+    injector = ParametricInjector(adapters, missing="context", max_active=3, others="context")
+    result = graph(adapters, "A road nobody knows.", *TEXTS[:4], k=5, injection=injector).invoke({"question": QUESTION})
     text = adapters.lm.tokenizer.decode(list(requests[0].prompt))
     assert "A road nobody knows." in text
     assert "number 3" in text
@@ -189,7 +193,8 @@ def test_what_cannot_be_learnt_is_tried_once_and_the_others_are_not_lost_with_it
     monkeypatch.setattr(
         Parametrizer, "parametrize", lambda self, ps, **o: tried.append(len(ps)) or parametrize(self, ps, **o)
     )
-    built = graph(adapters, "The bridge was built. " * 400, "A road was built by Ada.", missing="train")
+    texts = ("The bridge was built. " * 400, "A road was built by Ada.")
+    built = graph(adapters, *texts, missing="train", max_active=2)
     result = built.invoke({"question": QUESTION})
     assert (injections(result)[0]["trained"], len(injections(result)[0]["in_weights"])) == (1, 1)
     assert len(injections(result)) > 1

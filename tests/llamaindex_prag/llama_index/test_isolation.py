@@ -95,7 +95,9 @@ class Tenants:
             llm=self.llm,
             similarity_top_k=len(case.documents),
             filters=MetadataFilters(filters=[own]),
-            node_postprocessors=[ParametricNodePostprocessor(llm=self.llm, missing="error")],
+            node_postprocessors=[
+                ParametricNodePostprocessor(llm=self.llm, missing="error", max_active=self.llm.model.max_adapters)
+            ],
             **options,
         )
 
