@@ -123,7 +123,7 @@ def stop_words(language: str = "en") -> frozenset[str]:
     Raises:
         ConfigurationError: If there is no list for the language.
     """
-    from rag_backbone.quiet_loading import level_kept
+    from rag_backbone.logger_levels import level_kept
 
     with level_kept("bm25s"):
         import bm25s.stopwords

@@ -14,7 +14,7 @@ from pydantic import ConfigDict, Field, PrivateAttr
 
 from langgraph_dynrag.known_arguments import KnownArguments
 from rag_backbone.errors import ConfigurationError
-from rag_backbone.quiet_loading import level_kept
+from rag_backbone.logger_levels import level_kept
 from rag_backbone.scripts import search_terms
 
 with level_kept("bm25s"):

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 import rag_backbone.quiet_loading as quiet_loading
-from rag_backbone.quiet_loading import level_kept, quiet_conversion
+from rag_backbone.logger_levels import level_kept
+from rag_backbone.quiet_loading import quiet_conversion
 
 INDEX = """
 import logging, sys
