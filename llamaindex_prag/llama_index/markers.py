@@ -83,6 +83,11 @@ def has_markers(text: str) -> bool:
     return any(match[1] in _issued for match in _MARKER.finditer(text))
 
 
+def unsigned(text: str) -> int:
+    """Return how many markers of a text this process did not sign: another process's, or imitations."""
+    return len(_MARKER.findall(take_markers(text)[0]))
+
+
 def _gap(match: re.Match[str]) -> str:
     """What stays between the texts before and after markers: a blank line, a line's end or a space."""
     lines = match[0].count("\n")

@@ -6,7 +6,8 @@ import asyncio
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal, get_args
+from functools import partial
+from typing import Any, Literal, Self, get_args
 
 from llama_index.core.bridge.pydantic import Field, PrivateAttr
 from llama_index.core.instrumentation import get_dispatcher
@@ -198,6 +199,17 @@ class ParametricNodePostprocessor(BaseNodePostprocessor):
     def class_name(cls) -> str:
         """Name in serialised form."""
         return "ParametricNodePostprocessor"
+
+    def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
+        # What was made of the model is shared with the copy, as the model itself is.
+        memo = {} if memo is None else memo
+        memo |= {id(made): made for made in (self._placer, self._chooser, self._parametrizer) if made is not None}
+        return super().__deepcopy__(memo)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # LlamaIndex's own pickling drops what cannot be pickled; a copy without its LLM would inject nothing.
+        kept = [name for name, field in type(self).model_fields.items() if not field.exclude]
+        return partial(type(self), **{name: getattr(self, name) for name in kept}), ()
 
     def _postprocess_nodes(
         self,
