@@ -2,8 +2,8 @@
 
 keys -> the best-scored -> contradictions, if watched -> forgetting, if watched -> a selection, a reason for the rest
 
-By default one passage acts, the best-scored: merged adapters weaken each other. With the embedded model an adapter
-alone answers 4 of 8 questions about its document, and the mean of it and another document's 1 of 8.
+By default one passage acts, the best-scored: merged adapters weaken each other. With a 0.5B model the right one alone
+gives an F1 of 25, the mean of five gives 6 (docs/results-parametric.md).
 """
 
 from __future__ import annotations
