@@ -194,7 +194,9 @@ class OpenAIServer:
         says = self.says(body)
         if "messages" in body and body["messages"][-1]["content"] == "Say yes.":
             says = [(p, 0.9) for p in ("Yes", ".")]
-        tokens = _stopped([*self._thoughts(body), *says], body.get("stop") or ())
+        tokens = _stopped(
+            [*self._thoughts(body), *says], () if body.get("return_token_ids") else body.get("stop") or ()
+        )
         return tokens[:limit]
 
     def _thoughts(self, body: dict[str, Any]) -> list[Token]:

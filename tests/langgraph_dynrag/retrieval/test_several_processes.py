@@ -223,6 +223,7 @@ def made_read_only(folder):
             parent.chmod(parent.stat().st_mode | 0o055)
 
 
+@pytest.mark.slow  # another user cannot enter every folder that tests are run from
 @pytest.mark.skipif(os.name != "posix" or os.getuid() != 0, reason="needs root, to become another user")
 @pytest.mark.parametrize("searched_before", [False, True])
 def test_a_read_only_index_can_be_searched_and_refuses_changes_in_plain_words(tmp_path, notes, searched_before):

@@ -303,7 +303,7 @@ def test_the_postprocessor_works_with_a_model_in_a_server(llm, server, local):
     from llama_index.core.schema import NodeWithScore, TextNode
 
     nodes = [NodeWithScore(node=TextNode(text=t), score=0.5) for t in (*TEXTS[:2], "A road nobody knows.")]
-    post = ParametricNodePostprocessor(llm=llm, missing="context")
+    post = ParametricNodePostprocessor(llm=llm, missing="context", max_active=2)
     texts = [n.node.get_content("llm") for n in post.postprocess_nodes(nodes, query_str=QUESTION)]
     assert ["⟦adapter" in t for t in texts] == [True, True, False]
     llm.complete("\n\n".join([*texts, QUESTION]))

@@ -137,7 +137,7 @@ def test_a_query_translates_what_it_lacks_and_pastes_nothing(llm, model, monkeyp
     prompts = []
     admit = model.lm.engine._admit
     monkeypatch.setattr(model.lm.engine, "_admit", lambda request: prompts.append(request) or admit(request))
-    response = engine(llm, OTHERS[0], TRAINED).query(QUESTION)
+    response = engine(llm, OTHERS[0], TRAINED, max_active=2).query(QUESTION)
     (request,) = prompts
     assert list(request.prompt) == prompt_ids(model.lm.tokenizer, QUESTION)
     assert {k.text for k in request.adapters.keys} == {text_hash(OTHERS[0]), text_hash(TRAINED)}
