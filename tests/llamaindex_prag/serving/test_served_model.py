@@ -40,7 +40,6 @@ def both(model, lm, numbers, **options):
     return Request(ids(lm), 12, adapters=selection)
 
 
-@pytest.mark.xfail(reason="the test server ends some texts early since it sends usage; to be mended", strict=False)
 @pytest.mark.parametrize("numbers", [(), (0,), (1, 2), (3, 4, 5)])
 @pytest.mark.parametrize("merge", ["mean", "orthogonal"])
 def test_it_writes_the_tokens_of_the_same_model_here(served, local, lm, numbers, merge):
@@ -199,7 +198,6 @@ def test_two_clients_share_one_server_each_with_its_folders(served, server, lm, 
     assert other.lm.engine.generate(request).token_ids == whole
 
 
-@pytest.mark.xfail(reason="the test server ends some texts early since it sends usage; to be mended", strict=False)
 def test_many_calls_at_once_see_their_own_documents(served, lm):
     requests = [both(served, lm, (i % 6,)) for i in range(12)]
     alone = [lm.engine.generate(r).token_ids for r in requests]
@@ -290,7 +288,6 @@ def prompt(model, *numbers):
     return "\n".join([*(marker(model.key(TEXTS[i])) for i in numbers), QUESTION])
 
 
-@pytest.mark.xfail(reason="the test server ends some texts early since it sends usage; to be mended", strict=False)
 @pytest.mark.parametrize("numbers", [(), (0,), (1, 2)])
 def test_the_llm_says_what_the_one_with_the_model_here_says(llm, local, lm, store, numbers):
     here = ParametricLLM(lm=lm, store=store, recipe="prag", max_adapters=3, max_new_tokens=12)
