@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from langchain_core.messages import BaseMessage
@@ -197,7 +198,7 @@ class ReasoningSplitter(Generic[T]):
             self._think(self._take(len(mark)), marks=True)
             self._mode, self._closings = "behind", _CLOSINGS
             return True
-        self._think(self._take(len(text) if over else len(text) - _undecided(text, self._closings)))
+        self._think(self._take_whole(len(text) if over else len(text) - _undecided(text, self._closings)))
         return False
 
     def _at_start(self, text: str, *, over: bool) -> bool:
@@ -234,7 +235,7 @@ class ReasoningSplitter(Generic[T]):
                     return done, False
                 continue
             if not after and not over:  # what follows decides
-                return self._pass(self._take(at)), False
+                return self._pass(self._take_whole(at)), False
             quoted = before[-1:] in _QUOTES and before
             if not quoted and not (before[-1:] == " " and after == " "):
                 self._think(self._open)
@@ -244,7 +245,7 @@ class ReasoningSplitter(Generic[T]):
                 self._open, self._passed, self._mode = [], "", "behind"
                 return [], True
         keep = 0 if over else _undecided(text, (*_OPENINGS, *_CLOSINGS))
-        return self._pass(self._take(len(text) - keep)), False
+        return self._pass(self._take_whole(len(text) - keep)), False
 
     def _pass(self, tokens: list[tuple[str, T]]) -> list[tuple[str, T]]:
         self._open += tokens
@@ -258,6 +259,13 @@ class ReasoningSplitter(Generic[T]):
 
     def _take(self, characters: int) -> list[tuple[str, T]]:
         taken, self._held = cut_tokens(self._held, characters)
+        return taken
+
+    def _take_whole(self, characters: int) -> list[tuple[str, T]]:
+        """The tokens that end before a character: one that only may turn out to begin a mark is not cut in two."""
+        ends = accumulate(len(piece) for piece, _ in self._held)
+        count = sum(1 for end in ends if end <= characters)
+        taken, self._held = self._held[:count], self._held[count:]
         return taken
 
 

@@ -99,8 +99,8 @@ class LocalIndex:
             progress: Whether to show a progress bar.
 
         Raises:
-            ConfigurationError: If there is no such source and nothing was indexed from there, or the index would be
-                empty.
+            ConfigurationError: If nothing was indexed from there and there is no such source or it holds no text, or
+                the index would be empty.
             IndexFolderError: If the index cannot be written.
         """
         check_encoding(encoding)
@@ -112,7 +112,7 @@ class LocalIndex:
             if not under(self._manifest(), place):
                 raise
             found = Found()
-        if not found.files and not len(self):
+        if not found.files and not under(self._manifest(), place):
             raise _nothing_to_index(source, Findings(found.skipped))
         with self._changing() as ingestion:
             for skipped in found.skipped:

@@ -1,7 +1,7 @@
 """Reasoning told apart from the answer, in whatever shape and pieces it comes."""
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from langchain_core.messages import AIMessage, AIMessageChunk, HumanMessage
 from langchain_core.outputs import ChatGenerationChunk
@@ -63,6 +63,17 @@ def test_what_is_reasoning_and_what_is_text(text, answer, length):
 @given(st.text(alphabet="ab </>think\n[]", max_size=40), st.integers(1, 5))
 def test_pieces_of_any_length_come_to_the_same(text, length):
     assert in_pieces(text, length) == in_pieces(text, 1)
+
+
+@given(st.lists(st.sampled_from(["a", "", " <", "<", "</", "x[", "think", "</th", "ink", "\u25c1", "."]), max_size=12))
+def test_a_token_that_only_might_begin_a_mark_is_passed_on_once_and_whole(pieces):
+    assume(not any(mark in "".join(pieces) for marks in MARKS for mark in marks))
+    splitter = ReasoningSplitter()
+    passed = []
+    for token in enumerate(pieces):
+        passed += splitter.push([token[::-1]])[0]
+    passed += splitter.finish()[0]
+    assert passed == [(piece, at) for at, piece in enumerate(pieces)]
 
 
 @given(st.text(alphabet="abc .\n", max_size=30), st.text(alphabet="abc .\n", max_size=30), st.integers(1, 6))

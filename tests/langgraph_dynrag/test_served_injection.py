@@ -7,6 +7,7 @@ import pytest
 from langchain_core.documents import Document
 
 from langgraph_dynrag import AnswerPrompt, LocalChatModel, create_dynamic_rag
+from langgraph_dynrag.injection import ParametricInjector
 from langgraph_dynrag.queries import LastSentence
 from langgraph_dynrag.triggers import EverySentence
 from llamaindex_prag.adapter import Adapter
@@ -60,9 +61,11 @@ def models(server):
     return [body["model"] for body in server.asked() if body.get("stream")]
 
 
+@pytest.mark.parametrize("active", [None, 2])
 @pytest.mark.parametrize("asynchronous", [False, True])
-async def test_drafts_are_asked_of_the_adapters_name_and_the_prompt_has_no_text(server, served, asynchronous):
-    built = graph(server, served, TEXTS[0], TEXTS[1])
+async def test_drafts_are_asked_of_the_adapters_name_and_the_prompt_has_no_text(server, served, asynchronous, active):
+    injector = ParametricInjector(served, missing="context", max_active=active)
+    built = graph(server, None, TEXTS[0], TEXTS[1], injection=injector)
     server.requests.clear()
     result = await built.ainvoke(QUESTION) if asynchronous else built.invoke(QUESTION)
     assert result["answer"] == TEXT
@@ -70,7 +73,7 @@ async def test_drafts_are_asked_of_the_adapters_name_and_the_prompt_has_no_text(
     assert name.startswith("prag-")
     assert server.adapters.keys() == {name}
     assert "number" not in str(server.asked())
-    assert injections(result)[0]["in_weights"] == [s["id"] for s in result["sources"]]
+    assert injections(result)[0]["in_weights"] == [s["id"] for s in result["sources"]][: active or 1]
 
 
 @pytest.mark.parametrize("asynchronous", [False, True])

@@ -1,6 +1,7 @@
 """What other libraries would print or log beside our results, and what importing this project configures."""
 
 import logging
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -26,7 +27,11 @@ print("level", logging.getLogger("bm25s").level, "root", logging.root.level)
 
 
 def output(script):
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, cwd=Path.cwd())
+    # Commands that a test called in this process have switched the bars off for its children.
+    environment = {name: value for name, value in os.environ.items() if name != "HF_HUB_DISABLE_PROGRESS_BARS"}
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=False, cwd=Path.cwd(), env=environment
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout.strip().splitlines()
 

@@ -39,7 +39,11 @@ def all_texts(index, query="xylobridge river bees Tamsin"):
 
 
 def on_disk(index, word):
-    files = [p for p in index.folder.rglob("*") if p.is_file()]
+    """Names of the index's files in which a word stands.
+
+    Chroma's file of vectors is left out: unused places in it hold whatever this process had in its memory.
+    """
+    files = [p for p in index.folder.rglob("*") if p.is_file() and p.name != "data_level0.bin"]
     return [p.name for p in files if word.encode() in p.read_bytes().lower()]
 
 
