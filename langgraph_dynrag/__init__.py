@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from langgraph_dynrag.calibration.calibrating import calibrate as calibrate
     from langgraph_dynrag.calibration.report import Calibration as Calibration
     from langgraph_dynrag.chat_generator import ChatGenerator as ChatGenerator
+    from langgraph_dynrag.endpoint import forget_endpoints as forget_endpoints
+    from langgraph_dynrag.graph import acreate_dynamic_rag as acreate_dynamic_rag
     from langgraph_dynrag.graph import create_dynamic_rag as create_dynamic_rag
     from langgraph_dynrag.graph import create_nodes as create_nodes
     from langgraph_dynrag.local_chat_model import LocalChatModel as LocalChatModel
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from langgraph_dynrag.prompts import Exemplar as Exemplar
     from langgraph_dynrag.prompts import reasoned_prompt as reasoned_prompt
     from langgraph_dynrag.reflection import Selection as Selection
+    from langgraph_dynrag.server_policy import Capabilities as Capabilities
     from langgraph_dynrag.server_policy import ServerPolicy as ServerPolicy
     from langgraph_dynrag.settings import Reformulation as Reformulation
     from langgraph_dynrag.settings import RetrievalPolicy as RetrievalPolicy
@@ -34,6 +37,7 @@ _EXPORTS = {
     "AnswerPrompt": "prompts",
     "Budgets": "budgets",
     "Calibration": "calibration.report",
+    "Capabilities": "server_policy",
     "ChatGenerator": "chat_generator",
     "DynamicRAGContext": "state",
     "DynamicRAGState": "state",
@@ -46,11 +50,13 @@ _EXPORTS = {
     "ServerPolicy": "server_policy",
     "Settings": "settings",
     "Trace": "trace",
+    "acreate_dynamic_rag": "graph",
     "calibrate": "calibration.calibrating",
     "create_dynamic_rag": "graph",
     "create_dynamic_rag_tool": "agents.tool",
     "create_nodes": "graph",
     "create_retriever_tool": "agents.tool",
+    "forget_endpoints": "endpoint",
     "get_preset": "presets",
     "reasoned_prompt": "prompts",
 }
@@ -60,6 +66,7 @@ __all__ = [
     "AnswerPrompt",
     "Budgets",
     "Calibration",
+    "Capabilities",
     "ChatGenerator",
     "DynamicRAGContext",
     "DynamicRAGState",
@@ -72,11 +79,13 @@ __all__ = [
     "ServerPolicy",
     "Settings",
     "Trace",
+    "acreate_dynamic_rag",
     "calibrate",
     "create_dynamic_rag",
     "create_dynamic_rag_tool",
     "create_nodes",
     "create_retriever_tool",
+    "forget_endpoints",
     "get_preset",
     "reasoned_prompt",
 ]

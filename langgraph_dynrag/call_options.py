@@ -23,21 +23,23 @@ StopRule = Callable[[str], bool]
 """Called with the characters that each new token completes; true ends the generation after that token."""
 
 _SIGNALS = ("entropy", "attention")
-_OF_THE_MODEL = ("temperature", "top_p", "top_k", "max_tokens", "stop", "seed", "logprobs", "top_logprobs", "timeout")
-_OTHER_NAMES = {
+MODEL_OPTIONS = ("temperature", "top_p", "top_k", "max_tokens", "stop", "seed", "logprobs", "top_logprobs", "timeout")
+"""Options that the model has as well."""
+OTHER_NAMES = {
     "max_completion_tokens": "max_tokens",
     "max_new_tokens": "max_tokens",
     "model_name": "model",
     "request_timeout": "timeout",
     "stop_sequences": "stop",
 }
+"""Other names that LangChain and its users write for options."""
 _WITHOUT_EFFECT = frozenset(
     {"max_retries", "stream", "stream_usage", "ls_structured_output_format", "structured_output_format"}
 )
 """What LangChain passes along: read by its base class, or true of every call here (usage is always reported)."""
 CALL_OPTIONS = frozenset(
     {
-        *_OF_THE_MODEL, *_OTHER_NAMES, *_WITHOUT_EFFECT, "model", "tools", "tool_choice", "parallel_tool_calls",
+        *MODEL_OPTIONS, *OTHER_NAMES, *_WITHOUT_EFFECT, "model", "tools", "tool_choice", "parallel_tool_calls",
         "response_format", "logit_bias", "stop_when", "adapters", "signals",
     }
 )  # fmt: skip
@@ -58,12 +60,12 @@ class CallOptions:
 
     def __init__(self, chat: LocalChatModel, stop: list[str] | None, call: dict[str, Any]) -> None:
         refuse_unknown(call, CALL_OPTIONS, "a call of LocalChatModel")
-        given = {_OTHER_NAMES.get(name, name): value for name, value in call.items() if value is not None}
+        given = {OTHER_NAMES.get(name, name): value for name, value in call.items() if value is not None}
         if stop is not None:
             given["stop"] = stop
 
         def option(name: str) -> Any:
-            return _checked(chat, name, given[name]) if name in given else getattr(chat, name)
+            return checked(chat, name, given[name]) if name in given else getattr(chat, name)
 
         if (other := given.get("model", chat.model)) != chat.model:
             raise ConfigurationError(
@@ -115,7 +117,8 @@ class CallOptions:
             )
 
 
-def _checked(chat: LocalChatModel, name: str, value: Any) -> Any:
+def checked(chat: LocalChatModel, name: str, value: Any) -> Any:
+    """The value of an option that the model has as well, or `ConfigurationError`."""
     try:
         return _adapter(type(chat), name).validate_python(value)
     except ValidationError as error:

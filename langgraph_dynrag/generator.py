@@ -14,19 +14,22 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from langchain_core.callbacks import AsyncCallbackHandler, BaseCallbackManager
-from langchain_core.language_models import BaseChatModel
+from langchain_core.language_models import LanguageModelInput
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage
-from langchain_core.runnables import RunnableConfig
+from langchain_core.runnables import Runnable, RunnableConfig
 
 from langgraph_dynrag.chat_generator import ChatGenerator, unstreamed
 from langgraph_dynrag.collecting import Collector, rows_from_scores
 from langgraph_dynrag.draft import AloneAttention, AttentionRows, Context, Draft, Signal
 from langgraph_dynrag.drafting import DraftResult, DraftTask, OnToken, Reply
+from langgraph_dynrag.fallback_generator import COMMON_SIGNALS, FallbackGenerator
 from langgraph_dynrag.local_chat_model import LocalChatModel
 from langgraph_dynrag.local_sampling import sample_ends
 from langgraph_dynrag.reasoning import answer_text, opened_block, reasons
 from langgraph_dynrag.samples import SampledEnds, SampleSpec
 from langgraph_dynrag.stop_at_unit import StopAtUnit, WatchReply
+from langgraph_dynrag.wrapped_models import ChatModelLike, PlainModel, fallback_exceptions, plain_models
+from rag_backbone.checks import shown
 from rag_backbone.errors import ConfigurationError, SignalUnavailableError
 from rag_backbone.own_thread import in_own_thread
 from rag_backbone.special_tokens import neutralised
@@ -123,8 +126,12 @@ def _plain(messages: Sequence[BaseMessage]) -> _PlainMessages | None:
 class LocalGenerator:
     """A model in this process."""
 
-    def __init__(self, chat: LocalChatModel, *, reply_tokens: int = 48) -> None:
+    def __init__(self, model: LocalChatModel | PlainModel, *, reply_tokens: int = 48) -> None:
+        plain = model if isinstance(model, PlainModel) else PlainModel(model, model)
+        chat: LocalChatModel = plain.chat
         self.chat = chat
+        self.calls: Runnable[LanguageModelInput, AIMessage] = plain.calls
+        """What is called: the model within its wrappers."""
         self._reply_tokens = reply_tokens
         # A run counts the same passages and prompts at every draft, and again when it notes what had to be cut.
         self._text_tokens = functools.lru_cache(_COUNTED)(lambda text: len(chat.get_token_ids(text)))
@@ -167,7 +174,7 @@ class LocalGenerator:
     ) -> DraftResult:
         rule = StopAtUnit(task)
         collector = Collector(task, rule, on_token, opened=self._opened(task))
-        for chunk in self.chat.stream(self._messages(task), unstreamed(config), **self._options(task, rule)):
+        for chunk in self.calls.stream(self._messages(task), unstreamed(config), **self._options(task, rule)):
             if stopped.is_set():
                 break
             collector.push(chunk)
@@ -187,14 +194,14 @@ class LocalGenerator:
                 stopped.set()
         rule = StopAtUnit(task)
         collector = Collector(task, rule, on_token, opened=self._opened(task))
-        async for chunk in self.chat.astream(self._messages(task), unstreamed(config), **self._options(task, rule)):
+        async for chunk in self.calls.astream(self._messages(task), unstreamed(config), **self._options(task, rule)):
             collector.push(chunk)
         return collector.result()
 
     def ask(self, prompts: Sequence[str], config: RunnableConfig) -> list[str]:
         """One after the other; there is one engine."""
         return [
-            answer_text(self.chat.invoke(self._asked(p), unstreamed(config), max_tokens=self._reply_tokens))
+            answer_text(self.calls.invoke(self._asked(p), unstreamed(config), max_tokens=self._reply_tokens))
             for p in prompts
         ]
 
@@ -202,19 +209,19 @@ class LocalGenerator:
         """One after the other; there is one engine."""
         replies = []
         for p in prompts:
-            reply = await self.chat.ainvoke(self._asked(p), unstreamed(config), max_tokens=self._reply_tokens)
+            reply = await self.calls.ainvoke(self._asked(p), unstreamed(config), max_tokens=self._reply_tokens)
             replies.append(answer_text(reply))
         return replies
 
     def reply(self, prompt: str, config: RunnableConfig, *, max_tokens: int) -> Reply:
         """As any chat."""
         options: dict[str, Any] = {"max_tokens": max_tokens, "signals": []}  # with signals it tells what it computed
-        return Reply.of(self.chat.invoke([HumanMessage(prompt)], unstreamed(config), **options))
+        return Reply.of(self.calls.invoke([HumanMessage(prompt)], unstreamed(config), **options))
 
     async def areply(self, prompt: str, config: RunnableConfig, *, max_tokens: int) -> Reply:
         """As any chat; the event loop stays free."""
         options: dict[str, Any] = {"max_tokens": max_tokens, "signals": []}
-        return Reply.of(await self.chat.ainvoke([HumanMessage(prompt)], unstreamed(config), **options))
+        return Reply.of(await self.calls.ainvoke([HumanMessage(prompt)], unstreamed(config), **options))
 
     def recompute(self, task: DraftTask, draft: Draft) -> AttentionRows | None:
         """One forward over prompt and draft, of which the prompt's known prefix is free."""
@@ -294,7 +301,7 @@ class LocalGenerator:
         signals = [name for name in ("entropy", "attention") if name in task.needs]
         options: dict[str, Any] = {
             "max_tokens": self._limit(task),
-            "stop": [],  # looked for by the rule, in the answer alone
+            "stop": list(self.chat.stop or ()),  # the prompt's are looked for by the rule, in the answer alone
             "logprobs": True,
             "signals": signals,
             "stop_when": WatchReply(task, rule, opened=self._opened(task)),
@@ -317,7 +324,7 @@ _NEEDS_NO_MODEL_STATE = {
 
 
 def make_generator(
-    model: BaseChatModel,
+    model: ChatModelLike,
     needs: frozenset[Signal],
     server: ServerPolicy | None = None,
     parts: Mapping[str, Any] | None = None,
@@ -325,7 +332,7 @@ def make_generator(
     """The generator for a chat model, refused if it lacks a needed signal.
 
     Args:
-        model: Any chat model.
+        model: Any chat model, also within LangChain's wrappers (see `wrapped_models`).
         needs: The signals that trigger and formulator read.
         server: For models behind an OpenAI-compatible endpoint.
         parts: The trigger, the query formulator and so on, by option, so that a refusal names what needs the signal.
@@ -333,21 +340,22 @@ def make_generator(
     Raises:
         SignalUnavailableError: Naming what is needed, what there is, and what to use instead.
     """
-    if not isinstance(model, BaseChatModel):
-        raise ConfigurationError(
-            f"the model is a {type(model).__name__}; a LangChain chat model is needed. For a model in memory: "
-            "LocalChatModel.from_causal_lm(CausalLM(model, tokenizer))"
-        )
+    plains = plain_models(model)
     generator: Generator
-    if isinstance(model, LocalChatModel):
-        generator = LocalGenerator(model)
+    if len(plains) == 1:
+        generator = _generator_of(plains[0], needs, server, parts)
     else:
-        if lacking := needs & {"attention", "attention_alone", "end_states"}:
+        if lacking := needs - COMMON_SIGNALS:
             raise SignalUnavailableError(
-                f"the method needs {', '.join(sorted(lacking))}, which {type(model).__name__} cannot give. Use "
-                f"LocalChatModel, or {_exchange(lacking, parts or {})}."
+                f"the method needs {', '.join(sorted(lacking))} of the model that writes, and with fallbacks that may "
+                f"be another one each time. Give one LocalChatModel, or {_exchange(lacking, parts or {})}."
             )
-        generator = _remote(model, needs, server)
+        if server is not None and not any(_is_openai(plain.chat) for plain in plains):
+            raise ConfigurationError(f"server is given, and no model of {shown(model)} is one of langchain-openai")
+        generator = FallbackGenerator(
+            [_generator_of(p, needs, server if _is_openai(p.chat) else None, parts, assumed=True) for p in plains],
+            fallback_exceptions(model),
+        )
     if needs and (missing := needs - generator.signals):
         raise SignalUnavailableError(
             f"the trigger or query formulator needs {', '.join(sorted(missing))}; {generator!r} gives "
@@ -356,20 +364,38 @@ def make_generator(
     return generator
 
 
-def _remote(model: BaseChatModel, needs: frozenset[Signal], server: ServerPolicy | None) -> Generator:
-    """Of a model that is not in this process."""
-    # Somebody who has such a model has imported its package.
-    openai = sys.modules.get("langchain_openai.chat_models.base")
-    if openai is not None and isinstance(model, openai.BaseChatOpenAI):
+def _generator_of(
+    plain: PlainModel,
+    needs: frozenset[Signal],
+    server: ServerPolicy | None,
+    parts: Mapping[str, Any] | None,
+    *,
+    assumed: bool = False,
+) -> Generator:
+    chat = plain.chat
+    if isinstance(chat, LocalChatModel):
+        return LocalGenerator(plain)
+    if lacking := needs & {"attention", "attention_alone", "end_states"}:
+        raise SignalUnavailableError(
+            f"the method needs {', '.join(sorted(lacking))}, which {type(chat).__name__} cannot give. Use "
+            f"LocalChatModel, or {_exchange(lacking, parts or {})}."
+        )
+    if _is_openai(chat):
         from langgraph_dynrag.openai_generator import OpenAIGenerator
 
-        return OpenAIGenerator.of(model, needs, server)
+        return OpenAIGenerator.of(plain, needs, server, assumed=assumed)
     if server is not None:
         raise ConfigurationError(
-            f"server is given, and {type(model).__name__} is no model of langchain-openai. Use "
+            f"server is given, and {type(chat).__name__} is no model of langchain-openai. Use "
             "ChatOpenAI(base_url=..., model=...), or leave it out."
         )
-    return ChatGenerator.probed(model, needs)
+    return ChatGenerator.probed(plain, needs)
+
+
+def _is_openai(chat: Any) -> bool:
+    # Its package is imported by whatever made such a model.
+    openai = sys.modules.get("langchain_openai.chat_models.base")
+    return openai is not None and isinstance(chat, openai.BaseChatOpenAI)
 
 
 def _exchange(lacking: frozenset[Signal], parts: Mapping[str, Any]) -> str:

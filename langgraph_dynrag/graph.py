@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
-from langchain_core.language_models import BaseChatModel
 from langgraph.checkpoint.base import BaseCheckpointSaver
 from langgraph.graph import END, START, StateGraph
 from langgraph.graph.state import CompiledStateGraph
@@ -41,8 +40,10 @@ from langgraph_dynrag.retriever import Retriever, check_retriever
 from langgraph_dynrag.settings import Settings
 from langgraph_dynrag.state import DynamicRAGContext, DynamicRAGInput, DynamicRAGOutput, DynamicRAGState
 from langgraph_dynrag.triggers.base import check_trigger
+from langgraph_dynrag.wrapped_models import ChatModelLike, plain_models
 from rag_backbone.checks import refuse_unknown, shown, suggestion
 from rag_backbone.errors import ConfigurationError
+from rag_backbone.own_thread import in_own_thread
 from rag_backbone.typed_fields import check_options, check_value
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ class DynamicRAGNodes(NamedTuple):
 
 
 def create_dynamic_rag(
-    model: BaseChatModel,
+    model: ChatModelLike,
     retriever: Retriever | None = None,
     *,
     preset: str | Path = "flare",
@@ -95,7 +96,8 @@ def create_dynamic_rag(
     """A graph that retrieves while it writes.
 
     Args:
-        model: `LocalChatModel`, or any chat model that reports log-probabilities as OpenAI's do.
+        model: `LocalChatModel`, or any chat model that reports log-probabilities as OpenAI's do; also within
+            LangChain's `bind`, `with_config`, `with_retry` and `with_fallbacks`.
         retriever: Any LangChain retriever. Only `no_retrieval` does without one.
         preset: A published method, see `langgraph_dynrag.presets`; or a file that `calibrate` wrote.
         dataset: Whose published settings the preset takes.
@@ -170,6 +172,14 @@ def create_dynamic_rag(
     return DynamicRAGGraph.of(compiled)
 
 
+async def acreate_dynamic_rag(*args: Any, **kwargs: Any) -> CompiledStateGraph[Any, Any, Any, Any]:
+    """The same for an event loop, which stays free while a server is asked what it can do or a model is loaded.
+
+    Arguments, result and errors are those of `create_dynamic_rag`.
+    """
+    return await in_own_thread(create_dynamic_rag, *args, **kwargs)
+
+
 def _check_checkpointer(checkpointer: object) -> None:
     if checkpointer is None or isinstance(checkpointer, bool | BaseCheckpointSaver):
         return
@@ -193,7 +203,7 @@ def _check_stops(argument: str, stops: object) -> None:
 
 
 def create_nodes(
-    model: BaseChatModel,
+    model: ChatModelLike,
     retriever: Retriever | None = None,
     *,
     preset: str | Path = "flare",
@@ -233,7 +243,7 @@ _NODES = DynamicRAGNodes._fields
 
 
 def make_injector(
-    model: BaseChatModel,
+    model: ChatModelLike,
     injection: Injection | Injector,
     adapters: ParametricModel | ServedModel | None,
     missing: Missing,
@@ -275,8 +285,15 @@ def make_injector(
     return ParametricInjector(adapters, mode=injection, missing=missing, forgetting=forgetting, conflicts=conflicts)
 
 
-def _check_adapters(model: BaseChatModel, adapters: Any, injection: str) -> None:
+def _check_adapters(model: ChatModelLike, adapters: Any, injection: str) -> None:
     """Refuse adapters that are not the chat model's own."""
+    plains = plain_models(model)
+    if len(plains) > 1:
+        raise ConfigurationError(
+            f"injection={injection!r} changes the parameters of one model, and with fallbacks another may answer. Give "
+            "one model, or use injection='context'."
+        )
+    model = plains[0].chat
     if adapters is not None:
         from langgraph_dynrag.injection import is_served, refuse_unless_served_by
 
@@ -301,7 +318,7 @@ def _check_adapters(model: BaseChatModel, adapters: Any, injection: str) -> None
 
 
 def make_settings(
-    model: BaseChatModel,
+    model: ChatModelLike,
     retriever: Retriever | None,
     *,
     preset: str | Path,
@@ -340,7 +357,7 @@ def make_settings(
     )
 
 
-def make_reflector(model: BaseChatModel, selection: Selection) -> Reflector:
+def make_reflector(model: ChatModelLike, selection: Selection) -> Reflector:
     """What writes and judges continuations; looking for reflection tokens loads the model.
 
     Raises:
@@ -348,6 +365,7 @@ def make_reflector(model: BaseChatModel, selection: Selection) -> Reflector:
     """
     if not isinstance(selection, Selection):
         raise ConfigurationError(f"selection is {selection!r}; a Selection is needed, such as Selection()")
+    model = plain_models(model)[0].chat
     if not isinstance(model, LocalChatModel):
         raise ConfigurationError(
             f"a selection reads the probabilities of given tokens, which {type(model).__name__} does not report. "

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,17 @@ class AttentionRow:
 
 
 _IN_MEMORY = "LocalChatModel.from_causal_lm(CausalLM(model, tokenizer))"
+
+
+@dataclass
+class _Held:
+    """The model once it is loaded; copies of a chat model share it."""
+
+    lm: CausalLM | None = None
+    loading: threading.Lock = field(default_factory=threading.Lock)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> _Held:
+        return self
 
 
 class LocalChatModel(KnownArguments, BaseChatModel):
@@ -91,8 +103,7 @@ class LocalChatModel(KnownArguments, BaseChatModel):
     api_key: SecretStr | None = Field(default=None, exclude=True)
     """Taken, because LangChain passes it to every chat model; it is not used."""
 
-    _lm: CausalLM | None = PrivateAttr(default=None)
-    _loading: threading.Lock = PrivateAttr(default_factory=threading.Lock)
+    _held: _Held = PrivateAttr(default_factory=_Held)
 
     def __init__(self, **data: Any) -> None:
         for name in ("model", "model_name"):
@@ -107,16 +118,16 @@ class LocalChatModel(KnownArguments, BaseChatModel):
         """A chat model over a model that is loaded already, sharing its engine."""
         refuse_unless_instance("lm", lm, CausalLM, "a CausalLM")
         chat = cls(model=lm.name, **options)
-        chat._lm = lm
+        chat._held.lm = lm
         return chat
 
     @property
     def lm(self) -> CausalLM:
         """The model, loaded at first use."""
-        with self._loading:
-            if self._lm is None:
-                self._lm = CausalLM.from_pretrained(self.model, device=self.device, dtype=self.dtype)
-            return self._lm
+        with self._held.loading:
+            if self._held.lm is None:
+                self._held.lm = CausalLM.from_pretrained(self.model, device=self.device, dtype=self.dtype)
+            return self._held.lm
 
     # ------------------------------------------------------------------ what dynamic RAG asks for
 

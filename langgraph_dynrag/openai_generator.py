@@ -11,24 +11,27 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, runtime_checkable
 
+from langchain_core.language_models import LanguageModelInput
 from langchain_core.messages import AIMessage, BaseMessage
-from langchain_core.runnables import RunnableConfig
+from langchain_core.runnables import Runnable, RunnableConfig
 from tenacity import AsyncRetrying, Retrying
 
-from langgraph_dynrag.chat_generator import ChatGenerator, unstreamed
+from langgraph_dynrag.attempts import Attempts
+from langgraph_dynrag.chat_generator import ChatGenerator, retried, unstreamed
 from langgraph_dynrag.circuit_breaker import CircuitBreaker
-from langgraph_dynrag.collecting import Collector
 from langgraph_dynrag.draft import Signal
 from langgraph_dynrag.drafting import DraftResult, DraftTask, OnToken, Reply
-from langgraph_dynrag.endpoint import CONTINUE, Endpoint, probe
+from langgraph_dynrag.endpoint import CONTINUE, Endpoint
 from langgraph_dynrag.server_policy import ServerPolicy, passing
-from langgraph_dynrag.stop_at_unit import StopAtUnit
 from langgraph_dynrag.token_texts import Seam
+from langgraph_dynrag.wrapped_models import PlainModel, plain_models
+from rag_backbone.errors import ServerUnavailableError
+from rag_backbone.own_thread import in_own_thread
 from rag_backbone.server_failures import BrokenStreamError, Failure, failure_of, garbled
 
 if TYPE_CHECKING:
@@ -57,46 +60,82 @@ class OpenAIGenerator(ChatGenerator):
     """A `ChatOpenAI`, or any of its kind, whose server was asked what it can do.
 
     Args:
-        chat: The chat model.
-        endpoint: What was found out about its server.
+        model: The chat model, as it is called.
+        endpoint: What is known of its server.
+        signals: What the server gives.
         policy: Retries, pauses, and how many alternatives are asked for.
     """
 
     chat: BaseChatOpenAI
 
-    def __init__(self, chat: BaseChatOpenAI, endpoint: Endpoint, policy: ServerPolicy | None = None) -> None:
-        super().__init__(
-            chat, endpoint.signals, top_logprobs=endpoint.alternatives, opens_reasoning=endpoint.opens_reasoning
-        )
+    def __init__(self, model: PlainModel, endpoint: Endpoint, signals: frozenset[Signal], policy: ServerPolicy) -> None:
+        super().__init__(model, signals, top_logprobs=endpoint.alternatives)
+        self._retry = None  # the policy's attempts take their place
         self.endpoint = endpoint
-        self.policy = policy or ServerPolicy()
+        self.policy = policy
         self.breaker = CircuitBreaker(endpoint.name, failures=self.policy.failures, pause=self.policy.pause)
-        self.asks_usage = chat.stream_usage is not False
+        self.asks_usage = self.chat.stream_usage is not False
         """Whether streams are asked to report their usage; not once the server has refused that."""
 
     @classmethod
-    def of(cls, chat: BaseChatOpenAI, needs: frozenset[Signal], policy: ServerPolicy | None = None) -> OpenAIGenerator:
-        """Ask the server what it can do; errors are those of `endpoint.probe`."""
-        policy = policy or ServerPolicy()
-        return cls(chat, probe(chat, needs, policy), policy)
+    def of(
+        cls,
+        model: Runnable[LanguageModelInput, AIMessage] | PlainModel,
+        needs: frozenset[Signal],
+        policy: ServerPolicy | None = None,
+        *,
+        assumed: bool = False,
+    ) -> OpenAIGenerator:
+        """Ask the server whether it gives the needed signals; errors are those of `Endpoint.require`.
+
+        Args:
+            model: A `ChatOpenAI` or one of its kind, wrapped or not.
+            needs: The signals.
+            policy: None: the defaults, and of a model with retries of its own their number.
+            assumed: Whether a server that cannot be reached now is taken to give them.
+        """
+        plain = model if isinstance(model, PlainModel) else plain_models(model)[0]
+        if policy is None:
+            tries = plain.retry.max_attempt_number if plain.retry is not None else ServerPolicy().attempts
+            policy = ServerPolicy(attempts=tries)
+        endpoint = Endpoint(plain.chat, policy, plain.bound)
+        try:
+            signals = endpoint.require(needs)
+        except ServerUnavailableError as error:
+            if not assumed:
+                raise
+            signals = endpoint.assume(needs)
+            logger.warning("%s; it is taken to give %s", error, ", ".join(sorted(signals)))
+        return cls(plain, endpoint, signals, policy)
 
     @property
     def context_window(self) -> int | None:
-        """As the server tells it, or else the model's profile."""
+        """As the server tells it, which is asked for at first, or else the model's profile."""
         return self.endpoint.context_window or super().context_window
+
+    @property
+    def opens_reasoning(self) -> bool | None:
+        """As the endpoint was seen to reply."""
+        return self.endpoint.opens_reasoning
+
+    def note_reasoning(self, opens: bool) -> None:
+        """For all that ask this endpoint."""
+        self.endpoint.note_reasoning(opens)
 
     def draft(self, task: DraftTask, config: RunnableConfig, on_token: OnToken | None) -> DraftResult:
         """Continue the answer until the unit is complete, and leave."""
         work = _Work(self, task, on_token)
         try:
             for trial in Retrying(**work.rules):
-                with trial, work.watched(), work.model() as options:
-                    stream = self.chat.stream(work.messages, unstreamed(config), **options)
-                    with contextlib.closing(_Read(stream)) as chunks:
-                        for chunk in chunks:
-                            if work.push(chunk):
-                                break
-                        work.check_end()
+                with trial, work.watched():
+                    work.begin()
+                    with work.model() as options:
+                        stream = self.calls.stream(work.messages, unstreamed(config), **options)
+                        with contextlib.closing(_Read(stream)) as chunks:
+                            for chunk in chunks:
+                                if work.push(chunk):
+                                    break
+                            work.check_end()
         except Exception as error:  # noqa: BLE001 - told apart by what it says of the server
             work.give_up(error)
         return work.result()
@@ -107,8 +146,11 @@ class OpenAIGenerator(ChatGenerator):
         try:
             async for trial in AsyncRetrying(**work.rules):
                 with trial, work.watched():
+                    if work.continues and not self.endpoint.knows_way:
+                        await in_own_thread(lambda: self.endpoint.way)
+                    work.begin()
                     async with _in_thread(work.model()) as options:
-                        stream = self.chat.astream(work.messages, unstreamed(config), **options)
+                        stream = self.calls.astream(work.messages, unstreamed(config), **options)
                         async with contextlib.aclosing(_aread(stream)) as chunks:
                             async for chunk in chunks:
                                 if work.push(chunk):
@@ -136,7 +178,7 @@ class OpenAIGenerator(ChatGenerator):
                 return await super(OpenAIGenerator, self).aask(prompts, config)
 
         with self._explained():
-            return await _retried(AsyncRetrying(**self.policy.rules()), once)
+            return await retried(self.policy.rules(), once)
 
     def reply(self, prompt: str, config: RunnableConfig, *, max_tokens: int) -> Reply:
         """With the same patience."""
@@ -156,7 +198,7 @@ class OpenAIGenerator(ChatGenerator):
                 return await super(OpenAIGenerator, self).areply(prompt, config, max_tokens=max_tokens)
 
         with self._explained():
-            return await _retried(AsyncRetrying(**self.policy.rules()), once)
+            return await retried(self.policy.rules(), once)
 
     @contextlib.contextmanager
     def watched(self) -> Iterator[None]:
@@ -180,43 +222,33 @@ class OpenAIGenerator(ChatGenerator):
         except Exception as error:
             if (failure := failure_of(error)) is None:
                 raise
-            raise failure.explained(self.endpoint.name) from error
+            raise self.endpoint.explained(error, failure) from error
 
-    def _continued(self, task: DraftTask) -> tuple[list[BaseMessage], dict[str, Any], Seam]:
-        """Messages, further options, and how the reply is joined to what was written."""
+    def continued(self, task: DraftTask) -> tuple[list[BaseMessage], dict[str, Any], Seam]:
+        """Gone on with, where the server can; how it does that may have to be asked."""
         written = task.accepted + task.carried.text
-        way = self.endpoint.way
-        if way == "ask_again" or not written.strip():
+        if not written.strip() or (way := self.endpoint.way) == "ask_again":
             return self._messages(task), {}, Seam(written if written.strip() else "", "answers")
         # Chat templates strip messages, so the model cannot see a blank at the end.
         messages = [*task.messages, AIMessage(written.rstrip())]
-        extra = {"extra_body": {**(self.chat.extra_body or {}), **CONTINUE}} if way == "flags" else {}
+        extra = {"extra_body": {**self.endpoint.extra_body, **CONTINUE}} if way == "flags" else {}
         return messages, extra, Seam(written, "continues")
 
     def __repr__(self) -> str:
         alternatives = f", {self.endpoint.alternatives} alternatives" if self.endpoint.alternatives else ""
-        return f"OpenAIGenerator({self.chat.model_name!r}, {self.endpoint.way}{alternatives})"
+        way = f", {self.endpoint.way}" if self.endpoint.knows_way else ""
+        return f"OpenAIGenerator({self.endpoint.model!r}{way}{alternatives})"
 
 
-class _Work:
-    """One draft, over as many attempts as it takes: what both loops share."""
+class _Work(Attempts):
+    """One draft: what both loops share."""
 
     def __init__(self, generator: OpenAIGenerator, task: DraftTask, on_token: OnToken | None) -> None:
+        super().__init__(generator, task, on_token)
         self._generator = generator
-        self._whole = task
-        self._on_token = on_token
-        self._requests = 0
         self._reloads = 0
         self._fewer = 0
-        self._failures: list[str] = []
         self._usage_refused = False
-        self._begin(task)
-
-    def _begin(self, task: DraftTask) -> None:
-        self.task = task
-        self.messages, self._extra, seam = self._generator._continued(task)  # noqa: SLF001 - of this module
-        self._rule = StopAtUnit(task)
-        self._collector = Collector(task, self._rule, self._on_token, seam, watched=True)
 
     @property
     def rules(self) -> dict[str, Any]:
@@ -228,7 +260,7 @@ class _Work:
     @contextlib.contextmanager
     def model(self) -> Iterator[dict[str, Any]]:
         """The options of a request, with the adapters' name while they are loaded."""
-        options = {**self._generator._options(self.task), **self._extra}  # noqa: SLF001 - of this module
+        options = {**self._generator._options(self.task), **self.extra}  # noqa: SLF001 - of this module
         if self._generator.asks_usage:
             options["stream_usage"] = True
         adapters = self._whole.adapters
@@ -261,7 +293,7 @@ class _Work:
             if failure is not None and failure.unknown_model and self._whole.adapters is not None:
                 self._whole.adapters.lost()
                 self._reloads += 1
-            if failure is None or not failure.passing or not self._complete_with_what_came():
+            if failure is None or not failure.passing or not self.keep():
                 raise
 
     def push(self, chunk: Any) -> bool:
@@ -270,8 +302,7 @@ class _Work:
             entries = (chunk.response_metadata.get("logprobs") or {}).get("content") or []
             least = self._generator.endpoint.alternatives
             self._fewer += sum(1 for e in entries if len(e.get("top_logprobs") or []) < least)
-        self._collector.push(chunk)
-        return self._rule.ended is not None
+        return super().push(chunk)
 
     def check_end(self) -> None:
         """A stream that just stops is broken: a finished one says why it ends."""
@@ -286,24 +317,19 @@ class _Work:
         if failure.passing and time.monotonic() >= self._whole.deadline:
             self._rule.ended = "deadline"
             return
-        raise failure.explained(self._generator.endpoint.name) from error
+        raise self._explained(error, failure) from error
+
+    def _explained(self, error: Exception, failure: Failure) -> Exception:
+        # A model that an adapter was loaded as is no name that the user chose.
+        endpoint = self._generator.endpoint
+        named = self._whole.adapters is not None
+        return failure.explained(endpoint.name) if named else endpoint.explained(error, failure)
 
     def result(self) -> DraftResult:
         """The whole draft, and what it took."""
-        found = self._collector.result()
-        more = {"retries": self._requests - 1, "fewer_alternatives": self._fewer, "adapters_reloaded": self._reloads}
-        cost = {**found.cost, **{name: n for name, n in more.items() if n}}
-        return replace(found, cost=cost, failures=tuple(self._failures))
-
-    def _complete_with_what_came(self) -> bool:
-        """Keep what a broken attempt wrote, for the next one to go on from; whether there is nothing left to write."""
-        draft = self._collector.result().draft
-        left = self.task.limit - (len(draft) - len(self.task.carried))
-        if left < 1:
-            self._rule.ended = "limit"
-            return True
-        self._begin(replace(self.task, carried=replace(draft, ended="unit"), carried_attention=None, limit=left))
-        return False
+        found = super().result()
+        more = {"fewer_alternatives": self._fewer, "adapters_reloaded": self._reloads}
+        return replace(found, cost={**found.cost, **{name: n for name, n in more.items() if n}})
 
     def _may_pass(self, error: BaseException) -> bool:
         failure = failure_of(error)
@@ -366,7 +392,3 @@ async def _in_thread(context: AbstractContextManager[dict[str, Any]]) -> AsyncIt
         yield entered
     finally:
         await asyncio.to_thread(context.__exit__, None, None, None)
-
-
-async def _retried(retrying: AsyncRetrying, once: Callable[[], Awaitable[_T]]) -> _T:
-    return await retrying(once)

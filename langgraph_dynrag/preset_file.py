@@ -23,9 +23,8 @@ from rag_backbone.documents import UndecodableError, decode
 from rag_backbone.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from langchain_core.language_models import BaseChatModel
-
     from langgraph_dynrag.prompts import AnswerPrompt
+    from langgraph_dynrag.wrapped_models import ChatModelLike
 
 _KEY = "dynprag_preset"
 VERSION = 1
@@ -118,18 +117,20 @@ def is_preset_file(name: object) -> bool:
     return isinstance(name, Path) or (isinstance(name, str) and name.endswith(".json"))
 
 
-def belonging(model: BaseChatModel, prompt: AnswerPrompt) -> CalibratedFor:
+def belonging(model: ChatModelLike, prompt: AnswerPrompt) -> CalibratedFor:
     """What a threshold that is found with this model and prompt belongs to; a local model is loaded."""
     from langgraph_dynrag.local_chat_model import LocalChatModel
+    from langgraph_dynrag.wrapped_models import chat_model_within
 
     digest = hashlib.sha256(repr(prompt).encode()).hexdigest()
+    model = chat_model_within(model)
     if isinstance(model, LocalChatModel):
         return CalibratedFor(model.lm.name, model.lm.fingerprint, digest)
     name = str(getattr(model, "model_name", None) or getattr(model, "model", None) or type(model).__name__)
     return CalibratedFor(name, f"{type(model).__name__}:{name}", digest)
 
 
-def warn_of_another(calibrated: CalibratedFor, model: BaseChatModel, prompt: AnswerPrompt) -> None:
+def warn_of_another(calibrated: CalibratedFor, model: ChatModelLike, prompt: AnswerPrompt) -> None:
     """Warn if a calibrated threshold is used with another model or prompt than its own."""
     here = belonging(model, prompt)
     if calibrated.fingerprint != here.fingerprint:

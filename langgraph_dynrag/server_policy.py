@@ -14,13 +14,40 @@ from typing import Annotated, Any, Literal
 from tenacity import RetryCallState, retry_if_exception, wait_exponential, wait_random
 
 from rag_backbone.checks import known_arguments
+from rag_backbone.errors import ConfigurationError
 from rag_backbone.server_failures import failure_of
 from rag_backbone.typed_fields import Bounds, check_fields
 
-Continuing = Literal["auto", "flags", "last_message", "ask_again"]
+Way = Literal["flags", "last_message", "ask_again"]
 """How an answer in progress goes on: `flags` (vLLM's and SGLang's `continue_final_message`), `last_message` (servers
-that always continue a last message of the assistant, as llama.cpp's does), `ask_again` (with the text so far in the
-question; every server can), or `auto`: whichever the server is found to do when the graph is built."""
+that always continue a last message of the assistant, as llama.cpp's does), or `ask_again` (with the text so far in the
+question; every server can)."""
+
+Continuing = Literal["auto", "flags", "last_message", "ask_again"]
+"""One of these, or `auto`: whichever the server is found to do when the first answer has to be continued."""
+
+
+@known_arguments
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """What a server and its model can do, said by those who know it, so that nothing is asked.
+
+    Raises:
+        ConfigurationError: If a value is of another type, out of range, or unknown.
+    """
+
+    logprobs: bool = True
+    """Whether log-probabilities are reported."""
+    alternatives: Annotated[int, Bounds(least=0)] = 20
+    """Likeliest tokens that are reported with each token; 0: no entropy can be read."""
+    continuing: Way = "ask_again"
+    context_window: Annotated[int | None, Bounds(least=1)] = None
+    """Tokens of prompt and answer; None: not known, so that prompts are not shortened to fit."""
+    opens_reasoning: bool | None = None
+    """Whether replies begin within a block of reasoning that the chat template opens; None: seen by the first reply."""
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
 
 @known_arguments
@@ -44,9 +71,15 @@ class ServerPolicy:
     pause: Annotated[float, Bounds(above=0)] = 30.0
     alternatives: Annotated[int, Bounds(least=1)] = 20
     """Likeliest tokens that are asked for where a trigger reads entropy: the more, the closer its lower bound."""
+    capabilities: Capabilities | None = None
+    """What the server can do; None: it is asked, as far as a graph needs to know."""
 
     def __post_init__(self) -> None:
         check_fields(self)
+        if self.capabilities is not None and self.continuing not in ("auto", self.capabilities.continuing):
+            raise ConfigurationError(
+                f"continuing is {self.continuing!r}, and capabilities say {self.capabilities.continuing!r}; give one"
+            )
 
     def rules(self, may_pass: Callable[[BaseException], bool] | None = None, *, deadline: float = float("inf")) -> Any:
         """Arguments of tenacity's `Retrying` and `AsyncRetrying`.

@@ -1,6 +1,7 @@
 """What all tests share: tiny random models, and the embedded one."""
 
 import os
+import sys
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -25,6 +26,14 @@ settings.load_profile("dynprag")
 @pytest.fixture(scope="session", autouse=True)
 def _one_seed():
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def _unknown_endpoints():
+    """Servers of tests come and go, and a port that was one's is another's later."""
+    yield
+    if (endpoint := sys.modules.get("langgraph_dynrag.endpoint")) is not None:
+        endpoint.forget_endpoints()
 
 
 @pytest.fixture(scope="session")

@@ -140,7 +140,12 @@ class OpenAIServer:
         return f"http://127.0.0.1:{self.port}/v1"
 
     def asked(self, path: str = "/chat/completions") -> list[dict[str, Any]]:
-        return [body for where, body in self.requests if where == path]
+        """The requests, but for those that only find out what the server can do."""
+        return [body for where, body in self.requests if where == path and not _finds_out(body)]
+
+    def probes(self) -> list[dict[str, Any]]:
+        """The requests that find out what the server can do."""
+        return [body for where, body in self.requests if where == "/models" or _finds_out(body)]
 
     # ---------------------------------------------------------------------------------------------- what it answers
 
@@ -149,7 +154,8 @@ class OpenAIServer:
             for i, fault in enumerate(self.faults):
                 if fault.path in path:
                     return self.faults.pop(i)
-        return self.fails(len(self.asked())) if path.endswith("/completions") else None
+        chats = sum(1 for where, _ in self.requests if where == "/chat/completions")
+        return self.fails(chats) if path.endswith("/completions") else None
 
     def answer(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
         if path == "/models":
@@ -192,7 +198,7 @@ class OpenAIServer:
             raise Refused(400, f"top_logprobs is {wanted}; at most {self.most}")
         limit = body.get("max_completion_tokens") or body.get("max_tokens") or 16
         says = self.says(body)
-        if "messages" in body and body["messages"][-1]["content"] == "Say yes.":
+        if _finds_out(body):
             says = [(p, 0.9) for p in ("Yes", ".")]
         # The stop strings of a request for token ids are left to its client, whose own search for them is tested.
         stop = () if body.get("return_token_ids") else body.get("stop") or ()
@@ -444,6 +450,10 @@ def _held(tokens: list[Token], characters: int) -> list[Token]:
         texts.append(written[sent:end])
         sent = end
     return [(text, *token[1:]) for text, token in zip(texts, tokens, strict=True)]
+
+
+def _finds_out(body: dict[str, Any]) -> bool:
+    return bool(body.get("messages")) and body["messages"][0]["content"] == "Say yes."
 
 
 def _words(text: str) -> list[str]:

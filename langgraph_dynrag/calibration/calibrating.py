@@ -15,7 +15,6 @@ from typing import Any, Literal, get_args
 import numpy as np
 from langchain_core.callbacks import CallbackManagerForRetrieverRun
 from langchain_core.documents import Document
-from langchain_core.language_models import BaseChatModel
 from langchain_core.retrievers import BaseRetriever
 
 from langgraph_dynrag.calibration.drafts import Drafted, Recorder, answered, write_drafts
@@ -29,6 +28,7 @@ from langgraph_dynrag.prompts import AnswerPrompt, reasoned_prompt
 from langgraph_dynrag.retriever import Retriever
 from langgraph_dynrag.triggers.base import Trigger
 from langgraph_dynrag.triggers.threshold import threshold_of, with_threshold
+from langgraph_dynrag.wrapped_models import ChatModelLike
 from rag_backbone.answer_scores import f1
 from rag_backbone.checks import refuse_unknown
 from rag_backbone.errors import ConfigurationError
@@ -40,7 +40,7 @@ _SHOWN = (0.1, 0.25, 0.5, 0.75, 0.9)
 
 
 def calibrate(
-    model: BaseChatModel,
+    model: ChatModelLike,
     retriever: Retriever | None = None,
     *,
     questions: Iterable[Asked | str | Mapping[str, Any]],

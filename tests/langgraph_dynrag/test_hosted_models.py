@@ -6,6 +6,7 @@ import re
 import pytest
 
 from langgraph_dynrag import Budgets, ServerPolicy, create_dynamic_rag
+from langgraph_dynrag.endpoint import Endpoint
 from langgraph_dynrag.prompts import AnswerPrompt
 from langgraph_dynrag.trace import Trace
 from rag_backbone.errors import DynPragError, NoAnswerError
@@ -44,6 +45,7 @@ def answered(server, preset, **options):
         model, None if preset == "no_retrieval" else WatchedRetriever(), preset=preset, prompt=AnswerPrompt(),
         server=QUICK, **{"lookahead": 64, **options},
     )  # fmt: skip
+    assert Endpoint(model, QUICK).way  # found out now, so that the requests and failures of the run are its own
     server.requests.clear()
     return graph.invoke(QUESTION)
 

@@ -9,7 +9,7 @@ from langgraph.checkpoint.memory import InMemorySaver
 
 from langgraph_dynrag import AnswerPrompt, Budgets, ServerPolicy, create_dynamic_rag
 from langgraph_dynrag.circuit_breaker import CircuitBreaker
-from langgraph_dynrag.endpoint import probe
+from langgraph_dynrag.endpoint import Endpoint
 from langgraph_dynrag.openai_generator import OpenAIGenerator
 from langgraph_dynrag.triggers import Entropy, EveryNTokens, EverySentence, TokenProbability
 from rag_backbone.errors import ConfigurationError, ServerError, ServerUnavailableError, SignalUnavailableError
@@ -28,9 +28,11 @@ def chat(server, **options):
 
 def graph(server, *, policy=QUICK, retriever=None, model=None, **options):
     chosen = {"preset": "flare", "trigger": TokenProbability(0.5), "initial_retrieval": False, **options}
-    return create_dynamic_rag(
-        model or chat(server), retriever or WatchedRetriever(), prompt=AnswerPrompt(), server=policy, **chosen
-    )
+    model = model or chat(server)
+    built = create_dynamic_rag(model, retriever or WatchedRetriever(), prompt=AnswerPrompt(), server=policy, **chosen)
+    known = Endpoint(model, policy)
+    assert known.way, known.context_window  # found out now, so that the requests and faults of a run are its own
+    return built
 
 
 async def ask(built, asynchronous, config=None):
@@ -73,14 +75,13 @@ async def test_an_answer_in_progress_goes_on_in_the_way_that_the_server_can(cont
 
 def test_how_it_goes_on_can_be_told_without_asking():
     with serving(TEXT, continues="never") as server:
-        found = probe(chat(server), frozenset(), ServerPolicy(continuing="last_message"))
-        assert found.way == "last_message"
-        assert len(server.asked()) == 1
+        assert Endpoint(chat(server), ServerPolicy(continuing="last_message")).way == "last_message"
+        assert server.requests == []
 
 
 def test_the_context_window_is_the_server_s():
     with serving(TEXT, window=300) as server:
-        assert probe(chat(server), frozenset(), QUICK).context_window == 300
+        assert Endpoint(chat(server), QUICK).context_window == 300
 
 
 def test_fields_of_the_users_own_are_sent_too():
@@ -140,8 +141,9 @@ def test_entropy_is_the_lower_bound_of_twenty_alternatives():
 @pytest.mark.parametrize(("options", "found"), [({"most": 3}, 3), ({"most": 7, "refuse_more": True}, 5)])
 def test_fewer_alternatives_than_asked_are_made_do_with(options, found):
     with serving(TEXT, Hallin=0.1, **options) as server:
-        endpoint = probe(chat(server), frozenset({"entropy"}), QUICK)
-        assert (endpoint.alternatives, endpoint.signals) == (found, {"logprob", "entropy"})
+        endpoint = Endpoint(chat(server), QUICK)
+        assert endpoint.require(frozenset({"entropy"})) == {"logprob", "entropy"}
+        assert endpoint.alternatives == found
 
 
 def test_fewer_alternatives_than_it_had_are_recorded_and_the_answer_still_comes():
