@@ -148,7 +148,7 @@ def _is_configurable(model: Any) -> bool:
 
 
 def _refusal(model: Any) -> str:
-    told = f"the model is {shown(model)}, a {type(model).__name__}; a LangChain chat model is needed. "
+    told = f"the model is {shown(model)}; a LangChain chat model is needed. "
     if isinstance(model, str):
         return told + f"For example init_chat_model({model!r}), or LocalChatModel(model=...)"
     if isinstance(model, Runnable):

@@ -18,6 +18,7 @@ from langgraph_dynrag.evidence import render, within_budget
 from langgraph_dynrag.generator import Generator, LocalGenerator
 from langgraph_dynrag.local_chat_model import LocalChatModel
 from langgraph_dynrag.usage import Usage
+from langgraph_dynrag.wrapped_models import PlainModel, chat_model_within
 
 _WITHHELD = "withheld"
 
@@ -41,7 +42,7 @@ def asked_question(messages: Sequence[AnyMessage]) -> HumanMessage | None:
 def asking_request(request: ModelRequest[Any], prompt: str) -> ModelRequest[Any]:
     """Return a request for the reply to an instruction: without conversation, tools and output format."""
     settings = request.model_settings
-    if isinstance(request.model, LocalChatModel):
+    if isinstance(chat_model_within(request.model), LocalChatModel):
         settings = {**settings, "max_tokens": 48}
     return request.override(
         messages=[HumanMessage(prompt)], system_message=None, tools=[], tool_choice=None, response_format=None,
@@ -78,7 +79,7 @@ def with_evidence(
     budget = options.context_tokens
     if generator.context_window is not None:
         used = _prompt_tokens(request, messages, generator) + generator.count_tokens(options.with_passages)
-        answer = getattr(request.model, "max_tokens", None) or 0
+        answer = getattr(chat_model_within(request.model), "max_tokens", None) or 0
         budget = min(budget, generator.context_window - used - int(answer))
     passages, affected = within_budget(record["evidence"], max(budget, 0), generator.count_tokens)
     if not passages:
@@ -107,10 +108,10 @@ def has_room(
 
 def signal_settings(options: WatchOptions, request: ModelRequest[Any]) -> dict[str, Any]:
     """The request's model settings, asking as well for the signals that are needed, or that cost nothing."""
-    if not options.needs and not isinstance(request.model, LocalChatModel):
+    if not options.needs and not isinstance(chat_model_within(request.model), LocalChatModel):
         return request.model_settings
     settings = {**request.model_settings, "logprobs": True}
-    if isinstance(request.model, LocalChatModel):
+    if isinstance(chat_model_within(request.model), LocalChatModel):
         wanted = {"entropy", *(options.needs & {"attention"}), *(settings.get("signals") or ())}
         return {**settings, "signals": sorted(wanted)}
     if "entropy" in options.needs:
@@ -139,7 +140,11 @@ def repeated_call(response: ModelResponse[Any], request: ModelRequest[Any]) -> s
 def cleaned(response: ModelResponse[Any], request: ModelRequest[Any]) -> ModelResponse[Any]:
     """The response without the signals that only this middleware asked for; attention could not even be saved."""
     settings = request.model_settings
-    removed = set() if settings.get("logprobs") or getattr(request.model, "logprobs", None) else {"logprobs"}
+    removed = (
+        set()
+        if settings.get("logprobs") or getattr(chat_model_within(request.model), "logprobs", None)
+        else {"logprobs"}
+    )
     removed |= set() if settings.get("signals") else {"dynprag"}
     messages = []
     for message in response.result:
@@ -164,9 +169,10 @@ def question_context(request: ModelRequest[Any], question: str) -> Context:
 
 def generator_of(model: Any, options: WatchOptions) -> Generator:
     """The model as formulators see it."""
-    if isinstance(model, LocalChatModel):
-        return LocalGenerator(model)
-    return ChatGenerator(model, REPORTED, top_logprobs=options.top_logprobs)
+    plain = PlainModel(chat_model_within(model), model)
+    if isinstance(plain.chat, LocalChatModel):
+        return LocalGenerator(plain)
+    return ChatGenerator(plain, REPORTED, top_logprobs=options.top_logprobs)
 
 
 def never_given(model: Any, options: WatchOptions) -> list[Signal]:
@@ -177,15 +183,16 @@ def never_given(model: Any, options: WatchOptions) -> list[Signal]:
 
 
 def _prompt_tokens(request: ModelRequest[Any], messages: Sequence[AnyMessage], generator: Generator) -> int:
-    if isinstance(request.model, LocalChatModel):
+    if isinstance(chat_model_within(request.model), LocalChatModel):
         return len(_encoded(request, messages).ids)
     return generator.prompt_tokens([*_system(request), *messages])
 
 
 def _encoded(request: ModelRequest[Any], messages: Sequence[AnyMessage]) -> EncodedPrompt:
-    assert isinstance(request.model, LocalChatModel)
+    chat = chat_model_within(request.model)
+    assert isinstance(chat, LocalChatModel)
     tools = [convert_to_openai_tool(t) for t in request.tools]
-    return request.model.encode([*_system(request), *messages], tools)
+    return chat.encode([*_system(request), *messages], tools)
 
 
 def _system(request: ModelRequest[Any]) -> list[AnyMessage]:

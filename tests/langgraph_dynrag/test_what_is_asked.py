@@ -143,7 +143,7 @@ def test_a_server_that_is_said_to_report_nothing_is_refused_where_signals_are_ne
         assert server.requests == []
 
 
-# ------------------------------------------------------------------------------------------------- servers that are down
+# ----------------------------------------------------------------------------------------------- servers that are down
 
 
 def test_a_server_that_cannot_be_reached_is_told_at_once_and_only_where_it_is_asked():
@@ -176,7 +176,7 @@ async def test_a_server_that_fails_while_it_is_found_out_ends_the_run_with_an_er
             await (built.ainvoke(QUESTION) if asynchronous else asyncio.to_thread(built.invoke, QUESTION))
 
 
-# ------------------------------------------------------------------------------------------------------------ event loops
+# -------------------------------------------------------------------------------------------------------- event loops
 
 
 async def loop_stays_free(work):
@@ -218,9 +218,9 @@ async def test_an_event_loop_stays_free_while_it_is_found_out_how_an_answer_goes
 
 
 async def test_the_asynchronous_way_refuses_as_the_other_one_does():
-    with serving(TEXT, logprobs=False) as server:
-        with pytest.raises(SignalUnavailableError, match="reports no log-probabilities"):
-            await acreate_dynamic_rag(chat(server), WatchedRetriever(), preset="flare", server=QUICK)
+    told = pytest.raises(SignalUnavailableError, match="reports no log-probabilities")
+    with serving(TEXT, logprobs=False) as server, told:
+        await acreate_dynamic_rag(chat(server), WatchedRetriever(), preset="flare", server=QUICK)
 
 
 # -------------------------------------------------------------------------------------------------- by the first reply
