@@ -15,7 +15,7 @@ from llamaindex_prag.translator.cli import train_translator
 from rag_backbone.console import as_json as json_line
 from rag_backbone.console import console, given, given_path
 from rag_backbone.documents import Findings, read_text_file, told
-from rag_backbone.errors import AdapterError
+from rag_backbone.errors import AdapterError, ConfigurationError
 from rag_backbone.unicode_text import clean_name
 
 if TYPE_CHECKING:
@@ -115,10 +115,55 @@ def verify(store: StoreFolder = DEFAULT_STORE, *, as_json: AsJson = False) -> No
         raise typer.Exit(1)
 
 
-def gc(store: StoreFolder = DEFAULT_STORE, *, as_json: AsJson = False) -> None:
+def gc(
+    store: StoreFolder = DEFAULT_STORE,
+    against: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="Also remove adapters of documents that the index in this folder no longer has: a folder that "
+            "LlamaIndex persisted, or one of `dynprag index`. May be repeated.",
+            parser=given_path,
+            metavar="INDEX",
+        ),
+    ] = None,
+    *,
+    only: Annotated[
+        bool,
+        typer.Option("--only", help="With --against: these are all indexes; what is in none of them goes."),
+    ] = False,
+    allow_empty: Annotated[
+        bool,
+        typer.Option("--allow-empty", help="With --against: even if an index has no document of this store."),
+    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list what would be removed.")] = False,
+    as_json: AsJson = False,
+) -> None:
     """Remove what no document uses any more, and make the file smaller."""
-    with _existing(store) as opened:
-        _show(asdict(opened.gc()), as_json=as_json)
+    if not against:
+        if given_alone := [name for name, on in (("--only", only), ("--allow-empty", allow_empty)) if on]:
+            raise ConfigurationError(f"{' and '.join(given_alone)}: only with --against INDEX")
+        with _existing(store, readonly=dry_run) as opened:
+            _show(asdict(opened.gc(dry_run=dry_run)), as_json=as_json)
+        return
+    from llamaindex_prag.index_folders import folder_contents
+    from llamaindex_prag.store.reconcile import reconcile
+
+    indexes = [folder_contents(folder) for folder in against]
+    with _existing(store, readonly=dry_run) as opened:
+        found = reconcile(opened, indexes, only=only, allow_empty=allow_empty, dry_run=dry_run)
+        collected = opened.gc(dry_run=dry_run)
+    if as_json:
+        typer.echo(json_line({**asdict(found), "gc": asdict(collected)}))
+        return
+    verb = "would lose" if dry_run else "lost"
+    for document, texts in found.documents.items():
+        typer.echo(f"{clean_name(document)} {verb} {', '.join(text[:_SHOWN] for text in texts)}")
+    for document, why in found.kept.items():
+        typer.echo(f"{clean_name(document)} stays: {why}")
+    if found.kept:
+        typer.echo("if the indexes named are all that use this store, add --only, and these go as well")
+    typer.echo(str(found))
+    _show(asdict(collected), as_json=False)
 
 
 def remove(
@@ -236,10 +281,10 @@ def import_folder(
     typer.echo(f"{store}: {text.name}")
 
 
-def _existing(folder: Path) -> LMDBStore:
+def _existing(folder: Path, *, readonly: bool = False) -> LMDBStore:
     from llamaindex_prag.store.lmdb_store import LMDBStore
 
-    return LMDBStore(folder, model=None)
+    return LMDBStore(folder, model=None, readonly=readonly)
 
 
 def _show(data: dict[str, Any], *, as_json: bool) -> None:

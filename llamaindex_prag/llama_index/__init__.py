@@ -1,5 +1,6 @@
 """The LlamaIndex classes. Only this subpackage imports LlamaIndex."""
 
+from llamaindex_prag.llama_index.contents import reconcile
 from llamaindex_prag.llama_index.docstore import AdaptersFollow, ParametricDocumentStore
 from llamaindex_prag.llama_index.embedding import MiniLMEmbedding
 from llamaindex_prag.llama_index.ingestion import ParametrizeNodes
@@ -15,4 +16,5 @@ __all__ = [
     "ParametricNode",
     "ParametricNodePostprocessor",
     "ParametrizeNodes",
+    "reconcile",
 ]

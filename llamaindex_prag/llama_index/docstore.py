@@ -2,20 +2,40 @@
 
 `index.delete_ref_doc(id, delete_from_docstore=True)` calls `docstore.delete_ref_doc`, and an `IngestionPipeline` that
 finds a document gone calls `delete_document`; a document store of this kind then removes the document's adapters as
-well. A `VectorStoreIndex` over a vector store that keeps texts itself (Chroma and most others) uses no document store
-unless it is made with `store_nodes_override=True`; without, call `llm.model.store.remove_document(id)`. (What *changed*
-in a document is `ParametrizeNodes`' business.)
+well. It has an identity, which is persisted with it and under which the adapters' store notes its documents: a document
+that another index holds too keeps its adapters, and `reconcile` (`dynprag store gc --against FOLDER`) knows what this
+one once held.
+
+`StorageContext.from_defaults(persist_dir=...)` loads a plain `SimpleDocumentStore`, whose deletions leave the adapters.
+Load this class: `from_defaults(persist_dir=..., docstore=ParametricDocumentStore.from_persist_dir(..., llm=llm))`.
+
+A `VectorStoreIndex` over a vector store that keeps texts itself (Chroma and most others) uses no document store
+unless it is made with `store_nodes_override=True`; without, call `llm.model.store.remove_document(id)`, or `reconcile`.
+(What *changed* in a document is `ParametrizeNodes`' business.)
 """
 
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+import logging
+import uuid
+from collections.abc import Iterable, Sequence
+from typing import Any, Self
 
+from llama_index.core.schema import BaseNode, MetadataMode
 from llama_index.core.storage.docstore import SimpleDocumentStore
+from llama_index.core.storage.docstore.types import DEFAULT_PERSIST_DIR, DEFAULT_PERSIST_PATH
+from llama_index.core.storage.kvstore.types import BaseInMemoryKVStore, MutableMappingKVStore
 
+from llamaindex_prag.adapter import text_hash
+from llamaindex_prag.llama_index.contents import IDENTITY, Against, contents_of, document_of
 from llamaindex_prag.llama_index.llm import ParametricLLM
+from llamaindex_prag.store.reconcile import left_behind
 from rag_backbone.errors import AdapterError
+from rag_backbone.unicode_text import clean_name
+
+logger = logging.getLogger(__name__)
+_NAMED = 5
 
 
 class AdaptersFollow:
@@ -29,9 +49,23 @@ class AdaptersFollow:
     """Whether adapters go at once. A pipeline with `UPSERTS` deletes a changed document before it takes it up again,
     and a change of its metadata is one: without `purge`, adapters of texts that stay need not be made again, and those
     of texts that nobody has any more stay until `store.gc()` (`dynprag store gc`)."""
+    _kvstore: Any
+    _namespace: str
+
+    def add_documents(self, docs: Sequence[BaseNode], *args: Any, **options: Any) -> None:
+        """Add nodes; the adapters' store is told that this document store holds their documents."""
+        super().add_documents(docs, *args, **options)  # type: ignore[misc]
+        self._hold(docs)
+
+    async def async_add_documents(self, docs: Sequence[BaseNode], *args: Any, **options: Any) -> None:
+        """The same, asynchronously."""
+        await super().async_add_documents(docs, *args, **options)  # type: ignore[misc]
+        await asyncio.to_thread(self._hold, docs)
 
     def delete_ref_doc(self, ref_doc_id: str, raise_error: bool = True) -> None:
-        """Delete a document, its nodes and its adapters; adapters of texts that another document has too stay.
+        """Delete a document, its nodes and its adapters.
+
+        Adapters of texts that another document has too stay, and those of a document that another index holds.
 
         Raises:
             AdapterError: If `llm` is not set; nothing is deleted then.
@@ -47,7 +81,7 @@ class AdaptersFollow:
         await super().adelete_ref_doc(ref_doc_id, raise_error=raise_error)  # type: ignore[misc]
 
     def delete_document(self, doc_id: str, *args: Any, **options: Any) -> None:
-        """Delete a document that a pipeline no longer finds, and its adapters."""
+        """Delete a node and its adapter, or a document that a pipeline no longer finds, and its adapters."""
         self._forget(doc_id)
         super().delete_document(doc_id, *args, **options)  # type: ignore[misc]
 
@@ -56,12 +90,50 @@ class AdaptersFollow:
         await asyncio.to_thread(self._forget, doc_id)
         await super().adelete_document(doc_id, *args, **options)  # type: ignore[misc]
 
-    def _forget(self, document_id: str) -> None:
-        store = self._adapters()
-        if self.purge:
-            store.remove_document(document_id)
-        else:
-            store.own(document_id, ())
+    @property
+    def known_identity(self) -> str | None:
+        """The id under which stores know this document store; None before it has one."""
+        row = self._kvstore.get(IDENTITY, collection=self._identities)
+        return None if row is None else str(row["id"])
+
+    @property
+    def _identities(self) -> str:
+        return f"{self._namespace}/{IDENTITY}"
+
+    def _forget(self, id_: str) -> None:
+        """Let go of a document's adapters, or of that of one of its nodes."""
+        store, known = self._adapters(), self.known_identity
+        node = self.get_document(id_, raise_error=False)  # type: ignore[attr-defined]
+        keep: list[str] = []
+        document = id_ if node is None else document_of(node)
+        if document != id_:
+            text, texts = text_hash(node.get_content(MetadataMode.NONE)), store.texts(document)
+            if text not in texts or any(text == t for t in self._others(document, id_)):
+                return
+            keep = [t for t in texts if t != text]
+        store.let_go([known] if known else [], document, keep, purge=self.purge)
+
+    def _others(self, document: str, node_id: str) -> Iterable[str]:
+        """Hashes of the texts of a document's other nodes."""
+        info = self.get_ref_doc_info(document)  # type: ignore[attr-defined]
+        for other in info.node_ids if info else ():
+            node = None if other == node_id else self.get_document(other, raise_error=False)  # type: ignore[attr-defined]
+            if node is not None:
+                yield text_hash(node.get_content(MetadataMode.NONE))
+
+    def _hold(self, nodes: Iterable[BaseNode]) -> None:
+        """Note whose documents these are, once the identity lasts as long as the note."""
+        lasting = not isinstance(self._kvstore, MutableMappingKVStore | BaseInMemoryKVStore)
+        if lasting or self.known_identity is not None:
+            self._note({document_of(node) for node in nodes})
+
+    def _note(self, documents: Iterable[str]) -> None:
+        store = None if self.llm is None else self.llm.model.store
+        if store is None or getattr(store, "readonly", False):  # no adapter is made then, either
+            return
+        if self.known_identity is None:
+            self._kvstore.put(IDENTITY, {"id": uuid.uuid4().hex}, collection=self._identities)
+        store.hold(self.known_identity, documents)  # type: ignore[attr-defined]
 
     def _adapters(self) -> Any:
         if self.llm is None:
@@ -75,11 +147,76 @@ class ParametricDocumentStore(AdaptersFollow, SimpleDocumentStore):
     """LlamaIndex's `SimpleDocumentStore`, with adapters that follow its deletions.
 
     Args:
-        llm: Whose adapters; may be set later, as after `from_persist_dir`.
+        llm: Whose adapters; may be set later.
         purge: See `AdaptersFollow.purge`.
         options: Those of `SimpleDocumentStore`.
+
+    Example:
+        >>> docstore = ParametricDocumentStore.from_persist_dir("storage", llm=llm)  # doctest: +SKIP
+        >>> storage = StorageContext.from_defaults(docstore=docstore, persist_dir="storage")  # doctest: +SKIP
+        >>> index = load_index_from_storage(storage)  # doctest: +SKIP
     """
 
     def __init__(self, *args: Any, llm: ParametricLLM | None = None, purge: bool = True, **options: Any) -> None:
         super().__init__(*args, **options)
         self.llm, self.purge = llm, purge
+
+    @classmethod
+    def from_persist_dir(
+        cls,
+        persist_dir: str = DEFAULT_PERSIST_DIR,
+        namespace: str | None = None,
+        fs: Any = None,
+        *,
+        llm: ParametricLLM | None = None,
+        purge: bool = True,
+    ) -> Self:
+        """Load what this class or `SimpleDocumentStore` persisted in a folder; see `from_persist_path`."""
+        return cls._bound(super().from_persist_dir(persist_dir, namespace, fs), llm, purge)
+
+    @classmethod
+    def from_persist_path(
+        cls,
+        persist_path: str,
+        namespace: str | None = None,
+        fs: Any = None,
+        *,
+        llm: ParametricLLM | None = None,
+        purge: bool = True,
+    ) -> Self:
+        """Load what this class or `SimpleDocumentStore` persisted.
+
+        Documents that were deleted meanwhile by a plain document store have left their adapters: that is logged at
+        WARNING, with what to do.
+        """
+        return cls._bound(super().from_persist_path(persist_path, namespace, fs), llm, purge)
+
+    @classmethod
+    def _bound(cls, loaded: SimpleDocumentStore, llm: ParametricLLM | None, purge: bool) -> Self:
+        assert isinstance(loaded, cls)
+        loaded.llm, loaded.purge = llm, purge
+        if llm is not None:
+            warn_of_left_behind(loaded, llm.model.store)
+        return loaded
+
+    def persist(self, persist_path: str = DEFAULT_PERSIST_PATH, fs: Any = None) -> None:
+        """Persist it, with the identity under which the adapters' store knows its documents."""
+        if self.llm is not None:
+            self._note(())
+        super().persist(persist_path, fs)
+        # What is noted before the identity is on the disk would be another index's for ever.
+        self._hold(self.docs.values())
+
+
+def warn_of_left_behind(index: Against, store: Any) -> bool:
+    """Log at WARNING if documents are gone from an index or document store, and adapters are not; return whether."""
+    gone = left_behind(store, contents_of(index))
+    if gone:
+        logger.warning(
+            "adapters of %d documents that a plain document store deleted from their index, or changed there, "
+            "are still in %s: %s%s. Remove them: dynprag store gc --store %s --against FOLDER, the persisted index; or "
+            "reconcile(index, store=llm.model.store)",
+            len(gone), getattr(store, "path", ""), ", ".join(map(clean_name, gone[:_NAMED])),
+            ", ..." if len(gone) > _NAMED else "", getattr(store, "path", "STORE"),
+        )  # fmt: skip
+    return bool(gone)

@@ -21,7 +21,7 @@ from llamaindex_prag.conflict_policies import ConflictPolicy, date_of, known_pol
 from llamaindex_prag.conflicts import OVERLAP
 from llamaindex_prag.costs import Costs
 from llamaindex_prag.demand import Chooser
-from llamaindex_prag.llama_index import stray_markers
+from llamaindex_prag.llama_index import reloaded, stray_markers
 from llamaindex_prag.llama_index.arguments import refuse_unknown_arguments
 from llamaindex_prag.llama_index.llm import ParametricLLM
 from llamaindex_prag.llama_index.nodes import injected, with_use
@@ -186,6 +186,7 @@ class ParametricNodePostprocessor(BaseNodePostprocessor):
             raise ConfigurationError(f"{', '.join(given)}: only for inject='auto', and inject is {inject!r}")
         super().__init__(**options)
         stray_markers.watch()
+        reloaded.watch(llm.model.store)
         self._placer = Placer(
             llm.model, merge=llm.merge, max_active=self.max_active,
             others=self.others or ("omit" if inject == "parametric" else "context"), forgetting=self.forgetting,

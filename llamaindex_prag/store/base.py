@@ -3,13 +3,14 @@
     put --------> value (the adapter), record (how it was made, as JSON)     by AdapterKey
     put_json ---> side tables, such as an augmenter's results                by (table, key)
     own --------> which documents use which text                             by document id
+    hold -------> which indexes hold which document                          by document id
 
 The rest of the package depends on `AdapterStore` only; `LMDBStore` is the one that is shipped.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
@@ -86,6 +87,20 @@ class AdapterStore(Protocol):
         """As `own`, but what nobody owns any more is removed, in one step."""
         ...
 
+    def hold(self, index: str, document_ids: Iterable[str]) -> None:
+        """Note that an index holds documents, so that they stay when another one deletes them."""
+        ...
+
+    def let_go(
+        self, indexes: Collection[str], document_id: str, keep: Iterable[str] = (), *, purge: bool = True
+    ) -> list[str]:
+        """Take from a document the texts that indexes no longer have; return those that nobody owns any more."""
+        ...
+
+    def documents(self) -> list[StoredDocument]:
+        """All documents, with their texts and the indexes that hold them."""
+        ...
+
     def owners(self, text_hash: str) -> list[str]:
         """Ids of the documents that use a text."""
         ...
@@ -118,6 +133,7 @@ class StoreStats:
     """Of adapters that are put from now on."""
     adapters: int
     documents: int
+    """That use texts of the store, or are held by an index."""
     side_entries: int
     """Entries of the side tables (`put_json`)."""
     unowned_texts: int
@@ -145,6 +161,17 @@ class StoredAdapter:
     """Size of the encoded values."""
     created: str | None
     """Time in UTC, ISO 8601; None if the record does not say."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredDocument:
+    """What a store knows of a document."""
+
+    id: str
+    texts: Sequence[str]
+    """Hashes of the texts that it uses."""
+    indexes: Sequence[str]
+    """Ids of the indexes that hold it; empty if none is known."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

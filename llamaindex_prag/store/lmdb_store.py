@@ -26,6 +26,7 @@ from llamaindex_prag.layout import Layout
 from llamaindex_prag.store import entries, maintenance, ownership
 from llamaindex_prag.store.base import GcReport, StoredAdapter, StoreStats, VerifyReport
 from llamaindex_prag.store.datafile import is_new
+from llamaindex_prag.store.documents import DocumentsOfStore
 from llamaindex_prag.store.encoding import Encoding, Header, checked_encoding, decode_into, encode, read_header
 from llamaindex_prag.store.environment import SharedEnvironment
 from llamaindex_prag.store.folders import sync
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
 _HASH = 32
 
 
-class LMDBStore:
+class LMDBStore(DocumentsOfStore):
     """The shipped `AdapterStore`.
 
     Args:
@@ -232,28 +233,6 @@ class LMDBStore:
             row = transaction.get(name, db=tables["side"])
             return None if row is None else entries.from_json(row)
 
-    def own(self, document_id: str, text_hashes: Iterable[str]) -> list[str]:
-        """Replace the list of texts that a document uses; return those of its former ones that nobody owns any more.
-
-        These stay until `gc`, or until they are removed by name. A text that never had an owner is never among them.
-        """
-        texts = [entries.hash_bytes(text) for text in text_hashes]
-        freed = self._writable().write(
-            lambda transaction, tables: ownership.own(transaction, tables, document_id, texts)
-        )
-        return [text.hex() for text in freed]
-
-    def owners(self, text_hash: str) -> list[str]:
-        """Ids of the documents that use a text."""
-        text = entries.hash_bytes(text_hash)
-        with self._live().read() as (transaction, tables):
-            return ownership.owners_of(transaction, tables, text)
-
-    def texts(self, document_id: str) -> list[str]:
-        """Hashes of the texts that a document uses."""
-        with self._live().read() as (transaction, tables):
-            return [text.hex() for text in ownership.texts_of(transaction, tables, document_id)]
-
     def remove(self, what: str | AdapterKey) -> int:
         """Remove a text (by its hash) or one adapter, with what was kept beside it, in one transaction.
 
@@ -268,41 +247,15 @@ class LMDBStore:
         text = entries.hash_bytes(what)
         return self._writable().write(lambda transaction, tables: entries.remove_text(transaction, tables, text))
 
-    def own_also(self, document_id: str, text_hashes: Iterable[str]) -> None:
-        """Add to the list of texts that a document uses, in one transaction."""
-        texts = [entries.hash_bytes(text) for text in text_hashes]
-
-        def change(transaction: lmdb.Transaction[bytes], tables: dict[str, Table]) -> None:
-            before = ownership.texts_of(transaction, tables, document_id)
-            ownership.own(transaction, tables, document_id, [*before, *texts])
-
-        self._writable().write(change)
-
-    def remove_document(self, document_id: str) -> list[str]:
-        """Forget a document; remove, and return, the texts that nobody owns any more. All in one transaction."""
-        return self.replace_document(document_id, ())
-
-    def replace_document(self, document_id: str, text_hashes: Iterable[str]) -> list[str]:
-        """Replace the list of texts that a document uses; remove, and return, what nobody owns any more.
-
-        All in one transaction: what another document takes up meanwhile is not lost.
-        """
-        texts = [entries.hash_bytes(text) for text in text_hashes]
-
-        def change(transaction: lmdb.Transaction[bytes], tables: dict[str, Table]) -> list[str]:
-            freed = ownership.own(transaction, tables, document_id, texts)
-            for text in freed:
-                entries.remove_text(transaction, tables, text)
-            return [text.hex() for text in freed]
-
-        return self._writable().write(change)
-
-    def gc(self) -> GcReport:
+    def gc(self, *, dry_run: bool = False) -> GcReport:
         """Remove the texts whose last owner is gone, and give free space back to the disk.
 
         The latter rewrites the file, and is left out (see `GcReport.reason`) while another process has it open.
+
+        Args:
+            dry_run: Only tell what would be removed.
         """
-        return maintenance.collect(self._writable())
+        return maintenance.to_collect(self._live()) if dry_run else maintenance.collect(self._writable())
 
     def described(self) -> dict[str, Any]:
         """The arguments, the model's fingerprint aside, that open this store again."""

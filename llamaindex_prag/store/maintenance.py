@@ -38,6 +38,22 @@ def collect(environment: SharedEnvironment) -> GcReport:
     )
 
 
+def to_collect(environment: SharedEnvironment) -> GcReport:
+    """What `collect` would remove."""
+    size, _ = environment.sizes()
+    with environment.read() as (transaction, tables):
+        texts = ownership.unowned(transaction, tables)
+        removed = sum(1 for text in texts for _ in ownership.starting_with(transaction, tables["values"], text))
+    return GcReport(
+        removed_texts=[text.hex() for text in texts],
+        removed_adapters=removed,
+        bytes_before=size,
+        bytes_after=size,
+        compacted=False,
+        reason="nothing was changed: this only tells what would be removed",
+    )
+
+
 def measure(environment: SharedEnvironment, model: str, encoding: str) -> StoreStats:
     """What the tables hold; nothing is read but their counters."""
     file_bytes, map_bytes = environment.sizes()

@@ -1,6 +1,6 @@
-"""Which documents use which text, so that a text goes when its last document does.
+"""Which documents use which text, so that a text goes when its last document does; and which indexes hold a document.
 
-    documents   document -> its id and its texts' hashes
+    documents   document -> its id, its texts' hashes, and the ids of the indexes that hold it
     owners      text, document -> the document's id
     unowned     text, whose last owner is gone
 
@@ -12,10 +12,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import lmdb
+
+from llamaindex_prag.store.base import StoredDocument
 
 if TYPE_CHECKING:
     from lmdb import _Database as Table
@@ -38,7 +40,8 @@ def own(
         The texts that the document used and nobody uses any more, in the order in which it had them.
     """
     name = _name(document_id)
-    before = texts_of(transaction, tables, document_id)
+    row = _read(transaction, tables, document_id)
+    before = _texts(row)
     after = list(dict.fromkeys(texts))
     for text in after:
         transaction.put(text + name, _encoded(document_id), db=tables["owners"])
@@ -49,7 +52,7 @@ def own(
         if next(starting_with(transaction, tables["owners"], text), None) is None:
             transaction.put(text, b"1", db=tables["unowned"])
             freed.append(text)
-    _write(transaction, tables, document_id, after)
+    _write(transaction, tables, document_id, after, row["indexes"])
     return freed
 
 
@@ -60,8 +63,61 @@ def add_owner(transaction: lmdb.Transaction[Any], tables: dict[str, Table], docu
 
 def texts_of(transaction: lmdb.Transaction[Any], tables: dict[str, Table], document_id: str) -> list[bytes]:
     """The texts of a document, in the order in which it named them."""
-    row = transaction.get(_name(document_id), db=tables["documents"])
-    return [] if row is None else [bytes.fromhex(text) for text in json.loads(bytes(row))["texts"]]
+    return _texts(_read(transaction, tables, document_id))
+
+
+def is_known(transaction: lmdb.Transaction[Any], tables: dict[str, Table], document_id: str) -> bool:
+    """Whether a document uses a text, or an index holds it."""
+    return transaction.get(_name(document_id), db=tables["documents"]) is not None
+
+
+def forget_document(transaction: lmdb.Transaction[Any], tables: dict[str, Table], document_id: str) -> list[bytes]:
+    """Take all texts from a document, and the document from all indexes; return the texts that nobody uses any more."""
+    freed = own(transaction, tables, document_id, ())
+    _write(transaction, tables, document_id, [], [])
+    return freed
+
+
+def hold(transaction: lmdb.Transaction[Any], tables: dict[str, Table], document_id: str, index: str) -> None:
+    """Note that an index holds a document, whether it has adapters or not."""
+    row = _read(transaction, tables, document_id)
+    if index not in row["indexes"]:
+        _write(transaction, tables, document_id, _texts(row), [*row["indexes"], index])
+
+
+def let_go(
+    transaction: lmdb.Transaction[Any],
+    tables: dict[str, Table],
+    document_id: str,
+    indexes: Collection[str],
+    keep: Iterable[bytes],
+) -> list[bytes]:
+    """Take texts from a document that indexes no longer hold, unless another index holds it.
+
+    Args:
+        transaction: For writing.
+        tables: All tables by name.
+        document_id: Any text.
+        indexes: Those that have changed.
+        keep: The texts of it that they still have; with none they no longer hold it.
+
+    Returns:
+        The texts that nobody uses any more.
+    """
+    row, kept = _read(transaction, tables, document_id), set(keep)
+    others = [index for index in row["indexes"] if index not in indexes]
+    rest = row["indexes"] if kept else others
+    _write(transaction, tables, document_id, _texts(row), rest)
+    if others:
+        return []
+    return own(transaction, tables, document_id, [text for text in _texts(row) if text in kept])
+
+
+def documents(transaction: lmdb.Transaction[Any], tables: dict[str, Table]) -> Iterator[StoredDocument]:
+    """All documents, in no order."""
+    for _, value in transaction.cursor(tables["documents"]):
+        row = _decoded(bytes(value))
+        yield StoredDocument(id=row["id"], texts=tuple(row["texts"]), indexes=tuple(row["indexes"]))
 
 
 def owners_of(transaction: lmdb.Transaction[Any], tables: dict[str, Table], text: bytes) -> list[str]:
@@ -75,9 +131,9 @@ def owners_of(transaction: lmdb.Transaction[Any], tables: dict[str, Table], text
 def forget_text(transaction: lmdb.Transaction[Any], tables: dict[str, Table], text: bytes) -> None:
     """Take a text out of all documents."""
     for document_id in owners_of(transaction, tables, text):
-        rest = [t for t in texts_of(transaction, tables, document_id) if t != text]
+        row = _read(transaction, tables, document_id)
         transaction.delete(text + _name(document_id), db=tables["owners"])
-        _write(transaction, tables, document_id, rest)
+        _write(transaction, tables, document_id, [t for t in _texts(row) if t != text], row["indexes"])
     transaction.delete(text, db=tables["unowned"])
 
 
@@ -95,9 +151,28 @@ def starting_with(transaction: lmdb.Transaction[Any], table: Table, prefix: byte
         found = cursor.next()
 
 
-def _write(transaction: lmdb.Transaction[Any], tables: dict[str, Table], document_id: str, texts: list[bytes]) -> None:
-    if texts:
-        row = {"id": document_id, "texts": [text.hex() for text in texts]}
+def _read(transaction: lmdb.Transaction[Any], tables: dict[str, Table], document_id: str) -> dict[str, Any]:
+    row = transaction.get(_name(document_id), db=tables["documents"])
+    return {"id": document_id, "texts": [], "indexes": []} if row is None else _decoded(bytes(row))
+
+
+def _decoded(row: bytes) -> dict[str, Any]:
+    return {"indexes": [], **json.loads(row)}  # rows of documents that no index holds may be without
+
+
+def _texts(row: dict[str, Any]) -> list[bytes]:
+    return [bytes.fromhex(text) for text in row["texts"]]
+
+
+def _write(
+    transaction: lmdb.Transaction[Any],
+    tables: dict[str, Table],
+    document_id: str,
+    texts: list[bytes],
+    indexes: list[str],
+) -> None:
+    if texts or indexes:
+        row = {"id": document_id, "texts": [text.hex() for text in texts], "indexes": indexes}
         transaction.put(_name(document_id), json.dumps(row).encode(), db=tables["documents"])
     else:
         transaction.delete(_name(document_id), db=tables["documents"])

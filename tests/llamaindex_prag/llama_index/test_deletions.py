@@ -1,0 +1,287 @@
+"""Adapters go with the documents of an index, also of one that was persisted and loaded again."""
+
+import logging
+import shutil
+
+import pytest
+from llama_index.core import Document, StorageContext, SummaryIndex, VectorStoreIndex, load_index_from_storage
+from llama_index.core.embeddings import MockEmbedding
+from llama_index.core.schema import NodeRelationship, TextNode
+from llama_index.core.storage.docstore import SimpleDocumentStore
+from llama_index.core.vector_stores import SimpleVectorStore
+
+from llamaindex_prag.adapter import Adapter, text_hash
+from llamaindex_prag.errors import StoreError
+from llamaindex_prag.llama_index import ParametricDocumentStore, ParametricNodePostprocessor, reconcile
+from llamaindex_prag.llama_index.contents import contents_of
+from llamaindex_prag.store.lmdb_store import LMDBStore
+from rag_backbone.errors import AdapterError, ConfigurationError
+from tests.llamaindex_prag.llama_index.conftest import TEXTS
+from tests.llamaindex_prag.made import random_values
+
+EMBED = MockEmbedding(8)
+
+
+class KeepingTexts(SimpleVectorStore):
+    stores_text: bool = True
+
+
+def documents(*numbers):
+    return [Document(text=TEXTS[i], id_=f"doc-{i}") for i in numbers]
+
+
+def build(llm, folder, *numbers, docstore=None):
+    storage = StorageContext.from_defaults(docstore=docstore or ParametricDocumentStore(llm=llm))
+    index = VectorStoreIndex.from_documents(documents(*numbers), storage_context=storage, embed_model=EMBED)
+    index.storage_context.persist(str(folder))
+    return index
+
+
+def reload(folder, llm=None):
+    """As LlamaIndex's manual says; with an LLM, as ours does."""
+    docstore = None if llm is None else ParametricDocumentStore.from_persist_dir(str(folder), llm=llm)
+    return load_index_from_storage(
+        StorageContext.from_defaults(persist_dir=str(folder), docstore=docstore), embed_model=EMBED
+    )
+
+
+def known(llm):
+    return [llm.model.knows(text) for text in TEXTS[:3]]
+
+
+def deleted_plainly(folder, *numbers):
+    index = reload(folder)
+    assert type(index.docstore) is SimpleDocumentStore
+    for i in numbers:
+        index.delete_ref_doc(f"doc-{i}", delete_from_docstore=True)
+    index.storage_context.persist(str(folder))
+    return index
+
+
+def test_what_a_plainly_reloaded_index_deletes_is_found_and_removed(llm, store, tmp_path):
+    build(llm, tmp_path / "index", 0, 1, 2)
+    deleted_plainly(tmp_path / "index", 0)
+    assert known(llm) == [True, True, True]
+    would = reconcile(tmp_path / "index", store=store, dry_run=True)
+    assert dict(would.documents) == {"doc-0": [text_hash(TEXTS[0])]}
+    assert list(would.removed_texts) == [text_hash(TEXTS[0])]
+    assert known(llm) == [True, True, True]
+    did = reconcile(tmp_path / "index", store=store)
+    assert (dict(did.documents), list(did.removed_texts)) == (dict(would.documents), list(would.removed_texts))
+    assert known(llm) == [False, True, True]
+    assert not reconcile(tmp_path / "index", store=store).documents
+
+
+def test_deletions_reach_the_adapters_where_our_document_store_is_loaded_again(llm, tmp_path):
+    build(llm, tmp_path / "index", 0, 1, 2)
+    reload(tmp_path / "index", llm).delete_ref_doc("doc-0", delete_from_docstore=True)
+    assert known(llm) == [False, True, True]
+
+
+def test_an_index_that_was_moved_is_the_same_index(llm, store, tmp_path):
+    build(llm, tmp_path / "index", 0, 1, 2)
+    shutil.move(tmp_path / "index", tmp_path / "elsewhere")
+    deleted_plainly(tmp_path / "elsewhere", 2)
+    assert reconcile(tmp_path / "elsewhere", store=store).removed_texts == [text_hash(TEXTS[2])]
+
+
+def test_a_document_that_is_only_taken_out_of_the_index_is_gone_from_it(llm, store, tmp_path):
+    build(llm, tmp_path / "index", 0, 1)
+    index = reload(tmp_path / "index")
+    index.delete_ref_doc("doc-0")
+    assert index.docstore.document_exists  # its text is kept, as LlamaIndex does unless told otherwise
+    assert reconcile(index, store=store).removed_texts == [text_hash(TEXTS[0])]
+    assert known(llm) == [False, True, True]
+
+
+@pytest.mark.parametrize("method", ["update_ref_doc", "refresh_ref_docs"])
+@pytest.mark.parametrize("plain", [True, False])
+def test_the_former_text_of_a_changed_document_loses_its_adapter(llm, store, tmp_path, method, plain):
+    build(llm, tmp_path / "index", 0, 1)
+    index = reload(tmp_path / "index", None if plain else llm)
+    changed = Document(text=TEXTS[3], id_="doc-0")
+    getattr(index, method)(changed if method == "update_ref_doc" else [changed, *documents(1)])
+    if plain:
+        assert known(llm) == [True, True, True]
+        assert reconcile(index, store=store).removed_texts == [text_hash(TEXTS[0])]
+    assert known(llm) == [False, True, True]
+
+
+def two_nodes(llm, docstore, second=TEXTS[1]):
+    """One document of two nodes, both with adapters."""
+    nodes = []
+    for i, text in enumerate((TEXTS[0], second)):
+        source = {NodeRelationship.SOURCE: Document(text="", id_="both").as_related_node_info()}
+        nodes.append(TextNode(text=text, id_=f"node-{i}", relationships=source))
+    store = llm.model.store
+    for i in range(2):
+        store.own(f"doc-{i}", ())
+    store.own("both", [text_hash(n.text) for n in nodes])
+    storage = StorageContext.from_defaults(docstore=docstore)
+    return VectorStoreIndex(nodes, storage_context=storage, embed_model=EMBED)
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+async def test_adapters_follow_deleted_nodes(llm, asynchronous):
+    index = two_nodes(llm, ParametricDocumentStore(llm=llm))
+    if asynchronous:
+        await index.adelete_nodes(["node-0"], delete_from_docstore=True)
+    else:
+        index.delete_nodes(["node-0"], delete_from_docstore=True)
+    assert known(llm) == [False, True, True]
+    assert llm.model.store.texts("both") == [text_hash(TEXTS[1])]
+
+
+def test_a_text_that_another_node_of_the_document_has_stays(llm):
+    index = two_nodes(llm, ParametricDocumentStore(llm=llm), second=TEXTS[0])
+    index.delete_nodes(["node-0"], delete_from_docstore=True)
+    assert llm.model.knows(TEXTS[0])
+    index.delete_nodes(["node-1"], delete_from_docstore=True)
+    assert not llm.model.knows(TEXTS[0])
+
+
+@pytest.mark.parametrize("from_docstore", [True, False])
+def test_nodes_deleted_from_a_plain_document_store_are_found(llm, store, from_docstore):
+    index = two_nodes(llm, SimpleDocumentStore())
+    index.delete_nodes(["node-1"], delete_from_docstore=from_docstore)
+    assert reconcile(index, store=store).removed_texts == [text_hash(TEXTS[1])]
+
+
+def test_two_indexes_share_a_store_and_a_document(llm, store, tmp_path):
+    build(llm, tmp_path / "a", 0, 1)
+    build(llm, tmp_path / "b", 1, 2)
+    deleted_plainly(tmp_path / "a", 0, 1)
+    told = reconcile(tmp_path / "a", store=store, allow_empty=True)
+    assert list(told.removed_texts) == [text_hash(TEXTS[0])]
+    assert set(told.kept) == {"doc-1", "doc-2"}
+    assert all(why.startswith("another index holds it") for why in told.kept.values())
+    assert known(llm) == [False, True, True]
+    reload(tmp_path / "b", llm).delete_ref_doc("doc-1", delete_from_docstore=True)
+    assert known(llm) == [False, False, True]
+
+
+def test_a_deletion_in_one_index_leaves_a_document_that_another_has(llm, tmp_path):
+    a, b = build(llm, tmp_path / "a", 0), build(llm, tmp_path / "b", 0)
+    a.delete_ref_doc("doc-0", delete_from_docstore=True)
+    assert llm.model.knows(TEXTS[0])
+    b.delete_ref_doc("doc-0", delete_from_docstore=True)
+    assert not llm.model.knows(TEXTS[0])
+
+
+def test_a_passage_of_two_documents_goes_with_the_second(llm, store, tmp_path):
+    store.own_also("doc-1", [text_hash(TEXTS[0])])
+    build(llm, tmp_path / "index", 0, 1, 2)
+    deleted_plainly(tmp_path / "index", 0)
+    store.own("doc-1", [text_hash(TEXTS[0])])
+    storage = ParametricDocumentStore.from_persist_dir(str(tmp_path / "index"), llm=llm)
+    storage.add_documents([TextNode(text=TEXTS[0], id_="doc-1")])
+    assert not reconcile(storage, store=store).removed_texts
+    assert llm.model.knows(TEXTS[0])
+    storage.delete_document("doc-1")
+    assert not llm.model.knows(TEXTS[0])
+
+
+def test_documents_of_indexes_that_are_not_known_stay_unless_these_are_all(llm, store, tmp_path):
+    build(llm, tmp_path / "index", 0, 1, docstore=SimpleDocumentStore())
+    deleted_plainly(tmp_path / "index", 0)
+    told = reconcile(tmp_path / "index", store=store)
+    assert (told.documents, set(told.kept)) == ({}, {"doc-0", "doc-2"})
+    assert "no index is known" in told.kept["doc-0"]
+    would = reconcile(tmp_path / "index", store=store, only=True, dry_run=True)
+    assert set(would.documents) == {"doc-0", "doc-2"}
+    reconcile(tmp_path / "index", store=store, only=True)
+    assert known(llm) == [False, True, False]
+
+
+def test_adapters_that_others_start_from_stay(llm, store, tmp_path):
+    key = llm.model.key("questions")
+    layout = llm.model.layout
+    store.put(key, Adapter(layout, random_values(layout, 9, 0.1), 2.0), {}, owners=["warm-up 0123"])
+    build(llm, tmp_path / "index", 0)
+    reconcile(tmp_path / "index", store=store, only=True)
+    assert key in store
+
+
+def test_an_index_without_a_document_of_the_store_is_refused(llm, store, tmp_path):
+    build(llm, tmp_path / "index", 0)
+    deleted_plainly(tmp_path / "index", 0)
+    with pytest.raises(AdapterError, match=r"has no document\. Nothing was removed.*allow_empty"):
+        reconcile(tmp_path / "index", store=store)
+    stranger = VectorStoreIndex.from_documents([Document(text=TEXTS[0], id_="x")], embed_model=EMBED)
+    with pytest.raises(AdapterError, match="belongs to another store"):
+        reconcile(stranger, store=store, only=True)
+    assert known(llm) == [True, True, True]
+    reconcile(tmp_path / "index", store=store, allow_empty=True)
+    assert known(llm) == [False, True, True]
+
+
+def test_what_is_no_index_is_refused(llm, store, tmp_path):
+    with pytest.raises(ConfigurationError, match="holds no index"):
+        reconcile(tmp_path, store=store)
+    (tmp_path / "docstore.json").write_text("[")
+    with pytest.raises(ConfigurationError, match="cannot be read, nothing was removed"):
+        reconcile(tmp_path, store=store)
+    keeping = VectorStoreIndex.from_vector_store(KeepingTexts(), embed_model=EMBED)
+    with pytest.raises(ConfigurationError, match="give all nodes of the index"):
+        reconcile(keeping, store=store)
+    nodes = [TextNode(text=text, id_=f"doc-{i}") for i, text in enumerate(TEXTS[:2])]
+    assert reconcile(nodes, store=store, only=True).removed_texts == [text_hash(TEXTS[2])]
+
+
+def test_a_read_only_store_is_compared_and_not_changed(llm, store, lm, tmp_path):
+    build(llm, tmp_path / "index", 0, 1)
+    deleted_plainly(tmp_path / "index", 0)
+    with LMDBStore(store.path, model=lm.fingerprint, readonly=True) as readonly:
+        assert reconcile(tmp_path / "index", store=readonly, dry_run=True).removed_texts == [text_hash(TEXTS[0])]
+        with pytest.raises(StoreError, match="readonly=True"):
+            reconcile(tmp_path / "index", store=readonly)
+    assert known(llm) == [True, True, True]
+
+
+def test_a_whole_document_keeps_the_adapters_of_its_parts(llm, store):
+    """A pipeline's document store holds what came in, and the nodes are elsewhere."""
+    store.own("whole", [text_hash(text) for text in TEXTS[:2]])
+    docstore = SimpleDocumentStore()
+    docstore.add_documents([Document(text=" ".join(TEXTS[:2]), id_="whole")])
+    assert not reconcile(docstore, store=store).documents
+
+
+def test_other_kinds_of_indexes_are_read_too(llm):
+    index = SummaryIndex([TextNode(text=TEXTS[0], id_="doc-0")])
+    assert set(contents_of(index).documents) == {"doc-0"}
+
+
+def test_a_plainly_reloaded_index_is_told_of_when_it_is_first_searched(llm, tmp_path, caplog):
+    build(llm, tmp_path / "index", 0, 1)
+    deleted_plainly(tmp_path / "index", 0)
+    index = reload(tmp_path / "index")
+    engine = index.as_query_engine(
+        llm=llm, similarity_top_k=1, node_postprocessors=[ParametricNodePostprocessor(llm=llm)]
+    )
+    with caplog.at_level(logging.WARNING, "llamaindex_prag"):
+        engine.query("Who wrote?")
+        engine.query("Who wrote?")
+    told = [r.getMessage() for r in caplog.records if "dynprag store gc" in r.getMessage()]
+    assert len(told) == 2
+    assert "doc-0" in told[0]
+    assert "ParametricDocumentStore.from_persist_dir" in told[1]
+
+
+def test_loading_our_document_store_tells_what_others_left(llm, tmp_path, caplog):
+    build(llm, tmp_path / "index", 0, 1)
+    reload(tmp_path / "index", llm)
+    assert "dynprag store gc" not in caplog.text
+    deleted_plainly(tmp_path / "index", 1)
+    reload(tmp_path / "index", llm)
+    assert "doc-1" in caplog.text
+    assert "dynprag store gc" in caplog.text
+
+
+def test_what_is_inserted_after_a_reload_is_noted_too(llm, store, tmp_path):
+    build(llm, tmp_path / "index", 0)
+    index = reload(tmp_path / "index", llm)
+    index.insert(documents(1)[0])
+    index.storage_context.persist(str(tmp_path / "index"))
+    deleted_plainly(tmp_path / "index", 1)
+    reconcile(tmp_path / "index", store=store)
+    assert known(llm) == [True, False, True]
