@@ -34,7 +34,6 @@ from llama_index.core.bridge.pydantic import (
     model_serializer,
 )
 from llama_index.core.llms.callbacks import llm_chat_callback, llm_completion_callback
-from llama_index.core.llms.llm import LLM
 from llama_index.core.prompts import BasePromptTemplate
 
 from llamaindex_prag.llama_index.arguments import CALL_OPTIONS, refuse_unknown_arguments
@@ -46,6 +45,7 @@ from llamaindex_prag.llama_index.loading import (
     open_store,
     refuse_unless_loadable,
 )
+from llamaindex_prag.llama_index.long_prompts import ReadsInParts
 from llamaindex_prag.llama_index.markers import Reference, take_markers, unsigned
 from llamaindex_prag.llama_index.prompts import permitting, refuse_reading_markers
 from llamaindex_prag.parametric import ParametricModel
@@ -81,7 +81,7 @@ class _Call:
     adapters: Selection | None
 
 
-class ParametricLLM(LLM):
+class ParametricLLM(ReadsInParts):
     """A language model that can have documents in its weights, in this process or in a server.
 
     Its serialised form names model, store, recipe and translator, and `from_dict` loads them again; a copy in another
@@ -101,7 +101,8 @@ class ParametricLLM(LLM):
             gives the tokenizer, and its weights are loaded if an adapter has to be trained. `store` has to be named.
         server: Further arguments of `ServedModel`, such as `{"loading": "resolve"}`.
 
-    Calls do not change the object; threads and tasks may share it.
+    Calls do not change the object; threads and tasks may share it. What is too long for the window is read in parts or
+    shortened, and told (`long_prompts`).
     """
 
     max_new_tokens: int = Field(default=256, ge=1, description="Where an answer that does not end is cut off.")
@@ -245,17 +246,19 @@ class ParametricLLM(LLM):
         _warn_of_unsigned(text)
         lm = self._model.lm
         with _not_swallowed():
+            text = self._fitted([("user", text)])[0][1]
             return _Call(chat_ids(lm.tokenizer, text, name=lm.name), self._selected(references))
 
     def _call_of_messages(self, messages: Sequence[ChatMessage]) -> _Call:
-        references: list[Reference] = []
-        plain = []
-        for message in messages:
-            text, found = take_markers(message.content or "")
+        found = [take_markers(message.content or "") for message in messages]
+        roles = [str(getattr(message.role, "value", message.role)) for message in messages]
+        for text, _ in found:
             _warn_of_unsigned(text)
-            references += found
-            plain.append((str(getattr(message.role, "value", message.role)), text))
         lm = self._model.lm
+        with _not_swallowed():
+            kept = self._fitted([(role, text) for role, (text, _) in zip(roles, found, strict=True)])
+        plain = [(roles[i], text) for i, text in kept]
+        references = [reference for i, _ in kept for reference in found[i][1]]
         # A conversation of one question is what `complete` gets, and what adapters were trained on.
         alone = len(plain) == 1 and plain[0][0] == "user"
         with _not_swallowed():

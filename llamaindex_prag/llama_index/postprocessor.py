@@ -24,6 +24,7 @@ from llamaindex_prag.demand import Chooser
 from llamaindex_prag.llama_index import reloaded, stray_markers
 from llamaindex_prag.llama_index.arguments import refuse_unknown_arguments
 from llamaindex_prag.llama_index.llm import ParametricLLM
+from llamaindex_prag.llama_index.long_prompts import refuse_long_question
 from llamaindex_prag.llama_index.nodes import injected, with_use
 from llamaindex_prag.parametric import ParametricModel
 from llamaindex_prag.parametrize import Parametrizer
@@ -218,9 +219,11 @@ class ParametricNodePostprocessor(BaseNodePostprocessor):
         query_bundle: QueryBundle | None = None,
     ) -> list[NodeWithScore]:
         model = self.llm.model
+        question = query_bundle.query_str if query_bundle else ""
+        refuse_long_question(model.lm, question)  # before anything is trained for it
         ids, texts = [n.node.node_id for n in nodes], [n.node.get_content(MetadataMode.NONE) for n in nodes]
         plans, trained = self._made(nodes, texts)
-        placed = self._placed(nodes, texts, plans, query_bundle.query_str if query_bundle else "")
+        placed = self._placed(nodes, texts, plans, question)
         kept = {i: plans[i].in_context or why for i, why in placed.in_prompt.items()}
         left_out = {ids[i]: why for i, why in placed.left_out.items()}
         dispatcher.event(

@@ -356,19 +356,6 @@ def test_adapters_that_forget_too_much_are_weakened_or_left_to_the_prompt(llm, c
 # ---------------------------------------------------------------------- what cannot be done
 
 
-@pytest.mark.parametrize("mode", ["compact", "refine", "tree_summarize"])
-def test_a_prompt_that_is_too_long_is_an_error_and_no_empty_response(llm, mode):
-    long = TextNode(id_="long", text="stone " * 3000)
-    engine = engine_of(llm, Fixed(nodes=[NodeWithScore(node=long, score=1.0)]), mode, post={"missing": "context"})
-    engine._response_synthesizer._prompt_helper.context_window = 100_000  # another tokenizer counted fewer
-    with pytest.raises(AdapterError, match="context window"):
-        engine.query(QUESTION)
-    with pytest.raises(AdapterError, match="context window"):
-        llm.complete("stone " * 3000)
-    with pytest.raises(AdapterError, match="context window"):
-        list(llm.stream_complete("stone " * 3000))
-
-
 @pytest.mark.parametrize("inject", ["parametric", "combined"])
 def test_what_cannot_be_trained_stays_in_the_prompt_and_is_not_tried_again(llm, inject, monkeypatch):
     post = ParametricNodePostprocessor(llm=llm, inject=inject, max_active=2)

@@ -1,0 +1,304 @@
+"""Prompts that are longer than the model's window: read in parts, or shortened and told, so that a query is answered.
+
+LlamaIndex packs retrieved text by a tokenizer of its own (tiktoken's, unless `Settings.tokenizer` is set), under which
+long Thai, Hindi, Chinese or German text has a half to a third fewer tokens than under most models'. What it took for
+one prompt may then be too long:
+
+    a template with retrieved text     its context is cut by the model's own tokenizer and read part after part, each
+                                       call seeing the answer so far; nothing is left out
+    a conversation                     the oldest turns are left out
+    any other prompt                   its middle is left out: instructions stand at the beginning, questions at the end
+
+Each is logged at WARNING with its counts. A question that is longer than the window by itself is refused.
+"""
+
+from __future__ import annotations
+
+import logging
+import unicodedata
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from llama_index.core.indices.prompt_helper import PromptHelper
+from llama_index.core.llms.llm import LLM
+from llama_index.core.prompts import BasePromptTemplate, SelectorPromptTemplate
+from llama_index.core.types import TokenAsyncGen, TokenGen
+
+from llamaindex_prag.llama_index.markers import marker, take_markers
+from llamaindex_prag.prompts import chat_ids, conversation_ids
+from rag_backbone.errors import AdapterError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from llamaindex_prag.parametric import ParametricModel
+    from llamaindex_prag.serving.served_model import ServedModel
+
+logger = logging.getLogger(__name__)
+
+Turn = tuple[str, str]
+"""Role and text."""
+
+_CONTEXTS = ("context_str", "context_msg")
+"""Arguments of LlamaIndex's templates that hold retrieved text."""
+_EARLIER = "An earlier answer, from other parts of the text: {answer}\n\n"
+_GAP = "\n[...]\n"
+_ROOM = 16
+"""Tokens left free: a text that was cut may have a few more than its parts were counted to have."""
+_STOPS = ("\n", "。", "！", "？", "।", ". ", "? ", "! ", " ")
+"""Where a text is cut, the best first; without any of them, between two characters."""
+_HELP = "LlamaIndex counted fewer tokens; it counts as the model does with Settings.tokenizer = llm.tokenizer"
+
+
+class ReadsInParts(LLM):
+    """An `LLM` that counts tokens as its model does, and reads a context that is too long in parts."""
+
+    max_new_tokens: int
+
+    @property
+    def model(self) -> ParametricModel | ServedModel:
+        """The model, whose tokenizer counts."""
+        raise NotImplementedError
+
+    @property
+    def tokenizer(self) -> Callable[[str], list[int]]:
+        """The model's tokenizer as LlamaIndex takes one: `Settings.tokenizer = llm.tokenizer`."""
+        tokenizer = self.model.lm.tokenizer
+
+        def tokens(text: str) -> list[int]:
+            return list(tokenizer(text, add_special_tokens=False).input_ids)
+
+        return tokens
+
+    def as_prompt_helper(self) -> PromptHelper:
+        """Return a helper that packs by the model's own tokens, its chat template included.
+
+        For one engine: `response_synthesizer=get_response_synthesizer(llm=llm, prompt_helper=llm.as_prompt_helper())`;
+        for all: `Settings.prompt_helper`. LlamaIndex then makes no prompt that has to be read in parts.
+        """
+        around = len(chat_ids(self.model.lm.tokenizer, "", name=self.model.lm.name)) + _ROOM
+        window = self.metadata.context_window - around
+        return PromptHelper(context_window=window, num_output=self.metadata.num_output, tokenizer=self.tokenizer)
+
+    def predict(self, prompt: BasePromptTemplate, **prompt_args: Any) -> str:
+        """Answer a template; a context that is too long is read in parts."""
+        reading = _Reading(self, prompt, prompt_args)
+        while arguments := reading.before_the_last():
+            reading.answer = super().predict(prompt, **arguments)
+        return super().predict(prompt, **reading.last())
+
+    async def apredict(self, prompt: BasePromptTemplate, **prompt_args: Any) -> str:
+        """Answer a template; a context that is too long is read in parts."""
+        reading = _Reading(self, prompt, prompt_args)
+        while arguments := reading.before_the_last():
+            reading.answer = await super().apredict(prompt, **arguments)
+        return await super().apredict(prompt, **reading.last())
+
+    def stream(self, prompt: BasePromptTemplate, **prompt_args: Any) -> TokenGen:
+        """Answer a template; of a context that is read in parts the last answer is streamed."""
+        reading = _Reading(self, prompt, prompt_args)
+        while arguments := reading.before_the_last():
+            reading.answer = super().predict(prompt, **arguments)
+        return super().stream(prompt, **reading.last())
+
+    async def astream(self, prompt: BasePromptTemplate, **prompt_args: Any) -> TokenAsyncGen:
+        """Answer a template; of a context that is read in parts the last answer is streamed."""
+        reading = _Reading(self, prompt, prompt_args)
+        while arguments := reading.before_the_last():
+            reading.answer = await super().apredict(prompt, **arguments)
+        return await super().astream(prompt, **reading.last())
+
+    @property
+    def spare_tokens(self) -> int:
+        """Tokens that are kept free for the answer where a prompt is cut."""
+        return min(self.max_new_tokens, self.model.lm.context_window // 4)
+
+    def prompt_tokens(self, prompt: BasePromptTemplate, arguments: Mapping[str, Any]) -> int:
+        """Count the tokens of a template with its arguments, as the model reads it."""
+        text, _ = take_markers(self._get_prompt(prompt, **arguments))
+        return len(chat_ids(self.model.lm.tokenizer, text, name=self.model.lm.name))
+
+    def _fitted(self, turns: Sequence[Turn]) -> list[tuple[int, str]]:
+        """The turns that fit into the window, by number, with their texts.
+
+        Raises:
+            AdapterError: If the question alone does not.
+        """
+        lm = self.model.lm
+        fits = lm.context_window - 1  # a token of the answer
+        kept = list(enumerate(text for _, text in turns))
+
+        def tokens(these: Sequence[tuple[int, str]]) -> int:
+            return len(conversation_ids(lm.tokenizer, [(turns[i][0], text) for i, text in these], name=lm.name))
+
+        if not kept or tokens(kept) <= fits:
+            return kept
+        before, limit = tokens(kept), lm.context_window - self.spare_tokens
+        asked = max((i for i, (role, _) in enumerate(turns) if role == "user"), default=len(turns) - 1)
+        if len(turns) > 1:
+            refuse_long_question(lm, turns[asked][1])
+        while tokens(kept) > limit:
+            old = next((n for n, (i, _) in enumerate(kept) if turns[i][0] != "system" and i != asked), None)
+            if old is None:
+                break
+            del kept[old]
+        told = [f"{left_out} of {len(turns)} messages, the oldest"] if (left_out := len(turns) - len(kept)) else []
+        while (excess := tokens(kept) - limit) > 0:
+            free = [n for n, (i, _) in enumerate(kept) if i != asked] or [0]
+            n = max(free, key=lambda n: len(kept[n][1]))
+            i, text = kept[n]
+            size = len(self.tokenizer(text)) - excess - _ROOM
+            if size <= 0:
+                break
+            kept[n] = (i, _without_middle(lm.tokenizer, text, size))
+            told.append(f"the middle of a {turns[i][0]} message" if len(turns) > 1 else "its middle")
+        logger.warning(
+            "a prompt of %d tokens is too long for the %d of %s: %s (%d tokens) left out. %s",
+            before, lm.context_window, lm.name, " and ".join(dict.fromkeys(told)), before - tokens(kept), _HELP,
+        )  # fmt: skip
+        return kept
+
+
+def refuse_long_question(lm: Any, question: str) -> None:
+    """Refuse a question that is longer than the window by itself.
+
+    Raises:
+        AdapterError: With its tokens.
+    """
+    tokens = len(chat_ids(lm.tokenizer, question, name=lm.name))
+    if tokens >= lm.context_window:
+        raise AdapterError(
+            f"the question has {tokens} tokens with the model's template, and the context window of {lm.name} "
+            f"{lm.context_window}; ask a shorter one, and put long texts into documents"
+        )
+
+
+class _Reading:
+    """One template's prompt, in as many calls as its context needs."""
+
+    def __init__(self, llm: ReadsInParts, prompt: BasePromptTemplate, arguments: dict[str, Any]) -> None:
+        self.answer: str | None = None
+        """The answer so far."""
+        self._llm, self._prompt = llm, prompt
+        self._lm = llm.model.lm
+        # `SimpleSummarize` hands over a list of one text, which would stand in the prompt as Python shows it.
+        self._arguments = {name: _joined(value) if name in _CONTEXTS else value for name, value in arguments.items()}
+        self._name = next((name for name in _CONTEXTS if isinstance(self._arguments.get(name), str)), "")
+        self._rest, self._markers = "", ""
+        if not self._name:
+            return
+        tokens = llm.prompt_tokens(prompt, self._arguments)
+        if tokens + llm.spare_tokens // 2 <= self._lm.context_window:
+            return
+        question = self._given("query_str")
+        refuse_long_question(self._lm, question)
+        # Every part is read with the adapters of all: which of them a passage belongs to, a cut does not know.
+        self._rest, found = take_markers(self._arguments[self._name])
+        self._markers = "".join(f"{marker(r.key, r.score, r.strength)}\n" for r in found)
+        size = self._room({**self._arguments, self._name: ""})
+        if size < self._least:  # what stands around the context is too long; see `ReadsInParts._fitted`
+            self._rest = ""
+            return
+        context = len(llm.tokenizer(self._rest))
+        logger.warning(
+            "a prompt of %d tokens is too long for the %d of %s: its context of %d tokens is read in about %d parts, "
+            "each time with the answer so far. %s",
+            tokens, self._lm.context_window, self._lm.name, context, -(-context // size), _HELP,
+        )  # fmt: skip
+
+    def before_the_last(self) -> dict[str, Any] | None:
+        """The arguments of the next call, if another one has to follow it."""
+        if not self._rest:
+            return None
+        arguments = self._next()
+        size = self._room(arguments)
+        if size < self._least:  # the answer so far is long
+            self._shorten_answer()
+            arguments = self._next()
+            size = self._room(arguments)
+        part, rest = _cut(self._lm.tokenizer, self._rest, max(size, self._least))
+        if not rest:
+            return None
+        self._rest = rest
+        return {**arguments, self._name: arguments[self._name] + part}
+
+    def last(self) -> dict[str, Any]:
+        """The arguments of the last call."""
+        if not self._rest:
+            return self._arguments
+        arguments = self._next()
+        return {**arguments, self._name: arguments[self._name] + self._rest}
+
+    @property
+    def _least(self) -> int:
+        return max(2 * _ROOM, self._lm.context_window // 16)
+
+    def _next(self) -> dict[str, Any]:
+        """The arguments without the part itself."""
+        if self.answer is None:
+            return {**self._arguments, self._name: self._markers}
+        if "existing_answer" in self._template().template_vars:
+            return {**self._arguments, self._name: self._markers, "existing_answer": self.answer}
+        return {**self._arguments, self._name: self._markers + _EARLIER.format(answer=self.answer)}
+
+    def _shorten_answer(self) -> None:
+        answer = self.answer or ""
+        self.answer, rest = _cut(self._lm.tokenizer, answer, self._llm.spare_tokens // 2)
+        if rest:
+            logger.warning(
+                "an answer so far of %d characters leaves no room for the rest of the context in the window of %s; its "
+                "last %d were left out",
+                len(answer), self._lm.name, len(rest),
+            )  # fmt: skip
+
+    def _room(self, arguments: dict[str, Any]) -> int:
+        """Tokens for a part beside these arguments."""
+        return (
+            self._lm.context_window - self._llm.spare_tokens - _ROOM - self._llm.prompt_tokens(self._prompt, arguments)
+        )
+
+    def _template(self) -> BasePromptTemplate:
+        return self._prompt.select(llm=self._llm) if isinstance(self._prompt, SelectorPromptTemplate) else self._prompt
+
+    def _given(self, name: str) -> str:
+        return str(self._arguments.get(name, self._template().kwargs.get(name, "")))
+
+
+def _joined(value: Any) -> Any:
+    return "\n\n".join(value) if isinstance(value, list) and all(isinstance(v, str) for v in value) else value
+
+
+def _starts(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+    """At which character each token begins; estimated where a tokenizer does not tell."""
+    encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=tokenizer.is_fast)
+    if tokenizer.is_fast:
+        return [start for start, _ in encoded["offset_mapping"]]
+    count = len(encoded["input_ids"])
+    return [i * len(text) // count for i in range(count)]
+
+
+def _cut(tokenizer: PreTrainedTokenizerBase, text: str, size: int) -> tuple[str, str]:
+    """A beginning of at most so many tokens, and the rest; cut where a line, sentence or word ends, if one does."""
+    starts = _starts(tokenizer, text)
+    if len(starts) <= size:
+        return text, ""
+    end, earliest = starts[size], starts[size * 3 // 4]
+    for stop in _STOPS:
+        if (found := text.rfind(stop, earliest, end)) >= 0:
+            return text[: found + len(stop)], text[found + len(stop) :]
+    end = max(_before_marks(text, end), 1)
+    return text[:end], text[end:]
+
+
+def _without_middle(tokenizer: PreTrainedTokenizerBase, text: str, size: int) -> str:
+    starts = _starts(tokenizer, text)
+    tail = size // 2
+    end, begin = _before_marks(text, starts[size - tail]), _before_marks(text, starts[len(starts) - tail])
+    return text[:end] + _GAP + text[begin:]
+
+
+def _before_marks(text: str, at: int) -> int:
+    """The same place, or before the character that its vowel signs and accents belong to."""
+    while 0 < at < len(text) and unicodedata.category(text[at]).startswith("M"):
+        at -= 1
+    return at
