@@ -36,7 +36,7 @@ class Console:
 
     @property
     def shows_progress(self) -> bool:
-        """Whether progress bars are of use: somebody is watching, and wants to."""
+        """Whether to show progress bars: stderr is a terminal, and `-q` was not given."""
         return not self.quiet and sys.stderr.isatty()
 
     def accepts(self, record: logging.LogRecord) -> bool:

@@ -54,7 +54,7 @@ _invisible = regex.compile(
     r"|\p{Prepended_Concatenation_Mark}|(?<=\p{Mongolian}\p{M}*)\u180e)"
     r"|[\p{Cc}\p{Cf}\p{Cs}\p{Co}]"
 )
-# After another one a variation selector selects nothing; in numbers they can carry text that nobody sees.
+# A second variation selector selects nothing, and a run of them can carry invisible text.
 _selectors = regex.compile(r"(?<=[\ufe00-\ufe0f\U000e0100-\U000e01ef])[\ufe00-\ufe0f\U000e0100-\U000e01ef]")
 
 

@@ -67,7 +67,7 @@ class _Asked(NamedTuple):
 
 def _asked(state: State, settings: Settings) -> _Asked:
     question, message_id = asked_question(state)
-    question = clean_text(question, "the question")  # in a graph of one's own nobody has cleaned it yet
+    question = clean_text(question, "the question")  # in a user's own graph this is where it enters
     messages: list[AnyMessage] = state.get("messages") or []
     last = messages[-1] if messages else None
     in_message = isinstance(last, HumanMessage) and message_parts(last).text.strip() == question

@@ -1,4 +1,4 @@
-"""Arguments of the LlamaIndex classes: what nobody reads is refused.
+"""Arguments of the LlamaIndex classes: unknown ones are refused.
 
 LlamaIndex's base classes ignore names that they do not know, so a misspelt option has no effect and no message.
 """
