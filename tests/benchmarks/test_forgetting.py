@@ -7,6 +7,7 @@ import pytest
 from benchmarks.forgetting import main
 
 
+@pytest.mark.slow
 def test_a_bound_that_nothing_reaches_changes_nothing_and_one_that_all_exceed_leaves_all_out(model, squad, tmp_path):
     given = ["--model", str(model), "--dtype", "float32", "--data", str(squad), "--out", str(tmp_path / "out")]
     main([*given, "--passages", "3", "--k", "1", "2", "--bounds", "1000", "1e-12"])

@@ -18,6 +18,7 @@ def corpus(tmp_path):
     return path
 
 
+@pytest.mark.slow
 def test_both_kinds_are_trained_judged_on_another_file_and_kept(model, squad, corpus, tmp_path):
     given = [
         "--model", str(model), "--corpus", str(corpus), "--data", str(squad), "--out", str(tmp_path / "out"),

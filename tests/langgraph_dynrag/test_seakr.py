@@ -349,6 +349,7 @@ def test_the_embedded_model_is_surer_of_what_its_prompt_says(embedded_lm):
     assert found["with"] < found["without"]
 
 
+@pytest.mark.slow
 def test_the_preset_answers_on_the_embedded_model_with_few_samples(embedded_lm):
     chat = LocalChatModel.from_causal_lm(embedded_lm)
     documents = [

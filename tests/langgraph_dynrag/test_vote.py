@@ -283,6 +283,7 @@ def test_a_model_that_is_asked_writes_its_short_answer_to_the_end():
     assert any(b[1] < 60 for b in found["long"])
 
 
+@pytest.mark.slow
 def test_the_embedded_model_votes(embedded_lm):
     prompt = AnswerPrompt(instructions="Answer with yes or no alone.", answer_phrase=None)
     documents = [

@@ -308,16 +308,17 @@ def test_answers_alone_differ_between_the_users_and_from_the_base_model(answers)
         assert len(begun) >= 40  # so that also a stream that is left early shows whose it is
 
 
-def test_a_thousand_mixed_calls_of_fifty_users_give_what_each_gives_alone(tenants, answers):
+@pytest.mark.parametrize("calls", [300, pytest.param(1000, marks=pytest.mark.slow)])
+def test_mixed_calls_of_fifty_users_give_what_each_gives_alone(tenants, answers, calls):
     with counted(tenants.model.bank) as counts:
-        found = mixture(tenants, answers, 1000, threads=8)
+        found = mixture(tenants, answers, calls, threads=8)
     assert wrong(found, answers) == []
     ways = Counter(call.way for call in found)
     assert set(ways) == {way.__name__ for way in WAYS + ENGINES}
-    assert len({call.case.documents for call in found}) == len(ALL)
+    assert len({call.case.documents for call in found}) > 0.9 * len(ALL)
     assert sum(call.left for call in found if call.way == "task_cancelled") > ways["task_cancelled"] / 2
-    assert counts["filled"] > 300  # with nine slots the documents of a call have mostly been evicted
-    assert counts["mixed"] > 300
+    assert counts["filled"] > 0.3 * calls  # with nine slots the documents of a call have mostly been evicted
+    assert counts["mixed"] > 0.3 * calls
 
 
 def test_fewer_slots_than_callers_slow_calls_down_and_mix_nothing(fifty, answers):

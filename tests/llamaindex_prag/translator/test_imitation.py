@@ -99,6 +99,7 @@ def test_loss_and_gradient_are_those_of_the_published_formula(lm, store, tmp_pat
     assert float(without.norm()) > 1e-3  # the other two parts do have a gradient
 
 
+@pytest.mark.slow
 def test_it_learns_to_make_the_adapters_that_training_made(lm, store, tmp_path):
     shared = Translator(lm, TranslatorConfig.of(lm, "shared", recipe=PRAG, width=16, tokens=2, heads=2))
     plan = PLAN.changed(steps=60, documents=4, learning_rate=1e-2, validate_every=60)

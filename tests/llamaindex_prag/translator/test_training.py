@@ -57,6 +57,7 @@ def test_training_lowers_the_loss_on_passages_that_it_never_saw(lm, corpus, tmp_
     assert kept.record["history"] == [e for e in run.history if e["step"] <= kept.record["history"][-1]["step"]]
 
 
+@pytest.mark.slow
 def test_the_published_network_learns_end_to_end_too(lm, corpus, tmp_path):
     """Its first gradients are near 1e-14, which any usual epsilon of Adam would swallow."""
     changes = {
