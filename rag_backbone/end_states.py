@@ -36,7 +36,7 @@ class EndStatesRequest:
     """Samples that are wanted.
 
     Raises:
-        ConfigurationError: If a number is less than 1.
+        ConfigurationError: If a number is less than 1, or the sampling has a constraint, which samples cannot follow.
     """
 
     prompt: Sequence[int]
@@ -52,6 +52,8 @@ class EndStatesRequest:
         for name in ("samples", "max_new_tokens"):
             if getattr(self, name) < 1:
                 raise ConfigurationError(f"{name} is {getattr(self, name)}; at least 1 is needed")
+        if self.sampling.constraint is not None:
+            raise ConfigurationError("samples follow no constraint; sampling must be a Sampling without one")
         if not len(self.prompt):
             raise ConfigurationError("the prompt is empty; at least one token is needed to predict the next")
 

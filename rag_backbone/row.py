@@ -124,6 +124,7 @@ class Row:
             hidden_state=hidden,
             token_logprobs=watched,
         )
+        self._sampler.accept(token_id)
         self.generated.append(token_id)
         self.counts += Counts(generated_tokens=1)
         certain = self._stops.push(step)
@@ -135,6 +136,8 @@ class Row:
         elif self._stops.found is not None:
             cut_off = step if len(self.steps) == step.index else None
             self._finish("stop", cut_off.attention if cut_off is not None else None)
+        elif self._sampler.complete:
+            self._finish("eos", None)
         elif len(self.generated) >= self.limit:
             self._finish("length", None)
 

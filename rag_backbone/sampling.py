@@ -1,16 +1,44 @@
-"""Choosing a token: greedy, or by temperature, top-k and top-p with a seed; and logit bias."""
+"""Choosing a token: greedy, or by temperature, top-k and top-p with a seed; logit bias; and what may come at all.
+
+What a `Constraint` is made from (a grammar, a schema) is not known here; see `grammar`.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from rag_backbone.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor
+
+
+class TokenFilter(Protocol):
+    """Which tokens may come next in one generation."""
+
+    @property
+    def complete(self) -> bool:
+        """Whether no token may come any more, so that the text ends here."""
+        ...
+
+    def allowed(self, logits: Tensor) -> Tensor:
+        """The logits (vocabulary,) with -inf for every token that may not come next; what is given stays as it is."""
+        ...
+
+    def accept(self, token_id: int) -> None:
+        """Take note of the token that was chosen."""
+        ...
+
+
+class Constraint(Protocol):
+    """What generations must look like."""
+
+    def begin(self) -> TokenFilter:
+        """The filter of a generation of its own."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +58,8 @@ class Sampling:
     """With a seed the same prompt gives the same text; without one each generation differs."""
     logit_bias: Mapping[int, float] = field(default_factory=dict)
     """Token id to what is added to its logit before anything else (OpenAI's meaning)."""
+    constraint: Constraint | None = None
+    """What the text must look like; temperature, top-k and top-p choose among the tokens that it leaves."""
 
     def __post_init__(self) -> None:
         if not (self.temperature >= 0 and math.isfinite(self.temperature)):
@@ -53,6 +83,7 @@ class Sampler:
                 torch.tensor(list(sampling.logit_bias), device=device),
                 torch.tensor(list(sampling.logit_bias.values()), dtype=torch.float32, device=device),
             )
+        self._filter = None if sampling.constraint is None else sampling.constraint.begin()
         self._generator: Generator | None = None
         if sampling.temperature > 0:
             self._generator = torch.Generator(device)
@@ -64,7 +95,17 @@ class Sampler:
     @property
     def takes_likeliest(self) -> bool:
         """Whether it always chooses the (first) largest logit."""
-        return self._generator is None and self._bias is None
+        return self._generator is None and self._bias is None and self._filter is None
+
+    @property
+    def complete(self) -> bool:
+        """Whether the constraint leaves nothing more to choose."""
+        return self._filter is not None and self._filter.complete
+
+    def accept(self, token_id: int) -> None:
+        """Take note of a token that became part of the text."""
+        if self._filter is not None:
+            self._filter.accept(token_id)
 
     def __call__(self, logits: Tensor) -> Tensor:
         """Choose from `logits` (vocabulary,) float32, which are left as they are; returns a scalar tensor."""
@@ -72,6 +113,8 @@ class Sampler:
 
         if self._bias is not None:
             logits = logits.index_add(0, *self._bias)
+        if self._filter is not None:
+            logits = self._filter.allowed(logits)
         if self._generator is None:
             return greedy(logits)
         kept = keep_likeliest(logits / self.sampling.temperature, self.sampling.top_k, self.sampling.top_p)
@@ -79,7 +122,7 @@ class Sampler:
 
 
 def draw(logits: Tensor, sampling: Sampling, generator: Generator) -> Tensor:
-    """One token for each row, from the distribution that `Sampler` draws from; logit bias is not looked at.
+    """One token for each row, from the distribution that `Sampler` draws from; bias and constraint are not looked at.
 
     Args:
         logits: (rows, vocabulary) float32.

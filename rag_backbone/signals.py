@@ -1,7 +1,8 @@
 """What the engine can report of each token, and the formulas behind it.
 
-All signals come from the one decoding pass, from the raw logits in float32: before logit bias,
-temperature and truncation. Knows nothing of triggers.
+All signals come from the one decoding pass, from the raw logits in float32: before logit bias, a constraint,
+temperature and truncation. A token that a constraint forced is told with the probability that the model gave it.
+Knows nothing of triggers.
 """
 
 from __future__ import annotations
