@@ -5,15 +5,17 @@ from __future__ import annotations
 import functools
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from pydantic import TypeAdapter, ValidationError
 
+from langgraph_dynrag.reply_grammar import answer_schema, check_calls
 from langgraph_dynrag.tool_calling import chosen_tools
 from rag_backbone.checks import refuse_unknown, shown
 from rag_backbone.errors import ConfigurationError
 from rag_backbone.requests import Request
-from rag_backbone.sampling import Sampling
+from rag_backbone.sampling import Constraint, Sampling
 from rag_backbone.signals import Signals
 
 if TYPE_CHECKING:
@@ -71,9 +73,9 @@ class CallOptions:
             raise ConfigurationError(
                 f"this is {chat.model!r}; for {other!r} make another LocalChatModel(model={other!r})"
             )
-        if "response_format" in given:
-            raise ConfigurationError("LocalChatModel does not support response_format; use with_structured_output(...)")
         self.tools, self.forced = chosen_tools(given.get("tools", ()), given.get("tool_choice"))
+        self.answer = answer_schema(given.get("response_format"))
+        check_calls(self.forced if self.answer is None else self.tools)
         self.parallel_tool_calls = bool(given.get("parallel_tool_calls", True))
         self.stop = tuple(option("stop") or ())
         self.max_tokens: int = option("max_tokens")
@@ -98,13 +100,13 @@ class CallOptions:
         self._timeout: float | None = option("timeout")
         self._started = time.monotonic()
 
-    def request(self, prompt: list[int]) -> Request:
-        """Return the engine's request for a prompt."""
+    def request(self, prompt: list[int], constraint: Constraint | None = None) -> Request:
+        """Return the engine's request for a prompt, and for what the reply must look like."""
         return Request(
             prompt,
             max_new_tokens=self.max_tokens,
             stop=self.stop,
-            sampling=self.sampling,
+            sampling=replace(self.sampling, constraint=constraint),
             signals=self.signals or Signals(self.top_logprobs),
             adapters=self.adapters,
         )

@@ -2,8 +2,10 @@
 
 It reports log-probabilities as OpenAI's models do (`response_metadata["logprobs"]["content"]`) and, on request, what
 an API cannot give (`response_metadata["dynprag"]`: token ids, entropies, attention rows). If the last message is an
-`AIMessage`, its text is continued. Tools can be bound; see `tool_calling` for what becomes of them. Weights are loaded
-at first use.
+`AIMessage`, its text is continued. Tools can be bound; see `tool_calling` for what becomes of them. Replies in a format
+(`with_structured_output`, `response_format`) and calls that are forced follow their schema at every token (see
+`reply_grammar`); log-probabilities and entropies stay the model's own, of all tokens, before those that the schema
+forbids are left out. Weights are loaded at first use.
 """
 
 from __future__ import annotations
@@ -21,15 +23,17 @@ from langchain_core.messages.ai import UsageMetadata
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 from langchain_core.runnables import Runnable
 from langchain_core.tools import BaseTool
-from langchain_core.utils.function_calling import convert_to_openai_tool
 from pydantic import AliasChoices, ConfigDict, Field, PrivateAttr, SecretStr
 
 from langgraph_dynrag.call_options import CALL_OPTIONS, CallOptions
 from langgraph_dynrag.chat_template import EncodedPrompt, encode_chat
 from langgraph_dynrag.known_arguments import KnownArguments
+from langgraph_dynrag.reply_grammar import answer_schema, check_calls, forced_call, json_or_calls, tool_schema
+from langgraph_dynrag.structured_output import IncompleteCallError, Method, structured
 from langgraph_dynrag.tool_calling import CallStream, ToolSchema, arguments_start, chosen_tools, name_start, tool_name
 from rag_backbone.causal_lm import CausalLM, DType
 from rag_backbone.checks import refuse_unknown
+from rag_backbone.grammar import Grammar
 from rag_backbone.model_objects import refuse_unless_instance
 from rag_backbone.own_thread import in_own_thread, iterate_in_own_thread
 from rag_backbone.requests import FinishReason
@@ -145,9 +149,10 @@ class LocalChatModel(KnownArguments, BaseChatModel):
         """Bind options of each call.
 
         Raises:
-            ConfigurationError: If a name is no option of a call.
+            ConfigurationError: If a name is no option of a call, or no reply can be held to the response format.
         """
         refuse_unknown(kwargs, CALL_OPTIONS, "a call of LocalChatModel")
+        answer_schema(kwargs.get("response_format"))
         return super().bind(**kwargs)
 
     def bind_tools(
@@ -161,19 +166,53 @@ class LocalChatModel(KnownArguments, BaseChatModel):
 
         Args:
             tools: Anything that LangChain takes for a tool.
-            tool_choice: "auto" leaves it to the model, "none" offers no tool, "any" or a tool's name forces a call: its
-                beginning is written for the model, up to the value of the first argument; of several tools, the one
-                whose name the model finds likeliest.
+            tool_choice: "auto" leaves it to the model, "none" offers no tool, "any" or a tool's name forces one call.
+                It is written for the model up to its arguments, which follow the tool's schema; of several tools, the
+                one whose name the model finds likeliest is called. A call that `max_tokens` or a stop string cuts off
+                raises an `IncompleteCallError`.
             **kwargs: Options of each call.
 
         Raises:
-            ConfigurationError: If the choice names no tool that is there.
+            ConfigurationError: If the choice names no tool that is there, or a call that is forced cannot be held to
+                its schema.
         """
-        schemas = [convert_to_openai_tool(t) for t in tools]
-        chosen_tools(schemas, tool_choice)
+        schemas = [tool_schema(t) for t in tools]
+        _, forced = chosen_tools(schemas, tool_choice)
+        check_calls(forced)
         if tool_choice is not None:
             kwargs["tool_choice"] = tool_choice
         return self.bind(tools=schemas, **kwargs)
+
+    def with_structured_output(
+        self,
+        schema: dict[str, Any] | type | None = None,
+        *,
+        include_raw: bool = False,
+        method: Method = "function_calling",
+        strict: bool | None = None,  # noqa: ARG002 - replies always follow the schema
+        **kwargs: Any,
+    ) -> Runnable[LanguageModelInput, Any]:
+        """The model with replies that are parsed, and that follow a schema at every token.
+
+        If a reply ends before its JSON does, at `max_tokens` or at a stop string, that is an `OutputParserException`;
+        what a validator of a Pydantic class refuses is a `ValidationError`. Either is raised, or told with
+        `include_raw`.
+
+        Args:
+            schema: A Pydantic class, a `TypedDict`, a JSON schema, or an OpenAI function or tool. Objects that list
+                their properties get no other keys.
+            include_raw: Whether the output is a dict of `raw`, `parsed` and `parsing_error`; else what was parsed, and
+                what goes wrong is raised.
+            method: `"function_calling"` describes the schema in the prompt, as a tool that must be called.
+                `"json_schema"` leaves the prompt as it is; the reply's text is the JSON, which streams as it comes.
+                `"json_mode"` holds the reply to any JSON object; a Pydantic class only checks it.
+            strict: Taken, because other chat models do; replies always follow the schema.
+            **kwargs: Options of each call.
+
+        Raises:
+            ConfigurationError: If no reply can be held to the schema, with the reason.
+        """
+        return structured(self, schema, method=method, include_raw=include_raw, options=kwargs)
 
     def _generate(
         self,
@@ -205,11 +244,11 @@ class LocalChatModel(KnownArguments, BaseChatModel):
         **kwargs: Any,
     ) -> Iterator[ChatGenerationChunk]:
         options = CallOptions(self, stop, kwargs)
-        prompt, calls = self._with_tools(messages, options)
-        called = False
+        prompt, calls, grammar = self._prepared(messages, options)
+        called, left = False, list[ChatGenerationChunk]()
         reason: FinishReason | None = None
         generated = 0
-        with self.lm.engine.stream(options.request(prompt.ids)) as steps:
+        with self.lm.engine.stream(options.request(prompt.ids, grammar)) as steps:
             for step in steps:
                 generated += 1
                 options.check_time(generated)
@@ -226,7 +265,8 @@ class LocalChatModel(KnownArguments, BaseChatModel):
             reason = reason or steps.finish_reason
             if calls is not None:
                 left, called = calls.finish()
-                yield from left
+                if called or not options.forced:
+                    yield from left
             last: dict[str, Any] = {
                 "finish_reason": "tool_calls" if called else "length" if reason == "length" else "stop",
                 "model_name": self.lm.name,
@@ -240,6 +280,9 @@ class LocalChatModel(KnownArguments, BaseChatModel):
         usage = UsageMetadata(
             input_tokens=len(prompt.ids), output_tokens=generated, total_tokens=len(prompt.ids) + generated
         )
+        if options.forced and not called:
+            text = "".join(str(chunk.message.content) for chunk in left)
+            raise IncompleteCallError(AIMessage(text, response_metadata=last, usage_metadata=usage))
         yield ChatGenerationChunk(
             message=AIMessageChunk(content="", usage_metadata=usage, chunk_position="last"), generation_info=last
         )
@@ -265,17 +308,31 @@ class LocalChatModel(KnownArguments, BaseChatModel):
         async for chunk in iterate_in_own_thread(lambda: self._stream(messages, stop, manager, **kwargs)):
             yield chunk
 
-    def _with_tools(self, messages: list[BaseMessage], options: CallOptions) -> tuple[EncodedPrompt, CallStream | None]:
-        """The prompt, with what forces a call if one is forced; and who reads the calls if there are tools."""
-        if not options.tools:
-            return self.encode(messages), None
-        prompt, begun = self.encode(messages, options.tools), ""
+    def _prepared(
+        self, messages: list[BaseMessage], options: CallOptions
+    ) -> tuple[EncodedPrompt, CallStream | None, Grammar | None]:
+        """The prompt, with what forces a call if one is forced; who reads calls if there are tools; what to follow."""
+        tools, begun, text = options.tools, "", None
         if options.forced:
-            begun = name_start(prompt.text)
+            told = self.encode(messages, tools).text
+            begun = name_start(told)
             tool = self._likeliest(messages, options, begun)
-            begun += tool_name(tool) + arguments_start(tool, prompt.text)
-            prompt = self.encode([*messages, AIMessage(begun)], options.tools)
-        return prompt, CallStream([tool_name(t) for t in options.tools], begun, parallel=options.parallel_tool_calls)
+            begun += tool_name(tool) + arguments_start(told)
+            prompt = self.encode([*messages, AIMessage(begun)], tools)
+            text = forced_call(tool)
+        elif options.answer is not None:
+            # Behind an empty answer a block of reasoning that the template opens is closed, as JSON begins at once.
+            continued = isinstance(messages[-1], AIMessage)
+            prompt = self.encode(messages if continued else [*messages, AIMessage("")], tools)
+            parallel = options.parallel_tool_calls
+            text = json_or_calls(options.answer, tools, prompt.text, parallel=parallel)
+        else:
+            prompt = self.encode(messages, tools)
+        grammar = None if text is None else Grammar(text, self.lm.tokenizer, self.lm.engine.end_ids)
+        if not tools:
+            return prompt, None, grammar
+        names = [tool_name(t) for t in tools]
+        return prompt, CallStream(names, begun, parallel=options.parallel_tool_calls), grammar
 
     def _likeliest(self, messages: list[BaseMessage], options: CallOptions, begun: str) -> ToolSchema:
         """Of the tools of which one must be called, that whose name has the highest mean log-probability a token."""

@@ -6,7 +6,8 @@ the form that most open models were taught (Hermes): `<tool_call>{"name": ..., "
 Calls are read leniently (a bare JSON object, a code fence, Python's quotes, a closing tag that is missing) and safely:
 nothing that a model writes is ever evaluated, only what it wrote itself is read, and without a tag only the name of a
 tool that was offered makes a call. What cannot be read as a call stays text. What a model writes after a call, before
-it knows the result, is made up; generation ends there.
+it knows the result, is made up; generation ends there. A call that is forced is held to its schema instead (see
+`reply_grammar`).
 """
 
 from __future__ import annotations
@@ -98,28 +99,24 @@ def chosen_tools(tools: Sequence[ToolSchema], choice: Any) -> tuple[Sequence[Too
     return tools, [t for t in tools if tool_name(t) == choice]
 
 
+def call_marks(prompt: str) -> tuple[str, str]:
+    """What stands before and after a call; nothing if the rendered prompt does not tell the model of the tags."""
+    return (f"{_OPEN}\n", f"\n{_CLOSE}") if _OPEN in prompt else ("", "")
+
+
+def arguments_key(prompt: str) -> str:
+    """Under which key a call has its arguments."""
+    return "arguments" if _OPEN in prompt else "parameters"
+
+
 def name_start(prompt: str) -> str:
-    """The beginning of a call up to its name, written for the model.
-
-    Args:
-        prompt: The rendered prompt; the tags stand in it if the model was told of them.
-    """
-    return f'{_OPEN}\n{{"name": "' if _OPEN in prompt else '{"name": "'
+    """The beginning of a call up to its name, written for the model."""
+    return call_marks(prompt)[0] + '{"name": "'
 
 
-def arguments_start(tool: ToolSchema, prompt: str) -> str:
-    """What follows the name, up to the value of the first argument that is required.
-
-    Small models that are left alone with an open brace go on with the schema instead.
-    """
-    key = "arguments" if _OPEN in prompt else "parameters"
-    schema = tool["function"].get("parameters") or {}
-    required = schema.get("required") or []
-    start = f'", "{key}": {{'
-    if not required:
-        return start if schema.get("properties") else f"{start}}}}}"
-    kind = (schema.get("properties") or {}).get(required[0], {}).get("type")
-    return f'{start}"{required[0]}": ' + ('"' if kind == "string" else "")
+def arguments_start(prompt: str) -> str:
+    """What follows the name, up to the arguments."""
+    return f'", "{arguments_key(prompt)}":'
 
 
 @functools.lru_cache(maxsize=16)
