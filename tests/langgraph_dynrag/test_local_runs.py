@@ -24,6 +24,15 @@ def chat():
     return LocalChatModel.from_causal_lm(CausalLM(tiny_llama(), tiny_tokenizer(), name="tiny"))
 
 
+@pytest.fixture
+def chat_of_lines():
+    """A random model too, but one that ends a line, and with it a sentence, every few tokens."""
+    model, tokenizer = tiny_llama(), tiny_tokenizer()
+    with torch.no_grad():
+        model.lm_head.weight[tokenizer.encode("\n", add_special_tokens=False)] *= 2.5
+    return LocalChatModel.from_causal_lm(CausalLM(model, tokenizer, name="tiny"))
+
+
 def step(nodes, state, *names):
     """Run nodes by hand, merging their updates as the graph would."""
     for name in names:
@@ -185,22 +194,23 @@ def test_the_reference_form_drafts_to_the_end_and_looks_at_the_draft_alone(chat)
 
 
 @pytest.mark.parametrize("preset", ["dragin", "etc"])
-def test_the_reference_form_keeps_one_sentence_written_with_passages_and_looks_at_the_rest_without_them(preset):
+def test_the_reference_form_keeps_one_sentence_written_with_passages_and_looks_at_the_rest_without_them(
+    chat_of_lines, preset
+):
     """As the published code goes on after a retrieval."""
-    chat = LocalChatModel.from_causal_lm(CausalLM.from_pretrained("embedded", device="cpu", dtype="float32"))
     trigger = RIND(0.0, "reference") if preset == "dragin" else ETC(-1e9, "reference")
     graph = create_dynamic_rag(
-        chat,
+        chat_of_lines,
         WatchedRetriever(give=DOCUMENTS[:1]),
         preset=preset,
         bundle="reference",
         prompt=PROMPT,
         trigger=trigger,
         query=Question() if preset == "etc" else QFS(25, "reference"),
-        budgets=Budgets(tokens=120, identical_retrievals=99),
-        lookahead=120,
+        budgets=Budgets(tokens=60, identical_retrievals=99),
+        lookahead=60,
     )
-    out = graph.invoke({"question": "Tell me a story of a fisherman and a storm."})
+    out = graph.invoke({"question": QUESTION})
     drafts = Trace.from_state(out).drafts
     written_with = [d for d in drafts if d.evidence]
     assert len(written_with) >= 2
@@ -213,26 +223,24 @@ def test_the_reference_form_keeps_one_sentence_written_with_passages_and_looks_a
     assert len(Trace.from_state(out).retrievals) == len(written_with)
 
 
-def test_attention_rows_of_carried_tokens_are_those_of_one_draft():
+def test_attention_rows_of_carried_tokens_are_those_of_one_draft(chat_of_lines):
     """A draft that begins with carried tokens has the same attention as one written in one go."""
-    chat = LocalChatModel.from_causal_lm(CausalLM.from_pretrained("embedded", device="cpu", dtype="float32"))
     options = {"prompt": PROMPT, "trigger": RIND(1e9), "lookahead": 60, "budgets": Budgets(tokens=60)}
-    nodes = create_nodes(chat, WatchedRetriever(), preset="dragin", **options)
-    question = "Tell me a story of a fisherman and a storm."
-    state = step(nodes, {"question": question}, "begin", "generate", "monitor")
+    nodes = create_nodes(chat_of_lines, WatchedRetriever(), preset="dragin", **options)
+    state = step(nodes, {"question": QUESTION}, "begin", "generate", "monitor")
     assert state["stage"] == "drafting"
     carried = len(state["draft"]["pieces"])
     state = step(nodes, state, "generate")
     rows = state["attention"]
     draft = Draft.from_state(state["draft"])
     assert len(rows.mean) == len(draft) + 1
-    prompt = chat.encode(
+    prompt = chat_of_lines.encode(
         [
-            *PROMPT.messages(question, ()),
+            *PROMPT.messages(QUESTION, ()),
             AIMessage("", response_metadata={"dynprag": {"token_ids": state["token_ids"]}}),
         ]
     ).ids
-    full, _ = eager_attention(chat, prompt + list(draft.token_ids))
+    full, _ = eager_attention(chat_of_lines, prompt + list(draft.token_ids))
     assert carried > 0
     assert rows.start == len(prompt)
     inside = full[:, len(prompt) :, len(prompt) :]
