@@ -29,7 +29,7 @@ def chat_of_lines():
     """A random model too, but one that ends a line, and with it a sentence, every few tokens."""
     model, tokenizer = tiny_llama(), tiny_tokenizer()
     with torch.no_grad():
-        model.lm_head.weight[tokenizer.encode("\n", add_special_tokens=False)] *= 2.5
+        model.lm_head.weight[tokenizer.encode("\n", add_special_tokens=False)] *= 2.0
     return LocalChatModel.from_causal_lm(CausalLM(model, tokenizer, name="tiny"))
 
 
