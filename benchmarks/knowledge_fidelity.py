@@ -75,7 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "context": [Asked(f.question, (f.passage,)) for f in facts],
     }
     complete = answers.ask([a for asked in conditions.values() for a in asked], None, deadline)
-    recipes = [get_recipe(name, **_changes(args.change)) for name in args.recipes.split(",") if name]
+    recipes = [_recipe(name, _changes(args.change)) for name in args.recipes.split(",") if name]
     if not recipes and not args.translator:
         options.error("--recipes is empty and there is no --translator: nothing would be measured")
     if args.warm_up and recipes:
@@ -99,6 +99,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         complete &= done
     store.close()
     _report(args, lm, recipes, facts, conditions, answers, complete=complete)
+
+
+def _recipe(name: str, changes: dict[str, Any]) -> Recipe:
+    """A recipe; the model itself asks, however small it is, unless a change says otherwise."""
+    found = get_recipe(name)
+    return found.changed(**({"augmentation": "model"} if found.questions else {}) | changes)
 
 
 def _changes(given: Sequence[str]) -> dict[str, Any]:
@@ -130,8 +136,10 @@ def _facts(args: Any) -> list[Fact]:
 
 
 def parametrizer(model: ParametricModel) -> Parametrizer:
-    """Makes a model's adapters; the model itself asks the questions, where the recipe wants any of a model's."""
+    """Makes a model's adapters; a model that asks the questions rewrites only for a recipe that trains on rewrites."""
     recipe = model.recipe
+    if recipe.augmentation != "model":
+        return Parametrizer(model)
     augmenter = Augmenter(
         model.lm, questions=max(recipe.questions, 1), rewrite=recipe.objective == "next_token", cache=model.store  # type: ignore[arg-type]
     )  # fmt: skip

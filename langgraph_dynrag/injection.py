@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Collection, Sequence
@@ -19,8 +20,10 @@ from langchain_core.documents import Document
 from langchain_core.messages import BaseMessage, HumanMessage, SystemMessage
 from typing_extensions import TypeIs
 
-from langgraph_dynrag.evidence import Passage, original_hash
+from langgraph_dynrag.evidence import Passage, name_of, original_hash
+from langgraph_dynrag.injected_answer import How, InjectedAnswer
 from langgraph_dynrag.injector import Placed
+from langgraph_dynrag.nodes.node import emit
 from langgraph_dynrag.prompts import AnswerPrompt
 from rag_backbone.document_names import source_of, title_of
 from rag_backbone.errors import AdapterError, ConfigurationError
@@ -30,11 +33,13 @@ if TYPE_CHECKING:
     from langgraph_dynrag.retriever import Retriever
     from llamaindex_prag.adapter import AdapterKey
     from llamaindex_prag.parametric import ParametricModel as ParametricModel  # noqa: PLC0414 - for `graph`
+    from llamaindex_prag.progress import Advance
     from llamaindex_prag.serving.served_model import ServedModel as ServedModel  # noqa: PLC0414
+
+logger = logging.getLogger(__name__)
 
 Inject = Literal["parametric", "combined"]
 Missing = Literal["train", "translate", "context"]
-How = Literal["parametric", "combined", "translated"]
 
 _REMEMBERED = 4096
 """Texts that could not be learnt."""
@@ -139,8 +144,13 @@ class ParametricInjector:
     def prepare(self, passages: Sequence[Passage]) -> dict[str, Any]:
         """Make the adapters that are missing.
 
+        Whoever waits for training is told: a warning in the log names the documents and the time that it will take, and
+        the graph's `custom` stream has an event `"training"` at the beginning and a few times a second
+        (`llamaindex_prag.progress.Advance`).
+
         Returns:
-            `trained` and `translated`, how many; `failed`, by a passage's id why it has none; `seconds`.
+            `trained` and `translated`, how many; `failed`, by a passage's id why it has none; `seconds`. Where
+            something was trained, `training`: the `documents`, and the `estimated` seconds.
         """
         started = time.monotonic()
         done: dict[str, Any] = {"trained": 0, "translated": 0, "failed": {}}
@@ -226,6 +236,7 @@ class ParametricInjector:
         from llamaindex_prag.adapter import text_hash
         from llamaindex_prag.parametrize import Parametrizer
         from llamaindex_prag.passages import Passage as Learnt
+        from llamaindex_prag.progress import WaitedFor
 
         if not passages:
             return
@@ -236,51 +247,24 @@ class ParametricInjector:
             return
         if self._parametrizer is None:
             self._parametrizer = Parametrizer(self.adapters.local)
-        report = self._parametrizer.parametrize(learnt, progress=False)
+        told: dict[str, Any] = {}
+
+        def tell(advance: Advance) -> None:
+            told.update(documents=[name_of(p) for p in passages], estimated=advance.estimated)
+            emit({"type": "training", **advance.to_dict()})
+
+        report = self._parametrizer.parametrize(learnt, progress=False, watch=WaitedFor(logger, tell))
         done["trained"] += report.trained
+        if told:
+            before = done.setdefault("training", {"documents": [], "estimated": 0.0})
+            before["documents"] += told["documents"]
+            before["estimated"] += told["estimated"]
         for p in passages:
             if self._key(p) is None:
                 self._give_up(p, "; ".join(report.notes.get(text_hash(p["text"]), ("no adapter was made",))))
 
     def __repr__(self) -> str:
         return f"ParametricInjector({self.adapters!r}, mode={self.mode!r}, missing={self.missing!r})"
-
-
-@dataclass(frozen=True, slots=True)
-class InjectedAnswer:
-    """An answer, and what it came from."""
-
-    question: str
-    answer: str
-    inject: How
-    documents: tuple[Document, ...]
-    """Those that were used."""
-    trained: int
-    """How many of them had to be trained first."""
-    translated: int
-    """How many of them had to be read by the translator first."""
-    prompt_tokens: int
-    left_out: tuple[Document, ...] = ()
-    """Retrieved, and not used: the adapters of several documents weaken each other."""
-
-    def to_dict(self) -> dict[str, Any]:
-        """As plain data, with the keys of `Trace.to_dict` as far as there is something to say."""
-        sources = [
-            {"number": i, "title": title_of(d.metadata), "source": source_of(d.metadata), "text": d.page_content}
-            for i, d in enumerate((*self.documents, *self.left_out), 1)
-        ]
-        used = len(self.documents)
-        searched = {"type": "retrieval", "query": self.question, "documents": sources, "error": None}
-        injected = {
-            "type": "injection", "inject": self.inject, "trained": self.trained, "translated": self.translated,
-            "prompt_tokens": self.prompt_tokens,
-        }  # fmt: skip
-        return {
-            "question": self.question, "answer": self.answer, "short_answer": self.answer, "inject": self.inject,
-            "sources": sources[:used], "left_out": sources[used:],
-            "trace": [searched, injected], "counts": {"retrievals": 1},
-            "trained": self.trained, "translated": self.translated, "prompt_tokens": self.prompt_tokens,
-        }  # fmt: skip
 
 
 def ask_injected(
@@ -317,6 +301,7 @@ def ask_injected(
         from llamaindex_prag.parametric import ParametricModel
         from llamaindex_prag.parametrize import Parametrizer
         from llamaindex_prag.passages import Passage as Learnt
+        from llamaindex_prag.progress import WaitedFor
         from llamaindex_prag.prompts import prompt_ids
         from llamaindex_prag.selection import BESIDE_TEXT
         from llamaindex_prag.store.lmdb_store import LMDBStore
@@ -345,7 +330,7 @@ def ask_injected(
         for document in found:  # best first; of one that cannot be learnt the next takes the place
             passage = _passage(document, Learnt)
             if parametric.translations is None:
-                report = Parametrizer(parametric).parametrize([passage], progress=progress)
+                report = Parametrizer(parametric).parametrize([passage], progress=progress, watch=WaitedFor(logger))
                 trained += report.trained
                 failed += [why for notes in report.notes.values() for why in notes]
             elif not parametric.knows(passage.text):

@@ -52,7 +52,7 @@ class Injector(Protocol):
         ...
 
     def prepare(self, passages: Sequence[Passage]) -> dict[str, Any]:
-        """Make the adapters that are missing; returns what was done, as plain data. May take long."""
+        """Make the adapters that are missing; returns what was done, as plain data. May take long, and tells so."""
         ...
 
     def place(self, passages: Sequence[Passage], question: str = "") -> Placed:

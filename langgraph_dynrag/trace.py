@@ -289,6 +289,11 @@ def _event_lines(event: Mapping[str, Any]) -> list[str]:
         if event.get("forgetting") is not None:
             made.append(f"strength {event['strength']:.2g}, forgets {event['forgetting']:.2g} nats")
         lines = [f"  into the weights: {len(event['in_weights'])} passages" + (f" ({', '.join(made)})" if made else "")]
+        if training := event.get("training"):
+            waited, guess = event["preparing_seconds"], training["estimated"]
+            lines.append(
+                f"    trained first: {', '.join(training['documents'])} ({waited:.0f} s, estimated {guess:.0f} s)"
+            )
         lines += [f"    {id_} stays in the prompt: {why}" for id_, why in event["in_prompt_because"].items()]
         lines += [f"    {id_} is left out: {why}" for id_, why in event.get("left_out", {}).items()]
         pairs = (event.get("conflicts") or {}).get("pairs", [])

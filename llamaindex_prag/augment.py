@@ -15,8 +15,10 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import time
 from collections.abc import Generator, Iterable, Sequence
-from typing import Any, Protocol
+from dataclasses import replace
+from typing import Any, Literal, Protocol
 
 from tqdm.auto import tqdm
 
@@ -31,8 +33,9 @@ from llamaindex_prag.augment_prompts import (
 )
 from llamaindex_prag.augmentation import Augmentation
 from llamaindex_prag.augmentation_draft import Draft, Outcome
-from llamaindex_prag.completion import Prompt, Reply, completer_of
+from llamaindex_prag.completion import LocalCompleter, Prompt, Reply, completer_of
 from llamaindex_prag.grounding import Passage
+from llamaindex_prag.progress import Tick, scaled
 from llamaindex_prag.rewriting import REWRITE
 from rag_backbone.errors import ConfigurationError
 
@@ -103,6 +106,36 @@ class Augmenter:
             _ = self.key  # a model that cannot be told from others is refused now
 
     @property
+    def by(self) -> Literal["model", "rules"]:
+        """Whether a language model makes the questions: under which kind of key adapters are kept."""
+        return "rules" if self._completer is None else "model"
+
+    @property
+    def prompts(self) -> int:
+        """How many a document takes, unless some have to be sent again."""
+        return len(self.shares) + self.rewrite
+
+    @property
+    def tokens(self) -> tuple[int, int]:
+        """Of a reply: the most that it may have, and the most with all retries."""
+        most: int = self._sampling["max_new_tokens"]  # type: ignore[assignment]
+        return most, (self.retries + 1) * most
+
+    def trial(self, documents: Sequence[tuple[str, str]], tokens: int) -> float | None:
+        """Write the beginning of all first replies about these (title, text) pairs; returns seconds a document.
+
+        Documents are written about together where the model is here; None where it is not, or there is none: what a
+        call of a server takes, and costs, is not tried out.
+        """
+        if not isinstance(self._completer, LocalCompleter):
+            return None
+        kinds = [*self.shares, *([REWRITE] if self.rewrite else [])]
+        prompts = [self._prompt(kind, title, text, 0) for title, text in documents for kind in kinds]
+        started = time.perf_counter()
+        replace(self._completer, max_new_tokens=tokens).complete(prompts)
+        return (time.perf_counter() - started) / len(documents)
+
+    @property
     def key(self) -> str:
         """Equal exactly for augmenters that treat a document alike.
 
@@ -137,8 +170,16 @@ class Augmenter:
             prompts = _sent(work, await self._completer.acomplete(prompts))
         return self._kept(title, text, prompts)
 
-    def augment_all(self, documents: Iterable[tuple[str, str]], *, progress: bool = True) -> list[Augmentation]:
-        """Augment (title, text) pairs, with a progress bar; equal documents once.
+    def augment_all(
+        self, documents: Iterable[tuple[str, str]], *, progress: bool = True, advance: Tick | None = None
+    ) -> list[Augmentation]:
+        """Augment (title, text) pairs; equal documents once.
+
+        Args:
+            documents: Which.
+            progress: Whether to show a progress bar.
+            advance: Told each part of the work that is done; all parts are 1. A model in this process advances with
+                every token, by the most that its replies could have.
 
         Raises:
             ConfigurationError: If a text is blank; nothing has been done then.
@@ -155,7 +196,10 @@ class Augmenter:
                 known = {pair: self._known(*pair) for pair in group}
                 missing = [pair for pair in group if known[pair] is None]
                 found.update((pair, a) for pair, a in known.items() if a is not None)
-                found.update(zip(missing, self._together(missing), strict=True))
+                own = scaled(advance, len(missing) / len(distinct))
+                found.update(zip(missing, self._together(missing, own), strict=True))
+                if advance is not None:
+                    advance((len(group) - len(missing)) / len(distinct))
                 bar.update(len(group))
         return [found[pair] for pair in pairs]
 
@@ -165,14 +209,16 @@ class Augmenter:
 
     # ------------------------------------------------------------------ driving the work on documents
 
-    def _together(self, pairs: list[tuple[str, str]]) -> list[Augmentation]:
+    def _together(self, pairs: list[tuple[str, str]], advance: Tick | None = None) -> list[Augmentation]:
         """Several documents, the prompts of each round as one batch."""
         works = [self._work(*pair) for pair in pairs]
         states: list[list[Prompt] | Outcome] = [_begun(work) for work in works]
         while waiting := [i for i, state in enumerate(states) if isinstance(state, list)]:
             assert self._completer is not None
             asked = [prompts for i in waiting if isinstance(prompts := states[i], list)]
-            replies = iter(self._completer.complete([p for prompts in asked for p in prompts]))
+            sent = [p for prompts in asked for p in prompts]
+            most = self.prompts * len(pairs) * (self.retries + 1)
+            replies = iter(self._completer.complete(sent, scaled(advance, 1 / most)))
             for i, prompts in zip(waiting, asked, strict=True):
                 states[i] = _sent(works[i], [next(replies) for _ in prompts])
         return [

@@ -55,16 +55,22 @@ def parametrize(
     model: Annotated[str, typer.Option(help="'embedded', a folder or a Hub id.")] = "embedded",
     recipe: Annotated[str, typer.Option(help=f"How: {', '.join(RECIPES)}.")] = "distill",
     questions: Annotated[int | None, typer.Option(help="Asked about a passage; default: the recipe's.")] = None,
+    augmentation: Annotated[
+        str | None,
+        typer.Option(help="Who asks them: 'model', 'rules'; default: the model, or rules where it is too small."),
+    ] = None,
     encoding: Annotated[str | None, typer.Option(help="Of files that are not UTF-8, such as cp1252.")] = None,
     exclude: Annotated[list[str] | None, typer.Option(help="Glob pattern to leave out; may be repeated.")] = None,
     *,
     hidden: Annotated[bool, typer.Option("--hidden", help="Read hidden files and tool folders as well.")] = False,
+    estimate: Annotated[bool, typer.Option("--estimate", help="Only tell how long it would take.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Train the adapters of documents. What the store holds costs nothing; a job that was stopped goes on."""
     findings = Findings()
     passages = read_passages(source, encoding=encoding, exclude=exclude or (), hidden=hidden, findings=findings)
-    chosen = get_recipe(recipe, **({} if questions is None else {"questions": questions}))
+    changes = {"questions": questions, "augmentation": augmentation}
+    chosen = get_recipe(recipe, **{name: value for name, value in changes.items() if value is not None})
 
     from llamaindex_prag.parametric import ParametricModel
     from llamaindex_prag.parametrize import Parametrizer
@@ -74,6 +80,12 @@ def parametrize(
     lm = CausalLM.from_pretrained(model)
     with LMDBStore(store, model=lm.fingerprint) as opened:
         made = Parametrizer(ParametricModel(lm, opened, recipe=chosen))
+        expected = made.estimate(passages)
+        if estimate:
+            typer.echo(json_line(expected.to_dict()) if as_json else f"{store}: {expected}")
+            return
+        if expected.documents and not console().quiet:
+            typer.secho(str(expected), err=True, dim=True)
         report = made.parametrize(passages, complete=True, progress=console().shows_progress)
     if as_json:
         files = {"skipped_files": findings.skipped, "file_notes": findings.notes}

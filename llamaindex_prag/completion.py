@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
+from llamaindex_prag.progress import Tick, each_token
 from rag_backbone.causal_lm import CausalLM
 from rag_backbone.chat_templates import render_chat
 from rag_backbone.errors import ConfigurationError
@@ -44,8 +45,13 @@ class Completer(Protocol):
     def identity(self) -> str | None:
         """Equal exactly for models that answer alike; None if nothing tells this model from another one."""
 
-    def complete(self, prompts: Sequence[Prompt]) -> list[Reply]:
-        """A reply for each prompt, in their order."""
+    def complete(self, prompts: Sequence[Prompt], written: Tick | None = None) -> list[Reply]:
+        """A reply for each prompt, in their order.
+
+        Args:
+            prompts: Which.
+            written: Told what part of a reply more is there: of a model in this process the part of the most tokens.
+        """
 
     async def acomplete(self, prompts: Sequence[Prompt]) -> list[Reply]:
         """The same, without blocking the event loop."""
@@ -93,29 +99,29 @@ class LocalCompleter:
         """The fingerprint: two models of one name may have other weights."""
         return self.lm.fingerprint
 
-    def complete(self, prompts: Sequence[Prompt]) -> list[Reply]:
+    def complete(self, prompts: Sequence[Prompt], written: Tick | None = None) -> list[Reply]:
         """Generate; prompts that do not fit into the context window give their error."""
         try:
-            generations = self.lm.engine.generate_batch([self._request(p) for p in prompts])
+            generations = self.lm.engine.generate_batch([self._request(p, written) for p in prompts])
             return [p.begin + _whole_lines(g) for p, g in zip(prompts, generations, strict=True)]
         except Exception as error:  # noqa: BLE001 - whatever a model raises, the document must not be lost
             # One prompt too long refuses the batch: alone, the others still get their replies.
-            return [error] if len(prompts) == 1 else [self.complete([p])[0] for p in prompts]
+            return [error] if len(prompts) == 1 else [self.complete([p], written)[0] for p in prompts]
 
     async def acomplete(self, prompts: Sequence[Prompt]) -> list[Reply]:
         """In a thread."""
         return await asyncio.to_thread(self.complete, prompts)
 
-    def _request(self, prompt: Prompt) -> Request:
+    def _request(self, prompt: Prompt, written: Tick | None = None) -> Request:
         tokenizer = self.lm.tokenizer
         text = neutralised(tokenizer, prompt.text)  # a passage must not end its own turn
         sampling = Sampling(temperature=self.sampling.temperature, top_k=self.sampling.top_k, seed=prompt.seed)
-        if not self.lm.has_chat_template:
-            return Request(f"{text}\n\n{prompt.begin}", max_new_tokens=self.max_new_tokens, sampling=sampling)
-        rendered = render_chat(tokenizer, [{"role": "user", "content": text}], name=self.lm.name)
-        return Request(
-            self.lm.engine.encode(rendered + prompt.begin), max_new_tokens=self.max_new_tokens, sampling=sampling
-        )
+        ids: str | list[int] = f"{text}\n\n{prompt.begin}"
+        if self.lm.has_chat_template:
+            rendered = render_chat(tokenizer, [{"role": "user", "content": text}], name=self.lm.name)
+            ids = self.lm.engine.encode(rendered + prompt.begin)
+        watched = None if written is None else each_token(written, 1 / self.max_new_tokens)
+        return Request(ids, max_new_tokens=self.max_new_tokens, sampling=sampling, stop_when=watched)
 
 
 @dataclass(frozen=True)
@@ -129,11 +135,16 @@ class CalledCompleter:
     identity: str | None
     documents_at_once: int = 1
 
-    def complete(self, prompts: Sequence[Prompt]) -> list[Reply]:
+    def complete(self, prompts: Sequence[Prompt], written: Tick | None = None) -> list[Reply]:
         """Call for each prompt."""
         if self.call is None:
             raise ConfigurationError("llm is asynchronous only; use await aaugment(...), or give a plain function")
-        return [self._tried(self.call, prompt.text) for prompt in prompts]
+        replies: list[Reply] = []
+        for prompt in prompts:
+            replies.append(self._tried(self.call, prompt.text))
+            if written is not None:
+                written(1.0)
+        return replies
 
     async def acomplete(self, prompts: Sequence[Prompt]) -> list[Reply]:
         """Call for all prompts at once."""

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import statistics
 import tempfile
-import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -23,12 +22,11 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from llamaindex_prag.adapter import Adapter
+from llamaindex_prag.pace import PROBE, PROBE_TITLE, machine_key, took, training_seconds
 from llamaindex_prag.parametrize import Parametrizer
 from llamaindex_prag.passages import Passage
 from llamaindex_prag.prompts import prompt_ids
 from llamaindex_prag.training.examples import TrainingDocument
-from llamaindex_prag.training.gradients import DocumentLosses
-from llamaindex_prag.training.trainer import Trainer
 from rag_backbone.cache_folder import cache_root, write_json
 from rag_backbone.errors import ConfigurationError
 from rag_backbone.requests import Request
@@ -37,13 +35,8 @@ if TYPE_CHECKING:
     from llamaindex_prag.parametric import ParametricModel
 
 Way = Literal["context", "trained", "translated", "combined"]
-_PROBE = (
-    "The mill of Hollin Ferry was built in 1893 by the engineer Maud Arkwright on the eastern bank of the river Senn. "
-    "Its wheel, 14 metres wide, was cast in Dunmore and drove six pairs of stones until the flood of 1931. The town "
-    "bought the building in 1956 and opened a school for clockmakers in it, which moved to Larkhill 30 years later."
-)
 _REPETITIONS = 5
-_VERSION = "2"
+_VERSION = "3"
 """Part of the file's name: raise it when what is measured changes."""
 
 
@@ -103,14 +96,14 @@ def calibrate(model: ParametricModel, *, again: bool = False) -> Costs:
     path = _path(model)
     if not again and (known := _read(path)) is not None:
         return known
-    tokens = len(model.lm.tokenizer(_PROBE, add_special_tokens=False).input_ids)
+    tokens = len(model.lm.tokenizer(PROBE, add_special_tokens=False).input_ids)
     found: dict[str, Any] = {
         "read": _reading(model, tokens), "activate": _activating(model), "train": _training(model) / tokens,
     }  # fmt: skip
     if model.translations is not None:
         translator = model.translations.translator
-        found["represent"] = _seconds(lambda: translator.represent([_PROBE])) / tokens
-        kept = translator.represent([_PROBE])
+        found["represent"] = _seconds(lambda: translator.represent([PROBE])) / tokens
+        kept = translator.represent([PROBE])
         found["translate"] = _seconds(lambda: translator.translate(kept))
     costs = Costs(**found)
     write_json(path, costs.to_dict())
@@ -131,7 +124,7 @@ def _reading(model: ParametricModel, tokens: int) -> float:
         return _seconds(once)
 
     # The least that a token can cost keeps a tiny model's timing noise from becoming a negative price.
-    return max((first_token((_PROBE,)) - first_token(())) / tokens, 1e-9)
+    return max((first_token((PROBE,)) - first_token(())) / tokens, 1e-9)
 
 
 def _activating(model: ParametricModel) -> float:
@@ -145,44 +138,23 @@ def _activating(model: ParametricModel) -> float:
         tempfile.TemporaryDirectory(prefix="dynprag-costs-") as folder,
         LMDBStore(Path(folder) / "store", model=model.lm.fingerprint, encoding=encoding) as store,
     ):
-        store.put(model.key(_PROBE), Adapter(model.layout, values, 1.0), {})
-        return _seconds(lambda: store.read_into(model.key(_PROBE), out))
+        store.put(model.key(PROBE), Adapter(model.layout, values, 1.0), {})
+        return _seconds(lambda: store.read_into(model.key(PROBE), out))
 
 
 def _training(model: ParametricModel) -> float:
-    recipe, engine = model.recipe, model.lm.engine
     lessons: list[TrainingDocument] = []
-    prepared = _took(lambda: lessons.extend(Parametrizer(model).lessons([Passage(_PROBE, "The mill of Hollin Ferry")])))
-    few = min(recipe.epochs, 2)
-    trainer = Trainer(engine, model.layout, recipe.changed(epochs=few))
-    trained = _took(lambda: list(trainer.train(lessons)))
-    if recipe.epochs == few:
-        return prepared + trained
-    # The layers below the adapted ones are gone through once for all epochs: what that takes must not be multiplied.
-    losses, examples = DocumentLosses(engine, model.layout), [e for lesson in lessons for e in lesson.examples]
-    once = _took(lambda: losses.lower_states(examples))
-    return prepared + once + recipe.epochs * max(trained - once, 0.0) / few
-
-
-def _took(function: Callable[[], Any]) -> float:
-    """Seconds of one call."""
-    started = time.perf_counter()
-    function()
-    return time.perf_counter() - started
+    prepared = took(lambda: lessons.extend(Parametrizer(model).lessons([Passage(PROBE, PROBE_TITLE)])))
+    return prepared + training_seconds(model, lessons)
 
 
 def _seconds(function: Callable[[], Any]) -> float:
     function()
-    return max(statistics.median(_took(function) for _ in range(_REPETITIONS)), 1e-9)
+    return max(statistics.median(took(function) for _ in range(_REPETITIONS)), 1e-9)
 
 
 def _path(model: ParametricModel) -> Path:
-    import torch
-
-    parts = [
-        _VERSION, model.lm.fingerprint[:16], model.recipe.key[:16], (model.translator_key or "none")[:16],
-        str(model.lm.model.device.type), str(model.lm.model.dtype).removeprefix("torch."), str(torch.get_num_threads()),
-    ]  # fmt: skip
+    parts = [_VERSION, machine_key(model), (model.translator_key or "none")[:16]]
     return cache_root() / "costs" / f"{'-'.join(parts)}.json"
 
 

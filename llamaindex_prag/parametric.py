@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, Self
 
 from llamaindex_prag.adapter import AdapterKey, text_hash
+from llamaindex_prag.augmenter_choice import settled
 from llamaindex_prag.bank import AdapterBank
 from llamaindex_prag.prompts import clean_answer, prompt_ids
 from llamaindex_prag.recipe import Recipe, get_recipe
@@ -85,7 +86,11 @@ class ParametricModel:
     ) -> None:
         self.lm = lm
         self.store = store
-        self.recipe = get_recipe(recipe)
+        asked = get_recipe(recipe)
+        self.recipe = settled(asked, lm)
+        """With its `augmentation` decided for this model, so that a key says whose questions an adapter was made of."""
+        self.augmentation_asked = asked.augmentation
+        """What the user has said of it."""
         if store.model != lm.fingerprint:
             raise ConfigurationError(
                 f"the store holds adapters of the model {store.model[:12]}…, and {lm.name} is {lm.fingerprint[:12]}…. "
@@ -128,7 +133,7 @@ class ParametricModel:
             known = _made.get(id(lm))
             if known is None:
                 known = _made[id(lm)] = cls(lm, store, recipe=recipe, max_adapters=max_adapters, translator=translator)
-            same = known.recipe == get_recipe(recipe) and known.bank.max_adapters == max_adapters
+            same = known.recipe == settled(get_recipe(recipe), lm) and known.bank.max_adapters == max_adapters
             same &= known.translator_key == (translator.fingerprint if translator else None)
             if not (same and _same_store(known.store, store)):
                 raise ConfigurationError(

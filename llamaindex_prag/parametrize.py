@@ -1,7 +1,8 @@
 """Documents to adapters, kept as they are made: augment -> (distill) -> train -> store.
 
 What the store already holds costs nothing, what it does not is refused before any work if it cannot be done, and every
-adapter is durable the moment its group is trained: a job that was killed goes on where it was.
+adapter is durable the moment its group is trained: a job that was killed goes on where it was. How long it will take is
+estimated first, on this machine (`Parametrizer.estimate`), and whoever wants to is told how far it is (`progress`).
 """
 
 from __future__ import annotations
@@ -9,19 +10,22 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from tqdm.auto import tqdm
 
 from llamaindex_prag.adapter import LARGEST_VALUE, AdapterKey, text_hash
-from llamaindex_prag.augment import Augmenter
 from llamaindex_prag.augmentation import QA, Augmentation
+from llamaindex_prag.augmenter_choice import DocumentAugmenter, augmenter_of, refuse_unless_of_recipe
 from llamaindex_prag.cloze import passage_question
+from llamaindex_prag.estimate import Estimate, estimated
+from llamaindex_prag.pace import Pace, keep, pace_of
 from llamaindex_prag.parametric import ParametricModel
 from llamaindex_prag.passages import Passage, settle_owners
+from llamaindex_prag.progress import Meter, Progress, Stage, Tick, bar
 from llamaindex_prag.recipe import Recipe
 from llamaindex_prag.rule_questions import rule_questions
 from llamaindex_prag.training.examples import TrainingDocument, prag_examples
@@ -63,18 +67,22 @@ class Parametrizer:
 
     Args:
         model: Model, store and recipe.
-        augmenter: Who asks questions about a passage; None: the model itself.
+        augmenter: Who asks questions about a passage; None: as the model's recipe says (`Recipe.augmentation`), which
+            with `prag` is the model itself if it is capable of it, or rules (`augmenter_choice`).
         documents_at_once: Passages trained together.
         tokens_at_once: The most padded tokens of one forward; None: as suits the device.
         augmentations: Ready-made ones by text hash (`text_hash`), which are not asked for.
         start: The adapter that the recipe's `start` names.
+
+    Raises:
+        ConfigurationError: If the augmenter is not of the kind under whose key the recipe keeps adapters.
     """
 
     def __init__(
         self,
         model: ParametricModel,
         *,
-        augmenter: Augmenter | None = None,
+        augmenter: DocumentAugmenter | None = None,
         documents_at_once: int = 8,
         tokens_at_once: int | None = None,
         augmentations: Mapping[str, Augmentation] | None = None,
@@ -82,8 +90,9 @@ class Parametrizer:
     ) -> None:
         self.model = model
         self._store: AdapterStore = model.store  # type: ignore[assignment]
-        asked = max(model.recipe.questions, 1)
-        self._augmenter = augmenter or Augmenter(model.lm, questions=asked, cache=self._store)
+        if augmenter is not None:
+            refuse_unless_of_recipe(augmenter, model.recipe)
+        self._augmenter = augmenter or augmenter_of(model, model.augmentation_asked)
         self._given = dict(augmentations or {})
         self._together = documents_at_once
         self._trainer = Trainer(
@@ -95,14 +104,42 @@ class Parametrizer:
             start=start_of(self._store, model.recipe, start, model.layout),
         )
 
-    def parametrize(self, passages: Iterable[Passage], *, complete: bool = False, progress: bool = True) -> Report:
+    def estimate(self, passages: Iterable[Passage]) -> Estimate:
+        """How long making the missing adapters will take here; prints as "about 9 min for 40 documents (...)".
+
+        At a machine's first call for a model and recipe a short trial is made, of some seconds. Nothing is kept but its
+        figures, which each job corrects.
+
+        Args:
+            passages: As for `parametrize`. Those whose adapters are there, and those that cannot be learnt, cost
+                nothing.
+        """
+        distinct = {text_hash(p.text): p for p in passages}
+        missing = {h: p for h, p in distinct.items() if self._key(h) not in self._store}
+        found = self._estimated({h: p for h, p in missing.items() if self._unlearnable(p) is None})
+        return replace(found, known=len(distinct) - len(missing))
+
+    def _estimated(self, missing: Mapping[str, Passage]) -> Estimate:
+        self._pace = pace_of(self.model, self._augmenter, self._together) if missing else Pace(0.0, 0.0, 0.0)
+        tokens = {h: self._tokens(p) for h, p in missing.items()}
+        return estimated(self.model.recipe, tokens, 0, self._pace, self._augmenter)
+
+    def parametrize(
+        self,
+        passages: Iterable[Passage],
+        *,
+        complete: bool = False,
+        progress: bool = True,
+        watch: Progress | None = None,
+    ) -> Report:
         """Make the adapters that are missing.
 
         Args:
             passages: Equal ones are trained once.
             complete: Whether these are all passages of their documents: adapters of passages that a document no longer
                 has, and no other document has either, are then removed.
-            progress: Whether to show a progress bar.
+            progress: Whether to show a progress bar, and to log the estimate at INFO.
+            watch: Told how far the job is: where it begins, with every part of it, at most a few times a second.
 
         Raises:
             ConfigurationError: If the store is read-only; nothing has been done then. A passage that is blank or too
@@ -122,17 +159,26 @@ class Parametrizer:
                 f"{len(missing)} passages have no adapter, and the store was opened with readonly=True: nothing "
                 "could be kept. Open it again without, or leave them in the prompt (missing='context')."
             )
-        with tqdm(total=len(missing), desc="parametrize", unit="doc", disable=not progress) as bar:
+        with ExitStack() as shown:
+            watching = [] if watch is None else [watch]
+            if progress and missing:
+                watching.append(shown.enter_context(bar(len(missing))))
+            estimate = self._estimated(missing) if watching else Estimate(len(missing), 0, 0.0, 0.0, 0.0)
+            if watching and missing:
+                logger.info("%s", estimate)
+            job = _Job(Meter(watching, estimate.by_stage, len(missing)), estimate)
             for group in _groups(list(missing.values()), self._together):
-                for digest, trained, notes in self._group(group):
+                for digest, trained, made_of in self._group(group, job):
                     if trained is None:
-                        self._skip(report, group, digest, notes)
+                        self._skip(report, group, digest, made_of.notes)
                     else:
-                        self._keep(digest, trained, notes, owners.get(digest, ()))
+                        self._keep(digest, trained, made_of, owners.get(digest, ()))
                         report.trained += 1
-                        if notes:
-                            report.notes[digest] = notes
-                    bar.update()
+                        if made_of.notes:
+                            report.notes[digest] = made_of.notes
+                    job.meter.made()
+            if watching and report.trained:
+                keep(self.model, self._augmenter, self._pace.corrected(job.meter.planned, job.meter.took))
         report.removed = settle_owners(self._store, given, complete=complete)
         report.seconds = time.perf_counter() - started
         return report
@@ -141,31 +187,40 @@ class Parametrizer:
         """What would be trained on; nothing is trained or kept but the augmentations."""
         return self._documents(passages, self._augmented(passages))
 
-    def _group(self, passages: Sequence[Passage]) -> Iterator[tuple[str, Trained | None, tuple[str, ...]]]:
-        """(text hash, result, what did not go as planned) of each passage."""
-        augmented = self._augmented(passages)
-        notes = {digest: augmentation.notes for digest, augmentation in augmented.items()}
+    def _group(self, passages: Sequence[Passage], job: _Job) -> Iterator[tuple[str, Trained | None, _MadeOf]]:
+        """(text hash, result, what it was trained on) of each passage."""
+        job.begin(passages)
+        with job.stage("questions", passages) as advance:
+            augmented = self._augmented(passages, advance)
+        with job.stage("teacher", passages) as advance:
+            documents = self._documents(passages, augmented, advance)
+        made_of = {digest: _MadeOf(augmentation) for digest, augmentation in augmented.items()}
         ready = []
-        for document in self._documents(passages, augmented):
+        for document in documents:
             digest, limit = text_hash(document.text), self.model.recipe.max_tokens
             kept = tuple(e for e in document.examples if len(e.ids) <= limit)
-            if len(kept) < len(document.examples):
-                left_out = len(document.examples) - len(kept)
-                notes[digest] += (f"{left_out} sequences of more than {limit} tokens left out",)
+            if left_out := len(document.examples) - len(kept):
+                made_of[digest].note(f"{left_out} sequences of more than {limit} tokens left out")
             if kept:
                 ready.append(replace(document, examples=kept))
             else:
-                yield digest, None, (*notes[digest], "nothing to train on: no adapter was made")
-        for trained in self._trainer.train(ready):
-            digest = text_hash(trained.document.text)
-            largest = float(np.abs(trained.adapter.buffer).max())
-            if largest <= LARGEST_VALUE:
-                yield digest, trained, notes[digest]
-            else:  # also if it is no number; the others of the group are not lost with it
-                reason = f"training diverged (largest value {largest:g}), no adapter was made: lower the learning_rate"
-                yield digest, None, (*notes[digest], reason)
+                made_of[digest].note("nothing to train on: no adapter was made")
+                yield digest, None, made_of[digest]
+        with job.stage("training", passages) as advance:
+            for trained in self._trainer.train(ready, advance):
+                digest = text_hash(trained.document.text)
+                largest = float(np.abs(trained.adapter.buffer).max())
+                if largest <= LARGEST_VALUE:
+                    yield digest, trained, made_of[digest]
+                else:  # also if it is no number; the others of the group are not lost with it
+                    made_of[digest].note(
+                        f"training diverged (largest value {largest:g}), no adapter was made: lower the learning_rate"
+                    )
+                    yield digest, None, made_of[digest]
 
-    def _documents(self, passages: Sequence[Passage], augmented: dict[str, Augmentation]) -> list[TrainingDocument]:
+    def _documents(
+        self, passages: Sequence[Passage], augmented: dict[str, Augmentation], advance: Tick | None = None
+    ) -> list[TrainingDocument]:
         engine, recipe = self.model.lm.engine, self.model.recipe
         asked = []
         for passage in passages:
@@ -173,32 +228,35 @@ class Parametrizer:
             by_rule = _phrases(passage, recipe) if recipe.questions else []
             asked.append((text, found.rewrite, found.grounded, [*found.qas, *by_rule]))
         if recipe.objective == "distill":
-            return distilled(engine, recipe, [(text, qas) for text, _, _, qas in asked])
+            return distilled(engine, recipe, [(text, qas) for text, _, _, qas in asked], advance=advance)
         return [
             TrainingDocument(text, prag_examples(engine.tokenizer, text, rewrite, grounded))
             for text, rewrite, grounded, _ in asked
         ]
 
-    def _augmented(self, passages: Sequence[Passage]) -> dict[str, Augmentation]:
+    def _augmented(self, passages: Sequence[Passage], advance: Tick | None = None) -> dict[str, Augmentation]:
         found = {text_hash(p.text): self._given.get(text_hash(p.text)) for p in passages}
         if not self.model.recipe.questions:
             found |= {
                 text_hash(p.text): _by_rule(p, self.model.recipe) for p in passages if not found[text_hash(p.text)]
             }
-        asked = [p for p in passages if found[text_hash(p.text)] is None]
-        made = self._augmenter.augment_all([(p.title, p.text) for p in asked], progress=False) if asked else []
-        found |= {text_hash(p.text): augmentation for p, augmentation in zip(asked, made, strict=True)}
+        asked = [(p.title, p.text) for p in passages if found[text_hash(p.text)] is None]
+        made = self._augmenter.augment_all(asked, progress=False, advance=advance) if asked else []
+        found |= {text_hash(text): augmentation for (_, text), augmentation in zip(asked, made, strict=True)}
         return {digest: augmentation for digest, augmentation in found.items() if augmentation is not None}
 
-    def _keep(self, digest: str, trained: Trained, notes: tuple[str, ...], owners: Iterable[str]) -> None:
+    def _keep(self, digest: str, trained: Trained, made_of: _MadeOf, owners: Iterable[str]) -> None:
+        recipe = self.model.recipe
+        writer = "given" if digest in self._given else repr(self._augmenter) if recipe.questions else "rules"
         record: dict[str, Any] = {
-            "recipe": self.model.recipe.to_dict(),
+            "recipe": recipe.to_dict(),
+            "augmentation": {"by": writer, **made_of.described()},
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
             "steps": trained.steps,
             "examples": len(trained.document.examples),
             "first_loss": trained.first_loss,
             "last_loss": trained.last_loss,
-            "notes": list(notes),
+            "notes": list(made_of.notes),
         }
         self._store.put(self._key(digest), trained.adapter, record, owners=tuple(owners))
 
@@ -217,15 +275,14 @@ class Parametrizer:
         (passage,) = (p for p in passages if text_hash(p.text) == digest)
         report.skipped += 1
         report.notes[digest] = notes
-        name = clean_name(passage.document or passage.title or digest[:12])
-        logger.warning("a passage of %s has no adapter: %s", name, "; ".join(notes))
+        logger.warning("a passage of %s has no adapter: %s", _name(passage), "; ".join(notes))
 
     def _unlearnable(self, passage: Passage) -> str | None:
         """Why no adapter can be made of a passage, if so."""
         if not passage.text.strip():
             return "it is blank"
         limit = min(self.model.recipe.max_tokens, self.model.lm.context_window) - 128  # question, answer, template
-        tokens = len(self.model.lm.tokenizer(passage.text, add_special_tokens=False).input_ids)
+        tokens = self._tokens(passage)
         if tokens > limit:
             return (
                 f"the passage {passage.text.strip()[:60]!r} has {tokens} tokens; with a question at most {limit} "
@@ -233,11 +290,47 @@ class Parametrizer:
             )
         return None
 
+    def _tokens(self, passage: Passage) -> int:
+        return len(self.model.lm.tokenizer(passage.text, add_special_tokens=False).input_ids)
+
     def _key(self, digest: str) -> AdapterKey:
         return AdapterKey(self.model.lm.fingerprint, self.model.recipe.key, digest)
 
     def __repr__(self) -> str:
         return f"Parametrizer({self.model!r}, {self._augmenter!r})"
+
+
+class _MadeOf:
+    """What an adapter was trained on, for its record."""
+
+    def __init__(self, augmentation: Augmentation) -> None:
+        self._augmentation = augmentation
+        self.notes = augmentation.notes
+
+    def note(self, note: str) -> None:
+        self.notes = (*self.notes, note)
+
+    def described(self) -> dict[str, Any]:
+        return {"questions": dict(self._augmentation.sources), "rewrite": self._augmentation.rewrite is not None}
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """A job's meter, and how long each part of it was estimated to take."""
+
+    meter: Meter
+    estimate: Estimate
+
+    def begin(self, passages: Sequence[Passage]) -> None:
+        self.meter.begin([_name(p) for p in passages])
+
+    def stage(self, stage: Stage, passages: Sequence[Passage]) -> AbstractContextManager[Tick]:
+        of = [self.estimate.stages.get(text_hash(p.text), {}) for p in passages]
+        return self.meter.stage(stage, sum(stages.get(stage, 0.0) for stages in of))
+
+
+def _name(passage: Passage) -> str:
+    return clean_name(passage.document or passage.title or text_hash(passage.text)[:12])
 
 
 def _phrases(passage: Passage, recipe: Recipe) -> list[QA]:

@@ -3,7 +3,8 @@
 A recipe is part of an adapter's key, so that adapters made in different ways are never mixed. The published ones:
 
 - `prag`: Su et al. 2025 (arXiv 2501.15915), section 3.2 and 4: five sequences a document, next-token loss over all of
-  each, rank 2, alpha 32, AdamW at 3e-4, one document's sequences once, one at a time.
+  each, rank 2, alpha 32, AdamW at 3e-4, one document's sequences once, one at a time. The model itself writes questions
+  and rewrite, if it is as large as the paper's; of a smaller one the questions are made by rule (`augmentation`).
 - `distill`: ours. Questions about the passage, asked without it. Those made by rule bring their answers, which are
   taught as they stand. A generator's (`questions`) and those asked with the passage are taught by the model that has
   the passage in its context, unrelated ones by the model without any: KL divergence on answer and end-of-sequence
@@ -27,6 +28,7 @@ SEQUENCES_VERSION = 2
 
 Objective = Literal["next_token", "distill"]
 Schedule = Literal["constant", "linear"]
+Augmented = Literal["auto", "model", "rules"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,12 +69,17 @@ class Recipe:
     start: str = ""
     """`AdapterKey.digest` of the adapter from which training starts, such as a warm-up's; empty: a random `A` and a
     zero `B`. Where several documents' adapters are summed, what they all started from is summed with them."""
+    augmentation: Augmented = "auto"
+    """Who asks `questions` and rewrites the passage: a language `"model"`, as published, or `"rules"`, which rewrite
+    nothing. `"auto"` is settled by the model (`augmenter_choice.settled`): rules where it is too small."""
 
     def __post_init__(self) -> None:
-        for name, known in (("objective", get_args(Objective)), ("schedule", get_args(Schedule))):
-            if (chosen := getattr(self, name)) not in known:
-                raise ConfigurationError(f"{name} is {chosen!r}; known: {', '.join(map(repr, known))}")
+        choices = {"objective": Objective, "schedule": Schedule, "augmentation": Augmented}
+        for name, known in choices.items():
+            if (chosen := getattr(self, name)) not in get_args(known):
+                raise ConfigurationError(f"{name} is {chosen!r}; known: {', '.join(map(repr, get_args(known)))}")
         self._check_numbers()
+        self._check_augmentation()
         if not self.questions and (self.objective == "next_token" or not self.phrases):
             raise ConfigurationError("questions is 0; a passage is learnt by questions, of an augmenter's or by rule")
         if self.phrases and self.objective == "next_token":
@@ -93,6 +100,18 @@ class Recipe:
             if (value := getattr(self, name)) < 0:
                 raise ConfigurationError(f"{name} is {value}; it cannot be negative")
 
+    def _check_augmentation(self) -> None:
+        if self.augmentation == "model" and not self.questions:
+            raise ConfigurationError(
+                f"augmentation is 'model' and questions is 0, so the model would ask none; the recipe {self.name!r} "
+                "learns from questions by rule. Say how many the model is to ask beside them, such as questions=8"
+            )
+        if self.augmentation == "rules" and self.questions and self.phrases:
+            raise ConfigurationError(
+                f"augmentation is 'rules' and questions is {self.questions} beside phrases={self.phrases}, which are "
+                "questions by rule already; raise phrases instead"
+            )
+
     @property
     def scale(self) -> float:
         """What multiplies `B A`."""
@@ -101,7 +120,11 @@ class Recipe:
     @property
     def key(self) -> str:
         """Equal exactly for recipes that make the same adapters."""
-        content = json.dumps([self.to_dict(), SEQUENCES_VERSION], sort_keys=True)
+        made = self.to_dict()
+        # What a model asked has the key that it had before there was a choice, and so has what asks nobody.
+        if not (self.augmentation == "rules" and self.questions):
+            made.pop("augmentation", None)
+        content = json.dumps([made, SEQUENCES_VERSION], sort_keys=True)
         return hashlib.sha256(content.encode()).hexdigest()
 
     def changed(self, **changes: Any) -> Self:
@@ -112,8 +135,11 @@ class Recipe:
         return replace(self, **changes)
 
     def to_dict(self) -> dict[str, Any]:
-        """As plain data."""
-        return asdict(self)
+        """As plain data, without an `augmentation` that is not settled: fingerprints of translators hold a recipe."""
+        found = asdict(self)
+        if self.augmentation == "auto":
+            del found["augmentation"]
+        return found
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Self:

@@ -27,10 +27,11 @@ def rule_questions(text: str, n: int, *, title: str = "", seed: int = 0) -> list
         title: Its title, which questions name.
         seed: The same passage, title and seed always give the same questions.
     """
-    asked = clause_questions(text, n, title=title, seed=seed) if _is_english(text) else []
+    asked = clause_questions(text, n, title=title, seed=seed) if is_english(text) else []
     return [*asked, *phrase_questions(text, n - len(asked), title=title, seed=seed)]
 
 
-def _is_english(text: str) -> bool:
+def is_english(text: str) -> bool:
+    """Whether enough of a text's words are English function words."""
     words, listed = _WORD.findall(text.lower()), stop_words("en")
     return sum(word in listed for word in words) >= _ENGLISH * max(len(words), 1)

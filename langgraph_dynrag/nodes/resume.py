@@ -132,7 +132,7 @@ def _injected(evidence: list[Passage], question: str, settings: Settings) -> lis
         "type": "injection", "mode": settings.injector.mode, "in_weights": list(where.in_weights),
         "in_prompt_because": because, "trained": done["trained"], "translated": done["translated"],
         "preparing_seconds": done["seconds"], "strength": where.strength, "forgetting": where.forgetting,
-        "left_out": dict(where.left_out), "conflicts": where.conflicts,
+        "left_out": dict(where.left_out), "conflicts": where.conflicts, "training": done.get("training"),
     }  # fmt: skip
     emit(event)
     return [event]

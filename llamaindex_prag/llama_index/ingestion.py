@@ -16,8 +16,10 @@ from llama_index.core.bridge.pydantic import (
 )
 from llama_index.core.schema import BaseNode, MetadataMode, TransformComponent
 
+from llamaindex_prag.estimate import Estimate
 from llamaindex_prag.llama_index.arguments import refuse_unknown_arguments
 from llamaindex_prag.llama_index.llm import ParametricLLM
+from llamaindex_prag.llama_index.training_events import dispatch
 from llamaindex_prag.parametrize import Parametrizer
 from llamaindex_prag.passages import Passage
 from rag_backbone.document_names import title_of
@@ -40,7 +42,9 @@ class ParametrizeNodes(TransformComponent):
     Args:
         llm: Whose adapters they become.
         how: `"train"` them, or keep what they are translated from when a question comes (`"translate"`).
-        progress: Whether to show a progress bar.
+        progress: Whether to show a progress bar, log the estimate, and send `AdapterTrainingEvent`s to LlamaIndex's
+            event handlers. `show_progress=` of a call goes before it, as with LlamaIndex's own transformations; a
+            pipeline does not pass on the one that it is given.
     """
 
     llm: ParametricLLM
@@ -80,27 +84,40 @@ class ParametrizeNodes(TransformComponent):
         # LlamaIndex's own pickling drops what cannot be pickled; a copy without its LLM would make no adapters.
         return partial(type(self), **{name: getattr(self, name) for name in type(self).model_fields}), ()
 
-    def __call__(self, nodes: Sequence[BaseNode], **_kwargs: Any) -> Sequence[BaseNode]:
+    def __call__(
+        self, nodes: Sequence[BaseNode], *, show_progress: bool | None = None, **_kwargs: Any
+    ) -> Sequence[BaseNode]:
         """Make the adapters that are missing; nodes without text are passed on as they are."""
+        shown = self.progress if show_progress is None else show_progress
         whole = _whole_documents(nodes)
         for complete in (True, False):
-            self._make([node for node in nodes if (_document(node) in whole) == complete], complete=complete)
+            some = [node for node in nodes if (_document(node) in whole) == complete]
+            self._make(some, complete=complete, shown=shown)
         return nodes
 
-    def _make(self, nodes: Sequence[BaseNode], *, complete: bool) -> None:
-        passages = []
-        for node in nodes:
-            text = node.get_content(MetadataMode.NONE)
-            if text.strip():
-                passages.append(Passage(text, title_of(node.metadata), _document(node)))
+    def estimate(self, nodes: Sequence[BaseNode]) -> Estimate:
+        """How long making the nodes' missing adapters will take here; prints as "about 9 min for 40 documents (...)".
+
+        Raises:
+            ConfigurationError: If they are to be translated, which takes about a second a node and is not estimated.
+        """
+        if self.how == "translate":
+            raise ConfigurationError("how='translate' trains nothing; there is an estimate for how='train' only")
+        return self._trainer().estimate(_passages(nodes))
+
+    def _trainer(self) -> Parametrizer:
+        if self._parametrizer is None:
+            self._parametrizer = Parametrizer(self.llm.model.local)
+        return self._parametrizer
+
+    def _make(self, nodes: Sequence[BaseNode], *, complete: bool, shown: bool) -> None:
+        passages = _passages(nodes)
         if not passages:
             return
         if self.how == "translate":
-            self._translations().keep(passages, complete=complete, progress=self.progress)
+            self._translations().keep(passages, complete=complete, progress=shown)
             return
-        if self._parametrizer is None:
-            self._parametrizer = Parametrizer(self.llm.model.local)
-        self._parametrizer.parametrize(passages, complete=complete, progress=self.progress)
+        self._trainer().parametrize(passages, complete=complete, progress=shown, watch=dispatch if shown else None)
 
     def _translations(self) -> Translations:
         if self.llm.model.translations is None:
@@ -112,6 +129,12 @@ class ParametrizeNodes(TransformComponent):
     async def acall(self, nodes: Sequence[BaseNode], **kwargs: Any) -> Sequence[BaseNode]:
         """The same, in a thread."""
         return await asyncio.to_thread(self.__call__, nodes, **kwargs)
+
+
+def _passages(nodes: Sequence[BaseNode]) -> list[Passage]:
+    """Of the nodes that have a text."""
+    texts = [(node, node.get_content(MetadataMode.NONE)) for node in nodes]
+    return [Passage(text, title_of(node.metadata), _document(node)) for node, text in texts if text.strip()]
 
 
 def _document(node: BaseNode) -> str:

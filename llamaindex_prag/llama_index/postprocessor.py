@@ -26,10 +26,12 @@ from llamaindex_prag.llama_index.arguments import refuse_unknown_arguments
 from llamaindex_prag.llama_index.llm import ParametricLLM
 from llamaindex_prag.llama_index.long_prompts import refuse_long_question
 from llamaindex_prag.llama_index.nodes import injected, with_use
+from llamaindex_prag.llama_index.training_events import dispatch
 from llamaindex_prag.parametric import ParametricModel
 from llamaindex_prag.parametrize import Parametrizer
 from llamaindex_prag.passages import Passage
 from llamaindex_prag.placing import NO_ADAPTER, Others, Placer, Placing, best
+from llamaindex_prag.progress import WaitedFor
 from llamaindex_prag.selection import BESIDE_TEXT
 from llamaindex_prag.serving.served_model import ServedModel
 from rag_backbone.document_names import title_of
@@ -105,7 +107,9 @@ class ParametricNodePostprocessor(BaseNodePostprocessor):
         llm: The `ParametricLLM` that the query engine uses.
         missing: What becomes of a node without an adapter: `"train"` it now, `"translate"` it (the LLM needs a
             translator), leave its text in the `"context"`, or raise an `"error"`. What cannot be trained (it is too
-            long, it diverges, the store is read-only) stays in the prompt, and is not tried again.
+            long, it diverges, the store is read-only) stays in the prompt, and is not tried again. While a query waits
+            for training, a warning tells of which document and for how long about, a bar on stderr shows how far it
+            is, and `AdapterTrainingEvent`s go to LlamaIndex's event handlers.
         inject: `"parametric"`: no text in the prompt. `"combined"`: adapter and text. `"auto"`: for each node the
             cheapest way that `auto` allows: in context, by its trained or translated adapter, or both; `missing` is
             not used then.
@@ -359,7 +363,7 @@ class ParametricNodePostprocessor(BaseNodePostprocessor):
 
     def _trained(self, nodes: list[tuple[BaseNode, str]]) -> int:
         assert self._parametrizer is not None
-        report = self._parametrizer.parametrize(_passages(nodes))
+        report = self._parametrizer.parametrize(_passages(nodes), watch=WaitedFor(logger, dispatch))
         for _, text in nodes:
             if not self.llm.model.knows(text):
                 self._hopeless[text_hash(text)] = "; ".join(report.notes.get(text_hash(text), ("no adapter was made",)))

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from llamaindex_prag.adapter import AdapterKey, text_hash
+from llamaindex_prag.augmenter_choice import settled
 from llamaindex_prag.recipe import Recipe, get_recipe
 from llamaindex_prag.selection import Merge, Selection
 from llamaindex_prag.serving.document_names import DocumentSet, checked_secret
@@ -47,7 +48,9 @@ class ServedModel:
         model: The base model's name in the server; None: the first that it lists.
         lm: The same model for its tokenizer, and for training and measuring: a name or folder, loaded when it is
             needed, or a `CausalLM`. None: neither is needed, as in a graph with `missing="context"`.
-        recipe: By which adapters were made.
+        recipe: By which adapters were made. Without `lm`, one that leaves open who asks the questions (`prag`) is taken
+            to mean the model itself, as published; adapters of a model that is too small for it (`augmenter_choice`)
+            were made by `get_recipe("prag", augmentation="rules")`.
         max_adapters: The most documents that one call may use. vLLM's `--max-lora-rank` has to be as large as
             `max_adapters` times the recipe's rank.
         loading: Who merges the adapters: this process (`"push"`) or the server (`"resolve"`).
@@ -96,7 +99,8 @@ class ServedModel:
             raise ConfigurationError(f"max_adapters is {max_adapters}; at least 1 is needed")
         if secret is not None and loading == "push":
             raise ConfigurationError("secret signs the names of documents; it belongs to loading='resolve'")
-        self.store, self.recipe, self.max_adapters, self.loading = store, get_recipe(recipe), max_adapters, loading
+        self.store, self.recipe = store, settled(get_recipe(recipe), lm)
+        self.max_adapters, self.loading = max_adapters, loading
         self.server = LoraServer(base_url, api_key=api_key, timeout=timeout)
         self.name, self.context_window = _served(self.server, model)
         self.lm = ServedLM(self, lm)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from llamaindex_prag.layout import Layout
+from llamaindex_prag.progress import Tick
 from llamaindex_prag.training.examples import Example
 from llamaindex_prag.training.factors import DocumentFactors
 from llamaindex_prag.training.lower_layers import LowerLayers
@@ -56,8 +57,11 @@ class DocumentLosses:
         """How many decoder layers lie below the adapters, and can be computed apart (`lower_states`)."""
         return self._lower.count
 
-    def lower_states(self, examples: Sequence[Example]) -> dict[int, Tensor]:
-        """(tokens, hidden) below the first adapted layer, by a sequence's `id`; empty if that is the first of all."""
+    def lower_states(self, examples: Sequence[Example], advance: Tick | None = None) -> dict[int, Tensor]:
+        """(tokens, hidden) below the first adapted layer, by a sequence's `id`; empty if that is the first of all.
+
+        `advance` is told what part of it each forward was.
+        """
         found: dict[int, Tensor] = {}
         packs = self._logits.packs(examples, self._tokens) if self._lower.count else []
         for part in _forwards([(0, pack) for pack in packs], self._tokens):
@@ -66,10 +70,15 @@ class DocumentLosses:
                 states = rows.part(self._lower.states(rows))
             in_order = (e for _, pack in part for e in pack.examples)
             found |= {id(e): known for e, known in zip(in_order, states, strict=True)}
+            _tell(advance, part, packs)
         return found
 
     def backward(
-        self, factors: DocumentFactors, active: Mapping[int, Sequence[Example]], lower: Mapping[int, Tensor]
+        self,
+        factors: DocumentFactors,
+        active: Mapping[int, Sequence[Example]],
+        lower: Mapping[int, Tensor],
+        advance: Tick | None = None,
     ) -> dict[int, float]:
         """Add the gradients to `factors.gradients`, and return the losses.
 
@@ -77,23 +86,25 @@ class DocumentLosses:
             factors: Of all documents.
             active: By a document's number, its sequences.
             lower: What `lower_states` gave for them, or nothing.
+            advance: Told what part of it each forward was.
 
         Returns:
             By a document's number, nats a counted token.
         """
-        return self._losses(factors, active, lower, gradients=True)
+        return self._losses(factors, active, lower, advance, gradients=True)
 
     def values(
         self, factors: DocumentFactors, active: Mapping[int, Sequence[Example]], lower: Mapping[int, Tensor]
     ) -> dict[int, float]:
         """The losses alone."""
-        return self._losses(factors, active, lower, gradients=False)
+        return self._losses(factors, active, lower, None, gradients=False)
 
     def _losses(
         self,
         factors: DocumentFactors,
         active: Mapping[int, Sequence[Example]],
         lower: Mapping[int, Tensor],
+        advance: Tick | None,
         *,
         gradients: bool,
     ) -> dict[int, float]:
@@ -111,7 +122,13 @@ class DocumentLosses:
                 if gradients:
                     _backward(losses)
             found.index_add_(0, owners[batch.rows.cpu()], losses.detach().cpu())
+            _tell(advance, part, [pack for _, pack in packs])
         return {i: float(found[i]) for i in active}
+
+
+def _tell(advance: Tick | None, part: Sequence[tuple[int, Pack]], packs: Sequence[Pack]) -> None:
+    if advance is not None:
+        advance(sum(pack.width for _, pack in part) / sum(pack.width for pack in packs))
 
 
 def _backward(losses: Tensor) -> None:

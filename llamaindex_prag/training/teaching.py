@@ -19,6 +19,7 @@ import torch
 
 from llamaindex_prag.adapter import text_hash
 from llamaindex_prag.augmentation import QA, Source
+from llamaindex_prag.progress import Tick, each_token
 from llamaindex_prag.prompts import answer_ids, prompt_ids
 from llamaindex_prag.recipe import Recipe
 from llamaindex_prag.training.examples import Example, Teacher, TrainingDocument
@@ -66,6 +67,7 @@ def distilled(
     *,
     known: Collection[Source] = _BY_RULE,
     tokens_at_once: int = 1024,
+    advance: Tick | None = None,
 ) -> list[TrainingDocument]:
     """Training sequences of several passages.
 
@@ -76,6 +78,7 @@ def distilled(
         known: Whose questions come with an answer that is taught as it is; by default those made by rule. A teacher
             that likes to speak in sentences, as small models do, says it less well. All others it answers.
         tokens_at_once: The most tokens of one forward.
+        advance: Told each part of the work that is done, with every token of an answer; all parts are 1.
     """
     asked: list[_Asked] = []
     counts = []
@@ -83,7 +86,7 @@ def distilled(
         of_document = _asked(engine, recipe, text, questions, known)
         asked += of_document
         counts.append(len(of_document))
-    made = iter(_taught(engine, asked, tokens_at_once))
+    made = iter(_taught(engine, asked, tokens_at_once, advance))
     grouped = [[next(made) for _ in range(count)] for count in counts]
     return [
         TrainingDocument(text, tuple(e for e in group if e is not None))
@@ -123,10 +126,13 @@ def _asked(
     return found + [_Asked(prompt, prompt) for prompt in others]
 
 
-def _taught(engine: Engine, asked: Sequence[_Asked], tokens: int) -> list[Example | None]:
+def _taught(engine: Engine, asked: Sequence[_Asked], tokens: int, advance: Tick | None = None) -> list[Example | None]:
     """An example for each question; None where the teacher said nothing."""
     open_ones = [a for a in asked if a.answer is None]
-    said = iter(engine.generate_batch([Request(a.teacher, max_new_tokens=ANSWER_TOKENS) for a in open_ones]))
+    most = ANSWER_TOKENS * max(len(open_ones), 1)
+    watched = None if advance is None else each_token(advance, 1 / most)
+    requests = [Request(a.teacher, max_new_tokens=ANSWER_TOKENS, stop_when=watched) for a in open_ones]
+    said = iter(engine.generate_batch(requests))
     answers = [_said(engine, next(said)) if a.answer is None else a.answer for a in asked]
     full = [
         Example((*a.teacher, *ids), len(a.teacher)) if ids and a.answer is None else None

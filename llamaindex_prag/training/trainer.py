@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from llamaindex_prag.adapter import Adapter, text_hash
 from llamaindex_prag.layout import Layout
+from llamaindex_prag.progress import Tick, scaled
 from llamaindex_prag.recipe import Recipe
 from llamaindex_prag.training.examples import Example, TrainingDocument
 from llamaindex_prag.training.factors import AdamW, DocumentFactors, initial_values
@@ -75,8 +76,12 @@ class Trainer:
         self._together = documents_at_once
         self._losses = DocumentLosses(engine, layout, tokens_at_once)
 
-    def train(self, documents: Sequence[TrainingDocument]) -> Iterator[Trained]:
+    def train(self, documents: Sequence[TrainingDocument], advance: Tick | None = None) -> Iterator[Trained]:
         """Train each document's adapter; those of a group come when the group is done, longest first.
+
+        Args:
+            documents: Which.
+            advance: Told after each forward what part of the work on all documents it was; all parts are 1.
 
         Raises:
             ConfigurationError: If a document has nothing to train on, or a sequence is too long.
@@ -85,7 +90,18 @@ class Trainer:
             self._check(document)
         waiting = sorted(documents, key=lambda d: (len(d.examples), d.tokens), reverse=True)
         for i in range(0, len(waiting), self._together):
-            yield from self._group(waiting[i : i + self._together])
+            group = waiting[i : i + self._together]
+            yield from self._group(group, scaled(advance, _tokens(group) / _tokens(waiting)))
+
+    @property
+    def _part_below(self) -> float:
+        """What part of a group's work it is to go once through the layers below the adapted ones.
+
+        A forward and a backward through the others takes three times a forward, in each epoch.
+        """
+        below = self._losses.first_adapted
+        above = len(self._engine.model.get_decoder().layers) - below
+        return below / (below + 3 * self._recipe.epochs * above)
 
     def _check(self, document: TrainingDocument) -> None:
         if not document.examples:
@@ -97,18 +113,21 @@ class Trainer:
                 f"max_tokens={self._recipe.max_tokens} of the recipe. Split the document into shorter passages."
             )
 
-    def _group(self, documents: Sequence[TrainingDocument]) -> Iterator[Trained]:
+    def _group(self, documents: Sequence[TrainingDocument], advance: Tick | None) -> Iterator[Trained]:
         recipe, model = self._recipe, self._engine.model
         with self._engine.borrowed():
             factors = DocumentFactors(model, self._layout, self._start, len(documents), recipe.scale)
         optimiser = AdamW(factors, recipe.learning_rate, recipe.weight_decay, recipe.epsilon)
         plans = [plan(document, recipe) for document in documents]
         every = [e for d in documents for e in d.examples]
-        lower = self._losses.lower_states(every) if recipe.epochs > 1 else {}
+        below = self._part_below if recipe.epochs > 1 else 0.0
+        lower = self._losses.lower_states(every, scaled(advance, below)) if recipe.epochs > 1 else {}
+        per_token = (1 - below) / sum(len(e.ids) for plan in plans for batch in plan for e in batch)
         first, last = [0.0] * len(documents), [0.0] * len(documents)
         for step in range(max(len(plan) for plan in plans)):
             active = {i: plan[step] for i, plan in enumerate(plans) if step < len(plan)}
-            losses = self._losses.backward(factors, active, lower)
+            part = per_token * sum(len(e.ids) for batch in active.values() for e in batch)
+            losses = self._losses.backward(factors, active, lower, scaled(advance, part))
             optimiser.step(list(active), [learning_rate_part(recipe, step, len(plans[i])) for i in active])
             for i, loss in losses.items():
                 first[i], last[i] = (loss if step == 0 else first[i]), loss
@@ -116,6 +135,10 @@ class Trainer:
         for i, document in enumerate(documents):
             adapter = Adapter(self._layout, values[i].copy(), recipe.scale)
             yield Trained(document, adapter, first[i], last[i], len(plans[i]))
+
+
+def _tokens(documents: Sequence[TrainingDocument]) -> int:
+    return sum(document.tokens for document in documents)
 
 
 def learning_rate_part(recipe: Recipe, step: int, steps: int) -> float:

@@ -5,7 +5,7 @@ Everything that its weights depend on, as plain data; together with the weights 
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, Literal, Self, get_args
 
 from llamaindex_prag.layout import Layout
@@ -133,7 +133,11 @@ class TranslatorConfig:
     def to_dict(self) -> dict[str, Any]:
         """As plain data."""
         found = {f.name: getattr(self, f.name) for f in fields(self)}
-        parts = {"recipe": asdict(self.recipe), "layout": self.layout.to_dict(), "read_layers": list(self.read_layers)}
+        parts = {
+            "recipe": self.recipe.to_dict(),
+            "layout": self.layout.to_dict(),
+            "read_layers": list(self.read_layers),
+        }
         return {"format": FORMAT} | found | parts
 
     @classmethod

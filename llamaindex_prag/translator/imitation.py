@@ -19,6 +19,7 @@ import numpy as np
 import torch
 
 from llamaindex_prag.adapter import AdapterKey, text_hash
+from llamaindex_prag.augmenter_choice import settled
 from llamaindex_prag.errors import TranslatorError
 from llamaindex_prag.training.examples import Example, Teacher, prag_examples
 from llamaindex_prag.training.factors import DocumentFactors
@@ -156,4 +157,4 @@ def tensor_shares(layout: Layout) -> Tensor:
 
 
 def _key(translator: Translator, text: str) -> AdapterKey:
-    return AdapterKey(translator.config.model, translator.config.recipe.key, text_hash(text))
+    return AdapterKey(translator.config.model, settled(translator.config.recipe, translator.lm).key, text_hash(text))

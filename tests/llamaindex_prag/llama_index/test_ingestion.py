@@ -147,8 +147,8 @@ def test_a_passage_whose_training_diverges_is_skipped_and_the_others_are_kept(ll
     texts = [f"In {1900 + i} the river rose in the town of Number {i}." for i in range(3)]
 
     class Diverging(Trainer):
-        def train(self, documents):
-            for trained in super().train(documents):
+        def train(self, documents, advance=None):
+            for trained in super().train(documents, advance):
                 if trained.document.text == texts[1]:
                     trained.adapter.buffer[7] = float("nan")
                 yield trained
