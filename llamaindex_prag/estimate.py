@@ -83,7 +83,7 @@ def estimated(
     stages: dict[str, Mapping[Stage, float]] = {}
     low = high = 0.0
     for digest, n in tokens.items():
-        least, likely, most = _writing(augmenter, pace, n)
+        least, likely, most = _writing(augmenter, pace, n) if recipe.questions else (0.0, 0.0, 0.0)
         found: dict[Stage, float] = {
             "questions": likely, "teacher": pace.teach, "training": pace.train * _trained_tokens(recipe, n, pace),
         }  # fmt: skip

@@ -25,6 +25,7 @@ from llamaindex_prag.training.gradients import DocumentLosses
 from llamaindex_prag.training.teaching import distilled
 from llamaindex_prag.training.trainer import Trainer
 from rag_backbone.cache_folder import cache_root, write_json
+from rag_backbone.requests import Request
 
 if TYPE_CHECKING:
     from llamaindex_prag.augmenter_choice import DocumentAugmenter
@@ -122,6 +123,7 @@ def machine_key(model: ParametricModel) -> str:
 
 def _tried(model: ParametricModel, augmenter: DocumentAugmenter, copies: int) -> Pace:
     engine, recipe = model.lm.engine, model.recipe
+    engine.generate(Request(PROBE_TITLE, 2))  # what a first generation finds out is no part of the pace
     lessons: list[TrainingDocument] = []
     if recipe.objective == "distill":
         asked = _questions(recipe.phrases or recipe.questions)
@@ -138,7 +140,7 @@ def _tried(model: ParametricModel, augmenter: DocumentAugmenter, copies: int) ->
     bare = [len(e.ids) for e in lesson.examples if len(e.ids) < least + passage]
     return Pace(
         train=max(trained / (copies * sum(len(e.ids) for e in some)), 1e-9), teach=teach,
-        sequence=sum(bare) / len(bare), write=_writing(augmenter),
+        sequence=sum(bare) / len(bare), write=_writing(augmenter) if recipe.questions else 0.0,
     )  # fmt: skip
 
 

@@ -95,6 +95,8 @@ class Parametrizer:
         self._augmenter = augmenter or augmenter_of(model, model.augmentation_asked)
         self._given = dict(augmentations or {})
         self._together = documents_at_once
+        self._pace = Pace(train=0.0, teach=0.0, sequence=0.0)
+        """This machine's; found out at the first estimate."""
         self._trainer = Trainer(
             model.lm.engine,
             model.layout,
@@ -120,7 +122,8 @@ class Parametrizer:
         return replace(found, known=len(distinct) - len(missing))
 
     def _estimated(self, missing: Mapping[str, Passage]) -> Estimate:
-        self._pace = pace_of(self.model, self._augmenter, self._together) if missing else Pace(0.0, 0.0, 0.0)
+        if missing:
+            self._pace = pace_of(self.model, self._augmenter, self._together)
         tokens = {h: self._tokens(p) for h, p in missing.items()}
         return estimated(self.model.recipe, tokens, 0, self._pace, self._augmenter)
 

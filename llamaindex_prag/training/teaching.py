@@ -130,7 +130,7 @@ def _taught(engine: Engine, asked: Sequence[_Asked], tokens: int, advance: Tick 
     """An example for each question; None where the teacher said nothing."""
     open_ones = [a for a in asked if a.answer is None]
     most = ANSWER_TOKENS * max(len(open_ones), 1)
-    watched = None if advance is None else each_token(advance, 1 / most)
+    watched = None if advance is None else each_token(advance, 0.5 / most)
     requests = [Request(a.teacher, max_new_tokens=ANSWER_TOKENS, stop_when=watched) for a in open_ones]
     said = iter(engine.generate_batch(requests))
     answers = [_said(engine, next(said)) if a.answer is None else a.answer for a in asked]
@@ -139,7 +139,7 @@ def _taught(engine: Engine, asked: Sequence[_Asked], tokens: int, advance: Tick 
         for a, ids in zip(asked, answers, strict=True)
     ]
     examples: list[Example | None] = []
-    for a, ids, thought in zip(asked, answers, _distributions(engine, full, tokens), strict=True):
+    for a, ids, thought in zip(asked, answers, _distributions(engine, full, tokens, advance), strict=True):
         teacher = thought and replace(thought, sees_more=a.teacher != a.student)
         examples.append(Example((*a.student, *ids), len(a.student), teacher) if ids else None)
     return examples
@@ -156,14 +156,17 @@ def _end(engine: Engine, reason: str) -> list[int]:
 
 
 @torch.no_grad()
-def _distributions(engine: Engine, examples: Sequence[Example | None], tokens: int) -> list[Teacher | None]:
+def _distributions(
+    engine: Engine, examples: Sequence[Example | None], tokens: int, advance: Tick | None
+) -> list[Teacher | None]:
     """What the base model thinks of the counted tokens' places."""
     known = {i: e for i, e in enumerate(examples) if e is not None}
     numbers = {id(e): i for i, e in known.items()}
     found: list[Teacher | None] = [None] * len(examples)
     with engine.borrowed() as model:
         logits_at = CountedLogits(model)
-    for pack in logits_at.packs(list(known.values()), tokens):
+    packs = list(logits_at.packs(list(known.values()), tokens))
+    for pack in packs:
         with engine.borrowed() as model:
             logprobs = logits_at(batch_of([pack], model.device)).log_softmax(-1)
         best = logprobs.topk(min(TOP, logprobs.shape[-1]))
@@ -171,4 +174,6 @@ def _distributions(engine: Engine, examples: Sequence[Example | None], tokens: i
         parts = zip(pack.examples, best.indices.cpu().split(sizes), best.values.cpu().split(sizes), strict=True)
         for example, ids, values in parts:
             found[numbers[id(example)]] = Teacher(ids.clone(), values.clone())
+        if advance is not None:
+            advance(0.5 / len(packs))
     return found

@@ -170,6 +170,21 @@ def test_what_has_no_adapter_or_no_room_stands_in_the_prompt_with_the_reason(ada
     assert list(reasons) == ["no adapter", "more than the 3 adapters that a call may use"]
 
 
+def test_a_question_that_waits_for_training_tells_of_which_document_how_far_and_how_long(adapters, caplog):
+    built = graph(adapters, "A road was built by Ada in 1954.", missing="train")
+    parts = list(built.stream({"question": QUESTION}, stream_mode=["custom", "values"]))
+    told = [part for mode, part in parts if mode == "custom" and part["type"] == "training"]
+    assert (told[0]["part"], told[-1]["part"], told[-1]["made"]) == (0.0, pytest.approx(1.0), 1)
+    assert told[0]["documents"] == ["doc-0"]
+    assert told[0]["left"] == told[0]["estimated"] > 0
+    (warned,) = [r.message for r in caplog.records if r.levelname == "WARNING" and "waits" in r.message]
+    assert "the adapter of doc-0 is trained: about" in warned
+    event = next(e for e in parts[-1][1]["trace"] if e["type"] == "injection")
+    assert event["training"]["documents"] == ["doc 0"]
+    assert event["training"]["estimated"] == told[0]["estimated"]
+    assert "trained first: doc 0 (" in str(Trace.from_state(parts[-1][1]))
+
+
 def test_missing_adapters_are_trained_or_translated(adapters, requests):
     trained = graph(adapters, "A road was built by Ada in 1954.", missing="train").invoke({"question": QUESTION})
     assert injections(trained)[0]["trained"] == 1

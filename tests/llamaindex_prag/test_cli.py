@@ -210,3 +210,23 @@ def test_a_console_of_another_encoding_prints_escapes(tmp_path, model):
         )  # fmt: skip
         assert (done.returncode, done.stderr) == (0, b"")
         assert b"\\u6771\\u4eac.txt" in done.stdout
+
+
+def test_an_estimate_is_told_before_the_work_and_alone_if_wanted(notes, tmp_path, model, monkeypatch):
+    monkeypatch.setenv("DYNPRAG_CACHE", str(tmp_path / "cache"))
+    line = ["parametrize", str(notes), "--store", str(tmp_path / "store"), "--model", str(model), "--recipe", "prag"]
+
+    def called(*more):
+        result = CliRunner().invoke(build_app(), [*line, *more])
+        assert result.exit_code == 0, result.output
+        return result
+
+    assert "for 1 document (" in called("--estimate").stdout
+    told = json.loads(called("--estimate", "--json").stdout)
+    assert (told["documents"], told["known"]) == (1, 0)
+    made = called()
+    assert "for 1 document (" in made.stderr
+    assert "1 trained" in made.stdout
+    assert "nothing to make; 1 known already" in called("--estimate").stdout
+    asked = called("--augmentation", "model", "--estimate")
+    assert "for 1 document (" in asked.stdout  # the model's own questions make another adapter
