@@ -89,6 +89,11 @@ def keep(model: ParametricModel, augmenter: DocumentAugmenter, pace: Pace) -> No
     _write(_path(model, augmenter), pace)
 
 
+def forget(model: ParametricModel, augmenter: DocumentAugmenter) -> None:
+    """Let the next estimate make a trial again."""
+    _path(model, augmenter).unlink(missing_ok=True)
+
+
 def training_seconds(model: ParametricModel, lessons: Sequence[TrainingDocument]) -> float:
     """What training these by the model's recipe would take, from a part of its epochs."""
     recipe, engine = model.recipe, model.lm.engine

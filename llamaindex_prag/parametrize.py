@@ -92,7 +92,7 @@ class Parametrizer:
         self._store: AdapterStore = model.store  # type: ignore[assignment]
         if augmenter is not None:
             refuse_unless_of_recipe(augmenter, model.recipe)
-        self._augmenter = augmenter or augmenter_of(model, model.augmentation_asked)
+        self.augmenter = augmenter or augmenter_of(model, model.augmentation_asked)
         self._given = dict(augmentations or {})
         self._together = documents_at_once
         self._pace = Pace(train=0.0, teach=0.0, sequence=0.0)
@@ -123,9 +123,9 @@ class Parametrizer:
 
     def _estimated(self, missing: Mapping[str, Passage]) -> Estimate:
         if missing:
-            self._pace = pace_of(self.model, self._augmenter, self._together)
+            self._pace = pace_of(self.model, self.augmenter, self._together)
         tokens = {h: self._tokens(p) for h, p in missing.items()}
-        return estimated(self.model.recipe, tokens, 0, self._pace, self._augmenter)
+        return estimated(self.model.recipe, tokens, 0, self._pace, self.augmenter)
 
     def parametrize(
         self,
@@ -181,7 +181,7 @@ class Parametrizer:
                             report.notes[digest] = made_of.notes
                     job.meter.made()
             if watching and report.trained:
-                keep(self.model, self._augmenter, self._pace.corrected(job.meter.planned, job.meter.took))
+                keep(self.model, self.augmenter, self._pace.corrected(job.meter.planned, job.meter.took))
         report.removed = settle_owners(self._store, given, complete=complete)
         report.seconds = time.perf_counter() - started
         return report
@@ -244,13 +244,13 @@ class Parametrizer:
                 text_hash(p.text): _by_rule(p, self.model.recipe) for p in passages if not found[text_hash(p.text)]
             }
         asked = [(p.title, p.text) for p in passages if found[text_hash(p.text)] is None]
-        made = self._augmenter.augment_all(asked, progress=False, advance=advance) if asked else []
+        made = self.augmenter.augment_all(asked, progress=False, advance=advance) if asked else []
         found |= {text_hash(text): augmentation for (_, text), augmentation in zip(asked, made, strict=True)}
         return {digest: augmentation for digest, augmentation in found.items() if augmentation is not None}
 
     def _keep(self, digest: str, trained: Trained, made_of: _MadeOf, owners: Iterable[str]) -> None:
         recipe = self.model.recipe
-        writer = "given" if digest in self._given else repr(self._augmenter) if recipe.questions else "rules"
+        writer = "given" if digest in self._given else repr(self.augmenter) if recipe.questions else "rules"
         record: dict[str, Any] = {
             "recipe": recipe.to_dict(),
             "augmentation": {"by": writer, **made_of.described()},
@@ -300,7 +300,7 @@ class Parametrizer:
         return AdapterKey(self.model.lm.fingerprint, self.model.recipe.key, digest)
 
     def __repr__(self) -> str:
-        return f"Parametrizer({self.model!r}, {self._augmenter!r})"
+        return f"Parametrizer({self.model!r}, {self.augmenter!r})"
 
 
 class _MadeOf:

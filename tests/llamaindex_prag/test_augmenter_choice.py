@@ -36,7 +36,7 @@ def made(lm, store, recipe):
 
 def test_a_small_models_questions_are_made_by_rule_and_a_warning_says_why(lm, store, caplog):
     model, parametrizer = made(lm, store, "prag")
-    assert isinstance(parametrizer._augmenter, RuleAugmenter)
+    assert isinstance(parametrizer.augmenter, RuleAugmenter)
     (record,) = [r for r in caplog.records if r.levelname == "WARNING"]
     assert "questions are made by rule and nothing is rewritten, because tiny has 0M parameters" in record.message
     assert "fewer than 1,000M" in record.message
@@ -54,16 +54,16 @@ def test_a_small_models_questions_are_made_by_rule_and_a_warning_says_why(lm, st
 def test_a_capable_model_writes_itself_as_published_and_keeps_its_key(lm, store, monkeypatch, caplog):
     monkeypatch.setattr(augmenter_choice, "CAPABLE", 1)
     model, parametrizer = made(lm, store, "prag")
-    assert isinstance(parametrizer._augmenter, Augmenter)
-    assert (parametrizer._augmenter.questions, parametrizer._augmenter.rewrite) == (3, True)
+    assert isinstance(parametrizer.augmenter, Augmenter)
+    assert (parametrizer.augmenter.questions, parametrizer._augmenter.rewrite) == (3, True)
     assert model.recipe.key == PRAG.key
     assert not [r for r in caplog.records if r.levelname == "WARNING"]
 
 
 def test_who_asks_for_the_models_questions_gets_them(lm, store, caplog):
     model, parametrizer = made(lm, store, get_recipe("prag", augmentation="model"))
-    assert isinstance(parametrizer._augmenter, Augmenter)
-    assert parametrizer._augmenter.by == "model"
+    assert isinstance(parametrizer.augmenter, Augmenter)
+    assert parametrizer.augmenter.by == "model"
     assert not [r for r in caplog.records if r.levelname == "WARNING"]
     assert model.recipe.key == PRAG.key
 
@@ -71,7 +71,7 @@ def test_who_asks_for_the_models_questions_gets_them(lm, store, caplog):
 def test_who_asks_for_rules_gets_them_whatever_the_model(lm, store, monkeypatch, caplog):
     monkeypatch.setattr(augmenter_choice, "CAPABLE", 1)
     _, parametrizer = made(lm, store, get_recipe("prag", augmentation="rules"))
-    assert isinstance(parametrizer._augmenter, RuleAugmenter)
+    assert isinstance(parametrizer.augmenter, RuleAugmenter)
     assert not [r for r in caplog.records if r.levelname == "WARNING"]
 
 
