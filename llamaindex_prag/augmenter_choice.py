@@ -12,7 +12,7 @@ settled once, and adapters made either way never share a key. What a user choose
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -22,6 +22,7 @@ from llamaindex_prag.recipe import Recipe
 from rag_backbone.errors import ConfigurationError
 
 if TYPE_CHECKING:
+    from llamaindex_prag.adapter import AdapterKey
     from llamaindex_prag.parametric import ParametricModel
     from rag_backbone.causal_lm import CausalLM
 
@@ -44,18 +45,30 @@ class DocumentAugmenter(Protocol):
         """Augment (title, text) pairs; `advance` is told each part of the work, all parts being 1."""
 
 
-def settled(recipe: Recipe, lm: CausalLM | str | Path | Mapping[str, Any] | None) -> Recipe:
+def settled(
+    recipe: Recipe,
+    lm: CausalLM | str | Path | Mapping[str, Any] | None,
+    kept: Callable[[], Iterable[AdapterKey]] = tuple,
+) -> Recipe:
     """The recipe with its `augmentation` decided; as it is, where the user has decided or nobody is asked.
 
     Args:
         recipe: Which.
-        lm: The model, or what loads it. None: unknown, and taken for a capable one.
+        lm: The model, or what loads it. None: unknown.
+        kept: Asked where the model is unknown for the adapters that there are: if some were made by rule, and none of a model's
+            questions, it was a small one.
     """
     # Beside phrases, which are questions by rule, only a model's add anything: whoever asks for some wants those.
     if recipe.augmentation != "auto" or not recipe.questions:
         return recipe
-    weak = not recipe.phrases and lm is not None and parameters_of(lm) < CAPABLE
-    return recipe.changed(augmentation="rules" if weak else "model")
+    by_model = recipe.changed(augmentation="model")
+    if recipe.phrases:
+        return by_model
+    by_rule = recipe.changed(augmentation="rules")
+    if lm is not None:
+        return by_rule if parameters_of(lm) < CAPABLE else by_model
+    made_by = {key.recipe for key in kept()}
+    return by_rule if by_rule.key in made_by and by_model.key not in made_by else by_model
 
 
 def parameters_of(lm: CausalLM | str | Path | Mapping[str, Any]) -> int:

@@ -131,8 +131,10 @@ def _tried(model: ParametricModel, augmenter: DocumentAugmenter, copies: int) ->
     engine.generate(Request(PROBE_TITLE, 2))  # what a first generation finds out is no part of the pace
     lessons: list[TrainingDocument] = []
     if recipe.objective == "distill":
-        asked = _questions(recipe.phrases or recipe.questions)
-        teach = took(lambda: lessons.extend(distilled(engine, recipe, [(PROBE, asked)])))
+        asked, answers = _questions(recipe.phrases or recipe.questions), recipe.with_passage + recipe.unrelated
+        one = recipe.changed(with_passage=1, unrelated=0)
+        teach = took(lambda: lessons.extend(distilled(engine, one, [(PROBE, asked)])))
+        teach *= max(answers, 1) ** 0.5  # rows of a batch share a part of what a single one takes
         (lesson,) = lessons
     else:
         lesson, teach = TrainingDocument(PROBE, prag_examples(engine.tokenizer, PROBE, None, _questions(3))), 0.0

@@ -49,6 +49,10 @@ class MergeableStore(Protocol):
         """Write an adapter's values and return its scale."""
         ...
 
+    def keys(self) -> Sequence[AdapterKey]:
+        """Of all adapters at this moment."""
+        ...
+
     def __contains__(self, key: AdapterKey) -> bool: ...
 
 

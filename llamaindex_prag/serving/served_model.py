@@ -48,9 +48,8 @@ class ServedModel:
         model: The base model's name in the server; None: the first that it lists.
         lm: The same model for its tokenizer, and for training and measuring: a name or folder, loaded when it is
             needed, or a `CausalLM`. None: neither is needed, as in a graph with `missing="context"`.
-        recipe: By which adapters were made. Without `lm`, one that leaves open who asks the questions (`prag`) is taken
-            to mean the model itself, as published; adapters of a model that is too small for it (`augmenter_choice`)
-            were made by `get_recipe("prag", augmentation="rules")`.
+        recipe: By which adapters were made. Where it leaves open who asks the questions (`prag`), the size of `lm`
+            decides, or without one what the store holds now (`augmenter_choice.settled`).
         max_adapters: The most documents that one call may use. vLLM's `--max-lora-rank` has to be as large as
             `max_adapters` times the recipe's rank.
         loading: Who merges the adapters: this process (`"push"`) or the server (`"resolve"`).
@@ -99,7 +98,7 @@ class ServedModel:
             raise ConfigurationError(f"max_adapters is {max_adapters}; at least 1 is needed")
         if secret is not None and loading == "push":
             raise ConfigurationError("secret signs the names of documents; it belongs to loading='resolve'")
-        self.store, self.recipe = store, settled(get_recipe(recipe), lm)
+        self.store, self.recipe = store, settled(get_recipe(recipe), lm, store.keys)
         self.max_adapters, self.loading = max_adapters, loading
         self.server = LoraServer(base_url, api_key=api_key, timeout=timeout)
         self.name, self.context_window = _served(self.server, model)

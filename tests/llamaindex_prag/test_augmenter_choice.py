@@ -55,7 +55,7 @@ def test_a_capable_model_writes_itself_as_published_and_keeps_its_key(lm, store,
     monkeypatch.setattr(augmenter_choice, "CAPABLE", 1)
     model, parametrizer = made(lm, store, "prag")
     assert isinstance(parametrizer.augmenter, Augmenter)
-    assert (parametrizer.augmenter.questions, parametrizer._augmenter.rewrite) == (3, True)
+    assert (parametrizer.augmenter.questions, parametrizer.augmenter.rewrite) == (3, True)
     assert model.recipe.key == PRAG.key
     assert not [r for r in caplog.records if r.levelname == "WARNING"]
 
@@ -108,6 +108,17 @@ def test_distill_is_settled_only_where_a_model_is_asked(lm):
     assert settled(DISTILL, lm) is DISTILL
     assert settled(DISTILL.changed(questions=4), lm).augmentation == "model"  # whoever asks for some wants the model's
     assert settled(PRAG, None).augmentation == "model"
+
+
+def test_a_model_that_is_not_known_is_judged_by_the_adapters_that_there_are(lm, store):
+    assert settled(PRAG, None, store.keys).augmentation == "model"
+    _, parametrizer = made(lm, store, "prag")
+    parametrizer.parametrize([Passage(TEXT)], progress=False)
+    assert settled(PRAG, None, store.keys).augmentation == "rules"
+    by_model = ParametricModel(lm, store, recipe=get_recipe("prag", augmentation="model"))
+    adapter = store.get(store.keys()[0])
+    store.put(by_model.key(TEXT), adapter, {})
+    assert settled(PRAG, None, store.keys).augmentation == "model"
 
 
 def test_the_size_of_a_model_that_is_not_loaded_comes_from_its_config(lm, tmp_path):
