@@ -61,7 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 records.put(key_of(about), about, record)
                 note(way, n, record)
             rows.append({"way": way, "notes": n, **(record or {})})
-    columns = list(max(rows, key=len))
+    columns = list(dict.fromkeys(name for row in rows for name in row))
     report = f"# Making adapters of notes: {lm.name}, {args.dtype}\n\n{table(rows, columns)}\n"
     figures = {"jobs": rows, "model": lm.name, "dtype": args.dtype, "machine": machine()}
     finish("ingestion", figures, args.out, report)

@@ -55,8 +55,8 @@ def settled(
     Args:
         recipe: Which.
         lm: The model, or what loads it. None: unknown.
-        kept: Asked where the model is unknown for the adapters that there are: if some were made by rule, and none of a model's
-            questions, it was a small one.
+        kept: Asked where the model is unknown for the adapters that there are: if some were made by rule, and none of a
+            model's questions, it was a small one.
     """
     # Beside phrases, which are questions by rule, only a model's add anything: whoever asks for some wants those.
     if recipe.augmentation != "auto" or not recipe.questions:
