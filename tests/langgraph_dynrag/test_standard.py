@@ -33,6 +33,12 @@ class TestLocalChatModelIntegration(ChatModelIntegrationTests):
     def chat_model_params(self):
         return {"max_tokens": 24}
 
+    @pytest.fixture
+    def model(self, request, embedded_lm):
+        """The suite's own loads the weights anew for each test."""
+        options = {**self.standard_chat_model_params, **self.chat_model_params, **getattr(request, "param", {})}
+        return LocalChatModel.from_causal_lm(embedded_lm, **options)
+
     @property
     def supports_model_override(self):
         return False
@@ -49,7 +55,7 @@ class TestLocalChatModelIntegration(ChatModelIntegrationTests):
     def test_unicode_tool_call_integration(self, model):
         super().test_unicode_tool_call_integration(model)
 
-    @pytest.mark.xfail(reason="a model of 135M parameters rarely calls a tool unasked", strict=False)
+    @pytest.mark.xfail(reason="a model of 135M parameters rarely calls a tool unasked", run=False)
     def test_agent_loop(self, model):
         super().test_agent_loop(model)
 
