@@ -47,10 +47,6 @@ class TestLocalChatModelIntegration(ChatModelIntegrationTests):
     def has_structured_output(self):
         return False  # a model of 135M parameters rarely ends a text of any length; see test_structured_output
 
-    @pytest.fixture
-    def model(self, request, embedded_lm):  # loaded once, not for every test
-        return LocalChatModel.from_causal_lm(embedded_lm, **self.chat_model_params, **getattr(request, "param", {}))
-
     @pytest.mark.xfail(reason="a model of 135M parameters rarely ends a text of any length", strict=False)
     def test_unicode_tool_call_integration(self, model):
         super().test_unicode_tool_call_integration(model)
