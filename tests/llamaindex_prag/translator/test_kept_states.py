@@ -33,7 +33,7 @@ def lm():
 
 @pytest.fixture(scope="module")
 def corpus():
-    return split(LESSONS, validation=5)
+    return split(LESSONS, validation=3)
 
 
 def translator(lm) -> Translator:

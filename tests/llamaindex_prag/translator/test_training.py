@@ -24,7 +24,7 @@ LESSONS = [
     Lesson(f"The bridge of {a} was built by {b} in the town of {c}.", f"Bridge {a} {b} {c}")
     for a in NAMES for b in NAMES[:3] for c in NAMES[3:]
 ]  # fmt: skip
-PLAN = TrainingPlan(steps=6, documents=3, questions=2, validate_every=2, validation_questions=2, warm_up=1)
+PLAN = TrainingPlan(steps=4, documents=2, questions=2, unrelated=0, validate_every=2, validation_questions=1, warm_up=1)
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +34,7 @@ def lm():
 
 @pytest.fixture(scope="module")
 def corpus() -> Corpus:
-    return split(LESSONS, validation=5)
+    return split(LESSONS, validation=3)
 
 
 def translator(lm, kind="shared", seed=0) -> Translator:
@@ -45,11 +45,11 @@ def translator(lm, kind="shared", seed=0) -> Translator:
 
 def test_training_lowers_the_loss_on_passages_that_it_never_saw(lm, corpus, tmp_path):
     plan = TrainingPlan(
-        steps=40, documents=4, questions=3, validate_every=20, validation_questions=3, warm_up=2, learning_rate=1e-2
+        steps=30, documents=3, questions=2, validate_every=15, validation_questions=3, warm_up=2, learning_rate=1e-2
     )
     run = TranslatorTrainer(translator(lm), corpus, tmp_path / "t", plan).train(show=False)
     first, last = run.history[0], run.history[-1]
-    assert (first["step"], last["step"]) == (0, 40)
+    assert (first["step"], last["step"]) == (0, 30)
     assert last["own"] < 0.8 * first["own"]
     assert last["base"] == first["base"] == pytest.approx(first["own"], rel=0.2)
     assert run.best == min(e["own"] for e in run.history)
@@ -73,14 +73,15 @@ def test_the_published_network_learns_end_to_end_too(lm, corpus, tmp_path):
 
 
 def test_a_run_that_was_stopped_ends_as_one_that_was_not(lm, corpus, tmp_path):
-    whole = TranslatorTrainer(translator(lm), corpus, tmp_path / "whole", PLAN)
+    plan = PLAN.changed(unrelated=1)
+    whole = TranslatorTrainer(translator(lm), corpus, tmp_path / "whole", plan)
     whole.train(show=False)
     calls = iter([False, False, False, True])
-    TranslatorTrainer(translator(lm), corpus, tmp_path / "parts", PLAN).train(over=lambda: next(calls), show=False)
-    killed = TranslatorTrainer(translator(lm), corpus, tmp_path / "parts", PLAN)
+    TranslatorTrainer(translator(lm), corpus, tmp_path / "parts", plan).train(over=lambda: next(calls), show=False)
+    killed = TranslatorTrainer(translator(lm), corpus, tmp_path / "parts", plan)
     assert killed.run.steps == 3
     killed._step(3)  # and nothing of it was kept
-    again = TranslatorTrainer(translator(lm), corpus, tmp_path / "parts", PLAN)
+    again = TranslatorTrainer(translator(lm), corpus, tmp_path / "parts", plan)
     again.train(show=False)
     for (name, one), (_, other) in zip(
         whole.translator.network.named_parameters(), again.translator.network.named_parameters(), strict=True
@@ -131,12 +132,12 @@ def test_without_known_answers_there_is_no_f1_and_training_shows_its_bar_all_the
         for i, x in enumerate(LESSONS)
     ]
     plan = PLAN.changed(steps=2, phrases=0)
-    run = TranslatorTrainer(translator(lm), split(told, validation=5), tmp_path / "t", plan).train(show=True)
+    run = TranslatorTrainer(translator(lm), split(told, validation=3), tmp_path / "t", plan).train(show=True)
     assert [e["f1"] for e in run.history] == [None, None]
 
 
 def test_patience_ends_a_training_that_gets_no_better(lm, corpus, tmp_path, monkeypatch):
-    plan = TrainingPlan(steps=50, documents=1, questions=1, validate_every=1, patience=2)
+    plan = PLAN.changed(steps=50, documents=1, questions=1, validate_every=1, patience=2)
     trainer = TranslatorTrainer(translator(lm), corpus, tmp_path / "t", plan)
     values = iter([3.0, 2.0, 2.5, 2.4, 1.0])
     judge = trainer._validation.judge
@@ -175,7 +176,7 @@ def test_the_state_of_another_training_is_refused(lm, corpus, tmp_path, what):
     TranslatorTrainer(translator(lm), corpus, tmp_path / "t", PLAN).train(over=lambda: True, show=False)
     given = {"plan": PLAN, "corpus": corpus, "translator": translator(lm)}
     other = {
-        "plan": TrainingPlan(steps=7), "corpus": split(LESSONS, validation=5, seed=1),
+        "plan": TrainingPlan(steps=7), "corpus": split(LESSONS, validation=3, seed=1),
         "translator": translator(lm, seed=1),
     }  # fmt: skip
     given[what] = other[what]
