@@ -85,7 +85,7 @@ def kill_writers(path, kills, seed):
 
 
 def test_two_writers_killed_at_any_moment_lose_nothing_acknowledged(tmp_path):
-    kill_writers(tmp_path / "store", kills=20, seed=0)
+    kill_writers(tmp_path / "store", kills=12, seed=0)
 
 
 @pytest.mark.slow
@@ -112,10 +112,9 @@ def test_readers_in_other_processes_see_whole_values_while_one_writes(tmp_path):
         readers = [started("read", tmp_path / "store", "the end") for _ in range(2)]
         for reader in readers:
             assert reader.stdout.readline() == "reading\n"
-        for i in range(1, 1500):  # more than the readers' maps hold at first
+        for i in range(1, 500):  # more than the readers' maps hold at first
             store.put(made_key(str(i)), made_adapter(i), {"number": i})
-            if i == 1000:
-                assert store.stats().map_bytes > 1 << 20
+        assert store.stats().map_bytes > 1 << 20
         store.put(made_key("the end"), made_adapter(0), {"number": 0})
     for reader in readers:
         assert int(finished(reader)[-1].split()[1]) > 100
