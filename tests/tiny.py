@@ -75,6 +75,14 @@ def tiny_llama(**changes):
     return _made(LlamaForCausalLM, LlamaConfig(**{**_sizes(), **changes}))
 
 
+def tiny_llama_of_lines():
+    """One that ends a line, and with it a sentence, every few tokens."""
+    model = tiny_llama()
+    with torch.no_grad():
+        model.lm_head.weight[tiny_tokenizer().encode("\n", add_special_tokens=False)] *= 2
+    return model
+
+
 def tiny_qwen2(**changes):
     return _made(Qwen2ForCausalLM, Qwen2Config(**{**_sizes(), **changes}))
 

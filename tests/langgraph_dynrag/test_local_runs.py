@@ -13,7 +13,7 @@ from rag_backbone.causal_lm import CausalLM
 from rag_backbone.requests import Request
 from rag_backbone.text_units import sentences
 from tests.langgraph_dynrag.scripted import DOCUMENTS, WatchedRetriever
-from tests.tiny import tiny_llama, tiny_tokenizer
+from tests.tiny import tiny_llama, tiny_llama_of_lines, tiny_tokenizer
 
 QUESTION = "Who built the bridge in the capital?"
 PROMPT = AnswerPrompt(instructions="Answer.", answer_phrase=None, stop=())
@@ -26,11 +26,7 @@ def chat():
 
 @pytest.fixture
 def chat_of_lines():
-    """A random model too, but one that ends a line, and with it a sentence, every few tokens."""
-    model, tokenizer = tiny_llama(), tiny_tokenizer()
-    with torch.no_grad():
-        model.lm_head.weight[tokenizer.encode("\n", add_special_tokens=False)] *= 2.0
-    return LocalChatModel.from_causal_lm(CausalLM(model, tokenizer, name="tiny"))
+    return LocalChatModel.from_causal_lm(CausalLM(tiny_llama_of_lines(), tiny_tokenizer(), name="tiny"))
 
 
 def step(nodes, state, *names):
