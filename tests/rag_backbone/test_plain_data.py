@@ -10,7 +10,7 @@ import uuid
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 from pydantic import BaseModel
@@ -87,6 +87,7 @@ VALUES = st.recursive(
 )
 
 
+@settings(max_examples=50)
 @given(st.dictionaries(st.text() | st.integers(), VALUES))
 def test_any_metadata_can_be_stored_in_json_and_in_a_checkpoint(metadata):
     kept, lost = plain_metadata(metadata, "a.pdf")

@@ -107,7 +107,7 @@ STEPS = st.lists(
 )
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=30)
 @given(
     STEPS, st.lists(st.lists(st.integers(1, 2), min_size=1, max_size=7), min_size=6, max_size=6), st.booleans(),
     st.sampled_from([4, 256]), st.sampled_from([torch.float32, torch.bfloat16]),

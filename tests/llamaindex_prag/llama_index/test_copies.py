@@ -4,8 +4,6 @@ import copy
 import json
 import logging
 import pickle
-import subprocess
-import sys
 
 import pytest
 from llama_index.core import StorageContext, VectorStoreIndex
@@ -22,6 +20,7 @@ from llamaindex_prag.llama_index import (
     ParametricNode,
     ParametricNodePostprocessor,
     ParametrizeNodes,
+    markers,
 )
 from llamaindex_prag.parametrize import Parametrizer
 from llamaindex_prag.store.lmdb_store import LMDBStore
@@ -72,19 +71,13 @@ def test_a_saved_node_comes_back_with_its_adapter(llm, answered, way, beside):
         assert str(engine.query(QUESTION)) == alone(llm, 0, strength=0.5)
 
 
-def test_a_node_that_another_process_saved_is_signed_again(answered, llm, tmp_path):
-    program = (
-        "import json, sys\n"
-        "from llama_index.core.schema import MetadataMode\n"
-        "from llamaindex_prag.llama_index import ParametricNode\n"
-        "node = ParametricNode.from_dict(json.load(sys.stdin))\n"
-        "print(json.dumps([node.to_dict(), node.get_content(MetadataMode.LLM)]))\n"
-    )
-    made = subprocess.run(
-        [sys.executable, "-c", program], input=json.dumps(answered.node.to_dict()), capture_output=True, text=True,
-        check=True,
-    )  # fmt: skip
-    data, theirs = json.loads(made.stdout)
+def test_a_node_that_another_process_saved_is_signed_again(answered, llm, monkeypatch):
+    data = answered.node.to_dict()
+    with monkeypatch.context() as elsewhere:  # each process has a secret of its own
+        elsewhere.setattr(markers, "_SECRET", b"another process's secret")
+        elsewhere.setattr(markers, "_issued", {})
+        there = ParametricNode.from_dict(json.loads(json.dumps(data)))
+        data, theirs = json.loads(json.dumps([there.to_dict(), there.get_content(MetadataMode.LLM)]))
     again = ParametricNode.from_dict(data)
     assert again == answered.node
     assert theirs != again.get_content(MetadataMode.LLM)  # a signature of another process
