@@ -163,43 +163,55 @@ def test_a_broken_row_is_reported_on_every_run_until_it_is_mended(tmp_path, fold
     assert (report.unchanged, report.changed, report.chunks, report.skipped) == (3, 1, 5, ())
 
 
-KILLED = """
+FORKED = """
 import os, sys
-from langgraph_dynrag.retrieval import LocalIndex
+from langgraph_dynrag.retrieval import LocalIndex, ingestion
 from tests.langgraph_dynrag.retrieval.test_index import CountedEmbeddings
 class Deadly(CountedEmbeddings):
     def embed_documents(self, texts):
         if any("Joan" in t for t in texts):
             os._exit(9)
         return super().embed_documents(texts)
-import langgraph_dynrag.retrieval.ingestion as ingestion
-ingestion._SAVE_EVERY = 0.0 if sys.argv[3] == "noted" else 1e9
-LocalIndex(sys.argv[1], embeddings=Deadly(size=8)).ingest(sys.argv[2], progress=False)
+def ingest(index, embeddings, save_every):
+    if not (child := os.fork()):
+        ingestion._SAVE_EVERY = save_every
+        LocalIndex(index, embeddings=embeddings(size=8)).ingest(folder, progress=False)
+        os._exit(0)
+    return child
+def ended(child):
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+how, folder, *indices = sys.argv[1:]
+if how == "killed":
+    print([ended(ingest(index, Deadly, every)) for index, every in zip(indices, (0.0, 1e9), strict=True)])
+else:
+    print([ended(child) for child in [ingest(*indices, CountedEmbeddings, ingestion._SAVE_EVERY) for _ in range(2)]])
 """
 
 
-@pytest.mark.parametrize("noted", ["noted", "unnoted"])
-def test_an_ingestion_that_was_killed_is_finished_and_leaves_nothing_behind(tmp_path, folder, noted):
-    arguments = [str(tmp_path / "index"), str(folder), noted]
-    killed = subprocess.run([sys.executable, "-c", KILLED, *arguments], check=False, capture_output=True)
-    assert killed.returncode == 9, killed.stderr
+def forked(*arguments):
+    """What the processes exited with; they are forked from one, as the imports take longest."""
+    done = subprocess.run([sys.executable, "-c", FORKED, *map(str, arguments)], check=False, capture_output=True)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_an_ingestion_that_was_killed_is_finished_and_leaves_nothing_behind(tmp_path, folder):
+    places = [tmp_path / "noted", tmp_path / "unnoted"]
+    assert forked("killed", folder, *(place / "index" for place in places)) == [9, 9]
     (folder / "bridge.md").write_text("# The bridge\n\nIt fell down.")  # so its first chunk is nobody's now
-    index = LocalIndex(tmp_path / "index", embeddings=CountedEmbeddings(size=8))
-    report = index.ingest(folder, progress=False)
-    assert report.chunks == 4
-    found = texts(index)
-    assert len(found) == 4
-    assert not any("Cooper" in t for t in found)
+    for place in places:
+        index = make_index(place)
+        report = index.ingest(folder, progress=False)
+        assert report.chunks == 4
+        found = texts(index)
+        assert len(found) == 4
+        assert not any("Cooper" in t for t in found)
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_processes_that_index_at_once_do_not_disturb_each_other(tmp_path, folder):
-    code = (
-        "import sys; from langgraph_dynrag.retrieval import LocalIndex;"
-        "from tests.langgraph_dynrag.retrieval.test_index import CountedEmbeddings;"
-        "LocalIndex(sys.argv[1], embeddings=CountedEmbeddings(size=8)).ingest(sys.argv[2], progress=False)"
-    )
-    started = [subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "index"), str(folder)]) for _ in range(2)]
-    assert [process.wait(timeout=120) for process in started] == [0, 0]
+    assert forked("at once", folder, tmp_path / "index") == [0, 0]
     assert len(texts(make_index(tmp_path))) == 4
 
 
