@@ -241,13 +241,23 @@ def test_what_was_found_is_printed_even_if_it_cannot_be_saved(index, model, ques
     assert result.stdout.startswith("dragin with ")
 
 
-def test_what_was_found_can_be_printed_as_json(index, model, questions, tmp_path):
-    options = ("--model", str(model), "--index", str(index), "--json", "--limit", "2", "--points", "2")
-    given = ("-o", str(tmp_path / "p.json"), "--cost", "9", "--retriever", "bm25")
-    told = json.loads(run("calibrate", str(questions), *given, *options).stdout)
-    assert told["preset"] == "flare"
-    assert told["calibration"]["questions"] == 2
-    assert told["calibration"]["chosen"]["f1"] is not None
+@pytest.mark.parametrize(
+    ("given", "preset"),
+    [
+        (("--rate", "0.5", "--preset", "dragin"), "dragin"),
+        (("--cost", "9", "--points", "3", "--retriever", "bm25"), "flare"),
+    ],
+)
+def test_what_was_found_is_printed_as_json_and_no_threshold_is_named_twice(
+    index, model, questions, tmp_path, given, preset
+):
+    options = ("--model", str(model), "--index", str(index), "-o", str(tmp_path / "p.json"), "--limit", "2", "--json")
+    told = json.loads(run("calibrate", str(questions), *options, *given).stdout)
+    found = told["calibration"]
+    assert (told["preset"], found["questions"]) == (preset, 2)
+    assert (found["chosen"]["f1"] is not None) is ("--cost" in given)
+    thresholds = [found["chosen"]["threshold"], *(p["threshold"] for p in found["points"])]
+    assert len(thresholds) == len(set(thresholds))
 
 
 @pytest.mark.parametrize(
@@ -338,11 +348,3 @@ def test_numbers_out_of_range_are_refused(options, index, model, tmp_path):
     result = CliRunner().invoke(build_app(), [*common, *options])
     assert result.exit_code != 0
     assert isinstance(result.exception, SystemExit | DynPragError)
-
-
-def test_a_calibration_names_no_threshold_twice(index, model, questions, tmp_path):
-    for given in (("--rate", "0.5", "--preset", "dragin"), ("--cost", "9", "--points", "3", "--retriever", "bm25")):
-        common = ("--model", str(model), "--index", str(index), "-o", str(tmp_path / "p.json"), "--limit", "2")
-        told = json.loads(run("calibrate", str(questions), *common, *given, "--json").stdout)["calibration"]
-        thresholds = [told["chosen"]["threshold"], *(p["threshold"] for p in told["points"])]
-        assert len(thresholds) == len(set(thresholds))
