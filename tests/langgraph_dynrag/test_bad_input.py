@@ -341,7 +341,7 @@ def test_every_preset_answers_on_a_real_model(preset, chat):
     for bundle in ("paper", "reference") if preset in ("dragin", "etc") else ("paper",):
         graph = create_dynamic_rag(
             chat, retriever, preset=preset, bundle=bundle, prompt=PROMPT,
-            budgets=Budgets(tokens=40, retrievals=3), lookahead=20,
+            budgets=Budgets(tokens=20, retrievals=3), lookahead=10,
         )  # fmt: skip
         out = graph.invoke({"question": QUESTION})
         assert out["answer"]

@@ -267,7 +267,7 @@ def test_the_checkpoint_holds_plain_data(adapters):
 
 
 def test_eight_runs_at_once_see_their_own_evidence(adapters):
-    graphs = [graph(adapters, text) for text in TEXTS]
+    graphs = [graph(adapters, text, budgets=Budgets(tokens=16)) for text in TEXTS]
     alone = [g.invoke({"question": QUESTION})["answer"] for g in graphs]
     assert len(set(alone)) > 4
     with ThreadPoolExecutor(8) as pool:

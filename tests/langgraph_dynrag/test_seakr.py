@@ -332,11 +332,11 @@ def test_the_embedded_model_is_surer_of_what_its_prompt_says(embedded_lm):
     from langgraph_dynrag.nodes.generate import draft_task
 
     said = "The ferry Patient Anna was built by the shipwright Odile Marrash in 1911."
-    nodes = create_nodes(chat, WatchedRetriever(), preset="seakr")
+    nodes = create_nodes(chat, WatchedRetriever(), preset="seakr", prompt=PROMPT)
     settings = nodes.monitor.settings
     generator = settings.generator
     assert isinstance(generator, LocalGenerator)
-    spec = SampleSpec(samples=5, max_tokens=24)
+    spec = SampleSpec(samples=5, max_tokens=12)
     found = {}
     for name, evidence in (("without", []), ("with", [passage(said, {}, "anna")])):
         state = {

@@ -586,8 +586,8 @@ def test_the_embedded_model_is_asked_from_end_to_end(embedded_lm):
     chat = LocalChatModel.from_causal_lm(embedded_lm)
     retriever = WatchedRetriever(give=[DOCUMENTS[2], DOCUMENTS[0]])
     graph = create_dynamic_rag(
-        chat, retriever, preset="self_rag", k=2, budgets=Budgets(tokens=48), lookahead=24,
-        selection=Selection(beam=1, depth=2), trigger=Reflection(0.0),
+        chat, retriever, preset="self_rag", k=2, budgets=Budgets(tokens=24), lookahead=24,
+        selection=Selection(beam=1, depth=1), trigger=Reflection(0.0),
     )  # fmt: skip
     out = graph.invoke({"question": "Who built the Cooper's Bridge?"})
     first = events(out, "continuations")[0]
