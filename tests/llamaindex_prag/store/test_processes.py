@@ -112,7 +112,7 @@ def test_readers_in_other_processes_see_whole_values_while_one_writes(tmp_path):
         readers = [started("read", tmp_path / "store", "the end") for _ in range(2)]
         for reader in readers:
             assert reader.stdout.readline() == "reading\n"
-        for i in range(1, 500):  # more than the readers' maps hold at first
+        for i in range(1, 1000):  # more than the readers' maps hold at first
             store.put(made_key(str(i)), made_adapter(i), {"number": i})
         assert store.stats().map_bytes > 1 << 20
         store.put(made_key("the end"), made_adapter(0), {"number": 0})
