@@ -17,14 +17,26 @@ from tests.llamaindex_prag.store.made import made_adapter, made_key, opened
 WORKER = [sys.executable, "-m", "tests.llamaindex_prag.store.worker"]
 
 
+processes = []
+
+
+@pytest.fixture(autouse=True)
+def none_outlives_its_test():
+    yield
+    while processes:
+        processes.pop().kill()
+
+
 def started(job, path, name):
-    return subprocess.Popen(
+    process = subprocess.Popen(
         [*WORKER, job, str(path), name],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )
+    processes.append(process)
+    return process
 
 
 def finished(process):
