@@ -2,16 +2,18 @@
 
 `plain_ratio` is our tokens a second over theirs, without signals; `signals_overhead` is what entropy, last-layer
 attention and a hidden state of every token cost us: 1 - with / without. All three decode greedily and cannot end
-early. They take turns token by token, so that a machine that grows slower or faster meanwhile favours nobody:
-`generate` hands each token to a streamer, and the streamer takes a step of each of ours before it returns. Figures are
-medians over the tokens, the prompt's own forward not among them. In float32 the tokens must be the same.
+early. They take turns text by text, in an order that rotates, and each has the processor's workers for itself: a thread
+that has ended takes its own along. Figures are medians over the tokens of a text, the prompt's own forward not among
+them, and over the repetitions. In float32 the tokens must be the same.
 """
 
 from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -19,13 +21,14 @@ from transformers.generation.streamers import BaseStreamer
 
 from benchmarks.contract import Deadline, finish, machine, note, parser, table
 from benchmarks.runs import load_chat
+from rag_backbone.engine import Engine
+from rag_backbone.own_thread import in_thread_that_ends
 from rag_backbone.requests import Request
 from rag_backbone.sampling import Sampling
-from rag_backbone.signals import Signals, TokenStep
+from rag_backbone.signals import Signals
 
 if TYPE_CHECKING:
     from rag_backbone.causal_lm import CausalLM
-    from rag_backbone.engine import Engine
 
 _PROMPT = (
     "The lighthouse on the northern cape was built in a year when the harbour froze. Tell its story from the first "
@@ -34,50 +37,41 @@ _PROMPT = (
 _THEIRS, _PLAIN, _SIGNALS = "generate", "ours", "ours, all signals"
 
 
-class _Turns(BaseStreamer):
-    """Told by `generate` of each of its tokens; then the others take a step."""
+@dataclass
+class _Text:
+    """What one loop wrote, and the seconds of each token but the first."""
 
-    def __init__(self, engine: Engine, others: dict[str, Iterator[TokenStep]]) -> None:
-        self._engine = engine
-        self._others = others
-        self._since: float | None = None
-        self.seconds: dict[str, list[float]] = {name: [] for name in (_THEIRS, *others)}
-        self.tokens: dict[str, list[int]] = {name: [] for name in (_THEIRS, *others)}
+    tokens: list[int]
+    seconds: list[float]
+
+    @property
+    def pace(self) -> float:
+        """Seconds a token."""
+        return statistics.median(self.seconds)
+
+
+class _Clock(BaseStreamer):
+    """Told by `generate` of each of its tokens."""
+
+    def __init__(self) -> None:
+        self.at: list[float] = []
+        self.tokens: list[int] = []
 
     def put(self, value: torch.Tensor) -> None:
-        now = time.perf_counter()
-        if value.dim() > 1:  # the prompt, before anything is computed
-            return
-        if self._since is not None:
-            self.seconds[_THEIRS].append(now - self._since)
-        self.tokens[_THEIRS].append(int(value[0]))
-        turn = list(self._others.items())
-        for name, steps in turn if len(self.tokens[_THEIRS]) % 2 else reversed(turn):
-            started = time.perf_counter()
-            step = next(steps)
-            if self._since is not None:
-                self.seconds[name].append(time.perf_counter() - started)
-            self.tokens[name].append(step.token_id)
-        with self._engine.borrowed():  # whose thread then gives back its workers: they would slow down theirs
-            pass
-        self._since = time.perf_counter()
+        if value.dim() == 1:  # not the prompt, which comes before anything is computed
+            self.at.append(time.perf_counter())
+            self.tokens.append(int(value[0]))
 
     def end(self) -> None:
         """Nothing is left to do."""
 
+    def text(self) -> _Text:
+        """All of them."""
+        return _Text(self.tokens, [b - a for a, b in pairwise(self.at)])
 
-def _one_text(lm: CausalLM, ids: list[int], tokens: int) -> _Turns:
-    """All three write `tokens` tokens after `ids`."""
-    engine = lm.engine
-    never = Sampling(logit_bias=dict.fromkeys(engine.end_ids, -1e9))
-    everything = Signals(entropy=True, attention="attention" in engine.signals, hidden_state=-1)
-    engine.prefixes.clear()
-    streams = {
-        name: engine.stream(Request(ids, tokens, sampling=never, signals=signals))
-        for name, signals in ((_PLAIN, Signals()), (_SIGNALS, everything))
-    }
-    turns = _Turns(engine, {name: iter(stream) for name, stream in streams.items()})
-    prompt = torch.tensor([ids], device=lm.model.device)
+
+def _theirs(lm: CausalLM, ids: list[int], tokens: int) -> _Text:
+    clock, prompt = _Clock(), torch.tensor([ids], device=lm.model.device)
     with torch.inference_mode():
         lm.model.generate(
             prompt,
@@ -86,37 +80,56 @@ def _one_text(lm: CausalLM, ids: list[int], tokens: int) -> _Turns:
             min_new_tokens=tokens,
             do_sample=False,
             pad_token_id=lm.tokenizer.pad_token_id or 0,
-            streamer=turns,
+            streamer=clock,
         )
-    for stream in streams.values():
-        stream.close()
-    return turns
+    return clock.text()
+
+
+def _ours(lm: CausalLM, ids: list[int], tokens: int, *, signals: bool) -> _Text:
+    engine, clock = Engine(lm.model, lm.tokenizer), _Clock()
+    never = Sampling(logit_bias=dict.fromkeys(engine.end_ids, -1e9))
+    everything = Signals(entropy=True, attention="attention" in engine.signals, hidden_state=-1)
+    wanted = everything if signals else Signals()
+    for step in engine.stream(Request(ids, tokens, sampling=never, signals=wanted)):
+        clock.put(torch.tensor([step.token_id]))
+    engine.close()
+    return clock.text()
+
+
+def _repetition(lm: CausalLM, ids: list[int], tokens: int, number: int) -> dict[str, _Text]:
+    """All three write `tokens` tokens after `ids`."""
+    loops: list[tuple[str, Callable[[], _Text]]] = [
+        (_THEIRS, lambda: in_thread_that_ends(_theirs, lm, ids, tokens)),
+        (_PLAIN, lambda: _ours(lm, ids, tokens, signals=False)),
+        (_SIGNALS, lambda: _ours(lm, ids, tokens, signals=True)),
+    ]
+    turn = number % len(loops)
+    return {name: write() for name, write in loops[turn:] + loops[:turn]}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run and report."""
     options = parser("Our token loop against transformers' generate.")
-    options.add_argument("--tokens", type=int, default=128, help="generated in each repetition")
+    options.add_argument("--tokens", type=int, default=48, help="generated in each repetition")
     options.add_argument("--prompt-tokens", type=int, default=512)
-    options.add_argument("--repetitions", type=int, default=6)
+    options.add_argument("--repetitions", type=int, default=15)
     args = options.parse_args(arguments)
     deadline = Deadline(args.max_minutes)
     lm = load_chat(args.model, args.dtype).lm
     ids = (lm.tokenizer(_PROMPT * 40).input_ids)[: args.prompt_tokens]
-    _one_text(lm, ids, 8)  # warm-up
-    texts: list[_Turns] = []
+    _repetition(lm, ids, 8, 0)  # warm-up
+    found: list[dict[str, _Text]] = []
     for i in range(args.repetitions):
-        texts.append(_one_text(lm, ids, args.tokens))
-        figures = ", ".join(f"{name} {value:.3f}" for name, value in _ratios(texts[-1:]).items())
-        note(f"{i + 1}/{args.repetitions}: {figures}")
+        found.append(_repetition(lm, ids, args.tokens, i))
+        note(f"{i + 1}/{args.repetitions}: " + ", ".join(f"{k} {v:.3f}" for k, v in _ratios(found[-1]).items()))
         if deadline.over:
             break
-    speeds = {name: 1 / statistics.median(s for t in texts for s in t.seconds[name]) for name in texts[0].seconds}
-    ratios, repetitions = _ratios(texts), [_ratios([t]) for t in texts]
-    same = all(t.tokens[name] == t.tokens[_THEIRS] for t in texts for name in t.tokens)
-    found: dict[str, Any] = {
-        **ratios, "same_tokens": same,
-        "repetitions": {name: [r[name] for r in repetitions] for name in ratios},
+    each = [_ratios(texts) for texts in found]
+    ratios = {name: statistics.median(r[name] for r in each) for name in each[0]}
+    speeds = {name: 1 / statistics.median(texts[name].pace for texts in found) for name in found[0]}
+    same = all(text.tokens == texts[_THEIRS].tokens for texts in found for text in texts.values())
+    result: dict[str, Any] = {
+        **ratios, "same_tokens": same, "repetitions": {name: [r[name] for r in each] for name in ratios},
         "tokens_per_second": speeds, "model": lm.name, "dtype": args.dtype, "prompt_tokens": len(ids),
         "tokens": args.tokens, "machine": machine(),
     }  # fmt: skip
@@ -124,17 +137,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     report = f"# Token loop: {lm.name}, {args.dtype}\n\n{table(rows, ['loop', 'tokens/s'])}\n\n"
     report += ", ".join(f"{name} {value:.3f}" for name, value in ratios.items()) + f", same tokens: {same}"
     note(report)
-    finish("decode", found, args.out, report)
+    finish("decode", result, args.out, report)
 
 
-def _ratios(texts: Sequence[_Turns]) -> dict[str, float]:
-    """Medians over the tokens, each compared with its neighbours in time."""
-
-    def median(of: str, over: str) -> float:
-        pairs = (p for t in texts for p in zip(t.seconds[of], t.seconds[over], strict=False))
-        return statistics.median(a / b for a, b in pairs)
-
-    return {"plain_ratio": median(_THEIRS, _PLAIN), "signals_overhead": 1 - median(_PLAIN, _SIGNALS)}
+def _ratios(texts: Mapping[str, _Text]) -> dict[str, float]:
+    pace = {name: text.pace for name, text in texts.items()}
+    return {"plain_ratio": pace[_THEIRS] / pace[_PLAIN], "signals_overhead": 1 - pace[_PLAIN] / pace[_SIGNALS]}
 
 
 if __name__ == "__main__":

@@ -153,8 +153,8 @@ class _Asker:
             keys = [self._key(text, way) for text in found]
             selection = cast("Selection", self._model.select(keys, strength=1 + 1e-7 * self._calls))
             started = time.perf_counter()
-            with engine.borrowed(), self._model.bank.activate([selection]):
-                activation = time.perf_counter() - started
+            engine.run(self._activate, selection)
+            activation = time.perf_counter() - started
         ids = prompt_ids(self._model.lm.tokenizer, fact.question, found if way == "context" else ())
         started, first, text = time.perf_counter(), 0.0, ""
         with engine.stream(Request(ids, ANSWER_TOKENS, adapters=selection)) as stream:
@@ -166,6 +166,10 @@ class _Asker:
             "answer": answer, "f1": f1(answer, fact.answers), "activation": activation, "first": first,
             "generation": time.perf_counter() - started, "prompt_tokens": len(ids),
         }  # fmt: skip
+
+    def _activate(self, selection: Selection) -> None:
+        with self._model.bank.activate([selection]):
+            pass
 
     def _key(self, text: str, way: Way) -> Any:
         if way == "translated":

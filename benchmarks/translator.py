@@ -136,8 +136,11 @@ class _Costs:
         return selection
 
     def _activate(self, selection: Selection) -> None:
-        with self._lm.engine.borrowed(), self._model.bank.activate([selection]):
-            pass
+        def activate() -> None:
+            with self._model.bank.activate([selection]):
+                pass
+
+        self._lm.engine.run(activate)
 
     def _translated_now(self, texts: Sequence[str]) -> None:
         self._translator.represent(texts)

@@ -23,10 +23,14 @@ from llamaindex_prag.prompts import prompt_ids
 from llamaindex_prag.selection import Selection
 from llamaindex_prag.training.examples import Example
 from llamaindex_prag.training.objective import CountedLogits, batch_of, losses_of
+from llamaindex_prag.training.packs import Pack
 from llamaindex_prag.training.teaching import UNRELATED, taught
 from rag_backbone.errors import ConfigurationError
 
 if TYPE_CHECKING:
+    from torch import Tensor
+    from transformers import PreTrainedModel
+
     from llamaindex_prag.parametric import ParametricModel
 
 PROBES = UNRELATED[:8]
@@ -110,15 +114,18 @@ class ForgettingGuard:
     @torch.inference_mode()
     def _measure(self, selection: Selection) -> float:
         logits_of, examples = self._prepared()
-        engine, bank = self.model.lm.engine, self.model.bank
+        engine = self.model.lm.engine
         total = counted = 0.0
         for pack in logits_of.packs(examples, _TOKENS_AT_ONCE):
-            with engine.borrowed() as model, bank.activate([selection]):
-                batch = batch_of([pack], model.device, pad=engine.tokenizer.pad_token_id or 0)
-                losses = losses_of(logits_of(batch), batch)
+            losses = engine.run(self._losses, engine.model, pack, logits_of, selection)
             total += float(losses.sum())
             counted += len(losses)
         return total / counted
+
+    def _losses(self, model: PreTrainedModel, pack: Pack, logits_of: CountedLogits, selection: Selection) -> Tensor:
+        batch = batch_of([pack], model.device, pad=self.model.lm.tokenizer.pad_token_id or 0)
+        with self.model.bank.activate([selection]):
+            return losses_of(logits_of(batch), batch)
 
     def _prepared(self) -> tuple[CountedLogits, tuple[Example, ...]]:
         """The base model's answers to the probes, given once."""
@@ -129,8 +136,7 @@ class ForgettingGuard:
                 self._examples = tuple(taught(engine, prompts))
                 if not self._examples:
                     raise ConfigurationError("the model says nothing to any of the probes; give other questions")
-                with engine.borrowed() as model:
-                    self._logits = CountedLogits(model)
+                self._logits = engine.run(CountedLogits, engine.model)
             return self._logits, self._examples
 
     def __repr__(self) -> str:

@@ -3,13 +3,16 @@
 It calls the original kernel in every layer, and adds three things. It can *record* the last attention layer's softmax
 weights of the last few queries, without eager attention and without a second forward. It can take *rows* of several
 sequences together, in decoding and in prefill, each reading its own keys and values, without padding them to one
-length. And on a CPU functions over whole sequences take the kernel's place where they are faster: of a prompt's queries
-(`attend_prompt`), and in half precision of a lone one in float32, which is less rounding and a fifth of the time
-(`attend_one`).
+length. And in half precision on a CPU it computes a lone query by products in float32, which is less rounding and a
+fifth of the time (`attend_one`).
 
 Which models this is right for is not a list of names: all of it is tried out once on a few tokens. The weights must
 reproduce the kernel's own output, and rows the logits of each alone. Soft-capping, sinks, latent attention or a layer
 that does not go through the registry fail; then the signal is not declared, and rows take turns.
+
+This module alone relies on how transformers calls attention: the registries of attention and mask functions, the name
+in `config._attn_implementation` that is looked up at every forward, `eager_attention_forward` in a modelling file, and
+`layer_idx` of the attention modules.
 """
 
 from __future__ import annotations
@@ -28,11 +31,9 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, AttentionInterf
 
 from rag_backbone.common_beginning import Alike
 from rag_backbone.kv_cache import SequenceCache
-from rag_backbone.prompt_attention import attend_prompt, is_for
 from rag_backbone.row_attention import Step, attend_by_row, attend_once, causal_attention_weights, scaling_of
 from rag_backbone.row_layout import RowLayout, keeps_logits
 from rag_backbone.shared_prompt import SharedPromptCache
-from rag_backbone.slot_step import SlotStep
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -40,6 +41,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+TRIED_WITH = ("5.17", "5.23")
+"""The first and the last version of transformers with which all of this was tried."""
 _PREFIX = "dynprag_"
 _HALF = (torch.bfloat16, torch.float16)
 _TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-4}  # else: half precision
@@ -66,19 +69,15 @@ class AttentionSwitch:
         """Whether rows prefilled together get the logits of prefilling alone."""
 
     @property
-    def attends_prompts(self) -> bool:
-        """Whether our own functions take the kernel's place where they can: on a CPU, if that is the same.
+    def attends_itself(self) -> bool:
+        """Whether a lone query is computed here: in half precision on a CPU, if that is the same.
 
         The caller owns the model meanwhile.
         """
-        if self._model.device.type != "cpu":
+        if self._model.device.type != "cpu" or self._model.dtype not in _HALF:
             return False
         self._recognise()
         return self.supported
-
-    def attends_itself(self, tokens: int) -> bool:
-        """Whether they do so for so many tokens of one sequence: for a lone one in float32 the kernel is as fast."""
-        return (tokens > 1 or self._model.dtype in _HALF) and self.attends_prompts
 
     def try_out(self) -> None:
         """Find out, by a few short forwards, what this model supports. The caller owns the model meanwhile."""
@@ -117,8 +116,6 @@ class AttentionSwitch:
         queries: int = 0,
         rows: RowLayout | None = None,
         alike: Sequence[Alike] = (),
-        slots: SlotStep | None = None,
-        lone: int = 0,
         shared: SharedPromptCache | None = None,
     ) -> Iterator[Step]:
         """Use our attention function for the forward made in this context (in this thread).
@@ -129,13 +126,10 @@ class AttentionSwitch:
             queries: Record the weights of the last so many queries.
             rows: The rows of the forward, if they belong to several sequences; its arguments must be theirs.
             alike: Which of them begin alike; needs `supported`.
-            slots: Of the last rows, with one token each, their own parts in one batch; needs `supported`.
-            lone: How many those are.
             shared: The cache of the forward, if its rows continue one prompt.
         """
         assert self._layer is not None
-        lone_by_products = self._model.dtype in _HALF and self.attends_prompts
-        step = Step(self._layer, queries, rows, alike, slots, lone, shared, lone_by_products, self.attends_prompts)
+        step = Step(self._layer, queries, rows, alike, shared, self.attends_itself)
         original = self._config._attn_implementation  # noqa: SLF001
         self._config._attn_implementation = _registered(original)  # noqa: SLF001
         _active.step = step
@@ -204,11 +198,11 @@ def _tried(trial: Callable[[], bool]) -> bool:
 def _registered(original: str | None) -> str:
     """The name under which our function around `original` is registered."""
     name = _PREFIX + (original or "eager")
-    if name not in ALL_ATTENTION_FUNCTIONS._global_mapping:  # noqa: SLF001
+    if name not in ALL_ATTENTION_FUNCTIONS:
         kernel = original or "eager"
         AttentionInterface.register(name, _attention(kernel))
         # Without its own mask function an unknown name silently gets no mask at all.
-        if kernel in ALL_MASK_ATTENTION_FUNCTIONS._global_mapping:  # noqa: SLF001
+        if kernel in ALL_MASK_ATTENTION_FUNCTIONS:
             AttentionMaskInterface.register(name, ALL_MASK_ATTENTION_FUNCTIONS[kernel])
     return name
 
@@ -225,16 +219,13 @@ def _attention(kernel: str) -> Callable[..., tuple[Tensor, Tensor | None]]:
         if step is None or module.training:
             return function(module, query, key, value, attention_mask, **kwargs)
         if step.rows is not None:
-            return attend_by_row(function, kernel, step, module, (query, key, value), kwargs), None
+            return attend_by_row(function, kernel, step, module, query, kwargs), None
         if step.shared is not None:
             layer = step.shared.layers[module.layer_idx]
             return layer.attend(query, scaling_of(query, kwargs), kwargs.get("sliding_window")), None
         if step.products and attention_mask is None and query.shape[2] == 1:
             return attend_once(function, step, module, query, (key, value), kwargs), None
-        if step.attends_prompt(kernel, attention_mask, query, key, value):
-            output, weights = attend_prompt(query, key, value, scaling_of(query, kwargs)), None
-        else:
-            output, weights = function(module, query, key, value, attention_mask, **kwargs)
+        output, weights = function(module, query, key, value, attention_mask, **kwargs)
         if step.queries and getattr(module, "layer_idx", None) == step.layer:
             _record(step, module, query, key, value, attention_mask, output, kwargs)
         return output, weights
@@ -257,9 +248,6 @@ def _record(
     if step.check:
         unsupported = any(kwargs.get(name) is not None for name in _UNSUPPORTED)
         step.reproduces = not unsupported and getattr(module, "is_causal", True) and _matches(weights, value, output)
-        if step.reproduces and is_for(key, value):
-            ours = attend_prompt(query, key, value, scaling_of(query, kwargs))
-            step.reproduces = _close(ours.float(), output.float(), query.dtype)
 
 
 def _matches(weights: Tensor, value: Tensor, output: Tensor) -> bool:

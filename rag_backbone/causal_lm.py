@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import logging
 import struct
@@ -15,6 +16,7 @@ from rag_backbone.checks import clause
 from rag_backbone.embedded import MODEL, NAME, embedded_model_folder
 from rag_backbone.errors import ConfigurationError, ModelLoadError
 from rag_backbone.model_objects import refuse_adapter_folder, refuse_unless_instance, refuse_unless_plain
+from rag_backbone.own_thread import in_thread_that_ends
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -96,7 +98,8 @@ class CausalLM:
             raise ModelLoadError(f"there is no model folder {name}; expected one with config.json and *.safetensors")
         else:
             location = str(name)
-        model, tokenizer = _load(location, _device(device), dtype, revision, trust_remote_code=trust_remote_code)
+        loads = functools.partial(_load, trust_remote_code=trust_remote_code)
+        model, tokenizer = in_thread_that_ends(loads, location, _device(device), dtype, revision)
         # A folder's own name: figures and traces have no use for where it lies on this machine.
         lm = cls(model, tokenizer, name=MODEL if embedded else source.name if source.is_dir() else str(name))
         lm._folder = source if source.is_dir() else None
@@ -154,7 +157,6 @@ def _load(
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-    from rag_backbone.forward_thread import release_team
     from rag_backbone.quiet_loading import quiet_loading
 
     if dtype == "auto":
@@ -176,8 +178,6 @@ def _load(
             f"{location!r} could not be loaded as a causal language model: {clause(error)}. "
             "Use 'embedded', a folder with config.json, tokenizer files and *.safetensors, or a Hub id."
         ) from error
-    finally:
-        release_team()
     return model.to(device), tokenizer
 
 

@@ -89,6 +89,8 @@ class SampleBatch:
             raise SignalUnavailableError(
                 "the tokenizer has no end-of-sequence token, whose position's state was wanted"
             )
+        self.prompt = prompt
+        """The sequence that all samples continue."""
         self._request = request
         self._end_ids = end_ids
         self._end: int = tokenizer.eos_token_id

@@ -8,7 +8,6 @@ convolution, compressed keys) get transformers' own cache, which can only be con
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -95,9 +94,9 @@ class SequenceCache:
     """The cache of one token sequence, and the ids that it stands for."""
 
     def __init__(self, cache: Cache, ids: list[int]) -> None:
-        self._cache = cache
+        self.cache = cache
+        """The cache, of all that the ids stand for."""
         self.ids = ids
-        self._catch_up: Callable[[SequenceCache], None] | None = None
 
     @classmethod
     def empty(cls, config: PretrainedConfig) -> SequenceCache:
@@ -109,25 +108,9 @@ class SequenceCache:
         return cls(DynamicCache(config=config), [])
 
     @property
-    def cache(self) -> Cache:
-        """The cache, of all that the ids stand for."""
-        self.catch_up()
-        return self._cache
-
-    def fall_behind(self, catch_up: Callable[[SequenceCache], None]) -> None:
-        """From now on somebody else holds the latest tokens' keys and values, until `catch_up` has added them."""
-        self._catch_up = catch_up
-
-    def catch_up(self) -> None:
-        """Make sure that the layers hold all that the ids stand for."""
-        if self._catch_up is not None:
-            self._catch_up(self)
-            self._catch_up = None
-
-    @property
     def layers(self) -> list[GrowingLayer] | None:
-        """The layers, if all of them are growing ones; the latest tokens may be missing (see `fall_behind`)."""
-        layers = self._cache.layers
+        """The layers, if all of them are growing ones."""
+        layers = self.cache.layers
         return layers if all(isinstance(layer, GrowingLayer) for layer in layers) else None
 
     @property
@@ -137,7 +120,6 @@ class SequenceCache:
 
     def truncate(self, length: int) -> None:
         """Keep the first `length` tokens. Needs `can_roll_back`."""
-        self.catch_up()
         assert self.layers is not None
         for layer in self.layers:
             layer.truncate(length)
@@ -146,8 +128,6 @@ class SequenceCache:
     def copy(self, length: int) -> SequenceCache:
         """An independent cache of the first `length` tokens. Needs `can_roll_back`."""
         assert self.layers is not None
-        if any(layer.length < length for layer in self.layers):
-            self.catch_up()
         return SequenceCache(Cache(layers=[layer.copy(length) for layer in self.layers]), self.ids[:length])
 
     @property
@@ -155,13 +135,8 @@ class SequenceCache:
         """Bytes held."""
         if self.layers is not None:
             return sum(layer.nbytes for layer in self.layers)
-        tensors = (value for layer in self._cache.layers for value in vars(layer).values())
+        tensors = (value for layer in self.cache.layers for value in vars(layer).values())
         return sum(value.nbytes for value in tensors if isinstance(value, torch.Tensor))
-
-
-def attends_fully(config: PretrainedConfig) -> bool:
-    """Whether every layer attends to all earlier tokens."""
-    return set(get_layer_types_and_kwargs(config.get_text_config(decoder=True))[0]) == {"full_attention"}
 
 
 def _buffer(like: Tensor, capacity: int) -> Tensor:

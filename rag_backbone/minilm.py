@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from rag_backbone.cache_folder import built_folder, cache_root, check_sha256
+from rag_backbone.own_thread import in_thread_that_ends
 from rag_backbone.package_files import take_from_wheel
 from rag_backbone.quiet_loading import quiet_loading
 from rag_backbone.unicode_text import clean_text
@@ -52,16 +53,14 @@ class MiniLM:
         order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
         for start in range(0, len(order), self.batch_size):
             batch = order[start : start + self.batch_size]
-            for i, vector in zip(batch, self._embed([texts[i] for i in batch]), strict=True):
+            for i, vector in zip(batch, in_thread_that_ends(self._embed, [texts[i] for i in batch]), strict=True):
                 vectors[i] = vector
         return vectors
 
     def _embed(self, texts: list[str]) -> list[list[float]]:
         import torch
 
-        from rag_backbone.forward_thread import team_released
-
-        with self._lock, team_released():
+        with self._lock:
             model, tokenizer = self._model()
             inputs: Any = tokenizer(texts, padding=True, truncation=True, max_length=_MAX_TOKENS, return_tensors="pt")
             inputs = inputs.to(self.device)

@@ -15,12 +15,10 @@ import torch
 
 from rag_backbone.adapters import AdapterBackend, AdapterSet, PackedBackend, key_of
 from rag_backbone.attention import AttentionSwitch
-from rag_backbone.common_beginning import rows_alike
+from rag_backbone.common_beginning import Alike, rows_alike
 from rag_backbone.cpu_linears import CPULinears
 from rag_backbone.hidden_states import last_hidden, module_of
-from rag_backbone.kv_cache import attends_fully
 from rag_backbone.row_layout import RowLayout, keeps_logits
-from rag_backbone.row_slots import RowSlots
 from rag_backbone.shared_prompt import SharedPromptCache
 from rag_backbone.signals import NextTokens
 
@@ -62,7 +60,6 @@ class ModelCall:
         self.backend: AdapterBackend | None = None
         self._model = model
         self.linears = CPULinears(model)
-        self._slots = RowSlots(holds_alone=attends_fully(model.config))
         self._keeps_logits = keeps_logits(model)
 
     @property
@@ -96,23 +93,21 @@ class ModelCall:
         rows = ids if isinstance(ids, RowLayout) else None
         shared = cache if isinstance(cache, SharedPromptCache) else None
         model, switch = self._model, self.switch
-        together = self._together(rows, adapters)
+        alike = self._alike(rows, adapters)
         if isinstance(ids, RowLayout):
-            held = together["lone"] if together.get("slots") is not None and self._slots.holds_alone else 0
-            arguments = ids.arguments(model.device, logits_kept=self._keeps_logits, held=held)
+            arguments = ids.arguments(model.device, logits_kept=self._keeps_logits)
         else:
             arguments = self._arguments(ids, cache, keep)
         tokens = arguments["input_ids"].numel()
         with contextlib.ExitStack() as stack:
-            used = queries or rows is not None or shared is not None or switch.attends_itself(tokens)
-            on = switch.on(queries=queries, rows=rows, shared=shared, **together)
+            lone = tokens == 1 and switch.attends_itself
+            used = queries or rows is not None or shared is not None or lone
+            on = switch.on(queries=queries, rows=rows, alike=alike, shared=shared)
             switched = stack.enter_context(on) if used else None
             states = {name: stack.enter_context(last_hidden(module_of(model, name))) for name in hidden}
             stack.enter_context(self._adapted(adapters, rows))
             stack.enter_context(self.linears.on(model.dtype, model.device, tokens))
             logits = model(**arguments).logits
-        if (slots := together.get("slots")) is not None:
-            slots.done()
         logits = logits[:, -keep:] if rows is None else rows.last(logits)[:, None]
         weights = [w for tensor in (switched.weights if switched else ()) for w in tensor]
         logits = logits.float()
@@ -133,23 +128,15 @@ class ModelCall:
             arguments["logits_to_keep"] = keep
         return arguments
 
-    def _together(self, rows: RowLayout | None, adapters: Sequence[AdapterSet | None]) -> dict[str, Any]:
-        """Which of the last rows, with a token each, begin alike, and slots: arguments of `AttentionSwitch.on`."""
-        device = self._model.device.type
-        if rows is None or device not in ("cpu", "cuda"):
-            return {}
-        lone = rows.lone
-        if lone < 2:
-            return {}
+    def _alike(self, rows: RowLayout | None, adapters: Sequence[AdapterSet | None]) -> list[Alike]:
+        """Which rows of a decoding step begin alike."""
+        # On a CPU alone: a GPU reads memory so fast that more products cost more than they save.
+        if rows is None or rows.packed or len(rows.new) < 2 or self._model.device.type != "cpu":
+            return []
         self.switch.try_out()
         if not self.switch.supported:
-            return {}
-        some = rows.last_rows(lone)
-        # On a CPU alone: a GPU reads memory so fast that more products cost more than they save.
-        keys, ids = [key_of(one) for one in adapters[-lone:]], [sequence.ids for sequence in some.sequences]
-        alike = rows_alike(keys, ids) if device == "cpu" else []
-        slots = self._slots.step(some, alike)
-        return {"slots": slots, "lone": lone, "alike": () if rows.packed else alike}
+            return []
+        return rows_alike([key_of(one) for one in adapters], [sequence.ids for sequence in rows.sequences])
 
     def _adapted(self, adapters: Sequence[AdapterSet | None], rows: RowLayout | None) -> AbstractContextManager[None]:
         # The backend is asked for base-model rows too: it may hold what an earlier forward left active.

@@ -16,10 +16,19 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
-from rag_backbone.forward_thread import release_team
-
 _T = TypeVar("_T")
 _END: Any = object()
+
+
+def in_thread_that_ends(function: Callable[..., _T], *args: Any) -> _T:
+    """Call a function in a new thread, and wait for it.
+
+    Each thread that computes with PyTorch on a CPU has a team of OpenMP workers for as long as it lives, and with more
+    than one team GNU's OpenMP lets all of them sleep between operations, which then take up to twice as long. So what
+    computes beside the model's own thread does it in one that ends.
+    """
+    with ThreadPoolExecutor(1, "dynprag") as executor:
+        return executor.submit(contextvars.copy_context().run, function, *args).result()
 
 
 async def in_own_thread(function: Callable[..., _T], *args: Any, **kwargs: Any) -> _T:
@@ -27,7 +36,6 @@ async def in_own_thread(function: Callable[..., _T], *args: Any, **kwargs: Any) 
 
     The thread cannot be interrupted; whoever is cancelled does not wait for it.
     """
-    release_team()  # the loop's own thread has nothing to compute
     executor = ThreadPoolExecutor(1, "dynprag")
     context = contextvars.copy_context()
     try:
@@ -41,7 +49,6 @@ async def iterate_in_own_thread(made: Callable[[], Iterator[_T]]) -> AsyncIterat
 
     Leaving early closes the iterator, once the step in progress has ended.
     """
-    release_team()
     executor = ThreadPoolExecutor(1, "dynprag")
     context = contextvars.copy_context()
     iterator: Iterator[_T] | None = None

@@ -80,7 +80,6 @@ class PrefixCache:
                 if common == len(entry.ids) and sequence.can_roll_back:
                     continue
             kept.append((entry_key, entry))
-        sequence.catch_up()
         self._entries = [*kept, (key, sequence)]
         while sum(entry.nbytes for _, entry in self._entries) > self.max_bytes:
             self._entries.pop(0)

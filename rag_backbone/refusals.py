@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import transformers
+
 from rag_backbone.adapters import AdapterBackend, AdapterSet
+from rag_backbone.attention import TRIED_WITH
 from rag_backbone.errors import AdapterError, ContextWindowError, SignalUnavailableError
 from rag_backbone.signals import SignalName
 
@@ -26,7 +29,8 @@ def check_signal(name: SignalName, available: frozenset[SignalName], model: PreT
     if name not in available:
         raise SignalUnavailableError(
             f"{type(model).__name__} cannot give the signal {name!r}: its last layer's attention is not a "
-            f"plain softmax that dynprag can record. Available: {', '.join(sorted(available))}."
+            f"plain softmax that dynprag can record with transformers {transformers.__version__} (tried with "
+            f"{' to '.join(TRIED_WITH)}). Available: {', '.join(sorted(available))}."
         )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
@@ -19,6 +20,19 @@ if TYPE_CHECKING:
 
     from torch import Tensor
     from transformers import PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """A token that was chosen; fields as in `TokenStep`."""
+
+    token_id: int
+    logprob: float
+    entropy: float | None
+    top_logprobs: tuple[tuple[int, float], ...]
+    token_logprobs: tuple[float, ...]
+    attention: Tensor | None
+    hidden_state: Tensor | None
 
 
 class Row:
@@ -45,12 +59,10 @@ class Row:
         self.closing_attention: Tensor | None = None
         """The attention row of the last step's token, if it has been fed."""
         self.counts = Counts()
+        self.chosen: Chosen | None = None
+        """The next token, once the model's thread has chosen it, until its caller takes it."""
         self.thread: Thread | None = None
-        """The thread that asked for the latest step."""
-        self.asked_at = 0
-        """Tokens that there were when the next one was asked for, in a step that may be shared."""
-        self.in_step = False
-        """Whether somebody waits for its next token."""
+        """The thread that asked for the latest token."""
         self.left_at = 0.0
         """When the latest one was handed over, by the monotonic clock."""
         self.awaited_in_vain = False
@@ -84,27 +96,13 @@ class Row:
         """Whether the next forward takes a single generated token, so that it can be shared with other rows."""
         return self.sequence is not None and self.sequence.can_roll_back and len(self.unfed()) == 1
 
-    @property
-    def has_moved(self) -> bool:
-        """Whether the token that was asked for is there, or will never be."""
-        return self.finish_reason is not None or len(self.generated) != self.asked_at
-
-    @property
-    def rides(self) -> bool:
-        """Whether its token may come from a prompt's forward: nothing is called that could need the engine."""
-        request = self.request
-        return self.decodes and request.signals.hidden_state is None and request.stop_when is None
-
-    def absorb(self, logits: Tensor, following: NextToken, attention: Tensor | None, hidden: Tensor | None) -> None:
-        """Choose the next token from (vocabulary,) float32 logits and take note of it, with its signals."""
+    def choose(self, logits: Tensor, following: NextToken, attention: Tensor | None, hidden: Tensor | None) -> None:
+        """Choose the next token from (vocabulary,) float32 logits; in the model's thread."""
         log_z, token_id, logit = following.log_z, following.likeliest, following.largest
         if not self._sampler.takes_likeliest:
             token = self._sampler(logits)
             chosen, logit = torch.stack((token.double(), logits[token].double())).tolist()  # one transfer
             token_id = int(chosen)
-        if token_id in self._end_ids:
-            self._finish("eos", attention)
-            return
         top: tuple[tuple[int, float], ...] = ()
         if wanted := self.request.signals.top_logprobs:
             best = torch.topk(logits, min(wanted, logits.shape[0]))
@@ -113,19 +111,30 @@ class Row:
         watched: tuple[float, ...] = ()
         if self._watched is not None:
             watched = tuple(value - log_z for value in logits[self._watched].tolist())
+        entropy = following.entropy if self.request.signals.entropy else None
+        self.chosen = Chosen(token_id, logit - log_z, entropy, top, watched, attention, hidden)
+
+    def take(self) -> None:
+        """Take note of the token that was chosen, with its signals; in the caller's thread, where `stop_when` is."""
+        chosen, self.chosen = self.chosen, None
+        if chosen is None or self.finish_reason is not None:  # it was left meanwhile
+            return
+        if chosen.token_id in self._end_ids:
+            self._finish("eos", chosen.attention)
+            return
         step = TokenStep(
             index=len(self.generated),
-            token_id=token_id,
-            text=self._detokenizer.push(token_id),
-            logprob=logit - log_z,
-            entropy=following.entropy if self.request.signals.entropy else None,
-            top_logprobs=top,
-            attention=attention,
-            hidden_state=hidden,
-            token_logprobs=watched,
+            token_id=chosen.token_id,
+            text=self._detokenizer.push(chosen.token_id),
+            logprob=chosen.logprob,
+            entropy=chosen.entropy,
+            top_logprobs=chosen.top_logprobs,
+            attention=chosen.attention,
+            hidden_state=chosen.hidden_state,
+            token_logprobs=chosen.token_logprobs,
         )
-        self._sampler.accept(token_id)
-        self.generated.append(token_id)
+        self._sampler.accept(chosen.token_id)
+        self.generated.append(chosen.token_id)
         self.counts += Counts(generated_tokens=1)
         certain = self._stops.push(step)
         enough = self._first_enough(certain)

@@ -15,10 +15,8 @@ import torch
 from torch.nn import functional
 
 from rag_backbone.common_beginning import Alike, attend_alike
-from rag_backbone.prompt_attention import attend_prompt, is_for, sees_all_before
 from rag_backbone.row_layout import RowLayout
 from rag_backbone.shared_prompt import SharedPromptCache
-from rag_backbone.slot_step import SlotStep
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -41,18 +39,10 @@ class Step:
     """The sequences whose new tokens are in this forward."""
     alike: Sequence[Alike] = ()
     """Which of them begin alike, of a forward of one token each."""
-    slots: SlotStep | None = None
-    """Of the last rows, with one token each, their own parts in one batch."""
-    lone: int = 0
-    """How many those are."""
     shared: SharedPromptCache | None = None
     """The cache of several continuations of one prompt that are decoded together."""
     products: bool = False
     """Whether lone queries are computed by products over whole sequences, not by the kernel."""
-    prompts: bool = False
-    """Whether several queries of a sequence are computed by `attend_prompt`, where they can be."""
-    plain: tuple[Tensor | None, int, bool] | None = None
-    """The last mask of the model's own, of how many keys, and whether it hides only what comes later."""
     weights: list[Tensor] = field(default_factory=list)
     """One tensor (1 or batch, heads, queries, keys) float32; with `rows` one a row."""
     masks: dict[tuple[int, int | None], Tensor | None] = field(default_factory=dict)
@@ -60,24 +50,13 @@ class Step:
     check: bool = False
     reproduces: bool = False
 
-    def attends_prompt(self, kernel: str, mask: Tensor | None, query: Tensor, key: Tensor, value: Tensor) -> bool:
-        """Whether `attend_prompt` does what the kernel does with a forward over one sequence."""
-        if not self.prompts or kernel not in _MASKED or query.shape[0] != 1 or torch.is_grad_enabled():
-            return False
-        if not is_for(key, value):
-            return False
-        n, keys = query.shape[2], key.shape[2]
-        if self.plain is None or self.plain[0] is not mask or self.plain[1] != keys:  # most layers have the same one
-            self.plain = mask, keys, sees_all_before(mask, n, keys)
-        return self.plain[2]
-
 
 def attend_by_row(
     function: Kernel,
     kernel: str,
     step: Step,
     module: nn.Module,
-    states: tuple[Tensor, Tensor, Tensor],
+    query: Tensor,
     kwargs: dict[str, Any],
 ) -> Tensor:
     """Each row's queries over its own sequence.
@@ -87,18 +66,15 @@ def attend_by_row(
         kernel: Its name.
         step: The forward.
         module: The attention layer.
-        states: Queries, (batch, heads, tokens, dim), as the layout has it, and the new keys and values.
+        query: (batch, heads, tokens, dim), as the layout has it.
         kwargs: What the model gives its kernel.
 
     Returns:
         (batch, tokens, heads, dim).
     """
     assert step.rows is not None
-    query = states[0]
     # Of all rows; a kernel for packed sequences would read from it where they end.
     kwargs = {name: given for name, given in kwargs.items() if name != "position_ids"}
-    if step.slots is not None and not kwargs.get("sliding_window"):
-        return _attend_with_slots(function, kernel, step, step.slots, module, states, kwargs)
     together = _attend_groups(step, module, query, kwargs)
     outputs = []
     for i, queries in enumerate(step.rows.split(query)):
@@ -122,35 +98,6 @@ def _attend_row(
     if query.shape[2] == 1:
         return attend_once(function, step, module, query, known, kwargs)
     return _attend_several(function, kernel, step, row, module, query, known, kwargs)
-
-
-def _attend_with_slots(
-    function: Kernel,
-    kernel: str,
-    step: Step,
-    slots: SlotStep,
-    module: nn.Module,
-    states: tuple[Tensor, Tensor, Tensor],
-    kwargs: dict[str, Any],
-) -> Tensor:
-    """See `attend_by_row`; the last rows, with one token each, by their slots."""
-    assert step.rows is not None
-    layer: Any = module.layer_idx
-    query, scaling = states[0], scaling_of(states[0], kwargs)
-    record = step.queries > 0 and layer == step.layer
-    if not step.rows.packed:
-        output, recorded = slots.attend(layer, *states, scaling, record=record)
-        step.weights += recorded
-        return output
-    outputs, start = [], 0
-    for row, n in enumerate(step.rows.lengths[: -step.lone]):
-        queries = query.narrow(2, start, n)
-        outputs.append(_attend_row(function, kernel, step, row, module, queries, kwargs))
-        start += n
-    query, key, value = (part[0, :, start:].transpose(0, 1)[:, :, None] for part in states)
-    output, recorded = slots.attend(layer, query, key, value, scaling, record=record)
-    step.weights += recorded
-    return torch.cat([*outputs, output.transpose(0, 1)], 1)
 
 
 def _attend_groups(
@@ -208,9 +155,6 @@ def _attend_several(
     n, window = query.shape[2], kwargs.get("sliding_window") or None
     if window and (seen := window + n - 1) < key.shape[2]:  # what no query of them sees
         key, value = key[:, :, -seen:], value[:, :, -seen:]
-    unlimited = window is None or key.shape[2] <= window
-    if step.prompts and kernel in _MASKED and unlimited and is_for(key, value):
-        return attend_prompt(query, key, value, scaling_of(query, kwargs))
     if (row, window) not in step.masks:
         step.masks[row, window] = _mask(kernel, n, key, window)
     return function(module, query, key, value, step.masks[row, window], **kwargs)[0]

@@ -41,14 +41,12 @@ class RowLayout:
         self.lengths = [len(ids) for ids in new]
         self.packed = any(n > 1 for n in self.lengths)
 
-    def arguments(self, device: torch.device, *, logits_kept: bool, held: int = 0) -> dict[str, Any]:
+    def arguments(self, device: torch.device, *, logits_kept: bool) -> dict[str, Any]:
         """The model's arguments: ids and positions, (rows, 1) or (1, tokens), the cache, and what logits are wanted.
 
         Args:
             device: The model's.
             logits_kept: See `keeps_logits`.
-            held: Of how many of the last rows somebody else holds the new keys and values (see
-                `SequenceCache.fall_behind`).
         """
         ids = torch.tensor([token for row in self.new for token in row], device=device)
         starts = [len(sequence.ids) for sequence in self.sequences]
@@ -57,7 +55,7 @@ class RowLayout:
         arguments = {
             "input_ids": ids.view(shape),
             "position_ids": torch.tensor(positions, device=device).view(shape),
-            "past_key_values": self._cache(held),
+            "past_key_values": self._cache(),
             "use_cache": True,
         }
         if logits_kept:
@@ -78,15 +76,6 @@ class RowLayout:
         """(batch, tokens, heads, dim) of each row's own (1, its tokens, heads, dim)."""
         return torch.cat(list(outputs), dim=1 if self.packed else 0)
 
-    @property
-    def lone(self) -> int:
-        """How many of the last rows have one token each."""
-        return next((i for i, n in enumerate(reversed(self.lengths)) if n > 1), len(self.lengths))
-
-    def last_rows(self, n: int) -> RowLayout:
-        """Of the last so many rows."""
-        return RowLayout(self.sequences[-n:], self.new[-n:])
-
     def undo(self) -> None:
         """Cut every sequence back to its ids, after a forward that failed on its way through the layers."""
         for sequence in self.sequences:
@@ -96,11 +85,8 @@ class RowLayout:
         """(rows,) where each row's last token lies, of a packed layout."""
         return torch.tensor(self.lengths, device=device).cumsum(0) - 1
 
-    def _cache(self, held: int) -> Cache:
-        own = self.sequences[: len(self.sequences) - held]
-        if not own:
-            return Cache(layers=[RowsLayer(self, ()) for _ in self.sequences[0].layers or ()])
-        layers = zip(*(sequence.cache.layers for sequence in own), strict=True)
+    def _cache(self) -> Cache:
+        layers = zip(*(sequence.cache.layers for sequence in self.sequences), strict=True)
         return Cache(layers=[RowsLayer(self, rows) for rows in layers])
 
 
@@ -115,16 +101,12 @@ class RowsLayer(DynamicLayer):
         super().__init__()
         self._layout = layout
         self._rows = rows
-        """Of the first of the layout's sequences; what the others get somebody else holds."""
 
     def update(self, key_states: Tensor, value_states: Tensor, *_args: Any, **_kwargs: Any) -> tuple[Tensor, Tensor]:
         """Append (batch, kv_heads, tokens, dim), each row's part to its own sequence."""
-        if self._rows:
-            # zip ends with the rows.
-            for row, key, value in zip(
-                self._rows, self._layout.split(key_states), self._layout.split(value_states), strict=False
-            ):
-                row.update(key, value)
+        keys, values = self._layout.split(key_states), self._layout.split(value_states)
+        for row, key, value in zip(self._rows, keys, values, strict=True):
+            row.update(key, value)
         return key_states, value_states
 
     def get_seq_length(self) -> int:

@@ -26,6 +26,7 @@ from rag_backbone.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
+    from transformers import PreTrainedModel
 
     from rag_backbone.engine import Engine
 
@@ -48,9 +49,8 @@ class DocumentLosses:
         self._engine = engine
         self._tokens = tokens_at_once
         self._pad = engine.tokenizer.pad_token_id or 0
-        with engine.borrowed() as model:
-            self._logits = CountedLogits(model)
-            self._lower = LowerLayers(model, layout)
+        self._logits = engine.run(CountedLogits, engine.model)
+        self._lower = engine.run(LowerLayers, engine.model, layout)
 
     @property
     def first_adapted(self) -> int:
@@ -65,9 +65,7 @@ class DocumentLosses:
         found: dict[int, Tensor] = {}
         packs = self._logits.packs(examples, self._tokens) if self._lower.count else []
         for part in _forwards([(0, pack) for pack in packs], self._tokens):
-            with self._engine.borrowed() as model:
-                rows = rows_of([pack for _, pack in part], self._pad, model.device)
-                states = rows.part(self._lower.states(rows))
+            states = self._engine.run(self._lower_states, self._engine.model, [pack for _, pack in part])
             in_order = (e for _, pack in part for e in pack.examples)
             found |= {id(e): known for e, known in zip(in_order, states, strict=True)}
             _tell(advance, part, packs)
@@ -113,17 +111,38 @@ class DocumentLosses:
         found = torch.zeros(len(factors.values))
         for part in _forwards(packs, self._tokens):
             owners = torch.tensor([i for i, _ in part])
-            with self._engine.borrowed() as model, frozen(model), torch.set_grad_enabled(gradients):
-                shares = [1 / counted[i] for i, _ in part]
-                batch = batch_of([pack for _, pack in part], model.device, pad=self._pad, weights=shares)
-                known = batch.sequences.joined([lower[id(e)] for e in batch.examples]) if lower else None
-                with factors.on(owners.to(model.device)), self._lower.given(known):
-                    losses = losses_of(self._logits(batch), batch)
-                if gradients:
-                    _backward(losses)
-            found.index_add_(0, owners[batch.rows.cpu()], losses.detach().cpu())
+            shares = [1 / counted[i] for i, _ in part]
+            losses, rows = self._engine.run(
+                self._forward, self._engine.model, part, shares, factors, lower, gradients=gradients
+            )
+            found.index_add_(0, owners[rows], losses)
             _tell(advance, part, [pack for _, pack in packs])
         return {i: float(found[i]) for i in active}
+
+    def _lower_states(self, model: PreTrainedModel, packs: Sequence[Pack]) -> Sequence[Tensor]:
+        rows = rows_of(packs, self._pad, model.device)
+        return rows.part(self._lower.states(rows))
+
+    def _forward(
+        self,
+        model: PreTrainedModel,
+        part: Sequence[tuple[int, Pack]],
+        shares: Sequence[float],
+        factors: DocumentFactors,
+        lower: Mapping[int, Tensor],
+        *,
+        gradients: bool,
+    ) -> tuple[Tensor, Tensor]:
+        """The weighted loss of each counted row, and which part it belongs to; the backward too, if it is wanted."""
+        owners = torch.tensor([i for i, _ in part], device=model.device)
+        with frozen(model), torch.set_grad_enabled(gradients):
+            batch = batch_of([pack for _, pack in part], model.device, pad=self._pad, weights=shares)
+            known = batch.sequences.joined([lower[id(e)] for e in batch.examples]) if lower else None
+            with factors.on(owners), self._lower.given(known):
+                losses = losses_of(self._logits(batch), batch)
+            if gradients:
+                _backward(losses)
+        return losses.detach().cpu(), batch.rows.cpu()
 
 
 def _tell(advance: Tick | None, part: Sequence[tuple[int, Pack]], packs: Sequence[Pack]) -> None:

@@ -24,9 +24,12 @@ from llamaindex_prag.prompts import answer_ids, prompt_ids
 from llamaindex_prag.recipe import Recipe
 from llamaindex_prag.training.examples import Example, Teacher, TrainingDocument
 from llamaindex_prag.training.objective import CountedLogits, batch_of
+from llamaindex_prag.training.packs import Pack
 from rag_backbone.requests import Generation, Request
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
     from rag_backbone.engine import Engine
 
 ANSWER_TOKENS = 48
@@ -163,17 +166,20 @@ def _distributions(
     known = {i: e for i, e in enumerate(examples) if e is not None}
     numbers = {id(e): i for i, e in known.items()}
     found: list[Teacher | None] = [None] * len(examples)
-    with engine.borrowed() as model:
-        logits_at = CountedLogits(model)
+    logits_at = engine.run(CountedLogits, engine.model)
     packs = list(logits_at.packs(list(known.values()), tokens))
     for pack in packs:
-        with engine.borrowed() as model:
-            logprobs = logits_at(batch_of([pack], model.device)).log_softmax(-1)
-        best = logprobs.topk(min(TOP, logprobs.shape[-1]))
+        best = engine.run(_likeliest, engine.model, logits_at, pack)
         sizes = [e.counted for e in pack.examples]
-        parts = zip(pack.examples, best.indices.cpu().split(sizes), best.values.cpu().split(sizes), strict=True)
+        parts = zip(pack.examples, best.ids.split(sizes), best.logprobs.split(sizes), strict=True)
         for example, ids, values in parts:
             found[numbers[id(example)]] = Teacher(ids.clone(), values.clone())
         if advance is not None:
             advance(0.5 / len(packs))
     return found
+
+
+def _likeliest(model: PreTrainedModel, logits_at: CountedLogits, pack: Pack) -> Teacher:
+    logprobs = logits_at(batch_of([pack], model.device)).log_softmax(-1)
+    best = logprobs.topk(min(TOP, logprobs.shape[-1]))
+    return Teacher(best.indices.cpu(), best.values.cpu())

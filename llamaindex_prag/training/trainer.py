@@ -114,9 +114,9 @@ class Trainer:
             )
 
     def _group(self, documents: Sequence[TrainingDocument], advance: Tick | None) -> Iterator[Trained]:
-        recipe, model = self._recipe, self._engine.model
-        with self._engine.borrowed():
-            factors = DocumentFactors(model, self._layout, self._start, len(documents), recipe.scale)
+        recipe = self._recipe
+        engine = self._engine
+        factors = engine.run(DocumentFactors, engine.model, self._layout, self._start, len(documents), recipe.scale)
         optimiser = AdamW(factors, recipe.learning_rate, recipe.weight_decay, recipe.epsilon)
         plans = [plan(document, recipe) for document in documents]
         every = [e for d in documents for e in d.examples]
@@ -128,7 +128,7 @@ class Trainer:
             active = {i: plan[step] for i, plan in enumerate(plans) if step < len(plan)}
             part = per_token * sum(len(e.ids) for batch in active.values() for e in batch)
             losses = self._losses.backward(factors, active, lower, scaled(advance, part))
-            optimiser.step(list(active), [learning_rate_part(recipe, step, len(plans[i])) for i in active])
+            engine.run(optimiser.step, list(active), [learning_rate_part(recipe, step, len(plans[i])) for i in active])
             for i, loss in losses.items():
                 first[i], last[i] = (loss if step == 0 else first[i]), loss
         values = factors.values.cpu().numpy()

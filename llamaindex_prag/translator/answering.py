@@ -13,6 +13,9 @@ import torch
 from llamaindex_prag.prompts import clean_answer
 
 if TYPE_CHECKING:
+    from torch import Tensor
+    from transformers import GenerationConfig, PreTrainedModel
+
     from llamaindex_prag.training.factors import DocumentFactors
     from rag_backbone.engine import Engine
 
@@ -43,9 +46,21 @@ def answers(
         width = max(len(ids) for _, ids in part)
         ids = torch.tensor([[*[pad] * (width - len(row)), *row] for _, row in part])
         seen = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for _, row in part])
-        with engine.borrowed() as model:
-            device = model.device
-            with factors.on(torch.tensor([document for document, _ in part], device=device)):
-                said = model.generate(ids.to(device), attention_mask=seen.to(device), generation_config=config)
+        said = engine.run(_generated, engine.model, factors, [document for document, _ in part], ids, seen, config)
         found += [clean_answer(tokenizer.decode(row[width:], skip_special_tokens=True)) for row in said]
     return found
+
+
+def _generated(
+    model: PreTrainedModel,
+    factors: DocumentFactors,
+    documents: Sequence[int],
+    ids: Tensor,
+    seen: Tensor,
+    config: GenerationConfig,
+) -> Tensor:
+    with factors.on(torch.tensor(documents, device=model.device)):
+        said: Tensor = model.generate(
+            ids.to(model.device), attention_mask=seen.to(model.device), generation_config=config
+        )
+    return said

@@ -30,6 +30,7 @@ from llamaindex_prag.translator.lessons import Corpus, Lesson, questions_of
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
+    from transformers import PreTrainedModel
 
     from llamaindex_prag.layout import Layout
     from llamaindex_prag.translator.plan import TrainingPlan
@@ -113,8 +114,8 @@ class Imitation:
         distances, gradient = self.distance(values, targets)
         loss = plan.mse * distances.cpu().numpy()
         gradient = plan.mse * gradient
-        with self._translator.lm.engine.borrowed() as model:
-            factors = DocumentFactors(model, config.layout, values, len(lessons), config.scale)
+        engine = self._translator.lm.engine
+        factors = engine.run(DocumentFactors, engine.model, config.layout, values, len(lessons), config.scale)
         # The losses are means over a sequence's tokens; the KL is a sum.
         lengths = torch.tensor([float(e.counted) for e in told], device=gradient.device)
         for examples, weights in ((told, torch.ones_like(lengths)), (thought, plan.kl * lengths)):
@@ -137,14 +138,17 @@ class Imitation:
         engine, layout = self._translator.lm.engine, self._translator.config.layout
         found = []
         for i, example in enumerate(examples):
-            with engine.borrowed() as model:
-                factors = DocumentFactors(model, layout, targets[i : i + 1], 1, scale)
-                with factors.on(torch.zeros(1, dtype=torch.long, device=model.device)):
-                    logits = model(input_ids=torch.tensor([example.ids], device=model.device), use_cache=False).logits
-            logprobs = logits[0, :-1].float().log_softmax(-1)
-            best = logprobs.topk(min(TOP, logprobs.shape[-1]))
-            found.append(Teacher(best.indices.cpu(), best.values.cpu()))
+            factors = engine.run(DocumentFactors, engine.model, layout, targets[i : i + 1], 1, scale)
+            found.append(engine.run(_thought, engine.model, factors, example))
         return found
+
+
+def _thought(model: PreTrainedModel, factors: DocumentFactors, example: Example) -> Teacher:
+    with factors.on(torch.zeros(1, dtype=torch.long, device=model.device)):
+        logits = model(input_ids=torch.tensor([example.ids], device=model.device), use_cache=False).logits
+    logprobs = logits[0, :-1].float().log_softmax(-1)
+    best = logprobs.topk(min(TOP, logprobs.shape[-1]))
+    return Teacher(best.indices.cpu(), best.values.cpu())
 
 
 def tensor_shares(layout: Layout) -> Tensor:

@@ -60,8 +60,7 @@ class Reader:
             pieces += [(number, ids[i : i + self._window]) for i in range(0, len(ids), self._window)]
         read: dict[int, Tensor] = {}
         for part in self._parts(pieces):
-            with self._engine.borrowed() as model:
-                found = self._read(model, [pieces[i][1] for i in part])
+            found = self._engine.run(self._read, self._engine.model, [pieces[i][1] for i in part])
             read |= dict(zip(part, found, strict=True))
         return [
             torch.cat([read[i] for i, (of, _) in enumerate(pieces) if of == number]) for number in range(len(texts))

@@ -188,8 +188,8 @@ class TranslatorTrainer:
     def _distilled(self, lessons: Sequence[Lesson], values: Tensor, step: int) -> tuple[float, Tensor]:
         """The mean loss of the documents' questions, and the gradient of its sum in the adapters' values."""
         config = self.translator.config
-        with self.translator.lm.engine.borrowed() as model:
-            factors = DocumentFactors(model, config.layout, values, len(lessons), config.scale)
+        engine = self.translator.lm.engine
+        factors = engine.run(DocumentFactors, engine.model, config.layout, values, len(lessons), config.scale)
         asked = {i: e for i, e in enumerate(self._examples(lessons, step)) if e}
         found = self._losses.backward(factors, asked, self._states.below(asked))
         loss = sum(found.values()) / len(lessons)

@@ -101,8 +101,7 @@ class Validation:
         if not asked:
             return None
         values = self._values()
-        with engine.borrowed() as model:
-            factors = DocumentFactors(model, config.layout, values, len(values), config.scale)
+        factors = engine.run(DocumentFactors, engine.model, config.layout, values, len(values), config.scale)
         said = answers(engine, factors, asked)
         found = [f1(answer, [qa.answer]) for answer, qa in zip(said, self._known.values(), strict=True)]
         return float(np.mean(found))
@@ -130,8 +129,9 @@ class Validation:
         engine, config = self._translator.lm.engine, self._translator.config
         for i in range(0, len(self._documents), 8):
             part = self._documents[i : i + 8]
-            with engine.borrowed() as model:
-                factors = DocumentFactors(model, config.layout, values[i : i + 8], len(part), config.scale)
+            factors = engine.run(
+                DocumentFactors, engine.model, config.layout, values[i : i + 8], len(part), config.scale
+            )
             active = {n: d.examples for n, d in enumerate(part)}
             losses = self._losses.values(factors, active, self._states.below(active))
             found += [losses[n] for n in range(len(part))]

@@ -145,7 +145,7 @@ def test_only_rows_under_the_same_adapters_are_alike(monkeypatch):
 def test_attention_that_is_no_plain_softmax_is_left_to_its_kernel(monkeypatch):
     engine = Engine(tiny_llama(), tiny_tokenizer())
     assert engine.shares_steps
-    engine._call.switch.supported = False
+    engine._runner.call.switch.supported = False
     monkeypatch.setattr(row_attention, "attend_alike", lambda *_: pytest.fail("the kernel was not asked"))
     asked = [Request([*COMMON, 5, n], 4) for n in (6, 7)]
     assert all(len(found.token_ids) == 4 for found in engine.generate_batch(asked))

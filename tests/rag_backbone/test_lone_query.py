@@ -83,7 +83,7 @@ def test_a_trial_that_was_interrupted_is_made_again(monkeypatch):
 def test_positions_that_depend_on_the_longest_row_are_not_shared(changes, shares):
     engine = Engine(tiny_llama(**changes), tiny_tokenizer())
     assert engine.shares_steps == shares
-    assert engine._call.switch.prefills_rows == shares
+    assert engine._runner.call.switch.prefills_rows == shares
     assert "attention" in engine.signals
     # Alone or not, it is what it is.
     asked = [Request([5, 6, 7 + i], 6) for i in range(2)]

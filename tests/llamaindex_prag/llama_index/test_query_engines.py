@@ -26,11 +26,11 @@ from llamaindex_prag.prompts import prompt_ids
 from llamaindex_prag.selection import BESIDE_TEXT
 from llamaindex_prag.store.lmdb_store import LMDBStore
 from llamaindex_prag.training.trainer import Trainer
-from rag_backbone.batch import step_rows
 from rag_backbone.causal_lm import CausalLM
 from rag_backbone.errors import AdapterError, ConfigurationError
 from rag_backbone.requests import Request
 from tests.llamaindex_prag.llama_index.conftest import TEXTS, Fixed, node
+from tests.rag_backbone.busy import held, wait_until
 from tests.tiny import tiny_llama, tiny_tokenizer
 
 QUESTION = "Who wrote a letter?"
@@ -211,10 +211,11 @@ def test_a_document_that_is_removed_in_mid_answer_ends_that_answer_only(llm, sto
             future.result(30)
         assert engine.counts.forwards - forwards <= 2
         store.remove_document("doc-0")
-        row = gone._row
-        failures = step_rows(engine, [row, other._row])
-        assert list(failures) == [id(row)]
-        assert isinstance(failures[id(row)], AdapterError)
+        with held(engine) as inbox:
+            steps = [pool.submit(next, stream) for stream in (gone, other)]
+            wait_until(lambda: inbox.qsize() == 2)
+        assert isinstance(steps[0].exception(30), AdapterError)
+        assert steps[1].exception(30) is None
         for _ in other:
             pass
         assert other.generation().text == expected

@@ -1,4 +1,4 @@
-"""Many threads on one engine: the same texts, fewer forwards, nobody stuck."""
+"""Many threads on one engine: the same texts, fewer forwards, and every caller gets its turn."""
 
 import random
 import threading
@@ -7,14 +7,13 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from rag_backbone.batch import StepSharing
+from rag_backbone import turns
 from rag_backbone.engine import Engine
-from rag_backbone.fair_lock import FairLock, Turn
 from rag_backbone.kv_cache import SequenceCache
 from rag_backbone.requests import Request
+from rag_backbone.runner import Runner
 from rag_backbone.signals import Signals
-from tests.rag_backbone.test_prefill import forwards_of
-from tests.rag_backbone.test_riders import wait_until
+from tests.rag_backbone.busy import forwards_of, held, wait_until
 from tests.tiny import tiny_llama, tiny_tokenizer
 
 PROMPTS = [
@@ -70,16 +69,15 @@ def test_readers_that_pause_leave_or_fail_hold_nobody_up(engine):
 
 @pytest.fixture
 def waits(monkeypatch, engine):
-    """The waits for other rows that had an end."""
-    found, condition = [], engine._together._changed
-    original = condition.wait
+    """How long steps were ready to wait for other rows, each time that they waited."""
+    found, turns = [], engine._scheduler._turns
+    original = turns._note_next
 
-    def watched(timeout=None):
-        if timeout is not None:
-            found.append(timeout)
-        return original(timeout)
+    def watched(seconds):
+        found.append(seconds)
+        return original(seconds)
 
-    monkeypatch.setattr(condition, "wait", watched)
+    monkeypatch.setattr(turns, "_note_next", watched)
     return found
 
 
@@ -96,7 +94,7 @@ def test_threads_that_take_turns_are_waited_for_once(engine, waits):
         for _ in range(8):
             one.submit(next, a).result(timeout=60)
             other.submit(next, b).result(timeout=60)
-        assert 1 <= len(waits) <= 2
+        assert 1 <= len(waits) <= 3
         assert a._row.awaited_in_vain
         assert b._row.awaited_in_vain
 
@@ -108,11 +106,9 @@ def test_who_comes_while_a_step_waits_for_the_model_takes_part(engine):
         next(stream)
     forwards = forwards_of(engine)
     with ThreadPoolExecutor(4) as pool:
-        with engine._lock:
-            steps = [pool.submit(next, streams[0])]
-            wait_until(lambda: engine._lock._waiting)
-            steps += [pool.submit(next, stream) for stream in streams[1:]]
-            wait_until(lambda: len(engine._together._arrived) == 4)
+        with held(engine) as inbox:
+            steps = [pool.submit(next, stream) for stream in streams]
+            wait_until(lambda: inbox.qsize() == 4)
         assert [step.result(30).index for step in steps] == [1] * 4
     assert forwards == [4]
     for stream in streams:
@@ -145,58 +141,6 @@ def test_a_failing_forward_reaches_every_row_of_it_and_no_later_one(engine):
     assert engine.generate(request(2)).token_ids == expected
 
 
-def test_a_fair_lock_goes_to_who_asked_first():
-    lock, order, asked = FairLock(), [], []
-
-    def take(i):
-        asked.append(i)
-        with lock:
-            order.append(i)
-
-    with lock:
-        threads = []
-        for i in range(6):
-            threads.append(threading.Thread(target=take, args=(i,)))
-            threads[-1].start()
-            while len(lock._waiting) <= i:
-                time.sleep(0.001)
-    for thread in threads:
-        thread.join(5)
-    assert order == list(range(6))
-    with lock:
-        pass
-
-
-def test_a_turn_can_be_withdrawn_by_who_has_the_lock():
-    lock, turns = FairLock(), [Turn() for _ in range(4)]
-    order = []
-
-    def take(i):
-        if lock.take(turns[i]):
-            order.append(i)
-            lock.release()
-        else:
-            order.append(-i)
-
-    threads = [threading.Thread(target=take, args=(i,)) for i in range(4)]
-    with lock:
-        for i, thread in enumerate(threads):
-            thread.start()
-            while len(lock._waiting) <= i:
-                time.sleep(0.001)
-        assert lock.withdraw(turns[1])
-        assert not lock.withdraw(turns[1])
-        assert not lock.withdraw(Turn())
-    for i in (0, 2, 3):
-        threads[i].join(5)
-    assert order == [0, 2, 3]
-    assert threads[1].is_alive()  # until whoever has done its work says so
-    turns[1].set()
-    threads[1].join(5)
-    assert order == [0, 2, 3, -1]
-    assert lock.take_if_free()
-
-
 def test_a_dropped_stream_that_is_collected_during_a_forward_of_its_thread_blocks_nothing(engine):
     """The collector runs whenever something is allocated: also while this very thread holds the engine."""
     expected = [Engine(tiny_llama(), tiny_tokenizer()).generate(request(i)).token_ids for i in range(4)]
@@ -223,74 +167,8 @@ def test_a_dropped_stream_that_is_collected_during_a_forward_of_its_thread_block
     assert found == expected
     assert not dropped
     engine.generate(request(0))
-    assert not engine._ended
-
-
-def test_a_lock_that_is_held_or_being_changed_is_not_waited_for():
-    lock = FairLock()
-    assert lock.take_if_free()
-    assert not lock.take_if_free()
-    lock.__exit__(None, None, None)
-    with lock._guard:
-        assert not lock.take_if_free()
-    assert lock.take_if_free()
-
-
-def test_a_row_that_was_left_while_it_waited_is_not_in_the_step(engine):
-    """It has no sequence any more; taken for a prompt it would change what the others compute."""
-    ends = [request(0), request(1), Request(PROMPTS[2], 9, signals=Signals(hidden_state=0))]
-    expected = [Engine(tiny_llama(), tiny_tokenizer()).generate(r) for r in ends]
-    rows = [engine._admit(r) for r in ends]
-    for row in rows:
-        engine.step([row])
-    rows[0].cancel()
-    engine.release(rows[0])
-    assert engine.step(rows) == {}
-    assert engine.step(rows[:1]) == {}
-    for row, found in zip(rows[1:], expected[1:], strict=True):
-        assert row.generated == list(found.token_ids[:2])
-    assert (rows[2].steps[1].hidden_state - expected[2].steps[1].hidden_state).abs().max() < 1e-4
-
-
-class _Interrupt(BaseException):
-    """Ctrl-C, in one thread."""
-
-
-@pytest.mark.parametrize("where", ["waits", "computes"])
-def test_who_is_interrupted_leads_nobody_astray(engine, where, monkeypatch):
-    """Its own generation ends; the others' go on, and so does the engine."""
-    expected = [Engine(tiny_llama(), tiny_tokenizer()).generate(request(i)).token_ids for i in range(4)]
-    victim, done = threading.Event(), threading.Event()
-    name = "_wait_for_expected" if where == "waits" else "_keep_ended"
-    owner = StepSharing if where == "waits" else Engine
-    original = getattr(owner, name)
-
-    def interrupted(self):
-        if threading.current_thread().name == "victim" and victim.is_set() and not done.is_set():
-            done.set()
-            raise _Interrupt
-        original(self)
-
-    monkeypatch.setattr(owner, name, interrupted)
-    caught = []
-
-    def be_interrupted():
-        while not done.is_set():
-            try:
-                with engine.stream(request(3)) as stream:
-                    for _ in stream:
-                        victim.set()
-            except _Interrupt as error:
-                caught.append(error)
-
-    thread = threading.Thread(target=be_interrupted, name="victim")
-    with ThreadPoolExecutor(3) as pool:
-        thread.start()
-        found = [pool.submit(engine.generate, request(i)) for i in range(3)]
-        assert [f.result(60).token_ids for f in found] == expected[:3]
-    thread.join(60)
-    assert len(caught) == 1
-    assert engine.generate(request(3)).token_ids == expected[3]
+    engine._scheduler.run(lambda: None)
+    assert not engine._scheduler._turns._under_way
 
 
 def test_a_forward_that_fails_leaves_no_state_that_cannot_be_rolled_back(engine, monkeypatch):
@@ -314,3 +192,77 @@ def test_a_forward_that_fails_leaves_no_state_that_cannot_be_rolled_back(engine,
     assert [step.token_id for step in found] == list(expected[:2])
     assert len(engine.prefixes) == 0
     assert engine.generate(Request(PROMPTS[0], 6)).token_ids == expected
+
+
+# ---------------------------------------------------------------------------------------------------------- admission
+
+
+def few():
+    return Engine(tiny_llama(), tiny_tokenizer(), max_batch=2)
+
+
+def short(i: int, tokens: int = 12) -> Request:
+    return Request([5 + i, 6, 7 + i], tokens)
+
+
+def test_no_more_than_that_hold_keys_and_values(monkeypatch):
+    engine = few()
+    expected = [Engine(tiny_llama(), tiny_tokenizer()).generate(short(i)).token_ids for i in range(12)]
+    rows, most, original = set(), [], Runner._feed
+
+    def fed(self, those, new, **options):
+        rows.update(those)
+        most.append(sum(row.sequence is not None and row.finish_reason is None for row in rows))
+        return original(self, those, new, **options)
+
+    monkeypatch.setattr(Runner, "_feed", fed)
+    with ThreadPoolExecutor(12) as pool:
+        found = list(pool.map(lambda i: engine.generate(short(i)).token_ids, range(12)))
+    assert found == expected
+    assert max(most) <= 2
+    assert len(rows) == 12
+
+
+def test_streams_that_one_thread_reads_in_turn_are_not_held_up():
+    engine, started = few(), time.monotonic()
+    streams = [engine.stream(short(i)) for i in range(6)]
+    found = [list(steps) for steps in zip(*streams, strict=True)]
+    assert len(found) == 12
+    assert time.monotonic() - started < 6 * turns._IDLE
+
+
+def test_streams_that_are_not_read_keep_no_other_out():
+    engine = few()
+    held_back = [engine.stream(short(i)) for i in range(2)]
+    with ThreadPoolExecutor(1) as pool:
+        for stream in held_back:
+            pool.submit(next, stream).result(10)
+    assert len(engine.generate(short(5)).token_ids) == 12
+    assert [len(list(stream)) for stream in held_back] == [11, 11]
+
+
+def test_first_come_first_served_and_who_leaves_is_forgotten(monkeypatch):
+    monkeypatch.setattr(turns, "_IDLE", 60.0)
+    engine = few()
+    held_back = [engine.stream(short(i)) for i in range(2)]
+    with ThreadPoolExecutor(1) as pool:
+        for stream in held_back:
+            pool.submit(next, stream).result(10)
+    order, waiting = [], [engine.stream(short(i, 1)) for i in range(4)]
+
+    def read(i):
+        order.extend(i for _ in waiting[i])
+
+    threads = [threading.Thread(target=read, args=(i,)) for i in range(4)]
+    for n, thread in enumerate(threads):
+        thread.start()
+        wait_until(lambda: len(engine._scheduler._turns._asks) == n + 1)  # noqa: B023 - called at once
+    assert order == []
+    waiting[0].close()  # while it is next
+    waiting[2].close()
+    held_back[1].close()
+    for thread in threads:
+        thread.join(10)
+    assert order == [1, 3]
+    held_back[0].close()
+    assert engine.generate(short(9, 2)).token_ids

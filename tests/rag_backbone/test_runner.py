@@ -1,19 +1,20 @@
-"""Prompts that wait at the same time: prefilled together, each as if it were alone, and nobody for long."""
+"""Prompts that wait at the same time: read together, each as if it were alone, and in turns of a bounded length."""
 
 import contextlib
 import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 
 import pytest
 import torch
 
+from rag_backbone import runner
 from rag_backbone.attention import AttentionSwitch
 from rag_backbone.engine import Engine
 from rag_backbone.errors import AdapterError
-from rag_backbone.prefill import _MAX_TOKENS, _SHORT, companions, longest_shared
 from rag_backbone.requests import Request
 from rag_backbone.signals import Signals
+from tests.rag_backbone.busy import forwards_of, held, wait_until, while_busy
 from tests.rag_backbone.test_engine import Shift, ShiftBackend
 from tests.tiny import tiny_gemma3, tiny_llama, tiny_qwen2, tiny_tokenizer
 
@@ -40,12 +41,6 @@ def llama():
     return Engine(tiny_llama(), tiny_tokenizer())
 
 
-@pytest.fixture(autouse=True)
-def nobody_rides(monkeypatch):
-    """Forwards are of prompts alone, or of single tokens; see `test_riders`."""
-    monkeypatch.setattr(Engine, "riders", lambda *_: [])
-
-
 def prompt(i: int, length: int) -> list[int]:
     """Prompts that have nothing in common."""
     return [3 + (97 * i + 31 * n * (i + 1)) % 390 for n in range(length)]
@@ -53,36 +48,6 @@ def prompt(i: int, length: int) -> list[int]:
 
 def request(i: int, length: int, tokens: int = 8, **options) -> Request:
     return Request(prompt(i, length), tokens, signals=Signals(entropy=True, attention=i % 2 == 0), **options)
-
-
-def while_busy(engine, *calls):
-    """Make calls in threads of their own that all come, in this order, while the engine is busy; their futures."""
-    assert engine.shares_steps  # what the model supports is found out before
-    with ThreadPoolExecutor(len(calls)) as pool:
-        with engine._lock:
-            futures = []
-            for call in calls:
-                futures.append(pool.submit(call))
-                end = time.monotonic() + 30
-                while len(engine._lock._waiting) < len(futures):
-                    assert time.monotonic() < end
-                    time.sleep(0.001)
-        for future in futures:
-            future.exception(60)
-    return futures
-
-
-def forwards_of(engine, *, tried_out=True):
-    """The tokens of every forward from now on."""
-    assert not tried_out or engine.shares_steps
-    found, original = [], engine.model.forward
-
-    def forward(*args, **arguments):
-        found.append(arguments["input_ids"].numel())
-        return original(*args, **arguments)
-
-    engine.model.forward = forward
-    return found
 
 
 def at_once(engine, requests):
@@ -143,21 +108,19 @@ def test_texts_that_are_continued_share_the_forward_of_their_last_token(llama):
     assert forwards[0] == 4
 
 
-def test_generate_batch_prefills_in_buckets(engine, model):
+def test_generate_batch_reads_short_prompts_together(engine, model):
     requests = [request(i, n) for i, n in enumerate([40, 150, 50, 160, 34])]
     expected = alone(model, requests)
     forwards = forwards_of(engine)
     alike(engine.generate_batch(requests), expected)
-    assert [n for n in forwards if n > 5] == [40 + 50 + 34, 150 + 160]
+    assert [n for n in forwards if n > 5] == [40 + 150 + 50, 160 + 34]
 
 
 def test_a_generation_that_runs_alone_tries_out_nothing_that_only_rows_need(llama):
     forwards = forwards_of(llama, tried_out=False)
     made = [llama.generate(Request(prompt(i, 20), 6)) for i in range(2)]
-    assert not llama._call.switch.tried_out
-    recognition, *others = forwards
-    assert recognition == 5
-    assert others == [n for one in made for n in [20] + [1] * (one.counts.forwards - 1)]
+    assert not llama._runner.call.switch.tried_out
+    assert forwards == [n for one in made for n in [20] + [1] * (one.counts.forwards - 1)]
 
 
 def test_half_precision_shares_prefills_too():
@@ -166,7 +129,7 @@ def test_half_precision_shares_prefills_too():
     requests = [Request(prompt(i, n), 4, signals=Signals(attention=True)) for i, n in enumerate([40, 50, 1, 45])]
     forwards = forwards_of(engine)
     found = at_once(engine, requests)
-    assert 135 in forwards
+    assert 136 in forwards
     for r, made in zip(requests, found, strict=True):
         logits = model(input_ids=torch.tensor([[*r.prompt, *made.token_ids]])).logits[0, len(r.prompt) - 1 :].float()
         for row, step in zip(logits, made.steps, strict=False):
@@ -176,43 +139,43 @@ def test_half_precision_shares_prefills_too():
 # ---------------------------------------------------------------------- apart
 
 
-class Nothing:
-    """A prefix cache that knows nothing."""
-
-    def known(self, key, ids):
-        return 0
-
-
-def chosen(engine, lengths, *, room=15, device="cuda"):
-    rows = [engine._admit(request(i, n, 1)) for i, n in enumerate(lengths)]
-    longest = longest_shared(torch.device(device))
-    found = companions(rows[0], rows[1:], Nothing(), room=room, longest=longest, mixed=True)
-    return [len(row.prompt_ids) for row in found]
-
-
-def test_a_bucket_holds_what_is_of_similar_length(llama):
-    assert chosen(llama, [100, 151, 150, 67, 149, 99, 300]) == [150, 149]  # 67 to 150 is too far
-    assert chosen(llama, [100, 67, 101, 99]) == [67, 99]
-    assert chosen(llama, [3, _SHORT, 1, _SHORT + 1, 2]) == [_SHORT, 1, 2]
-    assert chosen(llama, [100, 101, 102, 103], room=2) == [101, 102]
-
-
-def test_a_bucket_has_an_end(llama):
-    assert sum(chosen(llama, [600] * 9)) + 600 <= _MAX_TOKENS
-    assert chosen(llama, [1900, 1901]) == []
-
-
-def test_where_nothing_is_gained_long_prompts_stay_alone(llama):
-    assert chosen(llama, [300, 320, 390, 410]) == [320, 390, 410]
-    assert chosen(llama, [300, 320, 390, 410], device="cpu") == [320]
-    assert chosen(llama, [390, 320], device="cpu") == []
-
-
-def test_the_oldest_is_always_next(llama):
+def test_a_turn_has_an_end_and_the_oldest_is_always_next(llama):
     """Whatever comes later and fits better."""
     forwards = forwards_of(llama)
-    at_once(llama, [request(i, n, 1) for i, n in enumerate([40, 300, 41, 120, 42, 301, 43])])
-    assert forwards == [40 + 41 + 42 + 43, 300 + 301, 120]
+    at_once(llama, [request(i, n, 1) for i, n in enumerate([40, 200, 41, 120, 42, 201, 43])])
+    assert forwards == [40 + 200, 41 + 120 + 42 + 43, 201]
+    assert max(forwards) <= runner._CPU_TURN
+
+
+@pytest.mark.parametrize("length", [257, 600, 1000])
+def test_a_long_prompt_is_read_in_parts_and_gives_what_it_gives_at_once(engine, model, length, monkeypatch):
+    long = request(3, length, 6)
+    forwards = forwards_of(engine)
+    found = engine.generate(long)
+    assert max(forwards) == runner._CPU_TURN
+    assert sum(n for n in forwards if n > 1) >= length - 1
+    monkeypatch.setattr(runner, "_CPU_TURN", 5000)
+    alike([found], alone(model, [long]))
+
+
+def test_decoding_goes_on_between_the_parts_of_a_long_prompt(llama):
+    decoding, long = llama.stream(request(0, 30, 12)), request(1, 900, 1)
+    expected = alone(llama.model, [request(0, 30, 12), long])
+    next(decoding)
+    forwards = forwards_of(llama)
+    with ThreadPoolExecutor(2) as pool:
+        with held(llama) as inbox:
+            read = pool.submit(llama.generate, long)
+            wait_until(lambda: inbox.qsize() == 1)
+            steps = pool.submit(list, decoding)
+            wait_until(lambda: inbox.qsize() == 2)
+        alike([read.result(60)], expected[1:])
+        steps.result(60)
+    assert decoding.generation().token_ids == expected[0].token_ids
+    parts = [i for i, n in enumerate(forwards) if n > 1]
+    assert len(parts) == 4
+    between = [forwards[a + 1 : b] for a, b in pairwise(parts)]
+    assert all(tokens == [1] for tokens in between)
 
 
 def test_a_prompt_that_begins_like_one_in_the_forward_waits_and_finds_that_computed(engine, model):
@@ -229,7 +192,7 @@ def test_hidden_states_and_models_that_failed_the_trial_stay_alone(llama, monkey
     requests = [Request(prompt(i, 40), 3, signals=Signals(hidden_state=1)) for i in range(3)]
     forwards = forwards_of(llama)
     states = [g.steps[0].hidden_state for g in at_once(llama, requests)]
-    assert forwards[:3] == [40] * 3
+    assert [n for n in forwards if n > 3] == [40] * 3
     for r, state in zip(requests, states, strict=True):
         assert torch.allclose(state, llama.generate(r).steps[0].hidden_state, atol=1e-3)
     monkeypatch.setattr(AttentionSwitch, "_rows_match", lambda self, known, new: not new[0][1:])
@@ -341,26 +304,6 @@ def test_a_forward_that_fails_leaves_every_row_as_it_was(llama, error):
     assert [g.token_ids for g in at_once(llama, requests)] == [g.token_ids for g in expected]
 
 
-def test_whoever_was_taken_along_by_one_that_is_interrupted_queues_up_again(llama):
-    class Interrupt(BaseException):
-        """Ctrl-C, in one thread."""
-
-    requests = [request(i, 40 + i) for i in range(3)]
-    expected = alone(llama.model, requests)
-    failed = []
-
-    def interrupt(_module, _args, output):
-        if output.shape[1] > 100 and not failed:
-            failed.append(1)
-            raise Interrupt
-
-    handle = llama.model.get_decoder().layers[1].register_forward_hook(interrupt)
-    futures = while_busy(llama, *[lambda r=r: llama.generate(r) for r in requests])
-    handle.remove()
-    assert isinstance(futures[0].exception(), Interrupt)
-    assert [f.result().token_ids for f in futures[1:]] == [g.token_ids for g in expected[1:]]
-
-
 def test_a_row_that_is_cancelled_while_it_waits_is_not_computed(llama):
     streams = [llama.stream(request(i, 40 + i)) for i in range(3)]
     expected = alone(llama.model, [request(0, 40)])
@@ -376,12 +319,11 @@ def test_a_row_that_is_cancelled_while_it_waits_is_not_computed(llama):
 
     assert llama.shares_steps
     with ThreadPoolExecutor(4) as pool:
-        with llama._lock:
+        with held(llama) as inbox:
             futures = []
             for stream in streams:
                 futures.append(pool.submit(read, stream))
-                while len(llama._lock._waiting) < len(futures):
-                    time.sleep(0.001)
+                wait_until(lambda: inbox.qsize() == len(futures))
             pool.submit(cancel)
             gate.wait(10)
         assert [s.token_id for s in futures[0].result(60)] == expected[0].token_ids

@@ -1,0 +1,217 @@
+"""The one thread that calls a model, and the order in which it does.
+
+Callers put what they want into a queue and wait: a sequence's next token, or some other work with the model. The thread
+takes turns between three kinds of things, one of each at a time, so that none starves another:
+
+- *work* of any other kind, in the order of asking;
+- *reading* prompts: at most so many tokens a turn, of one long prompt or of several short ones;
+- *decoding*: one token of every sequence whose caller waits for one, in one forward.
+
+Nothing is generated that no caller waits for, and a sequence may be left at any token. The state of the turns belongs
+to the thread; callers reach it by the queue alone, into which the garbage collector too may put something at any time.
+
+It is one thread also because each thread that computes with PyTorch on a CPU has a team of OpenMP workers, and teams
+that take turns slow each other down.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import os
+import queue
+import threading
+import weakref
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+import torch
+
+from rag_backbone.errors import ConfigurationError
+from rag_backbone.turns import Ask, Left, Steps, Turns, Wish, Withdrawn, Work
+
+if TYPE_CHECKING:
+    from rag_backbone.row import Row
+
+_T = TypeVar("_T")
+_CLOSED = "the engine was closed; load the model again"
+
+
+class _Shared:
+    """What the thread and those who start it both change, under the lock."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.thread: threading.Thread | None = None
+        """The thread that runs; None while there is none."""
+        self.process: int | None = None
+        """Of the first thread."""
+        self.closed = False
+
+
+class Scheduler:
+    """Starts the thread, and puts wishes into its queue.
+
+    Args:
+        steps: What is done with sequences.
+        most: Sequences that are under way at once; the others wait before their first forward, when they hold nothing.
+    """
+
+    def __init__(self, steps: Steps, most: int) -> None:
+        self._inbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._turns = Turns(steps, most, self._inbox)
+        self._shared = _Shared()
+        weakref.finalize(self, self._inbox.put, None)
+
+    def advance(self, rows: Sequence[Row]) -> None:
+        """Wait for the next token of each row, and let the rows take them.
+
+        Raises what went wrong with the first row of those that failed. An interrupt is raised once no forward is under
+        way in which the rows take part.
+        """
+        missing = [row for row in rows if row.chosen is None]
+        asks = [Ask(row) for row in missing]
+        interrupt = self._wished(asks)
+        errors = [ask.error for ask in asks if ask.error is not None]
+        for row in rows if interrupt is None else ():
+            try:
+                row.take()
+            except Exception as error:  # noqa: BLE001 - of its `stop_when`; the other rows have their tokens
+                errors.append(error)
+        for reason in (interrupt, *errors):
+            if reason is not None:
+                raise reason
+
+    def run(self, call: Callable[[], _T]) -> _T:
+        """Call a function in the thread, and wait for what it gives."""
+        if threading.current_thread() is self._shared.thread:
+            return call()
+        work = Work(call)
+        error = self._wished([work]) or work.error
+        if error is not None:
+            raise error
+        return cast("_T", work.result)
+
+    def leave(self, row: Row) -> None:
+        """A row has ended. Never waits: the garbage collector may call this anywhere."""
+        self._inbox.put(Left(row))
+
+    def close(self) -> None:
+        """End the thread once it has done what was asked for before; what is asked for later is refused."""
+        with self._shared.lock:
+            self._shared.closed = True
+        self._inbox.put(None)
+
+    def _wished(self, wishes: Sequence[Wish]) -> BaseException | None:
+        """Wait until they are done; gives what interrupted the waiting, after which none of them is in progress."""
+        if not wishes:
+            return None
+        if threading.current_thread() is self._shared.thread:
+            raise RuntimeError("a callback of the engine waits for the engine itself")
+        self._refuse()
+        for wish in wishes:
+            self._inbox.put(wish)
+        interrupt: BaseException | None = None
+        try:
+            self._start()
+        except BaseException as error:  # noqa: BLE001 - raised by the caller
+            if self._shared.thread is None:  # none that could be in progress
+                return error
+            interrupt = error
+        for wish in wishes:
+            while not wish.done.is_set():
+                try:
+                    if interrupt is not None:
+                        self._inbox.put(Withdrawn(wish))
+                    wish.done.wait()
+                except BaseException as error:  # noqa: BLE001 - raised by the caller
+                    interrupt = error
+        return interrupt
+
+    def _refuse(self) -> None:
+        if self._shared.closed:
+            raise ConfigurationError(_CLOSED)
+        if self._shared.process not in (None, os.getpid()):
+            raise ConfigurationError(
+                "this process was forked from one that had used the model, and PyTorch's threads do not survive that. "
+                "Load the model in this process, or start it with multiprocessing's 'spawn'."
+            )
+
+    def _start(self) -> None:
+        shared = self._shared
+        with shared.lock:
+            if shared.thread is not None:
+                return
+            self._refuse()
+            arguments = (self._inbox, weakref.ref(self._turns), shared)
+            thread = threading.Thread(target=_main, args=arguments, name="dynprag-model", daemon=True)
+            shared.thread, shared.process = thread, os.getpid()
+            started = False
+            try:
+                started = _running.start(thread, self._inbox)
+            finally:
+                if not started:
+                    shared.thread = None
+        if not started:
+            if threading.current_thread().daemon:  # it is about to be killed where it stands, and has nobody to tell
+                threading.Event().wait()
+            raise ConfigurationError("the process is ending, and the model's thread with it; ask before")
+
+
+class _Running:
+    """The threads of all engines. One that were killed inside of torch would take the process down with it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._inboxes: weakref.WeakKeyDictionary[threading.Thread, queue.SimpleQueue[Any]] = weakref.WeakKeyDictionary()
+        self._ended = False
+
+    def start(self, thread: threading.Thread, inbox: queue.SimpleQueue[Any]) -> bool:
+        """Start a thread, unless the process ends; whether that was done."""
+        with self._lock:
+            if not self._ended:
+                self._inboxes[thread] = inbox
+                thread.start()
+            return not self._ended
+
+    def end(self) -> None:
+        """Let all threads do what was asked for, and wait for their ends."""
+        with self._lock:
+            self._ended = True
+            threads = list(self._inboxes.items())
+        for thread, inbox in threads:
+            inbox.put(None)
+            thread.join()
+
+
+_running = _Running()
+atexit.register(_running.end)
+
+
+def _main(inbox: queue.SimpleQueue[Any], turns: weakref.ref[Turns], shared: _Shared) -> None:
+    """The thread. While it waits it holds nothing of the model."""
+    try:
+        while True:
+            message = inbox.get()
+            taken = turns()
+            if message is None or taken is None:
+                return
+            with torch.inference_mode():
+                if taken.work(message):
+                    return
+            del message, taken
+    finally:
+        with shared.lock:
+            shared.thread = None
+        if shared.closed:
+            _refuse_all(inbox, turns())
+
+
+def _refuse_all(inbox: queue.SimpleQueue[Any], turns: Turns | None) -> None:
+    """Answer everyone who waits for an engine that was closed."""
+    if turns is not None:
+        turns.fail(ConfigurationError(_CLOSED))
+    with contextlib.suppress(queue.Empty):
+        while True:
+            if isinstance(message := inbox.get_nowait(), Wish):
+                message.finish(ConfigurationError(_CLOSED))

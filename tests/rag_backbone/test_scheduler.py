@@ -1,0 +1,281 @@
+"""The model's thread: results, errors and interrupts reach who asked, and no thread is left behind."""
+
+import contextvars
+import gc
+import multiprocessing
+import os
+import subprocess
+import sys
+import threading
+import time
+import weakref
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import torch
+
+from rag_backbone import scheduler as module
+from rag_backbone.engine import Engine
+from rag_backbone.errors import ConfigurationError
+from rag_backbone.requests import Request
+from tests.rag_backbone.busy import held, wait_until
+from tests.tiny import tiny_llama, tiny_tokenizer
+
+
+@pytest.fixture
+def engine():
+    return Engine(tiny_llama(), tiny_tokenizer())
+
+
+def request(i: int, tokens: int = 12, **options) -> Request:
+    return Request([5 + i, 6, 7 + i], tokens, **options)
+
+
+def test_all_work_is_done_in_one_thread_in_inference_mode(engine):
+    def call():
+        return threading.current_thread(), torch.is_inference_mode_enabled()
+
+    run = engine._scheduler.run
+    found = [run(call)]
+    with ThreadPoolExecutor(3) as pool:
+        found += [pool.submit(run, call).result(10) for _ in range(3)]
+    assert len(set(found)) == 1
+    assert found[0][0] is not threading.current_thread()
+    assert found[0][1]
+    assert run(lambda: run(threading.current_thread)) is found[0][0]  # from the thread itself
+
+
+def test_an_error_is_raised_where_it_was_asked_and_the_thread_goes_on(engine):
+    def fail():
+        raise ValueError("no")
+
+    for _ in range(2):
+        with pytest.raises(ValueError, match="no"):
+            engine._scheduler.run(fail)
+    assert engine._scheduler.run(lambda: 5) == 5
+
+
+class Interrupt(BaseException):
+    """Ctrl-C, in one thread."""
+
+
+class Interrupted(threading.Event):
+    """An event whose first waiting is interrupted."""
+
+    first = True
+
+    def wait(self, timeout=None):
+        if self.first:
+            self.first = False
+            raise Interrupt
+        return super().wait(timeout)
+
+
+def test_an_interrupt_waits_for_the_end_of_what_is_in_progress(engine, monkeypatch):
+    done = []
+
+    def call():
+        time.sleep(0.2)
+        done.append(1)
+
+    engine._scheduler.run(lambda: None)
+    work = module.Work(call)
+    work.done = Interrupted()
+    monkeypatch.setattr(module, "Work", lambda _: work)
+    begun = []
+    work.call = lambda: (begun.append(1), call())
+    with pytest.raises(Interrupt):
+        engine._scheduler.run(call)
+    assert len(done) == len(begun)  # not begun at all, or done
+
+
+def test_who_is_interrupted_while_it_waits_gives_up_its_place(engine, monkeypatch):
+    expected = Engine(tiny_llama(), tiny_tokenizer()).generate(request(1)).token_ids
+    stream = engine.stream(request(1))
+    next(stream)
+    original, made = module.Ask, []
+
+    def ask(row):
+        made.append(original(row))
+        if len(made) == 1:
+            made[0].done = Interrupted()
+        return made[-1]
+
+    monkeypatch.setattr(module, "Ask", ask)
+    with ThreadPoolExecutor(1) as pool:
+        with held(engine) as inbox:
+            reading = pool.submit(next, stream)
+            wait_until(lambda: inbox.qsize() == 2)  # the wish, and that it is withdrawn
+        assert isinstance(reading.exception(10), Interrupt)
+    assert [step.token_id for step in stream] == expected[1:]  # nothing is lost
+
+
+def test_the_thread_ends_with_its_engine_and_holds_nothing_of_the_model_meanwhile():
+    engine = Engine(tiny_llama(), tiny_tokenizer())
+    engine.generate(request(1))
+    engine._scheduler.run(lambda: None)
+    thread, model = engine._scheduler._shared.thread, weakref.ref(engine.model)
+    del engine
+    gc.collect()
+    thread.join(5)
+    assert not thread.is_alive()
+    assert model() is None
+
+
+def test_an_engine_that_was_closed_refuses_in_words_and_finishes_what_was_asked(engine):
+    with ThreadPoolExecutor(1) as pool:
+        with held(engine) as inbox:
+            asked = pool.submit(next, engine.stream(request(1)))
+            wait_until(lambda: inbox.qsize() == 1)
+            engine.close()
+        assert asked.result(10).index == 0
+    for call in (lambda: engine.generate(request(2)), lambda: engine.score([1], [2]), lambda: engine.shares_steps):
+        with pytest.raises(ConfigurationError, match="was closed; load the model again"):
+            call()
+
+
+def test_many_callers_of_an_engine_that_is_closed_meanwhile_are_all_answered(engine):
+    def ask(i):
+        try:
+            return engine.generate(request(i, 40)).token_ids
+        except ConfigurationError as error:
+            return str(error)
+
+    with ThreadPoolExecutor(16) as pool:
+        futures = [pool.submit(ask, i) for i in range(32)]
+        next(iter(futures)).result(30)
+        engine.close()
+        assert all(future.result(30) for future in futures)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_process_that_was_forked_after_the_model_was_used_is_refused_with_the_reason(engine):
+    engine.generate(request(1))
+    context = multiprocessing.get_context("fork")
+    told = context.Queue()
+
+    def child():
+        try:
+            engine.generate(request(2))
+        except ConfigurationError as error:
+            told.put(str(error))
+
+    process = context.Process(target=child)
+    process.start()
+    assert "was forked from one that had used the model" in told.get(timeout=30)
+    process.join(10)
+    assert engine.generate(request(3)).token_ids  # here it goes on
+
+
+def test_a_computation_of_ones_own_has_the_model_for_itself_and_the_callers_settings(engine):
+    expected = {i: Engine(tiny_llama(), tiny_tokenizer()).generate(request(i)).token_ids for i in range(4)}
+    inside, marked = [], contextvars.ContextVar("marked", default=0)
+
+    def compute(number):
+        assert threading.current_thread().name == "dynprag-model"
+        assert (torch.is_grad_enabled(), torch.is_inference_mode_enabled()) == (number % 2 == 0, number % 3 == 0)
+        inside.append(number)
+        assert len(inside) == 1
+        time.sleep(0.002)
+        inside.pop()
+        return marked.get()
+
+    def ask(number):
+        marked.set(number)
+        with torch.inference_mode(number % 3 == 0), torch.set_grad_enabled(number % 2 == 0):
+            return engine.run(compute, number=number)
+
+    with ThreadPoolExecutor(8) as pool:
+        own = [pool.submit(ask, i) for i in range(20)]
+        found = [(i % 4, pool.submit(engine.generate, request(i % 4))) for i in range(20)]
+        assert all(future.result(60).token_ids == expected[i] for i, future in found)
+        assert [future.result(60) for future in own] == list(range(20))
+
+
+def test_gradients_can_be_had_in_the_models_thread(engine):
+    weight = engine.model.model.layers[0].self_attn.q_proj.weight
+
+    def backward():
+        engine.model(input_ids=torch.tensor([[5, 6, 7]])).logits.sum().backward()
+
+    engine.run(backward)
+    found, weight.grad = weight.grad, None
+    backward()
+    assert torch.allclose(found, weight.grad)
+    assert weight.grad.abs().sum() > 0
+
+
+def test_an_error_of_a_computation_is_the_callers(engine):
+    def fail():
+        raise ValueError("mine")
+
+    for _ in range(3):
+        with pytest.raises(ValueError, match="mine"):
+            engine.run(fail)
+    assert engine.generate(request(1)).token_ids
+
+
+def test_a_callback_may_use_the_engine_and_one_that_raises_hurts_no_other(engine):
+    asked = []
+
+    def stop_when(step):
+        asked.append(engine.generate(request(7, 2)).token_ids)
+        return step.index == 1
+
+    def fail(step):
+        raise LookupError("not this one")
+
+    expected = Engine(tiny_llama(), tiny_tokenizer()).generate(request(2)).token_ids
+    with ThreadPoolExecutor(3) as pool:
+        found = [pool.submit(engine.generate, request(i, stop_when=s)) for i, s in enumerate([stop_when, fail, None])]
+        assert len(found[0].result(30).steps) == 2
+        assert isinstance(found[1].exception(30), LookupError)
+        assert found[2].result(30).token_ids == expected
+    assert len(asked) == 2
+
+
+def test_rows_of_a_batch_survive_one_whose_callback_raises(engine):
+    def fail(step):
+        raise LookupError("not this one")
+
+    with pytest.raises(LookupError, match="not this one"):
+        engine.generate_batch([request(1), request(2, stop_when=fail), request(3)])
+    assert engine.generate(request(1)).token_ids
+
+
+def test_a_thousand_prompts_are_served_and_nothing_is_left_over(engine):
+    with ThreadPoolExecutor(50) as pool:
+        found = list(pool.map(lambda i: engine.generate(request(i % 300, 1)).token_ids, range(1000)))
+    assert len(found) == 1000
+    engine._scheduler.run(lambda: None)
+    turns = engine._scheduler._turns
+    assert (turns._asks, list(turns._works), len(turns._under_way)) == ([], [], 0)
+
+
+def test_a_process_that_ends_while_a_thread_generates_ends_well():
+    script = """
+import atexit
+atexit.register(lambda: ask_late())  # comes last
+import threading, time
+from rag_backbone.engine import Engine
+from rag_backbone.errors import ConfigurationError
+from rag_backbone.requests import Request
+from tests.tiny import tiny_llama, tiny_tokenizer
+engine = Engine(tiny_llama(), tiny_tokenizer())
+def work():
+    while True:
+        engine.generate(Request([5, 6, 7], 200))
+def ask_late():
+    try:
+        engine.generate(Request([5, 6, 7], 2))
+    except ConfigurationError as error:
+        print(error)
+threading.Thread(target=work, daemon=True).start()
+time.sleep(1)
+print("end")
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == ["end", "the process is ending, and the model's thread with it; ask before"]
+    assert not done.stderr
