@@ -47,7 +47,7 @@ from rag_backbone.own_thread import in_own_thread
 from rag_backbone.typed_fields import check_options, check_value
 
 if TYPE_CHECKING:
-    from langgraph_dynrag.injection import Missing, ParametricModel, ServedModel
+    from langgraph_dynrag.injection import AdapterModel, Missing
     from langgraph_dynrag.server_policy import ServerPolicy
 
 
@@ -82,7 +82,7 @@ def create_dynamic_rag(
     bundle: Literal["paper", "reference"] = "paper",
     prompt: AnswerPrompt | None = None,
     injection: Injection | Injector = "context",
-    adapters: ParametricModel | ServedModel | None = None,
+    adapters: AdapterModel | None = None,
     missing: Missing = "train",
     forgetting: float | None = None,
     conflicts: str | None = None,
@@ -211,7 +211,7 @@ def create_nodes(
     bundle: Literal["paper", "reference"] = "paper",
     prompt: AnswerPrompt | None = None,
     injection: Injection | Injector = "context",
-    adapters: ParametricModel | ServedModel | None = None,
+    adapters: AdapterModel | None = None,
     missing: Missing = "train",
     forgetting: float | None = None,
     conflicts: str | None = None,
@@ -245,7 +245,7 @@ _NODES = DynamicRAGNodes._fields
 def make_injector(
     model: ChatModelLike,
     injection: Injection | Injector,
-    adapters: ParametricModel | ServedModel | None,
+    adapters: AdapterModel | None,
     missing: Missing,
     *,
     forgetting: float | None = None,
@@ -285,7 +285,7 @@ def make_injector(
     return ParametricInjector(adapters, mode=injection, missing=missing, forgetting=forgetting, conflicts=conflicts)
 
 
-def _check_adapters(model: ChatModelLike, adapters: Any, injection: str) -> None:
+def _check_adapters(model: ChatModelLike, adapters: AdapterModel | None, injection: str) -> None:
     """Refuse adapters that are not the chat model's own."""
     plains = plain_models(model)
     if len(plains) > 1:
@@ -294,13 +294,8 @@ def _check_adapters(model: ChatModelLike, adapters: Any, injection: str) -> None
             "one model, or use injection='context'."
         )
     model = plains[0].chat
-    if adapters is not None:
-        from langgraph_dynrag.injection import is_served, refuse_unless_served_by
-
-        if is_served(adapters):
-            refuse_unless_served_by(adapters, model)
-            return
-    if not isinstance(model, LocalChatModel):
+    in_server = adapters is not None and adapters.in_server
+    if not (in_server or isinstance(model, LocalChatModel)):
         raise ConfigurationError(
             f"injection={injection!r} changes the model's parameters, and those of {type(model).__name__} are not "
             "here. Use LocalChatModel, or injection='context'."
@@ -311,10 +306,7 @@ def _check_adapters(model: ChatModelLike, adapters: Any, injection: str) -> None
             "model=LocalChatModel.from_causal_lm(lm), adapters=ParametricModel.of(lm, LMDBStore(folder, "
             "model=lm.fingerprint)). Or use injection='context'."
         )
-    if adapters.lm is not model.lm:
-        raise ConfigurationError(
-            "the adapters are of another model in memory: make the model by LocalChatModel.from_causal_lm(adapters.lm)"
-        )
+    adapters.check_chat_model(model)
 
 
 def make_settings(

@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from langchain_core.documents import Document
 from langchain_core.messages import BaseMessage, HumanMessage, SystemMessage
-from typing_extensions import TypeIs
 
 from langgraph_dynrag.evidence import Passage, name_of, original_hash
 from langgraph_dynrag.injected_answer import How, InjectedAnswer
@@ -32,15 +31,18 @@ from rag_backbone.unicode_text import clean_text
 if TYPE_CHECKING:
     from langgraph_dynrag.retriever import Retriever
     from llamaindex_prag.adapter import AdapterKey
-    from llamaindex_prag.parametric import ParametricModel as ParametricModel  # noqa: PLC0414 - for `graph`
+    from llamaindex_prag.adapter_model import AdapterModel as AdapterModel  # noqa: PLC0414 - for `graph`
     from llamaindex_prag.progress import Advance
-    from llamaindex_prag.serving.served_model import ServedModel as ServedModel  # noqa: PLC0414
 
 logger = logging.getLogger(__name__)
 
 Inject = Literal["parametric", "combined"]
 Missing = Literal["train", "translate", "context"]
 
+_LACKING: dict[Missing, str] = {
+    "translate": ", and these adapters have none: ParametricModel.of(lm, store, translator=...)",
+    "train": ", and these adapters know a server's address only: ServedModel(..., lm=...), or missing='context'",
+}
 _REMEMBERED = 4096
 """Texts that could not be learnt."""
 
@@ -97,7 +99,7 @@ class ParametricInjector:
 
     def __init__(
         self,
-        adapters: ParametricModel | ServedModel,
+        adapters: AdapterModel,
         *,
         mode: Inject = "parametric",
         missing: Missing = "train",
@@ -116,16 +118,7 @@ class ParametricInjector:
         for name, value, known in (("injection", mode, get_args(Inject)), ("missing", missing, get_args(Missing))):
             if value not in known:
                 raise ConfigurationError(f"{name} is {value!r}; known: {', '.join(known)}")
-        if missing == "translate" and adapters.translations is None:
-            raise ConfigurationError(
-                "missing='translate' needs a translator, and these adapters have none: "
-                "ParametricModel.of(lm, store, translator=...)"
-            )
-        if missing == "train" and not adapters.trainable:
-            raise ConfigurationError(
-                "missing='train' needs the model's weights, and these adapters know a server's address only: "
-                "ServedModel(..., lm=...), or missing='context'"
-            )
+        adapters.check_missing(missing, _LACKING.get(missing, ""))
         self.adapters = adapters
         self.mode: Inject = mode
         self.missing = missing
@@ -353,28 +346,3 @@ def ask_injected(
 
 def _passage(document: Document, kind: Any) -> Any:
     return kind(document.page_content, title_of(document.metadata), source_of(document.metadata))
-
-
-def is_served(adapters: ParametricModel | ServedModel) -> TypeIs[ServedModel]:
-    """Whether the model is in a server."""
-    return hasattr(adapters, "base_url")
-
-
-def refuse_unless_served_by(adapters: ServedModel, model: Any) -> None:
-    """Refuse a chat model that does not ask the server in which the adapters are loaded.
-
-    Raises:
-        ConfigurationError: Telling how to make one that does.
-    """
-    line = f"ChatOpenAI(base_url={adapters.base_url!r}, model={adapters.name!r}, ...)"
-    client = getattr(model, "root_client", None)
-    if client is None:
-        raise ConfigurationError(
-            f"the adapters are in {adapters.server.name}, and {type(model).__name__} does not ask it. Use {line}"
-        )
-    asked = str(client.base_url).rstrip("/")
-    if (asked, model.model_name) != (adapters.base_url, adapters.name):
-        raise ConfigurationError(
-            f"the adapters are in {adapters.server.name} for {adapters.name!r}, and the chat model asks {asked} for "
-            f"{model.model_name!r}. Use {line}"
-        )

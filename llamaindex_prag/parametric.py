@@ -10,9 +10,10 @@ import threading
 import weakref
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, Self
+from typing import TYPE_CHECKING, Self
 
-from llamaindex_prag.adapter import AdapterKey, text_hash
+from llamaindex_prag.adapter import AdapterKey
+from llamaindex_prag.adapter_keys import AdapterKeys, ReadableStore
 from llamaindex_prag.augmenter_choice import settled
 from llamaindex_prag.bank import AdapterBank
 from llamaindex_prag.prompts import clean_answer, prompt_ids
@@ -23,32 +24,9 @@ from rag_backbone.errors import ConfigurationError
 from rag_backbone.requests import Request
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
     from llamaindex_prag.translator.translations import Translations
     from llamaindex_prag.translator.translator import Translator
     from rag_backbone.causal_lm import CausalLM
-
-
-class ReadableStore(Protocol):
-    """What answering needs of a store."""
-
-    @property
-    def model(self) -> str:
-        """The fingerprint of the model that the store was made for."""
-        ...
-
-    @property
-    def generation(self) -> int:
-        """Grows whenever an adapter is removed or replaced."""
-        ...
-
-    def read_into(self, key: AdapterKey, out: NDArray[np.float32]) -> float:
-        """Write an adapter's values and return its scale."""
-        ...
-
-    def __contains__(self, key: AdapterKey) -> bool: ...
 
 
 # By id of the base model, which the value keeps alive.
@@ -56,7 +34,7 @@ _made: weakref.WeakValueDictionary[int, ParametricModel] = weakref.WeakValueDict
 _making = threading.Lock()
 
 
-class ParametricModel:
+class ParametricModel(AdapterKeys):
     """A model that can answer from stored adapters.
 
     Use `ParametricModel.of`, which gives one model's users the same object: the engine has room for one bank.
@@ -85,12 +63,10 @@ class ParametricModel:
         translator: Translator | None = None,
     ) -> None:
         self.lm = lm
-        self.store = store
         asked = get_recipe(recipe)
-        self.recipe = settled(asked, lm)
-        """With its `augmentation` decided for this model, so that a key says whose questions an adapter was made of."""
+        super().__init__(store, settled(asked, lm))
         self.augmentation_asked = asked.augmentation
-        """What the user has said of it."""
+        """The recipe's `augmentation` as the user gave it."""
         if store.model != lm.fingerprint:
             raise ConfigurationError(
                 f"the store holds adapters of the model {store.model[:12]}…, and {lm.name} is {lm.fingerprint[:12]}…. "
@@ -148,9 +124,6 @@ class ParametricModel:
         """The model that trains adapters and measures what they do: this one."""
         return self
 
-    trainable = True
-    """Whether adapters can be trained: the weights are here."""
-
     @property
     def max_adapters(self) -> int:
         """The most documents that one call may use."""
@@ -160,31 +133,13 @@ class ParametricModel:
         """What a generator is given to write with these adapters."""
         return selection
 
-    def key(self, text: str) -> AdapterKey:
-        """The key of a passage's adapter."""
-        return AdapterKey(self.lm.fingerprint, self.recipe.key, text_hash(text))
-
-    def knows(self, text: str) -> bool:
-        """Whether the passage has a trained adapter."""
-        return self.key(text) in self.store
-
-    @property
-    def translator_key(self) -> str | None:
-        """The translator's fingerprint, which stands in its adapters' keys where trained ones have the recipe."""
-        return self.translations.translator.fingerprint if self.translations else None
-
-    def find(self, text: str) -> AdapterKey | None:
-        """The key of the passage's adapter: the trained one; else the translated one, if it is represented."""
-        return self.find_hash(text_hash(text))
-
-    def find_hash(self, digest: str) -> AdapterKey | None:
-        """The same by `text_hash`."""
-        trained = AdapterKey(self.lm.fingerprint, self.recipe.key, digest)
-        if trained in self.store:
-            return trained
-        if self.translations is not None and self.translations.knows(digest):
-            return AdapterKey(self.lm.fingerprint, self.translations.translator.fingerprint, digest)
-        return None
+    def check_chat_model(self, chat: object) -> None:
+        """Refuse a chat model that writes with another model in memory."""
+        if getattr(chat, "lm", None) is not self.lm:
+            raise ConfigurationError(
+                "the adapters are of another model in memory: make the model by "
+                "LocalChatModel.from_causal_lm(adapters.lm)"
+            )
 
     def select(
         self,

@@ -23,9 +23,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from llamaindex_prag.adapter import AdapterKey
-    from llamaindex_prag.parametric import ParametricModel
-    from llamaindex_prag.serving.served_model import ServedModel
-
+    from llamaindex_prag.adapter_model import AdapterModel
 
 Others = Literal["omit", "context"]
 """Where passages go that have an adapter and do not act through it: nowhere, or into the prompt."""
@@ -76,7 +74,7 @@ class Placer:
 
     def __init__(
         self,
-        model: ParametricModel | ServedModel,
+        model: AdapterModel,
         *,
         merge: Merge = "mean",
         max_active: int | None = None,

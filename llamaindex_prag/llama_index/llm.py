@@ -63,7 +63,7 @@ from rag_backbone.sampling import Sampling
 from rag_backbone.signals import Signals, TokenStep
 
 if TYPE_CHECKING:
-    from llamaindex_prag.serving.served_model import ServedModel
+    from llamaindex_prag.adapter_model import AdapterModel
     from llamaindex_prag.translator.translator import Translator
 
 
@@ -110,7 +110,7 @@ class ParametricLLM(ReadsInParts):
     seed: int | None = Field(default=None, description="Of the sampling.")
     merge: Merge = Field(default="mean", description="How several documents' updates are combined.")
     strength: float = Field(default=1.0, gt=0.0, description="Multiplies the updates.")
-    _model: ParametricModel | ServedModel = PrivateAttr()
+    _model: AdapterModel = PrivateAttr()
 
     def __init__(
         self,
@@ -166,7 +166,7 @@ class ParametricLLM(ReadsInParts):
         return type(self).from_dict, (self.to_dict(),)
 
     @property
-    def model(self) -> ParametricModel | ServedModel:
+    def model(self) -> AdapterModel:
         """Model, store and recipe."""
         return self._model
 

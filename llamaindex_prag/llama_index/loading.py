@@ -14,7 +14,7 @@ from rag_backbone.errors import ConfigurationError
 from rag_backbone.model_objects import refuse_unless_instance
 
 if TYPE_CHECKING:
-    from llamaindex_prag.parametric import ParametricModel
+    from llamaindex_prag.adapter_model import AdapterModel
     from llamaindex_prag.recipe import Recipe
     from llamaindex_prag.serving.served_model import ServedModel
     from llamaindex_prag.translator.translator import Translator
@@ -99,12 +99,10 @@ def load_served(
     return ServedModel(base_url, store, lm=lm, recipe=recipe, max_adapters=max_adapters, **(server or {}))
 
 
-def described(model: ParametricModel | ServedModel) -> dict[str, Any]:
-    """A parametric model as plain data: what has no folder or name is None."""
-    from llamaindex_prag.serving.served_model import ServedModel
+def described(model: AdapterModel) -> dict[str, Any]:
+    """Return a model as plain data: what has no folder or name is None."""
     from llamaindex_prag.store.lmdb_store import LMDBStore
 
-    where = {"base_url": model.base_url, "server": model.described()} if isinstance(model, ServedModel) else {}
     translator = model.translations.translator if model.translations else None
     return {
         "lm": model.lm.loaded_with,
@@ -112,11 +110,11 @@ def described(model: ParametricModel | ServedModel) -> dict[str, Any]:
         "recipe": model.recipe.to_dict(),
         "max_adapters": model.max_adapters,
         "translator": None if translator is None else translator.name,
-        **where,
+        **model.location(),
     }
 
 
-def refuse_unless_loadable(model: ParametricModel | ServedModel) -> None:
+def refuse_unless_loadable(model: AdapterModel) -> None:
     """Raise where `described` would not lead back to an equal model.
 
     Raises:

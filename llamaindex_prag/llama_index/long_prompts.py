@@ -31,8 +31,7 @@ from rag_backbone.errors import AdapterError
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from llamaindex_prag.parametric import ParametricModel
-    from llamaindex_prag.serving.served_model import ServedModel
+    from llamaindex_prag.adapter_model import AdapterModel, LanguageModel
 
 logger = logging.getLogger(__name__)
 
@@ -56,7 +55,7 @@ class ReadsInParts(LLM):
     max_new_tokens: int
 
     @property
-    def model(self) -> ParametricModel | ServedModel:
+    def model(self) -> AdapterModel:
         """The model, whose tokenizer counts."""
         raise NotImplementedError
 
@@ -159,7 +158,7 @@ class ReadsInParts(LLM):
         return kept
 
 
-def refuse_long_question(lm: Any, question: str) -> None:
+def refuse_long_question(lm: LanguageModel, question: str) -> None:
     """Refuse a question that is longer than the window by itself.
 
     Raises:

@@ -16,6 +16,7 @@ from llama_index.core.postprocessor.types import BaseNodePostprocessor
 from llama_index.core.schema import BaseNode, MetadataMode, NodeWithScore, QueryBundle
 
 from llamaindex_prag.adapter import AdapterKey, text_hash
+from llamaindex_prag.adapter_model import AdapterModel
 from llamaindex_prag.auto import AutoPolicy, Choice
 from llamaindex_prag.conflict_policies import ConflictPolicy, date_of, known_policy
 from llamaindex_prag.conflicts import OVERLAP
@@ -27,18 +28,20 @@ from llamaindex_prag.llama_index.llm import ParametricLLM
 from llamaindex_prag.llama_index.long_prompts import refuse_long_question
 from llamaindex_prag.llama_index.nodes import injected, with_use
 from llamaindex_prag.llama_index.training_events import dispatch
-from llamaindex_prag.parametric import ParametricModel
 from llamaindex_prag.parametrize import Parametrizer
 from llamaindex_prag.passages import Passage
 from llamaindex_prag.placing import NO_ADAPTER, Others, Placer, Placing, best
 from llamaindex_prag.progress import WaitedFor
 from llamaindex_prag.selection import BESIDE_TEXT
-from llamaindex_prag.serving.served_model import ServedModel
 from rag_backbone.document_names import title_of
 from rag_backbone.errors import AdapterError, ConfigurationError
 
 Missing = Literal["train", "translate", "context", "error"]
 Inject = Literal["parametric", "combined", "auto"]
+_LACKING: dict[Missing, str] = {
+    "translate": ", and the LLM has none; give it one, ParametricLLM(translator=...), or use missing='train'",
+    "train": "; name the model that the server runs, ParametricLLM(lm=...), or choose missing='context'",
+}
 dispatcher = get_dispatcher(__name__)
 logger = logging.getLogger(__name__)
 
@@ -83,7 +86,7 @@ class _Plan:
     """Why it has no adapter to use."""
 
     @classmethod
-    def of(cls, choice: Choice, model: ParametricModel | ServedModel, text: str) -> _Plan:
+    def of(cls, choice: Choice, model: AdapterModel, text: str) -> _Plan:
         """By the policy's choice."""
         if choice.way == "context":
             return cls(in_context=choice.why)
@@ -173,14 +176,9 @@ class ParametricNodePostprocessor(BaseNodePostprocessor):
         for name, value, known in (("missing", missing, get_args(Missing)), ("inject", inject, get_args(Inject))):
             if value not in known:
                 raise ConfigurationError(f"{name} is {value!r}; known: {', '.join(known)}")
-        if missing == "translate" and llm.model.translations is None:
-            raise ConfigurationError(
-                "missing='translate' needs a translator, and the LLM has none; give it one, "
-                "ParametricLLM(translator=...), or use missing='train'"
-            )
         if store is not None and store is not llm.model.store:
             raise ConfigurationError("store is not the LLM's own; leave it out, or give llm.model.store")
-        _refuse_what_needs_weights(llm.model, missing, inject)
+        _refuse_what_it_cannot(llm.model, missing, inject)
         options |= {"llm": llm, "missing": missing, "inject": inject}
         if options.get("conflicts") is not None:
             known_policy(options["conflicts"])
@@ -379,20 +377,10 @@ class ParametricNodePostprocessor(BaseNodePostprocessor):
         return self.llm.model.find(text) or (self.llm.model.key(text) if plan.make else None)
 
 
-def _refuse_what_needs_weights(model: ParametricModel | ServedModel, missing: str, inject: str) -> None:
-    """Refuse options that a model in a server cannot have."""
-    if isinstance(model, ParametricModel):
-        return
+def _refuse_what_it_cannot(model: AdapterModel, missing: Missing, inject: Inject) -> None:
     if inject == "auto":
-        raise ConfigurationError(
-            "inject='auto' weighs what reading and training cost on this machine, and the model is in a server; "
-            "choose inject='parametric' or 'combined'"
-        )
-    if missing == "train" and not model.trainable:
-        raise ConfigurationError(
-            "missing='train' needs the model's weights; name the model that the server runs, ParametricLLM(lm=...), "
-            "or choose missing='context'"
-        )
+        model.check_weighing()
+    model.check_missing(missing, _LACKING.get(missing, ""))
 
 
 def _passages(nodes: list[tuple[BaseNode, str]]) -> list[Passage]:

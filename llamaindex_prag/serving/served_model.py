@@ -13,11 +13,11 @@ import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from llamaindex_prag.adapter import AdapterKey, text_hash
+from llamaindex_prag.adapter import AdapterKey
+from llamaindex_prag.adapter_keys import AdapterKeys
 from llamaindex_prag.augmenter_choice import settled
 from llamaindex_prag.recipe import Recipe, get_recipe
 from llamaindex_prag.selection import Merge, Selection
@@ -26,20 +26,18 @@ from llamaindex_prag.serving.exports import ExportFolders
 from llamaindex_prag.serving.loaded import LoadedAdapters
 from llamaindex_prag.serving.lora_server import LoraServer
 from llamaindex_prag.serving.merging import MergeableStore, address, merged
+from llamaindex_prag.serving.served_lm import ServedLM
 from rag_backbone.cache_folder import cache_root
 from rag_backbone.errors import AdapterError, ConfigurationError
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
-
     from llamaindex_prag.parametric import ParametricModel
-    from llamaindex_prag.serving.served_engine import ServedEngine
     from rag_backbone.causal_lm import CausalLM
 
 Loading = Literal["push", "resolve"]
 
 
-class ServedModel:
+class ServedModel(AdapterKeys):
     """The model of a server, with the adapters of one store.
 
     Args:
@@ -71,9 +69,8 @@ class ServedModel:
         ...     adapters=served, missing="context")  # doctest: +SKIP
     """
 
-    translations: None = None
-    """Translating needs the model's weights."""
-    translator_key: None = None
+    in_server = True
+    store: MergeableStore
 
     def __init__(
         self,
@@ -98,7 +95,7 @@ class ServedModel:
             raise ConfigurationError(f"max_adapters is {max_adapters}; at least 1 is needed")
         if secret is not None and loading == "push":
             raise ConfigurationError("secret signs the names of documents; it belongs to loading='resolve'")
-        self.store, self.recipe = store, settled(get_recipe(recipe), lm, store.keys)
+        super().__init__(store, settled(get_recipe(recipe), lm, store.keys))
         self.max_adapters, self.loading = max_adapters, loading
         self.server = LoraServer(base_url, api_key=api_key, timeout=timeout)
         self.name, self.context_window = _served(self.server, model)
@@ -108,13 +105,11 @@ class ServedModel:
         self._loaded: LoadedAdapters | None = None
         if loading == "push":
             folders = ExportFolders(Path(folder) if folder is not None else _cached(self.server), keep=keep)
-            self._loaded = LoadedAdapters(
-                self.server, folders, base_model_name=self.name, server_root=server_folder
-            )  # fmt: skip
+            self._loaded = LoadedAdapters(self.server, folders, base_model_name=self.name, server_root=server_folder)
 
     @property
     def base_url(self) -> str:
-        """The server's."""
+        """The server's address."""
         return self.server.base_url
 
     @property
@@ -131,22 +126,24 @@ class ServedModel:
         """
         return self.lm.local
 
-    def key(self, text: str) -> AdapterKey:
-        """The key of a passage's adapter."""
-        return AdapterKey(self.store.model, self.recipe.key, text_hash(text))
+    def location(self) -> dict[str, Any]:
+        """Return the arguments of `ParametricLLM` that lead to this model, secrets aside."""
+        return {"base_url": self.base_url, "server": {"model": self.name, "loading": self.loading, **self._asked}}
 
-    def knows(self, text: str) -> bool:
-        """Whether the passage has an adapter."""
-        return self.key(text) in self.store
-
-    def find(self, text: str) -> AdapterKey | None:
-        """The key of the passage's adapter, if there is one."""
-        return self.find_hash(text_hash(text))
-
-    def find_hash(self, digest: str) -> AdapterKey | None:
-        """The same by `text_hash`."""
-        key = AdapterKey(self.store.model, self.recipe.key, digest)
-        return key if key in self.store else None
+    def check_chat_model(self, chat: object) -> None:
+        """Refuse a chat model that does not ask the server in which the adapters are loaded."""
+        line = f"ChatOpenAI(base_url={self.base_url!r}, model={self.name!r}, ...)"
+        client: Any = getattr(chat, "root_client", None)
+        if client is None:
+            raise ConfigurationError(
+                f"the adapters are in {self.server.name}, and {type(chat).__name__} does not ask it. Use {line}"
+            )
+        url, name = str(client.base_url).rstrip("/"), getattr(chat, "model_name", None)
+        if (url, name) != (self.base_url, self.name):
+            raise ConfigurationError(
+                f"the adapters are in {self.server.name} for {self.name!r}, and the chat model asks {url} for "
+                f"{name!r}. Use {line}"
+            )
 
     def select(
         self,
@@ -163,9 +160,7 @@ class ServedModel:
         """
         if not keys:
             return None
-        selection = Selection.of(
-            keys, merge=merge, scores=scores, strength=strength, version=self.store.generation
-        )  # fmt: skip
+        selection = Selection.of(keys, merge=merge, scores=scores, strength=strength, version=self.store.generation)
         if len(selection) > self.max_adapters:
             raise AdapterError(
                 f"{len(selection)} adapters were selected; a call may use {self.max_adapters}. Retrieve fewer "
@@ -193,10 +188,6 @@ class ServedModel:
         """What a generator is given to write with these adapters."""
         return ServedSelection(self, selection)
 
-    def described(self) -> dict[str, Any]:
-        """The arguments that make it again, secrets aside: for serialised forms."""
-        return {"model": self.name, "loading": self.loading, **self._asked}
-
     def _pushed(self, selection: Selection) -> str:
         return f"prag-{address(self.store, selection)}"
 
@@ -223,105 +214,6 @@ class ServedSelection:
         return f"ServedSelection({self.selection!r})"
 
 
-class ServedLM:
-    """What is asked of a served model where a local one is a `CausalLM`: tokenizer, engine, name, fingerprint."""
-
-    def __init__(self, served: ServedModel, lm: CausalLM | str | Path | Mapping[str, Any] | None) -> None:
-        self._served, self._given = served, lm
-        given: Any = lm
-        if hasattr(given, "fingerprint") and given.fingerprint != served.store.model:
-            raise ConfigurationError(
-                f"the store holds adapters of the model {served.store.model[:12]}…, and {given.name} is "
-                f"{given.fingerprint[:12]}…. Use the model that they were trained on, or another store."
-            )
-
-    @property
-    def name(self) -> str:
-        """In the server."""
-        return self._served.name
-
-    @property
-    def fingerprint(self) -> str:
-        """The store's: what its adapters were trained on."""
-        return self._served.store.model
-
-    @property
-    def context_window(self) -> int:
-        """The server's limit."""
-        return self._served.context_window
-
-    @property
-    def named(self) -> bool:
-        """Whether the model's files are known."""
-        return self._given is not None
-
-    @property
-    def loaded_with(self) -> Any:
-        """What leads back to the model; None: it exists in memory only."""
-        given: Any = self._given
-        return given.loaded_with if hasattr(given, "loaded_with") else given if given is None else _plain(given)
-
-    @cached_property
-    def engine(self) -> ServedEngine:
-        """What generates."""
-        from llamaindex_prag.serving.served_engine import ServedEngine
-
-        return ServedEngine(self._served)
-
-    @cached_property
-    def tokenizer(self) -> PreTrainedTokenizerBase:
-        """Loaded at first use, and compared with the server's.
-
-        Raises:
-            ConfigurationError: If the model was not named, or the server's is another one.
-        """
-        from transformers import AutoTokenizer
-
-        from rag_backbone.embedded import NAME, embedded_model_folder
-
-        given: Any = self._named("a tokenizer")
-        if hasattr(given, "tokenizer"):
-            tokenizer = given.tokenizer
-        else:
-            name, revision = (given["name"], given.get("revision")) if isinstance(given, Mapping) else (given, None)
-            source = embedded_model_folder() if str(name) == NAME else name
-            tokenizer = AutoTokenizer.from_pretrained(source, revision=revision)
-        told = self._served.server.tokenised(_SAMPLE)
-        own = list(tokenizer(_SAMPLE, add_special_tokens=False).input_ids)
-        if told is not None and told != own:
-            raise ConfigurationError(
-                f"{self._served.server.name} has another tokenizer than lm: {_SAMPLE!r} is {told[:6]}... there and "
-                f"{own[:6]}... here. Name the model that it serves."
-            )
-        return tokenizer
-
-    @cached_property
-    def local(self) -> ParametricModel:
-        """See `ServedModel.local`."""
-        from llamaindex_prag.parametric import ParametricModel
-        from rag_backbone.causal_lm import CausalLM
-
-        given: Any = self._named("the model's weights")
-        if not isinstance(given, CausalLM):
-            given = CausalLM.from_pretrained(**given) if isinstance(given, Mapping) else CausalLM.from_pretrained(given)
-        served = self._served
-        return ParametricModel.of(given, served.store, recipe=served.recipe, max_adapters=served.max_adapters)
-
-    def _named(self, what: str) -> Any:
-        if self._given is None:
-            raise ConfigurationError(
-                f"this needs {what}, and only the server's address is known: ServedModel(..., lm=...) with the folder "
-                "or Hub id of the model that it serves"
-            )
-        return self._given
-
-    def __repr__(self) -> str:
-        return f"ServedLM({self.name!r})"
-
-
-_SAMPLE = "The keeper's letter of 1871: 東京, naïve, 3.14 — and so on…"
-
-
 def _served(server: LoraServer, model: str | None) -> tuple[str, int]:
     """The base model's name and context window."""
     cards = server.models()
@@ -336,7 +228,3 @@ def _served(server: LoraServer, model: str | None) -> tuple[str, int]:
 
 def _cached(server: LoraServer) -> Path:
     return cache_root() / "served" / hashlib.sha256(server.base_url.encode()).hexdigest()[:16]
-
-
-def _plain(given: Any) -> Any:
-    return dict(given) if isinstance(given, Mapping) else str(given)

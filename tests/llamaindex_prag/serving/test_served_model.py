@@ -237,6 +237,13 @@ def test_what_cannot_be_is_refused_with_what_to_write(server, lm, store, tmp_pat
         alone.select([alone.key(TEXTS[0]), alone.key(TEXTS[1])])
     with pytest.raises(ConfigurationError, match="needs the model's weights, and only the server's address is known"):
         _ = alone.local
+    with pytest.raises(ConfigurationError, match="^missing='train' needs the model's weights; name it$"):
+        alone.check_missing("train", "; name it")
+    with pytest.raises(ConfigurationError, match="^missing='translate' needs a translator; give one$"):
+        alone.check_missing("translate", "; give one")
+    alone.check_missing("context", "")
+    with pytest.raises(ConfigurationError, match="inject='auto' weighs"):
+        alone.check_weighing()
     server.stop()
     with pytest.raises(ServerUnavailableError, match="could not be asked"):
         ServedModel(server.url, store)
