@@ -78,7 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with open_store(lm) as store:
         translator = Translator.load(args.translator, lm) if args.translator else None
         recipe = get_recipe(args.recipe)
-        model = ParametricModel(lm, store, recipe=recipe, max_adapters=max(counts), translator=translator)
+        model = ParametricModel(lm, store, recipe=recipe, max_adapters=max(counts), translator=translator).attach()
         passages = [Passage(text, title) for text, title in titles.items()]
         modes = [m for m in args.modes or MODES if translator or m != "translated"]
         trained = any(m in TRAINED for m in modes)

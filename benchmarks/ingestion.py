@@ -100,7 +100,7 @@ def _measured(lm: CausalLM, recipe: Recipe, notes: Sequence[tuple[Passage, Seque
         tempfile.TemporaryDirectory(prefix="dynprag-ingestion-") as folder,
         LMDBStore(Path(folder) / "store", model=lm.fingerprint) as store,
     ):
-        model = ParametricModel(lm, store, recipe=recipe)
+        model = ParametricModel(lm, store, recipe=recipe).attach()
         maker = Parametrizer(model)
         pace.forget(model, maker.augmenter)
         started = time.perf_counter()

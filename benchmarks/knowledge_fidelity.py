@@ -171,7 +171,7 @@ def _translated(
     args: Any, lm: CausalLM, store: LMDBStore, facts: Sequence[Fact], answers: Answers, deadline: Deadline
 ) -> tuple[dict[str, list[Asked]], bool]:
     translator = Translator.load(args.translator, lm)
-    model = ParametricModel(lm, store, recipe=translator.config.recipe, max_adapters=1, translator=translator)
+    model = ParametricModel(lm, store, recipe=translator.config.recipe, max_adapters=1, translator=translator).attach()
     assert model.translations is not None
     model.translations.keep([Passage(f.passage, f.title) for f in facts], progress=True)
     found = _conditions(TRANSLATED, translator.key, facts, args.combined_strength)

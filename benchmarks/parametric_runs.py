@@ -145,7 +145,7 @@ def parametrize(
 
 def recipe_model(lm: CausalLM, store: LMDBStore, recipe: Recipe, *, max_adapters: int = 1) -> ParametricModel:
     """The model with another recipe's adapters; the engine has room for one recipe at a time."""
-    return ParametricModel(lm, store, recipe=recipe, max_adapters=max_adapters, slots=16)
+    return ParametricModel(lm, store, recipe=recipe, max_adapters=max_adapters, slots=16).attach()
 
 
 def _groups(items: Sequence[Passage], size: int) -> Iterator[Sequence[Passage]]:

@@ -75,7 +75,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     lm = CausalLM.from_pretrained(args.model, dtype=args.dtype)
     translator = Translator.load(args.translator, lm) if args.translator else None
     with open_store(lm) as store:
-        model = ParametricModel(lm, store, recipe=get_recipe(args.recipe), max_adapters=args.k, translator=translator)
+        model = ParametricModel(
+            lm, store, recipe=get_recipe(args.recipe), max_adapters=args.k, translator=translator
+        ).attach()
         costs = calibrate(model, again=True)
         asker = _Asker(model, args.dtype)
         rows, complete = [], True

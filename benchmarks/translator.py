@@ -86,7 +86,7 @@ class _Costs:
         recipe = translator.config.recipe
         self._model = ParametricModel(
             lm, store, recipe=recipe, max_adapters=max_adapters, slots=2, translator=translator
-        )
+        ).attach()
         assert self._model.translations is not None
         self._model.translations.keep([Passage(text) for text in texts], progress=True)
         self._calls = 0

@@ -317,7 +317,7 @@ def ask_injected(
     with LMDBStore(store, model=lm.fingerprint) as opened:
         loaded = None if translator is None else Translator.load(translator, lm)
         recipe = loaded.config.recipe if loaded else "distill"
-        parametric = ParametricModel(lm, opened, recipe=recipe, max_adapters=1, translator=loaded)
+        parametric = ParametricModel.of(lm, opened, recipe=recipe, max_adapters=1, translator=loaded)
         trained = translated = 0
         active, failed = None, []
         for document in found:  # best first; of one that cannot be learnt the next takes the place

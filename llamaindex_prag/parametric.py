@@ -29,15 +29,16 @@ if TYPE_CHECKING:
     from rag_backbone.causal_lm import CausalLM
 
 
-# By id of the base model, which the value keeps alive.
-_made: weakref.WeakValueDictionary[int, ParametricModel] = weakref.WeakValueDictionary()
+# Weak on both sides, as a parametric model keeps its base model alive.
+_made: weakref.WeakKeyDictionary[CausalLM, weakref.ref[ParametricModel]] = weakref.WeakKeyDictionary()
 _making = threading.Lock()
 
 
 class ParametricModel(AdapterKeys):
     """A model that can answer from stored adapters.
 
-    Use `ParametricModel.of`, which gives one model's users the same object: the engine has room for one bank.
+    Use `ParametricModel.of`, which gives one model's users the same object and attaches it to the engine. One that is
+    made directly trains and measures; before it answers from adapters, call `attach()`.
 
     Args:
         lm: The base model.
@@ -76,7 +77,15 @@ class ParametricModel(AdapterKeys):
         self.translations = self._translations(translator)
         source = self.translations or store
         self.bank = AdapterBank(lm.model, self.layout, source, max_adapters=max_adapters, slots=slots)
-        lm.engine.attach(self.bank)
+
+    def attach(self) -> Self:
+        """Have the engine of `lm` apply this model's adapters, in the place of those of a model attached earlier.
+
+        Returns:
+            The model itself.
+        """
+        self.lm.engine.attach(self.bank)
+        return self
 
     def _translations(self, translator: Translator | None) -> Translations | None:
         if translator is None:
@@ -100,15 +109,16 @@ class ParametricModel(AdapterKeys):
         max_adapters: int = 8,
         translator: Translator | None = None,
     ) -> Self:
-        """The one parametric model of `lm`: made at the first call, the same afterwards.
+        """Return the one parametric model of `lm`: made and attached at the first call, the same afterwards.
 
         Raises:
             ConfigurationError: If it was made with another store, recipe or translator.
         """
         with _making:
-            known = _made.get(id(lm))
+            known = made() if (made := _made.get(lm)) else None
             if known is None:
-                known = _made[id(lm)] = cls(lm, store, recipe=recipe, max_adapters=max_adapters, translator=translator)
+                known = cls(lm, store, recipe=recipe, max_adapters=max_adapters, translator=translator).attach()
+                _made[lm] = weakref.ref(known)
             same = known.recipe == settled(get_recipe(recipe), lm) and known.bank.max_adapters == max_adapters
             same &= known.translator_key == (translator.fingerprint if translator else None)
             if not (same and _same_store(known.store, store)):

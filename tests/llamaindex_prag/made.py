@@ -37,7 +37,7 @@ def random_model(folder: Path, size: float) -> Iterator[ParametricModel]:
     """A tiny model with random adapters of `text 0`, `text 1` and `text 2`, of so large values."""
     lm = CausalLM(tiny_llama(), tiny_tokenizer(), name="tiny")
     with LMDBStore(folder / "store", model=lm.fingerprint, encoding="float32", map_size=1 << 26) as store:
-        made = ParametricModel(lm, store, recipe="prag", max_adapters=3)
+        made = ParametricModel(lm, store, recipe="prag", max_adapters=3).attach()
         for i in range(3):
             store.put(made.key(f"text {i}"), Adapter(made.layout, random_values(made.layout, i, size), 2.0), {})
         yield made

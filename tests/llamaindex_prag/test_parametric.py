@@ -1,0 +1,58 @@
+"""A parametric model is attached to its engine by an explicit step, and shared for as long as anybody uses it."""
+
+import gc
+
+import pytest
+
+from llamaindex_prag.adapter import Adapter
+from llamaindex_prag.parametric import ParametricModel
+from llamaindex_prag.store.lmdb_store import LMDBStore
+from rag_backbone.causal_lm import CausalLM
+from rag_backbone.errors import AdapterError, ConfigurationError
+from tests.llamaindex_prag.made import random_values
+from tests.tiny import tiny_llama, tiny_tokenizer
+
+TEXT = "The bridge was built by Aldous Wray."
+
+
+@pytest.fixture
+def lm():
+    return CausalLM(tiny_llama(), tiny_tokenizer(), name="tiny")
+
+
+@pytest.fixture
+def store(lm, tmp_path):
+    with LMDBStore(tmp_path / "store", model=lm.fingerprint, encoding="float32", map_size=1 << 26) as opened:
+        yield opened
+
+
+def answers(model):
+    return [model.answer("Who?", documents=documents, max_new_tokens=8) for documents in ([], [TEXT])]
+
+
+def test_a_model_is_attached_when_it_is_asked_to_be(lm, store):
+    model = ParametricModel(lm, store, recipe="prag")
+    store.put(model.key(TEXT), Adapter(model.layout, random_values(model.layout, 0), 2.0), {})
+    with pytest.raises(AdapterError, match="none can be attached"):
+        answers(model)
+    assert model.attach() is model
+    base, adapted = answers(model)
+    assert base != adapted
+
+
+def test_making_a_second_model_takes_nothing_from_the_first(lm, store):
+    first = ParametricModel.of(lm, store, recipe="prag")
+    store.put(first.key(TEXT), Adapter(first.layout, random_values(first.layout, 0), 2.0), {})
+    before = answers(first)
+    ParametricModel(lm, store, recipe="distill")
+    assert answers(first) == before
+
+
+def test_the_shared_model_lives_as_long_as_it_is_used(lm, store):
+    model = ParametricModel.of(lm, store, recipe="prag")
+    assert ParametricModel.of(lm, store, recipe="prag") is model
+    with pytest.raises(ConfigurationError, match="already answers from"):
+        ParametricModel.of(lm, store, recipe="distill")
+    del model
+    gc.collect()
+    assert ParametricModel.of(lm, store, recipe="distill").recipe.name == "distill"
