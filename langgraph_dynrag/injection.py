@@ -9,19 +9,17 @@
 from __future__ import annotations
 
 import logging
-import threading
-import time
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 from langchain_core.documents import Document
 from langchain_core.messages import BaseMessage, HumanMessage, SystemMessage
 
 from langgraph_dynrag.evidence import Passage, name_of, original_hash
 from langgraph_dynrag.injected_answer import How, InjectedAnswer
-from langgraph_dynrag.injector import Placed
+from langgraph_dynrag.injector import Placed, Prepared
 from langgraph_dynrag.nodes.node import emit
 from langgraph_dynrag.prompts import AnswerPrompt
 from rag_backbone.document_names import source_of, title_of
@@ -30,8 +28,8 @@ from rag_backbone.unicode_text import clean_text
 
 if TYPE_CHECKING:
     from langgraph_dynrag.retriever import Retriever
-    from llamaindex_prag.adapter import AdapterKey
     from llamaindex_prag.adapter_model import AdapterModel as AdapterModel  # noqa: PLC0414 - for `graph`
+    from llamaindex_prag.placement.candidate import Candidate
     from llamaindex_prag.progress import Advance
 
 logger = logging.getLogger(__name__)
@@ -43,8 +41,6 @@ _LACKING: dict[Missing, str] = {
     "translate": ", and these adapters have none: ParametricModel.of(lm, store, translator=...)",
     "train": ", and these adapters know a server's address only: ServedModel(..., lm=...), or missing='context'",
 }
-_REMEMBERED = 4096
-"""Texts that could not be learnt."""
 
 
 @dataclass(frozen=True)
@@ -112,8 +108,8 @@ class ParametricInjector:
         conflict_overlap: float | None = None,
     ) -> None:
         from llamaindex_prag.conflicts import OVERLAP
-        from llamaindex_prag.placing import Placer
-        from llamaindex_prag.selection import BESIDE_TEXT
+        from llamaindex_prag.placement.placer import Placer
+        from llamaindex_prag.placement.service import PlacementService
 
         for name, value, known in (("injection", mode, get_args(Inject)), ("missing", missing, get_args(Missing))):
             if value not in known:
@@ -122,142 +118,67 @@ class ParametricInjector:
         self.adapters = adapters
         self.mode: Inject = mode
         self.missing = missing
-        self._strength = strength or (1.0 if mode == "parametric" else BESIDE_TEXT)
-        self._placer = Placer(
-            adapters, max_active=max_active, others=others or ("omit" if mode == "parametric" else "context"),
-            forgetting=forgetting, conflicts=conflicts, conflict_bound=conflict_bound,
+        placer = Placer(
+            adapters,
+            max_active=max_active,
+            others=others or ("omit" if mode == "parametric" else "context"),
+            forgetting=forgetting,
+            conflicts=conflicts,
+            conflict_bound=conflict_bound,
             conflict_overlap=OVERLAP if conflict_overlap is None else conflict_overlap,
-        )  # fmt: skip
-        self._parametrizer: Any = None
-        self._hopeless: dict[str, str] = {}
-        """By a text's hash, why it cannot be learnt: trying takes long, so it is done once. An id would not do: a
-        document may be changed."""
-        self._forgetting = threading.Lock()
+        )
+        self._service = PlacementService(
+            adapters,
+            placer,
+            missing=missing,
+            beside=mode == "combined",
+            strength=strength,
+            waiting=logger,
+            watch=_emit_training,
+        )
 
-    def prepare(self, passages: Sequence[Passage]) -> dict[str, Any]:
+    def prepare(self, passages: Sequence[Passage]) -> Prepared:
         """Make the adapters that are missing.
 
-        Whoever waits for training is told: a warning in the log names the documents and the time that it will take, and
-        the graph's `custom` stream has an event `"training"` at the beginning and a few times a second
+        A question that waits for training is announced: a warning in the log names the documents and the time that it
+        will take, and the graph's `custom` stream has an event `"training"` at the beginning and a few times a second
         (`llamaindex_prag.progress.Advance`).
-
-        Returns:
-            `trained` and `translated`, how many; `failed`, by a passage's id why it has none; `seconds`. Where
-            something was trained, `training`: the `documents`, and the `estimated` seconds.
         """
-        started = time.monotonic()
-        done: dict[str, Any] = {"trained": 0, "translated": 0, "failed": {}}
-        failed: set[int] = set()
-        while self.missing != "context":  # of one that cannot be learnt the next takes the place
-            numbers = [i for i in self._active(passages, failed) if self._key(passages[i]) is None]
-            if not numbers:
-                break
-            tried = [passages[i] for i in numbers]
-            try:
-                self._make(tried, done)
-            except (AdapterError, ConfigurationError):  # of one of them; the others are not lost with it
-                for p in tried:
-                    self._make_alone(p, done)
-            failed.update(i for i in numbers if self._key(passages[i]) is None)
-        lacking = [] if self.missing == "context" else [p for p in passages if self._key(p) is None]
-        done["failed"] |= {p["id"]: why for p in lacking if (why := self._why_hopeless(p)) is not None}
-        return done | {"seconds": time.monotonic() - started}
-
-    def _active(self, passages: Sequence[Passage], failed: Collection[int] = ()) -> list[int]:
-        """Numbers of the passages whose adapters are needed; `failed` ones get none."""
-        from llamaindex_prag.placing import best
-
-        possible = [None if i in failed else self._possible_key(p) for i, p in enumerate(passages)]
-        return best(possible, [p["score"] for p in passages], self._placer.candidates)
-
-    def _possible_key(self, p: Passage) -> AdapterKey | None:
-        """The key of a passage's adapter, also of one that may yet be made."""
-        if (key := self._key(p)) is not None:
-            return key
-        return None if self.missing == "context" or self._why_hopeless(p) else self.adapters.key(p["text"])
+        made = self._service.prepare([_candidate(p) for p in passages])
+        done = Prepared(trained=made.trained, translated=made.translated, failed=made.failed, seconds=made.seconds)
+        if made.waited_for:
+            done["training"] = {"documents": made.waited_for, "estimated": made.estimated}
+        return done
 
     def place(self, passages: Sequence[Passage], question: str = "") -> Placed:
         """The best-scored of those with an adapter act through it; each other has its reason."""
-        from llamaindex_prag.conflict_policies import date_of
-
-        failed: set[int] = set()
-        while lacking := [i for i in self._active(passages, failed) if self._key(passages[i]) is None]:
-            failed.update(lacking)
-        # Adapters of passages that do not act need not be made: they are told from those that cannot be.
-        keys = [None if i in failed else self._possible_key(p) for i, p in enumerate(passages)]
-        placed = self._placer.place(
-            keys, question=question, strength=self._strength,
-            scores=[p["score"] for p in passages], dates=[date_of(p["metadata"]) for p in passages],
-        )  # fmt: skip
+        placed = self._service.place([_candidate(p) for p in passages], question)
         ids = [p["id"] for p in passages]
         shown = placed.in_prompt if self.mode == "parametric" else set(range(len(passages))) - set(placed.left_out)
         return Placed(
-            [passages[i] for i in sorted(shown)],
-            None if placed.selection is None else self.adapters.runnable(placed.selection),
-            tuple(ids[i] for i in placed.in_weights),
-            {ids[i]: why for i, why in placed.in_prompt.items()}, placed.strength, placed.forgetting,
-            {ids[i]: why for i, why in placed.left_out.items()},
-            placed.conflicts.to_dict() if placed.conflicts else None,
-        )  # fmt: skip
-
-    def _key(self, p: Passage) -> AdapterKey | None:
-        original = original_hash(p)
-        return (self.adapters.find_hash(original) if original else None) or self.adapters.find(p["text"])
-
-    def _why_hopeless(self, p: Passage) -> str | None:
-        from llamaindex_prag.adapter import text_hash
-
-        return self._hopeless.get(text_hash(p["text"]))
-
-    def _give_up(self, p: Passage, why: str) -> None:
-        from llamaindex_prag.adapter import text_hash
-
-        with self._forgetting:
-            while len(self._hopeless) >= _REMEMBERED:  # the oldest; it is tried again if it comes again
-                del self._hopeless[next(iter(self._hopeless))]
-            self._hopeless[text_hash(p["text"])] = why
-
-    def _make_alone(self, p: Passage, done: dict[str, Any]) -> None:
-        try:
-            self._make([p], done)
-        except ConfigurationError as error:  # it stands in the prompt instead, and is not tried again
-            self._give_up(p, str(error))
-        except AdapterError as error:
-            done["failed"][p["id"]] = str(error)
-
-    def _make(self, passages: Sequence[Passage], done: dict[str, Any]) -> None:
-        from llamaindex_prag.adapter import text_hash
-        from llamaindex_prag.parametrize import Parametrizer
-        from llamaindex_prag.passages import Passage as Learnt
-        from llamaindex_prag.progress import WaitedFor
-
-        if not passages:
-            return
-        learnt = [Learnt(p["text"], p["title"], p["source"] or p["id"]) for p in passages]
-        if self.missing == "translate":
-            assert self.adapters.translations is not None  # checked when this was made
-            done["translated"] += self.adapters.translations.keep(learnt)
-            return
-        if self._parametrizer is None:
-            self._parametrizer = Parametrizer(self.adapters.local)
-        told: dict[str, Any] = {}
-
-        def tell(advance: Advance) -> None:
-            told.update(documents=[name_of(p) for p in passages], estimated=advance.estimated)
-            emit({"type": "training", **advance.to_dict()})
-
-        report = self._parametrizer.parametrize(learnt, progress=False, watch=WaitedFor(logger, tell))
-        done["trained"] += report.trained
-        if told:
-            before = done.setdefault("training", {"documents": [], "estimated": 0.0})
-            before["documents"] += told["documents"]
-            before["estimated"] += told["estimated"]
-        for p in passages:
-            if self._key(p) is None:
-                self._give_up(p, "; ".join(report.notes.get(text_hash(p["text"]), ("no adapter was made",))))
+            in_prompt=[passages[i] for i in sorted(shown)],
+            adapters=None if placed.selection is None else self.adapters.runnable(placed.selection),
+            in_weights=tuple(ids[i] for i in placed.in_weights),
+            reasons={ids[i]: why for i, why in placed.in_prompt.items()},
+            strength=placed.strength,
+            forgetting=placed.forgetting,
+            left_out={ids[i]: why for i, why in placed.left_out.items()},
+            conflicts=placed.conflicts.to_dict() if placed.conflicts else None,
+        )
 
     def __repr__(self) -> str:
         return f"ParametricInjector({self.adapters!r}, mode={self.mode!r}, missing={self.missing!r})"
+
+
+def _candidate(p: Passage) -> Candidate:
+    from llamaindex_prag.placement.candidate import Candidate
+
+    document = p["source"] or p["id"]
+    return Candidate(p["id"], p["text"], p["title"], document, name_of(p), p["score"], p["metadata"], original_hash(p))
+
+
+def _emit_training(advance: Advance) -> None:
+    emit({"type": "training", **advance.to_dict()})
 
 
 def ask_injected(
@@ -292,9 +213,8 @@ def ask_injected(
     """
     try:
         from llamaindex_prag.parametric import ParametricModel
-        from llamaindex_prag.parametrize import Parametrizer
-        from llamaindex_prag.passages import Passage as Learnt
-        from llamaindex_prag.progress import WaitedFor
+        from llamaindex_prag.placement.placer import Placer
+        from llamaindex_prag.placement.service import PlacementService
         from llamaindex_prag.prompts import prompt_ids
         from llamaindex_prag.selection import BESIDE_TEXT
         from llamaindex_prag.store.lmdb_store import LMDBStore
@@ -318,31 +238,40 @@ def ask_injected(
         loaded = None if translator is None else Translator.load(translator, lm)
         recipe = loaded.config.recipe if loaded else "distill"
         parametric = ParametricModel.of(lm, opened, recipe=recipe, max_adapters=1, translator=loaded)
-        trained = translated = 0
-        active, failed = None, []
-        for document in found:  # best first; of one that cannot be learnt the next takes the place
-            passage = _passage(document, Learnt)
-            if parametric.translations is None:
-                report = Parametrizer(parametric).parametrize([passage], progress=progress, watch=WaitedFor(logger))
-                trained += report.trained
-                failed += [why for notes in report.notes.values() for why in notes]
-            elif not parametric.knows(passage.text):
-                translated += parametric.translations.keep([passage], progress=progress)
-            if parametric.find(passage.text):
-                active = document
-                break
-        if active is None:
-            raise AdapterError(f"none of the {len(found)} passages found could be learnt: {'; '.join(failed)}")
+        service = PlacementService(
+            parametric,
+            Placer(parametric),
+            missing="train" if loaded is None else "translate",
+            waiting=logger,
+            progress=progress,
+        )
+        candidates = _unscored(found)
+        made = service.prepare(candidates)
+        placed = service.place(candidates, question)
+        if not placed.in_weights:
+            why = "; ".join(made.failed.values())
+            raise AdapterError(f"none of the {len(found)} passages found could be learnt: {why}")
+        active = found[placed.in_weights[0]]
         others = tuple(d for d in found if d is not active)
         beside = [d.page_content for d in (active, *others)] if inject == "combined" else []
         answer = parametric.answer(
-            question, documents=[active.page_content], passages=beside, max_new_tokens=max_tokens,
+            question,
+            documents=[active.page_content],
+            passages=beside,
+            max_new_tokens=max_tokens,
             strength=BESIDE_TEXT if beside else 1.0,
-        )  # fmt: skip
+        )
         tokens = len(prompt_ids(lm.tokenizer, question, beside))
     used, left_out = ((active, *others), ()) if beside else ((active,), others)
-    return InjectedAnswer(question, answer, inject, used, trained, translated, tokens, left_out)
+    return InjectedAnswer(question, answer, inject, used, made.trained, made.translated, tokens, left_out)
 
 
-def _passage(document: Document, kind: Any) -> Any:
-    return kind(document.page_content, title_of(document.metadata), source_of(document.metadata))
+def _unscored(found: Sequence[Document]) -> list[Candidate]:
+    """Retrieved documents as candidates in the retriever's order, whatever scores they have."""
+    from llamaindex_prag.placement.candidate import Candidate
+
+    return [
+        Candidate(str(i), d.page_content, title, source, source or title)
+        for i, d in enumerate(found)
+        for title, source in [(title_of(d.metadata), source_of(d.metadata))]
+    ]

@@ -14,7 +14,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Literal, NotRequired, Protocol, runtime_checkable
+
+from typing_extensions import TypedDict
 
 from langgraph_dynrag.evidence import Passage
 
@@ -42,6 +44,26 @@ class Placed:
     """Which passages contradict each other about the question, as plain data; None: not measured."""
 
 
+class Training(TypedDict):
+    """What was trained while a question waited."""
+
+    documents: list[str]
+    """Names of the passages."""
+    estimated: float
+    """Seconds."""
+
+
+class Prepared(TypedDict):
+    """What was done before evidence could be placed, as plain data."""
+
+    trained: int
+    translated: int
+    failed: dict[str, str]
+    """By id, why a passage has no adapter."""
+    seconds: float
+    training: NotRequired[Training]
+
+
 @runtime_checkable
 class Injector(Protocol):
     """Puts passages into a model's parameters."""
@@ -51,8 +73,8 @@ class Injector(Protocol):
         """Where evidence goes."""
         ...
 
-    def prepare(self, passages: Sequence[Passage]) -> dict[str, Any]:
-        """Make the adapters that are missing; returns what was done, as plain data. May take long, and tells so."""
+    def prepare(self, passages: Sequence[Passage]) -> Prepared:
+        """Make the adapters that are missing. May take minutes, which is announced."""
         ...
 
     def place(self, passages: Sequence[Passage], question: str = "") -> Placed:

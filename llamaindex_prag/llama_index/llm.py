@@ -49,7 +49,7 @@ from llamaindex_prag.llama_index.long_prompts import ReadsInParts
 from llamaindex_prag.llama_index.markers import Reference, take_markers, unsigned
 from llamaindex_prag.llama_index.prompts import permitting, refuse_reading_markers
 from llamaindex_prag.parametric import ParametricModel
-from llamaindex_prag.placing import usable_scores
+from llamaindex_prag.placement.placer import usable_scores
 from llamaindex_prag.prompts import chat_ids, conversation_ids
 from llamaindex_prag.recipe import Recipe
 from llamaindex_prag.selection import Merge, Selection

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, Literal, Self, get_args
 
@@ -13,12 +11,11 @@ from llama_index.core.bridge.pydantic import Field, PrivateAttr
 from llama_index.core.instrumentation import get_dispatcher
 from llama_index.core.instrumentation.events.base import BaseEvent
 from llama_index.core.postprocessor.types import BaseNodePostprocessor
-from llama_index.core.schema import BaseNode, MetadataMode, NodeWithScore, QueryBundle
+from llama_index.core.schema import MetadataMode, NodeWithScore, QueryBundle
 
-from llamaindex_prag.adapter import AdapterKey, text_hash
 from llamaindex_prag.adapter_model import AdapterModel
-from llamaindex_prag.auto import AutoPolicy, Choice
-from llamaindex_prag.conflict_policies import ConflictPolicy, date_of, known_policy
+from llamaindex_prag.auto import AutoPolicy
+from llamaindex_prag.conflict_policies import ConflictPolicy, known_policy
 from llamaindex_prag.conflicts import OVERLAP
 from llamaindex_prag.costs import Costs
 from llamaindex_prag.demand import Chooser
@@ -28,15 +25,14 @@ from llamaindex_prag.llama_index.llm import ParametricLLM
 from llamaindex_prag.llama_index.long_prompts import refuse_long_question
 from llamaindex_prag.llama_index.nodes import injected, with_use
 from llamaindex_prag.llama_index.training_events import dispatch
-from llamaindex_prag.parametrize import Parametrizer
-from llamaindex_prag.passages import Passage
-from llamaindex_prag.placing import NO_ADAPTER, Others, Placer, Placing, best
-from llamaindex_prag.progress import WaitedFor
-from llamaindex_prag.selection import BESIDE_TEXT
+from llamaindex_prag.placement.candidate import Candidate, Plan
+from llamaindex_prag.placement.maker import Made
+from llamaindex_prag.placement.placer import NO_ADAPTER, Others, Placement, Placer
+from llamaindex_prag.placement.service import Missing, PlacementService
 from rag_backbone.document_names import title_of
-from rag_backbone.errors import AdapterError, ConfigurationError
+from rag_backbone.errors import ConfigurationError
+from rag_backbone.own_thread import in_own_thread
 
-Missing = Literal["train", "translate", "context", "error"]
 Inject = Literal["parametric", "combined", "auto"]
 _LACKING: dict[Missing, str] = {
     "translate": ", and the LLM has none; give it one, ParametricLLM(translator=...), or use missing='train'",
@@ -72,27 +68,6 @@ class AdaptersInjectedEvent(BaseEvent):
     def class_name(cls) -> str:
         """Name in traces."""
         return "AdaptersInjectedEvent"
-
-
-@dataclass(frozen=True)
-class _Plan:
-    """What is to become of a node."""
-
-    make: str = ""
-    """`"train"` or `"translate"`: its adapter is made first."""
-    beside: bool = False
-    """Whether its text stands in the prompt beside the adapter."""
-    in_context: str = ""
-    """Why it has no adapter to use."""
-
-    @classmethod
-    def of(cls, choice: Choice, model: AdapterModel, text: str) -> _Plan:
-        """By the policy's choice."""
-        if choice.way == "context":
-            return cls(in_context=choice.why)
-        if choice.way == "translated":
-            return cls(make="translate")
-        return cls(make="" if model.knows(text) else "train", beside=choice.way == "combined")
 
 
 class ParametricNodePostprocessor(BaseNodePostprocessor):
@@ -154,11 +129,7 @@ class ParametricNodePostprocessor(BaseNodePostprocessor):
     conflict_overlap: float | None = Field(default=OVERLAP, ge=-1.0, le=1.0)
     auto: AutoPolicy | None = None
     costs: Costs | None = None
-    _placer: Placer = PrivateAttr()
-    _chooser: Chooser | None = PrivateAttr(default=None)
-    _parametrizer: Parametrizer | None = PrivateAttr(default=None)
-    _hopeless: dict[str, str] = PrivateAttr(default_factory=dict)
-    """By its text's hash, why a node cannot be learnt: trying takes long, so it is done once."""
+    _service: PlacementService = PrivateAttr()
     _warned: bool = PrivateAttr(default=False)
     """Whether it was logged at WARNING that one node acts; afterwards it is INFO."""
 
@@ -190,14 +161,28 @@ class ParametricNodePostprocessor(BaseNodePostprocessor):
         super().__init__(**options)
         stray_markers.watch()
         reloaded.watch(llm.model.store)
-        self._placer = Placer(
-            llm.model, merge=llm.merge, max_active=self.max_active,
-            others=self.others or ("omit" if inject == "parametric" else "context"), forgetting=self.forgetting,
-            conflicts=self.conflicts, conflict_bound=self.conflict_bound, conflict_overlap=self.conflict_overlap,
+        placer = Placer(
+            llm.model,
+            merge=llm.merge,
+            max_active=self.max_active,
+            others=self.others or ("omit" if inject == "parametric" else "context"),
+            forgetting=self.forgetting,
+            conflicts=self.conflicts,
+            conflict_bound=self.conflict_bound,
+            conflict_overlap=self.conflict_overlap,
             may_part=True,
-        )  # fmt: skip
-        if inject == "auto":
-            self._chooser = Chooser(llm.model.local, self.auto, self.costs)
+        )
+        self._service = PlacementService(
+            llm.model,
+            placer,
+            missing=missing,
+            beside=inject == "combined",
+            strength=self.strength,
+            chooser=Chooser(llm.model.local, self.auto, self.costs) if inject == "auto" else None,
+            waiting=logger,
+            progress=True,
+            watch=dispatch,
+        )
 
     @classmethod
     def class_name(cls) -> str:
@@ -205,9 +190,9 @@ class ParametricNodePostprocessor(BaseNodePostprocessor):
         return "ParametricNodePostprocessor"
 
     def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
-        # What was made of the model is shared with the copy, as the model itself is.
+        # What was measured and made with the model is shared with the copy, as the model itself is.
         memo = {} if memo is None else memo
-        memo |= {id(made): made for made in (self._placer, self._chooser, self._parametrizer) if made is not None}
+        memo[id(self._service)] = self._service
         return super().__deepcopy__(memo)
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -216,165 +201,69 @@ class ParametricNodePostprocessor(BaseNodePostprocessor):
         return partial(type(self), **{name: getattr(self, name) for name in kept}), ()
 
     def _postprocess_nodes(
-        self,
-        nodes: list[NodeWithScore],
-        query_bundle: QueryBundle | None = None,
+        self, nodes: list[NodeWithScore], query_bundle: QueryBundle | None = None
     ) -> list[NodeWithScore]:
-        model = self.llm.model
         question = query_bundle.query_str if query_bundle else ""
-        refuse_long_question(model.lm, question)  # before anything is trained for it
-        ids, texts = [n.node.node_id for n in nodes], [n.node.get_content(MetadataMode.NONE) for n in nodes]
-        plans, trained = self._made(nodes, texts)
-        placed = self._placed(nodes, texts, plans, question)
-        kept = {i: plans[i].in_context or why for i, why in placed.in_prompt.items()}
-        left_out = {ids[i]: why for i, why in placed.left_out.items()}
-        dispatcher.event(
-            AdaptersInjectedEvent(
-                injected=[ids[i] for i in placed.in_weights],
-                beside_text=[ids[i] for i in placed.in_weights if plans[i].beside],
-                trained=trained,
-                translated=sum(1 for i in placed.in_weights if not model.knows(texts[i])),
-                in_context={ids[i]: why for i, why in kept.items()},
-                left_out=left_out,
-                strength=placed.strength,
-                forgetting=placed.forgetting,
-                conflicts=placed.conflicts.to_dict() if placed.conflicts else None,
-            )
-        )
-        self._log(placed, ids)
-        told = {"left_out": left_out} if left_out else {}
+        refuse_long_question(self.llm.model.lm, question)  # before anything is trained for it
+        candidates = [_candidate(n) for n in nodes]
+        plans = self._service.plan(candidates)
+        made = self._service.prepare(candidates, plans)
+        # The LLM multiplies the strengths by its own, so what is measured is what will act.
+        placed = self._service.place(candidates, question, plans, times=self.llm.strength)
+        event = self._event(candidates, plans, made, placed)
+        dispatcher.event(event)
+        self._log(placed, candidates)
+        told = {"left_out": event.left_out} if event.left_out else {}
         found = []
-        for i, n in enumerate(nodes):
-            if i in placed.left_out:
-                continue
+        for i, (n, c, plan) in enumerate(zip(nodes, candidates, plans, strict=True)):
             if i in placed.strengths:
-                beside = plans[i].beside
-                used = {"used": "adapter and text" if beside else "adapter"}
-                key = model.find(texts[i]) or model.key(texts[i])
-                n = injected(n, key, placed.strengths[i], beside_text=beside)  # noqa: PLW2901
-            else:
-                used = {"used": "text", "why": kept.get(i, "")}
-            found.append(with_use(n, used | told))
+                key = self.llm.model.find(c.text) or self.llm.model.key(c.text)
+                acting = injected(n, key, placed.strengths[i], beside_text=plan.beside)
+                found.append(with_use(acting, {"used": "adapter and text" if plan.beside else "adapter"} | told))
+            elif i not in placed.left_out:
+                found.append(with_use(n, {"used": "text", "why": event.in_context.get(c.id, "")} | told))
         return found
 
-    def _made(self, nodes: list[NodeWithScore], texts: list[str]) -> tuple[list[_Plan], int]:
-        """Make the adapters of the nodes that are to act; return the plans, and how many were trained."""
-        plans, trained = self._planned([n.node.node_id for n in nodes], texts), 0
-        tried: set[int] = set()
-        while True:  # of one that cannot be trained the next takes the place
-            active = self._active(nodes, texts, plans)
-            lacking = [i for i in active if plans[i].make == "train" and i not in tried and not self._known(texts[i])]
-            if not lacking:
-                break
-            tried.update(lacking)
-            trained += self._train([(nodes[i].node, texts[i]) for i in lacking])
-            plans = [self._possible(plan, text) for plan, text in zip(plans, texts, strict=True)]
-        translations = self.llm.model.translations
-        read = [(nodes[i].node, texts[i]) for i in active if plans[i].make == "translate"]
-        if read and translations is not None:
-            translations.keep(_passages(read))
-        return plans, trained
+    async def _apostprocess_nodes(
+        self, nodes: list[NodeWithScore], query_bundle: QueryBundle | None = None
+    ) -> list[NodeWithScore]:
+        # Looking adapters up takes microseconds, training them minutes: neither blocks the loop.
+        return await in_own_thread(self._postprocess_nodes, nodes, query_bundle)
 
-    def _active(self, nodes: list[NodeWithScore], texts: list[str], plans: list[_Plan]) -> list[int]:
-        """Numbers of the nodes whose adapters are needed."""
-        possible = [
-            None if plan.in_context or not (plan.make or self._known(text)) else text_hash(text)
-            for text, plan in zip(texts, plans, strict=True)
-        ]
-        return best(possible, [n.score for n in nodes], self._placer.candidates)
+    def _event(
+        self, candidates: Sequence[Candidate], plans: Sequence[Plan], made: Made, placed: Placement
+    ) -> AdaptersInjectedEvent:
+        ids = [c.id for c in candidates]
+        return AdaptersInjectedEvent(
+            injected=[ids[i] for i in placed.in_weights],
+            beside_text=[ids[i] for i in placed.in_weights if plans[i].beside],
+            trained=made.trained,
+            translated=sum(1 for i in placed.in_weights if not self.llm.model.knows(candidates[i].text)),
+            in_context={ids[i]: made.failed.get(ids[i], why) for i, why in placed.in_prompt.items()},
+            left_out={ids[i]: why for i, why in placed.left_out.items()},
+            strength=placed.strength,
+            forgetting=placed.forgetting,
+            conflicts=placed.conflicts.to_dict() if placed.conflicts else None,
+        )
 
-    def _log(self, placed: Placing, ids: list[str]) -> None:
+    def _log(self, placed: Placement, candidates: Sequence[Candidate]) -> None:
         """Log which nodes have an adapter and do not act through it: at WARNING, one alone acting only once."""
-        others = {ids[i]: why for i, why in [*placed.left_out.items(), *placed.in_prompt.items()] if why != NO_ADAPTER}
+        reasons = {**placed.left_out, **placed.in_prompt}
+        others = {candidates[i].id: why for i, why in reasons.items() if why != NO_ADAPTER}
         if not others:
             return
         asked = self.max_active is not None or placed.conflicts is not None
         level = logging.INFO if self._warned and not asked else logging.WARNING
         self._warned = True
         logger.log(
-            level, "%d of %d retrieved nodes act through adapters; %d are left out, %d stand in the prompt as text: %s",
-            len(placed.in_weights), len(ids), len(placed.left_out), len(placed.in_prompt),
+            level,
+            "%d of %d retrieved nodes act through adapters; %d are left out, %d stand in the prompt as text: %s",
+            len(placed.in_weights),
+            len(candidates),
+            len(placed.left_out),
+            len(placed.in_prompt),
             "; ".join(f"{node}: {why}" for node, why in others.items()),
-        )  # fmt: skip
-
-    def _planned(self, ids: list[str], texts: list[str]) -> list[_Plan]:
-        """What is to be made of each node."""
-        if self._chooser is not None:
-            plans = [
-                _Plan.of(choice, self.llm.model, text)
-                for choice, text in zip(self._chooser.choose(texts), texts, strict=True)
-            ]
-            return [self._possible(plan, text) for plan, text in zip(plans, texts, strict=True)]
-        beside = self.inject == "combined"
-        lacking = [i for i, text in enumerate(texts) if text.strip() and not self._known(text)]
-        if lacking and self.missing == "error":
-            raise AdapterError(
-                f"{len(lacking)} of {len(texts)} retrieved nodes have no adapter, the first is {ids[lacking[0]]}. "
-                "Parametrize them first (ParametrizeNodes, `dynprag parametrize`), or choose missing='train' or "
-                "missing='context'."
-            )
-        make = self.missing if self.missing in ("train", "translate") else ""
-        plans = [_Plan(beside=beside, in_context="" if text.strip() else "no text") for text in texts]
-        plans = [replace(plan, make=make) if i in lacking else plan for i, plan in enumerate(plans)]
-        return [self._possible(plan, text) for plan, text in zip(plans, texts, strict=True)]
-
-    def _possible(self, plan: _Plan, text: str) -> _Plan:
-        """In the prompt, if it is to be trained and cannot be."""
-        reason = self._hopeless.get(text_hash(text)) if plan.make == "train" else None
-        return plan if reason is None else _Plan(in_context=reason)
-
-    def _placed(self, nodes: list[NodeWithScore], texts: list[str], plans: list[_Plan], question: str) -> Placing:
-        # The LLM multiplies the strength by its own, so what is measured is what will act.
-        own = self.llm.strength
-        strengths = [own * (self.strength or (BESIDE_TEXT if plan.beside else 1.0)) for plan in plans]
-        placed = self._placer.place(
-            [self._key(text, plan) for text, plan in zip(texts, plans, strict=True)],
-            question=question, strength=strengths, scores=[n.score for n in nodes],
-            dates=[date_of(n.node.metadata) for n in nodes],
-        )  # fmt: skip
-        return replace(
-            placed, strength=placed.strength / own, strengths={i: s / own for i, s in placed.strengths.items()}
         )
-
-    async def _apostprocess_nodes(
-        self, nodes: list[NodeWithScore], query_bundle: QueryBundle | None = None
-    ) -> list[NodeWithScore]:
-        # Looking adapters up takes microseconds, training them minutes: neither blocks the loop.
-        return await asyncio.to_thread(self._postprocess_nodes, nodes, query_bundle)
-
-    def _train(self, nodes: list[tuple[BaseNode, str]]) -> int:
-        if not nodes:
-            return 0
-        if self._parametrizer is None:
-            self._parametrizer = Parametrizer(self.llm.model.local)
-        try:
-            return self._trained(nodes)
-        except ConfigurationError:  # of one of them; the others are not lost with it
-            return sum(self._trained_alone(node) for node in nodes)
-
-    def _trained_alone(self, node: tuple[BaseNode, str]) -> int:
-        try:
-            return self._trained([node])
-        except ConfigurationError as error:
-            self._hopeless[text_hash(node[1])] = str(error)
-            return 0
-
-    def _trained(self, nodes: list[tuple[BaseNode, str]]) -> int:
-        assert self._parametrizer is not None
-        report = self._parametrizer.parametrize(_passages(nodes), watch=WaitedFor(logger, dispatch))
-        for _, text in nodes:
-            if not self.llm.model.knows(text):
-                self._hopeless[text_hash(text)] = "; ".join(report.notes.get(text_hash(text), ("no adapter was made",)))
-        return report.trained
-
-    def _known(self, text: str) -> bool:
-        return self.llm.model.find(text) is not None
-
-    def _key(self, text: str, plan: _Plan) -> AdapterKey | None:
-        """The key of a node's adapter, also of one that is not made because other nodes act."""
-        if plan.in_context:
-            return None
-        return self.llm.model.find(text) or (self.llm.model.key(text) if plan.make else None)
 
 
 def _refuse_what_it_cannot(model: AdapterModel, missing: Missing, inject: Inject) -> None:
@@ -383,5 +272,7 @@ def _refuse_what_it_cannot(model: AdapterModel, missing: Missing, inject: Inject
     model.check_missing(missing, _LACKING.get(missing, ""))
 
 
-def _passages(nodes: list[tuple[BaseNode, str]]) -> list[Passage]:
-    return [Passage(text, title_of(n.metadata), n.ref_doc_id or n.node_id) for n, text in nodes]
+def _candidate(n: NodeWithScore) -> Candidate:
+    node, document = n.node, n.node.ref_doc_id or n.node.node_id
+    text, title = node.get_content(MetadataMode.NONE), title_of(node.metadata)
+    return Candidate(node.node_id, text, title, document, document, n.score, node.metadata)

@@ -217,7 +217,7 @@ def test_what_cannot_be_learnt_is_tried_once_and_the_others_are_not_lost_with_it
 
 
 def test_what_cannot_be_learnt_is_known_by_its_text_and_not_for_ever(adapters, monkeypatch):
-    monkeypatch.setattr("langgraph_dynrag.injection._REMEMBERED", 2)
+    monkeypatch.setattr("llamaindex_prag.placement.maker._REMEMBERED", 2)
     tried = []
     parametrize = Parametrizer.parametrize
     monkeypatch.setattr(

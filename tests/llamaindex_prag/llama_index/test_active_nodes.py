@@ -12,7 +12,7 @@ from llama_index.core.schema import ImageNode, MetadataMode, NodeWithScore, Text
 
 from llamaindex_prag.llama_index import ParametricNode, ParametricNodePostprocessor
 from llamaindex_prag.parametrize import Parametrizer
-from llamaindex_prag.placing import best
+from llamaindex_prag.placement.placer import best
 from rag_backbone.errors import AdapterError, ConfigurationError
 from tests.llamaindex_prag.llama_index.conftest import TEXTS, Fixed, node
 from tests.llamaindex_prag.llama_index.test_query_engines import QUESTION, watched_events

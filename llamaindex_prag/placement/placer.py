@@ -32,7 +32,7 @@ _MERGING = ("mean", "score-weighted")
 
 
 @dataclass(frozen=True, slots=True)
-class Placing:
+class Placement:
     """Where each passage acts; passages are told by their number."""
 
     in_weights: tuple[int, ...] = ()
@@ -111,7 +111,7 @@ class Placer:
         strength: float | Sequence[float] = 1.0,
         scores: Sequence[float | None] | None = None,
         dates: Sequence[datetime | None] | None = None,
-    ) -> Placing:
+    ) -> Placement:
         """Decide.
 
         Args:
@@ -150,7 +150,7 @@ class Placer:
             if selection is None:
                 in_prompt |= dict.fromkeys(taken, f"forgets {forgetting:.3g} nats of other things")
                 wanted = []
-        return Placing(
+        return Placement(
             tuple(i for i, _ in wanted), selection, {i: part * s * each[i] for i, s in wanted}, in_prompt,
             left_out, part * max(each, default=1.0), forgetting, conflicts,
         )  # fmt: skip

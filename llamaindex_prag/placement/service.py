@@ -1,0 +1,177 @@
+"""Puts retrieved passages in their places: plan -> make what is missing -> place.
+
+Both frameworks' classes translate to and from this service. Planning and placing look adapters up and may measure
+(forgetting, contradictions); making trains for minutes or translates in milliseconds. All of it blocks, so an event
+loop calls it in a thread (`rag_backbone.own_thread`).
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Collection, Sequence
+from dataclasses import replace
+from typing import Literal
+
+from llamaindex_prag.adapter import AdapterKey
+from llamaindex_prag.adapter_model import AdapterModel
+from llamaindex_prag.auto import Choice
+from llamaindex_prag.conflict_policies import date_of
+from llamaindex_prag.demand import Chooser
+from llamaindex_prag.placement.candidate import Candidate, Making, Plan
+from llamaindex_prag.placement.maker import Made, Maker
+from llamaindex_prag.placement.placer import Placement, Placer, best
+from llamaindex_prag.progress import Progress
+from llamaindex_prag.selection import BESIDE_TEXT
+from rag_backbone.errors import AdapterError
+
+Missing = Literal["train", "translate", "context", "error"]
+"""What becomes of a passage without an adapter: it is made, the text stays in the prompt, or that is an error."""
+_MAKING: dict[Missing, Making] = {"train": "train", "translate": "translate"}
+
+
+class PlacementService:
+    """Places the passages of one model's questions.
+
+    Args:
+        model: The model with its adapters.
+        placer: Decides which passages act, and how strongly.
+        missing: What becomes of a passage without an adapter.
+        beside: Whether the text of a passage stands in the prompt beside its adapter.
+        strength: Multiplies the updates. None: 1, and `BESIDE_TEXT` beside a text.
+        chooser: Decides `missing` and `beside` for each passage, in the place of the two.
+        waiting: Logs at WARNING that a question waits for training.
+        progress: Whether to show a bar on stderr while adapters are trained.
+        watch: Is called a few times a second while adapters are trained.
+    """
+
+    def __init__(
+        self,
+        model: AdapterModel,
+        placer: Placer,
+        *,
+        waiting: logging.Logger,
+        missing: Missing = "train",
+        beside: bool = False,
+        strength: float | None = None,
+        chooser: Chooser | None = None,
+        progress: bool = False,
+        watch: Progress | None = None,
+    ) -> None:
+        self._model, self._placer, self._chooser = model, placer, chooser
+        self._missing, self._beside, self._strength = missing, beside, strength
+        self._maker = Maker(model, waiting=waiting, progress=progress, watch=watch)
+
+    def plan(self, candidates: Sequence[Candidate]) -> list[Plan]:
+        """Decide what is to become of each passage. With a chooser each counts as asked for once more.
+
+        Raises:
+            AdapterError: If one has no adapter, and that is an error.
+        """
+        if self._chooser is not None:
+            choices = self._chooser.choose([c.text for c in candidates])
+            return [self._chosen(choice, c) for choice, c in zip(choices, candidates, strict=True)]
+        if self._missing == "error":
+            self._refuse_lacking(candidates)
+        make = _MAKING.get(self._missing)
+        return [Plan(make, self._beside, "" if c.text.strip() else "no text") for c in candidates]
+
+    def prepare(self, candidates: Sequence[Candidate], plans: Sequence[Plan] | None = None) -> Made:
+        """Make the adapters that are missing of passages that are to act.
+
+        Where one cannot be made, the next passage takes the place.
+        """
+        started, made = time.monotonic(), Made()
+        plans = self.plan(candidates) if plans is None else plans
+        lost: set[int] = set()
+        while not made.store_failed and (lacking := self._lacking(candidates, plans, lost)):
+            for making in _MAKING.values():
+                group = [candidates[i] for i in lacking if plans[i].make == making]
+                if group:
+                    self._maker.make(making, group, made)
+            lost.update(i for i in lacking if self._key(candidates[i]) is None)
+        for c, plan in zip(candidates, plans, strict=True):
+            if why := plan.in_context or self._why_lost(c, plan):
+                made.failed.setdefault(c.id, why)
+        made.seconds = time.monotonic() - started
+        return made
+
+    def place(
+        self,
+        candidates: Sequence[Candidate],
+        question: str = "",
+        plans: Sequence[Plan] | None = None,
+        *,
+        times: float = 1.0,
+    ) -> Placement:
+        """Decide where each passage acts, by what adapters there are now.
+
+        Args:
+            candidates: The passages, best first.
+            question: What is asked, for contradictions.
+            plans: What was planned for them; None: planned here.
+            times: What the caller multiplies the strengths by afterwards. It is measured, and not reported.
+        """
+        plans = self.plan(candidates) if plans is None else plans
+        lost: set[int] = set()
+        while lacking := self._lacking(candidates, plans, lost):
+            lost.update(lacking)
+        # Adapters of passages that do not act are not needed, so they count as available.
+        placed = self._placer.place(
+            self._keys(candidates, plans, lost),
+            question=question,
+            strength=[times * (self._strength or (BESIDE_TEXT if plan.beside else 1.0)) for plan in plans],
+            scores=[c.score for c in candidates],
+            dates=[date_of(c.metadata) for c in candidates],
+        )
+        strengths = {i: s / times for i, s in placed.strengths.items()}
+        return replace(placed, strength=placed.strength / times, strengths=strengths)
+
+    def _chosen(self, choice: Choice, candidate: Candidate) -> Plan:
+        if choice.way == "context":
+            return Plan(in_context=choice.why)
+        if choice.way == "translated":
+            return Plan("translate")
+        return Plan(None if self._model.knows(candidate.text) else "train", beside=choice.way == "combined")
+
+    def _refuse_lacking(self, candidates: Sequence[Candidate]) -> None:
+        lacking = [c.id for c in candidates if c.text.strip() and self._key(c) is None]
+        if lacking:
+            raise AdapterError(
+                f"{len(lacking)} of {len(candidates)} retrieved nodes have no adapter, the first is {lacking[0]}. "
+                "Parametrize them first (ParametrizeNodes, `dynprag parametrize`), or choose missing='train' or "
+                "missing='context'."
+            )
+
+    def _lacking(self, candidates: Sequence[Candidate], plans: Sequence[Plan], lost: Collection[int]) -> list[int]:
+        """Indices of the passages that are to act and have no adapter; those that are `lost` are not to act."""
+        scores = [c.score for c in candidates]
+        active = best(self._keys(candidates, plans, lost), scores, self._placer.candidates)
+        return [i for i in active if self._key(candidates[i]) is None]
+
+    def _keys(
+        self, candidates: Sequence[Candidate], plans: Sequence[Plan], lost: Collection[int]
+    ) -> list[AdapterKey | None]:
+        """The key of each passage's adapter, also of one that may still be made."""
+        return [
+            None if i in lost else self._possible(c, plan)
+            for i, (c, plan) in enumerate(zip(candidates, plans, strict=True))
+        ]
+
+    def _possible(self, candidate: Candidate, plan: Plan) -> AdapterKey | None:
+        if plan.in_context:
+            return None
+        if (key := self._key(candidate)) is not None:
+            return key
+        makeable = plan.make is not None and self._maker.why_not(candidate, plan.make) is None
+        return self._model.key(candidate.text) if makeable else None
+
+    def _why_lost(self, candidate: Candidate, plan: Plan) -> str | None:
+        if plan.make is None or self._key(candidate) is not None:
+            return None
+        return self._maker.why_not(candidate, plan.make)
+
+    def _key(self, candidate: Candidate) -> AdapterKey | None:
+        """The key of the passage's adapter, if there is one."""
+        original = self._model.find_hash(candidate.original) if candidate.original else None
+        return original or self._model.find(candidate.text)
