@@ -32,27 +32,34 @@ class Generate(Node):
     def run(self, state: State, settings: Settings, config: RunnableConfig) -> Update:
         """Draft until the trigger's unit is complete."""
         _check_stage(state)
-        rebuild(state, settings)
-        task = draft_task(state, settings)
+        where = _placed_again(state, settings)
+        task = draft_task(state, settings, where)
         if _has_ended(task):
-            return _update(state, settings, task, DraftResult(task.carried, task.carried_attention))
+            return _update(state, settings, task, DraftResult(task.carried, task.carried_attention), where)
         result = settings.generator.draft(task, config, _emit_token)
-        return _update(state, settings, task, result)
+        return _update(state, settings, task, result, where)
 
     async def arun(self, state: State, settings: Settings, config: RunnableConfig) -> Update:
         """Draft until the trigger's unit is complete."""
         _check_stage(state)
-        await _aside(settings, rebuild, state, settings)
-        task = await _aside(settings, draft_task, state, settings)
+        where = await _aside(settings, _placed_again, state, settings)
+        task = draft_task(state, settings, where)
         if _has_ended(task):
             result = DraftResult(task.carried, task.carried_attention)
         else:
             result = await settings.generator.adraft(task, config, _emit_token)
-        return await _aside(settings, _update, state, settings, task, result)
+        return _update(state, settings, task, result, where)
 
 
-def draft_task(state: State, settings: Settings) -> DraftTask:
-    """What to write next; also how a draft of this state was written, for recomputing its signals."""
+def draft_task(state: State, settings: Settings, where: Placed | None = None) -> DraftTask:
+    """What to write next; also how a draft of this state was written, for recomputing its signals.
+
+    Args:
+        state: The state.
+        settings: The graph's settings.
+        where: The evidence in its places; None: it is placed now.
+    """
+    where = where or placed(state, settings)
     closing = state.get("stage") == "closing"
     carried = Draft.from_state(state.get("draft"))
     attention = state.get("attention")
@@ -60,7 +67,7 @@ def draft_task(state: State, settings: Settings) -> DraftTask:
         carried = Draft()  # its rows are lost; writing the few tokens again is the simplest way to have them
     used = state.get("answer_tokens") or 0
     room = settings.budgets.closing_tokens if closing else settings.budgets.tokens - used
-    passages, _ = prompt_passages(state, settings)
+    passages, _ = prompt_passages(state, settings, where)
     prompt = settings.prompt
     ids = state.get("token_ids")
     left = settings.budgets.seconds - spent(state)
@@ -88,7 +95,7 @@ def draft_task(state: State, settings: Settings) -> DraftTask:
         restarts=replies.get("repetitions", 0) > 0,
         deadline=float("inf") if closing else time.monotonic() + left,
         seed=None if settings.seed is None else derived_seed(settings.seed, state["question"], used, len(carried)),
-        adapters=placed(state, settings).adapters,
+        adapters=where.adapters,
     )
 
 
@@ -99,6 +106,11 @@ def rebuild(state: State, settings: Settings) -> None:
     events = (e for e in reversed(state.get("trace") or []) if e["type"] == "injection")
     had = next((set(e["in_weights"]) for e in events), set())
     settings.injector.prepare([p for p in state.get("evidence") or [] if p["id"] in had])
+
+
+def _placed_again(state: State, settings: Settings) -> Placed:
+    rebuild(state, settings)
+    return placed(state, settings)
 
 
 def placed(state: State, settings: Settings) -> Placed:
@@ -121,9 +133,9 @@ def unit_now(state: State, settings: Settings) -> Unit:
     return unit
 
 
-def prompt_passages(state: State, settings: Settings) -> tuple[list[Passage], list[str]]:
+def prompt_passages(state: State, settings: Settings, where: Placed | None = None) -> tuple[list[Passage], list[str]]:
     """The evidence that belongs in the prompt, as far as it fits there; and the ids of what had to be cut."""
-    evidence = list(placed(state, settings).in_prompt)
+    evidence = list((where or placed(state, settings)).in_prompt)
     if not evidence or settings.tag_format is not None:
         return [], []
     generator = settings.generator
@@ -167,9 +179,9 @@ def _has_ended(task: DraftTask) -> bool:
     return len(task.carried) > 0 and task.carried.ended == "end"
 
 
-def _update(state: State, settings: Settings, task: DraftTask, result: DraftResult) -> Update:
+def _update(state: State, settings: Settings, task: DraftTask, result: DraftResult, where: Placed) -> Update:
     draft = result.draft
-    _, affected = prompt_passages(state, settings)
+    _, affected = prompt_passages(state, settings, where)
     event: dict[str, Any] = {
         "type": "draft",
         "pieces": list(draft.pieces),
@@ -183,7 +195,6 @@ def _update(state: State, settings: Settings, task: DraftTask, result: DraftResu
     if affected:
         event["shortened_or_left_out"] = affected
     if settings.injector is not None:
-        where = placed(state, settings)
         event |= {"in_weights": list(where.in_weights), "in_prompt_because": dict(where.reasons)}
     if result.failures:
         event["failures"] = list(result.failures)

@@ -8,6 +8,7 @@ from typing import Literal
 from langchain_core.runnables import RunnableConfig
 
 from langgraph_dynrag.draft import AttendAlone, Draft, DraftView, Verdict
+from langgraph_dynrag.injector import Placed
 from langgraph_dynrag.nodes.accept import accept, after_acceptance, answer_complete, budget_event
 from langgraph_dynrag.nodes.exchange import call_problem, notify
 from langgraph_dynrag.nodes.generate import draft_task, placed, unit_now
@@ -103,8 +104,9 @@ def draft_view(state: State, settings: Settings, draft: Draft, judged: int) -> D
     needs = settings.needs
     attention = state.get("attention") if "attention" in needs else None
     context = None
+    where = placed(state, settings) if needs & {"attention", "attention_alone"} else None
     if "attention" in needs and len(draft) and state.get("stage") != "closing":
-        task = draft_task({**state, "draft": None}, settings)
+        task = draft_task({**state, "draft": None}, settings, where)
         if attention is None:
             attention = settings.generator.recompute(task, draft)
         context = settings.generator.context(task)
@@ -116,19 +118,15 @@ def draft_view(state: State, settings: Settings, draft: Draft, judged: int) -> D
         history=tuple(state.get("entropies") or ()),
         attention=attention,
         context=context,
-        attend_alone=_attend_alone(state, settings) if "attention_alone" in needs else None,
+        attend_alone=_attend_alone(where, settings) if where and "attention_alone" in needs else None,
         sample_ends=sampler(state, settings) if "end_states" in needs else None,
         carries_content=settings.carries_content,
     )
 
 
-def _attend_alone(state: State, settings: Settings) -> AttendAlone:
-    adapters = placed(state, settings).adapters
-    return (
-        settings.generator.attend_alone
-        if adapters is None
-        else partial(settings.generator.attend_alone, adapters=adapters)
-    )
+def _attend_alone(where: Placed, settings: Settings) -> AttendAlone:
+    alone = settings.generator.attend_alone
+    return alone if where.adapters is None else partial(alone, adapters=where.adapters)
 
 
 def exhausted(state: State, settings: Settings) -> str | None:

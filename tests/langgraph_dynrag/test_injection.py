@@ -185,6 +185,22 @@ def test_a_question_that_waits_for_training_tells_of_which_document_how_far_and_
     assert "trained first: doc 0 (" in str(Trace.from_state(parts[-1][1]))
 
 
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_evidence_is_placed_once_in_each_run_of_a_node(adapters, monkeypatch, asynchronous):
+    placings, place = [], ParametricInjector.place
+    monkeypatch.setattr(ParametricInjector, "place", lambda *args: placings.append(1) or place(*args))
+    built, nodes = graph(adapters, TEXTS[0]), []
+
+    async def streamed():
+        return [update async for update in built.astream({"question": QUESTION}, stream_mode="updates")]
+
+    updates = asyncio.run(streamed()) if asynchronous else built.stream({"question": QUESTION}, stream_mode="updates")
+    for update in updates:
+        nodes += update
+    assert nodes.count("generate") > 1
+    assert len(placings) == nodes.count("generate") + nodes.count("resume")
+
+
 def test_missing_adapters_are_trained_or_translated(adapters, requests):
     trained = graph(adapters, "A road was built by Ada in 1954.", missing="train").invoke({"question": QUESTION})
     assert injections(trained)[0]["trained"] == 1

@@ -1,0 +1,93 @@
+"""Planning, making and placing: the same decisions for both frameworks, whatever is missing."""
+
+import logging
+
+import pytest
+from llama_index.core.schema import NodeWithScore, TextNode
+
+from langgraph_dynrag.evidence import Passage
+from langgraph_dynrag.injection import ParametricInjector
+from llamaindex_prag.adapter import text_hash
+from llamaindex_prag.llama_index import ParametricLLM, ParametricNode, ParametricNodePostprocessor
+from llamaindex_prag.parametric import ParametricModel
+from llamaindex_prag.placement.candidate import Candidate, Plan
+from llamaindex_prag.placement.placer import NO_ADAPTER, Placer
+from llamaindex_prag.placement.service import PlacementService
+from llamaindex_prag.store.lmdb_store import LMDBStore
+from rag_backbone.causal_lm import CausalLM
+from rag_backbone.errors import AdapterError
+from tests.llamaindex_prag.translator.conftest import TRAINED, strong
+from tests.tiny import tiny_llama, tiny_tokenizer
+
+LONG = "The river rose. " * 900
+OTHERS = ["A road was built by Ada.", "A tower was built by Bo."]
+
+
+def candidates(*texts, **options):
+    return [Candidate(f"c{i}", text, name=f"doc {i}", **options) for i, text in enumerate(texts)]
+
+
+def service(model, *, max_active=None, **options):
+    return PlacementService(model, Placer(model, max_active=max_active), waiting=logging.getLogger(), **options)
+
+
+@pytest.mark.parametrize("missing", ["context", "translate"])
+@pytest.mark.parametrize("max_active", [1, 2])
+@pytest.mark.parametrize("combined", [False, True])
+def test_both_frameworks_put_the_same_passages_in_the_same_places(model, lm, store, missing, max_active, combined):
+    texts, scores, mode = [OTHERS[0], TRAINED, OTHERS[1]], [0.2, 0.5, 0.9], "combined" if combined else "parametric"
+    llm = ParametricLLM(lm=lm, store=store, recipe="prag", max_adapters=3, translator=model.translations.translator)
+    post = ParametricNodePostprocessor(llm=llm, missing=missing, max_active=max_active, inject=mode)
+    nodes = [NodeWithScore(node=TextNode(id_=t, text=t), score=s) for t, s in zip(texts, scores, strict=True)]
+    found = post.postprocess_nodes(nodes, query_str="Who?")
+    injector = ParametricInjector(model, missing=missing, max_active=max_active, mode=mode)
+    passages = [
+        Passage(id=t, text=t, title="", source="", score=s, metadata={}) for t, s in zip(texts, scores, strict=True)
+    ]
+    injector.prepare(passages)
+    placed = injector.place(passages, "Who?")
+    acting = [n.node.node_id for n in found if isinstance(n.node, ParametricNode)]
+    assert tuple(acting) == placed.in_weights
+    assert len(acting) == (max_active if missing == "translate" else 1)
+    told = {n.node.node_id: n.node.metadata["dynprag"].get("why") for n in found if n.node.node_id not in acting}
+    assert told == placed.reasons
+    assert {i for t in found for i in t.node.metadata["dynprag"].get("left_out", {})} == set(placed.left_out)
+
+
+def test_what_is_planned_is_the_policy_and_a_blank_passage_has_no_part(model):
+    assert service(model, missing="translate", beside=True).plan(candidates("a", " ")) == [
+        Plan("translate", beside=True),
+        Plan("translate", beside=True, in_context="no text"),
+    ]
+    with pytest.raises(AdapterError, match="2 of 3 retrieved nodes have no adapter, the first is c0"):
+        service(model, missing="error").plan(candidates(OTHERS[0], TRAINED, OTHERS[1]))
+
+
+def test_a_cleaned_copy_acts_through_the_adapter_of_its_original(model):
+    (copy,) = candidates("a copy", original=text_hash(TRAINED))
+    assert service(model, missing="context").place([copy]).selection.keys == (model.key(TRAINED),)
+
+
+def test_the_next_passage_takes_the_place_of_one_that_cannot_be_learnt_which_is_not_tried_again(model, caplog):
+    found, used = candidates(LONG, OTHERS[0], OTHERS[1]), service(model)
+    for trained in (1, 0):
+        made = used.prepare(found)
+        assert made.trained == trained
+        assert "Split it into passages" in made.failed["c0"]
+        placed = used.place(found)
+        assert (placed.in_weights, placed.in_prompt) == ((1,), {0: NO_ADAPTER})
+        assert list(placed.left_out) == [2]
+    assert len([r for r in caplog.records if "a passage of" in r.message]) == 1
+
+
+def test_a_store_that_cannot_keep_anything_ends_the_work_and_the_texts_are_read(store, tmp_path, caplog):
+    store.close()
+    lm = CausalLM(tiny_llama(), tiny_tokenizer(), name="tiny")
+    with LMDBStore(tmp_path / "store", model=lm.fingerprint, readonly=True) as readonly:
+        reading = ParametricModel.of(lm, readonly, recipe="prag", max_adapters=3, translator=strong(lm))
+        found, used = candidates(*OTHERS, "A mill was built by Cy."), service(reading, missing="translate")
+        made = used.prepare(found)
+        assert (made.translated, list(made.failed), made.store_failed) == (0, ["c0"], True)
+        assert "readonly=True" in made.failed["c0"]
+        assert "1 passages have no adapter" in caplog.text
+        assert used.place(found).in_prompt == dict.fromkeys(range(3), NO_ADAPTER)
