@@ -38,12 +38,22 @@ class InjectedAnswer:
         used = len(self.documents)
         searched = {"type": "retrieval", "query": self.question, "documents": sources, "error": None}
         injected = {
-            "type": "injection", "inject": self.inject, "trained": self.trained, "translated": self.translated,
+            "type": "injection",
+            "inject": self.inject,
+            "trained": self.trained,
+            "translated": self.translated,
             "prompt_tokens": self.prompt_tokens,
-        }  # fmt: skip
+        }
         return {
-            "question": self.question, "answer": self.answer, "short_answer": self.answer, "inject": self.inject,
-            "sources": sources[:used], "left_out": sources[used:],
-            "trace": [searched, injected], "counts": {"retrievals": 1},
-            "trained": self.trained, "translated": self.translated, "prompt_tokens": self.prompt_tokens,
-        }  # fmt: skip
+            "question": self.question,
+            "answer": self.answer,
+            "short_answer": self.answer,
+            "inject": self.inject,
+            "sources": sources[:used],
+            "left_out": sources[used:],
+            "trace": [searched, injected],
+            "counts": {"retrievals": 1},
+            "trained": self.trained,
+            "translated": self.translated,
+            "prompt_tokens": self.prompt_tokens,
+        }

@@ -132,18 +132,25 @@ class ParametricLLM(ReadsInParts):
         super().__init__(**options)
         if base_url is not None:
             self._model = load_served(
-                base_url, lm=lm, store=store, max_adapters=max_adapters, translator=translator, server=server,
+                base_url,
+                lm=lm,
+                store=store,
+                max_adapters=max_adapters,
+                translator=translator,
+                server=server,
                 recipe=Recipe.from_dict(recipe) if isinstance(recipe, dict) else recipe,
-            )  # fmt: skip
+            )
             return
         if server is not None:
             raise ConfigurationError("server tells how a server is used; name it: base_url='http://.../v1'")
         loaded = load_model(lm)
         self._model = ParametricModel.of(
-            loaded, open_store(store, loaded), max_adapters=max_adapters,
+            loaded,
+            open_store(store, loaded),
+            max_adapters=max_adapters,
             recipe=Recipe.from_dict(recipe) if isinstance(recipe, dict) else recipe,
             translator=load_translator(translator, loaded),
-        )  # fmt: skip
+        )
 
     @classmethod
     def class_name(cls) -> str:

@@ -153,8 +153,13 @@ class ReadsInParts(LLM):
             told.append(f"the middle of a {turns[i][0]} message" if len(turns) > 1 else "its middle")
         logger.warning(
             "a prompt of %d tokens is too long for the %d of %s: %s (%d tokens) left out. %s",
-            before, lm.context_window, lm.name, " and ".join(dict.fromkeys(told)), before - tokens(kept), _HELP,
-        )  # fmt: skip
+            before,
+            lm.context_window,
+            lm.name,
+            " and ".join(dict.fromkeys(told)),
+            before - tokens(kept),
+            _HELP,
+        )
         return kept
 
 
@@ -202,8 +207,13 @@ class _Reading:
         logger.warning(
             "a prompt of %d tokens is too long for the %d of %s: its context of %d tokens is read in about %d parts, "
             "each time with the answer so far. %s",
-            tokens, self._lm.context_window, self._lm.name, context, -(-context // size), _HELP,
-        )  # fmt: skip
+            tokens,
+            self._lm.context_window,
+            self._lm.name,
+            context,
+            -(-context // size),
+            _HELP,
+        )
 
     def before_the_last(self) -> dict[str, Any] | None:
         """The arguments of the next call, if another one has to follow it."""
@@ -247,8 +257,10 @@ class _Reading:
             logger.warning(
                 "an answer so far of %d characters leaves no room for the rest of the context in the window of %s; its "
                 "last %d were left out",
-                len(answer), self._lm.name, len(rest),
-            )  # fmt: skip
+                len(answer),
+                self._lm.name,
+                len(rest),
+            )
 
     def _room(self, arguments: dict[str, Any]) -> int:
         """Tokens for a part beside these arguments."""

@@ -151,9 +151,15 @@ class Placer:
                 in_prompt |= dict.fromkeys(taken, f"forgets {forgetting:.3g} nats of other things")
                 wanted = []
         return Placement(
-            tuple(i for i, _ in wanted), selection, {i: part * s * each[i] for i, s in wanted}, in_prompt,
-            left_out, part * max(each, default=1.0), forgetting, conflicts,
-        )  # fmt: skip
+            tuple(i for i, _ in wanted),
+            selection,
+            {i: part * s * each[i] for i, s in wanted},
+            in_prompt,
+            left_out,
+            part * max(each, default=1.0),
+            forgetting,
+            conflicts,
+        )
 
     def _reason(self) -> str:
         """Why a passage with an adapter does not act through it."""

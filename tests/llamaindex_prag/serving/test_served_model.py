@@ -25,9 +25,7 @@ QUESTION = "Who built the bridge?"
 
 @pytest.fixture
 def served(server, lm, store, tmp_path):
-    return ServedModel(
-        server.url, store, lm=lm, recipe="prag", max_adapters=3, folder=tmp_path / "out", keep=2
-    )  # fmt: skip
+    return ServedModel(server.url, store, lm=lm, recipe="prag", max_adapters=3, folder=tmp_path / "out", keep=2)
 
 
 def ids(lm, text=QUESTION):
@@ -269,7 +267,7 @@ def test_a_store_of_another_model_is_refused(server, lm, tmp_path):
 def test_a_folder_that_the_server_does_not_see_is_said_to_be_it(server, lm, store, tmp_path):
     served = ServedModel(
         server.url, store, lm=lm, recipe="prag", folder=tmp_path / "out", server_folder="/mnt/elsewhere"
-    )  # fmt: skip
+    )
     with pytest.raises(ServerError, match=r"finds no adapter at /mnt/elsewhere/prag-.*server_folder"):
         served.lm.engine.generate(both(served, lm, (0,)))
 
@@ -286,9 +284,14 @@ def test_a_server_without_runtime_adapters_is_told_how_to_have_them(served, serv
 @pytest.fixture
 def llm(server, lm, store, tmp_path):
     return ParametricLLM(
-        base_url=server.url, lm=lm, store=store, recipe="prag", max_adapters=3, max_new_tokens=12,
+        base_url=server.url,
+        lm=lm,
+        store=store,
+        recipe="prag",
+        max_adapters=3,
+        max_new_tokens=12,
         server={"folder": str(tmp_path / "out")},
-    )  # fmt: skip
+    )
 
 
 def prompt(model, *numbers):
