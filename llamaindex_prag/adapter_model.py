@@ -13,11 +13,13 @@ from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Protocol
 
+from llamaindex_prag.adapter import AdapterKey, text_hash
+from rag_backbone.errors import ConfigurationError
+
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from llamaindex_prag.adapter import AdapterKey
-    from llamaindex_prag.adapter_keys import ReadableStore
+    from llamaindex_prag.adapter_source import ReadableStore
     from llamaindex_prag.parametric import ParametricModel
     from llamaindex_prag.recipe import Recipe
     from llamaindex_prag.selection import Merge, Selection
@@ -31,11 +33,9 @@ class TextEngine(Protocol):
 
     def generate(self, request: Request) -> Generation:
         """Generate a whole text."""
-        ...
 
     def stream(self, request: Request) -> AbstractContextManager[Iterable[TokenStep]]:
         """Generate step by step; leaving the context ends the generation."""
-        ...
 
 
 class LanguageModel(Protocol):
@@ -44,66 +44,46 @@ class LanguageModel(Protocol):
     @property
     def name(self) -> str:
         """Name for messages and records; in a server, the name that requests use."""
-        ...
 
     @property
     def fingerprint(self) -> str:
         """Identifies the weights, tokenizer and config that adapters were trained on."""
-        ...
 
     @property
     def context_window(self) -> int:
         """The most tokens that prompt and answer may have."""
-        ...
 
     @property
     def tokenizer(self) -> PreTrainedTokenizerBase:
         """The model's tokenizer."""
-        ...
 
     @property
     def engine(self) -> TextEngine:
         """Generates with this model."""
-        ...
 
     @property
     def loaded_with(self) -> Any:
         """What loads the same model again; None if it exists in memory only."""
-        ...
 
 
 class AdapterModel(Protocol):
-    """A model, a store of its adapters, and the recipe that they are made by."""
+    """A model, a store of its adapters, and the recipe that they are made by.
 
-    @property
-    def lm(self) -> LanguageModel:
-        """The base model."""
-        ...
+    Derive from it: finding adapters, and refusing what cannot be done, are the same for all.
+    """
 
-    @property
-    def store(self) -> ReadableStore:
-        """The adapters."""
-        ...
-
-    @property
-    def recipe(self) -> Recipe:
-        """The recipe that the adapters are trained by."""
-        ...
-
-    @property
-    def max_adapters(self) -> int:
-        """The most documents that one call may use."""
-        ...
-
-    @property
-    def translations(self) -> Translations | None:
-        """Translated adapters beside the trained ones; None without a translator."""
-        ...
-
-    @property
-    def translator_key(self) -> str | None:
-        """What stands in the keys of translated adapters in the place of the recipe."""
-        ...
+    lm: LanguageModel
+    """The base model."""
+    store: ReadableStore
+    """The adapters."""
+    recipe: Recipe
+    """With its `augmentation` decided for this model, so that a key says whose questions an adapter was made of."""
+    max_adapters: int
+    """The most documents that one call may use."""
+    translations: Translations | None = None
+    """Translated adapters beside the trained ones; None without a translator."""
+    in_server: bool = False
+    """Whether another process computes the answers."""
 
     @property
     def local(self) -> ParametricModel:
@@ -112,32 +92,6 @@ class AdapterModel(Protocol):
         Raises:
             ConfigurationError: If only a server's address is known.
         """
-        ...
-
-    @property
-    def in_server(self) -> bool:
-        """Whether another process computes the answers."""
-        ...
-
-    def location(self) -> dict[str, Any]:
-        """Return the arguments of `ParametricLLM` that lead to the server; none for a model in this process."""
-        ...
-
-    def key(self, text: str) -> AdapterKey:
-        """Return the key of a passage's trained adapter, whether or not it exists."""
-        ...
-
-    def knows(self, text: str) -> bool:
-        """Return whether the passage has a trained adapter."""
-        ...
-
-    def find(self, text: str) -> AdapterKey | None:
-        """Return the key of the passage's trained adapter, or else of its translated one, or None."""
-        ...
-
-    def find_hash(self, digest: str) -> AdapterKey | None:
-        """Find an adapter by the passage's `text_hash`."""
-        ...
 
     def select(
         self,
@@ -152,31 +106,14 @@ class AdapterModel(Protocol):
         Raises:
             AdapterError: If there are more than `max_adapters`.
         """
-        ...
+        return self._selected(keys, merge=merge, scores=scores, strength=strength) if keys else None
+
+    def _selected(self, keys: Sequence[AdapterKey], **options: Any) -> Selection:
+        """Combine adapters, at least one; options are those of `Selection.of`."""
 
     def runnable(self, selection: Selection) -> Any:
         """Return what a text generator of `langgraph_dynrag` takes to write under these adapters."""
-        ...
-
-    def check_missing(self, missing: str, advice: str) -> None:
-        """Refuse a policy for missing adapters that this model cannot follow.
-
-        Args:
-            missing: `"train"`, `"translate"`, or another one, which needs nothing of the model.
-            advice: Ends the message: what the caller's user can write instead.
-
-        Raises:
-            ConfigurationError: If there are no weights to train with, or no translator.
-        """
-        ...
-
-    def check_weighing(self) -> None:
-        """Refuse to weigh reading against training (`inject="auto"`) where the model is in a server.
-
-        Raises:
-            ConfigurationError: If it is.
-        """
-        ...
+        return selection
 
     def check_chat_model(self, chat: object) -> None:
         """Refuse a LangChain chat model that does not write with these adapters.
@@ -184,4 +121,65 @@ class AdapterModel(Protocol):
         Raises:
             ConfigurationError: With the line that makes one that does.
         """
-        ...
+
+    @property
+    def trainable(self) -> bool:
+        """Whether adapters can be trained."""
+        return True
+
+    @property
+    def translator_key(self) -> str | None:
+        """The translator's fingerprint, which stands in its adapters' keys where trained ones have the recipe."""
+        return self.translations.translator.fingerprint if self.translations else None
+
+    def location(self) -> dict[str, Any]:
+        """Return the arguments of `ParametricLLM` that lead to the server; none for a model in this process."""
+        return {}
+
+    def key(self, text: str) -> AdapterKey:
+        """Return the key of a passage's trained adapter, whether or not it exists."""
+        return AdapterKey(self.store.model, self.recipe.key, text_hash(text))
+
+    def knows(self, text: str) -> bool:
+        """Return whether the passage has a trained adapter."""
+        return self.key(text) in self.store
+
+    def find(self, text: str) -> AdapterKey | None:
+        """Return the key of the passage's trained adapter, or else of its translated one, or None."""
+        return self.find_hash(text_hash(text))
+
+    def find_hash(self, digest: str) -> AdapterKey | None:
+        """Find an adapter by the passage's `text_hash`."""
+        trained = AdapterKey(self.store.model, self.recipe.key, digest)
+        if trained in self.store:
+            return trained
+        if self.translations is not None and self.translations.knows(digest):
+            return AdapterKey(self.store.model, self.translations.translator.fingerprint, digest)
+        return None
+
+    def check_missing(self, missing: str, advice: str) -> None:
+        """Refuse a policy for missing adapters that this model cannot follow.
+
+        Args:
+            missing: `"train"`, `"translate"`, or another one, which needs nothing of the model.
+            advice: Ends the message: what the user can write instead.
+
+        Raises:
+            ConfigurationError: If there are no weights to train with, or no translator.
+        """
+        if missing == "translate" and self.translations is None:
+            raise ConfigurationError(f"missing='translate' needs a translator{advice}")
+        if missing == "train" and not self.trainable:
+            raise ConfigurationError(f"missing='train' needs the model's weights{advice}")
+
+    def check_weighing(self) -> None:
+        """Refuse to weigh reading against training (`inject="auto"`) where the model is in a server.
+
+        Raises:
+            ConfigurationError: If it is.
+        """
+        if self.in_server:
+            raise ConfigurationError(
+                "inject='auto' weighs what reading and training cost on this machine, and the model is in a server; "
+                "choose inject='parametric' or 'combined'"
+            )

@@ -17,13 +17,14 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import nn
 
 from llamaindex_prag.adapter import AdapterKey
+from llamaindex_prag.adapter_source import AdapterSource, BatchSource
 from llamaindex_prag.layout import Layout
 from llamaindex_prag.selection import Selection, weigh
 from llamaindex_prag.targets import target_layers
@@ -36,32 +37,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
     from transformers import PreTrainedModel
-
-
-class AdapterSource(Protocol):
-    """Where a bank finds adapters: a store, or a few in memory."""
-
-    def read_into(self, key: AdapterKey, out: NDArray[np.float32]) -> float:
-        """Write the values of an adapter into (layout.size,) and return its scale.
-
-        Raises:
-            AdapterError: If there is no such adapter, or it is damaged.
-        """
-        ...
-
-    @property
-    def generation(self) -> int:
-        """Grows whenever an adapter is removed or replaced."""
-        ...
-
-
-@runtime_checkable
-class BatchSource(AdapterSource, Protocol):
-    """A source that reads several adapters faster than one after the other."""
-
-    def read_many(self, keys: Sequence[AdapterKey], outs: Sequence[NDArray[np.float32]]) -> list[float]:
-        """Write each adapter's values into (layout.size,), and return their scales."""
-        ...
 
 
 Factors = list[tuple["Tensor", "Tensor"]]

@@ -10,10 +10,11 @@ import threading
 import weakref
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from llamaindex_prag.adapter import AdapterKey
-from llamaindex_prag.adapter_keys import AdapterKeys, ReadableStore
+from llamaindex_prag.adapter_model import AdapterModel
+from llamaindex_prag.adapter_source import ReadableStore
 from llamaindex_prag.augmenter_choice import settled
 from llamaindex_prag.bank import AdapterBank
 from llamaindex_prag.prompts import clean_answer, prompt_ids
@@ -34,7 +35,7 @@ _made: weakref.WeakKeyDictionary[CausalLM, weakref.ref[ParametricModel]] = weakr
 _making = threading.Lock()
 
 
-class ParametricModel(AdapterKeys):
+class ParametricModel(AdapterModel):
     """A model that can answer from stored adapters.
 
     Use `ParametricModel.of`, which gives one model's users the same object and attaches it to the engine. One that is
@@ -53,6 +54,8 @@ class ParametricModel(AdapterKeys):
             the translator's adapters have another form.
     """
 
+    lm: CausalLM
+
     def __init__(
         self,
         lm: CausalLM,
@@ -65,7 +68,8 @@ class ParametricModel(AdapterKeys):
     ) -> None:
         self.lm = lm
         asked = get_recipe(recipe)
-        super().__init__(store, settled(asked, lm))
+        self.store = store
+        self.recipe = settled(asked, lm)
         self.augmentation_asked = asked.augmentation
         """The recipe's `augmentation` as the user gave it."""
         if store.model != lm.fingerprint:
@@ -74,6 +78,7 @@ class ParametricModel(AdapterKeys):
                 "Adapters fit only the model that they were trained on; use that model, or another store."
             )
         self.layout = layout_of(lm.model, rank=self.recipe.rank, targets=self.recipe.targets, layers=self.recipe.layers)
+        self.max_adapters = max_adapters
         self.translations = self._translations(translator)
         source = self.translations or store
         self.bank = AdapterBank(lm.model, self.layout, source, max_adapters=max_adapters, slots=slots)
@@ -119,7 +124,7 @@ class ParametricModel(AdapterKeys):
             if known is None:
                 known = cls(lm, store, recipe=recipe, max_adapters=max_adapters, translator=translator).attach()
                 _made[lm] = weakref.ref(known)
-            same = known.recipe == settled(get_recipe(recipe), lm) and known.bank.max_adapters == max_adapters
+            same = known.recipe == settled(get_recipe(recipe), lm) and known.max_adapters == max_adapters
             same &= known.translator_key == (translator.fingerprint if translator else None)
             if not (same and _same_store(known.store, store)):
                 raise ConfigurationError(
@@ -134,15 +139,6 @@ class ParametricModel(AdapterKeys):
         """The model that trains adapters and measures what they do: this one."""
         return self
 
-    @property
-    def max_adapters(self) -> int:
-        """The most documents that one call may use."""
-        return self.bank.max_adapters
-
-    def runnable(self, selection: Selection) -> Selection:
-        """What a generator is given to write with these adapters."""
-        return selection
-
     def check_chat_model(self, chat: object) -> None:
         """Refuse a chat model that writes with another model in memory."""
         if getattr(chat, "lm", None) is not self.lm:
@@ -151,18 +147,8 @@ class ParametricModel(AdapterKeys):
                 "LocalChatModel.from_causal_lm(adapters.lm)"
             )
 
-    def select(
-        self,
-        keys: Sequence[AdapterKey],
-        *,
-        merge: Merge = "mean",
-        scores: Sequence[float] | None = None,
-        strength: float | Sequence[float] = 1.0,
-    ) -> Selection | None:
-        """The adapters of a call; None for none."""
-        if not keys:
-            return None
-        return self.bank.select(keys, merge=merge, scores=scores, strength=strength)
+    def _selected(self, keys: Sequence[AdapterKey], **options: Any) -> Selection:
+        return self.bank.select(keys, **options)
 
     def answer(
         self,

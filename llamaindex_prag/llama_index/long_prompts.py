@@ -81,31 +81,32 @@ class ReadsInParts(LLM):
 
     def predict(self, prompt: BasePromptTemplate, **prompt_args: Any) -> str:
         """Answer a template; a context that is too long is read in parts."""
-        reading = _Reading(self, prompt, prompt_args)
-        while arguments := reading.before_the_last():
-            reading.answer = super().predict(prompt, **arguments)
-        return super().predict(prompt, **reading.last())
+        return super().predict(prompt, **self._last_part(prompt, prompt_args))
 
     async def apredict(self, prompt: BasePromptTemplate, **prompt_args: Any) -> str:
         """Answer a template; a context that is too long is read in parts."""
-        reading = _Reading(self, prompt, prompt_args)
-        while arguments := reading.before_the_last():
-            reading.answer = await super().apredict(prompt, **arguments)
-        return await super().apredict(prompt, **reading.last())
+        return await super().apredict(prompt, **await self._alast_part(prompt, prompt_args))
 
     def stream(self, prompt: BasePromptTemplate, **prompt_args: Any) -> TokenGen:
         """Answer a template; of a context that is read in parts the last answer is streamed."""
-        reading = _Reading(self, prompt, prompt_args)
-        while arguments := reading.before_the_last():
-            reading.answer = super().predict(prompt, **arguments)
-        return super().stream(prompt, **reading.last())
+        return super().stream(prompt, **self._last_part(prompt, prompt_args))
 
     async def astream(self, prompt: BasePromptTemplate, **prompt_args: Any) -> TokenAsyncGen:
         """Answer a template; of a context that is read in parts the last answer is streamed."""
+        return await super().astream(prompt, **await self._alast_part(prompt, prompt_args))
+
+    def _last_part(self, prompt: BasePromptTemplate, prompt_args: dict[str, Any]) -> dict[str, Any]:
+        """Read all parts but the last; return the arguments of the last call."""
+        reading = _Reading(self, prompt, prompt_args)
+        while arguments := reading.before_the_last():
+            reading.answer = super().predict(prompt, **arguments)
+        return reading.last()
+
+    async def _alast_part(self, prompt: BasePromptTemplate, prompt_args: dict[str, Any]) -> dict[str, Any]:
         reading = _Reading(self, prompt, prompt_args)
         while arguments := reading.before_the_last():
             reading.answer = await super().apredict(prompt, **arguments)
-        return await super().astream(prompt, **reading.last())
+        return reading.last()
 
     @property
     def spare_tokens(self) -> int:

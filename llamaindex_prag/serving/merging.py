@@ -9,51 +9,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Iterable, Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
 from llamaindex_prag.adapter import Adapter, AdapterKey
+from llamaindex_prag.adapter_source import MergeableStore
 from llamaindex_prag.errors import AdapterMissingError
 from llamaindex_prag.layout import Layout
 from llamaindex_prag.selection import Selection, weigh
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-
-class MergeableStore(Protocol):
-    """What merging needs of a store."""
-
-    @property
-    def model(self) -> str:
-        """The fingerprint of the model that the adapters are for."""
-        ...
-
-    @property
-    def generation(self) -> int:
-        """Grows whenever an adapter is removed or replaced."""
-        ...
-
-    def layout(self, key: AdapterKey) -> Layout | None:
-        """The layout of an adapter, or None if there is none."""
-        ...
-
-    def digest(self, key: AdapterKey) -> str | None:
-        """Another one for other values; None if there is no such adapter."""
-        ...
-
-    def read_into(self, key: AdapterKey, out: NDArray[np.float32]) -> float:
-        """Write an adapter's values and return its scale."""
-        ...
-
-    def keys(self) -> Sequence[AdapterKey]:
-        """Of all adapters at this moment."""
-        ...
-
-    def __contains__(self, key: AdapterKey) -> bool: ...
 
 
 def merged(store: MergeableStore, selection: Selection) -> Adapter:

@@ -40,20 +40,15 @@ class ServedLM:
 
     def __init__(self, served: ServedModel, lm: CausalLM | str | Path | Mapping[str, Any] | None) -> None:
         self._served = served
-        self._in_memory: CausalLM | None = None
-        self._arguments: dict[str, Any] | None = None
-        """Of `CausalLM.from_pretrained`."""
-        if isinstance(lm, str | Path):
-            self._arguments = {"name": lm}
-        elif isinstance(lm, Mapping):
-            self._arguments = dict(lm)
-        elif lm is not None:
-            self._in_memory = lm
-            if lm.fingerprint != self.fingerprint:
-                raise ConfigurationError(
-                    f"the store holds adapters of the model {self.fingerprint[:12]}…, and {lm.name} is "
-                    f"{lm.fingerprint[:12]}…. Use the model that they were trained on, or another store."
-                )
+        self._arguments = _arguments(lm)
+        self._in_memory = None if isinstance(lm, str | Path | Mapping) else lm
+        if self._in_memory is not None and self._in_memory.fingerprint != self.fingerprint:
+            raise ConfigurationError(
+                f"the store holds adapters of the model {self.fingerprint[:12]}…, and {self._in_memory.name} is "
+                f"{self._in_memory.fingerprint[:12]}…. Use the model that they were trained on, or another store."
+            )
+        self.named = lm is not None
+        """Whether the model can be loaded here."""
         self.loaded_with: Any = str(lm) if isinstance(lm, str | Path) else self._arguments
         """What loads the model here; None: it was not named, or exists in memory only."""
         if self._in_memory is not None:
@@ -73,11 +68,6 @@ class ServedLM:
     def context_window(self) -> int:
         """The server's limit."""
         return self._served.context_window
-
-    @property
-    def named(self) -> bool:
-        """Whether the model can be loaded here."""
-        return self._in_memory is not None or self._arguments is not None
 
     @cached_property
     def engine(self) -> ServedEngine:
@@ -134,3 +124,10 @@ class ServedLM:
 
     def __repr__(self) -> str:
         return f"ServedLM({self.name!r})"
+
+
+def _arguments(lm: object) -> dict[str, Any] | None:
+    """The arguments of `CausalLM.from_pretrained`; None for a model in memory, or none."""
+    if isinstance(lm, Mapping):
+        return dict(lm)
+    return {"name": lm} if isinstance(lm, str | Path) else None

@@ -17,15 +17,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from llamaindex_prag.adapter import AdapterKey
-from llamaindex_prag.adapter_keys import AdapterKeys
+from llamaindex_prag.adapter_model import AdapterModel
+from llamaindex_prag.adapter_source import MergeableStore
 from llamaindex_prag.augmenter_choice import settled
 from llamaindex_prag.recipe import Recipe, get_recipe
-from llamaindex_prag.selection import Merge, Selection
+from llamaindex_prag.selection import Selection
 from llamaindex_prag.serving.document_names import DocumentSet, checked_secret
 from llamaindex_prag.serving.exports import ExportFolders
 from llamaindex_prag.serving.loaded import LoadedAdapters
 from llamaindex_prag.serving.lora_server import LoraServer
-from llamaindex_prag.serving.merging import MergeableStore, address, merged
+from llamaindex_prag.serving.merging import address, merged
 from llamaindex_prag.serving.served_lm import ServedLM
 from rag_backbone.cache_folder import cache_root
 from rag_backbone.errors import AdapterError, ConfigurationError
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
 Loading = Literal["push", "resolve"]
 
 
-class ServedModel(AdapterKeys):
+class ServedModel(AdapterModel):
     """The model of a server, with the adapters of one store.
 
     Args:
@@ -69,8 +70,9 @@ class ServedModel(AdapterKeys):
         ...     adapters=served, missing="context")  # doctest: +SKIP
     """
 
-    in_server = True
+    lm: ServedLM
     store: MergeableStore
+    in_server = True
 
     def __init__(
         self,
@@ -95,7 +97,7 @@ class ServedModel(AdapterKeys):
             raise ConfigurationError(f"max_adapters is {max_adapters}; at least 1 is needed")
         if secret is not None and loading == "push":
             raise ConfigurationError("secret signs the names of documents; it belongs to loading='resolve'")
-        super().__init__(store, settled(get_recipe(recipe), lm, store.keys))
+        self.store, self.recipe = store, settled(get_recipe(recipe), lm, store.keys)
         self.max_adapters, self.loading = max_adapters, loading
         self.server = LoraServer(base_url, api_key=api_key, timeout=timeout)
         self.name, self.context_window = _served(self.server, model)
@@ -145,22 +147,8 @@ class ServedModel(AdapterKeys):
                 f"{name!r}. Use {line}"
             )
 
-    def select(
-        self,
-        keys: Sequence[AdapterKey],
-        *,
-        merge: Merge = "mean",
-        scores: Sequence[float] | None = None,
-        strength: float | Sequence[float] = 1.0,
-    ) -> Selection | None:
-        """The adapters of a call; None for none.
-
-        Raises:
-            AdapterError: If there are more than a call may use.
-        """
-        if not keys:
-            return None
-        selection = Selection.of(keys, merge=merge, scores=scores, strength=strength, version=self.store.generation)
+    def _selected(self, keys: Sequence[AdapterKey], **options: Any) -> Selection:
+        selection = Selection.of(keys, version=self.store.generation, **options)
         if len(selection) > self.max_adapters:
             raise AdapterError(
                 f"{len(selection)} adapters were selected; a call may use {self.max_adapters}. Retrieve fewer "

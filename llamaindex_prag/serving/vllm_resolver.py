@@ -28,8 +28,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from llamaindex_prag.adapter_source import MergeableStore
 from llamaindex_prag.serving.document_names import PREFIX, DocumentSet, checked_secret
-from llamaindex_prag.serving.merging import MergeableStore, address, merged
+from llamaindex_prag.serving.merging import address, merged
 from llamaindex_prag.store.folders import lock_folder
 from llamaindex_prag.store.peft_folder import CONFIG, export_peft
 from rag_backbone.errors import AdapterError, ConfigurationError

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from llamaindex_prag.adapter_keys import ReadableStore
+    from llamaindex_prag.adapter_source import ReadableStore
     from llamaindex_prag.translator.translator import Translator
 
 _TABLE = "representation/"
