@@ -107,17 +107,17 @@ class Placer:
         self,
         keys: Sequence[AdapterKey | None],
         *,
-        question: str = "",
-        strength: float | Sequence[float] = 1.0,
-        scores: Sequence[float | None] | None = None,
-        dates: Sequence[datetime | None] | None = None,
+        question: str,
+        strengths: Sequence[float],
+        scores: Sequence[float | None],
+        dates: Sequence[datetime | None],
     ) -> Placement:
-        """Decide.
+        """Decide where each passage acts.
 
         Args:
-            keys: Of the passages' adapters, best first; None where there is none. Only `best` ones are loaded.
+            keys: Keys of the passages' adapters, best first; None where there is none. Only `best` ones are loaded.
             question: What is asked, for contradictions: without it none are looked for.
-            strength: Of the adapters, or of each.
+            strengths: What multiplies each passage's update.
             scores: Retrieval scores.
             dates: When each passage's document was last changed.
         """
@@ -134,31 +134,30 @@ class Placer:
         taken = sorted(best(kept, scores, self._active))
         placed = {*in_prompt, *left_out, *taken}
         beyond |= {i: self._reason() for i in range(len(keys)) if i not in placed}
-        told = list(scores or [1.0] * len(keys))
-        shares = _shares(usable_scores([told[i] for i in taken])) if resolution.by_score else [1.0] * len(taken)
-        each = [float(strength)] * len(keys) if isinstance(strength, int | float) else list(strength)
-        wanted = list(zip(taken, shares, strict=True))
-        by_score = usable_scores([told[i] for i in taken]) if self._merge == "score" else None
+        weights = usable_scores([scores[i] for i in taken])
+        shares = _shares(weights) if resolution.by_score else [1.0] * len(taken)
+        wanted = {i: share * strengths[i] for i, share in zip(taken, shares, strict=True)}
+        by_score = weights if self._merge == "score" else None
         selection = self._model.select(
-            [known[i] for i in taken], merge=self._merge, scores=by_score, strength=[s * each[i] for i, s in wanted]
+            [known[i] for i in taken], merge=self._merge, scores=by_score, strength=list(wanted.values())
         )
         part, forgetting = 1.0, None
         if self._guard is not None and selection is not None:
-            single = [(known[i], s * each[i]) for i, s in wanted if s * each[i] > 0] if self._may_part else []
-            alone = [one for key, s in single if (one := self._model.select([key], strength=s)) is not None]
+            single = {i: s for i, s in wanted.items() if s > 0} if self._may_part else {}
+            alone = [one for i, s in single.items() if (one := self._model.select([known[i]], strength=s)) is not None]
             selection, part, forgetting = self._guarded(self._guard, selection, alone if len(alone) > 1 else ())
             if selection is None:
                 in_prompt |= dict.fromkeys(taken, f"forgets {forgetting:.3g} nats of other things")
-                wanted = []
+                wanted = {}
         return Placement(
-            tuple(i for i, _ in wanted),
-            selection,
-            {i: part * s * each[i] for i, s in wanted},
-            in_prompt,
-            left_out,
-            part * max(each, default=1.0),
-            forgetting,
-            conflicts,
+            in_weights=tuple(wanted),
+            selection=selection,
+            strengths={i: part * s for i, s in wanted.items()},
+            in_prompt=in_prompt,
+            left_out=left_out,
+            strength=part * max(strengths, default=1.0),
+            forgetting=forgetting,
+            conflicts=conflicts,
         )
 
     def _reason(self) -> str:
@@ -187,16 +186,15 @@ class Placer:
         return self._meter.measure(question, keys)
 
     def _resolved(
-        self, conflicts: Conflicts | None, known: Mapping[int, AdapterKey], dates: Sequence[datetime | None] | None
+        self, conflicts: Conflicts | None, known: Mapping[int, AdapterKey], dates: Sequence[datetime | None]
     ) -> Resolution:
-        """In the passages' own numbers: of two with the same text, the meter knows one."""
+        """Map the resolution back to passage indices; the meter merges passages with identical text."""
         if conflicts is None or self._policy is None:
             return Resolution(tuple(known))
         numbers: dict[int, list[int]] = {n: [] for n in range(len(conflicts.keys))}
         for i, key in known.items():
             numbers[conflicts.keys.index(key)].append(i)
-        given = None if dates is None else [dates[numbers[n][0]] for n in numbers]
-        found = resolve(conflicts, self._policy, dates=given)
+        found = resolve(conflicts, self._policy, dates=[dates[numbers[n][0]] for n in numbers])
         return Resolution(
             tuple(sorted(i for n in found.in_weights for i in numbers[n])),
             {i: why for n, why in found.in_prompt.items() for i in numbers[n]},

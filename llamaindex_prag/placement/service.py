@@ -116,11 +116,11 @@ class PlacementService:
         lost: set[int] = set()
         while lacking := self._lacking(candidates, plans, lost):
             lost.update(lacking)
-        # Adapters of passages that do not act are not needed, so they count as available.
+        # Adapters of passages that do not act are not needed, so these passages count as having one.
         placed = self._placer.place(
             self._keys(candidates, plans, lost),
             question=question,
-            strength=[times * (self._strength or (BESIDE_TEXT if plan.beside else 1.0)) for plan in plans],
+            strengths=[times * (self._strength or (BESIDE_TEXT if plan.beside else 1.0)) for plan in plans],
             scores=[c.score for c in candidates],
             dates=[date_of(c.metadata) for c in candidates],
         )
