@@ -6,18 +6,19 @@ An event that the user should not have to look for carries a `warning` in words.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable
+
+from langgraph_dynrag.events import Event, RetrievalEvent, events_of
 
 
-def answer_warnings(events: Iterable[Mapping[str, Any]]) -> list[str]:
+def answer_warnings(events: Iterable[Event]) -> list[str]:
     """Return the warnings of a run, each once, with its number of occurrences."""
     known = list(events)
-    searches = [event for event in known if event["type"] == "retrieval"]
+    searches = events_of(known, RetrievalEvent)
     errors = Counter(event["error"] for event in searches if event["error"])
     failed = [
         f"{count} of {len(searches)} searches failed, and the answer was written without them: {error}"
         for error, count in errors.items()
     ]
-    others = Counter(event["warning"] for event in known if event.get("warning"))
+    others = Counter(str(warning) for event in known if (warning := event.get("warning")))
     return failed + [text if count == 1 else f"{text} ({count} times)" for text, count in others.items()]

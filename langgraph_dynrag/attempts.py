@@ -104,5 +104,7 @@ class Attempts:
         told = found.opens if found.opens or found.draft.ended == "end" else None
         if told is not None and afresh and self._asked.opens_reasoning is None:
             self._asked.note_reasoning(told)
-        cost = {**found.cost, **({"retries": self._requests - 1} if self._requests > 1 else {})}
+        cost = found.cost.copy()
+        if self._requests > 1:
+            cost["retries"] = self._requests - 1
         return replace(found, cost=cost, failures=tuple(self._failures))

@@ -16,7 +16,7 @@ from langchain_core.messages import AIMessage, AIMessageChunk
 from langgraph_dynrag.alternatives import entropy_of_entry
 from langgraph_dynrag.clean_input import clean_models
 from langgraph_dynrag.draft import AttentionRows, Draft, EndOfDraft, Floats
-from langgraph_dynrag.drafting import DraftResult, DraftTask, NoText, OnToken
+from langgraph_dynrag.drafting import DraftCost, DraftResult, DraftTask, NoText, OnToken
 from langgraph_dynrag.reasoning import reasoning_of
 from langgraph_dynrag.reply_tokens import ReplyTokens
 from langgraph_dynrag.stop_at_unit import StopAtUnit, ended_by, reply_tokens
@@ -76,7 +76,7 @@ class Collector:
         self._reported: list[_Reported] = []
         self._rows: list[Any] = []
         self._finish: str | None = None
-        self._cost: dict[str, int] = {}
+        self._cost: DraftCost = {}
 
     @property
     def finish_reason(self) -> str | None:
@@ -125,7 +125,7 @@ class Collector:
             self._pieces, self._reported = self._pieces[: self._task.limit], self._reported[: self._task.limit]
         n = len(self._pieces)
         needs, known = self._task.needs, [r for r in self._reported if r.logprob is not None]
-        cost = dict(self._cost)
+        cost = self._cost.copy()
         if needs and len(known) < n:
             cost["tokens_without_logprobs"] = n - len(known)
         told = bool(known) or bool(needs)
@@ -176,7 +176,10 @@ class Collector:
         reasoning = (usage.get("output_token_details") or {}).get("reasoning")
         if reasoning:
             self._apart_tokens = max(self._apart_tokens, int(reasoning))
-        self._cost |= {name: own[name] for name in ("forward_tokens", "cached_tokens") if own.get(name) is not None}
+        if own.get("forward_tokens") is not None:
+            self._cost["forward_tokens"] = own["forward_tokens"]
+        if own.get("cached_tokens") is not None:
+            self._cost["cached_tokens"] = own["cached_tokens"]
 
     def _without_reasoning(
         self, tokens: list[tuple[str, _Reported]], text: str, apart: str

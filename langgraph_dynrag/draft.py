@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from typing_extensions import TypedDict
 
 from rag_backbone.text_units import (
     Span,
@@ -70,6 +71,16 @@ class Unit:
             end = spans[0].end if len(spans) > 1 else None
         # The space after a sentence belongs to the next one's first token.
         return None if end is None else draft.tokens_until(len(draft.text[:end].rstrip()))
+
+
+class DraftState(TypedDict):
+    """A draft as plain lists."""
+
+    pieces: list[str]
+    logprobs: list[float]
+    entropies: list[float] | None
+    token_ids: list[int] | None
+    ended: EndOfDraft
 
 
 @dataclass(frozen=True)
@@ -144,7 +155,7 @@ class Draft:
             other.ended,
         )
 
-    def to_state(self) -> dict[str, Any]:
+    def to_state(self) -> DraftState:
         """Plain lists, as kept in the graph's state."""
         return {
             "pieces": list(self.pieces),
@@ -155,7 +166,7 @@ class Draft:
         }
 
     @classmethod
-    def from_state(cls, value: dict[str, Any] | None) -> Draft:
+    def from_state(cls, value: DraftState | None) -> Draft:
         """The draft of a state; an empty one if there is none."""
         if not value:
             return cls()
@@ -281,6 +292,20 @@ class DraftView:
         return text[spans[-1].start : spans[-1].end].strip() if spans else ""
 
 
+class VerdictState(TypedDict):
+    """A verdict as plain data."""
+
+    trigger: str
+    retrieve: bool
+    reason: str
+    scores: list[float | None]
+    score: float | None
+    threshold: float | None
+    position: int | None
+    hits: list[int]
+    cost: dict[str, float] | None
+
+
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """A trigger's decision."""
@@ -300,7 +325,7 @@ class Verdict:
     cost: Mapping[str, float] | None = None
     """What judging took beyond the draft, if anything: sequences, tokens, seconds."""
 
-    def to_state(self) -> dict[str, Any]:
+    def to_state(self) -> VerdictState:
         """Plain data, as kept in state and trace."""
         return {
             "trigger": self.trigger,
@@ -315,6 +340,7 @@ class Verdict:
         }
 
     @classmethod
-    def from_state(cls, value: dict[str, Any]) -> Verdict:
+    def from_state(cls, value: VerdictState) -> Verdict:
         """The verdict that `to_state` wrote."""
-        return cls(**{**value, "scores": tuple(value["scores"]), "hits": tuple(value["hits"])})
+        fields: dict[str, Any] = {**value, "scores": tuple(value["scores"]), "hits": tuple(value["hits"])}
+        return cls(**fields)

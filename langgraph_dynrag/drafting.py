@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from langchain_core.messages import AIMessage, BaseMessage
+from typing_extensions import TypedDict
 
 from langgraph_dynrag.draft import AttentionRows, Draft, Signal, Unit
 from langgraph_dynrag.reasoning import answer_text
@@ -72,14 +73,43 @@ class DraftTask:
         return AIMessage(self.accepted + self.carried.text, response_metadata=metadata)
 
 
+class CallCost(TypedDict, total=False):
+    """What a model call took; absent is what was not told."""
+
+    prompt_tokens: int
+    forward_tokens: int
+    """Tokens that a local model computed."""
+    cached_tokens: int
+    """Tokens that it took from its cache."""
+
+
+class DraftCost(CallCost, total=False):
+    """What a draft took. Counts of what went wrong are absent where they are 0."""
+
+    reasoning_tokens: int
+    tokens_without_logprobs: int
+    """Tokens whose log-probability was needed and did not come; they count as sure."""
+    retries: int
+    """Requests beyond the first one."""
+    fewer_alternatives: int
+    """Tokens that came with fewer alternatives than were asked for, so that their entropy is less exact."""
+    adapters_reloaded: int
+    """How often a server had to load the adapters again."""
+
+
+class ReplyCost(CallCost, total=False):
+    """What a reply took."""
+
+    generated_tokens: int
+
+
 @dataclass(frozen=True)
 class DraftResult:
     """A draft with its attention, and what it cost."""
 
     draft: Draft
     attention: AttentionRows | None = None
-    cost: dict[str, int] = field(default_factory=dict)
-    """`prompt_tokens`, and of a local model `forward_tokens` and `cached_tokens`; `reasoning_tokens` if any."""
+    cost: DraftCost = field(default_factory=DraftCost)
     reasoning: str = ""
     """As far as it was told; no part of the draft."""
     repeated: str = ""
@@ -97,9 +127,7 @@ class Reply:
     """The model's reply to an instruction, and what it cost."""
 
     text: str
-    cost: dict[str, int] = field(default_factory=dict)
-    """`prompt_tokens` and `generated_tokens`, and of a local model `forward_tokens` and `cached_tokens`; as far as they
-    were told."""
+    cost: ReplyCost = field(default_factory=ReplyCost)
 
     @classmethod
     def of(cls, message: BaseMessage) -> Reply:
@@ -108,4 +136,4 @@ class Reply:
         told = {"prompt_tokens": usage.get("input_tokens"), "generated_tokens": usage.get("output_tokens")}
         own = message.response_metadata.get("dynprag") or {}
         told |= {name: own.get(name) for name in ("forward_tokens", "cached_tokens")}
-        return cls(answer_text(message), {name: n for name, n in told.items() if n is not None})
+        return cls(answer_text(message), cast("ReplyCost", {name: n for name, n in told.items() if n is not None}))

@@ -17,9 +17,10 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
+
+from typing_extensions import TypedDict
 
 from langgraph_dynrag.draft import Signal
 from langgraph_dynrag.samples import SampleSpec
@@ -28,6 +29,15 @@ from rag_backbone.typed_fields import check_fields
 
 Basis = Literal["rationales", "documents"]
 """What an answer was written from."""
+
+
+class AnswerCandidateState(TypedDict):
+    """One of the two answers as plain data."""
+
+    basis: Basis
+    text: str
+    short_answer: str
+    uncertainty: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +56,7 @@ class AnswerCandidate:
         """Whether it says nothing, or that the answer is unknown."""
         return not self.short_answer.strip() or re.search(r"\bunknown\b", self.short_answer.lower()) is not None
 
-    def to_state(self) -> Mapping[str, Any]:
+    def to_state(self) -> AnswerCandidateState:
         """Plain data."""
         return {
             "basis": self.basis,

@@ -328,8 +328,12 @@ class _Work(Attempts):
     def result(self) -> DraftResult:
         """The whole draft, and what it took."""
         found = super().result()
-        more = {"fewer_alternatives": self._fewer, "adapters_reloaded": self._reloads}
-        return replace(found, cost={**found.cost, **{name: n for name, n in more.items() if n}})
+        cost = found.cost.copy()
+        if self._fewer:
+            cost["fewer_alternatives"] = self._fewer
+        if self._reloads:
+            cost["adapters_reloaded"] = self._reloads
+        return replace(found, cost=cost)
 
     def _may_pass(self, error: BaseException) -> bool:
         failure = failure_of(error)

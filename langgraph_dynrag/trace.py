@@ -14,7 +14,19 @@ from pathlib import Path
 from typing import Any, Literal
 
 from langgraph_dynrag.answer_warnings import answer_warnings
+from langgraph_dynrag.drafting import CallCost
 from langgraph_dynrag.event_lines import event_lines
+from langgraph_dynrag.events import (
+    AcceptedEvent,
+    DraftEvent,
+    Event,
+    ReasoningEvent,
+    ReformulationEvent,
+    ResumeEvent,
+    RetrievalEvent,
+    VerdictEvent,
+    events_of,
+)
 from langgraph_dynrag.evidence import name_of
 from langgraph_dynrag.samples import total_cost
 from langgraph_dynrag.usage import Usage
@@ -48,7 +60,7 @@ class DraftTrace:
     """One draft and what became of it."""
 
     tokens: tuple[TokenTrace, ...]
-    verdict: Mapping[str, Any] | None
+    verdict: VerdictEvent | None
     ended: str
     evidence: tuple[str, ...]
     """Ids of the passages that it was written with."""
@@ -75,8 +87,8 @@ class Trace:
     answer: str
     short_answer: str
     sources: tuple[Mapping[str, Any], ...]
-    events: tuple[Mapping[str, Any], ...]
-    steps: tuple[DraftTrace | Mapping[str, Any], ...] = field(default=(), repr=False)
+    events: tuple[Event, ...]
+    steps: tuple[DraftTrace | Event, ...] = field(default=(), repr=False)
     """Drafts with their tokens, and between them the other events."""
 
     @classmethod
@@ -86,7 +98,7 @@ class Trace:
         Raises:
             ConfigurationError: If there is nothing to trace in it.
         """
-        events = tuple(state.get("trace") or ())
+        events: tuple[Event, ...] = tuple(state.get("trace") or ())
         if not events:
             raise ConfigurationError(
                 f"no trace in a mapping with the keys {sorted(state)}; give it what graph.invoke(...) returned, or "
@@ -107,9 +119,9 @@ class Trace:
         return [step for step in self.steps if isinstance(step, DraftTrace)]
 
     @property
-    def retrievals(self) -> list[Mapping[str, Any]]:
+    def retrievals(self) -> list[RetrievalEvent]:
         """All searches: query, documents, error, seconds."""
-        return [e for e in self.events if e["type"] == "retrieval"]
+        return events_of(self.events, RetrievalEvent)
 
     @property
     def warnings(self) -> list[str]:
@@ -128,9 +140,8 @@ class Trace:
     @property
     def sampling(self) -> dict[str, float]:
         """What was sampled for triggers, selectors and final answers: sequences, tokens, seconds; empty if nothing."""
-        sampling = ("verdict", "evidence_choice", "final_answer")
-        costs = [e["cost"] for e in self.events if e["type"] in sampling and e.get("cost")]
-        return total_cost(costs)
+        # Verdicts, choices of evidence and final answers have a cost.
+        return total_cost([cost for e in self.events if isinstance(cost := e.get("cost"), dict)])
 
     @property
     def usage(self) -> Usage:
@@ -142,9 +153,10 @@ class Trace:
         """Searches, searches that brought nothing new, rewrites, drafts, and tokens by what became of them."""
         fates = [t.fate for d in self.drafts for t in d.tokens]
         computed = ("forward_tokens", "cached_tokens")  # a remote model does not tell
-        told = [name for name in computed if any(name in e for e in self.events)]
-        cost = {name: sum(e.get(name) or 0 for e in self.events) for name in told}
-        if reasoning := sum(e["tokens"] for e in self.events if e["type"] == "reasoning"):
+        events: Sequence[Mapping[str, Any]] = self.events
+        told = [name for name in computed if any(name in e for e in events)]
+        cost = {name: sum(e.get(name) or 0 for e in events) for name in told}
+        if reasoning := sum(e["tokens"] for e in events_of(self.events, ReasoningEvent)):
             cost["reasoning_tokens"] = reasoning
         if failures := sum(len(d.failures) for d in self.drafts):
             cost["failed_requests"] = failures
@@ -154,7 +166,7 @@ class Trace:
         return {
             "retrievals": len(self.retrievals),
             "nothing_new": sum(1 for r in self.retrievals if not any(d["new"] for d in r["documents"])),
-            "rewrites": sum(1 for e in self.events if e["type"] == "reformulation" and e.get("rewrite")),
+            "rewrites": sum(1 for e in events_of(self.events, ReformulationEvent) if e.get("rewrite")),
             "drafts": len(self.drafts),
             "accepted_tokens": fates.count("accepted"),
             "discarded_tokens": fates.count("discarded"),
@@ -193,7 +205,7 @@ class Trace:
     def __str__(self) -> str:
         lines = [f"Question: {self.question}"]
         for step in self.steps:
-            lines += _draft_lines(step) if isinstance(step, DraftTrace) else _event_lines(step)
+            lines += _draft_lines(step) if isinstance(step, DraftTrace) else event_lines(step)
         lines.append(f"Answer: {self.answer}")
         if self.short_answer and self.short_answer != self.answer:
             lines.append(f"Short answer: {self.short_answer}")
@@ -211,31 +223,26 @@ class Trace:
         return f"Trace({self.question!r}: {counted}{told})"
 
 
-def _steps(events: Sequence[Mapping[str, Any]]) -> list[DraftTrace | Mapping[str, Any]]:
+def _steps(events: Sequence[Event]) -> list[DraftTrace | Event]:
     """Events in order, each draft joined with the verdict on it and what became of its tokens."""
-    steps: list[DraftTrace | Mapping[str, Any]] = []
-    i = 0
-    while i < len(events):
-        event = events[i]
-        if event["type"] != "draft":
-            if event["type"] not in ("question", "answer", "accepted", "verdict", "query", "calls"):
-                steps.append(event)
-            i += 1
-            continue
-        end = next((j for j in range(i + 1, len(events)) if events[j]["type"] == "draft"), len(events))
-        steps.append(_draft(event, events[i + 1 : end]))
-        i += 1
+    steps: list[DraftTrace | Event] = []
+    for i, event in enumerate(events):
+        if event["type"] == "draft":
+            end = next((j for j in range(i + 1, len(events)) if events[j]["type"] == "draft"), len(events))
+            steps.append(_draft(event, events[i + 1 : end]))
+        elif event["type"] not in ("question", "answer", "accepted", "verdict", "query", "calls"):
+            steps.append(event)
     return steps
 
 
-def _draft(event: Mapping[str, Any], following: Sequence[Mapping[str, Any]]) -> DraftTrace:
-    verdict = next((e for e in following if e["type"] == "verdict"), None)
-    accepted = next((e["tokens"] for e in following if e["type"] == "accepted"), None)
-    resume = next((e for e in following if e["type"] == "resume"), None)
-    kept = accepted if accepted is not None else (resume or {}).get("kept_tokens", 0)
+def _draft(event: DraftEvent, following: Sequence[Event]) -> DraftTrace:
+    verdict = next(iter(events_of(following, VerdictEvent)), None)
+    accepted = next(iter(events_of(following, AcceptedEvent)), None)
+    resume = next(iter(events_of(following, ResumeEvent)), None)
+    kept = accepted["tokens"] if accepted is not None else 0 if resume is None else resume["kept_tokens"]
     gone = 0 if resume is None else resume["discarded_tokens"]
-    scores = (verdict or {}).get("scores") or []
-    position = (verdict or {}).get("position")
+    scores: Sequence[float | None] = () if verdict is None else verdict.get("scores", ())
+    fired = verdict.get("position") if verdict is not None and verdict["retrieve"] else None
     entropies = event["entropies"] or []
     tokens = []
     for t, piece in enumerate(event["pieces"]):
@@ -247,15 +254,16 @@ def _draft(event: Mapping[str, Any], following: Sequence[Mapping[str, Any]]) -> 
                 _at(event["logprobs"], t),
                 _at(entropies, t),
                 _at(scores, t),
-                fired=bool(verdict and verdict["retrieve"] and position == t),
+                fired=fired == t,
             )
         )
-    cost = {name: event[name] for name in ("prompt_tokens", "forward_tokens", "cached_tokens") if name in event}
-    return DraftTrace(tuple(tokens), verdict, event["ended"], tuple(event["evidence"]), cost,
-                      tuple(event.get("failures") or ()))  # fmt: skip
+    told: Mapping[str, Any] = event
+    cost = {name: told[name] for name in CallCost.__annotations__ if name in told}
+    failures = tuple(event.get("failures") or ())
+    return DraftTrace(tuple(tokens), verdict, event["ended"], tuple(event["evidence"]), cost, failures)
 
 
-def _at(values: Sequence[Any], index: int) -> Any:
+def _at(values: Sequence[float | None], index: int) -> float | None:
     return values[index] if index < len(values) else None
 
 
@@ -273,43 +281,3 @@ def _draft_lines(draft: DraftTrace) -> list[str]:
         fired = next((t.text.strip() for t in draft.tokens if t.fired), "")
         lines.append(f"  -> {draft.verdict['reason']}" + (f" at {fired!r}" if fired else ""))
     return lines
-
-
-def _event_lines(event: Mapping[str, Any]) -> list[str]:
-    kind = event["type"]
-    if kind == "retrieval":
-        titles = [f"{name_of(d)}{'' if d['new'] else ' (seen)'}" for d in event["documents"]]
-        found = "; ".join(titles) or (f"nothing, the search failed: {event['error']}" if event["error"] else "nothing")
-        return [f"  searched: {event['query']}", f"    found: {found}"]
-    if kind == "reformulation" and (event.get("rewrite") or event.get("problem")):
-        after = f"searching again: {event['query']}" if event.get("rewrite") else event["outcome"]
-        return [f"  {event['problem']}: {after}"]
-    if kind == "injection":
-        made = [f"{event[how]} {how}" for how in ("trained", "translated") if event[how]]
-        if event.get("forgetting") is not None:
-            made.append(f"strength {event['strength']:.2g}, forgets {event['forgetting']:.2g} nats")
-        lines = [f"  into the weights: {len(event['in_weights'])} passages" + (f" ({', '.join(made)})" if made else "")]
-        if training := event.get("training"):
-            waited, guess = event["preparing_seconds"], training["estimated"]
-            lines.append(
-                f"    trained first: {', '.join(training['documents'])} ({waited:.0f} s, estimated {guess:.0f} s)"
-            )
-        lines += [f"    {id_} stays in the prompt: {why}" for id_, why in event["in_prompt_because"].items()]
-        lines += [f"    {id_} is left out: {why}" for id_, why in event.get("left_out", {}).items()]
-        pairs = (event.get("conflicts") or {}).get("pairs", [])
-        return lines + [f"    contradiction, {p['nats']:.1f} nats: {' / '.join(p['answers'])}" for p in pairs]
-    if kind == "budget":
-        return [f"  budget reached: {event['which']} ({event['limit']:g})"]
-    if kind == "evidence_choice":
-        names = {c["id"]: c["title"] or c["id"] for c in event["candidates"]}
-        kept = "; ".join(names[id_] for id_ in event["kept"]) or "nothing new"
-        return [f"    kept, as the {event['by']} of {len(names)}: {kept}"]
-    if kind == "inserted" and event["problem"]:
-        return [f"  told the model ({event['problem']}): {' '.join(event['text'].split())}"]
-    if kind == "closing":
-        return ["  asked outright for the short answer"]
-    if kind == "kept":
-        return [f"  the answer before was kept: {event['reason']}"]
-    if kind == "degraded":
-        return [f"  not watched: {event['reason']}"]
-    return event_lines(event)

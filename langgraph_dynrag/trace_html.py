@@ -5,11 +5,11 @@ One self-contained piece: no script, no network, every text escaped.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from html import escape
-from typing import Any
 
 from langgraph_dynrag.event_lines import event_lines
+from langgraph_dynrag.event_parts import EvidenceCandidate, FoundPassage
+from langgraph_dynrag.events import Event, ReasoningEvent, RetrievalEvent
 from langgraph_dynrag.evidence import name_of
 from langgraph_dynrag.trace import DraftTrace, TokenTrace, Trace
 
@@ -93,45 +93,40 @@ def _token(token: TokenTrace) -> str:
     return f'<span class="{classes}" title="{escape(title)}"{style}>{escape(token.text)}</span>'
 
 
-def _event(event: Mapping[str, Any]) -> str:
-    kind = event["type"]
-    if kind == "retrieval":
+def _event(event: Event) -> str:
+    """The lines of an event, or more for the kinds that can be opened."""
+    if event["type"] == "retrieval":
         return _retrieval(event)
-    if kind == "reformulation" and (event.get("rewrite") or event.get("problem")):
-        after = f"searched again: {event['query']}" if event.get("rewrite") else str(event["outcome"])
-        return f'<div class="note">{escape(str(event["problem"]))}: {escape(after)}</div>'
-    if kind == "budget":
-        return f'<div class="note">budget reached: {escape(event["which"])} ({event["limit"]:g})</div>'
-    if kind == "evidence_choice":
+    if event["type"] == "reasoning":
+        return _reasoning(event)
+    if event["type"] == "evidence_choice" and "candidates" in event:
         rows = "".join(_candidate(c, kept=c["id"] in event["kept"]) for c in event["candidates"])
         return f'<div class="note">chosen: {escape(event["by"])}</div>{rows}'
-    if kind == "inserted" and event["problem"]:
-        told = " ".join(event["text"].split())
-        return f'<div class="note">told the model ({escape(event["problem"])}): {escape(told)}</div>'
-    if kind == "closing":
-        return '<div class="note">asked outright for the short answer</div>'
-    if kind == "kept":
-        return f'<div class="note">the answer before was kept: {escape(str(event["reason"]))}</div>'
-    if kind == "degraded":
-        return f'<div class="note">not watched: {escape(str(event["reason"]))}</div>'
-    if kind == "reasoning":
-        told = escape(event["text"]) or "The text was not passed on."
-        return (
-            f"<details><summary>reasoned, {event['tokens']} tokens</summary>"
-            f'<div class="doc" style="white-space:pre-wrap">{told}</div></details>'
-        )
-    if kind in ("repetition", "no_text"):
-        return "".join(f'<div class="note">{escape(line.strip())}</div>' for line in event_lines(event))
-    return "".join(f'<div class="meta">{escape(line)}</div>' for line in event_lines(event))
+    noted = event["type"] in _NOTED
+    return "".join(
+        f'<div class="{"note" if noted else "meta"}">{escape(line.strip() if noted else line)}</div>'
+        for line in event_lines(event)
+    )
 
 
-def _candidate(candidate: Mapping[str, Any], *, kept: bool) -> str:
+_NOTED = ("reformulation", "budget", "inserted", "closing", "kept", "degraded", "repetition", "no_text")
+
+
+def _reasoning(event: ReasoningEvent) -> str:
+    told = escape(event["text"]) or "The text was not passed on."
+    return (
+        f"<details><summary>reasoned, {event['tokens']} tokens</summary>"
+        f'<div class="doc" style="white-space:pre-wrap">{told}</div></details>'
+    )
+
+
+def _candidate(candidate: EvidenceCandidate, *, kept: bool) -> str:
     title = escape(str(candidate["title"] or candidate["id"]))
     score = "every sample empty" if candidate["score"] is None else f"uncertainty {candidate['score']:.3f}"
     return f'<div class="doc">{"&#10003; " if kept else ""}{title} <span class="meta">{score}</span></div>'
 
 
-def _retrieval(event: Mapping[str, Any]) -> str:
+def _retrieval(event: RetrievalEvent) -> str:
     documents = "".join(_document(d) for d in event["documents"])
     found = f"{len(event['documents'])} documents" if event["documents"] else str(event["error"] or "nothing found")
     return (
@@ -140,7 +135,7 @@ def _retrieval(event: Mapping[str, Any]) -> str:
     )
 
 
-def _document(document: Mapping[str, Any]) -> str:
+def _document(document: FoundPassage) -> str:
     title = escape(name_of(document))
     score = "" if document["score"] is None else f", score {document['score']:.3f}"
     known = "new" if document["new"] else "seen before"

@@ -7,7 +7,7 @@ such calls are counted, so that a sum is never taken for more than it is. Nothin
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,9 @@ from langchain_core.messages.ai import UsageMetadata, add_usage
 from langchain_core.outputs import LLMResult
 from langchain_core.runnables import RunnableConfig
 from langchain_core.runnables.config import merge_configs
+
+from langgraph_dynrag.event_parts import UsageState
+from langgraph_dynrag.events import Event
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +40,7 @@ class Usage:
         return cls(1, 0, None) if not tokens else cls(1, 1, tokens)
 
     @classmethod
-    def of_events(cls, events: Iterable[Mapping[str, Any]]) -> Usage:
+    def of_events(cls, events: Iterable[Event]) -> Usage:
         """Return the sum over the events of a trace."""
         total = cls()
         for event in events:
@@ -49,7 +52,7 @@ class Usage:
         tokens = add_usage(self.tokens, other.tokens) if self.tokens or other.tokens else None
         return Usage(self.calls + other.calls, self.reported + other.reported, tokens)
 
-    def to_state(self) -> dict[str, Any]:
+    def to_state(self) -> UsageState:
         """Return plain data, as events carry it."""
         return {"calls": self.calls, "reported": self.reported, "tokens": self.tokens}
 

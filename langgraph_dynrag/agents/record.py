@@ -14,6 +14,16 @@ from langchain_core.messages import AIMessage, HumanMessage
 from langgraph_dynrag.agents.options import WatchOptions
 from langgraph_dynrag.answer_warnings import answer_warnings
 from langgraph_dynrag.drafting import DraftResult
+from langgraph_dynrag.event_makers import draft_event, with_cost
+from langgraph_dynrag.events import (
+    AcceptedEvent,
+    AnswerEvent,
+    DegradedEvent,
+    Event,
+    KeptEvent,
+    QuestionEvent,
+    ResumeEvent,
+)
 from langgraph_dynrag.nodes.no_text import reply_events
 from langgraph_dynrag.nodes.node import emit
 from langgraph_dynrag.reasoning import answer_text
@@ -44,7 +54,7 @@ def record_of(question: HumanMessage, known: Mapping[str, Any] | None) -> Record
         "identical": 0,
         "rounds": 0,
         "blind": False,
-        "trace": [{"type": "question", "question": asked}],
+        "trace": [QuestionEvent(type="question", question=asked)],
     }
 
 
@@ -53,26 +63,17 @@ def is_about(record: Mapping[str, Any], question: HumanMessage) -> bool:
     return (record.get("message_id"), record.get("question")) == (question.id, question.text.strip())
 
 
-def told(record: Record, event: Mapping[str, Any]) -> Record:
+def told(record: Record, event: Event) -> Record:
     """The record with one event more, which is also sent to whoever streams."""
     emit(event)
-    return {**record, "trace": [*record["trace"], dict(event)]}
+    return {**record, "trace": [*record["trace"], event]}
 
 
 def drafted(record: Record, read: DraftResult, affected: Sequence[str], usage: Usage) -> Record:
     """The record with an answer that was written; `affected` are the ids of passages that had to be cut for it."""
-    draft = read.draft
-    event: dict[str, Any] = {
-        "type": "draft",
-        "pieces": list(draft.pieces),
-        "logprobs": list(draft.logprobs),
-        "entropies": None if draft.entropies is None else list(draft.entropies),
-        "carried": 0,
-        "ended": draft.ended,
-        "evidence": [p["id"] for p in record["evidence"]],
-        "usage": usage.to_state(),
-        **read.cost,
-    }
+    event = draft_event(read.draft, carried=0, evidence=[p["id"] for p in record["evidence"]])
+    event["usage"] = usage.to_state()
+    event = with_cost(event, read.cost)
     if affected:
         event["shortened_or_left_out"] = list(affected)
     if read.problem is not None:
@@ -84,32 +85,33 @@ def drafted(record: Record, read: DraftResult, affected: Sequence[str], usage: U
 
 def discarded(record: Record, read: DraftResult) -> Record:
     """The record with that answer thrown away."""
-    event = {
-        "type": "resume",
-        "kept": "",
-        "kept_tokens": 0,
-        "discarded": read.draft.text,
-        "discarded_tokens": len(read.draft),
-        "evidence": [p["id"] for p in record["evidence"]],
-    }
+    event = ResumeEvent(
+        type="resume",
+        kept="",
+        kept_tokens=0,
+        discarded=read.draft.text,
+        discarded_tokens=len(read.draft),
+        evidence=[p["id"] for p in record["evidence"]],
+    )
     return {**told(record, event), "rounds": record["rounds"] + 1}
 
 
 def accepted(record: Record, message: AIMessage, read: DraftResult) -> Record:
     """The record with that answer given."""
-    record = told(record, {"type": "accepted", "text": read.draft.text, "tokens": len(read.draft)})
+    record = told(record, AcceptedEvent(type="accepted", text=read.draft.text, tokens=len(read.draft)))
     answer = answer_text(message).strip()
-    record = told(record, {"type": "answer", "answer": answer, "short_answer": answer})
+    record = told(record, AnswerEvent(type="answer", answer=answer, short_answer=answer))
     told_of = answer_warnings(record["trace"])
     return {**record, "answer": answer, "short_answer": answer, "warnings": told_of}
 
 
 def kept(record: Record, reason: str, warning: str | None = None) -> Record:
     """The record with the reason why an answer that was thrown away is given after all; and a warning, if any."""
-    if warning is None:
-        return told(record, {"type": "kept", "reason": reason})
-    logger.warning("%s", warning)
-    return told(record, {"type": "kept", "reason": reason, "warning": warning})
+    event = KeptEvent(type="kept", reason=reason)
+    if warning is not None:
+        logger.warning("%s", warning)
+        event["warning"] = warning
+    return told(record, event)
 
 
 def degraded(options: WatchOptions, record: Record, reason: str, *, blind: bool = False) -> Record:
@@ -129,8 +131,7 @@ def degraded(options: WatchOptions, record: Record, reason: str, *, blind: bool 
             f"{reason}, which {options.trigger} with {options.query} needs. Use a model that reports it "
             "(LocalChatModel, ChatOpenAI, vLLM), or on_missing_signals='continue' to answer unwatched."
         )
-    logger.warning("an answer was not watched: %s", reason)
-    return {
-        **told(record, {"type": "degraded", "reason": reason, "warning": f"an answer was not watched: {reason}"}),
-        "blind": record["blind"] or blind,
-    }
+    warning = f"an answer was not watched: {reason}"
+    logger.warning("%s", warning)
+    event = DegradedEvent(type="degraded", reason=reason, warning=warning)
+    return {**told(record, event), "blind": record["blind"] or blind}

@@ -54,6 +54,8 @@ from langgraph_dynrag.agents.requests import (
 )
 from langgraph_dynrag.draft import Verdict
 from langgraph_dynrag.drafting import DraftResult
+from langgraph_dynrag.event_makers import verdict_event
+from langgraph_dynrag.events import BudgetEvent, CallsEvent
 from langgraph_dynrag.evidence import Passage, distinct
 from langgraph_dynrag.generator import Generator as ModelGenerator
 from langgraph_dynrag.nodes.resume import sources_with
@@ -180,7 +182,7 @@ def watch(
     usage = Usage.of(message)
     paused = replace(
         paused,
-        record=told(paused.record, {"type": "calls", "usage": usage.to_state()}),
+        record=told(paused.record, CallsEvent(type="calls", usage=usage.to_state())),
         usage=paused.usage + usage,
         asking=paused.asking.answered(answer_text(message)),
     )
@@ -219,7 +221,7 @@ def _answered(
     answer = Answer(response, message, read_answer(message, messages, options.trigger, options.needs))
     record = drafted(record, answer.read, affected, usage_of(response))
     if over:
-        record = told(record, {"type": "budget", "which": "searches", "limit": options.max_searches})
+        record = told(record, BudgetEvent(type="budget", which="searches", limit=options.max_searches))
     if last or record["blind"]:
         return answer.given(request, record, usage)
     needs, record = yield from _look(options, prepared, generator, record, answer.read)
@@ -299,7 +301,7 @@ def _look(
         return judge_answer(written, options.trigger, options.carries_content)
 
     needs, verdict = yield Compute(judge)
-    return needs, told(record, {"type": "verdict", "tokens": len(read.draft), **verdict.to_state()})
+    return needs, told(record, verdict_event(verdict, len(read.draft)))
 
 
 def _asking(options: WatchOptions, needs: Sequence[Need]) -> Course[Asking]:

@@ -10,6 +10,7 @@ from typing import Any
 from langgraph_dynrag.calibration.questions import Asked
 from langgraph_dynrag.calibration.thresholds import Judgement
 from langgraph_dynrag.draft import DraftView, Signal, Unit, Verdict
+from langgraph_dynrag.events import RetrievalEvent, events_of
 from langgraph_dynrag.triggers.base import Trigger, verdict_before, verdict_on
 from langgraph_dynrag.triggers.threshold import with_threshold
 from rag_backbone.errors import ConfigurationError
@@ -99,7 +100,7 @@ def answered(graph: Any, asked: Asked) -> tuple[str, int]:
 
 
 def _searches(result: dict[str, Any]) -> int:
-    return sum(event["type"] == "retrieval" for event in result["trace"])
+    return len(events_of(result["trace"], RetrievalEvent))
 
 
 def _remembering(attend_alone: Any) -> Any:

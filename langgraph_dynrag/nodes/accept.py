@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from typing import Any
 
 from langchain_core.messages import AIMessage, AIMessageChunk
 
@@ -18,6 +17,7 @@ from langgraph_dynrag.answer import (
 )
 from langgraph_dynrag.answer_warnings import answer_warnings
 from langgraph_dynrag.draft import Draft
+from langgraph_dynrag.events import AnswerEvent, BudgetEvent, ClosingEvent, ExemplarEvent, RetrievalEvent, events_of
 from langgraph_dynrag.exemplar_facts import exemplar_facts
 from langgraph_dynrag.nodes.insert import insert, own_words, visible
 from langgraph_dynrag.nodes.no_text import with_an_answer
@@ -144,9 +144,9 @@ def force_answer(state: State, update: Update, settings: Settings, *, model_ende
     return _closing(state, update, settings, "" if start is not None else phrase)
 
 
-def budget_event(which: str, settings: Settings) -> dict[str, Any]:
+def budget_event(which: str, settings: Settings) -> BudgetEvent:
     """The record of a budget that was reached."""
-    event = {"type": "budget", "which": which, "limit": getattr(settings.budgets, which)}
+    event = BudgetEvent(type="budget", which=which, limit=getattr(settings.budgets, which))
     emit(event)
     return event
 
@@ -178,7 +178,7 @@ def _closing(state: State, update: Update, settings: Settings, phrase: str) -> U
         )
         ids = None if ids is None else list(ids)
     _push(state, settings, seen, lead)
-    event = {"type": "closing", "text": lead}
+    event = ClosingEvent(type="closing", text=lead)
     return {
         **update,
         "text": begun + lead,
@@ -219,7 +219,7 @@ def finish(state: State, update: Update, settings: Settings, *, short: str | Non
     if short is None:
         short = short_answer(answer, settings.prompt.answer_phrase, settings.prompt.answer_end)
     update = _with_leaks_noted(state, update, settings, answer, short)
-    event = {"type": "answer", "answer": answer, "short_answer": short}
+    event = AnswerEvent(type="answer", answer=answer, short_answer=short)
     told = answer_warnings([*(state.get("trace") or []), *update.get("trace", [])])
     emit({**event, "sources": state.get("sources") or [], "warnings": told})
     about = {"short_answer": short} | ({"warnings": told} if told else {})
@@ -239,7 +239,7 @@ def finish(state: State, update: Update, settings: Settings, *, short: str | Non
 
 def _with_leaks_noted(state: State, update: Update, settings: Settings, answer: str, short: str) -> Update:
     """Record what the answer has from a worked example, and from nowhere else."""
-    searches = [e for e in [*(state.get("trace") or []), *update.get("trace", [])] if e["type"] == "retrieval"]
+    searches = events_of([*(state.get("trace") or []), *update.get("trace", [])], RetrievalEvent)
     passages = [*(state.get("evidence") or []), *(document for search in searches for document in search["documents"])]
     known = [state.get("question") or "", *(f"{p['title']} {p['text']}" for p in passages)]
     leaked = exemplar_facts(answer, short, settings.prompt.exemplars, known, settings.carries_content)
@@ -250,7 +250,8 @@ def _with_leaks_noted(state: State, update: Update, settings: Settings, answer: 
         "a retrieved passage says so"
     )
     logger.warning("%s", told)
-    return {**update, "trace": [*update.get("trace", []), {"type": "exemplar", "facts": leaked, "warning": told}]}
+    event = ExemplarEvent(type="exemplar", facts=leaked, warning=told)
+    return {**update, "trace": [*update.get("trace", []), event]}
 
 
 def message_id(state: State) -> str:

@@ -13,11 +13,23 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
-from typing import Any
 
 from langchain_core.runnables import RunnableConfig
 
 from langgraph_dynrag.draft import Draft, DraftView, Verdict
+from langgraph_dynrag.event_makers import draft_event
+from langgraph_dynrag.event_parts import Continuation, HypothesisDecision, KeptHypothesis, PassageName
+from langgraph_dynrag.events import (
+    AcceptedEvent,
+    BudgetEvent,
+    ContinuationsEvent,
+    Event,
+    JudgementEvent,
+    QueryEvent,
+    ReflectionEvent,
+    SelectionEvent,
+    TokenEvent,
+)
 from langgraph_dynrag.evidence import Passage, name_of
 from langgraph_dynrag.nodes.accept import accept, after_acceptance, budget_event, finish
 from langgraph_dynrag.nodes.generate import Generate, derived_seed
@@ -31,7 +43,6 @@ from langgraph_dynrag.reflection.beam import Beam, Candidate, Decision, Hypothes
 from langgraph_dynrag.settings import Settings
 from langgraph_dynrag.triggers.base import verdict_on
 from rag_backbone.own_thread import in_own_thread
-from rag_backbone.requests import Counts
 
 
 class Expand(Generate):
@@ -103,14 +114,20 @@ def expand(state: State, settings: Settings) -> Update:
 
 
 def _asked(state: State, settings: Settings, beam: Beam) -> Update:
-    judgements: list[Any] = [None] * len(beam.hypotheses)
+    judgements: list[dict[str, float] | None] = [None] * len(beam.hypotheses)
     events = []
     if getattr(settings.trigger, "asks", False):
         asked = beam.undecided
         judged = _reflector(settings).retrieval(state["question"], settings.prompt, [beam.hypotheses[i] for i in asked])
         for i, p in zip(asked, judged.probabilities, strict=True):
             judgements[i] = dict(p)
-        event = {"type": "judgement", "retrieval": judgements, **_cost(judged.counts)}
+        event = JudgementEvent(
+            type="judgement",
+            retrieval=judgements,
+            forward_tokens=judged.counts.forward_tokens,
+            cached_tokens=judged.counts.cached_tokens,
+            generated_tokens=judged.counts.generated_tokens,
+        )
         emit(event)
         events.append(event)
     return {"beam": replace(beam, judgements=tuple(judgements)).to_state(), "trace": events}
@@ -121,7 +138,7 @@ def _written(state: State, settings: Settings, beam: Beam) -> Update:
     room = settings.budgets.tokens + settings.budgets.closing_tokens
 
     def tell(number: int, piece: str, logprob: float, entropy: float | None) -> None:
-        emit({"type": "token", "text": piece, "logprob": logprob, "entropy": entropy, "candidate": number})
+        emit(TokenEvent(type="token", text=piece, logprob=logprob, entropy=entropy, candidate=number))
 
     written = _reflector(settings).write(
         Writing(
@@ -134,13 +151,15 @@ def _written(state: State, settings: Settings, beam: Beam) -> Update:
             on_token=tell,
         )
     )
-    event: dict[str, Any] = {
-        "type": "continuations",
-        "path": _reflector(settings).path,
-        "weights": asdict(_selection(settings).weights),
-        "candidates": [_described(c, beam) for c in written.candidates],
-        **_cost(written.counts),
-    }
+    event = ContinuationsEvent(
+        type="continuations",
+        path=_reflector(settings).path,
+        weights=asdict(_selection(settings).weights),
+        candidates=[_described(c, beam) for c in written.candidates],
+        forward_tokens=written.counts.forward_tokens,
+        cached_tokens=written.counts.cached_tokens,
+        generated_tokens=written.counts.generated_tokens,
+    )
     if affected := [*written.shortened, *(id_ for _, id_ in written.left_out)]:
         event["shortened_or_left_out"] = affected
     emit(event)
@@ -215,16 +234,15 @@ def _decided(
         if retrieve:
             queries += new
         made[i] = _decision(beam.hypotheses[i], beam.judgements[i], verdict, wanted, retrieve=retrieve)
-    events: list[dict[str, Any]] = []
+    events: list[Event] = []
     if blocked:
         hit = hit or "retrievals"
         if not state.get("budget_hit"):
             events.append(budget_event(hit, settings))
-    told: list[dict[str, Any]] = [
-        {"type": "reflection", "decisions": [{"hypothesis": i, **d.to_state()} for i, d in made.items()]}
-    ]
+    decisions = [HypothesisDecision(hypothesis=i, **d.to_state()) for i, d in made.items()]
+    told: list[Event] = [ReflectionEvent(type="reflection", decisions=decisions)]
     if queries:
-        told.append({"type": "query", "queries": queries, "rewrite": 0})
+        told.append(QueryEvent(type="query", queries=queries, rewrite=0))
     for event in told:
         emit(event)
     return {
@@ -282,13 +300,8 @@ def select(state: State, settings: Settings, beam: Beam) -> Update:
     update = accept(state, settings, draft, len(draft), keep_rest=False)
     if _reflector(settings).path == "tokens":
         update["token_ids"] = None  # what the model saw is more than the text
-    event: dict[str, Any] = {
-        "type": "selection",
-        "beam": [
-            {"text": h.text, "score": h.score, "passages": _passages(h), "ended": h.ended} for h in chosen.hypotheses
-        ],
-        "over": over,
-    }
+    kept = [KeptHypothesis(text=h.text, score=h.score, passages=_passages(h), ended=h.ended) for h in chosen.hypotheses]
+    event = SelectionEvent(type="selection", beam=kept, over=over)
     if voted is not None:
         event["vote"] = voted.record
     emit(event)
@@ -308,7 +321,7 @@ def _ended(
     which = best.stopped or ("seconds" if late and not best.ended else None)
     if which == "segments":
         if _selection(settings).form == "long":  # of a short answer one segment is all there is
-            event = {"type": "budget", "which": which, "limit": _selection(settings).depth}
+            event = BudgetEvent(type="budget", which=which, limit=_selection(settings).depth)
             emit(event)
             update["trace"].append(event)
     elif which is not None:
@@ -326,22 +339,20 @@ def _ended(
 # ---------------------------------------------------------------------------------------------------- records
 
 
-def _drafts(segments: Sequence[Segment]) -> list[dict[str, Any]]:
-    events: list[dict[str, Any]] = []
+def _drafts(segments: Sequence[Segment]) -> list[Event]:
+    events: list[Event] = []
     for s in segments:
-        given = s.draft.to_state()
-        del given["token_ids"]
         evidence = [] if s.passage is None else [s.passage["id"]]
         # The record of the continuations tells what it cost to write these tokens, so here they count as known.
-        events.append({"type": "draft", **given, "carried": len(s.draft), "evidence": evidence})
-        events.append({"type": "accepted", "text": s.draft.text, "tokens": len(s.draft)})
+        events.append(draft_event(s.draft, carried=len(s.draft), evidence=evidence))
+        events.append(AcceptedEvent(type="accepted", text=s.draft.text, tokens=len(s.draft)))
     return events
 
 
-def _described(candidate: Candidate, beam: Beam) -> dict[str, Any]:
+def _described(candidate: Candidate, beam: Beam) -> Continuation:
     s = candidate.segment
     decision = beam.hypotheses[candidate.parent].decision
-    passage = None if s.passage is None else {"id": s.passage["id"], "title": name_of(s.passage)}
+    passage = None if s.passage is None else PassageName(id=s.passage["id"], title=name_of(s.passage))
     return {
         "hypothesis": candidate.parent,
         "passage": passage,
@@ -356,14 +367,6 @@ def _described(candidate: Candidate, beam: Beam) -> dict[str, Any]:
 
 def _passages(h: Hypothesis) -> list[str | None]:
     return [None if s.passage is None else s.passage["id"] for s in h.segments]
-
-
-def _cost(counts: Counts) -> dict[str, int]:
-    return {
-        "forward_tokens": counts.forward_tokens,
-        "cached_tokens": counts.cached_tokens,
-        "generated_tokens": counts.generated_tokens,
-    }
 
 
 def _closing(state: State) -> bool:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import logging
 import uuid
 from collections.abc import Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 from langchain_core.messages import AnyMessage, BaseMessage, HumanMessage
 from langchain_core.runnables import RunnableConfig
 from langgraph.types import Overwrite
 
 from langgraph_dynrag.conversation import message_parts, not_text_warning, system_text
+from langgraph_dynrag.events import Event, NotTextEvent, QuestionEvent
 from langgraph_dynrag.graph_input import check_question
 from langgraph_dynrag.nodes.condense import REPLY_TOKENS, Condensing, prepared
 from langgraph_dynrag.nodes.node import Node, State, Update, emit
@@ -82,21 +83,21 @@ def _asked(state: State, settings: Settings) -> _Asked:
 
 def _update(asked: _Asked, call: Condensing | None, settings: Settings) -> Update:
     condensed = None if call is None else call.event()
-    question = asked.question if condensed is None else str(condensed["question"])
+    question = asked.question if condensed is None else condensed["question"]
     _check_room(question, settings.with_system(asked.system))
     verdict = verdict_before(settings.trigger, question)
     retrieve = settings.initial_retrieval or (verdict is not None and verdict.retrieve)
     reason = "initial retrieval" if settings.initial_retrieval else (verdict.reason if verdict else "")
     retrieve = retrieve and settings.budgets.retrievals > 0
-    event: dict[str, Any] = {"type": "question", "question": question}
+    event = QuestionEvent(type="question", question=question)
     if retrieve:
         event["reason"] = reason
-    events = [event]
+    events: list[Event] = [event]
     if condensed is not None:
         events.append(condensed)
     if asked.warning is not None:
         _log.warning("%s", asked.warning)
-        events.append({"type": "not_text", "warning": asked.warning})
+        events.append(NotTextEvent(type="not_text", warning=asked.warning))
     for told in events:
         emit(told)
     return {

@@ -9,13 +9,15 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Literal
 
 from langchain_core.runnables import RunnableConfig
 
 from langgraph_dynrag.answer import closing_lead, find_phrase, short_answer, through_answer
 from langgraph_dynrag.draft import Draft, Unit
-from langgraph_dynrag.drafting import DraftTask
+from langgraph_dynrag.drafting import DraftTask, ReplyCost
+from langgraph_dynrag.event_makers import with_cost
+from langgraph_dynrag.events import Event, FinalAnswerEvent
 from langgraph_dynrag.final_answer import AnswerCandidate, Basis, Choice, SurerAnswer, surer
 from langgraph_dynrag.nodes.accept import budget_event, finish
 from langgraph_dynrag.nodes.generate import draft_task, prompt_passages, rebuild
@@ -64,7 +66,7 @@ class _Work:
         self._state = {**state, "draft": None, "attention": None, "hidden": [], "token_ids": None}
         self.candidates: list[AnswerCandidate] = []
         self.sampled: list[Mapping[str, float]] = []
-        self.written = {"generated_tokens": 0}
+        self.written = ReplyCost(generated_tokens=0)
 
     def from_rationales(self) -> AnswerCandidate:
         """Answer A: what was written up to the short answer, gone on with; without passages in the prompt."""
@@ -83,10 +85,6 @@ class _Work:
             text += self._draft({**state, "text": text, "stage": "closing"}).text
         return self._candidate("documents", state, text)
 
-    def cost(self) -> dict[str, Any]:
-        """As it is recorded: that of the samples by itself."""
-        return {"cost": total_cost(self.sampled), **self.written}
-
     def _draft(self, state: State, *, limit: int | None = None, unit: Unit | None = None) -> Draft:
         self._check_time()
         task: DraftTask = draft_task(state, self._settings)
@@ -94,9 +92,10 @@ class _Work:
             task, limit=limit or task.limit, unit=unit or task.unit, needs=frozenset(), deadline=self._deadline
         )
         result = self._settings.generator.draft(task, self._config, None)
-        for name in ("forward_tokens", "cached_tokens"):
-            if name in result.cost:
-                self.written[name] = self.written.get(name, 0) + result.cost[name]
+        if "forward_tokens" in result.cost:
+            self.written["forward_tokens"] = self.written.get("forward_tokens", 0) + result.cost["forward_tokens"]
+        if "cached_tokens" in result.cost:
+            self.written["cached_tokens"] = self.written.get("cached_tokens", 0) + result.cost["cached_tokens"]
         self.written["generated_tokens"] += len(result.draft)
         if result.draft.ended == "deadline":
             raise _TimeIsUpError
@@ -146,7 +145,7 @@ def _chosen(state: State, settings: Settings, choice: Choice, work: _Work) -> Up
 
 def _as_written(state: State, settings: Settings, reason: str, work: _Work | None = None) -> Update:
     kept = {name: state.get(name) for name in ("text", "hidden", "token_ids")}
-    events = [_event("written", reason, work)]
+    events: list[Event] = [_event("written", reason, work)]
     update: Update = {**kept, "hidden": kept["hidden"] or []}
     if work is not None and state.get("budget_hit") != "seconds":  # else that was recorded when it was reached
         update["budget_hit"] = state.get("budget_hit") or "seconds"
@@ -154,10 +153,12 @@ def _as_written(state: State, settings: Settings, reason: str, work: _Work | Non
     return finish(state, {**update, "trace": events}, settings)
 
 
-def _event(taken: str, reason: str, work: _Work | None) -> dict[str, Any]:
-    candidates = [] if work is None else [dict(c.to_state()) for c in work.candidates]
-    cost = {} if work is None else work.cost()
-    event = {"type": "final_answer", "taken": taken, "reason": reason, "candidates": candidates, **cost}
+def _event(taken: Basis | Literal["written"], reason: str, work: _Work | None) -> FinalAnswerEvent:
+    event = FinalAnswerEvent(type="final_answer", taken=taken, reason=reason, candidates=[])
+    if work is not None:
+        event["candidates"] = [c.to_state() for c in work.candidates]
+        event["cost"] = total_cost(work.sampled)
+        event = with_cost(event, work.written)
     emit(event)
     return event
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from typing import Any
 
 from langchain_core.messages import BaseMessage, HumanMessage
 from langgraph.errors import GraphBubbleUp
@@ -15,6 +14,8 @@ from langgraph.errors import GraphBubbleUp
 from langgraph_dynrag.condensing import Condensed, Condenser
 from langgraph_dynrag.conversation import Turn, earlier_turns, fitting
 from langgraph_dynrag.drafting import Reply
+from langgraph_dynrag.event_makers import with_cost
+from langgraph_dynrag.events import CondensedEvent
 from langgraph_dynrag.retriever import PROGRAMMING_ERRORS
 from langgraph_dynrag.settings import Settings
 
@@ -43,7 +44,7 @@ class Condensing:
         self._problem = f"{type(error).__name__}: {error}"
         return True
 
-    def event(self) -> dict[str, Any]:
+    def event(self) -> CondensedEvent:
         """The record, with the question that is to be answered."""
         found = Condensed(None, self._problem)
         if self.reply is not None:
@@ -51,15 +52,15 @@ class Condensing:
             if found.question is None and not self.reply.text.strip():
                 found = Condensed(None, "the reply is empty, or reasoning alone")
         problem = None if found.question else found.problem or "the reply gives no question"
-        event: dict[str, Any] = {
-            "type": "condensed",
-            "asked": self._question,
-            "question": found.question or self._question,
-            "turns": len(self._turns),
-            "left_out": len(self._turns) - len(self._shown),
-            "problem": problem,
-            **({} if self.reply is None else self.reply.cost),
-        }
+        event = CondensedEvent(
+            type="condensed",
+            asked=self._question,
+            question=found.question or self._question,
+            turns=len(self._turns),
+            left_out=len(self._turns) - len(self._shown),
+            problem=problem,
+        )
+        event = with_cost(event, None if self.reply is None else self.reply.cost)
         if problem is not None:
             event["warning"] = f"the question was taken without the conversation before it: {problem}"
             _log.warning("%s", event["warning"])

@@ -8,7 +8,6 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from langchain_core.messages import HumanMessage
 from langchain_core.runnables import RunnableConfig
@@ -17,6 +16,8 @@ from langgraph.errors import GraphBubbleUp
 from langgraph_dynrag.digest import ReasonInDocuments, steps_so_far
 from langgraph_dynrag.draft import Draft
 from langgraph_dynrag.drafting import Reply
+from langgraph_dynrag.event_makers import with_cost
+from langgraph_dynrag.events import DigestEvent
 from langgraph_dynrag.evidence import Passage, passage, render, within_budget
 from langgraph_dynrag.nodes.node import State, emit, spent
 from langgraph_dynrag.settings import Settings
@@ -27,7 +28,7 @@ from langgraph_dynrag.tags import TagFormat
 class Digest:
     """What is inserted in the place of the documents found."""
 
-    event: dict[str, Any]
+    event: DigestEvent
     """The record."""
     passage: Passage | None = None
     """None: the documents themselves are inserted."""
@@ -97,16 +98,16 @@ class _Call:
         """What is inserted, with its record."""
         finding = None if self.reply is None else self._how.finding(self.reply.text)
         problem = "the reply is empty" if self.reply is not None and finding is None else self._problem
-        event: dict[str, Any] = {
-            "type": "digest",
-            "query": self.asked.query,
-            "documents": self.asked.documents,
-            "text": None if finding is None else finding.text,
-            "helpful": None if finding is None else finding.helpful,
-            "problem": problem,
-            "writing_seconds": self._seconds,
-            **({} if self.reply is None else self.reply.cost),
-        }
+        event = DigestEvent(
+            type="digest",
+            query=self.asked.query,
+            documents=self.asked.documents,
+            text=None if finding is None else finding.text,
+            helpful=None if finding is None else finding.helpful,
+            problem=problem,
+            writing_seconds=self._seconds,
+        )
+        event = with_cost(event, None if self.reply is None else self.reply.cost)
         if self.asked.affected:
             event["shortened_or_left_out"] = self.asked.affected
         emit(event)

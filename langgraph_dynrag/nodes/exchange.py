@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
 
 from langgraph_dynrag.draft import Draft, DraftView
+from langgraph_dynrag.events import AcceptedEvent, BudgetEvent, InsertedEvent
 from langgraph_dynrag.evidence import Passage, within_budget
 from langgraph_dynrag.nodes.accept import accept, after_acceptance, budget_event, force_answer
 from langgraph_dynrag.nodes.digest import Digest
@@ -62,7 +62,7 @@ def notify(
     assert settings.tag_format is not None
     accepted = accept(state, settings, draft, judged, keep_rest=False)
     accepted["queries"] = []
-    accepted["trace"] = [{"type": "accepted", "text": draft[:judged].text, "tokens": judged}]
+    accepted["trace"] = [AcceptedEvent(type="accepted", text=draft[:judged].text, tokens=judged)]
     if hit is not None and not state.get("budget_hit"):
         accepted |= {"budget_hit": hit, "trace": [budget_event(hit, settings), *accepted["trace"]]}
     update, full = _with_notice(state, accepted, settings, problem)
@@ -71,7 +71,7 @@ def notify(
     turns = (state.get("retrievals") or 0) + notices
     if turns >= settings.tag_format.turns:
         full = True
-        event = {"type": "budget", "which": "turns", "limit": settings.tag_format.turns}
+        event = BudgetEvent(type="budget", which="turns", limit=settings.tag_format.turns)
         emit(event)
         update = {**update, "budget_hit": "turns", "trace": [*update["trace"], event]}
     if full:
@@ -103,7 +103,7 @@ def give_results(
         block, ids = tag_format.block(fitting[0]["text"]), digest.event["documents"]
     else:
         block = tag_format.results(fitting)
-    event: dict[str, Any] = {"type": "inserted", "problem": None, "text": block, "passages": ids}
+    event = InsertedEvent(type="inserted", problem=None, text=block, passages=ids)
     if affected:
         event["shortened_or_left_out"] = affected
     emit(event)
@@ -119,9 +119,7 @@ def _with_notice(state: State, update: Update, settings: Settings, problem: Prob
         since = tag_format.open_call(update["text"], hidden[-1][1] if hidden else 0)
         block = tag_format.call[1] + block
     full = settings.generator.count_tokens(block) > room_left(state, update, settings)
-    event: dict[str, Any] = {
-        "type": "inserted", "problem": problem, "text": "" if full else block, "passages": [],
-    }  # fmt: skip
+    event = InsertedEvent(type="inserted", problem=problem, text="" if full else block, passages=[])
     emit(event)
     update = {**update, "trace": [*update.get("trace", []), event]}
     return (update if full else insert(update, settings, block, since=since)), full

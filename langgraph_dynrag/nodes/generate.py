@@ -11,6 +11,8 @@ from langchain_core.runnables import RunnableConfig
 
 from langgraph_dynrag.draft import Draft, Signal, Unit
 from langgraph_dynrag.drafting import DraftResult, DraftTask
+from langgraph_dynrag.event_makers import draft_event, with_cost
+from langgraph_dynrag.events import InjectionEvent, TokenEvent, events_of
 from langgraph_dynrag.evidence import Passage, within_budget
 from langgraph_dynrag.injector import Placed
 from langgraph_dynrag.nodes.insert import own_words
@@ -103,8 +105,8 @@ def rebuild(state: State, settings: Settings) -> None:
     """Make adapters that `resume` had and that are gone since: a run may go on long after it was interrupted."""
     if settings.injector is None:
         return
-    events = (e for e in reversed(state.get("trace") or []) if e["type"] == "injection")
-    had = next((set(e["in_weights"]) for e in events), set())
+    injections = events_of(state.get("trace") or [], InjectionEvent)
+    had = set(injections[-1]["in_weights"]) if injections else set()
     settings.injector.prepare([p for p in state.get("evidence") or [] if p["id"] in had])
 
 
@@ -182,20 +184,12 @@ def _has_ended(task: DraftTask) -> bool:
 def _update(state: State, settings: Settings, task: DraftTask, result: DraftResult, where: Placed) -> Update:
     draft = result.draft
     _, affected = prompt_passages(state, settings, where)
-    event: dict[str, Any] = {
-        "type": "draft",
-        "pieces": list(draft.pieces),
-        "logprobs": list(draft.logprobs),
-        "entropies": None if draft.entropies is None else list(draft.entropies),
-        "carried": len(task.carried),
-        "ended": draft.ended,
-        "evidence": [p["id"] for p in state.get("evidence") or []],
-        **result.cost,
-    }
+    evidence = [p["id"] for p in state.get("evidence") or []]
+    event = with_cost(draft_event(draft, carried=len(task.carried), evidence=evidence), result.cost)
     if affected:
         event["shortened_or_left_out"] = affected
     if settings.injector is not None:
-        event |= {"in_weights": list(where.in_weights), "in_prompt_because": dict(where.reasons)}
+        event["in_weights"], event["in_prompt_because"] = list(where.in_weights), dict(where.reasons)
     if result.failures:
         event["failures"] = list(result.failures)
     return {
@@ -207,4 +201,4 @@ def _update(state: State, settings: Settings, task: DraftTask, result: DraftResu
 
 
 def _emit_token(piece: str, logprob: float | None, entropy: float | None) -> None:
-    emit({"type": "token", "text": piece, "logprob": logprob, "entropy": entropy})
+    emit(TokenEvent(type="token", text=piece, logprob=logprob, entropy=entropy))

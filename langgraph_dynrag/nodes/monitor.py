@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Literal
 
 from langchain_core.runnables import RunnableConfig
 
 from langgraph_dynrag.draft import AttendAlone, Draft, DraftView, Verdict
+from langgraph_dynrag.event_makers import verdict_event
+from langgraph_dynrag.events import AcceptedEvent, Event, QueryEvent, VerdictEvent
 from langgraph_dynrag.injector import Placed
 from langgraph_dynrag.nodes.accept import accept, after_acceptance, answer_complete, budget_event
 from langgraph_dynrag.nodes.exchange import call_problem, notify
@@ -78,7 +81,8 @@ def _judged(state: State, settings: Settings, draft: Draft) -> tuple[DraftView, 
     if not len(draft) or closing:
         return view, None, _accepted(state, settings, judged, [])
     if state.get("regenerating") and not settings.recheck:
-        event = {"type": "verdict", "retrieve": False, "reason": "written with the passages found", "tokens": judged}
+        reason = "written with the passages found"
+        event = VerdictEvent(type="verdict", retrieve=False, reason=reason, tokens=judged)
         return view, None, _accepted(state, settings, judged, [event])
     hit = exhausted(state, settings)
     complete = answer_complete(view.accepted, draft, judged, settings)
@@ -91,7 +95,7 @@ def _judged(state: State, settings: Settings, draft: Draft) -> tuple[DraftView, 
         events = [] if state.get("budget_hit") else [budget_event(hit, settings)]
         return view, None, {"budget_hit": state.get("budget_hit") or hit, **_accepted(state, settings, judged, events)}
     verdict = verdict_on(settings.trigger, view)
-    event = {"type": "verdict", "tokens": judged, **verdict.to_state()}
+    event = verdict_event(verdict, judged)
     emit(event)
     over = complete or (draft.ended == "end" and judged == len(draft))
     if not verdict.retrieve or (verdict.position is None and over):
@@ -140,14 +144,14 @@ def exhausted(state: State, settings: Settings) -> str | None:
     return None
 
 
-def _accepted(state: State, settings: Settings, judged: int, events: list[dict[str, object]]) -> Update:
+def _accepted(state: State, settings: Settings, judged: int, events: Sequence[Event]) -> Update:
     draft = Draft.from_state(state.get("draft"))
     # Passages for one sentence leave the prompt with it, so what was drafted beyond it no longer holds.
     leaving = settings.evidence_life == "sentence" and bool(state.get("evidence")) and state.get("stage") == "drafting"
     update = accept(state, settings, draft, judged, keep_rest=not leaving)
     if leaving:
         update["evidence"] = []
-    update["trace"] = [*events, {"type": "accepted", "text": draft[:judged].text, "tokens": judged}]
+    update["trace"] = [*events, AcceptedEvent(type="accepted", text=draft[:judged].text, tokens=judged)]
     update["queries"] = []
     return after_acceptance(state, update, settings, draft, judged)
 
@@ -164,14 +168,14 @@ def _needing(
     queries = plan.queries or queries_of(settings.query, view, verdict, replies)
     cut = [shortened(q, settings) for q in queries]
     queries = tuple(dict.fromkeys(q for q in cut if q)) or (shortened(state["question"], settings),)
-    event = {"type": "query", "queries": list(queries), "rewrite": 0}
+    event = QueryEvent(type="query", queries=list(queries), rewrite=0)
     emit(event)
     return {
         "queries": list(queries),
         "verdict": verdict.to_state(),
         "judged": view.judged,
         "rewrites": 0,
-        "trace": [*known.get("trace", []), {"type": "verdict", "tokens": view.judged, **verdict.to_state()}, event],
+        "trace": [*known.get("trace", []), verdict_event(verdict, view.judged), event],
     }
 
 

@@ -12,7 +12,8 @@ from typing import Any
 
 from langgraph_dynrag.answer import answer_start, is_blank, last_phrase
 from langgraph_dynrag.draft import Draft
-from langgraph_dynrag.drafting import DraftResult
+from langgraph_dynrag.drafting import DraftResult, NoText
+from langgraph_dynrag.events import Event, NoTextEvent, ReasoningEvent, RepetitionEvent
 from langgraph_dynrag.nodes.insert import visible
 from langgraph_dynrag.nodes.node import State, Update, emit, spent
 from langgraph_dynrag.settings import Settings
@@ -44,19 +45,19 @@ def counted(state: State, result: DraftResult, *, asked: bool) -> dict[str, Any]
     }
 
 
-def reply_events(result: DraftResult) -> list[dict[str, Any]]:
+def reply_events(result: DraftResult) -> list[Event]:
     """The record of what a reply said beside the draft."""
-    events: list[dict[str, Any]] = []
+    events: list[Event] = []
     if tokens := result.cost.get("reasoning_tokens", 0):
-        events.append({"type": "reasoning", "text": result.reasoning, "tokens": tokens})
+        events.append(ReasoningEvent(type="reasoning", text=result.reasoning, tokens=tokens))
     if result.repeated.strip():
-        events.append({"type": "repetition", "text": result.repeated})
+        events.append(RepetitionEvent(type="repetition", text=result.repeated))
     for event in events:
         emit(event)
     return events
 
 
-def asked_again(state: State, settings: Settings, draft: Draft) -> tuple[Update | None, Draft, list[dict[str, Any]]]:
+def asked_again(state: State, settings: Settings, draft: Draft) -> tuple[Update | None, Draft, list[Event]]:
     """Decide on a draft whose reply brought no new text.
 
     Args:
@@ -73,7 +74,7 @@ def asked_again(state: State, settings: Settings, draft: Draft) -> tuple[Update 
         return None, draft, []
     begun = bool(visible(state, settings.tag_format).strip() or draft.text.strip())
     if problem in _ENDS and begun and state.get("stage") != "closing":
-        events = [] if problem == "no text" else [_told(problem, replies, "taken as the answer's end")]
+        events: list[Event] = [] if problem == "no text" else [_told(problem, replies, "taken as the answer's end")]
         return None, replace(draft, ended="end"), events
     in_time = spent(state) < settings.budgets.seconds
     if (
@@ -108,7 +109,8 @@ def with_an_answer(update: Update, settings: Settings) -> Update:
     if not visible({**update, "text": before}, settings.tag_format).strip():
         raise NoAnswerError(_advice(update, settings))
     logger.warning("the model wrote no short answer when it was asked for one outright; the text before it is given")
-    event = {"type": "no_text", "problem": "no short answer", "reply": 0, "outcome": "the text before it is the answer"}
+    outcome = "the text before it is the answer"
+    event = NoTextEvent(type="no_text", problem="no short answer", reply=0, outcome=outcome)
     emit(event)
     ids = settings.generator.token_ids(before) if update["token_ids"] is not None else None
     known = None if ids is None else list(ids)
@@ -120,8 +122,8 @@ def _sure_to_repeat(settings: Settings, problem: str) -> bool:
     return problem in _ENDS and settings.generator.token_ids("") is not None
 
 
-def _told(problem: str, replies: Mapping[str, Any], outcome: str) -> dict[str, Any]:
-    event = {"type": "no_text", "problem": problem, "reply": replies["fruitless"], "outcome": outcome}
+def _told(problem: NoText, replies: Mapping[str, Any], outcome: str) -> NoTextEvent:
+    event = NoTextEvent(type="no_text", problem=problem, reply=replies["fruitless"], outcome=outcome)
     logger.warning("a reply brought no new text (%s): %s", problem, outcome)
     emit(event)
     return event

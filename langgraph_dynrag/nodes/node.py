@@ -15,6 +15,7 @@ from langgraph.graph.message import push_message
 from langgraph.runtime import get_runtime
 from langgraph.types import Overwrite
 
+from langgraph_dynrag.events import CallsEvent, Event
 from langgraph_dynrag.settings import Settings
 from langgraph_dynrag.state import DynamicRAGContext, check_version
 from langgraph_dynrag.usage import Usage, UsageMeter
@@ -86,7 +87,7 @@ class Node(Runnable[Any, Update]):
         trace = update.get("trace")
         events = trace.value if isinstance(trace, Overwrite) else trace or []
         if usage.calls and not events:
-            update = {**update, "trace": (events := [{"type": "calls"}])}
+            update = {**update, "trace": (events := [CallsEvent(type="calls")])}
         for i, event in enumerate(events):
             event["node"] = self.node_name
             if i == 0:  # the node's time and calls are told once
@@ -107,7 +108,7 @@ class Node(Runnable[Any, Update]):
         return f"{type(self).__name__}()"
 
 
-def _with_usage(message: AIMessage, events: Sequence[Mapping[str, Any]]) -> AIMessage:
+def _with_usage(message: AIMessage, events: Sequence[Event]) -> AIMessage:
     """The final message with the usage of all calls that it took."""
     usage = Usage.of_events(events)
     own = {**message.response_metadata.get("dynprag", {}), "calls": usage.calls, "calls_with_usage": usage.reported}
@@ -123,7 +124,7 @@ def show(chunk: AIMessageChunk) -> None:
         return
 
 
-def emit(event: Mapping[str, Any]) -> None:
+def emit(event: Mapping[str, object]) -> None:
     """Send a custom event to whoever streams; nothing outside of a graph."""
     try:
         writer = get_stream_writer()

@@ -8,13 +8,13 @@ from typing import Literal
 from langchain_core.runnables import RunnableConfig
 
 from langgraph_dynrag.draft import Draft
+from langgraph_dynrag.event_parts import Outcome, SearchProblem
+from langgraph_dynrag.events import ReformulationEvent
 from langgraph_dynrag.nodes.monitor import exhausted, shortened
 from langgraph_dynrag.nodes.node import Node, State, Update, emit
 from langgraph_dynrag.queries.base import asked_before
 from langgraph_dynrag.queries.rewrite import clean_reply, rewrite_prompt
 from langgraph_dynrag.settings import Settings
-
-Problem = Literal["nothing found", "low scores", "nothing new", "same query"]
 
 
 class Reformulate(Node):
@@ -44,7 +44,7 @@ def after_reformulate(state: State) -> Literal["retrieve", "resume"]:
     return "retrieve" if state["queries"] else "resume"
 
 
-def find_problem(state: State, settings: Settings) -> Problem | None:
+def find_problem(state: State, settings: Settings) -> SearchProblem | None:
     """What is wrong with the passages found, if anything."""
     found = state.get("found") or []
     if not found:
@@ -62,7 +62,7 @@ def find_problem(state: State, settings: Settings) -> Problem | None:
     return None
 
 
-def _may_rewrite(state: State, settings: Settings, problem: Problem | None) -> bool:
+def _may_rewrite(state: State, settings: Settings, problem: SearchProblem | None) -> bool:
     used = state.get("rewrites") or 0
     return problem is not None and used < settings.reformulation.max_rewrites and exhausted(state, settings) is None
 
@@ -72,7 +72,7 @@ def _prompt(state: State) -> str:
     return rewrite_prompt(state["question"], written.strip(), state["queries"])
 
 
-def _rewritten(state: State, settings: Settings, problem: Problem | None, replies: Sequence[str]) -> Update:
+def _rewritten(state: State, settings: Settings, problem: SearchProblem | None, replies: Sequence[str]) -> Update:
     asked = state.get("asked") or []
     written = Draft.from_state(state.get("draft"))[: state.get("judged") or 0].text
     # The model's own words first; then what always makes a query. Whatever was asked before cannot help.
@@ -81,15 +81,15 @@ def _rewritten(state: State, settings: Settings, problem: Problem | None, replie
     if query is None:
         return _settled(state, settings, problem)
     rewrites = (state.get("rewrites") or 0) + 1
-    event = {"type": "reformulation", "problem": problem, "query": query, "rewrite": rewrites}
+    event = ReformulationEvent(type="reformulation", problem=problem, query=query, rewrite=rewrites)
     emit(event)
     return {"queries": [query], "rewrites": rewrites, "found": [], "trace": [event]}
 
 
-def _settled(state: State, settings: Settings, problem: Problem | None) -> Update:
+def _settled(state: State, settings: Settings, problem: SearchProblem | None) -> Update:
     skip = problem == "nothing new" and settings.reformulation.repeats == "skip"
     useless = problem in ("nothing found", "low scores") or skip
-    outcome = "nothing found" if useless else "evidence"
-    event = {"type": "reformulation", "problem": problem, "outcome": outcome}
+    outcome: Outcome = "nothing found" if useless else "evidence"
+    event = ReformulationEvent(type="reformulation", problem=problem, outcome=outcome)
     emit(event)
     return {"queries": [], "found": [] if useless else state.get("found") or [], "trace": [event]}

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 from langchain_core.runnables import RunnableConfig
 
-from langgraph_dynrag.draft import Draft, Verdict
+from langgraph_dynrag.draft import Draft, Verdict, VerdictState
+from langgraph_dynrag.events import Event, EvidenceChoiceEvent, InjectionEvent, ResumeEvent
 from langgraph_dynrag.evidence import Passage, Source, distinct
 from langgraph_dynrag.nodes.accept import accept, after_acceptance, force_answer
 from langgraph_dynrag.nodes.digest import Digest, acondense, condense
@@ -40,7 +40,7 @@ class Resume(Node):
 
 
 def resumed(
-    state: State, settings: Settings, found: list[Passage], chosen: list[dict[str, Any]], digest: Digest | None
+    state: State, settings: Settings, found: list[Passage], chosen: list[EvidenceChoiceEvent], digest: Digest | None
 ) -> Update:
     """The state with the evidence in its place.
 
@@ -63,16 +63,16 @@ def resumed(
         update, full = give_results(state, update, settings, found, digest)
         remaining = replace(remaining, ended="unit")  # the text goes on after what was inserted
     evidence = _evidence(state, found, settings)
-    event = {
-        "type": "resume",
-        "kept": draft[:kept].text,
-        "kept_tokens": kept,
-        "discarded": draft[kept:judged].text,
-        "discarded_tokens": max(judged - kept, 0),
-        "evidence": [p["id"] for p in evidence],
-    }
+    event = ResumeEvent(
+        type="resume",
+        kept=draft[:kept].text,
+        kept_tokens=kept,
+        discarded=draft[kept:judged].text,
+        discarded_tokens=max(judged - kept, 0),
+        evidence=[p["id"] for p in evidence],
+    )
     emit(event)
-    events = [
+    events: list[Event] = [
         *chosen,
         *([] if digest is None else [digest.event]),
         event,
@@ -98,7 +98,7 @@ def after_resume(state: State) -> str:
     return {"done": "__end__", "concluding": "conclude"}.get(state["stage"], "generate")
 
 
-def kept_tokens(unit: Draft, verdict: dict[str, object] | None, settings: Settings) -> int:
+def kept_tokens(unit: Draft, verdict: VerdictState | None, settings: Settings) -> int:
     """How many of the judged tokens stay."""
     position = None if verdict is None else Verdict.from_state(verdict).position
     if position is None or settings.resume_at == "end":
@@ -121,19 +121,27 @@ def _evidence(state: State, found: list[Passage], settings: Settings) -> list[Pa
     return distinct([*present, *found]) if settings.evidence_life == "accumulated" else found
 
 
-def _injected(evidence: list[Passage], question: str, settings: Settings) -> list[dict[str, Any]]:
+def _injected(evidence: list[Passage], question: str, settings: Settings) -> list[InjectionEvent]:
     """The record of evidence that went into the parameters; adapters that are missing are made now."""
     if settings.injector is None or not evidence:
         return []
     done = settings.injector.prepare(evidence)
     where = settings.injector.place(evidence, question)
     because = {id_: done["failed"].get(id_, reason) for id_, reason in where.reasons.items()}
-    event = {
-        "type": "injection", "mode": settings.injector.mode, "in_weights": list(where.in_weights),
-        "in_prompt_because": because, "trained": done["trained"], "translated": done["translated"],
-        "preparing_seconds": done["seconds"], "strength": where.strength, "forgetting": where.forgetting,
-        "left_out": dict(where.left_out), "conflicts": where.conflicts, "training": done.get("training"),
-    }  # fmt: skip
+    event = InjectionEvent(
+        type="injection",
+        mode=settings.injector.mode,
+        in_weights=list(where.in_weights),
+        in_prompt_because=because,
+        trained=done["trained"],
+        translated=done["translated"],
+        preparing_seconds=done["seconds"],
+        strength=where.strength,
+        forgetting=where.forgetting,
+        left_out=dict(where.left_out),
+        conflicts=where.conflicts,
+        training=done.get("training"),
+    )
     emit(event)
     return [event]
 

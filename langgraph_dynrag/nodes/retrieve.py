@@ -6,12 +6,15 @@ import asyncio
 import logging
 import time
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
 from langchain_core.documents import Document
 from langchain_core.runnables import RunnableConfig
 from langgraph.errors import GraphBubbleUp
+from typing_extensions import TypedDict
 
+from langgraph_dynrag.event_parts import FoundPassage
+from langgraph_dynrag.events import RetrievalEvent
 from langgraph_dynrag.evidence import Passage, distinct, interleaved, passage
 from langgraph_dynrag.nodes.node import Node, State, Update, emit
 from langgraph_dynrag.queries.base import asked_before
@@ -103,7 +106,14 @@ async def asearch(state: State, settings: Searching, config: RunnableConfig) -> 
     return _update(state, settings, await asyncio.gather(*(one(query) for query in state["queries"])))
 
 
-_Result = dict[str, Any]
+class _Result(TypedDict):
+    """What one query brought."""
+
+    query: str
+    passages: list[Passage]
+    error: str | None
+    returned: int
+    seconds: float
 
 
 def _with_clean_queries(state: State) -> State:
@@ -154,7 +164,8 @@ def _retriever(settings: Searching) -> Retriever:
 
 def _result(query: str, found: list[Document] | Exception, settings: Searching, started: float) -> _Result:
     if isinstance(found, Exception):
-        return {"query": query, "passages": [], "error": f"{type(found).__name__}: {found}", "returned": 0}
+        problem = f"{type(found).__name__}: {found}"
+        return {"query": query, "passages": [], "error": problem, "returned": 0, "seconds": 0.0}
     # Looking at more than a few times k documents serves nobody, and retrievers have returned thousands.
     looked_at = found[: 4 * settings.k]
     passages = [passage(d.page_content, d.metadata, d.id) for d in looked_at]
@@ -185,15 +196,15 @@ def _update(state: State, settings: Searching, results: Sequence[_Result]) -> Up
     seen = set(state.get("seen") or [])
     events = []
     for r in results:
-        event = {
-            "type": "retrieval",
-            "query": r["query"],
-            "documents": [{**p, "new": p["id"] not in seen, "in_prompt": p["id"] in present} for p in r["passages"]],
-            "returned": r["returned"],
-            "error": r["error"],
-            "identical": _is_identical([r], state.get("asked") or [], seen),
-            "seconds": r.get("seconds", 0.0),
-        }
+        event = RetrievalEvent(
+            type="retrieval",
+            query=r["query"],
+            documents=[FoundPassage(**p, new=p["id"] not in seen, in_prompt=p["id"] in present) for p in r["passages"]],
+            returned=r["returned"],
+            error=r["error"],
+            identical=_is_identical([r], state.get("asked") or [], seen),
+            seconds=r["seconds"],
+        )
         emit(event)
         events.append(event)
     identical = _is_identical(results, state.get("asked") or [], seen)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import cast
 
+from langgraph_dynrag.events import EvidenceChoiceEvent
 from langgraph_dynrag.evidence import Passage
 from langgraph_dynrag.evidence_selection import Selection
 from langgraph_dynrag.nodes.generate import derived_seed, draft_task
@@ -20,7 +21,7 @@ def sampler(state: State, settings: Settings) -> SampleEnds:
     return lambda spec: _sampled(state, settings, spec)
 
 
-def select(state: State, settings: Settings, found: list[Passage]) -> tuple[list[Passage], list[dict[str, Any]]]:
+def select(state: State, settings: Settings, found: list[Passage]) -> tuple[list[Passage], list[EvidenceChoiceEvent]]:
     """The passages found that are to be used, and the record of how they were chosen."""
     if settings.evidence_selector is None or not found:
         return found, []
@@ -37,7 +38,7 @@ def select(state: State, settings: Settings, found: list[Passage]) -> tuple[list
             f"{settings.evidence_selector!r}: select() returned {shown(selection)}; a Selection of "
             "langgraph_dynrag.evidence_selection is needed, such as Selection(passages, {'by': 'name'})"
         )
-    event = {"type": "evidence_choice", **selection.record}
+    event = cast("EvidenceChoiceEvent", {"type": "evidence_choice", **selection.record})
     emit(event)
     return selection.passages, [event]
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
 
 from langgraph_dynrag.answer import answer_start, short_answer
 from langgraph_dynrag.reflection.beam import Beam
-from langgraph_dynrag.reflection.vote import count_votes
+from langgraph_dynrag.reflection.vote import BallotState, count_votes
 from langgraph_dynrag.settings import Settings
 
 
@@ -19,7 +18,7 @@ class Vote:
     """With the continuations alone that give the answer that won; with all, if none of the answers was given."""
     answer: str | None
     """The one that won."""
-    record: dict[str, Any]
+    record: BallotState
 
 
 def vote(beam: Beam, settings: Settings) -> Vote | None:

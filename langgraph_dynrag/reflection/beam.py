@@ -11,15 +11,71 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Literal
 
-from langgraph_dynrag.draft import Draft
+from typing_extensions import TypedDict
+
+from langgraph_dynrag.draft import Draft, DraftState
 from langgraph_dynrag.evidence import Passage
-from langgraph_dynrag.reflection.scores import Critique, Probabilities, SegmentScore
+from langgraph_dynrag.reflection.scores import (
+    Critique,
+    CritiqueState,
+    Probabilities,
+    SegmentScore,
+    SegmentScoreState,
+    plain,
+)
 
 Unsupported = Literal["keep", "drop"]
 """Candidates that their passage does not support: ranked with the others, or left out while there are others (the
 paper's hard constraint)."""
+
+
+class SegmentState(TypedDict):
+    """A segment as plain data."""
+
+    draft: DraftState
+    token_ids: list[int]
+    passage: Passage | None
+    critique: CritiqueState
+    score: SegmentScoreState
+    ended: bool
+
+
+class DecisionState(TypedDict):
+    """A decision as plain data."""
+
+    retrieve: bool
+    keep: bool
+    reason: str
+    score: float | None
+    threshold: float | None
+    probabilities: dict[str, float] | None
+    query: str | None
+
+
+class HypothesisState(TypedDict):
+    """A hypothesis as plain data."""
+
+    segments: list[SegmentState]
+    decision: DecisionState | None
+    stopped: Literal["tokens", "segments"] | None
+
+
+class CandidateState(TypedDict):
+    """A candidate as plain data."""
+
+    parent: int
+    segment: SegmentState
+
+
+class BeamState(TypedDict):
+    """A beam as plain data."""
+
+    hypotheses: list[HypothesisState]
+    judgements: list[dict[str, float] | None]
+    candidates: list[CandidateState]
+    accepted: int
 
 
 @dataclass(frozen=True)
@@ -36,7 +92,7 @@ class Segment:
     ended: bool
     """Whether the model ended its answer with it."""
 
-    def to_state(self) -> dict[str, Any]:
+    def to_state(self) -> SegmentState:
         """Plain data."""
         return {
             "draft": self.draft.to_state(),
@@ -48,7 +104,7 @@ class Segment:
         }
 
     @classmethod
-    def from_state(cls, value: Mapping[str, Any]) -> Segment:
+    def from_state(cls, value: SegmentState) -> Segment:
         """The segment that `to_state` wrote."""
         return cls(
             Draft.from_state(value["draft"]),
@@ -74,16 +130,15 @@ class Decision:
     probabilities: Probabilities | None = None
     query: str | None = None
 
-    def to_state(self) -> dict[str, Any]:
+    def to_state(self) -> DecisionState:
         """Plain data."""
-        given = None if self.probabilities is None else dict(self.probabilities)
         return {
             "retrieve": self.retrieve,
             "keep": self.keep,
             "reason": self.reason,
             "score": self.score,
             "threshold": self.threshold,
-            "probabilities": given,
+            "probabilities": plain(self.probabilities),
             "query": self.query,
         }
 
@@ -132,14 +187,14 @@ class Hypothesis:
         """This hypothesis with one segment more, undecided."""
         return Hypothesis((*self.segments, segment))
 
-    def to_state(self) -> dict[str, Any]:
+    def to_state(self) -> HypothesisState:
         """Plain data."""
         decision = None if self.decision is None else self.decision.to_state()
         segments = [s.to_state() for s in self.segments]
         return {"segments": segments, "decision": decision, "stopped": self.stopped}
 
     @classmethod
-    def from_state(cls, value: Mapping[str, Any]) -> Hypothesis:
+    def from_state(cls, value: HypothesisState) -> Hypothesis:
         """The hypothesis that `to_state` wrote."""
         decision = value["decision"]
         segments = tuple(Segment.from_state(s) for s in value["segments"])
@@ -202,17 +257,17 @@ class Beam:
             n += 1
         return first[:n]
 
-    def to_state(self) -> dict[str, Any]:
+    def to_state(self) -> BeamState:
         """Plain data, as kept in the graph's state."""
         return {
             "hypotheses": [h.to_state() for h in self.hypotheses],
-            "judgements": [None if p is None else dict(p) for p in self.judgements],
+            "judgements": [plain(p) for p in self.judgements],
             "candidates": [{"parent": c.parent, "segment": c.segment.to_state()} for c in self.candidates],
             "accepted": self.accepted,
         }
 
     @classmethod
-    def from_state(cls, value: Mapping[str, Any] | None) -> Beam:
+    def from_state(cls, value: BeamState | None) -> Beam:
         """The beam of a state; a single empty hypothesis if there is none."""
         if not value:
             return cls()

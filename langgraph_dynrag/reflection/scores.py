@@ -18,7 +18,8 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+
+from typing_extensions import TypedDict
 
 from rag_backbone.errors import ConfigurationError
 from rag_backbone.typed_fields import check_fields
@@ -53,6 +54,14 @@ class Weights:
                 raise ConfigurationError(f"the weight of {name} is {value}; a finite number, 0 or more, is needed")
 
 
+class CritiqueState(TypedDict):
+    """A critique as plain data."""
+
+    relevance: dict[str, float] | None
+    support: dict[str, float] | None
+    utility: dict[str, float] | None
+
+
 @dataclass(frozen=True, slots=True)
 class Critique:
     """The judgements on one segment; None where one was not made."""
@@ -66,12 +75,19 @@ class Critique:
         """Whether `none` is the likeliest support."""
         return self.support is not None and likeliest(self.support) == "none"
 
-    def to_state(self) -> dict[str, Any]:
+    def to_state(self) -> CritiqueState:
         """Plain data."""
-        return {name: None if p is None else dict(p) for name, p in self._parts().items()}
+        return {"relevance": plain(self.relevance), "support": plain(self.support), "utility": plain(self.utility)}
 
-    def _parts(self) -> dict[str, Probabilities | None]:
-        return {"relevance": self.relevance, "support": self.support, "utility": self.utility}
+
+class SegmentScoreState(TypedDict):
+    """The terms of a score as plain data."""
+
+    likelihood: float
+    relevance: float
+    support: float
+    utility: float
+    total: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,9 +100,20 @@ class SegmentScore:
     utility: float
     total: float
 
-    def to_state(self) -> dict[str, float]:
+    def to_state(self) -> SegmentScoreState:
         """Plain data."""
-        return asdict(self)
+        return {
+            "likelihood": self.likelihood,
+            "relevance": self.relevance,
+            "support": self.support,
+            "utility": self.utility,
+            "total": self.total,
+        }
+
+
+def plain(p: Probabilities | None) -> dict[str, float] | None:
+    """Return a judgement as a dict, which a state can hold."""
+    return None if p is None else dict(p)
 
 
 def score(logprobs: Sequence[float], critique: Critique, weights: Weights) -> SegmentScore:

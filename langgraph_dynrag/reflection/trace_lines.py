@@ -3,43 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
-_TERMS = ("likelihood", "relevance", "support", "utility")
-
-
-def trace_lines(event: Mapping[str, Any]) -> list[str]:
-    """The lines of an event; none of one that this module does not know."""
-    kind = event["type"]
-    if kind == "reflection":
-        return [_decision(d, alone=len(event["decisions"]) == 1) for d in event["decisions"]]
-    if kind == "continuations":
-        return [_candidate(c, event["weights"]) for c in event["candidates"]]
-    if kind == "selection":
-        return _selection(event)
-    return []
+from langgraph_dynrag.event_parts import Continuation, HypothesisDecision
+from langgraph_dynrag.events import ContinuationsEvent, ReflectionEvent, SelectionEvent
+from langgraph_dynrag.reflection.vote import BallotState
 
 
-def _decision(decision: Mapping[str, Any], *, alone: bool) -> str:
-    how = "search" if decision["retrieve"] else "keep the passage" if decision["keep"] else "no passage"
-    p = decision["probabilities"]
-    told = f" ({', '.join(f'{name} {value:.2f}' for name, value in p.items())})" if p else ""
-    which = "" if alone else f"hypothesis {decision['hypothesis'] + 1}: "
-    return f"  {which}{decision['reason']}{told}: {how}"
+def decision_lines(event: ReflectionEvent) -> list[str]:
+    """Return how each hypothesis goes on."""
+    return [_decision(d, alone=len(event["decisions"]) == 1) for d in event["decisions"]]
 
 
-def _candidate(c: Mapping[str, Any], weights: Mapping[str, float]) -> str:
-    passage = c["passage"]
-    by = "without a passage" if passage is None else f"with {passage['title'] or passage['id']}"
-    terms = [
-        f"{'' if name == 'likelihood' else f'{weights[name]:g} x '}{name} {c[name]:.2f}"
-        for name in _TERMS
-        if name == "likelihood" or c["probabilities"][name] is not None
-    ]
-    return f"    {c['total']:.2f} {by}: {c['text'].strip()!r} = {' + '.join(terms)}"
+def continuation_lines(event: ContinuationsEvent) -> list[str]:
+    """Return each continuation with the terms of its score."""
+    return [_candidate(c, event["weights"]) for c in event["candidates"]]
 
 
-def _selection(event: Mapping[str, Any]) -> list[str]:
+def selection_lines(event: SelectionEvent) -> list[str]:
+    """Return the votes, and the hypotheses that were kept if there are several."""
     beam, votes = event["beam"], _votes(event.get("vote"))
     if len(beam) < 2:
         return votes
@@ -47,7 +28,29 @@ def _selection(event: Mapping[str, Any]) -> list[str]:
     return votes + [f"  {word} {number}: {h['score']:.2f} {h['text'].strip()!r}" for number, h in enumerate(beam, 1)]
 
 
-def _votes(vote: Mapping[str, Any] | None) -> list[str]:
+def _decision(decision: HypothesisDecision, *, alone: bool) -> str:
+    how = "search" if decision["retrieve"] else "keep the passage" if decision["keep"] else "no passage"
+    p = decision["probabilities"]
+    told = f" ({', '.join(f'{name} {value:.2f}' for name, value in p.items())})" if p else ""
+    which = "" if alone else f"hypothesis {decision['hypothesis'] + 1}: "
+    return f"  {which}{decision['reason']}{told}: {how}"
+
+
+def _candidate(c: Continuation, weights: Mapping[str, float]) -> str:
+    passage = c["passage"]
+    by = "without a passage" if passage is None else f"with {passage['title'] or passage['id']}"
+    judged = c["probabilities"]
+    given = (
+        ("relevance", c["relevance"], judged["relevance"]),
+        ("support", c["support"], judged["support"]),
+        ("utility", c["utility"], judged["utility"]),
+    )
+    terms = [f"likelihood {c['likelihood']:.2f}"]
+    terms += [f"{weights[name]:g} x {name} {value:.2f}" for name, value, p in given if p is not None]
+    return f"    {c['total']:.2f} {by}: {c['text'].strip()!r} = {' + '.join(terms)}"
+
+
+def _votes(vote: BallotState | None) -> list[str]:
     if vote is None:
         return []
     told = [f"{t['answer']} {t['score']:.2f} ({len(t['passages'])})" for t in vote["sums"]]

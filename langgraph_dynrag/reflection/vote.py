@@ -15,7 +15,9 @@ import re
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
+
+from typing_extensions import TypedDict
 
 from rag_backbone.errors import ConfigurationError
 
@@ -35,6 +37,22 @@ class Tally:
     """Which continuations those are."""
 
 
+class TallyState(TypedDict):
+    """The votes for one answer, by the passages' ids."""
+
+    answer: str
+    score: float
+    passages: list[str | None]
+
+
+class BallotState(TypedDict):
+    """All votes as plain data."""
+
+    winner: str | None
+    sums: list[TallyState]
+    blank: list[str | None]
+
+
 @dataclass(frozen=True, slots=True)
 class Ballot:
     """All votes, largest sum first; of equal ones the one that was voted for first."""
@@ -48,7 +66,7 @@ class Ballot:
         """The answer of the largest sum; None if no continuation gives any."""
         return self.tallies[0] if self.tallies else None
 
-    def to_state(self, passages: Sequence[str | None]) -> dict[str, Any]:
+    def to_state(self, passages: Sequence[str | None]) -> BallotState:
         """Plain data for the trace.
 
         Args:
