@@ -14,12 +14,16 @@ from typing import Annotated, Any, Literal
 from langchain_core.messages import AnyMessage
 from langgraph.channels import UntrackedValue
 from langgraph.graph.message import add_messages
-from pydantic import ConfigDict, WithJsonSchema
+from pydantic import ConfigDict, GetPydanticSchema, WithJsonSchema
 from typing_extensions import TypedDict
 
 from langgraph_dynrag.budgets import Budgets
+from langgraph_dynrag.draft import DraftState, VerdictState
+from langgraph_dynrag.drafting import NoText
+from langgraph_dynrag.events import Event
 from langgraph_dynrag.evidence import Passage, Source
 from langgraph_dynrag.queries.base import QueryFormulator
+from langgraph_dynrag.reflection.beam import BeamState
 from langgraph_dynrag.retriever import Retriever, check_retriever
 from langgraph_dynrag.triggers.base import Trigger
 from rag_backbone.checks import known_arguments
@@ -33,6 +37,36 @@ Stage = Literal["drafting", "closing", "concluding", "done"]
 
 class StateVersionError(DynPragError, RuntimeError):
     """A checkpoint was written by another version of the state."""
+
+
+def _as(plain: Any) -> GetPydanticSchema:
+    """Return an annotation that keeps a type out of the JSON schemas: clients of a server see plain data.
+
+    The schemas would otherwise change with each kind of event.
+    """
+    return GetPydanticSchema(lambda _, handler: handler(plain))
+
+
+class Replies(TypedDict, total=False):
+    """What is known of the model's replies in this run."""
+
+    reasoning_tokens: int
+    repetitions: int
+    """Replies that began with what was written already."""
+    fruitless: int
+    """Replies in a row that brought no text."""
+    problem: NoText | None
+    """Why the last one brought none, if it did not."""
+    opens: bool
+    """Whether replies begin within a block of reasoning; absent if that is not known."""
+
+
+class Answered(TypedDict):
+    """The question answered last on a thread."""
+
+    question: str
+    message_id: str | None
+    """Id of the message that it came in, if it came in one."""
 
 
 class DynamicRAGInput(TypedDict, total=False):
@@ -59,8 +93,11 @@ class DynamicRAGOutput(TypedDict, total=False):
     warnings: list[str]
     """What a reader of the answer should be told: searches that failed, for example. Empty if all went well."""
     messages: Annotated[list[AnyMessage], add_messages]
-    trace: Annotated[list[dict[str, Any]], operator.add]
+    trace: Annotated[list[Event], _as(list[dict[str, Any]]), operator.add]
     """Events; see `Trace.from_state`."""
+
+
+_PLAIN = _as(dict[str, Any] | None)
 
 
 class DynamicRAGState(DynamicRAGInput, DynamicRAGOutput, total=False):
@@ -79,11 +116,11 @@ class DynamicRAGState(DynamicRAGInput, DynamicRAGOutput, total=False):
     notices: int
     """How often a search call got a notice instead of a search."""
     answer_tokens: int
-    draft: dict[str, Any] | None
+    draft: Annotated[DraftState | None, _PLAIN]
     """Tokens written and not accepted yet: `Draft.to_state()`."""
     judged: int
     """How many of the draft's tokens the verdict is about."""
-    verdict: dict[str, Any] | None
+    verdict: Annotated[VerdictState | None, _PLAIN]
     queries: list[str]
     """What `retrieve` will search for next."""
     found: list[Passage]
@@ -94,8 +131,7 @@ class DynamicRAGState(DynamicRAGInput, DynamicRAGOutput, total=False):
     """All queries of this run."""
     seen: list[str]
     """Ids of all passages that were found in this run."""
-    replies: dict[str, Any]
-    """What is known of the model's replies: tokens of reasoning, repetitions, and how many in a row brought no text."""
+    replies: Annotated[Replies, _as(dict[str, Any])]
     rewrites: int
     """Rewrites of the current query."""
     retrievals: int
@@ -103,18 +139,18 @@ class DynamicRAGState(DynamicRAGInput, DynamicRAGOutput, total=False):
     """Searches that repeated an earlier one: the same query, or nothing but passages that had been found before."""
     regenerating: bool
     """Whether the next unit replaces one that was discarded; it is accepted as it comes."""
-    beam: dict[str, Any] | None
+    beam: Annotated[BeamState | None, _PLAIN]
     """Where continuations are selected, all hypotheses of the answer: `Beam.to_state()`."""
     stage: Stage
     budget_hit: str | None
-    answered: dict[str, Any] | None
+    answered: Annotated[Answered | None, _PLAIN]
     """The question answered last on this thread, so that the next one is told apart from it."""
     seconds: dict[str, float]
     """Working time by node."""
     run_id: str
     version: int
     attention: Annotated[Any, UntrackedValue]
-    """`AttentionRows` of the draft; never saved."""
+    """`AttentionRows` of the draft; never saved. Not so typed, because the channel's JSON schema knows no arrays."""
 
 
 _BUDGETS = {f.name: {"type": "number" if f.name == "seconds" else "integer"} for f in fields(Budgets)}

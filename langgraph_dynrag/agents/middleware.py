@@ -172,8 +172,8 @@ class DynamicRetrievalMiddleware(AgentMiddleware[DynamicRetrievalState[ResponseT
             case CallModel(request, hidden):
                 with _unstreamed() if hidden else nullcontext():
                     return handler(request)
-            case Search(record):
-                return search(record, self.options, ensure_config())
+            case Search(state):
+                return search(state, self.options, ensure_config())
             case Compute(function):
                 return function()
 
@@ -182,8 +182,8 @@ class DynamicRetrievalMiddleware(AgentMiddleware[DynamicRetrievalState[ResponseT
             case CallModel(request, hidden):
                 with _unstreamed() if hidden else nullcontext():
                     return await handler(request)
-            case Search(record):
-                return await asearch(record, self.options, ensure_config())
+            case Search(state):
+                return await asearch(state, self.options, ensure_config())
             case Compute(function):
                 return await asyncio.to_thread(function)
 

@@ -6,10 +6,10 @@ It lives in the agent's state, is replaced when another question is asked, and i
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from langchain_core.messages import AIMessage, HumanMessage
+from typing_extensions import TypedDict
 
 from langgraph_dynrag.agents.options import WatchOptions
 from langgraph_dynrag.answer_warnings import answer_warnings
@@ -24,6 +24,7 @@ from langgraph_dynrag.events import (
     QuestionEvent,
     ResumeEvent,
 )
+from langgraph_dynrag.evidence import Passage, Source
 from langgraph_dynrag.nodes.no_text import reply_events
 from langgraph_dynrag.nodes.node import emit
 from langgraph_dynrag.reasoning import answer_text
@@ -32,14 +33,37 @@ from rag_backbone.errors import SignalUnavailableError
 
 logger = logging.getLogger(__name__)
 
-Record = dict[str, Any]
+
+class Record(TypedDict):
+    """What is known of a question."""
+
+    question: str
+    message_id: str | None
+    answer: str
+    short_answer: str
+    sources: list[Source]
+    warnings: list[str]
+    evidence: list[Passage]
+    """The passages that the answer is written with."""
+    seen: list[str]
+    """Ids of all passages that were found."""
+    asked: list[str]
+    """All queries."""
+    retrievals: int
+    identical: int
+    """Searches that repeated an earlier one."""
+    rounds: int
+    """How often an answer was discarded."""
+    blind: bool
+    """Whether the model gives no signals, for the rest of this question."""
+    trace: list[Event]
 
 
-def record_of(question: HumanMessage, known: Mapping[str, Any] | None) -> Record:
+def record_of(question: HumanMessage, known: Record | None) -> Record:
     """The record of a question: the known one if it is about this very question, else a new one."""
     asked = question.text.strip()
     if known and is_about(known, question):
-        return dict(known)
+        return known.copy()
     return {
         "question": asked,
         "message_id": question.id,
@@ -58,7 +82,7 @@ def record_of(question: HumanMessage, known: Mapping[str, Any] | None) -> Record
     }
 
 
-def is_about(record: Mapping[str, Any], question: HumanMessage) -> bool:
+def is_about(record: Record, question: HumanMessage) -> bool:
     """Whether a record is about this very question."""
     return (record.get("message_id"), record.get("question")) == (question.id, question.text.strip())
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from langchain.agents.middleware.types import ModelRequest, ModelResponse
@@ -11,6 +11,7 @@ from langchain_core.messages import AIMessage, AnyMessage, HumanMessage
 from langchain_core.utils.function_calling import convert_to_openai_tool
 
 from langgraph_dynrag.agents.options import REPORTED, WatchOptions
+from langgraph_dynrag.agents.record import Record
 from langgraph_dynrag.chat_generator import ChatGenerator
 from langgraph_dynrag.chat_template import EncodedPrompt
 from langgraph_dynrag.draft import Context, Signal
@@ -66,7 +67,7 @@ def with_usage(response: ModelResponse[Any], usage: Usage) -> ModelResponse[Any]
 
 
 def with_evidence(
-    options: WatchOptions, request: ModelRequest[Any], generator: Generator, record: Mapping[str, Any]
+    options: WatchOptions, request: ModelRequest[Any], generator: Generator, record: Record
 ) -> tuple[list[AnyMessage], list[str]]:
     """The request's messages with the evidence beside the question; and the ids of what had to be cut.
 
@@ -99,9 +100,7 @@ def _with_passages(question: AnyMessage, template: str, passages: str) -> AnyMes
     return question.model_copy(update={"content": [*around[0], *question.content, *around[1]]})
 
 
-def has_room(
-    options: WatchOptions, request: ModelRequest[Any], generator: Generator, record: Mapping[str, Any]
-) -> bool:
+def has_room(options: WatchOptions, request: ModelRequest[Any], generator: Generator, record: Record) -> bool:
     """Whether any of the evidence fits into the request."""
     return with_evidence(options, request, generator, record)[0] != list(request.messages)
 

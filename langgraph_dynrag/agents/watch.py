@@ -13,7 +13,7 @@ nothing that it was given, so that a middleware around it may have a pass repeat
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, TypeAlias, TypeVar
@@ -56,11 +56,12 @@ from langgraph_dynrag.draft import Verdict
 from langgraph_dynrag.drafting import DraftResult
 from langgraph_dynrag.event_makers import verdict_event
 from langgraph_dynrag.events import BudgetEvent, CallsEvent
-from langgraph_dynrag.evidence import Passage, distinct
+from langgraph_dynrag.evidence import distinct
 from langgraph_dynrag.generator import Generator as ModelGenerator
 from langgraph_dynrag.nodes.resume import sources_with
 from langgraph_dynrag.queries.base import Plan, plan_of
 from langgraph_dynrag.reasoning import answer_text
+from langgraph_dynrag.state import DynamicRAGState
 from langgraph_dynrag.triggers.base import verdict_before
 from langgraph_dynrag.usage import Usage
 
@@ -78,9 +79,9 @@ class CallModel:
 
 @dataclass(frozen=True)
 class Search:
-    """Search for the record's queries; the outcome is an update of the record."""
+    """Search for the state's queries; the outcome is the update of a state."""
 
-    record: Record
+    state: DynamicRAGState
 
 
 @dataclass(frozen=True)
@@ -151,7 +152,7 @@ class Paused:
 
 
 def watch(
-    options: WatchOptions, request: ModelRequest[Any], known: Mapping[str, Any] | None, paused: Paused | None = None
+    options: WatchOptions, request: ModelRequest[Any], known: Record | None, paused: Paused | None = None
 ) -> Course[Given | Paused]:
     """Answer a request, watched.
 
@@ -317,13 +318,26 @@ def _asking(options: WatchOptions, needs: Sequence[Need]) -> Course[Asking]:
 def _searched(options: WatchOptions, record: Record, queries: Sequence[str]) -> Course[Record]:
     """The record after a search, its evidence joined by what was found."""
     left = options.max_searches - record["retrievals"]
-    update = yield Search({**record, "queries": list(queries)[:left]})
-    found: list[Passage] = update["found"]
+    state = DynamicRAGState(
+        queries=list(queries)[:left],
+        evidence=record["evidence"],
+        seen=record["seen"],
+        asked=record["asked"],
+        retrievals=record["retrievals"],
+        identical=record["identical"],
+    )
+    update: DynamicRAGState = yield Search(state)
+    found, told_of = update["found"], update["trace"]
+    for event in told_of:
+        event["node"] = "retrieve"
     return {
         **record,
-        **{name: update[name] for name in ("seen", "asked", "retrievals", "identical")},
+        "seen": update["seen"],
+        "asked": update["asked"],
+        "retrievals": update["retrievals"],
+        "identical": update["identical"],
         # What was found last comes first: if there is no room for all, it is what is needed now.
         "evidence": distinct([*found, *record["evidence"]]),
-        "sources": sources_with(record, found),
-        "trace": [*record["trace"], *({**event, "node": "retrieve"} for event in update["trace"])],
+        "sources": sources_with(record["sources"], found),
+        "trace": [*record["trace"], *told_of],
     }

@@ -170,13 +170,11 @@ def _closing(state: State, update: Update, settings: Settings, phrase: str) -> U
     else:
         lead = closing_lead(seen, phrase) if phrase else ""
     ids = update["token_ids"]
-    if ids is not None:
-        # Trailing white space is cut from the text; ids that no longer match it are cut into tokens anew.
-        same = begun == update["text"]
-        ids = (
-            [*ids, *(settings.generator.token_ids(lead) or ())] if same else settings.generator.token_ids(begun + lead)
-        )
-        ids = None if ids is None else list(ids)
+    if ids is not None and begun == update["text"]:
+        ids = [*ids, *(settings.generator.token_ids(lead) or ())]
+    elif ids is not None:  # white space was cut off, so that they no longer match the text
+        fresh = settings.generator.token_ids(begun + lead)
+        ids = None if fresh is None else list(fresh)
     _push(state, settings, seen, lead)
     event = ClosingEvent(type="closing", text=lead)
     return {

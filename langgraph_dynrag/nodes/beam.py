@@ -115,7 +115,7 @@ def expand(state: State, settings: Settings) -> Update:
 
 def _asked(state: State, settings: Settings, beam: Beam) -> Update:
     judgements: list[dict[str, float] | None] = [None] * len(beam.hypotheses)
-    events = []
+    events: list[Event] = []
     if getattr(settings.trigger, "asks", False):
         asked = beam.undecided
         judged = _reflector(settings).retrieval(state["question"], settings.prompt, [beam.hypotheses[i] for i in asked])

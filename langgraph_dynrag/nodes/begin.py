@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import uuid
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, cast
 
 from langchain_core.messages import AnyMessage, BaseMessage, HumanMessage
 from langchain_core.runnables import RunnableConfig
@@ -15,9 +15,9 @@ from langgraph_dynrag.conversation import message_parts, not_text_warning, syste
 from langgraph_dynrag.events import Event, NotTextEvent, QuestionEvent
 from langgraph_dynrag.graph_input import check_question
 from langgraph_dynrag.nodes.condense import REPLY_TOKENS, Condensing, prepared
-from langgraph_dynrag.nodes.node import Node, State, Update, emit
+from langgraph_dynrag.nodes.node import AnyState, Node, State, Update, emit
 from langgraph_dynrag.settings import Settings
-from langgraph_dynrag.state import VERSION
+from langgraph_dynrag.state import VERSION, Answered
 from langgraph_dynrag.triggers.base import verdict_before
 from rag_backbone.errors import ConfigurationError, ContextWindowError
 from rag_backbone.own_thread import in_own_thread
@@ -133,11 +133,11 @@ def _update(asked: _Asked, call: Condensing | None, settings: Settings) -> Updat
         "seconds": {},
         "run_id": uuid.uuid4().hex,
         "version": VERSION,
-        "trace": Overwrite(events),
+        "trace": cast("list[Event]", Overwrite(events)),
     }
 
 
-def after_begin(state: State) -> Literal["retrieve", "generate"]:
+def after_begin(state: AnyState) -> Literal["retrieve", "generate"]:
     """Search first if the method does."""
     return "retrieve" if state["queries"] else "generate"
 
@@ -148,15 +148,15 @@ def asked_question(state: State) -> tuple[str, str | None]:
     On a thread that has answered before, the state still holds the previous question: a new human message or a new
     `question` takes precedence over it.
     """
-    answered = state.get("answered") or {}
+    answered = state.get("answered") or Answered(question="", message_id=None)
     check_question(state.get("question"))
     explicit = (state.get("question") or "").strip()
     messages: list[AnyMessage] = state.get("messages") or []
     last = messages[-1] if messages else None
     # Only a thread gives messages an id; one without is of this call.
-    if isinstance(last, HumanMessage) and (last.id is None or last.id != answered.get("message_id")):
+    if isinstance(last, HumanMessage) and (last.id is None or last.id != answered["message_id"]):
         text = message_parts(last).text.strip()
-        if not explicit or explicit == answered.get("question") or explicit == text:
+        if not explicit or explicit == answered["question"] or explicit == text:
             return text, last.id
     return explicit, None
 

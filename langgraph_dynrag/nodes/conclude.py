@@ -63,21 +63,21 @@ class _Work:
         self._config = config
         self._deadline = time.monotonic() + settings.budgets.seconds - spent(state)
         # The answer is written; what was drafted beyond it, or hidden from it, is of no use here.
-        self._state = {**state, "draft": None, "attention": None, "hidden": [], "token_ids": None}
+        self._state: State = {**state, "draft": None, "attention": None, "hidden": [], "token_ids": None}
         self.candidates: list[AnswerCandidate] = []
         self.sampled: list[Mapping[str, float]] = []
         self.written = ReplyCost(generated_tokens=0)
 
     def from_rationales(self) -> AnswerCandidate:
         """Answer A: what was written up to the short answer, gone on with; without passages in the prompt."""
-        begun = _rationales(str(self._state["text"]), self._settings)
-        state = {**self._state, "evidence": [], "text": begun, "stage": "closing"}
+        begun = _rationales(self._state["text"], self._settings)
+        state: State = {**self._state, "evidence": [], "text": begun, "stage": "closing"}
         limit = None if self._settings.prompt.answer_phrase is not None else self._settings.lookahead
         return self._candidate("rationales", state, begun + self._draft(state, limit=limit).text)
 
     def from_documents(self) -> AnswerCandidate:
         """Answer B: the question, reasoned about anew with the passages in the prompt."""
-        state = {**self._state, "text": "", "stage": "drafting", "answer_tokens": 0}
+        state: State = {**self._state, "text": "", "stage": "drafting", "answer_tokens": 0}
         text = self._draft(state, limit=self._settings.budgets.tokens, unit=Unit("all")).text
         phrase = self._settings.prompt.answer_phrase
         if phrase is not None and find_phrase(text, phrase) is None:  # then it is asked for outright
@@ -133,7 +133,7 @@ def _chosen(state: State, settings: Settings, choice: Choice, work: _Work) -> Up
     ids = settings.generator.token_ids(answer.text)
     event = _event(answer.basis, choice.reason, work)
     # What the draft's words told of entropies belongs to the text that was given up.
-    update = {
+    update: Update = {
         "text": answer.text,
         "hidden": [],
         "token_ids": None if ids is None else list(ids),
@@ -144,9 +144,8 @@ def _chosen(state: State, settings: Settings, choice: Choice, work: _Work) -> Up
 
 
 def _as_written(state: State, settings: Settings, reason: str, work: _Work | None = None) -> Update:
-    kept = {name: state.get(name) for name in ("text", "hidden", "token_ids")}
     events: list[Event] = [_event("written", reason, work)]
-    update: Update = {**kept, "hidden": kept["hidden"] or []}
+    update = Update(text=state["text"], hidden=state.get("hidden") or [], token_ids=state.get("token_ids"))
     if work is not None and state.get("budget_hit") != "seconds":  # else that was recorded when it was reached
         update["budget_hit"] = state.get("budget_hit") or "seconds"
         events.append(budget_event("seconds", settings))

@@ -19,6 +19,7 @@ from langgraph_dynrag.nodes.insert import own_words
 from langgraph_dynrag.nodes.no_text import counted, reply_events
 from langgraph_dynrag.nodes.node import Node, State, Update, emit, spent
 from langgraph_dynrag.settings import Settings
+from langgraph_dynrag.state import Replies
 from rag_backbone.errors import ConfigurationError
 from rag_backbone.own_thread import in_own_thread
 
@@ -73,7 +74,7 @@ def draft_task(state: State, settings: Settings, where: Placed | None = None) ->
     prompt = settings.prompt
     ids = state.get("token_ids")
     left = settings.budgets.seconds - spent(state)
-    replies = state.get("replies") or {}
+    replies = state.get("replies") or Replies()
     return DraftTask(
         question=state["question"],
         messages=prompt.messages(state["question"], passages),

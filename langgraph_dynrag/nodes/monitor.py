@@ -17,7 +17,7 @@ from langgraph_dynrag.nodes.exchange import call_problem, notify
 from langgraph_dynrag.nodes.generate import draft_task, placed, unit_now
 from langgraph_dynrag.nodes.insert import own_words
 from langgraph_dynrag.nodes.no_text import asked_again
-from langgraph_dynrag.nodes.node import Node, State, Update, emit, spent
+from langgraph_dynrag.nodes.node import AnyState, Node, State, Update, emit, spent
 from langgraph_dynrag.nodes.sample import sampler
 from langgraph_dynrag.queries.base import Plan, last_words, plan_of, queries_of
 from langgraph_dynrag.settings import Settings
@@ -50,7 +50,7 @@ class Monitor(Node):
         return _needing(state, settings, view, verdict, plan, replies, update)
 
 
-def after_monitor(state: State) -> Literal["generate", "retrieve", "conclude", "__end__"]:
+def after_monitor(state: AnyState) -> Literal["generate", "retrieve", "conclude", "__end__"]:
     """Search if something is missing; end if the answer is complete; else write on."""
     if state["stage"] == "done":
         return "__end__"

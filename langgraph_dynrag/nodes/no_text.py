@@ -6,9 +6,7 @@ Used by `monitor`. Every such reply is recorded (a `no_text` event) and logged.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 
 from langgraph_dynrag.answer import answer_start, is_blank, last_phrase
 from langgraph_dynrag.draft import Draft
@@ -17,16 +15,16 @@ from langgraph_dynrag.events import Event, NoTextEvent, ReasoningEvent, Repetiti
 from langgraph_dynrag.nodes.insert import visible
 from langgraph_dynrag.nodes.node import State, Update, emit, spent
 from langgraph_dynrag.settings import Settings
+from langgraph_dynrag.state import Replies
 from rag_backbone.errors import NoAnswerError
 
 logger = logging.getLogger(__name__)
 
 _ENDS = ("no text", "only what was written")
 """Replies that end an answer which has been begun: the model has nothing to add to it."""
-_COUNTS = ("reasoning_tokens", "repetitions", "fruitless")
 
 
-def counted(state: State, result: DraftResult, *, asked: bool) -> dict[str, Any]:
+def counted(state: State, result: DraftResult, *, asked: bool) -> Replies:
     """What is known of the model's replies in this run, the last one included.
 
     Args:
@@ -34,15 +32,15 @@ def counted(state: State, result: DraftResult, *, asked: bool) -> dict[str, Any]
         result: The last reply.
         asked: Whether the model was asked; else nothing but known tokens was given.
     """
-    known = dict.fromkeys(_COUNTS, 0) | dict(state.get("replies") or {})
+    known = state.get("replies") or Replies()
     opens = known.get("opens") if result.opens is None else result.opens
-    return {
-        **({} if opens is None else {"opens": opens}),
-        "reasoning_tokens": known["reasoning_tokens"] + result.cost.get("reasoning_tokens", 0),
-        "repetitions": known["repetitions"] + bool(result.repeated.strip()),
-        "fruitless": known["fruitless"] + 1 if result.problem else known["fruitless"] if not asked else 0,
-        "problem": result.problem,
-    }
+    fruitless = known.get("fruitless", 0)
+    counts = Replies() if opens is None else Replies(opens=opens)
+    counts["reasoning_tokens"] = known.get("reasoning_tokens", 0) + result.cost.get("reasoning_tokens", 0)
+    counts["repetitions"] = known.get("repetitions", 0) + bool(result.repeated.strip())
+    counts["fruitless"] = fruitless + 1 if result.problem else 0 if asked else fruitless
+    counts["problem"] = result.problem
+    return counts
 
 
 def reply_events(result: DraftResult) -> list[Event]:
@@ -68,7 +66,7 @@ def asked_again(state: State, settings: Settings, draft: Draft) -> tuple[Update 
     Returns:
         The update if the model is asked again, else None; the draft as it is to be taken then; and what to record.
     """
-    replies: Mapping[str, Any] = state.get("replies") or {}
+    replies = state.get("replies") or Replies()
     problem = replies.get("problem")
     if problem is None:
         return None, draft, []
@@ -83,7 +81,7 @@ def asked_again(state: State, settings: Settings, draft: Draft) -> tuple[Update 
         and not _sure_to_repeat(settings, problem)
     ):
         event = _told(problem, replies, "asked again")
-        known = {**replies, "problem": None}
+        known: Replies = {**replies, "problem": None}
         return {"replies": known, "queries": [], "draft": draft.to_state(), "trace": [event]}, draft, []
     # Whatever limit ended it, another request would bring no more.
     return None, replace(draft, ended="end"), [_told(problem, replies, "given up")]
@@ -122,7 +120,7 @@ def _sure_to_repeat(settings: Settings, problem: str) -> bool:
     return problem in _ENDS and settings.generator.token_ids("") is not None
 
 
-def _told(problem: NoText, replies: Mapping[str, Any], outcome: str) -> NoTextEvent:
+def _told(problem: NoText, replies: Replies, outcome: str) -> NoTextEvent:
     event = NoTextEvent(type="no_text", problem=problem, reply=replies["fruitless"], outcome=outcome)
     logger.warning("a reply brought no new text (%s): %s", problem, outcome)
     emit(event)
@@ -130,7 +128,7 @@ def _told(problem: NoText, replies: Mapping[str, Any], outcome: str) -> NoTextEv
 
 
 def _advice(update: Update, settings: Settings) -> str:
-    replies = update.get("replies") or {}
+    replies = update.get("replies") or Replies()
     told = "the model wrote no text of an answer"
     if replies.get("reasoning_tokens"):
         return (

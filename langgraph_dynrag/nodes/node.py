@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from langchain_core.messages import AIMessage, AIMessageChunk
@@ -17,14 +17,18 @@ from langgraph.types import Overwrite
 
 from langgraph_dynrag.events import CallsEvent, Event
 from langgraph_dynrag.settings import Settings
-from langgraph_dynrag.state import DynamicRAGContext, check_version
+from langgraph_dynrag.state import DynamicRAGContext, DynamicRAGState, check_version
 from langgraph_dynrag.usage import Usage, UsageMeter
 
-State = Mapping[str, Any]
-Update = dict[str, Any]
+State = DynamicRAGState
+Update = DynamicRAGState
+"""What a node returns: the keys that it changes."""
+AnyState = Mapping[str, Any]
+"""A state in the signatures that LangGraph reads. It would add the channels of a `TypedDict` to the graph that a node
+is put into, and refuse a graph that has one of them with a reducer of its own."""
 
 
-class Node(Runnable[Any, Update]):
+class Node(Runnable[Any, Any]):
     """A node of the graph. It is a plain callable as well, and works outside of any graph.
 
     Args:
@@ -61,7 +65,7 @@ class Node(Runnable[Any, Update]):
         update = await self.arun(input, self._for(input), meter.watching(ensure_config(config)))
         return self._measured(input, update, started, meter.usage)
 
-    def __call__(self, state: State, config: RunnableConfig | None = None) -> Update:
+    def __call__(self, state: AnyState, config: RunnableConfig | None = None) -> Update:
         """Run the node on a state, in a graph of one's own or outside of any."""
         return self.invoke(state, config)
 
@@ -84,10 +88,11 @@ class Node(Runnable[Any, Update]):
         before = update.pop("seconds", None)
         known = dict(state.get("seconds") or {}) if before is None else before
         known[self.node_name] = known.get(self.node_name, 0.0) + seconds
-        trace = update.get("trace")
-        events = trace.value if isinstance(trace, Overwrite) else trace or []
+        trace: object = update.get("trace")  # `begin` replaces the trace of an earlier question
+        events: list[Event] = trace.value if isinstance(trace, Overwrite) else update.get("trace") or []
         if usage.calls and not events:
-            update = {**update, "trace": (events := [CallsEvent(type="calls")])}
+            events = [CallsEvent(type="calls")]
+            update = {**update, "trace": events}
         for i, event in enumerate(events):
             event["node"] = self.node_name
             if i == 0:  # the node's time and calls are told once
@@ -96,21 +101,21 @@ class Node(Runnable[Any, Update]):
                     event["usage"] = usage.to_state()
         if update.get("stage") == "done" and update.get("messages"):
             earlier = [] if isinstance(trace, Overwrite) else state.get("trace") or []
-            messages = [_with_usage(m, [*earlier, *events]) for m in update["messages"]]
+            told = Usage.of_events([*earlier, *events])
+            messages = [_with_usage(m, told) for m in update["messages"] if isinstance(m, AIMessage)]
             if self.settings.final_answer is None and self.settings.selection is None:  # else it comes as a whole
                 for message in messages:
                     if message.usage_metadata is not None:
                         show(AIMessageChunk(content="", id=message.id, usage_metadata=message.usage_metadata))
-            update = {**update, "messages": messages}
+            update = {**update, "messages": [*messages]}
         return {**update, "seconds": known}
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}()"
 
 
-def _with_usage(message: AIMessage, events: Sequence[Event]) -> AIMessage:
+def _with_usage(message: AIMessage, usage: Usage) -> AIMessage:
     """The final message with the usage of all calls that it took."""
-    usage = Usage.of_events(events)
     own = {**message.response_metadata.get("dynprag", {}), "calls": usage.calls, "calls_with_usage": usage.reported}
     metadata = {**message.response_metadata, "dynprag": own}
     return message.model_copy(update={"usage_metadata": usage.tokens, "response_metadata": metadata})

@@ -11,7 +11,7 @@ from langgraph_dynrag.draft import Draft
 from langgraph_dynrag.event_parts import Outcome, SearchProblem
 from langgraph_dynrag.events import ReformulationEvent
 from langgraph_dynrag.nodes.monitor import exhausted, shortened
-from langgraph_dynrag.nodes.node import Node, State, Update, emit
+from langgraph_dynrag.nodes.node import AnyState, Node, State, Update, emit
 from langgraph_dynrag.queries.base import asked_before
 from langgraph_dynrag.queries.rewrite import clean_reply, rewrite_prompt
 from langgraph_dynrag.settings import Settings
@@ -39,7 +39,7 @@ class Reformulate(Node):
         return _rewritten(state, settings, problem, replies)
 
 
-def after_reformulate(state: State) -> Literal["retrieve", "resume"]:
+def after_reformulate(state: AnyState) -> Literal["retrieve", "resume"]:
     """Search again if there is another query."""
     return "retrieve" if state["queries"] else "resume"
 

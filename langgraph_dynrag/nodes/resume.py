@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from langchain_core.runnables import RunnableConfig
@@ -12,7 +13,7 @@ from langgraph_dynrag.evidence import Passage, Source, distinct
 from langgraph_dynrag.nodes.accept import accept, after_acceptance, force_answer
 from langgraph_dynrag.nodes.digest import Digest, acondense, condense
 from langgraph_dynrag.nodes.exchange import give_results
-from langgraph_dynrag.nodes.node import Node, State, Update, emit
+from langgraph_dynrag.nodes.node import AnyState, Node, State, Update, emit
 from langgraph_dynrag.nodes.sample import select
 from langgraph_dynrag.settings import Settings
 from rag_backbone.own_thread import in_own_thread
@@ -84,7 +85,7 @@ def resumed(
     update |= {
         "evidence": evidence,
         "found": [],
-        "sources": sources_with(state, used),
+        "sources": sources_with(state.get("sources") or [], used),
         "regenerating": bool(found) and kept < judged,
         "trace": events,
     }
@@ -93,7 +94,7 @@ def resumed(
     return after_acceptance(state, update, settings, remaining, kept)
 
 
-def after_resume(state: State) -> str:
+def after_resume(state: AnyState) -> str:
     """Write on, unless what was kept ended the answer."""
     return {"done": "__end__", "concluding": "conclude"}.get(state["stage"], "generate")
 
@@ -146,9 +147,9 @@ def _injected(evidence: list[Passage], question: str, settings: Settings) -> lis
     return [event]
 
 
-def sources_with(state: State, found: list[Passage]) -> list[Source]:
-    """The state's numbered sources, with passages that are new among them."""
-    sources: list[Source] = list(state.get("sources") or [])
+def sources_with(numbered: Sequence[Source], found: Sequence[Passage]) -> list[Source]:
+    """Numbered sources, with passages that are new among them."""
+    sources = list(numbered)
     known = {s["id"] for s in sources}
     for p in found:
         if p["id"] not in known:

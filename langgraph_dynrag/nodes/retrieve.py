@@ -14,7 +14,7 @@ from langgraph.errors import GraphBubbleUp
 from typing_extensions import TypedDict
 
 from langgraph_dynrag.event_parts import FoundPassage
-from langgraph_dynrag.events import RetrievalEvent
+from langgraph_dynrag.events import Event, RetrievalEvent
 from langgraph_dynrag.evidence import Passage, distinct, interleaved, passage
 from langgraph_dynrag.nodes.node import Node, State, Update, emit
 from langgraph_dynrag.queries.base import asked_before
@@ -194,7 +194,7 @@ def _update(state: State, settings: Searching, results: Sequence[_Result]) -> Up
         p["metadata"] = {**p["metadata"], "query": by_id[p["id"]]}
     present = {p["id"] for p in state.get("evidence") or []}
     seen = set(state.get("seen") or [])
-    events = []
+    events: list[Event] = []
     for r in results:
         event = RetrievalEvent(
             type="retrieval",

@@ -1,20 +1,32 @@
 """Every event that a run writes has the fields of its class, no more and no less, and of the stated types."""
 
-from typing import get_args
+from typing import Annotated, get_args
 
 import pytest
 from langchain.agents import create_agent
 from langchain_core.documents import Document
 from langchain_core.messages import AIMessage, HumanMessage
+from langgraph.graph import END, START, StateGraph
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from langgraph_dynrag import PRESETS, AnswerPrompt, Budgets, LocalChatModel, Selection, Trace, create_dynamic_rag
+from langgraph_dynrag import (
+    PRESETS,
+    AnswerPrompt,
+    Budgets,
+    DynamicRAGState,
+    LocalChatModel,
+    Selection,
+    Trace,
+    create_dynamic_rag,
+    create_nodes,
+)
 from langgraph_dynrag.agents import DynamicRetrievalMiddleware
 from langgraph_dynrag.events import BudgetEvent, Event, QueryEvent, RetrievalEvent, StreamEvent, events_of
 from langgraph_dynrag.evidence_selection import LeastUncertain
 from langgraph_dynrag.evidence_selection import Selection as Chosen
 from langgraph_dynrag.final_answer import SurerAnswer
 from langgraph_dynrag.injection import ParametricInjector
+from langgraph_dynrag.nodes import after_reformulate
 from langgraph_dynrag.prompts import Exemplar
 from langgraph_dynrag.queries import ExplicitQuestion
 from langgraph_dynrag.samples import SampleSpec
@@ -210,3 +222,28 @@ def test_an_event_of_a_newer_version_is_kept_and_shown():
     assert "verification, which this version of dynprag does not know: {'claims': ['<b>one</b>']}" in str(trace)
     assert "&lt;b&gt;one&lt;/b&gt;" in page(trace)
     assert str(DOCUMENTS[0].page_content) not in str(trace)
+
+
+# ---------------------------------------------------------------------- the state's types and LangGraph
+
+
+def test_clients_of_a_server_see_plain_data():
+    graph = scripted(preset="single")
+    plain = {"additionalProperties": True, "type": "object"}
+    assert graph.get_output_jsonschema()["properties"]["trace"] == {"items": plain, "title": "Trace", "type": "array"}
+    for name in ("draft", "verdict", "beam", "answered"):
+        schema = TypeAdapter(graph.channels[name].UpdateType).json_schema()
+        assert schema == {"anyOf": [plain, {"type": "null"}]}
+
+
+def test_nodes_fit_into_a_graph_that_reduces_a_channel_in_its_own_way():
+    class Own(DynamicRAGState):
+        trace: Annotated[list, lambda old, new: [*old, *new, {"type": "own"}]]
+
+    nodes = create_nodes(ScriptedChatModel(replies=[]), WatchedRetriever(), preset="single")
+    builder = StateGraph(Own)
+    builder.add_node("reformulate", nodes.reformulate)
+    builder.add_edge(START, "reformulate")
+    builder.add_conditional_edges("reformulate", after_reformulate, {"retrieve": END, "resume": END})
+    out = builder.compile().invoke({"question": QUESTION, "queries": [], "found": []})
+    assert [event["type"] for event in out["trace"]][-2:] == ["reformulation", "own"]
