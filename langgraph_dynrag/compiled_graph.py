@@ -1,9 +1,12 @@
 """The compiled graph, whose runs end by their budgets and not by LangChain's limit of steps.
 
-`invoke` and its kin run under LangGraph's own limit, which an answer does not reach. But whatever goes through
-LangChain first (a batch, `astream_events`, a chain, `with_retry`, a tool) has a limit of 25 steps filled in, as if the
-caller had asked for it, and an answer of a dozen sentences takes more. So a limit of exactly 25 that comes with a run
-counts as none. Any other one holds, and so does whichever is bound to the graph by `with_config`.
+`invoke` and its kin run under LangGraph's own limit, which an answer does not reach and which LangGraph marks as its
+default. LangChain does not mark its own: into each configuration that one of its runnables passes on (a batch,
+`astream_events`, a chain, fallbacks, a tool) it writes the number 25, and an answer of a dozen sentences takes more
+steps. It even takes a 25 that was asked for to be this default when it merges configurations. So a limit of 25 counts
+as none where it was passed on or inherited, which nothing public tells from a wish; any other limit holds everywhere,
+and 25 holds where it is given to this graph itself: `graph.invoke(asked, {"recursion_limit": 25})`, or
+`graph.with_config(recursion_limit=25)`, which goes through LangChain as well.
 
 Besides, a message that comes without a question is the question. Nodes could not tell: a thread keeps the `question` of
 a run that failed as it began, and a state does not say when which of its values came.
@@ -24,7 +27,7 @@ from langgraph_dynrag.conversation import message_parts
 from langgraph_dynrag.graph_input import check_context, check_input
 
 _STEPS = 10_000
-"""As good as LangGraph's own limit."""
+"""In the place of a 25 that is not meant; as good as LangGraph's own limit, which is not public."""
 
 
 class DynamicRAGGraph(CompiledStateGraph[Any, Any, Any, Any]):
@@ -32,8 +35,11 @@ class DynamicRAGGraph(CompiledStateGraph[Any, Any, Any, Any]):
 
     @classmethod
     def of(cls, graph: CompiledStateGraph[Any, Any, Any, Any]) -> DynamicRAGGraph:
-        """The same graph as one of these."""
-        return cls(**{name: value for name, value in vars(graph).items() if name != "__orig_class__"})
+        """Make a graph that was compiled just now one of these."""
+        # `StateGraph.compile` knows one class only. This one adds methods and no data, so nothing is built again.
+        graph.__class__ = cls
+        assert isinstance(graph, cls)
+        return graph
 
     # All other ways to run it come down to these two.
 
@@ -56,14 +62,17 @@ class DynamicRAGGraph(CompiledStateGraph[Any, Any, Any, Any]):
         return await super().aupdate_state(config, _clean(values), *args, **kwargs)
 
     def _with_steps(self, config: RunnableConfig | None) -> RunnableConfig | None:
-        """A run's configuration, without the limit that LangChain fills in."""
+        """Return a run's configuration, without the limit that LangChain fills in."""
+        given = config or {}
         # What a caller inside of a chain does not pass on comes from the context.
         inherited = var_child_runnable_config.get() or {}
-        limit = (config or {}).get("recursion_limit") or inherited.get("recursion_limit")
-        if limit != DEFAULT_RECURSION_LIMIT:
+        limit = given.get("recursion_limit") or inherited.get("recursion_limit")
+        # Whatever passes a configuration on (LangChain, LangGraph, a server) writes metadata into it.
+        asked_for = "recursion_limit" in given and "metadata" not in given
+        if limit != DEFAULT_RECURSION_LIMIT or asked_for:
             return config
         own = (self.config or {}).get("recursion_limit", _STEPS)
-        return {**(config or {}), "recursion_limit": own}
+        return {**given, "recursion_limit": own}
 
 
 def _clean(given: Any) -> Any:

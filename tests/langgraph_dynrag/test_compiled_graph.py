@@ -10,6 +10,7 @@ from langgraph.prebuilt import ToolNode
 
 from langgraph_dynrag import AnswerPrompt, Budgets, DynamicRAGState, LocalChatModel, create_dynamic_rag
 from langgraph_dynrag.agents import create_dynamic_rag_tool
+from langgraph_dynrag.compiled_graph import DynamicRAGGraph
 from langgraph_dynrag.nodes.begin import asked_question
 from langgraph_dynrag.triggers import EveryNTokens
 from rag_backbone.causal_lm import CausalLM
@@ -110,6 +111,24 @@ def test_a_limit_that_is_asked_for_holds(long):
             run(ASKED, {"recursion_limit": 5})
     with pytest.raises(GraphRecursionError):
         long.batch([ASKED], {"recursion_limit": 5})
+
+
+@pytest.mark.parametrize("beside", [{}, {"tags": ["a"], "callbacks": [], "configurable": {"thread_id": "1"}}])
+async def test_a_limit_of_25_that_is_given_to_the_graph_itself_holds(long, beside):
+    config = {"recursion_limit": 25, **beside}
+    with pytest.raises(GraphRecursionError, match="limit of 25 "):
+        long.invoke(ASKED, config)
+    with pytest.raises(GraphRecursionError, match="limit of 25 "):
+        await long.ainvoke(ASKED, config)
+    with pytest.raises(GraphRecursionError, match="limit of 25 "):
+        RunnableLambda(lambda asked: long.invoke(asked, config)).invoke(ASKED)
+    assert is_whole(long.invoke(ASKED))
+
+
+def test_a_graph_with_other_options_is_one_of_the_same_kind(long):
+    bound = long.with_config(tags=["a"])
+    assert type(bound) is type(long) is DynamicRAGGraph
+    assert is_whole(bound.invoke(ASKED))
 
 
 @pytest.mark.parametrize("limit", [5, 25])
