@@ -45,10 +45,11 @@ short ones there is `selection=Selection(form="short")`, and for a closed set of
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from langgraph_dynrag.budgets import Budgets
 from langgraph_dynrag.digest import ReasonInDocuments
@@ -87,10 +88,6 @@ from rag_backbone.checks import check_type, known_arguments, suggestion
 from rag_backbone.errors import ConfigurationError
 
 Dataset = Literal["2wikimultihopqa", "hotpotqa", "iirc", "strategyqa"]
-PRESETS = (
-    "no_retrieval", "single", "fixed_length", "fixed_sentence", "flare", "dragin", "etc", "self_rag",
-    "seakr", "search_tag", "search_o1", "search_r1", "r1_searcher",
-)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +148,125 @@ _ETC_PAPER = 0.5
 _ETC_REFERENCE = (1.3, 35)
 
 
+class _Asked(NamedTuple):
+    """What a method's settings depend on."""
+
+    dataset: str
+    bundle: Bundle
+    tokens: int
+    """Of an answer on that data set."""
+
+
+_Options = dict[str, Any]
+
+
+def _no_retrieval(_: _Asked) -> _Options:
+    return {"trigger": Never(), "query": Question()}
+
+
+def _single(_: _Asked) -> _Options:
+    return {"trigger": Once(), "query": Question()}
+
+
+def _fixed_length(_: _Asked) -> _Options:
+    return {"trigger": EveryNTokens(16), "query": LastTokens(16), "initial_retrieval": True, "resume_at": "end"}
+
+
+def _fixed_sentence(_: _Asked) -> _Options:
+    return {"trigger": EverySentence(), "query": LastSentence(), "initial_retrieval": True, "resume_at": "end"}
+
+
+def _flare(asked: _Asked) -> _Options:
+    theta, beta, k = _FLARE[asked.dataset]
+    return {
+        "trigger": TokenProbability(theta),
+        "query": MaskedSentence(beta),
+        "k": k,
+        "initial_retrieval": True,
+        "resume_at": "sentence",
+        "evidence_life": "sentence",
+        "lookahead": 64,
+        "budgets": Budgets(tokens=256),
+    }
+
+
+def _dragin(asked: _Asked) -> _Options:
+    threshold, words = _DRAGIN_REFERENCE[asked.dataset]
+    if asked.bundle == "paper":
+        return {"trigger": RIND(_DRAGIN_PAPER), "query": QFS(words), "resume_at": "token"}
+    return {
+        "trigger": RIND(threshold, "reference"),
+        "query": QFS(words, "reference"),
+        "resume_at": "sentence",
+        "evidence_life": "sentence",
+    }
+
+
+def _etc(asked: _Asked) -> _Options:
+    if asked.bundle == "paper":
+        words = _DRAGIN_REFERENCE[asked.dataset][1]
+        return {"trigger": ETC(_ETC_PAPER), "query": QFS(words), "resume_at": "word"}
+    threshold, words = _ETC_REFERENCE
+    return {
+        "trigger": ETC(threshold, "reference"),
+        "query": QFS(words, "reference"),
+        "resume_at": "word",
+        "evidence_life": "sentence",
+    }
+
+
+def _self_rag(_: _Asked) -> _Options:
+    return {
+        "trigger": Reflection(0.2),
+        "query": WithQuestion(LastSentence()),
+        "selection": Selection(),
+        "k": 5,
+        "evidence_life": "replaced",
+    }
+
+
+def _seakr(asked: _Asked) -> _Options:
+    sampling = SampleSpec(state="layer" if asked.bundle == "paper" else "mlp")
+    return {
+        "trigger": SelfAwareUncertainty(-6.0, sampling),
+        "query": KnownWords(),
+        "evidence_selector": LeastUncertain(sampling),
+        "final_answer": SurerAnswer(sampling),
+        "evidence_life": "accumulated",
+        "budgets": Budgets(retrievals=5, tokens=asked.tokens),
+    }
+
+
+def _by_tags(name: str, _: _Asked) -> _Options:
+    tag_format, k, searches, tokens, turn, inserted = _TAGS[name]
+    return {
+        "trigger": WrittenTag(tag_format),
+        "query": SearchTag(tag_format),
+        "k": k,
+        "resume_at": "end",
+        "evidence_life": "accumulated",
+        "lookahead": turn,
+        "context_tokens": inserted,
+        "budgets": Budgets(retrievals=searches, tokens=tokens),
+        "digest": ReasonInDocuments() if tag_format is SEARCH_O1 else None,
+    }
+
+
+_METHODS: Mapping[str, Callable[[_Asked], _Options]] = {
+    "no_retrieval": _no_retrieval,
+    "single": _single,
+    "fixed_length": _fixed_length,
+    "fixed_sentence": _fixed_sentence,
+    "flare": _flare,
+    "dragin": _dragin,
+    "etc": _etc,
+    "self_rag": _self_rag,
+    "seakr": _seakr,
+    **{name: partial(_by_tags, name) for name in _TAGS},
+}
+PRESETS = tuple(_METHODS)
+
+
 @known_arguments
 def get_preset(name: str | Path, *, dataset: Dataset = "2wikimultihopqa", bundle: Bundle = "paper") -> Preset:
     """The settings of a published method, or of a preset file that `calibrate` wrote.
@@ -177,7 +293,7 @@ def get_preset(name: str | Path, *, dataset: Dataset = "2wikimultihopqa", bundle
     check_bundle(bundle)
     task = _TASKS[dataset]
     common: dict[str, Any] = {"budgets": Budgets(tokens=task.tokens), "lookahead": task.tokens}
-    settings = {**common, **_method(name, dataset, bundle, task)}
+    settings = {**common, **_METHODS[name](_Asked(dataset, bundle, task.tokens))}
     exemplars = 8 if name == "seakr" else task.exemplars  # published are 10; the project has 8
     own = tag_prompt(_TAGS[name][0]) if name in _TAGS else None
     return Preset(name, settings, exemplars, prompt=own)
@@ -189,78 +305,3 @@ def _calibrated(file: PresetFile) -> Preset:
         raise ConfigurationError(f"a preset file names the preset {file.preset!r}; a published method is needed there")
     base = get_preset(file.preset, dataset=file.dataset, bundle=file.bundle)  # type: ignore[arg-type]
     return replace(base, settings={**base.settings, "trigger": file.trigger}, calibrated_for=file.calibrated_for)
-
-
-def _method(name: str, dataset: str, bundle: Bundle, task: _Task) -> dict[str, Any]:
-    if name == "no_retrieval":
-        return {"trigger": Never(), "query": Question()}
-    if name == "single":
-        return {"trigger": Once(), "query": Question()}
-    if name == "fixed_length":
-        return {"trigger": EveryNTokens(16), "query": LastTokens(16), "initial_retrieval": True, "resume_at": "end"}
-    if name == "fixed_sentence":
-        return {"trigger": EverySentence(), "query": LastSentence(), "initial_retrieval": True, "resume_at": "end"}
-    if name == "flare":
-        theta, beta, k = _FLARE[dataset]
-        return {
-            "trigger": TokenProbability(theta),
-            "query": MaskedSentence(beta),
-            "k": k,
-            "initial_retrieval": True,
-            "resume_at": "sentence",
-            "evidence_life": "sentence",
-            "lookahead": 64,
-            "budgets": Budgets(tokens=256),
-        }
-    if name == "dragin":
-        threshold, words = _DRAGIN_REFERENCE[dataset]
-        if bundle == "reference":
-            return {
-                "trigger": RIND(threshold, "reference"),
-                "query": QFS(words, "reference"),
-                "resume_at": "sentence",
-                "evidence_life": "sentence",
-            }
-        return {"trigger": RIND(_DRAGIN_PAPER), "query": QFS(words), "resume_at": "token"}
-    if name == "seakr":
-        sampling = SampleSpec(state="layer" if bundle == "paper" else "mlp")
-        return {
-            "trigger": SelfAwareUncertainty(-6.0, sampling),
-            "query": KnownWords(),
-            "evidence_selector": LeastUncertain(sampling),
-            "final_answer": SurerAnswer(sampling),
-            "evidence_life": "accumulated",
-            "budgets": Budgets(retrievals=5, tokens=task.tokens),
-        }
-    if name in _TAGS:
-        tag_format, k, searches, tokens, turn, inserted = _TAGS[name]
-        return {
-            "trigger": WrittenTag(tag_format),
-            "query": SearchTag(tag_format),
-            "k": k,
-            "resume_at": "end",
-            "evidence_life": "accumulated",
-            "lookahead": turn,
-            "context_tokens": inserted,
-            "budgets": Budgets(retrievals=searches, tokens=tokens),
-            "digest": ReasonInDocuments() if tag_format is SEARCH_O1 else None,
-        }
-    if name == "self_rag":
-        return {
-            "trigger": Reflection(0.2),
-            "query": WithQuestion(LastSentence()),
-            "selection": Selection(),
-            "k": 5,
-            "evidence_life": "replaced",
-            "budgets": Budgets(tokens=task.tokens),
-        }
-    if bundle == "reference":
-        threshold, words = _ETC_REFERENCE
-        return {
-            "trigger": ETC(threshold, "reference"),
-            "query": QFS(words, "reference"),
-            "resume_at": "word",
-            "evidence_life": "sentence",
-            "lookahead": task.tokens,
-        }
-    return {"trigger": ETC(_ETC_PAPER), "query": QFS(_DRAGIN_REFERENCE[dataset][1]), "resume_at": "word"}
