@@ -17,12 +17,11 @@ import re
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 from langgraph_dynrag.evidence import CountTokens, clean
 from langgraph_dynrag.tags import TagFormat
-from rag_backbone.errors import ConfigurationError
-from rag_backbone.typed_fields import check_fields
+from rag_backbone.typed_fields import Bounds, check_fields
 
 NOTHING = "No helpful information found."
 _HEADING = "Helpful information:"
@@ -74,21 +73,22 @@ class ReasonInDocuments:
         ConfigurationError: If a number is less than 16.
     """
 
-    tokens: int = 512
-    steps_tokens: int = 1024
+    tokens: Annotated[int, Bounds(least=16)] = 512
+    steps_tokens: Annotated[int, Bounds(least=16)] = 1024
 
     def __post_init__(self) -> None:
         check_fields(self)
-        for name in ("tokens", "steps_tokens"):
-            if getattr(self, name) < 16:
-                raise ConfigurationError(f"{name} is {getattr(self, name)}; at least 16 is needed")
 
     def prompt(self, steps: str, query: str, documents: str) -> str:
         """What the model is asked."""
         # What is put in is not looked at again, whatever it contains.
         texts = {
-            "steps": steps, "query": query, "documents": documents, "heading": _HEADING, "nothing": NOTHING,
-        }  # fmt: skip
+            "steps": steps,
+            "query": query,
+            "documents": documents,
+            "heading": _HEADING,
+            "nothing": NOTHING,
+        }
         return re.sub(r"\{(\w+)\}", lambda match: texts[match[1]], _PROMPT)
 
     def finding(self, reply: str) -> Finding | None:

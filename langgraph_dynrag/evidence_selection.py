@@ -9,13 +9,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, runtime_checkable
+from typing import Annotated, Any, Protocol, runtime_checkable
 
 from langgraph_dynrag.draft import Signal
 from langgraph_dynrag.evidence import Passage, name_of
 from langgraph_dynrag.samples import SampledEnds, SampleSpec, total_cost, uncertainty
-from rag_backbone.errors import ConfigurationError
-from rag_backbone.typed_fields import check_fields
+from rag_backbone.typed_fields import Bounds, check_fields
 
 TryOut = Callable[[Sequence[Passage], SampleSpec], SampledEnds]
 """Samples continuations of the accepted text under the given passages."""
@@ -66,12 +65,10 @@ class LeastUncertain:
     """
 
     sampling: SampleSpec = field(default_factory=SampleSpec)
-    alpha: float = 1e-3
+    alpha: Annotated[float, Bounds(above=0)] = 1e-3
 
     def __post_init__(self) -> None:
         check_fields(self)
-        if not self.alpha > 0:
-            raise ConfigurationError(f"alpha is {self.alpha}; more than 0 is needed")
 
     @property
     def needs(self) -> frozenset[Signal]:

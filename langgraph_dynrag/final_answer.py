@@ -18,14 +18,13 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass, field, replace
-from typing import Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 from typing_extensions import TypedDict
 
 from langgraph_dynrag.draft import Signal
 from langgraph_dynrag.samples import SampleSpec
-from rag_backbone.errors import ConfigurationError
-from rag_backbone.typed_fields import check_fields
+from rag_backbone.typed_fields import Bounds, check_fields
 
 Basis = Literal["rationales", "documents"]
 """What an answer was written from."""
@@ -90,14 +89,10 @@ class SurerAnswer:
     """
 
     sampling: SampleSpec = field(default_factory=SampleSpec)
-    alpha: float = 1e-3
+    alpha: Annotated[float, Bounds(above=0)] = 1e-3
 
     def __post_init__(self) -> None:
         check_fields(self)
-        if not isinstance(self.sampling, SampleSpec):
-            raise ConfigurationError(f"sampling is {self.sampling!r}; a SampleSpec is needed, such as SampleSpec()")
-        if not self.alpha > 0:
-            raise ConfigurationError(f"alpha is {self.alpha}; more than 0 is needed")
 
     @property
     def needs(self) -> frozenset[Signal]:

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 
 from langgraph_dynrag.draft import Floats
 from rag_backbone.errors import ConfigurationError
-from rag_backbone.typed_fields import check_fields
+from rag_backbone.typed_fields import Bounds, check_fields
 
 StateOf = Literal["layer", "mlp"]
 EndOf = Literal["sentence", "answer"]
@@ -27,13 +27,13 @@ class SampleSpec:
         ConfigurationError: If a value is out of range.
     """
 
-    samples: int = 20
-    max_tokens: int = 100
+    samples: Annotated[int, Bounds(least=1)] = 20
+    max_tokens: Annotated[int, Bounds(least=1)] = 100
     """Of a sample, which may end before; see `until`."""
     temperature: float = 1.0
-    top_k: int = 50
-    top_p: float = 0.9
-    layer: float = 15 / 32
+    top_k: Annotated[int, Bounds(least=0, what="0 (keep all) or more")] = 50
+    top_p: Annotated[float, Bounds(above=0, most=1)] = 0.9
+    layer: Annotated[float, Bounds(least=0, below=1, what="a fraction of the depth, from 0 to below 1,")] = 15 / 32
     """Whose output, as a fraction of the model's layers: published is the 15th of 32, counted from 0."""
     state: StateOf = "layer"
     """`"layer"`: the hidden state that the layer passes on, as in the paper. `"mlp"`: what its feed-forward part adds
@@ -43,21 +43,8 @@ class SampleSpec:
 
     def __post_init__(self) -> None:
         check_fields(self)
-        for name in ("samples", "max_tokens"):
-            if getattr(self, name) < 1:
-                raise ConfigurationError(f"{name} is {getattr(self, name)}; at least 1 is needed")
         if not self.temperature > 0:
             raise ConfigurationError(f"temperature is {self.temperature}; without one all samples are the same text")
-        if not 0 < self.top_p <= 1:
-            raise ConfigurationError(f"top_p is {self.top_p}; it must be above 0 and at most 1")
-        if self.top_k < 0:
-            raise ConfigurationError(f"top_k is {self.top_k}; it must be 0 (keep all) or more")
-        if not 0 <= self.layer < 1:
-            raise ConfigurationError(f"layer is {self.layer}; a fraction of the depth, from 0 to below 1, is needed")
-        if self.state not in ("layer", "mlp"):
-            raise ConfigurationError(f"state is {self.state!r}; known: 'layer', 'mlp'")
-        if self.until not in ("sentence", "answer"):
-            raise ConfigurationError(f"until is {self.until!r}; known: 'sentence', 'answer'")
 
     def layer_of(self, layers: int) -> int:
         """The index of the layer in a model of so many."""

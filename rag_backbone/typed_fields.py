@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import functools
 import math
+import operator
 import types
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from numbers import Integral, Real
-from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, TypeAlias, Union, get_args, get_origin, get_type_hints
 
 from typing_extensions import get_protocol_members, is_protocol
 
@@ -27,17 +28,26 @@ class Bounds:
     least: float | None = None
     above: float | None = None
     most: float | None = None
+    below: float | None = None
     infinite: bool = False
+    what: str | None = None
+    """What is needed, in the field's words: `"a probability between 0 and 1"`."""
 
     def problem(self, value: Any) -> str | None:
         """Return what is needed instead of the number, or None if it is within the limits."""
-        if self.least is not None and value < self.least:
-            return f"at least {self.least:g}"
-        if self.above is not None and value <= self.above:
-            return f"more than {self.above:g}"
-        if self.most is not None and value > self.most:
-            return f"at most {self.most:g}"
+        limits = (
+            (self.least, "at least", operator.ge),
+            (self.above, "more than", operator.gt),
+            (self.most, "at most", operator.le),
+            (self.below, "less than", operator.lt),
+        )
+        for limit, word, holds in limits:
+            if limit is not None and not holds(value, limit):
+                return self.what or f"{word} {limit:g}"
         return None
+
+
+Probability: TypeAlias = Annotated[float, Bounds(least=0, most=1, what="a probability between 0 and 1")]
 
 
 def check_fields(instance: Any, prefix: str = "") -> None:

@@ -51,9 +51,16 @@ def read_answer(
         needs: The signals that are to be read.
     """
     task = DraftTask(
-        question="", messages=messages, accepted="", accepted_ids=None, carried=Draft(), carried_attention=None,
-        unit=trigger.unit, limit=1, needs=needs,
-    )  # fmt: skip
+        question="",
+        messages=messages,
+        accepted="",
+        accepted_ids=None,
+        carried=Draft(),
+        carried_attention=None,
+        unit=trigger.unit,
+        limit=1,
+        needs=needs,
+    )
     collector = Collector(task, StopAtUnit(task), None)
     collector.push(message)
     return collector.result()

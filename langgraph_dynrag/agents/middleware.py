@@ -113,9 +113,15 @@ class DynamicRetrievalMiddleware(AgentMiddleware[DynamicRetrievalState[ResponseT
         super().__init__()
         given = {name: part for name, part in (("trigger", trigger), ("query", query)) if part is not None}
         self.options = WatchOptions.of(
-            retriever=retriever, max_rounds=max_rounds, max_searches=max_searches, max_queries=max_queries,
-            on_missing_signals=on_missing_signals, drafts=drafts, **given, **options,
-        )  # fmt: skip
+            retriever=retriever,
+            max_rounds=max_rounds,
+            max_searches=max_searches,
+            max_queries=max_queries,
+            on_missing_signals=on_missing_signals,
+            drafts=drafts,
+            **given,
+            **options,
+        )
         self.tools = []
 
     def wrap_model_call(

@@ -46,9 +46,13 @@ def asking_request(request: ModelRequest[Any], prompt: str) -> ModelRequest[Any]
     if isinstance(chat_model_within(request.model), LocalChatModel):
         settings = {**settings, "max_tokens": 48}
     return request.override(
-        messages=[HumanMessage(prompt)], system_message=None, tools=[], tool_choice=None, response_format=None,
+        messages=[HumanMessage(prompt)],
+        system_message=None,
+        tools=[],
+        tool_choice=None,
+        response_format=None,
         model_settings=settings,
-    )  # fmt: skip
+    )
 
 
 def usage_of(response: ModelResponse[Any]) -> Usage:

@@ -1,6 +1,6 @@
 """What to retrieve."""
 
-from langgraph_dynrag.queries.base import Plan, QueryFormulator
+from langgraph_dynrag.queries.base import BaseFormulator, Plan, QueryFormulator
 from langgraph_dynrag.queries.flare import ExplicitQuestion, MaskedSentence
 from langgraph_dynrag.queries.qfs import QFS
 from langgraph_dynrag.queries.rewrite import Rewrite, WithQuestion
@@ -10,6 +10,7 @@ from langgraph_dynrag.queries.simple import LastSentence, LastTokens, Question
 
 __all__ = [
     "QFS",
+    "BaseFormulator",
     "ExplicitQuestion",
     "KnownWords",
     "LastSentence",

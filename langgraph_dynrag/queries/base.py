@@ -90,12 +90,19 @@ def queries_of(
     return tuple(returned)
 
 
-class WithoutModel:
-    """A base for formulators that need neither signals nor the model."""
+class BaseFormulator:
+    """A base for formulators that read no signals and do not ask the model.
+
+    A subclass overrides what is different, `needs` as a class attribute or as a property. One that is a dataclass has
+    its fields checked against their annotations.
+    """
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
     @property
     def needs(self) -> frozenset[Signal]:
-        """None."""
+        """No signals."""
         return frozenset()
 
     def finish(self, view: DraftView, verdict: Verdict, replies: Sequence[str]) -> tuple[str, ...]:  # noqa: ARG002

@@ -9,17 +9,18 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
-from langgraph_dynrag.draft import DraftView, Signal, Verdict
-from langgraph_dynrag.queries.base import Plan
-from rag_backbone.errors import ConfigurationError
-from rag_backbone.typed_fields import check_fields
+from langgraph_dynrag.draft import DraftView, Verdict
+from langgraph_dynrag.queries.base import BaseFormulator, Plan
+from rag_backbone.typed_fields import Bounds
 
+_Beta = Annotated[float, Bounds(least=0, below=1, what="a probability from 0 (mask nothing) to below 1")]
 _GAP = 5  # uncertain tokens closer than this belong to one span (published code)
 
 
 @dataclass(frozen=True)
-class MaskedSentence:
+class MaskedSentence(BaseFormulator):
     """The tentative sentence without the tokens that the model was least sure of.
 
     Args:
@@ -29,16 +30,9 @@ class MaskedSentence:
         ConfigurationError: If `beta` is no probability.
     """
 
-    beta: float = 0.4
+    beta: _Beta = 0.4
 
-    def __post_init__(self) -> None:
-        check_fields(self)
-        _check_beta(self.beta)
-
-    @property
-    def needs(self) -> frozenset[Signal]:
-        """Log-probabilities."""
-        return frozenset({"logprob"})
+    needs = frozenset({"logprob"})
 
     def plan(self, view: DraftView, verdict: Verdict) -> Plan:  # noqa: ARG002
         """The remaining tokens, in their order; the whole sentence if none remains."""
@@ -50,13 +44,9 @@ class MaskedSentence:
         masked = " ".join("".join(kept).split())
         return Plan((masked if any(c.isalnum() for c in masked) else unit.text.strip(),))
 
-    def finish(self, view: DraftView, verdict: Verdict, replies: Sequence[str]) -> tuple[str, ...]:  # noqa: ARG002
-        """Not reached: the plan has no prompts."""
-        return ()
-
 
 @dataclass(frozen=True)
-class ExplicitQuestion:
+class ExplicitQuestion(BaseFormulator):
     """Questions, written by the model, whose answers are the uncertain spans of the sentence.
 
     Uncertain tokens (probability at most `beta`) less than five tokens apart form a span; a span is widened to whole
@@ -68,16 +58,9 @@ class ExplicitQuestion:
         ConfigurationError: If `beta` is no probability.
     """
 
-    beta: float = 0.4
+    beta: _Beta = 0.4
 
-    def __post_init__(self) -> None:
-        check_fields(self)
-        _check_beta(self.beta)
-
-    @property
-    def needs(self) -> frozenset[Signal]:
-        """Log-probabilities."""
-        return frozenset({"logprob"})
+    needs = frozenset({"logprob"})
 
     def plan(self, view: DraftView, verdict: Verdict) -> Plan:  # noqa: ARG002
         """One prompt a span."""
@@ -121,8 +104,3 @@ def uncertain_spans(view: DraftView, beta: float) -> list[str]:
         if covered:
             texts.setdefault(unit.text[covered[0].start : covered[-1].end])
     return list(texts)
-
-
-def _check_beta(beta: float) -> None:
-    if not 0 <= beta < 1:
-        raise ConfigurationError(f"beta is {beta}; a probability from 0 (mask nothing) to below 1 is needed")

@@ -19,19 +19,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 
 from langgraph_dynrag.draft import AloneAttention, DraftView, Floats, Signal, Verdict
-from langgraph_dynrag.queries.base import Plan
-from langgraph_dynrag.triggers.rind import Bundle, check_bundle
+from langgraph_dynrag.queries.base import BaseFormulator, Plan
+from langgraph_dynrag.triggers.rind import Bundle
 from rag_backbone.errors import ConfigurationError
 from rag_backbone.text_units import Span, sentences, token_spans, tokens_of_word, words, words_of_tokens
-from rag_backbone.typed_fields import check_fields
+from rag_backbone.typed_fields import Bounds
 
 
 @dataclass(frozen=True)
-class QFS:
+class QFS(BaseFormulator):
     """DRAGIN's query.
 
     Args:
@@ -42,14 +43,8 @@ class QFS:
         ConfigurationError: If `n` is less than 1 or the bundle unknown.
     """
 
-    n: int = 25
+    n: Annotated[int, Bounds(least=1, what="at least 1 word")] = 25
     bundle: Bundle = "paper"
-
-    def __post_init__(self) -> None:
-        check_fields(self)
-        check_bundle(self.bundle)
-        if self.n < 1:
-            raise ConfigurationError(f"n is {self.n}; a query needs at least 1 word")
 
     @property
     def needs(self) -> frozenset[Signal]:
@@ -66,10 +61,6 @@ class QFS:
         text, weighted = paper_weights(view, verdict) if self.bundle == "paper" else reference_weights(view, verdict)
         chosen = most_attended(text, weighted, view, self.n)
         return Plan((" ".join(chosen) or view.question,))
-
-    def finish(self, view: DraftView, verdict: Verdict, replies: Sequence[str]) -> tuple[str, ...]:  # noqa: ARG002
-        """Not reached: the plan has no prompts."""
-        return ()
 
 
 Weighted = list[tuple[Span, float]]

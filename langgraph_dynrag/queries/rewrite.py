@@ -7,28 +7,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from langgraph_dynrag.draft import DraftView, Signal, Verdict
-from langgraph_dynrag.queries.base import Plan, QueryFormulator, plan_of, queries_of
-from rag_backbone.typed_fields import check_fields
+from langgraph_dynrag.queries.base import BaseFormulator, Plan, QueryFormulator, plan_of, queries_of
 
 _LABEL = re.compile(r"^(?:search\s+)?quer(?:y|ies)\s*:\s*", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
-class Rewrite:
+class Rewrite(BaseFormulator):
     """The model is asked what to search for, given the question and what it has written.
 
     An empty or rambling reply (over `max_words` words) is replaced by the question.
     """
 
     max_words: int = 32
-
-    def __post_init__(self) -> None:
-        check_fields(self)
-
-    @property
-    def needs(self) -> frozenset[Signal]:
-        """None."""
-        return frozenset()
 
     def plan(self, view: DraftView, verdict: Verdict) -> Plan:  # noqa: ARG002
         """One prompt."""
@@ -40,13 +31,10 @@ class Rewrite:
 
 
 @dataclass(frozen=True)
-class WithQuestion:
+class WithQuestion(BaseFormulator):
     """The question, followed by what another formulator gives."""
 
     other: QueryFormulator
-
-    def __post_init__(self) -> None:
-        check_fields(self)
 
     @property
     def needs(self) -> frozenset[Signal]:

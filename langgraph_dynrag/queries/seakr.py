@@ -6,18 +6,17 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from langgraph_dynrag.draft import DraftView, Signal, Verdict
-from langgraph_dynrag.queries.base import Plan
-from rag_backbone.errors import ConfigurationError
+from langgraph_dynrag.draft import DraftView, Verdict
+from langgraph_dynrag.queries.base import BaseFormulator, Plan
 from rag_backbone.text_units import sentences, words
-from rag_backbone.typed_fields import check_fields
+from rag_backbone.typed_fields import Probability
 
 # What announces an answer instead of being about something (the published code's list).
 _ANNOUNCING = frozenset({"thus", "answer", "is", "so"})
 
 
 @dataclass(frozen=True)
-class KnownWords:
+class KnownWords(BaseFormulator):
     """The sentence's content words that are known: in the question or the sentence before, or written with confidence.
 
     A word was written with confidence if none of its tokens was doubted more than `max_doubt` (one minus its
@@ -28,17 +27,9 @@ class KnownWords:
         ConfigurationError: If `max_doubt` is no probability.
     """
 
-    max_doubt: float = 0.1
+    max_doubt: Probability = 0.1
 
-    def __post_init__(self) -> None:
-        check_fields(self)
-        if not 0 <= self.max_doubt <= 1:
-            raise ConfigurationError(f"max_doubt is {self.max_doubt}; a probability between 0 and 1 is needed")
-
-    @property
-    def needs(self) -> frozenset[Signal]:
-        """Log-probabilities."""
-        return frozenset({"logprob"})
+    needs = frozenset({"logprob"})
 
     def plan(self, view: DraftView, verdict: Verdict) -> Plan:  # noqa: ARG002
         """The known words, in their order."""
@@ -51,10 +42,6 @@ class KnownWords:
             and (word.lower() in known or self._confident([unit.logprobs[t] for t in unit.tokens_of_word(w)]))
         ]
         return Plan((" ".join(kept or _content(view)) or view.question,))
-
-    def finish(self, view: DraftView, verdict: Verdict, replies: Sequence[str]) -> tuple[str, ...]:  # noqa: ARG002
-        """Not reached: the plan has no prompts."""
-        return ()
 
     def _confident(self, logprobs: Sequence[float]) -> bool:
         return all(1 - math.exp(logprob) <= self.max_doubt for logprob in logprobs)

@@ -6,13 +6,12 @@ import re
 from dataclasses import dataclass
 
 from langgraph_dynrag.draft import DraftView, Verdict
-from langgraph_dynrag.queries.base import Plan, WithoutModel
+from langgraph_dynrag.queries.base import BaseFormulator, Plan
 from langgraph_dynrag.tags import FLARE_INSTRUCT, TagFormat
-from rag_backbone.typed_fields import check_fields
 
 
 @dataclass(frozen=True)
-class SearchTag(WithoutModel):
+class SearchTag(BaseFormulator):
     """The last call in what was written; of nested ones the innermost.
 
     Without a call, the last sentence. Marks that close nowhere are no call, and an empty call has no query.
@@ -22,9 +21,6 @@ class SearchTag(WithoutModel):
     """
 
     tag_format: TagFormat = FLARE_INSTRUCT
-
-    def __post_init__(self) -> None:
-        check_fields(self)
 
     def plan(self, view: DraftView, verdict: Verdict) -> Plan:  # noqa: ARG002
         """The last call's query."""

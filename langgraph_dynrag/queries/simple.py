@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
 from langgraph_dynrag.draft import DraftView, Verdict
-from langgraph_dynrag.queries.base import Plan, WithoutModel
-from rag_backbone.errors import ConfigurationError
-from rag_backbone.typed_fields import check_fields
+from langgraph_dynrag.queries.base import BaseFormulator, Plan
+from rag_backbone.typed_fields import Bounds
 
 
 @dataclass(frozen=True)
-class Question(WithoutModel):
+class Question(BaseFormulator):
     """The user's question."""
 
     def plan(self, view: DraftView, verdict: Verdict) -> Plan:  # noqa: ARG002
@@ -20,7 +20,7 @@ class Question(WithoutModel):
 
 
 @dataclass(frozen=True)
-class LastSentence(WithoutModel):
+class LastSentence(BaseFormulator):
     """The last sentence written (IRCoT; fixed-sentence RAG)."""
 
     def plan(self, view: DraftView, verdict: Verdict) -> Plan:  # noqa: ARG002
@@ -29,19 +29,14 @@ class LastSentence(WithoutModel):
 
 
 @dataclass(frozen=True)
-class LastTokens(WithoutModel):
+class LastTokens(BaseFormulator):
     """The last `n` tokens written (fixed-length RAG).
 
     Raises:
         ConfigurationError: If `n` is less than 1.
     """
 
-    n: int = 16
-
-    def __post_init__(self) -> None:
-        check_fields(self)
-        if self.n < 1:
-            raise ConfigurationError(f"n is {self.n}; a query of the last n tokens needs at least 1")
+    n: Annotated[int, Bounds(least=1)] = 16
 
     def plan(self, view: DraftView, verdict: Verdict) -> Plan:  # noqa: ARG002
         """The judged tokens, and before them as many words of the accepted text as are missing."""

@@ -17,12 +17,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from typing import Annotated
 
 from typing_extensions import TypedDict
 
-from rag_backbone.errors import ConfigurationError
-from rag_backbone.typed_fields import check_fields
+from rag_backbone.typed_fields import Bounds, check_fields
 
 Probabilities = Mapping[str, float]
 """A judgement: the probability of each of its answers, normalised over them."""
@@ -35,6 +35,9 @@ UTILITY = ("1", "2", "3", "4", "5")
 _UTILITY_WEIGHTS = (-1.0, -0.5, 0.0, 0.5, 1.0)
 
 
+_Weight = Annotated[float, Bounds(least=0, what="a finite number, 0 or more,")]
+
+
 @dataclass(frozen=True, slots=True)
 class Weights:
     """How much each judgement counts beside the text's likelihood; the paper's values.
@@ -43,15 +46,12 @@ class Weights:
         ConfigurationError: If a weight is negative or not finite.
     """
 
-    relevance: float = 1.0
-    support: float = 1.0
-    utility: float = 0.5
+    relevance: _Weight = 1.0
+    support: _Weight = 1.0
+    utility: _Weight = 0.5
 
     def __post_init__(self) -> None:
         check_fields(self, "the weight of ")
-        for name, value in asdict(self).items():
-            if not (value >= 0 and math.isfinite(value)):
-                raise ConfigurationError(f"the weight of {name} is {value}; a finite number, 0 or more, is needed")
 
 
 class CritiqueState(TypedDict):

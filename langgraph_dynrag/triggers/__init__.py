@@ -1,6 +1,6 @@
 """When to retrieve."""
 
-from langgraph_dynrag.triggers.base import Trigger
+from langgraph_dynrag.triggers.base import BaseTrigger, Trigger
 from langgraph_dynrag.triggers.combined import AllOf, AnyOf
 from langgraph_dynrag.triggers.confidence import Entropy, TokenProbability
 from langgraph_dynrag.triggers.etc import ETC
@@ -15,6 +15,7 @@ __all__ = [
     "RIND",
     "AllOf",
     "AnyOf",
+    "BaseTrigger",
     "Entropy",
     "EveryNTokens",
     "EverySentence",

@@ -8,6 +8,7 @@ from typing import Any, Protocol, get_args, runtime_checkable
 from langgraph_dynrag.draft import DraftView, Signal, Unit, Verdict
 from rag_backbone.checks import shown
 from rag_backbone.errors import ConfigurationError
+from rag_backbone.typed_fields import check_fields
 
 
 @runtime_checkable
@@ -34,6 +35,33 @@ class Trigger(Protocol):
     def judge(self, view: DraftView) -> Verdict:
         """The verdict on the judged tokens of the view."""
         ...
+
+
+class BaseTrigger:
+    """A base for triggers that look after each sentence, read no signals, and let the model write first.
+
+    A subclass overrides what is different, `needs` and `unit` as class attributes or as properties. One that is a
+    dataclass has its fields checked against their annotations.
+    """
+
+    __slots__ = ()
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+
+    @property
+    def needs(self) -> frozenset[Signal]:
+        """No signals."""
+        return frozenset()
+
+    @property
+    def unit(self) -> Unit:
+        """A sentence."""
+        return Unit("sentence")
+
+    def before(self, question: str) -> Verdict | None:  # noqa: ARG002
+        """Write first."""
+        return None
 
 
 def check_trigger(trigger: Trigger) -> None:

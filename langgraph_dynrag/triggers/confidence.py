@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
-from langgraph_dynrag.draft import DraftView, Signal, Unit, Verdict
-from rag_backbone.errors import ConfigurationError
-from rag_backbone.typed_fields import check_fields
+from langgraph_dynrag.draft import DraftView, Verdict
+from langgraph_dynrag.triggers.base import BaseTrigger
+from rag_backbone.typed_fields import Bounds, Probability
 
 
 @dataclass(frozen=True, slots=True)
-class TokenProbability:
+class TokenProbability(BaseTrigger):
     """Retrieves if the sentence has a token whose probability is under a threshold.
 
     FLARE (Jiang et al. 2023, section 3.2.1): a tentative sentence is accepted if every token's probability is at
@@ -27,29 +27,10 @@ class TokenProbability:
         ConfigurationError: If `theta` is no probability.
     """
 
-    theta: float = 0.8
+    theta: Probability = 0.8
     aggregate: Literal["min", "mean"] = "min"
 
-    def __post_init__(self) -> None:
-        check_fields(self)
-        if not 0 <= self.theta <= 1:
-            raise ConfigurationError(f"theta is {self.theta}; a probability between 0 and 1 is needed")
-        if self.aggregate not in ("min", "mean"):
-            raise ConfigurationError(f"aggregate is {self.aggregate!r}; known: 'min', 'mean'")
-
-    @property
-    def needs(self) -> frozenset[Signal]:
-        """Log-probabilities."""
-        return frozenset({"logprob"})
-
-    @property
-    def unit(self) -> Unit:
-        """A sentence."""
-        return Unit("sentence")
-
-    def before(self, question: str) -> Verdict | None:  # noqa: ARG002
-        """No."""
-        return None
+    needs = frozenset({"logprob"})
 
     def judge(self, view: DraftView) -> Verdict:
         """Compare the least (or mean) probability of the judged tokens with `theta`."""
@@ -65,7 +46,7 @@ class TokenProbability:
 
 
 @dataclass(frozen=True, slots=True)
-class Entropy:
+class Entropy(BaseTrigger):
     """Retrieves if a content word's token was chosen from a distribution of high entropy.
 
     Args:
@@ -76,27 +57,10 @@ class Entropy:
         ConfigurationError: If the threshold is negative or not a number.
     """
 
-    threshold: float = 2.0
+    threshold: Annotated[float, Bounds(least=0, what="an entropy in nats, 0 or more,")] = 2.0
     content_only: bool = True
 
-    def __post_init__(self) -> None:
-        check_fields(self)
-        if not self.threshold >= 0:
-            raise ConfigurationError(f"threshold is {self.threshold}; an entropy in nats, 0 or more, is needed")
-
-    @property
-    def needs(self) -> frozenset[Signal]:
-        """Entropies."""
-        return frozenset({"entropy"})
-
-    @property
-    def unit(self) -> Unit:
-        """A sentence."""
-        return Unit("sentence")
-
-    def before(self, question: str) -> Verdict | None:  # noqa: ARG002
-        """No."""
-        return None
+    needs = frozenset({"entropy"})
 
     def judge(self, view: DraftView) -> Verdict:
         """Compare the largest entropy of the judged tokens with the threshold."""

@@ -20,22 +20,22 @@ of word t+2, the one whose entropy completed it.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from langgraph_dynrag.draft import DraftView, Floats, Signal, Unit, Verdict
+from langgraph_dynrag.triggers.base import BaseTrigger
 from langgraph_dynrag.triggers.confidence import above
-from langgraph_dynrag.triggers.rind import Bundle, check_bundle
+from langgraph_dynrag.triggers.rind import Bundle
 from rag_backbone.errors import ConfigurationError
 from rag_backbone.text_units import sentences
 from rag_backbone.typed_fields import check_fields
 
 
 @dataclass(frozen=True, slots=True)
-class ETC:
+class ETC(BaseTrigger):
     """The entropy-trend trigger.
 
     Args:
@@ -51,8 +51,7 @@ class ETC:
 
     def __post_init__(self) -> None:
         check_fields(self, "ETC's ")
-        check_bundle(self.bundle)
-        if not math.isfinite(self.threshold) or (self.bundle == "paper" and self.threshold < 0):
+        if self.bundle == "paper" and self.threshold < 0:
             raise ConfigurationError(f"ETC's threshold is {self.threshold}; a finite number of 0 or more is needed")
 
     @property
@@ -64,10 +63,6 @@ class ETC:
     def unit(self) -> Unit:
         """A sentence; the reference form drafts the whole answer first, as the code does."""
         return Unit("sentence" if self.bundle == "paper" else "all")
-
-    def before(self, question: str) -> Verdict | None:  # noqa: ARG002
-        """No."""
-        return None
 
     def judge(self, view: DraftView) -> Verdict:
         """Score the judged tokens; the first one beyond the threshold fires."""

@@ -3,29 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
-from langgraph_dynrag.draft import DraftView, Signal, Unit, Verdict
-from rag_backbone.errors import ConfigurationError
-from rag_backbone.typed_fields import check_fields
+from langgraph_dynrag.draft import DraftView, Unit, Verdict
+from langgraph_dynrag.triggers.base import BaseTrigger
+from rag_backbone.typed_fields import Bounds
 
 
 @dataclass(frozen=True, slots=True)
-class Never:
+class Never(BaseTrigger):
     """Never retrieves (no RAG)."""
 
-    @property
-    def needs(self) -> frozenset[Signal]:
-        """None."""
-        return frozenset()
-
-    @property
-    def unit(self) -> Unit:
-        """The whole answer."""
-        return Unit("all")
-
-    def before(self, question: str) -> Verdict | None:  # noqa: ARG002
-        """No."""
-        return None
+    unit = Unit("all")
 
     def judge(self, view: DraftView) -> Verdict:  # noqa: ARG002
         """No."""
@@ -33,18 +22,10 @@ class Never:
 
 
 @dataclass(frozen=True, slots=True)
-class Once:
+class Once(BaseTrigger):
     """Retrieves once, before anything is written (RAG as usually run)."""
 
-    @property
-    def needs(self) -> frozenset[Signal]:
-        """None."""
-        return frozenset()
-
-    @property
-    def unit(self) -> Unit:
-        """The whole answer."""
-        return Unit("all")
+    unit = Unit("all")
 
     def before(self, question: str) -> Verdict | None:  # noqa: ARG002
         """Yes."""
@@ -56,33 +37,19 @@ class Once:
 
 
 @dataclass(frozen=True, slots=True)
-class EveryNTokens:
+class EveryNTokens(BaseTrigger):
     """Retrieves after every `n` tokens, and keeps them (fixed-length RAG; RETRO, IC-RALM).
 
     Raises:
         ConfigurationError: If `n` is less than 1.
     """
 
-    n: int = 16
-
-    def __post_init__(self) -> None:
-        check_fields(self)
-        if self.n < 1:
-            raise ConfigurationError(f"n is {self.n}; retrieving every n tokens needs at least 1")
-
-    @property
-    def needs(self) -> frozenset[Signal]:
-        """None."""
-        return frozenset()
+    n: Annotated[int, Bounds(least=1)] = 16
 
     @property
     def unit(self) -> Unit:
         """`n` tokens."""
         return Unit("tokens", self.n)
-
-    def before(self, question: str) -> Verdict | None:  # noqa: ARG002
-        """No; presets retrieve with the question first."""
-        return None
 
     def judge(self, view: DraftView) -> Verdict:  # noqa: ARG002
         """Always."""
@@ -90,22 +57,8 @@ class EveryNTokens:
 
 
 @dataclass(frozen=True, slots=True)
-class EverySentence:
+class EverySentence(BaseTrigger):
     """Retrieves after every sentence, and keeps it (fixed-sentence RAG; IRCoT)."""
-
-    @property
-    def needs(self) -> frozenset[Signal]:
-        """None."""
-        return frozenset()
-
-    @property
-    def unit(self) -> Unit:
-        """A sentence."""
-        return Unit("sentence")
-
-    def before(self, question: str) -> Verdict | None:  # noqa: ARG002
-        """No; presets retrieve with the question first."""
-        return None
 
     def judge(self, view: DraftView) -> Verdict:  # noqa: ARG002
         """Always."""

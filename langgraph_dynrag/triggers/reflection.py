@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
-from langgraph_dynrag.draft import DraftView, Signal, Unit, Verdict
+from langgraph_dynrag.draft import DraftView, Verdict
 from langgraph_dynrag.reflection.scores import likeliest, retrieval
-from rag_backbone.errors import ConfigurationError
-from rag_backbone.typed_fields import check_fields
+from langgraph_dynrag.triggers.base import BaseTrigger
+from rag_backbone.typed_fields import Bounds
 
 Mode = Literal["adaptive", "always", "never"]
 
 
 @dataclass(frozen=True, slots=True)
-class Reflection:
+class Reflection(BaseTrigger):
     """Retrieves before a segment if p(yes) / (p(yes) + p(no)) exceeds a threshold.
 
     The probabilities are those that the model gives to the answers of "is a passage needed next?" where the segment
@@ -33,34 +33,13 @@ class Reflection:
         ConfigurationError: If `delta` is no probability or the mode unknown.
     """
 
-    delta: float | None = 0.2
+    delta: Annotated[float | None, Bounds(least=0, most=1, what="a probability between 0 and 1, or None,")] = 0.2
     mode: Mode = "adaptive"
-
-    def __post_init__(self) -> None:
-        check_fields(self)
-        if self.delta is not None and not 0 <= self.delta <= 1:
-            raise ConfigurationError(f"delta is {self.delta}; a probability between 0 and 1, or None, is needed")
-        if self.mode not in Mode.__args__:  # type: ignore[attr-defined]
-            raise ConfigurationError(f"mode is {self.mode!r}; known: {Mode.__args__}")  # type: ignore[attr-defined]
 
     @property
     def asks(self) -> bool:
         """Whether the model has to be asked."""
         return self.mode == "adaptive"
-
-    @property
-    def needs(self) -> frozenset[Signal]:
-        """None of the draft's."""
-        return frozenset()
-
-    @property
-    def unit(self) -> Unit:
-        """A sentence; with reflection tokens, what they delimit."""
-        return Unit("sentence")
-
-    def before(self, question: str) -> Verdict | None:  # noqa: ARG002
-        """No; the first segment is judged as the others are."""
-        return None
 
     def judge(self, view: DraftView) -> Verdict:
         """Compare the share of `yes` with the threshold."""

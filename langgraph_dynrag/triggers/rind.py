@@ -20,23 +20,23 @@ code's form, so there are two named bundles:
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 
 from langgraph_dynrag.draft import Draft, DraftView, Floats, Signal, Unit, Verdict
+from langgraph_dynrag.triggers.base import BaseTrigger
 from langgraph_dynrag.triggers.confidence import above
 from rag_backbone.errors import ConfigurationError
 from rag_backbone.text_units import sentences, spaced_pieces, words_of_tokens
-from rag_backbone.typed_fields import check_fields
+from rag_backbone.typed_fields import Bounds, check_fields
 
 Bundle = Literal["paper", "reference"]
 
 
 @dataclass(frozen=True, slots=True)
-class RIND:
+class RIND(BaseTrigger):
     """DRAGIN's trigger.
 
     Args:
@@ -47,14 +47,11 @@ class RIND:
         ConfigurationError: If the threshold is negative or the bundle unknown.
     """
 
-    threshold: float
+    threshold: Annotated[float, Bounds(least=0, what="a finite number of 0 or more")]
     bundle: Bundle = "paper"
 
     def __post_init__(self) -> None:
-        check_fields(self)
-        check_bundle(self.bundle)
-        if not self.threshold >= 0 or math.isinf(self.threshold):
-            raise ConfigurationError(f"RIND's threshold is {self.threshold}; a finite number of 0 or more is needed")
+        check_fields(self, "RIND's ")
 
     @property
     def needs(self) -> frozenset[Signal]:
@@ -65,10 +62,6 @@ class RIND:
     def unit(self) -> Unit:
         """A sentence; the reference form drafts the whole answer first, as the code does."""
         return Unit("sentence" if self.bundle == "paper" else "all")
-
-    def before(self, question: str) -> Verdict | None:  # noqa: ARG002
-        """No."""
-        return None
 
     def judge(self, view: DraftView) -> Verdict:
         """Score the judged tokens; the first one above the threshold fires."""

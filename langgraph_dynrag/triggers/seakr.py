@@ -9,19 +9,19 @@ another model, want a threshold of their own.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
+from typing import Annotated
 
-from langgraph_dynrag.draft import DraftView, Signal, Unit, Verdict
+from langgraph_dynrag.draft import DraftView, Verdict
 from langgraph_dynrag.samples import SampleSpec, uncertainty
-from rag_backbone.errors import ConfigurationError
-from rag_backbone.typed_fields import check_fields
+from langgraph_dynrag.triggers.base import BaseTrigger
+from rag_backbone.typed_fields import Bounds
 
 _NAME = "self-aware uncertainty"
 
 
 @dataclass(frozen=True, slots=True)
-class SelfAwareUncertainty:
+class SelfAwareUncertainty(BaseTrigger):
     """Retrieves for a sentence if the samples drawn in its place have an uncertainty above the threshold.
 
     Args:
@@ -35,28 +35,9 @@ class SelfAwareUncertainty:
 
     threshold: float = -6.0
     sampling: SampleSpec = field(default_factory=SampleSpec)
-    alpha: float = 1e-3
+    alpha: Annotated[float, Bounds(above=0)] = 1e-3
 
-    def __post_init__(self) -> None:
-        check_fields(self)
-        if not math.isfinite(self.threshold):
-            raise ConfigurationError(f"the threshold is {self.threshold}; a finite number is needed")
-        if not self.alpha > 0:
-            raise ConfigurationError(f"alpha is {self.alpha}; more than 0 is needed")
-
-    @property
-    def needs(self) -> frozenset[Signal]:
-        """Hidden states at the ends of samples."""
-        return frozenset({"end_states"})
-
-    @property
-    def unit(self) -> Unit:
-        """A sentence."""
-        return Unit("sentence")
-
-    def before(self, question: str) -> Verdict | None:  # noqa: ARG002
-        """No."""
-        return None
+    needs = frozenset({"end_states"})
 
     def judge(self, view: DraftView) -> Verdict:
         """Sample, and compare. The whole sentence is what lacks knowledge."""

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from langgraph_dynrag.draft import DraftView, Signal, Unit, Verdict
+from langgraph_dynrag.draft import DraftView, Unit, Verdict
 from langgraph_dynrag.tags import SEARCH, TagFormat
-from rag_backbone.typed_fields import check_fields
+from langgraph_dynrag.triggers.base import BaseTrigger
 
 
 @dataclass(frozen=True, slots=True)
-class WrittenTag:
+class WrittenTag(BaseTrigger):
     """Retrieves when the model has closed a call.
 
     With this trigger results are written into the answer, right after the call, in the same format; nothing is
@@ -27,22 +27,10 @@ class WrittenTag:
 
     tag_format: TagFormat = SEARCH
 
-    def __post_init__(self) -> None:
-        check_fields(self)
-
-    @property
-    def needs(self) -> frozenset[Signal]:
-        """None."""
-        return frozenset()
-
     @property
     def unit(self) -> Unit:
         """Up to the mark that closes a call."""
         return Unit("until", until=self.tag_format.call[1])
-
-    def before(self, question: str) -> Verdict | None:  # noqa: ARG002
-        """No: a tag in the question is none of the model's."""
-        return None
 
     def judge(self, view: DraftView) -> Verdict:
         """Yes, if the judged tokens close a call; of several the last one counts."""

@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+from dataclasses import dataclass
+from typing import Annotated
 
 import pytest
 from langchain_core.messages import HumanMessage
@@ -27,7 +29,16 @@ from langgraph_dynrag.digest import ReasonInDocuments
 from langgraph_dynrag.draft import Unit, Verdict
 from langgraph_dynrag.evidence_selection import LeastUncertain
 from langgraph_dynrag.final_answer import SurerAnswer
-from langgraph_dynrag.queries import QFS, LastTokens, MaskedSentence, Question, Rewrite, WithQuestion
+from langgraph_dynrag.queries import (
+    QFS,
+    BaseFormulator,
+    LastTokens,
+    MaskedSentence,
+    QueryFormulator,
+    Question,
+    Rewrite,
+    WithQuestion,
+)
 from langgraph_dynrag.queries.base import Plan
 from langgraph_dynrag.samples import SampleSpec
 from langgraph_dynrag.tags import TagFormat
@@ -35,6 +46,7 @@ from langgraph_dynrag.triggers import (
     ETC,
     RIND,
     AnyOf,
+    BaseTrigger,
     Entropy,
     EveryNTokens,
     Never,
@@ -42,9 +54,11 @@ from langgraph_dynrag.triggers import (
     Reflection,
     SelfAwareUncertainty,
     TokenProbability,
+    Trigger,
     WrittenTag,
 )
 from rag_backbone.errors import ConfigurationError
+from rag_backbone.typed_fields import Bounds
 from tests.langgraph_dynrag.scripted import ScriptedChatModel, WatchedRetriever, said
 
 QUESTION = "Who built the bridge?"
@@ -202,6 +216,39 @@ class Own(Never):
 
     def judge(self, view):
         return self.returned
+
+
+@dataclass(frozen=True, slots=True)
+class Often(BaseTrigger):
+    """A trigger that says only what is different."""
+
+    n: Annotated[int, Bounds(least=1)] = 1
+
+    unit = Unit("tokens", 4)
+
+    def judge(self, view):
+        return Verdict(view.judged >= self.n, "often")
+
+
+@dataclass(frozen=True)
+class Words(BaseFormulator):
+    """A formulator that says only what is different."""
+
+    needs = frozenset({"logprob"})
+
+    def plan(self, view, verdict):
+        return Plan((view.unit.text,))
+
+
+def test_a_subclass_of_the_bases_says_only_what_is_different():
+    assert isinstance(Often(), Trigger)
+    assert isinstance(Words(), QueryFormulator)
+    assert (Often().needs, Often().unit, Often().before(QUESTION)) == (frozenset(), Unit("tokens", 4), None)
+    assert (Words().needs, Words().finish(None, None, [])) == (frozenset({"logprob"}), ())
+    out = built(trigger=Often(), query=Words()).invoke({"question": QUESTION})
+    assert [e["query"] for e in out["trace"] if e["type"] == "retrieval"] == ["The bridge was built"]
+    with pytest.raises(ConfigurationError, match="n is 0; at least 1 is needed"):
+        Often(0)
 
 
 @pytest.mark.parametrize("returned", [True, None, "yes", 0.5])

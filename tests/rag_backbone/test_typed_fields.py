@@ -10,7 +10,7 @@ import pytest
 
 from rag_backbone.checks import known_arguments
 from rag_backbone.errors import ConfigurationError
-from rag_backbone.typed_fields import Bounds, check_fields, check_options
+from rag_backbone.typed_fields import Bounds, Probability, check_fields, check_options
 
 
 @runtime_checkable
@@ -46,6 +46,8 @@ class Inner:
 class Options:
     count: Annotated[int, Bounds(least=1, most=9)] = 3
     share: float = 0.5
+    depth: Annotated[float, Bounds(least=0, below=0.5)] = 0.0
+    chance: Probability = 1.0
     pause: Annotated[float | None, Bounds(above=0, infinite=True)] = None
     name: str = "x"
     flag: bool = False
@@ -76,6 +78,10 @@ class Options:
         ({"share": False}, r"share is False \(bool\)"),
         ({"share": math.nan}, "share is nan; a finite number"),
         ({"share": math.inf}, "share is inf; a finite number"),
+        ({"depth": 1}, "depth is 1; less than 0.5 is needed"),
+        ({"depth": 0.5}, "depth is 0.5; less than 0.5 is needed"),
+        ({"depth": -1}, "depth is -1; at least 0 is needed"),
+        ({"chance": 2}, "chance is 2; a probability between 0 and 1 is needed"),
         ({"pause": math.nan}, "pause is nan; a finite number"),
         ({"pause": 0}, "pause is 0; more than 0 is needed"),
         ({"pause": "1"}, "a number or None is needed"),
