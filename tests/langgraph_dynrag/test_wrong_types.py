@@ -224,7 +224,7 @@ class Often(BaseTrigger):
 
     n: Annotated[int, Bounds(least=1)] = 1
 
-    unit = Unit("tokens", 4)
+    unit = Unit("all")
 
     def judge(self, view):
         return Verdict(view.judged >= self.n, "often")
@@ -243,10 +243,10 @@ class Words(BaseFormulator):
 def test_a_subclass_of_the_bases_says_only_what_is_different():
     assert isinstance(Often(), Trigger)
     assert isinstance(Words(), QueryFormulator)
-    assert (Often().needs, Often().unit, Often().before(QUESTION)) == (frozenset(), Unit("tokens", 4), None)
+    assert (Often().needs, Often().unit, Often().before(QUESTION)) == (frozenset(), Unit("all"), None)
     assert (Words().needs, Words().finish(None, None, [])) == (frozenset({"logprob"}), ())
-    out = built(trigger=Often(), query=Words()).invoke({"question": QUESTION})
-    assert [e["query"] for e in out["trace"] if e["type"] == "retrieval"] == ["The bridge was built"]
+    out = built(trigger=Often(99), query=Words()).invoke({"question": QUESTION})
+    assert {e["reason"] for e in out["trace"] if e["type"] == "verdict"} == {"often"}
     with pytest.raises(ConfigurationError, match="n is 0; at least 1 is needed"):
         Often(0)
 
