@@ -237,8 +237,11 @@ def test_clients_of_a_server_see_plain_data():
 
 
 def test_nodes_fit_into_a_graph_that_reduces_a_channel_in_its_own_way():
+    def joined(old, new):
+        return [*old, *new, {"type": "own"}]
+
     class Own(DynamicRAGState):
-        trace: Annotated[list, lambda old, new: [*old, *new, {"type": "own"}]]
+        trace: Annotated[list, joined]
 
     nodes = create_nodes(ScriptedChatModel(replies=[]), WatchedRetriever(), preset="single")
     builder = StateGraph(Own)
