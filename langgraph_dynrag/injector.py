@@ -18,6 +18,7 @@ from typing import Any, Literal, NotRequired, Protocol, runtime_checkable
 
 from typing_extensions import TypedDict
 
+from langgraph_dynrag.event_parts import TrainingWait
 from langgraph_dynrag.evidence import Passage
 
 Injection = Literal["context", "parametric", "combined"]
@@ -44,15 +45,6 @@ class Placed:
     """Which passages contradict each other about the question, as plain data; None: not measured."""
 
 
-class Training(TypedDict):
-    """What was trained while a question waited."""
-
-    documents: list[str]
-    """Names of the passages."""
-    estimated: float
-    """Seconds."""
-
-
 class Prepared(TypedDict):
     """What was done before evidence could be placed, as plain data."""
 
@@ -61,7 +53,7 @@ class Prepared(TypedDict):
     failed: dict[str, str]
     """By id, why a passage has no adapter."""
     seconds: float
-    training: NotRequired[Training]
+    training: NotRequired[TrainingWait]
 
 
 @runtime_checkable
