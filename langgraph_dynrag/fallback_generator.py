@@ -5,18 +5,16 @@ from __future__ import annotations
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from langchain_core.messages import BaseMessage
 from langchain_core.runnables import RunnableConfig
 
 from langgraph_dynrag.draft import AloneAttention, AttentionRows, Context, Draft, Signal
 from langgraph_dynrag.drafting import DraftResult, DraftTask, OnToken, Reply
+from langgraph_dynrag.generator_protocols import Generator
 from langgraph_dynrag.samples import SampledEnds, SampleSpec
 from rag_backbone.errors import SignalUnavailableError
-
-if TYPE_CHECKING:
-    from langgraph_dynrag.generator import Generator
 
 logger = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ import functools
 import sys
 import threading
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from langchain_core.callbacks import AsyncCallbackHandler, BaseCallbackManager
 from langchain_core.language_models import LanguageModelInput
@@ -23,6 +23,7 @@ from langgraph_dynrag.collecting import Collector, rows_from_scores
 from langgraph_dynrag.draft import AloneAttention, AttentionRows, Context, Draft, Signal
 from langgraph_dynrag.drafting import DraftResult, DraftTask, OnToken, Reply
 from langgraph_dynrag.fallback_generator import COMMON_SIGNALS, FallbackGenerator
+from langgraph_dynrag.generator_protocols import Generator
 from langgraph_dynrag.local_chat_model import LocalChatModel
 from langgraph_dynrag.local_sampling import sample_ends
 from langgraph_dynrag.reasoning import answer_text, opened_block, reasons
@@ -41,72 +42,6 @@ if TYPE_CHECKING:
 _COUNTED = 1024
 """Texts and conversations whose numbers of tokens are remembered."""
 _TURNS = (SystemMessage, HumanMessage, AIMessage)
-
-
-class Generator(Protocol):
-    """What the nodes need of a model."""
-
-    @property
-    def signals(self) -> frozenset[Signal]:
-        """The signals that it gives."""
-        ...
-
-    @property
-    def context_window(self) -> int | None:
-        """Tokens that a prompt and its answer may have; None if unknown."""
-        ...
-
-    def count_tokens(self, text: str) -> int:
-        """How many tokens a text has."""
-        ...
-
-    def prompt_tokens(self, messages: Sequence[BaseMessage]) -> int:
-        """How many tokens a conversation has."""
-        ...
-
-    def token_ids(self, text: str) -> tuple[int, ...] | None:
-        """A text's token ids, if the model continues by ids."""
-        ...
-
-    def draft(self, task: DraftTask, config: RunnableConfig, on_token: OnToken | None) -> DraftResult:
-        """Write the next draft."""
-        ...
-
-    async def adraft(self, task: DraftTask, config: RunnableConfig, on_token: OnToken | None) -> DraftResult:
-        """Write the next draft."""
-        ...
-
-    def ask(self, prompts: Sequence[str], config: RunnableConfig) -> list[str]:
-        """The model's replies to some instructions, each on its own."""
-        ...
-
-    async def aask(self, prompts: Sequence[str], config: RunnableConfig) -> list[str]:
-        """The model's replies to some instructions, each on its own."""
-        ...
-
-    def reply(self, prompt: str, config: RunnableConfig, *, max_tokens: int) -> Reply:
-        """The model's reply to one instruction, of so many tokens at most."""
-        ...
-
-    async def areply(self, prompt: str, config: RunnableConfig, *, max_tokens: int) -> Reply:
-        """The model's reply to one instruction, of so many tokens at most."""
-        ...
-
-    def recompute(self, task: DraftTask, draft: Draft) -> AttentionRows | None:
-        """The attention of a draft whose recorded rows were lost, from one forward."""
-        ...
-
-    def context(self, task: DraftTask) -> Context | None:
-        """Where question and answer stand in the prompt, for formulators that read attention."""
-        ...
-
-    def attend_alone(self, text: str, token_ids: Sequence[int] | None, adapters: Any = None) -> AloneAttention:
-        """Attention of a forward over a text alone."""
-        ...
-
-    def sample_ends(self, task: DraftTask, spec: SampleSpec, seed: int) -> SampledEnds:
-        """Sample continuations of the accepted text, each to the end of its sentence."""
-        ...
 
 
 _PlainMessages = tuple[tuple[type[BaseMessage], str], ...]

@@ -11,7 +11,7 @@ from langgraph_dynrag.digest import ReasonInDocuments
 from langgraph_dynrag.draft import Signal
 from langgraph_dynrag.evidence_selection import EvidenceSelector
 from langgraph_dynrag.final_answer import SurerAnswer
-from langgraph_dynrag.generator import Generator
+from langgraph_dynrag.generator_protocols import Generator
 from langgraph_dynrag.injector import Injector
 from langgraph_dynrag.prompts import AnswerPrompt
 from langgraph_dynrag.queries.base import QueryFormulator, check_formulator

@@ -16,7 +16,8 @@ from langgraph_dynrag.chat_generator import ChatGenerator
 from langgraph_dynrag.chat_template import EncodedPrompt
 from langgraph_dynrag.draft import Context, Signal
 from langgraph_dynrag.evidence import render, within_budget
-from langgraph_dynrag.generator import Generator, LocalGenerator
+from langgraph_dynrag.generator import LocalGenerator
+from langgraph_dynrag.generator_protocols import Generator
 from langgraph_dynrag.local_chat_model import LocalChatModel
 from langgraph_dynrag.usage import Usage
 from langgraph_dynrag.wrapped_models import PlainModel, chat_model_within

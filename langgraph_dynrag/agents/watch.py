@@ -57,7 +57,7 @@ from langgraph_dynrag.drafting import DraftResult
 from langgraph_dynrag.event_makers import verdict_event
 from langgraph_dynrag.events import BudgetEvent, CallsEvent
 from langgraph_dynrag.evidence import distinct
-from langgraph_dynrag.generator import Generator as ModelGenerator
+from langgraph_dynrag.generator_protocols import Generator as ModelGenerator
 from langgraph_dynrag.nodes.resume import sources_with
 from langgraph_dynrag.queries.base import Plan, plan_of
 from langgraph_dynrag.reasoning import answer_text
