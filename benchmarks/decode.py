@@ -2,16 +2,16 @@
 
 `plain_ratio` is our tokens a second over theirs, without signals; `signals_overhead` is what entropy, last-layer
 attention and a hidden state of every token cost us: 1 - with / without. All three decode greedily and cannot end
-early. They take turns text by text, in an order that rotates, and each has the processor's workers for itself: a thread
-that has ended takes its own along. Figures are medians over the tokens of a text, the prompt's own forward not among
-them, and over the repetitions. In float32 the tokens must be the same.
+early. Our two loops take turns token by token, `generate` takes turns with them text by text, in a thread that ends, so
+that each thread has the processor's workers for itself. Figures are medians over the tokens of a text, the prompt's own
+forward not among them, and over the repetitions. In float32 the tokens must be the same.
 """
 
 from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
@@ -85,26 +85,31 @@ def _theirs(lm: CausalLM, ids: list[int], tokens: int) -> _Text:
     return clock.text()
 
 
-def _ours(lm: CausalLM, ids: list[int], tokens: int, *, signals: bool) -> _Text:
-    engine, clock = Engine(lm.model, lm.tokenizer), _Clock()
+def _ours(lm: CausalLM, ids: list[int], tokens: int) -> dict[str, _Text]:
+    engine = Engine(lm.model, lm.tokenizer)
     never = Sampling(logit_bias=dict.fromkeys(engine.end_ids, -1e9))
     everything = Signals(entropy=True, attention="attention" in engine.signals, hidden_state=-1)
-    wanted = everything if signals else Signals()
-    for step in engine.stream(Request(ids, tokens, sampling=never, signals=wanted)):
-        clock.put(torch.tensor([step.token_id]))
+    wanted = {_PLAIN: Signals(), _SIGNALS: everything}
+    texts = {name: _Text([], []) for name in wanted}
+    loops = [
+        (texts[name], iter(engine.stream(Request(ids, tokens, sampling=never, signals=signals))))
+        for name, signals in wanted.items()
+    ]
+    for i in range(tokens):
+        for text, steps in loops if i % 2 else reversed(loops):
+            started = time.perf_counter()
+            text.tokens.append(next(steps).token_id)
+            if i:
+                text.seconds.append(time.perf_counter() - started)
     engine.close()
-    return clock.text()
+    return texts
 
 
 def _repetition(lm: CausalLM, ids: list[int], tokens: int, number: int) -> dict[str, _Text]:
     """All three write `tokens` tokens after `ids`."""
-    loops: list[tuple[str, Callable[[], _Text]]] = [
-        (_THEIRS, lambda: in_thread_that_ends(_theirs, lm, ids, tokens)),
-        (_PLAIN, lambda: _ours(lm, ids, tokens, signals=False)),
-        (_SIGNALS, lambda: _ours(lm, ids, tokens, signals=True)),
-    ]
-    turn = number % len(loops)
-    return {name: write() for name, write in loops[turn:] + loops[:turn]}
+    if number % 2:
+        return _ours(lm, ids, tokens) | {_THEIRS: in_thread_that_ends(_theirs, lm, ids, tokens)}
+    return {_THEIRS: in_thread_that_ends(_theirs, lm, ids, tokens)} | _ours(lm, ids, tokens)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
