@@ -7,7 +7,7 @@ export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all test-vllm test-gpu lint type bench notebooks format clean
+.PHONY: help demo test test-all test-vllm test-gpu soak lint type bench notebooks format clean
 
 help:  ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## */\t/' | expand -t 12
@@ -33,6 +33,9 @@ test-vllm: $(STAMP)  ## against a real vLLM, which DYNPRAG_VLLM_COMMAND starts (
 
 test-gpu: $(STAMP)  ## on a CUDA device, against the CPU
 	$(BIN)/python -m pytest tests/test_gpu.py -m gpu
+
+soak: $(STAMP)  ## ten minutes of callers that come, leave, fail and are cancelled
+	$(BIN)/python -m pytest tests/llamaindex_prag/test_soak.py -m slow -s
 
 lint: $(STAMP)  ## ruff, and the directions of dependency
 	$(BIN)/ruff check .
