@@ -26,7 +26,6 @@ from langgraph_dynrag.drafting import DraftResult, DraftTask
 from langgraph_dynrag.evidence import Passage, passage
 from langgraph_dynrag.generator import LocalGenerator
 from langgraph_dynrag.local_chat_model import LocalChatModel
-from langgraph_dynrag.nodes.generate import derived_seed
 from langgraph_dynrag.prompts import reasoned_prompt
 from langgraph_dynrag.queries import (
     QFS,
@@ -45,6 +44,7 @@ from langgraph_dynrag.reflection.beam import Hypothesis, Segment
 from langgraph_dynrag.reflection.instruct import InstructReflector
 from langgraph_dynrag.reflection.scores import Critique, Weights, score
 from langgraph_dynrag.samples import SampledEnds, SampleSpec
+from langgraph_dynrag.steps.task import derived_seed
 from langgraph_dynrag.tag_prompts import tag_prompt
 from langgraph_dynrag.tags import SEARCH
 from langgraph_dynrag.triggers import (

@@ -20,8 +20,8 @@ from langchain_core.messages import BaseMessage, HumanMessage, SystemMessage
 from langgraph_dynrag.evidence import Passage, name_of, original_hash
 from langgraph_dynrag.injected_answer import How, InjectedAnswer
 from langgraph_dynrag.injector import Placed, Prepared
-from langgraph_dynrag.nodes.node import emit
 from langgraph_dynrag.prompts import AnswerPrompt
+from langgraph_dynrag.streaming import emit
 from rag_backbone.document_names import source_of, title_of
 from rag_backbone.errors import AdapterError, ConfigurationError
 from rag_backbone.unicode_text import clean_text

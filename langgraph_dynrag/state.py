@@ -153,6 +153,13 @@ class DynamicRAGState(DynamicRAGInput, DynamicRAGOutput, total=False):
     """`AttentionRows` of the draft; never saved. Not so typed, because the channel's JSON schema knows no arrays."""
 
 
+State = DynamicRAGState
+Update = DynamicRAGState
+"""What a node returns: the keys that it changes."""
+AnyState = Mapping[str, Any]
+"""A state in the signatures that LangGraph reads. It would add the channels of a `TypedDict` to the graph that a node
+is put into, and refuse a graph that has one of them with a reducer of its own."""
+
 _BUDGETS = {f.name: {"type": "number" if f.name == "seconds" else "integer"} for f in fields(Budgets)}
 # By hand, because the default of `seconds` is infinite, which JSON cannot say.
 _PLAIN_BUDGETS = WithJsonSchema({"anyOf": [{"type": "object", "properties": _BUDGETS}, {"type": "null"}]})
@@ -201,3 +208,8 @@ def check_version(state: Mapping[str, Any]) -> None:
             f"this run's checkpoint has state version {found}; this dynprag reads version {VERSION}. "
             "Ask the question again on a new thread_id, or finish the run with the version that began it."
         )
+
+
+def spent(state: State) -> float:
+    """Working seconds of the run so far."""
+    return sum((state.get("seconds") or {}).values())

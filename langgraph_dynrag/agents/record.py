@@ -25,9 +25,9 @@ from langgraph_dynrag.events import (
     ResumeEvent,
 )
 from langgraph_dynrag.evidence import Passage, Source
-from langgraph_dynrag.nodes.no_text import reply_events
-from langgraph_dynrag.nodes.node import emit
 from langgraph_dynrag.reasoning import answer_text
+from langgraph_dynrag.steps.no_text import reply_events
+from langgraph_dynrag.streaming import emit
 from langgraph_dynrag.usage import Usage
 from rag_backbone.errors import SignalUnavailableError
 

@@ -31,16 +31,18 @@ from langgraph_dynrag.events import (
     TokenEvent,
 )
 from langgraph_dynrag.evidence import Passage, name_of
-from langgraph_dynrag.nodes.accept import accept, after_acceptance, budget_event, finish
-from langgraph_dynrag.nodes.generate import Generate, derived_seed
+from langgraph_dynrag.nodes.generate import Generate
 from langgraph_dynrag.nodes.monitor import Monitor, exhausted, shortened
-from langgraph_dynrag.nodes.node import State, Update, emit, spent
 from langgraph_dynrag.nodes.resume import Resume
-from langgraph_dynrag.nodes.vote import vote
 from langgraph_dynrag.queries.base import Plan, plan_of, queries_of
 from langgraph_dynrag.reflection.base import Expansion, Reflector, Selection, Writing
 from langgraph_dynrag.reflection.beam import Beam, Candidate, Decision, Hypothesis, Segment
 from langgraph_dynrag.settings import Settings
+from langgraph_dynrag.state import State, Update, spent
+from langgraph_dynrag.steps.accept import accept, after_acceptance, budget_event, finish
+from langgraph_dynrag.steps.task import derived_seed
+from langgraph_dynrag.steps.vote import vote
+from langgraph_dynrag.streaming import emit
 from langgraph_dynrag.triggers.base import verdict_on
 from rag_backbone.own_thread import in_own_thread
 

@@ -14,10 +14,11 @@ from langgraph.types import Overwrite
 from langgraph_dynrag.conversation import message_parts, not_text_warning, system_text
 from langgraph_dynrag.events import Event, NotTextEvent, QuestionEvent
 from langgraph_dynrag.graph_input import check_question
-from langgraph_dynrag.nodes.condense import REPLY_TOKENS, Condensing, prepared
-from langgraph_dynrag.nodes.node import AnyState, Node, State, Update, emit
+from langgraph_dynrag.nodes.node import Node
 from langgraph_dynrag.settings import Settings
-from langgraph_dynrag.state import VERSION, Answered
+from langgraph_dynrag.state import VERSION, Answered, AnyState, State, Update
+from langgraph_dynrag.steps.condense import REPLY_TOKENS, Condensing, prepared
+from langgraph_dynrag.streaming import emit
 from langgraph_dynrag.triggers.base import verdict_before
 from rag_backbone.errors import ConfigurationError, ContextWindowError
 from rag_backbone.own_thread import in_own_thread

@@ -19,12 +19,14 @@ from langgraph_dynrag.drafting import DraftTask, ReplyCost
 from langgraph_dynrag.event_makers import with_cost
 from langgraph_dynrag.events import Event, FinalAnswerEvent
 from langgraph_dynrag.final_answer import AnswerCandidate, Basis, Choice, SurerAnswer, surer
-from langgraph_dynrag.nodes.accept import budget_event, finish
-from langgraph_dynrag.nodes.generate import draft_task, prompt_passages, rebuild
-from langgraph_dynrag.nodes.node import Node, State, Update, emit, spent
-from langgraph_dynrag.nodes.sample import sampler
+from langgraph_dynrag.nodes.node import Node
 from langgraph_dynrag.samples import total_cost, uncertainty
 from langgraph_dynrag.settings import Settings
+from langgraph_dynrag.state import State, Update, spent
+from langgraph_dynrag.steps.accept import budget_event, finish
+from langgraph_dynrag.steps.sample import sampler
+from langgraph_dynrag.steps.task import draft_task, prompt_passages, rebuild
+from langgraph_dynrag.streaming import emit
 from rag_backbone.own_thread import in_own_thread
 from rag_backbone.text_units import sentences
 

@@ -12,15 +12,17 @@ from langgraph_dynrag.draft import AttendAlone, Draft, DraftView, Verdict
 from langgraph_dynrag.event_makers import verdict_event
 from langgraph_dynrag.events import AcceptedEvent, Event, QueryEvent, VerdictEvent
 from langgraph_dynrag.injector import Placed
-from langgraph_dynrag.nodes.accept import accept, after_acceptance, answer_complete, budget_event
-from langgraph_dynrag.nodes.exchange import call_problem, notify
-from langgraph_dynrag.nodes.generate import draft_task, placed, unit_now
-from langgraph_dynrag.nodes.insert import own_words
-from langgraph_dynrag.nodes.no_text import asked_again
-from langgraph_dynrag.nodes.node import AnyState, Node, State, Update, emit, spent
-from langgraph_dynrag.nodes.sample import sampler
+from langgraph_dynrag.nodes.node import Node
 from langgraph_dynrag.queries.base import Plan, last_words, plan_of, queries_of
 from langgraph_dynrag.settings import Settings
+from langgraph_dynrag.state import AnyState, State, Update, spent
+from langgraph_dynrag.steps.accept import accept, after_acceptance, answer_complete, budget_event
+from langgraph_dynrag.steps.exchange import call_problem, notify
+from langgraph_dynrag.steps.insert import own_words
+from langgraph_dynrag.steps.no_text import asked_again
+from langgraph_dynrag.steps.sample import sampler
+from langgraph_dynrag.steps.task import draft_task, placed, unit_now
+from langgraph_dynrag.streaming import emit
 from langgraph_dynrag.triggers.base import verdict_on
 from rag_backbone.own_thread import in_own_thread
 

@@ -4,28 +4,19 @@ from __future__ import annotations
 
 import time
 from abc import abstractmethod
-from collections.abc import Mapping
 from typing import Any
 
 from langchain_core.messages import AIMessage, AIMessageChunk
 from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.runnables.config import ensure_config
-from langgraph.config import get_stream_writer
-from langgraph.graph.message import push_message
 from langgraph.runtime import get_runtime
 from langgraph.types import Overwrite
 
 from langgraph_dynrag.events import CallsEvent, Event
 from langgraph_dynrag.settings import Settings
-from langgraph_dynrag.state import DynamicRAGContext, DynamicRAGState, check_version
+from langgraph_dynrag.state import AnyState, DynamicRAGContext, State, Update, check_version
+from langgraph_dynrag.streaming import show
 from langgraph_dynrag.usage import Usage, UsageMeter
-
-State = DynamicRAGState
-Update = DynamicRAGState
-"""What a node returns: the keys that it changes."""
-AnyState = Mapping[str, Any]
-"""A state in the signatures that LangGraph reads. It would add the channels of a `TypedDict` to the graph that a node
-is put into, and refuse a graph that has one of them with a reducer of its own."""
 
 
 class Node(Runnable[Any, Any]):
@@ -119,25 +110,3 @@ def _with_usage(message: AIMessage, usage: Usage) -> AIMessage:
     own = {**message.response_metadata.get("dynprag", {}), "calls": usage.calls, "calls_with_usage": usage.reported}
     metadata = {**message.response_metadata, "dynprag": own}
     return message.model_copy(update={"usage_metadata": usage.tokens, "response_metadata": metadata})
-
-
-def show(chunk: AIMessageChunk) -> None:
-    """Show a chunk of the final message in LangGraph's `messages` stream; nothing outside of a graph."""
-    try:
-        push_message(chunk, state_key=None)
-    except (RuntimeError, KeyError):
-        return
-
-
-def emit(event: Mapping[str, object]) -> None:
-    """Send a custom event to whoever streams; nothing outside of a graph."""
-    try:
-        writer = get_stream_writer()
-    except (RuntimeError, KeyError):
-        return
-    writer(dict(event))
-
-
-def spent(state: State) -> float:
-    """Working seconds of the run so far."""
-    return sum((state.get("seconds") or {}).values())

@@ -11,10 +11,12 @@ from langgraph_dynrag.draft import Draft
 from langgraph_dynrag.event_parts import Outcome, SearchProblem
 from langgraph_dynrag.events import ReformulationEvent
 from langgraph_dynrag.nodes.monitor import exhausted, shortened
-from langgraph_dynrag.nodes.node import AnyState, Node, State, Update, emit
+from langgraph_dynrag.nodes.node import Node
 from langgraph_dynrag.queries.base import asked_before
 from langgraph_dynrag.queries.rewrite import clean_reply, rewrite_prompt
 from langgraph_dynrag.settings import Settings
+from langgraph_dynrag.state import AnyState, State, Update
+from langgraph_dynrag.streaming import emit
 
 
 class Reformulate(Node):

@@ -10,12 +10,14 @@ from langchain_core.runnables import RunnableConfig
 from langgraph_dynrag.draft import Draft, Verdict, VerdictState
 from langgraph_dynrag.events import Event, EvidenceChoiceEvent, InjectionEvent, ResumeEvent
 from langgraph_dynrag.evidence import Passage, Source, distinct
-from langgraph_dynrag.nodes.accept import accept, after_acceptance, force_answer
-from langgraph_dynrag.nodes.digest import Digest, acondense, condense
-from langgraph_dynrag.nodes.exchange import give_results
-from langgraph_dynrag.nodes.node import AnyState, Node, State, Update, emit
-from langgraph_dynrag.nodes.sample import select
+from langgraph_dynrag.nodes.node import Node
 from langgraph_dynrag.settings import Settings
+from langgraph_dynrag.state import AnyState, State, Update
+from langgraph_dynrag.steps.accept import accept, after_acceptance, force_answer
+from langgraph_dynrag.steps.digest import Digest, acondense, condense
+from langgraph_dynrag.steps.exchange import give_results
+from langgraph_dynrag.steps.sample import select
+from langgraph_dynrag.streaming import emit
 from rag_backbone.own_thread import in_own_thread
 from rag_backbone.text_units import sentences
 

@@ -16,7 +16,7 @@ from typing_extensions import TypedDict
 from langgraph_dynrag.event_parts import FoundPassage
 from langgraph_dynrag.events import Event, RetrievalEvent
 from langgraph_dynrag.evidence import Passage, distinct, interleaved, passage
-from langgraph_dynrag.nodes.node import Node, State, Update, emit
+from langgraph_dynrag.nodes.node import Node
 from langgraph_dynrag.queries.base import asked_before
 from langgraph_dynrag.retriever import (
     PROGRAMMING_ERRORS,
@@ -27,6 +27,8 @@ from langgraph_dynrag.retriever import (
     in_daemon_thread,
 )
 from langgraph_dynrag.settings import RetrievalPolicy, Settings
+from langgraph_dynrag.state import State, Update
+from langgraph_dynrag.streaming import emit
 from rag_backbone.errors import DynPragError
 from rag_backbone.unicode_text import clean_data
 

@@ -329,7 +329,7 @@ def test_the_embedded_model_is_surer_of_what_its_prompt_says(embedded_lm):
     """On a model that speaks: samples agree where a passage gives the answer away."""
     chat = LocalChatModel.from_causal_lm(embedded_lm)
     from langgraph_dynrag.generator import LocalGenerator
-    from langgraph_dynrag.nodes.generate import draft_task
+    from langgraph_dynrag.steps.task import draft_task
 
     said = "The ferry Patient Anna was built by the shipwright Odile Marrash in 1911."
     nodes = create_nodes(chat, WatchedRetriever(), preset="seakr", prompt=PROMPT)

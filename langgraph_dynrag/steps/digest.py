@@ -19,8 +19,9 @@ from langgraph_dynrag.drafting import Reply
 from langgraph_dynrag.event_makers import with_cost
 from langgraph_dynrag.events import DigestEvent
 from langgraph_dynrag.evidence import Passage, passage, render, within_budget
-from langgraph_dynrag.nodes.node import State, emit, spent
 from langgraph_dynrag.settings import Settings
+from langgraph_dynrag.state import State, spent
+from langgraph_dynrag.streaming import emit
 from langgraph_dynrag.tags import TagFormat
 
 

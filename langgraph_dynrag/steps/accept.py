@@ -19,10 +19,11 @@ from langgraph_dynrag.answer_warnings import answer_warnings
 from langgraph_dynrag.draft import Draft
 from langgraph_dynrag.events import AnswerEvent, BudgetEvent, ClosingEvent, ExemplarEvent, RetrievalEvent, events_of
 from langgraph_dynrag.exemplar_facts import exemplar_facts
-from langgraph_dynrag.nodes.insert import insert, own_words, visible
-from langgraph_dynrag.nodes.no_text import with_an_answer
-from langgraph_dynrag.nodes.node import State, Update, emit, show, spent
 from langgraph_dynrag.settings import Settings
+from langgraph_dynrag.state import State, Update, spent
+from langgraph_dynrag.steps.insert import insert, own_words, visible
+from langgraph_dynrag.steps.no_text import with_an_answer
+from langgraph_dynrag.streaming import emit, show
 
 logger = logging.getLogger(__name__)
 

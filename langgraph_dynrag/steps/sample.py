@@ -8,10 +8,11 @@ from typing import cast
 from langgraph_dynrag.events import EvidenceChoiceEvent
 from langgraph_dynrag.evidence import Passage
 from langgraph_dynrag.evidence_selection import Selection
-from langgraph_dynrag.nodes.generate import derived_seed, draft_task
-from langgraph_dynrag.nodes.node import State, emit
 from langgraph_dynrag.samples import SampledEnds, SampleEnds, SampleSpec
 from langgraph_dynrag.settings import Settings
+from langgraph_dynrag.state import State
+from langgraph_dynrag.steps.task import derived_seed, draft_task
+from langgraph_dynrag.streaming import emit
 from rag_backbone.checks import shown
 from rag_backbone.errors import ConfigurationError
 

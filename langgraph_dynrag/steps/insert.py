@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 
-from langgraph_dynrag.nodes.node import State, Update
 from langgraph_dynrag.settings import Settings
+from langgraph_dynrag.state import State, Update
 from langgraph_dynrag.tags import TagFormat, shown
 
 

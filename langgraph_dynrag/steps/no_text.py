@@ -12,10 +12,10 @@ from langgraph_dynrag.answer import answer_start, is_blank, last_phrase
 from langgraph_dynrag.draft import Draft
 from langgraph_dynrag.drafting import DraftResult, NoText
 from langgraph_dynrag.events import Event, NoTextEvent, ReasoningEvent, RepetitionEvent
-from langgraph_dynrag.nodes.insert import visible
-from langgraph_dynrag.nodes.node import State, Update, emit, spent
 from langgraph_dynrag.settings import Settings
-from langgraph_dynrag.state import Replies
+from langgraph_dynrag.state import Replies, State, Update, spent
+from langgraph_dynrag.steps.insert import visible
+from langgraph_dynrag.streaming import emit
 from rag_backbone.errors import NoAnswerError
 
 logger = logging.getLogger(__name__)

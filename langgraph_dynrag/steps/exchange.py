@@ -13,12 +13,13 @@ from dataclasses import replace
 from langgraph_dynrag.draft import Draft, DraftView
 from langgraph_dynrag.events import AcceptedEvent, BudgetEvent, InsertedEvent
 from langgraph_dynrag.evidence import Passage, within_budget
-from langgraph_dynrag.nodes.accept import accept, after_acceptance, budget_event, force_answer
-from langgraph_dynrag.nodes.digest import Digest
-from langgraph_dynrag.nodes.insert import insert, room_left
-from langgraph_dynrag.nodes.node import State, Update, emit
 from langgraph_dynrag.queries.base import asked_before
 from langgraph_dynrag.settings import Settings
+from langgraph_dynrag.state import State, Update
+from langgraph_dynrag.steps.accept import accept, after_acceptance, budget_event, force_answer
+from langgraph_dynrag.steps.digest import Digest
+from langgraph_dynrag.steps.insert import insert, room_left
+from langgraph_dynrag.streaming import emit
 from langgraph_dynrag.tags import Problem, TagFormat
 
 
