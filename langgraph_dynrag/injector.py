@@ -43,6 +43,8 @@ class Placed:
     """By id, why a passage is not used at all."""
     conflicts: Mapping[str, Any] | None = None
     """Which passages contradict each other about the question, as plain data; None: not measured."""
+    recorded: bool = True
+    """Whether the trace tells where they are; not where all of them stand in the prompt anyway."""
 
 
 class Prepared(TypedDict):
@@ -76,3 +78,17 @@ class Injector(Protocol):
         passages and question.
         """
         ...
+
+
+class PromptOnly:
+    """The injector that injects nothing: every passage stands in the prompt."""
+
+    mode: Injection = "context"
+
+    def prepare(self, passages: Sequence[Passage]) -> Prepared:  # noqa: ARG002
+        """There is nothing to make."""
+        return Prepared(trained=0, translated=0, failed={}, seconds=0.0)
+
+    def place(self, passages: Sequence[Passage], question: str = "") -> Placed:  # noqa: ARG002
+        """All of them in the prompt."""
+        return Placed(passages, recorded=False)

@@ -12,7 +12,7 @@ from langgraph_dynrag.draft import Signal
 from langgraph_dynrag.evidence_selection import EvidenceSelector
 from langgraph_dynrag.final_answer import SurerAnswer
 from langgraph_dynrag.generator_protocols import Generator
-from langgraph_dynrag.injector import Injector
+from langgraph_dynrag.injector import Injector, PromptOnly
 from langgraph_dynrag.prompts import AnswerPrompt
 from langgraph_dynrag.queries.base import QueryFormulator, check_formulator
 from langgraph_dynrag.queries.qfs import QFS
@@ -152,6 +152,11 @@ class Settings:
         """The signals that trigger, query formulator, selector and the choice of the final answer read."""
         parts = (self.trigger, self.query, self.evidence_selector, self.final_answer)
         return frozenset().union(*(part.needs for part in parts if part is not None))
+
+    @property
+    def placing(self) -> Injector:
+        """What puts evidence in its place."""
+        return PromptOnly() if self.injector is None else self.injector
 
     @property
     def tag_format(self) -> TagFormat | None:

@@ -90,6 +90,10 @@ class DecideAndSelect(Monitor):
 class ResumeBeam(Resume):
     """Puts the passages at hand; where none were found, hypotheses go on without."""
 
+    async def arun(self, state: State, settings: Settings, config: RunnableConfig) -> Update:
+        """Take over the evidence; the event loop stays free."""
+        return await in_own_thread(self.run, state, settings, config)
+
     def run(self, state: State, settings: Settings, config: RunnableConfig) -> Update:
         """Take over the evidence; there is no draft to cut."""
         # Time that has run out ends the answer in `monitor`, which knows the best hypothesis.

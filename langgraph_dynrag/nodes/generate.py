@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, TypeVar
-
 from langchain_core.runnables import RunnableConfig
 
 from langgraph_dynrag.drafting import DraftResult, DraftTask
@@ -19,8 +16,6 @@ from langgraph_dynrag.steps.task import draft_task, placed, prompt_passages, reb
 from langgraph_dynrag.streaming import emit
 from rag_backbone.errors import ConfigurationError
 from rag_backbone.own_thread import in_own_thread
-
-_T = TypeVar("_T")
 
 
 class Generate(Node):
@@ -41,7 +36,8 @@ class Generate(Node):
     async def arun(self, state: State, settings: Settings, config: RunnableConfig) -> Update:
         """Draft until the trigger's unit is complete."""
         _check_stage(state)
-        where = await _aside(settings, _placed_again, state, settings)
+        # Placing may load weights, read files and measure.
+        where = await in_own_thread(_placed_again, state, settings)
         task = draft_task(state, settings, where)
         if _has_ended(task):
             result = DraftResult(task.carried, task.carried_attention)
@@ -53,11 +49,6 @@ class Generate(Node):
 def _placed_again(state: State, settings: Settings) -> Placed:
     rebuild(state, settings)
     return placed(state, settings)
-
-
-async def _aside(settings: Settings, function: Callable[..., _T], *args: Any) -> _T:
-    """Call a function, in a thread where it asks the injector: placing loads weights, reads files and measures."""
-    return function(*args) if settings.injector is None else await in_own_thread(function, *args)
 
 
 def _check_stage(state: State) -> None:
@@ -82,7 +73,7 @@ def _update(state: State, settings: Settings, task: DraftTask, result: DraftResu
     event = with_cost(draft_event(draft, carried=len(task.carried), evidence=evidence), result.cost)
     if affected:
         event["shortened_or_left_out"] = affected
-    if settings.injector is not None:
+    if where.recorded:
         event["in_weights"], event["in_prompt_because"] = list(where.in_weights), dict(where.reasons)
     if result.failures:
         event["failures"] = list(result.failures)

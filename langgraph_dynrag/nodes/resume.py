@@ -29,12 +29,9 @@ class Resume(Node):
 
     async def arun(self, state: State, settings: Settings, config: RunnableConfig) -> Update:
         """Cut, inject, and go back to `generate`; what takes long (adapters, samples) does not block the event loop."""
-        if settings.digest is not None:
-            found, chosen = await in_own_thread(select, state, settings, list(state.get("found") or []))
-            return resumed(state, settings, found, chosen, await acondense(state, settings, found, config))
-        if settings.injector is None and settings.evidence_selector is None:
-            return self.run(state, settings, config)
-        return await in_own_thread(self.run, state, settings, config)
+        found, chosen = await in_own_thread(select, state, settings, list(state.get("found") or []))
+        digest = await acondense(state, settings, found, config)
+        return await in_own_thread(resumed, state, settings, found, chosen, digest)
 
     def run(self, state: State, settings: Settings, config: RunnableConfig) -> Update:
         """Cut, inject, and go back to `generate`."""
@@ -126,14 +123,16 @@ def _evidence(state: State, found: list[Passage], settings: Settings) -> list[Pa
 
 def _injected(evidence: list[Passage], question: str, settings: Settings) -> list[InjectionEvent]:
     """The record of evidence that went into the parameters; adapters that are missing are made now."""
-    if settings.injector is None or not evidence:
+    if not evidence:
         return []
-    done = settings.injector.prepare(evidence)
-    where = settings.injector.place(evidence, question)
+    done = settings.placing.prepare(evidence)
+    where = settings.placing.place(evidence, question)
+    if not where.recorded:
+        return []
     because = {id_: done["failed"].get(id_, reason) for id_, reason in where.reasons.items()}
     event = InjectionEvent(
         type="injection",
-        mode=settings.injector.mode,
+        mode=settings.placing.mode,
         in_weights=list(where.in_weights),
         in_prompt_because=because,
         trained=done["trained"],

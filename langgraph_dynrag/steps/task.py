@@ -70,19 +70,14 @@ def draft_task(state: State, settings: Settings, where: Placed | None = None) ->
 
 def rebuild(state: State, settings: Settings) -> None:
     """Make adapters that `resume` had and that are gone since: a run may go on long after it was interrupted."""
-    if settings.injector is None:
-        return
     injections = events_of(state.get("trace") or [], InjectionEvent)
     had = set(injections[-1]["in_weights"]) if injections else set()
-    settings.injector.prepare([p for p in state.get("evidence") or [] if p["id"] in had])
+    settings.placing.prepare([p for p in state.get("evidence") or [] if p["id"] in had])
 
 
 def placed(state: State, settings: Settings) -> Placed:
     """The evidence in its places."""
-    evidence: list[Passage] = list(state.get("evidence") or [])
-    if settings.injector is None:
-        return Placed(evidence)
-    return settings.injector.place(evidence, str(state.get("question") or ""))
+    return settings.placing.place(list(state.get("evidence") or []), str(state.get("question") or ""))
 
 
 def unit_now(state: State, settings: Settings) -> Unit:
