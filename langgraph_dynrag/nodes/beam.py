@@ -64,6 +64,8 @@ class Expand(Generate):
 class DecideAndSelect(Monitor):
     """Decides how hypotheses go on, or which continuations are kept."""
 
+    streams = False
+
     def run(self, state: State, settings: Settings, config: RunnableConfig) -> Update:
         """State queries, let continuations be written, accept what is certain, or end the answer."""
         if _closing(state):
@@ -89,6 +91,8 @@ class DecideAndSelect(Monitor):
 
 class ResumeBeam(Resume):
     """Puts the passages at hand; where none were found, hypotheses go on without."""
+
+    streams = False
 
     async def arun(self, state: State, settings: Settings, config: RunnableConfig) -> Update:
         """Take over the evidence; the event loop stays free."""
@@ -175,9 +179,8 @@ def _written(state: State, settings: Settings, beam: Beam) -> Update:
 def _expansions(state: State, settings: Settings, beam: Beam) -> list[Expansion]:
     evidence: list[Passage] = list(state.get("evidence") or [])
     made: list[Expansion] = []
-    assert settings.selection is not None
     # In the short form a continuation is the whole answer.
-    most = settings.budgets.tokens if settings.selection.form == "short" else settings.lookahead
+    most = settings.budgets.tokens if _selection(settings).form == "short" else settings.lookahead
     for i, h in enumerate(beam.hypotheses):
         if h.ended:
             continue
@@ -293,7 +296,7 @@ def _decision(
 def select(state: State, settings: Settings, beam: Beam) -> Update:
     """Keep the best continuations; accept what all of them share, and at the end the best one."""
     selection = _selection(settings)
-    voted = vote(beam, settings)
+    voted = vote(beam, selection, settings.prompt)
     beam = beam if voted is None else voted.beam
     chosen = beam.advanced(selection.width, selection.unsupported).limited(settings.budgets.tokens, selection.segments)
     late = spent(state) >= settings.budgets.seconds
@@ -380,10 +383,9 @@ def _closing(state: State) -> bool:
 
 
 def _reflector(settings: Settings) -> Reflector:
-    assert settings.reflector is not None  # made together with the selection
+    assert settings.reflector is not None  # these nodes are made for one
     return settings.reflector
 
 
 def _selection(settings: Settings) -> Selection:
-    assert settings.selection is not None  # these nodes are made for one
-    return settings.selection
+    return _reflector(settings).selection

@@ -35,6 +35,7 @@ class Conclude(Node):
     """Compares an answer from the rationales with one from the documents."""
 
     node_name = "conclude"
+    streams = False
 
     async def arun(self, state: State, settings: Settings, config: RunnableConfig) -> Update:
         """Write and sample both answers, and end with one; the event loop stays free."""

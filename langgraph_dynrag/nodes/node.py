@@ -27,6 +27,8 @@ class Node(Runnable[Any, Any]):
     """
 
     node_name: str
+    streams: bool = True
+    """Whether an answer that it ends with has been streamed while it grew; else it comes as a whole."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
@@ -94,7 +96,7 @@ class Node(Runnable[Any, Any]):
             earlier = [] if isinstance(trace, Overwrite) else state.get("trace") or []
             told = Usage.of_events([*earlier, *events])
             messages = [_with_usage(m, told) for m in update["messages"] if isinstance(m, AIMessage)]
-            if self.settings.final_answer is None and self.settings.selection is None:  # else it comes as a whole
+            if self.streams:
                 for message in messages:
                     if message.usage_metadata is not None:
                         show(AIMessageChunk(content="", id=message.id, usage_metadata=message.usage_metadata))

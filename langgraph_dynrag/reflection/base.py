@@ -142,6 +142,8 @@ class Reflector(Protocol):
     """A model that judges itself."""
 
     path: Path
+    selection: Selection
+    """By which it judges."""
 
     @property
     def prompt(self) -> AnswerPrompt | None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from langgraph_dynrag.answer import answer_start, short_answer
+from langgraph_dynrag.prompts import AnswerPrompt
+from langgraph_dynrag.reflection.base import Selection
 from langgraph_dynrag.reflection.beam import Beam
 from langgraph_dynrag.reflection.vote import BallotState, count_votes
-from langgraph_dynrag.settings import Settings
 
 
 @dataclass(frozen=True)
@@ -21,13 +22,12 @@ class Vote:
     record: BallotState
 
 
-def vote(beam: Beam, settings: Settings) -> Vote | None:
+def vote(beam: Beam, selection: Selection, prompt: AnswerPrompt) -> Vote | None:
     """Have the beam's continuations vote; None if the selection does not ask for it."""
-    selection = settings.selection
-    if selection is None or selection.answers is None:
+    if selection.answers is None:
         return None
     voters = beam.eligible(selection.unsupported)
-    texts = [_answer(c.segment.draft.text, settings) for c in voters]
+    texts = [_answer(c.segment.draft.text, prompt) for c in voters]
     ballot = count_votes(texts, [c.segment.score.total for c in voters], selection.answers)
     record = ballot.to_state([None if (p := c.segment.passage) is None else p["id"] for c in voters])
     winner = ballot.winner
@@ -36,9 +36,9 @@ def vote(beam: Beam, settings: Settings) -> Vote | None:
     return Vote(replace(beam, candidates=tuple(voters[i] for i in winner.voters)), winner.answer, record)
 
 
-def _answer(text: str, settings: Settings) -> str:
+def _answer(text: str, prompt: AnswerPrompt) -> str:
     """The short answer, or the whole text if it has none."""
-    phrase, end = settings.prompt.answer_phrase, settings.prompt.answer_end
+    phrase = prompt.answer_phrase
     if phrase is None or answer_start(text, phrase) is None:
         return text.strip()
-    return short_answer(text, phrase, end)
+    return short_answer(text, phrase, prompt.answer_end)
