@@ -40,7 +40,7 @@ class Resume(Node):
 
 
 def resumed(
-    state: State, settings: Settings, found: list[Passage], chosen: list[EvidenceChoiceEvent], digest: Digest | None
+    state: State, settings: Settings, found: list[Passage], chosen: list[EvidenceChoiceEvent], digest: Digest
 ) -> Update:
     """The state with the evidence in its place.
 
@@ -49,7 +49,7 @@ def resumed(
         settings: The graph's settings.
         found: The passages that are used.
         chosen: The record of how they were chosen.
-        digest: What the model made of them, if it was asked to.
+        digest: What the model made of them.
     """
     draft = Draft.from_state(state.get("draft"))
     judged = state.get("judged") or 0
@@ -74,17 +74,16 @@ def resumed(
     emit(event)
     events: list[Event] = [
         *chosen,
-        *([] if digest is None else [digest.event]),
+        *digest.events,
         event,
         *update.get("trace", []),
         *_injected(evidence, str(state.get("question") or ""), settings),
     ]
-    # What helped with nothing is no source of the answer.
-    used = [] if digest is not None and not digest.helpful else found
     update |= {
         "evidence": evidence,
         "found": [],
-        "sources": sources_with(state.get("sources") or [], used),
+        # What helped with nothing is no source of the answer.
+        "sources": sources_with(state.get("sources") or [], found if digest.helpful else []),
         "regenerating": bool(found) and kept < judged,
         "trace": events,
     }

@@ -260,10 +260,7 @@ def message_id(state: State) -> str:
 
 def _push(state: State, settings: Settings, before: str, text: str) -> None:
     """Show text that follows `before` in LangGraph's `messages` stream, as a chunk of the final message."""
-    if settings.final_answer is not None:  # another text may become the answer, so it comes as a whole at the end
-        return
     if not before.strip():  # the final message has no leading white space
         text = text.lstrip()
-    if not text:
-        return
-    show(AIMessageChunk(content=text, id=message_id(state)))
+    if text and settings.final_answer is None:  # else another text may become the answer, so it comes as a whole
+        show(AIMessageChunk(content=text, id=message_id(state)))

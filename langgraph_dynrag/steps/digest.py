@@ -29,12 +29,18 @@ from langgraph_dynrag.tags import TagFormat
 class Digest:
     """What is inserted in the place of the documents found."""
 
-    event: DigestEvent
+    events: tuple[DigestEvent, ...] = ()
     """The record."""
     passage: Passage | None = None
     """None: the documents themselves are inserted."""
+    documents: Sequence[str] = ()
+    """Ids of those that it was made of."""
     helpful: bool = True
     """Whether anything in the documents helped."""
+
+
+AS_FOUND = Digest()
+"""Where nothing is condensed."""
 
 
 @dataclass(frozen=True)
@@ -50,27 +56,25 @@ class _Asked:
     problem: str | None = None
 
 
-def condense(state: State, settings: Settings, found: Sequence[Passage], config: RunnableConfig) -> Digest | None:
-    """Have the documents condensed; None if the settings do not ask for it, or there are none."""
-    if settings.digest is None or not found:
-        return None
-    call = _Call(settings.digest, _asked(state, settings, settings.digest, found))
+def condense(state: State, settings: Settings, found: Sequence[Passage], config: RunnableConfig) -> Digest:
+    """Have the documents condensed, if the settings ask for it and there are any."""
+    call = _prepared(state, settings, found)
+    if call is None:
+        return AS_FOUND
     if call.asked.problem is None:
         with call:
-            call.reply = settings.generator.reply(call.asked.prompt, config, max_tokens=settings.digest.tokens)
+            call.reply = settings.generator.reply(call.asked.prompt, config, max_tokens=call.tokens)
     return call.digest()
 
 
-async def acondense(
-    state: State, settings: Settings, found: Sequence[Passage], config: RunnableConfig
-) -> Digest | None:
+async def acondense(state: State, settings: Settings, found: Sequence[Passage], config: RunnableConfig) -> Digest:
     """As `condense`."""
-    if settings.digest is None or not found:
-        return None
-    call = _Call(settings.digest, _asked(state, settings, settings.digest, found))
+    call = _prepared(state, settings, found)
+    if call is None:
+        return AS_FOUND
     if call.asked.problem is None:
         with call:
-            call.reply = await settings.generator.areply(call.asked.prompt, config, max_tokens=settings.digest.tokens)
+            call.reply = await settings.generator.areply(call.asked.prompt, config, max_tokens=call.tokens)
     return call.digest()
 
 
@@ -78,7 +82,7 @@ class _Call:
     """The call of the model: a context that takes note of its errors, and what came of it."""
 
     def __init__(self, how: ReasonInDocuments, asked: _Asked) -> None:
-        self.asked = asked
+        self.asked, self.tokens = asked, how.tokens
         self.reply: Reply | None = None
         self._how = how
         self._problem = asked.problem
@@ -113,15 +117,23 @@ class _Call:
             event["shortened_or_left_out"] = self.asked.affected
         emit(event)
         inserted = None if finding is None else passage(finding.text, {}, "digest")
-        return Digest(event, inserted, finding is None or finding.helpful)
+        return Digest((event,), inserted, self.asked.documents, finding is None or finding.helpful)
 
 
-def _asked(state: State, settings: Settings, how: ReasonInDocuments, found: Sequence[Passage]) -> _Asked:
+def _prepared(state: State, settings: Settings, found: Sequence[Passage]) -> _Call | None:
+    if settings.digest is None or settings.tag_format is None or not found:
+        return None
+    return _Call(settings.digest, _asked(state, settings, settings.digest, settings.tag_format, found))
+
+
+def _asked(
+    state: State, settings: Settings, how: ReasonInDocuments, tag_format: TagFormat, found: Sequence[Passage]
+) -> _Asked:
     """The prompt, within the bounds of its parts and of the context window."""
     query = str((state.get("asked") or [state["question"]])[-1])
     if spent(state) >= settings.budgets.seconds:
         return _Asked(query=query, problem="no time is left")
-    tag_format, generator = _tag_format(settings), settings.generator
+    generator = settings.generator
     text, hidden = _written(state, tag_format)
     steps = steps_so_far(text, hidden, tag_format, how.steps_tokens, generator.count_tokens)
     budget = settings.context_tokens
@@ -140,8 +152,3 @@ def _written(state: State, tag_format: TagFormat) -> tuple[str, list[list[int]]]
     text = str(state.get("text") or "") + draft.text
     hidden = [list(span) for span in state.get("hidden") or []]
     return text, hidden + [list(span) for span in tag_format.marked(text, hidden[-1][1] if hidden else 0)]
-
-
-def _tag_format(settings: Settings) -> TagFormat:
-    assert settings.tag_format is not None  # checked when the settings were made
-    return settings.tag_format

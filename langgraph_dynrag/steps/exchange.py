@@ -82,7 +82,7 @@ def notify(
 
 
 def give_results(
-    state: State, update: Update, settings: Settings, found: Sequence[Passage], digest: Digest | None = None
+    state: State, update: Update, settings: Settings, found: Sequence[Passage], digest: Digest
 ) -> tuple[Update, bool]:
     """Insert what was found after the accepted text, or what the model made of it.
 
@@ -94,16 +94,14 @@ def give_results(
     count = settings.generator.count_tokens
     room = room_left(state, update, settings) - count(tag_format.results(()))
     budget = int(max(min(settings.context_tokens, room), 0))
-    condensed = None if digest is None else digest.passage
-    contents = found if condensed is None else [condensed]
+    contents = found if digest.passage is None else [digest.passage]
     fitting, affected = within_budget([tag_format.disarmed(p) for p in contents], budget, count)
     if not fitting:
         return _with_notice(state, update, settings, "no room" if found else "nothing found")
-    ids = [p["id"] for p in fitting]
-    if digest is not None and condensed is not None:
-        block, ids = tag_format.block(fitting[0]["text"]), digest.event["documents"]
+    if digest.passage is None:
+        block, ids = tag_format.results(fitting), [p["id"] for p in fitting]
     else:
-        block = tag_format.results(fitting)
+        block, ids = tag_format.block(fitting[0]["text"]), list(digest.documents)
     event = InsertedEvent(type="inserted", problem=None, text=block, passages=ids)
     if affected:
         event["shortened_or_left_out"] = affected
