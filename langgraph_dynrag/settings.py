@@ -19,6 +19,7 @@ from langgraph_dynrag.queries.qfs import QFS
 from langgraph_dynrag.reflection.base import Reflector, Selection
 from langgraph_dynrag.retriever import Retriever, check_retriever
 from langgraph_dynrag.state import DynamicRAGContext
+from langgraph_dynrag.steps.exchange import Exchange, NoExchange
 from langgraph_dynrag.tags import TagFormat
 from langgraph_dynrag.triggers.base import Trigger, check_trigger
 from langgraph_dynrag.triggers.fixed import EveryNTokens, EverySentence, Never, Once
@@ -162,6 +163,11 @@ class Settings:
     def tag_format(self) -> TagFormat | None:
         """The format of results that are written into the answer; None: evidence stands in the prompt."""
         return self.trigger.tag_format if isinstance(self.trigger, WrittenTag) else None
+
+    @property
+    def exchange(self) -> NoExchange:
+        """What answers searches that the model writes."""
+        return NoExchange() if self.tag_format is None else Exchange(self.tag_format)
 
     def with_system(self, system: str) -> Settings:
         """These settings with a user's own system text in the prompt."""

@@ -17,7 +17,6 @@ from langgraph_dynrag.queries.base import Plan, last_words, plan_of, queries_of
 from langgraph_dynrag.settings import Settings
 from langgraph_dynrag.state import AnyState, State, Update, spent
 from langgraph_dynrag.steps.accept import accept, after_acceptance, answer_complete, budget_event
-from langgraph_dynrag.steps.exchange import call_problem, notify
 from langgraph_dynrag.steps.insert import own_words
 from langgraph_dynrag.steps.no_text import asked_again
 from langgraph_dynrag.steps.sample import sampler
@@ -88,11 +87,8 @@ def _judged(state: State, settings: Settings, draft: Draft) -> tuple[DraftView, 
         return view, None, _accepted(state, settings, judged, [event])
     hit = exhausted(state, settings)
     complete = answer_complete(view.accepted, draft, judged, settings)
-    if settings.tag_format is not None and not complete:
-        cut = partial(shortened, settings=settings)
-        problem = call_problem(settings.tag_format, view, state.get("asked") or [], hit, cut)
-        if problem is not None:
-            return view, None, notify(state, settings, draft, judged, problem, hit)
+    if not complete and (told := settings.exchange.notified(state, settings, view, hit)) is not None:
+        return view, None, told
     if hit is not None:
         events = [] if state.get("budget_hit") else [budget_event(hit, settings)]
         return view, None, {"budget_hit": state.get("budget_hit") or hit, **_accepted(state, settings, judged, events)}

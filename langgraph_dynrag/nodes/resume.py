@@ -15,7 +15,6 @@ from langgraph_dynrag.settings import Settings
 from langgraph_dynrag.state import AnyState, State, Update
 from langgraph_dynrag.steps.accept import accept, after_acceptance, force_answer
 from langgraph_dynrag.steps.digest import Digest, acondense, condense
-from langgraph_dynrag.steps.exchange import give_results
 from langgraph_dynrag.steps.sample import select
 from langgraph_dynrag.streaming import emit
 from rag_backbone.own_thread import in_own_thread
@@ -57,11 +56,10 @@ def resumed(
     kept = kept_tokens(draft[:judged], state.get("verdict"), settings) if found else judged
     # What is discarded says nothing of how the text goes on, not even that a sentence was over.
     remaining = replace(draft[:kept], ended="unit") if kept < judged else draft
-    update = accept(state, settings, remaining, kept, keep_rest=not found and settings.tag_format is None)
-    full = False
-    if settings.tag_format is not None:
-        update, full = give_results(state, update, settings, found, digest)
-        remaining = replace(remaining, ended="unit")  # the text goes on after what was inserted
+    update = accept(state, settings, remaining, kept, keep_rest=not (found or settings.exchange.within_text))
+    update, full = settings.exchange.given(state, update, settings, found, digest)
+    if settings.exchange.within_text:  # the text goes on after what was inserted
+        remaining = replace(remaining, ended="unit")
     evidence = _evidence(state, found, settings)
     event = ResumeEvent(
         type="resume",

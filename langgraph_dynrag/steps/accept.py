@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from typing import TYPE_CHECKING
 
 from langchain_core.messages import AIMessage, AIMessageChunk
 
@@ -19,11 +20,13 @@ from langgraph_dynrag.answer_warnings import answer_warnings
 from langgraph_dynrag.draft import Draft
 from langgraph_dynrag.events import AnswerEvent, BudgetEvent, ClosingEvent, ExemplarEvent, RetrievalEvent, events_of
 from langgraph_dynrag.exemplar_facts import exemplar_facts
-from langgraph_dynrag.settings import Settings
 from langgraph_dynrag.state import State, Update, spent
-from langgraph_dynrag.steps.insert import insert, own_words, visible
+from langgraph_dynrag.steps.insert import last_hidden, own_words, visible
 from langgraph_dynrag.steps.no_text import with_an_answer
 from langgraph_dynrag.streaming import emit, show
+
+if TYPE_CHECKING:
+    from langgraph_dynrag.settings import Settings
 
 logger = logging.getLogger(__name__)
 
@@ -48,8 +51,7 @@ def accept(state: State, settings: Settings, draft: Draft, tokens: int, *, keep_
         rambling = len(whole) - len(through_answer(whole, prompt.answer_phrase, prompt.answer_end))
         text = text[: len(text) - rambling]
     hidden = [list(span) for span in state.get("hidden") or []]
-    if settings.tag_format is not None:
-        hidden += [list(span) for span in settings.tag_format.marked(text, hidden[-1][1] if hidden else 0)]
+    hidden += [list(span) for span in settings.exchange.marked(text, last_hidden(state))]
     ids = state.get("token_ids")
     known = ids is not None and (taken.token_ids is not None or not len(taken))
     content = settings.carries_content(draft.words)
@@ -60,8 +62,8 @@ def accept(state: State, settings: Settings, draft: Draft, tokens: int, *, keep_
     ]
     attention = state.get("attention")
     carry = keep_rest and len(rest) > 0
-    shown_before = visible(state, settings.tag_format)
-    shown = visible({"text": text, "hidden": hidden}, settings.tag_format)[len(shown_before) :]
+    shown_before = visible(state, settings)
+    shown = visible({"text": text, "hidden": hidden}, settings)[len(shown_before) :]
     _push(state, settings, shown_before, shown)
     return {
         "text": text,
@@ -88,7 +90,7 @@ def answer_complete(before: str, draft: Draft, tokens: int, settings: Settings) 
     """
     phrase, end = settings.prompt.answer_phrase, settings.prompt.answer_end
     written = before + draft[:tokens].text
-    opened = None if settings.tag_format is None else settings.tag_format.open_call(written)
+    opened = settings.exchange.open_call(written)
     if phrase is None or find_phrase(written[:opened], phrase) is None:  # what stands in a search answers nothing
         return False
     if end is not None:
@@ -135,7 +137,7 @@ def force_answer(state: State, update: Update, settings: Settings, *, model_ende
         model_ended: Whether the model ended the answer itself; else a short answer that is begun has to be completed.
     """
     phrase = settings.prompt.answer_phrase
-    shown = visible(update, settings.tag_format)
+    shown = visible(update, settings)
     if phrase is None:
         return _finished(state, with_an_answer({**update, "replies": state.get("replies") or {}}, settings), settings)
     start = answer_start(shown, phrase)
@@ -161,11 +163,11 @@ def _closing(state: State, update: Update, settings: Settings, phrase: str) -> U
         settings: The graph's settings.
         phrase: What has to be written; empty if the text has it already, and its answer is incomplete.
     """
-    update = _with_calls_closed(update, settings)
+    update = settings.exchange.closed(update, settings)
     # What was inserted ends as its format has it; only white space that the model wrote is cut.
-    fixed = update["hidden"][-1][1] if update["hidden"] else 0
+    fixed = last_hidden(update)
     begun = update["text"][:fixed] + update["text"][fixed:].rstrip()
-    seen = visible({**update, "text": begun}, settings.tag_format)
+    seen = visible({**update, "text": begun}, settings)
     if len(begun) == fixed and seen and seen[-1].isspace():
         lead = closing_lead(seen.rstrip(), phrase).lstrip(" ") if phrase else ""
     else:
@@ -189,15 +191,6 @@ def _closing(state: State, update: Update, settings: Settings, phrase: str) -> U
     }
 
 
-def _with_calls_closed(update: Update, settings: Settings) -> Update:
-    """A search that nothing closes would swallow the answer that is asked for after it."""
-    hidden, tag_format = update["hidden"], settings.tag_format
-    at = None if tag_format is None else tag_format.open_call(update["text"], hidden[-1][1] if hidden else 0)
-    if tag_format is None or at is None:
-        return update
-    return insert(update, settings, tag_format.call[1], since=at)
-
-
 def _finished(state: State, update: Update, settings: Settings) -> Update:
     """The answer is written; where another one is to be compared with it, that comes next."""
     if settings.final_answer is None:
@@ -214,7 +207,7 @@ def finish(state: State, update: Update, settings: Settings, *, short: str | Non
         settings: The graph's settings.
         short: The short answer, where it is known; None: what the text says behind the answer phrase.
     """
-    answer = visible(update, settings.tag_format).strip()
+    answer = visible(update, settings).strip()
     if short is None:
         short = short_answer(answer, settings.prompt.answer_phrase, settings.prompt.answer_end)
     update = _with_leaks_noted(state, update, settings, answer, short)

@@ -21,6 +21,7 @@ from langgraph_dynrag.events import DigestEvent
 from langgraph_dynrag.evidence import Passage, passage, render, within_budget
 from langgraph_dynrag.settings import Settings
 from langgraph_dynrag.state import State, spent
+from langgraph_dynrag.steps.insert import last_hidden
 from langgraph_dynrag.streaming import emit
 from langgraph_dynrag.tags import TagFormat
 
@@ -151,4 +152,4 @@ def _written(state: State, tag_format: TagFormat) -> tuple[str, list[list[int]]]
     draft = Draft.from_state(state.get("draft"))[: state.get("judged") or 0]
     text = str(state.get("text") or "") + draft.text
     hidden = [list(span) for span in state.get("hidden") or []]
-    return text, hidden + [list(span) for span in tag_format.marked(text, hidden[-1][1] if hidden else 0)]
+    return text, hidden + [list(span) for span in tag_format.marked(text, last_hidden(state))]

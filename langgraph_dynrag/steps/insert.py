@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
-from langgraph_dynrag.settings import Settings
 from langgraph_dynrag.state import State, Update
-from langgraph_dynrag.tags import TagFormat, shown
+from langgraph_dynrag.tags import shown
+
+if TYPE_CHECKING:
+    from langgraph_dynrag.settings import Settings
 
 
 def own_words(state: State) -> str:
@@ -14,11 +17,16 @@ def own_words(state: State) -> str:
     return shown(state.get("text") or "", state.get("hidden") or [])
 
 
-def visible(update: State, tag_format: TagFormat | None) -> str:
+def last_hidden(state: State) -> int:
+    """Where the last hidden part of the text ends: what follows is the model's own."""
+    hidden = state.get("hidden")
+    return hidden[-1][1] if hidden else 0
+
+
+def visible(state: State, settings: Settings) -> str:
     """What the answer shows of the text: a call that is still open is held back."""
-    text = own_words(update)
-    at = None if tag_format is None else tag_format.open_call(text)
-    return text if at is None else text[:at]
+    text = own_words(state)
+    return text[: settings.exchange.open_call(text)]
 
 
 def insert(update: Update, settings: Settings, block: str, *, since: int | None = None) -> Update:

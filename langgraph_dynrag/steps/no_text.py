@@ -7,16 +7,19 @@ from __future__ import annotations
 
 import logging
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from langgraph_dynrag.answer import answer_start, is_blank, last_phrase
 from langgraph_dynrag.draft import Draft
 from langgraph_dynrag.drafting import DraftResult, NoText
 from langgraph_dynrag.events import Event, NoTextEvent, ReasoningEvent, RepetitionEvent
-from langgraph_dynrag.settings import Settings
 from langgraph_dynrag.state import Replies, State, Update, spent
 from langgraph_dynrag.steps.insert import visible
 from langgraph_dynrag.streaming import emit
 from rag_backbone.errors import NoAnswerError
+
+if TYPE_CHECKING:
+    from langgraph_dynrag.settings import Settings
 
 logger = logging.getLogger(__name__)
 
@@ -70,7 +73,7 @@ def asked_again(state: State, settings: Settings, draft: Draft) -> tuple[Update 
     problem = replies.get("problem")
     if problem is None:
         return None, draft, []
-    begun = bool(visible(state, settings.tag_format).strip() or draft.text.strip())
+    begun = bool(visible(state, settings).strip() or draft.text.strip())
     if problem in _ENDS and begun and state.get("stage") != "closing":
         events: list[Event] = [] if problem == "no text" else [_told(problem, replies, "taken as the answer's end")]
         return None, replace(draft, ended="end"), events
@@ -94,7 +97,7 @@ def with_an_answer(update: Update, settings: Settings) -> Update:
         NoAnswerError: If nothing else was written.
     """
     phrase, end = settings.prompt.answer_phrase, settings.prompt.answer_end
-    shown = visible(update, settings.tag_format)
+    shown = visible(update, settings)
     start = None if phrase is None else answer_start(shown, phrase)
     if shown.strip() and (start is None or not is_blank(shown[start:], end)):
         return update
@@ -104,7 +107,7 @@ def with_an_answer(update: Update, settings: Settings) -> Update:
         before = before[: found.start()].rstrip()
     hidden = [[since, min(end_of, len(before))] for since, end_of in update["hidden"] if since < len(before)]
     update = {**update, "hidden": hidden}
-    if not visible({**update, "text": before}, settings.tag_format).strip():
+    if not visible({**update, "text": before}, settings).strip():
         raise NoAnswerError(_advice(update, settings))
     logger.warning("the model wrote no short answer when it was asked for one outright; the text before it is given")
     outcome = "the text before it is the answer"

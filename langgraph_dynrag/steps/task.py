@@ -57,7 +57,7 @@ def draft_task(state: State, settings: Settings, where: Placed | None = None) ->
         own_words=own_words(state),
         # The short answer is always given time: a budget ends the reasoning, not the answer.
         closing=closing,
-        reasoning_apart=settings.tag_format is None,  # else searches are written within it
+        reasoning_apart=not settings.exchange.within_text,  # else searches are written within it
         reasoning_tokens=max(settings.budgets.reasoning_tokens - replies.get("reasoning_tokens", 0), 0),
         reasons=replies.get("reasoning_tokens", 0) > 0,
         opens=replies.get("opens", getattr(settings.generator, "opens_reasoning", False)),
@@ -95,7 +95,7 @@ def unit_now(state: State, settings: Settings) -> Unit:
 def prompt_passages(state: State, settings: Settings, where: Placed | None = None) -> tuple[list[Passage], list[str]]:
     """The evidence that belongs in the prompt, as far as it fits there; and the ids of what had to be cut."""
     evidence = list((where or placed(state, settings)).in_prompt)
-    if not evidence or settings.tag_format is not None:
+    if not evidence or settings.exchange.within_text:
         return [], []
     generator = settings.generator
     budget = settings.context_tokens
