@@ -17,11 +17,15 @@ import re
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, NamedTuple
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 from langgraph_dynrag.evidence import CountTokens, clean
 from langgraph_dynrag.tags import TagFormat
+from rag_backbone.errors import ConfigurationError
 from rag_backbone.typed_fields import Bounds, check_fields
+
+if TYPE_CHECKING:
+    from langgraph_dynrag.settings import Settings
 
 NOTHING = "No helpful information found."
 _HEADING = "Helpful information:"
@@ -78,6 +82,14 @@ class ReasonInDocuments:
 
     def __post_init__(self) -> None:
         check_fields(self)
+
+    def check_with(self, settings: Settings) -> None:
+        """Refuse methods where nothing is inserted that could be condensed."""
+        if not settings.exchange.within_text:
+            raise ConfigurationError(
+                f"digest condenses what is inserted after a search that the model writes, and {settings.trigger} "
+                "inserts nothing. Use trigger=WrittenTag(...), as preset='search_o1' does, or digest=None."
+            )
 
     def prompt(self, steps: str, query: str, documents: str) -> str:
         """What the model is asked."""

@@ -18,13 +18,17 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass, field, replace
-from typing import Annotated, Literal, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
 
 from typing_extensions import TypedDict
 
 from langgraph_dynrag.draft import Signal
 from langgraph_dynrag.samples import SampleSpec
+from rag_backbone.errors import ConfigurationError
 from rag_backbone.typed_fields import Bounds, check_fields
+
+if TYPE_CHECKING:
+    from langgraph_dynrag.settings import Settings
 
 Basis = Literal["rationales", "documents"]
 """What an answer was written from."""
@@ -93,6 +97,25 @@ class SurerAnswer:
 
     def __post_init__(self) -> None:
         check_fields(self)
+
+    def check_with(self, settings: Settings) -> None:
+        """Refuse methods where there is nothing to compare."""
+        if settings.exchange.within_text:
+            raise ConfigurationError(
+                "final_answer compares an answer with documents in the prompt with one without; the results of "
+                f"{settings.trigger} stand in the answer. Use final_answer=None."
+            )
+        if settings.evidence_life == "sentence":
+            raise ConfigurationError(
+                "final_answer compares answers by the documents that stand in the prompt at the end, and with "
+                'evidence_life="sentence" they leave it sentence by sentence. Use "accumulated" or "replaced", or '
+                "final_answer=None."
+            )
+        if settings.selection is not None:
+            raise ConfigurationError(
+                "final_answer and selection both choose the answer, each in its own way: use one of them, and None for "
+                "the other"
+            )
 
     @property
     def needs(self) -> frozenset[Signal]:

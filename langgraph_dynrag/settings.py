@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields, replace
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Protocol, runtime_checkable
 
 from langgraph_dynrag.budgets import Budgets
 from langgraph_dynrag.condensing import CondenseQuestion, Condenser
@@ -15,15 +15,12 @@ from langgraph_dynrag.generator_protocols import Generator
 from langgraph_dynrag.injector import Injector, PromptOnly
 from langgraph_dynrag.prompts import AnswerPrompt
 from langgraph_dynrag.queries.base import QueryFormulator, check_formulator
-from langgraph_dynrag.queries.qfs import QFS
 from langgraph_dynrag.reflection.base import Reflector, Selection
 from langgraph_dynrag.retriever import Retriever, check_retriever
 from langgraph_dynrag.state import DynamicRAGContext
 from langgraph_dynrag.steps.exchange import Exchange, NoExchange
-from langgraph_dynrag.tags import TagFormat
 from langgraph_dynrag.triggers.base import Trigger, check_trigger
-from langgraph_dynrag.triggers.fixed import EveryNTokens, EverySentence, Never, Once
-from langgraph_dynrag.triggers.reflection import Reflection
+from langgraph_dynrag.triggers.fixed import Never
 from langgraph_dynrag.triggers.written_tag import WrittenTag
 from rag_backbone.checks import known_arguments
 from rag_backbone.errors import ConfigurationError, SignalUnavailableError
@@ -74,6 +71,19 @@ class RetrievalPolicy:
 
     def __post_init__(self) -> None:
         check_fields(self)
+
+
+@runtime_checkable
+class Particular(Protocol):
+    """A part that does not go with every other one."""
+
+    def check_with(self, settings: Settings) -> None:
+        """Refuse settings that it cannot stand in.
+
+        Raises:
+            ConfigurationError: Saying what to use instead.
+        """
+        ...
 
 
 @dataclass(frozen=True)
@@ -132,15 +142,9 @@ class Settings:
         check_formulator(self.query)
         if self.retriever is None and (self.initial_retrieval or not isinstance(self.trigger, Never)):
             raise ConfigurationError("no retriever was given, and this method retrieves; pass retriever=...")
-        check_pair(self.trigger, self.query)
-        if self.tag_format is not None and self.injector is not None:
-            raise ConfigurationError(
-                f"the results of {self.trigger} are written into the answer, so they cannot go into the model's "
-                "parameters; use injection='context'"
-            )
-        check_selection(self)
-        check_final_answer(self)
-        check_digest(self)
+        for part in (self.query, self.exchange, self.trigger, self.selection, self.final_answer, self.digest):
+            if isinstance(part, Particular):
+                part.check_with(self)
         # Asking a local model for its signals loads it, so it is only asked if something is needed.
         if self.needs and (missing := self.needs - self.generator.signals):
             raise SignalUnavailableError(
@@ -160,14 +164,9 @@ class Settings:
         return PromptOnly() if self.injector is None else self.injector
 
     @property
-    def tag_format(self) -> TagFormat | None:
-        """The format of results that are written into the answer; None: evidence stands in the prompt."""
-        return self.trigger.tag_format if isinstance(self.trigger, WrittenTag) else None
-
-    @property
     def exchange(self) -> NoExchange:
         """What answers searches that the model writes."""
-        return NoExchange() if self.tag_format is None else Exchange(self.tag_format)
+        return Exchange(self.trigger.tag_format) if isinstance(self.trigger, WrittenTag) else NoExchange()
 
     def with_system(self, system: str) -> Settings:
         """These settings with a user's own system text in the prompt."""
@@ -178,87 +177,3 @@ class Settings:
         given = {f.name: getattr(context, f.name) for f in fields(context)}
         changed = {name: value for name, value in given.items() if value is not None}
         return replace(self, **changed) if changed else self
-
-
-def check_selection(settings: Settings) -> None:
-    """Refuse what does not go together with one continuation for each passage.
-
-    Raises:
-        ConfigurationError: Saying what to use instead.
-    """
-    if settings.selection is None:
-        if isinstance(settings.trigger, Reflection):
-            raise ConfigurationError(
-                f"{settings.trigger} decides before a segment is written, and selection is None: add "
-                "selection=Selection(), or use preset='self_rag'"
-            )
-        return
-    if not isinstance(settings.trigger, Reflection | Never):
-        raise ConfigurationError(
-            f"with a selection it is decided before each segment whether to retrieve; {settings.trigger} looks at what "
-            "was written. Use trigger=Reflection(...) or Never(), or selection=None."
-        )
-    if needs := settings.query.needs:
-        raise ConfigurationError(
-            f"with a selection there is no draft when the query is made; {settings.query} reads its "
-            f"{', '.join(sorted(needs))}. Use Question, LastSentence, Rewrite, or WithQuestion of one of them."
-        )
-    if settings.injector is not None:
-        raise ConfigurationError(
-            "with a selection each continuation has a passage of its own in the prompt: use injection='context'"
-        )
-
-
-def check_final_answer(settings: Settings) -> None:
-    """Refuse a comparison of final answers where there is nothing to compare.
-
-    Raises:
-        ConfigurationError: Saying what to use instead.
-    """
-    choosing = settings.final_answer
-    if choosing is None:
-        return
-    if settings.tag_format is not None:
-        raise ConfigurationError(
-            f"final_answer compares an answer with documents in the prompt with one without; the results of "
-            f"{settings.trigger} stand in the answer. Use final_answer=None."
-        )
-    if settings.evidence_life == "sentence":
-        raise ConfigurationError(
-            "final_answer compares answers by the documents that stand in the prompt at the end, and with "
-            'evidence_life="sentence" they leave it sentence by sentence. Use "accumulated" or "replaced", or '
-            "final_answer=None."
-        )
-    if settings.selection is not None:
-        raise ConfigurationError(
-            "final_answer and selection both choose the answer, each in its own way: use one of them, and None for the "
-            "other"
-        )
-
-
-def check_digest(settings: Settings) -> None:
-    """Refuse a digest where nothing is inserted that could be condensed.
-
-    Raises:
-        ConfigurationError: Saying what to use instead.
-    """
-    if settings.digest is None:
-        return
-    if settings.tag_format is None:
-        raise ConfigurationError(
-            f"digest condenses what is inserted after a search that the model writes, and {settings.trigger} inserts "
-            "nothing. Use trigger=WrittenTag(...), as preset='search_o1' does, or digest=None."
-        )
-
-
-def check_pair(trigger: Trigger, query: QueryFormulator) -> None:
-    """Refuse a query formulator that needs what the trigger does not tell.
-
-    Raises:
-        ConfigurationError: Naming what goes with it.
-    """
-    if isinstance(query, QFS) and isinstance(trigger, EveryNTokens | EverySentence | Once):
-        raise ConfigurationError(
-            f"QFS reads the attention of the token that needs information; {trigger} names none. "
-            "Use RIND, ETC, Entropy or TokenProbability, or another query formulator."
-        )

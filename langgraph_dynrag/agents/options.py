@@ -8,9 +8,10 @@ from typing import Annotated, Any, Literal
 from langgraph_dynrag.draft import Signal
 from langgraph_dynrag.queries.base import QueryFormulator, check_formulator
 from langgraph_dynrag.queries.flare import MaskedSentence
+from langgraph_dynrag.queries.qfs import QFS
 from langgraph_dynrag.queries.rewrite import WithQuestion
 from langgraph_dynrag.retriever import Retriever, check_retriever
-from langgraph_dynrag.settings import RetrievalPolicy, check_pair
+from langgraph_dynrag.settings import RetrievalPolicy
 from langgraph_dynrag.triggers.base import Trigger, check_trigger
 from langgraph_dynrag.triggers.confidence import TokenProbability
 from rag_backbone.checks import refuse_unknown
@@ -56,7 +57,8 @@ class WatchOptions:
         for name in ("{passages}", "{question}"):
             if name not in self.with_passages:
                 raise ConfigurationError(f"with_passages lacks {name}")
-        check_pair(self.trigger, self.query)
+        if isinstance(self.query, QFS):
+            self.query.check_with(self)
         if foreign := self.needs - REPORTED - _LOCAL:
             raise SignalUnavailableError(
                 f"{self.trigger} with {self.query} needs {', '.join(sorted(foreign))}, which no message carries; in an "

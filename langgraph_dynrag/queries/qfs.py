@@ -19,12 +19,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 
 from langgraph_dynrag.draft import AloneAttention, DraftView, Floats, Signal, Verdict
 from langgraph_dynrag.queries.base import BaseFormulator, Plan
+from langgraph_dynrag.triggers.fixed import EveryNTokens, EverySentence, Once
 from langgraph_dynrag.triggers.rind import Bundle
 from rag_backbone.errors import ConfigurationError
 from rag_backbone.text_units import Span, sentences, token_spans, tokens_of_word, words, words_of_tokens
@@ -50,6 +51,14 @@ class QFS(BaseFormulator):
     def needs(self) -> frozenset[Signal]:
         """Attention of the pass, or of a forward over question and answer alone."""
         return frozenset({"attention" if self.bundle == "paper" else "attention_alone"})
+
+    def check_with(self, settings: Any) -> None:
+        """Refuse `Settings`, or an agent's `WatchOptions`, with a trigger that names no token."""
+        if isinstance(settings.trigger, EveryNTokens | EverySentence | Once):
+            raise ConfigurationError(
+                f"QFS reads the attention of the token that needs information; {settings.trigger} names none. "
+                "Use RIND, ETC, Entropy or TokenProbability, or another query formulator."
+            )
 
     def plan(self, view: DraftView, verdict: Verdict) -> Plan:
         """The most attended words, in text order; the question if there is none."""

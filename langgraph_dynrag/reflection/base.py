@@ -18,6 +18,7 @@ from rag_backbone.typed_fields import Bounds, check_fields
 
 if TYPE_CHECKING:
     from langgraph_dynrag.prompts import AnswerPrompt
+    from langgraph_dynrag.settings import Settings
 
 Path = Literal["auto", "tokens", "classification"]
 Form = Literal["long", "short"]
@@ -73,6 +74,25 @@ class Selection:
             raise ConfigurationError(
                 f"answers is {self.answers!r} and form {self.form!r}; there is a vote on whole answers only: "
                 f"Selection(form='short', answers={self.answers!r})"
+            )
+
+    def check_with(self, settings: Settings) -> None:
+        """Refuse what does not go together with one continuation for each passage."""
+        from langgraph_dynrag.triggers import Never, Reflection  # which know reflection's scores
+
+        if not isinstance(settings.trigger, Reflection | Never):
+            raise ConfigurationError(
+                f"with a selection it is decided before each segment whether to retrieve; {settings.trigger} looks at "
+                "what was written. Use trigger=Reflection(...) or Never(), or selection=None."
+            )
+        if needs := settings.query.needs:
+            raise ConfigurationError(
+                f"with a selection there is no draft when the query is made; {settings.query} reads its "
+                f"{', '.join(sorted(needs))}. Use Question, LastSentence, Rewrite, or WithQuestion of one of them."
+            )
+        if settings.injector is not None:
+            raise ConfigurationError(
+                "with a selection each continuation has a passage of its own in the prompt: use injection='context'"
             )
 
     @property

@@ -21,6 +21,7 @@ from langgraph_dynrag.events import DigestEvent
 from langgraph_dynrag.evidence import Passage, passage, render, within_budget
 from langgraph_dynrag.settings import Settings
 from langgraph_dynrag.state import State, spent
+from langgraph_dynrag.steps.exchange import Exchange
 from langgraph_dynrag.steps.insert import last_hidden
 from langgraph_dynrag.streaming import emit
 from langgraph_dynrag.tags import TagFormat
@@ -122,9 +123,10 @@ class _Call:
 
 
 def _prepared(state: State, settings: Settings, found: Sequence[Passage]) -> _Call | None:
-    if settings.digest is None or settings.tag_format is None or not found:
+    how, exchange = settings.digest, settings.exchange
+    if how is None or not isinstance(exchange, Exchange) or not found:
         return None
-    return _Call(settings.digest, _asked(state, settings, settings.digest, settings.tag_format, found))
+    return _Call(how, _asked(state, settings, how, exchange.tag_format, found))
 
 
 def _asked(

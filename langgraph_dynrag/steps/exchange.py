@@ -21,6 +21,7 @@ from langgraph_dynrag.steps.accept import accept, after_acceptance, budget_event
 from langgraph_dynrag.steps.insert import insert, last_hidden, room_left
 from langgraph_dynrag.streaming import emit
 from langgraph_dynrag.tags import Problem, TagFormat
+from rag_backbone.errors import ConfigurationError
 from rag_backbone.text_units import Span
 
 if TYPE_CHECKING:
@@ -50,27 +51,16 @@ class NoExchange:
         return update
 
     def notified(self, state: State, settings: Settings, view: DraftView, hit: str | None) -> Update | None:
-        """Accept the judged tokens, tell the model why their last call brings no results, and let it go on.
+        """Accept the judged tokens, with a notice why their last call brings no results; None if it may bring some.
 
-        Args:
-            state: The state.
-            settings: The graph's settings.
-            view: The draft; its accepted text is the model's own words, without the calls that were answered.
-            hit: The budget that forbids another search, if any.
-
-        Returns:
-            None if the call can be answered with results, or if there is none.
+        `hit` is the budget that forbids another search, if any. The view's accepted text is the model's own words.
         """
         return None
 
     def given(
         self, state: State, update: Update, settings: Settings, found: Sequence[Passage], digest: Digest
     ) -> tuple[Update, bool]:
-        """Insert what was found after the accepted text, or what the model made of it.
-
-        Returns:
-            The update, and whether the context window is full, so that only the answer is left to ask for.
-        """
+        """Insert what was found, or what the model made of it; and whether no room is left for more than the answer."""
         return update, False
 
 
@@ -80,6 +70,14 @@ class Exchange(NoExchange):
 
     tag_format: TagFormat
     within_text: ClassVar[bool] = True
+
+    def check_with(self, settings: Settings) -> None:
+        """Refuse an injector: what stands in the text cannot go into the parameters."""
+        if settings.injector is not None:
+            raise ConfigurationError(
+                f"the results of {settings.trigger} are written into the answer, so they cannot go into the model's "
+                "parameters; use injection='context'"
+            )
 
     def marked(self, text: str, since: int = 0) -> list[Span]:
         """What is no part of the answer after a character: closed calls and stray closing marks."""
@@ -95,7 +93,7 @@ class Exchange(NoExchange):
         return update if at is None else insert(update, settings, self.tag_format.call[1], since=at)
 
     def notified(self, state: State, settings: Settings, view: DraftView, hit: str | None) -> Update | None:
-        """Accept the judged tokens, tell the model why their last call brings no results, and let it go on."""
+        """Accept the judged tokens, with a notice why their last call brings no results; None if it may bring some."""
         problem = self._problem(state, settings, view, hit)
         if problem is None:
             return None
@@ -122,7 +120,7 @@ class Exchange(NoExchange):
     def given(
         self, state: State, update: Update, settings: Settings, found: Sequence[Passage], digest: Digest
     ) -> tuple[Update, bool]:
-        """Insert what was found after the accepted text, or what the model made of it."""
+        """Insert what was found, or what the model made of it; and whether no room is left for more than the answer."""
         count, tag_format = settings.generator.count_tokens, self.tag_format
         room = room_left(state, update, settings) - count(tag_format.results(()))
         budget = int(max(min(settings.context_tokens, room), 0))

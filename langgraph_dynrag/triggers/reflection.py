@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from langgraph_dynrag.draft import DraftView, Verdict
 from langgraph_dynrag.reflection.scores import likeliest, retrieval
 from langgraph_dynrag.triggers.base import BaseTrigger
+from rag_backbone.errors import ConfigurationError
 from rag_backbone.typed_fields import Bounds
 
 Mode = Literal["adaptive", "always", "never"]
@@ -35,6 +36,14 @@ class Reflection(BaseTrigger):
 
     delta: Annotated[float | None, Bounds(least=0, most=1, what="a probability between 0 and 1, or None,")] = 0.2
     mode: Mode = "adaptive"
+
+    def check_with(self, settings: Any) -> None:
+        """Refuse `Settings` without a selection."""
+        if settings.selection is None:
+            raise ConfigurationError(
+                f"{self} decides before a segment is written, and selection is None: add selection=Selection(), or use "
+                "preset='self_rag'"
+            )
 
     @property
     def asks(self) -> bool:
