@@ -43,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options.add_argument("--data", type=Path, required=True, help="a file of questions")
     options.add_argument("--out", type=Path, required=True, help="JSON lines, one for each preset and question")
     options.add_argument("--questions", type=int, default=10)
-    options.add_argument("--first", type=int, help="only so many of them; the index holds the passages of all")
+    options.add_argument("--first", type=int, help="run only the first N; the index still holds the passages of all")
     options.add_argument("--presets", nargs="*", default=list(PRESETS))
     args = options.parse_args(arguments)
     questions = sample(load_questions(args.data), args.questions, 0)

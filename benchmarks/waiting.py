@@ -1,9 +1,13 @@
-"""How long a sequence that decodes waits while somebody else's long prompt is read, and what that costs the reader.
+"""Inter-token latency of a stream during the prefill of another request's long prompt.
 
-One stream writes token by token; meanwhile another thread asks for the first token after a prompt that nobody knows.
-`longest_wait` is the longest time between two tokens of the stream until then, in decoding steps of a stream alone (the
-median of its steps); `usual_wait` the median of these times. `reading` is the time to the other's first token over what
-it takes with nobody else. Figures are medians over the repetitions, of `longest_wait` the largest too.
+One stream generates token by token. Meanwhile another thread requests the first token after a long prompt that is not
+in the prefix cache. Figures:
+
+- `longest_wait`, `usual_wait`: the maximum and the median of the stream's inter-token latencies during that prefill, as
+  multiples of its median latency without it.
+- `reading`: the other request's time to first token, as a multiple of that time on an idle engine.
+
+Each is the median over the repetitions; the largest `longest_wait` is reported too.
 """
 
 from __future__ import annotations
@@ -29,7 +33,7 @@ _STEPS_ALONE = 32
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run and report."""
-    options = parser("The longest wait of a decoding sequence while a long prompt is read.")
+    options = parser("Inter-token latency of a stream during the prefill of another request's long prompt.")
     options.add_argument("--prompt-tokens", type=int, default=2000)
     options.add_argument("--repetitions", type=int, default=9)
     args = options.parse_args(arguments)

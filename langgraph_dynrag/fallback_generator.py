@@ -159,8 +159,9 @@ class FallbackGenerator:
 
 def _for(generator: Generator, task: DraftTask) -> DraftTask:
     """The task as one of the models knows it."""
-    opens = getattr(generator, "opens_reasoning", False)
-    return replace(task, accepted_ids=None, opens=opens, carried=replace(task.carried, token_ids=None))
+    return replace(
+        task, accepted_ids=None, opens=generator.opens_reasoning, carried=replace(task.carried, token_ids=None)
+    )
 
 
 def _textual(found: DraftResult, failed: Sequence[Exception]) -> DraftResult:

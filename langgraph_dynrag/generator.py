@@ -83,6 +83,11 @@ class LocalGenerator:
         return frozenset(names)
 
     @property
+    def opens_reasoning(self) -> bool:
+        """Never for the nodes: each draft finds out for itself, from the chat template, whether it is within."""
+        return False
+
+    @property
     def context_window(self) -> int | None:
         """The model's."""
         return self.chat.lm.context_window

@@ -37,6 +37,11 @@ class TokenCounter(Protocol):
 class Writer(Protocol):
     """Continues an answer."""
 
+    @property
+    def opens_reasoning(self) -> bool | None:
+        """Whether its replies begin within reasoning that the prompt has opened; None if that is not known yet."""
+        ...
+
     def draft(self, task: DraftTask, config: RunnableConfig, on_token: OnToken | None) -> DraftResult:
         """Write the next draft."""
         ...

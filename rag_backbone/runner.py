@@ -89,7 +89,7 @@ class Runner:
         try:
             return rows, self._tokens(rows)
         except Exception as error:  # noqa: BLE001 - everybody's
-            return rows, {id(row): error for row in rows}
+            return rows, dict.fromkeys(rows, error)
 
     def decode(self, rows: Sequence[Row]) -> Failures:
         """One token for each row, together if the model can do that."""
@@ -137,7 +137,7 @@ class Runner:
             output = self._feed(rows, [row.unfed() for row in rows])
         # Adapters are looked for before the forward: one row's document is gone. Memory may suffice for fewer rows.
         except (AdapterError, torch.OutOfMemoryError) as error:
-            return {id(rows[0]): error} if len(rows) == 1 else self._in_turn(rows)
+            return {rows[0]: error} if len(rows) == 1 else self._in_turn(rows)
         return _chosen(rows, output)
 
     def _in_turn(self, rows: Sequence[Row]) -> Failures:
@@ -146,7 +146,7 @@ class Runner:
             try:
                 failures |= self._tokens([row])
             except Exception as error:  # noqa: BLE001 - the row's own
-                failures[id(row)] = error
+                failures[row] = error
         return failures
 
     def _feed(self, rows: Sequence[Row], new: Sequence[list[int]], *, signals: bool = True) -> Output:
@@ -197,7 +197,7 @@ def _chosen(rows: Sequence[Row], output: Output) -> Failures:
         try:
             row.choose(output.logits[i, -1], following, attention, hidden)
         except Exception as error:  # noqa: BLE001 - the row's own
-            failures[id(row)] = error
+            failures[row] = error
     return failures
 
 

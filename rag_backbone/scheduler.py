@@ -1,17 +1,17 @@
-"""The one thread that calls a model, and the order in which it does.
+"""The scheduler: the one thread that calls a model, and the queue of requests that it serves.
 
-Callers put what they want into a queue and wait: a sequence's next token, or some other work with the model. The thread
-takes turns between three kinds of things, one of each at a time, so that none starves another:
+A caller puts a request into the queue and waits for it: the next token of a sequence, or another computation with the
+model. In each cycle the thread does one of each of the following, so that none starves the others:
 
-- *work* of any other kind, in the order of asking;
-- *reading* prompts: at most so many tokens a turn, of one long prompt or of several short ones;
-- *decoding*: one token of every sequence whose caller waits for one, in one forward.
+- a *computation* of another kind, first come, first served;
+- a *prefill* chunk: a bounded number of tokens, of one long prompt or of several short ones;
+- a *decoding* step: one token for every sequence whose caller waits for one, in one forward.
 
-Nothing is generated that no caller waits for, and a sequence may be left at any token. The state of the turns belongs
-to the thread; callers reach it by the queue alone, into which the garbage collector too may put something at any time.
+Generation is pull-based: no token is computed before a caller asks for it, and a stream may be dropped at any token.
+Only the thread touches the scheduling state. Callers, and the garbage collector when it finalises a stream, reach it
+through the queue.
 
-It is one thread also because each thread that computes with PyTorch on a CPU has a team of OpenMP workers, and teams
-that take turns slow each other down.
+A single thread also means a single OpenMP thread pool; several pools slow each other down on a CPU.
 """
 
 from __future__ import annotations

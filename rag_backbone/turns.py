@@ -1,4 +1,4 @@
-"""Whose turn it is with a model: the state of the one thread that calls it (see `scheduler`)."""
+"""The scheduling policy: which request the model thread serves next (see `scheduler`)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 from weakref import WeakSet
 
 if TYPE_CHECKING:
@@ -22,8 +22,8 @@ _IDLE = 0.5
 _LOOK = 0.02
 """Seconds after which it is looked again whether there is room for another sequence."""
 
-Failures = dict[int, BaseException]
-"""What went wrong with single sequences, by the `id` of the row."""
+Failures: TypeAlias = "dict[Row, BaseException]"
+"""What went wrong with single sequences."""
 
 
 class Steps(Protocol):
@@ -171,15 +171,15 @@ class Turns:
         return True
 
     def _finish(self, asks: Sequence[Ask], failures: Failures | None = None) -> None:
-        self._asks = [ask for ask in self._asks if not any(ask is one for one in asks)]
+        self._asks = [ask for ask in self._asks if ask not in asks]
         now = time.monotonic()
         for ask in asks:
             ask.row.left_at = now
-            ask.finish((failures or {}).get(id(ask.row)))
+            ask.finish((failures or {}).get(ask.row))
 
     def fail(self, error: BaseException) -> None:
         """Give everyone who waits this error: the thread has ended, or this very class is at fault."""
-        self._finish(list(self._asks), {id(ask.row): error for ask in self._asks})
+        self._finish(list(self._asks), {ask.row: error for ask in self._asks})
         for work in self._works:
             work.finish(error)
         self._works.clear()
@@ -205,8 +205,8 @@ class Turns:
         try:
             read, failures = self._steps.read(rows[0], rows[1:])
         except Exception as error:  # noqa: BLE001 - the caller gets it
-            read, failures = rows[:1], {id(rows[0]): error}
-        self._deliver([ask for ask in fresh if any(ask.row is row for row in read)], failures)
+            read, failures = rows[:1], {rows[0]: error}
+        self._deliver([ask for ask in fresh if ask.row in read], failures)
         return True
 
     def _admitted(self) -> list[Ask]:
@@ -228,11 +228,11 @@ class Turns:
     def _is_full(self, ask: Ask) -> bool:
         """A sequence that is not read at the moment keeps no other out, nor does one that the same thread reads."""
         since = time.monotonic() - _IDLE
-        asking = {id(one.row) for one in self._asks}
+        asking = {one.row for one in self._asks}
         busy = (
             row
             for row in self._under_way
-            if row.finish_reason is None and row.thread is not ask.thread and (id(row) in asking or row.left_at > since)
+            if row.finish_reason is None and row.thread is not ask.thread and (row in asking or row.left_at > since)
         )
         return sum(1 for _ in busy) >= self._most
 
@@ -248,7 +248,7 @@ class Turns:
         try:
             failures = self._steps.decode(rows)
         except Exception as error:  # noqa: BLE001 - the callers get it
-            failures = {id(row): error for row in rows}
+            failures = dict.fromkeys(rows, error)
         for ask in asks:
             ask.row.thread = ask.thread
             ask.row.awaited_in_vain &= len(rows) == 1
@@ -260,7 +260,7 @@ class Turns:
 
     def _deliver(self, asks: Sequence[Ask], failures: Failures) -> None:
         for ask in asks:
-            if not ask.row.awaited_in_vain and id(ask.row) not in failures:
+            if not ask.row.awaited_in_vain and ask.row not in failures:
                 self._expected.add(ask.row)
         self._finish(asks, failures)
 

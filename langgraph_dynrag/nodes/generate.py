@@ -36,8 +36,10 @@ class Generate(Node):
     async def arun(self, state: State, settings: Settings, config: RunnableConfig) -> Update:
         """Draft until the trigger's unit is complete."""
         _check_stage(state)
-        # Placing may load weights, read files and measure.
-        where = await in_own_thread(_placed_again, state, settings)
+        if settings.injector is None:
+            where = placed(state, settings)
+        else:  # which may load weights, read files and measure
+            where = await in_own_thread(_placed_again, state, settings)
         task = draft_task(state, settings, where)
         if _has_ended(task):
             result = DraftResult(task.carried, task.carried_attention)

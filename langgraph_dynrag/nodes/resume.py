@@ -28,8 +28,12 @@ class Resume(Node):
 
     async def arun(self, state: State, settings: Settings, config: RunnableConfig) -> Update:
         """Cut, inject, and go back to `generate`; what takes long (adapters, samples) does not block the event loop."""
-        found, chosen = await in_own_thread(select, state, settings, list(state.get("found") or []))
+        found, chosen = list(state.get("found") or []), list[EvidenceChoiceEvent]()
+        if settings.evidence_selector is not None:
+            found, chosen = await in_own_thread(select, state, settings, found)
         digest = await acondense(state, settings, found, config)
+        if settings.injector is None:
+            return resumed(state, settings, found, chosen, digest)
         return await in_own_thread(resumed, state, settings, found, chosen, digest)
 
     def run(self, state: State, settings: Settings, config: RunnableConfig) -> Update:
