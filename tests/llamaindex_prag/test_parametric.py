@@ -6,24 +6,10 @@ import pytest
 
 from llamaindex_prag.adapter import Adapter
 from llamaindex_prag.parametric import ParametricModel
-from llamaindex_prag.store.lmdb_store import LMDBStore
-from rag_backbone.causal_lm import CausalLM
 from rag_backbone.errors import AdapterError, ConfigurationError
 from tests.llamaindex_prag.made import random_values
-from tests.tiny import tiny_llama, tiny_tokenizer
 
 TEXT = "The bridge was built by Aldous Wray."
-
-
-@pytest.fixture
-def lm():
-    return CausalLM(tiny_llama(), tiny_tokenizer(), name="tiny")
-
-
-@pytest.fixture
-def store(lm, tmp_path):
-    with LMDBStore(tmp_path / "store", model=lm.fingerprint, encoding="float32", map_size=1 << 26) as opened:
-        yield opened
 
 
 def answers(model):

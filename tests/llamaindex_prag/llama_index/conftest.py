@@ -8,10 +8,7 @@ from llama_index.core.schema import NodeWithScore, TextNode
 
 from llamaindex_prag.adapter import Adapter
 from llamaindex_prag.llama_index import ParametricLLM
-from llamaindex_prag.store.lmdb_store import LMDBStore
-from rag_backbone.causal_lm import CausalLM
 from tests.llamaindex_prag.made import random_values
-from tests.tiny import tiny_llama, tiny_tokenizer
 
 TEXTS = [
     "The keeper of the lighthouse wrote a letter in the winter of 1871.",
@@ -38,17 +35,6 @@ class Fixed(BaseRetriever):
     async def _aretrieve(self, query_bundle):
         await asyncio.sleep(0)
         return list(self.found)
-
-
-@pytest.fixture
-def lm():
-    return CausalLM(tiny_llama(), tiny_tokenizer(), name="tiny")
-
-
-@pytest.fixture
-def store(lm, tmp_path):
-    with LMDBStore(tmp_path / "store", model=lm.fingerprint, encoding="float32", map_size=1 << 26) as opened:
-        yield opened
 
 
 @pytest.fixture

@@ -9,27 +9,14 @@ import pytest
 
 from llamaindex_prag.adapter import Adapter
 from llamaindex_prag.parametric import ParametricModel
-from llamaindex_prag.store.lmdb_store import LMDBStore
 from llamaindex_prag.store.peft_folder import import_peft
 from rag_backbone.causal_lm import CausalLM
 from rag_backbone.requests import Request
 from rag_backbone.sampling import Sampling
 from tests.llamaindex_prag.made import random_values, with_update
 from tests.openai_server import OpenAIServer
-from tests.tiny import tiny_llama, tiny_tokenizer
 
 TEXTS = [f"The bridge number {i} was built by engineer {i} in the year {1900 + i}." for i in range(6)]
-
-
-@pytest.fixture
-def lm():
-    return CausalLM(tiny_llama(), tiny_tokenizer(), name="tiny")
-
-
-@pytest.fixture
-def store(lm, tmp_path):
-    with LMDBStore(tmp_path / "store", model=lm.fingerprint, encoding="float32", map_size=1 << 26) as opened:
-        yield opened
 
 
 @pytest.fixture

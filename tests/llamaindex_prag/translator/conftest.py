@@ -5,12 +5,9 @@ import pytest
 from llamaindex_prag.adapter import Adapter
 from llamaindex_prag.parametric import ParametricModel
 from llamaindex_prag.recipe import PRAG
-from llamaindex_prag.store.lmdb_store import LMDBStore
 from llamaindex_prag.translator.config import TranslatorConfig
 from llamaindex_prag.translator.translator import Translator
-from rag_backbone.causal_lm import CausalLM
 from tests.llamaindex_prag.made import random_values
-from tests.tiny import tiny_llama, tiny_tokenizer
 
 TRAINED = "The keeper of the lighthouse wrote a letter in the winter of 1871."
 OTHERS = [
@@ -26,17 +23,6 @@ def strong(lm, seed=0) -> Translator:
     made = Translator(lm, config)
     made.network.gains.data.fill_(0.6)
     return made
-
-
-@pytest.fixture
-def lm():
-    return CausalLM(tiny_llama(), tiny_tokenizer(), name="tiny")
-
-
-@pytest.fixture
-def store(lm, tmp_path):
-    with LMDBStore(tmp_path / "store", model=lm.fingerprint, encoding="float32", map_size=1 << 26) as opened:
-        yield opened
 
 
 @pytest.fixture
