@@ -113,6 +113,7 @@ class Scripted:
 
     signals = frozenset({"logprob", "end_states"})
     context_window = None
+    opens_reasoning = False
 
     def __init__(self, drafts, states, texts=("It is.", "So.")):
         self.drafts = [d if isinstance(d, Draft) else Draft((d,), ended="unit") for d in drafts]
