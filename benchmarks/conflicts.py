@@ -33,8 +33,8 @@ from llamaindex_prag.conflicts import BOUND, OVERLAP, ConflictMeter, overlap
 from llamaindex_prag.parametric import ParametricModel
 from llamaindex_prag.passages import Passage
 from llamaindex_prag.recipe import get_recipe
-from rag_backbone.answer_scores import contains, normalised
-from rag_backbone.causal_lm import CausalLM
+from rag_backbone.loading.causal_lm import CausalLM
+from rag_backbone.metrics import contains, normalised
 
 POLICIES = ("mean", "score-weighted", "latest", "context")
 MEASURES = {"conflict": "conflict", "claims": "nats", "overlap": "overlap"}

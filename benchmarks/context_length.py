@@ -29,10 +29,10 @@ from llamaindex_prag.prompts import clean_answer, prompt_ids
 from llamaindex_prag.recipe import get_recipe
 from llamaindex_prag.selection import BESIDE_TEXT
 from llamaindex_prag.translator.translator import Translator
-from rag_backbone.answer_scores import f1
-from rag_backbone.causal_lm import CausalLM
+from rag_backbone.engine.requests import Request
 from rag_backbone.errors import ConfigurationError
-from rag_backbone.requests import Request
+from rag_backbone.loading.causal_lm import CausalLM
+from rag_backbone.metrics import f1
 
 Mode = Literal["context", "parametric", "summed", "combined", "translated"]
 MODES: tuple[Mode, ...] = ("context", "parametric", "summed", "combined", "translated")

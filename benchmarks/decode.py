@@ -21,14 +21,14 @@ from transformers.generation.streamers import BaseStreamer
 
 from benchmarks.contract import Deadline, finish, machine, note, parser, table
 from benchmarks.runs import load_chat
-from rag_backbone.engine import Engine
-from rag_backbone.own_thread import in_thread_that_ends
-from rag_backbone.requests import Request
-from rag_backbone.sampling import Sampling
-from rag_backbone.signals import Signals
+from rag_backbone.aio import in_thread_that_ends
+from rag_backbone.engine.engine import Engine
+from rag_backbone.engine.requests import Request
+from rag_backbone.engine.sampling import Sampling
+from rag_backbone.engine.signals import Signals
 
 if TYPE_CHECKING:
-    from rag_backbone.causal_lm import CausalLM
+    from rag_backbone.loading.causal_lm import CausalLM
 
 _PROMPT = (
     "The lighthouse on the northern cape was built in a year when the harbour froze. Tell its story from the first "

@@ -59,7 +59,7 @@ from langgraph_dynrag.triggers import (
     TokenProbability,
 )
 from langgraph_dynrag.triggers.base import Trigger
-from rag_backbone.text_units import not_a_stop_word
+from rag_backbone.text.units import not_a_stop_word
 
 EXEMPLARS = 6
 TOKENS = 100

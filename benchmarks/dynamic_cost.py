@@ -21,7 +21,7 @@ from langgraph_dynrag.graph import create_dynamic_rag, make_settings
 from langgraph_dynrag.presets import get_preset
 from langgraph_dynrag.retrieval.bm25 import BM25Retriever
 from langgraph_dynrag.trace import Trace
-from rag_backbone.answer_scores import f1
+from rag_backbone.metrics import f1
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

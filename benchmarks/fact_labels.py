@@ -15,8 +15,8 @@ from typing import Literal
 
 from benchmarks.datasets import Paragraph, Question
 from langgraph_dynrag.answer import short_answer
-from rag_backbone.answer_scores import contains, f1
-from rag_backbone.text_units import Span, not_a_stop_word, words
+from rag_backbone.metrics import contains, f1
+from rag_backbone.text.units import Span, not_a_stop_word, words
 
 Label = Literal["right", "wrong", "nothing new"]
 _RIGHT_FROM = 0.5

@@ -27,8 +27,8 @@ from llamaindex_prag.forgetting import ForgettingGuard
 from llamaindex_prag.parametric import ParametricModel
 from llamaindex_prag.passages import Passage
 from llamaindex_prag.recipe import get_recipe
-from rag_backbone.answer_scores import f1
-from rag_backbone.causal_lm import CausalLM
+from rag_backbone.loading.causal_lm import CausalLM
+from rag_backbone.metrics import f1
 
 KINDS = ("closed", "context")
 OWN = "own"

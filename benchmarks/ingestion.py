@@ -32,9 +32,9 @@ from llamaindex_prag.passages import Passage
 from llamaindex_prag.progress import Advance
 from llamaindex_prag.recipe import Recipe, get_recipe
 from llamaindex_prag.store.lmdb_store import LMDBStore
-from rag_backbone.answer_scores import contains
-from rag_backbone.causal_lm import CausalLM
-from rag_backbone.text_units import sentences
+from rag_backbone.loading.causal_lm import CausalLM
+from rag_backbone.metrics import contains
+from rag_backbone.text.units import sentences
 
 DATA = Path("examples/data/ombrel")
 WORDS = 38

@@ -34,10 +34,10 @@ from llamaindex_prag.recipe import get_recipe
 from llamaindex_prag.store.lmdb_store import LMDBStore
 from llamaindex_prag.store.peft_folder import export_peft
 from llamaindex_prag.targets import layout_of
-from rag_backbone.causal_lm import CausalLM
-from rag_backbone.engine import Engine
-from rag_backbone.requests import Request
-from rag_backbone.sampling import Sampling
+from rag_backbone.engine.engine import Engine
+from rag_backbone.engine.requests import Request
+from rag_backbone.engine.sampling import Sampling
+from rag_backbone.loading.causal_lm import CausalLM
 
 if TYPE_CHECKING:
     from llamaindex_prag.layout import Layout

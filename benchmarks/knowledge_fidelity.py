@@ -35,9 +35,9 @@ from llamaindex_prag.selection import BESIDE_TEXT
 from llamaindex_prag.store.lmdb_store import LMDBStore
 from llamaindex_prag.training.warm_up import warm_up
 from llamaindex_prag.translator.translator import Translator
-from rag_backbone.answer_scores import contains, f1
-from rag_backbone.causal_lm import CausalLM
 from rag_backbone.errors import ConfigurationError
+from rag_backbone.loading.causal_lm import CausalLM
+from rag_backbone.metrics import contains, f1
 
 SHARED = ("closed", "context", "warm-up")
 TRANSLATED = "translated"

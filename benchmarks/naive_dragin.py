@@ -21,8 +21,8 @@ from langgraph_dynrag.draft import AttentionRows, Context, Draft, DraftView, Uni
 from langgraph_dynrag.evidence import Passage, passage
 from langgraph_dynrag.local_chat_model import LocalChatModel
 from langgraph_dynrag.settings import Settings
-from rag_backbone.signals import distribution
-from rag_backbone.stop_strings import Detokenizer
+from rag_backbone.engine.signals import distribution
+from rag_backbone.engine.stop_strings import Detokenizer
 
 
 @dataclass

@@ -21,8 +21,8 @@ from llamaindex_prag.prompts import clean_answer, prompt_ids
 from llamaindex_prag.recipe import Recipe
 from llamaindex_prag.store.encoding import Encoding
 from llamaindex_prag.store.lmdb_store import LMDBStore
-from rag_backbone.causal_lm import CausalLM
-from rag_backbone.requests import Request
+from rag_backbone.engine.requests import Request
+from rag_backbone.loading.causal_lm import CausalLM
 
 ANSWER_TOKENS = 32
 

@@ -41,9 +41,9 @@ from llamaindex_prag.training.objective import CountedLogits, batch_of, losses_o
 from llamaindex_prag.training.packs import Pack
 from llamaindex_prag.training.teaching import distilled
 from llamaindex_prag.training.trainer import Trainer, plan
-from rag_backbone.causal_lm import CausalLM
 from rag_backbone.documents import read_json_lines
-from rag_backbone.text_units import sentences
+from rag_backbone.loading.causal_lm import CausalLM
+from rag_backbone.text.units import sentences
 
 _Factors = Mapping[str, tuple[NDArray[np.float32], NDArray[np.float32]]]
 DATA = Path("examples/data/ombrel")

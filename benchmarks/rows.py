@@ -15,9 +15,9 @@ import torch
 
 from benchmarks.contract import finish, machine, note, parser, table
 from benchmarks.runs import load_chat
-from rag_backbone.engine import Engine
-from rag_backbone.requests import Request
-from rag_backbone.signals import Signals
+from rag_backbone.engine.engine import Engine
+from rag_backbone.engine.requests import Request
+from rag_backbone.engine.signals import Signals
 
 
 def engine_tokens(engine: Engine, prompts: list[list[int]], new: int) -> tuple[float, list[tuple[int, ...]]]:

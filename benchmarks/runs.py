@@ -21,11 +21,11 @@ from benchmarks.contract import Deadline, note, records_folder
 from benchmarks.datasets import Question
 from langgraph_dynrag.local_chat_model import LocalChatModel
 from langgraph_dynrag.prompts import AnswerPrompt
-from rag_backbone.answer_scores import exact_match, f1
-from rag_backbone.causal_lm import CausalLM, DType
 from rag_backbone.documents.json_lines import rows
-from rag_backbone.kv_cache import SequenceCache
-from rag_backbone.requests import Request
+from rag_backbone.engine.kv_cache import SequenceCache
+from rag_backbone.engine.requests import Request
+from rag_backbone.loading.causal_lm import CausalLM, DType
+from rag_backbone.metrics import exact_match, f1
 
 REVISION = 3
 """Raised when a change of the code makes earlier records wrong."""

@@ -41,10 +41,10 @@ from llamaindex_prag.recipe import get_recipe
 from llamaindex_prag.selection import Selection
 from llamaindex_prag.store.encoding import encode
 from llamaindex_prag.translator.translator import Translator
-from rag_backbone.answer_scores import f1
-from rag_backbone.causal_lm import CausalLM
 from rag_backbone.documents import read_json_lines
-from rag_backbone.requests import Request
+from rag_backbone.engine.requests import Request
+from rag_backbone.loading.causal_lm import CausalLM
+from rag_backbone.metrics import f1
 
 WAYS: tuple[Way, ...] = ("context", "trained", "translated")
 

@@ -1,4 +1,4 @@
-"""Bootstrap intervals and curves; the scores of single answers are `rag_backbone.answer_scores`."""
+"""Bootstrap intervals and curves; the scores of single answers are `rag_backbone.metrics`."""
 
 from __future__ import annotations
 

@@ -30,9 +30,9 @@ from llamaindex_prag.selection import Selection
 from llamaindex_prag.store.lmdb_store import LMDBStore
 from llamaindex_prag.translator.config import TranslatorConfig
 from llamaindex_prag.translator.translator import Translator
-from rag_backbone.causal_lm import CausalLM
 from rag_backbone.documents import read_json_lines
-from rag_backbone.requests import Request
+from rag_backbone.engine.requests import Request
+from rag_backbone.loading.causal_lm import CausalLM
 
 CORPUS = Path("examples/data/ombrel/corpus.jsonl")
 QUESTION = "Who built the harbour that the oldest of these towns is known for, and in which year?"

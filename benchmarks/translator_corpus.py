@@ -16,9 +16,9 @@ from typing import Any
 
 from benchmarks.contract import note
 from benchmarks.single_hop import load_facts
-from rag_backbone.cache_folder import atomic_file
 from rag_backbone.documents import read_json_lines
 from rag_backbone.errors import ConfigurationError
+from rag_backbone.loading.cache_folder import atomic_file
 
 Found = tuple[str, str, dict[str, str] | None]
 """Title, text, and a question with its answer, if there is one."""

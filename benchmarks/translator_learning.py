@@ -31,8 +31,8 @@ from llamaindex_prag.translator.plan import TrainingPlan
 from llamaindex_prag.translator.training import TrainingRun, TranslatorTrainer
 from llamaindex_prag.translator.translator import Translator
 from llamaindex_prag.translator.validation import Validation
-from rag_backbone.causal_lm import CausalLM
 from rag_backbone.errors import ConfigurationError
+from rag_backbone.loading.causal_lm import CausalLM
 
 LOSSES = ("own", "other", "mean", "base")
 Run = tuple[str, float, TrainingRun, Path]

@@ -24,7 +24,7 @@ from benchmarks.point_records import Row, add_options, chosen, points_of, record
 from benchmarks.runs import Records, load_chat
 from benchmarks.scoring import mean, roc, roc_area
 from langgraph_dynrag.answer import short_answer
-from rag_backbone.answer_scores import f1
+from rag_backbone.metrics import f1
 
 ANSWER_PHRASE = "So the answer is"
 _DRAWS = 2_000

@@ -20,12 +20,12 @@ from typing import TYPE_CHECKING, Any
 
 from benchmarks.contract import Deadline, finish, machine, note, parser
 from benchmarks.runs import load_chat
-from rag_backbone.requests import Request
-from rag_backbone.sampling import Sampling
+from rag_backbone.engine.requests import Request
+from rag_backbone.engine.sampling import Sampling
 
 if TYPE_CHECKING:
-    from rag_backbone.engine import Engine
-    from rag_backbone.signals import TokenStep
+    from rag_backbone.engine.engine import Engine
+    from rag_backbone.engine.signals import TokenStep
 
 _BEGINNING = "The lighthouse on the northern cape was built in a year when the harbour froze."
 _STEPS_ALONE = 32

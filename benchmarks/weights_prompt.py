@@ -27,8 +27,8 @@ from langgraph_dynrag.local_chat_model import LocalChatModel
 from langgraph_dynrag.prompts import AnswerPrompt, reasoned_prompt
 from llamaindex_prag.parametric import ParametricModel
 from llamaindex_prag.prompts import clean_answer
-from rag_backbone.answer_scores import f1
-from rag_backbone.causal_lm import CausalLM
+from rag_backbone.loading.causal_lm import CausalLM
+from rag_backbone.metrics import f1
 
 PROMPTS: dict[str, AnswerPrompt] = {
     "as trained": WeightsPrompt(),

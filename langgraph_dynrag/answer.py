@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from functools import cache
 
-from rag_backbone.text_units import first_sentence_end, sentences
+from rag_backbone.text.units import first_sentence_end, sentences
 
 _PAIRS = {'"': '"', "'": "'", "`": "`", "\u201c": "\u201d", "\u2018": "\u2019"}
 

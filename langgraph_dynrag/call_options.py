@@ -13,10 +13,10 @@ from pydantic import TypeAdapter, ValidationError
 from langgraph_dynrag.reply_grammar import answer_schema, check_calls
 from langgraph_dynrag.tool_calling import chosen_tools
 from rag_backbone.checks import refuse_unknown, shown
+from rag_backbone.engine.requests import Request
+from rag_backbone.engine.sampling import Constraint, Sampling
+from rag_backbone.engine.signals import Signals
 from rag_backbone.errors import ConfigurationError
-from rag_backbone.requests import Request
-from rag_backbone.sampling import Constraint, Sampling
-from rag_backbone.signals import Signals
 
 if TYPE_CHECKING:
     from langgraph_dynrag.local_chat_model import LocalChatModel

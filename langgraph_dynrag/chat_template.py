@@ -16,11 +16,11 @@ from langchain_core.messages import AIMessage, BaseMessage, ChatMessage, HumanMe
 
 from langgraph_dynrag.reasoning import REASONING_BLOCKS, answers_only, opened_block
 from langgraph_dynrag.tool_calling import ToolSchema, call_text, instructions, result_text, template_knows_tools
-from rag_backbone.chat_templates import Turn, render_chat
 from rag_backbone.errors import ConfigurationError
-from rag_backbone.special_tokens import neutralised
-from rag_backbone.text_units import Span
-from rag_backbone.unicode_text import clean_text
+from rag_backbone.text.chat_templates import Turn, render_chat
+from rag_backbone.text.special_tokens import neutralised
+from rag_backbone.text.unicode import clean_text
+from rag_backbone.text.units import Span
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

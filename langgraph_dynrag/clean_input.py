@@ -14,7 +14,7 @@ from langchain_core.documents import Document
 from langchain_core.messages import BaseMessage
 from langgraph.types import Command
 
-from rag_backbone.unicode_text import clean_data
+from rag_backbone.text.unicode import clean_data
 
 _T = TypeVar("_T")
 

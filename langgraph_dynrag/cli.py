@@ -17,7 +17,7 @@ from langgraph_dynrag.triggers.threshold import with_threshold
 from rag_backbone.console import as_json as json_line
 from rag_backbone.console import be_quiet, console, given_path
 from rag_backbone.errors import ConfigurationError
-from rag_backbone.unicode_text import is_blank
+from rag_backbone.text.unicode import is_blank
 
 if TYPE_CHECKING:
     from langgraph_dynrag.trace import Trace

@@ -12,7 +12,7 @@ from typing import Literal, NamedTuple
 from langchain_core.messages import AIMessage, BaseMessage, ChatMessage, HumanMessage, SystemMessage
 
 from langgraph_dynrag.reasoning import REASONING_BLOCKS, split_reasoning
-from rag_backbone.unicode_text import clean_text
+from rag_backbone.text.unicode import clean_text
 
 
 class Turn(NamedTuple):

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from typing_extensions import TypedDict
 
-from rag_backbone.text_units import (
+from rag_backbone.text.units import (
     Span,
     WordFilter,
     first_sentence_end,

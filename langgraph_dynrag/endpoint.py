@@ -26,7 +26,7 @@ from langgraph_dynrag.draft import Signal
 from langgraph_dynrag.reasoning import opens_reasoning
 from langgraph_dynrag.server_policy import ServerPolicy, Way
 from rag_backbone.errors import ConfigurationError, DynPragError, ServerError, SignalUnavailableError
-from rag_backbone.server_failures import Failure, failure_of, garbled
+from rag_backbone.openai_errors import Failure, failure_of, garbled
 
 if TYPE_CHECKING:
     from langchain_openai.chat_models.base import BaseChatOpenAI

@@ -13,10 +13,10 @@ from typing import Any
 
 from typing_extensions import TypedDict
 
-from rag_backbone.document_names import page_of, readable_name, source_of, title_of
+from rag_backbone.documents.names import page_of, readable_name, source_of, title_of
 from rag_backbone.plain_data import plain_metadata
-from rag_backbone.scripts import visible
-from rag_backbone.unicode_text import clean_data, clean_text
+from rag_backbone.text.scripts import visible
+from rag_backbone.text.unicode import clean_data, clean_text
 
 CountTokens = Callable[[str], int]
 
@@ -95,7 +95,7 @@ def clean(text: str) -> str:
 
     Line breaks would let a document write prompt lines of its own ("Question: ..."), and direction overrides would let
     it hide text from a reader. Letters of right-to-left scripts are left as they are, and so is what is invisible by
-    itself but part of a word or an emoji (`rag_backbone.scripts.visible`).
+    itself but part of a word or an emoji (`rag_backbone.text.scripts.visible`).
     """
     return re.sub(r" {2,}", " ", visible(re.sub(r"\s", " ", clean_text(text, "evidence")))).strip()
 

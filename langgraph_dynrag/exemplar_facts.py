@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from itertools import pairwise
 
 from langgraph_dynrag.prompts import Exemplar
-from rag_backbone.text_units import WordFilter, not_a_stop_word, sentences, words
+from rag_backbone.text.units import WordFilter, not_a_stop_word, sentences, words
 
 _VERDICTS = frozenset({"yes", "no", "true", "false"})
 

@@ -30,10 +30,10 @@ from langgraph_dynrag.reasoning import answer_text, opened_block, reasons
 from langgraph_dynrag.samples import SampledEnds, SampleSpec
 from langgraph_dynrag.stop_at_unit import StopAtUnit, WatchReply
 from langgraph_dynrag.wrapped_models import ChatModelLike, PlainModel, fallback_exceptions, plain_models
+from rag_backbone.aio import in_own_thread
 from rag_backbone.checks import shown
 from rag_backbone.errors import ConfigurationError, SignalUnavailableError
-from rag_backbone.own_thread import in_own_thread
-from rag_backbone.special_tokens import neutralised
+from rag_backbone.text.special_tokens import neutralised
 
 if TYPE_CHECKING:
     from langgraph_dynrag.server_policy import ServerPolicy
@@ -191,7 +191,7 @@ class LocalGenerator:
         return sample_ends(self.chat, [*task.messages, _accepted_only(task)], task, spec, seed)
 
     def _pieces(self, ids: Sequence[int]) -> tuple[str, ...]:
-        from rag_backbone.stop_strings import Detokenizer
+        from rag_backbone.engine.stop_strings import Detokenizer
 
         detokenizer = Detokenizer(self.chat.lm.tokenizer, [])
         return tuple(detokenizer.push(i) for i in ids)

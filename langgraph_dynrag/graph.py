@@ -41,9 +41,9 @@ from langgraph_dynrag.settings import Settings
 from langgraph_dynrag.state import DynamicRAGContext, DynamicRAGInput, DynamicRAGOutput, DynamicRAGState
 from langgraph_dynrag.triggers.base import check_trigger
 from langgraph_dynrag.wrapped_models import ChatModelLike, plain_models
+from rag_backbone.aio import in_own_thread
 from rag_backbone.checks import refuse_unknown, shown, suggestion
 from rag_backbone.errors import ConfigurationError
-from rag_backbone.own_thread import in_own_thread
 from rag_backbone.typed_fields import check_options, check_value
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from langchain_core.documents import Document
 
-from rag_backbone.document_names import source_of, title_of
+from rag_backbone.documents.names import source_of, title_of
 
 How = Literal["parametric", "combined", "translated"]
 

@@ -22,9 +22,9 @@ from langgraph_dynrag.injected_answer import How, InjectedAnswer
 from langgraph_dynrag.injector import Placed, Prepared
 from langgraph_dynrag.prompts import AnswerPrompt
 from langgraph_dynrag.streaming import emit
-from rag_backbone.document_names import source_of, title_of
+from rag_backbone.documents.names import source_of, title_of
 from rag_backbone.errors import AdapterError, ConfigurationError
-from rag_backbone.unicode_text import clean_text
+from rag_backbone.text.unicode import clean_text
 
 if TYPE_CHECKING:
     from langgraph_dynrag.retriever import Retriever
@@ -222,7 +222,7 @@ def ask_injected(
     except ImportError as error:
         raise ConfigurationError(f"adapters need the parametric half ({error}): pip install 'dynprag[prag]'") from error
     from langgraph_dynrag.retriever import call_retriever
-    from rag_backbone.causal_lm import CausalLM
+    from rag_backbone.loading.causal_lm import CausalLM
 
     if (inject == "translated") != (translator is not None):
         raise ConfigurationError(

@@ -31,13 +31,13 @@ from langgraph_dynrag.known_arguments import KnownArguments
 from langgraph_dynrag.reply_grammar import answer_schema, check_calls, forced_call, json_or_calls, tool_schema
 from langgraph_dynrag.structured_output import IncompleteCallError, Method, structured
 from langgraph_dynrag.tool_calling import CallStream, ToolSchema, arguments_start, chosen_tools, name_start, tool_name
-from rag_backbone.causal_lm import CausalLM, DType
+from rag_backbone.aio import in_own_thread, iterate_in_own_thread
 from rag_backbone.checks import refuse_unknown
-from rag_backbone.grammar import Grammar
-from rag_backbone.model_objects import refuse_unless_instance
-from rag_backbone.own_thread import in_own_thread, iterate_in_own_thread
-from rag_backbone.requests import FinishReason
-from rag_backbone.signals import TokenStep
+from rag_backbone.engine.grammar import Grammar
+from rag_backbone.engine.requests import FinishReason
+from rag_backbone.engine.signals import TokenStep
+from rag_backbone.loading.causal_lm import CausalLM, DType
+from rag_backbone.loading.model_checks import refuse_unless_instance
 
 
 class AttentionRow:

@@ -11,7 +11,7 @@ from langchain_core.messages import BaseMessage
 
 from langgraph_dynrag.answer import is_complete, through_answer
 from langgraph_dynrag.samples import SampledEnds, SampleSpec
-from rag_backbone.text_units import first_sentence_end
+from rag_backbone.text.units import first_sentence_end
 
 if TYPE_CHECKING:
     from langgraph_dynrag.drafting import DraftTask
@@ -31,9 +31,9 @@ def sample_ends(
         spec: How many samples, and how.
         seed: The same one gives the same samples.
     """
-    from rag_backbone.end_states import EndStatesRequest
-    from rag_backbone.hidden_states import hidden_state_name
-    from rag_backbone.sampling import Sampling
+    from rag_backbone.engine.eos_states import EndStatesRequest
+    from rag_backbone.engine.hidden_states import hidden_state_name
+    from rag_backbone.engine.sampling import Sampling
 
     started = time.monotonic()
     model = chat.lm.model

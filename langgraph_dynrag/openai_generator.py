@@ -30,9 +30,9 @@ from langgraph_dynrag.endpoint import CONTINUE, Endpoint
 from langgraph_dynrag.server_policy import ServerPolicy, passing
 from langgraph_dynrag.token_texts import Seam
 from langgraph_dynrag.wrapped_models import PlainModel, plain_models
+from rag_backbone.aio import in_own_thread
 from rag_backbone.errors import ServerUnavailableError
-from rag_backbone.own_thread import in_own_thread
-from rag_backbone.server_failures import BrokenStreamError, Failure, failure_of, garbled
+from rag_backbone.openai_errors import BrokenStreamError, Failure, failure_of, garbled
 
 if TYPE_CHECKING:
     from langchain_openai.chat_models.base import BaseChatOpenAI

@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Any, cast, get_args, get_type_hints
 from langgraph_dynrag import triggers
 from langgraph_dynrag.triggers.base import Trigger
 from langgraph_dynrag.triggers.threshold import threshold_of
-from rag_backbone.cache_folder import write_json
 from rag_backbone.documents import UndecodableError, decode
 from rag_backbone.errors import ConfigurationError
+from rag_backbone.loading.cache_folder import write_json
 
 if TYPE_CHECKING:
     from langgraph_dynrag.prompts import AnswerPrompt

@@ -24,7 +24,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from langgraph_dynrag.answer import ends_sentence, find_phrase
-from rag_backbone.text_units import not_a_stop_word, sentences, words
+from rag_backbone.text.units import not_a_stop_word, sentences, words
 
 _LONG = 12
 _OVERLAP = 8

@@ -17,9 +17,9 @@ from pydantic import BaseModel
 
 from langgraph_dynrag.tool_calling import ToolSchema, arguments_key, call_marks, tool_name
 from rag_backbone.checks import shown
+from rag_backbone.engine.grammar import check_schema
+from rag_backbone.engine.json_schema import compiled_schema
 from rag_backbone.errors import ConfigurationError
-from rag_backbone.grammar import check_schema
-from rag_backbone.json_schema import compiled_schema
 
 _FORMATS = """{"type": "json_schema", "json_schema": {"name": ..., "schema": {...}}}, {"type": "json_object"}, \
 {"type": "text"}, or a Pydantic class"""

@@ -15,7 +15,7 @@ from tenacity import RetryCallState, retry_if_exception, wait_exponential, wait_
 
 from rag_backbone.checks import known_arguments
 from rag_backbone.errors import ConfigurationError
-from rag_backbone.server_failures import failure_of
+from rag_backbone.openai_errors import failure_of
 from rag_backbone.typed_fields import Bounds, check_fields
 
 Way = Literal["flags", "last_message", "ask_again"]

@@ -24,7 +24,7 @@ from langgraph_dynrag.triggers.fixed import Never
 from langgraph_dynrag.triggers.written_tag import WrittenTag
 from rag_backbone.checks import known_arguments
 from rag_backbone.errors import ConfigurationError, SignalUnavailableError
-from rag_backbone.text_units import WordFilter, not_a_stop_word
+from rag_backbone.text.units import WordFilter, not_a_stop_word
 from rag_backbone.typed_fields import Bounds, check_fields
 
 ResumeAt = Literal["sentence", "word", "token", "end"]

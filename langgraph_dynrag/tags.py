@@ -26,7 +26,7 @@ from typing import Literal, NamedTuple
 
 from langgraph_dynrag.evidence import Passage
 from rag_backbone.errors import ConfigurationError
-from rag_backbone.text_units import Span
+from rag_backbone.text.units import Span
 from rag_backbone.typed_fields import check_fields
 
 Problem = Literal["empty", "unclosed", "repeated", "limit", "nothing found", "no room"]

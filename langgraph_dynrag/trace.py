@@ -190,7 +190,7 @@ class Trace:
     def save_html(self, path: str | Path) -> Path:
         """Write the view as one self-contained HTML file, atomically."""
         from langgraph_dynrag.trace_html import page
-        from rag_backbone.cache_folder import atomic_file
+        from rag_backbone.loading.cache_folder import atomic_file
 
         target = Path(path)
         with atomic_file(target) as temporary:

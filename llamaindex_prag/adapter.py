@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from rag_backbone.errors import AdapterError
-from rag_backbone.unicode_text import clean_text
+from rag_backbone.text.unicode import clean_text
 
 if TYPE_CHECKING:
     import numpy as np

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from llamaindex_prag.recipe import Recipe
     from llamaindex_prag.selection import Merge, Selection
     from llamaindex_prag.translator.translations import Translations
-    from rag_backbone.requests import Generation, Request
-    from rag_backbone.signals import TokenStep
+    from rag_backbone.engine.requests import Generation, Request
+    from rag_backbone.engine.signals import TokenStep
 
 
 class TextEngine(Protocol):

@@ -24,7 +24,7 @@ from rag_backbone.errors import ConfigurationError
 if TYPE_CHECKING:
     from llamaindex_prag.adapter import AdapterKey
     from llamaindex_prag.parametric import ParametricModel
-    from rag_backbone.causal_lm import CausalLM
+    from rag_backbone.loading.causal_lm import CausalLM
 
 logger = logging.getLogger(__name__)
 
@@ -77,7 +77,7 @@ def parameters_of(lm: CausalLM | str | Path | Mapping[str, Any]) -> int:
         import torch
         from transformers import AutoConfig, AutoModelForCausalLM
 
-        from rag_backbone.embedded import NAME, embedded_model_folder
+        from rag_backbone.loading.embedded import NAME, embedded_model_folder
 
         name, revision = (lm["name"], lm.get("revision")) if isinstance(lm, Mapping) else (lm, None)
         config = AutoConfig.from_pretrained(embedded_model_folder() if str(name) == NAME else name, revision=revision)

@@ -28,10 +28,10 @@ from llamaindex_prag.adapter_source import AdapterSource, BatchSource
 from llamaindex_prag.layout import Layout
 from llamaindex_prag.selection import Selection, weigh
 from llamaindex_prag.targets import target_layers
-from rag_backbone.adapters import key_of
-from rag_backbone.cpu_linears import linear
+from rag_backbone.engine.adapters import key_of
+from rag_backbone.engine.cpu_linears import linear
+from rag_backbone.engine.patched_forwards import exchanged
 from rag_backbone.errors import AdapterError, ConfigurationError
-from rag_backbone.forwards import exchanged
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from llamaindex_prag.augmentation import QA
 from llamaindex_prag.clauses import Clause, Piece, clauses, core_of
 from llamaindex_prag.tagged_words import AUXILIARIES, Word
-from rag_backbone.text_units import sentences
+from rag_backbone.text.units import sentences
 
 MIN_WORDS, MAX_WORDS = 4, 7
 """Of a question at least, of an answer at most."""

@@ -16,7 +16,7 @@ from rag_backbone.console import as_json as json_line
 from rag_backbone.console import console, given, given_path
 from rag_backbone.documents import Findings, read_text_file, told
 from rag_backbone.errors import AdapterError, ConfigurationError
-from rag_backbone.unicode_text import clean_name
+from rag_backbone.text.unicode import clean_name
 
 if TYPE_CHECKING:
     from llamaindex_prag.store.lmdb_store import LMDBStore
@@ -75,7 +75,7 @@ def parametrize(
     from llamaindex_prag.parametric import ParametricModel
     from llamaindex_prag.parametrize import Parametrizer
     from llamaindex_prag.store.lmdb_store import LMDBStore
-    from rag_backbone.causal_lm import CausalLM
+    from rag_backbone.loading.causal_lm import CausalLM
 
     lm = CausalLM.from_pretrained(model)
     with LMDBStore(store, model=lm.fingerprint) as opened:
@@ -276,7 +276,7 @@ def import_folder(
     from llamaindex_prag.parametric import ParametricModel
     from llamaindex_prag.store.lmdb_store import LMDBStore
     from llamaindex_prag.store.peft_folder import import_peft
-    from rag_backbone.causal_lm import CausalLM
+    from rag_backbone.loading.causal_lm import CausalLM
 
     lm = CausalLM.from_pretrained(model)
     with LMDBStore(store, model=lm.fingerprint) as opened:

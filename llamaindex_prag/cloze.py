@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from llamaindex_prag.augmentation import QA
 from llamaindex_prag.qa_parsing import question_key
-from rag_backbone.text_units import sentences, stop_words
+from rag_backbone.text.units import sentences, stop_words
 
 BLANK = "___"
 MAX_TEXT = 50_000

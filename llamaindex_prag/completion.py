@@ -15,12 +15,12 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 from llamaindex_prag.progress import Tick, each_token
-from rag_backbone.causal_lm import CausalLM
-from rag_backbone.chat_templates import render_chat
+from rag_backbone.engine.requests import Generation, Request
+from rag_backbone.engine.sampling import Sampling
 from rag_backbone.errors import ConfigurationError
-from rag_backbone.requests import Generation, Request
-from rag_backbone.sampling import Sampling
-from rag_backbone.special_tokens import neutralised
+from rag_backbone.loading.causal_lm import CausalLM
+from rag_backbone.text.chat_templates import render_chat
+from rag_backbone.text.special_tokens import neutralised
 
 Reply = str | Exception
 

@@ -26,8 +26,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from llamaindex_prag.prompts import clean_answer, prompt_ids
+from rag_backbone.engine.requests import Generation, Request
 from rag_backbone.errors import ConfigurationError
-from rag_backbone.requests import Generation, Request
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -27,9 +27,9 @@ from llamaindex_prag.parametrize import Parametrizer
 from llamaindex_prag.passages import Passage
 from llamaindex_prag.prompts import prompt_ids
 from llamaindex_prag.training.examples import TrainingDocument
-from rag_backbone.cache_folder import cache_root, write_json
+from rag_backbone.engine.requests import Request
 from rag_backbone.errors import ConfigurationError
-from rag_backbone.requests import Request
+from rag_backbone.loading.cache_folder import cache_root, write_json
 
 if TYPE_CHECKING:
     from llamaindex_prag.parametric import ParametricModel

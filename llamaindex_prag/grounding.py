@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import unicodedata
 
-from rag_backbone.text_units import content_words, stop_words
+from rag_backbone.text.units import content_words, stop_words
 
 YES_NO = frozenset({"yes", "no"})
 _SEPARATOR = re.compile(r"(?<=\d),(?=\d)")

@@ -11,7 +11,7 @@ from typing import Any
 
 from llamaindex_prag.store.reconcile import IndexContents
 from rag_backbone.errors import ConfigurationError
-from rag_backbone.unicode_text import clean_name
+from rag_backbone.text.unicode import clean_name
 
 _MANIFEST = "manifest.json"
 _PERSISTED = "docstore.json"

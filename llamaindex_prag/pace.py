@@ -24,8 +24,8 @@ from llamaindex_prag.training.examples import TrainingDocument, prag_examples
 from llamaindex_prag.training.gradients import DocumentLosses
 from llamaindex_prag.training.teaching import distilled
 from llamaindex_prag.training.trainer import Trainer
-from rag_backbone.cache_folder import cache_root, write_json
-from rag_backbone.requests import Request
+from rag_backbone.engine.requests import Request
+from rag_backbone.loading.cache_folder import cache_root, write_json
 
 if TYPE_CHECKING:
     from llamaindex_prag.augmenter_choice import DocumentAugmenter

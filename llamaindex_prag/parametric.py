@@ -21,13 +21,13 @@ from llamaindex_prag.prompts import clean_answer, prompt_ids
 from llamaindex_prag.recipe import Recipe, get_recipe
 from llamaindex_prag.selection import Merge, Selection
 from llamaindex_prag.targets import layout_of
+from rag_backbone.engine.requests import Request
 from rag_backbone.errors import ConfigurationError
-from rag_backbone.requests import Request
 
 if TYPE_CHECKING:
     from llamaindex_prag.translator.translations import Translations
     from llamaindex_prag.translator.translator import Translator
-    from rag_backbone.causal_lm import CausalLM
+    from rag_backbone.loading.causal_lm import CausalLM
 
 
 # Weak on both sides, as a parametric model keeps its base model alive.

@@ -33,7 +33,7 @@ from llamaindex_prag.training.teaching import distilled
 from llamaindex_prag.training.trainer import Trained, Trainer
 from llamaindex_prag.training.warm_up import start_of
 from rag_backbone.errors import ConfigurationError
-from rag_backbone.unicode_text import clean_name
+from rag_backbone.text.unicode import clean_name
 
 if TYPE_CHECKING:
     from llamaindex_prag.store.base import AdapterStore

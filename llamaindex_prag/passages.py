@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from llamaindex_prag.adapter import text_hash
-from rag_backbone.unicode_text import clean_text
+from rag_backbone.text.unicode import clean_text
 
 if TYPE_CHECKING:
     from llamaindex_prag.store.base import AdapterStore

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from llamaindex_prag.augmentation import QA
-from rag_backbone.text_units import sentences, stop_words
+from rag_backbone.text.units import sentences, stop_words
 
 _WORD = re.compile(r"\d[\d.,]*\d|\w+(?:[-'’]\w+)*|[^\w\s]")
 _YEAR = re.compile(r"1\d{3}|20\d\d")

@@ -10,8 +10,8 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from rag_backbone.chat_templates import render_chat
-from rag_backbone.special_tokens import neutralised
+from rag_backbone.text.chat_templates import render_chat
+from rag_backbone.text.special_tokens import neutralised
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

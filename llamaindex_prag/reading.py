@@ -10,7 +10,7 @@ from pathlib import Path
 from llamaindex_prag.passages import Passage
 from rag_backbone.documents import SUFFIXES, Findings, ReadDocument, check_encoding, find_files, read_file, told
 from rag_backbone.errors import ConfigurationError
-from rag_backbone.unicode_text import clean_name
+from rag_backbone.text.unicode import clean_name
 
 logger = logging.getLogger(__name__)
 

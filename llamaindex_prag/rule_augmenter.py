@@ -24,7 +24,7 @@ from llamaindex_prag.progress import Tick
 from llamaindex_prag.qa_parsing import question_key
 from llamaindex_prag.rule_questions import is_english
 from rag_backbone.errors import ConfigurationError
-from rag_backbone.text_units import content_words, sentences
+from rag_backbone.text.units import content_words, sentences
 
 RULES_VERSION = 1
 _SHORTEST = 2

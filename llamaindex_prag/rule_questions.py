@@ -12,7 +12,7 @@ import re
 from llamaindex_prag.augmentation import QA
 from llamaindex_prag.clause_questions import clause_questions
 from llamaindex_prag.phrases import phrase_questions
-from rag_backbone.text_units import stop_words
+from rag_backbone.text.units import stop_words
 
 _ENGLISH = 0.2  # of a text's words are function words, at least
 _WORD = re.compile(r"\w+")

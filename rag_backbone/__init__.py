@@ -8,36 +8,36 @@ from typing import TYPE_CHECKING
 from rag_backbone._lazy import lazy_exports
 
 if TYPE_CHECKING:
-    from rag_backbone.adapters import AdapterBackend as AdapterBackend
-    from rag_backbone.adapters import AdapterSet as AdapterSet
-    from rag_backbone.adapters import PackedBackend as PackedBackend
-    from rag_backbone.causal_lm import CausalLM as CausalLM
-    from rag_backbone.end_states import EndStates as EndStates
-    from rag_backbone.end_states import EndStatesRequest as EndStatesRequest
-    from rag_backbone.engine import Engine as Engine
+    from rag_backbone.engine.adapters import AdapterBackend as AdapterBackend
+    from rag_backbone.engine.adapters import AdapterSet as AdapterSet
+    from rag_backbone.engine.adapters import PackedBackend as PackedBackend
+    from rag_backbone.engine.engine import Engine as Engine
+    from rag_backbone.engine.eos_states import EndStates as EndStates
+    from rag_backbone.engine.eos_states import EndStatesRequest as EndStatesRequest
+    from rag_backbone.engine.requests import Generation as Generation
+    from rag_backbone.engine.requests import Request as Request
+    from rag_backbone.engine.sampling import Sampling as Sampling
+    from rag_backbone.engine.signals import Signals as Signals
+    from rag_backbone.engine.signals import TokenStep as TokenStep
+    from rag_backbone.engine.stream import TokenStream as TokenStream
     from rag_backbone.errors import DynPragError as DynPragError
-    from rag_backbone.requests import Generation as Generation
-    from rag_backbone.requests import Request as Request
-    from rag_backbone.sampling import Sampling as Sampling
-    from rag_backbone.signals import Signals as Signals
-    from rag_backbone.signals import TokenStep as TokenStep
-    from rag_backbone.stream import TokenStream as TokenStream
+    from rag_backbone.loading.causal_lm import CausalLM as CausalLM
 
 _EXPORTS = {
-    "AdapterBackend": "adapters",
-    "AdapterSet": "adapters",
-    "CausalLM": "causal_lm",
+    "AdapterBackend": "engine.adapters",
+    "AdapterSet": "engine.adapters",
+    "CausalLM": "loading.causal_lm",
     "DynPragError": "errors",
-    "EndStates": "end_states",
-    "EndStatesRequest": "end_states",
-    "Engine": "engine",
-    "Generation": "requests",
-    "PackedBackend": "adapters",
-    "Request": "requests",
-    "Sampling": "sampling",
-    "Signals": "signals",
-    "TokenStep": "signals",
-    "TokenStream": "stream",
+    "EndStates": "engine.eos_states",
+    "EndStatesRequest": "engine.eos_states",
+    "Engine": "engine.engine",
+    "Generation": "engine.requests",
+    "PackedBackend": "engine.adapters",
+    "Request": "engine.requests",
+    "Sampling": "engine.sampling",
+    "Signals": "engine.signals",
+    "TokenStep": "engine.signals",
+    "TokenStream": "engine.stream",
 }
 
 __all__ = [

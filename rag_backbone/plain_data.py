@@ -18,7 +18,7 @@ from numbers import Integral, Real
 from pathlib import PurePath
 from typing import Any
 
-from rag_backbone.unicode_text import clean_data
+from rag_backbone.text.unicode import clean_data
 
 _DEPTH = 20
 # What msgpack holds, in which LangGraph's checkpoints are written.

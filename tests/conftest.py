@@ -12,7 +12,7 @@ import pytest
 import torch
 from hypothesis import settings
 
-from rag_backbone.causal_lm import CausalLM
+from rag_backbone.loading.causal_lm import CausalLM
 from tests.tiny import tiny_llama, tiny_tokenizer
 
 # The workers of pytest-xdist share the cores.

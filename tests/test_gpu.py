@@ -16,12 +16,12 @@ from llamaindex_prag.targets import layout_of
 from llamaindex_prag.training.trainer import Trainer
 from llamaindex_prag.translator.config import TranslatorConfig
 from llamaindex_prag.translator.translator import Translator
-from rag_backbone.causal_lm import CausalLM
-from rag_backbone.end_states import EndStatesRequest
-from rag_backbone.engine import Engine
-from rag_backbone.requests import Request
-from rag_backbone.sampling import Sampling
-from rag_backbone.signals import Signals
+from rag_backbone.engine.engine import Engine
+from rag_backbone.engine.eos_states import EndStatesRequest
+from rag_backbone.engine.requests import Request
+from rag_backbone.engine.sampling import Sampling
+from rag_backbone.engine.signals import Signals
+from rag_backbone.loading.causal_lm import CausalLM
 from tests.llamaindex_prag.made import InMemory, key_of, random_values
 from tests.llamaindex_prag.training.test_trainer import random_document
 from tests.tiny import tiny_gemma3, tiny_llama, tiny_qwen2, tiny_tokenizer

@@ -16,7 +16,7 @@ from langgraph_dynrag.draft import AttendAlone, AttentionRows, Context, Draft, D
 from langgraph_dynrag.drafting import DraftResult, DraftTask
 from langgraph_dynrag.stop_at_unit import StopAtUnit
 from langgraph_dynrag.triggers.base import Trigger, verdict_on
-from rag_backbone.text_units import WordFilter
+from rag_backbone.text.units import WordFilter
 
 
 @dataclass(frozen=True)

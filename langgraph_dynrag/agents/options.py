@@ -16,7 +16,7 @@ from langgraph_dynrag.triggers.base import Trigger, check_trigger
 from langgraph_dynrag.triggers.confidence import TokenProbability
 from rag_backbone.checks import refuse_unknown
 from rag_backbone.errors import ConfigurationError, SignalUnavailableError
-from rag_backbone.text_units import WordFilter, not_a_stop_word
+from rag_backbone.text.units import WordFilter, not_a_stop_word
 from rag_backbone.typed_fields import Bounds, check_fields
 
 REPORTED: frozenset[Signal] = frozenset({"logprob", "entropy"})

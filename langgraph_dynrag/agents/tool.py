@@ -22,7 +22,7 @@ from langgraph_dynrag.retriever import Retriever, acall_retriever, call_retrieve
 from langgraph_dynrag.usage import Usage
 from rag_backbone.checks import check_type, known_arguments
 from rag_backbone.errors import ConfigurationError
-from rag_backbone.unicode_text import clean_text
+from rag_backbone.text.unicode import clean_text
 
 NOTHING = "Nothing was found."
 

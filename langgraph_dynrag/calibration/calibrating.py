@@ -29,9 +29,9 @@ from langgraph_dynrag.retriever import Retriever
 from langgraph_dynrag.triggers.base import Trigger
 from langgraph_dynrag.triggers.threshold import threshold_of, with_threshold
 from langgraph_dynrag.wrapped_models import ChatModelLike
-from rag_backbone.answer_scores import f1
 from rag_backbone.checks import refuse_unknown
 from rag_backbone.errors import ConfigurationError
+from rag_backbone.metrics import f1
 
 logger = logging.getLogger(__name__)
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from rag_backbone.documents import read_json_lines, read_text_file
 from rag_backbone.errors import ConfigurationError
-from rag_backbone.unicode_text import clean_data
+from rag_backbone.text.unicode import clean_data
 
 
 @dataclass(frozen=True, slots=True)

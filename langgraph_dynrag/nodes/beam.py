@@ -44,7 +44,7 @@ from langgraph_dynrag.steps.task import derived_seed
 from langgraph_dynrag.steps.vote import vote
 from langgraph_dynrag.streaming import emit
 from langgraph_dynrag.triggers.base import verdict_on
-from rag_backbone.own_thread import in_own_thread
+from rag_backbone.aio import in_own_thread
 
 
 class Expand(Generate):

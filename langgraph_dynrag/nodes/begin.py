@@ -20,9 +20,9 @@ from langgraph_dynrag.state import VERSION, Answered, AnyState, State, Update
 from langgraph_dynrag.steps.condense import REPLY_TOKENS, Condensing, prepared
 from langgraph_dynrag.streaming import emit
 from langgraph_dynrag.triggers.base import verdict_before
+from rag_backbone.aio import in_own_thread
 from rag_backbone.errors import ConfigurationError, ContextWindowError
-from rag_backbone.own_thread import in_own_thread
-from rag_backbone.unicode_text import clean_text
+from rag_backbone.text.unicode import clean_text
 
 _log = logging.getLogger(__name__)
 

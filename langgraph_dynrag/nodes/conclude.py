@@ -27,8 +27,8 @@ from langgraph_dynrag.steps.accept import budget_event, finish
 from langgraph_dynrag.steps.sample import sampler
 from langgraph_dynrag.steps.task import draft_task, prompt_passages, rebuild
 from langgraph_dynrag.streaming import emit
-from rag_backbone.own_thread import in_own_thread
-from rag_backbone.text_units import sentences
+from rag_backbone.aio import in_own_thread
+from rag_backbone.text.units import sentences
 
 
 class Conclude(Node):

@@ -14,8 +14,8 @@ from langgraph_dynrag.state import State, Update
 from langgraph_dynrag.steps.no_text import counted, reply_events
 from langgraph_dynrag.steps.task import draft_task, placed, prompt_passages, rebuild
 from langgraph_dynrag.streaming import emit
+from rag_backbone.aio import in_own_thread
 from rag_backbone.errors import ConfigurationError
-from rag_backbone.own_thread import in_own_thread
 
 
 class Generate(Node):

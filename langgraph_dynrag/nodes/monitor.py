@@ -23,7 +23,7 @@ from langgraph_dynrag.steps.sample import sampler
 from langgraph_dynrag.steps.task import draft_task, placed, unit_now
 from langgraph_dynrag.streaming import emit
 from langgraph_dynrag.triggers.base import verdict_on
-from rag_backbone.own_thread import in_own_thread
+from rag_backbone.aio import in_own_thread
 
 
 class Monitor(Node):

@@ -17,8 +17,8 @@ from langgraph_dynrag.steps.accept import accept, after_acceptance, force_answer
 from langgraph_dynrag.steps.digest import Digest, acondense, condense
 from langgraph_dynrag.steps.sample import select
 from langgraph_dynrag.streaming import emit
-from rag_backbone.own_thread import in_own_thread
-from rag_backbone.text_units import sentences
+from rag_backbone.aio import in_own_thread
+from rag_backbone.text.units import sentences
 
 
 class Resume(Node):

@@ -30,7 +30,7 @@ from langgraph_dynrag.settings import RetrievalPolicy, Settings
 from langgraph_dynrag.state import State, Update
 from langgraph_dynrag.streaming import emit
 from rag_backbone.errors import DynPragError
-from rag_backbone.unicode_text import clean_data
+from rag_backbone.text.unicode import clean_data
 
 logger = logging.getLogger(__name__)
 

@@ -28,7 +28,7 @@ from langgraph_dynrag.queries.base import BaseFormulator, Plan
 from langgraph_dynrag.triggers.fixed import EveryNTokens, EverySentence, Once
 from langgraph_dynrag.triggers.rind import Bundle
 from rag_backbone.errors import ConfigurationError
-from rag_backbone.text_units import Span, sentences, token_spans, tokens_of_word, words, words_of_tokens
+from rag_backbone.text.units import Span, sentences, token_spans, tokens_of_word, words, words_of_tokens
 from rag_backbone.typed_fields import Bounds
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from langgraph_dynrag.draft import DraftView, Verdict
 from langgraph_dynrag.queries.base import BaseFormulator, Plan
-from rag_backbone.text_units import sentences, words
+from rag_backbone.text.units import sentences, words
 from rag_backbone.typed_fields import Probability
 
 # What announces an answer instead of being about something (the published code's list).

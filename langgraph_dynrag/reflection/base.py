@@ -12,8 +12,8 @@ from langgraph_dynrag.reflection.beam import Candidate, Hypothesis, Unsupported
 from langgraph_dynrag.reflection.scores import Probabilities, Weights
 from langgraph_dynrag.reflection.vote import Answers, checked_answers
 from rag_backbone.checks import known_arguments
+from rag_backbone.engine.requests import Counts
 from rag_backbone.errors import ConfigurationError
-from rag_backbone.requests import Counts
 from rag_backbone.typed_fields import Bounds, check_fields
 
 if TYPE_CHECKING:

@@ -26,8 +26,8 @@ from langgraph_dynrag.reflection.local import LocalReflector, Made, Row, Stop
 from langgraph_dynrag.reflection.scores import UTILITY, Critique, Probabilities, score
 from langgraph_dynrag.reflection.tokens import next_token
 from langgraph_dynrag.stop_at_unit import StopAtUnit
-from rag_backbone.requests import Counts, Generation
-from rag_backbone.signals import Signals, TokenStep
+from rag_backbone.engine.requests import Counts, Generation
+from rag_backbone.engine.signals import Signals, TokenStep
 
 _SENTENCE = Unit("sentence")
 _WHOLE = Unit("all")

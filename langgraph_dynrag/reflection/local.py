@@ -15,11 +15,11 @@ from langgraph_dynrag.prompts import AnswerPrompt
 from langgraph_dynrag.reflection.base import Expansion, Judged, Path, Selection, Writing, Written
 from langgraph_dynrag.reflection.beam import Candidate, Hypothesis, Segment
 from langgraph_dynrag.reflection.scores import Critique, SegmentScore
-from rag_backbone.engine import Engine
-from rag_backbone.prefix_cache import common_prefix
-from rag_backbone.requests import Counts, Generation, Request
-from rag_backbone.sampling import Sampling
-from rag_backbone.signals import Signals, TokenStep
+from rag_backbone.engine.engine import Engine
+from rag_backbone.engine.prefix_cache import common_prefix
+from rag_backbone.engine.requests import Counts, Generation, Request
+from rag_backbone.engine.sampling import Sampling
+from rag_backbone.engine.signals import Signals, TokenStep
 
 _WORTH_SHARING = 16
 """Tokens of a common beginning below which computing it ahead saves nothing."""

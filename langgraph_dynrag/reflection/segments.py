@@ -14,7 +14,7 @@ from langgraph_dynrag.reflection.scores import Critique, Probabilities, normalis
 from langgraph_dynrag.reflection.vocabulary import ReflectionVocabulary
 
 if TYPE_CHECKING:
-    from rag_backbone.signals import TokenStep
+    from rag_backbone.engine.signals import TokenStep
 
 
 @dataclass(frozen=True)

@@ -24,9 +24,9 @@ from langgraph_dynrag.reflection.local import LocalReflector, Made, Row, Stop
 from langgraph_dynrag.reflection.scores import Probabilities, normalised, score
 from langgraph_dynrag.reflection.segments import cut, is_over, spaced
 from langgraph_dynrag.reflection.vocabulary import ReflectionVocabulary, harmless
-from rag_backbone.requests import Counts, Generation, Request
-from rag_backbone.sampling import Sampling
-from rag_backbone.signals import Signals, TokenStep
+from rag_backbone.engine.requests import Counts, Generation, Request
+from rag_backbone.engine.sampling import Sampling
+from rag_backbone.engine.signals import Signals, TokenStep
 
 
 @dataclass(frozen=True)

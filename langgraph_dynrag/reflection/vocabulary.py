@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 
 from langgraph_dynrag.reflection.scores import RELEVANCE, RETRIEVAL, SUPPORT, UTILITY
 from rag_backbone.errors import ConfigurationError
-from rag_backbone.special_tokens import neutralised
+from rag_backbone.text.special_tokens import neutralised
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from rag_backbone.causal_lm import CausalLM
+    from rag_backbone.loading.causal_lm import CausalLM
 
 _RETRIEVAL = dict(zip(RETRIEVAL, ("[Retrieval]", "[No Retrieval]", "[Continue to Use Evidence]"), strict=True))
 _RELEVANCE = dict(zip(RELEVANCE, ("[Relevant]", "[Irrelevant]"), strict=True))

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from langchain_core.documents import Document
 
 from rag_backbone.checks import shown
-from rag_backbone.document_names import source_of
+from rag_backbone.documents.names import source_of
 from rag_backbone.errors import ConfigurationError
 from rag_backbone.plain_data import plain_metadata
-from rag_backbone.unicode_text import clean_text
+from rag_backbone.text.unicode import clean_text
 
 logger = logging.getLogger(__name__)
 

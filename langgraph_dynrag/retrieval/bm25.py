@@ -15,7 +15,7 @@ from pydantic import ConfigDict, Field, PrivateAttr
 from langgraph_dynrag.known_arguments import KnownArguments
 from rag_backbone.errors import ConfigurationError
 from rag_backbone.logger_levels import level_kept
-from rag_backbone.scripts import search_terms
+from rag_backbone.text.scripts import search_terms
 
 with level_kept("bm25s"):
     import bm25s
@@ -29,7 +29,7 @@ _STOP_WORDS = frozenset(STOPWORDS_EN)
 class BM25Retriever(KnownArguments, BaseRetriever):
     """Finds documents by BM25 (Robertson's, in Lucene's variant, k1 = 1.5, b = 0.75).
 
-    Words are compared in a folded form; in scripts without spaces, sequences of letters (`rag_backbone.scripts`).
+    Words are compared in a folded form; in scripts without spaces, sequences of letters (`rag_backbone.text.scripts`).
     Titles in the metadata are indexed with the text. A document's `metadata["score"]` is its BM25 score; documents
     that share no word with the query are not returned.
 

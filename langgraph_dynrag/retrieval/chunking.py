@@ -12,7 +12,7 @@ from functools import cache
 import regex
 from langchain_text_splitters import RecursiveCharacterTextSplitter
 
-from rag_backbone.text_units import spaced_pieces
+from rag_backbone.text.units import spaced_pieces
 
 CHUNKING_VERSION = 2
 """Raised whenever texts are cut or normalised in another way, so that indexes are made again."""

@@ -14,7 +14,7 @@ from pydantic import ConfigDict, Field
 from langgraph_dynrag.known_arguments import KnownArguments
 from langgraph_dynrag.retrieval.metadata import restored
 from rag_backbone.errors import ConfigurationError
-from rag_backbone.unicode_text import clean_text
+from rag_backbone.text.unicode import clean_text
 
 
 class DenseRetriever(KnownArguments, BaseRetriever):

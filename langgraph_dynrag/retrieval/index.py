@@ -41,7 +41,7 @@ from langgraph_dynrag.retrieval.sources import IndexSource, find_source, list_so
 from langgraph_dynrag.retrieval.store import ChunkStore
 from rag_backbone.documents import SUFFIXES, Findings, Found, check_encoding, find_files, told
 from rag_backbone.errors import ConfigurationError, IndexFolderError
-from rag_backbone.unicode_text import clean_name
+from rag_backbone.text.unicode import clean_name
 
 logger = logging.getLogger(__name__)
 

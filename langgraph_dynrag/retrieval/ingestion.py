@@ -24,9 +24,9 @@ from langgraph_dynrag.retrieval.files import Splitter, as_document
 from langgraph_dynrag.retrieval.manifest import Manifest, file_key, file_path, touch
 from langgraph_dynrag.retrieval.sources import under
 from langgraph_dynrag.retrieval.store import ChunkStore
-from rag_backbone.cache_folder import sha256, write_json
 from rag_backbone.documents import Findings, Found, FoundFile, Note, ReadDocument, Skipped, read_file
-from rag_backbone.unicode_text import clean_name
+from rag_backbone.loading.cache_folder import sha256, write_json
+from rag_backbone.text.unicode import clean_name
 
 READER = 2
 """Raised when files are read in another way, so that they are read again."""

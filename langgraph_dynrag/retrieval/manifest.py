@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from langgraph_dynrag.retrieval.chroma_folder import State, file_state
-from rag_backbone.cache_folder import write_json
 from rag_backbone.errors import ConfigurationError
-from rag_backbone.unicode_text import clean_name
+from rag_backbone.loading.cache_folder import write_json
+from rag_backbone.text.unicode import clean_name
 
 NAME = "manifest.json"
 _VERSION = 2

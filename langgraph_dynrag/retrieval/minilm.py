@@ -1,10 +1,10 @@
-"""The embedding model of `rag_backbone.minilm` as LangChain embeddings."""
+"""The embedding model of `rag_backbone.loading.minilm` as LangChain embeddings."""
 
 from __future__ import annotations
 
 from langchain_core.embeddings import Embeddings
 
-from rag_backbone.minilm import MiniLM
+from rag_backbone.loading.minilm import MiniLM
 
 
 class MiniLMEmbeddings(Embeddings):

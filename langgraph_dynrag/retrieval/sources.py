@@ -9,7 +9,7 @@ from typing import Literal
 
 from langgraph_dynrag.retrieval.manifest import Manifest
 from rag_backbone.errors import ConfigurationError
-from rag_backbone.unicode_text import clean_name
+from rag_backbone.text.unicode import clean_name
 
 _NAMED = 10
 

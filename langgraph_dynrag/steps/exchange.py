@@ -22,7 +22,7 @@ from langgraph_dynrag.steps.insert import insert, last_hidden, room_left
 from langgraph_dynrag.streaming import emit
 from langgraph_dynrag.tags import Problem, TagFormat
 from rag_backbone.errors import ConfigurationError
-from rag_backbone.text_units import Span
+from rag_backbone.text.units import Span
 
 if TYPE_CHECKING:
     from langgraph_dynrag.settings import Settings

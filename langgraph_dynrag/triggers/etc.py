@@ -30,7 +30,7 @@ from langgraph_dynrag.triggers.base import BaseTrigger
 from langgraph_dynrag.triggers.confidence import above
 from langgraph_dynrag.triggers.rind import Bundle
 from rag_backbone.errors import ConfigurationError
-from rag_backbone.text_units import sentences
+from rag_backbone.text.units import sentences
 from rag_backbone.typed_fields import check_fields
 
 

@@ -29,7 +29,7 @@ from langgraph_dynrag.draft import Draft, DraftView, Floats, Signal, Unit, Verdi
 from langgraph_dynrag.triggers.base import BaseTrigger
 from langgraph_dynrag.triggers.confidence import above
 from rag_backbone.errors import ConfigurationError
-from rag_backbone.text_units import sentences, spaced_pieces, words_of_tokens
+from rag_backbone.text.units import sentences, spaced_pieces, words_of_tokens
 from rag_backbone.typed_fields import Bounds, check_fields
 
 Bundle = Literal["paper", "reference"]

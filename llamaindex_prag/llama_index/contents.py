@@ -20,7 +20,7 @@ from llamaindex_prag.adapter import text_hash
 from llamaindex_prag.store.reconcile import IndexContents, Reconciled
 from llamaindex_prag.store.reconcile import reconcile as compare
 from rag_backbone.errors import ConfigurationError
-from rag_backbone.unicode_text import clean_name
+from rag_backbone.text.unicode import clean_name
 
 IDENTITY = "dynprag"
 """In the document store's key-value store, the collection (behind the namespace) and the key of its identity."""

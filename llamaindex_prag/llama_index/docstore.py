@@ -32,7 +32,7 @@ from llamaindex_prag.llama_index.contents import IDENTITY, Against, contents_of,
 from llamaindex_prag.llama_index.llm import ParametricLLM
 from llamaindex_prag.store.reconcile import left_behind
 from rag_backbone.errors import AdapterError
-from rag_backbone.unicode_text import clean_name
+from rag_backbone.text.unicode import clean_name
 
 logger = logging.getLogger(__name__)
 _NAMED = 5

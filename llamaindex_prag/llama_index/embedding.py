@@ -1,4 +1,4 @@
-"""The embedding model of `rag_backbone.minilm` as a LlamaIndex embedding, for an index without a service or a hub."""
+"""The embedding model of `rag_backbone.loading.minilm` as a LlamaIndex embedding, for an index without a service or a hub."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from llama_index.core.base.embeddings.base import BaseEmbedding
 from llama_index.core.bridge.pydantic import Field, PrivateAttr
 
 from llamaindex_prag.llama_index.arguments import refuse_unknown_arguments
-from rag_backbone.minilm import MiniLM
+from rag_backbone.loading.minilm import MiniLM
 
 
 class MiniLMEmbedding(BaseEmbedding):

@@ -22,7 +22,7 @@ from llamaindex_prag.llama_index.llm import ParametricLLM
 from llamaindex_prag.llama_index.training_events import dispatch
 from llamaindex_prag.parametrize import Parametrizer
 from llamaindex_prag.passages import Passage
-from rag_backbone.document_names import title_of
+from rag_backbone.documents.names import title_of
 from rag_backbone.errors import ConfigurationError
 
 if TYPE_CHECKING:

@@ -53,14 +53,14 @@ from llamaindex_prag.placement.placer import usable_scores
 from llamaindex_prag.prompts import chat_ids, conversation_ids
 from llamaindex_prag.recipe import Recipe
 from llamaindex_prag.selection import Merge, Selection
-from rag_backbone.causal_lm import CausalLM
+from rag_backbone.aio import in_own_thread, iterate_in_own_thread
 from rag_backbone.checks import refuse_unknown
-from rag_backbone.embedded import NAME
+from rag_backbone.engine.requests import Request
+from rag_backbone.engine.sampling import Sampling
+from rag_backbone.engine.signals import Signals, TokenStep
 from rag_backbone.errors import AdapterError, ConfigurationError
-from rag_backbone.own_thread import in_own_thread, iterate_in_own_thread
-from rag_backbone.requests import Request
-from rag_backbone.sampling import Sampling
-from rag_backbone.signals import Signals, TokenStep
+from rag_backbone.loading.causal_lm import CausalLM
+from rag_backbone.loading.embedded import NAME
 
 if TYPE_CHECKING:
     from llamaindex_prag.adapter_model import AdapterModel

@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rag_backbone.cache_folder import cache_root
-from rag_backbone.causal_lm import CausalLM
 from rag_backbone.checks import refuse_unknown
 from rag_backbone.errors import ConfigurationError
-from rag_backbone.model_objects import refuse_unless_instance
+from rag_backbone.loading.cache_folder import cache_root
+from rag_backbone.loading.causal_lm import CausalLM
+from rag_backbone.loading.model_checks import refuse_unless_instance
 
 if TYPE_CHECKING:
     from llamaindex_prag.adapter_model import AdapterModel

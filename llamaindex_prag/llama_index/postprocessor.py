@@ -29,9 +29,9 @@ from llamaindex_prag.placement.candidate import Candidate, Plan
 from llamaindex_prag.placement.maker import Made
 from llamaindex_prag.placement.placer import NO_ADAPTER, Others, Placement, Placer
 from llamaindex_prag.placement.service import Missing, PlacementService
-from rag_backbone.document_names import title_of
+from rag_backbone.aio import in_own_thread
+from rag_backbone.documents.names import title_of
 from rag_backbone.errors import ConfigurationError
-from rag_backbone.own_thread import in_own_thread
 
 Inject = Literal["parametric", "combined", "auto"]
 _LACKING: dict[Missing, str] = {

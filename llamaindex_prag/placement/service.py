@@ -2,7 +2,7 @@
 
 Both frameworks' classes translate to and from this service. Planning and placing look adapters up and may measure
 (forgetting, contradictions); making trains for minutes or translates in milliseconds. All of it blocks, so an event
-loop calls it in a thread (`rag_backbone.own_thread`).
+loop calls it in a thread (`rag_backbone.aio`).
 """
 
 from __future__ import annotations

@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from rag_backbone.signals import TokenStep
-from rag_backbone.stop_strings import Detokenizer
+from rag_backbone.engine.signals import TokenStep
+from rag_backbone.engine.stop_strings import Detokenizer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rag_backbone.errors import ConfigurationError, ServerError
-from rag_backbone.server_failures import failure_of, garbled
-from rag_backbone.unicode_text import clean_text
+from rag_backbone.openai_errors import failure_of, garbled
+from rag_backbone.text.unicode import clean_text
 
 if TYPE_CHECKING:
     from openai import OpenAI

@@ -14,12 +14,12 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Self
 
 from llamaindex_prag.serving.held_back import held_back
+from rag_backbone.engine.requests import Counts, FinishReason, Generation, Request
+from rag_backbone.engine.signals import TokenStep
+from rag_backbone.engine.stop_strings import StopStrings
 from rag_backbone.errors import ConfigurationError, ServerError
-from rag_backbone.requests import Counts, FinishReason, Generation, Request
-from rag_backbone.server_failures import BrokenStreamError, failure_of, garbled, pause_before
-from rag_backbone.signals import TokenStep
-from rag_backbone.stop_strings import StopStrings
-from rag_backbone.unicode_text import clean_text
+from rag_backbone.openai_errors import BrokenStreamError, failure_of, garbled, pause_before
+from rag_backbone.text.unicode import clean_text
 
 if TYPE_CHECKING:
     from llamaindex_prag.serving.served_model import ServedModel

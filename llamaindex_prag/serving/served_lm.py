@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from llamaindex_prag.parametric import ParametricModel
     from llamaindex_prag.serving.served_engine import ServedEngine
     from llamaindex_prag.serving.served_model import ServedModel
-    from rag_backbone.causal_lm import CausalLM
+    from rag_backbone.loading.causal_lm import CausalLM
 
 _SAMPLE = "The keeper's letter of 1871: 東京, naïve, 3.14 — and so on…"
 
@@ -98,7 +98,7 @@ class ServedLM:
     def local(self) -> ParametricModel:
         """The model with its weights in this process; see `AdapterModel.local`."""
         from llamaindex_prag.parametric import ParametricModel
-        from rag_backbone.causal_lm import CausalLM
+        from rag_backbone.loading.causal_lm import CausalLM
 
         served = self._served
         lm = self._in_memory or CausalLM.from_pretrained(**self._named("the model's weights"))
@@ -107,7 +107,7 @@ class ServedLM:
     def _loaded_tokenizer(self) -> PreTrainedTokenizerBase:
         from transformers import AutoTokenizer
 
-        from rag_backbone.embedded import NAME, embedded_model_folder
+        from rag_backbone.loading.embedded import NAME, embedded_model_folder
 
         arguments = self._named("a tokenizer")
         name = arguments["name"]

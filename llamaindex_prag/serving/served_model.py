@@ -28,12 +28,12 @@ from llamaindex_prag.serving.loaded import LoadedAdapters
 from llamaindex_prag.serving.lora_server import LoraServer
 from llamaindex_prag.serving.merging import address, merged
 from llamaindex_prag.serving.served_lm import ServedLM
-from rag_backbone.cache_folder import cache_root
 from rag_backbone.errors import AdapterError, ConfigurationError
+from rag_backbone.loading.cache_folder import cache_root
 
 if TYPE_CHECKING:
     from llamaindex_prag.parametric import ParametricModel
-    from rag_backbone.causal_lm import CausalLM
+    from rag_backbone.loading.causal_lm import CausalLM
 
 Loading = Literal["push", "resolve"]
 

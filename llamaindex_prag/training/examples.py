@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from llamaindex_prag.augmentation import QA
 from llamaindex_prag.prompts import answer_ids, prompt_ids
 from rag_backbone.errors import ConfigurationError
-from rag_backbone.special_tokens import neutralised
+from rag_backbone.text.special_tokens import neutralised
 
 if TYPE_CHECKING:
     from torch import Tensor

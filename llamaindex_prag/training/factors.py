@@ -22,7 +22,7 @@ from torch.nn import functional
 
 from llamaindex_prag.layout import Layout
 from llamaindex_prag.targets import target_layers
-from rag_backbone.forwards import exchanged
+from rag_backbone.engine.patched_forwards import exchanged
 
 if TYPE_CHECKING:
     from torch import Tensor

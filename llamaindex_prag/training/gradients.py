@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
     from transformers import PreTrainedModel
 
-    from rag_backbone.engine import Engine
+    from rag_backbone.engine.engine import Engine
 
 
 class DocumentLosses:

@@ -15,7 +15,7 @@ import torch
 from llamaindex_prag.layout import Layout
 from llamaindex_prag.training.examples import Example
 from llamaindex_prag.training.packs import Pack, Rows, rows_of
-from rag_backbone.forwards import exchanged
+from rag_backbone.engine.patched_forwards import exchanged
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -25,12 +25,12 @@ from llamaindex_prag.recipe import Recipe
 from llamaindex_prag.training.examples import Example, Teacher, TrainingDocument
 from llamaindex_prag.training.objective import CountedLogits, batch_of
 from llamaindex_prag.training.packs import Pack
-from rag_backbone.requests import Generation, Request
+from rag_backbone.engine.requests import Generation, Request
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from rag_backbone.engine import Engine
+    from rag_backbone.engine.engine import Engine
 
 ANSWER_TOKENS = 48
 _BY_RULE: tuple[Source, ...] = ("cloze",)

@@ -26,7 +26,7 @@ from rag_backbone.errors import ConfigurationError
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from rag_backbone.engine import Engine
+    from rag_backbone.engine.engine import Engine
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from llamaindex_prag.layout import Layout
     from llamaindex_prag.store.base import AdapterStore
-    from rag_backbone.causal_lm import CausalLM
+    from rag_backbone.loading.causal_lm import CausalLM
 
 
 def warm_up(lm: CausalLM, store: AdapterStore, recipe: Recipe, pairs: Sequence[tuple[str, str]]) -> AdapterKey:

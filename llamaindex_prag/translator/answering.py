@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from transformers import GenerationConfig, PreTrainedModel
 
     from llamaindex_prag.training.factors import DocumentFactors
-    from rag_backbone.engine import Engine
+    from rag_backbone.engine.engine import Engine
 
 _TOGETHER = 32
 

@@ -68,7 +68,7 @@ def train_translator(
     from llamaindex_prag.translator.kept_states import KeptStates
     from llamaindex_prag.translator.training import TranslatorTrainer
     from llamaindex_prag.translator.translator import Translator
-    from rag_backbone.causal_lm import CausalLM
+    from rag_backbone.loading.causal_lm import CausalLM
 
     lm = CausalLM.from_pretrained(model, device=device, dtype=dtype)  # type: ignore[arg-type]
     if start is None:

@@ -13,7 +13,7 @@ from llamaindex_prag.recipe import DISTILL, PRAG, Recipe
 from rag_backbone.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from rag_backbone.causal_lm import CausalLM
+    from rag_backbone.loading.causal_lm import CausalLM
 
 Kind = Literal["dyprag", "shared"]
 Scaling = Literal["paper", "reference"]

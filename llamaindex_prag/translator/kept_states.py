@@ -21,7 +21,7 @@ from llamaindex_prag.errors import StoreError
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from rag_backbone.causal_lm import CausalLM
+    from rag_backbone.loading.causal_lm import CausalLM
 
 _FORMATS = {torch.bfloat16: torch.int16, torch.float16: torch.int16, torch.float32: torch.int32}
 """Number formats, and the whole numbers whose bytes are kept for them."""

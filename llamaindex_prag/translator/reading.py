@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from rag_backbone.errors import ConfigurationError
-from rag_backbone.special_tokens import neutralised
+from rag_backbone.text.special_tokens import neutralised
 
 if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedModel
 
-    from rag_backbone.engine import Engine
+    from rag_backbone.engine.engine import Engine
 
 logger = logging.getLogger(__name__)
 

@@ -29,7 +29,7 @@ from llamaindex_prag.translator.shared import SharedNetwork
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from rag_backbone.causal_lm import CausalLM
+    from rag_backbone.loading.causal_lm import CausalLM
 
 Network = DyPRAGNetwork | SharedNetwork
 EMBEDDED = Path(__file__).with_name("embedded")

@@ -29,8 +29,8 @@ from llamaindex_prag.translator.answering import answers
 from llamaindex_prag.translator.base_states import BaseStates
 from llamaindex_prag.translator.lessons import KNOWN, Lesson, questions_of, taught_lessons
 from llamaindex_prag.translator.plan import TrainingPlan
-from rag_backbone.answer_scores import f1
 from rag_backbone.errors import ConfigurationError
+from rag_backbone.metrics import f1
 
 if TYPE_CHECKING:
     from torch import Tensor

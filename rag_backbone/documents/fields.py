@@ -13,7 +13,7 @@ from typing import Any
 
 from rag_backbone.checks import shown
 from rag_backbone.plain_data import NotPlainError, plain
-from rag_backbone.unicode_text import repaired
+from rag_backbone.text.unicode import repaired
 
 TEXT_KEYS = ("text", "contents", "content", "page_content", "paragraph_text", "text_resource")
 _METADATA_KEYS = ("metadata", "meta", "extra_info")

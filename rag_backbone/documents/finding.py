@@ -12,7 +12,7 @@ from pathlib import Path
 from rag_backbone.checks import check_type
 from rag_backbone.documents.pieces import Skipped
 from rag_backbone.errors import ConfigurationError
-from rag_backbone.unicode_text import clean_name
+from rag_backbone.text.unicode import clean_name
 
 # Beside hidden folders, and virtual environments under any name.
 _TOOL_FOLDERS = frozenset({

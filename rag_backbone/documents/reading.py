@@ -19,7 +19,7 @@ from rag_backbone.documents.pdf import read_pdf
 from rag_backbone.documents.pieces import Extract, Note, ReadDocument, Skipped
 from rag_backbone.documents.table import read_table
 from rag_backbone.documents.word import read_word
-from rag_backbone.unicode_text import clean_name
+from rag_backbone.text.unicode import clean_name
 
 Reader = Callable[[Path, str | None], Iterator[Extract | Skipped | Note]]
 _MOST_ROWS = 50  # problems of one file that are listed one by one

@@ -12,8 +12,8 @@ from benchmarks.contract import finish
 from benchmarks.datasets import corpus, load_questions, sample
 from benchmarks.runs import Records, key_of
 from benchmarks.scoring import interval, mean
-from rag_backbone.answer_scores import exact_match, f1
 from rag_backbone.errors import ConfigurationError
+from rag_backbone.metrics import exact_match, f1
 
 
 @pytest.mark.parametrize(

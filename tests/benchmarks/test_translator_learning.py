@@ -6,8 +6,8 @@ import pytest
 
 from benchmarks.translator_learning import _history, main
 from llamaindex_prag.translator.translator import Translator
-from rag_backbone.causal_lm import CausalLM
 from rag_backbone.errors import ConfigurationError
+from rag_backbone.loading.causal_lm import CausalLM
 
 
 @pytest.fixture

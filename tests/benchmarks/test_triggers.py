@@ -11,7 +11,7 @@ from benchmarks.point_records import points_of
 from benchmarks.queries import scores_of as query_scores
 from benchmarks.triggers import best_thresholds, drafts_summary, rates, summarise
 from langgraph_dynrag import LocalChatModel
-from rag_backbone.causal_lm import CausalLM
+from rag_backbone.loading.causal_lm import CausalLM
 from tests.tiny import tiny_llama, tiny_tokenizer
 
 QUESTION = Question("q", "Who built the bridge?", ("Wray",), (Paragraph("Wray", "Wray built the bridge.", True),), "")

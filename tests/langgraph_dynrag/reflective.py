@@ -18,7 +18,7 @@ from langgraph_dynrag.draft import Draft
 from langgraph_dynrag.evidence import passage
 from langgraph_dynrag.reflection import Critique, Segment, SegmentScore
 from langgraph_dynrag.reflection.vocabulary import TOKENS
-from rag_backbone.causal_lm import CausalLM
+from rag_backbone.loading.causal_lm import CausalLM
 from tests.tiny import tiny_llama
 
 STEPS = 160

@@ -25,8 +25,8 @@ from langgraph_dynrag.nodes.retrieve import RetrievalError
 from langgraph_dynrag.queries import QFS, LastTokens, MaskedSentence
 from langgraph_dynrag.retrieval import BM25Retriever
 from langgraph_dynrag.triggers import ETC, RIND, Entropy, EveryNTokens, EverySentence, TokenProbability
-from rag_backbone.causal_lm import CausalLM
 from rag_backbone.errors import ConfigurationError, ContextWindowError, SignalUnavailableError
+from rag_backbone.loading.causal_lm import CausalLM
 from tests.langgraph_dynrag.scripted import DOCUMENTS, ScriptedChatModel, WatchedRetriever, said
 from tests.tiny import tiny_llama, tiny_tokenizer
 

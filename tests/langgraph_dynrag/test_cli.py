@@ -10,9 +10,9 @@ from typer.testing import CliRunner
 from langgraph_dynrag import Trace
 from llamaindex_prag.translator.config import TranslatorConfig
 from llamaindex_prag.translator.translator import Translator
-from rag_backbone.causal_lm import CausalLM
 from rag_backbone.cli import build_app
 from rag_backbone.errors import ConfigurationError, DynPragError
+from rag_backbone.loading.causal_lm import CausalLM
 from tests.openai_server import serving
 from tests.tiny import tiny_folder
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from langgraph_dynrag import AnswerPrompt, Budgets, create_dynamic_rag
 from langgraph_dynrag.answer import answer_start, closing_lead, find_phrase, short_answer
 from langgraph_dynrag.triggers import Never
-from rag_backbone.text_units import sentences
+from rag_backbone.text.units import sentences
 from tests.langgraph_dynrag.scripted import ScriptedChatModel, said
 
 TEXT = "The bridge was built by Aldous Wray. He was born in the village of Hallin. So the answer is Hallin."

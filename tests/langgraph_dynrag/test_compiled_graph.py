@@ -13,8 +13,8 @@ from langgraph_dynrag.agents import create_dynamic_rag_tool
 from langgraph_dynrag.compiled_graph import DynamicRAGGraph
 from langgraph_dynrag.nodes.begin import asked_question
 from langgraph_dynrag.triggers import EveryNTokens
-from rag_backbone.causal_lm import CausalLM
 from rag_backbone.errors import ContextWindowError
+from rag_backbone.loading.causal_lm import CausalLM
 from tests.langgraph_dynrag.scripted import WatchedRetriever
 from tests.tiny import tiny_llama, tiny_tokenizer
 

@@ -22,8 +22,8 @@ from langgraph_dynrag import (
 from langgraph_dynrag.digest import NOTHING, Finding, ReasonInDocuments, steps_so_far
 from langgraph_dynrag.draft import Draft
 from langgraph_dynrag.tags import SEARCH, SEARCH_O1
-from rag_backbone.causal_lm import CausalLM
 from rag_backbone.errors import ConfigurationError
+from rag_backbone.loading.causal_lm import CausalLM
 from tests.langgraph_dynrag.scripted import DOCUMENTS, ScriptedChatModel, WatchedRetriever, said
 from tests.tiny import tiny_llama, tiny_tokenizer
 

@@ -34,7 +34,7 @@ from langgraph_dynrag.trace_html import page
 from langgraph_dynrag.triggers import SelfAwareUncertainty
 from llamaindex_prag.parametric import ParametricModel
 from llamaindex_prag.store.lmdb_store import LMDBStore
-from rag_backbone.causal_lm import CausalLM
+from rag_backbone.loading.causal_lm import CausalLM
 from tests.langgraph_dynrag.agents.scripted_agent import UNSURE, AgentModel
 from tests.langgraph_dynrag.scripted import DOCUMENTS, ScriptedChatModel, WatchedRetriever, said
 from tests.tiny import tiny_llama, tiny_tokenizer

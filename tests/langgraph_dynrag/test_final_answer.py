@@ -23,8 +23,8 @@ from langgraph_dynrag.queries import Question
 from langgraph_dynrag.samples import SampledEnds, SampleSpec, uncertainty
 from langgraph_dynrag.trace_html import page
 from langgraph_dynrag.triggers import Once, SelfAwareUncertainty
-from rag_backbone.causal_lm import CausalLM
 from rag_backbone.errors import ConfigurationError, SignalUnavailableError
+from rag_backbone.loading.causal_lm import CausalLM
 from tests.langgraph_dynrag.scripted import DOCUMENTS, ScriptedChatModel, WatchedRetriever
 from tests.tiny import tiny_llama, tiny_tokenizer
 

@@ -30,7 +30,7 @@ from langgraph_dynrag.queries import LastSentence, Question
 from langgraph_dynrag.samples import SampleSpec
 from langgraph_dynrag.state import StateVersionError
 from langgraph_dynrag.triggers import EverySentence, Never, SelfAwareUncertainty
-from rag_backbone.causal_lm import CausalLM
+from rag_backbone.loading.causal_lm import CausalLM
 from tests.langgraph_dynrag.scripted import DOCUMENTS, ScriptedChatModel, WatchedRetriever, said
 from tests.tiny import tiny_llama, tiny_tokenizer
 

@@ -21,8 +21,8 @@ from llamaindex_prag.parametric import ParametricModel
 from llamaindex_prag.parametrize import Parametrizer
 from llamaindex_prag.prompts import prompt_ids
 from llamaindex_prag.store.lmdb_store import LMDBStore
-from rag_backbone.causal_lm import CausalLM
 from rag_backbone.errors import ConfigurationError
+from rag_backbone.loading.causal_lm import CausalLM
 from tests.langgraph_dynrag.scripted import ScriptedChatModel
 from tests.llamaindex_prag.made import random_values, version_of
 from tests.llamaindex_prag.translator.conftest import strong

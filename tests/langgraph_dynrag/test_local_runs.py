@@ -9,9 +9,9 @@ from langgraph_dynrag import AnswerPrompt, Budgets, LocalChatModel, Trace, creat
 from langgraph_dynrag.draft import AloneAttention, Draft, DraftView
 from langgraph_dynrag.queries import QFS, Question
 from langgraph_dynrag.triggers import ETC, RIND, EveryNTokens, Never
-from rag_backbone.causal_lm import CausalLM
-from rag_backbone.requests import Request
-from rag_backbone.text_units import sentences
+from rag_backbone.engine.requests import Request
+from rag_backbone.loading.causal_lm import CausalLM
+from rag_backbone.text.units import sentences
 from tests.langgraph_dynrag.scripted import DOCUMENTS, WatchedRetriever
 from tests.tiny import tiny_llama, tiny_llama_of_lines, tiny_tokenizer
 

@@ -162,7 +162,7 @@ async def test_every_method_of_the_chat_model_takes_them(tiny_lm, messages, tool
 
 
 def test_a_plain_prompt_is_repaired_before_it_is_encoded(tiny_lm):
-    from rag_backbone.requests import Request
+    from rag_backbone.engine.requests import Request
 
     assert tiny_lm.engine.generate(Request(CUT, max_new_tokens=1)).prompt_tokens > 0
     assert tiny_lm.engine.encode(CUT) == tiny_lm.engine.encode(

@@ -14,8 +14,8 @@ from langgraph_dynrag.reasoning import MARKS, ReasoningSplitter, answer_text, re
 from langgraph_dynrag.reply_tokens import ReplyTokens
 from langgraph_dynrag.trace import Trace
 from langgraph_dynrag.triggers import EverySentence, Never, TokenProbability
-from rag_backbone.causal_lm import CausalLM
 from rag_backbone.errors import NoAnswerError
+from rag_backbone.loading.causal_lm import CausalLM
 from tests.langgraph_dynrag.scripted import ScriptedChatModel, WatchedRetriever, said
 from tests.tiny import tiny_llama, tiny_tokenizer
 

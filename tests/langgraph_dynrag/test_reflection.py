@@ -17,8 +17,8 @@ from langgraph_dynrag.reflection.scores import likeliest, likelihood, normalised
 from langgraph_dynrag.reflection.segments import cut, spaced
 from langgraph_dynrag.reflection.vocabulary import ReflectionVocabulary
 from langgraph_dynrag.triggers import Reflection
+from rag_backbone.engine.signals import TokenStep
 from rag_backbone.errors import ConfigurationError
-from rag_backbone.signals import TokenStep
 from tests.langgraph_dynrag.reflective import segment
 
 # ---------------------------------------------------------------------------------------------------- scores

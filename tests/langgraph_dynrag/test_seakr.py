@@ -25,8 +25,8 @@ from langgraph_dynrag.final_answer import SurerAnswer
 from langgraph_dynrag.queries import KnownWords
 from langgraph_dynrag.samples import SampledEnds, SampleSpec, log_gram_determinant, total_cost, uncertainty
 from langgraph_dynrag.triggers import SelfAwareUncertainty
-from rag_backbone.causal_lm import CausalLM
 from rag_backbone.errors import ConfigurationError, SignalUnavailableError
+from rag_backbone.loading.causal_lm import CausalLM
 from tests.langgraph_dynrag.scripted import DOCUMENTS, ScriptedChatModel, WatchedRetriever
 from tests.tiny import tiny_llama, tiny_tokenizer
 

@@ -14,8 +14,8 @@ from langgraph_dynrag.evidence import passage
 from langgraph_dynrag.tag_prompts import tag_prompt
 from langgraph_dynrag.tags import FLARE_INSTRUCT, R1_SEARCHER, SEARCH, SEARCH_O1, SEARCH_R1, TagFormat, shown
 from langgraph_dynrag.triggers import WrittenTag
-from rag_backbone.causal_lm import CausalLM
 from rag_backbone.errors import ConfigurationError, NoAnswerError
+from rag_backbone.loading.causal_lm import CausalLM
 from tests.langgraph_dynrag.scripted import DOCUMENTS, ScriptedChatModel, WatchedRetriever, said
 from tests.tiny import tiny_llama, tiny_tokenizer
 
@@ -344,7 +344,7 @@ def test_a_local_model_goes_on_token_by_token_behind_the_results():
     metadata = {"dynprag": {"token_ids": state["token_ids"]}}
     whole = chat.encode([*prompt.messages(QUESTION, ()), AIMessage("", response_metadata=metadata)]).ids
     fresh = CausalLM(tiny_llama(), tiny_tokenizer()).engine
-    from rag_backbone.requests import Request
+    from rag_backbone.engine.requests import Request
 
     tokens = state["draft"]["token_ids"]
     assert fresh.generate(Request(whole, len(tokens))).token_ids == tokens

@@ -18,8 +18,8 @@ from langgraph_dynrag.reflection.instruct import RELEVANT, RETRIEVE, SUPPORTED, 
 from langgraph_dynrag.reflection.vocabulary import TOKENS
 from langgraph_dynrag.trace_html import page
 from langgraph_dynrag.triggers import Never, Reflection, TokenProbability
-from rag_backbone.causal_lm import CausalLM
 from rag_backbone.errors import ConfigurationError
+from rag_backbone.loading.causal_lm import CausalLM
 from tests.langgraph_dynrag.reflective import (
     BORN,
     BRIDGE,

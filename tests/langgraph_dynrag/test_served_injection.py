@@ -14,8 +14,8 @@ from llamaindex_prag.adapter import Adapter
 from llamaindex_prag.parametric import ParametricModel
 from llamaindex_prag.serving.served_model import ServedModel
 from llamaindex_prag.store.lmdb_store import LMDBStore
-from rag_backbone.causal_lm import CausalLM
 from rag_backbone.errors import ConfigurationError, ServerError
+from rag_backbone.loading.causal_lm import CausalLM
 from tests.langgraph_dynrag.test_injection import Fixed, drafts, injections
 from tests.langgraph_dynrag.test_server import QUICK, chat
 from tests.llamaindex_prag.made import random_values

@@ -18,8 +18,8 @@ from typing_extensions import TypedDict
 from langgraph_dynrag.local_chat_model import LocalChatModel
 from langgraph_dynrag.reply_grammar import answer_schema, json_or_calls
 from langgraph_dynrag.structured_output import IncompleteCallError
-from rag_backbone.causal_lm import CausalLM
 from rag_backbone.errors import ConfigurationError
+from rag_backbone.loading.causal_lm import CausalLM
 from tests.tiny import tiny_llama, tiny_tokenizer
 
 METHODS = ["function_calling", "json_schema"]
@@ -384,7 +384,7 @@ def test_with_tools_and_a_format_there_may_be_one_call_only(chat):
 
 
 def test_a_template_with_calls_of_its_own_form_gets_them_in_it(tiny_lm):
-    from rag_backbone.grammar import Grammar
+    from rag_backbone.engine.grammar import Grammar
 
     schemas = LocalChatModel().bind_tools([road]).kwargs["tools"]
     text = json_or_calls(SIDE, schemas, "no tags here", parallel=True)

@@ -21,8 +21,8 @@ from langgraph_dynrag.reflection.beam import Candidate
 from langgraph_dynrag.reflection.vote import answer_given, count_votes, normalised
 from langgraph_dynrag.trace_html import page
 from langgraph_dynrag.triggers import Reflection
-from rag_backbone.causal_lm import CausalLM
 from rag_backbone.errors import ConfigurationError
+from rag_backbone.loading.causal_lm import CausalLM
 from tests.langgraph_dynrag.reflective import (
     BRIDGE,
     BUILT,

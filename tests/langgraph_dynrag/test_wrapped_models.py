@@ -22,8 +22,8 @@ from langgraph_dynrag import (
 from langgraph_dynrag.generator import LocalGenerator, make_generator
 from langgraph_dynrag.openai_generator import OpenAIGenerator
 from langgraph_dynrag.triggers import EverySentence, TokenProbability
-from rag_backbone.causal_lm import CausalLM
 from rag_backbone.errors import ConfigurationError, ServerError, SignalUnavailableError
+from rag_backbone.loading.causal_lm import CausalLM
 from tests.langgraph_dynrag.scripted import ScriptedChatModel, WatchedRetriever, said
 from tests.langgraph_dynrag.test_server import QUESTION, QUICK, TEXT, chat
 from tests.openai_server import Fault, serving

@@ -3,7 +3,7 @@
 import pytest
 
 from llamaindex_prag.store.lmdb_store import LMDBStore
-from rag_backbone.causal_lm import CausalLM
+from rag_backbone.loading.causal_lm import CausalLM
 from tests.tiny import tiny_llama, tiny_tokenizer
 
 

@@ -11,8 +11,8 @@ from llamaindex_prag.adapter import Adapter, AdapterKey, text_hash
 from llamaindex_prag.layout import Layout
 from llamaindex_prag.parametric import ParametricModel
 from llamaindex_prag.store.lmdb_store import LMDBStore
-from rag_backbone.causal_lm import CausalLM
 from rag_backbone.errors import AdapterError
+from rag_backbone.loading.causal_lm import CausalLM
 from tests.tiny import tiny_llama, tiny_tokenizer
 
 

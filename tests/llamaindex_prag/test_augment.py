@@ -10,8 +10,8 @@ import pytest
 from llamaindex_prag.augment import TABLE, Augmenter
 from llamaindex_prag.augment_prompts import STYLES, shares
 from llamaindex_prag.completion import Prompt, completer_of
-from rag_backbone.causal_lm import CausalLM
 from rag_backbone.errors import ConfigurationError
+from rag_backbone.loading.causal_lm import CausalLM
 from tests.tiny import tiny_llama, tiny_tokenizer
 
 TITLE = "Harl Gate"

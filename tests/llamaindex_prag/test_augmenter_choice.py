@@ -11,8 +11,8 @@ from llamaindex_prag.passages import Passage
 from llamaindex_prag.recipe import DISTILL, PRAG, Recipe, get_recipe
 from llamaindex_prag.rule_augmenter import RuleAugmenter
 from llamaindex_prag.store.lmdb_store import LMDBStore
-from rag_backbone.causal_lm import CausalLM
 from rag_backbone.errors import ConfigurationError
+from rag_backbone.loading.causal_lm import CausalLM
 from tests.tiny import tiny_folder, tiny_llama, tiny_tokenizer
 
 TEXT = "The Patient Anna is a ferry of 61 metres. She was built in 1974 at the Lodmoor yard in Brannoch."

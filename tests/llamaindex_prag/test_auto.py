@@ -10,8 +10,8 @@ from llamaindex_prag.pace import PROBE
 from llamaindex_prag.parametric import ParametricModel
 from llamaindex_prag.recipe import DISTILL
 from llamaindex_prag.store.lmdb_store import LMDBStore
-from rag_backbone.causal_lm import CausalLM
 from rag_backbone.errors import ConfigurationError
+from rag_backbone.loading.causal_lm import CausalLM
 from tests.llamaindex_prag.translator.conftest import strong
 from tests.tiny import tiny_llama, tiny_tokenizer
 

@@ -10,9 +10,9 @@ from peft import LoraConfig, get_peft_model
 from llamaindex_prag.bank import AdapterBank
 from llamaindex_prag.selection import Selection, orthogonalise
 from llamaindex_prag.targets import layout_of
-from rag_backbone.engine import Engine
+from rag_backbone.engine.engine import Engine
+from rag_backbone.engine.requests import Request
 from rag_backbone.errors import AdapterError, ConfigurationError
-from rag_backbone.requests import Request
 from tests.llamaindex_prag.made import InMemory, key_of, random_values, with_update
 from tests.tiny import tiny_llama, tiny_qwen2, tiny_tokenizer
 

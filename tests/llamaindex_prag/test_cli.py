@@ -14,9 +14,9 @@ from llamaindex_prag.adapter import Adapter, text_hash
 from llamaindex_prag.cli import read_passages
 from llamaindex_prag.parametric import ParametricModel
 from llamaindex_prag.store.lmdb_store import LMDBStore
-from rag_backbone.causal_lm import CausalLM
 from rag_backbone.cli import build_app
 from rag_backbone.errors import ConfigurationError
+from rag_backbone.loading.causal_lm import CausalLM
 from tests.llamaindex_prag.made import random_values
 from tests.tiny import tiny_folder
 

@@ -6,8 +6,8 @@ import torch
 
 from llamaindex_prag.forgetting import ForgettingGuard
 from llamaindex_prag.prompts import prompt_ids
+from rag_backbone.engine.requests import Request
 from rag_backbone.errors import ConfigurationError
-from rag_backbone.requests import Request
 from tests.llamaindex_prag.made import random_model, random_values, with_update
 
 PROBES = ("Who wrote a letter?", "When did the river rose?")

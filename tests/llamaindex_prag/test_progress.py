@@ -16,7 +16,7 @@ from llamaindex_prag.progress import Meter, WaitedFor, duration
 from llamaindex_prag.recipe import DISTILL, PRAG, get_recipe
 from llamaindex_prag.rule_augmenter import RuleAugmenter
 from llamaindex_prag.store.lmdb_store import LMDBStore
-from rag_backbone.causal_lm import CausalLM
+from rag_backbone.loading.causal_lm import CausalLM
 from tests.tiny import tiny_llama, tiny_tokenizer
 
 NOTES = [

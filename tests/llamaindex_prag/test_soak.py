@@ -14,10 +14,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from rag_backbone.aio import iterate_in_own_thread
+from rag_backbone.engine.requests import Request
+from rag_backbone.engine.signals import Signals
 from rag_backbone.errors import AdapterError
-from rag_backbone.own_thread import iterate_in_own_thread
-from rag_backbone.requests import Request
-from rag_backbone.signals import Signals
 from tests.llamaindex_prag.made import key_of, random_model
 
 SECONDS = float(os.environ.get("DYNPRAG_SOAK_SECONDS", "600"))

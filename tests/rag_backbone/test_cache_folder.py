@@ -8,9 +8,9 @@ import zipfile
 
 import pytest
 
-from rag_backbone import package_files
-from rag_backbone.cache_folder import atomic_file, built_folder, check_sha256, is_sound, sha256, write_json
 from rag_backbone.errors import CacheFolderError, DownloadError, IntegrityError
+from rag_backbone.loading import wheel_files as package_files
+from rag_backbone.loading.cache_folder import atomic_file, built_folder, check_sha256, is_sound, sha256, write_json
 
 
 def fill(folder):

@@ -7,9 +7,9 @@ import pytest
 import torch
 from transformers import BertConfig, BertLMHeadModel, T5Config, T5ForConditionalGeneration
 
-from rag_backbone.causal_lm import CausalLM
+from rag_backbone.engine.requests import Request
 from rag_backbone.errors import ConfigurationError, ModelLoadError
-from rag_backbone.requests import Request
+from rag_backbone.loading.causal_lm import CausalLM
 from tests.tiny import tiny_llama, tiny_tokenizer
 
 

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rag_backbone.chat_templates import OPENING, alternating, render_chat
 from rag_backbone.errors import ConfigurationError
+from rag_backbone.text.chat_templates import OPENING, alternating, render_chat
 from tests.tiny import tiny_tokenizer
 
 BODY = "<{{ m['role'] }}>{{ m['content'] | trim }}</>"

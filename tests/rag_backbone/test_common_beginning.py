@@ -5,11 +5,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rag_backbone import model_call, row_attention
-from rag_backbone.common_beginning import LEAST, Alike, attend_alike, attend_common, rows_alike
-from rag_backbone.engine import Engine
-from rag_backbone.requests import Request
-from rag_backbone.signals import Signals
+from rag_backbone.engine import model_runner as model_call
+from rag_backbone.engine.batching import sequence_attention as row_attention
+from rag_backbone.engine.batching.shared_prefix import LEAST, Alike, attend_alike, attend_common, rows_alike
+from rag_backbone.engine.engine import Engine
+from rag_backbone.engine.requests import Request
+from rag_backbone.engine.signals import Signals
 from tests.rag_backbone.test_engine import Shift, ShiftBackend
 from tests.tiny import tiny_gemma3, tiny_llama, tiny_qwen2, tiny_tokenizer
 

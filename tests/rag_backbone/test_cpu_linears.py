@@ -5,10 +5,10 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from rag_backbone import cpu_linears
-from rag_backbone.cpu_linears import MOST_ROWS, CPULinears, linear, pays, weight_first
-from rag_backbone.engine import Engine
-from rag_backbone.requests import Request
+from rag_backbone.engine import cpu_linears
+from rag_backbone.engine.cpu_linears import MOST_ROWS, CPULinears, linear, pays, weight_first
+from rag_backbone.engine.engine import Engine
+from rag_backbone.engine.requests import Request
 from tests.tiny import tiny_llama, tiny_qwen2, tiny_tokenizer
 
 CPU = torch.device("cpu")

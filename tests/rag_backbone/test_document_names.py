@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rag_backbone.document_names import is_opaque, page_of, readable_name, source_of, title_of
+from rag_backbone.documents.names import is_opaque, page_of, readable_name, source_of, title_of
 
 SHA = "3a7bd3e2360a3d29eea436fcfb7e44c735d117c42d1c1835420b6b9942dd4f1b"
 UUID = "b2c1e3d4-5f60-4a71-8b92-c3d4e5f60718"

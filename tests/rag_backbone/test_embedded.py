@@ -5,12 +5,12 @@ import shutil
 import pytest
 import torch
 
-from rag_backbone import embedded
-from rag_backbone.cache_folder import is_sound
-from rag_backbone.embedded import embedded_model_folder
+from rag_backbone.engine.requests import Request
+from rag_backbone.engine.signals import Signals
 from rag_backbone.errors import IntegrityError
-from rag_backbone.requests import Request
-from rag_backbone.signals import Signals
+from rag_backbone.loading import embedded
+from rag_backbone.loading.cache_folder import is_sound
+from rag_backbone.loading.embedded import embedded_model_folder
 
 
 def test_it_is_the_published_model(embedded_lm):

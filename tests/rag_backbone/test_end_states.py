@@ -5,11 +5,11 @@ import math
 import pytest
 import torch
 
-from rag_backbone.end_states import EndStatesRequest
-from rag_backbone.engine import Engine
+from rag_backbone.engine.engine import Engine
+from rag_backbone.engine.eos_states import EndStatesRequest
+from rag_backbone.engine.requests import Request
+from rag_backbone.engine.sampling import Sampling, draw, keep_likeliest
 from rag_backbone.errors import AdapterError, ConfigurationError, ContextWindowError, SignalUnavailableError
-from rag_backbone.requests import Request
-from rag_backbone.sampling import Sampling, draw, keep_likeliest
 from tests.tiny import tiny_gemma3, tiny_llama, tiny_qwen2, tiny_tokenizer
 
 FAMILIES = {"llama": tiny_llama, "qwen2": tiny_qwen2, "gemma3": tiny_gemma3}

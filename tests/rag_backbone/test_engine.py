@@ -6,13 +6,13 @@ import pytest
 import torch
 from transformers import Gemma2Config, Gemma2ForCausalLM
 
-from rag_backbone.causal_lm import CausalLM
-from rag_backbone.engine import Engine
+from rag_backbone.engine.engine import Engine
+from rag_backbone.engine.prefix_cache import common_prefix
+from rag_backbone.engine.requests import Request
+from rag_backbone.engine.sampling import Sampling
+from rag_backbone.engine.signals import Signals
 from rag_backbone.errors import AdapterError, ConfigurationError, ContextWindowError, SignalUnavailableError
-from rag_backbone.prefix_cache import common_prefix
-from rag_backbone.requests import Request
-from rag_backbone.sampling import Sampling
-from rag_backbone.signals import Signals
+from rag_backbone.loading.causal_lm import CausalLM
 from tests.tiny import _sizes, tiny_gemma3, tiny_llama, tiny_qwen2, tiny_tokenizer
 
 FAMILIES = {"llama": tiny_llama, "qwen2": tiny_qwen2, "gemma3": tiny_gemma3}

@@ -10,14 +10,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from rag_backbone.causal_lm import CausalLM
-from rag_backbone.end_states import EndStatesRequest
+from rag_backbone.engine.eos_states import EndStatesRequest
+from rag_backbone.engine.grammar import Grammar, check_schema
+from rag_backbone.engine.json_schema import closed, compiled_schema
+from rag_backbone.engine.requests import Request
+from rag_backbone.engine.sampling import Sampling
+from rag_backbone.engine.signals import Signals
 from rag_backbone.errors import ConfigurationError
-from rag_backbone.grammar import Grammar, check_schema
-from rag_backbone.json_schema import closed, compiled_schema
-from rag_backbone.requests import Request
-from rag_backbone.sampling import Sampling
-from rag_backbone.signals import Signals
+from rag_backbone.loading.causal_lm import CausalLM
 from tests.tiny import tiny_gemma3, tiny_llama, tiny_tokenizer
 
 TOWN = {
@@ -273,6 +273,6 @@ def test_without_the_library_the_extra_is_named(monkeypatch):
 
 
 def test_the_library_is_imported_when_it_is_needed():
-    code = "import sys, rag_backbone.sampling, rag_backbone.grammar; print('llguidance' in sys.modules)"
+    code = "import sys, rag_backbone.engine.sampling, rag_backbone.engine.grammar; print('llguidance' in sys.modules)"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout.strip() == "False"

@@ -4,7 +4,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rag_backbone.kv_cache import GrowingLayer
+from rag_backbone.engine.kv_cache import GrowingLayer
 
 PLACE = st.integers(0, 5)
 CHANGES = st.one_of(

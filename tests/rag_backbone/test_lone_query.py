@@ -6,11 +6,11 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 
-from rag_backbone.attention import AttentionSwitch
-from rag_backbone.engine import Engine
-from rag_backbone.requests import Request
-from rag_backbone.row_attention import attend_one
-from rag_backbone.signals import Signals
+from rag_backbone.engine.attention import AttentionSwitch
+from rag_backbone.engine.batching.sequence_attention import attend_one
+from rag_backbone.engine.engine import Engine
+from rag_backbone.engine.requests import Request
+from rag_backbone.engine.signals import Signals
 from tests.tiny import tiny_llama, tiny_qwen2, tiny_tokenizer
 
 

@@ -18,9 +18,9 @@ from transformers import (
 
 from llamaindex_prag.parametric import ParametricModel
 from llamaindex_prag.store.lmdb_store import LMDBStore
-from rag_backbone.causal_lm import CausalLM
+from rag_backbone.engine.requests import Request
 from rag_backbone.errors import ConfigurationError, DynPragError, ModelLoadError
-from rag_backbone.requests import Request
+from rag_backbone.loading.causal_lm import CausalLM
 from tests.tiny import tiny_folder, tiny_llama, tiny_tokenizer
 
 LORA = LoraConfig(r=2, target_modules=["up_proj"], task_type="CAUSAL_LM", init_lora_weights=False)

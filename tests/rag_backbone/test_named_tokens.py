@@ -3,11 +3,11 @@
 import pytest
 import torch
 
-from rag_backbone.engine import Engine
+from rag_backbone.engine.engine import Engine
+from rag_backbone.engine.requests import Request
+from rag_backbone.engine.sampling import Sampling
+from rag_backbone.engine.signals import Signals
 from rag_backbone.errors import ConfigurationError
-from rag_backbone.requests import Request
-from rag_backbone.sampling import Sampling
-from rag_backbone.signals import Signals
 from tests.tiny import tiny_llama, tiny_tokenizer
 
 PROMPTS = ["Who built the bridge?", "The river rose", "Nobody came back."]

@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from rag_backbone.own_thread import in_own_thread, iterate_in_own_thread
+from rag_backbone.aio import in_own_thread, iterate_in_own_thread
 
 NAME = contextvars.ContextVar("name", default="none")
 
@@ -114,7 +114,7 @@ def test_a_process_that_ends_meanwhile_ends_well(work):
     """A thread that is inside of torch when the interpreter goes must not take the process down with it."""
     script = f"""
 import asyncio, time, torch
-from rag_backbone.own_thread import in_own_thread, iterate_in_own_thread
+from rag_backbone.aio import in_own_thread, iterate_in_own_thread
 
 def busy():
     end = time.monotonic() + 1

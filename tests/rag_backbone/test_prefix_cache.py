@@ -5,8 +5,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import LlamaConfig
 
-from rag_backbone.kv_cache import SequenceCache
-from rag_backbone.prefix_cache import PrefixCache, common_prefix
+from rag_backbone.engine.kv_cache import SequenceCache
+from rag_backbone.engine.prefix_cache import PrefixCache, common_prefix
 
 CONFIG = LlamaConfig(num_hidden_layers=2, num_key_value_heads=1, num_attention_heads=1, hidden_size=2, vocab_size=8)
 IDS = st.lists(st.integers(0, 2), min_size=1, max_size=12)

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-import rag_backbone.quiet_loading as quiet_loading
+import rag_backbone.loading.quiet as quiet_loading
+from rag_backbone.loading.minilm import MiniLM
+from rag_backbone.loading.quiet import quiet_conversion
 from rag_backbone.logger_levels import level_kept
-from rag_backbone.minilm import MiniLM
-from rag_backbone.quiet_loading import quiet_conversion
 
 INDEX = """
 import logging, sys
@@ -19,7 +19,7 @@ import logging, sys
 logging.basicConfig(level=logging.{level}, stream=sys.stdout, format="%(name)s %(levelname)s")
 from langchain_core.documents import Document
 from langgraph_dynrag.retrieval.bm25 import BM25Retriever
-from rag_backbone.text_units import stop_words
+from rag_backbone.text.units import stop_words
 stop_words()
 found = BM25Retriever.from_documents([Document("The Wuerm is a river.")], k=1).invoke("river")
 assert len(found) == 1

@@ -5,9 +5,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rag_backbone.kv_cache import SequenceCache
-from rag_backbone.model_call import ModelCall
-from rag_backbone.row_layout import RowLayout
+from rag_backbone.engine.batching.packed_layout import RowLayout
+from rag_backbone.engine.kv_cache import SequenceCache
+from rag_backbone.engine.model_runner import ModelCall
 from tests.tiny import tiny_gemma3, tiny_llama, tiny_qwen2
 
 MODELS = {

@@ -8,12 +8,12 @@ from itertools import pairwise
 import pytest
 import torch
 
-from rag_backbone import runner
-from rag_backbone.attention import AttentionSwitch
-from rag_backbone.engine import Engine
+from rag_backbone.engine import worker as runner
+from rag_backbone.engine.attention import AttentionSwitch
+from rag_backbone.engine.engine import Engine
+from rag_backbone.engine.requests import Request
+from rag_backbone.engine.signals import Signals
 from rag_backbone.errors import AdapterError
-from rag_backbone.requests import Request
-from rag_backbone.signals import Signals
 from tests.rag_backbone.busy import forwards_of, held, wait_until, while_busy
 from tests.rag_backbone.test_engine import Shift, ShiftBackend
 from tests.tiny import tiny_gemma3, tiny_llama, tiny_qwen2, tiny_tokenizer

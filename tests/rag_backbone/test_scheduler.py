@@ -14,10 +14,10 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 
-from rag_backbone import scheduler as module
-from rag_backbone.engine import Engine
+from rag_backbone.engine import scheduler as module
+from rag_backbone.engine.engine import Engine
+from rag_backbone.engine.requests import Request
 from rag_backbone.errors import ConfigurationError
-from rag_backbone.requests import Request
 from tests.rag_backbone.busy import held, wait_until
 from tests.tiny import tiny_llama, tiny_tokenizer
 
@@ -258,9 +258,9 @@ def test_a_process_that_ends_while_a_thread_generates_ends_well():
 import atexit
 atexit.register(lambda: ask_late())  # comes last
 import threading, time
-from rag_backbone.engine import Engine
+from rag_backbone.engine.engine import Engine
 from rag_backbone.errors import ConfigurationError
-from rag_backbone.requests import Request
+from rag_backbone.engine.requests import Request
 from tests.tiny import tiny_llama, tiny_tokenizer
 engine = Engine(tiny_llama(), tiny_tokenizer())
 def work():

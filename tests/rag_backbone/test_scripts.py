@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rag_backbone.scripts import fold, letters, search_terms
-from rag_backbone.text_units import (
+from rag_backbone.text.scripts import fold, letters, search_terms
+from rag_backbone.text.units import (
     content_words,
     first_sentence_end,
     sentences,

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers.generation.logits_process import TopKLogitsWarper, TopPLogitsWarper
 
-from rag_backbone.sampling import Sampler, Sampling, greedy, keep_likeliest
-from rag_backbone.signals import distribution
+from rag_backbone.engine.sampling import Sampler, Sampling, greedy, keep_likeliest
+from rag_backbone.engine.signals import distribution
 
 LOGITS = st.lists(st.floats(-30, 30, width=32), min_size=2, max_size=40)
 

@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rag_backbone.engine.signals import TokenStep
+from rag_backbone.engine.stop_strings import Detokenizer, StopStrings
 from rag_backbone.errors import ConfigurationError
-from rag_backbone.signals import TokenStep
-from rag_backbone.stop_strings import Detokenizer, StopStrings
 from tests.tiny import tiny_tokenizer
 
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rag_backbone.errors import ConfigurationError
-from rag_backbone.text_units import (
+from rag_backbone.text.units import (
     Span,
     content_words,
     first_sentence_end,

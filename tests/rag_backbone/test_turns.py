@@ -7,12 +7,12 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from rag_backbone import turns
-from rag_backbone.engine import Engine
-from rag_backbone.kv_cache import SequenceCache
-from rag_backbone.requests import Request
-from rag_backbone.runner import Runner
-from rag_backbone.signals import Signals
+from rag_backbone.engine import scheduling_policy as turns
+from rag_backbone.engine.engine import Engine
+from rag_backbone.engine.kv_cache import SequenceCache
+from rag_backbone.engine.requests import Request
+from rag_backbone.engine.signals import Signals
+from rag_backbone.engine.worker import Runner
 from tests.rag_backbone.busy import forwards_of, held, wait_until
 from tests.tiny import tiny_llama, tiny_tokenizer
 

@@ -3,7 +3,7 @@ import logging
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rag_backbone.unicode_text import clean_data, clean_name, clean_text
+from rag_backbone.text.unicode import clean_data, clean_name, clean_text
 
 ANY = st.text(st.characters(exclude_categories=()))
 

@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import nn
 
-from rag_backbone.engine import Engine
-from rag_backbone.requests import Request
-from rag_backbone.weight_changes import WeightChanges
+from rag_backbone.engine.engine import Engine
+from rag_backbone.engine.requests import Request
+from rag_backbone.engine.weight_changes import WeightChanges
 from tests.tiny import tiny_llama, tiny_tokenizer
 
 PROMPT = [5, 6, 7, 8, 9, 10]

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from llamaindex_prag.prompts import prompt_ids
-from rag_backbone.requests import Request
+from rag_backbone.engine.requests import Request
 
 NEAR = 0.5
 """Between two logits: in bfloat16 another order of summation may swap tokens that are so near."""

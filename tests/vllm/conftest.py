@@ -20,8 +20,8 @@ from llamaindex_prag.parametrize import Parametrizer
 from llamaindex_prag.passages import Passage
 from llamaindex_prag.serving.served_model import ServedModel
 from llamaindex_prag.store.lmdb_store import LMDBStore
-from rag_backbone.causal_lm import CausalLM
-from rag_backbone.embedded import embedded_model_folder
+from rag_backbone.loading.causal_lm import CausalLM
+from rag_backbone.loading.embedded import embedded_model_folder
 from tests.vllm.server import VLLMServer
 
 ROOT = Path(__file__).parents[2]

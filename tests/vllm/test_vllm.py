@@ -21,9 +21,9 @@ from langgraph_dynrag.triggers import Entropy, EverySentence, Never, TokenProbab
 from llamaindex_prag.llama_index import ParametricLLM, ParametricNodePostprocessor
 from llamaindex_prag.prompts import prompt_ids
 from llamaindex_prag.serving.served_model import ServedModel
+from rag_backbone.engine.requests import Request
 from rag_backbone.errors import ConfigurationError, ServerError, ServerUnavailableError
-from rag_backbone.requests import Request
-from rag_backbone.text_units import sentences
+from rag_backbone.text.units import sentences
 from tests.vllm.agreement import NEAR, compared, judged
 from tests.vllm.conftest import RECIPE, ROOT, SECRET
 

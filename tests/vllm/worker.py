@@ -6,7 +6,7 @@ import sys
 from llamaindex_prag.prompts import prompt_ids
 from llamaindex_prag.serving.served_model import ServedModel
 from llamaindex_prag.store.lmdb_store import LMDBStore
-from rag_backbone.requests import Request
+from rag_backbone.engine.requests import Request
 
 
 def main(told):

@@ -16,8 +16,8 @@ from langgraph_dynrag.collecting import rows_from_scores
 from langgraph_dynrag.draft import Draft
 from langgraph_dynrag.queries import QFS
 from langgraph_dynrag.triggers import ETC, RIND, TokenProbability
-from rag_backbone.requests import Request
-from rag_backbone.text_units import not_a_stop_word
+from rag_backbone.engine.requests import Request
+from rag_backbone.text.units import not_a_stop_word
 from tests.langgraph_dynrag.agents.scripted_agent import population
 from tests.langgraph_dynrag.scripted import DOCUMENTS, WatchedRetriever
 

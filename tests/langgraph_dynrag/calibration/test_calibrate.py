@@ -12,9 +12,9 @@ from langgraph_dynrag.preset_file import PresetFile
 from langgraph_dynrag.queries import Question
 from langgraph_dynrag.samples import SampleSpec
 from langgraph_dynrag.triggers import RIND, AnyOf, Entropy, SelfAwareUncertainty, TokenProbability
-from rag_backbone.answer_scores import f1
-from rag_backbone.causal_lm import CausalLM
 from rag_backbone.errors import ConfigurationError
+from rag_backbone.loading.causal_lm import CausalLM
+from rag_backbone.metrics import f1
 from tests.langgraph_dynrag.scripted import ScriptedChatModel, WatchedRetriever, said
 from tests.tiny import tiny_llama_of_lines, tiny_tokenizer
 

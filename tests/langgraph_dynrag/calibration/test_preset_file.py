@@ -17,8 +17,8 @@ from langgraph_dynrag.preset_file import (
 )
 from langgraph_dynrag.samples import SampleSpec
 from langgraph_dynrag.triggers import ETC, RIND, Entropy, Never, SelfAwareUncertainty, TokenProbability
-from rag_backbone.causal_lm import CausalLM
 from rag_backbone.errors import ConfigurationError
+from rag_backbone.loading.causal_lm import CausalLM
 from tests.langgraph_dynrag.scripted import ScriptedChatModel, WatchedRetriever
 from tests.tiny import tiny_llama, tiny_tokenizer
 

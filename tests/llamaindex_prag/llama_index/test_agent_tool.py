@@ -13,9 +13,9 @@ from llama_index.core.tools import QueryEngineTool
 
 from llamaindex_prag.llama_index import ParametricLLM, ParametricNodePostprocessor
 from llamaindex_prag.prompts import conversation_ids, prompt_ids
-from rag_backbone.causal_lm import CausalLM
+from rag_backbone.engine.requests import Request
 from rag_backbone.errors import AdapterError
-from rag_backbone.requests import Request
+from rag_backbone.loading.causal_lm import CausalLM
 from tests.llamaindex_prag.llama_index.conftest import TEXTS, Fixed
 from tests.tiny import tiny_llama, tiny_tokenizer
 

@@ -9,8 +9,8 @@ from transformers import pipeline
 
 from langgraph_dynrag.local_chat_model import LocalChatModel
 from llamaindex_prag.llama_index import MiniLMEmbedding, ParametricLLM, ParametricNodePostprocessor, ParametrizeNodes
-from rag_backbone.causal_lm import CausalLM
 from rag_backbone.errors import AdapterError, ConfigurationError
+from rag_backbone.loading.causal_lm import CausalLM
 from tests.tiny import tiny_folder, tiny_llama, tiny_tokenizer
 
 

@@ -12,8 +12,8 @@ from llama_index.core.tools import FunctionTool
 from langgraph_dynrag.chat_template import encode_chat
 from llamaindex_prag.llama_index import ParametricNodePostprocessor
 from llamaindex_prag.prompts import conversation_ids
-from rag_backbone.causal_lm import CausalLM
 from rag_backbone.errors import AdapterError
+from rag_backbone.loading.causal_lm import CausalLM
 from tests.llamaindex_prag.llama_index.conftest import Fixed
 from tests.rag_backbone.test_chat_templates import DROPS_SYSTEM, GEMMA, MISTRAL, PARTS, TEMPLATES
 from tests.tiny import tiny_llama, tiny_tokenizer

@@ -24,9 +24,9 @@ from llamaindex_prag.llama_index import (
 )
 from llamaindex_prag.parametrize import Parametrizer
 from llamaindex_prag.store.lmdb_store import LMDBStore
-from rag_backbone.causal_lm import CausalLM
 from rag_backbone.errors import AdapterError
-from rag_backbone.minilm import MiniLM
+from rag_backbone.loading.causal_lm import CausalLM
+from rag_backbone.loading.minilm import MiniLM
 from tests.llamaindex_prag.llama_index.conftest import TEXTS, Fixed, node
 from tests.llamaindex_prag.llama_index.test_query_engines import QUESTION, alone
 from tests.tiny import tiny_folder

@@ -32,9 +32,9 @@ from llamaindex_prag.llama_index.prompts import TEXT_QA
 from llamaindex_prag.prompts import INSTRUCTION, prompt_ids
 from llamaindex_prag.store.lmdb_store import LMDBStore
 from llamaindex_prag.targets import target_layers
-from rag_backbone.causal_lm import CausalLM
-from rag_backbone.fingerprint import model_fingerprint
-from rag_backbone.requests import Request
+from rag_backbone.engine.requests import Request
+from rag_backbone.loading.causal_lm import CausalLM
+from rag_backbone.loading.fingerprint import model_fingerprint
 from tests.llamaindex_prag.llama_index.conftest import Fixed
 from tests.llamaindex_prag.made import random_values
 from tests.tiny import tiny_llama, tiny_tokenizer

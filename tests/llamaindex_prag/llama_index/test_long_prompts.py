@@ -11,8 +11,8 @@ from llama_index.core.schema import MetadataMode, NodeWithScore, TextNode
 
 from llamaindex_prag.llama_index import ParametricNodePostprocessor
 from llamaindex_prag.llama_index.long_prompts import _cut
-from rag_backbone.causal_lm import CausalLM
 from rag_backbone.errors import AdapterError
+from rag_backbone.loading.causal_lm import CausalLM
 from tests.llamaindex_prag.llama_index.conftest import TEXTS, Fixed
 from tests.tiny import tiny_llama, tiny_tokenizer
 

@@ -26,9 +26,9 @@ from llamaindex_prag.prompts import prompt_ids
 from llamaindex_prag.selection import BESIDE_TEXT
 from llamaindex_prag.store.lmdb_store import LMDBStore
 from llamaindex_prag.training.trainer import Trainer
-from rag_backbone.causal_lm import CausalLM
+from rag_backbone.engine.requests import Request
 from rag_backbone.errors import AdapterError, ConfigurationError
-from rag_backbone.requests import Request
+from rag_backbone.loading.causal_lm import CausalLM
 from tests.llamaindex_prag.llama_index.conftest import TEXTS, Fixed, node
 from tests.rag_backbone.busy import held, wait_until
 from tests.tiny import tiny_llama, tiny_tokenizer

@@ -14,8 +14,8 @@ from llamaindex_prag.placement.candidate import Candidate, Plan
 from llamaindex_prag.placement.placer import NO_ADAPTER, Placer
 from llamaindex_prag.placement.service import PlacementService
 from llamaindex_prag.store.lmdb_store import LMDBStore
-from rag_backbone.causal_lm import CausalLM
 from rag_backbone.errors import AdapterError
+from rag_backbone.loading.causal_lm import CausalLM
 from tests.llamaindex_prag.translator.conftest import TRAINED, strong
 from tests.tiny import tiny_llama, tiny_tokenizer
 

@@ -10,9 +10,9 @@ import pytest
 from llamaindex_prag.adapter import Adapter
 from llamaindex_prag.parametric import ParametricModel
 from llamaindex_prag.store.peft_folder import import_peft
-from rag_backbone.causal_lm import CausalLM
-from rag_backbone.requests import Request
-from rag_backbone.sampling import Sampling
+from rag_backbone.engine.requests import Request
+from rag_backbone.engine.sampling import Sampling
+from rag_backbone.loading.causal_lm import CausalLM
 from tests.llamaindex_prag.made import random_values, with_update
 from tests.openai_server import OpenAIServer
 

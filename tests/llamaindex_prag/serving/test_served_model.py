@@ -11,11 +11,11 @@ from llamaindex_prag.llama_index.markers import marker
 from llamaindex_prag.serving.document_names import DocumentSet
 from llamaindex_prag.serving.loaded import LoadedAdapters
 from llamaindex_prag.serving.served_model import ServedModel
+from rag_backbone.engine.requests import Request
+from rag_backbone.engine.sampling import Sampling
+from rag_backbone.engine.signals import Signals
+from rag_backbone.engine.stop_strings import Detokenizer
 from rag_backbone.errors import AdapterError, ConfigurationError, ServerError, ServerUnavailableError
-from rag_backbone.requests import Request
-from rag_backbone.sampling import Sampling
-from rag_backbone.signals import Signals
-from rag_backbone.stop_strings import Detokenizer
 from tests.llamaindex_prag.made import random_values
 from tests.llamaindex_prag.serving.conftest import TEXTS
 from tests.openai_server import Fault

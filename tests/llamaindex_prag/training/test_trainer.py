@@ -17,7 +17,7 @@ from llamaindex_prag.training.objective import CountedLogits, batch_of, divergen
 from llamaindex_prag.training.packs import Pack
 from llamaindex_prag.training.teaching import distilled
 from llamaindex_prag.training.trainer import Trainer, plan
-from rag_backbone.engine import Engine
+from rag_backbone.engine.engine import Engine
 from rag_backbone.errors import ConfigurationError
 from tests.tiny import tiny_gemma3, tiny_llama, tiny_qwen2, tiny_tokenizer
 

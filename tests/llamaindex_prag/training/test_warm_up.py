@@ -10,8 +10,8 @@ from llamaindex_prag.passages import Passage
 from llamaindex_prag.recipe import DISTILL
 from llamaindex_prag.store import LMDBStore
 from llamaindex_prag.training.warm_up import start_of, warm_up
-from rag_backbone.causal_lm import CausalLM
 from rag_backbone.errors import AdapterError, ConfigurationError
+from rag_backbone.loading.causal_lm import CausalLM
 from tests.tiny import tiny_llama, tiny_tokenizer
 
 PAIRS = [("Who built the bridge?", "a mason"), ("When was it built?", "1875")]

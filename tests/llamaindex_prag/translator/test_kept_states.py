@@ -19,7 +19,7 @@ from llamaindex_prag.translator.lessons import split
 from llamaindex_prag.translator.plan import TrainingPlan
 from llamaindex_prag.translator.training import TranslatorTrainer
 from llamaindex_prag.translator.translator import Translator
-from rag_backbone.causal_lm import CausalLM
+from rag_backbone.loading.causal_lm import CausalLM
 from tests.llamaindex_prag.translator.test_training import LESSONS, PLAN
 from tests.tiny import tiny_llama, tiny_tokenizer
 

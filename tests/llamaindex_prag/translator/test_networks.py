@@ -12,8 +12,8 @@ from llamaindex_prag.translator.dyprag import DyPRAGNetwork
 from llamaindex_prag.translator.places import Place, places_of
 from llamaindex_prag.translator.reading import Reader
 from llamaindex_prag.translator.shared import SharedNetwork
-from rag_backbone.causal_lm import CausalLM
 from rag_backbone.errors import ConfigurationError
+from rag_backbone.loading.causal_lm import CausalLM
 from tests.tiny import tiny_gemma3, tiny_llama, tiny_qwen2, tiny_tokenizer
 
 

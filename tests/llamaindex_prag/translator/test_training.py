@@ -15,8 +15,8 @@ from llamaindex_prag.translator.lessons import Corpus, Lesson, split
 from llamaindex_prag.translator.plan import TrainingPlan
 from llamaindex_prag.translator.training import TranslatorTrainer
 from llamaindex_prag.translator.translator import Translator
-from rag_backbone.causal_lm import CausalLM
 from rag_backbone.errors import ConfigurationError
+from rag_backbone.loading.causal_lm import CausalLM
 from tests.tiny import tiny_llama, tiny_tokenizer
 
 NAMES = ["Ada", "Bo", "Cy", "Di", "Eve", "Flo"]

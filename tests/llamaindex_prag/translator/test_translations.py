@@ -21,8 +21,8 @@ from llamaindex_prag.prompts import prompt_ids
 from llamaindex_prag.translator.config import TranslatorConfig
 from llamaindex_prag.translator.translations import Translations
 from llamaindex_prag.translator.translator import Translator
+from rag_backbone.engine.requests import Request
 from rag_backbone.errors import AdapterError, ConfigurationError
-from rag_backbone.requests import Request
 from tests.llamaindex_prag.llama_index.conftest import Fixed
 from tests.llamaindex_prag.made import with_update
 from tests.llamaindex_prag.translator.conftest import OTHERS, TRAINED, strong

@@ -12,8 +12,8 @@ from llamaindex_prag.errors import TranslatorError
 from llamaindex_prag.translator import checkpoint
 from llamaindex_prag.translator.config import TranslatorConfig
 from llamaindex_prag.translator.translator import Translator
-from rag_backbone.causal_lm import CausalLM
 from rag_backbone.errors import ConfigurationError
+from rag_backbone.loading.causal_lm import CausalLM
 from tests.tiny import tiny_llama, tiny_qwen2, tiny_tokenizer
 
 TEXTS = ["In 1954 the river rose.", "The bridge was built by an engineer.", "Nobody came back to the town."]

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from transformers.cache_utils import Cache, DynamicLayer
 
-from rag_backbone.kv_cache import GrowingLayer, SequenceCache
+from rag_backbone.engine.kv_cache import GrowingLayer, SequenceCache
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -10,22 +10,22 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from rag_backbone.adapters import AdapterSet, key_of
-from rag_backbone.attention import AttentionSwitch
+from rag_backbone.engine.adapters import AdapterSet, key_of
+from rag_backbone.engine.attention import AttentionSwitch
+from rag_backbone.engine.batching.packed_layout import RowLayout
+from rag_backbone.engine.kv_cache import SequenceCache
+from rag_backbone.engine.model_runner import ModelCall, Output
+from rag_backbone.engine.prefix_cache import PrefixCache, common_prefix
+from rag_backbone.engine.requests import Counts
+from rag_backbone.engine.scheduling_policy import Failures
+from rag_backbone.engine.weight_changes import WeightChanges
 from rag_backbone.errors import AdapterError
-from rag_backbone.kv_cache import SequenceCache
-from rag_backbone.model_call import ModelCall, Output
-from rag_backbone.prefix_cache import PrefixCache, common_prefix
-from rag_backbone.requests import Counts
-from rag_backbone.row_layout import RowLayout
-from rag_backbone.turns import Failures
-from rag_backbone.weight_changes import WeightChanges
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
     from transformers.cache_utils import Cache
 
-    from rag_backbone.row import Row
+    from rag_backbone.engine.sequence import Row
 
 _CPU_TURN = 256
 """Tokens of prompts that are read in one turn on a CPU: a decoding sequence waits for no more than these."""

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from rag_backbone.adapters import key_of
-from rag_backbone.kv_cache import SequenceCache
-from rag_backbone.requests import Counts, FinishReason, Generation, Request
-from rag_backbone.sampling import Sampler
-from rag_backbone.signals import NextToken, TokenStep
-from rag_backbone.stop_strings import Detokenizer, StopStrings
+from rag_backbone.engine.adapters import key_of
+from rag_backbone.engine.kv_cache import SequenceCache
+from rag_backbone.engine.requests import Counts, FinishReason, Generation, Request
+from rag_backbone.engine.sampling import Sampler
+from rag_backbone.engine.signals import NextToken, TokenStep
+from rag_backbone.engine.stop_strings import Detokenizer, StopStrings
 
 if TYPE_CHECKING:
     from threading import Thread

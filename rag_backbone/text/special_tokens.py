@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from typing import TYPE_CHECKING
 
-from rag_backbone.unicode_text import clean_text
+from rag_backbone.text.unicode import clean_text
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

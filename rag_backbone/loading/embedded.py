@@ -10,10 +10,10 @@ import logging
 import tempfile
 from pathlib import Path
 
-from rag_backbone.cache_folder import built_folder, cache_root, check_sha256
+from rag_backbone.loading.cache_folder import built_folder, cache_root, check_sha256
+from rag_backbone.loading.quiet import quiet_conversion
+from rag_backbone.loading.wheel_files import take_from_wheel
 from rag_backbone.notices import NOTICE
-from rag_backbone.package_files import take_from_wheel
-from rag_backbone.quiet_loading import quiet_conversion
 
 logger = logging.getLogger(__name__)
 

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 import transformers
 
-from rag_backbone.adapters import AdapterBackend, AdapterSet
-from rag_backbone.attention import TRIED_WITH
+from rag_backbone.engine.adapters import AdapterBackend, AdapterSet
+from rag_backbone.engine.attention import TRIED_WITH
+from rag_backbone.engine.signals import SignalName
 from rag_backbone.errors import AdapterError, ContextWindowError, SignalUnavailableError
-from rag_backbone.signals import SignalName
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Hashable
 from weakref import WeakKeyDictionary
 
-from rag_backbone.kv_cache import SequenceCache
+from rag_backbone.engine.kv_cache import SequenceCache
 
 
 class PrefixCache:

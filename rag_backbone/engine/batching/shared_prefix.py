@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from rag_backbone.prefix_cache import common_prefix
+from rag_backbone.engine.prefix_cache import common_prefix
 
 if TYPE_CHECKING:
     from torch import Tensor

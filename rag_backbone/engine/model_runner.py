@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
-from rag_backbone.adapters import AdapterBackend, AdapterSet, PackedBackend, key_of
-from rag_backbone.attention import AttentionSwitch
-from rag_backbone.common_beginning import Alike, rows_alike
-from rag_backbone.cpu_linears import CPULinears
-from rag_backbone.hidden_states import last_hidden, module_of
-from rag_backbone.row_layout import RowLayout, keeps_logits
-from rag_backbone.shared_prompt import SharedPromptCache
-from rag_backbone.signals import NextTokens
+from rag_backbone.engine.adapters import AdapterBackend, AdapterSet, PackedBackend, key_of
+from rag_backbone.engine.attention import AttentionSwitch
+from rag_backbone.engine.batching.packed_layout import RowLayout, keeps_logits
+from rag_backbone.engine.batching.shared_prefix import Alike, rows_alike
+from rag_backbone.engine.batching.shared_prompt import SharedPromptCache
+from rag_backbone.engine.cpu_linears import CPULinears
+from rag_backbone.engine.hidden_states import last_hidden, module_of
+from rag_backbone.engine.signals import NextTokens
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -11,8 +11,8 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 from rag_backbone.checks import clause, shown
+from rag_backbone.engine.json_schema import compiled_schema
 from rag_backbone.errors import ConfigurationError
-from rag_backbone.json_schema import compiled_schema
 
 if TYPE_CHECKING:
     from llguidance import LLMatcher, LLTokenizer

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import regex
 
 from rag_backbone.errors import ConfigurationError
-from rag_backbone.scripts import SPACED, SPACELESS, spaceless_words
+from rag_backbone.text.scripts import SPACED, SPACELESS, spaceless_words
 
 
 class Span(NamedTuple):

@@ -27,11 +27,11 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import torch
 
+from rag_backbone.engine.scheduling_policy import Ask, Left, Steps, Turns, Wish, Withdrawn, Work
 from rag_backbone.errors import ConfigurationError
-from rag_backbone.turns import Ask, Left, Steps, Turns, Wish, Withdrawn, Work
 
 if TYPE_CHECKING:
-    from rag_backbone.row import Row
+    from rag_backbone.engine.sequence import Row
 
 _T = TypeVar("_T")
 _CLOSED = "the engine was closed; load the model again"

@@ -29,11 +29,17 @@ from transformers.cache_utils import get_layer_types_and_kwargs
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, AttentionMaskInterface
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, AttentionInterface
 
-from rag_backbone.common_beginning import Alike
-from rag_backbone.kv_cache import SequenceCache
-from rag_backbone.row_attention import Step, attend_by_row, attend_once, causal_attention_weights, scaling_of
-from rag_backbone.row_layout import RowLayout, keeps_logits
-from rag_backbone.shared_prompt import SharedPromptCache
+from rag_backbone.engine.batching.packed_layout import RowLayout, keeps_logits
+from rag_backbone.engine.batching.sequence_attention import (
+    Step,
+    attend_by_row,
+    attend_once,
+    causal_attention_weights,
+    scaling_of,
+)
+from rag_backbone.engine.batching.shared_prefix import Alike
+from rag_backbone.engine.batching.shared_prompt import SharedPromptCache
+from rag_backbone.engine.kv_cache import SequenceCache
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

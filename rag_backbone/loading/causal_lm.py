@@ -11,17 +11,17 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from rag_backbone.cache_folder import cache_root, write_json
+from rag_backbone.aio import in_thread_that_ends
 from rag_backbone.checks import clause
-from rag_backbone.embedded import MODEL, NAME, embedded_model_folder
 from rag_backbone.errors import ConfigurationError, ModelLoadError
-from rag_backbone.model_objects import refuse_adapter_folder, refuse_unless_instance, refuse_unless_plain
-from rag_backbone.own_thread import in_thread_that_ends
+from rag_backbone.loading.cache_folder import cache_root, write_json
+from rag_backbone.loading.embedded import MODEL, NAME, embedded_model_folder
+from rag_backbone.loading.model_checks import refuse_adapter_folder, refuse_unless_instance, refuse_unless_plain
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-    from rag_backbone.engine import Engine
+    from rag_backbone.engine.engine import Engine
 
 logger = logging.getLogger(__name__)
 
@@ -110,7 +110,7 @@ class CausalLM:
     @property
     def engine(self) -> Engine:
         """The engine that owns this model, made at first use."""
-        from rag_backbone.engine import Engine
+        from rag_backbone.engine.engine import Engine
 
         with self._building:
             if self._engine is None:
@@ -120,7 +120,7 @@ class CausalLM:
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 over config, tokenizer and weights; remembered on disk for models loaded from a folder."""
-        from rag_backbone.fingerprint import model_fingerprint
+        from rag_backbone.loading.fingerprint import model_fingerprint
 
         record = cache_root() / "fingerprints.json"
         key = None if self._folder is None else _folder_state(self._folder)
@@ -157,7 +157,7 @@ def _load(
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-    from rag_backbone.quiet_loading import quiet_loading
+    from rag_backbone.loading.quiet import quiet_loading
 
     if dtype == "auto":
         dtype = "float32" if device == "cpu" else "bfloat16"

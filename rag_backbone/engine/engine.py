@@ -17,20 +17,20 @@ from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 import torch
 
-from rag_backbone.adapters import AdapterBackend, AdapterSet, key_of
-from rag_backbone.end_states import EndStates, EndStatesRequest, SampleBatch
+from rag_backbone.engine.adapters import AdapterBackend, AdapterSet, key_of
+from rag_backbone.engine.eos_states import EndStates, EndStatesRequest, SampleBatch
+from rag_backbone.engine.hidden_states import module_of
+from rag_backbone.engine.model_limits import context_window_of, end_ids_of
+from rag_backbone.engine.prefix_cache import PrefixCache
+from rag_backbone.engine.requests import Counts, Generation, Request, ScoredText
+from rag_backbone.engine.scheduler import Scheduler
+from rag_backbone.engine.sequence import Row
+from rag_backbone.engine.signals import SignalName, distribution
+from rag_backbone.engine.stream import TokenStream
+from rag_backbone.engine.validation import check_adapters, check_signal, check_window
+from rag_backbone.engine.worker import Runner
 from rag_backbone.errors import ConfigurationError
-from rag_backbone.hidden_states import module_of
-from rag_backbone.limits import context_window_of, end_ids_of
-from rag_backbone.prefix_cache import PrefixCache
-from rag_backbone.refusals import check_adapters, check_signal, check_window
-from rag_backbone.requests import Counts, Generation, Request, ScoredText
-from rag_backbone.row import Row
-from rag_backbone.runner import Runner
-from rag_backbone.scheduler import Scheduler
-from rag_backbone.signals import SignalName, distribution
-from rag_backbone.stream import TokenStream
-from rag_backbone.unicode_text import clean_text
+from rag_backbone.text.unicode import clean_text
 
 if TYPE_CHECKING:
     from torch import Tensor

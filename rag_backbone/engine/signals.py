@@ -10,8 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from rag_backbone.engine.sampling import greedy
 from rag_backbone.errors import ConfigurationError
-from rag_backbone.sampling import greedy
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -17,7 +17,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from rag_backbone.forwards import exchanged
+from rag_backbone.engine.patched_forwards import exchanged
 
 if TYPE_CHECKING:
     from torch import Tensor

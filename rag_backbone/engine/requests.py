@@ -6,10 +6,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
-from rag_backbone.adapters import AdapterSet
+from rag_backbone.engine.adapters import AdapterSet
+from rag_backbone.engine.sampling import Sampling
+from rag_backbone.engine.signals import Signals, TokenStep
 from rag_backbone.errors import ConfigurationError
-from rag_backbone.sampling import Sampling
-from rag_backbone.signals import Signals, TokenStep
 
 if TYPE_CHECKING:
     from torch import Tensor

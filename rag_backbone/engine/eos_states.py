@@ -14,18 +14,18 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from rag_backbone.adapters import AdapterSet
+from rag_backbone.engine.adapters import AdapterSet
+from rag_backbone.engine.batching.shared_prompt import SharedPromptCache
+from rag_backbone.engine.requests import Counts
+from rag_backbone.engine.sampling import Sampling, draw
+from rag_backbone.engine.stop_strings import Detokenizer
 from rag_backbone.errors import ConfigurationError, SignalUnavailableError
-from rag_backbone.requests import Counts
-from rag_backbone.sampling import Sampling, draw
-from rag_backbone.shared_prompt import SharedPromptCache
-from rag_backbone.stop_strings import Detokenizer
 
 if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedTokenizerBase
 
-    from rag_backbone.kv_cache import SequenceCache
+    from rag_backbone.engine.kv_cache import SequenceCache
 
 EndsAt = Callable[[str], int | None]
 """A sample's text so far to how many of its characters it keeps, if it is over; None while it is not."""

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.nn import functional
 
-from rag_backbone.common_beginning import Alike, attend_alike
-from rag_backbone.row_layout import RowLayout
-from rag_backbone.shared_prompt import SharedPromptCache
+from rag_backbone.engine.batching.packed_layout import RowLayout
+from rag_backbone.engine.batching.shared_prefix import Alike, attend_alike
+from rag_backbone.engine.batching.shared_prompt import SharedPromptCache
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

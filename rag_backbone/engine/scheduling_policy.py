@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 from weakref import WeakSet
 
 if TYPE_CHECKING:
-    from rag_backbone.row import Row
+    from rag_backbone.engine.sequence import Row
 
 _PATIENCE = 0.02
 """Seconds that a decoding step waits for sequences of the last one, whose callers only have to look at a token.

@@ -6,14 +6,14 @@ from collections.abc import Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from rag_backbone.requests import FinishReason, Generation
-from rag_backbone.row import Row
-from rag_backbone.signals import TokenStep
+from rag_backbone.engine.requests import FinishReason, Generation
+from rag_backbone.engine.sequence import Row
+from rag_backbone.engine.signals import TokenStep
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from rag_backbone.engine import Engine
+    from rag_backbone.engine.engine import Engine
 
 
 class TokenStream(Iterator[TokenStep]):

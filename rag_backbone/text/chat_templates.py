@@ -19,7 +19,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rag_backbone.errors import ConfigurationError
-from rag_backbone.unicode_text import clean_data
+from rag_backbone.text.unicode import clean_data
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from rag_backbone.engine.signals import TokenStep
 from rag_backbone.errors import ConfigurationError
-from rag_backbone.signals import TokenStep
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -13,11 +13,11 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from rag_backbone.cache_folder import built_folder, cache_root, check_sha256
-from rag_backbone.own_thread import in_thread_that_ends
-from rag_backbone.package_files import take_from_wheel
-from rag_backbone.quiet_loading import quiet_loading
-from rag_backbone.unicode_text import clean_text
+from rag_backbone.aio import in_thread_that_ends
+from rag_backbone.loading.cache_folder import built_folder, cache_root, check_sha256
+from rag_backbone.loading.quiet import quiet_loading
+from rag_backbone.loading.wheel_files import take_from_wheel
+from rag_backbone.text.unicode import clean_text
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

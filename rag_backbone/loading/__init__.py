@@ -1,0 +1,1 @@
+"""Loading language and embedding models: from a folder, a hub, a PyPI wheel, or a model in memory."""
