@@ -31,14 +31,14 @@ from benchmarks.plots import method_bars
 from benchmarks.runs import Job, Records, SamePrefix, key_of, load_chat, run, run_timed, timed
 from benchmarks.scoring import interval, mean
 from langgraph_dynrag.budgets import Budgets
-from langgraph_dynrag.evidence_selection import LeastUncertain
-from langgraph_dynrag.final_answer import SurerAnswer
+from langgraph_dynrag.chat_model.local_chat_model import LocalChatModel
 from langgraph_dynrag.graph import create_dynamic_rag
-from langgraph_dynrag.local_chat_model import LocalChatModel
-from langgraph_dynrag.presets import PRESETS, get_preset
+from langgraph_dynrag.presets.methods import PRESETS, get_preset
 from langgraph_dynrag.prompts import reasoned_prompt
 from langgraph_dynrag.retrieval.bm25 import BM25Retriever
-from langgraph_dynrag.samples import SampleSpec
+from langgraph_dynrag.seakr.evidence_selection import LeastUncertain
+from langgraph_dynrag.seakr.final_answer import SurerAnswer
+from langgraph_dynrag.seakr.uncertainty import SampleSpec
 from langgraph_dynrag.triggers import SelfAwareUncertainty
 from langgraph_dynrag.triggers.rind import Bundle
 from llamaindex_prag.parametric import ParametricModel
@@ -251,7 +251,7 @@ def common_records(
 
 def _preset_text(method: str) -> str:
     """What a method stands for, so that a change of a preset's values makes new records."""
-    from langgraph_dynrag.presets import get_preset
+    from langgraph_dynrag.presets.methods import get_preset
 
     method = method.partition("+")[0]
     if method == "long_context":

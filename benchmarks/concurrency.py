@@ -27,8 +27,8 @@ from benchmarks.datasets import corpus, load_questions, sample
 from benchmarks.plots import throughput_lines
 from benchmarks.runs import SamePrefix, load_chat
 from langgraph_dynrag.budgets import Budgets
+from langgraph_dynrag.chat_model.local_chat_model import LocalChatModel
 from langgraph_dynrag.graph import create_dynamic_rag
-from langgraph_dynrag.local_chat_model import LocalChatModel
 from langgraph_dynrag.prompts import reasoned_prompt
 from langgraph_dynrag.retrieval.bm25 import BM25Retriever
 

@@ -18,9 +18,9 @@ from benchmarks.naive_dragin import NaiveDragin
 from benchmarks.runs import Records, key_of, load_chat
 from benchmarks.scoring import mean
 from langgraph_dynrag.graph import create_dynamic_rag, make_settings
-from langgraph_dynrag.presets import get_preset
+from langgraph_dynrag.presets.methods import get_preset
 from langgraph_dynrag.retrieval.bm25 import BM25Retriever
-from langgraph_dynrag.trace import Trace
+from langgraph_dynrag.trace.trace import Trace
 from rag_backbone.metrics import f1
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from benchmarks.datasets import Paragraph, Question
-from langgraph_dynrag.answer import short_answer
+from langgraph_dynrag.short_answer import short_answer
 from rag_backbone.metrics import contains, f1
 from rag_backbone.text.units import Span, not_a_stop_word, words
 

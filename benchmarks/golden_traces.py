@@ -23,7 +23,7 @@ from typing import Any
 from benchmarks.contract import note
 from benchmarks.datasets import Question, corpus, load_questions, sample
 from langgraph_dynrag import PRESETS, Budgets, LocalChatModel, create_dynamic_rag
-from langgraph_dynrag.presets import get_preset
+from langgraph_dynrag.presets.methods import get_preset
 from langgraph_dynrag.retrieval.bm25 import BM25Retriever
 from rag_backbone.errors import DynPragError
 

@@ -15,12 +15,12 @@ import torch
 from langchain_core.messages import AIMessage
 from langchain_core.retrievers import BaseRetriever
 
-from langgraph_dynrag.answer import is_complete, short_answer
-from langgraph_dynrag.collecting import rows_from_scores
-from langgraph_dynrag.draft import AttentionRows, Context, Draft, DraftView, Unit, Verdict
+from langgraph_dynrag.chat_model.local_chat_model import LocalChatModel
+from langgraph_dynrag.drafts.collector import rows_from_scores
+from langgraph_dynrag.drafts.draft import AttentionRows, Context, Draft, DraftView, Unit, Verdict
 from langgraph_dynrag.evidence import Passage, passage
-from langgraph_dynrag.local_chat_model import LocalChatModel
 from langgraph_dynrag.settings import Settings
+from langgraph_dynrag.short_answer import is_complete, short_answer
 from rag_backbone.engine.signals import distribution
 from rag_backbone.engine.stop_strings import Detokenizer
 

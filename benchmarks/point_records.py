@@ -13,7 +13,7 @@ from benchmarks.datasets import Paragraph, Question, load_questions, sample
 from benchmarks.draft_points import PointWriter
 from benchmarks.runs import Records, key_of
 from benchmarks.single_hop import draw, load_facts
-from langgraph_dynrag.local_chat_model import LocalChatModel
+from langgraph_dynrag.chat_model.local_chat_model import LocalChatModel
 
 Row = dict[str, Any]
 

@@ -19,7 +19,7 @@ from langgraph.graph.state import CompiledStateGraph
 
 from benchmarks.contract import Deadline, note, records_folder
 from benchmarks.datasets import Question
-from langgraph_dynrag.local_chat_model import LocalChatModel
+from langgraph_dynrag.chat_model.local_chat_model import LocalChatModel
 from langgraph_dynrag.prompts import AnswerPrompt
 from rag_backbone.documents.json_lines import rows
 from rag_backbone.engine.kv_cache import SequenceCache

@@ -17,7 +17,7 @@ from benchmarks.plots import sensitivity
 from benchmarks.runs import Job, Records, SamePrefix, load_chat, run, run_timed, timed
 from benchmarks.scoring import interval, mean
 from langgraph_dynrag.budgets import Budgets
-from langgraph_dynrag.presets import get_preset
+from langgraph_dynrag.presets.methods import get_preset
 from langgraph_dynrag.prompts import reasoned_prompt
 from langgraph_dynrag.retrieval.bm25 import BM25Retriever
 from langgraph_dynrag.triggers import ETC, RIND, TokenProbability

@@ -23,7 +23,7 @@ from benchmarks.plots import trigger_curves
 from benchmarks.point_records import Row, add_options, chosen, points_of, record_key, written
 from benchmarks.runs import Records, load_chat
 from benchmarks.scoring import mean, roc, roc_area
-from langgraph_dynrag.answer import short_answer
+from langgraph_dynrag.short_answer import short_answer
 from rag_backbone.metrics import f1
 
 ANSWER_PHRASE = "So the answer is"

@@ -21,9 +21,9 @@ from benchmarks.runs import Records, key_of
 from benchmarks.scoring import interval, mean
 from benchmarks.single_hop import Fact, draw, load_facts
 from langgraph_dynrag.budgets import Budgets
+from langgraph_dynrag.chat_model.local_chat_model import LocalChatModel
 from langgraph_dynrag.graph import create_dynamic_rag
-from langgraph_dynrag.injection import WeightsPrompt
-from langgraph_dynrag.local_chat_model import LocalChatModel
+from langgraph_dynrag.injection.parametric import WeightsPrompt
 from langgraph_dynrag.prompts import AnswerPrompt, reasoned_prompt
 from llamaindex_prag.parametric import ParametricModel
 from llamaindex_prag.prompts import clean_answer

@@ -12,8 +12,8 @@ import argparse
 from pathlib import Path
 
 from langgraph_dynrag import AnswerPrompt, LocalChatModel, Trace, create_dynamic_rag
-from langgraph_dynrag.injection import Missing, WeightsPrompt
-from langgraph_dynrag.injector import Injection
+from langgraph_dynrag.injection.injector import Injection
+from langgraph_dynrag.injection.parametric import Missing, WeightsPrompt
 from langgraph_dynrag.retrieval import LocalIndex
 from llamaindex_prag.parametric import ParametricModel
 from llamaindex_prag.store import LMDBStore

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from examples.both import answer_with_both
 from langgraph_dynrag import LocalChatModel, Trace, create_dynamic_rag
-from langgraph_dynrag.injection import WeightsPrompt
+from langgraph_dynrag.injection.parametric import WeightsPrompt
 from langgraph_dynrag.retrieval import LocalIndex
 from llamaindex_prag.parametric import ParametricModel
 from llamaindex_prag.parametrize import Parametrizer

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from langgraph_dynrag.chat_option import BaseURL, chat_of
+from langgraph_dynrag.cli_options import BaseURL, chat_of
 from langgraph_dynrag.evidence import name_of
-from langgraph_dynrag.preset_file import is_preset_file
-from langgraph_dynrag.presets import PRESETS, get_preset
+from langgraph_dynrag.presets.file import is_preset_file
+from langgraph_dynrag.presets.methods import PRESETS, get_preset
 from langgraph_dynrag.triggers.threshold import with_threshold
 from rag_backbone.console import as_json as json_line
 from rag_backbone.console import be_quiet, console, given_path
@@ -20,7 +20,7 @@ from rag_backbone.errors import ConfigurationError
 from rag_backbone.text.unicode import is_blank
 
 if TYPE_CHECKING:
-    from langgraph_dynrag.trace import Trace
+    from langgraph_dynrag.trace.trace import Trace
 
 DEFAULT_INDEX = Path(".dynprag/index")
 DEFAULT_STORE = Path(".dynprag/adapters")
@@ -171,7 +171,7 @@ def ask(
         raise ConfigurationError("--translator is for --inject translated")
     preset = preset or "flare"
     from langgraph_dynrag.graph import create_dynamic_rag
-    from langgraph_dynrag.trace import Trace
+    from langgraph_dynrag.trace.trace import Trace
 
     settings = dict(get_preset(preset, bundle=bundle.value).settings)
     changes: dict[str, Any] = {} if k is None else {"k": k}
@@ -209,7 +209,7 @@ def _ask_injected(
     question: str, index: Path, model: str, retriever: Any, k: int | None, max_tokens: int | None, inject: Any,
     store: Path, translator: str | None, *, as_json: bool, quiet: bool,
 ) -> None:  # fmt: skip
-    from langgraph_dynrag.injection import ask_injected
+    from langgraph_dynrag.injection.parametric import ask_injected
     from langgraph_dynrag.retrieval import LocalIndex
 
     found = ask_injected(
@@ -234,8 +234,8 @@ def graph(
     styles: Annotated[bool, typer.Option(help="With colours.")] = False,
 ) -> None:
     """Print the graph as a Mermaid diagram. Needs no network and no model."""
+    from langgraph_dynrag.chat_model.local_chat_model import LocalChatModel
     from langgraph_dynrag.graph import create_dynamic_rag
-    from langgraph_dynrag.local_chat_model import LocalChatModel
 
     drawn = create_dynamic_rag(LocalChatModel(), preset="no_retrieval").get_graph()
     typer.echo(drawn.draw_mermaid(with_styles=styles).strip())

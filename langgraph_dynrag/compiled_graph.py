@@ -23,8 +23,8 @@ from langchain_core.runnables.config import DEFAULT_RECURSION_LIMIT, var_child_r
 from langgraph.graph.state import CompiledStateGraph
 
 from langgraph_dynrag.clean_input import clean_models
-from langgraph_dynrag.conversation import message_parts
-from langgraph_dynrag.graph_input import check_context, check_input
+from langgraph_dynrag.inputs.conversation import message_parts
+from langgraph_dynrag.inputs.validation import check_context, check_input
 
 _STEPS = 10_000
 """In the place of a 25 that is not meant; as good as LangGraph's own limit, which is not public."""

@@ -10,11 +10,12 @@ from langgraph.graph import END, START, StateGraph
 from langgraph.graph.state import CompiledStateGraph
 from langgraph.types import Checkpointer
 
+from langgraph_dynrag.chat_model.local_chat_model import LocalChatModel
 from langgraph_dynrag.compiled_graph import DynamicRAGGraph
-from langgraph_dynrag.draft import Signal
-from langgraph_dynrag.generator import make_generator
-from langgraph_dynrag.injector import Injection, Injector
-from langgraph_dynrag.local_chat_model import LocalChatModel
+from langgraph_dynrag.drafts.draft import Signal
+from langgraph_dynrag.generators.local import make_generator
+from langgraph_dynrag.generators.wrapped_models import ChatModelLike, plain_models
+from langgraph_dynrag.injection.injector import Injection, Injector
 from langgraph_dynrag.nodes import (
     Begin,
     Conclude,
@@ -31,24 +32,23 @@ from langgraph_dynrag.nodes import (
     after_reformulate,
     after_resume,
 )
-from langgraph_dynrag.preset_file import warn_of_another
-from langgraph_dynrag.presets import Dataset, get_preset
+from langgraph_dynrag.presets.file import warn_of_another
+from langgraph_dynrag.presets.methods import Dataset, get_preset
 from langgraph_dynrag.prompts import AnswerPrompt, reasoned_prompt
 from langgraph_dynrag.queries.base import check_formulator
 from langgraph_dynrag.reflection import Reflector, Selection
-from langgraph_dynrag.retriever import Retriever, check_retriever
+from langgraph_dynrag.retrieval.retriever import Retriever, check_retriever
 from langgraph_dynrag.settings import Settings
 from langgraph_dynrag.state import DynamicRAGContext, DynamicRAGInput, DynamicRAGOutput, DynamicRAGState
 from langgraph_dynrag.triggers.base import check_trigger
-from langgraph_dynrag.wrapped_models import ChatModelLike, plain_models
 from rag_backbone.aio import in_own_thread
 from rag_backbone.checks import refuse_unknown, shown, suggestion
 from rag_backbone.errors import ConfigurationError
 from rag_backbone.typed_fields import check_options, check_value
 
 if TYPE_CHECKING:
-    from langgraph_dynrag.injection import AdapterModel, Missing
-    from langgraph_dynrag.server_policy import ServerPolicy
+    from langgraph_dynrag.generators.server_policy import ServerPolicy
+    from langgraph_dynrag.injection.parametric import AdapterModel, Missing
 
 
 _WHERE = get_args(Injection)
@@ -99,7 +99,7 @@ def create_dynamic_rag(
         model: `LocalChatModel`, or any chat model that reports log-probabilities as OpenAI's do; also within
             LangChain's `bind`, `with_config`, `with_retry` and `with_fallbacks`.
         retriever: Any LangChain retriever. Only `no_retrieval` does without one.
-        preset: A published method, see `langgraph_dynrag.presets`; or a file that `calibrate` wrote.
+        preset: A published method, see `langgraph_dynrag.presets.methods`; or a file that `calibrate` wrote.
         dataset: Whose published settings the preset takes.
         bundle: The form of `dragin` and `etc`.
         prompt: Instructions, exemplars and layout; by default the preset's, or the project's own with the preset's
@@ -279,7 +279,7 @@ def make_injector(
             )
         return None
     _check_adapters(model, adapters, injection)
-    from langgraph_dynrag.injection import ParametricInjector
+    from langgraph_dynrag.injection.parametric import ParametricInjector
 
     assert adapters is not None
     return ParametricInjector(adapters, mode=injection, missing=missing, forgetting=forgetting, conflicts=conflicts)
@@ -325,7 +325,7 @@ def make_settings(
     refuse_unknown(changes, CHANGES | ARGUMENTS, "create_dynamic_rag")
     check_value("prompt", prompt, AnswerPrompt | None)
     if server is not None:
-        from langgraph_dynrag.server_policy import ServerPolicy as Policy
+        from langgraph_dynrag.generators.server_policy import ServerPolicy as Policy
 
         check_value("server", server, Policy)
     if retriever is not None:

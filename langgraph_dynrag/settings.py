@@ -6,17 +6,17 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Annotated, Literal, Protocol, runtime_checkable
 
 from langgraph_dynrag.budgets import Budgets
-from langgraph_dynrag.condensing import CondenseQuestion, Condenser
-from langgraph_dynrag.digest import ReasonInDocuments
-from langgraph_dynrag.draft import Signal
-from langgraph_dynrag.evidence_selection import EvidenceSelector
-from langgraph_dynrag.final_answer import SurerAnswer
-from langgraph_dynrag.generator_protocols import Generator
-from langgraph_dynrag.injector import Injector, PromptOnly
+from langgraph_dynrag.drafts.draft import Signal
+from langgraph_dynrag.generators.protocols import Generator
+from langgraph_dynrag.injection.injector import Injector, PromptOnly
+from langgraph_dynrag.inputs.condensing import CondenseQuestion, Condenser
 from langgraph_dynrag.prompts import AnswerPrompt
 from langgraph_dynrag.queries.base import QueryFormulator, check_formulator
 from langgraph_dynrag.reflection.base import Reflector, Selection
-from langgraph_dynrag.retriever import Retriever, check_retriever
+from langgraph_dynrag.retrieval.retriever import Retriever, check_retriever
+from langgraph_dynrag.seakr.evidence_selection import EvidenceSelector
+from langgraph_dynrag.seakr.final_answer import SurerAnswer
+from langgraph_dynrag.search_tags.reason_in_documents import ReasonInDocuments
 from langgraph_dynrag.state import DynamicRAGContext
 from langgraph_dynrag.steps.exchange import Exchange, NoExchange
 from langgraph_dynrag.triggers.base import Trigger, check_trigger

@@ -18,13 +18,13 @@ from pydantic import ConfigDict, GetPydanticSchema, WithJsonSchema
 from typing_extensions import TypedDict
 
 from langgraph_dynrag.budgets import Budgets
-from langgraph_dynrag.draft import DraftState, VerdictState
-from langgraph_dynrag.drafting import NoText
-from langgraph_dynrag.events import Event
+from langgraph_dynrag.drafts.draft import DraftState, VerdictState
+from langgraph_dynrag.drafts.tasks import NoText
+from langgraph_dynrag.events.events import Event
 from langgraph_dynrag.evidence import Passage, Source
 from langgraph_dynrag.queries.base import QueryFormulator
 from langgraph_dynrag.reflection.beam import BeamState
-from langgraph_dynrag.retriever import Retriever, check_retriever
+from langgraph_dynrag.retrieval.retriever import Retriever, check_retriever
 from langgraph_dynrag.triggers.base import Trigger
 from rag_backbone.checks import known_arguments
 from rag_backbone.errors import DynPragError

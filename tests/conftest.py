@@ -32,7 +32,7 @@ def _one_seed():
 def _unknown_endpoints():
     """Servers of tests come and go, and a port that was one's is another's later."""
     yield
-    if (endpoint := sys.modules.get("langgraph_dynrag.endpoint")) is not None:
+    if (endpoint := sys.modules.get("langgraph_dynrag.generators.endpoint")) is not None:
         endpoint.forget_endpoints()
 
 

@@ -149,8 +149,8 @@ def test_training_and_translating():
 @pytest.mark.parametrize("preset", ["flare", "dragin", "etc", "seakr", "single"])
 def test_graphs_decide_the_same(preset):
     pytest.importorskip("langgraph")
+    from langgraph_dynrag.chat_model.local_chat_model import LocalChatModel
     from langgraph_dynrag.graph import create_dynamic_rag
-    from langgraph_dynrag.local_chat_model import LocalChatModel
     from tests.langgraph_dynrag.scripted import WatchedRetriever
 
     found = []

@@ -34,11 +34,11 @@ from langgraph.types import Command
 from langgraph_dynrag.agents.options import WatchOptions
 from langgraph_dynrag.agents.record import is_about
 from langgraph_dynrag.agents.requests import asked_question, is_placeholder, placeholder
-from langgraph_dynrag.agents.watch import CallModel, Compute, Course, Given, Paused, Search, Task, watch
+from langgraph_dynrag.agents.watched_call import CallModel, Compute, Course, Given, Paused, Search, Task, watch
 from langgraph_dynrag.clean_input import clean_all
 from langgraph_dynrag.nodes.retrieve import asearch, search
 from langgraph_dynrag.queries.base import QueryFormulator
-from langgraph_dynrag.retriever import Retriever
+from langgraph_dynrag.retrieval.retriever import Retriever
 from langgraph_dynrag.triggers.base import Trigger
 
 

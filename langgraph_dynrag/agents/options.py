@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields
 from typing import Annotated, Any, Literal
 
-from langgraph_dynrag.draft import Signal
+from langgraph_dynrag.drafts.draft import Signal
 from langgraph_dynrag.queries.base import QueryFormulator, check_formulator
 from langgraph_dynrag.queries.flare import MaskedSentence
 from langgraph_dynrag.queries.qfs import QFS
 from langgraph_dynrag.queries.rewrite import WithQuestion
-from langgraph_dynrag.retriever import Retriever, check_retriever
+from langgraph_dynrag.retrieval.retriever import Retriever, check_retriever
 from langgraph_dynrag.settings import RetrievalPolicy
 from langgraph_dynrag.triggers.base import Trigger, check_trigger
 from langgraph_dynrag.triggers.confidence import TokenProbability

@@ -12,10 +12,9 @@ from langchain_core.messages import AIMessage, HumanMessage
 from typing_extensions import TypedDict
 
 from langgraph_dynrag.agents.options import WatchOptions
-from langgraph_dynrag.answer_warnings import answer_warnings
-from langgraph_dynrag.drafting import DraftResult
-from langgraph_dynrag.event_makers import draft_event, with_cost
-from langgraph_dynrag.events import (
+from langgraph_dynrag.drafts.tasks import DraftResult
+from langgraph_dynrag.events.answer_warnings import answer_warnings
+from langgraph_dynrag.events.events import (
     AcceptedEvent,
     AnswerEvent,
     DegradedEvent,
@@ -24,11 +23,12 @@ from langgraph_dynrag.events import (
     QuestionEvent,
     ResumeEvent,
 )
+from langgraph_dynrag.events.makers import draft_event, with_cost
+from langgraph_dynrag.events.usage import Usage
 from langgraph_dynrag.evidence import Passage, Source
 from langgraph_dynrag.reasoning import answer_text
 from langgraph_dynrag.steps.no_text import reply_events
 from langgraph_dynrag.streaming import emit
-from langgraph_dynrag.usage import Usage
 from rag_backbone.errors import SignalUnavailableError
 
 logger = logging.getLogger(__name__)

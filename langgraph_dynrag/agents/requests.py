@@ -12,15 +12,15 @@ from langchain_core.utils.function_calling import convert_to_openai_tool
 
 from langgraph_dynrag.agents.options import REPORTED, WatchOptions
 from langgraph_dynrag.agents.record import Record
-from langgraph_dynrag.chat_generator import ChatGenerator
-from langgraph_dynrag.chat_template import EncodedPrompt
-from langgraph_dynrag.draft import Context, Signal
+from langgraph_dynrag.chat_model.chat_template import EncodedPrompt
+from langgraph_dynrag.chat_model.local_chat_model import LocalChatModel
+from langgraph_dynrag.drafts.draft import Context, Signal
+from langgraph_dynrag.events.usage import Usage
 from langgraph_dynrag.evidence import render, within_budget
-from langgraph_dynrag.generator import LocalGenerator
-from langgraph_dynrag.generator_protocols import Generator
-from langgraph_dynrag.local_chat_model import LocalChatModel
-from langgraph_dynrag.usage import Usage
-from langgraph_dynrag.wrapped_models import PlainModel, chat_model_within
+from langgraph_dynrag.generators.chat import ChatGenerator
+from langgraph_dynrag.generators.local import LocalGenerator
+from langgraph_dynrag.generators.protocols import Generator
+from langgraph_dynrag.generators.wrapped_models import PlainModel, chat_model_within
 
 _WITHHELD = "withheld"
 

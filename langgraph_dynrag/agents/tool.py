@@ -17,9 +17,9 @@ from langgraph.pregel import Pregel
 from pydantic import BaseModel, Field
 
 from langgraph_dynrag.clean_input import clean_all
+from langgraph_dynrag.events.usage import Usage
 from langgraph_dynrag.evidence import Passage, distinct, name_of, passage, render, within_budget
-from langgraph_dynrag.retriever import Retriever, acall_retriever, call_retriever, check_retriever
-from langgraph_dynrag.usage import Usage
+from langgraph_dynrag.retrieval.retriever import Retriever, acall_retriever, call_retriever, check_retriever
 from rag_backbone.checks import check_type, known_arguments
 from rag_backbone.errors import ConfigurationError
 from rag_backbone.text.unicode import clean_text

@@ -17,18 +17,18 @@ from langchain_core.callbacks import CallbackManagerForRetrieverRun
 from langchain_core.documents import Document
 from langchain_core.retrievers import BaseRetriever
 
-from langgraph_dynrag.calibration.drafts import Drafted, Recorder, answered, write_drafts
 from langgraph_dynrag.calibration.questions import Asked, all_asked
+from langgraph_dynrag.calibration.recorder import Drafted, Recorder, answered, write_drafts
 from langgraph_dynrag.calibration.report import Calibration, Point
 from langgraph_dynrag.calibration.thresholds import Curve, Per, Values, check, interval
+from langgraph_dynrag.generators.wrapped_models import ChatModelLike
 from langgraph_dynrag.graph import ARGUMENTS, CHANGES, create_dynamic_rag
-from langgraph_dynrag.preset_file import belonging, is_preset_file
-from langgraph_dynrag.presets import Dataset, Preset, get_preset
+from langgraph_dynrag.presets.file import belonging, is_preset_file
+from langgraph_dynrag.presets.methods import Dataset, Preset, get_preset
 from langgraph_dynrag.prompts import AnswerPrompt, reasoned_prompt
-from langgraph_dynrag.retriever import Retriever
+from langgraph_dynrag.retrieval.retriever import Retriever
 from langgraph_dynrag.triggers.base import Trigger
 from langgraph_dynrag.triggers.threshold import threshold_of, with_threshold
-from langgraph_dynrag.wrapped_models import ChatModelLike
 from rag_backbone.checks import refuse_unknown
 from rag_backbone.errors import ConfigurationError
 from rag_backbone.metrics import f1

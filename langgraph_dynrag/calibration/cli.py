@@ -9,8 +9,8 @@ from typing import Annotated, Any
 
 import typer
 
-from langgraph_dynrag.chat_option import BaseURL, chat_of
-from langgraph_dynrag.presets import PRESETS, get_preset
+from langgraph_dynrag.cli_options import BaseURL, chat_of
+from langgraph_dynrag.presets.methods import PRESETS, get_preset
 from langgraph_dynrag.triggers.threshold import threshold_of
 from rag_backbone.console import as_json as json_line
 from rag_backbone.console import console
@@ -46,7 +46,7 @@ def calibrate(
     """Find a method's threshold for a model, and save it as a preset file."""
     from langgraph_dynrag.calibration.calibrating import calibrate as find
     from langgraph_dynrag.calibration.questions import read_questions
-    from langgraph_dynrag.preset_file import refuse_unless_writable
+    from langgraph_dynrag.presets.file import refuse_unless_writable
 
     if out.suffix != ".json":  # before anything is computed
         raise ConfigurationError(f"a preset file's name ends in .json, by which it is told apart; got {out}")

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from langgraph_dynrag.preset_file import CalibratedFor, PresetFile
+from langgraph_dynrag.presets.file import CalibratedFor, PresetFile
 from langgraph_dynrag.triggers.base import Trigger
 
 Interval = tuple[float, float]

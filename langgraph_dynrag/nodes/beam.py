@@ -16,10 +16,8 @@ from dataclasses import asdict, replace
 
 from langchain_core.runnables import RunnableConfig
 
-from langgraph_dynrag.draft import Draft, DraftView, Verdict
-from langgraph_dynrag.event_makers import draft_event
-from langgraph_dynrag.event_parts import Continuation, HypothesisDecision, KeptHypothesis, PassageName
-from langgraph_dynrag.events import (
+from langgraph_dynrag.drafts.draft import Draft, DraftView, Verdict
+from langgraph_dynrag.events.events import (
     AcceptedEvent,
     BudgetEvent,
     ContinuationsEvent,
@@ -30,6 +28,8 @@ from langgraph_dynrag.events import (
     SelectionEvent,
     TokenEvent,
 )
+from langgraph_dynrag.events.makers import draft_event
+from langgraph_dynrag.events.parts import Continuation, HypothesisDecision, KeptHypothesis, PassageName
 from langgraph_dynrag.evidence import Passage, name_of
 from langgraph_dynrag.nodes.generate import Generate
 from langgraph_dynrag.nodes.monitor import Monitor, exhausted, shortened

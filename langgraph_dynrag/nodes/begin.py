@@ -11,9 +11,9 @@ from langchain_core.messages import AnyMessage, BaseMessage, HumanMessage
 from langchain_core.runnables import RunnableConfig
 from langgraph.types import Overwrite
 
-from langgraph_dynrag.conversation import message_parts, not_text_warning, system_text
-from langgraph_dynrag.events import Event, NotTextEvent, QuestionEvent
-from langgraph_dynrag.graph_input import check_question
+from langgraph_dynrag.events.events import Event, NotTextEvent, QuestionEvent
+from langgraph_dynrag.inputs.conversation import message_parts, not_text_warning, system_text
+from langgraph_dynrag.inputs.validation import check_question
 from langgraph_dynrag.nodes.node import Node
 from langgraph_dynrag.settings import Settings
 from langgraph_dynrag.state import VERSION, Answered, AnyState, State, Update

@@ -13,15 +13,15 @@ from typing import Literal
 
 from langchain_core.runnables import RunnableConfig
 
-from langgraph_dynrag.answer import closing_lead, find_phrase, short_answer, through_answer
-from langgraph_dynrag.draft import Draft, Unit
-from langgraph_dynrag.drafting import DraftTask, ReplyCost
-from langgraph_dynrag.event_makers import with_cost
-from langgraph_dynrag.events import Event, FinalAnswerEvent
-from langgraph_dynrag.final_answer import AnswerCandidate, Basis, Choice, SurerAnswer, surer
+from langgraph_dynrag.drafts.draft import Draft, Unit
+from langgraph_dynrag.drafts.tasks import DraftTask, ReplyCost
+from langgraph_dynrag.events.events import Event, FinalAnswerEvent
+from langgraph_dynrag.events.makers import with_cost
 from langgraph_dynrag.nodes.node import Node
-from langgraph_dynrag.samples import total_cost, uncertainty
+from langgraph_dynrag.seakr.final_answer import AnswerCandidate, Basis, Choice, SurerAnswer, surer
+from langgraph_dynrag.seakr.uncertainty import total_cost, uncertainty
 from langgraph_dynrag.settings import Settings
+from langgraph_dynrag.short_answer import closing_lead, find_phrase, short_answer, through_answer
 from langgraph_dynrag.state import State, Update, spent
 from langgraph_dynrag.steps.accept import budget_event, finish
 from langgraph_dynrag.steps.sample import sampler

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from langchain_core.runnables import RunnableConfig
 
-from langgraph_dynrag.drafting import DraftResult, DraftTask
-from langgraph_dynrag.event_makers import draft_event, with_cost
-from langgraph_dynrag.events import TokenEvent
-from langgraph_dynrag.injector import Placed
+from langgraph_dynrag.drafts.tasks import DraftResult, DraftTask
+from langgraph_dynrag.events.events import TokenEvent
+from langgraph_dynrag.events.makers import draft_event, with_cost
+from langgraph_dynrag.injection.injector import Placed
 from langgraph_dynrag.nodes.node import Node
 from langgraph_dynrag.settings import Settings
 from langgraph_dynrag.state import State, Update

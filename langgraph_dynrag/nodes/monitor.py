@@ -8,10 +8,10 @@ from typing import Literal
 
 from langchain_core.runnables import RunnableConfig
 
-from langgraph_dynrag.draft import AttendAlone, Draft, DraftView, Verdict
-from langgraph_dynrag.event_makers import verdict_event
-from langgraph_dynrag.events import AcceptedEvent, Event, QueryEvent, VerdictEvent
-from langgraph_dynrag.injector import Placed
+from langgraph_dynrag.drafts.draft import AttendAlone, Draft, DraftView, Verdict
+from langgraph_dynrag.events.events import AcceptedEvent, Event, QueryEvent, VerdictEvent
+from langgraph_dynrag.events.makers import verdict_event
+from langgraph_dynrag.injection.injector import Placed
 from langgraph_dynrag.nodes.node import Node
 from langgraph_dynrag.queries.base import Plan, last_words, plan_of, queries_of
 from langgraph_dynrag.settings import Settings

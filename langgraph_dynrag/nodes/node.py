@@ -12,11 +12,11 @@ from langchain_core.runnables.config import ensure_config
 from langgraph.runtime import get_runtime
 from langgraph.types import Overwrite
 
-from langgraph_dynrag.events import CallsEvent, Event
+from langgraph_dynrag.events.events import CallsEvent, Event
+from langgraph_dynrag.events.usage import Usage, UsageMeter
 from langgraph_dynrag.settings import Settings
 from langgraph_dynrag.state import AnyState, DynamicRAGContext, State, Update, check_version
 from langgraph_dynrag.streaming import show
-from langgraph_dynrag.usage import Usage, UsageMeter
 
 
 class Node(Runnable[Any, Any]):

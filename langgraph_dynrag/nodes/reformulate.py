@@ -7,9 +7,9 @@ from typing import Literal
 
 from langchain_core.runnables import RunnableConfig
 
-from langgraph_dynrag.draft import Draft
-from langgraph_dynrag.event_parts import Outcome, SearchProblem
-from langgraph_dynrag.events import ReformulationEvent
+from langgraph_dynrag.drafts.draft import Draft
+from langgraph_dynrag.events.events import ReformulationEvent
+from langgraph_dynrag.events.parts import Outcome, SearchProblem
 from langgraph_dynrag.nodes.monitor import exhausted, shortened
 from langgraph_dynrag.nodes.node import Node
 from langgraph_dynrag.queries.base import asked_before

@@ -7,8 +7,8 @@ from dataclasses import replace
 
 from langchain_core.runnables import RunnableConfig
 
-from langgraph_dynrag.draft import Draft, Verdict, VerdictState
-from langgraph_dynrag.events import Event, EvidenceChoiceEvent, InjectionEvent, ResumeEvent
+from langgraph_dynrag.drafts.draft import Draft, Verdict, VerdictState
+from langgraph_dynrag.events.events import Event, EvidenceChoiceEvent, InjectionEvent, ResumeEvent
 from langgraph_dynrag.evidence import Passage, Source, distinct
 from langgraph_dynrag.nodes.node import Node
 from langgraph_dynrag.settings import Settings

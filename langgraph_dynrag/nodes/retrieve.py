@@ -13,12 +13,12 @@ from langchain_core.runnables import RunnableConfig
 from langgraph.errors import GraphBubbleUp
 from typing_extensions import TypedDict
 
-from langgraph_dynrag.event_parts import FoundPassage
-from langgraph_dynrag.events import Event, RetrievalEvent
+from langgraph_dynrag.events.events import Event, RetrievalEvent
+from langgraph_dynrag.events.parts import FoundPassage
 from langgraph_dynrag.evidence import Passage, distinct, interleaved, passage
 from langgraph_dynrag.nodes.node import Node
 from langgraph_dynrag.queries.base import asked_before
-from langgraph_dynrag.retriever import (
+from langgraph_dynrag.retrieval.retriever import (
     PROGRAMMING_ERRORS,
     Retriever,
     acall_retriever,

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
-from langgraph_dynrag.draft import DraftView, Signal, Verdict
+from langgraph_dynrag.drafts.draft import DraftView, Signal, Verdict
 from langgraph_dynrag.triggers.base import check_needs
 from rag_backbone.checks import shown
 from rag_backbone.errors import ConfigurationError

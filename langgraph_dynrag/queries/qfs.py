@@ -23,7 +23,7 @@ from typing import Annotated, Any
 
 import numpy as np
 
-from langgraph_dynrag.draft import AloneAttention, DraftView, Floats, Signal, Verdict
+from langgraph_dynrag.drafts.draft import AloneAttention, DraftView, Floats, Signal, Verdict
 from langgraph_dynrag.queries.base import BaseFormulator, Plan
 from langgraph_dynrag.triggers.fixed import EveryNTokens, EverySentence, Once
 from langgraph_dynrag.triggers.rind import Bundle

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from langgraph_dynrag.draft import DraftView, Signal, Verdict
+from langgraph_dynrag.drafts.draft import DraftView, Signal, Verdict
 from langgraph_dynrag.queries.base import BaseFormulator, Plan, QueryFormulator, plan_of, queries_of
 
 _LABEL = re.compile(r"^(?:search\s+)?quer(?:y|ies)\s*:\s*", re.IGNORECASE)

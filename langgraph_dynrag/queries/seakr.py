@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from langgraph_dynrag.draft import DraftView, Verdict
+from langgraph_dynrag.drafts.draft import DraftView, Verdict
 from langgraph_dynrag.queries.base import BaseFormulator, Plan
 from rag_backbone.text.units import sentences, words
 from rag_backbone.typed_fields import Probability

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from langgraph_dynrag.draft import DraftView, Verdict
+from langgraph_dynrag.drafts.draft import DraftView, Verdict
 from langgraph_dynrag.queries.base import BaseFormulator, Plan
-from langgraph_dynrag.tags import FLARE_INSTRUCT, TagFormat
+from langgraph_dynrag.search_tags.formats import FLARE_INSTRUCT, TagFormat
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated
 
-from langgraph_dynrag.draft import DraftView, Verdict
+from langgraph_dynrag.drafts.draft import DraftView, Verdict
 from langgraph_dynrag.queries.base import BaseFormulator, Plan
 from rag_backbone.typed_fields import Bounds
 

@@ -15,7 +15,7 @@ from typing import Literal
 
 from typing_extensions import TypedDict
 
-from langgraph_dynrag.draft import Draft, DraftState
+from langgraph_dynrag.drafts.draft import Draft, DraftState
 from langgraph_dynrag.evidence import Passage
 from langgraph_dynrag.reflection.scores import (
     Critique,

@@ -13,11 +13,11 @@ from dataclasses import dataclass
 
 from langchain_core.messages import AIMessage, HumanMessage
 
-from langgraph_dynrag.answer import find_phrase, is_complete
-from langgraph_dynrag.draft import Draft, EndOfDraft, Unit
-from langgraph_dynrag.drafting import DraftTask
+from langgraph_dynrag.chat_model.local_chat_model import LocalChatModel
+from langgraph_dynrag.drafts.draft import Draft, EndOfDraft, Unit
+from langgraph_dynrag.drafts.stop_at_unit import StopAtUnit
+from langgraph_dynrag.drafts.tasks import DraftTask
 from langgraph_dynrag.evidence import Passage
-from langgraph_dynrag.local_chat_model import LocalChatModel
 from langgraph_dynrag.prompts import AnswerPrompt
 from langgraph_dynrag.reflection.base import Expansion, Judged, Path, Selection, Writing
 from langgraph_dynrag.reflection.beam import Hypothesis, Segment
@@ -25,7 +25,7 @@ from langgraph_dynrag.reflection.classification import Forms, shares, surface_fo
 from langgraph_dynrag.reflection.local import LocalReflector, Made, Row, Stop
 from langgraph_dynrag.reflection.scores import UTILITY, Critique, Probabilities, score
 from langgraph_dynrag.reflection.tokens import next_token
-from langgraph_dynrag.stop_at_unit import StopAtUnit
+from langgraph_dynrag.short_answer import find_phrase, is_complete
 from rag_backbone.engine.requests import Counts, Generation
 from rag_backbone.engine.signals import Signals, TokenStep
 

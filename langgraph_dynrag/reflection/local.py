@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
-from langgraph_dynrag.draft import Draft, EndOfDraft
+from langgraph_dynrag.chat_model.local_chat_model import LocalChatModel
+from langgraph_dynrag.drafts.draft import Draft, EndOfDraft
 from langgraph_dynrag.evidence import Passage, render, within_budget
-from langgraph_dynrag.local_chat_model import LocalChatModel
 from langgraph_dynrag.prompts import AnswerPrompt
 from langgraph_dynrag.reflection.base import Expansion, Judged, Path, Selection, Writing, Written
 from langgraph_dynrag.reflection.beam import Candidate, Hypothesis, Segment

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from langgraph_dynrag.draft import Draft, EndOfDraft
+from langgraph_dynrag.drafts.draft import Draft, EndOfDraft
 from langgraph_dynrag.reflection.scores import Critique, Probabilities, normalised
 from langgraph_dynrag.reflection.vocabulary import ReflectionVocabulary
 

@@ -13,10 +13,10 @@ from functools import cached_property
 
 from langchain_core.messages import BaseMessage, HumanMessage
 
-from langgraph_dynrag.chat_template import message_text
-from langgraph_dynrag.draft import EndOfDraft
+from langgraph_dynrag.chat_model.chat_template import message_text
+from langgraph_dynrag.chat_model.local_chat_model import LocalChatModel
+from langgraph_dynrag.drafts.draft import EndOfDraft
 from langgraph_dynrag.evidence import Passage
-from langgraph_dynrag.local_chat_model import LocalChatModel
 from langgraph_dynrag.prompts import AnswerPrompt
 from langgraph_dynrag.reflection.base import Expansion, Judged, Path, Selection, Writing
 from langgraph_dynrag.reflection.beam import Hypothesis, Segment

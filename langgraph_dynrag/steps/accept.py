@@ -7,7 +7,17 @@ from typing import TYPE_CHECKING
 
 from langchain_core.messages import AIMessage, AIMessageChunk
 
-from langgraph_dynrag.answer import (
+from langgraph_dynrag.drafts.draft import Draft
+from langgraph_dynrag.events.answer_warnings import answer_warnings
+from langgraph_dynrag.events.events import (
+    AnswerEvent,
+    BudgetEvent,
+    ClosingEvent,
+    ExemplarEvent,
+    RetrievalEvent,
+    events_of,
+)
+from langgraph_dynrag.short_answer import (
     answer_start,
     closing_lead,
     find_phrase,
@@ -16,11 +26,8 @@ from langgraph_dynrag.answer import (
     short_answer,
     through_answer,
 )
-from langgraph_dynrag.answer_warnings import answer_warnings
-from langgraph_dynrag.draft import Draft
-from langgraph_dynrag.events import AnswerEvent, BudgetEvent, ClosingEvent, ExemplarEvent, RetrievalEvent, events_of
-from langgraph_dynrag.exemplar_facts import exemplar_facts
 from langgraph_dynrag.state import State, Update, spent
+from langgraph_dynrag.steps.exemplar_facts import exemplar_facts
 from langgraph_dynrag.steps.insert import last_hidden, own_words, visible
 from langgraph_dynrag.steps.no_text import with_an_answer
 from langgraph_dynrag.streaming import emit, show

@@ -11,12 +11,12 @@ from collections.abc import Sequence
 from langchain_core.messages import BaseMessage, HumanMessage
 from langgraph.errors import GraphBubbleUp
 
-from langgraph_dynrag.condensing import Condensed, Condenser
-from langgraph_dynrag.conversation import Turn, earlier_turns, fitting
-from langgraph_dynrag.drafting import Reply
-from langgraph_dynrag.event_makers import with_cost
-from langgraph_dynrag.events import CondensedEvent
-from langgraph_dynrag.retriever import PROGRAMMING_ERRORS
+from langgraph_dynrag.drafts.tasks import Reply
+from langgraph_dynrag.events.events import CondensedEvent
+from langgraph_dynrag.events.makers import with_cost
+from langgraph_dynrag.inputs.condensing import Condensed, Condenser
+from langgraph_dynrag.inputs.conversation import Turn, earlier_turns, fitting
+from langgraph_dynrag.retrieval.retriever import PROGRAMMING_ERRORS
 from langgraph_dynrag.settings import Settings
 
 REPLY_TOKENS = 256

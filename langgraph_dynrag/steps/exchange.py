@@ -12,15 +12,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
-from langgraph_dynrag.draft import DraftView
-from langgraph_dynrag.events import AcceptedEvent, BudgetEvent, InsertedEvent
+from langgraph_dynrag.drafts.draft import DraftView
+from langgraph_dynrag.events.events import AcceptedEvent, BudgetEvent, InsertedEvent
 from langgraph_dynrag.evidence import Passage, within_budget
 from langgraph_dynrag.queries.base import asked_before, last_words
+from langgraph_dynrag.search_tags.formats import Problem, TagFormat
 from langgraph_dynrag.state import State, Update
 from langgraph_dynrag.steps.accept import accept, after_acceptance, budget_event, force_answer
 from langgraph_dynrag.steps.insert import insert, last_hidden, room_left
 from langgraph_dynrag.streaming import emit
-from langgraph_dynrag.tags import Problem, TagFormat
 from rag_backbone.errors import ConfigurationError
 from rag_backbone.text.units import Span
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from langgraph_dynrag.search_tags.formats import shown
 from langgraph_dynrag.state import State, Update
-from langgraph_dynrag.tags import shown
 
 if TYPE_CHECKING:
     from langgraph_dynrag.settings import Settings

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import cast
 
-from langgraph_dynrag.events import EvidenceChoiceEvent
+from langgraph_dynrag.events.events import EvidenceChoiceEvent
 from langgraph_dynrag.evidence import Passage
-from langgraph_dynrag.evidence_selection import Selection
-from langgraph_dynrag.samples import SampledEnds, SampleEnds, SampleSpec
+from langgraph_dynrag.seakr.evidence_selection import Selection
+from langgraph_dynrag.seakr.uncertainty import SampledEnds, SampleEnds, SampleSpec
 from langgraph_dynrag.settings import Settings
 from langgraph_dynrag.state import State
 from langgraph_dynrag.steps.task import derived_seed, draft_task
@@ -36,7 +36,7 @@ def select(state: State, settings: Settings, found: list[Passage]) -> tuple[list
     if not isinstance(selection, Selection):
         raise ConfigurationError(
             f"{settings.evidence_selector!r}: select() returned {shown(selection)}; a Selection of "
-            "langgraph_dynrag.evidence_selection is needed, such as Selection(passages, {'by': 'name'})"
+            "langgraph_dynrag.seakr.evidence_selection is needed, such as Selection(passages, {'by': 'name'})"
         )
     event = cast("EvidenceChoiceEvent", {"type": "evidence_choice", **selection.record})
     emit(event)

@@ -8,11 +8,11 @@ from __future__ import annotations
 import hashlib
 import time
 
-from langgraph_dynrag.draft import Draft, Signal, Unit
-from langgraph_dynrag.drafting import DraftTask
-from langgraph_dynrag.events import InjectionEvent, events_of
+from langgraph_dynrag.drafts.draft import Draft, Signal, Unit
+from langgraph_dynrag.drafts.tasks import DraftTask
+from langgraph_dynrag.events.events import InjectionEvent, events_of
 from langgraph_dynrag.evidence import Passage, within_budget
-from langgraph_dynrag.injector import Placed
+from langgraph_dynrag.injection.injector import Placed
 from langgraph_dynrag.settings import Settings
 from langgraph_dynrag.state import Replies, State, spent
 from langgraph_dynrag.steps.insert import own_words

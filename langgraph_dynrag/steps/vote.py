@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from langgraph_dynrag.answer import answer_start, short_answer
 from langgraph_dynrag.prompts import AnswerPrompt
 from langgraph_dynrag.reflection.base import Selection
 from langgraph_dynrag.reflection.beam import Beam
 from langgraph_dynrag.reflection.vote import BallotState, count_votes
+from langgraph_dynrag.short_answer import answer_start, short_answer
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Set
 from typing import Any, Protocol, get_args, runtime_checkable
 
-from langgraph_dynrag.draft import DraftView, Signal, Unit, Verdict
+from langgraph_dynrag.drafts.draft import DraftView, Signal, Unit, Verdict
 from rag_backbone.checks import shown
 from rag_backbone.errors import ConfigurationError
 from rag_backbone.typed_fields import check_fields

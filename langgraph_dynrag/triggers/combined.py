@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from langgraph_dynrag.draft import DraftView, Signal, Unit, Verdict
+from langgraph_dynrag.drafts.draft import DraftView, Signal, Unit, Verdict
 from langgraph_dynrag.triggers.base import Trigger, verdict_before, verdict_on
 from rag_backbone.checks import shown
 from rag_backbone.errors import ConfigurationError

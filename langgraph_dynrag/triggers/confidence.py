@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from langgraph_dynrag.draft import DraftView, Verdict
+from langgraph_dynrag.drafts.draft import DraftView, Verdict
 from langgraph_dynrag.triggers.base import BaseTrigger
 from rag_backbone.typed_fields import Bounds, Probability
 

@@ -25,7 +25,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from langgraph_dynrag.draft import DraftView, Floats, Signal, Unit, Verdict
+from langgraph_dynrag.drafts.draft import DraftView, Floats, Signal, Unit, Verdict
 from langgraph_dynrag.triggers.base import BaseTrigger
 from langgraph_dynrag.triggers.confidence import above
 from langgraph_dynrag.triggers.rind import Bundle

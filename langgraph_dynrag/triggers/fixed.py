@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated
 
-from langgraph_dynrag.draft import DraftView, Unit, Verdict
+from langgraph_dynrag.drafts.draft import DraftView, Unit, Verdict
 from langgraph_dynrag.triggers.base import BaseTrigger
 from rag_backbone.typed_fields import Bounds
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from langgraph_dynrag.draft import DraftView, Verdict
+from langgraph_dynrag.drafts.draft import DraftView, Verdict
 from langgraph_dynrag.reflection.scores import likeliest, retrieval
 from langgraph_dynrag.triggers.base import BaseTrigger
 from rag_backbone.errors import ConfigurationError

@@ -25,7 +25,7 @@ from typing import Annotated, Literal
 
 import numpy as np
 
-from langgraph_dynrag.draft import Draft, DraftView, Floats, Signal, Unit, Verdict
+from langgraph_dynrag.drafts.draft import Draft, DraftView, Floats, Signal, Unit, Verdict
 from langgraph_dynrag.triggers.base import BaseTrigger
 from langgraph_dynrag.triggers.confidence import above
 from rag_backbone.errors import ConfigurationError
@@ -40,7 +40,7 @@ class RIND(BaseTrigger):
     """DRAGIN's trigger.
 
     Args:
-        threshold: Depends on the bundle; see `langgraph_dynrag.presets` for where the values come from.
+        threshold: Depends on the bundle; see `langgraph_dynrag.presets.methods` for where the values come from.
         bundle: Which of the two forms.
 
     Raises:

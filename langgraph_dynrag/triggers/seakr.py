@@ -1,7 +1,7 @@
 """SeaKR's trigger (Yao et al. 2024): does the model know what it is about to say?
 
 Several continuations are sampled where the sentence begins. If their hidden states lie apart, it does not.
-`langgraph_dynrag.samples` has the formula. The published threshold, -6, belongs to 20 samples of a model of 7B, and to
+`langgraph_dynrag.seakr.uncertainty` has the formula. The published threshold, -6, belongs to 20 samples of a model of 7B, and to
 the code's states (`SampleSpec(state="mlp")`). With 20 samples hardly anything but equal ones is below it; with 5 not
 even those are, since m equal states `z` have `((m - 1) log alpha + log(m |z|^2)) / m` already. Fewer samples, or
 another model, want a threshold of their own.
@@ -12,8 +12,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Annotated
 
-from langgraph_dynrag.draft import DraftView, Verdict
-from langgraph_dynrag.samples import SampleSpec, uncertainty
+from langgraph_dynrag.drafts.draft import DraftView, Verdict
+from langgraph_dynrag.seakr.uncertainty import SampleSpec, uncertainty
 from langgraph_dynrag.triggers.base import BaseTrigger
 from rag_backbone.typed_fields import Bounds
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from langgraph_dynrag.draft import DraftView, Unit, Verdict
-from langgraph_dynrag.tags import SEARCH, TagFormat
+from langgraph_dynrag.drafts.draft import DraftView, Unit, Verdict
+from langgraph_dynrag.search_tags.formats import SEARCH, TagFormat
 from langgraph_dynrag.triggers.base import BaseTrigger
 
 
@@ -22,7 +22,7 @@ class WrittenTag(BaseTrigger):
     discarded, and the prompt stays as it is. They are no part of the answer that the graph returns.
 
     Args:
-        tag_format: The marks; see `langgraph_dynrag.tags`.
+        tag_format: The marks; see `langgraph_dynrag.search_tags.formats`.
     """
 
     tag_format: TagFormat = SEARCH

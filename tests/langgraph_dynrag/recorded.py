@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from langgraph_dynrag.draft import AttentionRows, Context, Draft, DraftView
+from langgraph_dynrag.drafts.draft import AttentionRows, Context, Draft, DraftView
 
 
 def random_draft(rng: np.random.Generator, pieces: list[str]) -> Draft:

@@ -14,7 +14,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
 from langgraph_dynrag import LocalChatModel
-from langgraph_dynrag.draft import Draft
+from langgraph_dynrag.drafts.draft import Draft
 from langgraph_dynrag.evidence import passage
 from langgraph_dynrag.reflection import Critique, Segment, SegmentScore
 from langgraph_dynrag.reflection.vocabulary import TOKENS

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from langgraph_dynrag.alternatives import entropy_bounds, entropy_of_entry
+from langgraph_dynrag.drafts.topk_entropy import entropy_bounds, entropy_of_entry
 from rag_backbone.errors import ConfigurationError
 
 

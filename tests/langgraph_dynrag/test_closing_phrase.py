@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from langgraph_dynrag import AnswerPrompt, Budgets, create_dynamic_rag
-from langgraph_dynrag.answer import answer_start, closing_lead, find_phrase, short_answer
+from langgraph_dynrag.short_answer import answer_start, closing_lead, find_phrase, short_answer
 from langgraph_dynrag.triggers import Never
 from rag_backbone.text.units import sentences
 from tests.langgraph_dynrag.scripted import ScriptedChatModel, said

@@ -8,9 +8,9 @@ from langchain_core.messages import AIMessage, HumanMessage, SystemMessage, Tool
 from langgraph.checkpoint.memory import InMemorySaver
 
 from langgraph_dynrag import AnswerPrompt, Trace, create_dynamic_rag
-from langgraph_dynrag.condensing import Condensed, CondenseQuestion
-from langgraph_dynrag.conversation import Turn, fitting, system_text
-from langgraph_dynrag.trace_html import page
+from langgraph_dynrag.inputs.condensing import Condensed, CondenseQuestion
+from langgraph_dynrag.inputs.conversation import Turn, fitting, system_text
+from langgraph_dynrag.trace.html import page
 from tests.langgraph_dynrag.scripted import ScriptedChatModel, WatchedRetriever, said
 
 ASKED = "And where was he born?"

@@ -19,9 +19,9 @@ from langgraph_dynrag import (
     create_nodes,
     get_preset,
 )
-from langgraph_dynrag.digest import NOTHING, Finding, ReasonInDocuments, steps_so_far
-from langgraph_dynrag.draft import Draft
-from langgraph_dynrag.tags import SEARCH, SEARCH_O1
+from langgraph_dynrag.drafts.draft import Draft
+from langgraph_dynrag.search_tags.formats import SEARCH, SEARCH_O1
+from langgraph_dynrag.search_tags.reason_in_documents import NOTHING, Finding, ReasonInDocuments, steps_so_far
 from rag_backbone.errors import ConfigurationError
 from rag_backbone.loading.causal_lm import CausalLM
 from tests.langgraph_dynrag.scripted import DOCUMENTS, ScriptedChatModel, WatchedRetriever, said
@@ -375,7 +375,7 @@ def test_without_time_it_is_not_asked_for(chat):
 def test_a_digest_beyond_its_bounds_is_cut(chat, monkeypatch):
     nodes, state = after_a_search(chat, DOCUMENTS[:2], context_tokens=200)
     generator = nodes.resume.settings.generator
-    from langgraph_dynrag.drafting import Reply
+    from langgraph_dynrag.drafts.tasks import Reply
 
     monkeypatch.setattr(generator, "reply", lambda *a, **k: Reply("Helpful information: " + "river " * 500))
     state = step(nodes, state, "resume")

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from langgraph_dynrag.draft import AloneAttention, Draft, DraftView
+from langgraph_dynrag.drafts.draft import AloneAttention, Draft, DraftView
 from langgraph_dynrag.triggers import ETC
 from langgraph_dynrag.triggers.etc import smoothed_second_difference
 from rag_backbone.errors import ConfigurationError

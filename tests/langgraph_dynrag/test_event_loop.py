@@ -8,8 +8,8 @@ from langchain_core.callbacks import AsyncCallbackHandler
 from langchain_core.messages import AIMessage, HumanMessage, SystemMessage
 
 from langgraph_dynrag import AnswerPrompt, Budgets, LocalChatModel, create_dynamic_rag
-from langgraph_dynrag.generator import LocalGenerator
-from langgraph_dynrag.injector import Placed
+from langgraph_dynrag.generators.local import LocalGenerator
+from langgraph_dynrag.injection.injector import Placed
 from langgraph_dynrag.triggers import Never
 from tests.langgraph_dynrag.scripted import ScriptedChatModel, WatchedRetriever, said
 

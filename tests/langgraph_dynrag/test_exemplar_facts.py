@@ -5,10 +5,10 @@ import logging
 import pytest
 
 from langgraph_dynrag import AnswerPrompt, Trace, create_dynamic_rag
-from langgraph_dynrag.exemplar_facts import exemplar_facts
 from langgraph_dynrag.prompts import Exemplar, reasoned_prompt
-from langgraph_dynrag.tag_prompts import tag_prompt
-from langgraph_dynrag.tags import SEARCH
+from langgraph_dynrag.search_tags.formats import SEARCH
+from langgraph_dynrag.search_tags.prompts import tag_prompt
+from langgraph_dynrag.steps.exemplar_facts import exemplar_facts
 from tests.langgraph_dynrag.scripted import ScriptedChatModel, WatchedRetriever, said
 
 OWN = (

@@ -12,7 +12,7 @@ from pydantic import BaseModel
 
 from langgraph_dynrag import AnswerPrompt, RetrievalPolicy, Trace, create_dynamic_rag, create_retriever_tool
 from langgraph_dynrag.agents import create_dynamic_rag_tool
-from langgraph_dynrag.answer_warnings import answer_warnings
+from langgraph_dynrag.events.answer_warnings import answer_warnings
 from rag_backbone.errors import ConfigurationError
 from tests.langgraph_dynrag.scripted import DOCUMENTS, ScriptedChatModel, WatchedRetriever, said
 

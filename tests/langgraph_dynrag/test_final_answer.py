@@ -12,16 +12,16 @@ from langchain_core.messages import AIMessage
 from langgraph.checkpoint.memory import InMemorySaver
 
 from langgraph_dynrag import AnswerPrompt, Budgets, LocalChatModel, Settings, Trace, create_dynamic_rag, create_nodes
-from langgraph_dynrag.draft import Draft, Unit
-from langgraph_dynrag.drafting import DraftResult, DraftTask
+from langgraph_dynrag.drafts.draft import Draft, Unit
+from langgraph_dynrag.drafts.tasks import DraftResult, DraftTask
 from langgraph_dynrag.evidence import passage
-from langgraph_dynrag.evidence_selection import LeastUncertain
-from langgraph_dynrag.final_answer import AnswerCandidate, SurerAnswer, surer
-from langgraph_dynrag.local_sampling import _sample_end
+from langgraph_dynrag.generators.local_samples import _sample_end
 from langgraph_dynrag.nodes import Conclude, Generate
 from langgraph_dynrag.queries import Question
-from langgraph_dynrag.samples import SampledEnds, SampleSpec, uncertainty
-from langgraph_dynrag.trace_html import page
+from langgraph_dynrag.seakr.evidence_selection import LeastUncertain
+from langgraph_dynrag.seakr.final_answer import AnswerCandidate, SurerAnswer, surer
+from langgraph_dynrag.seakr.uncertainty import SampledEnds, SampleSpec, uncertainty
+from langgraph_dynrag.trace.html import page
 from langgraph_dynrag.triggers import Once, SelfAwareUncertainty
 from rag_backbone.errors import ConfigurationError, SignalUnavailableError
 from rag_backbone.loading.causal_lm import CausalLM

@@ -6,9 +6,9 @@ import re
 import pytest
 
 from langgraph_dynrag import Budgets, ServerPolicy, create_dynamic_rag
-from langgraph_dynrag.endpoint import Endpoint
+from langgraph_dynrag.generators.endpoint import Endpoint
 from langgraph_dynrag.prompts import AnswerPrompt
-from langgraph_dynrag.trace import Trace
+from langgraph_dynrag.trace.trace import Trace
 from rag_backbone.errors import DynPragError, NoAnswerError
 from tests.langgraph_dynrag.scripted import WatchedRetriever
 from tests.langgraph_dynrag.test_server import QUESTION, TEXT, chat

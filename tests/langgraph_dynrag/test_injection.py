@@ -12,7 +12,7 @@ from pydantic import Field
 
 from langgraph_dynrag import AnswerPrompt, Budgets, LocalChatModel, Trace, create_dynamic_rag
 from langgraph_dynrag.evidence import Passage
-from langgraph_dynrag.injection import ParametricInjector, WeightsPrompt
+from langgraph_dynrag.injection.parametric import ParametricInjector, WeightsPrompt
 from langgraph_dynrag.prompts import Exemplar
 from langgraph_dynrag.queries import LastSentence
 from langgraph_dynrag.triggers import RIND, EverySentence

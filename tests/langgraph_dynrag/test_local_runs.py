@@ -6,7 +6,7 @@ import torch
 from langchain_core.messages import AIMessage
 
 from langgraph_dynrag import AnswerPrompt, Budgets, LocalChatModel, Trace, create_dynamic_rag, create_nodes
-from langgraph_dynrag.draft import AloneAttention, Draft, DraftView
+from langgraph_dynrag.drafts.draft import AloneAttention, Draft, DraftView
 from langgraph_dynrag.queries import QFS, Question
 from langgraph_dynrag.triggers import ETC, RIND, EveryNTokens, Never
 from rag_backbone.engine.requests import Request

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from langgraph_dynrag.draft import AloneAttention, DraftView, Verdict
+from langgraph_dynrag.drafts.draft import AloneAttention, DraftView, Verdict
 from langgraph_dynrag.queries import QFS
 from rag_backbone.errors import ConfigurationError
 from tests.langgraph_dynrag.recorded import causal_attention, random_draft, view_of

@@ -7,12 +7,12 @@ from langchain_core.messages import AIMessage, AIMessageChunk, HumanMessage
 from langchain_core.outputs import ChatGenerationChunk
 
 from langgraph_dynrag import AnswerPrompt, Budgets, LocalChatModel, create_dynamic_rag
-from langgraph_dynrag.agents.answers import read_answer
-from langgraph_dynrag.chat_template import encode_chat, message_text
-from langgraph_dynrag.drafting import Reply
+from langgraph_dynrag.agents.judged_answer import read_answer
+from langgraph_dynrag.chat_model.chat_template import encode_chat, message_text
+from langgraph_dynrag.drafts.reply_tokens import ReplyTokens
+from langgraph_dynrag.drafts.tasks import Reply
 from langgraph_dynrag.reasoning import MARKS, ReasoningSplitter, answer_text, reasoning_of, split_reasoning
-from langgraph_dynrag.reply_tokens import ReplyTokens
-from langgraph_dynrag.trace import Trace
+from langgraph_dynrag.trace.trace import Trace
 from langgraph_dynrag.triggers import EverySentence, Never, TokenProbability
 from rag_backbone.errors import NoAnswerError
 from rag_backbone.loading.causal_lm import CausalLM

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from langgraph_dynrag.draft import Draft, DraftView
+from langgraph_dynrag.drafts.draft import Draft, DraftView
 from langgraph_dynrag.reflection import Beam, Critique, Decision, Hypothesis, SegmentScore, Selection, Weights
 from langgraph_dynrag.reflection.beam import Candidate, best
 from langgraph_dynrag.reflection.classification import masses, shares, surface_forms

@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from langgraph_dynrag.repetition import letters, repeated_characters
-from langgraph_dynrag.reply_tokens import ReplyTokens
-from langgraph_dynrag.token_texts import Seam
+from langgraph_dynrag.drafts.repetition import letters, repeated_characters
+from langgraph_dynrag.drafts.reply_tokens import ReplyTokens
+from langgraph_dynrag.drafts.token_alignment import Seam
 
 ONE = "The bridge was built by Aldous Wray."
 TWO = f"{ONE} He was born in the village of Hallin."

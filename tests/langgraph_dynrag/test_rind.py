@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from langgraph_dynrag.draft import AloneAttention, DraftView
+from langgraph_dynrag.drafts.draft import AloneAttention, DraftView
 from langgraph_dynrag.triggers import RIND
 from langgraph_dynrag.triggers.rind import later_attention
 from rag_backbone.errors import ConfigurationError

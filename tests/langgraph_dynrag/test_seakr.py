@@ -18,12 +18,12 @@ from langgraph_dynrag import (
     create_nodes,
     get_preset,
 )
-from langgraph_dynrag.draft import Draft, DraftView, Verdict
+from langgraph_dynrag.drafts.draft import Draft, DraftView, Verdict
 from langgraph_dynrag.evidence import passage
-from langgraph_dynrag.evidence_selection import LeastUncertain
-from langgraph_dynrag.final_answer import SurerAnswer
 from langgraph_dynrag.queries import KnownWords
-from langgraph_dynrag.samples import SampledEnds, SampleSpec, log_gram_determinant, total_cost, uncertainty
+from langgraph_dynrag.seakr.evidence_selection import LeastUncertain
+from langgraph_dynrag.seakr.final_answer import SurerAnswer
+from langgraph_dynrag.seakr.uncertainty import SampledEnds, SampleSpec, log_gram_determinant, total_cost, uncertainty
 from langgraph_dynrag.triggers import SelfAwareUncertainty
 from rag_backbone.errors import ConfigurationError, SignalUnavailableError
 from rag_backbone.loading.causal_lm import CausalLM
@@ -328,7 +328,7 @@ def test_costs_add_up():
 def test_the_embedded_model_is_surer_of_what_its_prompt_says(embedded_lm):
     """On a model that speaks: samples agree where a passage gives the answer away."""
     chat = LocalChatModel.from_causal_lm(embedded_lm)
-    from langgraph_dynrag.generator import LocalGenerator
+    from langgraph_dynrag.generators.local import LocalGenerator
     from langgraph_dynrag.steps.task import draft_task
 
     said = "The ferry Patient Anna was built by the shipwright Odile Marrash in 1911."

@@ -8,11 +8,19 @@ from langchain_core.messages import AIMessage
 from langgraph.checkpoint.memory import InMemorySaver
 
 from langgraph_dynrag import AnswerPrompt, Budgets, LocalChatModel, Trace, create_dynamic_rag, create_nodes, get_preset
-from langgraph_dynrag.answer import is_complete, short_answer, through_answer
-from langgraph_dynrag.draft import Draft
+from langgraph_dynrag.drafts.draft import Draft
 from langgraph_dynrag.evidence import passage
-from langgraph_dynrag.tag_prompts import tag_prompt
-from langgraph_dynrag.tags import FLARE_INSTRUCT, R1_SEARCHER, SEARCH, SEARCH_O1, SEARCH_R1, TagFormat, shown
+from langgraph_dynrag.search_tags.formats import (
+    FLARE_INSTRUCT,
+    R1_SEARCHER,
+    SEARCH,
+    SEARCH_O1,
+    SEARCH_R1,
+    TagFormat,
+    shown,
+)
+from langgraph_dynrag.search_tags.prompts import tag_prompt
+from langgraph_dynrag.short_answer import is_complete, short_answer, through_answer
 from langgraph_dynrag.triggers import WrittenTag
 from rag_backbone.errors import ConfigurationError, NoAnswerError
 from rag_backbone.loading.causal_lm import CausalLM

@@ -16,7 +16,7 @@ from langgraph_dynrag.queries import QFS, Question, Rewrite
 from langgraph_dynrag.reflection import Beam, Hypothesis, Weights
 from langgraph_dynrag.reflection.instruct import RELEVANT, RETRIEVE, SUPPORTED, USEFUL
 from langgraph_dynrag.reflection.vocabulary import TOKENS
-from langgraph_dynrag.trace_html import page
+from langgraph_dynrag.trace.html import page
 from langgraph_dynrag.triggers import Never, Reflection, TokenProbability
 from rag_backbone.errors import ConfigurationError
 from rag_backbone.loading.causal_lm import CausalLM

@@ -7,7 +7,7 @@ import pytest
 from langchain_core.documents import Document
 
 from langgraph_dynrag import AnswerPrompt, LocalChatModel, create_dynamic_rag
-from langgraph_dynrag.injection import ParametricInjector
+from langgraph_dynrag.injection.parametric import ParametricInjector
 from langgraph_dynrag.queries import LastSentence
 from langgraph_dynrag.triggers import EverySentence
 from llamaindex_prag.adapter import Adapter

@@ -8,9 +8,9 @@ from langchain_openai import ChatOpenAI
 from langgraph.checkpoint.memory import InMemorySaver
 
 from langgraph_dynrag import AnswerPrompt, Budgets, ServerPolicy, create_dynamic_rag
-from langgraph_dynrag.circuit_breaker import CircuitBreaker
-from langgraph_dynrag.endpoint import Endpoint
-from langgraph_dynrag.openai_generator import OpenAIGenerator
+from langgraph_dynrag.generators.circuit_breaker import CircuitBreaker
+from langgraph_dynrag.generators.endpoint import Endpoint
+from langgraph_dynrag.generators.openai import OpenAIGenerator
 from langgraph_dynrag.triggers import Entropy, EveryNTokens, EverySentence, TokenProbability
 from rag_backbone.errors import ConfigurationError, ServerError, ServerUnavailableError, SignalUnavailableError
 from tests.langgraph_dynrag.scripted import ScriptedChatModel, WatchedRetriever

@@ -5,7 +5,7 @@ from langchain_core.documents import Document
 from langchain_tests.integration_tests import ChatModelIntegrationTests, RetrieversIntegrationTests
 from langchain_tests.unit_tests import ChatModelUnitTests
 
-from langgraph_dynrag.local_chat_model import LocalChatModel
+from langgraph_dynrag.chat_model.local_chat_model import LocalChatModel
 from langgraph_dynrag.retrieval import BM25Retriever, DenseRetriever, HybridRetriever, LocalIndex
 from langgraph_dynrag.retrieval.live import LiveVectors
 

@@ -15,9 +15,9 @@ from langchain_core.tools import tool
 from pydantic import BaseModel, Field, ValidationError, field_validator
 from typing_extensions import TypedDict
 
-from langgraph_dynrag.local_chat_model import LocalChatModel
-from langgraph_dynrag.reply_grammar import answer_schema, json_or_calls
-from langgraph_dynrag.structured_output import IncompleteCallError
+from langgraph_dynrag.chat_model.local_chat_model import LocalChatModel
+from langgraph_dynrag.chat_model.reply_grammar import answer_schema, json_or_calls
+from langgraph_dynrag.chat_model.structured_output import IncompleteCallError
 from rag_backbone.errors import ConfigurationError
 from rag_backbone.loading.causal_lm import CausalLM
 from tests.tiny import tiny_llama, tiny_tokenizer

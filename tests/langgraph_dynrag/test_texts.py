@@ -13,8 +13,7 @@ from langchain_core.messages import AIMessage, HumanMessage, SystemMessage
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 
 from langgraph_dynrag import AnswerPrompt, reasoned_prompt
-from langgraph_dynrag.answer import is_complete, short_answer, through_answer
-from langgraph_dynrag.chat_template import encode_chat, neutralised
+from langgraph_dynrag.chat_model.chat_template import encode_chat, neutralised
 from langgraph_dynrag.evidence import (
     Passage,
     clean,
@@ -25,6 +24,7 @@ from langgraph_dynrag.evidence import (
     render,
     within_budget,
 )
+from langgraph_dynrag.short_answer import is_complete, short_answer, through_answer
 from rag_backbone.errors import ConfigurationError
 from tests.tiny import tiny_tokenizer
 

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from langgraph_dynrag.reply_tokens import ReplyTokens
-from langgraph_dynrag.token_texts import Seam, TokenTexts
+from langgraph_dynrag.drafts.reply_tokens import ReplyTokens
+from langgraph_dynrag.drafts.token_alignment import Seam, TokenTexts
 from tests.tiny import tiny_tokenizer
 
 

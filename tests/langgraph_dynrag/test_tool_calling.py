@@ -10,8 +10,8 @@ from langchain_core.outputs import ChatGenerationChunk
 from langchain_core.tools import tool
 
 from langgraph_dynrag import LocalChatModel
-from langgraph_dynrag.chat_template import encode_chat
-from langgraph_dynrag.tool_calling import CallStream, WrittenCall, chosen_tools, read_calls
+from langgraph_dynrag.chat_model.chat_template import encode_chat
+from langgraph_dynrag.chat_model.tool_calling import CallStream, WrittenCall, chosen_tools, read_calls
 from rag_backbone.errors import ConfigurationError
 from tests.tiny import tiny_tokenizer
 

@@ -9,9 +9,9 @@ from langchain_openai import ChatOpenAI
 
 from langgraph_dynrag import AnswerPrompt, LocalChatModel, ServerPolicy, Trace, create_dynamic_rag
 from langgraph_dynrag.agents import create_dynamic_rag_tool
+from langgraph_dynrag.events.usage import Usage, UsageMeter
 from langgraph_dynrag.queries import ExplicitQuestion
 from langgraph_dynrag.triggers import EverySentence, Never, TokenProbability
-from langgraph_dynrag.usage import Usage, UsageMeter
 from tests.langgraph_dynrag.scripted import DOCUMENTS, WatchedRetriever
 from tests.openai_server import serving
 

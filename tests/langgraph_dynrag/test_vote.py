@@ -19,7 +19,7 @@ from langgraph_dynrag import (
 from langgraph_dynrag.reflection import Beam, Critique
 from langgraph_dynrag.reflection.beam import Candidate
 from langgraph_dynrag.reflection.vote import answer_given, count_votes, normalised
-from langgraph_dynrag.trace_html import page
+from langgraph_dynrag.trace.html import page
 from langgraph_dynrag.triggers import Reflection
 from rag_backbone.errors import ConfigurationError
 from rag_backbone.loading.causal_lm import CausalLM

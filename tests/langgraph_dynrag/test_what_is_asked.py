@@ -7,7 +7,7 @@ import time
 import pytest
 
 from langgraph_dynrag import Capabilities, ServerPolicy, acreate_dynamic_rag, create_dynamic_rag, forget_endpoints
-from langgraph_dynrag.endpoint import Endpoint
+from langgraph_dynrag.generators.endpoint import Endpoint
 from langgraph_dynrag.prompts import AnswerPrompt
 from langgraph_dynrag.triggers import Entropy
 from rag_backbone.errors import (

@@ -19,8 +19,8 @@ from langgraph_dynrag import (
     ServerPolicy,
     create_dynamic_rag,
 )
-from langgraph_dynrag.generator import LocalGenerator, make_generator
-from langgraph_dynrag.openai_generator import OpenAIGenerator
+from langgraph_dynrag.generators.local import LocalGenerator, make_generator
+from langgraph_dynrag.generators.openai import OpenAIGenerator
 from langgraph_dynrag.triggers import EverySentence, TokenProbability
 from rag_backbone.errors import ConfigurationError, ServerError, SignalUnavailableError
 from rag_backbone.loading.causal_lm import CausalLM

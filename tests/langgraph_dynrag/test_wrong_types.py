@@ -25,10 +25,7 @@ from langgraph_dynrag import (
     get_preset,
     reasoned_prompt,
 )
-from langgraph_dynrag.digest import ReasonInDocuments
-from langgraph_dynrag.draft import Unit, Verdict
-from langgraph_dynrag.evidence_selection import LeastUncertain
-from langgraph_dynrag.final_answer import SurerAnswer
+from langgraph_dynrag.drafts.draft import Unit, Verdict
 from langgraph_dynrag.queries import (
     QFS,
     BaseFormulator,
@@ -40,8 +37,11 @@ from langgraph_dynrag.queries import (
     WithQuestion,
 )
 from langgraph_dynrag.queries.base import Plan
-from langgraph_dynrag.samples import SampleSpec
-from langgraph_dynrag.tags import TagFormat
+from langgraph_dynrag.seakr.evidence_selection import LeastUncertain
+from langgraph_dynrag.seakr.final_answer import SurerAnswer
+from langgraph_dynrag.seakr.uncertainty import SampleSpec
+from langgraph_dynrag.search_tags.formats import TagFormat
+from langgraph_dynrag.search_tags.reason_in_documents import ReasonInDocuments
 from langgraph_dynrag.triggers import (
     ETC,
     RIND,

@@ -15,7 +15,7 @@ from langchain_openai import ChatOpenAI
 from langgraph.checkpoint.memory import InMemorySaver
 
 from langgraph_dynrag import ServerPolicy, Trace, create_dynamic_rag
-from langgraph_dynrag.injection import WeightsPrompt
+from langgraph_dynrag.injection.parametric import WeightsPrompt
 from langgraph_dynrag.retrieval import BM25Retriever
 from langgraph_dynrag.triggers import Entropy, EverySentence, Never, TokenProbability
 from llamaindex_prag.llama_index import ParametricLLM, ParametricNodePostprocessor

@@ -10,10 +10,10 @@ from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 
 from langgraph_dynrag import LocalChatModel
 from langgraph_dynrag.agents import DynamicRetrievalMiddleware
-from langgraph_dynrag.agents.answers import Written, judge_answer
+from langgraph_dynrag.agents.judged_answer import Written, judge_answer
 from langgraph_dynrag.agents.requests import question_context
-from langgraph_dynrag.collecting import rows_from_scores
-from langgraph_dynrag.draft import Draft
+from langgraph_dynrag.drafts.collector import rows_from_scores
+from langgraph_dynrag.drafts.draft import Draft
 from langgraph_dynrag.queries import QFS
 from langgraph_dynrag.triggers import ETC, RIND, TokenProbability
 from rag_backbone.engine.requests import Request

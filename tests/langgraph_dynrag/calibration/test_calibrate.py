@@ -7,10 +7,10 @@ import pytest
 
 from langgraph_dynrag import AnswerPrompt, Budgets, LocalChatModel, Trace, calibrate, create_dynamic_rag
 from langgraph_dynrag.calibration import Asked, read_questions
-from langgraph_dynrag.generator import LocalGenerator
-from langgraph_dynrag.preset_file import PresetFile
+from langgraph_dynrag.generators.local import LocalGenerator
+from langgraph_dynrag.presets.file import PresetFile
 from langgraph_dynrag.queries import Question
-from langgraph_dynrag.samples import SampleSpec
+from langgraph_dynrag.seakr.uncertainty import SampleSpec
 from langgraph_dynrag.triggers import RIND, AnyOf, Entropy, SelfAwareUncertainty, TokenProbability
 from rag_backbone.errors import ConfigurationError
 from rag_backbone.loading.causal_lm import CausalLM
@@ -76,7 +76,7 @@ class _Silent:
         return None
 
     def judge(self, view):
-        from langgraph_dynrag.draft import Verdict
+        from langgraph_dynrag.drafts.draft import Verdict
 
         return Verdict(False, "fired" if self.inner.judge(view).retrieve else "did not")
 

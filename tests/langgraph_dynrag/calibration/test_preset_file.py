@@ -7,7 +7,7 @@ import pytest
 
 from langgraph_dynrag import LocalChatModel, create_dynamic_rag, get_preset, reasoned_prompt
 from langgraph_dynrag.calibration.cli import Method
-from langgraph_dynrag.preset_file import (
+from langgraph_dynrag.presets.file import (
     CalibratedFor,
     CalibrationWarning,
     PresetFile,
@@ -15,7 +15,7 @@ from langgraph_dynrag.preset_file import (
     belonging,
     refuse_unless_writable,
 )
-from langgraph_dynrag.samples import SampleSpec
+from langgraph_dynrag.seakr.uncertainty import SampleSpec
 from langgraph_dynrag.triggers import ETC, RIND, Entropy, Never, SelfAwareUncertainty, TokenProbability
 from rag_backbone.errors import ConfigurationError
 from rag_backbone.loading.causal_lm import CausalLM

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from langgraph_dynrag.calibration.drafts import Recorder
+from langgraph_dynrag.calibration.recorder import Recorder
 from langgraph_dynrag.calibration.thresholds import Curve, Judgement, check, flip, nearest_gap
-from langgraph_dynrag.draft import Draft, DraftView
+from langgraph_dynrag.drafts.draft import Draft, DraftView
 from langgraph_dynrag.triggers import ETC, RIND, AnyOf, Entropy, Never, TokenProbability
 from langgraph_dynrag.triggers.threshold import threshold_of, with_threshold
 from rag_backbone.errors import ConfigurationError

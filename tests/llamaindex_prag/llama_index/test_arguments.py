@@ -7,7 +7,7 @@ from llama_index.core.prompts import PromptTemplate
 from peft import LoraConfig, get_peft_model
 from transformers import pipeline
 
-from langgraph_dynrag.local_chat_model import LocalChatModel
+from langgraph_dynrag.chat_model.local_chat_model import LocalChatModel
 from llamaindex_prag.llama_index import MiniLMEmbedding, ParametricLLM, ParametricNodePostprocessor, ParametrizeNodes
 from rag_backbone.errors import AdapterError, ConfigurationError
 from rag_backbone.loading.causal_lm import CausalLM

@@ -9,7 +9,7 @@ from llama_index.core.llms import ChatMessage
 from llama_index.core.memory import ChatMemoryBuffer
 from llama_index.core.tools import FunctionTool
 
-from langgraph_dynrag.chat_template import encode_chat
+from langgraph_dynrag.chat_model.chat_template import encode_chat
 from llamaindex_prag.llama_index import ParametricNodePostprocessor
 from llamaindex_prag.prompts import conversation_ids
 from rag_backbone.errors import AdapterError

@@ -6,7 +6,7 @@ import pytest
 from llama_index.core.schema import NodeWithScore, TextNode
 
 from langgraph_dynrag.evidence import Passage
-from langgraph_dynrag.injection import ParametricInjector
+from langgraph_dynrag.injection.parametric import ParametricInjector
 from llamaindex_prag.adapter import text_hash
 from llamaindex_prag.llama_index import ParametricLLM, ParametricNode, ParametricNodePostprocessor
 from llamaindex_prag.parametric import ParametricModel

@@ -1,0 +1,42 @@
+"""What to search for where an answer was unsure: queries, some of which the model is asked for, one after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from langgraph_dynrag.agents.judged_answer import Need
+from langgraph_dynrag.agents.options import WatchOptions
+from langgraph_dynrag.queries.base import Plan, QueryFormulator, last_words, queries_of
+
+
+@dataclass(frozen=True)
+class Asking:
+    """The plans for what is needed, with the model's replies so far."""
+
+    formulator: QueryFormulator
+    plans: tuple[tuple[Need, Plan], ...]
+    replies: tuple[str, ...] = ()
+
+    @property
+    def prompts(self) -> tuple[str, ...]:
+        """What the model is still to be asked."""
+        return tuple(p for _, plan in self.plans for p in plan.prompts)[len(self.replies) :]
+
+    def answered(self, reply: str) -> Asking:
+        """Return it with the reply to the first prompt."""
+        return replace(self, replies=(*self.replies, reply))
+
+    def queries(self, options: WatchOptions, count_tokens: Callable[[str], int]) -> list[str]:
+        """Return the queries once all is asked; the question if there are none."""
+        found: dict[str, None] = {}
+        replies = list(self.replies)
+        for need, plan in self.plans:
+            own, replies = replies[: len(plan.prompts)], replies[len(plan.prompts) :]
+            queries = plan.queries
+            if plan.prompts:
+                queries = (*queries, *queries_of(self.formulator, need.view, need.verdict, own))
+            for query in queries:
+                found.setdefault(last_words(query, options.query_tokens, count_tokens))
+        kept = [q for q in found if q][: options.max_queries]
+        return kept or [last_words(self.plans[0][0].view.question, options.query_tokens, count_tokens)]

@@ -1,0 +1,114 @@
+"""Drafts of some questions, written by the graph itself and judged without acting on the verdict."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from langgraph_dynrag.calibration.questions import Asked
+from langgraph_dynrag.calibration.thresholds import Judgement
+from langgraph_dynrag.drafts.draft import DraftView, Signal, Unit, Verdict
+from langgraph_dynrag.events.events import RetrievalEvent, events_of
+from langgraph_dynrag.triggers.base import Trigger, verdict_before, verdict_on
+from langgraph_dynrag.triggers.threshold import with_threshold
+from rag_backbone.errors import ConfigurationError
+
+
+@dataclass(frozen=True)
+class Drafted:
+    """A question that was answered without acting on the trigger."""
+
+    asked: Asked
+    answer: str
+    """The short answer."""
+    searches: int
+    """Those before the answer, if the method begins with one."""
+    judgements: tuple[Judgement, ...]
+
+
+class Recorder:
+    """A trigger that looks as another one does, remembers what it saw, and never asks for a search."""
+
+    def __init__(self, trigger: Trigger) -> None:
+        self._trigger = trigger
+        self._seen: list[Judgement] = []
+
+    @property
+    def needs(self) -> frozenset[Signal]:
+        """What the other one needs."""
+        return self._trigger.needs
+
+    @property
+    def unit(self) -> Unit:
+        """The other one's."""
+        return self._trigger.unit
+
+    def before(self, question: str) -> Verdict | None:
+        """No; what the other one says is remembered if it says anything."""
+        verdict = verdict_before(self._trigger, question)
+        if verdict is not None:
+            self._keep(verdict, lambda trigger: trigger.before(question))
+        return None
+
+    def judge(self, view: DraftView) -> Verdict:
+        """No; what the other one says is remembered."""
+        if view.attend_alone is not None:  # a forward, which the same text need not take at every threshold
+            view = replace(view, attend_alone=_remembering(view.attend_alone))
+        if view.sample_ends is not None:  # dozens of sequences, and another threshold does not change them
+            view = replace(view, sample_ends=functools.cache(view.sample_ends))
+        verdict = verdict_on(self._trigger, view)
+        self._keep(verdict, lambda trigger: trigger.judge(view))
+        return replace(verdict, retrieve=False, position=None, hits=())
+
+    def taken(self) -> tuple[Judgement, ...]:
+        """What was seen since the last time."""
+        seen, self._seen = tuple(self._seen), []
+        return seen
+
+    def _keep(self, verdict: Verdict, decide: Any) -> None:
+        scores = [s for s in (*verdict.scores, verdict.score) if s is not None]
+
+        def fires(threshold: float) -> bool | None:
+            try:
+                trigger = with_threshold(self._trigger, threshold)
+            except ConfigurationError:
+                return None
+            return bool(decide(trigger).retrieve)
+
+        self._seen.append(Judgement(fires, tuple(scores)))
+
+    def __repr__(self) -> str:
+        return f"Recorder({self._trigger!r})"
+
+
+def write_drafts(graph: Any, recorder: Recorder, questions: Iterable[Asked]) -> list[Drafted]:
+    """Answer the questions with a graph whose trigger is the recorder."""
+    drafted = []
+    for asked in questions:
+        recorder.taken()
+        result = graph.invoke({"question": asked.question})
+        drafted.append(Drafted(asked, result["short_answer"], _searches(result), recorder.taken()))
+    return drafted
+
+
+def answered(graph: Any, asked: Asked) -> tuple[str, int]:
+    """The short answer to a question, and the searches that it took."""
+    result = graph.invoke({"question": asked.question})
+    return result["short_answer"], _searches(result)
+
+
+def _searches(result: dict[str, Any]) -> int:
+    return len(events_of(result["trace"], RetrievalEvent))
+
+
+def _remembering(attend_alone: Any) -> Any:
+    @functools.cache
+    def known(text: str, token_ids: tuple[int, ...] | None) -> Any:
+        return attend_alone(text, token_ids)
+
+    def remembered(text: str, token_ids: Sequence[int] | None) -> Any:
+        return known(text, None if token_ids is None else tuple(token_ids))
+
+    return remembered

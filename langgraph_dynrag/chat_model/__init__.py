@@ -1,0 +1,1 @@
+"""The local language model as a LangChain chat model: templates, tools, structured output."""

@@ -1,0 +1,275 @@
+"""What an OpenAI-compatible endpoint can do, found out by short requests: each when it is needed, and once.
+
+A graph that is built asks for log-probabilities, if its method reads them, and for nothing else. How an answer is
+continued is found out when the first one has to be, the context window when the first question is taken. What was found
+holds for all chat models of the same server, model and key, for the life of the process; `ServerPolicy(capabilities=
+...)` says it instead, and nothing is asked.
+
+Whether the server continues an answer is told by the number of prompt tokens, whatever the model is and says. With
+`n` for a question, and `n(w)` for the question followed by an assistant's message w:
+
+    flags         n(w) is smaller when continuing is asked for: the message was not closed, no new one was opened
+    last_message  n(ww) - n(w) = n(w) - n: a message costs what its text costs, so it is not closed either
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
+from tenacity import Retrying
+
+from langgraph_dynrag.drafts.draft import Signal
+from langgraph_dynrag.generators.server_policy import ServerPolicy, Way
+from langgraph_dynrag.reasoning import opens_reasoning
+from rag_backbone.errors import ConfigurationError, DynPragError, ServerError, SignalUnavailableError
+from rag_backbone.openai_errors import Failure, failure_of, garbled
+
+if TYPE_CHECKING:
+    from langchain_openai.chat_models.base import BaseChatOpenAI
+
+_QUESTION = "Say yes."
+_WORD = "yes, yes, yes"
+CONTINUE: dict[str, Any] = {"continue_final_message": True, "add_generation_prompt": False}
+"""vLLM's extra fields of a chat request whose last message is to be continued."""
+ADVICE = (
+    "Use a server that reports them (vLLM, llama.cpp's server, OpenAI's), LocalChatModel, or a trigger that needs none "
+    "(Never, Once, EveryNTokens, EverySentence)."
+)
+
+
+@dataclass
+class _Facts:
+    """What is known of one model of one server; the lock is held while it is asked."""
+
+    lock: threading.RLock = field(default_factory=threading.RLock)
+    reported: dict[int, int] = field(default_factory=dict)
+    """By the number of alternatives that were asked for, how many are reported; -1: not even log-probabilities."""
+    way: Way | None = None
+    window: int | None = None
+    window_asked: bool = False
+    opens: bool | None = None
+
+
+_known: dict[Any, _Facts] = {}
+_known_lock = threading.Lock()
+
+
+def forget_endpoints() -> None:
+    """Forget what was found out about servers, so that they are asked again: one was started anew in another way."""
+    with _known_lock:
+        _known.clear()
+
+
+class Endpoint:
+    """One model of one server, as a graph's chat model asks it.
+
+    Args:
+        chat: The chat model.
+        policy: Retries, and what is said of the server.
+        bound: Options that every request has.
+    """
+
+    def __init__(
+        self, chat: BaseChatOpenAI, policy: ServerPolicy | None = None, bound: Mapping[str, Any] | None = None
+    ) -> None:
+        self._chat = chat
+        self._policy = policy or ServerPolicy()
+        self._bound = dict(bound or {})
+        self.alternatives = 0
+        """Likeliest tokens that it reports with each token, once `require` was called."""
+        self._facts = self._said() or _facts_of(chat, self.model, self._bound)
+
+    @property
+    def name(self) -> str:
+        """Where the model is, in words."""
+        return f"the server at {self._chat.root_client.base_url}"
+
+    @property
+    def model(self) -> str:
+        """The name that the server knows it by."""
+        return str(self._bound.get("model") or self._chat.model_name)
+
+    @property
+    def extra_body(self) -> dict[str, Any]:
+        """Fields of a request beyond the protocol's."""
+        return {**(self._chat.extra_body or {}), **(self._bound.get("extra_body") or {})}
+
+    def require(self, needs: frozenset[Signal], *, patient: bool = False) -> frozenset[Signal]:
+        """Return the signals that it gives, of those that are needed; one request, unless that is known.
+
+        Args:
+            needs: Signals; without `logprob` and `entropy` nothing is asked.
+            patient: Whether to wait for a server that cannot be reached as long as the policy says.
+
+        Raises:
+            ConfigurationError: If it has no such model, or refuses the key.
+            SignalUnavailableError: If it reports no log-probabilities, and they are needed.
+            ServerUnavailableError: If it cannot be reached.
+        """
+        if not needs & {"logprob", "entropy"}:
+            return frozenset()
+        wanted = self._policy.alternatives if "entropy" in needs else 0
+        with self._facts.lock:
+            if wanted not in self._facts.reported:
+                self._facts.reported[wanted] = self._alternatives(wanted, patient=patient)
+            reported = self._facts.reported[wanted]
+        if reported < 0:
+            raise SignalUnavailableError(
+                f"{self.name} reports no log-probabilities with {self.model!r}, which the trigger needs. {ADVICE}"
+            )
+        self.alternatives = reported
+        return frozenset({"logprob", "entropy"}) if reported else frozenset({"logprob"})
+
+    def assume(self, needs: frozenset[Signal]) -> frozenset[Signal]:
+        """Take it that a server which cannot be asked now will give the needed signals."""
+        self.alternatives = self._policy.alternatives if "entropy" in needs else 0
+        return needs & {"logprob", "entropy"}
+
+    @property
+    def knows_way(self) -> bool:
+        """Whether `way` asks nothing."""
+        return self._policy.continuing != "auto" or self._facts.way is not None
+
+    @property
+    def way(self) -> Way:
+        """How an answer is continued; up to four requests at first."""
+        if self._policy.continuing != "auto":
+            return self._policy.continuing
+        with self._facts.lock:
+            if self._facts.way is None:
+                self._facts.way = self._find_way()
+            return self._facts.way
+
+    @property
+    def context_window(self) -> int | None:
+        """As the server tells it in its list of models, which is asked for at first; None if it does not."""
+        with self._facts.lock:
+            if not self._facts.window_asked:
+                cards = self.cards()
+                found = next((getattr(c, "max_model_len", None) for c in cards or () if c.id == self.model), None)
+                self._facts.window, self._facts.window_asked = int(found) if found else None, cards is not None
+            return self._facts.window
+
+    @property
+    def opens_reasoning(self) -> bool | None:
+        """Whether a reply begins within a block of reasoning that the chat template opens; None: not known yet."""
+        return self._facts.opens
+
+    def note_reasoning(self, opens: bool) -> None:
+        """Take note of what a reply showed."""
+        self._facts.opens = opens
+
+    def cards(self) -> list[Any] | None:
+        """The server's list of models, empty where it has none; None if it could not be asked."""
+        try:
+            return list(self._chat.root_client.with_options(max_retries=0).models.list())
+        except Exception as error:
+            failure = failure_of(garbled(error))
+            if failure is None:
+                raise
+            return None if failure.passing and failure.status is None else []
+
+    def explained(self, error: Exception, failure: Failure) -> DynPragError:
+        """What callers see of a request that failed."""
+        if failure.status in (401, 403):
+            return ConfigurationError(f"{self.name} refuses the key (HTTP {failure.status}): {error}")
+        if failure.unknown_model:
+            known = ", ".join(card.id for card in self.cards() or ()) or "not told which"
+            return ConfigurationError(f"{self.name} has no model {self.model!r}; it has {known}. ({error})")
+        return failure.explained(self.name)
+
+    # ------------------------------------------------------------------------------------------------- what is asked
+
+    def _said(self) -> _Facts | None:
+        """What the policy says of the server; None if it is to be asked."""
+        said = self._policy.capabilities
+        if said is None:
+            return None
+        counts = {self._policy.alternatives: said.alternatives or 0, 0: 0}
+        reported = {wanted: min(wanted, has) if said.logprobs else -1 for wanted, has in counts.items()}
+        return _Facts(
+            reported=reported, way=said.continuing, window=said.context_window, window_asked=True,
+            opens=said.opens_reasoning,
+        )  # fmt: skip
+
+    def _alternatives(self, wanted: int, *, patient: bool) -> int:
+        """How many alternatives are reported at least; servers cap the number."""
+        refusals = []
+        for count in [n for n in dict.fromkeys((wanted, 5, 1)) if n <= wanted] if wanted else [0]:
+            options: dict[str, Any] = {"logprobs": True, "top_logprobs": count} if count else {"logprobs": True}
+            try:
+                reply = self._ask([HumanMessage(_QUESTION)], patient=patient, **options)
+            except ServerError as error:
+                refusals.append(str(error))
+                if getattr(error.__cause__, "status_code", None) in (400, 422):
+                    continue
+                raise
+            self._facts.opens = opens_reasoning(reply) if self._facts.opens is None else self._facts.opens
+            entries = (reply.response_metadata.get("logprobs") or {}).get("content") or []
+            return min((len(e.get("top_logprobs") or []) for e in entries), default=-1)
+        raise SignalUnavailableError(
+            f"{self.name} refuses requests for log-probabilities, which the trigger needs: {refusals[-1]} {ADVICE}"
+        )
+
+    def _find_way(self) -> Way:
+        question: list[BaseMessage] = [HumanMessage(_QUESTION)]
+        once, twice = [*question, AIMessage(_WORD)], [*question, AIMessage(f"{_WORD}, {_WORD}")]
+        closed = self._prompt_tokens(once)
+        left_open = self._prompt_tokens(once, extra_body={**self.extra_body, **CONTINUE})
+        if closed is None:
+            return "ask_again"
+        if left_open is not None and left_open < closed:
+            return "flags"
+        alone, more = self._prompt_tokens(question), self._prompt_tokens(twice)
+        if alone is None or more is None:
+            return "ask_again"
+        # The comma between the two makes one more; an unclosed message has no other token of its own.
+        return "last_message" if closed - alone <= more - closed - 1 else "ask_again"
+
+    def _prompt_tokens(self, messages: Sequence[BaseMessage], **options: Any) -> int | None:
+        """As the server counts them; None if it refuses the request, or does not tell."""
+        try:
+            reply = self._ask(messages, patient=True, **options)
+        except ServerError as error:
+            failure = None if error.__cause__ is None else failure_of(error.__cause__)
+            if failure is not None and not failure.passing:
+                return None
+            raise
+        usage = reply.usage_metadata
+        return None if not usage or not usage["input_tokens"] else usage["input_tokens"]
+
+    def _ask(self, messages: Sequence[BaseMessage], *, patient: bool, **options: Any) -> AIMessage:
+        def once() -> AIMessage:
+            try:
+                return self._chat.invoke(list(messages), **{**self._bound, **options, "max_tokens": 4})
+            except Exception as error:
+                if (meant := garbled(error)) is not error:
+                    raise meant from error
+                raise
+
+        may_pass: Callable[[BaseException], bool] | None = None if patient else _answers
+        try:
+            return Retrying(**self._policy.rules(may_pass))(once)
+        except Exception as error:
+            failure = failure_of(error)
+            if failure is None:
+                raise
+            raise self.explained(error, failure) from error
+
+
+def _facts_of(chat: BaseChatOpenAI, model: str, bound: Mapping[str, Any]) -> _Facts:
+    client = chat.root_client
+    sent = (chat.default_headers, chat.extra_body, chat.model_kwargs, bound.get("extra_body"))
+    key = (str(client.base_url), model, client.api_key, repr(sent))
+    with _known_lock:
+        return _known.setdefault(key, _Facts())
+
+
+def _answers(error: BaseException) -> bool:
+    """Whether a server is there, and may do better later; one that is not there is told at once."""
+    failure = failure_of(error)
+    return failure is not None and failure.passing and failure.status is not None

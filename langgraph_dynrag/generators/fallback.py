@@ -1,0 +1,171 @@
+"""A model with fallbacks, as `with_fallbacks` makes it: each draft and each reply by the first model that gives one."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
+from typing import Any, TypeVar
+
+from langchain_core.messages import BaseMessage
+from langchain_core.runnables import RunnableConfig
+
+from langgraph_dynrag.drafts.draft import AloneAttention, AttentionRows, Context, Draft, Signal
+from langgraph_dynrag.drafts.tasks import DraftResult, DraftTask, OnToken, Reply
+from langgraph_dynrag.generators.protocols import Generator
+from langgraph_dynrag.seakr.uncertainty import SampledEnds, SampleSpec
+from rag_backbone.errors import SignalUnavailableError
+
+logger = logging.getLogger(__name__)
+
+_T = TypeVar("_T")
+COMMON_SIGNALS: frozenset[Signal] = frozenset({"logprob", "entropy"})
+"""Signals that do not depend on which model wrote what is looked at."""
+
+
+class FallbackGenerator:
+    """Several models, of which the next is asked when one fails.
+
+    It gives the signals that all of them give. Models do not share tokens, so an answer is continued by its text.
+
+    Args:
+        generators: The models, in the order in which they are asked.
+        exceptions: What a model may fail of, so that the next is asked; anything else is raised.
+    """
+
+    def __init__(self, generators: Sequence[Generator], exceptions: tuple[type[BaseException], ...]) -> None:
+        self.generators = tuple(generators)
+        self.exceptions = exceptions
+
+    @property
+    def signals(self) -> frozenset[Signal]:
+        """What all of them give."""
+        return COMMON_SIGNALS.intersection(*(g.signals for g in self.generators))
+
+    @property
+    def context_window(self) -> int | None:
+        """The smallest that is known."""
+        known = [w for g in self.generators if (w := g.context_window) is not None]
+        return min(known, default=None)
+
+    @property
+    def opens_reasoning(self) -> bool | None:
+        """Each model's own counts."""
+        return None
+
+    def count_tokens(self, text: str) -> int:
+        """The most that it is for any of them."""
+        return max(g.count_tokens(text) for g in self.generators)
+
+    def prompt_tokens(self, messages: Sequence[BaseMessage]) -> int:
+        """The most that it is for any of them."""
+        return max(g.prompt_tokens(messages) for g in self.generators)
+
+    def token_ids(self, text: str) -> tuple[int, ...] | None:  # noqa: ARG002
+        """Each model has its own."""
+        return None
+
+    def draft(self, task: DraftTask, config: RunnableConfig, on_token: OnToken | None) -> DraftResult:
+        """The draft of the first model that gives one; tokens of one that failed before may have been shown."""
+        failed: list[Exception] = []
+        for generator in self.generators:
+            try:
+                return _textual(generator.draft(_for(generator, task), config, on_token), failed)
+            except Exception as error:  # noqa: BLE001 - raised again unless it is one of those
+                self._next(generator, error, failed)
+        raise failed[0]
+
+    async def adraft(self, task: DraftTask, config: RunnableConfig, on_token: OnToken | None) -> DraftResult:
+        """The same."""
+        failed: list[Exception] = []
+        for generator in self.generators:
+            try:
+                return _textual(await generator.adraft(_for(generator, task), config, on_token), failed)
+            except Exception as error:  # noqa: BLE001 - raised again unless it is one of those
+                self._next(generator, error, failed)
+        raise failed[0]
+
+    def ask(self, prompts: Sequence[str], config: RunnableConfig) -> list[str]:
+        """By the first model that replies."""
+        return self._first(lambda g: g.ask(prompts, config))
+
+    async def aask(self, prompts: Sequence[str], config: RunnableConfig) -> list[str]:
+        """By the first model that replies."""
+        return await self._afirst(lambda g: g.aask(prompts, config))
+
+    def reply(self, prompt: str, config: RunnableConfig, *, max_tokens: int) -> Reply:
+        """By the first model that replies."""
+        return self._first(lambda g: g.reply(prompt, config, max_tokens=max_tokens))
+
+    async def areply(self, prompt: str, config: RunnableConfig, *, max_tokens: int) -> Reply:
+        """By the first model that replies."""
+        return await self._afirst(lambda g: g.areply(prompt, config, max_tokens=max_tokens))
+
+    def recompute(self, task: DraftTask, draft: Draft) -> AttentionRows | None:  # noqa: ARG002
+        """Attention belongs to one model."""
+        return None
+
+    def context(self, task: DraftTask) -> Context | None:  # noqa: ARG002
+        """Not known."""
+        return None
+
+    def attend_alone(
+        self,
+        text: str,  # noqa: ARG002
+        token_ids: Sequence[int] | None,  # noqa: ARG002
+        adapters: Any = None,  # noqa: ARG002
+    ) -> AloneAttention:
+        """Not possible; the graph is refused before it comes to this."""
+        raise SignalUnavailableError(f"{self!r} cannot give attention")
+
+    def sample_ends(self, task: DraftTask, spec: SampleSpec, seed: int) -> SampledEnds:  # noqa: ARG002
+        """Not possible; the graph is refused before it comes to this."""
+        raise SignalUnavailableError(f"{self!r} cannot give hidden states")
+
+    def _first(self, function: Callable[[Generator], _T]) -> _T:
+        failed: list[Exception] = []
+        for generator in self.generators:
+            try:
+                return function(generator)
+            except Exception as error:  # noqa: BLE001 - raised again unless it is one of those
+                self._next(generator, error, failed)
+        raise failed[0]
+
+    async def _afirst(self, function: Callable[[Generator], Awaitable[_T]]) -> _T:
+        failed: list[Exception] = []
+        for generator in self.generators:
+            try:
+                return await function(generator)
+            except Exception as error:  # noqa: BLE001 - raised again unless it is one of those
+                self._next(generator, error, failed)
+        raise failed[0]
+
+    def _next(self, generator: Generator, error: Exception, failed: list[Exception]) -> None:
+        """Take note of a failure after which the next model is asked; others are raised."""
+        # Errors of a server are explained in words; what the client raised is their cause.
+        causes: list[BaseException] = [error]
+        while (cause := causes[-1].__cause__) is not None:
+            causes.append(cause)
+        if not any(isinstance(one, self.exceptions) for one in causes):
+            raise error
+        failed.append(error)
+        at = self.generators.index(generator) + 1
+        then = f"{self.generators[at]!r} is asked instead" if at < len(self.generators) else "there is no other"
+        logger.warning("%r failed (%s: %s); %s", generator, type(error).__name__, error, then)
+
+    def __repr__(self) -> str:
+        return f"FallbackGenerator({', '.join(map(repr, self.generators))})"
+
+
+def _for(generator: Generator, task: DraftTask) -> DraftTask:
+    """The task as one of the models knows it."""
+    return replace(
+        task, accepted_ids=None, opens=generator.opens_reasoning, carried=replace(task.carried, token_ids=None)
+    )
+
+
+def _textual(found: DraftResult, failed: Sequence[Exception]) -> DraftResult:
+    """A draft without what belongs to the model that wrote it, and with what others failed of."""
+    failures = (*(type(error).__name__ for error in failed), *found.failures)
+    draft = replace(found.draft, token_ids=None)
+    return replace(found, draft=draft, attention=None, opens=None, failures=failures)

@@ -1,0 +1,70 @@
+"""Sampled continuations of an answer by a model in this process: `samples.SampleSpec` as the engine's request."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from functools import partial
+from typing import TYPE_CHECKING
+
+from langchain_core.messages import BaseMessage
+
+from langgraph_dynrag.seakr.uncertainty import SampledEnds, SampleSpec
+from langgraph_dynrag.short_answer import is_complete, through_answer
+from rag_backbone.text.units import first_sentence_end
+
+if TYPE_CHECKING:
+    from langgraph_dynrag.chat_model.local_chat_model import LocalChatModel
+    from langgraph_dynrag.drafts.tasks import DraftTask
+
+
+def sample_ends(
+    chat: LocalChatModel, messages: Sequence[BaseMessage], task: DraftTask, spec: SampleSpec, seed: int
+) -> SampledEnds:
+    """Sample continuations of a conversation's open answer, each to the end of its sentence or of the short answer.
+
+    Args:
+        chat: The model.
+        messages: The conversation; the last one is continued.
+        task: Whose stop strings end a sample too, whose answer phrase tells where a short answer is, and whose adapters
+            are in force.
+        spec: How many samples, and how.
+        seed: The same one gives the same samples.
+    """
+    from rag_backbone.engine.eos_states import EndStatesRequest
+    from rag_backbone.engine.hidden_states import hidden_state_name
+    from rag_backbone.engine.sampling import Sampling
+
+    started = time.monotonic()
+    model = chat.lm.model
+    request = EndStatesRequest(
+        chat.encode(messages).ids,
+        hidden_state_name(model, spec.layer_of(len(model.get_decoder().layers)), spec.state),
+        samples=spec.samples,
+        max_new_tokens=spec.max_tokens,
+        sampling=Sampling(spec.temperature, spec.top_p, spec.top_k, seed),
+        ends_at=partial(_sample_end, task, spec),
+        adapters=task.adapters,
+    )
+    found = chat.lm.engine.end_states(request)
+    cost = {
+        "sequences": spec.samples,
+        "tokens": found.counts.generated_tokens,
+        "forward_tokens": found.counts.forward_tokens,
+        "cached_tokens": found.counts.cached_tokens,
+        "seconds": time.monotonic() - started,
+    }
+    return SampledEnds(found.states.numpy(force=True), found.texts, cost)
+
+
+def _sample_end(task: DraftTask, spec: SampleSpec, text: str) -> int | None:
+    """Where a sample is cut off: before a stop string, or behind its sentence or short answer."""
+    if cuts := [at for s in task.stop if (at := text.find(s)) >= 0]:
+        return min(cuts)
+    if spec.until == "answer":
+        phrase, end = task.answer_phrase, task.answer_end
+        if phrase is None or not is_complete(text, phrase, end):
+            return None
+        return len(through_answer(text, phrase, end))
+    sentence = first_sentence_end(text)
+    return None if sentence is None else len(text[:sentence].rstrip())

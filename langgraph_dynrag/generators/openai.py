@@ -1,0 +1,398 @@
+"""A model in a server with an OpenAI-compatible API, driven through `langchain-openai`.
+
+An answer in progress is *continued* where the server can do that, so that what was accepted stays as it is and nothing
+is written twice; elsewhere the server is asked again with the accepted text. A stream that breaks off is gone on from
+where it broke. Model and address are the chat model's; which adapters a draft is written with, if any, is the task's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, runtime_checkable
+
+from langchain_core.language_models import LanguageModelInput
+from langchain_core.messages import AIMessage, BaseMessage
+from langchain_core.runnables import Runnable, RunnableConfig
+from tenacity import AsyncRetrying, Retrying
+
+from langgraph_dynrag.drafts.draft import Signal
+from langgraph_dynrag.drafts.tasks import DraftResult, DraftTask, OnToken, Reply
+from langgraph_dynrag.drafts.token_alignment import Seam
+from langgraph_dynrag.generators.attempts import Attempts
+from langgraph_dynrag.generators.chat import ChatGenerator, retried, unstreamed
+from langgraph_dynrag.generators.circuit_breaker import CircuitBreaker
+from langgraph_dynrag.generators.endpoint import CONTINUE, Endpoint
+from langgraph_dynrag.generators.server_policy import ServerPolicy, passing
+from langgraph_dynrag.generators.wrapped_models import PlainModel, plain_models
+from rag_backbone.aio import in_own_thread
+from rag_backbone.errors import ServerUnavailableError
+from rag_backbone.openai_errors import BrokenStreamError, Failure, failure_of, garbled
+
+if TYPE_CHECKING:
+    from langchain_openai.chat_models.base import BaseChatOpenAI
+
+logger = logging.getLogger(__name__)
+
+_T = TypeVar("_T")
+_TOO_MANY = 429
+
+
+@runtime_checkable
+class NamedAdapters(Protocol):
+    """Adapters that the server knows by a model name."""
+
+    def named(self) -> AbstractContextManager[str]:
+        """The name, loaded in the server for as long as the context lasts. May take long."""
+        ...
+
+    def lost(self) -> None:
+        """The server does not know the name any more."""
+        ...
+
+
+class OpenAIGenerator(ChatGenerator):
+    """A `ChatOpenAI`, or any of its kind, whose server was asked what it can do.
+
+    Args:
+        model: The chat model, as it is called.
+        endpoint: What is known of its server.
+        signals: What the server gives.
+        policy: Retries, pauses, and how many alternatives are asked for.
+    """
+
+    chat: BaseChatOpenAI
+
+    def __init__(self, model: PlainModel, endpoint: Endpoint, signals: frozenset[Signal], policy: ServerPolicy) -> None:
+        super().__init__(model, signals, top_logprobs=endpoint.alternatives)
+        self._retry = None  # the policy's attempts take their place
+        self.endpoint = endpoint
+        self.policy = policy
+        self.breaker = CircuitBreaker(endpoint.name, failures=self.policy.failures, pause=self.policy.pause)
+        self.asks_usage = self.chat.stream_usage is not False
+        """Whether streams are asked to report their usage; not once the server has refused that."""
+
+    @classmethod
+    def of(
+        cls,
+        model: Runnable[LanguageModelInput, AIMessage] | PlainModel,
+        needs: frozenset[Signal],
+        policy: ServerPolicy | None = None,
+        *,
+        assumed: bool = False,
+    ) -> OpenAIGenerator:
+        """Ask the server whether it gives the needed signals; errors are those of `Endpoint.require`.
+
+        Args:
+            model: A `ChatOpenAI` or one of its kind, wrapped or not.
+            needs: The signals.
+            policy: None: the defaults, and of a model with retries of its own their number.
+            assumed: Whether a server that cannot be reached now is taken to give them.
+        """
+        plain = model if isinstance(model, PlainModel) else plain_models(model)[0]
+        if policy is None:
+            tries = plain.retry.max_attempt_number if plain.retry is not None else ServerPolicy().attempts
+            policy = ServerPolicy(attempts=tries)
+        endpoint = Endpoint(plain.chat, policy, plain.bound)
+        try:
+            signals = endpoint.require(needs)
+        except ServerUnavailableError as error:
+            if not assumed:
+                raise
+            signals = endpoint.assume(needs)
+            logger.warning("%s; it is taken to give %s", error, ", ".join(sorted(signals)))
+        return cls(plain, endpoint, signals, policy)
+
+    @property
+    def context_window(self) -> int | None:
+        """As the server tells it, which is asked for at first, or else the model's profile."""
+        return self.endpoint.context_window or super().context_window
+
+    @property
+    def opens_reasoning(self) -> bool | None:
+        """As the endpoint was seen to reply."""
+        return self.endpoint.opens_reasoning
+
+    def note_reasoning(self, opens: bool) -> None:
+        """For all that ask this endpoint."""
+        self.endpoint.note_reasoning(opens)
+
+    def draft(self, task: DraftTask, config: RunnableConfig, on_token: OnToken | None) -> DraftResult:
+        """Continue the answer until the unit is complete, and leave."""
+        work = _Work(self, task, on_token)
+        try:
+            for trial in Retrying(**work.rules):
+                with trial, work.watched():
+                    work.begin()
+                    with work.model() as options:
+                        stream = self.calls.stream(work.messages, unstreamed(config), **options)
+                        with contextlib.closing(_Read(stream)) as chunks:
+                            for chunk in chunks:
+                                if work.push(chunk):
+                                    break
+                            work.check_end()
+        except Exception as error:  # noqa: BLE001 - told apart by what it says of the server
+            work.give_up(error)
+        return work.result()
+
+    async def adraft(self, task: DraftTask, config: RunnableConfig, on_token: OnToken | None) -> DraftResult:
+        """Continue the answer until the unit is complete, and leave."""
+        work = _Work(self, task, on_token)
+        try:
+            async for trial in AsyncRetrying(**work.rules):
+                with trial, work.watched():
+                    if work.continues and not self.endpoint.knows_way:
+                        await in_own_thread(lambda: self.endpoint.way)
+                    work.begin()
+                    async with _in_thread(work.model()) as options:
+                        stream = self.calls.astream(work.messages, unstreamed(config), **options)
+                        async with contextlib.aclosing(_aread(stream)) as chunks:
+                            async for chunk in chunks:
+                                if work.push(chunk):
+                                    break
+                            work.check_end()
+        except Exception as error:  # noqa: BLE001 - told apart by what it says of the server
+            work.give_up(error)
+        return work.result()
+
+    def ask(self, prompts: Sequence[str], config: RunnableConfig) -> list[str]:
+        """All at once, with the same patience."""
+
+        def once() -> list[str]:
+            with self.watched(), _reading():
+                return super(OpenAIGenerator, self).ask(prompts, config)
+
+        with self._explained():
+            return Retrying(**self.policy.rules())(once)
+
+    async def aask(self, prompts: Sequence[str], config: RunnableConfig) -> list[str]:
+        """All at once, with the same patience."""
+
+        async def once() -> list[str]:
+            with self.watched(), _reading():
+                return await super(OpenAIGenerator, self).aask(prompts, config)
+
+        with self._explained():
+            return await retried(self.policy.rules(), once)
+
+    def reply(self, prompt: str, config: RunnableConfig, *, max_tokens: int) -> Reply:
+        """With the same patience."""
+
+        def once() -> Reply:
+            with self.watched(), _reading():
+                return super(OpenAIGenerator, self).reply(prompt, config, max_tokens=max_tokens)
+
+        with self._explained():
+            return Retrying(**self.policy.rules())(once)
+
+    async def areply(self, prompt: str, config: RunnableConfig, *, max_tokens: int) -> Reply:
+        """With the same patience."""
+
+        async def once() -> Reply:
+            with self.watched(), _reading():
+                return await super(OpenAIGenerator, self).areply(prompt, config, max_tokens=max_tokens)
+
+        with self._explained():
+            return await retried(self.policy.rules(), once)
+
+    @contextlib.contextmanager
+    def watched(self) -> Iterator[None]:
+        """One request: refused while the server is left alone, and counted by how it ends."""
+        began = self.breaker.check()
+        try:
+            yield
+        except Exception as error:
+            failure = failure_of(error)
+            if failure is not None and failure.passing and failure.status != _TOO_MANY:
+                self.breaker.failed(error, began)
+            elif failure is not None:  # a rate limit too is an answer, and says itself when to ask again
+                self.breaker.succeeded()
+            raise
+        self.breaker.succeeded()
+
+    @contextlib.contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:
+            if (failure := failure_of(error)) is None:
+                raise
+            raise self.endpoint.explained(error, failure) from error
+
+    def continued(self, task: DraftTask) -> tuple[list[BaseMessage], dict[str, Any], Seam]:
+        """Gone on with, where the server can; how it does that may have to be asked."""
+        written = task.accepted + task.carried.text
+        if not written.strip() or (way := self.endpoint.way) == "ask_again":
+            return self._messages(task), {}, Seam(written if written.strip() else "", "answers")
+        # Chat templates strip messages, so the model cannot see a blank at the end.
+        messages = [*task.messages, AIMessage(written.rstrip())]
+        extra = {"extra_body": {**self.endpoint.extra_body, **CONTINUE}} if way == "flags" else {}
+        return messages, extra, Seam(written, "continues")
+
+    def __repr__(self) -> str:
+        alternatives = f", {self.endpoint.alternatives} alternatives" if self.endpoint.alternatives else ""
+        way = f", {self.endpoint.way}" if self.endpoint.knows_way else ""
+        return f"OpenAIGenerator({self.endpoint.model!r}{way}{alternatives})"
+
+
+class _Work(Attempts):
+    """One draft: what both loops share."""
+
+    def __init__(self, generator: OpenAIGenerator, task: DraftTask, on_token: OnToken | None) -> None:
+        super().__init__(generator, task, on_token)
+        self._generator = generator
+        self._reloads = 0
+        self._fewer = 0
+        self._usage_refused = False
+
+    @property
+    def rules(self) -> dict[str, Any]:
+        """Of the attempts; one that was refused for the wish for usage is none."""
+        rules = dict(self._generator.policy.rules(self._may_pass, deadline=self._whole.deadline))
+        stop = rules["stop"]
+        return {**rules, "stop": lambda state: not self._usage_refused and stop(state)}
+
+    @contextlib.contextmanager
+    def model(self) -> Iterator[dict[str, Any]]:
+        """The options of a request, with the adapters' name while they are loaded."""
+        options = {**self._generator._options(self.task), **self.extra}  # noqa: SLF001 - of this module
+        if self._generator.asks_usage:
+            options["stream_usage"] = True
+        adapters = self._whole.adapters
+        if adapters is None:
+            yield options
+            return
+        assert isinstance(adapters, NamedAdapters)
+        with adapters.named() as name:
+            yield {**options, "model": name}
+
+    @contextlib.contextmanager
+    def watched(self) -> Iterator[None]:
+        """One attempt; what it wrote before it failed stays."""
+        self._requests += 1
+        self._usage_refused = False
+        try:
+            with self._generator.watched():
+                yield
+        except Exception as error:
+            failure = failure_of(error)
+            if self._generator.asks_usage and refuses_usage(error, failure):
+                self._generator.asks_usage = False
+                self._usage_refused = True
+                self._requests -= 1
+            elif failure is not None:
+                self._failures.append(failure.brief)
+                logger.warning(
+                    "%s: attempt %d failed (%s)", self._generator.endpoint.name, self._requests, failure.brief
+                )
+            if failure is not None and failure.unknown_model and self._whole.adapters is not None:
+                self._whole.adapters.lost()
+                self._reloads += 1
+            if failure is None or not failure.passing or not self.keep():
+                raise
+
+    def push(self, chunk: Any) -> bool:
+        """Take a chunk; whether the draft has gone far enough."""
+        if self._generator.endpoint.alternatives and "entropy" in self.task.needs:
+            entries = (chunk.response_metadata.get("logprobs") or {}).get("content") or []
+            least = self._generator.endpoint.alternatives
+            self._fewer += sum(1 for e in entries if len(e.get("top_logprobs") or []) < least)
+        return super().push(chunk)
+
+    def check_end(self) -> None:
+        """A stream that just stops is broken: a finished one says why it ends."""
+        if self._rule.ended is None and self._collector.finish_reason is None:
+            raise BrokenStreamError("the answer broke off without an end")
+
+    def give_up(self, error: Exception) -> None:
+        """Raise what the last attempt failed of, unless it is the time that is over."""
+        failure = failure_of(error)
+        if failure is None:
+            raise error
+        if failure.passing and time.monotonic() >= self._whole.deadline:
+            self._rule.ended = "deadline"
+            return
+        raise self._explained(error, failure) from error
+
+    def _explained(self, error: Exception, failure: Failure) -> Exception:
+        # A model that an adapter was loaded as is no name that the user chose.
+        endpoint = self._generator.endpoint
+        named = self._whole.adapters is not None
+        return failure.explained(endpoint.name) if named else endpoint.explained(error, failure)
+
+    def result(self) -> DraftResult:
+        """The whole draft, and what it took."""
+        found = super().result()
+        cost = found.cost.copy()
+        if self._fewer:
+            cost["fewer_alternatives"] = self._fewer
+        if self._reloads:
+            cost["adapters_reloaded"] = self._reloads
+        return replace(found, cost=cost)
+
+    def _may_pass(self, error: BaseException) -> bool:
+        failure = failure_of(error)
+        reloaded = failure is not None and failure.unknown_model and 0 < self._reloads <= 2
+        return self._usage_refused or reloaded or passing(error)
+
+
+def refuses_usage(error: Exception, failure: Failure | None) -> bool:
+    """Whether a server refuses a request because it asks for the usage of a stream, as some older ones do."""
+    return failure is not None and failure.status in (400, 422) and "stream_options" in str(error)
+
+
+@contextlib.contextmanager
+def _reading() -> Iterator[None]:
+    """A client at work, whose stumbling over a response is told apart from errors of ours and of callbacks."""
+    try:
+        yield
+    except Exception as error:
+        if (meant := garbled(error)) is not error:
+            raise meant from error
+        raise
+
+
+class _Read(Iterator[Any]):
+    """A stream that is read so."""
+
+    def __init__(self, stream: Iterator[Any]) -> None:
+        self._stream = stream
+
+    def __next__(self) -> Any:
+        with _reading():
+            return next(self._stream)
+
+    def close(self) -> None:
+        """Leave the stream, so that the server stops writing."""
+        getattr(self._stream, "close", lambda: None)()
+
+
+async def _aread(stream: AsyncIterator[Any]) -> Any:
+    """The same, asynchronously."""
+    try:
+        while True:
+            try:
+                with _reading():
+                    chunk = await anext(stream)
+            except StopAsyncIteration:
+                return
+            yield chunk
+    finally:
+        close = getattr(stream, "aclose", None)
+        if close is not None:
+            await close()
+
+
+@contextlib.asynccontextmanager
+async def _in_thread(context: AbstractContextManager[dict[str, Any]]) -> AsyncIterator[dict[str, Any]]:
+    """A context whose beginning may block."""
+    entered = await asyncio.to_thread(context.__enter__)
+    try:
+        yield entered
+    finally:
+        await asyncio.to_thread(context.__exit__, None, None, None)

@@ -1,0 +1,1 @@
+"""Where evidence goes: into the prompt, into the model's parameters, or both."""

@@ -1,0 +1,1 @@
+"""What a graph is given: validation, the question of a conversation, and questions made to stand alone."""

@@ -1,0 +1,103 @@
+"""Making a question of a conversation stand alone, so that it can be searched for and answered without the rest.
+
+A condenser writes the instruction and reads the reply; `begin` asks the model in between, synchronously or not.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, NamedTuple, Protocol, runtime_checkable
+
+from langgraph_dynrag.inputs.conversation import Turn
+from rag_backbone.checks import known_arguments
+from rag_backbone.typed_fields import Bounds, check_fields
+
+_LABEL = re.compile(
+    r"^\W*(?:(?:the|here is the|here's the)\s+)?(?:(?:stand-?\s?alone|rewritten|rephrased|reformulated|condensed|"
+    r"follow-?up|new|final)\s+)*question\s*(?:is)?\s*[*_]*:[*_]*\s*",
+    re.IGNORECASE,
+)
+_QUESTION_MARKS = re.compile(r"[?\uff1f\u061f\u037e\u055e\u2047-\u2049\u1367]")
+_ENDS = re.compile(r"[.!\u3002\uff01\u0964\u06d4\u1362]\W*$")
+_REFUSALS = re.compile(
+    r"^(?:i['\u2019]?m sorry|i am sorry|sorry\b|i can(?:not|['\u2019]t)\b|as an ai\b)", re.IGNORECASE
+)
+_ANSWERS = re.compile(r"^(?:the answer is|so the answer is|answer\s*:)", re.IGNORECASE)
+_PROMPT = """\
+Below are a conversation and the user's last message. Write the last message as one question that can be understood \
+without the conversation: put in the names that its pronouns and allusions stand for, and keep everything else as it \
+is, its language included. If it can be understood already, repeat it. Do not answer it. Reply with the question \
+alone, in a single line.
+
+Conversation:
+{history}
+
+Last message: {question}\
+"""
+
+
+class Condensed(NamedTuple):
+    """What a reply gives: a question that stands alone, or the reason why it gives none."""
+
+    question: str | None
+    problem: str | None = None
+
+
+@runtime_checkable
+class Condenser(Protocol):
+    """Makes a question that stands alone of a question and the turns before it."""
+
+    def prompt(self, turns: Sequence[Turn], question: str) -> str:
+        """Return the instruction for the model."""
+        ...
+
+    def read(self, reply: str, question: str) -> Condensed:
+        """Return what the reply, which is without reasoning, gives."""
+        ...
+
+
+@known_arguments
+@dataclass(frozen=True, slots=True)
+class CondenseQuestion:
+    """Asks the model once to put into the question what its pronouns stand for.
+
+    A reply that is empty, over `max_words` words (or `8 * max_words` characters, for scripts that write no spaces)
+    longer than the question, or clearly an answer and no question gives none.
+
+    Raises:
+        ConfigurationError: If the number is less than 1.
+    """
+
+    max_words: Annotated[int, Bounds(least=1)] = 48
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+
+    def prompt(self, turns: Sequence[Turn], question: str) -> str:
+        """Return the instruction, the conversation and the question."""
+        history = "\n".join(f"{turn.role.capitalize()}: {' '.join(turn.text.split())}" for turn in turns)
+        texts = {"history": history, "question": question}
+        # What is put in is not looked at again, whatever it contains.
+        return re.sub(r"\{(history|question)\}", lambda match: texts[match[1]], _PROMPT)
+
+    def read(self, reply: str, question: str) -> Condensed:
+        """Return the first line that can be the question, without label, quotes and emphasis."""
+        lines = [line for raw in reply.splitlines() if (line := _bare(raw)) and not line.endswith((":", "\uff1a"))]
+        if not lines:
+            return Condensed(None, "the reply is empty")
+        found = next((line for line in lines if _QUESTION_MARKS.search(line)), lines[0])
+        words = len(found.split()) - len(question.split())
+        if words > self.max_words or len(found) - len(question) > 8 * self.max_words:
+            return Condensed(None, "the reply is too long for a question")
+        if _REFUSALS.match(found) or _ANSWERS.match(found):
+            return Condensed(None, "the reply is no question")
+        # A sentence that asks nothing, where something was asked. Names and keywords are left alone.
+        if _QUESTION_MARKS.search(question) and not _QUESTION_MARKS.search(found) and _ENDS.search(found):
+            return Condensed(None, "the reply is an answer and no question")
+        return Condensed(found)
+
+
+def _bare(line: str) -> str:
+    return _LABEL.sub("", line.strip()).strip().strip("\"'`*\u201c\u201d\u00ab\u00bb").strip()

@@ -1,0 +1,1 @@
+"""Published methods as settings, and calibrated ones as files."""

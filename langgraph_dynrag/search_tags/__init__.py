@@ -1,0 +1,1 @@
+"""Methods whose model writes its own searches between tags: formats, prompts, and condensed results."""

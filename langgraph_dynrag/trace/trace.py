@@ -1,0 +1,283 @@
+"""What happened while an answer was written, made from the graph's result or state.
+
+For every token its probability, entropy and trigger score; where the trigger fired and why; queries, documents, what
+was discarded; counts, and seconds by node. `str(trace)` to read, `to_dict()` to keep, and in a notebook the trace shows
+itself (see `trace_html`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from langgraph_dynrag.drafts.tasks import CallCost
+from langgraph_dynrag.events.answer_warnings import answer_warnings
+from langgraph_dynrag.events.events import (
+    AcceptedEvent,
+    DraftEvent,
+    Event,
+    ReasoningEvent,
+    ReformulationEvent,
+    ResumeEvent,
+    RetrievalEvent,
+    VerdictEvent,
+    events_of,
+)
+from langgraph_dynrag.events.usage import Usage
+from langgraph_dynrag.evidence import name_of
+from langgraph_dynrag.seakr.uncertainty import total_cost
+from langgraph_dynrag.trace.lines import event_lines
+from rag_backbone.errors import ConfigurationError
+
+Fate = Literal["accepted", "discarded", "looked ahead"]
+
+
+@dataclass(frozen=True, slots=True)
+class TokenTrace:
+    """One drafted token."""
+
+    text: str
+    fate: Fate
+    """Tokens looked ahead at were drafted beyond the unit: carried into the next draft, or dropped."""
+    logprob: float | None = None
+    entropy: float | None = None
+    score: float | None = None
+    """The trigger's."""
+    fired: bool = False
+    """Whether the trigger named this token."""
+
+    @property
+    def probability(self) -> float | None:
+        """The exponential of the log-probability."""
+        return None if self.logprob is None else math.exp(self.logprob)
+
+
+@dataclass(frozen=True, slots=True)
+class DraftTrace:
+    """One draft and what became of it."""
+
+    tokens: tuple[TokenTrace, ...]
+    verdict: VerdictEvent | None
+    ended: str
+    evidence: tuple[str, ...]
+    """Ids of the passages that it was written with."""
+    cost: Mapping[str, int]
+    failures: tuple[str, ...] = ()
+    """What requests failed of before one succeeded."""
+
+    @property
+    def text(self) -> str:
+        """The draft's text."""
+        return "".join(t.text for t in self.tokens)
+
+
+@dataclass(frozen=True)
+class Trace:
+    """The record of one answer.
+
+    Example:
+        >>> result = graph.invoke({"question": "..."})  # doctest: +SKIP
+        >>> print(Trace.from_state(result))  # doctest: +SKIP
+    """
+
+    question: str
+    answer: str
+    short_answer: str
+    sources: tuple[Mapping[str, Any], ...]
+    events: tuple[Event, ...]
+    steps: tuple[DraftTrace | Event, ...] = field(default=(), repr=False)
+    """Drafts with their tokens, and between them the other events."""
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Any]) -> Trace:
+        """The trace of a result of `invoke`, of `get_state(...).values`, or of an unfinished run.
+
+        Raises:
+            ConfigurationError: If there is nothing to trace in it.
+        """
+        events: tuple[Event, ...] = tuple(state.get("trace") or ())
+        if not events:
+            raise ConfigurationError(
+                f"no trace in a mapping with the keys {sorted(state)}; give it what graph.invoke(...) returned, or "
+                "graph.get_state(config).values"
+            )
+        return cls(
+            question=str(state.get("question") or events[0].get("question", "")),
+            answer=str(state.get("answer") or ""),
+            short_answer=str(state.get("short_answer") or ""),
+            sources=tuple(state.get("sources") or ()),
+            events=events,
+            steps=tuple(_steps(events)),
+        )
+
+    @property
+    def drafts(self) -> list[DraftTrace]:
+        """All drafts."""
+        return [step for step in self.steps if isinstance(step, DraftTrace)]
+
+    @property
+    def retrievals(self) -> list[RetrievalEvent]:
+        """All searches: query, documents, error, seconds."""
+        return events_of(self.events, RetrievalEvent)
+
+    @property
+    def warnings(self) -> list[str]:
+        """What a reader of the answer should be told: searches that failed, for example."""
+        return answer_warnings(self.events)
+
+    @property
+    def seconds(self) -> dict[str, float]:
+        """Working time by node."""
+        totals: dict[str, float] = {}
+        for event in self.events:
+            if "seconds" in event and "node" in event:
+                totals[event["node"]] = totals.get(event["node"], 0.0) + event["seconds"]
+        return totals
+
+    @property
+    def sampling(self) -> dict[str, float]:
+        """What was sampled for triggers, selectors and final answers: sequences, tokens, seconds; empty if nothing."""
+        # Verdicts, choices of evidence and final answers have a cost.
+        return total_cost([cost for e in self.events if isinstance(cost := e.get("cost"), dict)])
+
+    @property
+    def usage(self) -> Usage:
+        """The usage that the provider reported for all model calls; `str()` of it is a line to read."""
+        return Usage.of_events(self.events)
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Searches, searches that brought nothing new, rewrites, drafts, and tokens by what became of them."""
+        fates = [t.fate for d in self.drafts for t in d.tokens]
+        computed = ("forward_tokens", "cached_tokens")  # a remote model does not tell
+        events: Sequence[Mapping[str, Any]] = self.events
+        told = [name for name in computed if any(name in e for e in events)]
+        cost = {name: sum(e.get(name) or 0 for e in events) for name in told}
+        if reasoning := sum(e["tokens"] for e in events_of(self.events, ReasoningEvent)):
+            cost["reasoning_tokens"] = reasoning
+        if failures := sum(len(d.failures) for d in self.drafts):
+            cost["failed_requests"] = failures
+        sampled = self.sampling
+        if sampled:
+            cost |= {f"sampled_{name}": int(sampled[name]) for name in ("sequences", "tokens")}
+        return {
+            "retrievals": len(self.retrievals),
+            "nothing_new": sum(1 for r in self.retrievals if not any(d["new"] for d in r["documents"])),
+            "rewrites": sum(1 for e in events_of(self.events, ReformulationEvent) if e.get("rewrite")),
+            "drafts": len(self.drafts),
+            "accepted_tokens": fates.count("accepted"),
+            "discarded_tokens": fates.count("discarded"),
+            **cost,
+        }
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data, fit for JSON; `from_state` makes the trace of it again."""
+        return {
+            "question": self.question,
+            "answer": self.answer,
+            "short_answer": self.short_answer,
+            "sources": [dict(s) for s in self.sources],
+            "warnings": self.warnings,
+            "trace": [dict(e) for e in self.events],
+            "counts": self.counts,
+            "seconds": self.seconds,
+            "usage": self.usage.to_state(),
+        }
+
+    def save_html(self, path: str | Path) -> Path:
+        """Write the view as one self-contained HTML file, atomically."""
+        from langgraph_dynrag.trace.html import page
+        from rag_backbone.loading.cache_folder import atomic_file
+
+        target = Path(path)
+        with atomic_file(target) as temporary:
+            temporary.write_text(page(self), "utf-8")
+        return target
+
+    def _repr_html_(self) -> str:
+        from langgraph_dynrag.trace.html import fragment
+
+        return fragment(self)
+
+    def __str__(self) -> str:
+        lines = [f"Question: {self.question}"]
+        for step in self.steps:
+            lines += _draft_lines(step) if isinstance(step, DraftTrace) else event_lines(step)
+        lines.append(f"Answer: {self.answer}")
+        if self.short_answer and self.short_answer != self.answer:
+            lines.append(f"Short answer: {self.short_answer}")
+        lines += [f"Warning: {warning}" for warning in self.warnings]
+        lines += [f"  [{s['number']}] {name_of(s)}" for s in self.sources]
+        lines.append("  " + ", ".join(f"{value} {name.replace('_', ' ')}" for name, value in self.counts.items()))
+        if self.usage.calls:
+            lines.append(f"  {self.usage}")
+        lines.append("  " + ", ".join(f"{name} {seconds:.2f} s" for name, seconds in self.seconds.items()))
+        return "\n".join(lines)
+
+    def __repr__(self) -> str:
+        counted = f"{self.counts['retrievals']} retrievals, {self.counts['drafts']} drafts"
+        told = "".join(f"; warning: {warning}" for warning in self.warnings)
+        return f"Trace({self.question!r}: {counted}{told})"
+
+
+def _steps(events: Sequence[Event]) -> list[DraftTrace | Event]:
+    """Events in order, each draft joined with the verdict on it and what became of its tokens."""
+    steps: list[DraftTrace | Event] = []
+    for i, event in enumerate(events):
+        if event["type"] == "draft":
+            end = next((j for j in range(i + 1, len(events)) if events[j]["type"] == "draft"), len(events))
+            steps.append(_draft(event, events[i + 1 : end]))
+        elif event["type"] not in ("question", "answer", "accepted", "verdict", "query", "calls"):
+            steps.append(event)
+    return steps
+
+
+def _draft(event: DraftEvent, following: Sequence[Event]) -> DraftTrace:
+    verdict = next(iter(events_of(following, VerdictEvent)), None)
+    accepted = next(iter(events_of(following, AcceptedEvent)), None)
+    resume = next(iter(events_of(following, ResumeEvent)), None)
+    kept = accepted["tokens"] if accepted is not None else 0 if resume is None else resume["kept_tokens"]
+    gone = 0 if resume is None else resume["discarded_tokens"]
+    scores: Sequence[float | None] = () if verdict is None else verdict.get("scores", ())
+    fired = verdict.get("position") if verdict is not None and verdict["retrieve"] else None
+    entropies = event["entropies"] or []
+    tokens = []
+    for t, piece in enumerate(event["pieces"]):
+        fate: Fate = "accepted" if t < kept else "discarded" if t < kept + gone else "looked ahead"
+        tokens.append(
+            TokenTrace(
+                piece,
+                fate,
+                _at(event["logprobs"], t),
+                _at(entropies, t),
+                _at(scores, t),
+                fired=fired == t,
+            )
+        )
+    told: Mapping[str, Any] = event
+    cost = {name: told[name] for name in CallCost.__annotations__ if name in told}
+    failures = tuple(event.get("failures") or ())
+    return DraftTrace(tuple(tokens), verdict, event["ended"], tuple(event["evidence"]), cost, failures)
+
+
+def _at(values: Sequence[float | None], index: int) -> float | None:
+    return values[index] if index < len(values) else None
+
+
+def _draft_lines(draft: DraftTrace) -> list[str]:
+    kept = "".join(t.text for t in draft.tokens if t.fate == "accepted").strip()
+    gone = "".join(t.text for t in draft.tokens if t.fate == "discarded").strip()
+    lines = [f"  wrote: {kept}"] if kept else []
+    if draft.failures:
+        lines.insert(0, f"  asked {len(draft.failures) + 1} times: {', '.join(draft.failures)}")
+    if gone:
+        lines.append(f"  discarded: {gone}")
+    if not (kept or gone) and draft.tokens:  # the run has stopped before anything became of it
+        lines.append(f"  drafted: {draft.text.strip()}")
+    if draft.verdict is not None and draft.verdict["retrieve"]:
+        fired = next((t.text.strip() for t in draft.tokens if t.fired), "")
+        lines.append(f"  -> {draft.verdict['reason']}" + (f" at {fired!r}" if fired else ""))
+    return lines
