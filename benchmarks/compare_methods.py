@@ -41,7 +41,7 @@ from langgraph_dynrag.seakr.final_answer import SurerAnswer
 from langgraph_dynrag.seakr.uncertainty import SampleSpec
 from langgraph_dynrag.triggers import SelfAwareUncertainty
 from langgraph_dynrag.triggers.rind import Bundle
-from llamaindex_prag.parametric import ParametricModel
+from llamaindex_prag.parametric_model import ParametricModel
 from llamaindex_prag.translator.translator import Translator
 
 _Key = TypeVar("_Key")

@@ -2,7 +2,7 @@
 
 Pairs of a passage and the same with one value swapped (`contradictions`), each with an adapter of its own.
 
-- Calibration: `conflict(i, j)` of `llamaindex_prag.conflicts` over pairs that contradict each other about the question,
+- Calibration: `conflict(i, j)` of `llamaindex_prag.guards.conflicts` over pairs that contradict each other about the question,
   against pairs that do not: the same two passages asked about something else, and passages of different documents. The
   bounds are chosen on one set of pairs (of nats: the largest difference of hits and false alarms; of overlap: half-way
   between two versions of a passage and different passages) and judged on another. `claims` are the nats without regard
@@ -29,10 +29,10 @@ from benchmarks.plots import roc_curves
 from benchmarks.runs import Records, key_of
 from benchmarks.scoring import interval, mean, roc, roc_area
 from benchmarks.single_hop import draw, load_facts
-from llamaindex_prag.conflicts import BOUND, OVERLAP, ConflictMeter, overlap
-from llamaindex_prag.parametric import ParametricModel
+from llamaindex_prag.adapters.recipe import get_recipe
+from llamaindex_prag.guards.conflicts import BOUND, OVERLAP, ConflictMeter, overlap
+from llamaindex_prag.parametric_model import ParametricModel
 from llamaindex_prag.passages import Passage
-from llamaindex_prag.recipe import get_recipe
 from rag_backbone.loading.causal_lm import CausalLM
 from rag_backbone.metrics import contains, normalised
 

@@ -23,11 +23,11 @@ from benchmarks.plots import length_curves
 from benchmarks.runs import Records, key_of
 from benchmarks.scoring import interval, mean
 from benchmarks.single_hop import Fact, by_passage, draw, load_facts
-from llamaindex_prag.parametric import ParametricModel
+from llamaindex_prag.adapters.active_adapters import BESIDE_TEXT
+from llamaindex_prag.adapters.recipe import get_recipe
+from llamaindex_prag.parametric_model import ParametricModel
 from llamaindex_prag.passages import Passage
 from llamaindex_prag.prompts import clean_answer, prompt_ids
-from llamaindex_prag.recipe import get_recipe
-from llamaindex_prag.selection import BESIDE_TEXT
 from llamaindex_prag.translator.translator import Translator
 from rag_backbone.engine.requests import Request
 from rag_backbone.errors import ConfigurationError

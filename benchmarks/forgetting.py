@@ -22,11 +22,11 @@ from benchmarks.plots import forgetting_bars
 from benchmarks.runs import Records, key_of
 from benchmarks.scoring import interval, mean
 from benchmarks.single_hop import Fact, draw, load_facts
-from llamaindex_prag.adapter import AdapterKey
-from llamaindex_prag.forgetting import ForgettingGuard
-from llamaindex_prag.parametric import ParametricModel
+from llamaindex_prag.adapters.adapter import AdapterKey
+from llamaindex_prag.adapters.recipe import get_recipe
+from llamaindex_prag.guards.forgetting import ForgettingGuard
+from llamaindex_prag.parametric_model import ParametricModel
 from llamaindex_prag.passages import Passage
-from llamaindex_prag.recipe import get_recipe
 from rag_backbone.loading.causal_lm import CausalLM
 from rag_backbone.metrics import f1
 

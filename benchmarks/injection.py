@@ -28,19 +28,19 @@ import numpy as np
 from tqdm import tqdm
 
 from benchmarks.contract import finish, machine, note, parser, table
-from llamaindex_prag.adapter import Adapter, AdapterKey, text_hash
-from llamaindex_prag.bank import AdapterBank
-from llamaindex_prag.recipe import get_recipe
+from llamaindex_prag.adapters.adapter import Adapter, AdapterKey, text_hash
+from llamaindex_prag.adapters.bank import AdapterBank
+from llamaindex_prag.adapters.recipe import get_recipe
+from llamaindex_prag.adapters.targets import layout_of
 from llamaindex_prag.store.lmdb_store import LMDBStore
 from llamaindex_prag.store.peft_folder import export_peft
-from llamaindex_prag.targets import layout_of
 from rag_backbone.engine.engine import Engine
 from rag_backbone.engine.requests import Request
 from rag_backbone.engine.sampling import Sampling
 from rag_backbone.loading.causal_lm import CausalLM
 
 if TYPE_CHECKING:
-    from llamaindex_prag.layout import Layout
+    from llamaindex_prag.adapters.layout import Layout
 
 K = 3
 DATA_FILE = "data.mdb"

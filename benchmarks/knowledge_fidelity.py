@@ -25,13 +25,13 @@ from benchmarks.parametric_runs import Answers, Asked, copy_adapters, open_store
 from benchmarks.plots import fidelity_bars
 from benchmarks.scoring import interval, mean
 from benchmarks.single_hop import Fact, by_passage, draw, load_facts
-from llamaindex_prag.adapter import AdapterKey
-from llamaindex_prag.augment import Augmenter
-from llamaindex_prag.parametric import ParametricModel
+from llamaindex_prag.adapters.active_adapters import BESIDE_TEXT
+from llamaindex_prag.adapters.adapter import AdapterKey
+from llamaindex_prag.adapters.recipe import Recipe, get_recipe
+from llamaindex_prag.augment.augmenter import Augmenter
+from llamaindex_prag.parametric_model import ParametricModel
 from llamaindex_prag.parametrize import Parametrizer
 from llamaindex_prag.passages import Passage
-from llamaindex_prag.recipe import Recipe, get_recipe
-from llamaindex_prag.selection import BESIDE_TEXT
 from llamaindex_prag.store.lmdb_store import LMDBStore
 from llamaindex_prag.training.warm_up import warm_up
 from llamaindex_prag.translator.translator import Translator

@@ -13,12 +13,12 @@ from typing import Literal
 
 from benchmarks.contract import Deadline, note, records_folder
 from benchmarks.runs import Records, key_of
-from llamaindex_prag.adapter import AdapterKey
-from llamaindex_prag.parametric import ParametricModel
+from llamaindex_prag.adapters.adapter import AdapterKey
+from llamaindex_prag.adapters.recipe import Recipe
+from llamaindex_prag.parametric_model import ParametricModel
 from llamaindex_prag.parametrize import Parametrizer, Report
 from llamaindex_prag.passages import Passage
 from llamaindex_prag.prompts import clean_answer, prompt_ids
-from llamaindex_prag.recipe import Recipe
 from llamaindex_prag.store.encoding import Encoding
 from llamaindex_prag.store.lmdb_store import LMDBStore
 from rag_backbone.engine.requests import Request

@@ -30,16 +30,16 @@ from peft import LoraConfig, get_peft_model
 from torch.nn import functional
 
 from benchmarks.contract import Deadline, finish, machine, note, parser, table
-from llamaindex_prag.augmentation import QA
-from llamaindex_prag.layout import Layout
-from llamaindex_prag.recipe import DISTILL, PRAG, Recipe
-from llamaindex_prag.rule_questions import rule_questions
-from llamaindex_prag.targets import layout_of
+from llamaindex_prag.adapters.layout import Layout
+from llamaindex_prag.adapters.recipe import DISTILL, PRAG, Recipe
+from llamaindex_prag.adapters.targets import layout_of
+from llamaindex_prag.augment.augmentation import QA
+from llamaindex_prag.augment.rules.questions import rule_questions
+from llamaindex_prag.training.distillation import distilled
 from llamaindex_prag.training.examples import TrainingDocument, prag_examples
 from llamaindex_prag.training.factors import initial_values
 from llamaindex_prag.training.objective import CountedLogits, batch_of, losses_of
 from llamaindex_prag.training.packs import Pack
-from llamaindex_prag.training.teaching import distilled
 from llamaindex_prag.training.trainer import Trainer, plan
 from rag_backbone.documents import read_json_lines
 from rag_backbone.loading.causal_lm import CausalLM

@@ -33,12 +33,12 @@ from benchmarks.runs import Records, key_of
 from benchmarks.scoring import interval, mean
 from benchmarks.single_hop import Fact, by_passage, draw, load_facts
 from langgraph_dynrag.retrieval.bm25 import BM25Retriever
-from llamaindex_prag.costs import Costs, Way, calibrate
-from llamaindex_prag.parametric import ParametricModel
+from llamaindex_prag.adapters.active_adapters import Selection
+from llamaindex_prag.adapters.recipe import get_recipe
+from llamaindex_prag.parametric_model import ParametricModel
 from llamaindex_prag.passages import Passage
+from llamaindex_prag.placement.costs import Costs, Way, calibrate
 from llamaindex_prag.prompts import clean_answer, prompt_ids
-from llamaindex_prag.recipe import get_recipe
-from llamaindex_prag.selection import Selection
 from llamaindex_prag.store.encoding import encode
 from llamaindex_prag.translator.translator import Translator
 from rag_backbone.documents import read_json_lines

@@ -22,11 +22,11 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.contract import finish, machine, note, parser, table
-from llamaindex_prag.adapter import text_hash
-from llamaindex_prag.parametric import ParametricModel
+from llamaindex_prag.adapters.active_adapters import Selection
+from llamaindex_prag.adapters.adapter import text_hash
+from llamaindex_prag.parametric_model import ParametricModel
 from llamaindex_prag.passages import Passage
 from llamaindex_prag.prompts import answer_ids, prompt_ids
-from llamaindex_prag.selection import Selection
 from llamaindex_prag.store.lmdb_store import LMDBStore
 from llamaindex_prag.translator.config import TranslatorConfig
 from llamaindex_prag.translator.translator import Translator

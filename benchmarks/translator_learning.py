@@ -21,16 +21,16 @@ from benchmarks.contract import Deadline, finish, machine, note, parser, records
 from benchmarks.plots import learning_curves
 from benchmarks.scoring import interval, mean
 from benchmarks.single_hop import by_passage, draw, load_facts
-from llamaindex_prag.augmentation import QA
-from llamaindex_prag.recipe import get_recipe
+from llamaindex_prag.adapters.recipe import get_recipe
+from llamaindex_prag.augment.augmentation import QA
 from llamaindex_prag.training.gradients import DocumentLosses
 from llamaindex_prag.translator.config import Kind, TranslatorConfig
-from llamaindex_prag.translator.kept_states import KeptStates
-from llamaindex_prag.translator.lessons import Corpus, Lesson, read_lessons, split
-from llamaindex_prag.translator.plan import TrainingPlan
-from llamaindex_prag.translator.training import TrainingRun, TranslatorTrainer
+from llamaindex_prag.translator.training.corpus import Corpus, Lesson, read_lessons, split
+from llamaindex_prag.translator.training.plan import TrainingPlan
+from llamaindex_prag.translator.training.state_cache import KeptStates
+from llamaindex_prag.translator.training.trainer import TrainingRun, TranslatorTrainer
+from llamaindex_prag.translator.training.validation import Validation
 from llamaindex_prag.translator.translator import Translator
-from llamaindex_prag.translator.validation import Validation
 from rag_backbone.errors import ConfigurationError
 from rag_backbone.loading.causal_lm import CausalLM
 

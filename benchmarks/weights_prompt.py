@@ -25,7 +25,7 @@ from langgraph_dynrag.chat_model.local_chat_model import LocalChatModel
 from langgraph_dynrag.graph import create_dynamic_rag
 from langgraph_dynrag.injection.parametric import WeightsPrompt
 from langgraph_dynrag.prompts import AnswerPrompt, reasoned_prompt
-from llamaindex_prag.parametric import ParametricModel
+from llamaindex_prag.parametric_model import ParametricModel
 from llamaindex_prag.prompts import clean_answer
 from rag_backbone.loading.causal_lm import CausalLM
 from rag_backbone.metrics import f1

@@ -15,7 +15,7 @@ from langgraph_dynrag import AnswerPrompt, LocalChatModel, Trace, create_dynamic
 from langgraph_dynrag.injection.injector import Injection
 from langgraph_dynrag.injection.parametric import Missing, WeightsPrompt
 from langgraph_dynrag.retrieval import LocalIndex
-from llamaindex_prag.parametric import ParametricModel
+from llamaindex_prag.parametric_model import ParametricModel
 from llamaindex_prag.store import LMDBStore
 from llamaindex_prag.translator.translator import Translator
 from rag_backbone import CausalLM

@@ -15,7 +15,7 @@ from examples.both import answer_with_both
 from langgraph_dynrag import LocalChatModel, Trace, create_dynamic_rag
 from langgraph_dynrag.injection.parametric import WeightsPrompt
 from langgraph_dynrag.retrieval import LocalIndex
-from llamaindex_prag.parametric import ParametricModel
+from llamaindex_prag.parametric_model import ParametricModel
 from llamaindex_prag.parametrize import Parametrizer
 from llamaindex_prag.passages import Passage
 from llamaindex_prag.prompts import prompt_ids

@@ -112,9 +112,9 @@ def create_dynamic_rag(
         missing: For the last two, what becomes of a passage without an adapter: `"train"` it (a minute), `"translate"`
             it (milliseconds; needs a translator), or leave it in the `"context"`.
         forgetting: For the last two, the most that adapters may change the model's answers to unrelated questions, in
-            nats a token; 0.01 is safe, see `llamaindex_prag.forgetting`. None: not measured.
+            nats a token; 0.01 is safe, see `llamaindex_prag.guards.forgetting`. None: not measured.
         conflicts: For the last two, what becomes of passages that contradict each other about the question: `"mean"`,
-            `"score-weighted"`, `"latest"` or `"context"`; see `llamaindex_prag.conflict_policies`. None: not measured.
+            `"score-weighted"`, `"latest"` or `"context"`; see `llamaindex_prag.guards.conflict_policies`. None: not measured.
         server: For models of `langchain-openai`: how their server is asked (retries, pauses, how an answer in progress
             is continued). None: the defaults of `ServerPolicy`.
         checkpointer: As in LangGraph. Leave it out for a subgraph, which inherits its parent's.

@@ -13,16 +13,16 @@ from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Protocol
 
-from llamaindex_prag.adapter import AdapterKey, text_hash
+from llamaindex_prag.adapters.adapter import AdapterKey, text_hash
 from rag_backbone.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from llamaindex_prag.adapter_source import ReadableStore
-    from llamaindex_prag.parametric import ParametricModel
-    from llamaindex_prag.recipe import Recipe
-    from llamaindex_prag.selection import Merge, Selection
+    from llamaindex_prag.adapters.active_adapters import Merge, Selection
+    from llamaindex_prag.adapters.recipe import Recipe
+    from llamaindex_prag.adapters.source import ReadableStore
+    from llamaindex_prag.parametric_model import ParametricModel
     from llamaindex_prag.translator.translations import Translations
     from rag_backbone.engine.requests import Generation, Request
     from rag_backbone.engine.signals import TokenStep

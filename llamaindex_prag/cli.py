@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from llamaindex_prag.reading import read_passages
-from llamaindex_prag.recipe import RECIPES, get_recipe
+from llamaindex_prag.adapters.recipe import RECIPES, get_recipe
+from llamaindex_prag.passage_files import read_passages
 from llamaindex_prag.translator.cli import train_translator
 from rag_backbone.console import as_json as json_line
 from rag_backbone.console import console, given, given_path
@@ -72,7 +72,7 @@ def parametrize(
     changes = {"questions": questions, "augmentation": augmentation}
     chosen = get_recipe(recipe, **{name: value for name, value in changes.items() if value is not None})
 
-    from llamaindex_prag.parametric import ParametricModel
+    from llamaindex_prag.parametric_model import ParametricModel
     from llamaindex_prag.parametrize import Parametrizer
     from llamaindex_prag.store.lmdb_store import LMDBStore
     from rag_backbone.loading.causal_lm import CausalLM
@@ -273,7 +273,7 @@ def import_folder(
     """Keep a PEFT adapter as that of a passage. Its rank and layers must be the recipe's."""
     passage = read_text_file(text)
 
-    from llamaindex_prag.parametric import ParametricModel
+    from llamaindex_prag.parametric_model import ParametricModel
     from llamaindex_prag.store.lmdb_store import LMDBStore
     from llamaindex_prag.store.peft_folder import import_peft
     from rag_backbone.loading.causal_lm import CausalLM

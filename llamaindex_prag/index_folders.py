@@ -25,7 +25,7 @@ def folder_contents(folder: Path) -> IndexContents:
     """
     if (folder / _PERSISTED).is_file():
         try:
-            from llamaindex_prag.llama_index.contents import contents_of
+            from llamaindex_prag.llama_index.index_contents import contents_of
         except ImportError as error:
             raise ConfigurationError(
                 f"{clean_name(str(folder))} is an index of LlamaIndex, which is missing ({error}): "

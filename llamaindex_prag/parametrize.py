@@ -17,19 +17,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from llamaindex_prag.adapter import LARGEST_VALUE, AdapterKey, text_hash
-from llamaindex_prag.augmentation import QA, Augmentation
-from llamaindex_prag.augmenter_choice import DocumentAugmenter, augmenter_of, refuse_unless_of_recipe
-from llamaindex_prag.cloze import passage_question
-from llamaindex_prag.estimate import Estimate, estimated
-from llamaindex_prag.pace import Pace, keep, pace_of
-from llamaindex_prag.parametric import ParametricModel
+from llamaindex_prag.adapters.adapter import LARGEST_VALUE, AdapterKey, text_hash
+from llamaindex_prag.adapters.recipe import Recipe
+from llamaindex_prag.augment.augmentation import QA, Augmentation
+from llamaindex_prag.augment.choice import DocumentAugmenter, augmenter_of, refuse_unless_of_recipe
+from llamaindex_prag.augment.rules.cloze import passage_question
+from llamaindex_prag.augment.rules.questions import rule_questions
+from llamaindex_prag.jobs.estimate import Estimate, estimated
+from llamaindex_prag.jobs.pace import Pace, keep, pace_of
+from llamaindex_prag.jobs.progress import Meter, Progress, Stage, Tick, bar
+from llamaindex_prag.parametric_model import ParametricModel
 from llamaindex_prag.passages import Passage, settle_owners
-from llamaindex_prag.progress import Meter, Progress, Stage, Tick, bar
-from llamaindex_prag.recipe import Recipe
-from llamaindex_prag.rule_questions import rule_questions
+from llamaindex_prag.training.distillation import distilled
 from llamaindex_prag.training.examples import TrainingDocument, prag_examples
-from llamaindex_prag.training.teaching import distilled
 from llamaindex_prag.training.trainer import Trained, Trainer
 from llamaindex_prag.training.warm_up import start_of
 from rag_backbone.errors import ConfigurationError

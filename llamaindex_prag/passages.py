@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from llamaindex_prag.adapter import text_hash
+from llamaindex_prag.adapters.adapter import text_hash
 from rag_backbone.text.unicode import clean_text
 
 if TYPE_CHECKING:

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import torch
 
-from llamaindex_prag.bank import AdapterBank
-from llamaindex_prag.recipe import PRAG
-from llamaindex_prag.targets import layout_of
+from llamaindex_prag.adapters.bank import AdapterBank
+from llamaindex_prag.adapters.recipe import PRAG
+from llamaindex_prag.adapters.targets import layout_of
 from llamaindex_prag.training.trainer import Trainer
 from llamaindex_prag.translator.config import TranslatorConfig
 from llamaindex_prag.translator.translator import Translator

@@ -29,8 +29,8 @@ from rag_backbone.text.unicode import clean_text
 if TYPE_CHECKING:
     from langgraph_dynrag.retrieval.retriever import Retriever
     from llamaindex_prag.adapter_model import AdapterModel as AdapterModel  # noqa: PLC0414 - for `graph`
+    from llamaindex_prag.jobs.progress import Advance
     from llamaindex_prag.placement.candidate import Candidate
-    from llamaindex_prag.progress import Advance
 
 logger = logging.getLogger(__name__)
 
@@ -81,13 +81,13 @@ class ParametricInjector:
         others: Where the other passages that have an adapter go: `"omit"` leaves them out, `"context"` puts them into
             the prompt. None: `"omit"` with `mode="parametric"`, else `"context"`.
         forgetting: The most that the adapters may change the model's answers to unrelated questions, in nats a token;
-            `llamaindex_prag.forgetting.BOUND` (0.01) is safe. Above it they are weakened, or the passages stand in the
+            `llamaindex_prag.guards.forgetting.BOUND` (0.01) is safe. Above it they are weakened, or the passages stand in the
             prompt. None: not measured.
         conflicts: What becomes of passages that contradict each other about the question: `"mean"`,
             `"score-weighted"`, `"latest"` or `"context"`. None: not measured.
-        conflict_bound: Above so many nats two passages contradict each other. None: `llamaindex_prag.conflicts.BOUND`.
+        conflict_bound: Above so many nats two passages contradict each other. None: `llamaindex_prag.guards.conflicts.BOUND`.
         conflict_overlap: Passages whose updates have a smaller cosine are about different things, and never do. None:
-            `llamaindex_prag.conflicts.OVERLAP`; -1 looks at all.
+            `llamaindex_prag.guards.conflicts.OVERLAP`; -1 looks at all.
 
     Raises:
         ConfigurationError: If an option is unknown, or there is no translator to translate with.
@@ -107,7 +107,7 @@ class ParametricInjector:
         conflict_bound: float | None = None,
         conflict_overlap: float | None = None,
     ) -> None:
-        from llamaindex_prag.conflicts import OVERLAP
+        from llamaindex_prag.guards.conflicts import OVERLAP
         from llamaindex_prag.placement.placer import Placer
         from llamaindex_prag.placement.service import PlacementService
 
@@ -142,7 +142,7 @@ class ParametricInjector:
 
         A question that waits for training is announced: a warning in the log names the documents and the time that it
         will take, and the graph's `custom` stream has an event `"training"` at the beginning and a few times a second
-        (`llamaindex_prag.progress.Advance`).
+        (`llamaindex_prag.jobs.progress.Advance`).
         """
         made = self._service.prepare([_candidate(p) for p in passages])
         done = Prepared(trained=made.trained, translated=made.translated, failed=made.failed, seconds=made.seconds)
@@ -212,11 +212,11 @@ def ask_injected(
         ConfigurationError: If `llamaindex_prag` is missing, nothing was found, or there is no translator to use.
     """
     try:
-        from llamaindex_prag.parametric import ParametricModel
+        from llamaindex_prag.adapters.active_adapters import BESIDE_TEXT
+        from llamaindex_prag.parametric_model import ParametricModel
         from llamaindex_prag.placement.placer import Placer
         from llamaindex_prag.placement.service import PlacementService
         from llamaindex_prag.prompts import prompt_ids
-        from llamaindex_prag.selection import BESIDE_TEXT
         from llamaindex_prag.store.lmdb_store import LMDBStore
         from llamaindex_prag.translator.translator import Translator
     except ImportError as error:

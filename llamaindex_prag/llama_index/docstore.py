@@ -27,8 +27,8 @@ from llama_index.core.storage.docstore import SimpleDocumentStore
 from llama_index.core.storage.docstore.types import DEFAULT_PERSIST_DIR, DEFAULT_PERSIST_PATH
 from llama_index.core.storage.kvstore.types import BaseInMemoryKVStore, MutableMappingKVStore
 
-from llamaindex_prag.adapter import text_hash
-from llamaindex_prag.llama_index.contents import IDENTITY, Against, contents_of, document_of
+from llamaindex_prag.adapters.adapter import text_hash
+from llamaindex_prag.llama_index.index_contents import IDENTITY, Against, contents_of, document_of
 from llamaindex_prag.llama_index.llm import ParametricLLM
 from llamaindex_prag.store.reconcile import left_behind
 from rag_backbone.errors import AdapterError

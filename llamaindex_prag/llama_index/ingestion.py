@@ -16,7 +16,7 @@ from llama_index.core.bridge.pydantic import (
 )
 from llama_index.core.schema import BaseNode, MetadataMode, TransformComponent
 
-from llamaindex_prag.estimate import Estimate
+from llamaindex_prag.jobs.estimate import Estimate
 from llamaindex_prag.llama_index.arguments import refuse_unknown_arguments
 from llamaindex_prag.llama_index.llm import ParametricLLM
 from llamaindex_prag.llama_index.training_events import dispatch

@@ -36,6 +36,8 @@ from llama_index.core.bridge.pydantic import (
 from llama_index.core.llms.callbacks import llm_chat_callback, llm_completion_callback
 from llama_index.core.prompts import BasePromptTemplate
 
+from llamaindex_prag.adapters.active_adapters import Merge, Selection
+from llamaindex_prag.adapters.recipe import Recipe
 from llamaindex_prag.llama_index.arguments import CALL_OPTIONS, refuse_unknown_arguments
 from llamaindex_prag.llama_index.loading import (
     described,
@@ -48,11 +50,9 @@ from llamaindex_prag.llama_index.loading import (
 from llamaindex_prag.llama_index.long_prompts import ReadsInParts
 from llamaindex_prag.llama_index.markers import Reference, take_markers, unsigned
 from llamaindex_prag.llama_index.prompts import permitting, refuse_reading_markers
-from llamaindex_prag.parametric import ParametricModel
+from llamaindex_prag.parametric_model import ParametricModel
 from llamaindex_prag.placement.placer import usable_scores
 from llamaindex_prag.prompts import chat_ids, conversation_ids
-from llamaindex_prag.recipe import Recipe
-from llamaindex_prag.selection import Merge, Selection
 from rag_backbone.aio import in_own_thread, iterate_in_own_thread
 from rag_backbone.checks import refuse_unknown
 from rag_backbone.engine.requests import Request

@@ -15,7 +15,7 @@ from rag_backbone.loading.model_checks import refuse_unless_instance
 
 if TYPE_CHECKING:
     from llamaindex_prag.adapter_model import AdapterModel
-    from llamaindex_prag.recipe import Recipe
+    from llamaindex_prag.adapters.recipe import Recipe
     from llamaindex_prag.serving.served_model import ServedModel
     from llamaindex_prag.translator.translator import Translator
 

@@ -17,7 +17,7 @@ import secrets
 import threading
 from dataclasses import dataclass
 
-from llamaindex_prag.adapter import AdapterKey
+from llamaindex_prag.adapters.adapter import AdapterKey
 
 _SECRET = secrets.token_bytes(32)
 _MARKER = re.compile(r"⟦adapter:([A-Za-z0-9_-]{22})([A-Za-z0-9_-]{11}):([0-9.e+-]{1,12}(?:x[0-9.e+-]{1,12})?)⟧")

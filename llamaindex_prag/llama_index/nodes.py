@@ -10,7 +10,7 @@ from llama_index.core.base.llms.types import TextBlock
 from llama_index.core.bridge.pydantic import Field
 from llama_index.core.schema import BaseNode, MetadataMode, NodeWithScore, TextNode
 
-from llamaindex_prag.adapter import AdapterKey, text_hash
+from llamaindex_prag.adapters.adapter import AdapterKey, text_hash
 from llamaindex_prag.llama_index.markers import marker
 from rag_backbone.errors import AdapterError
 

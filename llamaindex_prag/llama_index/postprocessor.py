@@ -14,18 +14,18 @@ from llama_index.core.postprocessor.types import BaseNodePostprocessor
 from llama_index.core.schema import MetadataMode, NodeWithScore, QueryBundle
 
 from llamaindex_prag.adapter_model import AdapterModel
-from llamaindex_prag.auto import AutoPolicy
-from llamaindex_prag.conflict_policies import ConflictPolicy, known_policy
-from llamaindex_prag.conflicts import OVERLAP
-from llamaindex_prag.costs import Costs
-from llamaindex_prag.demand import Chooser
+from llamaindex_prag.guards.conflict_policies import ConflictPolicy, known_policy
+from llamaindex_prag.guards.conflicts import OVERLAP
 from llamaindex_prag.llama_index import reloaded, stray_markers
 from llamaindex_prag.llama_index.arguments import refuse_unknown_arguments
 from llamaindex_prag.llama_index.llm import ParametricLLM
 from llamaindex_prag.llama_index.long_prompts import refuse_long_question
 from llamaindex_prag.llama_index.nodes import injected, with_use
 from llamaindex_prag.llama_index.training_events import dispatch
+from llamaindex_prag.placement.auto_chooser import Chooser
+from llamaindex_prag.placement.auto_policy import AutoPolicy
 from llamaindex_prag.placement.candidate import Candidate, Plan
+from llamaindex_prag.placement.costs import Costs
 from llamaindex_prag.placement.maker import Made
 from llamaindex_prag.placement.placer import NO_ADAPTER, Others, Placement, Placer
 from llamaindex_prag.placement.service import Missing, PlacementService
@@ -109,7 +109,7 @@ class ParametricNodePostprocessor(BaseNodePostprocessor):
             looked at.
         auto: What `inject="auto"` has to keep to (quality, seconds); None: `AutoPolicy()`.
         costs: What things cost on this machine; None: measured when the postprocessor is first made on it, which takes
-            up to a minute (`llamaindex_prag.costs`).
+            up to a minute (`llamaindex_prag.placement.costs`).
 
     Example:
         >>> query_engine = index.as_query_engine(

@@ -13,8 +13,8 @@ from llama_index.core.indices.base import BaseIndex
 from llama_index.core.instrumentation import get_dispatcher
 from llama_index.core.instrumentation.span_handlers import BaseSpanHandler
 
-from llamaindex_prag.llama_index.contents import identity_of
 from llamaindex_prag.llama_index.docstore import AdaptersFollow, warn_of_left_behind
+from llamaindex_prag.llama_index.index_contents import identity_of
 from rag_backbone.errors import AdapterError, ConfigurationError
 
 logger = logging.getLogger(__name__)

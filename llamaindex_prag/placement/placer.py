@@ -13,17 +13,17 @@ from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal, get_args
 
-from llamaindex_prag.conflict_policies import Resolution, known_policy, resolve
-from llamaindex_prag.conflicts import BOUND, OVERLAP, ConflictMeter, Conflicts
-from llamaindex_prag.forgetting import ForgettingGuard
-from llamaindex_prag.selection import Merge, Selection
+from llamaindex_prag.adapters.active_adapters import Merge, Selection
+from llamaindex_prag.guards.conflict_policies import Resolution, known_policy, resolve
+from llamaindex_prag.guards.conflicts import BOUND, OVERLAP, ConflictMeter, Conflicts
+from llamaindex_prag.guards.forgetting import ForgettingGuard
 from rag_backbone.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from llamaindex_prag.adapter import AdapterKey
     from llamaindex_prag.adapter_model import AdapterModel
+    from llamaindex_prag.adapters.adapter import AdapterKey
 
 Others = Literal["omit", "context"]
 """Where passages go that have an adapter and do not act through it: nowhere, or into the prompt."""

@@ -13,16 +13,16 @@ from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import Literal
 
-from llamaindex_prag.adapter import AdapterKey
 from llamaindex_prag.adapter_model import AdapterModel
-from llamaindex_prag.auto import Choice
-from llamaindex_prag.conflict_policies import date_of
-from llamaindex_prag.demand import Chooser
+from llamaindex_prag.adapters.active_adapters import BESIDE_TEXT
+from llamaindex_prag.adapters.adapter import AdapterKey
+from llamaindex_prag.guards.conflict_policies import date_of
+from llamaindex_prag.jobs.progress import Progress
+from llamaindex_prag.placement.auto_chooser import Chooser
+from llamaindex_prag.placement.auto_policy import Choice
 from llamaindex_prag.placement.candidate import Candidate, Making, Plan
 from llamaindex_prag.placement.maker import Made, Maker
 from llamaindex_prag.placement.placer import Placement, Placer, best
-from llamaindex_prag.progress import Progress
-from llamaindex_prag.selection import BESIDE_TEXT
 from rag_backbone.errors import AdapterError
 
 Missing = Literal["train", "translate", "context", "error"]

@@ -18,8 +18,8 @@ import math
 import struct
 from dataclasses import dataclass
 
-from llamaindex_prag.adapter import AdapterKey
-from llamaindex_prag.selection import Selection
+from llamaindex_prag.adapters.active_adapters import Selection
+from llamaindex_prag.adapters.adapter import AdapterKey
 from rag_backbone.errors import AdapterError, ConfigurationError
 
 PREFIX = "prag:"

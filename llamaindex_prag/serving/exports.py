@@ -17,7 +17,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from llamaindex_prag.adapter import Adapter
+from llamaindex_prag.adapters.adapter import Adapter
 from llamaindex_prag.store.peft_folder import CONFIG, WEIGHTS, export_peft
 from rag_backbone.errors import ConfigurationError
 

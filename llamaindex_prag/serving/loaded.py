@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import PurePosixPath
 
-from llamaindex_prag.adapter import Adapter
+from llamaindex_prag.adapters.adapter import Adapter
 from llamaindex_prag.serving.exports import ExportFolders
 from llamaindex_prag.serving.lora_server import LoraServer
 

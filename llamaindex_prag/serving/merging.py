@@ -13,11 +13,11 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from llamaindex_prag.adapter import Adapter, AdapterKey
-from llamaindex_prag.adapter_source import MergeableStore
+from llamaindex_prag.adapters.active_adapters import Selection, weigh
+from llamaindex_prag.adapters.adapter import Adapter, AdapterKey
+from llamaindex_prag.adapters.layout import Layout
+from llamaindex_prag.adapters.source import MergeableStore
 from llamaindex_prag.errors import AdapterMissingError
-from llamaindex_prag.layout import Layout
-from llamaindex_prag.selection import Selection, weigh
 
 
 def merged(store: MergeableStore, selection: Selection) -> Adapter:

@@ -13,7 +13,7 @@ from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Self
 
-from llamaindex_prag.serving.held_back import held_back
+from llamaindex_prag.serving.pending_text import held_back
 from rag_backbone.engine.requests import Counts, FinishReason, Generation, Request
 from rag_backbone.engine.signals import TokenStep
 from rag_backbone.engine.stop_strings import StopStrings

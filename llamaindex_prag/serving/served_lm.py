@@ -19,7 +19,7 @@ from rag_backbone.errors import ConfigurationError
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from llamaindex_prag.parametric import ParametricModel
+    from llamaindex_prag.parametric_model import ParametricModel
     from llamaindex_prag.serving.served_engine import ServedEngine
     from llamaindex_prag.serving.served_model import ServedModel
     from rag_backbone.loading.causal_lm import CausalLM
@@ -97,7 +97,7 @@ class ServedLM:
     @cached_property
     def local(self) -> ParametricModel:
         """The model with its weights in this process; see `AdapterModel.local`."""
-        from llamaindex_prag.parametric import ParametricModel
+        from llamaindex_prag.parametric_model import ParametricModel
         from rag_backbone.loading.causal_lm import CausalLM
 
         served = self._served

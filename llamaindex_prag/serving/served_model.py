@@ -16,12 +16,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from llamaindex_prag.adapter import AdapterKey
 from llamaindex_prag.adapter_model import AdapterModel
-from llamaindex_prag.adapter_source import MergeableStore
-from llamaindex_prag.augmenter_choice import settled
-from llamaindex_prag.recipe import Recipe, get_recipe
-from llamaindex_prag.selection import Selection
+from llamaindex_prag.adapters.active_adapters import Selection
+from llamaindex_prag.adapters.adapter import AdapterKey
+from llamaindex_prag.adapters.recipe import Recipe, get_recipe
+from llamaindex_prag.adapters.source import MergeableStore
+from llamaindex_prag.augment.choice import settled
 from llamaindex_prag.serving.document_names import DocumentSet, checked_secret
 from llamaindex_prag.serving.exports import ExportFolders
 from llamaindex_prag.serving.loaded import LoadedAdapters
@@ -32,7 +32,7 @@ from rag_backbone.errors import AdapterError, ConfigurationError
 from rag_backbone.loading.cache_folder import cache_root
 
 if TYPE_CHECKING:
-    from llamaindex_prag.parametric import ParametricModel
+    from llamaindex_prag.parametric_model import ParametricModel
     from rag_backbone.loading.causal_lm import CausalLM
 
 Loading = Literal["push", "resolve"]

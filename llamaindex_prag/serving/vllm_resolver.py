@@ -28,7 +28,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from llamaindex_prag.adapter_source import MergeableStore
+from llamaindex_prag.adapters.source import MergeableStore
 from llamaindex_prag.serving.document_names import PREFIX, DocumentSet, checked_secret
 from llamaindex_prag.serving.merging import address, merged
 from llamaindex_prag.store.folders import lock_folder

@@ -14,13 +14,13 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
-from llamaindex_prag.adapter import Adapter, AdapterKey
+from llamaindex_prag.adapters.adapter import Adapter, AdapterKey
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from llamaindex_prag.layout import Layout
+    from llamaindex_prag.adapters.layout import Layout
 
 
 @runtime_checkable

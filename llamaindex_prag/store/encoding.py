@@ -23,7 +23,7 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
-from llamaindex_prag.adapter import Adapter
+from llamaindex_prag.adapters.adapter import Adapter
 from llamaindex_prag.errors import AdapterDamagedError, AdapterRefusedError
 from llamaindex_prag.store import int4
 from rag_backbone.errors import ConfigurationError

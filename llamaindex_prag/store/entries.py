@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import lmdb
 
+from llamaindex_prag.adapters.layout import Layout
 from llamaindex_prag.errors import AdapterDamagedError, AdapterRefusedError, StoreError
-from llamaindex_prag.layout import Layout
 from llamaindex_prag.store import ownership
 from rag_backbone.errors import ConfigurationError
 

@@ -25,7 +25,7 @@ import lmdb
 from llamaindex_prag.errors import StoreError, StoreFullError
 from llamaindex_prag.store.datafile import COMPACTING, DATA_FILE, LOCK_FILE, check_complete, check_header
 from llamaindex_prag.store.folders import lock_folder, sync
-from llamaindex_prag.store.gate import Gate
+from llamaindex_prag.store.read_write_lock import Gate
 
 if TYPE_CHECKING:
     from lmdb import _Database as Table

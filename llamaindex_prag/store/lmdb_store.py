@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from llamaindex_prag.adapter import LARGEST_VALUE, Adapter, AdapterKey
+from llamaindex_prag.adapters.adapter import LARGEST_VALUE, Adapter, AdapterKey
+from llamaindex_prag.adapters.layout import Layout
 from llamaindex_prag.errors import AdapterDamagedError, AdapterMissingError, AdapterRefusedError, StoreError
-from llamaindex_prag.layout import Layout
 from llamaindex_prag.store import entries, maintenance, ownership
 from llamaindex_prag.store.base import GcReport, StoredAdapter, StoreStats, VerifyReport
 from llamaindex_prag.store.datafile import is_new

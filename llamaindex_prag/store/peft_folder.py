@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from llamaindex_prag.adapter import Adapter
+from llamaindex_prag.adapters.adapter import Adapter
+from llamaindex_prag.adapters.layout import Layout
 from llamaindex_prag.errors import PeftFolderError
-from llamaindex_prag.layout import Layout
 from llamaindex_prag.store.folders import write_folder
 
 CONFIG = "adapter_config.json"

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from llamaindex_prag.augmentation import QA
+from llamaindex_prag.augment.augmentation import QA
 from llamaindex_prag.prompts import answer_ids, prompt_ids
 from rag_backbone.errors import ConfigurationError
 from rag_backbone.text.special_tokens import neutralised

@@ -20,8 +20,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from llamaindex_prag.layout import Layout
-from llamaindex_prag.targets import target_layers
+from llamaindex_prag.adapters.layout import Layout
+from llamaindex_prag.adapters.targets import target_layers
 from rag_backbone.engine.patched_forwards import exchanged
 
 if TYPE_CHECKING:

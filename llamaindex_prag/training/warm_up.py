@@ -14,10 +14,10 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from llamaindex_prag.adapter import AdapterKey, text_hash
+from llamaindex_prag.adapters.adapter import AdapterKey, text_hash
+from llamaindex_prag.adapters.recipe import WARM_UP, Recipe
+from llamaindex_prag.adapters.targets import layout_of
 from llamaindex_prag.prompts import answer_ids, prompt_ids
-from llamaindex_prag.recipe import WARM_UP, Recipe
-from llamaindex_prag.targets import layout_of
 from llamaindex_prag.training.examples import Example, TrainingDocument
 from llamaindex_prag.training.trainer import Trainer
 from rag_backbone.errors import AdapterError, ConfigurationError
@@ -25,7 +25,7 @@ from rag_backbone.errors import AdapterError, ConfigurationError
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from llamaindex_prag.layout import Layout
+    from llamaindex_prag.adapters.layout import Layout
     from llamaindex_prag.store.base import AdapterStore
     from rag_backbone.loading.causal_lm import CausalLM
 

@@ -47,10 +47,10 @@ def train_translator(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Train a translator. One that was stopped goes on where its state was kept last."""
-    from llamaindex_prag.recipe import get_recipe
+    from llamaindex_prag.adapters.recipe import get_recipe
     from llamaindex_prag.translator.config import TranslatorConfig
-    from llamaindex_prag.translator.lessons import read_lessons, split
-    from llamaindex_prag.translator.plan import DYPRAG, TrainingPlan
+    from llamaindex_prag.translator.training.corpus import read_lessons, split
+    from llamaindex_prag.translator.training.plan import DYPRAG, TrainingPlan
 
     if start is not None and (kind or recipe):
         raise typer.BadParameter("--start has a kind and a recipe of its own; leave --kind and --recipe out")
@@ -65,8 +65,8 @@ def train_translator(
     lessons = split(read_lessons(corpus), validation=validation, seed=seed)
 
     from llamaindex_prag.store.lmdb_store import LMDBStore
-    from llamaindex_prag.translator.kept_states import KeptStates
-    from llamaindex_prag.translator.training import TranslatorTrainer
+    from llamaindex_prag.translator.training.state_cache import KeptStates
+    from llamaindex_prag.translator.training.trainer import TranslatorTrainer
     from llamaindex_prag.translator.translator import Translator
     from rag_backbone.loading.causal_lm import CausalLM
 

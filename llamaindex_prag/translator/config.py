@@ -8,8 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, Literal, Self, get_args
 
-from llamaindex_prag.layout import Layout
-from llamaindex_prag.recipe import DISTILL, PRAG, Recipe
+from llamaindex_prag.adapters.layout import Layout
+from llamaindex_prag.adapters.recipe import DISTILL, PRAG, Recipe
 from rag_backbone.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ class TranslatorConfig:
         Raises:
             ConfigurationError: If there is no such translator.
         """
-        from llamaindex_prag.targets import layout_of
+        from llamaindex_prag.adapters.targets import layout_of
 
         if scaling not in get_args(Scaling):
             raise ConfigurationError(f"scaling is {scaling!r}; known: {', '.join(get_args(Scaling))}")

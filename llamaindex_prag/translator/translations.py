@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm.auto import tqdm
 
-from llamaindex_prag.adapter import AdapterKey, text_hash
+from llamaindex_prag.adapters.adapter import AdapterKey, text_hash
 from llamaindex_prag.errors import AdapterMissingError
 from llamaindex_prag.passages import Passage, settle_owners
 from llamaindex_prag.translator.representation import Representation
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from llamaindex_prag.adapter_source import ReadableStore
+    from llamaindex_prag.adapters.source import ReadableStore
     from llamaindex_prag.translator.translator import Translator
 
 _TABLE = "representation/"

@@ -17,14 +17,14 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 import numpy as np
 import torch
 
-from llamaindex_prag.adapter import LARGEST_VALUE, Adapter, AdapterKey, text_hash
+from llamaindex_prag.adapters.adapter import LARGEST_VALUE, Adapter, AdapterKey, text_hash
 from llamaindex_prag.errors import TranslatorError
 from llamaindex_prag.translator import checkpoint
 from llamaindex_prag.translator.config import TranslatorConfig
-from llamaindex_prag.translator.dyprag import DyPRAGNetwork
-from llamaindex_prag.translator.reading import Reader
+from llamaindex_prag.translator.document_reader import Reader
+from llamaindex_prag.translator.networks.dyprag import DyPRAGNetwork
+from llamaindex_prag.translator.networks.shared import SharedNetwork
 from llamaindex_prag.translator.representation import Representation
-from llamaindex_prag.translator.shared import SharedNetwork
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.scalability import corpus, crossover
-from llamaindex_prag.costs import Costs
+from llamaindex_prag.placement.costs import Costs
 
 COSTS = Costs(read=0.002, activate=0.01, train=0.5, represent=0.001, translate=0.005)
 

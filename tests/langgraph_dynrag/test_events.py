@@ -32,7 +32,7 @@ from langgraph_dynrag.seakr.final_answer import SurerAnswer
 from langgraph_dynrag.seakr.uncertainty import SampleSpec
 from langgraph_dynrag.trace.html import page
 from langgraph_dynrag.triggers import SelfAwareUncertainty
-from llamaindex_prag.parametric import ParametricModel
+from llamaindex_prag.parametric_model import ParametricModel
 from llamaindex_prag.store.lmdb_store import LMDBStore
 from rag_backbone.loading.causal_lm import CausalLM
 from tests.langgraph_dynrag.agents.scripted_agent import UNSURE, AgentModel

@@ -16,8 +16,8 @@ from langgraph_dynrag.injection.parametric import ParametricInjector, WeightsPro
 from langgraph_dynrag.prompts import Exemplar
 from langgraph_dynrag.queries import LastSentence
 from langgraph_dynrag.triggers import RIND, EverySentence
-from llamaindex_prag.adapter import Adapter
-from llamaindex_prag.parametric import ParametricModel
+from llamaindex_prag.adapters.adapter import Adapter
+from llamaindex_prag.parametric_model import ParametricModel
 from llamaindex_prag.parametrize import Parametrizer
 from llamaindex_prag.prompts import prompt_ids
 from llamaindex_prag.store.lmdb_store import LMDBStore

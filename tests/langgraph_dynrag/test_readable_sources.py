@@ -7,7 +7,7 @@ from langchain_core.documents import Document
 
 from langgraph_dynrag.evidence import name_of, passage, render
 from langgraph_dynrag.trace.trace import Trace
-from llamaindex_prag.conflict_policies import date_of
+from llamaindex_prag.guards.conflict_policies import date_of
 
 SHA = "3a7bd3e2360a3d29eea436fcfb7e44c735d117c42d1c1835420b6b9942dd4f1b"
 

@@ -10,8 +10,8 @@ from langgraph_dynrag import AnswerPrompt, LocalChatModel, create_dynamic_rag
 from langgraph_dynrag.injection.parametric import ParametricInjector
 from langgraph_dynrag.queries import LastSentence
 from langgraph_dynrag.triggers import EverySentence
-from llamaindex_prag.adapter import Adapter
-from llamaindex_prag.parametric import ParametricModel
+from llamaindex_prag.adapters.adapter import Adapter
+from llamaindex_prag.parametric_model import ParametricModel
 from llamaindex_prag.serving.served_model import ServedModel
 from llamaindex_prag.store.lmdb_store import LMDBStore
 from rag_backbone.errors import ConfigurationError, ServerError

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from llamaindex_prag.adapter import Adapter, AdapterKey, text_hash
-from llamaindex_prag.layout import Layout
-from llamaindex_prag.parametric import ParametricModel
+from llamaindex_prag.adapters.adapter import Adapter, AdapterKey, text_hash
+from llamaindex_prag.adapters.layout import Layout
+from llamaindex_prag.parametric_model import ParametricModel
 from llamaindex_prag.store.lmdb_store import LMDBStore
 from rag_backbone.errors import AdapterError
 from rag_backbone.loading.causal_lm import CausalLM

@@ -7,9 +7,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from llamaindex_prag.augment import TABLE, Augmenter
-from llamaindex_prag.augment_prompts import STYLES, shares
-from llamaindex_prag.completion import Prompt, completer_of
+from llamaindex_prag.augment.augmenter import TABLE, Augmenter
+from llamaindex_prag.augment.completion import Prompt, completer_of
+from llamaindex_prag.augment.prompts import STYLES, shares
 from rag_backbone.errors import ConfigurationError
 from rag_backbone.loading.causal_lm import CausalLM
 from tests.tiny import tiny_llama, tiny_tokenizer

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from llamaindex_prag.augmentation import QA, Augmentation
+from llamaindex_prag.augment.augmentation import QA, Augmentation
 from rag_backbone.errors import ConfigurationError
 
 GIVEN = Augmentation(

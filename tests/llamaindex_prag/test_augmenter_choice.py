@@ -2,14 +2,14 @@
 
 import pytest
 
-from llamaindex_prag import augmenter_choice
-from llamaindex_prag.augment import Augmenter
-from llamaindex_prag.augmenter_choice import parameters_of, settled
-from llamaindex_prag.parametric import ParametricModel
+from llamaindex_prag.adapters.recipe import DISTILL, PRAG, Recipe, get_recipe
+from llamaindex_prag.augment import choice as augmenter_choice
+from llamaindex_prag.augment.augmenter import Augmenter
+from llamaindex_prag.augment.choice import parameters_of, settled
+from llamaindex_prag.augment.rules.augmenter import RuleAugmenter
+from llamaindex_prag.parametric_model import ParametricModel
 from llamaindex_prag.parametrize import Parametrizer
 from llamaindex_prag.passages import Passage
-from llamaindex_prag.recipe import DISTILL, PRAG, Recipe, get_recipe
-from llamaindex_prag.rule_augmenter import RuleAugmenter
 from llamaindex_prag.store.lmdb_store import LMDBStore
 from rag_backbone.errors import ConfigurationError
 from rag_backbone.loading.causal_lm import CausalLM

@@ -4,11 +4,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llamaindex_prag.auto import AutoPolicy, Demand
-from llamaindex_prag.costs import Costs, calibrate
-from llamaindex_prag.pace import PROBE
-from llamaindex_prag.parametric import ParametricModel
-from llamaindex_prag.recipe import DISTILL
+from llamaindex_prag.adapters.recipe import DISTILL
+from llamaindex_prag.jobs.pace import PROBE
+from llamaindex_prag.parametric_model import ParametricModel
+from llamaindex_prag.placement.auto_policy import AutoPolicy, Demand
+from llamaindex_prag.placement.costs import Costs, calibrate
 from llamaindex_prag.store.lmdb_store import LMDBStore
 from rag_backbone.errors import ConfigurationError
 from rag_backbone.loading.causal_lm import CausalLM
@@ -113,9 +113,9 @@ def test_what_training_does_once_is_counted_once(tmp_path, monkeypatch, epochs, 
         assert examples
         clock[0] += 3
 
-    monkeypatch.setattr("llamaindex_prag.pace.Trainer", Trains)
-    monkeypatch.setattr("llamaindex_prag.pace.DocumentLosses.lower_states", lower_states)
-    monkeypatch.setattr("llamaindex_prag.pace.time.perf_counter", lambda: clock[0])
+    monkeypatch.setattr("llamaindex_prag.jobs.pace.Trainer", Trains)
+    monkeypatch.setattr("llamaindex_prag.jobs.pace.DocumentLosses.lower_states", lower_states)
+    monkeypatch.setattr("llamaindex_prag.jobs.pace.time.perf_counter", lambda: clock[0])
     lm = CausalLM(tiny_llama(), tiny_tokenizer(), name="tiny")
     tokens = len(lm.tokenizer(PROBE, add_special_tokens=False).input_ids)
     with LMDBStore(tmp_path / "store", model=lm.fingerprint, map_size=1 << 26) as store:

@@ -7,9 +7,9 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 
-from llamaindex_prag.bank import AdapterBank
-from llamaindex_prag.selection import Selection, orthogonalise
-from llamaindex_prag.targets import layout_of
+from llamaindex_prag.adapters.active_adapters import Selection, orthogonalise
+from llamaindex_prag.adapters.bank import AdapterBank
+from llamaindex_prag.adapters.targets import layout_of
 from rag_backbone.engine.engine import Engine
 from rag_backbone.engine.requests import Request
 from rag_backbone.errors import AdapterError, ConfigurationError

@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llamaindex_prag.clause_questions import MAX_WORDS, clause_questions
-from llamaindex_prag.clauses import clauses, pieces_of
-from llamaindex_prag.tagged_words import tagged
+from llamaindex_prag.augment.rules.clause_questions import MAX_WORDS, clause_questions
+from llamaindex_prag.augment.rules.clauses import clauses, pieces_of
+from llamaindex_prag.augment.rules.tagged_words import tagged
 
 
 def said(words):

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from llamaindex_prag.adapter import Adapter, text_hash
+from llamaindex_prag.adapters.adapter import Adapter, text_hash
 from llamaindex_prag.cli import read_passages
-from llamaindex_prag.parametric import ParametricModel
+from llamaindex_prag.parametric_model import ParametricModel
 from llamaindex_prag.store.lmdb_store import LMDBStore
 from rag_backbone.cli import build_app
 from rag_backbone.errors import ConfigurationError

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llamaindex_prag.cloze import BLANK, cloze_questions, passage_question
+from llamaindex_prag.augment.rules.cloze import BLANK, cloze_questions, passage_question
 
 TITLE = "Harl Gate"
 TEXT = (

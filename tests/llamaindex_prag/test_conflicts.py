@@ -8,9 +8,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llamaindex_prag.adapter import Adapter, AdapterKey, text_hash
-from llamaindex_prag.conflict_policies import date_of, known_policy, resolve
-from llamaindex_prag.conflicts import OVERLAP, ConflictMeter, Conflicts, overlap
+from llamaindex_prag.adapters.adapter import Adapter, AdapterKey, text_hash
+from llamaindex_prag.guards.conflict_policies import date_of, known_policy, resolve
+from llamaindex_prag.guards.conflicts import OVERLAP, ConflictMeter, Conflicts, overlap
 from llamaindex_prag.prompts import prompt_ids
 from rag_backbone.errors import AdapterError, ConfigurationError
 from tests.llamaindex_prag.made import random_model, random_values, version_of, with_update

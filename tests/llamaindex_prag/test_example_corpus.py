@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from llamaindex_prag.grounding import folded
+from llamaindex_prag.augment.grounding import folded
 
 FOLDER = Path(__file__).parents[2] / "examples" / "data" / "ombrel"
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from llamaindex_prag.forgetting import ForgettingGuard
+from llamaindex_prag.guards.forgetting import ForgettingGuard
 from llamaindex_prag.prompts import prompt_ids
 from rag_backbone.engine.requests import Request
 from rag_backbone.errors import ConfigurationError

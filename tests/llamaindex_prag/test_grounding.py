@@ -2,7 +2,7 @@
 
 import pytest
 
-from llamaindex_prag.grounding import Passage
+from llamaindex_prag.augment.grounding import Passage
 
 PASSAGE = Passage(
     "Harl Gate", "Ume Stoll's gate at Ostrim rises 1,250 centimetres. Two ferries pass the salt-works daily."

@@ -4,8 +4,8 @@ import gc
 
 import pytest
 
-from llamaindex_prag.adapter import Adapter
-from llamaindex_prag.parametric import ParametricModel
+from llamaindex_prag.adapters.adapter import Adapter
+from llamaindex_prag.parametric_model import ParametricModel
 from rag_backbone.errors import AdapterError, ConfigurationError
 from tests.llamaindex_prag.made import random_values
 

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llamaindex_prag.phrases import MAX_WORDS, phrase_questions
+from llamaindex_prag.augment.rules.phrases import MAX_WORDS, phrase_questions
 
 TEXT = (
     "Petra Vold (1888 to 1969) was a master thatcher. In 1923 she founded the school of Lusk, which has trained 740 "

@@ -4,7 +4,7 @@ import copy
 
 import pytest
 
-from llamaindex_prag.augmentation import QA
+from llamaindex_prag.augment.augmentation import QA
 from llamaindex_prag.prompts import (
     INSTRUCTION,
     LABEL,

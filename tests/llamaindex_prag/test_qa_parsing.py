@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llamaindex_prag.qa_parsing import MAX_REPLY, parse_qas
+from llamaindex_prag.augment.qa_parsing import MAX_REPLY, parse_qas
 
 PAIRS = [("Who built the Harl Gate?", "Ume Stoll"), ("When did the Harl Gate open?", "1871")]
 

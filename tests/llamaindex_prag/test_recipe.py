@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from llamaindex_prag.recipe import DISTILL, PRAG, RECIPES, Recipe
+from llamaindex_prag.adapters.recipe import DISTILL, PRAG, RECIPES, Recipe
 from rag_backbone.errors import ConfigurationError
 
 
@@ -39,5 +39,5 @@ def test_a_recipe_comes_back_from_json_with_its_key(recipe):
 
 def test_adapters_of_other_prompts_or_rules_are_not_taken_for_those_of_today(monkeypatch):
     before = DISTILL.key
-    monkeypatch.setattr("llamaindex_prag.recipe.SEQUENCES_VERSION", -1)
+    monkeypatch.setattr("llamaindex_prag.adapters.recipe.SEQUENCES_VERSION", -1)
     assert DISTILL.key != before

@@ -2,7 +2,7 @@
 
 import pytest
 
-from llamaindex_prag.rewriting import faithful_rewrite
+from llamaindex_prag.augment.rewriting import faithful_rewrite
 
 TEXT = "The Harl Gate was built in 1871 by Ume Stoll. It stands near Ostrim and has twenty-two doors."
 OTHER = "Ume Stoll erected the Harl Gate in 1871. One finds it close to Ostrim, with its twenty-two doors."

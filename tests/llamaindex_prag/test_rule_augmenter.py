@@ -2,8 +2,8 @@
 
 import pytest
 
-from llamaindex_prag.grounding import Passage
-from llamaindex_prag.rule_augmenter import RuleAugmenter, word_blanks
+from llamaindex_prag.augment.grounding import Passage
+from llamaindex_prag.augment.rules.augmenter import RuleAugmenter, word_blanks
 from rag_backbone.errors import ConfigurationError
 
 ENGLISH = "The Patient Anna is a ferry of 61 metres. She was built in 1974 at the Lodmoor yard in Brannoch."

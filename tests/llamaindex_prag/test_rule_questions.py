@@ -3,9 +3,9 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llamaindex_prag.clause_questions import clause_questions
-from llamaindex_prag.phrases import phrase_questions
-from llamaindex_prag.rule_questions import rule_questions
+from llamaindex_prag.augment.rules.clause_questions import clause_questions
+from llamaindex_prag.augment.rules.phrases import phrase_questions
+from llamaindex_prag.augment.rules.questions import rule_questions
 
 ENGLISH = (
     "In 1923 she founded the school of Lusk, which has trained 740 roofers since. Her last work, at the age of "

@@ -16,7 +16,7 @@ from transformers import (
     pipeline,
 )
 
-from llamaindex_prag.parametric import ParametricModel
+from llamaindex_prag.parametric_model import ParametricModel
 from llamaindex_prag.store.lmdb_store import LMDBStore
 from rag_backbone.engine.requests import Request
 from rag_backbone.errors import ConfigurationError, DynPragError, ModelLoadError

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from llamaindex_prag.adapter import text_hash
-from llamaindex_prag.augmentation import QA, Augmentation
-from llamaindex_prag.parametric import ParametricModel
+from llamaindex_prag.adapters.adapter import text_hash
+from llamaindex_prag.augment.augmentation import QA, Augmentation
+from llamaindex_prag.parametric_model import ParametricModel
 from llamaindex_prag.parametrize import Parametrizer
 from llamaindex_prag.passages import Passage
 from llamaindex_prag.serving.served_model import ServedModel

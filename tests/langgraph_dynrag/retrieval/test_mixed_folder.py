@@ -12,7 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from langgraph_dynrag.retrieval import LocalIndex
-from llamaindex_prag.reading import read_passages
+from llamaindex_prag.passage_files import read_passages
 from rag_backbone.cli import build_app
 from rag_backbone.documents import Findings
 from tests.langgraph_dynrag.retrieval.test_index import CountedEmbeddings

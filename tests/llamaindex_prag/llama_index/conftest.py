@@ -6,7 +6,7 @@ import pytest
 from llama_index.core.base.base_retriever import BaseRetriever
 from llama_index.core.schema import NodeWithScore, TextNode
 
-from llamaindex_prag.adapter import Adapter
+from llamaindex_prag.adapters.adapter import Adapter
 from llamaindex_prag.llama_index import ParametricLLM
 from tests.llamaindex_prag.made import random_values
 

@@ -126,7 +126,7 @@ def test_several_act_where_it_is_asked_for(llm, caplog):
 
 def test_more_nodes_than_a_call_may_use_are_told_at_every_query(llm, caplog, store):
     fourth = NodeWithScore(node=TextNode(id_="fourth", text="A tower was built."), score=0.1)
-    from llamaindex_prag.adapter import Adapter
+    from llamaindex_prag.adapters.adapter import Adapter
     from tests.llamaindex_prag.made import random_values
 
     store.put(

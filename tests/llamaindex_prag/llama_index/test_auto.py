@@ -2,12 +2,12 @@
 
 import pytest
 
-from llamaindex_prag.adapter import text_hash
-from llamaindex_prag.auto import AutoPolicy
-from llamaindex_prag.costs import Costs
-from llamaindex_prag.demand import Chooser
+from llamaindex_prag.adapters.active_adapters import BESIDE_TEXT
+from llamaindex_prag.adapters.adapter import text_hash
 from llamaindex_prag.llama_index import ParametricNodePostprocessor
-from llamaindex_prag.selection import BESIDE_TEXT
+from llamaindex_prag.placement.auto_chooser import Chooser
+from llamaindex_prag.placement.auto_policy import AutoPolicy
+from llamaindex_prag.placement.costs import Costs
 from llamaindex_prag.store.lmdb_store import LMDBStore
 from rag_backbone.errors import ConfigurationError
 from tests.llamaindex_prag.llama_index.conftest import TEXTS, Fixed

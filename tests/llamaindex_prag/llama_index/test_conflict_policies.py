@@ -6,7 +6,7 @@ from llama_index.core.instrumentation import get_dispatcher
 from llama_index.core.instrumentation.event_handlers import BaseEventHandler
 from llama_index.core.schema import NodeWithScore
 
-from llamaindex_prag.adapter import Adapter, text_hash
+from llamaindex_prag.adapters.adapter import Adapter, text_hash
 from llamaindex_prag.llama_index import ParametricNodePostprocessor
 from llamaindex_prag.llama_index.postprocessor import AdaptersInjectedEvent
 from rag_backbone.errors import ConfigurationError

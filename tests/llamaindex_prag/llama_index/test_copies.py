@@ -12,7 +12,7 @@ from llama_index.core.query_engine import RetrieverQueryEngine
 from llama_index.core.schema import MetadataMode, NodeWithScore
 from workflows.context.serializers import JsonSerializer, PickleSerializer
 
-from llamaindex_prag.augment import Augmenter
+from llamaindex_prag.augment.augmenter import Augmenter
 from llamaindex_prag.llama_index import (
     MiniLMEmbedding,
     ParametricDocumentStore,

@@ -10,10 +10,10 @@ from llama_index.core.schema import NodeRelationship, TextNode
 from llama_index.core.storage.docstore import SimpleDocumentStore
 from llama_index.core.vector_stores import SimpleVectorStore
 
-from llamaindex_prag.adapter import Adapter, text_hash
+from llamaindex_prag.adapters.adapter import Adapter, text_hash
 from llamaindex_prag.errors import StoreError
 from llamaindex_prag.llama_index import ParametricDocumentStore, ParametricNodePostprocessor, reconcile
-from llamaindex_prag.llama_index.contents import contents_of
+from llamaindex_prag.llama_index.index_contents import contents_of
 from llamaindex_prag.store.lmdb_store import LMDBStore
 from rag_backbone.errors import AdapterError, ConfigurationError
 from tests.llamaindex_prag.llama_index.conftest import TEXTS

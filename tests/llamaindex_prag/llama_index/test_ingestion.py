@@ -12,14 +12,14 @@ from llama_index.core.node_parser import SentenceSplitter
 from llama_index.core.schema import NodeWithScore, TextNode
 from llama_index.core.vector_stores import SimpleVectorStore
 
-from llamaindex_prag.adapter import text_hash
-from llamaindex_prag.augment import Augmenter
-from llamaindex_prag.augmentation import QA, Augmentation
+from llamaindex_prag.adapters.adapter import text_hash
+from llamaindex_prag.adapters.recipe import get_recipe
+from llamaindex_prag.augment.augmentation import QA, Augmentation
+from llamaindex_prag.augment.augmenter import Augmenter
 from llamaindex_prag.llama_index import ParametricDocumentStore, ParametricNodePostprocessor, ParametrizeNodes
 from llamaindex_prag.llama_index.training_events import AdapterTrainingEvent
 from llamaindex_prag.parametrize import Parametrizer
 from llamaindex_prag.passages import Passage
-from llamaindex_prag.recipe import get_recipe
 from llamaindex_prag.training.trainer import Trainer
 from rag_backbone.errors import AdapterError, ConfigurationError
 from tests.llamaindex_prag.llama_index.conftest import TEXTS

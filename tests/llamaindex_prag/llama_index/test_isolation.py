@@ -24,14 +24,14 @@ from llama_index.core.query_engine import RetrieverQueryEngine
 from llama_index.core.schema import NodeWithScore, TextNode
 from llama_index.core.vector_stores import FilterOperator, MetadataFilter, MetadataFilters
 
-from llamaindex_prag.adapter import Adapter
-from llamaindex_prag.bank import AdapterBank
+from llamaindex_prag.adapters.adapter import Adapter
+from llamaindex_prag.adapters.bank import AdapterBank
+from llamaindex_prag.adapters.targets import target_layers
 from llamaindex_prag.llama_index import ParametricLLM, ParametricNodePostprocessor, markers
 from llamaindex_prag.llama_index.markers import marker
 from llamaindex_prag.llama_index.prompts import TEXT_QA
 from llamaindex_prag.prompts import INSTRUCTION, prompt_ids
 from llamaindex_prag.store.lmdb_store import LMDBStore
-from llamaindex_prag.targets import target_layers
 from rag_backbone.engine.requests import Request
 from rag_backbone.loading.causal_lm import CausalLM
 from rag_backbone.loading.fingerprint import model_fingerprint

@@ -6,8 +6,8 @@ from llama_index.core.base.llms.types import ChatMessage
 from llama_index.core.query_engine import RetrieverQueryEngine
 from llama_index.core.schema import NodeRelationship, NodeWithScore, QueryBundle, RelatedNodeInfo, TextNode
 
-from llamaindex_prag.adapter import Adapter, text_hash
-from llamaindex_prag.augment import Augmenter
+from llamaindex_prag.adapters.adapter import Adapter, text_hash
+from llamaindex_prag.augment.augmenter import Augmenter
 from llamaindex_prag.llama_index import ParametricNodePostprocessor, ParametrizeNodes
 from llamaindex_prag.parametrize import Parametrizer
 from llamaindex_prag.passages import Passage

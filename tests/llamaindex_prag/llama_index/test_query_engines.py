@@ -17,13 +17,13 @@ from llama_index.core.prompts import PromptTemplate
 from llama_index.core.query_engine import CitationQueryEngine, RetrieverQueryEngine
 from llama_index.core.schema import MetadataMode, NodeWithScore, TextNode
 
-from llamaindex_prag.forgetting import ForgettingGuard
+from llamaindex_prag.adapters.active_adapters import BESIDE_TEXT
+from llamaindex_prag.guards.forgetting import ForgettingGuard
 from llamaindex_prag.llama_index import ParametricLLM, ParametricNodePostprocessor, postprocessor
 from llamaindex_prag.llama_index.markers import marker
 from llamaindex_prag.parametrize import Parametrizer
 from llamaindex_prag.passages import Passage
 from llamaindex_prag.prompts import prompt_ids
-from llamaindex_prag.selection import BESIDE_TEXT
 from llamaindex_prag.store.lmdb_store import LMDBStore
 from llamaindex_prag.training.trainer import Trainer
 from rag_backbone.engine.requests import Request

@@ -7,7 +7,7 @@ import pytest
 from llama_index.core import Document
 from llama_index.core.ingestion import IngestionPipeline
 
-from llamaindex_prag.augment import Augmenter
+from llamaindex_prag.augment.augmenter import Augmenter
 from llamaindex_prag.llama_index import ParametricLLM, ParametricNodePostprocessor, ParametrizeNodes
 from llamaindex_prag.parametrize import Parametrizer
 from llamaindex_prag.store.lmdb_store import LMDBStore

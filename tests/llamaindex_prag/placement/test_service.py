@@ -7,9 +7,9 @@ from llama_index.core.schema import NodeWithScore, TextNode
 
 from langgraph_dynrag.evidence import Passage
 from langgraph_dynrag.injection.parametric import ParametricInjector
-from llamaindex_prag.adapter import text_hash
+from llamaindex_prag.adapters.adapter import text_hash
 from llamaindex_prag.llama_index import ParametricLLM, ParametricNode, ParametricNodePostprocessor
-from llamaindex_prag.parametric import ParametricModel
+from llamaindex_prag.parametric_model import ParametricModel
 from llamaindex_prag.placement.candidate import Candidate, Plan
 from llamaindex_prag.placement.placer import NO_ADAPTER, Placer
 from llamaindex_prag.placement.service import PlacementService

@@ -7,8 +7,8 @@ import math
 
 import pytest
 
-from llamaindex_prag.adapter import Adapter
-from llamaindex_prag.parametric import ParametricModel
+from llamaindex_prag.adapters.adapter import Adapter
+from llamaindex_prag.parametric_model import ParametricModel
 from llamaindex_prag.store.peft_folder import import_peft
 from rag_backbone.engine.requests import Request
 from rag_backbone.engine.sampling import Sampling

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llamaindex_prag.adapter import AdapterKey, text_hash
-from llamaindex_prag.selection import Selection
+from llamaindex_prag.adapters.active_adapters import Selection
+from llamaindex_prag.adapters.adapter import AdapterKey, text_hash
 from llamaindex_prag.serving.document_names import DocumentNameError, DocumentSet, checked_secret
 from rag_backbone.errors import ConfigurationError
 

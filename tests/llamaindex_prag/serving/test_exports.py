@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from llamaindex_prag.selection import Selection
+from llamaindex_prag.adapters.active_adapters import Selection
 from llamaindex_prag.serving.exports import ExportFolders
 from llamaindex_prag.serving.merging import merged
 from llamaindex_prag.store.peft_folder import import_peft

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from llamaindex_prag.adapter import Adapter, AdapterKey
+from llamaindex_prag.adapters.active_adapters import Selection, orthogonalise
+from llamaindex_prag.adapters.adapter import Adapter, AdapterKey
 from llamaindex_prag.errors import AdapterMissingError
-from llamaindex_prag.selection import Selection, orthogonalise
 from llamaindex_prag.serving.merging import address, merged
 from tests.llamaindex_prag.made import random_values
 from tests.llamaindex_prag.serving.conftest import TEXTS

@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from llamaindex_prag.adapter import Adapter, AdapterKey
+from llamaindex_prag.adapters.adapter import Adapter, AdapterKey
 from llamaindex_prag.llama_index import ParametricLLM, ParametricNodePostprocessor
 from llamaindex_prag.llama_index.markers import marker
 from llamaindex_prag.serving.document_names import DocumentSet

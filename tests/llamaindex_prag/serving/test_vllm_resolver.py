@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from llamaindex_prag.selection import Selection
+from llamaindex_prag.adapters.active_adapters import Selection
 from llamaindex_prag.serving.document_names import DocumentSet
 from llamaindex_prag.serving.merging import merged
 from llamaindex_prag.serving.vllm_resolver import DocumentResolver, MergedFolders, made

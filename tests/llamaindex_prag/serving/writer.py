@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from llamaindex_prag.adapter import Adapter
-from llamaindex_prag.layout import Layout
+from llamaindex_prag.adapters.adapter import Adapter
+from llamaindex_prag.adapters.layout import Layout
 from llamaindex_prag.serving.exports import ExportFolders
 
 if __name__ == "__main__":

@@ -4,9 +4,9 @@ import hashlib
 
 import numpy as np
 
-from llamaindex_prag.adapter import Adapter, AdapterKey, text_hash
-from llamaindex_prag.layout import Layout, Target
-from llamaindex_prag.recipe import DISTILL, PRAG
+from llamaindex_prag.adapters.adapter import Adapter, AdapterKey, text_hash
+from llamaindex_prag.adapters.layout import Layout, Target
+from llamaindex_prag.adapters.recipe import DISTILL, PRAG
 from llamaindex_prag.store import LMDBStore
 
 MODEL = hashlib.sha256(b"a model").hexdigest()

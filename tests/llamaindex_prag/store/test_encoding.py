@@ -10,9 +10,9 @@ import xxhash
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llamaindex_prag.adapter import Adapter
+from llamaindex_prag.adapters.adapter import Adapter
+from llamaindex_prag.adapters.layout import Layout, Target
 from llamaindex_prag.errors import AdapterDamagedError, AdapterRefusedError
-from llamaindex_prag.layout import Layout, Target
 from llamaindex_prag.store.encoding import ENCODINGS, decode_into, encode, read_header
 from rag_backbone.errors import AdapterError, ConfigurationError
 from tests.llamaindex_prag.store.made import LAYOUT, made_adapter, made_layout

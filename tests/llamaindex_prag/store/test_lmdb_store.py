@@ -9,9 +9,9 @@ import lmdb
 import numpy as np
 import pytest
 
-from llamaindex_prag.adapter import Adapter, text_hash
+from llamaindex_prag.adapters.adapter import Adapter, text_hash
+from llamaindex_prag.adapters.layout import Layout
 from llamaindex_prag.errors import AdapterDamagedError, AdapterMissingError, AdapterRefusedError, StoreError
-from llamaindex_prag.layout import Layout
 from llamaindex_prag.store import AdapterStore, LMDBStore
 from rag_backbone.errors import AdapterError, ConfigurationError
 from tests.llamaindex_prag.store.made import (

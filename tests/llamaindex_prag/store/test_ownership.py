@@ -7,7 +7,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from llamaindex_prag.adapter import text_hash
+from llamaindex_prag.adapters.adapter import text_hash
 from tests.llamaindex_prag.store.made import made_adapter, made_key, opened
 
 DOCUMENTS = st.sampled_from(["a", "b", "c/with a long name " * 40, ""])

@@ -10,11 +10,11 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.numpy import load_file, save_file
 
-from llamaindex_prag.adapter import Adapter
+from llamaindex_prag.adapters.adapter import Adapter
+from llamaindex_prag.adapters.layout import Layout
+from llamaindex_prag.adapters.targets import layout_of
 from llamaindex_prag.errors import PeftFolderError
-from llamaindex_prag.layout import Layout
 from llamaindex_prag.store import export_peft, import_peft
-from llamaindex_prag.targets import layout_of
 from rag_backbone.errors import AdapterError
 from tests.llamaindex_prag.store.made import LAYOUT, made_adapter, made_key, opened
 from tests.tiny import tiny_llama

@@ -8,14 +8,14 @@ import torch
 from peft import LoraConfig, get_peft_model
 from torch.nn import functional
 
-from llamaindex_prag.augmentation import QA
-from llamaindex_prag.recipe import DISTILL, PRAG
-from llamaindex_prag.targets import layout_of
+from llamaindex_prag.adapters.recipe import DISTILL, PRAG
+from llamaindex_prag.adapters.targets import layout_of
+from llamaindex_prag.augment.augmentation import QA
+from llamaindex_prag.training.distillation import distilled
 from llamaindex_prag.training.examples import Example, Teacher, TrainingDocument
 from llamaindex_prag.training.factors import initial_values
 from llamaindex_prag.training.objective import CountedLogits, batch_of, divergence, losses_of
 from llamaindex_prag.training.packs import Pack
-from llamaindex_prag.training.teaching import distilled
 from llamaindex_prag.training.trainer import Trainer, plan
 from rag_backbone.engine.engine import Engine
 from rag_backbone.errors import ConfigurationError

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from llamaindex_prag.parametric import ParametricModel
+from llamaindex_prag.adapters.recipe import DISTILL
+from llamaindex_prag.parametric_model import ParametricModel
 from llamaindex_prag.parametrize import Parametrizer
 from llamaindex_prag.passages import Passage
-from llamaindex_prag.recipe import DISTILL
 from llamaindex_prag.store import LMDBStore
 from llamaindex_prag.training.warm_up import start_of, warm_up
 from rag_backbone.errors import AdapterError, ConfigurationError

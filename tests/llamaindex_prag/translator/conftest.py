@@ -2,9 +2,9 @@
 
 import pytest
 
-from llamaindex_prag.adapter import Adapter
-from llamaindex_prag.parametric import ParametricModel
-from llamaindex_prag.recipe import PRAG
+from llamaindex_prag.adapters.adapter import Adapter
+from llamaindex_prag.adapters.recipe import PRAG
+from llamaindex_prag.parametric_model import ParametricModel
 from llamaindex_prag.translator.config import TranslatorConfig
 from llamaindex_prag.translator.translator import Translator
 from tests.llamaindex_prag.made import random_values

@@ -4,17 +4,17 @@ import numpy as np
 import pytest
 import torch
 
-from llamaindex_prag.adapter import Adapter, AdapterKey, text_hash
+from llamaindex_prag.adapters.adapter import Adapter, AdapterKey, text_hash
+from llamaindex_prag.adapters.recipe import PRAG
 from llamaindex_prag.errors import TranslatorError
-from llamaindex_prag.recipe import PRAG
 from llamaindex_prag.store.lmdb_store import LMDBStore
+from llamaindex_prag.training.distillation import TOP
 from llamaindex_prag.training.factors import initial_values
-from llamaindex_prag.training.teaching import TOP
 from llamaindex_prag.translator.config import TranslatorConfig
-from llamaindex_prag.translator.imitation import Imitation, tensor_shares
-from llamaindex_prag.translator.lessons import split
-from llamaindex_prag.translator.plan import DYPRAG, TrainingPlan
-from llamaindex_prag.translator.training import TranslatorTrainer
+from llamaindex_prag.translator.training.corpus import split
+from llamaindex_prag.translator.training.imitation import Imitation, tensor_shares
+from llamaindex_prag.translator.training.plan import DYPRAG, TrainingPlan
+from llamaindex_prag.translator.training.trainer import TranslatorTrainer
 from llamaindex_prag.translator.translator import Translator
 from rag_backbone.errors import ConfigurationError
 from rag_backbone.loading.causal_lm import CausalLM

@@ -9,15 +9,15 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from llamaindex_prag.adapters.recipe import DISTILL
 from llamaindex_prag.errors import StoreError
-from llamaindex_prag.recipe import DISTILL
 from llamaindex_prag.training.gradients import DocumentLosses
-from llamaindex_prag.translator.base_states import BaseStates
 from llamaindex_prag.translator.config import TranslatorConfig
-from llamaindex_prag.translator.kept_states import KeptStates, _read, _written
-from llamaindex_prag.translator.lessons import split
-from llamaindex_prag.translator.plan import TrainingPlan
-from llamaindex_prag.translator.training import TranslatorTrainer
+from llamaindex_prag.translator.training.base_states import BaseStates
+from llamaindex_prag.translator.training.corpus import split
+from llamaindex_prag.translator.training.plan import TrainingPlan
+from llamaindex_prag.translator.training.state_cache import KeptStates, _read, _written
+from llamaindex_prag.translator.training.trainer import TranslatorTrainer
 from llamaindex_prag.translator.translator import Translator
 from rag_backbone.loading.causal_lm import CausalLM
 from tests.llamaindex_prag.translator.test_training import LESSONS, PLAN
@@ -98,7 +98,7 @@ def test_another_training_may_keep_more(tmp_path):
     with KeptStates(tmp_path / "states", "model", gigabytes=1 / 1024) as kept:
         kept.of("read", [[1]], lambda missing: {i: torch.zeros(1, 2) for i in missing}, CPU)
         code = (
-            "import torch; from llamaindex_prag.translator.kept_states import KeptStates\n"
+            "import torch; from llamaindex_prag.translator.training.state_cache import KeptStates\n"
             f"with KeptStates({str(tmp_path / 'states')!r}, 'model', gigabytes=1 / 64) as kept:\n"
             "    kept.of('read', [[2]], lambda missing: {0: torch.ones(1, 1_000_000)}, torch.device('cpu'))"
         )

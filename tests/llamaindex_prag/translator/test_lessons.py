@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llamaindex_prag.augmentation import QA
-from llamaindex_prag.translator.lessons import Corpus, Lesson, drawn, questions_of, read_lessons, split
+from llamaindex_prag.augment.augmentation import QA
+from llamaindex_prag.translator.training.corpus import Corpus, Lesson, drawn, questions_of, read_lessons, split
 from rag_backbone.errors import ConfigurationError
 
 LESSONS = [Lesson(f"House {i} has {i + 2} lamps.", f"House {i % 10}") for i in range(30)]

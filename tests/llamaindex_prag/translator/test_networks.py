@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 import torch
 
-from llamaindex_prag.recipe import DISTILL, PRAG
-from llamaindex_prag.targets import layout_of
+from llamaindex_prag.adapters.recipe import DISTILL, PRAG
+from llamaindex_prag.adapters.targets import layout_of
 from llamaindex_prag.training.factors import initial_values
 from llamaindex_prag.translator.config import TranslatorConfig
-from llamaindex_prag.translator.dyprag import DyPRAGNetwork
-from llamaindex_prag.translator.places import Place, places_of
-from llamaindex_prag.translator.reading import Reader
-from llamaindex_prag.translator.shared import SharedNetwork
+from llamaindex_prag.translator.document_reader import Reader
+from llamaindex_prag.translator.networks.dyprag import DyPRAGNetwork
+from llamaindex_prag.translator.networks.module_positions import Place, places_of
+from llamaindex_prag.translator.networks.shared import SharedNetwork
 from rag_backbone.errors import ConfigurationError
 from rag_backbone.loading.causal_lm import CausalLM
 from tests.tiny import tiny_gemma3, tiny_llama, tiny_qwen2, tiny_tokenizer

@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 import torch
 
-from llamaindex_prag.augmentation import QA
+from llamaindex_prag.adapters.recipe import DISTILL
+from llamaindex_prag.augment.augmentation import QA
 from llamaindex_prag.errors import TranslatorError
-from llamaindex_prag.recipe import DISTILL
 from llamaindex_prag.translator.config import TranslatorConfig
-from llamaindex_prag.translator.lessons import Corpus, Lesson, split
-from llamaindex_prag.translator.plan import TrainingPlan
-from llamaindex_prag.translator.training import TranslatorTrainer
+from llamaindex_prag.translator.training.corpus import Corpus, Lesson, split
+from llamaindex_prag.translator.training.plan import TrainingPlan
+from llamaindex_prag.translator.training.trainer import TranslatorTrainer
 from llamaindex_prag.translator.translator import Translator
 from rag_backbone.errors import ConfigurationError
 from rag_backbone.loading.causal_lm import CausalLM

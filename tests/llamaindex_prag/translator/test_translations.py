@@ -11,11 +11,11 @@ from llama_index.core.ingestion import IngestionPipeline
 from llama_index.core.query_engine import RetrieverQueryEngine
 from llama_index.core.schema import NodeWithScore, TextNode
 
-from llamaindex_prag.adapter import text_hash
+from llamaindex_prag.adapters.adapter import text_hash
 from llamaindex_prag.errors import AdapterMissingError, TranslatorError
 from llamaindex_prag.llama_index import ParametricLLM, ParametricNodePostprocessor, ParametrizeNodes
 from llamaindex_prag.llama_index.markers import marker
-from llamaindex_prag.parametric import ParametricModel
+from llamaindex_prag.parametric_model import ParametricModel
 from llamaindex_prag.passages import Passage
 from llamaindex_prag.prompts import prompt_ids
 from llamaindex_prag.translator.config import TranslatorConfig

@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from llamaindex_prag.adapter import text_hash
+from llamaindex_prag.adapters.adapter import text_hash
 from llamaindex_prag.errors import TranslatorError
 from llamaindex_prag.translator import checkpoint
 from llamaindex_prag.translator.config import TranslatorConfig

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from langgraph_dynrag.calibration.questions import read_questions
-from llamaindex_prag.reading import read_passages
-from llamaindex_prag.translator.lessons import read_lessons
+from llamaindex_prag.passage_files import read_passages
+from llamaindex_prag.translator.training.corpus import read_lessons
 from rag_backbone.documents import read_file, read_json_lines
 from rag_backbone.documents.json_lines import rows
 from rag_backbone.errors import ConfigurationError

@@ -1,0 +1,250 @@
+"""Adapter slots on a model: activating documents is copying their factors, and nothing is built, loaded or deleted.
+
+A slot is a matrix (adapters, layout.size), into which a selection's adapters are read as they lie in the store, each
+`B'` multiplied by the adapter's weight and scale. A layer's factors are views of it:
+
+    A: (k, rank, in)      B': (k, rank, out)      y = W x + sum_j B_j A_j x
+
+The base weights are never touched. A linear layer's `forward` is exchanged while a forward runs in which some row has
+adapters, and only then: a model with no adapter active runs its own code. Rows of one batch, or tokens of one row, may
+use different slots.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from llamaindex_prag.adapters.active_adapters import Selection, weigh
+from llamaindex_prag.adapters.adapter import AdapterKey
+from llamaindex_prag.adapters.layout import Layout
+from llamaindex_prag.adapters.source import AdapterSource, BatchSource
+from llamaindex_prag.adapters.targets import target_layers
+from rag_backbone.engine.adapters import key_of
+from rag_backbone.engine.cpu_linears import linear
+from rag_backbone.engine.patched_forwards import exchanged
+from rag_backbone.errors import AdapterError, ConfigurationError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from torch import Tensor
+    from transformers import PreTrainedModel
+
+
+Factors = list[tuple["Tensor", "Tensor"]]
+"""Of each target: `A` (k, rank, in) and `B'` (k, rank, out)."""
+
+
+class _Slot:
+    """Room for the adapters of one selection, allocated once."""
+
+    def __init__(self, layout: Layout, adapters: int, dtype: torch.dtype, device: torch.device) -> None:
+        self.values = torch.empty(adapters, layout.size, dtype=dtype, device=device)
+        self.generation = -1
+        """The store's, when the slot was filled; -1: it holds nothing."""
+        self.used = 0
+        self._layout = layout
+        self._views: dict[int, Factors] = {}
+
+    @property
+    def factors(self) -> Factors:
+        """Views of the adapters in use; made once for each number of them."""
+        if self.used not in self._views:
+            self._views[self.used] = [
+                (self._part(a, t.inputs), self._part(b, t.outputs))
+                for t, a, b in zip(self._layout.targets, self._layout.a_offsets, self._layout.b_offsets, strict=True)
+            ]
+        return self._views[self.used]
+
+    def _part(self, offset: int, width: int) -> Tensor:
+        rank = self._layout.rank
+        return self.values[: self.used, offset : offset + rank * width].view(self.used, rank, width)
+
+
+@dataclass(frozen=True, slots=True)
+class _Segment:
+    """What of the forward in progress uses one slot."""
+
+    where: tuple[slice | Tensor, ...] | None
+    """The index of its rows, or of its tokens in the only row; None: everything."""
+    factors: Factors
+
+
+class AdapterBank:
+    """Applies stored adapters to one model: the engine's `AdapterBackend`.
+
+    Args:
+        model: The model that the engine owns.
+        layout: Of every adapter in the source.
+        source: Where adapters are read from.
+        max_adapters: The most adapters that one call may use.
+        slots: How many different selections one forward may use; the latest ones stay in memory. A slot is allocated
+            when it is first needed, and never again.
+
+    Raises:
+        ConfigurationError: If the layout is not one of this model.
+    """
+
+    def __init__(
+        self, model: PreTrainedModel, layout: Layout, source: AdapterSource, *, max_adapters: int = 8, slots: int = 16
+    ) -> None:
+        if max_adapters < 1 or slots < 1:
+            raise ConfigurationError(f"max_adapters is {max_adapters}, slots is {slots}; at least 1 is needed of each")
+        self.layout = layout
+        self.max_adapters = max_adapters
+        self._model = model
+        self._source = source
+        self._limit = slots
+        self._slots: OrderedDict[Hashable, _Slot] = OrderedDict()
+        self._segments: list[_Segment] = []
+        self._on_cpu = model.device.type == "cpu"
+        # On a CPU in float32 whatever the model's dtype: small products are slow there in half precision.
+        self._dtype = torch.float32 if self._on_cpu else model.dtype
+        self._scratch = None if self._on_cpu else torch.empty(max_adapters, layout.size)
+        layers = target_layers(model, layout)
+        self._forwards = [(vars(layer), self._forward_of(i, layer)) for i, layer in enumerate(layers)]
+
+    def select(self, keys: Sequence[AdapterKey], **options: Any) -> Selection:
+        """A selection of at most `max_adapters`; options are those of `Selection.of`.
+
+        Raises:
+            AdapterError: If there are more.
+        """
+        selection = Selection.of(keys, version=self._source.generation, **options)
+        if len(selection) > self.max_adapters:
+            raise AdapterError(
+                f"{len(selection)} adapters were selected; the bank has room for {self.max_adapters} in a call. "
+                "Retrieve fewer documents (similarity_top_k), or make the bank larger (max_adapters)."
+            )
+        return selection
+
+    def values(self, keys: Sequence[AdapterKey]) -> NDArray[np.float32]:
+        """(k, layout.size): adapters as they are stored or translated, without their scales.
+
+        Raises:
+            AdapterMissingError: If one is not there.
+        """
+        found = np.empty((len(keys), self.layout.size), np.float32)
+        self._read(keys, list(found))
+        return found
+
+    def activate(self, rows: Sequence[Any]) -> AbstractContextManager[None]:
+        """One forward in which batch row `i` runs with `rows[i]`; see `AdapterBackend`."""
+        return self._active(rows, None)
+
+    def activate_packed(self, rows: Sequence[Any], lengths: Sequence[int]) -> AbstractContextManager[None]:
+        """One forward of a single batch row, in which `lengths[i]` tokens run with `rows[i]`; see `PackedBackend`."""
+        return self._active(rows, lengths)
+
+    @contextlib.contextmanager
+    def _active(self, rows: Sequence[Any], lengths: Sequence[int] | None) -> Iterator[None]:
+        wanted = {row.cache_key: row for row in rows if row is not None}
+        if not wanted:
+            yield
+            return
+        if len(wanted) > self._limit:
+            raise AdapterError(f"{len(wanted)} different selections in one forward; the bank has {self._limit} slots")
+        for row in wanted.values():
+            self._load(row, keep=wanted)
+        self._segments = self._segmented([key_of(row) for row in rows], lengths)
+        try:
+            with exchanged(self._forwards):
+                yield
+        finally:
+            self._segments = []
+
+    def clear(self) -> None:
+        """Forget what the slots hold; their memory stays allocated."""
+        for slot in self._slots.values():
+            slot.generation = -1
+
+    def _load(self, selection: Selection, keep: dict[Hashable, Any]) -> None:
+        """Make sure that a slot holds the selection."""
+        key, generation = selection.cache_key, self._source.generation
+        slot = self._slots.get(key)
+        if slot is not None and slot.generation == generation:
+            self._slots.move_to_end(key)
+            return
+        if slot is None:
+            slot = self._free_slot(keep)
+        slot.generation = -1  # whatever happens now, half a selection is never taken for a whole one
+        self._fill(slot, selection)
+        slot.generation = generation
+        self._slots[key] = slot
+        self._slots.move_to_end(key)
+
+    def _free_slot(self, keep: dict[Hashable, Any]) -> _Slot:
+        if len(self._slots) < self._limit:
+            return _Slot(self.layout, self.max_adapters, self._dtype, self._model.device)
+        oldest = next(key for key in self._slots if key not in keep)
+        return self._slots.pop(oldest)
+
+    def _fill(self, slot: _Slot, selection: Selection) -> None:
+        layout, k = self.layout, len(selection)
+        rows = slot.values if self._scratch is None else self._scratch
+        buffers = list(rows[:k].numpy())
+        scales = self._read(selection.keys, buffers)
+        weigh(layout, selection, buffers, scales)
+        if self._scratch is not None:
+            slot.values[:k].copy_(self._scratch[:k])
+        slot.used = k
+
+    def _read(self, keys: Sequence[AdapterKey], buffers: Sequence[NDArray[np.float32]]) -> list[float]:
+        """Fill the buffers, and return the scales."""
+        if isinstance(self._source, BatchSource):
+            return self._source.read_many(keys, buffers)
+        return [self._source.read_into(key, b) for key, b in zip(keys, buffers, strict=True)]
+
+    def _segmented(self, keys: Sequence[Hashable], lengths: Sequence[int] | None) -> list[_Segment]:
+        """What uses each slot: of a batch's rows, or of a single row's tokens if there are lengths."""
+        distinct = set(keys)
+        if len(distinct) == 1:
+            return [_Segment(None, self._factors(keys[0]))]
+        if lengths is not None:
+            keys = [key for key, n in zip(keys, lengths, strict=True) for _ in range(n)]
+        before = () if lengths is None else (slice(None),)
+        segments = []
+        for key in distinct - {None}:
+            at = [i for i, k in enumerate(keys) if k == key]
+            together = at[-1] - at[0] + 1 == len(at)
+            where = slice(at[0], at[-1] + 1) if together else torch.tensor(at, device=self._model.device)
+            segments.append(_Segment((*before, where), self._factors(key)))
+        return segments
+
+    def _factors(self, key: Hashable) -> Factors:
+        return self._slots[key].factors
+
+    def _forward_of(self, index: int, layer: nn.Linear) -> Callable[[Tensor], Tensor]:
+        def forward(states: Tensor) -> Tensor:
+            out = linear(states, layer.weight, layer.bias)
+            for segment in self._segments:
+                where = segment.where
+                if where is None:
+                    return _updated(out, states, *segment.factors[index])
+                out[where] = _updated(out[where], states[where], *segment.factors[index])
+            return out
+
+        return forward
+
+    def __repr__(self) -> str:
+        size = sum(slot.values.nbytes for slot in self._slots.values())
+        return (
+            f"AdapterBank({self.layout!r}, {len(self._slots)} of {self._limit} slots in {size / 2**20:.0f} MiB, "
+            f"at most {self.max_adapters} adapters a call)"
+        )
+
+
+def _updated(out: Tensor, states: Tensor, a: Tensor, b: Tensor) -> Tensor:
+    """`out + sum_j (states A_j^T) B'_j`, in the factors' dtype."""
+    flat = states.reshape(-1, states.shape[-1]).to(a.dtype)
+    inner = torch.bmm(flat.expand(a.shape[0], -1, -1), a.transpose(1, 2))  # (k, tokens, rank)
+    summed = torch.addbmm(out.reshape(-1, out.shape[-1]).to(b.dtype), inner, b)
+    return summed.to(out.dtype).view(out.shape)

@@ -1,0 +1,290 @@
+"""Augmenting documents: questions with answers in several styles, and the document in other words.
+
+    text -> one prompt a style, one for the rewrite -> replies -> parsed, checked against the text
+         -> too few? once more (bounded) -> cloze questions -> the passage itself
+
+PRAG (Su et al. 2025, arXiv 2501.15915, section 3.2) asks for one rewrite and three questions in one prompt, and drops a
+document whose reply cannot be parsed. Here no document is lost, and `notes` says what happened instead.
+
+An answer whose words do not occur in the document is kept but marked (`QA.answer_grounded`) and used only where
+grounded ones are too few: for distillation the question is what matters. Knows nothing of training.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import time
+from collections.abc import Generator, Iterable, Sequence
+from dataclasses import replace
+from typing import Any, Literal, Protocol
+
+from tqdm.auto import tqdm
+
+from llamaindex_prag.adapters.adapter import text_hash
+from llamaindex_prag.augment.augmentation import Augmentation
+from llamaindex_prag.augment.completion import LocalCompleter, Prompt, Reply, completer_of
+from llamaindex_prag.augment.grounding import Passage
+from llamaindex_prag.augment.partial import Draft, Outcome
+from llamaindex_prag.augment.prompts import (
+    PROMPTS_VERSION,
+    STYLES,
+    question_begin,
+    question_prompt,
+    rewrite_prompt,
+    shares,
+)
+from llamaindex_prag.augment.rewriting import REWRITE
+from llamaindex_prag.jobs.progress import Tick, scaled
+from rag_backbone.errors import ConfigurationError
+
+logger = logging.getLogger(__name__)
+
+TABLE = "augmentations"
+
+
+class JSONCache(Protocol):
+    """Where augmentations are kept, such as an adapter store."""
+
+    def get_json(self, table: str, key: str) -> Any | None:
+        """The value under a key, or None."""
+
+    def put_json(self, table: str, key: str, value: Any) -> None:
+        """Keep a value."""
+
+
+class Augmenter:
+    """Makes questions and a rewrite for each document.
+
+    Args:
+        llm: A `CausalLM`, a LlamaIndex LLM, a LangChain model, a function from text to text; None: cloze
+            questions only.
+        questions: How many for a document; a document with few facts may get fewer.
+        rewrite: Whether to ask for the document in other words.
+        styles: Kinds of question, each its own prompt (see `augment_prompts.STYLES`).
+        retries: How often a style or a rewrite that gave nothing is asked for again.
+        temperature: Of a `CausalLM`; the published value. Other models bring their own settings.
+        top_k: Likewise.
+        max_new_tokens: Of a `CausalLM`, for each prompt.
+        seed: The same seed, model and document give the same result, whatever else is augmented beside it.
+        cache: Where results are kept, so that no document is augmented twice. What a failing model left to the
+            fallbacks is not kept.
+        name: Tells this model from others in the cache, where it has no name of its own.
+
+    Example:
+        >>> Augmenter(None).augment("Arl", "Arl was founded in 1683.").qas[0].answer
+        '1683'
+    """
+
+    def __init__(
+        self,
+        llm: Any,
+        *,
+        questions: int = 12,
+        rewrite: bool = True,
+        styles: Sequence[str] = tuple(STYLES),
+        retries: int = 2,
+        temperature: float = 0.7,
+        top_k: int = 50,
+        max_new_tokens: int = 512,
+        seed: int = 0,
+        cache: JSONCache | None = None,
+        name: str | None = None,
+    ) -> None:
+        if questions < 1:
+            raise ConfigurationError(f"questions is {questions}; at least 1 is needed")
+        if retries < 0:
+            raise ConfigurationError(f"retries is {retries}; it cannot be negative")
+        self.questions, self.rewrite, self.retries, self.seed, self.cache = questions, rewrite, retries, seed, cache
+        self.shares = shares(questions, styles)
+        sampling = {"temperature": temperature, "top_k": top_k, "max_new_tokens": max_new_tokens}
+        self._completer = None if llm is None else completer_of(llm, **sampling)  # type: ignore[arg-type]
+        self._sampling, self._name = sampling, name
+        self._llm = name or getattr(llm, "name", None) or ("no model" if llm is None else type(llm).__name__)
+        if cache is not None:
+            _ = self.key  # a model that cannot be told from others is refused now
+
+    @property
+    def by(self) -> Literal["model", "rules"]:
+        """Whether a language model makes the questions: under which kind of key adapters are kept."""
+        return "rules" if self._completer is None else "model"
+
+    @property
+    def prompts(self) -> int:
+        """How many a document takes, unless some have to be sent again."""
+        return len(self.shares) + self.rewrite
+
+    @property
+    def tokens(self) -> tuple[int, int]:
+        """Of a reply: the most that it may have, and the most with all retries."""
+        most: int = self._sampling["max_new_tokens"]  # type: ignore[assignment]
+        return most, (self.retries + 1) * most
+
+    def trial(self, documents: Sequence[tuple[str, str]], tokens: int) -> float | None:
+        """Write the beginning of all first replies about these (title, text) pairs; returns seconds a document.
+
+        Documents are written about together where the model is here; None where it is not, or there is none: what a
+        call of a server takes, and costs, is not tried out.
+        """
+        if not isinstance(self._completer, LocalCompleter):
+            return None
+        kinds = [*self.shares, *([REWRITE] if self.rewrite else [])]
+        prompts = [self._prompt(kind, title, text, 0) for title, text in documents for kind in kinds]
+        started = time.perf_counter()
+        replace(self._completer, max_new_tokens=tokens).complete(prompts)
+        return (time.perf_counter() - started) / len(documents)
+
+    @property
+    def key(self) -> str:
+        """Equal exactly for augmenters that treat a document alike.
+
+        Raises:
+            ConfigurationError: If nothing tells the model from others.
+        """
+        model = self._name or ("none" if self._completer is None else self._completer.identity)
+        if model is None:
+            raise ConfigurationError(
+                "nothing tells this llm from others in the cache; name it, as in Augmenter(llm, name='my-model', ...)"
+            )
+        settings = [model, PROMPTS_VERSION, self.shares, self.rewrite, self.retries, self.seed, self._sampling]
+        return _hash(settings)
+
+    def augment(self, title: str, text: str) -> Augmentation:
+        """Augment a document.
+
+        Raises:
+            ConfigurationError: If the text is blank.
+        """
+        return self.augment_all([(title, text)], progress=False)[0]
+
+    async def aaugment(self, title: str, text: str) -> Augmentation:
+        """Augment a document without blocking the event loop."""
+        _refuse_blank(title, text)
+        if (known := self._known(title, text)) is not None:
+            return known
+        work = self._work(title, text)
+        prompts = _begun(work)
+        while isinstance(prompts, list):
+            assert self._completer is not None
+            prompts = _sent(work, await self._completer.acomplete(prompts))
+        return self._kept(title, text, prompts)
+
+    def augment_all(
+        self, documents: Iterable[tuple[str, str]], *, progress: bool = True, advance: Tick | None = None
+    ) -> list[Augmentation]:
+        """Augment (title, text) pairs; equal documents once.
+
+        Args:
+            documents: Which.
+            progress: Whether to show a progress bar.
+            advance: Told each part of the work that is done; all parts are 1. A model in this process advances with
+                every token, by the most that its replies could have.
+
+        Raises:
+            ConfigurationError: If a text is blank; nothing has been done then.
+        """
+        pairs = list(documents)
+        for title, text in pairs:
+            _refuse_blank(title, text)
+        found: dict[tuple[str, str], Augmentation] = {}
+        at_once = 1 if self._completer is None else self._completer.documents_at_once
+        distinct = list(dict.fromkeys(pairs))
+        with tqdm(total=len(distinct), desc="augmenting", unit="document", disable=not progress) as bar:
+            for start in range(0, len(distinct), at_once):
+                group = distinct[start : start + at_once]
+                known = {pair: self._known(*pair) for pair in group}
+                missing = [pair for pair in group if known[pair] is None]
+                found.update((pair, a) for pair, a in known.items() if a is not None)
+                own = scaled(advance, len(missing) / len(distinct))
+                found.update(zip(missing, self._together(missing, own), strict=True))
+                if advance is not None:
+                    advance((len(group) - len(missing)) / len(distinct))
+                bar.update(len(group))
+        return [found[pair] for pair in pairs]
+
+    def __repr__(self) -> str:
+        styles = ", ".join(f"{n} {s}" for s, n in self.shares.items())
+        return f"Augmenter({self._llm}, {styles}{', rewrite' if self.rewrite else ''})"
+
+    # ------------------------------------------------------------------ driving the work on documents
+
+    def _together(self, pairs: list[tuple[str, str]], advance: Tick | None = None) -> list[Augmentation]:
+        """Several documents, the prompts of each round as one batch."""
+        works = [self._work(*pair) for pair in pairs]
+        states: list[list[Prompt] | Outcome] = [_begun(work) for work in works]
+        while waiting := [i for i, state in enumerate(states) if isinstance(state, list)]:
+            assert self._completer is not None
+            asked = [prompts for i in waiting if isinstance(prompts := states[i], list)]
+            sent = [p for prompts in asked for p in prompts]
+            most = self.prompts * len(pairs) * (self.retries + 1)
+            replies = iter(self._completer.complete(sent, scaled(advance, 1 / most)))
+            for i, prompts in zip(waiting, asked, strict=True):
+                states[i] = _sent(works[i], [next(replies) for _ in prompts])
+        return [
+            self._kept(*pair, state) for pair, state in zip(pairs, states, strict=True) if not isinstance(state, list)
+        ]
+
+    def _work(self, title: str, text: str) -> Generator[list[Prompt], list[Reply], Outcome]:
+        """Yields prompts and takes their replies, so that sync, async and batched callers share it."""
+        draft = Draft(title, text, Passage(title, text))
+        wanted = [] if self._completer is None else [*self.shares, *([REWRITE] if self.rewrite else [])]
+        for attempt in range(self.retries + 1):
+            if not wanted:
+                break
+            replies = yield [self._prompt(kind, title, text, attempt) for kind in wanted]
+            for kind, reply in zip(wanted, replies, strict=True):
+                draft.take(kind, reply)
+            wanted = [kind for kind in wanted if draft.lacks(kind)]
+        return draft.finished(self.shares, wanted, with_model=self._completer is not None)
+
+    def _prompt(self, kind: str, title: str, text: str, attempt: int) -> Prompt:
+        seed = int(_hash([self.seed, title, text_hash(text), kind, attempt])[:15], 16)
+        if kind == REWRITE:
+            return Prompt(rewrite_prompt(title, text), seed)
+        # Some will be dropped: duplicates, answers that are too long or made up.
+        count = self.shares[kind] + 2
+        return Prompt(question_prompt(kind, count, title, text), seed, question_begin(kind, attempt))
+
+    # ------------------------------------------------------------------ the cache
+
+    def _place(self, title: str, text: str) -> str:
+        # Begins with the text's hash, so that a store that removes the text removes its questions too.
+        return f"{text_hash(text)}/{_hash([self.key, title.strip()])}"
+
+    def _known(self, title: str, text: str) -> Augmentation | None:
+        if self.cache is None or (data := self.cache.get_json(TABLE, self._place(title, text))) is None:
+            return None
+        try:
+            return Augmentation.from_dict(data)
+        except ConfigurationError as error:
+            logger.warning("the kept augmentation of %r is damaged and made again: %s", title, error)
+            return None
+
+    def _kept(self, title: str, text: str, result: Outcome) -> Augmentation:
+        if self.cache is not None and not result.failed:
+            self.cache.put_json(TABLE, self._place(title, text), result.augmentation.to_dict())
+        return result.augmentation
+
+
+def _begun(work: Generator[list[Prompt], list[Reply], Outcome]) -> list[Prompt] | Outcome:
+    try:
+        return next(work)
+    except StopIteration as done:
+        return done.value
+
+
+def _sent(work: Generator[list[Prompt], list[Reply], Outcome], replies: list[Reply]) -> list[Prompt] | Outcome:
+    try:
+        return work.send(replies)
+    except StopIteration as done:
+        return done.value
+
+
+def _refuse_blank(title: str, text: str) -> None:
+    if not text.strip():
+        raise ConfigurationError(f"the text of document {title!r} is blank; there is nothing to ask questions about")
+
+
+def _hash(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()

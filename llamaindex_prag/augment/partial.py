@@ -1,0 +1,99 @@
+"""What has been found for one document while it is augmented, and what is made of it in the end.
+
+    replies -> each style's share, grounded answers first -> cloze questions -> the passage itself
+
+Knows the document and the replies, and neither models nor prompts.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from itertools import zip_longest
+
+from llamaindex_prag.augment.augmentation import QA, Augmentation
+from llamaindex_prag.augment.grounding import Passage
+from llamaindex_prag.augment.qa_parsing import parse_qas, question_key
+from llamaindex_prag.augment.rewriting import REWRITE, faithful_rewrite
+from llamaindex_prag.augment.rules.cloze import cloze_questions, passage_question
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """An augmentation, and whether it is worth keeping."""
+
+    augmentation: Augmentation
+    failed: bool
+    """Whether the model raised and did not recover: another time the result may be better."""
+
+
+@dataclass(slots=True)
+class Draft:
+    """What has been found for one document so far."""
+
+    title: str
+    text: str
+    passage: Passage
+    """The two of them, to look answers up in."""
+    qas: dict[str, list[QA]] = field(default_factory=dict)
+    """By style."""
+    rewrite: str | None = None
+    errors: dict[str, Exception] = field(default_factory=dict)
+    """The last error of each style that had one."""
+
+    def take(self, kind: str, reply: str | Exception) -> None:
+        """Read a reply to a style's prompt, or to that for the rewrite."""
+        self.errors.pop(kind, None)
+        if isinstance(reply, Exception):
+            self.errors[kind] = reply
+        elif kind == REWRITE:
+            self.rewrite = faithful_rewrite(reply, self.text)
+        else:
+            # Small models also ask about the task, or about nothing in the document.
+            parsed = parse_qas(reply, style=kind, subject=self.title)
+            about = [q for q in parsed if self.passage.knows(q.question.removeprefix(f"About {self.title.strip()}: "))]
+            self.qas[kind] = [replace(q, answer_grounded=self.passage.supports(q.question, q.answer)) for q in about]
+
+    def lacks(self, kind: str) -> bool:
+        """Whether nothing has been found for it."""
+        return self.rewrite is None if kind == REWRITE else not self.qas.get(kind)
+
+    def finished(self, wanted: dict[str, int], gave_up: list[str], *, with_model: bool) -> Outcome:
+        """Choose the questions and fill up with what needs no model.
+
+        Args:
+            wanted: How many of each style.
+            gave_up: Styles (or the rewrite) for which nothing was found.
+            with_model: Whether a model was asked at all.
+        """
+        notes = [f"{kind}: {self._why(kind)}" for kind in gave_up]
+        total = sum(wanted.values())
+        chosen = self._chosen(wanted)
+        if len(chosen) < total:
+            cloze = cloze_questions(self.text, total, title=self.title)
+            asked = {question_key(q.question) for q in chosen}
+            extra = [q for q in cloze if question_key(q.question) not in asked][: total - len(chosen)]
+            if with_model:
+                notes.append(f"{len(chosen)} of {total} questions from the model, {len(extra)} cloze questions added")
+            chosen += extra
+        if not chosen:
+            notes.append("neither model nor cloze gave a question: the passage itself is the answer")
+            chosen = [passage_question(self.title, self.text)]
+        return Outcome(Augmentation(self.rewrite, tuple(chosen), tuple(notes)), bool(self.errors))
+
+    def _chosen(self, wanted: dict[str, int]) -> list[QA]:
+        """Each style's share of grounded questions first; what others have left over, then ungrounded ones."""
+        found: dict[str, QA] = {}
+        for grounded in (True, False):
+            lists = {s: [q for q in self.qas.get(s, []) if q.answer_grounded is grounded] for s in wanted}
+            own = [q for s, n in wanted.items() for q in lists[s][:n]]
+            # Of yes or no there must not be more than its share, or answers become a coin's toss.
+            spare = [q for row in zip_longest(*(lists[s][n:] for s, n in wanted.items() if s != "yes_no")) for q in row]
+            for qa in (*own, *(q for q in spare if q is not None)):
+                if len(found) < sum(wanted.values()):
+                    found.setdefault(question_key(qa.question), qa)
+        return list(found.values())
+
+    def _why(self, kind: str) -> str:
+        if (error := self.errors.get(kind)) is not None:
+            return f"the model failed with {type(error).__name__}: {error}"[:300]
+        return "no faithful rewrite in the reply" if kind == REWRITE else "no usable question in the reply"

@@ -1,0 +1,55 @@
+"""Taking a rewritten passage out of a model's reply, and refusing what is none.
+
+A rewrite is trained on like the document itself, so one that loses the document's names and numbers, repeats it, or
+talks about the task does harm. Knows no models.
+"""
+
+from __future__ import annotations
+
+import re
+
+from llamaindex_prag.augment.grounding import folded
+
+REWRITE = "rewrite"
+"""The name of this kind of reply."""
+
+_THOUGHT = re.compile(r"(?is)^.{0,200}?<think>.*?</think>")
+_PREAMBLE = re.compile(
+    r"(?i)^(?:sure|certainly|of course|here(?:'s| is| are)|okay|the (?:new|rewritten)|rewritten|passage|rewrite)"
+    r"[^\n:]{0,80}:\s*"
+)
+_TITLE_LINE = re.compile(r"(?i)^title\s*:[^\n]*\n+(?:passage\s*:\s*)?")
+_ENDS = re.compile(r"[.!?\u3002]['\"\u201d)]?$")
+_WHOLE = re.compile(r"(?s).*[.!?\u3002]['\"\u201d)]?(?=\s|$)")
+_FACTS = re.compile(r"\b\d[\d.,]*\d\b|\b\d\b|(?<=[a-z,;] )[^\W\d_a-z]\w+")
+
+
+def faithful_rewrite(reply: str, text: str, *, kept: float = 0.75, added: float = 0.1) -> str | None:
+    """The rewrite, or None if the reply holds none.
+
+    Args:
+        reply: What the model wrote.
+        text: The document.
+        kept: The share of the document's numbers and names that must occur. 0.4 to 2.5 times its length is accepted.
+        added: The share of the rewrite's numbers and names that may be new.
+    """
+    found = _THOUGHT.sub("", reply[: 4 * len(text) + 10_000], count=1).strip()
+    for opening in (_PREAMBLE, _TITLE_LINE, _PREAMBLE):
+        found = opening.sub("", found, count=1).strip()
+    if len(found) > 1 and found[0] + found[-1] in ('""', "“”", "''"):
+        found = found[1:-1].strip()
+    if "\n\n" not in text.strip():  # what follows a single paragraph is talk about it
+        found = found.split("\n\n", 1)[0]
+    if _ENDS.search(text.strip()) and (whole := _WHOLE.match(found)) is not None:
+        found = whole[0]  # a reply that was cut off ends within a sentence
+    same = folded(" ".join(found.split())) == folded(" ".join(text.split()))
+    if same or not 0.4 * len(text.strip()) <= len(found) <= 2.5 * len(text.strip()):
+        return None
+    facts, new = _facts(text), _facts(found)
+    lost = sum(fact not in folded(found) for fact in facts)
+    made_up = sum(fact not in folded(text) for fact in new)
+    return found if lost <= (1 - kept) * len(facts) and made_up <= added * len(new) else None
+
+
+def _facts(text: str) -> set[str]:
+    return {folded(fact) for fact in _FACTS.findall(text)}

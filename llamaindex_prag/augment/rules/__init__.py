@@ -1,0 +1,1 @@
+"""Questions about a passage by rule, without a model."""

@@ -1,0 +1,73 @@
+"""How often documents are asked for, and the way that follows for each: the memory of `inject="auto"`.
+
+The count lies beside the document's adapters in the store, under the hash of its text: it goes when the document is
+removed, and begins anew when the document changes.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from llamaindex_prag.adapters.adapter import text_hash
+from llamaindex_prag.errors import StoreError
+from llamaindex_prag.placement.auto_policy import AutoPolicy, Choice, Demand
+from llamaindex_prag.placement.costs import Costs, calibrate
+
+if TYPE_CHECKING:
+    from llamaindex_prag.parametric_model import ParametricModel
+
+_TABLE = "asked"
+
+
+class Chooser:
+    """Picks the way of each retrieved document, and counts.
+
+    Args:
+        model: The model with its adapters.
+        policy: What is wanted.
+        costs: What things cost here; None: measured, at the first use on a machine (`calibrate`).
+    """
+
+    def __init__(self, model: ParametricModel, policy: AutoPolicy | None = None, costs: Costs | None = None) -> None:
+        self.model = model
+        self.policy = policy or AutoPolicy()
+        self.costs = costs or calibrate(model)
+        self._store: Any = model.store
+        self._lock = threading.Lock()
+        self._counted: dict[str, int] = {}
+        """What could not be written: the store may be open for reading only."""
+
+    def choose(self, texts: Sequence[str]) -> list[Choice]:
+        """The way of each document; a blank one stays in the context. Each counts as asked for once more."""
+        chosen: dict[str, Choice] = {}
+        for text in dict.fromkeys(texts):
+            if not text.strip():
+                chosen[text] = Choice("context", "no text")
+                continue
+            chosen[text] = self.policy.choose(self.demand(text), self.costs)
+            self._count(text_hash(text))
+        return [chosen[text] for text in texts]
+
+    def demand(self, text: str) -> Demand:
+        """What is known of a document."""
+        digest, translations = text_hash(text), self.model.translations
+        tokens = len(self.model.lm.tokenizer(text, add_special_tokens=False).input_ids)
+        represented = translations is not None and translations.knows(digest)
+        return Demand(tokens, self._asked(digest), self.model.knows(text), represented)
+
+    def _asked(self, digest: str) -> int:
+        known = self._store.get_json(_TABLE, digest)
+        return max(known if isinstance(known, int) else 0, self._counted.get(digest, 0))
+
+    def _count(self, digest: str) -> None:
+        with self._lock:
+            asked = self._asked(digest) + 1
+            try:
+                self._store.put_json(_TABLE, digest, asked)
+            except StoreError:
+                self._counted[digest] = asked
+
+    def __repr__(self) -> str:
+        return f"Chooser({self.model!r}, {self.policy!r})"

@@ -1,0 +1,1 @@
+"""Networks that map a document's representation to the factors of its adapter."""

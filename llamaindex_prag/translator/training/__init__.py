@@ -1,0 +1,1 @@
+"""Training a translator: corpus, objective, validation, and the state to resume from."""

@@ -1,0 +1,144 @@
+"""How good a translator is on passages that it was not trained on.
+
+The loss on their questions, asked without the passage (nats a token of the answer), with
+
+- `own`: the passage's translated adapter;
+- `other`: another passage's: what it gains is the form of an answer;
+- `mean`: the mean of all their adapters' values: what is the same for every document;
+- `base`: none;
+
+and `f1`, the words that its answers, with the passage's own adapter, share with the known ones (SQuAD's F1).
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from llamaindex_prag.adapters.adapter import text_hash
+from llamaindex_prag.augment.augmentation import QA
+from llamaindex_prag.prompts import prompt_ids
+from llamaindex_prag.training.factors import DocumentFactors
+from llamaindex_prag.training.gradients import DocumentLosses
+from llamaindex_prag.translator.training.answering import answers
+from llamaindex_prag.translator.training.base_states import BaseStates
+from llamaindex_prag.translator.training.corpus import KNOWN, Lesson, questions_of, taught_lessons
+from llamaindex_prag.translator.training.plan import TrainingPlan
+from rag_backbone.errors import ConfigurationError
+from rag_backbone.metrics import f1
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from llamaindex_prag.translator.translator import Translator
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """Mean losses over the passages, nats a token; the lower, the better."""
+
+    own: float
+    other: float
+    mean: float
+    base: float
+    f1: float | None = None
+    """Between 0 and 1; None: no question's answer is known."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain data."""
+        return asdict(self)
+
+
+class Validation:
+    """Judges a translator on fixed passages with fixed questions.
+
+    Args:
+        translator: Which.
+        losses: Of its model and layout.
+        lessons: The passages that were set apart.
+        plan: How many questions.
+        states: What the base model makes of passages and questions; None: computed each time.
+    """
+
+    def __init__(
+        self,
+        translator: Translator,
+        losses: DocumentLosses,
+        lessons: Sequence[Lesson],
+        plan: TrainingPlan,
+        states: BaseStates | None = None,
+    ) -> None:
+        self._translator = translator
+        self._losses = losses
+        self._states = states or BaseStates(translator, losses, None)
+        asked = [(lesson.text, _questions(lesson, plan)) for lesson in lessons]
+        told = zip(taught_lessons(translator, asked), asked, strict=True)
+        kept = [(document, questions) for document, (_, questions) in told if document.examples]
+        self._documents = [document for document, _ in kept]
+        known = {i: next((qa for qa in questions if qa.source in KNOWN), None) for i, (_, questions) in enumerate(kept)}
+        self._known = {i: qa for i, qa in known.items() if qa is not None}
+        if len(self._documents) < 2:
+            raise ConfigurationError(
+                f"{len(self._documents)} of {len(lessons)} passages set apart for validation have questions; at least "
+                "2 are needed. Give passages that say something, or set more apart."
+            )
+        self._base: list[float] | None = None
+
+    def judge(self) -> Judgement:
+        """The translator as it is now."""
+        own, other, mean, base = (np.mean(found) for found in self.losses())
+        return Judgement(float(own), float(other), float(mean), float(base), self.f1())
+
+    def f1(self) -> float | None:
+        """Of the answers with the passages' own adapters, one question each; None if no answer is known."""
+        engine, config = self._translator.lm.engine, self._translator.config
+        asked = [(i, prompt_ids(engine.tokenizer, qa.question)) for i, qa in self._known.items()]
+        if not asked:
+            return None
+        values = self._values()
+        factors = engine.run(DocumentFactors, engine.model, config.layout, values, len(values), config.scale)
+        said = answers(engine, factors, asked)
+        found = [f1(answer, [qa.answer]) for answer, qa in zip(said, self._known.values(), strict=True)]
+        return float(np.mean(found))
+
+    @torch.no_grad()
+    def losses(self) -> tuple[list[float], list[float], list[float], list[float]]:
+        """Of each passage: own, other, mean, base."""
+        values = self._values()
+        if self._base is None:
+            self._base = self._with(torch.zeros_like(values[:1]).expand_as(values))
+        return (
+            self._with(values), self._with(values.roll(1, 0)),
+            self._with(values.mean(0, keepdim=True).expand_as(values)), self._base,
+        )  # fmt: skip
+
+    @torch.no_grad()
+    def _values(self) -> Tensor:
+        """(passages, layout.size): their translated adapters."""
+        network = self._translator.network
+        pooled = network.pool(self._states.of_passages([d.text for d in self._documents]))
+        return torch.cat([network.generate(part) for part in pooled.split(8)])
+
+    def _with(self, values: Tensor) -> list[float]:
+        found: list[float] = []
+        engine, config = self._translator.lm.engine, self._translator.config
+        for i in range(0, len(self._documents), 8):
+            part = self._documents[i : i + 8]
+            factors = engine.run(
+                DocumentFactors, engine.model, config.layout, values[i : i + 8], len(part), config.scale
+            )
+            active = {n: d.examples for n, d in enumerate(part)}
+            losses = self._losses.values(factors, active, self._states.below(active))
+            found += [losses[n] for n in range(len(part))]
+        return found
+
+
+def _questions(lesson: Lesson, plan: TrainingPlan) -> list[QA]:
+    rng = random.Random(f"validation/{plan.seed}/{text_hash(lesson.text)}")  # noqa: S311
+    questions = questions_of(lesson, plan.phrases)
+    return rng.sample(questions, min(plan.validation_questions, len(questions)))
