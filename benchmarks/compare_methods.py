@@ -95,9 +95,10 @@ def build(
     }
     if inject:
         common |= {
-            "injection": "combined" if inject == "combined" else "parametric", "adapters": adapters,
+            "injection": "combined" if inject == "combined" else "parametric",
+            "adapters": adapters,
             "missing": "translate" if inject == "translated" else "train",
-        }  # fmt: skip
+        }
     if method == "long_context":
         retriever = WholeContext(documents=corpus([question]))
         common |= {"k": len(question.paragraphs), "context_tokens": 8192}
@@ -146,9 +147,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     timed_turns = [by[m][i] for by in jobs.values() for i in range(args.timed) for m in by if i < len(by[m])]
     complete &= run_timed(timed_turns, records, deadline, SamePrefix(chat, reasoned_prompt(EXEMPLARS)))
     figures = {
-        "model": chat.lm.name, "dtype": args.dtype, "seed": args.seed, "k": args.k, "complete": complete,
-        "machine": machine(), "data": {stem: summarise(by, records, args.seed) for stem, by in jobs.items()},
-    }  # fmt: skip
+        "model": chat.lm.name,
+        "dtype": args.dtype,
+        "seed": args.seed,
+        "k": args.k,
+        "complete": complete,
+        "machine": machine(),
+        "data": {stem: summarise(by, records, args.seed) for stem, by in jobs.items()},
+    }
     report = _report(figures)
     note(report)
     if args.out is not None:
@@ -203,9 +209,16 @@ def description(
 ) -> dict[str, Any]:
     """Everything that the record of one question depends on."""
     about = {
-        "fingerprint": chat.lm.fingerprint, "dtype": dtype, "file": path.name, "k": k, "question": question.id,
-        "method": method, "tokens": TOKENS, "exemplars": EXEMPLARS, "preset": _preset_text(method),
-    }  # fmt: skip
+        "fingerprint": chat.lm.fingerprint,
+        "dtype": dtype,
+        "file": path.name,
+        "k": k,
+        "question": question.id,
+        "method": method,
+        "tokens": TOKENS,
+        "exemplars": EXEMPLARS,
+        "preset": _preset_text(method),
+    }
     return {**about, "changes": repr(changes)} if changes else about
 
 

@@ -64,8 +64,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options.add_argument("--sessions", type=int, nargs="+", default=[1, 2, 4, 8])
     options.add_argument("--repeats", type=int, default=3)
     options.add_argument("--tokens", type=int, default=64, help="of an answer")
-    options.add_argument("--presets", nargs="+", default=["flare", "no_retrieval", "single"], help="the first gives "
-                         "the figures without a name")  # fmt: skip
+    options.add_argument(
+        "--presets",
+        nargs="+",
+        default=["flare", "no_retrieval", "single"],
+        help="the first gives the figures without a name",
+    )
     options.add_argument("--caches", nargs="+", choices=["known", "new"], default=["new", "known"], help="likewise")
     options.add_argument("--dtypes", nargs="+", default=["bfloat16", "float32"])
     args = options.parse_args(arguments)
@@ -91,9 +95,13 @@ def measured(
     everything = load_questions(args.data)
     prompt = reasoned_prompt(EXEMPLARS)
     graph = create_dynamic_rag(
-        chat, BM25Retriever.from_documents(corpus(everything)), preset=preset, prompt=prompt,
-        budgets=Budgets(tokens=args.tokens), lookahead=64,
-    )  # fmt: skip
+        chat,
+        BM25Retriever.from_documents(corpus(everything)),
+        preset=preset,
+        prompt=prompt,
+        budgets=Budgets(tokens=args.tokens),
+        lookahead=64,
+    )
     inputs = [{"question": q.text} for q in sample(everything, args.questions, args.seed)]
     same = SamePrefix(chat, prompt)
     graph.invoke(inputs[0])  # the first of all pays for what is loaded lazily
@@ -120,15 +128,17 @@ def _rows(passes: dict[int, list[Pass]]) -> list[dict[str, Any]]:
     fastest = {n: min(found, key=lambda p: p.seconds) for n, found in passes.items()}
     return [
         {
-            "sessions": n, "questions/s": len(alone.answers) / fastest[n].seconds,
-            "speedup": fastest[1].seconds / fastest[n].seconds, "tokens/s": fastest[n].tokens / fastest[n].seconds,
-            "identical": sum(
-                a == b for p in found for a, b in zip(p.answers, alone.answers, strict=True)
-            ) / (len(found) * len(alone.answers)),
-            "passes": len(found), "seconds": " ".join(f"{p.seconds:.0f}" for p in found),
+            "sessions": n,
+            "questions/s": len(alone.answers) / fastest[n].seconds,
+            "speedup": fastest[1].seconds / fastest[n].seconds,
+            "tokens/s": fastest[n].tokens / fastest[n].seconds,
+            "identical": sum(a == b for p in found for a, b in zip(p.answers, alone.answers, strict=True))
+            / (len(found) * len(alone.answers)),
+            "passes": len(found),
+            "seconds": " ".join(f"{p.seconds:.0f}" for p in found),
         }
         for n, found in passes.items()
-    ]  # fmt: skip
+    ]
 
 
 def _report(args: Any, rows: list[dict[str, Any]], *, complete: bool) -> None:
@@ -149,9 +159,15 @@ def _report(args: Any, rows: list[dict[str, Any]], *, complete: bool) -> None:
     if args.out and rows:
         throughput_lines(rows, args.out / "concurrency.png")
     figures |= {
-        "rows": rows, "presets": args.presets, "caches": args.caches, "data": args.data.name,
-        "questions": args.questions, "seed": args.seed, "model": args.model, "machine": machine(),
-    }  # fmt: skip
+        "rows": rows,
+        "presets": args.presets,
+        "caches": args.caches,
+        "data": args.data.name,
+        "questions": args.questions,
+        "seed": args.seed,
+        "model": args.model,
+        "machine": machine(),
+    }
     finish("concurrency", figures, args.out, report)
 
 

@@ -2,11 +2,11 @@
 
 Pairs of a passage and the same with one value swapped (`contradictions`), each with an adapter of its own.
 
-- Calibration: `conflict(i, j)` of `llamaindex_prag.guards.conflicts` over pairs that contradict each other about the question,
-  against pairs that do not: the same two passages asked about something else, and passages of different documents. The
-  bounds are chosen on one set of pairs (of nats: the largest difference of hits and false alarms; of overlap: half-way
-  between two versions of a passage and different passages) and judged on another. `claims` are the nats without regard
-  to overlap.
+- Calibration: `conflict(i, j)` of `llamaindex_prag.guards.conflicts` over pairs that contradict each other about the
+  question, against pairs that do not: the same two passages asked about something else, and passages of different
+  documents. The bounds are chosen on one set of pairs (of nats: the largest difference of hits and false alarms; of
+  overlap: half-way between two versions of a passage and different passages) and judged on another. `claims` are the
+  nats without regard to overlap.
 - Policies: what is answered under `mean`, `score-weighted` (the true passage has twice the score), `latest` (the
   altered one is later) and `context` (in an order drawn for each question), applied to all pairs, as if the meter never
   erred, and where it noticed. A row counts answers with the passage's value, with the altered one's, both or neither.
@@ -34,7 +34,7 @@ from llamaindex_prag.guards.conflicts import BOUND, OVERLAP, ConflictMeter, over
 from llamaindex_prag.parametric_model import ParametricModel
 from llamaindex_prag.passages import Passage
 from rag_backbone.loading.causal_lm import CausalLM
-from rag_backbone.metrics import contains, normalised
+from rag_backbone.metrics import contains, normalised_answer
 
 POLICIES = ("mean", "score-weighted", "latest", "context")
 MEASURES = {"conflict": "conflict", "claims": "nats", "overlap": "overlap"}
@@ -120,9 +120,11 @@ class _Measured:
         for case in cases:
             keys = [self._model.key(p) for p in case.passages]
             about = {
-                "model": self._model.lm.fingerprint, "dtype": self._dtype, "question": case.question,
+                "model": self._model.lm.fingerprint,
+                "dtype": self._dtype,
+                "question": case.question,
                 "adapters": [key.digest for key in keys],
-            }  # fmt: skip
+            }
             if self._records.get(key_of(about)) is None and not deadline.over:
                 conflicts = self._meter.measure(case.question, keys)
                 nats, answers = float(conflicts.matrix[0, 1]), list(conflicts.answers)
@@ -171,7 +173,7 @@ def _policies(
     asked = {
         policy: {case: [_asked(policy, case, wording, model) for wording in WORDINGS] for case, _ in cases}
         for policy in (*POLICIES, "true passage alone", "altered passage alone")
-    }  # fmt: skip
+    }
     complete = answers.ask(
         [a for by_case in asked.values() for each in by_case.values() for a in each], model, deadline
     )
@@ -206,7 +208,7 @@ def _row(policy: str, cases: Sequence[tuple[Case, Sequence[Asked]]], answers: An
         plain, *others = [t for t in told if t is not None]
         outcomes += [outcome(t, case.pair) for t in (plain, *others)]
         groups += [case.pair.fact.passage] * len(told)
-        same += [float(normalised(t) == normalised(plain)) for t in others]
+        same += [float(normalised_answer(t) == normalised_answer(plain)) for t in others]
     row: dict[str, Any] = {"policy": policy, "n": len(outcomes)}
     for name in OUTCOMES:
         row[name] = 100 * mean([float(o == name) for o in outcomes])
@@ -226,13 +228,20 @@ def _told(bounds: tuple[float, float]) -> str:
 
 
 def _report(
-    args: Any, lm: CausalLM, sets: Sequence[Sequence[tuple[Case, dict[str, Any]]]], bound: float, least: float,
-    policies: Sequence[dict[str, Any]], *, complete: bool,
-) -> None:  # fmt: skip
+    args: Any,
+    lm: CausalLM,
+    sets: Sequence[Sequence[tuple[Case, dict[str, Any]]]],
+    bound: float,
+    least: float,
+    policies: Sequence[dict[str, Any]],
+    *,
+    complete: bool,
+) -> None:
     rows = [
         _judged(f"{name}, {measure}", field, found, bound if field == "conflict" else None)
-        for name, found in zip(("calibration", "judged"), sets, strict=True) for measure, field in MEASURES.items()
-    ]  # fmt: skip
+        for name, found in zip(("calibration", "judged"), sets, strict=True)
+        for measure, field in MEASURES.items()
+    ]
     told = {row["name"]: row for row in rows}
     report = f"# Passages that contradict each other: {lm.name}, {args.dtype}, {args.recipe}\n\n"
     report += f"Bounds {bound:.2f} nats and overlap {least:.2f}, chosen on {args.calibrate.name}; judged on "
@@ -242,16 +251,27 @@ def _report(
     report += table(policies, list(policies[0])) + "\n"
     note(report)
     if args.out and complete:
-        curves = {row["name"]: roc(*_labelled(found, m)) for row, (found, m) in zip(
-            rows, [(s, m) for s in sets for m in MEASURES.values()], strict=True)}  # fmt: skip
+        curves = {
+            row["name"]: roc(*_labelled(found, m))
+            for row, (found, m) in zip(rows, [(s, m) for s in sets for m in MEASURES.values()], strict=True)
+        }
         roc_curves(curves, args.out / "conflicts.png")
     figures = {
-        "complete": complete, "bound": bound, "least_overlap": least, "area": told["judged, conflict"]["area"],
-        "hits": told["judged, conflict"]["hits"], "false_alarms": told["judged, conflict"]["false alarms"],
+        "complete": complete,
+        "bound": bound,
+        "least_overlap": least,
+        "area": told["judged, conflict"]["area"],
+        "hits": told["judged, conflict"]["hits"],
+        "false_alarms": told["judged, conflict"]["false alarms"],
         "rows": rows,
-        "policies": list(policies), "by_kind": _by_kind(sets[1]), "model": lm.name, "dtype": args.dtype,
-        "recipe": get_recipe(args.recipe).to_dict(), "seed": args.seed, "machine": machine(),
-    }  # fmt: skip
+        "policies": list(policies),
+        "by_kind": _by_kind(sets[1]),
+        "model": lm.name,
+        "dtype": args.dtype,
+        "recipe": get_recipe(args.recipe).to_dict(),
+        "seed": args.seed,
+        "machine": machine(),
+    }
     finish("conflicts", figures, args.out, report)
 
 
@@ -261,9 +281,12 @@ def _judged(
     scores, labels = _labelled(found, measure)
     low, high = roc_area(scores, labels, groups=[c.pair.fact.passage for c, _ in found])[1:]
     row: dict[str, Any] = {
-        "name": name, "contradictions": sum(labels), "others": len(labels) - sum(labels),
-        "area": roc_area(scores, labels)[0], "area interval": f"{low:.2f} to {high:.2f}",
-    }  # fmt: skip
+        "name": name,
+        "contradictions": sum(labels),
+        "others": len(labels) - sum(labels),
+        "area": roc_area(scores, labels)[0],
+        "area interval": f"{low:.2f} to {high:.2f}",
+    }
     if bound is not None:
         row |= _rates(found, lambda r: r["conflict"] > bound, "hits", "false alarms")
         row |= _rates(found, _differ, "answers differ: hits", "answers differ: false alarms")
@@ -272,7 +295,7 @@ def _judged(
 
 def _differ(record: dict[str, Any]) -> bool:
     """The plainest measure: both adapters say something else."""
-    return normalised(record["answers"][0]) != normalised(record["answers"][1])
+    return normalised_answer(record["answers"][0]) != normalised_answer(record["answers"][1])
 
 
 def _rates(

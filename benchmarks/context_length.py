@@ -59,14 +59,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options.add_argument("--questions", type=int, default=30, help="each on another passage")
     options.add_argument("--pool", type=int, default=POOL, help="passages in all, those of the questions included")
     options.add_argument("--counts", default="1,5,10,20", help="documents of a question")
-    options.add_argument("--timed", type=int, default=0,
-                         help="seconds are those of the first so many questions, if the others were asked on a busy "
-                         "machine; 0: of all")  # fmt: skip
+    options.add_argument(
+        "--timed",
+        type=int,
+        default=0,
+        help="seconds are those of the first so many questions, if the others were asked on a busy machine; 0: of all",
+    )
     options.add_argument("--recipe", default="distill")
     options.add_argument("--combined-strength", type=float, default=BESIDE_TEXT)
     options.add_argument("--translator", help="a checkpoint of the recipe's form, or 'embedded', for `translated`")
-    options.add_argument("--modes", nargs="+", choices=MODES, help="by default all; those without trained adapters "
-                         "train nothing")  # fmt: skip
+    options.add_argument(
+        "--modes", nargs="+", choices=MODES, help="by default all; those without trained adapters train nothing"
+    )
     args = options.parse_args(arguments)
     counts = [int(c) for c in args.counts.split(",")]
     if not max(counts) <= args.pool <= POOL:
@@ -128,9 +132,10 @@ def _measured(case: Case, model: ParametricModel, beside: float) -> dict[str, An
     if case.mode != "context":
         key = model.translations.translator.key if case.mode == "translated" and model.translations else model.key
         selection = model.select(
-            [key(d) for d in case.documents], strength=beside if texts else 1.0,
+            [key(d) for d in case.documents],
+            strength=beside if texts else 1.0,
             merge="sum" if case.mode == "summed" else "mean",
-        )  # fmt: skip
+        )
     ids = prompt_ids(tokenizer, case.fact.question, texts)
     first, text = 0.0, ""
     with engine.stream(Request(ids, ANSWER_TOKENS, adapters=selection)) as stream:
@@ -140,19 +145,26 @@ def _measured(case: Case, model: ParametricModel, beside: float) -> dict[str, An
     seconds = time.perf_counter() - started
     answer = clean_answer(text)
     return {
-        "answer": answer, "f1": f1(answer, case.fact.answers), "prompt_tokens": len(ids),
-        "first_seconds": first, "seconds": seconds,
-    }  # fmt: skip
+        "answer": answer,
+        "f1": f1(answer, case.fact.answers),
+        "prompt_tokens": len(ids),
+        "first_seconds": first,
+        "seconds": seconds,
+    }
 
 
 def _about(case: Case, model: ParametricModel, dtype: str, beside: float) -> dict[str, Any]:
     recipes = {"context": "", "translated": model.translator_key}
     return {
-        "model": model.lm.fingerprint, "dtype": dtype, "question": case.fact.question, "documents": case.documents,
-        "mode": case.mode, "recipe": recipes.get(case.mode, model.recipe.key),
+        "model": model.lm.fingerprint,
+        "dtype": dtype,
+        "question": case.fact.question,
+        "documents": case.documents,
+        "mode": case.mode,
+        "recipe": recipes.get(case.mode, model.recipe.key),
         "strength": beside if case.mode == "combined" else 1.0,
         "prompt": prompt_ids(model.lm.tokenizer, "?"),
-    }  # fmt: skip
+    }
 
 
 def _report(args: Any, lm: CausalLM, rows: Sequence[tuple[Case, Any]], pool: int, *, complete: bool) -> None:
@@ -162,21 +174,30 @@ def _report(args: Any, lm: CausalLM, rows: Sequence[tuple[Case, Any]], pool: int
         for count in sorted({len(c.documents) for c, _ in rows}):
             for place in (*PLACES, "all"):
                 found = [
-                    (c, r) for c, r in rows
+                    (c, r)
+                    for c, r in rows
                     if c.mode == mode and len(c.documents) == count and place in (c.place, "all")
-                ]  # fmt: skip
+                ]
                 if not found or (place != "all" and (count == 1 or mode in WITHOUT_TEXT)):
                     continue
                 values = [100 * r["f1"] for _, r in found]
                 alone = [r for c, r in found if c.fact.question in clocked]
                 low, high = interval(values, groups=[c.fact.passage for c, _ in found])
-                told.append({
-                    "mode": mode, "documents": count, "gold": place, "n": len(found), "f1": mean(values),
-                    "low": low, "high": high, "interval": f"{low:.1f} to {high:.1f}",
-                    "prompt tokens": mean([r["prompt_tokens"] for _, r in found]),
-                    "s to first token": mean([r["first_seconds"] for r in alone]),
-                    "s": mean([r["seconds"] for r in alone]),
-                })  # fmt: skip
+                told.append(
+                    {
+                        "mode": mode,
+                        "documents": count,
+                        "gold": place,
+                        "n": len(found),
+                        "f1": mean(values),
+                        "low": low,
+                        "high": high,
+                        "interval": f"{low:.1f} to {high:.1f}",
+                        "prompt tokens": mean([r["prompt_tokens"] for _, r in found]),
+                        "s to first token": mean([r["first_seconds"] for r in alone]),
+                        "s": mean([r["seconds"] for r in alone]),
+                    }
+                )
     questions = len({c.fact.question for c, _ in rows})
     report = f"# Answers as the number of documents grows: {lm.name}, {args.dtype}\n\n"
     report += f"{questions} questions of {args.data.name}, each on another passage; distractors from a pool of {pool}; "
@@ -188,11 +209,20 @@ def _report(args: Any, lm: CausalLM, rows: Sequence[tuple[Case, Any]], pool: int
     if args.out:
         length_curves([row for row in told if row["gold"] == "all"], args.out / "context_length.png")
     figures = {
-        "complete": complete, "questions": questions, "timed": len(clocked), "pool": pool, "rows": told,
-        "model": lm.name, "dtype": args.dtype, "data": args.data.name, "recipe": get_recipe(args.recipe).to_dict(),
-        "combined_strength": args.combined_strength, "seed": args.seed, "machine": machine(),
+        "complete": complete,
+        "questions": questions,
+        "timed": len(clocked),
+        "pool": pool,
+        "rows": told,
+        "model": lm.name,
+        "dtype": args.dtype,
+        "data": args.data.name,
+        "recipe": get_recipe(args.recipe).to_dict(),
+        "combined_strength": args.combined_strength,
+        "seed": args.seed,
+        "machine": machine(),
         "passages": len(by_passage([c.fact for c, _ in rows])),
-    }  # fmt: skip
+    }
     finish("context_length", figures, args.out, report)
 
 

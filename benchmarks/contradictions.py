@@ -23,10 +23,40 @@ WORDINGS = (
 """Ways to put one question; the first is the plain one."""
 _NUMBER = re.compile(r"\d+(?:,\d{3})*")
 _NUMERALS = frozenset(
-    ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve", "thirteen",
-     "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen", "twenty", "thirty", "forty", "fifty",
-     "sixty", "seventy", "eighty", "ninety", "hundred", "thousand", "million", "billion"]
-)  # fmt: skip
+    [
+        "one",
+        "two",
+        "three",
+        "four",
+        "five",
+        "six",
+        "seven",
+        "eight",
+        "nine",
+        "ten",
+        "eleven",
+        "twelve",
+        "thirteen",
+        "fourteen",
+        "fifteen",
+        "sixteen",
+        "seventeen",
+        "eighteen",
+        "nineteen",
+        "twenty",
+        "thirty",
+        "forty",
+        "fifty",
+        "sixty",
+        "seventy",
+        "eighty",
+        "ninety",
+        "hundred",
+        "thousand",
+        "million",
+        "billion",
+    ]
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,10 +121,13 @@ def _another(value: str, fact: Fact, values: Sequence[tuple[str, str]], rng: ran
         other = _NUMBER.sub(lambda match: _other_number(match[0], rng), value)
         return None if other == value or _whole(other).search(fact.passage) else other
     alike = [
-        v for v, asks in values
-        if asks == _asks(fact.question) and v != value and _shape(v) == _shape(value)
+        v
+        for v, asks in values
+        if asks == _asks(fact.question)
+        and v != value
+        and _shape(v) == _shape(value)
         and not _whole(v).search(f"{fact.passage} {fact.question}")
-    ]  # fmt: skip
+    ]
     return rng.choice(alike) if alike else None
 
 

@@ -134,10 +134,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     speeds = {name: 1 / statistics.median(texts[name].pace for texts in found) for name in found[0]}
     same = all(text.tokens == texts[_THEIRS].tokens for texts in found for text in texts.values())
     result: dict[str, Any] = {
-        **ratios, "same_tokens": same, "repetitions": {name: [r[name] for r in each] for name in ratios},
-        "tokens_per_second": speeds, "model": lm.name, "dtype": args.dtype, "prompt_tokens": len(ids),
-        "tokens": args.tokens, "machine": machine(),
-    }  # fmt: skip
+        **ratios,
+        "same_tokens": same,
+        "repetitions": {name: [r[name] for r in each] for name in ratios},
+        "tokens_per_second": speeds,
+        "model": lm.name,
+        "dtype": args.dtype,
+        "prompt_tokens": len(ids),
+        "tokens": args.tokens,
+        "machine": machine(),
+    }
     rows = [{"loop": name, "tokens/s": speed} for name, speed in speeds.items()]
     report = f"# Token loop: {lm.name}, {args.dtype}\n\n{table(rows, ['loop', 'tokens/s'])}\n\n"
     report += ", ".join(f"{name} {value:.3f}" for name, value in ratios.items()) + f", same tokens: {same}"

@@ -39,7 +39,7 @@ from langgraph_dynrag.queries import (
 )
 from langgraph_dynrag.queries import Question as TheQuestion
 from langgraph_dynrag.queries.base import QueryFormulator
-from langgraph_dynrag.reflection import Selection
+from langgraph_dynrag.reflection import SegmentSelection
 from langgraph_dynrag.reflection.beam import Hypothesis, Segment
 from langgraph_dynrag.reflection.instruct import InstructReflector
 from langgraph_dynrag.reflection.scores import Critique, Weights, score
@@ -169,16 +169,19 @@ class PointWriter:
         self.watched = watched(samples) if samples else {k: w for k, w in watched(1).items() if "SeaKR" not in k}
         self._chat = chat
         self._samples = samples
-        self._reflector = InstructReflector(chat, Selection())
+        self._reflector = InstructReflector(chat, SegmentSelection())
         self._tags = tag_prompt(SEARCH)
 
     @property
     def description(self) -> dict[str, Any]:
         """What a record depends on, beside the question."""
         return {
-            "triggers": repr(self.watched), "formulators": repr(FORMULATORS), "tokens": TOKENS,
-            "exemplars": EXEMPLARS, "fingerprint": self._chat.lm.fingerprint,
-        }  # fmt: skip
+            "triggers": repr(self.watched),
+            "formulators": repr(FORMULATORS),
+            "tokens": TOKENS,
+            "exemplars": EXEMPLARS,
+            "fingerprint": self._chat.lm.fingerprint,
+        }
 
     def write(self, question: Question) -> dict[str, Any]:
         """Draft the answer to a question; its points, and the text unaided and corrected."""
@@ -224,11 +227,17 @@ class PointWriter:
         needed = without.label == "wrong" and with_.label == "right"
         view = self.view(answer, rest.draft, judged, rest.attention)
         point: dict[str, Any] = {
-            "before": answer.text, "sentence": sentence, "aided": aided.text, "without": without.label,
-            "with": with_.label, "needed": needed, "tokens": judged,
-            "missing": sorted(answer.question.supporting - answer.known), "known": len(answer.known),
+            "before": answer.text,
+            "sentence": sentence,
+            "aided": aided.text,
+            "without": without.label,
+            "with": with_.label,
+            "needed": needed,
+            "tokens": judged,
+            "missing": sorted(answer.question.supporting - answer.known),
+            "known": len(answer.known),
             "triggers": self._judged(answer, view),
-        }  # fmt: skip
+        }
         if needed:
             point["queries"] = {**self._formulated(answer, view, without), RIGHT: [aided.text.strip()]}
         return point, aided
@@ -245,11 +254,13 @@ class PointWriter:
                 seen = self.view(answer, view.draft, len(view.draft), view.attention)
             verdict = watching.trigger.judge(seen)
             found[name] = {
-                "score": _FAR_ABOVE if verdict.reason == "every sample was empty" else
-                watching.score(verdict, view.judged),
-                "fires": watching.fires(verdict, view.judged), "seconds": time.perf_counter() - started,
+                "score": _FAR_ABOVE
+                if verdict.reason == "every sample was empty"
+                else watching.score(verdict, view.judged),
+                "fires": watching.fires(verdict, view.judged),
+                "seconds": time.perf_counter() - started,
                 "sampled": (verdict.cost or {}).get("tokens", 0),
-            }  # fmt: skip
+            }
         started = time.perf_counter()
         found[TAG] = {"score": self._tag_logprob(answer), "fires": None}
         found[TAG]["seconds"] = time.perf_counter() - started
@@ -288,9 +299,17 @@ class PointWriter:
         """What the model, told how to search, writes into a search that is opened for it."""
         begun = answer.text + _after(answer.text, SEARCH.call[0])
         task = DraftTask(
-            answer.question.text, self._tags.messages(answer.question.text, ()), begun, None, Draft(), None,
-            Unit("until", until=SEARCH.call[1]), 32, frozenset(), stop=("\n",),
-        )  # fmt: skip
+            answer.question.text,
+            self._tags.messages(answer.question.text, ()),
+            begun,
+            None,
+            Draft(),
+            None,
+            Unit("until", until=SEARCH.call[1]),
+            32,
+            frozenset(),
+            stop=("\n",),
+        )
         return self.generator.draft(task, {}, None).draft.text.split(SEARCH.call[1])[0].strip()
 
     # ------------------------------------------------------------------ drafts
@@ -322,9 +341,16 @@ class PointWriter:
             return self.generator.sample_ends(task, spec, seed)
 
         return DraftView(
-            answer.question.text, answer.text, draft, judged, tuple(answer.history), attention,
-            self.generator.context(task), self.generator.attend_alone, sample_ends,
-        )  # fmt: skip
+            answer.question.text,
+            answer.text,
+            draft,
+            judged,
+            tuple(answer.history),
+            attention,
+            self.generator.context(task),
+            self.generator.attend_alone,
+            sample_ends,
+        )
 
 
 def _fixed(answer: Answer, view: DraftView) -> dict[str, dict[str, Any]]:

@@ -43,9 +43,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     complete = True
     for i, question in enumerate(sample(everything, args.questions, args.seed)):
         about = {
-            "fingerprint": chat.lm.fingerprint, "dtype": args.dtype, "file": args.data.name, "question": question.id,
+            "fingerprint": chat.lm.fingerprint,
+            "dtype": args.dtype,
+            "file": args.data.name,
+            "question": question.id,
             "preset": repr(preset),
-        }  # fmt: skip
+        }
         record = records.get(key_of(about))
         if record is None:
             if deadline.over:
@@ -62,11 +65,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "forward_token_ratio": sum(r["naive_forward_tokens"] for r in rows)
         / max(sum(r["forward_tokens"] for r in rows), 1),
         "same_decisions": mean([float(s) for s in same]),
-        "questions": len(rows), "questions_with_trigger": len(triggered),
-        "f1": mean([r["f1"] for r in rows]), "naive_f1": mean([r["naive_f1"] for r in rows]),
-        "model": chat.lm.name, "dtype": args.dtype, "data": args.data.stem, "seed": args.seed,
-        "complete": complete, "machine": machine(),
-    }  # fmt: skip
+        "questions": len(rows),
+        "questions_with_trigger": len(triggered),
+        "f1": mean([r["f1"] for r in rows]),
+        "naive_f1": mean([r["naive_f1"] for r in rows]),
+        "model": chat.lm.name,
+        "dtype": args.dtype,
+        "data": args.data.stem,
+        "seed": args.seed,
+        "complete": complete,
+        "machine": machine(),
+    }
     report = _report(figures, rows)
     note(report)
     finish("dynamic_cost", figures, args.out, report)

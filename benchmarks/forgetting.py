@@ -119,9 +119,12 @@ def _guarded(
 
 
 def _figures(
-    facts: Sequence[Fact], plain: Sequence[Asked], asked: Sequence[Asked | None], weakened: Sequence[Weakened | None],
+    facts: Sequence[Fact],
+    plain: Sequence[Asked],
+    asked: Sequence[Asked | None],
+    weakened: Sequence[Weakened | None],
     answers: Answers,
-) -> dict[str, Any]:  # fmt: skip
+) -> dict[str, Any]:
     """The drop over the questions that have an answer both with adapters and without."""
     without, having, passages, told = [], [], [], []
     for fact, one, other, made in zip(facts, plain, asked, weakened, strict=True):
@@ -136,11 +139,17 @@ def _figures(
     low, high = interval(drops, groups=passages)
     nats = [w.unguarded for w in told if w.unguarded is not None]
     return {
-        "n": len(drops), "f1 without adapters": mean(without), "f1": mean(having), "drop": mean(drops), "low": low,
-        "high": high, "interval": f"{low:.1f} to {high:.1f}", "part of the strength": mean([w.part for w in told]),
+        "n": len(drops),
+        "f1 without adapters": mean(without),
+        "f1": mean(having),
+        "drop": mean(drops),
+        "low": low,
+        "high": high,
+        "interval": f"{low:.1f} to {high:.1f}",
+        "part of the strength": mean([w.part for w in told]),
         "left out": sum(not w.part for w in told),
         "nats at full strength": mean(nats) if nats else None,
-    }  # fmt: skip
+    }
 
 
 def _report(args: Any, lm: CausalLM, rows: Sequence[dict[str, Any]], *, complete: bool) -> None:
@@ -159,10 +168,16 @@ def _report(args: Any, lm: CausalLM, rows: Sequence[dict[str, Any]], *, complete
         for bound in args.bounds
     }
     figures = {
-        "complete": complete, "guarded_drop_high": highest, "rows": rows, "model": lm.name,
-        "dtype": args.dtype, "data": args.data.name, "recipe": get_recipe(args.recipe).to_dict(), "seed": args.seed,
+        "complete": complete,
+        "guarded_drop_high": highest,
+        "rows": rows,
+        "model": lm.name,
+        "dtype": args.dtype,
+        "data": args.data.name,
+        "recipe": get_recipe(args.recipe).to_dict(),
+        "seed": args.seed,
         "machine": machine(),
-    }  # fmt: skip
+    }
     finish("forgetting", figures, args.out, report)
 
 

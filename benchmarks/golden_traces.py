@@ -30,10 +30,21 @@ from rag_backbone.errors import DynPragError
 TOKENS = 48
 SAMPLES = 3
 """Of SeaKR's trigger, in the place of twenty."""
-_VARIES = frozenset({
-    "seconds", "run_id", "id", "prompt_tokens", "forward_tokens", "cached_tokens", "generated_tokens", "cost", "spent",
-    "samples_tokens", "time",
-})  # fmt: skip
+_VARIES = frozenset(
+    {
+        "seconds",
+        "run_id",
+        "id",
+        "prompt_tokens",
+        "forward_tokens",
+        "cached_tokens",
+        "generated_tokens",
+        "cost",
+        "spent",
+        "samples_tokens",
+        "time",
+    }
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

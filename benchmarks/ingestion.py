@@ -25,12 +25,12 @@ from benchmarks.contract import Deadline, finish, machine, note, parser, table
 from benchmarks.runs import Records, key_of
 from benchmarks.single_hop import Fact, load_facts
 from llamaindex_prag.adapters.recipe import Recipe, get_recipe
-from llamaindex_prag.augment.grounding import Passage as Words
+from llamaindex_prag.augment.grounding import PassageWords as Words
 from llamaindex_prag.jobs import pace
-from llamaindex_prag.jobs.progress import Advance
+from llamaindex_prag.jobs.progress import JobStatus
 from llamaindex_prag.parametric_model import ParametricModel
 from llamaindex_prag.parametrize import Parametrizer
-from llamaindex_prag.passages import Passage
+from llamaindex_prag.passages import PassageWords
 from llamaindex_prag.store.lmdb_store import LMDBStore
 from rag_backbone.loading.causal_lm import CausalLM
 from rag_backbone.metrics import contains
@@ -52,9 +52,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for n in map(int, args.notes.split(",")):
         for way in args.ways.split(","):
             about = {
-                "model": lm.fingerprint, "dtype": args.dtype, "way": way, "recipe": asdict(_recipe(way)),
-                "notes": n, "machine": machine(),
-            }  # fmt: skip
+                "model": lm.fingerprint,
+                "dtype": args.dtype,
+                "way": way,
+                "recipe": asdict(_recipe(way)),
+                "notes": n,
+                "machine": machine(),
+            }
             record = records.get(key_of(about))
             if record is None and not deadline.over:
                 record = _measured(lm, _recipe(way), _notes(n))
@@ -71,13 +75,13 @@ def _recipe(way: str) -> Recipe:
     return get_recipe("prag", augmentation="model") if way == "prag-model" else get_recipe(way)
 
 
-def _notes(n: int) -> list[tuple[Passage, list[Fact]]]:
-    found: dict[str, tuple[Passage, list[Fact]]] = {}
+def _notes(n: int) -> list[tuple[PassageWords, list[Fact]]]:
+    found: dict[str, tuple[PassageWords, list[Fact]]] = {}
     for fact in load_facts(DATA):
         text = _beginning(fact.passage)
         answered = contains(text, fact.answers) and Words(fact.title, text).share(fact.question) >= 0.6
         if answered:
-            found.setdefault(text, (Passage(text, fact.title, fact.title), []))[1].append(fact)
+            found.setdefault(text, (PassageWords(text, fact.title, fact.title), []))[1].append(fact)
     if len(found) < n:
         raise SystemExit(f"{DATA} has {len(found)} such notes; {n} were asked for")
     return list(found.values())[:n]
@@ -93,8 +97,8 @@ def _beginning(passage: str) -> str:
     return kept.strip()
 
 
-def _measured(lm: CausalLM, recipe: Recipe, notes: Sequence[tuple[Passage, Sequence[Fact]]]) -> dict[str, Any]:
-    seen: list[Advance] = []
+def _measured(lm: CausalLM, recipe: Recipe, notes: Sequence[tuple[PassageWords, Sequence[Fact]]]) -> dict[str, Any]:
+    seen: list[JobStatus] = []
     passages, facts = [p for p, _ in notes], [(p.text, f) for p, own in notes for f in own]
     with (
         tempfile.TemporaryDirectory(prefix="dynprag-ingestion-") as folder,
@@ -119,9 +123,15 @@ def _measured(lm: CausalLM, recipe: Recipe, notes: Sequence[tuple[Passage, Seque
     stood = max((b.seconds - a.seconds for a, b in pairwise(seen)), default=0.0)
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
     return {
-        "seconds": report.seconds, "made": report.trained, "estimated": estimate.seconds, "trial_seconds": trial,
-        "longest_stand": stood, **right, "questions": len(facts), "load": load,
-    }  # fmt: skip
+        "seconds": report.seconds,
+        "made": report.trained,
+        "estimated": estimate.seconds,
+        "trial_seconds": trial,
+        "longest_stand": stood,
+        **right,
+        "questions": len(facts),
+        "load": load,
+    }
 
 
 if __name__ == "__main__":

@@ -65,9 +65,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     figures |= {
-        "model": lm.name, "dtype": args.dtype, "recipe": recipe.name, "encoding": args.encoding,
-        "values": layout.size, "documents": args.documents, "machine": machine(),
-    }  # fmt: skip
+        "model": lm.name,
+        "dtype": args.dtype,
+        "recipe": recipe.name,
+        "encoding": args.encoding,
+        "values": layout.size,
+        "documents": args.documents,
+        "machine": machine(),
+    }
     rows = [{"documents": n, "ms for three": ms} for n, ms in figures["ms_by_documents"].items()]
     rows += [{"documents": "PEFT, published", "ms for three": figures["peft_ms"]}]
     rows += [{"documents": "PEFT, hotswap of one", "ms for three": figures["hotswap_ms"]}]
@@ -111,11 +116,18 @@ def _measure(lm: CausalLM, layout: Layout, recipe: str, scale: float, folder: Pa
     sizes = sorted(by_size)
     ms = by_size[sizes[-1]]
     return {
-        "ms": ms, "ratio_vs_peft": published / ms, "ratio_vs_hotswap": hotswap / ms,
-        "flatness": ms / by_size[sizes[-2]] if len(sizes) > 1 else float("nan"), "cold_p95_ms": cold,
-        "anonymous_mb_per_1000": anonymous, "decode_overhead_inactive": inactive, "decode_overhead_active": active,
-        "peft_ms": published, "hotswap_ms": hotswap, "ms_by_documents": {str(n): v for n, v in by_size.items()},
-    }  # fmt: skip
+        "ms": ms,
+        "ratio_vs_peft": published / ms,
+        "ratio_vs_hotswap": hotswap / ms,
+        "flatness": ms / by_size[sizes[-2]] if len(sizes) > 1 else float("nan"),
+        "cold_p95_ms": cold,
+        "anonymous_mb_per_1000": anonymous,
+        "decode_overhead_inactive": inactive,
+        "decode_overhead_active": active,
+        "peft_ms": published,
+        "hotswap_ms": hotswap,
+        "ms_by_documents": {str(n): v for n, v in by_size.items()},
+    }
 
 
 def _fill(store: LMDBStore, keys: Sequence[AdapterKey], layout: Layout, scale: float, rng: np.random.Generator) -> None:

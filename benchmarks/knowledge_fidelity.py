@@ -55,10 +55,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options.add_argument("--own", type=Path, default=Path("examples/data"), help="a folder with corpus and questions")
     options.add_argument("--own-passages", type=int, default=20)
     options.add_argument("--combined-strength", type=float, default=BESIDE_TEXT, help="of an adapter beside a passage")
-    options.add_argument("--recipes", default="distill,prag", help="the first one's figures are the benchmark's; "
-                         "'' for the translated rows alone")  # fmt: skip
-    options.add_argument("--change", action="append", default=[], metavar="NAME=VALUE",
-                         help="a value of the recipes to exchange, such as rank=2 and alpha=4")  # fmt: skip
+    options.add_argument(
+        "--recipes",
+        default="distill,prag",
+        help="the first one's figures are the benchmark's; '' for the translated rows alone",
+    )
+    options.add_argument(
+        "--change",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="a value of the recipes to exchange, such as rank=2 and alpha=4",
+    )
     options.add_argument("--known-only", action="store_true", help="train nothing; use the adapters that are there")
     options.add_argument("--translator", help="a checkpoint, or 'embedded', for the translated rows")
     options.add_argument("--warm-up", type=Path, help="a train file as MuSiQue-Ans, for the warm-up control")
@@ -126,8 +134,9 @@ def _changes(given: Sequence[str]) -> dict[str, Any]:
 def _facts(args: Any) -> list[Fact]:
     found: list[Fact] = []
     if args.squad:
-        found += draw(load_facts(args.squad), passages=args.squad_passages, per_passage=args.squad_questions,
-                      seed=args.seed)  # fmt: skip
+        found += draw(
+            load_facts(args.squad), passages=args.squad_passages, per_passage=args.squad_questions, seed=args.seed
+        )
     if args.musique:
         found += draw(load_facts(args.musique), passages=args.musique_steps, per_passage=1, seed=args.seed)
     if args.own_passages:
@@ -141,8 +150,11 @@ def parametrizer(model: ParametricModel) -> Parametrizer:
     if recipe.augmentation != "model":
         return Parametrizer(model)
     augmenter = Augmenter(
-        model.lm, questions=max(recipe.questions, 1), rewrite=recipe.objective == "next_token", cache=model.store  # type: ignore[arg-type]
-    )  # fmt: skip
+        model.lm,
+        questions=max(recipe.questions, 1),
+        rewrite=recipe.objective == "next_token",
+        cache=model.store,  # type: ignore[arg-type]
+    )
     return Parametrizer(model, augmenter=augmenter)
 
 
@@ -202,9 +214,15 @@ def _ready(asked: Asked, model: ParametricModel) -> bool:
 
 
 def _report(
-    args: Any, lm: CausalLM, recipes: Sequence[Recipe], facts: Sequence[Fact],
-    conditions: Mapping[str, Sequence[Asked]], answers: Answers, *, complete: bool,
-) -> None:  # fmt: skip
+    args: Any,
+    lm: CausalLM,
+    recipes: Sequence[Recipe],
+    facts: Sequence[Fact],
+    conditions: Mapping[str, Sequence[Asked]],
+    answers: Answers,
+    *,
+    complete: bool,
+) -> None:
     """Each maker of adapters is judged on the questions to which all its conditions have an answer."""
     given = {name: [answers.known(a) for a in asked] for name, asked in conditions.items()}
     figures: dict[str, Any] = {"complete": complete}
@@ -229,10 +247,13 @@ def _report(
     best = figures[made_by[0]].get("all", {})
     figures |= {key: best.get(key) for name in DERIVED for key in (name, f"{name}_interval")}
     figures |= {
-        "combined_strength": args.combined_strength, "recipes": [r.to_dict() for r in recipes], "model": lm.name,
-        "dtype": args.dtype, "seed": args.seed,
+        "combined_strength": args.combined_strength,
+        "recipes": [r.to_dict() for r in recipes],
+        "model": lm.name,
+        "dtype": args.dtype,
+        "seed": args.seed,
         "machine": machine(),
-    }  # fmt: skip
+    }
     note(report)
     if args.out:
         every = {row["condition"]: row for maker in made_by for row in figures[maker]["conditions"]}
@@ -252,9 +273,14 @@ class _Scored:
 def _row(name: str, scored: _Scored, sets: Mapping[str, Sequence[int]]) -> dict[str, Any]:
     low, high = interval(scored.f1, groups=scored.passages)
     row: dict[str, Any] = {
-        "condition": name, "n": len(scored.f1), "f1": mean(scored.f1), "interval": f"{low:.1f} to {high:.1f}",
-        "low": low, "high": high, "contains": mean(scored.contains),
-    }  # fmt: skip
+        "condition": name,
+        "n": len(scored.f1),
+        "f1": mean(scored.f1),
+        "interval": f"{low:.1f} to {high:.1f}",
+        "low": low,
+        "high": high,
+        "contains": mean(scored.contains),
+    }
     return row | {s: mean([scored.f1[i] for i in which]) for s, which in sets.items() if s != "all"}
 
 

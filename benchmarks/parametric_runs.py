@@ -85,9 +85,11 @@ class Answers:
         if asked.adapters:
             assert model is not None
             selection = model.select(
-                asked.adapters, strength=asked.strength, merge="score" if asked.scores else "mean",
+                asked.adapters,
+                strength=asked.strength,
+                merge="score" if asked.scores else "mean",
                 scores=asked.scores or None,
-            )  # fmt: skip
+            )
         return Request(self._ids(asked), ANSWER_TOKENS, adapters=selection)
 
     def _ids(self, asked: Asked) -> list[int]:
@@ -125,9 +127,13 @@ def copy_adapters(source: LMDBStore, target: LMDBStore, keys: Sequence[AdapterKe
 
 
 def parametrize(
-    model: ParametricModel, make: Callable[[ParametricModel], Parametrizer], passages: Sequence[Passage],
-    deadline: Deadline, *, together: int = 8,
-) -> bool:  # fmt: skip
+    model: ParametricModel,
+    make: Callable[[ParametricModel], Parametrizer],
+    passages: Sequence[Passage],
+    deadline: Deadline,
+    *,
+    together: int = 8,
+) -> bool:
     """Make the adapters that are missing, group by group; returns whether all are there."""
     maker = make(model)
     missing = [p for p in dict.fromkeys(passages) if not model.knows(p.text)]
@@ -138,8 +144,10 @@ def parametrize(
         report = maker.parametrize(group, progress=False)
         done = len(passages) - sum(not model.knows(p.text) for p in passages)
         seconds = time.perf_counter() - started
-        note(f"{model.recipe.name}: {done}/{len(passages)} passages, {report.seconds / len(group):.1f} s each, "
-             f"{seconds / 60:.0f} min for {total}{_skipped(report)}")  # fmt: skip
+        note(
+            f"{model.recipe.name}: {done}/{len(passages)} passages, {report.seconds / len(group):.1f} s each, "
+            f"{seconds / 60:.0f} min for {total}{_skipped(report)}"
+        )
     return True
 
 

@@ -71,21 +71,35 @@ def main(arguments: Sequence[str] | None = None) -> None:
     published = _published_seconds(lm, prag[0], args.published_sequences)
     lengths = [len(e.ids) for d in prag for e in d.examples]
     figures = {
-        "ratio_vs_sequential_prag": told.ratio, "ratio_vs_sequential_distill": taught.ratio,
-        "ratio_vs_published": published * len(lengths) / told.ours, "mean_tokens": statistics.mean(lengths),
+        "ratio_vs_sequential_prag": told.ratio,
+        "ratio_vs_sequential_distill": taught.ratio,
+        "ratio_vs_published": published * len(lengths) / told.ours,
+        "mean_tokens": statistics.mean(lengths),
         "max_rel_difference": max(told.difference, taught.difference),
         "documents_per_second_prag": told.documents / told.ours,
-        "documents_per_second_distill": taught.documents / taught.ours, "distill_epochs": args.distill_epochs,
+        "documents_per_second_distill": taught.documents / taught.ours,
+        "distill_epochs": args.distill_epochs,
         "tokens_per_second_prag": sum(lengths[: told.documents * 5]) / told.ours,
-        "documents": told.documents, "together": args.together, "model": lm.name, "dtype": args.dtype,
-        "seed": args.seed, "machine": machine(),
-    }  # fmt: skip
+        "documents": told.documents,
+        "together": args.together,
+        "model": lm.name,
+        "dtype": args.dtype,
+        "seed": args.seed,
+        "machine": machine(),
+    }
     rows = [
-        {"recipe": "prag", "ours s/doc": told.ours / told.documents, "one by one": told.theirs / told.documents,
-         "published": published * 5},
-        {"recipe": f"distill, {args.distill_epochs} epochs", "ours s/doc": taught.ours / taught.documents,
-         "one by one": taught.theirs / taught.documents},
-    ]  # fmt: skip
+        {
+            "recipe": "prag",
+            "ours s/doc": told.ours / told.documents,
+            "one by one": told.theirs / told.documents,
+            "published": published * 5,
+        },
+        {
+            "recipe": f"distill, {args.distill_epochs} epochs",
+            "ours s/doc": taught.ours / taught.documents,
+            "one by one": taught.theirs / taught.documents,
+        },
+    ]
     report = f"# Training adapters: {lm.name}, {args.dtype}\n\n"
     report += table(rows, ["recipe", "ours s/doc", "one by one", "published"]) + "\n\n"
     report += ", ".join(f"{n} {v:.3g}" for n, v in figures.items() if isinstance(v, float))

@@ -43,14 +43,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     }
     groups = {**searched, **({"all": [p for ps in searched.values() for p in ps]} if len(searched) > 1 else {})}
     figures = {
-        "model": chat.lm.name, "dtype": args.dtype, "seed": args.seed, "complete": complete, "machine": machine(),
+        "model": chat.lm.name,
+        "dtype": args.dtype,
+        "seed": args.seed,
+        "complete": complete,
+        "machine": machine(),
         "questions": {name: len(rows) for name, rows in found.items()},
         "formulators": {name: summarise(points, args.seed) for name, points in groups.items()},
         "by_hop": {name: by(points, lambda p: min(p["known"], 2) + 1, args.seed) for name, points in groups.items()},
         "by_position": {
             name: by(points, lambda p: min(p["index"], 2) + 1, args.seed) for name, points in groups.items()
         },
-    }  # fmt: skip
+    }
     report = _report(figures)
     note(report)
     if args.out is not None:

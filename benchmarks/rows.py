@@ -72,10 +72,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
                     rates["generate"].append(sum(map(len, theirs)) / usual)
                 same = sum(a == b for a, b in zip(ours, theirs, strict=True)) / n
             ours_rate, usual_rate = (statistics.median(rates[name]) for name in ("engine", "generate"))
-            rows.append({
-                "dtype": dtype, "rows": n, "engine tokens/s": ours_rate, "generate tokens/s": usual_rate,
-                "ratio": ours_rate / usual_rate, "same texts": same,
-            })  # fmt: skip
+            rows.append(
+                {
+                    "dtype": dtype,
+                    "rows": n,
+                    "engine tokens/s": ours_rate,
+                    "generate tokens/s": usual_rate,
+                    "ratio": ours_rate / usual_rate,
+                    "same texts": same,
+                }
+            )
             note(f"{dtype}, {n} rows: {ours_rate:.0f} tokens/s, generate {usual_rate:.0f}")
     report = f"# Rows decoded together: {args.model}, {device}\n\n"
     report += f"Prompts of {args.prompt} random tokens, up to {args.new} new ones; medians of {args.repeats}.\n\n"

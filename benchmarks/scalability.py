@@ -33,11 +33,11 @@ from benchmarks.runs import Records, key_of
 from benchmarks.scoring import interval, mean
 from benchmarks.single_hop import Fact, by_passage, draw, load_facts
 from langgraph_dynrag.retrieval.bm25 import BM25Retriever
-from llamaindex_prag.adapters.active_adapters import Selection
+from llamaindex_prag.adapters.active_adapters import ActiveAdapters
 from llamaindex_prag.adapters.recipe import get_recipe
 from llamaindex_prag.parametric_model import ParametricModel
 from llamaindex_prag.passages import Passage
-from llamaindex_prag.placement.costs import Costs, Way, calibrate
+from llamaindex_prag.placement.costs import Costs, PlacementMode, measure_costs
 from llamaindex_prag.prompts import clean_answer, prompt_ids
 from llamaindex_prag.store.encoding import encode
 from llamaindex_prag.translator.translator import Translator
@@ -46,7 +46,7 @@ from rag_backbone.engine.requests import Request
 from rag_backbone.loading.causal_lm import CausalLM
 from rag_backbone.metrics import f1
 
-WAYS: tuple[Way, ...] = ("context", "trained", "translated")
+WAYS: tuple[PlacementMode, ...] = ("context", "trained", "translated")
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         model = ParametricModel(
             lm, store, recipe=get_recipe(args.recipe), max_adapters=args.k, translator=translator
         ).attach()
-        costs = calibrate(model, again=True)
+        costs = measure_costs(model, again=True)
         asker = _Asker(model, args.dtype)
         rows, complete = [], True
         for made in corpora:
@@ -108,9 +108,9 @@ def corpus(args: Any, size: int) -> Corpus:
     return Corpus(tuple(passages), tuple(turns[: args.questions]), retriever)
 
 
-def _ways(made: Corpus, model: ParametricModel, args: Any, deadline: Deadline) -> tuple[list[Way], bool]:
+def _ways(made: Corpus, model: ParametricModel, args: Any, deadline: Deadline) -> tuple[list[PlacementMode], bool]:
     done = parametrize(model, parametrizer, made.passages, deadline) if args.train else True
-    ways: list[Way] = ["context"]
+    ways: list[PlacementMode] = ["context"]
     missing = sum(not model.knows(p.text) for p in made.passages)
     if missing:
         note(f"{len(made.passages)} passages, {missing} of them without a trained adapter: no row for trained ones")
@@ -131,21 +131,25 @@ class _Asker:
         self._records = Records("scalability")
         self._calls = 0
 
-    def ask(self, fact: Fact, way: Way, made: Corpus, deadline: Deadline) -> dict[str, Any] | None:
+    def ask(self, fact: Fact, way: PlacementMode, made: Corpus, deadline: Deadline) -> dict[str, Any] | None:
         started = time.perf_counter()
         found = [d.page_content for d in made.retriever.invoke(fact.question)]
         retrieval = time.perf_counter() - started
         about = {
-            "model": self._model.lm.fingerprint, "dtype": self._dtype, "question": fact.question, "found": found,
-            "way": way, "keys": [self._key(text, way).digest for text in found] if way != "context" else [],
+            "model": self._model.lm.fingerprint,
+            "dtype": self._dtype,
+            "question": fact.question,
+            "found": found,
+            "way": way,
+            "keys": [self._key(text, way).digest for text in found] if way != "context" else [],
             "prompt": prompt_ids(self._model.lm.tokenizer, "?"),
-        }  # fmt: skip
+        }
         if (known := self._records.get(key_of(about))) is None and not deadline.over:
             known = self._timed(fact, found, way)
             self._records.put(key_of(about), about, known)
         return None if known is None else known | {"retrieval": retrieval, "found": fact.passage in found}
 
-    def _timed(self, fact: Fact, found: Sequence[str], way: Way) -> dict[str, Any]:
+    def _timed(self, fact: Fact, found: Sequence[str], way: PlacementMode) -> dict[str, Any]:
         engine = self._model.lm.engine
         engine.prefixes.clear()
         activation, selection = 0.0, None
@@ -153,7 +157,7 @@ class _Asker:
             # Of another strength at each call, so that no slot holds it.
             self._calls += 1
             keys = [self._key(text, way) for text in found]
-            selection = cast("Selection", self._model.select(keys, strength=1 + 1e-7 * self._calls))
+            selection = cast("ActiveAdapters", self._model.select(keys, strength=1 + 1e-7 * self._calls))
             started = time.perf_counter()
             engine.run(self._activate, selection)
             activation = time.perf_counter() - started
@@ -165,15 +169,19 @@ class _Asker:
                 text += step.text
         answer = clean_answer(text)
         return {
-            "answer": answer, "f1": f1(answer, fact.answers), "activation": activation, "first": first,
-            "generation": time.perf_counter() - started, "prompt_tokens": len(ids),
-        }  # fmt: skip
+            "answer": answer,
+            "f1": f1(answer, fact.answers),
+            "activation": activation,
+            "first": first,
+            "generation": time.perf_counter() - started,
+            "prompt_tokens": len(ids),
+        }
 
-    def _activate(self, selection: Selection) -> None:
+    def _activate(self, selection: ActiveAdapters) -> None:
         with self._model.bank.activate([selection]):
             pass
 
-    def _key(self, text: str, way: Way) -> Any:
+    def _key(self, text: str, way: PlacementMode) -> Any:
         if way == "translated":
             assert self._model.translations is not None
             return self._model.translations.translator.key(text)
@@ -181,7 +189,7 @@ class _Asker:
 
 
 def _row(
-    made: Corpus, way: Way, asker: _Asker, model: ParametricModel, costs: Costs, deadline: Deadline
+    made: Corpus, way: PlacementMode, asker: _Asker, model: ParametricModel, costs: Costs, deadline: Deadline
 ) -> dict[str, Any]:
     told = [(fact, asker.ask(fact, way, made, deadline)) for fact in made.facts]
     known = [(fact, r) for fact, r in told if r is not None]
@@ -191,17 +199,24 @@ def _row(
         f"{name} ms": 1000 * mean([r[name] for _, r in known]) for name in ("retrieval", "activation", "first")
     }
     return {
-        "documents": len(made.passages), "way": way, "n": len(known), "asked": len(made.facts), "f1": mean(values),
-        "interval": f"{low:.1f} to {high:.1f}", "low": low, "high": high,
-        "found": 100 * mean([float(r["found"]) for _, r in known]), **milliseconds,
+        "documents": len(made.passages),
+        "way": way,
+        "n": len(known),
+        "asked": len(made.facts),
+        "f1": mean(values),
+        "interval": f"{low:.1f} to {high:.1f}",
+        "low": low,
+        "high": high,
+        "found": 100 * mean([float(r["found"]) for _, r in known]),
+        **milliseconds,
         "generation ms": 1000 * mean([r["generation"] for _, r in known]),
         "prompt tokens": mean([r["prompt_tokens"] for _, r in known]),
         "bytes a document": _bytes(made, way, model),
         "ingestion s": sum(costs.once(way, _tokens(model, p.text)) for p in made.passages),
-    }  # fmt: skip
+    }
 
 
-def _bytes(made: Corpus, way: Way, model: ParametricModel) -> float:
+def _bytes(made: Corpus, way: PlacementMode, model: ParametricModel) -> float:
     if way == "translated":
         assert model.translations is not None
         return model.translations.translator.config.representation_bytes
@@ -215,7 +230,7 @@ def _tokens(model: ParametricModel, text: str) -> int:
     return len(model.lm.tokenizer(text, add_special_tokens=False).input_ids)
 
 
-def crossover(costs: Costs, way: Way, tokens: int) -> float:
+def crossover(costs: Costs, way: PlacementMode, tokens: int) -> float:
     """Queries that a document must get, between two updates, for this way to cost less than reading it each time.
 
     once(way) + q each(way) = q each(context); infinite where a query by it costs as much as reading.
@@ -225,11 +240,17 @@ def crossover(costs: Costs, way: Way, tokens: int) -> float:
 
 
 def _report(
-    args: Any, lm: CausalLM, model: ParametricModel, costs: Costs, corpora: Sequence[Corpus],
-    rows: Sequence[dict[str, Any]], *, complete: bool,
-) -> None:  # fmt: skip
+    args: Any,
+    lm: CausalLM,
+    model: ParametricModel,
+    costs: Costs,
+    corpora: Sequence[Corpus],
+    rows: Sequence[dict[str, Any]],
+    *,
+    complete: bool,
+) -> None:
     tokens = round(mean([_tokens(model, p.text) for p in corpora[-1].passages]))
-    ways: list[Way] = [w for w in WAYS if w != "translated" or model.translations is not None]
+    ways: list[PlacementMode] = [w for w in WAYS if w != "translated" or model.translations is not None]
     pays: dict[str, float] = {way: crossover(costs, way, tokens) for way in ways if way != "context"}
     report = f"# As the corpus grows: {lm.name}, {args.dtype}, {args.recipe}, k = {args.k}\n\n"
     report += f"Questions of {args.data.name}, seed {args.seed}; F1 in percent, 95 % intervals by bootstrap over "
@@ -245,11 +266,19 @@ def _report(
         }
         crossover_curves(queries, curves, pays, args.out / "scalability.png")
     figures = {
-        "complete": complete, "rows": list(rows), "costs": costs.to_dict(), "tokens": tokens,
-        "crossover_queries": {way: None if math.isinf(q) else q for way, q in pays.items()}, "k": args.k,
-        "model": lm.name, "dtype": args.dtype, "data": args.data.name, "recipe": get_recipe(args.recipe).to_dict(),
-        "seed": args.seed, "machine": machine(),
-    }  # fmt: skip
+        "complete": complete,
+        "rows": list(rows),
+        "costs": costs.to_dict(),
+        "tokens": tokens,
+        "crossover_queries": {way: None if math.isinf(q) else q for way, q in pays.items()},
+        "k": args.k,
+        "model": lm.name,
+        "dtype": args.dtype,
+        "data": args.data.name,
+        "recipe": get_recipe(args.recipe).to_dict(),
+        "seed": args.seed,
+        "machine": machine(),
+    }
     finish("scalability", figures, args.out, report)
 
 

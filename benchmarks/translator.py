@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.contract import finish, machine, note, parser, table
-from llamaindex_prag.adapters.active_adapters import Selection
+from llamaindex_prag.adapters.active_adapters import ActiveAdapters
 from llamaindex_prag.adapters.adapter import text_hash
 from llamaindex_prag.parametric_model import ParametricModel
 from llamaindex_prag.passages import Passage
@@ -62,10 +62,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     names = ("ms_over_prefill", "ms_over_prefill_now", "resume_ratio", "resume_ratio_new")
     figures: dict[str, Any] = {name: told[name] for name in names}
     figures |= {
-        "k": told["k"], "bytes_per_document": translator.config.representation_bytes,
-        "parameters": translator.parameters, "rows": rows, "kind": translator.config.kind, "tokens": args.tokens,
-        "repetitions": args.repetitions, "model": lm.name, "dtype": args.dtype, "machine": machine(),
-    }  # fmt: skip
+        "k": told["k"],
+        "bytes_per_document": translator.config.representation_bytes,
+        "parameters": translator.parameters,
+        "rows": rows,
+        "kind": translator.config.kind,
+        "tokens": args.tokens,
+        "repetitions": args.repetitions,
+        "model": lm.name,
+        "dtype": args.dtype,
+        "machine": machine(),
+    }
     report = f"# Translating documents of {args.tokens} tokens: {lm.name}, {args.dtype}, {translator.config.kind}\n\n"
     report += f"{translator.parameters:,} parameters, {translator.config.representation_bytes} bytes a document. "
     report += "Milliseconds, medians.\n\n"
@@ -101,10 +108,11 @@ class _Costs:
                 for name, value in found.items():
                     taken.setdefault(name, []).append(value)
         ratios = {
-            "ms_over_prefill": ("kept", "prefill"), "ms_over_prefill_now": ("now", "prefill"),
+            "ms_over_prefill": ("kept", "prefill"),
+            "ms_over_prefill_now": ("now", "prefill"),
             "resume_ratio": ("resume injected", "resume in context"),
             "resume_ratio_new": ("resume injected", "resume in context, new"),
-        }  # fmt: skip
+        }
         row: dict[str, Any] = {"k": k} | {name: statistics.median(values) for name, values in taken.items()}
         for name, (one, other) in ratios.items():
             row[name] = statistics.median(a / b for a, b in zip(taken[one], taken[other], strict=True))
@@ -127,7 +135,7 @@ class _Costs:
         found["resume injected"] = self._first_token(bare + accepted, self._selection(texts))
         return found
 
-    def _selection(self, texts: Sequence[str]) -> Selection:
+    def _selection(self, texts: Sequence[str]) -> ActiveAdapters:
         """Never the same twice: no slot holds it."""
         self._calls += 1
         keys = [key for text in texts if (key := self._model.find_hash(text_hash(text))) is not None]
@@ -135,7 +143,7 @@ class _Costs:
         assert selection is not None
         return selection
 
-    def _activate(self, selection: Selection) -> None:
+    def _activate(self, selection: ActiveAdapters) -> None:
         def activate() -> None:
             with self._model.bank.activate([selection]):
                 pass

@@ -24,7 +24,7 @@ from benchmarks.single_hop import by_passage, draw, load_facts
 from llamaindex_prag.adapters.recipe import get_recipe
 from llamaindex_prag.augment.augmentation import QA
 from llamaindex_prag.training.gradients import DocumentLosses
-from llamaindex_prag.translator.config import Kind, TranslatorConfig
+from llamaindex_prag.translator.config import NetworkKind, TranslatorConfig
 from llamaindex_prag.translator.training.corpus import Corpus, Lesson, read_lessons, split
 from llamaindex_prag.translator.training.plan import TrainingPlan
 from llamaindex_prag.translator.training.state_cache import KeptStates
@@ -46,8 +46,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options.add_argument("--data", type=Path, required=True, help="SQuAD 1.1 or MuSiQue-Ans, or a folder: judged by")
     options.add_argument("--passages", type=int, default=100, help="of that file, drawn by the seed")
     options.add_argument("--run", action="append", metavar="KIND:RATE", help="such as shared:1e-3")
-    options.add_argument("--trained", action="append", type=Path, metavar="DIR",
-                         help="a folder of dynprag train-translator, in the place of --run: only judge")  # fmt: skip
+    options.add_argument(
+        "--trained",
+        action="append",
+        type=Path,
+        metavar="DIR",
+        help="a folder of dynprag train-translator, in the place of --run: only judge",
+    )
     options.add_argument("--recipe", default="distill", help="its form is that of the adapters of both kinds")
     options.add_argument("--steps", type=int, default=2000)
     options.add_argument("--documents", type=int, default=8, help="of a step")
@@ -116,8 +121,8 @@ def dev_lessons(args: Any) -> list[Lesson]:
 
 def _wanted(text: str) -> tuple[str, float]:
     kind, _, rate = text.partition(":")
-    if kind not in get_args(Kind):
-        raise ConfigurationError(f"--run {text}: known kinds are {', '.join(get_args(Kind))}, as in shared:1e-3")
+    if kind not in get_args(NetworkKind):
+        raise ConfigurationError(f"--run {text}: known kinds are {', '.join(get_args(NetworkKind))}, as in shared:1e-3")
     try:
         return kind, float(rate)
     except ValueError:
@@ -133,12 +138,18 @@ def _folder(args: Any, kind: str, rate: float) -> Path:
 def _trained(
     lm: CausalLM, kind: str, rate: float, corpus: Corpus, folder: Path, args: Any, deadline: Deadline
 ) -> TrainingRun:
-    config = TranslatorConfig.of(lm, cast("Kind", kind), recipe=get_recipe(args.recipe), seed=args.seed)
+    config = TranslatorConfig.of(lm, cast("NetworkKind", kind), recipe=get_recipe(args.recipe), seed=args.seed)
     plan = TrainingPlan.of(kind).changed(
-        steps=args.steps, documents=args.documents, questions=args.questions, phrases=args.phrases,
-        unrelated=args.unrelated, learning_rate=rate, seed=args.seed, validate_every=args.validate_every,
+        steps=args.steps,
+        documents=args.documents,
+        questions=args.questions,
+        phrases=args.phrases,
+        unrelated=args.unrelated,
+        learning_rate=rate,
+        seed=args.seed,
+        validate_every=args.validate_every,
         warm_up=min(50, args.steps // 10),
-    )  # fmt: skip
+    )
     with contextlib.ExitStack() as stack:
         kept = None
         if args.states:
@@ -153,9 +164,11 @@ def _judged(lm: CausalLM, folder: Path, lessons: Sequence[Lesson]) -> dict[str, 
     losses = DocumentLosses(lm.engine, translator.config.layout)
     found = Validation(translator, losses, lessons, TrainingPlan(phrases=0)).losses()
     return {
-        "parameters": translator.parameters, "bytes_per_document": translator.config.representation_bytes,
-        "steps": _history(translator.record)[-1]["step"], **dict(zip(LOSSES, found, strict=True)),
-    }  # fmt: skip
+        "parameters": translator.parameters,
+        "bytes_per_document": translator.config.representation_bytes,
+        "steps": _history(translator.record)[-1]["step"],
+        **dict(zip(LOSSES, found, strict=True)),
+    }
 
 
 def _difference(one: Sequence[float], other: Sequence[float]) -> dict[str, Any]:
@@ -166,20 +179,34 @@ def _difference(one: Sequence[float], other: Sequence[float]) -> dict[str, Any]:
 
 
 def _report(
-    args: Any, lm: CausalLM, runs: Sequence[Run],
-    best: dict[str, Run], judged: dict[str, dict[str, Any]], *, complete: bool,
-) -> None:  # fmt: skip
+    args: Any,
+    lm: CausalLM,
+    runs: Sequence[Run],
+    best: dict[str, Run],
+    judged: dict[str, dict[str, Any]],
+    *,
+    complete: bool,
+) -> None:
     rows: list[dict[str, Any]] = []
     figures: dict[str, Any] = {}
     for kind, found in judged.items():
         gained = {f"{name} - own": _difference(found[name], found["own"]) for name in ("other", "mean", "base")}
         rows.append(
-            {"kind": kind, "learning rate": f"{best[kind][1]:g}", "parameters": f"{found['parameters']:,}",
-             "steps": found["steps"], **{name: mean(found[name]) for name in LOSSES},
-             **{name: d["text"] for name, d in gained.items()}}
-        )  # fmt: skip
-        figures[kind] = {"learning_rate": best[kind][1], **{k: v for k, v in found.items() if k not in LOSSES},
-                         **{name: mean(found[name]) for name in LOSSES}, **gained}  # fmt: skip
+            {
+                "kind": kind,
+                "learning rate": f"{best[kind][1]:g}",
+                "parameters": f"{found['parameters']:,}",
+                "steps": found["steps"],
+                **{name: mean(found[name]) for name in LOSSES},
+                **{name: d["text"] for name, d in gained.items()},
+            }
+        )
+        figures[kind] = {
+            "learning_rate": best[kind][1],
+            **{k: v for k, v in found.items() if k not in LOSSES},
+            **{name: mean(found[name]) for name in LOSSES},
+            **gained,
+        }
     if len(judged) == 2 and len({run.steps for _, _, run, _ in best.values()}) == 1:  # else not the same chance
         figures["dyprag - shared"] = _difference(judged["dyprag"]["own"], judged["shared"]["own"])
     passages = len(next(iter(judged.values()))["own"])
@@ -193,23 +220,37 @@ def _report(
     if "dyprag - shared" in figures:
         report += f"`own`, dyprag less shared: {figures['dyprag - shared']['text']}\n\n"
     told = [
-        {"kind": kind, "learning rate": f"{rate:g}", **{k: v for k, v in entry.items() if k in (*LOSSES, "step")},
-         "minutes": entry["seconds"] / 60}
-        for kind, rate, run, _ in runs for entry in run.history
-    ]  # fmt: skip
+        {
+            "kind": kind,
+            "learning rate": f"{rate:g}",
+            **{k: v for k, v in entry.items() if k in (*LOSSES, "step")},
+            "minutes": entry["seconds"] / 60,
+        }
+        for kind, rate, run, _ in runs
+        for entry in run.history
+    ]
     report += "On the corpus' own passages that were set apart, during training:\n\n"
     report += table(told, ["kind", "learning rate", "step", "minutes", *LOSSES])
     note(report)
     if args.out:
-        learning_curves({f"{kind}, {rate:g}": run.history for kind, rate, run, _ in runs},
-                        args.out / "translator_learning.png")  # fmt: skip
+        learning_curves(
+            {f"{kind}, {rate:g}": run.history for kind, rate, run, _ in runs}, args.out / "translator_learning.png"
+        )
     figures |= {
-        "complete": complete, "passages": passages, "data": args.data.name,
+        "complete": complete,
+        "passages": passages,
+        "data": args.data.name,
         "corpus": args.corpus.name if args.corpus else None,
-        "recipe": args.recipe, "steps": args.steps, "documents": args.documents, "questions": args.questions,
+        "recipe": args.recipe,
+        "steps": args.steps,
+        "documents": args.documents,
+        "questions": args.questions,
         "runs": [{"kind": k, "learning_rate": r, "history": run.history, "ended": run.ended} for k, r, run, _ in runs],
-        "model": lm.name, "dtype": args.dtype, "seed": args.seed, "machine": machine(),
-    }  # fmt: skip
+        "model": lm.name,
+        "dtype": args.dtype,
+        "seed": args.seed,
+        "machine": machine(),
+    }
     finish("translator_learning", figures, args.out, report)
 
 

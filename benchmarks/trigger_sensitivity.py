@@ -66,9 +66,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     complete &= run_timed(timed_turns, records, deadline, SamePrefix(chat, reasoned_prompt(EXEMPLARS)))
     points = _points(jobs, records, args.seed)
     figures = {
-        "model": chat.lm.name, "dtype": args.dtype, "data": args.data.stem, "seed": args.seed, "k": args.k,
-        "complete": complete, "machine": machine(), "points": points,
-    }  # fmt: skip
+        "model": chat.lm.name,
+        "dtype": args.dtype,
+        "data": args.data.stem,
+        "seed": args.seed,
+        "k": args.k,
+        "complete": complete,
+        "machine": machine(),
+        "points": points,
+    }
     report = _report(figures)
     note(report)
     if args.out is not None:
@@ -98,7 +104,10 @@ def _points(jobs: dict[Setting, list[Job]], records: Records, seed: int) -> list
         method, threshold, cap = setting
         points.append(
             {
-                "method": method, "threshold": threshold, "cap": cap, "n": len(done),
+                "method": method,
+                "threshold": threshold,
+                "cap": cap,
+                "n": len(done),
                 "f1": mean([r["f1"] for r in done]),
                 "f1_interval": interval([r["f1"] for r in done], seed=seed),
                 "em": mean([r["em"] for r in done]),
@@ -109,7 +118,7 @@ def _points(jobs: dict[Setting, list[Job]], records: Records, seed: int) -> list
                 "forward_tokens": mean([r["forward_tokens"] for r in clocked[setting]]),
                 "seconds": mean([r["seconds"] for r in clocked[setting]]),
             }
-        )  # fmt: skip
+        )
     for cost in costs_of(points):
         best = _undominated(points, cost)
         for i, point in enumerate(points):

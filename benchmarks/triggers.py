@@ -50,12 +50,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     thresholds = best_thresholds([p for rows in tuning.values() for p in points_of(rows)])
     groups = {**found, **({"all": [r for rows in found.values() for r in rows]} if len(found) > 1 else {})}
     figures = {
-        "model": chat.lm.name, "dtype": args.dtype, "seed": args.seed, "samples": args.samples,
-        "complete": complete and done, "machine": machine(), "train_questions": sum(map(len, tuning.values())),
+        "model": chat.lm.name,
+        "dtype": args.dtype,
+        "seed": args.seed,
+        "samples": args.samples,
+        "complete": complete and done,
+        "machine": machine(),
+        "train_questions": sum(map(len, tuning.values())),
         "drafts": {name: drafts_summary(rows) for name, rows in groups.items()},
         "triggers": {name: summarise(points, thresholds, args.seed) for name, points in judged_groups(groups).items()},
         "cost": costs,
-    }  # fmt: skip
+    }
     report = _report(figures)
     note(report)
     if args.out is not None:
@@ -79,11 +84,14 @@ def drafts_summary(rows: Sequence[Row]) -> dict[str, Any]:
         said = [(short_answer(r[name], ANSWER_PHRASE) if ANSWER_PHRASE in r[name] else "", r) for r in rows]
         scores[name] = mean([f1(answer, r["question"].answers) for answer, r in said])
     return {
-        "questions": len(rows), "points": len(points), "needed": sum(p["needed"] for p in points),
+        "questions": len(rows),
+        "points": len(points),
+        "needed": sum(p["needed"] for p in points),
         "wrong without": sum(p["without"] == "wrong" for p in points),
         "right with": sum(p["with"] == "right" for p in points),
-        "f1 unaided": scores["unaided"], "f1 corrected": scores["corrected"],
-    }  # fmt: skip
+        "f1 unaided": scores["unaided"],
+        "f1 corrected": scores["corrected"],
+    }
 
 
 def summarise(points: Sequence[Row], thresholds: dict[str, float], seed: int) -> list[dict[str, Any]]:
@@ -206,8 +214,13 @@ def _curves(points: Sequence[Row]) -> dict[str, list[tuple[float, float, float]]
 
 def _report(figures: dict[str, Any]) -> str:
     title = f"# Triggers on the same drafts: {figures['model']}, {figures['dtype']}, seed {figures['seed']}"
-    lines = [title, "", table([{"data": k, **v} for k, v in figures["drafts"].items()],
-                              ["data", *next(iter(figures["drafts"].values()))])]  # fmt: skip
+    lines = [
+        title,
+        "",
+        table(
+            [{"data": k, **v} for k, v in figures["drafts"].items()], ["data", *next(iter(figures["drafts"].values()))]
+        ),
+    ]
     for name, rows in figures["triggers"].items():
         shown = []
         for row in rows:

@@ -67,14 +67,26 @@ def main(arguments: Sequence[str] | None = None) -> None:
         scores = [100 * float(values[i] or 0.0) for i in known]
         over = [100 * float(found["as trained"][i] or 0.0) - score for i, score in zip(known, scores, strict=True)]
         (low, high), (least, most) = interval(scores), interval(over)
-        rows.append({
-            "prompt": name, "n": len(known), "f1": mean(scores), "interval": f"{low:.1f} to {high:.1f}",
-            "as trained, minus this": f"{mean(over):.1f} [{least:.1f}, {most:.1f}]",
-        })  # fmt: skip
+        rows.append(
+            {
+                "prompt": name,
+                "n": len(known),
+                "f1": mean(scores),
+                "interval": f"{low:.1f} to {high:.1f}",
+                "as trained, minus this": f"{mean(over):.1f} [{least:.1f}, {most:.1f}]",
+            }
+        )
     report = f"# Prompts for what is in the weights: {lm.name}, {args.dtype}\n\n{table(rows, list(rows[0]))}\n"
     note(report)
-    figures = {"complete": len(known) == len(asked), "rows": rows, "model": lm.name, "dtype": args.dtype,
-               "data": args.data.name, "seed": args.seed, "machine": machine()}  # fmt: skip
+    figures = {
+        "complete": len(known) == len(asked),
+        "rows": rows,
+        "model": lm.name,
+        "dtype": args.dtype,
+        "data": args.data.name,
+        "seed": args.seed,
+        "machine": machine(),
+    }
     finish("weights_prompt", figures, args.out, report)
 
 
@@ -83,16 +95,25 @@ def _asked(
 ) -> list[float | None]:
     documents = {f.question: Document(f.passage, metadata={"title": f.title}) for f in facts}
     graph = create_dynamic_rag(
-        LocalChatModel.from_causal_lm(model.lm), Right(passages=documents), preset="single", prompt=prompt,
-        injection="parametric", adapters=model, missing="context", budgets=Budgets(tokens=80),
-    )  # fmt: skip
+        LocalChatModel.from_causal_lm(model.lm),
+        Right(passages=documents),
+        preset="single",
+        prompt=prompt,
+        injection="parametric",
+        adapters=model,
+        missing="context",
+        budgets=Budgets(tokens=80),
+    )
     records = Records("weights_prompt")
     scores: list[float | None] = []
     for fact in facts:
         about: dict[str, Any] = {
-            "model": model.lm.fingerprint, "dtype": dtype, "question": fact.question, "prompt": repr(prompt),
+            "model": model.lm.fingerprint,
+            "dtype": dtype,
+            "question": fact.question,
+            "prompt": repr(prompt),
             "adapter": model.key(fact.passage).digest,
-        }  # fmt: skip
+        }
         if (known := records.get(key_of(about))) is None and not deadline.over:
             result = graph.invoke({"question": fact.question})
             answer = clean_answer(result["short_answer"] or result["answer"])

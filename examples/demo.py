@@ -85,8 +85,10 @@ def answer_from_weights(lm: CausalLM) -> None:
         started = time.perf_counter()
         assert model.translations is not None
         model.translations.keep([Passage(documents[t], t, t) for t in TITLES])
-        print(f"Read once, for the translator: {translator.config.representation_bytes} bytes a document "
-              f"({time.perf_counter() - started:.1f} s)\n")  # fmt: skip
+        print(
+            f"Read once, for the translator: {translator.config.representation_bytes} bytes a document "
+            f"({time.perf_counter() - started:.1f} s)\n"
+        )
         for question in asked:
             if question["hops"] > 1:
                 continue

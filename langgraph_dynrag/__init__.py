@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from langgraph_dynrag.prompts import AnswerPrompt as AnswerPrompt
     from langgraph_dynrag.prompts import Exemplar as Exemplar
     from langgraph_dynrag.prompts import reasoned_prompt as reasoned_prompt
-    from langgraph_dynrag.reflection import Selection as Selection
+    from langgraph_dynrag.reflection import SegmentSelection as SegmentSelection
     from langgraph_dynrag.settings import Reformulation as Reformulation
     from langgraph_dynrag.settings import RetrievalPolicy as RetrievalPolicy
     from langgraph_dynrag.settings import Settings as Settings
@@ -46,7 +46,7 @@ _EXPORTS = {
     "LocalChatModel": "chat_model.local_chat_model",
     "Reformulation": "settings",
     "RetrievalPolicy": "settings",
-    "Selection": "reflection",
+    "SegmentSelection": "reflection",
     "ServerPolicy": "generators.server_policy",
     "Settings": "settings",
     "Trace": "trace.trace",
@@ -75,7 +75,7 @@ __all__ = [
     "LocalChatModel",
     "Reformulation",
     "RetrievalPolicy",
-    "Selection",
+    "SegmentSelection",
     "ServerPolicy",
     "Settings",
     "Trace",

@@ -162,10 +162,23 @@ def ask(
                 f"--inject {inject.value} changes the model's parameters, which are not here with --base-url; leave "
                 "out one of the two"
             )
-        _refuse_beside_injection(inject.value, {"threshold": threshold, "max-retrievals": max_retrievals,
-                                                "max-seconds": max_seconds, "trace": trace})  # fmt: skip
-        _ask_injected(question, index, model, retriever.value, k, max_tokens, inject.value, store, translator,
-                      as_json=as_json, quiet=quiet)  # fmt: skip
+        _refuse_beside_injection(
+            inject.value,
+            {"threshold": threshold, "max-retrievals": max_retrievals, "max-seconds": max_seconds, "trace": trace},
+        )
+        _ask_injected(
+            question,
+            index,
+            model,
+            retriever.value,
+            k,
+            max_tokens,
+            inject.value,
+            store,
+            translator,
+            as_json=as_json,
+            quiet=quiet,
+        )
         return
     if translator is not None:
         raise ConfigurationError("--translator is for --inject translated")
@@ -206,17 +219,32 @@ def _refuse_beside_injection(inject: str, options: dict[str, Any]) -> None:
 
 
 def _ask_injected(
-    question: str, index: Path, model: str, retriever: Any, k: int | None, max_tokens: int | None, inject: Any,
-    store: Path, translator: str | None, *, as_json: bool, quiet: bool,
-) -> None:  # fmt: skip
+    question: str,
+    index: Path,
+    model: str,
+    retriever: Any,
+    k: int | None,
+    max_tokens: int | None,
+    inject: Any,
+    store: Path,
+    translator: str | None,
+    *,
+    as_json: bool,
+    quiet: bool,
+) -> None:
     from langgraph_dynrag.injection.parametric import ask_injected
     from langgraph_dynrag.retrieval import LocalIndex
 
     found = ask_injected(
-        question, LocalIndex(index).as_retriever(retriever, k=k or 3), model=model, store=store, inject=inject,
+        question,
+        LocalIndex(index).as_retriever(retriever, k=k or 3),
+        model=model,
+        store=store,
+        inject=inject,
         translator=translator,
-        max_tokens=48 if max_tokens is None else max_tokens, progress=console().shows_progress,
-    )  # fmt: skip
+        max_tokens=48 if max_tokens is None else max_tokens,
+        progress=console().shows_progress,
+    )
     if as_json:
         typer.echo(json_line(found.to_dict()))
         return

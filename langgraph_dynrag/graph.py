@@ -36,7 +36,7 @@ from langgraph_dynrag.presets.file import warn_of_another
 from langgraph_dynrag.presets.methods import Dataset, get_preset
 from langgraph_dynrag.prompts import AnswerPrompt, reasoned_prompt
 from langgraph_dynrag.queries.base import check_formulator
-from langgraph_dynrag.reflection import Reflector, Selection
+from langgraph_dynrag.reflection import Reflector, SegmentSelection
 from langgraph_dynrag.retrieval.retriever import Retriever, check_retriever
 from langgraph_dynrag.settings import Settings
 from langgraph_dynrag.state import DynamicRAGContext, DynamicRAGInput, DynamicRAGOutput, DynamicRAGState
@@ -54,10 +54,26 @@ if TYPE_CHECKING:
 _WHERE = get_args(Injection)
 CHANGES = frozenset(Settings.__dataclass_fields__) - {"generator", "retriever", "prompt", "reflector", "injector"}
 """Fields of `Settings` that are arguments of `create_dynamic_rag`."""
-ARGUMENTS = frozenset({
-    "model", "retriever", "preset", "dataset", "bundle", "prompt", "injection", "adapters", "missing", "forgetting",
-    "conflicts", "server", "checkpointer", "interrupt_before", "interrupt_after", "name",
-})  # fmt: skip
+ARGUMENTS = frozenset(
+    {
+        "model",
+        "retriever",
+        "preset",
+        "dataset",
+        "bundle",
+        "prompt",
+        "injection",
+        "adapters",
+        "missing",
+        "forgetting",
+        "conflicts",
+        "server",
+        "checkpointer",
+        "interrupt_before",
+        "interrupt_after",
+        "name",
+    }
+)
 
 
 class DynamicRAGNodes(NamedTuple):
@@ -114,7 +130,8 @@ def create_dynamic_rag(
         forgetting: For the last two, the most that adapters may change the model's answers to unrelated questions, in
             nats a token; 0.01 is safe, see `llamaindex_prag.guards.forgetting`. None: not measured.
         conflicts: For the last two, what becomes of passages that contradict each other about the question: `"mean"`,
-            `"score-weighted"`, `"latest"` or `"context"`; see `llamaindex_prag.guards.conflict_policies`. None: not measured.
+            `"score-weighted"`, `"latest"` or `"context"`; see `llamaindex_prag.guards.conflict_policies`. None: not
+            measured.
         server: For models of `langchain-openai`: how their server is asked (retries, pauses, how an answer in progress
             is continued). None: the defaults of `ServerPolicy`.
         checkpointer: As in LangGraph. Leave it out for a subgraph, which inherits its parent's.
@@ -144,10 +161,20 @@ def create_dynamic_rag(
     for argument, stops in (("interrupt_before", interrupt_before), ("interrupt_after", interrupt_after)):
         _check_stops(argument, stops)
     nodes = create_nodes(
-        model, retriever, preset=preset, dataset=dataset, bundle=bundle, prompt=prompt, injection=injection,
-        adapters=adapters, missing=missing, forgetting=forgetting, conflicts=conflicts, server=server,
+        model,
+        retriever,
+        preset=preset,
+        dataset=dataset,
+        bundle=bundle,
+        prompt=prompt,
+        injection=injection,
+        adapters=adapters,
+        missing=missing,
+        forgetting=forgetting,
+        conflicts=conflicts,
+        server=server,
         **changes,
-    )  # fmt: skip
+    )
     builder = StateGraph(
         DynamicRAGState,
         context_schema=DynamicRAGContext,
@@ -224,9 +251,16 @@ def create_nodes(
     """
     injector = make_injector(model, injection, adapters, missing, forgetting=forgetting, conflicts=conflicts)
     settings = make_settings(
-        model, retriever, preset=preset, dataset=dataset, bundle=bundle, prompt=prompt, server=server,
-        injector=injector, **changes,
-    )  # fmt: skip
+        model,
+        retriever,
+        preset=preset,
+        dataset=dataset,
+        bundle=bundle,
+        prompt=prompt,
+        server=server,
+        injector=injector,
+        **changes,
+    )
     selects = settings.selection is not None
     return DynamicRAGNodes(
         Begin(settings),
@@ -349,13 +383,13 @@ def make_settings(
     )
 
 
-def make_reflector(model: ChatModelLike, selection: Selection) -> Reflector:
+def make_reflector(model: ChatModelLike, selection: SegmentSelection) -> Reflector:
     """What writes and judges continuations; looking for reflection tokens loads the model.
 
     Raises:
         ConfigurationError: If the model is not a local one, or lacks reflection tokens that it needs.
     """
-    if not isinstance(selection, Selection):
+    if not isinstance(selection, SegmentSelection):
         raise ConfigurationError(f"selection is {selection!r}; a Selection is needed, such as Selection()")
     model = plain_models(model)[0].chat
     if not isinstance(model, LocalChatModel):

@@ -12,7 +12,7 @@ from langgraph_dynrag.injection.injector import Injector, PromptOnly
 from langgraph_dynrag.inputs.condensing import CondenseQuestion, Condenser
 from langgraph_dynrag.prompts import AnswerPrompt
 from langgraph_dynrag.queries.base import QueryFormulator, check_formulator
-from langgraph_dynrag.reflection.base import Reflector, Selection
+from langgraph_dynrag.reflection.base import Reflector, SegmentSelection
 from langgraph_dynrag.retrieval.retriever import Retriever, check_retriever
 from langgraph_dynrag.seakr.evidence_selection import EvidenceSelector
 from langgraph_dynrag.seakr.final_answer import SurerAnswer
@@ -117,7 +117,7 @@ class Settings:
 
     injector: Injector | None = None
     """Puts evidence into the model's parameters; None: all of it stands in the prompt."""
-    selection: Selection | None = None
+    selection: SegmentSelection | None = None
     """Writes one continuation for each passage and keeps the best ones; None: one draft with all passages."""
     reflector: Reflector | None = None
     """What writes and judges them; made of `selection` and the model."""

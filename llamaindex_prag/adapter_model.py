@@ -19,7 +19,7 @@ from rag_backbone.errors import ConfigurationError
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from llamaindex_prag.adapters.active_adapters import Merge, Selection
+    from llamaindex_prag.adapters.active_adapters import ActiveAdapters, Merge
     from llamaindex_prag.adapters.recipe import Recipe
     from llamaindex_prag.adapters.source import ReadableStore
     from llamaindex_prag.parametric_model import ParametricModel
@@ -100,7 +100,7 @@ class AdapterModel(Protocol):
         merge: Merge = "mean",
         scores: Sequence[float] | None = None,
         strength: float | Sequence[float] = 1.0,
-    ) -> Selection | None:
+    ) -> ActiveAdapters | None:
         """Combine adapters for one call; None for no keys.
 
         Raises:
@@ -108,10 +108,10 @@ class AdapterModel(Protocol):
         """
         return self._selected(keys, merge=merge, scores=scores, strength=strength) if keys else None
 
-    def _selected(self, keys: Sequence[AdapterKey], **options: Any) -> Selection:
-        """Combine adapters, at least one; options are those of `Selection.of`."""
+    def _selected(self, keys: Sequence[AdapterKey], **options: Any) -> ActiveAdapters:
+        """Combine adapters, at least one; options are those of `ActiveAdapters.of`."""
 
-    def runnable(self, selection: Selection) -> Any:
+    def runnable(self, selection: ActiveAdapters) -> Any:
         """Return what a text generator of `langgraph_dynrag` takes to write under these adapters."""
         return selection
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from llamaindex_prag.adapter_model import AdapterModel
-from llamaindex_prag.adapters.active_adapters import Merge, Selection
+from llamaindex_prag.adapters.active_adapters import ActiveAdapters, Merge
 from llamaindex_prag.adapters.adapter import AdapterKey
 from llamaindex_prag.adapters.bank import AdapterBank
 from llamaindex_prag.adapters.recipe import Recipe, get_recipe
@@ -147,7 +147,7 @@ class ParametricModel(AdapterModel):
                 "LocalChatModel.from_causal_lm(adapters.lm)"
             )
 
-    def _selected(self, keys: Sequence[AdapterKey], **options: Any) -> Selection:
+    def _selected(self, keys: Sequence[AdapterKey], **options: Any) -> ActiveAdapters:
         return self.bank.select(keys, **options)
 
     def answer(

@@ -25,7 +25,7 @@ from llamaindex_prag.augment.rules.cloze import passage_question
 from llamaindex_prag.augment.rules.questions import rule_questions
 from llamaindex_prag.jobs.estimate import Estimate, estimated
 from llamaindex_prag.jobs.pace import Pace, keep, pace_of
-from llamaindex_prag.jobs.progress import Meter, Progress, Stage, Tick, bar
+from llamaindex_prag.jobs.progress import JobStage, Meter, Progress, Tick, bar
 from llamaindex_prag.parametric_model import ParametricModel
 from llamaindex_prag.passages import Passage, settle_owners
 from llamaindex_prag.training.distillation import distilled
@@ -327,7 +327,7 @@ class _Job:
     def begin(self, passages: Sequence[Passage]) -> None:
         self.meter.begin([_name(p) for p in passages])
 
-    def stage(self, stage: Stage, passages: Sequence[Passage]) -> AbstractContextManager[Tick]:
+    def stage(self, stage: JobStage, passages: Sequence[Passage]) -> AbstractContextManager[Tick]:
         of = [self.estimate.stages.get(text_hash(p.text), {}) for p in passages]
         return self.meter.stage(stage, sum(stages.get(stage, 0.0) for stages in of))
 

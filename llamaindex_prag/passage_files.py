@@ -20,9 +20,13 @@ _ROWS = (".jsonl", ".ndjson", ".json", ".csv", ".tsv")
 
 
 def read_passages(
-    source: Path, *, encoding: str | None = None, exclude: Sequence[str] | str = (), hidden: bool = False,
+    source: Path,
+    *,
+    encoding: str | None = None,
+    exclude: Sequence[str] | str = (),
+    hidden: bool = False,
     findings: Findings | None = None,
-) -> list[Passage]:  # fmt: skip
+) -> list[Passage]:
     """Return the passages of a folder or file, which are read as `LocalIndex.ingest` reads them.
 
     Args:

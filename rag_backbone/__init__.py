@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from rag_backbone.engine.adapters import AdapterSet as AdapterSet
     from rag_backbone.engine.adapters import PackedBackend as PackedBackend
     from rag_backbone.engine.engine import Engine as Engine
-    from rag_backbone.engine.eos_states import EndStates as EndStates
-    from rag_backbone.engine.eos_states import EndStatesRequest as EndStatesRequest
+    from rag_backbone.engine.eos_states import EOSStates as EOSStates
+    from rag_backbone.engine.eos_states import EOSStatesRequest as EOSStatesRequest
     from rag_backbone.engine.requests import Generation as Generation
     from rag_backbone.engine.requests import Request as Request
     from rag_backbone.engine.sampling import Sampling as Sampling
@@ -28,8 +28,8 @@ _EXPORTS = {
     "AdapterSet": "engine.adapters",
     "CausalLM": "loading.causal_lm",
     "DynPragError": "errors",
-    "EndStates": "engine.eos_states",
-    "EndStatesRequest": "engine.eos_states",
+    "EOSStates": "engine.eos_states",
+    "EOSStatesRequest": "engine.eos_states",
     "Engine": "engine.engine",
     "Generation": "engine.requests",
     "PackedBackend": "engine.adapters",
@@ -45,8 +45,8 @@ __all__ = [
     "AdapterSet",
     "CausalLM",
     "DynPragError",
-    "EndStates",
-    "EndStatesRequest",
+    "EOSStates",
+    "EOSStatesRequest",
     "Engine",
     "Generation",
     "PackedBackend",

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
 
 
-def normalised(text: str) -> str:
+def normalised_answer(text: str) -> str:
     """Lower case, without punctuation and articles, white space collapsed."""
     text = "".join(c for c in text.lower() if c not in set(string.punctuation))
     return " ".join(_ARTICLES.sub(" ", text).split())
@@ -18,13 +18,13 @@ def normalised(text: str) -> str:
 
 def exact_match(prediction: str, answers: Sequence[str]) -> float:
     """1 if the prediction is one of the answers, normalised."""
-    return float(any(normalised(prediction) == normalised(a) for a in answers))
+    return float(any(normalised_answer(prediction) == normalised_answer(a) for a in answers))
 
 
 def contains(prediction: str, answers: Sequence[str]) -> float:
     """1 if one of the answers occurs in the prediction as whole words, normalised."""
-    padded = f" {normalised(prediction)} "
-    return float(any(f" {normalised(a)} " in padded for a in answers if normalised(a)))
+    padded = f" {normalised_answer(prediction)} "
+    return float(any(f" {normalised_answer(a)} " in padded for a in answers if normalised_answer(a)))
 
 
 def f1(prediction: str, answers: Sequence[str]) -> float:
@@ -32,7 +32,7 @@ def f1(prediction: str, answers: Sequence[str]) -> float:
 
     Yes, no and noanswer count only whole, as in HotpotQA's and 2WikiMultihopQA's own scripts.
     """
-    return max((_f1(normalised(prediction), normalised(a)) for a in answers), default=0.0)
+    return max((_f1(normalised_answer(prediction), normalised_answer(a)) for a in answers), default=0.0)
 
 
 def _f1(prediction: str, answer: str) -> float:

@@ -46,13 +46,13 @@ def plain_metadata(metadata: Mapping[Any, Any], source: str) -> tuple[dict[str, 
         if value is None:
             continue
         try:
-            kept[str(key)] = plain(value)
+            kept[str(key)] = as_plain_data(value)
         except NotPlainError as error:
             lost.append(f"metadata {str(key)!r} ({error}) cannot be stored")
     return clean_data(kept, source), clean_data(lost, source)
 
 
-def plain(value: Any, depth: int = 0) -> Any:
+def as_plain_data(value: Any, depth: int = 0) -> Any:
     """Return a value as plain data: None, truth values, numbers, texts, lists and mappings of these.
 
     Dates and times become ISO 8601 texts; enumeration members their values; paths, UUIDs, decimals and integers past 64
@@ -64,7 +64,7 @@ def plain(value: Any, depth: int = 0) -> Any:
     if depth > _DEPTH:
         raise NotPlainError("nested too deeply")
     if isinstance(value, Enum):
-        return plain(value.value, depth + 1)
+        return as_plain_data(value.value, depth + 1)
     if value is None or isinstance(value, bool):
         return value
     if isinstance(value, str):
@@ -76,12 +76,12 @@ def plain(value: Any, depth: int = 0) -> Any:
     if isinstance(value, Integral | Real):
         return _number(value)
     if isinstance(value, Mapping):
-        return {str(k): plain(v, depth + 1) for k, v in value.items()}
+        return {str(k): as_plain_data(v, depth + 1) for k, v in value.items()}
     if isinstance(value, list | tuple):
-        return [plain(v, depth + 1) for v in value]
+        return [as_plain_data(v, depth + 1) for v in value]
     if isinstance(value, set | frozenset):
-        return [plain(v, depth + 1) for v in sorted(value, key=repr)]
-    return plain(_converted(value), depth + 1)
+        return [as_plain_data(v, depth + 1) for v in sorted(value, key=repr)]
+    return as_plain_data(_converted(value), depth + 1)
 
 
 def _number(value: Integral | Real) -> int | float | str:

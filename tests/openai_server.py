@@ -232,9 +232,11 @@ class OpenAIServer:
     def used(self, body: dict[str, Any], tokens: Sequence[Token]) -> dict[str, Any]:
         prompt = self.prompt_tokens(body)
         return {
-            "prompt_tokens": prompt, "completion_tokens": len(tokens), "total_tokens": prompt + len(tokens),
+            "prompt_tokens": prompt,
+            "completion_tokens": len(tokens),
+            "total_tokens": prompt + len(tokens),
             "prompt_tokens_details": {"cached_tokens": self.cached} if self.cached else None,
-        }  # fmt: skip
+        }
 
     def entry(self, token: Token, body: dict[str, Any]) -> dict[str, Any]:
         import math
@@ -358,8 +360,16 @@ class _Handler(BaseHTTPRequestHandler):
         state = self.server_state
         cut = len(tokens) >= (body.get("max_completion_tokens") or body.get("max_tokens") or 16)
         choice = {**self._choice(path, body, tokens, "message"), "finish_reason": "length" if cut else "stop"}
-        self._json({"id": "x", "object": "chat.completion", "created": 0, "model": body["model"],
-                    "choices": [choice], "usage": state.used(body, tokens) if state.usage else None})  # fmt: skip
+        self._json(
+            {
+                "id": "x",
+                "object": "chat.completion",
+                "created": 0,
+                "model": body["model"],
+                "choices": [choice],
+                "usage": state.used(body, tokens) if state.usage else None,
+            }
+        )
 
     def _stream(self, path: str, body: dict[str, Any], tokens: list[Token], fault: Fault | None) -> None:
         self.send_response(200)

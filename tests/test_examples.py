@@ -28,8 +28,12 @@ def test_every_questions_documents_hold_its_answer():
 def run_example(name, folder, *arguments):
     done = subprocess.run(
         [sys.executable, "-m", f"examples.{name}", *arguments],
-        cwd=folder, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -68,8 +72,12 @@ def test_the_demo_answers_from_the_documents(tmp_path):
     """The embedded model, the real embeddings and the example's documents, as `make demo` runs them."""
     done = subprocess.run(
         [sys.executable, "-m", "examples.demo"],
-        cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
     assert "44 chunks embedded" in done.stdout
     assert "Answer: the Patient Anna" in done.stdout

@@ -17,7 +17,7 @@ from llamaindex_prag.training.trainer import Trainer
 from llamaindex_prag.translator.config import TranslatorConfig
 from llamaindex_prag.translator.translator import Translator
 from rag_backbone.engine.engine import Engine
-from rag_backbone.engine.eos_states import EndStatesRequest
+from rag_backbone.engine.eos_states import EOSStatesRequest
 from rag_backbone.engine.requests import Request
 from rag_backbone.engine.sampling import Sampling
 from rag_backbone.engine.signals import Signals
@@ -87,7 +87,7 @@ def test_scores_attention_and_samples():
     for method in ("attention", "attention_row"):
         one, other = (getattr(engine, method)(prompt) for engine in (there, here))
         assert torch.allclose(one.cpu(), other, atol=1e-4)
-    ends = there.end_states(EndStatesRequest(FIXED, -1, samples=6, max_new_tokens=8, sampling=Sampling(1.0, seed=3)))
+    ends = there.end_states(EOSStatesRequest(FIXED, -1, samples=6, max_new_tokens=8, sampling=Sampling(1.0, seed=3)))
     assert ends.states.shape == (6, there.model.config.hidden_size)
     seen = []
     there.model.model.layers[-1].register_forward_hook(lambda _, __, out: seen.append(out[0] if out.ndim == 3 else out))

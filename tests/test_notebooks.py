@@ -92,8 +92,10 @@ def test_a_bar_becomes_text():
 
     widgets = {
         "box": part(children=["IPY_MODEL_a", "IPY_MODEL_b", "IPY_MODEL_c"]),
-        "a": part(value="training:  50%"), "b": part(value=1.0, max=2.0), "c": part(value=" 1/2 [00:01&lt;00:01]"),
-    }  # fmt: skip
+        "a": part(value="training:  50%"),
+        "b": part(value=1.0, max=2.0),
+        "c": part(value=" 1/2 [00:01&lt;00:01]"),
+    }
     view = {"application/vnd.jupyter.widget-view+json": {"model_id": "box"}, "text/plain": "training:   0%|"}
     kept = portable(one_cell(new_output("display_data", data=view), widgets=widgets))
     assert kept.cells[0].outputs[0].text == "training:  50%|█████     | 1/2\n"

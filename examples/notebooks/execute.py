@@ -66,10 +66,12 @@ def portable(notebook: Any) -> Any:
     kept = nbformat.from_dict(notebook)
     widgets = kept.metadata.pop("widgets", {})
     states = next(iter(widgets.values()), {}).get("state", {})
-    kept.metadata = nbformat.from_dict({
-        "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
-        "language_info": {"name": "python"},
-    })  # fmt: skip
+    kept.metadata = nbformat.from_dict(
+        {
+            "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+            "language_info": {"name": "python"},
+        }
+    )
     for cell in kept.cells:
         if cell.cell_type == "code":
             cell.metadata = nbformat.from_dict({})

@@ -20,7 +20,7 @@ from rag_backbone.text.units import WordFilter
 
 
 @dataclass(frozen=True)
-class Written:
+class WatchedAnswer:
     """A question and what was answered, with what a trigger or a formulator may read."""
 
     question: str
@@ -78,7 +78,7 @@ def lacking(result: DraftResult, needs: frozenset[Signal]) -> list[Signal]:
     return sorted(name for name in needs if not has.get(name, True))
 
 
-def judge_answer(written: Written, trigger: Trigger, carries_content: WordFilter) -> tuple[list[Need], Verdict]:
+def judge_answer(written: WatchedAnswer, trigger: Trigger, carries_content: WordFilter) -> tuple[list[Need], Verdict]:
     """Judge an answer piece by piece.
 
     Returns:

@@ -33,8 +33,8 @@ from langgraph.types import Command
 
 from langgraph_dynrag.agents.options import WatchOptions
 from langgraph_dynrag.agents.record import is_about
-from langgraph_dynrag.agents.requests import asked_question, is_placeholder, placeholder
-from langgraph_dynrag.agents.watched_call import CallModel, Compute, Course, Given, Paused, Search, Task, watch
+from langgraph_dynrag.agents.requests import is_placeholder, placeholder, question_of_request
+from langgraph_dynrag.agents.watched_call import CallModel, Compute, Course, Given, Paused, Search, Task, watch_call
 from langgraph_dynrag.clean_input import clean_all
 from langgraph_dynrag.nodes.retrieve import asearch, search
 from langgraph_dynrag.queries.base import QueryFormulator
@@ -171,7 +171,7 @@ class DynamicRetrievalMiddleware(AgentMiddleware[DynamicRetrievalState[ResponseT
         state: Mapping[str, Any] = request.state
         messages = [m for m in request.messages if not is_placeholder(m)]
         request = request if len(messages) == len(request.messages) else request.override(messages=messages)
-        return _Step(watch(self.options, request, state.get("dynamic_retrieval"), state.get(PAUSED)))
+        return _Step(watch_call(self.options, request, state.get("dynamic_retrieval"), state.get(PAUSED)))
 
     def _done(self, task: Task, handler: Callable[[ModelRequest[Any]], Any]) -> Any:
         match task:
@@ -244,7 +244,7 @@ def after_pass(state: Mapping[str, Any]) -> dict[str, Any] | None:
     if messages and is_placeholder(messages[-1]):
         return {"messages": removed, "jump_to": "model"}
     paused = state.get(PAUSED)
-    question = None if paused is None else asked_question(clean_all(messages, "the conversation"))
+    question = None if paused is None else question_of_request(clean_all(messages, "the conversation"))
     if paused is None or question is None or not is_about(paused.record, question):
         return {"messages": removed} if removed else None
     said = " ".join(messages[-1].text.split()) if isinstance(messages[-1], AIMessage) else ""

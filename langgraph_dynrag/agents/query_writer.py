@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from langgraph_dynrag.agents.judged_answer import Need
 from langgraph_dynrag.agents.options import WatchOptions
-from langgraph_dynrag.queries.base import Plan, QueryFormulator, last_words, queries_of
+from langgraph_dynrag.queries.base import QueryFormulator, QueryPlan, last_words, queries_of
 
 
 @dataclass(frozen=True)
@@ -15,7 +15,7 @@ class Asking:
     """The plans for what is needed, with the model's replies so far."""
 
     formulator: QueryFormulator
-    plans: tuple[tuple[Need, Plan], ...]
+    plans: tuple[tuple[Need, QueryPlan], ...]
     replies: tuple[str, ...] = ()
 
     @property

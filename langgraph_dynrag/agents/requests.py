@@ -35,7 +35,7 @@ def is_placeholder(message: object) -> bool:
     return isinstance(message, AIMessage) and bool((message.response_metadata.get("dynprag") or {}).get(_WITHHELD))
 
 
-def asked_question(messages: Sequence[AnyMessage]) -> HumanMessage | None:
+def question_of_request(messages: Sequence[AnyMessage]) -> HumanMessage | None:
     """Return the last human message; None if there is none, or none with text."""
     question = next((m for m in reversed(messages) if isinstance(m, HumanMessage)), None)
     return None if question is None or not question.text.strip() else question

@@ -22,7 +22,7 @@ from langchain.agents.middleware.types import ModelRequest, ModelResponse
 from langchain_core.messages import AIMessage
 from langgraph.errors import GraphBubbleUp
 
-from langgraph_dynrag.agents.judged_answer import Need, Written, judge_answer, lacking, read_answer
+from langgraph_dynrag.agents.judged_answer import Need, WatchedAnswer, judge_answer, lacking, read_answer
 from langgraph_dynrag.agents.options import WatchOptions
 from langgraph_dynrag.agents.query_writer import Asking
 from langgraph_dynrag.agents.record import (
@@ -38,7 +38,6 @@ from langgraph_dynrag.agents.record import (
 )
 from langgraph_dynrag.agents.requests import (
     answer_in,
-    asked_question,
     asking_request,
     cleaned,
     generator_of,
@@ -46,6 +45,7 @@ from langgraph_dynrag.agents.requests import (
     is_refusal,
     never_given,
     question_context,
+    question_of_request,
     repeated_call,
     signal_settings,
     usage_of,
@@ -60,7 +60,7 @@ from langgraph_dynrag.events.usage import Usage
 from langgraph_dynrag.evidence import distinct
 from langgraph_dynrag.generators.protocols import Generator as ModelGenerator
 from langgraph_dynrag.nodes.resume import sources_with
-from langgraph_dynrag.queries.base import Plan, plan_of
+from langgraph_dynrag.queries.base import QueryPlan, plan_of
 from langgraph_dynrag.reasoning import answer_text
 from langgraph_dynrag.state import DynamicRAGState
 from langgraph_dynrag.triggers.base import verdict_before
@@ -151,7 +151,7 @@ class Paused:
         return f"<answer withheld: {self.earlier.read.draft.text[:40]!r}>"
 
 
-def watch(
+def watch_call(
     options: WatchOptions, request: ModelRequest[Any], known: Record | None, paused: Paused | None = None
 ) -> Course[Given | Paused]:
     """Answer a request, watched.
@@ -168,7 +168,7 @@ def watch(
     Raises:
         SignalUnavailableError: If signals are missing and the options say that this is an error.
     """
-    question = asked_question(request.messages)
+    question = question_of_request(request.messages)
     if question is None:
         return Given((yield CallModel(request, hidden=False)), None)
     before = record_of(question, known)
@@ -298,7 +298,7 @@ def _look(
         if "attention" in options.needs:
             context = question_context(request, record["question"])
         alone = generator.attend_alone if "attention_alone" in options.needs else None
-        written = Written(record["question"], read.draft, read.attention, context, alone)
+        written = WatchedAnswer(record["question"], read.draft, read.attention, context, alone)
         return judge_answer(written, options.trigger, options.carries_content)
 
     needs, verdict = yield Compute(judge)
@@ -307,7 +307,7 @@ def _look(
 
 def _asking(options: WatchOptions, needs: Sequence[Need]) -> Course[Asking]:
     """What to search for, for all that is needed, as far as the model is not to be asked for it."""
-    plans: list[tuple[Need, Plan]] = []
+    plans: list[tuple[Need, QueryPlan]] = []
     for need in needs:
         plans.append((need, (yield Compute(partial(plan_of, options.query, need.view, need.verdict)))))
         if sum(len(plan.queries) + len(plan.prompts) for _, plan in plans) >= options.max_queries:

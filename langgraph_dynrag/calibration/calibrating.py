@@ -17,7 +17,7 @@ from langchain_core.callbacks import CallbackManagerForRetrieverRun
 from langchain_core.documents import Document
 from langchain_core.retrievers import BaseRetriever
 
-from langgraph_dynrag.calibration.questions import Asked, all_asked
+from langgraph_dynrag.calibration.questions import CalibrationQuestion, all_asked
 from langgraph_dynrag.calibration.recorder import Drafted, Recorder, answered, write_drafts
 from langgraph_dynrag.calibration.report import Calibration, Point
 from langgraph_dynrag.calibration.thresholds import Curve, Per, Values, check, interval
@@ -43,7 +43,7 @@ def calibrate(
     model: ChatModelLike,
     retriever: Retriever | None = None,
     *,
-    questions: Iterable[Asked | str | Mapping[str, Any]],
+    questions: Iterable[CalibrationQuestion | str | Mapping[str, Any]],
     rate: float | None = None,
     per: Per = "sentence",
     cost: float | None = None,
@@ -111,9 +111,15 @@ def calibrate(
 
     def graph(with_trigger: Trigger | Recorder) -> Any:
         return create_dynamic_rag(
-            model, retriever or _unneeded(chosen, changes), preset=preset, dataset=dataset, bundle=bundle,
-            prompt=prompt, trigger=with_trigger, **changes,
-        )  # fmt: skip
+            model,
+            retriever or _unneeded(chosen, changes),
+            preset=preset,
+            dataset=dataset,
+            bundle=bundle,
+            prompt=prompt,
+            trigger=with_trigger,
+            **changes,
+        )
 
     recorder = Recorder(watching)
     drafted = write_drafts(graph(recorder), recorder, _bar(asked, "drafts", show=progress))
@@ -246,7 +252,7 @@ def _drawn(count: int, samples: int, seed: int) -> Any:
 
 
 def _check_options(
-    rate: float | None, per: str, cost: float | None, points: int, samples: int, asked: Sequence[Asked]
+    rate: float | None, per: str, cost: float | None, points: int, samples: int, asked: Sequence[CalibrationQuestion]
 ) -> None:
     if (rate is None) == (cost is None):
         given = "neither" if rate is None else "both"

@@ -65,9 +65,18 @@ def calibrate(
 
         searcher = LocalIndex(index).as_retriever(searching)
     found = find(
-        chat_of(model, base_url), searcher, questions=asked, rate=rate, per=share, cost=cost,
-        preset=preset.value, bundle=form, points=points, seed=seed, progress=console().shows_progress,
-    )  # fmt: skip
+        chat_of(model, base_url),
+        searcher,
+        questions=asked,
+        rate=rate,
+        per=share,
+        cost=cost,
+        preset=preset.value,
+        bundle=form,
+        points=points,
+        seed=seed,
+        progress=console().shows_progress,
+    )
     # What took so long to find is not lost with a disk that is full.
     typer.echo(json_line(found.to_dict()) if as_json else str(found))
     found.save(out)

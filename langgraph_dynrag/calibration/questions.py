@@ -14,20 +14,20 @@ from rag_backbone.text.unicode import clean_data
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class CalibrationQuestion:
     """A question, with its answers if they are known."""
 
     question: str
     answers: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, value: Asked | str | Mapping[str, Any], where: str = "") -> Asked:
+    def of(cls, value: CalibrationQuestion | str | Mapping[str, Any], where: str = "") -> CalibrationQuestion:
         """From a string, or a mapping with `question` and perhaps `answers` (or `answer`).
 
         Raises:
             ConfigurationError: If it is neither, or the question is empty.
         """
-        if isinstance(value, Asked):
+        if isinstance(value, CalibrationQuestion):
             return value
         value = clean_data(value, "a question")
         given: Mapping[str, Any] = {"question": value} if isinstance(value, str) else value
@@ -43,7 +43,7 @@ class Asked:
         return cls(question.strip(), tuple(a for a in listed if a.strip()))
 
 
-def read_questions(path: str | Path, *, encoding: str | None = None) -> list[Asked]:
+def read_questions(path: str | Path, *, encoding: str | None = None) -> list[CalibrationQuestion]:
     """Return the questions of a file: `.jsonl` or `.json` with objects, or plain text, one a line.
 
     Args:
@@ -56,7 +56,10 @@ def read_questions(path: str | Path, *, encoding: str | None = None) -> list[Ask
     file = Path(path)
     suffix = file.suffix.lower()
     if suffix == ".jsonl":
-        return [Asked.of(value, f"{file}, line {number}: ") for number, value in read_json_lines(file, encoding)]
+        return [
+            CalibrationQuestion.of(value, f"{file}, line {number}: ")
+            for number, value in read_json_lines(file, encoding)
+        ]
     text = read_text_file(file, encoding)
     if suffix == ".json":
         try:
@@ -65,18 +68,18 @@ def read_questions(path: str | Path, *, encoding: str | None = None) -> list[Ask
             raise ConfigurationError(f"{file} is no JSON: {error}") from error
         if not isinstance(value, list):
             raise ConfigurationError(f"{file} holds a {type(value).__name__}; a list of questions is needed")
-        return [Asked.of(entry, f"{file}, entry {i}: ") for i, entry in enumerate(value, 1)]
+        return [CalibrationQuestion.of(entry, f"{file}, entry {i}: ") for i, entry in enumerate(value, 1)]
     # Not splitlines(), which also splits within a question, at U+2028 and the like.
-    return [Asked.of(line) for line in text.split("\n") if line.strip()]
+    return [CalibrationQuestion.of(line) for line in text.split("\n") if line.strip()]
 
 
-def all_asked(values: Iterable[Asked | str | Mapping[str, Any]]) -> list[Asked]:
+def all_asked(values: Iterable[CalibrationQuestion | str | Mapping[str, Any]]) -> list[CalibrationQuestion]:
     """The questions of a calibration.
 
     Raises:
         ConfigurationError: If one is none, or there are fewer than two.
     """
-    asked = [Asked.of(v) for v in values]
+    asked = [CalibrationQuestion.of(v) for v in values]
     if len(asked) < 2:
         raise ConfigurationError(
             f"there is {len(asked)} question; a threshold needs several to rest on, better 30 than 10"

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from langgraph_dynrag.calibration.questions import Asked
-from langgraph_dynrag.calibration.thresholds import Judgement
+from langgraph_dynrag.calibration.questions import CalibrationQuestion
+from langgraph_dynrag.calibration.thresholds import JudgedPiece
 from langgraph_dynrag.drafts.draft import DraftView, Signal, Unit, Verdict
 from langgraph_dynrag.events.events import RetrievalEvent, events_of
 from langgraph_dynrag.triggers.base import Trigger, verdict_before, verdict_on
@@ -20,12 +20,12 @@ from rag_backbone.errors import ConfigurationError
 class Drafted:
     """A question that was answered without acting on the trigger."""
 
-    asked: Asked
+    asked: CalibrationQuestion
     answer: str
     """The short answer."""
     searches: int
     """Those before the answer, if the method begins with one."""
-    judgements: tuple[Judgement, ...]
+    judgements: tuple[JudgedPiece, ...]
 
 
 class Recorder:
@@ -33,7 +33,7 @@ class Recorder:
 
     def __init__(self, trigger: Trigger) -> None:
         self._trigger = trigger
-        self._seen: list[Judgement] = []
+        self._seen: list[JudgedPiece] = []
 
     @property
     def needs(self) -> frozenset[Signal]:
@@ -62,7 +62,7 @@ class Recorder:
         self._keep(verdict, lambda trigger: trigger.judge(view))
         return replace(verdict, retrieve=False, position=None, hits=())
 
-    def taken(self) -> tuple[Judgement, ...]:
+    def taken(self) -> tuple[JudgedPiece, ...]:
         """What was seen since the last time."""
         seen, self._seen = tuple(self._seen), []
         return seen
@@ -77,13 +77,13 @@ class Recorder:
                 return None
             return bool(decide(trigger).retrieve)
 
-        self._seen.append(Judgement(fires, tuple(scores)))
+        self._seen.append(JudgedPiece(fires, tuple(scores)))
 
     def __repr__(self) -> str:
         return f"Recorder({self._trigger!r})"
 
 
-def write_drafts(graph: Any, recorder: Recorder, questions: Iterable[Asked]) -> list[Drafted]:
+def write_drafts(graph: Any, recorder: Recorder, questions: Iterable[CalibrationQuestion]) -> list[Drafted]:
     """Answer the questions with a graph whose trigger is the recorder."""
     drafted = []
     for asked in questions:
@@ -93,7 +93,7 @@ def write_drafts(graph: Any, recorder: Recorder, questions: Iterable[Asked]) -> 
     return drafted
 
 
-def answered(graph: Any, asked: Asked) -> tuple[str, int]:
+def answered(graph: Any, asked: CalibrationQuestion) -> tuple[str, int]:
     """The short answer to a question, and the searches that it took."""
     result = graph.invoke({"question": asked.question})
     return result["short_answer"], _searches(result)

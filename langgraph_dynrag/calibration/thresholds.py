@@ -31,7 +31,7 @@ Values = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
-class Judgement:
+class JudgedPiece:
     """One judged piece of a draft."""
 
     fires: Fires
@@ -52,7 +52,7 @@ class Curve:
     sense: int
 
     @classmethod
-    def of(cls, questions: Sequence[Sequence[Judgement]]) -> Curve:
+    def of(cls, questions: Sequence[Sequence[JudgedPiece]]) -> Curve:
         """The curve of some questions' judgements.
 
         Raises:
@@ -139,7 +139,7 @@ def nearest_gap(criticals: Values, rate: float) -> list[float]:
     return [float(low) + width * part for part in (0.05, 0.001)] + [math.nextafter(float(low), math.inf)]
 
 
-def flip(judgement: Judgement) -> tuple[float, int]:
+def flip(judgement: JudgedPiece) -> tuple[float, int]:
     """The critical threshold of a piece, and whether it fires above (1) or below (-1) it.
 
     A piece that always or never fires has an infinite one, negative or positive, and no sense (0).
@@ -174,7 +174,7 @@ def interval(samples: Values) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def check(curve: Curve, questions: Sequence[Sequence[Judgement]], threshold: float) -> None:
+def check(curve: Curve, questions: Sequence[Sequence[JudgedPiece]], threshold: float) -> None:
     """Judge every piece at the chosen threshold, and compare with what was counted.
 
     Raises:

@@ -41,10 +41,20 @@ _WITHOUT_EFFECT = frozenset(
 """What LangChain passes along: read by its base class, or true of every call here (usage is always reported)."""
 CALL_OPTIONS = frozenset(
     {
-        *MODEL_OPTIONS, *OTHER_NAMES, *_WITHOUT_EFFECT, "model", "tools", "tool_choice", "parallel_tool_calls",
-        "response_format", "logit_bias", "stop_when", "adapters", "signals",
+        *MODEL_OPTIONS,
+        *OTHER_NAMES,
+        *_WITHOUT_EFFECT,
+        "model",
+        "tools",
+        "tool_choice",
+        "parallel_tool_calls",
+        "response_format",
+        "logit_bias",
+        "stop_when",
+        "adapters",
+        "signals",
     }
-)  # fmt: skip
+)
 """Names that a call takes."""
 
 

@@ -23,7 +23,7 @@ from langgraph_dynrag.chat_model.tool_calling import (
 )
 from langgraph_dynrag.reasoning import REASONING_BLOCKS, answers_only, opened_block
 from rag_backbone.errors import ConfigurationError
-from rag_backbone.text.chat_templates import Turn, render_chat
+from rag_backbone.text.chat_templates import ChatTurn, render_chat
 from rag_backbone.text.special_tokens import neutralised
 from rag_backbone.text.unicode import clean_text
 from rag_backbone.text.units import Span
@@ -110,10 +110,10 @@ def message_text(message: BaseMessage) -> str:
     return clean_text("".join(parts), "a message")
 
 
-def _as_dicts(tokenizer: PreTrainedTokenizerBase, messages: Sequence[BaseMessage]) -> list[Turn]:
+def _as_dicts(tokenizer: PreTrainedTokenizerBase, messages: Sequence[BaseMessage]) -> list[ChatTurn]:
     if template_knows_tools(tokenizer):
         return [_turn_with_calls(tokenizer, m) for m in messages]
-    turns: list[Turn] = []
+    turns: list[ChatTurn] = []
     for message in messages:
         content = neutralised(tokenizer, message_text(message))
         if isinstance(message, ToolMessage):
@@ -131,8 +131,8 @@ def _as_dicts(tokenizer: PreTrainedTokenizerBase, messages: Sequence[BaseMessage
     return [{"role": t["role"], "content": t["content"]} for t in turns]
 
 
-def _turn_with_calls(tokenizer: PreTrainedTokenizerBase, message: BaseMessage) -> Turn:
-    turn: Turn = {"role": _role(message), "content": neutralised(tokenizer, message_text(message))}
+def _turn_with_calls(tokenizer: PreTrainedTokenizerBase, message: BaseMessage) -> ChatTurn:
+    turn: ChatTurn = {"role": _role(message), "content": neutralised(tokenizer, message_text(message))}
     if isinstance(message, ToolMessage):
         return {**turn, "tool_call_id": message.tool_call_id, "name": message.name or ""}
     if isinstance(message, AIMessage) and message.tool_calls:
@@ -143,7 +143,7 @@ def _turn_with_calls(tokenizer: PreTrainedTokenizerBase, message: BaseMessage) -
     return turn
 
 
-def _instructed(dialogue: list[Turn], text: str) -> list[Turn]:
+def _instructed(dialogue: list[ChatTurn], text: str) -> list[ChatTurn]:
     """The dialogue with more in its system message, or with one."""
     if dialogue and dialogue[0]["role"] == "system":
         first, *others = dialogue

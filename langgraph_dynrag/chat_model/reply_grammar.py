@@ -110,9 +110,8 @@ def json_or_calls(schema: Mapping[str, Any], tools: Sequence[ToolSchema], prompt
     before, after = (f"{json.dumps(mark)} " if mark else "" for mark in (opening, closing))
     more = ' ("\\n" call)*' if parallel and opening else ""  # without marks a second object would be no call
     return "\n".join(
-        [f"start: answer | call{more}", f"answer: {answer}",
-         f"call: {before}({' | '.join(names)}) {after}", *rules]
-    )  # fmt: skip
+        [f"start: answer | call{more}", f"answer: {answer}", f"call: {before}({' | '.join(names)}) {after}", *rules]
+    )
 
 
 def _recurs(schema: Mapping[str, Any]) -> bool:

@@ -18,7 +18,6 @@ from typing_extensions import TypedDict
 from langgraph_dynrag.drafts.draft import EndOfDraft
 from langgraph_dynrag.drafts.tasks import DraftCost, NoText, ReplyCost
 from langgraph_dynrag.events.parts import (
-    Advance,
     Continuation,
     EvidenceCandidate,
     FoundPassage,
@@ -27,6 +26,7 @@ from langgraph_dynrag.events.parts import (
     KeptHypothesis,
     Outcome,
     SearchProblem,
+    TrainingProgress,
     TrainingWait,
     UsageState,
 )
@@ -270,7 +270,7 @@ class InjectionEvent(Recorded):
     training: TrainingWait | None
 
 
-class TrainingEvent(Advance):
+class TrainingEvent(TrainingProgress):
     """The run waits for adapters that are trained. Sent only."""
 
     type: Literal["training"]
@@ -375,15 +375,36 @@ class DegradedEvent(Recorded):
 
 
 Event: TypeAlias = (
-    QuestionEvent | CondensedEvent | NotTextEvent
-    | DraftEvent | ReasoningEvent | RepetitionEvent | NoTextEvent | CallsEvent
-    | VerdictEvent | AcceptedEvent | BudgetEvent
-    | QueryEvent | RetrievalEvent | ReformulationEvent | EvidenceChoiceEvent | DigestEvent
-    | ResumeEvent | InjectionEvent | InsertedEvent
-    | JudgementEvent | ReflectionEvent | ContinuationsEvent | SelectionEvent
-    | ClosingEvent | FinalAnswerEvent | ExemplarEvent | AnswerEvent
-    | KeptEvent | DegradedEvent
-)  # fmt: skip
+    QuestionEvent
+    | CondensedEvent
+    | NotTextEvent
+    | DraftEvent
+    | ReasoningEvent
+    | RepetitionEvent
+    | NoTextEvent
+    | CallsEvent
+    | VerdictEvent
+    | AcceptedEvent
+    | BudgetEvent
+    | QueryEvent
+    | RetrievalEvent
+    | ReformulationEvent
+    | EvidenceChoiceEvent
+    | DigestEvent
+    | ResumeEvent
+    | InjectionEvent
+    | InsertedEvent
+    | JudgementEvent
+    | ReflectionEvent
+    | ContinuationsEvent
+    | SelectionEvent
+    | ClosingEvent
+    | FinalAnswerEvent
+    | ExemplarEvent
+    | AnswerEvent
+    | KeptEvent
+    | DegradedEvent
+)
 StreamEvent: TypeAlias = Event | TokenEvent | TrainingEvent
 
 _E = TypeVar("_E")

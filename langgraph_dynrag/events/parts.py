@@ -96,7 +96,7 @@ class KeptHypothesis(TypedDict):
     ended: bool
 
 
-class Advance(TypedDict):
+class TrainingProgress(TypedDict):
     """How far a job of training adapters is."""
 
     stage: Literal["questions", "teacher", "training"]

@@ -18,7 +18,7 @@ from langgraph_dynrag.drafts.token_alignment import Seam
 logger = logging.getLogger(__name__)
 
 
-class Asked(Protocol):
+class AttemptTask(Protocol):
     """What is asked for the draft."""
 
     @property
@@ -44,7 +44,7 @@ class Attempts:
         on_token: Called with each token.
     """
 
-    def __init__(self, generator: Asked, task: DraftTask, on_token: OnToken | None) -> None:
+    def __init__(self, generator: AttemptTask, task: DraftTask, on_token: OnToken | None) -> None:
         self._asked = generator
         self._whole = task
         self._on_token = on_token

@@ -23,7 +23,7 @@ from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
 from tenacity import Retrying
 
 from langgraph_dynrag.drafts.draft import Signal
-from langgraph_dynrag.generators.server_policy import ServerPolicy, Way
+from langgraph_dynrag.generators.server_policy import ContinuationMode, ServerPolicy
 from langgraph_dynrag.reasoning import opens_reasoning
 from rag_backbone.errors import ConfigurationError, DynPragError, ServerError, SignalUnavailableError
 from rag_backbone.openai_errors import Failure, failure_of, garbled
@@ -48,7 +48,7 @@ class _Facts:
     lock: threading.RLock = field(default_factory=threading.RLock)
     reported: dict[int, int] = field(default_factory=dict)
     """By the number of alternatives that were asked for, how many are reported; -1: not even log-probabilities."""
-    way: Way | None = None
+    way: ContinuationMode | None = None
     window: int | None = None
     window_asked: bool = False
     opens: bool | None = None
@@ -135,7 +135,7 @@ class Endpoint:
         return self._policy.continuing != "auto" or self._facts.way is not None
 
     @property
-    def way(self) -> Way:
+    def way(self) -> ContinuationMode:
         """How an answer is continued; up to four requests at first."""
         if self._policy.continuing != "auto":
             return self._policy.continuing
@@ -192,9 +192,12 @@ class Endpoint:
         counts = {self._policy.alternatives: said.alternatives or 0, 0: 0}
         reported = {wanted: min(wanted, has) if said.logprobs else -1 for wanted, has in counts.items()}
         return _Facts(
-            reported=reported, way=said.continuing, window=said.context_window, window_asked=True,
+            reported=reported,
+            way=said.continuing,
+            window=said.context_window,
+            window_asked=True,
             opens=said.opens_reasoning,
-        )  # fmt: skip
+        )
 
     def _alternatives(self, wanted: int, *, patient: bool) -> int:
         """How many alternatives are reported at least; servers cap the number."""
@@ -215,7 +218,7 @@ class Endpoint:
             f"{self.name} refuses requests for log-probabilities, which the trigger needs: {refusals[-1]} {ADVICE}"
         )
 
-    def _find_way(self) -> Way:
+    def _find_way(self) -> ContinuationMode:
         question: list[BaseMessage] = [HumanMessage(_QUESTION)]
         once, twice = [*question, AIMessage(_WORD)], [*question, AIMessage(f"{_WORD}, {_WORD}")]
         closed = self._prompt_tokens(once)

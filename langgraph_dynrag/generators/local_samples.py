@@ -31,13 +31,13 @@ def sample_ends(
         spec: How many samples, and how.
         seed: The same one gives the same samples.
     """
-    from rag_backbone.engine.eos_states import EndStatesRequest
+    from rag_backbone.engine.eos_states import EOSStatesRequest
     from rag_backbone.engine.hidden_states import hidden_state_name
     from rag_backbone.engine.sampling import Sampling
 
     started = time.monotonic()
     model = chat.lm.model
-    request = EndStatesRequest(
+    request = EOSStatesRequest(
         chat.encode(messages).ids,
         hidden_state_name(model, spec.layer_of(len(model.get_decoder().layers)), spec.state),
         samples=spec.samples,

@@ -18,7 +18,7 @@ from rag_backbone.errors import ConfigurationError
 from rag_backbone.openai_errors import failure_of
 from rag_backbone.typed_fields import Bounds, check_fields
 
-Way = Literal["flags", "last_message", "ask_again"]
+ContinuationMode = Literal["flags", "last_message", "ask_again"]
 """How an answer in progress goes on: `flags` (vLLM's and SGLang's `continue_final_message`), `last_message` (servers
 that always continue a last message of the assistant, as llama.cpp's does), or `ask_again` (with the text so far in the
 question; every server can)."""
@@ -40,7 +40,7 @@ class Capabilities:
     """Whether log-probabilities are reported."""
     alternatives: Annotated[int, Bounds(least=0)] = 20
     """Likeliest tokens that are reported with each token; 0: no entropy can be read."""
-    continuing: Way = "ask_again"
+    continuing: ContinuationMode = "ask_again"
     context_window: Annotated[int | None, Bounds(least=1)] = None
     """Tokens of prompt and answer; None: not known, so that prompts are not shortened to fit."""
     opens_reasoning: bool | None = None

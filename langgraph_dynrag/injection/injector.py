@@ -25,7 +25,7 @@ Injection = Literal["context", "parametric", "combined"]
 
 
 @dataclass(frozen=True)
-class Placed:
+class PlacedEvidence:
     """Evidence in its places."""
 
     in_prompt: Sequence[Passage]
@@ -47,7 +47,7 @@ class Placed:
     """Whether the trace tells where they are; not where all of them stand in the prompt anyway."""
 
 
-class Prepared(TypedDict):
+class PreparedEvidence(TypedDict):
     """What was done before evidence could be placed, as plain data."""
 
     trained: int
@@ -67,11 +67,11 @@ class Injector(Protocol):
         """Where evidence goes."""
         ...
 
-    def prepare(self, passages: Sequence[Passage]) -> Prepared:
+    def prepare(self, passages: Sequence[Passage]) -> PreparedEvidence:
         """Make the adapters that are missing. May take minutes, which is announced."""
         ...
 
-    def place(self, passages: Sequence[Passage], question: str = "") -> Placed:
+    def place(self, passages: Sequence[Passage], question: str = "") -> PlacedEvidence:
         """Where each passage is to act.
 
         Takes no time, unless forgetting or contradictions are measured: then short forwards, once for the same
@@ -85,10 +85,10 @@ class PromptOnly:
 
     mode: Injection = "context"
 
-    def prepare(self, passages: Sequence[Passage]) -> Prepared:  # noqa: ARG002
+    def prepare(self, passages: Sequence[Passage]) -> PreparedEvidence:  # noqa: ARG002
         """There is nothing to make."""
-        return Prepared(trained=0, translated=0, failed={}, seconds=0.0)
+        return PreparedEvidence(trained=0, translated=0, failed={}, seconds=0.0)
 
-    def place(self, passages: Sequence[Passage], question: str = "") -> Placed:  # noqa: ARG002
+    def place(self, passages: Sequence[Passage], question: str = "") -> PlacedEvidence:  # noqa: ARG002
         """All of them in the prompt."""
-        return Placed(passages, recorded=False)
+        return PlacedEvidence(passages, recorded=False)

@@ -19,7 +19,7 @@ from langchain_core.messages import BaseMessage, HumanMessage, SystemMessage
 
 from langgraph_dynrag.evidence import Passage, name_of, original_hash
 from langgraph_dynrag.injection.answer import How, InjectedAnswer
-from langgraph_dynrag.injection.injector import Placed, Prepared
+from langgraph_dynrag.injection.injector import PlacedEvidence, PreparedEvidence
 from langgraph_dynrag.prompts import AnswerPrompt
 from langgraph_dynrag.streaming import emit
 from rag_backbone.documents.names import source_of, title_of
@@ -29,7 +29,7 @@ from rag_backbone.text.unicode import clean_text
 if TYPE_CHECKING:
     from langgraph_dynrag.retrieval.retriever import Retriever
     from llamaindex_prag.adapter_model import AdapterModel as AdapterModel  # noqa: PLC0414 - for `graph`
-    from llamaindex_prag.jobs.progress import Advance
+    from llamaindex_prag.jobs.progress import JobStatus
     from llamaindex_prag.placement.candidate import Candidate
 
 logger = logging.getLogger(__name__)
@@ -81,11 +81,12 @@ class ParametricInjector:
         others: Where the other passages that have an adapter go: `"omit"` leaves them out, `"context"` puts them into
             the prompt. None: `"omit"` with `mode="parametric"`, else `"context"`.
         forgetting: The most that the adapters may change the model's answers to unrelated questions, in nats a token;
-            `llamaindex_prag.guards.forgetting.BOUND` (0.01) is safe. Above it they are weakened, or the passages stand in the
-            prompt. None: not measured.
+            `llamaindex_prag.guards.forgetting.BOUND` (0.01) is safe. Above it they are weakened, or the passages stand
+            in the prompt. None: not measured.
         conflicts: What becomes of passages that contradict each other about the question: `"mean"`,
             `"score-weighted"`, `"latest"` or `"context"`. None: not measured.
-        conflict_bound: Above so many nats two passages contradict each other. None: `llamaindex_prag.guards.conflicts.BOUND`.
+        conflict_bound: Above this many nats two passages contradict each other. None:
+            `llamaindex_prag.guards.conflicts.BOUND`.
         conflict_overlap: Passages whose updates have a smaller cosine are about different things, and never do. None:
             `llamaindex_prag.guards.conflicts.OVERLAP`; -1 looks at all.
 
@@ -137,25 +138,27 @@ class ParametricInjector:
             watch=_emit_training,
         )
 
-    def prepare(self, passages: Sequence[Passage]) -> Prepared:
+    def prepare(self, passages: Sequence[Passage]) -> PreparedEvidence:
         """Make the adapters that are missing.
 
         A question that waits for training is announced: a warning in the log names the documents and the time that it
         will take, and the graph's `custom` stream has an event `"training"` at the beginning and a few times a second
-        (`llamaindex_prag.jobs.progress.Advance`).
+        (`llamaindex_prag.jobs.progress.JobStatus`).
         """
         made = self._service.prepare([_candidate(p) for p in passages])
-        done = Prepared(trained=made.trained, translated=made.translated, failed=made.failed, seconds=made.seconds)
+        done = PreparedEvidence(
+            trained=made.trained, translated=made.translated, failed=made.failed, seconds=made.seconds
+        )
         if made.waited_for:
             done["training"] = {"documents": made.waited_for, "estimated": made.estimated}
         return done
 
-    def place(self, passages: Sequence[Passage], question: str = "") -> Placed:
+    def place(self, passages: Sequence[Passage], question: str = "") -> PlacedEvidence:
         """The best-scored of those with an adapter act through it; each other has its reason."""
         placed = self._service.place([_candidate(p) for p in passages], question)
         ids = [p["id"] for p in passages]
         shown = placed.in_prompt if self.mode == "parametric" else set(range(len(passages))) - set(placed.left_out)
-        return Placed(
+        return PlacedEvidence(
             in_prompt=[passages[i] for i in sorted(shown)],
             adapters=None if placed.selection is None else self.adapters.runnable(placed.selection),
             in_weights=tuple(ids[i] for i in placed.in_weights),
@@ -177,7 +180,7 @@ def _candidate(p: Passage) -> Candidate:
     return Candidate(p["id"], p["text"], p["title"], document, name_of(p), p["score"], p["metadata"], original_hash(p))
 
 
-def _emit_training(advance: Advance) -> None:
+def _emit_training(advance: JobStatus) -> None:
     emit({"type": "training", **advance.to_dict()})
 
 

@@ -34,9 +34,9 @@ from langgraph_dynrag.evidence import Passage, name_of
 from langgraph_dynrag.nodes.generate import Generate
 from langgraph_dynrag.nodes.monitor import Monitor, exhausted, shortened
 from langgraph_dynrag.nodes.resume import Resume
-from langgraph_dynrag.queries.base import Plan, plan_of, queries_of
-from langgraph_dynrag.reflection.base import Expansion, Reflector, Selection, Writing
-from langgraph_dynrag.reflection.beam import Beam, Candidate, Decision, Hypothesis, Segment
+from langgraph_dynrag.queries.base import QueryPlan, plan_of, queries_of
+from langgraph_dynrag.reflection.base import ContinuationBatch, Expansion, Reflector, SegmentSelection
+from langgraph_dynrag.reflection.beam import Beam, Decision, Hypothesis, Segment, SegmentCandidate
 from langgraph_dynrag.settings import Settings
 from langgraph_dynrag.state import State, Update, spent
 from langgraph_dynrag.steps.accept import accept, after_acceptance, budget_event, finish
@@ -151,7 +151,7 @@ def _written(state: State, settings: Settings, beam: Beam) -> Update:
         emit(TokenEvent(type="token", text=piece, logprob=logprob, entropy=entropy, candidate=number))
 
     written = _reflector(settings).write(
-        Writing(
+        ContinuationBatch(
             question=state["question"],
             prompt=settings.prompt,
             expansions=expansions,
@@ -202,7 +202,7 @@ def _expansions(state: State, settings: Settings, beam: Beam) -> list[Expansion]
 _Views = Mapping[int, tuple[DraftView, Verdict]]
 
 
-def _plans(state: State, settings: Settings, beam: Beam) -> tuple[_Views, dict[int, Plan]]:
+def _plans(state: State, settings: Settings, beam: Beam) -> tuple[_Views, dict[int, QueryPlan]]:
     """The verdict on each undecided hypothesis, and the plan for the queries of those that need passages."""
     views = {}
     for i in beam.undecided:
@@ -226,7 +226,7 @@ def _decided(
     settings: Settings,
     beam: Beam,
     views: _Views,
-    plans: Mapping[int, Plan],
+    plans: Mapping[int, QueryPlan],
     replies: Mapping[int, list[str]],
 ) -> Update:
     """How each hypothesis goes on. The best ones come first where the budget does not allow a search for all."""
@@ -266,7 +266,7 @@ def _decided(
 
 
 def _queries(
-    settings: Settings, view: DraftView, verdict: Verdict, plan: Plan | None, replies: list[str]
+    settings: Settings, view: DraftView, verdict: Verdict, plan: QueryPlan | None, replies: list[str]
 ) -> tuple[str, ...]:
     if plan is None:  # a budget forbids to search
         return ()
@@ -358,7 +358,7 @@ def _drafts(segments: Sequence[Segment]) -> list[Event]:
     return events
 
 
-def _described(candidate: Candidate, beam: Beam) -> Continuation:
+def _described(candidate: SegmentCandidate, beam: Beam) -> Continuation:
     s = candidate.segment
     decision = beam.hypotheses[candidate.parent].decision
     passage = None if s.passage is None else PassageName(id=s.passage["id"], title=name_of(s.passage))
@@ -387,5 +387,5 @@ def _reflector(settings: Settings) -> Reflector:
     return settings.reflector
 
 
-def _selection(settings: Settings) -> Selection:
+def _selection(settings: Settings) -> SegmentSelection:
     return _reflector(settings).selection

@@ -18,7 +18,7 @@ from langgraph_dynrag.drafts.tasks import DraftTask, ReplyCost
 from langgraph_dynrag.events.events import Event, FinalAnswerEvent
 from langgraph_dynrag.events.makers import with_cost
 from langgraph_dynrag.nodes.node import Node
-from langgraph_dynrag.seakr.final_answer import AnswerCandidate, Basis, Choice, SurerAnswer, surer
+from langgraph_dynrag.seakr.final_answer import AnswerCandidate, AnswerChoice, Basis, SurerAnswer, surer
 from langgraph_dynrag.seakr.uncertainty import total_cost, uncertainty
 from langgraph_dynrag.settings import Settings
 from langgraph_dynrag.short_answer import closing_lead, find_phrase, short_answer, through_answer
@@ -131,7 +131,7 @@ def _rationales(text: str, settings: Settings) -> str:
     return text[: found.end()] if found else text.rstrip() + closing_lead(text.rstrip(), phrase)
 
 
-def _chosen(state: State, settings: Settings, choice: Choice, work: _Work) -> Update:
+def _chosen(state: State, settings: Settings, choice: AnswerChoice, work: _Work) -> Update:
     answer = choice.answer
     ids = settings.generator.token_ids(answer.text)
     event = _event(answer.basis, choice.reason, work)

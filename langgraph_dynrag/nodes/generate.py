@@ -7,7 +7,7 @@ from langchain_core.runnables import RunnableConfig
 from langgraph_dynrag.drafts.tasks import DraftResult, DraftTask
 from langgraph_dynrag.events.events import TokenEvent
 from langgraph_dynrag.events.makers import draft_event, with_cost
-from langgraph_dynrag.injection.injector import Placed
+from langgraph_dynrag.injection.injector import PlacedEvidence
 from langgraph_dynrag.nodes.node import Node
 from langgraph_dynrag.settings import Settings
 from langgraph_dynrag.state import State, Update
@@ -48,7 +48,7 @@ class Generate(Node):
         return _update(state, settings, task, result, where)
 
 
-def _placed_again(state: State, settings: Settings) -> Placed:
+def _placed_again(state: State, settings: Settings) -> PlacedEvidence:
     rebuild(state, settings)
     return placed(state, settings)
 
@@ -68,7 +68,7 @@ def _has_ended(task: DraftTask) -> bool:
     return len(task.carried) > 0 and task.carried.ended == "end"
 
 
-def _update(state: State, settings: Settings, task: DraftTask, result: DraftResult, where: Placed) -> Update:
+def _update(state: State, settings: Settings, task: DraftTask, result: DraftResult, where: PlacedEvidence) -> Update:
     draft = result.draft
     _, affected = prompt_passages(state, settings, where)
     evidence = [p["id"] for p in state.get("evidence") or []]

@@ -11,9 +11,9 @@ from langchain_core.runnables import RunnableConfig
 from langgraph_dynrag.drafts.draft import AttendAlone, Draft, DraftView, Verdict
 from langgraph_dynrag.events.events import AcceptedEvent, Event, QueryEvent, VerdictEvent
 from langgraph_dynrag.events.makers import verdict_event
-from langgraph_dynrag.injection.injector import Placed
+from langgraph_dynrag.injection.injector import PlacedEvidence
 from langgraph_dynrag.nodes.node import Node
-from langgraph_dynrag.queries.base import Plan, last_words, plan_of, queries_of
+from langgraph_dynrag.queries.base import QueryPlan, last_words, plan_of, queries_of
 from langgraph_dynrag.settings import Settings
 from langgraph_dynrag.state import AnyState, State, Update, spent
 from langgraph_dynrag.steps.accept import accept, after_acceptance, answer_complete, budget_event
@@ -126,7 +126,7 @@ def draft_view(state: State, settings: Settings, draft: Draft, judged: int) -> D
     )
 
 
-def _attend_alone(where: Placed, settings: Settings) -> AttendAlone:
+def _attend_alone(where: PlacedEvidence, settings: Settings) -> AttendAlone:
     alone = settings.generator.attend_alone
     return alone if where.adapters is None else partial(alone, adapters=where.adapters)
 
@@ -159,7 +159,7 @@ def _needing(
     settings: Settings,
     view: DraftView,
     verdict: Verdict,
-    plan: Plan,
+    plan: QueryPlan,
     replies: list[str],
     known: Update,
 ) -> Update:

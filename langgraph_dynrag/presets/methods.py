@@ -28,19 +28,21 @@ their reach, and so is that of identical searches.
 SeaKR keeps the one passage of each search that makes the model least uncertain, and at most five; `reference` reads the
 feed-forward part's output, as the published code does, `paper` the layer's. 20 samples for a sentence and for each
 passage are expensive; fewer want another threshold (see `langgraph_dynrag.triggers.seakr`). At the end an answer from
-the reasoning alone is compared with one from the passages alone (`final_answer`, see `langgraph_dynrag.seakr.final_answer`);
-`final_answer=None` spares what that costs. A repeated query does not end the run.
+the reasoning alone is compared with one from the passages alone (`final_answer`, see
+`langgraph_dynrag.seakr.final_answer`); `final_answer=None` spares what that costs. A repeated query does not end the
+run.
 
 The methods that search by tags have caps, as published; then the answer is forced. They bring prompts of their own,
 since no model writes tags without being told or trained to; a model trained with a format may want the prompt that it
 was trained with. Their tokens are for the model's own words over all turns (Search-o1's 32768 are cut to what a small
 model holds). In `search_o1` the model condenses the documents of a search before they are inserted (`digest`, see
-`langgraph_dynrag.search_tags.reason_in_documents`), which is one more call for each search; `digest=None` inserts them as they are.
+`langgraph_dynrag.search_tags.reason_in_documents`), which is one more call for each search; `digest=None` inserts them
+as they are.
 
 `self_rag` uses reflection tokens where the model has them, and else asks the model (see
 `langgraph_dynrag.reflection.Selection`); its threshold, weights, beam and depth are the paper's for long answers. For
 short ones there is `selection=Selection(form="short")`, and for a closed set of them a vote of the passages:
-`Selection(form="short", answers=("true", "false"))`.
+`SegmentSelection(form="short", answers=("true", "false"))`.
 """
 
 from __future__ import annotations
@@ -64,7 +66,7 @@ from langgraph_dynrag.queries import (
     SearchTag,
     WithQuestion,
 )
-from langgraph_dynrag.reflection import Selection
+from langgraph_dynrag.reflection import SegmentSelection
 from langgraph_dynrag.seakr.evidence_selection import LeastUncertain
 from langgraph_dynrag.seakr.final_answer import SurerAnswer
 from langgraph_dynrag.seakr.uncertainty import SampleSpec
@@ -219,7 +221,7 @@ def _self_rag(_: _Asked) -> _Options:
     return {
         "trigger": Reflection(0.2),
         "query": WithQuestion(LastSentence()),
-        "selection": Selection(),
+        "selection": SegmentSelection(),
         "k": 5,
         "evidence_life": "replaced",
     }

@@ -1,6 +1,6 @@
 """What to retrieve."""
 
-from langgraph_dynrag.queries.base import BaseFormulator, Plan, QueryFormulator
+from langgraph_dynrag.queries.base import BaseFormulator, QueryFormulator, QueryPlan
 from langgraph_dynrag.queries.flare import ExplicitQuestion, MaskedSentence
 from langgraph_dynrag.queries.qfs import QFS
 from langgraph_dynrag.queries.rewrite import Rewrite, WithQuestion
@@ -16,8 +16,8 @@ __all__ = [
     "LastSentence",
     "LastTokens",
     "MaskedSentence",
-    "Plan",
     "QueryFormulator",
+    "QueryPlan",
     "Question",
     "Rewrite",
     "SearchTag",

@@ -19,7 +19,7 @@ from rag_backbone.typed_fields import check_fields
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class QueryPlan:
     """Queries, or the prompts whose replies will become queries."""
 
     queries: tuple[str, ...] = ()
@@ -39,7 +39,7 @@ class QueryFormulator(Protocol):
         """The signals that it reads."""
         ...
 
-    def plan(self, view: DraftView, verdict: Verdict) -> Plan:
+    def plan(self, view: DraftView, verdict: Verdict) -> QueryPlan:
         """The queries, or what to ask the model for them."""
         ...
 
@@ -60,14 +60,14 @@ def check_formulator(formulator: QueryFormulator) -> None:
     check_needs(formulator)
 
 
-def plan_of(formulator: QueryFormulator, view: DraftView, verdict: Verdict) -> Plan:
+def plan_of(formulator: QueryFormulator, view: DraftView, verdict: Verdict) -> QueryPlan:
     """Return the formulator's plan.
 
     Raises:
         ConfigurationError: If what it returns is none.
     """
     returned: object = formulator.plan(view, verdict)
-    if not isinstance(returned, Plan):
+    if not isinstance(returned, QueryPlan):
         raise ConfigurationError(
             f"{formulator!r}: plan() returned {shown(returned)}; a Plan is needed, such as Plan(queries=('text',))"
         )

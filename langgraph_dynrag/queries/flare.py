@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from langgraph_dynrag.drafts.draft import DraftView, Verdict
-from langgraph_dynrag.queries.base import BaseFormulator, Plan
+from langgraph_dynrag.queries.base import BaseFormulator, QueryPlan
 from rag_backbone.typed_fields import Bounds
 
 _Beta = Annotated[float, Bounds(least=0, below=1, what="a probability from 0 (mask nothing) to below 1")]
@@ -34,7 +34,7 @@ class MaskedSentence(BaseFormulator):
 
     needs = frozenset({"logprob"})
 
-    def plan(self, view: DraftView, verdict: Verdict) -> Plan:  # noqa: ARG002
+    def plan(self, view: DraftView, verdict: Verdict) -> QueryPlan:  # noqa: ARG002
         """The remaining tokens, in their order; the whole sentence if none remains."""
         unit = view.unit
         kept = [
@@ -42,7 +42,7 @@ class MaskedSentence(BaseFormulator):
             for piece, logprob in zip(unit.pieces, unit.logprobs, strict=True)
         ]
         masked = " ".join("".join(kept).split())
-        return Plan((masked if any(c.isalnum() for c in masked) else unit.text.strip(),))
+        return QueryPlan((masked if any(c.isalnum() for c in masked) else unit.text.strip(),))
 
 
 @dataclass(frozen=True)
@@ -62,13 +62,13 @@ class ExplicitQuestion(BaseFormulator):
 
     needs = frozenset({"logprob"})
 
-    def plan(self, view: DraftView, verdict: Verdict) -> Plan:  # noqa: ARG002
+    def plan(self, view: DraftView, verdict: Verdict) -> QueryPlan:  # noqa: ARG002
         """One prompt a span."""
         spans = uncertain_spans(view, self.beta)
         if not spans:
-            return Plan((view.unit.text.strip(),))
+            return QueryPlan((view.unit.text.strip(),))
         written = (view.accepted + view.unit.text).strip()
-        return Plan(
+        return QueryPlan(
             prompts=tuple(
                 f"Question: {view.question}\nAnswer so far: {written}\n\n"
                 f'Write one question, in a single line, to which the answer is exactly "{span}" in the text above.'

@@ -24,7 +24,7 @@ from typing import Annotated, Any
 import numpy as np
 
 from langgraph_dynrag.drafts.draft import AloneAttention, DraftView, Floats, Signal, Verdict
-from langgraph_dynrag.queries.base import BaseFormulator, Plan
+from langgraph_dynrag.queries.base import BaseFormulator, QueryPlan
 from langgraph_dynrag.triggers.fixed import EveryNTokens, EverySentence, Once
 from langgraph_dynrag.triggers.rind import Bundle
 from rag_backbone.errors import ConfigurationError
@@ -60,7 +60,7 @@ class QFS(BaseFormulator):
                 "Use RIND, ETC, Entropy or TokenProbability, or another query formulator."
             )
 
-    def plan(self, view: DraftView, verdict: Verdict) -> Plan:
+    def plan(self, view: DraftView, verdict: Verdict) -> QueryPlan:
         """The most attended words, in text order; the question if there is none."""
         if verdict.position is None:
             raise ConfigurationError(
@@ -69,7 +69,7 @@ class QFS(BaseFormulator):
             )
         text, weighted = paper_weights(view, verdict) if self.bundle == "paper" else reference_weights(view, verdict)
         chosen = most_attended(text, weighted, view, self.n)
-        return Plan((" ".join(chosen) or view.question,))
+        return QueryPlan((" ".join(chosen) or view.question,))
 
 
 Weighted = list[tuple[Span, float]]

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from langgraph_dynrag.drafts.draft import DraftView, Signal, Verdict
-from langgraph_dynrag.queries.base import BaseFormulator, Plan, QueryFormulator, plan_of, queries_of
+from langgraph_dynrag.queries.base import BaseFormulator, QueryFormulator, QueryPlan, plan_of, queries_of
 
 _LABEL = re.compile(r"^(?:search\s+)?quer(?:y|ies)\s*:\s*", re.IGNORECASE)
 
@@ -21,9 +21,9 @@ class Rewrite(BaseFormulator):
 
     max_words: int = 32
 
-    def plan(self, view: DraftView, verdict: Verdict) -> Plan:  # noqa: ARG002
+    def plan(self, view: DraftView, verdict: Verdict) -> QueryPlan:  # noqa: ARG002
         """One prompt."""
-        return Plan(prompts=(rewrite_prompt(view.question, (view.accepted + view.unit.text).strip(), ()),))
+        return QueryPlan(prompts=(rewrite_prompt(view.question, (view.accepted + view.unit.text).strip(), ()),))
 
     def finish(self, view: DraftView, verdict: Verdict, replies: Sequence[str]) -> tuple[str, ...]:  # noqa: ARG002
         """The reply's first line, cleaned."""
@@ -41,10 +41,10 @@ class WithQuestion(BaseFormulator):
         """What the other one needs."""
         return self.other.needs
 
-    def plan(self, view: DraftView, verdict: Verdict) -> Plan:
+    def plan(self, view: DraftView, verdict: Verdict) -> QueryPlan:
         """The other one's plan, its queries joined with the question."""
         plan = plan_of(self.other, view, verdict)
-        return Plan(self._joined(view, plan.queries), plan.prompts)
+        return QueryPlan(self._joined(view, plan.queries), plan.prompts)
 
     def finish(self, view: DraftView, verdict: Verdict, replies: Sequence[str]) -> tuple[str, ...]:
         """The other one's queries, joined with the question."""

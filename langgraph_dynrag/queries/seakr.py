@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from langgraph_dynrag.drafts.draft import DraftView, Verdict
-from langgraph_dynrag.queries.base import BaseFormulator, Plan
+from langgraph_dynrag.queries.base import BaseFormulator, QueryPlan
 from rag_backbone.text.units import sentences, words
 from rag_backbone.typed_fields import Probability
 
@@ -31,7 +31,7 @@ class KnownWords(BaseFormulator):
 
     needs = frozenset({"logprob"})
 
-    def plan(self, view: DraftView, verdict: Verdict) -> Plan:  # noqa: ARG002
+    def plan(self, view: DraftView, verdict: Verdict) -> QueryPlan:  # noqa: ARG002
         """The known words, in their order."""
         unit, known = view.unit, _words_of(view.question) | _words_of(_last_sentence(view.accepted))
         kept = [
@@ -41,7 +41,7 @@ class KnownWords(BaseFormulator):
             and word.lower() not in _ANNOUNCING
             and (word.lower() in known or self._confident([unit.logprobs[t] for t in unit.tokens_of_word(w)]))
         ]
-        return Plan((" ".join(kept or _content(view)) or view.question,))
+        return QueryPlan((" ".join(kept or _content(view)) or view.question,))
 
     def _confident(self, logprobs: Sequence[float]) -> bool:
         return all(1 - math.exp(logprob) <= self.max_doubt for logprob in logprobs)

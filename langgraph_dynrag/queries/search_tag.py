@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 
 from langgraph_dynrag.drafts.draft import DraftView, Verdict
-from langgraph_dynrag.queries.base import BaseFormulator, Plan
+from langgraph_dynrag.queries.base import BaseFormulator, QueryPlan
 from langgraph_dynrag.search_tags.formats import FLARE_INSTRUCT, TagFormat
 
 
@@ -22,13 +22,13 @@ class SearchTag(BaseFormulator):
 
     tag_format: TagFormat = FLARE_INSTRUCT
 
-    def plan(self, view: DraftView, verdict: Verdict) -> Plan:  # noqa: ARG002
+    def plan(self, view: DraftView, verdict: Verdict) -> QueryPlan:  # noqa: ARG002
         """The last call's query."""
         calls = self.tag_format.new_calls(view.accepted, view.unit.text)
         written = [call.query for call in calls if call.query]
         if written:
-            return Plan((written[-1],))
-        return Plan((_without_calls(self.tag_format, view.last_sentence),))
+            return QueryPlan((written[-1],))
+        return QueryPlan((_without_calls(self.tag_format, view.last_sentence),))
 
 
 def _without_calls(tag_format: TagFormat, text: str) -> str:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from langgraph_dynrag.drafts.draft import DraftView, Verdict
-from langgraph_dynrag.queries.base import BaseFormulator, Plan
+from langgraph_dynrag.queries.base import BaseFormulator, QueryPlan
 from rag_backbone.typed_fields import Bounds
 
 
@@ -14,18 +14,18 @@ from rag_backbone.typed_fields import Bounds
 class Question(BaseFormulator):
     """The user's question."""
 
-    def plan(self, view: DraftView, verdict: Verdict) -> Plan:  # noqa: ARG002
+    def plan(self, view: DraftView, verdict: Verdict) -> QueryPlan:  # noqa: ARG002
         """The question."""
-        return Plan((view.question,))
+        return QueryPlan((view.question,))
 
 
 @dataclass(frozen=True)
 class LastSentence(BaseFormulator):
     """The last sentence written (IRCoT; fixed-sentence RAG)."""
 
-    def plan(self, view: DraftView, verdict: Verdict) -> Plan:  # noqa: ARG002
+    def plan(self, view: DraftView, verdict: Verdict) -> QueryPlan:  # noqa: ARG002
         """The sentence that ends with the judged tokens."""
-        return Plan((view.last_sentence,))
+        return QueryPlan((view.last_sentence,))
 
 
 @dataclass(frozen=True)
@@ -38,10 +38,10 @@ class LastTokens(BaseFormulator):
 
     n: Annotated[int, Bounds(least=1)] = 16
 
-    def plan(self, view: DraftView, verdict: Verdict) -> Plan:  # noqa: ARG002
+    def plan(self, view: DraftView, verdict: Verdict) -> QueryPlan:  # noqa: ARG002
         """The judged tokens, and before them as many words of the accepted text as are missing."""
         text = "".join(view.unit.pieces[-self.n :])
         if (missing := self.n - view.judged) > 0:
             # The accepted text is known as text; a word is a token or more, so this never takes too many.
             text = " ".join(view.accepted.split()[-missing:]) + text
-        return Plan((text.strip(),))
+        return QueryPlan((text.strip(),))

@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Literal, Protocol, runtime_checkable
 
 from langgraph_dynrag.evidence import Passage
-from langgraph_dynrag.reflection.beam import Candidate, Hypothesis, Unsupported
+from langgraph_dynrag.reflection.beam import Hypothesis, SegmentCandidate, Unsupported
 from langgraph_dynrag.reflection.scores import Probabilities, Weights
 from langgraph_dynrag.reflection.vote import Answers, checked_answers
 from rag_backbone.checks import known_arguments
-from rag_backbone.engine.requests import Counts
+from rag_backbone.engine.requests import TokenCounts
 from rag_backbone.errors import ConfigurationError
 from rag_backbone.typed_fields import Bounds, check_fields
 
@@ -28,7 +28,7 @@ OnCandidateToken = Callable[[int, str, float, float | None], None]
 
 @known_arguments
 @dataclass(frozen=True, slots=True)
-class Selection:
+class SegmentSelection:
     """One continuation for each passage, scored, and the best ones kept: how, and by whose judgement.
 
     Args:
@@ -122,7 +122,7 @@ class Expansion:
 
 
 @dataclass(frozen=True)
-class Writing:
+class ContinuationBatch:
     """Continuations that are to be written together."""
 
     question: str
@@ -138,19 +138,19 @@ class Writing:
 
 
 @dataclass(frozen=True)
-class Judged:
+class RetrievalJudgements:
     """Whether hypotheses need a passage next, and what it cost to ask."""
 
     probabilities: tuple[Probabilities, ...]
-    counts: Counts
+    counts: TokenCounts
 
 
 @dataclass(frozen=True)
-class Written:
+class WrittenContinuations:
     """Continuations with their scores, and what they cost."""
 
-    candidates: tuple[Candidate, ...]
-    counts: Counts
+    candidates: tuple[SegmentCandidate, ...]
+    counts: TokenCounts
     left_out: tuple[tuple[int, str], ...] = ()
     """Hypothesis and passage id of what found no room in the context window."""
     shortened: tuple[str, ...] = ()
@@ -162,7 +162,7 @@ class Reflector(Protocol):
     """A model that judges itself."""
 
     path: Path
-    selection: Selection
+    selection: SegmentSelection
     """By which it judges."""
 
     @property
@@ -170,11 +170,11 @@ class Reflector(Protocol):
         """How the model was trained to be asked; None: as any other model."""
         ...
 
-    def retrieval(self, question: str, prompt: AnswerPrompt, hypotheses: Sequence[Hypothesis]) -> Judged:
+    def retrieval(self, question: str, prompt: AnswerPrompt, hypotheses: Sequence[Hypothesis]) -> RetrievalJudgements:
         """Whether each hypothesis needs a passage next."""
         ...
 
-    def write(self, writing: Writing) -> Written:
+    def write(self, writing: ContinuationBatch) -> WrittenContinuations:
         """Continue hypotheses, all of them in one batch, and judge what was written.
 
         An expansion whose passage does not fit into the context window is left out, or written without it if nothing

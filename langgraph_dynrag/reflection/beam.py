@@ -202,7 +202,7 @@ class Hypothesis:
 
 
 @dataclass(frozen=True)
-class Candidate:
+class SegmentCandidate:
     """A hypothesis that might be continued, and with what."""
 
     parent: int
@@ -217,7 +217,7 @@ class Beam:
     hypotheses: tuple[Hypothesis, ...] = (Hypothesis(),)
     judgements: tuple[Probabilities | None, ...] = ()
     """For each hypothesis, whether it needs a passage next; None: not asked. Empty: not asked of any."""
-    candidates: tuple[Candidate, ...] = ()
+    candidates: tuple[SegmentCandidate, ...] = ()
     accepted: int = 0
     """Leading segments that all hypotheses share and that the answer has already."""
 
@@ -226,7 +226,7 @@ class Beam:
         """Open hypotheses of which it is not decided how they go on."""
         return tuple(i for i, h in enumerate(self.hypotheses) if not h.ended and h.decision is None)
 
-    def eligible(self, unsupported: Unsupported) -> tuple[Candidate, ...]:
+    def eligible(self, unsupported: Unsupported) -> tuple[SegmentCandidate, ...]:
         """The candidates that may take the place of what they continue."""
         if unsupported == "drop":
             return tuple(c for c in self.candidates if not c.segment.critique.unsupported) or self.candidates
@@ -236,7 +236,7 @@ class Beam:
         """The beam after its candidates took the place of what they continue."""
         ended = [h for h in self.hypotheses if h.ended]
         grown = [self.hypotheses[c.parent].continued(c.segment) for c in self.eligible(unsupported)]
-        return Beam(best(grown + ended, width), accepted=self.accepted)
+        return Beam(best_hypotheses(grown + ended, width), accepted=self.accepted)
 
     def limited(self, tokens: int, segments: int) -> Beam:
         """The beam with every open hypothesis stopped that has as many tokens or segments."""
@@ -274,12 +274,12 @@ class Beam:
         return cls(
             tuple(Hypothesis.from_state(h) for h in value["hypotheses"]),
             tuple(value["judgements"]),
-            tuple(Candidate(c["parent"], Segment.from_state(c["segment"])) for c in value["candidates"]),
+            tuple(SegmentCandidate(c["parent"], Segment.from_state(c["segment"])) for c in value["candidates"]),
             value["accepted"],
         )
 
 
-def best(hypotheses: Iterable[Hypothesis], width: int) -> tuple[Hypothesis, ...]:
+def best_hypotheses(hypotheses: Iterable[Hypothesis], width: int) -> tuple[Hypothesis, ...]:
     """The `width` hypotheses of the highest scores, best first, each text once; of equal ones the earlier."""
     kept: list[Hypothesis] = []
     for h in _ranked(hypotheses):

@@ -19,14 +19,14 @@ from langgraph_dynrag.drafts.stop_at_unit import StopAtUnit
 from langgraph_dynrag.drafts.tasks import DraftTask
 from langgraph_dynrag.evidence import Passage
 from langgraph_dynrag.prompts import AnswerPrompt
-from langgraph_dynrag.reflection.base import Expansion, Judged, Path, Selection, Writing
+from langgraph_dynrag.reflection.base import ContinuationBatch, Expansion, Path, RetrievalJudgements, SegmentSelection
 from langgraph_dynrag.reflection.beam import Hypothesis, Segment
 from langgraph_dynrag.reflection.classification import Forms, shares, surface_forms
-from langgraph_dynrag.reflection.local import LocalReflector, Made, Row, Stop
+from langgraph_dynrag.reflection.local import EncodedExpansion, JudgedSegments, LocalReflector, Stop
 from langgraph_dynrag.reflection.scores import UTILITY, Critique, Probabilities, score
 from langgraph_dynrag.reflection.tokens import next_token
 from langgraph_dynrag.short_answer import find_phrase, is_complete
-from rag_backbone.engine.requests import Counts, Generation
+from rag_backbone.engine.requests import Generation, TokenCounts
 from rag_backbone.engine.signals import Signals, TokenStep
 
 _SENTENCE = Unit("sentence")
@@ -34,7 +34,7 @@ _WHOLE = Unit("all")
 
 
 @dataclass(frozen=True)
-class Judgement:
+class JudgementQuestion:
     """A question to the model, and the word that each answer begins with.
 
     `{question}`, `{passage}`, `{answer}` and `{statement}` in the text stand for what is judged.
@@ -44,32 +44,32 @@ class Judgement:
     words: Mapping[str, str]
 
 
-RETRIEVE = Judgement(
+RETRIEVE = JudgementQuestion(
     "Question: {question}\n\nWould a passage from an encyclopedia help to answer this question correctly? "
     "Reply with Yes or No.",
     {"yes": "Yes", "no": "No"},
 )
-RETRIEVE_MORE = Judgement(
+RETRIEVE_MORE = JudgementQuestion(
     "Question: {question}\nAnswer so far: {answer}\n\nWould a passage from an encyclopedia help to write the next "
     "sentence of this answer correctly? Reply with Yes or No.",
     {"yes": "Yes", "no": "No"},
 )
-RETRIEVE_AGAIN = Judgement(
+RETRIEVE_AGAIN = JudgementQuestion(
     "Passage: {passage}\nQuestion: {question}\nAnswer so far: {answer}\n\nWhat does the next sentence of this answer "
     "need? Reply with New for another passage, Same for the passage above, or None if it needs no passage.",
     {"yes": "New", "no": "None", "continue": "Same"},
 )
-RELEVANT = Judgement(
+RELEVANT = JudgementQuestion(
     "Passage: {passage}\nQuestion: {question}\n\nDoes the passage tell something that helps to answer the question? "
     "Reply with Yes or No.",
     {"relevant": "Yes", "irrelevant": "No"},
 )
-SUPPORTED = Judgement(
+SUPPORTED = JudgementQuestion(
     "Passage: {passage}\nQuestion: {question}\nStatement: {statement}\n\nDoes the passage say what the statement says? "
     "Reply with Fully, Partly or No.",
     {"full": "Fully", "partial": "Partly", "none": "No"},
 )
-USEFUL = Judgement(
+USEFUL = JudgementQuestion(
     "Question: {question}\nAnswer: {answer}\n\nHow useful is the answer to whoever asked the question? Reply with a "
     "number from 1 (useless) to 5 (just what was asked for).",
     {name: name for name in UTILITY},
@@ -83,11 +83,11 @@ class InstructReflector(LocalReflector):
     margin: int = 96
     """What the judgements' questions are longer by than the prompt, generously."""
 
-    def __init__(self, chat: LocalChatModel, selection: Selection) -> None:
+    def __init__(self, chat: LocalChatModel, selection: SegmentSelection) -> None:
         super().__init__(chat, selection)
         self._forms: dict[str, Forms] = {}
 
-    def retrieval(self, question: str, prompt: AnswerPrompt, hypotheses: Sequence[Hypothesis]) -> Judged:  # noqa: ARG002
+    def retrieval(self, question: str, prompt: AnswerPrompt, hypotheses: Sequence[Hypothesis]) -> RetrievalJudgements:  # noqa: ARG002
         """Whether the next sentence wants a passage, and of one at hand, whether that serves."""
         asked = _Asking(self, question)
         found = []
@@ -98,30 +98,35 @@ class InstructReflector(LocalReflector):
                 found.append(asked(RETRIEVE_MORE, answer=h.text))
             else:
                 found.append(asked(RETRIEVE_AGAIN, answer=h.text, passage=_text(h.passage)))
-        return Judged(tuple(found), asked.counts)
+        return RetrievalJudgements(tuple(found), asked.counts)
 
-    def _row(self, writing: Writing, expansion: Expansion) -> Row:
+    def _row(self, writing: ContinuationBatch, expansion: Expansion) -> EncodedExpansion:
         passages = () if expansion.passage is None else (expansion.passage,)
         messages = writing.prompt.messages(writing.question, passages)
         h = expansion.hypothesis
         written = AIMessage(h.text, response_metadata={"dynprag": {"token_ids": list(h.token_ids)}})
-        return Row(expansion, self.chat.encode([*messages, written]).ids, ())
+        return EncodedExpansion(expansion, self.chat.encode([*messages, written]).ids, ())
 
-    def _stop(self, writing: Writing, expansion: Expansion) -> Stop:
+    def _stop(self, writing: ContinuationBatch, expansion: Expansion) -> Stop:
         return _AtUnit(writing, expansion, self._unit)
 
     def _signals(self) -> Signals:
         return Signals(entropy=True)
 
-    def _segments(self, writing: Writing, rows: Sequence[Row], drafts: Sequence[tuple[Generation, EndOfDraft]]) -> Made:
+    def _segments(
+        self,
+        writing: ContinuationBatch,
+        rows: Sequence[EncodedExpansion],
+        drafts: Sequence[tuple[Generation, EndOfDraft]],
+    ) -> JudgedSegments:
         asked = _Asking(self, writing.question)
         segments = [
             self._segment(writing, row.expansion, _draft(made, why), asked)
             for row, (made, why) in zip(rows, drafts, strict=True)
         ]
-        return Made(segments, asked.counts)
+        return JudgedSegments(segments, asked.counts)
 
-    def _segment(self, writing: Writing, expansion: Expansion, draft: Draft, asked: _Asking) -> Segment:
+    def _segment(self, writing: ContinuationBatch, expansion: Expansion, draft: Draft, asked: _Asking) -> Segment:
         before, passage = expansion.hypothesis.text, expansion.passage
         part = draft[: self._unit.length(draft) or len(draft)]
         over = draft.ended == "end" and len(part) == len(draft)
@@ -143,7 +148,7 @@ class InstructReflector(LocalReflector):
         """What is written with a passage."""
         return _WHOLE if self.selection.form == "short" else _SENTENCE
 
-    def forms(self, judgement: Judgement) -> Forms:
+    def forms(self, judgement: JudgementQuestion) -> Forms:
         """The token ids of a judgement's answers."""
         if judgement.text not in self._forms:
             encode = self.engine.encode
@@ -161,9 +166,9 @@ class _Asking:
         self._reflector = reflector
         self._question = question
         self._known: dict[str, Probabilities] = {}
-        self.counts = Counts()
+        self.counts = TokenCounts()
 
-    def __call__(self, judgement: Judgement, **texts: str) -> Probabilities:
+    def __call__(self, judgement: JudgementQuestion, **texts: str) -> Probabilities:
         prompt = _filled(judgement.text, {"question": self._question, **texts})
         if prompt not in self._known:
             chat, engine = self._reflector.chat, self._reflector.engine
@@ -179,7 +184,7 @@ class _Asking:
 
 
 class _AtUnit(Stop):
-    def __init__(self, writing: Writing, expansion: Expansion, unit: Unit) -> None:
+    def __init__(self, writing: ContinuationBatch, expansion: Expansion, unit: Unit) -> None:
         super().__init__(writing.deadline)
         self._rule = StopAtUnit(
             DraftTask(

@@ -12,12 +12,19 @@ from langgraph_dynrag.chat_model.local_chat_model import LocalChatModel
 from langgraph_dynrag.drafts.draft import Draft, EndOfDraft
 from langgraph_dynrag.evidence import Passage, render, within_budget
 from langgraph_dynrag.prompts import AnswerPrompt
-from langgraph_dynrag.reflection.base import Expansion, Judged, Path, Selection, Writing, Written
-from langgraph_dynrag.reflection.beam import Candidate, Hypothesis, Segment
+from langgraph_dynrag.reflection.base import (
+    ContinuationBatch,
+    Expansion,
+    Path,
+    RetrievalJudgements,
+    SegmentSelection,
+    WrittenContinuations,
+)
+from langgraph_dynrag.reflection.beam import Hypothesis, Segment, SegmentCandidate
 from langgraph_dynrag.reflection.scores import Critique, SegmentScore
 from rag_backbone.engine.engine import Engine
 from rag_backbone.engine.prefix_cache import common_prefix
-from rag_backbone.engine.requests import Counts, Generation, Request
+from rag_backbone.engine.requests import Generation, Request, TokenCounts
 from rag_backbone.engine.sampling import Sampling
 from rag_backbone.engine.signals import Signals, TokenStep
 
@@ -26,7 +33,7 @@ _WORTH_SHARING = 16
 
 
 @dataclass(frozen=True)
-class Row:
+class EncodedExpansion:
     """An expansion as the engine will see it."""
 
     expansion: Expansion
@@ -67,7 +74,7 @@ class LocalReflector(ABC):
     margin: int = 0
     """Tokens that judging a segment needs beyond what writing it did."""
 
-    def __init__(self, chat: LocalChatModel, selection: Selection) -> None:
+    def __init__(self, chat: LocalChatModel, selection: SegmentSelection) -> None:
         self.chat = chat
         self.selection = selection
 
@@ -82,15 +89,15 @@ class LocalReflector(ABC):
         return self.chat.lm.engine
 
     @abstractmethod
-    def retrieval(self, question: str, prompt: AnswerPrompt, hypotheses: Sequence[Hypothesis]) -> Judged:
+    def retrieval(self, question: str, prompt: AnswerPrompt, hypotheses: Sequence[Hypothesis]) -> RetrievalJudgements:
         """Whether each hypothesis needs a passage next."""
 
     @abstractmethod
-    def _row(self, writing: Writing, expansion: Expansion) -> Row:
+    def _row(self, writing: ContinuationBatch, expansion: Expansion) -> EncodedExpansion:
         """The tokens that the expansion continues."""
 
     @abstractmethod
-    def _stop(self, writing: Writing, expansion: Expansion) -> Stop:
+    def _stop(self, writing: ContinuationBatch, expansion: Expansion) -> Stop:
         """When a segment is over."""
 
     @abstractmethod
@@ -98,10 +105,15 @@ class LocalReflector(ABC):
         """What judging a segment reads."""
 
     @abstractmethod
-    def _segments(self, writing: Writing, rows: Sequence[Row], drafts: Sequence[tuple[Generation, EndOfDraft]]) -> Made:
+    def _segments(
+        self,
+        writing: ContinuationBatch,
+        rows: Sequence[EncodedExpansion],
+        drafts: Sequence[tuple[Generation, EndOfDraft]],
+    ) -> JudgedSegments:
         """What was written, judged."""
 
-    def write(self, writing: Writing) -> Written:
+    def write(self, writing: ContinuationBatch) -> WrittenContinuations:
         """Continue hypotheses, all of them in one batch, and judge what was written."""
         rows, left_out, shortened = self._rows(writing)
         full = [row for row in rows if len(row.prompt_ids) >= self.engine.context_window]
@@ -112,11 +124,11 @@ class LocalReflector(ABC):
         drafts = [(made, stop.why(made)) for made, stop in zip(generations, stops, strict=True)]
         made = self._segments(writing, rows, drafts)
         candidates = [
-            Candidate(row.expansion.parent, segment) for row, segment in zip(rows, made.segments, strict=True)
+            SegmentCandidate(row.expansion.parent, segment) for row, segment in zip(rows, made.segments, strict=True)
         ]
         # A hypothesis that fills the context window is over.
-        candidates += [Candidate(row.expansion.parent, _nothing()) for row in full]
-        return Written(tuple(candidates), counts + made.counts, tuple(left_out), tuple(shortened))
+        candidates += [SegmentCandidate(row.expansion.parent, _nothing()) for row in full]
+        return WrittenContinuations(tuple(candidates), counts + made.counts, tuple(left_out), tuple(shortened))
 
     # ------------------------------------------------------------------ helpers
 
@@ -124,8 +136,8 @@ class LocalReflector(ABC):
         """Tokens that may be generated."""
         return expansion.limit
 
-    def _rows(self, writing: Writing) -> tuple[list[Row], list[tuple[int, str]], list[str]]:
-        rows: list[Row] = []
+    def _rows(self, writing: ContinuationBatch) -> tuple[list[EncodedExpansion], list[tuple[int, str]], list[str]]:
+        rows: list[EncodedExpansion] = []
         left_out: list[tuple[int, str]] = []
         shortened: list[str] = []
         for expansion in writing.expansions:
@@ -144,7 +156,7 @@ class LocalReflector(ABC):
                 rows.append(self._row(writing, replace(expansion, passage=None, fresh=False)))
         return rows, left_out, list(dict.fromkeys(shortened))
 
-    def _fitting(self, writing: Writing, expansion: Expansion) -> Row | None:
+    def _fitting(self, writing: ContinuationBatch, expansion: Expansion) -> EncodedExpansion | None:
         """The row, its passage shortened as far as it has to be; None if nothing of the passage would be left."""
         row = self._row(writing, expansion)
         if expansion.passage is None or not expansion.fresh:  # what an earlier segment was written with did fit
@@ -163,7 +175,7 @@ class LocalReflector(ABC):
     def _count(self, text: str) -> int:
         return len(self.engine.encode(text))
 
-    def _request(self, writing: Writing, number: int, row: Row, stop: Stop) -> Request:
+    def _request(self, writing: ContinuationBatch, number: int, row: EncodedExpansion, stop: Stop) -> Request:
         chat, on_token = self.chat, writing.on_token
         seed = row.expansion.seed if row.expansion.seed is not None else chat.seed
         tell = None if on_token is None else partial(on_token, number)
@@ -187,16 +199,16 @@ class LocalReflector(ABC):
 
 
 @dataclass(frozen=True)
-class Made:
+class JudgedSegments:
     """Judged segments, in the rows' order, and what judging them cost."""
 
     segments: Sequence[Segment]
-    counts: Counts = field(default_factory=Counts)
+    counts: TokenCounts = field(default_factory=TokenCounts)
 
 
-def together(engine: Engine, requests: Sequence[Request]) -> tuple[Counts, list[Generation]]:
+def together(engine: Engine, requests: Sequence[Request]) -> tuple[TokenCounts, list[Generation]]:
     """Generate in one batch, with what all prompts begin with computed once."""
-    counts = Counts()
+    counts = TokenCounts()
     prompts = [list(request.prompt) for request in requests if not isinstance(request.prompt, str)]
     if len(prompts) > 1:
         shared = min(common_prefix(prompts[0], p) for p in prompts[1:])

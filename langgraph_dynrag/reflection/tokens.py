@@ -18,13 +18,13 @@ from langgraph_dynrag.chat_model.local_chat_model import LocalChatModel
 from langgraph_dynrag.drafts.draft import EndOfDraft
 from langgraph_dynrag.evidence import Passage
 from langgraph_dynrag.prompts import AnswerPrompt
-from langgraph_dynrag.reflection.base import Expansion, Judged, Path, Selection, Writing
+from langgraph_dynrag.reflection.base import ContinuationBatch, Expansion, Path, RetrievalJudgements, SegmentSelection
 from langgraph_dynrag.reflection.beam import Hypothesis, Segment
-from langgraph_dynrag.reflection.local import LocalReflector, Made, Row, Stop
+from langgraph_dynrag.reflection.local import EncodedExpansion, JudgedSegments, LocalReflector, Stop
 from langgraph_dynrag.reflection.scores import Probabilities, normalised, score
 from langgraph_dynrag.reflection.segments import cut, is_over, spaced
 from langgraph_dynrag.reflection.vocabulary import ReflectionVocabulary, harmless
-from rag_backbone.engine.requests import Counts, Generation, Request
+from rag_backbone.engine.requests import Generation, Request, TokenCounts
 from rag_backbone.engine.sampling import Sampling
 from rag_backbone.engine.signals import Signals, TokenStep
 
@@ -60,7 +60,7 @@ class TokenReflector(LocalReflector):
     margin: int = 4
     """Relevance, support and utility, and the token that shows that the limit is reached."""
 
-    def __init__(self, chat: LocalChatModel, selection: Selection) -> None:
+    def __init__(self, chat: LocalChatModel, selection: SegmentSelection) -> None:
         super().__init__(chat, selection)
         self.vocabulary = ReflectionVocabulary.of(chat.lm)
 
@@ -69,11 +69,11 @@ class TokenReflector(LocalReflector):
         """The question alone."""
         return InstructionPrompt()
 
-    def retrieval(self, question: str, prompt: AnswerPrompt, hypotheses: Sequence[Hypothesis]) -> Judged:
+    def retrieval(self, question: str, prompt: AnswerPrompt, hypotheses: Sequence[Hypothesis]) -> RetrievalJudgements:
         """The retrieval tokens' probabilities, as the next token."""
         retrieval = self.vocabulary.retrieval
         found: list[Probabilities] = []
-        counts = Counts()
+        counts = TokenCounts()
         for h in hypotheses:
             context = [*self._asked(prompt, question), *h.token_ids]
             if len(context) >= self.engine.context_window:  # nothing more can be written, with or without a passage
@@ -85,9 +85,9 @@ class TokenReflector(LocalReflector):
             made = self.engine.generate(asked)
             counts += made.counts
             found.append(normalised(dict(zip(names, made.steps[0].token_logprobs, strict=True))))
-        return Judged(tuple(found), counts)
+        return RetrievalJudgements(tuple(found), counts)
 
-    def _row(self, writing: Writing, expansion: Expansion) -> Row:
+    def _row(self, writing: ContinuationBatch, expansion: Expansion) -> EncodedExpansion:
         retrieval, marks = self.vocabulary.retrieval, self.vocabulary.marks
         passage = expansion.passage
         if passage is None:
@@ -99,9 +99,9 @@ class TokenReflector(LocalReflector):
         else:
             added = [retrieval["continue"]]
         context = [*self._asked(writing.prompt, writing.question), *expansion.hypothesis.token_ids]
-        return Row(expansion, context + added, tuple(added))
+        return EncodedExpansion(expansion, context + added, tuple(added))
 
-    def _stop(self, writing: Writing, expansion: Expansion) -> Stop:
+    def _stop(self, writing: ContinuationBatch, expansion: Expansion) -> Stop:
         return _AtRetrieval(writing.deadline, self.vocabulary, expansion.limit)
 
     def _most(self, expansion: Expansion) -> int:
@@ -114,10 +114,15 @@ class TokenReflector(LocalReflector):
     def _watched(self) -> Signals:
         return Signals(entropy=True, tokens=self.vocabulary.judged)
 
-    def _segments(self, writing: Writing, rows: Sequence[Row], drafts: Sequence[tuple[Generation, EndOfDraft]]) -> Made:  # noqa: ARG002
-        return Made([self._segment(row, made, why) for row, (made, why) in zip(rows, drafts, strict=True)])
+    def _segments(
+        self,
+        writing: ContinuationBatch,  # noqa: ARG002
+        rows: Sequence[EncodedExpansion],
+        drafts: Sequence[tuple[Generation, EndOfDraft]],
+    ) -> JudgedSegments:
+        return JudgedSegments([self._segment(row, made, why) for row, (made, why) in zip(rows, drafts, strict=True)])
 
-    def _segment(self, row: Row, made: Generation, why: EndOfDraft) -> Segment:
+    def _segment(self, row: EncodedExpansion, made: Generation, why: EndOfDraft) -> Segment:
         e = row.expansion
         evidence = e.passage is not None
         part = cut(made.steps, self.vocabulary, why, fresh=e.fresh, evidence=evidence, limit=e.limit)

@@ -95,7 +95,7 @@ def count_votes(texts: Sequence[str], scores: Sequence[float], answers: Answers)
     blank = []
     for i, text in enumerate(texts):
         given = text.strip() if answers == "written" else answer_given(text, answers)
-        key = normalised(given or "")
+        key = normalised_ballot(given or "")
         if given is None or not key:
             blank.append(i)
             continue
@@ -113,10 +113,10 @@ def answer_given(text: str, answers: Sequence[str]) -> str | None:
     """
     text = _folded(text)
     found = [answer for answer in answers if _beginning(answer).match(text)]
-    return max(found, key=lambda answer: len(normalised(answer)), default=None)
+    return max(found, key=lambda answer: len(normalised_ballot(answer)), default=None)
 
 
-def normalised(text: str) -> str:
+def normalised_ballot(text: str) -> str:
     """Without case and punctuation, white space collapsed. Articles stay: `A` may be an answer."""
     return " ".join(re.sub(r"[\W_]+", " ", _folded(text)).split())
 
@@ -138,7 +138,7 @@ def checked_answers(answers: object) -> Answers | None:
         raise ConfigurationError(f"answers is {answers!r}; a vote needs at least two to choose from")
     seen: dict[str, str] = {}
     for answer in answers:
-        key = normalised(answer)
+        key = normalised_ballot(answer)
         if not key:
             raise ConfigurationError(f"answers has {answer!r}, which has no letter and no digit to be told by")
         if key in seen:
@@ -154,7 +154,7 @@ def _folded(text: str) -> str:
 
 
 def _beginning(answer: str) -> re.Pattern[str]:
-    words = normalised(answer).split()
+    words = normalised_ballot(answer).split()
     alone = len(words) == 1 and len(words[0]) == 1
     behind = r"(?=[\W_]*\Z|[^\w\s])" if alone else r"(?!\w)"
     return re.compile(r"[\W_]*" + r"[\W_]+".join(map(re.escape, words)) + behind)

@@ -22,7 +22,7 @@ _UNNAMED = "documents"
 
 
 @dataclass(frozen=True, slots=True)
-class Prepared:
+class PreparedDocuments:
     """Documents that can be stored, each with the source that it is listed under."""
 
     documents: tuple[tuple[str, Document], ...]
@@ -32,7 +32,7 @@ class Prepared:
     """Names, and what was left out of them."""
 
 
-def prepared(documents: object, source: str | None = None) -> Prepared:
+def prepare_documents(documents: object, source: str | None = None) -> PreparedDocuments:
     """Make documents ready for an index; of several with one id, the last counts.
 
     Raises:
@@ -65,7 +65,7 @@ def prepared(documents: object, source: str | None = None) -> Prepared:
         if found:
             lines = "; ".join(f"{name}: {reason}" for name, reason in found[:3])
             logger.warning("%d documents or fields were %s: %s", len(found), what, lines)
-    return Prepared(tuple(kept.values()), tuple(skipped), tuple(notes))
+    return PreparedDocuments(tuple(kept.values()), tuple(skipped), tuple(notes))
 
 
 def _id_of(text: str, metadata: dict[str, object]) -> str:

@@ -27,7 +27,7 @@ from rag_backbone.errors import DynPragError, IndexFolderError
 
 logger = logging.getLogger(__name__)
 
-State = tuple[int, ...] | None
+FileState = tuple[int, ...] | None
 _T = TypeVar("_T")
 
 _NAME = "documents"
@@ -39,7 +39,7 @@ _BATCH = 100
 _COPIES = 20  # attempts at a copy that no writer disturbs
 
 
-def file_state(path: Path) -> State:
+def file_state(path: Path) -> FileState:
     """Return what tells a file's versions apart (inode, size, times), or None if there is no file."""
     try:
         stat = path.stat()
@@ -75,7 +75,7 @@ class ChromaFolder:
         self._file_lock = FileLock(index_folder / _LOCK)
         self._release: Callable[[], Any] | None = None
         self._collection: Any = None
-        self._seen: State = None
+        self._seen: FileState = None
         self._spelling = 0
 
     @classmethod
@@ -183,7 +183,7 @@ class ChromaFolder:
 
     # ------------------------------------------------------------------ helpers
 
-    def _reopen(self, state: State) -> None:
+    def _reopen(self, state: FileState) -> None:
         self._close()
         copy = None if is_writable(self._index_folder) else self._copy()
         try:
@@ -273,5 +273,5 @@ def _discard(copy: Path | None) -> None:
         shutil.rmtree(copy, ignore_errors=True)
 
 
-def _states(folder: Path) -> dict[str, State]:
+def _states(folder: Path) -> dict[str, FileState]:
     return {str(p): file_state(p) for p in sorted(folder.rglob("*")) if p.is_file()}

@@ -25,10 +25,10 @@ from langchain_core.runnables import run_in_executor
 from tqdm.auto import tqdm
 
 from langgraph_dynrag.retrieval import manifest as manifests
-from langgraph_dynrag.retrieval.added import prepared
+from langgraph_dynrag.retrieval.added import prepare_documents
 from langgraph_dynrag.retrieval.bm25 import BM25Retriever
 from langgraph_dynrag.retrieval.bm25_folder import drop_old, load_or_build
-from langgraph_dynrag.retrieval.chroma_folder import State, is_writable
+from langgraph_dynrag.retrieval.chroma_folder import FileState, is_writable
 from langgraph_dynrag.retrieval.dense import DenseRetriever
 from langgraph_dynrag.retrieval.files import Splitter
 from langgraph_dynrag.retrieval.hybrid import HybridRetriever
@@ -48,7 +48,7 @@ logger = logging.getLogger(__name__)
 _UNFINISHED = "unfinished"
 
 Pairs = tuple[tuple[str, str], ...]
-Kind = Literal["hybrid", "dense", "bm25"]
+RetrieverKind = Literal["hybrid", "dense", "bm25"]
 
 
 class LocalIndex:
@@ -74,15 +74,20 @@ class LocalIndex:
         self.splitter = splitter or Splitter()
         self._store = ChunkStore(self.folder, self.folder / manifests.NAME, self.embeddings)
         self._lock = threading.Lock()
-        self._ids: tuple[State, frozenset[str]] | None = None
-        self._bm25: tuple[State, BM25Retriever | None] | None = None
+        self._ids: tuple[FileState, frozenset[str]] | None = None
+        self._bm25: tuple[FileState, BM25Retriever | None] | None = None
 
     # ------------------------------------------------------------------ what is in it
 
     def ingest(
-        self, source: str | Path, *, encoding: str | None = None, exclude: Sequence[str] | str = (),
-        hidden: bool = False, progress: bool = True,
-    ) -> IngestReport:  # fmt: skip
+        self,
+        source: str | Path,
+        *,
+        encoding: str | None = None,
+        exclude: Sequence[str] | str = (),
+        hidden: bool = False,
+        progress: bool = True,
+    ) -> IngestReport:
         """Bring the index in line with a folder or a file.
 
         Text, Markdown, JSON, JSON lines and tables are read, and with the extra `files` HTML, PDF and Word documents.
@@ -148,7 +153,7 @@ class LocalIndex:
             ConfigurationError: If something else than documents is given.
             IndexFolderError: If the index cannot be written.
         """
-        ready = prepared(documents, source)
+        ready = prepare_documents(documents, source)
         with self._changing() as ingestion:
             for name, document in ready.documents:
                 ingestion.put(document, name)
@@ -223,7 +228,7 @@ class LocalIndex:
 
     # ------------------------------------------------------------------ searching
 
-    def as_retriever(self, kind: Kind = "hybrid", *, k: int = 3) -> BaseRetriever:
+    def as_retriever(self, kind: RetrieverKind = "hybrid", *, k: int = 3) -> BaseRetriever:
         """Return a retriever over the index. It finds what the index holds at the time of each query.
 
         Args:
@@ -241,12 +246,16 @@ class LocalIndex:
         if kind == "bm25":
             return LiveBM25Retriever(index=self, k=k)
         if manifest.embeddings != self._embeddings_name():
-            logger.warning("the vectors of %s were made by %s and are searched with %s; use the same, or index again",
-                           self.folder, manifest.embeddings, self._embeddings_name())  # fmt: skip
+            logger.warning(
+                "the vectors of %s were made by %s and are searched with %s; use the same, or index again",
+                self.folder,
+                manifest.embeddings,
+                self._embeddings_name(),
+            )
         dense = DenseRetriever(store=LiveVectors(self), k=k)
-        return dense if kind == "dense" else HybridRetriever(
-            retrievers=[dense, LiveBM25Retriever(index=self, k=k)], k=k
-        )  # fmt: skip
+        return (
+            dense if kind == "dense" else HybridRetriever(retrievers=[dense, LiveBM25Retriever(index=self, k=k)], k=k)
+        )
 
     def nearest(self, query: str, k: int) -> list[tuple[Document, float]]:
         """Return the `k` chunks nearest to a query, with their cosine distances."""
@@ -302,13 +311,13 @@ class LocalIndex:
     def _manifest(self) -> Manifest:
         return Manifest.read(self.folder)
 
-    def _current_ids(self) -> tuple[State, frozenset[str]]:
+    def _current_ids(self) -> tuple[FileState, frozenset[str]]:
         state = manifests.state_of(self.folder)
         if self._ids is None or self._ids[0] != state:
             self._ids = (state, frozenset(self._manifest().used()))
         return self._ids
 
-    def _current_bm25(self) -> tuple[State, BM25Retriever | None]:
+    def _current_bm25(self) -> tuple[FileState, BM25Retriever | None]:
         for _ in range(3):
             state = manifests.state_of(self.folder)
             manifest = self._manifest()

@@ -70,8 +70,9 @@ class Ingestion:
             return
         for entries in (self.manifest.files, self.manifest.documents):
             for key in [k for k, entry in entries.items() if missing.intersection(entry["chunks"])]:
-                logger.warning("%s: parts of %s are missing; it is read again when it is indexed again",
-                               self._folder, key)  # fmt: skip
+                logger.warning(
+                    "%s: parts of %s are missing; it is read again when it is indexed again", self._folder, key
+                )
                 entry = entries[key]
                 entry.update(sha256=None, size=-1, chunks=[c for c in entry["chunks"] if c not in missing])
         self._used = self.manifest.used()
@@ -85,8 +86,13 @@ class Ingestion:
             self.manifest.embeddings = name
             return
         else:
-            logger.warning("%s: the vectors were made by %s; all %d chunks are embedded again by %s",
-                           self._folder, self.manifest.embeddings, len(self._used), name)  # fmt: skip
+            logger.warning(
+                "%s: the vectors were made by %s; all %d chunks are embedded again by %s",
+                self._folder,
+                self.manifest.embeddings,
+                len(self._used),
+                name,
+            )
             found = self._store.documents(sorted(self._used))
             rows = [{"id": d.id, "text": d.page_content, "metadata": d.metadata} for d in found]
             write_json(kept, rows)
@@ -180,8 +186,11 @@ class Ingestion:
             return
         pieces = self._splitter.split(document)
         whole = len(pieces) == 1
-        chunks = {id_: Document(c.page_content, id=id_, metadata=c.metadata)
-                  for c in pieces for id_ in [key if whole else f"{key}#{str(c.id)[:16]}"]}  # fmt: skip
+        chunks = {
+            id_: Document(c.page_content, id=id_, metadata=c.metadata)
+            for c in pieces
+            for id_ in [key if whole else f"{key}#{str(c.id)[:16]}"]
+        }
         # A document in one piece keeps its id when its text changes; parts are named by their text.
         self._embed([chunk for id_, chunk in chunks.items() if whole or id_ not in self._used])
         self.counts["added" if known is None else "changed"] += 1

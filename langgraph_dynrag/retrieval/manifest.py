@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from langgraph_dynrag.retrieval.chroma_folder import State, file_state
+from langgraph_dynrag.retrieval.chroma_folder import FileState, file_state
 from rag_backbone.errors import ConfigurationError
 from rag_backbone.loading.cache_folder import write_json
 from rag_backbone.text.unicode import clean_name
@@ -93,7 +93,7 @@ def file_path(key: str, entry: Mapping[str, Any]) -> Path:
     return Path(os.fsdecode(bytes.fromhex(entry["bytes"]))) if "bytes" in entry else Path(key)
 
 
-def state_of(folder: Path) -> State:
+def state_of(folder: Path) -> FileState:
     """Return what changes whenever any process changes the index."""
     return file_state(folder / NAME)
 

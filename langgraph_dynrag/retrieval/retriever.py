@@ -34,9 +34,16 @@ Retriever: TypeAlias = Runnable[str, Any]
 `retriever | reranker`, `RunnableLambda(function)`."""
 
 PROGRAMMING_ERRORS = (
-    AssertionError, AttributeError, ConfigurationError, ImportError, NameError, NotImplementedError, SyntaxError,
-    TypeError, ValidationError,
-)  # fmt: skip
+    AssertionError,
+    AttributeError,
+    ConfigurationError,
+    ImportError,
+    NameError,
+    NotImplementedError,
+    SyntaxError,
+    TypeError,
+    ValidationError,
+)
 """Errors that say that code is wrong, not that a search failed: no policy continues after one."""
 
 _OTHER_RUNNABLES = (BaseLanguageModel, BaseOutputParser, BasePromptTemplate, BaseTool, Pregel)

@@ -21,7 +21,7 @@ TryOut = Callable[[Sequence[Passage], SampleSpec], SampledEnds]
 
 
 @dataclass(frozen=True, slots=True)
-class Selection:
+class SelectedEvidence:
     """The passages that are used, and why."""
 
     passages: list[Passage]
@@ -38,7 +38,7 @@ class EvidenceSelector(Protocol):
         """The signals that it reads."""
         ...
 
-    def select(self, found: Sequence[Passage], kept: Sequence[Passage], try_out: TryOut) -> Selection:
+    def select(self, found: Sequence[Passage], kept: Sequence[Passage], try_out: TryOut) -> SelectedEvidence:
         """Choose.
 
         Args:
@@ -75,7 +75,7 @@ class LeastUncertain:
         """Hidden states at the ends of samples."""
         return frozenset({"end_states"})
 
-    def select(self, found: Sequence[Passage], kept: Sequence[Passage], try_out: TryOut) -> Selection:
+    def select(self, found: Sequence[Passage], kept: Sequence[Passage], try_out: TryOut) -> SelectedEvidence:
         """The passage with the least U; none if all are in use already."""
         known = {p["id"] for p in kept}
         candidates = [p for p in found if p["id"] not in known]
@@ -93,4 +93,4 @@ class LeastUncertain:
             "kept": [p["id"] for p in chosen],
             "cost": total_cost([ends.cost for ends in tried]),
         }
-        return Selection(chosen, record)
+        return SelectedEvidence(chosen, record)

@@ -69,7 +69,7 @@ class AnswerCandidate:
         }
 
 
-class Choice(NamedTuple):
+class AnswerChoice(NamedTuple):
     """The answer that is given, and why."""
 
     answer: AnswerCandidate
@@ -127,7 +127,7 @@ class SurerAnswer:
         return replace(self.sampling, until="sentence" if basis == "rationales" else "answer")
 
 
-def surer(rationales: AnswerCandidate, documents: AnswerCandidate) -> Choice:
+def surer(rationales: AnswerCandidate, documents: AnswerCandidate) -> AnswerChoice:
     """The answer of the lower uncertainty; one that says nothing loses to one that says something.
 
     Of equals, the one from the rationales.
@@ -135,11 +135,11 @@ def surer(rationales: AnswerCandidate, documents: AnswerCandidate) -> Choice:
     both = (rationales, documents)
     said = [answer for answer in both if not answer.is_none]
     if len(said) == 1:
-        return Choice(said[0], "the other one says nothing")
+        return AnswerChoice(said[0], "the other one says nothing")
     ranks = [math.inf if answer.uncertainty is None else answer.uncertainty for answer in both]
     chosen = both[ranks.index(min(ranks))]
     if ranks[0] == ranks[1]:
-        return Choice(chosen, "both are equally uncertain")
+        return AnswerChoice(chosen, "both are equally uncertain")
     if math.inf in ranks:
-        return Choice(chosen, "every sample of the other one was empty")
-    return Choice(chosen, f"uncertainty {min(ranks):.3f} < {max(ranks):.3f}")
+        return AnswerChoice(chosen, "every sample of the other one was empty")
+    return AnswerChoice(chosen, f"uncertainty {min(ranks):.3f} < {max(ranks):.3f}")

@@ -7,7 +7,7 @@ from typing import cast
 
 from langgraph_dynrag.events.events import EvidenceChoiceEvent
 from langgraph_dynrag.evidence import Passage
-from langgraph_dynrag.seakr.evidence_selection import Selection
+from langgraph_dynrag.seakr.evidence_selection import SelectedEvidence
 from langgraph_dynrag.seakr.uncertainty import SampledEnds, SampleEnds, SampleSpec
 from langgraph_dynrag.settings import Settings
 from langgraph_dynrag.state import State
@@ -33,7 +33,7 @@ def select(state: State, settings: Settings, found: list[Passage]) -> tuple[list
         return _sampled({**state, "evidence": list(passages)}, settings, spec)
 
     selection: object = settings.evidence_selector.select(found, kept, try_out)
-    if not isinstance(selection, Selection):
+    if not isinstance(selection, SelectedEvidence):
         raise ConfigurationError(
             f"{settings.evidence_selector!r}: select() returned {shown(selection)}; a Selection of "
             "langgraph_dynrag.seakr.evidence_selection is needed, such as Selection(passages, {'by': 'name'})"

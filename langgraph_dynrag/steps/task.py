@@ -12,7 +12,7 @@ from langgraph_dynrag.drafts.draft import Draft, Signal, Unit
 from langgraph_dynrag.drafts.tasks import DraftTask
 from langgraph_dynrag.events.events import InjectionEvent, events_of
 from langgraph_dynrag.evidence import Passage, within_budget
-from langgraph_dynrag.injection.injector import Placed
+from langgraph_dynrag.injection.injector import PlacedEvidence
 from langgraph_dynrag.settings import Settings
 from langgraph_dynrag.state import Replies, State, spent
 from langgraph_dynrag.steps.insert import own_words
@@ -20,7 +20,7 @@ from langgraph_dynrag.steps.insert import own_words
 _FREE: frozenset[Signal] = frozenset({"logprob", "entropy"})
 
 
-def draft_task(state: State, settings: Settings, where: Placed | None = None) -> DraftTask:
+def draft_task(state: State, settings: Settings, where: PlacedEvidence | None = None) -> DraftTask:
     """What to write next; also how a draft of this state was written, for recomputing its signals.
 
     Args:
@@ -75,7 +75,7 @@ def rebuild(state: State, settings: Settings) -> None:
     settings.placing.prepare([p for p in state.get("evidence") or [] if p["id"] in had])
 
 
-def placed(state: State, settings: Settings) -> Placed:
+def placed(state: State, settings: Settings) -> PlacedEvidence:
     """The evidence in its places."""
     return settings.placing.place(list(state.get("evidence") or []), str(state.get("question") or ""))
 
@@ -92,7 +92,9 @@ def unit_now(state: State, settings: Settings) -> Unit:
     return unit
 
 
-def prompt_passages(state: State, settings: Settings, where: Placed | None = None) -> tuple[list[Passage], list[str]]:
+def prompt_passages(
+    state: State, settings: Settings, where: PlacedEvidence | None = None
+) -> tuple[list[Passage], list[str]]:
     """The evidence that belongs in the prompt, as far as it fits there; and the ids of what had to be cut."""
     evidence = list((where or placed(state, settings)).in_prompt)
     if not evidence or settings.exchange.within_text:

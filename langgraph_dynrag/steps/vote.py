@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from langgraph_dynrag.prompts import AnswerPrompt
-from langgraph_dynrag.reflection.base import Selection
+from langgraph_dynrag.reflection.base import SegmentSelection
 from langgraph_dynrag.reflection.beam import Beam
 from langgraph_dynrag.reflection.vote import BallotState, count_votes
 from langgraph_dynrag.short_answer import answer_start, short_answer
@@ -22,7 +22,7 @@ class Vote:
     record: BallotState
 
 
-def vote(beam: Beam, selection: Selection, prompt: AnswerPrompt) -> Vote | None:
+def vote(beam: Beam, selection: SegmentSelection, prompt: AnswerPrompt) -> Vote | None:
     """Have the beam's continuations vote; None if the selection does not ask for it."""
     if selection.answers is None:
         return None

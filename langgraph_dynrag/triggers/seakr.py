@@ -1,10 +1,10 @@
 """SeaKR's trigger (Yao et al. 2024): does the model know what it is about to say?
 
 Several continuations are sampled where the sentence begins. If their hidden states lie apart, it does not.
-`langgraph_dynrag.seakr.uncertainty` has the formula. The published threshold, -6, belongs to 20 samples of a model of 7B, and to
-the code's states (`SampleSpec(state="mlp")`). With 20 samples hardly anything but equal ones is below it; with 5 not
-even those are, since m equal states `z` have `((m - 1) log alpha + log(m |z|^2)) / m` already. Fewer samples, or
-another model, want a threshold of their own.
+`langgraph_dynrag.seakr.uncertainty` has the formula. The published threshold, -6, belongs to 20 samples of a model of
+7B, and to the code's states (`SampleSpec(state="mlp")`). With 20 samples hardly anything but equal ones is below it;
+with 5 not even those are, since m equal states `z` have `((m - 1) log alpha + log(m |z|^2)) / m` already. Fewer
+samples, or another model, want a threshold of their own.
 """
 
 from __future__ import annotations

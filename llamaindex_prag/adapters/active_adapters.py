@@ -39,10 +39,10 @@ Merge = Literal["mean", "sum", "score", "orthogonal"]
 
 
 @dataclass(frozen=True, slots=True)
-class Selection:
+class ActiveAdapters:
     """The adapters of one call: an `AdapterSet` of the engine.
 
-    Build it with `Selection.of`; equal selections change the model in the same way.
+    Build it with `ActiveAdapters.of`; equal selections change the model in the same way.
     """
 
     keys: tuple[AdapterKey, ...]
@@ -60,7 +60,7 @@ class Selection:
         scores: Sequence[float] | None = None,
         strength: float | Sequence[float] = 1.0,
         version: int = 0,
-    ) -> Selection:
+    ) -> ActiveAdapters:
         """Select adapters; a key that occurs twice counts once, with the higher score and strength.
 
         Args:
@@ -95,7 +95,7 @@ class Selection:
         weights = zip(_weights(merge, tuple(given.values())), strongest.values(), strict=True)
         return cls(tuple(given), tuple(w * s for w, s in weights), merge == "orthogonal", version)
 
-    def times(self, part: float) -> Selection:
+    def times(self, part: float) -> ActiveAdapters:
         """The same, so much stronger or weaker."""
         return replace(self, weights=tuple(part * w for w in self.weights))
 
@@ -125,7 +125,7 @@ def _weights(merge: Merge, scores: tuple[float, ...]) -> tuple[float, ...]:
 
 
 def weigh(
-    layout: Layout, selection: Selection, buffers: Sequence[NDArray[np.float32]], scales: Sequence[float]
+    layout: Layout, selection: ActiveAdapters, buffers: Sequence[NDArray[np.float32]], scales: Sequence[float]
 ) -> None:
     """Make adapters what a selection adds of them: each `B'` times weight and scale, in place.
 

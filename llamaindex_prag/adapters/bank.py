@@ -23,14 +23,14 @@ import numpy as np
 import torch
 from torch import nn
 
-from llamaindex_prag.adapters.active_adapters import Selection, weigh
+from llamaindex_prag.adapters.active_adapters import ActiveAdapters, weigh
 from llamaindex_prag.adapters.adapter import AdapterKey
 from llamaindex_prag.adapters.layout import Layout
 from llamaindex_prag.adapters.source import AdapterSource, BatchSource
 from llamaindex_prag.adapters.targets import target_layers
 from rag_backbone.engine.adapters import key_of
 from rag_backbone.engine.cpu_linears import linear
-from rag_backbone.engine.patched_forwards import exchanged
+from rag_backbone.engine.patched_forwards import patched_forwards
 from rag_backbone.errors import AdapterError, ConfigurationError
 
 if TYPE_CHECKING:
@@ -112,13 +112,13 @@ class AdapterBank:
         layers = target_layers(model, layout)
         self._forwards = [(vars(layer), self._forward_of(i, layer)) for i, layer in enumerate(layers)]
 
-    def select(self, keys: Sequence[AdapterKey], **options: Any) -> Selection:
-        """A selection of at most `max_adapters`; options are those of `Selection.of`.
+    def select(self, keys: Sequence[AdapterKey], **options: Any) -> ActiveAdapters:
+        """A selection of at most `max_adapters`; options are those of `ActiveAdapters.of`.
 
         Raises:
             AdapterError: If there are more.
         """
-        selection = Selection.of(keys, version=self._source.generation, **options)
+        selection = ActiveAdapters.of(keys, version=self._source.generation, **options)
         if len(selection) > self.max_adapters:
             raise AdapterError(
                 f"{len(selection)} adapters were selected; the bank has room for {self.max_adapters} in a call. "
@@ -156,7 +156,7 @@ class AdapterBank:
             self._load(row, keep=wanted)
         self._segments = self._segmented([key_of(row) for row in rows], lengths)
         try:
-            with exchanged(self._forwards):
+            with patched_forwards(self._forwards):
                 yield
         finally:
             self._segments = []
@@ -166,7 +166,7 @@ class AdapterBank:
         for slot in self._slots.values():
             slot.generation = -1
 
-    def _load(self, selection: Selection, keep: dict[Hashable, Any]) -> None:
+    def _load(self, selection: ActiveAdapters, keep: dict[Hashable, Any]) -> None:
         """Make sure that a slot holds the selection."""
         key, generation = selection.cache_key, self._source.generation
         slot = self._slots.get(key)
@@ -187,7 +187,7 @@ class AdapterBank:
         oldest = next(key for key in self._slots if key not in keep)
         return self._slots.pop(oldest)
 
-    def _fill(self, slot: _Slot, selection: Selection) -> None:
+    def _fill(self, slot: _Slot, selection: ActiveAdapters) -> None:
         layout, k = self.layout, len(selection)
         rows = slot.values if self._scratch is None else self._scratch
         buffers = list(rows[:k].numpy())

@@ -12,7 +12,7 @@ from typing import Any, Literal, Self, get_args
 
 from rag_backbone.errors import ConfigurationError
 
-Source = Literal["model", "cloze", "given", "passage"]
+QuestionSource = Literal["model", "cloze", "given", "passage"]
 """Who made a question: a language model, the cloze rules, the user, or nobody (the passage itself is the answer)."""
 
 
@@ -26,7 +26,7 @@ class QA:
     """The answer as a sentence (what PRAG trains on beside the short one); may be empty."""
     style: str = ""
     """The question style that was asked for."""
-    source: Source = "given"
+    source: QuestionSource = "given"
     answer_grounded: bool = True
     """Whether the answer's content words occur in the document. Where it is False the question is still good for
     distillation, in which the model with the document in its context answers; the answer itself is not to be taught."""
@@ -35,8 +35,8 @@ class QA:
         for name in ("question", "answer"):
             if not getattr(self, name).strip():
                 raise ConfigurationError(f"the {name} of {self!r} is blank; a question with its answer is needed")
-        if self.source not in get_args(Source):
-            raise ConfigurationError(f"source is {self.source!r}; known: {', '.join(get_args(Source))}")
+        if self.source not in get_args(QuestionSource):
+            raise ConfigurationError(f"source is {self.source!r}; known: {', '.join(get_args(QuestionSource))}")
 
     def to_dict(self) -> dict[str, Any]:
         """As plain data."""
@@ -78,7 +78,7 @@ class Augmentation:
             raise ConfigurationError("rewrite is blank; give a text, or None where there is none")
 
     @property
-    def sources(self) -> dict[Source, int]:
+    def sources(self) -> dict[QuestionSource, int]:
         """How many questions each source made."""
         return dict(Counter(qa.source for qa in self.qas))
 

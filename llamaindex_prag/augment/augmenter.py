@@ -24,15 +24,15 @@ from tqdm.auto import tqdm
 
 from llamaindex_prag.adapters.adapter import text_hash
 from llamaindex_prag.augment.augmentation import Augmentation
-from llamaindex_prag.augment.completion import LocalCompleter, Prompt, Reply, completer_of
-from llamaindex_prag.augment.grounding import Passage
-from llamaindex_prag.augment.partial import Draft, Outcome
+from llamaindex_prag.augment.completion import CompletionResult, LocalCompleter, Prompt, completer_of
+from llamaindex_prag.augment.grounding import PassageWords
+from llamaindex_prag.augment.partial import Outcome, PartialAugmentation
 from llamaindex_prag.augment.prompts import (
     PROMPTS_VERSION,
     STYLES,
+    passage_rewrite_prompt,
     question_begin,
     question_prompt,
-    rewrite_prompt,
     shares,
 )
 from llamaindex_prag.augment.rewriting import REWRITE
@@ -225,9 +225,9 @@ class Augmenter:
             self._kept(*pair, state) for pair, state in zip(pairs, states, strict=True) if not isinstance(state, list)
         ]
 
-    def _work(self, title: str, text: str) -> Generator[list[Prompt], list[Reply], Outcome]:
+    def _work(self, title: str, text: str) -> Generator[list[Prompt], list[CompletionResult], Outcome]:
         """Yields prompts and takes their replies, so that sync, async and batched callers share it."""
-        draft = Draft(title, text, Passage(title, text))
+        draft = PartialAugmentation(title, text, PassageWords(title, text))
         wanted = [] if self._completer is None else [*self.shares, *([REWRITE] if self.rewrite else [])]
         for attempt in range(self.retries + 1):
             if not wanted:
@@ -241,7 +241,7 @@ class Augmenter:
     def _prompt(self, kind: str, title: str, text: str, attempt: int) -> Prompt:
         seed = int(_hash([self.seed, title, text_hash(text), kind, attempt])[:15], 16)
         if kind == REWRITE:
-            return Prompt(rewrite_prompt(title, text), seed)
+            return Prompt(passage_rewrite_prompt(title, text), seed)
         # Some will be dropped: duplicates, answers that are too long or made up.
         count = self.shares[kind] + 2
         return Prompt(question_prompt(kind, count, title, text), seed, question_begin(kind, attempt))
@@ -267,14 +267,16 @@ class Augmenter:
         return result.augmentation
 
 
-def _begun(work: Generator[list[Prompt], list[Reply], Outcome]) -> list[Prompt] | Outcome:
+def _begun(work: Generator[list[Prompt], list[CompletionResult], Outcome]) -> list[Prompt] | Outcome:
     try:
         return next(work)
     except StopIteration as done:
         return done.value
 
 
-def _sent(work: Generator[list[Prompt], list[Reply], Outcome], replies: list[Reply]) -> list[Prompt] | Outcome:
+def _sent(
+    work: Generator[list[Prompt], list[CompletionResult], Outcome], replies: list[CompletionResult]
+) -> list[Prompt] | Outcome:
     try:
         return work.send(replies)
     except StopIteration as done:

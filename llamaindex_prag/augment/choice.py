@@ -108,8 +108,9 @@ def augmenter_of(model: ParametricModel, asked: str) -> DocumentAugmenter:
         logger.warning(
             "%s: questions are made by rule and nothing is rewritten, because %s; the published recipe has the model "
             "write both, which augmentation='model' asks for (`dynprag parametrize --augmentation model`)",
-            recipe.name, _told(model.lm, asked, "fewer than"),
-        )  # fmt: skip
+            recipe.name,
+            _told(model.lm, asked, "fewer than"),
+        )
     else:
         logger.info("%s: questions are made by rule, as was asked for", recipe.name)
     return RuleAugmenter(questions=questions, seed=recipe.seed)

@@ -22,7 +22,7 @@ from rag_backbone.loading.causal_lm import CausalLM
 from rag_backbone.text.chat_templates import render_chat
 from rag_backbone.text.special_tokens import neutralised
 
-Reply = str | Exception
+CompletionResult = str | Exception
 
 
 class Prompt(NamedTuple):
@@ -45,7 +45,7 @@ class Completer(Protocol):
     def identity(self) -> str | None:
         """Equal exactly for models that answer alike; None if nothing tells this model from another one."""
 
-    def complete(self, prompts: Sequence[Prompt], written: Tick | None = None) -> list[Reply]:
+    def complete(self, prompts: Sequence[Prompt], written: Tick | None = None) -> list[CompletionResult]:
         """A reply for each prompt, in their order.
 
         Args:
@@ -53,7 +53,7 @@ class Completer(Protocol):
             written: Told what part of a reply more is there: of a model in this process the part of the most tokens.
         """
 
-    async def acomplete(self, prompts: Sequence[Prompt]) -> list[Reply]:
+    async def acomplete(self, prompts: Sequence[Prompt]) -> list[CompletionResult]:
         """The same, without blocking the event loop."""
 
 
@@ -99,7 +99,7 @@ class LocalCompleter:
         """The fingerprint: two models of one name may have other weights."""
         return self.lm.fingerprint
 
-    def complete(self, prompts: Sequence[Prompt], written: Tick | None = None) -> list[Reply]:
+    def complete(self, prompts: Sequence[Prompt], written: Tick | None = None) -> list[CompletionResult]:
         """Generate; prompts that do not fit into the context window give their error."""
         try:
             generations = self.lm.engine.generate_batch([self._request(p, written) for p in prompts])
@@ -108,7 +108,7 @@ class LocalCompleter:
             # One prompt too long refuses the batch: alone, the others still get their replies.
             return [error] if len(prompts) == 1 else [self.complete([p], written)[0] for p in prompts]
 
-    async def acomplete(self, prompts: Sequence[Prompt]) -> list[Reply]:
+    async def acomplete(self, prompts: Sequence[Prompt]) -> list[CompletionResult]:
         """In a thread."""
         return await asyncio.to_thread(self.complete, prompts)
 
@@ -135,30 +135,30 @@ class CalledCompleter:
     identity: str | None
     documents_at_once: int = 1
 
-    def complete(self, prompts: Sequence[Prompt], written: Tick | None = None) -> list[Reply]:
+    def complete(self, prompts: Sequence[Prompt], written: Tick | None = None) -> list[CompletionResult]:
         """Call for each prompt."""
         if self.call is None:
             raise ConfigurationError("llm is asynchronous only; use await aaugment(...), or give a plain function")
-        replies: list[Reply] = []
+        replies: list[CompletionResult] = []
         for prompt in prompts:
             replies.append(self._tried(self.call, prompt.text))
             if written is not None:
                 written(1.0)
         return replies
 
-    async def acomplete(self, prompts: Sequence[Prompt]) -> list[Reply]:
+    async def acomplete(self, prompts: Sequence[Prompt]) -> list[CompletionResult]:
         """Call for all prompts at once."""
         if self.acall is None:
             return await asyncio.to_thread(self.complete, prompts)
         return await asyncio.gather(*(self._atried(self.acall, prompt.text) for prompt in prompts))
 
-    def _tried(self, call: Callable[[str], Any], prompt: str) -> Reply:
+    def _tried(self, call: Callable[[str], Any], prompt: str) -> CompletionResult:
         try:
             return _text(call(prompt), self.field)
         except Exception as error:  # noqa: BLE001 - as above
             return error
 
-    async def _atried(self, call: Callable[[str], Any], prompt: str) -> Reply:
+    async def _atried(self, call: Callable[[str], Any], prompt: str) -> CompletionResult:
         try:
             return _text(await call(prompt), self.field)
         except Exception as error:  # noqa: BLE001 - as above

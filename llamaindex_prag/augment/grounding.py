@@ -17,7 +17,7 @@ _NAME = re.compile(r"(?<=[a-z,] )[A-Z][\w'\u2019\-]+")
 _UNSPACED = re.compile(r"[\u0e00-\u0eff\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff]")
 
 
-class Passage:
+class PassageWords:
     """A passage to look words up in.
 
     Args:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from itertools import zip_longest
 
 from llamaindex_prag.augment.augmentation import QA, Augmentation
-from llamaindex_prag.augment.grounding import Passage
+from llamaindex_prag.augment.grounding import PassageWords
 from llamaindex_prag.augment.qa_parsing import parse_qas, question_key
 from llamaindex_prag.augment.rewriting import REWRITE, faithful_rewrite
 from llamaindex_prag.augment.rules.cloze import cloze_questions, passage_question
@@ -27,12 +27,12 @@ class Outcome:
 
 
 @dataclass(slots=True)
-class Draft:
+class PartialAugmentation:
     """What has been found for one document so far."""
 
     title: str
     text: str
-    passage: Passage
+    passage: PassageWords
     """The two of them, to look answers up in."""
     qas: dict[str, list[QA]] = field(default_factory=dict)
     """By style."""

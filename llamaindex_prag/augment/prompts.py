@@ -78,7 +78,7 @@ def question_begin(style: str, attempt: int) -> str:
     return f"Q: {openings[attempt % len(openings)]}"
 
 
-def rewrite_prompt(title: str, text: str) -> str:
+def passage_rewrite_prompt(title: str, text: str) -> str:
     """Ask for the passage in other words."""
     return (
         f"{_passage(title, text)}\n\n"

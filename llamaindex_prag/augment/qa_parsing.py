@@ -14,7 +14,7 @@ import json
 import re
 from collections.abc import Iterator
 
-from llamaindex_prag.augment.augmentation import QA, Source
+from llamaindex_prag.augment.augmentation import QA, QuestionSource
 
 MAX_REPLY = 100_000
 MAX_VALUE = 1_000
@@ -25,10 +25,18 @@ _Pair = tuple[str, str, str]
 
 _KEY = re.compile(r"""["']([^"'\n]{1,40}|[^"\n]{1,300}\?)["']\s{0,20}:\s{0,20}""")
 _KINDS = {
-    "question": "q", "q": "q", "query": "q",
-    "answer": "a", "a": "a", "short_answer": "a", "response": "a",
-    "full_answer": "f", "fullanswer": "f", "long_answer": "f", "complete_answer": "f",
-}  # fmt: skip
+    "question": "q",
+    "q": "q",
+    "query": "q",
+    "answer": "a",
+    "a": "a",
+    "short_answer": "a",
+    "response": "a",
+    "full_answer": "f",
+    "fullanswer": "f",
+    "long_answer": "f",
+    "complete_answer": "f",
+}
 _AFTER_VALUE = re.compile(r"""\s{0,20}(?:$|[}\]]|,?\s{0,20}\n|,\s{0,20}["'}\]]|["'][\w ]{1,40}["']\s{0,20}:)""")
 _BARE_VALUE = re.compile(r"[^\s,}\]\"'\[{]{1,40}")
 _LABEL = re.compile(
@@ -60,7 +68,7 @@ _QUESTION_MARKS = ("?", "\uff1f", "\u061f")
 
 
 def parse_qas(
-    reply: str, *, style: str = "", source: Source = "model", subject: str = "", max_answer_words: int = 16
+    reply: str, *, style: str = "", source: QuestionSource = "model", subject: str = "", max_answer_words: int = 16
 ) -> list[QA]:
     """The questions with answers in a reply, in its order.
 

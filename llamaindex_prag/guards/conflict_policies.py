@@ -24,10 +24,25 @@ if TYPE_CHECKING:
 
 ConflictPolicy = Literal["mean", "score-weighted", "latest", "context"]
 DATES = (
-    "updated", "updated_at", "last_modified_date", "last_modified", "modified", "modified_at", "mod_date",
-    "lastmod", "mtime", "published", "published_at", "publish_date", "pub_date", "date", "timestamp", "created",
-    "created_at", "creation_date",
-)  # fmt: skip
+    "updated",
+    "updated_at",
+    "last_modified_date",
+    "last_modified",
+    "modified",
+    "modified_at",
+    "mod_date",
+    "lastmod",
+    "mtime",
+    "published",
+    "published_at",
+    "publish_date",
+    "pub_date",
+    "date",
+    "timestamp",
+    "created",
+    "created_at",
+    "creation_date",
+)
 """Where a document's metadata says how old it is: the first of these that can be read, however the name is written
 (`lastModified`, `Last-Modified`)."""
 

@@ -32,7 +32,7 @@ from rag_backbone.errors import ConfigurationError
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from llamaindex_prag.adapters.active_adapters import Selection
+    from llamaindex_prag.adapters.active_adapters import ActiveAdapters
     from llamaindex_prag.adapters.adapter import AdapterKey
     from llamaindex_prag.adapters.layout import Layout
     from llamaindex_prag.parametric_model import ParametricModel
@@ -75,11 +75,14 @@ class Conflicts:
     def to_dict(self) -> dict[str, object]:
         """For traces: plain data."""
         pairs = [
-            {"documents": [self.keys[i].text, self.keys[j].text], "answers": [self.answers[i], self.answers[j]],
-             "nats": round(float(self.matrix[i, j]), 3),
-             "overlap": None if self.overlaps is None else round(float(self.overlaps[i, j]), 3)}
+            {
+                "documents": [self.keys[i].text, self.keys[j].text],
+                "answers": [self.answers[i], self.answers[j]],
+                "nats": round(float(self.matrix[i, j]), 3),
+                "overlap": None if self.overlaps is None else round(float(self.overlaps[i, j]), 3),
+            }
             for i, j in self.pairs
-        ]  # fmt: skip
+        ]
         return {"question": self.question, "bound": self.bound, "pairs": pairs}
 
     def __repr__(self) -> str:
@@ -152,7 +155,7 @@ class ConflictMeter:
                 self._measured.popitem(last=False)
         return found
 
-    def _measure(self, question: str, keys: tuple[AdapterKey, ...], alone: Sequence[Selection]) -> Conflicts:
+    def _measure(self, question: str, keys: tuple[AdapterKey, ...], alone: Sequence[ActiveAdapters]) -> Conflicts:
         prompt = prompt_ids(self.model.lm.tokenizer, question)
         overlaps, alike = None, np.ones((len(keys), len(keys)), bool)
         if self.least_overlap is not None:
@@ -171,22 +174,30 @@ class ConflictMeter:
         return (*said.token_ids, *([end] if said.finish_reason == "eos" and end is not None else []))
 
     def _matrix(
-        self, prompt: Sequence[int], alone: Sequence[Selection], tokens: Sequence[tuple[int, ...]],
-        answers: Sequence[str], alike: NDArray[np.bool_],
-    ) -> NDArray[np.float64]:  # fmt: skip
+        self,
+        prompt: Sequence[int],
+        alone: Sequence[ActiveAdapters],
+        tokens: Sequence[tuple[int, ...]],
+        answers: Sequence[str],
+        alike: NDArray[np.bool_],
+    ) -> NDArray[np.float64]:
         k = len(alone)
         matrix = np.zeros((k, k))
         pairs = [
-            (i, j) for i in range(k) for j in range(i + 1, k)
+            (i, j)
+            for i in range(k)
+            for j in range(i + 1, k)
             if alike[i, j] and tokens[i] and tokens[j] and answers[i].casefold() != answers[j].casefold()
-        ]  # fmt: skip
+        ]
         if not pairs:
             return matrix
         score = self.model.lm.engine.score
         likely = {
             (by, answer): float(score(prompt, answer, adapters=by).logprobs.sum())
-            for by in (None, *alone) for answer in dict.fromkeys(tokens) if answer
-        }  # fmt: skip
+            for by in (None, *alone)
+            for answer in dict.fromkeys(tokens)
+            if answer
+        }
 
         def claim(i: int, j: int) -> float:
             others = max(likely[alone[j], tokens[i]], likely[None, tokens[i]])

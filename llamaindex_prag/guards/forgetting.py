@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from llamaindex_prag.adapters.active_adapters import Selection
+from llamaindex_prag.adapters.active_adapters import ActiveAdapters
 from llamaindex_prag.prompts import prompt_ids
 from llamaindex_prag.training.distillation import UNRELATED, taught
 from llamaindex_prag.training.examples import Example
@@ -46,7 +46,7 @@ _TOKENS_AT_ONCE = 2048
 class Guarded:
     """A selection as strong as the bound allows."""
 
-    selection: Selection | None
+    selection: ActiveAdapters | None
     """None: it forgets too much at any strength that still means something."""
     part: float
     """Of the strength that was asked for."""
@@ -85,7 +85,7 @@ class ForgettingGuard:
         self._logits: CountedLogits | None = None
         self._measured: OrderedDict[Hashable, float] = OrderedDict()
 
-    def forgetting(self, selection: Selection) -> float:
+    def forgetting(self, selection: ActiveAdapters) -> float:
         """KL(base || adapted) on the probes' answers, mean over their tokens, nats; measured once for a selection."""
         with self._lock:
             known = self._measured.get(selection.cache_key)
@@ -98,7 +98,7 @@ class ForgettingGuard:
                 self._measured.popitem(last=False)
         return found
 
-    def guarded(self, selection: Selection) -> Guarded:
+    def guarded(self, selection: ActiveAdapters) -> Guarded:
         """The selection, weakened as far as the bound demands."""
         unguarded = found = self.forgetting(selection)
         part, weaker = 1.0, selection
@@ -112,7 +112,7 @@ class ForgettingGuard:
         return Guarded(weaker if found <= self.bound else None, part, found, unguarded)
 
     @torch.inference_mode()
-    def _measure(self, selection: Selection) -> float:
+    def _measure(self, selection: ActiveAdapters) -> float:
         logits_of, examples = self._prepared()
         engine = self.model.lm.engine
         total = counted = 0.0
@@ -122,7 +122,9 @@ class ForgettingGuard:
             counted += len(losses)
         return total / counted
 
-    def _losses(self, model: PreTrainedModel, pack: Pack, logits_of: CountedLogits, selection: Selection) -> Tensor:
+    def _losses(
+        self, model: PreTrainedModel, pack: Pack, logits_of: CountedLogits, selection: ActiveAdapters
+    ) -> Tensor:
         batch = batch_of([pack], model.device, pad=self.model.lm.tokenizer.pad_token_id or 0)
         with self.model.bank.activate([selection]):
             return losses_of(logits_of(batch), batch)

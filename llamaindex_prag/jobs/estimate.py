@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from llamaindex_prag.augment.augmenter import Augmenter
 from llamaindex_prag.jobs.pace import Pace
-from llamaindex_prag.jobs.progress import Stage, duration
+from llamaindex_prag.jobs.progress import JobStage, duration
 
 if TYPE_CHECKING:
     from llamaindex_prag.adapters.recipe import Recipe
@@ -43,13 +43,13 @@ class Estimate:
     high: float
     unknown: str = ""
     """What is only guessed, because nothing here tells how long it takes."""
-    stages: Mapping[str, Mapping[Stage, float]] = field(default_factory=dict, repr=False)
+    stages: Mapping[str, Mapping[JobStage, float]] = field(default_factory=dict, repr=False)
     """By text hash, the seconds of each stage."""
 
     @property
-    def by_stage(self) -> dict[Stage, float]:
+    def by_stage(self) -> dict[JobStage, float]:
         """Seconds of all documents by stage."""
-        found: dict[Stage, float] = {}
+        found: dict[JobStage, float] = {}
         for stages in self.stages.values():
             for stage, seconds in stages.items():
                 found[stage] = found.get(stage, 0.0) + seconds
@@ -80,13 +80,15 @@ def estimated(
         pace: Of this machine.
         augmenter: Who asks the questions.
     """
-    stages: dict[str, Mapping[Stage, float]] = {}
+    stages: dict[str, Mapping[JobStage, float]] = {}
     low = high = 0.0
     for digest, n in tokens.items():
         least, likely, most = _writing(augmenter, pace, n) if recipe.questions else (0.0, 0.0, 0.0)
-        found: dict[Stage, float] = {
-            "questions": likely, "teacher": pace.teach, "training": pace.train * _trained_tokens(recipe, n, pace),
-        }  # fmt: skip
+        found: dict[JobStage, float] = {
+            "questions": likely,
+            "teacher": pace.teach,
+            "training": pace.train * _trained_tokens(recipe, n, pace),
+        }
         stages[digest] = found
         made = found["teacher"] + found["training"]
         low, high = low + _LOW * made + least, high + _HIGH * made + most

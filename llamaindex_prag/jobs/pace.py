@@ -19,7 +19,7 @@ from llamaindex_prag.augment.augmentation import QA
 from llamaindex_prag.augment.augmenter import Augmenter
 from llamaindex_prag.augment.rules.augmenter import RuleAugmenter
 from llamaindex_prag.augment.rules.questions import rule_questions
-from llamaindex_prag.jobs.progress import Stage
+from llamaindex_prag.jobs.progress import JobStage
 from llamaindex_prag.training.distillation import distilled
 from llamaindex_prag.training.examples import TrainingDocument, prag_examples
 from llamaindex_prag.training.gradients import DocumentLosses
@@ -57,14 +57,17 @@ class Pace:
     jobs: int = 0
     """By how many jobs it was corrected."""
 
-    def corrected(self, planned: Mapping[Stage, float], took: Mapping[Stage, float]) -> Pace:
+    def corrected(self, planned: Mapping[JobStage, float], took: Mapping[JobStage, float]) -> Pace:
         """By what the stages of a job were estimated to take, and took."""
         factor = {s: took[s] / planned[s] if planned.get(s) else 1.0 for s in planned}
         write = self.write and self.write * factor.get("questions", 1.0)
         return replace(
-            self, train=self.train * factor.get("training", 1.0), teach=self.teach * factor.get("teacher", 1.0),
-            write=write, jobs=self.jobs + 1,
-        )  # fmt: skip
+            self,
+            train=self.train * factor.get("training", 1.0),
+            teach=self.teach * factor.get("teacher", 1.0),
+            write=write,
+            jobs=self.jobs + 1,
+        )
 
 
 def pace_of(model: ParametricModel, augmenter: DocumentAugmenter, together: int) -> Pace:
@@ -120,9 +123,12 @@ def machine_key(model: ParametricModel) -> str:
     import torch
 
     parts = [
-        model.lm.fingerprint[:16], model.recipe.key[:16], str(model.lm.model.device.type),
-        str(model.lm.model.dtype).removeprefix("torch."), str(torch.get_num_threads()),
-    ]  # fmt: skip
+        model.lm.fingerprint[:16],
+        model.recipe.key[:16],
+        str(model.lm.model.device.type),
+        str(model.lm.model.dtype).removeprefix("torch."),
+        str(torch.get_num_threads()),
+    ]
     return "-".join(parts)
 
 
@@ -146,9 +152,11 @@ def _tried(model: ParametricModel, augmenter: DocumentAugmenter, copies: int) ->
     least = min(len(e.ids) for e in lesson.examples)
     bare = [len(e.ids) for e in lesson.examples if len(e.ids) < least + passage]
     return Pace(
-        train=max(trained / (copies * sum(len(e.ids) for e in some)), 1e-9), teach=teach,
-        sequence=sum(bare) / len(bare), write=_writing(augmenter) if recipe.questions else 0.0,
-    )  # fmt: skip
+        train=max(trained / (copies * sum(len(e.ids) for e in some)), 1e-9),
+        teach=teach,
+        sequence=sum(bare) / len(bare),
+        write=_writing(augmenter) if recipe.questions else 0.0,
+    )
 
 
 def _questions(n: int) -> list[QA]:

@@ -19,25 +19,27 @@ from tqdm.auto import tqdm
 
 from rag_backbone.notices import NOTICE
 
-Stage = Literal["questions", "teacher", "training"]
+JobStage = Literal["questions", "teacher", "training"]
 """Asking questions about passages; having the model answer them with the passage before it; training."""
 
 Tick = Callable[[float], None]
 """Told each part of a stage that is done; all of them together are 1."""
 
-_TOLD_AS: dict[Stage, str] = {
-    "questions": "questions", "teacher": "the teacher's answers", "training": "training",
-}  # fmt: skip
+_TOLD_AS: dict[JobStage, str] = {
+    "questions": "questions",
+    "teacher": "the teacher's answers",
+    "training": "training",
+}
 _INTERVAL = 0.25
 """Seconds between two calls at least, but where a stage begins or ends."""
 _LOGGED_EVERY = 10.0
 
 
 @dataclass(frozen=True, slots=True)
-class Advance:
+class JobStatus:
     """Where a job is."""
 
-    stage: Stage
+    stage: JobStage
     documents: tuple[str, ...]
     """Names of those that are worked on now."""
     made: int
@@ -55,9 +57,15 @@ class Advance:
     def to_dict(self) -> dict[str, Any]:
         """As plain data."""
         return {
-            "stage": self.stage, "documents": list(self.documents), "made": self.made, "of": self.of,
-            "part": self.part, "seconds": self.seconds, "left": self.left, "estimated": self.estimated,
-        }  # fmt: skip
+            "stage": self.stage,
+            "documents": list(self.documents),
+            "made": self.made,
+            "of": self.of,
+            "part": self.part,
+            "seconds": self.seconds,
+            "left": self.left,
+            "estimated": self.estimated,
+        }
 
     def __str__(self) -> str:
         return f"{_TOLD_AS[self.stage]}, {self.made} of {self.of} done, about {duration(self.left)} left"
@@ -66,7 +74,7 @@ class Advance:
 class Progress(Protocol):
     """Whoever is told. Called in the thread that works, a few times a second at most."""
 
-    def __call__(self, advance: Advance, /) -> None:
+    def __call__(self, advance: JobStatus, /) -> None:
         """Take note."""
 
 
@@ -79,7 +87,7 @@ class Meter:
         documents: How many there are.
     """
 
-    def __init__(self, watch: Sequence[Progress], seconds: Mapping[Stage, float], documents: int) -> None:
+    def __init__(self, watch: Sequence[Progress], seconds: Mapping[JobStage, float], documents: int) -> None:
         self._watch, self._documents = watch, documents
         self._estimated = sum(seconds.values())
         self._total = max(self._estimated, 1e-9)
@@ -87,12 +95,12 @@ class Meter:
         """Seconds of the estimate that are done."""
         self._made = 0
         self._names: tuple[str, ...] = ()
-        self._stage: Stage = "questions"
+        self._stage: JobStage = "questions"
         self._started = time.perf_counter()
         self._told = 0.0
-        self.planned: dict[Stage, float] = {}
+        self.planned: dict[JobStage, float] = {}
         """Seconds by stage that what was done so far had been estimated to take."""
-        self.took: dict[Stage, float] = {}
+        self.took: dict[JobStage, float] = {}
         """And those that it took."""
 
     def begin(self, names: Sequence[str]) -> None:
@@ -105,7 +113,7 @@ class Meter:
         self._tell(now=True)
 
     @contextmanager
-    def stage(self, stage: Stage, seconds: float) -> Iterator[Tick]:
+    def stage(self, stage: JobStage, seconds: float) -> Iterator[Tick]:
         """A part of the work, of so many seconds by the estimate; gives what is to be called with each part of it."""
         self._stage, begun, started, done = stage, self._done, time.perf_counter(), 0.0
         self._tell(now=True)
@@ -131,9 +139,7 @@ class Meter:
         # What has been done says more than the estimate, as soon as it is a fair part of the whole.
         pace = elapsed / self._done if part >= 0.05 else 1.0
         left = max(self._total - self._done, 0.0) * pace
-        found = Advance(
-            self._stage, self._names, self._made, self._documents, part, elapsed, left, self._estimated
-        )  # fmt: skip
+        found = JobStatus(self._stage, self._names, self._made, self._documents, part, elapsed, left, self._estimated)
         for watch in self._watch:
             watch(found)
 
@@ -145,7 +151,7 @@ def bar(documents: int) -> Iterator[Progress]:
     with tqdm(total=1.0, desc="parametrize", bar_format=form) as shown:
         shown.set_postfix_str(f"0/{documents} documents")
 
-        def show(advance: Advance) -> None:
+        def show(advance: JobStatus) -> None:
             names = advance.documents
             which = names[0] if len(names) == 1 else f"{len(names)} documents"
             shown.n = advance.part
@@ -184,19 +190,21 @@ class WaitedFor:
         self._logger, self._then = logger, then
         self._told: float | None = None
 
-    def __call__(self, advance: Advance) -> None:
+    def __call__(self, advance: JobStatus) -> None:
         """Take note."""
         if self._told is None:
             self._logger.warning(
                 "a question waits while the adapter of %s is trained: about %s. Make adapters when documents are "
                 "ingested (ParametrizeNodes, `dynprag parametrize`), or choose missing='context'",
-                ", ".join(advance.documents), duration(advance.left),
-            )  # fmt: skip
+                ", ".join(advance.documents),
+                duration(advance.left),
+            )
             self._told = advance.seconds
         elif advance.seconds - self._told >= _LOGGED_EVERY:
             self._told = advance.seconds
-            self._logger.info("%s: %.0f %%, %s", ", ".join(advance.documents), 100 * advance.part, advance,
-                              extra=NOTICE)  # fmt: skip
+            self._logger.info(
+                "%s: %.0f %%, %s", ", ".join(advance.documents), 100 * advance.part, advance, extra=NOTICE
+            )
         for watch in self._then:
             watch(advance)
 

@@ -216,7 +216,10 @@ def warn_of_left_behind(index: Against, store: Any) -> bool:
             "adapters of %d documents that a plain document store deleted from their index, or changed there, "
             "are still in %s: %s%s. Remove them: dynprag store gc --store %s --against FOLDER, the persisted index; or "
             "reconcile(index, store=llm.model.store)",
-            len(gone), getattr(store, "path", ""), ", ".join(map(clean_name, gone[:_NAMED])),
-            ", ..." if len(gone) > _NAMED else "", getattr(store, "path", "STORE"),
-        )  # fmt: skip
+            len(gone),
+            getattr(store, "path", ""),
+            ", ".join(map(clean_name, gone[:_NAMED])),
+            ", ..." if len(gone) > _NAMED else "",
+            getattr(store, "path", "STORE"),
+        )
     return bool(gone)

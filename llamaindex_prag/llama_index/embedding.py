@@ -1,4 +1,4 @@
-"""The embedding model of `rag_backbone.loading.minilm` as a LlamaIndex embedding, for an index without a service or a hub."""
+"""The MiniLM embedding model as a LlamaIndex embedding, for an index that needs neither a service nor a hub."""
 
 from __future__ import annotations
 

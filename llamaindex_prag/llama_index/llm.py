@@ -36,7 +36,7 @@ from llama_index.core.bridge.pydantic import (
 from llama_index.core.llms.callbacks import llm_chat_callback, llm_completion_callback
 from llama_index.core.prompts import BasePromptTemplate
 
-from llamaindex_prag.adapters.active_adapters import Merge, Selection
+from llamaindex_prag.adapters.active_adapters import ActiveAdapters, Merge
 from llamaindex_prag.adapters.recipe import Recipe
 from llamaindex_prag.llama_index.arguments import CALL_OPTIONS, refuse_unknown_arguments
 from llamaindex_prag.llama_index.loading import (
@@ -78,7 +78,7 @@ class _Call:
     """One call: the tokens of its prompt and the adapters that the prompt refers to."""
 
     ids: list[int]
-    adapters: Selection | None
+    adapters: ActiveAdapters | None
 
 
 class ParametricLLM(ReadsInParts):
@@ -276,7 +276,7 @@ class ParametricLLM(ReadsInParts):
             )
         return _Call(ids, self._selected(references))
 
-    def _selected(self, references: Sequence[Reference]) -> Selection | None:
+    def _selected(self, references: Sequence[Reference]) -> ActiveAdapters | None:
         model = self._model
         known = {(model.lm.fingerprint, made_by) for made_by in (model.recipe.key, model.translator_key)}
         strangers = [r for r in references if (r.key.model, r.key.recipe) not in known]

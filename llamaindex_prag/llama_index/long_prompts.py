@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-Turn = tuple[str, str]
+PromptTurn = tuple[str, str]
 """Role and text."""
 
 _CONTEXTS = ("context_str", "context_msg")
@@ -118,7 +118,7 @@ class ReadsInParts(LLM):
         text, _ = take_markers(self._get_prompt(prompt, **arguments))
         return len(chat_ids(self.model.lm.tokenizer, text, name=self.model.lm.name))
 
-    def _fitted(self, turns: Sequence[Turn]) -> list[tuple[int, str]]:
+    def _fitted(self, turns: Sequence[PromptTurn]) -> list[tuple[int, str]]:
         """The turns that fit into the window, by number, with their texts.
 
         Raises:

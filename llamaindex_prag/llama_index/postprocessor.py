@@ -22,11 +22,11 @@ from llamaindex_prag.llama_index.llm import ParametricLLM
 from llamaindex_prag.llama_index.long_prompts import refuse_long_question
 from llamaindex_prag.llama_index.nodes import injected, with_use
 from llamaindex_prag.llama_index.training_events import dispatch
-from llamaindex_prag.placement.auto_chooser import Chooser
+from llamaindex_prag.placement.auto_chooser import AutoChooser
 from llamaindex_prag.placement.auto_policy import AutoPolicy
-from llamaindex_prag.placement.candidate import Candidate, Plan
+from llamaindex_prag.placement.candidate import Candidate, PlacementPlan
 from llamaindex_prag.placement.costs import Costs
-from llamaindex_prag.placement.maker import Made
+from llamaindex_prag.placement.maker import MadeAdapters
 from llamaindex_prag.placement.placer import NO_ADAPTER, Others, Placement, Placer
 from llamaindex_prag.placement.service import Missing, PlacementService
 from rag_backbone.aio import in_own_thread
@@ -178,7 +178,7 @@ class ParametricNodePostprocessor(BaseNodePostprocessor):
             missing=missing,
             beside=inject == "combined",
             strength=self.strength,
-            chooser=Chooser(llm.model.local, self.auto, self.costs) if inject == "auto" else None,
+            chooser=AutoChooser(llm.model.local, self.auto, self.costs) if inject == "auto" else None,
             waiting=logger,
             progress=True,
             watch=dispatch,
@@ -231,7 +231,7 @@ class ParametricNodePostprocessor(BaseNodePostprocessor):
         return await in_own_thread(self._postprocess_nodes, nodes, query_bundle)
 
     def _event(
-        self, candidates: Sequence[Candidate], plans: Sequence[Plan], made: Made, placed: Placement
+        self, candidates: Sequence[Candidate], plans: Sequence[PlacementPlan], made: MadeAdapters, placed: Placement
     ) -> AdaptersInjectedEvent:
         ids = [c.id for c in candidates]
         return AdaptersInjectedEvent(

@@ -86,5 +86,7 @@ def _look(index: BaseIndex[Any], store: Any) -> None:
             "docstore=ParametricDocumentStore.from_persist_dir(FOLDER, llm=llm), "
             "StorageContext.from_defaults(docstore=docstore, persist_dir=FOLDER); or run, after deletions, "
             "dynprag store gc --store %s --against FOLDER",
-            type(docstore).__name__, getattr(store, "path", "the store"), getattr(store, "path", "STORE"),
-        )  # fmt: skip
+            type(docstore).__name__,
+            getattr(store, "path", "the store"),
+            getattr(store, "path", "STORE"),
+        )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from llama_index.core.instrumentation import get_dispatcher
 from llama_index.core.instrumentation.events.base import BaseEvent
 
-from llamaindex_prag.jobs.progress import Advance, Stage
+from llamaindex_prag.jobs.progress import JobStage, JobStatus
 
 dispatcher = get_dispatcher(__name__)
 
@@ -15,7 +15,7 @@ class AdapterTrainingEvent(BaseEvent):
 
     documents: list[str]
     """Names of those that are worked on."""
-    stage: Stage
+    stage: JobStage
     made: int
     """Documents that are done."""
     of: int
@@ -34,6 +34,6 @@ class AdapterTrainingEvent(BaseEvent):
         return "AdapterTrainingEvent"
 
 
-def dispatch(advance: Advance) -> None:
+def dispatch(advance: JobStatus) -> None:
     """Send it to LlamaIndex's event handlers."""
     dispatcher.event(AdapterTrainingEvent(**advance.to_dict()))

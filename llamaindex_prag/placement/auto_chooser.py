@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from llamaindex_prag.adapters.adapter import text_hash
 from llamaindex_prag.errors import StoreError
-from llamaindex_prag.placement.auto_policy import AutoPolicy, Choice, Demand
-from llamaindex_prag.placement.costs import Costs, calibrate
+from llamaindex_prag.placement.auto_policy import AutoDecision, AutoPolicy, Demand
+from llamaindex_prag.placement.costs import Costs, measure_costs
 
 if TYPE_CHECKING:
     from llamaindex_prag.parametric_model import ParametricModel
@@ -21,30 +21,30 @@ if TYPE_CHECKING:
 _TABLE = "asked"
 
 
-class Chooser:
+class AutoChooser:
     """Picks the way of each retrieved document, and counts.
 
     Args:
         model: The model with its adapters.
         policy: What is wanted.
-        costs: What things cost here; None: measured, at the first use on a machine (`calibrate`).
+        costs: What things cost here; None: measured, at the first use on a machine (`measure_costs`).
     """
 
     def __init__(self, model: ParametricModel, policy: AutoPolicy | None = None, costs: Costs | None = None) -> None:
         self.model = model
         self.policy = policy or AutoPolicy()
-        self.costs = costs or calibrate(model)
+        self.costs = costs or measure_costs(model)
         self._store: Any = model.store
         self._lock = threading.Lock()
         self._counted: dict[str, int] = {}
         """What could not be written: the store may be open for reading only."""
 
-    def choose(self, texts: Sequence[str]) -> list[Choice]:
+    def choose(self, texts: Sequence[str]) -> list[AutoDecision]:
         """The way of each document; a blank one stays in the context. Each counts as asked for once more."""
-        chosen: dict[str, Choice] = {}
+        chosen: dict[str, AutoDecision] = {}
         for text in dict.fromkeys(texts):
             if not text.strip():
-                chosen[text] = Choice("context", "no text")
+                chosen[text] = AutoDecision("context", "no text")
                 continue
             chosen[text] = self.policy.choose(self.demand(text), self.costs)
             self._count(text_hash(text))

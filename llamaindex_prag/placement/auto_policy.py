@@ -14,10 +14,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import get_args
 
-from llamaindex_prag.placement.costs import Costs, Way
+from llamaindex_prag.placement.costs import Costs, PlacementMode
 from rag_backbone.errors import ConfigurationError
 
-QUALITIES: Mapping[Way, float] = {"context": 1.0, "combined": 1.0, "trained": 0.64}
+QUALITIES: Mapping[PlacementMode, float] = {"context": 1.0, "combined": 1.0, "trained": 0.64}
 """What part of what reading a passage adds to the answers' F1 each way recovers, measured with a model of 0.5 billion
 parameters on 452 questions of one hop (docs/results-parametric.md). No translator has been measured: name its own."""
 
@@ -36,10 +36,10 @@ class Demand:
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class AutoDecision:
     """A way, and why."""
 
-    way: Way
+    way: PlacementMode
     why: str
 
 
@@ -59,12 +59,14 @@ class AutoPolicy:
 
     quality: float = 0.0
     budget: float | None = None
-    qualities: Mapping[Way, float] = field(default_factory=lambda: dict(QUALITIES))
+    qualities: Mapping[PlacementMode, float] = field(default_factory=lambda: dict(QUALITIES))
     expected: float | None = None
 
     def __post_init__(self) -> None:
-        if unknown := sorted(set(self.qualities) - set(get_args(Way))):
-            raise ConfigurationError(f"qualities names {', '.join(unknown)}; known: {', '.join(get_args(Way))}")
+        if unknown := sorted(set(self.qualities) - set(get_args(PlacementMode))):
+            raise ConfigurationError(
+                f"qualities names {', '.join(unknown)}; known: {', '.join(get_args(PlacementMode))}"
+            )
         for name in ("budget", "expected"):
             value = getattr(self, name)
             if value is not None and not (math.isfinite(value) and value > 0):
@@ -74,28 +76,28 @@ class AutoPolicy:
                 f"quality is {self.quality}, and the best way has {max(self.qualities.values(), default=0.0)}; lower it"
             )
 
-    def choose(self, demand: Demand, costs: Costs) -> Choice:
+    def choose(self, demand: Demand, costs: Costs) -> AutoDecision:
         """The way for one document.
 
         If no way that is good enough fits the budget, the quickest of them is taken.
         """
-        good = [way for way in get_args(Way) if self.qualities.get(way, -math.inf) >= self.quality]
+        good = [way for way in get_args(PlacementMode) if self.qualities.get(way, -math.inf) >= self.quality]
         if costs.translate is None:
             good = [way for way in good if way != "translated"] or ["context"]
         waits = {way: self._once(way, demand, costs) + costs.each(way, demand.tokens) for way in good}
         fit = [way for way in good if self.budget is None or waits[way] <= self.budget]
         if not fit:
             quickest = min(good, key=lambda way: waits[way])
-            return Choice(quickest, f"no way fits {self.budget:g} s; this one takes {waits[quickest]:.3g} s")
+            return AutoDecision(quickest, f"no way fits {self.budget:g} s; this one takes {waits[quickest]:.3g} s")
         best = min(fit, key=lambda way: self._price(way, demand, costs))
-        return Choice(best, self._reason(best, demand, costs))
+        return AutoDecision(best, self._reason(best, demand, costs))
 
-    def _once(self, way: Way, demand: Demand, costs: Costs) -> float:
+    def _once(self, way: PlacementMode, demand: Demand, costs: Costs) -> float:
         """What has still to be paid before it can be used this way."""
         done = demand.represented if way == "translated" else demand.trained
         return 0.0 if done else costs.once(way, demand.tokens)
 
-    def _price(self, way: Way, demand: Demand, costs: Costs) -> float:
+    def _price(self, way: PlacementMode, demand: Demand, costs: Costs) -> float:
         """Seconds a question, what is paid once being spread over the questions that are to come.
 
         As many are taken to come as have been, this one counted: that is the break-even rule.
@@ -103,6 +105,6 @@ class AutoPolicy:
         questions = self.expected if self.expected is not None else demand.asked + 1
         return self._once(way, demand, costs) / questions + costs.each(way, demand.tokens)
 
-    def _reason(self, way: Way, demand: Demand, costs: Costs) -> str:
+    def _reason(self, way: PlacementMode, demand: Demand, costs: Costs) -> str:
         price = self._price(way, demand, costs)
         return f"{price:.3g} s a question, asked {demand.asked + 1} times, {demand.tokens} tokens"

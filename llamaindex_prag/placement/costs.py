@@ -1,6 +1,6 @@
 """What a document costs on this machine and model: read in the prompt, trained, or translated.
 
-Measured once by a short run (`calibrate`), kept in the project's cache folder, and used to predict:
+Measured once by a short run (`measure_costs`), kept in the project's cache folder, and used to predict:
 
     context      n c_read                         at each question
     trained      c_activate                       at each question, after n c_train once
@@ -34,7 +34,7 @@ from rag_backbone.loading.cache_folder import cache_root, write_json
 if TYPE_CHECKING:
     from llamaindex_prag.parametric_model import ParametricModel
 
-Way = Literal["context", "trained", "translated", "combined"]
+PlacementMode = Literal["context", "trained", "translated", "combined"]
 _REPETITIONS = 5
 _VERSION = "3"
 """Part of the file's name: raise it when what is measured changes."""
@@ -61,13 +61,13 @@ class Costs:
             if value is not None and not 0 < value < float("inf"):
                 raise ConfigurationError(f"{field.name} costs {value} seconds; it must be a finite number above 0")
 
-    def once(self, way: Way, tokens: int) -> float:
+    def once(self, way: PlacementMode, tokens: int) -> float:
         """Seconds before a document of so many tokens can be used this way; none where that is done."""
         if way == "translated":
             return tokens * self._of_translator()[0]
         return 0.0 if way == "context" else tokens * self.train
 
-    def each(self, way: Way, tokens: int) -> float:
+    def each(self, way: PlacementMode, tokens: int) -> float:
         """Seconds that it then costs at each question."""
         if way == "translated":
             return self.activate + self._of_translator()[1]
@@ -84,7 +84,7 @@ class Costs:
         return asdict(self)
 
 
-def calibrate(model: ParametricModel, *, again: bool = False) -> Costs:
+def measure_costs(model: ParametricModel, *, again: bool = False) -> Costs:
     """Measure, or read what was measured before on this machine for this model, recipe and translator.
 
     Takes some seconds to a minute: one passage is read, translated, and trained for two epochs of the recipe.
@@ -98,8 +98,10 @@ def calibrate(model: ParametricModel, *, again: bool = False) -> Costs:
         return known
     tokens = len(model.lm.tokenizer(PROBE, add_special_tokens=False).input_ids)
     found: dict[str, Any] = {
-        "read": _reading(model, tokens), "activate": _activating(model), "train": _training(model) / tokens,
-    }  # fmt: skip
+        "read": _reading(model, tokens),
+        "activate": _activating(model),
+        "train": _training(model) / tokens,
+    }
     if model.translations is not None:
         translator = model.translations.translator
         found["represent"] = _seconds(lambda: translator.represent([PROBE])) / tokens

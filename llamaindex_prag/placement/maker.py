@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from llamaindex_prag.adapter_model import AdapterModel
 from llamaindex_prag.adapters.adapter import text_hash
 from llamaindex_prag.errors import StoreError
-from llamaindex_prag.jobs.progress import Advance, Progress, WaitedFor
+from llamaindex_prag.jobs.progress import JobStatus, Progress, WaitedFor
 from llamaindex_prag.parametrize import Parametrizer
 from llamaindex_prag.placement.candidate import Candidate, Making
 from rag_backbone.errors import AdapterError, ConfigurationError
@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
-class Made:
+class MadeAdapters:
     """What was done before passages could be placed."""
 
     trained: int = 0
@@ -65,9 +65,11 @@ class Maker:
         """Return why an adapter cannot be made, as an earlier attempt has shown; None if it was not tried."""
         return self._given_up.get((making, text_hash(candidate.text)))
 
-    def make(self, making: Making, candidates: Sequence[Candidate], made: Made) -> None:
+    def make(self, making: Making, candidates: Sequence[Candidate], made: MadeAdapters) -> None:
         """Make adapters, and note in `made` what was done."""
-        work: Callable[[Sequence[Candidate], Made], None] = self._train if making == "train" else self._translate
+        work: Callable[[Sequence[Candidate], MadeAdapters], None] = (
+            self._train if making == "train" else self._translate
+        )
         try:
             work(candidates, made)
         except StoreError as error:
@@ -86,18 +88,18 @@ class Maker:
             if isinstance(error, ConfigurationError):
                 self._give_up(making, candidate, str(error))
 
-    def _translate(self, candidates: Sequence[Candidate], made: Made) -> None:
+    def _translate(self, candidates: Sequence[Candidate], made: MadeAdapters) -> None:
         translations = self._model.translations
         if translations is None:
             raise ConfigurationError("costs are given for translating, and the model has no translator")
         made.translated += translations.keep([c.passage for c in candidates])
 
-    def _train(self, candidates: Sequence[Candidate], made: Made) -> None:
+    def _train(self, candidates: Sequence[Candidate], made: MadeAdapters) -> None:
         if self._parametrizer is None:
             self._parametrizer = Parametrizer(self._model.local)
         estimates: list[float] = []
 
-        def note(advance: Advance) -> None:
+        def note(advance: JobStatus) -> None:
             estimates[:] = [advance.estimated]
 
         report = self._parametrizer.parametrize(

@@ -13,7 +13,7 @@ from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal, get_args
 
-from llamaindex_prag.adapters.active_adapters import Merge, Selection
+from llamaindex_prag.adapters.active_adapters import ActiveAdapters, Merge
 from llamaindex_prag.guards.conflict_policies import Resolution, known_policy, resolve
 from llamaindex_prag.guards.conflicts import BOUND, OVERLAP, ConflictMeter, Conflicts
 from llamaindex_prag.guards.forgetting import ForgettingGuard
@@ -36,7 +36,7 @@ class Placement:
     """Where each passage acts; passages are told by their number."""
 
     in_weights: tuple[int, ...] = ()
-    selection: Selection | None = None
+    selection: ActiveAdapters | None = None
     strengths: Mapping[int, float] = field(default_factory=dict)
     """Of those in the weights: what multiplies each one's update, before they are averaged."""
     in_prompt: Mapping[int, str] = field(default_factory=dict)
@@ -115,7 +115,8 @@ class Placer:
         """Decide where each passage acts.
 
         Args:
-            keys: Keys of the passages' adapters, best first; None where there is none. Only `best` ones are loaded.
+            keys: Keys of the passages' adapters, best first; None where there is none. Only the best-scored
+                ones are loaded.
             question: What is asked, for contradictions: without it none are looked for.
             strengths: What multiplies each passage's update.
             scores: Retrieval scores.
@@ -124,14 +125,14 @@ class Placer:
         in_prompt: dict[int, str] = {i: NO_ADAPTER for i, key in enumerate(keys) if key is None}
         left_out: dict[int, str] = {}
         beyond = in_prompt if self._others == "context" else left_out
-        measured = sorted(best(keys, scores, self.candidates))
+        measured = sorted(best_scored(keys, scores, self.candidates))
         known = {i: key for i in measured if (key := keys[i]) is not None}
         conflicts = self._measured(question, list(known.values()))
         resolution = self._resolved(conflicts, known, dates)
         in_prompt |= resolution.in_prompt
         left_out |= resolution.left_out
         kept = [key if i in resolution.in_weights else None for i, key in enumerate(keys)]
-        taken = sorted(best(kept, scores, self._active))
+        taken = sorted(best_scored(kept, scores, self._active))
         placed = {*in_prompt, *left_out, *taken}
         beyond |= {i: self._reason() for i in range(len(keys)) if i not in placed}
         weights = usable_scores([scores[i] for i in taken])
@@ -168,8 +169,8 @@ class Placer:
 
     @staticmethod
     def _guarded(
-        guard: ForgettingGuard, selection: Selection, alone: Sequence[Selection]
-    ) -> tuple[Selection | None, float, float]:
+        guard: ForgettingGuard, selection: ActiveAdapters, alone: Sequence[ActiveAdapters]
+    ) -> tuple[ActiveAdapters | None, float, float]:
         """What is left of a selection, what part of its strength, and the nats that are forgotten at most."""
         found = guard.guarded(selection)
         for one in alone if found.selection is not None else ():
@@ -203,7 +204,7 @@ class Placer:
         )
 
 
-def best(identities: Sequence[Hashable | None], scores: Sequence[float | None] | None, count: int) -> list[int]:
+def best_scored(identities: Sequence[Hashable | None], scores: Sequence[float | None] | None, count: int) -> list[int]:
     """Return the numbers of the best-scored passages, best first.
 
     Args:

@@ -18,11 +18,11 @@ from llamaindex_prag.adapters.active_adapters import BESIDE_TEXT
 from llamaindex_prag.adapters.adapter import AdapterKey
 from llamaindex_prag.guards.conflict_policies import date_of
 from llamaindex_prag.jobs.progress import Progress
-from llamaindex_prag.placement.auto_chooser import Chooser
-from llamaindex_prag.placement.auto_policy import Choice
-from llamaindex_prag.placement.candidate import Candidate, Making, Plan
-from llamaindex_prag.placement.maker import Made, Maker
-from llamaindex_prag.placement.placer import Placement, Placer, best
+from llamaindex_prag.placement.auto_chooser import AutoChooser
+from llamaindex_prag.placement.auto_policy import AutoDecision
+from llamaindex_prag.placement.candidate import Candidate, Making, PlacementPlan
+from llamaindex_prag.placement.maker import MadeAdapters, Maker
+from llamaindex_prag.placement.placer import Placement, Placer, best_scored
 from rag_backbone.errors import AdapterError
 
 Missing = Literal["train", "translate", "context", "error"]
@@ -54,7 +54,7 @@ class PlacementService:
         missing: Missing = "train",
         beside: bool = False,
         strength: float | None = None,
-        chooser: Chooser | None = None,
+        chooser: AutoChooser | None = None,
         progress: bool = False,
         watch: Progress | None = None,
     ) -> None:
@@ -62,7 +62,7 @@ class PlacementService:
         self._missing, self._beside, self._strength = missing, beside, strength
         self._maker = Maker(model, waiting=waiting, progress=progress, watch=watch)
 
-    def plan(self, candidates: Sequence[Candidate]) -> list[Plan]:
+    def plan(self, candidates: Sequence[Candidate]) -> list[PlacementPlan]:
         """Decide what is to become of each passage. With a chooser each counts as asked for once more.
 
         Raises:
@@ -74,14 +74,14 @@ class PlacementService:
         if self._missing == "error":
             self._refuse_lacking(candidates)
         make = _MAKING.get(self._missing)
-        return [Plan(make, self._beside, "" if c.text.strip() else "no text") for c in candidates]
+        return [PlacementPlan(make, self._beside, "" if c.text.strip() else "no text") for c in candidates]
 
-    def prepare(self, candidates: Sequence[Candidate], plans: Sequence[Plan] | None = None) -> Made:
+    def prepare(self, candidates: Sequence[Candidate], plans: Sequence[PlacementPlan] | None = None) -> MadeAdapters:
         """Make the adapters that are missing of passages that are to act.
 
         Where one cannot be made, the next passage takes the place.
         """
-        started, made = time.monotonic(), Made()
+        started, made = time.monotonic(), MadeAdapters()
         plans = self.plan(candidates) if plans is None else plans
         lost: set[int] = set()
         while not made.store_failed and (lacking := self._lacking(candidates, plans, lost)):
@@ -100,7 +100,7 @@ class PlacementService:
         self,
         candidates: Sequence[Candidate],
         question: str = "",
-        plans: Sequence[Plan] | None = None,
+        plans: Sequence[PlacementPlan] | None = None,
         *,
         times: float = 1.0,
     ) -> Placement:
@@ -127,12 +127,12 @@ class PlacementService:
         strengths = {i: s / times for i, s in placed.strengths.items()}
         return replace(placed, strength=placed.strength / times, strengths=strengths)
 
-    def _chosen(self, choice: Choice, candidate: Candidate) -> Plan:
+    def _chosen(self, choice: AutoDecision, candidate: Candidate) -> PlacementPlan:
         if choice.way == "context":
-            return Plan(in_context=choice.why)
+            return PlacementPlan(in_context=choice.why)
         if choice.way == "translated":
-            return Plan("translate")
-        return Plan(None if self._model.knows(candidate.text) else "train", beside=choice.way == "combined")
+            return PlacementPlan("translate")
+        return PlacementPlan(None if self._model.knows(candidate.text) else "train", beside=choice.way == "combined")
 
     def _refuse_lacking(self, candidates: Sequence[Candidate]) -> None:
         lacking = [c.id for c in candidates if c.text.strip() and self._key(c) is None]
@@ -143,14 +143,16 @@ class PlacementService:
                 "missing='context'."
             )
 
-    def _lacking(self, candidates: Sequence[Candidate], plans: Sequence[Plan], lost: Collection[int]) -> list[int]:
+    def _lacking(
+        self, candidates: Sequence[Candidate], plans: Sequence[PlacementPlan], lost: Collection[int]
+    ) -> list[int]:
         """Indices of the passages that are to act and have no adapter; those that are `lost` are not to act."""
         scores = [c.score for c in candidates]
-        active = best(self._keys(candidates, plans, lost), scores, self._placer.candidates)
+        active = best_scored(self._keys(candidates, plans, lost), scores, self._placer.candidates)
         return [i for i in active if self._key(candidates[i]) is None]
 
     def _keys(
-        self, candidates: Sequence[Candidate], plans: Sequence[Plan], lost: Collection[int]
+        self, candidates: Sequence[Candidate], plans: Sequence[PlacementPlan], lost: Collection[int]
     ) -> list[AdapterKey | None]:
         """The key of each passage's adapter, also of one that may still be made."""
         return [
@@ -158,7 +160,7 @@ class PlacementService:
             for i, (c, plan) in enumerate(zip(candidates, plans, strict=True))
         ]
 
-    def _possible(self, candidate: Candidate, plan: Plan) -> AdapterKey | None:
+    def _possible(self, candidate: Candidate, plan: PlacementPlan) -> AdapterKey | None:
         if plan.in_context:
             return None
         if (key := self._key(candidate)) is not None:
@@ -166,7 +168,7 @@ class PlacementService:
         makeable = plan.make is not None and self._maker.why_not(candidate, plan.make) is None
         return self._model.key(candidate.text) if makeable else None
 
-    def _why_lost(self, candidate: Candidate, plan: Plan) -> str | None:
+    def _why_lost(self, candidate: Candidate, plan: PlacementPlan) -> str | None:
         if plan.make is None or self._key(candidate) is not None:
             return None
         return self._maker.why_not(candidate, plan.make)

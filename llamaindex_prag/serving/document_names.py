@@ -18,7 +18,7 @@ import math
 import struct
 from dataclasses import dataclass
 
-from llamaindex_prag.adapters.active_adapters import Selection
+from llamaindex_prag.adapters.active_adapters import ActiveAdapters
 from llamaindex_prag.adapters.adapter import AdapterKey
 from rag_backbone.errors import AdapterError, ConfigurationError
 
@@ -48,7 +48,7 @@ class DocumentSet:
     """The store's change counter: values that were replaced have another name."""
 
     @classmethod
-    def of(cls, selection: Selection) -> DocumentSet:
+    def of(cls, selection: ActiveAdapters) -> DocumentSet:
         """Of a selection whose adapters were all made by one recipe.
 
         Raises:
@@ -59,10 +59,10 @@ class DocumentSet:
         texts = tuple(key.text for key in selection.keys)
         return cls(recipes.pop(), texts, selection.weights, selection.orthogonal, selection.version)
 
-    def selection(self, model: str) -> Selection:
+    def selection(self, model: str) -> ActiveAdapters:
         """The same for a model's fingerprint."""
         keys = tuple(AdapterKey(model, self.recipe, text) for text in self.texts)
-        return Selection(keys, self.weights, self.orthogonal, self.version)
+        return ActiveAdapters(keys, self.weights, self.orthogonal, self.version)
 
     def name(self, secret: bytes | None = None) -> str:
         """The model name to ask the server for.

@@ -13,14 +13,14 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from llamaindex_prag.adapters.active_adapters import Selection, weigh
+from llamaindex_prag.adapters.active_adapters import ActiveAdapters, weigh
 from llamaindex_prag.adapters.adapter import Adapter, AdapterKey
 from llamaindex_prag.adapters.layout import Layout
 from llamaindex_prag.adapters.source import MergeableStore
 from llamaindex_prag.errors import AdapterMissingError
 
 
-def merged(store: MergeableStore, selection: Selection) -> Adapter:
+def merged(store: MergeableStore, selection: ActiveAdapters) -> Adapter:
     """Read a selection's adapters and make one of them, with scale 1.
 
     Raises:
@@ -45,7 +45,7 @@ def merged(store: MergeableStore, selection: Selection) -> Adapter:
     return Adapter(together, out, 1.0)
 
 
-def address(store: MergeableStore, selection: Selection) -> str:
+def address(store: MergeableStore, selection: ActiveAdapters) -> str:
     """The name of what `merged` would give: 128 bits of a SHA-256 over adapters' contents, weights and merge.
 
     Whoever names an adapter so can share a server with others that do: a name that is taken holds the same values.

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Self
 
 from llamaindex_prag.serving.pending_text import held_back
-from rag_backbone.engine.requests import Counts, FinishReason, Generation, Request
+from rag_backbone.engine.requests import FinishReason, Generation, Request, TokenCounts
 from rag_backbone.engine.signals import TokenStep
 from rag_backbone.engine.stop_strings import StopStrings
 from rag_backbone.errors import ConfigurationError, ServerError
@@ -103,7 +103,7 @@ class ServedStream(Iterator[TokenStep]):
         """Everything so far."""
         written = self._written
         text = "".join(step.text for step in written.steps) + written.held_back
-        counts = Counts(generated_tokens=len(written.steps))
+        counts = TokenCounts(generated_tokens=len(written.steps))
         reason = written.finish_reason or "cancelled"
         return Generation(text, tuple(written.steps), reason, len(self.prompt_ids), counts, written.stop_string)
 
@@ -186,10 +186,15 @@ class ServedStream(Iterator[TokenStep]):
         if sampling.top_k:
             extra["top_k"] = sampling.top_k
         body: dict[str, Any] = {
-            "model": name, "prompt": self.prompt_ids + done, "max_tokens": request.max_new_tokens - len(done),
-            "temperature": sampling.temperature, "top_p": sampling.top_p, "stream": True,
-            "logprobs": max(1, request.signals.top_logprobs), "extra_body": extra,
-        }  # fmt: skip
+            "model": name,
+            "prompt": self.prompt_ids + done,
+            "max_tokens": request.max_new_tokens - len(done),
+            "temperature": sampling.temperature,
+            "top_p": sampling.top_p,
+            "stream": True,
+            "logprobs": max(1, request.signals.top_logprobs),
+            "extra_body": extra,
+        }
         if request.stop:
             body["stop"] = list(request.stop)
         if sampling.seed is not None:
@@ -217,11 +222,14 @@ class ServedStream(Iterator[TokenStep]):
         first, text = len(self._written.steps), clean_text(choice.text, "the model's reply")
         return [
             TokenStep(
-                index=first + i, token_id=int(token), text=text if i == len(ids) - 1 else "",
-                logprob=float(told.token_logprobs[i]), top_logprobs=self._top(told, i),
+                index=first + i,
+                token_id=int(token),
+                text=text if i == len(ids) - 1 else "",
+                logprob=float(told.token_logprobs[i]),
+                top_logprobs=self._top(told, i),
             )
             for i, token in enumerate(ids)
-        ]  # fmt: skip
+        ]
 
     def _top(self, told: Any, i: int) -> tuple[tuple[int, float], ...]:
         count = self._request.signals.top_logprobs

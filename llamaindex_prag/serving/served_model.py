@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from llamaindex_prag.adapter_model import AdapterModel
-from llamaindex_prag.adapters.active_adapters import Selection
+from llamaindex_prag.adapters.active_adapters import ActiveAdapters
 from llamaindex_prag.adapters.adapter import AdapterKey
 from llamaindex_prag.adapters.recipe import Recipe, get_recipe
 from llamaindex_prag.adapters.source import MergeableStore
@@ -147,8 +147,8 @@ class ServedModel(AdapterModel):
                 f"{name!r}. Use {line}"
             )
 
-    def _selected(self, keys: Sequence[AdapterKey], **options: Any) -> Selection:
-        selection = Selection.of(keys, version=self.store.generation, **options)
+    def _selected(self, keys: Sequence[AdapterKey], **options: Any) -> ActiveAdapters:
+        selection = ActiveAdapters.of(keys, version=self.store.generation, **options)
         if len(selection) > self.max_adapters:
             raise AdapterError(
                 f"{len(selection)} adapters were selected; a call may use {self.max_adapters}. Retrieve fewer "
@@ -157,7 +157,7 @@ class ServedModel(AdapterModel):
         return selection
 
     @contextmanager
-    def name_of(self, selection: Selection | None) -> Iterator[str]:
+    def name_of(self, selection: ActiveAdapters | None) -> Iterator[str]:
         """The model name of a request with these adapters, usable for as long as the context lasts."""
         if selection is None:
             yield self.name
@@ -167,16 +167,16 @@ class ServedModel(AdapterModel):
             with self._loaded.using(self._pushed(selection), lambda: merged(self.store, selection)) as name:
                 yield name
 
-    def lost(self, selection: Selection) -> None:
+    def lost(self, selection: ActiveAdapters) -> None:
         """The server knows no model of that name any more."""
         if self._loaded is not None:
             self._loaded.lost(self._pushed(selection))
 
-    def runnable(self, selection: Selection) -> ServedSelection:
+    def runnable(self, selection: ActiveAdapters) -> ServedSelection:
         """What a generator is given to write with these adapters."""
         return ServedSelection(self, selection)
 
-    def _pushed(self, selection: Selection) -> str:
+    def _pushed(self, selection: ActiveAdapters) -> str:
         return f"prag-{address(self.store, selection)}"
 
     def __repr__(self) -> str:
@@ -188,7 +188,7 @@ class ServedSelection:
     """Adapters of a call, with the server that knows their name."""
 
     model: ServedModel
-    selection: Selection
+    selection: ActiveAdapters
 
     def named(self) -> AbstractContextManager[str]:
         """The name, loaded in the server for as long as the context lasts."""

@@ -3,7 +3,7 @@
 What LMDB leaves to its users is done here, and nothing else; what is stored is unknown here:
 
 - A map is enlarged when it is full, or when another process has enlarged the file. That replaces the mapping under all
-  transactions of this process, so each transaction holds a `Gate` that whoever remaps has to have for himself.
+  transactions of this process, so each transaction holds a `ReadWriteLock` that whoever remaps has to have for himself.
 - The file never shrinks by itself. `compact` copies it and renames the copy over it, which is right only if no other
   process has the old one open: every environment holds a shared `flock` on the folder, and `compact` needs it alone.
 """
@@ -25,7 +25,7 @@ import lmdb
 from llamaindex_prag.errors import StoreError, StoreFullError
 from llamaindex_prag.store.datafile import COMPACTING, DATA_FILE, LOCK_FILE, check_complete, check_header
 from llamaindex_prag.store.folders import lock_folder, sync
-from llamaindex_prag.store.read_write_lock import Gate
+from llamaindex_prag.store.read_write_lock import ReadWriteLock
 
 if TYPE_CHECKING:
     from lmdb import _Database as Table
@@ -65,7 +65,7 @@ class SharedEnvironment:
         self._tables = tables
         self._check = check
         self._map_size = map_size
-        self._gate = Gate()
+        self._gate = ReadWriteLock()
         self._opened: tuple[lmdb.Environment, dict[str, Table]] | None = None
         self._folder_lock: int | None = None
         self._identity: tuple[int, int] | None = None
@@ -176,7 +176,7 @@ class SharedEnvironment:
 
     def forked(self) -> None:
         """In the child, where threads that knew the gate are gone."""
-        self._gate = Gate()
+        self._gate = ReadWriteLock()
 
     @contextlib.contextmanager
     def _use(self) -> Iterator[tuple[lmdb.Environment, dict[str, Table]]]:

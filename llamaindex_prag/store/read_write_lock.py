@@ -7,7 +7,7 @@ import threading
 from collections.abc import Iterator
 
 
-class Gate:
+class ReadWriteLock:
     """Who wants to be alone goes first, so that a stream of readers cannot keep him waiting.
 
     A thread that is inside must not enter again; one that is alone may.

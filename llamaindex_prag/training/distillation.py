@@ -19,7 +19,7 @@ import torch
 
 from llamaindex_prag.adapters.adapter import text_hash
 from llamaindex_prag.adapters.recipe import Recipe
-from llamaindex_prag.augment.augmentation import QA, Source
+from llamaindex_prag.augment.augmentation import QA, QuestionSource
 from llamaindex_prag.jobs.progress import Tick, each_token
 from llamaindex_prag.prompts import answer_ids, prompt_ids
 from llamaindex_prag.training.examples import Example, Teacher, TrainingDocument
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from rag_backbone.engine.engine import Engine
 
 ANSWER_TOKENS = 48
-_BY_RULE: tuple[Source, ...] = ("cloze",)
+_BY_RULE: tuple[QuestionSource, ...] = ("cloze",)
 TOP = 64
 UNRELATED = (
     "What is the capital of Japan?",
@@ -68,7 +68,7 @@ def distilled(
     recipe: Recipe,
     documents: Sequence[tuple[str, Sequence[QA]]],
     *,
-    known: Collection[Source] = _BY_RULE,
+    known: Collection[QuestionSource] = _BY_RULE,
     tokens_at_once: int = 1024,
     advance: Tick | None = None,
 ) -> list[TrainingDocument]:
@@ -112,7 +112,7 @@ class _Asked(NamedTuple):
 
 
 def _asked(
-    engine: Engine, recipe: Recipe, text: str, questions: Sequence[QA], sources: Collection[Source]
+    engine: Engine, recipe: Recipe, text: str, questions: Sequence[QA], sources: Collection[QuestionSource]
 ) -> list[_Asked]:
     tokenizer, rng = engine.tokenizer, random.Random(f"{recipe.seed}/{text_hash(text)}")  # noqa: S311
     end = tokenizer.eos_token_id

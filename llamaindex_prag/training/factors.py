@@ -22,7 +22,7 @@ from torch.nn import functional
 
 from llamaindex_prag.adapters.layout import Layout
 from llamaindex_prag.adapters.targets import target_layers
-from rag_backbone.engine.patched_forwards import exchanged
+from rag_backbone.engine.patched_forwards import patched_forwards
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -80,7 +80,7 @@ class DocumentFactors:
     def on(self, documents: Tensor) -> Iterator[None]:
         """A forward whose batch row `i` uses the factors of document `documents[i]`."""
         self._documents = documents
-        with exchanged(self._forwards):
+        with patched_forwards(self._forwards):
             yield
 
     def _forward_of(self, index: int, layer: nn.Linear) -> Callable[[Tensor], Tensor]:

@@ -15,7 +15,7 @@ import torch
 from llamaindex_prag.adapters.layout import Layout
 from llamaindex_prag.training.examples import Example
 from llamaindex_prag.training.packs import Pack, Rows, rows_of
-from rag_backbone.engine.patched_forwards import exchanged
+from rag_backbone.engine.patched_forwards import patched_forwards
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -84,7 +84,7 @@ class LowerLayers:
 
         lower = self._decoder.layers[: self.count]
         forwards: list[Callable[..., Tensor]] = [passed] * (self.count - 1) + [known]
-        with exchanged((vars(layer), forward) for layer, forward in zip(lower, forwards, strict=True)):
+        with patched_forwards((vars(layer), forward) for layer, forward in zip(lower, forwards, strict=True)):
             yield
 
 

@@ -60,9 +60,11 @@ def warm_up(lm: CausalLM, store: AdapterStore, recipe: Recipe, pairs: Sequence[t
     document = TrainingDocument(text, tuple(_example(lm, *pair) for pair in pairs))
     (trained,) = Trainer(lm.engine, layout, first).train([document])
     record: dict[str, Any] = {
-        "recipe": first.to_dict(), "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "steps": trained.steps, "last_loss": trained.last_loss,
-    }  # fmt: skip
+        "recipe": first.to_dict(),
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "steps": trained.steps,
+        "last_loss": trained.last_loss,
+    }
     store.put(key, trained.adapter, record, owners=(f"warm-up {key.text[:16]}",))
     return key
 

@@ -57,10 +57,16 @@ def train_translator(
     if start is not None and start.resolve() == out.resolve():
         raise typer.BadParameter(f"--start and --out are both {out}, which training writes over; name another --out")
     plan = (TrainingPlan.of(_kind(kind, start)) if imitate is None else DYPRAG).changed(
-        steps=steps, documents=documents, questions=questions, phrases=phrases, validate_every=validate_every,
-        patience=patience, seed=seed, **({"unrelated": unrelated} if imitate is None else {}),
+        steps=steps,
+        documents=documents,
+        questions=questions,
+        phrases=phrases,
+        validate_every=validate_every,
+        patience=patience,
+        seed=seed,
+        **({"unrelated": unrelated} if imitate is None else {}),
         **({} if learning_rate is None else {"learning_rate": learning_rate}),
-    )  # fmt: skip
+    )
     form = {"recipe": get_recipe(recipe)} if recipe else {}
     lessons = split(read_lessons(corpus), validation=validation, seed=seed)
 
@@ -86,9 +92,13 @@ def train_translator(
         end = None if max_minutes is None else time.perf_counter() + 60 * max_minutes
         run = trainer.train(over=lambda: end is not None and time.perf_counter() > end, show=console().shows_progress)
     told: dict[str, Any] = {
-        "folder": str(out), "steps": run.steps, "ended": run.ended, "parameters": translator.parameters,
-        "bytes_per_document": translator.config.representation_bytes, "history": run.history,
-    }  # fmt: skip
+        "folder": str(out),
+        "steps": run.steps,
+        "ended": run.ended,
+        "parameters": translator.parameters,
+        "bytes_per_document": translator.config.representation_bytes,
+        "history": run.history,
+    }
     if as_json:
         typer.echo(json_line(told))
         return

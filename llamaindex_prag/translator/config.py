@@ -15,7 +15,7 @@ from rag_backbone.errors import ConfigurationError
 if TYPE_CHECKING:
     from rag_backbone.loading.causal_lm import CausalLM
 
-Kind = Literal["dyprag", "shared"]
+NetworkKind = Literal["dyprag", "shared"]
 Scaling = Literal["paper", "reference"]
 FORMAT = 1
 _SIZES = ("hidden", "width", "tokens", "heads", "blocks", "window")
@@ -28,7 +28,7 @@ class TranslatorConfig:
     `TranslatorConfig.of` reads it from a model and a recipe; the fields are what a checkpoint holds.
     """
 
-    kind: Kind
+    kind: NetworkKind
     model: str
     """Fingerprint of the base model."""
     recipe: Recipe
@@ -52,8 +52,8 @@ class TranslatorConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.kind not in get_args(Kind):
-            raise ConfigurationError(f"kind is {self.kind!r}; known: {', '.join(get_args(Kind))}")
+        if self.kind not in get_args(NetworkKind):
+            raise ConfigurationError(f"kind is {self.kind!r}; known: {', '.join(get_args(NetworkKind))}")
         for name in _SIZES:
             if (value := getattr(self, name)) < 1:
                 raise ConfigurationError(f"{name} is {value}; at least 1 is needed")
@@ -73,7 +73,7 @@ class TranslatorConfig:
     def of(
         cls,
         lm: CausalLM,
-        kind: Kind = "shared",
+        kind: NetworkKind = "shared",
         *,
         recipe: Recipe | None = None,
         scaling: Scaling = "paper",
@@ -112,9 +112,13 @@ class TranslatorConfig:
         if unknown := sorted(set(changes) - {f.name for f in fields(cls)}):
             raise ConfigurationError(f"a translator has no {', '.join(unknown)}")
         return cls(
-            kind=kind, model=lm.fingerprint, recipe=recipe, layout=layout,
-            hidden=lm.model.get_input_embeddings().weight.shape[1], **form | changes,
-        )  # fmt: skip
+            kind=kind,
+            model=lm.fingerprint,
+            recipe=recipe,
+            layout=layout,
+            hidden=lm.model.get_input_embeddings().weight.shape[1],
+            **form | changes,
+        )
 
     @property
     def vector(self) -> int:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-class Reader:
+class DocumentReader:
     """Reads documents with one model.
 
     Args:

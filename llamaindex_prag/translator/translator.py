@@ -21,7 +21,7 @@ from llamaindex_prag.adapters.adapter import LARGEST_VALUE, Adapter, AdapterKey,
 from llamaindex_prag.errors import TranslatorError
 from llamaindex_prag.translator import checkpoint
 from llamaindex_prag.translator.config import TranslatorConfig
-from llamaindex_prag.translator.document_reader import Reader
+from llamaindex_prag.translator.document_reader import DocumentReader
 from llamaindex_prag.translator.networks.dyprag import DyPRAGNetwork
 from llamaindex_prag.translator.networks.shared import SharedNetwork
 from llamaindex_prag.translator.representation import Representation
@@ -68,7 +68,7 @@ class Translator:
         """Of the checkpoint, if it was loaded from one or saved."""
         kind = DyPRAGNetwork if config.kind == "dyprag" else SharedNetwork
         self.network: Network = kind(config).to(lm.model.device)
-        self.reader = Reader(lm.engine, config.read_layers, window=config.window)
+        self.reader = DocumentReader(lm.engine, config.read_layers, window=config.window)
 
     @property
     def name(self) -> str | None:

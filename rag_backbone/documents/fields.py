@@ -12,17 +12,28 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from rag_backbone.checks import shown
-from rag_backbone.plain_data import NotPlainError, plain
+from rag_backbone.plain_data import NotPlainError, as_plain_data
 from rag_backbone.text.unicode import repaired
 
 TEXT_KEYS = ("text", "contents", "content", "page_content", "paragraph_text", "text_resource")
 _METADATA_KEYS = ("metadata", "meta", "extra_info")
 # What LlamaIndex's nodes carry for themselves.
-_OF_NODES = frozenset({
-    "class_name", "embedding", "end_char_idx", "excluded_embed_metadata_keys", "excluded_llm_metadata_keys",
-    "mimetype", "metadata_separator", "metadata_seperator", "metadata_template", "relationships", "start_char_idx",
-    "text_template",
-})  # fmt: skip
+_OF_NODES = frozenset(
+    {
+        "class_name",
+        "embedding",
+        "end_char_idx",
+        "excluded_embed_metadata_keys",
+        "excluded_llm_metadata_keys",
+        "mimetype",
+        "metadata_separator",
+        "metadata_seperator",
+        "metadata_template",
+        "relationships",
+        "start_char_idx",
+        "text_template",
+    }
+)
 _DEPTH = 20
 
 
@@ -61,7 +72,7 @@ def plain_fields(fields: Mapping[str, Any], note: Callable[[str], None]) -> dict
             note(f"{name!r} is {value}, which is not a value, and was left out")
             continue
         try:
-            kept = plain(value)
+            kept = as_plain_data(value)
         except NotPlainError as error:
             note(f"{name!r} ({error}) cannot be stored and was left out")
             continue

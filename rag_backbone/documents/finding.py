@@ -15,10 +15,21 @@ from rag_backbone.errors import ConfigurationError
 from rag_backbone.text.unicode import clean_name
 
 # Beside hidden folders, and virtual environments under any name.
-_TOOL_FOLDERS = frozenset({
-    "node_modules", "bower_components", "__pycache__", "__pypackages__", "site-packages", "__MACOSX", "@eaDir",
-    "$RECYCLE.BIN", "System Volume Information", "lost+found", "CVS",
-})  # fmt: skip
+_TOOL_FOLDERS = frozenset(
+    {
+        "node_modules",
+        "bower_components",
+        "__pycache__",
+        "__pypackages__",
+        "site-packages",
+        "__MACOSX",
+        "@eaDir",
+        "$RECYCLE.BIN",
+        "System Volume Information",
+        "lost+found",
+        "CVS",
+    }
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,9 +50,13 @@ class Found:
 
 
 def find_files(
-    source: Path, suffixes: Collection[str], *, exclude: Sequence[str] | str = (), hidden: bool = False,
+    source: Path,
+    suffixes: Collection[str],
+    *,
+    exclude: Sequence[str] | str = (),
+    hidden: bool = False,
     outside: Iterable[Path] = (),
-) -> Found:  # fmt: skip
+) -> Found:
     """Return the files of a folder, or the file itself.
 
     Args:

@@ -13,21 +13,71 @@ from rag_backbone.documents.pieces import Extract
 
 # What browsers read under these names (https://encoding.spec.whatwg.org/#names-and-labels).
 _BROWSERS = {
-    "ascii": "cp1252", "us-ascii": "cp1252", "iso-8859-1": "cp1252", "latin1": "cp1252", "iso-8859-9": "cp1254",
-    "gb2312": "gb18030", "gbk": "gb18030", "shift_jis": "cp932", "sjis": "cp932", "x-sjis": "cp932",
-    "euc-kr": "cp949", "ks_c_5601-1987": "cp949", "utf-16": "utf-8", "x-gbk": "gb18030", "tis-620": "cp874",
+    "ascii": "cp1252",
+    "us-ascii": "cp1252",
+    "iso-8859-1": "cp1252",
+    "latin1": "cp1252",
+    "iso-8859-9": "cp1254",
+    "gb2312": "gb18030",
+    "gbk": "gb18030",
+    "shift_jis": "cp932",
+    "sjis": "cp932",
+    "x-sjis": "cp932",
+    "euc-kr": "cp949",
+    "ks_c_5601-1987": "cp949",
+    "utf-16": "utf-8",
+    "x-gbk": "gb18030",
+    "tis-620": "cp874",
     "iso-8859-11": "cp874",
-}  # fmt: skip
+}
 _UNSEEN = ("script", "style", "template", "head", "noscript", "svg")
 _BLOCKS = (
-    "address", "article", "aside", "blockquote", "dd", "details", "div", "dl", "dt", "figcaption", "figure", "footer",
-    "form", "header", "hr", "li", "main", "nav", "ol", "p", "pre", "section", "summary", "table", "tr", "ul",
-    "h1", "h2", "h3", "h4", "h5", "h6", "caption", "option", "br", "body",
-)  # fmt: skip
+    "address",
+    "article",
+    "aside",
+    "blockquote",
+    "dd",
+    "details",
+    "div",
+    "dl",
+    "dt",
+    "figcaption",
+    "figure",
+    "footer",
+    "form",
+    "header",
+    "hr",
+    "li",
+    "main",
+    "nav",
+    "ol",
+    "p",
+    "pre",
+    "section",
+    "summary",
+    "table",
+    "tr",
+    "ul",
+    "h1",
+    "h2",
+    "h3",
+    "h4",
+    "h5",
+    "h6",
+    "caption",
+    "option",
+    "br",
+    "body",
+)
 _ABOUT = {
-    "author": "author", "date": "date", "description": "description", "dcterms.date": "date", "dc.date": "date",
-    "article:published_time": "date", "article:modified_time": "modified",
-}  # fmt: skip
+    "author": "author",
+    "date": "date",
+    "description": "description",
+    "dcterms.date": "date",
+    "dc.date": "date",
+    "article:published_time": "date",
+    "article:modified_time": "modified",
+}
 
 
 def read_html(path: Path, encoding: str | None) -> Iterator[Extract]:

@@ -29,7 +29,7 @@ _HEAD = 8192
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class JSONLine:
     """A line that is not blank: its value, or why it has none."""
 
     number: int
@@ -40,7 +40,7 @@ class Row:
     """What is odd about a line that could be read."""
 
 
-def rows(path: Path, encoding: str | None = None) -> Iterator[Row]:
+def rows(path: Path, encoding: str | None = None) -> Iterator[JSONLine]:
     """Parse the lines of a file, broken ones included.
 
     Args:
@@ -53,14 +53,14 @@ def rows(path: Path, encoding: str | None = None) -> Iterator[Row]:
     """
     for number, line in _lines(path, encoding):
         if isinstance(line, UndecodableError):
-            yield Row(number, error=str(line))
+            yield JSONLine(number, error=str(line))
         elif line.strip():
             try:
                 value, note = parse(line)
             except ValueError as error:
-                yield Row(number, error=str(error))
+                yield JSONLine(number, error=str(error))
             else:
-                yield Row(number, value, note=note)
+                yield JSONLine(number, value, note=note)
 
 
 def read_json_lines(path: str | Path, encoding: str | None = None) -> Iterator[tuple[int, Any]]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from rag_backbone.documents.decoding import UndecodableError, decode, newlines
 from rag_backbone.documents.fields import as_line, plain_fields, plain_text, text_and_fields
 from rag_backbone.documents.html import read_html
-from rag_backbone.documents.json_lines import Row, parse, rows
+from rag_backbone.documents.json_lines import JSONLine, parse, rows
 from rag_backbone.documents.markdown import read_markdown
 from rag_backbone.documents.pdf import read_pdf
 from rag_backbone.documents.pieces import Extract, Note, ReadDocument, Skipped
@@ -21,7 +21,7 @@ from rag_backbone.documents.table import read_table
 from rag_backbone.documents.word import read_word
 from rag_backbone.text.unicode import clean_name
 
-Reader = Callable[[Path, str | None], Iterator[Extract | Skipped | Note]]
+FileReader = Callable[[Path, str | None], Iterator[Extract | Skipped | Note]]
 _MOST_ROWS = 50  # problems of one file that are listed one by one
 
 
@@ -87,13 +87,13 @@ def _read_json(path: Path, encoding: str | None) -> Iterator[Extract | Skipped |
     if note:
         yield Note("", note)
     if not isinstance(value, list):
-        yield from _of_row(Row(1, value), "")
+        yield from _of_row(JSONLine(1, value), "")
         return
     for number, entry in enumerate(value, 1):
-        yield from _of_row(Row(number, entry), f"entry {number}")
+        yield from _of_row(JSONLine(number, entry), f"entry {number}")
 
 
-def _of_row(row: Row, place: str) -> Iterator[Extract | Skipped | Note]:
+def _of_row(row: JSONLine, place: str) -> Iterator[Extract | Skipped | Note]:
     said = f"{place} " if place else ""
     if row.error:
         yield Skipped("", said + row.error)
@@ -129,14 +129,23 @@ def _finished(extract: Extract, name: str, path: Path) -> Iterator[ReadDocument 
 
 
 _JSON = (".jsonl", ".ndjson", ".json")
-_READERS: Mapping[str, Reader] = {
-    ".txt": _read_text, ".text": _read_text, ".rst": _read_text,
-    ".md": read_markdown, ".markdown": read_markdown,
-    ".jsonl": _read_json_lines, ".ndjson": _read_json_lines, ".json": _read_json,
-    ".csv": read_table, ".tsv": read_table,
-    ".html": read_html, ".htm": read_html, ".xhtml": read_html,
-    ".pdf": read_pdf, ".docx": read_word,
-}  # fmt: skip
+_READERS: Mapping[str, FileReader] = {
+    ".txt": _read_text,
+    ".text": _read_text,
+    ".rst": _read_text,
+    ".md": read_markdown,
+    ".markdown": read_markdown,
+    ".jsonl": _read_json_lines,
+    ".ndjson": _read_json_lines,
+    ".json": _read_json,
+    ".csv": read_table,
+    ".tsv": read_table,
+    ".html": read_html,
+    ".htm": read_html,
+    ".xhtml": read_html,
+    ".pdf": read_pdf,
+    ".docx": read_word,
+}
 _LIBRARIES = {"pypdf": "pypdf", "bs4": "beautifulsoup4", "docx": "python-docx"}
 
 SUFFIXES = tuple(_READERS)

@@ -42,7 +42,10 @@ def read_table(path: Path, encoding: str | None) -> Iterator[Extract | Skipped]:
             for i, (name, cell) in enumerate(zip(names, cells, strict=False), 1)
             if cell.strip()
         }
-        fields = {name.lower() if name.lower() in ("title", "source", "url") else name: cell
-                  for name, cell in row.items() if len(cell) <= _METADATA}  # fmt: skip
+        fields = {
+            name.lower() if name.lower() in ("title", "source", "url") else name: cell
+            for name, cell in row.items()
+            if len(cell) <= _METADATA
+        }
         lined = "\n".join(f"{name}: {cell}" for name, cell in row.items())
         yield Extract(lined, {**fields, "row": number}, number, f"row {number}")

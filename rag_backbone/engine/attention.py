@@ -29,15 +29,15 @@ from transformers.cache_utils import get_layer_types_and_kwargs
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, AttentionMaskInterface
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, AttentionInterface
 
-from rag_backbone.engine.batching.packed_layout import RowLayout, keeps_logits
+from rag_backbone.engine.batching.packed_layout import PackedLayout, keeps_logits
 from rag_backbone.engine.batching.sequence_attention import (
-    Step,
-    attend_by_row,
+    AttentionStep,
     attend_once,
+    attend_per_sequence,
     causal_attention_weights,
     scaling_of,
 )
-from rag_backbone.engine.batching.shared_prefix import Alike
+from rag_backbone.engine.batching.shared_prefix import SharedPrefix
 from rag_backbone.engine.batching.shared_prompt import SharedPromptCache
 from rag_backbone.engine.kv_cache import SequenceCache
 
@@ -57,7 +57,7 @@ _UNSUPPORTED = ("softcap", "s_aux", "sinks", "position_bias")
 _active = threading.local()
 
 
-class AttentionSwitch:
+class AttentionPatch:
     """Exchanges one model's attention function for ours, for one forward at a time."""
 
     def __init__(self, model: PreTrainedModel) -> None:
@@ -120,10 +120,10 @@ class AttentionSwitch:
         self,
         *,
         queries: int = 0,
-        rows: RowLayout | None = None,
-        alike: Sequence[Alike] = (),
+        rows: PackedLayout | None = None,
+        alike: Sequence[SharedPrefix] = (),
         shared: SharedPromptCache | None = None,
-    ) -> Iterator[Step]:
+    ) -> Iterator[AttentionStep]:
         """Use our attention function for the forward made in this context (in this thread).
 
         The user's model is set back on exit.
@@ -135,7 +135,7 @@ class AttentionSwitch:
             shared: The cache of the forward, if its rows continue one prompt.
         """
         assert self._layer is not None
-        step = Step(self._layer, queries, rows, alike, shared, self.attends_itself)
+        step = AttentionStep(self._layer, queries, rows, alike, shared, self.attends_itself)
         original = self._config._attn_implementation  # noqa: SLF001
         self._config._attn_implementation = _registered(original)  # noqa: SLF001
         _active.step = step
@@ -160,7 +160,7 @@ class AttentionSwitch:
         sequences = [SequenceCache.empty(model.config) for _ in known]
         if not all(sequence.can_roll_back for sequence in sequences):
             return False
-        rows = RowLayout(sequences, new)
+        rows = PackedLayout(sequences, new)
         alone = []
         with torch.inference_mode():
             for sequence, before, after in zip(sequences, known, new, strict=True):
@@ -221,11 +221,11 @@ def _attention(kernel: str) -> Callable[..., tuple[Tensor, Tensor | None]]:
             function = sys.modules[type(module).__module__].eager_attention_forward
         else:
             function = ALL_ATTENTION_FUNCTIONS[kernel]
-        step: Step | None = getattr(_active, "step", None)
+        step: AttentionStep | None = getattr(_active, "step", None)
         if step is None or module.training:
             return function(module, query, key, value, attention_mask, **kwargs)
         if step.rows is not None:
-            return attend_by_row(function, kernel, step, module, query, kwargs), None
+            return attend_per_sequence(function, kernel, step, module, query, kwargs), None
         if step.shared is not None:
             layer = step.shared.layers[module.layer_idx]
             return layer.attend(query, scaling_of(query, kwargs), kwargs.get("sliding_window")), None
@@ -240,7 +240,7 @@ def _attention(kernel: str) -> Callable[..., tuple[Tensor, Tensor | None]]:
 
 
 def _record(
-    step: Step,
+    step: AttentionStep,
     module: nn.Module,
     query: Tensor,
     key: Tensor,

@@ -17,7 +17,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from rag_backbone.engine.patched_forwards import exchanged
+from rag_backbone.engine.patched_forwards import patched_forwards
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -45,7 +45,7 @@ class CPULinears:
         if device.type != "cpu" or not pays(dtype, tokens):
             yield
             return
-        with exchanged(self._forwards):
+        with patched_forwards(self._forwards):
             yield
 
 

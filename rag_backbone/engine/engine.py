@@ -18,17 +18,17 @@ from typing import TYPE_CHECKING, ParamSpec, TypeVar
 import torch
 
 from rag_backbone.engine.adapters import AdapterBackend, AdapterSet, key_of
-from rag_backbone.engine.eos_states import EndStates, EndStatesRequest, SampleBatch
+from rag_backbone.engine.eos_states import EOSStates, EOSStatesRequest, SampleBatch
 from rag_backbone.engine.hidden_states import module_of
 from rag_backbone.engine.model_limits import context_window_of, end_ids_of
 from rag_backbone.engine.prefix_cache import PrefixCache
-from rag_backbone.engine.requests import Counts, Generation, Request, ScoredText
+from rag_backbone.engine.requests import Generation, Request, ScoredText, TokenCounts
 from rag_backbone.engine.scheduler import Scheduler
-from rag_backbone.engine.sequence import Row
+from rag_backbone.engine.sequence import SequenceState
 from rag_backbone.engine.signals import SignalName, distribution
 from rag_backbone.engine.stream import TokenStream
 from rag_backbone.engine.validation import check_adapters, check_signal, check_window
-from rag_backbone.engine.worker import Runner
+from rag_backbone.engine.worker import Worker
 from rag_backbone.errors import ConfigurationError
 from rag_backbone.text.unicode import clean_text
 
@@ -67,7 +67,7 @@ class Engine:
         self.context_window = context_window_of(model, tokenizer)
         self.end_ids = end_ids_of(model, tokenizer)
         self._max_batch = max_batch
-        self._runner = Runner(model, prefix_cache_bytes)
+        self._runner = Worker(model, prefix_cache_bytes)
         self._scheduler = Scheduler(self._runner, max_batch)
 
     def stream(self, request: Request) -> TokenStream:
@@ -94,7 +94,7 @@ class Engine:
         Models that cannot share a forward (see `attention`) generate one text after the other.
         """
         rows = [self._admit(request) for request in requests]
-        waiting, running = deque(rows), list[Row]()
+        waiting, running = deque(rows), list[SequenceState]()
         try:
             while waiting or running:
                 while waiting and len(running) < self._max_batch:
@@ -140,7 +140,7 @@ class Engine:
 
         return self._scheduler.run(score)
 
-    def end_states(self, request: EndStatesRequest) -> EndStates:
+    def end_states(self, request: EOSStatesRequest) -> EOSStates:
         """Sample several continuations of one prompt, and take the hidden state at each one's end.
 
         All samples are decoded in one batch that shares the prompt's keys and values, of which a known prefix is
@@ -151,16 +151,16 @@ class Engine:
         module_of(self.model, request.hidden_state)
         prompt, runner = list(request.prompt), self._runner
         limit = min(request.max_new_tokens, self._room_after(len(prompt)))
-        work = Counts()
+        work = TokenCounts()
 
         def begin() -> SampleBatch:
             nonlocal work
             shared = runner.known(request.adapters, prompt)
-            work += Counts(cached_tokens=len(shared.ids))
+            work += TokenCounts(cached_tokens=len(shared.ids))
             if new := prompt[len(shared.ids) : -1]:
                 runner.forward([new], shared.cache, adapters=[request.adapters])
                 shared.ids.extend(new)
-                work += Counts(forwards=1, forward_tokens=len(new))
+                work += TokenCounts(forwards=1, forward_tokens=len(new))
             return SampleBatch(request, shared, limit, self.tokenizer, self.end_ids, self.model.device)
 
         def step() -> None:
@@ -168,14 +168,14 @@ class Engine:
             rows = batch.unfed
             adapters = [request.adapters] * len(rows)
             out = runner.forward(rows, batch.cache, adapters=adapters, hidden=[request.hidden_state])
-            work += Counts(forwards=1, forward_tokens=len(rows), generated_tokens=len(rows))
+            work += TokenCounts(forwards=1, forward_tokens=len(rows), generated_tokens=len(rows))
             batch.absorb(out.logits[:, -1], out.hidden[request.hidden_state])
 
-        def end() -> EndStates:
+        def end() -> EOSStates:
             nonlocal work
             runner.prefixes.put(key_of(request.adapters), batch.prompt)
             # At its last step a sample draws no token; forwards are counted where they are made.
-            work -= Counts(generated_tokens=request.samples)
+            work -= TokenCounts(generated_tokens=request.samples)
             runner.counts += replace(work, forwards=0, forward_tokens=0)
             return batch.result(work)
 
@@ -267,15 +267,15 @@ class Engine:
         return self._scheduler.run(lambda: self._runner.switch.decodes_rows)
 
     @property
-    def counts(self) -> Counts:
+    def counts(self) -> TokenCounts:
         """All work done so far, that of streams that have ended before included."""
         return self._scheduler.run(lambda: self._runner.counts)
 
-    def advance(self, row: Row) -> None:
+    def advance(self, row: SequenceState) -> None:
         """Compute the row's next token; for `TokenStream`."""
         self._scheduler.advance([row])
 
-    def release(self, row: Row) -> None:
+    def release(self, row: SequenceState) -> None:
         """Keep what a row computed, for prompts that begin with it. Never waits."""
         self._scheduler.leave(row)
 
@@ -291,7 +291,7 @@ class Engine:
         check_adapters(adapters, self._runner.call.backend)
         check_window(self.context_window, len(ids))
 
-    def _admit(self, request: Request) -> Row:
+    def _admit(self, request: Request) -> SequenceState:
         """Everything that can be refused is refused here, before the first forward."""
         check_adapters(request.adapters, self._runner.call.backend)
         if request.signals.attention:
@@ -303,7 +303,9 @@ class Engine:
         if not ids:
             raise ConfigurationError("the prompt is empty; at least one token is needed to predict the next")
         room = self._room_after(len(ids))
-        return Row(request, ids, min(request.max_new_tokens, room), self.tokenizer, self.end_ids, self.model.device)
+        return SequenceState(
+            request, ids, min(request.max_new_tokens, room), self.tokenizer, self.end_ids, self.model.device
+        )
 
     def _room_after(self, tokens: int) -> int:
         """How many tokens may follow a prompt of so many; at least one."""

@@ -16,7 +16,7 @@ import torch
 
 from rag_backbone.engine.adapters import AdapterSet
 from rag_backbone.engine.batching.shared_prompt import SharedPromptCache
-from rag_backbone.engine.requests import Counts
+from rag_backbone.engine.requests import TokenCounts
 from rag_backbone.engine.sampling import Sampling, draw
 from rag_backbone.engine.stop_strings import Detokenizer
 from rag_backbone.errors import ConfigurationError, SignalUnavailableError
@@ -32,7 +32,7 @@ EndsAt = Callable[[str], int | None]
 
 
 @dataclass(frozen=True, slots=True)
-class EndStatesRequest:
+class EOSStatesRequest:
     """Samples that are wanted.
 
     Raises:
@@ -59,7 +59,7 @@ class EndStatesRequest:
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class EndStates:
+class EOSStates:
     """What was sampled."""
 
     states: Tensor
@@ -67,7 +67,7 @@ class EndStates:
     token_ids: tuple[tuple[int, ...], ...]
     """Of each sample, as far as it was kept; the end-of-sequence token is not among them."""
     texts: tuple[str, ...]
-    counts: Counts
+    counts: TokenCounts
 
     def __repr__(self) -> str:
         return f"EndStates({len(self.texts)} samples, width {self.states.shape[1]}, {self.counts})"
@@ -78,7 +78,7 @@ class SampleBatch:
 
     def __init__(
         self,
-        request: EndStatesRequest,
+        request: EOSStatesRequest,
         prompt: SequenceCache,
         limit: int,
         tokenizer: PreTrainedTokenizerBase,
@@ -161,9 +161,9 @@ class SampleBatch:
         # The last token allowed gives way to the end of the sequence, as in the published code.
         return fed if fed + 1 >= self._limit else None
 
-    def result(self, counts: Counts) -> EndStates:
+    def result(self, counts: TokenCounts) -> EOSStates:
         """What was sampled, once nothing is running."""
-        return EndStates(
+        return EOSStates(
             torch.stack([self._states[i] for i in range(self._request.samples)]),
             tuple(tuple(ids) for ids in self._ids),
             tuple("".join(pieces) for pieces in self._pieces),

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 
 from rag_backbone.engine.adapters import AdapterBackend, AdapterSet, PackedBackend, key_of
-from rag_backbone.engine.attention import AttentionSwitch
-from rag_backbone.engine.batching.packed_layout import RowLayout, keeps_logits
-from rag_backbone.engine.batching.shared_prefix import Alike, rows_alike
+from rag_backbone.engine.attention import AttentionPatch
+from rag_backbone.engine.batching.packed_layout import PackedLayout, keeps_logits
+from rag_backbone.engine.batching.shared_prefix import SharedPrefix, find_shared_prefixes
 from rag_backbone.engine.batching.shared_prompt import SharedPromptCache
 from rag_backbone.engine.cpu_linears import CPULinears
 from rag_backbone.engine.hidden_states import last_hidden, module_of
@@ -48,7 +48,7 @@ class Output:
         return Output(self.logits[start:end], self.attention[start:end], hidden, following)
 
 
-class ModelCall:
+class ModelRunner:
     """Calls one model.
 
     Args:
@@ -56,7 +56,7 @@ class ModelCall:
     """
 
     def __init__(self, model: PreTrainedModel) -> None:
-        self.switch = AttentionSwitch(model)
+        self.switch = AttentionPatch(model)
         self.backend: AdapterBackend | None = None
         self._model = model
         self.linears = CPULinears(model)
@@ -69,7 +69,7 @@ class ModelCall:
 
     def __call__(
         self,
-        ids: RowLayout | Sequence[list[int]],
+        ids: PackedLayout | Sequence[list[int]],
         cache: Cache | None = None,
         *,
         adapters: Sequence[AdapterSet | None],
@@ -90,11 +90,11 @@ class ModelCall:
             hidden: Modules whose output at the last position is wanted; not of a packed layout.
             following: Whether `Output.next_tokens` is wanted, or with the entropies.
         """
-        rows = ids if isinstance(ids, RowLayout) else None
+        rows = ids if isinstance(ids, PackedLayout) else None
         shared = cache if isinstance(cache, SharedPromptCache) else None
         model, switch = self._model, self.switch
         alike = self._alike(rows, adapters)
-        if isinstance(ids, RowLayout):
+        if isinstance(ids, PackedLayout):
             arguments = ids.arguments(model.device, logits_kept=self._keeps_logits)
         else:
             arguments = self._arguments(ids, cache, keep)
@@ -128,7 +128,7 @@ class ModelCall:
             arguments["logits_to_keep"] = keep
         return arguments
 
-    def _alike(self, rows: RowLayout | None, adapters: Sequence[AdapterSet | None]) -> list[Alike]:
+    def _alike(self, rows: PackedLayout | None, adapters: Sequence[AdapterSet | None]) -> list[SharedPrefix]:
         """Which rows of a decoding step begin alike."""
         # On a CPU alone: a GPU reads memory so fast that more products cost more than they save.
         if rows is None or rows.packed or len(rows.new) < 2 or self._model.device.type != "cpu":
@@ -136,9 +136,11 @@ class ModelCall:
         self.switch.try_out()
         if not self.switch.supported:
             return []
-        return rows_alike([key_of(one) for one in adapters], [sequence.ids for sequence in rows.sequences])
+        return find_shared_prefixes([key_of(one) for one in adapters], [sequence.ids for sequence in rows.sequences])
 
-    def _adapted(self, adapters: Sequence[AdapterSet | None], rows: RowLayout | None) -> AbstractContextManager[None]:
+    def _adapted(
+        self, adapters: Sequence[AdapterSet | None], rows: PackedLayout | None
+    ) -> AbstractContextManager[None]:
         # The backend is asked for base-model rows too: it may hold what an earlier forward left active.
         if self.backend is None:
             return contextlib.nullcontext()

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from torch import Tensor
 
-Exchange = tuple[dict[str, Any], "Callable[[Tensor], Tensor]"]
+ForwardPatch = tuple[dict[str, Any], "Callable[[Tensor], Tensor]"]
 """A layer's attributes (`vars(layer)`) and its forward meanwhile."""
 
 
 @contextlib.contextmanager
-def exchanged(forwards: Iterable[Exchange]) -> Iterator[None]:
+def patched_forwards(forwards: Iterable[ForwardPatch]) -> Iterator[None]:
     """Use these forwards in this context; layers that another context has exchanged already keep that one's."""
     mine = [(attributes, forward) for attributes, forward in forwards if "forward" not in attributes]
     for attributes, forward in mine:

@@ -40,7 +40,7 @@ class Request:
 
 
 @dataclass(frozen=True, slots=True)
-class Counts:
+class TokenCounts:
     """How much work something was. `a + b` and `a - b` work field by field."""
 
     forwards: int = 0
@@ -51,16 +51,16 @@ class Counts:
     """Prompt tokens that needed no forward because a prefix was known."""
     generated_tokens: int = 0
 
-    def __add__(self, other: Counts) -> Counts:
-        return Counts(
+    def __add__(self, other: TokenCounts) -> TokenCounts:
+        return TokenCounts(
             self.forwards + other.forwards,
             self.forward_tokens + other.forward_tokens,
             self.cached_tokens + other.cached_tokens,
             self.generated_tokens + other.generated_tokens,
         )
 
-    def __sub__(self, other: Counts) -> Counts:
-        return Counts(
+    def __sub__(self, other: TokenCounts) -> TokenCounts:
+        return TokenCounts(
             self.forwards - other.forwards,
             self.forward_tokens - other.forward_tokens,
             self.cached_tokens - other.cached_tokens,
@@ -76,7 +76,7 @@ class Generation:
     steps: tuple[TokenStep, ...]
     finish_reason: FinishReason
     prompt_tokens: int
-    counts: Counts
+    counts: TokenCounts
     stop_string: str | None = None
     """Which stop string was met."""
 

@@ -27,11 +27,19 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import torch
 
-from rag_backbone.engine.scheduling_policy import Ask, Left, Steps, Turns, Wish, Withdrawn, Work
+from rag_backbone.engine.scheduling_policy import (
+    Cancelled,
+    Finished,
+    ForwardSteps,
+    PendingCall,
+    SchedulingPolicy,
+    Task,
+    TokenRequest,
+)
 from rag_backbone.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from rag_backbone.engine.sequence import Row
+    from rag_backbone.engine.sequence import SequenceState
 
 _T = TypeVar("_T")
 _CLOSED = "the engine was closed; load the model again"
@@ -57,20 +65,20 @@ class Scheduler:
         most: Sequences that are under way at once; the others wait before their first forward, when they hold nothing.
     """
 
-    def __init__(self, steps: Steps, most: int) -> None:
+    def __init__(self, steps: ForwardSteps, most: int) -> None:
         self._inbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        self._turns = Turns(steps, most, self._inbox)
+        self._turns = SchedulingPolicy(steps, most, self._inbox)
         self._shared = _Shared()
         weakref.finalize(self, self._inbox.put, None)
 
-    def advance(self, rows: Sequence[Row]) -> None:
+    def advance(self, rows: Sequence[SequenceState]) -> None:
         """Wait for the next token of each row, and let the rows take them.
 
         Raises what went wrong with the first row of those that failed. An interrupt is raised once no forward is under
         way in which the rows take part.
         """
         missing = [row for row in rows if row.chosen is None]
-        asks = [Ask(row) for row in missing]
+        asks = [TokenRequest(row) for row in missing]
         interrupt = self._wished(asks)
         errors = [ask.error for ask in asks if ask.error is not None]
         for row in rows if interrupt is None else ():
@@ -86,15 +94,15 @@ class Scheduler:
         """Call a function in the thread, and wait for what it gives."""
         if threading.current_thread() is self._shared.thread:
             return call()
-        work = Work(call)
+        work = Task(call)
         error = self._wished([work]) or work.error
         if error is not None:
             raise error
         return cast("_T", work.result)
 
-    def leave(self, row: Row) -> None:
+    def leave(self, row: SequenceState) -> None:
         """A row has ended. Never waits: the garbage collector may call this anywhere."""
-        self._inbox.put(Left(row))
+        self._inbox.put(Finished(row))
 
     def close(self) -> None:
         """End the thread once it has done what was asked for before; what is asked for later is refused."""
@@ -102,7 +110,7 @@ class Scheduler:
             self._shared.closed = True
         self._inbox.put(None)
 
-    def _wished(self, wishes: Sequence[Wish]) -> BaseException | None:
+    def _wished(self, wishes: Sequence[PendingCall]) -> BaseException | None:
         """Wait until they are done; gives what interrupted the waiting, after which none of them is in progress."""
         if not wishes:
             return None
@@ -122,7 +130,7 @@ class Scheduler:
             while not wish.done.is_set():
                 try:
                     if interrupt is not None:
-                        self._inbox.put(Withdrawn(wish))
+                        self._inbox.put(Cancelled(wish))
                     wish.done.wait()
                 except BaseException as error:  # noqa: BLE001 - raised by the caller
                     interrupt = error
@@ -188,7 +196,7 @@ _running = _Running()
 atexit.register(_running.end)
 
 
-def _main(inbox: queue.SimpleQueue[Any], turns: weakref.ref[Turns], shared: _Shared) -> None:
+def _main(inbox: queue.SimpleQueue[Any], turns: weakref.ref[SchedulingPolicy], shared: _Shared) -> None:
     """The thread. While it waits it holds nothing of the model."""
     try:
         while True:
@@ -207,11 +215,11 @@ def _main(inbox: queue.SimpleQueue[Any], turns: weakref.ref[Turns], shared: _Sha
             _refuse_all(inbox, turns())
 
 
-def _refuse_all(inbox: queue.SimpleQueue[Any], turns: Turns | None) -> None:
+def _refuse_all(inbox: queue.SimpleQueue[Any], turns: SchedulingPolicy | None) -> None:
     """Answer everyone who waits for an engine that was closed."""
     if turns is not None:
         turns.fail(ConfigurationError(_CLOSED))
     with contextlib.suppress(queue.Empty):
         while True:
-            if isinstance(message := inbox.get_nowait(), Wish):
+            if isinstance(message := inbox.get_nowait(), PendingCall):
                 message.finish(ConfigurationError(_CLOSED))

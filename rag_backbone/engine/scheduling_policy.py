@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 from weakref import WeakSet
 
 if TYPE_CHECKING:
-    from rag_backbone.engine.sequence import Row
+    from rag_backbone.engine.sequence import SequenceState
 
 _PATIENCE = 0.02
 """Seconds that a decoding step waits for sequences of the last one, whose callers only have to look at a token.
@@ -22,14 +22,14 @@ _IDLE = 0.5
 _LOOK = 0.02
 """Seconds after which it is looked again whether there is room for another sequence."""
 
-Failures: TypeAlias = "dict[Row, BaseException]"
+Failures: TypeAlias = "dict[SequenceState, BaseException]"
 """What went wrong with single sequences."""
 
 
-class Steps(Protocol):
+class ForwardSteps(Protocol):
     """What is done with sequences. Each raises what concerns all of them."""
 
-    def read(self, first: Row, others: Sequence[Row]) -> tuple[Sequence[Row], Failures]:
+    def read(self, first: SequenceState, others: Sequence[SequenceState]) -> tuple[Sequence[SequenceState], Failures]:
         """Read a part of the first one's prompt, and the prompts of those of the others that fit in.
 
         Returns:
@@ -37,16 +37,16 @@ class Steps(Protocol):
         """
         ...
 
-    def decode(self, rows: Sequence[Row]) -> Failures:
+    def decode(self, rows: Sequence[SequenceState]) -> Failures:
         """One token for each."""
         ...
 
-    def leave(self, row: Row) -> None:
+    def leave(self, row: SequenceState) -> None:
         """Keep what a sequence that has ended computed."""
         ...
 
 
-class Wish:
+class PendingCall:
     """What a caller waits for."""
 
     def __init__(self) -> None:
@@ -59,16 +59,16 @@ class Wish:
         self.done.set()
 
 
-class Ask(Wish):
+class TokenRequest(PendingCall):
     """A sequence's next token."""
 
-    def __init__(self, row: Row) -> None:
+    def __init__(self, row: SequenceState) -> None:
         super().__init__()
         self.row = row
         self.thread = threading.current_thread()
 
 
-class Work(Wish):
+class Task(PendingCall):
     """Something else."""
 
     def __init__(self, call: Callable[[], Any]) -> None:
@@ -77,21 +77,21 @@ class Work(Wish):
         self.result: Any = None
 
 
-class Withdrawn:
+class Cancelled:
     """A wish whose caller was interrupted."""
 
-    def __init__(self, wish: Wish) -> None:
+    def __init__(self, wish: PendingCall) -> None:
         self.wish = wish
 
 
-class Left:
+class Finished:
     """A sequence that has ended."""
 
-    def __init__(self, row: Row) -> None:
+    def __init__(self, row: SequenceState) -> None:
         self.row = row
 
 
-class Turns:
+class SchedulingPolicy:
     """What is wished for, and what comes next.
 
     Args:
@@ -100,15 +100,15 @@ class Turns:
         inbox: Where wishes come from, and the other messages; None ends the work.
     """
 
-    def __init__(self, steps: Steps, most: int, inbox: queue.SimpleQueue[Any]) -> None:
+    def __init__(self, steps: ForwardSteps, most: int, inbox: queue.SimpleQueue[Any]) -> None:
         self._steps = steps
         self._most = most
         self._inbox = inbox
-        self._asks: list[Ask] = []
-        self._works: deque[Work] = deque()
-        self._under_way: WeakSet[Row] = WeakSet()
+        self._asks: list[TokenRequest] = []
+        self._works: deque[Task] = deque()
+        self._under_way: WeakSet[SequenceState] = WeakSet()
         """Rows that have begun and not ended."""
-        self._expected: WeakSet[Row] = WeakSet()
+        self._expected: WeakSet[SequenceState] = WeakSet()
         """Rows of the last steps that have not asked again."""
         self._over = False
 
@@ -133,20 +133,20 @@ class Turns:
     # ------------------------------------------------------------------------------------------------------- messages
 
     def _note(self, message: Any) -> None:
-        if isinstance(message, Ask):
+        if isinstance(message, TokenRequest):
             self._expected.discard(message.row)
             if message.row.finish_reason is None:
                 self._asks.append(message)
             else:
                 message.finish()
-        elif isinstance(message, Work):
+        elif isinstance(message, Task):
             self._works.append(message)
-        elif isinstance(message, Left):
+        elif isinstance(message, Finished):
             self._finish([ask for ask in self._asks if ask.row is message.row])
             self._under_way.discard(message.row)
             self._expected.discard(message.row)
             self._steps.leave(message.row)
-        elif isinstance(message, Withdrawn):
+        elif isinstance(message, Cancelled):
             wish = message.wish
             if wish in self._asks or wish in self._works:
                 self._asks = [ask for ask in self._asks if ask is not wish]
@@ -170,7 +170,7 @@ class Turns:
             return False
         return True
 
-    def _finish(self, asks: Sequence[Ask], failures: Failures | None = None) -> None:
+    def _finish(self, asks: Sequence[TokenRequest], failures: Failures | None = None) -> None:
         self._asks = [ask for ask in self._asks if ask not in asks]
         now = time.monotonic()
         for ask in asks:
@@ -209,7 +209,7 @@ class Turns:
         self._deliver([ask for ask in fresh if ask.row in read], failures)
         return True
 
-    def _admitted(self) -> list[Ask]:
+    def _admitted(self) -> list[TokenRequest]:
         """Those whose prompts are still to be read, first come, first served."""
         found, full = [], False
         for ask in self._asks:
@@ -225,7 +225,7 @@ class Turns:
             found.append(ask)
         return found
 
-    def _is_full(self, ask: Ask) -> bool:
+    def _is_full(self, ask: TokenRequest) -> bool:
         """A sequence that is not read at the moment keeps no other out, nor does one that the same thread reads."""
         since = time.monotonic() - _IDLE
         asking = {one.row for one in self._asks}
@@ -255,10 +255,10 @@ class Turns:
         self._deliver(asks, failures)
         return True
 
-    def _decoding(self) -> list[Ask]:
+    def _decoding(self) -> list[TokenRequest]:
         return [ask for ask in self._asks if ask.row.decodes]
 
-    def _deliver(self, asks: Sequence[Ask], failures: Failures) -> None:
+    def _deliver(self, asks: Sequence[TokenRequest], failures: Failures) -> None:
         for ask in asks:
             if not ask.row.awaited_in_vain and ask.row not in failures:
                 self._expected.add(ask.row)

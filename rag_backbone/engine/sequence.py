@@ -10,7 +10,7 @@ import torch
 
 from rag_backbone.engine.adapters import key_of
 from rag_backbone.engine.kv_cache import SequenceCache
-from rag_backbone.engine.requests import Counts, FinishReason, Generation, Request
+from rag_backbone.engine.requests import FinishReason, Generation, Request, TokenCounts
 from rag_backbone.engine.sampling import Sampler
 from rag_backbone.engine.signals import NextToken, TokenStep
 from rag_backbone.engine.stop_strings import Detokenizer, StopStrings
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Chosen:
+class ChosenToken:
     """A token that was chosen; fields as in `TokenStep`."""
 
     token_id: int
@@ -35,7 +35,7 @@ class Chosen:
     hidden_state: Tensor | None
 
 
-class Row:
+class SequenceState:
     """The state of one generation. The engine advances it; it never calls the model itself."""
 
     def __init__(
@@ -58,8 +58,8 @@ class Row:
         self.finish_reason: FinishReason | None = None
         self.closing_attention: Tensor | None = None
         """The attention row of the last step's token, if it has been fed."""
-        self.counts = Counts()
-        self.chosen: Chosen | None = None
+        self.counts = TokenCounts()
+        self.chosen: ChosenToken | None = None
         """The next token, once the model's thread has chosen it, until its caller takes it."""
         self.thread: Thread | None = None
         """The thread that asked for the latest token."""
@@ -112,7 +112,7 @@ class Row:
         if self._watched is not None:
             watched = tuple(value - log_z for value in logits[self._watched].tolist())
         entropy = following.entropy if self.request.signals.entropy else None
-        self.chosen = Chosen(token_id, logit - log_z, entropy, top, watched, attention, hidden)
+        self.chosen = ChosenToken(token_id, logit - log_z, entropy, top, watched, attention, hidden)
 
     def take(self) -> None:
         """Take note of the token that was chosen, with its signals; in the caller's thread, where `stop_when` is."""
@@ -135,7 +135,7 @@ class Row:
         )
         self._sampler.accept(chosen.token_id)
         self.generated.append(chosen.token_id)
-        self.counts += Counts(generated_tokens=1)
+        self.counts += TokenCounts(generated_tokens=1)
         certain = self._stops.push(step)
         enough = self._first_enough(certain)
         self.steps += certain[:enough]

@@ -7,7 +7,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from rag_backbone.engine.requests import FinishReason, Generation
-from rag_backbone.engine.sequence import Row
+from rag_backbone.engine.sequence import SequenceState
 from rag_backbone.engine.signals import TokenStep
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ class TokenStream(Iterator[TokenStep]):
     early costs nothing and blocks nobody.
     """
 
-    def __init__(self, engine: Engine, row: Row) -> None:
+    def __init__(self, engine: Engine, row: SequenceState) -> None:
         self._engine = engine
         self._row = row
         self._given = 0

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from rag_backbone.engine.adapters import AdapterSet, key_of
-from rag_backbone.engine.attention import AttentionSwitch
-from rag_backbone.engine.batching.packed_layout import RowLayout
+from rag_backbone.engine.attention import AttentionPatch
+from rag_backbone.engine.batching.packed_layout import PackedLayout
 from rag_backbone.engine.kv_cache import SequenceCache
-from rag_backbone.engine.model_runner import ModelCall, Output
+from rag_backbone.engine.model_runner import ModelRunner, Output
 from rag_backbone.engine.prefix_cache import PrefixCache, common_prefix
-from rag_backbone.engine.requests import Counts
+from rag_backbone.engine.requests import TokenCounts
 from rag_backbone.engine.scheduling_policy import Failures
 from rag_backbone.engine.weight_changes import WeightChanges
 from rag_backbone.errors import AdapterError
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
     from transformers.cache_utils import Cache
 
-    from rag_backbone.engine.sequence import Row
+    from rag_backbone.engine.sequence import SequenceState
 
 _CPU_TURN = 256
 """Tokens of prompts that are read in one turn on a CPU: a decoding sequence waits for no more than these."""
@@ -34,7 +34,7 @@ _WORTH_WAITING = 32
 """Common unknown tokens that are better computed once: another forward is no dearer than to compute them again."""
 
 
-class Runner:
+class Worker:
     """Runs one model.
 
     Args:
@@ -45,22 +45,22 @@ class Runner:
     def __init__(self, model: PreTrainedModel, prefix_cache_bytes: int) -> None:
         self.model = model
         self.prefixes = PrefixCache(prefix_cache_bytes)
-        self.call = ModelCall(model)
-        self.counts = Counts()
+        self.call = ModelRunner(model)
+        self.counts = TokenCounts()
         """All work done so far."""
         self._changes = WeightChanges(model)
 
     @property
-    def switch(self) -> AttentionSwitch:
+    def switch(self) -> AttentionPatch:
         """The model's attention, which has found out what the model supports."""
         self.call.switch.try_out()
         return self.call.switch
 
-    def forward(self, ids: RowLayout | Sequence[list[int]], cache: Cache | None = None, **options: Any) -> Output:
-        """A `ModelCall`, counted."""
+    def forward(self, ids: PackedLayout | Sequence[list[int]], cache: Cache | None = None, **options: Any) -> Output:
+        """A `ModelRunner`, counted."""
         output = self.call(ids, cache, **options)
-        new = ids.new if isinstance(ids, RowLayout) else ids
-        self.counts += Counts(forwards=1, forward_tokens=sum(map(len, new)))
+        new = ids.new if isinstance(ids, PackedLayout) else ids
+        self.counts += TokenCounts(forwards=1, forward_tokens=sum(map(len, new)))
         return output
 
     def known(self, adapters: AdapterSet | None, ids: list[int]) -> SequenceCache:
@@ -76,7 +76,7 @@ class Runner:
 
     # ----------------------------------------------------------------------------------- the turns of `turns.Steps`
 
-    def read(self, first: Row, others: Sequence[Row]) -> tuple[Sequence[Row], Failures]:
+    def read(self, first: SequenceState, others: Sequence[SequenceState]) -> tuple[Sequence[SequenceState], Failures]:
         """Read a part of the first row's prompt, or all of it and those of others."""
         most = _CPU_TURN if self.model.device.type == "cpu" else _DEVICE_TURN
         rows = [first, *self._companions(first, others, most)]
@@ -91,22 +91,22 @@ class Runner:
         except Exception as error:  # noqa: BLE001 - everybody's
             return rows, dict.fromkeys(rows, error)
 
-    def decode(self, rows: Sequence[Row]) -> Failures:
+    def decode(self, rows: Sequence[SequenceState]) -> Failures:
         """One token for each row, together if the model can do that."""
         if len(rows) > 1 and not self.switch.decodes_rows:
             return self._in_turn(rows)
         return self._tokens(rows)
 
-    def leave(self, row: Row) -> None:
+    def leave(self, row: SequenceState) -> None:
         """Keep what a row computed, for prompts that begin with it."""
         if row.sequence is not None:
             self.prefixes.put(row.key, row.sequence)
             row.sequence = None
-        self.counts += Counts(generated_tokens=len(row.generated))
+        self.counts += TokenCounts(generated_tokens=len(row.generated))
 
     # ------------------------------------------------------------------------------------------------------- helpers
 
-    def _companions(self, first: Row, others: Sequence[Row], most: int) -> list[Row]:
+    def _companions(self, first: SequenceState, others: Sequence[SequenceState], most: int) -> list[SequenceState]:
         """Rows whose whole prompts are read with the first one's, in their order."""
         if not others or not first.shares_prefill or not self.switch.prefills_rows:
             return []
@@ -123,10 +123,10 @@ class Runner:
             total += unknown
         return chosen[1:]
 
-    def _unknown(self, row: Row) -> int:
+    def _unknown(self, row: SequenceState) -> int:
         return len(row.prompt_ids) - self.prefixes.known(row.key, row.prompt_ids)
 
-    def _tokens(self, rows: Sequence[Row]) -> Failures:
+    def _tokens(self, rows: Sequence[SequenceState]) -> Failures:
         """A forward over what each row has not fed yet, and the choice of its next token.
 
         Where it fails for what may be one row's fault, each row makes its own.
@@ -140,7 +140,7 @@ class Runner:
             return {rows[0]: error} if len(rows) == 1 else self._in_turn(rows)
         return _chosen(rows, output)
 
-    def _in_turn(self, rows: Sequence[Row]) -> Failures:
+    def _in_turn(self, rows: Sequence[SequenceState]) -> Failures:
         failures: Failures = {}
         for row in rows:
             try:
@@ -149,14 +149,14 @@ class Runner:
                 failures[row] = error
         return failures
 
-    def _feed(self, rows: Sequence[Row], new: Sequence[list[int]], *, signals: bool = True) -> Output:
+    def _feed(self, rows: Sequence[SequenceState], new: Sequence[list[int]], *, signals: bool = True) -> Output:
         """One forward. If it fails, every row is as before."""
         sequences = [self._sequence_of(row) for row in rows]
         alone = len(rows) == 1
         wanted = [row.request.signals for row in rows] if signals else []
         try:
             output = self.forward(
-                new if alone else RowLayout(sequences, new),
+                new if alone else PackedLayout(sequences, new),
                 sequences[0].cache if alone else None,
                 adapters=[row.request.adapters for row in rows],
                 queries=1 if any(s.attention for s in wanted) else 0,
@@ -172,21 +172,21 @@ class Runner:
             raise
         for row, sequence, ids in zip(rows, sequences, new, strict=True):
             sequence.ids.extend(ids)
-            row.counts += Counts(forwards=1, forward_tokens=len(ids))
+            row.counts += TokenCounts(forwards=1, forward_tokens=len(ids))
         return output
 
-    def _sequence_of(self, row: Row) -> SequenceCache:
+    def _sequence_of(self, row: SequenceState) -> SequenceCache:
         """The row's; at its first step what is known of its prompt, and from then on others find it."""
         if row.sequence is None:
             row.sequence = self.known(row.request.adapters, row.prompt_ids)
             self.prefixes.share(row.key, row.sequence)
-            known = Counts(cached_tokens=len(row.sequence.ids))
+            known = TokenCounts(cached_tokens=len(row.sequence.ids))
             row.counts += known
             self.counts += known
         return row.sequence
 
 
-def _chosen(rows: Sequence[Row], output: Output) -> Failures:
+def _chosen(rows: Sequence[SequenceState], output: Output) -> Failures:
     """Let each row choose its token from what a forward gave; what goes wrong there is its own."""
     failures: Failures = {}
     assert output.next_tokens is not None
@@ -201,7 +201,7 @@ def _chosen(rows: Sequence[Row], output: Output) -> Failures:
     return failures
 
 
-def _repeats(row: Row, unknown: int, other: Row) -> bool:
+def _repeats(row: SequenceState, unknown: int, other: SequenceState) -> bool:
     """Whether much of what is unknown of a row will be known when the other one is done."""
     if row.key != other.key:
         return False

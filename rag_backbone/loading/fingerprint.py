@@ -17,10 +17,19 @@ if TYPE_CHECKING:
 
 # Where it was loaded from, how, and by what: none of it changes what the model computes.
 _NOT_IDENTITY = {
-    "_name_or_path", "architectures", "dtype", "torch_dtype", "transformers_version", "use_cache",
-    "_attn_implementation", "attn_implementation", "quantization_config", "output_attentions",
-    "output_hidden_states", "return_dict",
-}  # fmt: skip
+    "_name_or_path",
+    "architectures",
+    "dtype",
+    "torch_dtype",
+    "transformers_version",
+    "use_cache",
+    "_attn_implementation",
+    "attn_implementation",
+    "quantization_config",
+    "output_attentions",
+    "output_hidden_states",
+    "return_dict",
+}
 
 
 def model_fingerprint(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> str:

@@ -49,7 +49,7 @@ _ADVICE = {
     "OpenAI": _SERVER,
     "PretrainedConfig": "It is a configuration without weights; give the model that was loaded with it",
     "PreTrainedConfig": "It is a configuration without weights; give the model that was loaded with it",
-}  # fmt: skip
+}
 _TOKENIZER = "CausalLM(model, AutoTokenizer.from_pretrained(...))"
 
 

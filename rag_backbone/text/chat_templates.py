@@ -26,13 +26,19 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-Turn = dict[str, Any]
+ChatTurn = dict[str, Any]
 """`role` and `content`, a string; further keys, such as `tool_calls`, are handed to the template."""
 
 OPENING = "Hello."
 """Stands before an assistant that speaks first, where a template wants the user to and there is no system message."""
-_SYNONYMS = {"developer": "system", "chatbot": "assistant", "model": "assistant", "ai": "assistant", "human": "user",
-             "function": "tool"}  # fmt: skip
+_SYNONYMS = {
+    "developer": "system",
+    "chatbot": "assistant",
+    "model": "assistant",
+    "ai": "assistant",
+    "human": "user",
+    "function": "tool",
+}
 
 
 def render_chat(
@@ -61,7 +67,7 @@ def render_chat(
     if not turns:
         raise ConfigurationError("there are no messages; at least one is needed")
     turns, tools = clean_data(list(turns), "a message for the model"), clean_data(list(tools), "a tool's schema")
-    given: list[Turn] = [{**t, "role": _SYNONYMS.get(t["role"], t["role"])} for t in turns]
+    given: list[ChatTurn] = [{**t, "role": _SYNONYMS.get(t["role"], t["role"])} for t in turns]
     if not tokenizer.chat_template:
         return _plain(given)
     owner = name or tokenizer.name_or_path or "this model"
@@ -90,14 +96,14 @@ def render_chat(
     ) from refusal
 
 
-def alternating(turns: Sequence[Mapping[str, Any]]) -> list[Turn]:
+def alternating(turns: Sequence[Mapping[str, Any]]) -> list[ChatTurn]:
     """Return the turns with user and assistant taking turns, the user first.
 
     Turns of one role that follow each other become one, tool results and turns of unknown roles the user's. A first
     system message stays; later ones join the user's turns.
     """
     first, others = (list(turns[:1]), turns[1:]) if turns[0]["role"] == "system" else ([], turns)
-    merged: list[Turn] = []
+    merged: list[ChatTurn] = []
     for turn in system_in_user(others):
         spoken = _as_spoken(turn)
         calls = any("tool_calls" in t for t in (spoken, *merged[-1:]))
@@ -112,12 +118,12 @@ def alternating(turns: Sequence[Mapping[str, Any]]) -> list[Turn]:
     return [*map(dict, first), *merged]
 
 
-def system_in_user(turns: Sequence[Mapping[str, Any]]) -> list[Turn]:
+def system_in_user(turns: Sequence[Mapping[str, Any]]) -> list[ChatTurn]:
     """Return the turns with system messages at the beginning of the next user turn, or as one where none follows.
 
     A system message before an assistant's turn that opens the conversation becomes a user turn before it.
     """
-    merged: list[Turn] = []
+    merged: list[ChatTurn] = []
     waiting = ""
     for turn in turns:
         if turn["role"] == "system":
@@ -133,12 +139,15 @@ def system_in_user(turns: Sequence[Mapping[str, Any]]) -> list[Turn]:
     return merged + ([{"role": "user", "content": waiting}] if waiting else [])
 
 
-def _shapes(turns: list[Turn]) -> list[list[Turn]]:
+def _shapes(turns: list[ChatTurn]) -> list[list[ChatTurn]]:
     """The conversation in every shape that is tried: contents as strings first, then as lists of parts."""
-    ways: tuple[Callable[[list[Turn]], list[Turn]], ...] = (
-        list, alternating, system_in_user, lambda given: alternating(system_in_user(given)),
-    )  # fmt: skip
-    shapes: list[list[Turn]] = []
+    ways: tuple[Callable[[list[ChatTurn]], list[ChatTurn]], ...] = (
+        list,
+        alternating,
+        system_in_user,
+        lambda given: alternating(system_in_user(given)),
+    )
+    shapes: list[list[ChatTurn]] = []
     for way in ways:
         shaped = way(turns)
         if shaped not in shapes:
@@ -146,7 +155,7 @@ def _shapes(turns: list[Turn]) -> list[list[Turn]]:
     return shapes + [[{**t, "content": [{"type": "text", "text": t["content"]}]} for t in s] for s in shapes]
 
 
-def _is_whole(text: str, turns: list[Turn]) -> bool:
+def _is_whole(text: str, turns: list[ChatTurn]) -> bool:
     """Whether every turn stands in a rendered prompt, and no list of parts was printed as one."""
     if "{'type': 'text'" in text and not any("{'type': 'text'" in t["content"] for t in turns):
         return False
@@ -158,7 +167,7 @@ def _stands(content: str, text: str) -> bool:
     return any(c in text for c in (content, json.dumps(content)[1:-1], json.dumps(content, ensure_ascii=False)[1:-1]))
 
 
-def _as_spoken(turn: Mapping[str, Any]) -> Turn:
+def _as_spoken(turn: Mapping[str, Any]) -> ChatTurn:
     """A turn as the user's or the assistant's."""
     if turn["role"] in ("user", "assistant"):
         return dict(turn)
@@ -171,7 +180,7 @@ def _joined(one: str, other: str) -> str:
     return f"{one}\n\n{other}" if one and other else one or other
 
 
-def _plain(turns: list[Turn]) -> str:
+def _plain(turns: list[ChatTurn]) -> str:
     """For models without a chat template: the layout in which few-shot question answering is usually written."""
     parts = []
     for turn in turns:

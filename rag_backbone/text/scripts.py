@@ -25,9 +25,7 @@ SPACED = rf"(?:(?!{_PAIRED}|{_SPELT}){_LETTER})+"
 """Pattern of a run of letters and digits of all other scripts."""
 
 _letter = regex.compile(_LETTER)
-_run = regex.compile(
-    rf"(?P<paired>(?:(?={_PAIRED}){_LETTER})+)|(?P<spelt>(?:(?={_SPELT}){_LETTER})+)|{SPACED}"
-)  # fmt: skip
+_run = regex.compile(rf"(?P<paired>(?:(?={_PAIRED}){_LETTER})+)|(?P<spelt>(?:(?={_SPELT}){_LETTER})+)|{SPACED}")
 _ascii_run = re.compile(r"\w+")
 # NFKC writes these with letters or digits, which must not join the word before them: Widget(tm), 1(1/2).
 _composite = regex.compile(r"[\p{S}\p{Decomposition_Type=Fraction}]")

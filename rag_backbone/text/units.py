@@ -37,10 +37,21 @@ _FURTHER_END = regex.compile(rf"[\u17d4\u17d5\u0f0d\u0f0e]+{_CLOSING}")
 _CERTAIN_END = regex.compile(rf"(?:(?![!?])\p{{SB=STerm}}|[\u0f0d\u0f0e]){_CLOSING}\Z")
 _BRACKETS = ("()", "“”", "（）", "「」", "『』", "《》", "【】", "«»")
 _STOP_LISTS = {
-    "da": "DANISH", "de": "GERMAN", "en": "EN_PLUS", "es": "SPANISH", "fr": "FRENCH", "it": "ITALIAN",
-    "ko": "KOREAN", "nl": "DUTCH", "no": "NORWEGIAN", "pt": "PORTUGUESE", "ru": "RUSSIAN", "sv": "SWEDISH",
-    "tr": "TURKISH", "zh": "CHINESE",
-}  # fmt: skip
+    "da": "DANISH",
+    "de": "GERMAN",
+    "en": "EN_PLUS",
+    "es": "SPANISH",
+    "fr": "FRENCH",
+    "it": "ITALIAN",
+    "ko": "KOREAN",
+    "nl": "DUTCH",
+    "no": "NORWEGIAN",
+    "pt": "PORTUGUESE",
+    "ru": "RUSSIAN",
+    "sv": "SWEDISH",
+    "tr": "TURKISH",
+    "zh": "CHINESE",
+}
 
 _HALF = re.compile("[\ud800-\udfff]")
 _PATIENCE = 12  # words

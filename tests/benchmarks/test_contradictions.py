@@ -59,8 +59,11 @@ def test_pairs_of_the_projects_own_passages(folder):
 def test_what_an_answer_says():
     (pair,) = contradictions([fact("In which year did the Tern sink?", "1874")], count=1, seed=0)
     for answer, said in (
-        ("in 1874", "true"), (pair.false, "false"), (f"1874 or {pair.false}", "both"), ("no idea", "neither"),
-    ):  # fmt: skip
+        ("in 1874", "true"),
+        (pair.false, "false"),
+        (f"1874 or {pair.false}", "both"),
+        ("no idea", "neither"),
+    ):
         assert outcome(answer, pair) == said
 
 

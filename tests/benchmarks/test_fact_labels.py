@@ -8,8 +8,13 @@ from benchmarks.fact_labels import judge, names_and_numbers, told_by, vocabulary
 WRAY = Paragraph("Aldous Wray", "Aldous Wray (born 1831 in Lusk) built Cooper's Bridge over the Ede.", True)
 LUSK = Paragraph("Lusk", "Lusk is a town of 4,200 people in the county of Merrow.", True)
 PIKE = Paragraph("Joan Pike", "Joan Pike kept the toll in 1840.", False)
-ASKED = Question("q", "In which county was the builder of Cooper's Bridge born?", ("Merrow", "County Merrow"),
-                 (PIKE, WRAY, LUSK), "bridge")  # fmt: skip
+ASKED = Question(
+    "q",
+    "In which county was the builder of Cooper's Bridge born?",
+    ("Merrow", "County Merrow"),
+    (PIKE, WRAY, LUSK),
+    "bridge",
+)
 PHRASE = "So the answer is"
 
 

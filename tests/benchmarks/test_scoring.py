@@ -62,11 +62,14 @@ def test_resampling_groups_widens_the_interval():
 def hotpot(tmp_path):
     items = [
         {
-            "_id": str(i), "question": f"Q{i}?", "answer": f"A{i}", "supporting_facts": [["T0", 0]],
+            "_id": str(i),
+            "question": f"Q{i}?",
+            "answer": f"A{i}",
+            "supporting_facts": [["T0", 0]],
             "context": [["T0", ["First. ", "Second."]], [f"T{i + 1}", ["Other."]]],
         }
         for i in range(5)
-    ]  # fmt: skip
+    ]
     path = tmp_path / "hotpot.json"
     path.write_text(json.dumps(items))
     return path

@@ -21,10 +21,33 @@ def corpus(tmp_path):
 @pytest.mark.slow
 def test_both_kinds_are_trained_judged_on_another_file_and_kept(model, squad, corpus, tmp_path):
     given = [
-        "--model", str(model), "--corpus", str(corpus), "--data", str(squad), "--out", str(tmp_path / "out"),
-        "--steps", "2", "--documents", "2", "--questions", "1", "--validate-every", "1", "--validation", "3",
-        "--run", "shared:1e-2", "--run", "shared:1e-3", "--run", "dyprag:1e-3", "--keep", str(tmp_path / "kept"),
-    ]  # fmt: skip
+        "--model",
+        str(model),
+        "--corpus",
+        str(corpus),
+        "--data",
+        str(squad),
+        "--out",
+        str(tmp_path / "out"),
+        "--steps",
+        "2",
+        "--documents",
+        "2",
+        "--questions",
+        "1",
+        "--validate-every",
+        "1",
+        "--validation",
+        "3",
+        "--run",
+        "shared:1e-2",
+        "--run",
+        "shared:1e-3",
+        "--run",
+        "dyprag:1e-3",
+        "--keep",
+        str(tmp_path / "kept"),
+    ]
     main([*given, "--max-minutes", "0"])
     assert json.loads((tmp_path / "out" / "translator_learning.json").read_text())["complete"] is False
     main(given)

@@ -53,10 +53,15 @@ def test_every_formulator_states_a_query(writer):
 
 def points(scores_and_needs):
     return [
-        {"question": Question(f"q{i // 3}", "", (), (), ""), "needed": need, "without": "wrong", "with": "right",
-         "triggers": {"one": {"score": score, "fires": score > 0.5}}}
+        {
+            "question": Question(f"q{i // 3}", "", (), (), ""),
+            "needed": need,
+            "without": "wrong",
+            "with": "right",
+            "triggers": {"one": {"score": score, "fires": score > 0.5}},
+        }
         for i, (score, need) in enumerate(scores_and_needs)
-    ]  # fmt: skip
+    ]
 
 
 def test_figures_by_hand():

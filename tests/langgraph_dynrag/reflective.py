@@ -104,9 +104,13 @@ def reflective_llama():
     """Trained in seconds; the same weights each time."""
     tokenizer = reflective_tokenizer()
     model = tiny_llama(
-        vocab_size=len(tokenizer), hidden_size=64, intermediate_size=96, num_hidden_layers=2, head_dim=16,
+        vocab_size=len(tokenizer),
+        hidden_size=64,
+        intermediate_size=96,
+        num_hidden_layers=2,
+        head_dim=16,
         initializer_range=0.05,
-    )  # fmt: skip
+    )
     lessons = _lessons()
     texts = [[*tokenizer(text).input_ids, tokenizer.eos_token_id] for text in lessons]
     times = torch.tensor(list(lessons.values()), dtype=torch.float32)

@@ -50,9 +50,16 @@ def chat():
 
 @pytest.mark.parametrize(
     "given",
-    [{}, {"question": ""}, {"question": " \n\t"}, {"messages": []}, {"messages": [HumanMessage(" ")]},
-     {"messages": [AIMessage("Hello.")]}, {"messages": [SystemMessage("Be brief.")]}],
-)  # fmt: skip
+    [
+        {},
+        {"question": ""},
+        {"question": " \n\t"},
+        {"messages": []},
+        {"messages": [HumanMessage(" ")]},
+        {"messages": [AIMessage("Hello.")]},
+        {"messages": [SystemMessage("Be brief.")]},
+    ],
+)
 def test_an_empty_question_is_refused_before_any_work(given):
     graph, model = once(retriever := WatchedRetriever())
     with pytest.raises(ConfigurationError, match="the question is empty"):
@@ -159,9 +166,13 @@ def test_empty_texts_and_repetitions_do_not_count():
 def test_megabytes_of_text_are_cut_to_the_budget(chat):
     long = Document("The bridge was built. " * 200_000, id="long")
     graph = create_dynamic_rag(
-        chat, WatchedRetriever(give=[long]), preset="single", prompt=PROMPT, context_tokens=200,
+        chat,
+        WatchedRetriever(give=[long]),
+        preset="single",
+        prompt=PROMPT,
+        context_tokens=200,
         budgets=Budgets(tokens=16),
-    )  # fmt: skip
+    )
     out = graph.invoke({"question": QUESTION})
     draft = next(e for e in out["trace"] if e["type"] == "draft")
     assert draft["shortened_or_left_out"] == ["long"]
@@ -175,9 +186,14 @@ def test_documents_never_outgrow_a_small_window():
     chat = LocalChatModel.from_causal_lm(small)
     documents = [Document(f"The bridge number {i} was built by a mason. " * 10, id=str(i)) for i in range(5)]
     graph = create_dynamic_rag(
-        chat, WatchedRetriever(give=documents), preset="single", prompt=PROMPT, context_tokens=5000, k=5,
+        chat,
+        WatchedRetriever(give=documents),
+        preset="single",
+        prompt=PROMPT,
+        context_tokens=5000,
+        k=5,
         budgets=Budgets(tokens=64),
-    )  # fmt: skip
+    )
     out = graph.invoke({"question": QUESTION})
     draft = next(e for e in out["trace"] if e["type"] == "draft")
     assert draft["shortened_or_left_out"]
@@ -261,7 +277,7 @@ def test_no_documents_no_index():
         (lambda: AnswerPrompt(exemplars=(Exemplar("Q?", "An answer."),)), "'Q.'.*does not contain 'So the answer is'"),
         (lambda: AnswerPrompt(with_passages="{question}"), "lacks {passages}"),
     ],
-)  # fmt: skip
+)
 def test_values_out_of_range_are_named(make, message):
     with pytest.raises(ConfigurationError, match=message):
         make()
@@ -340,9 +356,14 @@ def test_every_preset_answers_on_a_real_model(preset, chat):
     retriever = None if preset == "no_retrieval" else BM25Retriever.from_documents(DOCUMENTS)
     for bundle in ("paper", "reference") if preset in ("dragin", "etc") else ("paper",):
         graph = create_dynamic_rag(
-            chat, retriever, preset=preset, bundle=bundle, prompt=PROMPT,
-            budgets=Budgets(tokens=20, retrievals=3), lookahead=10,
-        )  # fmt: skip
+            chat,
+            retriever,
+            preset=preset,
+            bundle=bundle,
+            prompt=PROMPT,
+            budgets=Budgets(tokens=20, retrievals=3),
+            lookahead=10,
+        )
         out = graph.invoke({"question": QUESTION})
         assert out["answer"]
         assert len(Trace.from_state(out).retrievals) <= 3

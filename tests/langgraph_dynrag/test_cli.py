@@ -49,8 +49,15 @@ def run(*arguments, code=0):
 def test_indexing_again_reports_that_nothing_changed(index):
     counts = json.loads(run("index", str(index.parent), "--index", str(index), "--json").stdout)
     assert counts == {
-        "added": 0, "changed": 0, "removed": 0, "unchanged": 2, "embedded": 0, "chunks": 2, "skipped": [], "notes": [],
-    }  # fmt: skip
+        "added": 0,
+        "changed": 0,
+        "removed": 0,
+        "unchanged": 2,
+        "embedded": 0,
+        "chunks": 2,
+        "skipped": [],
+        "notes": [],
+    }
 
 
 def test_what_was_indexed_is_listed_and_forgotten(tmp_path):
@@ -156,8 +163,11 @@ def test_an_unknown_preset_lists_the_known_ones(index):
 def test_the_process_says_one_line_and_exits_with_two(tmp_path):
     done = subprocess.run(
         [sys.executable, "-m", "rag_backbone.cli", "index", str(tmp_path / "nowhere")],
-        capture_output=True, text=True, check=False, cwd=tmp_path,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=tmp_path,
+    )
     assert done.returncode == 2
     assert done.stderr.strip() == f"error: there is no file or folder {tmp_path / 'nowhere'}"
     assert not (tmp_path / ".dynprag").exists()
@@ -190,8 +200,19 @@ def test_an_answer_from_the_weights_has_nothing_of_the_passage_in_its_prompt(ind
 def test_an_answer_can_come_from_translated_adapters(index, model, tmp_path):
     lm = CausalLM.from_pretrained(model)
     Translator(lm, TranslatorConfig.of(lm, width=16, heads=2)).save(tmp_path / "translator")
-    options = ("--model", str(model), "--index", str(index), "--store", str(tmp_path / "adapters"), "--max-tokens", "8",
-               "--inject", "translated", "--json")  # fmt: skip
+    options = (
+        "--model",
+        str(model),
+        "--index",
+        str(index),
+        "--store",
+        str(tmp_path / "adapters"),
+        "--max-tokens",
+        "8",
+        "--inject",
+        "translated",
+        "--json",
+    )
     told = [
         json.loads(run("ask", QUESTION, *options, "--translator", str(tmp_path / "translator")).stdout) for _ in "ab"
     ]
@@ -204,14 +225,36 @@ def test_an_answer_can_come_from_translated_adapters(index, model, tmp_path):
 
 def test_options_that_injection_could_not_obey_are_refused(index, model, tmp_path):
     with pytest.raises(ConfigurationError, match="leave out --max-seconds, --trace"):
-        run("ask", QUESTION, "--index", str(index), "--model", str(model), "--inject", "combined",
-            "--trace", str(tmp_path / "t.html"), "--max-seconds", "3")  # fmt: skip
+        run(
+            "ask",
+            QUESTION,
+            "--index",
+            str(index),
+            "--model",
+            str(model),
+            "--inject",
+            "combined",
+            "--trace",
+            str(tmp_path / "t.html"),
+            "--max-seconds",
+            "3",
+        )
 
 
 def test_a_preset_that_retrieves_again_is_refused_beside_injection(index, model):
     with pytest.raises(ConfigurationError, match="leave out --preset dragin"):
-        run("ask", QUESTION, "--index", str(index), "--model", str(model), "--inject", "parametric",
-            "--preset", "dragin")  # fmt: skip
+        run(
+            "ask",
+            QUESTION,
+            "--index",
+            str(index),
+            "--model",
+            str(model),
+            "--inject",
+            "parametric",
+            "--preset",
+            "dragin",
+        )
 
 
 @pytest.fixture(scope="module")
@@ -304,8 +347,21 @@ def test_a_question_is_answered_by_a_server(index, monkeypatch):
 
 
 def test_the_json_of_an_answer_makes_its_trace_again(index, model):
-    told = json.loads(run("ask", QUESTION, "--model", str(model), "--index", str(index), "--preset", "single",
-                          "--max-tokens", "8", "--json").stdout)  # fmt: skip
+    told = json.loads(
+        run(
+            "ask",
+            QUESTION,
+            "--model",
+            str(model),
+            "--index",
+            str(index),
+            "--preset",
+            "single",
+            "--max-tokens",
+            "8",
+            "--json",
+        ).stdout
+    )
     assert Trace.from_state(told).to_dict() == told
 
 

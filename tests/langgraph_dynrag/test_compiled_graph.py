@@ -28,9 +28,13 @@ def long():
     prompt = AnswerPrompt(answer_phrase=None, stop=())
     budgets = Budgets(tokens=20, retrievals=1, closing_tokens=1)
     return create_dynamic_rag(
-        LocalChatModel.from_causal_lm(lm), WatchedRetriever(), preset="no_retrieval", trigger=EveryNTokens(1),
-        prompt=prompt, budgets=budgets,
-    )  # fmt: skip
+        LocalChatModel.from_causal_lm(lm),
+        WatchedRetriever(),
+        preset="no_retrieval",
+        trigger=EveryNTokens(1),
+        prompt=prompt,
+        budgets=budgets,
+    )
 
 
 def is_whole(out):

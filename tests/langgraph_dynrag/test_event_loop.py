@@ -9,7 +9,7 @@ from langchain_core.messages import AIMessage, HumanMessage, SystemMessage
 
 from langgraph_dynrag import AnswerPrompt, Budgets, LocalChatModel, create_dynamic_rag
 from langgraph_dynrag.generators.local import LocalGenerator
-from langgraph_dynrag.injection.injector import Placed
+from langgraph_dynrag.injection.injector import PlacedEvidence
 from langgraph_dynrag.triggers import Never
 from tests.langgraph_dynrag.scripted import ScriptedChatModel, WatchedRetriever, said
 
@@ -30,7 +30,7 @@ class Placing:
 
     def place(self, passages, question=""):
         self.threads.add(threading.get_ident())
-        return Placed(list(passages))
+        return PlacedEvidence(list(passages))
 
 
 def graph_of(threads, **options):

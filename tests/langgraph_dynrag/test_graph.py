@@ -278,10 +278,11 @@ def local_graph(checkpointer, retriever, preset):
     changes = {
         "fixed_sentence": {"trigger": EverySentence(), "query": LastSentence()},
         "seakr": {
-            "trigger": SelfAwareUncertainty(-6, few), "evidence_selector": LeastUncertain(few),
+            "trigger": SelfAwareUncertainty(-6, few),
+            "evidence_selector": LeastUncertain(few),
             "final_answer": SurerAnswer(few),
         },
-    }.get(preset, {})  # fmt: skip
+    }.get(preset, {})
     return create_dynamic_rag(chat, retriever, preset=preset, checkpointer=checkpointer, **{**OPTIONS, **changes})
 
 

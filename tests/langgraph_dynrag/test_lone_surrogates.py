@@ -17,7 +17,7 @@ from langgraph.types import Command
 
 from langgraph_dynrag import LocalChatModel, create_dynamic_rag, create_nodes
 from langgraph_dynrag.agents import DynamicRetrievalMiddleware, create_dynamic_rag_tool, create_retriever_tool
-from langgraph_dynrag.calibration.questions import Asked
+from langgraph_dynrag.calibration.questions import CalibrationQuestion
 from langgraph_dynrag.evidence import passage
 from langgraph_dynrag.retrieval import BM25Retriever, LocalIndex, MiniLMEmbeddings, Splitter
 from langgraph_dynrag.state import DynamicRAGState
@@ -140,10 +140,13 @@ def look_up(query: str) -> str:
 CONVERSATIONS = [
     [HumanMessage(CUT)],
     [SystemMessage("Be \udc00 brief."), HumanMessage([{"type": "text", "text": CUT}])],
-    [HumanMessage("a"), AIMessage("", tool_calls=[{"name": "look_up", "args": {"query": "\ud83d"}, "id": "1"}]),
-     ToolMessage("found \udfff", tool_call_id="1", name="look\ud83d")],
+    [
+        HumanMessage("a"),
+        AIMessage("", tool_calls=[{"name": "look_up", "args": {"query": "\ud83d"}, "id": "1"}]),
+        ToolMessage("found \udfff", tool_call_id="1", name="look\ud83d"),
+    ],
     [HumanMessage("Go on."), AIMessage("It was \ud83d")],
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize("messages", CONVERSATIONS)
@@ -223,5 +226,5 @@ async def test_an_agent_with_the_middleware_takes_them(tiny_lm):
 
 
 def test_questions_of_a_calibration_are_repaired():
-    asked = Asked.of({"question": CUT, "answers": ["Wray \ud83d"]})
-    assert asked == Asked("Who built \ufffd the bridge? \ufffd", ("Wray \ufffd",))
+    asked = CalibrationQuestion.of({"question": CUT, "answers": ["Wray \ud83d"]})
+    assert asked == CalibrationQuestion("Who built \ufffd the bridge? \ufffd", ("Wray \ufffd",))

@@ -95,7 +95,7 @@ def test_no_character_of_an_answer_is_lost(thoughts, answer, length):
         AIMessage([{"type": "redacted_thinking", "data": "x"}, TEXT]),
         AIMessage(f"<think>Hm.</think>\n\n{ANSWER}"),
     ],
-)  # fmt: skip
+)
 def test_an_answer_is_read_without_the_reasoning_that_came_with_it(message):
     assert answer_text(message) == ANSWER
     assert Reply.of(message).text == ANSWER

@@ -20,9 +20,15 @@ def chat(tiny_lm):
 
 @pytest.mark.parametrize(
     ("wrong", "near"),
-    [("max_token", "max_tokens"), ("tempperature", "temperature"), ("topp", "top_p"), ("modle", "model"),
-     ("stop_sequence", "stop_sequences"), ("dtypes", "dtype")],
-)  # fmt: skip
+    [
+        ("max_token", "max_tokens"),
+        ("tempperature", "temperature"),
+        ("topp", "top_p"),
+        ("modle", "model"),
+        ("stop_sequence", "stop_sequences"),
+        ("dtypes", "dtype"),
+    ],
+)
 def test_a_misspelt_option_of_the_chat_model_names_the_nearest(wrong, near):
     with pytest.raises(ConfigurationError, match=f"LocalChatModel has no argument '{wrong}' .did you mean '{near}'"):
         LocalChatModel(**{wrong: 3})
@@ -70,15 +76,33 @@ def test_langchains_own_names_are_taken(tiny_lm, chat):
 
     heard = Heard()
     made = LocalChatModel(
-        model_name="embedded", max_completion_tokens=7, stop_sequences=["x"], temperature=0, timeout=60, max_retries=2,
-        api_key="none", callbacks=[heard], tags=["t"], metadata={"a": 1}, cache=False, name="writer", verbose=False,
-        disable_streaming=False, rate_limiter=None,
-    )  # fmt: skip
+        model_name="embedded",
+        max_completion_tokens=7,
+        stop_sequences=["x"],
+        temperature=0,
+        timeout=60,
+        max_retries=2,
+        api_key="none",
+        callbacks=[heard],
+        tags=["t"],
+        metadata={"a": 1},
+        cache=False,
+        name="writer",
+        verbose=False,
+        disable_streaming=False,
+        rate_limiter=None,
+    )
     assert (made.model, made.max_tokens, made.stop) == ("embedded", 7, ["x"])
     reply = chat.invoke(
-        "Hello", {"callbacks": [heard], "tags": ["t"], "metadata": {"a": 1}, "run_name": "r"}, stop=None, stream=True,
-        max_completion_tokens=2, model_name=tiny_lm.name, stream_usage=True, temperature=None,
-    )  # fmt: skip
+        "Hello",
+        {"callbacks": [heard], "tags": ["t"], "metadata": {"a": 1}, "run_name": "r"},
+        stop=None,
+        stream=True,
+        max_completion_tokens=2,
+        model_name=tiny_lm.name,
+        stream_usage=True,
+        temperature=None,
+    )
     assert reply.usage_metadata["output_tokens"] == 2
     assert heard.tokens >= 2
     streaming = LocalChatModel.from_causal_lm(tiny_lm, max_tokens=2, streaming=True)
@@ -99,11 +123,14 @@ def test_a_reply_that_takes_longer_than_the_timeout_is_an_error(tiny_lm):
     assert chat.invoke("Hello", timeout=60, max_tokens=2).usage_metadata["output_tokens"] == 2
 
 
-@pytest.mark.parametrize("made", [
-    lambda **wrong: BM25Retriever.from_documents(DOCUMENTS, **wrong),
-    lambda **wrong: DenseRetriever(store=None, **wrong),
-    lambda **wrong: HybridRetriever(retrievers=[WatchedRetriever()], **wrong),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "made",
+    [
+        lambda **wrong: BM25Retriever.from_documents(DOCUMENTS, **wrong),
+        lambda **wrong: DenseRetriever(store=None, **wrong),
+        lambda **wrong: HybridRetriever(retrievers=[WatchedRetriever()], **wrong),
+    ],
+)
 def test_a_misspelt_option_of_a_retriever_is_refused(made):
     with pytest.raises(ConfigurationError, match="Retriever has no argument 'kk' .did you mean 'k'"):
         made(kk=3)

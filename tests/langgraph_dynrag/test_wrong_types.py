@@ -17,7 +17,7 @@ from langgraph_dynrag import (
     Exemplar,
     Reformulation,
     RetrievalPolicy,
-    Selection,
+    SegmentSelection,
     ServerPolicy,
     calibrate,
     create_dynamic_rag,
@@ -36,7 +36,7 @@ from langgraph_dynrag.queries import (
     Rewrite,
     WithQuestion,
 )
-from langgraph_dynrag.queries.base import Plan
+from langgraph_dynrag.queries.base import QueryPlan
 from langgraph_dynrag.seakr.evidence_selection import LeastUncertain
 from langgraph_dynrag.seakr.final_answer import SurerAnswer
 from langgraph_dynrag.seakr.uncertainty import SampleSpec
@@ -120,26 +120,56 @@ def test_options_of_a_wrong_type_are_refused_when_the_graph_is_built(options, me
 @pytest.mark.parametrize(
     "make",
     [
-        lambda: Budgets(tokens="64"), lambda: Budgets(seconds="60"), lambda: Budgets(retrievals=2.5),
-        lambda: Budgets(identical_retrievals=None), lambda: Budgets(closing_tokens=True),
-        lambda: Reformulation(max_rewrites="1"), lambda: Reformulation(min_score=float("nan")),
-        lambda: RetrievalPolicy(timeout="30"), lambda: RetrievalPolicy(timeout=float("inf")),
-        lambda: RetrievalPolicy(on_error=None), lambda: ServerPolicy(attempts="4"),
-        lambda: ServerPolicy(pause=float("nan")), lambda: Selection(beam="2"), lambda: Selection(weights=1.0),
-        lambda: AnswerPrompt(instructions=None), lambda: AnswerPrompt(exemplars="Q"),
-        lambda: AnswerPrompt(exemplars=[("Q?", "So the answer is A.")]), lambda: AnswerPrompt(stop="\n"),
-        lambda: AnswerPrompt(answer_phrase=5), lambda: Exemplar("Q?", None), lambda: reasoned_prompt("4"),
-        lambda: TokenProbability("0.5"), lambda: TokenProbability(True), lambda: Entropy("high"),
-        lambda: Entropy(float("inf")), lambda: RIND("1"), lambda: ETC("1"), lambda: EveryNTokens("16"),
-        lambda: WrittenTag("<search>"), lambda: Reflection("0.2"), lambda: SelfAwareUncertainty("-6"),
-        lambda: MaskedSentence("0.4"), lambda: QFS(2.5), lambda: LastTokens("16"), lambda: Rewrite(max_words=None),
-        lambda: WithQuestion("question"), lambda: WithQuestion(Question), lambda: Plan(queries="text"),
-        lambda: Plan(prompts="text"), lambda: Plan(queries=[1]), lambda: Unit(5), lambda: SampleSpec(samples="20"),
-        lambda: SampleSpec(temperature=float("inf")), lambda: LeastUncertain(sampling=20),
-        lambda: SurerAnswer(alpha="small"), lambda: ReasonInDocuments(tokens="512"),
-        lambda: TagFormat("mine", "<a></a>", ("<r>", "</r>")), lambda: AnyOf(TokenProbability, Entropy()),
+        lambda: Budgets(tokens="64"),
+        lambda: Budgets(seconds="60"),
+        lambda: Budgets(retrievals=2.5),
+        lambda: Budgets(identical_retrievals=None),
+        lambda: Budgets(closing_tokens=True),
+        lambda: Reformulation(max_rewrites="1"),
+        lambda: Reformulation(min_score=float("nan")),
+        lambda: RetrievalPolicy(timeout="30"),
+        lambda: RetrievalPolicy(timeout=float("inf")),
+        lambda: RetrievalPolicy(on_error=None),
+        lambda: ServerPolicy(attempts="4"),
+        lambda: ServerPolicy(pause=float("nan")),
+        lambda: SegmentSelection(beam="2"),
+        lambda: SegmentSelection(weights=1.0),
+        lambda: AnswerPrompt(instructions=None),
+        lambda: AnswerPrompt(exemplars="Q"),
+        lambda: AnswerPrompt(exemplars=[("Q?", "So the answer is A.")]),
+        lambda: AnswerPrompt(stop="\n"),
+        lambda: AnswerPrompt(answer_phrase=5),
+        lambda: Exemplar("Q?", None),
+        lambda: reasoned_prompt("4"),
+        lambda: TokenProbability("0.5"),
+        lambda: TokenProbability(True),
+        lambda: Entropy("high"),
+        lambda: Entropy(float("inf")),
+        lambda: RIND("1"),
+        lambda: ETC("1"),
+        lambda: EveryNTokens("16"),
+        lambda: WrittenTag("<search>"),
+        lambda: Reflection("0.2"),
+        lambda: SelfAwareUncertainty("-6"),
+        lambda: MaskedSentence("0.4"),
+        lambda: QFS(2.5),
+        lambda: LastTokens("16"),
+        lambda: Rewrite(max_words=None),
+        lambda: WithQuestion("question"),
+        lambda: WithQuestion(Question),
+        lambda: QueryPlan(queries="text"),
+        lambda: QueryPlan(prompts="text"),
+        lambda: QueryPlan(queries=[1]),
+        lambda: Unit(5),
+        lambda: SampleSpec(samples="20"),
+        lambda: SampleSpec(temperature=float("inf")),
+        lambda: LeastUncertain(sampling=20),
+        lambda: SurerAnswer(alpha="small"),
+        lambda: ReasonInDocuments(tokens="512"),
+        lambda: TagFormat("mine", "<a></a>", ("<r>", "</r>")),
+        lambda: AnyOf(TokenProbability, Entropy()),
     ],
-)  # fmt: skip
+)
 def test_parts_refuse_values_of_a_wrong_type(make):
     with pytest.raises(ConfigurationError, match=" is | was given "):
         make()
@@ -237,7 +267,7 @@ class Words(BaseFormulator):
     needs = frozenset({"logprob"})
 
     def plan(self, view, verdict):
-        return Plan((view.unit.text,))
+        return QueryPlan((view.unit.text,))
 
 
 def test_a_subclass_of_the_bases_says_only_what_is_different():
@@ -262,9 +292,13 @@ def test_a_verdict_of_another_type_is_refused_at_the_first_return(returned):
 
 @pytest.mark.parametrize(
     ("given", "message"),
-    [({"piece": "sentence"}, r"Unit\('sentence'\)"), ({"reads": ["logprob"]}, "a frozenset of signals"),
-     ({"reads": frozenset({"probability"})}, "needs probability; .* gives"), ({"reads": "logprob"}, "a frozenset")],
-)  # fmt: skip
+    [
+        ({"piece": "sentence"}, r"Unit\('sentence'\)"),
+        ({"reads": ["logprob"]}, "a frozenset of signals"),
+        ({"reads": frozenset({"probability"})}, "needs probability; .* gives"),
+        ({"reads": "logprob"}, "a frozenset"),
+    ],
+)
 def test_units_and_needs_of_another_type_are_refused_when_the_graph_is_built(given, message):
     with pytest.raises(ConfigurationError, match=message):
         built(trigger=Own(**given))
@@ -302,7 +336,10 @@ def test_a_plan_of_another_type_is_refused_at_the_first_return(plan):
 
 @pytest.mark.parametrize("queries", ["text", None, [1]])
 def test_queries_made_of_replies_are_no_letters(queries):
-    for query in (Asking(Plan(prompts=("Which?",)), queries), WithQuestion(Asking(Plan(prompts=("Which?",)), queries))):
+    for query in (
+        Asking(QueryPlan(prompts=("Which?",)), queries),
+        WithQuestion(Asking(QueryPlan(prompts=("Which?",)), queries)),
+    ):
         with pytest.raises(ConfigurationError, match=r"finish\(\) returned .*a tuple of texts is needed"):
             built(trigger=EveryNTokens(2), query=query).invoke({"question": QUESTION})
 

@@ -55,8 +55,9 @@ def test_documents_are_parametrized_verified_exported_and_removed(run, notes, tm
     first = json.loads(run("parametrize", notes, "--json"))
     assert (first["trained"], first["skipped"]) == (1, 1)
     assert [(name, reason[:18]) for name, reason in first["skipped_files"]] == [
-        ("latin.txt", "not UTF-8 (byte 0x"), ("long.jsonl", "line 2 is no JSON:"),
-    ]  # fmt: skip
+        ("latin.txt", "not UTF-8 (byte 0x"),
+        ("long.jsonl", "line 2 is no JSON:"),
+    ]
     again = json.loads(run("parametrize", notes, "--json"))
     assert (again["trained"], again["known"]) == (0, 1)
     assert json.loads(run("store", "stats", "--json"))["adapters"] == 1
@@ -97,8 +98,10 @@ def test_paragraphs_are_put_together_and_json_lines_kept_apart(tmp_path):
     (tmp_path / "b.jsonl").write_text('{"id": "x", "title": "T", "text": "one"}\n\n{"text": "two"}')
     passages = read_passages(tmp_path)
     assert [p.document for p in passages] == [
-        *[f"{tmp_path}/a.md"] * 3, f"{tmp_path}/b.jsonl#x", f"{tmp_path}/b.jsonl#3",
-    ]  # fmt: skip
+        *[f"{tmp_path}/a.md"] * 3,
+        f"{tmp_path}/b.jsonl#x",
+        f"{tmp_path}/b.jsonl#3",
+    ]
     assert passages[3].title == "T"
     assert all(len(p.text) < 1200 for p in passages)
 
@@ -108,9 +111,24 @@ def test_a_translator_is_trained_from_lines_of_json_and_goes_on(model, tmp_path)
     rows = [{"title": f"Ferry {i}", "text": TEXT.replace("1974", str(1900 + i))} for i in range(12)]
     corpus.write_text("\n".join(map(json.dumps, rows)))
     call = [
-        "train-translator", str(corpus), "--out", str(out), "--model", str(model), "--steps", "2", "--documents", "2",
-        "--questions", "1", "--validation", "3", "--validate-every", "1", "--json",
-    ]  # fmt: skip
+        "train-translator",
+        str(corpus),
+        "--out",
+        str(out),
+        "--model",
+        str(model),
+        "--steps",
+        "2",
+        "--documents",
+        "2",
+        "--questions",
+        "1",
+        "--validation",
+        "3",
+        "--validate-every",
+        "1",
+        "--json",
+    ]
     stopped = CliRunner().invoke(build_app(), [*call, "--max-minutes", "0"])
     assert json.loads(stopped.stdout)["steps"] == 0
     done = json.loads(CliRunner().invoke(build_app(), call).stdout)
@@ -138,10 +156,26 @@ def test_a_translator_learns_to_make_adapters_that_were_parametrized(run, model,
     corpus.write_text("\n".join(map(json.dumps, rows)))
     assert json.loads(run("parametrize", corpus, "--json"))["trained"] == 8
     call = [
-        "train-translator", str(corpus), "--out", str(out), "--model", str(model), "--steps", "2",
-        "--documents", "2", "--kind", "dyprag", "--validation", "2", "--validate-every", "1",
-        "--imitate", str(tmp_path / "store"), "--json",
-    ]  # fmt: skip
+        "train-translator",
+        str(corpus),
+        "--out",
+        str(out),
+        "--model",
+        str(model),
+        "--steps",
+        "2",
+        "--documents",
+        "2",
+        "--kind",
+        "dyprag",
+        "--validation",
+        "2",
+        "--validate-every",
+        "1",
+        "--imitate",
+        str(tmp_path / "store"),
+        "--json",
+    ]
     result = CliRunner().invoke(build_app(), call)
     assert json.loads(result.stdout)["ended"] == "all 2 steps are done", result.exception
     record = json.loads((out / "translator.json").read_text())
@@ -206,8 +240,10 @@ def test_a_console_of_another_encoding_prints_escapes(tmp_path, model):
     for options in ((), ("--json",)):
         done = subprocess.run(
             [sys.executable, "-m", "rag_backbone.cli", "store", "list", "-s", str(tmp_path / "store"), *options],
-            capture_output=True, check=False, env={**os.environ, "PYTHONIOENCODING": "cp1252"},
-        )  # fmt: skip
+            capture_output=True,
+            check=False,
+            env={**os.environ, "PYTHONIOENCODING": "cp1252"},
+        )
         assert (done.returncode, done.stderr) == (0, b"")
         assert b"\\u6771\\u4eac.txt" in done.stdout
 

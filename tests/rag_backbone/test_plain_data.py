@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 from pydantic import BaseModel
 
-from rag_backbone.plain_data import NotPlainError, plain, plain_metadata
+from rag_backbone.plain_data import NotPlainError, as_plain_data, plain_metadata
 
 
 class Model(BaseModel):
@@ -52,9 +52,9 @@ class Colour(enum.Enum):
         (float("nan"), "nan"),
         (2**70, str(2**70)),
     ],
-)  # fmt: skip
+)
 def test_values_of_loaders_become_plain(value, expected):
-    found = plain(value)
+    found = as_plain_data(value)
     assert found == expected
     assert type(found) is type(expected)
 
@@ -62,7 +62,7 @@ def test_values_of_loaders_become_plain(value, expected):
 @pytest.mark.parametrize("value", [b"x", object(), np.zeros(3), dict, (x for x in "ab"), [[b"x"]]])
 def test_what_has_no_plain_form_is_reported(value):
     with pytest.raises(NotPlainError):
-        plain(value)
+        as_plain_data(value)
     kept, lost = plain_metadata({"thumb": value, "page": 3}, "a.pdf")
     assert kept == {"page": 3}
     assert len(lost) == 1

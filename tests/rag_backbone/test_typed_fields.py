@@ -113,11 +113,19 @@ def test_what_does_not_fit_is_named_with_what_would(given, message):
 @pytest.mark.parametrize(
     "given",
     [
-        {"count": np.int64(2)}, {"share": 1}, {"share": np.float32(0.5)}, {"pause": math.inf}, {"pause": None},
-        {"mode": "b"}, {"values": [0.5, 1]}, {"person": Person()}, {"make": lambda text: text}, {"anything": object},
+        {"count": np.int64(2)},
+        {"share": 1},
+        {"share": np.float32(0.5)},
+        {"pause": math.inf},
+        {"pause": None},
+        {"mode": "b"},
+        {"values": [0.5, 1]},
+        {"person": Person()},
+        {"make": lambda text: text},
+        {"anything": object},
     ],
     ids=lambda given: next(iter(given)),
-)  # fmt: skip
+)
 def test_what_fits_is_kept_as_it_is(given):
     ((name, value),) = given.items()
     assert getattr(Options(**given), name) is value

@@ -104,8 +104,10 @@ def server(command, store, plugin, folder):
     environment = {**plugin}
     if plugin:
         environment |= {
-            "DYNPRAG_STORE": str(folder / "store"), "DYNPRAG_SECRET": SECRET, "DYNPRAG_EXPORTS": str(folder / "made"),
-        }  # fmt: skip
+            "DYNPRAG_STORE": str(folder / "store"),
+            "DYNPRAG_SECRET": SECRET,
+            "DYNPRAG_EXPORTS": str(folder / "made"),
+        }
     running = VLLMServer(command, embedded_model_folder(), folder / "server.log", environment)
     try:
         running.start()

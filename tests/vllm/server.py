@@ -30,7 +30,7 @@ class VLLMServer:
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
                 self._command, stdout=log, stderr=log, start_new_session=True, env={**os.environ, **self._environment}
-            )  # fmt: skip
+            )
         until = time.monotonic() + seconds
         while time.monotonic() < until:
             if self._process.poll() is not None:

@@ -36,9 +36,12 @@ def selections(local, passages, count):
     """None, one document, another one, the mean of two, and the sum of three, in turn."""
     keys = [local.key(text) for text in passages.values()]
     made = [
-        None, local.select(keys[:1]), local.select(keys[1:2]), local.select(keys[1:3]),
+        None,
+        local.select(keys[:1]),
+        local.select(keys[1:2]),
+        local.select(keys[1:3]),
         local.select(keys[2:5], merge="sum"),
-    ]  # fmt: skip
+    ]
     return [made[i % len(made)] for i in range(count)]
 
 
@@ -134,11 +137,14 @@ def test_two_processes_share_one_server(server, local, store, passages, question
     ]
     workers = [
         subprocess.Popen(
-            [sys.executable, "-m", "tests.vllm.worker", json.dumps(half)], cwd=ROOT, stdout=subprocess.PIPE, text=True,
+            [sys.executable, "-m", "tests.vllm.worker", json.dumps(half)],
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            text=True,
             env={**os.environ, "PYTHONPATH": str(ROOT)},
         )
         for half in halves
-    ]  # fmt: skip
+    ]
     written = [worker.communicate(timeout=3000)[0] for worker in workers]
     assert [worker.returncode for worker in workers] == [0, 0]
     rows = [json.loads(line) for output in written for line in output.splitlines()]
@@ -184,9 +190,16 @@ def test_an_unknown_model_is_refused(server, retriever):
 
 def test_evidence_acts_in_the_parameters_of_the_server_s_model(server, served, retriever, passages):
     built = graph(
-        server, retriever, preset="fixed_sentence", trigger=EverySentence(), injection="parametric", adapters=served,
-        missing="context", prompt=WeightsPrompt(), initial_retrieval=True,
-    )  # fmt: skip
+        server,
+        retriever,
+        preset="fixed_sentence",
+        trigger=EverySentence(),
+        injection="parametric",
+        adapters=served,
+        missing="context",
+        prompt=WeightsPrompt(),
+        initial_retrieval=True,
+    )
     result = built.invoke(QUESTION)
     events = [e for e in result["trace"] if e["type"] == "injection"]
     assert len(events[0]["in_weights"]) == len(result["sources"]) > 1
@@ -197,9 +210,14 @@ def test_llama_index_answers_from_the_server(server, lm, store, passages, folder
     from llama_index.core.schema import NodeWithScore, TextNode
 
     llm = ParametricLLM(
-        base_url=server.url, lm=lm, store=store, recipe=RECIPE, max_adapters=3, max_new_tokens=16,
+        base_url=server.url,
+        lm=lm,
+        store=store,
+        recipe=RECIPE,
+        max_adapters=3,
+        max_new_tokens=16,
         server={"folder": str(folder / "exports")},
-    )  # fmt: skip
+    )
     nodes = [NodeWithScore(node=TextNode(text=t), score=1.0) for t in list(passages.values())[:2]]
     post = ParametricNodePostprocessor(llm=llm, missing="error")
     marked = [n.node.get_content("llm") for n in post.postprocess_nodes(nodes, query_str="Who?")]
@@ -215,15 +233,11 @@ def test_llama_index_answers_from_the_server(server, lm, store, passages, folder
 def test_the_server_merges_the_documents_that_a_request_names(server, plugin, lm, store, local, passages, questions):
     if not plugin:
         pytest.skip("DYNPRAG_VLLM_PYTHON is not set: the Python of the server's environment, to install the plugin for")
-    served = ServedModel(
-        server.url, store, lm=lm, recipe=RECIPE, max_adapters=3, loading="resolve", secret=SECRET
-    )  # fmt: skip
+    served = ServedModel(server.url, store, lm=lm, recipe=RECIPE, max_adapters=3, loading="resolve", secret=SECRET)
     chosen = [s for s in selections(local, passages, 8) if s is not None]
     found = [compared(local, served, q, s, tokens=16) for q, s in zip(questions, chosen, strict=False)]
     assert all(c.gap is None or c.gap <= NEAR for c in found)
-    forged = ServedModel(
-        server.url, store, lm=lm, recipe=RECIPE, loading="resolve", secret="not the server's secret"
-    )  # fmt: skip
+    forged = ServedModel(server.url, store, lm=lm, recipe=RECIPE, loading="resolve", secret="not the server's secret")
     with pytest.raises(ServerError, match="HTTP 404"):
         compared(local, forged, questions[0], chosen[0])
 
@@ -233,9 +247,15 @@ def test_the_server_merges_the_documents_that_a_request_names(server, plugin, lm
 
 def test_a_server_that_is_killed_in_mid_answer_is_gone_on_with_when_it_is_back(server, served, retriever, lm, local):
     built = graph(
-        server, retriever, checkpointer=InMemorySaver(), injection="parametric", adapters=served, missing="context",
-        initial_retrieval=True, trigger=TokenProbability(0.0),
-    )  # fmt: skip
+        server,
+        retriever,
+        checkpointer=InMemorySaver(),
+        injection="parametric",
+        adapters=served,
+        missing="context",
+        initial_retrieval=True,
+        trigger=TokenProbability(0.0),
+    )
     config = {"configurable": {"thread_id": "t"}}
     tokens = []
     with pytest.raises(ServerUnavailableError, match=server.url.removesuffix("/v1")):

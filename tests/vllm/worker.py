@@ -11,9 +11,7 @@ from rag_backbone.engine.requests import Request
 
 def main(told):
     with LMDBStore(told["store"], model=None, readonly=True) as store:
-        served = ServedModel(
-            told["url"], store, lm="embedded", recipe=told["recipe"], folder=told["folder"], keep=1
-        )  # fmt: skip
+        served = ServedModel(told["url"], store, lm="embedded", recipe=told["recipe"], folder=told["folder"], keep=1)
         for question in told["questions"]:
             for text in told["texts"]:  # another one each time, of which one is kept
                 selection = served.select([served.key(text)])

@@ -12,10 +12,27 @@ from functools import cache
 from typing import Any, NamedTuple
 
 _WORD = re.compile(r"\d[\d.,]*\d|['’]s\b|(?<=s)['’](?=\s\w)|\w+(?:[-.’']\w+)*?(?=['’]s\b)|\w+(?:[-’']\w+)*|[^\w\s]")
-AUXILIARIES = frozenset({
-    "am", "is", "are", "was", "were", "has", "have", "had",
-    "can", "could", "will", "would", "may", "might", "must", "should", "shall",
-})  # fmt: skip
+AUXILIARIES = frozenset(
+    {
+        "am",
+        "is",
+        "are",
+        "was",
+        "were",
+        "has",
+        "have",
+        "had",
+        "can",
+        "could",
+        "will",
+        "would",
+        "may",
+        "might",
+        "must",
+        "should",
+        "shall",
+    }
+)
 FINITE = ("VBD", "VBZ", "VBP", "MD")
 _NOUN_BEFORE = ("DT", "PRP$", "JJ", "JJR", "JJS", "POS")
 _OBJECT_AFTER = ("DT", "PRP$", "CD", "IN")

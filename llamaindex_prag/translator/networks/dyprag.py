@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from llamaindex_prag.translator.config import TranslatorConfig
-from llamaindex_prag.translator.networks.module_positions import Place, places_of
+from llamaindex_prag.translator.networks.module_positions import ModulePosition, module_positions
 
 _SPREAD = 1e-7
 """Standard deviation of all weights at the start."""
@@ -27,7 +27,7 @@ class DyPRAGNetwork(nn.Module):
         super().__init__()
         layout, p = config.layout, config.width
         self.layout = layout
-        self._places: list[Place] = places_of(layout)
+        self._places: list[ModulePosition] = module_positions(layout)
         generator = torch.Generator().manual_seed(config.seed)
 
         def drawn(*shape: int) -> nn.Parameter:

@@ -10,7 +10,7 @@ from rag_backbone.errors import ConfigurationError
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class ModulePosition:
     """Of one target of a layout."""
 
     layer: int
@@ -18,7 +18,7 @@ class Place:
     """Such as `mlp.gate_proj`."""
 
 
-def places_of(layout: Layout) -> list[Place]:
+def module_positions(layout: Layout) -> list[ModulePosition]:
     """The place of each target.
 
     Raises:
@@ -29,5 +29,5 @@ def places_of(layout: Layout) -> list[Place]:
         match = re.fullmatch(r"(?:.*\.)?(\d+)\.(.+)", target.name)
         if match is None:
             raise ConfigurationError(f"{target.name} is no part of a numbered layer; a translator needs its number")
-        found.append(Place(int(match[1]), match[2]))
+        found.append(ModulePosition(int(match[1]), match[2]))
     return found

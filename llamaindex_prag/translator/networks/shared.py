@@ -28,7 +28,7 @@ from torch.nn import functional
 
 from llamaindex_prag.training.factors import initial_values
 from llamaindex_prag.translator.config import TranslatorConfig
-from llamaindex_prag.translator.networks.module_positions import places_of
+from llamaindex_prag.translator.networks.module_positions import module_positions
 
 _GAINS = (0.3, 1.0)
 """Of `A` and `B` at the start; a random row of `A` has the length 0.58."""
@@ -46,7 +46,7 @@ class SharedNetwork(nn.Module):
     def __init__(self, config: TranslatorConfig) -> None:
         super().__init__()
         self.layout = layout = config.layout
-        places, d = places_of(layout), config.width
+        places, d = module_positions(layout), config.width
         layers, modules = sorted({p.layer for p in places}), sorted({p.module for p in places})
         sizes = {p.module: (t.inputs, t.outputs) for p, t in zip(places, layout.targets, strict=True)}
         with torch.random.fork_rng(devices=[]):

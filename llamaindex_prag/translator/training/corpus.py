@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llamaindex_prag.adapters.adapter import text_hash
-from llamaindex_prag.augment.augmentation import QA, Source
+from llamaindex_prag.augment.augmentation import QA, QuestionSource
 from llamaindex_prag.augment.rules.questions import rule_questions
 from llamaindex_prag.training.distillation import distilled
 from llamaindex_prag.training.examples import TrainingDocument
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from llamaindex_prag.translator.translator import Translator
 
 
-KNOWN: frozenset[Source] = frozenset({"cloze", "given"})
+KNOWN: frozenset[QuestionSource] = frozenset({"cloze", "given"})
 """Whose questions come with an answer that is taught as it stands."""
 
 

@@ -8,7 +8,7 @@ from typing import Any, Literal, Self, get_args
 
 from rag_backbone.errors import ConfigurationError
 
-Objective = Literal["distill", "imitate"]
+TranslatorObjective = Literal["distill", "imitate"]
 Sequences = Literal["drawn", "first"]
 
 
@@ -16,7 +16,7 @@ Sequences = Literal["drawn", "first"]
 class TrainingPlan:
     """Settings of a translator's training."""
 
-    objective: Objective = "distill"
+    objective: TranslatorObjective = "distill"
     """`"distill"`: what its adapters do to the model's answers. `"imitate"`: DyPRAG's; see `imitation`."""
     steps: int = 2000
     documents: int = 8
@@ -59,7 +59,7 @@ class TrainingPlan:
         for name in ("learning_rate", "epsilon", "direct"):
             if not (value := getattr(self, name)) > 0:
                 raise ConfigurationError(f"{name} is {value}; it must be above 0")
-        for name, known in (("objective", Objective), ("sequences", Sequences)):
+        for name, known in (("objective", TranslatorObjective), ("sequences", Sequences)):
             if (value := getattr(self, name)) not in get_args(known):
                 raise ConfigurationError(f"{name} is {value!r}; known: {', '.join(get_args(known))}")
         if self.schedule not in ("cosine", "constant"):
@@ -100,7 +100,17 @@ class TrainingPlan:
 
 
 DYPRAG = TrainingPlan(
-    objective="imitate", steps=4800, documents=1, unrelated=0, learning_rate=1e-5, warm_up=0, schedule="constant",
-    weight_decay=0.01, epsilon=1e-8, clip=0.0, mse=100.0, sequences="first",
-)  # fmt: skip
+    objective="imitate",
+    steps=4800,
+    documents=1,
+    unrelated=0,
+    learning_rate=1e-5,
+    warm_up=0,
+    schedule="constant",
+    weight_decay=0.01,
+    epsilon=1e-8,
+    clip=0.0,
+    mse=100.0,
+    sequences="first",
+)
 """As released: one pass over 4,800 passages, one a step. `changed(sequences="drawn")` lets it see closed-book ones."""

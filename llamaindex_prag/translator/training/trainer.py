@@ -40,7 +40,7 @@ from llamaindex_prag.translator.training.corpus import Corpus, Lesson, drawn, qu
 from llamaindex_prag.translator.training.imitation import Imitation, TrainedAdapters, with_adapters
 from llamaindex_prag.translator.training.plan import TrainingPlan
 from llamaindex_prag.translator.training.state_cache import KeptStates
-from llamaindex_prag.translator.training.validation import Judgement, Validation
+from llamaindex_prag.translator.training.validation import Validation, ValidationLosses
 from rag_backbone.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ class TrainingRun:
     steps: int = 0
     history: list[dict[str, Any]] = field(default_factory=list)
     """Of each validation: step, seconds of training so far, training loss since the last one, and the losses of
-    `Judgement`."""
+    `ValidationLosses`."""
     best: float = math.inf
     """The lowest loss on the passages set apart."""
     seconds: float = 0.0
@@ -112,9 +112,11 @@ class TranslatorTrainer:
         self._optimiser = self._adamw()
         self._imitation = None if adapters is None else Imitation(translator, adapters, self._losses, self.plan)
         self._identity = {
-            "translator": translator.config.to_dict(), "plan": self.plan.to_dict(), "corpus": corpus.digest,
+            "translator": translator.config.to_dict(),
+            "plan": self.plan.to_dict(),
+            "corpus": corpus.digest,
             "start": translator.fingerprint,
-        }  # fmt: skip
+        }
         vars(translator).pop("fingerprint")  # it changes with every step
         self._started_from = dict(translator.record)
         self.run = self._restored()
@@ -219,7 +221,7 @@ class TranslatorTrainer:
         engine = self.translator.lm.engine
         return taught(engine, [prompt_ids(engine.tokenizer, question) for question in UNRELATED])
 
-    def _judge(self, recent: Sequence[float]) -> Judgement:
+    def _judge(self, recent: Sequence[float]) -> ValidationLosses:
         """Judge, and keep everything."""
         run, plan = self.run, self.plan
         judged = self._validation.judge()

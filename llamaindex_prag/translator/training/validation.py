@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Judgement:
+class ValidationLosses:
     """Mean losses over the passages, nats a token; the lower, the better."""
 
     own: float
@@ -89,10 +89,10 @@ class Validation:
             )
         self._base: list[float] | None = None
 
-    def judge(self) -> Judgement:
+    def judge(self) -> ValidationLosses:
         """The translator as it is now."""
         own, other, mean, base = (np.mean(found) for found in self.losses())
-        return Judgement(float(own), float(other), float(mean), float(base), self.f1())
+        return ValidationLosses(float(own), float(other), float(mean), float(base), self.f1())
 
     def f1(self) -> float | None:
         """Of the answers with the passages' own adapters, one question each; None if no answer is known."""
@@ -113,9 +113,11 @@ class Validation:
         if self._base is None:
             self._base = self._with(torch.zeros_like(values[:1]).expand_as(values))
         return (
-            self._with(values), self._with(values.roll(1, 0)),
-            self._with(values.mean(0, keepdim=True).expand_as(values)), self._base,
-        )  # fmt: skip
+            self._with(values),
+            self._with(values.roll(1, 0)),
+            self._with(values.mean(0, keepdim=True).expand_as(values)),
+            self._base,
+        )
 
     @torch.no_grad()
     def _values(self) -> Tensor:

@@ -27,7 +27,7 @@ def keeps_logits(model: PreTrainedModel) -> bool:
     return "logits_to_keep" in inspect.signature(model.forward).parameters
 
 
-class RowLayout:
+class PackedLayout:
     """The new tokens of several sequences, all of them with growing layers, as the input of one forward.
 
     Args:
@@ -87,17 +87,17 @@ class RowLayout:
 
     def _cache(self) -> Cache:
         layers = zip(*(sequence.cache.layers for sequence in self.sequences), strict=True)
-        return Cache(layers=[RowsLayer(self, rows) for rows in layers])
+        return Cache(layers=[PackedLayer(self, rows) for rows in layers])
 
 
-class RowsLayer(DynamicLayer):
+class PackedLayer(DynamicLayer):
     """One layer of several sequences, as one forward over new tokens of all of them sees it.
 
     New keys and values go to each sequence's own buffer. What `update` returns is only the forward's own; attention
     reads the buffers itself (see `row_attention`), so rows need neither padding nor copying, and come and go freely.
     """
 
-    def __init__(self, layout: RowLayout, rows: Sequence[GrowingLayer]) -> None:
+    def __init__(self, layout: PackedLayout, rows: Sequence[GrowingLayer]) -> None:
         super().__init__()
         self._layout = layout
         self._rows = rows

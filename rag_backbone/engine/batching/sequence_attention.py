@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.nn import functional
 
-from rag_backbone.engine.batching.packed_layout import RowLayout
-from rag_backbone.engine.batching.shared_prefix import Alike, attend_alike
+from rag_backbone.engine.batching.packed_layout import PackedLayout
+from rag_backbone.engine.batching.shared_prefix import SharedPrefix, attend_with_shared_prefix
 from rag_backbone.engine.batching.shared_prompt import SharedPromptCache
 
 if TYPE_CHECKING:
@@ -28,16 +28,16 @@ Kernel = Callable[..., "tuple[Tensor, Tensor | None]"]
 
 
 @dataclass
-class Step:
+class AttentionStep:
     """What one forward is asked for beyond its logits; filled by the attention function."""
 
     layer: int
     """The last attention layer."""
     queries: int = 0
     """How many of the last queries to record; of rows the last one each."""
-    rows: RowLayout | None = None
+    rows: PackedLayout | None = None
     """The sequences whose new tokens are in this forward."""
-    alike: Sequence[Alike] = ()
+    alike: Sequence[SharedPrefix] = ()
     """Which of them begin alike, of a forward of one token each."""
     shared: SharedPromptCache | None = None
     """The cache of several continuations of one prompt that are decoded together."""
@@ -51,10 +51,10 @@ class Step:
     reproduces: bool = False
 
 
-def attend_by_row(
+def attend_per_sequence(
     function: Kernel,
     kernel: str,
-    step: Step,
+    step: AttentionStep,
     module: nn.Module,
     query: Tensor,
     kwargs: dict[str, Any],
@@ -89,7 +89,13 @@ def attend_by_row(
 
 
 def _attend_row(
-    function: Kernel, kernel: str, step: Step, row: int, module: nn.Module, query: Tensor, kwargs: dict[str, Any]
+    function: Kernel,
+    kernel: str,
+    step: AttentionStep,
+    row: int,
+    module: nn.Module,
+    query: Tensor,
+    kwargs: dict[str, Any],
 ) -> Tensor:
     """(1, n, heads, dim): a row's n queries, (1, heads, n, dim), over its sequence."""
     assert step.rows is not None
@@ -101,7 +107,7 @@ def _attend_row(
 
 
 def _attend_groups(
-    step: Step, module: nn.Module, query: Tensor, kwargs: dict[str, Any]
+    step: AttentionStep, module: nn.Module, query: Tensor, kwargs: dict[str, Any]
 ) -> dict[int, tuple[Tensor, Tensor]]:
     """Of rows that begin alike, by their place: (1, 1, heads, dim) and the weights, (1, heads, 1, keys) float32."""
     assert step.rows is not None
@@ -112,14 +118,16 @@ def _attend_groups(
         if window and any(layer.length > window for layer in layers):  # where it begins is each row's own
             continue
         states = [(layer.keys, layer.values) for layer in layers]
-        outputs, weights = attend_alike(query[list(group.rows)], states, group.length, scaling_of(query, kwargs))
+        outputs, weights = attend_with_shared_prefix(
+            query[list(group.rows)], states, group.length, scaling_of(query, kwargs)
+        )
         found |= zip(group.rows, zip(outputs.split(1), weights, strict=True), strict=True)
     return found
 
 
 def attend_once(
     function: Kernel,
-    step: Step,
+    step: AttentionStep,
     module: nn.Module,
     query: Tensor,
     states: tuple[Tensor, Tensor],
@@ -142,7 +150,7 @@ def attend_once(
 def _attend_several(
     function: Kernel,
     kernel: str,
-    step: Step,
+    step: AttentionStep,
     row: int,
     module: nn.Module,
     query: Tensor,
@@ -182,7 +190,7 @@ def _mask(kernel: str, n: int, key: Tensor, window: int | None) -> Tensor | None
 
 
 def _record_last(
-    step: Step, module: nn.Module, query: Tensor, states: tuple[Tensor, Tensor], kwargs: dict[str, Any]
+    step: AttentionStep, module: nn.Module, query: Tensor, states: tuple[Tensor, Tensor], kwargs: dict[str, Any]
 ) -> None:
     """The weights of the last of a row's queries, (1, heads, n, dim), if they are wanted."""
     if not step.queries or module.layer_idx != step.layer:

@@ -27,7 +27,7 @@ LEAST = 64
 
 
 @dataclass(frozen=True, slots=True)
-class Alike:
+class SharedPrefix:
     """Rows that begin with the same tokens, under the same adapters."""
 
     rows: tuple[int, ...]
@@ -36,7 +36,9 @@ class Alike:
     """How many tokens they have in common."""
 
 
-def rows_alike(keys: Sequence[Hashable], ids: Sequence[list[int]], *, least: int = LEAST) -> list[Alike]:
+def find_shared_prefixes(
+    keys: Sequence[Hashable], ids: Sequence[list[int]], *, least: int = LEAST
+) -> list[SharedPrefix]:
     """Groups of rows that have at least `least` leading tokens in common.
 
     Each is made around the first row that is in none yet, of those rows with which it saves the most reading.
@@ -57,12 +59,12 @@ def rows_alike(keys: Sequence[Hashable], ids: Sequence[list[int]], *, least: int
         best = max(range(len(longest)), key=lambda n: (n + 1) * common[longest[n]], default=None)
         chosen = [] if best is None else longest[: best + 1]
         if chosen:
-            groups.append(Alike((first, *sorted(chosen)), common[chosen[-1]]))
+            groups.append(SharedPrefix((first, *sorted(chosen)), common[chosen[-1]]))
         left = [row for row in others if row not in chosen]
     return groups
 
 
-def attend_alike(
+def attend_with_shared_prefix(
     query: Tensor, states: Sequence[tuple[Tensor, Tensor]], length: int, scaling: float
 ) -> tuple[Tensor, list[Tensor]]:
     """Each row's lone query over its whole sequence, in float32.
@@ -84,7 +86,7 @@ def attend_alike(
     own = grouped.new_full((rows, kv_heads, heads // kv_heads, max(lengths)), float("-inf"))
     for i, key in enumerate(keys):
         own[i, :, :, : lengths[i]] = torch.bmm(grouped[i], key[:, length:].float().transpose(1, 2))
-    output, weights = attend_common(grouped, keys[0][:, :length], states[0][1][0, :, :length], own)
+    output, weights = attend_to_prefix(grouped, keys[0][:, :length], states[0][1][0, :, :length], own)
     for i, (_, value) in enumerate(states):
         output[i] += torch.bmm(weights[i, :, :, length : length + lengths[i]], value[0, :, length:].float())
     of_rows = weights.view(rows, 1, heads, 1, -1)
@@ -94,7 +96,7 @@ def attend_alike(
     )
 
 
-def attend_common(
+def attend_to_prefix(
     grouped: Tensor, keys: Tensor, values: Tensor, own: Tensor, hidden: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
     """The part of keys and values that all rows share, of an attention over those and each row's own.

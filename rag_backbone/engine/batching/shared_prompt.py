@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from transformers.cache_utils import Cache, DynamicLayer
 
-from rag_backbone.engine.batching.shared_prefix import attend_common
+from rag_backbone.engine.batching.shared_prefix import attend_to_prefix
 from rag_backbone.engine.kv_cache import GrowingLayer, SequenceCache
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ class SharedPromptLayer(DynamicLayer):
         gone = None
         if window is not None:
             gone = torch.arange(known, device=query.device)[None] <= (self._lengths + known - window)[:, None]
-        output, weights = attend_common(grouped, self._prompt.keys[0], self._prompt.values[0], own, gone)
+        output, weights = attend_to_prefix(grouped, self._prompt.keys[0], self._prompt.values[0], own, gone)
         return _rows_first(output + torch.matmul(weights[..., known:], values), query)
 
     def keep(self, rows: Tensor, lengths: Tensor) -> None:

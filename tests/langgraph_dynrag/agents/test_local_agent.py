@@ -10,7 +10,7 @@ from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 
 from langgraph_dynrag import LocalChatModel
 from langgraph_dynrag.agents import DynamicRetrievalMiddleware
-from langgraph_dynrag.agents.judged_answer import Written, judge_answer
+from langgraph_dynrag.agents.judged_answer import WatchedAnswer, judge_answer
 from langgraph_dynrag.agents.requests import question_context
 from langgraph_dynrag.drafts.collector import rows_from_scores
 from langgraph_dynrag.drafts.draft import Draft
@@ -73,10 +73,12 @@ def test_scores_and_query_are_those_of_a_second_forward_over_prompt_and_answer(c
     assert len(ids) == len(draft["pieces"])
     assert scored.entropies.tolist() == pytest.approx(draft["entropies"], abs=1e-3)
     question = ASK["messages"][0].content
-    written = Written(
-        question, again, rows_from_scores(scored.attention.numpy(), len(prompt)),
+    written = WatchedAnswer(
+        question,
+        again,
+        rows_from_scores(scored.attention.numpy(), len(prompt)),
         question_context(request, question),
-    )  # fmt: skip
+    )
     needs, whole = judge_answer(written, trigger, not_a_stop_word())
     assert whole.position == verdict["position"]
     pairs = zip(whole.scores, verdict["scores"], strict=True)

@@ -171,8 +171,9 @@ async def test_searches_are_bounded_over_all_calls_of_a_question(run):
     finds = iter([[Document(f"Fact {i}.", id=str(i))] for i in range(9)])
     retriever = WatchedRetriever(give=lambda _: next(finds))
     two = said("Joan built it. Pike paid for it.", Joan=0.1, Pike=0.1)
-    agent, _, _ = agent_of(two, calling(town="A"), two, tools=[population], retriever=retriever, max_searches=2,
-                          query=MaskedSentence())  # fmt: skip
+    agent, _, _ = agent_of(
+        two, calling(town="A"), two, tools=[population], retriever=retriever, max_searches=2, query=MaskedSentence()
+    )
     result = await run(agent)
     assert sorted(retriever.queries) == ["built it.", "paid for it."]  # they may run at the same time
     assert result["dynamic_retrieval"]["retrievals"] == 2
@@ -363,8 +364,14 @@ def test_what_happens_is_told_as_custom_events():
     agent, _, _ = agent_of(UNSURE, SURE)
     events = list(agent.stream(ASK, stream_mode="custom"))
     assert [e["type"] for e in events] == [
-        "draft", "verdict", "retrieval", "resume", "draft", "accepted", "answer",
-    ]  # fmt: skip
+        "draft",
+        "verdict",
+        "retrieval",
+        "resume",
+        "draft",
+        "accepted",
+        "answer",
+    ]
 
 
 async def test_in_async_agents_the_event_loop_stays_free():

@@ -184,8 +184,13 @@ async def test_a_summary_of_the_conversation_does_not_lose_the_answer(run, besid
 
 async def test_a_run_that_was_stopped_while_an_answer_is_withheld_goes_on(run):
     model = AgentModel(replies=[UNSURE, SURE, SURE])
-    agent = create_agent(model, [], middleware=[DynamicRetrievalMiddleware(WatchedRetriever())],
-                         checkpointer=InMemorySaver(), interrupt_after=["model"])  # fmt: skip
+    agent = create_agent(
+        model,
+        [],
+        middleware=[DynamicRetrievalMiddleware(WatchedRetriever())],
+        checkpointer=InMemorySaver(),
+        interrupt_after=["model"],
+    )
     config = {"configurable": {"thread_id": "t"}}
     await run(agent, config=config)
     result = await run(agent, None, config)

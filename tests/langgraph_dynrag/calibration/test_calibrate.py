@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from langgraph_dynrag import AnswerPrompt, Budgets, LocalChatModel, Trace, calibrate, create_dynamic_rag
-from langgraph_dynrag.calibration import Asked, read_questions
+from langgraph_dynrag.calibration import CalibrationQuestion, read_questions
 from langgraph_dynrag.generators.local import LocalGenerator
 from langgraph_dynrag.presets.file import PresetFile
 from langgraph_dynrag.queries import Question
@@ -19,8 +19,11 @@ from tests.langgraph_dynrag.scripted import ScriptedChatModel, WatchedRetriever,
 from tests.tiny import tiny_llama_of_lines, tiny_tokenizer
 
 QUESTIONS = [f"Who built bridge {i} in the capital?" for i in range(4)]
-SHORT = {"prompt": AnswerPrompt(instructions="Answer.", answer_phrase=None, stop=()), "budgets": Budgets(tokens=16),
-         "lookahead": 16}  # fmt: skip
+SHORT = {
+    "prompt": AnswerPrompt(instructions="Answer.", answer_phrase=None, stop=()),
+    "budgets": Budgets(tokens=16),
+    "lookahead": 16,
+}
 
 
 @pytest.fixture(scope="module")
@@ -28,8 +31,10 @@ def chat():
     return LocalChatModel.from_causal_lm(CausalLM(tiny_llama_of_lines(), tiny_tokenizer(), name="tiny"))
 
 
-@pytest.mark.parametrize(("preset", "options"), [("dragin", {}), ("etc", {}), ("dragin", {"bundle": "reference"}),
-                                                 ("etc", {"trigger": Entropy(1.0)})])  # fmt: skip
+@pytest.mark.parametrize(
+    ("preset", "options"),
+    [("dragin", {}), ("etc", {}), ("dragin", {"bundle": "reference"}), ("etc", {"trigger": Entropy(1.0)})],
+)
 @pytest.mark.parametrize("per", ["sentence", "question"])
 def test_real_graphs_fire_as_often_as_was_predicted(chat, preset, options, per):
     """With a budget of no searches, verdicts are recorded and the text stays as it was drafted."""
@@ -113,8 +118,10 @@ def bridges():
 
 PLAIN = {
     "prompt": AnswerPrompt(instructions="Answer.", answer_phrase=None, stop=()),
-    "query": Question(), "initial_retrieval": False, "evidence_life": "replaced",
-}  # fmt: skip
+    "query": Question(),
+    "initial_retrieval": False,
+    "evidence_life": "replaced",
+}
 
 
 def test_the_worked_example_of_a_rate():
@@ -235,8 +242,15 @@ def test_questions_are_read_from_files(tmp_path):
     )
     (tmp_path / "b.json").write_text('["One?", {"question": "Two?"}]')
     (tmp_path / "c.txt").write_text("One?\n\n Two? \n")
-    assert read_questions(tmp_path / "a.jsonl") == [Asked("One?", ("1", "one")), Asked("Two?", ("2",))]
-    assert read_questions(tmp_path / "b.json") == read_questions(tmp_path / "c.txt") == [Asked("One?"), Asked("Two?")]
+    assert read_questions(tmp_path / "a.jsonl") == [
+        CalibrationQuestion("One?", ("1", "one")),
+        CalibrationQuestion("Two?", ("2",)),
+    ]
+    assert (
+        read_questions(tmp_path / "b.json")
+        == read_questions(tmp_path / "c.txt")
+        == [CalibrationQuestion("One?"), CalibrationQuestion("Two?")]
+    )
     for name, text, message in (
         ("d.jsonl", '{"question": "One?"}\n{"q', "d.jsonl, line 2 is no JSON"),
         ("e.jsonl", '{"q": "One?"}', "e.jsonl, line 1: .* is no question"),

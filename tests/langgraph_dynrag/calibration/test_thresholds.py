@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from langgraph_dynrag.calibration.recorder import Recorder
-from langgraph_dynrag.calibration.thresholds import Curve, Judgement, check, flip, nearest_gap
+from langgraph_dynrag.calibration.thresholds import Curve, JudgedPiece, check, flip, nearest_gap
 from langgraph_dynrag.drafts.draft import Draft, DraftView
 from langgraph_dynrag.triggers import ETC, RIND, AnyOf, Entropy, Never, TokenProbability
 from langgraph_dynrag.triggers.threshold import threshold_of, with_threshold
@@ -41,9 +41,11 @@ def test_the_worked_example():
     found = [judgements(TokenProbability(0.3), views) for views in asked]
     curve = Curve.of(found)
     assert curve.sense == 1
-    assert [list(c) for c in curve.criticals] == [[pytest.approx(0.2), pytest.approx(0.7)],
-                                                  [pytest.approx(0.5), pytest.approx(0.9)],
-                                                  [pytest.approx(0.8)]]  # fmt: skip
+    assert [list(c) for c in curve.criticals] == [
+        [pytest.approx(0.2), pytest.approx(0.7)],
+        [pytest.approx(0.5), pytest.approx(0.9)],
+        [pytest.approx(0.8)],
+    ]
     # Two of five sentences: theta amid 0.5 and 0.7. In the sentences' order 0.2 0.5 0.7 0.8 0.9.
     assert curve.threshold(0.4, "sentence") == pytest.approx(0.6)
     assert curve.rate(0.6, "sentence") == 0.4
@@ -62,10 +64,16 @@ def test_the_worked_example():
 
 @pytest.mark.parametrize(
     "trigger",
-    [TokenProbability(0.5), TokenProbability(0.5, "mean"), Entropy(1.0), Entropy(1.0, content_only=False), RIND(0.1),
-     ETC(0.5)],
+    [
+        TokenProbability(0.5),
+        TokenProbability(0.5, "mean"),
+        Entropy(1.0),
+        Entropy(1.0, content_only=False),
+        RIND(0.1),
+        ETC(0.5),
+    ],
     ids=str,
-)  # fmt: skip
+)
 def test_counting_gives_what_judging_at_every_threshold_gives(trigger):
     rng = np.random.default_rng(3)
     views = []
@@ -94,7 +102,7 @@ def test_drafts_are_judged_in_logarithmically_many_calls():
         return threshold < 0.777
 
     scores = tuple(np.linspace(0, 1, 1000))
-    critical, sense = flip(Judgement(fires, (*scores, 0.777)))
+    critical, sense = flip(JudgedPiece(fires, (*scores, 0.777)))
     assert (critical, sense) == (0.777, -1)
     assert calls <= 14
 
@@ -106,10 +114,13 @@ def test_drafts_are_judged_in_logarithmically_many_calls():
 def test_the_chosen_gap_is_the_nearest_that_there_is(criticals, rate):
     values = np.asarray(criticals)
     finite = sorted({v for v in criticals if math.isfinite(v)})
-    reachable = {float((values < t).mean()) for t in [
-        *((a + b) / 2 for a, b in pairwise(finite)),
-        *([finite[0] - 1, finite[-1] + 1] if finite else [0.0]),
-    ]}  # fmt: skip
+    reachable = {
+        float((values < t).mean())
+        for t in [
+            *((a + b) / 2 for a, b in pairwise(finite)),
+            *([finite[0] - 1, finite[-1] + 1] if finite else [0.0]),
+        ]
+    }
     chosen = nearest_gap(values, rate)[0]
     got = float((values < chosen).mean())
     assert abs(got - rate) <= min(abs(r - rate) for r in reachable) + 1e-9
@@ -126,10 +137,10 @@ def test_thresholds_that_a_trigger_does_not_take_are_passed_over():
 
 
 def test_a_trigger_that_is_not_monotone_is_refused():
-    wild = [[Judgement(lambda t: t < 1, (1.0,))], [Judgement(lambda t: t > 2, (2.0,))]]
+    wild = [[JudgedPiece(lambda t: t < 1, (1.0,))], [JudgedPiece(lambda t: t > 2, (2.0,))]]
     with pytest.raises(ConfigurationError, match="not monotone"):
         Curve.of(wild)
-    hollow = Judgement(lambda t: t < 1 or 2 < t < 3, (1.0, 2.0, 3.0, 0.0))
+    hollow = JudgedPiece(lambda t: t < 1 or 2 < t < 3, (1.0, 2.0, 3.0, 0.0))
     curve = Curve.of([[hollow]])
     with pytest.raises(ConfigurationError, match="not monotone"):
         check(curve, [[hollow]], 2.5)
@@ -137,7 +148,7 @@ def test_a_trigger_that_is_not_monotone_is_refused():
 
 def test_a_threshold_that_makes_no_difference_is_refused():
     with pytest.raises(ConfigurationError, match="no threshold makes a difference on these 1 questions"):
-        Curve.of([[Judgement(lambda _: True, (1.0, 2.0)), Judgement(lambda _: False, ())]])
+        Curve.of([[JudgedPiece(lambda _: True, (1.0, 2.0)), JudgedPiece(lambda _: False, ())]])
 
 
 def test_more_questions_give_a_narrower_interval_that_holds_the_threshold():

@@ -128,9 +128,12 @@ def test_sources_are_listed_with_their_counts(index, notes):
 def test_a_source_is_removed_by_any_of_its_names(index, notes, monkeypatch, form):
     monkeypatch.chdir(notes.parent)
     names = {
-        "folder": notes, "string": str(notes), "relative": "notes/", "file": notes / "bridge.md",
+        "folder": notes,
+        "string": str(notes),
+        "relative": "notes/",
+        "file": notes / "bridge.md",
         "shown name": "bridge.md",
-    }  # fmt: skip
+    }
     retriever = index.as_retriever("bm25", k=9)
     assert retriever.invoke("xylobridge")
     report = index.remove(names[form])
@@ -212,20 +215,47 @@ def test_all_documents_of_a_source_can_be_replaced(tmp_path):
 
 def test_any_metadata_is_kept_in_a_plain_form_or_reported(tmp_path, caplog):
     metadata = {
-        "title": "Bees", "updated": dt.datetime(2026, 3, 1, 10, tzinfo=dt.UTC), "day": dt.date(2026, 3, 1),
-        "tags": ["a", "b"], "none": None, "empty": [], "loc": {"lines": {"from": 1}}, "big": 2**70, "share": 0.5,
-        "ok": True, "": "empty key", "chroma:document": "x", "#tag": 1, "$op": 2, 5: "number",
-        "bad\ud800": "\ud83d\ude00", "image": b"\x89PNG", "nan": float("nan"),
-    }  # fmt: skip
+        "title": "Bees",
+        "updated": dt.datetime(2026, 3, 1, 10, tzinfo=dt.UTC),
+        "day": dt.date(2026, 3, 1),
+        "tags": ["a", "b"],
+        "none": None,
+        "empty": [],
+        "loc": {"lines": {"from": 1}},
+        "big": 2**70,
+        "share": 0.5,
+        "ok": True,
+        "": "empty key",
+        "chroma:document": "x",
+        "#tag": 1,
+        "$op": 2,
+        5: "number",
+        "bad\ud800": "\ud83d\ude00",
+        "image": b"\x89PNG",
+        "nan": float("nan"),
+    }
     index = make_index(tmp_path)
     report = index.add_documents([Document.model_construct(page_content="On bees.", metadata=metadata, id=None)])
     assert report.notes == (("document 1", "metadata 'image' (bytes) cannot be stored"),)
     assert "'image' (bytes)" in caplog.text
     expected = {
-        "title": "Bees", "updated": "2026-03-01T10:00:00+00:00", "day": "2026-03-01", "tags": ["a", "b"], "empty": [],
-        "loc": {"lines": {"from": 1}}, "big": str(2**70), "share": 0.5, "ok": True, "": "empty key",
-        "chroma:document": "x", "#tag": 1, "$op": 2, "5": "number", "bad\ufffd": "\U0001f600", "nan": "nan",
-    }  # fmt: skip
+        "title": "Bees",
+        "updated": "2026-03-01T10:00:00+00:00",
+        "day": "2026-03-01",
+        "tags": ["a", "b"],
+        "empty": [],
+        "loc": {"lines": {"from": 1}},
+        "big": str(2**70),
+        "share": 0.5,
+        "ok": True,
+        "": "empty key",
+        "chroma:document": "x",
+        "#tag": 1,
+        "$op": 2,
+        "5": "number",
+        "bad\ufffd": "\U0001f600",
+        "nan": "nan",
+    }
     for kind in KINDS:
         found = index.as_retriever(kind).invoke("bees")[0].metadata
         del found["score"]
@@ -234,8 +264,10 @@ def test_any_metadata_is_kept_in_a_plain_form_or_reported(tmp_path, caplog):
 
 def test_documents_without_text_and_ids_given_twice_are_reported(tmp_path):
     documents = [
-        Document(" \n", metadata={"source": "blank.pdf"}), Document("One.", id="a"), Document("Two.", id="a"),
-    ]  # fmt: skip
+        Document(" \n", metadata={"source": "blank.pdf"}),
+        Document("One.", id="a"),
+        Document("Two.", id="a"),
+    ]
     report = make_index(tmp_path).add_documents(documents)
     assert report.skipped == (("blank.pdf", "has no text"),)
     assert report.notes == (("a", "the id 'a' was given twice; the last document with it is kept"),)

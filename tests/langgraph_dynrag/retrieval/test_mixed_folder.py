@@ -25,21 +25,44 @@ FACTS = {
     "hindi.txt": ("पुराना पुल राजमिस्त्री रामलाल ने बनाया था।", "पुराना पुल किसने बनाया था?"),
     "arabic.txt": ("بنى الجسر القديم البناء يوسف.", "من بنى الجسر القديم؟"),
     "thai.txt": ("สะพานเก่าสร้างโดยช่างหินชื่อสมชาย", "ใครสร้างสะพานเก่า"),
-}  # fmt: skip
+}
 EXTRA = {
-    "front.md": "Tamsin", "code.md": "Ferrant", "rows.jsonl": "Hallin", "lists.jsonl": "Velm", "dumped.jsonl": "Nebbin",
-    "data.json": "Ombrel", "table.csv": "Quill", "tabs.tsv": "Toss", "page.html": "Šárka", "pages.pdf": "Brannoch",
-    "word.docx": "Mirela", "utf16.txt": "Größe", "utf16be.md": "Ångström", "sub/UPPER.TXT": "Uppsala",
+    "front.md": "Tamsin",
+    "code.md": "Ferrant",
+    "rows.jsonl": "Hallin",
+    "lists.jsonl": "Velm",
+    "dumped.jsonl": "Nebbin",
+    "data.json": "Ombrel",
+    "table.csv": "Quill",
+    "tabs.tsv": "Toss",
+    "page.html": "Šárka",
+    "pages.pdf": "Brannoch",
+    "word.docx": "Mirela",
+    "utf16.txt": "Größe",
+    "utf16be.md": "Ångström",
+    "sub/UPPER.TXT": "Uppsala",
     "lines.jsonl": "Zither",
-}  # fmt: skip
+}
 SKIPPED = {
-    "latin.txt": "not UTF-8", "gbk.md": "not UTF-8", "noted.txt": "UTF-16 without a byte-order mark",
-    "pdf.txt": "it is a PDF", "empty.md": "empty", "blank.txt": "holds no text", "broken.pdf": "the PDF cannot be read",
-    "scan.pdf": "OCR", "locked.pdf": "password", "broken.docx": "not a Word document",
+    "latin.txt": "not UTF-8",
+    "gbk.md": "not UTF-8",
+    "noted.txt": "UTF-16 without a byte-order mark",
+    "pdf.txt": "it is a PDF",
+    "empty.md": "empty",
+    "blank.txt": "holds no text",
+    "broken.pdf": "the PDF cannot be read",
+    "scan.pdf": "OCR",
+    "locked.pdf": "password",
+    "broken.docx": "not a Word document",
     "broken.jsonl": "line 2 is no JSON",
-    "broken.json": "is no JSON", "latin.html": "not UTF-8", "latin.csv": "not UTF-8", "photo.png": "no reader",
-    "dangling.md": "leads nowhere", ".obsidian/": "hidden", "node_modules/": "a tool's folder",
-}  # fmt: skip
+    "broken.json": "is no JSON",
+    "latin.html": "not UTF-8",
+    "latin.csv": "not UTF-8",
+    "photo.png": "no reader",
+    "dangling.md": "leads nowhere",
+    ".obsidian/": "hidden",
+    "node_modules/": "a tool's folder",
+}
 
 
 @pytest.fixture
@@ -124,8 +147,10 @@ def test_what_a_file_says_of_itself_comes_back_with_its_chunks(tmp_path, folder)
     index = LocalIndex(tmp_path / "index", embeddings=CountedEmbeddings(size=8))
     index.ingest(folder, progress=False)
     for kind in ("bm25", "dense"):
-        by_source = {d.metadata["source"]: d.metadata for d in index.as_retriever(kind, k=50).invoke(
-            "Tamsin Ferrant Hallin Velm Nebbin Brannoch Quill Šárka")}  # fmt: skip
+        by_source = {
+            d.metadata["source"]: d.metadata
+            for d in index.as_retriever(kind, k=50).invoke("Tamsin Ferrant Hallin Velm Nebbin Brannoch Quill Šárka")
+        }
         assert (by_source["front.md"]["title"], by_source["front.md"]["date"]) == ("The river", "2024-05-01")
         assert by_source["code.md"]["title"] == "A proof"
         assert by_source["rows.jsonl:1"]["date"] == "1901-02-03"

@@ -34,7 +34,7 @@ LANGUAGES = {
     "amharic": ("ድልድዩን ግንበኛው ሠራው።", "ንቦች ዛፍ ላይ ይኖራሉ።", ["ግንበኛው", "ድልድዩን"]),
     "russian": ("Мост построил каменщик Ёлкин.", "Пчёлы живут на дереве.", ["МОСТ", "ёлкин"]),
     "full-width": ("ＮＡＴＯ２０２４の会議", "養蜂家の巣箱", ["nato2024", "NATO2024 会議"]),
-}  # fmt: skip
+}
 CASES = [
     pytest.param(bridge, bees, query, id=f"{name}-{i}")
     for name, (bridge, bees, queries) in LANGUAGES.items()

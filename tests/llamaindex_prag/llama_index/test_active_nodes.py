@@ -12,7 +12,7 @@ from llama_index.core.schema import ImageNode, MetadataMode, NodeWithScore, Text
 
 from llamaindex_prag.llama_index import ParametricNode, ParametricNodePostprocessor
 from llamaindex_prag.parametrize import Parametrizer
-from llamaindex_prag.placement.placer import best
+from llamaindex_prag.placement.placer import best_scored
 from rag_backbone.errors import AdapterError, ConfigurationError
 from tests.llamaindex_prag.llama_index.conftest import TEXTS, Fixed, node
 from tests.llamaindex_prag.llama_index.test_query_engines import QUESTION, watched_events
@@ -221,7 +221,7 @@ def test_llamaindexes_own_rewriting_postprocessor_is_refused_behind_and_works_be
 
 
 def test_best_takes_equal_passages_together_and_leaves_out_what_is_none():
-    assert best(["a", None, "b", "a"], [0.1, 9.0, 0.5, 0.9], 1) == [3, 0]
-    assert best(["a", "b"], None, 1) == [0]
-    assert best([None], [1.0], 3) == []
-    assert best([], [], 1) == []
+    assert best_scored(["a", None, "b", "a"], [0.1, 9.0, 0.5, 0.9], 1) == [3, 0]
+    assert best_scored(["a", "b"], None, 1) == [0]
+    assert best_scored([None], [1.0], 3) == []
+    assert best_scored([], [], 1) == []

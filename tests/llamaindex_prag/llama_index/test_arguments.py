@@ -45,9 +45,11 @@ async def test_unknown_options_of_a_call_are_refused_when_it_is_made(llm):
         with pytest.raises(AdapterError, match=r"'max_token' \(did you mean 'max_tokens'\?\)"):
             call()
     for call in (
-        lambda: llm.acomplete("Who?", top_logprob=1), lambda: llm.astream_complete("Who?", top_logprob=1),
-        lambda: llm.achat(messages, top_logprob=1), lambda: llm.astream_chat(messages, top_logprob=1),
-    ):  # fmt: skip
+        lambda: llm.acomplete("Who?", top_logprob=1),
+        lambda: llm.astream_complete("Who?", top_logprob=1),
+        lambda: llm.achat(messages, top_logprob=1),
+        lambda: llm.astream_chat(messages, top_logprob=1),
+    ):
         with pytest.raises(AdapterError, match="top_logprobs"):
             await call()
     assert llm.complete("Who?", max_tokens=3).additional_kwargs["completion_tokens"] <= 3
@@ -56,10 +58,18 @@ async def test_unknown_options_of_a_call_are_refused_when_it_is_made(llm):
 
 def test_what_llamaindex_gives_its_classes_is_taken(llm, lm, store):
     made = ParametricLLM(
-        lm=lm, store=store, recipe="prag", max_adapters=3, callback_manager=CallbackManager([]), system_prompt="S",
-        messages_to_prompt=lambda messages: "", completion_to_prompt=lambda text: text, output_parser=None,
-        query_wrapper_prompt=PromptTemplate("{query_str}"), class_name="ParametricLLM",
-    )  # fmt: skip
+        lm=lm,
+        store=store,
+        recipe="prag",
+        max_adapters=3,
+        callback_manager=CallbackManager([]),
+        system_prompt="S",
+        messages_to_prompt=lambda messages: "",
+        completion_to_prompt=lambda text: text,
+        output_parser=None,
+        query_wrapper_prompt=PromptTemplate("{query_str}"),
+        class_name="ParametricLLM",
+    )
     assert made.model is llm.model
     ParametricNodePostprocessor(llm=llm, callback_manager=CallbackManager([]), class_name="x")
     MiniLMEmbedding(embed_batch_size=4, num_workers=1)

@@ -5,7 +5,7 @@ import pytest
 from llamaindex_prag.adapters.active_adapters import BESIDE_TEXT
 from llamaindex_prag.adapters.adapter import text_hash
 from llamaindex_prag.llama_index import ParametricNodePostprocessor
-from llamaindex_prag.placement.auto_chooser import Chooser
+from llamaindex_prag.placement.auto_chooser import AutoChooser
 from llamaindex_prag.placement.auto_policy import AutoPolicy
 from llamaindex_prag.placement.costs import Costs
 from llamaindex_prag.store.lmdb_store import LMDBStore
@@ -54,7 +54,7 @@ def test_combined_shows_the_text_beside_a_weak_adapter(llm, calls):
 def test_a_store_that_cannot_be_written_is_counted_in_memory(llm):
     path = llm.model.store.path
     with LMDBStore(path, model=llm.model.store.model, readonly=True) as frozen:
-        chooser = Chooser(llm.model, costs=COSTS)
+        chooser = AutoChooser(llm.model, costs=COSTS)
         chooser._store = frozen
         ways = [chooser.choose([TEXTS[3]])[0].way for _ in range(3)]
     assert ways == ["context", "trained", "trained"]

@@ -15,7 +15,7 @@ from llamaindex_prag.prompts import conversation_ids
 from rag_backbone.errors import AdapterError
 from rag_backbone.loading.causal_lm import CausalLM
 from tests.llamaindex_prag.llama_index.conftest import Fixed
-from tests.rag_backbone.test_chat_templates import DROPS_SYSTEM, GEMMA, MISTRAL, PARTS, TEMPLATES
+from tests.rag_backbone.text.test_chat_templates import DROPS_SYSTEM, GEMMA, MISTRAL, PARTS, TEMPLATES
 from tests.tiny import tiny_llama, tiny_tokenizer
 
 

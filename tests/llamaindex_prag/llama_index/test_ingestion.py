@@ -221,9 +221,12 @@ def test_a_document_that_comes_in_parts_keeps_the_adapters_of_all(llm, store, tr
 def test_documents_whose_metadata_changed_are_not_trained_again_without_purge(llm, store, transform):
     docstore = ParametricDocumentStore(llm=llm, purge=False)
     pipeline = IngestionPipeline(
-        transformations=[SentenceSplitter(), transform], docstore=docstore, vector_store=SimpleVectorStore(),
-        docstore_strategy=DocstoreStrategy.UPSERTS, disable_cache=True,
-    )  # fmt: skip
+        transformations=[SentenceSplitter(), transform],
+        docstore=docstore,
+        vector_store=SimpleVectorStore(),
+        docstore_strategy=DocstoreStrategy.UPSERTS,
+        disable_cache=True,
+    )
     embedded = MockEmbedding(embed_dim=4)
     pipeline.transformations.append(embedded)
     pipeline.run(documents=[Document(text=TEXTS[3], id_="d", metadata={"date": "1"})])

@@ -10,7 +10,7 @@ from langgraph_dynrag.injection.parametric import ParametricInjector
 from llamaindex_prag.adapters.adapter import text_hash
 from llamaindex_prag.llama_index import ParametricLLM, ParametricNode, ParametricNodePostprocessor
 from llamaindex_prag.parametric_model import ParametricModel
-from llamaindex_prag.placement.candidate import Candidate, Plan
+from llamaindex_prag.placement.candidate import Candidate, PlacementPlan
 from llamaindex_prag.placement.placer import NO_ADAPTER, Placer
 from llamaindex_prag.placement.service import PlacementService
 from llamaindex_prag.store.lmdb_store import LMDBStore
@@ -56,8 +56,8 @@ def test_both_frameworks_put_the_same_passages_in_the_same_places(model, lm, sto
 
 def test_what_is_planned_is_the_policy_and_a_blank_passage_has_no_part(model):
     assert service(model, missing="translate", beside=True).plan(candidates("a", " ")) == [
-        Plan("translate", beside=True),
-        Plan("translate", beside=True, in_context="no text"),
+        PlacementPlan("translate", beside=True),
+        PlacementPlan("translate", beside=True, in_context="no text"),
     ]
     with pytest.raises(AdapterError, match="2 of 3 retrieved nodes have no adapter, the first is c0"):
         service(model, missing="error").plan(candidates(OTHERS[0], TRAINED, OTHERS[1]))

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llamaindex_prag.adapters.active_adapters import Selection
+from llamaindex_prag.adapters.active_adapters import ActiveAdapters
 from llamaindex_prag.adapters.adapter import AdapterKey, text_hash
 from llamaindex_prag.serving.document_names import DocumentNameError, DocumentSet, checked_secret
 from rag_backbone.errors import ConfigurationError
@@ -20,21 +20,25 @@ def document_set(n=2, **changes):
 
 @given(
     st.lists(st.tuples(st.binary(min_size=32, max_size=32), st.floats(0, 100)), min_size=1, max_size=20),
-    st.booleans(), st.integers(0, 2**63), st.sampled_from([None, SECRET]),
-)  # fmt: skip
+    st.booleans(),
+    st.integers(0, 2**63),
+    st.sampled_from([None, SECRET]),
+)
 def test_a_name_is_read_as_it_was_written(members, orthogonal, version, secret):
     told = document_set(
-        texts=tuple(t.hex() for t, _ in members), weights=tuple(w for _, w in members), orthogonal=orthogonal,
+        texts=tuple(t.hex() for t, _ in members),
+        weights=tuple(w for _, w in members),
+        orthogonal=orthogonal,
         version=version,
-    )  # fmt: skip
+    )
     assert DocumentSet.parse(told.name(secret), secret) == told
 
 
 def test_a_selection_is_itself_again():
     keys = [AdapterKey("m" * 64, RECIPE, text_hash(t)) for t in ("a", "b")]
-    selection = Selection.of(keys, merge="score", scores=[0.7, 0.3], version=4)
+    selection = ActiveAdapters.of(keys, merge="score", scores=[0.7, 0.3], version=4)
     assert DocumentSet.of(selection).selection("m" * 64) == selection
-    mixed = Selection.of([keys[0], AdapterKey("m" * 64, "6" * 64, text_hash("b"))])
+    mixed = ActiveAdapters.of([keys[0], AdapterKey("m" * 64, "6" * 64, text_hash("b"))])
     with pytest.raises(ConfigurationError, match="of one recipe; these are of 2"):
         DocumentSet.of(mixed)
 

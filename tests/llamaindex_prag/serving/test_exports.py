@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from llamaindex_prag.adapters.active_adapters import Selection
+from llamaindex_prag.adapters.active_adapters import ActiveAdapters
 from llamaindex_prag.serving.exports import ExportFolders
 from llamaindex_prag.serving.merging import merged
 from llamaindex_prag.store.peft_folder import import_peft
@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[3]
 
 @pytest.fixture
 def make(local, store):
-    return lambda i=0: merged(store, Selection.of([local.key(TEXTS[i])]))
+    return lambda i=0: merged(store, ActiveAdapters.of([local.key(TEXTS[i])]))
 
 
 def aged(folders, name, seconds):

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from llamaindex_prag.adapters.active_adapters import Selection, orthogonalise
+from llamaindex_prag.adapters.active_adapters import ActiveAdapters, orthogonalise
 from llamaindex_prag.adapters.adapter import Adapter, AdapterKey
 from llamaindex_prag.errors import AdapterMissingError
 from llamaindex_prag.serving.merging import address, merged
@@ -19,7 +19,7 @@ def updates(layout, buffer):
 def test_the_merged_adapter_is_the_weighted_sum_of_the_updates(local, store, merge):
     keys = [local.key(t) for t in TEXTS[:3]]
     strength = [1.0, 0.5, 2.0]
-    selection = Selection.of(keys, merge=merge, scores=[0.6, 0.3, 0.1], strength=strength)
+    selection = ActiveAdapters.of(keys, merge=merge, scores=[0.6, 0.3, 0.1], strength=strength)
     adapter = merged(store, selection)
     assert (adapter.layout.rank, adapter.scale) == (3 * local.layout.rank, 1.0)
     buffers = [store.get(k).buffer.copy() for k in keys]
@@ -37,24 +37,27 @@ def test_the_merged_adapter_is_the_weighted_sum_of_the_updates(local, store, mer
 
 def test_a_name_is_the_content_s(local, store):
     keys = [local.key(t) for t in TEXTS[:2]]
-    name = address(store, Selection.of(keys))
-    assert name == address(store, Selection.of(keys[::-1], version=7))  # neither order nor history is content
+    name = address(store, ActiveAdapters.of(keys))
+    assert name == address(store, ActiveAdapters.of(keys[::-1], version=7))  # neither order nor history is content
     others = [
-        Selection.of(keys, merge="sum"), Selection.of(keys, strength=0.5), Selection.of(keys[:1]),
-        Selection.of([keys[0], local.key(TEXTS[2])]), Selection.of(keys, merge="orthogonal"),
-        Selection.of(keys[::-1], merge="orthogonal"),
-    ]  # fmt: skip
+        ActiveAdapters.of(keys, merge="sum"),
+        ActiveAdapters.of(keys, strength=0.5),
+        ActiveAdapters.of(keys[:1]),
+        ActiveAdapters.of([keys[0], local.key(TEXTS[2])]),
+        ActiveAdapters.of(keys, merge="orthogonal"),
+        ActiveAdapters.of(keys[::-1], merge="orthogonal"),
+    ]
     names = [name, *(address(store, s) for s in others)]
     assert len(set(names)) == len(names)
     store.put(keys[0], Adapter(local.layout, random_values(local.layout, 99, 0.1), 2.0), {})
-    assert address(store, Selection.of(keys)) != name
-    again = address(store, Selection.of(keys))
+    assert address(store, ActiveAdapters.of(keys)) != name
+    again = address(store, ActiveAdapters.of(keys))
     store.put(keys[0], Adapter(local.layout, random_values(local.layout, 99, 0.1), 4.0), {})
-    assert address(store, Selection.of(keys)) != again  # the scale is content too
+    assert address(store, ActiveAdapters.of(keys)) != again  # the scale is content too
 
 
 def test_what_the_store_lacks_is_named(local, store):
-    selection = Selection.of([AdapterKey(store.model, local.recipe.key, "ab" * 32)])
+    selection = ActiveAdapters.of([AdapterKey(store.model, local.recipe.key, "ab" * 32)])
     for function in (address, merged):
         with pytest.raises(AdapterMissingError, match="no adapter of text abab"):
             function(store, selection)

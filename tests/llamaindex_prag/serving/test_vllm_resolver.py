@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from llamaindex_prag.adapters.active_adapters import Selection
+from llamaindex_prag.adapters.active_adapters import ActiveAdapters
 from llamaindex_prag.serving.document_names import DocumentSet
 from llamaindex_prag.serving.merging import merged
 from llamaindex_prag.serving.vllm_resolver import DocumentResolver, MergedFolders, made
@@ -23,12 +23,12 @@ def resolver(store, tmp_path):
 
 
 def name_of(local, *numbers, secret=None, **options):
-    return DocumentSet.of(Selection.of([local.key(TEXTS[i]) for i in numbers], **options)).name(secret)
+    return DocumentSet.of(ActiveAdapters.of([local.key(TEXTS[i]) for i in numbers], **options)).name(secret)
 
 
 def test_a_name_becomes_the_folder_of_the_merged_adapter(local, store, resolver):
     folder = resolver.folder_of("base", name_of(local, 0, 2, merge="sum"))
-    wanted = merged(store, Selection.of([local.key(TEXTS[0]), local.key(TEXTS[2])], merge="sum"))
+    wanted = merged(store, ActiveAdapters.of([local.key(TEXTS[0]), local.key(TEXTS[2])], merge="sum"))
     found = import_peft(folder, local.layout)
     assert found.layout == wanted.layout
     assert (found.buffer == wanted.buffer).all()

@@ -70,8 +70,9 @@ def test_a_start_that_is_gone_or_of_another_form_is_refused(lm, store):
     with pytest.raises(AdapterError, match="and the store holds one of"):
         start_of(store, other.recipe, key, other.layout)
     layout = ParametricModel(lm, store, recipe=RECIPE.changed(start=key.digest)).layout
-    assert torch.equal(start_of(store, RECIPE.changed(start=key.digest), key, layout),
-                       torch.from_numpy(store.get(key).buffer))  # fmt: skip
+    assert torch.equal(
+        start_of(store, RECIPE.changed(start=key.digest), key, layout), torch.from_numpy(store.get(key).buffer)
+    )
     store.remove(key.text)
     with pytest.raises(AdapterError, match="holds no such adapter"):
         start_of(store, RECIPE.changed(start=key.digest), key, layout)

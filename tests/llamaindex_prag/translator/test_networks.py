@@ -8,9 +8,9 @@ from llamaindex_prag.adapters.recipe import DISTILL, PRAG
 from llamaindex_prag.adapters.targets import layout_of
 from llamaindex_prag.training.factors import initial_values
 from llamaindex_prag.translator.config import TranslatorConfig
-from llamaindex_prag.translator.document_reader import Reader
+from llamaindex_prag.translator.document_reader import DocumentReader
 from llamaindex_prag.translator.networks.dyprag import DyPRAGNetwork
-from llamaindex_prag.translator.networks.module_positions import Place, places_of
+from llamaindex_prag.translator.networks.module_positions import ModulePosition, module_positions
 from llamaindex_prag.translator.networks.shared import SharedNetwork
 from rag_backbone.errors import ConfigurationError
 from rag_backbone.loading.causal_lm import CausalLM
@@ -58,7 +58,7 @@ def test_dyprag_has_the_papers_number_of_parameters_and_settings():
 def test_dyprag_reads_the_last_tokens_final_state():
     lm = tiny_lm()
     config = TranslatorConfig.of(lm, "dyprag")
-    states = Reader(lm.engine, config.read_layers).states(["A river.", "The town moved to higher ground."])
+    states = DocumentReader(lm.engine, config.read_layers).states(["A river.", "The town moved to higher ground."])
     for text, pooled in zip(
         ["A river.", "The town moved to higher ground."], DyPRAGNetwork(config).pool(states), strict=True
     ):
@@ -72,7 +72,7 @@ def test_dyprag_reads_the_last_tokens_final_state():
 def test_states_are_the_models_whatever_is_read_together_and_long_texts_are_read_in_pieces(make):
     lm = tiny_lm(make)
     texts = ["In 1954 the river rose.", "The bridge was built by an engineer, and nobody came back to the town." * 2]
-    reader = Reader(lm.engine, (0, 2, len(lm.model.get_decoder().layers)), window=24, tokens_at_once=60)
+    reader = DocumentReader(lm.engine, (0, 2, len(lm.model.get_decoder().layers)), window=24, tokens_at_once=60)
     for text, states in zip(texts, reader.states(texts), strict=True):
         ids = tiny_tokenizer()(text).input_ids
         expected = []
@@ -111,7 +111,9 @@ def test_what_states_have_in_common_is_taken_from_them_and_the_rest_is_read_even
     lm = tiny_lm()
     config = shared_config(lm)
     network = SharedNetwork(config)
-    states = Reader(lm.engine, config.read_layers).states([" ".join(f"{w} {i}" for i in range(40)) for w in "abcdef"])
+    states = DocumentReader(lm.engine, config.read_layers).states(
+        [" ".join(f"{w} {i}" for i in range(40)) for w in "abcdef"]
+    )
     tokens = torch.cat(states).numpy()
     levelled = tokens / np.sqrt((tokens**2).mean(-1, keepdims=True) + np.finfo(np.float32).eps)
     network.settle(states)
@@ -141,7 +143,7 @@ def test_every_weight_of_the_shared_translator_is_reached_by_a_gradient():
     network = SharedNetwork(shared_config(lm))
     for block in network.blocks:
         torch.nn.init.normal_(block.outer.weight)  # zero in a new one, which keeps its block idle for a step
-    states = Reader(lm.engine, network_layers := shared_config(lm).read_layers).states(["A river.", "A town."])
+    states = DocumentReader(lm.engine, network_layers := shared_config(lm).read_layers).states(["A river.", "A town."])
     assert states[0].shape[1] == len(network_layers)
     made = network.generate(network.pool(states))
     made.backward(torch.randn(made.shape))
@@ -151,7 +153,7 @@ def test_every_weight_of_the_shared_translator_is_reached_by_a_gradient():
 
 def test_places_are_numbers_of_layers_and_names_within_them():
     layout = layout_of(tiny_llama(), rank=1, layers=(1,))
-    assert places_of(layout) == [Place(1, f"mlp.{n}_proj") for n in ("gate", "up", "down")]
+    assert module_positions(layout) == [ModulePosition(1, f"mlp.{n}_proj") for n in ("gate", "up", "down")]
 
 
 @pytest.mark.parametrize(
@@ -175,7 +177,7 @@ def test_what_cannot_be_is_refused_with_the_reason(kind, changes, reason):
 
 def test_layers_that_the_model_has_not_are_refused():
     with pytest.raises(ConfigurationError, match="the model has 3 layers"):
-        Reader(tiny_lm().engine, (4,))
+        DocumentReader(tiny_lm().engine, (4,))
 
 
 @pytest.mark.parametrize("recipe", [PRAG, DISTILL], ids=lambda r: r.name)

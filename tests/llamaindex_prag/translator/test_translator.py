@@ -54,9 +54,7 @@ def test_a_checkpoint_gives_the_same_adapters(lm, kind, tmp_path):
     translator = made(lm, kind)
     translator.record["steps"] = 12
     again = Translator.load(translator.save(tmp_path / "translator"), lm)
-    assert (again.config, again.record, again.fingerprint) == (
-        translator.config, {"steps": 12}, translator.fingerprint
-    )  # fmt: skip
+    assert (again.config, again.record, again.fingerprint) == (translator.config, {"steps": 12}, translator.fingerprint)
     kept = translator.represent(TEXTS)
     assert np.array_equal(again.translate(kept), translator.translate(kept))
 

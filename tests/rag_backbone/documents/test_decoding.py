@@ -11,9 +11,12 @@ from rag_backbone.documents import UndecodableError, check_encoding, decode, rea
 from rag_backbone.errors import ConfigurationError
 
 MARKED = {
-    "utf-8": codecs.BOM_UTF8, "utf-16-le": codecs.BOM_UTF16_LE, "utf-16-be": codecs.BOM_UTF16_BE,
-    "utf-32-le": codecs.BOM_UTF32_LE, "utf-32-be": codecs.BOM_UTF32_BE,
-}  # fmt: skip
+    "utf-8": codecs.BOM_UTF8,
+    "utf-16-le": codecs.BOM_UTF16_LE,
+    "utf-16-be": codecs.BOM_UTF16_BE,
+    "utf-32-le": codecs.BOM_UTF32_LE,
+    "utf-32-be": codecs.BOM_UTF32_BE,
+}
 SAMPLES = {
     "cp1252": "Œuvre “naïve” – 5 €, Straße in Zürich",
     "latin-1": "Fluß, façade, señor",
@@ -103,11 +106,17 @@ def test_a_name_that_is_no_encoding_is_refused(name):
 @pytest.mark.parametrize(
     ("data", "what"),
     [
-        (b"%PDF-1.7\n", "a PDF"), (b"PK\x03\x04rest", "ZIP"), (b"\x89PNG\r\n\x1a\n", "PNG"), (b"\x1f\x8b\x08", "gzip"),
-        (b"\xff\xd8\xff\xe0", "JPEG"), (bytes(range(256)) * 8, "binary"), (b"\x00\x01\x02\x03", "binary"),
-        (b"{\\rtf1 text}", "RTF"), (b"SQLite format 3\0", "database"),
+        (b"%PDF-1.7\n", "a PDF"),
+        (b"PK\x03\x04rest", "ZIP"),
+        (b"\x89PNG\r\n\x1a\n", "PNG"),
+        (b"\x1f\x8b\x08", "gzip"),
+        (b"\xff\xd8\xff\xe0", "JPEG"),
+        (bytes(range(256)) * 8, "binary"),
+        (b"\x00\x01\x02\x03", "binary"),
+        (b"{\\rtf1 text}", "RTF"),
+        (b"SQLite format 3\0", "database"),
     ],
-)  # fmt: skip
+)
 @pytest.mark.parametrize("encoding", [None, "latin-1"])
 def test_what_is_no_text_is_refused_even_where_every_byte_is_a_letter(data, what, encoding):
     with pytest.raises(UndecodableError, match=what):

@@ -35,18 +35,41 @@ def test_suffixes_are_known_in_any_case_and_others_are_reported(folder):
     add(folder, "x.png", "y.doc", "README")
     names, skipped = find(folder)
     assert names == FILES
-    assert skipped == {"x.png": "no reader for '.png' files", "y.doc": "no reader for '.doc' files",
-                       "README": "no suffix"}  # fmt: skip
+    assert skipped == {
+        "x.png": "no reader for '.png' files",
+        "y.doc": "no reader for '.doc' files",
+        "README": "no suffix",
+    }
 
 
 def test_hidden_and_tool_folders_are_left_out_unless_asked_for(folder):
-    hidden = [".git/x.md", "sub/.trash/x.md", ".obsidian/x.json", ".ipynb_checkpoints/x.md", "node_modules/p/x.md",
-              "__pycache__/x.txt", "env/lib/x.txt", "__MACOSX/x.md", ".hidden.md", "~$open.docx"]  # fmt: skip
+    hidden = [
+        ".git/x.md",
+        "sub/.trash/x.md",
+        ".obsidian/x.json",
+        ".ipynb_checkpoints/x.md",
+        "node_modules/p/x.md",
+        "__pycache__/x.txt",
+        "env/lib/x.txt",
+        "__MACOSX/x.md",
+        ".hidden.md",
+        "~$open.docx",
+    ]
     add(folder, *hidden, "env/pyvenv.cfg")
     names, skipped = find(folder)
     assert names == FILES
-    assert set(skipped) == {".git/", "sub/.trash/", ".obsidian/", ".ipynb_checkpoints/", "node_modules/",
-                            "__pycache__/", "env/", "__MACOSX/", ".hidden.md", "~$open.docx"}  # fmt: skip
+    assert set(skipped) == {
+        ".git/",
+        "sub/.trash/",
+        ".obsidian/",
+        ".ipynb_checkpoints/",
+        "node_modules/",
+        "__pycache__/",
+        "env/",
+        "__MACOSX/",
+        ".hidden.md",
+        "~$open.docx",
+    }
     assert set(find(folder, hidden=True)[0]) == {*FILES, *hidden}
 
 
@@ -59,11 +82,16 @@ def test_a_hidden_folder_that_is_named_is_read(folder):
 @pytest.mark.parametrize(
     ("exclude", "left"),
     [
-        (["sub"], FILES[:2]), ("sub/", FILES[:2]), (["*.md", "*.pdf"], ["B.TXT", "sub/c.JsonL"]),
-        (["sub/deep/*"], FILES[:3]), (["**/d.pdf"], FILES[:3]), (["**/a.md"], ["B.TXT", *FILES[2:]]),
-        (["sub/*.JsonL"], ["B.TXT", "a.md", "sub/deep/d.pdf"]), ((), FILES),
+        (["sub"], FILES[:2]),
+        ("sub/", FILES[:2]),
+        (["*.md", "*.pdf"], ["B.TXT", "sub/c.JsonL"]),
+        (["sub/deep/*"], FILES[:3]),
+        (["**/d.pdf"], FILES[:3]),
+        (["**/a.md"], ["B.TXT", *FILES[2:]]),
+        (["sub/*.JsonL"], ["B.TXT", "a.md", "sub/deep/d.pdf"]),
+        ((), FILES),
     ],
-)  # fmt: skip
+)
 def test_patterns_leave_out_names_and_paths(folder, exclude, left):
     names, skipped = find(folder, exclude=exclude)
     assert names == left
@@ -75,21 +103,30 @@ def test_patterns_leave_out_names_and_paths(folder, exclude, left):
 def test_links_are_followed_within_the_folder_only(folder, tmp_path):
     add(tmp_path, "secret.md", "elsewhere/x.md")
     add(folder, "kept.bin")
-    links = {"out.md": tmp_path / "secret.md", "dangling.md": folder / "no.md", "loop.md": folder / "loop.md",
-             "twice.md": folder / "a.md", "named.md": folder / "kept.bin", "outside": tmp_path / "elsewhere",
-             "inside": folder / "sub"}  # fmt: skip
+    links = {
+        "out.md": tmp_path / "secret.md",
+        "dangling.md": folder / "no.md",
+        "loop.md": folder / "loop.md",
+        "twice.md": folder / "a.md",
+        "named.md": folder / "kept.bin",
+        "outside": tmp_path / "elsewhere",
+        "inside": folder / "sub",
+    }
     for name, target in links.items():
         (folder / name).symlink_to(target)
     os.mkfifo(folder / "pipe.txt")
     names, skipped = find(folder)
     assert names == sorted([*FILES, "named.md"])
     assert skipped == {
-        "out.md": "a link out of the folder", "outside/": "a link out of the folder",
-        "dangling.md": "a link that leads nowhere", "loop.md": "a link that leads nowhere",
+        "out.md": "a link out of the folder",
+        "outside/": "a link out of the folder",
+        "dangling.md": "a link that leads nowhere",
+        "loop.md": "a link that leads nowhere",
         "twice.md": "a link to a file that is read under its own name",
         "inside/": "a link to a folder, which is read under its own name",
-        "pipe.txt": "not a regular file", "kept.bin": "no reader for '.bin' files",
-    }  # fmt: skip
+        "pipe.txt": "not a regular file",
+        "kept.bin": "no reader for '.bin' files",
+    }
 
 
 def test_a_name_that_is_not_utf_8_is_read_and_shown(folder):

@@ -19,17 +19,21 @@ def read(path, **options):
 def write_pdf(path, *pages, password=None, algorithm="AES-256", **about):
     """A PDF with a line of Latin text on each page; None is a page without text."""
     writer = PdfWriter()
-    font = DictionaryObject({
-        NameObject("/Type"): NameObject("/Font"), NameObject("/Subtype"): NameObject("/Type1"),
-        NameObject("/BaseFont"): NameObject("/Helvetica"), NameObject("/Encoding"): NameObject("/WinAnsiEncoding"),
-    })  # fmt: skip
+    font = DictionaryObject(
+        {
+            NameObject("/Type"): NameObject("/Font"),
+            NameObject("/Subtype"): NameObject("/Type1"),
+            NameObject("/BaseFont"): NameObject("/Helvetica"),
+            NameObject("/Encoding"): NameObject("/WinAnsiEncoding"),
+        }
+    )
     for text in pages:
         page = writer.add_blank_page(300, 300)
         if text is None:
             continue
-        page[NameObject("/Resources")] = DictionaryObject({
-            NameObject("/Font"): DictionaryObject({NameObject("/F1"): writer._add_object(font)})
-        })  # fmt: skip
+        page[NameObject("/Resources")] = DictionaryObject(
+            {NameObject("/Font"): DictionaryObject({NameObject("/F1"): writer._add_object(font)})}
+        )
         stream = DecodedStreamObject()
         stream.set_data(b"BT /F1 12 Tf 20 200 Td (" + text.encode("cp1252") + b") Tj ET")
         page[NameObject("/Contents")] = writer._add_object(stream)
@@ -41,12 +45,14 @@ def write_pdf(path, *pages, password=None, algorithm="AES-256", **about):
 
 
 def test_the_pages_of_a_pdf_carry_their_numbers(tmp_path):
-    path = write_pdf(tmp_path / "a.pdf", "The bridge.", None, "Die Brücke.",
-                     **{"/Title": "Bridges", "/ModDate": "D:20240501103000Z"})  # fmt: skip
+    path = write_pdf(
+        tmp_path / "a.pdf", "The bridge.", None, "Die Brücke.", **{"/Title": "Bridges", "/ModDate": "D:20240501103000Z"}
+    )
     first, third, blank = read(path)
     assert [(d.text.strip(), d.title, d.metadata["page"]) for d in (first, third)] == [
-        ("The bridge.", "Bridges", 1), ("Die Brücke.", "Bridges", 3),
-    ]  # fmt: skip
+        ("The bridge.", "Bridges", 1),
+        ("Die Brücke.", "Bridges", 3),
+    ]
     assert first.metadata["date"].startswith("2024-05-01T10:30")
     assert blank == Skipped("a.pdf", "1 of 3 pages have no text (blank or scanned): 2")
 
@@ -83,11 +89,17 @@ PAGE = """<!DOCTYPE html><html lang="x"><head><meta http-equiv="Content-Type" co
 @pytest.mark.parametrize(
     ("charset", "codec", "word"),
     [
-        ("utf-8", "utf-8", "这座桥"), ("windows-1252", "cp1252", "Brücke €"), ("iso-8859-1", "cp1252", "Œ “x”"),
-        ("gb2312", "gbk", "這座橋"), ("shift_jis", "shift_jis", "橋"), ("koi8-r", "koi8-r", "Мост"),
-        ("windows-1256", "cp1256", "الجسر"), ("tis-620", "cp874", "สะพาน"), ("iso-8859-1", "utf-8", "Brücke"),
+        ("utf-8", "utf-8", "这座桥"),
+        ("windows-1252", "cp1252", "Brücke €"),
+        ("iso-8859-1", "cp1252", "Œ “x”"),
+        ("gb2312", "gbk", "這座橋"),
+        ("shift_jis", "shift_jis", "橋"),
+        ("koi8-r", "koi8-r", "Мост"),
+        ("windows-1256", "cp1256", "الجسر"),
+        ("tis-620", "cp874", "สะพาน"),
+        ("iso-8859-1", "utf-8", "Brücke"),
     ],
-)  # fmt: skip
+)
 def test_html_is_read_in_the_charset_that_it_declares(tmp_path, charset, codec, word):
     path = tmp_path / "a.HTM"
     path.write_bytes(PAGE.format(charset, word).replace("Ü", "&Uuml;").encode(codec))

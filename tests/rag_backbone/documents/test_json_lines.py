@@ -57,8 +57,13 @@ def test_a_broken_line_is_named_and_the_others_are_kept(tmp_path):
     path.write_bytes(b'{"a": 1}\n\n{"a": \n"caf\xe9"\n' + b"[" * 100_000 + b"\n" + b"1" * 5000 + b'\n{"a": 2}')
     found = list(rows(path))
     assert [(r.number, bool(r.error)) for r in found] == [
-        (1, False), (3, True), (4, True), (5, True), (6, True), (7, False),
-    ]  # fmt: skip
+        (1, False),
+        (3, True),
+        (4, True),
+        (5, True),
+        (6, True),
+        (7, False),
+    ]
     assert "not UTF-8" in found[2].error
     with pytest.raises(ConfigurationError, match=r"a\.jsonl, line 3 is no JSON"):
         list(read_json_lines(path))

@@ -14,14 +14,30 @@ def read(tmp_path, text, name="some-note.md"):
 @pytest.mark.parametrize("end", ["\n", "\r\n"])
 @pytest.mark.parametrize("closing", ["---", "...", "--- "])
 def test_front_matter_is_metadata_with_iso_dates(tmp_path, end, closing):
-    head = ["---", "title: No", "date: 2024-05-01", "at: 2024-05-01 10:30:00", "tags: [a, b]", "year: 1999",
-            "author: {name: Zoë}", closing, "", "# Heading", "", "Text."]  # fmt: skip
+    head = [
+        "---",
+        "title: No",
+        "date: 2024-05-01",
+        "at: 2024-05-01 10:30:00",
+        "tags: [a, b]",
+        "year: 1999",
+        "author: {name: Zoë}",
+        closing,
+        "",
+        "# Heading",
+        "",
+        "Text.",
+    ]
     [found] = read(tmp_path, end.join(head))
     assert found.text == "# Heading\n\nText."
     assert found.title == "No"
     assert found.metadata == {
-        "date": "2024-05-01", "at": "2024-05-01T10:30:00", "tags": ["a", "b"], "year": 1999, "author": {"name": "Zoë"},
-    }  # fmt: skip
+        "date": "2024-05-01",
+        "at": "2024-05-01T10:30:00",
+        "tags": ["a", "b"],
+        "year": 1999,
+        "author": {"name": "Zoë"},
+    }
 
 
 def test_toml_front_matter_is_read_as_well(tmp_path):

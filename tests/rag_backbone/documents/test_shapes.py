@@ -23,8 +23,10 @@ def read(tmp_path, *items, name="a.jsonl"):
 @pytest.mark.parametrize(
     ("shape", "item"),
     [
-        *[(key, {key: "The text.", **ABOUT}) for key in
-          ("text", "contents", "content", "page_content", "paragraph_text", "Text")],
+        *[
+            (key, {key: "The text.", **ABOUT})
+            for key in ("text", "contents", "content", "page_content", "paragraph_text", "Text")
+        ],
         ("nested", {"text": "The text.", "metadata": ABOUT}),
         ("meta", {"content": "The text.", "meta": ABOUT}),
         ("model_dump", Document("The text.", metadata=ABOUT).model_dump()),
@@ -36,13 +38,15 @@ def read(tmp_path, *items, name="a.jsonl"):
         ("blocks", {"content": [{"type": "text", "text": "The text."}], **ABOUT}),
         ("first blank", {"text": "", "content": "The text.", **ABOUT}),
     ],
-)  # fmt: skip
+)
 def test_a_text_is_found_with_all_that_is_said_of_it(tmp_path, shape, item):
     [found] = read(tmp_path, item)
     assert (found.text, found.title, found.source) == ("The text.", "T", "https://a.example/x")
     assert {k: v for k, v in found.metadata.items() if k not in ("id", "id_")} == {
-        "date": "2024-05-01", "tags": ["a", "b"], "page": 3,
-    }  # fmt: skip
+        "date": "2024-05-01",
+        "tags": ["a", "b"],
+        "page": 3,
+    }
 
 
 def test_lists_of_texts_are_joined(tmp_path):

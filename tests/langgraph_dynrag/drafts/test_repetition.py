@@ -1,0 +1,116 @@
+"""What a reply repeats of the answer that it was to continue, and what only looks like it."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from langgraph_dynrag.drafts.repetition import letters, repeated_characters
+from langgraph_dynrag.drafts.reply_tokens import ReplyTokens
+from langgraph_dynrag.drafts.token_alignment import Seam
+
+ONE = "The bridge was built by Aldous Wray."
+TWO = f"{ONE} He was born in the village of Hallin."
+PHRASE = "So the answer is"
+
+
+def rest(written, reply, **options):
+    return reply[repeated_characters(written, reply, **{"over": True, **options}) :]
+
+
+@pytest.mark.parametrize(
+    ("written", "reply", "left"),
+    [
+        # begun again: all of it, the last sentence, the unfinished one, the last words
+        (ONE, f"{ONE} He was born in Hallin.", " He was born in Hallin."),
+        (TWO, "He was born in the village of Hallin. He died there.", " He died there."),
+        (f"{ONE} He was", f"{ONE} He was born in Hallin.", " born in Hallin."),
+        (f"{ONE} He was", "He was born in Hallin.", " born in Hallin."),
+        ("He was born in the", "born in the village of Hallin.", " village of Hallin."),
+        (ONE, ONE, ""),
+        # with small differences
+        (ONE, "the bridge  was built, by “ALDOUS Wray”.\nHe was born.", "\nHe was born."),
+        (ONE, f"**{ONE}** He was born.", " He was born."),
+        (TWO, f"{ONE} He was born in village Hallin. He died.", "He died."),
+        (ONE, "The bridge was built by Aldous Wray, who was born in Hallin.", " who was born in Hallin."),
+        ("Se\u0301verine l'a ba\u0302ti a\u0300 Paris.", "Séverine l’a bâti à Paris. Elle dort.", " Elle dort."),
+        # after a word to whoever asked
+        (ONE, f"Sure! Continuing: {ONE} He was born.", " He was born."),
+        (ONE, "Sure! Here is the continuation:\n\nHe was born.", "He was born."),
+        (ONE, f"Gerne! Hier geht es weiter:\n\n{ONE} He was born.", " He was born."),
+        # other scripts
+        ("这座桥由雷建造。", "这座桥由雷建造。他死了。", "他死了。"),
+        ("Мост построил Рей.", "мост построил Рей. Он умер.", " Он умер."),
+    ],
+)
+def test_a_repetition_is_recognised(written, reply, left):
+    assert rest(written, reply) == left
+
+
+@pytest.mark.parametrize(
+    ("written", "reply"),
+    [
+        (ONE, "He was born in Hallin."),
+        (ONE, "The bridge was built in 1902."),
+        ("No.", "No one lives there."),
+        ("He lives in New York", "New York City is large."),  # a name
+        ("She flew to Bora", "Bora Bora is an island."),
+        ("1. Apples.", "2. Apples."),  # a list
+        ("Hallin had 200 people in 1900.", "Hallin had 300 people in 1910."),
+        (TWO, f"{ONE} She lived there."),  # a refrain
+        ("The river ran.\nThe town slept well that night.\nPike paid.", "The town slept well that night.\nIt ends."),
+        (TWO, f"{ONE} He was not born in the village of Hallin."),
+        ("", ONE),
+        (ONE, "Here is the list: apples, pears."),
+        (ONE, "Sure enough, he was born in Hallin."),
+    ],
+)
+def test_what_is_no_repetition_is_left(written, reply):
+    assert rest(written, reply) == reply
+
+
+@pytest.mark.parametrize(
+    ("written", "reply", "left"),
+    [
+        (f"{ONE} {PHRASE}", " Aldous Wray.", " Aldous Wray."),
+        (f"{ONE} {PHRASE}", f"{ONE} {PHRASE} Aldous Wray.", " Aldous Wray."),
+        (f"{ONE} {PHRASE}", f"It was he. {PHRASE} Wray.", " Wray."),
+        (f"{ONE} {PHRASE}", "The answer is Wray.", " Wray."),
+        (f"{ONE} {PHRASE}", ONE, ""),
+        ("The Lord of the Rings was written by Tolkien. So the answer is",) + ("The Lord of the Rings.",) * 2,
+        (f"{ONE} {PHRASE} Ald", "Aldous Wray.", "ous Wray."),
+        (f"{ONE} {PHRASE} the", "the village of Hallin.", " village of Hallin."),
+    ],
+)
+def test_a_short_answer_that_is_asked_for(written, reply, left):
+    assert rest(written, reply, phrase=PHRASE) == left
+
+
+@given(
+    st.lists(st.text(alphabet="abc é水", min_size=1, max_size=12), min_size=1, max_size=4),
+    st.text(alphabet="abc .,\n", max_size=30),
+    st.booleans(),
+)
+def test_what_is_cut_is_the_beginning_of_the_reply_and_stands_in_the_text(parts, more, over):
+    written = ". ".join(parts) + "."
+    for reply in (f"{written} {more}", more):
+        cut = repeated_characters(written, reply, over=over)
+        assert cut is None or 0 <= cut <= len(reply)
+        if cut is None:
+            assert not over
+        elif cut and letters(reply[:cut]).text:
+            assert letters(reply[:cut]).text in letters(written).text or len(parts) > 1
+
+
+@given(st.integers(1, 7), st.sampled_from(["never ends", "ends.", ""]))
+def test_a_whole_text_that_is_repeated_leaves_what_follows_whatever_the_pieces(length, more):
+    reply = f"{TWO} {more}"
+    tokens = ReplyTokens(TWO, seam=Seam(TWO, "answers"))
+    found = []
+    for at in range(0, len(reply), length):
+        found += tokens.push([(reply[at : at + length], at)])[0]
+    found += tokens.finish()[0]
+    assert "".join(piece for piece, _ in found).strip() == more
+    # What came with a token stays with its characters.
+    assert all(
+        reply[at : at + length].endswith(piece) or piece.strip() in reply[at : at + length] for piece, at in found
+    )

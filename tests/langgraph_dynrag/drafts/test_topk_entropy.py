@@ -1,0 +1,74 @@
+"""Entropy from a few alternatives: bounds that hold, and that are reached."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from langgraph_dynrag.drafts.topk_entropy import entropy_bounds, entropy_of_entry
+from rag_backbone.errors import ConfigurationError
+
+
+def exact(p):
+    p = p[p > 0]
+    return float(-(p * np.log(p)).sum())
+
+
+distributions = st.tuples(
+    st.integers(2, 200), st.floats(0.01, 6.0), st.integers(0, 10**6), st.integers(1, 25)
+)  # vocabulary, sharpness, seed, alternatives
+
+
+@given(distributions)
+def test_the_entropy_lies_between_the_bounds(drawn):
+    size, sharpness, seed, k = drawn
+    logits = np.random.default_rng(seed).standard_normal(size) * sharpness
+    p = np.sort(np.exp(logits - logits.max()))[::-1]
+    p /= p.sum()
+    k = min(k, size)
+    bounds = entropy_bounds(np.log(p[:k]).tolist(), vocabulary=size)
+    assert bounds.lower - 1e-9 <= exact(p) <= bounds.upper + 1e-9
+    assert entropy_bounds(np.log(p[:k]).tolist()) == type(bounds)(bounds.lower, None)
+
+
+@given(distributions, st.integers(0, 199))
+def test_a_sampled_token_beside_the_top_keeps_the_bounds(drawn, at):
+    size, sharpness, seed, k = drawn
+    logits = np.random.default_rng(seed).standard_normal(size) * sharpness
+    p = np.sort(np.exp(logits - logits.max()))[::-1]
+    p /= p.sum()
+    k, at = min(k, size), at % size
+    # As vLLM does: the sampled token first, whatever its rank, then the likeliest, k in all.
+    listed = list(dict.fromkeys([at, *range(k)]))[:k]
+    entry = {
+        "token": str(at),
+        "logprob": math.log(p[at]),
+        "top_logprobs": [{"token": str(i), "logprob": math.log(p[i])} for i in listed],
+    }
+    assert entropy_of_entry(entry) <= exact(p) + 1e-9
+
+
+def test_by_hand():
+    # 0.5 and 0.2 are known; 0.3 is left, at most 0.2 each: 0.2 and 0.1.
+    expected = -sum(p * math.log(p) for p in (0.5, 0.2, 0.2, 0.1))
+    bounds = entropy_bounds([math.log(0.5), math.log(0.2)], vocabulary=5)
+    assert bounds.lower == pytest.approx(expected)
+    assert bounds.upper == pytest.approx(-sum(p * math.log(p) for p in (0.5, 0.2, 0.1, 0.1, 0.1)))
+
+
+def test_all_alternatives_give_the_entropy_itself():
+    p = np.array([0.4, 0.3, 0.2, 0.1])
+    bounds = entropy_bounds(np.log(p).tolist(), vocabulary=4)
+    assert (bounds.lower, bounds.upper) == (pytest.approx(exact(p)), pytest.approx(exact(p)))
+
+
+def test_without_alternatives_the_token_alone_still_bounds_it():
+    entry = {"token": "a", "logprob": math.log(0.25), "top_logprobs": []}
+    assert entropy_of_entry(entry) == pytest.approx(-0.25 * math.log(0.25) - 0.75 * math.log(0.75))
+
+
+def test_more_tokens_than_the_vocabulary_has_are_refused():
+    with pytest.raises(ConfigurationError, match="3 tokens are known, and the vocabulary has 2"):
+        entropy_bounds([-1.0, -2.0, -3.0], vocabulary=2)

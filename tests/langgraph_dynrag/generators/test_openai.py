@@ -1,0 +1,448 @@
+"""A model behind an OpenAI-compatible endpoint: continued, retried, and refused where it cannot work."""
+
+import asyncio
+import time
+
+import pytest
+from langchain_openai import ChatOpenAI
+from langgraph.checkpoint.memory import InMemorySaver
+
+from langgraph_dynrag import AnswerPrompt, Budgets, ServerPolicy, create_dynamic_rag
+from langgraph_dynrag.generators.circuit_breaker import CircuitBreaker
+from langgraph_dynrag.generators.endpoint import Endpoint
+from langgraph_dynrag.generators.openai import OpenAIGenerator
+from langgraph_dynrag.triggers import Entropy, EveryNTokens, EverySentence, TokenProbability
+from rag_backbone.errors import ConfigurationError, ServerError, ServerUnavailableError, SignalUnavailableError
+from tests.langgraph_dynrag.scripted import ScriptedChatModel, WatchedRetriever
+from tests.openai_server import Fault, serving
+
+TEXT = "The bridge was built by Aldous Wray. He was born in the village of Hallin. So the answer is Hallin."
+QUESTION = {"question": "Where was the builder of the bridge born?"}
+QUICK = ServerPolicy(first_wait=0.01, longest_wait=2.0, pause=0.3)
+
+
+def chat(server, **options):
+    given = {"model": "base", "api_key": "none", "temperature": 0, "max_retries": 0, "timeout": 20, **options}
+    return ChatOpenAI(base_url=server.url, **given)
+
+
+def graph(server, *, policy=QUICK, retriever=None, model=None, **options):
+    chosen = {"preset": "flare", "trigger": TokenProbability(0.5), "initial_retrieval": False, **options}
+    model = model or chat(server)
+    built = create_dynamic_rag(model, retriever or WatchedRetriever(), prompt=AnswerPrompt(), server=policy, **chosen)
+    known = Endpoint(model, policy)
+    assert known.way, known.context_window  # found out now, so that the requests and faults of a run are its own
+    return built
+
+
+async def ask(built, asynchronous, config=None):
+    return await built.ainvoke(QUESTION, config) if asynchronous else built.invoke(QUESTION, config)
+
+
+def drafts(result):
+    return [e for e in result["trace"] if e["type"] == "draft"]
+
+
+def since_build(server):
+    server.requests.clear()
+    return server
+
+
+# ------------------------------------------------------------------------------------------------------- continuing
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+@pytest.mark.parametrize(
+    ("continues", "way"),
+    [("flags", "flags"), ("always", "last_message"), ("never", "ask_again"), ("strict", "ask_again")],
+)
+async def test_an_answer_in_progress_goes_on_in_the_way_that_the_server_can(continues, way, asynchronous):
+    with serving(TEXT, continues=continues) as server:
+        built = graph(server)
+        since_build(server)
+        result = await ask(built, asynchronous)
+        assert result["answer"] == TEXT
+        first, second, *_ = server.asked()
+        assert first["messages"][-1]["role"] == "user"
+        begun = "The bridge was built by Aldous Wray."
+        if way == "ask_again":
+            assert second["messages"][-1]["role"] == "user"
+            assert second["messages"][-1]["content"].endswith(f"without repeating any of it:\n{begun} He was")
+        else:
+            assert second["messages"][-1] == {"role": "assistant", "content": f"{begun} He was"}
+        assert ("continue_final_message" in second) == (way == "flags")
+
+
+def test_how_it_goes_on_can_be_told_without_asking():
+    with serving(TEXT, continues="never") as server:
+        assert Endpoint(chat(server), ServerPolicy(continuing="last_message")).way == "last_message"
+        assert server.requests == []
+
+
+def test_the_context_window_is_the_server_s():
+    with serving(TEXT, window=300) as server:
+        assert Endpoint(chat(server), QUICK).context_window == 300
+
+
+def test_fields_of_the_users_own_are_sent_too():
+    with serving(TEXT) as server:
+        built = graph(server, model=chat(server, extra_body={"top_k": 1}))
+        since_build(server)
+        built.invoke(QUESTION)
+        assert all(body["top_k"] == 1 for body in server.asked())
+        assert any("continue_final_message" in body for body in server.asked())
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+async def test_a_reply_to_an_instruction_has_the_same_patience_and_tells_its_cost(asynchronous):
+    with serving(TEXT) as server:
+        generator = OpenAIGenerator.of(chat(server), frozenset(), QUICK)
+        since_build(server)
+        server.faults = [Fault(503, path="/chat/completions")]
+        if asynchronous:
+            reply = await generator.areply("Go on.", {}, max_tokens=5)
+        else:
+            reply = generator.reply("Go on.", {}, max_tokens=5)
+        assert TEXT.startswith(reply.text)
+        assert reply.cost["generated_tokens"] == 5
+        assert reply.cost["prompt_tokens"] > 0
+        assert [body.get("max_completion_tokens", body.get("max_tokens")) for body in server.asked()] == [5, 5]
+
+
+# --------------------------------------------------------------------------------------------------------- signals
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+async def test_an_unsure_word_starts_a_retrieval(asynchronous):
+    with serving(TEXT, Hallin=0.3) as server:
+        retriever = WatchedRetriever()
+        result = await ask(graph(server, retriever=retriever), asynchronous)
+        assert retriever.queries
+        assert result["answer"] == TEXT
+
+
+def test_entropy_is_the_lower_bound_of_twenty_alternatives():
+    with serving(TEXT, Hallin=0.1) as server:
+        retriever = WatchedRetriever()
+        built = graph(server, retriever=retriever, trigger=Entropy(1.0))
+        since_build(server)
+        result = built.invoke(QUESTION)
+        assert server.asked()[0]["top_logprobs"] == 20
+        assert len(retriever.queries) > 0
+        known = {piece.strip(): h for e in drafts(result) for piece, h in zip(e["pieces"], e["entropies"], strict=True)}
+        # 0.45, 0.225, ... beside 0.1: what lies beyond the twenty is a thousandth of a nat.
+        masses = [0.1, *(0.9 / 2 / 2**i for i in range(19))]
+        import math
+
+        lower = sum(-m * math.log(m) for m in masses)
+        assert lower < known["Hallin"] < lower + 1e-3
+
+
+@pytest.mark.parametrize(("options", "found"), [({"most": 3}, 3), ({"most": 7, "refuse_more": True}, 5)])
+def test_fewer_alternatives_than_asked_are_made_do_with(options, found):
+    with serving(TEXT, Hallin=0.1, **options) as server:
+        endpoint = Endpoint(chat(server), QUICK)
+        assert endpoint.require(frozenset({"entropy"})) == {"logprob", "entropy"}
+        assert endpoint.alternatives == found
+
+
+def test_fewer_alternatives_than_it_had_are_recorded_and_the_answer_still_comes():
+    with serving(TEXT, Hallin=0.1) as server:
+        built = graph(server, trigger=Entropy(5.0))
+        server.most = 2
+        result = built.invoke(QUESTION)
+        assert result["answer"] == TEXT
+        assert sum(e.get("fewer_alternatives", 0) for e in drafts(result)) > 10
+
+
+def test_no_log_probabilities_are_refused_when_the_graph_is_built():
+    with serving(TEXT, logprobs=False) as server:
+        with pytest.raises(SignalUnavailableError, match=r"127.0.0.1.* reports no log-probabilities with 'base'"):
+            graph(server)
+        assert graph(server, preset="fixed_sentence", trigger=EverySentence()).invoke(QUESTION)["answer"] == TEXT
+
+
+def test_a_server_without_alternatives_gives_no_entropy():
+    with serving(TEXT, most=0) as server, pytest.raises(SignalUnavailableError, match="needs entropy"):
+        graph(server, trigger=Entropy(1.0))
+
+
+def test_log_probabilities_that_stop_coming_are_recorded_and_start_nothing():
+    with serving(TEXT, Hallin=0.1) as server:
+        retriever = WatchedRetriever()
+        built = graph(server, retriever=retriever)
+        server.logprobs = False
+        result = built.invoke(QUESTION)
+        assert result["answer"] == TEXT
+        assert not retriever.queries
+        assert all(e["tokens_without_logprobs"] > 0 for e in drafts(result))
+
+
+# ---------------------------------------------------------------------------------------- refused when it is built
+
+
+def test_an_unknown_model_is_refused_with_those_that_there_are():
+    with serving(TEXT) as server, pytest.raises(ConfigurationError, match="has no model 'gpt-9'; it has base"):
+        graph(server, model=chat(server, model="gpt-9"))
+
+
+def test_a_server_that_is_not_there_is_named():
+    with serving(TEXT) as server:
+        url = server.url
+    with pytest.raises(ServerUnavailableError, match=url):
+        graph(server, model=chat(server))
+
+
+@pytest.mark.parametrize("status", [401, 403])
+def test_a_refused_key_is_said_to_be_one(status):
+    with serving(TEXT) as server:
+        server.faults = [Fault(status, path="/chat/completions")]
+        with pytest.raises(ConfigurationError, match=f"refuses the key .HTTP {status}"):
+            graph(server)
+
+
+def test_another_kind_of_server_is_told_from_one_that_is_busy():
+    with serving(TEXT) as server:
+        server.faults = [Fault(body="<html>Welcome to nginx!</html>", path="/chat/completions")] * 9
+        with pytest.raises(ServerError, match="not of the protocol"):
+            graph(server)
+
+
+def test_a_policy_needs_a_server():
+    with pytest.raises(ConfigurationError, match="is no model of langchain-openai"):
+        create_dynamic_rag(ScriptedChatModel(replies=[]), WatchedRetriever(), preset="single", server=ServerPolicy())
+    for wrong in ({"attempts": 0}, {"pause": 0}, {"continuing": "somehow"}):
+        with pytest.raises(ConfigurationError, match=next(iter(wrong))):
+            ServerPolicy(**wrong)
+
+
+# --------------------------------------------------------------------------------------------------------- failures
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+@pytest.mark.parametrize("then", ["reset", "stop", "garbage", "error"])
+async def test_half_a_stream_is_gone_on_from_where_it_broke(then, asynchronous):
+    with serving(TEXT) as server:
+        built = graph(server)
+        since_build(server)
+        server.faults = [Fault(after=4, then=then)]
+        seen = []
+        if asynchronous:
+            async for mode, part in built.astream(QUESTION, stream_mode=["custom", "values"]):
+                seen.append(part["text"]) if mode == "custom" and part["type"] == "token" else None
+                result = part if mode == "values" else None
+        else:
+            for mode, part in built.stream(QUESTION, stream_mode=["custom", "values"]):
+                seen.append(part["text"]) if mode == "custom" and part["type"] == "token" else None
+                result = part if mode == "values" else None
+        assert result["answer"] == TEXT
+        assert "".join(seen).startswith("The bridge was built by Aldous Wray.")  # no token twice
+        assert server.asked()[1]["messages"][-1] == {"role": "assistant", "content": "The bridge was built"}
+        assert server.asked()[1]["max_completion_tokens"] == server.asked()[0]["max_completion_tokens"] - 4
+
+
+async def test_what_was_retried_stands_in_the_trace():
+    with serving(TEXT) as server:
+        built = graph(server)
+        server.faults = [Fault(after=2), Fault(500), Fault(503)]
+        result = built.invoke(QUESTION)
+        assert result["answer"] == TEXT
+        assert drafts(result)[0]["retries"] == 3
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+async def test_a_rate_limit_is_waited_for_as_long_as_the_server_says(asynchronous):
+    with serving(TEXT) as server:
+        built = graph(server)
+        server.faults = [Fault(429, {"Retry-After": "0.7"})]
+        started = time.monotonic()
+        assert (await ask(built, asynchronous))["answer"] == TEXT
+        assert time.monotonic() - started >= 0.7
+
+
+def test_a_longer_rate_limit_than_the_policy_allows_is_an_error_at_once():
+    with serving(TEXT) as server:
+        built = graph(server)
+        server.faults = [Fault(429, {"Retry-After": "300"})] * 9
+        started = time.monotonic()
+        with pytest.raises(ServerUnavailableError, match="left alone for 300 s"):
+            built.invoke(QUESTION)
+        assert time.monotonic() - started < 5
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+async def test_a_server_that_keeps_failing_is_given_up_after_so_many_attempts(asynchronous):
+    with serving(TEXT) as server:
+        built = graph(server, policy=ServerPolicy(attempts=3, first_wait=0.01))
+        since_build(server)
+        server.faults = [Fault(500, message="engine is dead")] * 9
+        with pytest.raises(ServerUnavailableError, match="engine is dead"):
+            await ask(built, asynchronous)
+        assert len(server.asked()) == 3
+
+
+def test_a_request_that_is_refused_is_not_repeated():
+    with serving(TEXT) as server:
+        built = graph(server)
+        since_build(server)
+        server.faults = [Fault(400, message="too long")] * 9
+        with pytest.raises(ServerError, match=r"refused the request .HTTP 400.*too long"):
+            built.invoke(QUESTION)
+        assert len(server.asked()) == 1
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+async def test_a_server_that_hangs_is_given_up(asynchronous):
+    with serving(TEXT) as server:
+        built = graph(server, model=chat(server, timeout=0.4))
+        server.faults = [Fault(after=3, then="hang", seconds=3), Fault(seconds=3)]
+        started = time.monotonic()
+        result = await ask(built, asynchronous)
+        assert result["answer"] == TEXT
+        assert drafts(result)[0]["retries"] == 2
+        assert time.monotonic() - started < 3
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+async def test_an_error_of_ones_own_is_not_the_server_s(asynchronous, monkeypatch):
+    def mistaken(*_):
+        raise KeyError("mine")
+
+    monkeypatch.setattr("langgraph_dynrag.nodes.generate._emit_token", mistaken)
+    with serving(TEXT) as server:
+        built = graph(server, policy=ServerPolicy(failures=1))
+        since_build(server)
+        for _ in range(2):  # nor is the server left alone for it
+            with pytest.raises(KeyError, match="mine"):
+                await ask(built, asynchronous)
+        assert len(server.asked()) == 2
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+async def test_a_reply_that_is_garbage_is_asked_for_again(asynchronous):
+    with serving(TEXT) as server:
+        generator = OpenAIGenerator.of(chat(server), frozenset(), QUICK)
+        server.faults = [Fault(body="<html>Welcome to nginx!</html>", path="/chat/completions")] * 2
+        if asynchronous:
+            assert (await generator.areply("Go on.", {}, max_tokens=5)).text
+            assert await generator.aask(["Go on."], {})
+        else:
+            assert generator.reply("Go on.", {}, max_tokens=5).text
+            assert generator.ask(["Go on."], {})
+
+
+def test_no_pause_is_longer_than_the_time_that_is_left():
+    with serving(TEXT) as server:
+        built = graph(server, policy=ServerPolicy(first_wait=50.0), budgets=Budgets(seconds=2.0))
+        server.faults = [Fault(after=5)]
+        started = time.monotonic()
+        result = built.invoke(QUESTION)
+        assert 2 <= time.monotonic() - started < 30
+        assert drafts(result)[0]["ended"] == "deadline"
+        assert any(e["type"] == "budget" and e["which"] == "seconds" for e in result["trace"])
+        assert result["answer"].startswith("The bridge was built by")
+
+
+def test_a_stream_that_breaks_with_its_last_token_is_complete():
+    with serving(TEXT) as server:
+        built = graph(server, trigger=EveryNTokens(6), lookahead=6)
+        since_build(server)
+        server.faults = [Fault(after=5), Fault(after=1)]
+        assert built.invoke(QUESTION)["answer"] == TEXT
+        assert [b["max_completion_tokens"] for b in server.asked()[:3]] == [6, 1, 6]
+
+
+# ------------------------------------------------------------------------------------- servers that keep failing
+
+
+def test_a_breaker_opens_lets_one_try_and_closes():
+    now = [0.0]
+    breaker = CircuitBreaker("the server", failures=2, pause=10.0, clock=lambda: now[0])
+    breaker.failed(OSError("gone"), breaker.check())
+    breaker.failed(OSError("still gone"), breaker.check())
+    with pytest.raises(ServerUnavailableError, match=r"failed 2 times in a row.*still gone.*again in 10 s"):
+        breaker.check()
+    now[0] = 10.5
+    trial = breaker.check()
+    with pytest.raises(ServerUnavailableError):
+        breaker.check()
+    breaker.failed(OSError("again"), trial)
+    now[0] = 20.0
+    with pytest.raises(ServerUnavailableError, match="3 times"):
+        breaker.check()
+    now[0] = 21.0
+    breaker.check()
+    breaker.succeeded()
+    breaker.check()
+    breaker.check()
+
+
+def test_requests_that_fail_together_are_one_failure():
+    breaker = CircuitBreaker("the server", failures=2)
+    together = [breaker.check() for _ in range(5)]
+    for began in together:
+        breaker.failed(OSError("gone"), began)
+    again = breaker.check()
+    breaker.failed(OSError("still gone"), again)
+    with pytest.raises(ServerUnavailableError, match="failed 2 times in a row"):
+        breaker.check()
+
+
+@pytest.mark.parametrize("fault", [Fault(429, {"Retry-After": "0.2"}), Fault(503, seconds=0.2)], ids=["429", "503"])
+async def test_a_failure_of_many_questions_at_once_does_not_keep_them_from_trying_again(fault):
+    with serving(TEXT) as server:
+        built = graph(server)
+        server.faults = [fault] * 6
+        found = await asyncio.gather(*(built.ainvoke(QUESTION) for _ in range(6)))
+        assert [result["answer"] for result in found] == [TEXT] * 6
+
+
+def test_rate_limits_one_after_the_other_do_not_count():
+    with serving(TEXT) as server:
+        built = graph(server, policy=ServerPolicy(attempts=4, first_wait=0.01, failures=2))
+        server.faults = [Fault(429, {"Retry-After": "0.01"})] * 3
+        assert built.invoke(QUESTION)["answer"] == TEXT
+
+
+def test_a_server_that_failed_often_is_left_alone_for_a_while():
+    with serving(TEXT) as server:
+        built = graph(server, policy=ServerPolicy(attempts=1, failures=2, pause=0.5))
+        server.faults = [Fault(500)] * 2
+        for _ in range(2):
+            with pytest.raises(ServerUnavailableError):
+                built.invoke(QUESTION)
+        since_build(server)
+        with pytest.raises(ServerUnavailableError, match="2 times in a row"):
+            built.invoke(QUESTION)
+        assert not server.asked()
+        time.sleep(0.55)
+        assert built.invoke(QUESTION)["answer"] == TEXT
+
+
+# ---------------------------------------------------------------------------------------------------- checkpoints
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+async def test_a_run_whose_server_died_goes_on_from_its_checkpoint_when_it_is_back(asynchronous):
+    with serving(TEXT, Hallin=0.3) as server:
+        retriever = WatchedRetriever()
+        built = graph(
+            server,
+            retriever=retriever,
+            policy=ServerPolicy(attempts=2, first_wait=0.01, pause=0.01),
+            checkpointer=InMemorySaver(),
+        )
+        config = {"configurable": {"thread_id": "t"}}
+        server.faults = [Fault(after=99), Fault(after=99), Fault(after=3), Fault(500), Fault(500)]
+        with pytest.raises(ServerUnavailableError):
+            await ask(built, asynchronous, config)
+        server.stop()
+        with pytest.raises(ServerUnavailableError):
+            built.invoke(None, config)
+        asked = list(retriever.queries)
+        server.faults.clear()
+        server.start()
+        result = await built.ainvoke(None, config) if asynchronous else built.invoke(None, config)
+        assert result["answer"] == TEXT
+        assert retriever.queries[: len(asked)] == asked
+        assert result["retrievals"] == len(retriever.queries) if "retrievals" in result else True

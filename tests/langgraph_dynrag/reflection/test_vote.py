@@ -1,0 +1,348 @@
+"""Self-RAG's short form, and the vote of the passages on a closed set of answers."""
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from langchain_core.documents import Document
+
+from langgraph_dynrag import (
+    AnswerPrompt,
+    Budgets,
+    LocalChatModel,
+    SegmentSelection,
+    Trace,
+    create_dynamic_rag,
+    create_nodes,
+)
+from langgraph_dynrag.reflection import Beam, Critique
+from langgraph_dynrag.reflection.beam import SegmentCandidate
+from langgraph_dynrag.reflection.vote import answer_given, count_votes, normalised_ballot
+from langgraph_dynrag.trace.html import page
+from langgraph_dynrag.triggers import Reflection
+from rag_backbone.errors import ConfigurationError
+from rag_backbone.loading.causal_lm import CausalLM
+from tests.langgraph_dynrag.reflective import (
+    BRIDGE,
+    BUILT,
+    FIRST,
+    GREETING,
+    GUIDE,
+    HELLO,
+    RIVER,
+    SECOND,
+    WRONG,
+    reflective_chat,
+    segment,
+)
+from tests.langgraph_dynrag.scripted import DOCUMENTS, WatchedRetriever
+from tests.tiny import tiny_llama, tiny_tokenizer
+
+YES_NO = ("yes", "no")
+
+
+# ---------------------------------------------------------------------- counting
+
+
+def test_the_largest_sum_wins_not_the_highest_score():
+    # yes: 1.2 + 1.3 = 2.5; no: 2.25; "maybe" is none of the answers.
+    ballot = count_votes(["Yes.", "no", "yes", "maybe"], [1.2, 2.25, 1.3, 9.0], YES_NO)
+    assert ballot.winner is not None
+    assert (ballot.winner.answer, ballot.winner.voters) == ("yes", (0, 2))
+    assert [(t.answer, t.score) for t in ballot.tallies] == [("yes", pytest.approx(2.5)), ("no", 2.25)]
+    assert ballot.blank == (3,)
+    assert ballot.to_state(["a", "b", None, "d"]) == {
+        "winner": "yes",
+        "sums": [
+            {"answer": "yes", "score": pytest.approx(2.5), "passages": ["a", None]},
+            {"answer": "no", "score": 2.25, "passages": ["b"]},
+        ],
+        "blank": ["d"],
+    }
+
+
+def test_of_equal_sums_the_answer_that_was_given_first_wins():
+    assert count_votes(["no", "yes"], [1.5, 1.5], YES_NO).winner.answer == "no"
+    assert count_votes(["yes", "no", "no"], [1.5, 1.0, 0.5], YES_NO).winner.answer == "yes"
+
+
+def test_a_sum_may_be_negative_and_an_answer_that_nobody_gave_has_none():
+    ballot = count_votes(["yes", "no", "no"], [-0.2, -0.2, -0.1], (*YES_NO, "maybe"))
+    assert ballot.winner.answer == "yes"
+    assert [t.answer for t in ballot.tallies] == ["yes", "no"]
+    assert count_votes(["perhaps", ""], [1.0, 2.0], YES_NO).winner is None
+
+
+def test_written_answers_are_the_same_whatever_their_case_and_punctuation():
+    ballot = count_votes(["Wray.", "  wray ", "Pike", "...", ""], [1.0, 1.0, 1.5, 9.0, 9.0], "written")
+    assert [(t.answer, t.score, t.voters) for t in ballot.tallies] == [("Wray.", 2.0, (0, 1)), ("Pike", 1.5, (2,))]
+    assert ballot.blank == (3, 4)
+
+
+@pytest.mark.parametrize(
+    ("text", "answers", "expected"),
+    [
+        ("yes", YES_NO, "yes"),
+        (" Yes, it was.", YES_NO, "yes"),
+        ("**No**", YES_NO, "no"),
+        ("No it was not", YES_NO, "no"),
+        ("Nobody knows", YES_NO, None),
+        ("It was, yes", YES_NO, None),
+        ("", YES_NO, None),
+        ("(A)", "ABCD", "A"),
+        ("a.", "ABCD", "A"),
+        ("B: granite", "ABCD", "B"),
+        ("B) granite", "ABCD", "B"),
+        ("A river", "ABCD", None),
+        ("AB", "ABCD", None),
+        ("not true", ("true", "not true"), "not true"),
+        ("New York City, of course", ("New York", "New York City"), "New York City"),
+        ("new-york!", ("New York", "Boston"), "New York"),
+        ("ＹＥＳ", YES_NO, "yes"),
+        ("STRASSE", ("Straße", "Gasse"), "Straße"),
+        ("C++", ("C", "C++ 11"), "C"),
+        ("a (b", ("a (b", "c"), "a (b"),
+    ],
+)
+def test_an_answer_is_what_a_text_is_or_begins_with(text, answers, expected):
+    assert answer_given(text, tuple(answers)) == expected
+
+
+_TEXT = st.sampled_from(["yes", "Yes!", "no", "No, never", "maybe", "", "(yes)"])
+
+
+@given(st.lists(st.tuples(_TEXT, st.floats(-0.5, 4)), max_size=8))
+def test_every_continuation_is_counted_once_and_the_sums_are_the_plain_ones(cast):
+    ballot = count_votes([text for text, _ in cast], [score for _, score in cast], YES_NO)
+    counted = [i for t in ballot.tallies for i in t.voters] + list(ballot.blank)
+    assert sorted(counted) == list(range(len(cast)))
+    plain = {
+        answer: sum(score for text, score in cast if normalised_ballot(text).split()[:1] == [answer])
+        for answer in YES_NO
+        if any(normalised_ballot(text).split()[:1] == [answer] for text, _ in cast)
+    }
+    assert {t.answer: t.score for t in ballot.tallies} == pytest.approx(plain)
+    if plain:
+        assert ballot.winner.score == pytest.approx(max(plain.values()))
+    # Nothing but the order of equals depends on the passages' order.
+    again = count_votes([text for text, _ in cast[::-1]], [score for _, score in cast[::-1]], YES_NO)
+    assert [t.score for t in again.tallies] == pytest.approx([t.score for t in ballot.tallies])
+
+
+# ---------------------------------------------------------------------- in the node, by hand
+
+
+def voting(texts_and_scores, chat, prompt=None, critiques=(), **selection):
+    """What `monitor` makes of continuations of these texts and scores, each of a passage of its own."""
+    nodes = create_nodes(
+        chat,
+        WatchedRetriever(),
+        preset="self_rag",
+        prompt=prompt,
+        selection=SegmentSelection(form="short", **{"answers": YES_NO, **selection}),
+    )
+    parts = [segment(text, score, ended=True) for text, score in texts_and_scores]
+    if critiques:
+        parts = [segment(t, s, ended=True, support=c) for (t, s), c in zip(texts_and_scores, critiques, strict=True)]
+    state = nodes.begin({"question": "Is it old?"})
+    state["trace"] = state["trace"].value
+    state |= {
+        "beam": Beam(candidates=tuple(SegmentCandidate(0, p) for p in parts)).to_state(),
+        "sources": [
+            {"number": i + 1, "id": p.passage["id"], "title": p.draft.text, "query": "q"} for i, p in enumerate(parts)
+        ],
+    }
+    return nodes.monitor(state)
+
+
+@pytest.fixture
+def chat():
+    return reflective_chat()
+
+
+def events(out, kind):
+    return [e for e in out["trace"] if e["type"] == kind]
+
+
+def test_the_answer_is_the_one_voted_for_in_the_words_of_its_best_continuation(chat):
+    # yes: 1.0 + 1.1 = 2.1 against a single no of 2.0, which would be the best one.
+    out = voting([("Yes", 1.0), ("No.", 2.0), ("Yes, it is.", 1.1)], chat)
+    assert (out["stage"], out["answer"], out["short_answer"]) == ("done", "Yes, it is.", "yes")
+    assert [(s["id"], s["number"]) for s in out["sources"]] == [("Yes, it is.", 1)]
+    vote = events(out, "selection")[0]["vote"]
+    assert vote["winner"] == "yes"
+    assert [(s["answer"], s["passages"]) for s in vote["sums"]] == [("yes", ["Yes", "Yes, it is."]), ("no", ["No."])]
+    assert not events(out, "budget")
+    assert events(out, "answer")[0]["short_answer"] == "yes"
+    trace = Trace.from_state(out)
+    assert "votes: yes 2.10 (2), no 2.00 (1)" in str(trace)
+    assert "votes: yes 2.10 (2)" in page(trace)
+    assert json.loads(json.dumps(out["trace"])) == out["trace"]
+
+
+def test_without_a_vote_the_best_one_is_the_answer(chat):
+    out = voting([("Yes", 1.0), ("No.", 2.0), ("Yes, it is.", 1.1)], chat, answers=None)
+    assert (out["answer"], out["short_answer"]) == ("No.", "No.")
+    assert "vote" not in events(out, "selection")[0]
+    assert not events(out, "budget")
+
+
+def test_where_nobody_gives_an_answer_of_the_set_the_best_continuation_is_taken(chat):
+    out = voting([("Perhaps.", 1.0), ("Who knows?", 2.0)], chat)
+    assert (out["answer"], out["short_answer"]) == ("Who knows?", "Who knows?")
+    vote = events(out, "selection")[0]["vote"]
+    assert vote == {"winner": None, "sums": [], "blank": ["Perhaps.", "Who knows?"]}
+    assert "votes: no answer of the set (2)" in str(Trace.from_state(out))
+
+
+def test_written_answers_are_voted_on_as_they_are(chat):
+    out = voting([("Wray", 1.0), ("Pike", 1.8), ("wray.", 1.1)], chat, answers="written")
+    assert (out["answer"], out["short_answer"]) == ("wray.", "Wray")
+
+
+def test_what_is_voted_on_is_the_short_answer(chat):
+    prompt = AnswerPrompt(instructions="Answer.")
+    said = [("No wonder. So the answer is yes.", 1.0), ("No", 1.5), ("So the answer is Yes", 1.1)]
+    out = voting(said, chat, prompt=prompt)
+    assert out["short_answer"] == "yes"
+    # The answer that was voted for is not asked for once more, though its text lacks the phrase.
+    out = voting([("Yes", 1.0), ("No", 0.5)], chat, prompt=prompt)
+    assert (out["stage"], out["answer"], out["short_answer"]) == ("done", "Yes", "yes")
+
+
+def test_continuations_that_are_dropped_have_no_vote(chat):
+    none = {"full": 0.1, "partial": 0.1, "none": 0.8}
+    full = {"full": 0.8, "partial": 0.1, "none": 0.1}
+    said = [("Yes", 1.0), ("No", 1.5), ("yes", 1.1)]
+    kept = voting(said, chat, critiques=[none, full, none])
+    dropped = voting(said, chat, critiques=[none, full, none], unsupported="drop")
+    assert (kept["short_answer"], dropped["short_answer"]) == ("yes", "no")
+    assert Critique(support=none).unsupported
+
+
+# ---------------------------------------------------------------------- from end to end
+
+
+def test_the_votes_are_the_scores_of_the_continuations(chat):
+    retriever = WatchedRetriever(give=[RIVER, GUIDE, BUILT])
+    graph = create_dynamic_rag(
+        chat,
+        retriever,
+        preset="self_rag",
+        selection=SegmentSelection(form="short", answers=("Pike did it", "Wray built it")),
+    )
+    out = graph.invoke({"question": BRIDGE})
+    scores = {c["passage"]["id"]: c["total"] for c in events(out, "continuations")[0]["candidates"]}
+    texts = [c["text"] for c in events(out, "continuations")[0]["candidates"]]
+    assert texts == [WRONG, FIRST, FIRST]
+    (selection,) = events(out, "selection")
+    sums = {s["answer"]: s["score"] for s in selection["vote"]["sums"]}
+    assert sums == pytest.approx({"Wray built it": scores["guide"] + scores["built"], "Pike did it": scores["river"]})
+    assert (out["answer"], out["short_answer"]) == (FIRST, "Wray built it")
+    assert [s["id"] for s in out["sources"]] == ["built"]
+    assert retriever.queries == [BRIDGE]
+
+
+async def test_async_and_without_retrieval(chat):
+    graph = create_dynamic_rag(
+        chat,
+        WatchedRetriever(give=[RIVER]),
+        preset="self_rag",
+        selection=SegmentSelection(form="short", answers=["Hello", "Goodbye"]),
+    )
+    out = await graph.ainvoke({"question": GREETING})
+    assert (out["answer"], out["short_answer"]) == (HELLO, "Hello")
+    assert events(out, "selection")[0]["vote"]["sums"][0]["passages"] == [None]
+
+
+def test_the_short_form_is_the_best_of_one_continuation_for_each_passage(chat):
+    retriever = WatchedRetriever(give=[RIVER, GUIDE, BUILT])
+    short = create_dynamic_rag(chat, retriever, preset="self_rag", selection=SegmentSelection(form="short"))
+    out = short.invoke({"question": BRIDGE})
+    assert out["answer"] == FIRST
+    (event,) = events(out, "continuations")
+    best = max(event["candidates"], key=lambda c: c["total"])
+    assert [s["id"] for s in out["sources"]] == [best["passage"]["id"]]
+    assert not events(out, "budget")
+    assert SECOND not in out["answer"]
+    # The default is the long form, as ever.
+    assert SegmentSelection() == SegmentSelection(form="long", answers=None)
+    assert (SegmentSelection().width, SegmentSelection().segments) == (2, 7)
+    assert (SegmentSelection(form="short").width, SegmentSelection(form="short").segments) == (1, 1)
+
+
+def test_a_model_that_is_asked_writes_its_short_answer_to_the_end():
+    chat = LocalChatModel.from_causal_lm(CausalLM(tiny_llama(), tiny_tokenizer(), name="tiny"))
+    found = {}
+    for form in ("short", "long"):
+        graph = create_dynamic_rag(
+            chat,
+            WatchedRetriever(give=DOCUMENTS[:2]),
+            preset="self_rag",
+            trigger=Reflection(0.0),
+            lookahead=8 if form == "short" else 60,
+            selection=SegmentSelection(form=form, depth=1),
+            budgets=Budgets(tokens=60),
+            prompt=AnswerPrompt(instructions="Answer.", answer_phrase=None, stop=()),
+        )
+        out = graph.invoke({"question": "Who built the bridge?"})
+        (event,) = events(out, "continuations")
+        assert event["path"] == "classification"
+        found[form] = [(c["text"], c["tokens"]) for c in event["candidates"]]
+    assert all(tokens == 60 for _, tokens in found["short"])
+    assert all(a[0].startswith(b[0]) for a, b in zip(found["short"], found["long"], strict=True))
+    assert any(b[1] < 60 for b in found["long"])
+
+
+@pytest.mark.slow
+def test_the_embedded_model_votes(embedded_lm):
+    prompt = AnswerPrompt(instructions="Answer with yes or no alone.", answer_phrase=None)
+    documents = [
+        Document("The Cooper's Bridge was built by the mason Aldous Wray.", id="bridge"),
+        Document("Aldous Wray, a mason, built the Cooper's Bridge.", id="wray"),
+        Document("The river Tamsin crosses Brannoch.", id="tamsin"),
+    ]
+    graph = create_dynamic_rag(
+        LocalChatModel.from_causal_lm(embedded_lm),
+        WatchedRetriever(give=documents),
+        preset="self_rag",
+        prompt=prompt,
+        trigger=Reflection(mode="always"),
+        selection=SegmentSelection(form="short", answers=YES_NO),
+        k=3,
+        budgets=Budgets(tokens=24),
+        lookahead=24,
+    )
+    out = graph.invoke({"question": "Was the Cooper's Bridge built by Aldous Wray?"})
+    vote = events(out, "selection")[0]["vote"]
+    assert sum(len(s["passages"]) for s in vote["sums"]) + len(vote["blank"]) == 3
+    # Which of the two a model of 135M parameters says is no matter; but it says one of them, and the sums decide.
+    sums = dict.fromkeys(YES_NO, 0.0)
+    for c in events(out, "continuations")[0]["candidates"]:
+        if (given_ := answer_given(c["text"], YES_NO)) is not None:
+            sums[given_] += c["total"]
+    assert out["short_answer"] == vote["winner"] == max(sums, key=sums.get)
+    assert vote["sums"][0]["score"] == pytest.approx(max(sums.values()))
+
+
+# ---------------------------------------------------------------------- bad input
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"form": "medium"}, "form is 'medium'; known: .*'short'"),
+        ({"answers": YES_NO}, r"form 'long'; there is a vote on whole answers only: Selection\(form='short', answers="),
+        ({"form": "short", "answers": "yes"}, r"answers is 'yes'; .*such as \('yes', 'no'\), or 'written'"),
+        ({"form": "short", "answers": ("yes", 1)}, "answers is .*1.*; the answers of the task are needed"),
+        ({"form": "short", "answers": {"yes", "no"}}, "the answers of the task are needed"),
+        ({"form": "short", "answers": ("yes",)}, "a vote needs at least two"),
+        ({"form": "short", "answers": ()}, "a vote needs at least two"),
+        ({"form": "short", "answers": ("yes", "?!")}, r"answers has '\?!', which has no letter"),
+        ({"form": "short", "answers": ("Yes", "no", "yes.")}, "'Yes' and 'yes.', which are the same but for case"),
+    ],
+)
+def test_answers_that_cannot_be_voted_on_are_refused(options, message):
+    with pytest.raises(ConfigurationError, match=message):
+        SegmentSelection(**options)

@@ -1,0 +1,347 @@
+"""Evidence, answers, prompts and chat templates as texts: properties, and examples by hand."""
+
+import re
+import unicodedata
+from enum import Enum
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from langchain_core.messages import AIMessage, HumanMessage, SystemMessage
+from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
+
+from langgraph_dynrag import AnswerPrompt, reasoned_prompt
+from langgraph_dynrag.chat_model.chat_template import encode_chat, neutralised
+from langgraph_dynrag.evidence import (
+    Passage,
+    clean,
+    distinct,
+    interleaved,
+    original_hash,
+    passage,
+    render,
+    within_budget,
+)
+from langgraph_dynrag.short_answer import is_complete, short_answer, through_answer
+from rag_backbone.errors import ConfigurationError
+from tests.tiny import tiny_tokenizer
+
+PHRASE = "So the answer is"
+EXEMPLARS = 8
+
+
+def make(key, text=None, title=""):
+    return Passage(id=key, text=text or f"text {key}", title=title, source="s", score=None, metadata={})
+
+
+def words(text):
+    return len(text.split())
+
+
+# ------------------------------------------------------------------------------------------------------ evidence
+
+
+def test_numbers_and_texts_of_other_libraries_become_plain_data():
+    class Kind(str, Enum):  # noqa: UP042 - whose str() is its name
+        NOTE = "note"
+
+    metadata = {
+        "score": np.float32(0.5),
+        "rank": np.int64(3),
+        "title": np.str_("T"),
+        "kind": Kind.NOTE,
+        "hash": 2**64,
+        "share": Fraction(1, 4),
+        "float": np.float64(1.5),
+        "flag": True,
+        "vector": np.zeros(2),
+    }
+    made = passage("Text.", metadata, None)
+    assert (made["score"], type(made["score"])) == (0.5, float)
+    wanted = {
+        "score": 0.5,
+        "rank": 3,
+        "title": "T",
+        "kind": "note",
+        "hash": str(2**64),
+        "share": 0.25,
+        "float": 1.5,
+        "flag": True,
+        "metadata_left_out": ["metadata 'vector' (ndarray) cannot be stored"],
+    }
+    assert made["metadata"] == wanted
+    assert {k: type(v) for k, v in made["metadata"].items()} == {k: type(v) for k, v in wanted.items()}
+    dumps_typed, loads_typed = JsonPlusSerializer().dumps_typed, JsonPlusSerializer().loads_typed
+    assert loads_typed(dumps_typed(made)) == made
+
+
+@given(st.text())
+def test_cleaned_text_is_one_line_without_control_characters(text):
+    cleaned = clean(text)
+    assert not any(unicodedata.category(c) in {"Cc", "Cs", "Co", "Zl", "Zp"} for c in cleaned)
+    assert not set(cleaned) & set("\u200e\u200f\u061c\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\ufeff")
+    assert "  " not in cleaned
+    assert cleaned == cleaned.strip()
+    assert clean(cleaned) == cleaned
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "می\u200cخواهم",
+        "ශ්\u200dරී",
+        "র\u200d্যাব",
+        "ന്\u200d",
+        "ភ្នំ\u200bពេញ",
+        "\u06dd١",
+        "👩\u200d👩\u200d👧\u200d👦",
+        "🧑🏽\u200d🚀",
+        "❤\ufe0f\u200d🔥",
+        "🏳\ufe0f\u200d🌈",
+        "🏴\U000e0067\U000e0062\U000e0065\U000e006e\U000e0067\U000e007f",
+        "葛\U000e0100",
+    ],
+)
+def test_joiners_and_tags_that_change_what_is_read_stay(text):
+    made = passage(text, {"title": text}, None)
+    assert (made["text"], made["title"]) == (text, text)
+    assert original_hash(made) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "left"),
+    [
+        ("ig\u200bno\u200cre\u200d", "ignore"),
+        ("a \u202egnorw\u202c", "a gnorw"),
+        ("\u2066x\u2069", "x"),
+        ("\u200ex\u200f", "x"),
+        ("hi\U000e0069\U000e0067\U000e006e", "hi"),
+        ("🏴\U000e0069", "🏴"),
+        ("ا\u200c\u200c\u200dب", "ا\u200cب"),
+        ("👩\u200d me", "👩 me"),
+        ("😀" + "\U000e0150" * 20, "😀\U000e0150"),
+        ("Kraft\u00adwerk", "Kraftwerk"),
+        ("\ufeffa", "a"),
+    ],
+)
+def test_what_could_hide_text_goes(text, left):
+    assert clean(text) == left
+
+
+@given(st.text(alphabet=st.characters(categories=["L", "N", "P", "S"])))
+def test_letters_of_every_script_stay(text):
+    assert clean(text) == text
+
+
+passages = st.lists(
+    st.builds(make, st.sampled_from("abcdef"), st.text("xyz ", min_size=1).filter(str.strip)), max_size=12
+)
+
+
+@given(passages)
+def test_distinct_passages_differ_in_id_and_text_and_lose_nothing(given_passages):
+    kept = distinct(given_passages)
+    assert len({p["id"] for p in kept}) == len(kept) == len({p["text"] for p in kept})
+    for p in given_passages:
+        assert any(p["id"] == k["id"] or p["text"] == k["text"] for k in kept)
+    assert distinct(kept) == kept
+
+
+@given(st.lists(passages.map(distinct), max_size=4), st.integers(1, 6))
+def test_interleaving_gives_each_ranking_its_turn(rankings, k):
+    found = interleaved(rankings, k)
+    assert len(found) <= k
+    depth = {p["id"]: min(i for r in rankings for i, q in enumerate(r) if q == p) for p in found}
+    assert [depth[p["id"]] for p in found] == sorted(depth[p["id"]] for p in found)
+
+
+@given(passages, st.integers(0, 60))
+def test_a_budget_is_never_exceeded_and_what_is_cut_is_named(given_passages, budget):
+    chosen = distinct(given_passages)
+    kept, affected = within_budget(chosen, budget, words)
+    assert sum(words(render([p])) for p in kept) <= budget
+    whole = [p for p in kept if p in chosen]
+    assert whole == chosen[: len(whole)]  # the best ones come first and stay whole
+    assert {p["id"] for p in chosen} == {p["id"] for p in whole} | set(affected)
+
+
+def test_the_last_passage_that_begins_to_fit_is_shortened():
+    long = make("b", " ".join(f"w{i}" for i in range(100)))
+    kept, affected = within_budget([make("a", "one two"), long, make("c", "x")], 33, words)
+    assert [p["id"] for p in kept] == ["a", "b"]
+    assert kept[1]["text"].startswith("w0 w1 ")
+    assert kept[1]["text"].endswith(" ...")
+    assert affected == ["b", "c"]
+    assert within_budget([long], 10, words) == ([], ["b"])  # ten words are a fragment
+
+
+def test_passages_are_numbered_with_their_titles():
+    shown = render(
+        [make("a", "Built in 1954.", "Bridge"), make("b", "Bridge of sighs.", "Bridge"), make("c", "A town.")]
+    )
+    assert shown == "[1] Bridge: Built in 1954.\n[2] Bridge of sighs.\n[3] A town."
+
+
+def test_a_passage_keeps_what_is_plain_data():
+    made = passage("Text.", {"title": "T", "score": True, "date": object(), "year": 1954, "source": "a.md"}, "7")
+    assert made == Passage(
+        id="7",
+        text="Text.",
+        title="T",
+        source="a.md",
+        score=None,
+        metadata={
+            "title": "T",
+            "score": True,
+            "year": 1954,
+            "source": "a.md",
+            "metadata_left_out": ["metadata 'date' (object) cannot be stored"],
+        },
+    )
+    same, other = passage("Text.", {"source": "a.md"}, None), passage("Text.", {"source": "b.md"}, None)
+    assert same["id"] == passage("Text.\n", {"source": "a.md"}, None)["id"] != other["id"]
+
+
+# ------------------------------------------------------------------------------------------------------ answers
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        ("It was him. So the answer is Aldous Wray.", "Aldous Wray"),
+        ("so the answer is: Aldous Wray. Next question", "Aldous Wray"),
+        ("So the answer is Washington, D.C.", "Washington, D.C."),
+        ("So the answer is Martin Luther King Jr.", "Martin Luther King Jr."),
+        ('So the answer is "The Sea Wolf."', "The Sea Wolf"),
+        ("So the answer is **1954**.", "1954"),
+        ("So the answer is 3.5 metres. It", "3.5 metres"),
+        ("So the answer is no. So the answer is yes.", "yes"),
+        ("So the answer is", ""),
+        ("Nobody knows. ", "Nobody knows."),
+    ],
+)
+def test_short_answers(text, answer):
+    assert short_answer(text, PHRASE) == answer
+
+
+def test_without_a_phrase_the_text_is_the_answer():
+    assert short_answer(" The mason. He was old. ", None) == "The mason. He was old."
+
+
+@pytest.mark.parametrize(
+    ("text", "complete"),
+    [
+        ("So the answer is", False),
+        ("So the answer is Aldous", False),
+        ("So the answer is Aldous Wray.", False),  # it may go on: "Wray.com", "Wray. Jr"
+        ("So the answer is Aldous Wray.\n", True),
+        ("So the answer is Aldous Wray. The next", True),
+        ("The answer. It is. Known.", False),
+    ],
+)
+def test_when_an_answer_is_complete(text, complete):
+    assert is_complete(text, PHRASE) is complete
+
+
+@given(st.text("ab .\nS"), st.text("ab .\nS"))
+def test_cutting_after_the_answer_keeps_what_stands_before_it(before, after):
+    text = f"{before}{PHRASE} x{after}"
+    cut = through_answer(text, PHRASE)
+    assert text.startswith(cut)
+    assert cut.startswith(before)
+    assert short_answer(cut, PHRASE) == short_answer(through_answer(cut, PHRASE), PHRASE)
+
+
+# ------------------------------------------------------------------------------------------------------ prompts
+
+
+@pytest.mark.parametrize("n", range(EXEMPLARS + 1))
+def test_exemplars_end_in_the_phrase_and_come_before_everything_that_changes(n):
+    prompt = reasoned_prompt(n)
+    first = prompt.messages("Who?", ())
+    second = prompt.messages("When?", (make("a"),))
+    assert first[:-1] == second[:-1]
+    assert len(first) == len(second)
+    answers = [m.content for m in first if isinstance(m, AIMessage)]
+    assert len(answers) == n
+    assert all(PHRASE in a and a.rstrip().endswith(".") for a in answers)
+    assert "Who?" in first[-1].content
+    assert "[1] text a" in second[-1].content
+
+
+def test_more_exemplars_than_there_are_is_refused():
+    with pytest.raises(ConfigurationError, match=str(EXEMPLARS + 1)):
+        reasoned_prompt(EXEMPLARS + 1)
+
+
+@given(st.text())
+def test_braces_and_anything_else_in_a_question_stay_as_they_are(question):
+    human = AnswerPrompt().messages(question, (make("a", "A {brace}."),))[-1].content
+    assert question in human
+    assert "A {brace}." in human
+
+
+# ------------------------------------------------------------------------------------------------------ templates
+
+
+@given(st.lists(st.sampled_from(["<|start|>", "<|end|>", "<|pad|>", "<|", "|>", "a", " ", "\n"])).map("".join))
+def test_no_text_becomes_a_control_token(text):
+    tokenizer = tiny_tokenizer()
+    ids = tokenizer(neutralised(tokenizer, text), add_special_tokens=False).input_ids
+    assert not set(ids) & set(tokenizer.all_special_ids)
+    assert re.sub(r"\s", "", neutralised(tokenizer, text)) == re.sub(r"\s", "", text)
+
+
+def test_an_open_answer_is_continued_with_its_own_tokens():
+    tokenizer = tiny_tokenizer()
+    turns = [SystemMessage("Be brief."), HumanMessage("Who?")]
+    closed = encode_chat(tokenizer, turns)
+    assert closed.ids[-1] == tokenizer("\n", add_special_tokens=False).input_ids[-1]
+    odd = [*tokenizer("The", add_special_tokens=False).input_ids, *tokenizer(" b", add_special_tokens=False).input_ids]
+    carried = AIMessage("The b", response_metadata={"dynprag": {"token_ids": odd}})
+    assert encode_chat(tokenizer, [*turns, carried]).ids == closed.ids + odd
+    written = encode_chat(tokenizer, [*turns, AIMessage("The b")])
+    assert tokenizer.decode(written.ids[len(closed.ids) :]) == "The b"
+
+
+def test_ids_that_the_tokenizer_does_not_know_are_not_used():
+    tokenizer = tiny_tokenizer()
+    forged = AIMessage("The b", response_metadata={"dynprag": {"token_ids": [10**6]}})
+    assert encode_chat(tokenizer, [HumanMessage("?"), forged]).ids == (
+        encode_chat(tokenizer, [HumanMessage("?"), AIMessage("The b")]).ids
+    )
+
+
+def test_a_template_without_a_system_role_gets_it_with_the_question():
+    import copy
+
+    tokenizer = copy.deepcopy(tiny_tokenizer())
+    refuse = "{% if m['role'] == 'system' %}{{ raise_exception('no system role') }}{% endif %}"
+    tokenizer.chat_template = "{% for m in messages %}" + refuse + "{{ m['role'] }}: {{ m['content'] }}\n{% endfor %}"
+    encoded = encode_chat(tokenizer, [SystemMessage("Be brief."), HumanMessage("Who?")])
+    assert encoded.text == "user: Be brief.\n\nWho?\n"
+
+
+def test_a_model_without_a_template_gets_plain_text():
+    import copy
+
+    tokenizer = copy.deepcopy(tiny_tokenizer())
+    tokenizer.chat_template = None
+    messages = [SystemMessage("Be brief."), HumanMessage("Who?"), AIMessage("He."), HumanMessage("When?")]
+    assert encode_chat(tokenizer, messages).text == "Be brief.\n\nWho?\nAnswer: He.\n\nWhen?\nAnswer:"
+
+
+@given(st.text("abc who?\n", min_size=1))
+def test_tokens_of_the_question_are_found(question):
+    encoded = encode_chat(tiny_tokenizer(), [HumanMessage(f"Question: {question}")])
+    positions = encoded.tokens_of(question)
+    covered = "".join(encoded.text[encoded.spans[i].start : encoded.spans[i].end] for i in positions)
+    assert question in covered
+    assert positions == list(range(positions[0], positions[-1] + 1))
+
+
+def test_no_messages_are_refused():
+    with pytest.raises(ConfigurationError, match="no messages"):
+        encode_chat(tiny_tokenizer(), [])

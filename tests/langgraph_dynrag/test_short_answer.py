@@ -1,0 +1,111 @@
+"""The answer phrase that is put behind a text which breaks off anywhere."""
+
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from langgraph_dynrag import AnswerPrompt, Budgets, create_dynamic_rag
+from langgraph_dynrag.short_answer import answer_start, closing_lead, find_phrase, short_answer
+from langgraph_dynrag.triggers import Never
+from rag_backbone.text.units import sentences
+from tests.langgraph_dynrag.scripted import ScriptedChatModel, said
+
+TEXT = "The bridge was built by Aldous Wray. He was born in the village of Hallin. So the answer is Hallin."
+PHRASES = {
+    "So the answer is": TEXT,
+    "Die Antwort lautet also": "Die Brücke baute Aldous Wray. Er stammt aus Hallin. Die Antwort lautet also Hallin.",
+    "因此答案是": "这座桥由雷建造。他出生在哈林。因此答案是哈林。",
+    "इसलिए उत्तर है": "पुल रे ने बनाया। वह हैलिन में पैदा हुआ। इसलिए उत्तर है हैलिन।",
+    "<answer>": "The bridge was built by Wray. He was born in Hallin. <answer>Hallin</answer>",
+    "\\boxed{": "Wray built it, and he was born in Hallin. \\boxed{Hallin}",
+    "İşte cevap:": "Köprüyü İrfan yaptı. Hallin'de doğdu. İşte cevap: Hallin.",
+}
+ENDS = {"<answer>": "</answer>", "\\boxed{": "}"}
+
+
+def closed(text, phrase):
+    begun = text.rstrip()
+    return begun + closing_lead(begun, phrase)
+
+
+@pytest.mark.parametrize("phrase", PHRASES)
+def test_a_text_cut_anywhere_ends_in_the_phrase_once_and_on_a_boundary_of_its_own(phrase):
+    text = PHRASES[phrase]
+    for cut in range(text.index(phrase) + len(phrase) + 1):
+        result = closed(text[:cut], phrase)
+        assert result.startswith(text[:cut].rstrip())
+        assert result.endswith(phrase), (cut, result)
+        assert len(re.findall(re.escape(phrase), result)) == 1, (cut, result)
+        at = result.rindex(phrase)
+        before = result[:at].rstrip()
+        # Complete sentences go on in their line, anything else is left in a line of its own.
+        begins = [s.start for s in sentences(before + " Thus it is.")]
+        assert not before or "\n" in result[len(before) : at] or any(b >= len(before) for b in begins), (cut, result)
+        # What was begun is completed as it would have gone on; no word of it stands there twice.
+        assert not any(result[:at].rstrip().endswith(f" {phrase[:n]}") for n in range(2, len(phrase))), (cut, result)
+
+
+@given(st.text(max_size=60), st.sampled_from(list(PHRASES)), st.data())
+def test_any_text_is_kept_and_followed_by_the_phrase(text, phrase, data):
+    cut = data.draw(st.integers(0, len(phrase)))
+    result = closed(text + phrase[:cut], phrase)
+    assert result.startswith((text + phrase[:cut]).rstrip())
+    assert answer_start(result, phrase) == len(result)
+
+
+@pytest.mark.parametrize(
+    ("text", "lead"),
+    [
+        ("He was born in", "\nSo the answer is"),
+        ("He was born in Hallin.", " So the answer is"),
+        ("He was born in Hallin. So the", " answer is"),
+        ("He was born in Hallin. So the ans", "wer is"),
+        ("He was born in Hallin. so  The", " answer is"),
+        ("He was born in Hallin. **So the", " answer is"),
+        ("He was born in Hallin.\nSo", " the answer is"),
+        ("He was born in Hallin. So the answer is", ""),
+        ("He was tired, and so", "\nSo the answer is"),  # a sentence may end in a word of the phrase
+        ("He was born (in Hallin", "\nSo the answer is"),
+        ("So", " the answer is"),
+        ("", "So the answer is"),
+    ],
+)
+def test_what_follows_a_text(text, lead):
+    assert closing_lead(text, "So the answer is") == lead
+
+
+def test_a_phrase_is_found_with_other_white_space_and_after_letters_that_grow_in_lower_case():
+    text = "İİİ built it. so the\n answer  is Hallin."
+    assert find_phrase(text, "So the answer is").group() == "so the\n answer  is"
+    assert short_answer(text, "So the answer is") == "Hallin"
+
+
+@pytest.mark.parametrize("phrase", PHRASES)
+@pytest.mark.parametrize("tokens", range(1, 22))
+def test_an_answer_cut_by_its_budget_states_the_phrase_once(tokens, phrase):
+    words = said(PHRASES[phrase])
+    prompt = AnswerPrompt(answer_phrase=phrase, answer_end=ENDS.get(phrase), stop=())
+    tail = said(f" Hallin{ENDS.get(phrase, '.')}")
+    graph = create_dynamic_rag(
+        ScriptedChatModel(replies=[words, tail, tail]),
+        preset="no_retrieval",
+        trigger=Never(),
+        prompt=prompt,
+        budgets=Budgets(tokens=tokens),
+    )
+    result = graph.invoke({"question": "Where was the builder born?"})
+    assert len(re.findall(re.escape(phrase), result["answer"])) == 1, result["answer"]
+    assert result["short_answer"]
+
+
+@pytest.mark.parametrize("tokens", [18, 19])
+def test_a_budget_that_ends_behind_the_phrase_still_has_the_short_answer_written(tokens):
+    written = said("The bridge was built by Wray. He was born there. So the answer is the old village of Hallin.")
+    begun = "".join(t for t, _ in written[:tokens])
+    model = ScriptedChatModel(replies=[written, written[tokens:]])
+    graph = create_dynamic_rag(model, preset="no_retrieval", prompt=AnswerPrompt(), budgets=Budgets(tokens=tokens))
+    result = graph.invoke({"question": "Where was the builder born?"})
+    assert result["short_answer"] == "the old village of Hallin", begun
+    assert [e["text"] for e in result["trace"] if e["type"] == "closing"] == [""]

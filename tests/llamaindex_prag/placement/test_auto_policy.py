@@ -1,0 +1,142 @@
+"""The choice between reading, training and translating: the break-even rule, and costs measured on a machine."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llamaindex_prag.adapters.recipe import DISTILL
+from llamaindex_prag.jobs.pace import PROBE
+from llamaindex_prag.parametric_model import ParametricModel
+from llamaindex_prag.placement.auto_policy import AutoPolicy, Demand
+from llamaindex_prag.placement.costs import Costs, measure_costs
+from llamaindex_prag.store.lmdb_store import LMDBStore
+from rag_backbone.errors import ConfigurationError
+from rag_backbone.loading.causal_lm import CausalLM
+from tests.llamaindex_prag.translator.conftest import strong
+from tests.tiny import tiny_llama, tiny_tokenizer
+
+# Reading 100 tokens takes 0.2 s, training them 10 s: they break even at the 51st question.
+COSTS = Costs(read=0.002, activate=0.001, train=0.1)
+WITH_TRANSLATOR = Costs(read=0.002, activate=0.001, train=0.1, represent=0.002, translate=0.02)
+seconds = st.floats(1e-4, 10.0)
+
+
+def ways(policy, costs, questions, tokens=100):
+    """The way at each question; what has been made stays."""
+    found, trained, represented = [], False, False
+    for n in range(questions):
+        way = policy.choose(Demand(tokens, n, trained, represented), costs).way
+        trained |= way in ("trained", "combined")
+        represented |= way == "translated"
+        found.append(way)
+    return found
+
+
+def test_a_document_is_read_until_reading_it_has_cost_what_training_does():
+    found = ways(AutoPolicy(), COSTS, 60)
+    # Hand-worked: m (0.2 - 0.001) >= 10 for the first time at m = 51.
+    assert found == ["context"] * 50 + ["trained"] * 10
+
+
+def test_a_document_that_will_be_asked_for_often_is_trained_at_once_and_one_that_changes_is_not():
+    assert ways(AutoPolicy(expected=1000), COSTS, 1) == ["trained"]
+    assert ways(AutoPolicy(expected=3), COSTS, 60) == ["context"] * 60
+
+
+def test_what_is_wanted_of_quality_rules_ways_out():
+    assert ways(AutoPolicy(quality=0.9), COSTS, 100) == ["context"] * 100
+    better = {"context": 0.8, "combined": 1.0, "trained": 0.7}
+    assert ways(AutoPolicy(quality=0.9, qualities=better), COSTS, 1) == ["combined"]
+    with pytest.raises(ConfigurationError, match=r"best way has 1\.0"):
+        AutoPolicy(quality=1.1)
+
+
+def test_the_budget_counts_what_one_question_has_to_wait_for():
+    policy = AutoPolicy(budget=1.0, expected=1000)
+    assert ways(policy, COSTS, 3) == ["context"] * 3  # training would take 10 s now
+    assert policy.choose(Demand(100, 5, trained=True), COSTS).way == "trained"
+    tight = AutoPolicy(budget=0.1).choose(Demand(100, 0), COSTS)
+    assert (tight.way, tight.why) == ("context", "no way fits 0.1 s; this one takes 0.2 s")
+
+
+def test_a_translator_is_used_where_its_quality_is_named():
+    qualities = {"context": 1.0, "trained": 0.7, "translated": 0.5}
+    policy = AutoPolicy(qualities=qualities)
+    assert ways(policy, WITH_TRANSLATOR, 3) == ["context", "translated", "translated"]
+    assert ways(AutoPolicy(qualities=qualities, quality=0.6), WITH_TRANSLATOR, 3) == ["context"] * 3
+    assert ways(AutoPolicy(), WITH_TRANSLATOR, 3) == ["context"] * 3
+    assert policy.choose(Demand(100, 9), COSTS).way == "context"  # there is no translator
+
+
+@given(read=seconds, activate=seconds, train=seconds, tokens=st.integers(1, 500), questions=st.integers(1, 300))
+def test_never_twice_what_knowing_the_future_would_cost(read, activate, train, tokens, questions):
+    costs = Costs(read=read, activate=activate, train=train)
+    found = ways(AutoPolicy(qualities={"context": 1.0, "trained": 1.0}), costs, questions, tokens)
+    spent = sum(costs.each(way, tokens) for way in found) + ("trained" in found) * costs.once("trained", tokens)
+    only = {way: costs.once(way, tokens) + questions * costs.each(way, tokens) for way in ("context", "trained")}
+    assert spent <= 2 * min(only.values()) + 1e-9
+
+
+def test_costs_are_measured_once_for_a_model_and_a_translator(tmp_path, monkeypatch):
+    monkeypatch.setenv("DYNPRAG_CACHE", str(tmp_path / "home"))
+    lm = CausalLM(tiny_llama(), tiny_tokenizer(), name="tiny")
+    with LMDBStore(tmp_path / "store", model=lm.fingerprint, map_size=1 << 26) as store:
+        recipe = DISTILL.changed(rank=2, phrases=4, epochs=3, layers=None)
+        plain = ParametricModel(lm, store, recipe=recipe)
+        found = measure_costs(plain)
+        assert found.translate is None
+        assert measure_costs(plain) == found
+        (path,) = (tmp_path / "home" / "costs").iterdir()
+        path.write_text("{")
+        assert measure_costs(plain) != found  # what cannot be read is measured again
+        translating = measure_costs(ParametricModel(lm, store, recipe="prag", translator=strong(lm)))
+        assert translating.translate
+        assert translating.represent
+        assert len(store) == 0
+
+
+@pytest.mark.parametrize(("epochs", "seconds"), [(1, 5.0), (2, 7.0), (8, 19.0)])
+def test_what_training_does_once_is_counted_once(tmp_path, monkeypatch, epochs, seconds):
+    """Three seconds for the layers below, which a single epoch goes through with the others, and two an epoch."""
+    monkeypatch.setenv("DYNPRAG_CACHE", str(tmp_path / "home"))
+    clock = [0.0]
+
+    class Trains:
+        def __init__(self, engine, layout, recipe):
+            self.epochs = recipe.epochs
+
+        def train(self, lessons):
+            clock[0] += 3 + 2 * self.epochs
+            return iter(lessons)
+
+    def lower_states(losses, examples):
+        assert examples
+        clock[0] += 3
+
+    monkeypatch.setattr("llamaindex_prag.jobs.pace.Trainer", Trains)
+    monkeypatch.setattr("llamaindex_prag.jobs.pace.DocumentLosses.lower_states", lower_states)
+    monkeypatch.setattr("llamaindex_prag.jobs.pace.time.perf_counter", lambda: clock[0])
+    lm = CausalLM(tiny_llama(), tiny_tokenizer(), name="tiny")
+    tokens = len(lm.tokenizer(PROBE, add_special_tokens=False).input_ids)
+    with LMDBStore(tmp_path / "store", model=lm.fingerprint, map_size=1 << 26) as store:
+        recipe = DISTILL.changed(rank=2, phrases=4, epochs=epochs)
+        assert measure_costs(ParametricModel(lm, store, recipe=recipe)).train * tokens == pytest.approx(seconds)
+
+
+@pytest.mark.parametrize("wrong", [{"read": 0.0}, {"train": float("nan")}, {"translate": -1.0}])
+def test_costs_that_cannot_be_are_refused(wrong):
+    with pytest.raises(ConfigurationError, match=f"{next(iter(wrong))} costs"):
+        Costs(**{"read": 1.0, "activate": 1.0, "train": 1.0, **wrong})
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"budget": 0}, "budget is 0"),
+        ({"expected": float("inf")}, "expected is inf"),
+        ({"qualities": {"guessed": 1.0}}, "qualities names guessed"),
+    ],
+)
+def test_policies_that_cannot_be_are_refused(options, reason):
+    with pytest.raises(ConfigurationError, match=reason):
+        AutoPolicy(**options)

@@ -1,0 +1,137 @@
+"""States kept on disk: the same as computed, shared by several trainings, and never trusted where they are damaged."""
+
+import subprocess
+import sys
+
+import lmdb
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llamaindex_prag.adapters.recipe import DISTILL
+from llamaindex_prag.errors import StoreError
+from llamaindex_prag.training.gradients import DocumentLosses
+from llamaindex_prag.translator.config import TranslatorConfig
+from llamaindex_prag.translator.training.base_states import BaseStates
+from llamaindex_prag.translator.training.corpus import split
+from llamaindex_prag.translator.training.plan import TrainingPlan
+from llamaindex_prag.translator.training.state_cache import KeptStates, _read, _written
+from llamaindex_prag.translator.training.trainer import TranslatorTrainer
+from llamaindex_prag.translator.translator import Translator
+from rag_backbone.loading.causal_lm import CausalLM
+from tests.llamaindex_prag.translator.training.test_trainer import LESSONS, PLAN
+from tests.tiny import tiny_llama, tiny_tokenizer
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def lm():
+    return CausalLM(tiny_llama(), tiny_tokenizer(), name="tiny")
+
+
+@pytest.fixture(scope="module")
+def corpus():
+    return split(LESSONS, validation=3)
+
+
+def translator(lm) -> Translator:
+    """Of the upper layers, so that there is something below them."""
+    recipe = DISTILL.changed(rank=2, layers=0.5)
+    return Translator(lm, TranslatorConfig.of(lm, recipe=recipe, width=16, tokens=2, heads=2))
+
+
+@given(
+    st.sampled_from([torch.float32, torch.bfloat16, torch.float16]),
+    st.lists(st.integers(1, 4), min_size=1, max_size=3),
+)
+def test_what_is_read_is_what_was_written(dtype, shape):
+    states = torch.randn(*shape).to(dtype)
+    found = _read(memoryview(_written(states)), shape[0])
+    assert found.dtype == dtype
+    assert torch.equal(found, states)
+    assert _read(memoryview(_written(states)), shape[0] + 1) is None
+
+
+@given(st.data())
+def test_a_damaged_value_is_no_value(data):
+    content = bytearray(_written(torch.randn(3, 2)))
+    content[data.draw(st.integers(0, len(content) - 1))] ^= data.draw(st.integers(1, 255))
+    assert _read(memoryview(bytes(content)), 3) is None
+    assert _read(memoryview(bytes(content[: data.draw(st.integers(0, len(content) - 1))])), 3) is None
+
+
+def test_each_state_is_computed_once_in_all_trainings(tmp_path):
+    asked = []
+
+    def compute(missing):
+        asked.append(missing)
+        return {i: torch.full((2, 3), float(i)) for i in missing}
+
+    for _ in range(2):
+        with KeptStates(tmp_path / "states", "model") as kept:
+            found = kept.of("read", [[1, 2], [3, 4]], compute, CPU)
+            assert [float(f[0, 0]) for f in found] == [0.0, 1.0]
+    assert asked == [[0, 1]]
+    with KeptStates(tmp_path / "states", "another model") as kept:
+        kept.of("read", [[1, 2]], compute, CPU)
+        kept.of("below", [[1, 2]], compute, CPU)
+    assert asked == [[0, 1], [0], [0]]
+
+
+def test_what_finds_no_room_is_computed_each_time(tmp_path):
+    calls = []
+
+    def compute(missing):
+        calls.append(missing)
+        return {i: torch.zeros(2, 500_000) for i in missing}
+
+    with KeptStates(tmp_path / "states", "model", gigabytes=1 / 1024) as kept:
+        for _ in range(2):
+            assert kept.of("read", [[1, 2]], compute, CPU)[0].shape == (2, 500_000)
+    assert calls == [[0], [0]]
+
+
+def test_another_training_may_keep_more(tmp_path):
+    """In a process of its own, and after this one has opened the folder with less room."""
+    with KeptStates(tmp_path / "states", "model", gigabytes=1 / 1024) as kept:
+        kept.of("read", [[1]], lambda missing: {i: torch.zeros(1, 2) for i in missing}, CPU)
+        code = (
+            "import torch; from llamaindex_prag.translator.training.state_cache import KeptStates\n"
+            f"with KeptStates({str(tmp_path / 'states')!r}, 'model', gigabytes=1 / 64) as kept:\n"
+            "    kept.of('read', [[2]], lambda missing: {0: torch.ones(1, 1_000_000)}, torch.device('cpu'))"
+        )
+        subprocess.run([sys.executable, "-c", code], check=True)
+        found = kept.of("read", [[1], [2]], lambda _: pytest.fail("both are kept"), CPU)
+        assert [f.shape[1] for f in found] == [2, 1_000_000]
+
+
+def test_a_folder_that_cannot_be_used_is_said(tmp_path):
+    (tmp_path / "file").write_text("here")
+    with pytest.raises(StoreError, match="states cannot be kept in"):
+        KeptStates(tmp_path / "file", "model")
+
+
+def test_training_with_kept_states_ends_as_training_without(lm, corpus, tmp_path):
+    alone = TranslatorTrainer(translator(lm), corpus, tmp_path / "alone", PLAN)
+    alone.train(show=False)
+    for name in ("first", "again"):
+        with KeptStates.for_model(tmp_path / "states", lm) as kept:
+            trainer = TranslatorTrainer(translator(lm), corpus, tmp_path / name, PLAN, kept=kept)
+            trainer.train(show=False)
+        assert [e["own"] for e in trainer.run.history] == pytest.approx([e["own"] for e in alone.run.history], abs=1e-4)
+    with lmdb.open(str(tmp_path / "states")) as env:
+        assert env.stat()["entries"] > len(corpus.train)
+
+
+def test_layers_below_the_adapters_are_really_spared(lm, corpus, tmp_path):
+    made = translator(lm)
+    losses = DocumentLosses(lm.engine, made.config.layout)
+    assert losses.first_adapted > 0
+    trainer = TranslatorTrainer(made, corpus, tmp_path / "t", TrainingPlan(steps=1, documents=2, questions=2))
+    asked = dict(enumerate(trainer._examples(corpus.train[:2], 0)))
+    with KeptStates.for_model(tmp_path / "states", lm) as kept:
+        known = BaseStates(made, losses, kept).below(asked)
+        assert set(known) == {id(e) for examples in asked.values() for e in examples}
+    assert BaseStates(made, losses, None).below(asked) == {}

@@ -1,0 +1,255 @@
+"""Training a translator on a tiny model: it learns, it goes on where it was stopped, and it refuses what it must."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from llamaindex_prag.adapters.recipe import DISTILL
+from llamaindex_prag.augment.augmentation import QA
+from llamaindex_prag.errors import TranslatorError
+from llamaindex_prag.translator.config import TranslatorConfig
+from llamaindex_prag.translator.training.corpus import Corpus, Lesson, split
+from llamaindex_prag.translator.training.plan import TrainingPlan
+from llamaindex_prag.translator.training.trainer import TranslatorTrainer
+from llamaindex_prag.translator.translator import Translator
+from rag_backbone.errors import ConfigurationError
+from rag_backbone.loading.causal_lm import CausalLM
+from tests.tiny import tiny_llama, tiny_tokenizer
+
+NAMES = ["Ada", "Bo", "Cy", "Di", "Eve", "Flo"]
+LESSONS = [
+    Lesson(f"The bridge of {a} was built by {b} in the town of {c}.", f"Bridge {a} {b} {c}")
+    for a in NAMES
+    for b in NAMES[:3]
+    for c in NAMES[3:]
+]
+PLAN = TrainingPlan(steps=4, documents=2, questions=2, unrelated=0, validate_every=2, validation_questions=1, warm_up=1)
+
+
+@pytest.fixture(scope="module")
+def lm():
+    return CausalLM(tiny_llama(), tiny_tokenizer(), name="tiny")
+
+
+@pytest.fixture(scope="module")
+def corpus() -> Corpus:
+    return split(LESSONS, validation=3)
+
+
+def translator(lm, kind="shared", seed=0) -> Translator:
+    form = {"width": 16, "tokens": 2, "heads": 2} if kind == "shared" else {"width": 8}
+    recipe = DISTILL.changed(rank=2, layers=None)
+    return Translator(lm, TranslatorConfig.of(lm, kind, recipe=recipe, seed=seed, **form))
+
+
+def test_training_lowers_the_loss_on_passages_that_it_never_saw(lm, corpus, tmp_path):
+    plan = TrainingPlan(
+        steps=30, documents=3, questions=2, validate_every=15, validation_questions=3, warm_up=2, learning_rate=1e-2
+    )
+    run = TranslatorTrainer(translator(lm), corpus, tmp_path / "t", plan).train(show=False)
+    first, last = run.history[0], run.history[-1]
+    assert (first["step"], last["step"]) == (0, 30)
+    assert last["own"] < 0.8 * first["own"]
+    assert last["base"] == first["base"] == pytest.approx(first["own"], rel=0.2)
+    assert run.best == min(e["own"] for e in run.history)
+    kept = Translator.load(tmp_path / "t", lm)
+    assert kept.record["history"] == [e for e in run.history if e["step"] <= kept.record["history"][-1]["step"]]
+
+
+@pytest.mark.slow
+def test_the_published_network_learns_end_to_end_too(lm, corpus, tmp_path):
+    """Its first gradients are near 1e-14, which any usual epsilon of Adam would swallow."""
+    changes = {
+        "steps": 40,
+        "documents": 4,
+        "questions": 3,
+        "validate_every": 40,
+        "validation_questions": 3,
+        "warm_up": 2,
+        "learning_rate": 1e-2,
+    }
+    run = TranslatorTrainer(
+        translator(lm, "dyprag"), corpus, tmp_path / "t", TrainingPlan.of("dyprag").changed(**changes)
+    ).train(show=False)
+    assert run.history[-1]["own"] < 0.8 * run.history[0]["own"]
+    stuck = TranslatorTrainer(translator(lm, "dyprag"), corpus, tmp_path / "s", TrainingPlan(**changes))
+    assert stuck.train(show=False).history[-1]["own"] == pytest.approx(run.history[0]["own"], abs=1e-3)
+
+
+def test_a_run_that_was_stopped_ends_as_one_that_was_not(lm, corpus, tmp_path):
+    plan = PLAN.changed(unrelated=1)
+    whole = TranslatorTrainer(translator(lm), corpus, tmp_path / "whole", plan)
+    whole.train(show=False)
+    calls = iter([False, False, False, True])
+    TranslatorTrainer(translator(lm), corpus, tmp_path / "parts", plan).train(over=lambda: next(calls), show=False)
+    killed = TranslatorTrainer(translator(lm), corpus, tmp_path / "parts", plan)
+    assert killed.run.steps == 3
+    killed._step(3)  # and nothing of it was kept
+    again = TranslatorTrainer(translator(lm), corpus, tmp_path / "parts", plan)
+    again.train(show=False)
+    for (name, one), (_, other) in zip(
+        whole.translator.network.named_parameters(), again.translator.network.named_parameters(), strict=True
+    ):
+        assert torch.allclose(one, other, atol=1e-6), name
+    assert [e["own"] for e in again.run.history] == pytest.approx([e["own"] for e in whole.run.history], abs=1e-5)
+
+
+def test_the_gradient_is_that_of_the_whole_graph(lm, corpus, tmp_path):
+    """Against one backward through network and model, with the update written out as W + s B A."""
+    trainer = TranslatorTrainer(
+        translator(lm), corpus, tmp_path / "t", TrainingPlan(documents=2, questions=2, unrelated=0, clip=1e9)
+    )
+    network, config = trainer.translator.network, trainer.translator.config
+    lessons = list(corpus.train[:2])
+    examples = trainer._examples(lessons, 0)
+    values = network.generate(network.pool(trainer.translator.reader.states([x.text for x in lessons])))
+    total = torch.zeros(())
+    for buffer, sequences in zip(values, examples, strict=True):
+        weights = dict(lm.model.named_parameters())
+        for target, a, b in zip(config.layout.targets, config.layout.a_offsets, config.layout.b_offsets, strict=True):
+            rank = config.layout.rank
+            down = buffer[a : a + rank * target.inputs].view(rank, target.inputs)
+            up = buffer[b : b + rank * target.outputs].view(rank, target.outputs).T
+            name = f"{target.name}.weight"
+            weights[name] = weights[name].detach() + config.scale * up @ down
+        counted = sum(e.counted for e in sequences)
+        for e in sequences:
+            found = torch.func.functional_call(lm.model, weights, kwargs={"input_ids": torch.tensor([e.ids])})
+            logits = found.logits[0, e.counted_from - 1 : -1]
+            loss = torch.nn.functional.cross_entropy(logits, torch.tensor(e.ids[e.counted_from :]), reduction="sum")
+            total = total + loss / counted / 2
+    trained = [(n, p) for n, p in network.named_parameters() if p.requires_grad]
+    names, parameters = zip(*trained, strict=True)
+    expected = dict(zip(names, torch.autograd.grad(total, parameters), strict=True))
+    seen = {}
+    trainer._optimiser.step = lambda: seen.update({n: p.grad.clone() for n, p in trained})
+    trainer._corpus = Corpus(tuple(lessons), corpus.validation)
+    trainer._examples = lambda chosen, _step: [examples[lessons.index(x)] for x in chosen]
+    assert trainer._step(0) == pytest.approx(float(total.detach()), rel=1e-4)
+    for name, gradient in expected.items():
+        assert torch.allclose(seen[name], gradient, atol=1e-5 + 1e-3 * float(gradient.abs().max())), name
+
+
+def test_without_known_answers_there_is_no_f1_and_training_shows_its_bar_all_the_same(lm, tmp_path):
+    told = [
+        Lesson(x.text, x.title, (QA(f"Who built bridge {i}?", "nobody", source="model"),))
+        for i, x in enumerate(LESSONS)
+    ]
+    plan = PLAN.changed(steps=2, phrases=0)
+    run = TranslatorTrainer(translator(lm), split(told, validation=3), tmp_path / "t", plan).train(show=True)
+    assert [e["f1"] for e in run.history] == [None, None]
+
+
+def test_patience_ends_a_training_that_gets_no_better(lm, corpus, tmp_path, monkeypatch):
+    plan = PLAN.changed(steps=50, documents=1, questions=1, validate_every=1, patience=2)
+    trainer = TranslatorTrainer(translator(lm), corpus, tmp_path / "t", plan)
+    values = iter([3.0, 2.0, 2.5, 2.4, 1.0])
+    judge = trainer._validation.judge
+
+    def judged():
+        from dataclasses import replace
+
+        return replace(judge(), own=next(values))
+
+    monkeypatch.setattr(trainer._validation, "judge", judged)
+    run = trainer.train(show=False)
+    assert (run.steps, run.best) == (3, 2.0)
+    assert "no better" in run.ended
+    assert trainer.train(show=False).steps == 3
+
+
+def test_a_loss_that_is_no_number_stops_the_training_and_leaves_what_was_kept(lm, corpus, tmp_path, monkeypatch):
+    trainer = TranslatorTrainer(translator(lm), corpus, tmp_path / "t", PLAN)
+    backward, calls = trainer._losses.backward, []
+
+    def diverging(*given):
+        calls.append(1)
+        losses = backward(*given)
+        return dict.fromkeys(losses, math.nan) if len(calls) > 3 else losses
+
+    monkeypatch.setattr(trainer._losses, "backward", diverging)
+    with pytest.raises(TranslatorError, match=r"loss of step 3 is nan.*state of step 2"):
+        trainer.train(show=False)
+    again = TranslatorTrainer(translator(lm), corpus, tmp_path / "t", PLAN)
+    assert again.run.steps == 2
+    assert all(p.isfinite().all() for p in again.translator.network.parameters())
+
+
+@pytest.mark.parametrize("what", ["plan", "corpus", "translator"])
+def test_the_state_of_another_training_is_refused(lm, corpus, tmp_path, what):
+    TranslatorTrainer(translator(lm), corpus, tmp_path / "t", PLAN).train(over=lambda: True, show=False)
+    given = {"plan": PLAN, "corpus": corpus, "translator": translator(lm)}
+    other = {
+        "plan": TrainingPlan(steps=7),
+        "corpus": split(LESSONS, validation=3, seed=1),
+        "translator": translator(lm, seed=1),
+    }
+    given[what] = other[what]
+    with pytest.raises(TranslatorError, match=f"another {what}"):
+        TranslatorTrainer(given["translator"], given["corpus"], tmp_path / "t", given["plan"])
+
+
+def test_a_damaged_state_is_refused(lm, corpus, tmp_path):
+    TranslatorTrainer(translator(lm), corpus, tmp_path / "t", PLAN).train(over=lambda: True, show=False)
+    values = tmp_path / "t.training" / "state.safetensors"
+    values.write_bytes(values.read_bytes()[:-1])
+    with pytest.raises(TranslatorError, match="is damaged"):
+        TranslatorTrainer(translator(lm), corpus, tmp_path / "t", PLAN)
+    (tmp_path / "t.training" / "state.json").write_text("{}")
+    with pytest.raises(TranslatorError, match="cannot be read"):
+        TranslatorTrainer(translator(lm), corpus, tmp_path / "t", PLAN)
+
+
+def test_a_full_disk_leaves_the_state_that_was_kept(lm, corpus, tmp_path, monkeypatch):
+    trainer = TranslatorTrainer(translator(lm), corpus, tmp_path / "t", PLAN)
+    trainer.train(over=lambda: True, show=False)
+    before = json.loads((tmp_path / "t.training" / "state.json").read_text())
+
+    def full(*_args, **_options):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("pathlib.Path.write_bytes", full)
+    with pytest.raises(TranslatorError, match="cannot be written"):
+        trainer.train(show=False)
+    monkeypatch.undo()
+    assert json.loads((tmp_path / "t.training" / "state.json").read_text()) == before
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["t", "t.training"]
+
+
+def test_the_model_is_left_as_it_was(lm, corpus, tmp_path):
+    before = {n: p.clone() for n, p in lm.model.named_parameters()}
+    TranslatorTrainer(translator(lm, "dyprag"), corpus, tmp_path / "t", PLAN).train(show=False)
+    for name, parameter in lm.model.named_parameters():
+        assert torch.equal(parameter, before[name])
+        assert parameter.grad is None
+    assert not any("forward" in vars(m) for m in lm.model.modules())
+
+
+def test_a_corpus_that_says_nothing_is_refused(lm, tmp_path):
+    empty = [Lesson("...", f"x{i}") for i in range(12)]
+    with pytest.raises(ConfigurationError, match="have questions"):
+        TranslatorTrainer(translator(lm), split(empty, validation=3), tmp_path / "t", PLAN)
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"steps": 0}, "steps is 0"),
+        ({"learning_rate": 0.0}, "learning_rate is 0"),
+        ({"patience": -1}, "patience is -1"),
+    ],
+)
+def test_plans_that_cannot_be_are_refused(changes, reason):
+    with pytest.raises(ConfigurationError, match=reason):
+        TrainingPlan(**changes)
+
+
+def test_the_rate_rises_then_falls_to_nothing():
+    plan = TrainingPlan(steps=100, warm_up=9, learning_rate=1.0)
+    rates = [plan.rate(step) for step in range(101)]
+    assert np.argmax(rates) == 9
+    assert rates[0] == pytest.approx(0.1)
+    assert rates[100] == pytest.approx(0.0, abs=1e-9)
