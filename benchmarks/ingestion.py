@@ -30,7 +30,7 @@ from llamaindex_prag.jobs import pace
 from llamaindex_prag.jobs.progress import JobStatus
 from llamaindex_prag.parametric_model import ParametricModel
 from llamaindex_prag.parametrize import Parametrizer
-from llamaindex_prag.passages import PassageWords
+from llamaindex_prag.passages import Passage
 from llamaindex_prag.store.lmdb_store import LMDBStore
 from rag_backbone.loading.causal_lm import CausalLM
 from rag_backbone.metrics import contains
@@ -75,13 +75,13 @@ def _recipe(way: str) -> Recipe:
     return get_recipe("prag", augmentation="model") if way == "prag-model" else get_recipe(way)
 
 
-def _notes(n: int) -> list[tuple[PassageWords, list[Fact]]]:
-    found: dict[str, tuple[PassageWords, list[Fact]]] = {}
+def _notes(n: int) -> list[tuple[Passage, list[Fact]]]:
+    found: dict[str, tuple[Passage, list[Fact]]] = {}
     for fact in load_facts(DATA):
         text = _beginning(fact.passage)
         answered = contains(text, fact.answers) and Words(fact.title, text).share(fact.question) >= 0.6
         if answered:
-            found.setdefault(text, (PassageWords(text, fact.title, fact.title), []))[1].append(fact)
+            found.setdefault(text, (Passage(text, fact.title, fact.title), []))[1].append(fact)
     if len(found) < n:
         raise SystemExit(f"{DATA} has {len(found)} such notes; {n} were asked for")
     return list(found.values())[:n]
@@ -97,7 +97,7 @@ def _beginning(passage: str) -> str:
     return kept.strip()
 
 
-def _measured(lm: CausalLM, recipe: Recipe, notes: Sequence[tuple[PassageWords, Sequence[Fact]]]) -> dict[str, Any]:
+def _measured(lm: CausalLM, recipe: Recipe, notes: Sequence[tuple[Passage, Sequence[Fact]]]) -> dict[str, Any]:
     seen: list[JobStatus] = []
     passages, facts = [p for p, _ in notes], [(p.text, f) for p, own in notes for f in own]
     with (
