@@ -33,6 +33,7 @@ from benchmarks.scoring import interval, mean
 from langgraph_dynrag.budgets import Budgets
 from langgraph_dynrag.chat_model.local_chat_model import LocalChatModel
 from langgraph_dynrag.graph import create_dynamic_rag
+from langgraph_dynrag.injection.parametric import ParametricInjector
 from langgraph_dynrag.presets.methods import PRESETS, get_preset
 from langgraph_dynrag.prompts import reasoned_prompt
 from langgraph_dynrag.retrieval.bm25 import BM25Retriever
@@ -95,9 +96,11 @@ def build(
     }
     if inject:
         common |= {
-            "injection": "combined" if inject == "combined" else "parametric",
-            "adapters": adapters,
-            "missing": "translate" if inject == "translated" else "train",
+            "injection": ParametricInjector(
+                adapters,
+                injection="combined" if inject == "combined" else "parametric",
+                missing="translate" if inject == "translated" else "train",
+            ),
         }
     if method == "long_context":
         retriever = WholeContext(documents=corpus([question]))
@@ -112,7 +115,7 @@ def build(
         bundle, changes = "paper", {**own, **(changes or {})}
     if get_preset(name).prompt is not None:  # a model that is to write tags has to be told
         del common["prompt"]
-    return create_dynamic_rag(chat, retriever, preset=name, bundle=bundle, **{**common, **(changes or {})})
+    return create_dynamic_rag(chat, retriever, preset=get_preset(name, bundle=bundle), **{**common, **(changes or {})})
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

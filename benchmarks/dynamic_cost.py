@@ -17,7 +17,8 @@ from benchmarks.datasets import corpus, load_questions, sample
 from benchmarks.naive_dragin import NaiveDragin
 from benchmarks.runs import Records, key_of, load_chat
 from benchmarks.scoring import mean
-from langgraph_dynrag.graph import create_dynamic_rag, make_settings
+from langgraph_dynrag.assembly import make_settings
+from langgraph_dynrag.graph import create_dynamic_rag
 from langgraph_dynrag.presets.methods import get_preset
 from langgraph_dynrag.retrieval.bm25 import BM25Retriever
 from langgraph_dynrag.trace.trace import Trace
@@ -36,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     preset = get_preset("dragin")
     retriever = BM25Retriever.from_documents(corpus(everything), k=3)
     graph = create_dynamic_rag(chat, retriever, preset="dragin")
-    settings = make_settings(chat, retriever, preset="dragin", dataset="2wikimultihopqa", bundle="paper", prompt=None)
+    settings = make_settings(chat, retriever, preset="dragin")
     naive = NaiveDragin(chat, retriever, settings)
     records = Records("dynamic_cost")
     rows: list[dict[str, Any]] = []

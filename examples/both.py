@@ -11,13 +11,16 @@ Run it with `python -m examples.both`, or `--help`.
 import argparse
 from pathlib import Path
 
-from langgraph_dynrag import AnswerPrompt, LocalChatModel, Trace, create_dynamic_rag
-from langgraph_dynrag.injection.injector import Injection
-from langgraph_dynrag.injection.parametric import Missing, WeightsPrompt
-from langgraph_dynrag.retrieval import LocalIndex
-from llamaindex_prag.parametric_model import ParametricModel
-from llamaindex_prag.store import LMDBStore
-from llamaindex_prag.translator.translator import Translator
+from langgraph_dynrag import (
+    AnswerPrompt,
+    LocalChatModel,
+    LocalIndex,
+    ParametricInjector,
+    Trace,
+    WeightsPrompt,
+    create_dynamic_rag,
+)
+from llamaindex_prag import LMDBStore, ParametricModel, Translator
 from rag_backbone import CausalLM
 
 DATA = Path(__file__).parent / "data" / "corpus.jsonl"
@@ -31,7 +34,7 @@ def main() -> None:
     options.add_argument("question", nargs="?", default=QUESTION)
     options.add_argument("--model", default="embedded", help="'embedded', a folder or a Hub id")
     options.add_argument("--preset", default="flare", help="when and what to retrieve: flare, dragin, etc, ...")
-    options.add_argument("--injection", default="parametric", choices=["context", "parametric", "combined"])
+    options.add_argument("--injection", default="parametric", choices=["parametric", "combined"])
     options.add_argument("--reasoned", action="store_true", help="with the preset's worked examples, for several steps")
     options.add_argument("--translator", type=Path, help="a checkpoint: translate passages instead of training them")
     options.add_argument("--k", type=int, default=1, help="passages of a search")
@@ -43,30 +46,28 @@ def main() -> None:
         translator = Translator.load(args.translator, lm) if args.translator else None
         recipe = translator.config.recipe if translator else "distill"
         adapters = ParametricModel.of(lm, store, recipe=recipe, translator=translator)
-        missing: Missing = "translate" if translator else "train"
-        prompt = None if args.reasoned or args.injection == "context" else WeightsPrompt()
-        answer_with_both(index, adapters, args.question, args.preset, args.injection, missing, args.k, prompt)
+        injector = ParametricInjector(
+            adapters, injection=args.injection, missing="translate" if translator else "train", progress=True
+        )
+        prompt = None if args.reasoned else WeightsPrompt()
+        answer_with_both(index, injector, args.question, args.preset, args.k, prompt)
 
 
 def answer_with_both(
     index: LocalIndex,
-    adapters: ParametricModel,
+    injector: ParametricInjector,
     question: str,
     preset: str,
-    injection: Injection,
-    missing: Missing,
     k: int,
     prompt: AnswerPrompt | None,
 ) -> None:
-    """One question; the trace says what was found, what became of it, and what that cost."""
+    """Ask one question; the trace says what was found, where it acted, and what that cost."""
     graph = create_dynamic_rag(
-        LocalChatModel.from_causal_lm(adapters.lm),
+        LocalChatModel.from_causal_lm(injector.adapters.local.lm),
         index.as_retriever("hybrid"),
         preset=preset,
         k=k,
-        injection=injection,
-        adapters=adapters if injection != "context" else None,
-        missing=missing,
+        injection=injector,
         prompt=prompt,
     )
     trace = Trace.from_state(graph.invoke({"question": question}))

@@ -4,8 +4,8 @@ from pathlib import Path
 
 from langchain_core.documents import Document
 
-from langgraph_dynrag.retrieval import BM25Retriever
-from rag_backbone.documents import read_json_lines
+from langgraph_dynrag import BM25Retriever
+from rag_backbone import read_json_lines
 
 DATA = Path(__file__).parent / "data" / "corpus.jsonl"
 

@@ -12,17 +12,16 @@ import time
 from pathlib import Path
 
 from examples.both import answer_with_both
-from langgraph_dynrag import LocalChatModel, Trace, create_dynamic_rag
-from langgraph_dynrag.injection.parametric import WeightsPrompt
-from langgraph_dynrag.retrieval import LocalIndex
-from llamaindex_prag.parametric_model import ParametricModel
-from llamaindex_prag.parametrize import Parametrizer
-from llamaindex_prag.passages import Passage
-from llamaindex_prag.prompts import prompt_ids
-from llamaindex_prag.store import LMDBStore
-from llamaindex_prag.translator.translator import Translator
-from rag_backbone import CausalLM
-from rag_backbone.documents import read_json_lines
+from langgraph_dynrag import (
+    LocalChatModel,
+    LocalIndex,
+    ParametricInjector,
+    Trace,
+    WeightsPrompt,
+    create_dynamic_rag,
+)
+from llamaindex_prag import LMDBStore, ParametricModel, Parametrizer, Passage, Translator, prompt_ids
+from rag_backbone import CausalLM, read_json_lines
 
 DATA = Path(__file__).parent / "data" / "corpus.jsonl"
 QUESTIONS = DATA.with_name("questions.jsonl")
@@ -103,9 +102,8 @@ def answer_from_weights(lm: CausalLM) -> None:
             print(f"  from the weights, translated, {bare}: {model.answer(question['question'], documents=[key])}")
         print("\nBoth: it retrieves while it writes, and what it finds goes into its weights.")
         # Only the three have adapters; another passage that is found stands in the prompt.
-        answer_with_both(
-            LocalIndex(WORK / "index"), model, SINGLE, "flare", "parametric", "context", 1, WeightsPrompt()
-        )
+        injector = ParametricInjector(model, missing="context")
+        answer_with_both(LocalIndex(WORK / "index"), injector, SINGLE, "flare", 1, WeightsPrompt())
 
 
 if __name__ == "__main__":

@@ -6,8 +6,7 @@ It answers from the example's documents. Point `DYNPRAG_DOCUMENTS` at a folder o
 import os
 from pathlib import Path
 
-from langgraph_dynrag import LocalChatModel, create_dynamic_rag
-from langgraph_dynrag.retrieval import LocalIndex
+from langgraph_dynrag import LocalChatModel, LocalIndex, create_dynamic_rag
 
 documents = Path(os.environ.get("DYNPRAG_DOCUMENTS", Path(__file__).parent / "data" / "corpus.jsonl"))
 index = LocalIndex(Path(".dynprag") / "studio")

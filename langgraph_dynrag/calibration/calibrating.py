@@ -6,11 +6,10 @@ how often to search, or how good to be at what cost.
 
 from __future__ import annotations
 
-import inspect
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Unpack, get_args
 
 import numpy as np
 from langchain_core.callbacks import CallbackManagerForRetrieverRun
@@ -22,14 +21,14 @@ from langgraph_dynrag.calibration.recorder import Drafted, Recorder, answered, w
 from langgraph_dynrag.calibration.report import Calibration, Point
 from langgraph_dynrag.calibration.thresholds import Curve, Per, Values, check, interval
 from langgraph_dynrag.generators.wrapped_models import ChatModelLike
-from langgraph_dynrag.graph import ARGUMENTS, CHANGES, create_dynamic_rag
+from langgraph_dynrag.graph import create_dynamic_rag
+from langgraph_dynrag.options import DynamicRAGOptions, refuse_unknown_options
 from langgraph_dynrag.presets.file import belonging, is_preset_file
-from langgraph_dynrag.presets.methods import Dataset, Preset, get_preset
-from langgraph_dynrag.prompts import AnswerPrompt, reasoned_prompt
+from langgraph_dynrag.presets.methods import Preset, as_preset
+from langgraph_dynrag.prompts import reasoned_prompt
 from langgraph_dynrag.retrieval.retriever import Retriever
 from langgraph_dynrag.triggers.base import Trigger
 from langgraph_dynrag.triggers.threshold import threshold_of, with_threshold
-from rag_backbone.checks import refuse_unknown
 from rag_backbone.errors import ConfigurationError
 from rag_backbone.metrics import f1
 
@@ -47,16 +46,12 @@ def calibrate(
     rate: float | None = None,
     per: Per = "sentence",
     cost: float | None = None,
-    preset: str = "flare",
-    dataset: Dataset = "2wikimultihopqa",
-    bundle: Literal["paper", "reference"] = "paper",
-    trigger: Trigger | None = None,
-    prompt: AnswerPrompt | None = None,
+    preset: str | Preset = "flare",
     points: int = 5,
     samples: int = 1000,
-    seed: int = 0,
+    bootstrap_seed: int = 0,
     progress: bool = False,
-    **changes: Any,
+    **options: Unpack[DynamicRAGOptions],
 ) -> Calibration:
     """Find the threshold of a trigger for a model.
 
@@ -75,16 +70,13 @@ def calibrate(
             (`per="question"`) in which it does. Either this or `cost`.
         per: Of what the rate is a share.
         cost: Searches of a question at most, on average. The questions need answers.
-        preset: The method.
-        dataset: Whose published settings the preset takes.
-        bundle: The form of `dragin` and `etc`.
-        trigger: Another trigger than the preset's; anything with a `threshold` (see `triggers.threshold`).
-        prompt: As for `create_dynamic_rag`. The threshold belongs to it.
+        preset: The name of a published method, or what `get_preset` returns.
         points: Thresholds at which the graph is run, with `cost`.
         samples: Bootstrap samples.
-        seed: Of the bootstrap.
-        progress: Whether to show a bar.
-        **changes: As for `create_dynamic_rag`.
+        bootstrap_seed: Seed of the bootstrap.
+        progress: Whether to show a progress bar.
+        **options: As for `create_dynamic_rag`. `trigger` may be anything with a `threshold` (see `triggers.threshold`);
+            the threshold that is found belongs to the `prompt`.
 
     Raises:
         ConfigurationError: If an option is out of range, a question is none, or the trigger has no threshold, or one
@@ -96,29 +88,28 @@ def calibrate(
         >>> found.save("flare-smollm.json")  # doctest: +SKIP
         >>> graph = create_dynamic_rag(LocalChatModel(), retriever, preset="flare-smollm.json")  # doctest: +SKIP
     """
-    refuse_unknown(changes, {*CHANGES, *ARGUMENTS, *inspect.signature(calibrate).parameters} - {"changes"}, "calibrate")
+    refuse_unknown_options(options, "calibrate", _PARAMETERS)
     asked = all_asked(questions)
     _check_options(rate, per, cost, points, samples, asked)
-    if is_preset_file(preset):
+    if not isinstance(preset, Preset) and is_preset_file(preset):
         raise ConfigurationError(f"preset is the file {preset}; calibrate starts from a published method, by its name")
-    chosen = get_preset(preset, dataset=dataset, bundle=bundle)
-    watching = trigger or chosen.settings["trigger"]
+    chosen = as_preset(preset)
+    others: Any = dict(options)
+    watching = others.pop("trigger", None) or chosen.settings["trigger"]
     if threshold_of(watching) is None:
         with_threshold(watching, 0.0)  # says why not
-    prompt = prompt or reasoned_prompt(chosen.exemplars)
+    prompt = others.pop("prompt", None) or reasoned_prompt(chosen.exemplars)
     if cost is not None and retriever is None:
         raise ConfigurationError("cost compares answers, for which the graph searches; pass the retriever")
 
     def graph(with_trigger: Trigger | Recorder) -> Any:
         return create_dynamic_rag(
             model,
-            retriever or _unneeded(chosen, changes),
-            preset=preset,
-            dataset=dataset,
-            bundle=bundle,
+            retriever or _unneeded(chosen, others),
+            preset=chosen,
             prompt=prompt,
             trigger=with_trigger,
-            **changes,
+            **others,
         )
 
     recorder = Recorder(watching)
@@ -129,13 +120,13 @@ def calibrate(
     if cost is None:
         assert rate is not None
         threshold = taken.at(rate, per)
-        spread = curve.bootstrap(rate, per, samples=samples, seed=seed)
+        spread = curve.bootstrap(rate, per, samples=samples, seed=bootstrap_seed)
         shown = tuple(_point(curve, taken.at(r, per)) for r in _SHOWN)
         result, stability, wanted = _point(curve, threshold), None, {"rate": rate, "per": per}
     else:
         runs = _run_all(graph, watching, curve, taken, drafted, points, progress=progress)
-        shown = tuple(r.point(curve, seed, samples) for r in runs)
-        best, spread, stability = _best(runs, cost, samples, seed)
+        shown = tuple(r.point(curve, bootstrap_seed, samples) for r in runs)
+        best, spread, stability = _best(runs, cost, samples, bootstrap_seed)
         threshold, result, wanted = runs[best].threshold, shown[best], {"cost": cost}
     check(curve, judgements, threshold)
     return Calibration(
@@ -144,16 +135,19 @@ def calibrate(
         interval=interval(spread),
         wanted=wanted,
         chosen=result,
-        rate_interval=curve.rate_interval(threshold, per, samples=samples, seed=seed),
+        rate_interval=curve.rate_interval(threshold, per, samples=samples, seed=bootstrap_seed),
         points=tuple(dict.fromkeys(shown)),
         questions=len(asked),
         pieces=sum(map(len, judgements)),
-        preset=preset,
-        dataset=dataset,
-        bundle=bundle,
+        preset=chosen.name,
+        dataset=chosen.dataset,
+        bundle=chosen.bundle,
         calibrated_for=belonging(model, prompt),
         stability=stability,
     )
+
+
+_PARAMETERS = ("model", "retriever", *(calibrate.__kwdefaults__ or ()), "questions")
 
 
 # ---------------------------------------------------------------------- runs at several thresholds

@@ -1,12 +1,12 @@
 """Where evidence goes: into the prompt, into the model's parameters, or both.
 
-    context       every passage's text stands in the prompt
-    parametric    passages act through their adapters, merged, in every forward of this run and of no other; the prompt
-                  is as long as without them
-    combined      both, the adapters weakened
+    context       the text of every passage stands in the prompt
+    parametric    passages act through their adapters in every forward pass of this run and of no other; the prompt
+                  gets no longer
+    combined      both, with weakened adapters
 
-A passage without an adapter (its document was removed, it cannot be learnt, there are more than a call may use) stands
-in the prompt, with the reason in the trace. What an adapter is, and how one is made, is known elsewhere: see
+A passage without an adapter (its document was removed, it cannot be learnt, or there are more than a call may use)
+stands in the prompt, and the trace gives the reason. This module knows no adapters; see
 `langgraph_dynrag.injection.parametric`.
 """
 
@@ -26,7 +26,7 @@ Injection = Literal["context", "parametric", "combined"]
 
 @dataclass(frozen=True)
 class PlacedEvidence:
-    """Evidence in its places."""
+    """Evidence in its places, and why."""
 
     in_prompt: Sequence[Passage]
     adapters: Any = None
@@ -34,21 +34,21 @@ class PlacedEvidence:
     in_weights: tuple[str, ...] = ()
     """Ids of the passages that act through their adapters."""
     reasons: Mapping[str, str] = field(default_factory=dict)
-    """By id, why a passage stands in the prompt that should not."""
+    """By id, why a passage stands in the prompt although it should act through its adapter."""
     strength: float = 1.0
-    """What multiplies the adapters' updates."""
+    """Factor on the adapters' updates."""
     forgetting: float | None = None
-    """What they change of the model's answers to unrelated questions, nats a token; None: not measured."""
+    """How much they change answers to unrelated questions, in nats per token; None: not measured."""
     left_out: Mapping[str, str] = field(default_factory=dict)
     """By id, why a passage is not used at all."""
     conflicts: Mapping[str, Any] | None = None
     """Which passages contradict each other about the question, as plain data; None: not measured."""
     recorded: bool = True
-    """Whether the trace tells where they are; not where all of them stand in the prompt anyway."""
+    """Whether the trace records the places; False if all evidence stands in the prompt anyway."""
 
 
 class PreparedEvidence(TypedDict):
-    """What was done before evidence could be placed, as plain data."""
+    """What had to be done before evidence could be placed, as plain data."""
 
     trained: int
     translated: int
@@ -60,35 +60,35 @@ class PreparedEvidence(TypedDict):
 
 @runtime_checkable
 class Injector(Protocol):
-    """Puts passages into a model's parameters."""
+    """Decides where passages act, and creates adapters that are missing."""
 
     @property
-    def mode(self) -> Injection:
+    def injection(self) -> Injection:
         """Where evidence goes."""
         ...
 
     def prepare(self, passages: Sequence[Passage]) -> PreparedEvidence:
-        """Make the adapters that are missing. May take minutes, which is announced."""
+        """Create missing adapters. May take minutes, which is announced in the log and the stream."""
         ...
 
     def place(self, passages: Sequence[Passage], question: str = "") -> PlacedEvidence:
-        """Where each passage is to act.
+        """Return where each passage acts.
 
-        Takes no time, unless forgetting or contradictions are measured: then short forwards, once for the same
-        passages and question.
+        This is quick, unless forgetting or contradictions are measured, which takes short forward passes, once for the
+        same passages and question.
         """
         ...
 
 
 class PromptOnly:
-    """The injector that injects nothing: every passage stands in the prompt."""
+    """The injector for `"context"`: every passage stands in the prompt."""
 
-    mode: Injection = "context"
+    injection: Injection = "context"
 
     def prepare(self, passages: Sequence[Passage]) -> PreparedEvidence:  # noqa: ARG002
-        """There is nothing to make."""
+        """Return that nothing had to be created."""
         return PreparedEvidence(trained=0, translated=0, failed={}, seconds=0.0)
 
     def place(self, passages: Sequence[Passage], question: str = "") -> PlacedEvidence:  # noqa: ARG002
-        """All of them in the prompt."""
+        """Return all passages in the prompt."""
         return PlacedEvidence(passages, recorded=False)

@@ -133,7 +133,7 @@ def _injected(evidence: list[Passage], question: str, settings: Settings) -> lis
     because = {id_: done["failed"].get(id_, reason) for id_, reason in where.reasons.items()}
     event = InjectionEvent(
         type="injection",
-        mode=settings.placing.mode,
+        mode=settings.placing.injection,
         in_weights=list(where.in_weights),
         in_prompt_because=because,
         trained=done["trained"],

@@ -48,7 +48,7 @@ short ones there is `selection=Selection(form="short")`, and for a closed set of
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -94,17 +94,21 @@ Dataset = Literal["2wikimultihopqa", "hotpotqa", "iirc", "strategyqa"]
 
 @dataclass(frozen=True, slots=True)
 class Preset:
-    """A named method. `settings` are keyword arguments of `create_dynamic_rag`."""
+    """A published method as options of `create_dynamic_rag`; `get_preset` returns one."""
 
     name: str
     settings: Mapping[str, Any]
+    """Options of `create_dynamic_rag`."""
     exemplars: int = 6
-    """Worked examples in the prompt, as published (at most as many as the project has)."""
-    notes: str = field(default="")
+    """Number of worked examples in the prompt, as published (limited to what the project has)."""
     prompt: AnswerPrompt | None = None
-    """The method's own; None: the project's, with so many exemplars."""
+    """The method's own prompt; None: the project's, with `exemplars` exemplars."""
     calibrated_for: CalibratedFor | None = None
-    """What its threshold belongs to, if it comes from a preset file."""
+    """The model and prompt that its threshold belongs to, if it comes from a preset file."""
+    dataset: Dataset = "2wikimultihopqa"
+    """The data set whose published settings it has."""
+    bundle: Bundle = "paper"
+    """The form of `dragin`, `etc` and `seakr`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -271,7 +275,7 @@ PRESETS = tuple(_METHODS)
 
 @known_arguments
 def get_preset(name: str | Path, *, dataset: Dataset = "2wikimultihopqa", bundle: Bundle = "paper") -> Preset:
-    """The settings of a published method, or of a preset file that `calibrate` wrote.
+    """Return the settings of a published method, or of a preset file that `calibrate` wrote.
 
     Args:
         name: One of `PRESETS`, or a path that ends in `.json`. A file brings its own data set and bundle.
@@ -298,7 +302,12 @@ def get_preset(name: str | Path, *, dataset: Dataset = "2wikimultihopqa", bundle
     settings = {**common, **_METHODS[name](_Asked(dataset, bundle, task.tokens))}
     exemplars = 8 if name == "seakr" else task.exemplars  # published are 10; the project has 8
     own = tag_prompt(_TAGS[name][0]) if name in _TAGS else None
-    return Preset(name, settings, exemplars, prompt=own)
+    return Preset(name, settings, exemplars, prompt=own, dataset=dataset, bundle=bundle)
+
+
+def as_preset(preset: str | Path | Preset) -> Preset:
+    """Return the preset itself, or the one that a name or a file stands for; errors as for `get_preset`."""
+    return preset if isinstance(preset, Preset) else get_preset(preset)
 
 
 def _calibrated(file: PresetFile) -> Preset:

@@ -329,7 +329,7 @@ def test_a_refused_method_is_not_recommended(preset, bundle):
     """The advice names the parts at fault, and never a trigger or formulator that is in use."""
     parts = get_preset(preset, bundle=bundle).settings
     with pytest.raises(SignalUnavailableError) as refused:
-        create_dynamic_rag(ScriptedChatModel(replies=[]), WatchedRetriever(), preset=preset, bundle=bundle)
+        create_dynamic_rag(ScriptedChatModel(replies=[]), WatchedRetriever(), preset=get_preset(preset, bundle=bundle))
     advice = str(refused.value).partition("Use ")[2]
     recommended = re.findall(r"(\w+)\(\)", advice)
     used = {type(parts[name]).__name__ for name in ("trigger", "query")}
@@ -358,8 +358,7 @@ def test_every_preset_answers_on_a_real_model(preset, chat):
         graph = create_dynamic_rag(
             chat,
             retriever,
-            preset=preset,
-            bundle=bundle,
+            preset=get_preset(preset, bundle=bundle),
             prompt=PROMPT,
             budgets=Budgets(tokens=20, retrievals=3),
             lookahead=10,

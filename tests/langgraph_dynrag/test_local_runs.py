@@ -7,6 +7,7 @@ from langchain_core.messages import AIMessage
 
 from langgraph_dynrag import AnswerPrompt, Budgets, LocalChatModel, Trace, create_dynamic_rag, create_nodes
 from langgraph_dynrag.drafts.draft import AloneAttention, Draft, DraftView
+from langgraph_dynrag.presets.methods import get_preset
 from langgraph_dynrag.queries import QFS, Question
 from langgraph_dynrag.triggers import ETC, RIND, EveryNTokens, Never
 from rag_backbone.engine.requests import Request
@@ -165,8 +166,7 @@ def test_the_reference_form_drafts_to_the_end_and_looks_at_the_draft_alone(chat)
     graph = create_dynamic_rag(
         chat,
         WatchedRetriever(give=DOCUMENTS[:1]),
-        preset="dragin",
-        bundle="reference",
+        preset=get_preset("dragin", bundle="reference"),
         prompt=PROMPT,
         trigger=RIND(0.0, "reference"),
         budgets=Budgets(tokens=50, retrievals=2),
@@ -198,8 +198,7 @@ def test_the_reference_form_keeps_one_sentence_written_with_passages_and_looks_a
     graph = create_dynamic_rag(
         chat_of_lines,
         WatchedRetriever(give=DOCUMENTS[:1]),
-        preset=preset,
-        bundle="reference",
+        preset=get_preset(preset, bundle="reference"),
         prompt=PROMPT,
         trigger=trigger,
         query=Question() if preset == "etc" else QFS(25, "reference"),

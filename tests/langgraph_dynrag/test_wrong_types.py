@@ -108,8 +108,9 @@ def built(**options):
         ({"interrupt_after": ["retreive"]}, "did you mean 'retrieve'"),
         ({"preset": None}, "preset is None"),
         ({"preset": "dragon"}, "did you mean 'dragin'"),
-        ({"dataset": "hotpot"}, "did you mean 'hotpotqa'"),
-        ({"forgetting": "little"}, "forgetting is 'little'"),
+        ({"bundle": "reference"}, r"preset=get_preset\(NAME, bundle=...\)"),
+        ({"missing": "context"}, r"injection=ParametricInjector\(adapters, missing=...\)"),
+        ({"injection": "parametrc"}, "did you mean 'parametric'"),
     ],
 )
 def test_options_of_a_wrong_type_are_refused_when_the_graph_is_built(options, message):

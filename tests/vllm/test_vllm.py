@@ -15,7 +15,7 @@ from langchain_openai import ChatOpenAI
 from langgraph.checkpoint.memory import InMemorySaver
 
 from langgraph_dynrag import ServerPolicy, Trace, create_dynamic_rag
-from langgraph_dynrag.injection.parametric import WeightsPrompt
+from langgraph_dynrag.injection.parametric import ParametricInjector, WeightsPrompt
 from langgraph_dynrag.retrieval import BM25Retriever
 from langgraph_dynrag.triggers import Entropy, EverySentence, Never, TokenProbability
 from llamaindex_prag.llama_index import ParametricLLM, ParametricNodePostprocessor
@@ -194,9 +194,7 @@ def test_evidence_acts_in_the_parameters_of_the_server_s_model(server, served, r
         retriever,
         preset="fixed_sentence",
         trigger=EverySentence(),
-        injection="parametric",
-        adapters=served,
-        missing="context",
+        injection=ParametricInjector(served, missing="context"),
         prompt=WeightsPrompt(),
         initial_retrieval=True,
     )
@@ -250,9 +248,7 @@ def test_a_server_that_is_killed_in_mid_answer_is_gone_on_with_when_it_is_back(s
         server,
         retriever,
         checkpointer=InMemorySaver(),
-        injection="parametric",
-        adapters=served,
-        missing="context",
+        injection=ParametricInjector(served, missing="context"),
         initial_retrieval=True,
         trigger=TokenProbability(0.0),
     )

@@ -24,6 +24,7 @@ from langgraph_dynrag.agents import DynamicRetrievalMiddleware
 from langgraph_dynrag.events.events import BudgetEvent, Event, QueryEvent, RetrievalEvent, StreamEvent, events_of
 from langgraph_dynrag.injection.parametric import ParametricInjector
 from langgraph_dynrag.nodes import after_reformulate
+from langgraph_dynrag.presets.methods import get_preset
 from langgraph_dynrag.prompts import Exemplar
 from langgraph_dynrag.queries import ExplicitQuestion
 from langgraph_dynrag.seakr.evidence_selection import LeastUncertain
@@ -91,8 +92,7 @@ def test_every_preset_on_a_local_model(preset):
         graph = create_dynamic_rag(
             chat(),
             WatchedRetriever(),
-            preset=preset,
-            bundle=bundle,
+            preset=get_preset(preset, bundle=bundle),
             prompt=PLAIN,
             budgets=Budgets(tokens=16, retrievals=2),
             lookahead=8,

@@ -62,10 +62,12 @@ def adapters(lm, store):
     return made
 
 
-def graph(adapters, *texts, checkpointer=None, retriever=None, max_active=None, **options):
-    if max_active is not None:
-        mode, missing = options.pop("injection", "parametric"), options.pop("missing", "context")
-        options["injection"] = ParametricInjector(adapters, mode=mode, missing=missing, max_active=max_active)
+def graph(adapters, *texts, checkpointer=None, retriever=None, injection="parametric", **options):
+    bounds = {
+        name: options.pop(name) for name in ("missing", "max_active", "forgetting", "conflicts") if name in options
+    }
+    if injection in ("parametric", "combined"):
+        injection = ParametricInjector(adapters, injection=injection, **{"missing": "context", **bounds})
     found = [Document(text, metadata={"title": f"doc {n}", "source": f"doc-{n}"}) for n, text in enumerate(texts)]
     return create_dynamic_rag(
         LocalChatModel.from_causal_lm(adapters.lm),
@@ -75,13 +77,11 @@ def graph(adapters, *texts, checkpointer=None, retriever=None, max_active=None, 
             "preset": "fixed_sentence",
             "trigger": EverySentence(),
             "query": LastSentence(),
-            "injection": "parametric",
+            "injection": injection,
             "prompt": AnswerPrompt(answer_phrase=None, stop=()),
             "budgets": Budgets(tokens=40),
             "lookahead": 12,
             "initial_retrieval": True,
-            **({} if max_active else {"missing": "context"}),
-            "adapters": adapters if isinstance(options.get("injection", ""), str) else None,
             **options,
         },
     )
@@ -338,7 +338,7 @@ def test_adapters_that_forget_too_much_are_weakened_or_left_to_the_prompt(adapte
     ("options", "reason"),
     [
         ({"injection": "weights"}, "injection is 'weights'"),
-        ({"injection": "context"}, "uses no adapters. Leave it out"),
+        ({"injection": "context", "adapters": "some"}, "uses no adapters. Leave the argument out"),
         ({"missing": "guess"}, "missing is 'guess'"),
     ],
 )
@@ -403,8 +403,8 @@ def test_an_injector_with_options_of_its_own_takes_the_place_of_the_graphs(adapt
     injector = ParametricInjector(adapters, missing="context", strength=0.25)
     result = graph(adapters, TEXTS[0], injection=injector).invoke({"question": QUESTION})
     assert injections(result)[0]["strength"] == 0.25
-    with pytest.raises(ConfigurationError, match="forgetting, conflicts: given beside an injector"):
-        graph(adapters, TEXTS[0], injection=injector, conflicts="mean", forgetting=0.1)
+    with pytest.raises(ConfigurationError, match="adapters: the injector has its own"):
+        graph(adapters, TEXTS[0], injection=injector, adapters=adapters)
     with pytest.raises(ConfigurationError, match="injection is 3; an Injector, or one of context, parametric"):
         graph(adapters, TEXTS[0], injection=3)
     other = LocalChatModel.from_causal_lm(CausalLM(tiny_llama(), tiny_tokenizer(), name="other"))

@@ -48,20 +48,20 @@ def served(server, store, tmp_path):
     return ServedModel(server.url, store, recipe="prag", folder=tmp_path / "out", keep=8)
 
 
-def graph(server, served, *texts, model=None, **options):
+def graph(server, served, *texts, model=None, missing="context", forgetting=None, **options):
     found = [Document(t, metadata={"title": f"doc {n}", "source": f"doc-{n}"}) for n, t in enumerate(texts)]
     chosen = {
         "preset": "fixed_sentence",
         "trigger": EverySentence(),
         "query": LastSentence(),
-        "injection": "parametric",
         "prompt": AnswerPrompt(),
         "initial_retrieval": True,
-        "missing": "context",
         "server": QUICK,
         **options,
     }
-    return create_dynamic_rag(model or chat(server), Fixed(documents=found), adapters=served, **chosen)
+    if "injection" not in options:
+        chosen["injection"] = ParametricInjector(served, missing=missing, forgetting=forgetting)
+    return create_dynamic_rag(model or chat(server), Fixed(documents=found), **chosen)
 
 
 def models(server):

@@ -6,7 +6,7 @@ import warnings
 import pytest
 
 from langgraph_dynrag import LocalChatModel, create_dynamic_rag, get_preset, reasoned_prompt
-from langgraph_dynrag.calibration.cli import Method
+from langgraph_dynrag.commands.calibrate import Method
 from langgraph_dynrag.presets.file import (
     CalibratedFor,
     CalibrationWarning,

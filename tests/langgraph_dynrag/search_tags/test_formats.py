@@ -377,16 +377,13 @@ def test_parameters_are_no_place_for_results(tiny_lm):
         def place(self, passages, question=""):
             raise AssertionError
 
-    from langgraph_dynrag.graph import make_settings
+    from langgraph_dynrag.assembly import make_settings
 
     with pytest.raises(ConfigurationError, match="injection='context'"):
         make_settings(
             LocalChatModel.from_causal_lm(tiny_lm),
             WatchedRetriever(),
             preset="search_tag",
-            dataset="hotpotqa",
-            bundle="paper",
-            prompt=None,
             injector=Injector(),
         )
 

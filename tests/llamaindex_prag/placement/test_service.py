@@ -40,7 +40,7 @@ def test_both_frameworks_put_the_same_passages_in_the_same_places(model, lm, sto
     post = ParametricNodePostprocessor(llm=llm, missing=missing, max_active=max_active, inject=mode)
     nodes = [NodeWithScore(node=TextNode(id_=t, text=t), score=s) for t, s in zip(texts, scores, strict=True)]
     found = post.postprocess_nodes(nodes, query_str="Who?")
-    injector = ParametricInjector(model, missing=missing, max_active=max_active, mode=mode)
+    injector = ParametricInjector(model, missing=missing, max_active=max_active, injection=mode)
     passages = [
         Passage(id=t, text=t, title="", source="", score=s, metadata={}) for t, s in zip(texts, scores, strict=True)
     ]

@@ -9,37 +9,44 @@ from typing import Annotated, Any
 
 import typer
 
-from langgraph_dynrag.cli_options import BaseURL, chat_of
+from langgraph_dynrag.commands.options import (
+    DEFAULT_INDEX,
+    BaseURL,
+    Bundle,
+    BundleOption,
+    IndexFolder,
+    Model,
+    Search,
+    SearchOption,
+    chat_of,
+)
 from langgraph_dynrag.presets.methods import PRESETS, get_preset
 from langgraph_dynrag.triggers.threshold import threshold_of
 from rag_backbone.console import as_json as json_line
 from rag_backbone.console import console
 from rag_backbone.errors import ConfigurationError
 
-_INDEX = Path(".dynprag/index")
 Per = StrEnum("Per", ["sentence", "question"])
 Method = StrEnum("Method", [n for n in PRESETS if threshold_of(get_preset(n).settings["trigger"]) is not None])  # type: ignore[misc]
-Bundle = StrEnum("Bundle", ["paper", "reference"])
-Retriever = StrEnum("Retriever", ["hybrid", "dense", "bm25"])
 
 
 def calibrate(
     questions: Annotated[Path, typer.Argument(help="A file: .jsonl or .json (question, answers), or one a line.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="The preset file to write (.json).")],
-    rate: Annotated[float | None, typer.Option(help="Wanted share of sentences (or questions) that search.")] = None,
-    per: Annotated[Per, typer.Option(help="Of what the rate is a share.")] = Per["sentence"],
+    rate: Annotated[float | None, typer.Option(help="Desired share of sentences (or questions) that search.")] = None,
+    per: Annotated[Per, typer.Option(help="What the rate is a share of.")] = Per["sentence"],
     cost: Annotated[
-        float | None, typer.Option(help="Instead of a rate: the best F1 with so many searches a question.")
+        float | None, typer.Option(help="Instead of a rate: the best F1 with at most this many searches per question.")
     ] = None,
     preset: Annotated[Method, typer.Option(help="The method.")] = Method["flare"],
-    bundle: Annotated[Bundle, typer.Option(help="The form of dragin and etc.")] = Bundle["paper"],
-    model: Annotated[str, typer.Option(help="'embedded', a folder, a Hub id; or a server's model.")] = "embedded",
+    bundle: BundleOption = Bundle["paper"],
+    model: Model = "embedded",
     base_url: BaseURL = None,
-    index: Annotated[Path, typer.Option("--index", "-i", help="The index's folder.")] = _INDEX,
-    retriever: Annotated[Retriever, typer.Option(help="How to search.")] = Retriever["hybrid"],
-    limit: Annotated[int, typer.Option(min=2, help="Questions at most; drawn if the file has more.")] = 40,
+    index: IndexFolder = DEFAULT_INDEX,
+    retriever: SearchOption = Search["hybrid"],
+    limit: Annotated[int, typer.Option(min=2, help="Maximum number of questions; a sample if the file has more.")] = 40,
     points: Annotated[int, typer.Option(min=2, help="Thresholds to run the method at, with --cost.")] = 5,
-    seed: Annotated[int, typer.Option(help="Of the draw and the bootstrap.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the sample and the bootstrap.")] = 0,
     *,
     as_json: Annotated[bool, typer.Option("--json", help="Print what was found as JSON.")] = False,
 ) -> None:
@@ -49,18 +56,18 @@ def calibrate(
     from langgraph_dynrag.presets.file import refuse_unless_writable
 
     if out.suffix != ".json":  # before anything is computed
-        raise ConfigurationError(f"a preset file's name ends in .json, by which it is told apart; got {out}")
+        raise ConfigurationError(f"--out is {out}; the name of a preset file ends in .json")
     asked = read_questions(questions)
     if len(asked) > limit:
         asked = random.Random(seed).sample(asked, limit)  # noqa: S311 - a draw, no secret
     # Typer has checked them against the enumerations.
     form: Any = bundle.value
+    method = get_preset(preset.value, bundle=form)
     searching: Any = retriever.value
     share: Any = per.value
-    settings = get_preset(preset.value, bundle=form).settings
-    refuse_unless_writable(settings["trigger"])
+    refuse_unless_writable(method.settings["trigger"])
     searcher: Any = None
-    if cost is not None or settings.get("initial_retrieval"):
+    if cost is not None or method.settings.get("initial_retrieval"):
         from langgraph_dynrag.retrieval import LocalIndex
 
         searcher = LocalIndex(index).as_retriever(searching)
@@ -71,13 +78,12 @@ def calibrate(
         rate=rate,
         per=share,
         cost=cost,
-        preset=preset.value,
-        bundle=form,
+        preset=method,
         points=points,
-        seed=seed,
+        bootstrap_seed=seed,
         progress=console().shows_progress,
     )
-    # What took so long to find is not lost with a disk that is full.
+    # Printed first, so that a full disk does not lose what took so long to find.
     typer.echo(json_line(found.to_dict()) if as_json else str(found))
     found.save(out)
     if not (as_json or console().quiet):

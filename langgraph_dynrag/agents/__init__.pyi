@@ -1,0 +1,4 @@
+from .middleware import DynamicRetrievalMiddleware as DynamicRetrievalMiddleware
+from .middleware import DynamicRetrievalState as DynamicRetrievalState
+from .tool import create_dynamic_rag_tool as create_dynamic_rag_tool
+from .tool import create_retriever_tool as create_retriever_tool

@@ -1,0 +1,1 @@
+"""The subcommands of `dynprag` that belong to dynamic RAG."""

@@ -1,0 +1,180 @@
+"""`dynprag ask`: one question through the graph, with evidence in the prompt, in the model's weights, or in both."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from dataclasses import replace
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from langgraph_dynrag.commands.options import (
+    DEFAULT_INDEX,
+    DEFAULT_STORE,
+    BaseURL,
+    Bundle,
+    BundleOption,
+    IndexFolder,
+    Model,
+    PresetOption,
+    Quiet,
+    Search,
+    SearchOption,
+    chat_of,
+)
+from langgraph_dynrag.evidence import name_of
+from langgraph_dynrag.presets.methods import get_preset
+from langgraph_dynrag.triggers.threshold import with_threshold
+from rag_backbone.console import as_json as json_line
+from rag_backbone.console import console
+from rag_backbone.errors import ConfigurationError
+from rag_backbone.text.unicode import is_blank
+
+if TYPE_CHECKING:
+    from langgraph_dynrag.trace.trace import Trace
+
+Where = StrEnum("Where", {"context": "context", "parametric": "parametric", "combined": "combined"})
+Missing = StrEnum("Missing", {"train": "train", "translate": "translate", "context": "context"})
+_SHORT_ANSWER = 48
+"""Tokens of an answer under the prompt that adapters are trained with, unless `--max-tokens` says otherwise."""
+
+
+def ask(
+    question: Annotated[str, typer.Argument(help="The question.")],
+    index: IndexFolder = DEFAULT_INDEX,
+    preset: PresetOption = None,
+    bundle: BundleOption = Bundle["paper"],
+    model: Model = "embedded",
+    base_url: BaseURL = None,
+    retriever: SearchOption = Search["hybrid"],
+    injection: Annotated[
+        Where, typer.Option(help="Where evidence goes: the prompt, the model's weights, or both.")
+    ] = Where["context"],
+    missing: Annotated[
+        Missing | None,
+        typer.Option(
+            help="What happens to a passage without an adapter. Default: translate with --translator, context with "
+            "--base-url, else train.",
+        ),
+    ] = None,
+    store: Annotated[Path, typer.Option("--store", "-s", help="The adapters' folder.")] = DEFAULT_STORE,
+    translator: Annotated[str | None, typer.Option(help="Folder of a translator, or 'embedded'.")] = None,
+    k: Annotated[int | None, typer.Option(min=1, help="Passages per search; default: the preset's.")] = None,
+    threshold: Annotated[float | None, typer.Option(help="The trigger's threshold; default: the preset's.")] = None,
+    max_retrievals: Annotated[int | None, typer.Option(help="Maximum number of searches.")] = None,
+    max_tokens: Annotated[int | None, typer.Option(help="Maximum number of tokens of the answer.")] = None,
+    max_seconds: Annotated[float | None, typer.Option(help="Maximum number of seconds.")] = None,
+    trace: Annotated[Path | None, typer.Option(help="Write an HTML view of the run.")] = None,
+    *,
+    as_json: Annotated[bool, typer.Option("--json", help="Print answer, sources and trace as JSON.")] = False,
+    quiet: Quiet = False,
+) -> None:
+    """Ask a question; the model retrieves while it writes.
+
+    With --injection parametric or combined, retrieved passages act through their adapters; unless --preset names a
+    method, there is one search, and the question is asked in the words that adapters are trained with.
+
+    --json prints one line with the keys question, answer, short_answer, sources, trace (what happened, event by
+    event), counts and seconds.
+    """
+    quiet = quiet or console().quiet
+    if is_blank(question):
+        raise ConfigurationError('the question is empty; ask something: dynprag ask "Who built the bridge?"')
+    injects = injection is not Where["context"]
+    _refuse_without_injection(injects=injects, missing=missing, translator=translator)
+    from langgraph_dynrag.graph import create_dynamic_rag
+    from langgraph_dynrag.trace.trace import Trace
+
+    bare = injects and preset is None
+    name = preset or ("single" if injects else "flare")
+    form: Any = bundle.value
+    method = get_preset(name, bundle=form)
+    options: dict[str, Any] = {} if k is None else {"k": k}
+    if threshold is not None:
+        options["trigger"] = with_threshold(method.settings["trigger"], threshold)
+    limits = {"retrievals": max_retrievals, "tokens": max_tokens, "seconds": max_seconds}
+    given = {limit: value for limit, value in limits.items() if value is not None}
+    options["budgets"] = replace(method.settings["budgets"], **({"tokens": _SHORT_ANSWER} if bare else {}) | given)
+    with ExitStack() as stack:
+        if injects:
+            from langgraph_dynrag.injection.parametric import WeightsPrompt, opened_injector
+
+            where: Any = injection.value
+            how: Any = None if missing is None else missing.value
+            chat, options["injection"] = stack.enter_context(
+                opened_injector(
+                    model,
+                    store,
+                    injection=where,
+                    missing=how,
+                    translator=translator,
+                    chat=None if base_url is None else chat_of(model, base_url),
+                    base_url=base_url,
+                    progress=console().shows_progress,
+                )
+            )
+            if bare:
+                options["prompt"] = WeightsPrompt()
+        else:
+            chat = chat_of(model, base_url)
+        searcher = None
+        if name != "no_retrieval":
+            from langgraph_dynrag.retrieval import LocalIndex
+
+            searching: Any = retriever.value
+            searcher = LocalIndex(index).as_retriever(searching)
+        graph = create_dynamic_rag(chat, searcher, preset=method, **options)
+        told = Trace.from_state(_stream(graph, question, show=not (as_json or quiet)))
+    if trace is not None:
+        told.save_html(trace)
+    if as_json:
+        typer.echo(json_line(told.to_dict()))
+    elif quiet:
+        typer.echo(told.answer)
+    else:
+        _conclude(told, trace)
+
+
+def _refuse_without_injection(*, injects: bool, missing: Missing | None, translator: str | None) -> None:
+    given = {"--missing": missing, "--translator": translator}
+    named = [option for option, value in given.items() if value is not None]
+    if named and not injects:
+        raise ConfigurationError(f"{', '.join(named)}: only used with --injection parametric or combined")
+
+
+def _stream(graph: Any, question: str, *, show: bool) -> dict[str, Any]:
+    """Run the graph; accepted text goes to stdout as it arrives, searches and adapters to stderr."""
+    result: dict[str, Any] = {}
+    for mode, part in graph.stream({"question": question}, stream_mode=["messages", "custom", "values"]):
+        if mode == "values":
+            result = part
+        elif show and mode == "messages":
+            typer.echo(part[0].content, nl=False)
+        elif show and mode == "custom" and (line := _line(part)):
+            typer.secho(f"\n{line}", err=True, dim=True)
+    if show:
+        typer.echo()
+    return result
+
+
+def _line(event: dict[str, Any]) -> str:
+    """Return an event as text for the terminal; empty for kinds that are not shown."""
+    if event["type"] == "retrieval":
+        titles = "; ".join(name_of(d) for d in event["documents"]) or event["error"] or "nothing"
+        return f"  [searched: {event['query']}]\n  [found: {titles}]"
+    if event["type"] == "injection":
+        counts = [f"{len(event['in_weights'])} in the weights"]
+        counts += [f"{event[key]} {key}" for key in ("trained", "translated") if event[key]]
+        return f"  [adapters: {', '.join(counts)}]"
+    return ""
+
+
+def _conclude(told: Trace, trace: Path | None) -> None:
+    if told.short_answer != told.answer:
+        typer.secho(f"\n{told.short_answer}", bold=True)
+    for source in told.sources:
+        typer.echo(f"  [{source['number']}] {name_of(source)}")
+    if trace is not None:
+        typer.secho(f"  trace: {trace}", err=True, dim=True)

@@ -1,0 +1,17 @@
+from .documents import read_json_lines as read_json_lines
+from .engine.adapters import AdapterBackend as AdapterBackend
+from .engine.adapters import AdapterSet as AdapterSet
+from .engine.adapters import PackedBackend as PackedBackend
+from .engine.engine import Engine as Engine
+from .engine.eos_states import EOSStates as EOSStates
+from .engine.eos_states import EOSStatesRequest as EOSStatesRequest
+from .engine.requests import Generation as Generation
+from .engine.requests import Request as Request
+from .engine.sampling import Sampling as Sampling
+from .engine.signals import Signals as Signals
+from .engine.signals import TokenStep as TokenStep
+from .engine.stream import TokenStream as TokenStream
+from .errors import DynPragError as DynPragError
+from .loading.causal_lm import CausalLM as CausalLM
+from .metrics import exact_match as exact_match
+from .metrics import f1 as f1
