@@ -95,6 +95,7 @@ def build(
         "context_tokens": 1024,
     }
     if inject:
+        assert adapters is not None
         common |= {
             "injection": ParametricInjector(
                 adapters,

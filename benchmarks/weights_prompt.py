@@ -23,7 +23,7 @@ from benchmarks.single_hop import Fact, draw, load_facts
 from langgraph_dynrag.budgets import Budgets
 from langgraph_dynrag.chat_model.local_chat_model import LocalChatModel
 from langgraph_dynrag.graph import create_dynamic_rag
-from langgraph_dynrag.injection.parametric import WeightsPrompt
+from langgraph_dynrag.injection.parametric import ParametricInjector, WeightsPrompt
 from langgraph_dynrag.prompts import AnswerPrompt, reasoned_prompt
 from llamaindex_prag.parametric_model import ParametricModel
 from llamaindex_prag.prompts import clean_answer
@@ -99,9 +99,7 @@ def _asked(
         Right(passages=documents),
         preset="single",
         prompt=prompt,
-        injection="parametric",
-        adapters=model,
-        missing="context",
+        injection=ParametricInjector(model, missing="context"),
         budgets=Budgets(tokens=80),
     )
     records = Records("weights_prompt")

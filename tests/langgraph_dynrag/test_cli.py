@@ -180,19 +180,27 @@ def test_the_graph_is_drawn_without_a_model():
         assert name in drawn
 
 
+def injected(told):
+    (event,) = [e for e in told["trace"] if e["type"] == "injection"]
+    return event
+
+
+def prompt_tokens(told):
+    return max(e["prompt_tokens"] for e in told["trace"] if e["type"] == "draft")
+
+
 def test_an_answer_from_the_weights_has_nothing_of_the_passage_in_its_prompt(index, model, tmp_path):
     options = ("--model", str(model), "--index", str(index), "--store", str(tmp_path / "adapters"), "--max-tokens", "8")
     told = {
-        how: json.loads(run("ask", QUESTION, *options, "--inject", how, "--json").stdout)
-        for how in ("parametric", "combined")
+        where: json.loads(run("ask", QUESTION, *options, "--injection", where, "--json").stdout)
+        for where in ("parametric", "combined")
     }
-    assert told["parametric"]["trained"] == 1  # one acts
-    assert told["combined"]["trained"] == 0  # the store has them
-    shown = [*told["parametric"]["sources"], *told["parametric"]["left_out"]]
-    assert {s["title"] for s in shown} == {"Bridge", "river"}
-    assert len(told["parametric"]["sources"]) == 1
-    assert told["parametric"]["prompt_tokens"] < told["combined"]["prompt_tokens"]
-    assert run("ask", QUESTION, *options, "--inject", "parametric", "--quiet").stdout == (
+    parametric, combined = (injected(told[where]) for where in ("parametric", "combined"))
+    assert parametric["trained"] > 0
+    assert combined["trained"] == 0  # the store has them
+    assert len(parametric["in_weights"]) == 1  # one passage acts
+    assert prompt_tokens(told["parametric"]) < prompt_tokens(told["combined"])
+    assert run("ask", QUESTION, *options, "--injection", "parametric", "--quiet").stdout == (
         told["parametric"]["answer"] + "\n"
     )
 
@@ -200,6 +208,20 @@ def test_an_answer_from_the_weights_has_nothing_of_the_passage_in_its_prompt(ind
 def test_an_answer_can_come_from_translated_adapters(index, model, tmp_path):
     lm = CausalLM.from_pretrained(model)
     Translator(lm, TranslatorConfig.of(lm, width=16, heads=2)).save(tmp_path / "translator")
+    options = ("--model", str(model), "--index", str(index), "--store", str(tmp_path / "adapters"), "--max-tokens", "8")
+    options = (*options, "--injection", "parametric", "--json")
+    told = [
+        json.loads(run("ask", QUESTION, *options, "--translator", str(tmp_path / "translator")).stdout) for _ in "ab"
+    ]
+    assert [bool(injected(t)["translated"]) for t in told] == [True, False]  # representations are stored
+    assert told[0]["answer"] == told[1]["answer"]
+    assert injected(told[0])["trained"] == 0
+    with pytest.raises(ConfigurationError, match="missing='translate' needs a translator"):
+        run("ask", QUESTION, *options, "--missing", "translate")
+
+
+def test_any_method_can_put_what_it_finds_into_the_weights(index, model, tmp_path):
+    """The command line can do what the graph can: a method that retrieves again, limits, and a trace beside it."""
     options = (
         "--model",
         str(model),
@@ -208,53 +230,23 @@ def test_an_answer_can_come_from_translated_adapters(index, model, tmp_path):
         "--store",
         str(tmp_path / "adapters"),
         "--max-tokens",
-        "8",
-        "--inject",
-        "translated",
-        "--json",
+        "24",
     )
-    told = [
-        json.loads(run("ask", QUESTION, *options, "--translator", str(tmp_path / "translator")).stdout) for _ in "ab"
-    ]
-    assert [t["translated"] for t in told] == [1, 0]  # what was read is kept
-    assert told[0]["answer"] == told[1]["answer"]
-    assert (told[0]["trained"], len(told[0]["sources"])) == (0, 1)
-    with pytest.raises(ConfigurationError, match="needs a translator"):
-        run("ask", QUESTION, *options)
+    page = tmp_path / "trace.html"
+    limits = ("--max-seconds", "60", "--max-retrievals", "2", "--trace", str(page), "--json")
+    told = json.loads(
+        run("ask", QUESTION, *options, "--preset", "fixed_sentence", "--injection", "combined", *limits).stdout
+    )
+    kinds = [e["type"] for e in told["trace"]]
+    assert 1 <= kinds.count("retrieval") <= 2
+    assert kinds.count("injection") == kinds.count("retrieval")
+    assert page.exists()
 
 
-def test_options_that_injection_could_not_obey_are_refused(index, model, tmp_path):
-    with pytest.raises(ConfigurationError, match="leave out --max-seconds, --trace"):
-        run(
-            "ask",
-            QUESTION,
-            "--index",
-            str(index),
-            "--model",
-            str(model),
-            "--inject",
-            "combined",
-            "--trace",
-            str(tmp_path / "t.html"),
-            "--max-seconds",
-            "3",
-        )
-
-
-def test_a_preset_that_retrieves_again_is_refused_beside_injection(index, model):
-    with pytest.raises(ConfigurationError, match="leave out --preset dragin"):
-        run(
-            "ask",
-            QUESTION,
-            "--index",
-            str(index),
-            "--model",
-            str(model),
-            "--inject",
-            "parametric",
-            "--preset",
-            "dragin",
-        )
+@pytest.mark.parametrize("option", [("--missing", "train"), ("--translator", "embedded")])
+def test_options_of_adapters_are_refused_where_evidence_stays_in_the_prompt(option, index, model):
+    with pytest.raises(ConfigurationError, match=f"{option[0]}: only used with --injection"):
+        run("ask", QUESTION, "--index", str(index), "--model", str(model), *option)
 
 
 @pytest.fixture(scope="module")
@@ -329,9 +321,9 @@ def test_a_missing_preset_file_says_how_to_make_one(index, tmp_path):
 
 @pytest.mark.parametrize("question", ["", " ", "\n\t", "\u3000", "\u200b\ufeff"])
 def test_a_blank_question_is_refused_before_the_index_is_looked_for(question, tmp_path):
-    for inject in ("prompt", "parametric"):
+    for where in ("context", "parametric"):
         with pytest.raises(ConfigurationError, match="the question is empty"):
-            run("ask", question, "--index", str(tmp_path / "none"), "--inject", inject)
+            run("ask", question, "--index", str(tmp_path / "none"), "--injection", where)
 
 
 def test_a_question_is_answered_by_a_server(index, monkeypatch):
@@ -373,7 +365,10 @@ def test_the_json_of_an_answer_makes_its_trace_again(index, model):
         (("--base-url", "http://:8000", "--model", "m"), "http:// or https://"),
         (("--base-url", "http://me:pass@localhost/v1", "--model", "m"), "holds a user or a password"),
         (("--base-url", "https://api.openai.com/v1", "--model", "gpt-x"), r"\$OPENAI_API_KEY is not set"),
-        (("--base-url", "http://localhost:1/v1", "--model", "m", "--inject", "parametric"), "leave out one of the two"),
+        (
+            ("--base-url", "http://localhost:1/v1", "--model", "m", "--injection", "combined", "--translator", "t"),
+            "leave out --base-url or --translator",
+        ),
         (("--model", " "), "--model is empty"),
     ],
 )
@@ -398,7 +393,7 @@ def test_quiet_before_or_after_the_command_prints_the_answer_alone(index, model)
     assert len(before.stdout.splitlines()) == 1 or before.stdout.count("[1]") == 0
 
 
-@pytest.mark.parametrize("options", [("--k", "0"), ("--k", "-3"), ("--inject", "parametric", "--max-tokens", "0")])
+@pytest.mark.parametrize("options", [("--k", "0"), ("--k", "-3"), ("--injection", "parametric", "--max-tokens", "0")])
 def test_numbers_out_of_range_are_refused(options, index, model, tmp_path):
     common = ["ask", QUESTION, "--index", str(index), "--model", str(model), "--store", str(tmp_path / "s")]
     result = CliRunner().invoke(build_app(), [*common, *options])

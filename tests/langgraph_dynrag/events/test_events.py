@@ -15,7 +15,7 @@ from langgraph_dynrag import (
     Budgets,
     DynamicRAGState,
     LocalChatModel,
-    SelectedEvidence,
+    SegmentSelection,
     Trace,
     create_dynamic_rag,
     create_nodes,
@@ -27,8 +27,7 @@ from langgraph_dynrag.nodes import after_reformulate
 from langgraph_dynrag.presets.methods import get_preset
 from langgraph_dynrag.prompts import Exemplar
 from langgraph_dynrag.queries import ExplicitQuestion
-from langgraph_dynrag.seakr.evidence_selection import LeastUncertain
-from langgraph_dynrag.seakr.evidence_selection import SelectedEvidence as Chosen
+from langgraph_dynrag.seakr.evidence_selection import LeastUncertain, SelectedEvidence
 from langgraph_dynrag.seakr.final_answer import SurerAnswer
 from langgraph_dynrag.seakr.uncertainty import SampleSpec
 from langgraph_dynrag.trace.html import page
@@ -49,7 +48,7 @@ CHANGES = {
         "evidence_selector": LeastUncertain(FEW),
         "final_answer": SurerAnswer(FEW),
     },
-    "self_rag": {"selection": SelectedEvidence(depth=2), "k": 2},
+    "self_rag": {"selection": SegmentSelection(depth=2), "k": 2},
 }
 STRICT = ConfigDict(extra="forbid", strict=True)
 IN_TRACE, SENT = TypeAdapter(Event, config=STRICT), TypeAdapter(StreamEvent, config=STRICT)
@@ -154,7 +153,7 @@ def a_selector_of_ones_own():
         needs = frozenset()
 
         def select(self, found, kept, try_out):
-            return Chosen(found[:1], {"by": "rank"})
+            return SelectedEvidence(found[:1], {"by": "rank"})
 
     graph = scripted("So the answer is Wray.", preset="single", evidence_selector=First())
     return checked(graph, {"question": QUESTION})

@@ -62,15 +62,15 @@ def adapters(lm, store):
     return made
 
 
-def graph(adapters, *texts, checkpointer=None, retriever=None, injection="parametric", **options):
+def graph(model, *texts, checkpointer=None, retriever=None, injection="parametric", **options):
     bounds = {
         name: options.pop(name) for name in ("missing", "max_active", "forgetting", "conflicts") if name in options
     }
     if injection in ("parametric", "combined"):
-        injection = ParametricInjector(adapters, injection=injection, **{"missing": "context", **bounds})
+        injection = ParametricInjector(model, injection=injection, **{"missing": "context", **bounds})
     found = [Document(text, metadata={"title": f"doc {n}", "source": f"doc-{n}"}) for n, text in enumerate(texts)]
     return create_dynamic_rag(
-        LocalChatModel.from_causal_lm(adapters.lm),
+        LocalChatModel.from_causal_lm(model.lm),
         retriever or Fixed(documents=found),
         checkpointer=checkpointer,
         **{

@@ -502,7 +502,7 @@ def test_tokens_beyond_the_models_outputs_are_missing(retriever):
     ("options", "message"),
     [
         ({"selection": None}, "Reflection.*decides before a segment.*selection=Selection"),
-        ({"selection": "tokens"}, "selection is 'tokens' .*a Selection or None is needed"),
+        ({"selection": "tokens"}, "selection is 'tokens' .*a SegmentSelection or None is needed"),
         ({"trigger": TokenProbability(0.5)}, "TokenProbability.*looks at what was written"),
         ({"query": QFS(5)}, "QFS.*reads its attention"),
         ({"reflector": None}, "has no argument 'reflector'"),

@@ -79,9 +79,9 @@ def test_an_interrupt_waits_for_the_end_of_what_is_in_progress(engine, monkeypat
         done.append(1)
 
     engine._scheduler.run(lambda: None)
-    work = module.Work(call)
+    work = module.Task(call)
     work.done = Interrupted()
-    monkeypatch.setattr(module, "Work", lambda _: work)
+    monkeypatch.setattr(module, "Task", lambda _: work)
     begun = []
     work.call = lambda: (begun.append(1), call())
     with pytest.raises(Interrupt):
@@ -93,7 +93,7 @@ def test_who_is_interrupted_while_it_waits_gives_up_its_place(engine, monkeypatc
     expected = Engine(tiny_llama(), tiny_tokenizer()).generate(request(1)).token_ids
     stream = engine.stream(request(1))
     next(stream)
-    original, made = module.Ask, []
+    original, made = module.TokenRequest, []
 
     def ask(row):
         made.append(original(row))
@@ -101,7 +101,7 @@ def test_who_is_interrupted_while_it_waits_gives_up_its_place(engine, monkeypatc
             made[0].done = Interrupted()
         return made[-1]
 
-    monkeypatch.setattr(module, "Ask", ask)
+    monkeypatch.setattr(module, "TokenRequest", ask)
     with ThreadPoolExecutor(1) as pool:
         with held(engine) as inbox:
             reading = pool.submit(next, stream)

@@ -17,7 +17,7 @@ from rag_backbone.engine.batching.shared_prefix import (
 from rag_backbone.engine.engine import Engine
 from rag_backbone.engine.requests import Request
 from rag_backbone.engine.signals import Signals
-from tests.rag_backbone.test_engine import Shift, ShiftBackend
+from tests.rag_backbone.engine.test_engine import Shift, ShiftBackend
 from tests.tiny import tiny_gemma3, tiny_llama, tiny_qwen2, tiny_tokenizer
 
 COMMON = [3 + (7 * n) % 300 for n in range(LEAST + 6)]
@@ -111,13 +111,13 @@ def requests(**options):
 
 def seen(monkeypatch):
     """The groups of every step from now on."""
-    found, original = [], model_call.rows_alike
+    found, original = [], model_call.find_shared_prefixes
 
     def watched(*args):
         found.append(original(*args))
         return found[-1]
 
-    monkeypatch.setattr(model_call, "rows_alike", watched)
+    monkeypatch.setattr(model_call, "find_shared_prefixes", watched)
     return found
 
 
@@ -158,6 +158,6 @@ def test_attention_that_is_no_plain_softmax_is_left_to_its_kernel(monkeypatch):
     engine = Engine(tiny_llama(), tiny_tokenizer())
     assert engine.shares_steps
     engine._runner.call.switch.supported = False
-    monkeypatch.setattr(row_attention, "attend_alike", lambda *_: pytest.fail("the kernel was not asked"))
+    monkeypatch.setattr(row_attention, "attend_with_shared_prefix", lambda *_: pytest.fail("the kernel was not asked"))
     asked = [Request([*COMMON, 5, n], 4) for n in (6, 7)]
     assert all(len(found.token_ids) == 4 for found in engine.generate_batch(asked))
