@@ -11,6 +11,7 @@ from typing import Any
 
 from llamaindex_prag.store.reconcile import IndexContents
 from rag_backbone.errors import ConfigurationError
+from rag_backbone.extras import needed_for
 from rag_backbone.text.unicode import clean_name
 
 _MANIFEST = "manifest.json"
@@ -24,13 +25,9 @@ def folder_contents(folder: Path) -> IndexContents:
         ConfigurationError: If there is none, or it cannot be read.
     """
     if (folder / _PERSISTED).is_file():
-        try:
+        with needed_for(f"the index of LlamaIndex in {clean_name(str(folder))}"):
             from llamaindex_prag.llama_index.index_contents import contents_of
-        except ImportError as error:
-            raise ConfigurationError(
-                f"{clean_name(str(folder))} is an index of LlamaIndex, which is missing ({error}): "
-                "pip install 'dynprag[llamaindex]'"
-            ) from error
+
         return contents_of(folder)
     if (folder / _MANIFEST).is_file():
         return _of_local_index(folder)

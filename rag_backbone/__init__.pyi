@@ -11,7 +11,9 @@ from .engine.sampling import Sampling as Sampling
 from .engine.signals import Signals as Signals
 from .engine.signals import TokenStep as TokenStep
 from .engine.stream import TokenStream as TokenStream
+from .errors import ConfigurationError as ConfigurationError
 from .errors import DynPragError as DynPragError
+from .errors import MissingExtraError as MissingExtraError
 from .loading.causal_lm import CausalLM as CausalLM
 from .metrics import exact_match as exact_match
 from .metrics import f1 as f1

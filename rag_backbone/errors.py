@@ -13,6 +13,10 @@ class ConfigurationError(DynPragError, ValueError):
     """An option is out of range, unknown, or contradicts another one."""
 
 
+class MissingExtraError(DynPragError, ImportError):
+    """A package that belongs to an optional extra is not installed."""
+
+
 class SignalUnavailableError(ConfigurationError):
     """A trigger or a formulator needs a signal that the model at hand cannot give."""
 

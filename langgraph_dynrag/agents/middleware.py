@@ -7,7 +7,9 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from typing import Annotated, Any, Literal, NotRequired
 
-try:
+from rag_backbone.extras import needed_for
+
+with needed_for("DynamicRetrievalMiddleware"):
     from langchain.agents.middleware.types import (
         AgentMiddleware,
         AgentState,
@@ -20,10 +22,6 @@ try:
         ResponseT,
         hook_config,
     )
-except ModuleNotFoundError as error:
-    raise ModuleNotFoundError(
-        "the middleware is for LangChain's agents: pip install 'dynprag[agents]'", name=error.name
-    ) from error
 from langchain_core.messages import AIMessage, RemoveMessage
 from langchain_core.runnables.config import ensure_config, var_child_runnable_config
 from langgraph.channels import UntrackedValue

@@ -19,6 +19,7 @@ from langgraph_dynrag.presets.file import is_preset_file
 from langgraph_dynrag.presets.methods import PRESETS
 from rag_backbone.console import be_quiet, given_path
 from rag_backbone.errors import ConfigurationError
+from rag_backbone.extras import needed_for
 
 if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel
@@ -104,10 +105,8 @@ def chat_of(model: str, base_url: str | None) -> BaseChatModel:
         raise ConfigurationError(
             f"--base-url {base_url} needs --model NAME, the name under which the server offers its model"
         )
-    try:
+    with needed_for("--base-url"):
         from langchain_openai import ChatOpenAI
-    except ModuleNotFoundError as error:
-        raise ConfigurationError(f"--base-url needs {error.name}: pip install 'dynprag[openai]'") from error
     from pydantic import SecretStr
 
     key = os.environ.get(_KEY, "").strip()

@@ -23,6 +23,7 @@ from langgraph_dynrag.prompts import AnswerPrompt
 from langgraph_dynrag.streaming import emit
 from rag_backbone.checks import suggestion
 from rag_backbone.errors import ConfigurationError
+from rag_backbone.extras import needed_for
 from rag_backbone.typed_fields import check_value
 
 if TYPE_CHECKING:
@@ -221,14 +222,12 @@ def opened_injector(
     Raises:
         ConfigurationError: If `llamaindex_prag`'s dependencies are missing, or the options do not fit together.
     """
-    try:
+    with needed_for("injection"):
         from llamaindex_prag.parametric_model import ParametricModel
         from llamaindex_prag.serving.served_model import ServedModel
         from llamaindex_prag.store.lmdb_store import LMDBStore
         from llamaindex_prag.translator.translator import Translator
         from rag_backbone.loading.causal_lm import CausalLM
-    except ImportError as error:
-        raise ConfigurationError(f"adapters need {error.name}: pip install 'dynprag[prag]'") from error
     from langgraph_dynrag.chat_model.local_chat_model import LocalChatModel
 
     adapters: AdapterModel

@@ -6,7 +6,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rag_backbone.errors import ConfigurationError, ServerError
+from rag_backbone.errors import ServerError
+from rag_backbone.extras import needed_for
 from rag_backbone.openai_errors import failure_of, garbled
 from rag_backbone.text.unicode import clean_text
 
@@ -33,12 +34,8 @@ class LoraServer:
         """Made at first use."""
         import os
 
-        try:
+        with needed_for("a model in a server"):
             from openai import OpenAI
-        except ImportError as error:
-            raise ConfigurationError(
-                f"models in a server need a client ({error}): pip install 'dynprag[openai]'"
-            ) from None
         key = self._options["api_key"] or os.environ.get("OPENAI_API_KEY") or "none"
         return OpenAI(base_url=self.base_url, **{**self._options, "api_key": key})
 

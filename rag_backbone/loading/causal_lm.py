@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from rag_backbone.aio import in_thread_that_ends
 from rag_backbone.checks import clause
 from rag_backbone.errors import ConfigurationError, ModelLoadError
+from rag_backbone.extras import needed_for
 from rag_backbone.loading.cache_folder import cache_root, write_json
 from rag_backbone.loading.embedded import MODEL, NAME, embedded_model_folder
 from rag_backbone.loading.model_checks import refuse_adapter_folder, refuse_unless_instance, refuse_unless_plain
@@ -84,6 +85,9 @@ class CausalLM:
         if dtype not in ("auto", "float32", "bfloat16", "float16"):
             raise ConfigurationError(f"dtype is {dtype!r}; known: 'auto', 'float32', 'bfloat16', 'float16'")
         refuse_unless_instance("name", name, str | Path, "'embedded', a folder or a Hub id")
+        with needed_for("a model in this process"):
+            import torch  # noqa: F401 - before anything is downloaded
+            import transformers  # noqa: F401
         embedded = str(name) == NAME
         source = embedded_model_folder() if embedded else Path(name)
         if source.is_dir():

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from rag_backbone.aio import in_thread_that_ends
+from rag_backbone.extras import needed_for
 from rag_backbone.loading.cache_folder import built_folder, cache_root, check_sha256
 from rag_backbone.loading.quiet import quiet_loading
 from rag_backbone.loading.wheel_files import take_from_wheel
@@ -58,7 +59,8 @@ class MiniLM:
         return vectors
 
     def _embed(self, texts: list[str]) -> list[list[float]]:
-        import torch
+        with needed_for("the embedding model MiniLM"):
+            import torch
 
         with self._lock:
             model, tokenizer = self._model()
@@ -73,7 +75,8 @@ class MiniLM:
 
     def _model(self) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
         if self._loaded is None:
-            from transformers import AutoModel, AutoTokenizer
+            with needed_for("the embedding model MiniLM"):
+                from transformers import AutoModel, AutoTokenizer
 
             folder = minilm_folder()
             with quiet_loading():

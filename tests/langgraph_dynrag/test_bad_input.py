@@ -287,8 +287,6 @@ def test_values_out_of_range_are_named(make, message):
     ("options", "message"),
     [
         ({"preset": "flair"}, rf"no preset 'flair' \(did you mean 'flare'\?\); known: {', '.join(PRESETS)}"),
-        ({"dataset": "nq"}, "'nq'; known: 2wikimultihopqa, hotpotqa, iirc, strategyqa"),
-        ({"bundle": "code"}, "'code'.*'paper'.*'reference'"),
         ({"kk": 3}, "has no argument 'kk'.*Known: .*budgets.*trigger"),
         ({"k": 0}, "k is 0; at least 1"),
         ({"lookahead": 0}, "lookahead is 0"),
@@ -303,6 +301,19 @@ def test_values_out_of_range_are_named(make, message):
 def test_unknown_options_list_the_known_ones(options, message, chat):
     with pytest.raises(ConfigurationError, match=message):
         create_dynamic_rag(chat, WatchedRetriever(), **options)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"dataset": "nq"}, "'nq'; known: 2wikimultihopqa, hotpotqa, iirc, strategyqa"),
+        ({"dataset": "hotpot"}, "did you mean 'hotpotqa'"),
+        ({"bundle": "code"}, "'code'.*'paper'.*'reference'"),
+    ],
+)
+def test_unknown_forms_of_a_preset_list_the_known_ones(options, message):
+    with pytest.raises(ConfigurationError, match=message):
+        get_preset("dragin", **options)
 
 
 def test_what_is_no_retriever_is_refused(chat):

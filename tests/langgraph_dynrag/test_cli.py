@@ -11,7 +11,7 @@ from langgraph_dynrag import Trace
 from llamaindex_prag.translator.config import TranslatorConfig
 from llamaindex_prag.translator.translator import Translator
 from rag_backbone.cli import build_app
-from rag_backbone.errors import ConfigurationError, DynPragError
+from rag_backbone.errors import ConfigurationError, DynPragError, MissingExtraError
 from rag_backbone.loading.causal_lm import CausalLM
 from tests.openai_server import serving
 from tests.tiny import tiny_folder
@@ -381,7 +381,7 @@ def test_a_server_that_cannot_be_asked_is_refused_in_words(options, message, ind
 
 def test_the_missing_client_of_a_server_is_named(index, monkeypatch):
     monkeypatch.setitem(sys.modules, "langchain_openai", None)
-    with pytest.raises(ConfigurationError, match=r"pip install 'dynprag\[openai\]'"):
+    with pytest.raises(MissingExtraError, match=r"pip install 'dynprag\[openai\]'"):
         run("ask", QUESTION, "--index", str(index), "--base-url", "http://localhost:1/v1", "--model", "m")
 
 
