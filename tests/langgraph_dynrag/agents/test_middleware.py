@@ -143,7 +143,7 @@ async def test_a_rewriting_that_repeats_a_call_leaves_the_answer(run):
     result = await run(agent)
     assert answer(result) == "The bridge was built by Joan Pike."
     assert [type(m) for m in result["messages"]] == [HumanMessage, AIMessage, ToolMessage, AIMessage]
-    assert "the answer before was kept: written again, it was another call of population" in str(
+    assert "the answer before was kept: the rewrite was a repeated call of population" in str(
         Trace.from_state(result["dynamic_retrieval"])
     )
     agent, _, _ = agent_of(calling(town="A"), UNSURE, calling(town="B"), SURE, tools=[population])

@@ -64,7 +64,7 @@ async def test_a_limit_of_one_model_call_leaves_the_first_answer_and_that_is_tol
     assert all(m.content for m in result["messages"])  # nothing of the withheld answer is left
     assert "the answer before was kept: the agent was ended before that (Model call limits" in told(result)
     assert result["dynamic_retrieval"]["answer"] == DRAFT
-    assert "was not written again" in result["dynamic_retrieval"]["warnings"][0]
+    assert "was not rewritten" in result["dynamic_retrieval"]["warnings"][0]
 
 
 async def test_a_limit_that_leaves_room_for_the_rewriting_does_not_show(run, beside):
