@@ -148,7 +148,7 @@ def test_triggers_can_be_combined(combine, searches):
     assert len(retriever.queries) == searches
 
 
-def test_combined_triggers_union_their_needs_and_refuse_different_units():
+def test_combined_triggers_need_all_signals_and_refuse_different_units():
     both = AnyOf(TokenProbability(0.5), Entropy(1.0))
     assert both.needs == {"logprob", "entropy"}
     assert str(AllOf(Never(), EverySentence()).unit) == "sentence"
