@@ -1,4 +1,4 @@
-"""How well facts of a passage can be recovered from the weights, without the passage in the prompt.
+"""Measure how well facts of a passage can be recovered from the weights, without the passage in the prompt.
 
 The questions can each be answered from one passage (SQuAD, MuSiQue's steps, the project's corpus). Each is asked
 

@@ -1,4 +1,4 @@
-"""What translators learn, and how fast: both kinds on the same passages, steps and questions.
+"""Measure what translators learn, and how fast: both kinds on the same passages, steps and questions.
 
 Each `--run KIND:RATE` trains a translator (`distill`, adapters of the same form) in a separate folder, and resumes
 there if it was stopped; `--trained DIR` uses one from `dynprag train-translator`. For each kind, the run with the

@@ -26,7 +26,7 @@ _LOCAL: frozenset[Signal] = frozenset({"attention", "attention_alone"})
 
 @dataclass(frozen=True)
 class WatchOptions:
-    """How an agent's answers are watched; see `DynamicRetrievalMiddleware`.
+    """Options for watching an agent's answers; see `DynamicRetrievalMiddleware`.
 
     Raises:
         ConfigurationError: If an option is out of range, or trigger and query formulator do not fit together.

@@ -53,7 +53,7 @@ class Record(TypedDict):
     identical: int
     """Number of searches that repeated an earlier one."""
     rounds: int
-    """How often an answer was discarded."""
+    """Number of answers that were discarded."""
     blind: bool
     """Set when the model provides no signals, for the rest of this question."""
     trace: list[Event]

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from rag_backbone.errors import ConfigurationError
 
 Per = Literal["sentence", "question"]
-"""What the rate is a share of: the judged pieces, or the questions (counting those with at least one search)."""
+"""The unit of the rate: share of the judged pieces, or of the questions with at least one search."""
 
 Fires = Callable[[float], bool | None]
 """Whether a piece triggers a search at a threshold; None if the trigger does not accept the threshold."""
@@ -42,7 +42,7 @@ class JudgedPiece:
 
 @dataclass(frozen=True)
 class Curve:
-    """How often a trigger fires, as a function of its threshold.
+    """The rate at which a trigger fires, as a function of its threshold.
 
     Args:
         criticals: The signed critical thresholds of each question's pieces; infinite where no threshold makes a

@@ -60,7 +60,7 @@ class PresetFile:
     trigger: Trigger
     calibrated_for: CalibratedFor
     calibration: Mapping[str, Any] = field(default_factory=dict)
-    """How the threshold was found, for human readers."""
+    """Details of how the threshold was found, for human readers."""
 
     def write(self, path: str | Path) -> Path:
         """Write the file atomically.

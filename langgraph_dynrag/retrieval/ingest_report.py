@@ -9,7 +9,7 @@ from rag_backbone.documents import told
 
 @dataclass(frozen=True, slots=True)
 class IngestReport:
-    """What a change to an index did."""
+    """Counts and findings of a change to an index."""
 
     added: int = 0
     changed: int = 0
