@@ -25,7 +25,9 @@ def parser(description: str, *, model: str = "embedded", dtype: str = "float32")
     options.add_argument("--model", default=model, help="'embedded', a folder or a Hub id (default: %(default)s)")
     options.add_argument("--dtype", default=dtype, choices=["float32", "bfloat16", "float16", "auto"])
     options.add_argument("--seed", type=int, default=0)
-    options.add_argument("--threads", action=_Threads, type=int, default=0, help="torch threads; 0: PyTorch's default")
+    options.add_argument(
+        "--threads", action=_Threads, type=int, default=0, help="torch threads; default: PyTorch's choice"
+    )
     options.add_argument("--out", type=Path, help="a folder for figures, plots and the report")
     options.add_argument("--max-minutes", type=float, default=float("inf"), help="stop cleanly after this long")
     return options

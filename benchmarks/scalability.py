@@ -66,7 +66,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "Trained adapters, translated adapters or passages in the prompt, as the corpus grows.", dtype="bfloat16"
     )
     options.add_argument("--data", type=Path, required=True, help="a SQuAD 1.1 or MuSiQue-Ans file, or a folder")
-    options.add_argument("--others", type=Path, help="a JSON-lines file with passages that no question is about")
+    options.add_argument(
+        "--others", type=Path, help="JSON lines with a `text` each: passages that no question is about"
+    )
     options.add_argument("--sizes", type=int, nargs="+", default=[10, 100, 1000])
     options.add_argument("--questions", type=int, default=40, help="maximum questions per size")
     options.add_argument("--k", type=int, default=3)
