@@ -1,16 +1,15 @@
-"""Many questions at once: how much faster several sessions are that share the engine's forwards.
+"""Throughput of concurrent sessions that share the engine's forward passes.
 
-The same questions, by the same graph (`graph.abatch`), with 1, 2, 4, 8 sessions at a time, the numbers taking
-turns. Every pass starts from the same prefix cache: with the prompts of all questions (`known`: they have been asked
-before), or with the fixed part of the prompt alone (`new`). In float32 each answer has to be the one of a session
-alone.
+The same questions are answered by the same graph (`graph.abatch`) with 1, 2, 4 and 8 concurrent sessions, in
+alternation. Every pass starts from the same prefix cache: with the prompts of all questions (`known`: they have been
+asked before), or with the fixed part of the prompt only (`new`). In float32 each answer must equal that of a single
+session.
 
-Of each number the fastest pass counts, on both sides: what else a machine does only slows passes down, and on a shared
-one by a third within minutes. All passes are told.
+The fastest pass for each number of sessions counts, because other load only slows passes down: on a shared machine by
+up to a third within minutes. All passes are reported.
 
-What sessions share is decoding, and the prefill of prompts that wait at the same time. Reading passages is made little
-cheaper by company, at least on a CPU, so a method gains the less the more it has to read; hence several of them, and
-both caches.
+Sessions share decoding, and the prefill of prompts that wait at the same time. At least on a CPU, sharing makes prefill
+little cheaper, so a method gains less the more it has to read; hence several methods and both caches.
 """
 
 from __future__ import annotations
@@ -34,11 +33,11 @@ from langgraph_dynrag.retrieval.bm25 import BM25Retriever
 
 EXEMPLARS = 6
 _PREFIX_BYTES = 8 << 30
-"""Room for the prompts of all questions."""
+"""Size of the prefix cache: enough for the prompts of all questions."""
 
 
 class Pass:
-    """All questions, asked once."""
+    """One pass over all questions."""
 
     def __init__(self, seconds: float, answers: list[str], tokens: int) -> None:
         self.seconds = seconds
@@ -47,7 +46,7 @@ class Pass:
 
     @classmethod
     async def of(cls, graph: Any, inputs: list[dict[str, str]], sessions: int) -> Pass:
-        """Ask them, so many at a time."""
+        """Ask the questions, `sessions` at a time."""
         started = time.perf_counter()
         found = await graph.abatch(inputs, {"max_concurrency": sessions})
         seconds = time.perf_counter() - started
@@ -63,18 +62,24 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options.add_argument("--questions", type=int, default=16)
     options.add_argument("--sessions", type=int, nargs="+", default=[1, 2, 4, 8])
     options.add_argument("--repeats", type=int, default=3)
-    options.add_argument("--tokens", type=int, default=64, help="of an answer")
+    options.add_argument("--tokens", type=int, default=64, help="maximum tokens of an answer")
     options.add_argument(
         "--presets",
         nargs="+",
         default=["flare", "no_retrieval", "single"],
-        help="the first gives the figures without a name",
+        help="the figures of the first one are named without it",
     )
-    options.add_argument("--caches", nargs="+", choices=["known", "new"], default=["new", "known"], help="likewise")
+    options.add_argument(
+        "--caches",
+        nargs="+",
+        choices=["known", "new"],
+        default=["new", "known"],
+        help="the figures of the first one are named without it",
+    )
     options.add_argument("--dtypes", nargs="+", default=["bfloat16", "float32"])
     args = options.parse_args(arguments)
     if 1 not in args.sessions:
-        options.error("--sessions lacks 1, against which the others are measured")
+        options.error("--sessions must include 1, which the others are compared with")
     deadline = Deadline(args.max_minutes)
     rows: list[dict[str, Any]] = []
     complete = True
@@ -91,7 +96,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def measured(
     args: Any, chat: LocalChatModel, preset: str, caches: str, deadline: Deadline
 ) -> tuple[dict[int, list[Pass]], bool]:
-    """By the number of sessions, the passes over all questions."""
+    """Return the passes over all questions, by the number of sessions, and whether there was time for all of them."""
     everything = load_questions(args.data)
     prompt = reasoned_prompt(EXEMPLARS)
     graph = create_dynamic_rag(
@@ -104,7 +109,7 @@ def measured(
     )
     inputs = [{"question": q.text} for q in sample(everything, args.questions, args.seed)]
     same = SamePrefix(chat, prompt)
-    graph.invoke(inputs[0])  # the first of all pays for what is loaded lazily
+    graph.invoke(inputs[0])  # warm-up: loads what is loaded lazily
     passes: dict[int, list[Pass]] = {n: [] for n in args.sessions}
     same.restore()
     if caches == "known":
@@ -142,7 +147,7 @@ def _rows(passes: dict[int, list[Pass]]) -> list[dict[str, Any]]:
 
 
 def _report(args: Any, rows: list[dict[str, Any]], *, complete: bool) -> None:
-    report = f"# Sessions that share forwards: {args.model}\n\n"
+    report = f"# Sessions that share forward passes: {args.model}\n\n"
     report += f"{args.questions} questions of {args.data.name}, seed {args.seed}, answers of at most {args.tokens} "
     report += f"tokens; the fastest of {args.repeats} passes.\n\n"
     if rows:

@@ -1,15 +1,16 @@
-"""Passages that contradict each other on one fact: is it noticed, and what is answered then?
+"""Passages that contradict each other on one fact: is the conflict detected, and what does the model answer?
 
-Pairs of a passage and the same with one value swapped (`contradictions`), each with an adapter of its own.
+The data are pairs of a passage and a copy with one value swapped (`contradictions`), each with a separate adapter.
 
-- Calibration: `conflict(i, j)` of `llamaindex_prag.guards.conflicts` over pairs that contradict each other about the
-  question, against pairs that do not: the same two passages asked about something else, and passages of different
-  documents. The bounds are chosen on one set of pairs (of nats: the largest difference of hits and false alarms; of
-  overlap: half-way between two versions of a passage and different passages) and judged on another. `claims` are the
-  nats without regard to overlap.
-- Policies: what is answered under `mean`, `score-weighted` (the true passage has twice the score), `latest` (the
-  altered one is later) and `context` (in an order drawn for each question), applied to all pairs, as if the meter never
-  erred, and where it noticed. A row counts answers with the passage's value, with the altered one's, both or neither.
+- Calibration: `conflict(i, j)` of `llamaindex_prag.guards.conflicts` on pairs that contradict each other about the
+  question, compared with pairs that do not: the same two passages with another question, and passages of different
+  documents. The bounds are chosen on one set of pairs (for nats the largest difference of hits and false alarms; for
+  overlap the midpoint between versions of a passage and different passages) and evaluated on another. `claims` are the
+  nats regardless of overlap.
+- Policies: the answers under `mean`, `score-weighted` (the true passage has twice the score), `latest` (the altered
+  passage is the later one) and `context` (in an order drawn for each question), applied to all pairs, as if detection
+  were perfect, and only to detected ones. A row counts answers with the passage's value, the altered passage's value,
+  both or neither.
 - Consistency: how often other wordings of a question get the same answer as the plain one.
 """
 
@@ -43,11 +44,11 @@ OUTCOMES = ("true", "false", "both", "neither")
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """Two passages and a question about which they contradict each other, or do not."""
+    """Two passages and a question on which they may contradict each other."""
 
     pair: Contradiction
     kind: str
-    """`contradiction`; `other question`, on which the same two passages agree; `other document`."""
+    """`contradiction`, `other question` (on which the same two passages agree), or `other document`."""
     question: str
     passages: tuple[str, str]
 
@@ -55,11 +56,11 @@ class Case:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Train what is missing, measure, and report."""
     options = parser("Passages that contradict each other.", dtype="bfloat16")
-    options.add_argument("--calibrate", type=Path, default=Path("examples/data/ombrel"), help="sets the bound")
+    options.add_argument("--calibrate", type=Path, default=Path("examples/data/ombrel"), help="data that set the bound")
     options.add_argument("--calibrate-pairs", type=int, default=12)
-    options.add_argument("--data", type=Path, nargs="+", default=[Path("examples/data")], help="judged by")
-    options.add_argument("--pairs", type=int, default=12, help="of each of them")
-    options.add_argument("--passages", type=int, default=0, help="draw so many of each first; 0: all")
+    options.add_argument("--data", type=Path, nargs="+", default=[Path("examples/data")], help="data to evaluate on")
+    options.add_argument("--pairs", type=int, default=12, help="pairs from each of --data")
+    options.add_argument("--passages", type=int, default=0, help="passages drawn from each of --data first; 0: all")
     options.add_argument("--recipe", default="distill")
     args = options.parse_args(arguments)
     deadline = Deadline(args.max_minutes)
@@ -71,7 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with open_store(lm) as store:
         model = recipe_model(lm, store, get_recipe(args.recipe), max_adapters=2)
         passages = [Passage(t, p.fact.title) for p in (*tuned, *judged) for t in (p.fact.passage, p.altered)]
-        note(f"{len(tuned)} pairs to calibrate, {len(judged)} to judge by, {len(dict.fromkeys(passages))} passages")
+        note(f"{len(tuned)} pairs to calibrate, {len(judged)} to evaluate, {len(dict.fromkeys(passages))} passages")
         complete = parametrize(model, parametrizer, passages, deadline)
         measured = _Measured(model, args.dtype)
         sets = [measured.all(_cases(_ready(pairs, model)), deadline) for pairs in (tuned, judged)]
@@ -107,7 +108,7 @@ def _cases(pairs: Sequence[Contradiction]) -> list[Case]:
 
 
 class _Measured:
-    """What the meter says of a case, kept on disk."""
+    """The conflict meter's measurements of cases, kept on disk."""
 
     def __init__(self, model: ParametricModel, dtype: str) -> None:
         self._model = model
@@ -139,7 +140,7 @@ class _Measured:
 
 
 def _best_bound(found: Sequence[tuple[Case, dict[str, Any]]]) -> float:
-    """The largest difference of hits and false alarms; half-way to the next lower score, so it is no case's own."""
+    """Return the bound with the largest difference of hits and false alarms, midway to the next lower score."""
     scores, labels = _labelled(found, "conflict")
     if len(set(labels)) < 2:
         return BOUND
@@ -150,7 +151,7 @@ def _best_bound(found: Sequence[tuple[Case, dict[str, Any]]]) -> float:
 
 
 def _least_overlap(found: Sequence[tuple[Case, dict[str, Any]]]) -> float:
-    """Half-way between versions of one passage and different passages; where they mix, the mean of all."""
+    """Return the midpoint between versions of a passage and different passages, or the mean of all if they overlap."""
     one = [r["overlap"] for c, r in found if c.kind != "other document"]
     different = [r["overlap"] for c, r in found if c.kind == "other document"]
     if not one or not different:
@@ -218,7 +219,7 @@ def _row(policy: str, cases: Sequence[tuple[Case, Sequence[Asked]]], answers: An
 
 
 def outcome(answer: str, pair: Contradiction) -> str:
-    """Whether an answer holds the passage's value, the altered one's, both or neither."""
+    """Return which value an answer contains: the passage's, the altered passage's, both or neither."""
     true, false = contains(answer, pair.fact.answers), contains(answer, (pair.false,))
     return "both" if true and false else "true" if true else "false" if false else "neither"
 
@@ -244,7 +245,7 @@ def _report(
     ]
     told = {row["name"]: row for row in rows}
     report = f"# Passages that contradict each other: {lm.name}, {args.dtype}, {args.recipe}\n\n"
-    report += f"Bounds {bound:.2f} nats and overlap {least:.2f}, chosen on {args.calibrate.name}; judged on "
+    report += f"Bounds {bound:.2f} nats and overlap {least:.2f}, chosen on {args.calibrate.name}; evaluated on "
     report += f"{' and '.join(p.stem for p in args.data)}. Seed {args.seed}.\n\n"
     columns = list(dict.fromkeys(name for row in rows for name in row))
     report += table(rows, columns) + "\n\n"
@@ -294,7 +295,7 @@ def _judged(
 
 
 def _differ(record: dict[str, Any]) -> bool:
-    """The plainest measure: both adapters say something else."""
+    """Return whether the two adapters give different answers, as the simplest measure of a conflict."""
     return normalised_answer(record["answers"][0]) != normalised_answer(record["answers"][1])
 
 

@@ -1,10 +1,11 @@
-"""What becomes of an answer as more documents are retrieved with the one that holds it.
+"""Quality and cost of answers as more documents are retrieved together with the one that holds the answer.
 
-The second experiment of the tutorial on dynamic and parametric RAG: a question, its passage, and 0, 4, 9 or 19 others;
-the passage first, in the middle or last. The documents stand in the prompt (`context`), in the weights (`parametric`,
-the mean of their updates; `summed`, their sum, as PRAG has it), or in both (`combined`); `translated` is as
-`parametric`, with what a translator makes of them. Measured: F1, tokens of the prompt, seconds to the first token and
-in all, each alone and from an empty prefix cache. Distractors come from one pool of at most 100 passages.
+Reproduces the second experiment of the tutorial on dynamic and parametric RAG: a question, its passage, and 0, 4, 9 or
+19 others, with the passage first, in the middle or last. The documents are in the prompt (`context`), in the weights
+(`parametric`: the mean of their updates; `summed`: their sum, as in PRAG), or in both (`combined`); `translated` is
+like `parametric`, with adapters from a translator. Measured are F1, prompt tokens, and seconds to the first token and
+in total, for one question at a time and from an empty prefix cache. Distractors come from one pool of at most 100
+passages.
 """
 
 from __future__ import annotations
@@ -55,21 +56,21 @@ class Case:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Train what is missing, ask, and report."""
     options = parser("Answers as the number of retrieved documents grows.", dtype="bfloat16")
-    options.add_argument("--data", type=Path, required=True, help="a file as SQuAD 1.1 or MuSiQue-Ans, or a folder")
-    options.add_argument("--questions", type=int, default=30, help="each on another passage")
-    options.add_argument("--pool", type=int, default=POOL, help="passages in all, those of the questions included")
-    options.add_argument("--counts", default="1,5,10,20", help="documents of a question")
+    options.add_argument("--data", type=Path, required=True, help="a SQuAD 1.1 or MuSiQue-Ans file, or a folder")
+    options.add_argument("--questions", type=int, default=30, help="questions, each on a different passage")
+    options.add_argument("--pool", type=int, default=POOL, help="total passages, including those of the questions")
+    options.add_argument("--counts", default="1,5,10,20", help="numbers of documents per question")
     options.add_argument(
         "--timed",
         type=int,
         default=0,
-        help="seconds are those of the first so many questions, if the others were asked on a busy machine; 0: of all",
+        help="report seconds of the first N questions only, if the others ran on a busy machine; 0: of all",
     )
     options.add_argument("--recipe", default="distill")
     options.add_argument("--combined-strength", type=float, default=BESIDE_TEXT)
     options.add_argument("--translator", help="a checkpoint of the recipe's form, or 'embedded', for `translated`")
     options.add_argument(
-        "--modes", nargs="+", choices=MODES, help="by default all; those without trained adapters train nothing"
+        "--modes", nargs="+", choices=MODES, help="default: all; modes without trained adapters train nothing"
     )
     args = options.parse_args(arguments)
     counts = [int(c) for c in args.counts.split(",")]
@@ -108,7 +109,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def cases(
     facts: Sequence[Fact], pool: Sequence[str], counts: Sequence[int], modes: Sequence[Mode], seed: int
 ) -> Iterator[Case]:
-    """Every question under every condition, question by question, so that a run that was stopped is balanced."""
+    """Yield every question under every condition, question by question, so that a stopped run is balanced."""
     for fact in facts:
         others = [p for p in pool if p != fact.passage]
         random.Random(f"{seed}/{fact.question}").shuffle(others)

@@ -1,4 +1,4 @@
-"""What all benchmarks share: options, the deadline, and how figures are reported."""
+"""Shared parts of all benchmarks: options, the deadline, and the output of figures."""
 
 from __future__ import annotations
 
@@ -20,19 +20,21 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 
 def parser(description: str, *, model: str = "embedded", dtype: str = "float32") -> argparse.ArgumentParser:
-    """A parser with the options that every benchmark has."""
+    """Return a parser with the options that every benchmark has."""
     options = argparse.ArgumentParser(description=description)
     options.add_argument("--model", default=model, help="'embedded', a folder or a Hub id (default: %(default)s)")
     options.add_argument("--dtype", default=dtype, choices=["float32", "bfloat16", "float16", "auto"])
     options.add_argument("--seed", type=int, default=0)
-    options.add_argument("--threads", action=_Threads, type=int, default=0, help="torch threads; by default its choice")
-    options.add_argument("--out", type=Path, help="a folder for figures, plots and report")
+    options.add_argument(
+        "--threads", action=_Threads, type=int, default=0, help="torch threads; default: PyTorch's choice"
+    )
+    options.add_argument("--out", type=Path, help="a folder for figures, plots and the report")
     options.add_argument("--max-minutes", type=float, default=float("inf"), help="stop cleanly after this long")
     return options
 
 
 class _Threads(argparse.Action):
-    """Sets them at once, so that no benchmark can take the option and forget it."""
+    """An action that sets the threads immediately, so that no benchmark can accept the option and ignore it."""
 
     def __call__(self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, *_: Any) -> None:
         import torch
@@ -44,24 +46,24 @@ class _Threads(argparse.Action):
 
 
 class Deadline:
-    """Says when `--max-minutes` are over."""
+    """The deadline that `--max-minutes` sets."""
 
     def __init__(self, minutes: float) -> None:
         self._end = time.monotonic() + 60 * minutes
 
     @property
     def over(self) -> bool:
-        """Whether it is time to stop."""
+        """Whether the deadline has passed."""
         return time.monotonic() >= self._end
 
 
 def note(*parts: object) -> None:
-    """A line of progress, on stderr."""
+    """Print a line of progress to stderr."""
     print(*parts, file=sys.stderr, flush=True)
 
 
 def table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> str:
-    """A Markdown table; numbers are rounded for reading."""
+    """Format rows as a Markdown table; numbers are rounded for readability."""
     lines = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
     lines += ["| " + " | ".join(_cell(row.get(c, "")) for c in columns) + " |" for row in rows]
     return "\n".join(lines)
@@ -78,7 +80,7 @@ def finish(name: str, figures: Mapping[str, Any], out: Path | None, report: str 
 
 
 def machine() -> dict[str, Any]:
-    """What the figures were measured on."""
+    """Describe the machine and library versions that the figures were measured with."""
     import torch
     import transformers
 
@@ -94,7 +96,7 @@ def machine() -> dict[str, Any]:
 
 
 def _instructions() -> list[str]:
-    """What the processor has for products, of what changes their speed severalfold; empty where PyTorch can't tell."""
+    """Return the CPU's instruction sets that change matmul speed severalfold; empty if PyTorch cannot report them."""
     import torch
 
     known = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
@@ -102,12 +104,12 @@ def _instructions() -> list[str]:
 
 
 def records_folder() -> Path:
-    """Where unfinished benchmarks keep what they have measured, outside of the project."""
+    """Return the folder in which benchmarks keep their measurements, outside the project."""
     return cache_root() / "benchmarks"
 
 
 def _without_nan(value: Any) -> Any:
-    """JSON knows no nan: what could not be measured is null."""
+    """Replace nan by None, because JSON has no nan; figures that could not be measured become null."""
     if isinstance(value, Mapping):
         return {k: _without_nan(v) for k, v in value.items()}
     if isinstance(value, list | tuple):

@@ -1,8 +1,8 @@
-"""Pairs of passages that contradict each other on one fact: a real one, and the same with one value swapped.
+"""Create pairs of passages that contradict each other on one fact: a real one, and a copy with one value swapped.
 
-The value is a question's answer. A number becomes another one of its size, anything else the answer of another question
-of the same file that looks like it (as many words, capitals and numerals in the same places) and answers the same kind
-of question. It is swapped everywhere in the passage.
+The value is a question's answer. A number is replaced by another of similar size; any other value by the answer to
+another question of the same kind in the same file, with a similar form (as many words, with capitals and numerals in
+the same places). It is replaced everywhere in the passage.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ WORDINGS = (
     "I have been asked this and would like to know it for certain. {}",
     "{} Say what you know.",
 )
-"""Ways to put one question; the first is the plain one."""
+"""Wordings of a question; the first is the plain one."""
 _NUMBER = re.compile(r"\d+(?:,\d{3})*")
 _NUMERALS = frozenset(
     [
@@ -61,24 +61,24 @@ _NUMERALS = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Contradiction:
-    """A passage, another one that says something else, and what to ask."""
+    """A passage, an altered copy that contradicts it, and a question on which they differ."""
 
     fact: Fact
-    """Its passage is the one that is true."""
+    """The question, with the true passage."""
     altered: str
-    """The passage that is not."""
+    """The altered passage."""
     true: str
-    """What the passage says, as it stands there."""
+    """The value in the true passage, as written there."""
     false: str
-    """What the altered one says."""
+    """The value in the altered passage."""
     agreed: Fact | None
-    """Another question, about which both say the same."""
+    """Another question, on which both passages agree."""
 
 
 def contradictions(facts: Sequence[Fact], *, count: int, seed: int) -> list[Contradiction]:
-    """At most one of each passage, drawn by the seed.
+    """Draw contradictions by the seed, at most one for each passage.
 
-    Facts whose answer does not stand in the passage, or for which no other value is at hand, are passed over.
+    Facts whose answer does not occur in the passage, or for which no replacement is available, are skipped.
     """
     rng = random.Random(seed)
     grouped = by_passage(facts)
@@ -111,7 +111,7 @@ def _swapped(
 
 
 def _unchanged(fact: Fact, true: str, altered: str) -> bool:
-    """Whether the swapped value occurs in neither question nor answers, and the altered passage still answers it."""
+    """Return whether question and answers do not contain the swapped value, and the altered passage still has one."""
     told = (fact.question, *fact.answers)
     return not any(_whole(true).search(t) for t in told) and any(_whole(a).search(altered) for a in fact.answers)
 
@@ -132,7 +132,7 @@ def _another(value: str, fact: Fact, values: Sequence[tuple[str, str]], rng: ran
 
 
 def _other_number(text: str, rng: random.Random) -> str:
-    """Of the same size: years by up to sixty years, others by up to a half."""
+    """Return a different number of similar size: years change by up to 60, other numbers by up to a half."""
     number = int(text.replace(",", ""))
     grouped = "," in text
     spread = 60 if 1000 <= number <= 2100 and not grouped else max(number // 2, 3)
@@ -142,13 +142,13 @@ def _other_number(text: str, rng: random.Random) -> str:
 
 
 def _shape(value: str) -> tuple[str, ...]:
-    """Of each word, articles aside: whether it is a numeral, has a capital, or neither."""
+    """Return the kind of each word except articles: a numeral, capitalised, or neither."""
     words = [w for w in value.split() if w.lower() not in ("a", "an", "the")]
     return tuple("9" if w.lower() in _NUMERALS or w[0].isdigit() else "A" if w[0].isupper() else "a" for w in words)
 
 
 def _asks(question: str) -> str:
-    """The question word: who, where, when, how, ..."""
+    """Return the question word: who, where, when, how, ..."""
     known = ("who", "whom", "whose", "where", "when", "which", "how", "why", "what")
     return next((w for w in re.findall(r"[a-z]+", question.lower()) if w in known), "")
 

@@ -1,4 +1,4 @@
-"""Questions with their paragraphs, from files in the formats of HotpotQA, 2WikiMultihopQA and MuSiQue."""
+"""Read questions with their paragraphs, in the formats of HotpotQA, 2WikiMultihopQA and MuSiQue."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Paragraph:
 
     @property
     def id(self) -> str:
-        """The same for the same paragraph in several questions."""
+        """An identifier that is the same if the paragraph occurs in several questions."""
         return f"{self.title}: {self.text[:200]}"
 
 
@@ -46,7 +46,7 @@ class Question:
 
 
 def load_questions(path: Path) -> list[Question]:
-    """Read a file in any of the three formats, told apart by its fields.
+    """Read a file in any of the three formats, which is detected from its fields.
 
     Raises:
         ConfigurationError: If the file is missing, empty or of another format.
@@ -59,7 +59,7 @@ def load_questions(path: Path) -> list[Question]:
     except ValueError as error:
         raise ConfigurationError(f"{path} is neither a JSON array nor JSON lines: {error}") from error
     if not items:
-        raise ConfigurationError(f"{path} holds no questions")
+        raise ConfigurationError(f"{path} contains no questions")
     try:
         read = _musique if "paragraphs" in items[0] else _hotpot
         return [read(item) for item in items if item.get("answerable", True)]
@@ -70,7 +70,7 @@ def load_questions(path: Path) -> list[Question]:
 
 
 def corpus(questions: Iterable[Question]) -> list[Document]:
-    """All their paragraphs, each once."""
+    """Return all paragraphs of the questions, without duplicates."""
     documents: dict[str, Document] = {}
     for question in questions:
         for p in question.paragraphs:
@@ -79,7 +79,7 @@ def corpus(questions: Iterable[Question]) -> list[Document]:
 
 
 def sample(questions: Sequence[Question], n: int, seed: int) -> list[Question]:
-    """`n` questions drawn by the seed, in the file's order; all of them if there are not more."""
+    """Draw `n` questions by the seed and return them in file order; return all if there are no more than `n`."""
     import random
 
     if n >= len(questions):

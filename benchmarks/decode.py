@@ -1,10 +1,10 @@
-"""Our token loop against transformers' `generate`: same model, prompt, number of tokens and dtype.
+"""Decode speed of our token loop compared with transformers' `generate`: same model, prompt, token count and dtype.
 
-`plain_ratio` is our tokens a second over theirs, without signals; `signals_overhead` is what entropy, last-layer
-attention and a hidden state of every token cost us: 1 - with / without. All three decode greedily and cannot end
-early. Our two loops take turns token by token, `generate` takes turns with them text by text, in a thread that ends, so
-that each thread has the processor's workers for itself. Figures are medians over the tokens of a text, the prompt's own
-forward not among them, and over the repetitions. In float32 the tokens must be the same.
+`plain_ratio` is our tokens per second over theirs, without signals; `signals_overhead` is the cost of recording
+entropy, last-layer attention and a hidden state for every token: 1 - with / without. All three decode greedily and
+cannot end early. Our two loops alternate token by token; `generate` alternates with them text by text, in a temporary
+thread, so that each thread has the processor's workers to itself. Figures are medians over the tokens of a text,
+without the prefill, and over the repetitions. In float32 the tokens must be identical.
 """
 
 from __future__ import annotations
@@ -39,34 +39,34 @@ _THEIRS, _PLAIN, _SIGNALS = "generate", "ours", "ours, all signals"
 
 @dataclass
 class _Text:
-    """What one loop wrote, and the seconds of each token but the first."""
+    """The tokens of one loop, and the seconds of each token except the first."""
 
     tokens: list[int]
     seconds: list[float]
 
     @property
     def pace(self) -> float:
-        """Seconds a token."""
+        """Median seconds per token."""
         return statistics.median(self.seconds)
 
 
 class _Clock(BaseStreamer):
-    """Told by `generate` of each of its tokens."""
+    """A streamer that records the time of each token from `generate`."""
 
     def __init__(self) -> None:
         self.at: list[float] = []
         self.tokens: list[int] = []
 
     def put(self, value: torch.Tensor) -> None:
-        if value.dim() == 1:  # not the prompt, which comes before anything is computed
+        if value.dim() == 1:  # skips the prompt, which `generate` passes before it computes anything
             self.at.append(time.perf_counter())
             self.tokens.append(int(value[0]))
 
     def end(self) -> None:
-        """Nothing is left to do."""
+        """Do nothing; the streamer interface requires this method."""
 
     def text(self) -> _Text:
-        """All of them."""
+        """Return all tokens with their times."""
         return _Text(self.tokens, [b - a for a, b in pairwise(self.at)])
 
 
@@ -106,7 +106,7 @@ def _ours(lm: CausalLM, ids: list[int], tokens: int) -> dict[str, _Text]:
 
 
 def _repetition(lm: CausalLM, ids: list[int], tokens: int, number: int) -> dict[str, _Text]:
-    """All three write `tokens` tokens after `ids`."""
+    """Let all three loops generate `tokens` tokens after `ids`."""
     if number % 2:
         return _ours(lm, ids, tokens) | {_THEIRS: in_thread_that_ends(_theirs, lm, ids, tokens)}
     return {_THEIRS: in_thread_that_ends(_theirs, lm, ids, tokens)} | _ours(lm, ids, tokens)
@@ -114,8 +114,8 @@ def _repetition(lm: CausalLM, ids: list[int], tokens: int, number: int) -> dict[
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run and report."""
-    options = parser("Our token loop against transformers' generate.")
-    options.add_argument("--tokens", type=int, default=48, help="generated in each repetition")
+    options = parser("Decode speed of our token loop compared with transformers' generate.")
+    options.add_argument("--tokens", type=int, default=48, help="tokens generated in each repetition")
     options.add_argument("--prompt-tokens", type=int, default=512)
     options.add_argument("--repetitions", type=int, default=15)
     args = options.parse_args(arguments)

@@ -1,13 +1,13 @@
-"""The points of drafts at which a retrieval might be called for, seen by every trigger and every query formulator.
+"""Record the points of drafts at which retrieval might be needed, with the output of every trigger and formulator.
 
-An answer is drafted without passages. At each of its sentences the same sentence is also written with the supporting
-paragraphs in the prompt. If the unaided one is wrong and the aided one right (`benchmarks.fact_labels`), a retrieval
-was needed there; the aided sentence then takes the other one's place, as after a retrieval that found what it should,
-and the rest is drafted anew, without passages. So each point has a beginning that is as right as passages can make it.
+An answer is drafted without passages. Each of its sentences is also written with the supporting paragraphs in the
+prompt. If the unaided sentence is wrong and the aided one right (`benchmarks.fact_labels`), retrieval was needed at
+this point; the aided sentence then replaces the other one, as after a successful retrieval, and the rest is drafted
+again without passages. The text before each point is therefore as correct as passages can make it.
 
-Nothing is retrieved and no trigger decides: each one scores the sentence, the higher the more it calls for a retrieval.
-At the points where one was needed, each formulator states its queries, all for the same token: the first one of the
-first fact that no supporting paragraph has.
+Nothing is retrieved and no trigger decides: each trigger scores the sentence, higher if it asks more strongly for
+retrieval. At points that needed retrieval, each query formulator states its queries, all for the same token: the first
+one of the first fact that no supporting paragraph contains.
 """
 
 from __future__ import annotations
@@ -66,33 +66,33 @@ TOKENS = 100
 _SENTENCE = Unit("sentence")
 _SIGNALS: frozenset[Signal] = frozenset({"logprob", "entropy", "attention"})
 _FAR_ABOVE = 1e3
-"""The score of a judgement that was without any sample: less certain than any number."""
+"""The score of a judgement for which every sample was empty: more uncertain than any measured value."""
 
 
 @dataclass(frozen=True, slots=True)
 class Watched:
-    """A trigger with its preset's threshold, and how its verdict is turned into a score."""
+    """A trigger with its preset's threshold, and how its verdict is converted to a score."""
 
     trigger: Trigger
     whole: bool = False
-    """Whether it looks at all of the draft, as the published code does."""
+    """Whether it judges the whole draft, as the published code does."""
     sign: int = 1
-    """-1: low values call for a retrieval."""
+    """-1 if low values ask for retrieval."""
 
     def score(self, verdict: Verdict, sentence: int) -> float | None:
-        """The score of a draft's first sentence, of so many tokens."""
+        """Return the score of a draft's first sentence, which has `sentence` tokens."""
         own = [self.sign * s for s in verdict.scores[:sentence] if s is not None]
         if self.whole or (verdict.score is None and own):
             return max(own, default=None)
         return None if verdict.score is None else self.sign * verdict.score
 
     def fires(self, verdict: Verdict, sentence: int) -> bool:
-        """Whether it calls for a retrieval in that sentence at its own threshold."""
+        """Return whether the trigger fires in that sentence at its preset's threshold."""
         return any(t < sentence for t in verdict.hits) if self.whole else verdict.retrieve
 
 
 def watched(samples: int) -> dict[str, Watched]:
-    """The triggers that read a draft's signals, by name."""
+    """Return the triggers that read a draft's signals, by name."""
     return {
         "token probability, min (FLARE)": Watched(TokenProbability(0.8), sign=-1),
         "token probability, mean": Watched(TokenProbability(0.9, "mean"), sign=-1),
@@ -132,12 +132,12 @@ class Answer:
     text: str = ""
     ids: tuple[int, ...] = ()
     history: list[float] = field(default_factory=list)
-    """Entropies of its content tokens."""
+    """Entropies of the answer's content tokens."""
     known: set[str] = field(default_factory=set)
-    """Ids of the supporting paragraphs that its right sentences repeat."""
+    """Ids of the supporting paragraphs that the answer's right sentences repeat."""
 
     def grow(self, draft: Draft, tokens: int) -> None:
-        """Accept the first tokens of a draft."""
+        """Accept the first `tokens` tokens of a draft."""
         content = not_a_stop_word()(draft.words)
         for t in range(tokens):
             word = draft.word_of_token[t]
@@ -148,7 +148,7 @@ class Answer:
         self.ids += taken.token_ids or ()
 
     def learn(self, sentence: str, labelled: Labelled) -> Paragraph | None:
-        """Note which paragraph a right sentence repeats."""
+        """Record and return the paragraph that a right sentence repeats, if any."""
         source = told_by(sentence, labelled, self.question) if labelled.label == "right" else None
         if source is not None:
             self.known.add(source.id)
@@ -156,11 +156,11 @@ class Answer:
 
 
 class PointWriter:
-    """Drafts answers and looks at their sentences.
+    """Drafts answers and records the points at their sentences.
 
     Args:
         chat: The model.
-        samples: Of SeaKR's trigger; 0 leaves it out.
+        samples: Number of samples for SeaKR's trigger; 0 leaves the trigger out.
     """
 
     def __init__(self, chat: LocalChatModel, *, samples: int = 5) -> None:
@@ -174,7 +174,7 @@ class PointWriter:
 
     @property
     def description(self) -> dict[str, Any]:
-        """What a record depends on, beside the question."""
+        """Everything that a record depends on, except the question."""
         return {
             "triggers": repr(self.watched),
             "formulators": repr(FORMULATORS),
@@ -184,7 +184,7 @@ class PointWriter:
         }
 
     def write(self, question: Question) -> dict[str, Any]:
-        """Draft the answer to a question; its points, and the text unaided and corrected."""
+        """Draft the answer to a question; return its points, and the unaided and the corrected text."""
         answer = Answer(question)
         points: list[dict[str, Any]] = []
         rest = self._draft(answer)
@@ -213,7 +213,7 @@ class PointWriter:
         return {"points": points, "unaided": unaided, "corrected": answer.text}
 
     def plain_draft(self, question: Question) -> int:
-        """Draft an answer without any signal but its tokens; how many they are."""
+        """Draft an answer without signals and return its number of tokens."""
         task = replace(self._task(Answer(question)), needs=frozenset())
         return len(self.generator.draft(task, {}, None).draft)
 
@@ -274,7 +274,7 @@ class PointWriter:
         return replace(view, retrieval=asked.probabilities[0])
 
     def _tag_logprob(self, answer: Answer) -> float:
-        """The log-probability that the model, told how to search, opens a search there."""
+        """Return the log-probability that the model, prompted to use search tags, opens one at this point."""
         opening = self._chat.get_token_ids(_after(answer.text, SEARCH.call[0]))
         messages = [*self._tags.messages(answer.question.text, ()), AIMessage(answer.text)]
         scored = self._chat.lm.engine.score(self._chat.encode(messages).ids, opening)
@@ -296,7 +296,7 @@ class PointWriter:
         return found
 
     def _tag_query(self, answer: Answer) -> str:
-        """What the model, told how to search, writes into a search that is opened for it."""
+        """Return the query that the model, prompted to use search tags, writes into a tag opened for it."""
         begun = answer.text + _after(answer.text, SEARCH.call[0])
         task = DraftTask(
             answer.question.text,
@@ -333,7 +333,7 @@ class PointWriter:
         return self.generator.draft(self._task(answer, paragraphs, unit), {}, None)
 
     def view(self, answer: Answer, draft: Draft, judged: int, attention: AttentionRows | None) -> DraftView:
-        """A draft that follows an answer, as trigger and formulator see it."""
+        """Return the view of a draft after an answer, as triggers and query formulators see it."""
         task = self._task(answer)
         seed = derived_seed(0, answer.question.text, len(answer.ids), 0)
 
@@ -354,7 +354,7 @@ class PointWriter:
 
 
 def _fixed(answer: Answer, view: DraftView) -> dict[str, dict[str, Any]]:
-    """The triggers that look at nothing: yes or no."""
+    """Return the decisions of triggers that read no signals, as scores of 0 or 1."""
     begun = len(answer.ids)
     yes: Mapping[str, Callable[[], bool]] = {
         repr(Once()): lambda: begun == 0,

@@ -1,8 +1,8 @@
-"""What the graph's way of running DRAGIN saves over the published procedure.
+"""Cost of DRAGIN in the graph compared with the published procedure.
 
-The same model, questions, retriever, prompt and definition of the signals on both sides; questions take turns. The
-naive side drafts to the full length, computes attention in a second forward, and a third for the query, and begins
-from scratch after each retrieval (see `naive_dragin`).
+Both sides use the same model, questions, retriever, prompt and definition of the signals, and alternate question by
+question. The naive side drafts to the full length, computes attention in a second forward pass and a third one for the
+query, and starts from scratch after each retrieval (see `naive_dragin`).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from rag_backbone.metrics import f1
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run and report."""
-    options = parser("The dragin preset against the published procedure, written plainly.")
+    options = parser("The dragin preset compared with a plain implementation of the published procedure.")
     options.add_argument("--data", type=Path, required=True, help="a file of questions")
     options.add_argument("--questions", type=int, default=16)
     args = options.parse_args(arguments)

@@ -1,10 +1,12 @@
-"""Is a sentence of an answer right? Its new names, numbers and dates are looked up in the supporting paragraphs.
+"""Label the sentences of an answer as right or wrong, by looking up their facts in the supporting paragraphs.
 
-The *facts* of a sentence are its names and numbers that the question does not have. It is wrong if the supporting
-paragraphs lack one of them; right if they hold all of them and the text before lacks one, or if it says the answer; and
-it says nothing new otherwise. A sentence with the answer phrase is right if its answer is (F1 of at least one half).
-This is a judgement by words: a right name in a wrong role passes, and a lower-case fact is not seen. How often it errs
-is for a reader of the sentences to say; the pages that use it do.
+The *facts* of a sentence are its names and numbers (including dates) that do not occur in the question. A sentence is
+wrong if the supporting paragraphs lack one of its facts; right if they contain all of them and the text before lacks
+one, or if the sentence states the answer; otherwise it says nothing new. A sentence with the answer phrase is right if
+its answer is right (F1 of at least one half).
+
+The labels rest on words only: a right name in a wrong role passes, and facts in lower case are not noticed. How often
+they are wrong has to be checked by reading sentences; the pages that use these labels report it.
 """
 
 from __future__ import annotations
@@ -24,23 +26,23 @@ _RIGHT_FROM = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Labelled:
-    """The judgement on a sentence."""
+    """The label of a sentence, with its facts."""
 
     label: Label
     facts: tuple[Span, ...] = ()
-    """Their characters."""
+    """Character spans of the facts."""
     unsupported: tuple[Span, ...] = ()
-    """Those that no supporting paragraph has; of a wrong short answer, its words."""
+    """Facts that no supporting paragraph contains; for a wrong short answer, its words."""
 
 
 def judge(sentence: str, before: str, question: Question, phrase: str) -> Labelled:
-    """Judge a sentence that follows a text.
+    """Judge a sentence of an answer.
 
     Args:
-        sentence: Whole.
-        before: The answer up to it.
-        question: With its paragraphs and answers.
-        phrase: What announces the short answer.
+        sentence: The whole sentence.
+        before: The answer up to the sentence.
+        question: The question, with its paragraphs and answers.
+        phrase: The phrase that introduces the short answer.
     """
     if phrase.lower() in sentence.lower():
         start = sentence.lower().find(phrase.lower()) + len(phrase)
@@ -63,7 +65,10 @@ def judge(sentence: str, before: str, question: Question, phrase: str) -> Labell
 
 
 def told_by(sentence: str, labelled: Labelled, question: Question) -> Paragraph | None:
-    """The supporting paragraph that a right sentence repeats: it has all its facts, and most of its other names."""
+    """Return the supporting paragraph that a right sentence repeats.
+
+    It contains all facts of the sentence; of several such paragraphs, it shares the most names with the sentence.
+    """
     facts = {_key(sentence[s.start : s.end]) for s in labelled.facts}
     names = {_key(sentence[s.start : s.end]) for s in names_and_numbers(sentence)}
     best: tuple[int, Paragraph] | None = None
@@ -77,7 +82,7 @@ def told_by(sentence: str, labelled: Labelled, question: Question) -> Paragraph 
 
 
 def names_and_numbers(sentence: str) -> list[Span]:
-    """Words with a digit or a capital; a capitalised first word counts if it is no stop word."""
+    """Return words with a digit or an initial capital, except stop words."""
     spans = words(sentence)
     content = not_a_stop_word()([sentence[s.start : s.end] for s in spans])
     return [
@@ -88,7 +93,7 @@ def names_and_numbers(sentence: str) -> list[Span]:
 
 
 def vocabulary(text: str) -> frozenset[str]:
-    """A text's words as they are compared; parts of hyphenated ones as well."""
+    """Return the words of a text in the form in which they are compared, with the parts of hyphenated words."""
     found = [text[s.start : s.end] for s in words(text)]
     return frozenset(_key(part) for word in found for part in _with_parts(word))
 

@@ -1,10 +1,10 @@
-"""What adapters take from answers that have nothing to do with them, with the guard against it and without.
+"""F1 lost on questions unrelated to the active adapters, with and without the forgetting guard.
 
-The first failure signature of the tutorial paper. Each question is asked while k other passages' adapters are merged
-into the model (the mean of their updates, at full strength): `closed` book, and with its own passage in the `context`.
-The drop is the F1 that the model has without adapters, less that with them. With the guard, the adapters are weakened
-until the model's answers to eight probes diverge by no more than the bound, or are left out. What that costs shows in
-`own`: closed book with the adapter of the passage that answers, where a negative drop is what it brings.
+Measures the first failure signature of the tutorial paper. Each question is asked while the adapters of k other
+passages are merged into the model (the mean of their updates, at full strength): `closed` book, and with its own
+passage in the `context`. The drop is the F1 without adapters minus the F1 with them. With the guard, the adapters are
+weakened until the model's answers to eight probes diverge by no more than the bound, or are left out. The cost of the
+guard shows in `own`: closed book with the adapter of the passage that answers, where a negative drop is a gain.
 """
 
 from __future__ import annotations
@@ -36,22 +36,22 @@ OWN = "own"
 
 @dataclass(frozen=True, slots=True)
 class Weakened:
-    """What a guard makes of some adapters."""
+    """The effect of a guard on some adapters."""
 
     part: float
-    """Of their strength; 0 where they are left out."""
+    """Remaining share of their strength; 0 if they are left out."""
     unguarded: float | None
-    """Nats a token of the probes' answers, at full strength; None without a guard."""
+    """Nats per token of the probes' answers, at full strength; None without a guard."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Train what is missing, ask, and report."""
-    options = parser("What other documents' adapters take from an answer.", dtype="bfloat16")
-    options.add_argument("--data", type=Path, required=True, help="a file as SQuAD 1.1 or MuSiQue-Ans, or a folder")
-    options.add_argument("--passages", type=int, default=40, help="drawn by the seed")
-    options.add_argument("--per-passage", type=int, default=1, help="questions about each at most")
-    options.add_argument("--k", type=int, nargs="+", default=[1, 3, 5], help="adapters of a question")
-    options.add_argument("--bounds", type=float, nargs="+", default=[0.05], help="of the guard, nats a token")
+    options = parser("F1 lost to the adapters of unrelated documents.", dtype="bfloat16")
+    options.add_argument("--data", type=Path, required=True, help="a SQuAD 1.1 or MuSiQue-Ans file, or a folder")
+    options.add_argument("--passages", type=int, default=40, help="passages drawn by the seed")
+    options.add_argument("--per-passage", type=int, default=1, help="maximum questions per passage")
+    options.add_argument("--k", type=int, nargs="+", default=[1, 3, 5], help="numbers of adapters per question")
+    options.add_argument("--bounds", type=float, nargs="+", default=[0.05], help="bounds of the guard, nats per token")
     options.add_argument("--recipe", default="distill")
     args = options.parse_args(arguments)
     deadline = Deadline(args.max_minutes)
@@ -88,7 +88,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _others(fact: Fact, known: Sequence[str], model: ParametricModel, k: int, seed: int) -> tuple[AdapterKey, ...]:
-    """Of passages that the question is not about; the first k of an order, so that more adapters add to fewer."""
+    """Return adapters of passages unrelated to the question: the first k of a fixed order, so that sets are nested."""
     others = [p for p in known if p != fact.passage]
     random.Random(f"{seed}/{fact.question}").shuffle(others)
     return tuple(model.key(p) for p in others[:k])
@@ -102,7 +102,7 @@ def _asked(fact: Fact, kind: str, keys: tuple[AdapterKey, ...] = (), part: float
 def _guarded(
     bound: float, keys: Sequence[tuple[AdapterKey, ...]], model: ParametricModel, dtype: str, deadline: Deadline
 ) -> list[Weakened | None]:
-    """Of each question's adapters; None where there was no time."""
+    """Return the guard's effect on each question's adapters; None if there was no time."""
     guard, records = ForgettingGuard(model, bound=bound), Records("forgetting")
     found: list[Weakened | None] = []
     for chosen in keys:
@@ -125,7 +125,7 @@ def _figures(
     weakened: Sequence[Weakened | None],
     answers: Answers,
 ) -> dict[str, Any]:
-    """The drop over the questions that have an answer both with adapters and without."""
+    """Return the drop over the questions that have an answer both with and without adapters."""
     without, having, passages, told = [], [], [], []
     for fact, one, other, made in zip(facts, plain, asked, weakened, strict=True):
         base = answers.known(one)
@@ -153,7 +153,7 @@ def _figures(
 
 
 def _report(args: Any, lm: CausalLM, rows: Sequence[dict[str, Any]], *, complete: bool) -> None:
-    report = f"# What other documents' adapters take from an answer: {lm.name}, {args.dtype}\n\n"
+    report = f"# F1 lost to the adapters of unrelated documents: {lm.name}, {args.dtype}\n\n"
     report += (
         f"Questions of {args.data.name}, recipe {args.recipe}, seed {args.seed}. F1 in percent; 95 % intervals of "
     )

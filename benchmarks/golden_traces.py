@@ -1,13 +1,13 @@
-"""The traces of all presets on a few questions, recorded before a change and compared after it.
+"""Record the traces of all presets on a few questions before a change, and compare them after it.
 
-In float32 the engine's arithmetic decides what is written, so a change that claims to alter nothing has to leave every
-text and every decision as it was on the same machine:
+In float32 the engine's arithmetic determines the output, so a change that claims to alter nothing must leave every text
+and every decision unchanged on the same machine:
 
     python -m benchmarks.golden_traces record --data DATA --out before.jsonl      (before)
     python -m benchmarks.golden_traces compare --data DATA --out before.jsonl     (after)
 
-What differs from run to run (seconds, ids of runs, work counted in tokens and forwards) is left out. Recording goes on
-where it was stopped.
+Values that differ between runs (seconds, run ids, work counted in tokens and forward passes) are left out. An
+interrupted recording resumes where it stopped.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from rag_backbone.errors import DynPragError
 
 TOKENS = 48
 SAMPLES = 3
-"""Of SeaKR's trigger, in the place of twenty."""
+"""Number of samples for SeaKR's trigger, instead of twenty."""
 _VARIES = frozenset(
     {
         "seconds",
@@ -52,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("action", choices=("record", "compare"))
     options.add_argument("--data", type=Path, required=True, help="a file of questions")
-    options.add_argument("--out", type=Path, required=True, help="JSON lines, one for each preset and question")
+    options.add_argument("--out", type=Path, required=True, help="a JSON-lines file, one line per preset and question")
     options.add_argument("--questions", type=int, default=10)
     options.add_argument("--first", type=int, help="run only the first N; the index still holds the passages of all")
     options.add_argument("--presets", nargs="*", default=list(PRESETS))
@@ -100,7 +100,7 @@ def _run(graph: Any, question: Question) -> dict[str, Any]:
 
 
 def _steady(value: Any) -> Any:
-    """Without what varies."""
+    """Remove values that differ between runs."""
     if isinstance(value, dict):
         return {name: _steady(part) for name, part in value.items() if name not in _VARIES}
     if isinstance(value, list | tuple):
@@ -109,7 +109,7 @@ def _steady(value: Any) -> Any:
 
 
 def _same(before: Any, after: Any) -> bool:
-    """Whether they are equal; numbers nearly, since another order of the same sums is no difference."""
+    """Return whether two values are equal; floats may differ slightly, as the order of summation may change."""
     if isinstance(before, dict) and isinstance(after, dict):
         return before.keys() == after.keys() and all(_same(part, after[name]) for name, part in before.items())
     if isinstance(before, list) and isinstance(after, list):
@@ -122,12 +122,12 @@ def _same(before: Any, after: Any) -> bool:
 def _difference(before: dict[str, Any], after: dict[str, Any]) -> str:
     said, says = (record.get("answer", record.get("error")) for record in (before, after))
     if said != says or "trace" not in before:
-        return f"{said!r} has become {says!r}"
+        return f"{said!r} became {says!r}"
     for old, new in zip(before["trace"], after["trace"], strict=False):
         if not _same(old, new):
             names = [name for name in {*old, *new} if not _same(old.get(name), new.get(name))]
             return f"{old.get('type')}: {', '.join(sorted(names))}"
-    return f"{len(before['trace'])} events have become {len(after['trace'])}"
+    return f"{len(before['trace'])} events became {len(after['trace'])}"
 
 
 def _read(path: Path) -> dict[str, dict[str, Any]]:

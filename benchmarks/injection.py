@@ -1,12 +1,14 @@
-"""Activating three documents' adapters, reading them from the store included, against PEFT on the same model.
+"""Time to activate the adapters of three documents, including the read from the store, compared with PEFT.
 
-- `ratio_vs_peft`: against the published procedure: load three adapters, `add_weighted_adapter("cat")`, `set_adapter`,
-  delete them, unload.
-- `ratio_vs_hotswap`: PEFT's `hotswap_adapter` of *one* adapter over ours of three. - `flatness`: ours with the largest
-store over ours with the one before, both warm. - `cold_p95_ms`: the file's pages dropped and the store opened anew. -
-`anonymous_mb_per_1000`: growth of anonymous memory over 1,000 activated documents; mapped pages are the kernel's. -
-`decode_overhead_inactive`, `decode_overhead_active`: 1 - without / with, of a token without adapters on an engine that
-  has a bank, and of one with three documents, against an engine that has none; by turns of single tokens.
+- `ratio_vs_peft`: the published procedure (load three adapters, `add_weighted_adapter("cat")`, `set_adapter`, delete
+  them, unload) over ours.
+- `ratio_vs_hotswap`: PEFT's `hotswap_adapter` of *one* adapter over ours of three.
+- `flatness`: ours with the largest store over ours with the next smaller one, both warm.
+- `cold_p95_ms`: ours after the file's pages were dropped and the store reopened.
+- `anonymous_mb_per_1000`: growth of anonymous memory over 1,000 activated documents; mapped pages do not count.
+- `decode_overhead_inactive`, `decode_overhead_active`: 1 - without / with, for a token without adapters on an engine
+  with a bank, and for a token with three documents, compared with an engine without a bank; they alternate token by
+  token.
 
 The stored adapters are random: neither time nor memory depends on their values.
 """
@@ -48,13 +50,13 @@ DATA_FILE = "data.mdb"
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run and report."""
-    options = parser("Activating adapters: bank and store against PEFT.")
-    options.add_argument("--recipe", default="prag", help="whose rank and layers the adapters have")
+    options = parser("Activating adapters: bank and store compared with PEFT.")
+    options.add_argument("--recipe", default="prag", help="the recipe that sets rank and layers of the adapters")
     options.add_argument("--documents", type=int, nargs="+", default=[10, 1000, 10_000], help="sizes of the store")
     options.add_argument("--encoding", default="bfloat16", choices=["float32", "bfloat16", "int4"])
-    options.add_argument("--repetitions", type=int, default=200, help="activations of ours at each size")
+    options.add_argument("--repetitions", type=int, default=200, help="our activations at each size")
     options.add_argument("--peft-repetitions", type=int, default=7)
-    options.add_argument("--tokens", type=int, default=64, help="decoded for the overhead")
+    options.add_argument("--tokens", type=int, default=64, help="tokens decoded to measure the overhead")
     args = options.parse_args(arguments)
     lm = CausalLM.from_pretrained(args.model, dtype=args.dtype)
     recipe = get_recipe(args.recipe)
@@ -133,13 +135,13 @@ def _measure(lm: CausalLM, layout: Layout, recipe: str, scale: float, folder: Pa
 def _fill(store: LMDBStore, keys: Sequence[AdapterKey], layout: Layout, scale: float, rng: np.random.Generator) -> None:
     values = (rng.standard_normal(layout.size) * 0.01).astype(np.float32)
     for key in tqdm(keys, desc="fill", unit="doc"):
-        # Different bytes for each document, without drawing all of them anew.
+        # Different bytes for each document, without drawing new random values each time.
         values = np.roll(values, 1009)
         store.put(key, Adapter(layout, values, scale), {})
 
 
 def _activations(bank: AdapterBank, keys: Sequence[AdapterKey], rng: np.random.Generator) -> Callable[[], None]:
-    """Each call activates three documents that no slot holds: the selection's weights are never the same twice."""
+    """Return a function that activates three documents that no slot holds, as each call uses different weights."""
     calls = 0
 
     def activate() -> None:
@@ -153,7 +155,7 @@ def _activations(bank: AdapterBank, keys: Sequence[AdapterKey], rng: np.random.G
 
 
 def _cold(lm: CausalLM, layout: Layout, path: Path, keys: Sequence[AdapterKey], rng: np.random.Generator) -> float:
-    """95th percentile over 40 first activations, the kernel having been asked to drop the file's pages."""
+    """Return the 95th percentile of 40 first activations, each after asking the kernel to drop the file's pages."""
     seconds = []
     for _ in range(40):
         with (path / DATA_FILE).open("rb") as file:
@@ -194,7 +196,7 @@ def _decode_overheads(lm: CausalLM, bank: AdapterBank, keys: Sequence[AdapterKey
 
 
 def _peft(lm: CausalLM, folders: Sequence[Path], repetitions: int) -> tuple[float, float]:
-    """Milliseconds of the published procedure for three adapters, and of swapping one in place."""
+    """Return the milliseconds of the published procedure for three adapters, and of swapping one in place."""
     from peft import PeftModel
     from peft.utils.hotswap import hotswap_adapter
 

@@ -1,15 +1,15 @@
-"""What comes back out of the weights: facts of one passage, asked for without it.
+"""Measure how well facts of a passage can be recovered from the weights, without the passage in the prompt.
 
-Single questions that one passage answers (SQuAD, MuSiQue's steps, the project's own corpus), each asked
+The questions can each be answered from one passage (SQuAD, MuSiQue's steps, the project's corpus). Each is asked
 
 - closed book, and with the passage in the prompt;
 - with the passage's own adapter (`prag`, `distill`) and nothing in the prompt, and with both (`combined`);
-- with another passage's adapter, and with a document-free warm-up adapter: what these gain is the form of an answer;
-- with what a translator makes of the passage (`translated`), if one is given.
+- with another passage's adapter, and with a document-free warm-up adapter: these only improve the form of an answer;
+- with a translator's adapter for the passage (`translated`), if a translator is given.
 
-`recovery` = (own - other passage's) / (in context - closed book), in F1. `unrelated_drop`: what questions lose, in
-context, when another passage's adapter is active. `int4_minus_own`: what storing adapters with 4 bits a value changes.
-Intervals by bootstrap over passages.
+`recovery` = (own - other passage's) / (in context - closed book), in F1. `unrelated_drop`: the F1 that questions lose,
+in context, when another passage's adapter is active. `int4_minus_own`: the effect of storing adapters with 4 bits per
+value. Intervals are by bootstrap over passages.
 """
 
 from __future__ import annotations
@@ -46,30 +46,32 @@ DERIVED = ("recovery", "combined_minus_context", "unrelated_drop", "int4_minus_o
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Train what is missing, ask, and report."""
-    options = parser("Facts out of the weights.", dtype="bfloat16")
-    options.add_argument("--squad", type=Path, help="a file as SQuAD 1.1")
+    options = parser("Facts recovered from the weights.", dtype="bfloat16")
+    options.add_argument("--squad", type=Path, help="a SQuAD 1.1 file")
     options.add_argument("--squad-passages", type=int, default=56)
-    options.add_argument("--squad-questions", type=int, default=5, help="of a passage at most")
-    options.add_argument("--musique", type=Path, help="a file as MuSiQue-Ans")
+    options.add_argument("--squad-questions", type=int, default=5, help="maximum questions per passage")
+    options.add_argument("--musique", type=Path, help="a MuSiQue-Ans file")
     options.add_argument("--musique-steps", type=int, default=60)
     options.add_argument("--own", type=Path, default=Path("examples/data"), help="a folder with corpus and questions")
     options.add_argument("--own-passages", type=int, default=20)
-    options.add_argument("--combined-strength", type=float, default=BESIDE_TEXT, help="of an adapter beside a passage")
+    options.add_argument(
+        "--combined-strength", type=float, default=BESIDE_TEXT, help="strength of an adapter used with its passage"
+    )
     options.add_argument(
         "--recipes",
         default="distill,prag",
-        help="the first one's figures are the benchmark's; '' for the translated rows alone",
+        help="the first one gives the benchmark's main figures; '' for the translated rows only",
     )
     options.add_argument(
         "--change",
         action="append",
         default=[],
         metavar="NAME=VALUE",
-        help="a value of the recipes to exchange, such as rank=2 and alpha=4",
+        help="a value to change in the recipes, such as rank=2 or alpha=4",
     )
-    options.add_argument("--known-only", action="store_true", help="train nothing; use the adapters that are there")
+    options.add_argument("--known-only", action="store_true", help="train nothing; use existing adapters only")
     options.add_argument("--translator", help="a checkpoint, or 'embedded', for the translated rows")
-    options.add_argument("--warm-up", type=Path, help="a train file as MuSiQue-Ans, for the warm-up control")
+    options.add_argument("--warm-up", type=Path, help="a MuSiQue-Ans train file, for the warm-up control")
     options.add_argument("--warm-up-pairs", type=int, default=120)
     args = options.parse_args(arguments)
     deadline, training = Deadline(args.max_minutes), Deadline(0.75 * args.max_minutes)
@@ -85,7 +87,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     complete = answers.ask([a for asked in conditions.values() for a in asked], None, deadline)
     recipes = [_recipe(name, _changes(args.change)) for name in args.recipes.split(",") if name]
     if not recipes and not args.translator:
-        options.error("--recipes is empty and there is no --translator: nothing would be measured")
+        options.error("--recipes is empty and --translator is missing: there is nothing to measure")
     if args.warm_up and recipes:
         conditions["warm-up"], done = _warmed_up(args, lm, store, recipes[0], facts, answers, deadline)
         complete &= done
@@ -110,16 +112,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _recipe(name: str, changes: dict[str, Any]) -> Recipe:
-    """A recipe; the model itself asks, however small it is, unless a change says otherwise."""
+    """Return a recipe whose questions the model itself writes, however small it is, unless a change says otherwise."""
     found = get_recipe(name)
     return found.changed(**({"augmentation": "model"} if found.questions else {}) | changes)
 
 
 def _changes(given: Sequence[str]) -> dict[str, Any]:
-    """Values of a recipe by name.
+    """Parse changed values of a recipe, by name.
 
     Raises:
-        ConfigurationError: If one is not of that form.
+        ConfigurationError: If one does not have the form NAME=VALUE.
     """
     found = {}
     for text in given:
@@ -127,7 +129,7 @@ def _changes(given: Sequence[str]) -> dict[str, Any]:
         try:
             found[name] = json.loads(value)
         except ValueError as error:
-            raise ConfigurationError(f"--change {text}: {value!r} is no value; write rank=2") from error
+            raise ConfigurationError(f"--change {text}: {value!r} is not a JSON value; write rank=2") from error
     return found
 
 
@@ -145,7 +147,7 @@ def _facts(args: Any) -> list[Fact]:
 
 
 def parametrizer(model: ParametricModel) -> Parametrizer:
-    """Makes a model's adapters; a model that asks the questions rewrites only for a recipe that trains on rewrites."""
+    """Return a parametrizer; a model that writes the questions rewrites passages only if the recipe trains on them."""
     recipe = model.recipe
     if recipe.augmentation != "model":
         return Parametrizer(model)
@@ -171,7 +173,7 @@ def _warmed_up(
 def _quantized(
     lm: CausalLM, store: LMDBStore, recipe: Recipe, own: Sequence[Asked], answers: Answers, deadline: Deadline
 ) -> tuple[list[Asked], bool]:
-    """The same adapters, stored with 4 bits a value."""
+    """Ask with the same adapters, stored with 4 bits per value."""
     with open_store(lm, "int4") as small:
         model = recipe_model(lm, small, recipe)
         copy_adapters(store, small, [key for asked in own for key in asked.adapters])
@@ -193,12 +195,12 @@ def _translated(
 def _conditions(
     name: str, key: Callable[[str], AdapterKey], facts: Sequence[Fact], beside: float
 ) -> dict[str, list[Asked]]:
-    # A passage of the same file, so that controls are of the same kind.
+    # Controls use another passage of the same file, so that they are of the same kind.
     others: dict[str, str] = {}
     for data in dict.fromkeys(f.data for f in facts):
         passages = list(by_passage([f for f in facts if f.data == data]))
         if len(passages) < 2:
-            raise ConfigurationError(f"{data} has one passage; the control needs another one of the same file")
+            raise ConfigurationError(f"{data} has one passage; the control needs another passage of the same file")
         others |= {p: passages[(i + len(passages) // 2) % len(passages)] for i, p in enumerate(passages)}
     own = {p: (key(p),) for p in others}
     return {
@@ -223,10 +225,10 @@ def _report(
     *,
     complete: bool,
 ) -> None:
-    """Each maker of adapters is judged on the questions to which all its conditions have an answer."""
+    """Report each way to create adapters, over the questions that have an answer under all of its conditions."""
     given = {name: [answers.known(a) for a in asked] for name, asked in conditions.items()}
     figures: dict[str, Any] = {"complete": complete}
-    report = f"# Facts out of the weights: {lm.name}, {args.dtype}\n\n"
+    report = f"# Facts recovered from the weights: {lm.name}, {args.dtype}\n\n"
     report += f"Seed {args.seed}. F1 in percent; intervals: 95 %, by bootstrap over passages.\n"
     made_by = [r.name for r in recipes] + ([TRANSLATED] if args.translator else [])
     for maker in made_by:
@@ -262,7 +264,7 @@ def _report(
 
 
 class _Scored:
-    """The answers of one condition."""
+    """The scored answers of one condition."""
 
     def __init__(self, facts: Sequence[Fact], given: Sequence[str]) -> None:
         self.f1 = [100 * f1(g, f.answers) for g, f in zip(given, facts, strict=True)]

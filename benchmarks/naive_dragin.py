@@ -1,9 +1,9 @@
-"""DRAGIN as its published procedure goes, written plainly on top of transformers: the baseline of `dynamic_cost`.
+"""A plain implementation of DRAGIN's published procedure on top of transformers: the baseline of `dynamic_cost`.
 
-Draft to the full length; a second forward with `output_attentions` for the trigger; another one for the query; after a
-retrieval, generation from scratch. The signals are defined as in our preset (bounded by the sentence, in the real
-context), and formulas, prompt, retriever, evidence and stopping rules are the same code, so that only the procedure
-differs. Nothing is cached between calls of the model, but `generate` uses its own cache within one.
+It drafts to the full length, runs a second forward pass with `output_attentions` for the trigger and another one for
+the query, and generates from scratch after a retrieval. The signals are defined as in our preset (bounded by the
+sentence, in the real context), and formulas, prompt, retriever, evidence and stopping rules are the same code, so that
+only the procedure differs. Nothing is cached between model calls; within a call, `generate` uses its KV cache.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from rag_backbone.engine.stop_strings import Detokenizer
 
 @dataclass
 class NaiveAnswer:
-    """What the naive procedure answered, decided and cost."""
+    """The answer of the naive procedure, its decisions and its cost."""
 
     answer: str = ""
     short_answer: str = ""
@@ -37,7 +37,7 @@ class NaiveAnswer:
 
 
 class NaiveDragin:
-    """Answers one question at a time."""
+    """Runs the procedure for one question at a time."""
 
     def __init__(self, chat: LocalChatModel, retriever: BaseRetriever, settings: Settings) -> None:
         self._chat = chat
@@ -46,7 +46,7 @@ class NaiveDragin:
         self._settings = settings
 
     def ask(self, question: str) -> NaiveAnswer:
-        """Draft, look, retrieve, draft again, until a draft needs nothing."""
+        """Draft, judge, retrieve and draft again, until a draft needs no retrieval."""
         settings = self._settings
         out = NaiveAnswer()
         accepted: list[int] = []
@@ -82,7 +82,7 @@ class NaiveDragin:
         return self._chat.encode([*messages, AIMessage("", response_metadata={"dynprag": {"token_ids": accepted}})]).ids
 
     def _draft(self, prompt: list[int], tokens: int, out: NaiveAnswer) -> Draft:
-        """Generate from scratch, to the full length or the end of the sequence."""
+        """Generate from scratch, up to the full length or the end of the sequence."""
         ids = torch.tensor([prompt], device=self._model.device)
         with torch.inference_mode():
             made = self._model.generate(
@@ -114,7 +114,7 @@ class NaiveDragin:
         return self._stopped(draft)
 
     def _stopped(self, draft: Draft) -> Draft:
-        """Cut at the first stop string."""
+        """Truncate a draft at the first stop string."""
         found = [at for s in self._settings.prompt.stop if (at := draft.text.find(s)) >= 0]
         if not found:
             return draft
@@ -133,7 +133,7 @@ class NaiveDragin:
         unchecked: bool,
         out: NaiveAnswer,
     ) -> tuple[int, Verdict, DraftView] | None:
-        """The first sentence of the draft that triggers: where it starts, the verdict, and what it rests on."""
+        """Return start, verdict and view of the first sentence at which the trigger fires; None if there is none."""
         if not len(draft):
             return None
         weights = self._attention(prompt + list(draft.token_ids or ()), out)
@@ -148,7 +148,7 @@ class NaiveDragin:
             if not skip:
                 verdict = self._settings.trigger.judge(view)
                 if verdict.retrieve and verdict.position is not None:
-                    # The published procedure encodes once more to form the query.
+                    # The published procedure runs another forward pass to form the query.
                     upto = len(prompt) + start + verdict.position + 1
                     again = self._attention((prompt + list(draft.token_ids or ()))[:upto], out)
                     full = torch.zeros_like(weights)
@@ -161,7 +161,7 @@ class NaiveDragin:
         return None
 
     def _attention(self, ids: list[int], out: NaiveAnswer) -> torch.Tensor:
-        """Last layer of a forward with `output_attentions`, in eager mode: (heads, tokens, tokens)."""
+        """Return the last layer's attention (heads, tokens, tokens) from a forward pass in eager mode."""
         original = self._model.config._attn_implementation  # noqa: SLF001
         self._model.set_attn_implementation("eager")
         try:
@@ -205,7 +205,7 @@ class NaiveDragin:
     def _closed(
         self, question: str, evidence: list[Passage], text: str, accepted: list[int], out: NaiveAnswer
     ) -> NaiveAnswer:
-        """Ask outright for the short answer if the text has none."""
+        """Prompt explicitly for the short answer if the text has none."""
         phrase = self._settings.prompt.answer_phrase
         if phrase is not None and phrase.lower() not in text.lower():
             lead = f" {phrase}"

@@ -1,7 +1,7 @@
-"""Asking questions with and without adapters, with every answer kept on disk.
+"""Ask questions with and without adapters, and keep every answer on disk.
 
-A record is one question in one condition. Its key says everything that the answer depends on (model, dtype, adapters,
-prompt), so experiments that overlap share their answers, and one that was stopped goes on.
+A record is one question under one condition. Its key covers everything that the answer depends on (model, dtype,
+adapters, prompt), so overlapping experiments share answers, and an interrupted one can be resumed.
 """
 
 from __future__ import annotations
@@ -29,26 +29,26 @@ ANSWER_TOKENS = 32
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """A question in one condition."""
+    """A question under one condition."""
 
     question: str
     passages: tuple[str, ...] = ()
-    """That stand in the prompt."""
+    """Passages in the prompt."""
     adapters: tuple[AdapterKey, ...] = ()
     strength: float = 1.0
     encoding: Encoding = "bfloat16"
-    """In which the adapters are stored."""
+    """Encoding of the stored adapters."""
     scores: tuple[float, ...] = ()
-    """Of the adapters, which are weighted by them then."""
+    """Scores that weight the adapters in the merge; if empty, they have equal weights."""
 
 
 class Answers:
-    """Asks a model, and remembers.
+    """Asks a model questions and keeps the answers.
 
     Args:
         lm: The model.
-        dtype: Its number format, part of each record's key.
-        together: Questions of one batch.
+        dtype: The model's dtype, part of each record's key.
+        together: Number of questions in a batch.
     """
 
     def __init__(self, lm: CausalLM, dtype: str, *, together: int = 16) -> None:
@@ -58,14 +58,14 @@ class Answers:
         self._records = Records("parametric_answers")
 
     def known(self, asked: Asked) -> str | None:
-        """The answer, if it has been given before."""
+        """Return the recorded answer, or None if there is none."""
         found = self._records.get(key_of(self._about(asked)))
         return None if found is None else str(found["answer"])
 
     def ask(self, questions: Sequence[Asked], model: ParametricModel | None, deadline: Deadline) -> bool:
-        """Answer those that have no answer yet, in batches; returns whether all have one."""
+        """Answer the questions that have no answer yet, in batches; return whether all have one."""
         missing = [a for a in dict.fromkeys(questions) if self.known(a) is None]
-        # Rows of one batch read their prompts one by one, so neighbours with the same passage save reading it again.
+        # Sequences of a batch are prefilled one by one, so neighbours with the same passage share its prefill.
         for start in range(0, len(missing), self._together):
             if deadline.over:
                 return False
@@ -77,7 +77,7 @@ class Answers:
         return True
 
     def prompt_tokens(self, asked: Asked) -> int:
-        """Of the prompt."""
+        """Return the number of prompt tokens."""
         return len(prompt_ids(self._lm.tokenizer, asked.question, asked.passages))
 
     def _request(self, asked: Asked, model: ParametricModel | None) -> Request:
@@ -109,9 +109,10 @@ class Answers:
 
 
 def open_store(lm: CausalLM, kind: Literal["bfloat16", "int4", "translated"] = "bfloat16") -> LMDBStore:
-    """The stores in which the benchmarks keep a model's adapters, outside of the project.
+    """Open one of the stores in which the benchmarks keep a model's adapters, outside the project.
 
-    `"int4"`: those stored with 4 bits a value. `"translated"`: only what a translator keeps, no trained ones.
+    `"int4"` stores adapters with 4 bits per value. `"translated"` holds only what a translator stores, and no trained
+    adapters.
     """
     name = lm.fingerprint[:16] + ("" if kind == "bfloat16" else f"-{kind}")
     encoding: Encoding = "int4" if kind == "int4" else "bfloat16"
@@ -119,7 +120,7 @@ def open_store(lm: CausalLM, kind: Literal["bfloat16", "int4", "translated"] = "
 
 
 def copy_adapters(source: LMDBStore, target: LMDBStore, keys: Sequence[AdapterKey]) -> None:
-    """Store adapters once more, in the target's encoding."""
+    """Copy adapters to another store, in the encoding of that store."""
     for key in keys:
         adapter = source.get(key)
         if adapter is not None and key not in target:
@@ -134,7 +135,7 @@ def parametrize(
     *,
     together: int = 8,
 ) -> bool:
-    """Make the adapters that are missing, group by group; returns whether all are there."""
+    """Create missing adapters, group by group; return whether there was time for all of them."""
     maker = make(model)
     missing = [p for p in dict.fromkeys(passages) if not model.knows(p.text)]
     total, started = len(missing), time.perf_counter()
@@ -152,7 +153,7 @@ def parametrize(
 
 
 def recipe_model(lm: CausalLM, store: LMDBStore, recipe: Recipe, *, max_adapters: int = 1) -> ParametricModel:
-    """The model with another recipe's adapters; the engine has room for one recipe at a time."""
+    """Attach a model with the adapters of another recipe; the engine supports one recipe at a time."""
     return ParametricModel(lm, store, recipe=recipe, max_adapters=max_adapters, slots=16).attach()
 
 
@@ -162,4 +163,4 @@ def _groups(items: Sequence[Passage], size: int) -> Iterator[Sequence[Passage]]:
 
 
 def _skipped(report: Report) -> str:
-    return f", {report.skipped} gave nothing to train on" if report.skipped else ""
+    return f", {report.skipped} skipped with nothing to train on" if report.skipped else ""

@@ -1,16 +1,17 @@
-"""Training documents' adapters, many at once, against one after the other with PEFT.
+"""Speed of training the adapters of many documents at once, compared with one after the other with PEFT.
 
-- `ratio_vs_sequential_prag`, `ratio_vs_sequential_distill`: our documents a second over those of a loop that trains
-  each document alone with PEFT's layers and torch's AdamW, with the same sequences, batches, dtype and care: base
-  weights frozen, no padding beyond the batch, logits only where a token counts. What it has not is what ours is: rows
-  of several documents, a common beginning read once, layers below the adapted ones computed once.
-- `ratio_vs_published`: against PRAG's released procedure, every sequence padded to 3000 tokens with logits everywhere,
-  measured on a few sequences in the same dtype.
-- `mean_tokens`: real tokens of a PRAG sequence.
-- `max_rel_difference`: the worst factor of any document, norm of the difference over norm, between ours and the loop's;
-  in float32 both compute the same.
+- `ratio_vs_sequential_prag`, `ratio_vs_sequential_distill`: our documents per second over those of a loop that trains
+  each document alone with PEFT's layers and torch's AdamW, with the same sequences, batches, dtype and optimisations:
+  base weights frozen, no padding beyond the batch, logits only for tokens that count. The loop lacks what we add:
+  batches with sequences of several documents, shared prefixes prefilled once, and layers below the adapted ones
+  computed once.
+- `ratio_vs_published`: compared with PRAG's released procedure, which pads every sequence to 3000 tokens and computes
+  logits everywhere; measured on a few sequences in the same dtype.
+- `mean_tokens`: mean number of tokens of a PRAG sequence, without padding.
+- `max_rel_difference`: the largest difference between our factors and the loop's, over all documents, as norm of the
+  difference over norm; in float32 both compute the same.
 
-Questions and answers are given, so that what is timed is training. Both sides take turns, group by group.
+Questions and answers are given, so that only training is timed. Both sides alternate, group by group.
 """
 
 from __future__ import annotations
@@ -52,9 +53,9 @@ PUBLISHED_LENGTH = 3000
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run and report."""
-    options = parser("Training adapters: many at once against one by one.")
+    options = parser("Training adapters: many at once compared with one by one.")
     options.add_argument("--documents", type=int, default=16)
-    options.add_argument("--together", type=int, default=8, help="documents of one group")
+    options.add_argument("--together", type=int, default=8, help="documents in a group")
     options.add_argument("--distill-documents", type=int, default=8)
     options.add_argument("--distill-epochs", type=int, default=2, help="the ratio does not depend on it")
     options.add_argument("--published-sequences", type=int, default=2)
@@ -111,10 +112,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
 class _Compared:
     documents: int
     ours: float
-    """Seconds."""
+    """Total seconds of our training."""
     theirs: float
+    """Total seconds of the loop."""
     ratio: float
-    """The median over the groups."""
+    """Median over the groups of theirs over ours."""
     difference: float
 
 
@@ -145,7 +147,7 @@ def _compared(
 
 
 class _OneByOne:
-    """Each document alone: PEFT's layers, torch's optimiser, and nothing wasted."""
+    """An efficient loop that trains each document alone, with PEFT's layers and torch's optimiser."""
 
     def __init__(self, lm: CausalLM, layout: Layout, recipe: Recipe) -> None:
         config = LoraConfig(
@@ -165,7 +167,7 @@ class _OneByOne:
         self._logits = CountedLogits(self._model)
 
     def train(self, document: TrainingDocument) -> _Factors:
-        """`A` and `B` of each layer."""
+        """Train on one document; return `A` and `B` of each layer."""
         for target, a, _ in self._layout.factors(self._start):
             layer = self._layers[target.name]
             layer.lora_A["default"].weight.data.copy_(torch.from_numpy(a))
@@ -203,7 +205,7 @@ def _difference(layout: Layout, ours: NDArray[np.float32], theirs: _Factors) -> 
 
 
 def _published_seconds(lm: CausalLM, document: TrainingDocument, sequences: int) -> float:
-    """Of one sequence, forward and backward, padded to 3000 tokens."""
+    """Return the median seconds of forward and backward for one sequence, padded to 3000 tokens."""
     loop = _OneByOne(lm, layout_of(lm.model, rank=PRAG.rank), PRAG)
     pad = lm.tokenizer.pad_token_id or 0
     seconds = []
@@ -215,12 +217,12 @@ def _published_seconds(lm: CausalLM, document: TrainingDocument, sequences: int)
         labels = ids.masked_fill(~mask, -100)
         functional.cross_entropy(logits[0, :-1], labels[0, 1:]).backward()
         seconds.append(time.perf_counter() - started)
-        note(f"published: {seconds[-1]:.1f} s a sequence")
+        note(f"published: {seconds[-1]:.1f} s per sequence")
     return statistics.median(seconds)
 
 
 def _corpus(folder: Path) -> dict[str, list[QA]]:
-    """Each document with the questions of one hop that it answers."""
+    """Return each document that answers at least three one-hop questions, with these questions."""
     texts = {d["id"]: d["text"] for _, d in read_json_lines(folder / "corpus.jsonl")}
     found: dict[str, list[QA]] = {text: [] for text in texts.values()}
     for _, item in read_json_lines(folder / "questions.jsonl"):
@@ -230,7 +232,7 @@ def _corpus(folder: Path) -> dict[str, list[QA]]:
 
 
 def _prag_document(lm: CausalLM, text: str, qas: Sequence[QA]) -> TrainingDocument:
-    # In the place of a rewrite: the same sentences in another order. Its length is what matters here.
+    # Reversed sentences stand in for a rewrite, because only its length matters here.
     rewrite = " ".join(reversed([text[s.start : s.end].strip() for s in sentences(text)]))
     return TrainingDocument(text, prag_examples(lm.tokenizer, text, rewrite, qas))
 

@@ -1,4 +1,4 @@
-"""Plots of the experiments. Without matplotlib (the `viz` extra) they are left out, and that is said."""
+"""Plots of the experiments. Without matplotlib (the `viz` extra) they are skipped, with a note."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from benchmarks.contract import note
 
 
 def method_bars(data: Mapping[str, Sequence[Mapping[str, Any]]], path: Path) -> None:
-    """F1 with its interval by method, and against it the seconds."""
+    """Plot F1 with its interval by method, and F1 against seconds."""
     pyplot = _pyplot()
     if pyplot is None:
         return
@@ -30,14 +30,14 @@ def method_bars(data: Mapping[str, Sequence[Mapping[str, Any]]], path: Path) -> 
             bottom.annotate(
                 row["method"], (row["seconds"], row["f1"]), fontsize=8, xytext=(4, 3), textcoords="offset points"
             )
-        bottom.set_xlabel("seconds a question")
+        bottom.set_xlabel("seconds per question")
         bottom.set_ylabel("F1")
         bottom.grid(alpha=0.3)
     _save(figure, path)
 
 
 def trigger_curves(groups: Mapping[str, Mapping[str, Sequence[tuple[float, float, float]]]], path: Path) -> None:
-    """Hits against false alarms, a panel for each group and a curve for each trigger."""
+    """Plot hits against false alarms, with a panel for each group and a curve for each trigger."""
     pyplot = _pyplot()
     shown = {name: curves for name, curves in groups.items() if curves}
     if pyplot is None or not shown:
@@ -49,15 +49,15 @@ def trigger_curves(groups: Mapping[str, Mapping[str, Sequence[tuple[float, float
             axis.plot([p[0] for p in points], [p[1] for p in points], style, color=f"C{i % 10}", label=trigger, lw=1.4)
         axis.plot([0, 1], [0, 1], ":", color="#999999")
         axis.set_title(name)
-        axis.set_xlabel("points that needed none and are above the threshold")
-    panels[0][0].set_ylabel("points that needed a retrieval and are above it")
+        axis.set_xlabel("share of points without need above the threshold")
+    panels[0][0].set_ylabel("share of points that needed retrieval above it")
     figure.legend(*panels[0][0].get_legend_handles_labels(), fontsize=8, ncols=4, loc="lower center")
     figure.subplots_adjust(bottom=0.28)
     _save(figure, path, tight=False)
 
 
 def grouped_lines(panels: Mapping[str, Mapping[str, Mapping[str, Any]]], measure: str, path: Path) -> None:
-    """A measure by part, a panel for each way of parting and a line for each method."""
+    """Plot a measure by part, with a panel for each way to divide the points and a line for each method."""
     pyplot = _pyplot()
     if pyplot is None:
         return
@@ -75,7 +75,7 @@ def grouped_lines(panels: Mapping[str, Mapping[str, Mapping[str, Any]]], measure
 
 
 def sensitivity(curves: Mapping[str, Sequence[Mapping[str, Any]]], path: Path) -> None:
-    """F1 against retrievals and, where timed, seconds: a curve for each method and cap, thresholds at the points."""
+    """Plot F1 against retrievals and, if timed, seconds: a curve per method and cap, with thresholds at the points."""
     pyplot = _pyplot()
     if pyplot is None:
         return
@@ -96,7 +96,7 @@ def sensitivity(curves: Mapping[str, Sequence[Mapping[str, Any]]], path: Path) -
                 if x in p["pareto"]:
                     axis.scatter(p[x], p["f1"], s=140, facecolors="none", edgecolors="black", linewidths=1.2)
     for axis, x in zip(axes, measured, strict=True):
-        axis.set_xlabel(f"{x} a question")
+        axis.set_xlabel(f"{x} per question")
         axis.set_ylabel("F1")
         axis.grid(alpha=0.3)
     axes[0].legend(fontsize=8)
@@ -105,7 +105,7 @@ def sensitivity(curves: Mapping[str, Sequence[Mapping[str, Any]]], path: Path) -
 
 
 def fidelity_bars(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
-    """F1 of each condition with its interval."""
+    """Plot F1 of each condition with its interval."""
     pyplot = _pyplot()
     if pyplot is None:
         return
@@ -122,7 +122,7 @@ def fidelity_bars(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
 
 
 def length_curves(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
-    """F1, prompt tokens and seconds against the number of documents, a curve for each mode."""
+    """Plot F1, prompt tokens and seconds against the number of documents, with a curve for each mode."""
     pyplot = _pyplot()
     if pyplot is None:
         return
@@ -142,7 +142,7 @@ def length_curves(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
 
 
 def forgetting_bars(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
-    """The drop with its interval: a panel for each kind of question, a bar for each number of adapters and bound."""
+    """Plot the drop with its interval: a panel per kind of question, a bar per number of adapters and bound."""
     pyplot = _pyplot()
     if pyplot is None:
         return
@@ -160,14 +160,14 @@ def forgetting_bars(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
             axis.set_xticks(at if not place else axis.get_xticks(), [str(row["k"]) for row in found])
         axis.axhline(2, color="#9d9d9d", linestyle=":", linewidth=1)
         axis.set_title(f"{kind} questions")
-        axis.set_xlabel("other documents' adapters")
+        axis.set_xlabel("adapters of unrelated documents")
     axes[0][0].set_ylabel("points of F1 lost (95 % interval)")
     axes[0][0].legend(fontsize=8)
     _save(figure, path)
 
 
 def learning_curves(runs: Mapping[str, Sequence[Mapping[str, Any]]], path: Path) -> None:
-    """The loss on passages set apart against steps: with their own adapters (solid) and with others' (dashed)."""
+    """Plot the loss on held-out passages against steps, with their own adapters (solid) and with others (dashed)."""
     pyplot = _pyplot()
     if pyplot is None:
         return
@@ -177,14 +177,14 @@ def learning_curves(runs: Mapping[str, Sequence[Mapping[str, Any]]], path: Path)
         axis.plot(steps, [entry["own"] for entry in history], "-o", color=f"C{i}", label=name, markersize=3)
         axis.plot(steps, [entry["other"] for entry in history], "--", color=f"C{i}", alpha=0.7)
     axis.set_xlabel("steps (dashed: with another passage's adapter)")
-    axis.set_ylabel("nats a token of the answer")
+    axis.set_ylabel("nats per token of the answer")
     axis.legend(fontsize=8)
     axis.grid(alpha=0.3)
     _save(figure, path)
 
 
 def roc_curves(curves: Mapping[str, Sequence[tuple[float, float, float]]], path: Path) -> None:
-    """Hits against false alarms."""
+    """Plot hits against false alarms, with a curve for each name."""
     pyplot = _pyplot()
     if pyplot is None:
         return
@@ -202,7 +202,7 @@ def roc_curves(curves: Mapping[str, Sequence[tuple[float, float, float]]], path:
 def crossover_curves(
     queries: Sequence[float], curves: Mapping[str, Sequence[float]], pays: Mapping[str, float], path: Path
 ) -> None:
-    """Seconds a query and document against the queries between two updates, and above it the updates a query."""
+    """Plot seconds per query and document against queries between updates; the upper axis shows updates per query."""
     pyplot = _pyplot()
     if pyplot is None:
         return
@@ -213,17 +213,17 @@ def crossover_curves(
         if queries[0] <= crossing <= queries[-1]:
             axis.axvline(crossing, color=f"C{i}", linestyle=":", linewidth=1)
             axis.annotate(f"{crossing:.3g}", (crossing, axis.get_ylim()[0]), fontsize=8, color=f"C{i}")
-    axis.set_xlabel("queries for a document between two updates of it")
-    axis.set_ylabel("seconds a query and document")
+    axis.set_xlabel("queries for a document between two of its updates")
+    axis.set_ylabel("seconds per query and document")
     top = axis.secondary_xaxis("top", functions=(_inverse, _inverse))
-    top.set_xlabel("updates a query")
+    top.set_xlabel("updates per query")
     axis.legend(fontsize=8)
     axis.grid(alpha=0.3)
     _save(figure, path)
 
 
 def throughput_lines(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
-    """Speed against one session alone, by the number of sessions; a line for each method and number format."""
+    """Plot the speedup over a single session by the number of sessions, with a line per method and dtype."""
     pyplot = _pyplot()
     if pyplot is None:
         return
@@ -236,7 +236,7 @@ def throughput_lines(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
         axis.plot(*zip(*pairs, strict=True), marker="o", linestyle="-" if kind[1] == "known" else "--", label=label)
     axis.axhline(1, color="#9d9d9d", linestyle="--", linewidth=1)
     axis.set_xlabel("concurrent sessions")
-    axis.set_ylabel("times as many questions a second")
+    axis.set_ylabel("speedup in questions per second")
     axis.legend(fontsize="x-small")
     axis.grid(alpha=0.3)
     _save(figure, path)

@@ -1,4 +1,4 @@
-"""Drafting the points of many questions, several at once, each question's kept on disk."""
+"""Draft the points of many questions concurrently, and keep those of each question on disk."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ Row = dict[str, Any]
 
 
 def add_options(options: argparse.ArgumentParser) -> None:
-    """The options of experiments on points."""
+    """Add the options of experiments on points."""
     options.add_argument("--data", type=Path, nargs="+", required=True, help="files of multi-hop questions")
-    options.add_argument("--squad", type=Path, help="a file as SQuAD 1.1, whose questions one paragraph answers")
-    options.add_argument("--questions", type=int, default=50, help="of each file")
-    options.add_argument("--samples", type=int, default=5, help="of SeaKR's trigger")
-    options.add_argument("--sampled", type=int, default=10, help="questions of each file that it looks at")
-    options.add_argument("--sessions", type=int, default=8, help="questions drafted at once")
+    options.add_argument("--squad", type=Path, help="a SQuAD 1.1 file, whose questions one paragraph answers")
+    options.add_argument("--questions", type=int, default=50, help="questions from each file")
+    options.add_argument("--samples", type=int, default=5, help="samples for SeaKR's trigger")
+    options.add_argument("--sampled", type=int, default=10, help="questions from each file that SeaKR's trigger judges")
+    options.add_argument("--sessions", type=int, default=8, help="questions drafted concurrently")
 
 
 def chosen(args: argparse.Namespace) -> dict[str, list[Question]]:
-    """The questions of each file, by its name."""
+    """Return the questions of each file, by its name."""
     found = {p.stem: sample(load_questions(p), args.questions, args.seed) for p in args.data}
     if args.squad is not None:
         facts = draw(load_facts(args.squad), passages=args.questions, per_passage=1, seed=args.seed)
@@ -43,7 +43,7 @@ def chosen(args: argparse.Namespace) -> dict[str, list[Question]]:
 def written(
     chat: LocalChatModel, questions: Mapping[str, Sequence[Question]], args: argparse.Namespace, deadline: Deadline
 ) -> tuple[dict[str, list[Row]], bool]:
-    """The drafts of all questions, and whether there was time for all."""
+    """Return the drafts of all questions by file, and whether there was time for all of them."""
     records = Records("draft_points")
     sampling, others = PointWriter(chat, samples=args.samples), PointWriter(chat, samples=0)
     work = []
@@ -52,7 +52,7 @@ def written(
             writer = sampling if i < args.sampled else others
             work.append((writer, name, question, record_key(writer, name, question, args.dtype)))
     missing = [w for w in work if records.get(w[3]) is None]
-    note(f"{len(missing)} of {len(work)} questions to be drafted")
+    note(f"{len(missing)} of {len(work)} questions to draft")
 
     def one(item: tuple[PointWriter, str, Question, str]) -> None:
         writer, name, question, key = item
@@ -72,11 +72,11 @@ def written(
 
 
 def points_of(rows: Sequence[Row]) -> list[Row]:
-    """All points, each with its question."""
+    """Return all points, each with its question."""
     return [{"question": row["question"], **point} for row in rows for point in row["points"]]
 
 
 def record_key(writer: PointWriter, name: str, question: Question, dtype: str, **more: object) -> str:
-    """The key of a question's drafts."""
+    """Return the key of a question's drafts."""
     about = {"points": 1, "file": name, "question": question.id, "text": question.text, "dtype": dtype}
     return key_of({**about, **writer.description, **more})

@@ -1,10 +1,11 @@
-"""What to ask for: every query formulator at the same points, judged by the paragraphs that are still missing there.
+"""Evaluate what to ask for: every query formulator at the same points, by the paragraphs that are still missing.
 
-The points are those at which a retrieval was needed (`benchmarks.draft_points`). A supporting paragraph is still
-missing if no right sentence of the answer so far repeats it. *Recall* is the share of the missing paragraphs among the
-first 1, 3 or 10 that BM25 finds; *next* is how often the paragraph is among them from which the right sentence takes
-its fact, where that is known. By hop: how many paragraphs are known already; by position: the sentence of the answer,
-from the third on together. `the right sentence` is no formulator but what nobody can know beforehand, an upper bound.
+The points are those at which retrieval was needed (`benchmarks.draft_points`). A supporting paragraph is still missing
+if no right sentence of the answer so far repeats it. *Recall* is the share of missing paragraphs among the first 1, 3
+or 10 that BM25 finds; *next* is how often these include the paragraph from which the right sentence takes its fact, if
+that is known. Results are given by hop (one more than the number of paragraphs already known) and by position (the
+sentence of the answer); from the third on, both are grouped. `the right sentence` is not a formulator but an upper
+bound that cannot be known in advance.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     add_options(options)
     args = options.parse_args(arguments)
     if args.squad is not None:
-        options.error("--squad has one paragraph a question, which is no corpus to search; leave it out")
+        options.error("--squad has one paragraph per question, which is not a corpus to search; leave it out")
     deadline = Deadline(args.max_minutes)
     chat = load_chat(args.model, args.dtype)
     found, complete = written(chat, chosen(args), args, deadline)
@@ -65,7 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def searched_point(point: Row, retriever: BM25Retriever, count: Any) -> Row:
-    """The point with the ids that each formulator's queries find, best first."""
+    """Return the point with the ids that each formulator's queries find, best first."""
     ranked = {}
     for name, queries in point["queries"].items():
         cut = [last_words(q, QUERY_TOKENS, count) for q in queries]
@@ -75,7 +76,7 @@ def searched_point(point: Row, retriever: BM25Retriever, count: Any) -> Row:
 
 
 def scores_of(point: Row, name: str) -> dict[str, float | None]:
-    """Recall of the missing paragraphs at each depth, and whether the next one is there."""
+    """Return the recall of missing paragraphs at each depth, and whether the next one was found."""
     ranked, missing = point["ranked"][name], set(point["missing"])
     scores: dict[str, float | None] = {}
     for depth in DEPTHS:
@@ -86,7 +87,7 @@ def scores_of(point: Row, name: str) -> dict[str, float | None]:
 
 
 def summarise(points: Sequence[Row], seed: int) -> list[dict[str, Any]]:
-    """One row a formulator, intervals by question."""
+    """Return one row per formulator, with intervals by bootstrap over questions."""
     rows = []
     for name in points[0]["ranked"] if points else ():
         row: dict[str, Any] = {"formulator": name, "n": len(points)}
@@ -95,7 +96,7 @@ def summarise(points: Sequence[Row], seed: int) -> list[dict[str, Any]]:
             row[measure] = mean([s for s, _ in known])
             row[f"{measure}_interval"] = interval([s for s, _ in known], groups=[g for _, g in known], seed=seed)
             row[f"{measure}_n"] = len(known)
-        # Point by point: how hard a point is, which all formulators share, cancels.
+        # Paired by point, so that the difficulty of the points cancels out.
         pairs = [
             (scores_of(p, name)["recall@3"], scores_of(p, "question")["recall@3"], p["question"].id) for p in points
         ]
@@ -107,7 +108,7 @@ def summarise(points: Sequence[Row], seed: int) -> list[dict[str, Any]]:
 
 
 def by(points: Sequence[Row], part: Any, seed: int) -> dict[str, dict[str, Any]]:
-    """Recall at 3 by formulator and part of the points."""
+    """Return recall at 3 by formulator and part of the points."""
     found: dict[str, dict[str, Any]] = {}
     for value in sorted({part(p) for p in points}):
         of_part = [p for p in points if part(p) == value]
@@ -144,7 +145,7 @@ def _report(figures: dict[str, Any]) -> str:
         ]
         lines += [f"\n## {name}: recall at 3 by {title} (points)\n", table(rows, ["formulator", *columns])]
     if not figures["complete"]:
-        lines.append("\nStopped before the end; run the same command again to go on.")
+        lines.append("\nStopped before the end; run the same command again to continue.")
     return "\n".join(lines)
 
 

@@ -1,7 +1,7 @@
-"""Rows decoded together: the engine's tokens a second against those of transformers' `generate`.
+"""Batched decoding: the engine's tokens per second compared with those of transformers' `generate`.
 
-Both continue the same prompts greedily, all of one length and nothing of them known, with every row in one batch. The
-engine reports each token's log-probability and entropy meanwhile, `generate` nothing. On any device; they take turns.
+Both continue the same prompts greedily in one batch; all prompts have the same length and none is in the prefix cache.
+The engine also reports each token's log-probability and entropy. Both run alternately, on any device.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from rag_backbone.engine.signals import Signals
 
 
 def engine_tokens(engine: Engine, prompts: list[list[int]], new: int) -> tuple[float, list[tuple[int, ...]]]:
-    """Seconds, and the tokens of each row."""
+    """Return the seconds that the engine takes, and the tokens of each sequence."""
     engine.prefixes.clear()
     started = time.perf_counter()
     asked = [Request(ids, new, signals=Signals(entropy=True)) for ids in prompts]
@@ -30,7 +30,7 @@ def engine_tokens(engine: Engine, prompts: list[list[int]], new: int) -> tuple[f
 
 
 def usual_tokens(engine: Engine, prompts: list[list[int]], new: int) -> tuple[float, list[tuple[int, ...]]]:
-    """The same by `generate`."""
+    """Return the seconds that `generate` takes, and the tokens of each sequence."""
     model: Any = engine.model
     ids = torch.tensor(prompts, device=model.device)
     started = time.perf_counter()
@@ -46,10 +46,10 @@ def usual_tokens(engine: Engine, prompts: list[list[int]], new: int) -> tuple[fl
 @torch.inference_mode()
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run and report."""
-    options = parser("Rows decoded together, by the engine and by transformers.")
+    options = parser("Batched decoding by the engine and by transformers.")
     options.add_argument("--rows", type=int, nargs="+", default=[1, 4, 8, 16])
-    options.add_argument("--prompt", type=int, default=400, help="tokens")
-    options.add_argument("--new", type=int, default=64, help="tokens")
+    options.add_argument("--prompt", type=int, default=400, help="tokens of each prompt")
+    options.add_argument("--new", type=int, default=64, help="maximum tokens to generate")
     options.add_argument("--repeats", type=int, default=3)
     options.add_argument("--dtypes", nargs="+", default=["bfloat16", "float32"])
     args = options.parse_args(arguments)
@@ -67,7 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             for turn in range(args.repeats + 1):
                 seconds, ours = engine_tokens(engine, prompts, args.new)
                 usual, theirs = usual_tokens(engine, prompts, args.new)
-                if turn:  # the first of each pays for what is prepared lazily
+                if turn:  # the first run of each is a warm-up
                     rates["engine"].append(sum(map(len, ours)) / seconds)
                     rates["generate"].append(sum(map(len, theirs)) / usual)
                 same = sum(a == b for a, b in zip(ours, theirs, strict=True)) / n
@@ -82,8 +82,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
                     "same texts": same,
                 }
             )
-            note(f"{dtype}, {n} rows: {ours_rate:.0f} tokens/s, generate {usual_rate:.0f}")
-    report = f"# Rows decoded together: {args.model}, {device}\n\n"
+            note(f"{dtype}, {n} sequences: {ours_rate:.0f} tokens/s, generate {usual_rate:.0f}")
+    report = f"# Batched decoding: {args.model}, {device}\n\n"
     report += f"Prompts of {args.prompt} random tokens, up to {args.new} new ones; medians of {args.repeats}.\n\n"
     report += table(rows, list(rows[0]))
     note(report)

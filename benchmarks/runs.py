@@ -1,7 +1,7 @@
-"""Asking a graph questions and measuring what it did, with every finished question kept on disk.
+"""Ask a graph questions, measure its answers, evidence and cost, and keep every finished question on disk.
 
-A record is one question under one configuration. Its key says everything that the result depends on, so experiments
-that overlap share their records, and one that was stopped goes on.
+A record is one question under one configuration. Its key covers everything that the result depends on, so overlapping
+experiments share records, and an interrupted one can be resumed.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ from rag_backbone.loading.causal_lm import CausalLM, DType
 from rag_backbone.metrics import exact_match, f1
 
 REVISION = 3
-"""Raised when a change of the code makes earlier records wrong."""
+"""Incremented when a code change invalidates earlier records."""
 
 Graph = CompiledStateGraph[Any, Any, Any, Any]
 
 
 class Records:
-    """Finished questions, in one JSON-lines file; several processes may append."""
+    """Records of finished questions, in one JSON-lines file; several processes may append to it."""
 
     def __init__(self, name: str) -> None:
         self._path = records_folder() / f"{name}.jsonl"
@@ -49,11 +49,11 @@ class Records:
                     continue  # the last line of a process that was killed while it wrote
 
     def get(self, key: str) -> dict[str, Any] | None:
-        """The record of a key, if there is one."""
+        """Return the record of a key, or None if there is none."""
         return self._known.get(key)
 
     def put(self, key: str, about: Mapping[str, Any], record: dict[str, Any]) -> None:
-        """Keep a record."""
+        """Append a record to the file."""
         line = json.dumps({"key": key, "about": about, "record": record}, ensure_ascii=False)
         with self._lock, self._path.open("a", encoding="utf-8") as file:
             file.write(line + "\n")
@@ -61,20 +61,20 @@ class Records:
 
 
 def key_of(about: Mapping[str, Any]) -> str:
-    """A key that is equal exactly if the description is."""
+    """Return a key that is equal exactly if the descriptions are equal."""
     text = json.dumps({**about, "revision": REVISION}, sort_keys=True, default=repr)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def load_chat(model: str, dtype: DType) -> LocalChatModel:
-    """The benchmark's model as a chat model."""
+    """Load the benchmark's model as a chat model."""
     return LocalChatModel.from_causal_lm(CausalLM.from_pretrained(model, dtype=dtype))
 
 
 class SamePrefix:
-    """Brings an engine's prefix cache into the same state before every measurement: the fixed prompt, nothing else.
+    """Resets an engine's prefix cache before every measurement, so that it contains only the fixed prompt.
 
-    Methods that take turns on one question would otherwise find each other's prompts computed.
+    Otherwise, methods that alternate on one question would reuse each other's prompts.
     """
 
     def __init__(self, chat: LocalChatModel, prompt: AnswerPrompt) -> None:
@@ -88,13 +88,13 @@ class SamePrefix:
         self._known: list[tuple[Hashable, SequenceCache]] = [(None, known)]
 
     def keep(self) -> None:
-        """From now on the state is what it is now."""
+        """Make the current content of the cache the state to restore."""
         self._known = self._engine.prefixes.entries()
 
     def restore(self) -> None:
-        """Forget everything else."""
+        """Restore the cache to the kept state."""
         self._engine.prefixes.clear()
-        for key, sequence in self._known:  # copied by whoever goes on from one
+        for key, sequence in self._known:  # requests that continue from an entry copy it
             self._engine.prefixes.put(key, sequence)
 
 
@@ -110,10 +110,11 @@ class Job:
 def run(jobs: Sequence[Job], records: Records, deadline: Deadline, sessions: int) -> bool:
     """Ask all questions that have no record yet, `sessions` at a time.
 
-    Several sessions share the engine's forwards, so what they take says nothing of a single one; answers are the same.
+    Several sessions share the engine's forward passes, so their seconds are not those of a single session; the answers
+    are the same.
 
     Returns:
-        Whether all are done; else the deadline came first.
+        True if all are done, False if the deadline passed first.
     """
     missing = [job for job in jobs if records.get(key_of(job.about)) is None]
     done = len(jobs) - len(missing)
@@ -135,7 +136,7 @@ def run(jobs: Sequence[Job], records: Records, deadline: Deadline, sessions: int
 
 
 def run_timed(jobs: Sequence[Job], records: Records, deadline: Deadline, same: SamePrefix) -> bool:
-    """Ask questions one at a time, each from the same state of the prefix cache; their records hold true seconds."""
+    """Ask questions one at a time, each from the same state of the prefix cache, and record meaningful seconds."""
     for i, job in enumerate(jobs):
         key = key_of(timed(job.about))
         if records.get(key) is not None:
@@ -150,12 +151,12 @@ def run_timed(jobs: Sequence[Job], records: Records, deadline: Deadline, same: S
 
 
 def timed(about: Mapping[str, Any]) -> dict[str, Any]:
-    """The description of the same question, asked alone and timed."""
+    """Return the description of the same question, asked alone and timed."""
     return {**about, "timed": True}
 
 
 def ask(graph: Graph, question: Question) -> dict[str, Any]:
-    """Ask, and measure answer, evidence and cost."""
+    """Ask a question, and measure answer, evidence and cost."""
     started = time.perf_counter()
     out = graph.invoke({"question": question.text})
     seconds = time.perf_counter() - started

@@ -1,17 +1,19 @@
-"""Trained adapters against translated ones, and against reading, as the corpus grows.
+"""Trained and translated adapters compared with passages in the prompt, as the corpus grows.
 
-The first check and the third open question of the tutorial paper. A corpus of 10, 100, 1,000 passages: those that
-questions are asked about first, then others. BM25 finds the k best of the whole corpus, and the question is answered
+Addresses the first check and the third open question of the tutorial paper. The corpus has 10, 100 or 1,000 passages:
+first those that questions are asked about, then others. BM25 finds the k best passages of the whole corpus, and the
+question is answered
 
-- in `context`: their texts in the prompt;
-- `trained`: the mean of their trained adapters, nothing in the prompt;
-- `translated`: the same with what a translator makes of them.
+- in `context`: with their texts in the prompt;
+- `trained`: with the mean of their trained adapters, and nothing in the prompt;
+- `translated`: the same with adapters from a translator.
 
-Measured: what is stored, what it takes to ingest (from a calibration run on this machine), a query's milliseconds
-(retrieval, activation, generation, each question alone and from an empty prefix cache), and F1. From the calibration
-also the crossover: seconds a query, ingestion shared among the queries that a document gets between two updates.
+Measured are the storage per document, the ingestion time (from a calibration run on this machine), the milliseconds of
+a query (retrieval, activation, generation; each question alone and from an empty prefix cache), and F1. The calibration
+also gives the crossover: seconds per query if the cost of ingestion is shared among the queries that a document
+receives between two updates.
 
-A size for which adapters are missing is left out of `trained`, unless `--train` allows to train them.
+A size for which adapters are missing is left out of `trained`, unless `--train` allows training them.
 """
 
 from __future__ import annotations
@@ -51,7 +53,7 @@ WAYS: tuple[PlacementMode, ...] = ("context", "trained", "translated")
 
 @dataclass(frozen=True, slots=True)
 class Corpus:
-    """So many passages, and the questions about them."""
+    """A corpus of a given size, with questions about its passages and a retriever."""
 
     passages: tuple[Passage, ...]
     facts: tuple[Fact, ...]
@@ -59,16 +61,20 @@ class Corpus:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Train what may be trained, ask, and report."""
-    options = parser("Trained, translated, or read: as the corpus grows.", dtype="bfloat16")
-    options.add_argument("--data", type=Path, required=True, help="a file as SQuAD 1.1 or MuSiQue-Ans, or a folder")
-    options.add_argument("--others", type=Path, help="JSON lines with a text in each: passages that nobody asks about")
+    """Train missing adapters if allowed, ask, and report."""
+    options = parser(
+        "Trained adapters, translated adapters or passages in the prompt, as the corpus grows.", dtype="bfloat16"
+    )
+    options.add_argument("--data", type=Path, required=True, help="a SQuAD 1.1 or MuSiQue-Ans file, or a folder")
+    options.add_argument(
+        "--others", type=Path, help="JSON lines with a `text` each: passages that no question is about"
+    )
     options.add_argument("--sizes", type=int, nargs="+", default=[10, 100, 1000])
-    options.add_argument("--questions", type=int, default=40, help="of a size at most")
+    options.add_argument("--questions", type=int, default=40, help="maximum questions per size")
     options.add_argument("--k", type=int, default=3)
     options.add_argument("--recipe", default="distill")
     options.add_argument("--translator", help="a checkpoint of the recipe's form; or 'embedded'")
-    options.add_argument("--train", action="store_true", help="train what is missing")
+    options.add_argument("--train", action="store_true", help="train missing adapters")
     args = options.parse_args(arguments)
     deadline = Deadline(args.max_minutes)
     corpora = [corpus(args, size) for size in args.sizes]
@@ -92,7 +98,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def corpus(args: Any, size: int) -> Corpus:
-    """The first passages that are asked about, and others up to the size."""
+    """Build a corpus of passages that questions are about, filled up with others to the given size."""
     every = draw(load_facts(args.data), passages=size, per_passage=99, seed=args.seed)
     titles = {f.passage: f.title for f in every}
     passages = [Passage(text, title) for text, title in titles.items()]
@@ -100,7 +106,7 @@ def corpus(args: Any, size: int) -> Corpus:
         lines = [line for _, line in read_json_lines(args.others)]
         others = [Passage(line["text"], line.get("title", "")) for line in lines if line["text"] not in titles]
         passages += list(dict.fromkeys(others))[: size - len(passages)]
-    # One question of each passage in turn, so that a few of them already ask about many.
+    # One question per passage in turn, so that a few questions already cover many passages.
     grouped = list(by_passage(every).values())
     turns = [group[i] for i in range(max(map(len, grouped))) for group in grouped if i < len(group)]
     documents = [Document(p.text, metadata={"title": p.title}) for p in passages]
@@ -113,7 +119,7 @@ def _ways(made: Corpus, model: ParametricModel, args: Any, deadline: Deadline) -
     ways: list[PlacementMode] = ["context"]
     missing = sum(not model.knows(p.text) for p in made.passages)
     if missing:
-        note(f"{len(made.passages)} passages, {missing} of them without a trained adapter: no row for trained ones")
+        note(f"{len(made.passages)} passages, {missing} of them without a trained adapter: `trained` is left out")
     else:
         ways.append("trained")
     if model.translations is not None:
@@ -123,7 +129,7 @@ def _ways(made: Corpus, model: ParametricModel, args: Any, deadline: Deadline) -
 
 
 class _Asker:
-    """Asks questions one at a time, timing the parts; answers are kept on disk."""
+    """Asks questions one at a time and times each part; answers are kept on disk."""
 
     def __init__(self, model: ParametricModel, dtype: str) -> None:
         self._model = model
@@ -154,7 +160,7 @@ class _Asker:
         engine.prefixes.clear()
         activation, selection = 0.0, None
         if way != "context":
-            # Of another strength at each call, so that no slot holds it.
+            # A different strength in each call, so that no slot holds these adapters.
             self._calls += 1
             keys = [self._key(text, way) for text in found]
             selection = cast("ActiveAdapters", self._model.select(keys, strength=1 + 1e-7 * self._calls))
@@ -231,9 +237,9 @@ def _tokens(model: ParametricModel, text: str) -> int:
 
 
 def crossover(costs: Costs, way: PlacementMode, tokens: int) -> float:
-    """Queries that a document must get, between two updates, for this way to cost less than reading it each time.
+    """Return the queries between two updates of a document above which this way costs less than reading it each time.
 
-    once(way) + q each(way) = q each(context); infinite where a query by it costs as much as reading.
+    Solves once(way) + q each(way) = q each(context) for q; infinite if a query in this way costs as much as reading.
     """
     saved = costs.each("context", tokens) - costs.each(way, tokens)
     return costs.once(way, tokens) / saved if saved > 0 else math.inf
@@ -256,8 +262,8 @@ def _report(
     report += f"Questions of {args.data.name}, seed {args.seed}; F1 in percent, 95 % intervals by bootstrap over "
     report += "passages. `found`: how often the right passage is among those retrieved, in percent.\n\n"
     report += table(rows, [c for c in rows[0] if c not in ("low", "high", "asked")]) + "\n\n"
-    report += f"A document of {tokens} tokens, by the calibration: "
-    report += "; ".join(f"{way} pays from {q:.3g} queries between two updates on" for way, q in pays.items()) + ".\n"
+    report += f"For a document of {tokens} tokens, by the calibration: "
+    report += "; ".join(f"{way} pays off from {q:.3g} queries between two updates" for way, q in pays.items()) + ".\n"
     note(report)
     if args.out:
         queries = [10 ** (i / 10) for i in range(-10, 51)]

@@ -1,4 +1,4 @@
-"""Bootstrap intervals and curves; the scores of single answers are `rag_backbone.metrics`."""
+"""Bootstrap intervals and ROC curves; the scores of single answers are in `rag_backbone.metrics`."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ import numpy as np
 
 
 def interval(values: Sequence[float], *, groups: Sequence[object] | None = None, seed: int = 0) -> tuple[float, float]:
-    """The 95 % interval of the mean by 10,000 bootstrap samples.
+    """Return the 95 % interval of the mean, from 10,000 bootstrap samples.
 
     Args:
-        values: One for each question.
-        groups: What each value belongs to, if several share one (a document); whole groups are drawn then.
-        seed: Of the samples.
+        values: One value per question.
+        groups: The group of each value (such as its document), if values are grouped; whole groups are then drawn.
+        seed: Seed of the samples.
     """
     rng = np.random.default_rng(seed)
     keys = list(range(len(values))) if groups is None else list(groups)
@@ -31,9 +31,12 @@ def interval(values: Sequence[float], *, groups: Sequence[object] | None = None,
 
 
 def roc(scores: Sequence[float], labels: Sequence[bool]) -> list[tuple[float, float, float]]:
-    """The points of a receiver operating characteristic: false alarms, hits, and the score from which on it is "yes".
+    """Return the points of a receiver operating characteristic: false alarms, hits, and the lowest score of a "yes".
 
-    From (0, 0) to (1, 1); scores that are equal are one point.
+    The points run from (0, 0) to (1, 1); equal scores give a single point.
+
+    Raises:
+        ValueError: If all labels are the same.
     """
     positive, negative = sum(labels), len(labels) - sum(labels)
     if not positive or not negative:
@@ -48,9 +51,9 @@ def roc(scores: Sequence[float], labels: Sequence[bool]) -> list[tuple[float, fl
 def roc_area(
     scores: Sequence[float], labels: Sequence[bool], *, groups: Sequence[object] | None = None, seed: int = 0
 ) -> tuple[float, float, float]:
-    """The area under that curve, and its 95 % interval by 2,000 bootstrap samples of whole groups.
+    """Return the area under the ROC curve, and its 95 % interval from 2,000 bootstrap samples of whole groups.
 
-    It is how often a "yes" has the higher score of the two, ties counted half; nan without both labels.
+    The area is how often a "yes" has a higher score than a "no", where ties count half; nan unless both labels occur.
     """
     value, label = np.asarray(scores, float), np.asarray(labels, bool)
     keys = np.unique([str(g) for g in (groups or range(len(value)))], return_inverse=True)[1]
@@ -75,5 +78,5 @@ def _area(scores: np.ndarray, labels: np.ndarray) -> float:
 
 
 def mean(values: Sequence[float]) -> float:
-    """The mean; nan of nothing."""
+    """Return the mean, or nan if there are no values."""
     return float(np.mean(values)) if len(values) else float("nan")

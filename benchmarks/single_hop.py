@@ -1,4 +1,4 @@
-"""Questions that one passage answers: SQuAD's paragraphs, MuSiQue's steps, the project's own corpora."""
+"""Read questions that one passage answers: SQuAD's paragraphs, MuSiQue's steps, the project's own corpora."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Fact:
     """A question and the passage that answers it."""
 
     data: str
-    """The file's short name."""
+    """Short name of the data file."""
     title: str
     passage: str
     question: str
@@ -44,7 +44,7 @@ def load_facts(path: Path) -> list[Fact]:
 
 
 def by_passage(facts: Sequence[Fact]) -> dict[str, list[Fact]]:
-    """Facts by their passage, in order."""
+    """Group facts by their passage, in order."""
     found: dict[str, list[Fact]] = {}
     for fact in facts:
         found.setdefault(fact.passage, []).append(fact)
@@ -52,7 +52,7 @@ def by_passage(facts: Sequence[Fact]) -> dict[str, list[Fact]]:
 
 
 def draw(facts: Sequence[Fact], *, passages: int, per_passage: int, seed: int) -> list[Fact]:
-    """Facts of so many passages drawn by the seed, of each at most so many, drawn likewise."""
+    """Draw `passages` passages by the seed, and from each of them at most `per_passage` facts."""
     rng = random.Random(seed)
     grouped = by_passage(facts)
     chosen = rng.sample(sorted(grouped), min(passages, len(grouped)))
@@ -72,7 +72,7 @@ def _squad(path: Path) -> list[Fact]:
 
 
 def _musique(path: Path) -> list[Fact]:
-    """The steps of each question; `#1` in a step stands for the first step's answer."""
+    """Read the steps of each question; `#1` in a step stands for the first step's answer."""
     found: dict[tuple[str, str], Fact] = {}
     for _, item in read_json_lines(path):
         known: list[str] = []

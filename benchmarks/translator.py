@@ -1,15 +1,15 @@
-"""What it costs to translate documents into adapters, against reading them in the prompt.
+"""Cost of translating documents into adapters, compared with reading them in the prompt.
 
-- `ms_over_prefill`: three documents' representations, kept in a store, to active merged adapters (translation, merge
-  and activation together), over the time to the first token that the same documents cost in the prompt.
-  `ms_over_prefill_now` computes the representations too.
-- `resume_ratio`: a whole resume in mid-answer by injection (translation, activation, and the prefill of prompt and
-  accepted text, from which nothing can be reused), over the same resume in context, one document having been retrieved
-  more: the engine reuses what both prompts begin with. `resume_ratio_new`: all documents of the prompt are new.
-- `bytes_per_document`, `parameters`: of the translator.
+- `ms_over_prefill`: the time from stored representations of three documents to active merged adapters (translation,
+  merge and activation), over the time to first token that the same documents add in the prompt. `ms_over_prefill_now`
+  includes computing the representations.
+- `resume_ratio`: a complete resume in mid-answer by injection (translation, activation, and prefill of prompt and
+  accepted text, none of which can be reused), over the same resume in context after one more document was retrieved,
+  where the engine reuses the shared prefix. `resume_ratio_new`: all documents of the prompt are new.
+- `bytes_per_document`, `parameters`: size of the representations and of the translator.
 
-Neither time nor memory depends on the translator's weights, so any translator of the form can be measured, one that has
-learnt nothing too. Both sides take turns; documents are real text, all different, cut to one length.
+Neither time nor memory depends on the translator's weights, so an untrained translator of the same form can be measured
+as well. Both sides alternate; the documents are different real texts, truncated to the same length.
 """
 
 from __future__ import annotations
@@ -41,11 +41,11 @@ ACCEPTED = "The oldest of these towns is on the northern coast. Its harbour was 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run and report."""
-    options = parser("Translating documents into adapters, against reading them.")
-    options.add_argument("--translator", help="a checkpoint; without one, a translator that has learnt nothing")
-    options.add_argument("--kind", default="shared", choices=["shared", "dyprag"], help="of the latter")
-    options.add_argument("--k", type=int, nargs="+", default=[1, 3, 10], help="documents of a question")
-    options.add_argument("--tokens", type=int, default=200, help="of a document")
+    options = parser("Translating documents into adapters, compared with reading them.")
+    options.add_argument("--translator", help="a checkpoint; default: an untrained translator")
+    options.add_argument("--kind", default="shared", choices=["shared", "dyprag"], help="kind of untrained translator")
+    options.add_argument("--k", type=int, nargs="+", default=[1, 3, 10], help="numbers of documents per question")
+    options.add_argument("--tokens", type=int, default=200, help="tokens of a document")
     options.add_argument("--repetitions", type=int, default=15)
     args = options.parse_args(arguments)
     lm = CausalLM.from_pretrained(args.model, dtype=args.dtype)
@@ -74,7 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "machine": machine(),
     }
     report = f"# Translating documents of {args.tokens} tokens: {lm.name}, {args.dtype}, {translator.config.kind}\n\n"
-    report += f"{translator.parameters:,} parameters, {translator.config.representation_bytes} bytes a document. "
+    report += f"{translator.parameters:,} parameters, {translator.config.representation_bytes} bytes per document. "
     report += "Milliseconds, medians.\n\n"
     report += table(rows, list(rows[0])) + "\n"
     note(report)
@@ -82,7 +82,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 class _Costs:
-    """Measures on one model; the documents' representations are kept first."""
+    """Measures costs on one model; the documents' representations are stored first."""
 
     def __init__(
         self, lm: CausalLM, store: LMDBStore, translator: Translator, texts: Sequence[str], max_adapters: int
@@ -100,11 +100,11 @@ class _Costs:
         self._accepted = answer_ids(lm.tokenizer, ACCEPTED)
 
     def of(self, k: int, repetitions: int) -> dict[str, Any]:
-        """Medians, and medians of the ratios within a repetition."""
+        """Return the medians for `k` documents, and the medians of the ratios within each repetition."""
         taken: dict[str, list[float]] = {}
         for turn in range(repetitions + 1):
             found = self._turn(self._drawn(k, turn))
-            if turn:  # the first warms up
+            if turn:  # the first is a warm-up
                 for name, value in found.items():
                     taken.setdefault(name, []).append(value)
         ratios = {
@@ -130,13 +130,13 @@ class _Costs:
         found["now"] = _ms(lambda: self._translated_now(texts))
         accepted = self._accepted
         found["resume in context, new"] = self._first_token(full + accepted)
-        self._first_token(fewer + accepted)  # what had been read before the last document was retrieved
+        self._first_token(fewer + accepted)  # fills the cache as it was before the last document was retrieved
         found["resume in context"] = self._first_token(full + accepted, cleared=False)
         found["resume injected"] = self._first_token(bare + accepted, self._selection(texts))
         return found
 
     def _selection(self, texts: Sequence[str]) -> ActiveAdapters:
-        """Never the same twice: no slot holds it."""
+        """Return active adapters with a strength that differs in each call, so that no slot holds them."""
         self._calls += 1
         keys = [key for text in texts if (key := self._model.find_hash(text_hash(text))) is not None]
         selection = self._model.select(keys, strength=1 + 1e-6 * self._calls)
@@ -162,7 +162,7 @@ class _Costs:
 
 
 def _texts(lm: CausalLM, tokens: int) -> list[str]:
-    """The corpus, one text after the other, cut into documents of so many tokens."""
+    """Join the texts of the corpus and split them into documents of `tokens` tokens."""
     whole = " ".join(line["text"] for _, line in read_json_lines(CORPUS))
     ids = lm.tokenizer(whole, add_special_tokens=False).input_ids
     parts = [ids[i : i + tokens] for i in range(0, len(ids) - tokens + 1, tokens)]

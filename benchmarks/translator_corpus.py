@@ -1,9 +1,9 @@
-"""A corpus to train a translator on, out of train files: passages, with the single-step questions that they answer.
+"""Build a corpus to train a translator on from train files: passages with the single-step questions that they answer.
 
     python -m benchmarks.translator_corpus --out corpus.jsonl FILE ...
 
 Reads JSON lines of passages (`title`, `text`), MuSiQue-Ans (its steps) and 2WikiMultihopQA (`qa_pairs`, with the short
-answers of `evidences`). A passage that occurs twice stands there once, with the questions of both.
+answers of `evidences`). Duplicate passages are merged, with all their questions.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from rag_backbone.errors import ConfigurationError
 from rag_backbone.loading.cache_folder import atomic_file
 
 Found = tuple[str, str, dict[str, str] | None]
-"""Title, text, and a question with its answer, if there is one."""
+"""Title, text, and a question with its answer, or None."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Read, and write the corpus."""
-    options = argparse.ArgumentParser(description="A corpus to train a translator on.")
+    """Read the files, and write the corpus."""
+    options = argparse.ArgumentParser(description="Build a corpus to train a translator on.")
     options.add_argument("files", nargs="+", type=Path)
     options.add_argument("--out", type=Path, required=True)
     args = options.parse_args(arguments)
@@ -45,10 +45,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def read(path: Path) -> Iterator[Found]:
-    """Passages of one file.
+    """Yield the passages of one file.
 
     Raises:
-        ConfigurationError: If it is missing or of another format.
+        ConfigurationError: If the file is missing or of another format.
     """
     if not path.is_file():
         raise ConfigurationError(f"there is no data file {path}")
@@ -64,12 +64,12 @@ def read(path: Path) -> Iterator[Found]:
                 yield passage["title"], passage["text"].strip(), None
     except (KeyError, StopIteration, TypeError, ValueError) as error:
         raise ConfigurationError(
-            f"{path} holds neither passages, MuSiQue-Ans nor 2WikiMultihopQA: {error!r}"
+            f"{path} contains neither passages, MuSiQue-Ans nor 2WikiMultihopQA: {error!r}"
         ) from error
 
 
 def _steps(item: dict[str, Any]) -> Iterator[Found]:
-    """Paragraphs of a 2WikiMultihopQA question, and the steps whose answer stands in the paragraph they are about."""
+    """Yield the paragraphs of a 2WikiMultihopQA question, and the steps whose answer occurs in their paragraph."""
     pairs = list(zip(item.get("qa_pairs", []), item["evidences"], strict=False))
     for title, sentences in item["context"]:
         text = " ".join(s.strip() for s in sentences)

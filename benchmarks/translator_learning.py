@@ -1,13 +1,13 @@
-"""What translators have learnt, and how fast: both kinds on the same passages, steps and questions.
+"""Measure what translators learn, and how fast: both kinds on the same passages, steps and questions.
 
-Each `--run KIND:RATE` trains one (`distill`, adapters of one form) in a folder of its own, and goes on there if it was
-stopped; `--trained DIR` takes one of `dynprag train-translator`. Of each kind the run with the lowest loss on
-the passages of the corpus that were set apart is then judged on passages of another file, by the loss of their
-questions asked without them (nats a token of the answer), with
+Each `--run KIND:RATE` trains a translator (`distill`, adapters of the same form) in a separate folder, and resumes
+there if it was stopped; `--trained DIR` uses one from `dynprag train-translator`. For each kind, the run with the
+lowest loss on the held-out passages of the corpus is evaluated on passages of another file, by the loss on their
+questions without the passages in the prompt (nats per token of the answer), with
 
 - `own`: the passage's translated adapter; `other`: the next passage's; `mean`: the mean of all adapters; `base`: none.
 
-`other - own` and `mean - own` above 0 say that a translator has read the passage, not only learnt how answers look.
+If `other - own` and `mean - own` are above 0, the translator has learnt from the passage, not only the form of answers.
 """
 
 from __future__ import annotations
@@ -36,33 +36,35 @@ from rag_backbone.loading.causal_lm import CausalLM
 
 LOSSES = ("own", "other", "mean", "base")
 Run = tuple[str, float, TrainingRun, Path]
-"""Kind, learning rate, what happened, and where the best checkpoint is."""
+"""Kind, learning rate, training run, and the folder of the best checkpoint."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Train, judge, and report."""
+    """Train, evaluate and report."""
     options = parser("What translators learn.")
-    options.add_argument("--corpus", type=Path, help="JSON lines: what is trained on")
-    options.add_argument("--data", type=Path, required=True, help="SQuAD 1.1 or MuSiQue-Ans, or a folder: judged by")
-    options.add_argument("--passages", type=int, default=100, help="of that file, drawn by the seed")
+    options.add_argument("--corpus", type=Path, help="JSON lines to train on")
+    options.add_argument(
+        "--data", type=Path, required=True, help="evaluation data: a SQuAD 1.1 or MuSiQue-Ans file, or a folder"
+    )
+    options.add_argument("--passages", type=int, default=100, help="passages of --data, drawn by the seed")
     options.add_argument("--run", action="append", metavar="KIND:RATE", help="such as shared:1e-3")
     options.add_argument(
         "--trained",
         action="append",
         type=Path,
         metavar="DIR",
-        help="a folder of dynprag train-translator, in the place of --run: only judge",
+        help="a folder of dynprag train-translator, instead of --run: evaluate only",
     )
-    options.add_argument("--recipe", default="distill", help="its form is that of the adapters of both kinds")
+    options.add_argument("--recipe", default="distill", help="sets the form of the adapters of both kinds")
     options.add_argument("--steps", type=int, default=2000)
-    options.add_argument("--documents", type=int, default=8, help="of a step")
-    options.add_argument("--questions", type=int, default=8, help="about each of them")
-    options.add_argument("--phrases", type=int, default=64, help="questions by rule that each of them has")
-    options.add_argument("--unrelated", type=int, default=1, help="questions of other subjects beside them")
-    options.add_argument("--passages-of-corpus", type=int, help="the first so many; by default all")
-    options.add_argument("--states", type=Path, help="keep the base model's states there; all runs share them")
+    options.add_argument("--documents", type=int, default=8, help="documents per step")
+    options.add_argument("--questions", type=int, default=8, help="questions per document and step")
+    options.add_argument("--phrases", type=int, default=64, help="rule-based questions that each document has")
+    options.add_argument("--unrelated", type=int, default=1, help="additional questions on other subjects")
+    options.add_argument("--passages-of-corpus", type=int, help="use only the first N passages; default: all")
+    options.add_argument("--states", type=Path, help="a folder for the base model's states, shared by all runs")
     options.add_argument("--validate-every", type=int, default=200)
-    options.add_argument("--validation", type=int, default=64, help="passages of the corpus that are set apart")
+    options.add_argument("--validation", type=int, default=64, help="held-out passages of the corpus")
     options.add_argument("--keep", type=Path, help="copy the checkpoint of the best `shared` here")
     args = options.parse_args(arguments)
     if bool(args.run) == bool(args.trained) or (args.run and not args.corpus):
@@ -91,7 +93,7 @@ def _runs(wanted: Sequence[tuple[str, float]], args: Any, lm: CausalLM) -> list[
 
 
 def _known(folder: Path, lm: CausalLM) -> Run:
-    """A training that was done elsewhere, as far as its best checkpoint tells."""
+    """Describe an earlier training, from the record in its best checkpoint."""
     made = Translator.load(folder, lm)
     history = _history(made.record)
     plan, last = made.record["plan"], history[-1]
@@ -101,7 +103,7 @@ def _known(folder: Path, lm: CausalLM) -> Run:
 
 
 def _history(record: dict[str, Any]) -> list[dict[str, Any]]:
-    """Of a training and of those that it went on from, steps and seconds counted on."""
+    """Return the history of a training and of those it continued from, with cumulative steps and seconds."""
     before = _history(record["start"]) if record.get("start") else []
     if not before:
         return list(record["history"])
@@ -111,7 +113,7 @@ def _history(record: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def dev_lessons(args: Any) -> list[Lesson]:
-    """Passages of the other file, each with its own questions."""
+    """Return the passages of the evaluation file, each with its questions."""
     facts = draw(load_facts(args.data), passages=args.passages, per_passage=99, seed=args.seed)
     return [
         Lesson(passage, asked[0].title, tuple(QA(f.question, f.answers[0]) for f in asked))
@@ -126,7 +128,7 @@ def _wanted(text: str) -> tuple[str, float]:
     try:
         return kind, float(rate)
     except ValueError:
-        raise ConfigurationError(f"--run {text}: {rate!r} is no learning rate, as in {kind}:1e-3") from None
+        raise ConfigurationError(f"--run {text}: {rate!r} is not a learning rate, as in {kind}:1e-3") from None
 
 
 def _folder(args: Any, kind: str, rate: float) -> Path:
@@ -159,7 +161,7 @@ def _trained(
 
 
 def _judged(lm: CausalLM, folder: Path, lessons: Sequence[Lesson]) -> dict[str, Any]:
-    """Losses of each passage, and what the translator is."""
+    """Return the losses of each passage, and the translator's size and steps."""
     translator = Translator.load(folder, lm)
     losses = DocumentLosses(lm.engine, translator.config.layout)
     found = Validation(translator, losses, lessons, TrainingPlan(phrases=0)).losses()
@@ -172,7 +174,7 @@ def _judged(lm: CausalLM, folder: Path, lessons: Sequence[Lesson]) -> dict[str, 
 
 
 def _difference(one: Sequence[float], other: Sequence[float]) -> dict[str, Any]:
-    """`one` minus `other`, passage by passage."""
+    """Return the mean of `one` minus `other` over passages, with its interval."""
     values = [a - b for a, b in zip(one, other, strict=True)]
     low, high = interval(values)
     return {"mean": mean(values), "low": low, "high": high, "text": f"{mean(values):.3f} [{low:.3f}, {high:.3f}]"}
@@ -207,18 +209,18 @@ def _report(
             **{name: mean(found[name]) for name in LOSSES},
             **gained,
         }
-    if len(judged) == 2 and len({run.steps for _, _, run, _ in best.values()}) == 1:  # else not the same chance
+    if len(judged) == 2 and len({run.steps for _, _, run, _ in best.values()}) == 1:  # needs equally many steps
         figures["dyprag - shared"] = _difference(judged["dyprag"]["own"], judged["shared"]["own"])
     passages = len(next(iter(judged.values()))["own"])
     report = f"# What translators learn: {lm.name}, {args.dtype}\n\n"
     if args.run:
         report += f"{args.steps} steps of {args.documents} passages with {args.questions} questions each; recipe "
         report += f"{args.recipe}, seed {args.seed}. "
-    report += f"Judged on {passages} passages of {args.data.name}: nats a token of the answers, 95 % intervals of the "
-    report += "paired differences by bootstrap over passages.\n\n"
+    report += f"Evaluated on {passages} passages of {args.data.name}: nats per token of the answers, 95 % intervals of "
+    report += "the paired differences by bootstrap over passages.\n\n"
     report += table(rows, list(rows[0])) + "\n\n"
     if "dyprag - shared" in figures:
-        report += f"`own`, dyprag less shared: {figures['dyprag - shared']['text']}\n\n"
+        report += f"`own`, dyprag minus shared: {figures['dyprag - shared']['text']}\n\n"
     told = [
         {
             "kind": kind,
@@ -229,7 +231,7 @@ def _report(
         for kind, rate, run, _ in runs
         for entry in run.history
     ]
-    report += "On the corpus' own passages that were set apart, during training:\n\n"
+    report += "On the held-out passages of the corpus, during training:\n\n"
     report += table(told, ["kind", "learning rate", "step", "minutes", *LOSSES])
     note(report)
     if args.out:

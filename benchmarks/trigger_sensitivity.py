@@ -1,7 +1,7 @@
-"""How much do threshold and retrieval cap matter? A sweep of both, cost against F1, and its Pareto points.
+"""How much do threshold and retrieval cap matter? Sweep both, and report F1 against cost with the Pareto points.
 
 Tune on a train file, report on a dev file. The grids below span the scores that the evaluation model gives on training
-questions, from a threshold that nearly every sentence passes to one that nearly none does.
+questions, from a threshold that nearly every sentence passes to one that almost no sentence passes.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ Setting = tuple[str, float, int]
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run and report."""
-    options = parser("Threshold and retrieval cap of a trigger, swept.")
+    options = parser("A sweep over threshold and retrieval cap of a trigger.")
     options.add_argument("--data", type=Path, required=True, help="a file of questions")
     options.add_argument("--questions", type=int, default=30)
     options.add_argument("--methods", nargs="+", default=["flare", "dragin"], choices=list(GRIDS))
     options.add_argument("--thresholds", type=float, nargs="+", help="instead of the grid; with a single method")
-    options.add_argument("--caps", type=int, nargs="+", default=[1, 3, NO_CAP], help="retrievals allowed a question")
-    options.add_argument("--timed", type=int, default=5, help="questions that are also timed, alone")
-    options.add_argument("--sessions", type=int, default=8, help="questions asked at once, except where timed")
+    options.add_argument("--caps", type=int, nargs="+", default=[1, 3, NO_CAP], help="maximum retrievals per question")
+    options.add_argument("--timed", type=int, default=5, help="questions that are also timed, one at a time")
+    options.add_argument("--sessions", type=int, default=8, help="concurrent questions, except in the timed pass")
     options.add_argument("--k", type=int, default=3)
     args = options.parse_args(arguments)
     if args.thresholds and len(args.methods) != 1:
@@ -92,7 +92,7 @@ def _changes(method: str, threshold: float, cap: int) -> dict[str, Any] | None:
     trigger = kinds.get(method.removesuffix("_reference"), lambda: TokenProbability(threshold))()
     preset = get_preset(method.removesuffix("_reference"), bundle=bundle)
     if cap == NO_CAP and trigger == preset.settings["trigger"]:
-        return None  # the preset itself, whose records other experiments may have made
+        return None  # the preset itself; other experiments may have recorded it
     return {"trigger": trigger, "budgets": Budgets(retrievals=cap, tokens=TOKENS)}
 
 
@@ -127,12 +127,12 @@ def _points(jobs: dict[Setting, list[Job]], records: Records, seed: int) -> list
 
 
 def costs_of(points: Sequence[dict[str, Any]]) -> list[str]:
-    """What F1 is weighed against: retrievals, and seconds where every point was timed."""
+    """Return the costs to compare F1 with: retrievals, and seconds if every point was timed."""
     return ["retrievals", "seconds"] if all(p["timed"] for p in points) else ["retrievals"]
 
 
 def _undominated(points: Sequence[dict[str, Any]], cost: str) -> set[int]:
-    """Points of which no other has at least their F1 at no more cost, and is better in one of the two."""
+    """Return the points that no other dominates, with at least their F1 at no more cost and one of the two better."""
     return {
         i
         for i, point in enumerate(points)
@@ -154,9 +154,9 @@ def _report(figures: dict[str, Any]) -> str:
         pareto = ", ".join(p["pareto"])
         rows.append({**p, "f1": f"{p['f1']:.3f} [{low:.2f}, {high:.2f}]", "cap": cap, "pareto": pareto})
     columns = ["method", "threshold", "cap", "n", "f1", "em", "recall", "retrievals", "forward_tokens", "seconds"]
-    text = f"{title}\n\nPareto: no other point has at least this F1 at no more of the cost that is named.\n\n"
+    text = f"{title}\n\nPareto: no other point has at least this F1 at no more of the named cost.\n\n"
     text += table(rows, [*columns, "pareto"])
-    return text if figures["complete"] else text + "\n\nStopped before the end; run the same command again to go on."
+    return text if figures["complete"] else text + "\n\nStopped before the end; run the same command again to continue."
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-"""When to retrieve, apart from all else: every trigger on the same drafts, judged by whether it was needed there.
+"""Evaluate when to retrieve, in isolation: every trigger on the same drafts, by whether retrieval was needed.
 
-What a point is, and when a retrieval was needed at it, says `benchmarks.draft_points`. Each trigger gives each point a
-score. The area under the curve tells how well scores put needed points above the others, at whatever threshold
-(`auc_wrong`: points whose sentence is wrong, whether or not the paragraphs would have helped); precision and recall are
-given at the preset's threshold, and at the one that has the best F1 on other questions (`--train`). The cost is what
-judging takes beside drafting, measured alone on the first questions.
+`benchmarks.draft_points` defines points, and when retrieval was needed at one. Each trigger gives each point a score.
+The area under the curve measures how well the scores rank needed points above the others, for any threshold
+(`auc_wrong`: points whose sentence is wrong, even if the paragraphs would not have helped). Precision and recall are
+given at the preset's threshold, and at the one with the best F1 on other questions (`--train`). The cost is the time of
+judging relative to drafting, measured one question at a time on the first questions.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser("Triggers on the same drafts: precision, recall, area under the curve, cost.", dtype="bfloat16")
     add_options(options)
     options.add_argument("--train", type=Path, nargs="+", default=[], help="files whose drafts choose the thresholds")
-    options.add_argument("--train-questions", type=int, default=20, help="of each of them")
-    options.add_argument("--timed", type=int, default=5, help="questions whose judging is timed, alone")
+    options.add_argument("--train-questions", type=int, default=20, help="questions from each of --train")
+    options.add_argument("--timed", type=int, default=5, help="questions whose judging is timed, one at a time")
     args = options.parse_args(arguments)
     deadline = Deadline(args.max_minutes)
     chat = load_chat(args.model, args.dtype)
@@ -70,14 +70,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def judged_groups(groups: Mapping[str, Sequence[Row]]) -> dict[str, list[Row]]:
-    """The points of each group, and of the last one also without the sentence that gives the short answer."""
+    """Return the points of each group, and those of the last group without sentences that give the short answer."""
     found = {name: points_of(rows) for name, rows in groups.items()}
     last = list(found)[-1]
     return {**found, f"{last}, statements": [p for p in found[last] if ANSWER_PHRASE not in p["sentence"]]}
 
 
 def drafts_summary(rows: Sequence[Row]) -> dict[str, Any]:
-    """What the drafts are like: how many points, and how good the answers are without and with correction."""
+    """Summarise drafts: the number of points, and the F1 of the answers without and with correction."""
     points = points_of(rows)
     scores = {}
     for name in ("unaided", "corrected"):
@@ -95,7 +95,7 @@ def drafts_summary(rows: Sequence[Row]) -> dict[str, Any]:
 
 
 def summarise(points: Sequence[Row], thresholds: dict[str, float], seed: int) -> list[dict[str, Any]]:
-    """One row a trigger."""
+    """Return one row per trigger."""
     rows = []
     for name in names_of(points):
         seen = judged(points, name)
@@ -119,23 +119,23 @@ def summarise(points: Sequence[Row], thresholds: dict[str, float], seed: int) ->
 
 
 def names_of(points: Sequence[Row]) -> list[str]:
-    """The triggers that have judged any of the points."""
+    """Return the triggers that have judged any of the points."""
     return list(dict.fromkeys(name for p in points for name in p["triggers"]))
 
 
 def judged(points: Sequence[Row], name: str) -> list[Row]:
-    """The points that a trigger has judged."""
+    """Return the points that a trigger has judged."""
     return [p for p in points if name in p["triggers"]]
 
 
 def scores_of(points: Sequence[Row], name: str) -> list[float]:
-    """The scores of a trigger; where it gives none (no content word), it calls for nothing."""
+    """Return the scores of a trigger; a missing score (no content word) counts as the lowest."""
     scores = [p["triggers"][name]["score"] for p in points]
     return [-1e9 if s is None else float(s) for s in scores]
 
 
 def rates(fired: Sequence[bool], labels: Sequence[bool], groups: Sequence[str], seed: int) -> dict[str, Any]:
-    """Precision and recall with 95 % intervals by bootstrap samples of whole questions, and how often it fires."""
+    """Return precision and recall with 95 % bootstrap intervals over questions, and how often the trigger fires."""
     hit = np.asarray([f and y for f, y in zip(fired, labels, strict=True)], float)
     counts = np.stack([hit, np.asarray(fired, float), np.asarray(labels, float)], 1)
     keys = np.unique(list(groups), return_inverse=True)[1]
@@ -156,7 +156,7 @@ def rates(fired: Sequence[bool], labels: Sequence[bool], groups: Sequence[str], 
 
 
 def best_thresholds(points: Sequence[Row]) -> dict[str, float]:
-    """Of each trigger the score from which on "yes" has the best F1 on these points; the highest of several."""
+    """Return the threshold of each trigger with the best F1 on these points; the highest if several are best."""
     found: dict[str, float] = {}
     for name in names_of(points):
         seen = judged(points, name)
@@ -173,7 +173,7 @@ def best_thresholds(points: Sequence[Row]) -> dict[str, float]:
 def measured_costs(
     writer: PointWriter, data: str, questions: Sequence[Question], dtype: str, deadline: Deadline
 ) -> dict[str, dict[str, float]]:
-    """Seconds of judging over seconds of drafting the same tokens, one question at a time."""
+    """Measure seconds of judging over seconds of drafting the same tokens, one question at a time."""
     records = Records("draft_points")
     rows = []
     for question in questions:
@@ -237,7 +237,7 @@ def _report(figures: dict[str, Any]) -> str:
         lines += [f"\n## {name}\n", table(shown, [*columns, "cost"])]
     lines.append("\nCost: seconds of judging over seconds of drafting the same tokens.")
     if not figures["complete"]:
-        lines.append("\nStopped before the end; run the same command again to go on.")
+        lines.append("\nStopped before the end; run the same command again to continue.")
     return "\n".join(lines)
 
 

@@ -43,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     found: list[dict[str, float]] = []
     for i in range(args.repetitions + 1):
         figures = _repetition(lm.engine, ids)
-        if i:  # the first warms up
+        if i:  # the first is a warm-up
             found.append(figures)
             note(f"{i}/{args.repetitions}: " + ", ".join(f"{name} {value:.2f}" for name, value in figures.items()))
         if deadline.over and found:

@@ -1,7 +1,7 @@
-"""How a graph has to ask for what is in the weights: in the words of training, or with worked examples.
+"""Which prompt retrieves facts from the weights best: the one used in training, or one with worked examples.
 
-Each question goes through a graph with `injection="parametric"` whose retriever returns the right passage, so that only
-the prompt differs: `WeightsPrompt`, and `reasoned_prompt` with 0 and 8 exemplars. Passages without a trained adapter
+Each question is answered by a graph with `injection="parametric"` whose retriever returns the right passage, so that
+only the prompt differs: `WeightsPrompt`, or `reasoned_prompt` with 0 or 8 exemplars. Passages without a trained adapter
 are left out; nothing is trained.
 """
 
@@ -38,10 +38,10 @@ PROMPTS: dict[str, AnswerPrompt] = {
 
 
 class Right(BaseRetriever):
-    """Returns the passage that holds the answer."""
+    """A retriever that returns the passage that contains the answer."""
 
     passages: dict[str, Document]
-    """By question."""
+    """Passage for each question."""
 
     def _get_relevant_documents(self, query: str, *, run_manager: CallbackManagerForRetrieverRun) -> list[Document]:  # noqa: ARG002
         return [self.passages[query]]
@@ -49,9 +49,9 @@ class Right(BaseRetriever):
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Ask and report."""
-    options = parser("Prompts for what is in the weights.", dtype="bfloat16")
-    options.add_argument("--data", type=Path, required=True, help="a file as SQuAD 1.1 or MuSiQue-Ans, or a folder")
-    options.add_argument("--passages", type=int, default=100, help="drawn by the seed; one question of each")
+    options = parser("Prompts for facts in the weights.", dtype="bfloat16")
+    options.add_argument("--data", type=Path, required=True, help="a SQuAD 1.1 or MuSiQue-Ans file, or a folder")
+    options.add_argument("--passages", type=int, default=100, help="passages drawn by the seed, with one question each")
     options.add_argument("--questions", type=int, default=40)
     args = options.parse_args(arguments)
     deadline = Deadline(args.max_minutes)
@@ -76,7 +76,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 "as trained, minus this": f"{mean(over):.1f} [{least:.1f}, {most:.1f}]",
             }
         )
-    report = f"# Prompts for what is in the weights: {lm.name}, {args.dtype}\n\n{table(rows, list(rows[0]))}\n"
+    report = f"# Prompts for facts in the weights: {lm.name}, {args.dtype}\n\n{table(rows, list(rows[0]))}\n"
     note(report)
     figures = {
         "complete": len(known) == len(asked),

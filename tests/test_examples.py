@@ -1,4 +1,4 @@
-"""The examples run as they are, from the repository's root, and their data is sound."""
+"""The examples run unchanged, and their data is consistent."""
 
 import importlib
 import json
@@ -16,7 +16,7 @@ def lines(name):
     return [json.loads(line) for line in (ROOT / "examples" / "data" / name).read_text("utf-8").splitlines()]
 
 
-def test_every_questions_documents_hold_its_answer():
+def test_the_documents_of_every_question_contain_its_answer():
     corpus = {item["title"]: item["text"] for item in lines("corpus.jsonl")}
     for item in lines("questions.jsonl"):
         assert set(item["documents"]) <= set(corpus), item
@@ -39,7 +39,7 @@ def run_example(name, folder, *arguments):
 
 
 @pytest.mark.slow
-def test_single_nodes_work_in_a_graph_of_ones_own(tmp_path):
+def test_single_nodes_work_in_a_custom_graph(tmp_path):
     told = run_example("own_graph", tmp_path)
     assert "searched: " in told
     assert "Ada" not in told.split("Dear")[0].split("searched: ", 1)[1].splitlines()[0]
@@ -69,7 +69,7 @@ def test_the_middleware_works_in_an_agent_with_tools(tmp_path):
 
 @pytest.mark.slow
 def test_the_demo_answers_from_the_documents(tmp_path):
-    """The embedded model, the real embeddings and the example's documents, as `make demo` runs them."""
+    """Runs with the embedded model, the real embeddings and the example's documents, like `make demo`."""
     done = subprocess.run(
         [sys.executable, "-m", "examples.demo"],
         cwd=tmp_path,
@@ -88,7 +88,7 @@ def test_the_demo_answers_from_the_documents(tmp_path):
     assert "<html" in (tmp_path / ".dynprag" / "demo" / "trace.html").read_text("utf-8")
 
 
-def test_the_studios_graph_is_what_its_configuration_names(tmp_path, monkeypatch):
+def test_the_studio_configuration_names_an_existing_graph(tmp_path, monkeypatch):
     named = json.loads((ROOT / "langgraph.json").read_text("utf-8"))["graphs"]["dynamic_rag"]
     path, variable = named.split(":")
     assert (ROOT / path).is_file()

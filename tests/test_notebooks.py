@@ -1,4 +1,4 @@
-"""The example notebooks run, and what is stored of their last run is whole, and the same on every machine."""
+"""The example notebooks run, and their stored outputs are complete and independent of the machine."""
 
 import ast
 import re
@@ -23,11 +23,11 @@ def code_cells(notebook):
     return [cell for cell in notebook.cells if cell.cell_type == "code"]
 
 
-def test_every_notebook_is_named():
+def test_every_notebook_is_listed():
     assert sorted(p.stem for p in FOLDER.glob("*.ipynb")) == sorted(NOTEBOOKS)
 
 
-def test_every_cell_parses_and_none_failed(path):
+def test_every_cell_parses_and_has_no_error_output(path):
     notebook = nbformat.read(path, as_version=4)
     nbformat.validate(notebook)
     for cell in code_cells(notebook):
@@ -35,18 +35,18 @@ def test_every_cell_parses_and_none_failed(path):
         assert not [o for o in cell.outputs if o.output_type == "error"]
 
 
-def test_it_is_stored_as_it_ran_once_from_top_to_bottom(path):
+def test_a_notebook_is_stored_after_one_run_from_top_to_bottom(path):
     cells = code_cells(nbformat.read(path, as_version=4))
     assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
 
 
-def test_it_shows_nothing_of_the_machine_and_is_small(path):
+def test_a_notebook_contains_no_machine_paths_and_is_small(path):
     notebook = nbformat.read(path, as_version=4)
     assert machine_paths(notebook) == []
     assert path.stat().st_size < 400_000
 
 
-def test_its_links_lead_somewhere(path):
+def test_the_links_of_a_notebook_are_valid(path):
     for cell in nbformat.read(path, as_version=4).cells:
         if cell.cell_type == "markdown":
             for target in re.findall(r"\]\(([^)#]+)", cell.source):
@@ -54,17 +54,17 @@ def test_its_links_lead_somewhere(path):
 
 
 @pytest.mark.slow
-def test_it_runs(path):
+def test_a_notebook_runs(path):
     before, started = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
     notebook = executed(path, seconds=4 * SECONDS)
     after, seconds = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic() - started
-    # Processor time counts workers that wait awake, the clock whatever else keeps this machine busy: what is less.
+    # CPU time includes busy-waiting workers, wall time includes other load on the machine: use the smaller one.
     processor = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     assert min(processor, seconds) < SECONDS
     assert machine_paths(portable(notebook)) == []
 
 
-# ---------------------------------------------------------------------- what is kept of outputs
+# ---------------------------------------------------------------------- stored outputs
 
 
 def one_cell(*outputs, widgets=None):
@@ -73,7 +73,7 @@ def one_cell(*outputs, widgets=None):
     return new_notebook(cells=[cell], metadata=metadata)
 
 
-def test_a_line_that_was_written_over_is_kept_as_it_stood_in_the_end():
+def test_an_overwritten_line_is_kept_in_its_final_form():
     written = [
         "reading: |  | 0/2 [00:00<?]",
         "\rreading: |# | 1/2 [00:01<00:01]",
@@ -86,7 +86,7 @@ def test_a_line_that_was_written_over_is_kept_as_it_stood_in_the_end():
     assert portable(one_cell(gone)).cells[0].outputs == []
 
 
-def test_a_bar_becomes_text():
+def test_a_progress_bar_widget_is_converted_to_text():
     def part(**state):
         return {"state": state}
 
@@ -102,6 +102,6 @@ def test_a_bar_becomes_text():
     assert "widgets" not in kept.metadata
 
 
-def test_paths_of_the_machine_are_found():
+def test_machine_paths_are_found():
     shown = new_output("stream", name="stdout", text="kept in /home/ada/notes, not in ../data/home/x or examples/tmp/y")
     assert machine_paths(one_cell(shown)) == ["/home/ada/notes,"]

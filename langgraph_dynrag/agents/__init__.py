@@ -1,4 +1,4 @@
-"""Dynamic retrieval in agents that one has already: a middleware, and tools. Needs `langchain`."""
+"""Add dynamic retrieval to existing agents, as a middleware or as tools. Requires `langchain`."""
 
 import lazy_loader
 

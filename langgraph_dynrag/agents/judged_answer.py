@@ -1,7 +1,8 @@
-"""A whole answer under a trigger's eyes: out of a model's message, piece by piece.
+"""Judge a complete answer with a trigger, piece by piece.
 
-In the graph a draft is looked at while it grows; an agent's answer is looked at when it is there. The pieces, the views
-and so the verdicts are the same, as long as nothing is retrieved. Pure: knows neither agents nor models.
+The graph judges a draft while it grows; an agent's answer is judged once it is complete. As long as nothing is
+retrieved, both see the same pieces and views, and therefore reach the same verdicts. Pure: knows neither agents nor
+models.
 """
 
 from __future__ import annotations
@@ -21,13 +22,13 @@ from rag_backbone.text.units import WordFilter
 
 @dataclass(frozen=True)
 class WatchedAnswer:
-    """A question and what was answered, with what a trigger or a formulator may read."""
+    """A question and its answer, with the signals that a trigger or a query formulator may read."""
 
     question: str
     draft: Draft
     attention: AttentionRows | None = None
     context: Context | None = None
-    """The question's place in the prompt; no part of the answer is accepted yet."""
+    """Position of the question in the prompt; no part of the answer is accepted yet."""
     attend_alone: AttendAlone | None = None
 
 
@@ -42,13 +43,13 @@ class Need:
 def read_answer(
     message: AIMessage, messages: Sequence[BaseMessage], trigger: Trigger, needs: frozenset[Signal]
 ) -> DraftResult:
-    """The draft of a complete message, its attention, and what it cost.
+    """Read the draft of a complete message, its attention, and its cost.
 
     Args:
         message: The answer.
-        messages: What it answers.
-        trigger: Whose unit the draft is for.
-        needs: The signals that are to be read.
+        messages: The messages that it answers.
+        trigger: The trigger that will judge the draft; its unit determines the pieces.
+        needs: The signals to read.
     """
     task = DraftTask(
         question="",
@@ -67,8 +68,8 @@ def read_answer(
 
 
 def lacking(result: DraftResult, needs: frozenset[Signal]) -> list[Signal]:
-    """The signals that are needed and that the message did not bring."""
-    # Tokens whose log-probability did not come count as sure in a draft; an answer without any tells nothing.
+    """Return the needed signals that the message did not carry."""
+    # A draft treats tokens without a log-probability as certain, so an answer without any tells nothing.
     draft, known = result.draft, result.cost.get("tokens_without_logprobs", 0) < max(len(result.draft), 1)
     has: dict[Signal, bool] = {
         "logprob": known and len(draft.logprobs) == len(draft),
@@ -82,8 +83,7 @@ def judge_answer(written: WatchedAnswer, trigger: Trigger, carries_content: Word
     """Judge an answer piece by piece.
 
     Returns:
-        The pieces at which information is needed; and one verdict on the whole answer, whose position is that of the
-        first of them.
+        The pieces at which information is needed, and one verdict on the whole answer, positioned at the first of them.
     """
     draft, start = written.draft, 0
     needs: list[Need] = []
@@ -114,7 +114,7 @@ def judge_answer(written: WatchedAnswer, trigger: Trigger, carries_content: Word
 
 
 def _whole(verdicts: Sequence[tuple[int, int, Verdict]]) -> Verdict:
-    """Verdicts on pieces (start, tokens, verdict) as one on the answer."""
+    """Combine verdicts on pieces (start, tokens, verdict) into one verdict on the answer."""
     if not verdicts:
         return Verdict(False, "nothing was written")
     scores: list[float | None] = []
@@ -124,7 +124,7 @@ def _whole(verdicts: Sequence[tuple[int, int, Verdict]]) -> Verdict:
     fired = [(start, judged, v) for start, judged, v in verdicts if v.retrieve]
     start, judged, shown = fired[0] if fired else verdicts[0]
     reason = shown.reason if len(fired) < 2 else f"{shown.reason}, and at {len(fired) - 1} more"
-    # One that names no token speaks of the end of its piece.
+    # A verdict without a position refers to the end of its piece.
     position = start + (judged - 1 if shown.position is None else shown.position) if fired else None
     return Verdict(
         bool(fired),

@@ -1,4 +1,4 @@
-"""`DynamicRetrievalMiddleware`: an agent of LangChain's `create_agent` that looks things up when it is unsure."""
+"""`DynamicRetrievalMiddleware`: make an agent built by LangChain's `create_agent` retrieve when it is unsure."""
 
 from __future__ import annotations
 
@@ -41,51 +41,54 @@ from langgraph_dynrag.triggers.base import Trigger
 
 
 class DynamicRetrievalState(AgentState[ResponseT]):
-    """The agent's state with what was looked up for the question at hand."""
+    """The agent's state, extended with the retrieval record of the current question."""
 
     dynamic_retrieval: NotRequired[Annotated[dict[str, Any], OmitFromInput]]
     """Plain data: `question`, `answer`, `sources`, `warnings`, `evidence`, `retrievals`, `rounds`, `trace`;
-    `Trace.from_state(result["dynamic_retrieval"])` shows it. Absent if there was nothing to look at."""
+    `Trace.from_state(result["dynamic_retrieval"])` displays it. Absent if there was no answer to watch."""
     dynamic_retrieval_paused: NotRequired[Annotated[Any, UntrackedValue, PrivateStateAttr]]
-    """A `Paused`, while an answer is to be written again."""
+    """A `Paused` while an answer is waiting to be rewritten."""
 
 
 PAUSED = "dynamic_retrieval_paused"
 
 
 class DynamicRetrievalMiddleware(AgentMiddleware[DynamicRetrievalState[ResponseT], ContextT, ResponseT]):
-    """Watches an agent's final answers; where the model was unsure, evidence is fetched and the answer written again.
+    """Watch an agent's final answers; where the model was unsure, retrieve evidence and have the answer rewritten.
 
-    Tool calls are left alone. The evidence stands in the request, not in the conversation; it stays for the rest of the
-    question, so that a tool call in between does not lose it. What happened is in the state, as `dynamic_retrieval`.
+    Tool calls are left alone. The evidence is added to the request, not to the conversation; it stays until the
+    question is answered, so that a tool call in between does not lose it. The state records what happened, under
+    `dynamic_retrieval`.
 
-    Each model call, also one for a query, is a pass of the agent's loop, so that limits, retries, fallbacks and
-    summaries of other middleware apply to it, in any order. If a limit ends the agent before an answer is written
-    again, the answer that was there is given, and the record says so; a limit that raises an error raises it. Hooks of
-    other middleware that run after the model see an empty message for an answer that is to be written again, and those
-    that run after the agent, if they stand behind this middleware, may run once for each such pass.
+    Each model call, including calls for a query, is a separate pass of the agent's loop, so that limits, retries,
+    fallbacks and summaries of other middleware apply to it, in any order. If a limit ends the agent before an answer is
+    rewritten, the earlier answer is returned, and the record says so; a limit that raises an error still raises it.
+    After-model hooks of other middleware see an empty message for an answer that is about to be rewritten. After-agent
+    hooks of middleware listed behind this one may run once for each such pass.
 
-    A model that reports no log-probabilities, with an answer or at all, answers unwatched; that is recorded and logged.
+    If a model reports no log-probabilities, for one answer or at all, the answer is not watched; this is recorded and
+    logged.
 
     Args:
         retriever: Any LangChain retriever.
-        trigger: When to retrieve; by default FLARE's (a token's probability under 0.8). Any trigger that needs what the
-            model gives: log-probabilities and entropy of any model that reports them as OpenAI does, attention of
-            `LocalChatModel`.
-        query: What to retrieve; by default the question with FLARE's query (the sentence without the tokens that the
-            model was unsure of): agents answer briefly, and little may be left of a sentence.
-        max_rounds: How often one answer may be written again.
+        trigger: When to retrieve; by default FLARE's trigger (a token's probability below 0.8). The model must provide
+            the signals that the trigger needs: log-probabilities and entropy come from any model that reports them as
+            OpenAI does, attention only from `LocalChatModel`.
+        query: What to retrieve; by default the question followed by FLARE's query (the sentence without the tokens that
+            the model was unsure of). Agents answer briefly, so the masked sentence alone may be too short.
+        max_rounds: How often one answer may be rewritten.
         max_searches: Searches for one question, over all model calls.
-        max_queries: Searches before an answer is written again; an answer may be unsure in several places.
-        on_missing_signals: Answer unwatched, or raise `SignalUnavailableError`.
-        drafts: `"hidden"` keeps answers that may be discarded out of LangGraph's `messages` stream: an accepted one is
-            sent as a whole, and the last rewriting token by token. `"streamed"` sends all as they are written.
+        max_queries: Searches before each rewrite; an answer may be unsure in several places.
+        on_missing_signals: Return the answer unwatched, or raise `SignalUnavailableError`.
+        drafts: `"hidden"` keeps answers that may be discarded out of LangGraph's `messages` stream: an accepted answer
+            is sent as a whole, and the last rewrite token by token. `"streamed"` sends all of them as they are written.
         **options: `k`, `query_tokens`, `context_tokens`, `with_passages`, `retrieval` (timeout and errors),
             `top_logprobs`, `carries_content`; see `WatchOptions`.
 
     Raises:
-        ConfigurationError: If an option is unknown or out of range, or trigger and formulator do not fit.
-        SignalUnavailableError: If they need what no message can carry.
+        ConfigurationError: If an option is unknown or out of range, or trigger and query formulator do not fit
+            together.
+        SignalUnavailableError: If the trigger or the formulator needs a signal that no message can carry.
 
     Example:
         >>> agent = create_agent(model, tools, middleware=[DynamicRetrievalMiddleware(retriever)])  # doctest: +SKIP
@@ -127,12 +130,12 @@ class DynamicRetrievalMiddleware(AgentMiddleware[DynamicRetrievalState[ResponseT
         request: ModelRequest[ContextT],
         handler: Callable[[ModelRequest[ContextT]], ModelResponse[ResponseT]],
     ) -> ModelResponse[ResponseT] | ExtendedModelResponse[ResponseT]:
-        """Answer and look; if need be, search and have the agent call the model again."""
+        """Call the model and judge its answer; if it is unsure, search and have the agent call the model again."""
         step = self._begun(request)
         while (task := step.task) is not None:
             try:
                 outcome = self._done(task, handler)
-            except Exception as error:  # noqa: BLE001 - the course decides what becomes of it
+            except Exception as error:  # noqa: BLE001 - the course decides how to handle it
                 step.failed(error)
             else:
                 step.forward(outcome)
@@ -143,12 +146,12 @@ class DynamicRetrievalMiddleware(AgentMiddleware[DynamicRetrievalState[ResponseT
         request: ModelRequest[ContextT],
         handler: Callable[[ModelRequest[ContextT]], Awaitable[ModelResponse[ResponseT]]],
     ) -> ModelResponse[ResponseT] | ExtendedModelResponse[ResponseT]:
-        """Answer and look; if need be, search and have the agent call the model again. The event loop stays free."""
+        """Do the same as `wrap_model_call`, without blocking the event loop."""
         step = self._begun(request)
         while (task := step.task) is not None:
             try:
                 outcome = await self._adone(task, handler)
-            except Exception as error:  # noqa: BLE001 - the course decides what becomes of it
+            except Exception as error:  # noqa: BLE001 - the course decides how to handle it
                 step.failed(error)
             else:
                 step.forward(outcome)
@@ -156,12 +159,12 @@ class DynamicRetrievalMiddleware(AgentMiddleware[DynamicRetrievalState[ResponseT
 
     @hook_config(can_jump_to=["model"])
     def after_agent(self, state: Any, runtime: Runtime[ContextT]) -> dict[str, Any] | None:  # noqa: ARG002
-        """Send the agent back to the model for an answer that is to be written again, or give the one that is there."""
+        """Send the agent back to the model to rewrite an answer, or return the answer that was withheld."""
         return after_pass(state)
 
     @hook_config(can_jump_to=["model"])
     async def aafter_agent(self, state: Any, runtime: Runtime[ContextT]) -> dict[str, Any] | None:  # noqa: ARG002
-        """The same, asynchronously."""
+        """Do the same as `after_agent`."""
         return after_pass(state)
 
     def _begun(self, request: ModelRequest[Any]) -> _Step:
@@ -196,7 +199,7 @@ class DynamicRetrievalMiddleware(AgentMiddleware[DynamicRetrievalState[ResponseT
 
 
 class _Step:
-    """A course at the task that is to be done next."""
+    """A course, advanced to its next task."""
 
     def __init__(self, course: Course[Any]) -> None:
         self._course = course
@@ -206,11 +209,11 @@ class _Step:
         self.forward(None)
 
     def forward(self, outcome: Any) -> None:
-        """Go on with the outcome of the task."""
+        """Resume the course with the outcome of the task."""
         self._go(lambda: self._course.send(outcome))
 
     def failed(self, error: Exception) -> None:
-        """Go on with the error that the task ended in; raises what the course does not handle."""
+        """Resume the course with the error that the task raised; raise the error if the course does not handle it."""
         self._go(lambda: self._course.throw(error))
 
     def _go(self, advance: Callable[[], Task]) -> None:
@@ -221,7 +224,7 @@ class _Step:
 
 
 def _outcome(ended: Given | Paused) -> ExtendedModelResponse[Any]:
-    """What a pass gives the agent."""
+    """Convert the end of a pass to the response and state update for the agent."""
     if isinstance(ended, Paused):
         update = {"dynamic_retrieval": ended.record, PAUSED: ended}
         return ExtendedModelResponse(ModelResponse([placeholder()]), Command(update=update))
@@ -232,10 +235,10 @@ def _outcome(ended: Given | Paused) -> ExtendedModelResponse[Any]:
 
 
 def after_pass(state: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The update of an agent whose loop has ended.
+    """Return the state update for an agent whose loop has ended.
 
-    If it ended with a withheld answer, that goes back to the model. If something else ended it meanwhile, such as a
-    limit of model calls, the withheld answer is given, after whatever was said about the limit.
+    If the loop ended with a withheld answer, the agent is sent back to the model. If something else ended it in the
+    meantime, such as a limit on model calls, the withheld answer is returned, after the message about the limit.
     """
     messages = state["messages"]
     removed = [RemoveMessage(m.id) for m in messages if is_placeholder(m)]
@@ -260,7 +263,7 @@ def after_pass(state: Mapping[str, Any]) -> dict[str, Any] | None:
 
 @contextmanager
 def _unstreamed() -> Iterator[None]:
-    """Model calls within stay out of LangGraph's `messages` stream, whatever binds or wraps the model."""
+    """Keep model calls in this context out of LangGraph's `messages` stream, however the model is bound or wrapped."""
     config = ensure_config()
     token = var_child_runnable_config.set({**config, "tags": [*(config.get("tags") or []), TAG_NOSTREAM]})
     try:

@@ -1,4 +1,4 @@
-"""How an agent's answers are watched, validated once."""
+"""The options of `DynamicRetrievalMiddleware`, validated once."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from rag_backbone.text.units import WordFilter, not_a_stop_word
 from rag_backbone.typed_fields import Bounds, check_fields
 
 REPORTED: frozenset[Signal] = frozenset({"logprob", "entropy"})
-"""What any model may report with a message."""
+"""Signals that any model may report with a message."""
 _LOCAL: frozenset[Signal] = frozenset({"attention", "attention_alone"})
 
 
 @dataclass(frozen=True)
 class WatchOptions:
-    """How an agent's answers are watched; see `DynamicRetrievalMiddleware`.
+    """Options for watching an agent's answers; see `DynamicRetrievalMiddleware`.
 
     Raises:
-        ConfigurationError: If an option is out of range, or trigger and formulator do not fit.
-        SignalUnavailableError: If a trigger or formulator needs what no message can carry.
+        ConfigurationError: If an option is out of range, or trigger and query formulator do not fit together.
+        SignalUnavailableError: If the trigger or the formulator needs a signal that no message can carry.
     """
 
     retriever: Retriever
@@ -67,15 +67,15 @@ class WatchOptions:
 
     @classmethod
     def of(cls, **options: Any) -> WatchOptions:
-        """The options, unknown ones refused by name.
+        """Build the options; the error for an unknown option names it.
 
         Raises:
-            ConfigurationError: As above.
+            ConfigurationError: If an option is unknown, and as for the class.
         """
         refuse_unknown(options, {f.name for f in fields(cls)}, "DynamicRetrievalMiddleware")
         return cls(**options)
 
     @property
     def needs(self) -> frozenset[Signal]:
-        """The signals that trigger and formulator read."""
+        """Signals that the trigger and the query formulator read."""
         return self.trigger.needs | self.query.needs

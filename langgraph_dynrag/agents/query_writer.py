@@ -1,4 +1,4 @@
-"""What to search for where an answer was unsure: queries, some of which the model is asked for, one after the other."""
+"""Collect the queries for the unsure parts of an answer; some queries are written by the model, one call at a time."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from langgraph_dynrag.queries.base import QueryFormulator, QueryPlan, last_words
 
 @dataclass(frozen=True)
 class Asking:
-    """The plans for what is needed, with the model's replies so far."""
+    """Query plans for the needs of an answer, with the model's replies so far."""
 
     formulator: QueryFormulator
     plans: tuple[tuple[Need, QueryPlan], ...]
@@ -20,15 +20,15 @@ class Asking:
 
     @property
     def prompts(self) -> tuple[str, ...]:
-        """What the model is still to be asked."""
+        """Prompts that the model has not answered yet."""
         return tuple(p for _, plan in self.plans for p in plan.prompts)[len(self.replies) :]
 
     def answered(self, reply: str) -> Asking:
-        """Return it with the reply to the first prompt."""
+        """Return a copy with the reply to the first open prompt."""
         return replace(self, replies=(*self.replies, reply))
 
     def queries(self, options: WatchOptions, count_tokens: Callable[[str], int]) -> list[str]:
-        """Return the queries once all is asked; the question if there are none."""
+        """Return the queries, once all prompts are answered; the question if there are none."""
         found: dict[str, None] = {}
         replies = list(self.replies)
         for need, plan in self.plans:

@@ -1,6 +1,6 @@
-"""What is known of the question that an agent is answering: searches, passages, and what happened, as plain data.
+"""The record of the question that an agent is answering: searches, passages and trace, as plain data.
 
-It lives in the agent's state, is replaced when another question is asked, and is what `Trace.from_state` reads.
+It lives in the agent's state, is replaced when another question is asked, and can be read by `Trace.from_state`.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ logger = logging.getLogger(__name__)
 
 
 class Record(TypedDict):
-    """What is known of a question."""
+    """The searches, evidence, answer and trace of one question."""
 
     question: str
     message_id: str | None
@@ -44,23 +44,23 @@ class Record(TypedDict):
     sources: list[Source]
     warnings: list[str]
     evidence: list[Passage]
-    """The passages that the answer is written with."""
+    """Passages that the answer is written with."""
     seen: list[str]
     """Ids of all passages that were found."""
     asked: list[str]
-    """All queries."""
+    """All queries that were searched for."""
     retrievals: int
     identical: int
-    """Searches that repeated an earlier one."""
+    """Number of searches that repeated an earlier one."""
     rounds: int
-    """How often an answer was discarded."""
+    """Number of answers that were discarded."""
     blind: bool
-    """Whether the model gives no signals, for the rest of this question."""
+    """Set when the model provides no signals, for the rest of this question."""
     trace: list[Event]
 
 
 def record_of(question: HumanMessage, known: Record | None) -> Record:
-    """The record of a question: the known one if it is about this very question, else a new one."""
+    """Return a copy of the known record if it is about this question, else a new record."""
     asked = question.text.strip()
     if known and is_about(known, question):
         return known.copy()
@@ -83,18 +83,18 @@ def record_of(question: HumanMessage, known: Record | None) -> Record:
 
 
 def is_about(record: Record, question: HumanMessage) -> bool:
-    """Whether a record is about this very question."""
+    """Return whether a record is about this question: the same message with the same text."""
     return (record.get("message_id"), record.get("question")) == (question.id, question.text.strip())
 
 
 def told(record: Record, event: Event) -> Record:
-    """The record with one event more, which is also sent to whoever streams."""
+    """Return the record with an event appended; the event is also sent to the stream."""
     emit(event)
     return {**record, "trace": [*record["trace"], event]}
 
 
 def drafted(record: Record, read: DraftResult, affected: Sequence[str], usage: Usage) -> Record:
-    """The record with an answer that was written; `affected` are the ids of passages that had to be cut for it."""
+    """Return the record with a draft event for an answer; `affected` lists the passages that were cut or left out."""
     event = draft_event(read.draft, carried=0, evidence=[p["id"] for p in record["evidence"]])
     event["usage"] = usage.to_state()
     event = with_cost(event, read.cost)
@@ -108,7 +108,7 @@ def drafted(record: Record, read: DraftResult, affected: Sequence[str], usage: U
 
 
 def discarded(record: Record, read: DraftResult) -> Record:
-    """The record with that answer thrown away."""
+    """Return the record with that answer discarded, as a further round."""
     event = ResumeEvent(
         type="resume",
         kept="",
@@ -121,7 +121,7 @@ def discarded(record: Record, read: DraftResult) -> Record:
 
 
 def accepted(record: Record, message: AIMessage, read: DraftResult) -> Record:
-    """The record with that answer given."""
+    """Return the record with that answer accepted."""
     record = told(record, AcceptedEvent(type="accepted", text=read.draft.text, tokens=len(read.draft)))
     answer = answer_text(message).strip()
     record = told(record, AnswerEvent(type="answer", answer=answer, short_answer=answer))
@@ -130,7 +130,7 @@ def accepted(record: Record, message: AIMessage, read: DraftResult) -> Record:
 
 
 def kept(record: Record, reason: str, warning: str | None = None) -> Record:
-    """The record with the reason why an answer that was thrown away is given after all; and a warning, if any."""
+    """Return the record with the reason why a discarded answer is returned after all; log the warning, if any."""
     event = KeptEvent(type="kept", reason=reason)
     if warning is not None:
         logger.warning("%s", warning)
@@ -139,16 +139,16 @@ def kept(record: Record, reason: str, warning: str | None = None) -> Record:
 
 
 def degraded(options: WatchOptions, record: Record, reason: str, *, blind: bool = False) -> Record:
-    """The record with the reason why an answer was not looked at.
+    """Return the record with the reason why an answer was not watched.
 
     Args:
-        options: Whether this is an error.
+        options: The options; `on_missing_signals` says whether this is an error.
         record: The record.
         reason: What is missing.
         blind: Whether it will be missing for the rest of this question.
 
     Raises:
-        SignalUnavailableError: If the options say so.
+        SignalUnavailableError: If `on_missing_signals` is `"raise"`.
     """
     if options.on_missing_signals == "raise":
         raise SignalUnavailableError(

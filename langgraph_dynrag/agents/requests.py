@@ -1,4 +1,7 @@
-"""An agent's requests with evidence and with the wish for signals; its responses without them. Nothing is mutated."""
+"""Add evidence and signal settings to an agent's requests, and strip the signals from its responses.
+
+Nothing that is passed in is mutated.
+"""
 
 from __future__ import annotations
 
@@ -26,23 +29,23 @@ _WITHHELD = "withheld"
 
 
 def placeholder() -> AIMessage:
-    """Return the empty message that stands for an answer which is to be written again, for one pass of the agent."""
+    """Return an empty message that stands in, for one pass of the agent, for an answer that will be rewritten."""
     return AIMessage("", id=str(uuid.uuid4()), response_metadata={"dynprag": {_WITHHELD: True}})
 
 
 def is_placeholder(message: object) -> bool:
-    """Whether a message is one of these."""
+    """Return whether a message was created by `placeholder`."""
     return isinstance(message, AIMessage) and bool((message.response_metadata.get("dynprag") or {}).get(_WITHHELD))
 
 
 def question_of_request(messages: Sequence[AnyMessage]) -> HumanMessage | None:
-    """Return the last human message; None if there is none, or none with text."""
+    """Return the last human message; None if there is none or it has no text."""
     question = next((m for m in reversed(messages) if isinstance(m, HumanMessage)), None)
     return None if question is None or not question.text.strip() else question
 
 
 def asking_request(request: ModelRequest[Any], prompt: str) -> ModelRequest[Any]:
-    """Return a request for the reply to an instruction: without conversation, tools and output format."""
+    """Return a request that holds one instruction only: no conversation, tools or output format."""
     settings = request.model_settings
     if isinstance(chat_model_within(request.model), LocalChatModel):
         settings = {**settings, "max_tokens": 48}
@@ -57,12 +60,12 @@ def asking_request(request: ModelRequest[Any], prompt: str) -> ModelRequest[Any]
 
 
 def usage_of(response: ModelResponse[Any]) -> Usage:
-    """Return the usage of the call that a response comes from."""
+    """Return the usage of the call that produced a response."""
     return Usage.of(next((m for m in response.result if isinstance(m, AIMessage)), None))
 
 
 def with_usage(response: ModelResponse[Any], usage: Usage) -> ModelResponse[Any]:
-    """Return the response whose first answer has the usage of all calls that it took."""
+    """Return the response with the total usage of all calls on its first AI message."""
     messages = list(response.result)
     for at, message in enumerate(messages):
         if isinstance(message, AIMessage):
@@ -74,10 +77,11 @@ def with_usage(response: ModelResponse[Any], usage: Usage) -> ModelResponse[Any]
 def with_evidence(
     options: WatchOptions, request: ModelRequest[Any], generator: Generator, record: Record
 ) -> tuple[list[AnyMessage], list[str]]:
-    """The request's messages with the evidence beside the question; and the ids of what had to be cut.
+    """Return the request's messages with the evidence next to the question, and the ids of passages that were cut.
 
-    It stands in the request alone: the conversation in the agent's state stays as it is. No message is added, so that
-    other middleware, and chat templates that want user and assistant to take turns, see what they would without it.
+    The evidence is added to the request only; the conversation in the agent's state does not change. No message is
+    added, so that other middleware, and chat templates in which user and assistant must alternate, see the same
+    messages as without it.
     """
     messages = list(request.messages)
     if not record["evidence"]:
@@ -96,8 +100,8 @@ def with_evidence(
 
 
 def _with_passages(question: AnyMessage, template: str, passages: str) -> AnyMessage:
-    """The question's message with passages around it, as the template says; it may hold images, too."""
-    # Not str.format, nor one replacement after the other: passages and questions may contain braces.
+    """Insert the passages into the question's message as the template says; the message may contain images."""
+    # Neither str.format nor consecutive replacements would do: passages and questions may contain braces.
     before, after = (part.replace("{passages}", passages) for part in template.split("{question}", 1))
     if isinstance(question.content, str):
         return question.model_copy(update={"content": before + question.content + after})
@@ -106,12 +110,12 @@ def _with_passages(question: AnyMessage, template: str, passages: str) -> AnyMes
 
 
 def has_room(options: WatchOptions, request: ModelRequest[Any], generator: Generator, record: Record) -> bool:
-    """Whether any of the evidence fits into the request."""
+    """Return whether any of the evidence fits into the request."""
     return with_evidence(options, request, generator, record)[0] != list(request.messages)
 
 
 def signal_settings(options: WatchOptions, request: ModelRequest[Any]) -> dict[str, Any]:
-    """The request's model settings, asking as well for the signals that are needed, or that cost nothing."""
+    """Return the request's model settings, extended to request the signals that are needed or free of charge."""
     if not options.needs and not isinstance(chat_model_within(request.model), LocalChatModel):
         return request.model_settings
     settings = {**request.model_settings, "logprobs": True}
@@ -124,7 +128,7 @@ def signal_settings(options: WatchOptions, request: ModelRequest[Any]) -> dict[s
 
 
 def answer_in(response: ModelResponse[Any]) -> AIMessage | None:
-    """The final answer in a response; None if the model called a tool."""
+    """Return the final answer in a response; None if the model called a tool."""
     answers = [m for m in response.result if isinstance(m, AIMessage)]
     if len(response.result) != 1 or not answers or answers[0].tool_calls or answers[0].invalid_tool_calls:
         return None
@@ -132,7 +136,10 @@ def answer_in(response: ModelResponse[Any]) -> AIMessage | None:
 
 
 def repeated_call(response: ModelResponse[Any], request: ModelRequest[Any]) -> str | None:
-    """A tool that is called, if every call was made with the same arguments since the question was asked; else None."""
+    """Return the name of a called tool if every call repeats an earlier one for this question; otherwise None.
+
+    A call is repeated if the same tool was called with the same arguments since the question was asked.
+    """
     at = max((i for i, m in enumerate(request.messages) if isinstance(m, HumanMessage)), default=0)
     made = [(c["name"], c["args"]) for m in request.messages[at:] if isinstance(m, AIMessage) for c in m.tool_calls]
     calls = [c for m in response.result if isinstance(m, AIMessage) for c in m.tool_calls]
@@ -142,7 +149,7 @@ def repeated_call(response: ModelResponse[Any], request: ModelRequest[Any]) -> s
 
 
 def cleaned(response: ModelResponse[Any], request: ModelRequest[Any]) -> ModelResponse[Any]:
-    """The response without the signals that only this middleware asked for; attention could not even be saved."""
+    """Return the response without the signals that only this middleware requested; attention cannot be serialised."""
     settings = request.model_settings
     removed = (
         set()
@@ -159,12 +166,12 @@ def cleaned(response: ModelResponse[Any], request: ModelRequest[Any]) -> ModelRe
 
 
 def is_refusal(error: Exception) -> bool:
-    """Whether an error says that the call as such was refused, and not that the server or the network failed."""
+    """Return whether an error means that the call itself was refused, not that the server or the network failed."""
     return isinstance(error, TypeError | ValueError) or getattr(error, "status_code", None) in (400, 404, 422)
 
 
 def question_context(request: ModelRequest[Any], question: str) -> Context:
-    """Where the question stands in a local model's prompt, for formulators that read attention."""
+    """Locate the question in a local model's prompt, for query formulators that read attention."""
     prompt = _encoded(request, [*request.messages, AIMessage("")])
     positions = prompt.tokens_of(question)
     pieces = tuple(prompt.text[prompt.spans[i].start : prompt.spans[i].end] for i in positions)
@@ -172,7 +179,7 @@ def question_context(request: ModelRequest[Any], question: str) -> Context:
 
 
 def generator_of(model: Any, options: WatchOptions) -> Generator:
-    """The model as formulators see it."""
+    """Wrap the model as query formulators see it."""
     plain = PlainModel(chat_model_within(model), model)
     if isinstance(plain.chat, LocalChatModel):
         return LocalGenerator(plain)
@@ -180,9 +187,9 @@ def generator_of(model: Any, options: WatchOptions) -> Generator:
 
 
 def never_given(model: Any, options: WatchOptions) -> list[Signal]:
-    """The needed signals that a model of this kind cannot give."""
+    """Return the needed signals that a model of this kind cannot provide."""
     beyond = options.needs - REPORTED
-    # Asking a local model for its signals loads it.
+    # Querying a local model's signals loads the model.
     return sorted(beyond - generator_of(model, options).signals) if beyond else []
 
 

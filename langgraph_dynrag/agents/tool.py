@@ -1,7 +1,7 @@
 """Retrieval as a tool that an agent calls: a plain retriever, or the whole dynamic graph.
 
-Both return text for the model and, as the tool message's artifact, what a program needs of it: the documents, or the
-answer with sources and trace.
+Both return text for the model and attach an artifact for programs to the tool message: the documents, or the answer
+with its sources and trace.
 """
 
 from __future__ import annotations
@@ -43,19 +43,19 @@ def create_retriever_tool(
     description: str = "Search the documents. Returns numbered passages.",
     characters: int = 6000,
 ) -> BaseTool:
-    """A retriever as a tool; its documents are the artifact.
+    """Wrap a retriever as a tool; the retrieved documents are the artifact.
 
-    As LangChain's function of this name, and besides: passages are numbered, cleaned (a document cannot write prompt
-    lines of its own), told apart and cut to a length; and a search in vain says so.
+    Works like LangChain's function of this name. In addition, passages are numbered, cleaned (a document cannot inject
+    prompt lines), deduplicated and truncated, and a search without results says so.
 
     Args:
         retriever: Any LangChain retriever.
-        name: Of the tool.
-        description: What the model is told of it.
-        characters: Of all passages together, at most.
+        name: Name of the tool.
+        description: Description of the tool for the model.
+        characters: Maximum number of characters of all passages together.
 
     Raises:
-        ConfigurationError: If `characters` is too small for a passage, or the retriever is none.
+        ConfigurationError: If `characters` is too small for a passage, or `retriever` is not a retriever.
     """
     check_retriever(retriever)
     check_type("characters", characters, int, "a whole number, such as characters=6000")
@@ -86,20 +86,21 @@ def create_dynamic_rag_tool(
     name: str = "answer_from_documents",
     description: str = "Answer a question from the documents, looking things up on the way. Names its sources.",
 ) -> BaseTool:
-    """The graph as a tool: the agent asks a question and gets an answer with numbered sources.
+    """Wrap the graph as a tool: the agent asks a question and gets an answer with numbered sources.
 
-    The artifact is what the graph returned (`answer`, `short_answer`, `sources`, `warnings`, `trace`) with the `usage`
-    of its model calls; plain data, for `messages` are left out. The agent is told of warnings as well. Each call is a
-    run of its own; the agent's thread knows nothing of its steps, unless the graph is interrupted before or after a
-    node: to go on it has to find them there.
+    The artifact is what the graph returned (`answer`, `short_answer`, `sources`, `warnings`, `trace`) and the `usage`
+    of its model calls, as plain data; `messages` are left out. The agent also sees the warnings. Each call is an
+    independent run, whose steps are not stored in the agent's thread. A graph that is interrupted before or after a
+    node is the exception, because resuming it requires those steps.
 
     Args:
-        graph: What `create_dynamic_rag` returned, made without a checkpointer. A copy of it runs.
-        name: Of the tool.
-        description: What the model is told of it.
+        graph: The graph that `create_dynamic_rag` returned, created without a checkpointer. A copy of it runs.
+        name: Name of the tool.
+        description: Description of the tool for the model.
 
     Raises:
-        ConfigurationError: If it is no graph, or has a checkpointer: its thread would be the agent's.
+        ConfigurationError: If `graph` is not a graph, or has a checkpointer: it would store its runs under the agent's
+            thread.
 
     Example:
         >>> tool = create_dynamic_rag_tool(create_dynamic_rag(model, retriever))  # doctest: +SKIP
@@ -112,7 +113,7 @@ def create_dynamic_rag_tool(
         )
     if getattr(graph, "checkpointer", None):
         raise ConfigurationError(
-            "the graph has a checkpointer, and its runs would be kept under the agent's thread_id; make the tool's "
+            "the graph has a checkpointer, which would store its runs under the agent's thread_id; create the tool's "
             "graph without one: create_dynamic_rag(model, retriever)"
         )
 
@@ -130,7 +131,7 @@ def create_dynamic_rag_tool(
 
 
 def _unkept(graph: Runnable[Any, Any]) -> Runnable[Any, Any]:
-    """The graph, without the agent's checkpointer, which LangGraph lends to every graph that runs inside of a node."""
+    """Detach the graph from the agent's checkpointer, which LangGraph passes to every graph that runs inside a node."""
     if not isinstance(graph, Pregel) or graph.interrupt_before_nodes or graph.interrupt_after_nodes:
         return graph
     return graph.copy({"checkpointer": False})

@@ -1,14 +1,14 @@
-"""One model call of an agent, watched: what happens between the request and the answer.
+"""The steps between an agent's request and its answer when the model call is watched.
 
-    write -> look at the answer -> (unsure) search -> write again with what was found -> ... -> the answer
+    write -> judge the answer -> (unsure) search -> rewrite with the evidence -> ... -> the answer
 
-Each model call is a pass of its own through the agent's loop, so that other middleware sees and limits it as any other:
-an answer that is to be written again is withheld (`Paused`), an empty message takes its place, and after the pass the
-agent is sent back to the model. If another middleware ends the agent first, the withheld answer is given.
+Each model call is a separate pass through the agent's loop, so that other middleware sees and limits it like any other
+call: an answer that will be rewritten is withheld (`Paused`), an empty message replaces it, and after the pass the
+agent is sent back to the model. If another middleware ends the agent first, the withheld answer is returned.
 
-A pass is a generator that *says* what is to be done next (call the model, search, compute) and is told the outcome. It
-does nothing of it itself, so that the synchronous and the asynchronous middleware share all of it; and it changes
-nothing that it was given, so that a middleware around it may have a pass repeated.
+A pass is a generator that yields the next task (call the model, search, compute) and receives its outcome. It performs
+no task itself, so that the synchronous and the asynchronous middleware share all of it; and it mutates nothing that it
+was given, so that an outer middleware may repeat a pass.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ from langgraph_dynrag.reasoning import answer_text
 from langgraph_dynrag.state import DynamicRAGState
 from langgraph_dynrag.triggers.base import verdict_before
 
-# ---------------------------------------------------------------------- what is to be done
+# ---------------------------------------------------------------------- tasks
 
 
 @dataclass(frozen=True)
@@ -74,19 +74,19 @@ class CallModel:
 
     request: ModelRequest[Any]
     hidden: bool
-    """Whether its tokens stay out of the `messages` stream, because the answer may be discarded."""
+    """Whether to keep the tokens out of the `messages` stream, because the answer may be discarded."""
 
 
 @dataclass(frozen=True)
 class Search:
-    """Search for the state's queries; the outcome is the update of a state."""
+    """Search for the state's queries; the outcome is a state update."""
 
     state: DynamicRAGState
 
 
 @dataclass(frozen=True)
 class Compute:
-    """Call a function that may compute for a while; the outcome is what it returns."""
+    """Call a function that may take long; the outcome is its return value."""
 
     function: Callable[[], Any]
 
@@ -101,14 +101,14 @@ Course: TypeAlias = Generator[Task, Any, Result]
 
 @dataclass(frozen=True)
 class Answer:
-    """An answer as it was written."""
+    """An answer as the model wrote it."""
 
     response: ModelResponse[Any]
     message: AIMessage
     read: DraftResult
 
     def given(self, request: ModelRequest[Any], record: Record, usage: Usage) -> Given:
-        """Return it as the agent's, with the record of it and the usage of all calls that it took."""
+        """Return this answer as the agent's, with its record and the usage of all calls that led to it."""
         response = with_usage(cleaned(self.response, request), usage)
         return Given(response, accepted(record, self.message, self.read))
 
@@ -119,31 +119,31 @@ class Given:
 
     response: ModelResponse[Any]
     record: Record | None
-    """None: there is nothing new in it."""
+    """None if the record has not changed."""
 
 
 @dataclass(frozen=True, repr=False)
 class Paused:
-    """The end of a pass: the model is to be called again for the same answer, in the agent's next pass.
+    """The end of a pass after which the agent's next pass calls the model again for the same answer.
 
-    Lives in the agent's state for one run and is never saved: a run that is resumed from a checkpoint begins the answer
-    again, with the evidence that was found.
+    Lives in the agent's state for one run and is never saved: a run that is resumed from a checkpoint starts the answer
+    over, with the evidence found so far.
     """
 
     record: Record
     earlier: Answer
     response: ModelResponse[Any]
-    """The answer as it is given if the agent ends here."""
+    """The response to return if the agent ends here."""
     usage: Usage
-    """Of all calls for this answer so far."""
+    """Usage of all calls for this answer so far."""
     written: int
-    """How often the answer was written again."""
+    """Number of rewrites so far."""
     asking: Asking | None = None
-    """What the model is asked next, for queries; None: it is to write the answer again."""
+    """Queries that the model is asked for next; None if the next call rewrites the answer."""
 
     def given(self, reason: str) -> Given:
-        """Return the withheld answer as the agent's, because of what the reason says."""
-        warning = f"the answer was unsure and was not written again: {reason}"
+        """Return the withheld answer as the agent's, for the given reason."""
+        warning = f"the answer was unsure and was not rewritten: {reason}"
         record = accepted(kept(self.record, reason, warning), self.earlier.message, self.earlier.read)
         return Given(with_usage(self.response, self.usage), record)
 
@@ -154,19 +154,19 @@ class Paused:
 def watch_call(
     options: WatchOptions, request: ModelRequest[Any], known: Record | None, paused: Paused | None = None
 ) -> Course[Given | Paused]:
-    """Answer a request, watched.
+    """Answer an agent's request and watch the answer.
 
     Args:
-        options: How.
-        request: The agent's.
-        known: The record of this thread, of this question or of an earlier one.
-        paused: How the last pass ended, if it was for this answer.
+        options: How to watch it.
+        request: The agent's request.
+        known: The thread's record, which is about this question or an earlier one.
+        paused: The end of the previous pass, if that was for this answer.
 
     Returns:
-        The response, or what the next pass goes on from.
+        The response, or the point from which the next pass continues.
 
     Raises:
-        SignalUnavailableError: If signals are missing and the options say that this is an error.
+        SignalUnavailableError: If signals are missing and `on_missing_signals` is `"raise"`.
     """
     question = question_of_request(request.messages)
     if question is None:
@@ -198,7 +198,7 @@ def _answered(
     record: Record,
     paused: Paused | None,
 ) -> Course[Given | Paused]:
-    """Have the answer written, for the first time or again, and look at it."""
+    """Have the answer written or rewritten, and judge it."""
     written = 0 if paused is None else paused.written
     over = record["retrievals"] >= options.max_searches
     last = over or written == options.max_rounds
@@ -209,14 +209,14 @@ def _answered(
     except Exception as error:
         if paused is None or not is_refusal(error):
             raise
-        # It answered without the passages, so it is they that it does not take.
+        # The model answered without the passages, so it must be the passages that it refuses.
         reason = f"{type(request.model).__name__} refused the passages ({error})"
         return paused.earlier.given(request, kept(record, reason), paused.usage)
     usage = (Usage() if paused is None else paused.usage) + usage_of(response)
     message = answer_in(response)
     if message is None and paused is not None and (call := repeated_call(response, request)):
-        # The call is answered already. Left alone, a small model makes it again and again.
-        return paused.earlier.given(request, kept(record, f"written again, it was another call of {call}"), usage)
+        # This call has been answered already. If it were let through, a small model would repeat it endlessly.
+        return paused.earlier.given(request, kept(record, f"the rewrite was a repeated call of {call}"), usage)
     if message is None:  # a tool call, which is left alone
         return Given(with_usage(cleaned(response, request), usage), None if record == before else record)
     answer = Answer(response, message, read_answer(message, messages, options.trigger, options.needs))
@@ -236,7 +236,7 @@ def _answered(
 def _search_and_pause(
     options: WatchOptions, request: ModelRequest[Any], generator: ModelGenerator, paused: Paused
 ) -> Course[Given | Paused]:
-    """Search if nothing is left to ask the model, and pause if there is anything to write the answer again with."""
+    """Search once no prompts are left for the model, and pause if there is new evidence to rewrite the answer with."""
     assert paused.asking is not None
     if paused.asking.prompts:
         return paused
@@ -244,14 +244,14 @@ def _search_and_pause(
     present = {p["id"] for p in record["evidence"]}
     record = yield from _searched(options, record, paused.asking.queries(options, generator.count_tokens))
     new = any(p["id"] not in present for p in record["evidence"])
-    if not new or not has_room(options, request, generator, record):  # nothing to write it again with
+    if not new or not has_room(options, request, generator, record):  # nothing to rewrite it with
         return answer.given(request, record, usage)
     record = discarded(record, answer.read)
     return replace(paused, record=record, written=paused.written + 1, asking=None)
 
 
 def _before(options: WatchOptions, request: ModelRequest[Any], record: Record) -> Course[Record]:
-    """What is to be done before anything is written."""
+    """Check which signals are available, and search first if the trigger asks for it."""
     missing = yield Compute(lambda: never_given(request.model, options))
     if missing and not record["blind"]:
         reason = f"{type(request.model).__name__} cannot give {', '.join(missing)}"
@@ -265,7 +265,7 @@ def _before(options: WatchOptions, request: ModelRequest[Any], record: Record) -
 def _write(
     options: WatchOptions, request: ModelRequest[Any], record: Record, *, last: bool
 ) -> Course[tuple[ModelResponse[Any], Record]]:
-    """Have the request answered, with signals if there is any use for them."""
+    """Have the request answered, with signals if they are of use."""
     if record["blind"]:
         return (yield CallModel(request, hidden=False)), record
     asked = request.override(model_settings=signal_settings(options, request))
@@ -277,7 +277,7 @@ def _write(
         if not is_refusal(error) or asked.model_settings == request.model_settings:
             raise
         refused = error
-    # It may be the log-probabilities that the model refuses, or the request as such: then this fails in the same way.
+    # The model refuses either the log-probabilities or the request itself; in the latter case this fails the same way.
     response = yield CallModel(request, hidden=False)
     reason = f"{type(request.model).__name__} refused a call that asks for log-probabilities ({refused})"
     return response, degraded(options, record, reason, blind=True)
@@ -286,7 +286,7 @@ def _write(
 def _look(
     options: WatchOptions, request: ModelRequest[Any], generator: ModelGenerator, record: Record, read: DraftResult
 ) -> Course[tuple[list[Need], Record]]:
-    """What the answer lacks."""
+    """Judge the answer; return the pieces that need information, and the record with the verdict."""
     if not len(read.draft):
         return [], record
     if missing := lacking(read, options.needs):
@@ -306,7 +306,7 @@ def _look(
 
 
 def _asking(options: WatchOptions, needs: Sequence[Need]) -> Course[Asking]:
-    """What to search for, for all that is needed, as far as the model is not to be asked for it."""
+    """Plan the queries for all needs, up to `max_queries`; prompts for the model are collected, not sent."""
     plans: list[tuple[Need, QueryPlan]] = []
     for need in needs:
         plans.append((need, (yield Compute(partial(plan_of, options.query, need.view, need.verdict)))))
@@ -316,7 +316,7 @@ def _asking(options: WatchOptions, needs: Sequence[Need]) -> Course[Asking]:
 
 
 def _searched(options: WatchOptions, record: Record, queries: Sequence[str]) -> Course[Record]:
-    """The record after a search, its evidence joined by what was found."""
+    """Search, and return the record with the passages found added to its evidence."""
     left = options.max_searches - record["retrievals"]
     state = DynamicRAGState(
         queries=list(queries)[:left],
@@ -336,7 +336,7 @@ def _searched(options: WatchOptions, record: Record, queries: Sequence[str]) -> 
         "asked": update["asked"],
         "retrievals": update["retrievals"],
         "identical": update["identical"],
-        # What was found last comes first: if there is no room for all, it is what is needed now.
+        # The latest passages come first: if there is not room for all, they are the ones needed now.
         "evidence": distinct([*found, *record["evidence"]]),
         "sources": sources_with(record["sources"], found),
         "trace": [*record["trace"], *told_of],

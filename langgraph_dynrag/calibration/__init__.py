@@ -1,4 +1,4 @@
-"""Finding a trigger's threshold for a model, from a few dozen questions. See `calibrate`."""
+"""Find a trigger's threshold for a model, from a few dozen questions. See `calibrate`."""
 
 import lazy_loader
 

@@ -1,7 +1,7 @@
-"""`calibrate`: the threshold that gives a wanted rate of retrieval, or the best F1 for what it may cost.
+"""`calibrate`: find the threshold that gives a wanted retrieval rate, or the best F1 within a search budget.
 
-Published thresholds belong to a model, a prompt and a form of the formula. What carries over is what one wants of them:
-how often to search, or how good to be at what cost.
+Published thresholds belong to a model, a prompt and a form of the formula. What carries over to another model is the
+goal: how often to search, or the best quality at a given cost.
 """
 
 from __future__ import annotations
@@ -55,33 +55,36 @@ def calibrate(
 ) -> Calibration:
     """Find the threshold of a trigger for a model.
 
-    Each question is answered once, by the very graph, without acting on the trigger; what it would have said at any
-    threshold is then known without writing anything again. In a real run, text after a search is written with evidence,
-    and its author may be surer of it than here: the rate is that of unaided drafts.
+    Each question is answered once, by the real graph, without acting on the trigger. From the recorded scores it then
+    follows what the trigger would have decided at any threshold, without generating anything again. In a real run, text
+    after a search is written with evidence, and the model may be surer of it than here: the rate is that of drafts
+    without evidence.
 
-    With `cost`, the graph is run at `points` thresholds as well, spread evenly over the rates, for those questions in
-    which the trigger fires there; of those that search no more often than `cost`, the one with the best mean F1 wins.
+    With `cost`, the graph also runs at `points` thresholds, spread evenly over the rates, on those questions for which
+    the trigger fires there. Of the thresholds that need at most `cost` searches per question, the one with the best
+    mean F1 wins.
 
     Args:
         model: As for `create_dynamic_rag`.
-        retriever: The same; without `cost`, only methods that begin with a search need one.
-        questions: Some dozens: texts, or mappings with `question` and `answers`; see also `read_questions`.
-        rate: Wanted share, from 0 to 1, of the pieces (`per="sentence"`) at which it fires, or of the questions
-            (`per="question"`) in which it does. Either this or `cost`.
-        per: Of what the rate is a share.
-        cost: Searches of a question at most, on average. The questions need answers.
+        retriever: As for `create_dynamic_rag`; without `cost`, only methods that begin with a search need one.
+        questions: A few dozen questions, as strings or as mappings with `question` and `answers`; see also
+            `read_questions`.
+        rate: Wanted share, from 0 to 1, of the pieces at which the trigger fires (`per="sentence"`), or of the
+            questions in which it does (`per="question"`). Give either this or `cost`.
+        per: What the rate is a share of.
+        cost: Maximum mean number of searches per question. The questions need answers.
         preset: The name of a published method, or what `get_preset` returns.
-        points: Thresholds at which the graph is run, with `cost`.
-        samples: Bootstrap samples.
+        points: Number of thresholds at which the graph runs, with `cost`.
+        samples: Number of bootstrap samples.
         bootstrap_seed: Seed of the bootstrap.
         progress: Whether to show a progress bar.
-        **options: As for `create_dynamic_rag`. `trigger` may be anything with a `threshold` (see `triggers.threshold`);
-            the threshold that is found belongs to the `prompt`.
+        **options: As for `create_dynamic_rag`. `trigger` must have a `threshold` (see `triggers.threshold`); the threshold
+            that is found is only valid with the `prompt`.
 
     Raises:
-        ConfigurationError: If an option is out of range, a question is none, or the trigger has no threshold, or one
-            that makes no difference on these questions.
-        SignalUnavailableError: If the model cannot give what the trigger needs.
+        ConfigurationError: If an option is out of range, a question is invalid, the trigger has no threshold, or no
+            threshold makes a difference on these questions.
+        SignalUnavailableError: If the model cannot provide the signals that the trigger needs.
 
     Example:
         >>> found = calibrate(LocalChatModel(), retriever, questions=questions, rate=0.3)  # doctest: +SKIP
@@ -97,10 +100,10 @@ def calibrate(
     others: Any = dict(options)
     watching = others.pop("trigger", None) or chosen.settings["trigger"]
     if threshold_of(watching) is None:
-        with_threshold(watching, 0.0)  # says why not
+        with_threshold(watching, 0.0)  # raises the error that explains why
     prompt = others.pop("prompt", None) or reasoned_prompt(chosen.exemplars)
     if cost is not None and retriever is None:
-        raise ConfigurationError("cost compares answers, for which the graph searches; pass the retriever")
+        raise ConfigurationError("with cost, the graph searches and its answers are compared; pass the retriever")
 
     def graph(with_trigger: Trigger | Recorder) -> Any:
         return create_dynamic_rag(
@@ -155,13 +158,13 @@ _PARAMETERS = ("model", "retriever", *(calibrate.__kwdefaults__ or ()), "questio
 
 @dataclass(frozen=True)
 class _Run:
-    """The graph at one threshold."""
+    """Results of the graph at one threshold."""
 
     threshold: float
     f1: Values
-    """(questions,)"""
+    """F1 of each answer, (questions,)."""
     searches: Values
-    """(questions,)"""
+    """Number of searches of each question, (questions,)."""
 
     def point(self, curve: Curve, seed: int, samples: int) -> Point:
         drawn = _drawn(len(self.f1), samples, seed)
@@ -177,7 +180,7 @@ class _Run:
 
 @dataclass(frozen=True)
 class _Taken:
-    """A curve's thresholds, as far as the trigger takes them."""
+    """The thresholds of a curve that the trigger accepts."""
 
     curve: Curve
     valid: Callable[[float], bool]
@@ -196,7 +199,7 @@ def _run_all(
     *,
     progress: bool,
 ) -> list[_Run]:
-    """The graph at thresholds spread evenly over the rates, the one that never fires among them."""
+    """Run the graph at thresholds spread evenly over the rates, including the one that never fires."""
     thresholds = list(dict.fromkeys(taken.at(j / (points - 1), "question") for j in range(points)))
     runs = []
     for threshold in thresholds:
@@ -204,7 +207,7 @@ def _run_all(
         scores, searches = [], []
         built = graph(with_threshold(trigger, threshold)) if fires.any() else None
         for d, fired in zip(_bar(drafted, f"threshold {threshold:.3g}", show=progress), fires, strict=True):
-            # Where nothing fires the graph writes what it has written already.
+            # If the trigger does not fire, the graph would only repeat its draft.
             answer, count = answered(built, d.asked) if fired else (d.answer, d.searches)
             scores.append(f1(answer, d.asked.answers))
             searches.append(count)
@@ -213,7 +216,11 @@ def _run_all(
 
 
 def _best(runs: Sequence[_Run], cost: float, samples: int, seed: int) -> tuple[int, Values, float]:
-    """The best run that costs no more, the thresholds that bootstrap samples choose, and how often they agree.
+    """Choose the best run within the cost.
+
+    Returns:
+        The index of the best run, the thresholds that bootstrap samples choose (samples,), and the share of samples
+        that choose the same run.
 
     Raises:
         ConfigurationError: If every run costs more.
@@ -221,15 +228,15 @@ def _best(runs: Sequence[_Run], cost: float, samples: int, seed: int) -> tuple[i
     least = min(float(r.searches.mean()) for r in runs)
     if least > cost:
         raise ConfigurationError(
-            f"cost is {cost:g} searches a question, and this method makes {least:g} at least, before it writes; allow "
-            "more, or begin without a search: initial_retrieval=False"
+            f"cost is {cost:g} searches per question, but this method makes at least {least:g} before it writes; allow "
+            "more, or start without a search: initial_retrieval=False"
         )
     scores = np.stack([r.f1 for r in runs])  # (runs, questions)
     searches = np.stack([r.searches for r in runs])
 
     def choose(questions: Any) -> int:
         f, s = scores[:, questions].mean(1), searches[:, questions].mean(1)
-        # In a sample that is dear throughout, the cheapest.
+        # If every run exceeds the cost in a sample, take the cheapest.
         allowed = [i for i in range(len(runs)) if s[i] <= cost] or [int(s.argmin())]
         return min(allowed, key=lambda i: (-round(float(f[i]), 9), s[i]))
 
@@ -242,7 +249,7 @@ def _drawn(count: int, samples: int, seed: int) -> Any:
     return np.random.default_rng(seed).integers(0, count, (samples, count))
 
 
-# ---------------------------------------------------------------------- small parts
+# ---------------------------------------------------------------------- helpers
 
 
 def _check_options(
@@ -251,13 +258,13 @@ def _check_options(
     if (rate is None) == (cost is None):
         given = "neither" if rate is None else "both"
         raise ConfigurationError(
-            f"{given} of rate and cost were given; one is needed: rate=0.3 (a share of the pieces), or cost=2 "
-            "(searches a question, with answers)"
+            f"{given} of rate and cost were given; pass exactly one: rate=0.3 (a share of the pieces), or cost=2 "
+            "(searches per question, with answers)"
         )
     if rate is not None and not 0 <= rate <= 1:
         raise ConfigurationError(f"rate is {rate}; a share from 0 to 1 is needed")
     if cost is not None and not cost >= 0:
-        raise ConfigurationError(f"cost is {cost}; searches a question, 0 or more, are needed")
+        raise ConfigurationError(f"cost is {cost}; a number of searches per question, 0 or more, is needed")
     if per not in get_args(Per):
         raise ConfigurationError(f"per is {per!r}; known: {', '.join(map(repr, get_args(Per)))}")
     for name, value, least in (("points", points, 2), ("samples", samples, 100)):
@@ -265,11 +272,11 @@ def _check_options(
             raise ConfigurationError(f"{name} is {value}; at least {least} are needed")
     if cost is not None and (unanswered := [a.question for a in asked if not a.answers]):
         raise ConfigurationError(
-            f"cost compares answers with the right ones, and {len(unanswered)} of {len(asked)} questions have none, "
+            f"cost compares answers with the correct ones, but {len(unanswered)} of {len(asked)} questions have none, "
             f"the first: {unanswered[0]!r}"
         )
     if len(asked) < _FEW:
-        logger.warning("%d questions leave the threshold very uncertain; some dozens are better", len(asked))
+        logger.warning("%d questions leave the threshold very uncertain; use a few dozen", len(asked))
 
 
 def _is_valid(trigger: Trigger, value: float) -> bool:
@@ -285,7 +292,7 @@ def _point(curve: Curve, threshold: float) -> Point:
 
 
 class _Empty(BaseRetriever):
-    """Stands where a retriever must, and is never asked."""
+    """A placeholder for the retriever of a graph that never searches."""
 
     def _get_relevant_documents(
         self,
@@ -293,7 +300,7 @@ class _Empty(BaseRetriever):
         *,
         run_manager: CallbackManagerForRetrieverRun,  # noqa: ARG002
     ) -> list[Document]:
-        raise AssertionError(f"nothing was to be searched, yet {query!r} was")
+        raise AssertionError(f"a graph without a retriever searched for {query!r}")
 
 
 def _unneeded(preset: Preset, changes: Mapping[str, Any]) -> Retriever:

@@ -1,4 +1,4 @@
-"""The questions of a calibration: given, or read from a file."""
+"""The questions of a calibration, passed in or read from a file."""
 
 from __future__ import annotations
 
@@ -22,10 +22,14 @@ class CalibrationQuestion:
 
     @classmethod
     def of(cls, value: CalibrationQuestion | str | Mapping[str, Any], where: str = "") -> CalibrationQuestion:
-        """From a string, or a mapping with `question` and perhaps `answers` (or `answer`).
+        """Convert a string, or a mapping with `question` and optionally `answers` (or `answer`).
+
+        Args:
+            value: The question.
+            where: Prefix of error messages, such as the file and line.
 
         Raises:
-            ConfigurationError: If it is neither, or the question is empty.
+            ConfigurationError: If the value is neither, or the question is empty.
         """
         if isinstance(value, CalibrationQuestion):
             return value
@@ -34,24 +38,24 @@ class CalibrationQuestion:
         question = given.get("question") if isinstance(given, Mapping) else None
         if not isinstance(question, str) or not question.strip():
             raise ConfigurationError(
-                f"{where}{value!r} is no question; a text, or an object with a text under 'question', is needed"
+                f"{where}{value!r} is not a question; a string, or an object with a string under 'question', is needed"
             )
         answers = given.get("answers", given.get("answer", ()))
         listed = [answers] if isinstance(answers, str) else answers
         if not isinstance(listed, list | tuple) or not all(isinstance(a, str) for a in listed):
-            raise ConfigurationError(f"{where}the answers of {question!r} are {answers!r}; a list of texts is needed")
+            raise ConfigurationError(f"{where}the answers of {question!r} are {answers!r}; a list of strings is needed")
         return cls(question.strip(), tuple(a for a in listed if a.strip()))
 
 
 def read_questions(path: str | Path, *, encoding: str | None = None) -> list[CalibrationQuestion]:
-    """Return the questions of a file: `.jsonl` or `.json` with objects, or plain text, one a line.
+    """Return the questions of a file: `.jsonl` or `.json` with objects, or plain text with one question per line.
 
     Args:
         path: The file, in UTF-8 or with a byte-order mark.
-        encoding: Of a file that is neither.
+        encoding: Encoding of a file that is neither.
 
     Raises:
-        ConfigurationError: If it is missing, or a line is no question; the message names file and line.
+        ConfigurationError: If the file is missing, or a line is not a question; the message names file and line.
     """
     file = Path(path)
     suffix = file.suffix.lower()
@@ -65,23 +69,23 @@ def read_questions(path: str | Path, *, encoding: str | None = None) -> list[Cal
         try:
             value = json.loads(text)
         except ValueError as error:
-            raise ConfigurationError(f"{file} is no JSON: {error}") from error
+            raise ConfigurationError(f"{file} is not valid JSON: {error}") from error
         if not isinstance(value, list):
             raise ConfigurationError(f"{file} holds a {type(value).__name__}; a list of questions is needed")
         return [CalibrationQuestion.of(entry, f"{file}, entry {i}: ") for i, entry in enumerate(value, 1)]
-    # Not splitlines(), which also splits within a question, at U+2028 and the like.
+    # splitlines() would also split inside a question, at U+2028 and similar characters.
     return [CalibrationQuestion.of(line) for line in text.split("\n") if line.strip()]
 
 
 def all_asked(values: Iterable[CalibrationQuestion | str | Mapping[str, Any]]) -> list[CalibrationQuestion]:
-    """The questions of a calibration.
+    """Convert and check the questions of a calibration.
 
     Raises:
-        ConfigurationError: If one is none, or there are fewer than two.
+        ConfigurationError: If one is invalid, or there are fewer than two.
     """
     asked = [CalibrationQuestion.of(v) for v in values]
     if len(asked) < 2:
         raise ConfigurationError(
-            f"there is {len(asked)} question; a threshold needs several to rest on, better 30 than 10"
+            f"there is {len(asked)} question; calibration needs at least 2, and 30 are better than 10"
         )
     return asked

@@ -1,4 +1,4 @@
-"""Drafts of some questions, written by the graph itself and judged without acting on the verdict."""
+"""Record a trigger's verdicts on drafts that the graph writes without acting on them."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ class Drafted:
     answer: str
     """The short answer."""
     searches: int
-    """Those before the answer, if the method begins with one."""
+    """Searches before the answer, if the method begins with one."""
     judgements: tuple[JudgedPiece, ...]
 
 
 class Recorder:
-    """A trigger that looks as another one does, remembers what it saw, and never asks for a search."""
+    """A trigger that records the verdicts of another trigger and never asks for a search itself."""
 
     def __init__(self, trigger: Trigger) -> None:
         self._trigger = trigger
@@ -37,33 +37,33 @@ class Recorder:
 
     @property
     def needs(self) -> frozenset[Signal]:
-        """What the other one needs."""
+        """Signals that the recorded trigger needs."""
         return self._trigger.needs
 
     @property
     def unit(self) -> Unit:
-        """The other one's."""
+        """Unit of the recorded trigger."""
         return self._trigger.unit
 
     def before(self, question: str) -> Verdict | None:
-        """No; what the other one says is remembered if it says anything."""
+        """Record the trigger's verdict on the question, if it has one, and return None."""
         verdict = verdict_before(self._trigger, question)
         if verdict is not None:
             self._keep(verdict, lambda trigger: trigger.before(question))
         return None
 
     def judge(self, view: DraftView) -> Verdict:
-        """No; what the other one says is remembered."""
-        if view.attend_alone is not None:  # a forward, which the same text need not take at every threshold
+        """Record the trigger's verdict on the draft, and return it without the request to retrieve."""
+        if view.attend_alone is not None:  # takes a forward pass, which is not repeated for each threshold
             view = replace(view, attend_alone=_remembering(view.attend_alone))
-        if view.sample_ends is not None:  # dozens of sequences, and another threshold does not change them
+        if view.sample_ends is not None:  # samples dozens of sequences, which do not depend on the threshold
             view = replace(view, sample_ends=functools.cache(view.sample_ends))
         verdict = verdict_on(self._trigger, view)
         self._keep(verdict, lambda trigger: trigger.judge(view))
         return replace(verdict, retrieve=False, position=None, hits=())
 
     def taken(self) -> tuple[JudgedPiece, ...]:
-        """What was seen since the last time."""
+        """Return the pieces judged since the last call, and clear them."""
         seen, self._seen = tuple(self._seen), []
         return seen
 
@@ -84,7 +84,7 @@ class Recorder:
 
 
 def write_drafts(graph: Any, recorder: Recorder, questions: Iterable[CalibrationQuestion]) -> list[Drafted]:
-    """Answer the questions with a graph whose trigger is the recorder."""
+    """Answer the questions with a graph whose trigger is `recorder`."""
     drafted = []
     for asked in questions:
         recorder.taken()
@@ -94,7 +94,7 @@ def write_drafts(graph: Any, recorder: Recorder, questions: Iterable[Calibration
 
 
 def answered(graph: Any, asked: CalibrationQuestion) -> tuple[str, int]:
-    """The short answer to a question, and the searches that it took."""
+    """Return the short answer to a question and the number of searches it took."""
     result = graph.invoke({"question": asked.question})
     return result["short_answer"], _searches(result)
 

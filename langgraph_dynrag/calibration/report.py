@@ -1,4 +1,4 @@
-"""What a calibration found: a threshold with its uncertainty, and how it was found."""
+"""The result of a calibration: a threshold, its uncertainty, and how it was found."""
 
 from __future__ import annotations
 
@@ -15,56 +15,58 @@ Interval = tuple[float, float]
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """What happens at one threshold."""
+    """The rates, and with `cost` the quality, at one threshold."""
 
     threshold: float
     sentence_rate: float
     """Share of the judged pieces at which the trigger fires."""
     question_rate: float
-    """Share of the questions with at least one."""
+    """Share of the questions with at least one such piece."""
     searches: float | None = None
-    """Mean searches of a question in real runs; None: it was not run at this threshold."""
+    """Mean number of searches per question in real runs; None if the graph was not run at this threshold."""
     f1: float | None = None
     """Mean F1 of the short answers in real runs."""
     f1_interval: Interval | None = None
+    """95 % bootstrap interval of `f1`."""
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """A threshold for one trigger, model and prompt. `str(...)` reads as a report."""
+    """A threshold for one trigger, model and prompt. `str(...)` gives a readable report."""
 
     trigger: Trigger
-    """With the threshold that was found; `create_dynamic_rag(trigger=...)` takes it."""
+    """The trigger with the threshold that was found, for `create_dynamic_rag(trigger=...)`."""
     threshold: float
     interval: Interval
-    """95 %, by bootstrap over the questions: thresholds that other questions of this kind would have given."""
+    """95 % interval of the threshold, by bootstrap over the questions."""
     wanted: Mapping[str, Any]
-    """`{"rate", "per"}` or `{"cost"}`."""
+    """The goal: `{"rate", "per"}` or `{"cost"}`."""
     chosen: Point
     rate_interval: Interval
     """95 % interval of the rate (of sentences, unless `per` says otherwise) at this threshold."""
     points: tuple[Point, ...]
-    """Thresholds that were looked at, each once, with what they give."""
+    """The thresholds that were examined, without duplicates."""
     questions: int
     pieces: int
-    """Judged pieces of text, sentences as a rule."""
+    """Number of judged pieces of text, usually sentences."""
     preset: str
     dataset: str
     bundle: str
     calibrated_for: CalibratedFor
     stability: float | None = None
-    """With answers: in what share of bootstrap samples this threshold was the best one."""
+    """Share of bootstrap samples in which this threshold was the best one; None unless `cost` was given."""
 
     @property
     def others(self) -> tuple[Point, ...]:
-        """The points but the chosen one."""
+        """All points except the chosen one."""
         return tuple(p for p in self.points if p.threshold != self.threshold)
 
     def save(self, path: str | Path) -> Path:
-        """Write a preset file, atomically, that `create_dynamic_rag(preset=...)` and `dynprag ask --preset` read.
+        """Write a preset file, atomically, for `create_dynamic_rag(preset=...)` and `dynprag ask --preset`.
 
         Raises:
-            ConfigurationError: If its name does not end in `.json`, or the trigger is not of this package.
+            ConfigurationError: If the file name does not end in `.json`, or the trigger is not from
+                `langgraph_dynrag.triggers`.
         """
         found = PresetFile(
             self.preset, self.dataset, self.bundle, self.trigger, self.calibrated_for, self.to_dict()["calibration"]
@@ -72,7 +74,7 @@ class Calibration:
         return found.write(path)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data, fit for JSON."""
+        """Return the result as plain data that can be serialised as JSON."""
         return {
             "preset": self.preset,
             "dataset": self.dataset,
@@ -106,7 +108,7 @@ class Calibration:
         if c.f1 is not None and c.f1_interval is not None:
             low, high = c.f1_interval
             lines.append(
-                f"  F1 {c.f1:.3f} [{low:.2f}, {high:.2f}] with {c.searches:.2f} searches a question; "
+                f"  F1 {c.f1:.3f} [{low:.2f}, {high:.2f}] with {c.searches:.2f} searches per question; "
                 f"best in {self.stability or 0:.0%} of the bootstrap samples"
             )
         lines += [_line(p) for p in self.others]

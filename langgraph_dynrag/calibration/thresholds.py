@@ -1,11 +1,12 @@
-"""From judgements on drafts to a threshold. Pure.
+"""Compute a threshold from a trigger's judgements on drafts. Pure.
 
-A trigger is a function of the draft and of its threshold, so drafts are written once and judged at every threshold.
-Better still: as a threshold rises, a trigger begins (FLARE's) or ceases (all others) to fire at one value, its
-*critical* one. That of every judged piece is found by bisection between the scores that the trigger itself reports;
-after that, the rate at any threshold is counting, and so is the bootstrap.
+A trigger is a function of the draft and of its threshold, so drafts are written once and can be judged at any
+threshold. Judging at every threshold is not necessary: as the threshold rises, a trigger starts (FLARE's) or stops (all
+others) firing on a piece at one value, the piece's *critical* threshold. It is found by bisection between the scores
+that the trigger reports; after that, the rate at any threshold, and the bootstrap, only require counting.
 
-Inside, thresholds are turned so that a higher one fires more often: a piece fires where `sense * threshold > critical`.
+Internally, thresholds carry a sign such that a higher one fires more often: a piece fires if
+`sense * threshold > critical`.
 """
 
 from __future__ import annotations
@@ -22,10 +23,10 @@ from numpy.typing import NDArray
 from rag_backbone.errors import ConfigurationError
 
 Per = Literal["sentence", "question"]
-"""Of what the rate is a share: of the pieces that were judged, or of the questions with at least one search."""
+"""The unit of the rate: share of the judged pieces, or of the questions with at least one search."""
 
 Fires = Callable[[float], bool | None]
-"""Whether a piece calls for a search at a threshold; None if the trigger takes no such threshold."""
+"""Whether a piece triggers a search at a threshold; None if the trigger does not accept the threshold."""
 
 Values = NDArray[np.float64]
 
@@ -36,15 +37,16 @@ class JudgedPiece:
 
     fires: Fires
     scores: tuple[float, ...]
-    """What the threshold is compared with."""
+    """The scores that the threshold is compared with."""
 
 
 @dataclass(frozen=True)
 class Curve:
-    """How often a trigger fires, as a function of its threshold.
+    """The rate at which a trigger fires, as a function of its threshold.
 
     Args:
-        criticals: Of each question, those of its pieces; infinite where no threshold makes a difference.
+        criticals: The signed critical thresholds of each question's pieces; infinite where no threshold makes a
+            difference.
         sense: 1 if a higher threshold fires more often, else -1.
     """
 
@@ -53,17 +55,17 @@ class Curve:
 
     @classmethod
     def of(cls, questions: Sequence[Sequence[JudgedPiece]]) -> Curve:
-        """The curve of some questions' judgements.
+        """Build the curve from the judged pieces of each question.
 
         Raises:
-            ConfigurationError: If no piece depends on the threshold, or pieces do in opposite senses.
+            ConfigurationError: If no piece depends on the threshold, or pieces depend on it in opposite senses.
         """
         flips = [[flip(j) for j in judgements] for judgements in questions]
         senses = {sense for found in flips for _, sense in found if sense}
         if not senses:
             raise ConfigurationError(
                 f"no threshold makes a difference on these {len(questions)} questions: the trigger reports no scores, "
-                "or all the same"
+                "or they are all the same"
             )
         if len(senses) > 1:
             raise ConfigurationError(_NOT_MONOTONE)
@@ -71,38 +73,38 @@ class Curve:
         return cls(tuple(np.asarray([_turned(value, own, sense) for value, own in found]) for found in flips), sense)
 
     def values(self, per: Per) -> list[Values]:
-        """By question, the criticals that a rate counts."""
+        """Return, for each question, the critical thresholds that the rate counts."""
         if per == "sentence":
             return list(self.criticals)
         return [v.min(keepdims=True) if len(v) else np.asarray([np.inf]) for v in self.criticals]
 
     def rate(self, threshold: float, per: Per) -> float:
-        """The share that fires at a threshold."""
+        """Return the share of pieces or questions that fire at a threshold."""
         return float((np.concatenate(self.values(per)) < self.sense * threshold).mean())
 
     def firing(self, threshold: float) -> NDArray[np.int64]:
-        """(questions,): how many pieces of each fire at a threshold."""
+        """Return how many pieces of each question fire at a threshold, (questions,)."""
         return np.asarray([(v < self.sense * threshold).sum() for v in self.criticals], np.int64)
 
     def threshold(self, rate: float, per: Per, valid: Callable[[float], bool] = lambda _: True) -> float:
-        """The threshold whose rate is nearest to the wanted one, amid the gap between two criticals.
+        """Return the threshold whose rate is nearest to the wanted one, midway between two critical thresholds.
 
         Args:
             rate: Wanted share.
-            per: Of what.
-            valid: Whether the trigger takes a threshold.
+            per: What the rate is a share of.
+            valid: Whether the trigger accepts a threshold.
         """
         return self._settled(np.concatenate(self.values(per)), rate, valid)
 
     def bootstrap(self, rate: float, per: Per, *, samples: int, seed: int) -> Values:
-        """(samples,): the thresholds that questions drawn anew, with replacement, would have given."""
+        """Return the thresholds found on questions drawn with replacement, (samples,)."""
         groups = self.values(per)
         rng = np.random.default_rng(seed)
         drawn = rng.integers(0, len(groups), (samples, len(groups)))
         return np.asarray([self._settled(np.concatenate([groups[i] for i in d]), rate, lambda _: True) for d in drawn])
 
     def rate_interval(self, threshold: float, per: Per, *, samples: int, seed: int) -> tuple[float, float]:
-        """The 95 % bootstrap interval of the rate at a threshold."""
+        """Return the 95 % bootstrap interval of the rate at a threshold."""
         groups = self.values(per)
         fired = np.asarray([(g < self.sense * threshold).sum() for g in groups])
         counts = np.asarray([len(g) for g in groups])
@@ -116,10 +118,10 @@ class Curve:
 
 
 def nearest_gap(criticals: Values, rate: float) -> list[float]:
-    """Thresholds (turned) at which the share of criticals below comes nearest to a rate; the best choice first.
+    """Return signed thresholds at which the share of smaller criticals is nearest to a rate, the best choice first.
 
-    Between two criticals it is their middle; beyond the first or last one it is a little outside, or the end itself.
-    Of two rates that are equally near, the lower one.
+    Between two criticals the threshold is their midpoint; beyond the first or last one it lies slightly outside, or at
+    the next representable number. If two rates are equally near, the lower one is used.
     """
     u = np.sort(criticals)
     n = len(u)
@@ -140,9 +142,10 @@ def nearest_gap(criticals: Values, rate: float) -> list[float]:
 
 
 def flip(judgement: JudgedPiece) -> tuple[float, int]:
-    """The critical threshold of a piece, and whether it fires above (1) or below (-1) it.
+    """Return the critical threshold of a piece, and whether it fires above (1) or below (-1) it.
 
-    A piece that always or never fires has an infinite one, negative or positive, and no sense (0).
+    The critical threshold of a piece that always fires is negative infinity, of one that never fires positive infinity;
+    the sense is 0 for both.
     """
     values = sorted({s for s in judgement.scores if math.isfinite(s)})
     if not values:
@@ -169,16 +172,16 @@ def flip(judgement: JudgedPiece) -> tuple[float, int]:
 
 
 def interval(samples: Values) -> tuple[float, float]:
-    """The middle 95 % of bootstrap samples."""
+    """Return the central 95 % interval of bootstrap samples."""
     low, high = np.percentile(samples, [2.5, 97.5])
     return float(low), float(high)
 
 
 def check(curve: Curve, questions: Sequence[Sequence[JudgedPiece]], threshold: float) -> None:
-    """Judge every piece at the chosen threshold, and compare with what was counted.
+    """Judge every piece at the chosen threshold, and compare with what the curve predicts.
 
     Raises:
-        ConfigurationError: If it differs, because the trigger is not monotone in its threshold.
+        ConfigurationError: If they differ, because the trigger is not monotone in its threshold.
     """
     for found, judgements in zip(curve.criticals, questions, strict=True):
         for critical, judgement in zip(found, judgements, strict=True):
@@ -191,6 +194,6 @@ def _turned(value: float, own: int, sense: int) -> float:
 
 
 _NOT_MONOTONE = (
-    "the trigger is not monotone in its threshold: as it rises, pieces of text begin to call for a search and others "
-    "cease to. Such a trigger cannot be calibrated; set its threshold by hand."
+    "the trigger is not monotone in its threshold: as the threshold rises, it starts to fire on some pieces of text "
+    "and stops firing on others. Such a trigger cannot be calibrated; set its threshold by hand."
 )

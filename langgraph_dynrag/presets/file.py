@@ -1,7 +1,7 @@
 """Preset files: a calibrated method as JSON, tied to the model and the prompt that it was calibrated with.
 
-`create_dynamic_rag(preset="flare-smollm.json")` and `dynprag ask --preset flare-smollm.json` read one. Nothing in it is
-executed: the trigger is named, and must be one of this package's.
+`create_dynamic_rag(preset="flare-smollm.json")` and `dynprag ask --preset flare-smollm.json` read one. Nothing in the
+file is executed: it names the trigger, which must be one of `langgraph_dynrag.triggers`.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ VERSION = 1
 
 
 class PresetFileError(ConfigurationError):
-    """A preset file is missing, damaged, of another version, or no preset file at all."""
+    """A preset file is missing, damaged, of another version, or not a preset file at all."""
 
 
 class CalibrationWarning(UserWarning):
@@ -40,37 +40,38 @@ class CalibrationWarning(UserWarning):
 
 @dataclass(frozen=True)
 class CalibratedFor:
-    """What a threshold belongs to."""
+    """The model and prompt that a threshold was calibrated for."""
 
     model: str
     fingerprint: str
-    """Of the model: config, tokenizer and weights; of one that is not here, class and name."""
+    """Fingerprint of the model's config, tokenizer and weights; for a remote model, its class and name."""
     prompt: str
-    """Of instructions, exemplars and layout."""
+    """Hash of the prompt's instructions, exemplars and layout."""
 
 
 @dataclass(frozen=True)
 class PresetFile:
-    """What is in a preset file."""
+    """The content of a preset file."""
 
     preset: str
-    """The published method that it is based on."""
+    """The published method that the preset is based on."""
     dataset: str
     bundle: str
     trigger: Trigger
     calibrated_for: CalibratedFor
     calibration: Mapping[str, Any] = field(default_factory=dict)
-    """How the threshold was found, for people to read."""
+    """Details of how the threshold was found, for human readers."""
 
     def write(self, path: str | Path) -> Path:
-        """Write it, atomically.
+        """Write the file atomically.
 
         Raises:
-            ConfigurationError: If the trigger is none of this package's, so that no file can name it.
+            ConfigurationError: If the file name does not end in `.json`, or the trigger is not from
+                `langgraph_dynrag.triggers`, so that a file cannot name it.
         """
         target = Path(path)
         if target.suffix != ".json":
-            raise ConfigurationError(f"a preset file's name ends in .json, by which it is told apart; got {target}")
+            raise ConfigurationError(f"a preset file's name ends in .json, which identifies it as one; got {target}")
         value = {
             _KEY: VERSION,
             "preset": self.preset,
@@ -86,10 +87,10 @@ class PresetFile:
 
     @classmethod
     def read(cls, path: str | Path) -> PresetFile:
-        """Read and check one.
+        """Read and check a preset file.
 
         Raises:
-            PresetFileError: Saying what is wrong with it.
+            PresetFileError: If the file is missing, damaged or of another version; the message says which.
         """
         file = Path(path)
         value = _loaded(file)
@@ -113,12 +114,12 @@ class PresetFile:
 
 
 def is_preset_file(name: object) -> bool:
-    """Whether a preset is meant as a file: a path, or a name that ends in `.json`."""
+    """Return whether a preset refers to a file: a path, or a name that ends in `.json`."""
     return isinstance(name, Path) or (isinstance(name, str) and name.endswith(".json"))
 
 
 def belonging(model: ChatModelLike, prompt: AnswerPrompt) -> CalibratedFor:
-    """What a threshold that is found with this model and prompt belongs to; a local model is loaded."""
+    """Describe the model and prompt that a threshold found with them belongs to; a local model is loaded."""
     from langgraph_dynrag.chat_model.local_chat_model import LocalChatModel
     from langgraph_dynrag.generators.wrapped_models import chat_model_within
 
@@ -131,30 +132,30 @@ def belonging(model: ChatModelLike, prompt: AnswerPrompt) -> CalibratedFor:
 
 
 def warn_of_another(calibrated: CalibratedFor, model: ChatModelLike, prompt: AnswerPrompt) -> None:
-    """Warn if a calibrated threshold is used with another model or prompt than its own."""
+    """Warn if a threshold is used with another model or prompt than it was calibrated for."""
     here = belonging(model, prompt)
     if calibrated.fingerprint != here.fingerprint:
         warnings.warn(
             f"this preset was calibrated for {calibrated.model} ({calibrated.fingerprint[:12]}) and is used with "
             f"{here.model} ({here.fingerprint[:12]}); thresholds do not carry over from one model to another. "
-            "Calibrate it for this one: dynprag calibrate",
+            "Calibrate it for this model: dynprag calibrate",
             CalibrationWarning,
             stacklevel=2,
         )
     elif calibrated.prompt != here.prompt:
         warnings.warn(
             f"this preset was calibrated for {calibrated.model} with another prompt; how sure a model is depends on "
-            "how it is asked. Calibrate it with this one: calibrate(..., prompt=...)",
+            "the prompt. Calibrate it with this prompt: calibrate(..., prompt=...)",
             CalibrationWarning,
             stacklevel=2,
         )
 
 
 def refuse_unless_writable(trigger: Any) -> None:
-    """Refuse a trigger that no preset file can name, before anything is computed for one.
+    """Refuse a trigger that a preset file cannot name, before anything is computed for it.
 
     Raises:
-        ConfigurationError: Saying what to do with it instead.
+        ConfigurationError: If the trigger is not from `langgraph_dynrag.triggers`.
     """
     _described(trigger)
 
@@ -163,8 +164,8 @@ def _described(trigger: Any) -> dict[str, Any]:
     kind = type(trigger).__name__
     if getattr(triggers, kind, None) is not type(trigger) or not is_dataclass(trigger):
         raise ConfigurationError(
-            f"{trigger!r} is no trigger of langgraph_dynrag.triggers, so a preset file cannot name it; give it to "
-            "create_dynamic_rag(trigger=...) as it is"
+            f"{trigger!r} is not a trigger from langgraph_dynrag.triggers, so a preset file cannot name it; pass it to "
+            "create_dynamic_rag(trigger=...) directly"
         )
     return {"kind": kind, "options": {f.name: _plain(getattr(trigger, f.name)) for f in fields(trigger)}}
 
@@ -191,23 +192,23 @@ def _trigger(file: Path, value: Mapping[str, Any]) -> Trigger:
         trigger = cast("Trigger", made(**{**options, **made_of}))
         threshold = threshold_of(trigger)
     except (TypeError, ValueError) as error:  # ConfigurationError is a ValueError
-        raise PresetFileError(f"{file} gives {kind} options that it does not take: {error}") from error
+        raise PresetFileError(f"{file} gives {kind} options that it does not accept: {error}") from error
     if threshold is not None and not math.isfinite(threshold):
         raise PresetFileError(f"{file} gives {kind} the threshold {threshold}; a finite number is needed")
     return trigger
 
 
 def _rebuilt(file: Path, what: str, value: Mapping[str, Any], made: Any) -> Any:
-    """A dataclass that is an option of a trigger, each of its fields of the type that it is declared with."""
+    """Build a dataclass that is an option of a trigger, and check that each field has its declared type."""
     _refuse_unknown(file, what, value, made)
     hints = get_type_hints(made)
     for name, given in value.items():
         if not _fits(given, hints[name]):
-            raise PresetFileError(f"{file} gives {what} options that it does not take: {name} is {given!r}")
+            raise PresetFileError(f"{file} gives {what} options that it does not accept: {name} is {given!r}")
     try:
         return made(**value)
     except (TypeError, ValueError) as error:
-        raise PresetFileError(f"{file} gives {what} options that it does not take: {error}") from error
+        raise PresetFileError(f"{file} gives {what} options that it does not accept: {error}") from error
 
 
 def _refuse_unknown(file: Path, what: str, options: Mapping[str, Any], made: Any) -> None:
@@ -229,16 +230,16 @@ def _loaded(file: Path) -> dict[str, Any]:
         text = decode(file.read_bytes())
     except FileNotFoundError:
         raise PresetFileError(
-            f"there is no preset file {file}; make one: dynprag calibrate QUESTIONS --out {file}"
+            f"there is no preset file {file}; create one: dynprag calibrate QUESTIONS --out {file}"
         ) from None
     except (OSError, UndecodableError) as error:
         raise PresetFileError(f"{file} cannot be read: {error}") from error
     try:
         value = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise PresetFileError(f"{file} is damaged, it is no JSON: {error}") from error
+        raise PresetFileError(f"{file} is damaged, it is not valid JSON: {error}") from error
     if not isinstance(value, dict) or _KEY not in value:
-        raise PresetFileError(f"{file} is no preset file: it lacks {_KEY!r}, which `dynprag calibrate` writes")
+        raise PresetFileError(f"{file} is not a preset file: it lacks {_KEY!r}, which `dynprag calibrate` writes")
     return value
 
 

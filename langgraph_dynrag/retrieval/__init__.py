@@ -1,4 +1,4 @@
-"""The default retrievers. Any LangChain `BaseRetriever` can take their place."""
+"""The default retrievers. Any LangChain `BaseRetriever` can replace them."""
 
 import lazy_loader
 

@@ -1,4 +1,4 @@
-"""LangChain documents made ready for an index: ids, plain metadata, valid text, and what could not be kept."""
+"""Prepare LangChain documents for an index: ids, plain metadata, valid text, and a report of what was left out."""
 
 from __future__ import annotations
 
@@ -23,20 +23,25 @@ _UNNAMED = "documents"
 
 @dataclass(frozen=True, slots=True)
 class PreparedDocuments:
-    """Documents that can be stored, each with the source that it is listed under."""
+    """Documents that can be stored, and a report of what could not be kept."""
 
     documents: tuple[tuple[str, Document], ...]
+    """The documents, each with the source that it is listed under."""
     skipped: tuple[tuple[str, str], ...]
-    """Names and reasons."""
+    """Name of each skipped document, and the reason."""
     notes: tuple[tuple[str, str], ...]
-    """Names, and what was left out of them."""
+    """Name of each changed document, and what was changed or left out."""
 
 
 def prepare_documents(documents: object, source: str | None = None) -> PreparedDocuments:
-    """Make documents ready for an index; of several with one id, the last counts.
+    """Prepare documents for an index; if several have the same id, the last one is kept.
+
+    Args:
+        documents: An iterable of LangChain documents.
+        source: The source to list them under; None for each document's own source.
 
     Raises:
-        ConfigurationError: If something else than documents is given.
+        ConfigurationError: If anything other than documents is given.
     """
     if isinstance(documents, Document | str) or not isinstance(documents, Iterable):
         raise ConfigurationError(f"documents is {shown(documents)}; a list of LangChain documents is needed")

@@ -1,4 +1,4 @@
-"""BM25 as a LangChain retriever, through `bm25s`."""
+"""BM25 as a LangChain retriever, based on `bm25s`."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ with level_kept("bm25s"):
     from bm25s.stopwords import STOPWORDS_EN
 
 TERMS_VERSION = 2
-"""Raised whenever documents get other terms, so that saved indexes are not used with queries of another version."""
+"""Incremented whenever term extraction changes, so that saved indexes are not searched with incompatible queries."""
 _STOP_WORDS = frozenset(STOPWORDS_EN)
 
 
 class BM25Retriever(KnownArguments, BaseRetriever):
-    """Finds documents by BM25 (Robertson's, in Lucene's variant, k1 = 1.5, b = 0.75).
+    """Retrieve documents by BM25 (Robertson's, in Lucene's variant, k1 = 1.5, b = 0.75).
 
-    Words are compared in a folded form; in scripts without spaces, sequences of letters (`rag_backbone.text.scripts`).
-    Titles in the metadata are indexed with the text. A document's `metadata["score"]` is its BM25 score; documents
-    that share no word with the query are not returned.
+    Words are compared in a folded form; scripts without spaces use sequences of letters instead
+    (`rag_backbone.text.scripts`). Titles in the metadata are indexed with the text. A document's `metadata["score"]` is
+    its BM25 score; documents that share no word with the query are not returned.
 
     Example:
         >>> BM25Retriever.from_documents([Document("The Würm is a river.")]).invoke("river")  # doctest: +SKIP
@@ -40,7 +40,7 @@ class BM25Retriever(KnownArguments, BaseRetriever):
     model_config = ConfigDict(arbitrary_types_allowed=True)
 
     k: int = Field(default=3, ge=1)
-    """Documents returned at most."""
+    """Maximum number of documents returned."""
     _documents: list[Document] = PrivateAttr(default_factory=list)
     _index: Any = PrivateAttr(default=None)
 
@@ -49,14 +49,14 @@ class BM25Retriever(KnownArguments, BaseRetriever):
         """Index documents.
 
         Raises:
-            ConfigurationError: If there are none, or none with a word in it.
+            ConfigurationError: If there are no documents, or none contains a word.
         """
         if not documents:
             raise ConfigurationError("there are no documents to index")
         retriever = cls(**options)
         tokens = [_terms(_indexed(d), indexing=True) for d in documents]
         if not any(tokens):
-            raise ConfigurationError(f"none of the {len(documents)} documents has a word to index")
+            raise ConfigurationError(f"none of the {len(documents)} documents contains a word to index")
         retriever._documents = list(documents)
         retriever._index = bm25s.BM25()
         retriever._index.index(tokens, show_progress=False)
@@ -64,7 +64,7 @@ class BM25Retriever(KnownArguments, BaseRetriever):
 
     @classmethod
     def load(cls, folder: Path, documents: Sequence[Document], **options: Any) -> BM25Retriever:
-        """An index that `save` wrote, of these very documents in this order."""
+        """Load an index that `save` wrote for the same documents in the same order."""
         retriever = cls(**options)
         retriever._documents = list(documents)
         retriever._index = bm25s.BM25.load(folder, show_progress=False, verbosity=0)
@@ -87,7 +87,7 @@ class BM25Retriever(KnownArguments, BaseRetriever):
         terms = _terms(query, indexing=False)
         if not terms:
             return []
-        # Whether JAX is installed changes nothing: ties come in the same order, and no accelerator is touched.
+        # The result must not depend on whether JAX is installed: same order of ties, and no accelerator is used.
         found, scores = self._index.retrieve(
             [terms], k=wanted, show_progress=False, n_threads=0, backend_selection="numpy"
         )

@@ -1,4 +1,4 @@
-"""The BM25 index of a `LocalIndex` on disk, in a folder named after what it was built from."""
+"""The BM25 index of a `LocalIndex` on disk, in a folder named after a hash of the indexed content."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ logger = logging.getLogger(__name__)
 
 
 def load_or_build(index_folder: Path, manifest: Manifest, documents: Sequence[Document]) -> BM25Retriever | None:
-    """Return the BM25 index of these documents; None if none has a word. It is stored where the folder is writable."""
+    """Return the BM25 index of these documents, or None if none contains a word; store it if the folder is writable."""
     target = _folder(index_folder, manifest)
     if target.is_dir():
         try:
             return BM25Retriever.load(target, documents)
         except Exception as error:  # noqa: BLE001 - another process has just replaced it, or it is damaged
-            logger.info("%s cannot be loaded (%s) and is built again", target, error)
+            logger.info("%s cannot be loaded (%s); it will be rebuilt", target, error)
     try:
         built = BM25Retriever.from_documents(documents)
     except ConfigurationError as error:
@@ -38,12 +38,12 @@ def load_or_build(index_folder: Path, manifest: Manifest, documents: Sequence[Do
             _store(built, target)
             drop_old(index_folder, manifest)
         except OSError as error:
-            logger.warning("%s cannot be stored: %s; it is built again the next time", target, error)
+            logger.warning("%s cannot be stored: %s; it will be rebuilt when it is next needed", target, error)
     return built
 
 
 def drop_old(index_folder: Path, manifest: Manifest) -> None:
-    """Delete BM25 indexes of what the index held before; they hold words of documents that may be deleted."""
+    """Delete BM25 indexes of earlier contents, which hold words of documents that may have been deleted."""
     current = _folder(index_folder, manifest)
     for old in [*index_folder.glob("bm25-*"), *index_folder.glob(".bm25-*")]:
         if old != current:
@@ -60,7 +60,7 @@ def _store(built: BM25Retriever, target: Path) -> None:
 
 
 def _folder(index_folder: Path, manifest: Manifest) -> Path:
-    # A document's text can change under the same id.
+    # A document's text can change while its id stays the same.
     changing = sorted((key, entry["sha256"]) for key, entry in manifest.documents.items())
     content = json.dumps([TERMS_VERSION, manifest.chunk_ids(), changing])
     return index_folder / f"bm25-{hashlib.sha256(content.encode()).hexdigest()[:16]}"

@@ -1,9 +1,9 @@
-"""A folder of Chroma's files, as several threads, indexes and processes use it.
+"""Share a folder of Chroma's files between threads, indexes and processes.
 
-Chroma keeps its vector index in memory and does not notice what another process writes. So a version file says when the
-folder has changed, and the connection is opened again before the next use. A folder that may not be written is copied
-to a temporary one first, because Chroma writes when it opens. Chroma's errors become `IndexFolderError`.
-Knows nothing of documents or manifests.
+Chroma keeps its vector index in memory and does not notice writes by other processes. A version file therefore
+indicates when the folder has changed, and the connection is reopened before the next use. A read-only folder is first
+copied to a temporary one, because Chroma writes when it opens a folder. Chroma's errors are converted to
+`IndexFolderError`. Knows nothing about documents or manifests.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ _LOCK = "chroma.lock"
 _CONFIGURATION: dict[str, Any] = {"hnsw": {"space": "cosine"}}
 _SYNC_THRESHOLD = 1000  # Chroma's default: operations after which its vector index is written to disk
 _BATCH = 100
-_COPIES = 20  # attempts at a copy that no writer disturbs
+_COPIES = 20  # attempts at a copy without a concurrent write
 
 
 def file_state(path: Path) -> FileState:
-    """Return what tells a file's versions apart (inode, size, times), or None if there is no file."""
+    """Return a value that differs between versions of a file (inode, size, times), or None if there is no file."""
     try:
         stat = path.stat()
     except (FileNotFoundError, NotADirectoryError):
@@ -57,11 +57,11 @@ def is_writable(folder: Path) -> bool:
 
 
 class ChromaFolder:
-    """The connection of one process to the Chroma files of an index; obtained from `ChromaFolder.of`.
+    """One process's connection to the Chroma files of an index. Thread-safe; obtain it from `ChromaFolder.of`.
 
     Args:
-        index_folder: The index's folder; Chroma's files are in its folder `chroma`.
-        version_file: A file that changes whenever the content does.
+        index_folder: The index's folder; Chroma's files are in its subfolder `chroma`.
+        version_file: A file that changes whenever the content changes.
     """
 
     _known: ClassVar[weakref.WeakValueDictionary[Path, ChromaFolder]] = weakref.WeakValueDictionary()
@@ -89,11 +89,11 @@ class ChromaFolder:
             return known
 
     def exists(self) -> bool:
-        """Whether there is a database in the folder."""
+        """Return whether the folder contains a database."""
         return (self._folder / _DATABASE).is_file()
 
     def read(self, query: Callable[[Any], _T]) -> _T:
-        """Return `query(collection)` of the folder as it is now.
+        """Return `query(collection)`, run on the current content of the folder.
 
         Raises:
             IndexFolderError: If the folder is missing or damaged.
@@ -101,21 +101,21 @@ class ChromaFolder:
         with self._lock:
             current = file_state(self._version_file)
             if self._collection is not None and current == self._seen:
-                # What another process deletes at this moment can make a query fail; the second attempt sees it gone.
+                # A concurrent deletion by another process can make a query fail; the second attempt sees its result.
                 with contextlib.suppress(IndexFolderError), self._translated("read"):
                     return query(self._collection)
             with self._guarded(), self._translated("read"):
                 if not self.exists():
                     raise IndexFolderError(f"{self._folder} holds no database; {self._advice()}")
                 self._reopen(file_state(self._version_file))
-                # Chroma loads its vector index at the first query, which must not fall into another process's write.
+                # Chroma loads its vector index at the first query, which must not overlap another process's write.
                 return query(self._collection)
 
     def write(self, change: Callable[[Any], _T]) -> _T:
         """Return `change(collection)`; the folder is created if it does not exist.
 
         Raises:
-            IndexFolderError: If the folder is damaged, read-only or the disk is full.
+            IndexFolderError: If the folder is damaged or read-only, or the disk is full.
         """
         with self._lock, self._translated("written"), self._guarded():
             current = file_state(self._version_file)
@@ -124,22 +124,22 @@ class ChromaFolder:
             return change(self._collection)
 
     def written(self) -> None:
-        """Take note that the version file was changed by this process."""
+        """Record that this process changed the version file, so that the connection is not reopened for it."""
         with self._lock:
             self._seen = file_state(self._version_file)
 
     def clear(self) -> None:
-        """Remove everything, whatever state it is in."""
+        """Remove everything, even if the folder is damaged."""
         with self._lock, self._translated("written"), self._guarded():
             self._close()
             if self._folder.exists():
                 shutil.rmtree(self._folder)
 
     def erase(self) -> None:
-        """Remove the texts of deleted documents from Chroma's files too.
+        """Erase the texts of deleted documents from Chroma's files.
 
-        Chroma keeps them in its log and in free pages of its database. A small folder is written again from what is
-        left. In a larger one the log is cut, and the database is compacted.
+        Chroma keeps them in its log and in free pages of its database. A small folder is rewritten from the remaining
+        chunks; in a larger one the log is truncated and the database compacted.
         """
         count = self.write(lambda collection: int(collection.count()))
         if not count:
@@ -149,7 +149,7 @@ class ChromaFolder:
             if count < _SYNC_THRESHOLD - _BATCH:
                 self._write_again()
                 return
-            # The log reaches back to where the vector index was written to disk last; so that is written.
+            # The log reaches back to the last write of the vector index to disk, so force such a write.
             some = self._collection.get(limit=1, include=["embeddings"])["embeddings"]
             self._collection.modify(configuration={"hnsw": {"sync_threshold": 2}})
             self._reopen(self._seen)  # the threshold is read when the folder is opened
@@ -189,7 +189,7 @@ class ChromaFolder:
         try:
             self._collection, close = _connect(copy or self._folder, self._spelling)
         except BaseException:
-            # Chroma keeps what failed to open under the folder's name, and would return it the next time.
+            # Chroma caches the failed client under the folder's path and would return it the next time.
             self._spelling += 1
             _discard(copy)
             raise
@@ -203,7 +203,7 @@ class ChromaFolder:
             self._release = None
 
     def _copy(self) -> Path:
-        """Copy the files to a temporary folder, again if one of them changed meanwhile."""
+        """Copy the files to a temporary folder; repeat if one of them changed in the meantime."""
         for attempt in range(_COPIES):
             before = _states(self._folder)
             target = Path(tempfile.mkdtemp(prefix="dynprag-index-"))
@@ -213,7 +213,7 @@ class ChromaFolder:
                     copied.parent.mkdir(parents=True, exist_ok=True)
                     shutil.copyfile(path, copied)  # without its mode: the copy must be writable
             if before == _states(self._folder):
-                logger.info("%s may not be written; a copy of it in %s is searched", self._folder, target)
+                logger.info("%s is read-only; searching a copy of it in %s", self._folder, target)
                 return target
             _discard(target)
             time.sleep(0.05 * (attempt + 1))
@@ -221,7 +221,7 @@ class ChromaFolder:
 
     @contextlib.contextmanager
     def _guarded(self) -> Iterator[None]:
-        """Exclude other processes for the moment of a write or an opening, unless nothing here may be written."""
+        """Hold the file lock against other processes during a write or an opening, unless the folder is read-only."""
         if not is_writable(self._index_folder):
             yield
             return
@@ -236,7 +236,7 @@ class ChromaFolder:
         except DynPragError:
             raise
         except BaseException as error:
-            # Chroma's own errors are plain exceptions; a panic of its Rust core derives from BaseException alone.
+            # Chroma's errors are plain exceptions; a panic of its Rust core derives directly from BaseException.
             if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
                 raise
             self._close()
@@ -245,16 +245,16 @@ class ChromaFolder:
     def _advice(self, error: BaseException | None = None) -> str:
         text = str(error).lower()
         if "dimension" in text:
-            return "the index was made with other embeddings; open it with those, or index again with these"
+            return "the index was built with other embeddings; open it with those, or index again with these"
         if "full" in text or "no space" in text or "file too large" in text:
-            return "free space on that disk and do the same again"
+            return "free space on that disk and try again"
         if "readonly" in text or isinstance(error, PermissionError) or not is_writable(self._index_folder):
-            return "it may be searched, but not written: give this user the right to write there, or use another folder"
+            return "it can be searched, but not written: give this user write permission, or use another folder"
         return f"if it is damaged, delete {self._index_folder} and index again"
 
 
 def _connect(folder: Path, spelling: int = 0) -> tuple[Any, Callable[[], None]]:
-    """Open a folder; with another spelling, as one that this process has not opened before."""
+    """Open a folder; another spelling of its path makes Chroma treat it as not opened before."""
     import chromadb
 
     name = str(folder) + f"{os.sep}." * spelling

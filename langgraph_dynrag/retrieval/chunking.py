@@ -1,7 +1,7 @@
-"""Cutting a text into chunks: at paragraphs, lines, ends of sentences, clauses, spaces, words; never inside a letter.
+"""Split a text into chunks at paragraphs, lines, sentences, clauses, spaces or words; never inside a character.
 
-LangChain's recursive splitter, with separators for scripts other than Latin, whose sentences it cuts anywhere. English
-is cut as it cuts it.
+Uses LangChain's recursive splitter with additional separators for non-Latin scripts, whose sentences it would split
+anywhere. English is split exactly as by LangChain.
 """
 
 from __future__ import annotations
@@ -15,22 +15,22 @@ from langchain_text_splitters import RecursiveCharacterTextSplitter
 from rag_backbone.text.units import spaced_pieces
 
 CHUNKING_VERSION = 2
-"""Raised whenever texts are cut or normalised in another way, so that indexes are made again."""
+"""Incremented whenever splitting or normalisation changes, so that indexes are rebuilt."""
 
-# No script has longer ones; what is longer is noise, which must not make a chunk of any length.
+# Longest grapheme cluster in code points. No script has longer ones; noise that has must not make a chunk too long.
 _LONGEST_CLUSTER = 64
 _CLUSTER = regex.compile(r"\X")
 
 
 def split_text(text: str, characters: int, overlap: int) -> list[str]:
-    """Return chunks of at most `characters` characters; together they have everything but white space.
+    """Return chunks of at most `characters` code points; together they contain the whole text except white space.
 
-    A single character that a reader sees (an emoji of several people, a syllable) stays whole even where it is longer.
+    A grapheme cluster (such as an emoji of several people, or a syllable) stays whole even if it is longer.
 
     Args:
         text: Any text.
-        characters: Code points of a chunk at most.
-        overlap: Code points of a chunk that are repeated in the next one at most.
+        characters: Maximum code points of a chunk.
+        overlap: Maximum code points of a chunk that are repeated in the next one.
     """
     chunks: list[str] = []
     for piece in _splitter(characters, overlap, plain=text.isascii()).split_text(text):
@@ -51,7 +51,7 @@ def _splitter(characters: int, overlap: int, *, plain: bool) -> RecursiveCharact
 
 @cache
 def _separators() -> list[str]:
-    # LangChain's splitter takes patterns of `re`, which has no class for what continues a character.
+    # LangChain's splitter takes patterns of `re`, which has no class for code points that continue a character.
     planes = "".join(map(chr, [*range(0x300, 0x1F400), *range(0xE0020, 0xE01F0)]))
     continuing = "".join(regex.findall(r"[\p{GCB=Extend}\p{GCB=SpacingMark}\p{GCB=ZWJ}]", planes))
     apart = f"(?![{continuing}])"
@@ -68,7 +68,7 @@ def _separators() -> list[str]:
 
 
 def _cut(piece: str, characters: int, overlap: int) -> list[str]:
-    """Cut what no separator divides: between words where the script has no spaces, else between clusters."""
+    """Split text that contains no separator: between words if the script has no spaces, else between clusters."""
     clusters = [0]
     for match in _CLUSTER.finditer(piece):
         clusters += [*range(match.start() + _LONGEST_CLUSTER, match.end(), _LONGEST_CLUSTER), match.end()]
@@ -83,7 +83,7 @@ def _cut(piece: str, characters: int, overlap: int) -> list[str]:
             or clusters[bisect_right(clusters, start)]
         )
         chunks.append(piece[start:end].strip())
-        # The next chunk repeats whole words if any are short enough, else whole clusters.
+        # The overlap consists of whole words if any are short enough, else of whole clusters.
         start = clusters[bisect_left(clusters, max(end - overlap, start + 1))]
         start = preferred[bisect_left(preferred, start)] if preferred[bisect_left(preferred, start)] < end else start
     return chunks

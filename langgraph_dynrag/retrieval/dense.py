@@ -1,4 +1,4 @@
-"""Dense retrieval from a LangChain vector store, with the similarity in the metadata."""
+"""Dense retrieval from a LangChain vector store, with similarities in the metadata."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from rag_backbone.text.unicode import clean_text
 
 
 class DenseRetriever(KnownArguments, BaseRetriever):
-    """The nearest documents of a vector store whose distance is one minus the cosine.
+    """Retrieve the nearest documents from a vector store whose distance is one minus the cosine.
 
-    A document's `metadata["score"]` is the cosine of query and document.
+    A document's `metadata["score"]` is the cosine similarity of query and document.
     """
 
     model_config = ConfigDict(arbitrary_types_allowed=True)
@@ -28,7 +28,7 @@ class DenseRetriever(KnownArguments, BaseRetriever):
     store: Any
     """A LangChain `VectorStore` with `similarity_search_with_score`."""
     k: int = Field(default=3, ge=1)
-    """Documents returned at most."""
+    """Maximum number of documents returned."""
 
     def _get_relevant_documents(
         self,

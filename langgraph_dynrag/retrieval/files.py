@@ -1,4 +1,4 @@
-"""Documents of files as LangChain knows them, and cutting them into chunks."""
+"""Convert files that were read to LangChain documents, and split documents into chunks."""
 
 from __future__ import annotations
 
@@ -16,15 +16,16 @@ from rag_backbone.errors import ConfigurationError
 
 @dataclass(frozen=True, slots=True)
 class Splitter:
-    """How documents are cut into chunks.
+    """Splits documents into chunks.
 
     Raises:
-        ConfigurationError: If the numbers do not fit together.
+        ConfigurationError: If the overlap is negative or not smaller than the chunk.
     """
 
     characters: int = 900
-    """Of a chunk at most: about 200 tokens of English, what one passage of a prompt may well cost."""
+    """Maximum characters of a chunk; 900 are about 200 tokens of English, a reasonable size for a passage."""
     overlap: int = 100
+    """Maximum characters that a chunk shares with the next one."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.overlap < self.characters:
@@ -34,7 +35,7 @@ class Splitter:
             )
 
     def split(self, document: Document) -> list[Document]:
-        """Return the chunks of a document, each with its metadata and an id that depends on text and metadata alone."""
+        """Return the chunks of a document, each with its metadata and an id derived only from text and metadata."""
         document = clean_models(document, "a document")
         about = json.dumps(document.metadata, sort_keys=True, default=str)
         chunks: dict[str, Document] = {}
@@ -47,5 +48,5 @@ class Splitter:
 
 
 def as_document(read: ReadDocument) -> Document:
-    """Return what was read from a file as LangChain's document; source and title are part of its metadata."""
+    """Convert a document read from a file to a LangChain document, with source and title in its metadata."""
     return Document(read.text, metadata={**read.metadata, "source": read.source, "title": read.title})

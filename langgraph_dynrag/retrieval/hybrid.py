@@ -1,4 +1,4 @@
-"""Several retrievers as one, by reciprocal rank fusion (Cormack, Clarke and Büttcher 2009)."""
+"""Combine several retrievers by reciprocal rank fusion (Cormack, Clarke and Büttcher 2009)."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from rag_backbone.errors import ConfigurationError
 
 
 class HybridRetriever(KnownArguments, BaseRetriever):
-    """Fuses rankings: a document's score is the sum of `1 / (constant + rank)` over the rankings it is in.
+    """Fuse rankings: a document's score is the sum of `1 / (constant + rank)` over the rankings that contain it.
 
-    Documents are the same if their ids are, or without ids their texts. Each retriever is asked for `depth` documents
-    if it lets itself be asked (takes `k`).
+    Documents are the same if their ids are equal or, without ids, their texts. Retrievers that accept `k` are asked for
+    `depth` documents.
     """
 
     retrievers: list[BaseRetriever] = Field(min_length=1)
     k: int = Field(default=3, ge=1)
-    """Documents returned at most."""
+    """Maximum number of documents returned."""
     depth: int = Field(default=20, ge=1)
-    """Documents taken from each ranking; at least `k`."""
+    """Number of documents taken from each ranking; raised to `k` if smaller."""
     constant: int = Field(default=60, ge=1)
 
     def _get_relevant_documents(
@@ -54,9 +54,9 @@ class HybridRetriever(KnownArguments, BaseRetriever):
 
 
 def fused(rankings: Sequence[Sequence[Document]], k: int, constant: int = 60) -> list[Document]:
-    """The best `k` documents of several rankings; `metadata["score"]` becomes the fused score.
+    """Return the best `k` documents of several rankings; `metadata["score"]` becomes the fused score.
 
-    Ties go to the document that a ranking named first.
+    Of documents with equal scores, the one that appeared first in the rankings comes first.
     """
     scores: dict[str, float] = {}
     documents: dict[str, Document] = {}

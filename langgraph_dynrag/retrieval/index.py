@@ -1,11 +1,11 @@
-"""A folder that holds an index of documents: Chroma for dense vectors, BM25, and both together.
+"""`LocalIndex`: an index of documents in a folder, with Chroma for dense vectors, BM25, and a hybrid of both.
 
-Embedded and persistent; needs no server and no network. Ingestion is incremental: a file whose size and time are known
-is not even opened, and of a changed file only the chunks that are new are embedded. A manifest, replaced atomically
-every few seconds, says what is indexed; whatever a killed ingestion left unfinished, the next one finishes.
+Embedded and persistent; needs no server and no network. Ingestion is incremental: a file with unchanged size and
+modification time is not opened, and only the new chunks of a changed file are embedded. A manifest, replaced atomically
+every few seconds, records what is indexed; if an ingestion is killed, the next one completes its work.
 
-Several threads and processes may use an index at once: one changes it at a time, and each query sees the index as it is
-then. An index that may only be read can be searched.
+Several threads and processes may use an index concurrently: only one changes it at a time, and each query sees the
+current content. A read-only index can be searched.
 """
 
 from __future__ import annotations
@@ -55,10 +55,10 @@ class LocalIndex:
     """An index of documents in a folder.
 
     Args:
-        folder: Where it is, or is to be.
-        embeddings: Makes the dense vectors; MiniLM by default. An index is tied to them: if others are given, the next
-            change of the index embeds everything again.
-        splitter: Cuts documents into chunks. Another splitter applies to a source when that is ingested again.
+        folder: The index's folder; created when documents are first added.
+        embeddings: Computes the dense vectors; MiniLM by default. An index is tied to its embeddings: if others are
+            passed, the next change of the index embeds everything again.
+        splitter: Splits documents into chunks. A changed splitter takes effect when a source is next ingested.
 
     Example:
         >>> index = LocalIndex("notes.index")  # doctest: +SKIP
@@ -77,7 +77,7 @@ class LocalIndex:
         self._ids: tuple[FileState, frozenset[str]] | None = None
         self._bm25: tuple[FileState, BM25Retriever | None] | None = None
 
-    # ------------------------------------------------------------------ what is in it
+    # ------------------------------------------------------------------ content
 
     def ingest(
         self,
@@ -88,24 +88,25 @@ class LocalIndex:
         hidden: bool = False,
         progress: bool = True,
     ) -> IngestReport:
-        """Bring the index in line with a folder or a file.
+        """Synchronise the index with a folder or a file.
 
-        Text, Markdown, JSON, JSON lines and tables are read, and with the extra `files` HTML, PDF and Word documents.
-        What cannot be read is listed in the report, on every run, and does not stop the rest.
+        Reads text, Markdown, JSON, JSON lines and tables, and with the extra `files` also HTML, PDF and Word documents.
+        Files that cannot be read are listed in the report, on every run, and do not stop the ingestion.
 
-        Files that were indexed from there and are gone are removed; so are those of other sources that no longer
-        exist. A folder that was indexed and is now empty, moved or deleted loses all its documents, with a warning.
+        Files that were indexed from this source and no longer exist are removed from the index, and so are missing
+        files of other sources. If a folder that was indexed is now empty, moved or deleted, all its documents are
+        removed, with a warning.
 
         Args:
             source: The folder or file.
-            encoding: Of files that are not UTF-8 and have no byte-order mark, such as `"cp1252"`.
-            exclude: Glob patterns of names or relative paths that are left out.
-            hidden: Whether hidden files and folders, and folders of tools such as `node_modules`, are read as well.
+            encoding: Encoding of files that are not UTF-8 and have no byte-order mark, such as `"cp1252"`.
+            exclude: Glob patterns of names or relative paths to leave out.
+            hidden: Whether to read hidden files and folders, and folders of tools such as `node_modules`.
             progress: Whether to show a progress bar.
 
         Raises:
-            ConfigurationError: If nothing was indexed from there and there is no such source or it holds no text, or
-                the index would be empty.
+            ConfigurationError: If the source does not exist or contains no text and nothing was indexed from it before,
+                or if the index would be empty.
             IndexFolderError: If the index cannot be written.
         """
         check_encoding(encoding)
@@ -135,22 +136,23 @@ class LocalIndex:
     def add_documents(
         self, documents: Sequence[Document], *, source: str | None = None, replace: bool = False
     ) -> IngestReport:
-        """Add LangChain documents, such as a loader returns; those whose ids are known are replaced.
+        """Add LangChain documents, for example from a loader; documents with known ids are replaced.
 
-        Documents without an id get one from text and metadata, so that adding the same again changes nothing. Metadata
-        may be anything that has a plain form: dates become ISO 8601 texts, nested values stay as they are.
+        Documents without an id get one derived from text and metadata, so that adding them is idempotent. Metadata may
+        be anything that can be converted to plain data: dates become ISO 8601 strings, nested values are kept.
 
         Args:
-            documents: The documents; they are cut into chunks like files.
-            source: What they are listed and removed under; None: each document's own source (`metadata["source"]`, a
-                URL or file name), or "documents".
-            replace: Whether these are all documents of their sources, so that others of these sources are removed.
+            documents: The documents; they are split into chunks like files.
+            source: The source to list and remove them under; None for each document's own source
+                (`metadata["source"]`, a URL or file name), or "documents" if it has none.
+            replace: Whether these are all documents of their sources, so that other documents of these sources are
+                removed.
 
         Returns:
-            What was done; `skipped` lists documents without text, `notes` metadata that could not be kept.
+            A report; `skipped` lists documents without text, `notes` metadata that could not be kept.
 
         Raises:
-            ConfigurationError: If something else than documents is given.
+            ConfigurationError: If anything other than documents is given.
             IndexFolderError: If the index cannot be written.
         """
         ready = prepare_documents(documents, source)
@@ -167,7 +169,7 @@ class LocalIndex:
     async def aadd_documents(
         self, documents: Sequence[Document], *, source: str | None = None, replace: bool = False
     ) -> IngestReport:
-        """Add documents as `add_documents` does, in another thread."""
+        """Do the same as `add_documents`, in another thread."""
         return await run_in_executor(None, lambda: self.add_documents(documents, source=source, replace=replace))
 
     def add_texts(
@@ -182,10 +184,11 @@ class LocalIndex:
         """Add texts with their metadata and ids; see `add_documents`.
 
         Raises:
-            ConfigurationError: If there are not as many metadata or ids as texts.
+            ConfigurationError: If `texts` is a single string, or the number of metadata or ids differs from that of
+                texts.
         """
         if isinstance(texts, str):
-            raise ConfigurationError(f"texts is one text; a list of texts is needed: [{texts[:20]!r}]")
+            raise ConfigurationError(f"texts is one string; a list of strings is needed: [{texts[:20]!r}]")
         for name, given in (("metadatas", metadatas), ("ids", ids)):
             if given is not None and len(given) != len(texts):
                 raise ConfigurationError(f"{len(texts)} texts and {len(given)} {name} were given; one each is needed")
@@ -196,20 +199,20 @@ class LocalIndex:
         return self.add_documents(documents, source=source, replace=replace)
 
     def sources(self) -> list[IndexSource]:
-        """Return what the index was filled from: folders and files that were ingested, and documents' sources."""
+        """Return the sources of the index: ingested folders and files, and the sources of added documents."""
         return list_sources(self._manifest())
 
     def remove(self, source: str | Path) -> IngestReport:
-        """Remove what came from a source: from the results, and from the index's files.
+        """Remove everything that came from a source, from search results and from the index's files.
 
-        Files that are still there come back when their folder is ingested again.
+        Files that still exist are indexed again when their folder is next ingested.
 
         Args:
             source: A folder or file that was ingested, or one inside it, whether it still exists or not; the source of
                 added documents; a file's name as search results show it; or the id of an added document.
 
         Raises:
-            ConfigurationError: If nothing in the index came from there.
+            ConfigurationError: If nothing in the index came from that source.
             IndexFolderError: If the index cannot be written.
         """
         find_source(self._manifest(), source)
@@ -229,14 +232,14 @@ class LocalIndex:
     # ------------------------------------------------------------------ searching
 
     def as_retriever(self, kind: RetrieverKind = "hybrid", *, k: int = 3) -> BaseRetriever:
-        """Return a retriever over the index. It finds what the index holds at the time of each query.
+        """Return a retriever over the index. Each query searches the current content.
 
         Args:
             kind: Dense vectors, BM25, or the reciprocal-rank fusion of both.
-            k: Documents returned at most.
+            k: Maximum number of documents returned.
 
         Raises:
-            ConfigurationError: If the index is empty or the kind unknown.
+            ConfigurationError: If the index is empty or the kind is unknown.
         """
         if kind not in ("hybrid", "dense", "bm25"):
             raise ConfigurationError(f"kind is {kind!r}; known: 'hybrid', 'dense', 'bm25'")
@@ -247,7 +250,7 @@ class LocalIndex:
             return LiveBM25Retriever(index=self, k=k)
         if manifest.embeddings != self._embeddings_name():
             logger.warning(
-                "the vectors of %s were made by %s and are searched with %s; use the same, or index again",
+                "the vectors of %s were computed with %s but are searched with %s; use the same, or index again",
                 self.folder,
                 manifest.embeddings,
                 self._embeddings_name(),
@@ -262,7 +265,7 @@ class LocalIndex:
         return self._store.nearest(query, k, lambda: self._current_ids()[1])
 
     def bm25(self) -> BM25Retriever | None:
-        """Return the BM25 index of what is in the index now; None if there is nothing to find."""
+        """Return the BM25 index of the current content; None if there is nothing to find."""
         with self._lock:
             if self._bm25 is None or self._bm25[0] != manifests.state_of(self.folder):
                 self._bm25 = self._current_bm25()
@@ -272,11 +275,11 @@ class LocalIndex:
 
     @contextlib.contextmanager
     def _changing(self) -> Iterator[Ingestion]:
-        """Hold the index's lock for a change; what a killed change left unfinished is finished first."""
+        """Hold the index's lock for a change; first complete what a killed change left unfinished."""
         if not is_writable(self.folder):
             raise IndexFolderError(
-                f"the index {self.folder} may not be written: it can be searched, but not changed. Give this user the "
-                "right to write there, or use another folder"
+                f"the index {self.folder} is read-only: it can be searched, but not changed. Give this user write "
+                "permission, or use another folder"
             )
         mark = self.folder / _UNFINISHED
         try:
@@ -304,7 +307,7 @@ class LocalIndex:
 
     def _embeddings_name(self) -> str:
         made_by = type(self.embeddings).__name__
-        # LangChain's embeddings call it one or the other.
+        # LangChain's embeddings use either name.
         model = getattr(self.embeddings, "model_name", None) or getattr(self.embeddings, "model", None)
         return f"{made_by} {model}" if model else made_by
 
@@ -336,7 +339,7 @@ class LocalIndex:
 
 def _nothing_to_index(source: Path, findings: Findings) -> ConfigurationError:
     told_of = told(findings.skipped, findings.notes)
-    return ConfigurationError(f"{clean_name(str(source))} holds no text to index\n{told_of}".rstrip())
+    return ConfigurationError(f"{clean_name(str(source))} contains no text to index\n{told_of}".rstrip())
 
 
 def _opened(folder: Path, embeddings: Embeddings, splitter: Splitter) -> LocalIndex:

@@ -1,4 +1,4 @@
-"""The report of a change of an index."""
+"""The report of a change to an index."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from rag_backbone.documents import told
 
 @dataclass(frozen=True, slots=True)
 class IngestReport:
-    """What a change of an index did."""
+    """Counts and findings of a change to an index."""
 
     added: int = 0
     changed: int = 0
     removed: int = 0
     unchanged: int = 0
-    """Files, or documents."""
+    """Number of unchanged files or documents."""
     embedded: int = 0
-    """Chunks that had to be embedded."""
+    """Number of chunks that had to be embedded."""
     chunks: int = 0
-    """Chunks in the index now."""
+    """Number of chunks that are now in the index."""
     skipped: tuple[tuple[str, str], ...] = ()
-    """Names and reasons of what is not in the index: files, folders, rows and documents, unchanged ones included."""
+    """Name and reason of each file, folder, row or document that is not in the index, including unchanged ones."""
     notes: tuple[tuple[str, str], ...] = ()
-    """Names, and what was changed or left out while a file or document was read."""
+    """Name of each file or document of which something was changed or left out on reading, and what."""
 
     def __str__(self) -> str:
         counts = (

@@ -1,7 +1,7 @@
-"""One change of an index: what is known costs nothing, what is new is cut, embedded and noted, what is gone is removed.
+"""Apply one change to an index: skip known content, split, embed and record new content, remove missing content.
 
-A chunk is stored before the manifest names it, and deleted after the manifest has stopped naming it; so a run that is
-killed leaves chunks too many, never too few, and the next one deletes them.
+A chunk is stored before the manifest names it, and deleted after the manifest no longer names it. A run that is killed
+therefore leaves surplus chunks, never missing ones, and the next run deletes them.
 """
 
 from __future__ import annotations
@@ -29,23 +29,23 @@ from rag_backbone.loading.cache_folder import sha256, write_json
 from rag_backbone.text.unicode import clean_name
 
 READER = 2
-"""Raised when files are read in another way, so that they are read again."""
+"""Incremented whenever the way files are read changes, so that they are read again."""
 
 logger = logging.getLogger(__name__)
 
-_SAVE_EVERY = 2.0  # seconds: the manifest names every chunk, so writing it after each of many files would be quadratic
-_ADD_EVERY = 1024  # chunks: a file may hold more than fits into memory
+_SAVE_EVERY = 2.0  # seconds; the manifest names every chunk, so writing it after each file would be quadratic
+_ADD_EVERY = 1024  # chunks; a file may hold more than fits into memory
 _REEMBEDDING = "reembedding.json"
 
 
 class Ingestion:
-    """A change of an index by the one process that holds its lock.
+    """A change to an index by the process that holds its lock.
 
     Args:
         folder: The index's folder.
-        store: Where chunks go.
-        splitter: Cuts documents into chunks.
-        manifest: The index's content; changed in place.
+        store: The store for the chunks.
+        splitter: Splits documents into chunks.
+        manifest: The index's manifest; changed in place.
     """
 
     def __init__(self, folder: Path, store: ChunkStore, splitter: Splitter, manifest: Manifest) -> None:
@@ -60,7 +60,7 @@ class Ingestion:
         self.findings = Findings()
 
     def repair(self, *, unfinished: bool) -> None:
-        """Delete chunks that the manifest does not name, and have files read again whose chunks are missing."""
+        """Delete chunks that the manifest does not name, and mark entries with missing chunks to be read again."""
         if not unfinished and self._store.count() == len(self._used):
             return
         stored = self._store.ids()
@@ -71,14 +71,14 @@ class Ingestion:
         for entries in (self.manifest.files, self.manifest.documents):
             for key in [k for k, entry in entries.items() if missing.intersection(entry["chunks"])]:
                 logger.warning(
-                    "%s: parts of %s are missing; it is read again when it is indexed again", self._folder, key
+                    "%s: parts of %s are missing; it will be read again when it is next indexed", self._folder, key
                 )
                 entry = entries[key]
                 entry.update(sha256=None, size=-1, chunks=[c for c in entry["chunks"] if c not in missing])
         self._used = self.manifest.used()
 
     def use_embeddings(self, name: str) -> None:
-        """Embed all chunks again if other embeddings made their vectors, or such a run was killed."""
+        """Embed all chunks again if their vectors come from other embeddings, or if such a run was killed."""
         kept = self._folder / _REEMBEDDING
         if kept.is_file():
             rows = json.loads(kept.read_text("utf-8"))
@@ -87,7 +87,7 @@ class Ingestion:
             return
         else:
             logger.warning(
-                "%s: the vectors were made by %s; all %d chunks are embedded again by %s",
+                "%s: the vectors were computed with %s; embedding all %d chunks again with %s",
                 self._folder,
                 self.manifest.embeddings,
                 len(self._used),
@@ -105,12 +105,12 @@ class Ingestion:
         kept.unlink()
 
     def take(self, file: FoundFile, root: Path, encoding: str | None = None) -> None:
-        """Bring the index in line with one file.
+        """Synchronise the index with one file.
 
         Args:
             file: The file.
-            root: What was asked to be ingested: a folder above it, or the file itself; resolved.
-            encoding: Of files that are not UTF-8 and have no byte-order mark.
+            root: The ingested source, resolved: a folder that contains the file, or the file itself.
+            encoding: Encoding of files that are not UTF-8 and have no byte-order mark.
         """
         key = file_key(file.path)
         known = self.manifest.files.get(key)
@@ -123,7 +123,7 @@ class Ingestion:
                 return
             content = {"sha256": sha256(file.path), **how}
         except OSError as error:
-            kept = "; what was indexed of it before is kept" if known is not None and known["chunks"] else ""
+            kept = "; its previously indexed content is kept" if known is not None and known["chunks"] else ""
             reason = f"cannot be read: {error.strerror or error}{kept}"
             self.findings.add(Skipped(file.name, reason, transient=True))
             return
@@ -151,7 +151,7 @@ class Ingestion:
         self._note(self.manifest.files, key, {**place, **state, **content, "chunks": chunks, **found})
 
     def _read(self, file: FoundFile, encoding: str | None) -> tuple[list[str], list[Skipped | Note]]:
-        """Store the chunks of a file that are new; return the ids of all, and what was found on the way."""
+        """Store the new chunks of a file; return the ids of all its chunks, and the findings from reading it."""
         chunks: dict[str, None] = {}
         findings: list[Skipped | Note] = []
         new: list[Document] = []
@@ -174,8 +174,8 @@ class Ingestion:
         """Add a document, or replace the one with its id.
 
         Args:
-            document: With an id and plain metadata.
-            source: What it is listed and removed under.
+            document: The document, with an id and plain metadata.
+            source: The source to list and remove it under.
         """
         key = str(document.id)
         known = self.manifest.documents.get(key)
@@ -191,7 +191,7 @@ class Ingestion:
             for c in pieces
             for id_ in [key if whole else f"{key}#{str(c.id)[:16]}"]
         }
-        # A document in one piece keeps its id when its text changes; parts are named by their text.
+        # A single chunk keeps the document's id even if the text changes; the ids of several chunks depend on the text.
         self._embed([chunk for id_, chunk in chunks.items() if whole or id_ not in self._used])
         self.counts["added" if known is None else "changed"] += 1
         self._note(self.manifest.documents, key, {**state, "chunks": list(chunks)})
@@ -205,13 +205,13 @@ class Ingestion:
                 self.counts["removed"] += bool(chunks)
 
     def forget_missing(self, source: Path, found: Found) -> None:
-        """Remove the files of a source that were not found, and those of any source that no longer exist.
+        """Remove files of a source that were not found, and files of any source that no longer exist.
 
-        What lies in folders that cannot be listed is kept.
+        Files in folders that cannot be listed are kept.
 
         Args:
             source: A folder or file, resolved.
-            found: Its files.
+            found: The files found in it.
         """
         present = {file_key(file.path) for file in found.files}
         files = self.manifest.files
@@ -229,11 +229,11 @@ class Ingestion:
         self.forget(gone)
         for root, number in lost.items():
             if number == before[root]:
-                what = "holds no documents any more" if _exists(Path(root)) else "no longer exists"
+                what = "no longer contains documents" if _exists(Path(root)) else "no longer exists"
                 logger.warning("%s %s; its %d files were removed from the index %s", root, what, number, self._folder)
 
     def save(self, *, finished: bool = True) -> None:
-        """Write the manifest; at the end also delete the chunks that it no longer names."""
+        """Write the manifest; if `finished`, also delete the chunks that it no longer names."""
         self.manifest.write(self._folder)
         self._store.written()
         self._saved = time.monotonic()
@@ -242,7 +242,7 @@ class Ingestion:
         unused = [c for c, count in self._used.items() if count <= 0]
         if unused:
             self._store.delete(unused)
-            touch(self._folder)  # readers that have just loaded the deleted chunks load again
+            touch(self._folder)  # makes readers that have just loaded the deleted chunks reload
             self._store.written()
             self._used -= Counter()
 
@@ -253,7 +253,7 @@ class Ingestion:
         self.counts["embedded"] += len(chunks)
 
     def _unchanged(self, file: FoundFile, known: Mapping[str, Any]) -> None:
-        """Count a file that is as it was, and repeat what was found when it was read."""
+        """Count an unchanged file, and repeat the findings from when it was read."""
         self.counts["unchanged"] += bool(known["chunks"])
         for reason in known.get("skipped", ()):
             self.findings.add(Skipped(file.name, reason))
@@ -274,7 +274,7 @@ def _is_known(known: Mapping[str, Any], state: Mapping[str, Any]) -> bool:
 
 
 def _exists(path: Path) -> bool:
-    """Return whether a file or folder is there; one that may not be looked at counts as there."""
+    """Return whether a file or folder exists; if this cannot be determined, assume that it does."""
     try:
         path.stat()
     except (FileNotFoundError, NotADirectoryError):

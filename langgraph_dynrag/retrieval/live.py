@@ -1,4 +1,4 @@
-"""Retrievers over a `LocalIndex` that find what the index holds at the moment of the query, not of their creation."""
+"""Retrievers over a `LocalIndex` that search its content at the time of the query, not of their creation."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class LiveVectors:
-    """The dense vectors of an index, as `DenseRetriever` asks a vector store.
+    """The dense vectors of an index, with the vector-store interface that `DenseRetriever` uses.
 
     Args:
         index: The index.
@@ -39,7 +39,7 @@ class LiveBM25Retriever(BaseRetriever):
     index: Any
     """The `LocalIndex`."""
     k: int = Field(default=3, ge=1)
-    """Documents returned at most."""
+    """Maximum number of documents returned."""
 
     def _get_relevant_documents(
         self,

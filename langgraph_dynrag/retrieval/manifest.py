@@ -1,6 +1,6 @@
-"""What an index holds, by file and by added document: one JSON file, replaced atomically.
+"""The manifest of an index: its files and added documents, in one JSON file that is replaced atomically.
 
-It is the truth about the index: chunks that it does not name are not found, whatever the vector store still has.
+The manifest is authoritative: chunks that it does not name are not found, even if the vector store still has them.
 """
 
 from __future__ import annotations
@@ -26,26 +26,26 @@ _VERSION = 2
 class Manifest:
     """The content of an index.
 
-    An entry of a file has its `root` (the folder or file that was ingested), `size`, `mtime_ns`, `sha256`, how it was
-    read (`reader`, `splitter`, `encoding`), its `chunks` (ids), and what was `skipped` or noted (`notes`). One of
+    The entry of a file has its `root` (the folder or file that was ingested), `size`, `mtime_ns`, `sha256`, how it was
+    read (`reader`, `splitter`, `encoding`), its `chunks` (ids), and what was `skipped` or noted (`notes`). The entry of
     a document has its `source`, `sha256`, `splitter` and `chunks`.
     """
 
     embeddings: str | None = None
-    """Which embeddings made the vectors."""
+    """Name of the embeddings that computed the vectors."""
     files: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """By absolute path."""
+    """Entries of ingested files, by absolute path."""
     documents: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """By id: what was added as documents."""
+    """Entries of added documents, by id."""
     migrated: bool = False
-    """Whether it was read from the first format, in which chunks may be stored that this one does not name."""
+    """Whether it was converted from format 1; the store may then hold chunks that this manifest does not name."""
 
     @classmethod
     def read(cls, folder: Path) -> Manifest:
-        """Read the manifest of an index; an empty one if there is none.
+        """Read the manifest of an index, or return an empty one if there is none.
 
         Raises:
-            ConfigurationError: If it is damaged or of another version.
+            ConfigurationError: If the manifest is damaged or of another version.
         """
         path = folder / NAME
         if not path.is_file():
@@ -60,12 +60,12 @@ class Manifest:
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ConfigurationError(f"{path} is damaged ({error}); delete {folder} and index again") from error
         raise ConfigurationError(
-            f"{folder} was made by another version (format {version}, this one reads {_VERSION}); "
+            f"{folder} was written by another version (format {version}, this one reads {_VERSION}); "
             "delete it and index again"
         )
 
     def write(self, folder: Path) -> None:
-        """Replace the file."""
+        """Replace the manifest file atomically."""
         content = {
             "version": _VERSION,
             "embeddings": self.embeddings,
@@ -79,32 +79,32 @@ class Manifest:
         return sorted(self.used())
 
     def used(self) -> Counter[str]:
-        """Return in how many files and documents each chunk is."""
+        """Return the number of files and documents that contain each chunk, by id."""
         return Counter(c for e in (*self.files.values(), *self.documents.values()) for c in set(e["chunks"]))
 
 
 def file_key(path: Path) -> str:
-    """Return a file's key: its absolute path, printable."""
+    """Return a file's key: its absolute path in printable form."""
     return clean_name(str(path.resolve()))
 
 
 def file_path(key: str, entry: Mapping[str, Any]) -> Path:
-    """Return the path of a file; a name that is not UTF-8 is kept as bytes beside its printable form."""
+    """Return the path of a file; a name that is not UTF-8 is also stored as bytes in its entry."""
     return Path(os.fsdecode(bytes.fromhex(entry["bytes"]))) if "bytes" in entry else Path(key)
 
 
 def state_of(folder: Path) -> FileState:
-    """Return what changes whenever any process changes the index."""
+    """Return a value that changes whenever any process changes the index."""
     return file_state(folder / NAME)
 
 
 def touch(folder: Path) -> None:
-    """Let other processes know that the index has changed, although the manifest's content has not."""
+    """Signal to other processes that the index has changed although the manifest's content has not."""
     os.utime(folder / NAME)
 
 
 def _migrated(content: dict[str, Any]) -> Manifest:
-    """Convert the first format, which named files by root and relative path and had one splitter for all."""
+    """Convert format 1, which named files by root and relative path and had one splitter for all files."""
     settings = content["settings"]
     how = {"splitter": settings["splitter"], "reader": settings.get("reader", 1)}
     files: dict[str, dict[str, Any]] = {}

@@ -1,6 +1,6 @@
-"""Metadata as a vector store keeps it: Chroma takes strings, numbers and truth values, but neither lists nor objects.
+"""Convert metadata for the vector store: Chroma accepts strings, numbers and booleans, but neither lists nor objects.
 
-What it does not take is kept as JSON under one key of its own, and is there again when a document comes back.
+Values that Chroma does not accept are stored as JSON under a reserved key and restored when a document is read.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ _LARGEST = 2**63
 
 
 def stored(metadata: Mapping[str, Any]) -> dict[str, Any]:
-    """Return metadata with what Chroma does not take as JSON; dates, and what JSON does not know, become text."""
+    """Return metadata with unsupported values as JSON; dates and values that JSON does not support become strings."""
     flat = {key: value for key, value in metadata.items() if _is_key(key) and _is_flat(value)}
     nested = {key: value for key, value in metadata.items() if key not in flat}
-    # Never absent, because Chroma takes no document without metadata.
+    # Always present, because Chroma does not accept a document without metadata.
     return {**flat, _NESTED: json.dumps(nested, ensure_ascii=False, default=_as_text)}
 
 
 def restored(metadata: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Return metadata as it was before `stored`."""
+    """Return metadata as it was before `stored` converted it."""
     found = dict(metadata or {})
     if isinstance(nested := found.pop(_NESTED, None), str):
         found.update(json.loads(nested))

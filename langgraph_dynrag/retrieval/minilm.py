@@ -8,10 +8,10 @@ from rag_backbone.loading.minilm import MiniLM
 
 
 class MiniLMEmbeddings(Embeddings):
-    """Dense vectors of texts, normalised, so that a dot product is the cosine.
+    """Compute dense, normalised vectors of texts, so that a dot product is the cosine similarity.
 
     Args:
-        batch_size: Texts embedded together.
+        batch_size: Number of texts embedded in one batch.
         device: `"cpu"`, `"cuda"`, ...
     """
 
@@ -19,11 +19,11 @@ class MiniLMEmbeddings(Embeddings):
         self._model = MiniLM(batch_size=batch_size, device=device)
 
     def embed_documents(self, texts: list[str]) -> list[list[float]]:
-        """A vector a text, in order."""
+        """Return one vector per text, in order."""
         return self._model.embed(texts)
 
     def embed_query(self, text: str) -> list[float]:
-        """The vector of a query."""
+        """Return the vector of a query."""
         return self._model.embed([text])[0]
 
     def __repr__(self) -> str:

@@ -1,6 +1,6 @@
-"""What is accepted as a retriever, how it is called in both ways, and what it may return.
+"""Check a retriever, call it synchronously or asynchronously, and check what it returns.
 
-A retriever that only works asynchronously is also called by synchronous code, and the other way round. Knows nothing of
+A retriever that only works asynchronously can also be called from synchronous code, and vice versa. Knows nothing about
 timeouts and policies; see `langgraph_dynrag.nodes.retrieve`.
 """
 
@@ -44,17 +44,17 @@ PROGRAMMING_ERRORS = (
     TypeError,
     ValidationError,
 )
-"""Errors that say that code is wrong, not that a search failed: no policy continues after one."""
+"""Errors that indicate a bug rather than a failed search; no retrieval policy continues after one."""
 
 _OTHER_RUNNABLES = (BaseLanguageModel, BaseOutputParser, BasePromptTemplate, BaseTool, Pregel)
 _WRAPPED = "RunnableLambda(lambda query: [Document(n.text, metadata=n.metadata) for n in retriever.retrieve(query)])"
 
 
 def check_retriever(value: object, name: str = "retriever") -> None:
-    """Refuse what cannot be called as a retriever.
+    """Check that a value can be called as a retriever.
 
     Raises:
-        ConfigurationError: Naming what was given, and the line to write instead.
+        ConfigurationError: If it cannot; the message names what was given and the line to write instead.
     """
     if not isinstance(value, type) and isinstance(value, Runnable) and not isinstance(value, _OTHER_RUNNABLES):
         return
@@ -69,13 +69,13 @@ def call_retriever(retriever: Retriever, query: str, config: RunnableConfig, k: 
     """Return the documents for a query.
 
     Args:
-        retriever: What to call.
-        query: What to search for.
-        config: For the retriever's callbacks.
-        k: How many documents are wanted; passed on if the retriever takes it.
+        retriever: The retriever to call.
+        query: The text to search for.
+        config: The config with the retriever's callbacks.
+        k: Number of documents wanted; passed on if the retriever accepts it.
 
     Raises:
-        ConfigurationError: If it returns anything but documents.
+        ConfigurationError: If the retriever returns anything but documents.
     """
     options = _options(retriever, "_get_relevant_documents", k)
     try:
@@ -95,7 +95,7 @@ async def acall_retriever(
     """Return the documents for a query, without blocking the event loop; see `call_retriever`."""
     options = _options(retriever, "_aget_relevant_documents", k)
     if options != _options(retriever, "_get_relevant_documents", k):
-        # A synchronous retriever that takes k: LangChain's stand-in for its asynchronous method does not.
+        # A synchronous retriever that takes k: LangChain's default asynchronous method does not.
         return await asyncio.wrap_future(in_daemon_thread(call_retriever, retriever, query, config, k))
     try:
         returned = await retriever.ainvoke(query, config, **options)
@@ -111,18 +111,18 @@ async def acall_retriever(
 
 
 def in_daemon_thread(function: Callable[..., _T], *args: Any, **kwargs: Any) -> Future[_T]:
-    """Call a function in a new thread, in this context.
+    """Call a function in a new daemon thread, with a copy of the current context.
 
-    A search that hangs must not delay the next one, or the end of the process, as a thread of a pool would.
+    A search that hangs must not delay the next one or the end of the process, as it would in a thread pool.
     """
     future: Future[_T] = Future()
-    future.set_running_or_notify_cancel()  # a caller that gives up leaves the call running
+    future.set_running_or_notify_cancel()  # the call cannot be cancelled; it keeps running if the caller gives up
     context = contextvars.copy_context()
 
     def work() -> None:
         try:
             future.set_result(context.run(function, *args, **kwargs))
-        except BaseException as error:  # noqa: BLE001 - raised where the result is waited for
+        except BaseException as error:  # noqa: BLE001 - re-raised by future.result()
             future.set_exception(error)
 
     threading.Thread(target=work, name="dynrag-retrieve", daemon=True).start()
@@ -130,7 +130,7 @@ def in_daemon_thread(function: Callable[..., _T], *args: Any, **kwargs: Any) -> 
 
 
 def explained(error: Exception, query: str) -> Exception:
-    """Return a programming error with a note of where it was raised."""
+    """Add a note to a programming error that says where it was raised, and return it."""
     error.add_note(f"raised by the retriever in the search for {query!r}; errors of this kind always end the run")
     return error
 
@@ -160,7 +160,7 @@ def _wait_for(awaitable: Awaitable[Any]) -> Any:
 
 
 def _options(retriever: Retriever, method: str, k: int | None) -> dict[str, Any]:
-    """`k`, if the method takes it; what it returns is cut to `k` in any case."""
+    """Return `k` as an option if the method accepts it; callers truncate the result to `k` in any case."""
     known: Callable[..., Any] | None = (
         getattr(retriever, method, None) if isinstance(retriever, BaseRetriever) else None
     )
@@ -172,7 +172,7 @@ def _options(retriever: Retriever, method: str, k: int | None) -> dict[str, Any]
 
 
 def _documents(returned: Any, retriever: Retriever) -> list[Document]:
-    """The documents returned, if that is what they are."""
+    """Check that documents were returned, and return them as a list."""
     needed = "a list of LangChain Documents is needed"
     name = retriever.get_name()
     if isinstance(returned, str | bytes | Mapping) or not isinstance(returned, Iterable):

@@ -1,4 +1,4 @@
-"""What an index was filled from: the folders, files and documents, by the names under which they are removed."""
+"""The sources of an index: folders, files and documents, by the names under which they can be removed."""
 
 from __future__ import annotations
 
@@ -44,16 +44,17 @@ def list_sources(manifest: Manifest) -> list[IndexSource]:
 
 
 def under(manifest: Manifest, path: Path) -> list[str]:
-    """Return the indexed files that are a path, lie under it, or came from ingesting it."""
+    """Return the keys of indexed files that equal a path, lie under it, or came from ingesting it."""
     name = clean_name(str(path))
     return [k for k, e in manifest.files.items() if Path(k).is_relative_to(name) or e["root"] == name]
 
 
 def find_source(manifest: Manifest, source: str | Path) -> tuple[list[str], list[str]]:
-    """Return the keys of the files and documents that a name stands for.
+    """Return the keys of the files and documents that a name refers to.
 
     A name is a folder or file that was ingested (or one inside it), the source of added documents, a file's name as
-    search results show it (relative to its folder), or the id of an added document; the first of these that fits.
+    search results show it (relative to its folder), or the id of an added document. The first match in this order
+    counts.
 
     Raises:
         ConfigurationError: If nothing was indexed under that name.

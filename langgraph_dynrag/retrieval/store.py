@@ -20,11 +20,11 @@ _MANY = 1000
 
 
 class ChunkStore:
-    """Text, metadata and vectors by id, as they are now, whichever process wrote them.
+    """Text, metadata and vectors by id, always up to date, including writes by other processes.
 
     Args:
-        index_folder: The index's folder; Chroma's files are in its folder `chroma`.
-        version_file: A file that changes whenever the content does.
+        index_folder: The index's folder; Chroma's files are in its subfolder `chroma`.
+        version_file: A file that changes whenever the content changes.
         embeddings: Embeds chunks and queries.
     """
 
@@ -34,11 +34,11 @@ class ChunkStore:
         self._index_folder = index_folder
 
     def add(self, chunks: Sequence[Document]) -> None:
-        """Embed and store chunks; those whose ids are known are replaced."""
+        """Embed and store chunks; chunks with known ids are replaced."""
         for start in range(0, len(chunks), _BATCH):
             batch = chunks[start : start + _BATCH]
             ids = [str(d.id) for d in batch]
-            # The vector is that of title and text; what is stored and shown is the text.
+            # Title and text are embedded; only the text is stored and shown.
             vectors = self._embeddings.embed_documents(
                 [unicodedata.normalize("NFC", text) for text in map(_titled, batch)]
             )
@@ -51,7 +51,7 @@ class ChunkStore:
             self._chroma.write(partial(_replace, rows))
 
     def delete(self, ids: Iterable[str]) -> None:
-        """Remove chunks, from Chroma's files too; ids that are not stored are ignored."""
+        """Remove chunks, also from Chroma's files; unknown ids are ignored."""
         listed = sorted(ids)
         if not listed or not self._chroma.exists():
             return
@@ -61,11 +61,11 @@ class ChunkStore:
         self._chroma.erase()
 
     def clear(self) -> None:
-        """Remove everything."""
+        """Remove all chunks."""
         self._chroma.clear()
 
     def written(self) -> None:
-        """Take note that the version file was changed by this process."""
+        """Record that this process changed the version file."""
         self._chroma.written()
 
     def ids(self) -> set[str]:
@@ -77,7 +77,7 @@ class ChunkStore:
         return int(self._chroma.read(lambda c: c.count())) if self._chroma.exists() else 0
 
     def documents(self, ids: Sequence[str]) -> list[Document]:
-        """Return the chunks with these ids, in their order, without those that are missing."""
+        """Return the chunks with these ids, in the same order; missing ones are left out."""
         by_id: dict[str, Document] = {}
         for start in range(0, len(ids), _MANY):
             part = list(ids[start : start + _MANY])
@@ -87,12 +87,12 @@ class ChunkStore:
         return [by_id[key] for key in ids if key in by_id]
 
     def nearest(self, query: str, k: int, current: Callable[[], Collection[str]]) -> list[tuple[Document, float]]:
-        """Return the `k` nearest of the chunks that the index names now, with their cosine distances.
+        """Return the `k` nearest chunks that the manifest currently names, with their cosine distances.
 
         Args:
             query: The text to search with.
-            k: Chunks returned at most.
-            current: Returns the ids that may be returned; an unfinished change leaves others in the store.
+            k: Maximum number of chunks returned.
+            current: Returns the ids that may be returned; the store may hold others after an unfinished change.
         """
         if not current():
             return []
@@ -105,7 +105,7 @@ class ChunkStore:
             found = [
                 (Document(text, id=key, metadata=restored(metadata)), float(distance))
                 for key, text, metadata, distance in rows
-                if key in among and text is not None  # none: deleted by another process at this moment
+                if key in among and text is not None  # text is None if another process has just deleted it
             ]
             if len(found) >= min(k, len(among)):
                 return found[:k]

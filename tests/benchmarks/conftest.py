@@ -1,4 +1,4 @@
-"""A tiny model, a few passages with questions, and a cache of their own: benchmarks run from end to end on them."""
+"""A tiny model, a few passages with questions, and a separate cache, to run benchmarks end to end."""
 
 import json
 
@@ -22,7 +22,7 @@ def cache(tmp_path, monkeypatch):
 
 @pytest.fixture
 def squad(tmp_path):
-    """Four paragraphs, with one question about each."""
+    """Write a SQuAD file with four paragraphs and one question about each."""
     path = tmp_path / "squad.json"
     paragraphs = [
         {

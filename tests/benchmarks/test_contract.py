@@ -1,4 +1,4 @@
-"""What all benchmarks share."""
+"""The shared parts of all benchmarks."""
 
 import pytest
 import torch
@@ -6,7 +6,7 @@ import torch
 from benchmarks.contract import parser
 
 
-def test_threads_are_set_by_the_option_itself(capsys):
+def test_the_threads_option_sets_the_threads_immediately(capsys):
     before = torch.get_num_threads()
     try:
         for threads in (1, 2):

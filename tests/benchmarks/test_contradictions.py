@@ -1,4 +1,4 @@
-"""Pairs of passages that contradict each other: the swapped value is all that changes, and it does change."""
+"""Pairs of contradicting passages: the swapped value changes, and nothing else does."""
 
 from pathlib import Path
 
@@ -16,21 +16,21 @@ def fact(question, answer, passage=PASSAGE):
     return Fact("x", "Tern", passage, question, (answer,))
 
 
-def test_a_number_is_swapped_everywhere_and_for_one_of_its_size():
+def test_a_number_is_replaced_everywhere_by_one_of_similar_size():
     (pair,) = contradictions([fact("In which year did the Tern sink?", "1874")], count=1, seed=0)
     assert pair.true == "1874"
     assert 1814 <= int(pair.false) <= 1934
     assert pair.altered == PASSAGE.replace("1874", pair.false)
 
 
-def test_a_name_becomes_another_answer_to_such_a_question():
+def test_a_name_is_replaced_by_another_answer_to_the_same_kind_of_question():
     other = fact("Who painted the mill?", "Carla Dent", "Carla Dent painted the mill.")
     wrong_kind = fact("Which town has a mill?", "Port Lusk", "Port Lusk has a mill.")
     pairs = contradictions([fact("Who built the Tern?", "Anna Brook"), other, wrong_kind], count=9, seed=0)
     assert {(p.true, p.false) for p in pairs} == {("Anna Brook", "Carla Dent"), ("Carla Dent", "Anna Brook")}
 
 
-def test_both_agree_on_a_question_that_the_swapped_value_has_no_part_in():
+def test_both_passages_agree_on_a_question_without_the_swapped_value():
     facts = [fact("In which year did the Tern sink?", "1874"), fact("How long is the Tern?", "31 metres")]
     (pair,) = contradictions(facts, count=1, seed=0)
     assert pair.agreed is not None
@@ -39,12 +39,12 @@ def test_both_agree_on_a_question_that_the_swapped_value_has_no_part_in():
     assert contradictions(facts, count=1, seed=0)[0].agreed is None
 
 
-def test_a_fact_that_is_not_in_its_passage_makes_no_pair():
+def test_a_fact_that_is_not_in_its_passage_gives_no_pair():
     assert contradictions([fact("Who sank her?", "nobody")], count=1, seed=0) == []
 
 
 @pytest.mark.parametrize("folder", ["examples/data", "examples/data/ombrel"])
-def test_pairs_of_the_projects_own_passages(folder):
+def test_pairs_from_the_project_data_are_reproducible_and_consistent(folder):
     facts = load_facts(Path(folder))
     pairs = contradictions(facts, count=12, seed=0)
     assert len(pairs) == 12 == len({p.fact.passage for p in pairs})
@@ -56,7 +56,7 @@ def test_pairs_of_the_projects_own_passages(folder):
         assert pair.altered.count(pair.false) == pair.fact.passage.count(pair.true)
 
 
-def test_what_an_answer_says():
+def test_outcome_names_the_values_that_an_answer_contains():
     (pair,) = contradictions([fact("In which year did the Tern sink?", "1874")], count=1, seed=0)
     for answer, said in (
         ("in 1874", "true"),
@@ -67,7 +67,7 @@ def test_what_an_answer_says():
         assert outcome(answer, pair) == said
 
 
-def test_a_curve_by_hand():
+def test_roc_and_its_area_match_a_worked_example():
     scores, labels = [3.0, 2.0, 2.0, 0.0], [True, True, False, False]
     assert roc(scores, labels) == [(0, 0, float("inf")), (0, 0.5, 3), (0.5, 1, 2), (1, 1, 0)]
     area, low, high = roc_area(scores, labels)

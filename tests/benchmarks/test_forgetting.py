@@ -1,4 +1,4 @@
-"""The benchmark of forgetting, on a tiny model from end to end."""
+"""The benchmark of forgetting, end to end on a tiny model."""
 
 import json
 
@@ -8,7 +8,7 @@ from benchmarks.forgetting import main
 
 
 @pytest.mark.slow
-def test_a_bound_that_nothing_reaches_changes_nothing_and_one_that_all_exceed_leaves_all_out(model, squad, tmp_path):
+def test_a_loose_bound_changes_nothing_and_a_tight_one_leaves_all_adapters_out(model, squad, tmp_path):
     given = ["--model", str(model), "--dtype", "float32", "--data", str(squad), "--out", str(tmp_path / "out")]
     main([*given, "--passages", "3", "--k", "1", "2", "--bounds", "1000", "1e-12"])
     figures = json.loads((tmp_path / "out" / "forgetting.json").read_text())

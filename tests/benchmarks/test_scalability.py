@@ -1,4 +1,4 @@
-"""The corpora of a growing size, and from which number of queries on an adapter pays."""
+"""Corpora of growing size, and the number of queries from which an adapter pays off."""
 
 import argparse
 import json
@@ -13,7 +13,7 @@ from llamaindex_prag.placement.costs import Costs
 COSTS = Costs(read=0.002, activate=0.01, train=0.5, represent=0.001, translate=0.005)
 
 
-def test_the_crossover_by_hand():
+def test_the_crossover_matches_a_worked_example():
     # 100 tokens: 0.2 s to read each time; trained 50 s once and 0.01 s each; translated 0.1 s once and 0.015 s each.
     assert crossover(COSTS, "trained", 100) == pytest.approx(50 / 0.19)
     assert crossover(COSTS, "translated", 100) == pytest.approx(0.1 / 0.185)
@@ -21,7 +21,7 @@ def test_the_crossover_by_hand():
     assert crossover(COSTS, "trained", 4) == math.inf  # 8 ms to read
 
 
-def test_a_corpus_has_the_passages_that_are_asked_about_first(tmp_path):
+def test_a_corpus_starts_with_the_passages_that_questions_are_about(tmp_path):
     others = tmp_path / "others.jsonl"
     others.write_text("\n".join(json.dumps({"text": f"Nobody asks about {i}."}) for i in range(99)))
     args = argparse.Namespace(data=Path("examples/data"), others=others, questions=12, k=3, seed=0)

@@ -1,4 +1,4 @@
-"""The benchmarks' own parts: scores by hand, data files as they are, records that survive."""
+"""Scores worked out by hand, data files, and records that survive a crash."""
 
 import json
 
@@ -30,7 +30,7 @@ from rag_backbone.metrics import exact_match, f1
         ("x y x", ["x x"], 0, 0.8),
     ],
 )
-def test_scores_by_hand(prediction, answers, em, score):
+def test_scores_match_worked_examples(prediction, answers, em, score):
     assert exact_match(prediction, answers) == em
     assert f1(prediction, answers) == pytest.approx(score)
 
@@ -42,7 +42,7 @@ def test_scores_are_symmetric_and_between_zero_and_one(a, b):
     assert exact_match(a, [b]) <= f1(a, [b]) or not a.strip()
 
 
-def test_the_interval_is_that_of_the_bootstrap():
+def test_the_interval_is_reproducible_and_close_to_the_normal_approximation():
     values = [0.0] * 30 + [1.0] * 20
     low, high = interval(values, seed=0)
     assert low < mean(values) < high
@@ -75,10 +75,10 @@ def hotpot(tmp_path):
     return path
 
 
-def test_questions_and_their_corpus(hotpot):
+def test_questions_are_loaded_with_their_corpus(hotpot):
     questions = load_questions(hotpot)
     documents = corpus(questions)
-    assert len(documents) == 6  # what questions share is there once
+    assert len(documents) == 6  # shared paragraphs occur once
     assert [d.page_content for d in documents if d.metadata["title"] == "T0"] == ["First. Second."]
     assert questions[0].supporting == {d.id for d in documents if d.metadata["title"] == "T0"}
     assert [q.id for q in sample(questions, 3, 0)] == [q.id for q in sample(questions, 3, 0)]
@@ -89,13 +89,13 @@ def test_questions_and_their_corpus(hotpot):
     ("content", "complaint"),
     [
         ('[{"x": 1}]', "none of the formats"),
-        ("[]", "holds no questions"),
-        ("", "holds no questions"),
+        ("[]", "contains no questions"),
+        ("", "contains no questions"),
         ("[{", "neither a JSON array nor JSON lines"),
         (None, "there is no data file"),
     ],
 )
-def test_files_that_hold_no_questions_are_refused(tmp_path, content, complaint):
+def test_files_without_questions_are_refused(tmp_path, content, complaint):
     path = tmp_path / "a.json"
     if content is not None:
         path.write_text(content)
@@ -104,7 +104,7 @@ def test_files_that_hold_no_questions_are_refused(tmp_path, content, complaint):
     assert str(path) in str(failure.value)
 
 
-def test_records_survive_a_process_that_died_while_it_wrote(tmp_path, monkeypatch):
+def test_records_survive_a_process_that_was_killed_during_a_write(tmp_path, monkeypatch):
     monkeypatch.setattr(runs, "records_folder", lambda: tmp_path)
     first = Records("r")
     first.put("a", {"x": 1}, {"f1": 0.5})
@@ -115,13 +115,13 @@ def test_records_survive_a_process_that_died_while_it_wrote(tmp_path, monkeypatc
     assert again.get("b") is None
 
 
-def test_a_records_key_depends_on_everything_in_its_description():
+def test_the_key_of_a_record_depends_on_its_whole_description():
     about = {"method": "flare", "k": 3}
     assert key_of(about) == key_of(dict(reversed(about.items())))
     assert len({key_of(about), key_of({**about, "k": 4}), key_of({**about, "seed": 0})}) == 3
 
 
-def test_results_are_json_without_nan_and_written_whole(tmp_path, capsys):
+def test_results_are_written_as_json_without_nan(tmp_path, capsys):
     finish("name", {"seconds": float("nan"), "rows": [{"f1": 0.5}]}, tmp_path, "# Report")
     told = json.loads(capsys.readouterr().out.strip().splitlines()[-1])
     assert told["seconds"] is None

@@ -1,4 +1,4 @@
-"""The benchmark of what translators learn, on a tiny model from end to end."""
+"""The benchmark of what translators learn, end to end on a tiny model."""
 
 import json
 
@@ -19,7 +19,7 @@ def corpus(tmp_path):
 
 
 @pytest.mark.slow
-def test_both_kinds_are_trained_judged_on_another_file_and_kept(model, squad, corpus, tmp_path):
+def test_both_kinds_are_trained_evaluated_on_another_file_and_kept(model, squad, corpus, tmp_path):
     given = [
         "--model",
         str(model),
@@ -82,7 +82,7 @@ def test_both_kinds_are_trained_judged_on_another_file_and_kept(model, squad, co
         main(["--data", str(squad), "--run", "shared:1e-3", "--trained", str(tmp_path / "kept")])
 
 
-def test_a_history_counts_on_from_the_training_before():
+def test_the_history_continues_the_counts_of_the_earlier_training():
     first = {"history": [{"step": 0, "seconds": 0.0, "own": 6.0}, {"step": 40, "seconds": 10.0, "own": 4.0}]}
     then = {
         "history": [{"step": 0, "seconds": 0.0, "own": 4.0}, {"step": 8, "seconds": 2.0, "own": 3.0}],
@@ -95,7 +95,7 @@ def test_a_history_counts_on_from_the_training_before():
     ]
 
 
-@pytest.mark.parametrize(("run", "message"), [("other:1e-3", "known kinds"), ("shared:fast", "no learning rate")])
-def test_a_run_that_makes_no_sense_is_refused_first(run, message):
+@pytest.mark.parametrize(("run", "message"), [("other:1e-3", "known kinds"), ("shared:fast", "not a learning rate")])
+def test_an_invalid_run_is_refused_before_anything_is_loaded(run, message):
     with pytest.raises(ConfigurationError, match=message):
         main(["--corpus", "none", "--data", "none", "--run", run])

@@ -1,4 +1,4 @@
-"""The experiment on triggers: its points on a tiny model, and its figures against plain counting."""
+"""The experiment on triggers: its points on a tiny model, and its figures compared with plain counting."""
 
 import pytest
 from hypothesis import given, settings
@@ -38,7 +38,7 @@ def test_every_point_is_judged_by_every_trigger(written, writer):
     assert [p["index"] for p in written["points"]] == list(range(len(written["points"])))
     first = written["points"][0]["triggers"]
     assert first["Once()"]["fires"]
-    assert first["token probability, min (FLARE)"]["score"] <= 0  # turned: the less probable, the higher
+    assert first["token probability, min (FLARE)"]["score"] <= 0  # negated: the less probable, the higher
 
 
 def test_every_formulator_states_a_query(writer):
@@ -64,11 +64,11 @@ def points(scores_and_needs):
     ]
 
 
-def test_figures_by_hand():
-    """Needed: 0.9 and 0.6; the trigger fires at 0.9, 0.8 and 0.6 of five."""
+def test_figures_match_a_worked_example():
+    """Two of five points need retrieval, with scores 0.9 and 0.6; the trigger fires at 0.9, 0.8 and 0.6."""
     found = points([(0.9, True), (0.8, False), (0.6, True), (0.3, False), (0.2, False)])
     (row,) = summarise(found, best_thresholds(found), 0)
-    assert row["auc"] == pytest.approx(5 / 6)  # of six pairs only 0.6 under 0.8 is the wrong way round
+    assert row["auc"] == pytest.approx(5 / 6)  # of six pairs, only 0.6 below 0.8 is ranked wrongly
     assert row["preset"]["precision"] == pytest.approx(2 / 3)
     assert row["preset"]["recall"] == 1
     assert row["preset"]["fires"] == pytest.approx(0.6)
@@ -79,7 +79,7 @@ def test_figures_by_hand():
 
 @settings(max_examples=40, deadline=None)
 @given(st.lists(st.tuples(st.floats(0, 1), st.booleans()), min_size=2, max_size=30))
-def test_the_best_threshold_is_the_best(pairs):
+def test_no_other_threshold_has_a_better_f1(pairs):
     found = points(pairs)
     thresholds = best_thresholds(found)
     if not any(need for _, need in pairs):
@@ -93,13 +93,13 @@ def test_the_best_threshold_is_the_best(pairs):
     assert value(thresholds["one"]) == pytest.approx(max(value(score) for score, _ in pairs))
 
 
-def test_what_never_fires_has_no_precision():
+def test_a_trigger_that_never_fires_has_no_precision():
     found = rates([False, False], [True, False], ["a", "b"], 0)
     assert found["recall"] == 0
     assert found["precision"] != found["precision"]  # nan
 
 
-def test_drafts_are_summed_up():
+def test_drafts_are_summarised():
     row = {
         "question": QUESTION,
         "points": [],
@@ -111,7 +111,7 @@ def test_drafts_are_summed_up():
     assert points_of([{**row, "points": [{"index": 0}]}]) == [{"question": QUESTION, "index": 0}]
 
 
-def test_recall_of_what_is_missing():
+def test_recall_counts_the_missing_paragraphs():
     point = {"ranked": {"f": ["a", "b", "c", "d"]}, "missing": ["b", "x"], "source": "d"}
     found = query_scores(point, "f")
     assert (found["recall@1"], found["recall@3"], found["recall@10"]) == (0, 0.5, 0.5)

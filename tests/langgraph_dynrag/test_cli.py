@@ -315,7 +315,7 @@ def test_only_methods_with_a_threshold_are_offered(questions):
 
 
 def test_a_missing_preset_file_says_how_to_make_one(index, tmp_path):
-    with pytest.raises(ConfigurationError, match="make one: dynprag calibrate"):
+    with pytest.raises(ConfigurationError, match="create one: dynprag calibrate"):
         run("ask", QUESTION, "--index", str(index), "--preset", str(tmp_path / "none.json"))
 
 

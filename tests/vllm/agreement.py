@@ -1,4 +1,4 @@
-"""How far two implementations of one model write the same, and how near the choice was where they part."""
+"""Compare two implementations of a model: how long their outputs agree, and the logit gap where they diverge."""
 
 from dataclasses import dataclass
 
@@ -6,31 +6,31 @@ from llamaindex_prag.prompts import prompt_ids
 from rag_backbone.engine.requests import Request
 
 NEAR = 0.5
-"""Between two logits: in bfloat16 another order of summation may swap tokens that are so near."""
+"""Gap between two logits below which another order of summation in bfloat16 may swap the tokens."""
 
 
 @dataclass(frozen=True)
 class Comparison:
     agreed: int
-    """Equal tokens from the beginning."""
+    """Number of equal tokens from the start."""
     length: int
-    """Of the longer answer."""
+    """Length of the longer answer."""
     gap: float | None
-    """How much the logit of the token written here exceeds that of the token written there; None: they do not part.
+    """Logit of the local token minus that of the other token where they diverge; None if they do not diverge.
 
-    Here the best logit wins, so the two best lie at most this far apart.
+    Local decoding is greedy, so the two best logits lie at most this far apart.
     """
 
 
 def compared(local, served, question, selection, tokens=32):
-    """The same question with the same adapters here and in the server."""
+    """Compare the answers to a question with the same adapters, locally and in the server."""
     ids = prompt_ids(local.lm.tokenizer, question)
     found = served.lm.engine.generate(Request(ids, tokens, adapters=selection))
     return judged(local, ids, selection, found.token_ids, tokens)
 
 
 def judged(local, ids, selection, other, tokens=32):
-    """What is written here, beside the token ids that were written elsewhere."""
+    """Compare the local answer with token ids that were generated elsewhere."""
     engine, end = local.lm.engine, local.lm.tokenizer.eos_token_id
     own = engine.generate(Request(ids, tokens, adapters=selection)).token_ids
     longest = max(len(own), len(other))

@@ -1,9 +1,9 @@
-"""A real vLLM server with the embedded model, adapters trained for it, and the same model here, in bfloat16.
+"""A real vLLM server with the embedded model, adapters trained for it, and the same model locally, in bfloat16.
 
-DYNPRAG_VLLM_COMMAND   starts a server in the foreground, with `{model}` (a folder) and `{port}` put in. It has to serve
-                       with --enable-lora, --max-lora-rank 64 and VLLM_ALLOW_RUNTIME_LORA_UPDATING=True
-DYNPRAG_VLLM_PYTHON    the Python of the server's environment, for which the plugin is installed beside it
-DYNPRAG_VLLM_RESULTS   where the measured figures are written to, as JSON
+DYNPRAG_VLLM_COMMAND   a command that starts a server in the foreground, with placeholders `{model}` (a folder) and
+                       `{port}`; it needs --enable-lora, --max-lora-rank 64 and VLLM_ALLOW_RUNTIME_LORA_UPDATING=True
+DYNPRAG_VLLM_PYTHON    the Python of the server's environment, for which the plugin is installed in a separate folder
+DYNPRAG_VLLM_RESULTS   the JSON file to which measured figures are written
 """
 
 import json
@@ -27,7 +27,7 @@ from tests.vllm.server import VLLMServer
 ROOT = Path(__file__).parents[2]
 DATA = ROOT / "examples" / "data"
 SECRET = "a secret of the tests alone"
-RECIPE = "prag"  # seconds a passage; what is compared is the arithmetic, not what was learnt
+RECIPE = "prag"  # takes seconds per passage; the tests compare arithmetic, not what was learnt
 TITLES = ("Tarn Ellis", "Odile Marrash", "Patient Anna", "Quillon", "Hesper Vane")
 
 
@@ -51,7 +51,7 @@ def passages():
 
 @pytest.fixture(scope="session")
 def questions():
-    """Fifty: all of the example corpus, and the same with other words in front."""
+    """Return fifty questions: those of the example corpus, and the same with other lead-ins."""
     asked = [row["question"] for row in _lines("questions.jsonl")]
     leads = ("", "Tell me: ", "I should like to know the following. ")
     return [lead + question for lead in leads for question in asked][:50]
@@ -88,7 +88,7 @@ def local(lm, store):
 
 @pytest.fixture(scope="session")
 def plugin(command, tmp_path_factory):
-    """The environment under which the server finds the plugin; empty where its Python is not named."""
+    """Return the environment in which the server finds the plugin; empty if its Python is not named."""
     python = os.environ.get("DYNPRAG_VLLM_PYTHON")
     if not python:
         return {}
@@ -123,7 +123,7 @@ def served(server, lm, store, folder):
 
 @pytest.fixture(scope="session")
 def results():
-    """Figures by name, written out at the end."""
+    """Yield a dictionary of figures by name, which is written to a file at the end."""
     found: dict[str, object] = {}
     yield found
     target = os.environ.get("DYNPRAG_VLLM_RESULTS")

@@ -1,4 +1,4 @@
-"""A vLLM server as a process: started by a command that the environment names, and killed as real ones are."""
+"""A vLLM server process, started by a command from the environment, that can be killed like a crashing server."""
 
 import contextlib
 import os
@@ -12,7 +12,7 @@ from pathlib import Path
 
 
 class VLLMServer:
-    """Started by `command`, in which `{model}` and `{port}` are put in; what it prints goes to `log`."""
+    """A server started by `command`, in which `{model}` and `{port}` are replaced; its output goes to `log`."""
 
     def __init__(self, command: str, model: Path, log: Path, environment: dict[str, str]) -> None:
         with socket.socket() as free:
@@ -34,14 +34,14 @@ class VLLMServer:
         until = time.monotonic() + seconds
         while time.monotonic() < until:
             if self._process.poll() is not None:
-                raise AssertionError(f"the server ended by itself; {self._log} says:\n{self.tail()}")
+                raise AssertionError(f"the server exited; {self._log} says:\n{self.tail()}")
             with contextlib.suppress(OSError), urllib.request.urlopen(f"{self.url}/models", timeout=5):
                 return
             time.sleep(1)
         raise AssertionError(f"the server was not ready within {seconds} s; {self._log} says:\n{self.tail()}")
 
     def kill(self) -> None:
-        """All of its processes, without warning."""
+        """Kill all processes of the server with SIGKILL."""
         if self._process is not None:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)

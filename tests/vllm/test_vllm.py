@@ -1,4 +1,4 @@
-"""Against a real server: the same arithmetic, and nothing lost when it dies or forgets."""
+"""Tests with a real vLLM server: equal arithmetic, and recovery after it crashes or unloads adapters."""
 
 import json
 import os
@@ -33,7 +33,7 @@ TOKENS = 32
 
 
 def selections(local, passages, count):
-    """None, one document, another one, the mean of two, and the sum of three, in turn."""
+    """Return `count` selections, cycling through none, one document, another one, a mean of two and a sum of three."""
     keys = [local.key(text) for text in passages.values()]
     made = [
         None,
@@ -70,13 +70,13 @@ def drafts(result):
     return [e for e in result["trace"] if e["type"] == "draft"]
 
 
-# ---------------------------------------------------------------------------------------------------- the same numbers
+# ---------------------------------------------------------------------------------------------------- equal arithmetic
 
 
-def test_it_writes_what_the_model_writes_here_but_for_ties(local, served, passages, questions, results):
+def test_the_server_writes_what_the_local_model_writes_except_for_ties(local, served, passages, questions, results):
     chosen = selections(local, passages, len(questions))
     assert len(questions) == 50
-    with ThreadPoolExecutor(len(questions)) as pool:  # the server batches what comes together
+    with ThreadPoolExecutor(len(questions)) as pool:  # the server batches concurrent requests
         there = list(pool.map(lambda qs: written(served, *qs), zip(questions, chosen, strict=True)))
     prompts = [prompt_ids(local.lm.tokenizer, question) for question in questions]
     found = [judged(local, *one, TOKENS) for one in zip(prompts, chosen, there, strict=True)]
@@ -93,7 +93,7 @@ def test_it_writes_what_the_model_writes_here_but_for_ties(local, served, passag
     assert statistics.fmean(c.agreed for c in found) > 0.5 * statistics.fmean(c.length for c in found)
 
 
-def test_the_adapters_do_act_there(local, served, passages, questions):
+def test_adapters_change_the_output_of_the_server(local, served, passages, questions):
     selection = local.select([local.key(t) for t in passages.values()][:3], merge="sum", strength=2.0)
     ids = prompt_ids(local.lm.tokenizer, questions[0])
     plain = served.lm.engine.generate(Request(ids, TOKENS)).token_ids
@@ -103,10 +103,10 @@ def test_the_adapters_do_act_there(local, served, passages, questions):
     assert judged(local, ids, None, after, TOKENS).gap in (None, pytest.approx(0, abs=NEAR))
 
 
-# ------------------------------------------------------------------------------------------------------ lost and found
+# -------------------------------------------------------------------------------------------- loading and unloading
 
 
-def test_an_adapter_that_was_unloaded_behind_our_back_is_loaded_again(local, served, passages, questions):
+def test_an_adapter_that_the_server_unloaded_is_loaded_again(local, served, passages, questions):
     selection = local.select([local.key(t) for t in passages.values()][:2])
     assert compared(local, served, questions[1], selection).gap in (None, pytest.approx(0, abs=NEAR))
     with served.name_of(selection) as name:
@@ -118,7 +118,7 @@ def test_an_adapter_that_was_unloaded_behind_our_back_is_loaded_again(local, ser
         assert name in served.server.adapters()
 
 
-def test_more_adapters_than_are_kept_come_and_go_and_the_server_lives(server, lm, store, local, passages, folder):
+def test_the_server_survives_more_adapters_than_are_kept_loaded(server, lm, store, local, passages, folder):
     served = ServedModel(server.url, store, lm=lm, recipe=RECIPE, max_adapters=3, folder=folder / "few", keep=2)
     served._loaded._folders.grace = 0.0  # deleted as soon as they are unloaded
     for text in [*passages.values(), *list(passages.values())[:2]]:
@@ -128,7 +128,7 @@ def test_more_adapters_than_are_kept_come_and_go_and_the_server_lives(server, lm
     assert len([n for n in served.server.adapters().values() if "few" in n]) == 2
 
 
-def test_two_processes_share_one_server(server, local, store, passages, questions, folder, results):
+def test_two_processes_can_share_one_server(server, local, store, passages, questions, folder, results):
     texts = list(passages.values())
     told = {"store": str(folder / "store"), "url": server.url, "recipe": RECIPE, "tokens": 16}
     halves = [
@@ -173,12 +173,12 @@ def test_a_graph_continues_answers_in_the_server(server, retriever, trigger):
     assert not any(e.get("tokens_without_logprobs") for e in drafts(result))
 
 
-def test_an_answer_in_pieces_is_joined_as_one_in_one_piece_is(server, retriever):
+def test_an_answer_drafted_in_pieces_is_joined_like_one_drafted_as_a_whole(server, retriever):
     options = {"preset": "flare", "initial_retrieval": False}
     whole = graph(server, retriever, trigger=Never(), **options).invoke(QUESTION)
     pieces = graph(server, retriever, trigger=TokenProbability(0.0), **options).invoke(QUESTION)
     assert len(drafts(whole)) < len(drafts(pieces))
-    first = sentences(whole["answer"])[0]  # in bfloat16 a later tie may fall otherwise when the text is read anew
+    first = sentences(whole["answer"])[0]  # in bfloat16 another prefill of the text may break later ties differently
     assert pieces["answer"].startswith(whole["answer"][: first.end].strip())
     assert not re.search(r"[a-z][.!?][A-Z]|  ", pieces["answer"])
 
@@ -188,7 +188,7 @@ def test_an_unknown_model_is_refused(server, retriever):
         create_dynamic_rag(chat(server, model="nobody"), retriever, preset="flare")
 
 
-def test_evidence_acts_in_the_parameters_of_the_server_s_model(server, served, retriever, passages):
+def test_evidence_can_be_injected_into_the_model_of_the_server(server, served, retriever, passages):
     built = graph(
         server,
         retriever,
@@ -228,9 +228,9 @@ def test_llama_index_answers_from_the_server(server, lm, store, passages, folder
 # ---------------------------------------------------------------------------------------------------------- the plugin
 
 
-def test_the_server_merges_the_documents_that_a_request_names(server, plugin, lm, store, local, passages, questions):
+def test_the_plugin_merges_the_documents_that_a_request_names(server, plugin, lm, store, local, passages, questions):
     if not plugin:
-        pytest.skip("DYNPRAG_VLLM_PYTHON is not set: the Python of the server's environment, to install the plugin for")
+        pytest.skip("DYNPRAG_VLLM_PYTHON is not set: the Python of the server's environment, needed for the plugin")
     served = ServedModel(server.url, store, lm=lm, recipe=RECIPE, max_adapters=3, loading="resolve", secret=SECRET)
     chosen = [s for s in selections(local, passages, 8) if s is not None]
     found = [compared(local, served, q, s, tokens=16) for q, s in zip(questions, chosen, strict=False)]
@@ -240,10 +240,10 @@ def test_the_server_merges_the_documents_that_a_request_names(server, plugin, lm
         compared(local, forged, questions[0], chosen[0])
 
 
-# ------------------------------------------------------------------------------------------------------ killed at last
+# ------------------------------------------------------------------------------------- crash; kills the server, so last
 
 
-def test_a_server_that_is_killed_in_mid_answer_is_gone_on_with_when_it_is_back(server, served, retriever, lm, local):
+def test_a_run_resumes_after_the_server_is_killed_in_mid_answer_and_restarted(server, served, retriever, lm, local):
     built = graph(
         server,
         retriever,
@@ -263,11 +263,11 @@ def test_a_server_that_is_killed_in_mid_answer_is_gone_on_with_when_it_is_back(s
     assert tokens
     state = built.get_state(config)
     assert state.next == ("generate",)
-    with pytest.raises(ServerUnavailableError):  # also a model in LlamaIndex' hands
+    with pytest.raises(ServerUnavailableError):  # the model used by LlamaIndex raises the same error
         served.lm.engine.attempts = 1
         served.lm.engine.generate(Request([1, 2, 3], 4))
     server.start()
-    result = built.invoke(None, config)  # its adapters are loaded again too
+    result = built.invoke(None, config)  # adapters are loaded again as well
     assert result["answer"]
     assert len(Trace.from_state(result).retrievals) == 1
     again = local.select([local.key(retriever.invoke("ferry")[0].page_content)])

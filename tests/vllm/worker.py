@@ -1,4 +1,4 @@
-"""Another process that shares the server: asks questions with its own documents, and prints what was written."""
+"""Another process that shares the server: asks questions with its own documents, and prints the generated tokens."""
 
 import json
 import sys
@@ -13,7 +13,7 @@ def main(told):
     with LMDBStore(told["store"], model=None, readonly=True) as store:
         served = ServedModel(told["url"], store, lm="embedded", recipe=told["recipe"], folder=told["folder"], keep=1)
         for question in told["questions"]:
-            for text in told["texts"]:  # another one each time, of which one is kept
+            for text in told["texts"]:  # a different adapter each time, of which one is kept loaded
                 selection = served.select([served.key(text)])
                 ids = prompt_ids(served.lm.tokenizer, question)
                 found = served.lm.engine.generate(Request(ids, told["tokens"], adapters=selection))

@@ -1,4 +1,4 @@
-"""A chat model for agents: it says what it is told, in words with probabilities or as tool calls."""
+"""A scripted chat model for agents: its replies are words with probabilities, tool calls, or exceptions."""
 
 from typing import Any
 
@@ -24,7 +24,7 @@ def calling(name: str = "population", text: str = "", **arguments: Any) -> AIMes
 
 
 class AgentModel(ScriptedChatModel):
-    """As `ScriptedChatModel`; a reply may also be a message, or an exception to be raised."""
+    """Like `ScriptedChatModel`, but a reply may also be a message, or an exception to raise."""
 
     replies: list[Any]
     offered: list[Any] = []  # noqa: RUF012 - a pydantic field

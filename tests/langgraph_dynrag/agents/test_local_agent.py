@@ -1,4 +1,4 @@
-"""The middleware with a real local model: signals of its own forward, tools in its prompt, checkpoints, streams."""
+"""The middleware with a real local model: its signals, tools in its prompt, checkpoints and streams."""
 
 import json
 
@@ -37,7 +37,7 @@ def agent_of(chat, tools=(population,), checkpointer=None, **options):
 
 
 @pytest.mark.parametrize("trigger", [TokenProbability(1.0), ETC(0.0), RIND(0.0), RIND(0.0, "reference")], ids=str)
-def test_any_trigger_of_ours_watches_a_local_models_answers(chat, trigger):
+def test_every_trigger_can_watch_the_answers_of_a_local_model(chat, trigger):
     query = {"query": QFS(5)} if "attention" in trigger.needs else {}
     agent, retriever = agent_of(chat, trigger=trigger, **query)
     result = agent.invoke(ASK)
@@ -50,7 +50,7 @@ def test_any_trigger_of_ours_watches_a_local_models_answers(chat, trigger):
     assert "dynprag" not in result["messages"][-1].response_metadata
 
 
-def test_the_answer_is_what_the_model_writes_under_that_prompt(chat):
+def test_watching_does_not_change_the_answer_of_the_model(chat):
     agent, _ = agent_of(chat, trigger=TokenProbability(0.0))
     watched = agent.invoke(ASK)["messages"][-1]
     bare = create_agent(chat, [population], system_prompt="Answer.").invoke(ASK)["messages"][-1]
@@ -59,8 +59,8 @@ def test_the_answer_is_what_the_model_writes_under_that_prompt(chat):
     assert watched.usage_metadata == bare.usage_metadata
 
 
-def test_scores_and_query_are_those_of_a_second_forward_over_prompt_and_answer(chat):
-    """With tools in the prompt, the question lies elsewhere in it; attention is read at the right places."""
+def test_scores_and_query_equal_those_of_a_second_forward_pass_over_prompt_and_answer(chat):
+    """Tools in the prompt shift the position of the question; attention is still read at the right tokens."""
     trigger, query = RIND(0.0), QFS(4)
     agent, retriever = agent_of(chat, trigger=trigger, query=query, max_queries=1)
     record = agent.invoke(ASK)["dynamic_retrieval"]
@@ -94,7 +94,7 @@ def _tools():
 
 
 class _Request:
-    """What `question_context` reads of a request."""
+    """The parts of a request that `question_context` reads."""
 
     def __init__(self, model):
         from langchain_core.messages import SystemMessage
@@ -105,7 +105,7 @@ class _Request:
         self.messages = ASK["messages"]
 
 
-def test_a_checkpointed_thread_goes_on_with_another_question(chat, tmp_path):
+def test_a_checkpointed_thread_continues_with_another_question(chat, tmp_path):
     config = {"configurable": {"thread_id": "t"}}
     with SqliteSaver.from_conn_string(str(tmp_path / "c.db")) as saver:
         agent, _ = agent_of(chat, checkpointer=saver, trigger=RIND(0.0), query=QFS(3))
@@ -119,7 +119,7 @@ def test_a_checkpointed_thread_goes_on_with_another_question(chat, tmp_path):
     assert len(second["messages"]) == 4
 
 
-async def test_asynchronously_the_same_comes_out_and_streams(chat, tmp_path):
+async def test_an_asynchronous_run_gives_the_same_answer_and_streams_it(chat, tmp_path):
     sync, _ = agent_of(chat, trigger=TokenProbability(1.0))
     expected = sync.invoke(ASK)
     async with AsyncSqliteSaver.from_conn_string(str(tmp_path / "c.db")) as saver:
@@ -129,12 +129,12 @@ async def test_asynchronously_the_same_comes_out_and_streams(chat, tmp_path):
     shown = "".join(p[0].content for mode, p in parts if mode == "messages")
     final = [p for mode, p in parts if mode == "values"][-1]
     assert shown == final["messages"][-1].content == expected["messages"][-1].content
-    assert len([1 for mode, p in parts if mode == "messages" and p[0].content]) > 5  # the rewriting, token by token
+    assert len([1 for mode, p in parts if mode == "messages" and p[0].content]) > 5  # the rewrite, token by token
     assert "retrieval" in [p["type"] for mode, p in parts if mode == "custom"]
 
 
 def test_the_evidence_fits_into_the_context_window(tiny_lm):
-    """However long the conversation is: what does not fit is shortened or left out, and that is recorded."""
+    """Passages that do not fit next to a long conversation are truncated or left out, and this is recorded."""
     long = LocalChatModel.from_causal_lm(tiny_lm, max_tokens=20)
     asked = "word " * ((tiny_lm.context_window - 500) // 3)
     while len(long.get_token_ids(asked)) > tiny_lm.context_window - 330:
@@ -147,7 +147,7 @@ def test_the_evidence_fits_into_the_context_window(tiny_lm):
     assert any("shortened_or_left_out" in e for e in result["dynamic_retrieval"]["trace"])
 
 
-def test_where_no_passage_fits_the_answer_stands(tiny_lm):
+def test_the_first_answer_is_kept_if_no_passage_fits(tiny_lm):
     chat = LocalChatModel.from_causal_lm(tiny_lm, max_tokens=20)
     asked = "Who built the bridge? " * 400
     ids = len(chat.encode([HumanMessage(asked)]).ids)

@@ -1,4 +1,4 @@
-"""The middleware in agents made by `create_agent`: decisions by a scripted model, worked out by hand."""
+"""The middleware in agents built by `create_agent`, with a scripted model and decisions worked out by hand."""
 
 import json
 
@@ -21,7 +21,7 @@ ASK = {"messages": [HumanMessage("Who built the Cooper's Bridge?")]}
 
 @pytest.fixture(params=["sync", "async"])
 def run(request):
-    """Invoke an agent in either way."""
+    """Return a function that invokes an agent, synchronously or asynchronously."""
 
     async def asynchronous(agent, asked=ASK, **options):
         return await agent.ainvoke(asked, **options)
@@ -50,11 +50,11 @@ def types(result):
     return [e["type"] for e in result["dynamic_retrieval"]["trace"]]
 
 
-async def test_an_unsure_answer_is_written_again_with_what_was_found(run):
+async def test_an_unsure_answer_is_rewritten_with_the_evidence_found(run):
     agent, model, retriever = agent_of(UNSURE, SURE, system_prompt="Be brief.")
     result = await run(agent)
     assert answer(result) == "The bridge was built by Aldous Wray."
-    # The question, and FLARE's query: the sentence without the two words under 0.4.
+    # The question, and FLARE's query: the sentence without the two words below 0.4.
     assert retriever.queries == ["Who built the Cooper's Bridge? The bridge was built by ."]
     assert [type(m) for m in result["messages"]] == [HumanMessage, AIMessage]
     system, asked = model.calls[1]
@@ -87,14 +87,14 @@ async def test_the_trace_shows_which_words_were_discarded_and_where_it_fired(run
     assert "discarded: The bridge was built by Joan Pike." in str(trace)
 
 
-async def test_log_probabilities_are_asked_for_and_taken_out_of_the_answer_again(run):
+async def test_log_probabilities_are_requested_and_removed_from_the_answer(run):
     agent, model, _ = agent_of(UNSURE, SURE)
     result = await run(agent)
     assert all(o["logprobs"] is True for o in model.options)
     assert "logprobs" not in result["messages"][-1].response_metadata
 
 
-async def test_alternatives_are_asked_for_only_by_triggers_that_need_entropy(run):
+async def test_top_logprobs_are_only_requested_for_triggers_that_need_entropy(run):
     agent, model, _ = agent_of(UNSURE, SURE, trigger=Entropy(0.3), query=Question(), top_logprobs=7)
     await run(agent)
     assert model.options[0]["top_logprobs"] == 7
@@ -110,13 +110,13 @@ async def test_tool_calls_are_left_alone_and_the_answer_after_them_is_watched(ru
     assert result["messages"][2].content == "Brannoch has 1200 inhabitants."
     assert answer(result) == "The bridge was built by Aldous Wray."
     assert len(retriever.queries) == 1
-    # The evidence stands beside the question; the turns after it are as they were.
+    # The evidence is added to the question's message; the messages after it do not change.
     assert [type(m) for m in model.calls[2]] == [HumanMessage, AIMessage, ToolMessage]
     assert "Aldous Wray" in model.calls[2][0].content
     assert model.calls[2][0].id == result["messages"][0].id
 
 
-async def test_an_agent_that_only_calls_tools_is_never_touched(run):
+async def test_an_agent_that_only_calls_tools_is_left_alone(run):
     calls = [calling(town="A"), calling(town="B"), calling(town="C")]
     agent, model, retriever = agent_of(*calls, AIMessage(""), tools=[population])
     result = await run(agent, config={"recursion_limit": 20})
@@ -129,7 +129,7 @@ async def test_an_agent_that_only_calls_tools_is_never_touched(run):
     assert types(result) == ["question", "draft", "accepted", "answer"]
 
 
-async def test_evidence_stays_for_the_rest_of_the_question_when_a_tool_is_called_in_between(run):
+async def test_evidence_survives_a_tool_call_within_the_question(run):
     agent, model, _ = agent_of(UNSURE, calling(town="Hallin"), SURE, tools=[population])
     result = await run(agent)
     assert "Aldous Wray" in model.calls[2][0].content
@@ -137,13 +137,13 @@ async def test_evidence_stays_for_the_rest_of_the_question_when_a_tool_is_called
     assert answer(result) == "The bridge was built by Aldous Wray."
 
 
-async def test_a_rewriting_that_repeats_a_call_leaves_the_answer(run):
-    """Or an agent whose answer was there would call the same tool again and again."""
+async def test_a_rewrite_that_repeats_a_tool_call_keeps_the_earlier_answer(run):
+    """Otherwise an agent that already had an answer would call the same tool endlessly."""
     agent, _, _ = agent_of(calling(town="A"), UNSURE, calling(town="A"), tools=[population])
     result = await run(agent)
     assert answer(result) == "The bridge was built by Joan Pike."
     assert [type(m) for m in result["messages"]] == [HumanMessage, AIMessage, ToolMessage, AIMessage]
-    assert "the answer before was kept: written again, it was another call of population" in str(
+    assert "the answer before was kept: the rewrite was a repeated call of population" in str(
         Trace.from_state(result["dynamic_retrieval"])
     )
     agent, _, _ = agent_of(calling(town="A"), UNSURE, calling(town="B"), SURE, tools=[population])
@@ -163,11 +163,11 @@ async def test_rounds_are_bounded(run):
     result = await run(agent)
     assert answer(result) == "It was Hallin."
     assert (len(model.calls), len(retriever.queries)) == (3, 2)
-    # What was found last stands first.
+    # The latest passages come first.
     assert "[1] Fact 1.\n[2] Fact 0." in model.calls[2][-1].content
 
 
-async def test_searches_are_bounded_over_all_calls_of_a_question(run):
+async def test_searches_are_bounded_over_all_model_calls_for_a_question(run):
     finds = iter([[Document(f"Fact {i}.", id=str(i))] for i in range(9)])
     retriever = WatchedRetriever(give=lambda _: next(finds))
     two = said("Joan built it. Pike paid for it.", Joan=0.1, Pike=0.1)
@@ -188,7 +188,7 @@ async def test_queries_of_one_round_are_bounded(run):
 
 
 @pytest.mark.parametrize("give", [[], RuntimeError("no index"), "same"])
-async def test_a_search_in_vain_keeps_the_answer(run, give):
+async def test_the_answer_is_kept_if_a_search_brings_nothing_new(run, give):
     same = [Document("Fact.", id="1")]
     retriever = WatchedRetriever(give=same if give == "same" else give)
     agent, model, _ = agent_of(UNSURE, UNSURE, UNSURE, retriever=retriever, max_rounds=2)
@@ -200,7 +200,7 @@ async def test_a_search_in_vain_keeps_the_answer(run, give):
         assert "no index" in event["error"]
 
 
-async def test_an_error_of_the_retriever_can_end_the_run(run):
+async def test_a_retriever_error_can_end_the_run(run):
     agent, _, _ = agent_of(
         UNSURE, retriever=WatchedRetriever(give=OSError("gone")), retrieval=RetrievalPolicy(on_error="raise")
     )
@@ -208,7 +208,7 @@ async def test_an_error_of_the_retriever_can_end_the_run(run):
         await run(agent)
 
 
-async def test_without_log_probabilities_the_answer_stands_and_that_is_recorded(run, caplog):
+async def test_without_log_probabilities_the_answer_is_kept_and_recorded_as_unwatched(run, caplog):
     agent, model, retriever = agent_of(model=AgentModel(replies=[UNSURE], reports=False))
     result = await run(agent)
     assert answer(result) == "The bridge was built by Joan Pike."
@@ -219,8 +219,8 @@ async def test_without_log_probabilities_the_answer_stands_and_that_is_recorded(
     assert "not watched: AgentModel reported no" in str(Trace.from_state(result["dynamic_retrieval"]))
 
 
-async def test_log_probabilities_may_come_and_go_between_answers(run):
-    # The first answer has none (a message that came from elsewhere), the one after the tool call does.
+async def test_log_probabilities_may_be_missing_from_some_answers(run):
+    # The first answer is a message without log-probabilities; the answers to the second question have them.
     plain = AIMessage("It was Joan.")
     agent, model, retriever = agent_of(plain, UNSURE, SURE, checkpointer=InMemorySaver())
     config = {"configurable": {"thread_id": "1"}}
@@ -233,17 +233,17 @@ async def test_log_probabilities_may_come_and_go_between_answers(run):
     assert len(model.calls) == 3
 
 
-async def test_a_model_that_refuses_the_wish_is_asked_without_it(run):
+async def test_a_model_that_refuses_log_probabilities_is_called_without_them(run):
     refusal = ValueError("logprobs is not supported")
     agent, model, _ = agent_of(refusal, calling(town="A"), SURE, tools=[population])
     result = await run(agent)
     assert answer(result) == "The bridge was built by Aldous Wray."
-    assert ["logprobs" in o for o in model.options] == [True, False, False]  # and not asked again for this question
+    assert ["logprobs" in o for o in model.options] == [True, False, False]  # not requested again for this question
     assert types(result).count("degraded") == 1
 
 
-async def test_passages_that_a_model_refuses_leave_it_with_its_first_answer(run):
-    """As where they make the request too long for it."""
+async def test_the_first_answer_is_kept_if_the_model_refuses_the_passages(run):
+    """A model may refuse them if they make the request too long."""
     agent, _, _ = agent_of(UNSURE, ValueError("too long"), ValueError("too long"))
     result = await run(agent)
     assert answer(result) == "The bridge was built by Joan Pike."
@@ -254,7 +254,7 @@ async def test_passages_that_a_model_refuses_leave_it_with_its_first_answer(run)
         await run(broken)
 
 
-async def test_braces_in_questions_and_passages_are_text(run):
+async def test_braces_in_questions_and_passages_are_plain_text(run):
     document = Document("Fact {question}.", id="1")
     agent, model, _ = agent_of(UNSURE, SURE, retriever=WatchedRetriever(give=[document]))
     await run(agent, {"messages": [HumanMessage("What is {passages}?")]})
@@ -263,7 +263,7 @@ async def test_braces_in_questions_and_passages_are_text(run):
     )
 
 
-async def test_a_question_may_hold_other_things_than_text(run):
+async def test_a_question_may_contain_images(run):
     image = {"type": "image_url", "image_url": {"url": "data:,"}}
     asked = HumanMessage([{"type": "text", "text": "Who built this bridge?"}, image])
     agent, model, retriever = agent_of(UNSURE, SURE)
@@ -275,7 +275,7 @@ async def test_a_question_may_hold_other_things_than_text(run):
     assert result["messages"][0].content == asked.content
 
 
-async def test_other_errors_of_the_model_are_not_taken_for_a_refusal(run):
+async def test_other_model_errors_are_not_treated_as_refusals(run):
     agent, model, _ = agent_of(ConnectionError("down"))
     with pytest.raises(ConnectionError, match="down"):
         await run(agent)
@@ -309,14 +309,14 @@ async def test_the_record_is_plain_data(run):
     assert json.loads(json.dumps(result["dynamic_retrieval"])) == result["dynamic_retrieval"]
 
 
-async def test_retrieval_before_the_answer_happens_once_for_a_question(run):
+async def test_retrieval_before_the_answer_happens_once_per_question(run):
     agent, model, retriever = agent_of(calling(town="A"), SURE, tools=[population], trigger=Once(), query=Question())
     await run(agent)
     assert retriever.queries == ["Who built the Cooper's Bridge?"]
     assert all("Aldous Wray" in call[0].content for call in model.calls)
 
 
-async def test_a_trigger_without_signals_needs_none(run):
+async def test_a_trigger_that_reads_no_signals_works_without_them(run):
     model = AgentModel(replies=[said("It stands."), SURE], reports=False)
     agent, _, retriever = agent_of(model=model, trigger=EverySentence(), query=Question())
     assert answer(await run(agent)) == "The bridge was built by Aldous Wray."
@@ -325,7 +325,7 @@ async def test_a_trigger_without_signals_needs_none(run):
     assert retriever.queries == []
 
 
-async def test_a_formulator_may_ask_the_model(run):
+async def test_a_query_formulator_may_ask_the_model(run):
     agent, model, retriever = agent_of(UNSURE, said("Who built the bridge?"), SURE, query=ExplicitQuestion())
     result = await run(agent)
     assert retriever.queries == ["Who built the bridge?"]
@@ -352,7 +352,7 @@ def test_hidden_drafts_never_reach_the_messages_stream():
     assert shown == "The bridge was built by Joan Pike.The bridge was built by Aldous Wray."
 
 
-async def test_the_last_rewriting_streams_token_by_token():
+async def test_the_last_rewrite_streams_token_by_token():
     agent, _, _ = agent_of(UNSURE, SURE)
     chunks = [m.content async for m, _ in agent.astream(ASK, stream_mode="messages") if m.content]
     assert len(chunks) == len(SURE)
@@ -360,7 +360,7 @@ async def test_the_last_rewriting_streams_token_by_token():
     assert len([m async for m, _ in agent.astream(ASK, stream_mode="messages") if m.content]) == 1
 
 
-def test_what_happens_is_told_as_custom_events():
+def test_events_are_streamed_as_custom_events():
     agent, _, _ = agent_of(UNSURE, SURE)
     events = list(agent.stream(ASK, stream_mode="custom"))
     assert [e["type"] for e in events] == [
@@ -374,7 +374,7 @@ def test_what_happens_is_told_as_custom_events():
     ]
 
 
-async def test_in_async_agents_the_event_loop_stays_free():
+async def test_async_agents_do_not_block_the_event_loop():
     import asyncio
 
     agent, _, _ = agent_of(UNSURE, SURE, retriever=WatchedRetriever(delay=0.3))
@@ -407,12 +407,12 @@ async def test_in_async_agents_the_event_loop_stays_free():
         ({"retriever": "index"}, "retriever is a str; a LangChain BaseRetriever is needed"),
     ],
 )
-def test_options_are_checked_when_the_middleware_is_made(options, message):
+def test_options_are_checked_when_the_middleware_is_created(options, message):
     with pytest.raises(ConfigurationError, match=message):
         DynamicRetrievalMiddleware(**{"retriever": WatchedRetriever(), **options})
 
 
-def test_a_trigger_that_needs_what_no_message_carries_is_refused_when_it_is_made():
+def test_a_trigger_that_needs_a_signal_no_message_carries_is_refused_at_creation():
     class Sampling(Never):
         needs = frozenset({"samples"})
 

@@ -1,4 +1,4 @@
-"""Beside other middleware: each model call of ours passes their limits, retries and fallbacks, in any order."""
+"""Combinations with other middleware: their limits, retries and fallbacks apply to each model call, in any order."""
 
 import pytest
 from langchain.agents import create_agent
@@ -40,7 +40,7 @@ def run(request):
 
 @pytest.fixture(params=["before", "after"])
 def beside(request):
-    """An agent with another middleware before or after ours."""
+    """Return a function that builds an agent with another middleware before or after ours."""
 
     def made(other, *replies, tools=(), model=None, checkpointer=None, retriever=None, **options):
         model = model or AgentModel(replies=list(replies))
@@ -56,32 +56,32 @@ def told(result):
 
 
 @pytest.mark.parametrize("tools", [[], [population]], ids=["no tools", "tools"])
-async def test_a_limit_of_one_model_call_leaves_the_first_answer_and_that_is_told(run, beside, tools):
+async def test_a_limit_of_one_model_call_keeps_the_first_answer_and_reports_it(run, beside, tools):
     agent, model = beside(ModelCallLimitMiddleware(run_limit=1), UNSURE, SURE, tools=tools)
     result = await run(agent)
     assert len(model.calls) == 1
     assert result["messages"][-1].content == DRAFT
-    assert all(m.content for m in result["messages"])  # nothing of the withheld answer is left
+    assert all(m.content for m in result["messages"])  # no placeholder is left
     assert "the answer before was kept: the agent was ended before that (Model call limits" in told(result)
     assert result["dynamic_retrieval"]["answer"] == DRAFT
-    assert "was not written again" in result["dynamic_retrieval"]["warnings"][0]
+    assert "was not rewritten" in result["dynamic_retrieval"]["warnings"][0]
 
 
-async def test_a_limit_that_leaves_room_for_the_rewriting_does_not_show(run, beside):
+async def test_a_limit_that_allows_the_rewrite_has_no_effect(run, beside):
     agent, model = beside(ModelCallLimitMiddleware(run_limit=2), UNSURE, SURE)
     result = await run(agent)
     assert len(model.calls) == 2
     assert [m.content for m in result["messages"][1:]] == [FINAL]
 
 
-async def test_a_limit_that_is_an_error_is_one(run, beside):
+async def test_a_limit_configured_to_raise_still_raises(run, beside):
     agent, model = beside(ModelCallLimitMiddleware(run_limit=1, exit_behavior="error"), UNSURE, SURE)
     with pytest.raises(ModelCallLimitExceededError):
         await run(agent)
     assert len(model.calls) == 1
 
 
-async def test_a_limit_of_a_thread_counts_rewritings_too(run, beside):
+async def test_a_thread_limit_counts_rewrites(run, beside):
     limit = ModelCallLimitMiddleware(thread_limit=3)
     agent, model = beside(limit, UNSURE, SURE, UNSURE, SURE, checkpointer=InMemorySaver())
     config = {"configurable": {"thread_id": "t"}}
@@ -95,7 +95,7 @@ async def test_a_limit_of_a_thread_counts_rewritings_too(run, beside):
     assert "limit" in third["messages"][-1].content  # not the answer to an earlier question
 
 
-async def test_an_answer_withheld_when_a_run_ended_in_an_error_is_not_given_to_the_next_question(run, beside):
+async def test_an_answer_withheld_before_an_error_is_not_returned_for_the_next_question(run, beside):
     limit = ModelCallLimitMiddleware(run_limit=1, exit_behavior="error")
     agent, model = beside(limit, UNSURE, SURE, checkpointer=InMemorySaver())
     config = {"configurable": {"thread_id": "t"}}
@@ -108,7 +108,7 @@ async def test_an_answer_withheld_when_a_run_ended_in_an_error_is_not_given_to_t
 
 
 @pytest.mark.parametrize(("limit", "calls"), [(1, 1), (2, 2), (3, 3)])
-async def test_calls_for_a_query_are_limited_as_well(run, beside, limit, calls):
+async def test_a_limit_counts_model_calls_for_queries(run, beside, limit, calls):
     agent, model = beside(
         ModelCallLimitMiddleware(run_limit=limit), UNSURE, said("Who built the bridge?"), SURE, query=ExplicitQuestion()
     )
@@ -117,7 +117,7 @@ async def test_calls_for_a_query_are_limited_as_well(run, beside, limit, calls):
     assert result["messages"][-1].content == (FINAL if limit == 3 else DRAFT)
 
 
-async def test_a_rewriting_that_fails_is_repeated_by_the_retries_of_another(run, beside):
+async def test_a_failed_rewrite_is_retried_by_the_retry_middleware(run, beside):
     retry = ModelRetryMiddleware(max_retries=2, initial_delay=0.0, jitter=False)
     agent, model = beside(retry, ConnectionError("gone"), UNSURE, ConnectionError("gone"), SURE)
     result = await run(agent)
@@ -126,16 +126,16 @@ async def test_a_rewriting_that_fails_is_repeated_by_the_retries_of_another(run,
     assert result["dynamic_retrieval"]["rounds"] == 1
 
 
-async def test_a_rewriting_that_fails_falls_back_on_another_model(run, beside):
+async def test_a_failed_rewrite_falls_back_to_another_model(run, beside):
     second = AgentModel(replies=[SURE])
     agent, _ = beside(ModelFallbackMiddleware(second), UNSURE, ConnectionError("gone"))
     result = await run(agent)
     assert len(second.calls) == 1
-    assert "Aldous Wray" in second.calls[0][-1].content  # it has the passages, too
+    assert "Aldous Wray" in second.calls[0][-1].content  # it also receives the passages
     assert [m.content for m in result["messages"][1:]] == [FINAL]
 
 
-async def test_a_call_for_a_query_that_fails_is_repeated_too(run, beside):
+async def test_a_failed_model_call_for_a_query_is_retried(run, beside):
     retry = ModelRetryMiddleware(max_retries=2, initial_delay=0.0, jitter=False)
     replies = [UNSURE, ConnectionError("gone"), said("Who built the bridge?"), SURE]
     agent, model = beside(retry, *replies, query=ExplicitQuestion())
@@ -143,7 +143,7 @@ async def test_a_call_for_a_query_that_fails_is_repeated_too(run, beside):
     assert len(model.calls) == 4
 
 
-async def test_a_limit_of_tool_calls_holds_for_a_rewriting_that_calls_a_tool(run, beside):
+async def test_a_tool_call_limit_applies_to_a_rewrite_that_calls_a_tool(run, beside):
     limit = ToolCallLimitMiddleware(run_limit=1, exit_behavior="continue")
     agent, _ = beside(limit, calling(town="A"), UNSURE, calling(town="B", why="x"), SURE, SURE, tools=[population])
     result = await run(agent)
@@ -152,7 +152,7 @@ async def test_a_limit_of_tool_calls_holds_for_a_rewriting_that_calls_a_tool(run
     assert result["messages"][-1].content == FINAL
 
 
-async def test_a_person_is_asked_once_about_each_tool_call(run, beside):
+async def test_human_approval_is_requested_once_per_tool_call(run, beside):
     person = HumanInTheLoopMiddleware(interrupt_on={"population": True})
     agent, _ = beside(person, calling(town="A"), UNSURE, SURE, tools=[population], checkpointer=InMemorySaver())
     config = {"configurable": {"thread_id": "t"}}
@@ -164,7 +164,7 @@ async def test_a_person_is_asked_once_about_each_tool_call(run, beside):
     assert result["messages"][-1].content == FINAL
 
 
-async def test_what_is_given_passes_the_output_filters_of_others(run, beside):
+async def test_the_final_answer_passes_the_output_filters_of_other_middleware(run, beside):
     mail = said("Write to joan@example.com.")
     agent, _ = beside(
         PIIMiddleware("email", strategy="redact", apply_to_output=True, apply_to_input=False), UNSURE, mail
@@ -172,7 +172,7 @@ async def test_what_is_given_passes_the_output_filters_of_others(run, beside):
     assert (await run(agent))["messages"][-1].content == "Write to [REDACTED_EMAIL]."
 
 
-async def test_a_summary_of_the_conversation_does_not_lose_the_answer(run, beside):
+async def test_summarising_the_conversation_does_not_lose_the_answer(run, beside):
     long = [HumanMessage("Tell me more. " * 30), AIMessage("It is old. " * 30)] * 3
     summary = SummarizationMiddleware(
         AgentModel(replies=[said("Old things.")] * 9), trigger=("messages", 5), keep=("messages", 2)
@@ -182,7 +182,7 @@ async def test_a_summary_of_the_conversation_does_not_lose_the_answer(run, besid
     assert result["messages"][-1].content == FINAL
 
 
-async def test_a_run_that_was_stopped_while_an_answer_is_withheld_goes_on(run):
+async def test_a_run_interrupted_while_an_answer_is_withheld_can_be_resumed(run):
     model = AgentModel(replies=[UNSURE, SURE, SURE])
     agent = create_agent(
         model,
@@ -200,7 +200,7 @@ async def test_a_run_that_was_stopped_while_an_answer_is_withheld_goes_on(run):
     assert "Aldous Wray" in model.calls[1][-1].content
 
 
-async def test_hooks_after_the_agent_see_the_final_answer(run, beside):
+async def test_after_agent_hooks_see_the_final_answer(run, beside):
     class Seen(AgentMiddleware):
         last = ""
 
@@ -213,7 +213,7 @@ async def test_hooks_after_the_agent_see_the_final_answer(run, beside):
     assert seen.last == FINAL
 
 
-async def test_the_usage_of_withheld_answers_and_queries_is_in_the_final_one(run):
+async def test_the_final_answer_reports_the_usage_of_withheld_answers_and_queries(run):
     class Reporting(AgentModel):
         def _generate(self, *args, **kwargs):
             made = super()._generate(*args, **kwargs)

@@ -1,4 +1,4 @@
-"""Calibration with a real (tiny) model, and with one whose answers are worked out by hand."""
+"""Calibration with a real (tiny) model, and with a scripted model whose results are worked out by hand."""
 
 import json
 
@@ -39,8 +39,8 @@ def chat():
     [("dragin", {}), ("etc", {}), (REFERENCE, {}), ("etc", {"trigger": Entropy(1.0)})],
 )
 @pytest.mark.parametrize("per", ["sentence", "question"])
-def test_real_graphs_fire_as_often_as_was_predicted(chat, preset, options, per):
-    """With a budget of no searches, verdicts are recorded and the text stays as it was drafted."""
+def test_real_graphs_fire_as_often_as_predicted(chat, preset, options, per):
+    """The graph's trigger only reports its verdicts, so that the text stays as it was drafted."""
     found = calibrate(chat, questions=QUESTIONS, rate=0.5, per=per, preset=preset, **options, **SHORT)
     changes = {**options, **SHORT, "trigger": _Silent(found.trigger)}
     graph = create_dynamic_rag(chat, WatchedRetriever(), preset=preset, **changes)
@@ -56,7 +56,7 @@ def test_real_graphs_fire_as_often_as_was_predicted(chat, preset, options, per):
     assert found.interval[0] <= found.threshold <= found.interval[1]
 
 
-def test_seakr_is_calibrated_sampling_once_for_each_sentence_and_saved(tiny_lm, tmp_path, monkeypatch):
+def test_calibrating_seakr_samples_once_per_sentence_and_can_be_saved(tiny_lm, tmp_path, monkeypatch):
     chat = LocalChatModel.from_causal_lm(tiny_lm)
     drawn, sample = [], LocalGenerator.sample_ends
 
@@ -74,7 +74,7 @@ def test_seakr_is_calibrated_sampling_once_for_each_sentence_and_saved(tiny_lm, 
 
 
 class _Silent:
-    """The trigger that was found; it says that it fired, and does not."""
+    """The calibrated trigger, which reports whether it would fire but never retrieves."""
 
     def __init__(self, trigger):
         self.inner = trigger
@@ -90,9 +90,9 @@ class _Silent:
 
 
 class Bridges(ScriptedChatModel):
-    """Answers by what stands in the prompt: unsure and wrong without its passage, right with it.
+    """A model that is unsure and wrong without its passage, and right with it.
 
-    How unsure it is of bridge i is in `doubts`; where it is certain it is right without a passage.
+    `doubts[i]` is the probability of its answer about bridge i; where it is 1, the model is right without a passage.
     """
 
     replies: list = []  # noqa: RUF012
@@ -111,7 +111,7 @@ class Bridges(ScriptedChatModel):
 
 
 def bridges():
-    """Doubts 0.2, 0.4, 0.6, 0.8 and twice certain: theta at 0.3, 0.5, 0.7 and 0.9 fires in 1, 2, 3 and 4 of 6."""
+    """Return a model that is certain of two of six bridges: theta at 0.3, 0.5, 0.7 and 0.9 fires in 1, 2, 3 and 4."""
     from langchain_core.documents import Document
 
     model = Bridges(doubts=[0.2, 0.4, 0.6, 0.8, 1.0, 1.0])
@@ -127,10 +127,10 @@ PLAIN = {
 }
 
 
-def test_the_worked_example_of_a_rate():
+def test_worked_example_of_a_rate():
     model, retriever, asked = bridges()
     found = calibrate(model, retriever, questions=asked, rate=0.5, **PLAIN)
-    # The least probability of each sentence: 0.2 0.4 0.6 0.8, and 0.95 of the certain ones' other words.
+    # The lowest probability in each sentence is 0.2, 0.4, 0.6 or 0.8; in the certain ones 0.95, of the other words.
     assert found.threshold == pytest.approx(0.7)
     assert found.trigger == TokenProbability(found.threshold)
     assert (found.chosen.sentence_rate, found.chosen.question_rate) == (0.5, 0.5)
@@ -139,12 +139,12 @@ def test_the_worked_example_of_a_rate():
     assert retriever.queries == []
 
 
-def test_the_worked_example_of_the_best_f1_for_a_cost():
-    """F1 of a wrong answer is 2/3 ("it was" of three words), so each search that is needed brings 1/3 of a sixth."""
+def test_worked_example_of_the_best_f1_within_a_cost():
+    """A wrong answer has an F1 of 2/3 ("it was" of three words), so each needed search adds 1/3 of a sixth."""
     model, retriever, asked = bridges()
     asked = [{**a, "answers": ["It was Wray"]} for a in asked]
     found = calibrate(model, retriever, questions=asked, cost=0.5, points=7, **PLAIN)
-    # Seven points spread over the rates: none, 1, 2, 3, 4 of six; the certain ones are equal, so 5 is not there.
+    # Seven points spread over the rates: 0, 1, 2, 3, 4 and 6 of six; 5 is impossible, the two certain ones are equal.
     searches = [p.searches for p in found.points]
     scores = [p.f1 for p in found.points]
     assert searches == pytest.approx([0, 1 / 6, 2 / 6, 3 / 6, 4 / 6, 1])
@@ -153,21 +153,21 @@ def test_the_worked_example_of_the_best_f1_for_a_cost():
     assert found.chosen.searches == pytest.approx(0.5)
     assert 0 < found.stability <= 1
     assert found.wanted == {"cost": 0.5}
-    # Without a limit the best F1 is that of four searches, not of six, which cost more and bring no more.
+    # Without a limit the best F1 is that of four searches, not of six, which cost more and add nothing.
     model, retriever, _ = bridges()
     free = calibrate(model, retriever, questions=asked, cost=9, points=7, **PLAIN)
     assert free.chosen.searches == pytest.approx(4 / 6)
 
 
-def test_runs_at_a_threshold_are_only_made_where_it_fires():
+def test_the_graph_only_runs_for_questions_in_which_the_threshold_fires():
     model, retriever, asked = bridges()
     calibrate(model, retriever, questions=asked, cost=9, points=2, **PLAIN)
-    # Six drafts; at the first threshold nothing fires, at the second all do: a draft and a second one, six times.
+    # Six drafts; at the first threshold nothing fires, at the second everything does: two drafts for each question.
     assert len(model.calls) == 6 + 12
     assert len(retriever.queries) == 6
 
 
-def test_the_threshold_of_a_file_is_the_graphs(chat, tmp_path):
+def test_the_graph_uses_the_threshold_of_the_preset_file(chat, tmp_path):
     found = calibrate(chat, questions=QUESTIONS, rate=0.3, preset="dragin", **SHORT)
     file = found.save(tmp_path / "mine.json")
     graph = create_dynamic_rag(chat, WatchedRetriever(), preset=str(file), **SHORT)
@@ -178,16 +178,16 @@ def test_the_threshold_of_a_file_is_the_graphs(chat, tmp_path):
     assert kept["wanted"] == {"rate": 0.3, "per": "sentence"}
 
 
-def test_the_report_reads():
+def test_the_report_is_readable_and_serialisable():
     model, retriever, asked = bridges()
     text = str(calibrate(model, retriever, questions=asked, cost=9, points=3, **PLAIN))
     assert text.startswith("flare with Bridges: TokenProbability(theta=")
     assert "found on 6 questions with 6 pieces" in text
-    assert "searches a question; best in" in text
+    assert "searches per question; best in" in text
     assert json.dumps(calibrate(model, retriever, questions=asked, rate=0.5, **PLAIN).to_dict())
 
 
-def test_a_method_that_begins_with_a_search_drafts_with_what_it_finds():
+def test_a_method_that_begins_with_a_search_drafts_with_its_results():
     model, retriever, asked = bridges()
     found = calibrate(model, retriever, questions=asked, rate=0.5, **{**PLAIN, "initial_retrieval": True})
     assert len(retriever.queries) == 6
@@ -195,7 +195,7 @@ def test_a_method_that_begins_with_a_search_drafts_with_what_it_finds():
     assert found.pieces == 6
     with pytest.raises(ConfigurationError, match="begins with a search; pass the retriever"):
         calibrate(model, questions=asked, rate=0.5)
-    with pytest.raises(ConfigurationError, match="makes 1 at least, before it writes"):
+    with pytest.raises(ConfigurationError, match="makes at least 1 before it writes"):
         calibrate(model, retriever, questions=asked, cost=0.5, **{**PLAIN, "initial_retrieval": True})
 
 
@@ -210,7 +210,7 @@ def test_a_method_that_begins_with_a_search_drafts_with_what_it_finds():
         ({"cost": 1, "points": 1}, "points is 1"),
         ({"rate": 0.5, "samples": 3}, "samples is 3"),
         ({"rate": 0.5, "questions": ["One?"]}, "there is 1 question"),
-        ({"rate": 0.5, "questions": ["One?", 3]}, "3 is no question"),
+        ({"rate": 0.5, "questions": ["One?", 3]}, "3 is not a question"),
         ({"rate": 0.5, "questions": ["One?", {"question": "Two?", "answers": 3}]}, "the answers of 'Two\\?' are 3"),
         ({"cost": 1, "questions": ["One?", "Two?"]}, "2 of 2 questions have none, the first: 'One\\?'"),
         ({"rate": 0.5, "preset": "fixed_sentence"}, "EverySentence\\(\\) has no threshold"),
@@ -220,20 +220,20 @@ def test_a_method_that_begins_with_a_search_drafts_with_what_it_finds():
         ({"rate": 0.5, "trigger": RIND(0.1)}, "needs attention"),
     ],
 )
-def test_mistakes_are_explained_before_anything_is_written(options, message):
+def test_invalid_options_are_explained_before_the_model_is_called(options, message):
     model, retriever, asked = bridges()
     with pytest.raises(ConfigurationError, match=message):
         calibrate(model, retriever, **{"questions": asked, **options})
     assert model.calls == []
 
 
-def test_a_cost_needs_a_retriever():
+def test_calibrating_for_a_cost_needs_a_retriever():
     model, _, asked = bridges()
     with pytest.raises(ConfigurationError, match="pass the retriever"):
         calibrate(model, questions=asked, cost=1)
 
 
-def test_few_questions_are_warned_of(caplog):
+def test_a_warning_is_logged_for_few_questions(caplog):
     model, retriever, asked = bridges()
     calibrate(model, retriever, questions=asked, rate=0.5, **PLAIN)
     assert "6 questions leave the threshold very uncertain" in caplog.text
@@ -256,9 +256,9 @@ def test_questions_are_read_from_files(tmp_path):
     )
     for name, text, message in (
         ("d.jsonl", '{"question": "One?"}\n{"q', "d.jsonl, line 2 is no JSON"),
-        ("e.jsonl", '{"q": "One?"}', "e.jsonl, line 1: .* is no question"),
+        ("e.jsonl", '{"q": "One?"}', "e.jsonl, line 1: .* is not a question"),
         ("f.json", '{"question": "One?"}', "holds a dict; a list of questions"),
-        ("g.json", "[", "g.json is no JSON"),
+        ("g.json", "[", "g.json is not valid JSON"),
     ):
         (tmp_path / name).write_text(text)
         with pytest.raises(ConfigurationError, match=message):
@@ -267,15 +267,15 @@ def test_questions_are_read_from_files(tmp_path):
         read_questions(tmp_path / "none.txt")
 
 
-def test_f1_is_squads():
+def test_f1_follows_squad():
     assert f1("The Patient Anna.", ["patient anna"]) == 1
     assert f1("Anna", ["the Patient Anna"]) == pytest.approx(2 / 3)
     assert f1("yes, it is", ["yes"]) == 0
-    assert f1("", ["a"]) == 1.0  # as the published script: nothing is left of either
+    assert f1("", ["a"]) == 1.0  # as in the published script: both are empty after normalisation
     assert f1("x", []) == 0
 
 
-def test_a_trace_of_the_calibrated_graph_shows_its_threshold():
+def test_the_calibrated_graph_retrieves_where_its_threshold_fires():
     model, retriever, asked = bridges()
     found = calibrate(model, retriever, questions=asked, rate=0.5, **PLAIN)
     graph = create_dynamic_rag(model, retriever, preset="flare", trigger=found.trigger, **PLAIN)

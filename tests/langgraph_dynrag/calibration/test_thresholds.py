@@ -1,4 +1,4 @@
-"""From judgements to a threshold: a worked example, every trigger of ours, and a slow statement of the same."""
+"""Thresholds from judgements: a worked example, and each trigger compared with judging at every threshold."""
 
 import math
 from itertools import pairwise
@@ -30,12 +30,12 @@ def judgements(trigger, views):
     return recorder.taken()
 
 
-def test_the_worked_example():
-    """Three questions, five sentences; FLARE compares the least probability of each with theta.
+def test_worked_example():
+    """Three questions, five sentences; FLARE compares the lowest probability of each with theta.
 
-    question 1: 0.9 0.2 | 0.7          least: 0.2, 0.7
-    question 2: 0.5 0.6 | 0.95 0.9     least: 0.5, 0.9
-    question 3: 0.8                    least: 0.8
+    question 1: 0.9 0.2 | 0.7          lowest: 0.2, 0.7
+    question 2: 0.5 0.6 | 0.95 0.9     lowest: 0.5, 0.9
+    question 3: 0.8                    lowest: 0.8
     """
     asked = [[view(0.9, 0.2), view(0.7)], [view(0.5, 0.6), view(0.95, 0.9)], [view(0.8)]]
     found = [judgements(TokenProbability(0.3), views) for views in asked]
@@ -46,16 +46,16 @@ def test_the_worked_example():
         [pytest.approx(0.5), pytest.approx(0.9)],
         [pytest.approx(0.8)],
     ]
-    # Two of five sentences: theta amid 0.5 and 0.7. In the sentences' order 0.2 0.5 0.7 0.8 0.9.
+    # Two of the five sentences (sorted: 0.2 0.5 0.7 0.8 0.9) fire if theta is midway between 0.5 and 0.7.
     assert curve.threshold(0.4, "sentence") == pytest.approx(0.6)
     assert curve.rate(0.6, "sentence") == 0.4
     assert curve.rate(0.6, "question") == pytest.approx(2 / 3)
     assert curve.firing(0.6).tolist() == [1, 1, 0]
-    # Of the questions, by their surest-to-fail sentences 0.2 0.5 0.8: one of three is amid 0.2 and 0.5.
+    # By the least certain sentence of each question (0.2 0.5 0.8), one of three is midway between 0.2 and 0.5.
     assert curve.threshold(1 / 3, "question") == pytest.approx(0.35)
-    # 0.45 is nearer to two of five than to three; 0.5 is as near to both, and the cheaper one is taken.
+    # 0.45 is nearer to two of five than to three; 0.5 is equally near to both, and the cheaper one is used.
     assert curve.threshold(0.45, "sentence") == curve.threshold(0.5, "sentence") == pytest.approx(0.6)
-    # Beyond the ends: a little outside.
+    # Beyond the ends, the threshold lies slightly outside.
     assert curve.threshold(0.0, "sentence") < 0.2
     assert 0.9 < curve.threshold(1.0, "sentence") < 1.0
     for rate in (0.0, 0.4, 1.0):
@@ -74,7 +74,7 @@ def test_the_worked_example():
     ],
     ids=str,
 )
-def test_counting_gives_what_judging_at_every_threshold_gives(trigger):
+def test_rates_from_counting_equal_rates_from_judging_at_every_threshold(trigger):
     rng = np.random.default_rng(3)
     views = []
     for _ in range(12):
@@ -93,7 +93,7 @@ def test_counting_gives_what_judging_at_every_threshold_gives(trigger):
         assert curve.rate(threshold, "question") == pytest.approx(np.mean(by_question))
 
 
-def test_drafts_are_judged_in_logarithmically_many_calls():
+def test_the_critical_threshold_takes_logarithmically_many_calls():
     calls = 0
 
     def fires(threshold):
@@ -111,7 +111,7 @@ def test_drafts_are_judged_in_logarithmically_many_calls():
     st.lists(st.floats(-5, 5) | st.just(math.inf) | st.just(-math.inf), min_size=1, max_size=12),
     st.floats(0, 1),
 )
-def test_the_chosen_gap_is_the_nearest_that_there_is(criticals, rate):
+def test_no_other_threshold_comes_nearer_to_the_rate(criticals, rate):
     values = np.asarray(criticals)
     finite = sorted({v for v in criticals if math.isfinite(v)})
     reachable = {
@@ -126,8 +126,8 @@ def test_the_chosen_gap_is_the_nearest_that_there_is(criticals, rate):
     assert abs(got - rate) <= min(abs(r - rate) for r in reachable) + 1e-9
 
 
-def test_thresholds_that_a_trigger_does_not_take_are_passed_over():
-    """The least entropy is 0 and RIND and ETC take no negative threshold; a probability is at most 1."""
+def test_thresholds_that_a_trigger_does_not_accept_are_skipped():
+    """Entropy is at least 0, RIND and ETC accept no negative threshold, and a probability is at most 1."""
     sure = judgements(TokenProbability(), [view(1.0), view(0.5)])
     curve = Curve.of([sure])
     assert curve.criticals[0].tolist() == [math.inf, pytest.approx(0.5)]
@@ -151,7 +151,7 @@ def test_a_threshold_that_makes_no_difference_is_refused():
         Curve.of([[JudgedPiece(lambda _: True, (1.0, 2.0)), JudgedPiece(lambda _: False, ())]])
 
 
-def test_more_questions_give_a_narrower_interval_that_holds_the_threshold():
+def test_more_questions_give_a_narrower_interval_around_the_threshold():
     rng = np.random.default_rng(0)
     widths = []
     for n in (10, 160):
@@ -164,18 +164,18 @@ def test_more_questions_give_a_narrower_interval_that_holds_the_threshold():
     assert widths[1] < widths[0] / 2
 
 
-def test_the_interval_holds_the_truth_as_often_as_it_says():
-    """Criticals that are uniform make the rate the threshold, so the truth for a rate of 0.4 is 0.4."""
+def test_the_interval_covers_the_true_threshold_as_often_as_stated():
+    """With uniform criticals the threshold equals the rate, so the true threshold for a rate of 0.4 is 0.4."""
     rng = np.random.default_rng(1)
     held = 0
     for _ in range(80):
         curve = Curve(tuple(rng.uniform(0, 1, rng.integers(1, 4)) for _ in range(40)), 1)
         low, high = np.percentile(curve.bootstrap(0.4, "sentence", samples=200, seed=1), [2.5, 97.5])
         held += low <= 0.4 <= high
-    assert held >= 70  # 76 are expected; fewer than 70 would be a matter of one in a hundred
+    assert held >= 70  # 76 are expected; fewer than 70 would happen about once in a hundred
 
 
-def test_thresholds_are_found_by_field_or_method():
+def test_thresholds_are_read_and_changed_through_a_field_or_method():
     class Own:
         def __init__(self, threshold):
             self.threshold = threshold

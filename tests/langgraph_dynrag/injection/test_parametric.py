@@ -1,4 +1,4 @@
-"""Evidence in the model's parameters: only that of this run, recorded, rebuilt or in the prompt when it is gone."""
+"""Evidence in the model's parameters: isolated between runs, recorded, and rebuilt or moved to the prompt if lost."""
 
 import asyncio
 import json
@@ -103,7 +103,7 @@ def injections(result):
     return [e for e in result["trace"] if e["type"] == "injection"]
 
 
-def test_passages_act_through_their_adapters_and_the_prompt_is_as_long_without_them(adapters, requests):
+def test_passages_act_through_adapters_and_do_not_lengthen_the_prompt(adapters, requests):
     result = graph(adapters, TEXTS[0], TEXTS[1], max_active=2).invoke({"question": QUESTION})
     decoded = [adapters.lm.tokenizer.decode(list(r.prompt)) for r in requests]
     assert not any("number" in text for text in decoded)
@@ -118,7 +118,7 @@ def test_passages_act_through_their_adapters_and_the_prompt_is_as_long_without_t
     assert len(lengths) == 1
 
 
-def test_it_writes_what_the_engine_writes_with_these_adapters(adapters, requests):
+def test_the_graph_writes_what_the_engine_generates_with_the_same_adapters(adapters, requests):
     result = graph(adapters, TEXTS[2]).invoke({"question": QUESTION})
     first = requests[0]
     alone = adapters.lm.engine.generate(first)
@@ -128,13 +128,13 @@ def test_it_writes_what_the_engine_writes_with_these_adapters(adapters, requests
     assert other["answer"] != result["answer"]
 
 
-def test_combined_has_both_and_weakens_the_adapters(adapters, requests):
+def test_combined_injection_adds_the_text_and_weakens_the_adapters(adapters, requests):
     graph(adapters, TEXTS[0], injection="combined").invoke({"question": QUESTION})
     assert "number 0" in adapters.lm.tokenizer.decode(list(requests[0].prompt))
     assert requests[0].adapters.weights == (0.1,)
 
 
-def test_new_evidence_has_the_prompt_read_anew_and_the_trace_tells(adapters):
+def test_new_evidence_causes_another_prefill_and_the_trace_shows_it(adapters):
     class Turning(BaseRetriever):
         calls: list[str] = Field(default_factory=list)
 
@@ -145,19 +145,19 @@ def test_new_evidence_has_the_prompt_read_anew_and_the_trace_tells(adapters):
     result = graph(adapters, retriever=Turning()).invoke({"question": QUESTION})
     first, second = drafts(result)[:2]
     assert first["in_weights"] != second["in_weights"]
-    assert second["cached_tokens"] == 0  # keys and values of other parameters are none of its
+    assert second["cached_tokens"] == 0  # a KV cache computed with other adapters cannot be reused
     assert second["forward_tokens"] >= second["prompt_tokens"]
     assert "into the weights: 1 passages" in str(Trace.from_state(result))
 
 
-def test_a_passage_whose_text_was_cleaned_is_found_by_what_it_was(adapters, requests):
+def test_a_cleaned_passage_is_looked_up_by_its_original_text(adapters, requests):
     result = graph(adapters, UNTIDY).invoke({"question": QUESTION})
     assert result["sources"][0]["text"] == "The mill was built by nobody."
     assert [k.text for k in requests[0].adapters.keys] == [adapters.key(UNTIDY).text]
 
 
 @pytest.mark.parametrize("texts", [(), (TEXTS[0], TEXTS[1])])
-def test_weights_can_be_asked_as_they_were_trained_to_be(adapters, requests, texts):
+def test_weights_prompt_equals_the_prompt_used_in_training(adapters, requests, texts):
     passages = [Passage(id=t, text=t, title="", source="", score=1.0, metadata={}) for t in texts]
     encoded = LocalChatModel.from_causal_lm(adapters.lm).encode(WeightsPrompt().messages(QUESTION, passages))
     assert list(encoded.ids) == prompt_ids(adapters.lm.tokenizer, QUESTION, texts)
@@ -165,12 +165,12 @@ def test_weights_can_be_asked_as_they_were_trained_to_be(adapters, requests, tex
     assert list(requests[0].prompt) == prompt_ids(adapters.lm.tokenizer, QUESTION)
 
 
-def test_exemplars_have_no_place_in_that_prompt():
+def test_weights_prompt_accepts_no_exemplars():
     with pytest.raises(ConfigurationError, match="without exemplars"):
         WeightsPrompt(exemplars=(Exemplar("Who?", "Nobody."),))
 
 
-def test_what_has_no_adapter_or_no_room_stands_in_the_prompt_with_the_reason(adapters, requests):
+def test_passages_without_adapter_or_beyond_max_active_are_put_in_the_prompt_with_the_reason(adapters, requests):
     injector = ParametricInjector(adapters, missing="context", max_active=3, others="context")
     result = graph(adapters, "A road nobody knows.", *TEXTS[:4], k=5, injection=injector).invoke({"question": QUESTION})
     text = adapters.lm.tokenizer.decode(list(requests[0].prompt))
@@ -181,7 +181,7 @@ def test_what_has_no_adapter_or_no_room_stands_in_the_prompt_with_the_reason(ada
     assert list(reasons) == ["no adapter", "more than the 3 adapters that a call may use"]
 
 
-def test_a_question_that_waits_for_training_tells_of_which_document_how_far_and_how_long(adapters, caplog):
+def test_training_reports_its_document_progress_and_duration(adapters, caplog):
     built = graph(adapters, "A road was built by Ada in 1954.", missing="train")
     parts = list(built.stream({"question": QUESTION}, stream_mode=["custom", "values"]))
     told = [part for mode, part in parts if mode == "custom" and part["type"] == "training"]
@@ -197,7 +197,7 @@ def test_a_question_that_waits_for_training_tells_of_which_document_how_far_and_
 
 
 @pytest.mark.parametrize("asynchronous", [False, True])
-def test_evidence_is_placed_once_in_each_run_of_a_node(adapters, monkeypatch, asynchronous):
+def test_evidence_is_placed_once_per_node_run(adapters, monkeypatch, asynchronous):
     placings, place = [], ParametricInjector.place
     monkeypatch.setattr(ParametricInjector, "place", lambda *args: placings.append(1) or place(*args))
     built, nodes = graph(adapters, TEXTS[0]), []
@@ -221,7 +221,7 @@ def test_missing_adapters_are_trained_or_translated(adapters, requests):
     assert requests[-1].adapters.keys[0].recipe == adapters.translator_key
 
 
-def test_what_cannot_be_learnt_stands_in_the_prompt(adapters, requests):
+def test_a_passage_too_long_to_learn_is_put_in_the_prompt(adapters, requests):
     long = "The bridge was built. " * 400
     result = graph(adapters, long, missing="train", context_tokens=64).invoke({"question": QUESTION})
     (reason,) = injections(result)[0]["in_prompt_because"].values()
@@ -229,7 +229,7 @@ def test_what_cannot_be_learnt_stands_in_the_prompt(adapters, requests):
     assert requests[0].adapters is None
 
 
-def test_what_cannot_be_learnt_is_tried_once_and_the_others_are_not_lost_with_it(adapters, monkeypatch):
+def test_a_passage_that_cannot_be_learnt_is_tried_once_and_does_not_affect_the_others(adapters, monkeypatch):
     tried = []
     parametrize = Parametrizer.parametrize
     monkeypatch.setattr(
@@ -243,7 +243,7 @@ def test_what_cannot_be_learnt_is_tried_once_and_the_others_are_not_lost_with_it
     assert tried == [2]
 
 
-def test_what_cannot_be_learnt_is_known_by_its_text_and_not_for_ever(adapters, monkeypatch):
+def test_failures_are_remembered_by_text_up_to_a_limit(adapters, monkeypatch):
     monkeypatch.setattr("llamaindex_prag.placement.maker._REMEMBERED", 2)
     tried = []
     parametrize = Parametrizer.parametrize
@@ -260,11 +260,11 @@ def test_what_cannot_be_learnt_is_known_by_its_text_and_not_for_ever(adapters, m
     hopeless = [f"The bridge {i} was built. " * 400 for i in range(3)]
     assert [prepare(text) for text in (hopeless[0], hopeless[0])] == [(["doc"], 0, 1), (["doc"], 0, 0)]
     assert prepare("A road was built by Ada.") == ([], 1, 1)  # the same document, changed
-    assert [prepare(text)[2] for text in (*hopeless[1:], *hopeless)] == [1, 1, 1, 1, 1]  # three do not fit
+    assert [prepare(text)[2] for text in (*hopeless[1:], *hopeless)] == [1, 1, 1, 1, 1]  # only two are remembered
     assert prepare(hopeless[2])[2] == 0
 
 
-def test_a_removed_document_answers_no_more_in_a_run_that_goes_on(adapters, store):
+def test_a_resumed_run_does_not_use_the_adapter_of_a_removed_document(adapters, store):
     config = {"configurable": {"thread_id": "t"}}
     built = graph(adapters, TEXTS[5], checkpointer=InMemorySaver(), interrupt_after=["resume"])
     built.invoke({"question": QUESTION}, config)
@@ -273,7 +273,7 @@ def test_a_removed_document_answers_no_more_in_a_run_that_goes_on(adapters, stor
     assert (event["in_weights"], list(event["in_prompt_because"].values())) == ([], ["no adapter"])
 
 
-def test_an_adapter_that_is_gone_is_rebuilt_in_a_run_that_goes_on(adapters, store):
+def test_a_resumed_run_rebuilds_a_missing_adapter(adapters, store):
     config = {"configurable": {"thread_id": "t"}}
     built = graph(adapters, TEXTS[5], checkpointer=InMemorySaver(), interrupt_after=["resume"], missing="translate")
     built.invoke({"question": QUESTION}, config)
@@ -282,7 +282,7 @@ def test_an_adapter_that_is_gone_is_rebuilt_in_a_run_that_goes_on(adapters, stor
     assert len(event["in_weights"]) == 1
 
 
-def test_the_checkpoint_holds_plain_data(adapters):
+def test_checkpoints_contain_plain_data(adapters):
     config = {"configurable": {"thread_id": "t"}}
     built = graph(adapters, TEXTS[0], checkpointer=InMemorySaver())
     built.invoke({"question": QUESTION}, config)
@@ -291,7 +291,7 @@ def test_the_checkpoint_holds_plain_data(adapters):
         assert json.loads(json.dumps(values)) == values
 
 
-def test_eight_runs_at_once_see_their_own_evidence(adapters):
+def test_eight_concurrent_runs_do_not_mix_their_evidence(adapters):
     graphs = [graph(adapters, text, budgets=Budgets(tokens=16)) for text in TEXTS]
     alone = [g.invoke({"question": QUESTION})["answer"] for g in graphs]
     assert len(set(alone)) > 4
@@ -306,7 +306,7 @@ def test_eight_runs_at_once_see_their_own_evidence(adapters):
     assert asyncio.run(asynchronous()) == alone
 
 
-def test_attention_that_was_lost_is_computed_again_with_the_adapters(adapters, monkeypatch):
+def test_attention_is_recomputed_with_the_adapters_after_resuming(adapters, monkeypatch):
     config = {"configurable": {"thread_id": "t"}}
     options = {"preset": "dragin", "trigger": RIND(0.0), "query": LastSentence()}
     whole = graph(adapters, TEXTS[0], **options).invoke({"question": QUESTION})
@@ -317,7 +317,7 @@ def test_attention_that_was_lost_is_computed_again_with_the_adapters(adapters, m
     assert result["answer"] == whole["answer"]
 
 
-def test_adapters_that_forget_too_much_are_weakened_or_left_to_the_prompt(adapters, requests):
+def test_adapters_that_cause_too_much_forgetting_are_weakened_or_replaced_by_the_prompt(adapters, requests):
     free = graph(adapters, TEXTS[0]).invoke({"question": QUESTION})
     assert injections(free)[0]["forgetting"] is None
     guarded = graph(adapters, TEXTS[0], forgetting=0.02).invoke({"question": QUESTION})
@@ -342,12 +342,12 @@ def test_adapters_that_forget_too_much_are_weakened_or_left_to_the_prompt(adapte
         ({"missing": "guess"}, "missing is 'guess'"),
     ],
 )
-def test_what_cannot_be_is_refused_with_what_to_write(adapters, options, reason):
+def test_invalid_options_are_refused_with_the_line_to_write(adapters, options, reason):
     with pytest.raises(ConfigurationError, match=reason):
         graph(adapters, TEXTS[0], **options)
 
 
-def test_models_that_have_no_adapters_here_are_refused(adapters):
+def test_models_without_matching_local_adapters_are_refused(adapters):
     retriever = Fixed(documents=[Document(TEXTS[0])])
     with pytest.raises(ConfigurationError, match="are not here. Use LocalChatModel"):
         create_dynamic_rag(ScriptedChatModel(replies=[]), retriever, injection="parametric", preset="single")
@@ -365,7 +365,7 @@ def test_translating_needs_a_translator(lm, store):
         ParametricInjector(plain, missing="translate")
 
 
-def test_passages_that_contradict_each_other_are_reported_and_treated_as_the_policy_says(adapters, store, requests):
+def test_contradicting_passages_are_reported_and_handled_by_the_policy(adapters, store, requests):
     first = random_values(adapters.layout, 20, 0.5)
     for i, strong_values in enumerate((first, version_of(adapters.layout, first, 21))):
         store.put(adapters.key(TEXTS[i]), Adapter(adapters.layout, strong_values, 2.0), {}, owners=[f"doc-{i}"])
@@ -399,7 +399,7 @@ def test_passages_that_contradict_each_other_are_reported_and_treated_as_the_pol
     assert not noticed(conflict_overlap=1.0)
 
 
-def test_an_injector_with_options_of_its_own_takes_the_place_of_the_graphs(adapters):
+def test_a_configured_injector_replaces_the_injection_options_of_the_graph(adapters):
     injector = ParametricInjector(adapters, missing="context", strength=0.25)
     result = graph(adapters, TEXTS[0], injection=injector).invoke({"question": QUESTION})
     assert injections(result)[0]["strength"] == 0.25

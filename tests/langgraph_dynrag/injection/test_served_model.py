@@ -1,4 +1,4 @@
-"""Evidence in the parameters of a model in a server: each request names its own documents, and none another's."""
+"""Evidence in the parameters of a served model: each request names only the adapters of its own documents."""
 
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
@@ -71,7 +71,9 @@ def models(server):
 
 @pytest.mark.parametrize("active", [None, 2])
 @pytest.mark.parametrize("asynchronous", [False, True])
-async def test_drafts_are_asked_of_the_adapters_name_and_the_prompt_has_no_text(server, served, asynchronous, active):
+async def test_drafts_are_requested_from_the_adapter_and_the_prompt_has_no_passages(
+    server, served, asynchronous, active
+):
     injector = ParametricInjector(served, missing="context", max_active=active)
     built = graph(server, None, TEXTS[0], TEXTS[1], injection=injector)
     server.requests.clear()
@@ -85,7 +87,7 @@ async def test_drafts_are_asked_of_the_adapters_name_and_the_prompt_has_no_text(
 
 
 @pytest.mark.parametrize("asynchronous", [False, True])
-async def test_an_adapter_that_was_unloaded_behind_our_back_is_loaded_again(server, served, asynchronous):
+async def test_an_adapter_that_the_server_unloaded_is_loaded_again(server, served, asynchronous):
     built = graph(server, served, TEXTS[0])
     built.invoke(QUESTION)
     server.adapters.clear()
@@ -95,14 +97,14 @@ async def test_an_adapter_that_was_unloaded_behind_our_back_is_loaded_again(serv
     assert len(server.adapters) == 1
 
 
-def test_one_that_cannot_stay_loaded_is_an_error_in_the_end(server, served, monkeypatch):
+def test_an_adapter_that_never_stays_loaded_raises(server, served, monkeypatch):
     built = graph(server, served, TEXTS[0])
     monkeypatch.setattr(server, "answer", lambda path, body: {"text": "Success"})
     with pytest.raises(ServerError, match="HTTP 404"):
         built.invoke(QUESTION)
 
 
-def test_a_server_that_died_and_lost_its_adapters_is_told_them_again(server, served):
+def test_adapters_are_loaded_again_after_the_server_crashes(server, served):
     built = graph(server, served, TEXTS[0])
     built.invoke(QUESTION)
     server.faults = [Fault(after=3)]
@@ -111,7 +113,7 @@ def test_a_server_that_died_and_lost_its_adapters_is_told_them_again(server, ser
     assert result["answer"] == TEXT
 
 
-def test_combined_has_the_text_too_and_what_has_no_adapter_stands_in_the_prompt(server, served):
+def test_combined_injection_adds_the_text_and_passages_without_adapter_are_put_in_the_prompt(server, served):
     built = graph(server, served, TEXTS[0], "A road nobody knows.", injection="combined")
     server.requests.clear()
     built.invoke(QUESTION)
@@ -121,7 +123,7 @@ def test_combined_has_the_text_too_and_what_has_no_adapter_stands_in_the_prompt(
     assert all(name.startswith("prag-") for name in models(server))
 
 
-def test_runs_at_once_name_their_own_documents(server, served):
+def test_concurrent_runs_name_only_their_own_adapters(server, served):
     graphs = [graph(server, served, text) for text in TEXTS]
     names = []
     for built in graphs:
@@ -141,7 +143,7 @@ def test_runs_at_once_name_their_own_documents(server, served):
     assert set(models(server)) == set().union(*names)
 
 
-def test_what_does_not_fit_together_is_refused_with_the_line_to_write(server, served):
+def test_incompatible_options_are_refused_with_the_line_to_write(server, served):
     line = rf"ChatOpenAI\(base_url='{server.url}', model='base'"
     with pytest.raises(ConfigurationError, match=line):
         graph(server, served, TEXTS[0], model=LocalChatModel())

@@ -1,4 +1,4 @@
-"""Each preset's run, worked out by hand on a model that says what it is told."""
+"""Runs of each preset, worked out by hand with a scripted model."""
 
 import json
 from types import SimpleNamespace
@@ -37,7 +37,7 @@ def passages_in(messages) -> list[str]:
     return [line.split("] ", 1)[1] for line in messages[-1].content.splitlines() if line.startswith("[")]
 
 
-def test_flare_masks_the_unsure_tokens_and_writes_the_sentence_again():
+def test_flare_masks_unsure_tokens_and_rewrites_the_sentence():
     out, model, retriever = run(
         [
             said("The bridge was built by Joan Pike. It stands still.", Joan=0.1, Pike=0.5),
@@ -45,11 +45,11 @@ def test_flare_masks_the_unsure_tokens_and_writes_the_sentence_again():
             FINAL,
         ]
     )
-    # theta = 0.8: "Joan" (0.1) calls for retrieval. beta = 0.4: it is left out of the query, "Pike" (0.5) is not.
+    # theta = 0.8: "Joan" (0.1) triggers retrieval. beta = 0.4: it is left out of the query, "Pike" (0.5) is not.
     assert retriever.queries == [QUESTION, "The bridge was built by Pike."]
     assert out["answer"] == "The bridge was built by Aldous Wray. So the answer is Aldous Wray."
     assert out["short_answer"] == "Aldous Wray"
-    # The initial passages, then those of the query for the regenerated sentence alone, then none.
+    # First the initial passages, then those of the query, for the regenerated sentence only, then none.
     first, second, third = (passages_in(call) for call in model.calls)
     assert [p[:6] for p in first] == ["Bridge", "Joan P"]
     assert [p[:6] for p in second] == ["Bridge", "Joan P"]
@@ -63,7 +63,7 @@ def test_flare_masks_the_unsure_tokens_and_writes_the_sentence_again():
     assert [(t.text, t.fate) for t in fired] == [(" Joan", "discarded")]
 
 
-def test_flare_accepts_a_sentence_whose_every_token_reaches_theta():
+def test_flare_accepts_a_sentence_if_every_token_reaches_theta():
     out, _, retriever = run([said("It was built by Wray. So the answer", built=0.8), said(" So the answer is Wray.")])
     assert retriever.queries == [QUESTION]
     assert out["answer"] == "It was built by Wray. So the answer is Wray."
@@ -83,7 +83,7 @@ def test_single_searches_once_with_the_question():
     assert out["short_answer"] == "Wray"
 
 
-def test_fixed_sentence_searches_after_every_sentence_with_it_and_keeps_it():
+def test_fixed_sentence_searches_with_every_sentence_and_keeps_it():
     out, model, retriever = run(
         [
             said("The bridge is in Brannoch. It was old"),
@@ -98,7 +98,7 @@ def test_fixed_sentence_searches_after_every_sentence_with_it_and_keeps_it():
     assert Trace.from_state(out).counts["discarded_tokens"] == 0
 
 
-def test_fixed_length_searches_after_every_sixteen_tokens_with_them():
+def test_fixed_length_searches_with_every_sixteen_tokens():
     words = [f" word{i}" for i in range(40)]
     out, _, retriever = run(
         [
@@ -114,7 +114,7 @@ def test_fixed_length_searches_after_every_sixteen_tokens_with_them():
     assert out["short_answer"] == "Wray"
 
 
-def test_a_preset_can_be_changed_in_any_part():
+def test_any_part_of_a_preset_can_be_replaced():
     _, _, retriever = run(
         [said("It was built by Joan. Then it was", Joan=0.3), said(" It was built by Wray. Then it was"), FINAL],
         trigger=TokenProbability(0.5),
@@ -125,7 +125,7 @@ def test_a_preset_can_be_changed_in_any_part():
 
 
 def test_entropy_from_reported_alternatives_is_a_lower_bound():
-    # p = 0.5, one alternative of 0.25, and 0.25 that was not reported: H = 0.5 ln 2 + 2 * 0.25 ln 4 = 1.04 nats.
+    # p = 0.5, one alternative of 0.25, and a remainder of 0.25: H = 0.5 ln 2 + 2 * 0.25 ln 4 = 1.04 nats.
     out, _, retriever = run(
         [said("It was built by Joan. Then it was", Joan=0.5), said(" It was built by Wray. Then it was"), FINAL],
         trigger=Entropy(1.0),
@@ -139,7 +139,7 @@ def test_entropy_from_reported_alternatives_is_a_lower_bound():
 
 
 @pytest.mark.parametrize(("combine", "searches"), [(AnyOf, 1), (AllOf, 0)])
-def test_triggers_combine(combine, searches):
+def test_triggers_can_be_combined(combine, searches):
     trigger = combine(TokenProbability(0.5), Entropy(5.0))
     replies = [said("It was built by Joan. Then it was", Joan=0.3), said(" It was built by Wray. Then it was"), FINAL]
     if not searches:
@@ -148,7 +148,7 @@ def test_triggers_combine(combine, searches):
     assert len(retriever.queries) == searches
 
 
-def test_combined_triggers_state_their_needs_and_refuse_what_does_not_fit():
+def test_combined_triggers_need_all_signals_and_refuse_different_units():
     both = AnyOf(TokenProbability(0.5), Entropy(1.0))
     assert both.needs == {"logprob", "entropy"}
     assert str(AllOf(Never(), EverySentence()).unit) == "sentence"
@@ -163,7 +163,7 @@ def test_combined_triggers_state_their_needs_and_refuse_what_does_not_fit():
 
 
 @pytest.mark.parametrize("kind", [AnyOf, AllOf])
-def test_combined_triggers_may_be_given_as_a_list(kind):
+def test_triggers_to_combine_may_be_passed_as_a_list(kind):
     parts = (TokenProbability(0.5), Entropy(1.0))
     for given in (list(parts), parts, (part for part in parts)):
         assert kind(given).parts == parts
@@ -183,7 +183,7 @@ def test_combined_triggers_may_be_given_as_a_list(kind):
         ([Never, Once], "which is no trigger"),
     ],
 )
-def test_what_combines_to_no_trigger_is_refused_with_the_line_to_write(kind, given, message):
+def test_invalid_combinations_are_refused_with_the_line_to_write(kind, given, message):
     with pytest.raises(ConfigurationError, match=message) as refused:
         kind(*given)
     assert f"{kind.__name__}(TokenProbability(), Entropy())" in str(refused.value)
@@ -205,14 +205,14 @@ def test_explicit_questions_ask_for_each_unsure_span():
         query=ExplicitQuestion(0.4),
         initial_retrieval=False,
     )
-    # "Joan Pike" is one span, "1066" another, six tokens further on.
+    # "Joan Pike" is one span, "1066" another, six tokens later.
     assert 'the answer is exactly "Joan Pike"' in model.calls[1][0].content
     assert 'the answer is exactly "1066"' in model.calls[2][0].content
     assert retriever.queries == ["Which mason built it?", "In which year was it built?"]
     assert out["short_answer"] == "Aldous Wray"
 
 
-def test_replies_that_are_no_questions_leave_the_sentence():
+def test_replies_that_are_not_questions_leave_the_sentence_as_the_query():
     _, _, retriever = run(
         [
             said("It was built by Joan. Then it was", Joan=0.3),
@@ -226,7 +226,7 @@ def test_replies_that_are_no_questions_leave_the_sentence():
     assert retriever.queries == ["It was built by Joan."]
 
 
-def test_a_rewritten_query_is_cleaned_and_rambling_replaced():
+def test_a_rewritten_query_is_cleaned_and_an_overlong_one_replaced_by_the_question():
     replies = [
         said("It was Joan. Then it was", Joan=0.3),
         [('Query: "mason of the bridge"\nBecause', 0.9)],
@@ -263,7 +263,7 @@ def test_a_search_tag_is_the_query():
     ("beta", "query"),
     [(0.0, "It was built by Joan Pike."), (0.4, "It was built by Pike."), (0.96, "It was built by Joan Pike.")],
 )
-def test_masking_keeps_the_sentence_if_nothing_would_remain(beta, query):
+def test_masking_keeps_the_whole_sentence_if_nothing_would_remain(beta, query):
     _, _, retriever = run(
         [said("It was built by Joan Pike. Then it was", Joan=0.3, Pike=0.6), said(" It was Wray. Then it was"), FINAL],
         query=MaskedSentence(beta),
@@ -272,7 +272,7 @@ def test_masking_keeps_the_sentence_if_nothing_would_remain(beta, query):
     assert retriever.queries == [query]
 
 
-# ---------------------------------------------------------------------- where writing goes on
+# ---------------------------------------------------------------------- where generation resumes
 
 
 @pytest.mark.parametrize(
@@ -284,7 +284,7 @@ def test_masking_keeps_the_sentence_if_nothing_would_remain(beta, query):
         ("end", "It was built by Joan."),
     ],
 )
-def test_the_draft_is_cut_where_the_method_says(resume_at, kept):
+def test_the_draft_is_cut_at_resume_at(resume_at, kept):
     draft = [*said("It was built by"), (" Jo", 0.9), ("an", 0.1), (".", 0.9), (" Then", 0.9), (" it", 0.9)]
     _, model, _ = run(
         [draft, said(" done. Next one"), FINAL],
@@ -296,7 +296,7 @@ def test_the_draft_is_cut_where_the_method_says(resume_at, kept):
     assert asked.endswith(f"repeating any of it:\n{kept}") if kept else "The answer has been begun" not in asked
 
 
-def test_a_cut_inside_the_answers_sentence_does_not_end_the_answer():
+def test_a_cut_inside_the_answer_sentence_does_not_end_the_answer():
     out, _, retriever = run(
         [
             said("It is old. So the answer"),
@@ -319,7 +319,7 @@ def test_a_cut_inside_the_answers_sentence_does_not_end_the_answer():
         ("accumulated", [["bridge", "wray", "pike"]] * 2),
     ],
 )
-def test_evidence_lives_as_long_as_the_method_says(life, present):
+def test_evidence_stays_in_the_prompt_for_its_evidence_life(life, present):
     out, model, _ = run(
         [
             said("The bridge was built by Joan Pike. It stands still.", Joan=0.1),
@@ -350,7 +350,7 @@ UNSURE = said("It was built by Joan. Then it was", Joan=0.1)
 WRITTEN = said(" It was built by Wray. Then it was")
 
 
-def test_a_search_that_finds_nothing_is_rewritten_and_then_recorded():
+def test_a_query_that_finds_nothing_is_rewritten_and_recorded():
     out, model, retriever = run(
         [UNSURE, said("first other query"), said("second other query"), said(" stood. So the answer"), JOAN],
         retriever=WatchedRetriever(give=[]),
@@ -359,7 +359,7 @@ def test_a_search_that_finds_nothing_is_rewritten_and_then_recorded():
     )
     assert retriever.queries == ["It was built by .", "first other query", "second other query"]
     assert '"first other query"' in model.calls[2][0].content
-    # Nothing to write it with: the sentence stays as it was.
+    # There is no evidence to rewrite the sentence with, so it stays as it was.
     assert out["answer"] == "It was built by Joan. Then it stood. So the answer is Joan."
     events = [e for e in out["trace"] if e["type"] == "reformulation"]
     assert [e["problem"] for e in events] == ["nothing found"] * 3
@@ -367,7 +367,7 @@ def test_a_search_that_finds_nothing_is_rewritten_and_then_recorded():
     assert Trace.from_state(out).counts["rewrites"] == 2
 
 
-def test_a_reply_that_was_asked_before_gives_way_to_the_question():
+def test_a_rewritten_query_that_was_already_searched_is_replaced_by_the_question():
     _, _, retriever = run(
         [UNSURE, said("It was built by ."), said(" So the answer is Joan.")],
         retriever=WatchedRetriever(give=[]),
@@ -378,7 +378,7 @@ def test_a_reply_that_was_asked_before_gives_way_to_the_question():
     assert retriever.queries == ["It was built by .", QUESTION]
 
 
-def test_low_scores_count_as_nothing_and_missing_scores_do_not():
+def test_low_scores_count_as_nothing_found_but_missing_scores_do_not():
     def scored(score):
         def give(_query):
             found = _found(["bridge"])
@@ -398,7 +398,7 @@ def test_low_scores_count_as_nothing_and_missing_scores_do_not():
 
 
 @pytest.mark.parametrize("repeats", ["use", "skip"])
-def test_passages_that_the_prompt_had_already(repeats):
+def test_passages_already_in_the_prompt_are_used_or_skipped(repeats):
     same = WatchedRetriever(give=lambda _q: _found(["bridge", "wray"]))
     replies = [UNSURE, WRITTEN, FINAL] if repeats == "use" else [UNSURE, FINAL]
     out, _, _ = run(replies, retriever=same, evidence_life="replaced", reformulation=Reformulation(repeats=repeats))
@@ -408,7 +408,7 @@ def test_passages_that_the_prompt_had_already(repeats):
     assert Trace.from_state(out).counts["nothing_new"] == 1
 
 
-def test_the_same_query_again_is_noticed():
+def test_a_repeated_query_is_detected():
     out, _, retriever = run(
         [UNSURE, WRITTEN, UNSURE, said("another way to ask"), WRITTEN, FINAL],
         initial_retrieval=False,
@@ -424,7 +424,7 @@ def test_the_same_query_again_is_noticed():
 # ---------------------------------------------------------------------- budgets
 
 
-def test_the_retrieval_budget_ends_retrieval_and_not_the_answer():
+def test_the_retrieval_budget_ends_retrieval_but_not_the_answer():
     out, _, retriever = run(
         [UNSURE, WRITTEN, said(" Its mason was Joan. So the answer", Joan=0.1), said(" answer is Aldous Wray.")],
         initial_retrieval=False,
@@ -435,7 +435,7 @@ def test_the_retrieval_budget_ends_retrieval_and_not_the_answer():
     assert [e["which"] for e in out["trace"] if e["type"] == "budget"] == ["retrievals"]
 
 
-def test_no_retrieval_at_all_is_a_budget_too():
+def test_a_retrieval_budget_of_zero_allows_no_search():
     out, _, retriever = run([UNSURE, FINAL], budgets=Budgets(retrievals=0))
     assert retriever.queries == []
     assert out["short_answer"] == "Aldous Wray"
@@ -464,7 +464,7 @@ def test_the_time_budget_forces_the_short_answer():
     assert "seconds" in [e.get("which") for e in out["trace"]]
 
 
-def test_the_budget_of_identical_retrievals():
+def test_the_budget_of_identical_retrievals_ends_retrieval():
     same = WatchedRetriever(give=lambda _q: _found(["bridge", "wray"]))
     out, _, retriever = run(
         [UNSURE, WRITTEN, UNSURE, FINAL],
@@ -479,8 +479,8 @@ def test_the_budget_of_identical_retrievals():
 
 @pytest.mark.parametrize("limit", [0, 1, 2])
 @pytest.mark.parametrize("life", ["sentence", "replaced", "accumulated"])
-def test_identical_searches_are_remembered_when_their_passages_have_left_the_prompt(life, limit):
-    """The question is searched first; then the same unsure sentence, over and over, as FLARE's drafts do."""
+def test_identical_searches_are_counted_after_their_passages_have_left_the_prompt(life, limit):
+    """The question is searched first, then the same unsure sentence again and again, as happens with FLARE."""
     same = WatchedRetriever(give=lambda _q: _found(["bridge"]))
     replies = [UNSURE, UNSURE, UNSURE, UNSURE, UNSURE, FINAL, FINAL, FINAL, FINAL, FINAL]
     out, _, retriever = run(
@@ -498,7 +498,7 @@ def test_identical_searches_are_remembered_when_their_passages_have_left_the_pro
     ("query", "identical"),
     [("who built it?", True), ("  WHO\tbuilt  it? ", True), ("\uff37ho built it?", True), ("Who sold it?", False)],
 )
-def test_what_makes_two_searches_identical(query, identical):
+def test_searches_are_identical_if_query_or_passages_repeat(query, identical):
     settings = SimpleNamespace(retriever=WatchedRetriever(give=lambda _q: []), k=3, retrieval=RetrievalPolicy())
     first = search({"queries": ["Who built it?"]}, settings, {})
     second = search({"queries": [query], **{n: first[n] for n in ("asked", "seen", "identical")}}, settings, {})
@@ -512,23 +512,23 @@ def test_what_makes_two_searches_identical(query, identical):
     assert search({"queries": ["Who built it?"], "asked": ["Who built it?"]}, failing, {})["identical"] == 0
 
 
-def test_an_answer_without_the_phrase_is_asked_for_it():
+def test_a_missing_answer_phrase_is_requested_from_the_model():
     out, model, _ = run([said("It was built by Wray."), said(" Aldous Wray.")], initial_retrieval=False)
     assert out["answer"] == "It was built by Wray. So the answer is Aldous Wray."
     assert model.calls[1][-1].content.endswith("It was built by Wray. So the answer is")
 
 
-def test_a_prompt_without_a_phrase_takes_the_text_as_the_answer():
+def test_without_an_answer_phrase_the_whole_text_is_the_answer():
     out, _, _ = run([said("It was built by Wray.")], prompt=AnswerPrompt(answer_phrase=None), initial_retrieval=False)
     assert out["answer"] == out["short_answer"] == "It was built by Wray."
 
 
-def test_a_model_that_says_nothing_is_an_error_after_a_bounded_number_of_replies():
+def test_empty_replies_raise_after_a_bounded_number_of_attempts():
     with pytest.raises(NoAnswerError, match="wrote no text of an answer in 3 replies or more"):
         run([[], [], [], []], initial_retrieval=False)
 
 
-def test_what_a_model_rambles_after_the_answer_is_no_part_of_it():
+def test_text_after_the_answer_sentence_is_dropped():
     out, _, _ = run(
         [said("It was Wray. So the answer is Aldous Wray. The next question is about rivers.")], preset="no_retrieval"
     )

@@ -1,4 +1,4 @@
-"""Chunks of texts in any script: whole sentences where they fit, whole letters always, and nothing lost."""
+"""Chunks of texts in any script: whole sentences if they fit, whole characters always, and nothing is lost."""
 
 import unicodedata
 
@@ -43,7 +43,7 @@ TEXTS = st.one_of(st.lists(PIECES, max_size=80).map("".join), st.text(max_size=8
 
 
 @pytest.mark.parametrize("language", SENTENCES)
-def test_chunks_end_where_a_sentence_ends(language):
+def test_chunks_end_at_sentence_boundaries(language):
     sentence = SENTENCES[language]
     text = "".join(f"{sentence}" for _ in range(60))
     chunks = split_text(text, 200, 40)
@@ -52,8 +52,8 @@ def test_chunks_end_where_a_sentence_ends(language):
 
 
 @given(TEXTS, st.integers(2, 40), st.floats(0, 0.9))
-def test_chunks_have_everything_and_never_cut_a_cluster(text, characters, share):
-    # A cluster that begins with white space may lose that, as any white space around a chunk.
+def test_chunks_contain_the_whole_text_and_never_split_a_cluster(text, characters, share):
+    # A cluster that begins with white space may lose it, as white space around chunks is stripped.
     inside = {
         at for m in regex.finditer(r"\X", text) for at in range(m.start() + 1, m.end()) if not text[m.start()].isspace()
     }
@@ -61,7 +61,7 @@ def test_chunks_have_everything_and_never_cut_a_cluster(text, characters, share)
     for chunk in split_text(text, characters, int(characters * share)):
         assert chunk == chunk.strip() != ""
         assert len(chunk) <= max(characters, *(len(c) for c in regex.findall(r"\X", chunk)), 0)
-        new = len(text) - len(text[end:].lstrip())  # the first character that no chunk has had yet
+        new = len(text) - len(text[end:].lstrip())  # the first character that no chunk contains yet
         places = [i for i in range(new + 1) if text.startswith(chunk, i) and not inside & {i, i + len(chunk)}]
         assert places
         end = max(end, places[-1] + len(chunk))
@@ -69,26 +69,26 @@ def test_chunks_have_everything_and_never_cut_a_cluster(text, characters, share)
 
 
 @given(st.lists(st.text("abc.,", min_size=1, max_size=9), max_size=60), st.sampled_from([" ", "\n", "\n\n"]))
-def test_english_is_cut_as_langchain_cuts_it(words, gap):
+def test_english_is_split_as_by_langchain(words, gap):
     text = gap.join(words) + " – " + " ".join(words)
     theirs = RecursiveCharacterTextSplitter(chunk_size=60, chunk_overlap=12, keep_separator="end")
     assert split_text(text, 60, 12) == theirs.split_text(text)
     assert split_text(text.replace("–", "-"), 60, 12) == theirs.split_text(text.replace("–", "-"))
 
 
-def test_what_has_no_separator_is_cut_with_the_overlap():
+def test_text_without_separators_is_split_with_overlap():
     assert split_text("abcdefghij" * 3, 12, 4) == ["abcdefghijab", "ijabcdefghij", "ghijabcdefgh", "efghij"]
     assert split_text("กรุงเทพเป็นเมืองหลวงของประเทศไทย", 20, 0) == ["กรุงเทพเป็นเมืองหลวง", "ของประเทศไทย"]
     assert split_text("爱因斯坦出生于德国", 6, 0) == ["爱因斯坦出生", "于德国"]
 
 
-def test_noise_makes_no_chunk_of_any_length():
+def test_noise_does_not_produce_overlong_chunks():
     chunks = split_text("e" + "\u0301" * 5000, 900, 100)
     assert max(map(len, chunks)) <= 900
     assert len(split_text("x" * 100_000, 900, 100)) == 125
 
 
-def test_documents_are_cut_at_sentences_of_their_script():
+def test_documents_are_split_at_sentences_of_their_script():
     chunks = Splitter(100, 20).split(Document(SENTENCES["chinese"] * 50, metadata={"source": "a.txt"}))
     assert {c.page_content[-1] for c in chunks} == {"。"}
     assert unicodedata.normalize("NFC", chunks[0].page_content) == chunks[0].page_content

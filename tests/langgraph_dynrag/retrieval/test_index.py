@@ -1,4 +1,4 @@
-"""The local index: what an ingestion costs, what it keeps, and what it does with bad input."""
+"""The local index: incremental ingestion, recovery after a crash, and bad input."""
 
 import json
 import os
@@ -14,7 +14,7 @@ from rag_backbone.errors import ConfigurationError, IndexFolderError
 
 
 class CountedEmbeddings(DeterministicFakeEmbedding):
-    """Arbitrary vectors, counted: what these tests ask is which texts are embedded, not how well."""
+    """Arbitrary vectors; records the embedded texts, because these tests check which texts are embedded."""
 
     texts: list[str] = Field(default_factory=list)
 
@@ -45,8 +45,8 @@ def texts(index, query="the", k=50):
     return {d.page_content for d in index.as_retriever("dense", k=k).invoke(query)}
 
 
-def test_everything_is_found_with_title_source_and_score(tmp_path, folder):
-    index = LocalIndex(tmp_path / "index")  # the real embeddings
+def test_results_have_title_source_and_score(tmp_path, folder):
+    index = LocalIndex(tmp_path / "index")  # with the real embeddings
     report = index.ingest(folder, progress=False)
     assert (report.added, report.chunks, report.embedded) == (3, 4, 4)
     for kind in ("hybrid", "dense", "bm25"):
@@ -59,7 +59,7 @@ def test_everything_is_found_with_title_source_and_score(tmp_path, folder):
     assert birthplace.metadata == {"title": "Wray", "source": "people.jsonl:1", "score": birthplace.metadata["score"]}
 
 
-def test_unchanged_files_cost_nothing(tmp_path, folder, monkeypatch):
+def test_unchanged_files_are_not_opened(tmp_path, folder, monkeypatch):
     make_index(tmp_path).ingest(folder, progress=False)
     again = make_index(tmp_path)
     monkeypatch.setattr("langgraph_dynrag.retrieval.ingestion.sha256", lambda path: pytest.fail(f"read {path}"))
@@ -68,7 +68,7 @@ def test_unchanged_files_cost_nothing(tmp_path, folder, monkeypatch):
     assert again.embeddings.texts == []
 
 
-def test_of_a_changed_file_only_what_is_new_is_embedded(tmp_path, folder):
+def test_only_new_chunks_of_a_changed_file_are_embedded(tmp_path, folder):
     make_index(tmp_path).ingest(folder, progress=False)
     with (folder / "people.jsonl").open("a") as file:
         file.write('\n{"title": "Lund", "text": "Ida Lund keeps bees."}')
@@ -85,7 +85,7 @@ def test_a_touched_file_is_not_embedded_again(tmp_path, folder):
     assert (report.unchanged, report.embedded) == (3, 0)
 
 
-def test_what_is_gone_is_no_longer_found(tmp_path, folder):
+def test_deleted_and_changed_content_is_no_longer_found(tmp_path, folder):
     make_index(tmp_path).ingest(folder, progress=False)
     (folder / "river.txt").unlink()
     (folder / "bridge.md").write_text("# The bridge\n\nIt fell down.")
@@ -96,7 +96,7 @@ def test_what_is_gone_is_no_longer_found(tmp_path, folder):
     assert not any("Tamsin" in d.page_content for d in index.as_retriever("bm25", k=9).invoke("river Tamsin"))
 
 
-def test_a_text_that_two_files_share_stays_until_both_are_gone(tmp_path, folder):
+def test_a_text_shared_by_two_files_stays_until_both_are_deleted(tmp_path, folder):
     line = json.dumps({"text": "Shared.", "source": "elsewhere"})
     (folder / "a.jsonl").write_text(line)
     (folder / "b.jsonl").write_text(line)
@@ -110,7 +110,7 @@ def test_a_text_that_two_files_share_stays_until_both_are_gone(tmp_path, folder)
     assert "Shared." not in texts(index)
 
 
-def test_two_sources_live_in_one_index(tmp_path, folder):
+def test_one_index_can_hold_two_sources(tmp_path, folder):
     other = tmp_path / "other"
     other.mkdir()
     (other / "river.txt").write_text("Another river.")
@@ -121,7 +121,7 @@ def test_two_sources_live_in_one_index(tmp_path, folder):
     assert {"Another river.", "The river Tamsin crosses Brannoch."} <= texts(index)
 
 
-def test_another_splitter_cuts_the_files_of_a_source_again(tmp_path, folder):
+def test_another_splitter_splits_the_files_of_a_source_again(tmp_path, folder):
     make_index(tmp_path).ingest(folder, progress=False)
     cut = make_index(tmp_path, splitter=Splitter(30, 0))
     report = cut.ingest(folder, progress=False)
@@ -131,14 +131,14 @@ def test_another_splitter_cuts_the_files_of_a_source_again(tmp_path, folder):
     assert not any(len(t) > 30 for t in texts(cut))
 
 
-def test_other_embeddings_embed_every_source_again_and_lose_none(tmp_path, folder, caplog):
+def test_other_embeddings_embed_every_source_again(tmp_path, folder, caplog):
     first = make_index(tmp_path)
     first.ingest(folder, progress=False)
     first.add_texts(["Ida Lund keeps bees."], [{"tags": ["bees"]}], source="crm")
     wide = LocalIndex(tmp_path / "index", embeddings=DeterministicFakeEmbedding(size=5))
     with pytest.raises(IndexFolderError, match="other embeddings"):
         texts(wide)
-    assert "were made by CountedEmbeddings" in caplog.text
+    assert "were computed with CountedEmbeddings" in caplog.text
     report = wide.ingest(folder, progress=False)
     assert (report.unchanged, report.embedded, report.chunks) == (3, 5, 5)
     assert len(texts(wide)) == 5
@@ -146,7 +146,7 @@ def test_other_embeddings_embed_every_source_again_and_lose_none(tmp_path, folde
     assert bees.metadata["tags"] == ["bees"]
 
 
-def test_a_broken_row_is_reported_on_every_run_until_it_is_mended(tmp_path, folder, caplog):
+def test_a_broken_row_is_reported_on_every_run_until_it_is_fixed(tmp_path, folder, caplog):
     (folder / "z.jsonl").write_text('{"text": "fine"}\n{"text": \n\n{"text": "also fine"}')
     for run in ("first", "unchanged"):
         caplog.clear()
@@ -189,17 +189,17 @@ else:
 
 
 def forked(*arguments):
-    """What the processes exited with; they are forked from one, as the imports take longest."""
+    """Return the exit codes of processes forked from one that has done the imports, which take longest."""
     done = subprocess.run([sys.executable, "-c", FORKED, *map(str, arguments)], check=False, capture_output=True)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-def test_an_ingestion_that_was_killed_is_finished_and_leaves_nothing_behind(tmp_path, folder):
+def test_a_killed_ingestion_is_completed_and_leaves_nothing_behind(tmp_path, folder):
     places = [tmp_path / "noted", tmp_path / "unnoted"]
     assert forked("killed", folder, *(place / "index" for place in places)) == [9, 9]
-    (folder / "bridge.md").write_text("# The bridge\n\nIt fell down.")  # so its first chunk is nobody's now
+    (folder / "bridge.md").write_text("# The bridge\n\nIt fell down.")  # so no file contains its first chunk any longer
     for place in places:
         index = make_index(place)
         report = index.ingest(folder, progress=False)
@@ -210,13 +210,13 @@ def test_an_ingestion_that_was_killed_is_finished_and_leaves_nothing_behind(tmp_
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-def test_processes_that_index_at_once_do_not_disturb_each_other(tmp_path, folder):
+def test_processes_that_index_concurrently_do_not_interfere(tmp_path, folder):
     assert forked("at once", folder, tmp_path / "index") == [0, 0]
     assert len(texts(make_index(tmp_path))) == 4
 
 
 @pytest.mark.parametrize("content", ["{", "[]", '{"version": 1'])
-def test_a_damaged_manifest_says_what_to_do(tmp_path, folder, content):
+def test_the_error_for_a_damaged_manifest_says_what_to_do(tmp_path, folder, content):
     index = make_index(tmp_path)
     index.ingest(folder, progress=False)
     (index.folder / "manifest.json").write_text(content)
@@ -224,7 +224,7 @@ def test_a_damaged_manifest_says_what_to_do(tmp_path, folder, content):
         index.as_retriever()
 
 
-def test_an_index_of_another_version_says_what_to_do(tmp_path, folder):
+def test_the_error_for_another_version_names_it(tmp_path, folder):
     index = make_index(tmp_path)
     index.ingest(folder, progress=False)
     path = index.folder / "manifest.json"
@@ -253,7 +253,7 @@ def test_empty_missing_and_unreadable_sources_are_refused(tmp_path):
         index.as_retriever("sparse")
 
 
-def test_json_lines_without_text_are_named(tmp_path):
+def test_json_lines_without_text_are_reported_by_line(tmp_path):
     (tmp_path / "a.jsonl").write_text('{"text": "fine"}\n\n{"title": "no text"}')
     report = make_index(tmp_path).ingest(tmp_path / "a.jsonl", progress=False)
     [(name, reason)] = report.skipped
@@ -261,7 +261,7 @@ def test_json_lines_without_text_are_named(tmp_path):
     assert reason.startswith("line 3 has no text; looked for the keys text, contents")
 
 
-def test_links_that_lead_out_of_the_folder_are_not_followed(tmp_path, folder):
+def test_links_that_point_outside_the_folder_are_not_followed(tmp_path, folder):
     secret = tmp_path / "secret.txt"
     secret.write_text("The password is mellon.")
     (folder / "link.txt").symlink_to(secret)
@@ -271,7 +271,7 @@ def test_links_that_lead_out_of_the_folder_are_not_followed(tmp_path, folder):
     assert not any("mellon" in t for t in texts(index))
 
 
-def test_binary_files_and_other_encodings_are_reported_and_never_mangled(tmp_path, folder):
+def test_binary_files_and_unknown_encodings_are_reported_instead_of_garbled(tmp_path, folder):
     (folder / "binary.txt").write_bytes(b"\x00\x01\x02")
     (folder / "latin.txt").write_bytes("Ein Fluß.".encode("latin-1"))
     (folder / "bom.txt").write_bytes("\ufeffשלום עולם".encode())
@@ -287,7 +287,7 @@ def test_binary_files_and_other_encodings_are_reported_and_never_mangled(tmp_pat
     assert {"Ein Fluß.", "שלום עולם"} <= texts(index)
 
 
-def test_megabytes_of_one_text_are_cut_into_chunks(tmp_path):
+def test_a_text_of_megabytes_is_split_into_chunks(tmp_path):
     (tmp_path / "long.txt").write_text(" ".join(f"word{i}" for i in range(200_000)))
     index = make_index(tmp_path, splitter=Splitter(9000, 0))
     report = index.ingest(tmp_path / "long.txt", progress=False)
@@ -295,6 +295,6 @@ def test_megabytes_of_one_text_are_cut_into_chunks(tmp_path):
     assert max(len(t) for t in texts(index)) <= 9000
 
 
-def test_a_splitter_that_cannot_work_is_refused():
+def test_a_splitter_with_too_large_an_overlap_is_refused():
     with pytest.raises(ConfigurationError, match="cannot overlap by 900"):
         Splitter(900, 900)

@@ -1,4 +1,4 @@
-"""A random sequence of changes, made by two `LocalIndex` objects in turns, leaves exactly what a dictionary says."""
+"""Random changes through two alternating `LocalIndex` objects give the same content as a dictionary model."""
 
 import shutil
 import tempfile
@@ -22,7 +22,7 @@ SOURCES = st.sampled_from(["crm", "mail"])
 
 
 class IndexMachine(RuleBasedStateMachine):
-    """Files change at any time; the model is what the index should hold, as of the last change of it."""
+    """Files change at any time; the model holds the expected content of the index as of its last change."""
 
     @initialize()
     def start(self):
@@ -30,8 +30,8 @@ class IndexMachine(RuleBasedStateMachine):
         made = [LocalIndex(self.root / "index", embeddings=CountedEmbeddings(size=4)) for _ in range(2)]
         self.indexes = made
         self.turn = 0
-        self.files = {}  # of the index: path -> text
-        self.documents = {}  # of the index: id -> (source, text)
+        self.files = {}  # indexed files: path -> text
+        self.documents = {}  # indexed documents: id -> (source, text)
         self.retrievers = []
 
     @property
@@ -43,7 +43,7 @@ class IndexMachine(RuleBasedStateMachine):
         if hasattr(self, "root"):
             shutil.rmtree(self.root)
 
-    # -------------------------------------------------------------- the files themselves
+    # -------------------------------------------------------------- changes to the files
 
     @rule(folder=FOLDERS, name=NAMES, word=WORDS)
     def write(self, folder, name, word):
@@ -70,7 +70,7 @@ class IndexMachine(RuleBasedStateMachine):
         if one.exists() and not two.exists():
             one.rename(two)
 
-    # -------------------------------------------------------------- changes of the index
+    # -------------------------------------------------------------- changes to the index
 
     @rule(folder=FOLDERS, part=st.sampled_from(["", "sub"]))
     def ingest(self, folder, part):
@@ -119,14 +119,14 @@ class IndexMachine(RuleBasedStateMachine):
         if self.files or self.documents:
             self.retrievers = [*self.retrievers[-2:], self.index.as_retriever(kind, k=40)]
 
-    # -------------------------------------------------------------- what must hold
+    # -------------------------------------------------------------- invariants
 
     @invariant()
     def both_hold_what_the_model_says(self):
         if not hasattr(self, "files"):
             return
         expected = sorted([*self.files.values(), *(text for _, text in self.documents.values())])
-        # Files of one relative name and text are one chunk, in whichever folder they are.
+        # Files with the same relative name and text share a chunk, even in different folders.
         same = sorted({(Path(p).name, t) for p, t in self.files.items()})
         distinct = {t for _, t in same} | {t for _, t in self.documents.values()}
         for index in self.indexes:

@@ -1,4 +1,4 @@
-"""What enters an index leaves it again: folders, files and added documents, in results and on disk."""
+"""Removal of folders, files and added documents from an index, in results and on disk."""
 
 import asyncio
 import datetime as dt
@@ -39,9 +39,9 @@ def all_texts(index, query="xylobridge river bees Tamsin"):
 
 
 def on_disk(index, word):
-    """Names of the index's files in which a word stands.
+    """Return the names of the index's files that contain a word.
 
-    Chroma's file of vectors is left out: unused places in it hold whatever this process had in its memory.
+    Chroma's vector file is left out, because its unused parts may contain arbitrary memory of this process.
     """
     files = [p for p in index.folder.rglob("*") if p.is_file() and p.name != "data_level0.bin"]
     return [p.name for p in files if word.encode() in p.read_bytes().lower()]
@@ -51,7 +51,7 @@ def on_disk(index, word):
 
 
 @pytest.mark.parametrize("how", ["emptied", "moved", "deleted", "a file in its place"])
-def test_a_folder_that_is_gone_or_empty_loses_its_documents_with_a_warning(index, notes, caplog, how):
+def test_documents_of_a_missing_or_empty_folder_are_removed_with_a_warning(index, notes, caplog, how):
     retrievers = {kind: index.as_retriever(kind, k=9) for kind in KINDS}
     if how == "moved":
         notes.rename(notes.with_name("moved"))
@@ -72,7 +72,7 @@ def test_a_folder_that_is_gone_or_empty_loses_its_documents_with_a_warning(index
     assert on_disk(index, "xylobridge") == []
 
 
-def test_a_moved_folder_leaves_nothing_behind_when_its_new_place_is_indexed(index, notes, caplog):
+def test_ingesting_a_moved_folder_removes_the_files_of_its_old_location(index, notes, caplog):
     moved = notes.rename(notes.with_name("moved"))
     (moved / "river.txt").unlink()
     report = index.ingest(moved, progress=False)
@@ -82,7 +82,7 @@ def test_a_moved_folder_leaves_nothing_behind_when_its_new_place_is_indexed(inde
     assert all_texts(index)["dense"] == {"# Bridge\n\nAldous Wray built the xylobridge."}
 
 
-def test_a_file_that_was_ingested_alone_and_is_deleted_is_removed(tmp_path, notes):
+def test_a_deleted_file_that_was_ingested_alone_is_removed(tmp_path, notes):
     index = make_index(tmp_path)
     index.ingest(notes / "river.txt", progress=False)
     (notes / "river.txt").unlink()
@@ -92,7 +92,7 @@ def test_a_file_that_was_ingested_alone_and_is_deleted_is_removed(tmp_path, note
         index.ingest(notes / "river.txt", progress=False)
 
 
-def test_a_deleted_file_is_gone_whichever_folder_above_it_is_ingested(tmp_path, notes):
+def test_a_deleted_file_is_removed_when_any_parent_folder_is_ingested(tmp_path, notes):
     (notes / "sub").mkdir()
     (notes / "sub" / "bees.txt").write_text("Ida Lund keeps bees.")
     index = make_index(tmp_path)
@@ -106,10 +106,10 @@ def test_a_deleted_file_is_gone_whichever_folder_above_it_is_ingested(tmp_path, 
     assert len(index) == 3
 
 
-def test_a_folder_on_an_empty_index_is_still_refused_when_it_is_empty(tmp_path):
+def test_an_empty_folder_is_refused_for_an_empty_index(tmp_path):
     (tmp_path / "empty").mkdir()
     index = make_index(tmp_path)
-    with pytest.raises(ConfigurationError, match="holds no text to index"):
+    with pytest.raises(ConfigurationError, match="contains no text to index"):
         index.ingest(tmp_path / "empty", progress=False)
     assert not index.folder.exists()
 
@@ -125,7 +125,7 @@ def test_sources_are_listed_with_their_counts(index, notes):
 
 
 @pytest.mark.parametrize("form", ["folder", "string", "relative", "file", "shown name"])
-def test_a_source_is_removed_by_any_of_its_names(index, notes, monkeypatch, form):
+def test_a_source_can_be_removed_by_any_of_its_names(index, notes, monkeypatch, form):
     monkeypatch.chdir(notes.parent)
     names = {
         "folder": notes,
@@ -143,20 +143,20 @@ def test_a_source_is_removed_by_any_of_its_names(index, notes, monkeypatch, form
     assert on_disk(index, "xylobridge") == []
 
 
-def test_removal_needs_neither_the_files_nor_the_folder(index, notes):
+def test_a_source_can_be_removed_after_its_folder_was_deleted(index, notes):
     shutil.rmtree(notes)
     assert index.remove(notes).removed == 2
     assert len(index) == 0
 
 
-def test_an_unknown_source_is_refused_with_those_that_are_known(index, notes):
+def test_the_error_for_an_unknown_source_suggests_a_known_one(index, notes):
     with pytest.raises(ConfigurationError) as refused:
         index.remove(str(notes) + "s")
     assert f"did you mean {str(notes)!r}" in str(refused.value)
     assert len(index) == 2
 
 
-def test_a_removed_file_that_is_still_there_comes_back_when_it_is_ingested(index, notes):
+def test_a_removed_file_that_still_exists_is_indexed_again_on_the_next_ingestion(index, notes):
     index.remove("bridge.md")
     report = index.ingest(notes, progress=False)
     assert (report.added, report.unchanged, report.chunks) == (1, 1, 2)
@@ -174,7 +174,7 @@ def test_words_of_a_changed_file_do_not_stay_on_disk(index, notes):
 
 
 def loaded():
-    """As LangChain's loaders give them."""
+    """Return documents as LangChain's loaders produce them."""
     return [
         Document("Page one of the report on bees.", metadata={"source": "report.pdf", "page": 0}),
         Document("Page two of the report on wasps.", metadata={"source": "report.pdf", "page": 1}),
@@ -182,7 +182,7 @@ def loaded():
     ]
 
 
-def test_documents_of_loaders_are_found_listed_updated_and_removed(tmp_path):
+def test_loaded_documents_are_found_listed_updated_and_removed(tmp_path):
     index = make_index(tmp_path)
     report = index.add_documents(loaded())
     assert (report.added, report.embedded, report.chunks) == (3, 3, 3)
@@ -213,7 +213,7 @@ def test_all_documents_of_a_source_can_be_replaced(tmp_path):
     assert [s.name for s in index.sources()] == ["https://example.org/letters/7"]
 
 
-def test_any_metadata_is_kept_in_a_plain_form_or_reported(tmp_path, caplog):
+def test_metadata_is_kept_as_plain_data_or_reported(tmp_path, caplog):
     metadata = {
         "title": "Bees",
         "updated": dt.datetime(2026, 3, 1, 10, tzinfo=dt.UTC),
@@ -262,7 +262,7 @@ def test_any_metadata_is_kept_in_a_plain_form_or_reported(tmp_path, caplog):
         assert found == expected, kind
 
 
-def test_documents_without_text_and_ids_given_twice_are_reported(tmp_path):
+def test_documents_without_text_and_duplicate_ids_are_reported(tmp_path):
     documents = [
         Document(" \n", metadata={"source": "blank.pdf"}),
         Document("One.", id="a"),
@@ -281,7 +281,7 @@ def test_lone_surrogates_in_added_text_and_ids_are_repaired(tmp_path):
     assert (found.page_content, found.id) == ("Bees \U0001f600 and \ufffd wasps.", "a\ufffd")
 
 
-def test_a_long_document_is_cut_and_its_parts_leave_with_it(tmp_path):
+def test_a_long_document_is_split_and_its_chunks_are_removed_with_it(tmp_path):
     index = make_index(tmp_path)
     long = " ".join(f"word{i}" for i in range(2000))
     report = index.add_documents([Document(long, id="long", metadata={"date": dt.date(2026, 1, 1)})])
@@ -303,7 +303,7 @@ def test_a_long_document_is_cut_and_its_parts_leave_with_it(tmp_path):
         (None, "a list of LangChain documents"),
     ],
 )
-def test_something_else_than_documents_is_refused_before_anything_is_written(tmp_path, documents, words):
+def test_anything_other_than_documents_is_refused_before_anything_is_written(tmp_path, documents, words):
     index = make_index(tmp_path)
     with pytest.raises(ConfigurationError, match=words):
         index.add_documents(documents)
@@ -316,7 +316,7 @@ def test_texts_are_added_with_metadata_and_ids(tmp_path):
     assert {(d.id, d.metadata["n"]) for d in index.as_retriever("dense").invoke("x")} == {("b", 1), ("a", 2)}
     with pytest.raises(ConfigurationError, match="2 texts and 1 ids"):
         index.add_texts(["Bees.", "Ants."], ids=["b"])
-    with pytest.raises(ConfigurationError, match="a list of texts"):
+    with pytest.raises(ConfigurationError, match="a list of strings"):
         index.add_texts("Bees.")
 
 
@@ -333,10 +333,10 @@ def test_ingesting_a_folder_leaves_added_documents_alone(index, notes):
     assert (report.removed, report.chunks) == (2, 3)
 
 
-# ------------------------------------------------------------------------------------------------------ first format
+# ---------------------------------------------------------------------------------------------------------- format 1
 
 
-def test_an_index_of_the_first_format_is_read_and_carried_over(tmp_path, index, notes):
+def test_an_index_of_format_1_is_read_and_converted(tmp_path, index, notes):
     path = index.folder / "manifest.json"
     current = json.loads(path.read_text())
     files = {}

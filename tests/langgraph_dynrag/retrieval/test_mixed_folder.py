@@ -1,4 +1,4 @@
-"""A folder as people have it: many formats, scripts and encodings, some of them broken, ingested in one call."""
+"""A realistic folder with many formats, scripts and encodings, some of them broken, ingested in one call."""
 
 import codecs
 import json
@@ -122,7 +122,7 @@ def skipped_as_expected(pairs):
         assert reason in told[name], name
 
 
-def test_what_can_be_read_is_found_and_the_rest_is_listed_with_its_reason(tmp_path, folder, caplog):
+def test_readable_files_are_found_and_the_others_are_listed_with_a_reason(tmp_path, folder, caplog):
     index = LocalIndex(tmp_path / "index", embeddings=CountedEmbeddings(size=8))
     report = index.ingest(folder, progress=False)
     assert report.added == len(FACTS) + len(EXTRA) + 1
@@ -143,7 +143,7 @@ def test_what_can_be_read_is_found_and_the_rest_is_listed_with_its_reason(tmp_pa
     assert all(record.levelno == logging.WARNING for record in caplog.records)
 
 
-def test_what_a_file_says_of_itself_comes_back_with_its_chunks(tmp_path, folder):
+def test_metadata_from_files_is_returned_with_their_chunks(tmp_path, folder):
     index = LocalIndex(tmp_path / "index", embeddings=CountedEmbeddings(size=8))
     index.ingest(folder, progress=False)
     for kind in ("bm25", "dense"):
@@ -160,7 +160,7 @@ def test_what_a_file_says_of_itself_comes_back_with_its_chunks(tmp_path, folder)
         assert by_source["table.csv"]["prize"] == "Copper Quill"
 
 
-def test_the_reasons_are_told_again_for_unchanged_files_which_are_not_read(tmp_path, folder, monkeypatch):
+def test_reasons_are_repeated_for_unchanged_files_without_reading_them(tmp_path, folder, monkeypatch):
     index = LocalIndex(tmp_path / "index", embeddings=CountedEmbeddings(size=8))
     first = index.ingest(folder, progress=False)
     monkeypatch.setattr("langgraph_dynrag.retrieval.ingestion.read_file", lambda path, *_, **__: pytest.fail(str(path)))
@@ -169,7 +169,7 @@ def test_the_reasons_are_told_again_for_unchanged_files_which_are_not_read(tmp_p
     assert (again.added, again.unchanged, again.embedded) == (0, first.added, 0)
 
 
-def test_another_encoding_reads_what_was_skipped_and_embeds_nothing_else(tmp_path, folder):
+def test_another_encoding_reads_skipped_files_and_embeds_nothing_else(tmp_path, folder):
     index = LocalIndex(tmp_path / "index", embeddings=CountedEmbeddings(size=8))
     index.ingest(folder, exclude=["gbk.md"], progress=False)
     report = index.ingest(folder, encoding="cp1252", exclude=["gbk.md"], progress=False)
@@ -178,7 +178,7 @@ def test_another_encoding_reads_what_was_skipped_and_embeds_nothing_else(tmp_pat
     assert "Köln" in index.as_retriever("bm25").invoke("Café")[0].page_content
 
 
-def test_both_commands_read_the_same_files_in_the_same_way(tmp_path, folder):
+def test_index_and_passage_reader_read_the_same_files_in_the_same_way(tmp_path, folder):
     findings = Findings()
     passages = read_passages(folder, findings=findings)
     skipped_as_expected(findings.skipped)
@@ -202,9 +202,9 @@ def test_the_command_prints_and_returns_what_was_skipped(tmp_path, folder, monke
 
 @pytest.fixture
 def plain_user():
-    """A folder of a user who is not root, as whom the test runs."""
+    """Yield a folder of a user without root's rights; the test runs as this user."""
     with tempfile.TemporaryDirectory() as name:
-        if os.geteuid() == 0:  # root may read everything
+        if os.geteuid() == 0:  # root can read everything
             os.chown(name, 65534, 65534)
             os.seteuid(65534)
         try:
@@ -214,7 +214,7 @@ def plain_user():
                 os.seteuid(0)
 
 
-def test_files_and_folders_without_permission_are_reported_and_what_was_indexed_is_kept(plain_user):
+def test_files_and_folders_without_permission_are_reported_and_their_indexed_content_is_kept(plain_user):
     notes = plain_user / "notes"
     (notes / "private").mkdir(parents=True)
     (notes / "unsearchable").mkdir()
@@ -229,7 +229,7 @@ def test_files_and_folders_without_permission_are_reported_and_what_was_indexed_
     (notes / "unsearchable").chmod(0o600)
     report = index.ingest(notes, progress=False)
     assert dict(report.skipped) == {
-        "b.txt": "cannot be read: Permission denied; what was indexed of it before is kept",
+        "b.txt": "cannot be read: Permission denied; its previously indexed content is kept",
         "new.txt": "cannot be read: Permission denied",
         "private/": "cannot be listed: Permission denied",
         "unsearchable/d.txt": "cannot be read: Permission denied",
@@ -241,7 +241,7 @@ def test_files_and_folders_without_permission_are_reported_and_what_was_indexed_
     assert (report.added, report.changed, report.unchanged, report.skipped) == (1, 1, 3, ())
 
 
-def test_the_index_within_the_folder_is_not_indexed(folder):
+def test_an_index_inside_the_folder_is_not_indexed(folder):
     index = LocalIndex(folder / "sub" / "index", embeddings=CountedEmbeddings(size=8))
     index.ingest(folder, progress=False)
     report = index.ingest(folder, progress=False)

@@ -1,4 +1,4 @@
-"""Documents in any writing system are found by their own words, and others of the same script are not."""
+"""Documents in any writing system are found by their own words, without other documents of the same script."""
 
 import unicodedata
 
@@ -8,7 +8,7 @@ from langchain_core.documents import Document
 from langgraph_dynrag.retrieval import BM25Retriever, LocalIndex
 from tests.langgraph_dynrag.retrieval.test_index import CountedEmbeddings
 
-# Of each language: a document about a bridge, another one about bees, and queries for the first.
+# For each language: a document about a bridge, another about bees, and queries that match the first.
 LANGUAGES = {
     "chinese": ("库珀桥是石匠奥尔德斯·雷于1907年建造的。", "养蜂人每年检查蜂箱。", ["谁建造了库珀桥？", "石匠"]),
     "traditional": ("這座橋由石匠建造。", "養蜂人檢查蜂箱。", ["誰建造了這座橋", "橋"]),
@@ -47,7 +47,7 @@ def found(retriever, query):
 
 
 @pytest.mark.parametrize(("bridge", "bees", "query"), CASES)
-def test_a_document_is_found_by_its_own_words_in_any_form(bridge, bees, query):
+def test_a_document_is_found_by_its_words_in_any_unicode_form(bridge, bees, query):
     for form in ("NFC", "NFD"):
         texts = [unicodedata.normalize(form, text) for text in (bees, bridge, "Bees live in hives.")]
         retriever = BM25Retriever.from_documents([Document(text) for text in texts])
@@ -55,14 +55,14 @@ def test_a_document_is_found_by_its_own_words_in_any_form(bridge, bees, query):
             assert found(retriever, asked) == [texts[1]]
 
 
-def test_a_text_that_only_shares_letters_is_not_found():
+def test_a_text_that_only_shares_letters_with_the_query_is_not_found():
     retriever = BM25Retriever.from_documents([Document("क का कि की कु"), Document("कम काम")])
     assert found(retriever, "काम") == ["कम काम"]
     assert found(retriever, "कि") == ["क का कि की कु"]
     assert found(retriever, "के") == []
 
 
-def test_an_index_with_terms_of_another_version_is_built_again(tmp_path, monkeypatch):
+def test_a_bm25_index_with_terms_of_another_version_is_rebuilt(tmp_path, monkeypatch):
     (tmp_path / "a.txt").write_text("他生于德国。", "utf-8")
     index = LocalIndex(tmp_path / "index", embeddings=CountedEmbeddings(size=8))
     index.ingest(tmp_path / "a.txt", progress=False)

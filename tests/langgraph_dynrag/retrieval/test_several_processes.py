@@ -1,4 +1,4 @@
-"""An index in the hands of several processes and threads, and one that may not be written."""
+"""An index used by several processes and threads, read-only indexes, and damaged ones."""
 
 import asyncio
 import copy
@@ -46,7 +46,7 @@ for line in sys.stdin:
 
 
 class OtherProcess:
-    """A second process with one `LocalIndex` at a time, told what to do line by line."""
+    """A second process with one `LocalIndex` at a time, which executes commands line by line."""
 
     def __init__(self):
         self.process = subprocess.Popen(
@@ -76,7 +76,7 @@ def index(tmp_path, notes):
 
 @pytest.fixture(scope="module")
 def process():
-    """One for all, as its imports take longest."""
+    """Yield one process that all tests share, because its imports take longest."""
     process = OtherProcess()
     yield process
     process.process.stdin.close()
@@ -93,7 +93,7 @@ def found(retriever):
     return {d.page_content for d in retriever.invoke("bridge river bees")}
 
 
-def test_what_another_process_does_is_seen_at_the_next_query(tmp_path, index, notes, other):
+def test_changes_by_another_process_are_visible_at_the_next_query(tmp_path, index, notes, other):
     before = {kind: index.as_retriever(kind, k=50) for kind in KINDS}
     bridge, river, bees = "Aldous Wray built the bridge.", "The river Tamsin.", "Ida keeps bees near the river."
     for retriever in before.values():
@@ -113,7 +113,7 @@ def test_what_another_process_does_is_seen_at_the_next_query(tmp_path, index, no
     expect(bridge, river, bees)
     assert other("remove", "bridge.md") == "done"
     expect(river, bees)
-    # And the other way round: this process changes what that one has loaded.
+    # Vice versa: this process changes what the other one has loaded.
     index.remove("mail")
     assert other("search", "river bees") == f"1 {{'dense': [{river!r}], 'bm25': [{river!r}]}}"
     index.add_texts([bees], ids=["b"], source="mail")
@@ -124,7 +124,7 @@ def test_what_another_process_does_is_seen_at_the_next_query(tmp_path, index, no
     expect()
 
 
-def test_two_processes_that_write_in_turns_lose_nothing(tmp_path, index, other):
+def test_alternating_writes_by_two_processes_lose_nothing(tmp_path, index, other):
     expected = {"Aldous Wray built the bridge."}
     for number in range(6):
         mine, theirs = f"river {number} mine", f"river {number} theirs"
@@ -136,7 +136,7 @@ def test_two_processes_that_write_in_turns_lose_nothing(tmp_path, index, other):
     assert {d.page_content for d in index.as_retriever("bm25", k=50).invoke("river bridge")} == expected
 
 
-def test_processes_that_write_at_once_lose_nothing(tmp_path, index, other):
+def test_concurrent_writes_by_two_processes_lose_nothing(tmp_path, index, other):
     own = make_index(tmp_path)
     failures = []
 
@@ -158,7 +158,7 @@ def test_processes_that_write_at_once_lose_nothing(tmp_path, index, other):
         thread.start()
     retriever = index.as_retriever("hybrid", k=50)
     while any(thread.is_alive() for thread in threads):
-        assert "Aldous Wray built the bridge." in found(retriever)  # readers go on meanwhile
+        assert "Aldous Wray built the bridge." in found(retriever)  # reads continue during the writes
     for thread in threads:
         thread.join()
     assert failures == []
@@ -167,7 +167,7 @@ def test_processes_that_write_at_once_lose_nothing(tmp_path, index, other):
     assert sum(s.items for s in index.sources()) == 11
 
 
-def test_threads_that_search_while_one_writes_are_not_disturbed(index):
+def test_threads_can_search_while_another_writes(index):
     retriever = index.as_retriever("hybrid", k=50)
     failures = []
 
@@ -188,14 +188,14 @@ def test_threads_that_search_while_one_writes_are_not_disturbed(index):
     assert failures == []
 
 
-def test_asynchronous_searches_see_changes_too(index):
+def test_asynchronous_searches_see_changes(index):
     retriever = index.as_retriever("hybrid", k=50)
     assert len(asyncio.run(retriever.ainvoke("bridge"))) == 1
     index.add_texts(["Another bridge."])
     assert len(asyncio.run(retriever.ainvoke("bridge"))) == 2
 
 
-def test_a_deleted_and_refilled_index_folder_is_noticed(index, notes):
+def test_retrievers_notice_a_deleted_and_refilled_index_folder(index, notes):
     retrievers = [index.as_retriever(kind, k=9) for kind in KINDS]
     assert all(map(found, retrievers))
     shutil.rmtree(index.folder)
@@ -204,7 +204,7 @@ def test_a_deleted_and_refilled_index_folder_is_noticed(index, notes):
     assert [found(r) for r in retrievers] == [{"The river Tamsin."}] * 3
 
 
-def test_an_index_and_its_retrievers_can_be_copied(index):
+def test_an_index_and_its_retrievers_can_be_copied_and_pickled(index):
     for kind in KINDS:
         assert found(copy.deepcopy(index.as_retriever(kind))) == {"Aldous Wray built the bridge."}
     assert len(pickle.loads(pickle.dumps(index))) == 1
@@ -236,14 +236,14 @@ def as_nobody(work):
 def made_read_only(folder):
     for path in (folder, *folder.rglob("*")):
         path.chmod(0o555 if path.is_dir() else 0o444)
-    # pytest's own folders, those of parallel workers among them, are closed to other users.
+    # pytest's folders, including those of parallel workers, are not accessible to other users.
     for parent in folder.parents:
         if parent.is_relative_to(tempfile.gettempdir()) and parent != Path(tempfile.gettempdir()):
             parent.chmod(parent.stat().st_mode | 0o055)
 
 
-@pytest.mark.skipif(os.name != "posix" or os.getuid() != 0, reason="needs root, to become another user")
-def test_a_read_only_index_can_be_searched_and_refuses_changes_in_plain_words(tmp_path, notes):
+@pytest.mark.skipif(os.name != "posix" or os.getuid() != 0, reason="needs root to become another user")
+def test_a_read_only_index_can_be_searched_and_refuses_changes(tmp_path, notes):
     fresh, searched = tmp_path / "fresh", tmp_path / "searched before"
     code = """
 from pathlib import Path
@@ -255,7 +255,7 @@ for folder in sys.argv[2:]:
 index.as_retriever("bm25").invoke("x")
 """
     subprocess.run([sys.executable, "-c", code, str(notes), str(fresh), str(searched)], check=True)
-    for _ in range(2):  # so that everything is imported: the other user may not read Python's own folder
+    for _ in range(2):  # so that everything is imported: the other user cannot read Python's folder
         warm = make_index(tmp_path / "warm")
         warm.add_texts(["a river"])
         assert all(found(warm.as_retriever(kind)) for kind in KINDS)
@@ -291,7 +291,7 @@ index.as_retriever("bm25").invoke("x")
     for results, errors, items in told:
         assert results == [["Aldous Wray built the bridge."]] * 3
         assert len(errors) == 3
-        assert all("may not be written: it can be searched" in e for e in errors)
+        assert all("is read-only: it can be searched" in e for e in errors)
         assert items == [1]
 
 
@@ -303,7 +303,7 @@ index.as_retriever("bm25").invoke("x")
     ["garbage in the database", "half a database", "no database", "no chroma folder", "a file in its place"],
 )
 @pytest.mark.parametrize("kind", ["dense", "bm25"])
-def test_a_damaged_index_names_its_folder_and_what_to_do(index, notes, damage, kind):
+def test_the_error_for_a_damaged_index_names_its_folder_and_what_to_do(index, notes, damage, kind):
     folder = index.folder
     database = folder / "chroma" / "chroma.sqlite3"
     copied = folder.with_name("copied")
@@ -324,7 +324,7 @@ def test_a_damaged_index_names_its_folder_and_what_to_do(index, notes, damage, k
         opened.as_retriever(kind).invoke("bridge")
     assert str(copied) in str(error.value)
     assert "index again" in str(error.value)
-    # What the message says helps.
+    # Following the advice in the message repairs the index.
     if damage in ("no database", "no chroma folder"):
         opened.ingest(notes, progress=False)
     else:
@@ -333,12 +333,12 @@ def test_a_damaged_index_names_its_folder_and_what_to_do(index, notes, damage, k
     assert found(opened.as_retriever(kind)) == {"Aldous Wray built the bridge."}
 
 
-def test_embeddings_of_another_size_are_named(index, caplog):
+def test_embeddings_of_another_size_are_reported(index, caplog):
     wide = LocalIndex(index.folder, embeddings=DeterministicFakeEmbedding(size=5))
     with caplog.at_level(logging.WARNING):
         retriever = wide.as_retriever("hybrid")
-    assert "were made by CountedEmbeddings and are searched with DeterministicFakeEmbedding" in caplog.text
-    with pytest.raises(IndexFolderError, match=r"cannot be read: .*dimension.*made with other embeddings"):
+    assert "were computed with CountedEmbeddings but are searched with DeterministicFakeEmbedding" in caplog.text
+    with pytest.raises(IndexFolderError, match=r"cannot be read: .*dimension.*built with other embeddings"):
         retriever.invoke("bridge")
 
 
@@ -362,8 +362,8 @@ print(index.add_texts(texts).chunks, len(index.as_retriever("dense", k=400).invo
 """
 
 
-@pytest.mark.skipif(os.name != "posix", reason="limits the size of files")
-def test_a_disk_that_is_full_is_named_and_harms_nothing(tmp_path):
+@pytest.mark.skipif(os.name != "posix", reason="needs resource.setrlimit to limit file sizes")
+def test_a_full_disk_is_reported_and_the_index_stays_intact(tmp_path):
     run = subprocess.run(
         [sys.executable, "-c", FULL, str(tmp_path / "index")], capture_output=True, text=True, check=False
     )
@@ -374,7 +374,7 @@ def test_a_disk_that_is_full_is_named_and_harms_nothing(tmp_path):
     assert (first, count) == ("True", "91 91")  # in three chunks each
 
 
-def test_a_place_where_no_index_can_be_is_named(tmp_path):
+def test_the_error_for_an_impossible_index_folder_names_it(tmp_path):
     (tmp_path / "file").write_text("x")
     index = LocalIndex(tmp_path / "file" / "index", embeddings=CountedEmbeddings(size=8))
     with pytest.raises((ConfigurationError, IndexFolderError), match="file/index"):
