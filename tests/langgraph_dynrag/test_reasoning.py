@@ -186,7 +186,7 @@ def test_a_reply_cut_within_its_reasoning_is_asked_for_again_with_room_for_it(ki
 @pytest.mark.parametrize("kind", THOUGHTS)
 def test_reasoning_alone_is_an_error_that_names_the_budget_and_never_the_answer(kind):
     endless = THOUGHTS["tags"][:-2] if kind == "tags" else THOUGHTS["field"]
-    with pytest.raises(NoAnswerError, match=r"tokens of reasoning came.*reasoning_tokens"):
+    with pytest.raises(NoAnswerError, match=r"tokens of reasoning.*reasoning_tokens"):
         run([endless] * 10)
 
 
