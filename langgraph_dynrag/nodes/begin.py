@@ -37,7 +37,7 @@ class Begin(Node):
 
         Raises:
             ConfigurationError: If there is no question.
-                ContextWindowError: If the question and the prompt leave no room for an answer.
+            ContextWindowError: If the question and the prompt leave no room for an answer.
         """
         asked = _asked(state, settings)
         call = prepared(asked.question, asked.earlier, settings)
