@@ -416,7 +416,7 @@ def test_values_out_of_range_are_named(make, message):
         ({"preset": "single", "final_answer": True}, "final_answer is True .*a SurerAnswer"),
         ({"preset": "search_tag", "final_answer": SurerAnswer()}, "stand in the answer. Use final_answer=None"),
         ({"preset": "self_rag", "final_answer": SurerAnswer()}, "final_answer and selection both choose"),
-        ({"preset": "flare", "final_answer": SurerAnswer()}, "leave it sentence by sentence"),
+        ({"preset": "flare", "final_answer": SurerAnswer()}, "leave the prompt after each sentence"),
     ],
 )
 def test_what_does_not_go_together_is_refused_when_the_graph_is_built(chat, changes, message):

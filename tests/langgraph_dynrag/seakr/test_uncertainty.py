@@ -92,7 +92,7 @@ def test_the_layer_is_a_fraction_of_the_depth():
     [
         (lambda: SampleSpec(samples=0), "samples is 0; at least 1"),
         (lambda: SampleSpec(max_tokens=0), "max_tokens is 0"),
-        (lambda: SampleSpec(temperature=0), "temperature is 0; without one all samples are the same"),
+        (lambda: SampleSpec(temperature=0), "temperature is 0; it must be positive, otherwise all samples"),
         (lambda: SampleSpec(top_p=1.5), "top_p is 1.5"),
         (lambda: SampleSpec(top_k=-1), "top_k is -1"),
         (lambda: SampleSpec(layer=1.0), "layer is 1.0; a fraction"),
