@@ -8,8 +8,7 @@ models or states. The wording is our own.
 Of the reasoning, the model sees the first step, the last four, and the steps with a search or its results. A step is a
 line; a block inserted after a search counts as one. This follows the publication with two exceptions. A reply without
 the requested heading is used as a whole (the published code treats it as nothing found), because small models leave the
-heading out. Calls and results belong to the
-steps of their search, however many lines they have.
+heading out. Calls and results belong to the steps of their search, however many lines they have.
 """
 
 from __future__ import annotations

@@ -479,7 +479,7 @@ def test_a_partial_vocabulary_is_refused_when_the_graph_is_built_with_what_is_mi
     with pytest.raises(ConfigurationError) as error:
         create_dynamic_rag(partial, retriever, preset="self_rag", selection=SegmentSelection(path))
     assert "lacking lacks 2 of 15 reflection tokens: [Irrelevant], [Utility:3]. " in str(error.value)
-    assert "selection=Selection('classification')" in str(error.value)
+    assert "selection=SegmentSelection('classification')" in str(error.value)
     create_dynamic_rag(partial, retriever, preset="self_rag", selection=SegmentSelection("classification"))
 
 
@@ -503,7 +503,7 @@ def test_tokens_beyond_the_models_outputs_are_missing(retriever):
     [
         ({"selection": None}, "Reflection.*decides before a segment.*selection=Selection"),
         ({"selection": "tokens"}, "selection is 'tokens' .*a Selection or None is needed"),
-        ({"trigger": TokenProbability(0.5)}, "TokenProbability.*looks at what was written"),
+        ({"trigger": TokenProbability(0.5)}, "TokenProbability.*judges what was written"),
         ({"query": QFS(5)}, "QFS.*reads its attention"),
         ({"reflector": None}, "has no argument 'reflector'"),
     ],

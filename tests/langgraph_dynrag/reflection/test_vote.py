@@ -333,14 +333,14 @@ def test_the_embedded_model_votes(embedded_lm):
     ("options", "message"),
     [
         ({"form": "medium"}, "form is 'medium'; known: .*'short'"),
-        ({"answers": YES_NO}, r"form 'long'; there is a vote on whole answers only: Selection\(form='short', answers="),
+        ({"answers": YES_NO}, r"form 'long'; a vote needs whole answers: SegmentSelection\(form='short', answers="),
         ({"form": "short", "answers": "yes"}, r"answers is 'yes'; .*such as \('yes', 'no'\), or 'written'"),
-        ({"form": "short", "answers": ("yes", 1)}, "answers is .*1.*; the answers of the task are needed"),
-        ({"form": "short", "answers": {"yes", "no"}}, "the answers of the task are needed"),
+        ({"form": "short", "answers": ("yes", 1)}, "answers is .*1.*; give the answers of the task"),
+        ({"form": "short", "answers": {"yes", "no"}}, "give the answers of the task"),
         ({"form": "short", "answers": ("yes",)}, "a vote needs at least two"),
         ({"form": "short", "answers": ()}, "a vote needs at least two"),
         ({"form": "short", "answers": ("yes", "?!")}, r"answers has '\?!', which has no letter"),
-        ({"form": "short", "answers": ("Yes", "no", "yes.")}, "'Yes' and 'yes.', which are the same but for case"),
+        ({"form": "short", "answers": ("Yes", "no", "yes.")}, "'Yes' and 'yes.', which differ only in case"),
     ],
 )
 def test_answers_that_cannot_be_voted_on_are_refused(options, message):
