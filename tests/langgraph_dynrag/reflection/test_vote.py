@@ -339,7 +339,7 @@ def test_the_embedded_model_votes(embedded_lm):
         ({"form": "short", "answers": {"yes", "no"}}, "give the answers of the task"),
         ({"form": "short", "answers": ("yes",)}, "a vote needs at least two"),
         ({"form": "short", "answers": ()}, "a vote needs at least two"),
-        ({"form": "short", "answers": ("yes", "?!")}, r"answers has '\?!', which has no letter"),
+        ({"form": "short", "answers": ("yes", "?!")}, r"answers has '\?!', which contains no letter"),
         ({"form": "short", "answers": ("Yes", "no", "yes.")}, "'Yes' and 'yes.', which differ only in case"),
     ],
 )
