@@ -92,10 +92,10 @@ class CondenseQuestion:
         if words > self.max_words or len(found) - len(question) > 8 * self.max_words:
             return Condensed(None, "the reply is too long for a question")
         if _REFUSALS.match(found) or _ANSWERS.match(found):
-            return Condensed(None, "the reply is no question")
+            return Condensed(None, "the reply is not a question")
         # A statement in reply to a question. Names and keywords, which have no question mark, are left alone.
         if _QUESTION_MARKS.search(question) and not _QUESTION_MARKS.search(found) and _ENDS.search(found):
-            return Condensed(None, "the reply is an answer and no question")
+            return Condensed(None, "the reply is an answer, not a question")
         return Condensed(found)
 
 

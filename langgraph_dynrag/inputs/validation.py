@@ -77,6 +77,6 @@ def _check_messages(messages: Any) -> None:
         convert_to_messages(given)
     except (NotImplementedError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise ConfigurationError(
-            f"messages is {shown(messages)}, which LangChain does not take for messages: "
+            f"messages is {shown(messages)}, which LangChain cannot convert to messages: "
             f'{str(error).splitlines()[0]}. Give a list such as [HumanMessage("...")] or [("user", "...")]'
         ) from error

@@ -245,8 +245,8 @@ def _with_leaks_noted(state: State, update: Update, settings: Settings, answer: 
     if not leaked:
         return update
     told = (
-        f"the answer has {', '.join(map(repr, leaked))} from a worked example of the prompt; neither the question nor "
-        "a retrieved passage says so"
+        f"the answer contains {', '.join(map(repr, leaked))} from a worked example of the prompt; neither the question "
+        "nor any retrieved passage does"
     )
     logger.warning("%s", told)
     event = ExemplarEvent(type="exemplar", facts=leaked, warning=told)

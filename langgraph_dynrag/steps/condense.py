@@ -50,8 +50,8 @@ class Condensing:
         if self.reply is not None:
             found = self._how.read(self.reply.text, self._question)
             if found.question is None and not self.reply.text.strip():
-                found = Condensed(None, "the reply is empty, or reasoning alone")
-        problem = None if found.question else found.problem or "the reply gives no question"
+                found = Condensed(None, "the reply is empty or contains only reasoning")
+        problem = None if found.question else found.problem or "the reply contains no question"
         event = CondensedEvent(
             type="condensed",
             asked=self._question,
@@ -62,7 +62,7 @@ class Condensing:
         )
         event = with_cost(event, None if self.reply is None else self.reply.cost)
         if problem is not None:
-            event["warning"] = f"the question was taken without the conversation before it: {problem}"
+            event["warning"] = f"the question was used without the conversation before it: {problem}"
             _log.warning("%s", event["warning"])
         return event
 

@@ -132,7 +132,7 @@ def _told(problem: NoText, replies: Replies, outcome: str) -> NoTextEvent:
 
 def _advice(update: Update, settings: Settings) -> str:
     replies = update.get("replies") or Replies()
-    told = "the model wrote no text of an answer"
+    told = "the model wrote no answer text"
     if replies.get("reasoning_tokens"):
         return (
             f"{told}: it produced {replies['reasoning_tokens']} tokens of reasoning, and "

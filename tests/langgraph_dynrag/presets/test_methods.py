@@ -524,7 +524,7 @@ def test_a_prompt_without_a_phrase_takes_the_text_as_the_answer():
 
 
 def test_a_model_that_says_nothing_is_an_error_after_a_bounded_number_of_replies():
-    with pytest.raises(NoAnswerError, match="wrote no text of an answer in 3 replies or more"):
+    with pytest.raises(NoAnswerError, match="wrote no answer text in 3 replies or more"):
         run([[], [], [], []], initial_retrieval=False)
 
 

@@ -254,7 +254,7 @@ def test_a_model_that_only_searches_ends_with_an_error_that_says_so():
         model, WatchedRetriever(give=DOCUMENTS[:1]), preset="search_tag", checkpointer=InMemorySaver()
     )
     config = {"configurable": {"thread_id": "1"}}
-    with pytest.raises(NoAnswerError, match="wrote no text of an answer"):
+    with pytest.raises(NoAnswerError, match="wrote no answer text"):
         graph.invoke({"question": QUESTION}, config)
     assert len(model.calls) == SEARCH.turns + 1
     assert problems(graph.get_state(config).values) == [None] + ["repeated"] * (SEARCH.turns - 1)
