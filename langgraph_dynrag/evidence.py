@@ -34,7 +34,7 @@ class Passage(TypedDict):
     text: str
     title: str
     source: str
-    """Where the text comes from, as far as the retriever reports it."""
+    """Origin of the text, as far as the retriever reports it."""
     score: float | None
     metadata: dict[str, Any]
     """The retriever's metadata as plain data; `metadata_left_out` lists entries without such a form."""

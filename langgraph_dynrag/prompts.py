@@ -32,7 +32,7 @@ class Exemplar:
 @known_arguments
 @dataclass(frozen=True)
 class AnswerPrompt:
-    """How a question is presented to the model.
+    """The template that presents a question to the model.
 
     To use a custom prompt, replace fields or override `human` in a subclass. With `answer_phrase=None`, the whole text
     is the answer: nothing is appended to force a short one.

@@ -48,7 +48,7 @@ def _as(plain: Any) -> GetPydanticSchema:
 
 
 class Replies(TypedDict, total=False):
-    """What is known about the model's replies in this run."""
+    """Counts and properties of the model's replies in this run."""
 
     reasoning_tokens: int
     repetitions: int
@@ -94,7 +94,7 @@ class DynamicRAGOutput(TypedDict, total=False):
     """Warnings for the reader of the answer, such as failed searches. Empty if there are none."""
     messages: Annotated[list[AnyMessage], add_messages]
     trace: Annotated[list[Event], _as(list[dict[str, Any]]), operator.add]
-    """Events; see `Trace.from_state`."""
+    """The run's events; `Trace.from_state` makes them readable."""
 
 
 _PLAIN = _as(dict[str, Any] | None)

@@ -231,7 +231,7 @@ class DigestEvent(Recorded, ReplyCost):
     query: str
     documents: list[str]
     text: str | None
-    """What the model wrote; None: the documents are inserted as they were found."""
+    """The condensed text; None: the documents are inserted as they were found."""
     helpful: bool | None
     problem: str | None
     writing_seconds: float
@@ -262,7 +262,7 @@ class InjectionEvent(Recorded):
     preparing_seconds: float
     strength: float
     forgetting: float | None
-    """How much the adapters change answers to unrelated questions, in nats per token; None: not measured."""
+    """Change that the adapters cause in answers to unrelated questions, in nats per token; None: not measured."""
     left_out: dict[str, str]
     """Maps a passage id to the reason why the passage is not used at all."""
     conflicts: Mapping[str, Any] | None

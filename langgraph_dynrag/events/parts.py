@@ -61,7 +61,7 @@ class GenerationCost(TypedDict):
 
 
 class HypothesisDecision(DecisionState):
-    """How one hypothesis continues."""
+    """The decision on how one hypothesis continues."""
 
     hypothesis: int
 

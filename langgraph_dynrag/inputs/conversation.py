@@ -1,4 +1,4 @@
-"""What a graph reads from its messages: the question's text, the turns before it, and the user's system text.
+"""Reads a graph's messages: the question's text, the turns before it, and the user's system text.
 
 Pure; knows no nodes or models.
 """

@@ -27,7 +27,7 @@ from langgraph_dynrag.reflection.scores import (
 )
 
 Unsupported = Literal["keep", "drop"]
-"""How to treat candidates that their passage does not support: rank them with the others, or leave them out as long as
+"""Treatment of candidates that their passage does not support: rank them with the others, or leave them out as long as
 there are others (the paper's hard constraint)."""
 
 
@@ -118,7 +118,7 @@ class Segment:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """How a hypothesis continues."""
+    """The decision on how a hypothesis continues."""
 
     retrieve: bool
     """Whether it continues with passages that are searched for now."""
@@ -149,7 +149,7 @@ class Hypothesis:
 
     segments: tuple[Segment, ...] = ()
     decision: Decision | None = None
-    """How it continues; None until that is decided."""
+    """The decision on how it continues; None until that is decided."""
     stopped: Literal["tokens", "segments"] | None = None
     """The limit that forbids another segment, if any."""
 

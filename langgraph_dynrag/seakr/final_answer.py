@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from langgraph_dynrag.settings import Settings
 
 Basis = Literal["rationales", "documents"]
-"""What an answer was written from."""
+"""The material that an answer was written from."""
 
 
 class AnswerCandidateState(TypedDict):

@@ -21,7 +21,7 @@ EndOf = Literal["sentence", "answer"]
 
 @dataclass(frozen=True, slots=True)
 class SampleSpec:
-    """How to sample continuations. The defaults are those of SeaKR's published code (Yao et al. 2024).
+    """Parameters for sampling continuations. The defaults are those of SeaKR's published code (Yao et al. 2024).
 
     Raises:
         ConfigurationError: If a value is out of range.
@@ -39,7 +39,7 @@ class SampleSpec:
     """`"layer"`: the hidden state after the layer, as in the paper. `"mlp"`: what the layer's feed-forward block adds
     to it, as in the published code."""
     until: EndOf = "sentence"
-    """Where a sample ends: with its sentence, or with the short answer that the prompt asks for."""
+    """End of a sample: its sentence, or the short answer that the prompt asks for."""
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -59,7 +59,7 @@ class SampledEnds:
     """Samples, the hidden state at the end-of-sequence position of each, and their cost."""
 
     states: Floats
-    """(samples, width)."""
+    """Hidden states, (samples, width)."""
     texts: tuple[str, ...]
     cost: Mapping[str, float] = field(default_factory=dict)
     """`sequences`, `tokens` (sampled), `forward_tokens`, `cached_tokens` and `seconds`."""

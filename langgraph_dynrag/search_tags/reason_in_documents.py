@@ -55,10 +55,10 @@ else. If there are none, write "{heading} {nothing}"\
 
 
 class Finding(NamedTuple):
-    """What a reply says about the documents."""
+    """The facts that a reply extracts from the documents."""
 
     text: str
-    """One line."""
+    """The facts in one line."""
     helpful: bool
 
 

@@ -29,7 +29,7 @@ from langgraph_dynrag.streaming import emit
 
 @dataclass(frozen=True)
 class Digest:
-    """What is inserted instead of the documents found."""
+    """The text to insert instead of the documents found."""
 
     events: tuple[DigestEvent, ...] = ()
     """The event that records the model call; empty if there was none."""

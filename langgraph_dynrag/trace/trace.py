@@ -1,4 +1,4 @@
-"""What happened while an answer was written, built from the graph's result or state.
+"""The record of how an answer was written, built from the graph's result or state.
 
 A trace holds the probability, entropy and trigger score of every token; where the trigger fired and why; queries,
 documents and discarded text; and counts and seconds by node. `str(trace)` is the readable form and `to_dict()` the

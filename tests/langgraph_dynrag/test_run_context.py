@@ -1,4 +1,4 @@
-"""Which context applies: ours, given as an instance or a dict, and never one that belongs to a parent graph."""
+"""The context that applies is ours, given as an instance or a dict, and never one of a parent graph."""
 
 from langgraph.graph import END, START, StateGraph
 from typing_extensions import TypedDict

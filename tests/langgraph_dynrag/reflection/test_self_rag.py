@@ -167,7 +167,7 @@ def test_scores_follow_the_paper_and_match_plain_forward_passes(chat, retriever)
 
 
 def test_weights_decide_which_continuation_wins(chat):
-    """By likelihood alone, the first of equals wins; relevance and support tell the passages apart."""
+    """The first of equals wins by likelihood alone; relevance and support tell the passages apart."""
     found = [RIVER, BUILT]
     retriever = WatchedRetriever(give=lambda _: found)
     options = {"preset": "self_rag", "query": Question()}
