@@ -501,8 +501,8 @@ def test_tokens_beyond_the_models_outputs_count_as_missing(retriever):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"selection": None}, "Reflection.*decides before a segment.*selection=Selection"),
-        ({"selection": "tokens"}, "selection is 'tokens' .*a Selection or None is needed"),
+        ({"selection": None}, r"Reflection.*decides before a segment.*selection=\w*Selection"),
+        ({"selection": "tokens"}, "selection is 'tokens' .*a SegmentSelection or None is needed"),
         ({"trigger": TokenProbability(0.5)}, "TokenProbability.*judges what was written"),
         ({"query": QFS(5)}, "QFS.*reads its attention"),
         ({"reflector": None}, "has no argument 'reflector'"),

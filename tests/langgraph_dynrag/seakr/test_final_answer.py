@@ -432,5 +432,5 @@ def test_a_remote_model_is_rejected_when_the_graph_is_built():
 
 
 def test_a_custom_graph_that_lacks_the_route_gets_an_error():
-    with pytest.raises(ConfigurationError, match="belongs to the node `conclude`"):
+    with pytest.raises(ConfigurationError, match="which the node `conclude` handles"):
         Generate(settings_of(Scripted([], [])))(state_of())

@@ -155,5 +155,5 @@ def test_a_run_interrupted_before_its_search_shows_the_draft():
 
 @pytest.mark.parametrize("state", [{}, {"messages": []}, {"trace": []}])
 def test_a_state_without_a_trace_is_rejected(state):
-    with pytest.raises(ConfigurationError, match="give it what graph.invoke"):
+    with pytest.raises(ConfigurationError, match="pass the result of graph.invoke"):
         Trace.from_state(state)
