@@ -1,7 +1,7 @@
-"""Lone surrogates in what LangChain and LangGraph hand over: messages, documents, a graph's input.
+"""Removes lone surrogates from what LangChain and LangGraph pass in: messages, documents, a graph's input.
 
-No checkpointer can save such text and no model can read it, so it is repaired where it comes in. Nothing is mutated:
-what has to change is copied.
+No checkpointer can save such text and no model can read it, so it is repaired on entry. Nothing is mutated: objects
+that need a change are copied.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ _T = TypeVar("_T")
 
 
 def clean_models(value: _T, source: str) -> _T:
-    """Return a message, a document, or plain data with any of them in it, with every string cleaned.
+    """Clean every string in a message, a document, or plain data that contains any of them.
 
     Args:
-        value: Such as a graph's input or a list of messages. Other objects are returned as they are.
-        source: Where it comes from, for the log.
+        value: For example, a graph's input or a list of messages. Other objects are returned unchanged.
+        source: Where the value comes from, for the log.
     """
     found: Any = value
     if isinstance(value, BaseMessage | Document):
@@ -47,5 +47,5 @@ def clean_models(value: _T, source: str) -> _T:
 
 
 def clean_all(values: Sequence[_T], source: str) -> list[_T]:
-    """Return the values as `clean_models` gives them."""
+    """Return the values, each cleaned with `clean_models`."""
     return [clean_models(value, source) for value in values]

@@ -1,7 +1,7 @@
-"""Retrieved documents as passages: cleaned, told apart, cut to a budget, numbered, and written into a prompt.
+"""Retrieved documents as passages: cleaned, deduplicated, cut to a budget, numbered, and rendered into a prompt.
 
-A passage is plain data, fit for any checkpointer. Documents come from outside, so their text is kept from posing as
-part of the prompt: it is one line, without control characters.
+A passage is plain data, which any checkpointer can save. Documents are untrusted, so their text is prevented from
+posing as part of the prompt: it is reduced to one line without control characters.
 """
 
 from __future__ import annotations
@@ -20,28 +20,28 @@ from rag_backbone.text.unicode import clean_data, clean_text
 
 CountTokens = Callable[[str], int]
 
-# A passage is cut to this before it is looked at any closer: documents may be megabytes long.
+# Texts are cut to this length before any further processing, because documents may be megabytes long.
 _MAX_CHARACTERS = 20_000
 _ORIGINAL = "original_sha256"
 LEFT_OUT = "metadata_left_out"
 
 
 class Passage(TypedDict):
-    """One retrieved text."""
+    """A retrieved text."""
 
     id: str
-    """Stable for the same text and source, whatever retriever it came from."""
+    """Stable for the same text and source, whichever retriever found it."""
     text: str
     title: str
     source: str
-    """Where it comes from, as far as the retriever says."""
+    """Origin of the text, as far as the retriever reports it."""
     score: float | None
     metadata: dict[str, Any]
-    """What the retriever said of it as plain data; `metadata_left_out` lists what has no such form."""
+    """The retriever's metadata as plain data; `metadata_left_out` lists entries without such a form."""
 
 
 class Source(TypedDict):
-    """A numbered passage, as returned with an answer."""
+    """A numbered passage, returned with an answer."""
 
     number: int
     id: str
@@ -54,7 +54,7 @@ class Source(TypedDict):
 
 
 def passage(text: str, metadata: dict[str, Any], document_id: str | None) -> Passage | None:
-    """A cleaned passage; None if no text is left."""
+    """Return a cleaned passage; None if no text is left."""
     text, metadata = clean_text(text, "a retrieved document"), clean_data(metadata, "a document's metadata")
     document_id = clean_text(str(document_id or ""), "a document's id")
     cleaned = clean(text[:_MAX_CHARACTERS])
@@ -79,29 +79,29 @@ def passage(text: str, metadata: dict[str, Any], document_id: str | None) -> Pas
 
 
 def original_hash(p: Passage) -> str | None:
-    """SHA-256 of the text as it came in, without blanks around it; None if `p["text"]` is that text."""
+    """Return the SHA-256 of the original text, stripped; None if `p["text"]` is that text."""
     found = p["metadata"].get(_ORIGINAL)
     return found if isinstance(found, str) else None
 
 
 def name_of(document: Mapping[str, Any]) -> str:
-    """Return what a person recognises a passage or source by: its title, source or first words rather than its id."""
+    """Return the name that a person recognises a passage or source by: its title, source or first words, not its id."""
     text = document.get("text") or ""
     return readable_name(document.get("title") or "", document.get("source") or "", text, document.get("id") or "")
 
 
 def clean(text: str) -> str:
-    """Return one line of text, without control and direction characters, white space collapsed.
+    """Return the text as one line without control and direction characters, white space collapsed.
 
-    Line breaks would let a document write prompt lines of its own ("Question: ..."), and direction overrides would let
-    it hide text from a reader. Letters of right-to-left scripts are left as they are, and so is what is invisible by
-    itself but part of a word or an emoji (`rag_backbone.text.scripts.visible`).
+    Line breaks would let a document add its own prompt lines ("Question: ..."), and direction overrides would let it
+    hide text from a reader. Letters of right-to-left scripts are kept, and so are invisible characters that are part of
+    a word or an emoji (see `rag_backbone.text.scripts.visible`).
     """
     return re.sub(r" {2,}", " ", visible(re.sub(r"\s", " ", clean_text(text, "evidence")))).strip()
 
 
 def distinct(passages: Iterable[Passage]) -> list[Passage]:
-    """Without repetitions of an id or a text, in order."""
+    """Return the passages in order, deduplicated by id and by text."""
     ids: set[str] = set()
     texts: set[str] = set()
     kept = []
@@ -114,16 +114,16 @@ def distinct(passages: Iterable[Passage]) -> list[Passage]:
 
 
 def interleaved(rankings: Sequence[Sequence[Passage]], k: int) -> list[Passage]:
-    """The best `k` of several rankings, taken in turns (as FLARE does with its several queries)."""
+    """Return the best `k` passages of several rankings, taken in turns (as FLARE does with its several queries)."""
     depth = max((len(r) for r in rankings), default=0)
     return distinct(r[i] for i in range(depth) for r in rankings if i < len(r))[:k]
 
 
 def within_budget(passages: Sequence[Passage], budget: int, count: CountTokens) -> tuple[list[Passage], list[str]]:
-    """The passages that fit into `budget` tokens, in order; the last one that begins to fit is shortened.
+    """Return the passages that fit into `budget` tokens, in order. The first one that does not fit is truncated.
 
     Returns:
-        The passages, and the ids of those that were shortened or left out.
+        The passages, and the ids of those that were truncated or left out.
     """
     kept: list[Passage] = []
     affected: list[str] = []
@@ -143,7 +143,7 @@ def within_budget(passages: Sequence[Passage], budget: int, count: CountTokens) 
 
 
 def render(passages: Sequence[Passage]) -> str:
-    """Numbered lines: `[1] Title: text`."""
+    """Return the passages as numbered lines: `[1] Title: text`."""
     lines = []
     for number, p in enumerate(passages, 1):
         head = f"{p['title']}: " if p["title"] and not p["text"].startswith(p["title"]) else ""
@@ -152,7 +152,7 @@ def render(passages: Sequence[Passage]) -> str:
 
 
 def _shortened(p: Passage, budget: int, count: CountTokens) -> Passage | None:
-    """As many leading words as fit; None if not even sixteen do, which would be a fragment."""
+    """Return the passage with as many leading words as fit; None if fewer than 16 do, which would be a fragment."""
     words = p["text"].split(" ")
     low, high = 0, len(words)
     while low < high:  # the largest number of words that fits

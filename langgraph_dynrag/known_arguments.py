@@ -1,6 +1,6 @@
-"""A base class for LangChain's pydantic classes that refuses unknown constructor arguments.
+"""A base class for LangChain's pydantic classes that rejects unknown constructor arguments.
 
-LangChain's own base classes ignore what they do not know, so that a misspelt option has no effect and no message.
+LangChain's own base classes ignore unknown arguments, so that a misspelt option silently has no effect.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from rag_backbone.errors import ConfigurationError
 
 
 class KnownArguments(BaseModel):
-    """Refuses unknown constructor arguments and suggests the nearest known one.
+    """Rejects unknown constructor arguments and suggests the closest known one.
 
-    A subclass that sets `extra` in its `model_config` decides for itself.
+    A subclass that sets `extra` in its `model_config` keeps its own behaviour.
     """
 
     def __init__(self, **data: Any) -> None:
@@ -32,7 +32,7 @@ class KnownArguments(BaseModel):
 
 
 def argument_names(model: type[BaseModel]) -> dict[str, str]:
-    """Map each name that a pydantic class takes as an argument, aliases included, to its field."""
+    """Map each name that a pydantic class accepts as an argument, aliases included, to its field."""
     names = {name: name for name in model.model_fields}
     for name, field in model.model_fields.items():
         alias = field.validation_alias

@@ -1,7 +1,7 @@
 """The prompt: instructions and worked examples first, then the passages, then the question.
 
-Everything before the passages is the same for every question, and everything in front of the answer changes only when
-the passages do: what comes first is what a prefix cache can keep.
+The text before the passages is the same for every question, and the text before the answer only changes with the
+passages. This order lets a prefix cache keep as much as possible.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from rag_backbone.typed_fields import check_fields
 
 @dataclass(frozen=True, slots=True)
 class Exemplar:
-    """A worked example: a question and a reasoned answer that ends in the answer phrase."""
+    """A worked example: a question and a reasoned answer that ends with the answer phrase."""
 
     question: str
     answer: str
@@ -32,13 +32,14 @@ class Exemplar:
 @known_arguments
 @dataclass(frozen=True)
 class AnswerPrompt:
-    """How a question is put to the model.
+    """The template that presents a question to the model.
 
-    Subclass it and override `human`, or replace its fields, to use a prompt of your own. With `answer_phrase=None` the
-    whole text is the answer: nothing is appended to force a short one.
+    To use a custom prompt, replace fields or override `human` in a subclass. With `answer_phrase=None`, the whole text
+    is the answer: nothing is appended to force a short one.
 
     Raises:
-        ConfigurationError: If an exemplar lacks the answer phrase.
+        ConfigurationError: If an exemplar lacks the answer phrase, an end mark comes without one, or `with_passages`
+            lacks a placeholder.
     """
 
     instructions: str = (
@@ -48,7 +49,7 @@ class AnswerPrompt:
     exemplars: tuple[Exemplar, ...] = ()
     answer_phrase: str | None = "So the answer is"
     answer_end: str | None = None
-    """What ends the short answer behind the phrase, such as `</answer>`; None: the end of its sentence."""
+    """Mark that ends the short answer after the phrase, such as `</answer>`; None: the end of its sentence."""
     with_passages: str = (
         "Use these passages where they help:\n{passages}\n\nAnswer in the same way as before.\n\n{question}"
     )
@@ -65,15 +66,15 @@ class AnswerPrompt:
                 )
         if self.answer_end is not None and (self.answer_phrase is None or not self.answer_end.strip()):
             raise ConfigurationError(
-                f"answer_end is {self.answer_end!r} and answer_phrase {self.answer_phrase!r}; an end mark is a string "
-                "that ends what a phrase begins, such as answer_phrase='<answer>', answer_end='</answer>'"
+                f"answer_end is {self.answer_end!r} and answer_phrase {self.answer_phrase!r}; an end mark needs a "
+                "phrase, such as answer_phrase='<answer>', answer_end='</answer>'"
             )
         for name in ("{passages}", "{question}"):
             if name not in self.with_passages:
                 raise ConfigurationError(f"with_passages lacks {name}")
 
     def human(self, question: str, passages: Sequence[Passage]) -> str:
-        """The last user turn."""
+        """Return the last user message."""
         asked = f"Question: {question}"
         if not passages:
             return asked
@@ -82,17 +83,17 @@ class AnswerPrompt:
         return text.replace("{passages}", render(passages))
 
     def messages(self, question: str, passages: Sequence[Passage]) -> list[BaseMessage]:
-        """The conversation up to the answer."""
+        """Return the conversation up to the answer."""
         messages: list[BaseMessage] = [SystemMessage(self.instructions)]
         for exemplar in self.exemplars:
             messages += [HumanMessage(self.human(exemplar.question, ())), AIMessage(exemplar.answer)]
         return [*messages, HumanMessage(self.human(question, passages))]
 
     def with_system(self, system: str) -> AnswerPrompt:
-        """Return this prompt with a user's own system text behind the instructions; the prompt itself if it is empty.
+        """Return this prompt with the user's system text after the instructions; the same prompt if the text is empty.
 
-        Instructions and user's text are one system message, which is what most chat templates take. A subclass's own
-        `messages` are kept.
+        Instructions and system text form one system message, because most chat templates accept only one. The
+        `messages` method of a subclass is preserved.
         """
         if not system:
             return self
@@ -109,7 +110,7 @@ class AnswerPrompt:
         return prompt
 
 
-# Invented throughout: a fact from an example that a weak model repeats can be told from what it knows.
+# All invented, so that a fact that a weak model copies from an example can be told apart from what the model knows.
 _REASONED = (
     Exemplar(
         "Which of the two lighthouses was lit first, the one on Skarne Ness or the one at Vallin Head?",
@@ -155,10 +156,10 @@ _REASONED = (
 
 @known_arguments
 def reasoned_prompt(exemplars: int = 4) -> AnswerPrompt:
-    """The default prompt, with a number of the project's own exemplars.
+    """Return the default prompt with the first `exemplars` of the built-in worked examples.
 
     Raises:
-        ConfigurationError: If there are not that many.
+        ConfigurationError: If there are fewer examples than that.
     """
     check_type("exemplars", exemplars, int, "a whole number, such as exemplars=4")
     if not 0 <= exemplars <= len(_REASONED):

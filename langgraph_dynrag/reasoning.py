@@ -1,12 +1,12 @@
-"""A model's reasoning, told apart from its answer.
+"""Separates a model's reasoning from its answer.
 
-Reasoning models think before they answer. Some servers send the thoughts in a field or a content block of their own,
-others send them in the text, between marks such as `<think>` and `</think>`. Here is how both are recognised. Pure:
-nothing here knows graphs, models or log-probabilities; tokens travel with something of the caller's.
+Reasoning models think before they answer. Some servers return the thoughts in a separate field or content block, others
+within the text, between marks such as `<think>` and `</think>`. This module recognises both. Pure: it knows no graphs,
+models or log-probabilities; each token carries an arbitrary value of the caller.
 
-An opening mark counts where a reply, a line or a sentence begins; elsewhere it is text (`The <think> tag is ...`).
-A closing mark that nothing opened means that the prompt opened the block, as the chat templates of DeepSeek-R1 and
-QwQ do: all that precedes it was reasoning. It is text where it stands in quotes, or between two blanks.
+An opening mark counts at the start of a reply, a line or a sentence; elsewhere it is text (`The <think> tag is ...`).
+A closing mark without an opening one means that the prompt opened the block, as the chat templates of DeepSeek-R1 and
+QwQ do, so everything before it was reasoning. It is text if it follows a quotation mark or stands between two spaces.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ T = TypeVar("T")
 
 
 class Marks(NamedTuple):
-    """What stands before and after a piece of reasoning."""
+    """The strings before and after a block of reasoning."""
 
     opening: str
     closing: str
@@ -38,28 +38,28 @@ MARKS = (
     Marks("<|channel>thought", "<channel|>"),  # Gemma
 )
 _HEADERS = ("<|start|>assistant<|channel|>final<|message|>", "<|channel|>final<|message|>", "<|start|>assistant")
-"""What gpt-oss writes in front of its answer; no part of it."""
+"""Headers that gpt-oss writes before its answer; not part of the answer."""
 _OPENINGS = tuple(m.opening.lower() for m in MARKS)
 _CLOSINGS = tuple(dict.fromkeys(m.closing.lower() for m in MARKS if m.closing != "<|end|>"))
 _SENTENCE_ENDS = ".!?:;\u2026\u3002\uff01\uff1f\u0964\u061f\n"
 _QUOTES = "`'\"\u201c\u2018("
 REASONING_BLOCKS = frozenset({"reasoning", "thinking", "reasoning_content", "redacted_thinking"})
-"""Types of a message's content blocks that hold no answer."""
+"""Types of a message's content blocks that contain no answer."""
 _FIELDS = ("reasoning_content", "reasoning", "thinking", "reasoning_details")
 
 
 class Split(NamedTuple):
-    """A text in its two parts."""
+    """The two parts of a text."""
 
     answer: str
     reasoning: str
 
 
 def split_reasoning(text: str, *, opened: bool = False) -> Split:
-    """The answer in a complete text, and the reasoning.
+    """Split a complete text into answer and reasoning.
 
     Args:
-        text: What a model wrote.
+        text: The model's output.
         opened: Whether the prompt ends within a block of reasoning.
     """
     splitter: ReasoningSplitter[None] = ReasoningSplitter(opened=opened)
@@ -70,31 +70,31 @@ def split_reasoning(text: str, *, opened: bool = False) -> Split:
 
 
 def answer_text(message: BaseMessage) -> str:
-    """The text of a model's message without reasoning, be that in blocks, in fields or between marks."""
+    """Return the text of a model's message without reasoning, whether in blocks, in fields or between marks."""
     text = message.content if isinstance(message.content, str) else str(message.text)
     return split_reasoning(text).answer
 
 
 def answers_only(text: str) -> bool:
-    """Whether a text that is to be continued holds no reasoning, neither begun nor ended."""
+    """Return whether a text to be continued contains no reasoning, neither begun nor ended."""
     low = text.lower()
     return not low.lstrip().startswith(_OPENINGS) and not any(mark in low for mark in _CLOSINGS)
 
 
 def reasons(template: Any) -> bool:
-    """Whether a chat template knows reasoning."""
+    """Return whether a chat template supports reasoning."""
     low = str(template or "").lower()
     return "enable_thinking" in low or "reasoning_content" in low or any(mark in low for mark in _OPENINGS)
 
 
 def opened_block(prompt: str) -> Marks | None:
-    """The marks of the block of reasoning within which a prompt ends; None if it ends in none."""
+    """Return the marks of the reasoning block that a prompt ends within; None if there is none."""
     low = prompt.rstrip().lower()
     return next((m for m, opening in zip(MARKS, _OPENINGS, strict=True) if low.endswith(opening)), None)
 
 
 def opens_reasoning(reply: BaseMessage) -> bool | None:
-    """Whether a model's replies begin within a block of reasoning, by one of them; None if that was cut off before."""
+    """Return whether the model's replies start within a block of reasoning; None if this reply was cut too early."""
     splitter: ReasoningSplitter[None] = ReasoningSplitter()
     splitter.push([(reply.content if isinstance(reply.content, str) else str(reply.text), None)])
     splitter.finish()
@@ -104,7 +104,7 @@ def opens_reasoning(reply: BaseMessage) -> bool | None:
 
 
 def reasoning_of(message: BaseMessage) -> str:
-    """The reasoning that came beside a message's text: in content blocks, or in additional fields."""
+    """Return the reasoning outside a message's text: in content blocks or additional fields."""
     blocks = message.content if isinstance(message.content, list) else []
     found = [_said(b) for b in blocks if isinstance(b, Mapping) and b.get("type") in REASONING_BLOCKS]
     if not any(found):
@@ -114,7 +114,7 @@ def reasoning_of(message: BaseMessage) -> str:
 
 
 def _said(value: Any) -> str:
-    """The text in whatever shape reasoning is given: a string, a block, or a list of these."""
+    """Return the text of any reasoning format: a string, a block, or a list of these."""
     if isinstance(value, str):
         return value
     if isinstance(value, Mapping):
@@ -127,26 +127,26 @@ def _said(value: Any) -> str:
 
 @dataclass
 class ReasoningSplitter(Generic[T]):
-    """Passes the answer's tokens on, and keeps the reasoning's, while a reply comes in pieces of any length.
+    """Passes the answer's tokens on and collects the reasoning, while a reply arrives in chunks of any length.
 
-    A mark may be cut anywhere; what may become one is held back until that is decided.
+    A mark may be split across chunks; text that may become a mark is held back until that is decided.
     """
 
     opened: bool = False
-    """Whether the reply begins within a block of reasoning."""
+    """Whether the reply starts within a block of reasoning."""
     text: str = ""
     """The reasoning so far, without marks."""
     tokens: int = 0
-    """How many tokens it has."""
+    """Number of tokens of the reasoning."""
     implicit: bool = False
-    """Whether a block ended that nothing in the reply had opened."""
+    """Whether a block ended that the reply had not opened."""
     _mode: str = field(init=False)
     _closings: tuple[str, ...] = _CLOSINGS
     _held: list[tuple[str, T]] = field(default_factory=list)
     _passed: str = ""
     """The last characters that were passed on."""
     _open: list[tuple[str, T]] = field(default_factory=list)
-    """What was passed on since the last block: reasoning, if a closing mark follows."""
+    """Tokens passed on since the last block; they turn out to be reasoning if a closing mark follows."""
 
     def __post_init__(self) -> None:
         self._mode = "reasoning" if self.opened else "start"
@@ -157,17 +157,17 @@ class ReasoningSplitter(Generic[T]):
         return self._mode == "reasoning"
 
     def push(self, tokens: Sequence[tuple[str, T]]) -> tuple[list[tuple[str, T]], bool]:
-        """Take tokens.
+        """Process the next tokens.
 
         Returns:
-            The tokens that belong to the answer for certain, and whether all that was passed on since the last block
-            of reasoning turned out to be reasoning too.
+            The tokens that certainly belong to the answer, and whether all tokens passed on since the last block of
+            reasoning turned out to be reasoning as well.
         """
         self._held += tokens
         return self._work(over=False)
 
     def finish(self) -> tuple[list[tuple[str, T]], bool]:
-        """The same when nothing more comes."""
+        """Process the end of the reply. Returns the same as `push`."""
         return self._work(over=True)
 
     def _work(self, *, over: bool) -> tuple[list[tuple[str, T]], bool]:
@@ -234,7 +234,7 @@ class ReasoningSplitter(Generic[T]):
                     self._mode = "start"
                     return done, False
                 continue
-            if not after and not over:  # what follows decides
+            if not after and not over:  # the next character decides
                 return self._pass(self._take_whole(at)), False
             quoted = before[-1:] in _QUOTES and before
             if not quoted and not (before[-1:] == " " and after == " "):
@@ -262,7 +262,7 @@ class ReasoningSplitter(Generic[T]):
         return taken
 
     def _take_whole(self, characters: int) -> list[tuple[str, T]]:
-        """The tokens that end before a character: one that only may turn out to begin a mark is not cut in two."""
+        """Take the tokens that end before a character, without cutting a token that may turn out to start a mark."""
         ends = accumulate(len(piece) for piece, _ in self._held)
         count = sum(1 for end in ends if end <= characters)
         taken, self._held = self._held[:count], self._held[count:]
@@ -270,7 +270,7 @@ class ReasoningSplitter(Generic[T]):
 
 
 def cut_tokens(tokens: Sequence[tuple[str, T]], characters: int) -> tuple[list[tuple[str, T]], list[tuple[str, T]]]:
-    """Tokens up to a character, and the others; one that is cut in two is on both sides."""
+    """Split tokens at a character. A token that is cut in two appears on both sides."""
     for i, (piece, value) in enumerate(tokens):
         if characters < len(piece) or (characters == 0 and not piece):
             first = [(piece[:characters], value)] if characters else []
@@ -280,12 +280,12 @@ def cut_tokens(tokens: Sequence[tuple[str, T]], characters: int) -> tuple[list[t
 
 
 def _first(text: str, marks: Sequence[str]) -> tuple[int, str]:
-    """The first mark in a text; -1 if there is none."""
+    """Return the position of the first mark in a text, and the mark; -1 if there is none."""
     return next(iter(_all(text, marks)), (-1, ""))
 
 
 def _all(text: str, marks: Sequence[str]) -> list[tuple[int, str]]:
-    """All marks in a text, in order; case is ignored."""
+    """Return all marks in a text, in order, ignoring case."""
     low = "".join(c.lower() if len(c.lower()) == 1 else c for c in text)
     found = []
     for mark in marks:
@@ -297,7 +297,7 @@ def _all(text: str, marks: Sequence[str]) -> list[tuple[int, str]]:
 
 
 def _undecided(text: str, marks: Sequence[str]) -> int:
-    """Length of the longest end of a text that may become a mark."""
+    """Return the length of the longest suffix of a text that may become a mark."""
     low = text.lower()
     longest = max(map(len, marks)) - 1
     return next((n for n in range(min(longest, len(low)), 0, -1) if any(m.startswith(low[-n:]) for m in marks)), 0)

@@ -1,7 +1,8 @@
-"""The short answer inside a reasoned one, and when such an answer is complete.
+"""The short answer within a reasoned one, and when it is complete.
 
-An answer stands behind a phrase (`So the answer is`), to the end of its sentence; or between the phrase and an end mark
-(`<answer>` and `</answer>`). If the end mark is a brace, it is the one that closes none of the answer's own.
+The short answer follows a phrase (`So the answer is`), up to the end of its sentence, or stands between the phrase and
+an end mark (`<answer>` and `</answer>`). If the end mark is a closing brace, it is the first one that does not close a
+brace within the answer.
 """
 
 from __future__ import annotations
@@ -15,12 +16,12 @@ _PAIRS = {'"': '"', "'": "'", "`": "`", "\u201c": "\u201d", "\u2018": "\u2019"}
 
 
 def find_phrase(text: str, phrase: str) -> re.Match[str] | None:
-    """The first `phrase` in a text; case is ignored, and any white space stands for any other."""
+    """Find the first `phrase` in a text. Case is ignored, and any white space matches any other."""
     return _pattern(phrase).search(text)
 
 
 def last_phrase(text: str, phrase: str) -> re.Match[str] | None:
-    """The last `phrase` in a text, found in the same way."""
+    """Find the last `phrase` in a text. Matches like `find_phrase`."""
     found = None
     for found in _pattern(phrase).finditer(text):  # noqa: B007 - the last one is asked for
         pass
@@ -28,27 +29,27 @@ def last_phrase(text: str, phrase: str) -> re.Match[str] | None:
 
 
 def answer_start(text: str, phrase: str) -> int | None:
-    """Where the answer begins after the last `phrase`, or None."""
+    """Return where the answer begins after the last `phrase`; None if the phrase is missing."""
     found = last_phrase(text, phrase)
     return None if found is None else found.end()
 
 
 def is_blank(answer: str, end: str | None = None) -> bool:
-    """Whether what follows a phrase is no answer: nothing but punctuation that ends a sentence, or the end mark."""
+    """Return whether the text after a phrase is no answer: only the end mark, or punctuation that ends a sentence."""
     rest = answer if end is None else answer.replace(end, "")
     return not rest.strip(" \t\r\n.:,;*\u3002\u0964")
 
 
 def closing_lead(text: str, phrase: str) -> str:
-    """What has to follow a text that breaks off anywhere, so that it ends in `phrase` on a sentence boundary.
+    """Return what to append to a text, cut off anywhere, so that it ends with `phrase` on a sentence boundary.
 
     Args:
-        text: Without white space at its end.
+        text: The text, without trailing white space.
         phrase: The answer phrase.
 
     Returns:
-        The rest of the phrase if the text ends in the beginning of one, nothing if it ends in all of it; else the
-        phrase, in the text's last line if that ends in a whole sentence, else in a line of its own.
+        The rest of the phrase if the text ends with the beginning of it, and nothing if it ends with all of it.
+        Otherwise the phrase: on the same line if the text ends with a complete sentence, on a new line if not.
     """
     if not text.strip():
         return phrase
@@ -59,7 +60,7 @@ def closing_lead(text: str, phrase: str) -> str:
 
 
 def is_complete(text: str, phrase: str, end: str | None = None) -> bool:
-    """Whether the sentence of the (first) `phrase` has ended for certain, or the end mark was written."""
+    """Return whether the sentence of the first `phrase` has certainly ended, or the end mark was written."""
     found = find_phrase(text, phrase)
     if found is None:
         return False
@@ -72,9 +73,9 @@ def is_complete(text: str, phrase: str, end: str | None = None) -> bool:
 
 
 def through_answer(text: str, phrase: str, end: str | None = None) -> str:
-    """The text up to the end of the sentence that holds the first `phrase`, or through the end mark behind it.
+    """Return the text up to the end of the sentence with the first `phrase`, or through the end mark after it.
 
-    All of it if there is none.
+    Returns the whole text if there is no such phrase or end mark.
     """
     found = find_phrase(text, phrase)
     if found is None:
@@ -88,10 +89,10 @@ def through_answer(text: str, phrase: str, end: str | None = None) -> str:
 
 
 def short_answer(text: str, phrase: str | None, end: str | None = None) -> str:
-    """What follows `phrase`, to the end of its sentence, without its full stop, quotes and emphasis.
+    """Return the text after `phrase` up to the end of its sentence, without its full stop, quotes and emphasis.
 
-    With an end mark, what stands before it; the first line if it was never written. Without a phrase, or in a text that
-    lacks it, the whole text, stripped.
+    With an end mark, return the text before it, or the first line if it is missing. Without a phrase, or if the text
+    lacks it, return the whole text, stripped.
     """
     start = None if phrase is None else answer_start(text, phrase)
     if start is None:
@@ -108,15 +109,15 @@ def short_answer(text: str, phrase: str | None, end: str | None = None) -> str:
 
 @cache
 def _pattern(phrase: str) -> re.Pattern[str]:
-    # Not str.lower: it changes the length of some texts, and with it what positions mean.
+    # Not str.lower, which changes the length of some texts and thereby shifts positions.
     return re.compile(r"\s+".join(map(re.escape, phrase.split())), re.IGNORECASE)
 
 
 def _begun(text: str, phrase: str) -> int | None:
-    """How many characters of the phrase the text ends in; None if the text ends in something else.
+    """Return how many characters of the phrase the text ends with; None if it ends with something else.
 
-    The beginning of a phrase of words counts only where a sentence begins, since a sentence may end in any of its
-    words; the whole phrase, and the beginning of a mark such as `<answer>`, count anywhere.
+    The beginning of a phrase of words only counts at the start of a sentence, because a sentence may end with any of
+    its words. The whole phrase, and the beginning of a mark such as `<answer>`, count anywhere.
     """
     for length in range(len(phrase.rstrip()), 0, -1):
         if phrase[length - 1].isspace():
@@ -136,7 +137,7 @@ _CLOSING = "*_\"'\u201d\u2019"
 
 
 def ends_sentence(text: str) -> bool:
-    """Whether a text ends in a whole sentence or a line, so that what follows begins another one."""
+    """Return whether a text ends with a complete sentence or line, so that a new one can follow."""
     if text.rstrip(" \t")[-1:] in ("\n", "\r"):
         return True
     whole = text.rstrip().rstrip(_CLOSING)
@@ -144,7 +145,7 @@ def ends_sentence(text: str) -> bool:
 
 
 def _marked_end(text: str, end: str) -> int | None:
-    """Where the end mark begins; of a closing brace the one that closes no brace of the text."""
+    """Return where the end mark begins. For a closing brace, braces within the text are matched first."""
     if end != "}":
         found = find_phrase(text, end)
         return None if found is None else found.start()
@@ -158,14 +159,14 @@ def _marked_end(text: str, end: str) -> int | None:
 
 def _bare(answer: str) -> str:
     answer = _unquoted(answer)
-    # The full stop that ends the sentence goes; one that belongs to an abbreviation (D.C., Jr.) stays.
+    # Remove the full stop that ends the sentence, but not one that belongs to an abbreviation (D.C., Jr.).
     if answer.endswith(".") and not re.search(r"(?:\b\w\.\w|\b(?:Jr|Sr|Inc|Ltd|Co|Corp|St|vs))\.$", answer):
         answer = answer[:-1]
     return _unquoted(answer)
 
 
 def _unquoted(text: str) -> str:
-    """Without a pair of quotes, or emphasis, around the whole."""
+    """Return the text without a pair of quotes, or emphasis, around the whole."""
     text = text.strip().strip("*").strip()
     while len(text) > 1 and text[0] in _PAIRS and text[-1] == _PAIRS[text[0]] and text[0] not in text[1:-1]:
         text = text[1:-1].strip()

@@ -1,7 +1,7 @@
-"""The graph's state: plain, serialisable data, so that any checkpointer keeps it and a killed run goes on.
+"""The graph's state: plain, serialisable data, so that any checkpointer can save it and a killed run can be resumed.
 
-Attention rows are the exception. They travel in a channel that is never saved, and are recomputed when a run was
-resumed between the node that made them and the node that needs them.
+Attention rows are the exception. They are kept in a channel that is never saved, and are recomputed if a run was
+resumed between the node that produced them and the node that needs them.
 """
 
 from __future__ import annotations
@@ -32,47 +32,47 @@ from rag_backbone.typed_fields import Bounds, check_fields
 
 VERSION = 1
 Stage = Literal["drafting", "closing", "concluding", "done"]
-"""`closing`: the short answer was asked for outright; `concluding`: it is written, and compared with another one."""
+"""`closing`: the short answer was asked for explicitly; `concluding`: it is written, and compared with another one."""
 
 
 class StateVersionError(DynPragError, RuntimeError):
-    """A checkpoint was written by another version of the state."""
+    """A checkpoint was written with another version of the state."""
 
 
 def _as(plain: Any) -> GetPydanticSchema:
-    """Return an annotation that keeps a type out of the JSON schemas: clients of a server see plain data.
+    """Return an annotation that hides a type from the JSON schemas: clients of a server see plain data.
 
-    The schemas would otherwise change with each kind of event.
+    Otherwise the schemas would change with every new kind of event.
     """
     return GetPydanticSchema(lambda _, handler: handler(plain))
 
 
 class Replies(TypedDict, total=False):
-    """What is known of the model's replies in this run."""
+    """Counts and properties of the model's replies in this run."""
 
     reasoning_tokens: int
     repetitions: int
-    """Replies that began with what was written already."""
+    """Number of replies that began with text already written."""
     fruitless: int
-    """Replies in a row that brought no text."""
+    """Number of consecutive replies without new text."""
     problem: NoText | None
-    """Why the last one brought none, if it did not."""
+    """Why the last reply brought no text; None if it did."""
     opens: bool
-    """Whether replies begin within a block of reasoning; absent if that is not known."""
+    """Whether replies start within a block of reasoning; absent if unknown."""
 
 
 class Answered(TypedDict):
-    """The question answered last on a thread."""
+    """The last question answered on a thread."""
 
     question: str
     message_id: str | None
-    """Id of the message that it came in, if it came in one."""
+    """Id of the message that contained it, if there was one."""
 
 
 class DynamicRAGInput(TypedDict, total=False):
-    """What the graph takes: a question, or messages that end with one.
+    """The graph's input: a question, or messages that end with one.
 
-    A question that comes with earlier turns is made to stand alone, and system messages stay in the prompt.
+    A question with earlier turns is rewritten to stand alone, and system messages are kept in the prompt.
     """
 
     question: str
@@ -80,88 +80,88 @@ class DynamicRAGInput(TypedDict, total=False):
 
 
 class DynamicRAGOutput(TypedDict, total=False):
-    """What the graph gives."""
+    """The graph's output."""
 
     question: str
-    """As it was searched for and answered: of a conversation the condensed question."""
+    """The question that was searched for and answered; in a conversation, the condensed question."""
     answer: str
-    """Everything that was written, the reasoning included."""
+    """The whole text, the reasoning included."""
     short_answer: str
-    """What follows the prompt's answer phrase."""
+    """The text after the prompt's answer phrase."""
     sources: list[Source]
     """The passages that the answer was written with, numbered."""
     warnings: list[str]
-    """What a reader of the answer should be told: searches that failed, for example. Empty if all went well."""
+    """Warnings for the reader of the answer, such as failed searches. Empty if there are none."""
     messages: Annotated[list[AnyMessage], add_messages]
     trace: Annotated[list[Event], _as(list[dict[str, Any]]), operator.add]
-    """Events; see `Trace.from_state`."""
+    """The run's events; `Trace.from_state` makes them readable."""
 
 
 _PLAIN = _as(dict[str, Any] | None)
 
 
 class DynamicRAGState(DynamicRAGInput, DynamicRAGOutput, total=False):
-    """Everything that the nodes keep."""
+    """Everything that the nodes store."""
 
     system: str
-    """The system messages that came with the question, which stay in the prompt."""
+    """The system messages that came with the question, which are kept in the prompt."""
     text: str
     """The accepted answer so far."""
     token_ids: list[int] | None
-    """Its token ids; None if the model does not tell."""
+    """Token ids of `text`; None if the model does not report them."""
     entropies: list[float]
-    """Entropies of its content words' tokens, in order."""
+    """Entropies of the tokens of its content words, in order."""
     hidden: list[list[int]]
-    """Character spans `[start, end]` of the text that are no part of the answer: search calls and their results."""
+    """Character spans `[start, end]` of the text that are not part of the answer: search calls and their results."""
     notices: int
-    """How often a search call got a notice instead of a search."""
+    """Number of search calls that got a notice instead of results."""
     answer_tokens: int
     draft: Annotated[DraftState | None, _PLAIN]
-    """Tokens written and not accepted yet: `Draft.to_state()`."""
+    """Tokens written but not yet accepted: `Draft.to_state()`."""
     judged: int
-    """How many of the draft's tokens the verdict is about."""
+    """Number of draft tokens that the verdict covers."""
     verdict: Annotated[VerdictState | None, _PLAIN]
     queries: list[str]
-    """What `retrieve` will search for next."""
+    """The next queries for `retrieve`."""
     found: list[Passage]
-    """What it found, until `resume` has used it."""
+    """The passages that `retrieve` found, until `resume` uses them."""
     evidence: list[Passage]
     """The passages in the prompt."""
     asked: list[str]
     """All queries of this run."""
     seen: list[str]
-    """Ids of all passages that were found in this run."""
+    """Ids of all passages found in this run."""
     replies: Annotated[Replies, _as(dict[str, Any])]
     rewrites: int
-    """Rewrites of the current query."""
+    """Number of rewrites of the current query."""
     retrievals: int
     identical: int
-    """Searches that repeated an earlier one: the same query, or nothing but passages that had been found before."""
+    """Number of searches that repeated an earlier one: the same query, or only passages that had been found before."""
     regenerating: bool
-    """Whether the next unit replaces one that was discarded; it is accepted as it comes."""
+    """Whether the next unit replaces a discarded one. It is accepted without being judged unless `recheck` is set."""
     beam: Annotated[BeamState | None, _PLAIN]
-    """Where continuations are selected, all hypotheses of the answer: `Beam.to_state()`."""
+    """All hypotheses of the answer, if continuations are selected: `Beam.to_state()`."""
     stage: Stage
     budget_hit: str | None
     answered: Annotated[Answered | None, _PLAIN]
-    """The question answered last on this thread, so that the next one is told apart from it."""
+    """The last question answered on this thread, to tell the next one apart from it."""
     seconds: dict[str, float]
     """Working time by node."""
     run_id: str
     version: int
     attention: Annotated[Any, UntrackedValue]
-    """`AttentionRows` of the draft; never saved. Not so typed, because the channel's JSON schema knows no arrays."""
+    """`AttentionRows` of the draft; never saved. Typed `Any`, because channels' JSON schemas know no arrays."""
 
 
 State = DynamicRAGState
 Update = DynamicRAGState
-"""What a node returns: the keys that it changes."""
+"""The keys that a node changes, as returned by the node."""
 AnyState = Mapping[str, Any]
-"""A state in the signatures that LangGraph reads. It would add the channels of a `TypedDict` to the graph that a node
-is put into, and refuse a graph that has one of them with a reducer of its own."""
+"""A state in signatures that LangGraph inspects. From a `TypedDict`, LangGraph would add the channels to any graph that
+contains the node, and reject a graph that has one of them with a different reducer."""
 
 _BUDGETS = {f.name: {"type": "number" if f.name == "seconds" else "integer"} for f in fields(Budgets)}
-# By hand, because the default of `seconds` is infinite, which JSON cannot say.
+# Written by hand, because the default of `seconds` is infinite, which JSON cannot express.
 _PLAIN_BUDGETS = WithJsonSchema({"anyOf": [{"type": "object", "properties": _BUDGETS}, {"type": "null"}]})
 _IN_PROCESS = WithJsonSchema({"type": "null", "description": "An object, which only code can give."})
 
@@ -169,13 +169,13 @@ _IN_PROCESS = WithJsonSchema({"type": "null", "description": "An object, which o
 @known_arguments
 @dataclass
 class DynamicRAGContext:
-    """Per-run overrides: `graph.invoke(input, context={"k": 5})`. What is None stays as the graph was built.
+    """Per-run overrides: `graph.invoke(input, context={"k": 5})`. Fields that are None keep the graph's settings.
 
-    Budgets may be a mapping, as a client of a LangGraph server sends them: `{"budgets": {"tokens": 64}}`. Those that it
-    leaves out have the defaults of `Budgets`.
+    Budgets may be given as a mapping, as clients of a LangGraph server send them: `{"budgets": {"tokens": 64}}`.
+    Budgets that it omits get the defaults of `Budgets`.
 
     Raises:
-        ConfigurationError: If a name is unknown, or a value of another type or out of range.
+        ConfigurationError: If a name is unknown, or a value has the wrong type or is out of range.
     """
 
     __pydantic_config__ = ConfigDict(arbitrary_types_allowed=True)
@@ -197,19 +197,19 @@ class DynamicRAGContext:
 
 
 def check_version(state: Mapping[str, Any]) -> None:
-    """Refuse a state that another version of this package wrote.
+    """Reject a state that another version of this package wrote.
 
     Raises:
-        StateVersionError: Saying what to do.
+        StateVersionError: If the versions differ; the message says what to do.
     """
     found = state.get("version", VERSION)
     if found != VERSION:
         raise StateVersionError(
-            f"this run's checkpoint has state version {found}; this dynprag reads version {VERSION}. "
-            "Ask the question again on a new thread_id, or finish the run with the version that began it."
+            f"this run's checkpoint has state version {found}; this version of dynprag reads state version {VERSION}. "
+            "Ask the question again on a new thread_id, or finish the run with the version that started it."
         )
 
 
 def spent(state: State) -> float:
-    """Working seconds of the run so far."""
+    """Return the run's working time so far, in seconds."""
     return sum((state.get("seconds") or {}).values())

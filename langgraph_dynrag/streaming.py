@@ -1,4 +1,4 @@
-"""What a run shows to whoever streams it: events as they come, and the answer while it grows."""
+"""Output of a running graph: events as they occur, and the answer while it is written."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from langgraph.graph.message import push_message
 
 
 def show(chunk: AIMessageChunk) -> None:
-    """Show a chunk of the final message in LangGraph's `messages` stream; nothing outside of a graph."""
+    """Show a chunk of the final message in LangGraph's `messages` stream. Does nothing outside of a graph."""
     try:
         push_message(chunk, state_key=None)
     except (RuntimeError, KeyError):
@@ -18,7 +18,7 @@ def show(chunk: AIMessageChunk) -> None:
 
 
 def emit(event: Mapping[str, object]) -> None:
-    """Send a custom event to whoever streams; nothing outside of a graph."""
+    """Send a custom event to the run's stream. Does nothing outside of a graph."""
     try:
         writer = get_stream_writer()
     except (RuntimeError, KeyError):

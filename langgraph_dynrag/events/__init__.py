@@ -1,1 +1,1 @@
-"""The events of a run: typed records that the trace, streams and reports are made of."""
+"""The events of a run: typed records that traces, streams and reports are built from."""

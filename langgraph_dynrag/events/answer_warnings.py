@@ -1,6 +1,6 @@
-"""What a reader of an answer should be told about how it came about, made from the events of its trace.
+"""Warnings for the reader of an answer, collected from the events of its trace.
 
-An event that the user should not have to look for carries a `warning` in words. Failed searches are counted by error.
+An event that users should notice carries a `warning` text. Failed searches are counted by error.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from langgraph_dynrag.events.events import Event, RetrievalEvent, events_of
 
 
 def answer_warnings(events: Iterable[Event]) -> list[str]:
-    """Return the warnings of a run, each once, with its number of occurrences."""
+    """Return each distinct warning of a run once, with its number of occurrences."""
     known = list(events)
     searches = events_of(known, RetrievalEvent)
     errors = Counter(event["error"] for event in searches if event["error"])

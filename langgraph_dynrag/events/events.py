@@ -1,15 +1,15 @@
-"""The events of a run: what each kind says, and how to read them by kind.
+"""The events of a run: the fields of each kind, and how to read events by kind.
 
-An event is a plain dict with a `type`, so that checkpoints, JSON and clients of a server can hold it. Most events stand
-in the trace and are sent to the `custom` stream as well; `token` and `training` are sent only. To make an event is to
-call its class, `BudgetEvent(type="budget", ...)`, which mypy checks field by field; to read events of a kind, use
-`events_of`. Readers keep kinds that they do not know: a newer version may have written them.
+An event is a plain dict with a `type`, so that checkpoints, JSON and server clients can hold it. Most events are kept
+in the trace and also sent to the `custom` stream; `token` and `training` events are only sent. Create an event by
+calling its class, `BudgetEvent(type="budget", ...)`, which mypy checks field by field. Read events of one kind with
+`events_of`. Readers keep kinds that they do not know, which a newer version may have written.
 
-Times are in seconds, log-probabilities and entropies in nats, and `evidence`, `passages` and `documents` are ids of
-passages unless said otherwise.
+Times are in seconds, and log-probabilities and entropies in nats. `evidence`, `passages` and `documents` are passage
+ids unless noted otherwise.
 """
 
-# Annotations are evaluated here: `events_of` reads the `type` of a class.
+# Annotations are evaluated in this module because `events_of` reads the `type` of a class.
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal, NotRequired, TypeAlias, TypeVar, cast, get_args
 
@@ -37,18 +37,18 @@ from langgraph_dynrag.search_tags.formats import Problem
 
 
 class Recorded(TypedDict, total=False):
-    """What a node adds to the events that it returns. The first event of a node has its time and its calls."""
+    """Fields that a node adds to the events it returns. Its first event carries the node's time and model calls."""
 
     node: str
-    """Absent where an agent's middleware wrote the event, and in the `custom` stream."""
+    """Absent in the `custom` stream, and in events that an agent's middleware wrote."""
     seconds: float
-    """Working time of the node; of a `retrieval` the time of the search."""
+    """Working time of the node; for a `retrieval`, the time of the search."""
     usage: UsageState
-    """Usage of the node's model calls, if there were any."""
+    """Usage of the node's model calls; absent if there were none."""
 
 
 class QuestionEvent(Recorded):
-    """The run begins with this question."""
+    """The run starts with this question."""
 
     type: Literal["question"]
     question: str
@@ -61,38 +61,38 @@ class CondensedEvent(Recorded, ReplyCost):
 
     type: Literal["condensed"]
     asked: str
-    """The question as the user put it."""
+    """The question as the user asked it."""
     question: str
-    """The question that is answered: the rewritten one, or the same if that failed."""
+    """The question to answer: the rewritten one, or the original if rewriting failed."""
     turns: int
-    """Earlier turns of the conversation."""
+    """Number of earlier turns of the conversation."""
     left_out: int
-    """How many of them did not fit into the prompt."""
+    """Number of those turns that did not fit into the prompt."""
     problem: str | None
-    """Why the question was taken as it is, if it was."""
+    """Why the original question was used; None if it was rewritten."""
     warning: NotRequired[str]
 
 
 class NotTextEvent(Recorded):
-    """The user's messages have content that is no text, which is ignored."""
+    """The user's messages contain content other than text, which is ignored."""
 
     type: Literal["not_text"]
     warning: str
 
 
 class TokenEvent(TypedDict):
-    """The model has written a token. Sent only."""
+    """The model wrote a token. Only sent, never kept in the trace."""
 
     type: Literal["token"]
     text: str
     logprob: float | None
     entropy: float | None
     candidate: NotRequired[int]
-    """The index of the continuation, where several are written at once."""
+    """Index of the continuation, if several are written at once."""
 
 
 class DraftEvent(Recorded, DraftCost):
-    """A draft was written. All lists run over its tokens."""
+    """A draft was written. All lists have one entry per token."""
 
     type: Literal["draft"]
     pieces: list[str]
@@ -100,15 +100,15 @@ class DraftEvent(Recorded, DraftCost):
     logprobs: list[float]
     entropies: list[float] | None
     carried: int
-    """Leading tokens that an earlier draft had already."""
+    """Number of leading tokens carried over from an earlier draft."""
     ended: EndOfDraft
     evidence: list[str]
     shortened_or_left_out: NotRequired[list[str]]
-    """Passages that did not fit into the prompt as they are."""
+    """Passages that were truncated or left out because they did not fit into the prompt."""
     in_weights: NotRequired[list[str]]
-    """Passages that acted through their adapters; absent if there is no injector, as the next one is."""
+    """Passages that acted through their adapters. Absent without an injector, like the next field."""
     in_prompt_because: NotRequired[dict[str, str]]
-    """By id, why a passage stood in the prompt instead."""
+    """Maps a passage id to the reason why the passage stood in the prompt instead."""
     failures: NotRequired[list[str]]
     """Errors of the requests before the one that succeeded."""
     problem: NotRequired[NoText]
@@ -116,16 +116,16 @@ class DraftEvent(Recorded, DraftCost):
 
 
 class ReasoningEvent(Recorded):
-    """The model has reasoned before its reply."""
+    """The model reasoned before its reply."""
 
     type: Literal["reasoning"]
     text: str
-    """Empty if the provider does not pass it on."""
+    """Empty if the provider does not return it."""
     tokens: int
 
 
 class RepetitionEvent(Recorded):
-    """A reply began with what the answer says already; that was left out."""
+    """A reply repeated the beginning of the answer so far; the repetition was left out."""
 
     type: Literal["repetition"]
     text: str
@@ -137,22 +137,22 @@ class NoTextEvent(Recorded):
     type: Literal["no_text"]
     problem: NoText | Literal["no short answer"]
     reply: int
-    """How many replies in a row have brought none."""
+    """Number of consecutive replies without new text, this one included."""
     outcome: str
 
 
 class CallsEvent(Recorded):
-    """Models were called, and no other event says so: it only carries `usage`."""
+    """Models were called, and no other event records it: this one only carries `usage`."""
 
     type: Literal["calls"]
 
 
 class VerdictEvent(Recorded):
-    """The trigger has judged a draft: `Verdict.to_state()`, or the first three where it was not asked."""
+    """The trigger judged a draft: the fields of `Verdict.to_state()`, or only the first three if it was not asked."""
 
     type: Literal["verdict"]
     tokens: int
-    """Tokens that were judged."""
+    """Number of tokens judged."""
     retrieve: bool
     reason: str
     trigger: NotRequired[str]
@@ -195,43 +195,43 @@ class RetrievalEvent(Recorded):
     query: str
     documents: list[FoundPassage]
     returned: int
-    """Documents that the retriever returned; more than `k` are cut."""
+    """Number of documents that the retriever returned; those beyond `k` are cut."""
     error: str | None
     identical: bool
     """Whether the search repeated an earlier one, by its query or by all that it found."""
 
 
 class ReformulationEvent(Recorded):
-    """What a search found was looked at: another query is tried, or the outcome stands."""
+    """The results of a search were checked: either another query is tried, or the outcome is final."""
 
     type: Literal["reformulation"]
     problem: SearchProblem | None
     query: NotRequired[str]
-    """The next query, the `rewrite`-th for this gap; absent if none is tried."""
+    """The next query, number `rewrite` for this gap; absent if none is tried."""
     rewrite: NotRequired[int]
     outcome: NotRequired[Outcome]
     """Absent if another query is tried."""
 
 
 class EvidenceChoiceEvent(Recorded):
-    """Passages were chosen among those found. A selector of the user's own may record other fields than these."""
+    """Passages were selected among those found. A custom selector may record other fields."""
 
     type: Literal["evidence_choice"]
     by: NotRequired[str]
     candidates: NotRequired[list[EvidenceCandidate]]
     kept: NotRequired[list[str]]
     cost: NotRequired[dict[str, float]]
-    """Of the samples: sequences, tokens, seconds."""
+    """Cost of the samples: sequences, tokens, seconds."""
 
 
 class DigestEvent(Recorded, ReplyCost):
-    """The model was asked to condense what was found."""
+    """The model was asked to condense the documents found."""
 
     type: Literal["digest"]
     query: str
     documents: list[str]
     text: str | None
-    """What it wrote; None: the documents are inserted as they were found."""
+    """The condensed text; None: the documents are inserted as they were found."""
     helpful: bool | None
     problem: str | None
     writing_seconds: float
@@ -250,34 +250,34 @@ class ResumeEvent(Recorded):
 
 
 class InjectionEvent(Recorded):
-    """Passages were put into the model's parameters."""
+    """Passages were injected into the model's parameters."""
 
     type: Literal["injection"]
     mode: str
     in_weights: list[str]
     in_prompt_because: dict[str, str]
-    """By id, why a passage stands in the prompt instead."""
+    """Maps a passage id to the reason why the passage stands in the prompt instead."""
     trained: int
     translated: int
     preparing_seconds: float
     strength: float
     forgetting: float | None
-    """What the adapters change of answers to unrelated questions, nats a token; None: not measured."""
+    """Change that the adapters cause in answers to unrelated questions, in nats per token; None: not measured."""
     left_out: dict[str, str]
-    """By id, why a passage is not used at all."""
+    """Maps a passage id to the reason why the passage is not used at all."""
     conflicts: Mapping[str, Any] | None
     """Passages that contradict each other about the question; None: not measured."""
     training: TrainingWait | None
 
 
 class TrainingEvent(TrainingProgress):
-    """The run waits for adapters that are trained. Sent only."""
+    """The run waits for adapters to be trained. Only sent, never kept in the trace."""
 
     type: Literal["training"]
 
 
 class InsertedEvent(Recorded):
-    """A search call of the model was answered in the text: with results, or with a notice if there is a problem."""
+    """A search call of the model was answered in the text, with results or, if there is a problem, with a notice."""
 
     type: Literal["inserted"]
     problem: Problem | None
@@ -288,14 +288,14 @@ class InsertedEvent(Recorded):
 
 
 class JudgementEvent(Recorded, GenerationCost):
-    """The model was asked whether each hypothesis needs a passage; None for those that were not asked about."""
+    """The model was asked whether each hypothesis needs a passage. Entries are None for hypotheses not asked about."""
 
     type: Literal["judgement"]
     retrieval: list[dict[str, float] | None]
 
 
 class ReflectionEvent(Recorded):
-    """It was decided how hypotheses go on."""
+    """It was decided how hypotheses continue."""
 
     type: Literal["reflection"]
     decisions: list[HypothesisDecision]
@@ -322,7 +322,7 @@ class SelectionEvent(Recorded):
 
 
 class ClosingEvent(Recorded):
-    """The short answer is asked for outright; `text` was written for the model to complete."""
+    """The short answer is asked for explicitly; `text` was written for the model to complete."""
 
     type: Literal["closing"]
     text: str
@@ -336,11 +336,11 @@ class FinalAnswerEvent(Recorded, ReplyCost):
     reason: str
     candidates: list[AnswerCandidateState]
     cost: NotRequired[dict[str, float]]
-    """Of the samples: sequences, tokens, seconds. Absent if neither was written."""
+    """Cost of the samples: sequences, tokens, seconds. Absent if neither answer was written."""
 
 
 class ExemplarEvent(Recorded):
-    """The answer has facts from a worked example of the prompt, and from nowhere else."""
+    """The answer contains facts from a worked example of the prompt that occur nowhere else."""
 
     type: Literal["exemplar"]
     facts: list[str]
@@ -348,18 +348,18 @@ class ExemplarEvent(Recorded):
 
 
 class AnswerEvent(Recorded):
-    """The answer is written."""
+    """The answer is complete."""
 
     type: Literal["answer"]
     answer: str
     short_answer: str
     sources: NotRequired[list[Source]]
-    """In the `custom` stream only, as the warnings are; a state has both by themselves."""
+    """Only in the `custom` stream, like `warnings`; a state holds both separately."""
     warnings: NotRequired[list[str]]
 
 
 class KeptEvent(Recorded):
-    """An agent's answer that was to be written again is given after all."""
+    """An agent's answer that was to be rewritten is returned unchanged."""
 
     type: Literal["kept"]
     reason: str
@@ -367,7 +367,7 @@ class KeptEvent(Recorded):
 
 
 class DegradedEvent(Recorded):
-    """An agent's answer was not watched."""
+    """An agent's answer was not monitored."""
 
     type: Literal["degraded"]
     reason: str
@@ -414,7 +414,7 @@ def events_of(events: Iterable[Mapping[str, Any]], kind: type[_E]) -> list[_E]:
     """Return the events of one kind, in order.
 
     Args:
-        events: The events of a trace, of this version or of another one.
+        events: The events of a trace; another version may have written them.
         kind: The class, such as `RetrievalEvent`.
     """
     (name,) = get_args(kind.__annotations__["type"])

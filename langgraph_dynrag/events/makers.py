@@ -1,4 +1,4 @@
-"""Events that are made in more than one place."""
+"""Constructors for events that are created in several places."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ _E = TypeVar("_E", bound=Mapping[str, Any])
 
 
 def draft_event(draft: Draft, *, carried: int, evidence: list[str]) -> DraftEvent:
-    """Return the record of a draft.
+    """Return the event that records a draft.
 
     Args:
         draft: The draft.
-        carried: How many of its tokens were known before.
+        carried: Number of its tokens carried over from an earlier draft.
         evidence: Ids of the passages that it was written with.
     """
     return DraftEvent(
@@ -32,7 +32,7 @@ def draft_event(draft: Draft, *, carried: int, evidence: list[str]) -> DraftEven
 
 
 def verdict_event(verdict: Verdict, tokens: int) -> VerdictEvent:
-    """Return the record of a verdict on `tokens` tokens."""
+    """Return the event that records a verdict on `tokens` tokens."""
     told = verdict.to_state()
     return VerdictEvent(
         type="verdict",
@@ -50,6 +50,6 @@ def verdict_event(verdict: Verdict, tokens: int) -> VerdictEvent:
 
 
 def with_cost(event: _E, cost: CallCost | None) -> _E:
-    """Return an event with what a call of the model took, as far as that is known."""
+    """Return an event with the cost of a model call, as far as it is known."""
     # Cast, because mypy merges two typed dicts only if both have the same keys.
     return event if cost is None else cast("_E", {**event, **cost})

@@ -1,4 +1,4 @@
-"""The records that events of a trace are made of; see `langgraph_dynrag.events.events`."""
+"""Records nested in the events of a trace; see `langgraph_dynrag.events.events`."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ Outcome: TypeAlias = Literal["nothing found", "evidence"]
 
 
 class UsageState(TypedDict):
-    """What a provider reported of model calls: `Usage.to_state()`."""
+    """The usage that a provider reported for model calls: `Usage.to_state()`."""
 
     calls: int
     reported: int
-    """Calls that reported their usage."""
+    """Number of calls that reported their usage."""
     tokens: UsageMetadata | None
-    """The sum of what was reported; None if nothing was."""
+    """Sum of the reported usage; None if nothing was reported."""
 
 
 class FoundPassage(Passage):
-    """A passage as a search found it."""
+    """A passage that a search found."""
 
     new: bool
     """Whether no earlier search of the run had found it."""
     in_prompt: bool
-    """Whether it was in use already."""
+    """Whether it was already in use."""
 
 
 class EvidenceCandidate(TypedDict):
@@ -40,7 +40,7 @@ class EvidenceCandidate(TypedDict):
     id: str
     title: str
     score: float | None
-    """Uncertainty of the samples that were written with it; None if every sample is empty."""
+    """Uncertainty of the samples written with it; None if every sample is empty."""
 
 
 class TrainingWait(TypedDict):
@@ -49,11 +49,11 @@ class TrainingWait(TypedDict):
     documents: list[str]
     """Names of the documents."""
     estimated: float
-    """Seconds that it was expected to take."""
+    """Expected training time in seconds."""
 
 
 class GenerationCost(TypedDict):
-    """Tokens that a local model computed, took from its cache, and wrote."""
+    """Tokens that a local model computed, read from its cache, and generated."""
 
     forward_tokens: int
     cached_tokens: int
@@ -61,13 +61,13 @@ class GenerationCost(TypedDict):
 
 
 class HypothesisDecision(DecisionState):
-    """How one hypothesis goes on."""
+    """The decision on how one hypothesis continues."""
 
     hypothesis: int
 
 
 class PassageName(TypedDict):
-    """A passage, by what a person recognises it by."""
+    """A passage with the name that a person recognises it by."""
 
     id: str
     title: str
@@ -79,7 +79,7 @@ class Continuation(SegmentScoreState):
     hypothesis: int
     passage: PassageName | None
     kept_passage: bool
-    """Whether the passage is the one of the segment before."""
+    """Whether the passage was kept from the previous segment."""
     text: str
     tokens: int
     probabilities: CritiqueState
@@ -92,21 +92,21 @@ class KeptHypothesis(TypedDict):
     text: str
     score: float
     passages: list[str | None]
-    """One for each segment."""
+    """One entry per segment."""
     ended: bool
 
 
 class TrainingProgress(TypedDict):
-    """How far a job of training adapters is."""
+    """Progress of a training job for adapters."""
 
     stage: Literal["questions", "teacher", "training"]
     documents: list[str]
-    """Names of the documents that are worked on."""
+    """Names of the documents that the job is working on."""
     made: int
-    """Documents that are done."""
+    """Number of documents completed."""
     of: int
     part: float
-    """Of the whole job, 0 to 1."""
+    """Completed fraction of the whole job, 0 to 1."""
     seconds: float
     left: float
     estimated: float

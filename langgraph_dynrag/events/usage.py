@@ -1,7 +1,7 @@
-"""How many tokens a provider reports for model calls: metered by a callback, summed, and recorded in events.
+"""Token usage that providers report for model calls: metered by a callback, summed, and recorded in events.
 
-A call reports its usage when it ends. A stream that is left early, as drafts of remote models often are, reports none;
-such calls are counted, so that a sum is never taken for more than it is. Nothing is estimated.
+A call reports its usage when it ends. A stream that is abandoned early, as is common for drafts of remote models,
+reports none. Such calls are counted separately, so that a sum is not mistaken for the total. Nothing is estimated.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ from langgraph_dynrag.events.parts import UsageState
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """The usage of some model calls. `a + b` sums two."""
+    """The usage of a number of model calls. `a + b` adds two."""
 
     calls: int = 0
-    """Calls that were answered, or left while they were answered."""
+    """Calls that were answered or abandoned while streaming."""
     reported: int = 0
     """Calls that reported their usage."""
     tokens: UsageMetadata | None = None
-    """The sum of what was reported, in LangChain's shape; None if nothing was."""
+    """Sum of the reported usage, in LangChain's format; None if nothing was reported."""
 
     @classmethod
     def of(cls, message: object) -> Usage:
-        """Return the usage of one call, whose reply is given."""
+        """Return the usage of the one call that produced this reply."""
         tokens = getattr(message, "usage_metadata", None)
         return cls(1, 0, None) if not tokens else cls(1, 1, tokens)
 
@@ -53,7 +53,7 @@ class Usage:
         return Usage(self.calls + other.calls, self.reported + other.reported, tokens)
 
     def to_state(self) -> UsageState:
-        """Return plain data, as events carry it."""
+        """Return the usage as plain data, as events carry it."""
         return {"calls": self.calls, "reported": self.reported, "tokens": self.tokens}
 
     def __str__(self) -> str:
@@ -77,7 +77,7 @@ class Usage:
 
 
 class UsageMeter(BaseCallbackHandler):
-    """Counts the chat model calls that are made with a config, and their usage. Safe under threads."""
+    """Callback that counts the chat model calls made with a config, and their usage. Thread-safe."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -93,11 +93,11 @@ class UsageMeter(BaseCallbackHandler):
         return merge_configs(config, {"callbacks": [self]})
 
     def on_llm_end(self, response: LLMResult, **kwargs: Any) -> None:  # noqa: ARG002
-        """Take note of a call that ended."""
+        """Record a call that ended."""
         self._add(response)
 
     def on_llm_error(self, error: BaseException, **kwargs: Any) -> None:
-        """Take note of a stream that was left; a call that failed is none."""
+        """Record a stream that was abandoned. A failed call is not counted."""
         if isinstance(error, GeneratorExit):
             self._add(kwargs.get("response"))
 
@@ -112,7 +112,7 @@ class UsageMeter(BaseCallbackHandler):
 
 
 def _from_output(response: LLMResult) -> AIMessage | None:
-    """Some integrations report usage of a whole result only, in OpenAI's names."""
+    """Return the usage that some integrations report for a whole result only, under OpenAI's names."""
     told = (response.llm_output or {}).get("token_usage") or {}
     read, written = told.get("prompt_tokens"), told.get("completion_tokens")
     if not isinstance(read, int) or not isinstance(written, int):

@@ -1,1 +1,1 @@
-"""What a graph is given: validation, the question of a conversation, and questions made to stand alone."""
+"""Handling of the graph's input: validation, the question of a conversation, and rewriting it to stand alone."""

@@ -1,6 +1,6 @@
-"""Making a question of a conversation stand alone, so that it can be searched for and answered without the rest.
+"""Rewriting the question of a conversation so that it can be searched for and answered on its own.
 
-A condenser writes the instruction and reads the reply; `begin` asks the model in between, synchronously or not.
+A condenser writes the instruction and reads the reply. `begin` calls the model in between, synchronously or not.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ Last message: {question}\
 
 
 class Condensed(NamedTuple):
-    """What a reply gives: a question that stands alone, or the reason why it gives none."""
+    """The outcome of reading a reply: a question that stands alone, or the reason why there is none."""
 
     question: str | None
     problem: str | None = None
@@ -47,27 +47,27 @@ class Condensed(NamedTuple):
 
 @runtime_checkable
 class Condenser(Protocol):
-    """Makes a question that stands alone of a question and the turns before it."""
+    """Turns a question and the turns before it into a question that stands alone."""
 
     def prompt(self, turns: Sequence[Turn], question: str) -> str:
         """Return the instruction for the model."""
         ...
 
     def read(self, reply: str, question: str) -> Condensed:
-        """Return what the reply, which is without reasoning, gives."""
+        """Return the question in a reply, which contains no reasoning."""
         ...
 
 
 @known_arguments
 @dataclass(frozen=True, slots=True)
 class CondenseQuestion:
-    """Asks the model once to put into the question what its pronouns stand for.
+    """Asks the model, in one call, to replace the pronouns of the question by what they stand for.
 
-    A reply that is empty, over `max_words` words (or `8 * max_words` characters, for scripts that write no spaces)
-    longer than the question, or clearly an answer and no question gives none.
+    A reply is rejected if it is empty, more than `max_words` words (or `8 * max_words` characters, for scripts without
+    spaces) longer than the question, or clearly an answer rather than a question.
 
     Raises:
-        ConfigurationError: If the number is less than 1.
+        ConfigurationError: If `max_words` is less than 1.
     """
 
     max_words: Annotated[int, Bounds(least=1)] = 48
@@ -79,7 +79,7 @@ class CondenseQuestion:
         """Return the instruction, the conversation and the question."""
         history = "\n".join(f"{turn.role.capitalize()}: {' '.join(turn.text.split())}" for turn in turns)
         texts = {"history": history, "question": question}
-        # What is put in is not looked at again, whatever it contains.
+        # Inserted texts are not scanned for placeholders again.
         return re.sub(r"\{(history|question)\}", lambda match: texts[match[1]], _PROMPT)
 
     def read(self, reply: str, question: str) -> Condensed:
@@ -92,10 +92,10 @@ class CondenseQuestion:
         if words > self.max_words or len(found) - len(question) > 8 * self.max_words:
             return Condensed(None, "the reply is too long for a question")
         if _REFUSALS.match(found) or _ANSWERS.match(found):
-            return Condensed(None, "the reply is no question")
-        # A sentence that asks nothing, where something was asked. Names and keywords are left alone.
+            return Condensed(None, "the reply is not a question")
+        # A statement in reply to a question. Names and keywords, which have no question mark, are left alone.
         if _QUESTION_MARKS.search(question) and not _QUESTION_MARKS.search(found) and _ENDS.search(found):
-            return Condensed(None, "the reply is an answer and no question")
+            return Condensed(None, "the reply is an answer, not a question")
         return Condensed(found)
 
 

@@ -1,6 +1,6 @@
-"""What a graph reads of its messages: the question's text, the turns before it, the user's system text.
+"""Reads a graph's messages: the question's text, the turns before it, and the user's system text.
 
-Pure: nothing here knows nodes or models.
+Pure; knows no nodes or models.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class Turn(NamedTuple):
 
 
 class MessageParts(NamedTuple):
-    """A message's text, and the types of its content blocks that hold none, such as images."""
+    """A message's text, and the types of its content blocks that hold no text, such as images."""
 
     text: str
     others: tuple[str, ...]
@@ -45,7 +45,7 @@ def message_parts(message: BaseMessage) -> MessageParts:
 
 
 def earlier_turns(messages: Sequence[BaseMessage]) -> list[Turn]:
-    """Return what user and assistant said, without reasoning, tool messages and turns that have no text."""
+    """Return what user and assistant said, without reasoning, tool messages and turns without text."""
     turns: list[Turn] = []
     for message in messages:
         text = message_parts(message).text
@@ -67,13 +67,13 @@ def not_text_warning(messages: Sequence[BaseMessage]) -> str | None:
 
 
 def system_text(messages: Sequence[BaseMessage]) -> str:
-    """Return the texts of the system messages, each once, in order; empty if there are none."""
+    """Return the texts of the system messages, deduplicated and in order; empty if there are none."""
     systems = [m for m in messages if _is_role(m, SystemMessage, ("system", "developer"))]
     return "\n\n".join(dict.fromkeys(text for m in systems if (text := message_parts(m).text.strip())))
 
 
 def fitting(turns: Sequence[Turn], budget: int, count: Callable[[str], int]) -> list[Turn]:
-    """Return the last turns that have `budget` tokens together at most; of a single long turn its last words."""
+    """Return the last turns that fit into `budget` tokens. If not even one does, the last one loses its first words."""
     kept: list[Turn] = []
     for turn in reversed(turns):
         size = count(turn.text)

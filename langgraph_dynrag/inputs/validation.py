@@ -1,4 +1,4 @@
-"""What a graph is given: checked before anything runs, with the line to write in the message."""
+"""Validation of a graph's input before anything runs, with error messages that show the line to write."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ _KNOWN = tuple(get_type_hints(DynamicRAGState))
 
 
 def check_input(given: Any) -> None:
-    """Refuse an input in which there is no question for a reason that can be named.
+    """Reject an input that contains no question if the reason can be named.
 
-    None (a run that is resumed), commands and other objects are left to LangGraph.
+    None (a resumed run), commands and other objects are left to LangGraph.
 
     Raises:
-        ConfigurationError: Naming what was given and what is needed.
+        ConfigurationError: If the input is invalid; the message names what was given and what is needed.
     """
     if isinstance(given, str):
         raise ConfigurationError(f'the input is {shown(given)}; a mapping is needed: {{"question": {given!r}}}')
@@ -42,10 +42,10 @@ def check_input(given: Any) -> None:
 
 
 def check_question(question: object) -> None:
-    """Refuse a question that is no text.
+    """Reject a question that is not text.
 
     Raises:
-        ConfigurationError: Naming its type, and what to write.
+        ConfigurationError: If it is not text; the message names its type and what to write.
     """
     if question is None or isinstance(question, str):
         return
@@ -60,10 +60,10 @@ def check_question(question: object) -> None:
 
 
 def check_context(context: object) -> None:
-    """Refuse a context that is neither a mapping nor a `DynamicRAGContext`, which LangGraph would ignore.
+    """Reject a context that is neither a mapping nor a `DynamicRAGContext`, which LangGraph would ignore.
 
     Raises:
-        ConfigurationError: Naming it.
+        ConfigurationError: If the context is invalid; the message shows it.
     """
     if isinstance(context, str | bytes | bool | int | float | Sequence):
         raise ConfigurationError(f'the context is {shown(context)}; a mapping is needed, such as {{"k": 5}}')
@@ -77,6 +77,6 @@ def _check_messages(messages: Any) -> None:
         convert_to_messages(given)
     except (NotImplementedError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise ConfigurationError(
-            f"messages is {shown(messages)}, which LangChain does not take for messages: "
+            f"messages is {shown(messages)}, which LangChain cannot convert to messages: "
             f'{str(error).splitlines()[0]}. Give a list such as [HumanMessage("...")] or [("user", "...")]'
         ) from error

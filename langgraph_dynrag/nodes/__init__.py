@@ -1,4 +1,4 @@
-"""The graph's nodes, each usable alone."""
+"""The nodes of the graph. Each one can also be used on its own."""
 
 from langgraph_dynrag.nodes.beam import DecideAndSelect, Expand, ResumeBeam
 from langgraph_dynrag.nodes.begin import Begin, after_begin

@@ -1,10 +1,10 @@
-"""`generate`, `monitor` and `resume` where continuations are selected: one for each passage, a beam of the best ones.
+"""`generate`, `monitor` and `resume` for segment selection: one continuation per passage, and a beam of the best ones.
 
-The same states follow each other as ever. `generate` asks whether the next segment needs a passage, and `monitor` lets
-the trigger decide; if it does, `retrieve`, `reformulate` and `resume` bring the passages; then `generate` writes every
-continuation in one batch, and `monitor` keeps the best. What all hypotheses of the beam agree on is accepted at once.
-Where several hypotheses search at a time, each is continued with each of the passages found, `k` in all. Closing an
-answer is what it is without a beam.
+The nodes run in the usual order. `generate` asks the model whether the next segment needs a passage, and `monitor` lets
+the trigger decide. If it does, `retrieve`, `reformulate` and `resume` supply the passages. Then `generate` writes all
+continuations in one batch, and `monitor` keeps the best. Segments that all hypotheses of the beam share are accepted
+immediately. If several hypotheses search at once, each is continued with each of the passages found, `k` in total. The
+closing step is the same as without a beam.
 """
 
 from __future__ import annotations
@@ -48,26 +48,26 @@ from rag_backbone.aio import in_own_thread
 
 
 class Expand(Generate):
-    """Asks what the beam's hypotheses need, or writes their continuations."""
+    """Asks the model what the beam's hypotheses need, or writes their continuations."""
 
     def run(self, state: State, settings: Settings, config: RunnableConfig) -> Update:
         """Judge the need for passages, or write one continuation for each passage."""
         return super().run(state, settings, config) if _closing(state) else expand(state, settings)
 
     async def arun(self, state: State, settings: Settings, config: RunnableConfig) -> Update:
-        """Judge the need for passages, or write one continuation for each passage; the event loop stays free."""
+        """Judge the need for passages, or write one continuation for each passage, without blocking the event loop."""
         if _closing(state):
             return await super().arun(state, settings, config)
         return await in_own_thread(expand, state, settings)
 
 
 class DecideAndSelect(Monitor):
-    """Decides how hypotheses go on, or which continuations are kept."""
+    """Decides how hypotheses continue, or which continuations to keep."""
 
     streams = False
 
     def run(self, state: State, settings: Settings, config: RunnableConfig) -> Update:
-        """State queries, let continuations be written, accept what is certain, or end the answer."""
+        """State queries, request continuations, accept the segments that are certain, or end the answer."""
         if _closing(state):
             return super().run(state, settings, config)
         beam = Beam.from_state(state.get("beam"))
@@ -78,7 +78,7 @@ class DecideAndSelect(Monitor):
         return _decided(state, settings, beam, views, plans, replies)
 
     async def arun(self, state: State, settings: Settings, config: RunnableConfig) -> Update:
-        """State queries, let continuations be written, accept what is certain, or end the answer."""
+        """State queries, request continuations, accept the segments that are certain, or end the answer."""
         if _closing(state):
             return await super().arun(state, settings, config)
         beam = Beam.from_state(state.get("beam"))
@@ -90,17 +90,17 @@ class DecideAndSelect(Monitor):
 
 
 class ResumeBeam(Resume):
-    """Puts the passages at hand; where none were found, hypotheses go on without."""
+    """Provides the passages found. If there are none, hypotheses continue without."""
 
     streams = False
 
     async def arun(self, state: State, settings: Settings, config: RunnableConfig) -> Update:
-        """Take over the evidence; the event loop stays free."""
+        """Store the evidence without blocking the event loop."""
         return await in_own_thread(self.run, state, settings, config)
 
     def run(self, state: State, settings: Settings, config: RunnableConfig) -> Update:
-        """Take over the evidence; there is no draft to cut."""
-        # Time that has run out ends the answer in `monitor`, which knows the best hypothesis.
+        """Store the evidence. A beam has no draft to cut back."""
+        # If time has run out, `monitor` ends the answer, because it knows the best hypothesis.
         unhurried = replace(settings, budgets=replace(settings.budgets, seconds=math.inf))
         update = super().run(state, unhurried, config)
         if state.get("found"):
@@ -118,7 +118,7 @@ class ResumeBeam(Resume):
 
 
 def expand(state: State, settings: Settings) -> Update:
-    """Ask what open hypotheses need; once that is decided, continue them."""
+    """Ask what the open hypotheses need or, once that is decided, continue them."""
     beam = Beam.from_state(state.get("beam"))
     return _asked(state, settings, beam) if beam.undecided else _written(state, settings, beam)
 
@@ -179,7 +179,7 @@ def _written(state: State, settings: Settings, beam: Beam) -> Update:
 def _expansions(state: State, settings: Settings, beam: Beam) -> list[Expansion]:
     evidence: list[Passage] = list(state.get("evidence") or [])
     made: list[Expansion] = []
-    # In the short form a continuation is the whole answer.
+    # In the short form, a continuation is the whole answer.
     most = settings.budgets.tokens if _selection(settings).form == "short" else settings.lookahead
     for i, h in enumerate(beam.hypotheses):
         if h.ended:
@@ -203,7 +203,7 @@ _Views = Mapping[int, tuple[DraftView, Verdict]]
 
 
 def _plans(state: State, settings: Settings, beam: Beam) -> tuple[_Views, dict[int, QueryPlan]]:
-    """The verdict on each undecided hypothesis, and the plan for the queries of those that need passages."""
+    """Return the verdict on each undecided hypothesis, and a query plan for those that need passages."""
     views = {}
     for i in beam.undecided:
         view = DraftView(
@@ -229,7 +229,7 @@ def _decided(
     plans: Mapping[int, QueryPlan],
     replies: Mapping[int, list[str]],
 ) -> Update:
-    """How each hypothesis goes on. The best ones come first where the budget does not allow a search for all."""
+    """Decide how each hypothesis continues. If the budget does not cover all searches, the best hypotheses get them."""
     hit = exhausted(state, settings)
     left = settings.budgets.retrievals - (state.get("retrievals") or 0)
     queries: list[str] = []
@@ -268,7 +268,7 @@ def _decided(
 def _queries(
     settings: Settings, view: DraftView, verdict: Verdict, plan: QueryPlan | None, replies: list[str]
 ) -> tuple[str, ...]:
-    if plan is None:  # a budget forbids to search
+    if plan is None:  # a budget is exhausted
         return ()
     given = plan.queries or queries_of(settings.query, view, verdict, replies)
     cut = [shortened(q, settings) for q in given]
@@ -284,7 +284,7 @@ def _decision(
     retrieve: bool,
 ) -> Decision:
     p = probabilities or {}
-    # The passage at hand is kept where that is likelier than needing none; the threshold is about another one.
+    # Keep the current passage if that is likelier than needing none. The threshold only decides about a new search.
     keep = not retrieve and h.passage is not None and p.get("continue", 0.0) > p.get("no", 0.0)
     reason = verdict.reason
     if verdict.retrieve and not retrieve:
@@ -294,7 +294,7 @@ def _decision(
 
 
 def select(state: State, settings: Settings, beam: Beam) -> Update:
-    """Keep the best continuations; accept what all of them share, and at the end the best one."""
+    """Keep the best continuations. Accept the segments that all of them share and, at the end, the best hypothesis."""
     selection = _selection(settings)
     voted = vote(beam, selection, settings.prompt)
     beam = beam if voted is None else voted.beam
@@ -308,7 +308,7 @@ def select(state: State, settings: Settings, beam: Beam) -> Update:
         draft += segment.draft
     update = accept(state, settings, draft, len(draft), keep_rest=False)
     if _reflector(settings).path == "tokens":
-        update["token_ids"] = None  # what the model saw is more than the text
+        update["token_ids"] = None  # the model's context holds more than the text
     kept = [KeptHypothesis(text=h.text, score=h.score, passages=_passages(h), ended=h.ended) for h in chosen.hypotheses]
     event = SelectionEvent(type="selection", beam=kept, over=over)
     if voted is not None:
@@ -326,10 +326,10 @@ def select(state: State, settings: Settings, beam: Beam) -> Update:
 def _ended(
     state: State, settings: Settings, update: Update, best: Hypothesis, draft: Draft, *, late: bool, short: str | None
 ) -> Update:
-    """The answer ends with the best hypothesis, whose passages alone are its sources; or with the one voted for."""
+    """End with the best hypothesis or the answer voted for; only passages of the best hypothesis remain as sources."""
     which = best.stopped or ("seconds" if late and not best.ended else None)
     if which == "segments":
-        if _selection(settings).form == "long":  # of a short answer one segment is all there is
+        if _selection(settings).form == "long":  # in the short form, one segment is the whole answer
             event = BudgetEvent(type="budget", which=which, limit=_selection(settings).depth)
             emit(event)
             update["trace"].append(event)
@@ -352,7 +352,7 @@ def _drafts(segments: Sequence[Segment]) -> list[Event]:
     events: list[Event] = []
     for s in segments:
         evidence = [] if s.passage is None else [s.passage["id"]]
-        # The record of the continuations tells what it cost to write these tokens, so here they count as known.
+        # The continuations event already counts what these tokens cost, so they are recorded as carried over.
         events.append(draft_event(s.draft, carried=len(s.draft), evidence=evidence))
         events.append(AcceptedEvent(type="accepted", text=s.draft.text, tokens=len(s.draft)))
     return events
@@ -383,7 +383,7 @@ def _closing(state: State) -> bool:
 
 
 def _reflector(settings: Settings) -> Reflector:
-    assert settings.reflector is not None  # these nodes are made for one
+    assert settings.reflector is not None  # these nodes are only built with one
     return settings.reflector
 
 

@@ -1,4 +1,4 @@
-"""`begin`: take the question, refuse what cannot be answered, and clear what an earlier question left behind."""
+"""`begin`: take the question, reject what cannot be answered, and clear the state of an earlier question."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ _log = logging.getLogger(__name__)
 
 
 class Begin(Node):
-    """Starts a run. The first node, before `generate` or, with an initial retrieval, `retrieve`."""
+    """Starts a run. It is the first node, followed by `generate` or, with an initial retrieval, by `retrieve`."""
 
     node_name = "begin"
 
     def run(self, state: State, settings: Settings, config: RunnableConfig) -> Update:
-        """A clean state for the question.
+        """Return a fresh state for the question.
 
         Raises:
             ConfigurationError: If there is no question.
-            ContextWindowError: If question and prompt leave no room for an answer.
+            ContextWindowError: If the question and the prompt leave no room for an answer.
         """
         asked = _asked(state, settings)
         call = prepared(asked.question, asked.earlier, settings)
@@ -47,7 +47,10 @@ class Begin(Node):
         return _update(asked, call, settings)
 
     async def arun(self, state: State, settings: Settings, config: RunnableConfig) -> Update:
-        """The same, in threads around the call: asking a local model for its window or its tokenizer loads it."""
+        """Do the same as `run`, with the work around the model call in threads.
+
+        Asking a local model for its context window or its tokenizer loads the model.
+        """
         asked = _asked(state, settings)
         call = await in_own_thread(prepared, asked.question, asked.earlier, settings)
         if call is not None and call.prompt is not None:
@@ -57,19 +60,19 @@ class Begin(Node):
 
 
 class _Asked(NamedTuple):
-    """What is asked in this run."""
+    """The question of this run, and what came with it."""
 
     question: str
     message_id: str | None
     earlier: Sequence[BaseMessage]
-    """Messages before the one that the question came in; none if it came by itself."""
+    """Messages before the one that holds the question; empty if the question did not come in a message."""
     system: str
     warning: str | None
 
 
 def _asked(state: State, settings: Settings) -> _Asked:
     question, message_id = asked_question(state)
-    question = clean_text(question, "the question")  # in a user's own graph this is where it enters
+    question = clean_text(question, "the question")  # in a custom graph, this is where user input enters
     messages: list[AnyMessage] = state.get("messages") or []
     last = messages[-1] if messages else None
     in_message = isinstance(last, HumanMessage) and message_parts(last).text.strip() == question
@@ -139,14 +142,14 @@ def _update(asked: _Asked, call: Condensing | None, settings: Settings) -> Updat
 
 
 def after_begin(state: AnyState) -> Literal["retrieve", "generate"]:
-    """Search first if the method does."""
+    """Route to `retrieve` if there are queries, otherwise to `generate`."""
     return "retrieve" if state["queries"] else "generate"
 
 
 def asked_question(state: State) -> tuple[str, str | None]:
-    """The question of this run, and the id of the message that it came in.
+    """Return the question of this run, and the id of the message that holds it.
 
-    On a thread that has answered before, the state still holds the previous question: a new human message or a new
+    On a thread that has answered before, the state still holds the previous question. A new human message or a new
     `question` takes precedence over it.
     """
     answered = state.get("answered") or Answered(question="", message_id=None)
@@ -154,7 +157,7 @@ def asked_question(state: State) -> tuple[str, str | None]:
     explicit = (state.get("question") or "").strip()
     messages: list[AnyMessage] = state.get("messages") or []
     last = messages[-1] if messages else None
-    # Only a thread gives messages an id; one without is of this call.
+    # Only a thread assigns ids to messages, so a message without one belongs to this call.
     if isinstance(last, HumanMessage) and (last.id is None or last.id != answered["message_id"]):
         text = message_parts(last).text.strip()
         if not explicit or explicit == answered["question"] or explicit == text:

@@ -1,7 +1,7 @@
-"""`conclude`: write the final answer in two ways, and give the one that the model is surer of.
+"""`conclude`: write the final answer in two ways, and return the one that the model is more certain of.
 
-The last node where the settings have a `final_answer`; `monitor` and `resume` hand over to it with the stage
-`concluding` when the answer is written. Without passages, or without time, that answer is given as it is.
+This is the last node if the settings have a `final_answer`. `monitor` and `resume` route to it with the stage
+`concluding` once the answer is written. Without passages or time left, that answer is returned as it is.
 """
 
 from __future__ import annotations
@@ -32,18 +32,18 @@ from rag_backbone.text.units import sentences
 
 
 class Conclude(Node):
-    """Compares an answer from the rationales with one from the documents."""
+    """Compares an answer written from the rationales with one written from the documents."""
 
     node_name = "conclude"
     streams = False
 
     async def arun(self, state: State, settings: Settings, config: RunnableConfig) -> Update:
-        """Write and sample both answers, and end with one; the event loop stays free."""
+        """Write and sample both answers, and end with one of them, without blocking the event loop."""
         return await in_own_thread(self.run, state, settings, config)
 
     def run(self, state: State, settings: Settings, config: RunnableConfig) -> Update:
-        """Write and sample both answers, and end with one."""
-        if not prompt_passages(state, settings)[0]:  # none found, none that fits, or all of them in the parameters
+        """Write and sample both answers, and end with one of them."""
+        if not prompt_passages(state, settings)[0]:  # none found, none fits, or all of them are in the parameters
             return _as_written(state, settings, "no documents stand in the prompt")
         rebuild(state, settings)
         work = _Work(state, settings, config)
@@ -59,31 +59,31 @@ class _TimeIsUpError(Exception):
 
 
 class _Work:
-    """Both answers in the making, and what they cost."""
+    """Writes and samples the two answers, and adds up their cost."""
 
     def __init__(self, state: State, settings: Settings, config: RunnableConfig) -> None:
         self._settings = settings
         self._config = config
         self._deadline = time.monotonic() + settings.budgets.seconds - spent(state)
-        # The answer is written; what was drafted beyond it, or hidden from it, is of no use here.
+        # The answer is written, so tokens drafted beyond it and spans hidden from it are irrelevant here.
         self._state: State = {**state, "draft": None, "attention": None, "hidden": [], "token_ids": None}
         self.candidates: list[AnswerCandidate] = []
         self.sampled: list[Mapping[str, float]] = []
         self.written = ReplyCost(generated_tokens=0)
 
     def from_rationales(self) -> AnswerCandidate:
-        """Answer A: what was written up to the short answer, gone on with; without passages in the prompt."""
+        """Write answer A: continue what was written before the short answer, without passages in the prompt."""
         begun = _rationales(self._state["text"], self._settings)
         state: State = {**self._state, "evidence": [], "text": begun, "stage": "closing"}
         limit = None if self._settings.prompt.answer_phrase is not None else self._settings.lookahead
         return self._candidate("rationales", state, begun + self._draft(state, limit=limit).text)
 
     def from_documents(self) -> AnswerCandidate:
-        """Answer B: the question, reasoned about anew with the passages in the prompt."""
+        """Write answer B: reason about the question again, with the passages in the prompt."""
         state: State = {**self._state, "text": "", "stage": "drafting", "answer_tokens": 0}
         text = self._draft(state, limit=self._settings.budgets.tokens, unit=Unit("all")).text
         phrase = self._settings.prompt.answer_phrase
-        if phrase is not None and find_phrase(text, phrase) is None:  # then it is asked for outright
+        if phrase is not None and find_phrase(text, phrase) is None:  # ask for the short answer explicitly
             text = text.rstrip() + closing_lead(text.rstrip(), phrase)
             text += self._draft({**state, "text": text, "stage": "closing"}).text
         return self._candidate("documents", state, text)
@@ -122,7 +122,7 @@ class _Work:
 
 
 def _rationales(text: str, settings: Settings) -> str:
-    """The text up to and with the answer phrase; where the prompt has none, without its last sentence."""
+    """Return the text through the answer phrase; if the prompt has no phrase, the text without its last sentence."""
     phrase = settings.prompt.answer_phrase
     if phrase is None:
         spans = sentences(text)
@@ -135,7 +135,7 @@ def _chosen(state: State, settings: Settings, choice: AnswerChoice, work: _Work)
     answer = choice.answer
     ids = settings.generator.token_ids(answer.text)
     event = _event(answer.basis, choice.reason, work)
-    # What the draft's words told of entropies belongs to the text that was given up.
+    # The entropies of the draft's words belong to the text that was replaced.
     update: Update = {
         "text": answer.text,
         "hidden": [],
@@ -149,7 +149,7 @@ def _chosen(state: State, settings: Settings, choice: AnswerChoice, work: _Work)
 def _as_written(state: State, settings: Settings, reason: str, work: _Work | None = None) -> Update:
     events: list[Event] = [_event("written", reason, work)]
     update = Update(text=state["text"], hidden=state.get("hidden") or [], token_ids=state.get("token_ids"))
-    if work is not None and state.get("budget_hit") != "seconds":  # else that was recorded when it was reached
+    if work is not None and state.get("budget_hit") != "seconds":  # otherwise it was recorded when it was reached
         update["budget_hit"] = state.get("budget_hit") or "seconds"
         events.append(budget_event("seconds", settings))
     return finish(state, {**update, "trace": events}, settings)
@@ -166,5 +166,5 @@ def _event(taken: Basis | Literal["written"], reason: str, work: _Work | None) -
 
 
 def _choosing(settings: Settings) -> SurerAnswer:
-    assert settings.final_answer is not None  # the node is made for one
+    assert settings.final_answer is not None  # the node is only built with one
     return settings.final_answer

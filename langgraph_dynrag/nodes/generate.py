@@ -1,4 +1,4 @@
-"""`generate`: write until the unit is complete, with the signals that trigger and formulator read."""
+"""`generate`: write until the unit is complete, and record the signals that trigger and query formulator read."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from rag_backbone.errors import ConfigurationError
 
 
 class Generate(Node):
-    """Writes the next draft after the accepted text, under the evidence that is in the prompt."""
+    """Writes the next draft after the accepted text, with the evidence in place."""
 
     node_name = "generate"
 
@@ -38,7 +38,7 @@ class Generate(Node):
         _check_stage(state)
         if settings.injector is None:
             where = placed(state, settings)
-        else:  # which may load weights, read files and measure
+        else:  # placing may load weights, read files and measure
             where = await in_own_thread(_placed_again, state, settings)
         task = draft_task(state, settings, where)
         if _has_ended(task):
@@ -54,17 +54,17 @@ def _placed_again(state: State, settings: Settings) -> PlacedEvidence:
 
 
 def _check_stage(state: State) -> None:
-    """Refuse to write on where the answer is written: in a graph of one's own it would never end."""
+    """Raise if the answer is already written: in a custom graph without `conclude`, the loop would never end."""
     if state.get("stage") == "concluding":
         raise ConfigurationError(
-            'the answer is written and the stage is "concluding", which belongs to the node `conclude`. In a graph of '
-            'your own lead there from `monitor` and `resume`, as to the end with "done"; or build it with '
-            "final_answer=None."
+            'the answer is written and the stage is "concluding", which the node `conclude` handles. In a custom '
+            'graph, route to it from `monitor` and `resume`, just as "done" routes to the end; or build the graph '
+            "with final_answer=None."
         )
 
 
 def _has_ended(task: DraftTask) -> bool:
-    """Whether the model has ended its answer with what was carried over: there is nothing to write."""
+    """Return whether the model ended its answer within the carried tokens, so that there is nothing left to write."""
     return len(task.carried) > 0 and task.carried.ended == "end"
 
 

@@ -1,4 +1,4 @@
-"""`monitor`: the trigger decides when, the query formulator decides what."""
+"""`monitor`: the trigger decides when to retrieve, the query formulator decides what to search for."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ from rag_backbone.aio import in_own_thread
 
 
 class Monitor(Node):
-    """Judges the draft's first unit: accept it, or search for what it lacks."""
+    """Judges the draft's first unit, and either accepts it or searches for the missing information."""
 
     node_name = "monitor"
 
     def run(self, state: State, settings: Settings, config: RunnableConfig) -> Update:
-        """Accept the unit and go on, end the answer, or state queries."""
+        """Accept the unit and continue, end the answer, or state queries."""
         view, verdict, update = judge(state, settings)
         if verdict is None:
             return update
@@ -41,8 +41,8 @@ class Monitor(Node):
         return _needing(state, settings, view, verdict, plan, replies, update)
 
     async def arun(self, state: State, settings: Settings, config: RunnableConfig) -> Update:
-        """Accept the unit and go on, end the answer, or state queries."""
-        # Signals that were lost, or that published code takes from a second forward, are computed here.
+        """Accept the unit and continue, end the answer, or state queries, without blocking the event loop."""
+        # `judge` may recompute lost signals, or run the second forward pass that some published methods take them from.
         view, verdict, update = await in_own_thread(judge, state, settings)
         if verdict is None:
             return update
@@ -52,7 +52,7 @@ class Monitor(Node):
 
 
 def after_monitor(state: AnyState) -> Literal["generate", "retrieve", "conclude", "__end__"]:
-    """Search if something is missing; end if the answer is complete; else write on."""
+    """Route to `retrieve` if information is missing, to the end if the answer is complete, otherwise to `generate`."""
     if state["stage"] == "done":
         return "__end__"
     if state["stage"] == "concluding":
@@ -64,7 +64,8 @@ def judge(state: State, settings: Settings) -> tuple[DraftView, Verdict | None, 
     """Judge the first unit of the draft.
 
     Returns:
-        The view, the verdict if information is needed, and the update if it is not; else its trace alone.
+        The view; the verdict if information is needed, otherwise None; and the update if it is not needed, otherwise an
+        update with no more than a trace.
     """
     again, draft, told = asked_again(state, settings, Draft.from_state(state.get("draft")))
     if again is not None:
@@ -102,7 +103,7 @@ def _judged(state: State, settings: Settings, draft: Draft) -> tuple[DraftView, 
 
 
 def draft_view(state: State, settings: Settings, draft: Draft, judged: int) -> DraftView:
-    """The draft with what trigger and formulator may read; signals that were lost are computed again."""
+    """Return the draft with everything that trigger and query formulator may read. Lost signals are recomputed."""
     needs = settings.needs
     attention = state.get("attention") if "attention" in needs else None
     context = None
@@ -132,7 +133,7 @@ def _attend_alone(where: PlacedEvidence, settings: Settings) -> AttendAlone:
 
 
 def exhausted(state: State, settings: Settings) -> str | None:
-    """The budget that forbids another search, if any."""
+    """Return the budget that forbids another search; None if there is none."""
     if (state.get("retrievals") or 0) >= settings.budgets.retrievals:
         return "retrievals"
     if (state.get("identical") or 0) > settings.budgets.identical_retrievals:
@@ -144,7 +145,7 @@ def exhausted(state: State, settings: Settings) -> str | None:
 
 def _accepted(state: State, settings: Settings, judged: int, events: Sequence[Event]) -> Update:
     draft = Draft.from_state(state.get("draft"))
-    # Passages for one sentence leave the prompt with it, so what was drafted beyond it no longer holds.
+    # Passages for a single sentence leave the prompt with it, so tokens drafted beyond it no longer hold.
     leaving = settings.evidence_life == "sentence" and bool(state.get("evidence")) and state.get("stage") == "drafting"
     update = accept(state, settings, draft, judged, keep_rest=not leaving)
     if leaving:
@@ -178,5 +179,5 @@ def _needing(
 
 
 def shortened(query: str, settings: Settings) -> str:
-    """The query's last words, within the limit of tokens; white space collapsed."""
+    """Return the query's last words within the token limit, with white space collapsed."""
     return last_words(query, settings.query_tokens, settings.generator.count_tokens)

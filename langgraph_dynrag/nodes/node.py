@@ -1,4 +1,4 @@
-"""What all nodes share: a callable, sync and async, that reads a state and returns an update."""
+"""Base class of all nodes: a callable, sync and async, that reads a state and returns an update."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from langgraph_dynrag.streaming import show
 
 
 class Node(Runnable[Any, Any]):
-    """A node of the graph. It is a plain callable as well, and works outside of any graph.
+    """A node of the graph. It is also a plain callable, and works outside of any graph.
 
     Args:
-        settings: What the graph is made of; a run's context may override parts.
+        settings: The graph's settings; a run's context may override some of them.
     """
 
     node_name: str
     streams: bool = True
-    """Whether an answer that it ends with has been streamed while it grew; else it comes as a whole."""
+    """Whether the node streams its final answer while it is written; otherwise the answer arrives as a whole."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
@@ -36,14 +36,14 @@ class Node(Runnable[Any, Any]):
 
     @abstractmethod
     def run(self, state: State, settings: Settings, config: RunnableConfig) -> Update:
-        """The node's work."""
+        """Do the node's work."""
 
     async def arun(self, state: State, settings: Settings, config: RunnableConfig) -> Update:
-        """The node's work without blocking the event loop; the same as `run` where nothing waits."""
+        """Do the node's work without blocking the event loop. Nodes that never wait inherit this call to `run`."""
         return self.run(state, settings, config)
 
     def invoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Update:  # noqa: A002, ARG002
-        """Run the node; called by LangGraph."""
+        """Run the node. LangGraph calls this method."""
         check_version(input)
         started = time.monotonic()
         meter = UsageMeter()
@@ -51,7 +51,7 @@ class Node(Runnable[Any, Any]):
         return self._measured(input, update, started, meter.usage)
 
     async def ainvoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Update:  # noqa: A002, ARG002
-        """Run the node; called by LangGraph."""
+        """Run the node. LangGraph calls this method."""
         check_version(input)
         started = time.monotonic()
         meter = UsageMeter()
@@ -59,11 +59,11 @@ class Node(Runnable[Any, Any]):
         return self._measured(input, update, started, meter.usage)
 
     def __call__(self, state: AnyState, config: RunnableConfig | None = None) -> Update:
-        """Run the node on a state, in a graph of one's own or outside of any."""
+        """Run the node on a state, in a custom graph or outside of any graph."""
         return self.invoke(state, config)
 
     def _for(self, state: State) -> Settings:
-        """The run's settings, with the user's system text in the prompt."""
+        """Return the run's settings, with the user's system text in the prompt."""
         return self._settings().with_system(state.get("system") or "")
 
     def _settings(self) -> Settings:
@@ -71,12 +71,12 @@ class Node(Runnable[Any, Any]):
             context = get_runtime().context
         except (RuntimeError, KeyError):  # outside of a graph
             return self.settings
-        # A parent's context reaches its subgraphs, and graphs that run inside tools. One declared as a TypedDict is a
-        # plain dict, so only what LangGraph has made of our schema is ours.
+        # A parent graph's context reaches its subgraphs and graphs that run inside tools. A context declared as a
+        # TypedDict is a plain dict, so only an instance that LangGraph built from our schema is meant for this graph.
         return self.settings.overridden(context) if isinstance(context, DynamicRAGContext) else self.settings
 
     def _measured(self, state: State, update: Update, started: float, usage: Usage) -> Update:
-        """The update with the node's time and the usage of its model calls; the final message has that of the run."""
+        """Add the node's time and its model usage to the update, and the usage of the whole run to a final message."""
         seconds = time.monotonic() - started
         before = update.pop("seconds", None)
         known = dict(state.get("seconds") or {}) if before is None else before
@@ -88,7 +88,7 @@ class Node(Runnable[Any, Any]):
             update = {**update, "trace": events}
         for i, event in enumerate(events):
             event["node"] = self.node_name
-            if i == 0:  # the node's time and calls are told once
+            if i == 0:  # the node's time and calls are recorded once
                 event.setdefault("seconds", seconds)
                 if usage.calls:
                     event["usage"] = usage.to_state()
@@ -108,7 +108,7 @@ class Node(Runnable[Any, Any]):
 
 
 def _with_usage(message: AIMessage, usage: Usage) -> AIMessage:
-    """The final message with the usage of all calls that it took."""
+    """Return the final message with the usage of all model calls of the run."""
     own = {**message.response_metadata.get("dynprag", {}), "calls": usage.calls, "calls_with_usage": usage.reported}
     metadata = {**message.response_metadata, "dynprag": own}
     return message.model_copy(update={"usage_metadata": usage.tokens, "response_metadata": metadata})

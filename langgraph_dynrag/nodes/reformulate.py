@@ -1,4 +1,4 @@
-"""`reformulate`: look at what a search brought, and write another query if it was in vain."""
+"""`reformulate`: check the results of a search, and write another query if they do not help."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from langgraph_dynrag.streaming import emit
 
 
 class Reformulate(Node):
-    """Passes good evidence on; else tries another query, a bounded number of times, or records that it was in vain."""
+    """Passes useful evidence on; otherwise tries a bounded number of other queries, or records that none helped."""
 
     node_name = "reformulate"
 
     def run(self, state: State, settings: Settings, config: RunnableConfig) -> Update:
-        """Judge the passages found."""
+        """Judge the passages found, and rewrite the query if they do not help."""
         problem = find_problem(state, settings)
         if not _may_rewrite(state, settings, problem):
             return _settled(state, settings, problem)
@@ -33,7 +33,7 @@ class Reformulate(Node):
         return _rewritten(state, settings, problem, replies)
 
     async def arun(self, state: State, settings: Settings, config: RunnableConfig) -> Update:
-        """Judge the passages found."""
+        """Judge the passages found, and rewrite the query if they do not help, without blocking the event loop."""
         problem = find_problem(state, settings)
         if not _may_rewrite(state, settings, problem):
             return _settled(state, settings, problem)
@@ -42,12 +42,12 @@ class Reformulate(Node):
 
 
 def after_reformulate(state: AnyState) -> Literal["retrieve", "resume"]:
-    """Search again if there is another query."""
+    """Route to `retrieve` if there is another query, otherwise to `resume`."""
     return "retrieve" if state["queries"] else "resume"
 
 
 def find_problem(state: State, settings: Settings) -> SearchProblem | None:
-    """What is wrong with the passages found, if anything."""
+    """Return what is wrong with the passages found; None if nothing is."""
     found = state.get("found") or []
     if not found:
         return "nothing found"
@@ -77,7 +77,7 @@ def _prompt(state: State) -> str:
 def _rewritten(state: State, settings: Settings, problem: SearchProblem | None, replies: Sequence[str]) -> Update:
     asked = state.get("asked") or []
     written = Draft.from_state(state.get("draft"))[: state.get("judged") or 0].text
-    # The model's own words first; then what always makes a query. Whatever was asked before cannot help.
+    # The model's own words come first, then fallbacks that always make a query. A query asked before cannot help.
     candidates = [clean_reply(replies[0], 32) if replies else "", state["question"], f"{state['question']} {written}"]
     query = next((q for c in candidates if (q := shortened(c, settings)) and not asked_before(q, asked)), None)
     if query is None:

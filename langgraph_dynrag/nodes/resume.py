@@ -1,4 +1,4 @@
-"""`resume`: cut the draft back to where information was needed, put the evidence in place, and write on."""
+"""`resume`: cut the draft back to where information was needed, put the evidence in place, and continue."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from rag_backbone.text.units import sentences
 
 
 class Resume(Node):
-    """Injects the evidence into the prompt and decides what of the draft stays."""
+    """Puts the evidence in place and decides which tokens of the draft to keep."""
 
     node_name = "resume"
 
     async def arun(self, state: State, settings: Settings, config: RunnableConfig) -> Update:
-        """Cut, inject, and go back to `generate`; what takes long (adapters, samples) does not block the event loop."""
+        """Cut the draft and put the evidence in place. Slow work (adapters, samples) does not block the event loop."""
         found, chosen = list(state.get("found") or []), list[EvidenceChoiceEvent]()
         if settings.evidence_selector is not None:
             found, chosen = await in_own_thread(select, state, settings, found)
@@ -37,7 +37,7 @@ class Resume(Node):
         return await in_own_thread(resumed, state, settings, found, chosen, digest)
 
     def run(self, state: State, settings: Settings, config: RunnableConfig) -> Update:
-        """Cut, inject, and go back to `generate`."""
+        """Cut the draft, put the evidence in place, and return to `generate`."""
         found, chosen = select(state, settings, list(state.get("found") or []))
         return resumed(state, settings, found, chosen, condense(state, settings, found, config))
 
@@ -45,24 +45,24 @@ class Resume(Node):
 def resumed(
     state: State, settings: Settings, found: list[Passage], chosen: list[EvidenceChoiceEvent], digest: Digest
 ) -> Update:
-    """The state with the evidence in its place.
+    """Return the update with the evidence in place.
 
     Args:
         state: The state.
         settings: The graph's settings.
-        found: The passages that are used.
-        chosen: The record of how they were chosen.
-        digest: What the model made of them.
+        found: The passages to use.
+        chosen: The events that record how they were chosen.
+        digest: The model's digest of the passages.
     """
     draft = Draft.from_state(state.get("draft"))
     judged = state.get("judged") or 0
-    # With nothing found there is nothing to write it anew with, so it stays as it is.
+    # If nothing was found, there is nothing to rewrite the draft with, so it stays.
     kept = kept_tokens(draft[:judged], state.get("verdict"), settings) if found else judged
-    # What is discarded says nothing of how the text goes on, not even that a sentence was over.
+    # Discarded tokens do not tell how the text continues, not even whether a sentence was complete.
     remaining = replace(draft[:kept], ended="unit") if kept < judged else draft
     update = accept(state, settings, remaining, kept, keep_rest=not (found or settings.exchange.within_text))
     update, full = settings.exchange.given(state, update, settings, found, digest)
-    if settings.exchange.within_text:  # the text goes on after what was inserted
+    if settings.exchange.within_text:  # the text continues after the inserted block
         remaining = replace(remaining, ended="unit")
     evidence = _evidence(state, found, settings)
     event = ResumeEvent(
@@ -84,7 +84,7 @@ def resumed(
     update |= {
         "evidence": evidence,
         "found": [],
-        # What helped with nothing is no source of the answer.
+        # Passages that did not help are not sources of the answer.
         "sources": sources_with(state.get("sources") or [], found if digest.helpful else []),
         "regenerating": bool(found) and kept < judged,
         "trace": events,
@@ -95,12 +95,12 @@ def resumed(
 
 
 def after_resume(state: AnyState) -> str:
-    """Write on, unless what was kept ended the answer."""
+    """Route to `generate`, unless the kept tokens ended the answer."""
     return {"done": "__end__", "concluding": "conclude"}.get(state["stage"], "generate")
 
 
 def kept_tokens(unit: Draft, verdict: VerdictState | None, settings: Settings) -> int:
-    """How many of the judged tokens stay."""
+    """Return how many of the judged tokens to keep."""
     position = None if verdict is None else Verdict.from_state(verdict).position
     if position is None or settings.resume_at == "end":
         return len(unit)
@@ -123,7 +123,7 @@ def _evidence(state: State, found: list[Passage], settings: Settings) -> list[Pa
 
 
 def _injected(evidence: list[Passage], question: str, settings: Settings) -> list[InjectionEvent]:
-    """The record of evidence that went into the parameters; adapters that are missing are made now."""
+    """Return the record of the evidence that went into the parameters, creating missing adapters first."""
     if not evidence:
         return []
     done = settings.placing.prepare(evidence)
@@ -150,7 +150,7 @@ def _injected(evidence: list[Passage], question: str, settings: Settings) -> lis
 
 
 def sources_with(numbered: Sequence[Source], found: Sequence[Passage]) -> list[Source]:
-    """Numbered sources, with passages that are new among them."""
+    """Return the numbered sources, extended by passages that are not among them yet."""
     sources = list(numbered)
     known = {s["id"] for s in sources}
     for p in found:

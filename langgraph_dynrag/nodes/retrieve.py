@@ -1,4 +1,4 @@
-"""`retrieve`: search, with a timeout and a policy for errors."""
+"""`retrieve`: run the searches, with a timeout and an error policy."""
 
 from __future__ import annotations
 
@@ -36,57 +36,57 @@ logger = logging.getLogger(__name__)
 
 
 class RetrievalError(DynPragError, RuntimeError):
-    """A search failed or took too long, and the policy says that this ends the run."""
+    """A search failed or timed out, and the policy is to raise."""
 
 
 class Searching(Protocol):
-    """What a search needs of `Settings`, so that others can search in the same way."""
+    """The part of `Settings` that a search needs, so that code outside the graph can search the same way."""
 
     @property
     def retriever(self) -> Retriever | None:
-        """Where to search."""
+        """The retriever to search with."""
         ...
 
     @property
     def k(self) -> int:
-        """Passages of a search."""
+        """Number of passages per search."""
         ...
 
     @property
     def retrieval(self) -> RetrievalPolicy:
-        """Timeout, and what is done about errors."""
+        """Timeout and error policy."""
         ...
 
 
 class Retrieve(Node):
-    """Searches for the state's queries, all of them at their first `k` documents, taken in turns."""
+    """Searches for all of the state's queries, and interleaves the first `k` documents of each."""
 
     node_name = "retrieve"
 
     def run(self, state: State, settings: Settings, config: RunnableConfig) -> Update:
-        """Search, query by query."""
+        """Run the queries one after the other."""
         return search(state, settings, config)
 
     async def arun(self, state: State, settings: Settings, config: RunnableConfig) -> Update:
-        """Search for all queries at once."""
+        """Run all queries concurrently."""
         return await asearch(state, settings, config)
 
 
 def search(state: State, settings: Searching, config: RunnableConfig) -> Update:
-    """Search for the state's queries, one after the other; also of use where there is no graph.
+    """Search for the state's queries, one after the other. Can be called without a graph.
 
     Args:
-        state: `queries`; and as far as there are any `evidence`, `seen`, `asked`, `retrievals` and `identical`.
+        state: `queries`; also, if present, `evidence`, `seen`, `asked`, `retrievals` and `identical`.
         settings: Where and how to search.
-        config: For the retriever's callbacks.
+        config: Passed to the retriever, for its callbacks.
 
     Returns:
-        `found`, the counts brought up to date, and the events as `trace`.
+        `found`, the updated counts, and the events as `trace`.
 
     Raises:
         RetrievalError: If a search fails and the policy is to raise.
-        ConfigurationError: If the retriever returns anything but documents. Errors that say that code is wrong
-            (`PROGRAMMING_ERRORS`) are raised whatever the policy.
+        ConfigurationError: If the retriever returns anything but documents. Errors that point to a bug in the code
+            (`PROGRAMMING_ERRORS`) are raised regardless of the policy.
     """
     state = _with_clean_queries(state)
     results = []
@@ -98,7 +98,7 @@ def search(state: State, settings: Searching, config: RunnableConfig) -> Update:
 
 
 async def asearch(state: State, settings: Searching, config: RunnableConfig) -> Update:
-    """As `search`, for all queries at once."""
+    """Search for all of the state's queries concurrently; otherwise the same as `search`."""
 
     async def one(query: str) -> _Result:
         started = time.monotonic()
@@ -109,7 +109,7 @@ async def asearch(state: State, settings: Searching, config: RunnableConfig) -> 
 
 
 class _Result(TypedDict):
-    """What one query brought."""
+    """The result of one query."""
 
     query: str
     passages: list[Passage]
@@ -148,7 +148,7 @@ async def _asearch(settings: Searching, query: str, config: RunnableConfig) -> l
 
 def _failed(error: Exception, query: str, policy: RetrievalPolicy, *, took_too_long: bool) -> Exception:
     if took_too_long:
-        error = TimeoutError(f"the retriever gave no result within {policy.timeout:g} s")
+        error = TimeoutError(f"the retriever returned no result within {policy.timeout:g} s")
     if isinstance(error, PROGRAMMING_ERRORS):
         raise explained(error, query)
     if policy.on_error == "raise":
@@ -160,7 +160,7 @@ def _failed(error: Exception, query: str, policy: RetrievalPolicy, *, took_too_l
 
 
 def _retriever(settings: Searching) -> Retriever:
-    assert settings.retriever is not None  # checked when the settings were made
+    assert settings.retriever is not None  # checked when the settings were built
     return settings.retriever
 
 
@@ -168,7 +168,7 @@ def _result(query: str, found: list[Document] | Exception, settings: Searching, 
     if isinstance(found, Exception):
         problem = f"{type(found).__name__}: {found}"
         return {"query": query, "passages": [], "error": problem, "returned": 0, "seconds": 0.0}
-    # Looking at more than a few times k documents serves nobody, and retrievers have returned thousands.
+    # More than a few times k documents are of no use, and some retrievers have returned thousands.
     looked_at = found[: 4 * settings.k]
     passages = [passage(d.page_content, d.metadata, d.id) for d in looked_at]
     kept = distinct(p for p in passages if p is not None)[: settings.k]
@@ -182,7 +182,7 @@ def _result(query: str, found: list[Document] | Exception, settings: Searching, 
 
 
 def _is_identical(results: Sequence[_Result], asked: Sequence[str], seen: set[str]) -> bool:
-    """Whether a search repeats earlier ones of the run, by all its queries or by all that it found."""
+    """Return whether a search repeats earlier ones of the run, by all of its queries or by all that it found."""
     if not results or any(r["error"] for r in results):
         return False
     found = [p["id"] for r in results for p in r["passages"]]

@@ -1,4 +1,4 @@
-"""Self-RAG: a model that judges whether it needs passages, and which of its continuations is the best one."""
+"""Self-RAG: a model that judges whether it needs passages, and which of its continuations is the best."""
 
 from langgraph_dynrag.reflection.base import Reflector, SegmentSelection
 from langgraph_dynrag.reflection.beam import Beam, Decision, Hypothesis, Segment

@@ -1,4 +1,4 @@
-"""What the graph asks of a model that reflects: judgements, and one continuation for each passage."""
+"""The interface of a model that reflects: judgements, and one continuation per passage."""
 
 from __future__ import annotations
 
@@ -23,38 +23,39 @@ if TYPE_CHECKING:
 Path = Literal["auto", "tokens", "classification"]
 Form = Literal["long", "short"]
 OnCandidateToken = Callable[[int, str, float, float | None], None]
-"""Called with an expansion's number and each of its tokens' characters, log-probability and entropy."""
+"""Callback that receives an expansion's index, and the characters, log-probability and entropy of a token."""
 
 
 @known_arguments
 @dataclass(frozen=True, slots=True)
 class SegmentSelection:
-    """One continuation for each passage, scored, and the best ones kept: how, and by whose judgement.
+    """Settings for segment selection: one continuation per passage is scored, and the best ones are kept.
 
     Args:
         path: `"tokens"` reads the probabilities of reflection tokens, which the model must have been trained with.
             `"classification"` asks any instruct model short questions, and reads the probabilities of the answers.
-            `"auto"` takes the tokens if the vocabulary has all of them, and asks if it has none.
-        weights: What the judgements count.
-        beam: Hypotheses that are kept after each segment; the paper's 2. 1 keeps the best continuation alone.
-        depth: Segments of an answer at most; the paper's 7.
+            `"auto"` uses the tokens if the vocabulary has all of them, and asks questions if it has none.
+        weights: Weights of the judgements.
+        beam: Number of hypotheses kept after each segment; 2 in the paper. 1 keeps only the best continuation.
+        depth: Maximum number of segments of an answer; 7 in the paper.
         unsupported: Whether continuations that their passage does not support are ranked or dropped.
         form: `"long"`: an answer of several segments, of which a beam is kept (section 3.3). `"short"`: each passage is
-            followed by one continuation, which is the answer, and the one of the highest score is taken; `beam` and
-            `depth` do not count then. With reflection tokens that is one segment; a model that is asked writes its
-            answer to the end.
+            followed by one continuation, which is the whole answer, and the one with the highest score is returned;
+            `beam` and `depth` are ignored. With reflection tokens, the continuation is one segment; a model that is
+            asked questions writes its answer to the end.
         answers: For tasks with a closed set of answers, in the short form: the scores of the continuations are summed
-            for each of these answers, and the one of the largest sum is taken (appendix B.2), of equal ones the first
-            one written. `"written"`: for each string that was written, as the published code does. What it is voted on
-            is the short answer, or all that was written if there is none; case and punctuation make no difference, and
-            words may follow. It is the result's `short_answer`; `answer` is the best continuation that gives it.
-            Where no continuation gives any of them, the one of the highest score is taken. None: no vote.
+            for each of these answers, and the answer with the largest sum is returned (appendix B.2); ties go to the
+            one written first. `"written"` sums over each distinct string written, as the published code does. The vote
+            is on the short answer, or on the whole text if there is none. Case and punctuation are ignored, and
+            further words may follow. The winner becomes the result's `short_answer`, and `answer` is the best
+            continuation that gives it. If no continuation gives any of the answers, the one with the highest score is
+            returned. None: no vote.
 
     Raises:
-        ConfigurationError: If a number is less than 1, a choice unknown, or the answers cannot be told apart.
+        ConfigurationError: If a number is less than 1, a choice is unknown, or the answers cannot be told apart.
 
     Example:
-        >>> Selection(form="short", answers=("true", "false")).answers
+        >>> SegmentSelection(form="short", answers=("true", "false")).answers
         ('true', 'false')
     """
 
@@ -67,79 +68,83 @@ class SegmentSelection:
     answers: Answers | None = None
 
     def __post_init__(self) -> None:
-        # A list becomes a tuple, and what cannot be voted on is explained.
+        # Turns a list into a tuple, and rejects answers that cannot be voted on.
         object.__setattr__(self, "answers", checked_answers(self.answers))
         check_fields(self)
         if self.answers is not None and self.form != "short":
             raise ConfigurationError(
-                f"answers is {self.answers!r} and form {self.form!r}; there is a vote on whole answers only: "
-                f"Selection(form='short', answers={self.answers!r})"
+                f"answers is {self.answers!r} and form {self.form!r}; a vote needs whole answers: "
+                f"SegmentSelection(form='short', answers={self.answers!r})"
             )
 
     def check_with(self, settings: Settings) -> None:
-        """Refuse what does not go together with one continuation for each passage."""
-        from langgraph_dynrag.triggers import Never, Reflection  # which know reflection's scores
+        """Refuse settings that cannot be combined with one continuation per passage.
+
+        Raises:
+            ConfigurationError: If the trigger, the query formulator or an injector conflicts with the selection.
+        """
+        from langgraph_dynrag.triggers import Never, Reflection  # deferred, because triggers import reflection's scores
 
         if not isinstance(settings.trigger, Reflection | Never):
             raise ConfigurationError(
-                f"with a selection it is decided before each segment whether to retrieve; {settings.trigger} looks at "
-                "what was written. Use trigger=Reflection(...) or Never(), or selection=None."
+                f"with a selection, retrieval is decided before each segment is written, but {settings.trigger} "
+                "judges what was written. Use trigger=Reflection(...) or Never(), or selection=None."
             )
         if needs := settings.query.needs:
             raise ConfigurationError(
-                f"with a selection there is no draft when the query is made; {settings.query} reads its "
+                f"with a selection, there is no draft when the query is formulated, but {settings.query} reads its "
                 f"{', '.join(sorted(needs))}. Use Question, LastSentence, Rewrite, or WithQuestion of one of them."
             )
         if settings.injector is not None:
             raise ConfigurationError(
-                "with a selection each continuation has a passage of its own in the prompt: use injection='context'"
+                "with a selection, each continuation has a different passage in the prompt: use injection='context'"
             )
 
     @property
     def width(self) -> int:
-        """Hypotheses that are kept."""
+        """Number of hypotheses kept."""
         return 1 if self.form == "short" else self.beam
 
     @property
     def segments(self) -> int:
-        """Segments of an answer at most."""
+        """Maximum number of segments of an answer."""
         return 1 if self.form == "short" else self.depth
 
 
 @dataclass(frozen=True)
 class Expansion:
-    """One continuation that is to be written."""
+    """One continuation to write."""
 
     parent: int
-    """Which of the beam's hypotheses it continues."""
+    """Index of the hypothesis that it continues."""
     hypothesis: Hypothesis
     passage: Passage | None
     fresh: bool
-    """Whether the passage was searched for now; else it is the one of the segment before."""
+    """Whether the passage was just searched for; otherwise it is kept from the previous segment."""
     limit: int
-    """Tokens at most."""
+    """Maximum number of tokens."""
     seed: int | None = None
 
 
 @dataclass(frozen=True)
 class ContinuationBatch:
-    """Continuations that are to be written together."""
+    """Continuations to write in one batch."""
 
     question: str
     prompt: AnswerPrompt
     expansions: Sequence[Expansion]
     passage_tokens: int
-    """Of a passage at most."""
+    """Maximum number of tokens per passage."""
     reserve: int = 0
-    """Tokens of the context window that are to be left free."""
+    """Number of tokens of the context window to leave free."""
     deadline: float = math.inf
-    """On `time.monotonic`'s clock."""
+    """Deadline on the `time.monotonic` clock."""
     on_token: OnCandidateToken | None = None
 
 
 @dataclass(frozen=True)
 class RetrievalJudgements:
-    """Whether hypotheses need a passage next, and what it cost to ask."""
+    """Whether hypotheses need a passage next, and the cost of asking."""
 
     probabilities: tuple[Probabilities, ...]
     counts: TokenCounts
@@ -147,37 +152,37 @@ class RetrievalJudgements:
 
 @dataclass(frozen=True)
 class WrittenContinuations:
-    """Continuations with their scores, and what they cost."""
+    """Continuations with their scores, and their cost."""
 
     candidates: tuple[SegmentCandidate, ...]
     counts: TokenCounts
     left_out: tuple[tuple[int, str], ...] = ()
-    """Hypothesis and passage id of what found no room in the context window."""
+    """Hypothesis index and passage id of expansions that did not fit into the context window."""
     shortened: tuple[str, ...] = ()
-    """Ids of passages that were shortened."""
+    """Ids of passages that were truncated."""
 
 
 @runtime_checkable
 class Reflector(Protocol):
-    """A model that judges itself."""
+    """A model that judges its own output."""
 
     path: Path
     selection: SegmentSelection
-    """By which it judges."""
+    """The settings that it judges by."""
 
     @property
     def prompt(self) -> AnswerPrompt | None:
-        """How the model was trained to be asked; None: as any other model."""
+        """The prompt that the model was trained with; None: it needs no special prompt."""
         ...
 
     def retrieval(self, question: str, prompt: AnswerPrompt, hypotheses: Sequence[Hypothesis]) -> RetrievalJudgements:
-        """Whether each hypothesis needs a passage next."""
+        """Return, for each hypothesis, whether it needs a passage next."""
         ...
 
     def write(self, writing: ContinuationBatch) -> WrittenContinuations:
-        """Continue hypotheses, all of them in one batch, and judge what was written.
+        """Continue all hypotheses in one batch, and judge the continuations.
 
-        An expansion whose passage does not fit into the context window is left out, or written without it if nothing
-        else continues its hypothesis.
+        An expansion whose passage does not fit into the context window is left out, or written without the passage if
+        nothing else continues its hypothesis.
         """
         ...

@@ -1,9 +1,9 @@
-"""The beam over segments: hypotheses of an answer, what continues them, and which are kept (section 3.3).
+"""The beam over segments: hypotheses of an answer, their continuations, and which to keep (section 3.3).
 
-Pure bookkeeping; no framework, no model. A hypothesis' score is the mean of its segments' scores. The paper leaves open
-how segments add up, and the published code multiplies them; the mean ranks answers of one length as their sum does,
-and makes those that ended early comparable with those that did not. Of candidates with the same text only the best one
-is kept, or the beam would soon hold one answer several times.
+Pure bookkeeping; no framework, no model. The score of a hypothesis is the mean of its segments' scores. The paper does
+not say how to combine segments, and the published code multiplies them. The mean ranks answers of equal length like the
+sum, and makes answers that ended early comparable with longer ones. Of candidates with the same text, only the best is
+kept; otherwise the beam would soon hold the same answer several times.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from langgraph_dynrag.reflection.scores import (
 )
 
 Unsupported = Literal["keep", "drop"]
-"""Candidates that their passage does not support: ranked with the others, or left out while there are others (the
-paper's hard constraint)."""
+"""Treatment of candidates that their passage does not support: rank them with the others, or leave them out as long as
+there are others (the paper's hard constraint)."""
 
 
 class SegmentState(TypedDict):
-    """A segment as plain data."""
+    """A segment, as plain data."""
 
     draft: DraftState
     token_ids: list[int]
@@ -43,7 +43,7 @@ class SegmentState(TypedDict):
 
 
 class DecisionState(TypedDict):
-    """A decision as plain data."""
+    """A decision, as plain data."""
 
     retrieve: bool
     keep: bool
@@ -55,7 +55,7 @@ class DecisionState(TypedDict):
 
 
 class HypothesisState(TypedDict):
-    """A hypothesis as plain data."""
+    """A hypothesis, as plain data."""
 
     segments: list[SegmentState]
     decision: DecisionState | None
@@ -63,14 +63,14 @@ class HypothesisState(TypedDict):
 
 
 class CandidateState(TypedDict):
-    """A candidate as plain data."""
+    """A candidate, as plain data."""
 
     parent: int
     segment: SegmentState
 
 
 class BeamState(TypedDict):
-    """A beam as plain data."""
+    """A beam, as plain data."""
 
     hypotheses: list[HypothesisState]
     judgements: list[dict[str, float] | None]
@@ -80,20 +80,20 @@ class BeamState(TypedDict):
 
 @dataclass(frozen=True)
 class Segment:
-    """A piece of an answer, as a model continued a hypothesis with at most one passage."""
+    """A part of an answer: the model's continuation of a hypothesis with at most one passage."""
 
     draft: Draft
     """Its visible tokens."""
     token_ids: tuple[int, ...]
-    """Everything that it adds to the model's context: marks, passage, text and reflection tokens."""
+    """All tokens that it adds to the model's context: marks, passage, text and reflection tokens."""
     passage: Passage | None
     critique: Critique
     score: SegmentScore
     ended: bool
-    """Whether the model ended its answer with it."""
+    """Whether the model ended its answer with this segment."""
 
     def to_state(self) -> SegmentState:
-        """Plain data."""
+        """Return the segment as plain data."""
         return {
             "draft": self.draft.to_state(),
             "token_ids": list(self.token_ids),
@@ -105,7 +105,7 @@ class Segment:
 
     @classmethod
     def from_state(cls, value: SegmentState) -> Segment:
-        """The segment that `to_state` wrote."""
+        """Rebuild a segment from the output of `to_state`."""
         return cls(
             Draft.from_state(value["draft"]),
             tuple(value["token_ids"]),
@@ -118,12 +118,12 @@ class Segment:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """How a hypothesis goes on."""
+    """The decision on how a hypothesis continues."""
 
     retrieve: bool
-    """With passages that are searched for now."""
+    """Whether it continues with passages that are searched for now."""
     keep: bool = False
-    """With the passage of the segment before."""
+    """Whether it continues with the passage of the previous segment."""
     reason: str = ""
     score: float | None = None
     threshold: float | None = None
@@ -131,7 +131,7 @@ class Decision:
     query: str | None = None
 
     def to_state(self) -> DecisionState:
-        """Plain data."""
+        """Return the decision as plain data."""
         return {
             "retrieve": self.retrieve,
             "keep": self.keep,
@@ -149,18 +149,18 @@ class Hypothesis:
 
     segments: tuple[Segment, ...] = ()
     decision: Decision | None = None
-    """How it goes on; None until that is decided."""
+    """The decision on how it continues; None until that is decided."""
     stopped: Literal["tokens", "segments"] | None = None
     """The limit that forbids another segment, if any."""
 
     @property
     def text(self) -> str:
-        """What it says."""
+        """Its visible text."""
         return "".join(s.draft.text for s in self.segments)
 
     @property
     def tokens(self) -> int:
-        """Tokens of its text."""
+        """Number of tokens of its text."""
         return sum(len(s.draft) for s in self.segments)
 
     @property
@@ -170,32 +170,32 @@ class Hypothesis:
 
     @property
     def score(self) -> float:
-        """The mean of its segments' scores; 0 without any."""
+        """The mean of its segments' scores; 0 without segments."""
         return math.fsum(s.score.total for s in self.segments) / len(self.segments) if self.segments else 0.0
 
     @property
     def passage(self) -> Passage | None:
-        """What its last segment was written with."""
+        """The passage that its last segment was written with."""
         return self.segments[-1].passage if self.segments else None
 
     @property
     def ended(self) -> bool:
-        """Whether the model ended it, or a limit did."""
+        """Whether the model or a limit ended it."""
         return self.stopped is not None or (bool(self.segments) and self.segments[-1].ended)
 
     def continued(self, segment: Segment) -> Hypothesis:
-        """This hypothesis with one segment more, undecided."""
+        """Return this hypothesis with one more segment, undecided."""
         return Hypothesis((*self.segments, segment))
 
     def to_state(self) -> HypothesisState:
-        """Plain data."""
+        """Return the hypothesis as plain data."""
         decision = None if self.decision is None else self.decision.to_state()
         segments = [s.to_state() for s in self.segments]
         return {"segments": segments, "decision": decision, "stopped": self.stopped}
 
     @classmethod
     def from_state(cls, value: HypothesisState) -> Hypothesis:
-        """The hypothesis that `to_state` wrote."""
+        """Rebuild a hypothesis from the output of `to_state`."""
         decision = value["decision"]
         segments = tuple(Segment.from_state(s) for s in value["segments"])
         return cls(segments, None if decision is None else Decision(**decision), value["stopped"])
@@ -203,47 +203,47 @@ class Hypothesis:
 
 @dataclass(frozen=True)
 class SegmentCandidate:
-    """A hypothesis that might be continued, and with what."""
+    """A possible continuation of a hypothesis."""
 
     parent: int
-    """Which of the beam's hypotheses."""
+    """Index of the hypothesis that it continues."""
     segment: Segment
 
 
 @dataclass(frozen=True)
 class Beam:
-    """All hypotheses, and what the nodes hand to each other about them."""
+    """All hypotheses, and the data about them that the nodes exchange."""
 
     hypotheses: tuple[Hypothesis, ...] = (Hypothesis(),)
     judgements: tuple[Probabilities | None, ...] = ()
-    """For each hypothesis, whether it needs a passage next; None: not asked. Empty: not asked of any."""
+    """Per hypothesis, the probabilities of whether it needs a passage next; None: not asked. Empty: none was asked."""
     candidates: tuple[SegmentCandidate, ...] = ()
     accepted: int = 0
-    """Leading segments that all hypotheses share and that the answer has already."""
+    """Number of leading segments, shared by all hypotheses, that the answer already contains."""
 
     @property
     def undecided(self) -> tuple[int, ...]:
-        """Open hypotheses of which it is not decided how they go on."""
+        """Indices of open hypotheses without a decision on how they continue."""
         return tuple(i for i, h in enumerate(self.hypotheses) if not h.ended and h.decision is None)
 
     def eligible(self, unsupported: Unsupported) -> tuple[SegmentCandidate, ...]:
-        """The candidates that may take the place of what they continue."""
+        """Return the candidates that may replace the hypotheses they continue."""
         if unsupported == "drop":
             return tuple(c for c in self.candidates if not c.segment.critique.unsupported) or self.candidates
         return self.candidates
 
     def advanced(self, width: int, unsupported: Unsupported) -> Beam:
-        """The beam after its candidates took the place of what they continue."""
+        """Return the beam with hypotheses replaced by their best continuations."""
         ended = [h for h in self.hypotheses if h.ended]
         grown = [self.hypotheses[c.parent].continued(c.segment) for c in self.eligible(unsupported)]
         return Beam(best_hypotheses(grown + ended, width), accepted=self.accepted)
 
     def limited(self, tokens: int, segments: int) -> Beam:
-        """The beam with every open hypothesis stopped that has as many tokens or segments."""
+        """Return the beam with every open hypothesis stopped that has reached the limit of tokens or segments."""
         return replace(self, hypotheses=tuple(_limited(h, tokens, segments) for h in self.hypotheses))
 
     def decided(self, decisions: Mapping[int, Decision]) -> Beam:
-        """The beam with decisions for some hypotheses."""
+        """Return the beam with decisions for some hypotheses."""
         known = enumerate(self.hypotheses)
         made = tuple(replace(h, decision=decisions[i]) if i in decisions else h for i, h in known)
         return replace(self, hypotheses=made, judgements=())
@@ -258,7 +258,7 @@ class Beam:
         return first[:n]
 
     def to_state(self) -> BeamState:
-        """Plain data, as kept in the graph's state."""
+        """Return the beam as plain data, as kept in the graph's state."""
         return {
             "hypotheses": [h.to_state() for h in self.hypotheses],
             "judgements": [plain(p) for p in self.judgements],
@@ -268,7 +268,7 @@ class Beam:
 
     @classmethod
     def from_state(cls, value: BeamState | None) -> Beam:
-        """The beam of a state; a single empty hypothesis if there is none."""
+        """Rebuild the beam of a state; a single empty hypothesis if the state has none."""
         if not value:
             return cls()
         return cls(
@@ -280,7 +280,7 @@ class Beam:
 
 
 def best_hypotheses(hypotheses: Iterable[Hypothesis], width: int) -> tuple[Hypothesis, ...]:
-    """The `width` hypotheses of the highest scores, best first, each text once; of equal ones the earlier."""
+    """Return the `width` hypotheses with the highest scores and distinct texts, best first; ties keep their order."""
     kept: list[Hypothesis] = []
     for h in _ranked(hypotheses):
         if len(kept) < width and all(" ".join(h.text.split()) != " ".join(k.text.split()) for k in kept):

@@ -1,9 +1,10 @@
-"""The probabilities of a question's answer options, from the model's distribution at one position.
+"""The probabilities of a question's answer options, read from the model's next-token distribution.
 
-Nothing is generated and nothing is parsed. Each option has forms (`Yes`, ` yes`, ...), each form its token ids. The
-distribution after the prompt divides the mass among first tokens; where forms of different options begin with the same
-token, the position after that token decides, and so on until they part. An option that is the beginning of another one
-(`1` of `10`) gets the mass that does not go on to the other. Pure: the model is a function that is handed in.
+Nothing is generated and nothing is parsed. Each option has surface forms (`Yes`, ` yes`, ...), and each form has token
+ids. The distribution after the prompt divides the probability mass among the first tokens. If forms of different
+options start with the same token, the position after that token decides, and so on until they diverge. An option that
+is a prefix of another (`1` of `10`) gets the mass that does not continue to the other. Pure: the model is passed in as
+a function.
 """
 
 from __future__ import annotations
@@ -15,14 +16,14 @@ from itertools import groupby, pairwise
 from rag_backbone.errors import ConfigurationError
 
 Forms = Mapping[str, Sequence[tuple[int, ...]]]
-"""By option, the token ids of its forms."""
+"""Maps each option to the token ids of its forms."""
 
 NextLogprobs = Callable[[tuple[int, ...], Sequence[int]], Sequence[float]]
-"""Given the tokens after the prompt, the log-probabilities of some tokens as the next one."""
+"""Function that, given the tokens after the prompt, returns the log-probabilities of some candidates for the next."""
 
 
 def masses(options: Forms, next_logprobs: NextLogprobs) -> dict[str, float]:
-    """The probability that the reply begins as each option does; they add up to at most 1.
+    """Return the probability that the reply starts with each option. The sum is at most 1.
 
     Raises:
         ConfigurationError: If two options have a form in common, or a form has no tokens.
@@ -39,14 +40,14 @@ def masses(options: Forms, next_logprobs: NextLogprobs) -> dict[str, float]:
 
 
 def shares(options: Forms, next_logprobs: NextLogprobs) -> dict[str, float]:
-    """`masses`, normalised over the options; uniform where none of them can occur."""
+    """Return `masses`, normalised over the options; uniform if none of them can occur."""
     found = masses(options, next_logprobs)
     total = math.fsum(found.values())
     return {name: mass / total if total > 0 else 1 / len(found) for name, mass in found.items()}
 
 
 def surface_forms(word: str) -> tuple[str, ...]:
-    """The ways in which a reply may begin with a word."""
+    """Return the forms in which a reply may start with a word."""
     ways = (word, word.lower(), word.upper())
     return tuple(dict.fromkeys(lead + way for way in ways for lead in ("", " ")))
 
@@ -58,7 +59,7 @@ def _descend(
     next_logprobs: NextLogprobs,
     found: dict[str, float],
 ) -> None:
-    """Divide the mass of replies that begin with `begun` among forms, of which several options have one there."""
+    """Divide the mass of replies that start with `begun` among forms, which belong to several options."""
     at = len(begun)
     going_on = [form for form in forms if len(form[0]) > at]
     groups = [(token, list(group)) for token, group in groupby(going_on, key=lambda form: form[0][at])]

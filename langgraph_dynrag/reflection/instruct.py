@@ -1,9 +1,9 @@
 """Reflection by any instruct model: Self-RAG's five judgements as questions with few possible answers.
 
-Each judgement is the distribution over its answers at the position after a short prompt (see `classification`); nothing
-is parsed. Segments are sentences, or in the short form whole answers, written with the passage in the prompt. A model
-that was not trained to judge itself is biased towards some of the answers, so the published threshold of 0.2 is only a
-beginning: find the model's own.
+Each judgement is the distribution over its answers at the position after a short prompt (see
+`langgraph_dynrag.reflection.classification`); nothing is parsed. Segments are sentences or, in the short form, whole
+answers, written with the passage in the prompt. A model that was not trained to judge itself is biased towards some of
+the answers, so the published threshold of 0.2 is only a starting point: calibrate it for the model.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ _WHOLE = Unit("all")
 
 @dataclass(frozen=True)
 class JudgementQuestion:
-    """A question to the model, and the word that each answer begins with.
+    """A question to the model, and the word that each answer starts with.
 
-    `{question}`, `{passage}`, `{answer}` and `{statement}` in the text stand for what is judged.
+    The placeholders `{question}`, `{passage}`, `{answer}` and `{statement}` are replaced by what is judged.
     """
 
     text: str
@@ -77,18 +77,18 @@ USEFUL = JudgementQuestion(
 
 
 class InstructReflector(LocalReflector):
-    """Judges and writes with an instruct model, by asking it."""
+    """Judges and writes with an instruct model, by asking it questions."""
 
     path: Path = "classification"
     margin: int = 96
-    """What the judgements' questions are longer by than the prompt, generously."""
+    """Generous upper bound on how much longer the judgement prompts are than the writing prompt, in tokens."""
 
     def __init__(self, chat: LocalChatModel, selection: SegmentSelection) -> None:
         super().__init__(chat, selection)
         self._forms: dict[str, Forms] = {}
 
     def retrieval(self, question: str, prompt: AnswerPrompt, hypotheses: Sequence[Hypothesis]) -> RetrievalJudgements:  # noqa: ARG002
-        """Whether the next sentence wants a passage, and of one at hand, whether that serves."""
+        """Return whether the next sentence needs a passage and, if there is a current one, whether it still serves."""
         asked = _Asking(self, question)
         found = []
         for h in hypotheses:
@@ -145,11 +145,11 @@ class InstructReflector(LocalReflector):
 
     @property
     def _unit(self) -> Unit:
-        """What is written with a passage."""
+        """The unit of text written with one passage."""
         return _WHOLE if self.selection.form == "short" else _SENTENCE
 
     def forms(self, judgement: JudgementQuestion) -> Forms:
-        """The token ids of a judgement's answers."""
+        """Return the token ids of a judgement's answers."""
         if judgement.text not in self._forms:
             encode = self.engine.encode
             self._forms[judgement.text] = {
@@ -160,7 +160,7 @@ class InstructReflector(LocalReflector):
 
 
 class _Asking:
-    """Questions about one question's answers, each asked once."""
+    """Judgement questions about the answers to one question, each asked only once."""
 
     def __init__(self, reflector: InstructReflector, question: str) -> None:
         self._reflector = reflector
@@ -218,7 +218,7 @@ def _draft(made: Generation, why: EndOfDraft) -> Draft:
 
 
 def _is_complete(before: str, part: Draft, draft: Draft, phrase: str | None) -> bool:
-    """Whether the sentence of the answer phrase is over with `part`, of which `draft` tells how it goes on."""
+    """Return whether `part` completes the sentence with the answer phrase, judged by how `draft` continues."""
     if phrase is None or find_phrase(before + part.text, phrase) is None:
         return False
     return is_complete(before + draft.text + ("\n" if draft.ended == "end" else ""), phrase)
@@ -230,7 +230,7 @@ def _text(passage: Passage) -> str:
 
 
 def _filled(template: str, texts: Mapping[str, str]) -> str:
-    """The template with its names replaced; what is put in is not looked at again, whatever it contains."""
+    """Return the template with its placeholders replaced. Inserted texts are not scanned for placeholders again."""
     parts = template.split("{")
     filled = [parts[0]]
     for part in parts[1:]:

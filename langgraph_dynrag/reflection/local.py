@@ -1,4 +1,4 @@
-"""Writing one continuation for each passage in one batch of a local model's engine, for both kinds of reflector."""
+"""Writing one continuation per passage in one batch of a local engine. The base of both kinds of reflector."""
 
 from __future__ import annotations
 
@@ -29,50 +29,50 @@ from rag_backbone.engine.sampling import Sampling
 from rag_backbone.engine.signals import Signals, TokenStep
 
 _WORTH_SHARING = 16
-"""Tokens of a common beginning below which computing it ahead saves nothing."""
+"""Minimum length, in tokens, of a shared prefix that is worth computing ahead."""
 
 
 @dataclass(frozen=True)
 class EncodedExpansion:
-    """An expansion as the engine will see it."""
+    """An expansion, encoded for the engine."""
 
     expansion: Expansion
     prompt_ids: list[int]
     added: tuple[int, ...]
-    """Those of them that the segment adds to what its hypothesis had: marks and passage."""
+    """The ids at the end of `prompt_ids` that the segment adds to its hypothesis: marks and passage."""
 
 
 class Stop:
-    """Says after each token whether a segment is written, and why."""
+    """Callable that decides after each token whether a segment is complete, and why."""
 
     def __init__(self, deadline: float) -> None:
         self.ended: EndOfDraft | None = None
         self._deadline = deadline
 
     def __call__(self, step: TokenStep) -> bool:
-        """Take note of the next token."""
+        """Process the next token, and return whether to stop."""
         self.ended = self.reason(step)
         if self.ended is None and time.monotonic() >= self._deadline:
             self.ended = "deadline"
         return self.ended is not None
 
     def reason(self, step: TokenStep) -> EndOfDraft | None:  # noqa: ARG002
-        """Why to end after this token, if so."""
+        """Return why to stop after this token; None to continue."""
         return None
 
     def why(self, made: Generation) -> EndOfDraft:
-        """Why the draft ended."""
+        """Return why the draft ended."""
         if self.ended is not None:
             return self.ended
         return "limit" if made.finish_reason == "length" else "end"
 
 
 class LocalReflector(ABC):
-    """A reflector on a `LocalChatModel`; subclasses say how it is asked and what its tokens mean."""
+    """A reflector on a `LocalChatModel`. Subclasses define how the model is asked and what its tokens mean."""
 
     path: Path
     margin: int = 0
-    """Tokens that judging a segment needs beyond what writing it did."""
+    """Number of tokens that judging a segment needs beyond those for writing it."""
 
     def __init__(self, chat: LocalChatModel, selection: SegmentSelection) -> None:
         self.chat = chat
@@ -80,7 +80,7 @@ class LocalReflector(ABC):
 
     @property
     def prompt(self) -> AnswerPrompt | None:
-        """How the model was trained to be asked; None: as any other model."""
+        """The prompt that the model was trained with; None: it needs no special prompt."""
         return None
 
     @property
@@ -90,19 +90,19 @@ class LocalReflector(ABC):
 
     @abstractmethod
     def retrieval(self, question: str, prompt: AnswerPrompt, hypotheses: Sequence[Hypothesis]) -> RetrievalJudgements:
-        """Whether each hypothesis needs a passage next."""
+        """Return, for each hypothesis, whether it needs a passage next."""
 
     @abstractmethod
     def _row(self, writing: ContinuationBatch, expansion: Expansion) -> EncodedExpansion:
-        """The tokens that the expansion continues."""
+        """Encode the prompt that the expansion continues."""
 
     @abstractmethod
     def _stop(self, writing: ContinuationBatch, expansion: Expansion) -> Stop:
-        """When a segment is over."""
+        """Return the callable that decides when a segment is complete."""
 
     @abstractmethod
     def _signals(self) -> Signals:
-        """What judging a segment reads."""
+        """Return the signals that judging a segment reads."""
 
     @abstractmethod
     def _segments(
@@ -111,10 +111,10 @@ class LocalReflector(ABC):
         rows: Sequence[EncodedExpansion],
         drafts: Sequence[tuple[Generation, EndOfDraft]],
     ) -> JudgedSegments:
-        """What was written, judged."""
+        """Judge what was written."""
 
     def write(self, writing: ContinuationBatch) -> WrittenContinuations:
-        """Continue hypotheses, all of them in one batch, and judge what was written."""
+        """Continue all hypotheses in one batch, and judge the continuations."""
         rows, left_out, shortened = self._rows(writing)
         full = [row for row in rows if len(row.prompt_ids) >= self.engine.context_window]
         rows = [row for row in rows if row not in full]
@@ -126,14 +126,14 @@ class LocalReflector(ABC):
         candidates = [
             SegmentCandidate(row.expansion.parent, segment) for row, segment in zip(rows, made.segments, strict=True)
         ]
-        # A hypothesis that fills the context window is over.
+        # A hypothesis that fills the context window has ended.
         candidates += [SegmentCandidate(row.expansion.parent, _nothing()) for row in full]
         return WrittenContinuations(tuple(candidates), counts + made.counts, tuple(left_out), tuple(shortened))
 
     # ------------------------------------------------------------------ helpers
 
     def _most(self, expansion: Expansion) -> int:
-        """Tokens that may be generated."""
+        """Return the maximum number of tokens to generate."""
         return expansion.limit
 
     def _rows(self, writing: ContinuationBatch) -> tuple[list[EncodedExpansion], list[tuple[int, str]], list[str]]:
@@ -157,9 +157,9 @@ class LocalReflector(ABC):
         return rows, left_out, list(dict.fromkeys(shortened))
 
     def _fitting(self, writing: ContinuationBatch, expansion: Expansion) -> EncodedExpansion | None:
-        """The row, its passage shortened as far as it has to be; None if nothing of the passage would be left."""
+        """Encode the expansion, its passage truncated as needed; None if nothing of the passage would be left."""
         row = self._row(writing, expansion)
-        if expansion.passage is None or not expansion.fresh:  # what an earlier segment was written with did fit
+        if expansion.passage is None or not expansion.fresh:  # the passage of an earlier segment did fit
             return row
         size = self._size(expansion.passage)
         over = len(row.prompt_ids) + expansion.limit + writing.reserve + self.margin - self.engine.context_window
@@ -200,20 +200,20 @@ class LocalReflector(ABC):
 
 @dataclass(frozen=True)
 class JudgedSegments:
-    """Judged segments, in the rows' order, and what judging them cost."""
+    """Judged segments, in the order of the encoded expansions, and the cost of judging them."""
 
     segments: Sequence[Segment]
     counts: TokenCounts = field(default_factory=TokenCounts)
 
 
 def together(engine: Engine, requests: Sequence[Request]) -> tuple[TokenCounts, list[Generation]]:
-    """Generate in one batch, with what all prompts begin with computed once."""
+    """Generate in one batch, computing the prefix shared by all prompts once."""
     counts = TokenCounts()
     prompts = [list(request.prompt) for request in requests if not isinstance(request.prompt, str)]
     if len(prompts) > 1:
         shared = min(common_prefix(prompts[0], p) for p in prompts[1:])
-        # A row takes a sequence that it continues as a whole for itself, and leaves alone one that goes on otherwise:
-        # the beginning is computed with one token more, the last row's, which is the last one to look for it.
+        # A sequence takes over a cached sequence that it continues completely, and leaves alone one that continues
+        # differently. So the prefix is computed with one extra token: that of the last prompt, which looks it up last.
         beginning = prompts[-1][: shared + 1]
         if shared >= _WORTH_SHARING:
             counts += engine.generate(Request(beginning, max_new_tokens=1)).counts

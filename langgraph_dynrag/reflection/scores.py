@@ -6,11 +6,11 @@
     s_sup = (p(full) + 0.5 p(partial)) / (p(full) + p(partial) + p(none))
     s_use = sum_i w_i p(i) / sum_i p(i),  i = 1..5,  w = -1, -0.5, 0, 0.5, 1
 
-A judgement that was not made gives 0. A poor utility is negative, as the paper's weights have it. The mean is over the
-tokens of the segment's text: the judgements have terms of their own. Pure functions; no framework, no model.
+A missing judgement counts as 0. A poor utility is negative, following the paper's weights. The mean is over the tokens
+of the segment's text only, because the judgements have their own terms. Pure functions; no framework, no model.
 
-The published code differs in places: its short form takes ratios of log-probabilities, which turns the decision to
-retrieve around; its long form reads utility at the ids of support, so that it is always 0. Here the paper is followed.
+The published code differs in places. Its short form takes ratios of log-probabilities, which inverts the decision to
+retrieve. Its long form reads utility at the ids of support, so that utility is always 0. This module follows the paper.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ Probabilities = Mapping[str, float]
 """A judgement: the probability of each of its answers, normalised over them."""
 
 RETRIEVAL = ("yes", "no", "continue")
-"""Is a passage needed next? `continue`: the one at hand still serves."""
+"""Whether a passage is needed next. `continue`: the current one still serves."""
 RELEVANCE = ("relevant", "irrelevant")
 SUPPORT = ("full", "partial", "none")
 UTILITY = ("1", "2", "3", "4", "5")
@@ -40,7 +40,7 @@ _Weight = Annotated[float, Bounds(least=0, what="a finite number, 0 or more,")]
 
 @dataclass(frozen=True, slots=True)
 class Weights:
-    """How much each judgement counts beside the text's likelihood; the paper's values.
+    """Weights of the judgements relative to the text's likelihood. The defaults are the paper's.
 
     Raises:
         ConfigurationError: If a weight is negative or not finite.
@@ -55,7 +55,7 @@ class Weights:
 
 
 class CritiqueState(TypedDict):
-    """A critique as plain data."""
+    """A critique, as plain data."""
 
     relevance: dict[str, float] | None
     support: dict[str, float] | None
@@ -64,7 +64,7 @@ class CritiqueState(TypedDict):
 
 @dataclass(frozen=True, slots=True)
 class Critique:
-    """The judgements on one segment; None where one was not made."""
+    """The judgements on one segment; None for a judgement that was not made."""
 
     relevance: Probabilities | None = None
     support: Probabilities | None = None
@@ -76,12 +76,12 @@ class Critique:
         return self.support is not None and likeliest(self.support) == "none"
 
     def to_state(self) -> CritiqueState:
-        """Plain data."""
+        """Return the critique as plain data."""
         return {"relevance": plain(self.relevance), "support": plain(self.support), "utility": plain(self.utility)}
 
 
 class SegmentScoreState(TypedDict):
-    """The terms of a score as plain data."""
+    """The terms of a score, as plain data."""
 
     likelihood: float
     relevance: float
@@ -101,7 +101,7 @@ class SegmentScore:
     total: float
 
     def to_state(self) -> SegmentScoreState:
-        """Plain data."""
+        """Return the terms as plain data."""
         return {
             "likelihood": self.likelihood,
             "relevance": self.relevance,
@@ -117,12 +117,12 @@ def plain(p: Probabilities | None) -> dict[str, float] | None:
 
 
 def score(logprobs: Sequence[float], critique: Critique, weights: Weights) -> SegmentScore:
-    """The score of a segment.
+    """Return the score of a segment.
 
     Args:
         logprobs: Log-probabilities of its text's tokens.
         critique: The judgements on it.
-        weights: What each of them counts.
+        weights: Weights of the judgements.
     """
     p = likelihood(logprobs)
     rel, sup, use = relevance(critique.relevance), support(critique.support), utility(critique.utility)
@@ -131,32 +131,32 @@ def score(logprobs: Sequence[float], critique: Critique, weights: Weights) -> Se
 
 
 def likelihood(logprobs: Sequence[float]) -> float:
-    """The geometric mean of the tokens' probabilities; 0 for no tokens."""
+    """Return the geometric mean of the tokens' probabilities; 0 if there are no tokens."""
     return math.exp(math.fsum(logprobs) / len(logprobs)) if logprobs else 0.0
 
 
 def relevance(p: Probabilities | None) -> float:
-    """Between 0 and 1."""
+    """Return the relevance term, between 0 and 1."""
     return 0.0 if p is None else _share(p, RELEVANCE, (1.0, 0.0))
 
 
 def support(p: Probabilities | None) -> float:
-    """Between 0 and 1."""
+    """Return the support term, between 0 and 1."""
     return 0.0 if p is None else _share(p, SUPPORT, (1.0, 0.5, 0.0))
 
 
 def utility(p: Probabilities | None) -> float:
-    """Between -1 and 1."""
+    """Return the utility term, between -1 and 1."""
     return 0.0 if p is None else _share(p, UTILITY, _UTILITY_WEIGHTS)
 
 
 def retrieval(p: Probabilities | None) -> float:
-    """p(yes) / (p(yes) + p(no)), which the threshold is compared with (appendix A.3)."""
+    """Return p(yes) / (p(yes) + p(no)), which is compared with the threshold (appendix A.3)."""
     return 0.0 if p is None else _share(p, ("yes", "no"), (1.0, 0.0))
 
 
 def normalised(logprobs: Mapping[str, float]) -> dict[str, float]:
-    """Probabilities over the given answers alone; uniform where none of them can occur."""
+    """Return probabilities normalised over the given answers; uniform if none of them can occur."""
     top = max(logprobs.values())
     if top == -math.inf:
         return dict.fromkeys(logprobs, 1 / len(logprobs))
@@ -166,7 +166,7 @@ def normalised(logprobs: Mapping[str, float]) -> dict[str, float]:
 
 
 def likeliest(p: Probabilities) -> str:
-    """The likeliest answer; the first one of several."""
+    """Return the likeliest answer; the first one on ties."""
     return max(p, key=lambda name: p[name])
 
 

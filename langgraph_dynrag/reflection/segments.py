@@ -1,4 +1,4 @@
-"""Generated tokens, reflection tokens among them, as a segment: its text, its judgements, and where it ends.
+"""Cutting generated tokens, reflection tokens included, into a segment: its text, its judgements, and its end.
 
 Pure functions of token steps as the engine reports them, with `Signals(tokens=vocabulary.judged)`.
 """
@@ -19,17 +19,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Cut:
-    """A segment cut out of what a model wrote."""
+    """A segment cut out of the model's output."""
 
     draft: Draft
     """Its visible tokens."""
     token_ids: tuple[int, ...]
-    """All of its tokens, reflection tokens included; the retrieval token that ends it is not among them."""
+    """All of its tokens, reflection tokens included, but without the retrieval token that ends it."""
     critique: Critique
 
 
 def is_over(step: TokenStep, vocabulary: ReflectionVocabulary) -> bool:
-    """Whether a segment ends before this token: the next retrieval token does that (section 3.3)."""
+    """Return whether the segment ends before this token, which is so for any retrieval token (section 3.3)."""
     return step.token_id in vocabulary.retrieval.values()
 
 
@@ -42,18 +42,18 @@ def cut(
     evidence: bool,
     limit: int | None = None,
 ) -> Cut:
-    """Cut a segment, and read its judgements.
+    """Cut a segment out of generated tokens, and read its judgements.
+
+    Relevance is read at the first position, whatever token was written there. Support and utility are read at the first
+    token of their kind; without one, the judgement is missing.
 
     Args:
-        steps: With the log-probabilities of `vocabulary.judged`.
+        steps: The generated tokens, with the log-probabilities of `vocabulary.judged`.
         vocabulary: The reflection tokens.
         ended: Why the generation ended.
-        fresh: Whether it follows a passage, so that its first token says whether that is relevant.
-        evidence: Whether it was written with a passage, fresh or not, so that it can be supported.
-        limit: Visible tokens at most; None: all.
-
-    Relevance is read at the first position, whatever token was written there; support and utility where such a token
-    was written first. Without one, the judgement is missing.
+        fresh: Whether the segment follows a new passage, so that its first token judges the passage's relevance.
+        evidence: Whether it was written with a passage, new or not, so that it can be supported.
+        limit: Maximum number of visible tokens; None: no limit.
     """
     ids = vocabulary.ids
     end = next((t for t, step in enumerate(steps) if is_over(step, vocabulary)), len(steps))
@@ -81,7 +81,7 @@ def cut(
 
 
 def spaced(before: str, draft: Draft) -> Draft:
-    """The draft with a space in front where two segments would run into each other: reflection tokens parted them."""
+    """Prepend a space to the draft if two segments would run together where a reflection token separated them."""
     text = draft.text
     if not before or not text or before[-1].isspace() or text[0].isspace():
         return draft

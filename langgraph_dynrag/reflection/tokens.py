@@ -1,8 +1,8 @@
-"""Reflection by a model that was trained to: its reflection tokens' probabilities (Self-RAG, algorithm 1).
+"""Reflection by a model trained for it: the probabilities of its reflection tokens (Self-RAG, algorithm 1).
 
-The answer that the model sees is what it was trained on: `[Retrieval]<paragraph>title, text</paragraph>[Relevant]a
-segment[Fully supported][Retrieval]...`, passages included; what a reader sees is the segments. A retrieval token is
-never sampled: the graph decides, and writes it for the model.
+The model sees its answer in the format of its training data, passages included:
+`[Retrieval]<paragraph>title, text</paragraph>[Relevant]a segment[Fully supported][Retrieval]...`. Readers only see the
+segments. A retrieval token is never sampled: the graph decides, and writes the token for the model.
 """
 
 from __future__ import annotations
@@ -31,18 +31,18 @@ from rag_backbone.engine.signals import Signals, TokenStep
 
 @dataclass(frozen=True)
 class InstructionPrompt(AnswerPrompt):
-    """The question alone, as Self-RAG's models were trained: passages stand in the answer, which is all there is."""
+    """The question alone, as in the training of Self-RAG's models, whose passages stand in the answer."""
 
     instructions: str = ""
     answer_phrase: str | None = None
     stop: tuple[str, ...] = ()
 
     def human(self, question: str, passages: Sequence[Passage]) -> str:  # noqa: ARG002
-        """The question."""
+        """Return the question."""
         return question
 
     def messages(self, question: str, passages: Sequence[Passage]) -> list[BaseMessage]:
-        """Instructions, if there are any, and the question."""
+        """Return the instructions, if there are any, and the question."""
         text = self.human(question, passages)
         return [HumanMessage(f"{self.instructions}\n\n{text}" if self.instructions else text)]
 
@@ -50,15 +50,15 @@ class InstructionPrompt(AnswerPrompt):
 class TokenReflector(LocalReflector):
     """Judges and writes with a model's reflection tokens.
 
-    A tokenizer without a chat template gets the published layout, `### Instruction:` and `### Response:`.
+    If the tokenizer has no chat template, the published layout is used: `### Instruction:` and `### Response:`.
 
     Raises:
-        ConfigurationError: If the vocabulary lacks any of them, listing those.
+        ConfigurationError: If the vocabulary lacks reflection tokens; the message lists them.
     """
 
     path: Path = "tokens"
     margin: int = 4
-    """Relevance, support and utility, and the token that shows that the limit is reached."""
+    """Room for relevance, support, utility, and the token that shows that the limit is reached."""
 
     def __init__(self, chat: LocalChatModel, selection: SegmentSelection) -> None:
         super().__init__(chat, selection)
@@ -70,16 +70,16 @@ class TokenReflector(LocalReflector):
         return InstructionPrompt()
 
     def retrieval(self, question: str, prompt: AnswerPrompt, hypotheses: Sequence[Hypothesis]) -> RetrievalJudgements:
-        """The retrieval tokens' probabilities, as the next token."""
+        """Return the probabilities of the retrieval tokens as the next token."""
         retrieval = self.vocabulary.retrieval
         found: list[Probabilities] = []
         counts = TokenCounts()
         for h in hypotheses:
             context = [*self._asked(prompt, question), *h.token_ids]
-            if len(context) >= self.engine.context_window:  # nothing more can be written, with or without a passage
+            if len(context) >= self.engine.context_window:  # nothing more fits, with or without a passage
                 found.append({"yes": 0.0, "no": 1.0})
                 continue
-            # Without a passage at hand there is none to continue with.
+            # Without a current passage there is none to continue with.
             names = [name for name in retrieval if name != "continue" or h.passage is not None]
             asked = next_token(context, [retrieval[name] for name in names], self.engine.end_ids)
             made = self.engine.generate(asked)
@@ -127,7 +127,7 @@ class TokenReflector(LocalReflector):
         evidence = e.passage is not None
         part = cut(made.steps, self.vocabulary, why, fresh=e.fresh, evidence=evidence, limit=e.limit)
         draft = spaced(e.hypothesis.text, part.draft)
-        # One that says nothing, though it had the time, would be followed by others of its kind.
+        # If the model wrote nothing despite having time, its next segments would be empty too.
         ended = draft.ended == "end" or (draft.ended != "deadline" and not draft.text.strip())
         worth = score(draft.logprobs, part.critique, self.selection.weights)
         return Segment(draft, (*row.added, *part.token_ids), e.passage, part.critique, worth, ended)
@@ -151,14 +151,14 @@ class _AtRetrieval(Stop):
     def reason(self, step: TokenStep) -> EndOfDraft | None:
         if is_over(step, self._vocabulary):
             return "unit"
-        # Only a visible token beyond the limit ends it: what judges the last ones comes after them.
+        # Only a visible token beyond the limit ends it, because the judgements follow the last allowed one.
         self._left -= step.token_id not in self._vocabulary.ids
         return "limit" if self._left < 0 else None
 
 
 def next_token(prompt: Sequence[int], tokens: Sequence[int], end_ids: frozenset[int]) -> Request:
-    """A request whose only step carries the log-probabilities of `tokens` after the prompt."""
-    # An end of sequence would be no step. Signals are taken before the bias, so they are what they would be without.
+    """Return a request whose only step reports the log-probabilities of `tokens` after the prompt."""
+    # An end-of-sequence token would produce no step. Signals are recorded before the bias, which does not affect them.
     bias = dict.fromkeys(end_ids, float("-inf"))
     return Request(
         list(prompt), max_new_tokens=1, sampling=Sampling(logit_bias=bias), signals=Signals(tokens=tuple(tokens))

@@ -1,4 +1,4 @@
-"""The reflection tokens of a model that was trained with them (Self-RAG, table 1), found in its tokenizer."""
+"""The reflection tokens of a model trained with them (Self-RAG, table 1), looked up in its tokenizer."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _SUPPORT = dict(
 _UTILITY = {name: f"[Utility:{name}]" for name in UTILITY}
 _MARKS = {"open": "<paragraph>", "close": "</paragraph>"}
 TOKENS = (*_RETRIEVAL.values(), *_RELEVANCE.values(), *_SUPPORT.values(), *_UTILITY.values(), *_MARKS.values())
-"""All of them, as published."""
+"""All reflection tokens and marks, as published."""
 
 
 @dataclass(frozen=True)
@@ -36,54 +36,54 @@ class ReflectionVocabulary:
     support: Mapping[str, int]
     utility: Mapping[str, int]
     marks: Mapping[str, int]
-    """`open` and `close` of a paragraph."""
+    """The `open` and `close` marks of a paragraph."""
 
     @classmethod
     def of(cls, lm: CausalLM) -> ReflectionVocabulary:
-        """The vocabulary of a model.
+        """Return the vocabulary of a model.
 
         Raises:
-            ConfigurationError: If any token is missing, listing those that are.
+            ConfigurationError: If any token is missing; the message lists the missing ones.
         """
         found = find(lm)
         if missing := [token for token in TOKENS if token not in found]:
             raise ConfigurationError(
                 f"{lm.name} lacks {len(missing)} of {len(TOKENS)} reflection tokens: {', '.join(missing)}. Use a model "
-                "that was trained with all of them, its own tokenizer and as many embeddings; or have the model asked "
-                "instead: selection=Selection('classification')."
+                "that was trained with all of them, with its own tokenizer and as many embeddings; or ask the model "
+                "instead: selection=SegmentSelection('classification')."
             )
         groups = (_RETRIEVAL, _RELEVANCE, _SUPPORT, _UTILITY, _MARKS)
         return cls(*({name: found[token] for name, token in group.items()} for group in groups))
 
     @cached_property
     def ids(self) -> frozenset[int]:
-        """All of them."""
+        """The ids of all tokens."""
         groups = (self.retrieval, self.relevance, self.support, self.utility, self.marks)
         return frozenset(i for group in groups for i in group.values())
 
     @cached_property
     def judged(self) -> tuple[int, ...]:
-        """The tokens whose probabilities judge a segment: relevance, support, utility."""
+        """Ids of the tokens whose probabilities judge a segment: relevance, support, utility."""
         return (*self.relevance.values(), *self.support.values(), *self.utility.values())
 
 
 def find(lm: CausalLM) -> dict[str, int]:
-    """The reflection tokens that a model has, each as one token that it has an output for."""
+    """Return the reflection tokens that a model has as single tokens with an output."""
     tokenizer = lm.tokenizer
     head = lm.model.get_output_embeddings()
     outputs = lm.model.config.vocab_size if head is None else head.weight.shape[0]
     found = {}
     for token in TOKENS:
         i = tokenizer.convert_tokens_to_ids(token)
-        # Tokenizers give the unknown token's id, or None, for what they lack.
+        # Tokenizers return the unknown token's id, or None, for tokens they lack.
         if isinstance(i, int) and i < outputs and tokenizer.convert_ids_to_tokens(i) == token:
             found[token] = i
     return found
 
 
 def harmless(tokenizer: PreTrainedTokenizerBase, text: str) -> str:
-    """Text that people or documents wrote, in which no control token and no reflection token can be read."""
+    """Neutralise all control and reflection tokens in text that comes from users or documents."""
     for token in TOKENS:
-        # Whether or not the tokenizer counts them as special, it would take them for what they look like.
+        # Even if the tokenizer does not count them as special, it would read them as these tokens.
         text = text.replace(token, f"{token[0]} {token[1:]}")
     return neutralised(tokenizer, text)

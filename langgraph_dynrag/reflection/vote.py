@@ -1,11 +1,11 @@
 """A vote of the passages on a closed set of answers (Asai et al. 2023, appendix B.2).
 
-Where a question has few possible answers (true or false, A to D), the continuation of the highest score f does not win
-by itself: f is summed over the continuations, one for each passage, that give the same answer, and the answer of the
-largest sum is taken. Pure functions; no framework, no model.
+If a question has few possible answers (true or false, A to D), the continuation with the highest score f does not win
+by itself. Instead, f is summed over the continuations, one per passage, that give the same answer, and the answer with
+the largest sum wins. Pure functions; no framework, no model.
 
-The paper sums over the answers of the task and matches what was written with them; the published code sums over
-whatever strings were written. Both are here.
+The paper sums over the answers of the task and matches the written text with them; the published code sums over each
+distinct string written. Both are implemented.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from typing_extensions import TypedDict
 from rag_backbone.errors import ConfigurationError
 
 Answers = tuple[str, ...] | Literal["written"]
-"""The answers of a task, or whatever was written."""
+"""The answers of a task, or each distinct string written."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,15 +30,15 @@ class Tally:
     """The votes for one answer."""
 
     answer: str
-    """As the task has it; of written ones as it was written first."""
+    """Spelled as in the task or, for written answers, as it was written first."""
     score: float
-    """The sum of the scores of the continuations that give it."""
+    """Sum of the scores of the continuations that give it."""
     voters: tuple[int, ...]
-    """Which continuations those are."""
+    """Indices of those continuations."""
 
 
 class TallyState(TypedDict):
-    """The votes for one answer, by the passages' ids."""
+    """The votes for one answer, with the ids of the passages."""
 
     answer: str
     score: float
@@ -46,7 +46,7 @@ class TallyState(TypedDict):
 
 
 class BallotState(TypedDict):
-    """All votes as plain data."""
+    """All votes, as plain data."""
 
     winner: str | None
     sums: list[TallyState]
@@ -55,22 +55,22 @@ class BallotState(TypedDict):
 
 @dataclass(frozen=True, slots=True)
 class Ballot:
-    """All votes, largest sum first; of equal ones the one that was voted for first."""
+    """All votes, largest sum first; ties go to the answer that was voted for first."""
 
     tallies: tuple[Tally, ...]
     blank: tuple[int, ...]
-    """Continuations that give none of the answers."""
+    """Indices of continuations that give none of the answers."""
 
     @property
     def winner(self) -> Tally | None:
-        """The answer of the largest sum; None if no continuation gives any."""
+        """The answer with the largest sum; None if no continuation gives any."""
         return self.tallies[0] if self.tallies else None
 
     def to_state(self, passages: Sequence[str | None]) -> BallotState:
-        """Plain data for the trace.
+        """Return plain data for the trace.
 
         Args:
-            passages: Of each continuation the id of its passage.
+            passages: The passage id of each continuation.
         """
         return {
             "winner": None if self.winner is None else self.winner.answer,
@@ -88,7 +88,7 @@ def count_votes(texts: Sequence[str], scores: Sequence[float], answers: Answers)
     Args:
         texts: The continuations' answers, in the order of their passages.
         scores: Their scores f.
-        answers: Which ones can be voted for.
+        answers: The answers that can be voted for.
     """
     names: dict[str, str] = {}
     voters: dict[str, list[int]] = {}
@@ -106,10 +106,10 @@ def count_votes(texts: Sequence[str], scores: Sequence[float], answers: Answers)
 
 
 def answer_given(text: str, answers: Sequence[str]) -> str | None:
-    """The answer that a text is, or begins with; the longest of several; None if there is none.
+    """Return the answer that a text is or starts with, the longest if there are several; None if there is none.
 
-    Case and punctuation make no difference: `(A)`, `A.` and `A: granite` give `A`. Behind an answer of one letter there
-    has to be punctuation or nothing: `A river` does not give `A`.
+    Case and punctuation are ignored: `(A)`, `A.` and `A: granite` give `A`. An answer of a single letter must be
+    followed by punctuation or nothing: `A river` does not give `A`.
     """
     text = _folded(text)
     found = [answer for answer in answers if _beginning(answer).match(text)]
@@ -117,33 +117,33 @@ def answer_given(text: str, answers: Sequence[str]) -> str | None:
 
 
 def normalised_ballot(text: str) -> str:
-    """Without case and punctuation, white space collapsed. Articles stay: `A` may be an answer."""
+    """Return the text without case and punctuation, white space collapsed. Articles stay, as `A` may be an answer."""
     return " ".join(re.sub(r"[\W_]+", " ", _folded(text)).split())
 
 
 def checked_answers(answers: object) -> Answers | None:
-    """The answers of a task as a tuple.
+    """Return the answers of a task as a tuple.
 
     Raises:
-        ConfigurationError: If they are no strings, fewer than two, blank, or the same but for case and punctuation.
+        ConfigurationError: If they are not strings, fewer than two, blank, or differ only in case and punctuation.
     """
     if answers is None or answers == "written":
         return answers
     if isinstance(answers, str) or not isinstance(answers, Sequence) or not all(isinstance(a, str) for a in answers):
         raise ConfigurationError(
-            f"answers is {answers!r}; the answers of the task are needed, such as ('yes', 'no'), or 'written' for "
+            f"answers is {answers!r}; give the answers of the task, such as ('yes', 'no'), or 'written' to vote on "
             "whatever was written"
         )
     if len(answers) < 2:
-        raise ConfigurationError(f"answers is {answers!r}; a vote needs at least two to choose from")
+        raise ConfigurationError(f"answers is {answers!r}; a vote needs at least two answers to choose from")
     seen: dict[str, str] = {}
     for answer in answers:
         key = normalised_ballot(answer)
         if not key:
-            raise ConfigurationError(f"answers has {answer!r}, which has no letter and no digit to be told by")
+            raise ConfigurationError(f"answers has {answer!r}, which contains no letter and no digit")
         if key in seen:
             raise ConfigurationError(
-                f"answers has {seen[key]!r} and {answer!r}, which are the same but for case and punctuation"
+                f"answers has {seen[key]!r} and {answer!r}, which differ only in case and punctuation"
             )
         seen[key] = answer
     return tuple(answers)

@@ -1,1 +1,1 @@
-"""SeaKR (Yao et al. 2024): uncertainty of sampled answers, and the choices that are made by it."""
+"""SeaKR (Yao et al. 2024): the uncertainty of sampled answers, and the decisions based on it."""

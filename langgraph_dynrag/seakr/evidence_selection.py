@@ -1,7 +1,7 @@
-"""Which of the passages found are used: what a selector is, and SeaKR's.
+"""Evidence selectors, which choose among the passages found, and SeaKR's selector.
 
-Without a selector all of them are. A selector may try passages out: it is handed a function that samples continuations
-under any set of them. It knows nothing of prompts and models.
+Without a selector, all passages found are used. A selector can try passages out: it receives a function that samples
+continuations under any set of them. Selectors know no prompts or models.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from langgraph_dynrag.seakr.uncertainty import SampledEnds, SampleSpec, total_co
 from rag_backbone.typed_fields import Bounds, check_fields
 
 TryOut = Callable[[Sequence[Passage], SampleSpec], SampledEnds]
-"""Samples continuations of the accepted text under the given passages."""
+"""Function that samples continuations of the accepted text under the given passages."""
 
 
 @dataclass(frozen=True, slots=True)
 class SelectedEvidence:
-    """The passages that are used, and why."""
+    """The passages to use, and why."""
 
     passages: list[Passage]
     record: Mapping[str, Any]
-    """Plain data for the trace."""
+    """Plain data that describes the choice, for the trace."""
 
 
 @runtime_checkable
@@ -35,30 +35,30 @@ class EvidenceSelector(Protocol):
 
     @property
     def needs(self) -> frozenset[Signal]:
-        """The signals that it reads."""
+        """The signals that the selector reads."""
         ...
 
     def select(self, found: Sequence[Passage], kept: Sequence[Passage], try_out: TryOut) -> SelectedEvidence:
-        """Choose.
+        """Choose passages.
 
         Args:
             found: The passages found.
-            kept: The passages in use already.
-            try_out: Samples under passages. It takes as long as that takes.
+            kept: The passages already in use.
+            try_out: Samples continuations under passages, which takes as long as generating them.
         """
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class LeastUncertain:
-    """SeaKR's re-ranking (Yao et al. 2024): the passage under which the model is the least uncertain.
+    """SeaKR's re-ranking (Yao et al. 2024): keep the passage under which the model is least uncertain.
 
-    Each passage found that is not in use is tried out together with those that are; one is kept. Where every sample is
-    empty under all of them, the first one found is.
+    Each passage found that is not yet in use is tried out together with those that are, and one is kept. If all samples
+    are empty under every passage, the first passage found is kept.
 
     Args:
-        sampling: How many samples for each passage, and how.
-        alpha: Of the determinant.
+        sampling: How to sample, and how many samples per passage.
+        alpha: Regularisation term of the determinant.
 
     Raises:
         ConfigurationError: If alpha is not positive.
@@ -76,12 +76,12 @@ class LeastUncertain:
         return frozenset({"end_states"})
 
     def select(self, found: Sequence[Passage], kept: Sequence[Passage], try_out: TryOut) -> SelectedEvidence:
-        """The passage with the least U; none if all are in use already."""
+        """Return the passage with the lowest uncertainty U; none if all passages are already in use."""
         known = {p["id"] for p in kept}
         candidates = [p for p in found if p["id"] not in known]
         tried = [try_out([*kept, p], self.sampling) for p in candidates]
         scores = [uncertainty(ends, self.alpha) for ends in tried]
-        # None, where every sample is empty, is more than any number.
+        # None means that every sample is empty, and ranks above any number.
         ranks = [math.inf if score is None else score for score in scores]
         chosen = [candidates[ranks.index(min(ranks))]] if ranks else []
         record = {

@@ -1,16 +1,17 @@
-"""Two answers at the end, of which the one is given that the model is surer of: SeaKR's self-aware reasoning.
+"""Two candidates for the final answer, of which the more certain one is returned: SeaKR's self-aware reasoning.
 
-Yao et al. 2024, section 3.3 and appendix B.3. When the reasoning is over,
+Yao et al. 2024, section 3.3 and appendix B.3. When the reasoning is complete, two answers are written:
 
-    A, from the rationales    question, rationales, "So the answer is"    goes on from what was reasoned; no passages
-    B, from the documents     passages, question                          reasons anew; no rationales
+    A, from the rationales    question, rationales, "So the answer is"    continues the reasoning; no passages
+    B, from the documents     passages, question                          reasons again; no rationales
 
-are both written, continuations of both are sampled, and the answer of the lower uncertainty U is given (`samples` has
-the formula). Here is what is compared and how, and the setting; pure data, which knows nothing of prompts and models.
+Continuations of both are sampled, and the answer with the lower uncertainty U is returned (the formula is in
+`langgraph_dynrag.seakr.uncertainty`). This module holds the comparison and its settings: pure data, without any
+knowledge of prompts or models.
 
-The published code differs for A: it puts the rationales where passages stand and has them reasoned about once more. The
-table in the paper's appendix A.3 takes the mean of the rationales' own U for A; section 3.3 compares the answers', and
-that is followed. That an answer which contains the word "unknown" loses is the code's.
+The published code differs for A: it puts the rationales where passages stand and reasons about them once more. The
+table in the paper's appendix A.3 uses the mean of the rationales' own U for A, whereas section 3.3 compares the U of
+the answers, which is what this module does. As in the published code, an answer that contains the word "unknown" loses.
 """
 
 from __future__ import annotations
@@ -31,11 +32,11 @@ if TYPE_CHECKING:
     from langgraph_dynrag.settings import Settings
 
 Basis = Literal["rationales", "documents"]
-"""What an answer was written from."""
+"""The material that an answer was written from."""
 
 
 class AnswerCandidateState(TypedDict):
-    """One of the two answers as plain data."""
+    """One of the two answers, as plain data."""
 
     basis: Basis
     text: str
@@ -49,18 +50,18 @@ class AnswerCandidate:
 
     basis: Basis
     text: str
-    """All of it, the reasoning included."""
+    """The whole text, the reasoning included."""
     short_answer: str
     uncertainty: float | None
-    """U of the samples; None if every one of them was empty, which is less certain than any number."""
+    """U of the samples; None if every sample was empty, which ranks as less certain than any number."""
 
     @property
     def is_none(self) -> bool:
-        """Whether it says nothing, or that the answer is unknown."""
+        """Whether the answer is blank or says that it is unknown."""
         return not self.short_answer.strip() or re.search(r"\bunknown\b", self.short_answer.lower()) is not None
 
     def to_state(self) -> AnswerCandidateState:
-        """Plain data."""
+        """Return the candidate as plain data."""
         return {
             "basis": self.basis,
             "text": self.text,
@@ -70,7 +71,7 @@ class AnswerCandidate:
 
 
 class AnswerChoice(NamedTuple):
-    """The answer that is given, and why."""
+    """The answer to return, and why."""
 
     answer: AnswerCandidate
     reason: str
@@ -78,18 +79,18 @@ class AnswerChoice(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class SurerAnswer:
-    """Gives the less uncertain one of an answer from the rationales and an answer from the documents.
+    """Returns the less uncertain of an answer from the rationales and an answer from the documents.
 
-    It needs passages that stand in the prompt; where a run has none, the answer stays as it was written. It costs two
-    answers and twice the samples; what is written before the choice is made is not streamed as the answer.
+    It needs passages in the prompt; a run without any keeps the answer as it was written. It costs two answers and two
+    sets of samples, and text written before the choice is made is not streamed as the answer.
 
     Args:
-        sampling: How many samples for each of the two, and how. Those of A end with the sentence, those of B with the
-            short answer.
-        alpha: Of the determinant.
+        sampling: How to sample, and how many samples per answer. Samples of A end with the sentence, samples of B with
+            the short answer.
+        alpha: Regularisation term of the determinant.
 
     Raises:
-        ConfigurationError: If the sampling is no `SampleSpec` or alpha not positive.
+        ConfigurationError: If `sampling` is not a `SampleSpec`, or alpha is not positive.
     """
 
     sampling: SampleSpec = field(default_factory=SampleSpec)
@@ -99,21 +100,26 @@ class SurerAnswer:
         check_fields(self)
 
     def check_with(self, settings: Settings) -> None:
-        """Refuse methods where there is nothing to compare."""
+        """Refuse methods that leave nothing to compare.
+
+        Raises:
+            ConfigurationError: If the settings insert results into the text, drop evidence after each sentence, or
+                select continuations.
+        """
         if settings.exchange.within_text:
             raise ConfigurationError(
-                "final_answer compares an answer with documents in the prompt with one without; the results of "
-                f"{settings.trigger} stand in the answer. Use final_answer=None."
+                "final_answer compares an answer written with documents in the prompt to one written without; the "
+                f"results of {settings.trigger} stand in the answer. Use final_answer=None."
             )
         if settings.evidence_life == "sentence":
             raise ConfigurationError(
-                "final_answer compares answers by the documents that stand in the prompt at the end, and with "
-                'evidence_life="sentence" they leave it sentence by sentence. Use "accumulated" or "replaced", or '
-                "final_answer=None."
+                "final_answer compares answers by the documents that stand in the prompt at the end, but with "
+                'evidence_life="sentence" they leave the prompt after each sentence. Use "accumulated" or "replaced", '
+                "or final_answer=None."
             )
         if settings.selection is not None:
             raise ConfigurationError(
-                "final_answer and selection both choose the answer, each in its own way: use one of them, and None for "
+                "final_answer and selection both choose the answer, in different ways; use one of them, and None for "
                 "the other"
             )
 
@@ -123,14 +129,14 @@ class SurerAnswer:
         return frozenset({"end_states"})
 
     def samples_of(self, basis: Basis) -> SampleSpec:
-        """How the continuations that judge an answer are sampled."""
+        """Return how to sample the continuations that judge an answer."""
         return replace(self.sampling, until="sentence" if basis == "rationales" else "answer")
 
 
 def surer(rationales: AnswerCandidate, documents: AnswerCandidate) -> AnswerChoice:
-    """The answer of the lower uncertainty; one that says nothing loses to one that says something.
+    """Return the answer with the lower uncertainty; a blank or unknown answer loses to one that is neither.
 
-    Of equals, the one from the rationales.
+    If both are equally uncertain, the answer from the rationales wins.
     """
     both = (rationales, documents)
     said = [answer for answer in both if not answer.is_none]

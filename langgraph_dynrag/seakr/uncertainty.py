@@ -1,6 +1,6 @@
-"""Sampled continuations of an answer, and how far their meanings lie apart: SeaKR's self-aware uncertainty.
+"""Sampled continuations of an answer and how far their meanings diverge: SeaKR's self-aware uncertainty.
 
-Pure: NumPy and plain data. The samples come from a generator that gives the signal `end_states`.
+Pure: NumPy and plain data. The samples come from a generator that provides the signal `end_states`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ EndOf = Literal["sentence", "answer"]
 
 @dataclass(frozen=True, slots=True)
 class SampleSpec:
-    """How to sample. The values are those of SeaKR's published code (Yao et al. 2024).
+    """Parameters for sampling continuations. The defaults are those of SeaKR's published code (Yao et al. 2024).
 
     Raises:
         ConfigurationError: If a value is out of range.
@@ -29,46 +29,48 @@ class SampleSpec:
 
     samples: Annotated[int, Bounds(least=1)] = 20
     max_tokens: Annotated[int, Bounds(least=1)] = 100
-    """Of a sample, which may end before; see `until`."""
+    """Maximum length of a sample, which may end earlier; see `until`."""
     temperature: float = 1.0
     top_k: Annotated[int, Bounds(least=0, what="0 (keep all) or more")] = 50
     top_p: Annotated[float, Bounds(above=0, most=1)] = 0.9
     layer: Annotated[float, Bounds(least=0, below=1, what="a fraction of the depth, from 0 to below 1,")] = 15 / 32
-    """Whose output, as a fraction of the model's layers: published is the 15th of 32, counted from 0."""
+    """The layer whose output is read, as a fraction of the depth. Published: the 15th of 32, counted from 0."""
     state: StateOf = "layer"
-    """`"layer"`: the hidden state that the layer passes on, as in the paper. `"mlp"`: what its feed-forward part adds
-    to it, which is what the published code reads."""
+    """`"layer"`: the hidden state after the layer, as in the paper. `"mlp"`: what the layer's feed-forward block adds
+    to it, as in the published code."""
     until: EndOf = "sentence"
-    """What a sample ends with: its sentence, or the short answer that the prompt asks for."""
+    """End of a sample: its sentence, or the short answer that the prompt asks for."""
 
     def __post_init__(self) -> None:
         check_fields(self)
         if not self.temperature > 0:
-            raise ConfigurationError(f"temperature is {self.temperature}; without one all samples are the same text")
+            raise ConfigurationError(
+                f"temperature is {self.temperature}; it must be positive, otherwise all samples are the same text"
+            )
 
     def layer_of(self, layers: int) -> int:
-        """The index of the layer in a model of so many."""
-        # Rounded first: 15 / 32 * 32 must not become 14.
+        """Return the index of the layer in a model with `layers` layers."""
+        # Rounded first, because 15 / 32 * 32 must not become 14.
         return int(round(self.layer * layers, 6))
 
 
 @dataclass(frozen=True)
 class SampledEnds:
-    """Samples with the hidden state at the end-of-sequence position of each, and what they cost."""
+    """Samples, the hidden state at the end-of-sequence position of each, and their cost."""
 
     states: Floats
-    """(samples, width)."""
+    """Hidden states, (samples, width)."""
     texts: tuple[str, ...]
     cost: Mapping[str, float] = field(default_factory=dict)
     """`sequences`, `tokens` (sampled), `forward_tokens`, `cached_tokens` and `seconds`."""
 
 
 SampleEnds = Callable[[SampleSpec], SampledEnds]
-"""Samples continuations of the accepted text."""
+"""Function that samples continuations of the accepted text."""
 
 
 def uncertainty(ends: SampledEnds, alpha: float = 1e-3) -> float | None:
-    """SeaKR's U of the samples that say something; None if none of them does, which is less certain than any number.
+    """Return SeaKR's U of the non-empty samples; None if all are empty, which ranks as less certain than any number.
 
     The published code counts that case as 0, far above its threshold.
     """
@@ -77,15 +79,15 @@ def uncertainty(ends: SampledEnds, alpha: float = 1e-3) -> float | None:
 
 
 def log_gram_determinant(states: Floats, alpha: float = 1e-3) -> float:
-    """`U = (1/m) log det(Z J Z^T + alpha I)` with `J = I - 11^T / d`.
+    """Return `U = (1/m) log det(Z J Z^T + alpha I)` with `J = I - 11^T / d`.
 
-    Small where the states are alike: the samples say the same. `J` subtracts each state's own mean over its `d`
-    numbers. m equal states `z` give `((m - 1) log alpha + log(m |Jz|^2 + alpha)) / m`, the least that m states of that
-    length can have: a threshold belongs to a number of samples.
+    U is small if the states are similar, which means that the samples say the same. `J` subtracts from each state its
+    mean over its `d` entries. m equal states `z` give `((m - 1) log alpha + log(m |Jz|^2 + alpha)) / m`, the minimum
+    for m states of that length, so a threshold is only valid for a given number of samples.
 
     Args:
         states: Z, (m, d).
-        alpha: What keeps the determinant from vanishing.
+        alpha: Regularisation term that keeps the determinant from vanishing.
     """
     z = np.asarray(states, np.float64)
     centred = z - z.mean(axis=1, keepdims=True)
@@ -95,6 +97,6 @@ def log_gram_determinant(states: Floats, alpha: float = 1e-3) -> float:
 
 
 def total_cost(costs: list[Mapping[str, float]]) -> dict[str, float]:
-    """Several samplings' costs added up."""
+    """Return the sum of the costs of several rounds of sampling."""
     names = dict.fromkeys(name for cost in costs for name in cost)
     return {name: sum(cost.get(name, 0) for cost in costs) for name in names}

@@ -1,9 +1,9 @@
-"""Searches that the model writes itself, and how their results are given back within its answer.
+"""Formats in which a model writes its own searches and receives their results within its answer.
 
-A *call* is a query between two marks (`<search>query</search>`). What follows it is written by the graph, between two
-other marks, and the model goes on from there. Here is how a format looks and how its marks are found in a text; pure
-functions, which know nothing of states or models. Which text may hold a call is the caller's business: only what the
-model wrote itself, never the prompt, the question or a document.
+A *call* is a query between two marks (`<search>query</search>`). The graph writes the results after it, between two
+other marks, and the model continues from there. This module defines the formats and finds their marks in a text; it
+consists of pure functions and knows no states or models. The caller decides which text may contain calls: only what
+the model wrote itself, never the prompt, the question or a document.
 
 | format | source | call | results |
 | --- | --- | --- | --- |
@@ -12,8 +12,8 @@ model wrote itself, never the prompt, the question or a document.
 | `SEARCH_R1` | Search-R1 (Jin et al. 2025) | `<search>` | `<information>` |
 | `R1_SEARCHER` | R1-Searcher (Song et al. 2025) | `<|begin_of_query|>` | `<|begin_of_documents|>` |
 
-The notices' wording is our own. Documents are inserted as they are, within the budget of tokens, or, as in Search-o1,
-what a second call of the model makes of them (`langgraph_dynrag.search_tags.reason_in_documents`).
+The wording of the notices is our own. Documents are inserted as they are, within the token budget. Search-o1 inserts
+what a second model call extracts from them instead (`langgraph_dynrag.search_tags.reason_in_documents`).
 """
 
 from __future__ import annotations
@@ -43,39 +43,39 @@ _NOTICES: dict[Problem, str] = {
 
 
 class Call(NamedTuple):
-    """One search that was written."""
+    """One search that the model wrote."""
 
     query: str
     """Stripped; may be empty."""
     span: Span
-    """Its characters, marks included, from the outermost opening mark that the closing one ends."""
+    """Its characters, marks included, starting at the outermost opening mark that the closing mark ends."""
     nested: bool
-    """Whether another call was opened inside; the query is the innermost one's."""
+    """Whether another call was opened inside; the query is that of the innermost one."""
 
 
 @dataclass(frozen=True, slots=True)
 class TagFormat:
     """A format of calls and results.
 
-    The marks have to be ordinary text to the model's tokenizer: its control tokens never appear in a text.
+    The marks must be ordinary text to the model's tokenizer, because its control tokens never appear in a text.
 
     Raises:
-        ConfigurationError: If a mark is blank, or one mark contains another, which could not be told apart.
+        ConfigurationError: If a mark is blank, or contains another mark, so that they could not be told apart.
     """
 
     name: str
     call: tuple[str, str]
     """The marks before and after a query."""
     result: tuple[str, str]
-    """The marks before and after what is given back."""
+    """The marks before and after the results."""
     numbering: str = "[{}] "
-    """What precedes a passage, with its number."""
+    """Prefix of a passage, with its number."""
     titled: str = "{}: "
-    """What precedes a passage's text, with its title, if it has one."""
+    """Prefix of a passage's text, with its title if it has one."""
     turns: int = 10
-    """Searches and notices together; then the answer is asked for outright."""
+    """Maximum number of searches and notices together; then the short answer is asked for explicitly."""
     bare_notices: bool = False
-    """Whether notices stand without the marks of results."""
+    """Whether notices are written without the marks of results."""
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -89,25 +89,25 @@ class TagFormat:
             raise ConfigurationError(f"tag format {self.name!r}: turns is {self.turns}; at least 1 is needed")
 
     def calls(self, text: str, since: int = 0) -> list[Call]:
-        """All closed calls after a character, in order. A closing mark that closes nothing is none."""
+        """Return all closed calls after a character, in order. A stray closing mark is not a call."""
         return [call for call in self._closed(text, since) if isinstance(call, Call)]
 
     def new_calls(self, accepted: str, fresh: str) -> list[Call]:
-        """The calls that `fresh`, which follows `accepted`, closes; one may have been opened before."""
+        """Return the calls closed in `fresh`, which follows `accepted`; a call may have been opened before `fresh`."""
         return [call for call in self.calls(accepted + fresh) if call.span.end > len(accepted)]
 
     def open_call(self, text: str, since: int = 0) -> int | None:
-        """Where a call begins that nothing closes; None if there is none."""
+        """Return where an unclosed call begins; None if there is none."""
         done = self._closed(text, since)
         at = text.find(self.call[0], _span(done[-1]).end if done else since)
         return None if at < 0 else at
 
     def marked(self, text: str, since: int = 0) -> list[Span]:
-        """The characters of all closed calls and stray closing marks after a character: no part of an answer."""
+        """Return the spans of all closed calls and stray closing marks after a character, which no answer shows."""
         return [_span(found) for found in self._closed(text, since)]
 
     def results(self, passages: Sequence[Passage]) -> str:
-        """What is inserted for the passages found."""
+        """Return the block to insert for the passages found."""
         lines = []
         for number, p in enumerate(passages, 1):
             title = self.titled.format(p["title"]) if p["title"] and not p["text"].startswith(p["title"]) else ""
@@ -115,11 +115,11 @@ class TagFormat:
         return self.block("\n".join(lines))
 
     def notice(self, problem: Problem) -> str:
-        """What is inserted when there are no results to give."""
+        """Return the block to insert if there are no results."""
         return f"\n\n{_NOTICES[problem]}\n\n" if self.bare_notices else self.block(_NOTICES[problem])
 
     def disarmed(self, passage: Passage) -> Passage:
-        """The passage with a space inside every mark that it contains, so that it cannot end its own block."""
+        """Return the passage with a space inside every mark that it contains, so that it cannot end its own block."""
         text, title = passage["text"], passage["title"]
         for mark in (*self.call, *self.result):
             pattern = re.compile(re.escape(mark), re.IGNORECASE)
@@ -127,11 +127,11 @@ class TagFormat:
         return Passage(**{**passage, "text": text, "title": title})
 
     def block(self, content: str) -> str:
-        """What is inserted, between the marks of results."""
+        """Return the content between the marks of results, as it is inserted."""
         return f"\n\n{self.result[0]}\n{content}\n{self.result[1]}\n\n"
 
     def _closed(self, text: str, since: int) -> list[Call | Span]:
-        """Closed calls, and the bare spans of closing marks without an opening one, in order."""
+        """Return closed calls, and the spans of closing marks without an opening one, in order."""
         opening, closing = self.call
         found: list[Call | Span] = []
         while (at := text.find(closing, since)) >= 0:
@@ -148,7 +148,7 @@ class TagFormat:
 
 
 def shown(text: str, hidden: Sequence[Sequence[int]]) -> str:
-    """The text without its hidden spans (`[start, end]`, in order)."""
+    """Return the text without its hidden spans (`[start, end]`, in order)."""
     kept, since = [], 0
     for start, end in hidden:
         kept.append(text[since:start])

@@ -1,7 +1,7 @@
-"""Prompts that tell a model how to search by tags, one for each format of `langgraph_dynrag.search_tags.formats`.
+"""Prompts that tell a model how to search with tags, one for each format of `langgraph_dynrag.search_tags.formats`.
 
-The words are our own. A model that was trained with a format may know it from another prompt, the one that it was
-trained with: pass that as `prompt=AnswerPrompt(...)`. The marks in these prompts never trigger a search.
+The wording is our own. A model that was trained with a format may perform best with its training prompt; pass that as
+`prompt=AnswerPrompt(...)`. The marks in these prompts never trigger a search.
 """
 
 from __future__ import annotations
@@ -9,12 +9,12 @@ from __future__ import annotations
 from langgraph_dynrag.prompts import AnswerPrompt, Exemplar
 from langgraph_dynrag.search_tags.formats import R1_SEARCHER, SEARCH, SEARCH_O1, SEARCH_R1, TagFormat
 
-# No blank line among them: models that reason put one between their paragraphs.
+# No blank line as a stop string: reasoning models put one between their paragraphs.
 _STOP = ("\nQuestion:",)
 
 
 def tag_prompt(tag_format: TagFormat) -> AnswerPrompt:
-    """The prompt for a format: worked examples for instruct models, instructions alone for trained ones."""
+    """Return the prompt for a format: worked examples for instruct models, instructions alone for trained models."""
     return _PROMPTS[tag_format.name] if tag_format.name in _PROMPTS else _with_examples(tag_format)
 
 

@@ -1,14 +1,14 @@
-"""What a search found, condensed by the model before it is inserted: Search-o1's Reason-in-Documents.
+"""Search results condensed by the model before they are inserted: Search-o1's Reason-in-Documents.
 
-Li et al. 2025, section 3.4 and appendix A.1. A second call of the model is shown the reasoning so far, the query and
-the documents found, goes through them, and states what of them helps; that alone is inserted where the model goes on.
-Here are the setting, the prompt and how its reply is read; pure functions, which know nothing of models or states. The
-words are our own.
+Li et al. 2025, section 3.4 and appendix A.1. In a second call, the model sees the reasoning so far, the query and the
+documents found. It goes through the documents and states which facts help; only those are inserted at the point where
+the model continues. This module holds the settings, the prompt and the parser of the reply: pure functions that know no
+models or states. The wording is our own.
 
-Of the reasoning it is shown the first step, the last four, and those with a search or its results. A step is a line;
-what was inserted after a search is one. As published, except for two things: a reply without the heading that was asked
-for is taken whole (the code takes it for nothing found), because small models leave it out; and the calls and results
-of a search count as steps that belong to it, whatever lines they have.
+Of the reasoning, the model sees the first step, the last four, and the steps with a search or its results. A step is a
+line; a block inserted after a search counts as one. This follows the publication with two exceptions. A reply without
+the requested heading is used as a whole (the published code treats it as nothing found), because small models leave the
+heading out. Calls and results belong to the steps of their search, however many lines they have.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ if TYPE_CHECKING:
 NOTHING = "No helpful information found."
 _HEADING = "Helpful information:"
 _HEADINGS = re.compile(r"(?<!no )helpful information\**\s*:", re.IGNORECASE)
-# The beginning of the thoughts may stand in the model's prompt, and the end may never have come.
+# The opening mark may stand in the model's prompt, and the closing mark may be missing.
 _THOUGHTS = re.compile(r"\A.*</think>|<think>.*\Z", re.DOTALL | re.IGNORECASE)
-# All of a reply: what says more than that may be a fact.
+# Must match the whole reply, because anything longer may be a fact.
 _NO = re.compile(r"(no helpful information( [\w']+){0,6}|none|nothing)\W*\Z", re.IGNORECASE)
 _LAST = 4
 
@@ -55,23 +55,24 @@ else. If there are none, write "{heading} {nothing}"\
 
 
 class Finding(NamedTuple):
-    """What a reply says of the documents."""
+    """The facts that a reply extracts from the documents."""
 
     text: str
-    """One line."""
+    """The facts in one line."""
     helpful: bool
 
 
 @dataclass(frozen=True, slots=True)
 class ReasonInDocuments:
-    """Has the model extract from the documents found what helps, and inserts that in their place.
+    """Has the model extract the helpful facts from the documents found, and inserts those instead of the documents.
 
-    For formats of searches that the model writes (`WrittenTag`). The documents that it is shown are bounded by
-    `context_tokens`, as they would be where they are inserted themselves. They are, if the call fails or says nothing.
+    For formats in which the model writes searches (`WrittenTag`). The documents shown to the model are limited by
+    `context_tokens`, as they would be if inserted directly. If the call fails or returns nothing, the documents
+    themselves are inserted.
 
     Args:
-        tokens: Of the reply at most, going through the documents included.
-        steps_tokens: Of the steps so far at most.
+        tokens: Maximum length of the reply, its discussion of the documents included.
+        steps_tokens: Maximum length of the steps so far.
 
     Raises:
         ConfigurationError: If a number is less than 16.
@@ -84,16 +85,20 @@ class ReasonInDocuments:
         check_fields(self)
 
     def check_with(self, settings: Settings) -> None:
-        """Refuse methods where nothing is inserted that could be condensed."""
+        """Refuse methods that insert nothing that could be condensed.
+
+        Raises:
+            ConfigurationError: If the trigger's results are not inserted into the text.
+        """
         if not settings.exchange.within_text:
             raise ConfigurationError(
-                f"digest condenses what is inserted after a search that the model writes, and {settings.trigger} "
+                f"digest condenses what is inserted after a search that the model writes, but {settings.trigger} "
                 "inserts nothing. Use trigger=WrittenTag(...), as preset='search_o1' does, or digest=None."
             )
 
     def prompt(self, steps: str, query: str, documents: str) -> str:
-        """What the model is asked."""
-        # What is put in is not looked at again, whatever it contains.
+        """Return the prompt for the model."""
+        # Inserted texts are not scanned for placeholders again.
         texts = {
             "steps": steps,
             "query": query,
@@ -104,7 +109,7 @@ class ReasonInDocuments:
         return re.sub(r"\{(\w+)\}", lambda match: texts[match[1]], _PROMPT)
 
     def finding(self, reply: str) -> Finding | None:
-        """What a reply says behind its last heading, or as a whole if it has none; None if that is nothing."""
+        """Return the text after the reply's last heading, or the whole reply if it has none; None if that is empty."""
         said = _THOUGHTS.sub("", reply)
         headings = list(_HEADINGS.finditer(said))
         if headings:
@@ -120,14 +125,14 @@ class ReasonInDocuments:
 def steps_so_far(
     text: str, hidden: Sequence[Sequence[int]], tag_format: TagFormat, budget: int, count: CountTokens
 ) -> str:
-    """The first step of a text, its last four, and those with a search or its results, numbered.
+    """Return a numbered list of a text's first step, its last four, and those with a search or its results.
 
     Args:
-        text: What was written and inserted.
-        hidden: The spans `[start, end]` of the calls and of what was inserted after them.
-        tag_format: How those look.
-        budget: Tokens at most; what does not fit is left out from the second step on, then from the beginning.
-        count: Counts them.
+        text: The text written by the model, and the blocks inserted.
+        hidden: The spans `[start, end]` of the calls and of the blocks inserted after them.
+        tag_format: The format of the calls and blocks.
+        budget: Maximum number of tokens. Steps that do not fit are dropped from the second one on, then the first.
+        count: Counts the tokens of a text.
     """
     steps = _steps(text, hidden)
     marks = (*tag_format.call, *tag_format.result)
@@ -139,7 +144,7 @@ def steps_so_far(
 
 
 def _steps(text: str, hidden: Sequence[Sequence[int]]) -> list[str]:
-    """Lines, of which an insertion is one; a call stays in the line that it was written in."""
+    """Split the text into lines. An inserted block is one line; a call stays in the line that it was written in."""
     parts, since = [], 0
     for start, end in hidden:
         block = text[start:end]
@@ -151,7 +156,7 @@ def _steps(text: str, hidden: Sequence[Sequence[int]]) -> list[str]:
 
 
 def _numbered(steps: Sequence[str], kept: Sequence[int]) -> str:
-    """The steps that are kept, with dots for what is left out between them."""
+    """Return the steps to keep, with dots in place of skipped ones."""
     lines: list[str] = []
     before = -1
     for i in kept:
@@ -163,7 +168,7 @@ def _numbered(steps: Sequence[str], kept: Sequence[int]) -> str:
 
 
 def _last_words(text: str, budget: int, count: CountTokens) -> str:
-    """The text without as many of its first words as have to go."""
+    """Return the text without as many of its first words as the budget requires."""
     if count(text) <= budget:
         return text
     words = text.split(" ")

@@ -1,4 +1,4 @@
-"""What nodes do in common, step by step: each takes a state and the settings, and returns an update or a part of one.
+"""Steps shared by the nodes: each takes a state and the settings, and returns an update or a part of one.
 
-Steps know no nodes. What a method does in its own way, they ask of the settings' parts.
+Steps do not know the nodes. Method-specific behaviour is delegated to parts of the settings.
 """

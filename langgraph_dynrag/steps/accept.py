@@ -44,16 +44,16 @@ def accept(state: State, settings: Settings, draft: Draft, tokens: int, *, keep_
     Args:
         state: The state.
         settings: The graph's settings.
-        draft: The draft, without what was discarded of it.
-        tokens: How many.
-        keep_rest: Whether the tokens after them still hold: only if the prompt stays as it is.
+        draft: The draft, without its discarded tokens.
+        tokens: Number of tokens to accept.
+        keep_rest: Whether the tokens after them stay valid, which they do only if the prompt does not change.
     """
     taken, rest = draft[:tokens], draft[tokens:]
     prompt = settings.prompt
     before, own = state.get("text") or "", own_words(state)
     text = before + taken.text
     if prompt.answer_phrase is not None and answer_complete(own, draft, tokens, settings):
-        # Small models ramble on after the answer; what they say then is no part of it.
+        # Small models ramble on after the answer; that text is not part of it.
         whole = own + taken.text
         rambling = len(whole) - len(through_answer(whole, prompt.answer_phrase, prompt.answer_end))
         text = text[: len(text) - rambling]
@@ -87,34 +87,34 @@ def accept(state: State, settings: Settings, draft: Draft, tokens: int, *, keep_
 
 
 def answer_complete(before: str, draft: Draft, tokens: int, settings: Settings) -> bool:
-    """Whether the short answer is over within the first `tokens` tokens of a draft that follows `before`.
+    """Return whether the short answer is complete within the first `tokens` tokens of a draft that follows `before`.
 
     Args:
         before: The model's own words so far.
         draft: The draft.
-        tokens: How many of its tokens count.
+        tokens: Number of its tokens that count.
         settings: The graph's settings.
     """
     phrase, end = settings.prompt.answer_phrase, settings.prompt.answer_end
     written = before + draft[:tokens].text
     opened = settings.exchange.open_call(written)
-    if phrase is None or find_phrase(written[:opened], phrase) is None:  # what stands in a search answers nothing
+    if phrase is None or find_phrase(written[:opened], phrase) is None:  # a phrase inside a search does not count
         return False
     if end is not None:
         return is_complete(written[:opened], phrase, end)
-    # What follows those tokens tells whether the sentence is over; so does the end of the model's answer.
+    # The tokens that follow tell whether the sentence is complete; so does the end of the model's answer.
     return is_complete(before + draft.text + ("\n" if draft.ended == "end" else ""), phrase)
 
 
 def after_acceptance(state: State, update: Update, settings: Settings, draft: Draft, tokens: int) -> Update:
-    """End the answer if it is complete or a budget is used up; else leave the update as it is.
+    """End the answer if it is complete or a budget is used up; otherwise return the update unchanged.
 
     Args:
         state: The state before the update.
-        update: What `accept` returned.
+        update: The update that `accept` returned.
         settings: The graph's settings.
-        draft: The draft, without what was discarded of it.
-        tokens: How many of its tokens were accepted.
+        draft: The draft, without its discarded tokens.
+        tokens: Number of its tokens that were accepted.
     """
     if state.get("stage") == "closing":
         return _finished(state, with_an_answer({**update, "replies": state.get("replies") or {}}, settings), settings)
@@ -135,13 +135,13 @@ def after_acceptance(state: State, update: Update, settings: Settings, draft: Dr
 
 
 def force_answer(state: State, update: Update, settings: Settings, *, model_ended: bool = False) -> Update:
-    """End the answer, or, if it lacks the phrase of a short one, ask for that outright.
+    """End the answer or, if the short answer is missing, ask for it explicitly.
 
     Args:
         state: The state before the update.
-        update: What `accept` returned.
+        update: The update that `accept` returned.
         settings: The graph's settings.
-        model_ended: Whether the model ended the answer itself; else a short answer that is begun has to be completed.
+        model_ended: Whether the model ended the answer itself; if not, a short answer that was begun is completed.
     """
     phrase = settings.prompt.answer_phrase
     shown = visible(update, settings)
@@ -155,23 +155,23 @@ def force_answer(state: State, update: Update, settings: Settings, *, model_ende
 
 
 def budget_event(which: str, settings: Settings) -> BudgetEvent:
-    """The record of a budget that was reached."""
+    """Emit and return the event that records an exhausted budget."""
     event = BudgetEvent(type="budget", which=which, limit=getattr(settings.budgets, which))
     emit(event)
     return event
 
 
 def _closing(state: State, update: Update, settings: Settings, phrase: str) -> Update:
-    """Ask for the short answer outright: the phrase is written for the model, which completes it.
+    """Ask for the short answer explicitly: write the answer phrase for the model to complete.
 
     Args:
         state: The state before the update.
-        update: What `accept` returned.
+        update: The update that `accept` returned.
         settings: The graph's settings.
-        phrase: What has to be written; empty if the text has it already, and its answer is incomplete.
+        phrase: The phrase to write; empty if the text already has it with an incomplete answer.
     """
     update = settings.exchange.closed(update, settings)
-    # What was inserted ends as its format has it; only white space that the model wrote is cut.
+    # An inserted block keeps the end that its format gives it; only white space that the model wrote is cut.
     fixed = last_hidden(update)
     begun = update["text"][:fixed] + update["text"][fixed:].rstrip()
     seen = visible({**update, "text": begun}, settings)
@@ -182,7 +182,7 @@ def _closing(state: State, update: Update, settings: Settings, phrase: str) -> U
     ids = update["token_ids"]
     if ids is not None and begun == update["text"]:
         ids = [*ids, *(settings.generator.token_ids(lead) or ())]
-    elif ids is not None:  # white space was cut off, so that they no longer match the text
+    elif ids is not None:  # white space was cut off, so the ids no longer match the text
         fresh = settings.generator.token_ids(begun + lead)
         ids = None if fresh is None else list(fresh)
     _push(state, settings, seen, lead)
@@ -199,7 +199,7 @@ def _closing(state: State, update: Update, settings: Settings, phrase: str) -> U
 
 
 def _finished(state: State, update: Update, settings: Settings) -> Update:
-    """The answer is written; where another one is to be compared with it, that comes next."""
+    """End with the answer that was written, or let `conclude` compare it with another one first."""
     if settings.final_answer is None:
         return finish(state, update, settings)
     return {**update, "draft": None, "attention": None, "stage": "concluding"}
@@ -210,9 +210,9 @@ def finish(state: State, update: Update, settings: Settings, *, short: str | Non
 
     Args:
         state: The state before the update.
-        update: With `text`, `hidden`, and the node's `trace` so far.
+        update: An update with `text`, `hidden`, and the node's `trace` so far.
         settings: The graph's settings.
-        short: The short answer, where it is known; None: what the text says behind the answer phrase.
+        short: The short answer, if it is known; None: the text after the answer phrase.
     """
     answer = visible(update, settings).strip()
     if short is None:
@@ -237,7 +237,7 @@ def finish(state: State, update: Update, settings: Settings, *, short: str | Non
 
 
 def _with_leaks_noted(state: State, update: Update, settings: Settings, answer: str, short: str) -> Update:
-    """Record what the answer has from a worked example, and from nowhere else."""
+    """Record facts in the answer that come from a worked example and from nowhere else."""
     searches = events_of([*(state.get("trace") or []), *update.get("trace", [])], RetrievalEvent)
     passages = [*(state.get("evidence") or []), *(document for search in searches for document in search["documents"])]
     known = [state.get("question") or "", *(f"{p['title']} {p['text']}" for p in passages)]
@@ -245,8 +245,8 @@ def _with_leaks_noted(state: State, update: Update, settings: Settings, answer: 
     if not leaked:
         return update
     told = (
-        f"the answer has {', '.join(map(repr, leaked))} from a worked example of the prompt; neither the question nor "
-        "a retrieved passage says so"
+        f"the answer contains {', '.join(map(repr, leaked))} from a worked example of the prompt; neither the question "
+        "nor any retrieved passage does"
     )
     logger.warning("%s", told)
     event = ExemplarEvent(type="exemplar", facts=leaked, warning=told)
@@ -254,7 +254,7 @@ def _with_leaks_noted(state: State, update: Update, settings: Settings, answer: 
 
 
 def message_id(state: State) -> str:
-    """The id of the answer's message, whose pieces are streamed while it grows."""
+    """Return the id of the answer's message; the chunks streamed while it is written share this id."""
     return f"dynrag-{state.get('run_id')}"
 
 
@@ -262,5 +262,5 @@ def _push(state: State, settings: Settings, before: str, text: str) -> None:
     """Show text that follows `before` in LangGraph's `messages` stream, as a chunk of the final message."""
     if not before.strip():  # the final message has no leading white space
         text = text.lstrip()
-    if text and settings.final_answer is None:  # else another text may become the answer, so it comes as a whole
+    if text and settings.final_answer is None:  # otherwise another text may become the answer, so nothing is streamed
         show(AIMessageChunk(content=text, id=message_id(state)))

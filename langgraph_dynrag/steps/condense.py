@@ -1,6 +1,6 @@
-"""Having a question made to stand alone, with what came before it; used by `begin`.
+"""Rewriting a question so that it stands alone without the conversation before it. Used by `begin`.
 
-Whatever goes wrong, the question is taken as it was asked, and the record says why.
+If anything goes wrong, the question is used as it was asked, and the event records why.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from langgraph_dynrag.retrieval.retriever import PROGRAMMING_ERRORS
 from langgraph_dynrag.settings import Settings
 
 REPLY_TOKENS = 256
-"""Tokens of the model's reply at most."""
+"""Maximum number of tokens of the model's reply."""
 _HISTORY_TOKENS = 1024
 _log = logging.getLogger(__name__)
 
 
 class Condensing:
-    """The call of the model: a context that takes note of its errors, and what came of it."""
+    """The model call: a context manager that catches the call's errors, and the outcome."""
 
     def __init__(self, how: Condenser, question: str, turns: Sequence[Turn], shown: Sequence[Turn]) -> None:
         self.prompt = how.prompt(shown, question) if shown else None
@@ -38,20 +38,20 @@ class Condensing:
         pass
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> bool:
-        # The question is there without the model; interrupts of the graph and errors of the code are passed on.
+        # The question can be used without the model. Graph interrupts and programming errors are passed on.
         if not isinstance(error, Exception) or isinstance(error, (GraphBubbleUp, *PROGRAMMING_ERRORS)):
             return False
         self._problem = f"{type(error).__name__}: {error}"
         return True
 
     def event(self) -> CondensedEvent:
-        """The record, with the question that is to be answered."""
+        """Return the event that records the call, with the question to answer."""
         found = Condensed(None, self._problem)
         if self.reply is not None:
             found = self._how.read(self.reply.text, self._question)
             if found.question is None and not self.reply.text.strip():
-                found = Condensed(None, "the reply is empty, or reasoning alone")
-        problem = None if found.question else found.problem or "the reply gives no question"
+                found = Condensed(None, "the reply is empty or contains only reasoning")
+        problem = None if found.question else found.problem or "the reply contains no question"
         event = CondensedEvent(
             type="condensed",
             asked=self._question,
@@ -62,13 +62,13 @@ class Condensing:
         )
         event = with_cost(event, None if self.reply is None else self.reply.cost)
         if problem is not None:
-            event["warning"] = f"the question was taken without the conversation before it: {problem}"
+            event["warning"] = f"the question was used without the conversation before it: {problem}"
             _log.warning("%s", event["warning"])
         return event
 
 
 def prepared(question: str, earlier: Sequence[BaseMessage], settings: Settings) -> Condensing | None:
-    """The call that is to be made; None if the settings do not ask for it, or nothing was said before."""
+    """Return the call to make; None if the settings do not ask for it, or nothing was said before."""
     how = settings.condense
     turns = [] if how is None else earlier_turns(earlier)
     if how is None or not turns:

@@ -1,6 +1,6 @@
-"""Having the model condense what was found before it is inserted; used by `resume` where the settings have a `digest`.
+"""Having the model condense search results before they are inserted. Used by `resume` if the settings have a `digest`.
 
-Whatever goes wrong, the documents are inserted as they were found, and the record says why.
+If anything goes wrong, the documents are inserted as they were found, and the event records why.
 """
 
 from __future__ import annotations
@@ -29,37 +29,37 @@ from langgraph_dynrag.streaming import emit
 
 @dataclass(frozen=True)
 class Digest:
-    """What is inserted in the place of the documents found."""
+    """The text to insert instead of the documents found."""
 
     events: tuple[DigestEvent, ...] = ()
-    """The record."""
+    """The event that records the model call; empty if there was none."""
     passage: Passage | None = None
-    """None: the documents themselves are inserted."""
+    """The condensed text; None: the documents themselves are inserted."""
     documents: Sequence[str] = ()
-    """Ids of those that it was made of."""
+    """Ids of the documents that it was condensed from."""
     helpful: bool = True
-    """Whether anything in the documents helped."""
+    """Whether any of the documents helped."""
 
 
 AS_FOUND = Digest()
-"""Where nothing is condensed."""
+"""The digest if nothing is condensed."""
 
 
 @dataclass(frozen=True)
 class _Asked:
-    """The call that is to be made, or why it cannot be."""
+    """The prompt of the call to make, or the reason why it cannot be made."""
 
     prompt: str = ""
     documents: list[str] = field(default_factory=list)
-    """Ids of those that the model is shown."""
+    """Ids of the documents that the model is shown."""
     affected: list[str] = field(default_factory=list)
-    """Ids of those that are shortened or left out."""
+    """Ids of the documents that were truncated or left out."""
     query: str = ""
     problem: str | None = None
 
 
 def condense(state: State, settings: Settings, found: Sequence[Passage], config: RunnableConfig) -> Digest:
-    """Have the documents condensed, if the settings ask for it and there are any."""
+    """Condense the documents if the settings ask for it and there are any."""
     call = _prepared(state, settings, found)
     if call is None:
         return AS_FOUND
@@ -70,7 +70,7 @@ def condense(state: State, settings: Settings, found: Sequence[Passage], config:
 
 
 async def acondense(state: State, settings: Settings, found: Sequence[Passage], config: RunnableConfig) -> Digest:
-    """As `condense`."""
+    """Condense the documents as `condense` does, without blocking the event loop."""
     call = _prepared(state, settings, found)
     if call is None:
         return AS_FOUND
@@ -81,7 +81,7 @@ async def acondense(state: State, settings: Settings, found: Sequence[Passage], 
 
 
 class _Call:
-    """The call of the model: a context that takes note of its errors, and what came of it."""
+    """The model call: a context manager that catches the call's errors, and the outcome."""
 
     def __init__(self, how: ReasonInDocuments, asked: _Asked) -> None:
         self.asked, self.tokens = asked, how.tokens
@@ -95,14 +95,14 @@ class _Call:
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> bool:
         self._seconds = time.monotonic() - self._started
-        # A model may raise anything, and the documents are there without it; an interrupt of the graph is no error.
+        # A model may raise anything, and the documents can be used without it. A graph interrupt is not an error.
         if not isinstance(error, Exception) or isinstance(error, GraphBubbleUp):
             return False
         self._problem = f"{type(error).__name__}: {error}"
         return True
 
     def digest(self) -> Digest:
-        """What is inserted, with its record."""
+        """Return what to insert, with the event that records it."""
         finding = None if self.reply is None else self._how.finding(self.reply.text)
         problem = "the reply is empty" if self.reply is not None and finding is None else self._problem
         event = DigestEvent(
@@ -132,7 +132,7 @@ def _prepared(state: State, settings: Settings, found: Sequence[Passage]) -> _Ca
 def _asked(
     state: State, settings: Settings, how: ReasonInDocuments, tag_format: TagFormat, found: Sequence[Passage]
 ) -> _Asked:
-    """The prompt, within the bounds of its parts and of the context window."""
+    """Build the prompt within the limits of its parts and of the context window."""
     query = str((state.get("asked") or [state["question"]])[-1])
     if spent(state) >= settings.budgets.seconds:
         return _Asked(query=query, problem="no time is left")
@@ -150,7 +150,7 @@ def _asked(
 
 
 def _written(state: State, tag_format: TagFormat) -> tuple[str, list[list[int]]]:
-    """The text with the call that is answered now, and the hidden spans of it."""
+    """Return the text that ends in the call being answered, and its hidden spans."""
     draft = Draft.from_state(state.get("draft"))[: state.get("judged") or 0]
     text = str(state.get("text") or "") + draft.text
     hidden = [list(span) for span in state.get("hidden") or []]

@@ -1,8 +1,9 @@
-"""Answering the searches that a model writes into its answer: results, or a notice why there are none.
+"""Answering the searches that a model writes into its answer, with results or with a notice why there are none.
 
-A part of the settings, which `monitor` (notices), `resume` (results) and whoever shows the answer ask. What is inserted
-is part of the running text, for the model to go on from, and hidden from the answer. Every exchange is recorded (an
-`inserted` event) and counted: after `TagFormat.turns` of them the answer is asked for outright.
+An exchange is a part of the settings. It is used by `monitor` (notices), by `resume` (results), and wherever the answer
+is shown. Inserted blocks are part of the running text, so that the model continues after them, but are hidden from the
+answer. Every exchange is recorded as an `inserted` event and counted. After `TagFormat.turns` exchanges, the short
+answer is asked for explicitly.
 """
 
 # ruff: noqa: ARG002
@@ -30,28 +31,28 @@ if TYPE_CHECKING:
 
 
 class NoExchange:
-    """Where evidence stands in the prompt: the model writes no searches, and nothing is inserted into its text.
+    """The exchange of methods with evidence in the prompt: the model writes no searches, and nothing is inserted.
 
-    So what it is told is not looked at, and what it is given comes back as it is.
+    Its methods ignore their arguments and return updates unchanged.
     """
 
     within_text: ClassVar[bool] = False
-    """Whether evidence is inserted into the text, so that the prompt stays as it is."""
+    """Whether evidence is inserted into the text, so that the prompt does not change."""
 
     def marked(self, text: str, since: int = 0) -> list[Span]:
-        """What is no part of the answer after a character: closed calls and stray closing marks."""
+        """Return the spans after a character that are not part of the answer: closed calls and stray closing marks."""
         return []
 
     def open_call(self, text: str, since: int = 0) -> int | None:
-        """Where a call begins that nothing closes; None if there is none."""
+        """Return where an unclosed call begins; None if there is none."""
         return None
 
     def closed(self, update: Update, settings: Settings) -> Update:
-        """The update with an open call closed, which would swallow what is asked for after it."""
+        """Close an open call, which would otherwise swallow the text that follows."""
         return update
 
     def notified(self, state: State, settings: Settings, view: DraftView, hit: str | None) -> Update | None:
-        """Accept the judged tokens, with a notice why their last call brings no results; None if it may bring some.
+        """Accept the judged tokens, with a notice why their last call gets no results; return None if it may get some.
 
         `hit` is the budget that forbids another search, if any. The view's accepted text is the model's own words.
         """
@@ -60,19 +61,27 @@ class NoExchange:
     def given(
         self, state: State, update: Update, settings: Settings, found: Sequence[Passage], digest: Digest
     ) -> tuple[Update, bool]:
-        """Insert what was found, or what the model made of it; and whether no room is left for more than the answer."""
+        """Insert the passages found or their digest.
+
+        Returns:
+            The update, and whether only the short answer still fits into the context window.
+        """
         return update, False
 
 
 @dataclass(frozen=True)
 class Exchange(NoExchange):
-    """Searches and their results in the text, in one format."""
+    """Searches and their results within the text, in one format."""
 
     tag_format: TagFormat
     within_text: ClassVar[bool] = True
 
     def check_with(self, settings: Settings) -> None:
-        """Refuse an injector: what stands in the text cannot go into the parameters."""
+        """Refuse an injector: evidence that stands in the text cannot go into the parameters.
+
+        Raises:
+            ConfigurationError: If the settings have an injector.
+        """
         if settings.injector is not None:
             raise ConfigurationError(
                 f"the results of {settings.trigger} are written into the answer, so they cannot go into the model's "
@@ -80,20 +89,20 @@ class Exchange(NoExchange):
             )
 
     def marked(self, text: str, since: int = 0) -> list[Span]:
-        """What is no part of the answer after a character: closed calls and stray closing marks."""
+        """Return the spans after a character that are not part of the answer: closed calls and stray closing marks."""
         return self.tag_format.marked(text, since)
 
     def open_call(self, text: str, since: int = 0) -> int | None:
-        """Where a call begins that nothing closes; None if there is none."""
+        """Return where an unclosed call begins; None if there is none."""
         return self.tag_format.open_call(text, since)
 
     def closed(self, update: Update, settings: Settings) -> Update:
-        """The update with an open call closed, which would swallow what is asked for after it."""
+        """Close an open call, which would otherwise swallow the text that follows."""
         at = self.open_call(update["text"], last_hidden(update))
         return update if at is None else insert(update, settings, self.tag_format.call[1], since=at)
 
     def notified(self, state: State, settings: Settings, view: DraftView, hit: str | None) -> Update | None:
-        """Accept the judged tokens, with a notice why their last call brings no results; None if it may bring some."""
+        """Accept the judged tokens, with a notice why their last call gets no results; None if it may get some."""
         problem = self._problem(state, settings, view, hit)
         if problem is None:
             return None
@@ -114,13 +123,17 @@ class Exchange(NoExchange):
             update = {**update, "budget_hit": "turns", "trace": [*update["trace"], event]}
         if full:
             return force_answer(state, update, settings)
-        # The text goes on after the notice, however the draft ended.
+        # The text continues after the notice, however the draft ended.
         return after_acceptance(state, update, settings, replace(draft, ended="unit"), judged)
 
     def given(
         self, state: State, update: Update, settings: Settings, found: Sequence[Passage], digest: Digest
     ) -> tuple[Update, bool]:
-        """Insert what was found, or what the model made of it; and whether no room is left for more than the answer."""
+        """Insert the passages found or their digest.
+
+        Returns:
+            The update, and whether only the short answer still fits into the context window.
+        """
         count, tag_format = settings.generator.count_tokens, self.tag_format
         room = room_left(state, update, settings) - count(tag_format.results(()))
         budget = int(max(min(settings.context_tokens, room), 0))
@@ -139,7 +152,7 @@ class Exchange(NoExchange):
         return insert({**update, "trace": [*update.get("trace", []), event]}, settings, block), False
 
     def _problem(self, state: State, settings: Settings, view: DraftView, hit: str | None) -> Problem | None:
-        """Why the judged tokens' last call cannot be answered with results; None if it can, or if there is none."""
+        """Return why the last call of the judged tokens cannot get results; None if it can, or if there is no call."""
         calls = self.tag_format.new_calls(view.accepted, view.unit.text)
         if not calls:
             over = view.draft.ended == "end" and view.judged == len(view.draft)
@@ -149,7 +162,7 @@ class Exchange(NoExchange):
             return "limit"
         if not calls[-1].query:
             return "empty"
-        # As it would be asked.
+        # Shorten the query as `monitor` would before the search.
         query = last_words(calls[-1].query, settings.query_tokens, settings.generator.count_tokens)
         return "repeated" if asked_before(query, state.get("asked") or []) else None
 

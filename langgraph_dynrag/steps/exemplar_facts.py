@@ -1,7 +1,7 @@
-"""Facts of the worked examples that turn up in an answer: a weak model repeats what its prompt shows it.
+"""Detecting facts of the prompt's worked examples in an answer: weak models repeat what their prompt shows.
 
-A fact is a name or a number, told by a capital letter within a sentence, a digit, or a script without capitals. One
-that the question or a retrieved passage holds as well is no leak. Pure: knows nothing of models and graphs.
+A fact is a name or a number, recognised by a capital letter within a sentence, a digit, or a script without capitals.
+Facts that also occur in the question or in a retrieved passage are not leaks. Pure; knows no models or graphs.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ def exemplar_facts(
     known: Iterable[str],
     carries_content: WordFilter | None = None,
 ) -> list[str]:
-    """Return the pieces of an answer that come from a worked example: those of the short answer first.
+    """Return the parts of an answer that come from a worked example, those of the short answer first.
 
-    In the short answer one such name or number is enough; in the rest of the answer two in a row, as they stand in an
-    example, since single words coincide.
+    In the short answer, a single name or number is enough. The rest of the answer needs two, in words that follow each
+    other in an example as well, since single words match by chance.
 
     Args:
-        answer: All of it.
-        short_answer: What follows the answer phrase; the answer itself if there is no phrase.
+        answer: The whole answer.
+        short_answer: The text after the answer phrase; the answer itself if there is no phrase.
         exemplars: The prompt's examples.
-        known: What else the model was given: the question, and the passages.
-        carries_content: Tells function words, which are no facts, from others; by default an English stop-word list.
+        known: The other texts given to the model: the question and the passages.
+        carries_content: Filters out function words, which are not facts; default: an English stop-word list.
     """
     if not exemplars:
         return []
@@ -48,7 +48,7 @@ def exemplar_facts(
 
 
 def _runs(text: str, facts: set[str], pairs: set[tuple[str, str]], *, least: int) -> list[str]:
-    """Words that follow each other in an example too, from the first fact to the last; with `least` facts or more."""
+    """Return word runs that also occur in an example, cut to the first and last of their `least` or more facts."""
     spans = words(text)
     folded = [text[s.start : s.end].casefold() for s in spans]
     found, start = [], 0

@@ -1,4 +1,4 @@
-"""Writing into the running text what the model did not write, and what it wrote but the answer does not show."""
+"""Inserting text that the model did not write, and separating it from what the answer shows."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ if TYPE_CHECKING:
 
 
 def own_words(state: State) -> str:
-    """The accepted text without what was inserted, and without the calls that were answered."""
+    """Return the accepted text without inserted blocks and without the calls that they answer."""
     return shown(state.get("text") or "", state.get("hidden") or [])
 
 
 def last_hidden(state: State) -> int:
-    """Where the last hidden part of the text ends: what follows is the model's own."""
+    """Return where the last hidden part of the text ends; what follows was written by the model."""
     hidden = state.get("hidden")
     return hidden[-1][1] if hidden else 0
 
 
 def visible(state: State, settings: Settings) -> str:
-    """What the answer shows of the text: a call that is still open is held back."""
+    """Return the part of the text that the answer shows. A call that is still open is held back."""
     text = own_words(state)
     return text[: settings.exchange.open_call(text)]
 
@@ -33,10 +33,10 @@ def insert(update: Update, settings: Settings, block: str, *, since: int | None 
     """Append a block to the text, hidden from the answer.
 
     Args:
-        update: What `accept` returned.
+        update: The update that `accept` returned.
         settings: The graph's settings.
-        block: What to write.
-        since: Where the hidden part begins, if before the block.
+        block: The text to append.
+        since: Where the hidden part begins, if it begins before the block.
     """
     begun, ids = update["text"], update["token_ids"]
     more = None if ids is None else settings.generator.token_ids(block)
@@ -51,7 +51,7 @@ def insert(update: Update, settings: Settings, block: str, *, since: int | None 
 
 
 def room_left(state: State, update: Update, settings: Settings) -> float:
-    """Tokens of the context window that neither the prompt, the text nor what may still be written will take."""
+    """Return how many tokens of the context window remain after the prompt, the text, and the unused token budgets."""
     generator, budgets = settings.generator, settings.budgets
     if generator.context_window is None:
         return math.inf

@@ -1,6 +1,6 @@
-"""A reply that brought no new text: the model is asked again, a bounded number of times, or the run ends.
+"""Handling replies without new text: ask the model again, a bounded number of times, or end the run.
 
-Used by `monitor`. Every such reply is recorded (a `no_text` event) and logged.
+Used by `monitor`. Every such reply is recorded as a `no_text` event and logged.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _ENDS = ("no text", "only what was written")
-"""Replies that end an answer which has been begun: the model has nothing to add to it."""
+"""Replies that end an answer already begun: the model has nothing to add."""
 
 
 def counted(state: State, result: DraftResult, *, asked: bool) -> Replies:
-    """What is known of the model's replies in this run, the last one included.
+    """Return the counts of the model's replies in this run, the last one included.
 
     Args:
         state: The state.
         result: The last reply.
-        asked: Whether the model was asked; else nothing but known tokens was given.
+        asked: Whether the model was called; False if the draft consists of carried tokens only.
     """
     known = state.get("replies") or Replies()
     opens = known.get("opens") if result.opens is None else result.opens
@@ -47,7 +47,7 @@ def counted(state: State, result: DraftResult, *, asked: bool) -> Replies:
 
 
 def reply_events(result: DraftResult) -> list[Event]:
-    """The record of what a reply said beside the draft."""
+    """Emit and return the events for what a reply contained in addition to the draft."""
     events: list[Event] = []
     if tokens := result.cost.get("reasoning_tokens", 0):
         events.append(ReasoningEvent(type="reasoning", text=result.reasoning, tokens=tokens))
@@ -59,15 +59,15 @@ def reply_events(result: DraftResult) -> list[Event]:
 
 
 def asked_again(state: State, settings: Settings, draft: Draft) -> tuple[Update | None, Draft, list[Event]]:
-    """Decide on a draft whose reply brought no new text.
+    """Decide what to do about a draft whose reply brought no new text.
 
     Args:
         state: The state.
         settings: The graph's settings.
-        draft: What there is of it: tokens that were known before.
+        draft: The carried tokens.
 
     Returns:
-        The update if the model is asked again, else None; the draft as it is to be taken then; and what to record.
+        The update if the model is asked again, otherwise None; the draft to continue with; and the events to record.
     """
     replies = state.get("replies") or Replies()
     problem = replies.get("problem")
@@ -86,12 +86,12 @@ def asked_again(state: State, settings: Settings, draft: Draft) -> tuple[Update 
         event = _told(problem, replies, "asked again")
         known: Replies = {**replies, "problem": None}
         return {"replies": known, "queries": [], "draft": draft.to_state(), "trace": [event]}, draft, []
-    # Whatever limit ended it, another request would bring no more.
+    # Whatever limit ended the reply, asking again would bring no more.
     return None, replace(draft, ended="end"), [_told(problem, replies, "given up")]
 
 
 def with_an_answer(update: Update, settings: Settings) -> Update:
-    """The update, without an answer phrase that nothing follows.
+    """Remove an answer phrase that nothing follows from the update.
 
     Raises:
         NoAnswerError: If nothing else was written.
@@ -109,7 +109,7 @@ def with_an_answer(update: Update, settings: Settings) -> Update:
     update = {**update, "hidden": hidden}
     if not visible({**update, "text": before}, settings).strip():
         raise NoAnswerError(_advice(update, settings))
-    logger.warning("the model wrote no short answer when it was asked for one outright; the text before it is given")
+    logger.warning("the model wrote no short answer when asked for one explicitly; the text before it is the answer")
     outcome = "the text before it is the answer"
     event = NoTextEvent(type="no_text", problem="no short answer", reply=0, outcome=outcome)
     emit(event)
@@ -119,7 +119,7 @@ def with_an_answer(update: Update, settings: Settings) -> Update:
 
 
 def _sure_to_repeat(settings: Settings, problem: str) -> bool:
-    """Whether the same request would bring the same reply: a model in this process that says nothing."""
+    """Return whether the same request would get the same reply, as from a local model that wrote nothing."""
     return problem in _ENDS and settings.generator.token_ids("") is not None
 
 
@@ -132,13 +132,14 @@ def _told(problem: NoText, replies: Replies, outcome: str) -> NoTextEvent:
 
 def _advice(update: Update, settings: Settings) -> str:
     replies = update.get("replies") or Replies()
-    told = "the model wrote no text of an answer"
+    told = "the model wrote no answer text"
     if replies.get("reasoning_tokens"):
         return (
-            f"{told}: {replies['reasoning_tokens']} tokens of reasoning came, and {settings.budgets.reasoning_tokens} "
-            "are allowed. Use a larger Budgets(reasoning_tokens=...), or switch the model's reasoning off."
+            f"{told}: it produced {replies['reasoning_tokens']} tokens of reasoning, and "
+            f"{settings.budgets.reasoning_tokens} are allowed. Use a larger Budgets(reasoning_tokens=...), or switch "
+            "the model's reasoning off."
         )
     return (
-        f"{told} in {settings.budgets.fruitless_replies + 1} replies or more, though it was asked for the short answer "
-        "outright. Look at what it says to a plain question, and at the trace's events."
+        f"{told} in {settings.budgets.fruitless_replies + 1} replies or more, although it was asked for the short "
+        "answer explicitly. Check what it replies to a plain question, and look at the events of the trace."
     )

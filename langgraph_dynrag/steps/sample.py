@@ -1,4 +1,4 @@
-"""Sampling continuations in a state, for triggers and selectors. Used by `monitor` and `resume`."""
+"""Sampling continuations of a state, for triggers and evidence selectors. Used by `monitor` and `resume`."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from rag_backbone.errors import ConfigurationError
 
 
 def sampler(state: State, settings: Settings) -> SampleEnds:
-    """Samples continuations of the accepted text under the evidence that is in use."""
+    """Return a function that samples continuations of the accepted text with the current evidence."""
     return lambda spec: _sampled(state, settings, spec)
 
 
 def select(state: State, settings: Settings, found: list[Passage]) -> tuple[list[Passage], list[EvidenceChoiceEvent]]:
-    """The passages found that are to be used, and the record of how they were chosen."""
+    """Return the passages to use out of those found, and the event that records the choice."""
     if settings.evidence_selector is None or not found:
         return found, []
     kept = list(state.get("evidence") or [])
@@ -35,8 +35,8 @@ def select(state: State, settings: Settings, found: list[Passage]) -> tuple[list
     selection: object = settings.evidence_selector.select(found, kept, try_out)
     if not isinstance(selection, SelectedEvidence):
         raise ConfigurationError(
-            f"{settings.evidence_selector!r}: select() returned {shown(selection)}; a Selection of "
-            "langgraph_dynrag.seakr.evidence_selection is needed, such as Selection(passages, {'by': 'name'})"
+            f"{settings.evidence_selector!r}: select() returned {shown(selection)}; a SelectedEvidence of "
+            "langgraph_dynrag.seakr.evidence_selection is needed, such as SelectedEvidence(passages, {'by': 'name'})"
         )
     event = cast("EvidenceChoiceEvent", {"type": "evidence_choice", **selection.record})
     emit(event)
@@ -44,7 +44,7 @@ def select(state: State, settings: Settings, found: list[Passage]) -> tuple[list
 
 
 def _sampled(state: State, settings: Settings, spec: SampleSpec) -> SampledEnds:
-    # Always with a seed: a trigger gives the same verdict on the same draft.
+    # Always seeded, so that a trigger gives the same verdict on the same draft.
     used = state.get("answer_tokens") or 0
     seed = derived_seed(settings.seed or 0, state["question"], used, 0)
     return settings.generator.sample_ends(draft_task({**state, "draft": None}, settings), spec, seed)

@@ -1,6 +1,6 @@
-"""What the model is asked to write next in a state, and the evidence in its places.
+"""Building the task for the next draft from the state, with the evidence in place.
 
-Also how a draft of the state was written, for sampling and for signals that have to be computed again.
+The same task also describes how an existing draft was written, for sampling and for recomputing signals.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ _FREE: frozenset[Signal] = frozenset({"logprob", "entropy"})
 
 
 def draft_task(state: State, settings: Settings, where: PlacedEvidence | None = None) -> DraftTask:
-    """What to write next; also how a draft of this state was written, for recomputing its signals.
+    """Return the task for the next draft. It also describes how a draft of this state was written.
 
     Args:
         state: The state.
         settings: The graph's settings.
-        where: The evidence in its places; None: it is placed now.
+        where: The evidence and where it was placed; None: place it now.
     """
     where = where or placed(state, settings)
     closing = state.get("stage") == "closing"
     carried = Draft.from_state(state.get("draft"))
     attention = state.get("attention")
     if "attention" in settings.needs and attention is None:
-        carried = Draft()  # its rows are lost; writing the few tokens again is the simplest way to have them
+        carried = Draft()  # its attention rows are lost; rewriting the few tokens is the simplest way to restore them
     used = state.get("answer_tokens") or 0
     room = settings.budgets.closing_tokens if closing else settings.budgets.tokens - used
     passages, _ = prompt_passages(state, settings, where)
@@ -55,9 +55,9 @@ def draft_task(state: State, settings: Settings, where: PlacedEvidence | None = 
         answer_phrase=prompt.answer_phrase,
         answer_end=prompt.answer_end,
         own_words=own_words(state),
-        # The short answer is always given time: a budget ends the reasoning, not the answer.
+        # The short answer always gets time: a budget ends the reasoning, not the answer.
         closing=closing,
-        reasoning_apart=not settings.exchange.within_text,  # else searches are written within it
+        reasoning_apart=not settings.exchange.within_text,  # otherwise searches are written within the reasoning
         reasoning_tokens=max(settings.budgets.reasoning_tokens - replies.get("reasoning_tokens", 0), 0),
         reasons=replies.get("reasoning_tokens", 0) > 0,
         opens=replies.get("opens", settings.generator.opens_reasoning),
@@ -69,19 +69,19 @@ def draft_task(state: State, settings: Settings, where: PlacedEvidence | None = 
 
 
 def rebuild(state: State, settings: Settings) -> None:
-    """Make adapters that `resume` had and that are gone since: a run may go on long after it was interrupted."""
+    """Recreate adapters that `resume` placed and that have been lost since, as in a run resumed much later."""
     injections = events_of(state.get("trace") or [], InjectionEvent)
     had = set(injections[-1]["in_weights"]) if injections else set()
     settings.placing.prepare([p for p in state.get("evidence") or [] if p["id"] in had])
 
 
 def placed(state: State, settings: Settings) -> PlacedEvidence:
-    """The evidence in its places."""
+    """Return the evidence and where it is placed."""
     return settings.placing.place(list(state.get("evidence") or []), str(state.get("question") or ""))
 
 
 def unit_now(state: State, settings: Settings) -> Unit:
-    """The piece of text that is written and judged next."""
+    """Return the unit of text that is written and judged next."""
     if state.get("stage") == "closing":
         return Unit("sentence" if settings.prompt.answer_end is None else "all")
     unit = settings.trigger.unit
@@ -95,7 +95,7 @@ def unit_now(state: State, settings: Settings) -> Unit:
 def prompt_passages(
     state: State, settings: Settings, where: PlacedEvidence | None = None
 ) -> tuple[list[Passage], list[str]]:
-    """The evidence that belongs in the prompt, as far as it fits there; and the ids of what had to be cut."""
+    """Return the evidence for the prompt as far as it fits, and the ids of passages truncated or left out."""
     evidence = list((where or placed(state, settings)).in_prompt)
     if not evidence or settings.exchange.within_text:
         return [], []
@@ -110,11 +110,11 @@ def prompt_passages(
 
 
 def derived_seed(seed: int, question: str, used: int, carried: int) -> int:
-    """A seed of its own for each draft, the same when a run is resumed."""
+    """Return a seed that is specific to a draft, and the same when a run is resumed."""
     digest = hashlib.sha256(f"{seed}\0{question}\0{used}\0{carried}".encode()).digest()
     return int.from_bytes(digest[:6], "big")
 
 
 def _needs(settings: Settings) -> frozenset[Signal]:
-    # Probabilities and entropies colour the trace, so they are taken wherever they cost nothing.
+    # Probabilities and entropies colour the trace, so they are requested whenever they cost nothing.
     return settings.needs | (_FREE & settings.generator.signals)

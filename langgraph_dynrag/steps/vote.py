@@ -1,4 +1,4 @@
-"""The passages' vote on an answer of a closed set, where a selection has one. Used when continuations are selected."""
+"""The passages' vote on a closed set of answers, if a selection has one. Used when continuations are selected."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from langgraph_dynrag.short_answer import answer_start, short_answer
 
 @dataclass(frozen=True)
 class Vote:
-    """What came of a vote."""
+    """The outcome of a vote."""
 
     beam: Beam
-    """With the continuations alone that give the answer that won; with all, if none of the answers was given."""
+    """The beam with only the continuations that give the winning answer; with all of them if there is no winner."""
     answer: str | None
-    """The one that won."""
+    """The winning answer; None if no continuation gives any of the answers."""
     record: BallotState
 
 
 def vote(beam: Beam, selection: SegmentSelection, prompt: AnswerPrompt) -> Vote | None:
-    """Have the beam's continuations vote; None if the selection does not ask for it."""
+    """Have the beam's continuations vote. Return None if the selection does not ask for a vote."""
     if selection.answers is None:
         return None
     voters = beam.eligible(selection.unsupported)
@@ -37,7 +37,7 @@ def vote(beam: Beam, selection: SegmentSelection, prompt: AnswerPrompt) -> Vote 
 
 
 def _answer(text: str, prompt: AnswerPrompt) -> str:
-    """The short answer, or the whole text if it has none."""
+    """Return the short answer, or the whole text if it has none."""
     phrase = prompt.answer_phrase
     if phrase is None or answer_start(text, phrase) is None:
         return text.strip()

@@ -1,1 +1,1 @@
-"""What happened in a run, to read: as text, as data, and as an HTML page."""
+"""Human-readable records of a run: as text, as data, and as an HTML page."""

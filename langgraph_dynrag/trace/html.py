@@ -1,6 +1,6 @@
-"""A trace as HTML: tokens coloured by how unsure the model was of them, searches that can be opened.
+"""Traces as HTML: tokens coloured by the model's uncertainty, and expandable searches.
 
-One self-contained piece: no script, no network, every text escaped.
+The HTML is self-contained: no scripts, no network access, and all text escaped.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _STYLE = """
 
 
 def page(trace: Trace) -> str:
-    """A whole HTML document."""
+    """Return a complete HTML document."""
     return (
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{escape(trace.question)}</title></head>'
         f"<body>{fragment(trace)}</body></html>\n"
@@ -41,7 +41,7 @@ def page(trace: Trace) -> str:
 
 
 def fragment(trace: Trace) -> str:
-    """A piece of HTML for a notebook."""
+    """Return an HTML fragment for a notebook."""
     body = "".join(_draft(step) if isinstance(step, DraftTrace) else _event(step) for step in trace.steps)
     sources = "".join(
         f'<div class="doc">[{s["number"]}] <b>{escape(name_of(s))}</b> '
@@ -66,7 +66,7 @@ def _scale() -> str:
 
 
 def _colour(probability: float) -> str:
-    """From white (certain) to red (improbable)."""
+    """Return a colour between white (certain) and red (improbable)."""
     fade = round(255 * max(0.0, min(1.0, probability)) ** 0.7)
     return f"rgb(255,{80 + fade * 175 // 255},{80 + fade * 175 // 255})"
 
@@ -94,7 +94,7 @@ def _token(token: TokenTrace) -> str:
 
 
 def _event(event: Event) -> str:
-    """The lines of an event, or more for the kinds that can be opened."""
+    """Render an event as lines, or as an expandable block for kinds that have details."""
     if event["type"] == "retrieval":
         return _retrieval(event)
     if event["type"] == "reasoning":

@@ -1,6 +1,6 @@
-"""Each kind of event as lines of a trace to read.
+"""Each kind of event as human-readable lines of a trace.
 
-Drafts are not among them: their tokens are joined with what became of them, see `langgraph_dynrag.trace.trace`.
+Drafts are handled in `langgraph_dynrag.trace.trace`, which joins their tokens with what happened to them.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from langgraph_dynrag.trace.reflection_lines import continuation_lines, decision
 
 
 def event_lines(event: Mapping[str, Any]) -> list[str]:
-    """Return the lines of an event; of a kind that this version does not know, its fields."""
+    """Return the lines of an event; for a kind that this version does not know, its fields."""
     return _LINES.get(event["type"], _unknown)(event)
 
 
@@ -58,7 +58,7 @@ def _reformulation(event: ev.ReformulationEvent) -> list[str]:
 
 
 def _evidence_choice(event: ev.EvidenceChoiceEvent) -> list[str]:
-    if "candidates" not in event:  # a selector of the user's own, with a record of its own
+    if "candidates" not in event:  # a custom selector with its own kind of record
         return [f"    chosen: {_short(str(_fields(event)))}"]
     names = {c["id"]: c["title"] or c["id"] for c in event["candidates"]}
     kept = "; ".join(names[id_] for id_ in event["kept"]) or "nothing new"
@@ -71,7 +71,7 @@ def _digest(event: ev.DigestEvent) -> list[str]:
 
 
 def _injection(event: ev.InjectionEvent) -> list[str]:
-    # Traces of earlier versions have no `forgetting`, `left_out`, `conflicts` and `training`.
+    # Traces of earlier versions lack `forgetting`, `left_out`, `conflicts` and `training`.
     made = [
         f"{count} {how}" for how, count in (("trained", event["trained"]), ("translated", event["translated"])) if count
     ]
@@ -123,12 +123,12 @@ def _unknown(event: Mapping[str, Any]) -> list[str]:
 
 
 def _fields(event: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of an event that tell what happened."""
+    """Return the fields of an event that describe what happened."""
     return {name: value for name, value in event.items() if name not in ("type", *ev.Recorded.__annotations__)}
 
 
 def _short(text: str, characters: int = 300) -> str:
-    """A text in one line."""
+    """Return a text in one line, truncated to `characters`."""
     line = " ".join(text.split())
     return line if len(line) <= characters else f"{line[:characters]} [{len(line) - characters} more characters]"
 
@@ -153,7 +153,7 @@ _LINES: Mapping[str, Callable[[Any], list[str]]] = {
     "final_answer": _final_answer,
     "kept": _kept,
     "degraded": _degraded,
-    # What they say is told with the drafts, or by the head and the end of a trace.
+    # These are shown with the drafts, or in the header and footer of a trace.
     **dict.fromkeys(
         ("question", "draft", "calls", "verdict", "accepted", "query", "resume", "judgement", "exemplar", "answer"),
         _nothing,

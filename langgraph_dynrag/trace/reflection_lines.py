@@ -1,4 +1,4 @@
-"""The events of judged continuations as lines to read."""
+"""The events of judged continuations as human-readable lines."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from langgraph_dynrag.reflection.vote import BallotState
 
 
 def decision_lines(event: ReflectionEvent) -> list[str]:
-    """Return how each hypothesis goes on."""
+    """Return one line per hypothesis that tells how it continues."""
     return [_decision(d, alone=len(event["decisions"]) == 1) for d in event["decisions"]]
 
 
 def continuation_lines(event: ContinuationsEvent) -> list[str]:
-    """Return each continuation with the terms of its score."""
+    """Return one line per continuation, with the terms of its score."""
     return [_candidate(c, event["weights"]) for c in event["candidates"]]
 
 

@@ -1,8 +1,8 @@
-"""What happened while an answer was written, made from the graph's result or state.
+"""The record of how an answer was written, built from the graph's result or state.
 
-For every token its probability, entropy and trigger score; where the trigger fired and why; queries, documents, what
-was discarded; counts, and seconds by node. `str(trace)` to read, `to_dict()` to keep, and in a notebook the trace shows
-itself (see `trace_html`).
+A trace holds the probability, entropy and trigger score of every token; where the trigger fired and why; queries,
+documents and discarded text; and counts and seconds by node. `str(trace)` is the readable form and `to_dict()` the
+serialisable one. In a notebook, a trace displays itself as HTML (see `langgraph_dynrag.trace.html`).
 """
 
 from __future__ import annotations
@@ -41,23 +41,23 @@ class TokenTrace:
 
     text: str
     fate: Fate
-    """Tokens looked ahead at were drafted beyond the unit: carried into the next draft, or dropped."""
+    """`looked ahead`: drafted beyond the judged unit, then carried into the next draft or dropped."""
     logprob: float | None = None
     entropy: float | None = None
     score: float | None = None
-    """The trigger's."""
+    """The trigger's score of this token."""
     fired: bool = False
-    """Whether the trigger named this token."""
+    """Whether the trigger fired at this token."""
 
     @property
     def probability(self) -> float | None:
-        """The exponential of the log-probability."""
+        """The probability of the token: the exponential of its log-probability."""
         return None if self.logprob is None else math.exp(self.logprob)
 
 
 @dataclass(frozen=True, slots=True)
 class DraftTrace:
-    """One draft and what became of it."""
+    """One draft and what happened to its tokens."""
 
     tokens: tuple[TokenTrace, ...]
     verdict: VerdictEvent | None
@@ -66,7 +66,7 @@ class DraftTrace:
     """Ids of the passages that it was written with."""
     cost: Mapping[str, int]
     failures: tuple[str, ...] = ()
-    """What requests failed of before one succeeded."""
+    """Errors of the requests before the one that succeeded."""
 
     @property
     def text(self) -> str:
@@ -89,19 +89,19 @@ class Trace:
     sources: tuple[Mapping[str, Any], ...]
     events: tuple[Event, ...]
     steps: tuple[DraftTrace | Event, ...] = field(default=(), repr=False)
-    """Drafts with their tokens, and between them the other events."""
+    """Drafts with their tokens, and the other events between them."""
 
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> Trace:
-        """The trace of a result of `invoke`, of `get_state(...).values`, or of an unfinished run.
+        """Build the trace from the result of `invoke`, from `get_state(...).values`, or from an unfinished run's state.
 
         Raises:
-            ConfigurationError: If there is nothing to trace in it.
+            ConfigurationError: If the state holds no trace.
         """
         events: tuple[Event, ...] = tuple(state.get("trace") or ())
         if not events:
             raise ConfigurationError(
-                f"no trace in a mapping with the keys {sorted(state)}; give it what graph.invoke(...) returned, or "
+                f"a mapping with the keys {sorted(state)} holds no trace; pass the result of graph.invoke(...), or "
                 "graph.get_state(config).values"
             )
         return cls(
@@ -115,17 +115,17 @@ class Trace:
 
     @property
     def drafts(self) -> list[DraftTrace]:
-        """All drafts."""
+        """All drafts, in order."""
         return [step for step in self.steps if isinstance(step, DraftTrace)]
 
     @property
     def retrievals(self) -> list[RetrievalEvent]:
-        """All searches: query, documents, error, seconds."""
+        """All searches, with query, documents, error and seconds."""
         return events_of(self.events, RetrievalEvent)
 
     @property
     def warnings(self) -> list[str]:
-        """What a reader of the answer should be told: searches that failed, for example."""
+        """Warnings for the reader of the answer, such as failed searches."""
         return answer_warnings(self.events)
 
     @property
@@ -139,20 +139,20 @@ class Trace:
 
     @property
     def sampling(self) -> dict[str, float]:
-        """What was sampled for triggers, selectors and final answers: sequences, tokens, seconds; empty if nothing."""
-        # Verdicts, choices of evidence and final answers have a cost.
+        """Cost of the samples for triggers, selectors and final answers: sequences, tokens, seconds; empty if none."""
+        # Verdicts, choices of evidence and final answers carry a cost.
         return total_cost([cost for e in self.events if isinstance(cost := e.get("cost"), dict)])
 
     @property
     def usage(self) -> Usage:
-        """The usage that the provider reported for all model calls; `str()` of it is a line to read."""
+        """The usage that the provider reported for all model calls. `str()` of it is a readable line."""
         return Usage.of_events(self.events)
 
     @property
     def counts(self) -> dict[str, int]:
-        """Searches, searches that brought nothing new, rewrites, drafts, and tokens by what became of them."""
+        """Number of searches, searches without new results, rewrites, drafts, and tokens by what happened to them."""
         fates = [t.fate for d in self.drafts for t in d.tokens]
-        computed = ("forward_tokens", "cached_tokens")  # a remote model does not tell
+        computed = ("forward_tokens", "cached_tokens")  # not reported by remote models
         events: Sequence[Mapping[str, Any]] = self.events
         told = [name for name in computed if any(name in e for e in events)]
         cost = {name: sum(e.get(name) or 0 for e in events) for name in told}
@@ -174,7 +174,7 @@ class Trace:
         }
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data, fit for JSON; `from_state` makes the trace of it again."""
+        """Return plain data that JSON can hold. `from_state` rebuilds the trace from it."""
         return {
             "question": self.question,
             "answer": self.answer,
@@ -188,7 +188,7 @@ class Trace:
         }
 
     def save_html(self, path: str | Path) -> Path:
-        """Write the view as one self-contained HTML file, atomically."""
+        """Write the trace as one self-contained HTML file, atomically."""
         from langgraph_dynrag.trace.html import page
         from rag_backbone.loading.cache_folder import atomic_file
 
@@ -224,7 +224,7 @@ class Trace:
 
 
 def _steps(events: Sequence[Event]) -> list[DraftTrace | Event]:
-    """Events in order, each draft joined with the verdict on it and what became of its tokens."""
+    """Return the events in order, each draft joined with its verdict and with what happened to its tokens."""
     steps: list[DraftTrace | Event] = []
     for i, event in enumerate(events):
         if event["type"] == "draft":
@@ -275,7 +275,7 @@ def _draft_lines(draft: DraftTrace) -> list[str]:
         lines.insert(0, f"  asked {len(draft.failures) + 1} times: {', '.join(draft.failures)}")
     if gone:
         lines.append(f"  discarded: {gone}")
-    if not (kept or gone) and draft.tokens:  # the run has stopped before anything became of it
+    if not (kept or gone) and draft.tokens:  # the run stopped before the draft was accepted or discarded
         lines.append(f"  drafted: {draft.text.strip()}")
     if draft.verdict is not None and draft.verdict["retrieve"]:
         fired = next((t.text.strip() for t in draft.tokens if t.fired), "")

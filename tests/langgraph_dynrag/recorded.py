@@ -1,4 +1,4 @@
-"""Recorded signals for the formulas' tests: made up, but shaped as an engine gives them."""
+"""Recorded signals for tests of the formulas: invented, but shaped like those of an engine."""
 
 import numpy as np
 
@@ -16,7 +16,7 @@ def random_draft(rng: np.random.Generator, pieces: list[str]) -> Draft:
 
 
 def causal_attention(rng: np.random.Generator, heads: int, length: int) -> np.ndarray:
-    """(heads, length, length): rows that sum to 1 and see nothing of the future."""
+    """Return attention of shape (heads, length, length), whose rows sum to 1 and are causal."""
     scores = rng.normal(0, 2, (heads, length, length))
     scores[:, np.triu(np.ones((length, length), bool), 1)] = -np.inf
     weights = np.exp(scores - scores.max(-1, keepdims=True))
@@ -24,7 +24,7 @@ def causal_attention(rng: np.random.Generator, heads: int, length: int) -> np.nd
 
 
 def rows_of(full: np.ndarray, start: int) -> AttentionRows:
-    """The rows of a draft that begins at `start`, out of the whole matrix."""
+    """Return the rows of a draft that begins at `start`, taken from the whole matrix."""
     n = full.shape[1] - start
     return AttentionRows(
         start,
@@ -34,7 +34,7 @@ def rows_of(full: np.ndarray, start: int) -> AttentionRows:
 
 
 def view_of(draft: Draft, full: np.ndarray, question: list[str], answer: list[str], padding: int = 4) -> DraftView:
-    """A view whose prompt is `padding` foreign tokens, the question's, two more, and the accepted answer's."""
+    """Return a view whose prompt is `padding` other tokens, the question's, two more, and the accepted answer's."""
     start = padding + len(question) + 2 + len(answer)
     context = Context(tuple(question), tuple(range(padding, padding + len(question))), tuple(answer))
     return DraftView(

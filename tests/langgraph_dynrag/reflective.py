@@ -1,8 +1,8 @@
-"""A tiny Llama that was trained to reflect: it knows a few questions and passages by heart, with Self-RAG's tokens.
+"""A tiny Llama trained to reflect: it knows a few questions and passages by heart, with Self-RAG's tokens.
 
-What it was taught, in the published layout. A bridge's builder and birthplace have to be looked up; a greeting does
-not. A story goes on with the passage that it began with. A passage about something else is irrelevant, and what is said
-with it unsupported and useless. One passage is ambiguous: two of three times it supports the sentence only partially.
+The training texts follow the published layout. A bridge's builder and birthplace have to be looked up; a greeting does
+not. A story continues with the passage that it began with. A passage about something else is irrelevant, and text based
+on it is unsupported and useless. One passage is ambiguous: two out of three times it supports the sentence partially.
 """
 
 import functools
@@ -40,7 +40,7 @@ MORE = "It is old."
 
 
 def search(query):
-    """What is found: the last thing that was written decides."""
+    """Return search results that depend on the text written last."""
     return [RIVER, BORN] if FIRST in query else [RIVER, GUIDE, BUILT]
 
 
@@ -53,7 +53,7 @@ def given(document):
 
 
 def _lessons():
-    """Texts, and how often each is taught."""
+    """Return texts with the number of times that each is trained on."""
     bad = f"[Irrelevant]{WRONG}[No support / Contradictory][Utility:1]"
     good = f"[Relevant]{SECOND}[Fully supported][Utility:5]"
     firsts = {
@@ -78,7 +78,7 @@ def _lessons():
 
 @functools.cache
 def reflective_tokenizer():
-    """Whole words as tokens, no chat template: the published layout is used."""
+    """Return a tokenizer with whole words as tokens and no chat template, so that the published layout is used."""
     return _tokenizer(TOKENS)
 
 
@@ -101,7 +101,7 @@ def _tokenizer(reflection_tokens):
 
 @functools.cache
 def reflective_llama():
-    """Trained in seconds; the same weights each time."""
+    """Return a model trained in seconds, with the same weights each time."""
     tokenizer = reflective_tokenizer()
     model = tiny_llama(
         vocab_size=len(tokenizer),
@@ -137,7 +137,7 @@ def reflective_chat(**options):
 
 
 def segment(text, total, *, ended=False, support=None):
-    """A segment of one-character tokens that was written with a passage of its own."""
+    """Return a segment of one-character tokens with a passage about its text."""
     pieces = tuple(text)
     draft = Draft(pieces, (-0.5,) * len(pieces), None, tuple(range(len(pieces))))
     found = passage(f"About {text}", {"title": text}, text)

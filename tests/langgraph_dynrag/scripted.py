@@ -1,6 +1,6 @@
-"""A chat model that says what it is told, with probabilities, and retrievers that can be watched.
+"""A scripted chat model with probabilities, and retrievers that record their queries.
 
-For decisions that are worked out by hand: what a real model is unsure of cannot be chosen.
+For decisions computed by hand, because the uncertainty of a real model cannot be chosen.
 """
 
 import re
@@ -21,17 +21,17 @@ Token = tuple[str, float]
 
 
 def said(text: str, **probabilities: float) -> list[Token]:
-    """Words as tokens with their leading space; a word's probability by its letters, else 0.95."""
+    """Split text into tokens with leading spaces. Probabilities are given by word; the default is 0.95."""
     pieces = re.findall(r"\s*\w+|\s*[^\w\s]", text)
     return [(p, probabilities.get(re.sub(r"\W", "", p), 0.95)) for p in pieces]
 
 
 class ScriptedChatModel(BaseChatModel):
-    """Gives its replies in order; each is a list of tokens with probabilities."""
+    """Returns its replies in order. Each one is a list of tokens with probabilities."""
 
     replies: list[list[Token]]
     reports: bool = True
-    """Whether log-probabilities come with the tokens if they are asked for."""
+    """Whether the model returns log-probabilities on request."""
     calls: list[list[BaseMessage]] = Field(default_factory=list)
     options: list[dict[str, Any]] = Field(default_factory=list)
 
@@ -86,7 +86,7 @@ DOCUMENTS = [
 
 
 class WatchedRetriever(BaseRetriever):
-    """BM25 over a few documents, or what `give` says; remembers its queries."""
+    """BM25 over a few documents, or the results of `give`; records its queries."""
 
     give: Any = None
     queries: list[str] = Field(default_factory=list)

@@ -1,4 +1,4 @@
-"""However a graph is run: an answer is as long as its budgets let it be, and the newest question is answered."""
+"""However a graph is run, only its budgets limit an answer, and the newest question is answered."""
 
 import pytest
 from langchain_core.messages import AIMessage, HumanMessage
@@ -42,13 +42,13 @@ def is_whole(out):
 
 
 @pytest.mark.parametrize("configured", [None, {"max_concurrency": 1}, [{"tags": ["a"]}]])
-def test_a_batch(long, configured):
+def test_a_batch_answers_in_full(long, configured):
     (out,) = long.batch([ASKED], configured)
     assert is_whole(out)
     assert is_whole(next(iter(long.batch_as_completed([ASKED])))[1])
 
 
-async def test_an_asynchronous_batch(long):
+async def test_an_asynchronous_batch_answers_in_full(long):
     (out,) = await long.abatch([ASKED])
     assert is_whole(out)
     done = [found async for found in long.abatch_as_completed([ASKED])]
@@ -60,7 +60,7 @@ def in_a_chain(graph):
 
 
 def called_in_a_chain(graph):
-    def call(asked):  # which does not pass the configuration on
+    def call(asked):  # does not pass the configuration on
         return graph.invoke(asked)
 
     return RunnableLambda(call)
@@ -83,21 +83,21 @@ def as_a_node(graph):
 
 
 @pytest.mark.parametrize("built", [in_a_chain, called_in_a_chain, retried, with_fallbacks, as_a_node])
-def test_a_part_of_something_else(long, built):
+def test_a_graph_within_another_runnable_answers_in_full(long, built):
     assert is_whole(built(long).invoke(ASKED))
 
 
 @pytest.mark.parametrize("built", [in_a_chain, retried, with_fallbacks, as_a_node])
-async def test_a_part_of_something_else_asynchronously(long, built):
+async def test_a_graph_within_another_runnable_answers_in_full_asynchronously(long, built):
     assert is_whole(await built(long).ainvoke(ASKED))
 
 
-async def test_a_stream_of_events(long):
+async def test_a_stream_of_events_contains_the_full_answer(long):
     ends = [e async for e in long.astream_events(ASKED, version="v2") if e["event"] == "on_chain_end"]
     assert is_whole(ends[-1]["data"]["output"])
 
 
-async def test_a_tool_alone_and_in_a_graph(long):
+async def test_a_tool_answers_in_full_alone_and_in_a_graph(long):
     tool = create_dynamic_rag_tool(long)
     call = {"name": tool.name, "args": ASKED, "id": "1", "type": "tool_call"}
     assert is_whole(tool.invoke(call).artifact)
@@ -109,7 +109,7 @@ async def test_a_tool_alone_and_in_a_graph(long):
     assert is_whole(out["messages"][-1].artifact)
 
 
-def test_a_limit_that_is_asked_for_holds(long):
+def test_an_explicit_step_limit_is_respected(long):
     for run in (long.invoke, in_a_chain(long).invoke, retried(long).invoke):
         with pytest.raises(GraphRecursionError, match="limit of 5 "):
             run(ASKED, {"recursion_limit": 5})
@@ -118,7 +118,7 @@ def test_a_limit_that_is_asked_for_holds(long):
 
 
 @pytest.mark.parametrize("beside", [{}, {"tags": ["a"], "callbacks": [], "configurable": {"thread_id": "1"}}])
-async def test_a_limit_of_25_that_is_given_to_the_graph_itself_holds(long, beside):
+async def test_a_limit_of_25_given_to_the_graph_itself_is_respected(long, beside):
     config = {"recursion_limit": 25, **beside}
     with pytest.raises(GraphRecursionError, match="limit of 25 "):
         long.invoke(ASKED, config)
@@ -129,14 +129,14 @@ async def test_a_limit_of_25_that_is_given_to_the_graph_itself_holds(long, besid
     assert is_whole(long.invoke(ASKED))
 
 
-def test_a_graph_with_other_options_is_one_of_the_same_kind(long):
+def test_a_graph_with_bound_options_has_the_same_class(long):
     bound = long.with_config(tags=["a"])
     assert type(bound) is type(long) is DynamicRAGGraph
     assert is_whole(bound.invoke(ASKED))
 
 
 @pytest.mark.parametrize("limit", [5, 25])
-def test_a_limit_that_is_bound_holds(long, limit):
+def test_a_bound_limit_is_respected(long, limit):
     bound = long.with_config(recursion_limit=limit)
     for run in (bound.invoke, in_a_chain(bound).invoke):
         with pytest.raises(GraphRecursionError, match=f"limit of {limit} "):
@@ -154,7 +154,7 @@ def test_a_limit_that_is_bound_holds(long, limit):
     "form", [HumanMessage, lambda text: ("user", text), lambda text: {"role": "user", "content": text}]
 )
 @pytest.mark.parametrize("asynchronous", [False, True])
-async def test_after_a_question_that_was_refused_the_next_message_is_answered(asynchronous, form):
+async def test_after_a_rejected_question_the_next_message_is_answered(asynchronous, form):
     chat = LocalChatModel.from_causal_lm(CausalLM(tiny_llama(), tiny_tokenizer()))
     prompt = AnswerPrompt(instructions="Answer.", answer_phrase=None, stop=())
     graph = create_dynamic_rag(

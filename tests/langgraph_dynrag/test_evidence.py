@@ -43,7 +43,7 @@ def words(text):
 # ------------------------------------------------------------------------------------------------------ evidence
 
 
-def test_numbers_and_texts_of_other_libraries_become_plain_data():
+def test_numbers_and_strings_of_other_libraries_become_plain_data():
     class Kind(str, Enum):  # noqa: UP042 - whose str() is its name
         NOTE = "note"
 
@@ -104,7 +104,7 @@ def test_cleaned_text_is_one_line_without_control_characters(text):
         "葛\U000e0100",
     ],
 )
-def test_joiners_and_tags_that_change_what_is_read_stay(text):
+def test_joiners_and_tags_that_change_the_reading_are_kept(text):
     made = passage(text, {"title": text}, None)
     assert (made["text"], made["title"]) == (text, text)
     assert original_hash(made) is None
@@ -126,12 +126,12 @@ def test_joiners_and_tags_that_change_what_is_read_stay(text):
         ("\ufeffa", "a"),
     ],
 )
-def test_what_could_hide_text_goes(text, left):
+def test_characters_that_could_hide_text_are_removed(text, left):
     assert clean(text) == left
 
 
 @given(st.text(alphabet=st.characters(categories=["L", "N", "P", "S"])))
-def test_letters_of_every_script_stay(text):
+def test_letters_of_every_script_are_kept(text):
     assert clean(text) == text
 
 
@@ -141,7 +141,7 @@ passages = st.lists(
 
 
 @given(passages)
-def test_distinct_passages_differ_in_id_and_text_and_lose_nothing(given_passages):
+def test_distinct_passages_differ_in_id_and_text_and_none_is_lost(given_passages):
     kept = distinct(given_passages)
     assert len({p["id"] for p in kept}) == len(kept) == len({p["text"] for p in kept})
     for p in given_passages:
@@ -150,7 +150,7 @@ def test_distinct_passages_differ_in_id_and_text_and_lose_nothing(given_passages
 
 
 @given(st.lists(passages.map(distinct), max_size=4), st.integers(1, 6))
-def test_interleaving_gives_each_ranking_its_turn(rankings, k):
+def test_interleaving_takes_rankings_in_turns(rankings, k):
     found = interleaved(rankings, k)
     assert len(found) <= k
     depth = {p["id"]: min(i for r in rankings for i, q in enumerate(r) if q == p) for p in found}
@@ -158,33 +158,33 @@ def test_interleaving_gives_each_ranking_its_turn(rankings, k):
 
 
 @given(passages, st.integers(0, 60))
-def test_a_budget_is_never_exceeded_and_what_is_cut_is_named(given_passages, budget):
+def test_a_budget_is_never_exceeded_and_truncated_passages_are_named(given_passages, budget):
     chosen = distinct(given_passages)
     kept, affected = within_budget(chosen, budget, words)
     assert sum(words(render([p])) for p in kept) <= budget
     whole = [p for p in kept if p in chosen]
-    assert whole == chosen[: len(whole)]  # the best ones come first and stay whole
+    assert whole == chosen[: len(whole)]  # the best passages come first and are not truncated
     assert {p["id"] for p in chosen} == {p["id"] for p in whole} | set(affected)
 
 
-def test_the_last_passage_that_begins_to_fit_is_shortened():
+def test_the_first_passage_that_does_not_fit_is_truncated():
     long = make("b", " ".join(f"w{i}" for i in range(100)))
     kept, affected = within_budget([make("a", "one two"), long, make("c", "x")], 33, words)
     assert [p["id"] for p in kept] == ["a", "b"]
     assert kept[1]["text"].startswith("w0 w1 ")
     assert kept[1]["text"].endswith(" ...")
     assert affected == ["b", "c"]
-    assert within_budget([long], 10, words) == ([], ["b"])  # ten words are a fragment
+    assert within_budget([long], 10, words) == ([], ["b"])  # ten words would be a fragment
 
 
-def test_passages_are_numbered_with_their_titles():
+def test_passages_are_numbered_and_titled():
     shown = render(
         [make("a", "Built in 1954.", "Bridge"), make("b", "Bridge of sighs.", "Bridge"), make("c", "A town.")]
     )
     assert shown == "[1] Bridge: Built in 1954.\n[2] Bridge of sighs.\n[3] A town."
 
 
-def test_a_passage_keeps_what_is_plain_data():
+def test_a_passage_keeps_plain_metadata():
     made = passage("Text.", {"title": "T", "score": True, "date": object(), "year": 1954, "source": "a.md"}, "7")
     assert made == Passage(
         id="7",
@@ -235,7 +235,7 @@ def test_without_a_phrase_the_text_is_the_answer():
     [
         ("So the answer is", False),
         ("So the answer is Aldous", False),
-        ("So the answer is Aldous Wray.", False),  # it may go on: "Wray.com", "Wray. Jr"
+        ("So the answer is Aldous Wray.", False),  # it may continue: "Wray.com", "Wray. Jr"
         ("So the answer is Aldous Wray.\n", True),
         ("So the answer is Aldous Wray. The next", True),
         ("The answer. It is. Known.", False),
@@ -246,7 +246,7 @@ def test_when_an_answer_is_complete(text, complete):
 
 
 @given(st.text("ab .\nS"), st.text("ab .\nS"))
-def test_cutting_after_the_answer_keeps_what_stands_before_it(before, after):
+def test_cutting_after_the_answer_keeps_the_text_before_it(before, after):
     text = f"{before}{PHRASE} x{after}"
     cut = through_answer(text, PHRASE)
     assert text.startswith(cut)
@@ -258,7 +258,7 @@ def test_cutting_after_the_answer_keeps_what_stands_before_it(before, after):
 
 
 @pytest.mark.parametrize("n", range(EXEMPLARS + 1))
-def test_exemplars_end_in_the_phrase_and_come_before_everything_that_changes(n):
+def test_exemplars_end_with_the_phrase_and_precede_everything_that_changes(n):
     prompt = reasoned_prompt(n)
     first = prompt.messages("Who?", ())
     second = prompt.messages("When?", (make("a"),))
@@ -271,13 +271,13 @@ def test_exemplars_end_in_the_phrase_and_come_before_everything_that_changes(n):
     assert "[1] text a" in second[-1].content
 
 
-def test_more_exemplars_than_there_are_is_refused():
+def test_too_many_exemplars_are_rejected():
     with pytest.raises(ConfigurationError, match=str(EXEMPLARS + 1)):
         reasoned_prompt(EXEMPLARS + 1)
 
 
 @given(st.text())
-def test_braces_and_anything_else_in_a_question_stay_as_they_are(question):
+def test_braces_and_other_characters_in_a_question_are_kept(question):
     human = AnswerPrompt().messages(question, (make("a", "A {brace}."),))[-1].content
     assert question in human
     assert "A {brace}." in human
@@ -287,7 +287,7 @@ def test_braces_and_anything_else_in_a_question_stay_as_they_are(question):
 
 
 @given(st.lists(st.sampled_from(["<|start|>", "<|end|>", "<|pad|>", "<|", "|>", "a", " ", "\n"])).map("".join))
-def test_no_text_becomes_a_control_token(text):
+def test_text_never_becomes_a_control_token(text):
     tokenizer = tiny_tokenizer()
     ids = tokenizer(neutralised(tokenizer, text), add_special_tokens=False).input_ids
     assert not set(ids) & set(tokenizer.all_special_ids)
@@ -306,7 +306,7 @@ def test_an_open_answer_is_continued_with_its_own_tokens():
     assert tokenizer.decode(written.ids[len(closed.ids) :]) == "The b"
 
 
-def test_ids_that_the_tokenizer_does_not_know_are_not_used():
+def test_ids_unknown_to_the_tokenizer_are_not_used():
     tokenizer = tiny_tokenizer()
     forged = AIMessage("The b", response_metadata={"dynprag": {"token_ids": [10**6]}})
     assert encode_chat(tokenizer, [HumanMessage("?"), forged]).ids == (
@@ -314,7 +314,7 @@ def test_ids_that_the_tokenizer_does_not_know_are_not_used():
     )
 
 
-def test_a_template_without_a_system_role_gets_it_with_the_question():
+def test_a_template_without_a_system_role_gets_the_system_text_with_the_question():
     import copy
 
     tokenizer = copy.deepcopy(tiny_tokenizer())
@@ -334,7 +334,7 @@ def test_a_model_without_a_template_gets_plain_text():
 
 
 @given(st.text("abc who?\n", min_size=1))
-def test_tokens_of_the_question_are_found(question):
+def test_the_question_tokens_are_located(question):
     encoded = encode_chat(tiny_tokenizer(), [HumanMessage(f"Question: {question}")])
     positions = encoded.tokens_of(question)
     covered = "".join(encoded.text[encoded.spans[i].start : encoded.spans[i].end] for i in positions)
@@ -342,6 +342,6 @@ def test_tokens_of_the_question_are_found(question):
     assert positions == list(range(positions[0], positions[-1] + 1))
 
 
-def test_no_messages_are_refused():
+def test_an_empty_list_of_messages_is_rejected():
     with pytest.raises(ConfigurationError, match="no messages"):
         encode_chat(tiny_tokenizer(), [])

@@ -1,4 +1,4 @@
-"""Lone surrogates, from cut emoji and PDF extractors, are replaced where text comes in and stop nothing behind it."""
+"""Lone surrogates, from cut emoji and PDF extractors, are replaced on entry and break nothing later."""
 
 import json
 import logging
@@ -33,7 +33,7 @@ FOUND = Document(
 
 
 def sound(value):
-    """Whether JSON in UTF-8, which is stricter than any checkpointer, takes a value's text."""
+    """Return whether a value's text can be written as JSON in UTF-8, which is stricter than any checkpointer."""
     json.dumps(value, ensure_ascii=False, default=lambda o: sorted(vars(o).items())).encode()
     return True
 
@@ -81,18 +81,18 @@ def test_questions_messages_and_documents_survive_a_checkpointer(graph, saver, g
     assert documents[0]["metadata"]["tags\ufffd"] == ["x\ufffd", {"y": "\ufffd"}]
 
 
-async def test_an_asynchronous_run_takes_them_too(graph):
+async def test_an_asynchronous_run_accepts_them(graph):
     result = await graph(checkpointer=InMemorySaver()).ainvoke({"question": CUT}, {"configurable": {"thread_id": "1"}})
     assert sound(result["question"])
 
 
-def test_halves_that_belong_together_become_one_character_and_nothing_is_told(graph, caplog):
+def test_matching_halves_become_one_character_without_a_warning(graph, caplog):
     result = graph().invoke({"question": "Who \ud83d\ude00?"})
     assert result["question"] == "Who 😀?"
     assert "\ud83d" not in str(result)
 
 
-def test_a_query_that_a_person_changed_is_repaired(graph, saver):
+def test_a_query_edited_by_a_person_is_repaired(graph, saver):
     built = graph(checkpointer=saver, interrupt_before=["retrieve"])
     config = {"configurable": {"thread_id": "1"}}
     built.invoke({"question": "Who?"}, config)
@@ -103,7 +103,7 @@ def test_a_query_that_a_person_changed_is_repaired(graph, saver):
     assert sound(again["question"])
 
 
-def test_nodes_in_a_graph_of_ones_own_repair_the_question(tiny_lm):
+def test_nodes_in_a_custom_graph_repair_the_question(tiny_lm):
     nodes = create_nodes(LocalChatModel.from_causal_lm(tiny_lm), WatchedRetriever(give=[FOUND]), preset="single")
     begin = nodes["begin"] if isinstance(nodes, dict) else nodes.begin
     assert begin({"question": CUT})["question"] == "Who built \ufffd the bridge? \ufffd"
@@ -122,7 +122,7 @@ def test_replies_of_a_remote_model_are_repaired():
 
 
 class Halved(ScriptedChatModel):
-    """Its tokens' bytes are not told, as servers leave them out that send half a character."""
+    """Omits the bytes of its tokens, like servers that send half a character."""
 
     def _entry(self, token):
         return {"token": token[0], "bytes": None, "logprob": -0.1, "top_logprobs": []}
@@ -151,7 +151,7 @@ CONVERSATIONS = [
 
 @pytest.mark.parametrize("messages", CONVERSATIONS)
 @pytest.mark.parametrize("tools", [False, True])
-async def test_every_method_of_the_chat_model_takes_them(tiny_lm, messages, tools):
+async def test_every_method_of_the_chat_model_accepts_them(tiny_lm, messages, tools):
     chat = LocalChatModel.from_causal_lm(tiny_lm, max_tokens=2)
     model = chat.bind_tools([look_up]) if tools else chat
     assert sound(model.invoke(messages).content)
@@ -177,14 +177,14 @@ def test_a_plain_prompt_is_repaired_before_it_is_encoded(tiny_lm):
 
 
 @pytest.mark.parametrize("kind", ["dense", "bm25", "hybrid"])
-def test_local_indexes_are_searched_with_them(tmp_path, kind):
+def test_local_indexes_can_be_searched_with_them(tmp_path, kind):
     (tmp_path / "a.txt").write_text("The bridge was built by Wray.")
     index = LocalIndex(tmp_path / "index", embeddings=DeterministicFakeEmbedding(size=8))
     index.ingest(tmp_path / "a.txt", progress=False)
     assert index.as_retriever(kind).invoke(CUT)[0].page_content == "The bridge was built by Wray."
 
 
-def test_documents_with_them_are_indexed_by_bm25_and_cut_into_chunks():
+def test_documents_with_them_are_indexed_by_bm25_and_chunked():
     (found,) = BM25Retriever.from_documents([FOUND, Document("Bees.")]).invoke("bridge")
     assert found.page_content == FOUND.page_content
     (chunk,) = Splitter().split(FOUND)
@@ -199,7 +199,7 @@ def test_dense_vectors_are_the_same_for_both_forms_of_normalisation():
     assert len(embeddings.embed_documents([CUT, "\ud83d"])) == 2
 
 
-def test_a_pair_is_not_cut_where_a_long_document_is():
+def test_truncating_a_long_document_does_not_split_a_pair():
     made = passage("a" * 19_999 + "\ud83d\ude00" + "b", {}, None)
     assert made["text"].endswith("a😀")
 
@@ -207,7 +207,7 @@ def test_a_pair_is_not_cut_where_a_long_document_is():
 # ------------------------------------------------------------------------------------------------------ tools
 
 
-def test_tools_take_and_give_sound_text(graph):
+def test_tools_accept_and_return_sound_text(graph):
     for made in (create_retriever_tool(WatchedRetriever(give=[FOUND])), create_dynamic_rag_tool(graph())):
         argument = next(iter(made.args))
         message = made.invoke({"name": made.name, "args": {argument: CUT}, "id": "1", "type": "tool_call"})
@@ -216,7 +216,7 @@ def test_tools_take_and_give_sound_text(graph):
         assert sound([[d.page_content, d.metadata] for d in artifact] if isinstance(artifact, list) else artifact)
 
 
-async def test_an_agent_with_the_middleware_takes_them(tiny_lm):
+async def test_an_agent_with_the_middleware_accepts_them(tiny_lm):
     middleware = DynamicRetrievalMiddleware(WatchedRetriever(give=[FOUND]), trigger=Once())
     agent = create_agent(LocalChatModel.from_causal_lm(tiny_lm, max_tokens=3), middleware=[middleware])
     given = {"messages": [HumanMessage(CUT)]}

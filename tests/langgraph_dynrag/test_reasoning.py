@@ -1,4 +1,4 @@
-"""Reasoning told apart from the answer, in whatever shape and pieces it comes."""
+"""Separating reasoning from the answer, whatever its format and however it is split into chunks."""
 
 import pytest
 from hypothesis import assume, given
@@ -34,7 +34,7 @@ def in_pieces(text, length, *, opened=False):
 
 @pytest.mark.parametrize("marks", MARKS)
 @pytest.mark.parametrize("length", [1, 2, 3, 7, 1000])
-def test_every_kind_of_marks_is_seen_however_it_is_cut(marks, length):
+def test_all_marks_are_recognised_however_they_are_split(marks, length):
     text = f"\n{marks.opening}Who?\n\nWray, I think.{marks.closing}\n\n{ANSWER}"
     assert in_pieces(text, length) == (ANSWER, "Who?\n\nWray, I think.")
     assert in_pieces(text.upper(), length) == (ANSWER.upper(), "WHO?\n\nWRAY, I THINK.")
@@ -56,17 +56,17 @@ def test_every_kind_of_marks_is_seen_however_it_is_cut(marks, length):
         (" Wray built it", " Wray built it"),
     ],
 )
-def test_what_is_reasoning_and_what_is_text(text, answer, length):
+def test_reasoning_and_text_are_told_apart(text, answer, length):
     assert in_pieces(text, length)[0] == answer
 
 
 @given(st.text(alphabet="ab </>think\n[]", max_size=40), st.integers(1, 5))
-def test_pieces_of_any_length_come_to_the_same(text, length):
+def test_chunk_sizes_do_not_change_the_result(text, length):
     assert in_pieces(text, length) == in_pieces(text, 1)
 
 
 @given(st.lists(st.sampled_from(["a", "", " <", "<", "</", "x[", "think", "</th", "ink", "\u25c1", "."]), max_size=12))
-def test_a_token_that_only_might_begin_a_mark_is_passed_on_once_and_whole(pieces):
+def test_a_token_that_might_start_a_mark_is_passed_on_once_and_whole(pieces):
     assume(not any(mark in "".join(pieces) for marks in MARKS for mark in marks))
     splitter = ReasoningSplitter()
     passed = []
@@ -96,7 +96,7 @@ def test_no_character_of_an_answer_is_lost(thoughts, answer, length):
         AIMessage(f"<think>Hm.</think>\n\n{ANSWER}"),
     ],
 )
-def test_an_answer_is_read_without_the_reasoning_that_came_with_it(message):
+def test_an_answer_is_read_without_its_reasoning(message):
     assert answer_text(message) == ANSWER
     assert Reply.of(message).text == ANSWER
     result = read_answer(message, [HumanMessage("Who?")], EverySentence(), frozenset())
@@ -113,7 +113,7 @@ def entries(*tokens):
 
 
 @pytest.mark.parametrize("content", ["It was Wray.", "\n\nIt was Wray."])
-def test_log_probabilities_of_reasoning_are_not_taken_for_the_answer_s(content):
+def test_log_probabilities_of_reasoning_are_not_taken_for_those_of_the_answer(content):
     tokens = ("<think>", "It", " was", " hm", "</think>", "\n\n", "It", " was", " Wray", ".", "<|end|>")
     message = AIMessage(content, response_metadata={"logprobs": {"content": entries(*tokens)}})
     draft = read_answer(message, [HumanMessage("Who?")], TokenProbability(0.5), frozenset({"logprob"})).draft
@@ -123,7 +123,7 @@ def test_log_probabilities_of_reasoning_are_not_taken_for_the_answer_s(content):
 
 
 class Thinker(ScriptedChatModel):
-    """Says its replies, of which those that begin with `~` are tokens of reasoning in a field of their own."""
+    """Streams its replies; those that start with `~` are reasoning tokens in a separate field."""
 
     def _stream(self, messages, stop=None, run_manager=None, **kwargs):
         for chunk in super()._stream(messages, stop, run_manager, **kwargs):
@@ -150,7 +150,7 @@ def run(replies, model=Thinker, **options):
 
 
 @pytest.mark.parametrize("kind", THOUGHTS)
-def test_reasoning_is_no_answer_is_not_judged_and_not_searched_with_and_is_shown(kind):
+def test_reasoning_is_neither_answer_nor_judged_nor_searched_with_but_shown(kind):
     out, chat, retriever = run([[*THOUGHTS[kind], *said(ANSWER)]])
     assert out["answer"] == ANSWER
     assert retriever.queries == []
@@ -167,13 +167,13 @@ def test_reasoning_is_no_answer_is_not_judged_and_not_searched_with_and_is_shown
 
 
 @pytest.mark.parametrize("kind", THOUGHTS)
-def test_reasoning_is_not_counted_as_text_of_the_answer(kind):
+def test_reasoning_does_not_count_as_answer_text(kind):
     out, _, _ = run([[*THOUGHTS[kind], *said(ANSWER)]], budgets=Budgets(tokens=64))
     assert sum(e["tokens"] for e in out["trace"] if e["type"] == "accepted") == len(said(ANSWER))
 
 
 @pytest.mark.parametrize("kind", THOUGHTS)
-def test_a_reply_cut_within_its_reasoning_is_asked_for_again_with_room_for_it(kind):
+def test_a_reply_cut_within_its_reasoning_is_requested_again_with_more_room(kind):
     out, chat, _ = run([THOUGHTS[kind] * 10, [*THOUGHTS[kind], *said(ANSWER)]], lookahead=8)
     assert out["answer"] == ANSWER
     told = [e for e in out["trace"] if e["type"] == "no_text"]
@@ -184,20 +184,20 @@ def test_a_reply_cut_within_its_reasoning_is_asked_for_again_with_room_for_it(ki
 
 
 @pytest.mark.parametrize("kind", THOUGHTS)
-def test_reasoning_alone_is_an_error_that_names_the_budget_and_never_the_answer(kind):
+def test_reasoning_without_an_answer_raises_an_error_that_names_the_budget(kind):
     endless = THOUGHTS["tags"][:-2] if kind == "tags" else THOUGHTS["field"]
-    with pytest.raises(NoAnswerError, match=r"tokens of reasoning came.*reasoning_tokens"):
+    with pytest.raises(NoAnswerError, match=r"tokens of reasoning.*reasoning_tokens"):
         run([endless] * 10)
 
 
-def test_reasoning_beyond_its_budget_is_left():
+def test_a_reply_is_abandoned_when_its_reasoning_exceeds_the_budget():
     endless = said("<think>" + " hm" * 500)
     with pytest.raises(NoAnswerError):
         run([endless] * 10, budgets=Budgets(reasoning_tokens=50, fruitless_replies=1), lookahead=16)
 
 
 @pytest.mark.parametrize("blanks", ["\n\n", "\n", " \n \n", "\n\n\n\n"])
-def test_a_reply_that_begins_with_blank_lines_loses_nothing(blanks):
+def test_a_reply_with_leading_blank_lines_loses_nothing(blanks):
     out, _, _ = run([[(blanks, 0.9), *said(ANSWER)]])
     assert out["answer"] == ANSWER
 
@@ -207,14 +207,14 @@ def test_a_stop_string_still_ends_the_answer():
     assert out["answer"] == "So the answer is Wray."
 
 
-def test_an_empty_reply_is_recorded_and_asked_for_again():
+def test_an_empty_reply_is_recorded_and_requested_again():
     out, chat, _ = run([[], said(ANSWER)])
     assert out["answer"] == ANSWER
     assert [e["problem"] for e in out["trace"] if e["type"] == "no_text"] == ["no text"]
     assert len(chat.calls) == 2
 
 
-def test_a_short_answer_that_does_not_come_is_recorded_and_no_phrase_is_left_dangling():
+def test_a_missing_short_answer_is_recorded_and_the_phrase_is_removed():
     out, _, _ = run([said("It was built by Wray."), [], [], []], preset="no_retrieval", trigger=Never())
     assert out["answer"] == "It was built by Wray."
     told = [(e["problem"], e["outcome"]) for e in out["trace"] if e["type"] == "no_text"]
@@ -227,7 +227,7 @@ THINKING_TEMPLATE = (
 )
 
 
-def test_an_open_answer_does_not_stand_in_the_block_that_the_template_opens():
+def test_an_open_answer_is_not_placed_in_the_block_that_the_template_opens():
     tokenizer = tiny_tokenizer().__class__(tokenizer_object=tiny_tokenizer()._tokenizer)
     tokenizer.chat_template = THINKING_TEMPLATE
     question = HumanMessage("Who?")
@@ -238,14 +238,14 @@ def test_an_open_answer_does_not_stand_in_the_block_that_the_template_opens():
     assert encode_chat(tokenizer, [question, own]).text.endswith("<think>\n")
 
 
-def test_the_log_probabilities_of_a_token_that_is_cut_stay_with_its_rest():
+def test_the_log_probabilities_of_a_split_token_stay_with_its_rest():
     tokens = ReplyTokens(stop=("\n\n",))
     found, _ = tokens.push([("<think>a</think>It", -1.0), (" was\n\nno", -2.0), ("more", -3.0)])
     assert found + tokens.finish()[0] == [("It", -1.0), (" was", -2.0)]
 
 
 @pytest.mark.parametrize("preset", ["no_retrieval", "flare", "dragin"])
-def test_a_local_model_whose_template_opens_the_block_answers_when_its_budget_of_reasoning_is_used_up(preset):
+def test_a_local_model_answers_when_the_reasoning_budget_is_used_up(preset):
     tokenizer = tiny_tokenizer().__class__(
         tokenizer_object=tiny_tokenizer()._tokenizer, pad_token="<|pad|>", bos_token="<|start|>", eos_token="<|end|>"
     )
@@ -255,7 +255,7 @@ def test_a_local_model_whose_template_opens_the_block_answers_when_its_budget_of
     prompt = AnswerPrompt(instructions="Answer.")
     graph = create_dynamic_rag(chat, WatchedRetriever(), preset=preset, prompt=prompt, budgets=budgets)
     out = graph.invoke({"question": "Who?"})
-    # A random model never ends its reasoning; once the budget is used up the block is closed for it.
+    # A random model never ends its reasoning; once the budget is used up, the block is closed for it.
     assert [e["tokens"] for e in out["trace"] if e["type"] == "reasoning"] == [pytest.approx(41, abs=2)]
     assert out["answer"]
     thoughts = next(e["text"] for e in out["trace"] if e["type"] == "reasoning")

@@ -1,4 +1,4 @@
-"""The answer phrase that is put behind a text which breaks off anywhere."""
+"""Appending the answer phrase to a text that was cut off anywhere."""
 
 import re
 
@@ -31,7 +31,7 @@ def closed(text, phrase):
 
 
 @pytest.mark.parametrize("phrase", PHRASES)
-def test_a_text_cut_anywhere_ends_in_the_phrase_once_and_on_a_boundary_of_its_own(phrase):
+def test_a_text_cut_anywhere_ends_with_the_phrase_once_on_its_own_boundary(phrase):
     text = PHRASES[phrase]
     for cut in range(text.index(phrase) + len(phrase) + 1):
         result = closed(text[:cut], phrase)
@@ -40,10 +40,10 @@ def test_a_text_cut_anywhere_ends_in_the_phrase_once_and_on_a_boundary_of_its_ow
         assert len(re.findall(re.escape(phrase), result)) == 1, (cut, result)
         at = result.rindex(phrase)
         before = result[:at].rstrip()
-        # Complete sentences go on in their line, anything else is left in a line of its own.
+        # After a complete sentence, the phrase continues the line; otherwise it starts a new one.
         begins = [s.start for s in sentences(before + " Thus it is.")]
         assert not before or "\n" in result[len(before) : at] or any(b >= len(before) for b in begins), (cut, result)
-        # What was begun is completed as it would have gone on; no word of it stands there twice.
+        # A phrase that was begun is completed, and none of its words is repeated.
         assert not any(result[:at].rstrip().endswith(f" {phrase[:n]}") for n in range(2, len(phrase))), (cut, result)
 
 
@@ -66,17 +66,17 @@ def test_any_text_is_kept_and_followed_by_the_phrase(text, phrase, data):
         ("He was born in Hallin. **So the", " answer is"),
         ("He was born in Hallin.\nSo", " the answer is"),
         ("He was born in Hallin. So the answer is", ""),
-        ("He was tired, and so", "\nSo the answer is"),  # a sentence may end in a word of the phrase
+        ("He was tired, and so", "\nSo the answer is"),  # a sentence may end with a word of the phrase
         ("He was born (in Hallin", "\nSo the answer is"),
         ("So", " the answer is"),
         ("", "So the answer is"),
     ],
 )
-def test_what_follows_a_text(text, lead):
+def test_the_lead_after_a_text(text, lead):
     assert closing_lead(text, "So the answer is") == lead
 
 
-def test_a_phrase_is_found_with_other_white_space_and_after_letters_that_grow_in_lower_case():
+def test_a_phrase_is_found_with_other_white_space_and_after_letters_that_lengthen_in_lower_case():
     text = "İİİ built it. so the\n answer  is Hallin."
     assert find_phrase(text, "So the answer is").group() == "so the\n answer  is"
     assert short_answer(text, "So the answer is") == "Hallin"
@@ -101,7 +101,7 @@ def test_an_answer_cut_by_its_budget_states_the_phrase_once(tokens, phrase):
 
 
 @pytest.mark.parametrize("tokens", [18, 19])
-def test_a_budget_that_ends_behind_the_phrase_still_has_the_short_answer_written(tokens):
+def test_the_short_answer_is_written_even_if_the_budget_ends_after_the_phrase(tokens):
     written = said("The bridge was built by Wray. He was born there. So the answer is the old village of Hallin.")
     begun = "".join(t for t, _ in written[:tokens])
     model = ScriptedChatModel(replies=[written, written[tokens:]])

@@ -1,4 +1,4 @@
-"""Every event that a run writes has the fields of its class, no more and no less, and of the stated types."""
+"""Every event that a run writes has exactly the fields of its class, with the declared types."""
 
 from typing import Annotated, get_args
 
@@ -60,7 +60,7 @@ def chat():
 
 
 def checked(graph, given, found=lambda out: out):
-    """Run a graph; return the kinds of its events once all of them have been validated."""
+    """Run a graph, validate all of its events, and return their kinds."""
     parts = list(graph.stream(given, stream_mode=["custom", "values"]))
     sent = [part for mode, part in parts if mode == "custom"]
     written = found(parts[-1][1])["trace"]
@@ -85,7 +85,7 @@ OF_PRESETS = {
 
 
 @pytest.mark.parametrize("preset", PRESETS)
-def test_every_preset_on_a_local_model(preset):
+def test_every_preset_writes_valid_events_on_a_local_model(preset):
     expected = {"question", "draft", "accepted", "answer"} | OF_PRESETS.get(preset, set())
     for bundle in ("paper", "reference") if preset in ("dragin", "etc") else ("paper",):
         graph = create_dynamic_rag(
@@ -199,23 +199,23 @@ SCENES = {
 
 
 @pytest.mark.parametrize("scene", SCENES)
-def test_what_only_some_runs_write(scene):
+def test_special_scenes_write_valid_events(scene):
     assert scene() >= SCENES[scene]
 
 
-def test_no_kind_is_left_unchecked():
+def test_every_kind_of_event_is_checked():
     seen = {"question", "draft", "accepted", "answer", "training", "injection"}
     assert seen.union(*OF_PRESETS.values(), *SCENES.values()) == KINDS
 
 
-def test_adapters_that_are_trained_while_a_run_waits(tmp_path):
+def test_training_adapters_during_a_run_writes_valid_events(tmp_path):
     assert training(tmp_path) >= {"training", "injection"}
 
 
 # ---------------------------------------------------------------------- the check itself, and readers
 
 
-def test_the_check_refuses_what_a_class_does_not_have():
+def test_the_check_rejects_fields_that_a_class_does_not_have():
     event = BudgetEvent(type="budget", which="tokens", limit=3)
     IN_TRACE.validate_python(event)
     for wrong in ({**event, "more": 1}, {"type": "budget", "which": "tokens"}, {**event, "which": 3}):
@@ -223,7 +223,7 @@ def test_the_check_refuses_what_a_class_does_not_have():
             IN_TRACE.validate_python(wrong)
 
 
-def test_events_are_plain_dicts_and_are_read_by_kind():
+def test_events_are_plain_dicts_and_can_be_read_by_kind():
     events = [QueryEvent(type="query", queries=["a"], rewrite=0), BudgetEvent(type="budget", which="tokens", limit=3)]
     assert all(type(event) is dict for event in events)
     assert events_of(events, QueryEvent) == events[:1]
@@ -244,7 +244,7 @@ def test_an_event_of_a_newer_version_is_kept_and_shown():
 # ---------------------------------------------------------------------- the state's types and LangGraph
 
 
-def test_clients_of_a_server_see_plain_data():
+def test_server_clients_see_plain_data():
     graph = scripted(preset="single")
     plain = {"additionalProperties": True, "type": "object"}
     assert graph.get_output_jsonschema()["properties"]["trace"] == {"items": plain, "title": "Trace", "type": "array"}
@@ -253,7 +253,7 @@ def test_clients_of_a_server_see_plain_data():
         assert schema == {"anyOf": [plain, {"type": "null"}]}
 
 
-def test_nodes_fit_into_a_graph_that_reduces_a_channel_in_its_own_way():
+def test_nodes_work_in_a_graph_with_a_different_reducer_for_a_channel():
     def joined(old, new):
         return [*old, *new, {"type": "own"}]
 

@@ -1,4 +1,4 @@
-"""The usage that providers report: summed over all calls of a run, None and said so where it is not reported."""
+"""Token usage reported by providers: summed over all calls of a run, and None if it is not reported."""
 
 import json
 
@@ -38,7 +38,7 @@ async def run(built, asynchronous, question=QUESTION):
 
 
 @pytest.mark.parametrize("asynchronous", [False, True])
-async def test_the_final_message_has_the_usage_of_its_call(asynchronous):
+async def test_the_final_message_carries_the_usage_of_its_call(asynchronous):
     with serving(TEXT, cached=7) as server:
         built = graph(server, preset="no_retrieval")
         server.requests.clear()
@@ -53,7 +53,7 @@ async def test_the_final_message_has_the_usage_of_its_call(asynchronous):
 
 
 @pytest.mark.parametrize("asynchronous", [False, True])
-async def test_calls_for_queries_and_rewritings_count_and_streams_that_were_left_are_told(asynchronous):
+async def test_query_and_rewrite_calls_count_and_abandoned_streams_are_reported(asynchronous):
     with serving(TEXT, Hallin=0.1) as server:
         built = graph(server, query=ExplicitQuestion())
         server.requests.clear()
@@ -69,7 +69,7 @@ async def test_calls_for_queries_and_rewritings_count_and_streams_that_were_left
 
 @pytest.mark.parametrize("server", [{"usage": False}, {"refuses_usage": True}], ids=["never", "refused"])
 @pytest.mark.parametrize("attempts", [1, 3])
-def test_where_none_is_reported_it_is_none_and_the_trace_says_so(server, attempts):
+def test_usage_is_none_and_the_trace_says_so_if_no_call_reports_any(server, attempts):
     with serving(TEXT, **server) as server:
         built = create_dynamic_rag(
             ChatOpenAI(base_url=server.url, model="base", api_key="none", max_retries=0),
@@ -89,10 +89,10 @@ def test_where_none_is_reported_it_is_none_and_the_trace_says_so(server, attempt
         assert "retries" not in trace.drafts[0].cost
         count = len(server.asked())
         built.invoke(QUESTION)
-        assert len(server.asked()) - count == 1  # what was refused is not asked for again
+        assert len(server.asked()) - count == 1  # a rejected request is not sent again
 
 
-def test_a_user_who_wants_no_usage_of_streams_gets_none():
+def test_usage_is_none_if_the_user_disables_it_for_streams():
     with serving(TEXT) as server:
         built = graph(server, preset="no_retrieval", model={"stream_usage": False})
         server.requests.clear()
@@ -100,7 +100,7 @@ def test_a_user_who_wants_no_usage_of_streams_gets_none():
         assert all("stream_options" not in body for body in server.asked())
 
 
-def test_a_local_models_usage_is_summed_too(tiny_lm):
+def test_the_usage_of_a_local_model_is_summed(tiny_lm):
     model = LocalChatModel.from_causal_lm(tiny_lm)
     built = create_dynamic_rag(
         model, WatchedRetriever(give=DOCUMENTS[:1]), preset="flare", prompt=AnswerPrompt(), trigger=EverySentence()
@@ -137,7 +137,7 @@ def test_the_messages_stream_ends_with_the_usage(tiny_lm):
     assert whole.usage_metadata == result["messages"][-1].usage_metadata
 
 
-def test_the_tools_artifact_has_the_usage(tiny_lm):
+def test_the_artifact_of_the_tool_carries_the_usage(tiny_lm):
     model = LocalChatModel.from_causal_lm(tiny_lm)
     tool = create_dynamic_rag_tool(
         create_dynamic_rag(model, WatchedRetriever(give=DOCUMENTS[:1]), trigger=Never(), prompt=AnswerPrompt())
@@ -148,7 +148,7 @@ def test_the_tools_artifact_has_the_usage(tiny_lm):
     assert json.loads(json.dumps(artifact["usage"])) == artifact["usage"]
 
 
-def test_usage_that_only_the_whole_result_reports_is_read():
+def test_usage_reported_only_for_the_whole_result_is_read():
     meter = UsageMeter()
     message = ChatGeneration(message=AIMessage("Yes."))
     meter.on_llm_end(

@@ -1,4 +1,4 @@
-"""Questions that come at the end of a conversation: made to stand alone, with the user's system message kept."""
+"""Questions at the end of a conversation: rewritten to stand alone, with the user's system message kept."""
 
 import logging
 from dataclasses import dataclass
@@ -41,7 +41,7 @@ def check(out, model, retriever):
     assert not out["warnings"]
 
 
-def test_a_question_is_searched_and_answered_with_what_came_before_it():
+def test_a_question_is_condensed_with_the_conversation_before_search_and_answer():
     graph, model, retriever = built(ALONE, ANSWER)
     out = graph.invoke({"messages": TALK})
     check(out, model, retriever)
@@ -51,7 +51,7 @@ def test_a_question_is_searched_and_answered_with_what_came_before_it():
         assert f"condensed to: {ALONE}" in shown
 
 
-async def test_a_question_is_condensed_asynchronously_too():
+async def test_a_question_is_also_condensed_asynchronously():
     graph, model, retriever = built(ALONE, ANSWER)
     check(await graph.ainvoke({"messages": TALK}), model, retriever)
 
@@ -65,14 +65,14 @@ async def test_a_question_is_condensed_asynchronously_too():
         {"messages": BEFORE, "question": ASKED},
     ],
 )
-def test_nothing_is_condensed_without_earlier_turns_or_for_a_question_of_its_own(given):
+def test_nothing_is_condensed_without_earlier_turns_or_for_a_separate_question(given):
     graph, model, retriever = built(ANSWER)
     assert graph.invoke(given)["question"] == ASKED
     assert retriever.queries == [ASKED]
     assert len(model.calls) == 1
 
 
-def test_condensing_can_be_switched_off():
+def test_condensing_can_be_disabled():
     graph, model, retriever = built(ANSWER, condense=None)
     graph.invoke({"messages": TALK})
     assert retriever.queries == [ASKED]
@@ -90,7 +90,7 @@ def test_condensing_can_be_switched_off():
         "\u5b57" * 600,
     ],
 )
-def test_a_useless_reply_is_told_and_the_question_taken_as_it_is(reply, caplog):
+def test_a_useless_reply_is_reported_and_the_original_question_is_used(reply, caplog):
     graph, _, retriever = built(reply, ANSWER)
     with caplog.at_level(logging.WARNING):
         out = graph.invoke({"messages": TALK})
@@ -107,7 +107,7 @@ class FailsFirst(ScriptedChatModel):
         return super()._next(messages, kwargs)
 
 
-def test_an_error_of_the_model_is_told_and_the_question_taken_as_it_is():
+def test_a_model_error_is_reported_and_the_original_question_is_used():
     retriever = WatchedRetriever()
     model = FailsFirst(replies=[said(ANSWER)], reports=False)
     out = create_dynamic_rag(model, retriever, preset="single", prompt=AnswerPrompt()).invoke({"messages": TALK})
@@ -124,19 +124,19 @@ class LastAnswer:
         return Condensed(f"{question} ({reply})")
 
 
-def test_the_step_is_exchangeable():
+def test_the_condenser_can_be_replaced():
     graph, model, retriever = built("Wray", ANSWER, condense=LastAnswer())
     graph.invoke({"messages": TALK})
     assert retriever.queries == [f"{ASKED} (Wray)"]
     assert model.calls[0][-1].content == f"Put Aldous Wray. into: {ASKED}"
 
 
-def test_system_messages_stay_in_every_prompt_of_the_answer_behind_the_instructions():
+def test_system_messages_follow_the_instructions_in_every_prompt_of_the_answer():
     systems = [SystemMessage("Answer like a pirate."), SystemMessage([{"type": "text", "text": "Be brief."}])]
     graph, model, _ = built(ALONE, "He was born in Hallin.", " So the answer is Hallin.")
     out = graph.invoke({"messages": [systems[0], *BEFORE, systems[1], TALK[-1]]})
     assert out["short_answer"] == "Hallin"
-    assert len(model.calls) == 3  # the last one asks outright
+    assert len(model.calls) == 3  # the last call asks for the short answer
     for call in model.calls[1:]:
         assert call[0].content == f"{AnswerPrompt().instructions}\n\nAnswer like a pirate.\n\nBe brief."
         assert sum(isinstance(m, SystemMessage) for m in call) == 1
@@ -153,7 +153,7 @@ def test_a_second_question_on_a_thread_is_condensed_with_the_first():
     assert out["short_answer"] == "Hallin"
 
 
-def test_searches_that_the_model_writes_answer_the_condensed_question():
+def test_searches_written_by_the_model_answer_the_condensed_question():
     graph, model, retriever = built(ALONE, "<search>Aldous Wray</search>", f" {ANSWER}", preset="search_tag")
     out = graph.invoke({"messages": [SystemMessage("Be brief."), *TALK]})
     assert out["question"] == ALONE
@@ -162,7 +162,7 @@ def test_searches_that_the_model_writes_answer_the_condensed_question():
     assert retriever.queries == ["Aldous Wray"]
 
 
-def test_pictures_are_told_and_text_is_taken_and_tool_messages_are_no_turns():
+def test_images_are_reported_text_is_used_and_tool_messages_are_not_turns():
     image = {"type": "image_url", "image_url": {"url": "x"}}
     call = AIMessage("", tool_calls=[{"name": "look", "args": {}, "id": "1"}])
     graph, model, retriever = built(ALONE, ANSWER)
@@ -178,11 +178,11 @@ def test_pictures_are_told_and_text_is_taken_and_tool_messages_are_no_turns():
     "reply",
     [ALONE, f'"{ALONE}"', f"Standalone question: {ALONE}", f"Here is the question:\n\n**{ALONE}**"],
 )
-def test_labels_and_quotes_are_no_part_of_the_question(reply):
+def test_labels_and_quotes_are_not_part_of_the_question(reply):
     assert CondenseQuestion().read(reply, ASKED) == Condensed(ALONE)
 
 
-def test_the_last_turns_are_kept_within_the_budget():
+def test_the_last_turns_within_the_budget_are_kept():
     turns = [Turn("user", "a b c"), Turn("assistant", "d e"), Turn("user", "f")]
     assert fitting(turns, 3, lambda text: len(text.split())) == turns[1:]
     assert fitting(turns[:1], 2, lambda text: len(text.split())) == [Turn("user", "b c")]

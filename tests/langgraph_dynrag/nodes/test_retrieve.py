@@ -1,4 +1,4 @@
-"""A search that fails is logged, in the trace and in the result; code that is wrong ends the run."""
+"""Failed searches are logged and reported in trace and result; programming errors end the run."""
 
 import asyncio
 import logging
@@ -62,7 +62,7 @@ async def found(query):
 
 
 @pytest.mark.parametrize("asynchronous", [False, True])
-async def test_a_failed_search_is_logged_and_told_with_the_result(asynchronous, caplog):
+async def test_a_failed_search_is_logged_and_reported_with_the_result(asynchronous, caplog):
     graph = once(WatchedRetriever(give=ValueError("index lost")))
     with caplog.at_level(logging.WARNING):
         out = await run(graph, asynchronous=asynchronous)
@@ -80,7 +80,7 @@ async def test_a_failed_search_is_logged_and_told_with_the_result(asynchronous, 
     assert trace.to_dict()["warnings"] == [expected]
 
 
-def test_failures_are_counted_by_their_error():
+def test_failed_searches_are_counted_by_error():
     errors = ["ValueError: index lost", None, "OSError: disk full", "ValueError: index lost"]
     events = [{"type": "question"}, *({"type": "retrieval", "error": error} for error in errors)]
     assert answer_warnings(events) == [
@@ -90,7 +90,7 @@ def test_failures_are_counted_by_their_error():
 
 
 @pytest.mark.parametrize("asynchronous", [False, True])
-async def test_a_search_that_takes_too_long_is_told_as_well(asynchronous, caplog):
+async def test_a_search_timeout_is_reported_as_a_failed_search(asynchronous, caplog):
     graph = once(WatchedRetriever(delay=0.5), retrieval=RetrievalPolicy(timeout=0.05))
     with caplog.at_level(logging.WARNING):
         out = await run(graph, asynchronous=asynchronous)
@@ -98,7 +98,7 @@ async def test_a_search_that_takes_too_long_is_told_as_well(asynchronous, caplog
     assert "no result within 0.05 s" in caplog.text
 
 
-async def test_an_answer_without_trouble_has_no_warnings(caplog):
+async def test_a_run_without_failures_has_no_warnings(caplog):
     out = await run(once(WatchedRetriever()), asynchronous=True)
     assert out["warnings"] == []
     assert "Warning" not in str(Trace.from_state(out))
@@ -131,7 +131,7 @@ def _validation_error():
     ],
     ids=lambda error: type(error).__name__,
 )
-async def test_errors_of_the_code_end_the_run_whatever_the_policy(error, asynchronous):
+async def test_programming_errors_end_the_run_regardless_of_the_policy(error, asynchronous):
     for policy in (RetrievalPolicy(), RetrievalPolicy(on_error="raise"), RetrievalPolicy(timeout=None)):
         with pytest.raises(type(error)) as raised:
             await run(once(WatchedRetriever(give=lambda _: error), retrieval=policy), asynchronous=asynchronous)
@@ -153,8 +153,8 @@ async def test_errors_of_the_code_end_the_run_whatever_the_policy(error, asynchr
     ],
     ids=["async", "async k", "sync", "coroutine", "lambda", "retry", "config", "fallbacks"],
 )
-async def test_a_retriever_of_one_kind_serves_both_kinds_of_run(retriever, asynchronous):
-    """The synchronous run is inside a running event loop, as it is in a notebook."""
+async def test_a_sync_only_or_async_only_retriever_works_in_both_kinds_of_run(retriever, asynchronous):
+    """The synchronous run happens inside a running event loop, as it does in a notebook."""
     out = await run(once(retriever, k=1), asynchronous=asynchronous)
     assert [s["id"] for s in out["sources"]] == ["bridge"]
     tool = create_retriever_tool(retriever)
@@ -163,7 +163,7 @@ async def test_a_retriever_of_one_kind_serves_both_kinds_of_run(retriever, async
 
 
 @pytest.mark.parametrize("asynchronous", [False, True])
-async def test_an_async_only_retriever_is_bound_by_the_timeout_too(asynchronous):
+async def test_the_timeout_also_applies_to_async_only_retrievers(asynchronous):
     async def slow(query):
         await asyncio.sleep(5)
 
@@ -187,7 +187,7 @@ async def test_an_async_only_retriever_is_bound_by_the_timeout_too(asynchronous)
         (7, r"returned 7 \(int\)"),
     ],
 )
-async def test_what_a_retriever_returns_is_checked_at_once(returned, message, asynchronous):
+async def test_the_return_value_of_a_retriever_is_validated_immediately(returned, message, asynchronous):
     for retriever in (WatchedRetriever(give=lambda _: returned), RunnableLambda(lambda _: returned)):
         with pytest.raises(ConfigurationError, match=message):
             await run(once(retriever), asynchronous=asynchronous)
@@ -195,20 +195,20 @@ async def test_what_a_retriever_returns_is_checked_at_once(returned, message, as
             create_retriever_tool(retriever).invoke({"query": QUESTION})
 
 
-def test_nodes_of_llama_index_are_told_apart():
+def test_llama_index_nodes_are_recognised_and_rejected():
     schema = pytest.importorskip("llama_index.core.schema")
     nodes = [schema.NodeWithScore(node=schema.TextNode(text="A text."), score=1.0)]
     with pytest.raises(ConfigurationError, match=r"RunnableLambda\(lambda query: \[Document\(n.text"):
         once(RunnableLambda(lambda _: nodes)).invoke({"question": QUESTION})
 
 
-def test_tuples_and_iterators_of_documents_will_do():
+def test_tuples_and_iterators_of_documents_are_accepted():
     for make in (tuple, iter):
         out = once(RunnableLambda(lambda _, make=make: make(DOCUMENTS[:1]))).invoke({"question": QUESTION})
         assert [s["id"] for s in out["sources"]] == ["bridge"]
 
 
-def test_the_agent_is_told_that_searches_failed():
+def test_failed_searches_are_reported_to_the_agent():
     tool = create_dynamic_rag_tool(once(WatchedRetriever(give=OSError("disk full"))))
     told = tool.invoke({"args": {"question": QUESTION}, "id": "1", "name": tool.name, "type": "tool_call"})
     assert "Warning: 1 of 1 searches failed" in told.content

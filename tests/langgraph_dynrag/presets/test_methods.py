@@ -524,7 +524,7 @@ def test_without_an_answer_phrase_the_whole_text_is_the_answer():
 
 
 def test_empty_replies_raise_after_a_bounded_number_of_attempts():
-    with pytest.raises(NoAnswerError, match="wrote no text of an answer in 3 replies or more"):
+    with pytest.raises(NoAnswerError, match="wrote no answer text in 3 replies or more"):
         run([[], [], [], []], initial_retrieval=False)
 
 

@@ -1,4 +1,4 @@
-"""Self-RAG's arithmetic: scores, segments, the beam, and classification, against hand-worked examples and NumPy."""
+"""Self-RAG's arithmetic: scores, segments, beam, and classification, against hand computations and NumPy."""
 
 import itertools
 import json
@@ -24,14 +24,14 @@ from tests.langgraph_dynrag.reflective import segment
 # ---------------------------------------------------------------------------------------------------- scores
 
 
-def test_a_score_worked_out_by_hand():
+def test_a_score_matches_a_hand_computation():
     critique = Critique(
         relevance={"relevant": 0.8, "irrelevant": 0.2},
         support={"full": 0.5, "partial": 0.3, "none": 0.2},
         utility={"1": 0.1, "2": 0.1, "3": 0.2, "4": 0.2, "5": 0.4},
     )
     found = score([math.log(0.5), math.log(0.125)], critique, Weights())
-    assert found.likelihood == pytest.approx(0.25)  # the root of 0.5 x 0.125
+    assert found.likelihood == pytest.approx(0.25)  # the square root of 0.5 x 0.125
     assert found.relevance == pytest.approx(0.8)
     assert found.support == pytest.approx(0.65)  # 0.5 + 0.3 / 2
     assert found.utility == pytest.approx(0.35)  # -0.1 - 0.05 + 0.1 + 0.4
@@ -39,7 +39,7 @@ def test_a_score_worked_out_by_hand():
     assert score([], critique, Weights(2, 0, 1)).total == pytest.approx(1.6 + 0.35)
 
 
-def test_a_judgement_that_was_not_made_counts_nothing_and_a_poor_utility_counts_against():
+def test_a_missing_judgement_counts_as_zero_and_a_poor_utility_is_negative():
     assert score([0.0], Critique(), Weights()) == SegmentScore(1.0, 0.0, 0.0, 0.0, 1.0)
     assert utility({"1": 1.0}) == -1
     assert score([0.0], Critique(utility={"1": 0.5, "3": 0.5}), Weights()).total == pytest.approx(1 - 0.25)
@@ -55,7 +55,7 @@ _LOGITS = st.floats(-60, 0)
     st.lists(_LOGITS, min_size=5, max_size=5),
     st.lists(st.floats(0, 5), min_size=3, max_size=3),
 )
-def test_scores_are_those_of_numpy(tokens, rel, sup, use, weights):
+def test_scores_match_numpy(tokens, rel, sup, use, weights):
     e_rel, e_sup, e_use = (np.exp(np.array(x, np.longdouble)) for x in (rel, sup, use))
     expected = (
         np.exp(np.mean(np.array(tokens, np.longdouble)))
@@ -71,7 +71,7 @@ def test_scores_are_those_of_numpy(tokens, rel, sup, use, weights):
     assert score(tokens, critique, Weights(*weights)).total == pytest.approx(float(expected), abs=1e-9)
 
 
-def test_the_decision_is_a_ratio_of_probabilities_not_of_their_logarithms():
+def test_the_decision_uses_a_ratio_of_probabilities_not_of_logarithms():
     for yes, no in ((0.9, 0.1), (0.1, 0.9), (0.02, 0.9)):
         assert retrieval({"yes": yes, "no": no, "continue": 0.5}) == pytest.approx(yes / (yes + no))
     assert retrieval({"yes": 0.0, "no": 0.0}) == retrieval(None) == 0.0
@@ -87,13 +87,13 @@ def asked(**probabilities):
     return DraftView("Q?", "", Draft(), 0, retrieval=probabilities or None)
 
 
-def test_the_trigger_compares_with_its_threshold():
+def test_the_trigger_compares_the_ratio_with_its_threshold():
     assert Reflection(0.2).judge(asked(yes=0.3, no=0.7)).retrieve
     quiet = Reflection(0.2).judge(asked(yes=0.2, no=0.8))
     assert not quiet.retrieve
     assert (quiet.score, quiet.threshold, quiet.position) == (0.2, 0.2, None)
     assert quiet.reason == "retrieval wanted 0.200 <= 0.2"
-    # `continue` takes no part in the ratio; where it is the likeliest answer, the passage at hand is kept.
+    # `continue` is not part of the ratio. If it is the likeliest answer, the current passage is kept.
     assert Reflection(0.2).judge(asked(**{"yes": 0.2, "no": 0.5, "continue": 0.3})).retrieve
     assert Reflection(0.5).judge(asked(**{"yes": 0.4, "no": 0.2, "continue": 0.4})).score == pytest.approx(2 / 3)
     assert Reflection(0.5).judge(asked(**{"yes": 0.4, "no": 0.2, "continue": 0.4})).retrieve
@@ -137,7 +137,7 @@ VOCABULARY = ReflectionVocabulary(
 
 
 def wrote(*tokens, judged=()):
-    """Steps of (id, text); `judged` maps a position to {id: probability}."""
+    """Return steps for pairs of (id, text); `judged` maps a position to {id: probability}."""
     judged = dict(judged)
     steps = []
     for t, (token, text) in enumerate(tokens):
@@ -157,7 +157,7 @@ JUDGED = {
 }
 
 
-def test_a_segment_ends_at_the_next_retrieval_token_and_is_judged_where_its_tokens_stand():
+def test_a_segment_ends_at_the_next_retrieval_token_and_is_judged_at_its_reflection_tokens():
     part = cut(wrote(*TOKENS, judged=JUDGED), VOCABULARY, "end", fresh=True, evidence=True)
     assert part.draft.text == "Wray built"
     assert part.draft.token_ids == (1, 2)
@@ -166,11 +166,11 @@ def test_a_segment_ends_at_the_next_retrieval_token_and_is_judged_where_its_toke
     assert part.draft.ended == "unit"
     assert part.token_ids == (103, 1, 2, 105, 110, 107)
     assert part.critique.relevance == pytest.approx({"relevant": 0.75, "irrelevant": 0.25})
-    assert part.critique.support == pytest.approx({"full": 0.5, "partial": 0.25, "none": 0.25})  # its first occurrence
+    assert part.critique.support == pytest.approx({"full": 0.5, "partial": 0.25, "none": 0.25})  # the first occurrence
     assert part.critique.utility["3"] == pytest.approx(0.5, abs=1e-6)
 
 
-def test_relevance_is_read_at_the_first_position_whatever_stands_there():
+def test_relevance_is_read_at_the_first_position_whatever_token_is_there():
     steps = wrote((1, "Wray"), (103, ""), judged={0: {103: 0.2, 104: 0.6}, 1: {103: 1.0}})
     part = cut(steps, VOCABULARY, "end", fresh=True, evidence=True)
     assert part.critique.relevance == pytest.approx({"relevant": 0.25, "irrelevant": 0.75})
@@ -178,7 +178,7 @@ def test_relevance_is_read_at_the_first_position_whatever_stands_there():
     assert part.draft.ended == "end"
 
 
-def test_without_a_passage_there_is_neither_relevance_nor_support():
+def test_without_a_passage_there_is_no_relevance_and_no_support():
     steps = wrote(*TOKENS, judged=JUDGED)
     assert cut(steps, VOCABULARY, "end", fresh=False, evidence=False).critique.support is None
     kept = cut(steps, VOCABULARY, "end", fresh=False, evidence=True).critique
@@ -186,7 +186,7 @@ def test_without_a_passage_there_is_neither_relevance_nor_support():
     assert kept.support is not None
 
 
-def test_the_limit_counts_what_is_seen_and_lets_it_be_judged():
+def test_the_limit_counts_visible_tokens_and_leaves_room_for_judgements():
     steps = wrote((103, ""), (1, "Wray"), (2, " built"), (105, ""), (3, " it"), (110, ""), judged=JUDGED)
     part = cut(steps, VOCABULARY, "end", fresh=True, evidence=True, limit=2)
     assert (part.draft.text, part.draft.ended, part.token_ids) == ("Wray built", "limit", (103, 1, 2, 105))
@@ -195,13 +195,13 @@ def test_the_limit_counts_what_is_seen_and_lets_it_be_judged():
     assert cut(steps, VOCABULARY, "end", fresh=True, evidence=True, limit=3).draft.ended == "end"
 
 
-def test_a_model_that_says_nothing_gives_an_empty_segment():
+def test_empty_output_gives_an_empty_segment():
     for steps in ([], wrote((100, ""), (1, "Wray"))):
         part = cut(steps, VOCABULARY, "end", fresh=True, evidence=True)
         assert (part.draft.text, part.token_ids) == ("", ())
 
 
-def test_segments_do_not_run_into_each_other():
+def test_segments_do_not_run_together():
     draft = Draft(("", "He", " was"), (0.0,) * 3)
     assert spaced("Wray built it.", draft).pieces == ("", " He", " was")
     assert spaced("", draft) == spaced("It. ", draft) == draft
@@ -211,8 +211,8 @@ def test_segments_do_not_run_into_each_other():
 # ---------------------------------------------------------------------------------------------------- beam
 
 
-def test_the_beam_worked_out_by_hand():
-    """Two of four are kept; one that has ended stays in the race by its mean."""
+def test_the_beam_matches_a_hand_computation():
+    """Two of four hypotheses are kept; one that has ended competes by its mean."""
     first = Beam(
         candidates=tuple(
             SegmentCandidate(0, segment(t, s, ended=e))
@@ -231,7 +231,7 @@ def test_the_beam_worked_out_by_hand():
     assert [(h.text, h.score) for h in beam.hypotheses] == [("cx", 2.25), ("b", 2.0)]
 
 
-def test_the_same_words_from_two_passages_are_one_hypothesis():
+def test_the_same_text_from_two_passages_is_one_hypothesis():
     candidates = [SegmentCandidate(0, segment(t, s)) for t, s in (("a b", 1.0), ("a  b", 2.0), ("c", 0.1))]
     beam = Beam(candidates=tuple(candidates)).advanced(2, "keep")
     assert [(h.text, h.score) for h in beam.hypotheses] == [("a  b", 2.0), ("c", 0.1)]
@@ -249,7 +249,7 @@ def test_unsupported_candidates_are_dropped_while_there_are_others():
     assert [h.text for h in Beam(candidates=(wrong,)).advanced(2, "drop").hypotheses] == ["w"]
 
 
-def test_what_all_hypotheses_share_is_certain():
+def test_segments_shared_by_all_hypotheses_are_certain():
     a, b, c = segment("a", 1.0), segment("b", 1.0), segment("c", 1.0)
     beam = Beam((Hypothesis((a, b, c)), Hypothesis((a, b)), Hypothesis((a, b, b))))
     assert beam.certain == (a, b)
@@ -264,12 +264,12 @@ def test_limits_stop_hypotheses_and_are_named():
     assert stopped.undecided == (2,)
 
 
-def test_of_equal_hypotheses_the_earlier_is_kept():
+def test_the_earlier_of_equal_hypotheses_is_kept():
     equal = [Hypothesis((segment(t, 1.0),)) for t in "abc"]
     assert best_hypotheses(equal, 2) == tuple(equal[:2])
 
 
-def test_a_beam_is_plain_data_and_comes_back_whole():
+def test_a_beam_survives_a_round_trip_through_plain_data():
     decision = Decision(True, False, "wanted", 0.5, 0.2, {"yes": 0.5, "no": 0.5}, "Who?")
     supported = segment("a", 1.0, support={"full": 1.0, "partial": 0.0, "none": 0.0})
     beam = Beam(
@@ -286,7 +286,7 @@ def test_a_beam_is_plain_data_and_comes_back_whole():
 
 
 def language(seed, tokens=5, length=4):
-    """A random language model over a few tokens: the distribution after each sequence."""
+    """Build a random language model over a few tokens: the distribution after each sequence."""
     rng = np.random.default_rng(seed)
     return {
         begun: np.log(rng.dirichlet(np.ones(tokens)))
@@ -296,7 +296,7 @@ def language(seed, tokens=5, length=4):
 
 
 def from_all_texts(model, options, length=4, tokens=5):
-    """The slow statement: add up every text that begins with a form of the option, and with no longer other form."""
+    """Sum the probability of every text that starts with a form of the option and no longer form of another one."""
     found = dict.fromkeys(options, 0.0)
     forms = [(form, name) for name, all_forms in options.items() for form in all_forms]
     for text in itertools.product(range(tokens), repeat=length):
@@ -304,7 +304,7 @@ def from_all_texts(model, options, length=4, tokens=5):
         fitting = []
         for form, name in forms:
             others = [f for f, other in forms if other != name]
-            # As far as needed to tell the form from every other option's.
+            # Only as many positions as are needed to tell the form from all other options.
             parts = next((n for n in range(1, len(form)) if not any(f[:n] == form[:n] for f in others)), len(form))
             if text[:parts] == form[:parts]:
                 fitting.append((parts, name))
@@ -317,14 +317,14 @@ def from_all_texts(model, options, length=4, tokens=5):
     "options",
     [
         {"yes": [(0,), (1,)], "no": [(2,), (3,)]},
-        {"yes": [(4, 0)], "no": [(4, 1)]},  # a common first token: the second position decides
+        {"yes": [(4, 0)], "no": [(4, 1)]},  # a shared first token: the second position decides
         {"a": [(0, 1, 2)], "b": [(0, 1, 3)], "c": [(0, 2)], "d": [(1,)]},
-        {"one": [(1,)], "ten": [(1, 0)]},  # the beginning of another one
+        {"one": [(1,)], "ten": [(1, 0)]},  # a prefix of another option
         {"full": [(0, 1), (2,)], "partial": [(0, 2), (3, 3)], "none": [(0,), (3, 2)]},
     ],
 )
 @pytest.mark.parametrize("seed", range(3))
-def test_masses_are_those_of_all_texts_added_up(options, seed):
+def test_masses_match_the_sum_over_all_texts(options, seed):
     model = language(seed)
     asked_for = []
 
@@ -339,7 +339,7 @@ def test_masses_are_those_of_all_texts_added_up(options, seed):
     assert shares(options, next_logprobs) == pytest.approx({k: v / total for k, v in expected.items()}, abs=1e-9)
 
 
-def test_options_with_first_tokens_of_their_own_take_one_position():
+def test_options_with_distinct_first_tokens_need_one_position():
     asked_for = []
 
     def next_logprobs(begun, tokens):
@@ -351,7 +351,7 @@ def test_options_with_first_tokens_of_their_own_take_one_position():
     assert asked_for == [((), (5, 8, 9))]
 
 
-def test_options_that_look_alike_to_the_tokenizer_are_refused():
+def test_options_with_the_same_tokens_are_rejected():
     with pytest.raises(ConfigurationError, match=r"'no' and 'yes' have the same tokens \[3\]"):
         masses({"yes": [(3,)], "no": [(3,)]}, lambda *_: [0.0])
     with pytest.raises(ConfigurationError, match="without tokens"):
@@ -362,6 +362,6 @@ def test_options_that_cannot_occur_are_equally_likely():
     assert shares({"yes": [(1,)], "no": [(2,)]}, lambda _, tokens: [-math.inf] * len(tokens)) == {"yes": 0.5, "no": 0.5}
 
 
-def test_a_words_surface_forms():
+def test_surface_forms_of_a_word():
     assert surface_forms("Yes") == ("Yes", " Yes", "yes", " yes", "YES", " YES")
     assert surface_forms("5") == ("5", " 5")

@@ -62,19 +62,19 @@ def test_the_largest_sum_wins_not_the_highest_score():
     }
 
 
-def test_of_equal_sums_the_answer_that_was_given_first_wins():
+def test_ties_go_to_the_answer_given_first():
     assert count_votes(["no", "yes"], [1.5, 1.5], YES_NO).winner.answer == "no"
     assert count_votes(["yes", "no", "no"], [1.5, 1.0, 0.5], YES_NO).winner.answer == "yes"
 
 
-def test_a_sum_may_be_negative_and_an_answer_that_nobody_gave_has_none():
+def test_a_sum_may_be_negative_and_an_answer_without_votes_has_none():
     ballot = count_votes(["yes", "no", "no"], [-0.2, -0.2, -0.1], (*YES_NO, "maybe"))
     assert ballot.winner.answer == "yes"
     assert [t.answer for t in ballot.tallies] == ["yes", "no"]
     assert count_votes(["perhaps", ""], [1.0, 2.0], YES_NO).winner is None
 
 
-def test_written_answers_are_the_same_whatever_their_case_and_punctuation():
+def test_written_answers_match_regardless_of_case_and_punctuation():
     ballot = count_votes(["Wray.", "  wray ", "Pike", "...", ""], [1.0, 1.0, 1.5, 9.0, 9.0], "written")
     assert [(t.answer, t.score, t.voters) for t in ballot.tallies] == [("Wray.", 2.0, (0, 1)), ("Pike", 1.5, (2,))]
     assert ballot.blank == (3, 4)
@@ -105,7 +105,7 @@ def test_written_answers_are_the_same_whatever_their_case_and_punctuation():
         ("a (b", ("a (b", "c"), "a (b"),
     ],
 )
-def test_an_answer_is_what_a_text_is_or_begins_with(text, answers, expected):
+def test_an_answer_is_what_a_text_is_or_starts_with(text, answers, expected):
     assert answer_given(text, tuple(answers)) == expected
 
 
@@ -113,7 +113,7 @@ _TEXT = st.sampled_from(["yes", "Yes!", "no", "No, never", "maybe", "", "(yes)"]
 
 
 @given(st.lists(st.tuples(_TEXT, st.floats(-0.5, 4)), max_size=8))
-def test_every_continuation_is_counted_once_and_the_sums_are_the_plain_ones(cast):
+def test_every_continuation_counts_once_and_the_sums_match_a_plain_count(cast):
     ballot = count_votes([text for text, _ in cast], [score for _, score in cast], YES_NO)
     counted = [i for t in ballot.tallies for i in t.voters] + list(ballot.blank)
     assert sorted(counted) == list(range(len(cast)))
@@ -125,7 +125,7 @@ def test_every_continuation_is_counted_once_and_the_sums_are_the_plain_ones(cast
     assert {t.answer: t.score for t in ballot.tallies} == pytest.approx(plain)
     if plain:
         assert ballot.winner.score == pytest.approx(max(plain.values()))
-    # Nothing but the order of equals depends on the passages' order.
+    # Only the order of ties depends on the order of the passages.
     again = count_votes([text for text, _ in cast[::-1]], [score for _, score in cast[::-1]], YES_NO)
     assert [t.score for t in again.tallies] == pytest.approx([t.score for t in ballot.tallies])
 
@@ -134,7 +134,7 @@ def test_every_continuation_is_counted_once_and_the_sums_are_the_plain_ones(cast
 
 
 def voting(texts_and_scores, chat, prompt=None, critiques=(), **selection):
-    """What `monitor` makes of continuations of these texts and scores, each of a passage of its own."""
+    """Return what `monitor` does with continuations of these texts and scores, each from a different passage."""
     nodes = create_nodes(
         chat,
         WatchedRetriever(),
@@ -165,8 +165,8 @@ def events(out, kind):
     return [e for e in out["trace"] if e["type"] == kind]
 
 
-def test_the_answer_is_the_one_voted_for_in_the_words_of_its_best_continuation(chat):
-    # yes: 1.0 + 1.1 = 2.1 against a single no of 2.0, which would be the best one.
+def test_the_voted_answer_is_returned_with_the_text_of_its_best_continuation(chat):
+    # yes: 1.0 + 1.1 = 2.1, more than a single no of 2.0, which would be the best continuation.
     out = voting([("Yes", 1.0), ("No.", 2.0), ("Yes, it is.", 1.1)], chat)
     assert (out["stage"], out["answer"], out["short_answer"]) == ("done", "Yes, it is.", "yes")
     assert [(s["id"], s["number"]) for s in out["sources"]] == [("Yes, it is.", 1)]
@@ -181,14 +181,14 @@ def test_the_answer_is_the_one_voted_for_in_the_words_of_its_best_continuation(c
     assert json.loads(json.dumps(out["trace"])) == out["trace"]
 
 
-def test_without_a_vote_the_best_one_is_the_answer(chat):
+def test_without_a_vote_the_best_continuation_is_the_answer(chat):
     out = voting([("Yes", 1.0), ("No.", 2.0), ("Yes, it is.", 1.1)], chat, answers=None)
     assert (out["answer"], out["short_answer"]) == ("No.", "No.")
     assert "vote" not in events(out, "selection")[0]
     assert not events(out, "budget")
 
 
-def test_where_nobody_gives_an_answer_of_the_set_the_best_continuation_is_taken(chat):
+def test_if_no_continuation_gives_an_answer_of_the_set_the_best_one_is_returned(chat):
     out = voting([("Perhaps.", 1.0), ("Who knows?", 2.0)], chat)
     assert (out["answer"], out["short_answer"]) == ("Who knows?", "Who knows?")
     vote = events(out, "selection")[0]["vote"]
@@ -201,17 +201,17 @@ def test_written_answers_are_voted_on_as_they_are(chat):
     assert (out["answer"], out["short_answer"]) == ("wray.", "Wray")
 
 
-def test_what_is_voted_on_is_the_short_answer(chat):
+def test_the_vote_is_on_the_short_answer(chat):
     prompt = AnswerPrompt(instructions="Answer.")
     said = [("No wonder. So the answer is yes.", 1.0), ("No", 1.5), ("So the answer is Yes", 1.1)]
     out = voting(said, chat, prompt=prompt)
     assert out["short_answer"] == "yes"
-    # The answer that was voted for is not asked for once more, though its text lacks the phrase.
+    # The voted answer is not asked for again, although its text lacks the phrase.
     out = voting([("Yes", 1.0), ("No", 0.5)], chat, prompt=prompt)
     assert (out["stage"], out["answer"], out["short_answer"]) == ("done", "Yes", "yes")
 
 
-def test_continuations_that_are_dropped_have_no_vote(chat):
+def test_dropped_continuations_have_no_vote(chat):
     none = {"full": 0.1, "partial": 0.1, "none": 0.8}
     full = {"full": 0.8, "partial": 0.1, "none": 0.1}
     said = [("Yes", 1.0), ("No", 1.5), ("yes", 1.1)]
@@ -244,7 +244,7 @@ def test_the_votes_are_the_scores_of_the_continuations(chat):
     assert retriever.queries == [BRIDGE]
 
 
-async def test_async_and_without_retrieval(chat):
+async def test_voting_works_asynchronously_and_without_retrieval(chat):
     graph = create_dynamic_rag(
         chat,
         WatchedRetriever(give=[RIVER]),
@@ -256,7 +256,7 @@ async def test_async_and_without_retrieval(chat):
     assert events(out, "selection")[0]["vote"]["sums"][0]["passages"] == [None]
 
 
-def test_the_short_form_is_the_best_of_one_continuation_for_each_passage(chat):
+def test_the_short_form_returns_the_best_of_one_continuation_per_passage(chat):
     retriever = WatchedRetriever(give=[RIVER, GUIDE, BUILT])
     short = create_dynamic_rag(chat, retriever, preset="self_rag", selection=SegmentSelection(form="short"))
     out = short.invoke({"question": BRIDGE})
@@ -266,13 +266,13 @@ def test_the_short_form_is_the_best_of_one_continuation_for_each_passage(chat):
     assert [s["id"] for s in out["sources"]] == [best["passage"]["id"]]
     assert not events(out, "budget")
     assert SECOND not in out["answer"]
-    # The default is the long form, as ever.
+    # The default is the long form.
     assert SegmentSelection() == SegmentSelection(form="long", answers=None)
     assert (SegmentSelection().width, SegmentSelection().segments) == (2, 7)
     assert (SegmentSelection(form="short").width, SegmentSelection(form="short").segments) == (1, 1)
 
 
-def test_a_model_that_is_asked_writes_its_short_answer_to_the_end():
+def test_a_model_that_is_asked_questions_writes_its_short_answer_to_the_end():
     chat = LocalChatModel.from_causal_lm(CausalLM(tiny_llama(), tiny_tokenizer(), name="tiny"))
     found = {}
     for form in ("short", "long"):
@@ -317,7 +317,7 @@ def test_the_embedded_model_votes(embedded_lm):
     out = graph.invoke({"question": "Was the Cooper's Bridge built by Aldous Wray?"})
     vote = events(out, "selection")[0]["vote"]
     assert sum(len(s["passages"]) for s in vote["sums"]) + len(vote["blank"]) == 3
-    # Which of the two a model of 135M parameters says is no matter; but it says one of them, and the sums decide.
+    # It does not matter which of the two the 135M model says, but it says one of them, and the sums decide.
     sums = dict.fromkeys(YES_NO, 0.0)
     for c in events(out, "continuations")[0]["candidates"]:
         if (given_ := answer_given(c["text"], YES_NO)) is not None:
@@ -333,16 +333,16 @@ def test_the_embedded_model_votes(embedded_lm):
     ("options", "message"),
     [
         ({"form": "medium"}, "form is 'medium'; known: .*'short'"),
-        ({"answers": YES_NO}, r"form 'long'; there is a vote on whole answers only: Selection\(form='short', answers="),
+        ({"answers": YES_NO}, r"form 'long'; a vote needs whole answers: SegmentSelection\(form='short', answers="),
         ({"form": "short", "answers": "yes"}, r"answers is 'yes'; .*such as \('yes', 'no'\), or 'written'"),
-        ({"form": "short", "answers": ("yes", 1)}, "answers is .*1.*; the answers of the task are needed"),
-        ({"form": "short", "answers": {"yes", "no"}}, "the answers of the task are needed"),
+        ({"form": "short", "answers": ("yes", 1)}, "answers is .*1.*; give the answers of the task"),
+        ({"form": "short", "answers": {"yes", "no"}}, "give the answers of the task"),
         ({"form": "short", "answers": ("yes",)}, "a vote needs at least two"),
         ({"form": "short", "answers": ()}, "a vote needs at least two"),
-        ({"form": "short", "answers": ("yes", "?!")}, r"answers has '\?!', which has no letter"),
-        ({"form": "short", "answers": ("Yes", "no", "yes.")}, "'Yes' and 'yes.', which are the same but for case"),
+        ({"form": "short", "answers": ("yes", "?!")}, r"answers has '\?!', which contains no letter"),
+        ({"form": "short", "answers": ("Yes", "no", "yes.")}, "'Yes' and 'yes.', which differ only in case"),
     ],
 )
-def test_answers_that_cannot_be_voted_on_are_refused(options, message):
+def test_answers_that_cannot_be_voted_on_are_rejected(options, message):
     with pytest.raises(ConfigurationError, match=message):
         SegmentSelection(**options)

@@ -1,4 +1,4 @@
-"""SeaKR's final answer: from the rationales or from the documents, whichever the model is surer of."""
+"""SeaKR's final answer: from the rationales or from the documents, whichever the model is more certain of."""
 
 import json
 import math
@@ -31,9 +31,9 @@ from tests.tiny import tiny_llama, tiny_tokenizer
 QUESTION = "Where was the builder of the bridge born?"
 FEW = SampleSpec(samples=2, max_tokens=6)
 
-# U with alpha = 1, by hand (rows are centred). Equal rows: Z Z^T + I = [[3, 2], [2, 3]], determinant 5, U = ln(5) / 2.
+# U with alpha = 1, by hand (states are centred). Equal: Z Z^T + I = [[3, 2], [2, 3]], determinant 5, U = ln(5) / 2.
 ALIKE = [[1.0, -1.0, 0.0, 0.0]] * 2
-# Orthogonal ones: [[3, 0], [0, 3]], determinant 9, U = ln(9) / 2: less sure.
+# Orthogonal states: [[3, 0], [0, 3]], determinant 9, U = ln(9) / 2, which is less certain.
 APART = [[1.0, -1.0, 0.0, 0.0], [0.0, 0.0, 1.0, -1.0]]
 
 
@@ -50,21 +50,21 @@ def candidate(basis, short, u):
         (("Hallin", -6.1), ("Brannoch", -6.2), "documents", "uncertainty -6.200 < -6.100"),
         (("Hallin", -6.2), ("Brannoch", -6.1), "rationales", "uncertainty -6.200 < -6.100"),
         (("Hallin", -6.0), ("Brannoch", -6.0), "rationales", "equally uncertain"),
-        # What says nothing loses, however sure it is.
+        # A blank or unknown answer loses, however certain it is.
         (("unknown", -9.0), ("Brannoch", 3.0), "documents", "says nothing"),
         (("Hallin", 3.0), ("It is Unknown", -9.0), "rationales", "says nothing"),
         (("", -9.0), ("Brannoch", 3.0), "documents", "says nothing"),
         (("Hallin", None), (" ", -9.0), "rationales", "says nothing"),
         (("unknown", -5.0), ("", -6.0), "documents", "uncertainty"),
-        # Samples that are all empty are less certain than any number.
+        # If all samples are empty, the answer is less certain than any number.
         (("Hallin", None), ("Brannoch", 99.0), "documents", "every sample of the other one was empty"),
         (("Hallin", 99.0), ("Brannoch", None), "rationales", "every sample of the other one was empty"),
         (("Hallin", None), ("Brannoch", None), "rationales", "equally uncertain"),
-        # A part of a word is not the word.
+        # Part of a word does not count as the word.
         (("Unknownville", 1.0), ("Brannoch", 2.0), "rationales", "uncertainty"),
     ],
 )
-def test_the_surer_answer_is_taken_and_one_that_says_nothing_loses(rationales, documents, taken, reason):
+def test_the_more_certain_answer_wins_and_a_blank_or_unknown_one_loses(rationales, documents, taken, reason):
     found = surer(candidate("rationales", *rationales), candidate("documents", *documents))
     assert found.answer.basis == taken
     assert reason in found.reason
@@ -75,7 +75,7 @@ _U = st.none() | st.floats(-20, 20)
 
 
 @given(_SHORT, _U, _SHORT, _U)
-def test_whatever_is_compared_nothing_better_is_given_up(a, u, b, v):
+def test_no_better_answer_is_discarded(a, u, b, v):
     both = [candidate("rationales", a, u), candidate("documents", b, v)]
     taken = surer(*both).answer
     (other,) = [c for c in both if c is not taken]
@@ -84,7 +84,7 @@ def test_whatever_is_compared_nothing_better_is_given_up(a, u, b, v):
         assert other.uncertainty is None or (taken.uncertainty is not None and taken.uncertainty <= other.uncertainty)
 
 
-def test_samples_of_the_rationales_end_with_the_sentence_those_of_the_documents_with_the_short_answer():
+def test_samples_of_rationales_end_with_the_sentence_and_those_of_documents_with_the_short_answer():
     choosing = SurerAnswer(FEW)
     assert choosing.samples_of("rationales") == FEW
     assert choosing.samples_of("documents") == replace(FEW, until="answer")
@@ -94,7 +94,7 @@ def test_samples_of_the_rationales_end_with_the_sentence_those_of_the_documents_
     assert (text[:sentence], text[:answer]) == ("Wray built it.", "Wray built it. So the answer is Hallin.")
     assert _sample_end(task, choosing.samples_of("documents"), "Wray built it. So the answer is Hal") is None
     assert _sample_end(replace(task, stop=("\n",)), choosing.samples_of("documents"), "Wray.\nSo") == len("Wray.")
-    # Without a phrase only the model itself, a stop string or the limit ends an answer.
+    # Without a phrase, only the model, a stop string or the limit ends an answer.
     assert _sample_end(replace(task, answer_phrase=None), choosing.samples_of("documents"), text) is None
 
 
@@ -117,7 +117,7 @@ def task_of(question, phrase):
 
 
 class Scripted:
-    """A generator that drafts and samples what it is told, and remembers what it was asked."""
+    """A generator with scripted drafts and samples that records its tasks."""
 
     signals = frozenset({"logprob", "end_states"})
     context_window = None
@@ -191,7 +191,7 @@ FROM_DOCUMENTS = "It was Wray, of Brannoch. So the answer is Brannoch. Then"
         ([APART, ALIKE], "documents", "It was Wray, of Brannoch. So the answer is Brannoch.", "Brannoch"),
     ],
 )
-def test_both_answers_are_written_and_judged_as_worked_out_by_hand(states, taken, answer, short):
+def test_both_answers_are_written_and_judged_as_computed_by_hand(states, taken, answer, short):
     generator = Scripted([" Orsa.", FROM_DOCUMENTS], states)
     out = Conclude(settings_of(generator))(state_of())
     assert (out["stage"], out["answer"], out["short_answer"]) == ("done", answer, short)
@@ -208,13 +208,13 @@ def test_both_answers_are_written_and_judged_as_worked_out_by_hand(states, taken
     us = [math.log(5) / 2 if z is ALIKE else math.log(9) / 2 for z in states]
     assert [a["uncertainty"], b["uncertainty"]] == pytest.approx(us)
     assert final["reason"] == f"uncertainty {min(us):.3f} < {max(us):.3f}"
-    # Two drafts of 7 forward tokens, one "token" each, and two samplings.
+    # Two drafts of 7 forward tokens with one "token" each, and two rounds of sampling.
     assert (final["forward_tokens"], final["cached_tokens"], final["generated_tokens"]) == (14, 200, 2)
     assert final["cost"] == {"sequences": 4, "tokens": 10, "seconds": 0.2}
     assert json.loads(json.dumps(out["trace"])) == out["trace"]
 
 
-def test_the_rationales_are_read_without_documents_and_the_documents_without_rationales():
+def test_rationales_are_judged_without_documents_and_documents_without_rationales():
     generator = Scripted([" Orsa.", FROM_DOCUMENTS], [ALIKE, APART])
     Conclude(settings_of(generator))(state_of())
     a, b = generator.tasks
@@ -223,33 +223,33 @@ def test_the_rationales_are_read_without_documents_and_the_documents_without_rat
     assert b.accepted == ""
     assert "Cooper's Bridge was built by the mason Aldous Wray" in b.messages[-1].content
     assert (a.unit, b.unit) == (Unit("sentence"), Unit("all"))
-    # They are judged where they were begun.
+    # Both are judged from where their answers begin.
     (task_a, spec_a), (task_b, spec_b) = generator.sampled
     assert (task_a.accepted, task_a.messages) == (a.accepted, a.messages)
     assert (task_b.accepted, task_b.messages) == (b.accepted, b.messages)
     assert (spec_a.until, spec_b.until) == ("sentence", "answer")
 
 
-def test_an_answer_from_the_documents_that_comes_to_no_end_is_asked_for_outright():
+def test_an_unfinished_answer_from_the_documents_is_asked_for_explicitly():
     generator = Scripted([" Orsa.", "It was Wray and ", " Brannoch."], [APART, ALIKE])
     out = Conclude(settings_of(generator))(state_of())
     assert generator.tasks[2].accepted == "It was Wray and\nSo the answer is"
     assert out["answer"] == "It was Wray and\nSo the answer is Brannoch."
 
 
-def test_without_an_answer_phrase_the_last_sentence_is_written_anew():
+def test_without_an_answer_phrase_the_last_sentence_is_rewritten():
     generator = Scripted([" It was built by Wray.", "Pike did it."], [ALIKE, APART])
     prompt = AnswerPrompt(instructions="Answer.", answer_phrase=None, stop=())
     out = Conclude(settings_of(generator, prompt=prompt))(state_of(text="There is a bridge. Joan built it."))
     assert generator.tasks[0].accepted == "There is a bridge."
     assert out["answer"] == out["short_answer"] == "There is a bridge. It was built by Wray."
-    # A single sentence leaves nothing to go on from.
+    # A single sentence leaves nothing to continue.
     generator = Scripted(["Wray built it.", "Pike did it."], [ALIKE, APART])
     Conclude(settings_of(generator, prompt=prompt))(state_of(text="Joan built it."))
     assert generator.tasks[0].accepted == ""
 
 
-def test_unknown_loses_and_so_do_samples_that_say_nothing():
+def test_unknown_answers_and_empty_samples_lose():
     unknown = Scripted([" unknown.", FROM_DOCUMENTS], [ALIKE, APART])
     assert Conclude(settings_of(unknown))(state_of())["short_answer"] == "Brannoch"
     empty = Scripted([" Orsa.", FROM_DOCUMENTS], [APART, ALIKE], [("So.", "So."), ("", " ")])
@@ -259,7 +259,7 @@ def test_unknown_loses_and_so_do_samples_that_say_nothing():
     assert "every sample empty" in str(Trace.from_state({**state_of(), **out}))
 
 
-# ---------------------------------------------------------------------- where it is not done
+# ---------------------------------------------------------------------- when the comparison is skipped
 
 
 def test_without_documents_the_answer_stays_and_nothing_is_computed():
@@ -272,8 +272,8 @@ def test_without_documents_the_answer_stays_and_nothing_is_computed():
     assert "stays as it was written: no documents stand in the prompt" in str(Trace.from_state({**state_of(), **out}))
 
 
-def test_documents_that_are_not_in_the_prompt_are_none_to_answer_from():
-    """What found no room there, or went into the parameters."""
+def test_documents_outside_the_prompt_are_not_answered_from():
+    """They did not fit into the prompt, or went into the parameters."""
     generator = Scripted([], [])
     generator.context_window = 1
     out = Conclude(settings_of(generator))(state_of())
@@ -288,12 +288,12 @@ def test_without_time_the_answer_stays_and_the_budget_is_recorded():
     assert (out["answer"], out["budget_hit"]) == (WRITTEN, "seconds")
     assert [e["type"] for e in out["trace"]] == ["final_answer", "budget", "answer"]
     assert out["trace"][0]["reason"] == "no time is left"
-    # A budget that was reached before is not reached again.
+    # A budget that was reached before is not recorded again.
     again = Conclude(settings)(state_of(seconds={"generate": 6.0}, budget_hit="seconds"))
     assert [e["type"] for e in again["trace"]] == ["final_answer", "answer"]
 
 
-def test_time_that_runs_out_in_between_leaves_the_answer_and_tells_what_was_spent():
+def test_if_time_runs_out_halfway_the_answer_stays_and_the_cost_is_recorded():
     late = Draft(("It was",), ended="deadline")
     generator = Scripted([" Orsa.", late], [ALIKE])
     out = Conclude(settings_of(generator, budgets=Budgets(seconds=60)))(state_of())
@@ -329,7 +329,7 @@ def finals(out):
     return [e for e in out["trace"] if e["type"] == "final_answer"]
 
 
-def test_from_end_to_end_the_scores_are_those_of_the_two_prompts(chat, monkeypatch):
+def test_end_to_end_the_scores_are_those_of_the_two_prompts(chat, monkeypatch):
     drawn = []
     engine = chat.lm.engine
     whole = engine.end_states
@@ -356,19 +356,19 @@ def test_from_end_to_end_the_scores_are_those_of_the_two_prompts(chat, monkeypat
     assert "taken from the" in page(trace)
 
 
-async def test_async_and_streams_give_the_same_answer(chat):
+async def test_async_and_streamed_runs_give_the_same_answer(chat):
     graph = create_dynamic_rag(chat, WatchedRetriever(give=DOCUMENTS[:2]), **options())
     expected = graph.invoke({"question": QUESTION})
     found = await graph.ainvoke({"question": QUESTION})
     assert (found["answer"], finals(found)[0]["taken"]) == (expected["answer"], finals(expected)[0]["taken"])
-    # What might be replaced is not shown before it is certain.
+    # Text that may be replaced is not shown before it is certain.
     parts = [m.content for m, _ in graph.stream({"question": QUESTION}, stream_mode="messages")]
     assert parts == [expected["answer"]]
     told = [e["type"] for e in graph.stream({"question": QUESTION}, stream_mode="custom")]
     assert told.index("final_answer") == told.index("answer") - 1
 
 
-def test_a_run_that_was_interrupted_before_it_goes_on_with_it(chat):
+def test_a_run_interrupted_before_the_node_resumes_with_it(chat):
     whole = create_dynamic_rag(chat, WatchedRetriever(give=DOCUMENTS[:2]), **options()).invoke({"question": QUESTION})
     saver, config = InMemorySaver(), {"configurable": {"thread_id": "1"}}
     retriever = WatchedRetriever(give=DOCUMENTS[:2])
@@ -380,12 +380,12 @@ def test_a_run_that_was_interrupted_before_it_goes_on_with_it(chat):
     out = create_dynamic_rag(other, retriever, checkpointer=saver, **options()).invoke(None, config)
     assert out["answer"] == whole["answer"]
     assert len(retriever.queries) == 1
-    # The next question on the thread starts clean.
+    # The next question on the thread starts with a clean state.
     again = built.invoke({"question": "Who is old?"}, config)
     assert not finals(again)
 
 
-def test_a_graph_without_it_has_no_such_node(chat):
+def test_a_graph_without_a_final_answer_has_no_such_node(chat):
     with_it, without = (
         create_dynamic_rag(chat, WatchedRetriever(), **options(**changes)).get_graph().nodes
         for changes in ({}, {"final_answer": None})
@@ -416,21 +416,21 @@ def test_values_out_of_range_are_named(make, message):
         ({"preset": "single", "final_answer": True}, "final_answer is True .*a SurerAnswer"),
         ({"preset": "search_tag", "final_answer": SurerAnswer()}, "stand in the answer. Use final_answer=None"),
         ({"preset": "self_rag", "final_answer": SurerAnswer()}, "final_answer and selection both choose"),
-        ({"preset": "flare", "final_answer": SurerAnswer()}, "leave it sentence by sentence"),
+        ({"preset": "flare", "final_answer": SurerAnswer()}, "leave the prompt after each sentence"),
     ],
 )
-def test_what_does_not_go_together_is_refused_when_the_graph_is_built(chat, changes, message):
+def test_conflicting_settings_are_rejected_when_the_graph_is_built(chat, changes, message):
     with pytest.raises(ConfigurationError, match=message):
         create_dynamic_rag(chat, WatchedRetriever(), **changes)
 
 
-def test_a_model_behind_an_api_is_refused_when_the_graph_is_built():
+def test_a_remote_model_is_rejected_when_the_graph_is_built():
     with pytest.raises(SignalUnavailableError, match="needs end_states, which ScriptedChatModel cannot give"):
         create_dynamic_rag(
             ScriptedChatModel(replies=[]), WatchedRetriever(), preset="single", final_answer=SurerAnswer()
         )
 
 
-def test_a_graph_of_ones_own_that_leads_elsewhere_is_told():
-    with pytest.raises(ConfigurationError, match="belongs to the node `conclude`"):
+def test_a_custom_graph_that_lacks_the_route_gets_an_error():
+    with pytest.raises(ConfigurationError, match="which the node `conclude` handles"):
         Generate(settings_of(Scripted([], [])))(state_of())

@@ -1,4 +1,4 @@
-"""SeaKR: the formula by hand, and its trigger, query and choice of evidence on a real (tiny, random) model."""
+"""SeaKR: the formula by hand, and its trigger, query and evidence selector on a real (tiny, random) model."""
 
 import math
 import re
@@ -39,31 +39,31 @@ FEW = SampleSpec(samples=4, max_tokens=8)
 
 
 def slow_uncertainty(z: np.ndarray, alpha: float) -> float:
-    """As the paper writes it: with the centring matrix itself, and the determinant as the product of eigenvalues."""
+    """Compute U as in the paper: explicit centring matrix, and the determinant as the product of eigenvalues."""
     m, d = z.shape
     j = np.eye(d) - np.ones((d, 1)) @ np.ones((1, d)) / d
     eigenvalues = np.linalg.eigvalsh(z @ j @ z.T + alpha * np.eye(m))
     return sum(math.log(value) for value in eigenvalues) / m
 
 
-def test_the_determinant_worked_out_by_hand():
-    # Both rows are centred already: Z Z^T = [[2, 2], [2, 2]]; with alpha = 1 the determinant is 3 * 3 - 2 * 2 = 5.
+def test_the_determinant_matches_a_hand_computation():
+    # Both states are already centred: Z Z^T = [[2, 2], [2, 2]]; with alpha = 1 the determinant is 3 * 3 - 2 * 2 = 5.
     assert log_gram_determinant(np.array([[1.0, -1.0], [1.0, -1.0]]), 1.0) == pytest.approx(math.log(5) / 2)
-    # Orthogonal ones: Z Z^T = [[2, 0], [0, 2]]; the determinant is 3 * 3 = 9, so they are more uncertain.
+    # Orthogonal states: Z Z^T = [[2, 0], [0, 2]]; the determinant is 3 * 3 = 9, so they are more uncertain.
     orthogonal = np.array([[1.0, -1.0, 0.0, 0.0], [0.0, 0.0, 1.0, -1.0]])
     assert log_gram_determinant(orthogonal, 1.0) == pytest.approx(math.log(9) / 2)
-    # J takes each row's own mean away: a constant added to a row changes nothing.
+    # J subtracts the mean of each state, so adding a constant to a state changes nothing.
     assert log_gram_determinant(orthogonal + np.array([[5.0], [-3.0]]), 1.0) == pytest.approx(math.log(9) / 2)
 
 
 @pytest.mark.parametrize("shape", [(1, 8), (5, 16), (20, 64), (20, 6)])
 @pytest.mark.parametrize("alpha", [1e-3, 0.5])
-def test_the_determinant_is_that_of_the_slow_form(shape, alpha):
+def test_the_determinant_matches_the_slow_form(shape, alpha):
     z = np.random.default_rng(3).normal(0.4, 2.0, shape)
     assert log_gram_determinant(z, alpha) == pytest.approx(slow_uncertainty(z, alpha), abs=1e-6)
 
 
-def test_equal_states_are_the_least_uncertain_and_the_published_threshold_needs_twenty_of_them():
+def test_equal_states_minimise_uncertainty_and_the_published_threshold_needs_twenty_of_them():
     z = np.random.default_rng(0).normal(0, 1, (1, 100))
     length = float(((z - z.mean()) ** 2).sum())
     for m in (5, 20):
@@ -74,7 +74,7 @@ def test_equal_states_are_the_least_uncertain_and_the_published_threshold_needs_
         assert log_gram_determinant(apart) > 0
 
 
-def test_empty_samples_are_left_out_and_nothing_but_them_is_no_number():
+def test_empty_samples_are_ignored_and_uncertainty_is_none_if_all_are_empty():
     z = np.random.default_rng(0).normal(0, 1, (3, 8))
     some = uncertainty(SampledEnds(z, ("It was.", " \n", "So.")))
     assert some == pytest.approx(log_gram_determinant(z[[0, 2]]))
@@ -92,7 +92,7 @@ def test_the_layer_is_a_fraction_of_the_depth():
     [
         (lambda: SampleSpec(samples=0), "samples is 0; at least 1"),
         (lambda: SampleSpec(max_tokens=0), "max_tokens is 0"),
-        (lambda: SampleSpec(temperature=0), "temperature is 0; without one all samples are the same"),
+        (lambda: SampleSpec(temperature=0), "temperature is 0; it must be positive, otherwise all samples"),
         (lambda: SampleSpec(top_p=1.5), "top_p is 1.5"),
         (lambda: SampleSpec(top_k=-1), "top_k is -1"),
         (lambda: SampleSpec(layer=1.0), "layer is 1.0; a fraction"),
@@ -126,7 +126,7 @@ def sampled(states, texts=None, **cost):
     return SampledEnds(np.asarray(states, float), tuple(texts or ["It was."] * len(states)), cost)
 
 
-def test_the_trigger_compares_with_its_threshold_and_names_the_whole_sentence():
+def test_the_trigger_compares_uncertainty_with_its_threshold_and_flags_the_whole_sentence():
     ends = sampled([[1.0, -1.0], [1.0, -1.0]], sequences=2, tokens=9)
     u = math.log(5) / 2
     for threshold, retrieve in ((u - 1e-6, True), (u + 1e-6, False)):
@@ -138,7 +138,7 @@ def test_the_trigger_compares_with_its_threshold_and_names_the_whole_sentence():
     assert Verdict.from_state(verdict.to_state()) == verdict
 
 
-def test_samples_that_are_all_empty_count_as_uncertain_whatever_the_threshold():
+def test_samples_that_are_all_empty_are_uncertain_at_any_threshold():
     ends = sampled([[1.0, -1.0]] * 3, ["", " ", "\n"])
     verdict = SelfAwareUncertainty(1e6).judge(view(sample_ends=lambda spec: ends))
     assert (verdict.retrieve, verdict.score, verdict.reason) == (True, None, "every sample was empty")
@@ -155,21 +155,21 @@ def test_a_blank_sentence_is_uncertain_without_sampling():
 @pytest.mark.parametrize(
     ("text", "doubted", "accepted", "query"),
     [
-        # "Joan" was doubted; "mason" was not; "bridge" was, but the question has it.
+        # "Joan" was doubted; "mason" was not; "bridge" was, but it occurs in the question.
         ("The mason Joan built the bridge.", {"Joan": 0.5, "bridge": 0.5}, "", "mason built bridge"),
-        # A doubt of 0.1 is still none; more is.
+        # A doubt of 0.1 does not count yet; more does.
         ("Its mason was Wray.", {"mason": 0.9, "Wray": 0.89}, "", "mason"),
-        # The sentence before makes "Wray" known, the one before that does not.
+        # The previous sentence makes "Wray" known; the one before that does not.
         ("Then Wray left Hallin.", {"Wray": 0.1, "Hallin": 0.1, "left": 0.1}, "Hallin is old. It was Wray.", "Wray"),
-        # Words that announce an answer are no subject, nothing is left: the question's content words.
+        # Words that announce an answer are no subject. Nothing is left, so the question's content words are used.
         ("So the answer is Joan.", {"Joan": 0.2}, "", "built bridge capital"),
     ],
 )
-def test_the_query_is_what_is_known_of_the_sentence(text, doubted, accepted, query):
+def test_the_query_consists_of_the_known_parts_of_the_sentence(text, doubted, accepted, query):
     assert KnownWords().plan(view(text, doubted, accepted), Verdict(True, "")).queries == (query,)
 
 
-def test_the_passage_that_makes_the_model_least_uncertain_is_kept_whatever_its_rank():
+def test_the_passage_with_the_least_uncertainty_is_kept_regardless_of_its_rank():
     found = [passage(f"text {i}", {}, str(i)) for i in range(3)]
     kept = [found[1]]
     tried = []
@@ -186,7 +186,7 @@ def test_the_passage_that_makes_the_model_least_uncertain_is_kept_whatever_its_r
     assert selection.record["cost"] == {"sequences": 4, "tokens": 10}
     nothing = LeastUncertain(FEW).select(kept, kept, try_out)
     assert nothing.passages == []
-    # A passage under which nothing is said is worse than any number.
+    # A passage with only empty samples ranks worse than any number.
     silent = LeastUncertain(FEW).select(
         found, [], lambda ps, _: sampled([[1.0, -1.0]] * 2, None if ps[-1]["id"] == "1" else ["", ""])
     )
@@ -224,7 +224,7 @@ def options(**changes):
 
 
 @pytest.mark.parametrize("state", ["layer", "mlp"])
-def test_the_graphs_score_is_that_of_the_samples_own_plain_forwards(chat, state, monkeypatch):
+def test_the_score_matches_plain_forward_passes_over_the_samples(chat, state, monkeypatch):
     spec = SampleSpec(samples=4, max_tokens=8, state=state)
     drawn = []
     engine = chat.lm.engine
@@ -247,12 +247,12 @@ def test_the_graphs_score_is_that_of_the_samples_own_plain_forwards(chat, state,
     said = [row for row, text in zip(rows, ends.texts, strict=True) if text.strip()]
     assert found["verdict"]["score"] == pytest.approx(slow_uncertainty(np.array(said, np.float64), 1e-3), abs=1e-3)
     assert found["verdict"]["position"] == 0
-    # The same state, the same samples, the same verdict.
+    # The same state gives the same samples and the same verdict.
     again = step(nodes, step(nodes, {"question": QUESTION}, "begin", "generate"), "monitor")
     assert again["verdict"]["score"] == found["verdict"]["score"]
 
 
-def test_from_end_to_end_one_passage_a_search_is_kept_and_all_costs_are_told(chat):
+def test_end_to_end_one_passage_per_search_is_kept_and_all_costs_are_recorded(chat):
     graph = create_dynamic_rag(chat, WatchedRetriever(give=DOCUMENTS[:3]), **options())
     out = graph.invoke({"question": QUESTION})
     trace = Trace.from_state(out)
@@ -268,13 +268,13 @@ def test_from_end_to_end_one_passage_a_search_is_kept_and_all_costs_are_told(cha
     assert trace.counts["sampled_sequences"] == 4 * (len(verdicts) + 3 + 2)
     assert 0 < trace.counts["sampled_tokens"] <= 8 * trace.counts["sampled_sequences"]
     assert trace.sampling["seconds"] > 0
-    # Evidence accumulates: the second sentence with evidence is written under both passages.
+    # Evidence accumulates: the second sentence with evidence is written with both passages.
     assert len(trace.drafts[-1].evidence) == 2
     assert "least uncertain" in str(trace)
     assert "uncertainty" in trace._repr_html_()
 
 
-async def test_async_says_the_same(chat):
+async def test_async_gives_the_same_result(chat):
     graph = create_dynamic_rag(chat, WatchedRetriever(give=DOCUMENTS[:3]), **options())
     expected = graph.invoke({"question": QUESTION})
     found = await graph.ainvoke({"question": QUESTION})
@@ -284,7 +284,7 @@ async def test_async_says_the_same(chat):
     ]
 
 
-def test_the_candidates_samples_share_what_the_next_draft_will_need(chat):
+def test_the_next_draft_reuses_the_prefix_cached_for_the_candidates(chat):
     nodes = create_nodes(chat, WatchedRetriever(give=DOCUMENTS[:2]), **options())
     state = step(nodes, {"question": QUESTION}, "begin", "generate", "monitor", "retrieve", "reformulate", "resume")
     assert len(state["evidence"]) == 1
@@ -294,7 +294,7 @@ def test_the_candidates_samples_share_what_the_next_draft_will_need(chat):
     assert (chat.lm.engine.counts - work).cached_tokens >= len(prompt) - 1
 
 
-def test_nothing_but_known_passages_leaves_the_sentence_as_it_is(chat):
+def test_a_search_with_only_known_passages_keeps_the_sentence(chat):
     graph = create_dynamic_rag(chat, WatchedRetriever(give=DOCUMENTS[:1]), **options())
     out = graph.invoke({"question": QUESTION})
     selections = [e for e in out["trace"] if e["type"] == "evidence_choice"]
@@ -303,14 +303,14 @@ def test_nothing_but_known_passages_leaves_the_sentence_as_it_is(chat):
     assert resumed[1]["discarded_tokens"] == 0
 
 
-def test_a_model_behind_an_api_is_refused_when_the_graph_is_built():
+def test_a_remote_model_is_rejected_when_the_graph_is_built():
     with pytest.raises(SignalUnavailableError, match="needs end_states, which ScriptedChatModel cannot give"):
         create_dynamic_rag(ScriptedChatModel(replies=[]), WatchedRetriever(), preset="seakr")
     with pytest.raises(SignalUnavailableError, match="end_states"):
         create_dynamic_rag(ScriptedChatModel(replies=[]), WatchedRetriever(), evidence_selector=LeastUncertain())
 
 
-def test_what_is_no_selector_is_refused(chat):
+def test_an_invalid_selector_is_rejected(chat):
     with pytest.raises(ConfigurationError, match="evidence_selector is 3 .*an EvidenceSelector or None is needed"):
         create_dynamic_rag(chat, WatchedRetriever(), evidence_selector=3)
 
@@ -326,12 +326,12 @@ def test_the_preset_has_the_published_settings():
     assert get_preset("seakr").exemplars == 8
 
 
-def test_costs_add_up():
+def test_costs_are_added_up():
     assert total_cost([{"a": 1, "b": 2}, {"a": 3}]) == {"a": 4, "b": 2}
 
 
-def test_the_embedded_model_is_surer_of_what_its_prompt_says(embedded_lm):
-    """On a model that speaks: samples agree where a passage gives the answer away."""
+def test_the_embedded_model_is_more_certain_of_facts_in_its_prompt(embedded_lm):
+    """Uses a model with real language: samples agree if a passage contains the answer."""
     chat = LocalChatModel.from_causal_lm(embedded_lm)
     from langgraph_dynrag.generators.local import LocalGenerator
     from langgraph_dynrag.steps.task import draft_task

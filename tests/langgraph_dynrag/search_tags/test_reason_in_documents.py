@@ -1,4 +1,4 @@
-"""Search-o1's Reason-in-Documents: what is inserted after a search is what the model made of the documents."""
+"""Search-o1's Reason-in-Documents: the model's digest of the documents is inserted after a search."""
 
 import json
 import re
@@ -38,9 +38,9 @@ def words(text):
 # ---------------------------------------------------------------------- the steps that are shown
 
 
-def test_the_first_the_last_four_and_those_of_a_search_are_kept():
+def test_the_first_the_last_four_and_the_search_steps_are_kept():
     lines = [
-        "First.",  # 1: the first
+        "First.",  # 1: the first step
         "Second.",
         "Third.",
         "Who? <search>bridge</search>",  # 4: a call
@@ -60,7 +60,7 @@ def test_the_first_the_last_four_and_those_of_a_search_are_kept():
     assert steps_so_far("\n".join(lines[:2]), [], SEARCH, 999, words) == "1. First.\n2. Second."
 
 
-def test_an_insertion_is_one_step_whatever_its_lines_and_a_call_stays_in_its_line():
+def test_an_inserted_block_is_one_step_and_a_call_stays_in_its_line():
     call, block = "<search>bridge</search>", SEARCH.block("[1] One.\n[2] Two.")
     before = "I look it up. "
     text = f"{before}{call}{block}It was Wray."
@@ -73,9 +73,9 @@ def test_an_insertion_is_one_step_whatever_its_lines_and_a_call_stays_in_its_lin
     ]
 
 
-def test_what_does_not_fit_is_left_out_from_the_second_step_on():
+def test_steps_that_do_not_fit_are_dropped_from_the_second_on():
     text = "one two\nthree four\nfive six\nseven <search>eight</search>"
-    # With numbers these are 3 words a line, and 1 for dots.
+    # With numbers, a line has 3 words, and the dots count as 1.
     assert steps_so_far(text, [], SEARCH, 12, words).count("\n") == 3
     assert steps_so_far(text, [], SEARCH, 11, words) == "1. one two\n...\n3. five six\n4. seven <search>eight</search>"
     assert steps_so_far(text, [], SEARCH, 7, words) == "1. one two\n...\n4. seven <search>eight</search>"
@@ -91,7 +91,7 @@ _LINES = st.lists(
 
 
 @given(_LINES, st.integers(2, 60))
-def test_steps_are_in_order_within_the_budget_and_none_that_belongs_is_missing(lines, budget):
+def test_steps_stay_in_order_and_within_the_budget_and_none_is_missing(lines, budget):
     text = "\n".join(lines)
     steps = [" ".join(line.split()) for line in lines if line.strip()]
     numbered = [f"{i}. {step}" for i, step in enumerate(steps, 1)]
@@ -132,8 +132,8 @@ def test_steps_are_in_order_within_the_budget_and_none_that_belongs_is_missing(l
         ("<think>and on and on", None),
     ],
 )
-def test_what_a_reply_says_stands_behind_its_last_heading(reply, finding):
-    if "rivers" in reply:  # no heading, so it is taken whole
+def test_the_finding_is_the_text_after_the_last_heading(reply, finding):
+    if "rivers" in reply:  # without a heading, the whole reply is used
         finding = (reply, True)
     expected = None if finding is None else Finding(*finding)
     assert ReasonInDocuments().finding(reply) == expected
@@ -145,7 +145,7 @@ def test_a_finding_is_one_line_of_visible_text_or_none(reply):
     assert finding is None or (finding.text.strip() and "\n" not in finding.text)
 
 
-def test_what_is_put_into_the_prompt_is_not_looked_at_again():
+def test_placeholders_in_inserted_texts_are_not_replaced():
     prompt = ReasonInDocuments().prompt("1. {query} {0}", "{documents}", "{steps} \\1")
     assert "1. {query} {0}" in prompt
     assert "Query: {documents}\n" in prompt
@@ -174,11 +174,11 @@ def begun(call):
     return call[-1].content.partition("repeating any of it:\n")[2]
 
 
-def test_the_finding_is_inserted_in_the_place_of_the_documents():
+def test_the_finding_is_inserted_instead_of_the_documents():
     graph, model, retriever = built([CALLS, DIGEST, ANSWER])
     out = graph.invoke({"question": QUESTION})
     assert retriever.queries == ["Cooper's Bridge"]
-    # The second call saw the steps, the query and the documents, but not the conversation.
+    # The second call sees the steps, the query and the documents, but not the conversation.
     (asked,) = model.calls[1]
     assert f"Steps so far:\n1. {CALLS}\n" in asked.content
     assert "\nQuery: Cooper's Bridge\n" in asked.content
@@ -204,7 +204,7 @@ def test_the_finding_is_inserted_in_the_place_of_the_documents():
     assert json.loads(json.dumps(out["trace"])) == out["trace"]
 
 
-def test_the_next_digest_is_shown_the_last_one_and_the_searches():
+def test_the_next_digest_sees_the_previous_one_and_the_searches():
     second = f"It was Wray. {OPEN}Aldous Wray{CLOSE}"
     graph, model, _ = built([CALLS, DIGEST, second, "Helpful information: He is of Hallin.", ANSWER])
     graph.invoke({"question": QUESTION})
@@ -214,7 +214,7 @@ def test_the_next_digest_is_shown_the_last_one_and_the_searches():
     ) in asked.content
 
 
-async def test_async_says_the_same_and_streams_show_none_of_it():
+async def test_async_gives_the_same_result_and_streams_do_not_show_the_digest():
     replies = [CALLS, DIGEST, ANSWER]
     expected = built(replies)[0].invoke({"question": QUESTION})
     found = await built(replies)[0].ainvoke({"question": QUESTION})
@@ -224,7 +224,7 @@ async def test_async_says_the_same_and_streams_show_none_of_it():
     assert "mason" not in "".join(m.content for m, _ in parts)
 
 
-def test_documents_that_do_not_help_are_no_sources():
+def test_documents_that_do_not_help_are_not_sources():
     graph, model, _ = built([CALLS, f"Helpful information: {NOTHING}", ANSWER])
     out = graph.invoke({"question": QUESTION})
     assert begun(model.calls[2]).endswith(f"\n\n{RESULT}\n{NOTHING}\n{END}\n\n")
@@ -244,7 +244,7 @@ def test_neither_documents_nor_the_reply_can_search_answer_or_end_their_block():
     shown = asked.content.partition("Documents:\n")[2].partition("\n\n")[0]
     for mark in (OPEN, CLOSE, RESULT, END):
         assert mark.lower() not in shown.lower()
-    # The last heading of the reply is one of its own; before it there was more.
+    # The reply has its own heading, and the text before it is dropped.
     assert begun(model.calls[2]).endswith(f"\n\n{RESULT}\nMallory.\n{END}\n\n")
 
 
@@ -259,7 +259,7 @@ def test_marks_in_the_reply_are_broken_up():
 
 
 class Failing(ScriptedChatModel):
-    """Fails when it is asked to go through documents."""
+    """Model that fails when it is asked to go through documents."""
 
     def _generate(self, messages, stop=None, run_manager=None, **kwargs):
         raise RuntimeError("too busy")
@@ -273,7 +273,7 @@ class Failing(ScriptedChatModel):
         (ScriptedChatModel, [CALLS, "Helpful information:", ANSWER], "the reply is empty"),
     ],
 )
-async def test_without_a_digest_the_documents_are_inserted_and_the_record_says_why(
+async def test_without_a_digest_the_documents_are_inserted_and_the_event_says_why(
     model, replies, problem, asynchronous
 ):
     graph, asked, _ = built(replies, model=model)
@@ -287,14 +287,14 @@ async def test_without_a_digest_the_documents_are_inserted_and_the_record_says_w
     assert out["short_answer"] == "Hallin"
 
 
-def test_nothing_found_is_nothing_to_condense():
+def test_an_empty_search_result_is_not_condensed():
     graph, model, _ = built([CALLS, ANSWER], give=[])
     out = graph.invoke({"question": QUESTION})
     assert not digests(out)
     assert "Nothing was found." in begun(model.calls[1])
 
 
-def test_a_run_that_was_interrupted_before_it_condenses_once():
+def test_a_run_interrupted_before_the_digest_condenses_once():
     graph, model, retriever = built([CALLS, DIGEST, ANSWER], checkpointer=InMemorySaver(), interrupt_before=["resume"])
     config = {"configurable": {"thread_id": "1"}}
     graph.invoke({"question": QUESTION}, config)
@@ -320,7 +320,7 @@ def step(nodes, state, *names):
 
 
 def after_a_search(chat, give, text=CALLS, **changes):
-    """The nodes, and a state in which documents were found for a call."""
+    """Return the nodes, and a state in which documents were found for a call."""
     nodes = create_nodes(
         chat,
         WatchedRetriever(give=give),
@@ -334,7 +334,7 @@ def after_a_search(chat, give, text=CALLS, **changes):
     return nodes, step(nodes, state, "monitor", "retrieve", "reformulate")
 
 
-def test_it_costs_what_it_tells(chat):
+def test_the_cost_of_the_digest_is_recorded(chat):
     nodes, state = after_a_search(chat, DOCUMENTS[:2])
     before = chat.lm.engine.counts
     state = step(nodes, state, "resume")
@@ -346,12 +346,12 @@ def test_it_costs_what_it_tells(chat):
     assert event["prompt_tokens"] > 100
     assert event["writing_seconds"] > 0
     assert Trace.from_state(state).counts["forward_tokens"] >= event["forward_tokens"]
-    # What was inserted are ordinary tokens, whatever a document or the reply contained.
+    # The inserted tokens are ordinary ones, whatever a document or the reply contained.
     assert not set(state["token_ids"]) & {0, 1, 2}
     assert state["text"].startswith(f"{CALLS}\n\n{RESULT}\n")
 
 
-def test_prompt_and_reply_stay_within_the_context_window(chat, monkeypatch):
+def test_prompt_and_reply_fit_into_the_context_window(chat, monkeypatch):
     asked = []
     engine = chat.lm.engine
     whole = engine.stream
@@ -371,7 +371,7 @@ def test_prompt_and_reply_stay_within_the_context_window(chat, monkeypatch):
     assert len(asked) == 1
 
 
-def test_without_time_it_is_not_asked_for(chat):
+def test_without_time_the_digest_is_skipped(chat):
     nodes, state = after_a_search(chat, DOCUMENTS[:2], budgets=Budgets(tokens=200, seconds=60))
     before = chat.lm.engine.counts
     state = step(nodes, {**state, "seconds": {"generate": 61.0}}, "resume")
@@ -379,7 +379,7 @@ def test_without_time_it_is_not_asked_for(chat):
     assert chat.lm.engine.counts == before
 
 
-def test_a_digest_beyond_its_bounds_is_cut(chat, monkeypatch):
+def test_a_digest_that_is_too_long_is_truncated(chat, monkeypatch):
     nodes, state = after_a_search(chat, DOCUMENTS[:2], context_tokens=200)
     generator = nodes.resume.settings.generator
     from langgraph_dynrag.drafts.tasks import Reply
@@ -395,12 +395,12 @@ def test_a_digest_beyond_its_bounds_is_cut(chat, monkeypatch):
 # ---------------------------------------------------------------------- settings
 
 
-def test_it_is_on_where_it_was_published_and_off_elsewhere():
+def test_the_digest_is_only_enabled_for_the_method_that_published_it():
     assert [name for name in PRESETS if get_preset(name).settings.get("digest")] == ["search_o1"]
     assert get_preset("search_o1").settings["digest"] == ReasonInDocuments(512, 1024)
 
 
-def test_any_format_can_have_it():
+def test_every_format_supports_a_digest():
     graph, model, _ = built(
         ["Who? <search>bridge</search>", DIGEST, "It was Wray. So the answer is Hallin. And then"],
         preset="search_tag",
@@ -419,6 +419,6 @@ def test_any_format_can_have_it():
         (lambda: built([], preset="single", digest=ReasonInDocuments()), "Once.*inserts nothing.*digest=None"),
     ],
 )
-def test_bad_settings_are_refused_when_the_graph_is_built(make, message):
+def test_bad_settings_are_rejected_when_the_graph_is_built(make, message):
     with pytest.raises(ConfigurationError, match=message):
         make()

@@ -1,4 +1,4 @@
-"""What a worked example says is never an answer without a warning; the project's own examples are invented."""
+"""Facts from worked examples in an answer cause a warning, and the built-in examples are invented."""
 
 import logging
 
@@ -35,21 +35,21 @@ OWN = (
         ("", []),
     ],
 )
-def test_one_name_or_number_in_the_short_answer_is_enough(short, found):
+def test_one_name_or_number_in_the_short_answer_is_a_leak(short, found):
     assert exemplar_facts(f"So the answer is {short}.", short, OWN, ["Where was Joan Pike born?"]) == found
 
 
 @pytest.mark.parametrize("known", ["Weil der Stadt is a town.", "He was born at WEIL DER STADT."])
-def test_what_question_or_passages_say_is_no_leak(known):
+def test_facts_in_the_question_or_passages_are_not_leaks(known):
     assert exemplar_facts("He was born in Weil der Stadt.", "Weil der Stadt", OWN, [known]) == []
 
 
-def test_in_the_reasoning_two_names_in_a_row_are_needed():
+def test_the_reasoning_leaks_only_with_two_names_in_a_row():
     reasoning = "Joan Pike, like Johannes Kepler, lived in Prague. So the answer is Hallin."
     assert exemplar_facts(reasoning, "Hallin", OWN, ["Where was Joan Pike born?"]) == ["Johannes Kepler"]
 
 
-def test_without_examples_nothing_can_leak():
+def test_nothing_leaks_without_examples():
     assert exemplar_facts("Weil der Stadt.", "Weil der Stadt", (), []) == []
 
 
@@ -59,7 +59,7 @@ def run(prompt, reply, **options):
 
 
 @pytest.mark.parametrize("prompt", [AnswerPrompt(exemplars=OWN), reasoned_prompt(8)], ids=["own", "default"])
-def test_a_leak_is_logged_in_the_trace_and_with_the_result(prompt, caplog):
+def test_a_leak_is_logged_and_reported_in_trace_and_result(prompt, caplog):
     leaked = "Weil der Stadt" if prompt.exemplars == OWN else "Oberhalden"
     with caplog.at_level(logging.WARNING):
         out = run(prompt, f"Joan Pike was born in {leaked}. So the answer is {leaked}.", preset="no_retrieval")
@@ -71,12 +71,12 @@ def test_a_leak_is_logged_in_the_trace_and_with_the_result(prompt, caplog):
     assert told in str(Trace.from_state(out))
 
 
-def test_a_prompt_without_an_answer_phrase_is_looked_at_as_a_whole():
+def test_without_an_answer_phrase_the_whole_text_is_checked():
     prompt = AnswerPrompt(exemplars=(Exemplar("Who wrote it?", "Ansel Dorvany."),), answer_phrase=None)
     assert "'Dorvany' from a worked example" in run(prompt, "It was Dorvany.", preset="no_retrieval")["warnings"][0]
 
 
-def test_what_was_retrieved_may_be_what_an_example_says():
+def test_facts_that_were_retrieved_as_well_are_not_leaks():
     prompt = AnswerPrompt(exemplars=(Exemplar("Who built it?", "So the answer is Aldous Wray."),))
     model = ScriptedChatModel(replies=[said("So the answer is Aldous Wray.")])
     graph = create_dynamic_rag(model, WatchedRetriever(), preset="single", prompt=prompt)
@@ -84,7 +84,7 @@ def test_what_was_retrieved_may_be_what_an_example_says():
 
 
 @pytest.mark.parametrize("exemplars", [reasoned_prompt(8).exemplars, tag_prompt(SEARCH).exemplars])
-def test_the_own_examples_name_nothing_that_exists(exemplars):
+def test_the_built_in_examples_name_nothing_real(exemplars):
     text = " ".join(f"{e.question} {e.answer}" for e in exemplars)
     for real in ("Kepler", "Weil der Stadt", "Sweden", "Laval", "Zagreb", "Metropolis", "Victoria", "Eddystone"):
         assert real not in text

@@ -1,4 +1,4 @@
-"""The trace: what it tells, in words, as data and as a page."""
+"""The trace as text, as data and as an HTML page."""
 
 import json
 import re
@@ -29,7 +29,7 @@ def result():
     return graph.invoke({"question": QUESTION})
 
 
-def test_tokens_carry_their_numbers_and_their_fate(result):
+def test_tokens_have_probabilities_scores_and_fates(result):
     trace = Trace.from_state(result)
     first = trace.drafts[0]
     joan = next(t for t in first.tokens if t.text == " Joan")
@@ -51,7 +51,7 @@ def test_counts_and_seconds(result):
     assert repr(trace) == f"Trace({QUESTION!r}: 2 retrievals, {len(trace.drafts)} drafts)"
 
 
-def test_the_text_tells_the_story_in_order(result):
+def test_the_text_shows_the_run_in_order(result):
     text = str(Trace.from_state(result))
     story = [
         "Question: Who built",
@@ -70,14 +70,14 @@ def test_the_text_tells_the_story_in_order(result):
     assert places == sorted(places)
 
 
-def test_the_data_is_fit_for_json(result):
+def test_the_data_can_be_stored_as_json(result):
     told = json.loads(json.dumps(Trace.from_state(result).to_dict()))
     assert told["short_answer"] == "Aldous Wray"
     assert [s["number"] for s in told["sources"]] == list(range(1, len(told["sources"]) + 1))
 
 
 class Page(HTMLParser):
-    """Checks that elements are closed, and collects tags and text."""
+    """Parser that checks that elements are closed, and collects tags and text."""
 
     def __init__(self, text):
         super().__init__()
@@ -113,7 +113,7 @@ def test_the_page_is_self_contained_and_well_formed(result, tmp_path):
     assert len(colours) > 1
 
 
-def test_hostile_texts_stay_text(tmp_path):
+def test_hostile_text_is_escaped(tmp_path):
     document = Document(HOSTILE, id=HOSTILE, metadata={"title": HOSTILE, "source": HOSTILE})
     replies = [
         [(HOSTILE, 0.1), (".", 0.9), (" And", 0.9), (" so", 0.9)],
@@ -128,7 +128,7 @@ def test_hostile_texts_stay_text(tmp_path):
     assert not any("alert" in str(a) for _, a in page.tags)
 
 
-def test_an_unfinished_run_can_be_looked_at(result):
+def test_an_unfinished_run_has_a_trace(result):
     events = result["trace"][:4]
     trace = Trace.from_state({"trace": events})
     assert trace.question == QUESTION
@@ -136,7 +136,7 @@ def test_an_unfinished_run_can_be_looked_at(result):
     assert str(trace)
 
 
-def test_a_run_that_stopped_before_its_search_tells_what_was_drafted():
+def test_a_run_interrupted_before_its_search_shows_the_draft():
     model = ScriptedChatModel(replies=[said("The bridge was built by Joan Pike. Then it was", Joan=0.1)])
     graph = create_dynamic_rag(
         model,
@@ -154,6 +154,6 @@ def test_a_run_that_stopped_before_its_search_tells_what_was_drafted():
 
 
 @pytest.mark.parametrize("state", [{}, {"messages": []}, {"trace": []}])
-def test_a_state_without_a_trace_is_refused(state):
-    with pytest.raises(ConfigurationError, match="give it what graph.invoke"):
+def test_a_state_without_a_trace_is_rejected(state):
+    with pytest.raises(ConfigurationError, match="pass the result of graph.invoke"):
         Trace.from_state(state)
