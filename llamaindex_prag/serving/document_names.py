@@ -32,7 +32,7 @@ LEAST_SECRET = 16
 
 
 class DocumentNameError(AdapterError):
-    """A model name has the prefix of a document set, but is damaged or not signed with the secret."""
+    """Raised for a model name with the prefix of a document set that is damaged or not signed with the secret."""
 
 
 @dataclass(frozen=True, slots=True)
