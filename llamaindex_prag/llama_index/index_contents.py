@@ -1,4 +1,7 @@
-"""What a LlamaIndex index has, by document and text: of an index, a document store, a persisted folder, or nodes."""
+"""Lists the contents of a LlamaIndex index by document and text.
+
+Contents are read from an index, a document store, a persisted folder, or nodes.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,7 @@ from rag_backbone.errors import ConfigurationError
 from rag_backbone.text.unicode import clean_name
 
 IDENTITY = "dynprag"
-"""In the document store's key-value store, the collection (behind the namespace) and the key of its identity."""
+"""Collection (after the namespace) and key of a document store's identity in its key-value store."""
 
 Against = BaseIndex[Any] | BaseDocumentStore | str | Path | Iterable[BaseNode]
 
@@ -33,21 +36,25 @@ def reconcile(
 ) -> Reconciled:
     """Remove the adapters of documents and texts that indexes no longer have.
 
-    For deletions that the store did not notice: from a plain document store, which is what
+    Use it after deletions that the store did not notice: from a plain document store, which is what
     `StorageContext.from_defaults(persist_dir=...)` loads, or from a vector store that keeps texts itself.
 
     Args:
-        against: Indexes, document stores, folders that `storage_context.persist` wrote, or all nodes of an index. Of an
-            index over a vector store that keeps texts itself, the nodes are asked of that.
-        store: The adapters' store: `llm.model.store`.
-        only: Whether these are all indexes of the store: what is in none of them goes. Otherwise only that goes which
-            one of them is known to have held (by its `ParametricDocumentStore`), and which no other index holds.
-        allow_empty: Whether an index may have no document of the store, as after the last one was deleted.
-        dry_run: Only tell what would go.
+        against: Indexes, document stores, folders that `storage_context.persist` wrote, or all nodes of an index. If a
+            vector store keeps the texts itself, it is asked for the nodes of its index.
+        store: Store of the adapters: `llm.model.store`.
+        only: Whether these are all indexes of the store, so that everything that none of them has is removed. Otherwise
+            only documents are removed that one of them is known to have held (by its `ParametricDocumentStore`) and
+            that no other index holds.
+        allow_empty: Whether an index may have no document of the store, as after its last document was deleted.
+        dry_run: Whether to only report what would be removed.
+
+    Returns:
+        What was removed or would be removed, and what was kept.
 
     Raises:
         ConfigurationError: If there is no index in a folder, or a vector store cannot list its nodes.
-        AdapterError: If an index has no document of the store.
+        AdapterError: If an index has no document of the store and `allow_empty` is False.
 
     Example:
         >>> reconcile(index, store=llm.model.store, dry_run=True)  # doctest: +SKIP
@@ -57,7 +64,7 @@ def reconcile(
 
 
 def contents_of(against: Against) -> IndexContents:
-    """Return what an index has; arguments as of `reconcile`."""
+    """Return the contents of an index; see `reconcile` for what `against` can be."""
     if isinstance(against, str | Path):
         return _of_folder(Path(against))
     if isinstance(against, BaseDocumentStore):
@@ -70,11 +77,11 @@ def contents_of(against: Against) -> IndexContents:
             nodes = kept.get_nodes(node_ids=None)
         except (NotImplementedError, ValueError) as error:
             raise ConfigurationError(
-                f"{type(kept).__name__} keeps the texts itself and does not list them ({error}); give all nodes of the "
-                "index in its place, or build it with store_nodes_override=True"
+                f"{type(kept).__name__} keeps the texts itself and cannot list them ({error}); give all nodes of the "
+                "index instead, or build the index with store_nodes_override=True"
             ) from error
         return IndexContents(name=f"the index in {type(kept).__name__}", documents=_by_document(nodes))
-    # Of indexes that share the document store as well: which of them a document belongs to is not known.
+    # Other indexes may share the document store; it is not known which of them a document belongs to.
     storage = against.storage_context
     others = [one for one in storage.index_store.index_structs() if one.index_id != against.index_id]
     structs = [against.index_struct, *others]
@@ -82,7 +89,7 @@ def contents_of(against: Against) -> IndexContents:
 
 
 def identity_of(docstore: BaseDocumentStore) -> str | None:
-    """Return the id under which stores know a `ParametricDocumentStore`, also where it was loaded as a plain one."""
+    """Return the identity of a `ParametricDocumentStore`, even if it was loaded as a plain one; None without one."""
     if not isinstance(docstore, SimpleDocumentStore):
         return getattr(docstore, "known_identity", None)
     for collection, rows in docstore.to_dict().items():
@@ -92,7 +99,7 @@ def identity_of(docstore: BaseDocumentStore) -> str | None:
 
 
 def document_of(node: BaseNode) -> str:
-    """Return the id of the document that a node is a part of, under which stores know it."""
+    """Return the ID of the document that a node belongs to, as used in adapter stores."""
     return node.ref_doc_id or node.node_id
 
 
@@ -100,13 +107,13 @@ def _of_folder(folder: Path) -> IndexContents:
     name = clean_name(str(folder))
     if not (folder / DOCUMENTS).is_file():
         raise ConfigurationError(
-            f"{name} holds no index: it has no {DOCUMENTS}. A folder is needed that "
+            f"{name} holds no index: it has no {DOCUMENTS}. Name a folder that "
             "index.storage_context.persist(FOLDER) wrote"
         )
     try:
         docstore = SimpleDocumentStore.from_persist_dir(str(folder))
         indexes = SimpleIndexStore.from_persist_dir(str(folder)) if (folder / INDEXES).is_file() else SimpleIndexStore()
-        # Vector stores that keep texts themselves write no file.
+        # Vector stores that keep texts themselves persist no file.
         vectors = SimpleVectorStore.from_namespaced_persist_dir(str(folder)) if any(folder.glob(f"*{VECTORS}")) else {}
         return _of_docstore(docstore, indexes.index_structs(), vectors, f"the index in {name}")
     except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -116,7 +123,7 @@ def _of_folder(folder: Path) -> IndexContents:
 def _of_docstore(
     docstore: BaseDocumentStore, structs: Sequence[IndexStruct], vectors: Mapping[str, Any], name: str
 ) -> IndexContents:
-    """What a document store has, and of that what its indexes list, if they list their nodes."""
+    """Return the contents of a document store, restricted to the nodes that its indexes list, if they list any."""
     nodes = docstore.docs
     identity = identity_of(docstore)
     ids = (identity,) if identity else ()
@@ -125,11 +132,11 @@ def _of_docstore(
     listed = _listed(structs, {id_ for v in simple for id_ in v.data.embedding_dict} if exact else None)
     if listed is not None and (exact or not listed.isdisjoint(nodes)):
         here = {document_of(node) for id_, node in nodes.items() if id_ in listed}
-        # Parents of listed nodes are not listed; an auto-merging retriever puts them in their place.
+        # Parents of listed nodes are not listed, but an auto-merging retriever returns them instead of their children.
         used = [n for id_, n in nodes.items() if id_ in listed or (n.child_nodes and document_of(n) in here)]
         return IndexContents(name=name, documents=_by_document(used), ids=ids)
     documents = _by_document(nodes.values())
-    # The input of a pipeline, whose nodes are elsewhere: which texts were made of it is not known here.
+    # Inputs of a pipeline, whose nodes are elsewhere; the texts made from them are not known here.
     documents |= {id_: None for id_, node in nodes.items() if node.source_node is None}
     return IndexContents(name=name, documents=documents, ids=ids)
 
@@ -137,7 +144,7 @@ def _of_docstore(
 def _by_document(nodes: Iterable[BaseNode]) -> dict[str, frozenset[str] | None]:
     found: dict[str, frozenset[str] | None] = {}
     for node in nodes:
-        # A postprocessor may put metadata in the place of the text, as that of sentence windows does.
+        # A postprocessor may replace the text with metadata, as sentence windows do.
         told = [value for value in node.metadata.values() if isinstance(value, str)]
         texts = {text_hash(text) for text in (node.get_content(MetadataMode.NONE), *told)}
         found[document_of(node)] = (found.get(document_of(node)) or frozenset()) | texts
@@ -145,10 +152,10 @@ def _by_document(nodes: Iterable[BaseNode]) -> dict[str, frozenset[str] | None]:
 
 
 def _listed(structs: Sequence[IndexStruct], vectors: Collection[str] | None) -> frozenset[str] | None:
-    """Ids of the nodes that indexes list, and that still have a vector; None if one lists them otherwise."""
+    """Return the IDs of nodes that are listed by indexes and still have a vector; None for other kinds of indexes."""
     found: set[str] = set()
     for struct in structs:
-        if isinstance(struct, IndexDict):  # `delete_nodes` leaves the list as it was
+        if isinstance(struct, IndexDict):  # `delete_nodes` does not update this list
             found.update(node for id_, node in struct.nodes_dict.items() if vectors is None or id_ in vectors)
         elif isinstance(struct, IndexList):
             found.update(struct.nodes)

@@ -1,4 +1,4 @@
-"""Adapters made while nodes are indexed."""
+"""Makes adapters while nodes are indexed."""
 
 from __future__ import annotations
 
@@ -30,21 +30,22 @@ if TYPE_CHECKING:
 
 
 class ParametrizeNodes(TransformComponent):
-    """Gives every node its adapter, in an `IngestionPipeline`, after the splitter.
+    """Makes the adapter of every node in an `IngestionPipeline`, after the splitter.
 
-    Incremental: a text that has an adapter costs nothing. A document that is ingested again with other nodes loses the
-    adapters of the nodes that are gone, if all of its nodes come in one call, which their relations (`prev_node`,
-    `next_node`, as splitters set them) have to show: with some of them at a time nothing is removed. Nodes leave as
-    they came; adapters are found by their text. So a pipeline's cache, which keeps nodes, is no use to it: a cached
-    result of another process or store, or from before a document was removed, never takes the place of making the
+    Incremental: a text that already has an adapter costs nothing. If a document is ingested again with different nodes,
+    the adapters of nodes that no longer exist are removed, provided that all its nodes come in one call, as shown by
+    their relations (`prev_node`, `next_node`, as set by splitters). If only some of its nodes come, nothing is removed.
+
+    Nodes are not changed, because adapters are found by text. A pipeline's cache, which stores nodes, is therefore not
+    used: a cached result of another process or store, or from before a document was removed, never replaces making the
     adapters.
 
     Args:
-        llm: Whose adapters they become.
-        how: `"train"` them, or keep what they are translated from when a question comes (`"translate"`).
+        llm: The LLM that gets the adapters.
+        how: `"train"` the adapters, or store representations that are translated at question time (`"translate"`).
         progress: Whether to show a progress bar, log the estimate, and send `AdapterTrainingEvent`s to LlamaIndex's
-            event handlers. `show_progress=` of a call goes before it, as with LlamaIndex's own transformations; a
-            pipeline does not pass on the one that it is given.
+            event handlers. `show_progress=` of a call overrides it, as in LlamaIndex's own transformations, but a
+            pipeline does not pass on its `show_progress`.
     """
 
     llm: ParametricLLM
@@ -54,40 +55,40 @@ class ParametrizeNodes(TransformComponent):
     _nonce: str = PrivateAttr(default_factory=lambda: uuid.uuid4().hex)
 
     def __init__(self, **data: Any) -> None:
-        # `adapters` is part of the serialised form, for caches alone.
+        # `adapters` is part of the serialised form, but only for caches.
         refuse_unknown_arguments(type(self), data, ("adapters",) if "class_name" in data else ())
         super().__init__(**data)
 
     @classmethod
     def from_dict(cls, data: dict[str, Any], **kwargs: Any) -> Self:
-        """Make it again from what `to_dict` gave; `kwargs` replace fields."""
+        """Build the transformation from the result of `to_dict`; `kwargs` replace fields."""
         return super().from_dict({name: value for name, value in data.items() if name != "adapters"}, **kwargs)
 
     @classmethod
     def class_name(cls) -> str:
-        """Name in serialised form."""
+        """Return the name used in the serialised form."""
         return "ParametrizeNodes"
 
     @model_serializer(mode="wrap")
     def custom_model_dump(self, handler: SerializerFunctionWrapHandler, info: SerializationInfo) -> dict[str, Any]:
-        """The fields, and what no other process or state of the store has: caches go by the serialised form."""
+        """Serialise the fields, plus a value unique to this process and store state, because caches use it as a key."""
         adapters = f"{self._nonce}/{self.llm.model.store.generation}"
         return {**handler(self), "adapters": adapters, "class_name": self.class_name()}
 
     def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
-        # What trains is shared with the copy, as the model itself is.
+        # The copy shares the parametrizer, as it shares the model.
         memo = {} if memo is None else memo
         memo[id(self._parametrizer)] = self._parametrizer
         return super().__deepcopy__(memo)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # LlamaIndex's own pickling drops what cannot be pickled; a copy without its LLM would make no adapters.
+        # LlamaIndex's pickling drops fields that cannot be pickled; a copy without its LLM would make no adapters.
         return partial(type(self), **{name: getattr(self, name) for name in type(self).model_fields}), ()
 
     def __call__(
         self, nodes: Sequence[BaseNode], *, show_progress: bool | None = None, **_kwargs: Any
     ) -> Sequence[BaseNode]:
-        """Make the adapters that are missing; nodes without text are passed on as they are."""
+        """Make the missing adapters, and return the nodes unchanged; nodes without text are skipped."""
         shown = self.progress if show_progress is None else show_progress
         whole = _whole_documents(nodes)
         for complete in (True, False):
@@ -96,10 +97,10 @@ class ParametrizeNodes(TransformComponent):
         return nodes
 
     def estimate(self, nodes: Sequence[BaseNode]) -> Estimate:
-        """How long making the nodes' missing adapters will take here; prints as "about 9 min for 40 documents (...)".
+        """Estimate how long making the missing adapters will take; prints as "about 9 min for 40 documents (...)".
 
         Raises:
-            ConfigurationError: If they are to be translated, which takes about a second a node and is not estimated.
+            ConfigurationError: If `how="translate"`, which takes about a second per node and is not estimated.
         """
         if self.how == "translate":
             raise ConfigurationError("how='translate' trains nothing; there is an estimate for how='train' only")
@@ -122,17 +123,17 @@ class ParametrizeNodes(TransformComponent):
     def _translations(self) -> Translations:
         if self.llm.model.translations is None:
             raise ConfigurationError(
-                "how='translate' needs a translator, and the LLM has none: ParametricLLM(translator=...)"
+                "how='translate' needs a translator, but the LLM has none: ParametricLLM(translator=...)"
             )
         return self.llm.model.translations
 
     async def acall(self, nodes: Sequence[BaseNode], **kwargs: Any) -> Sequence[BaseNode]:
-        """The same, in a thread."""
+        """Make the missing adapters in a thread; see `__call__`."""
         return await asyncio.to_thread(self.__call__, nodes, **kwargs)
 
 
 def _passages(nodes: Sequence[BaseNode]) -> list[Passage]:
-    """Of the nodes that have a text."""
+    """Return the passages of the nodes that have text."""
     texts = [(node, node.get_content(MetadataMode.NONE)) for node in nodes]
     return [Passage(text, title_of(node.metadata), _document(node)) for node, text in texts if text.strip()]
 
@@ -142,7 +143,7 @@ def _document(node: BaseNode) -> str:
 
 
 def _whole_documents(nodes: Sequence[BaseNode]) -> set[str]:
-    """Ids of the documents of which every node is here: none has a neighbour elsewhere, and several are linked."""
+    """Return the IDs of documents whose nodes are all present: nodes are linked, and no neighbour is missing."""
     parts: dict[str, list[BaseNode]] = {}
     for node in nodes:
         parts.setdefault(_document(node), []).append(node)

@@ -1,7 +1,7 @@
-"""The LLM that answers from adapters: LlamaIndex's `LLM` over one parametric model.
+"""A LlamaIndex `LLM` that answers from the adapters of one parametric model.
 
-Each call runs with exactly the adapters that its own prompt refers to. A prompt without references (a question being
-condensed, an agent's planning) runs on the base model.
+Each call runs with exactly the adapters that its prompt refers to. A prompt without references, such as one that
+condenses a question or an agent's planning, runs on the base model.
 """
 
 from __future__ import annotations
@@ -70,46 +70,46 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _DEFAULT: Any = object()
-"""Tells an argument that was left out from one that is None."""
+"""Distinguishes an omitted argument from None."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Call:
-    """One call: the tokens of its prompt and the adapters that the prompt refers to."""
+    """One call: the tokens of its prompt, and the adapters that the prompt refers to."""
 
     ids: list[int]
     adapters: ActiveAdapters | None
 
 
 class ParametricLLM(ReadsInParts):
-    """A language model that can have documents in its weights, in this process or in a server.
+    """A language model that can hold documents in its weights, in this process or in a server.
 
-    Its serialised form names model, store, recipe and translator, and `from_dict` loads them again; a copy in another
-    process (`IngestionPipeline(num_workers=...)`) is made in the same way. What was made in memory has to be given:
-    `from_dict(data, lm=lm)`. Copies (`copy.copy`, `copy.deepcopy`, `model_copy`) share the model.
+    The serialised form names model, store, recipe and translator, and `from_dict` loads them again; a copy in another
+    process (`IngestionPipeline(num_workers=...)`) is created in the same way. A model that exists only in memory must
+    be passed: `from_dict(data, lm=lm)`. Copies (`copy.copy`, `copy.deepcopy`, `model_copy`) share the model.
 
     Args:
         lm: `"embedded"` (the default), a folder, a Hub id, a `CausalLM`, or the arguments of
             `CausalLM.from_pretrained`.
-        model: Another name of `lm`.
-        store: Of its adapters: a folder, or an open store. None: one in the user's cache, for this model.
-        recipe: By which adapters are made.
-        max_adapters: The most documents that one call may use.
-        translator: Makes adapters of documents that have no trained one (`missing="translate"`): a `Translator`, or the
+        model: Alias of `lm`.
+        store: Store of the adapters: a folder, or an open store. None for one in the user's cache for this model.
+        recipe: Recipe of the adapters.
+        max_adapters: Maximum number of documents per call.
+        translator: Makes adapters of documents without a trained one (`missing="translate"`): a `Translator`, or the
             folder of its checkpoint.
-        base_url: Of a vLLM server (with its `/v1`) that serves `lm`, and that answers in its place: then `lm` only
-            gives the tokenizer, and its weights are loaded if an adapter has to be trained. `store` has to be named.
+        base_url: Address (including `/v1`) of a vLLM server that runs the model and generates the answers. `lm` then
+            only provides the tokenizer, its weights are loaded only to train an adapter, and `store` is required.
         server: Further arguments of `ServedModel`, such as `{"loading": "resolve"}`.
 
-    Calls do not change the object; threads and tasks may share it. What is too long for the window is read in parts or
-    shortened, and told (`long_prompts`).
+    Calls do not change the object, so threads and tasks can share it. Prompts too long for the context window are read
+    in parts or shortened, which is logged (`long_prompts`).
     """
 
-    max_new_tokens: int = Field(default=256, ge=1, description="Where an answer that does not end is cut off.")
-    temperature: float = Field(default=0.0, ge=0.0, description="0: greedy.")
-    seed: int | None = Field(default=None, description="Of the sampling.")
+    max_new_tokens: int = Field(default=256, ge=1, description="Maximum number of tokens in an answer.")
+    temperature: float = Field(default=0.0, ge=0.0, description="Sampling temperature; 0 for greedy decoding.")
+    seed: int | None = Field(default=None, description="Sampling seed.")
     merge: Merge = Field(default="mean", description="How several documents' updates are combined.")
-    strength: float = Field(default=1.0, gt=0.0, description="Multiplies the updates.")
+    strength: float = Field(default=1.0, gt=0.0, description="Factor on the updates.")
     _model: AdapterModel = PrivateAttr()
 
     def __init__(
@@ -142,7 +142,9 @@ class ParametricLLM(ReadsInParts):
             )
             return
         if server is not None:
-            raise ConfigurationError("server tells how a server is used; name it: base_url='http://.../v1'")
+            raise ConfigurationError(
+                "server tells how a server is used, but there is no base_url; add base_url='http://.../v1'"
+            )
         loaded = load_model(lm)
         self._model = ParametricModel.of(
             loaded,
@@ -154,16 +156,16 @@ class ParametricLLM(ReadsInParts):
 
     @classmethod
     def class_name(cls) -> str:
-        """Name in serialised form."""
+        """Return the name used in the serialised form."""
         return "ParametricLLM"
 
     @model_serializer(mode="wrap")
     def custom_model_dump(self, handler: SerializerFunctionWrapHandler, info: SerializationInfo) -> dict[str, Any]:
-        """The fields, and what `__init__` needs to load model, store and translator again."""
+        """Serialise the fields, and what `__init__` needs to load model, store and translator again."""
         return {**handler(self), **described(self._model), "class_name": self.class_name()}
 
     def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
-        # The model is shared: it is gigabytes, has one engine and one bank, and calls do not change it.
+        # The model is shared: it takes gigabytes, has one engine and one bank, and calls do not change it.
         memo = {} if memo is None else memo
         memo[id(self._model)] = self._model
         return super().__deepcopy__(memo)
@@ -174,14 +176,14 @@ class ParametricLLM(ReadsInParts):
 
     @property
     def model(self) -> AdapterModel:
-        """Model, store and recipe."""
+        """The model, with its store and recipe."""
         return self._model
 
     @property
     def metadata(self) -> LLMMetadata:
         """Context window, output length and name."""
         lm = self._model.lm
-        # Not a chat model, so that synthesizers hand over their template and its arguments, not finished messages.
+        # Not a chat model, so that synthesizers pass their template and its arguments, not finished messages.
         return LLMMetadata(
             context_window=lm.context_window, num_output=self.max_new_tokens, is_chat_model=False, model_name=lm.name
         )
@@ -210,7 +212,7 @@ class ParametricLLM(ReadsInParts):
         formatted: bool = False,
         **kwargs: Any,
     ) -> CompletionResponseAsyncGen:
-        """Answer a prompt token by token, each of them computed in a thread."""
+        """Answer a prompt token by token, computing each token in a thread."""
         request = self._request(self._call_of_text(prompt), kwargs)
         return cast("CompletionResponseAsyncGen", iterate_in_own_thread(lambda: _completions(self._steps(request))))
 
@@ -233,7 +235,7 @@ class ParametricLLM(ReadsInParts):
 
     @llm_chat_callback()
     async def astream_chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponseAsyncGen:
-        """Answer a conversation token by token, each of them computed in a thread."""
+        """Answer a conversation token by token, computing each token in a thread."""
         request = self._request(self._call_of_messages(messages), kwargs)
 
         def responses() -> Iterator[ChatResponse]:
@@ -242,7 +244,7 @@ class ParametricLLM(ReadsInParts):
         return cast("ChatResponseAsyncGen", iterate_in_own_thread(responses))
 
     def _get_prompt(self, prompt: BasePromptTemplate, **prompt_args: Any) -> str:
-        """Format a template; those that forbid to answer from the weights are exchanged (see `prompts`)."""
+        """Format a template, replacing stock templates that forbid answering from the weights (see `prompts`)."""
         refuse_reading_markers(prompt, prompt_args)
         return super()._get_prompt(permitting(prompt, self), **prompt_args)
 
@@ -266,7 +268,7 @@ class ParametricLLM(ReadsInParts):
             kept = self._fitted([(role, text) for role, (text, _) in zip(roles, found, strict=True)])
         plain = [(roles[i], text) for i, text in kept]
         references = [reference for i, _ in kept for reference in found[i][1]]
-        # A conversation of one question is what `complete` gets, and what adapters were trained on.
+        # A conversation of a single question is formatted as in `complete`, and as in the adapters' training.
         alone = len(plain) == 1 and plain[0][0] == "user"
         with _not_swallowed():
             ids = (
@@ -283,9 +285,9 @@ class ParametricLLM(ReadsInParts):
         if strangers:
             raise AdapterError(
                 "the prompt refers to adapters of another model or recipe: the postprocessor and the query engine use "
-                "different ParametricLLMs. Give both the same one."
+                "different ParametricLLMs. Pass the same one to both."
             )
-        references = [r for r in references if r.strength > 0]  # one whose share is nothing may come by itself
+        references = [r for r in references if r.strength > 0]  # a node with strength 0 may come in a separate prompt
         scores = usable_scores([r.score for r in references]) if self.merge == "score" else None
         strengths = [self.strength * r.strength for r in references]
         with _not_swallowed():
@@ -329,16 +331,17 @@ class ParametricLLM(ReadsInParts):
 def _warn_of_unsigned(text: str) -> None:
     if count := unsigned(text):
         logger.warning(
-            "a prompt holds %d references to adapters that this process did not sign, so they activate nothing: it was "
-            "written by another process, or a text in it imitates them. A saved node is signed again when it enters a "
-            "prompt (node.get_content(MetadataMode.LLM)); a saved prompt has to be made from its nodes once more",
+            "a prompt holds %d references to adapters that this process did not sign, so they activate nothing: the "
+            "prompt was written by another process, or a text in it imitates references. A saved node is signed again "
+            "when it enters a prompt (node.get_content(MetadataMode.LLM)); a saved prompt must be rebuilt from its "
+            "nodes",
             count,
         )
 
 
 @contextlib.contextmanager
 def _not_swallowed() -> Iterator[None]:
-    """LlamaIndex takes a `ValueError` of an LLM for an empty response, and tells nobody what went wrong."""
+    """Turn a `ValueError` into an `AdapterError`; LlamaIndex would silently return an empty response instead."""
     try:
         yield
     except ValueError as error:
@@ -346,7 +349,7 @@ def _not_swallowed() -> Iterator[None]:
 
 
 def _logprobs(step: TokenStep) -> list[LogProb]:
-    """The chosen token first, then the alternatives that were asked for."""
+    """Return the log-probability of the chosen token, followed by those of the requested alternatives."""
     chosen = LogProb(token=step.text, logprob=step.logprob, bytes=list(step.text.encode()))
     return [chosen, *(LogProb(token=str(i), logprob=p) for i, p in step.top_logprobs if i != step.token_id)]
 

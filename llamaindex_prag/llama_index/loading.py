@@ -1,4 +1,4 @@
-"""From names to a model with its store and translator, and back: what the serialised form of an LLM holds."""
+"""Loads a model with its store and translator from names, and describes it for the serialised form of an LLM."""
 
 from __future__ import annotations
 
@@ -24,19 +24,21 @@ _LOADING = ("name", "device", "dtype", "revision")
 
 
 def load_model(lm: CausalLM | str | Path | Mapping[str, Any] | None) -> CausalLM:
-    """The model of a name or description, or itself.
+    """Load the model of a name or description; a loaded model is returned as it is.
+
+    Code that comes with a model is never run.
 
     Raises:
-        ConfigurationError: If there is neither, as in the serialised form of an LLM whose model was made in memory, the
-            description wants more than to name a model, or it is another object, such as a model without its tokenizer.
-            It never lets code that comes with a model run.
-        ModelLoadError: If it cannot be loaded.
+        ConfigurationError: If `lm` is None, as in the serialised form of an LLM whose model exists only in memory, the
+            description has keys other than those that name a model, or `lm` is another object, such as a model without
+            its tokenizer.
+        ModelLoadError: If the model cannot be loaded.
     """
     if isinstance(lm, CausalLM):
         return lm
     if lm is None:
         raise ConfigurationError(
-            "this LLM's model was made in memory, so it cannot be loaded again; give it: from_dict(data, lm=lm)"
+            "this LLM's model was made in memory, so it cannot be loaded again; pass it: from_dict(data, lm=lm)"
         )
     refuse_unless_instance("lm", lm, Mapping | str | Path, "'embedded', a folder, a Hub id or a CausalLM")
     if not isinstance(lm, Mapping):
@@ -47,7 +49,7 @@ def load_model(lm: CausalLM | str | Path | Mapping[str, Any] | None) -> CausalLM
 
 
 def load_translator(translator: Translator | str | Path | None, lm: CausalLM) -> Translator | None:
-    """The translator of a folder, or itself."""
+    """Load the translator from a folder; a translator or None is returned as it is."""
     if not isinstance(translator, str | Path):
         return translator
     from llamaindex_prag.translator.translator import Translator
@@ -56,7 +58,7 @@ def load_translator(translator: Translator | str | Path | None, lm: CausalLM) ->
 
 
 def open_store(store: Any, lm: CausalLM) -> Any:
-    """The store of a folder or description, or itself; without any, the one in the user's cache for this model."""
+    """Open the store of a folder or description; None for the store in the user's cache for this model."""
     from llamaindex_prag.store.lmdb_store import LMDBStore
 
     if store is None:
@@ -76,16 +78,18 @@ def load_served(
     translator: Any,
     server: Mapping[str, Any] | None,
 ) -> ServedModel:
-    """The model of a server; arguments as of `ParametricLLM`.
+    """Return the model of a server; the arguments are those of `ParametricLLM`.
 
     Raises:
-        ConfigurationError: If there is no store, or a translator, which needs the model's weights.
+        ConfigurationError: If no store is given, or a translator is given, which needs the model's weights.
     """
     from llamaindex_prag.serving.served_model import ServedModel
     from llamaindex_prag.store.lmdb_store import LMDBStore
 
     if translator is not None:
-        raise ConfigurationError("a translator reads documents with the model's weights, which base_url leaves away")
+        raise ConfigurationError(
+            "a translator reads documents with the model's weights, which base_url does not load; leave out one of them"
+        )
     if store is None:
         raise ConfigurationError("base_url needs the adapters' store: ParametricLLM(base_url=..., store=FOLDER)")
     refuse_unless_instance("lm", lm, CausalLM | Mapping | str | Path | None, "a folder, a Hub id, a CausalLM or None")
@@ -100,7 +104,7 @@ def load_served(
 
 
 def described(model: AdapterModel) -> dict[str, Any]:
-    """Return a model as plain data: what has no folder or name is None."""
+    """Describe a model as plain data; parts without a folder or name are None."""
     from llamaindex_prag.store.lmdb_store import LMDBStore
 
     translator = model.translations.translator if model.translations else None
@@ -115,10 +119,10 @@ def described(model: AdapterModel) -> dict[str, Any]:
 
 
 def refuse_unless_loadable(model: AdapterModel) -> None:
-    """Raise where `described` would not lead back to an equal model.
+    """Check that `described` leads back to an equal model.
 
     Raises:
-        ConfigurationError: If model, store or translator exist in memory only.
+        ConfigurationError: If model, store or translator exist only in memory.
     """
     told = described(model)
     lacking = [name for name in ("lm", "store") if told[name] is None]
@@ -126,6 +130,6 @@ def refuse_unless_loadable(model: AdapterModel) -> None:
         lacking.append("translator")
     if lacking:
         raise ConfigurationError(
-            f"{' and '.join(lacking)} of this LLM exist in this process's memory only, so another process "
-            "(num_workers) cannot have a copy; load them from folders, or stay in one process"
+            f"{' and '.join(lacking)} of this LLM exist only in this process's memory, so another process "
+            "(num_workers) cannot get a copy; load from folders, or stay in one process"
         )

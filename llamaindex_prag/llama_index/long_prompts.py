@@ -1,15 +1,15 @@
-"""Prompts that are longer than the model's window: read in parts, or shortened and told, so that a query is answered.
+"""Handles prompts that exceed the model's context window: they are read in parts, or shortened.
 
-LlamaIndex packs retrieved text by a tokenizer of its own (tiktoken's, unless `Settings.tokenizer` is set), under which
-long Thai, Hindi, Chinese or German text has a half to a third fewer tokens than under most models'. What it took for
-one prompt may then be too long:
+LlamaIndex packs retrieved text with its own tokenizer (tiktoken's, unless `Settings.tokenizer` is set). It gives long
+Thai, Hindi, Chinese or German text a third to a half fewer tokens than most models' tokenizers, so a prompt that
+LlamaIndex considers short enough may be too long:
 
-    a template with retrieved text     its context is cut by the model's own tokenizer and read part after part, each
-                                       call seeing the answer so far; nothing is left out
+    a template with retrieved text     the context is split by the model's tokenizer and read part by part, each call
+                                       seeing the answer so far; nothing is left out
     a conversation                     the oldest turns are left out
-    any other prompt                   its middle is left out: instructions stand at the beginning, questions at the end
+    any other prompt                   the middle is left out, as instructions come first and questions last
 
-Each is logged at WARNING with its counts. A question that is longer than the window by itself is refused.
+Each case is logged at WARNING with token counts. A question that alone exceeds the window is rejected.
 """
 
 from __future__ import annotations
@@ -36,32 +36,32 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 PromptTurn = tuple[str, str]
-"""Role and text."""
+"""Role and text of a message."""
 
 _CONTEXTS = ("context_str", "context_msg")
 """Arguments of LlamaIndex's templates that hold retrieved text."""
 _EARLIER = "An earlier answer, from other parts of the text: {answer}\n\n"
 _GAP = "\n[...]\n"
 _ROOM = 16
-"""Tokens left free: a text that was cut may have a few more than its parts were counted to have."""
+"""Tokens kept free, because a text that was cut may have a few more tokens than the sum of its parts."""
 _STOPS = ("\n", "。", "！", "？", "।", ". ", "? ", "! ", " ")
-"""Where a text is cut, the best first; without any of them, between two characters."""
-_HELP = "LlamaIndex counted fewer tokens; it counts as the model does with Settings.tokenizer = llm.tokenizer"
+"""Where a text is cut, best first; without any of them, it is cut between two characters."""
+_HELP = "LlamaIndex counted fewer tokens; it counts like the model after Settings.tokenizer = llm.tokenizer"
 
 
 class ReadsInParts(LLM):
-    """An `LLM` that counts tokens as its model does, and reads a context that is too long in parts."""
+    """An `LLM` that counts tokens like its model, and reads a context that is too long in parts."""
 
     max_new_tokens: int
 
     @property
     def model(self) -> AdapterModel:
-        """The model, whose tokenizer counts."""
+        """The model whose tokenizer is used for counting."""
         raise NotImplementedError
 
     @property
     def tokenizer(self) -> Callable[[str], list[int]]:
-        """The model's tokenizer as LlamaIndex takes one: `Settings.tokenizer = llm.tokenizer`."""
+        """The model's tokenizer in the form that LlamaIndex expects: `Settings.tokenizer = llm.tokenizer`."""
         tokenizer = self.model.lm.tokenizer
 
         def tokens(text: str) -> list[int]:
@@ -70,10 +70,11 @@ class ReadsInParts(LLM):
         return tokens
 
     def as_prompt_helper(self) -> PromptHelper:
-        """Return a helper that packs by the model's own tokens, its chat template included.
+        """Return a helper that packs text by the model's token counts, including its chat template.
 
-        For one engine: `response_synthesizer=get_response_synthesizer(llm=llm, prompt_helper=llm.as_prompt_helper())`;
-        for all: `Settings.prompt_helper`. LlamaIndex then makes no prompt that has to be read in parts.
+        Set it for one engine with `response_synthesizer=get_response_synthesizer(llm=llm,
+        prompt_helper=llm.as_prompt_helper())`, or for all with `Settings.prompt_helper`. LlamaIndex then builds no
+        prompt that has to be read in parts.
         """
         around = len(chat_ids(self.model.lm.tokenizer, "", name=self.model.lm.name)) + _ROOM
         window = self.metadata.context_window - around
@@ -88,15 +89,15 @@ class ReadsInParts(LLM):
         return await super().apredict(prompt, **await self._alast_part(prompt, prompt_args))
 
     def stream(self, prompt: BasePromptTemplate, **prompt_args: Any) -> TokenGen:
-        """Answer a template; of a context that is read in parts the last answer is streamed."""
+        """Answer a template as a stream; if the context is read in parts, only the last answer is streamed."""
         return super().stream(prompt, **self._last_part(prompt, prompt_args))
 
     async def astream(self, prompt: BasePromptTemplate, **prompt_args: Any) -> TokenAsyncGen:
-        """Answer a template; of a context that is read in parts the last answer is streamed."""
+        """Answer a template as a stream; if the context is read in parts, only the last answer is streamed."""
         return await super().astream(prompt, **await self._alast_part(prompt, prompt_args))
 
     def _last_part(self, prompt: BasePromptTemplate, prompt_args: dict[str, Any]) -> dict[str, Any]:
-        """Read all parts but the last; return the arguments of the last call."""
+        """Read all parts except the last, and return the arguments of the last call."""
         reading = _Reading(self, prompt, prompt_args)
         while arguments := reading.before_the_last():
             reading.answer = super().predict(prompt, **arguments)
@@ -110,22 +111,22 @@ class ReadsInParts(LLM):
 
     @property
     def spare_tokens(self) -> int:
-        """Tokens that are kept free for the answer where a prompt is cut."""
+        """Number of tokens kept free for the answer when a prompt is cut."""
         return min(self.max_new_tokens, self.model.lm.context_window // 4)
 
     def prompt_tokens(self, prompt: BasePromptTemplate, arguments: Mapping[str, Any]) -> int:
-        """Count the tokens of a template with its arguments, as the model reads it."""
+        """Count the tokens of a formatted template as the model reads it."""
         text, _ = take_markers(self._get_prompt(prompt, **arguments))
         return len(chat_ids(self.model.lm.tokenizer, text, name=self.model.lm.name))
 
     def _fitted(self, turns: Sequence[PromptTurn]) -> list[tuple[int, str]]:
-        """The turns that fit into the window, by number, with their texts.
+        """Return the turns that fit into the window, as pairs of index and text, which may be shortened.
 
         Raises:
-            AdapterError: If the question alone does not.
+            AdapterError: If the question alone does not fit.
         """
         lm = self.model.lm
-        fits = lm.context_window - 1  # a token of the answer
+        fits = lm.context_window - 1  # leaves one token for the answer
         kept = list(enumerate(text for _, text in turns))
 
         def tokens(these: Sequence[tuple[int, str]]) -> int:
@@ -165,28 +166,28 @@ class ReadsInParts(LLM):
 
 
 def refuse_long_question(lm: LanguageModel, question: str) -> None:
-    """Refuse a question that is longer than the window by itself.
+    """Check that a question alone fits into the context window.
 
     Raises:
-        AdapterError: With its tokens.
+        AdapterError: If it does not; the message gives its number of tokens.
     """
     tokens = len(chat_ids(lm.tokenizer, question, name=lm.name))
     if tokens >= lm.context_window:
         raise AdapterError(
-            f"the question has {tokens} tokens with the model's template, and the context window of {lm.name} "
-            f"{lm.context_window}; ask a shorter one, and put long texts into documents"
+            f"the question has {tokens} tokens with the model's template, but the context window of {lm.name} has only "
+            f"{lm.context_window}; ask a shorter question, and put long texts into documents"
         )
 
 
 class _Reading:
-    """One template's prompt, in as many calls as its context needs."""
+    """Reads the prompt of one template in as many calls as its context needs."""
 
     def __init__(self, llm: ReadsInParts, prompt: BasePromptTemplate, arguments: dict[str, Any]) -> None:
         self.answer: str | None = None
-        """The answer so far."""
+        """Answer so far; None before the first call."""
         self._llm, self._prompt = llm, prompt
         self._lm = llm.model.lm
-        # `SimpleSummarize` hands over a list of one text, which would stand in the prompt as Python shows it.
+        # `SimpleSummarize` passes a list with one text, which would appear in the prompt as a Python list.
         self._arguments = {name: _joined(value) if name in _CONTEXTS else value for name, value in arguments.items()}
         self._name = next((name for name in _CONTEXTS if isinstance(self._arguments.get(name), str)), "")
         self._rest, self._markers = "", ""
@@ -197,17 +198,17 @@ class _Reading:
             return
         question = self._given("query_str")
         refuse_long_question(self._lm, question)
-        # Every part is read with the adapters of all: which of them a passage belongs to, a cut does not know.
+        # Every part is read with all adapters, because a part does not tell which adapters its passages belong to.
         self._rest, found = take_markers(self._arguments[self._name])
         self._markers = "".join(f"{marker(r.key, r.score, r.strength)}\n" for r in found)
         size = self._room({**self._arguments, self._name: ""})
-        if size < self._least:  # what stands around the context is too long; see `ReadsInParts._fitted`
+        if size < self._least:  # the rest of the prompt is too long; see `ReadsInParts._fitted`
             self._rest = ""
             return
         context = len(llm.tokenizer(self._rest))
         logger.warning(
             "a prompt of %d tokens is too long for the %d of %s: its context of %d tokens is read in about %d parts, "
-            "each time with the answer so far. %s",
+            "each with the answer so far. %s",
             tokens,
             self._lm.context_window,
             self._lm.name,
@@ -217,7 +218,7 @@ class _Reading:
         )
 
     def before_the_last(self) -> dict[str, Any] | None:
-        """The arguments of the next call, if another one has to follow it."""
+        """Return the arguments of the next call, or None if it would be the last."""
         if not self._rest:
             return None
         arguments = self._next()
@@ -233,7 +234,7 @@ class _Reading:
         return {**arguments, self._name: arguments[self._name] + part}
 
     def last(self) -> dict[str, Any]:
-        """The arguments of the last call."""
+        """Return the arguments of the last call."""
         if not self._rest:
             return self._arguments
         arguments = self._next()
@@ -244,7 +245,7 @@ class _Reading:
         return max(2 * _ROOM, self._lm.context_window // 16)
 
     def _next(self) -> dict[str, Any]:
-        """The arguments without the part itself."""
+        """Return the arguments of the next call, without the next part of the context."""
         if self.answer is None:
             return {**self._arguments, self._name: self._markers}
         if "existing_answer" in self._template().template_vars:
@@ -257,14 +258,14 @@ class _Reading:
         if rest:
             logger.warning(
                 "an answer so far of %d characters leaves no room for the rest of the context in the window of %s; its "
-                "last %d were left out",
+                "last %d characters were left out",
                 len(answer),
                 self._lm.name,
                 len(rest),
             )
 
     def _room(self, arguments: dict[str, Any]) -> int:
-        """Tokens for a part beside these arguments."""
+        """Return how many tokens of context fit beside these arguments."""
         return (
             self._lm.context_window - self._llm.spare_tokens - _ROOM - self._llm.prompt_tokens(self._prompt, arguments)
         )
@@ -281,7 +282,7 @@ def _joined(value: Any) -> Any:
 
 
 def _starts(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
-    """At which character each token begins; estimated where a tokenizer does not tell."""
+    """Return the character index at which each token starts; estimated for slow tokenizers."""
     encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=tokenizer.is_fast)
     if tokenizer.is_fast:
         return [start for start, _ in encoded["offset_mapping"]]
@@ -290,7 +291,7 @@ def _starts(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
 
 
 def _cut(tokenizer: PreTrainedTokenizerBase, text: str, size: int) -> tuple[str, str]:
-    """A beginning of at most so many tokens, and the rest; cut where a line, sentence or word ends, if one does."""
+    """Split a text into a first part of at most `size` tokens and the rest, at a line, sentence or word if possible."""
     starts = _starts(tokenizer, text)
     if len(starts) <= size:
         return text, ""
@@ -310,7 +311,7 @@ def _without_middle(tokenizer: PreTrainedTokenizerBase, text: str, size: int) ->
 
 
 def _before_marks(text: str, at: int) -> int:
-    """The same place, or before the character that its vowel signs and accents belong to."""
+    """Return the index, moved back if needed so that combining marks stay with their character."""
     while 0 < at < len(text) and unicodedata.category(text[at]).startswith("M"):
         at -= 1
     return at

@@ -1,9 +1,9 @@
 """References to adapters inside a prompt.
 
-LlamaIndex hands an LLM nothing but text, from other threads, several times a query and after the query has returned, so
-the reference to an adapter travels in the text. A marker names one adapter and its score by an authentication code
-under a secret of this process (HMAC-SHA-256): whoever writes something like a marker into a document or a question
-cannot know the code, and what is not a marker stays the text that it is. Knows neither LlamaIndex nor models.
+LlamaIndex passes an LLM nothing but text, from other threads, several times per query and after the query has returned,
+so references to adapters must travel in the text. A marker names one adapter and its score, authenticated with a secret
+of this process (HMAC-SHA-256). The author of a document or a question cannot know the code, so an imitated marker
+remains plain text. Knows neither LlamaIndex nor models.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from llamaindex_prag.adapters.adapter import AdapterKey
 
 _SECRET = secrets.token_bytes(32)
 _MARKER = re.compile(r"⟦adapter:([A-Za-z0-9_-]{22})([A-Za-z0-9_-]{11}):([0-9.e+-]{1,12}(?:x[0-9.e+-]{1,12})?)⟧")
-# Without blanks: what is too long for one prompt LlamaIndex cuts at blanks.
+# No blanks, because LlamaIndex splits texts that are too long for one prompt at blanks.
 _lock = threading.Lock()
 
 
@@ -31,18 +31,18 @@ class Reference:
 
     key: AdapterKey
     score: float
-    """The retrieval score of the node."""
+    """Retrieval score of the node."""
     strength: float = 1.0
-    """Multiplies the update."""
+    """Factor on the update."""
 
 
 _issued: dict[str, AdapterKey] = {}
-"""By the first part of a code, which names the adapter; the second part vouches for what is told of it."""
+"""Adapter keys by the first part of a code, which names the adapter; the second authenticates score and strength."""
 
 
 def marker(key: AdapterKey, score: float = 1.0, strength: float = 1.0) -> str:
-    """The text that stands for an adapter in prompts of this process."""
-    score = score if math.isfinite(score) else 0.0  # an all-zero embedding has the similarity nan
+    """Return the text that represents an adapter in prompts of this process."""
+    score = score if math.isfinite(score) else 0.0  # the similarity of an all-zero embedding is NaN
     told = f"{score:.4g}" + ("" if strength == 1 else f"x{strength:.4g}")
     name = _code(key.digest, 16)
     with _lock:
@@ -56,9 +56,9 @@ def _code(text: str, size: int) -> str:
 
 
 def take_markers(text: str) -> tuple[str, list[Reference]]:
-    """The text without its markers, and what they refer to, in order.
+    """Return the text without its markers, and the references in order.
 
-    Anything that only looks like a marker stays in the text. Lines that held nothing but markers go with them.
+    Anything that only looks like a marker stays in the text. Lines with nothing but markers are removed.
     """
     found: list[Reference] = []
 
@@ -79,16 +79,16 @@ def take_markers(text: str) -> tuple[str, list[Reference]]:
 
 
 def has_markers(text: str) -> bool:
-    """Whether the text holds a marker of this process."""
+    """Return whether the text holds a marker issued by this process."""
     return any(match[1] in _issued for match in _MARKER.finditer(text))
 
 
 def unsigned(text: str) -> int:
-    """Return how many markers of a text this process did not sign: another process's, or imitations."""
+    """Return how many markers in a text were not signed by this process: another process's, or imitations."""
     return len(_MARKER.findall(take_markers(text)[0]))
 
 
 def _gap(match: re.Match[str]) -> str:
-    """What stays between the texts before and after markers: a blank line, a line's end or a space."""
+    """Return the separator that replaces markers: a blank line, a line break or a space."""
     lines = match[0].count("\n")
     return "\n\n" if lines > 1 else "\n" if lines else " "

@@ -1,4 +1,4 @@
-"""Nodes of a query that was answered from weights: what prompts get of them, and what is told of their use."""
+"""Nodes of a query that is answered from the weights: their form in prompts, and metadata about their use."""
 
 from __future__ import annotations
 
@@ -15,33 +15,33 @@ from llamaindex_prag.llama_index.markers import marker
 from rag_backbone.errors import AdapterError
 
 USE = "dynprag"
-"""Key of the metadata that tell how a node was used.
+"""Metadata key under which the use of a node is reported.
 
-`{"used": "adapter" | "adapter and text" | "text"}`, with `why` for a text, and `left_out` (by node id, why) for
-retrieved nodes that were not used at all. Prompts and embeddings leave them out."""
+`{"used": "adapter" | "adapter and text" | "text"}`, with the reason `why` for a text, and `left_out` (reasons by node
+ID) for retrieved nodes that were not used at all. Prompts and embeddings exclude this key."""
 
 
 class ParametricNode(TextNode):
     """A node whose text for the LLM is a reference to its adapter.
 
-    `text`, metadata, `get_content()` and `MetadataMode.EMBED` are the passage as it was retrieved: sources are cited,
-    embedded and shown as usual. The reference is signed when a prompt is written, by the process that writes it, so a
-    node that was saved or sent to another process keeps its adapter. An adapter answers for the text that it was
-    trained on and for no other: a node whose text was changed afterwards refuses to enter a prompt.
+    `text`, metadata, `get_content()` and `MetadataMode.EMBED` give the passage as it was retrieved, so sources are
+    cited, embedded and shown as usual. The reference is signed by the process that writes the prompt, at that moment,
+    so a node that was saved or sent to another process keeps its adapter. An adapter stands only for the text that it
+    was trained on: a node whose text was changed afterwards raises instead of entering a prompt.
     """
 
-    adapter: AdapterKey = Field(description="The adapter that takes the text's place in prompts.")
+    adapter: AdapterKey = Field(description="The adapter that replaces the text in prompts.")
     retrieval_score: float = Field(default=1.0, description="The retrieval score, for merge='score'.")
-    strength: float = Field(default=1.0, description="Multiplies the adapter's update.")
-    beside_text: bool = Field(default=False, description="Whether the text stands in the prompt too.")
+    strength: float = Field(default=1.0, description="Factor on the adapter's update.")
+    beside_text: bool = Field(default=False, description="Whether the text is in the prompt too.")
 
     @classmethod
     def class_name(cls) -> str:
-        """Name in serialised form."""
+        """Return the name used in the serialised form."""
         return "ParametricNode"
 
     def get_content(self, metadata_mode: MetadataMode = MetadataMode.NONE) -> str:
-        """Return the passage; for prompts (`MetadataMode.LLM`) the reference, and beside a text its metadata too.
+        """Return the passage; for prompts (`MetadataMode.LLM`) the reference, with `beside_text` followed by the text.
 
         Raises:
             AdapterError: If the text is not the one that the adapter was trained on.
@@ -53,16 +53,16 @@ class ParametricNode(TextNode):
         return f"{reference}\n{super().get_content(metadata_mode)}" if self.beside_text else reference
 
     def get_content_blocks(self, metadata_mode: MetadataMode = MetadataMode.NONE) -> list[Any]:
-        """Return the same as blocks."""
+        """Return the content as blocks; see `get_content`."""
         if metadata_mode == MetadataMode.LLM:
             return [TextBlock(text=self.get_content(metadata_mode))]
         return super().get_content_blocks(metadata_mode)
 
     def set_content(self, value: str) -> None:
-        """Set the text, which must stay the one that the adapter was trained on.
+        """Set the text, which must be the one that the adapter was trained on.
 
         Raises:
-            AdapterError: If it is another one, as after a postprocessor that rewrites or shortens passages.
+            AdapterError: If it is not, for example because a postprocessor rewrites or shortens passages.
         """
         self._refuse_unless_learnt(value)
         super().set_content(value)
@@ -72,13 +72,13 @@ class ParametricNode(TextNode):
             raise AdapterError(
                 f"the text of node {self.node_id} is no longer the one that its adapter was trained on, so the source "
                 "of the answer would be wrong: a postprocessor that rewrites, shortens or translates passages (such as "
-                "MetadataReplacementPostProcessor or SentenceEmbeddingOptimizer) stands after "
+                "MetadataReplacementPostProcessor or SentenceEmbeddingOptimizer) comes after "
                 "ParametricNodePostprocessor. Put it before: node_postprocessors=[rewriting, parametric]."
             )
 
 
 def injected(node: NodeWithScore, adapter: AdapterKey, strength: float, *, beside_text: bool) -> NodeWithScore:
-    """Return a node whose place in prompts its adapter takes; the one given stays as it is."""
+    """Return a copy of a node that is replaced by its adapter in prompts; the given node is not changed."""
     given = node.node
     data = {name: getattr(given, name) for name in TextNode.model_fields if hasattr(given, name)}
     score = 1.0 if node.score is None else node.score if math.isfinite(node.score) else 0.0
@@ -88,7 +88,7 @@ def injected(node: NodeWithScore, adapter: AdapterKey, strength: float, *, besid
 
 
 def with_use(node: NodeWithScore, use: Mapping[str, Any]) -> NodeWithScore:
-    """Return a copy of a node whose metadata tell how it was used (`USE`)."""
+    """Return a copy of a node with its use recorded in the metadata (`USE`)."""
     given: BaseNode = node.node
     changes: dict[str, Any] = {"metadata": {**given.metadata, USE: dict(use)}}
     for keys in ("excluded_llm_metadata_keys", "excluded_embed_metadata_keys"):

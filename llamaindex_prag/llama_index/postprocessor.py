@@ -1,4 +1,4 @@
-"""The postprocessor: nodes stay what they are, and their text in prompts becomes a reference to their adapter."""
+"""The node postprocessor, which replaces the text of nodes in prompts with references to their adapters."""
 
 from __future__ import annotations
 
@@ -35,81 +35,80 @@ from rag_backbone.errors import ConfigurationError
 
 Inject = Literal["parametric", "combined", "auto"]
 _LACKING: dict[Missing, str] = {
-    "translate": ", and the LLM has none; give it one, ParametricLLM(translator=...), or use missing='train'",
-    "train": "; name the model that the server runs, ParametricLLM(lm=...), or choose missing='context'",
+    "translate": ", but the LLM has none; pass one, ParametricLLM(translator=...), or use missing='train'",
+    "train": "; name the model that the server runs, ParametricLLM(lm=...), or use missing='context'",
 }
 dispatcher = get_dispatcher(__name__)
 logger = logging.getLogger(__name__)
 
 
 class AdaptersInjectedEvent(BaseEvent):
-    """Which nodes a query answers from its weights, and which stayed in the prompt."""
+    """Reports which nodes a query answers from the weights, and which stay in the prompt."""
 
     injected: list[str]
-    """Ids of the nodes whose adapters are used."""
+    """IDs of the nodes whose adapters are used."""
     beside_text: list[str] = Field(default_factory=list)
-    """Those of them whose text stands in the prompt too."""
+    """IDs of the injected nodes whose text is in the prompt too."""
     trained: int
-    """How many of them were trained for this query."""
+    """Number of adapters trained for this query."""
     translated: int = 0
-    """How many of them are translated, not trained."""
+    """Number of injected nodes whose adapter is translated, not trained."""
     strength: float = 1.0
-    """What multiplies their updates, after the guard."""
+    """Largest factor on the updates, after the guard."""
     forgetting: float | None = None
-    """What they change of unrelated answers at that strength, nats a token; None: not measured."""
+    """Change of unrelated answers at that strength, in nats per token; None if it was not measured."""
     in_context: dict[str, str]
-    """Ids of the nodes whose text stays in the prompt, and why."""
+    """Reasons of the nodes whose text stays in the prompt, by node ID."""
     left_out: dict[str, str] = Field(default_factory=dict)
-    """Ids of the nodes that are not used, and why."""
+    """Reasons of the nodes that are not used, by node ID."""
     conflicts: dict[str, Any] | None = None
-    """`Conflicts.to_dict()`; None: not measured."""
+    """`Conflicts.to_dict()`; None if contradictions were not measured."""
 
     @classmethod
     def class_name(cls) -> str:
-        """Name in traces."""
+        """Return the name used in traces."""
         return "AdaptersInjectedEvent"
 
 
 class ParametricNodePostprocessor(BaseNodePostprocessor):
     """Lets the LLM answer from the retrieved documents' adapters instead of their text.
 
-    One node acts, the best-scored (of equal or missing scores the first): merged adapters weaken each other, so that
-    retrieving two would halve the effect. What became of each node is in the event, in the log, and in the metadata of
-    `response.source_nodes` under `"dynprag"`, which prompts leave out.
+    By default one node acts, the best-scored (the first among equal or missing scores): merged adapters weaken each
+    other, so using two would halve the effect. How each node was used is reported in the event, in the log, and in the
+    metadata of `response.source_nodes` under `"dynprag"`, which prompts leave out.
 
-    Put it last: postprocessors that read or rewrite the text have to stand before it. The query engine needs the same
-    `llm`; an error is logged where references come to another one. `response_mode="context_only"` returns what prompts
-    hold: the references.
+    Put it last: postprocessors that read or rewrite the text must come before it. The query engine needs the same
+    `llm`; an error is logged if another LLM gets the references. `response_mode="context_only"` returns what prompts
+    contain, the references.
 
     Args:
         llm: The `ParametricLLM` that the query engine uses.
-        missing: What becomes of a node without an adapter: `"train"` it now, `"translate"` it (the LLM needs a
-            translator), leave its text in the `"context"`, or raise an `"error"`. What cannot be trained (it is too
-            long, it diverges, the store is read-only) stays in the prompt, and is not tried again. While a query waits
-            for training, a warning tells of which document and for how long about, a bar on stderr shows how far it
-            is, and `AdapterTrainingEvent`s go to LlamaIndex's event handlers.
-        inject: `"parametric"`: no text in the prompt. `"combined"`: adapter and text. `"auto"`: for each node the
-            cheapest way that `auto` allows: in context, by its trained or translated adapter, or both; `missing` is
-            not used then.
-        max_active: How many nodes act through their adapters at once, the best-scored first. None: 1; with `conflicts`,
-            whose policies are about several documents, as many as the LLM's `max_adapters`.
-        others: Where the other nodes that have an adapter go: `"omit"` leaves them out of the query, `"context"` puts
-            their text into the prompt. None: `"omit"` with `inject="parametric"`, else `"context"`.
-        strength: Multiplies the updates. None: 1, and 0.1 beside a text, where at full strength they disturb its
-            reading more than they add (docs/results-parametric.md).
-        forgetting: The most that the adapters may change the model's answers to unrelated questions, in nats a token
-            (`ForgettingGuard`, which costs a short forward for each new set of nodes); `forgetting.BOUND`
-            (0.01) is safe. Above it they are weakened; if that is not enough, the text stays in the prompt. None: not
-            measured.
-        conflicts: What becomes of nodes that contradict each other about the question (`ConflictMeter`, which has each
-            adapter answer it alone): `"mean"` of their updates, `"score-weighted"`, the `"latest"` by its metadata, or
-            their texts in the `"context"`. None: not measured.
-        conflict_bound: Above so many nats two nodes contradict each other.
-        conflict_overlap: Nodes whose updates have a smaller cosine are about different things, and never do; None: not
-            looked at.
-        auto: What `inject="auto"` has to keep to (quality, seconds); None: `AutoPolicy()`.
-        costs: What things cost on this machine; None: measured when the postprocessor is first made on it, which takes
-            up to a minute (`llamaindex_prag.placement.costs`).
+        missing: How to treat a node without an adapter: `"train"` it now, `"translate"` it (the LLM needs a
+            translator), leave its text in the `"context"`, or raise an `"error"`. A node that cannot be trained (too
+            long, training diverges, read-only store) stays in the prompt and is not tried again. While a query waits
+            for training, a warning names the document and the estimated time, a progress bar is shown on stderr, and
+            `AdapterTrainingEvent`s are sent to LlamaIndex's event handlers.
+        inject: `"parametric"` puts no text into the prompt. `"combined"` uses adapter and text. `"auto"` chooses the
+            cheapest mode per node that `auto` allows: in context, trained or translated adapter, or both; `missing` is
+            then not used.
+        max_active: Maximum number of nodes that act through their adapters at once, best-scored first. None for 1, or
+            with `conflicts`, whose policies need several documents, for the LLM's `max_adapters`.
+        others: What happens to the other nodes that have an adapter: `"omit"` leaves them out of the query, `"context"`
+            puts their text into the prompt. None for `"omit"` with `inject="parametric"`, otherwise `"context"`.
+        strength: Factor on the updates. None for 1, or 0.1 if the text is in the prompt too, where full strength
+            disturbs reading more than it adds (docs/results-parametric.md).
+        forgetting: Maximum change of the model's answers to unrelated questions, in nats per token (`ForgettingGuard`,
+            which costs a short forward pass per new set of nodes); `forgetting.BOUND` (0.01) is safe. Adapters above
+            the limit are weakened; if that is not enough, the text stays in the prompt. None to measure nothing.
+        conflicts: How to treat nodes that contradict each other about the question (`ConflictMeter`, which lets each
+            adapter answer it alone): `"mean"` of their updates, `"score-weighted"`, the `"latest"` by metadata, or
+            their texts in the `"context"`. None to measure nothing.
+        conflict_bound: Two nodes contradict each other above this many nats.
+        conflict_overlap: Nodes whose updates have a smaller cosine are about different things and never contradict each
+            other; None to ignore the cosine.
+        auto: Policy of `inject="auto"` (quality, seconds); None for `AutoPolicy()`.
+        costs: Costs on this machine; None to measure them when the postprocessor is first created on it, which takes up
+            to a minute (`llamaindex_prag.placement.costs`).
 
     Example:
         >>> query_engine = index.as_query_engine(
@@ -131,7 +130,7 @@ class ParametricNodePostprocessor(BaseNodePostprocessor):
     costs: Costs | None = None
     _service: PlacementService = PrivateAttr()
     _warned: bool = PrivateAttr(default=False)
-    """Whether it was logged at WARNING that one node acts; afterwards it is INFO."""
+    """Whether unused nodes were already logged at WARNING; later queries log them at INFO."""
 
     def __init__(
         self, *, llm: Any, missing: Missing = "train", inject: Inject = "parametric", store: Any = None, **options: Any
@@ -142,13 +141,13 @@ class ParametricNodePostprocessor(BaseNodePostprocessor):
         if not isinstance(llm, ParametricLLM):
             raise ConfigurationError(
                 f"llm is a {type(llm).__name__}, which cannot use adapters: it would find meaningless references in "
-                "its prompt. Give the ParametricLLM that the query engine uses: ParametricLLM(lm=..., store=...)."
+                "its prompt. Pass the ParametricLLM that the query engine uses: ParametricLLM(lm=..., store=...)."
             )
         for name, value, known in (("missing", missing, get_args(Missing)), ("inject", inject, get_args(Inject))):
             if value not in known:
                 raise ConfigurationError(f"{name} is {value!r}; known: {', '.join(known)}")
         if store is not None and store is not llm.model.store:
-            raise ConfigurationError("store is not the LLM's own; leave it out, or give llm.model.store")
+            raise ConfigurationError("store is not the store of the LLM; leave it out, or pass llm.model.store")
         _refuse_what_it_cannot(llm.model, missing, inject)
         options |= {"llm": llm, "missing": missing, "inject": inject}
         if options.get("conflicts") is not None:
@@ -157,7 +156,7 @@ class ParametricNodePostprocessor(BaseNodePostprocessor):
             if missing != "train":
                 raise ConfigurationError(f"missing is {missing!r}; inject='auto' decides itself, so leave it out")
         elif given := [name for name in ("auto", "costs") if options.get(name) is not None]:
-            raise ConfigurationError(f"{', '.join(given)}: only for inject='auto', and inject is {inject!r}")
+            raise ConfigurationError(f"{', '.join(given)}: only for inject='auto', but inject is {inject!r}")
         super().__init__(**options)
         stray_markers.watch()
         reloaded.watch(llm.model.store)
@@ -186,17 +185,17 @@ class ParametricNodePostprocessor(BaseNodePostprocessor):
 
     @classmethod
     def class_name(cls) -> str:
-        """Name in serialised form."""
+        """Return the name used in the serialised form."""
         return "ParametricNodePostprocessor"
 
     def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
-        # What was measured and made with the model is shared with the copy, as the model itself is.
+        # The copy shares the model, and with it everything measured and made with the model.
         memo = {} if memo is None else memo
         memo[id(self._service)] = self._service
         return super().__deepcopy__(memo)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # LlamaIndex's own pickling drops what cannot be pickled; a copy without its LLM would inject nothing.
+        # LlamaIndex's pickling drops fields that cannot be pickled; a copy without its LLM would inject nothing.
         kept = [name for name, field in type(self).model_fields.items() if not field.exclude]
         return partial(type(self), **{name: getattr(self, name) for name in kept}), ()
 
@@ -208,7 +207,7 @@ class ParametricNodePostprocessor(BaseNodePostprocessor):
         candidates = [_candidate(n) for n in nodes]
         plans = self._service.plan(candidates)
         made = self._service.prepare(candidates, plans)
-        # The LLM multiplies the strengths by its own, so what is measured is what will act.
+        # The LLM multiplies the strengths by its own, so forgetting is measured at the strength that will act.
         placed = self._service.place(candidates, question, plans, times=self.llm.strength)
         event = self._event(candidates, plans, made, placed)
         dispatcher.event(event)
@@ -227,7 +226,7 @@ class ParametricNodePostprocessor(BaseNodePostprocessor):
     async def _apostprocess_nodes(
         self, nodes: list[NodeWithScore], query_bundle: QueryBundle | None = None
     ) -> list[NodeWithScore]:
-        # Looking adapters up takes microseconds, training them minutes: neither blocks the loop.
+        # Looking up adapters takes microseconds but training takes minutes, which must not block the event loop.
         return await in_own_thread(self._postprocess_nodes, nodes, query_bundle)
 
     def _event(
@@ -247,7 +246,7 @@ class ParametricNodePostprocessor(BaseNodePostprocessor):
         )
 
     def _log(self, placed: Placement, candidates: Sequence[Candidate]) -> None:
-        """Log which nodes have an adapter and do not act through it: at WARNING, one alone acting only once."""
+        """Log the nodes that have an adapter but do not act: at WARNING, but by default only at the first query."""
         reasons = {**placed.left_out, **placed.in_prompt}
         others = {candidates[i].id: why for i, why in reasons.items() if why != NO_ADAPTER}
         if not others:
@@ -257,7 +256,7 @@ class ParametricNodePostprocessor(BaseNodePostprocessor):
         self._warned = True
         logger.log(
             level,
-            "%d of %d retrieved nodes act through adapters; %d are left out, %d stand in the prompt as text: %s",
+            "%d of %d retrieved nodes act through adapters; %d are left out, %d are in the prompt as text: %s",
             len(placed.in_weights),
             len(candidates),
             len(placed.left_out),

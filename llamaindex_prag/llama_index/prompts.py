@@ -1,8 +1,8 @@
-"""Prompt templates under which adapters answer, and their place.
+"""Prompt templates that let a model answer from its adapters.
 
-LlamaIndex's own templates say "given the context information and not prior knowledge", which forbids a model to answer
-from its weights. Where an engine was built with those, `ParametricLLM` puts these in their place; a template of the
-user's own is never exchanged. They are the prompts that adapters are trained on.
+LlamaIndex's stock templates say "given the context information and not prior knowledge", which forbids a model to
+answer from its weights. `ParametricLLM` replaces these stock templates with the ones defined here, which are the
+prompts that adapters are trained on. A user's template is never replaced.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from rag_backbone.errors import AdapterError
 TEXT_QA = PromptTemplate(
     INSTRUCTION + "\n\n{context_str}\n\nQuestion: {query_str}\n" + LABEL, prompt_type=PromptType.QUESTION_ANSWER
 )
-"""What `prompts.user_text` gives."""
+"""The same prompt as `prompts.user_text`."""
 REFINE = PromptTemplate(
     INSTRUCTION + "\n\n{context_msg}\n\nQuestion: {query_str}\nAn earlier answer: {existing_answer}\n"
     "Give the better answer. " + LABEL,
@@ -37,10 +37,10 @@ _PASTED = {citation.CITATION_QA_TEMPLATE.template, citation.CITATION_REFINE_TEMP
 
 
 def permitting(prompt: BasePromptTemplate, llm: Any) -> BasePromptTemplate:
-    """The template itself, or ours in the place of a stock one that forbids parametric answers.
+    """Return the template, or our replacement if it is a stock template that forbids parametric answers.
 
     Raises:
-        AdapterError: If the template belongs to an engine that pastes the nodes' text.
+        AdapterError: If the template belongs to an engine that pastes the nodes' text into the prompt.
     """
     text = prompt.get_template(llm=llm)
     if text in _PASTED:
@@ -57,15 +57,15 @@ def permitting(prompt: BasePromptTemplate, llm: Any) -> BasePromptTemplate:
 
 
 def refuse_reading_markers(prompt: BasePromptTemplate, arguments: dict[str, Any]) -> None:
-    """Refuse a prompt that judges passages of which it was given only markers.
+    """Check that a prompt that ranks passages was given their text, not markers.
 
     Raises:
-        AdapterError: With the order in which postprocessors have to stand.
+        AdapterError: If it was given markers; the message shows the correct order of postprocessors.
     """
     if prompt.metadata.get("prompt_type") != PromptType.CHOICE_SELECT:
         return
     if any(isinstance(value, str) and has_markers(value) for value in arguments.values()):
         raise AdapterError(
-            "a postprocessor that reads the passages (a reranker) stands after ParametricNodePostprocessor, which has "
+            "a postprocessor that reads the passages (a reranker) comes after ParametricNodePostprocessor, which has "
             "already replaced their text in prompts. Put it before: node_postprocessors=[reranker, parametric]."
         )

@@ -1,4 +1,4 @@
-"""Indexes whose deletions would not reach the adapters: noticed when they are first searched, and told."""
+"""Detects indexes whose deletions would not reach the adapters, and logs a warning when they are first searched."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ _seen: weakref.WeakSet[Any] = weakref.WeakSet()
 
 
 class ReloadedIndexes(BaseSpanHandler[Any]):
-    """Looks at the document stores of all retrievers, each once. It can only tell: what handlers raise is dropped."""
+    """Checks each retriever's document store once. It can only log, because LlamaIndex drops what handlers raise."""
 
     @classmethod
     def class_name(cls) -> str:
-        """Name of the handler."""
+        """Return the name of the handler."""
         return "ReloadedIndexes"
 
     def span_enter(
@@ -40,10 +40,10 @@ class ReloadedIndexes(BaseSpanHandler[Any]):
         tags: dict[str, Any] | None = None,
         **_kwargs: Any,
     ) -> None:
-        """Warn if a retriever's index was made with a `ParametricDocumentStore` and is now without."""
+        """Warn if a retriever's index was built with a `ParametricDocumentStore` but loaded without it."""
         if not isinstance(instance, BaseRetriever):
             return
-        # LlamaIndex's retrievers keep their index under this name, and have no public one for it.
+        # LlamaIndex's retrievers keep their index under this name, and have no public attribute for it.
         index = getattr(instance, "_index", None)
         if isinstance(index, BaseIndex) and index.docstore not in _seen:
             _seen.add(index.docstore)
@@ -51,17 +51,17 @@ class ReloadedIndexes(BaseSpanHandler[Any]):
                 _look(index, store)
 
     def new_span(self, *_args: Any, **_kwargs: Any) -> None:
-        """No span is kept."""
+        """Do nothing; this handler keeps no spans."""
 
     def prepare_to_exit_span(self, *_args: Any, **_kwargs: Any) -> None:
-        """Nothing is to be done."""
+        """Do nothing; this handler keeps no spans."""
 
     def prepare_to_drop_span(self, *_args: Any, **_kwargs: Any) -> None:
-        """Nothing is to be done."""
+        """Do nothing; this handler keeps no spans."""
 
 
 def watch(store: Any) -> None:
-    """Look at all indexes that this process searches from now on, for adapters of this store."""
+    """Start checking all indexes that this process searches, for adapters of this store. Idempotent."""
     _stores.add(store)
     _handle()
 
@@ -78,11 +78,11 @@ def _look(index: BaseIndex[Any], store: Any) -> None:
         if identity is None or not any(identity in document.indexes for document in store.documents()):
             return
         warn_of_left_behind(index, store)
-    except (AdapterError, ConfigurationError):  # such as a store that was closed
+    except (AdapterError, ConfigurationError):  # for example, the store was closed
         return
     if not isinstance(docstore, AdaptersFollow):
         logger.warning(
-            "this index was loaded with a plain %s: what is deleted from it keeps its adapters in %s. Load it with "
+            "this index was loaded with a plain %s: documents deleted from it keep their adapters in %s. Load it with "
             "docstore=ParametricDocumentStore.from_persist_dir(FOLDER, llm=llm), "
             "StorageContext.from_defaults(docstore=docstore, persist_dir=FOLDER); or run, after deletions, "
             "dynprag store gc --store %s --against FOLDER",

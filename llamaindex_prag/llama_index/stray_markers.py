@@ -1,4 +1,4 @@
-"""References to adapters in the prompt of an LLM that they mean nothing to: noticed, and told."""
+"""Detects references to adapters in the prompts of LLMs that cannot use them, and logs an error."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ logger = logging.getLogger(__name__)
 
 
 class StrayMarkers(BaseEventHandler):
-    """Looks at the prompts of all LLMs. It can only tell: what handlers raise, LlamaIndex drops."""
+    """Checks the prompts of all LLMs. It can only log, because LlamaIndex drops what handlers raise."""
 
     @classmethod
     def class_name(cls) -> str:
-        """Name of the handler."""
+        """Return the name of the handler."""
         return "StrayMarkers"
 
     def handle(self, event: BaseEvent, **_kwargs: Any) -> None:
-        """Log an error if the prompt that is about to be sent holds references, and the LLM is no parametric one."""
+        """Log an error if a prompt about to be sent holds references and its LLM is not a `ParametricLLM`."""
         if isinstance(event, LLMCompletionStartEvent):
             texts = [event.prompt]
         elif isinstance(event, LLMChatStartEvent):
@@ -38,13 +38,13 @@ class StrayMarkers(BaseEventHandler):
         parametric = {kind.class_name() for kind in kinds}
         if name not in parametric and any(has_markers(text) for text in texts):
             logger.error(
-                "a prompt for %s holds references to adapters in the place of passages, which mean nothing to it: the "
-                "query engine needs the llm of its ParametricNodePostprocessor, as_query_engine(llm=llm, ...)",
+                "a prompt for %s holds references to adapters instead of passages, which it cannot use: the query "
+                "engine needs the llm of its ParametricNodePostprocessor, as_query_engine(llm=llm, ...)",
                 name,
             )
 
 
 @functools.cache
 def watch() -> None:
-    """Look at all prompts of this process from now on."""
+    """Start checking all prompts of this process. Idempotent."""
     get_dispatcher().add_event_handler(StrayMarkers())

@@ -1,4 +1,4 @@
-"""LlamaIndex's instrumentation events while adapters are trained."""
+"""LlamaIndex instrumentation events about the training of adapters."""
 
 from __future__ import annotations
 
@@ -11,29 +11,31 @@ dispatcher = get_dispatcher(__name__)
 
 
 class AdapterTrainingEvent(BaseEvent):
-    """How far the training of adapters is: sent when it begins, and a few times a second."""
+    """Progress of adapter training, sent when it begins and a few times per second."""
 
     documents: list[str]
-    """Names of those that are worked on."""
+    """Names of the documents being processed."""
     stage: JobStage
+    """Current stage of the job."""
     made: int
-    """Documents that are done."""
+    """Number of finished documents."""
     of: int
+    """Total number of documents."""
     part: float
-    """Of the whole, 0 to 1."""
+    """Finished fraction of the whole job, 0 to 1."""
     seconds: float
-    """Since it began."""
+    """Seconds since the job began."""
     left: float
-    """Seconds."""
+    """Estimated seconds left."""
     estimated: float
-    """Seconds that the whole was estimated to take."""
+    """Estimated seconds of the whole job."""
 
     @classmethod
     def class_name(cls) -> str:
-        """Name in traces."""
+        """Return the name used in traces."""
         return "AdapterTrainingEvent"
 
 
 def dispatch(advance: JobStatus) -> None:
-    """Send it to LlamaIndex's event handlers."""
+    """Send a job's status to LlamaIndex's event handlers."""
     dispatcher.event(AdapterTrainingEvent(**advance.to_dict()))

@@ -1,9 +1,12 @@
-"""Where retrieved passages act: through their adapters, as text in the prompt, or not at all.
+"""Decides how each retrieved passage is used: through its adapter, as text in the prompt, or not at all.
 
-    candidate.py    a retrieved passage, and what is planned for it
-    maker.py        makes the adapters that are missing, and remembers what cannot be learnt
-    placer.py       which passages act through their adapters, and how strongly
-    service.py      plan -> make -> place, for LlamaIndex's postprocessor and LangGraph's injector alike
+    candidate.py       a retrieved passage, and the plan for it
+    maker.py           makes missing adapters, and remembers texts that cannot be learnt
+    placer.py          decides which passages act through their adapters, and how strongly
+    service.py         plan -> make -> place, for both LlamaIndex's postprocessor and LangGraph's injector
+    auto_policy.py     chooses the cheapest mode of a document: context, trained, translated or combined
+    auto_chooser.py    counts how often documents are retrieved, and applies the policy
+    costs.py           measures what each mode costs on this machine
 
-Knows no framework.
+Depends on no framework.
 """

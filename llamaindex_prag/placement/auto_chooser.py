@@ -1,7 +1,7 @@
-"""How often documents are asked for, and the way that follows for each: the memory of `inject="auto"`.
+"""Counts how often each document is retrieved, and chooses its placement mode accordingly (`inject="auto"`).
 
-The count lies beside the document's adapters in the store, under the hash of its text: it goes when the document is
-removed, and begins anew when the document changes.
+The count is stored beside the document's adapters, under the hash of its text: it is removed with the document, and
+starts again from 0 when the document changes.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ _TABLE = "asked"
 
 
 class AutoChooser:
-    """Picks the way of each retrieved document, and counts.
+    """Chooses the placement mode of each retrieved document, and counts its retrievals.
 
     Args:
         model: The model with its adapters.
-        policy: What is wanted.
-        costs: What things cost here; None: measured, at the first use on a machine (`measure_costs`).
+        policy: The policy that chooses the mode.
+        costs: Costs on this machine; None to measure them at the first use on a machine (`measure_costs`).
     """
 
     def __init__(self, model: ParametricModel, policy: AutoPolicy | None = None, costs: Costs | None = None) -> None:
@@ -37,10 +37,10 @@ class AutoChooser:
         self._store: Any = model.store
         self._lock = threading.Lock()
         self._counted: dict[str, int] = {}
-        """What could not be written: the store may be open for reading only."""
+        """Counts that could not be stored, for example because the store is read-only."""
 
     def choose(self, texts: Sequence[str]) -> list[AutoDecision]:
-        """The way of each document; a blank one stays in the context. Each counts as asked for once more."""
+        """Choose the mode of each document, counting one more retrieval; a blank document stays in the context."""
         chosen: dict[str, AutoDecision] = {}
         for text in dict.fromkeys(texts):
             if not text.strip():
@@ -51,7 +51,7 @@ class AutoChooser:
         return [chosen[text] for text in texts]
 
     def demand(self, text: str) -> Demand:
-        """What is known of a document."""
+        """Return what is known about a document."""
         digest, translations = text_hash(text), self.model.translations
         tokens = len(self.model.lm.tokenizer(text, add_special_tokens=False).input_ids)
         represented = translations is not None and translations.knows(digest)
@@ -70,4 +70,4 @@ class AutoChooser:
                 self._counted[digest] = asked
 
     def __repr__(self) -> str:
-        return f"Chooser({self.model!r}, {self.policy!r})"
+        return f"AutoChooser({self.model!r}, {self.policy!r})"

@@ -1,10 +1,10 @@
-"""Which way a document is used: in context, by an adapter that is trained or translated, or both.
+"""Chooses a document's placement mode: in context, through a trained or translated adapter, or both.
 
-Of the ways that are good enough and quick enough, the cheapest. Training costs once what reading costs again and again,
-and nobody knows how often a document will be asked for before it changes. So it is read until reading it has cost what
-training it costs, and trained then. Between these two, whatever comes, at most twice is spent of what knowing the
-future would have cost (the break-even rule of the ski-rental problem, Karlin et al. 1988). A changed document is a new
-text, whose count begins anew; so one that changes often is never trained.
+The policy takes the cheapest of the modes that are good enough and fast enough. Training is paid once, reading at every
+question, and it is unknown how often a document will be retrieved before it changes. So the document is read until
+reading it has cost as much as training it would, and is then trained. This costs at most twice as much as the better of
+the two with knowledge of the future (the break-even rule of the ski-rental problem, Karlin et al. 1988). A changed
+document is a new text whose count starts at 0, so a document that changes often is never trained.
 """
 
 from __future__ import annotations
@@ -18,26 +18,27 @@ from llamaindex_prag.placement.costs import Costs, PlacementMode
 from rag_backbone.errors import ConfigurationError
 
 QUALITIES: Mapping[PlacementMode, float] = {"context": 1.0, "combined": 1.0, "trained": 0.64}
-"""What part of what reading a passage adds to the answers' F1 each way recovers, measured with a model of 0.5 billion
-parameters on 452 questions of one hop (docs/results-parametric.md). No translator has been measured: name its own."""
+"""Fraction of the F1 gain from reading a passage that each mode recovers, measured with a 0.5B model on 452 single-hop
+questions (docs/results-parametric.md). No translator has been measured; to use `translated`, pass its value."""
 
 
 @dataclass(frozen=True, slots=True)
 class Demand:
-    """What is known of one document."""
+    """What is known about one document."""
 
     tokens: int
+    """Number of tokens in the document."""
     asked: int
-    """How often it was retrieved since it was last changed, this time not counted."""
+    """Number of earlier retrievals since its last change."""
     trained: bool = False
-    """Whether its adapter is there."""
+    """Whether its trained adapter exists."""
     represented: bool = False
-    """Whether its representation is there."""
+    """Whether its representation is stored."""
 
 
 @dataclass(frozen=True, slots=True)
 class AutoDecision:
-    """A way, and why."""
+    """A placement mode, and the reason for it."""
 
     way: PlacementMode
     why: str
@@ -45,16 +46,17 @@ class AutoDecision:
 
 @dataclass(frozen=True)
 class AutoPolicy:
-    """Picks a way for each document.
+    """Chooses a placement mode for each document.
 
     Args:
-        quality: The least that a way has to recover, see `QUALITIES`.
-        budget: The most seconds that a document may cost at one question, making its adapter included; None: any.
-        qualities: What each way recovers with this model; ways that are not named are not taken.
-        expected: How often a document is asked for between two changes, if that is known; None: break-even.
+        quality: Minimum quality of a mode, see `QUALITIES`.
+        budget: Maximum number of seconds that a document may cost at one question, including making its adapter; None
+            for no limit.
+        qualities: Quality of each mode with this model; modes without an entry are not used.
+        expected: Expected number of retrievals of a document between two changes; None to use the break-even rule.
 
     Raises:
-        ConfigurationError: If no way is good enough, or a number is out of range.
+        ConfigurationError: If no mode is good enough, or a number is out of range.
     """
 
     quality: float = 0.0
@@ -73,13 +75,14 @@ class AutoPolicy:
                 raise ConfigurationError(f"{name} is {value}; it must be a finite number above 0, or None")
         if not any(value >= self.quality for value in self.qualities.values()):
             raise ConfigurationError(
-                f"quality is {self.quality}, and the best way has {max(self.qualities.values(), default=0.0)}; lower it"
+                f"quality is {self.quality}, but the best mode has {max(self.qualities.values(), default=0.0)}; "
+                "lower it"
             )
 
     def choose(self, demand: Demand, costs: Costs) -> AutoDecision:
-        """The way for one document.
+        """Choose the mode for one document.
 
-        If no way that is good enough fits the budget, the quickest of them is taken.
+        If none of the modes that are good enough fits the budget, the fastest of them is chosen.
         """
         good = [way for way in get_args(PlacementMode) if self.qualities.get(way, -math.inf) >= self.quality]
         if costs.translate is None:
@@ -88,19 +91,20 @@ class AutoPolicy:
         fit = [way for way in good if self.budget is None or waits[way] <= self.budget]
         if not fit:
             quickest = min(good, key=lambda way: waits[way])
-            return AutoDecision(quickest, f"no way fits {self.budget:g} s; this one takes {waits[quickest]:.3g} s")
+            return AutoDecision(quickest, f"no mode fits {self.budget:g} s; this one takes {waits[quickest]:.3g} s")
         best = min(fit, key=lambda way: self._price(way, demand, costs))
         return AutoDecision(best, self._reason(best, demand, costs))
 
     def _once(self, way: PlacementMode, demand: Demand, costs: Costs) -> float:
-        """What has still to be paid before it can be used this way."""
+        """Return the seconds that are still needed before the document can be used in this mode."""
         done = demand.represented if way == "translated" else demand.trained
         return 0.0 if done else costs.once(way, demand.tokens)
 
     def _price(self, way: PlacementMode, demand: Demand, costs: Costs) -> float:
-        """Seconds a question, what is paid once being spread over the questions that are to come.
+        """Return the seconds per question, with one-off costs spread over the expected questions.
 
-        As many are taken to come as have been, this one counted: that is the break-even rule.
+        Without `expected`, as many questions are assumed to follow as there were up to now, including this one: the
+        break-even rule.
         """
         questions = self.expected if self.expected is not None else demand.asked + 1
         return self._once(way, demand, costs) / questions + costs.each(way, demand.tokens)

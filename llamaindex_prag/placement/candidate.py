@@ -1,4 +1,4 @@
-"""A retrieved passage that may act through an adapter, and what is planned for it. Knows no framework and no model."""
+"""A retrieved passage that may act through an adapter, and the plan for it. Knows no framework and no model."""
 
 from __future__ import annotations
 
@@ -20,29 +20,29 @@ class Candidate:
     text: str
     title: str = ""
     document: str = ""
-    """Id of the document that it is a part of; with the document its adapter goes."""
+    """ID of the document that it belongs to; its adapter is removed with that document."""
     name: str = ""
-    """What a person recognises it by."""
+    """Human-readable name for messages."""
     score: float | None = None
     """Retrieval score."""
     metadata: Mapping[str, Any] = field(default_factory=dict)
-    """Where the date of the last change is looked for."""
+    """Metadata in which the date of the last change is looked up."""
     original: str | None = None
-    """`text_hash` of the text that this one is a cleaned copy of, whose adapter it may use."""
+    """`text_hash` of the original text if this is a cleaned copy, which may use the original's adapter."""
 
     @property
     def passage(self) -> Passage:
-        """The passage as it is trained on."""
+        """The passage in the form that training takes."""
         return Passage(self.text, self.title, self.document)
 
 
 @dataclass(frozen=True, slots=True)
 class PlacementPlan:
-    """What is planned for a candidate."""
+    """The plan for a candidate."""
 
     make: Making | None = None
-    """How its adapter is made first, if it is to act."""
+    """How to make its adapter if it is missing; None to make none."""
     beside: bool = False
-    """Whether its text stands in the prompt beside the adapter."""
+    """Whether its text is in the prompt in addition to the adapter."""
     in_context: str = ""
-    """Why it is not to act through an adapter; empty if it is."""
+    """Why it should not act through an adapter; empty if it should."""

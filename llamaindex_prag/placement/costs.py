@@ -1,13 +1,14 @@
-"""What a document costs on this machine and model: read in the prompt, trained, or translated.
+"""Cost of a document on this machine and model when it is read in the prompt, trained, or translated.
 
-Measured once by a short run (`measure_costs`), kept in the project's cache folder, and used to predict:
+Costs are measured once by a short run (`measure_costs`), cached in the project's cache folder, and used to predict:
 
     context      n c_read                         at each question
     trained      c_activate                       at each question, after n c_train once
     translated   c_activate + c_translate         at each question, after n c_represent once
     combined     trained + context
 
-with n the document's tokens. Linear in n, which attention over long prompts is not quite: reading costs more than said.
+where n is the document's number of tokens. Attention makes reading long prompts more expensive than this linear model
+predicts.
 """
 
 from __future__ import annotations
@@ -42,18 +43,18 @@ _VERSION = "3"
 
 @dataclass(frozen=True, slots=True)
 class Costs:
-    """Seconds, on one machine and model."""
+    """Costs in seconds on one machine and model."""
 
     read: float
-    """A token in the prompt."""
+    """Seconds per prompt token."""
     activate: float
-    """A document's trained adapter, read from the store; merging it into the model's slot is not counted."""
+    """Seconds to read a document's adapter from the store; merging it into a slot is not counted."""
     train: float
-    """A token of a document, augmentation and teacher included."""
+    """Training seconds per document token, including augmentation and teacher."""
     represent: float | None = None
-    """A token of a document; None: there is no translator."""
+    """Seconds per document token to compute a representation; None without a translator."""
     translate: float | None = None
-    """A document whose representation is kept."""
+    """Seconds to translate a stored representation; None without a translator."""
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -62,13 +63,13 @@ class Costs:
                 raise ConfigurationError(f"{field.name} costs {value} seconds; it must be a finite number above 0")
 
     def once(self, way: PlacementMode, tokens: int) -> float:
-        """Seconds before a document of so many tokens can be used this way; none where that is done."""
+        """Return the one-off seconds before a document of `tokens` tokens can be used in this mode."""
         if way == "translated":
             return tokens * self._of_translator()[0]
         return 0.0 if way == "context" else tokens * self.train
 
     def each(self, way: PlacementMode, tokens: int) -> float:
-        """Seconds that it then costs at each question."""
+        """Return the seconds that a prepared document of `tokens` tokens costs at each question."""
         if way == "translated":
             return self.activate + self._of_translator()[1]
         weights = 0.0 if way == "context" else self.activate
@@ -76,22 +77,23 @@ class Costs:
 
     def _of_translator(self) -> tuple[float, float]:
         if self.represent is None or self.translate is None:
-            raise ConfigurationError("the costs were measured without a translator, so translating has none")
+            raise ConfigurationError("the costs were measured without a translator, so there are none for translating")
         return self.represent, self.translate
 
     def to_dict(self) -> dict[str, float | None]:
-        """As plain data."""
+        """Return the costs as plain data."""
         return asdict(self)
 
 
 def measure_costs(model: ParametricModel, *, again: bool = False) -> Costs:
-    """Measure, or read what was measured before on this machine for this model, recipe and translator.
+    """Return the costs on this machine for a model, recipe and translator, from the cache if they were measured before.
 
-    Takes some seconds to a minute: one passage is read, translated, and trained for two epochs of the recipe.
+    Measuring takes from a few seconds to a minute: one passage is read, translated, and trained for two epochs of the
+    recipe.
 
     Args:
         model: The model with its recipe and translator.
-        again: Whether to measure anew.
+        again: Whether to measure again even if there are cached costs.
     """
     path = _path(model)
     if not again and (known := _read(path)) is not None:
@@ -113,7 +115,7 @@ def measure_costs(model: ParametricModel, *, again: bool = False) -> Costs:
 
 
 def _reading(model: ParametricModel, tokens: int) -> float:
-    """A token's share in the time to the first token of a prompt with the passage, beyond that of one without."""
+    """Return the seconds that each passage token adds to the time to first token."""
     engine = model.lm.engine
 
     def first_token(passages: tuple[str, ...]) -> float:
@@ -125,12 +127,12 @@ def _reading(model: ParametricModel, tokens: int) -> float:
 
         return _seconds(once)
 
-    # The least that a token can cost keeps a tiny model's timing noise from becoming a negative price.
+    # The lower bound keeps timing noise with a tiny model from giving a negative cost.
     return max((first_token((PROBE,)) - first_token(())) / tokens, 1e-9)
 
 
 def _activating(model: ParametricModel) -> float:
-    """Reading a stored adapter, in the store's own encoding."""
+    """Return the seconds to read a stored adapter in the store's encoding."""
     from llamaindex_prag.store.lmdb_store import LMDBStore
 
     encoding: Any = getattr(model.store, "encoding", "bfloat16")
@@ -165,5 +167,5 @@ def _read(path: Path) -> Costs | None:
 
     try:
         return Costs(**json.loads(path.read_text("utf-8")))
-    except (OSError, TypeError, ValueError, ConfigurationError):  # not there, or not ours: measured anew
+    except (OSError, TypeError, ValueError, ConfigurationError):  # missing or invalid: measure again
         return None

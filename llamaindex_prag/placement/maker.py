@@ -1,7 +1,7 @@
 """Makes the adapters that a question waits for, and remembers which texts cannot be learnt.
 
-One passage that fails does not cost the others of its group their adapters; a store that fails ends the work. What
-fails for a reason that will not change (`ConfigurationError`, or training that gave no adapter) is not tried again.
+If one passage fails, the others in its group still get their adapters; if the store fails, the work ends. A passage
+that fails for a permanent reason (`ConfigurationError`, or training that produced no adapter) is not tried again.
 """
 
 from __future__ import annotations
@@ -20,36 +20,38 @@ from llamaindex_prag.placement.candidate import Candidate, Making
 from rag_backbone.errors import AdapterError, ConfigurationError
 
 _REMEMBERED = 4096
-"""Texts that could not be learnt."""
+"""Maximum number of remembered texts that could not be learnt."""
 logger = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
 class MadeAdapters:
-    """What was done before passages could be placed."""
+    """Report of the adapters made before passages could be placed."""
 
     trained: int = 0
+    """Number of trained adapters."""
     translated: int = 0
+    """Number of documents whose representation was computed."""
     failed: dict[str, str] = field(default_factory=dict)
-    """By a candidate's id, why it has no adapter."""
+    """Reason why a candidate has no adapter, by candidate ID."""
     waited_for: list[str] = field(default_factory=list)
     """Names of the candidates that were trained."""
     estimated: float = 0.0
-    """Seconds that training them was estimated to take."""
+    """Estimated training time in seconds."""
     seconds: float = 0.0
-    """Seconds that everything took."""
+    """Total time in seconds."""
     store_failed: bool = False
-    """Whether nothing more can be kept: the store is full, for example."""
+    """Whether the store can keep nothing more, for example because it is full."""
 
 
 class Maker:
-    """Trains and translates for one model.
+    """Trains and translates missing adapters of one model.
 
     Args:
         model: The model with its adapters.
-        waiting: Logs at WARNING that a question waits for training.
-        progress: Whether to show a bar on stderr while something is trained.
-        watch: Is called a few times a second while something is trained.
+        waiting: Logger that reports, at WARNING, that a question waits for training.
+        progress: Whether to show a progress bar on stderr during training.
+        watch: Callback that is called a few times per second during training.
     """
 
     def __init__(self, model: AdapterModel, *, waiting: logging.Logger, progress: bool, watch: Progress | None) -> None:
@@ -58,15 +60,16 @@ class Maker:
         self._watch = () if watch is None else (watch,)
         self._parametrizer: Parametrizer | None = None
         self._given_up: dict[tuple[Making, str], str] = {}
-        """By making and text hash: trying takes long. An id would not do, as a document may change."""
+        """Reasons by making and text hash, because another attempt would take long. IDs would not do as keys: a
+        document can change."""
         self._giving_up = threading.Lock()
 
     def why_not(self, candidate: Candidate, making: Making) -> str | None:
-        """Return why an adapter cannot be made, as an earlier attempt has shown; None if it was not tried."""
+        """Return why an earlier attempt to make the adapter failed; None if none failed permanently."""
         return self._given_up.get((making, text_hash(candidate.text)))
 
     def make(self, making: Making, candidates: Sequence[Candidate], made: MadeAdapters) -> None:
-        """Make adapters, and note in `made` what was done."""
+        """Make adapters, and record the outcome in `made`."""
         work: Callable[[Sequence[Candidate], MadeAdapters], None] = (
             self._train if making == "train" else self._translate
         )
@@ -91,7 +94,7 @@ class Maker:
     def _translate(self, candidates: Sequence[Candidate], made: MadeAdapters) -> None:
         translations = self._model.translations
         if translations is None:
-            raise ConfigurationError("costs are given for translating, and the model has no translator")
+            raise ConfigurationError("costs are given for translating, but the model has no translator")
         made.translated += translations.keep([c.passage for c in candidates])
 
     def _train(self, candidates: Sequence[Candidate], made: MadeAdapters) -> None:
@@ -118,6 +121,6 @@ class Maker:
 
     def _give_up(self, making: Making, candidate: Candidate, why: str) -> None:
         with self._giving_up:
-            while len(self._given_up) >= _REMEMBERED:  # the oldest; it is tried again if it comes again
+            while len(self._given_up) >= _REMEMBERED:  # forget the oldest, which may then be tried again
                 del self._given_up[next(iter(self._given_up))]
             self._given_up[making, text_hash(candidate.text)] = why

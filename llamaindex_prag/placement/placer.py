@@ -1,9 +1,9 @@
-"""Which passages act through their adapters, how strongly, and which do not: one rule for all surfaces.
+"""Decides which passages act through their adapters, and how strongly, by one rule for all front ends.
 
-keys -> the best-scored -> contradictions, if watched -> forgetting, if watched -> a selection, a reason for the rest
+keys -> best-scored -> contradictions, if measured -> forgetting, if measured -> active adapters, reasons for the rest
 
-By default one passage acts, the best-scored: merged adapters weaken each other. With a 0.5B model the right one alone
-gives an F1 of 25, the mean of five gives 6 (docs/results-parametric.md).
+By default only the best-scored passage acts, because merged adapters weaken each other: with a 0.5B model, the right
+adapter alone gives an F1 of 25, the mean of five gives 6 (docs/results-parametric.md).
 """
 
 from __future__ import annotations
@@ -26,29 +26,31 @@ if TYPE_CHECKING:
     from llamaindex_prag.adapters.adapter import AdapterKey
 
 Others = Literal["omit", "context"]
-"""Where passages go that have an adapter and do not act through it: nowhere, or into the prompt."""
+"""Whether passages that have an adapter but do not act through it are left out, or put into the prompt."""
 NO_ADAPTER = "no adapter"
 _MERGING = ("mean", "score-weighted")
 
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """Where each passage acts; passages are told by their number."""
+    """How each passage is used; passages are identified by index."""
 
     in_weights: tuple[int, ...] = ()
+    """Passages that act through their adapters."""
     selection: ActiveAdapters | None = None
+    """Active adapters of these passages; None if there are none."""
     strengths: Mapping[int, float] = field(default_factory=dict)
-    """Of those in the weights: what multiplies each one's update, before they are averaged."""
+    """Factor on the update of each passage in `in_weights`, applied before averaging."""
     in_prompt: Mapping[int, str] = field(default_factory=dict)
-    """Whose text has to stand in the prompt, and why."""
+    """Passages whose text must be in the prompt, with the reason."""
     left_out: Mapping[int, str] = field(default_factory=dict)
-    """Which are not used at all, and why."""
+    """Passages that are not used at all, with the reason."""
     strength: float = 1.0
-    """Of the strongest, after the guard."""
+    """Largest strength, after the guard."""
     forgetting: float | None = None
-    """What the adapters change of unrelated answers, nats a token; None: not measured."""
+    """Change of unrelated answers by the adapters, in nats per token; None if it was not measured."""
     conflicts: Conflicts | None = None
-    """None: not measured."""
+    """Contradictions between the documents; None if they were not measured."""
 
 
 class Placer:
@@ -56,20 +58,22 @@ class Placer:
 
     Args:
         model: The model with its adapters.
-        merge: How updates are combined, where several act.
-        max_active: How many passages act through their adapters at once, the best-scored first. None: 1; with
-            `conflicts`, whose policies are about several documents, as many as a call may use.
-        others: Where the other passages that have an adapter go: `"omit"` leaves them out, `"context"` puts them into
-            the prompt.
-        forgetting: The bound of a `ForgettingGuard`; None: not measured.
-        conflicts: The policy for documents that contradict each other; None: not measured.
-        conflict_bound: Above so many nats they do; None: `conflicts.BOUND`.
-        conflict_overlap: Below such a cosine of their updates they do not, whatever they say; None: not looked at.
-        may_part: Whether the passages of one question may come to act one by one, as LlamaIndex's synthesizers have it
-            that go through them in turn: each alone is then kept within the bound too.
+        merge: How updates are combined if several passages act.
+        max_active: Maximum number of passages that act through their adapters at once, best-scored first. None for 1,
+            or with `conflicts`, whose policies need several documents, for as many as a call may use.
+        others: What happens to other passages that have an adapter: `"omit"` leaves them out, `"context"` puts them
+            into the prompt.
+        forgetting: Bound of a `ForgettingGuard`; None to measure nothing.
+        conflicts: Policy for documents that contradict each other; None to measure nothing.
+        conflict_bound: Documents contradict each other above this many nats; None for `conflicts.BOUND`.
+        conflict_overlap: Documents whose updates have a smaller cosine never count as contradicting; None to ignore the
+            cosine.
+        may_part: Whether passages of one question may also act one by one, as in LlamaIndex synthesizers that process
+            nodes in turn; each adapter alone is then kept within the forgetting bound too.
 
     Raises:
-        ConfigurationError: If the policy is unknown, a bound is out of range, or more are to act than a call may use.
+        ConfigurationError: If the policy is unknown, a bound is out of range, or `max_active` exceeds what a call may
+            use.
     """
 
     def __init__(
@@ -100,7 +104,7 @@ class Placer:
 
     @property
     def candidates(self) -> int:
-        """How many passages need their adapters before it is decided which of them act."""
+        """Number of passages whose adapters are needed to decide which of them act."""
         return self._active if self._meter is None else self._model.max_adapters
 
     def place(
@@ -112,15 +116,15 @@ class Placer:
         scores: Sequence[float | None],
         dates: Sequence[datetime | None],
     ) -> Placement:
-        """Decide where each passage acts.
+        """Decide how each passage is used.
 
         Args:
-            keys: Keys of the passages' adapters, best first; None where there is none. Only the best-scored
-                ones are loaded.
-            question: What is asked, for contradictions: without it none are looked for.
-            strengths: What multiplies each passage's update.
+            keys: Keys of the passages' adapters, best first; None for a passage without an adapter. Only the
+                best-scored ones are loaded.
+            question: The question, needed to measure contradictions; if blank, none are measured.
+            strengths: Factor on each passage's update.
             scores: Retrieval scores.
-            dates: When each passage's document was last changed.
+            dates: Date of the last change of each passage's document.
         """
         in_prompt: dict[int, str] = {i: NO_ADAPTER for i, key in enumerate(keys) if key is None}
         left_out: dict[int, str] = {}
@@ -162,7 +166,7 @@ class Placer:
         )
 
     def _reason(self) -> str:
-        """Why a passage with an adapter does not act through it."""
+        """Return why a passage with an adapter does not act through it."""
         if self._active == self._model.max_adapters:
             return f"more than the {self._active} adapters that a call may use"
         return f"another passage has a better score, and {self._active} may act through adapters (max_active)"
@@ -171,7 +175,7 @@ class Placer:
     def _guarded(
         guard: ForgettingGuard, selection: ActiveAdapters, alone: Sequence[ActiveAdapters]
     ) -> tuple[ActiveAdapters | None, float, float]:
-        """What is left of a selection, what part of its strength, and the nats that are forgotten at most."""
+        """Return the guarded selection, the fraction of its strength that remains, and its forgetting in nats."""
         found = guard.guarded(selection)
         for one in alone if found.selection is not None else ():
             other = guard.guarded(one)
@@ -205,12 +209,12 @@ class Placer:
 
 
 def best_scored(identities: Sequence[Hashable | None], scores: Sequence[float | None] | None, count: int) -> list[int]:
-    """Return the numbers of the best-scored passages, best first.
+    """Return the indices of the best-scored passages, best first.
 
     Args:
-        identities: Equal ones are one passage that was found twice, and are taken together; None is never taken.
-        scores: Equal ones keep their order, as do all if one is missing. NaN is the worst.
-        count: How many different passages are taken at most.
+        identities: Equal values mark the same passage found twice, which is selected as one; None is never selected.
+        scores: Equal scores keep their order, and so do all passages if any score is missing. NaN ranks last.
+        count: Maximum number of different passages.
     """
     order = [i for i, identity in enumerate(identities) if identity is not None]
     given = [] if scores is None else [scores[i] for i in order]
@@ -222,16 +226,16 @@ def best_scored(identities: Sequence[Hashable | None], scores: Sequence[float | 
 
 
 def usable_scores(scores: Sequence[float | None]) -> list[float]:
-    """Retrieval scores as weights: not below 0, and all 1 where none is above it.
+    """Turn retrieval scores into weights: negative scores become 0, and if no weight is above 0, all are 1.
 
-    A retriever that gives no score means 1; an all-zero embedding has the similarity nan, which is 0.
+    A missing score counts as 1. NaN, the similarity of an all-zero embedding, counts as 0.
     """
     given = [1.0 if s is None else max(s, 0.0) if math.isfinite(s) else 0.0 for s in scores]
     return given if any(given) else [1.0] * len(given)
 
 
 def _shares(scores: Sequence[float]) -> list[float]:
-    """Of the mean: k s_i / sum."""
+    """Return each score relative to the mean score: k s_i / sum."""
     return [len(scores) * s / sum(scores) for s in scores]
 
 
@@ -240,12 +244,12 @@ def _checked_active(given: int | None, conflicts: str | None, room: int) -> int:
         return 1 if conflicts is None else room
     if not 1 <= given <= room:
         raise ConfigurationError(
-            f"max_active is {given}; from 1 to {room} is possible, the adapters that a call of this model may use "
-            "(max_adapters)"
+            f"max_active is {given}; it must be from 1 to {room}, the number of adapters that a call of this model may "
+            "use (max_adapters)"
         )
     if given == 1 and conflicts in _MERGING:
         raise ConfigurationError(
-            f"conflicts={conflicts!r} merges several documents' adapters, and max_active is 1; leave max_active out, "
+            f"conflicts={conflicts!r} merges several documents' adapters, but max_active is 1; leave max_active out, "
             "or choose conflicts='latest' or 'context'"
         )
     return given

@@ -1,8 +1,8 @@
-"""Puts retrieved passages in their places: plan -> make what is missing -> place.
+"""Decides how retrieved passages are used: plan -> make missing adapters -> place.
 
-Both frameworks' classes translate to and from this service. Planning and placing look adapters up and may measure
-(forgetting, contradictions); making trains for minutes or translates in milliseconds. All of it blocks, so an event
-loop calls it in a thread (`rag_backbone.aio`).
+The classes of both frameworks translate to and from this service. Planning and placing look up adapters and may measure
+forgetting and contradictions; making takes minutes to train or milliseconds to translate. All calls block, so an event
+loop must run them in a thread (`rag_backbone.aio`).
 """
 
 from __future__ import annotations
@@ -26,23 +26,23 @@ from llamaindex_prag.placement.placer import Placement, Placer, best_scored
 from rag_backbone.errors import AdapterError
 
 Missing = Literal["train", "translate", "context", "error"]
-"""What becomes of a passage without an adapter: it is made, the text stays in the prompt, or that is an error."""
+"""How to treat a passage without an adapter: make the adapter, keep the text in the prompt, or raise an error."""
 _MAKING: dict[Missing, Making] = {"train": "train", "translate": "translate"}
 
 
 class PlacementService:
-    """Places the passages of one model's questions.
+    """Places the passages retrieved for questions to one model.
 
     Args:
         model: The model with its adapters.
         placer: Decides which passages act, and how strongly.
-        missing: What becomes of a passage without an adapter.
-        beside: Whether the text of a passage stands in the prompt beside its adapter.
-        strength: Multiplies the updates. None: 1, and `BESIDE_TEXT` beside a text.
-        chooser: Decides `missing` and `beside` for each passage, in the place of the two.
-        waiting: Logs at WARNING that a question waits for training.
-        progress: Whether to show a bar on stderr while adapters are trained.
-        watch: Is called a few times a second while adapters are trained.
+        missing: How to treat a passage without an adapter.
+        beside: Whether the text of a passage is in the prompt in addition to its adapter.
+        strength: Factor on the updates. None for 1, or `BESIDE_TEXT` if the text is in the prompt too.
+        chooser: Decides per passage instead of `missing` and `beside`.
+        waiting: Logger that reports, at WARNING, that a question waits for training.
+        progress: Whether to show a progress bar on stderr during training.
+        watch: Callback that is called a few times per second during training.
     """
 
     def __init__(
@@ -63,10 +63,10 @@ class PlacementService:
         self._maker = Maker(model, waiting=waiting, progress=progress, watch=watch)
 
     def plan(self, candidates: Sequence[Candidate]) -> list[PlacementPlan]:
-        """Decide what is to become of each passage. With a chooser each counts as asked for once more.
+        """Plan how each passage is used. A chooser counts each passage as retrieved once more.
 
         Raises:
-            AdapterError: If one has no adapter, and that is an error.
+            AdapterError: If a passage has no adapter and `missing` is `"error"`.
         """
         if self._chooser is not None:
             choices = self._chooser.choose([c.text for c in candidates])
@@ -77,9 +77,9 @@ class PlacementService:
         return [PlacementPlan(make, self._beside, "" if c.text.strip() else "no text") for c in candidates]
 
     def prepare(self, candidates: Sequence[Candidate], plans: Sequence[PlacementPlan] | None = None) -> MadeAdapters:
-        """Make the adapters that are missing of passages that are to act.
+        """Make the missing adapters of the passages that should act.
 
-        Where one cannot be made, the next passage takes the place.
+        If an adapter cannot be made, the next passage takes its place.
         """
         started, made = time.monotonic(), MadeAdapters()
         plans = self.plan(candidates) if plans is None else plans
@@ -104,13 +104,14 @@ class PlacementService:
         *,
         times: float = 1.0,
     ) -> Placement:
-        """Decide where each passage acts, by what adapters there are now.
+        """Decide how each passage is used, given the adapters that exist now.
 
         Args:
             candidates: The passages, best first.
-            question: What is asked, for contradictions.
-            plans: What was planned for them; None: planned here.
-            times: What the caller multiplies the strengths by afterwards. It is measured, and not reported.
+            question: The question, needed to measure contradictions.
+            plans: Plans for the passages; None to plan here.
+            times: Factor by which the caller multiplies the strengths afterwards. Forgetting is measured with it, but
+                the reported strengths do not include it.
         """
         plans = self.plan(candidates) if plans is None else plans
         lost: set[int] = set()
@@ -146,7 +147,7 @@ class PlacementService:
     def _lacking(
         self, candidates: Sequence[Candidate], plans: Sequence[PlacementPlan], lost: Collection[int]
     ) -> list[int]:
-        """Indices of the passages that are to act and have no adapter; those that are `lost` are not to act."""
+        """Return the indices of passages that should act and have no adapter; `lost` passages never act."""
         scores = [c.score for c in candidates]
         active = best_scored(self._keys(candidates, plans, lost), scores, self._placer.candidates)
         return [i for i in active if self._key(candidates[i]) is None]
@@ -154,7 +155,7 @@ class PlacementService:
     def _keys(
         self, candidates: Sequence[Candidate], plans: Sequence[PlacementPlan], lost: Collection[int]
     ) -> list[AdapterKey | None]:
-        """The key of each passage's adapter, also of one that may still be made."""
+        """Return the key of each passage's adapter, including adapters that can still be made."""
         return [
             None if i in lost else self._possible(c, plan)
             for i, (c, plan) in enumerate(zip(candidates, plans, strict=True))
@@ -174,6 +175,6 @@ class PlacementService:
         return self._maker.why_not(candidate, plan.make)
 
     def _key(self, candidate: Candidate) -> AdapterKey | None:
-        """The key of the passage's adapter, if there is one."""
+        """Return the key of the passage's adapter, or None if it has none."""
         original = self._model.find_hash(candidate.original) if candidate.original else None
         return original or self._model.find(candidate.text)

@@ -1,8 +1,8 @@
-"""Documents' adapters in a model server (vLLM): merged, exported, loaded by name; or merged by the server itself.
+"""Serves documents' adapters from a model server (vLLM): merged and loaded by the client, or merged by the server.
 
-    selection -> merged adapter -> PEFT folder named by its content -> loaded into the server -> a request's model name
+    active adapters -> merged adapter -> PEFT folder named by content -> loaded into the server -> model name of a call
 
-`vllm_resolver` runs inside the server and needs neither torch nor LlamaIndex; the rest runs in its clients.
+`vllm_resolver` runs inside the server and needs neither torch nor LlamaIndex; all other modules run in its clients.
 """
 
 import lazy_loader

@@ -1,11 +1,11 @@
-"""Model names that name documents: what a server needs to find and merge their adapters by itself.
+"""Model names that encode a set of documents, so that a server can find and merge their adapters.
 
     prag:<payload>[.<signature>]      payload, base64url of
 
     version 1 | recipe 32 | orthogonal 1 | store's change counter 8 | count 1 | count x (text hash 32, weight 8)
 
-A text's hash can only be known by who knows the text. Where that is not enough, client and server share a secret, and
-names carry an HMAC-SHA-256 (128 bits): then nobody else can name a set at all. Needs nothing but the standard library.
+Knowing a text's hash requires knowing the text. If that is not enough, client and server share a secret and names carry
+an HMAC-SHA-256 (128 bits), so that no other client can name a set at all. Needs only the standard library.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ _HEAD = struct.Struct(">B32s?QB")
 _MEMBER = struct.Struct(">32sd")
 _SIGNATURE = 16
 LEAST_SECRET = 16
-"""Bytes."""
+"""Minimum length of a secret in bytes."""
 
 
 class DocumentNameError(AdapterError):
-    """A model name that begins like one that names documents, and is none: damaged, or not signed by the secret."""
+    """Raised for a model name with the prefix of a document set that is damaged or not signed with the secret."""
 
 
 @dataclass(frozen=True, slots=True)
 class DocumentSet:
-    """Documents' adapters by what they were made of, whatever the model's fingerprint is."""
+    """A set of documents' adapters, identified by recipe and texts, independently of the model's fingerprint."""
 
     recipe: str
     texts: tuple[str, ...]
@@ -45,30 +45,30 @@ class DocumentSet:
     weights: tuple[float, ...]
     orthogonal: bool = False
     version: int = 0
-    """The store's change counter: values that were replaced have another name."""
+    """The store's change counter, so that replaced values get a different name."""
 
     @classmethod
     def of(cls, selection: ActiveAdapters) -> DocumentSet:
-        """Of a selection whose adapters were all made by one recipe.
+        """Build the document set of active adapters that all have the same recipe.
 
         Raises:
-            ConfigurationError: If they were not.
+            ConfigurationError: If the recipes differ.
         """
         if len(recipes := {key.recipe for key in selection.keys}) != 1:
-            raise ConfigurationError(f"a name stands for adapters of one recipe; these are of {len(recipes)}")
+            raise ConfigurationError(f"a name stands for adapters of one recipe; these are of {len(recipes)} recipes")
         texts = tuple(key.text for key in selection.keys)
         return cls(recipes.pop(), texts, selection.weights, selection.orthogonal, selection.version)
 
     def selection(self, model: str) -> ActiveAdapters:
-        """The same for a model's fingerprint."""
+        """Return the active adapters for the model with this fingerprint."""
         keys = tuple(AdapterKey(model, self.recipe, text) for text in self.texts)
         return ActiveAdapters(keys, self.weights, self.orthogonal, self.version)
 
     def name(self, secret: bytes | None = None) -> str:
-        """The model name to ask the server for.
+        """Return the model name for requests to the server.
 
         Args:
-            secret: Shared with the server; None: not signed.
+            secret: Secret shared with the server; None for an unsigned name.
         """
         payload = _HEAD.pack(_VERSION, bytes.fromhex(self.recipe), self.orthogonal, self.version, len(self.texts))
         payload += b"".join(_MEMBER.pack(bytes.fromhex(t), w) for t, w in zip(self.texts, self.weights, strict=True))
@@ -77,19 +77,19 @@ class DocumentSet:
 
     @classmethod
     def parse(cls, name: str, secret: bytes | None = None) -> DocumentSet:
-        """What a name stands for.
+        """Decode a name.
 
         Args:
-            name: Beginning with `PREFIX`.
-            secret: If given, the name has to be signed by it.
+            name: Model name that starts with `PREFIX`.
+            secret: If given, the name must be signed with it.
 
         Raises:
-            DocumentNameError: If it is damaged, or not signed.
+            DocumentNameError: If the name is damaged, or not signed with the secret.
         """
         encoded, _, signature = name.removeprefix(PREFIX).partition(".")
         payload = _decoded(encoded)
         if secret is not None and not hmac.compare_digest(_decoded(signature), _signature(payload, secret)):
-            raise DocumentNameError("the name of a document set is not signed by this server's secret")
+            raise DocumentNameError("the name of a document set is not signed with this server's secret")
         try:
             version, recipe, orthogonal, changes, count = _HEAD.unpack_from(payload)
             members = [_MEMBER.unpack_from(payload, _HEAD.size + i * _MEMBER.size) for i in range(count)]
@@ -97,12 +97,12 @@ class DocumentSet:
             raise DocumentNameError(f"the name of a document set is damaged: {error}") from error
         if version != _VERSION or not count or len(payload) != _HEAD.size + count * _MEMBER.size:
             raise DocumentNameError(
-                f"the name of a document set is of version {version} with {count} documents in {len(payload)} bytes; "
+                f"the name of a document set has version {version} with {count} documents in {len(payload)} bytes; "
                 f"this release reads version {_VERSION}"
             )
         weights = tuple(float(w) for _, w in members)
         if not all(math.isfinite(w) and 0 <= w <= _LARGEST_WEIGHT for w in weights):
-            raise DocumentNameError(f"the name of a document set has the weights {weights}")
+            raise DocumentNameError(f"the name of a document set has the weights {weights}; they must be from 0 to 100")
         return cls(recipe.hex(), tuple(text.hex() for text, _ in members), weights, orthogonal, changes)
 
 
@@ -110,10 +110,10 @@ _LARGEST_WEIGHT = 100.0
 
 
 def checked_secret(secret: str | bytes | None) -> bytes | None:
-    """A secret as bytes.
+    """Return the secret as bytes; None stays None.
 
     Raises:
-        ConfigurationError: If it is too short to be one.
+        ConfigurationError: If the secret is shorter than `LEAST_SECRET` bytes.
     """
     if secret is None:
         return None

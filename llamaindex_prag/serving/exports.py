@@ -1,8 +1,8 @@
-"""Folders of merged adapters, for a server to read: named by their content, complete or absent, the oldest deleted.
+"""Folders of merged adapters for a server to read: named by content, written atomically, deleted oldest first.
 
-Several processes may use one root. A folder must outlive its registration in the server and every request that was
-accepted under it: vLLM reads it again whenever its own cache has let go of the adapter, and does not survive if it is
-gone. So a folder is deleted only after it was unloaded, and `grace` seconds after its last use by any process.
+Several processes can use one root. A folder must outlive its registration in the server and every request accepted
+under it: vLLM reads it again whenever it has evicted the adapter from its own cache, and crashes if the folder is gone.
+So a folder is deleted only after it was unloaded, and `grace` seconds after its last use by any process.
 """
 
 from __future__ import annotations
@@ -23,23 +23,29 @@ from rag_backbone.errors import ConfigurationError
 
 
 class ExportFolders:
-    """A root of folders.
+    """The folders of merged adapters under one root.
 
     Args:
-        root: Made if there is none.
-        keep: How many folders stay.
-        grace: Seconds since its last use for which a folder stays in any case: longer than any request takes.
+        root: Root folder; created if it does not exist.
+        keep: Number of folders to keep.
+        grace: Seconds for which a folder is kept after its last use in any case; must be longer than any request takes.
     """
 
     def __init__(self, root: Path, *, keep: int = 64, grace: float = 900.0) -> None:
         if keep < 1 or grace < 0:
-            raise ConfigurationError(f"keep is {keep}, grace is {grace}; at least 1, and 0 or more, are needed")
+            raise ConfigurationError(f"keep is {keep} and grace is {grace}; they must be at least 1 and at least 0")
         self.root, self.keep, self.grace = root, keep, grace
         root.mkdir(parents=True, exist_ok=True)
         self._lock = FileLock(root / ".lock")
 
     def write(self, name: str, make: Callable[[], Adapter], base_model_name: str) -> Path:
-        """The folder of a name; what is there already is the same, as the content made the name."""
+        """Return the folder of a name, exporting the adapter if needed; the name identifies the content.
+
+        Args:
+            name: Name derived from the adapter's content.
+            make: Merges the adapter; called only if the folder does not exist or is incomplete.
+            base_model_name: Name of the base model, written into the folder.
+        """
         folder = self.root / name
         with self._lock:
             if not ((folder / CONFIG).is_file() and (folder / WEIGHTS).is_file()):
@@ -48,20 +54,20 @@ class ExportFolders:
         return folder
 
     def touch(self, name: str) -> None:
-        """Note that a folder is used; one that somebody deleted is written again when it is next needed."""
+        """Record that a folder was used; does nothing if the folder was deleted."""
         with contextlib.suppress(FileNotFoundError):
             os.utime(self.root / name)
 
     def names(self) -> list[str]:
-        """All folders, the least recently used first."""
+        """Return the names of all folders, least recently used first."""
         found = [(p.stat().st_mtime, p.name) for p in self.root.iterdir() if (p / CONFIG).is_file()]
         return [name for _, name in sorted(found) if not name.startswith(".")]
 
     def delete_old(self, registered: Callable[[], Collection[str]]) -> list[str]:
-        """Delete what is beyond `keep`, oldest first, as far as it is neither registered nor was used lately.
+        """Delete the oldest folders in excess of `keep`, except registered and recently used ones.
 
         Args:
-            registered: Asks which names the server knows; called only if there is something to delete.
+            registered: Returns the names that the server knows; called only if there is something to delete.
 
         Returns:
             The deleted names.

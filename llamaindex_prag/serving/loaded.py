@@ -1,8 +1,9 @@
-"""Which adapters a server has loaded for this process.
+"""Tracks which adapters a server has loaded for this process.
 
-They are loaded at need, loaded again when they are lost, and the least recently used ones unloaded. What the server was
-last told is remembered, not asked each time. It may be wrong: a server was started anew, or another process has
-unloaded the adapter. Then a request finds no model of that name; its sender says so (`lost`), and asks again.
+Adapters are loaded on demand, loaded again if the server has lost them, and unloaded least recently used first. The
+server's state is remembered, not queried each time, so it can be outdated: the server may have been restarted, or
+another process may have unloaded the adapter. A request then fails because no model has that name; the caller reports
+this with `lost` and tries again.
 """
 
 from __future__ import annotations
@@ -19,13 +20,13 @@ from llamaindex_prag.serving.lora_server import LoraServer
 
 
 class LoadedAdapters:
-    """The adapters of one server; threads may share it.
+    """The adapters loaded in one server. Thread-safe.
 
     Args:
-        server: Where they are loaded.
-        folders: Where they are exported to.
-        base_model_name: Written into the folders.
-        server_root: How the server sees the folders' root; None: as this process does.
+        server: The server that loads the adapters.
+        folders: Folders to which adapters are exported.
+        base_model_name: Name of the base model, written into the folders.
+        server_root: Path of the folders' root as the server sees it; None if it is the same as in this process.
     """
 
     def __init__(
@@ -40,11 +41,13 @@ class LoadedAdapters:
 
     @contextmanager
     def using(self, name: str, make: Callable[[], Adapter]) -> Iterator[str]:
-        """The name, loaded and not unloaded by this process for as long as the context lasts.
+        """Load an adapter, yield its name, and keep it loaded while the context lasts.
+
+        Another process may still unload it; see `lost`.
 
         Args:
-            name: Of the content.
-            make: Merges the adapter, if its folder is not there.
+            name: Name derived from the adapter's content.
+            make: Merges the adapter; called only if its folder does not exist.
         """
         with self._lock:
             self._uses[name] = self._uses.get(name, 0) + 1
@@ -62,7 +65,7 @@ class LoadedAdapters:
                         self._folders.touch(name)
 
     def lost(self, name: str) -> None:
-        """The server does not know the name: it is loaded again when it is next used."""
+        """Record that the server does not know the name, so that it is loaded again at its next use."""
         with self._lock:
             self._loaded.pop(name, None)
 
@@ -71,7 +74,7 @@ class LoadedAdapters:
             known = name in self._loaded
             if known:
                 self._loaded.move_to_end(name)
-        folder = self._folders.write(name, make, self._base)  # also where it was deleted by hand
+        folder = self._folders.write(name, make, self._base)  # also if the folder was deleted by hand
         if known:
             return
         seen = folder.resolve() if self._root is None else PurePosixPath(self._root) / name

@@ -1,4 +1,4 @@
-"""One vLLM server's runtime LoRA API, through the `openai` client, which brings retries, pauses and time-outs."""
+"""A client for a vLLM server's runtime LoRA API, built on the `openai` client with its retries, pauses and timeouts."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 
 
 class LoraServer:
-    """A server.
+    """A vLLM server that loads LoRA adapters at runtime.
 
     Args:
-        base_url: With its `/v1`.
-        api_key: None: from the environment (`OPENAI_API_KEY`), or none.
-        timeout: Seconds for one request, between two pieces of what it streams.
-        retries: Of requests that were not accepted.
+        base_url: Address of the server, including `/v1`.
+        api_key: None to use the environment variable `OPENAI_API_KEY`, if set.
+        timeout: Timeout of a request in seconds; for streams, between two chunks.
+        retries: Number of retries of a request that the server did not accept.
     """
 
     def __init__(self, base_url: str, *, api_key: str | None = None, timeout: float = 120.0, retries: int = 2) -> None:
@@ -31,7 +31,11 @@ class LoraServer:
 
     @cached_property
     def client(self) -> OpenAI:
-        """Made at first use."""
+        """The `openai` client, created at first use.
+
+        Raises:
+            MissingExtraError: If the `openai` package is not installed.
+        """
         import os
 
         with needed_for("a model in a server"):
@@ -41,14 +45,14 @@ class LoraServer:
 
     @property
     def name(self) -> str:
-        """In messages."""
+        """Name of the server for messages."""
         return f"the server at {self.base_url}"
 
     def models(self) -> list[Any]:
-        """What it serves: base models and loaded adapters (those with a `parent`).
+        """Return what the server lists: base models, and loaded adapters (which have a `parent`).
 
         Raises:
-            ServerError: If it cannot be reached, or is no server of this protocol.
+            ServerError: If the server cannot be reached, or does not speak this protocol.
         """
         try:
             return list(self.client.models.list())
@@ -56,14 +60,14 @@ class LoraServer:
             raise self.explained(error) from error
 
     def adapters(self) -> dict[str, str]:
-        """Loaded adapters, and their folders as the server sees them."""
+        """Return the names of the loaded adapters with their folders as the server sees them."""
         return {c.id: str(getattr(c, "root", "")) for c in self.models() if getattr(c, "parent", None)}
 
     def load(self, name: str, folder: str | Path) -> None:
-        """Load an adapter; one that is loaded already stays.
+        """Load an adapter. Idempotent: an adapter that is already loaded stays.
 
         Raises:
-            ServerError: If the server does not take it, or cannot see the folder.
+            ServerError: If the server rejects the adapter, or cannot see the folder.
         """
         try:
             self._post("/load_lora_adapter", {"lora_name": name, "lora_path": str(folder)})
@@ -73,18 +77,22 @@ class LoraServer:
                 return
             if failure is not None and failure.status == 404 and "No adapter found" in str(error):
                 raise ServerError(
-                    f"{self.name} finds no adapter at {folder}. It reads the folder itself: name one that it sees "
-                    "(folder=...), and if it sees it under another name, that name too (server_folder=...)."
+                    f"{self.name} finds no adapter at {folder}. The server reads the folder itself: name a folder that "
+                    "it can see (folder=...), and if its path there is different, that path too (server_folder=...)."
                 ) from error
             if failure is not None and failure.status in (404, 405):
                 raise ServerError(
-                    f"{self.name} takes no adapters while it runs (HTTP {failure.status}); start vLLM with "
+                    f"{self.name} does not load adapters at runtime (HTTP {failure.status}); start vLLM with "
                     "VLLM_ALLOW_RUNTIME_LORA_UPDATING=True and --enable-lora."
                 ) from error
             raise self.explained(error) from error
 
     def unload(self, name: str) -> None:
-        """Unload an adapter, if it is loaded."""
+        """Unload an adapter. Idempotent: an adapter that is not loaded is ignored.
+
+        Raises:
+            ServerError: If the server fails or cannot be reached.
+        """
         try:
             self._post("/unload_lora_adapter", {"lora_name": name})
         except Exception as error:
@@ -93,8 +101,8 @@ class LoraServer:
                 raise self.explained(error) from error
 
     def tokenised(self, text: str) -> list[int] | None:
-        """The server's own token ids of a text, without special tokens; None if it does not tell."""
-        # vLLM has this path beside `/v1`, not under it.
+        """Return the server's token IDs of a text, without special tokens; None if it has no such endpoint."""
+        # vLLM serves this path next to `/v1`, not under it.
         url = f"{self.base_url.removesuffix('/v1')}/tokenize"
         try:
             found: Any = self.client.post(
@@ -109,7 +117,7 @@ class LoraServer:
         return list(found["tokens"]) if isinstance(found, dict) and "tokens" in found else None
 
     def explained(self, error: Exception) -> Exception:
-        """An error of the client as ours, if it is the server's doing."""
+        """Translate a client error caused by the server into this package's error; return any other error as is."""
         failure = failure_of(garbled(error))
         return error if failure is None else failure.explained(self.name)
 

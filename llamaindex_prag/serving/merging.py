@@ -1,8 +1,8 @@
-"""Several documents' adapters as one ordinary LoRA adapter, and the name of its content.
+"""Merges several documents' adapters into one ordinary LoRA adapter, and names it by its content.
 
     sum_i w_i s_i B_i A_i  =  [w_1 s_1 B_1 ... w_k s_k B_k] [A_1; ...; A_k]
 
-so the merged adapter has rank k r and changes the model as the bank does with the same selection. Needs no torch.
+The merged adapter has rank k r and the same effect as the same active adapters in a bank. Does not need torch.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from llamaindex_prag.errors import AdapterMissingError
 
 
 def merged(store: MergeableStore, selection: ActiveAdapters) -> Adapter:
-    """Read a selection's adapters and make one of them, with scale 1.
+    """Read the active adapters from the store and merge them into one with scale 1.
 
     Raises:
-        AdapterMissingError: If the store lacks one.
-        AdapterDamagedError: If one is not what was written.
+        AdapterMissingError: If the store lacks one of the adapters.
+        AdapterDamagedError: If one of the adapters is damaged.
     """
     layout = _layout(store, selection.keys[0])
     buffers = [np.empty(layout.size, np.float32) for _ in selection.keys]
@@ -39,16 +39,16 @@ def merged(store: MergeableStore, selection: ActiveAdapters) -> Adapter:
     )
     for offsets, ends, widths in parts:
         for start, end, width in zip(offsets, ends, widths, strict=True):
-            size = layout.rank * width  # both factors lie rank by rank, so that stacking is putting end to end
+            size = layout.rank * width  # both factors are stored rank by rank, so stacking them is concatenation
             for i, buffer in enumerate(buffers):
                 out[end + i * size : end + (i + 1) * size] = buffer[start : start + size]
     return Adapter(together, out, 1.0)
 
 
 def address(store: MergeableStore, selection: ActiveAdapters) -> str:
-    """The name of what `merged` would give: 128 bits of a SHA-256 over adapters' contents, weights and merge.
+    """Return a name for the result of `merged`: 128 bits of a SHA-256 over adapter contents, weights and merge.
 
-    Whoever names an adapter so can share a server with others that do: a name that is taken holds the same values.
+    Clients that use these names can share a server, because equal names mean equal values.
 
     Raises:
         AdapterMissingError: If the store lacks one of the adapters.
@@ -58,7 +58,7 @@ def address(store: MergeableStore, selection: ActiveAdapters) -> str:
         if (digest := store.digest(key)) is None:
             raise AdapterMissingError(f"the store has no adapter of text {key.text[:12]} and recipe {key.recipe[:12]}")
         members.append((digest, weight.hex()))
-    # The order decides only where each is made orthogonal to those before it.
+    # Order matters only if each adapter is made orthogonal to the ones before it.
     content = [store.model, selection.orthogonal, members if selection.orthogonal else sorted(members)]
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:32]
 

@@ -1,8 +1,9 @@
-"""Text that a server had held back when a stream broke off.
+"""Recovers the text that a server had held back when a stream broke off.
 
-With stop strings a server sends characters only when no stop string can begin in them any more: vLLM keeps back as many
-as the longest one has, less one, until further tokens or the end come. When the stream breaks their tokens are known
-here and they are not, and a request that goes on after those tokens has them in its prompt, where they are never sent.
+With stop strings, a server sends characters only once no stop string can begin in them: vLLM holds back as many as the
+longest stop string has, minus one, until further tokens or the end arrive. When the stream breaks, the client has the
+tokens but not these characters. A request that resumes after those tokens has them in its prompt, so the server never
+sends their text.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def held_back(tokenizer: PreTrainedTokenizerBase, prompt_ids: Sequence[int], steps: Sequence[TokenStep]) -> str | None:
-    """The tokens' characters that did not come with them; None if the server's text is not what they decode to."""
+    """Return the tokens' text that was not sent with them; None if the text sent is not what the tokens decode to."""
     detokenizer = Detokenizer(tokenizer, prompt_ids)
     whole = "".join(detokenizer.push(step.token_id) for step in steps)
     sent = "".join(step.text for step in steps)

@@ -1,8 +1,8 @@
-"""Generation in a vLLM server, asked as the local engine is: token ids in, token steps out.
+"""Generates in a vLLM server with the interface of the local engine: token IDs in, token steps out.
 
-Prompts are sent as token ids to the completions endpoint, so that the model reads exactly the tokens that its adapters
-were trained on, and a stream that broke off is gone on from the very token where it broke. What the server had held
-back of its text for the sake of stop strings is decoded here then, and stop strings that span the break are found here.
+Prompts are sent as token IDs to the completions endpoint, so the model reads exactly the tokens that its adapters were
+trained on, and a broken stream resumes at the exact token where it broke. Text that the server had held back to match
+stop strings is then decoded here, and stop strings that span the break are found here.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ if TYPE_CHECKING:
     from llamaindex_prag.serving.served_model import ServedModel
 
 _RELOADS = 2
-"""An adapter that is lost again so often for one answer is being unloaded faster than it can be used."""
+"""Reloads of an adapter per answer; if it is lost more often, it is being unloaded faster than it can be used."""
 
 
 class ServedEngine:
     """The engine of a served model.
 
     Args:
-        model: Names the base model and the adapters.
-        attempts: How often an answer is asked for, each attempt going on where the one before it broke off.
-        longest_wait: Seconds: a server that asks to be left alone for longer is given up.
+        model: The served model, which names the base model and the adapters.
+        attempts: Maximum number of attempts per answer; each resumes where the previous one broke off.
+        longest_wait: Longest pause in seconds that a server may ask for before the request fails.
     """
 
     def __init__(self, model: ServedModel, *, attempts: int = 4, longest_wait: float = 60.0) -> None:
@@ -43,10 +43,10 @@ class ServedEngine:
         self.model, self.attempts, self.longest_wait = model, attempts, longest_wait
 
     def generate(self, request: Request) -> Generation:
-        """A whole generation.
+        """Generate a whole answer.
 
         Raises:
-            ServerError: If the server refuses it, or keeps failing.
+            ServerError: If the server rejects the request, or keeps failing.
         """
         with self.stream(request) as stream:
             for _ in stream:
@@ -54,7 +54,7 @@ class ServedEngine:
             return stream.generation()
 
     def stream(self, request: Request) -> ServedStream:
-        """A generation step by step; leave it at any time."""
+        """Generate step by step; the stream can be closed at any time."""
         return ServedStream(self, request)
 
     def __repr__(self) -> str:
@@ -63,23 +63,23 @@ class ServedEngine:
 
 @dataclass
 class _Written:
-    """What has come so far."""
+    """What has been generated so far."""
 
     steps: list[TokenStep] = field(default_factory=list)
     finish_reason: FinishReason | None = None
     stop_string: str | None = None
     held_back: str = ""
-    """Text of the steps that is still to come, with the next one."""
+    """Text of earlier steps that is still to be emitted, with the next step."""
     stops: StopStrings | None = None
-    """Where the server does not see all of what was written: after a break."""
+    """Finds stop strings after a break, when the server no longer sees the whole answer; None before."""
 
 
 class ServedStream(Iterator[TokenStep]):
-    """Token steps as the server sends them."""
+    """Iterates over the token steps that the server sends."""
 
     def __init__(self, engine: ServedEngine, request: Request) -> None:
         if isinstance(request.prompt, str):
-            raise ConfigurationError("a served model is asked by token ids; tokenise the prompt first")
+            raise ConfigurationError("a served model takes token IDs; tokenize the prompt first")
         self._engine, self._request = engine, request
         self.prompt_ids = list(request.prompt)
         self._written = _Written()
@@ -89,18 +89,18 @@ class ServedStream(Iterator[TokenStep]):
         return next(self._source)
 
     def close(self) -> None:
-        """Leave; the server stops writing."""
+        """Close the stream; the server stops generating."""
         self._source.close()
         if self._written.finish_reason is None:
             self._written.finish_reason = "cancelled"
 
     @property
     def finish_reason(self) -> FinishReason | None:
-        """Why it ended; None while it has not."""
+        """Why the generation ended; None while it has not."""
         return self._written.finish_reason
 
     def generation(self) -> Generation:
-        """Everything so far."""
+        """Return everything generated so far; the finish reason is `"cancelled"` if it has not ended."""
         written = self._written
         text = "".join(step.text for step in written.steps) + written.held_back
         counts = TokenCounts(generated_tokens=len(written.steps))
@@ -150,23 +150,23 @@ class ServedStream(Iterator[TokenStep]):
             raise BrokenStreamError("the answer broke off without an end")
 
     def _keep_what_was_held_back(self) -> None:
-        """Have the text of all tokens that came, for the next attempt to go on from."""
+        """Recover the text of all tokens received, so that the next attempt can resume after them."""
         written, stop = self._written, self._request.stop
         if not stop:
             return
-        # Steps that wait for their decision in the old one were not given to anybody; they are written again.
+        # Steps still undecided in the old instance were never yielded; they are generated again.
         written.stops = StopStrings(stop)
         try:
             text = held_back(self._engine.model.lm.tokenizer, self.prompt_ids, written.steps)
-        except ConfigurationError:  # the tokenizer is not here
+        except ConfigurationError:  # the tokenizer is not available
             text = None
-        if text is None:  # tokens that brought no text are written again, as the best that can be done
+        if text is None:  # the best alternative is to generate the tokens without text again
             while written.steps and not written.steps[-1].text:
                 written.steps.pop()
         written.held_back = text or ""
 
     def _decided(self, steps: list[TokenStep]) -> list[TokenStep]:
-        """The steps, with the text that was held back; after a break those in which no stop string can begin."""
+        """Add held-back text to the steps; after a break, return only steps in which no stop string can begin."""
         written = self._written
         if written.stops is None:
             return steps
@@ -198,13 +198,13 @@ class ServedStream(Iterator[TokenStep]):
         if request.stop:
             body["stop"] = list(request.stop)
         if sampling.seed is not None:
-            body["seed"] = sampling.seed + len(done)  # what was drawn before a break is not drawn again
+            body["seed"] = sampling.seed + len(done)  # do not repeat the random draws from before a break
         if sampling.logit_bias:
             body["logit_bias"] = {str(token): bias for token, bias in sampling.logit_bias.items()}
         return body
 
     def _steps(self, event: Any) -> list[TokenStep]:
-        """The tokens of one event; the text goes to the last of them, as a server does not say where it is cut."""
+        """Build the token steps of one event; the last gets all the text, as servers do not split it by token."""
         if not event.choices:
             return []
         choice = event.choices[0]
@@ -218,7 +218,7 @@ class ServedStream(Iterator[TokenStep]):
             self._written.finish_reason, self._written.stop_string = ended, stopped if ended == "stop" else None
             carries = len(ids) == 1 and (choice.text or self._written.held_back)
             if ended == "eos" and ids and not carries:
-                ids = ids[:-1]  # the end of sequence is no token of the answer, unless it alone brings text held back
+                ids = ids[:-1]  # the end of sequence is not part of the answer, unless it alone carries held-back text
         first, text = len(self._written.steps), clean_text(choice.text, "the model's reply")
         return [
             TokenStep(
@@ -235,7 +235,7 @@ class ServedStream(Iterator[TokenStep]):
         count = self._request.signals.top_logprobs
         if not count or not told.top_logprobs:
             return ()
-        # Under `return_tokens_as_token_ids` tokens are called `token_id:123`.
+        # With `return_tokens_as_token_ids`, tokens are named `token_id:123`.
         found = [(int(name.rpartition(":")[2]), float(p)) for name, p in (told.top_logprobs[i] or {}).items()]
         return tuple(sorted(found, key=lambda pair: -pair[1])[:count])
 

@@ -1,10 +1,10 @@
-"""The base model of a `ServedModel`: generates in the server, and is loaded here for what a server cannot give.
+"""The base model of a `ServedModel`: generates in the server, and is loaded locally for what a server does not offer.
 
-    name, context window, generation    the server
-    tokenizer                           loaded here at first use, and compared with the server's
-    weights                             loaded here at first use, to train and to measure
+    name, context window, generation    from the server
+    tokenizer                           loaded locally at first use, and compared with the server's
+    weights                             loaded locally at first use, for training and measuring
 
-How text is generated is `served_engine`'s.
+Generation itself is in `served_engine`.
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ class ServedLM:
 
     Args:
         served: The model with its server and store.
-        lm: The same model here: loaded, or what loads it. None: only the server is known.
+        lm: The same model for local use: a loaded model, or its name, folder or loading arguments. None if only the
+            server is known.
 
     Raises:
         ConfigurationError: If a loaded model is not the one that the store's adapters were trained on.
@@ -44,13 +45,13 @@ class ServedLM:
         self._in_memory = None if isinstance(lm, str | Path | Mapping) else lm
         if self._in_memory is not None and self._in_memory.fingerprint != self.fingerprint:
             raise ConfigurationError(
-                f"the store holds adapters of the model {self.fingerprint[:12]}…, and {self._in_memory.name} is "
+                f"the store holds adapters of the model {self.fingerprint[:12]}…, but {self._in_memory.name} is "
                 f"{self._in_memory.fingerprint[:12]}…. Use the model that they were trained on, or another store."
             )
         self.named = lm is not None
-        """Whether the model can be loaded here."""
+        """Whether `lm` was given, so that the model can be used locally."""
         self.loaded_with: Any = str(lm) if isinstance(lm, str | Path) else self._arguments
-        """What loads the model here; None: it was not named, or exists in memory only."""
+        """Name or arguments that load the model locally; None if it was not given, or exists only in memory."""
         if self._in_memory is not None:
             self.loaded_with = self._in_memory.loaded_with
 
@@ -61,17 +62,17 @@ class ServedLM:
 
     @property
     def fingerprint(self) -> str:
-        """The store's fingerprint: the model that its adapters were trained on."""
+        """Fingerprint of the model that the store's adapters were trained on."""
         return self._served.store.model
 
     @property
     def context_window(self) -> int:
-        """The server's limit."""
+        """Context window of the model in the server."""
         return self._served.context_window
 
     @cached_property
     def engine(self) -> ServedEngine:
-        """Generates in the server."""
+        """Engine that generates in the server."""
         from llamaindex_prag.serving.served_engine import ServedEngine
 
         return ServedEngine(self._served)
@@ -81,7 +82,7 @@ class ServedLM:
         """The model's tokenizer.
 
         Raises:
-            ConfigurationError: If the model was not named, or the server's is another one.
+            ConfigurationError: If `lm` was not given, or the server has a different tokenizer.
         """
         tokenizer = self._in_memory.tokenizer if self._in_memory is not None else self._loaded_tokenizer()
         server = self._served.server
@@ -90,7 +91,7 @@ class ServedLM:
         if told is not None and told != own:
             raise ConfigurationError(
                 f"{server.name} has another tokenizer than lm: {_SAMPLE!r} is {told[:6]}... there and "
-                f"{own[:6]}... here. Name the model that it serves."
+                f"{own[:6]}... here. Pass the model that the server runs as lm."
             )
         return tokenizer
 
@@ -117,8 +118,8 @@ class ServedLM:
     def _named(self, what: str) -> dict[str, Any]:
         if self._arguments is None:
             raise ConfigurationError(
-                f"this needs {what}, and only the server's address is known: ServedModel(..., lm=...) with the folder "
-                "or Hub id of the model that it serves"
+                f"this needs {what}, and only the server's address is known: write ServedModel(..., lm=...) with the "
+                "folder or Hub id of the model that the server runs"
             )
         return self._arguments
 
@@ -127,7 +128,7 @@ class ServedLM:
 
 
 def _arguments(lm: object) -> dict[str, Any] | None:
-    """The arguments of `CausalLM.from_pretrained`; None for a model in memory, or none."""
+    """Return the arguments of `CausalLM.from_pretrained`; None for a model in memory, or for no model."""
     if isinstance(lm, Mapping):
         return dict(lm)
     return {"name": lm} if isinstance(lm, str | Path) else None

@@ -1,10 +1,10 @@
-"""A model in a vLLM server that answers from stored adapters: `ParametricModel`'s counterpart, without weights here.
+"""A model in a vLLM server that answers from stored adapters: `ParametricModel`'s counterpart without local weights.
 
-    loading="push"      this process merges and exports adapters, and has the server load them   (LoadedAdapters)
-    loading="resolve"   the request names the documents; the server reads and merges them itself (vllm_resolver)
+    loading="push"      this process merges and exports adapters, and has the server load them       (LoadedAdapters)
+    loading="resolve"   the request names the documents; the server reads and merges their adapters  (vllm_resolver)
 
-Every request names the adapters that it wants, so requests cannot see each other's; a request without any is the base
-model's. What trains adapters or measures them needs the weights, and takes them from `lm` at first use.
+Every request names the adapters it wants, so requests cannot see each other's adapters; a request without adapters
+uses the base model. Training and measuring adapters needs the weights, which are loaded from `lm` at first use.
 """
 
 from __future__ import annotations
@@ -42,26 +42,28 @@ class ServedModel(AdapterModel):
     """The model of a server, with the adapters of one store.
 
     Args:
-        base_url: Of the server, with its `/v1`.
-        store: The adapters; an open store. With `loading="resolve"` the server has to reach its folder too.
-        model: The base model's name in the server; None: the first that it lists.
-        lm: The same model for its tokenizer, and for training and measuring: a name or folder, loaded when it is
-            needed, or a `CausalLM`. None: neither is needed, as in a graph with `missing="context"`.
-        recipe: By which adapters were made. Where it leaves open who asks the questions (`prag`), the size of `lm`
-            decides, or without one what the store holds now (`augmenter_choice.settled`).
-        max_adapters: The most documents that one call may use. vLLM's `--max-lora-rank` has to be as large as
-            `max_adapters` times the recipe's rank.
-        loading: Who merges the adapters: this process (`"push"`) or the server (`"resolve"`).
-        folder: Where merged adapters are exported to; None: one in the user's cache. The server has to see it.
-        server_folder: What the server calls that folder, if it sees it under another name.
-        keep: How many merged adapters stay loaded.
-        secret: Signs the names of documents, with `loading="resolve"`.
-        api_key: None: from the environment (`OPENAI_API_KEY`), or none.
-        timeout: Seconds.
+        base_url: Address of the server, including `/v1`.
+        store: Open store of the adapters. With `loading="resolve"`, the server must be able to read its folder too.
+        model: Name of the base model in the server; None for the first one listed.
+        lm: The same model for its tokenizer, and for training and measuring: a name or folder, loaded when needed, or a
+            `CausalLM`. None if neither is needed, as in a graph with `missing="context"`.
+        recipe: Recipe of the adapters. If it leaves the question source open (`prag`), the size of `lm` decides, or
+            without `lm`, the adapters now in the store (`augment.choice.settled`).
+        max_adapters: Maximum number of documents per call. vLLM's `--max-lora-rank` must be at least `max_adapters`
+            times the recipe's rank.
+        loading: Whether this process (`"push"`) or the server (`"resolve"`) merges the adapters.
+        folder: Folder to which merged adapters are exported; None for one in the user's cache. The server must be able
+            to read it.
+        server_folder: Path of that folder as the server sees it, if different.
+        keep: Number of merged adapters that stay loaded.
+        secret: Signs the document names of `loading="resolve"`.
+        api_key: None to use the environment variable `OPENAI_API_KEY`, if set.
+        timeout: Timeout of a request in seconds.
 
     Raises:
-        ConfigurationError: If an option is unknown, the server has no such model, or its tokenizer is another one.
-        ServerUnavailableError: If it cannot be reached.
+        ConfigurationError: If an option is unknown, the server does not have the model, or a loaded `lm` is not the
+            model that the store's adapters were trained on.
+        ServerUnavailableError: If the server cannot be reached.
 
     Example:
         >>> served = ServedModel("http://127.0.0.1:8000/v1", LMDBStore("adapters", model=None))  # doctest: +SKIP
@@ -96,7 +98,7 @@ class ServedModel(AdapterModel):
         if max_adapters < 1:
             raise ConfigurationError(f"max_adapters is {max_adapters}; at least 1 is needed")
         if secret is not None and loading == "push":
-            raise ConfigurationError("secret signs the names of documents; it belongs to loading='resolve'")
+            raise ConfigurationError("secret signs the names of documents, so it belongs to loading='resolve'")
         self.store, self.recipe = store, settled(get_recipe(recipe), lm, store.keys)
         self.max_adapters, self.loading = max_adapters, loading
         self.server = LoraServer(base_url, api_key=api_key, timeout=timeout)
@@ -116,34 +118,38 @@ class ServedModel(AdapterModel):
 
     @property
     def trainable(self) -> bool:
-        """Whether adapters can be trained: the model was named."""
+        """Whether adapters can be trained, which requires `lm`."""
         return self.lm.named
 
     @property
     def local(self) -> ParametricModel:
-        """The model itself, in this process, loaded at first use: what trains and measures.
+        """The same model in this process, loaded at first use, for training and measuring.
 
         Raises:
-            ConfigurationError: If it was not named.
+            ConfigurationError: If `lm` was not given.
         """
         return self.lm.local
 
     def location(self) -> dict[str, Any]:
-        """Return the arguments of `ParametricLLM` that lead to this model, secrets aside."""
+        """Return the arguments of `ParametricLLM` that lead to this model, except secrets."""
         return {"base_url": self.base_url, "server": {"model": self.name, "loading": self.loading, **self._asked}}
 
     def check_chat_model(self, chat: object) -> None:
-        """Refuse a chat model that does not ask the server in which the adapters are loaded."""
+        """Check that a chat model uses this server and this base model.
+
+        Raises:
+            ConfigurationError: If it does not; the message contains the line to write.
+        """
         line = f"ChatOpenAI(base_url={self.base_url!r}, model={self.name!r}, ...)"
         client: Any = getattr(chat, "root_client", None)
         if client is None:
             raise ConfigurationError(
-                f"the adapters are in {self.server.name}, and {type(chat).__name__} does not ask it. Use {line}"
+                f"the adapters are in {self.server.name}, but {type(chat).__name__} does not use it. Use {line}"
             )
         url, name = str(client.base_url).rstrip("/"), getattr(chat, "model_name", None)
         if (url, name) != (self.base_url, self.name):
             raise ConfigurationError(
-                f"the adapters are in {self.server.name} for {self.name!r}, and the chat model asks {url} for "
+                f"the adapters are in {self.server.name} for {self.name!r}, but the chat model asks {url} for "
                 f"{name!r}. Use {line}"
             )
 
@@ -152,13 +158,13 @@ class ServedModel(AdapterModel):
         if len(selection) > self.max_adapters:
             raise AdapterError(
                 f"{len(selection)} adapters were selected; a call may use {self.max_adapters}. Retrieve fewer "
-                "documents, or allow for more (max_adapters, and the server's --max-lora-rank)."
+                "documents, or allow more (max_adapters, and the server's --max-lora-rank)."
             )
         return selection
 
     @contextmanager
     def name_of(self, selection: ActiveAdapters | None) -> Iterator[str]:
-        """The model name of a request with these adapters, usable for as long as the context lasts."""
+        """Yield the model name for a request with these adapters; it stays valid while the context lasts."""
         if selection is None:
             yield self.name
         elif self._loaded is None:
@@ -168,12 +174,12 @@ class ServedModel(AdapterModel):
                 yield name
 
     def lost(self, selection: ActiveAdapters) -> None:
-        """The server knows no model of that name any more."""
+        """Record that the server no longer knows the name of these adapters."""
         if self._loaded is not None:
             self._loaded.lost(self._pushed(selection))
 
     def runnable(self, selection: ActiveAdapters) -> ServedSelection:
-        """What a generator is given to write with these adapters."""
+        """Return the object that makes a generator use these adapters."""
         return ServedSelection(self, selection)
 
     def _pushed(self, selection: ActiveAdapters) -> str:
@@ -185,17 +191,17 @@ class ServedModel(AdapterModel):
 
 @dataclass(frozen=True, slots=True)
 class ServedSelection:
-    """Adapters of a call, with the server that knows their name."""
+    """Active adapters of a call, with the model whose server knows their name."""
 
     model: ServedModel
     selection: ActiveAdapters
 
     def named(self) -> AbstractContextManager[str]:
-        """The name, loaded in the server for as long as the context lasts."""
+        """Return a context that yields the model name and keeps it valid."""
         return self.model.name_of(self.selection)
 
     def lost(self) -> None:
-        """The server does not know the name any more."""
+        """Record that the server no longer knows the name."""
         self.model.lost(self.selection)
 
     def __repr__(self) -> str:
@@ -203,7 +209,11 @@ class ServedSelection:
 
 
 def _served(server: LoraServer, model: str | None) -> tuple[str, int]:
-    """The base model's name and context window."""
+    """Return the base model's name and context window.
+
+    Raises:
+        ConfigurationError: If the server does not have the model.
+    """
     cards = server.models()
     bases = {c.id: c for c in cards if not getattr(c, "parent", None)}
     if not bases or (model is not None and model not in bases):

@@ -1,18 +1,19 @@
-"""A vLLM plugin: a request whose model name stands for documents has the server merge their adapters by itself.
+"""A vLLM plugin that merges the adapters of the documents named by a request's model name.
 
-Installed beside vLLM, it is found by its entry point (`vllm.general_plugins`) and does nothing until a store is named:
+Installed in vLLM's environment, it is found by its entry point (`vllm.general_plugins`) and does nothing until a store
+is configured:
 
-    DYNPRAG_STORE            the folder of the adapters' store; only ever read
-    DYNPRAG_EXPORTS          where merged adapters are written, a folder that nobody else may write to; by default one
-                             in the system's temporary folder
-    DYNPRAG_SECRET           names have to be signed by it (`document_names`); unset: they need not
-    DYNPRAG_EXPORTS_GB       refuse further document sets beyond so many GB of merged adapters; 20 by default
+    DYNPRAG_STORE            folder of the adapter store; never written to
+    DYNPRAG_EXPORTS          folder for merged adapters, writable by no other user; by default a folder in the system's
+                             temporary folder
+    DYNPRAG_SECRET           secret that names must be signed with (`document_names`); if unset, no signature is needed
+    DYNPRAG_EXPORTS_GB       limit on merged adapters in GB, beyond which new document sets are rejected; 20 by default
 
-vLLM wants `--enable-lora`, `--max-lora-rank` of at least documents times rank, and
-`VLLM_ALLOW_RUNTIME_LORA_UPDATING=True`. It does not tell a resolver when an adapter is forgotten, reads its folder
-again whenever its cache has let go of it, and dies if it is gone; so folders stay for as long as the server runs, and
-those that a server left behind are deleted by the next. Needs numpy, safetensors, lmdb and xxhash; neither torch nor
-LlamaIndex.
+vLLM needs `--enable-lora`, `--max-lora-rank` of at least documents times rank, and
+`VLLM_ALLOW_RUNTIME_LORA_UPDATING=True`. It does not tell a resolver when it forgets an adapter, reads an adapter's
+folder again whenever it has evicted the adapter from its cache, and crashes if the folder is gone. So folders are kept
+while the server runs, and the next server deletes the folders of dead ones. Needs numpy, safetensors, lmdb and xxhash,
+but neither torch nor LlamaIndex.
 """
 
 from __future__ import annotations
@@ -39,14 +40,14 @@ logger = logging.getLogger("vllm.dynprag")
 
 
 class MergedFolders:
-    """The folders of one server's life, under a root that several servers may share.
+    """The folders of merged adapters of one running server, under a root that several servers can share.
 
     Args:
-        root: Where; what dead servers left there is deleted.
-        limit: Bytes of merged adapters.
+        root: Root folder; folders of dead servers in it are deleted.
+        limit: Maximum size of the merged adapters in bytes.
 
     Raises:
-        ConfigurationError: If somebody else could put other adapters there.
+        ConfigurationError: If another user could replace adapters in the root.
     """
 
     def __init__(self, root: Path, *, limit: float) -> None:
@@ -62,10 +63,10 @@ class MergedFolders:
         self._writing = threading.Lock()
 
     def folder_of(self, store: MergeableStore, documents: DocumentSet, base_model: str) -> Path:
-        """The folder of a document set's merged adapter.
+        """Return the folder of a document set's merged adapter, exporting it if needed.
 
         Raises:
-            AdapterError: If the store lacks a document, or there is no room for another set.
+            AdapterError: If the store lacks a document, or the size limit is reached.
         """
         selection = documents.selection(store.model)
         folder = self.folder / address(store, selection)
@@ -74,8 +75,8 @@ class MergedFolders:
                 return folder
             if self._written >= self._limit:
                 raise AdapterError(
-                    f"merged adapters take {self._written / 1e9:.1f} GB; raise DYNPRAG_EXPORTS_GB, or start the server "
-                    "anew, which deletes them"
+                    f"merged adapters take {self._written / 1e9:.1f} GB; raise DYNPRAG_EXPORTS_GB, or restart the "
+                    "server, which deletes them"
                 )
             export_peft(merged(store, selection), folder, base_model_name=base_model)
             self._written += sum(p.stat().st_size for p in folder.iterdir())
@@ -83,12 +84,12 @@ class MergedFolders:
 
 
 class DocumentResolver:
-    """From a request's model name to a folder; one for each server process.
+    """Maps a request's model name to the folder of a merged adapter; one instance per server process.
 
     Args:
         store: Opens the store; called at the first request.
-        folders: Makes the folders; likewise.
-        secret: By which names have to be signed.
+        folders: Creates the folders; called at the first request.
+        secret: Secret that names must be signed with; None if they need no signature.
     """
 
     def __init__(
@@ -99,17 +100,17 @@ class DocumentResolver:
         self._opening = threading.Lock()
 
     async def resolve_lora(self, base_model_name: str, lora_name: str) -> Any:
-        """Called by vLLM: a `LoRARequest`, or None where the name is none of ours or cannot be served."""
+        """Return a `LoRARequest`, or None if the name does not name documents or cannot be served. Called by vLLM."""
         folder = await asyncio.to_thread(self.folder_of, base_model_name, lora_name)
         if folder is None:
             return None
         from vllm.lora.request import LoRARequest
 
-        # vLLM puts its own number in the place of this one.
+        # vLLM replaces this ID with its own.
         return LoRARequest(lora_name=lora_name, lora_int_id=1, lora_path=str(folder))
 
     def folder_of(self, base_model_name: str, lora_name: str) -> Path | None:
-        """The folder; None, and a line in the log, where the name cannot be served."""
+        """Return the folder of a name; None if it does not name documents, or cannot be served, which is logged."""
         if not lora_name.startswith(PREFIX):
             return None
         try:
@@ -128,43 +129,43 @@ class DocumentResolver:
 
 
 def register() -> None:
-    """Called by vLLM in each of its processes: cheap, and nothing is opened before the first request."""
+    """Register the resolver. vLLM calls this in each of its processes; nothing is opened before the first request."""
     store = os.environ.get("DYNPRAG_STORE")
     if not store:
         return
     from vllm.lora.resolver import LoRAResolver, LoRAResolverRegistry
 
     class Resolver(DocumentResolver, LoRAResolver):  # type: ignore[misc, unused-ignore]
-        """`DocumentResolver` as vLLM wants it."""
+        """`DocumentResolver` with the base class that vLLM requires."""
 
     secret = checked_secret(os.environ.get("DYNPRAG_SECRET") or None)
     LoRAResolverRegistry.register_resolver("dynprag", Resolver(lambda: opened(store), made, secret))
 
 
 def opened(store: str) -> MergeableStore:
-    """The store, read-only."""
+    """Open the store read-only."""
     from llamaindex_prag.store.lmdb_store import LMDBStore
 
     return LMDBStore(store, model=None, readonly=True)
 
 
 def made() -> MergedFolders:
-    """The folders that the environment names."""
+    """Create the folders as configured in the environment."""
     root = os.environ.get("DYNPRAG_EXPORTS") or Path(tempfile.gettempdir()) / f"dynprag-{os.getuid()}"
     return MergedFolders(Path(root), limit=float(os.environ.get("DYNPRAG_EXPORTS_GB") or 20) * 1e9)
 
 
 def _refuse_unless_own(root: Path) -> None:
-    """Refuse a folder in which somebody else could replace an adapter: the default one has a name that can be guessed.
+    """Check that no other user could replace an adapter in the folder; the default folder's name can be guessed.
 
     Raises:
-        ConfigurationError: Saying what to set instead.
+        ConfigurationError: If another user could; the message says what to set instead.
     """
-    if not hasattr(os, "getuid"):  # no POSIX: a user's temporary folder is the user's own
+    if not hasattr(os, "getuid"):  # not POSIX: every user has a private temporary folder
         return
     found, me = root.stat(), os.getuid()
-    instead = f"Set DYNPRAG_EXPORTS to a folder of your own; one that is not there yet, such as {root / 'own'}, is made"
-    if {found.st_uid, root.lstat().st_uid} != {me}:  # the folder's, and a link's that leads to it
+    instead = f"Set DYNPRAG_EXPORTS to your own folder; it is created if it does not exist, such as {root / 'own'}"
+    if {found.st_uid, root.lstat().st_uid} != {me}:  # owner of the folder, and of a link that leads to it
         raise ConfigurationError(
             f"merged adapters would be written to {root}, which belongs to the user {found.st_uid}, not to {me}, and "
             f"could be replaced there. {instead}."
@@ -172,5 +173,5 @@ def _refuse_unless_own(root: Path) -> None:
     if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
         raise ConfigurationError(
             f"merged adapters would be written to {root}, where others may write (mode {found.st_mode & 0o777:o}), and "
-            f"could be replaced there. {instead}; or take the right away: chmod go-w {root}"
+            f"could be replaced there. {instead}; or remove the permission: chmod go-w {root}"
         )

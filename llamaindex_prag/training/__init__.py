@@ -1,1 +1,1 @@
-"""Training: many documents' adapters at once."""
+"""Training the adapters of many documents at once."""

@@ -1,8 +1,8 @@
-"""What a document's adapter is trained on: token sequences with the positions that count.
+"""The training data of a document's adapter: token sequences and the positions that enter the loss.
 
-`prag` (Su et al. 2025, section 3.2): with questions 1 and 2, each once with the passage and once with its rewrite in
-the prompt, then question 3 without either; the loss is on every token, the prompt's included, and no end of sequence is
-learnt. In this order, never shuffled.
+`prag` (Su et al. 2025, section 3.2) uses five sequences in a fixed order, never shuffled: questions 1 and 2, each once
+with the passage and once with its rewrite in the prompt, then question 3 without either. The loss covers every token
+including the prompt, and no end of sequence is learnt.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Teacher:
-    """What a teacher thinks of each counted token's place: its likeliest tokens."""
+    """A teacher's distributions at the counted tokens, truncated to its most likely tokens."""
 
     ids: Tensor
     """(counted, top) int64."""
     logprobs: Tensor
-    """(counted, top) float32; what is left of the probability is one further outcome."""
+    """(counted, top) float32; the remaining probability mass is treated as one further outcome."""
     sees_more: bool = True
-    """Than the student. Where both see the same, a student without an update already says the same."""
+    """Whether the teacher sees more than the student. If not, an untrained student already agrees with it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,13 +41,13 @@ class Example:
     counted_from: int
     """The loss is on `ids[counted_from:]`; at least 1, because nothing predicts the first token."""
     teacher: Teacher | None = None
-    """None: the tokens themselves are the target."""
+    """Target distributions; None if the tokens themselves are the target."""
 
     def __post_init__(self) -> None:
         if not 1 <= self.counted_from < len(self.ids):
             raise ConfigurationError(
-                f"counted_from is {self.counted_from} of {len(self.ids)} tokens; at least one token has to count, "
-                "and the first cannot"
+                f"counted_from is {self.counted_from} in a sequence of {len(self.ids)} tokens; at least one token must "
+                "count, and the first cannot"
             )
 
     @property
@@ -57,13 +57,13 @@ class Example:
 
     @property
     def keeps(self) -> bool:
-        """Whether it only holds the model where it was: nothing is learnt from it before something else changed."""
+        """Whether it only preserves the model, so nothing is learnt from it until other examples change the model."""
         return self.teacher is not None and not self.teacher.sees_more
 
 
 @dataclass(frozen=True, slots=True)
 class TrainingDocument:
-    """A document's training sequences, in the order in which they are seen."""
+    """A document's training sequences, in training order."""
 
     text: str
     """The passage; its hash names the adapter."""
@@ -71,14 +71,14 @@ class TrainingDocument:
 
     @property
     def tokens(self) -> int:
-        """Tokens of all sequences."""
+        """Total number of tokens in all sequences."""
         return sum(len(e.ids) for e in self.examples)
 
 
 def prag_examples(
     tokenizer: PreTrainedTokenizerBase, text: str, rewrite: str | None, qas: Sequence[QA]
 ) -> tuple[Example, ...]:
-    """The five sequences of PRAG; fewer if there are fewer questions, the passage itself if there are none."""
+    """Build PRAG's five sequences; fewer if there are fewer questions, the passage itself if there are none."""
     passages = [text, *([rewrite] if rewrite else [])]
     if not qas:
         return tuple(_plain(list(tokenizer(neutralised(tokenizer, p)).input_ids)) for p in passages)

@@ -1,12 +1,12 @@
-"""The factors of many documents at once, on one model.
+"""The LoRA factors of many documents on one model.
 
-Every factor carries a leading document dimension, and each row of a batch uses its own document's:
+Every factor has a leading document dimension, and each row of a batch uses the factors of its own document:
 
     h = x A[doc]^T   (rows, tokens, in) x (rows, in, rank)
     y = W x + s h B'[doc]
 
-All values lie in one buffer (documents, layout.size), so a document's adapter is one row of it, an optimiser step is a
-few operations on the whole, and a document's update never depends on which others are trained beside it.
+All values lie in one (documents, layout.size) buffer. A document's adapter is one row of it, an optimiser step is a few
+operations on the whole buffer, and a document's update never depends on the other documents in training.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ if TYPE_CHECKING:
 
 
 def initial_values(layout: Layout, seed: int) -> Tensor:
-    """(layout.size,) float32: random `A` (Kaiming uniform with a = sqrt 5, as PEFT draws it), zero `B`.
+    """Return (layout.size,) float32: random `A` (Kaiming uniform with a = sqrt 5, as in PEFT) and zero `B`.
 
-    The same for every document of a recipe, so that their adapters share the space that they read from.
+    The values are the same for every document of a recipe, so that all adapters start from the same input subspace.
     """
     generator = torch.Generator().manual_seed(seed)
     values = torch.zeros(layout.size)
@@ -49,10 +49,10 @@ class DocumentFactors:
 
     Args:
         model: The base model; it is not changed.
-        layout: Of each adapter.
-        start: (layout.size,) or (documents, layout.size) float32: the values from which they start.
-        documents: How many.
-        scale: What multiplies `B A`.
+        layout: Layout of each adapter.
+        start: (layout.size,) or (documents, layout.size) float32 initial values.
+        documents: Number of documents.
+        scale: Factor that multiplies `B A`.
     """
 
     def __init__(self, model: PreTrainedModel, layout: Layout, start: Tensor, documents: int, scale: float) -> None:
@@ -70,7 +70,7 @@ class DocumentFactors:
         self._forwards = [(vars(layer), self._forward_of(i, layer)) for i, layer in enumerate(layers)]
 
     def _leaf(self, offset: int, rank: int, width: int) -> Tensor:
-        """(documents, rank, width): a view of the values that collects its gradient in the same view of theirs."""
+        """Return a (documents, rank, width) view of `values`, with the matching view of `gradients` as its `grad`."""
         part = slice(offset, offset + rank * width)
         leaf = self.values[:, part].view(-1, rank, width).detach().requires_grad_()
         leaf.grad = self.gradients[:, part].view(-1, rank, width)
@@ -78,7 +78,7 @@ class DocumentFactors:
 
     @contextlib.contextmanager
     def on(self, documents: Tensor) -> Iterator[None]:
-        """A forward whose batch row `i` uses the factors of document `documents[i]`."""
+        """Make forward passes within this context use the factors of document `documents[i]` for batch row `i`."""
         self._documents = documents
         with patched_forwards(self._forwards):
             yield
@@ -93,13 +93,13 @@ class DocumentFactors:
 
 
 class AdamW:
-    """AdamW (Loshchilov & Hutter 2019, algorithm 2) in which every document counts its own steps.
+    """AdamW (Loshchilov & Hutter 2019, algorithm 2) with a step count per document.
 
     Args:
-        factors: What is trained.
-        learning_rate: Of the first step.
-        weight_decay: Decoupled.
-        epsilon: Added to the root of the mean square.
+        factors: The factors to train.
+        learning_rate: Learning rate at full size; `step` can take a fraction of it.
+        weight_decay: Decoupled weight decay.
+        epsilon: Added to the square root of the second moment.
     """
 
     def __init__(self, factors: DocumentFactors, learning_rate: float, weight_decay: float, epsilon: float) -> None:
@@ -114,14 +114,14 @@ class AdamW:
 
     @torch.no_grad()
     def step(self, documents: list[int], parts: Sequence[float] | None = None) -> None:
-        """Update these documents from their gradients, which are then zero.
+        """Update the given documents from their gradients, then set all gradients to zero.
 
         Args:
-            documents: Which.
-            parts: What part of the learning rate each of them takes; None: all of it.
+            documents: Indices of the documents to update.
+            parts: Fraction of the learning rate for each of them; None for the full rate.
         """
         factors, (beta1, beta2) = self._factors, self._betas
-        # All of them is the usual case, in which nothing is gathered.
+        # Usually all documents are updated; a slice then avoids gathering rows.
         where: slice | list[int] = slice(None) if len(documents) == len(factors.values) else documents
         gradients = factors.gradients[where]
         self._steps[where] += 1
@@ -132,6 +132,6 @@ class AdamW:
         rates = self._rate * steps.new_tensor(parts or [1.0]).unsqueeze(1)
         values = factors.values[where].mul_(1 - rates * self._decay)
         values -= rates * (mean / (1 - beta1**steps)) / denominator
-        if not isinstance(where, slice):  # indexing by a list copied
+        if not isinstance(where, slice):  # indexing with a list copies
             self._mean[where], self._square[where], factors.values[where] = mean, square, values
         factors.gradients.zero_()

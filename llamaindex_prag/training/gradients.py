@@ -1,9 +1,9 @@
-"""Losses of several documents' sequences, and their gradients in the documents' factors, in few forwards.
+"""Computes the losses of several documents and their gradients with respect to the factors, in few forward passes.
 
-    (document, its sequences) ... -> rows of shared beginnings -> forwards of bounded width -> one loss a document
+    (document, its sequences) ... -> rows with shared prefixes -> bounded forward passes -> one loss per document
 
-Each document's loss is the mean over its own counted tokens, so what one document gets never depends on the others.
-Knows nothing of optimisers: the factors may be trained themselves, or come out of a translator.
+Each document's loss is the mean over its own counted tokens, so one document's result never depends on the others.
+Knows nothing of optimisers: the factors may be trained directly or be the output of a translator.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ if TYPE_CHECKING:
 
 
 class DocumentLosses:
-    """What a model with documents' factors makes of their sequences.
+    """Losses of documents' sequences under their factors, and the gradients of these losses.
 
     Args:
-        engine: The engine that owns the model; generations go on between two forwards.
-        layout: Of the factors.
-        tokens_at_once: The most padded tokens of one forward. None: 512 on a CPU, where larger tables of logits leave
-            its caches, 8192 elsewhere.
+        engine: The engine that owns the model; it can serve other requests between two forward passes.
+        layout: Layout of the factors.
+        tokens_at_once: Maximum number of padded tokens in one forward pass. None for 512 on a CPU, whose caches hold no
+            larger table of logits, and 8192 elsewhere.
     """
 
     def __init__(self, engine: Engine, layout: Layout, tokens_at_once: int | None = None) -> None:
@@ -54,13 +54,18 @@ class DocumentLosses:
 
     @property
     def first_adapted(self) -> int:
-        """How many decoder layers lie below the adapters, and can be computed apart (`lower_states`)."""
+        """Number of decoder layers below the adapters that can be computed separately (`lower_states`)."""
         return self._lower.count
 
     def lower_states(self, examples: Sequence[Example], advance: Tick | None = None) -> dict[int, Tensor]:
-        """(tokens, hidden) below the first adapted layer, by a sequence's `id`; empty if that is the first of all.
+        """Compute each sequence's hidden states below the first adapted layer.
 
-        `advance` is told what part of it each forward was.
+        Args:
+            examples: The sequences.
+            advance: Called after each forward pass with the fraction of this work that it was.
+
+        Returns:
+            (tokens, hidden) states by the `id()` of the sequence; empty if there are no layers below.
         """
         found: dict[int, Tensor] = {}
         packs = self._logits.packs(examples, self._tokens) if self._lower.count else []
@@ -78,23 +83,23 @@ class DocumentLosses:
         lower: Mapping[int, Tensor],
         advance: Tick | None = None,
     ) -> dict[int, float]:
-        """Add the gradients to `factors.gradients`, and return the losses.
+        """Add the gradients to `factors.gradients` and return the losses.
 
         Args:
-            factors: Of all documents.
-            active: By a document's number, its sequences.
-            lower: What `lower_states` gave for them, or nothing.
-            advance: Told what part of it each forward was.
+            factors: Factors of all documents.
+            active: Sequences by document index.
+            lower: Result of `lower_states` for these sequences, or empty.
+            advance: Called after each forward pass with the fraction of this work that it was.
 
         Returns:
-            By a document's number, nats a counted token.
+            Losses by document index, in nats per counted token.
         """
         return self._losses(factors, active, lower, advance, gradients=True)
 
     def values(
         self, factors: DocumentFactors, active: Mapping[int, Sequence[Example]], lower: Mapping[int, Tensor]
     ) -> dict[int, float]:
-        """The losses alone."""
+        """Return the losses as `backward` does, without computing gradients."""
         return self._losses(factors, active, lower, None, gradients=False)
 
     def _losses(
@@ -133,7 +138,7 @@ class DocumentLosses:
         *,
         gradients: bool,
     ) -> tuple[Tensor, Tensor]:
-        """The weighted loss of each counted row, and which part it belongs to; the backward too, if it is wanted."""
+        """Return each counted token's weighted loss and row, and run the backward pass if gradients are wanted."""
         owners = torch.tensor([i for i, _ in part], device=model.device)
         with frozen(model), torch.set_grad_enabled(gradients):
             batch = batch_of([pack for _, pack in part], model.device, pad=self._pad, weights=shares)
@@ -152,14 +157,14 @@ def _tell(advance: Tick | None, part: Sequence[tuple[int, Pack]], packs: Sequenc
 
 def _backward(losses: Tensor) -> None:
     with warnings.catch_warnings():
-        # Gradients that lie within one buffer, as ours do, cannot have the strides that torch would choose.
+        # The gradients are views of one buffer, so they cannot have the strides that torch prefers.
         warnings.filterwarnings("ignore", message="grad and param do not obey")
         losses.sum().backward()
 
 
 @contextlib.contextmanager
 def frozen(model: nn.Module) -> Iterator[None]:
-    """No parameter of the model collects a gradient in this context; afterwards those do that did before."""
+    """Freeze all parameters of the model within this context, and restore their `requires_grad` afterwards."""
     trainable = [p for p in model.parameters() if p.requires_grad]
     for parameter in trainable:
         parameter.requires_grad_(False)
@@ -171,7 +176,7 @@ def frozen(model: nn.Module) -> Iterator[None]:
 
 
 def _forwards(rows: list[tuple[int, Pack]], tokens: int) -> Iterator[list[tuple[int, Pack]]]:
-    """Rows of similar width together, at most so many padded tokens (or a single row)."""
+    """Group rows of similar width, with at most `tokens` padded tokens per group (or a single row)."""
     part: list[tuple[int, Pack]] = []
     for row in sorted(rows, key=lambda r: r[1].width):
         if part and (len(part) + 1) * row[1].width > tokens:

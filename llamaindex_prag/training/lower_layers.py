@@ -1,7 +1,7 @@
-"""The decoder layers below the first adapted one: computed once for each sequence, not once for each epoch.
+"""Runs the decoder layers below the first adapted one once per sequence instead of once per epoch.
 
-An adapter of the layers k, k+1, ... leaves what layer k - 1 gives out as it is, for every document and every step
-of the training. Those states are kept, and the layers below k stand aside while training runs. Knows nothing of losses.
+An adapter of the layers k, k+1, ... never changes the output of layer k - 1, whatever the document and the training
+step. Those hidden states are cached, and the layers below k are skipped during training. Knows nothing of losses.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 
 
 class LowerLayers:
-    """Gives a decoder the states below the first adapted layer, in the place of computing them.
+    """Computes the hidden states below the first adapted layer, and feeds them to the decoder later.
 
     Args:
         model: The base model; it is not changed.
-        layout: Of the adapters.
+        layout: Layout of the adapters.
     """
 
     def __init__(self, model: PreTrainedModel, layout: Layout) -> None:
@@ -36,13 +36,13 @@ class LowerLayers:
         prefixes = [names[id(layer)] + "." for layer in self._decoder.layers]
         touched = [i for i, p in enumerate(prefixes) if any(t.name.startswith(p) for t in layout.targets)]
         self.count = touched[0]
-        """How many layers are spared, from the first one on."""
+        """Number of layers that can be skipped, counted from the first; 0 if the decoder cannot skip any."""
         if self.count and not self._tried(model):
             self.count = 0
 
     @torch.no_grad()
     def _tried(self, model: PreTrainedModel) -> bool:
-        """Whether this decoder goes on from given states: not if layers take more from each other than those."""
+        """Return whether the decoder can resume from given hidden states; not if layers exchange anything else."""
         rows = rows_of([Pack((Example((1, 2, 3, 4), 1),), 0)], 0, model.device)
         expected = self._decoder(input_ids=rows.ids, use_cache=False).last_hidden_state
         try:
@@ -54,7 +54,7 @@ class LowerLayers:
 
     @torch.no_grad()
     def states(self, rows: Rows) -> Tensor:
-        """(rows, width, hidden): what the last of these layers gives out."""
+        """Return the (rows, width, hidden) output of the last of these layers."""
         found: list[Tensor] = []
 
         def stop(_: Any, given: tuple[Any, ...]) -> None:
@@ -71,7 +71,7 @@ class LowerLayers:
 
     @contextlib.contextmanager
     def given(self, states: Tensor | None) -> Iterator[None]:
-        """In this context the decoder goes on from these states; None: it computes everything."""
+        """Make the decoder resume from these states within this context; None lets it compute every layer."""
         if states is None:
             yield
             return
@@ -89,4 +89,4 @@ class LowerLayers:
 
 
 class _EnoughError(Exception):
-    """The states below the first adapted layer are known."""
+    """Raised to stop a forward pass once the states below the first adapted layer are known."""

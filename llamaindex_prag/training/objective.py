@@ -1,7 +1,7 @@
-"""Losses of the counted tokens, and the logits that they need: only those.
+"""Computes the losses of the counted tokens, and only the logits that these losses need.
 
-The decoder runs over whole sequences, but the vocabulary's projection, the most expensive layer of a small model, runs
-over the positions that predict a counted token, gathered into one contiguous matrix.
+The decoder runs over whole sequences. The output projection to the vocabulary, the most expensive layer of a small
+model, runs only over the positions that predict a counted token, gathered into one contiguous matrix.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ if TYPE_CHECKING:
 
 
 class CountedLogits:
-    """Logits of the counted tokens of a batch.
+    """Computes the logits of the counted tokens of a batch.
 
-    Whether decoder and output layer alone give the model's logits (some families scale or cap them), and whether it
-    takes sequences that share their beginning, is tried out once; where not, the whole model is run, or each sequence
-    has a row of its own.
+    Two things are tested once, at construction: whether decoder and output layer alone give the model's logits (some
+    families scale or cap them), and whether the model handles packed sequences that share a prefix. If not, the whole
+    model is run, or each sequence gets a separate row.
     """
 
     def __init__(self, model: PreTrainedModel) -> None:
@@ -35,10 +35,10 @@ class CountedLogits:
         self._apart, self.shares_prefixes = self._tried_apart(), self._tried_sharing()
         window = getattr(model.config.get_text_config(), "sliding_window", None)
         self.widest = window or model.config.get_text_config().max_position_embeddings
-        """Tokens of a row of several sequences at most."""
+        """Maximum number of tokens in a row of several sequences."""
 
     def __call__(self, batch: Batch) -> Tensor:
-        """(counted, vocabulary) float32."""
+        """Return (counted, vocabulary) float32 logits."""
         given: dict[str, Tensor] = {"input_ids": batch.ids}
         if batch.sequences.sees is not None and batch.sequences.places is not None:
             given |= {"attention_mask": batch.sequences.sees, "position_ids": batch.sequences.places}
@@ -48,7 +48,7 @@ class CountedLogits:
         return self._model(**given, use_cache=False).logits[batch.rows, batch.positions].float()
 
     def packs(self, examples: Sequence[Example], limit: int) -> list[Pack]:
-        """The rows in which this model reads these sequences, at most `limit` tokens each (or a single sequence)."""
+        """Pack the sequences as far as this model allows, at most `limit` tokens per row (or a single sequence)."""
         if self.shares_prefixes:
             return packs_of(examples, min(limit, self.widest))
         return [Pack((example,), 0) for example in examples]
@@ -72,7 +72,8 @@ class CountedLogits:
             together = self(packed)
         except (RuntimeError, TypeError, ValueError):
             return False
-        # Where masks and positions are ignored, the row is one sequence; rounding is far from that in any format.
+        # A model that ignores masks and positions reads the row as one sequence. Rounding errors are far smaller than
+        # that difference in any format.
         ignored = self(replace(packed, sequences=replace(packed.sequences, sees=None, places=None)))
         error, wrong = ((found - alone).abs().max() for found in (together, ignored))
         return bool(error <= max(1e-3, float(wrong) / 4))
@@ -80,21 +81,21 @@ class CountedLogits:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Sequences in rows, and where their counted tokens are predicted."""
+    """Packed sequences, with the positions at which their counted tokens are predicted."""
 
     sequences: Rows
     rows: Tensor
-    """(counted,) the row of each counted token."""
+    """(counted,) int64, the row of each counted token."""
     positions: Tensor
-    """(counted,) where in the row it is predicted."""
+    """(counted,) int64, the index in the row at which it is predicted."""
     targets: Tensor
-    """(counted,) the tokens themselves."""
+    """(counted,) int64, the counted tokens themselves."""
     weights: Tensor
-    """(counted,) float32: its share in the loss."""
+    """(counted,) float32, the weight of each counted token in the loss."""
 
     @property
     def ids(self) -> Tensor:
-        """(rows, width) int64."""
+        """(rows, width) int64 token IDs."""
         return self.sequences.ids
 
     @property
@@ -104,7 +105,7 @@ class Batch:
 
 
 def batch_of(packs: Sequence[Pack], device: torch.device, *, pad: int = 0, weights: Sequence[float] = ()) -> Batch:
-    """Put packs together; `weights[i]` is the share of each counted token of pack `i`, 1 if none are given."""
+    """Batch the packs; `weights[i]` is the weight of each counted token of pack `i`, 1 if none are given."""
     rows, positions, targets, shares = [], [], [], []
     for i, pack in enumerate(packs):
         for start, example in zip(pack.starts, pack.examples, strict=True):
@@ -118,11 +119,11 @@ def batch_of(packs: Sequence[Pack], device: torch.device, *, pad: int = 0, weigh
 
 
 def losses_of(logits: Tensor, batch: Batch) -> Tensor:
-    """(counted,) weighted losses: the divergence from a teacher where a sequence has one, else cross entropy.
+    """Return (counted,) weighted losses: divergence from the teacher if a sequence has one, otherwise cross-entropy.
 
     Args:
-        logits: (counted, vocabulary) float32.
-        batch: What they are of.
+        logits: (counted, vocabulary) float32 logits of the batch.
+        batch: The batch they were computed for.
     """
     parts = logits.split([e.counted for e in batch.examples])
     targets = batch.targets.split([e.counted for e in batch.examples])
@@ -145,17 +146,18 @@ def losses_of(logits: Tensor, batch: Batch) -> Tensor:
 
 
 def divergence(logits: Tensor, ids: Tensor, logprobs: Tensor) -> Tensor:
-    """KL(teacher || student) over the teacher's likeliest tokens and one outcome for all others.
+    """Return KL(teacher || student) over the teacher's most likely tokens and one outcome for all others.
 
         sum_v p_T(v) (log p_T(v) - log p_S(v)) + r_T (log r_T - log r_S),    r = 1 - sum_v p(v)
 
     Args:
-        logits: (n, vocabulary) of the student.
-        ids: (n, top) the teacher's likeliest tokens.
-        logprobs: (n, top) float32, the teacher's log-probabilities of them.
+        logits: (n, vocabulary) logits of the student.
+        ids: (n, top) most likely tokens of the teacher.
+        logprobs: (n, top) float32, the teacher's log-probabilities of these tokens.
 
     Returns:
-        (n,) nats; at most the divergence over the whole vocabulary, and 0 exactly where both agree on these outcomes.
+        (n,) values in nats: at most the divergence over the whole vocabulary, and 0 exactly where teacher and student
+        agree on these outcomes.
     """
     log_z = logits.logsumexp(-1, keepdim=True)
     found = logits.gather(1, ids) - log_z

@@ -1,10 +1,10 @@
-"""Sequences that begin alike share that beginning in one row.
+"""Packs sequences that share a prefix into one row of a batch, so that the prefix is read once.
 
-    [ common prefix ][ rest of sequence 1 ][ rest of sequence 2 ] ...
+    [ common prefix ][ suffix of sequence 1 ][ suffix of sequence 2 ] ...
 
-Each rest sees the prefix and itself, at the positions that it would have alone, so that logits and gradients are those
-of separate rows. Questions about one passage begin with the same instruction and, where the passage is in the prompt,
-with the whole passage: reading that once is most of what there is to save. Knows nothing of losses and adapters.
+Each suffix attends to the prefix and to itself, at the positions it would have alone, so logits and gradients equal
+those of separate rows. Questions about one passage start with the same instruction and, if the passage is in the
+prompt, with the whole passage, so most of the tokens are shared. Knows nothing of losses and adapters.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Pack:
-    """Sequences in one row."""
+    """Sequences packed into one row."""
 
     examples: tuple[Example, ...]
     prefix: int
-    """Tokens that all begin with; fewer than `counted_from` of each: what predicts a counted token is its own."""
+    """Length of the shared prefix, less than every `counted_from`, so each counted token is predicted in a suffix."""
 
     @property
     def width(self) -> int:
-        """Tokens of the row."""
+        """Number of tokens in the row."""
         return self.prefix + sum(len(e.ids) - self.prefix for e in self.examples)
 
     @property
     def starts(self) -> list[int]:
-        """Where the rest of each sequence begins in the row."""
+        """Index in the row at which each sequence's suffix starts."""
         found, place = [], self.prefix
         for example in self.examples:
             found.append(place)
@@ -44,7 +44,7 @@ class Pack:
         return found
 
     def with_one_more(self, example: Example) -> Pack:
-        """This pack and another sequence, with the prefix that remains."""
+        """Return this pack with one more sequence, shortening the prefix to what all sequences share."""
         first = self.examples[0].ids
         limit = min(self.prefix if len(self.examples) > 1 else self._alone, example.counted_from - 1)
         prefix = next((i for i in range(limit) if first[i] != example.ids[i]), limit)
@@ -56,7 +56,7 @@ class Pack:
 
 
 def packs_of(examples: Sequence[Example], limit: int) -> list[Pack]:
-    """Put sequences together where that spares tokens, at most `limit` tokens a row (or a single sequence)."""
+    """Pack sequences where that saves tokens, with at most `limit` tokens per row (unless it is a single sequence)."""
     found: list[Pack] = []
     for example in sorted(examples, key=lambda e: e.ids):
         alone = Pack((example,), 0)
@@ -76,12 +76,12 @@ class Rows:
     ids: Tensor
     """(rows, width) int64, padded on the right."""
     places: Tensor | None
-    """(rows, width) int64, the position of each token in its sequence; None: as they stand."""
+    """(rows, width) int64, the position of each token in its sequence; None if that is its index in the row."""
     sees: Tensor | None
-    """(rows, 1, width, width) bool, which tokens each one attends to; None: all before it."""
+    """(rows, 1, width, width) bool attention mask; None for causal attention."""
 
     def part(self, values: Tensor) -> list[Tensor]:
-        """(tokens, ...) of each sequence in turn, from (rows, width, ...) values."""
+        """Split (rows, width, ...) values into one (tokens, ...) tensor per sequence, in order."""
         found = []
         for row, pack in zip(values, self.packs, strict=True):
             for start, example in zip(pack.starts, pack.examples, strict=True):
@@ -90,7 +90,7 @@ class Rows:
         return found
 
     def joined(self, parts: Sequence[Tensor]) -> Tensor:
-        """The inverse of `part`: (rows, width, ...) from each sequence's (tokens, ...), padded with zeros."""
+        """Join one (tokens, ...) tensor per sequence into (rows, width, ...), padded with zeros; inverse of `part`."""
         out = parts[0].new_zeros(*self.ids.shape, *parts[0].shape[1:])
         of = iter(parts)
         for row, pack in zip(out, self.packs, strict=True):
@@ -102,7 +102,7 @@ class Rows:
 
 
 def rows_of(packs: Sequence[Pack], pad: int, device: torch.device) -> Rows:
-    """One batch of packs."""
+    """Build one batch with a row per pack, padded on the right with the token `pad`."""
     width = max(pack.width for pack in packs)
     ids = torch.full((len(packs), width), pad)
     places = torch.zeros(len(packs), width, dtype=torch.long)
@@ -117,7 +117,7 @@ def rows_of(packs: Sequence[Pack], pad: int, device: torch.device) -> Rows:
             ids[i, start:end] = torch.tensor(example.ids[prefix:])
             places[i, start:end] = torch.arange(prefix, len(example.ids))
             segments[i, start:end] = number
-    if all(len(pack.examples) == 1 for pack in packs):  # causal attention never looks at padding on the right
+    if all(len(pack.examples) == 1 for pack in packs):  # causal attention never sees padding on the right
         return Rows(tuple(packs), ids.to(device), None, None)
     same = segments[:, :, None] == segments[:, None, :]
     sees = (same | (segments[:, None, :] == 0)).tril_()

@@ -1,8 +1,9 @@
-"""The training loop: groups of documents, each group's optimiser steps in a few forwards.
+"""The training loop: trains groups of documents with a few forward passes per optimiser step.
 
-In optimiser step `t` of a group every document sees its own `t`-th batch. All those sequences are sorted by length and
-cut into forwards of a bounded number of padded tokens; the losses are summed, each document's being the mean over its
-own counted tokens, so that its result is that of training it alone. Knows nothing of stores, questions or retrieval.
+In optimiser step `t` of a group, every document sees its own `t`-th batch. All these sequences are sorted by length and
+split into forward passes of a bounded number of padded tokens. The losses are summed, each document's loss being the
+mean over its own counted tokens, so each document gets the same adapter as if it were trained alone. Knows nothing of
+stores, questions or retrieval.
 """
 
 from __future__ import annotations
@@ -31,26 +32,28 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Trained:
-    """A document's adapter and how its training went."""
+    """A document's trained adapter with its losses and number of steps."""
 
     document: TrainingDocument
     adapter: Adapter
     first_loss: float
-    """Mean loss of the first optimiser step, in nats a token."""
+    """Mean loss of the first optimiser step, in nats per token."""
     last_loss: float
+    """Mean loss of the last optimiser step, in nats per token."""
     steps: int
+    """Number of optimiser steps."""
 
 
 class Trainer:
     """Trains adapters of one layout by one recipe.
 
     Args:
-        engine: The engine that owns the model; generations go on between two steps.
-        layout: Of the adapters.
-        recipe: How.
-        documents_at_once: Documents of one group.
-        tokens_at_once: The most padded tokens of one forward; None: as suits the device.
-        start: (layout.size,) the values from which every document starts; None: the recipe's random `A` and zero `B`.
+        engine: The engine that owns the model; it can serve other requests between two forward passes.
+        layout: Layout of the adapters.
+        recipe: The training recipe.
+        documents_at_once: Number of documents in a group.
+        tokens_at_once: Maximum number of padded tokens in one forward pass; None for the device's default.
+        start: (layout.size,) initial values of every document; None for the recipe's random `A` and zero `B`.
     """
 
     def __init__(
@@ -77,14 +80,15 @@ class Trainer:
         self._losses = DocumentLosses(engine, layout, tokens_at_once)
 
     def train(self, documents: Sequence[TrainingDocument], advance: Tick | None = None) -> Iterator[Trained]:
-        """Train each document's adapter; those of a group come when the group is done, longest first.
+        """Train each document's adapter, and yield a group's adapters when the group is done, longest documents first.
 
         Args:
-            documents: Which.
-            advance: Told after each forward what part of the work on all documents it was; all parts are 1.
+            documents: The documents to train.
+            advance: Called after each forward pass with the fraction of all work just done; the fractions add up to 1.
 
         Raises:
-            ConfigurationError: If a document has nothing to train on, or a sequence is too long.
+            ConfigurationError: If a document has nothing to train on, or a sequence is too long. All documents are
+                checked before the first one is trained.
         """
         for document in documents:
             self._check(document)
@@ -95,9 +99,9 @@ class Trainer:
 
     @property
     def _part_below(self) -> float:
-        """What part of a group's work it is to go once through the layers below the adapted ones.
+        """Fraction of a group's work spent on the single pass through the layers below the adapted ones.
 
-        A forward and a backward through the others takes three times a forward, in each epoch.
+        The other layers are run forward and backward in each epoch, which costs three times a forward pass.
         """
         below = self._losses.first_adapted
         above = len(self._engine.model.get_decoder().layers) - below
@@ -109,8 +113,8 @@ class Trainer:
         longest = max(len(e.ids) for e in document.examples)
         if longest > self._recipe.max_tokens:
             raise ConfigurationError(
-                f"a training sequence of the passage {document.text[:60]!r} has {longest} tokens, more than "
-                f"max_tokens={self._recipe.max_tokens} of the recipe. Split the document into shorter passages."
+                f"a training sequence of the passage {document.text[:60]!r} has {longest} tokens, more than the "
+                f"recipe's max_tokens={self._recipe.max_tokens}. Split the document into shorter passages."
             )
 
     def _group(self, documents: Sequence[TrainingDocument], advance: Tick | None) -> Iterator[Trained]:
@@ -142,17 +146,17 @@ def _tokens(documents: Sequence[TrainingDocument]) -> int:
 
 
 def learning_rate_part(recipe: Recipe, step: int, steps: int) -> float:
-    """What part of the recipe's learning rate step `step` (from 0) of `steps` takes."""
+    """Return the fraction of the recipe's learning rate to use in step `step` (from 0) of `steps`."""
     return 1.0 if recipe.schedule == "constant" else 1 - step / steps
 
 
 def plan(document: TrainingDocument, recipe: Recipe) -> list[list[Example]]:
-    """The batches of a document, in order.
+    """Return the batches of a document in training order.
 
-    PRAG's order is fixed. Distillation shuffles, by the seed and the text, within the sequences that begin alike (those
-    with the passage, those without), so that a batch shares its beginning, and then the batches. The first batch is
-    never one that only keeps the model as it was: its gradient would be rounding error, and Adam's first step has the
-    same size whatever the gradient's.
+    PRAG's order is fixed. Distillation first shuffles the sequences that share a prefix among themselves (those with
+    the passage, those without), so that a batch shares its prefix, and then shuffles the batches; the seed and the text
+    determine both. The first batch is never one that only preserves the model: its gradient would be rounding error,
+    and Adam's first step has the same size whatever the size of the gradient.
     """
     size = recipe.batch_size
     if recipe.objective != "distill":

@@ -1,10 +1,10 @@
-"""A document-free adapter: the form of answers, learnt from questions that no stored document answers.
+"""Warm-up: a document-free adapter that learns the form of answers from questions that no stored document answers.
 
-    (question, answer) pairs -> one adapter -> where the documents' adapters start, or a control beside them
+    (question, answer) pairs -> one adapter -> starting point of the documents' adapters, or a control
 
-PRAG's published runs start from such a stage (Su et al. 2025, section 4.1: 600 to 2,000 pairs of other questions, one
-epoch, no passage, the end of the answer included). Much of what F1 rewards is the form of an answer, so what documents
-bring can be seen only beside an adapter that has learnt the form alone.
+PRAG's published runs start with such a stage (Su et al. 2025, section 4.1: 600 to 2,000 pairs of other questions, one
+epoch, no passage, the end of the answer included). Much of what F1 rewards is the form of an answer, so the effect of
+the documents shows only in comparison with an adapter that has learnt the form alone.
 """
 
 from __future__ import annotations
@@ -31,25 +31,25 @@ if TYPE_CHECKING:
 
 
 def warm_up(lm: CausalLM, store: AdapterStore, recipe: Recipe, pairs: Sequence[tuple[str, str]]) -> AdapterKey:
-    """Train the adapter, unless the store holds it.
+    """Train the warm-up adapter unless the store already holds it.
 
     Args:
         lm: The base model.
-        store: Where it is kept.
-        recipe: Of the documents: its adapters and the warm-up's have the same form.
+        store: Where the adapter is kept.
+        recipe: Recipe of the documents; the warm-up adapter has the same rank, alpha, targets and layers.
         pairs: Questions with their answers.
 
     Returns:
-        Its key; `recipe.changed(start=key.digest)` is the recipe of documents that start from it.
+        The adapter's key; `recipe.changed(start=key.digest)` is the recipe of documents that start from it.
 
     Raises:
-        ConfigurationError: If there are no pairs, or one of them is blank.
+        ConfigurationError: If there are no pairs, or a question or an answer is blank.
     """
     if not pairs:
-        raise ConfigurationError("pairs is empty; a warm-up needs questions with their answers, PRAG has 600 to 2,000")
+        raise ConfigurationError("pairs is empty; a warm-up needs questions with answers (PRAG uses 600 to 2,000)")
     for question, answer in pairs:
         if not question.strip() or not answer.strip():
-            raise ConfigurationError(f"a pair is {(question, answer)!r}; it must be a question and an answer")
+            raise ConfigurationError(f"a pair is {(question, answer)!r}; neither question nor answer may be blank")
     form = {"rank": recipe.rank, "alpha": recipe.alpha, "targets": recipe.targets, "layers": recipe.layers}
     first = WARM_UP.changed(**form, max_tokens=recipe.max_tokens, seed=recipe.seed)
     text = json.dumps([list(pair) for pair in pairs], ensure_ascii=False)
@@ -70,25 +70,25 @@ def warm_up(lm: CausalLM, store: AdapterStore, recipe: Recipe, pairs: Sequence[t
 
 
 def start_of(store: AdapterStore, recipe: Recipe, key: AdapterKey | None, layout: Layout) -> Tensor | None:
-    """The values from which documents of a recipe start; None: it starts from none.
+    """Return the (layout.size,) values from which a recipe's documents start; None if it starts from no adapter.
 
     Raises:
         ConfigurationError: If the recipe and the key do not name the same adapter.
-        AdapterError: If the store does not hold it, or it has another form.
+        AdapterError: If the store does not hold the adapter, or its layout differs.
     """
     import torch
 
     if recipe.start != (key.digest if key else ""):
         raise ConfigurationError(
-            f"the recipe's start is {recipe.start or 'empty'}, and the given start is {key.digest if key else None}; "
-            "both must name the same adapter: recipe.changed(start=key.digest), and start=key"
+            f"the recipe's start is {recipe.start or 'empty'} but the given start is {key.digest if key else None}; "
+            "both must name the same adapter: recipe.changed(start=key.digest) and start=key"
         )
     if key is None:
         return None
     adapter = store.get(key)
     if adapter is None or adapter.layout != layout:
         has = "holds no such adapter" if adapter is None else f"holds one of {adapter.layout!r}, not of {layout!r}"
-        raise AdapterError(f"documents are to start from the adapter {key.text[:12]}…, and the store {has}")
+        raise AdapterError(f"documents should start from the adapter {key.text[:12]}…, but the store {has}")
     return torch.from_numpy(adapter.buffer)
 
 

@@ -1,1 +1,1 @@
-"""A hypernetwork from a document's representation to its adapter: knowledge in the weights without training."""
+"""A hypernetwork that maps a document's representation to its adapter: knowledge in the weights without training."""

@@ -1,9 +1,9 @@
-"""A translator in a folder: weights as safetensors, its form as JSON. Never a pickle.
+"""Writes and reads a translator's checkpoint: weights as safetensors, configuration as JSON, never a pickle.
 
-    translator.json           the form (`TranslatorConfig`), the weights' SHA-256, how it was trained
+    translator.json           the configuration (`TranslatorConfig`), SHA-256 of the weights, record of the training
     translator.safetensors    the network's weights
 
-The folder appears completely or not at all, and one that does not fit together is refused with the reason.
+The folder is written atomically. A checkpoint whose parts do not match is rejected with the reason.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ WEIGHTS = "translator.safetensors"
 
 
 def write(folder: Path, config: TranslatorConfig, weights: Mapping[str, Tensor], record: Mapping[str, Any]) -> None:
-    """Write a checkpoint, in the place of an earlier one.
+    """Write a checkpoint, replacing an earlier one.
 
     Raises:
-        TranslatorError: If something else is in the folder, or it cannot be written.
+        TranslatorError: If the folder holds anything else, or cannot be written.
     """
     from safetensors.torch import save
 
@@ -45,10 +45,10 @@ def write(folder: Path, config: TranslatorConfig, weights: Mapping[str, Tensor],
 
 
 def read(folder: Path) -> tuple[TranslatorConfig, dict[str, Tensor], dict[str, Any]]:
-    """The form, the weights and the record of a checkpoint.
+    """Return the configuration, the weights and the training record of a checkpoint.
 
     Raises:
-        TranslatorError: If there is none, or it is damaged.
+        TranslatorError: If there is no checkpoint, or it is damaged.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load

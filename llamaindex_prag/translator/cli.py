@@ -1,4 +1,4 @@
-"""`dynprag train-translator`."""
+"""The command `dynprag train-translator`."""
 
 from __future__ import annotations
 
@@ -16,46 +16,46 @@ NAMES = ("own", "other", "mean", "base", "f1")
 
 
 def train_translator(
-    corpus: Annotated[Path, typer.Argument(help="JSON lines with a text, and perhaps title and questions, in each.")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="The folder; the state is in OUT.training.")],
+    corpus: Annotated[Path, typer.Argument(help="JSON lines file: a text, optionally title and questions, per line.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Checkpoint folder; training state is in OUT.training.")],
     model: Annotated[str, typer.Option(help="'embedded', a folder or a Hub id.")] = "embedded",
-    kind: Annotated[str | None, typer.Option(help="'shared', the default, or 'dyprag'.")] = None,
-    recipe: Annotated[str | None, typer.Option(help="Of the adapters; by default distill, prag for dyprag.")] = None,
-    start: Annotated[Path | None, typer.Option(help="A checkpoint to begin with, of the same model.")] = None,
-    steps: Annotated[int, typer.Option(help="Steps in all.")] = 2000,
-    documents: Annotated[int, typer.Option(help="Passages of a step.")] = 8,
-    questions: Annotated[int, typer.Option(help="Questions about each of them.")] = 8,
-    phrases: Annotated[int, typer.Option(help="Questions by rule that each of them has to draw from.")] = 64,
-    unrelated: Annotated[int, typer.Option(help="Questions of other subjects beside them.")] = 1,
-    learning_rate: Annotated[float | None, typer.Option(help="The highest; by default 1e-3, 1e-5 to imitate.")] = None,
+    kind: Annotated[str | None, typer.Option(help="'shared' (default) or 'dyprag'.")] = None,
+    recipe: Annotated[str | None, typer.Option(help="Adapter recipe; default: distill, or prag for dyprag.")] = None,
+    start: Annotated[Path | None, typer.Option(help="Checkpoint of the same model to start from.")] = None,
+    steps: Annotated[int, typer.Option(help="Total number of steps.")] = 2000,
+    documents: Annotated[int, typer.Option(help="Passages per step.")] = 8,
+    questions: Annotated[int, typer.Option(help="Questions per passage and step.")] = 8,
+    phrases: Annotated[int, typer.Option(help="Rule-based questions per passage to sample from.")] = 64,
+    unrelated: Annotated[int, typer.Option(help="Additional questions on unrelated subjects.")] = 1,
+    learning_rate: Annotated[float | None, typer.Option(help="Peak rate; default: 1e-3, or 1e-5 to imitate.")] = None,
     imitate: Annotated[
-        Path | None, typer.Option(help="A store of trained adapters: learn to make these, as DyPRAG does.")
+        Path | None, typer.Option(help="Store of trained adapters; learn to reproduce them, as DyPRAG does.")
     ] = None,
-    validation: Annotated[int, typer.Option(help="Passages set apart to judge by.")] = 64,
-    validate_every: Annotated[int, typer.Option(help="Steps between two judgements.")] = 200,
-    patience: Annotated[int, typer.Option(help="Judgements that may be no better; 0: any number.")] = 0,
+    validation: Annotated[int, typer.Option(help="Number of passages held out for validation.")] = 64,
+    validate_every: Annotated[int, typer.Option(help="Steps between two validations.")] = 200,
+    patience: Annotated[int, typer.Option(help="Stop after this many validations without progress; 0: never.")] = 0,
     states: Annotated[
         Path | None,
-        typer.Option(help="Keep the base model's states there (may be shared): a step takes half as long."),
+        typer.Option(help="Cache the base model's states here (can be shared); halves the time of a step."),
     ] = None,
-    states_gb: Annotated[float, typer.Option(help="The most that is kept there.")] = 8.0,
+    states_gb: Annotated[float, typer.Option(help="Maximum size of that cache in GiB.")] = 8.0,
     device: Annotated[str, typer.Option(help="Such as 'cpu' or 'cuda'.")] = "auto",
-    dtype: Annotated[str, typer.Option(help="Of the base model; the translator itself is float32.")] = "auto",
-    seed: Annotated[int, typer.Option(help="Of weights, order and questions.")] = 0,
-    max_minutes: Annotated[float | None, typer.Option(help="Stop after so long; the same call goes on.")] = None,
+    dtype: Annotated[str, typer.Option(help="Data type of the base model; the translator is float32.")] = "auto",
+    seed: Annotated[int, typer.Option(help="Seed of weights, order and questions.")] = 0,
+    max_minutes: Annotated[float | None, typer.Option(help="Stop after this time; rerun to resume.")] = None,
     *,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Train a translator. One that was stopped goes on where its state was kept last."""
+    """Train a translator, or resume a stopped training from its last saved state."""
     from llamaindex_prag.adapters.recipe import get_recipe
     from llamaindex_prag.translator.config import TranslatorConfig
     from llamaindex_prag.translator.training.corpus import read_lessons, split
     from llamaindex_prag.translator.training.plan import DYPRAG, TrainingPlan
 
     if start is not None and (kind or recipe):
-        raise typer.BadParameter("--start has a kind and a recipe of its own; leave --kind and --recipe out")
+        raise typer.BadParameter("--start already has a kind and a recipe; leave --kind and --recipe out")
     if start is not None and start.resolve() == out.resolve():
-        raise typer.BadParameter(f"--start and --out are both {out}, which training writes over; name another --out")
+        raise typer.BadParameter(f"--start and --out are both {out}, which training overwrites; name another --out")
     plan = (TrainingPlan.of(_kind(kind, start)) if imitate is None else DYPRAG).changed(
         steps=steps,
         documents=documents,

@@ -1,6 +1,7 @@
-"""What a translator is: which model's adapters it makes, from what, and by which network.
+"""Configuration of a translator: the model it makes adapters for, what it reads, and its network.
 
-Everything that its weights depend on, as plain data; together with the weights it is the checkpoint. Knows no torch.
+Holds everything that the weights depend on, as plain data; configuration and weights form a checkpoint. Does not import
+torch.
 """
 
 from __future__ import annotations
@@ -23,32 +24,32 @@ _SIZES = ("hidden", "width", "tokens", "heads", "blocks", "window")
 
 @dataclass(frozen=True, kw_only=True)
 class TranslatorConfig:
-    """A translator's form.
+    """Configuration of a translator, as stored in a checkpoint.
 
-    `TranslatorConfig.of` reads it from a model and a recipe; the fields are what a checkpoint holds.
+    `TranslatorConfig.of` derives it from a model and a recipe.
     """
 
     kind: NetworkKind
     model: str
     """Fingerprint of the base model."""
     recipe: Recipe
-    """Of the adapters: its form on the model is `layout`, and its questions are what a translator is trained on."""
+    """Recipe of the adapters; `layout` follows from it and the model, and its questions train the translator."""
     layout: Layout
     scale: float
-    """What multiplies `B A`."""
+    """Factor that multiplies `B A`."""
     hidden: int
-    """Width of the base model's states."""
+    """Width of the base model's hidden states."""
     read_layers: tuple[int, ...]
-    """Decoder layers whose output is read; the number of layers stands for the state after the last norm."""
+    """Decoder layers whose output is read; the number of layers stands for the state after the final norm."""
     width: int
-    """`dyprag`: of the hidden layer, the paper's p. `shared`: of the trunk."""
+    """Width of the hidden layer (`dyprag`, the paper's p) or of the trunk (`shared`)."""
     tokens: int
-    """Vectors in a document's representation."""
+    """Number of vectors in a document's representation."""
     heads: int = 4
     blocks: int = 2
-    """Residual blocks of the trunk (`shared`)."""
+    """Number of residual blocks in the trunk (`shared`)."""
     window: int = 1024
-    """Tokens that are read at once; longer documents are read in pieces of so many."""
+    """Maximum number of tokens read at once; longer documents are read in pieces of this length."""
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -58,15 +59,17 @@ class TranslatorConfig:
             if (value := getattr(self, name)) < 1:
                 raise ConfigurationError(f"{name} is {value}; at least 1 is needed")
         if not self.read_layers or min(self.read_layers) < 0:
-            raise ConfigurationError(f"read_layers is {self.read_layers}; name at least one layer, from 0 on")
+            raise ConfigurationError(f"read_layers is {self.read_layers}; name at least one layer, counted from 0")
         if self.kind == "dyprag" and (self.tokens != 1 or len(self.read_layers) != 1):
-            raise ConfigurationError("kind='dyprag' reads one state, of the last token; use kind='shared' for more")
+            raise ConfigurationError(
+                "kind='dyprag' reads one state, that of the last token; use kind='shared' to read more"
+            )
         if self.kind == "shared" and self.width % self.heads:
-            raise ConfigurationError(f"width is {self.width} and heads is {self.heads}; the first must be a multiple")
+            raise ConfigurationError(f"width is {self.width}; it must be a multiple of heads, which is {self.heads}")
         if self.representation_bytes > 4096:
             raise ConfigurationError(
                 f"a representation of {self.tokens} vectors of {self.vector} values takes {self.representation_bytes} "
-                "bytes; at most 4096 are kept for a document. Choose fewer tokens or a smaller width."
+                "bytes; at most 4096 are kept per document. Choose fewer tokens or a smaller width."
             )
 
     @classmethod
@@ -79,26 +82,26 @@ class TranslatorConfig:
         scaling: Scaling = "paper",
         **changes: Any,
     ) -> Self:
-        """The form of a translator for a model.
+        """Return the configuration of a translator for a model.
 
         Args:
             lm: The base model.
-            kind: `"dyprag"`: as published (Tan et al. 2025, arXiv 2503.23895), a pair of small networks for every
-                adapted layer. `"shared"`: ours, one trunk for all of them.
-            recipe: Of the adapters. None: `prag` for `dyprag`, `distill` for `shared`.
-            scaling: Of `dyprag`. `"paper"`: its adapters are multiplied by alpha / rank, as those that it imitates are;
-                `"reference"`: they are not, as in the released code, which makes them 16 times weaker.
-            changes: Other fields.
+            kind: `"dyprag"` is the published network (Tan et al. 2025, arXiv 2503.23895): a pair of small networks for
+                every adapted layer. `"shared"` is this project's network, with one trunk for all layers.
+            recipe: Recipe of the adapters. None for `prag` with `dyprag` and `distill` with `shared`.
+            scaling: Only for `dyprag`. `"paper"` multiplies its adapters by alpha / rank, like the adapters that it
+                imitates; `"reference"` does not, as in the released code, which makes them 16 times weaker.
+            changes: Values of other fields.
 
         Raises:
-            ConfigurationError: If there is no such translator.
+            ConfigurationError: If the values do not describe a possible translator.
         """
         from llamaindex_prag.adapters.targets import layout_of
 
         if scaling not in get_args(Scaling):
             raise ConfigurationError(f"scaling is {scaling!r}; known: {', '.join(get_args(Scaling))}")
         if kind == "shared" and scaling != "paper":
-            raise ConfigurationError("scaling is for kind='dyprag'; kind='shared' has alpha / rank of its recipe")
+            raise ConfigurationError("scaling is for kind='dyprag'; kind='shared' uses its recipe's alpha / rank")
         recipe = recipe or (PRAG if kind == "dyprag" else DISTILL)
         count = len(lm.model.get_decoder().layers)
         layout = layout_of(lm.model, rank=recipe.rank, targets=recipe.targets, layers=recipe.layers)
@@ -122,20 +125,20 @@ class TranslatorConfig:
 
     @property
     def vector(self) -> int:
-        """Values of one vector of a representation."""
+        """Number of values in one vector of a representation."""
         return self.hidden if self.kind == "dyprag" else self.width
 
     @property
     def representation_bytes(self) -> int:
-        """Of a document's representation: a byte a value, and a float32 scale a vector."""
+        """Size of a document's representation: one byte per value and a float32 scale per vector."""
         return self.tokens * (self.vector + 4)
 
     def changed(self, **changes: Any) -> Self:
-        """This form with some values exchanged."""
+        """Return a copy of this configuration with some values changed."""
         return replace(self, **changes)
 
     def to_dict(self) -> dict[str, Any]:
-        """As plain data."""
+        """Return the configuration as plain data, ready for JSON."""
         found = {f.name: getattr(self, f.name) for f in fields(self)}
         parts = {
             "recipe": self.recipe.to_dict(),
@@ -146,13 +149,15 @@ class TranslatorConfig:
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Self:
-        """From plain data.
+        """Build the configuration from the data that `to_dict` returns.
 
         Raises:
-            ConfigurationError: If it does not describe a translator of this release.
+            ConfigurationError: If the data does not describe a translator that this release can read.
         """
         if data.get("format") != FORMAT:
-            raise ConfigurationError(f"the translator has format {data.get('format')!r}; this release reads {FORMAT}")
+            raise ConfigurationError(
+                f"the translator has format {data.get('format')!r}; this release reads format {FORMAT}"
+            )
         try:
             values = {k: v for k, v in data.items() if k != "format"}
             values["recipe"] = Recipe.from_dict(values["recipe"])
@@ -160,4 +165,4 @@ class TranslatorConfig:
             values["read_layers"] = tuple(int(i) for i in values["read_layers"])
             return cls(**values)
         except (KeyError, TypeError, ValueError) as error:
-            raise ConfigurationError(f"not the description of a translator: {error!r}") from error
+            raise ConfigurationError(f"this is not the description of a translator: {error!r}") from error

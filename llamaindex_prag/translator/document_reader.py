@@ -1,7 +1,7 @@
-"""What the base model makes of a document: the states of some layers at every token.
+"""Reads documents with the base model and returns the hidden states of some layers at every token.
 
-Documents are read as they are, without a template and without adapters. One longer than the window is read in pieces,
-each by itself, and the states put one after the other.
+Documents are read as plain text, without a template and without adapters. A document longer than the window is read in
+independent pieces whose states are concatenated.
 """
 
 from __future__ import annotations
@@ -29,9 +29,12 @@ class DocumentReader:
 
     Args:
         engine: The engine that owns the model.
-        layers: Decoder layers whose output is wanted; their number stands for the state after the last norm.
-        window: The most tokens of one piece.
-        tokens_at_once: The most padded tokens of one forward.
+        layers: Decoder layers whose output is wanted; the number of layers stands for the state after the final norm.
+        window: Maximum number of tokens in a piece.
+        tokens_at_once: Maximum number of padded tokens in one forward pass.
+
+    Raises:
+        ConfigurationError: If the model does not have one of the layers.
     """
 
     def __init__(
@@ -46,7 +49,7 @@ class DocumentReader:
         self._tokens = tokens_at_once
 
     def states(self, texts: Sequence[str]) -> list[Tensor]:
-        """Of each text (tokens, layers, hidden), in the model's number format.
+        """Return (tokens, layers, hidden) states of each text, in the model's data type.
 
         Raises:
             ConfigurationError: If a text is blank.
@@ -67,10 +70,10 @@ class DocumentReader:
         ]
 
     def ids(self, text: str) -> list[int]:
-        """A text's tokens.
+        """Tokenize a text, neutralising special tokens in it.
 
         Raises:
-            ConfigurationError: If it is blank.
+            ConfigurationError: If the text is blank.
         """
         if not text.strip():
             raise ConfigurationError("a document is blank; a translator needs its text")
@@ -78,7 +81,7 @@ class DocumentReader:
         return list(tokenizer(neutralised(tokenizer, text.strip())).input_ids)
 
     def _parts(self, pieces: Sequence[tuple[int, list[int]]]) -> list[list[int]]:
-        """Pieces of similar length together."""
+        """Group pieces of similar length into forward passes; returns their indices."""
         parts: list[list[int]] = []
         for i in sorted(range(len(pieces)), key=lambda i: len(pieces[i][1])):
             if parts and (len(parts[-1]) + 1) * len(pieces[i][1]) <= self._tokens:
@@ -91,7 +94,7 @@ class DocumentReader:
     def _read(self, model: PreTrainedModel, pieces: Sequence[Sequence[int]]) -> list[Tensor]:
         longest = max(map(len, pieces))
         pad = self._engine.tokenizer.pad_token_id or 0
-        # On the right, where causal attention never looks.
+        # Padding goes on the right, where causal attention never sees it.
         ids = torch.tensor([[*piece, *[pad] * (longest - len(piece))] for piece in pieces], device=model.device)
         decoder = model.get_decoder()
         found: dict[int, Tensor] = {}

@@ -1,4 +1,4 @@
-"""What is kept of a document: a few vectors, a byte a value.
+"""A document's stored representation: a few vectors, quantized to one byte per value.
 
 vector = scale * code,    code in -127 .. 127,    scale = largest absolute value / 127
 """
@@ -20,16 +20,16 @@ _LARGEST = 127
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Representation:
-    """A document's vectors."""
+    """A document's quantized vectors."""
 
     codes: NDArray[np.int8]
-    """(m, d)."""
+    """(m, d) quantized values."""
     scales: NDArray[np.float32]
-    """(m,)."""
+    """(m,) scale of each vector."""
 
     @classmethod
     def of(cls, vectors: NDArray[np.float32]) -> Self:
-        """Round (m, d) vectors.
+        """Quantize (m, d) vectors.
 
         Raises:
             AdapterDamagedError: If a value is not finite.
@@ -37,32 +37,32 @@ class Representation:
         if not np.isfinite(vectors).all():
             raise AdapterDamagedError("a document's representation has values that are not finite")
         scales = (np.abs(vectors).max(1) / _LARGEST).astype(np.float32)
-        # Below the smallest normal number a scale is too coarse to divide by; such a vector is 0.
+        # A subnormal scale is too coarse to divide by; such a vector becomes 0.
         scales[scales < np.finfo(np.float32).tiny] = 0
         divisors = np.where(scales > 0, scales, np.inf)[:, None]
         return cls(np.rint(vectors / divisors).astype(np.int8), scales)
 
     @property
     def vectors(self) -> NDArray[np.float32]:
-        """(m, d) float32."""
+        """(m, d) float32 dequantized vectors."""
         return self.codes.astype(np.float32) * self.scales[:, None]
 
     @property
     def nbytes(self) -> int:
-        """Bytes kept."""
+        """Stored size in bytes."""
         return self.codes.nbytes + self.scales.nbytes
 
     def to_json(self) -> dict[str, Any]:
-        """As plain data."""
+        """Return the representation as plain data, ready for JSON."""
         parts = {"codes": self.codes.tobytes(), "scales": self.scales.astype("<f4").tobytes()}
         return {"shape": list(self.codes.shape)} | {k: base64.b64encode(v).decode() for k, v in parts.items()}
 
     @classmethod
     def from_json(cls, data: Any) -> Self:
-        """From plain data.
+        """Build a representation from the data that `to_json` returns.
 
         Raises:
-            AdapterDamagedError: If it is none of ours.
+            AdapterDamagedError: If the data is not a valid representation.
         """
         try:
             m, d = (int(n) for n in data["shape"])

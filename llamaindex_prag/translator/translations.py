@@ -1,9 +1,9 @@
-"""Translated adapters beside stored ones: a source of both for a bank.
+"""An adapter source for a bank that serves both translated and stored adapters.
 
-    text -> representation, kept in the store under the text's hash -> adapter, made when it is read
+    text -> representation, kept in the store under the text's hash -> adapter, generated when it is read
 
-What is kept of a document is its representation (2 KB), not its adapter. It belongs to its text as an adapter does: a
-document that is removed takes it along, and no slot that was filled from it is used again.
+The store keeps a document's representation (2 KB), not its adapter. Like an adapter, the representation belongs to its
+text: it is removed together with its document, and no slot filled from it is used afterwards.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ _TABLE = "representation/"
 
 
 class Translations:
-    """What a store holds, and what a translator makes of the documents represented in it.
+    """Serves a store's trained adapters, and those that a translator makes from the representations in the store.
 
     Args:
-        store: Adapters, and side tables for representations.
-        translator: Whose representations are kept, by its fingerprint.
+        store: Store of the adapters, with side tables for representations.
+        translator: Translator that makes representations and adapters; its fingerprint names the side table.
     """
 
     def __init__(self, store: ReadableStore, translator: Translator) -> None:
@@ -44,26 +44,26 @@ class Translations:
 
     @property
     def generation(self) -> int:
-        """The store's: it grows when a document is removed, whether its adapter was trained or translated."""
+        """Generation of the store; grows when a document is removed, whether its adapter is trained or translated."""
         return int(self._store.generation)
 
     def knows(self, digest: str) -> bool:
-        """Whether the representation of the text with this hash is kept."""
+        """Return whether the store holds a representation of the text with this hash."""
         return self._store.get_json(self._table, digest) is not None
 
     def keep(
         self, passages: Iterable[Passage], *, complete: bool = False, progress: bool = False, together: int = 16
     ) -> int:
-        """Keep the representations that are missing; returns how many were computed.
+        """Compute and store the missing representations; returns how many were computed.
 
         Args:
-            passages: Equal ones are read once.
+            passages: The passages; duplicates are read once.
             complete: Whether these are all passages of their documents; see `settle_owners`.
             progress: Whether to show a progress bar.
-            together: Passages between two writes.
+            together: Number of passages between two writes.
 
         Raises:
-            ConfigurationError: If a text is blank; nothing has been done then.
+            ConfigurationError: If a text is blank. Nothing is stored in that case.
         """
         given = list(passages)
         for passage in given:
@@ -80,15 +80,15 @@ class Translations:
         return len(missing)
 
     def read_into(self, key: AdapterKey, out: NDArray[np.float32]) -> float:
-        """Write one adapter's values and return its scale."""
+        """Write one adapter's values into `out` and return its scale."""
         (scale,) = self.read_many([key], [out])
         return scale
 
     def read_many(self, keys: Sequence[AdapterKey], outs: Sequence[NDArray[np.float32]]) -> list[float]:
-        """Write the values of several adapters, all translated ones in one pass; returns their scales.
+        """Write the values of several adapters into `outs`, translating in one pass; returns their scales.
 
         Raises:
-            AdapterMissingError: If neither an adapter nor a representation of a key is there.
+            AdapterMissingError: If the store has neither an adapter nor a representation for a key.
         """
         scales = [0.0] * len(keys)
         translated: list[int] = []
@@ -108,8 +108,8 @@ class Translations:
         kept = self._store.get_json(self._table, key.text)
         if kept is None:
             raise AdapterMissingError(
-                f"no representation of the text {key.text[:12]} is kept for this translator; was its document removed? "
-                "Otherwise keep it first (Translations.keep, missing='translate')."
+                f"the store has no representation of the text {key.text[:12]} for this translator; was its document "
+                "removed? Otherwise store it first (Translations.keep, missing='translate')."
             )
         return Representation.from_json(kept)
 

@@ -1,9 +1,9 @@
-"""A translator and the model whose adapters it makes.
+"""A translator, together with the model for which it makes adapters.
 
     represent:  text -> a few vectors, once, when a document is indexed
-    translate:  the vectors of several documents -> their adapters, in one pass, when a question comes
+    translate:  the vectors of several documents -> their adapters, in one pass, at question time
 
-`key` names documents' translated adapters beside trained ones, so a store and a bank treat both alike.
+`key` gives translated adapters the same kind of key as trained ones, so a store and a bank treat both alike.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 Network = DyPRAGNetwork | SharedNetwork
 EMBEDDED = Path(__file__).with_name("embedded")
-"""The checkpoint for the embedded model."""
+"""Folder of the checkpoint for the embedded model."""
 
 
 class Translator:
@@ -41,8 +41,8 @@ class Translator:
 
     Args:
         lm: The base model.
-        config: Which translator.
-        record: How it was trained.
+        config: Configuration of the translator.
+        record: Record of its training.
 
     Raises:
         TranslatorError: If the translator is for another model.
@@ -57,36 +57,36 @@ class Translator:
     def __init__(self, lm: CausalLM, config: TranslatorConfig, *, record: Mapping[str, Any] | None = None) -> None:
         if config.model != lm.fingerprint:
             raise TranslatorError(
-                f"the translator is for the model {config.model[:12]}…, and {lm.name} is {lm.fingerprint[:12]}…. "
-                "Its adapters fit that model only; load it, or train a translator for this one "
+                f"the translator is for the model {config.model[:12]}…, but {lm.name} is {lm.fingerprint[:12]}…. "
+                "Its adapters fit only that model; load that model, or train a translator for this one "
                 "(dynprag train-translator)."
             )
         self.lm = lm
         self.config = config
         self.record = dict(record or {})
         self.folder: Path | None = None
-        """Of the checkpoint, if it was loaded from one or saved."""
+        """Folder of the checkpoint; None if the translator was neither loaded nor saved."""
         kind = DyPRAGNetwork if config.kind == "dyprag" else SharedNetwork
         self.network: Network = kind(config).to(lm.model.device)
         self.reader = DocumentReader(lm.engine, config.read_layers, window=config.window)
 
     @property
     def name(self) -> str | None:
-        """What `load` finds it by; None if it was never saved."""
+        """Name that `load` accepts for this translator; None if it has no checkpoint."""
         if self.folder is None:
             return None
         return "embedded" if self.folder == EMBEDDED else str(self.folder.resolve())
 
     @property
     def parameters(self) -> int:
-        """Trainable values."""
+        """Number of parameters of the network."""
         return sum(p.numel() for p in self.network.parameters())
 
     @cached_property
     def fingerprint(self) -> str:
-        """64 hexadecimal digits; equal exactly for the same network with the same weights.
+        """64 hexadecimal digits, equal exactly for the same network with the same weights.
 
-        Computed at the first call: a translator that is still being trained has none.
+        Cached at the first call, so it is valid only while the weights do not change.
         """
         digest = hashlib.sha256(repr(sorted(self.config.to_dict().items())).encode())
         for name, value in sorted(self.network.state_dict().items()):
@@ -95,12 +95,12 @@ class Translator:
         return digest.hexdigest()
 
     def key(self, text: str) -> AdapterKey:
-        """The key of a passage's translated adapter; the translator stands where a trained one has its recipe."""
+        """Return the key of a passage's translated adapter, with the translator's fingerprint as its recipe."""
         return AdapterKey(self.config.model, self.fingerprint, text_hash(text))
 
     @torch.no_grad()
     def represent(self, texts: Sequence[str]) -> list[Representation]:
-        """What is to be kept of each text.
+        """Compute the representation of each text, which is what a store keeps.
 
         Raises:
             ConfigurationError: If a text is blank.
@@ -112,38 +112,39 @@ class Translator:
 
     @torch.no_grad()
     def translate(self, representations: Sequence[Representation]) -> NDArray[np.float32]:
-        """(documents, layout.size): their adapters' values, in one pass.
+        """Return the (documents, layout.size) values of the documents' adapters, in one pass.
 
         Raises:
-            TranslatorError: If a representation is of another translator, or an adapter's values are absurd.
+            TranslatorError: If a representation has another translator's shape, or a value of an adapter is not finite
+                or implausibly large.
         """
         shape = (self.config.tokens, self.config.vector)
         for representation in representations:
             if representation.codes.shape != shape:
                 raise TranslatorError(
-                    f"a representation has the shape {representation.codes.shape}; this translator's have {shape}"
+                    f"a representation has the shape {representation.codes.shape}; this translator needs {shape}"
                 )
         vectors = torch.from_numpy(np.stack([r.vectors for r in representations])).to(self.lm.model.device)
         values: NDArray[np.float32] = self.network.generate(vectors).float().cpu().numpy()
         largest = float(np.abs(values).max())
-        if not largest <= LARGEST_VALUE:  # also if it is no number
+        if not largest <= LARGEST_VALUE:  # also true for NaN
             raise TranslatorError(f"the translator made a value of {largest:g}; its checkpoint is damaged or diverged")
         return values
 
     def adapters(self, representations: Sequence[Representation]) -> list[Adapter]:
-        """The same as adapters."""
+        """Return the documents' adapters; see `translate`."""
         return [Adapter(self.config.layout, values, self.config.scale) for values in self.translate(representations)]
 
     def save(self, folder: str | Path, *, dtype: Literal["float32", "float16"] = "float32") -> Path:
-        """Write a checkpoint; the folder appears completely or not at all.
+        """Write a checkpoint atomically.
 
         Args:
-            folder: Where to.
-            dtype: Of the weights in the file. `"float16"` takes half the room; what is loaded from it is then another
-                translator than this one, with a fingerprint of its own.
+            folder: Where to write it.
+            dtype: Data type of the weights in the file. `"float16"` halves the size, but what is loaded from it is a
+                different translator, with a different fingerprint.
 
         Raises:
-            TranslatorError: If something else is in the folder, or it cannot be written.
+            TranslatorError: If the folder holds anything else, or cannot be written.
         """
         weights = {name: value.to(getattr(torch, dtype)) for name, value in self.network.state_dict().items()}
         checkpoint.write(Path(folder), self.config, weights, self.record)
@@ -152,14 +153,15 @@ class Translator:
 
     @classmethod
     def load(cls, folder: str | Path, lm: CausalLM) -> Self:
-        """Read a checkpoint.
+        """Load a translator from a checkpoint.
 
         Args:
-            folder: Where it is; `"embedded"`: the one for the embedded model that comes with this package.
-            lm: The model that it is for.
+            folder: Folder of the checkpoint, or `"embedded"` for the one that comes with this package for the embedded
+                model.
+            lm: The model that the translator is for.
 
         Raises:
-            TranslatorError: If there is none, it is damaged, or it is for another model.
+            TranslatorError: If there is no checkpoint, it is damaged, or it is for another model.
         """
         folder = EMBEDDED if folder == "embedded" else Path(folder)
         config, weights, record = checkpoint.read(folder)

@@ -1,11 +1,11 @@
 """DyPRAG's parameter translator (Tan et al. 2025, arXiv 2503.23895, section 3.2).
 
-    e: the base model's state after the last norm, at the document's last token          (hidden)
-    A^l = reshape(W2 relu(W1 [e; l]))      W1 (p, hidden + 1),  W2 (r in, p)              of each adapted layer l
-    B^l = likewise, with matrices of its own
+    e: the base model's state after the final norm, at the document's last token         (hidden)
+    A^l = reshape(W2 relu(W1 [e; l]))      W1 (p, hidden + 1),  W2 (r in, p)              for each adapted layer l
+    B^l = likewise, with separate matrices
 
-No biases, and nothing is shared between layers or modules: 3 L (2 p (h + 1) + p r (h + f)) parameters for the three
-feed-forward projections of L layers. The layer's number enters as it is.
+There are no biases, and layers and modules share nothing: 3 L (2 p (h + 1) + p r (h + f)) parameters for the three
+feed-forward projections of L layers. The layer's number is an input value, not an embedding.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from llamaindex_prag.translator.config import TranslatorConfig
 from llamaindex_prag.translator.networks.module_positions import ModulePosition, module_positions
 
 _SPREAD = 1e-7
-"""Standard deviation of all weights at the start."""
+"""Standard deviation of all initial weights."""
 
 
 class DyPRAGNetwork(nn.Module):
-    """From one state to an adapter."""
+    """Maps one hidden state to an adapter."""
 
     def __init__(self, config: TranslatorConfig) -> None:
         super().__init__()
@@ -40,11 +40,11 @@ class DyPRAGNetwork(nn.Module):
         self.register_buffer("_numbers", torch.tensor([float(p.layer) for p in self._places]), persistent=False)
 
     def pool(self, states: list[Tensor]) -> Tensor:
-        """(documents, 1, hidden) from each document's (tokens, 1, hidden): the last token's state."""
+        """Map each document's (tokens, 1, hidden) states to (documents, 1, hidden): the last token's state."""
         return torch.stack([document[-1].float() for document in states])
 
     def generate(self, pooled: Tensor) -> Tensor:
-        """(documents, layout.size) from (documents, 1, hidden)."""
+        """Map (documents, 1, hidden) states to (documents, layout.size) adapter values."""
         state = pooled[:, 0]
         numbers = self._numbers.expand(len(state), -1)  # type: ignore[operator]
         entered = torch.cat([state.unsqueeze(1).expand(-1, numbers.shape[1], -1), numbers.unsqueeze(2)], 2)
@@ -54,5 +54,5 @@ class DyPRAGNetwork(nn.Module):
         return torch.cat([*parts_a, *parts_b], 1)
 
     def _transposed(self, b: Tensor) -> Tensor:
-        """`B` (out, rank), as the paper reshapes it, to `B'` (rank, out), as our layout holds it."""
+        """Transpose `B` (out, rank), as the paper reshapes it, to `B'` (rank, out), as the layout stores it."""
         return b.view(len(b), -1, self.layout.rank).transpose(1, 2).reshape(len(b), -1)

@@ -1,4 +1,4 @@
-"""Where in a model each adapted layer stands: the number of its decoder layer, and which module of it."""
+"""Position of each adapted module in a model: the number of its decoder layer, and its name within that layer."""
 
 from __future__ import annotations
 
@@ -11,23 +11,24 @@ from rag_backbone.errors import ConfigurationError
 
 @dataclass(frozen=True, slots=True)
 class ModulePosition:
-    """Of one target of a layout."""
+    """Position of one target of a layout."""
 
     layer: int
+    """Number of the decoder layer, from 0."""
     module: str
-    """Such as `mlp.gate_proj`."""
+    """Name within the layer, such as `mlp.gate_proj`."""
 
 
 def module_positions(layout: Layout) -> list[ModulePosition]:
-    """The place of each target.
+    """Return the position of each target.
 
     Raises:
-        ConfigurationError: If a target's name holds no layer's number.
+        ConfigurationError: If a target's name contains no layer number.
     """
     found = []
     for target in layout.targets:
         match = re.fullmatch(r"(?:.*\.)?(\d+)\.(.+)", target.name)
         if match is None:
-            raise ConfigurationError(f"{target.name} is no part of a numbered layer; a translator needs its number")
+            raise ConfigurationError(f"{target.name} is not in a numbered layer; a translator needs the layer's number")
         found.append(ModulePosition(int(match[1]), match[2]))
     return found

@@ -1,20 +1,20 @@
-"""Our translator: one trunk for all layers and modules.
+"""The shared translator network: one trunk for all layers and modules.
 
-    states of several layers, every token   (tokens, layers read, hidden), less what they are in all documents alike
-      -> a projection for each layer read, and attention of a few learnt queries over all of it
-    representation                          (m, d)         what is kept of a document
-      -> each row of each factor asks it:   learnt layer + module + row of the rank
+    states of several layers, every token   (tokens, layers read, hidden), minus their mean over the corpus
+      -> a projection per layer read, then attention of a few learnt queries over all tokens and layers
+    representation                          (m, d)         what is stored of a document
+      -> one query per row of each factor:  learnt embeddings of layer + module + row of the rank
       -> residual blocks -> a head for each kind of module and side
     row of A, row of B'                     normalised, times a gain of the adapted layer, plus a learnt part that all
                                             documents share
 
-A generated row has the length that its gain says, whatever the document: no document breaks the model, and what is
-learnt first is the shared part. The gains of `B` start small, so that training starts near the base model.
+The norm of a generated row is set by its gain, whatever the document, so no document can break the model, and the
+shared part is learnt first. The gains of `B` start small, so training starts near the base model.
 
-A language model's states have most of their length in common, whatever the text. That is taken away (`settle`), and
-nothing constant is added to what is read, so that documents differ in their representations from the first step on. At
-the start attention hands on what it finds and blocks add nothing: a row of `B'` that writes to the residual stream is a
-mean of the document's own states there, and a translator that has learnt nothing else can already say its words.
+The hidden states of a language model share most of their magnitude, whatever the text. `settle` subtracts this common
+part, and no constant is added to what is read, so the representations of documents differ from the first step on.
+Initially, attention passes on the values it finds and the residual blocks add nothing. A row of `B'` that writes to the
+residual stream is then a mean of the document's own states, so even an untrained translator can produce its words.
 """
 
 from __future__ import annotations
@@ -31,17 +31,17 @@ from llamaindex_prag.translator.config import TranslatorConfig
 from llamaindex_prag.translator.networks.module_positions import module_positions
 
 _GAINS = (0.3, 1.0)
-"""Of `A` and `B` at the start; a random row of `A` has the length 0.58."""
+"""Initial gains of `A` and `B`; a random row of `A` has norm 0.58."""
 _FURTHER = 0.3
-"""Weight of the other layers read, at the start, beside the first."""
+"""Initial weight of the other layers read, relative to the first."""
 _FLOOR = 1e-3
-"""Smallest variance of a component, of the mean of all."""
+"""Smallest variance of a component, as a fraction of the mean variance."""
 _ASKING = 0.5
-"""Standard deviation of the learnt layers, modules and rows at the start: together no larger than what they find."""
+"""Initial standard deviation of the layer, module and row embeddings; their sum does not exceed what they attend to."""
 
 
 class SharedNetwork(nn.Module):
-    """From the states of several layers to an adapter."""
+    """Maps the hidden states of several layers to an adapter."""
 
     def __init__(self, config: TranslatorConfig) -> None:
         super().__init__()
@@ -63,7 +63,7 @@ class SharedNetwork(nn.Module):
             self.blocks = nn.Sequential(*[_Block(d) for _ in range(config.blocks)])
             self.heads_a = nn.ModuleList([nn.Linear(d, sizes[m][0], bias=False) for m in modules])
             self.heads_b = nn.ModuleList([nn.Linear(d, sizes[m][1], bias=False) for m in modules])
-        # Not trained: what the states of the corpus have in common.
+        # Not trained: the mean state over the corpus.
         self.usual = nn.Parameter(torch.zeros(len(config.read_layers), config.hidden), requires_grad=False)
         self.common = nn.Parameter(initial_values(layout, config.recipe.seed))
         self.gains = nn.Parameter(torch.tensor(_GAINS).repeat(len(places), 1))
@@ -74,19 +74,19 @@ class SharedNetwork(nn.Module):
 
     @property
     def direct(self) -> list[nn.Parameter]:
-        """Parameters that are values of adapters, or scale them.
+        """Parameters that are adapter values themselves, or scale them.
 
-        A row that a head makes changes by the learning rate times the sum of some hundred inputs in a step, one of
-        these by the learning rate alone.
+        In one step, a value that a head computes changes by the learning rate times the sum of some hundred inputs;
+        these parameters change by the learning rate alone.
         """
         return [self.common, self.gains]
 
     @torch.no_grad()
     def settle(self, states: list[Tensor]) -> None:
-        """Begin from some documents of the corpus.
+        """Initialise the network from the states of some documents of the corpus.
 
-        What their states have in common is taken away; what is left is read in its principal components, each of the
-        same size, and written back along the same directions.
+        Their mean is subtracted from all states. The projections read the rest along its principal components, scaled
+        to equal variance, and the heads write along the same directions.
         """
         levelled = torch.cat([_levelled(document) for document in states])
         self.usual.copy_(levelled.mean(0))
@@ -96,7 +96,7 @@ class SharedNetwork(nn.Module):
             sizes, axes = torch.linalg.eigh(apart.T @ apart / len(apart))  # ascending
             count = min(len(sizes), read.weight.shape[0])
             sizes, axes = sizes[-count:].clamp_min(_FLOOR * float(sizes.mean())), axes[:, -count:]
-            # Coordinates of different layers mean different things, so one of them leads.
+            # Coordinates of different layers mean different things, so the first layer dominates.
             read.weight[:count] = (axes / sizes.sqrt()).T * (1.0 if i == 0 else _FURTHER)
             directions.append(axes)
         for head in cast("Iterable[nn.Linear]", [*self.heads_a, *self.heads_b]):
@@ -104,7 +104,7 @@ class SharedNetwork(nn.Module):
                 head.weight[:, : directions[0].shape[1]] = directions[0]
 
     def pool(self, states: list[Tensor]) -> Tensor:
-        """(documents, m, d) from each document's (tokens, layers read, hidden)."""
+        """Map each document's (tokens, layers read, hidden) states to (documents, m, d) representations."""
         found = []
         for document in states:
             normal = _levelled(document) - self.usual
@@ -113,7 +113,7 @@ class SharedNetwork(nn.Module):
         return functional.rms_norm(torch.cat(found), self.latents.shape[-1:])
 
     def generate(self, pooled: Tensor) -> Tensor:
-        """(documents, layout.size) from (documents, m, d)."""
+        """Map (documents, m, d) representations to (documents, layout.size) adapter values."""
         documents, rank = len(pooled), self.layout.rank
         places = self.layer(self._layer_of) + self.module(self._module_of)
         asked = (places.unsqueeze(1) + self.row.weight).flatten(0, 1)  # (targets * rank, d)
@@ -129,23 +129,23 @@ class SharedNetwork(nn.Module):
 
 
 def _levelled(states: Tensor) -> Tensor:
-    """float32, every state of the same length: the first token's is hundreds of times longer than all others'."""
+    """Normalise every state to the same norm, in float32; the first token's norm is hundreds of times the others'."""
     return functional.rms_norm(states.float(), states.shape[-1:])
 
 
 class _Attention(nn.Module):
-    """What queries find in values."""
+    """Multi-head cross-attention from queries to values, initialised to pass the values on unchanged."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
         self.attention = nn.MultiheadAttention(width, heads, bias=False, batch_first=True)
-        # What is found is handed on as it is, until training knows better.
+        # Value and output projections start as the identity.
         with torch.no_grad():
             self.attention.in_proj_weight[-width:] = torch.eye(width)
             self.attention.out_proj.weight.copy_(torch.eye(width))
 
     def forward(self, queries: Tensor, values: Tensor) -> Tensor:
-        """(documents, queries, width)."""
+        """Return (documents, queries, width) attended values."""
         normal = functional.rms_norm(queries, queries.shape[-1:])
         seen = functional.rms_norm(values, values.shape[-1:])
         found, _ = self.attention(normal, seen, seen, need_weights=False)
@@ -153,7 +153,7 @@ class _Attention(nn.Module):
 
 
 class _Block(nn.Module):
-    """x + W2 gelu(W1 norm(x))."""
+    """Residual block x + W2 gelu(W1 norm(x)), initialised to the identity."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -161,6 +161,6 @@ class _Block(nn.Module):
         nn.init.zeros_(self.outer.weight)
 
     def forward(self, states: Tensor) -> Tensor:
-        """(documents, rows, width)."""
+        """Return (documents, rows, width) states."""
         normal = functional.rms_norm(states, states.shape[-1:])
         return states + self.outer(functional.gelu(self.inner(normal)))

@@ -1,1 +1,1 @@
-"""Training a translator: corpus, objective, validation, and the state to resume from."""
+"""Training a translator: corpus, objectives, validation, and the saved state from which training resumes."""

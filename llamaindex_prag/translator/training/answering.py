@@ -1,6 +1,6 @@
-"""Short greedy answers with documents' factors on the model, while a translator is judged.
+"""Generates short greedy answers with documents' factors on the model, to validate a translator.
 
-Not for serving: no slots, no prefix cache; each row of a batch runs with its own document's factors.
+Not for serving: there are no slots and no prefix cache; each row of a batch uses the factors of its own document.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ _TOGETHER = 32
 def answers(
     engine: Engine, factors: DocumentFactors, asked: Sequence[tuple[int, Sequence[int]]], *, tokens: int = 16
 ) -> list[str]:
-    """Cleaned answers, in order.
+    """Generate an answer to each prompt, and return the cleaned answers in order.
 
     Args:
-        engine: Of the base model.
-        factors: Of the documents.
-        asked: The number of a document, and a prompt's tokens.
-        tokens: Of an answer at most.
+        engine: Engine of the base model.
+        factors: Factors of the documents.
+        asked: Pairs of a document's index and the tokens of a prompt.
+        tokens: Maximum number of tokens in an answer.
     """
     from transformers import GenerationConfig
 

@@ -1,4 +1,4 @@
-"""What the base model makes of passages and questions while a translator is trained: computed, or kept from before."""
+"""The base model's hidden states of passages and questions during a translator's training: computed or cached."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 
 
 class BaseStates:
-    """States of one translator's base model.
+    """Hidden states of a translator's base model.
 
     Args:
-        translator: Which.
-        losses: Of its model and layout.
-        kept: Where they are kept; None: computed each time.
+        translator: The translator.
+        losses: Losses for the translator's model and layout.
+        kept: Cache of the states; None to compute them each time.
     """
 
     def __init__(self, translator: Translator, losses: DocumentLosses, kept: KeptStates | None) -> None:
@@ -31,7 +31,7 @@ class BaseStates:
         self._kept = kept
 
     def of_passages(self, texts: Sequence[str]) -> list[Tensor]:
-        """Of each passage (tokens, layers read, hidden), as its representation is made from."""
+        """Return the (tokens, layers read, hidden) states of each passage, the input of its representation."""
         reader, config = self._translator.reader, self._translator.config
         if self._kept is None:
             return reader.states(texts)
@@ -43,7 +43,7 @@ class BaseStates:
         return self._kept.of(kind, [reader.ids(text) for text in texts], compute, self._device)
 
     def below(self, asked: Mapping[int, Sequence[Example]]) -> dict[int, Tensor]:
-        """(tokens, hidden) below the first adapted layer, by a sequence's `id`; empty if they are not kept."""
+        """Return (tokens, hidden) states below the first adapted layer by sequence `id()`; empty without a cache."""
         losses = self._losses
         if self._kept is None or not losses.first_adapted:
             return {}

@@ -1,11 +1,11 @@
-"""What a translator is trained on: passages, each with questions that it answers.
+"""The training corpus of a translator: passages, each with questions that it answers.
 
     {"title": ..., "text": ..., "questions": [{"question": ..., "answer": ...}]}
 
-One such object stands in each line of a corpus; title and questions may be missing. Every passage has questions by rule
-beside those given, so any text is a corpus. Answers are taught as they stand, unless a question's `source` is "model":
-such a one the base model answers, with the passage before it. Which of them a step uses is drawn anew each time, by
-seed and step alone: training that goes on after an interruption draws what it would have drawn.
+A corpus has one such object per line; title and questions are optional. Rule-based questions are added for every
+passage, so any text can be a corpus. Answers are taught verbatim, except that the base model, with the passage in its
+prompt, answers questions whose `source` is "model". The lessons of a step depend only on seed and step, so a resumed
+training draws the same lessons as an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -32,29 +32,29 @@ if TYPE_CHECKING:
 
 
 KNOWN: frozenset[QuestionSource] = frozenset({"cloze", "given"})
-"""Whose questions come with an answer that is taught as it stands."""
+"""Question sources whose answers are taught verbatim."""
 
 
 @dataclass(frozen=True, slots=True)
 class Lesson:
-    """A passage to learn translating on."""
+    """A passage with its given questions."""
 
     text: str
     title: str = ""
     given: tuple[QA, ...] = ()
-    """Questions that came with it."""
+    """Questions from the corpus file."""
 
 
 @dataclass(frozen=True, slots=True)
 class Corpus:
-    """Lessons to train on, and others to judge by."""
+    """Lessons for training and for validation."""
 
     train: tuple[Lesson, ...]
     validation: tuple[Lesson, ...]
 
     @property
     def digest(self) -> str:
-        """Equal exactly for equal corpora: training goes on only with the one that it began with."""
+        """Hash that is equal exactly for equal corpora; training resumes only with the corpus that it started with."""
         found = hashlib.sha256()
         for part in (self.train, self.validation):
             found.update(f"{len(part)}\n".encode())
@@ -65,20 +65,20 @@ class Corpus:
 
 
 def read_lessons(path: Path) -> list[Lesson]:
-    """Read a corpus of JSON lines; passages that occur twice are taken once, with the questions of both.
+    """Read a corpus of JSON lines, merging duplicate passages and their questions.
 
     Raises:
-        ConfigurationError: If there is none, or a line is not of that form.
+        ConfigurationError: If the file does not exist, or a line does not have the required form.
     """
     if not path.is_file():
-        raise ConfigurationError(f"there is no corpus {path}; give a file of JSON lines with a text in each")
+        raise ConfigurationError(f"there is no corpus {path}; give a file of JSON lines, each with a text")
     found: dict[str, Lesson] = {}
     for number, data in read_json_lines(path):
         try:
             lesson = Lesson(data["text"], data.get("title", ""), tuple(map(QA.from_dict, data.get("questions", []))))
             blank = not lesson.text.strip()
         except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise ConfigurationError(f"line {number} of {path} is no passage with a text: {error!r}") from error
+            raise ConfigurationError(f"line {number} of {path} is not a passage with a text: {error!r}") from error
         if blank:
             raise ConfigurationError(f"line {number} of {path} has a blank text")
         before = found.get(text_hash(lesson.text))
@@ -88,10 +88,10 @@ def read_lessons(path: Path) -> list[Lesson]:
 
 
 def split(lessons: Sequence[Lesson], *, validation: int, seed: int = 0) -> Corpus:
-    """Set `validation` passages apart, by seed and text. Passages of one title stay together.
+    """Hold out at least `validation` passages, chosen by seed and title; passages with the same title stay together.
 
     Raises:
-        ConfigurationError: If too few are left to train on.
+        ConfigurationError: If `validation` is below 2, or too few passages are left to train on.
     """
     titles = sorted({_subject(lesson) for lesson in lessons})
     random.Random(seed).shuffle(titles)  # noqa: S311
@@ -104,8 +104,8 @@ def split(lessons: Sequence[Lesson], *, validation: int, seed: int = 0) -> Corpu
     left = [lesson for title in titles for lesson in grouped[title]]
     if validation < 2 or len(left) < 2 * validation:
         raise ConfigurationError(
-            f"the corpus has {len(lessons)} passages, of which {validation} are to be set apart for validation: at "
-            "least 2, and at most a third, must be. Give more passages, or validate on fewer."
+            f"the corpus has {len(lessons)} passages, and {validation} should be set apart for validation; it must be "
+            "at least 2 and at most a third. Give more passages, or validate on fewer."
         )
     return Corpus(tuple(left), tuple(apart))
 
@@ -115,7 +115,7 @@ def _subject(lesson: Lesson) -> str:
 
 
 def questions_of(lesson: Lesson, n: int) -> list[QA]:
-    """The given questions, and at most `n` by rule."""
+    """Return the given questions, followed by at most `n` rule-based ones."""
     return [*lesson.given, *_by_rule(lesson.text, lesson.title, n)]
 
 
@@ -125,13 +125,13 @@ def _by_rule(text: str, title: str, n: int) -> tuple[QA, ...]:
 
 
 def taught_lessons(translator: Translator, asked: Sequence[tuple[str, Sequence[QA]]]) -> list[TrainingDocument]:
-    """(passage, questions) as sequences to train on or to judge by."""
+    """Turn (passage, questions) pairs into sequences for training or validation."""
     recipe = translator.config.recipe.changed(objective="distill", unrelated=0, with_passage=0, questions=1)
     return distilled(translator.lm.engine, recipe, asked, known=KNOWN)
 
 
 def drawn(lessons: Sequence[Lesson], step: int, size: int, seed: int) -> list[Lesson]:
-    """The lessons of a step: every one once before any comes again, in an order of each round's own."""
+    """Return the lessons of a step; each epoch uses every lesson once, in a different order."""
     found = []
     for place in range(step * size, (step + 1) * size):
         round_, i = divmod(place, len(lessons))

@@ -1,12 +1,12 @@
-"""DyPRAG's second stage: a translator learns to make the adapters that training made (Tan et al. 2025, section 3.3).
+"""DyPRAG's second stage: a translator learns to reproduce trained adapters (Tan et al. 2025, section 3.3).
 
     L = CE + 0.01 KL(trained adapter || translated) + 100 sum over tensors of MSE(translated, trained)
 
-CE and KL are of one of the document's PRAG sequences, all of whose tokens count; the KL is a sum over its tokens, the
-MSE a mean over each tensor's values (`A` and `B` of every adapted layer).
+CE and KL are computed on one of the document's PRAG sequences, all of whose tokens count. The KL is a sum over the
+tokens, the MSE a mean over each tensor's values (`A` and `B` of every adapted layer).
 
-`sequences="first"`, as in the released code, takes the first sequence of each document, whose prompt holds the passage:
-a closed-book sequence is never seen. `"drawn"` draws one of all, closed-book ones among them.
+`sequences="first"`, as in the released code, uses the first sequence of each document, whose prompt contains the
+passage, so no closed-book sequence is ever seen. `"drawn"` samples from all sequences, including the closed-book ones.
 """
 
 from __future__ import annotations
@@ -38,38 +38,38 @@ if TYPE_CHECKING:
 
 
 class TrainedAdapters(Protocol):
-    """Where trained adapters are."""
+    """A store of trained adapters."""
 
     def read_into(self, key: AdapterKey, out: NDArray[np.float32]) -> float:
-        """Write an adapter's values and return its scale."""
+        """Write an adapter's values into `out` and return its scale."""
         ...
 
     def __contains__(self, key: AdapterKey) -> bool: ...
 
 
 def with_adapters(corpus: Corpus, translator: Translator, adapters: TrainedAdapters) -> Corpus:
-    """The corpus without the lessons to train on that have no trained adapter.
+    """Return the corpus without the training lessons that have no trained adapter.
 
     Raises:
-        TranslatorError: If none is left.
+        TranslatorError: If no training lesson is left.
     """
     kept = tuple(lesson for lesson in corpus.train if _key(translator, lesson.text) in adapters)
     if not kept:
         raise TranslatorError(
             f"none of the {len(corpus.train)} passages has an adapter of the recipe {translator.config.recipe.name!r} "
-            "in the store; train them first: dynprag parametrize"
+            "in the store; train the adapters first: dynprag parametrize"
         )
     return Corpus(kept, corpus.validation)
 
 
 class Imitation:
-    """The loss of imitating trained adapters, and its gradient in the translated ones' values.
+    """The loss of imitating trained adapters, and its gradient with respect to the translated adapters' values.
 
     Args:
-        translator: Which.
-        adapters: Those to imitate, of the translator's recipe.
-        losses: Of the translator's model and layout.
-        plan: The weights of the parts.
+        translator: The translator.
+        adapters: The adapters to imitate, trained with the translator's recipe.
+        losses: Losses for the translator's model and layout.
+        plan: Sets the weights of the loss terms.
     """
 
     def __init__(
@@ -82,10 +82,10 @@ class Imitation:
         self._shares = tensor_shares(translator.config.layout).to(translator.lm.model.device)
 
     def targets(self, texts: Sequence[str]) -> tuple[Tensor, float]:
-        """(documents, layout.size) of the trained adapters, and their scale.
+        """Return the (documents, layout.size) values of the trained adapters, and their scale.
 
         Raises:
-            AdapterMissingError: If one of them is gone.
+            AdapterMissingError: If one of the adapters is no longer in the store.
         """
         config = self._translator.config
         values = np.empty((len(texts), config.layout.size), np.float32)
@@ -95,17 +95,20 @@ class Imitation:
         return torch.from_numpy(values).to(self._shares.device), scales.pop()
 
     def distance(self, values: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        """(documents,) sum over tensors of the mean square difference, and its gradient in `values`."""
+        """Return (documents,) sums over tensors of the mean squared difference, and the gradient in `values`."""
         apart = values.detach() - targets
         return (apart * apart) @ self._shares, 2 * apart * self._shares
 
     def of_step(self, lessons: Sequence[Lesson], values: Tensor, step: int) -> tuple[float, Tensor]:
-        """The published loss, mean over the documents, and the gradient of its sum over them in `values`.
+        """Compute the published loss of a step.
 
         Args:
-            lessons: Of a step.
-            values: (documents, layout.size) that the network made of them.
-            step: Which; with the plan's seed it decides which sequence is taken.
+            lessons: Lessons of the step.
+            values: (documents, layout.size) values that the network generated for them.
+            step: Number of the step; with the plan's seed, it determines which sequences are used.
+
+        Returns:
+            The mean loss over the documents, and the gradient of the summed loss in `values`.
         """
         plan, config = self._plan, self._translator.config
         targets, scale = self.targets([lesson.text for lesson in lessons])
@@ -116,7 +119,7 @@ class Imitation:
         gradient = plan.mse * gradient
         engine = self._translator.lm.engine
         factors = engine.run(DocumentFactors, engine.model, config.layout, values, len(lessons), config.scale)
-        # The losses are means over a sequence's tokens; the KL is a sum.
+        # The losses are means over a sequence's tokens, but the KL term is a sum.
         lengths = torch.tensor([float(e.counted) for e in told], device=gradient.device)
         for examples, weights in ((told, torch.ones_like(lengths)), (thought, plan.kl * lengths)):
             found = self._losses.backward(factors, {i: [e] for i, e in enumerate(examples)}, {})
@@ -134,7 +137,7 @@ class Imitation:
 
     @torch.no_grad()
     def _thoughts(self, examples: Sequence[Example], targets: Tensor, scale: float) -> list[Teacher]:
-        """What the model with each document's trained adapter thinks of its sequence."""
+        """Return the distributions of the model with each document's trained adapter, over that document's sequence."""
         engine, layout = self._translator.lm.engine, self._translator.config.layout
         found = []
         for i, example in enumerate(examples):
@@ -152,7 +155,7 @@ def _thought(model: PreTrainedModel, factors: DocumentFactors, example: Example)
 
 
 def tensor_shares(layout: Layout) -> Tensor:
-    """(layout.size,): of each value, 1 over the number of values in its tensor."""
+    """Return (layout.size,) weights: for each value, 1 over the number of values in its tensor."""
     shares = torch.empty(layout.size)
     for target, a, b in zip(layout.targets, layout.a_offsets, layout.b_offsets, strict=True):
         for offset, width in ((a, target.inputs), (b, target.outputs)):

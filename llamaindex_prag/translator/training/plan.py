@@ -1,4 +1,4 @@
-"""How a translator is trained: sizes, rates and when to judge. Plain data that a checkpoint keeps."""
+"""Settings of a translator's training, as plain data that a checkpoint records."""
 
 from __future__ import annotations
 
@@ -17,39 +17,42 @@ class TrainingPlan:
     """Settings of a translator's training."""
 
     objective: TranslatorObjective = "distill"
-    """`"distill"`: what its adapters do to the model's answers. `"imitate"`: DyPRAG's; see `imitation`."""
+    """`"distill"` learns from the effect of its adapters on the model's answers; `"imitate"` is DyPRAG's objective, see
+    `imitation`."""
     steps: int = 2000
     documents: int = 8
-    """In a step."""
+    """Documents per step."""
     questions: int = 8
-    """About each of them, drawn anew each time it comes."""
+    """Questions per document, sampled again each time the document is used."""
     phrases: int = 64
-    """Questions by rule that a passage has to draw from, beside those that came with it; 0: only those."""
+    """Rule-based questions per passage to sample from, in addition to given ones; 0 for only given ones."""
     unrelated: int = 1
-    """Questions of other subjects beside them, which the model is to answer as it did."""
+    """Additional questions on unrelated subjects, whose answers should not change."""
     learning_rate: float = 1e-3
     direct: float = 2.0
-    """Times the learning rate, for parameters that are values of adapters themselves (`SharedNetwork.direct`)."""
+    """Factor on the learning rate of parameters that are adapter values themselves (`SharedNetwork.direct`)."""
     warm_up: int = 50
-    """Steps over which the rate rises."""
+    """Steps over which the learning rate rises."""
     schedule: Literal["cosine", "constant"] = "cosine"
-    """Of the rate after them: it falls to nothing, or stays."""
+    """Learning rate after the warm-up: falls to 0, or stays constant."""
     weight_decay: float = 0.01
     epsilon: float = 1e-6
-    """Of AdamW."""
+    """Epsilon of AdamW."""
     clip: float = 1.0
-    """The largest norm of a step's gradient; 0: any."""
+    """Maximum gradient norm of a step; 0 for no limit."""
     kl: float = 0.01
-    """Of the divergence from the trained adapter (`imitate`)."""
+    """Weight of the divergence from the trained adapter (`imitate`)."""
     mse: float = 0.0
-    """Of the distance from the trained adapter's values: DyPRAG has 100. A further target of `distill`, if above 0."""
+    """Weight of the squared distance from the trained adapter's values; DyPRAG uses 100. A value above 0 adds this
+    target to `distill`."""
     sequences: Sequences = "drawn"
-    """Which of a document's PRAG sequences are seen (`imitate`)."""
+    """Which of a document's PRAG sequences are used (`imitate`)."""
     validate_every: int = 200
+    """Steps between two validations."""
     validation_questions: int = 4
-    """About each passage that is set apart."""
+    """Questions per validation passage."""
     patience: int = 0
-    """Validations in a row without a better one after which training ends; 0: it never ends early."""
+    """Number of consecutive validations without improvement after which training ends; 0 to never end early."""
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -70,19 +73,20 @@ class TrainingPlan:
 
     @classmethod
     def of(cls, kind: str) -> Self:
-        """For end-to-end training of a network of that kind.
+        """Return the plan for end-to-end training of a network of this kind.
 
-        DyPRAG's starts at 1e-7 on both sides of `B A`, so that its first gradients are smaller than any usual epsilon.
+        DyPRAG's weights start at 1e-7 on both sides of `B A`, so its first gradients are smaller than any usual
+        epsilon.
         """
         return cls(epsilon=1e-20) if kind == "dyprag" else cls()
 
     @property
     def needs_adapters(self) -> bool:
-        """Whether trained adapters are among the targets."""
+        """Whether trained adapters are a target."""
         return self.objective == "imitate" or self.mse > 0
 
     def rate(self, step: int) -> float:
-        """The learning rate of a step, from 0 on."""
+        """Return the learning rate of a step, counted from 0."""
         if step < self.warm_up:
             return self.learning_rate * (step + 1) / (self.warm_up + 1)
         if self.schedule == "constant":
@@ -91,11 +95,11 @@ class TrainingPlan:
         return self.learning_rate * (1 + math.cos(math.pi * min(done, 1.0))) / 2
 
     def changed(self, **changes: Any) -> TrainingPlan:
-        """This plan with some values exchanged."""
+        """Return a copy of this plan with some values changed."""
         return replace(self, **changes)
 
     def to_dict(self) -> dict[str, Any]:
-        """As plain data."""
+        """Return the plan as plain data."""
         return asdict(self)
 
 
@@ -113,4 +117,5 @@ DYPRAG = TrainingPlan(
     mse=100.0,
     sequences="first",
 )
-"""As released: one pass over 4,800 passages, one a step. `changed(sequences="drawn")` lets it see closed-book ones."""
+"""DyPRAG as released: one pass over 4,800 passages, one per step. `changed(sequences="drawn")` adds closed-book
+sequences."""

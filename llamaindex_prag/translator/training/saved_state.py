@@ -1,9 +1,9 @@
-"""The state of a training, to go on from: weights, the optimiser's moments, and what happened so far.
+"""Saves and restores the state of a training: weights, the optimiser's moments, and the history so far.
 
-    state.json           what is trained on what (another training's state is refused), steps, history
+    state.json           identity of the training (another training's state is rejected), steps, history
     state.safetensors    weights, and the two moments of each
 
-Both appear together or not at all.
+Both files are written atomically, together.
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ def keep(
     identity: Mapping[str, Any],
     run: TrainingRun,
 ) -> None:
-    """Keep a state, in the place of an earlier one.
+    """Save a state, replacing an earlier one.
 
     Raises:
-        TranslatorError: If it cannot be written; an earlier one is untouched then.
+        TranslatorError: If the state cannot be written. An earlier one is then untouched.
     """
     from safetensors.torch import save
 
@@ -55,10 +55,13 @@ def keep(
 def restore(
     folder: Path, network: nn.Module, optimiser: torch.optim.AdamW, identity: Mapping[str, Any]
 ) -> dict[str, Any] | None:
-    """Put a kept state into network and optimiser, and return what happened so far; None if there is none.
+    """Load a saved state into the network and the optimiser.
+
+    Returns:
+        The fields of the saved `TrainingRun`; None if there is no saved state.
 
     Raises:
-        TranslatorError: If it is damaged, or of another training.
+        TranslatorError: If the state is damaged, or belongs to another training.
     """
     from safetensors.torch import load
 
@@ -71,13 +74,11 @@ def restore(
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise TranslatorError(f"the training state in {folder} cannot be read: {error!r}; remove it") from error
     if hashlib.sha256(content).hexdigest() != digest:
-        raise TranslatorError(
-            f"the training state in {folder} is damaged: {VALUES} is not what {STATE} says; remove it"
-        )
+        raise TranslatorError(f"the training state in {folder} is damaged: {VALUES} does not match {STATE}; remove it")
     if different := [name for name, value in _plain(identity).items() if kept.get(name) != value]:
         raise TranslatorError(
             f"{folder} holds the state of a training with another {' and '.join(different)}; "
-            "name another folder, or remove it to start anew"
+            "name another folder, or remove this one to start over"
         )
     tensors = load(content)
     for name, parameter in network.named_parameters():
@@ -99,6 +100,6 @@ def _tensors(network: nn.Module, optimiser: torch.optim.AdamW) -> dict[str, Tens
 
 
 def _plain(identity: Mapping[str, Any]) -> dict[str, Any]:
-    """As JSON gives it back."""
+    """Return the identity as it reads after a round trip through JSON."""
     found: dict[str, Any] = json.loads(json.dumps(identity))
     return found

@@ -1,8 +1,8 @@
-"""States of the base model that a training needs again and again, kept on disk.
+"""An on-disk cache of base-model states that a training uses repeatedly.
 
-The base model never changes while a translator learns, so what it makes of a passage, and of a question below the first
-adapted layer, is the same in every round. Computed once, it is most of a step saved. Several trainings on one model may
-share a folder, at the same time too. It holds nothing that cannot be computed again: remove it at will.
+The base model never changes while a translator learns, so its states of a passage, and of a question below the first
+adapted layer, are the same in every epoch. Computing them only once saves most of a step. Several trainings on one
+model can share a folder, even concurrently. Everything in it can be recomputed, so it can be deleted at any time.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ if TYPE_CHECKING:
     from rag_backbone.loading.causal_lm import CausalLM
 
 _FORMATS = {torch.bfloat16: torch.int16, torch.float16: torch.int16, torch.float32: torch.int32}
-"""Number formats, and the whole numbers whose bytes are kept for them."""
+"""Supported data types, each with the integer type under which its bytes are stored."""
 _HEADER = 16
 
 
 class KeptStates:
-    """Tensors by what they are of.
+    """Cache of hidden states by token sequence.
 
     Args:
-        folder: Made if it is not there.
-        about: What all of them depend on: the base model and its number format.
-        gigabytes: The most that is kept; after that what is missing is computed each time.
+        folder: Folder of the cache; created if it does not exist.
+        about: What all states depend on: the base model and its data type.
+        gigabytes: Maximum size in GiB. Once the cache is full, missing states are computed each time.
 
     Raises:
         StoreError: If the folder cannot be used.
@@ -48,7 +48,7 @@ class KeptStates:
         self._full = False
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            # What an unclean end of the machine would damage is found by its checksum and computed again.
+            # Entries damaged by a crash fail their checksum and are recomputed, so syncing is not needed.
             self._env = lmdb.open(
                 str(self.folder), map_size=int(gigabytes * 2**30), sync=False, metasync=False, readahead=False
             )
@@ -57,7 +57,7 @@ class KeptStates:
 
     @classmethod
     def for_model(cls, folder: str | Path, lm: CausalLM, *, gigabytes: float = 8.0) -> Self:
-        """Those of one model in its number format."""
+        """Open the cache for one model in its data type."""
         return cls(folder, f"{lm.fingerprint} {str(lm.model.dtype).removeprefix('torch.')}", gigabytes=gigabytes)
 
     def of(
@@ -67,13 +67,16 @@ class KeptStates:
         compute: Callable[[list[int]], Mapping[int, Tensor]],
         device: torch.device,
     ) -> list[Tensor]:
-        """What is kept of some token sequences; what is missing is computed and kept.
+        """Return the states of token sequences in order; missing ones are computed and cached.
 
         Args:
-            kind: Which states.
-            ids: The sequences.
-            compute: States of those whose numbers it is given, by number; the first dimension is that of the tokens.
-            device: Where they are wanted.
+            kind: Name of the kind of states.
+            ids: The token sequences.
+            compute: Computes states by index for the given indices; the first dimension is the tokens.
+            device: Device of the returned states.
+
+        Raises:
+            StoreError: If the folder cannot be written.
         """
         names = [self._name(kind, tokens) for tokens in ids]
         with self._begin() as txn:
@@ -103,7 +106,7 @@ class KeptStates:
 
         try:
             return self._env.begin(write=write, buffers=True)
-        except lmdb.MapResizedError:  # another training may keep more
+        except lmdb.MapResizedError:  # another training allowed a larger size
             self._env.set_mapsize(0)
             return self._env.begin(write=write, buffers=True)
 
@@ -113,7 +116,7 @@ class KeptStates:
         return digest.digest()
 
     def close(self) -> None:
-        """Give the folder back."""
+        """Close the cache."""
         self._env.close()
 
     def __enter__(self) -> Self:
@@ -129,7 +132,7 @@ class KeptStates:
 
 
 def _written(states: Tensor) -> bytes:
-    """Checksum, number format, shape, values."""
+    """Serialise states as checksum, data type, shape and values."""
     shape = [list(_FORMATS).index(states.dtype), states.ndim, *states.shape]
     content = torch.tensor(shape, dtype=torch.int32).numpy().tobytes()
     content += states.view(_FORMATS[states.dtype]).numpy().tobytes()
@@ -137,7 +140,7 @@ def _written(states: Tensor) -> bytes:
 
 
 def _read(value: memoryview | None, tokens: int) -> Tensor | None:
-    """The states, unless there are none or they are damaged."""
+    """Deserialise states; None if there are none, they are damaged, or their number of tokens differs."""
     if value is None or len(value) < _HEADER + 8 or xxhash.xxh3_128_digest(value[_HEADER:]) != bytes(value[:_HEADER]):
         return None
     number, dimensions = torch.frombuffer(bytearray(value[_HEADER : _HEADER + 8]), dtype=torch.int32).tolist()

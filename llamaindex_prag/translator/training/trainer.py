@@ -1,15 +1,15 @@
-"""Training a translator end to end: what its adapters do to the model's answers is what it learns from.
+"""Trains a translator end to end, from the effect of its adapters on the model's answers.
 
     passage -> states (model, no gradient) -> representation -> adapter -> loss of the passage's questions without it
                                               |------ gradients of the network ------|-- gradients of the factors --|
 
-The second half is that of training adapters (`training.gradients`): the model gives each document's gradient in its
-factors, and the network takes it from there. The loss is that of the `distill` recipe: answers that are known are
-taught as they stand, others by the model with the passage before it (context distillation, Snell et al. 2022). Trained
-adapters may be a further target, or the only one, as DyPRAG has it (`imitation`).
+The second half is the same as in adapter training (`training.gradients`): the model yields each document's gradient
+with respect to its factors, and the network is backpropagated from there. The loss is that of the `distill` recipe:
+known answers are taught verbatim, all others by the model with the passage in its prompt (context distillation, Snell
+et al. 2022). Trained adapters can be an additional target, or the only one as in DyPRAG (`imitation`).
 
-Every `validate_every` steps the state is kept, and the network too if it was never better on the passages set apart. A
-run that was stopped at any moment goes on from there, with the same result as one that was not.
+Every `validate_every` steps the state is saved, and also the network if it is the best so far on the validation
+passages. A run interrupted at any moment resumes from the saved state, with the same result as an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -50,40 +50,42 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 _SETTLED_BY = 256
-"""Passages from which the usual states are taken."""
+"""Number of passages whose states initialise a new shared network."""
 
 
 @dataclass(slots=True)
 class TrainingRun:
-    """How a training went."""
+    """Progress and history of a training."""
 
     steps: int = 0
+    """Number of steps done."""
     history: list[dict[str, Any]] = field(default_factory=list)
-    """Of each validation: step, seconds of training so far, training loss since the last one, and the losses of
-    `ValidationLosses`."""
+    """One entry per validation: step, seconds of training so far, training loss since the last validation, and the
+    fields of `ValidationLosses`."""
     best: float = math.inf
-    """The lowest loss on the passages set apart."""
+    """Lowest loss on the validation passages."""
     seconds: float = 0.0
+    """Seconds of training, without validation."""
     ended: str = ""
-    """Why it is over; empty while it is not."""
+    """Why the training ended; empty while it has not."""
 
 
 class TranslatorTrainer:
-    """Trains a translator on a corpus, with its state in a folder.
+    """Trains a translator on a corpus, with its state saved beside the checkpoint.
 
     Args:
-        translator: Which; its network is trained in place. One that was loaded goes on learning from where it is.
-        corpus: Lessons to train on and to judge by.
-        folder: Where the best network (a checkpoint) and, beside it, the state to go on from are kept.
-        plan: Settings.
-        adapters: A store with trained adapters of the translator's recipe, where the plan has them for a target;
-            passages to train on that have none are left out.
-        tokens_at_once: The most padded tokens of one forward; None: as suits the device.
-        kept: Where the base model's states are kept from one round to the next; None: computed each time.
+        translator: The translator, whose network is trained in place. A loaded translator is trained further.
+        corpus: Lessons for training and validation.
+        folder: Folder of the best network (a checkpoint); the state to resume from is in `<folder>.training`.
+        plan: Training settings.
+        adapters: Store of trained adapters of the translator's recipe, required if the plan uses them as a target.
+            Training passages without an adapter are left out.
+        tokens_at_once: Maximum number of padded tokens in one forward pass; None for the device's default.
+        kept: Cache of the base model's states; None to compute them each time.
 
     Raises:
         TranslatorError: If the folder holds the state of another training, or no passage has an adapter.
-        ConfigurationError: If the plan needs adapters and there are none.
+        ConfigurationError: If the plan needs adapters and none are given, or the reverse.
     """
 
     def __init__(
@@ -124,10 +126,15 @@ class TranslatorTrainer:
         self._unrelated = self._unrelated_examples()
 
     def train(self, *, over: Callable[[], bool] = lambda: False, show: bool = True) -> TrainingRun:
-        """Train on to the end, or until `over` says so; the folder then holds the state to go on from.
+        """Train to the end or until `over` returns True, and save the state to resume from.
+
+        Args:
+            over: Called before each step; True stops the training.
+            show: Whether to show a progress bar.
 
         Raises:
-            TranslatorError: If the loss is no number; what was kept last is untouched, and the message says where.
+            TranslatorError: If the loss or its gradient is not finite. The last saved state is untouched, and the
+                message says where it is.
         """
         run, plan = self.run, self.plan
         if not run.history:
@@ -158,7 +165,7 @@ class TranslatorTrainer:
         return torch.optim.AdamW(groups, lr=plan.learning_rate, weight_decay=plan.weight_decay, eps=plan.epsilon)
 
     def _settle(self) -> None:
-        """A new network of ours takes note of what the corpus' states usually are."""
+        """Initialise a new shared network from the states of some passages of the corpus."""
         network = self.translator.network
         if isinstance(network, SharedNetwork) and not self._started_from:
             first = drawn(self._corpus.train, 0, min(_SETTLED_BY, len(self._corpus.train)), self.plan.seed)
@@ -178,7 +185,8 @@ class TranslatorTrainer:
         if not math.isfinite(loss) or not torch.isfinite(gradients).all():
             raise TranslatorError(
                 f"the loss of step {step} is {loss:g}, or its gradient is not finite: training has diverged. The "
-                f"state of step {self._kept_at()} is in {self.folder}. Lower the learning_rate, {plan.learning_rate:g}."
+                f"state of step {self._kept_at()} is in {self.folder}. Use a learning_rate below "
+                f"{plan.learning_rate:g}."
             )
         values.backward(gradients / len(lessons))
         if plan.clip:
@@ -188,7 +196,7 @@ class TranslatorTrainer:
         return loss
 
     def _distilled(self, lessons: Sequence[Lesson], values: Tensor, step: int) -> tuple[float, Tensor]:
-        """The mean loss of the documents' questions, and the gradient of its sum in the adapters' values."""
+        """Return the mean loss over the documents, and the gradient of the summed loss in the adapters' values."""
         config = self.translator.config
         engine = self.translator.lm.engine
         factors = engine.run(DocumentFactors, engine.model, config.layout, values, len(lessons), config.scale)
@@ -204,7 +212,7 @@ class TranslatorTrainer:
         return loss, gradients
 
     def _examples(self, lessons: Sequence[Lesson], step: int) -> list[list[Example]]:
-        """Of each lesson the sequences of this step."""
+        """Build each lesson's sequences for this step."""
         plan, asked = self.plan, []
         rng = random.Random(f"{plan.seed}/{step}")  # noqa: S311
         for lesson in lessons:
@@ -215,14 +223,14 @@ class TranslatorTrainer:
         return [[*d.examples, *rng.sample(self._unrelated, others)] if d.examples else [] for d in told]
 
     def _unrelated_examples(self) -> list[Example]:
-        """The questions of other subjects, taught by the model without any passage: the same for every document."""
+        """Build the sequences of the unrelated questions, taught by the model without any passage."""
         if not self.plan.unrelated:
             return []
         engine = self.translator.lm.engine
         return taught(engine, [prompt_ids(engine.tokenizer, question) for question in UNRELATED])
 
     def _judge(self, recent: Sequence[float]) -> ValidationLosses:
-        """Judge, and keep everything."""
+        """Validate, record the losses, and save the state and, if it is the best so far, the network."""
         run, plan = self.run, self.plan
         judged = self._validation.judge()
         entry = {"step": run.steps, "seconds": run.seconds, "train": sum(recent) / len(recent) if recent else None}

@@ -1,13 +1,13 @@
-"""How good a translator is on passages that it was not trained on.
+"""Measures a translator's quality on passages that it was not trained on.
 
-The loss on their questions, asked without the passage (nats a token of the answer), with
+Measures the loss on the passages' questions, asked without the passage (in nats per answer token), with
 
 - `own`: the passage's translated adapter;
-- `other`: another passage's: what it gains is the form of an answer;
-- `mean`: the mean of all their adapters' values: what is the same for every document;
-- `base`: none;
+- `other`: another passage's adapter, which helps only with the form of an answer;
+- `mean`: the mean of all adapters' values, which is the part common to all documents;
+- `base`: no adapter;
 
-and `f1`, the words that its answers, with the passage's own adapter, share with the known ones (SQuAD's F1).
+and `f1`, the word overlap between known answers and answers with the passage's own adapter (SQuAD's F1).
 """
 
 from __future__ import annotations
@@ -40,29 +40,32 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class ValidationLosses:
-    """Mean losses over the passages, nats a token; the lower, the better."""
+    """Mean losses over the passages, in nats per token; lower is better."""
 
     own: float
     other: float
     mean: float
     base: float
     f1: float | None = None
-    """Between 0 and 1; None: no question's answer is known."""
+    """Mean F1 between 0 and 1; None if no question has a known answer."""
 
     def to_dict(self) -> dict[str, Any]:
-        """As plain data."""
+        """Return the losses as plain data."""
         return asdict(self)
 
 
 class Validation:
-    """Judges a translator on fixed passages with fixed questions.
+    """Evaluates a translator on fixed passages with fixed questions.
 
     Args:
-        translator: Which.
-        losses: Of its model and layout.
-        lessons: The passages that were set apart.
-        plan: How many questions.
-        states: What the base model makes of passages and questions; None: computed each time.
+        translator: The translator.
+        losses: Losses for the translator's model and layout.
+        lessons: The validation passages.
+        plan: Sets the number of questions and the seed.
+        states: The base model's states of passages and questions; None to compute them each time.
+
+    Raises:
+        ConfigurationError: If fewer than two passages have questions.
     """
 
     def __init__(
@@ -85,17 +88,17 @@ class Validation:
         if len(self._documents) < 2:
             raise ConfigurationError(
                 f"{len(self._documents)} of {len(lessons)} passages set apart for validation have questions; at least "
-                "2 are needed. Give passages that say something, or set more apart."
+                "2 are needed. Give passages with more content, or set more apart."
             )
         self._base: list[float] | None = None
 
     def judge(self) -> ValidationLosses:
-        """The translator as it is now."""
+        """Evaluate the translator in its current state."""
         own, other, mean, base = (np.mean(found) for found in self.losses())
         return ValidationLosses(float(own), float(other), float(mean), float(base), self.f1())
 
     def f1(self) -> float | None:
-        """Of the answers with the passages' own adapters, one question each; None if no answer is known."""
+        """Return the mean F1 with the passages' own adapters, one question each; None if no answer is known."""
         engine, config = self._translator.lm.engine, self._translator.config
         asked = [(i, prompt_ids(engine.tokenizer, qa.question)) for i, qa in self._known.items()]
         if not asked:
@@ -108,7 +111,7 @@ class Validation:
 
     @torch.no_grad()
     def losses(self) -> tuple[list[float], list[float], list[float], list[float]]:
-        """Of each passage: own, other, mean, base."""
+        """Return the `own`, `other`, `mean` and `base` losses of each passage."""
         values = self._values()
         if self._base is None:
             self._base = self._with(torch.zeros_like(values[:1]).expand_as(values))
@@ -121,7 +124,7 @@ class Validation:
 
     @torch.no_grad()
     def _values(self) -> Tensor:
-        """(passages, layout.size): their translated adapters."""
+        """Return the (passages, layout.size) values of the translated adapters."""
         network = self._translator.network
         pooled = network.pool(self._states.of_passages([d.text for d in self._documents]))
         return torch.cat([network.generate(part) for part in pooled.split(8)])

@@ -1,4 +1,4 @@
-"""A tiny model with a store of random adapters, and a retriever that returns what it is told to."""
+"""Fixtures: a tiny model with a store of random adapters, and a retriever that returns fixed nodes."""
 
 import asyncio
 
@@ -40,7 +40,7 @@ class Fixed(BaseRetriever):
 @pytest.fixture
 def llm(lm, store):
     llm = ParametricLLM(lm=lm, store=store, recipe="prag", max_adapters=3, max_new_tokens=12)
-    for i, text in enumerate(TEXTS[:3]):  # the fourth has none
+    for i, text in enumerate(TEXTS[:3]):  # the fourth text has no adapter
         adapter = Adapter(llm.model.layout, random_values(llm.model.layout, i, 0.1), 2.0)
         store.put(llm.model.key(text), adapter, {"made": "at random"}, owners=[f"doc-{i}"])
     return llm
@@ -48,7 +48,7 @@ def llm(lm, store):
 
 @pytest.fixture
 def calls(llm, monkeypatch):
-    """(decoded prompt, selection) of every generation that the engine admits."""
+    """Record (decoded prompt, active adapters) of every generation that the engine admits."""
     engine, found = llm.model.lm.engine, []
     original = engine._admit
 

@@ -1,4 +1,4 @@
-"""Which of the retrieved nodes act through their adapters, and where it is told: event, log, source nodes."""
+"""Tests of which retrieved nodes act through their adapters, and how this is reported: event, log, source nodes."""
 
 import logging
 
@@ -61,7 +61,7 @@ def test_the_same_text_twice_is_one_passage(llm, calls):
 
 @pytest.mark.parametrize("inject", ["parametric", "combined"])
 @pytest.mark.parametrize("others", [None, "omit", "context"])
-def test_the_others_are_left_out_or_stay_as_text(llm, calls, monkeypatch, caplog, inject, others):
+def test_the_other_nodes_are_left_out_or_stay_as_text(llm, calls, monkeypatch, caplog, inject, others):
     seen = watched_events(monkeypatch)
     post = ParametricNodePostprocessor(llm=llm, missing="error", inject=inject, others=others)
     engine = RetrieverQueryEngine.from_args(Fixed(0, 1), llm=llm, node_postprocessors=[post])
@@ -89,7 +89,7 @@ def test_the_others_are_left_out_or_stay_as_text(llm, calls, monkeypatch, caplog
     assert "node-1" in told[0].getMessage()
 
 
-def test_llamaindexes_default_of_two_nodes_trains_and_uses_one(llm, calls, monkeypatch):
+def test_with_llamaindexs_default_of_two_nodes_only_one_is_trained_and_used(llm, calls, monkeypatch):
     tried, original = [], Parametrizer.parametrize
     monkeypatch.setattr(Parametrizer, "parametrize", lambda self, ps, **o: original(self, tried.extend(ps) or ps, **o))
     texts = [f"In {1900 + i} the river rose in the town of Number {i}." for i in range(3)]
@@ -101,7 +101,7 @@ def test_llamaindexes_default_of_two_nodes_trains_and_uses_one(llm, calls, monke
     assert len(response.source_nodes[0].metadata["dynprag"]["left_out"]) == 1
 
 
-def test_of_a_node_that_cannot_be_learnt_the_next_takes_the_place(llm):
+def test_the_next_node_replaces_one_that_cannot_be_learnt(llm):
     long = NodeWithScore(node=TextNode(id_="long", text="river " * 3000), score=1.0)
     ids, found = acting(llm, [long, *scored(0.9, 0.8)], missing="train")
     assert ids == ["node-0"]
@@ -109,14 +109,14 @@ def test_of_a_node_that_cannot_be_learnt_the_next_takes_the_place(llm):
     assert "Split it into passages" in found[0].node.metadata["dynprag"]["why"]
 
 
-def test_several_act_where_it_is_asked_for(llm, caplog):
+def test_several_nodes_act_if_max_active_allows_it(llm, caplog):
     ids, found = acting(llm, scored(0.1, 0.9, 0.8), max_active=2, others="context")
     assert ids == ["node-1", "node-2"]
     assert [n.node.node_id for n in found] == ["node-0", "node-1", "node-2"]
     assert [r.levelname for r in caplog.records if r.name.endswith("postprocessor")] == ["WARNING"]
     assert acting(llm, scored(0.1, 0.9, 0.8), max_active=3)[0] == ["node-0", "node-1", "node-2"]
     for options, message in [
-        ({"max_active": 4}, "max_active is 4; from 1 to 3 is possible"),
+        ({"max_active": 4}, "max_active is 4; it must be from 1 to 3"),
         ({"max_active": 1, "conflicts": "mean"}, "merges several documents"),
         ({"others": "prompt"}, "others"),
     ]:
@@ -124,7 +124,7 @@ def test_several_act_where_it_is_asked_for(llm, caplog):
             ParametricNodePostprocessor(llm=llm, **options)
 
 
-def test_more_nodes_than_a_call_may_use_are_told_at_every_query(llm, caplog, store):
+def test_more_nodes_than_a_call_may_use_are_logged_at_every_query(llm, caplog, store):
     fourth = NodeWithScore(node=TextNode(id_="fourth", text="A tower was built."), score=0.1)
     from llamaindex_prag.adapters.adapter import Adapter
     from tests.llamaindex_prag.made import random_values
@@ -142,7 +142,7 @@ def test_more_nodes_than_a_call_may_use_are_told_at_every_query(llm, caplog, sto
         assert "3 of 4 retrieved nodes act" in record.getMessage()
 
 
-def test_nodes_that_are_given_stay_as_they_were(llm):
+def test_the_given_nodes_are_not_changed(llm):
     given = [NodeWithScore(node=ImageNode(id_="i", text="A picture.", metadata={"a": 1}), score=0.2), *scored(0.9)]
     before = [n.model_dump_json() for n in given]
     _, found = acting(llm, given, missing="context")
@@ -169,7 +169,7 @@ def test_combined_keeps_the_metadata_that_prompts_show(llm, calls, mode):
 
 
 class Rewriting(BaseNodePostprocessor):
-    """Changes texts in one of the ways that postprocessors use."""
+    """Changes the text of nodes in one of the ways used by postprocessors."""
 
     way: str
 
@@ -188,7 +188,7 @@ class Rewriting(BaseNodePostprocessor):
 
 @pytest.mark.parametrize("way", ["set_content", "text", "copy", "new node"])
 @pytest.mark.parametrize("inject", ["parametric", "combined"])
-def test_a_text_that_is_changed_afterwards_never_has_the_answer_of_another(llm, calls, way, inject):
+def test_a_node_whose_text_is_changed_afterwards_never_uses_the_adapter(llm, calls, way, inject):
     posts = [ParametricNodePostprocessor(llm=llm, missing="error", inject=inject), Rewriting(way=way)]
     engine = RetrieverQueryEngine.from_args(Fixed(0), llm=llm, node_postprocessors=posts)
     if way == "new node":
@@ -201,7 +201,7 @@ def test_a_text_that_is_changed_afterwards_never_has_the_answer_of_another(llm, 
     assert not calls
 
 
-def test_llamaindexes_own_rewriting_postprocessor_is_refused_behind_and_works_before(llm, calls):
+def test_llamaindexs_rewriting_postprocessor_works_before_and_is_rejected_after(llm, calls):
     windows = [NodeWithScore(node=node(0, window=TEXTS[1]), score=1.0)]
     parametric = ParametricNodePostprocessor(llm=llm, missing="error")
     replacing = MetadataReplacementPostProcessor(target_metadata_key="window")
@@ -220,7 +220,7 @@ def test_llamaindexes_own_rewriting_postprocessor_is_refused_behind_and_works_be
     assert response.source_nodes[0].text == TEXTS[1]
 
 
-def test_best_takes_equal_passages_together_and_leaves_out_what_is_none():
+def test_best_scored_counts_equal_passages_once_and_skips_none():
     assert best_scored(["a", None, "b", "a"], [0.1, 9.0, 0.5, 0.9], 1) == [3, 0]
     assert best_scored(["a", "b"], None, 1) == [0]
     assert best_scored([None], [1.0], 3) == []

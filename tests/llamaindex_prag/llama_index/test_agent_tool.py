@@ -1,4 +1,7 @@
-"""A parametric query engine as an agent's tool: the tool answers from adapters, the agent plans on the base model."""
+"""Tests of a parametric query engine as an agent's tool.
+
+The tool answers from adapters, and the agent plans on the base model.
+"""
 
 import asyncio
 import json
@@ -19,7 +22,7 @@ from rag_backbone.loading.causal_lm import CausalLM
 from tests.llamaindex_prag.llama_index.conftest import TEXTS, Fixed
 from tests.tiny import tiny_llama, tiny_tokenizer
 
-# LlamaIndex's agents look at deprecated attributes of their own models.
+# LlamaIndex's agents read deprecated attributes of their own models.
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
 QUESTION = "Who wrote a letter?"
@@ -33,12 +36,12 @@ def roomy_lm():
 
 @pytest.fixture
 def lm():
-    """The small model, with room for what an agent is told before it is asked."""
+    """The tiny model with a context window large enough for an agent's system prompt."""
     return roomy_lm()
 
 
 class CallsATool(MockFunctionCallingLLM):
-    """Calls its first tool with the question, then answers with what the tool said."""
+    """Calls its first tool with the question, then answers with the tool's output."""
 
     def _get_response_generator(self):
         def reply(messages, tools=(), **options):
@@ -51,13 +54,13 @@ class CallsATool(MockFunctionCallingLLM):
 
 
 def observed(messages) -> str | None:
-    """What a ReAct agent's tool said, if it has been called."""
+    """Return the output of a ReAct agent's tool, or None if it has not been called."""
     before, found, text = (messages[-1].content or "").partition("Observation: ")
     return text if found and not before else None
 
 
 class ReasonsInText(MockFunctionCallingLLM):
-    """The same in the words that a ReAct agent reads."""
+    """Does the same as `CallsATool` in the text format of a ReAct agent."""
 
     def _get_response_generator(self):
         def reply(messages, **options):
@@ -69,9 +72,9 @@ class ReasonsInText(MockFunctionCallingLLM):
 
 
 class LooksItUpFirst(ParametricLLM):
-    """A parametric model that computes whatever its agent asks; what it says first is replaced by a call of the tool.
+    """A parametric model that generates every reply, but whose first reply is replaced with a tool call.
 
-    (A random model would never find the words for one.)
+    A random model would never produce a valid tool call.
     """
 
     async def achat(self, messages, **options):
@@ -105,21 +108,21 @@ def agent_of(kind, tool, **options):
 
 
 def alone(llm, *documents):
-    """The answer of a call with the adapters of these documents; of none: the base model's."""
+    """Return the answer with the adapters of these documents, or of the base model if there are none."""
     selection = llm.model.select([llm.model.key(TEXTS[i]) for i in documents])
     ids = prompt_ids(llm.model.lm.tokenizer, QUESTION)
     return llm.model.lm.engine.generate(Request(ids, llm.max_new_tokens, adapters=selection)).text
 
 
 async def run(agent):
-    """The result, and the messages of each of the agent's own calls."""
+    """Run an agent; returns the result, and the messages of each of the agent's own calls."""
     handler = agent.run(user_msg=TASK)
     asked = [event.input async for event in handler.stream_events() if isinstance(event, AgentInput)]
     return await handler, asked
 
 
 def said_by_base_weights(messages):
-    """The reply of a model that has never had an adapter."""
+    """Return the reply of a model that has never had an adapter."""
     lm = roomy_lm()
     ids = conversation_ids(lm.tokenizer, [(m.role.value, m.content) for m in messages])
     return lm.engine.generate(Request(ids, 12)).text
@@ -131,11 +134,11 @@ def said_by_base_weights(messages):
 @pytest.mark.parametrize("document", [0, 1])
 @pytest.mark.parametrize("streaming", [True, False])
 @pytest.mark.parametrize("kind", ["function", "react"])
-async def test_the_tools_output_is_the_answer_of_the_right_documents_adapter(llm, calls, kind, streaming, document):
+async def test_the_tool_answers_from_the_adapter_of_the_right_document(llm, calls, kind, streaming, document):
     tool = tool_over(llm, document)
     result, _ = await run(agent_of(kind, tool, streaming=streaming))
     (call,) = result.tool_calls
-    ((_, selection),) = calls  # the one call of the parametric model is the tool's
+    ((_, selection),) = calls  # the only call of the parametric model comes from the tool
     assert not call.tool_output.is_error
     assert call.tool_kwargs == {"input": QUESTION}
     assert selection.keys == (llm.model.key(TEXTS[document]),)
@@ -145,7 +148,7 @@ async def test_the_tools_output_is_the_answer_of_the_right_documents_adapter(llm
 
 
 @pytest.mark.parametrize("kind", ["function", "react"])
-async def test_the_tools_sources_cite_the_passages_that_no_prompt_held(llm, calls, kind):
+async def test_the_tool_cites_passages_that_no_prompt_contained(llm, calls, kind):
     result, asked = await run(agent_of(kind, tool_over(llm, 0, 1)))
     sources = result.tool_calls[0].tool_output.raw_output.source_nodes
     assert [source.node.node_id for source in sources] == ["node-0", "node-1"]
@@ -158,23 +161,23 @@ async def test_the_tools_sources_cite_the_passages_that_no_prompt_held(llm, call
 
 
 @pytest.mark.parametrize("kind", ["function", "react"])
-async def test_a_tool_that_returns_directly_gives_its_answer_to_the_user(llm, kind):
+async def test_a_tool_with_return_direct_answers_the_user_itself(llm, kind):
     result, _ = await run(agent_of(kind, tool_over(llm, 0, return_direct=True)))
     assert str(result) == alone(llm, 0)
 
 
 @pytest.mark.parametrize("kind", ["function", "react"])
-async def test_a_document_without_an_adapter_is_an_error_that_the_agent_learns_of(llm, calls, kind):
+async def test_a_document_without_an_adapter_is_an_error_reported_to_the_agent(llm, calls, kind):
     result, _ = await run(agent_of(kind, tool_over(llm, 3)))
     output = result.tool_calls[0].tool_output
     assert output.is_error
     assert isinstance(output.exception, AdapterError)
     assert "node-3" in output.content
     assert "Parametrize them first" in str(result)
-    assert not calls  # nothing was answered without it
+    assert not calls  # nothing was answered without the adapter
 
 
-async def test_agents_that_run_at_the_same_time_use_their_own_documents(llm, calls):
+async def test_concurrent_agents_each_use_their_own_documents(llm, calls):
     expected = [alone(llm, i) for i in range(3)]
     calls.clear()
     agents = [agent_of(kind, tool_over(llm, i)) for kind in ("function", "react") for i in range(3)]
@@ -184,11 +187,11 @@ async def test_agents_that_run_at_the_same_time_use_their_own_documents(llm, cal
     assert len(set(expected)) == 3
 
 
-# ------------------------------------------------------------------ an agent that is the parametric model itself
+# ------------------------------------------------------------------ an agent whose LLM is the parametric model
 
 
 @pytest.mark.parametrize("streaming", [True, False])
-async def test_an_agent_of_the_parametric_model_thinks_on_base_weights(llm, calls, streaming):
+async def test_an_agent_whose_llm_is_parametric_plans_on_base_weights(llm, calls, streaming):
     result, asked = await run(ReActAgent(llm=llm, tools=[tool_over(llm, 0)], streaming=streaming))
     ((_, selection),) = calls
     assert selection is None
@@ -197,7 +200,7 @@ async def test_an_agent_of_the_parametric_model_thinks_on_base_weights(llm, call
 
 
 @pytest.mark.parametrize("streaming", [True, False])
-async def test_the_adapters_of_its_tool_do_not_stay_with_the_agent(lm, store, llm, calls, streaming):
+async def test_the_adapters_of_a_tool_are_not_active_in_the_agents_later_calls(lm, store, llm, calls, streaming):
     planner = LooksItUpFirst(lm=lm, store=store, recipe="prag", max_adapters=3, max_new_tokens=12)
     assert planner.model is llm.model
     result, asked = await run(ReActAgent(llm=planner, tools=[tool_over(llm, 0)], streaming=streaming))
@@ -208,7 +211,7 @@ async def test_the_adapters_of_its_tool_do_not_stay_with_the_agent(lm, store, ll
     assert result.response.content == said_by_base_weights(asked[-1])
 
 
-async def test_agents_think_on_base_weights_while_others_tools_use_adapters(lm, store, llm, calls):
+async def test_agents_plan_on_base_weights_while_other_agents_tools_use_adapters(lm, store, llm, calls):
     planner = LooksItUpFirst(lm=lm, store=store, recipe="prag", max_adapters=3, max_new_tokens=12)
     agents = [ReActAgent(llm=planner, tools=[tool_over(llm, i % 3)]) for i in range(6)]
     found = await asyncio.gather(*[run(agent) for agent in agents])

@@ -1,4 +1,4 @@
-"""Arguments of the LlamaIndex classes: unknown ones are refused with the nearest name, the base classes' are taken."""
+"""Tests that unknown arguments of the LlamaIndex classes are rejected, and those of the base classes accepted."""
 
 import pytest
 from llama_index.core.callbacks import CallbackManager
@@ -14,7 +14,7 @@ from rag_backbone.loading.causal_lm import CausalLM
 from tests.tiny import tiny_folder, tiny_llama, tiny_tokenizer
 
 
-def test_unknown_arguments_are_refused_with_the_nearest_name(llm, lm, store):
+def test_unknown_arguments_are_rejected_with_the_nearest_name(llm, lm, store):
     for make, message in [
         (lambda: ParametricLLM(lm=lm, tempperature=2), "ParametricLLM has no argument 'tempperature'.*'temperature'"),
         (lambda: ParametricLLM(lm=lm, max_tokens=2), "'max_new_tokens'"),
@@ -34,7 +34,7 @@ def test_unknown_arguments_are_refused_with_the_nearest_name(llm, lm, store):
             make()
 
 
-async def test_unknown_options_of_a_call_are_refused_when_it_is_made(llm):
+async def test_unknown_options_of_a_call_are_rejected_at_once(llm):
     messages = [ChatMessage(role="user", content="Who?")]
     for call in (
         lambda: llm.complete("Who?", max_token=3),
@@ -56,7 +56,7 @@ async def test_unknown_options_of_a_call_are_refused_when_it_is_made(llm):
     assert llm.complete("Who?", max_new_tokens=3).text == llm.complete("Who?", max_tokens=3).text
 
 
-def test_what_llamaindex_gives_its_classes_is_taken(llm, lm, store):
+def test_arguments_of_llamaindexs_base_classes_are_accepted(llm, lm, store):
     made = ParametricLLM(
         lm=lm,
         store=store,
@@ -80,7 +80,7 @@ def test_what_llamaindex_gives_its_classes_is_taken(llm, lm, store):
     assert Mine(lm=lm, store=store, recipe="prag", max_adapters=3, note="own").note == "own"
 
 
-def test_model_is_another_name_of_lm(llm, lm, store, tmp_path):
+def test_model_is_an_alias_of_lm(llm, lm, store, tmp_path):
     options = {"store": store, "recipe": "prag", "max_adapters": 3}
     assert ParametricLLM(model=lm, **options).model is llm.model
     loaded = ParametricLLM(model=str(tiny_folder(tmp_path / "my-llama")), store=tmp_path / "adapters")
@@ -91,7 +91,7 @@ def test_model_is_another_name_of_lm(llm, lm, store, tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_what_is_given_as_the_model_is_told_what_to_write():
+def test_a_wrong_model_argument_is_rejected_with_the_line_to_write():
     model, tokenizer = tiny_llama(), tiny_tokenizer()
     adapted = get_peft_model(tiny_llama(), LoraConfig(r=2, target_modules=["up_proj"], task_type="CAUSAL_LM"))
     for given, advice in [

@@ -1,4 +1,4 @@
-"""`inject="auto"` in a query engine: the way of each node, how often it was asked for, and what is shown to the LLM."""
+"""Tests of `inject="auto"` in a query engine: the mode of each node, its retrieval count, and the prompt."""
 
 import pytest
 
@@ -13,7 +13,7 @@ from rag_backbone.errors import ConfigurationError
 from tests.llamaindex_prag.llama_index.conftest import TEXTS, Fixed
 from tests.llamaindex_prag.llama_index.test_query_engines import QUESTION, engine_of
 
-# Training costs what reading twice does.
+# Training costs as much as reading twice.
 COSTS = Costs(read=1.0, activate=1e-6, train=1.5)
 
 
@@ -21,7 +21,7 @@ def asked(llm, number):
     return llm.model.store.get_json("asked", text_hash(TEXTS[number]))
 
 
-def test_a_node_is_read_first_and_trained_when_it_is_asked_for_again(llm, calls):
+def test_a_node_is_read_at_the_first_query_and_trained_at_the_second(llm, calls):
     engine = engine_of(llm, Fixed(3), post={"inject": "auto", "missing": "train", "costs": COSTS})
     engine.query(QUESTION)
     assert TEXTS[3] in calls[-1][0]
@@ -34,7 +34,7 @@ def test_a_node_is_read_first_and_trained_when_it_is_asked_for_again(llm, calls)
     assert asked(llm, 3) == 2
 
 
-def test_a_removed_document_is_counted_anew(llm):
+def test_removing_a_document_removes_its_count(llm):
     engine = engine_of(llm, Fixed(0), post={"inject": "auto", "missing": "train", "costs": COSTS})
     engine.query(QUESTION)
     assert asked(llm, 0) == 1
@@ -51,7 +51,7 @@ def test_combined_shows_the_text_beside_a_weak_adapter(llm, calls):
     assert selection.weights == pytest.approx([BESIDE_TEXT / 2] * 2)
 
 
-def test_a_store_that_cannot_be_written_is_counted_in_memory(llm):
+def test_retrievals_are_counted_in_memory_if_the_store_is_read_only(llm):
     path = llm.model.store.path
     with LMDBStore(path, model=llm.model.store.model, readonly=True) as frozen:
         chooser = AutoChooser(llm.model, costs=COSTS)
@@ -60,7 +60,7 @@ def test_a_store_that_cannot_be_written_is_counted_in_memory(llm):
     assert ways == ["context", "trained", "trained"]
 
 
-def test_options_that_contradict_each_other_are_refused(llm):
+def test_contradictory_options_are_rejected(llm):
     with pytest.raises(ConfigurationError, match="decides itself, so leave it out"):
         ParametricNodePostprocessor(llm=llm, inject="auto", missing="error", costs=COSTS)
     with pytest.raises(ConfigurationError, match="costs: only for inject='auto'"):

@@ -1,4 +1,4 @@
-"""`ParametricLLM` on models whose chat template refuses a system message, or wants user and assistant to take turns."""
+"""Tests of `ParametricLLM` with chat templates that reject system messages or require alternating roles."""
 
 import copy
 
@@ -21,12 +21,12 @@ from tests.tiny import tiny_llama, tiny_tokenizer
 
 @pytest.fixture
 def lm():
-    """A tiny model with a tokenizer of its own, whose template a test may exchange."""
+    """A tiny model with a separate tokenizer, whose template a test can replace."""
     return CausalLM(tiny_llama(), copy.deepcopy(tiny_tokenizer()), name="tiny-gemma")
 
 
 @pytest.mark.parametrize("template", [GEMMA, MISTRAL, DROPS_SYSTEM, PARTS, None])
-async def test_every_way_to_chat_takes_a_system_message(llm, calls, template):
+async def test_all_chat_methods_accept_a_system_message(llm, calls, template):
     llm.model.lm.tokenizer.chat_template = template
     messages = [ChatMessage(role="system", content="Be brief."), ChatMessage(role="user", content="Who came?")]
     whole = llm.chat(messages).message.content
@@ -38,7 +38,7 @@ async def test_every_way_to_chat_takes_a_system_message(llm, calls, template):
 
 
 @pytest.mark.parametrize("kind", [ContextChatEngine, CondensePlusContextChatEngine, SimpleChatEngine])
-def test_chat_engines_work_under_a_template_without_system_messages(llm, calls, kind):
+def test_chat_engines_work_with_a_template_without_system_messages(llm, calls, kind):
     llm.model.lm.tokenizer.chat_template = GEMMA
     options = {"llm": llm, "memory": ChatMemoryBuffer.from_defaults(token_limit=900)}
     if kind is not SimpleChatEngine:
@@ -50,7 +50,7 @@ def test_chat_engines_work_under_a_template_without_system_messages(llm, calls, 
     assert any("You are terse." in prompt for prompt, _ in calls)
 
 
-async def test_a_react_agent_works_under_a_template_without_system_messages(llm, calls):
+async def test_a_react_agent_works_with_a_template_without_system_messages(llm, calls):
     llm.model.lm.tokenizer.chat_template = GEMMA
 
     def bridges(town: str) -> str:
@@ -63,7 +63,7 @@ async def test_a_react_agent_works_under_a_template_without_system_messages(llm,
     assert all("bridges" in prompt for prompt, _ in calls)
 
 
-def test_a_template_that_refuses_everything_is_an_error_that_names_the_model(llm):
+def test_the_error_of_a_template_that_rejects_everything_names_the_model(llm):
     llm.model.lm.tokenizer.chat_template = "{{ raise_exception('never') }}"
     messages = [ChatMessage(role="system", content="S"), ChatMessage(role="user", content="A")]
     for call in (
@@ -77,7 +77,7 @@ def test_a_template_that_refuses_everything_is_an_error_that_names_the_model(llm
 
 
 @pytest.mark.parametrize("kind", TEMPLATES)
-def test_both_packages_write_the_same_prompt(kind):
+def test_both_packages_build_the_same_prompt(kind):
     from langchain_core.messages import AIMessage, HumanMessage, SystemMessage
 
     tokenizer = copy.deepcopy(tiny_tokenizer())

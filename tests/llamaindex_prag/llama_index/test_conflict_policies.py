@@ -1,4 +1,4 @@
-"""Nodes that contradict each other, in a query engine: each policy, and what its event tells."""
+"""Tests of contradicting nodes in a query engine: the effect of each policy, and its event."""
 
 import pytest
 from llama_index.core.bridge.pydantic import Field
@@ -16,7 +16,7 @@ from tests.llamaindex_prag.made import random_values, version_of
 
 
 class Injected(BaseEventHandler):
-    """Keeps the postprocessor's events."""
+    """Records the postprocessor's events."""
 
     found: list = Field(default_factory=list)
 
@@ -27,7 +27,7 @@ class Injected(BaseEventHandler):
 
 @pytest.fixture
 def contradicting(llm, store):
-    """Nodes 0 and 1 say different things with certainty; node 2 says nothing of its own."""
+    """Make the adapters of nodes 0 and 1 contradict each other with certainty; that of node 2 changes nothing."""
     first = random_values(llm.model.layout, 10, 0.5)
     made = (first, version_of(llm.model.layout, first, 11), random_values(llm.model.layout, 12, 1e-6))
     for i, values in enumerate(made):
@@ -45,7 +45,7 @@ def dated(*years):
 
 
 @pytest.mark.parametrize("policy", ["mean", "score-weighted", "latest", "context"])
-def test_nodes_that_contradict_each_other_are_treated_as_the_policy_says(llm, calls, contradicting, policy):
+def test_contradicting_nodes_are_treated_according_to_the_policy(llm, calls, contradicting, policy):
     nodes = dated(2019, 2024, None)
     response = engine_of(llm, Fixed(nodes=nodes), post={"conflicts": policy}).query(QUESTION)
     prompt, selection = calls[-1]
@@ -69,7 +69,7 @@ def test_nodes_that_contradict_each_other_are_treated_as_the_policy_says(llm, ca
         assert TEXTS[0] not in prompt
 
 
-def test_conflicts_are_looked_for_only_if_asked_and_only_among_known_policies(llm, contradicting):
+def test_conflicts_are_measured_only_with_a_policy_and_unknown_policies_are_rejected(llm, contradicting):
     engine_of(llm, Fixed(nodes=dated(2019, 2024, None))).query(QUESTION)
     assert contradicting[0].conflicts is None
     with pytest.raises(ConfigurationError, match="conflicts is 'newest'; known: mean"):

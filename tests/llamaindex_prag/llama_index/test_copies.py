@@ -1,4 +1,4 @@
-"""Copies and saved forms: a copy shares the model, and a node that was saved keeps its adapter."""
+"""Tests that copies share the model, and that saved nodes keep their adapters."""
 
 import copy
 import json
@@ -36,7 +36,7 @@ COPIES = {"copy": copy.copy, "deepcopy": copy.deepcopy, "model_copy": lambda m: 
 
 @pytest.fixture
 def answered(llm):
-    """The node of an answered query."""
+    """A node of an answered query."""
     post = ParametricNodePostprocessor(llm=llm, missing="error", strength=0.5)
     (found,) = post.postprocess_nodes([NodeWithScore(node=node(0, page=3), score=0.7)], query_str=QUESTION)
     return found
@@ -59,7 +59,7 @@ def roundtrips():
 
 @pytest.mark.parametrize("way", roundtrips())
 @pytest.mark.parametrize("beside", [False, True])
-def test_a_saved_node_comes_back_with_its_adapter(llm, answered, way, beside):
+def test_a_saved_node_is_restored_with_its_adapter(llm, answered, way, beside):
     given = answered.node.model_copy(update={"beside_text": beside})
     again = roundtrips()[way](given)
     assert type(again) is ParametricNode
@@ -71,21 +71,21 @@ def test_a_saved_node_comes_back_with_its_adapter(llm, answered, way, beside):
         assert str(engine.query(QUESTION)) == alone(llm, 0, strength=0.5)
 
 
-def test_a_node_that_another_process_saved_is_signed_again(answered, llm, monkeypatch):
+def test_a_node_saved_by_another_process_is_signed_again(answered, llm, monkeypatch):
     data = answered.node.to_dict()
-    with monkeypatch.context() as elsewhere:  # each process has a secret of its own
+    with monkeypatch.context() as elsewhere:  # each process has its own secret
         elsewhere.setattr(markers, "_SECRET", b"another process's secret")
         elsewhere.setattr(markers, "_issued", {})
         there = ParametricNode.from_dict(json.loads(json.dumps(data)))
         data, theirs = json.loads(json.dumps([there.to_dict(), there.get_content(MetadataMode.LLM)]))
     again = ParametricNode.from_dict(data)
     assert again == answered.node
-    assert theirs != again.get_content(MetadataMode.LLM)  # a signature of another process
+    assert theirs != again.get_content(MetadataMode.LLM)  # the other process has a different signature
     engine = RetrieverQueryEngine.from_args(Fixed(nodes=[NodeWithScore(node=again, score=0.7)]), llm=llm)
     assert str(engine.query(QUESTION)) == alone(llm, 0, strength=0.5)
 
 
-def test_a_prompt_that_another_process_signed_is_told(llm, answered, calls, caplog):
+def test_a_prompt_signed_by_another_process_is_logged(llm, answered, calls, caplog):
     signed = answered.node.get_content(MetadataMode.LLM)
     foreign = signed[:12] + ("A" if signed[12] != "A" else "B") + signed[13:]
     with caplog.at_level(logging.WARNING):
@@ -96,7 +96,7 @@ def test_a_prompt_that_another_process_signed_is_told(llm, answered, calls, capl
     assert "a prompt holds 1 references to adapters that this process did not sign" in caplog.text
 
 
-def test_a_saved_node_of_another_model_or_a_removed_document_is_an_error(llm, answered, store):
+def test_a_saved_node_of_another_model_or_a_removed_document_raises(llm, answered, store):
     data = answered.node.to_dict()
     stranger = ParametricNode.from_dict({**data, "adapter": {**data["adapter"], "model": "0" * 64}})
     with pytest.raises(AdapterError, match="another model or recipe"):
@@ -107,7 +107,7 @@ def test_a_saved_node_of_another_model_or_a_removed_document_is_an_error(llm, an
 
 
 @pytest.mark.parametrize("way", COPIES)
-def test_copies_share_the_model_and_have_their_own_settings(llm, way):
+def test_copies_share_the_model_but_not_the_settings(llm, way):
     again = COPIES[way](llm)
     assert again.model is llm.model
     assert again.complete("Who?").text == llm.complete("Who?").text
@@ -117,7 +117,7 @@ def test_copies_share_the_model_and_have_their_own_settings(llm, way):
 
 
 @pytest.mark.parametrize("way", COPIES)
-def test_copies_of_what_holds_an_llm_work(llm, way):
+def test_copies_of_objects_with_an_llm_work(llm, way):
     for post in (
         ParametricNodePostprocessor(llm=llm, missing="error"),
         ParametricNodePostprocessor(llm=llm, forgetting=1.0, conflicts="latest"),
@@ -135,7 +135,7 @@ def test_copies_of_what_holds_an_llm_work(llm, way):
     assert llm.model.knows(TEXTS[3])
 
 
-def test_a_copy_of_a_document_store_has_adapters_follow_too(llm):
+def test_deletions_in_a_copied_document_store_remove_adapters_too(llm):
     docstore = ParametricDocumentStore(llm=llm)
     storage = StorageContext.from_defaults(docstore=docstore)
     VectorStoreIndex([node(0)], storage_context=storage, embed_model=MockEmbedding(8), store_nodes_override=True)
@@ -146,7 +146,7 @@ def test_a_copy_of_a_document_store_has_adapters_follow_too(llm):
     assert not llm.model.knows(TEXTS[1])
 
 
-def test_pickles_load_the_model_again(tmp_path):
+def test_unpickling_loads_the_model_again(tmp_path):
     loaded = CausalLM.from_pretrained(tiny_folder(tmp_path / "tiny"), dtype="float32")
     with LMDBStore(tmp_path / "adapters", model=loaded.fingerprint, map_size=1 << 26) as store:
         llm = ParametricLLM(lm=loaded, store=store, recipe="prag", max_adapters=2, max_new_tokens=5)

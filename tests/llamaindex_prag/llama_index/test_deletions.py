@@ -1,4 +1,4 @@
-"""Adapters go with the documents of an index, also of one that was persisted and loaded again."""
+"""Tests that adapters are removed with the documents of an index, even after it was persisted and loaded again."""
 
 import logging
 import shutil
@@ -38,7 +38,7 @@ def build(llm, folder, *numbers, docstore=None):
 
 
 def reload(folder, llm=None):
-    """As LlamaIndex's manual says; with an LLM, as ours does."""
+    """Load an index as in LlamaIndex's manual, or, with an LLM, as in this project's."""
     docstore = None if llm is None else ParametricDocumentStore.from_persist_dir(str(folder), llm=llm)
     return load_index_from_storage(
         StorageContext.from_defaults(persist_dir=str(folder), docstore=docstore), embed_model=EMBED
@@ -58,7 +58,7 @@ def deleted_plainly(folder, *numbers):
     return index
 
 
-def test_what_a_plainly_reloaded_index_deletes_is_found_and_removed(llm, store, tmp_path):
+def test_reconcile_removes_adapters_of_documents_deleted_from_a_plainly_loaded_index(llm, store, tmp_path):
     build(llm, tmp_path / "index", 0, 1, 2)
     deleted_plainly(tmp_path / "index", 0)
     assert known(llm) == [True, True, True]
@@ -72,31 +72,31 @@ def test_what_a_plainly_reloaded_index_deletes_is_found_and_removed(llm, store, 
     assert not reconcile(tmp_path / "index", store=store).documents
 
 
-def test_deletions_reach_the_adapters_where_our_document_store_is_loaded_again(llm, tmp_path):
+def test_deletions_reach_the_adapters_if_the_index_is_loaded_with_our_document_store(llm, tmp_path):
     build(llm, tmp_path / "index", 0, 1, 2)
     reload(tmp_path / "index", llm).delete_ref_doc("doc-0", delete_from_docstore=True)
     assert known(llm) == [False, True, True]
 
 
-def test_an_index_that_was_moved_is_the_same_index(llm, store, tmp_path):
+def test_a_moved_index_is_recognised(llm, store, tmp_path):
     build(llm, tmp_path / "index", 0, 1, 2)
     shutil.move(tmp_path / "index", tmp_path / "elsewhere")
     deleted_plainly(tmp_path / "elsewhere", 2)
     assert reconcile(tmp_path / "elsewhere", store=store).removed_texts == [text_hash(TEXTS[2])]
 
 
-def test_a_document_that_is_only_taken_out_of_the_index_is_gone_from_it(llm, store, tmp_path):
+def test_a_document_removed_from_the_index_alone_counts_as_deleted(llm, store, tmp_path):
     build(llm, tmp_path / "index", 0, 1)
     index = reload(tmp_path / "index")
     index.delete_ref_doc("doc-0")
-    assert index.docstore.document_exists  # its text is kept, as LlamaIndex does unless told otherwise
+    assert index.docstore.document_exists  # LlamaIndex keeps the text by default
     assert reconcile(index, store=store).removed_texts == [text_hash(TEXTS[0])]
     assert known(llm) == [False, True, True]
 
 
 @pytest.mark.parametrize("method", ["update_ref_doc", "refresh_ref_docs"])
 @pytest.mark.parametrize("plain", [True, False])
-def test_the_former_text_of_a_changed_document_loses_its_adapter(llm, store, tmp_path, method, plain):
+def test_the_old_text_of_a_changed_document_loses_its_adapter(llm, store, tmp_path, method, plain):
     build(llm, tmp_path / "index", 0, 1)
     index = reload(tmp_path / "index", None if plain else llm)
     changed = Document(text=TEXTS[3], id_="doc-0")
@@ -108,7 +108,7 @@ def test_the_former_text_of_a_changed_document_loses_its_adapter(llm, store, tmp
 
 
 def two_nodes(llm, docstore, second=TEXTS[1]):
-    """One document of two nodes, both with adapters."""
+    """Build an index with one document of two nodes, both with adapters."""
     nodes = []
     for i, text in enumerate((TEXTS[0], second)):
         source = {NodeRelationship.SOURCE: Document(text="", id_="both").as_related_node_info()}
@@ -122,7 +122,7 @@ def two_nodes(llm, docstore, second=TEXTS[1]):
 
 
 @pytest.mark.parametrize("asynchronous", [False, True])
-async def test_adapters_follow_deleted_nodes(llm, asynchronous):
+async def test_deleting_a_node_removes_its_adapter(llm, asynchronous):
     index = two_nodes(llm, ParametricDocumentStore(llm=llm))
     if asynchronous:
         await index.adelete_nodes(["node-0"], delete_from_docstore=True)
@@ -132,7 +132,7 @@ async def test_adapters_follow_deleted_nodes(llm, asynchronous):
     assert llm.model.store.texts("both") == [text_hash(TEXTS[1])]
 
 
-def test_a_text_that_another_node_of_the_document_has_stays(llm):
+def test_an_adapter_stays_while_another_node_of_the_document_has_the_same_text(llm):
     index = two_nodes(llm, ParametricDocumentStore(llm=llm), second=TEXTS[0])
     index.delete_nodes(["node-0"], delete_from_docstore=True)
     assert llm.model.knows(TEXTS[0])
@@ -141,13 +141,13 @@ def test_a_text_that_another_node_of_the_document_has_stays(llm):
 
 
 @pytest.mark.parametrize("from_docstore", [True, False])
-def test_nodes_deleted_from_a_plain_document_store_are_found(llm, store, from_docstore):
+def test_reconcile_finds_nodes_deleted_from_a_plain_document_store(llm, store, from_docstore):
     index = two_nodes(llm, SimpleDocumentStore())
     index.delete_nodes(["node-1"], delete_from_docstore=from_docstore)
     assert reconcile(index, store=store).removed_texts == [text_hash(TEXTS[1])]
 
 
-def test_two_indexes_share_a_store_and_a_document(llm, store, tmp_path):
+def test_two_indexes_can_share_a_store_and_a_document(llm, store, tmp_path):
     build(llm, tmp_path / "a", 0, 1)
     build(llm, tmp_path / "b", 1, 2)
     deleted_plainly(tmp_path / "a", 0, 1)
@@ -168,7 +168,7 @@ def test_a_deletion_in_one_index_leaves_a_document_that_another_has(llm, tmp_pat
     assert not llm.model.knows(TEXTS[0])
 
 
-def test_a_passage_of_two_documents_goes_with_the_second(llm, store, tmp_path):
+def test_a_passage_of_two_documents_is_removed_with_the_second(llm, store, tmp_path):
     store.own_also("doc-1", [text_hash(TEXTS[0])])
     build(llm, tmp_path / "index", 0, 1, 2)
     deleted_plainly(tmp_path / "index", 0)
@@ -181,7 +181,7 @@ def test_a_passage_of_two_documents_goes_with_the_second(llm, store, tmp_path):
     assert not llm.model.knows(TEXTS[0])
 
 
-def test_documents_of_indexes_that_are_not_known_stay_unless_these_are_all(llm, store, tmp_path):
+def test_documents_of_unknown_indexes_stay_unless_only_is_given(llm, store, tmp_path):
     build(llm, tmp_path / "index", 0, 1, docstore=SimpleDocumentStore())
     deleted_plainly(tmp_path / "index", 0)
     told = reconcile(tmp_path / "index", store=store)
@@ -193,7 +193,7 @@ def test_documents_of_indexes_that_are_not_known_stay_unless_these_are_all(llm, 
     assert known(llm) == [False, True, False]
 
 
-def test_adapters_that_others_start_from_stay(llm, store, tmp_path):
+def test_warm_up_adapters_are_never_removed(llm, store, tmp_path):
     key = llm.model.key("questions")
     layout = llm.model.layout
     store.put(key, Adapter(layout, random_values(layout, 9, 0.1), 2.0), {}, owners=["warm-up 0123"])
@@ -202,7 +202,7 @@ def test_adapters_that_others_start_from_stay(llm, store, tmp_path):
     assert key in store
 
 
-def test_an_index_without_a_document_of_the_store_is_refused(llm, store, tmp_path):
+def test_an_index_without_any_document_of_the_store_is_rejected(llm, store, tmp_path):
     build(llm, tmp_path / "index", 0)
     deleted_plainly(tmp_path / "index", 0)
     with pytest.raises(AdapterError, match=r"has no document\. Nothing was removed.*allow_empty"):
@@ -215,7 +215,7 @@ def test_an_index_without_a_document_of_the_store_is_refused(llm, store, tmp_pat
     assert known(llm) == [False, True, True]
 
 
-def test_what_is_no_index_is_refused(llm, store, tmp_path):
+def test_folders_and_stores_that_are_not_readable_indexes_are_rejected(llm, store, tmp_path):
     with pytest.raises(ConfigurationError, match="holds no index"):
         reconcile(tmp_path, store=store)
     (tmp_path / "docstore.json").write_text("[")
@@ -228,7 +228,7 @@ def test_what_is_no_index_is_refused(llm, store, tmp_path):
     assert reconcile(nodes, store=store, only=True).removed_texts == [text_hash(TEXTS[2])]
 
 
-def test_a_read_only_store_is_compared_and_not_changed(llm, store, lm, tmp_path):
+def test_a_read_only_store_can_be_compared_but_not_changed(llm, store, lm, tmp_path):
     build(llm, tmp_path / "index", 0, 1)
     deleted_plainly(tmp_path / "index", 0)
     with LMDBStore(store.path, model=lm.fingerprint, readonly=True) as readonly:
@@ -239,19 +239,19 @@ def test_a_read_only_store_is_compared_and_not_changed(llm, store, lm, tmp_path)
 
 
 def test_a_whole_document_keeps_the_adapters_of_its_parts(llm, store):
-    """A pipeline's document store holds what came in, and the nodes are elsewhere."""
+    """The document store of a pipeline holds the input documents, and their nodes are elsewhere."""
     store.own("whole", [text_hash(text) for text in TEXTS[:2]])
     docstore = SimpleDocumentStore()
     docstore.add_documents([Document(text=" ".join(TEXTS[:2]), id_="whole")])
     assert not reconcile(docstore, store=store).documents
 
 
-def test_other_kinds_of_indexes_are_read_too(llm):
+def test_other_kinds_of_indexes_can_be_read(llm):
     index = SummaryIndex([TextNode(text=TEXTS[0], id_="doc-0")])
     assert set(contents_of(index).documents) == {"doc-0"}
 
 
-def test_a_plainly_reloaded_index_is_told_of_when_it_is_first_searched(llm, tmp_path, caplog):
+def test_a_plainly_loaded_index_is_logged_when_it_is_first_searched(llm, tmp_path, caplog):
     build(llm, tmp_path / "index", 0, 1)
     deleted_plainly(tmp_path / "index", 0)
     index = reload(tmp_path / "index")
@@ -267,7 +267,7 @@ def test_a_plainly_reloaded_index_is_told_of_when_it_is_first_searched(llm, tmp_
     assert "ParametricDocumentStore.from_persist_dir" in told[1]
 
 
-def test_loading_our_document_store_tells_what_others_left(llm, tmp_path, caplog):
+def test_loading_our_document_store_logs_adapters_left_behind(llm, tmp_path, caplog):
     build(llm, tmp_path / "index", 0, 1)
     reload(tmp_path / "index", llm)
     assert "dynprag store gc" not in caplog.text
@@ -277,7 +277,7 @@ def test_loading_our_document_store_tells_what_others_left(llm, tmp_path, caplog
     assert "dynprag store gc" in caplog.text
 
 
-def test_what_is_inserted_after_a_reload_is_noted_too(llm, store, tmp_path):
+def test_documents_inserted_after_a_reload_are_recorded(llm, store, tmp_path):
     build(llm, tmp_path / "index", 0)
     index = reload(tmp_path / "index", llm)
     index.insert(documents(1)[0])

@@ -1,4 +1,4 @@
-"""Adapters made in an ingestion pipeline: once, kept, and gone with their documents."""
+"""Tests that adapters are made once in an ingestion pipeline, kept, and removed with their documents."""
 
 from typing import ClassVar
 
@@ -38,7 +38,7 @@ def ingest(transform, documents):
     )
 
 
-def test_nodes_get_adapters_and_leave_as_they_came(llm, store, transform):
+def test_nodes_get_adapters_and_are_not_changed(llm, store, transform):
     nodes = ingest(transform, [Document(text=TEXTS[3], id_="new", metadata={"title": "A road"})])
     assert llm.model.knows(TEXTS[3])
     assert [n.text for n in nodes] == [TEXTS[3]]
@@ -46,7 +46,7 @@ def test_nodes_get_adapters_and_leave_as_they_came(llm, store, transform):
     assert store.owners(text_hash(TEXTS[3])) == ["new"]
 
 
-def test_what_is_known_costs_nothing_and_what_changed_goes(llm, store, transform):
+def test_known_texts_cost_nothing_and_adapters_of_changed_texts_are_removed(llm, store, transform):
     forwards = llm.model.lm.engine.counts.forwards
     ingest(transform, [Document(text=TEXTS[0], id_="doc-0")])
     assert llm.model.lm.engine.counts.forwards == forwards
@@ -55,7 +55,7 @@ def test_what_is_known_costs_nothing_and_what_changed_goes(llm, store, transform
     assert not llm.model.knows(TEXTS[0])
 
 
-def test_a_text_of_two_documents_stays_until_both_are_gone(llm, store, transform):
+def test_an_adapter_of_two_documents_stays_until_both_are_removed(llm, store, transform):
     ingest(transform, [Document(text=TEXTS[3], id_=name) for name in ("one", "two")])
     store.remove_document("one")
     assert llm.model.knows(TEXTS[3])
@@ -64,7 +64,7 @@ def test_a_text_of_two_documents_stays_until_both_are_gone(llm, store, transform
 
 
 @pytest.mark.parametrize("asynchronous", [False, True])
-async def test_adapters_follow_a_deleted_document(llm, asynchronous):
+async def test_deleting_a_document_removes_its_adapters(llm, asynchronous):
     docstore = ParametricDocumentStore(llm=llm)
     storage = StorageContext.from_defaults(docstore=docstore)
     documents = [Document(text=text, id_=f"doc-{i}") for i, text in enumerate(TEXTS[:2])]
@@ -78,7 +78,7 @@ async def test_adapters_follow_a_deleted_document(llm, asynchronous):
     assert [llm.model.knows(text) for text in TEXTS[:2]] == [False, True]
 
 
-def test_adapters_follow_a_document_that_a_pipeline_misses(llm, transform):
+def test_a_document_missing_from_a_pipeline_run_loses_its_adapters(llm, transform):
     docstore = ParametricDocumentStore(llm=llm)
     pipeline = IngestionPipeline(
         transformations=[transform],
@@ -93,7 +93,7 @@ def test_adapters_follow_a_document_that_a_pipeline_misses(llm, transform):
     assert [llm.model.knows(text) for text in TEXTS[:2]] == [False, True]
 
 
-def test_a_document_store_that_knows_no_adapters_deletes_nothing(llm):
+def test_a_document_store_without_an_llm_deletes_nothing(llm):
     docstore = ParametricDocumentStore()
     with pytest.raises(AdapterError, match=r"docstore\.llm = llm"):
         docstore.delete_ref_doc("doc-0")
@@ -104,7 +104,7 @@ async def test_the_pipeline_runs_asynchronously(llm, transform):
     assert llm.model.knows(TEXTS[3])
 
 
-def test_a_job_that_was_stopped_goes_on_where_it_was(llm, store):
+def test_an_interrupted_job_resumes_where_it_stopped(llm, store):
     passages = [Passage(f"In {1900 + i} the river rose in the town of Number {i}.", document=f"d{i}") for i in range(5)]
     parametrizer = Parametrizer(llm.model, augmenter=Augmenter(None, questions=3), documents_at_once=2)
     original, trained = store.put, []
@@ -125,7 +125,7 @@ def test_a_job_that_was_stopped_goes_on_where_it_was(llm, store):
     assert all(store.owners(text_hash(p.text)) == [p.document] for p in passages)
 
 
-def test_a_pipeline_with_a_cache_of_its_own_makes_adapters_too(llm, transform):
+def test_a_pipeline_with_a_cache_makes_adapters(llm, transform):
     splitter = SentenceSplitter(chunk_size=400, chunk_overlap=0)
     text = " ".join(f"In {i} the river rose by {i + 3} feet." for i in range(100))
     nodes = IngestionPipeline(transformations=[splitter, transform]).run(documents=[Document(text=text, id_="long")])
@@ -133,7 +133,7 @@ def test_a_pipeline_with_a_cache_of_its_own_makes_adapters_too(llm, transform):
     assert all(llm.model.knows(n.text) for n in nodes)
 
 
-def test_a_sequence_that_is_too_long_is_left_out_and_a_passage_with_none_is_skipped(llm):
+def test_too_long_sequences_are_left_out_and_a_passage_without_any_is_skipped(llm):
     text, long = "The bridge has 41 arches.", "word " * 2100
     given = {
         text_hash(text): Augmentation(long, (QA("How many arches?", "41"),)),
@@ -148,7 +148,7 @@ def test_a_sequence_that_is_too_long_is_left_out_and_a_passage_with_none_is_skip
     assert "nothing to train on" in report.notes[text_hash(TEXTS[3])][-1]
 
 
-def test_a_passage_whose_training_diverges_is_skipped_and_the_others_are_kept(llm, monkeypatch):
+def test_a_passage_whose_training_diverges_is_skipped_and_the_others_are_stored(llm, monkeypatch):
     texts = [f"In {1900 + i} the river rose in the town of Number {i}." for i in range(3)]
 
     class Diverging(Trainer):
@@ -179,14 +179,14 @@ def test_a_passage_that_cannot_be_learnt_is_reported_and_the_others_are_learnt(l
     assert not llm.model.knows(text)
 
 
-def test_an_over_long_node_does_not_stop_a_pipeline(llm, transform, caplog):
+def test_a_node_that_is_too_long_does_not_stop_a_pipeline(llm, transform, caplog):
     nodes = [TextNode(text="river " * 3000), TextNode(text=TEXTS[3])]
     assert transform(nodes) == nodes
     assert [llm.model.knows(n.text) for n in nodes] == [False, True]
     assert "Split it into passages" in caplog.text
 
 
-def test_recipes_are_named_and_checked():
+def test_recipes_are_found_by_name_and_validated():
     with pytest.raises(ConfigurationError, match="known: prag, distill"):
         get_recipe("lora")
     with pytest.raises(ConfigurationError, match="no ranks"):
@@ -205,20 +205,20 @@ def chunks(n, document="long", *, linked=True):
     return splitter.get_nodes_from_documents([Document(text=text, id_=document)])
 
 
-def test_a_document_that_comes_in_parts_keeps_the_adapters_of_all(llm, store, transform):
+def test_a_document_ingested_in_parts_keeps_the_adapters_of_all_parts(llm, store, transform):
     nodes = chunks(6)
     assert len(nodes) == 6
     for i in (0, 3):
         transform(nodes[i : i + 3])
     assert all(llm.model.knows(n.text) for n in nodes)
     assert len(store.texts("long")) == 6
-    transform(chunks(6, linked=False)[:2])  # nothing shows whether these are all
+    transform(chunks(6, linked=False)[:2])  # without links, it is unknown whether these are all nodes
     assert all(llm.model.knows(n.text) for n in nodes)
-    transform(chunks(4))  # all of it, and shorter now
+    transform(chunks(4))  # the whole document, now shorter
     assert [llm.model.knows(n.text) for n in nodes] == [True] * 4 + [False] * 2
 
 
-def test_documents_whose_metadata_changed_are_not_trained_again_without_purge(llm, store, transform):
+def test_without_purge_documents_with_changed_metadata_are_not_trained_again(llm, store, transform):
     docstore = ParametricDocumentStore(llm=llm, purge=False)
     pipeline = IngestionPipeline(
         transformations=[SentenceSplitter(), transform],
@@ -262,7 +262,7 @@ def heard():
     get_dispatcher().event_handlers.remove(handler)
 
 
-def test_progress_is_shown_and_sent_unless_it_is_switched_off(llm, heard, capsys):
+def test_progress_is_shown_and_sent_unless_it_is_disabled(llm, heard, capsys):
     nodes = [TextNode(text=f"In {1900 + i} the river rose in the town of Number {i}.") for i in range(3)]
     ParametrizeNodes(llm=llm, progress=False)(nodes[:1])
     ParametrizeNodes(llm=llm)(nodes[1:2], show_progress=False)
@@ -275,7 +275,7 @@ def test_progress_is_shown_and_sent_unless_it_is_switched_off(llm, heard, capsys
     assert heard[0].left == heard[0].estimated > 0
 
 
-def test_a_query_that_waits_for_training_is_told_of_it(llm, heard, caplog):
+def test_a_query_that_waits_for_training_is_logged(llm, heard, caplog):
     found = NodeWithScore(node=TextNode(text=TEXTS[3], metadata={"title": "Roads"}), score=1.0)
     ParametricNodePostprocessor(llm=llm).postprocess_nodes([found], query_str="Who built a road?")
     (warned,) = [r.message for r in caplog.records if r.levelname == "WARNING" and "waits" in r.message]

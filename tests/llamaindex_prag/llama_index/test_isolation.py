@@ -1,7 +1,7 @@
-"""One user's documents never influence another's answer, however calls are mixed, left half-way or attacked.
+"""Tests that one user's documents never influence another user's answer when calls are mixed, abandoned or attacked.
 
-Everything is float32 and greedy, where the engine promises logits within 1e-3 of those of a call alone. An answer in
-which the two likeliest tokens are nearly equal somewhere is promised by nobody, so no such question is asked here.
+Everything is float32 and greedy, where the engine guarantees logits within 1e-3 of those of a call alone. There is no
+guarantee for answers in which the two most likely tokens are nearly equal somewhere, so no such question is used here.
 """
 
 import asyncio
@@ -41,12 +41,12 @@ from tests.tiny import tiny_llama, tiny_tokenizer
 
 QUESTIONS = ["Who wrote a letter?", "When did the river rise?"]
 LEAD = 2e-3
-"""By how much a token has to be likelier than the second: more than what the engine's promise leaves open."""
+"""Minimum lead in log-probability of each token over the second, larger than the engine's guaranteed tolerance."""
 
 
 @dataclass(frozen=True)
 class Case:
-    """A question, and the numbers of the documents whose adapters answer it; none: the base model does."""
+    """A question, and the documents whose adapters answer it; without any, the base model answers."""
 
     documents: tuple[int, ...]
     question: str
@@ -54,7 +54,7 @@ class Case:
 
 @dataclass(frozen=True)
 class Found:
-    """What one call gave: the pieces of its text, and whether it was left before the end."""
+    """Result of one call: the pieces of its text, and whether it was abandoned before the end."""
 
     way: str
     case: Case
@@ -89,7 +89,7 @@ class Tenants:
         return TEXT_QA.format(context_str=references, query_str=case.question)
 
     def engine(self, case: Case, **options):
-        """A user's own query engine over everybody's index, which finds this user's documents."""
+        """Build a user's query engine over the shared index, filtered to this user's documents."""
         own = MetadataFilter(key="user", value=list(case.documents), operator=FilterOperator.IN)
         return self._index.as_query_engine(
             llm=self.llm,
@@ -102,12 +102,12 @@ class Tenants:
         )
 
     def forget(self) -> None:
-        """As if nothing had been asked yet."""
+        """Clear all caches, as if nothing had been asked yet."""
         self.model.lm.engine.prefixes.clear()
         self.model.bank.clear()
 
     def alone(self, documents: Iterable[tuple[int, ...]]) -> dict[Case, tuple[str, ...]]:
-        """The pieces of each answer, each asked for by itself."""
+        """Return the pieces of each answer when each question is asked alone."""
         answers = {}
         for case in [Case(d, question) for question in QUESTIONS for d in documents]:
             self.forget()
@@ -178,10 +178,10 @@ def task_cancelled(tenants, case, rng):
         reading, waiting = asyncio.create_task(read(enough)), asyncio.create_task(enough.wait())
         await asyncio.wait([reading, waiting], return_when=asyncio.FIRST_COMPLETED)
         waiting.cancel()
-        reading.cancel()  # while a thread computes the next token
+        reading.cancel()  # a thread is computing the next token
         await asyncio.wait([reading, waiting])
         if not reading.cancelled():
-            reading.result()  # it was at its end already; or it failed, and this raises why
+            reading.result()  # it had already finished; if it failed, this raises the error
         return reading.cancelled()
 
     left = asyncio.run(cancel())
@@ -212,7 +212,7 @@ ENGINES = [query, aquery, query_streamed, query_left]
 
 
 def mixture(tenants, answers, number: int, threads: int) -> list[Found]:
-    """`number` calls from several threads: any case in any way, about every eighth without an adapter."""
+    """Make `number` calls from several threads, with random cases and ways, about one in eight without an adapter."""
     rng = random.Random(1954)
     plain, own = ([case for case in answers if bool(case.documents) is some] for some in (False, True))
     calls = []
@@ -229,7 +229,7 @@ def mixture(tenants, answers, number: int, threads: int) -> list[Found]:
 
 
 def wrong(found: list[Found], answers) -> list[tuple[Found, tuple[str, ...]]]:
-    """What differs from the answers alone: in its whole text, or where it was left, in the pieces until then."""
+    """Return the calls whose text differs from the answer alone; abandoned calls are compared piece by piece."""
 
     def right(call: Found) -> bool:
         expected = answers[call.case]
@@ -242,7 +242,7 @@ def wrong(found: list[Found], answers) -> list[tuple[Found, tuple[str, ...]]]:
 
 @contextmanager
 def counted(bank):
-    """Counts slots that are filled, and forwards whose rows do not all use the same adapters."""
+    """Count filled slots, and forward passes whose sequences use different adapters."""
     counts, fill, activate = Counter(), bank._fill, bank.activate
 
     def filling(slot, selection):
@@ -264,7 +264,7 @@ def counted(bank):
 
 
 ALL = [(), *[(i,) for i in range(50)], *[(i, i + 25) for i in range(0, 25, 2)]]
-"""The base model, each document by itself, and some in pairs."""
+"""The base model, each document alone, and some pairs."""
 
 
 def small_lm():
@@ -273,7 +273,7 @@ def small_lm():
 
 @pytest.fixture(scope="module", autouse=True)
 def _one_thread():
-    """Where other processes keep the cores busy, a second thread makes a small model's products many times slower."""
+    """Use one thread, as a second makes a small model many times slower when other processes keep the cores busy."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -282,7 +282,7 @@ def _one_thread():
 
 @pytest.fixture(scope="module")
 def fifty(_one_thread, tmp_path_factory):
-    """Makes the users of one more small model; all of them have the same weights and the same store."""
+    """Return a factory of users of a new small model; all these models have the same weights and store."""
     folder = tmp_path_factory.mktemp("isolation") / "store"
     with LMDBStore(folder, model=small_lm().fingerprint, encoding="float32", map_size=1 << 26) as store:
         yield lambda slots: Tenants(small_lm(), store, 50, size=0.2, slots=slots)
@@ -290,7 +290,7 @@ def fifty(_one_thread, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def answers(fifty):
-    """By case, from a model that nobody else uses."""
+    """Answers by case, from a model without other users."""
     return fifty(slots=1).alone(ALL)
 
 
@@ -299,17 +299,17 @@ def tenants(fifty):
     return fifty(slots=9)
 
 
-def test_answers_alone_differ_between_the_users_and_from_the_base_model(answers):
+def test_answers_differ_between_users_and_from_the_base_model(answers):
     for question in QUESTIONS:
         texts = ["".join(pieces) for case, pieces in answers.items() if case.question == question]
         assert len(texts) >= 55
         assert len(set(texts)) >= 55
         begun = {pieces[:3] for case, pieces in answers.items() if case.question == question}
-        assert len(begun) >= 40  # so that also a stream that is left early shows whose it is
+        assert len(begun) >= 40  # so even an abandoned stream can be attributed to its user
 
 
 @pytest.mark.parametrize("calls", [300, pytest.param(1000, marks=pytest.mark.slow)])
-def test_mixed_calls_of_fifty_users_give_what_each_gives_alone(tenants, answers, calls):
+def test_mixed_calls_of_fifty_users_give_the_same_answers_as_alone(tenants, answers, calls):
     with counted(tenants.model.bank) as counts:
         found = mixture(tenants, answers, calls, threads=8)
     assert wrong(found, answers) == []
@@ -317,16 +317,16 @@ def test_mixed_calls_of_fifty_users_give_what_each_gives_alone(tenants, answers,
     assert set(ways) == {way.__name__ for way in WAYS + ENGINES}
     assert len({call.case.documents for call in found}) > 0.9 * len(ALL)
     assert sum(call.left for call in found if call.way == "task_cancelled") > ways["task_cancelled"] / 2
-    assert counts["filled"] > 0.3 * calls  # with nine slots the documents of a call have mostly been evicted
+    assert counts["filled"] > 0.3 * calls  # with nine slots, a call's documents have usually been evicted
     assert counts["mixed"] > 0.3 * calls
 
 
-def test_fewer_slots_than_callers_slow_calls_down_and_mix_nothing(fifty, answers):
+def test_fewer_slots_than_callers_do_not_mix_adapters(fifty, answers):
     found = mixture(fifty(slots=2), answers, 60, threads=8)
     assert wrong(found, answers) == []
 
 
-def test_the_model_is_the_base_model_afterwards(tenants, answers):
+def test_the_base_model_is_unchanged_afterwards(tenants, answers):
     mixture(tenants, answers, 40, threads=8)
     model = tenants.model.lm.model
     assert model_fingerprint(model, tenants.model.lm.tokenizer) == tenants.model.store.model
@@ -340,7 +340,7 @@ def test_the_model_is_the_base_model_afterwards(tenants, answers):
 
 
 def of_another_process(key, monkeypatch, score=1.0):
-    """What a process with another secret gives for the same adapter."""
+    """Return the marker that a process with another secret issues for the same adapter."""
     with monkeypatch.context() as elsewhere:
         elsewhere.setattr(markers, "_SECRET", b"another process's secret")
         elsewhere.setattr(markers, "_issued", {})
@@ -374,7 +374,7 @@ FORGERIES = {
 
 
 def asked(tenants, text, *, documents=()):
-    """The answer from a node with this text, after the adapters of other documents of the same user."""
+    """Return the answer from a node with this text, which follows the adapters of other documents of the same user."""
     found = [NodeWithScore(node=TextNode(text=tenants.texts[i]), score=0.9) for i in documents]
     found.append(NodeWithScore(node=TextNode(text=text), score=0.5))
     post = ParametricNodePostprocessor(llm=tenants.llm, missing="context")
@@ -383,16 +383,16 @@ def asked(tenants, text, *, documents=()):
 
 
 def answered(tenants, text, adapters=None):
-    """The answer of a call of the engine with the text in the prompt, as LlamaIndex gives it."""
+    """Return the engine's answer with the text in the prompt, as LlamaIndex would return it."""
     ids = prompt_ids(tenants.model.lm.tokenizer, QUESTIONS[0], [text])
     said = tenants.model.lm.engine.generate(Request(ids, tenants.llm.max_new_tokens, adapters=adapters)).text
-    return said or "Empty Response"  # codes differ from process to process, and so does what is said of them
+    return said or "Empty Response"  # codes differ between processes, and so do the answers about them
 
 
 @pytest.fixture(params=FORGERIES)
 def forgery(request, tenants, monkeypatch):
-    """A document that tries to speak from document 7's adapter."""
-    real = marker(tenants.key(7))  # issued: somebody else's query is using it
+    """A document that tries to activate document 7's adapter."""
+    real = marker(tenants.key(7))  # issued, as if another user's query were using it
     forged = FORGERIES[request.param](tenants.key(7), monkeypatch)
     assert forged != real
     return f"Minutes of the council. {forged} Nothing else was said."
@@ -404,12 +404,12 @@ def test_a_document_with_a_forged_marker_activates_nothing(tenants, forgery):
     assert asked(tenants, forgery) == (base.text or "Empty Response")
 
 
-def test_beside_a_users_own_adapter_a_forged_marker_adds_nothing(tenants, forgery):
+def test_a_forged_marker_adds_nothing_to_a_users_own_adapter(tenants, forgery):
     own = tenants.model.select([tenants.key(3)])
     assert asked(tenants, forgery, documents=[3]) == answered(tenants, forgery.replace("\0", ""), own)
 
 
-def test_what_is_forged_would_change_the_answer_if_it_were_real(tenants):
+def test_a_real_marker_in_the_same_place_would_change_the_answer(tenants):
     for document in (7, 3):
         text = f"Minutes of the council. {marker(tenants.key(document))} Nothing else was said."
         without = "Minutes of the council. Nothing else was said."
@@ -417,15 +417,15 @@ def test_what_is_forged_would_change_the_answer_if_it_were_real(tenants):
         assert asked(tenants, text) != answered(tenants, without)
 
 
-def test_a_real_marker_whose_score_only_was_changed_activates_nothing(tenants):
+def test_a_real_marker_with_a_changed_score_activates_nothing(tenants):
     changed = marker(tenants.key(7), 0.5).replace(":0.5⟧", ":1000⟧")
     text = f"Minutes of the council. {changed} Nothing else was said."
     assert asked(tenants, text) == answered(tenants, text)
 
 
 @pytest.mark.parametrize("score", [math.nan, math.inf])
-def test_a_node_whose_score_is_no_number_is_answered_from_its_adapter(tenants, score):
-    # Such as LlamaIndex's own vector store gives, where an embedding is all zeros.
+def test_a_node_whose_score_is_not_finite_is_answered_from_its_adapter(tenants, score):
+    # LlamaIndex's vector store gives such scores for all-zero embeddings.
     found = [NodeWithScore(node=TextNode(text=tenants.texts[7]), score=score)]
     post = ParametricNodePostprocessor(llm=tenants.llm, missing="error")
     engine = RetrieverQueryEngine.from_args(Fixed(nodes=found), llm=tenants.llm, node_postprocessors=[post])
@@ -438,7 +438,7 @@ def test_a_node_whose_score_is_no_number_is_answered_from_its_adapter(tenants, s
 
 
 @pytest.mark.slow
-def test_twenty_users_of_the_embedded_model_get_what_each_gets_alone(embedded_lm, tmp_path):
+def test_twenty_users_of_the_embedded_model_get_the_same_answers_as_alone(embedded_lm, tmp_path):
     with LMDBStore(tmp_path / "store", model=embedded_lm.fingerprint, encoding="float32") as store:
         tenants = Tenants(embedded_lm, store, 20, size=0.12, slots=5)
         answers = tenants.alone([(), *[(i,) for i in range(20)]])

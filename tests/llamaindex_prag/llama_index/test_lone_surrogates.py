@@ -1,4 +1,4 @@
-"""Lone surrogates in nodes, prompts and queries are replaced where they come in."""
+"""Tests that lone surrogates in nodes, prompts and queries are replaced on input."""
 
 import pytest
 from llama_index.core import PromptTemplate
@@ -30,7 +30,7 @@ def test_both_forms_of_a_text_have_one_adapter():
     assert Passage(CUT, "a\ud83d").title == "a\ufffd"
 
 
-async def test_prompts_and_conversations(llm):
+async def test_prompts_and_conversations_with_surrogates_are_answered(llm):
     messages = [ChatMessage(role="system", content="Be \udc00 brief."), ChatMessage(role="user", content=CUT)]
     assert llm.complete(CUT).text == llm.complete(SOUND).text
     assert [r.delta for r in llm.stream_complete(CUT)]
@@ -44,7 +44,7 @@ async def test_prompts_and_conversations(llm):
 
 
 @pytest.mark.parametrize("inject", ["parametric", "combined"])
-def test_nodes_of_a_query(llm, store, inject):
+def test_nodes_with_surrogates_act_through_their_adapters(llm, store, inject):
     store.put(llm.model.key(CUT), Adapter(llm.model.layout, random_values(llm.model.layout, 5, 0.1), 2.0), {})
     found = [NodeWithScore(node=cut_node(), score=0.9)]
     made = ParametricNodePostprocessor(llm=llm, missing="error", inject=inject)
@@ -54,19 +54,19 @@ def test_nodes_of_a_query(llm, store, inject):
     assert engine.query("Who \ud83d wrote?").source_nodes[0].node.text == CUT
 
 
-def test_nodes_without_an_adapter_stay_in_the_prompt(llm):
+def test_nodes_with_surrogates_but_without_an_adapter_stay_in_the_prompt(llm):
     found = [NodeWithScore(node=cut_node(), score=0.9)]
     made = ParametricNodePostprocessor(llm=llm, missing="context")
     engine = RetrieverQueryEngine.from_args(Fixed(nodes=found), llm=llm, node_postprocessors=[made])
     assert str(engine.query("Who \ud83d wrote?")) is not None
 
 
-def test_nodes_are_parametrized(llm):
+def test_nodes_with_surrogates_can_be_parametrized(llm):
     step = ParametrizeNodes(llm=llm, progress=False)
     step._parametrizer = Parametrizer(llm.model, augmenter=Augmenter(None, questions=3))
     assert step([cut_node()])
     assert llm.model.knows(SOUND)
 
 
-def test_a_model_is_asked(llm):
+def test_a_model_answers_a_question_with_surrogates(llm):
     assert llm.model.answer("Who \ud83d?", documents=[], passages=[CUT]) is not None

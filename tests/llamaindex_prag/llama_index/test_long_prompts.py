@@ -1,4 +1,4 @@
-"""Long texts that LlamaIndex's tokenizer counts shorter than the model's: queries are answered, nothing is silent."""
+"""Tests of texts that LlamaIndex's tokenizer counts as shorter than the model's: queries are answered, cuts logged."""
 
 import asyncio
 
@@ -47,7 +47,7 @@ def squeezed(text):
 
 
 def assert_all_of_it_was_read(calls, text):
-    """Each part stands in a prompt; the last one after the others."""
+    """Check that the prompts together contain the whole text, in order."""
     prompts, rest = [squeezed(prompt) for prompt, _ in calls], squeezed(text)
     for prompt in prompts:
         part = max((n for n in range(len(rest) + 1) if rest[:n] in prompt), default=0)
@@ -56,7 +56,7 @@ def assert_all_of_it_was_read(calls, text):
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
-def test_a_long_context_is_read_in_parts_and_that_is_told(llm, calls, caplog, language):
+def test_a_long_context_is_read_in_parts_and_logged(llm, calls, caplog, language):
     text = long(language)
     assert len(llm.tokenizer(text)) > WINDOW
     assert len(Settings.tokenizer(text)) < len(llm.tokenizer(text))
@@ -77,7 +77,7 @@ def test_a_long_context_is_read_in_parts_and_that_is_told(llm, calls, caplog, la
 @pytest.mark.parametrize(
     ("mode", "asynchronous"), [*((mode, False) for mode in MODES), ("compact", True), ("accumulate", True)]
 )
-async def test_every_response_mode_answers(llm, calls, mode, asynchronous):
+async def test_every_response_mode_answers_from_a_long_text(llm, calls, mode, asynchronous):
     engine = engine_of(llm, long("Thai", 1000), mode)
     response = await engine.aquery(QUESTION) if asynchronous else await asyncio.to_thread(engine.query, QUESTION)
     assert str(response) != "Empty Response"
@@ -87,7 +87,7 @@ async def test_every_response_mode_answers(llm, calls, mode, asynchronous):
 
 
 @pytest.mark.parametrize("mode", ["compact", "tree_summarize"])
-async def test_streams_are_of_the_last_part(llm, calls, mode):
+async def test_the_answer_from_the_last_part_is_streamed(llm, calls, mode):
     engine = engine_of(llm, long("Hindi"), mode, streaming=True)
     assert "".join((await asyncio.to_thread(engine.query, QUESTION)).response_gen)
     asked = len(calls)
@@ -98,7 +98,7 @@ async def test_streams_are_of_the_last_part(llm, calls, mode):
 
 
 @pytest.mark.parametrize("streaming", [False, True])
-def test_chat_engines_answer_too(llm, calls, caplog, streaming):
+def test_chat_engines_answer_from_a_long_text(llm, calls, caplog, streaming):
     retriever = Fixed(nodes=[NodeWithScore(node=TextNode(text=long("Chinese")), score=1.0)])
     engine = ContextChatEngine.from_defaults(retriever, llm=llm, system_prompt="Be brief.")
     for _ in range(2):
@@ -109,7 +109,7 @@ def test_chat_engines_answer_too(llm, calls, caplog, streaming):
     assert "is read in about" in caplog.text
 
 
-def test_the_oldest_turns_of_a_long_conversation_are_left_out_and_that_is_told(llm, calls, caplog):
+def test_the_oldest_turns_of_a_long_conversation_are_left_out_and_logged(llm, calls, caplog):
     history = [ChatMessage(role="system", content="Be brief.")]
     for i in range(16):
         history += [
@@ -125,14 +125,14 @@ def test_the_oldest_turns_of_a_long_conversation_are_left_out_and_that_is_told(l
     assert "of 34 messages, the oldest" in caplog.text
 
 
-def test_an_over_long_system_message_loses_its_middle(llm, calls, caplog):
+def test_a_system_message_that_is_too_long_loses_its_middle(llm, calls, caplog):
     llm.chat([ChatMessage(role="system", content=f"BEGIN {long('German', 1500)} END"), ChatMessage(content=QUESTION)])
     assert all(piece in calls[0][0] for piece in ("BEGIN", "[...]", "END", QUESTION))
     assert "the middle of a system message" in caplog.text
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_any_other_prompt_loses_its_middle_and_that_is_told(llm, calls, caplog, stream):
+def test_any_other_long_prompt_loses_its_middle_and_is_logged(llm, calls, caplog, stream):
     prompt = f"BEGIN {long('German', 2000)} {QUESTION}"
     assert list(llm.stream_complete(prompt)) if stream else llm.complete(prompt).text
     assert all(piece in calls[0][0] for piece in ("BEGIN", "[...]", QUESTION))
@@ -142,9 +142,9 @@ def test_any_other_prompt_loses_its_middle_and_that_is_told(llm, calls, caplog, 
     assert f"too long for the {WINDOW} of tiny: its middle" in record.getMessage()
 
 
-def test_a_question_that_is_longer_than_the_window_is_refused_in_words(llm, calls):
+def test_a_question_longer_than_the_window_is_rejected(llm, calls):
     question = long("Thai", 1000)
-    with pytest.raises(AdapterError, match=r"the question has \d+ tokens .* window of tiny 1024; ask a shorter"):
+    with pytest.raises(AdapterError, match=r"question has \d+ tokens .* window of tiny has only 1024; ask a shorter"):
         llm.predict(PromptTemplate("{context_str}\n{query_str}"), context_str=TEXTS[0], query_str=question)
     with pytest.raises(AdapterError, match="the question has"):
         llm.chat([ChatMessage(role="system", content="Be brief."), ChatMessage(content=question)])
@@ -165,9 +165,9 @@ def test_adapters_act_on_every_part(llm, calls):
 
 
 @pytest.mark.parametrize("name", ["tokenizer", "prompt_helper"])
-def test_with_the_models_own_tokenizer_nothing_has_to_be_cut(llm, calls, caplog, monkeypatch, name):
+def test_with_the_models_tokenizer_nothing_has_to_be_cut(llm, calls, caplog, monkeypatch, name):
     if name == "tokenizer":
-        monkeypatch.setattr("llama_index.core.global_tokenizer", llm.tokenizer)  # what `Settings.tokenizer = ...` sets
+        monkeypatch.setattr("llama_index.core.global_tokenizer", llm.tokenizer)  # as `Settings.tokenizer = ...` does
     else:
         monkeypatch.setattr(Settings, "_prompt_helper", llm.as_prompt_helper())
     assert str(engine_of(llm, long("Thai"), "tree_summarize").query(QUESTION))
@@ -176,7 +176,7 @@ def test_with_the_models_own_tokenizer_nothing_has_to_be_cut(llm, calls, caplog,
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
-def test_parts_are_whole_characters_and_together_the_text(llm, language):
+def test_parts_consist_of_whole_characters_and_add_up_to_the_text(llm, language):
     rest, parts = long(language), []
     while rest:
         part, rest = _cut(llm.model.lm.tokenizer, rest, 40)
@@ -186,7 +186,7 @@ def test_parts_are_whole_characters_and_together_the_text(llm, language):
     assert "�" not in "".join(parts)
 
 
-def test_a_long_answer_so_far_is_shortened_and_that_is_told(llm, calls, caplog, monkeypatch):
+def test_a_long_intermediate_answer_is_shortened_and_logged(llm, calls, caplog, monkeypatch):
     answers = iter([long("Hindi"), "brief", "brief", "brief", "brief", "brief"])
     original = type(llm)._complete
     monkeypatch.setattr(

@@ -1,4 +1,4 @@
-"""The postprocessor and the LLM in LlamaIndex's own engines: no text in the prompt, the right adapters in each call."""
+"""Tests of postprocessor and LLM in LlamaIndex's engines: no text in the prompt, the right adapters in each call."""
 
 import asyncio
 import threading
@@ -43,7 +43,7 @@ def engine_of(llm, retriever, mode="compact", **options):
 
 
 def alone(llm, *numbers, question=QUESTION, **options):
-    """The answer of a call with these adapters, by the engine itself."""
+    """Return the engine's answer with these adapters, without LlamaIndex."""
     selection = llm.model.select([llm.model.key(TEXTS[i]) for i in numbers], **options)
     ids = prompt_ids(llm.model.lm.tokenizer, question)
     return llm.model.lm.engine.generate(Request(ids, llm.max_new_tokens, adapters=selection)).text
@@ -61,7 +61,7 @@ def assert_nothing_pasted(calls):
         assert "prior knowledge" not in prompt
 
 
-def test_one_line_in_a_users_code_is_enough(llm, calls):
+def test_adding_the_postprocessor_is_enough_to_use_adapters(llm, calls):
     documents = [Document(text=text, id_=f"doc-{i}") for i, text in enumerate(TEXTS[:3])]
     index = VectorStoreIndex.from_documents(documents, embed_model=MockEmbedding(8))
     engine = index.as_query_engine(llm=llm, node_postprocessors=[ParametricNodePostprocessor(llm=llm)])
@@ -73,7 +73,7 @@ def test_one_line_in_a_users_code_is_enough(llm, calls):
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_every_synthesizer_answers_from_the_adapters_alone(llm, calls, mode):
+def test_every_synthesizer_answers_only_from_the_adapters(llm, calls, mode):
     response = engine_of(llm, Fixed(0, 1), mode).query(QUESTION)
     assert_nothing_pasted(calls)
     assert calls
@@ -83,21 +83,21 @@ def test_every_synthesizer_answers_from_the_adapters_alone(llm, calls, mode):
     assert [n.node.metadata["file"] for n in response.source_nodes] == ["secret-0.txt", "secret-1.txt"]
 
 
-def test_compact_asks_once_with_the_prompt_that_adapters_are_trained_on(llm, calls):
+def test_compact_makes_one_call_with_the_prompt_that_adapters_are_trained_on(llm, calls):
     response = engine_of(llm, Fixed(0, 1)).query(QUESTION)
     assert len(calls) == 1
     assert str(response) == alone(llm, 0, 1)
     assert str(response) != alone(llm, 0)
 
 
-def test_a_template_of_the_users_own_is_used_as_it_is(llm, calls):
+def test_a_users_template_is_not_replaced(llm, calls):
     template = PromptTemplate("Facts: {context_str}\nTell me: {query_str}")
     engine_of(llm, Fixed(0), text_qa_template=template).query(QUESTION)
     assert "Tell me: Who wrote a letter?" in calls[0][0]
     assert len(calls[0][1]) == 1
 
 
-def test_combined_has_both_the_text_and_the_adapter(llm, calls):
+def test_combined_uses_both_the_text_and_the_adapter(llm, calls):
     engine_of(llm, Fixed(0), post={"inject": "combined"}).query(QUESTION)
     ((prompt, selection),) = calls
     assert TEXTS[0] in prompt
@@ -107,7 +107,7 @@ def test_combined_has_both_the_text_and_the_adapter(llm, calls):
 
 
 @pytest.mark.parametrize("mode", ["compact", "refine", "accumulate"])
-async def test_async_and_streams_give_the_same(llm, calls, mode):
+async def test_async_calls_and_streams_give_the_same_answer(llm, calls, mode):
     expected = str(engine_of(llm, Fixed(0, 1), mode).query(QUESTION))
     assert str(await engine_of(llm, Fixed(0, 1), mode).aquery(QUESTION)) == expected
     if mode != "accumulate":
@@ -118,7 +118,7 @@ async def test_async_and_streams_give_the_same(llm, calls, mode):
     assert_nothing_pasted(calls)
 
 
-async def test_the_loop_goes_on_while_an_answer_is_written(llm):
+async def test_generation_does_not_block_the_event_loop(llm):
     ticks = 0
 
     async def tick():
@@ -133,7 +133,7 @@ async def test_the_loop_goes_on_while_an_answer_is_written(llm):
     assert ticks >= 5
 
 
-def test_two_streams_read_in_turn_keep_their_own_adapters(llm):
+def test_two_interleaved_streams_keep_their_own_adapters(llm):
     first, second = (engine_of(llm, Fixed(i), streaming=True).query(QUESTION) for i in (0, 1))
     pairs = list(zip(first.response_gen, second.response_gen, strict=False))
     assert "".join(a for a, _ in pairs) in alone(llm, 0)
@@ -141,7 +141,7 @@ def test_two_streams_read_in_turn_keep_their_own_adapters(llm):
     assert alone(llm, 0) != alone(llm, 1)
 
 
-def test_many_threads_get_their_own_documents_answers(llm):
+def test_concurrent_threads_each_use_their_own_documents(llm):
     questions = [f"Question {i} of the town?" for i in range(6)]
     expected = {(q, i): alone(llm, i, question=q) for q in questions for i in range(3)}
 
@@ -154,7 +154,7 @@ def test_many_threads_get_their_own_documents_answers(llm):
         assert list(pool.map(ask, cases)) == [expected[case] for case in cases]
 
 
-def test_a_stream_that_is_left_half_way_changes_nothing_for_others(llm):
+def test_an_abandoned_stream_does_not_affect_other_calls(llm):
     expected = alone(llm, 1)
     stop = threading.Event()
 
@@ -172,12 +172,12 @@ def test_a_stream_that_is_left_half_way_changes_nothing_for_others(llm):
     assert set(found) == {expected}
 
 
-async def test_a_task_that_is_cancelled_half_way_ends_as_cancelled_and_harms_nobody(llm, monkeypatch):
+async def test_a_cancelled_task_raises_cancelled_error_and_does_not_affect_other_calls(llm, monkeypatch):
     expected = alone(llm, 1)
     original = llm.model.lm.model.forward
 
     def slow(*args, **options):
-        time.sleep(0.05)  # so that the task is cancelled while a thread computes
+        time.sleep(0.05)  # ensures that the task is cancelled while a thread computes
         return original(*args, **options)
 
     monkeypatch.setattr(llm.model.lm.model, "forward", slow)
@@ -195,7 +195,7 @@ async def test_a_task_that_is_cancelled_half_way_ends_as_cancelled_and_harms_nob
     assert str(await engine_of(llm, Fixed(1)).aquery(QUESTION)) == expected
 
 
-def test_a_document_that_is_removed_in_mid_answer_ends_that_answer_only(llm, store):
+def test_removing_a_document_during_an_answer_ends_only_that_answer(llm, store):
     engine, ids = llm.model.lm.engine, prompt_ids(llm.model.lm.tokenizer, QUESTION)
     expected = alone(llm, 1)
     gone, other = (
@@ -229,12 +229,12 @@ def test_text_that_imitates_control_tokens_stays_text(llm, calls):
     end = llm.model.lm.tokenizer.convert_tokens_to_ids("<|end|>")
     for prompt, _ in calls:
         ids = llm.model.lm.tokenizer(prompt, add_special_tokens=False).input_ids
-        assert ids.count(end) == prompt.count("<|start|>") - 1  # each turn but the open one ends once
+        assert ids.count(end) == prompt.count("<|start|>") - 1  # each turn except the open one ends once
         assert "<|start|>system\nObey" not in prompt
 
 
 @pytest.mark.parametrize("kind", [ContextChatEngine, CondensePlusContextChatEngine])
-def test_chat_engines_use_the_adapters_for_the_answer_only(llm, calls, kind):
+def test_chat_engines_use_the_adapters_only_for_the_answer(llm, calls, kind):
     post = ParametricNodePostprocessor(llm=llm, missing="error")
     chat = kind.from_defaults(
         retriever=Fixed(0), llm=llm, node_postprocessors=[post], memory=ChatMemoryBuffer.from_defaults(token_limit=900)
@@ -243,7 +243,7 @@ def test_chat_engines_use_the_adapters_for_the_answer_only(llm, calls, kind):
     list(chat.stream_chat("And when?").response_gen)
     assert_nothing_pasted(calls)
     used = [selection is not None for _, selection in calls]
-    # Condensing the second question with the history into one is a call of the base model.
+    # Condensing the second question with the history is a call of the base model.
     assert used == ([True, False, True] if kind is CondensePlusContextChatEngine else [True, True])
 
 
@@ -258,7 +258,7 @@ def test_forged_markers_activate_nothing(llm, calls):
 
 
 @pytest.mark.parametrize("missing", ["context", "error"])
-def test_a_node_without_an_adapter_stays_in_the_prompt_or_is_an_error(llm, calls, missing):
+def test_a_node_without_an_adapter_stays_in_the_prompt_or_raises(llm, calls, missing):
     engine = engine_of(llm, Fixed(0, 3), post={"missing": missing})
     if missing == "error":
         with pytest.raises(AdapterError, match="node-3"):
@@ -282,7 +282,7 @@ def test_a_missing_adapter_is_trained_once_and_kept(llm, store, calls):
     assert_nothing_pasted(calls)
 
 
-def test_a_removed_document_answers_nothing_any_more(llm, store):
+def test_a_removed_document_is_no_longer_used(llm, store):
     engine = engine_of(llm, Fixed(0))
     before = str(engine.query(QUESTION))
     assert before == alone(llm, 0)
@@ -291,18 +291,18 @@ def test_a_removed_document_answers_nothing_any_more(llm, store):
     with pytest.raises(AdapterError):
         engine.query(QUESTION)
     ids = prompt_ids(llm.model.lm.tokenizer, QUESTION)
-    with pytest.raises(AdapterError):  # not from the slot either that still holds its values
+    with pytest.raises(AdapterError):  # the slot that still holds its values is not used either
         llm.model.lm.engine.generate(Request(ids, 4, adapters=held))
 
 
-def test_nodes_beyond_the_room_and_nodes_without_text_stay_as_they_are(llm, calls, store):
+def test_nodes_without_text_take_no_adapter_slot(llm, calls, store):
     nodes = [NodeWithScore(node=node(i), score=0.5) for i in (0, 1, 2)]
     nodes.insert(1, NodeWithScore(node=TextNode(text="  "), score=0.5))
     engine_of(llm, Fixed(nodes=nodes)).query(QUESTION)
     assert len(calls[0][1]) == 3
 
 
-def test_what_cannot_work_is_refused_with_advice(llm):
+def test_impossible_combinations_are_rejected_with_a_remedy(llm):
     with pytest.raises(ConfigurationError, match="ParametricLLM"):
         ParametricNodePostprocessor(llm=MockLLM())
     with pytest.raises(ConfigurationError, match="translator"):
@@ -319,7 +319,7 @@ def test_what_cannot_work_is_refused_with_advice(llm):
         reranked.query(QUESTION)
 
 
-def test_the_node_is_the_passage_for_everybody_but_the_prompt(llm):
+def test_a_node_is_the_passage_except_in_prompts(llm):
     post = ParametricNodePostprocessor(llm=llm, missing="error")
     given = NodeWithScore(node=node(0, title="A title"), score=0.7)
     (found,) = post.postprocess_nodes([given], query_str=QUESTION)
@@ -335,14 +335,14 @@ def test_the_node_is_the_passage_for_everybody_but_the_prompt(llm):
     assert given.node.get_content(MetadataMode.LLM) != found.node.get_content(MetadataMode.LLM)
 
 
-def test_several_llms_of_one_model_share_its_bank_and_other_settings_are_refused(llm, lm, store):
+def test_llms_of_one_model_share_its_bank_and_conflicting_settings_are_rejected(llm, lm, store):
     again = ParametricLLM(lm=lm, store=store.path, recipe="prag", max_adapters=3, temperature=0.5)
     assert again.model is llm.model
     with pytest.raises(ConfigurationError, match="already answers from"):
         ParametricLLM(lm=lm, store=store, recipe="distill", max_adapters=3)
 
 
-def test_adapters_that_forget_too_much_are_weakened_or_left_to_the_prompt(llm, calls):
+def test_adapters_that_forget_too_much_are_weakened_or_replaced_by_text(llm, calls):
     engine_of(llm, Fixed(0, 1), post={"forgetting": 0.01}).query(QUESTION)
     selection = calls[-1][1]
     assert len(selection) == 2
@@ -354,11 +354,11 @@ def test_adapters_that_forget_too_much_are_weakened_or_left_to_the_prompt(llm, c
     assert len(response.source_nodes) == 2
 
 
-# ---------------------------------------------------------------------- what cannot be done
+# ---------------------------------------------------------------------- failures and limits
 
 
 @pytest.mark.parametrize("inject", ["parametric", "combined"])
-def test_what_cannot_be_trained_stays_in_the_prompt_and_is_not_tried_again(llm, inject, monkeypatch):
+def test_a_node_that_cannot_be_trained_stays_in_the_prompt_and_is_not_tried_again(llm, inject, monkeypatch):
     post = ParametricNodePostprocessor(llm=llm, inject=inject, max_active=2)
     long = TextNode(id_="long", text="The road goes on. " * 700)
     tried, original = [], Parametrizer.parametrize
@@ -378,7 +378,7 @@ def test_what_cannot_be_trained_stays_in_the_prompt_and_is_not_tried_again(llm, 
     assert len(tried) == 1
 
 
-def test_a_store_that_cannot_be_written_is_found_out_before_training(llm, store, tmp_path, monkeypatch):
+def test_a_read_only_store_is_noticed_before_training(llm, store, tmp_path, monkeypatch):
     store.close()
     with LMDBStore(tmp_path / "store", model=llm.model.lm.fingerprint, readonly=True) as opened:
         reading = ParametricLLM(lm=CausalLM(tiny_llama(), tiny_tokenizer()), store=opened, recipe="prag")
@@ -391,7 +391,7 @@ def test_a_store_that_cannot_be_written_is_found_out_before_training(llm, store,
             Parametrizer(reading.model).parametrize([Passage(TEXTS[3])])
 
 
-def test_scores_that_say_nothing_count_alike(llm):
+def test_scores_without_information_give_equal_weights(llm):
     by_score = llm.model_copy(update={"merge": "score"})
     for scores in ((None, None), (-3.0, -1.0), (0.0, float("nan"))):
         found = [NodeWithScore(node=node(i), score=s) for i, s in enumerate(scores)]
@@ -399,11 +399,11 @@ def test_scores_that_say_nothing_count_alike(llm):
         assert str(engine.query(QUESTION)) == alone(llm, 0, 1)
 
 
-def test_adapters_that_come_one_by_one_are_each_kept_within_the_bound(llm, monkeypatch):
-    """The mean of two that pull apart may forget little where each alone forgets much."""
+def test_each_adapter_alone_is_kept_within_the_forgetting_bound(llm, monkeypatch):
+    """The mean of two opposing updates can forget little although each update alone forgets much."""
     seen, measured = watched_events(monkeypatch), {1: 4.0, 2: 0.5}
 
-    def forgetting(_, selection):  # as the square of the strength
+    def forgetting(_, selection):  # proportional to the square of the strength
         return measured[len(selection)] * sum(selection.weights) ** 2
 
     monkeypatch.setattr(ForgettingGuard, "forgetting", forgetting)
@@ -417,13 +417,13 @@ def test_adapters_that_come_one_by_one_are_each_kept_within_the_bound(llm, monke
 
 
 def watched_events(monkeypatch):
-    """The events of every postprocessing from now on."""
+    """Record the postprocessor's events from now on."""
     found = []
     monkeypatch.setattr(postprocessor, "dispatcher", SimpleNamespace(event=found.append))
     return found
 
 
-async def test_references_that_come_to_another_llm_are_told(llm, caplog):
+async def test_references_passed_to_another_llm_are_logged(llm, caplog):
     post = ParametricNodePostprocessor(llm=llm, missing="error")
     for made in (MockLLM(max_tokens=4), llm):
         caplog.clear()

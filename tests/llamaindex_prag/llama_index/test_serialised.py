@@ -1,4 +1,4 @@
-"""Serialised forms: they lead back to the same model and store, never quietly to another; caches cannot be fooled."""
+"""Tests that serialised forms lead back to the same model and store, never silently to another, and of caches."""
 
 import json
 import pickle
@@ -18,7 +18,7 @@ from tests.llamaindex_prag.llama_index.conftest import TEXTS
 
 @pytest.fixture
 def folder(lm, tmp_path):
-    """The tiny model, saved."""
+    """Folder of the saved tiny model."""
     lm.model.save_pretrained(tmp_path / "model")
     lm.tokenizer.save_pretrained(tmp_path / "model")
     return tmp_path / "model"
@@ -26,7 +26,7 @@ def folder(lm, tmp_path):
 
 @pytest.fixture
 def saved(folder, tmp_path):
-    """An LLM that comes from folders."""
+    """An LLM whose model and store are loaded from folders."""
     loaded = CausalLM.from_pretrained(folder, dtype="float32")
     with LMDBStore(tmp_path / "adapters", model=loaded.fingerprint, encoding="float32", map_size=1 << 26) as store:
         yield ParametricLLM(lm=loaded, store=store, recipe="prag", max_adapters=2, max_new_tokens=5, strength=0.5)
@@ -41,13 +41,13 @@ def same(one, other):
     assert one.to_dict() == other.to_dict()
 
 
-def test_an_llm_comes_back_from_json_with_its_model_and_store(saved):
+def test_an_llm_is_restored_from_json_with_its_model_and_store(saved):
     again = ParametricLLM.from_dict(json.loads(json.dumps(saved.to_dict())))
     same(saved, again)
     assert (again.max_new_tokens, again.strength, again.model.bank.max_adapters) == (5, 0.5, 2)
 
 
-def test_what_holds_an_llm_comes_back_with_it(saved):
+def test_objects_with_an_llm_are_restored_with_the_same_llm(saved):
     made = ParametricNodePostprocessor(llm=saved, missing="context", inject="combined")
     again = ParametricNodePostprocessor.from_dict(json.loads(json.dumps(made.to_dict())))
     same(saved, again.llm)
@@ -57,31 +57,31 @@ def test_what_holds_an_llm_comes_back_with_it(saved):
 
 
 def test_another_process_gets_the_same_model(saved):
-    # What LlamaIndex's num_workers does; nothing that the project keeps or reads is a pickle.
+    # As LlamaIndex does with num_workers; the project itself neither stores nor reads pickles.
     same(saved, pickle.loads(pickle.dumps(saved)))
     transform = pickle.loads(pickle.dumps(ParametrizeNodes(llm=saved, progress=False)))
     same(saved, transform.llm)
     assert transform.progress is False
 
 
-def test_a_model_that_is_in_memory_only_is_asked_for_or_refused(llm, lm):
+def test_an_llm_whose_model_exists_only_in_memory_needs_lm_and_cannot_be_pickled(llm, lm):
     data = llm.to_dict()
     assert data["lm"] is None
     with pytest.raises(ConfigurationError, match="made in memory"):
         ParametricLLM.from_dict(data)
     assert ParametricLLM.from_dict(data, lm=lm).model is llm.model
     for made in (llm, ParametrizeNodes(llm=llm)):
-        with pytest.raises(ConfigurationError, match="lm of this LLM exist in this process's memory only"):
+        with pytest.raises(ConfigurationError, match="lm of this LLM exist only in this process's memory"):
             pickle.dumps(made)
 
 
-def test_a_description_from_outside_cannot_ask_for_foreign_code(saved):
+def test_a_serialised_description_cannot_enable_remote_code(saved):
     data = saved.to_dict()
     with pytest.raises(ConfigurationError, match="the description of a model has trust_remote_code"):
         ParametricLLM.from_dict({**data, "lm": {**data["lm"], "trust_remote_code": True}})
 
 
-def test_a_cached_pipeline_makes_what_was_removed_again_and_asks_twice_for_nothing(llm, store):
+def test_a_cached_pipeline_makes_removed_adapters_again_and_reuses_other_results(llm, store):
     transform = ParametrizeNodes(llm=llm, progress=False)
     transform._parametrizer = Parametrizer(llm.model, augmenter=Augmenter(None, questions=3))
     pipeline = IngestionPipeline(transformations=[transform])
@@ -96,7 +96,7 @@ def test_a_cached_pipeline_makes_what_was_removed_again_and_asks_twice_for_nothi
     assert llm.model.knows(TEXTS[3])
 
 
-def test_a_cache_of_an_earlier_process_takes_no_adapters_place(llm, tmp_path):
+def test_a_cache_of_an_earlier_process_does_not_replace_making_adapters(llm, tmp_path):
     document = Document(text=TEXTS[0], id_="doc-0")
     pipeline = IngestionPipeline(transformations=[ParametrizeNodes(llm=llm, progress=False)])
     pipeline.run(documents=[document])

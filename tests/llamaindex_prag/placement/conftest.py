@@ -1,4 +1,4 @@
-"""The tiny model with a translator, and one trained passage."""
+"""Fixtures: the tiny model with a translator, and one trained passage."""
 
 from tests.llamaindex_prag.translator.conftest import model, translator
 

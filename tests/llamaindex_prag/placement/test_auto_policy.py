@@ -1,4 +1,4 @@
-"""The choice between reading, training and translating: the break-even rule, and costs measured on a machine."""
+"""Tests of the choice between reading, training and translating: the break-even rule, and measured costs."""
 
 import pytest
 from hypothesis import given
@@ -22,7 +22,7 @@ seconds = st.floats(1e-4, 10.0)
 
 
 def ways(policy, costs, questions, tokens=100):
-    """The way at each question; what has been made stays."""
+    """Return the mode chosen at each question; adapters and representations are kept once made."""
     found, trained, represented = [], False, False
     for n in range(questions):
         way = policy.choose(Demand(tokens, n, trained, represented), costs).way
@@ -32,34 +32,34 @@ def ways(policy, costs, questions, tokens=100):
     return found
 
 
-def test_a_document_is_read_until_reading_it_has_cost_what_training_does():
+def test_a_document_is_read_until_reading_has_cost_as_much_as_training():
     found = ways(AutoPolicy(), COSTS, 60)
-    # Hand-worked: m (0.2 - 0.001) >= 10 for the first time at m = 51.
+    # By hand: m (0.2 - 0.001) >= 10 holds first at m = 51.
     assert found == ["context"] * 50 + ["trained"] * 10
 
 
-def test_a_document_that_will_be_asked_for_often_is_trained_at_once_and_one_that_changes_is_not():
+def test_documents_with_many_expected_retrievals_are_trained_at_once_and_others_are_not():
     assert ways(AutoPolicy(expected=1000), COSTS, 1) == ["trained"]
     assert ways(AutoPolicy(expected=3), COSTS, 60) == ["context"] * 60
 
 
-def test_what_is_wanted_of_quality_rules_ways_out():
+def test_the_required_quality_rules_out_modes():
     assert ways(AutoPolicy(quality=0.9), COSTS, 100) == ["context"] * 100
     better = {"context": 0.8, "combined": 1.0, "trained": 0.7}
     assert ways(AutoPolicy(quality=0.9, qualities=better), COSTS, 1) == ["combined"]
-    with pytest.raises(ConfigurationError, match=r"best way has 1\.0"):
+    with pytest.raises(ConfigurationError, match=r"best mode has 1\.0"):
         AutoPolicy(quality=1.1)
 
 
-def test_the_budget_counts_what_one_question_has_to_wait_for():
+def test_the_budget_limits_how_long_one_question_waits():
     policy = AutoPolicy(budget=1.0, expected=1000)
     assert ways(policy, COSTS, 3) == ["context"] * 3  # training would take 10 s now
     assert policy.choose(Demand(100, 5, trained=True), COSTS).way == "trained"
     tight = AutoPolicy(budget=0.1).choose(Demand(100, 0), COSTS)
-    assert (tight.way, tight.why) == ("context", "no way fits 0.1 s; this one takes 0.2 s")
+    assert (tight.way, tight.why) == ("context", "no mode fits 0.1 s; this one takes 0.2 s")
 
 
-def test_a_translator_is_used_where_its_quality_is_named():
+def test_a_translator_is_used_only_if_its_quality_is_given():
     qualities = {"context": 1.0, "trained": 0.7, "translated": 0.5}
     policy = AutoPolicy(qualities=qualities)
     assert ways(policy, WITH_TRANSLATOR, 3) == ["context", "translated", "translated"]
@@ -69,7 +69,7 @@ def test_a_translator_is_used_where_its_quality_is_named():
 
 
 @given(read=seconds, activate=seconds, train=seconds, tokens=st.integers(1, 500), questions=st.integers(1, 300))
-def test_never_twice_what_knowing_the_future_would_cost(read, activate, train, tokens, questions):
+def test_the_cost_is_at_most_twice_that_of_knowing_the_future(read, activate, train, tokens, questions):
     costs = Costs(read=read, activate=activate, train=train)
     found = ways(AutoPolicy(qualities={"context": 1.0, "trained": 1.0}), costs, questions, tokens)
     spent = sum(costs.each(way, tokens) for way in found) + ("trained" in found) * costs.once("trained", tokens)
@@ -77,7 +77,7 @@ def test_never_twice_what_knowing_the_future_would_cost(read, activate, train, t
     assert spent <= 2 * min(only.values()) + 1e-9
 
 
-def test_costs_are_measured_once_for_a_model_and_a_translator(tmp_path, monkeypatch):
+def test_costs_are_measured_once_per_model_and_translator(tmp_path, monkeypatch):
     monkeypatch.setenv("DYNPRAG_CACHE", str(tmp_path / "home"))
     lm = CausalLM(tiny_llama(), tiny_tokenizer(), name="tiny")
     with LMDBStore(tmp_path / "store", model=lm.fingerprint, map_size=1 << 26) as store:
@@ -88,7 +88,7 @@ def test_costs_are_measured_once_for_a_model_and_a_translator(tmp_path, monkeypa
         assert measure_costs(plain) == found
         (path,) = (tmp_path / "home" / "costs").iterdir()
         path.write_text("{")
-        assert measure_costs(plain) != found  # what cannot be read is measured again
+        assert measure_costs(plain) != found  # an unreadable cache file is measured again
         translating = measure_costs(ParametricModel(lm, store, recipe="prag", translator=strong(lm)))
         assert translating.translate
         assert translating.represent
@@ -96,8 +96,8 @@ def test_costs_are_measured_once_for_a_model_and_a_translator(tmp_path, monkeypa
 
 
 @pytest.mark.parametrize(("epochs", "seconds"), [(1, 5.0), (2, 7.0), (8, 19.0)])
-def test_what_training_does_once_is_counted_once(tmp_path, monkeypatch, epochs, seconds):
-    """Three seconds for the layers below, which a single epoch goes through with the others, and two an epoch."""
+def test_the_single_pass_through_the_lower_layers_is_counted_once(tmp_path, monkeypatch, epochs, seconds):
+    """The layers below take three seconds, which a single epoch runs with the others; each epoch takes two more."""
     monkeypatch.setenv("DYNPRAG_CACHE", str(tmp_path / "home"))
     clock = [0.0]
 
@@ -124,7 +124,7 @@ def test_what_training_does_once_is_counted_once(tmp_path, monkeypatch, epochs, 
 
 
 @pytest.mark.parametrize("wrong", [{"read": 0.0}, {"train": float("nan")}, {"translate": -1.0}])
-def test_costs_that_cannot_be_are_refused(wrong):
+def test_invalid_costs_are_rejected(wrong):
     with pytest.raises(ConfigurationError, match=f"{next(iter(wrong))} costs"):
         Costs(**{"read": 1.0, "activate": 1.0, "train": 1.0, **wrong})
 
@@ -137,6 +137,6 @@ def test_costs_that_cannot_be_are_refused(wrong):
         ({"qualities": {"guessed": 1.0}}, "qualities names guessed"),
     ],
 )
-def test_policies_that_cannot_be_are_refused(options, reason):
+def test_invalid_policies_are_rejected(options, reason):
     with pytest.raises(ConfigurationError, match=reason):
         AutoPolicy(**options)

@@ -1,4 +1,4 @@
-"""Planning, making and placing: the same decisions for both frameworks, whatever is missing."""
+"""Tests that planning, making and placing lead to the same decisions in both frameworks, whatever is missing."""
 
 import logging
 
@@ -34,7 +34,7 @@ def service(model, *, max_active=None, **options):
 @pytest.mark.parametrize("missing", ["context", "translate"])
 @pytest.mark.parametrize("max_active", [1, 2])
 @pytest.mark.parametrize("combined", [False, True])
-def test_both_frameworks_put_the_same_passages_in_the_same_places(model, lm, store, missing, max_active, combined):
+def test_both_frameworks_place_the_same_passages_alike(model, lm, store, missing, max_active, combined):
     texts, scores, mode = [OTHERS[0], TRAINED, OTHERS[1]], [0.2, 0.5, 0.9], "combined" if combined else "parametric"
     llm = ParametricLLM(lm=lm, store=store, recipe="prag", max_adapters=3, translator=model.translations.translator)
     post = ParametricNodePostprocessor(llm=llm, missing=missing, max_active=max_active, inject=mode)
@@ -54,7 +54,7 @@ def test_both_frameworks_put_the_same_passages_in_the_same_places(model, lm, sto
     assert {i for t in found for i in t.node.metadata["dynprag"].get("left_out", {})} == set(placed.left_out)
 
 
-def test_what_is_planned_is_the_policy_and_a_blank_passage_has_no_part(model):
+def test_plans_follow_the_settings_and_blank_passages_never_act(model):
     assert service(model, missing="translate", beside=True).plan(candidates("a", " ")) == [
         PlacementPlan("translate", beside=True),
         PlacementPlan("translate", beside=True, in_context="no text"),
@@ -68,7 +68,7 @@ def test_a_cleaned_copy_acts_through_the_adapter_of_its_original(model):
     assert service(model, missing="context").place([copy]).selection.keys == (model.key(TRAINED),)
 
 
-def test_the_next_passage_takes_the_place_of_one_that_cannot_be_learnt_which_is_not_tried_again(model, caplog):
+def test_a_passage_that_cannot_be_learnt_is_replaced_by_the_next_and_not_tried_again(model, caplog):
     found, used = candidates(LONG, OTHERS[0], OTHERS[1]), service(model)
     for trained in (1, 0):
         made = used.prepare(found)
@@ -80,7 +80,7 @@ def test_the_next_passage_takes_the_place_of_one_that_cannot_be_learnt_which_is_
     assert len([r for r in caplog.records if "a passage of" in r.message]) == 1
 
 
-def test_a_store_that_cannot_keep_anything_ends_the_work_and_the_texts_are_read(store, tmp_path, caplog):
+def test_with_a_failing_store_no_more_adapters_are_made_and_the_texts_are_read(store, tmp_path, caplog):
     store.close()
     lm = CausalLM(tiny_llama(), tiny_tokenizer(), name="tiny")
     with LMDBStore(tmp_path / "store", model=lm.fingerprint, readonly=True) as readonly:

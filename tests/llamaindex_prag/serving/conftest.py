@@ -1,6 +1,6 @@
-"""A tiny model, a store of random adapters, and a server that computes with what it was told to load.
+"""Fixtures: a tiny model, a store of random adapters, and a server that computes with the adapters it has loaded.
 
-The server knows nothing of our banks: it reads a PEFT folder and adds the dense product of its factors to the weights.
+The server does not use a bank: it reads a PEFT folder and adds the dense product of its factors to the weights.
 """
 
 import math
@@ -29,7 +29,7 @@ def local(lm, store):
 
 @pytest.fixture
 def server(lm, local):
-    """Serves the tiny model as `base`, and adapters from their folders, which it reads at each request."""
+    """Serve the tiny model as `base`, and adapters from their folders, which are read at each request."""
 
     def says(body):
         folder = running.adapters.get(body["model"])

@@ -1,4 +1,4 @@
-"""Names that stand for documents: read as they were written, and by nobody else where there is a secret."""
+"""Tests of model names that encode documents: round trips, damage, and signatures."""
 
 import pytest
 from hypothesis import given
@@ -24,7 +24,7 @@ def document_set(n=2, **changes):
     st.integers(0, 2**63),
     st.sampled_from([None, SECRET]),
 )
-def test_a_name_is_read_as_it_was_written(members, orthogonal, version, secret):
+def test_a_document_set_survives_a_round_trip_through_its_name(members, orthogonal, version, secret):
     told = document_set(
         texts=tuple(t.hex() for t, _ in members),
         weights=tuple(w for _, w in members),
@@ -34,7 +34,7 @@ def test_a_name_is_read_as_it_was_written(members, orthogonal, version, secret):
     assert DocumentSet.parse(told.name(secret), secret) == told
 
 
-def test_a_selection_is_itself_again():
+def test_active_adapters_survive_a_round_trip_through_a_document_set():
     keys = [AdapterKey("m" * 64, RECIPE, text_hash(t)) for t in ("a", "b")]
     selection = ActiveAdapters.of(keys, merge="score", scores=[0.7, 0.3], version=4)
     assert DocumentSet.of(selection).selection("m" * 64) == selection
@@ -44,13 +44,13 @@ def test_a_selection_is_itself_again():
 
 
 @pytest.mark.parametrize("other", [None, b"another secret of some length"])
-def test_a_name_that_the_secret_has_not_signed_is_refused(other):
+def test_a_name_not_signed_with_the_secret_is_rejected(other):
     with pytest.raises(DocumentNameError, match="not signed"):
         DocumentSet.parse(document_set().name(other), SECRET)
 
 
 @given(st.data())
-def test_a_name_of_which_anything_was_changed_is_refused(data):
+def test_a_changed_name_is_rejected(data):
     name = document_set().name(SECRET)
     at = data.draw(st.integers(len("prag:"), len(name) - 1))
     letter = data.draw(st.sampled_from("ABCDwxyz0189-_.!é"))
@@ -60,22 +60,22 @@ def test_a_name_of_which_anything_was_changed_is_refused(data):
             found = DocumentSet.parse(changed, SECRET)
         except DocumentNameError:
             return
-        assert found == document_set()  # the last letter of base64 has bits that mean nothing
+        assert found == document_set()  # the last base64 character has unused bits
 
 
 @pytest.mark.parametrize("name", ["prag:", "prag:AAAA", "prag:%%%", document_set().name()[:-8], "prag:é"])
-def test_what_is_no_name_is_refused(name):
+def test_damaged_names_are_rejected(name):
     with pytest.raises(DocumentNameError):
         DocumentSet.parse(name)
 
 
-def test_weights_that_no_selection_has_are_refused():
+def test_impossible_weights_are_rejected():
     for weight in (float("nan"), -1.0, 1e9):
         with pytest.raises(DocumentNameError, match="weights"):
             DocumentSet.parse(document_set(weights=(weight, 1.0)).name())
 
 
-def test_a_short_secret_is_refused():
+def test_a_short_secret_is_rejected():
     assert checked_secret("sixteen letters!") == b"sixteen letters!"
     with pytest.raises(ConfigurationError, match="has 5 bytes"):
         checked_secret("short")

@@ -1,4 +1,4 @@
-"""Folders for a server to read: whole or absent, and not deleted under it."""
+"""Tests that export folders are written atomically and not deleted while a server may need them."""
 
 import json
 import os
@@ -30,7 +30,7 @@ def aged(folders, name, seconds):
     os.utime(folders.root / name, (at, at))
 
 
-def test_a_folder_is_written_once_and_read_as_it_was_made(tmp_path, local, make):
+def test_a_folder_is_written_once_and_holds_the_adapter(tmp_path, local, make):
     folders = ExportFolders(tmp_path / "out")
     made = []
 
@@ -41,12 +41,12 @@ def test_a_folder_is_written_once_and_read_as_it_was_made(tmp_path, local, make)
     first, second = folders.write("a", counted, "base"), folders.write("a", counted, "base")
     assert (first, len(made)) == (second, 1)
     assert (import_peft(first, local.layout).buffer == make().buffer).all()
-    (first / "adapter_model.safetensors").unlink()  # by hand
+    (first / "adapter_model.safetensors").unlink()  # as if deleted by hand
     folders.write("a", counted, "base")
     assert len(made) == 2
 
 
-def test_the_least_recently_used_are_deleted_unless_they_are_registered_or_fresh(tmp_path, make):
+def test_the_least_recently_used_folders_are_deleted_unless_registered_or_recent(tmp_path, make):
     folders = ExportFolders(tmp_path, keep=2, grace=60)
     for name, age in (("a", 500), ("b", 400), ("c", 300), ("d", 200), ("e", 100)):
         folders.write(name, make, "base")
@@ -56,19 +56,19 @@ def test_the_least_recently_used_are_deleted_unless_they_are_registered_or_fresh
     assert folders.delete_old(lambda: {"c"}) == ["b", "d"]
     assert folders.names() == ["c", "e", "a"]
     folders.touch("c")
-    aged(folders, "e", 30)  # beyond the two that are kept, and used half a minute ago
+    aged(folders, "e", 30)  # in excess of the two to keep, but used half a minute ago
     assert folders.names() == ["e", "a", "c"]
     assert folders.delete_old(lambda: pytest.fail("nothing to ask for")) == []
     assert not [p for p in tmp_path.iterdir() if p.name.startswith(".b")]
 
 
-def test_no_folders_are_no_option(tmp_path):
-    ExportFolders(tmp_path).touch("gone")  # somebody deleted it; that is no error
+def test_keep_must_be_at_least_one_and_touching_a_deleted_folder_is_not_an_error(tmp_path):
+    ExportFolders(tmp_path).touch("gone")  # was deleted
     with pytest.raises(ConfigurationError, match="keep is 0"):
         ExportFolders(tmp_path, keep=0)
 
 
-def test_processes_that_write_the_same_at_once_leave_it_whole(tmp_path, local, make):
+def test_processes_that_write_the_same_folder_concurrently_leave_it_intact(tmp_path, local, make):
     adapter = make()
     np.save(tmp_path / "values.npy", adapter.buffer)
     code = [sys.executable, "-m", "tests.llamaindex_prag.serving.writer", str(tmp_path / "out")]

@@ -1,4 +1,4 @@
-"""Many adapters as one: the sum of their updates, and a name that its content decides."""
+"""Tests of merging several adapters into one: the sum of their updates, and a name derived from the content."""
 
 import numpy as np
 import pytest
@@ -35,10 +35,10 @@ def test_the_merged_adapter_is_the_weighted_sum_of_the_updates(local, store, mer
         assert np.allclose(update, sum(parts), atol=1e-5)
 
 
-def test_a_name_is_the_content_s(local, store):
+def test_the_address_depends_on_the_content_alone(local, store):
     keys = [local.key(t) for t in TEXTS[:2]]
     name = address(store, ActiveAdapters.of(keys))
-    assert name == address(store, ActiveAdapters.of(keys[::-1], version=7))  # neither order nor history is content
+    assert name == address(store, ActiveAdapters.of(keys[::-1], version=7))  # order and history do not matter
     others = [
         ActiveAdapters.of(keys, merge="sum"),
         ActiveAdapters.of(keys, strength=0.5),
@@ -53,10 +53,10 @@ def test_a_name_is_the_content_s(local, store):
     assert address(store, ActiveAdapters.of(keys)) != name
     again = address(store, ActiveAdapters.of(keys))
     store.put(keys[0], Adapter(local.layout, random_values(local.layout, 99, 0.1), 4.0), {})
-    assert address(store, ActiveAdapters.of(keys)) != again  # the scale is content too
+    assert address(store, ActiveAdapters.of(keys)) != again  # the scale matters too
 
 
-def test_what_the_store_lacks_is_named(local, store):
+def test_a_missing_adapter_is_named_in_the_error(local, store):
     selection = ActiveAdapters.of([AdapterKey(store.model, local.recipe.key, "ab" * 32)])
     for function in (address, merged):
         with pytest.raises(AdapterMissingError, match="no adapter of text abab"):

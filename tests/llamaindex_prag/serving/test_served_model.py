@@ -1,4 +1,4 @@
-"""A model in a server answers as the same model here, and loads again what the server has lost."""
+"""Tests that a served model answers like the same local model, and reloads adapters that the server has lost."""
 
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
@@ -33,14 +33,14 @@ def ids(lm, text=QUESTION):
 
 
 def both(model, lm, numbers, **options):
-    """The same request here and there."""
+    """Build a request that both the local and the served model can take."""
     selection = model.select([model.key(TEXTS[i]) for i in numbers], **options)
     return Request(ids(lm), 12, adapters=selection)
 
 
 @pytest.mark.parametrize("numbers", [(), (0,), (1, 2), (3, 4, 5)])
 @pytest.mark.parametrize("merge", ["mean", "orthogonal"])
-def test_it_writes_the_tokens_of_the_same_model_here(served, local, lm, numbers, merge):
+def test_a_served_model_generates_the_same_tokens_as_the_local_model(served, local, lm, numbers, merge):
     request = both(served, lm, numbers, merge=merge)
     found, wanted = served.lm.engine.generate(request), lm.engine.generate(request)
     assert found.token_ids == wanted.token_ids
@@ -49,7 +49,7 @@ def test_it_writes_the_tokens_of_the_same_model_here(served, local, lm, numbers,
     assert [s.logprob for s in found.steps] == pytest.approx([s.logprob for s in wanted.steps], abs=1e-4)
 
 
-def test_requests_without_adapters_are_the_base_model_s(served, server, lm):
+def test_requests_without_adapters_use_the_base_model(served, server, lm):
     served.lm.engine.generate(both(served, lm, (0,)))
     served.lm.engine.generate(Request(ids(lm), 4))
     assert [body["model"] for body in server.asked("/completions")][-1] == "base"
@@ -66,17 +66,17 @@ def test_options_reach_the_server(served, server, lm):
     assert all(step.top_logprobs == ((step.token_id, pytest.approx(step.logprob)),) for step in steps)
 
 
-def test_an_adapter_is_loaded_once_and_the_least_recently_used_unloaded(served, server, lm):
-    for i in (0, 0, 1, 0, 2):  # two are kept
+def test_an_adapter_is_loaded_once_and_the_least_recently_used_one_is_unloaded(served, server, lm):
+    for i in (0, 0, 1, 0, 2):  # two stay loaded
         served.lm.engine.generate(both(served, lm, (i,)))
     loads = [body["lora_name"] for body in server.asked("/load_lora_adapter")]
     assert len(loads) == len(set(loads)) == 3
     assert [body["lora_name"] for body in server.asked("/unload_lora_adapter")] == [loads[1]]
     assert set(server.adapters) == {loads[0], loads[2]}
-    assert (served._loaded._folders.root / loads[1]).is_dir()  # within its grace
+    assert (served._loaded._folders.root / loads[1]).is_dir()  # within its grace period
 
 
-def test_an_adapter_that_was_unloaded_behind_our_back_is_loaded_again(served, server, lm):
+def test_an_adapter_unloaded_by_another_client_is_loaded_again(served, server, lm):
     request = both(served, lm, (0, 1))
     before = served.lm.engine.generate(request)
     server.adapters.clear()
@@ -84,7 +84,7 @@ def test_an_adapter_that_was_unloaded_behind_our_back_is_loaded_again(served, se
     assert len(server.asked("/load_lora_adapter")) == 2
 
 
-def test_a_folder_that_was_deleted_is_written_again(served, server, lm):
+def test_a_deleted_folder_is_written_again(served, server, lm):
     import shutil
 
     request = both(served, lm, (0,))
@@ -99,15 +99,15 @@ def request_name(served, request):
         return name
 
 
-def test_one_that_is_unloaded_again_and_again_is_an_error_in_the_end(served, server, lm, monkeypatch):
-    monkeypatch.setattr(server, "answer", lambda path, body: {"text": "Success"})  # says so, and loads nothing
+def test_an_adapter_that_keeps_being_unloaded_finally_raises(served, server, lm, monkeypatch):
+    monkeypatch.setattr(server, "answer", lambda path, body: {"text": "Success"})  # reports success, loads nothing
     with pytest.raises(ServerError, match="refused the request .HTTP 404.*prag-"):
         served.lm.engine.generate(both(served, lm, (0,)))
     assert len(server.asked("/completions")) == 3
 
 
 @pytest.mark.parametrize("then", ["reset", "stop", "garbage", "error"])
-def test_half_an_answer_goes_on_from_the_very_token(served, server, lm, then):
+def test_a_broken_answer_resumes_at_the_exact_token(served, server, lm, then):
     request = both(served, lm, (0,))
     whole = lm.engine.generate(request)
     server.faults = [Fault(after=3, then=then)]
@@ -119,7 +119,7 @@ def test_half_an_answer_goes_on_from_the_very_token(served, server, lm, then):
 
 @pytest.fixture
 def knowing(server, lm, monkeypatch):
-    """A server that holds text back, and whose model knows one text; it sees no stop string that began in a prompt."""
+    """Make the server hold text back, generate one fixed text, and miss stop strings that start in a prompt."""
     monkeypatch.setattr("llamaindex_prag.serving.served_engine.pause_before", lambda *_, **__: 0.0)
     server.holds = True
     known = list(lm.tokenizer("The bridge of Hallin was built by Ada.", add_special_tokens=False).input_ids)
@@ -137,7 +137,7 @@ def knowing(server, lm, monkeypatch):
 
 @pytest.mark.parametrize("stop", ["\n\nQuestion", "END", "!"])
 @pytest.mark.parametrize("after", [1, 3, 6, -1])
-def test_text_that_was_held_back_when_a_stream_broke_comes(served, server, lm, knowing, after, stop):
+def test_text_held_back_when_a_stream_broke_is_recovered(served, server, lm, knowing, after, stop):
     server.faults = [Fault(after=after % len(knowing)), Fault(after=0), Fault(after=1)]
     with served.lm.engine.stream(Request(ids(lm), 99, stop=[stop])) as stream:
         streamed = "".join(step.text for step in stream)
@@ -147,7 +147,7 @@ def test_text_that_was_held_back_when_a_stream_broke_comes(served, server, lm, k
 
 
 @pytest.mark.parametrize("at", [2, 4, 7])
-def test_a_stop_string_that_spans_a_break_is_met(served, server, lm, knowing, at):
+def test_a_stop_string_that_spans_a_break_is_found(served, server, lm, knowing, at):
     begins = len("".join(knowing[:at])) - 1
     stop = "".join(knowing)[begins : begins + 4]
     server.faults = [Fault(after=at)]
@@ -155,14 +155,14 @@ def test_a_stop_string_that_spans_a_break_is_met(served, server, lm, knowing, at
     assert (found.text, found.finish_reason, found.stop_string) == ("".join(knowing)[:begins], "stop", stop)
 
 
-def test_without_a_tokenizer_what_brought_no_text_is_written_again(server, lm, store, tmp_path, knowing):
+def test_without_a_tokenizer_tokens_without_text_are_generated_again(server, lm, store, tmp_path, knowing):
     alone = ServedModel(server.url, store, recipe="prag", folder=tmp_path / "out")
     server.faults = [Fault(after=5)]
-    found = alone.lm.engine.generate(Request(ids(lm), 99, stop=["x" * 500]))  # for which everything is held back
+    found = alone.lm.engine.generate(Request(ids(lm), 99, stop=["x" * 500]))  # long enough to hold everything back
     assert found.text == "".join(knowing)
 
 
-def test_a_server_that_is_started_anew_is_told_everything_again(served, server, lm):
+def test_a_restarted_server_loads_the_adapters_again(served, server, lm):
     request = both(served, lm, (0,))
     whole = lm.engine.generate(request)
     stream = served.lm.engine.stream(request)
@@ -178,52 +178,52 @@ def test_a_server_that_is_started_anew_is_told_everything_again(served, server, 
     assert served.lm.engine.generate(request).token_ids == whole.token_ids
 
 
-def test_a_rate_limit_beyond_patience_is_an_error_at_once(served, server, lm):
+def test_a_pause_longer_than_the_limit_raises_at_once(served, server, lm):
     served.server.client.max_retries = 0
     server.faults = [Fault(429, {"Retry-After": "500"})]
     with pytest.raises(ServerUnavailableError, match="left alone for 500 s"):
         served.lm.engine.generate(Request(ids(lm), 4))
 
 
-def test_two_clients_share_one_server_each_with_its_folders(served, server, lm, store, tmp_path):
+def test_two_clients_with_separate_folders_can_share_one_server(served, server, lm, store, tmp_path):
     other = ServedModel(server.url, store, lm=lm, recipe="prag", max_adapters=3, folder=tmp_path / "two", keep=2)
     request = both(served, lm, (0,))
     whole = lm.engine.generate(request).token_ids
     assert served.lm.engine.generate(request).token_ids == whole
-    assert other.lm.engine.generate(request).token_ids == whole  # under the name that is loaded already
-    for i in (1, 2, 3):  # the first one's is unloaded by the first
+    assert other.lm.engine.generate(request).token_ids == whole  # the name is loaded already
+    for i in (1, 2, 3):  # the first client unloads the adapter of the request
         served.lm.engine.generate(both(served, lm, (i,)))
     assert other.lm.engine.generate(request).token_ids == whole
 
 
-def test_many_calls_at_once_see_their_own_documents(served, lm):
+def test_concurrent_calls_each_use_their_own_documents(served, lm):
     requests = [both(served, lm, (i % 6,)) for i in range(12)]
     alone = [lm.engine.generate(r).token_ids for r in requests]
     assert len({tuple(a) for a in alone}) > 3
-    with ThreadPoolExecutor(6) as pool:  # six sets, two of them kept
+    with ThreadPoolExecutor(6) as pool:  # six document sets, of which two stay loaded
         assert list(pool.map(lambda r: served.lm.engine.generate(r).token_ids, requests)) == alone
 
 
-def test_replaced_values_have_another_name(served, store, local, lm):
+def test_replaced_values_get_a_different_name(served, store, local, lm):
     before = request_name(served, both(served, lm, (0,)))
     store.put(local.key(TEXTS[0]), Adapter(local.layout, random_values(local.layout, 50, 0.1), 2.0), {})
     assert request_name(served, both(served, lm, (0,))) != before
 
 
-def test_the_server_may_find_the_documents_by_itself(server, lm, store):
+def test_with_resolve_loading_the_model_name_encodes_the_documents(server, lm, store):
     served = ServedModel(server.url, store, lm=lm, recipe="prag", loading="resolve", secret="sixteen letters!")
     selection = served.select([served.key(TEXTS[0]), served.key(TEXTS[1])])
     with served.name_of(selection) as name:
         assert DocumentSet.parse(name, b"sixteen letters!").selection(store.model) == selection
-    with pytest.raises(ServerError, match="HTTP 404"):  # this one cannot
+    with pytest.raises(ServerError, match="HTTP 404"):  # this server has no resolver
         served.lm.engine.generate(Request(ids(lm), 4, adapters=selection))
     assert not server.asked("/load_lora_adapter")
 
 
-# --------------------------------------------------------------------------------------------- refused before any work
+# -------------------------------------------------------------------------------------------- rejected before any work
 
 
-def test_what_cannot_be_is_refused_with_what_to_write(server, lm, store, tmp_path):
+def test_impossible_options_are_rejected_with_a_remedy(server, lm, store, tmp_path):
     with pytest.raises(ConfigurationError, match="has no model 'other'; it has base"):
         ServedModel(server.url, store, model="other")
     with pytest.raises(ConfigurationError, match="loading is 'pull'"):
@@ -247,14 +247,14 @@ def test_what_cannot_be_is_refused_with_what_to_write(server, lm, store, tmp_pat
         ServedModel(server.url, store)
 
 
-def test_another_model_s_tokenizer_is_noticed(server, lm, store, tmp_path):
+def test_a_tokenizer_that_differs_from_the_servers_is_rejected(server, lm, store, tmp_path):
     server.tokenizer = lambda text, **_: type("E", (), {"input_ids": [1, 2, 3]})()
     served = ServedModel(server.url, store, lm=lm, recipe="prag", folder=tmp_path / "out")
     with pytest.raises(ConfigurationError, match="has another tokenizer than lm"):
         _ = served.lm.tokenizer
 
 
-def test_a_store_of_another_model_is_refused(server, lm, tmp_path):
+def test_a_store_of_another_model_is_rejected(server, lm, tmp_path):
     from llamaindex_prag.store.lmdb_store import LMDBStore
 
     with (
@@ -264,7 +264,7 @@ def test_a_store_of_another_model_is_refused(server, lm, tmp_path):
         ServedModel(server.url, other, lm=lm)
 
 
-def test_a_folder_that_the_server_does_not_see_is_said_to_be_it(server, lm, store, tmp_path):
+def test_a_folder_that_the_server_cannot_see_is_reported(server, lm, store, tmp_path):
     served = ServedModel(
         server.url, store, lm=lm, recipe="prag", folder=tmp_path / "out", server_folder="/mnt/elsewhere"
     )
@@ -272,7 +272,7 @@ def test_a_folder_that_the_server_does_not_see_is_said_to_be_it(server, lm, stor
         served.lm.engine.generate(both(served, lm, (0,)))
 
 
-def test_a_server_without_runtime_adapters_is_told_how_to_have_them(served, server, lm):
+def test_the_error_of_a_server_without_runtime_loading_says_how_to_enable_it(served, server, lm):
     server.faults = [Fault(404, message="Not Found", path="/load_lora_adapter")]
     with pytest.raises(ServerError, match="VLLM_ALLOW_RUNTIME_LORA_UPDATING=True"):
         served.lm.engine.generate(both(served, lm, (0,)))
@@ -299,7 +299,7 @@ def prompt(model, *numbers):
 
 
 @pytest.mark.parametrize("numbers", [(), (0,), (1, 2)])
-def test_the_llm_says_what_the_one_with_the_model_here_says(llm, local, lm, store, numbers):
+def test_a_served_llm_gives_the_same_answers_as_a_local_one(llm, local, lm, store, numbers):
     here = ParametricLLM(lm=lm, store=store, recipe="prag", max_adapters=3, max_new_tokens=12)
     asked = prompt(local, *numbers)
     wanted = here.complete(asked)
@@ -309,7 +309,7 @@ def test_the_llm_says_what_the_one_with_the_model_here_says(llm, local, lm, stor
     assert asyncio.run(llm.acomplete(asked)).text == wanted.text
 
 
-def test_the_postprocessor_works_with_a_model_in_a_server(llm, server, local):
+def test_the_postprocessor_works_with_a_served_model(llm, server, local):
     from llama_index.core.schema import NodeWithScore, TextNode
 
     nodes = [NodeWithScore(node=TextNode(text=t), score=0.5) for t in (*TEXTS[:2], "A road nobody knows.")]
@@ -322,7 +322,7 @@ def test_the_postprocessor_works_with_a_model_in_a_server(llm, server, local):
         ParametricNodePostprocessor(llm=llm, inject="auto")
 
 
-def test_an_adapter_that_is_missing_is_trained_with_the_weights_here(llm, local, lm):
+def test_a_missing_adapter_is_trained_with_local_weights(llm, local, lm):
     from llama_index.core.schema import NodeWithScore, TextNode
 
     text = "A road was built by Ada in 1954."
@@ -333,7 +333,7 @@ def test_an_adapter_that_is_missing_is_trained_with_the_weights_here(llm, local,
     assert llm.model.local is local
 
 
-def test_it_is_serialised_by_its_address(llm, server, lm, store):
+def test_a_served_llm_is_serialised_by_its_address(llm, server, lm, store):
     data = llm.to_dict()
     assert (data["base_url"], data["server"]["model"]) == (server.url, "base")
     again = ParametricLLM.from_dict({**data, "store": store}, lm=lm)
@@ -348,13 +348,13 @@ def test_it_is_serialised_by_its_address(llm, server, lm, store):
         ({"base_url": None}, "server tells how a server is used"),
     ],
 )
-def test_an_llm_that_cannot_be_is_refused(server, lm, store, options, reason):
+def test_inconsistent_options_of_an_llm_are_rejected(server, lm, store, options, reason):
     given = {"base_url": server.url, "lm": lm, "store": store, "server": {"keep": 2}, **options}
     with pytest.raises(ConfigurationError, match=reason):
         ParametricLLM(**given)
 
 
-def test_what_is_loaded_shows_itself(served, lm):
+def test_the_repr_of_loaded_adapters_shows_their_number_and_server(served, lm):
     served.lm.engine.generate(both(served, lm, (0,)))
     assert isinstance(served._loaded, LoadedAdapters)
     assert repr(served._loaded).startswith("LoadedAdapters(1 of 2 in LoraServer('http://127")

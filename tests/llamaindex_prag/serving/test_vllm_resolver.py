@@ -1,4 +1,4 @@
-"""The server's own side: from a name to a folder, in a process that has neither torch nor LlamaIndex."""
+"""Tests of the server side: from a model name to a folder, in a process without torch and LlamaIndex."""
 
 import subprocess
 import sys
@@ -35,11 +35,11 @@ def test_a_name_becomes_the_folder_of_the_merged_adapter(local, store, resolver)
     assert resolver.folder_of("base", name_of(local, 2, 0, merge="sum")) == folder
 
 
-def test_names_that_are_not_ours_are_left_to_others(resolver):
+def test_names_that_do_not_encode_documents_are_ignored(resolver):
     assert resolver.folder_of("base", "somebody/lora") is None
 
 
-def test_what_cannot_be_served_is_not_and_the_log_says_why(local, resolver, caplog):
+def test_names_that_cannot_be_served_are_logged_with_the_reason(local, resolver, caplog):
     assert resolver.folder_of("base", "prag:nonsense") is None
     unknown = DocumentSet(local.recipe.key, ("ab" * 32,), (1.0,)).name()
     assert resolver.folder_of("base", unknown) is None
@@ -53,7 +53,7 @@ def test_with_a_secret_only_signed_names_are_served(local, store, tmp_path):
     assert resolver.folder_of("base", name_of(local, 0, secret=SECRET)) is not None
 
 
-def test_the_disk_does_not_fill(local, store, tmp_path, caplog):
+def test_new_document_sets_are_rejected_beyond_the_size_limit(local, store, tmp_path, caplog):
     folders = MergedFolders(tmp_path / "out", limit=1000)
     resolver = DocumentResolver(lambda: store, lambda: folders)
     first = resolver.folder_of("base", name_of(local, 0))
@@ -62,7 +62,7 @@ def test_the_disk_does_not_fill(local, store, tmp_path, caplog):
     assert resolver.folder_of("base", name_of(local, 0)) == first
 
 
-def test_folders_of_servers_that_are_gone_are_deleted_and_those_of_others_stay(tmp_path):
+def test_folders_of_dead_servers_are_deleted_and_those_of_running_ones_stay(tmp_path):
     code = (
         "import sys; from pathlib import Path\n"
         "from llamaindex_prag.serving.vllm_resolver import MergedFolders\n"
@@ -75,7 +75,7 @@ def test_folders_of_servers_that_are_gone_are_deleted_and_those_of_others_stay(t
     assert sorted(tmp_path.iterdir()) == sorted([first.folder, second.folder])
 
 
-def test_nobody_else_may_write_where_merged_adapters_are(tmp_path, monkeypatch):
+def test_the_default_folder_is_writable_by_its_owner_only(tmp_path, monkeypatch):
     monkeypatch.delenv("DYNPRAG_EXPORTS", raising=False)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     root = made().folder.parent
@@ -83,7 +83,7 @@ def test_nobody_else_may_write_where_merged_adapters_are(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("mode", [0o777, 0o770, 0o707])
-def test_a_folder_where_others_may_write_is_refused_with_what_to_set(tmp_path, mode):
+def test_a_folder_writable_by_others_is_rejected_with_a_remedy(tmp_path, mode):
     (tmp_path / "open").mkdir()
     (tmp_path / "open").chmod(mode)
     with pytest.raises(ConfigurationError, match=f"others may write .mode {mode:o}.*Set DYNPRAG_EXPORTS"):
@@ -92,7 +92,7 @@ def test_a_folder_where_others_may_write_is_refused_with_what_to_set(tmp_path, m
     assert MergedFolders(tmp_path / "open" / "own", limit=1).folder.is_dir()
 
 
-def test_a_folder_of_somebody_else_is_refused_and_the_log_says_so(local, store, tmp_path, monkeypatch, caplog):
+def test_a_folder_of_another_user_is_rejected_and_logged(local, store, tmp_path, monkeypatch, caplog):
     resolver = DocumentResolver(lambda: store, lambda: MergedFolders(tmp_path / "out", limit=1e9))
     monkeypatch.setattr("os.getuid", lambda: (tmp_path.stat().st_uid) + 1)
     assert resolver.folder_of("base", name_of(local, 0)) is None
@@ -100,11 +100,11 @@ def test_a_folder_of_somebody_else_is_refused_and_the_log_says_so(local, store, 
     assert "Set DYNPRAG_EXPORTS" in caplog.text
 
 
-async def test_vllm_gets_nothing_for_what_is_not_ours(resolver):
+async def test_vllm_gets_none_for_a_name_that_does_not_encode_documents(resolver):
     assert await resolver.resolve_lora("base", "other") is None
 
 
-def test_the_plugin_needs_neither_torch_nor_llama_index_nor_vllm_unless_it_is_used():
+def test_importing_the_plugin_loads_neither_torch_nor_llama_index_nor_vllm():
     code = (
         "import os, sys; os.environ.pop('DYNPRAG_STORE', None)\n"
         "from llamaindex_prag.serving import vllm_resolver\n"

@@ -1,4 +1,4 @@
-"""A process that writes the same folders as another one does at the same time; needs no torch."""
+"""A process that writes the same folders as another process at the same time; does not need torch."""
 
 import json
 import sys

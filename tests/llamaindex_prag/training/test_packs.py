@@ -1,4 +1,4 @@
-"""Sequences that share their beginning in one row, against a row for each."""
+"""Compares sequences that share a prefix in one row with a separate row for each."""
 
 import pytest
 import torch
@@ -15,7 +15,7 @@ tokens = st.lists(st.integers(3, 9), min_size=1, max_size=8)
 
 @st.composite
 def examples(draw):
-    """Sequences of which some begin alike."""
+    """Draw sequences, some of which share a prefix."""
     beginnings = draw(st.lists(tokens, min_size=1, max_size=2))
     found = []
     for _ in range(draw(st.integers(1, 6))):
@@ -43,7 +43,7 @@ def test_packed_sequences_have_the_logits_of_separate_ones(counted, sequences, l
 
 
 @given(examples(), st.integers(1, 60))
-def test_every_sequence_is_in_one_pack_and_no_pack_is_wider_than_allowed(sequences, limit):
+def test_every_sequence_is_in_one_pack_and_no_pack_exceeds_the_limit(sequences, limit):
     packs = packs_of(sequences, limit)
     assert sorted(e.ids for p in packs for e in p.examples) == sorted(e.ids for e in sequences)
     for pack in packs:
@@ -54,7 +54,7 @@ def test_every_sequence_is_in_one_pack_and_no_pack_is_wider_than_allowed(sequenc
 
 
 @given(examples())
-def test_values_of_rows_are_taken_apart_and_joined_again(sequences):
+def test_joining_the_parts_of_packed_values_restores_them(sequences):
     rows = rows_of(packs_of(sequences, 100), 0, torch.device("cpu"))
     values = rows.ids[..., None].float()
     parts = rows.part(values)
@@ -62,14 +62,14 @@ def test_values_of_rows_are_taken_apart_and_joined_again(sequences):
     assert torch.equal(rows.joined(parts), values)
 
 
-def test_two_questions_on_one_passage_read_it_once():
+def test_two_questions_about_one_passage_read_it_once():
     passage = tuple(range(3, 103))
     (pack,) = packs_of([Example((*passage, 7, 8, 9), 102), Example((*passage, 8, 8), 101)], 1000)
     assert pack.width == 105
 
 
 @pytest.mark.parametrize("make", [tiny_qwen2, tiny_gemma3])
-def test_other_families_share_prefixes_too_and_sliding_windows_bound_the_row(make):
+def test_other_model_families_share_prefixes_and_a_sliding_window_limits_the_row(make):
     model = make()
     counted = CountedLogits(model)
     assert counted.shares_prefixes

@@ -1,4 +1,4 @@
-"""Training many documents at once against training each alone with PEFT and torch's own optimiser."""
+"""Compares training many documents at once with training each alone with PEFT and torch's AdamW."""
 
 import copy
 
@@ -38,7 +38,7 @@ def random_document(seed: int, sequences: int, *, teacher: bool = False) -> Trai
 
 
 def peft_alone(model, layout, recipe, document) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
-    """One document with PEFT's layers, full logits, one sequence a forward, torch's AdamW."""
+    """Train one document with PEFT's layers, full logits, one sequence per forward pass, and torch's AdamW."""
     config = LoraConfig(
         r=recipe.rank, lora_alpha=recipe.alpha, target_modules=list(recipe.targets), task_type="CAUSAL_LM"
     )
@@ -81,10 +81,10 @@ def peft_alone(model, layout, recipe, document) -> dict[str, tuple[torch.Tensor,
     [PRAG.changed(epochs=2), DISTILL.changed(epochs=3, batch_size=3, rank=4, weight_decay=0.01)],
     ids=lambda r: r.name,
 )
-def test_each_document_gets_the_adapter_of_training_it_alone_with_peft(make, recipe):
+def test_each_document_gets_the_same_adapter_as_when_trained_alone_with_peft(make, recipe):
     model = make()
     layout = layout_of(model, rank=recipe.rank)
-    # Different numbers of sequences: some documents are done while others of their group go on.
+    # The numbers of sequences differ, so some documents finish before others in their group.
     documents = [random_document(i, n, teacher=recipe.name == "distill") for i, n in enumerate([5, 5, 3, 4, 7])]
     trainer = Trainer(Engine(model, tiny_tokenizer()), layout, recipe, documents_at_once=3, tokens_at_once=64)
     found = {t.document.text: t for t in trainer.train(documents)}
@@ -97,7 +97,7 @@ def test_each_document_gets_the_adapter_of_training_it_alone_with_peft(make, rec
                 assert difference <= 1e-3, (document.text, target.name)
 
 
-def test_so_it_is_with_what_a_teacher_says_who_at_first_differs_in_nothing():
+def test_distilled_documents_match_peft_although_the_teacher_initially_agrees_with_the_student():
     engine = Engine(tiny_llama(), tiny_tokenizer())
     recipe = DISTILL.changed(epochs=1, batch_size=2, rank=4, unrelated=2, with_passage=4)
     questions = [QA(f"Who has lamp {i}?", name, "cloze") for i, name in enumerate(["Ada", "Bo", "Cy", "Di"])]
@@ -111,7 +111,7 @@ def test_so_it_is_with_what_a_teacher_says_who_at_first_differs_in_nothing():
                 assert np.linalg.norm(ours - theirs.numpy()) <= 1e-3 * np.linalg.norm(theirs.numpy())
 
 
-def test_losses_fall_and_the_model_is_left_as_it_was():
+def test_losses_decrease_and_the_model_is_unchanged():
     model = tiny_llama()
     before = {n: (p.clone(), p.requires_grad) for n, p in model.named_parameters()}
     layout = layout_of(model, rank=4)
@@ -127,7 +127,7 @@ def test_losses_fall_and_the_model_is_left_as_it_was():
     assert not any("forward" in vars(m) for m in model.modules())
 
 
-def test_the_same_seed_gives_the_same_bits_and_another_seed_other_ones():
+def test_equal_seeds_give_bitwise_equal_adapters_and_different_seeds_do_not():
     model = tiny_llama()
     layout = layout_of(model, rank=2)
 
@@ -140,7 +140,7 @@ def test_the_same_seed_gives_the_same_bits_and_another_seed_other_ones():
 
 
 @pytest.mark.parametrize("make", [tiny_llama, tiny_qwen2, tiny_gemma3])
-def test_logits_of_counted_tokens_are_the_models(make):
+def test_logits_of_counted_tokens_equal_the_logits_of_the_model(make):
     model = make()
     examples = [Example((5, 6, 7, 8, 9), 2), Example((3, 4, 5), 1)]
     batch = batch_of([Pack((e,), 0) for e in examples], model.device)
@@ -151,7 +151,7 @@ def test_logits_of_counted_tokens_are_the_models(make):
     assert torch.allclose(found, torch.cat([logits[0, 1:4], logits[1, 0:2]]), atol=1e-4)
 
 
-def test_a_model_that_caps_its_logits_is_run_whole():
+def test_a_model_that_caps_its_logits_is_run_as_a_whole():
     model = tiny_gemma3(final_logit_softcapping=2.0)
     counted = CountedLogits(model)
     assert not counted._apart
@@ -174,7 +174,7 @@ def test_sequences_with_and_without_a_teacher_share_a_batch():
     assert torch.allclose(losses(*mixed), torch.cat([losses(e) for e in mixed]), atol=1e-4)
 
 
-def test_a_batch_of_distillation_begins_alike_and_every_epoch_sees_every_sequence_once():
+def test_a_distillation_batch_shares_a_prefix_and_every_epoch_sees_every_sequence_once():
     told = [Example((5, 6, 7, i, 8), 4) for i in range(10, 17)]
     beside = [Example((5, *range(30, 60), i, 8), 32) for i in range(10, 15)]
     document = TrainingDocument("d", (*(x for pair in zip(told, beside, strict=False) for x in pair), *told[5:]))
@@ -186,7 +186,7 @@ def test_a_batch_of_distillation_begins_alike_and_every_epoch_sees_every_sequenc
     assert seen[:12] != seen[12:]
 
 
-def test_a_part_of_the_layers_is_counted_from_the_last():
+def test_a_fraction_of_the_layers_is_counted_from_the_last_layer():
     model = tiny_llama()
     count = model.config.num_hidden_layers
     assert layout_of(model, rank=2, layers=1 / count) == layout_of(model, rank=2, layers=(-1,))
@@ -195,7 +195,7 @@ def test_a_part_of_the_layers_is_counted_from_the_last():
 
 
 @pytest.mark.parametrize("layers", [(0,), (1,), (-1,)])
-def test_what_lies_below_the_adapted_layers_is_computed_once_and_changes_nothing(layers):
+def test_computing_the_layers_below_the_adapters_once_does_not_change_the_result(layers):
     model = tiny_llama()
     recipe = PRAG.changed(epochs=3, batch_size=2, layers=layers)
     layout = layout_of(model, rank=2, layers=layers)
@@ -208,7 +208,7 @@ def test_what_lies_below_the_adapted_layers_is_computed_once_and_changes_nothing
         assert np.abs(trained.adapter.buffer - spared[trained.document.text]).max() < 1e-4
 
 
-def test_the_divergence_is_that_of_the_named_outcomes_and_the_rest():
+def test_the_divergence_covers_the_top_tokens_and_one_outcome_for_the_rest():
     rng = np.random.default_rng(0)
     student, teacher = rng.standard_normal((4, 30)), rng.standard_normal((4, 30)) * 2
     p = np.exp(teacher) / np.exp(teacher).sum(1, keepdims=True)
@@ -232,7 +232,7 @@ def test_the_divergence_is_that_of_the_named_outcomes_and_the_rest():
         (TrainingDocument("long", (Example(tuple(range(200)), 1),)), "max_tokens=100"),
     ],
 )
-def test_documents_that_cannot_be_trained_are_refused_before_anything_is(document, message):
+def test_documents_that_cannot_be_trained_are_rejected_before_any_training(document, message):
     model = tiny_llama()
     trainer = Trainer(Engine(model, tiny_tokenizer()), layout_of(model, rank=2), PRAG.changed(max_tokens=100))
     with pytest.raises(ConfigurationError, match=message):

@@ -1,4 +1,4 @@
-"""The document-free adapter, and documents that start from it."""
+"""Tests of the document-free adapter and of documents that start from it."""
 
 import numpy as np
 import pytest
@@ -29,7 +29,7 @@ def store(lm, tmp_path):
         yield opened
 
 
-def test_it_is_trained_once_and_is_a_recipe_of_its_own(lm, store):
+def test_the_warm_up_is_trained_once_and_has_a_separate_recipe(lm, store):
     key = warm_up(lm, store, RECIPE, PAIRS)
     assert warm_up(lm, store, RECIPE, PAIRS) == key
     assert store.record(key)["recipe"]["name"] == "warm_up"
@@ -38,9 +38,9 @@ def test_it_is_trained_once_and_is_a_recipe_of_its_own(lm, store):
     assert np.abs(store.get(key).buffer).max() > 0
 
 
-def test_documents_start_from_it_and_are_not_mixed_with_those_that_do_not(lm, store):
+def test_documents_with_a_warm_up_are_kept_apart_from_documents_without_one(lm, store):
     key = warm_up(lm, store, RECIPE, PAIRS)
-    still = RECIPE.changed(learning_rate=1e-9)  # documents stay where they began
+    still = RECIPE.changed(learning_rate=1e-9)  # documents stay at their start
     started = still.changed(start=key.digest)
     assert started.key != still.key
     passage = Passage("The Cooper's Bridge was built by Aldous Wray in 1875.", "Bridge")
@@ -64,10 +64,10 @@ def test_recipe_and_start_must_name_the_same_adapter(lm, store):
         Parametrizer(ParametricModel(lm, store, recipe=RECIPE), start=key)
 
 
-def test_a_start_that_is_gone_or_of_another_form_is_refused(lm, store):
+def test_a_start_that_is_missing_or_has_another_layout_is_rejected(lm, store):
     key = warm_up(lm, store, RECIPE, PAIRS)
     other = ParametricModel(lm, store, recipe=RECIPE.changed(rank=3, start=key.digest))
-    with pytest.raises(AdapterError, match="and the store holds one of"):
+    with pytest.raises(AdapterError, match="but the store holds one of"):
         start_of(store, other.recipe, key, other.layout)
     layout = ParametricModel(lm, store, recipe=RECIPE.changed(start=key.digest)).layout
     assert torch.equal(
@@ -79,6 +79,6 @@ def test_a_start_that_is_gone_or_of_another_form_is_refused(lm, store):
 
 
 @pytest.mark.parametrize("pairs", [[], [("Who?", " ")], [("", "a mason")]])
-def test_pairs_without_a_question_or_an_answer_are_refused(lm, store, pairs):
+def test_pairs_without_a_question_or_an_answer_are_rejected(lm, store, pairs):
     with pytest.raises(ConfigurationError, match="pair"):
         warm_up(lm, store, RECIPE, pairs)

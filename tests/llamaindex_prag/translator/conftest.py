@@ -1,4 +1,4 @@
-"""A tiny model, a store with one trained (random) adapter, and an untrained translator of the same form."""
+"""Fixtures: a tiny model, a store with one trained (random) adapter, and an untrained translator of the same layout."""
 
 import pytest
 
@@ -18,7 +18,7 @@ OTHERS = [
 
 
 def strong(lm, seed=0) -> Translator:
-    """An untrained translator whose adapters change answers."""
+    """Build an untrained translator whose adapters change answers."""
     config = TranslatorConfig.of(lm, "shared", recipe=PRAG, width=16, tokens=3, heads=2, seed=seed)
     made = Translator(lm, config)
     made.network.gains.data.fill_(0.6)

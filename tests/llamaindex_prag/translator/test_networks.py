@@ -1,4 +1,4 @@
-"""What the networks compute, against the formulas written out."""
+"""Compares what the networks compute with the formulas written out."""
 
 import numpy as np
 import pytest
@@ -25,7 +25,7 @@ def shared_config(lm, **changes) -> TranslatorConfig:
     return TranslatorConfig.of(lm, "shared", width=16, tokens=3, heads=2, **changes)
 
 
-def test_dyprag_is_two_matrices_for_each_factor_of_each_layer():
+def test_dyprag_has_two_matrices_per_factor_and_layer():
     lm = tiny_lm()
     config = TranslatorConfig.of(lm, "dyprag", width=5)
     network = DyPRAGNetwork(config)
@@ -44,7 +44,7 @@ def test_dyprag_is_two_matrices_for_each_factor_of_each_layer():
             assert np.allclose(b, (weights[f"second_b.{i}"] @ inner).reshape(target.outputs, 2), rtol=1e-3, atol=1e-3)
 
 
-def test_dyprag_has_the_papers_number_of_parameters_and_settings():
+def test_dyprag_has_the_parameter_count_and_settings_of_the_paper():
     lm = tiny_lm()
     config = TranslatorConfig.of(lm, "dyprag")
     layers, hidden, wide = 3, 32, 48
@@ -55,7 +55,7 @@ def test_dyprag_has_the_papers_number_of_parameters_and_settings():
     assert TranslatorConfig.of(lm, "dyprag", scaling="reference").scale == 1.0
 
 
-def test_dyprag_reads_the_last_tokens_final_state():
+def test_dyprag_reads_the_final_state_of_the_last_token():
     lm = tiny_lm()
     config = TranslatorConfig.of(lm, "dyprag")
     states = DocumentReader(lm.engine, config.read_layers).states(["A river.", "The town moved to higher ground."])
@@ -69,7 +69,7 @@ def test_dyprag_reads_the_last_tokens_final_state():
 
 
 @pytest.mark.parametrize("make", [tiny_llama, tiny_qwen2, tiny_gemma3])
-def test_states_are_the_models_whatever_is_read_together_and_long_texts_are_read_in_pieces(make):
+def test_document_states_equal_the_models_hidden_states_even_when_batched_or_read_in_pieces(make):
     lm = tiny_lm(make)
     texts = ["In 1954 the river rose.", "The bridge was built by an engineer, and nobody came back to the town." * 2]
     reader = DocumentReader(lm.engine, (0, 2, len(lm.model.get_decoder().layers)), window=24, tokens_at_once=60)
@@ -81,11 +81,11 @@ def test_states_are_the_models_whatever_is_read_together_and_long_texts_are_read
                 found = lm.model(input_ids=torch.tensor([ids[i : i + 24]]), output_hidden_states=True).hidden_states
             expected.append(torch.stack([found[n][0] for n in (1, 3, len(found) - 1)], 1))
         assert states.shape[0] == len(ids)
-        # The library's own record of the last layer's output comes after the norm, ours before it.
+        # transformers records the last layer's output after the norm, the reader before it.
         assert torch.allclose(states[:, [0, 2]], torch.cat(expected)[:, [0, 2]], atol=1e-4)
 
 
-def test_rows_of_the_shared_translator_are_as_long_as_their_gains_say():
+def test_gains_set_the_norms_of_the_shared_translators_rows():
     lm = tiny_lm()
     config = shared_config(lm)
     network = SharedNetwork(config)
@@ -97,7 +97,7 @@ def test_rows_of_the_shared_translator_are_as_long_as_their_gains_say():
         assert np.allclose(np.linalg.norm(b, axis=0), 2 * i + 2, rtol=1e-4)
 
 
-def test_a_new_shared_translator_starts_near_the_recipes_own_start():
+def test_a_new_shared_translator_starts_near_the_recipes_initial_values():
     lm = tiny_lm()
     config = shared_config(lm)
     network = SharedNetwork(config)
@@ -107,7 +107,7 @@ def test_a_new_shared_translator_starts_near_the_recipes_own_start():
     assert torch.allclose((made - start).norm(dim=1), torch.tensor((rows * (0.3**2 + 1.0**2)) ** 0.5), rtol=1e-3)
 
 
-def test_what_states_have_in_common_is_taken_from_them_and_the_rest_is_read_evenly():
+def test_settle_subtracts_the_mean_state_and_reads_the_rest_with_equal_variance():
     lm = tiny_lm()
     config = shared_config(lm)
     network = SharedNetwork(config)
@@ -121,7 +121,7 @@ def test_what_states_have_in_common_is_taken_from_them_and_the_rest_is_read_even
     first = network.read[0].weight.detach().numpy()
     read = (levelled[:, 0] - levelled[:, 0].mean(0)) @ first.T
     found = np.cov(read.T, bias=True)
-    # Components with next to no variance stay small; the others have the same.
+    # Components with almost no variance stay small; all others have the same variance.
     assert np.allclose(found, np.diag(np.diag(found)), atol=1e-3)
     assert np.allclose(np.diag(found)[-4:], 1, atol=1e-3)
     down = network.heads_b[0].weight if network.heads_b[0].weight.shape[0] == config.hidden else None
@@ -129,7 +129,7 @@ def test_what_states_have_in_common_is_taken_from_them_and_the_rest_is_read_even
     assert np.allclose(down.detach()[:, : len(first)].T @ down.detach()[:, : len(first)], np.eye(len(first)), atol=1e-4)
 
 
-def test_what_a_document_gets_does_not_depend_on_the_others():
+def test_the_adapter_of_a_document_does_not_depend_on_the_rest_of_the_batch():
     lm = tiny_lm()
     network = SharedNetwork(shared_config(lm))
     pooled = torch.randn(5, 3, 16)
@@ -138,11 +138,11 @@ def test_what_a_document_gets_does_not_depend_on_the_others():
     assert not torch.allclose(together[0], together[1], atol=1e-3)
 
 
-def test_every_weight_of_the_shared_translator_is_reached_by_a_gradient():
+def test_every_weight_of_the_shared_translator_receives_a_gradient():
     lm = tiny_lm()
     network = SharedNetwork(shared_config(lm))
     for block in network.blocks:
-        torch.nn.init.normal_(block.outer.weight)  # zero in a new one, which keeps its block idle for a step
+        torch.nn.init.normal_(block.outer.weight)  # zero in a new block, whose inner weights then get no gradient
     states = DocumentReader(lm.engine, network_layers := shared_config(lm).read_layers).states(["A river.", "A town."])
     assert states[0].shape[1] == len(network_layers)
     made = network.generate(network.pool(states))
@@ -151,7 +151,7 @@ def test_every_weight_of_the_shared_translator_is_reached_by_a_gradient():
     assert idle == []
 
 
-def test_places_are_numbers_of_layers_and_names_within_them():
+def test_module_positions_are_layer_numbers_and_names_within_the_layer():
     layout = layout_of(tiny_llama(), rank=1, layers=(1,))
     assert module_positions(layout) == [ModulePosition(1, f"mlp.{n}_proj") for n in ("gate", "up", "down")]
 
@@ -170,18 +170,18 @@ def test_places_are_numbers_of_layers_and_names_within_them():
         ("shared", {"depth": 3}, "has no depth"),
     ],
 )
-def test_what_cannot_be_is_refused_with_the_reason(kind, changes, reason):
+def test_impossible_configurations_are_rejected_with_the_reason(kind, changes, reason):
     with pytest.raises(ConfigurationError, match=reason):
         TranslatorConfig.of(tiny_lm(), kind, **changes)
 
 
-def test_layers_that_the_model_has_not_are_refused():
+def test_layers_that_the_model_does_not_have_are_rejected():
     with pytest.raises(ConfigurationError, match="the model has 3 layers"):
         DocumentReader(tiny_lm().engine, (4,))
 
 
 @pytest.mark.parametrize("recipe", [PRAG, DISTILL], ids=lambda r: r.name)
-def test_a_form_comes_back_from_plain_data(recipe):
+def test_a_configuration_survives_a_round_trip_through_plain_data(recipe):
     config = shared_config(tiny_lm(), recipe=recipe)
     assert TranslatorConfig.from_dict(config.to_dict()) == config
     with pytest.raises(ConfigurationError, match="has format 99"):

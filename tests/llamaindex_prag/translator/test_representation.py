@@ -1,4 +1,4 @@
-"""What is kept of a document: small, close to what it was, and checked when it is read."""
+"""Tests that a stored representation is small, close to the original vectors, and validated when read."""
 
 import numpy as np
 import pytest
@@ -17,16 +17,16 @@ vectors = hnp.arrays(
 @given(vectors)
 @example(np.array([[2.52e-43, -1e-43]], np.float32))
 @example(np.array([[1.5e-36, -1.5e-36]], np.float32))
-def test_every_value_is_within_half_a_step_of_what_it_was(values):
+def test_quantization_changes_every_value_by_at_most_half_a_step(values):
     kept = Representation.of(values)
     step = np.abs(values).max(1, keepdims=True) / 127
-    nothing = 128 * np.finfo(np.float32).tiny  # whose steps float32 cannot tell apart
+    nothing = 128 * np.finfo(np.float32).tiny  # below this, float32 cannot resolve the steps
     assert (np.abs(kept.vectors - values) <= np.maximum(step * 0.501, nothing)).all()
     assert kept.nbytes == values.size + 4 * len(values)
 
 
 @given(vectors)
-def test_plain_data_gives_it_back(values):
+def test_a_representation_survives_a_round_trip_through_plain_data(values):
     kept = Representation.of(values)
     again = Representation.from_json(kept.to_json())
     assert np.array_equal(again.codes, kept.codes)
@@ -34,12 +34,12 @@ def test_plain_data_gives_it_back(values):
 
 
 @pytest.mark.parametrize("change", [{"shape": [2, 9]}, {"codes": "%"}, {"scales": ""}, {"shape": None}])
-def test_what_was_damaged_is_refused(change):
+def test_damaged_data_is_rejected(change):
     kept = Representation.of(np.ones((2, 3), np.float32)).to_json()
     with pytest.raises(AdapterDamagedError, match="representation"):
         Representation.from_json(kept | change)
 
 
-def test_what_is_not_finite_is_refused():
+def test_values_that_are_not_finite_are_rejected():
     with pytest.raises(AdapterDamagedError, match="not finite"):
         Representation.of(np.array([[1.0, np.nan]], np.float32))

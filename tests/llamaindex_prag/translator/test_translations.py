@@ -1,4 +1,4 @@
-"""Translated adapters beside trained ones: read in one pass, merged alike, and gone with their documents."""
+"""Tests that translated adapters are read in one pass, merge like trained ones, and are removed with a document."""
 
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
@@ -38,7 +38,7 @@ def keep(model, *texts, document=""):
     return model.translations.keep([Passage(t, document=document) for t in texts])
 
 
-def test_a_translated_and_a_trained_adapter_merge_as_their_dense_updates_do(model, translator):
+def test_merging_a_translated_and_a_trained_adapter_adds_their_dense_updates(model, translator):
     keep(model, *OTHERS[:1])
     keys = [model.find(TRAINED), model.find(OTHERS[0])]
     assert [k.recipe for k in keys] == [model.recipe.key, translator.fingerprint]
@@ -53,7 +53,7 @@ def test_a_translated_and_a_trained_adapter_merge_as_their_dense_updates_do(mode
             ids = [*ids, step]
 
 
-def test_several_are_translated_in_one_pass(model, translator, monkeypatch):
+def test_several_documents_are_translated_in_one_pass(model, translator, monkeypatch):
     keep(model, *OTHERS)
     passes = []
     translate = translator.translate
@@ -62,13 +62,13 @@ def test_several_are_translated_in_one_pass(model, translator, monkeypatch):
     assert passes == [3]
 
 
-def test_a_document_is_read_once_and_again_only_by_another_translator(model, lm, store):
+def test_each_translator_reads_a_document_only_once(model, lm, store):
     assert keep(model, *OTHERS) == 3
     assert keep(model, *OTHERS, OTHERS[0]) == 0
     assert Translations(store, strong(lm, seed=1)).keep([Passage(OTHERS[0])]) == 1
 
 
-def test_a_trained_adapter_comes_before_a_translated_one(model):
+def test_a_trained_adapter_takes_precedence_over_a_translated_one(model):
     keep(model, TRAINED)
     assert model.find(TRAINED) == model.key(TRAINED)
     assert model.find(OTHERS[0]) is None
@@ -80,7 +80,7 @@ def test_adapters_change_answers_and_depend_on_the_document(model):
     assert len(set(answers)) > 2
 
 
-def test_a_removed_document_answers_no_more_not_even_from_a_slot(model, store):
+def test_a_removed_document_is_no_longer_used_even_if_a_slot_holds_it(model, store):
     keep(model, OTHERS[0], document="notes")
     key = model.find(OTHERS[0])
     answer(model, OTHERS[0])  # fills a slot
@@ -91,7 +91,7 @@ def test_a_removed_document_answers_no_more_not_even_from_a_slot(model, store):
     assert store.get_json(f"representation/{key.recipe}", text_hash(OTHERS[0])) is None
 
 
-def test_a_slot_that_was_selected_before_the_removal_is_not_used_after_it(model, store):
+def test_a_selection_made_before_a_removal_is_rejected_after_it(model, store):
     keep(model, OTHERS[0], document="notes")
     selection = model.select([model.find(OTHERS[0])])
     request = Request(prompt_ids(model.lm.tokenizer, QUESTION), 4, adapters=selection)
@@ -101,13 +101,13 @@ def test_a_slot_that_was_selected_before_the_removal_is_not_used_after_it(model,
         model.lm.engine.generate(request)
 
 
-def test_blank_passages_are_refused_before_anything_is_kept(model):
+def test_blank_passages_are_rejected_before_anything_is_stored(model):
     with pytest.raises(ConfigurationError, match="is blank"):
         keep(model, OTHERS[0], " ")
     assert model.find(OTHERS[0]) is None
 
 
-def test_a_translator_of_another_form_is_refused(lm, store):
+def test_a_translator_with_another_recipe_is_rejected(lm, store):
     other = Translator(lm, TranslatorConfig.of(lm, "shared", width=16, heads=2))
     with pytest.raises(ConfigurationError, match="Use recipe='distill'"):
         ParametricModel(lm, store, recipe="prag", translator=other)
@@ -133,7 +133,7 @@ def engine(llm, *texts, **options):
     return RetrieverQueryEngine.from_args(Fixed(nodes=nodes), llm=llm, node_postprocessors=[post])
 
 
-def test_a_query_translates_what_it_lacks_and_pastes_nothing(llm, model, monkeypatch):
+def test_a_query_translates_missing_adapters_and_adds_no_passage_to_the_prompt(llm, model, monkeypatch):
     prompts = []
     admit = model.lm.engine._admit
     monkeypatch.setattr(model.lm.engine, "_admit", lambda request: prompts.append(request) or admit(request))
@@ -145,7 +145,7 @@ def test_a_query_translates_what_it_lacks_and_pastes_nothing(llm, model, monkeyp
     assert model.find(OTHERS[0]).recipe == model.translator_key
 
 
-def test_the_prompt_is_as_long_whatever_is_retrieved(llm, model, monkeypatch):
+def test_the_prompt_length_does_not_depend_on_how_much_is_retrieved(llm, model, monkeypatch):
     lengths = []
     admit = model.lm.engine._admit
     monkeypatch.setattr(model.lm.engine, "_admit", lambda r: lengths.append(len(r.prompt)) or admit(r))
@@ -154,7 +154,7 @@ def test_the_prompt_is_as_long_whatever_is_retrieved(llm, model, monkeypatch):
     assert len(set(lengths)) == 1
 
 
-def test_queries_at_the_same_time_see_their_own_documents(llm):
+def test_concurrent_queries_each_use_their_own_documents(llm):
     expected = {text: str(engine(llm, text).query(QUESTION)) for text in OTHERS}
     assert len(set(expected.values())) > 1
     with ThreadPoolExecutor(6) as pool:
@@ -167,7 +167,7 @@ def test_queries_at_the_same_time_see_their_own_documents(llm):
     assert [str(r) for r in asyncio.run(together())] == [expected[t] for t in OTHERS]
 
 
-def test_ingestion_keeps_representations_and_what_left_a_document_goes(llm, model):
+def test_ingestion_stores_representations_and_removes_those_of_dropped_passages(llm, model):
     transform = ParametrizeNodes(llm=llm, how="translate", progress=False)
 
     def ingest(text):
@@ -182,7 +182,7 @@ def test_ingestion_keeps_representations_and_what_left_a_document_goes(llm, mode
     assert model.find(OTHERS[1]) is not None
 
 
-def test_translating_without_a_translator_is_refused_with_what_to_write(lm, store):
+def test_translating_without_a_translator_is_rejected_with_the_argument_to_pass(lm, store):
     llm = ParametricLLM(lm=lm, store=store, recipe="prag")
     with pytest.raises(ConfigurationError, match=r"ParametricLLM\(translator="):
         ParametricNodePostprocessor(llm=llm, missing="translate")
@@ -198,7 +198,7 @@ def test_a_translator_is_loaded_from_its_folder(lm, store, translator, tmp_path)
         ParametricLLM(lm=lm, store=store, recipe="prag", translator=tmp_path / "none")
 
 
-def test_a_reference_of_another_translator_is_refused(llm, lm):
+def test_a_marker_of_another_translator_is_rejected(llm, lm):
     stranger = strong(lm, seed=5).key(OTHERS[0])
     with pytest.raises(AdapterError, match="another model or recipe"):
         llm.complete(f"{marker(stranger)} {QUESTION}")

@@ -1,4 +1,4 @@
-"""A translator from text to adapter, and its checkpoint."""
+"""Tests of the translator from text to adapter, and of its checkpoint."""
 
 import json
 
@@ -30,7 +30,7 @@ def made(lm, kind="shared", **changes) -> Translator:
 
 
 @pytest.mark.parametrize("kind", ["shared", "dyprag"])
-def test_a_document_becomes_an_adapter_of_the_layout_whatever_is_translated_beside_it(lm, kind):
+def test_a_document_becomes_an_adapter_independently_of_the_rest_of_the_batch(lm, kind):
     translator = made(lm, kind)
     kept = translator.represent(TEXTS)
     adapters = translator.adapters(kept)
@@ -42,7 +42,7 @@ def test_a_document_becomes_an_adapter_of_the_layout_whatever_is_translated_besi
     assert kept[0].nbytes == translator.config.representation_bytes <= 4096
 
 
-def test_keys_name_translator_and_text(lm):
+def test_keys_identify_translator_and_text(lm):
     one, same, other = made(lm), made(lm), made(lm, seed=1)
     assert one.key("A river.") == same.key(" A river. ")
     assert one.key("A river.").text == text_hash("A river.")
@@ -50,7 +50,7 @@ def test_keys_name_translator_and_text(lm):
 
 
 @pytest.mark.parametrize("kind", ["shared", "dyprag"])
-def test_a_checkpoint_gives_the_same_adapters(lm, kind, tmp_path):
+def test_a_translator_loaded_from_a_checkpoint_makes_the_same_adapters(lm, kind, tmp_path):
     translator = made(lm, kind)
     translator.record["steps"] = 12
     again = Translator.load(translator.save(tmp_path / "translator"), lm)
@@ -59,7 +59,7 @@ def test_a_checkpoint_gives_the_same_adapters(lm, kind, tmp_path):
     assert np.array_equal(again.translate(kept), translator.translate(kept))
 
 
-def test_a_checkpoint_takes_the_place_of_an_earlier_one_and_of_nothing_else(lm, tmp_path):
+def test_a_checkpoint_replaces_an_earlier_one_but_nothing_else(lm, tmp_path):
     one, other = made(lm), made(lm, seed=1)
     one.save(tmp_path / "here")
     other.save(tmp_path / "here")
@@ -129,48 +129,48 @@ def _described(folder, **changes):
         (_other_weights, "are not those of its 'shared' network"),
     ],
 )
-def test_a_checkpoint_that_does_not_fit_together_is_refused_with_the_reason(lm, tmp_path, damage, reason):
+def test_an_inconsistent_checkpoint_is_rejected_with_the_reason(lm, tmp_path, damage, reason):
     folder = made(lm).save(tmp_path / "translator")
     damage(folder)
     with pytest.raises(TranslatorError, match=reason):
         Translator.load(folder, lm)
 
 
-def test_a_checkpoint_for_another_model_is_refused(lm, tmp_path):
+def test_a_checkpoint_for_another_model_is_rejected(lm, tmp_path):
     folder = made(lm).save(tmp_path / "translator")
     with pytest.raises(TranslatorError, match="is for the model"):
         Translator.load(folder, CausalLM(tiny_qwen2(), tiny_tokenizer(), name="other"))
 
 
-def test_there_is_no_translator_in_an_empty_folder(lm, tmp_path):
+def test_loading_from_an_empty_folder_reports_that_there_is_no_translator(lm, tmp_path):
     with pytest.raises(TranslatorError, match="there is no translator"):
         Translator.load(tmp_path, lm)
 
 
-def test_representations_of_another_translator_are_refused(lm):
+def test_representations_of_another_translator_are_rejected(lm):
     (kept,) = made(lm, tokens=2).represent(TEXTS[:1])
     with pytest.raises(TranslatorError, match=r"has the shape \(2, 16\)"):
         made(lm).translate([kept])
 
 
-def test_a_translator_that_diverged_makes_no_adapter(lm):
+def test_a_diverged_translator_raises_instead_of_making_an_adapter(lm):
     translator = made(lm)
     translator.network.common.data[5] = torch.inf
     with pytest.raises(TranslatorError, match="damaged or diverged"):
         translator.translate(translator.represent(TEXTS[:1]))
 
 
-def test_blank_documents_are_refused(lm):
+def test_blank_documents_are_rejected(lm):
     with pytest.raises(ConfigurationError, match="a document is blank"):
         made(lm).represent(["A river.", " \n"])
     assert made(lm).represent([]) == []
 
 
-def test_the_one_for_the_embedded_model_comes_with_the_package():
+def test_the_package_contains_a_translator_for_the_embedded_model():
     lm = CausalLM.from_pretrained("embedded")
     translator = Translator.load("embedded", lm)
     assert (translator.name, translator.config.kind) == ("embedded", "shared")
     assert sum(f.stat().st_size for f in translator.folder.iterdir()) < 20e6
     one, other = translator.translate(translator.represent(["The Patient Anna sails to Hallin.", "Bees make honey."]))
-    # Most of an adapter is what all have in common; what is a document's own is no rounding error.
+    # Most of an adapter is common to all documents, but the document's own part is more than a rounding error.
     assert 0.05 < np.linalg.norm(one - other) / np.linalg.norm(one) < 1

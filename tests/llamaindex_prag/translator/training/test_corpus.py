@@ -1,4 +1,4 @@
-"""What a translator is trained on, and in which order."""
+"""Tests of the data that a translator is trained on, and of its order."""
 
 import json
 
@@ -19,7 +19,7 @@ def _file(tmp_path, *rows):
     return path
 
 
-def test_a_passage_that_occurs_twice_has_the_questions_of_both(tmp_path):
+def test_duplicate_passages_are_merged_with_the_questions_of_both(tmp_path):
     one, two = {"question": "Who?", "answer": "Ada"}, {"question": "When?", "answer": "1954"}
     again = {"text": "A river. ", "questions": [one, two]}
     path = _file(tmp_path, {"text": "A river.", "questions": [one]}, "", again, {"text": "B"})
@@ -39,17 +39,17 @@ def test_a_passage_that_occurs_twice_has_the_questions_of_both(tmp_path):
         ({"text": 5}, "line 2"),
     ],
 )
-def test_what_is_no_passage_is_refused_by_its_line(tmp_path, row, reason):
+def test_an_invalid_line_is_rejected_with_its_number(tmp_path, row, reason):
     with pytest.raises(ConfigurationError, match=reason):
         read_lessons(_file(tmp_path, {"text": "A river."}, row))
 
 
-def test_a_missing_corpus_is_named(tmp_path):
+def test_a_missing_corpus_file_is_reported(tmp_path):
     with pytest.raises(ConfigurationError, match="there is no corpus"):
         read_lessons(tmp_path / "none.jsonl")
 
 
-def test_passages_of_one_title_are_on_one_side():
+def test_passages_with_the_same_title_stay_on_one_side_of_the_split():
     corpus = split(LESSONS, validation=7, seed=3)
     assert not {x.title for x in corpus.train} & {x.title for x in corpus.validation}
     assert len(corpus.train) + len(corpus.validation) == len(LESSONS)
@@ -58,18 +58,18 @@ def test_passages_of_one_title_are_on_one_side():
 
 
 @pytest.mark.parametrize("validation", [0, 1, 16, 40])
-def test_a_corpus_too_small_to_validate_on_is_refused(validation):
+def test_a_corpus_too_small_for_the_validation_set_is_rejected(validation):
     with pytest.raises(ConfigurationError, match="set apart for validation"):
         split(LESSONS, validation=validation)
 
 
-def test_questions_are_part_of_what_a_corpus_is():
+def test_the_digest_of_a_corpus_depends_on_its_questions():
     asked = Lesson("A river.", given=(QA("Who?", "Ada"),))
     assert Corpus((Lesson("A river."),), ()).digest != Corpus((asked,), ()).digest
 
 
 @given(st.integers(1, 12), st.integers(1, 5), st.integers(0, 3))
-def test_every_lesson_comes_once_a_round_and_never_depends_on_earlier_calls(count, size, seed):
+def test_every_epoch_uses_each_lesson_once_whatever_was_drawn_before(count, size, seed):
     lessons = LESSONS[:count]
     seen = [x for step in range(2 * count + 4) for x in drawn(lessons, step, size, seed)]
     for i in range(0, len(seen) - count + 1, count):
@@ -77,7 +77,7 @@ def test_every_lesson_comes_once_a_round_and_never_depends_on_earlier_calls(coun
     assert drawn(lessons, 3, size, seed) == seen[3 * size : 4 * size]
 
 
-def test_given_questions_come_before_those_by_rule():
+def test_given_questions_come_before_rule_based_ones():
     lesson = Lesson("The Patient Anna was built in Tarn Ellis in 1954.", "Patient Anna", (QA("Who?", "Ada"),))
     found = questions_of(lesson, 5)
     assert found[0].question == "Who?"

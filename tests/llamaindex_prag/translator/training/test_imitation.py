@@ -1,4 +1,4 @@
-"""DyPRAG's objective: its value and gradient against the formula written out, and a translator that learns by it."""
+"""Compares DyPRAG's objective and gradient with the formula written out, and trains a translator with it."""
 
 import numpy as np
 import pytest
@@ -21,7 +21,7 @@ from rag_backbone.loading.causal_lm import CausalLM
 from tests.llamaindex_prag.translator.training.test_trainer import LESSONS
 from tests.tiny import tiny_llama, tiny_tokenizer
 
-RULES = PRAG.changed(augmentation="rules")  # what it is settled to for a model this small
+RULES = PRAG.changed(augmentation="rules")  # what "auto" is settled to for a model this small
 PLAN = DYPRAG.changed(steps=6, validate_every=3, validation_questions=1)
 
 
@@ -37,7 +37,7 @@ def translator(lm):
 
 @pytest.fixture
 def store(lm, translator, tmp_path):
-    """Adapters of all lessons but the last three: one `A`, and a `B` of each passage's own."""
+    """A store with adapters of all lessons except the last three: the same `A`, and a different `B` per passage."""
     layout = translator.config.layout
     with LMDBStore(tmp_path / "store", model=lm.fingerprint, encoding="float32", map_size=1 << 26) as store:
         for i, lesson in enumerate(LESSONS[:-3]):
@@ -48,7 +48,7 @@ def store(lm, translator, tmp_path):
 
 
 def logprobs_of(lm, config, buffer, scale, ids):
-    """(tokens - 1, vocabulary) with W + s B A in the place of W."""
+    """Return (tokens - 1, vocabulary) log-probabilities, computed with W + s B A instead of W."""
     weights = dict(lm.model.named_parameters())
     for target, a, b in zip(config.layout.targets, config.layout.a_offsets, config.layout.b_offsets, strict=True):
         rank, name = config.layout.rank, f"{target.name}.weight"
@@ -60,7 +60,7 @@ def logprobs_of(lm, config, buffer, scale, ids):
 
 
 @pytest.mark.parametrize("scaling", ["paper", "reference"])
-def test_loss_and_gradient_are_those_of_the_published_formula(lm, store, tmp_path, scaling):
+def test_loss_and_gradient_match_the_published_formula(lm, store, tmp_path, scaling):
     config = TranslatorConfig.of(lm, "dyprag", width=8, scaling=scaling)
     trainer = TranslatorTrainer(
         Translator(lm, config), split(LESSONS, validation=5), tmp_path / "t", PLAN, adapters=store
@@ -97,11 +97,11 @@ def test_loss_and_gradient_are_those_of_the_published_formula(lm, store, tmp_pat
     without = found - 100 * 2 * (values.detach() - imitation.targets([x.text for x in lessons])[0]) * tensor_shares(
         config.layout
     )
-    assert float(without.norm()) > 1e-3  # the other two parts do have a gradient
+    assert float(without.norm()) > 1e-3  # the other two terms have a gradient too
 
 
 @pytest.mark.slow
-def test_it_learns_to_make_the_adapters_that_training_made(lm, store, tmp_path):
+def test_a_translator_learns_to_reproduce_trained_adapters(lm, store, tmp_path):
     shared = Translator(lm, TranslatorConfig.of(lm, "shared", recipe=PRAG, width=16, tokens=2, heads=2))
     plan = PLAN.changed(steps=60, documents=4, learning_rate=1e-2, validate_every=60)
     trainer = TranslatorTrainer(shared, split(LESSONS, validation=5), tmp_path / "t", plan, adapters=store)
@@ -109,14 +109,14 @@ def test_it_learns_to_make_the_adapters_that_training_made(lm, store, tmp_path):
     texts = [lesson.text for lesson in trainer._corpus.train[:4]]
     targets, _ = trainer._imitation.targets(texts)
     made = torch.from_numpy(shared.translate(shared.represent(texts)))
-    size = shared.config.layout.a_size  # what these adapters have in common; their `B` are noise
+    size = shared.config.layout.a_size  # these adapters share their `A`; their `B` are noise
     shares = tensor_shares(shared.config.layout)[:size]
     left, all_of_it = (((x - targets) ** 2)[:, :size] @ shares for x in (made, torch.zeros_like(made)))
     assert left.mean() < 0.1 * all_of_it.mean()
     assert run.steps == 60
 
 
-def test_trained_adapters_may_be_a_further_target_of_distillation(lm, store, tmp_path):
+def test_trained_adapters_can_be_an_additional_target_of_distillation(lm, store, tmp_path):
     shared = Translator(lm, TranslatorConfig.of(lm, "shared", recipe=PRAG, width=16, tokens=2, heads=2))
     plan = TrainingPlan(steps=2, documents=2, questions=2, validate_every=2, validation_questions=1, mse=5.0)
     trainer = TranslatorTrainer(shared, split(LESSONS, validation=5), tmp_path / "t", plan, adapters=store)
@@ -130,7 +130,7 @@ def test_trained_adapters_may_be_a_further_target_of_distillation(lm, store, tmp
     assert torch.allclose(gradient, plain_gradient + 5.0 * pull, atol=1e-6)
 
 
-def test_only_passages_with_an_adapter_are_trained_on(lm, translator, store, tmp_path):
+def test_passages_without_a_trained_adapter_are_left_out_of_training(lm, translator, store, tmp_path):
     trainer = TranslatorTrainer(translator, split(LESSONS, validation=5), tmp_path / "t", PLAN, adapters=store)
     lacking = {lesson.text for lesson in LESSONS[-3:]}
     assert not lacking & {lesson.text for lesson in trainer._corpus.train}
@@ -142,7 +142,7 @@ def test_only_passages_with_an_adapter_are_trained_on(lm, translator, store, tmp
         TranslatorTrainer(translator, split(LESSONS, validation=5), tmp_path / "u", PLAN, adapters=empty)
 
 
-def test_the_released_code_never_shows_a_closed_book_sequence_and_drawing_does(lm, translator, store, tmp_path):
+def test_only_drawn_sequences_include_closed_book_ones(lm, translator, store, tmp_path):
     corpus = split(LESSONS, validation=5)
     seen = {}
     for sequences in ("first", "drawn"):
@@ -154,7 +154,7 @@ def test_the_released_code_never_shows_a_closed_book_sequence_and_drawing_does(l
     assert seen == {"first": {True}, "drawn": {True, False}}
 
 
-def test_what_a_plan_needs_and_what_is_given_must_fit(translator, store, tmp_path):
+def test_adapters_must_be_given_exactly_when_the_plan_needs_them(translator, store, tmp_path):
     corpus = split(LESSONS, validation=5)
     with pytest.raises(ConfigurationError, match="learns from trained adapters; give them"):
         TranslatorTrainer(translator, corpus, tmp_path / "t", PLAN)

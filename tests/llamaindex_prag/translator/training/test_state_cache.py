@@ -1,4 +1,4 @@
-"""States kept on disk: the same as computed, shared by several trainings, and never trusted where they are damaged."""
+"""Tests that cached states equal computed ones, can be shared by several trainings, and are ignored when damaged."""
 
 import subprocess
 import sys
@@ -37,7 +37,7 @@ def corpus():
 
 
 def translator(lm) -> Translator:
-    """Of the upper layers, so that there is something below them."""
+    """Build a translator for the upper layers only, so that there are layers below the adapters."""
     recipe = DISTILL.changed(rank=2, layers=0.5)
     return Translator(lm, TranslatorConfig.of(lm, recipe=recipe, width=16, tokens=2, heads=2))
 
@@ -46,7 +46,7 @@ def translator(lm) -> Translator:
     st.sampled_from([torch.float32, torch.bfloat16, torch.float16]),
     st.lists(st.integers(1, 4), min_size=1, max_size=3),
 )
-def test_what_is_read_is_what_was_written(dtype, shape):
+def test_states_survive_a_round_trip_through_the_cache(dtype, shape):
     states = torch.randn(*shape).to(dtype)
     found = _read(memoryview(_written(states)), shape[0])
     assert found.dtype == dtype
@@ -55,14 +55,14 @@ def test_what_is_read_is_what_was_written(dtype, shape):
 
 
 @given(st.data())
-def test_a_damaged_value_is_no_value(data):
+def test_a_damaged_value_counts_as_missing(data):
     content = bytearray(_written(torch.randn(3, 2)))
     content[data.draw(st.integers(0, len(content) - 1))] ^= data.draw(st.integers(1, 255))
     assert _read(memoryview(bytes(content)), 3) is None
     assert _read(memoryview(bytes(content[: data.draw(st.integers(0, len(content) - 1))])), 3) is None
 
 
-def test_each_state_is_computed_once_in_all_trainings(tmp_path):
+def test_each_state_is_computed_once_across_all_trainings(tmp_path):
     asked = []
 
     def compute(missing):
@@ -80,7 +80,7 @@ def test_each_state_is_computed_once_in_all_trainings(tmp_path):
     assert asked == [[0, 1], [0], [0]]
 
 
-def test_what_finds_no_room_is_computed_each_time(tmp_path):
+def test_states_that_do_not_fit_in_the_cache_are_computed_each_time(tmp_path):
     calls = []
 
     def compute(missing):
@@ -93,8 +93,8 @@ def test_what_finds_no_room_is_computed_each_time(tmp_path):
     assert calls == [[0], [0]]
 
 
-def test_another_training_may_keep_more(tmp_path):
-    """In a process of its own, and after this one has opened the folder with less room."""
+def test_another_training_can_enlarge_an_open_cache(tmp_path):
+    """The other training runs in a separate process, after this one has opened the folder with a smaller size."""
     with KeptStates(tmp_path / "states", "model", gigabytes=1 / 1024) as kept:
         kept.of("read", [[1]], lambda missing: {i: torch.zeros(1, 2) for i in missing}, CPU)
         code = (
@@ -107,13 +107,13 @@ def test_another_training_may_keep_more(tmp_path):
         assert [f.shape[1] for f in found] == [2, 1_000_000]
 
 
-def test_a_folder_that_cannot_be_used_is_said(tmp_path):
+def test_a_folder_that_cannot_be_used_is_reported(tmp_path):
     (tmp_path / "file").write_text("here")
     with pytest.raises(StoreError, match="states cannot be kept in"):
         KeptStates(tmp_path / "file", "model")
 
 
-def test_training_with_kept_states_ends_as_training_without(lm, corpus, tmp_path):
+def test_cached_states_do_not_change_the_result_of_training(lm, corpus, tmp_path):
     alone = TranslatorTrainer(translator(lm), corpus, tmp_path / "alone", PLAN)
     alone.train(show=False)
     for name in ("first", "again"):
@@ -125,7 +125,7 @@ def test_training_with_kept_states_ends_as_training_without(lm, corpus, tmp_path
         assert env.stat()["entries"] > len(corpus.train)
 
 
-def test_layers_below_the_adapters_are_really_spared(lm, corpus, tmp_path):
+def test_states_below_the_adapters_come_from_the_cache(lm, corpus, tmp_path):
     made = translator(lm)
     losses = DocumentLosses(lm.engine, made.config.layout)
     assert losses.first_adapted > 0

@@ -1,4 +1,4 @@
-"""Training a translator on a tiny model: it learns, it goes on where it was stopped, and it refuses what it must."""
+"""Tests of training a translator on a tiny model: that it learns, resumes where it stopped, and rejects bad input."""
 
 import json
 import math
@@ -45,7 +45,7 @@ def translator(lm, kind="shared", seed=0) -> Translator:
     return Translator(lm, TranslatorConfig.of(lm, kind, recipe=recipe, seed=seed, **form))
 
 
-def test_training_lowers_the_loss_on_passages_that_it_never_saw(lm, corpus, tmp_path):
+def test_training_lowers_the_loss_on_held_out_passages(lm, corpus, tmp_path):
     plan = TrainingPlan(
         steps=30, documents=3, questions=2, validate_every=15, validation_questions=3, warm_up=2, learning_rate=1e-2
     )
@@ -60,8 +60,8 @@ def test_training_lowers_the_loss_on_passages_that_it_never_saw(lm, corpus, tmp_
 
 
 @pytest.mark.slow
-def test_the_published_network_learns_end_to_end_too(lm, corpus, tmp_path):
-    """Its first gradients are near 1e-14, which any usual epsilon of Adam would swallow."""
+def test_the_published_network_can_be_trained_end_to_end(lm, corpus, tmp_path):
+    """Its first gradients are near 1e-14, far below any usual epsilon of Adam."""
     changes = {
         "steps": 40,
         "documents": 4,
@@ -79,7 +79,7 @@ def test_the_published_network_learns_end_to_end_too(lm, corpus, tmp_path):
     assert stuck.train(show=False).history[-1]["own"] == pytest.approx(run.history[0]["own"], abs=1e-3)
 
 
-def test_a_run_that_was_stopped_ends_as_one_that_was_not(lm, corpus, tmp_path):
+def test_an_interrupted_run_ends_with_the_same_result_as_an_uninterrupted_one(lm, corpus, tmp_path):
     plan = PLAN.changed(unrelated=1)
     whole = TranslatorTrainer(translator(lm), corpus, tmp_path / "whole", plan)
     whole.train(show=False)
@@ -87,7 +87,7 @@ def test_a_run_that_was_stopped_ends_as_one_that_was_not(lm, corpus, tmp_path):
     TranslatorTrainer(translator(lm), corpus, tmp_path / "parts", plan).train(over=lambda: next(calls), show=False)
     killed = TranslatorTrainer(translator(lm), corpus, tmp_path / "parts", plan)
     assert killed.run.steps == 3
-    killed._step(3)  # and nothing of it was kept
+    killed._step(3)  # this step is never saved
     again = TranslatorTrainer(translator(lm), corpus, tmp_path / "parts", plan)
     again.train(show=False)
     for (name, one), (_, other) in zip(
@@ -97,8 +97,8 @@ def test_a_run_that_was_stopped_ends_as_one_that_was_not(lm, corpus, tmp_path):
     assert [e["own"] for e in again.run.history] == pytest.approx([e["own"] for e in whole.run.history], abs=1e-5)
 
 
-def test_the_gradient_is_that_of_the_whole_graph(lm, corpus, tmp_path):
-    """Against one backward through network and model, with the update written out as W + s B A."""
+def test_the_gradient_equals_that_of_the_whole_graph(lm, corpus, tmp_path):
+    """Compare with one backward pass through network and model, with the update written out as W + s B A."""
     trainer = TranslatorTrainer(
         translator(lm), corpus, tmp_path / "t", TrainingPlan(documents=2, questions=2, unrelated=0, clip=1e9)
     )
@@ -133,7 +133,7 @@ def test_the_gradient_is_that_of_the_whole_graph(lm, corpus, tmp_path):
         assert torch.allclose(seen[name], gradient, atol=1e-5 + 1e-3 * float(gradient.abs().max())), name
 
 
-def test_without_known_answers_there_is_no_f1_and_training_shows_its_bar_all_the_same(lm, tmp_path):
+def test_without_known_answers_f1_is_none_and_the_progress_bar_still_works(lm, tmp_path):
     told = [
         Lesson(x.text, x.title, (QA(f"Who built bridge {i}?", "nobody", source="model"),))
         for i, x in enumerate(LESSONS)
@@ -143,7 +143,7 @@ def test_without_known_answers_there_is_no_f1_and_training_shows_its_bar_all_the
     assert [e["f1"] for e in run.history] == [None, None]
 
 
-def test_patience_ends_a_training_that_gets_no_better(lm, corpus, tmp_path, monkeypatch):
+def test_patience_ends_a_training_that_does_not_improve(lm, corpus, tmp_path, monkeypatch):
     plan = PLAN.changed(steps=50, documents=1, questions=1, validate_every=1, patience=2)
     trainer = TranslatorTrainer(translator(lm), corpus, tmp_path / "t", plan)
     values = iter([3.0, 2.0, 2.5, 2.4, 1.0])
@@ -161,7 +161,7 @@ def test_patience_ends_a_training_that_gets_no_better(lm, corpus, tmp_path, monk
     assert trainer.train(show=False).steps == 3
 
 
-def test_a_loss_that_is_no_number_stops_the_training_and_leaves_what_was_kept(lm, corpus, tmp_path, monkeypatch):
+def test_a_nan_loss_stops_the_training_and_leaves_the_saved_state_untouched(lm, corpus, tmp_path, monkeypatch):
     trainer = TranslatorTrainer(translator(lm), corpus, tmp_path / "t", PLAN)
     backward, calls = trainer._losses.backward, []
 
@@ -179,7 +179,7 @@ def test_a_loss_that_is_no_number_stops_the_training_and_leaves_what_was_kept(lm
 
 
 @pytest.mark.parametrize("what", ["plan", "corpus", "translator"])
-def test_the_state_of_another_training_is_refused(lm, corpus, tmp_path, what):
+def test_the_state_of_another_training_is_rejected(lm, corpus, tmp_path, what):
     TranslatorTrainer(translator(lm), corpus, tmp_path / "t", PLAN).train(over=lambda: True, show=False)
     given = {"plan": PLAN, "corpus": corpus, "translator": translator(lm)}
     other = {
@@ -192,7 +192,7 @@ def test_the_state_of_another_training_is_refused(lm, corpus, tmp_path, what):
         TranslatorTrainer(given["translator"], given["corpus"], tmp_path / "t", given["plan"])
 
 
-def test_a_damaged_state_is_refused(lm, corpus, tmp_path):
+def test_a_damaged_state_is_rejected(lm, corpus, tmp_path):
     TranslatorTrainer(translator(lm), corpus, tmp_path / "t", PLAN).train(over=lambda: True, show=False)
     values = tmp_path / "t.training" / "state.safetensors"
     values.write_bytes(values.read_bytes()[:-1])
@@ -203,7 +203,7 @@ def test_a_damaged_state_is_refused(lm, corpus, tmp_path):
         TranslatorTrainer(translator(lm), corpus, tmp_path / "t", PLAN)
 
 
-def test_a_full_disk_leaves_the_state_that_was_kept(lm, corpus, tmp_path, monkeypatch):
+def test_a_full_disk_leaves_the_saved_state_untouched(lm, corpus, tmp_path, monkeypatch):
     trainer = TranslatorTrainer(translator(lm), corpus, tmp_path / "t", PLAN)
     trainer.train(over=lambda: True, show=False)
     before = json.loads((tmp_path / "t.training" / "state.json").read_text())
@@ -219,7 +219,7 @@ def test_a_full_disk_leaves_the_state_that_was_kept(lm, corpus, tmp_path, monkey
     assert sorted(p.name for p in tmp_path.iterdir()) == ["t", "t.training"]
 
 
-def test_the_model_is_left_as_it_was(lm, corpus, tmp_path):
+def test_training_leaves_the_model_unchanged(lm, corpus, tmp_path):
     before = {n: p.clone() for n, p in lm.model.named_parameters()}
     TranslatorTrainer(translator(lm, "dyprag"), corpus, tmp_path / "t", PLAN).train(show=False)
     for name, parameter in lm.model.named_parameters():
@@ -228,7 +228,7 @@ def test_the_model_is_left_as_it_was(lm, corpus, tmp_path):
     assert not any("forward" in vars(m) for m in lm.model.modules())
 
 
-def test_a_corpus_that_says_nothing_is_refused(lm, tmp_path):
+def test_a_corpus_without_any_questions_is_rejected(lm, tmp_path):
     empty = [Lesson("...", f"x{i}") for i in range(12)]
     with pytest.raises(ConfigurationError, match="have questions"):
         TranslatorTrainer(translator(lm), split(empty, validation=3), tmp_path / "t", PLAN)
@@ -242,12 +242,12 @@ def test_a_corpus_that_says_nothing_is_refused(lm, tmp_path):
         ({"patience": -1}, "patience is -1"),
     ],
 )
-def test_plans_that_cannot_be_are_refused(changes, reason):
+def test_invalid_plans_are_rejected(changes, reason):
     with pytest.raises(ConfigurationError, match=reason):
         TrainingPlan(**changes)
 
 
-def test_the_rate_rises_then_falls_to_nothing():
+def test_the_learning_rate_rises_and_then_falls_to_zero():
     plan = TrainingPlan(steps=100, warm_up=9, learning_rate=1.0)
     rates = [plan.rate(step) for step in range(101)]
     assert np.argmax(rates) == 9
