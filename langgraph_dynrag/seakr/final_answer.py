@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
 from typing_extensions import TypedDict
 
 from langgraph_dynrag.drafts.draft import Signal
-from langgraph_dynrag.seakr.uncertainty import SampleSpec
+from langgraph_dynrag.drafts.sampled_ends import SampleSpec
 from rag_backbone.errors import ConfigurationError
 from rag_backbone.typed_fields import Bounds, check_fields
 
