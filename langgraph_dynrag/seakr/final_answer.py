@@ -18,17 +18,15 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 from typing_extensions import TypedDict
 
 from langgraph_dynrag.drafts.draft import Signal
 from langgraph_dynrag.drafts.sampled_ends import SampleSpec
+from langgraph_dynrag.method import Method
 from rag_backbone.errors import ConfigurationError
 from rag_backbone.typed_fields import Bounds, check_fields
-
-if TYPE_CHECKING:
-    from langgraph_dynrag.settings import Settings
 
 Basis = Literal["rationales", "documents"]
 """What an answer was written from."""
@@ -98,7 +96,7 @@ class SurerAnswer:
     def __post_init__(self) -> None:
         check_fields(self)
 
-    def check_with(self, settings: Settings) -> None:
+    def check_with(self, settings: Method) -> None:
         """Refuse methods where there is nothing to compare."""
         if settings.exchange.within_text:
             raise ConfigurationError(

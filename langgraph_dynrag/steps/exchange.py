@@ -1,7 +1,7 @@
 """Answering the searches that a model writes into its answer: results, or a notice why there are none.
 
-A part of the settings, which `monitor` (notices), `resume` (results) and whoever shows the answer ask. What is inserted
-is part of the running text, for the model to go on from, and hidden from the answer. Every exchange is recorded (an
+The steps that go with the settings' `Exchange`: `monitor` asks for notices, `resume` for results. What is inserted is
+part of the running text, for the model to go on from, and hidden from the answer. Every exchange is recorded (an
 `inserted` event) and counted: after `TagFormat.turns` of them the answer is asked for outright.
 """
 
@@ -10,45 +10,29 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, ClassVar
 
 from langgraph_dynrag.drafts.draft import DraftView
 from langgraph_dynrag.events.events import AcceptedEvent, BudgetEvent, InsertedEvent
 from langgraph_dynrag.evidence import Passage, within_budget
 from langgraph_dynrag.queries.base import asked_before, last_words
+from langgraph_dynrag.search_tags.exchange import Exchange
 from langgraph_dynrag.search_tags.formats import Problem, TagFormat
+from langgraph_dynrag.settings import Settings
 from langgraph_dynrag.state import State, Update
 from langgraph_dynrag.steps.accept import accept, after_acceptance, budget_event, force_answer
+from langgraph_dynrag.steps.digest import Digest
 from langgraph_dynrag.steps.insert import insert, last_hidden, room_left
 from langgraph_dynrag.streaming import emit
-from rag_backbone.errors import ConfigurationError
-from rag_backbone.text.units import Span
-
-if TYPE_CHECKING:
-    from langgraph_dynrag.settings import Settings
-    from langgraph_dynrag.steps.digest import Digest
 
 
-class NoExchange:
-    """Where evidence stands in the prompt: the model writes no searches, and nothing is inserted into its text.
+def exchange_steps(settings: Settings) -> NoExchangeSteps:
+    """Return the steps that go with the settings' exchange."""
+    exchange = settings.exchange
+    return ExchangeSteps(exchange.tag_format) if isinstance(exchange, Exchange) else NoExchangeSteps()
 
-    So what it is told is not looked at, and what it is given comes back as it is.
-    """
 
-    within_text: ClassVar[bool] = False
-    """Whether evidence is inserted into the text, so that the prompt stays as it is."""
-
-    def marked(self, text: str, since: int = 0) -> list[Span]:
-        """What is no part of the answer after a character: closed calls and stray closing marks."""
-        return []
-
-    def open_call(self, text: str, since: int = 0) -> int | None:
-        """Where a call begins that nothing closes; None if there is none."""
-        return None
-
-    def closed(self, update: Update, settings: Settings) -> Update:
-        """The update with an open call closed, which would swallow what is asked for after it."""
-        return update
+class NoExchangeSteps:
+    """Where evidence stands in the prompt: nothing is inserted into the text, and what is given comes back as it is."""
 
     def notified(self, state: State, settings: Settings, view: DraftView, hit: str | None) -> Update | None:
         """Accept the judged tokens, with a notice why their last call brings no results; None if it may bring some.
@@ -65,32 +49,10 @@ class NoExchange:
 
 
 @dataclass(frozen=True)
-class Exchange(NoExchange):
+class ExchangeSteps(NoExchangeSteps):
     """Searches and their results in the text, in one format."""
 
     tag_format: TagFormat
-    within_text: ClassVar[bool] = True
-
-    def check_with(self, settings: Settings) -> None:
-        """Refuse an injector: what stands in the text cannot go into the parameters."""
-        if settings.injector is not None:
-            raise ConfigurationError(
-                f"the results of {settings.trigger} are written into the answer, so they cannot go into the model's "
-                "parameters; use injection='context'"
-            )
-
-    def marked(self, text: str, since: int = 0) -> list[Span]:
-        """What is no part of the answer after a character: closed calls and stray closing marks."""
-        return self.tag_format.marked(text, since)
-
-    def open_call(self, text: str, since: int = 0) -> int | None:
-        """Where a call begins that nothing closes; None if there is none."""
-        return self.tag_format.open_call(text, since)
-
-    def closed(self, update: Update, settings: Settings) -> Update:
-        """The update with an open call closed, which would swallow what is asked for after it."""
-        at = self.open_call(update["text"], last_hidden(update))
-        return update if at is None else insert(update, settings, self.tag_format.call[1], since=at)
 
     def notified(self, state: State, settings: Settings, view: DraftView, hit: str | None) -> Update | None:
         """Accept the judged tokens, with a notice why their last call brings no results; None if it may bring some."""
@@ -143,7 +105,7 @@ class Exchange(NoExchange):
         calls = self.tag_format.new_calls(view.accepted, view.unit.text)
         if not calls:
             over = view.draft.ended == "end" and view.judged == len(view.draft)
-            opened = self.open_call(view.accepted + view.unit.text) is not None
+            opened = self.tag_format.open_call(view.accepted + view.unit.text) is not None
             return "unclosed" if over and opened else None
         if hit is not None:
             return "limit"
@@ -156,7 +118,7 @@ class Exchange(NoExchange):
     def _with_notice(self, state: State, update: Update, settings: Settings, problem: Problem) -> tuple[Update, bool]:
         block, since = self.tag_format.notice(problem), None
         if problem == "unclosed":
-            since = self.open_call(update["text"], last_hidden(update))
+            since = self.tag_format.open_call(update["text"], last_hidden(update))
             block = self.tag_format.call[1] + block
         full = settings.generator.count_tokens(block) > room_left(state, update, settings)
         event = InsertedEvent(type="inserted", problem=problem, text="" if full else block, passages=[])
