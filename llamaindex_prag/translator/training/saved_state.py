@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,11 +24,24 @@ from llamaindex_prag.store.folders import write_folder
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from llamaindex_prag.translator.training.trainer import TrainingRun
-
 STATE = "state.json"
 VALUES = "state.safetensors"
 _MOMENTS = ("exp_avg", "exp_avg_sq")
+
+
+@dataclass(slots=True)
+class TrainingRun:
+    """How a training went."""
+
+    steps: int = 0
+    history: list[dict[str, Any]] = field(default_factory=list)
+    """Of each validation: step, seconds of training so far, training loss since the last one, and the losses of
+    `ValidationLosses`."""
+    best: float = math.inf
+    """The lowest loss on the passages set apart."""
+    seconds: float = 0.0
+    ended: str = ""
+    """Why it is over; empty while it is not."""
 
 
 def keep(
