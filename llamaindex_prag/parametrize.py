@@ -26,8 +26,8 @@ from llamaindex_prag.augment.rules.cloze import passage_question
 from llamaindex_prag.augment.rules.questions import rule_questions
 from llamaindex_prag.jobs.estimate import Estimate, estimated
 from llamaindex_prag.jobs.pace import Pace, keep, pace_of
-from llamaindex_prag.jobs.progress import JobStage, Meter, Progress, Tick, bar
 from llamaindex_prag.passages import Passage, settle_owners
+from llamaindex_prag.progress import JobStage, Meter, Progress, Tick, bar
 from llamaindex_prag.training.distillation import distilled
 from llamaindex_prag.training.examples import TrainingDocument, prag_examples
 from llamaindex_prag.training.trainer import Trained, Trainer

@@ -29,8 +29,8 @@ from rag_backbone.text.unicode import clean_text
 if TYPE_CHECKING:
     from langgraph_dynrag.retrieval.retriever import Retriever
     from llamaindex_prag.adapter_model import AdapterModel as AdapterModel  # noqa: PLC0414 - for `graph`
-    from llamaindex_prag.jobs.progress import JobStatus
     from llamaindex_prag.placement.candidate import Candidate
+    from llamaindex_prag.progress import JobStatus
 
 logger = logging.getLogger(__name__)
 
@@ -143,7 +143,7 @@ class ParametricInjector:
 
         A question that waits for training is announced: a warning in the log names the documents and the time that it
         will take, and the graph's `custom` stream has an event `"training"` at the beginning and a few times a second
-        (`llamaindex_prag.jobs.progress.JobStatus`).
+        (`llamaindex_prag.progress.JobStatus`).
         """
         made = self._service.prepare([_candidate(p) for p in passages])
         done = PreparedEvidence(

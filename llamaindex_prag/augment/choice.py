@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from llamaindex_prag.adapters.recipe import Recipe
 from llamaindex_prag.augment.augmentation import Augmentation
-from llamaindex_prag.jobs.progress import Tick
+from llamaindex_prag.progress import Tick
 from rag_backbone.errors import ConfigurationError
 
 if TYPE_CHECKING:

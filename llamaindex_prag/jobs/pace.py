@@ -19,7 +19,7 @@ from llamaindex_prag.augment.augmentation import QA
 from llamaindex_prag.augment.augmenter import Augmenter
 from llamaindex_prag.augment.rules.augmenter import RuleAugmenter
 from llamaindex_prag.augment.rules.questions import rule_questions
-from llamaindex_prag.jobs.progress import JobStage
+from llamaindex_prag.progress import JobStage
 from llamaindex_prag.training.distillation import distilled
 from llamaindex_prag.training.examples import TrainingDocument, prag_examples
 from llamaindex_prag.training.gradients import DocumentLosses
