@@ -32,6 +32,7 @@ from benchmarks.runs import Job, Records, SamePrefix, key_of, load_chat, run, ru
 from benchmarks.scoring import interval, mean
 from langgraph_dynrag.budgets import Budgets
 from langgraph_dynrag.chat_model.local_chat_model import LocalChatModel
+from langgraph_dynrag.drafts.sampled_ends import SampleSpec
 from langgraph_dynrag.graph import create_dynamic_rag
 from langgraph_dynrag.injection.parametric import ParametricInjector
 from langgraph_dynrag.presets.methods import PRESETS, get_preset
@@ -39,7 +40,6 @@ from langgraph_dynrag.prompts import reasoned_prompt
 from langgraph_dynrag.retrieval.bm25 import BM25Retriever
 from langgraph_dynrag.seakr.evidence_selection import LeastUncertain
 from langgraph_dynrag.seakr.final_answer import SurerAnswer
-from langgraph_dynrag.seakr.uncertainty import SampleSpec
 from langgraph_dynrag.triggers import SelfAwareUncertainty
 from langgraph_dynrag.triggers.rind import Bundle
 from llamaindex_prag.parametric_model import ParametricModel

@@ -23,6 +23,7 @@ from benchmarks.datasets import Paragraph, Question
 from benchmarks.fact_labels import Labelled, judge, told_by
 from langgraph_dynrag.chat_model.local_chat_model import LocalChatModel
 from langgraph_dynrag.drafts.draft import AttentionRows, Draft, DraftView, Signal, Unit, Verdict
+from langgraph_dynrag.drafts.sampled_ends import SampledEnds, SampleSpec
 from langgraph_dynrag.drafts.tasks import DraftResult, DraftTask
 from langgraph_dynrag.evidence import Passage, passage
 from langgraph_dynrag.generators.local import LocalGenerator
@@ -43,7 +44,6 @@ from langgraph_dynrag.reflection import SegmentSelection
 from langgraph_dynrag.reflection.beam import Hypothesis, Segment
 from langgraph_dynrag.reflection.instruct import InstructReflector
 from langgraph_dynrag.reflection.scores import Critique, Weights, score
-from langgraph_dynrag.seakr.uncertainty import SampledEnds, SampleSpec
 from langgraph_dynrag.search_tags.formats import SEARCH
 from langgraph_dynrag.search_tags.prompts import tag_prompt
 from langgraph_dynrag.steps.task import derived_seed

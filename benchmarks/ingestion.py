@@ -30,10 +30,10 @@ from benchmarks.single_hop import Fact, load_facts
 from llamaindex_prag.adapters.recipe import Recipe, get_recipe
 from llamaindex_prag.augment.grounding import PassageWords as Words
 from llamaindex_prag.jobs import pace
-from llamaindex_prag.jobs.progress import JobStatus
 from llamaindex_prag.parametric_model import ParametricModel
 from llamaindex_prag.parametrize import Parametrizer
 from llamaindex_prag.passages import Passage
+from llamaindex_prag.progress import JobStatus
 from llamaindex_prag.store.lmdb_store import LMDBStore
 from rag_backbone.loading.causal_lm import CausalLM
 from rag_backbone.metrics import contains

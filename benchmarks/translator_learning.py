@@ -27,8 +27,9 @@ from llamaindex_prag.training.gradients import DocumentLosses
 from llamaindex_prag.translator.config import NetworkKind, TranslatorConfig
 from llamaindex_prag.translator.training.corpus import Corpus, Lesson, read_lessons, split
 from llamaindex_prag.translator.training.plan import TrainingPlan
+from llamaindex_prag.translator.training.saved_state import TrainingRun
 from llamaindex_prag.translator.training.state_cache import KeptStates
-from llamaindex_prag.translator.training.trainer import TrainingRun, TranslatorTrainer
+from llamaindex_prag.translator.training.trainer import TranslatorTrainer
 from llamaindex_prag.translator.training.validation import Validation
 from llamaindex_prag.translator.translator import Translator
 from rag_backbone.errors import ConfigurationError

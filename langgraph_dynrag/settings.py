@@ -16,9 +16,9 @@ from langgraph_dynrag.reflection.base import Reflector, SegmentSelection
 from langgraph_dynrag.retrieval.retriever import Retriever, check_retriever
 from langgraph_dynrag.seakr.evidence_selection import EvidenceSelector
 from langgraph_dynrag.seakr.final_answer import SurerAnswer
+from langgraph_dynrag.search_tags.exchange import Exchange, NoExchange
 from langgraph_dynrag.search_tags.reason_in_documents import ReasonInDocuments
 from langgraph_dynrag.state import DynamicRAGContext
-from langgraph_dynrag.steps.exchange import Exchange, NoExchange
 from langgraph_dynrag.triggers.base import Trigger, check_trigger
 from langgraph_dynrag.triggers.fixed import Never
 from langgraph_dynrag.triggers.written_tag import WrittenTag

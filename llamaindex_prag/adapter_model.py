@@ -20,12 +20,14 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from llamaindex_prag.adapters.active_adapters import ActiveAdapters, Merge
+    from llamaindex_prag.adapters.bank import AdapterBank
+    from llamaindex_prag.adapters.layout import Layout
     from llamaindex_prag.adapters.recipe import Recipe
     from llamaindex_prag.adapters.source import ReadableStore
-    from llamaindex_prag.parametric_model import ParametricModel
     from llamaindex_prag.translator.translations import Translations
     from rag_backbone.engine.requests import Generation, Request
     from rag_backbone.engine.signals import TokenStep
+    from rag_backbone.loading.causal_lm import CausalLM
 
 
 class TextEngine(Protocol):
@@ -86,7 +88,7 @@ class AdapterModel(Protocol):
     """Whether another process computes the answers."""
 
     @property
-    def local(self) -> ParametricModel:
+    def local(self) -> LocalModel:
         """The same model in this process, which trains adapters and measures what they do.
 
         Raises:
@@ -183,3 +185,15 @@ class AdapterModel(Protocol):
                 "inject='auto' weighs what reading and training cost on this machine, and the model is in a server; "
                 "choose inject='parametric' or 'combined'"
             )
+
+
+class LocalModel(AdapterModel, Protocol):
+    """A model whose weights are in this process, so that it trains adapters and measures what they do."""
+
+    lm: CausalLM
+    layout: Layout
+    """The form of its adapters."""
+    bank: AdapterBank
+    """Puts selections of adapters into the model's layers."""
+    augmentation_asked: str
+    """The recipe's `augmentation` as the user gave it."""

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from llamaindex_prag.adapter_model import AdapterModel
+from llamaindex_prag.adapter_model import LocalModel
 from llamaindex_prag.adapters.active_adapters import ActiveAdapters, Merge
 from llamaindex_prag.adapters.adapter import AdapterKey
 from llamaindex_prag.adapters.bank import AdapterBank
@@ -35,7 +35,7 @@ _made: weakref.WeakKeyDictionary[CausalLM, weakref.ref[ParametricModel]] = weakr
 _making = threading.Lock()
 
 
-class ParametricModel(AdapterModel):
+class ParametricModel(LocalModel):
     """A model that can answer from stored adapters.
 
     Use `ParametricModel.of`, which gives one model's users the same object and attaches it to the engine. One that is

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from llamaindex_prag.adapter_model import LocalModel
 from llamaindex_prag.adapters.adapter import LARGEST_VALUE, AdapterKey, text_hash
 from llamaindex_prag.adapters.recipe import Recipe
 from llamaindex_prag.augment.augmentation import QA, Augmentation
@@ -25,9 +26,8 @@ from llamaindex_prag.augment.rules.cloze import passage_question
 from llamaindex_prag.augment.rules.questions import rule_questions
 from llamaindex_prag.jobs.estimate import Estimate, estimated
 from llamaindex_prag.jobs.pace import Pace, keep, pace_of
-from llamaindex_prag.jobs.progress import JobStage, Meter, Progress, Tick, bar
-from llamaindex_prag.parametric_model import ParametricModel
 from llamaindex_prag.passages import Passage, settle_owners
+from llamaindex_prag.progress import JobStage, Meter, Progress, Tick, bar
 from llamaindex_prag.training.distillation import distilled
 from llamaindex_prag.training.examples import TrainingDocument, prag_examples
 from llamaindex_prag.training.trainer import Trained, Trainer
@@ -80,7 +80,7 @@ class Parametrizer:
 
     def __init__(
         self,
-        model: ParametricModel,
+        model: LocalModel,
         *,
         augmenter: DocumentAugmenter | None = None,
         documents_at_once: int = 8,
@@ -92,7 +92,7 @@ class Parametrizer:
         self._store: AdapterStore = model.store  # type: ignore[assignment]
         if augmenter is not None:
             refuse_unless_of_recipe(augmenter, model.recipe)
-        self.augmenter = augmenter or augmenter_of(model, model.augmentation_asked)
+        self.augmenter = augmenter or augmenter_of(model.lm, model.recipe, self._store, model.augmentation_asked)
         self._given = dict(augmentations or {})
         self._together = documents_at_once
         self._pace = Pace(train=0.0, teach=0.0, sequence=0.0)

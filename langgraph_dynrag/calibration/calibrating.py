@@ -78,8 +78,8 @@ def calibrate(
         samples: Number of bootstrap samples.
         bootstrap_seed: Seed of the bootstrap.
         progress: Whether to show a progress bar.
-        **options: As for `create_dynamic_rag`. `trigger` must have a `threshold` (see `triggers.threshold`); the one that
-            is found is only valid with the `prompt`.
+        **options: As for `create_dynamic_rag`. `trigger` must have a `threshold` (see `triggers.threshold`); the one
+            found is only valid with the `prompt`.
 
     Raises:
         ConfigurationError: If an option is out of range, a question is invalid, the trigger has no threshold, or no

@@ -6,8 +6,9 @@ import functools
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from langchain_core.language_models import BaseChatModel
 from pydantic import TypeAdapter, ValidationError
 
 from langgraph_dynrag.chat_model.reply_grammar import answer_schema, check_calls
@@ -17,9 +18,6 @@ from rag_backbone.engine.requests import Request
 from rag_backbone.engine.sampling import Constraint, Sampling
 from rag_backbone.engine.signals import Signals
 from rag_backbone.errors import ConfigurationError
-
-if TYPE_CHECKING:
-    from langgraph_dynrag.chat_model.local_chat_model import LocalChatModel
 
 StopRule = Callable[[str], bool]
 """Called with the characters that each new token completes; true ends the generation after that token."""
@@ -70,19 +68,21 @@ class CallOptions:
         ConfigurationError: If a name is unknown, or a value has the wrong type.
     """
 
-    def __init__(self, chat: LocalChatModel, stop: list[str] | None, call: dict[str, Any]) -> None:
+    def __init__(self, chat: BaseChatModel, stop: list[str] | None, call: dict[str, Any]) -> None:
         refuse_unknown(call, CALL_OPTIONS, "a call of LocalChatModel")
         given = {OTHER_NAMES.get(name, name): value for name, value in call.items() if value is not None}
         if stop is not None:
             given["stop"] = stop
 
-        def option(name: str) -> Any:
-            return checked(chat, name, given[name]) if name in given else getattr(chat, name)
+        def default(name: str) -> Any:
+            return getattr(chat, name)
 
-        if (other := given.get("model", chat.model)) != chat.model:
-            raise ConfigurationError(
-                f"this is {chat.model!r}; for {other!r} make another LocalChatModel(model={other!r})"
-            )
+        def option(name: str) -> Any:
+            return checked(chat, name, given[name]) if name in given else default(name)
+
+        model: str = default("model")
+        if (other := given.get("model", model)) != model:
+            raise ConfigurationError(f"this is {model!r}; for {other!r} make another LocalChatModel(model={other!r})")
         self.tools, self.forced = chosen_tools(given.get("tools", ()), given.get("tool_choice"))
         self.answer = answer_schema(given.get("response_format"))
         check_calls(self.forced if self.answer is None else self.tools)
@@ -129,7 +129,7 @@ class CallOptions:
             )
 
 
-def checked(chat: LocalChatModel, name: str, value: Any) -> Any:
+def checked(chat: BaseChatModel, name: str, value: Any) -> Any:
     """The value of an option that the model has as well, or `ConfigurationError`."""
     try:
         return _adapter(type(chat), name).validate_python(value)
@@ -138,6 +138,6 @@ def checked(chat: LocalChatModel, name: str, value: Any) -> Any:
 
 
 @functools.cache
-def _adapter(kind: type[LocalChatModel], name: str) -> TypeAdapter[Any]:
+def _adapter(kind: type[BaseChatModel], name: str) -> TypeAdapter[Any]:
     annotation: Any = kind.model_fields[name].annotation
     return TypeAdapter(annotation)

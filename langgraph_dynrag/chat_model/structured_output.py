@@ -9,9 +9,10 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from operator import itemgetter
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import Any, Literal, get_args
 
 from langchain_core.exceptions import OutputParserException
+from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage
 from langchain_core.output_parsers import BaseCumulativeTransformOutputParser
 from langchain_core.outputs import ChatGeneration, Generation
@@ -24,14 +25,11 @@ from langgraph_dynrag.chat_model.reply_grammar import json_schema_of, tool_schem
 from langgraph_dynrag.chat_model.tool_calling import tool_name
 from rag_backbone.errors import ConfigurationError, DynPragError
 
-if TYPE_CHECKING:
-    from langgraph_dynrag.chat_model.local_chat_model import LocalChatModel
-
 Method = Literal["function_calling", "json_schema", "json_mode"]
 
 
 def structured(
-    chat: LocalChatModel, schema: Any, *, method: Method, include_raw: bool, options: Mapping[str, Any]
+    chat: BaseChatModel, schema: Any, *, method: Method, include_raw: bool, options: Mapping[str, Any]
 ) -> Runnable[Any, Any]:
     """A chat model whose output is what its replies say by a schema; see `LocalChatModel.with_structured_output`."""
     if method not in get_args(Method):

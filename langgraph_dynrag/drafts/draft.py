@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from typing_extensions import TypedDict
 
+from langgraph_dynrag.drafts.sampled_ends import SampleEnds
 from rag_backbone.text.units import (
     Span,
     WordFilter,
@@ -27,9 +28,6 @@ from rag_backbone.text.units import (
     words_of_tokens,
 )
 from rag_backbone.typed_fields import check_fields
-
-if TYPE_CHECKING:
-    from langgraph_dynrag.seakr.uncertainty import SampleEnds
 
 Floats = NDArray[np.floating[Any]]
 Signal = Literal["logprob", "entropy", "attention", "attention_alone", "end_states"]

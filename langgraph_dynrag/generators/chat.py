@@ -12,12 +12,12 @@ from tenacity import AsyncRetrying, Retrying
 
 from langgraph_dynrag.chat_model.chat_template import message_text
 from langgraph_dynrag.drafts.draft import AloneAttention, AttentionRows, Context, Draft, Signal
+from langgraph_dynrag.drafts.sampled_ends import SampledEnds, SampleSpec
 from langgraph_dynrag.drafts.tasks import DraftResult, DraftTask, OnToken, Reply
 from langgraph_dynrag.drafts.token_alignment import Seam
 from langgraph_dynrag.generators.attempts import Attempts
 from langgraph_dynrag.generators.wrapped_models import ChatModelLike, PlainModel, plain_models, retry_rules
 from langgraph_dynrag.reasoning import answer_text, opens_reasoning
-from langgraph_dynrag.seakr.uncertainty import SampledEnds, SampleSpec
 from rag_backbone.errors import SignalUnavailableError
 
 _T = TypeVar("_T")

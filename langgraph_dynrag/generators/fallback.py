@@ -11,9 +11,9 @@ from langchain_core.messages import BaseMessage
 from langchain_core.runnables import RunnableConfig
 
 from langgraph_dynrag.drafts.draft import AloneAttention, AttentionRows, Context, Draft, Signal
+from langgraph_dynrag.drafts.sampled_ends import SampledEnds, SampleSpec
 from langgraph_dynrag.drafts.tasks import DraftResult, DraftTask, OnToken, Reply
 from langgraph_dynrag.generators.protocols import Generator
-from langgraph_dynrag.seakr.uncertainty import SampledEnds, SampleSpec
 from rag_backbone.errors import SignalUnavailableError
 
 logger = logging.getLogger(__name__)

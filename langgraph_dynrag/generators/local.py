@@ -21,6 +21,7 @@ from langchain_core.runnables import Runnable, RunnableConfig
 from langgraph_dynrag.chat_model.local_chat_model import LocalChatModel
 from langgraph_dynrag.drafts.collector import Collector, rows_from_scores
 from langgraph_dynrag.drafts.draft import AloneAttention, AttentionRows, Context, Draft, Signal
+from langgraph_dynrag.drafts.sampled_ends import SampledEnds, SampleSpec
 from langgraph_dynrag.drafts.stop_at_unit import StopAtUnit, WatchReply
 from langgraph_dynrag.drafts.tasks import DraftResult, DraftTask, OnToken, Reply
 from langgraph_dynrag.generators.chat import ChatGenerator, unstreamed
@@ -29,7 +30,6 @@ from langgraph_dynrag.generators.local_samples import sample_ends
 from langgraph_dynrag.generators.protocols import Generator
 from langgraph_dynrag.generators.wrapped_models import ChatModelLike, PlainModel, fallback_exceptions, plain_models
 from langgraph_dynrag.reasoning import answer_text, opened_block, reasons
-from langgraph_dynrag.seakr.uncertainty import SampledEnds, SampleSpec
 from rag_backbone.aio import in_own_thread
 from rag_backbone.checks import shown
 from rag_backbone.errors import ConfigurationError, SignalUnavailableError

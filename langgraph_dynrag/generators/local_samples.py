@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from langchain_core.messages import BaseMessage
 
-from langgraph_dynrag.seakr.uncertainty import SampledEnds, SampleSpec
+from langgraph_dynrag.drafts.sampled_ends import SampledEnds, SampleSpec
 from langgraph_dynrag.short_answer import is_complete, through_answer
 from rag_backbone.text.units import first_sentence_end
 

@@ -9,8 +9,8 @@ from langchain_core.messages import BaseMessage
 from langchain_core.runnables import RunnableConfig
 
 from langgraph_dynrag.drafts.draft import AloneAttention, AttentionRows, Context, Draft, Signal
+from langgraph_dynrag.drafts.sampled_ends import SampledEnds, SampleSpec
 from langgraph_dynrag.drafts.tasks import DraftResult, DraftTask, OnToken, Reply
-from langgraph_dynrag.seakr.uncertainty import SampledEnds, SampleSpec
 
 
 class TokenCounter(Protocol):

@@ -28,8 +28,8 @@ from rag_backbone.typed_fields import check_value
 
 if TYPE_CHECKING:
     from llamaindex_prag.adapter_model import AdapterModel as AdapterModel  # noqa: PLC0414 - for `graph`
-    from llamaindex_prag.jobs.progress import JobStatus
     from llamaindex_prag.placement.candidate import Candidate
+    from llamaindex_prag.progress import JobStatus
 
 logger = logging.getLogger(__name__)
 
@@ -153,7 +153,7 @@ class ParametricInjector:
 
         A question that waits for training is announced: a warning names the documents and the estimated time, and the
         graph's `custom` stream has an event `"training"` at the start and a few times per second
-        (`llamaindex_prag.jobs.progress.JobStatus`).
+        (`llamaindex_prag.progress.JobStatus`).
         """
         made = self._service.prepare([_candidate(p) for p in passages])
         done = PreparedEvidence(

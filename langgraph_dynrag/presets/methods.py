@@ -54,6 +54,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from langgraph_dynrag.budgets import Budgets
+from langgraph_dynrag.drafts.sampled_ends import SampleSpec
 from langgraph_dynrag.presets.file import CalibratedFor, PresetFile, is_preset_file
 from langgraph_dynrag.prompts import AnswerPrompt
 from langgraph_dynrag.queries import (
@@ -69,7 +70,6 @@ from langgraph_dynrag.queries import (
 from langgraph_dynrag.reflection import SegmentSelection
 from langgraph_dynrag.seakr.evidence_selection import LeastUncertain
 from langgraph_dynrag.seakr.final_answer import SurerAnswer
-from langgraph_dynrag.seakr.uncertainty import SampleSpec
 from langgraph_dynrag.search_tags.formats import R1_SEARCHER, SEARCH, SEARCH_O1, SEARCH_R1
 from langgraph_dynrag.search_tags.prompts import tag_prompt
 from langgraph_dynrag.search_tags.reason_in_documents import ReasonInDocuments

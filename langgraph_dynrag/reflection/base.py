@@ -8,9 +8,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Literal, Protocol, runtime_checkable
 
 from langgraph_dynrag.evidence import Passage
+from langgraph_dynrag.method import Method
 from langgraph_dynrag.reflection.beam import Hypothesis, SegmentCandidate, Unsupported
 from langgraph_dynrag.reflection.scores import Probabilities, Weights
 from langgraph_dynrag.reflection.vote import Answers, checked_answers
+from langgraph_dynrag.triggers.fixed import Never
+from langgraph_dynrag.triggers.reflection import Reflection
 from rag_backbone.checks import known_arguments
 from rag_backbone.engine.requests import TokenCounts
 from rag_backbone.errors import ConfigurationError
@@ -18,7 +21,6 @@ from rag_backbone.typed_fields import Bounds, check_fields
 
 if TYPE_CHECKING:
     from langgraph_dynrag.prompts import AnswerPrompt
-    from langgraph_dynrag.settings import Settings
 
 Path = Literal["auto", "tokens", "classification"]
 Form = Literal["long", "short"]
@@ -77,14 +79,12 @@ class SegmentSelection:
                 f"SegmentSelection(form='short', answers={self.answers!r})"
             )
 
-    def check_with(self, settings: Settings) -> None:
+    def check_with(self, settings: Method) -> None:
         """Refuse settings that cannot be combined with one continuation per passage.
 
         Raises:
             ConfigurationError: If the trigger, the query formulator or an injector conflicts with the selection.
         """
-        from langgraph_dynrag.triggers import Never, Reflection  # deferred, because triggers import reflection's scores
-
         if not isinstance(settings.trigger, Reflection | Never):
             raise ConfigurationError(
                 f"with a selection, retrieval is decided before each segment is written, but {settings.trigger} "

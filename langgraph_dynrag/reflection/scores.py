@@ -150,11 +150,6 @@ def utility(p: Probabilities | None) -> float:
     return 0.0 if p is None else _share(p, UTILITY, _UTILITY_WEIGHTS)
 
 
-def retrieval(p: Probabilities | None) -> float:
-    """Return p(yes) / (p(yes) + p(no)), which is compared with the threshold (appendix A.3)."""
-    return 0.0 if p is None else _share(p, ("yes", "no"), (1.0, 0.0))
-
-
 def normalised(logprobs: Mapping[str, float]) -> dict[str, float]:
     """Return probabilities normalised over the given answers; uniform if none of them can occur."""
     top = max(logprobs.values())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from langchain_core.callbacks import AsyncCallbackManagerForRetrieverRun, CallbackManagerForRetrieverRun
 from langchain_core.documents import Document
@@ -12,8 +12,12 @@ from pydantic import ConfigDict, Field
 
 from rag_backbone.errors import ConfigurationError
 
-if TYPE_CHECKING:
-    from langgraph_dynrag.retrieval.index import LocalIndex
+
+class VectorIndex(Protocol):
+    """An index that is searched by dense vectors: `LocalIndex`."""
+
+    def nearest(self, query: str, k: int) -> list[tuple[Document, float]]:
+        """Return the `k` chunks nearest to a query, with their cosine distances."""
 
 
 class LiveVectors:
@@ -23,7 +27,7 @@ class LiveVectors:
         index: The index.
     """
 
-    def __init__(self, index: LocalIndex) -> None:
+    def __init__(self, index: VectorIndex) -> None:
         self._index = index
 
     def similarity_search_with_score(self, query: str, k: int = 4) -> list[tuple[Document, float]]:

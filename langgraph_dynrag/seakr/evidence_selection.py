@@ -12,8 +12,9 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any, Protocol, runtime_checkable
 
 from langgraph_dynrag.drafts.draft import Signal
+from langgraph_dynrag.drafts.sampled_ends import SampledEnds, SampleSpec
 from langgraph_dynrag.evidence import Passage, name_of
-from langgraph_dynrag.seakr.uncertainty import SampledEnds, SampleSpec, total_cost, uncertainty
+from langgraph_dynrag.seakr.uncertainty import total_cost, uncertainty
 from rag_backbone.typed_fields import Bounds, check_fields
 
 TryOut = Callable[[Sequence[Passage], SampleSpec], SampledEnds]

@@ -19,17 +19,15 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 from typing_extensions import TypedDict
 
 from langgraph_dynrag.drafts.draft import Signal
-from langgraph_dynrag.seakr.uncertainty import SampleSpec
+from langgraph_dynrag.drafts.sampled_ends import SampleSpec
+from langgraph_dynrag.method import Method
 from rag_backbone.errors import ConfigurationError
 from rag_backbone.typed_fields import Bounds, check_fields
-
-if TYPE_CHECKING:
-    from langgraph_dynrag.settings import Settings
 
 Basis = Literal["rationales", "documents"]
 """The material that an answer was written from."""
@@ -99,7 +97,7 @@ class SurerAnswer:
     def __post_init__(self) -> None:
         check_fields(self)
 
-    def check_with(self, settings: Settings) -> None:
+    def check_with(self, settings: Method) -> None:
         """Refuse methods that leave nothing to compare.
 
         Raises:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING
 
 from langchain_core.messages import AIMessage, AIMessageChunk
 
@@ -17,6 +16,7 @@ from langgraph_dynrag.events.events import (
     RetrievalEvent,
     events_of,
 )
+from langgraph_dynrag.settings import Settings
 from langgraph_dynrag.short_answer import (
     answer_start,
     closing_lead,
@@ -28,12 +28,9 @@ from langgraph_dynrag.short_answer import (
 )
 from langgraph_dynrag.state import State, Update, spent
 from langgraph_dynrag.steps.exemplar_facts import exemplar_facts
-from langgraph_dynrag.steps.insert import last_hidden, own_words, visible
+from langgraph_dynrag.steps.insert import last_hidden, own_words, visible, with_call_closed
 from langgraph_dynrag.steps.no_text import with_an_answer
 from langgraph_dynrag.streaming import emit, show
-
-if TYPE_CHECKING:
-    from langgraph_dynrag.settings import Settings
 
 logger = logging.getLogger(__name__)
 
@@ -170,7 +167,7 @@ def _closing(state: State, update: Update, settings: Settings, phrase: str) -> U
         settings: The graph's settings.
         phrase: The phrase to write; empty if the text already has it with an incomplete answer.
     """
-    update = settings.exchange.closed(update, settings)
+    update = with_call_closed(update, settings)
     # An inserted block keeps the end that its format gives it; only white space that the model wrote is cut.
     fixed = last_hidden(update)
     begun = update["text"][:fixed] + update["text"][fixed:].rstrip()

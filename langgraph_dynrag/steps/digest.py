@@ -18,11 +18,11 @@ from langgraph_dynrag.drafts.tasks import Reply
 from langgraph_dynrag.events.events import DigestEvent
 from langgraph_dynrag.events.makers import with_cost
 from langgraph_dynrag.evidence import Passage, passage, render, within_budget
+from langgraph_dynrag.search_tags.exchange import Exchange
 from langgraph_dynrag.search_tags.formats import TagFormat
 from langgraph_dynrag.search_tags.reason_in_documents import ReasonInDocuments, steps_so_far
 from langgraph_dynrag.settings import Settings
 from langgraph_dynrag.state import State, spent
-from langgraph_dynrag.steps.exchange import Exchange
 from langgraph_dynrag.steps.insert import last_hidden
 from langgraph_dynrag.streaming import emit
 

@@ -1,9 +1,8 @@
 """Answering the searches that a model writes into its answer, with results or with a notice why there are none.
 
-An exchange is a part of the settings. It is used by `monitor` (notices), by `resume` (results), and wherever the answer
-is shown. Inserted blocks are part of the running text, so that the model continues after them, but are hidden from the
-answer. Every exchange is recorded as an `inserted` event and counted. After `TagFormat.turns` exchanges, the short
-answer is asked for explicitly.
+These steps go with the settings' `Exchange`: `monitor` uses them for notices, `resume` for results. Inserted blocks are
+part of the running text, so that the model continues after them, but are hidden from the answer. Every exchange is
+recorded as an `inserted` event and counted. After `TagFormat.turns` exchanges, the short answer is asked for explicitly.
 """
 
 # ruff: noqa: ARG002
@@ -11,45 +10,29 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, ClassVar
 
 from langgraph_dynrag.drafts.draft import DraftView
 from langgraph_dynrag.events.events import AcceptedEvent, BudgetEvent, InsertedEvent
 from langgraph_dynrag.evidence import Passage, within_budget
 from langgraph_dynrag.queries.base import asked_before, last_words
+from langgraph_dynrag.search_tags.exchange import Exchange
 from langgraph_dynrag.search_tags.formats import Problem, TagFormat
+from langgraph_dynrag.settings import Settings
 from langgraph_dynrag.state import State, Update
 from langgraph_dynrag.steps.accept import accept, after_acceptance, budget_event, force_answer
+from langgraph_dynrag.steps.digest import Digest
 from langgraph_dynrag.steps.insert import insert, last_hidden, room_left
 from langgraph_dynrag.streaming import emit
-from rag_backbone.errors import ConfigurationError
-from rag_backbone.text.units import Span
-
-if TYPE_CHECKING:
-    from langgraph_dynrag.settings import Settings
-    from langgraph_dynrag.steps.digest import Digest
 
 
-class NoExchange:
-    """The exchange of methods with evidence in the prompt: the model writes no searches, and nothing is inserted.
+def exchange_steps(settings: Settings) -> NoExchangeSteps:
+    """Return the steps that go with the settings' exchange."""
+    exchange = settings.exchange
+    return ExchangeSteps(exchange.tag_format) if isinstance(exchange, Exchange) else NoExchangeSteps()
 
-    Its methods ignore their arguments and return updates unchanged.
-    """
 
-    within_text: ClassVar[bool] = False
-    """Whether evidence is inserted into the text, so that the prompt does not change."""
-
-    def marked(self, text: str, since: int = 0) -> list[Span]:
-        """Return the spans after a character that are not part of the answer: closed calls and stray closing marks."""
-        return []
-
-    def open_call(self, text: str, since: int = 0) -> int | None:
-        """Return where an unclosed call begins; None if there is none."""
-        return None
-
-    def closed(self, update: Update, settings: Settings) -> Update:
-        """Close an open call, which would otherwise swallow the text that follows."""
-        return update
+class NoExchangeSteps:
+    """The steps of methods with evidence in the prompt: nothing is inserted, and updates are returned unchanged."""
 
     def notified(self, state: State, settings: Settings, view: DraftView, hit: str | None) -> Update | None:
         """Accept the judged tokens, with a notice why their last call gets no results; return None if it may get some.
@@ -70,36 +53,10 @@ class NoExchange:
 
 
 @dataclass(frozen=True)
-class Exchange(NoExchange):
+class ExchangeSteps(NoExchangeSteps):
     """Searches and their results within the text, in one format."""
 
     tag_format: TagFormat
-    within_text: ClassVar[bool] = True
-
-    def check_with(self, settings: Settings) -> None:
-        """Refuse an injector: evidence that stands in the text cannot go into the parameters.
-
-        Raises:
-            ConfigurationError: If the settings have an injector.
-        """
-        if settings.injector is not None:
-            raise ConfigurationError(
-                f"the results of {settings.trigger} are written into the answer, so they cannot go into the model's "
-                "parameters; use injection='context'"
-            )
-
-    def marked(self, text: str, since: int = 0) -> list[Span]:
-        """Return the spans after a character that are not part of the answer: closed calls and stray closing marks."""
-        return self.tag_format.marked(text, since)
-
-    def open_call(self, text: str, since: int = 0) -> int | None:
-        """Return where an unclosed call begins; None if there is none."""
-        return self.tag_format.open_call(text, since)
-
-    def closed(self, update: Update, settings: Settings) -> Update:
-        """Close an open call, which would otherwise swallow the text that follows."""
-        at = self.open_call(update["text"], last_hidden(update))
-        return update if at is None else insert(update, settings, self.tag_format.call[1], since=at)
 
     def notified(self, state: State, settings: Settings, view: DraftView, hit: str | None) -> Update | None:
         """Accept the judged tokens, with a notice why their last call gets no results; None if it may get some."""
@@ -156,7 +113,7 @@ class Exchange(NoExchange):
         calls = self.tag_format.new_calls(view.accepted, view.unit.text)
         if not calls:
             over = view.draft.ended == "end" and view.judged == len(view.draft)
-            opened = self.open_call(view.accepted + view.unit.text) is not None
+            opened = self.tag_format.open_call(view.accepted + view.unit.text) is not None
             return "unclosed" if over and opened else None
         if hit is not None:
             return "limit"
@@ -169,7 +126,7 @@ class Exchange(NoExchange):
     def _with_notice(self, state: State, update: Update, settings: Settings, problem: Problem) -> tuple[Update, bool]:
         block, since = self.tag_format.notice(problem), None
         if problem == "unclosed":
-            since = self.open_call(update["text"], last_hidden(update))
+            since = self.tag_format.open_call(update["text"], last_hidden(update))
             block = self.tag_format.call[1] + block
         full = settings.generator.count_tokens(block) > room_left(state, update, settings)
         event = InsertedEvent(type="inserted", problem=problem, text="" if full else block, passages=[])

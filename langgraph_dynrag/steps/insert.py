@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
 
 from langgraph_dynrag.search_tags.formats import shown
+from langgraph_dynrag.settings import Settings
 from langgraph_dynrag.state import State, Update
-
-if TYPE_CHECKING:
-    from langgraph_dynrag.settings import Settings
 
 
 def own_words(state: State) -> str:
@@ -48,6 +45,12 @@ def insert(update: Update, settings: Settings, block: str, *, since: int | None 
         "draft": None,
         "attention": None,
     }
+
+
+def with_call_closed(update: Update, settings: Settings) -> Update:
+    """Return the update with an open call closed, which would swallow what is asked for after it."""
+    at = settings.exchange.open_call(update["text"], last_hidden(update))
+    return update if at is None else insert(update, settings, settings.exchange.closing_mark, since=at)
 
 
 def room_left(state: State, update: Update, settings: Settings) -> float:

@@ -7,19 +7,16 @@ from __future__ import annotations
 
 import logging
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from langgraph_dynrag.drafts.draft import Draft
 from langgraph_dynrag.drafts.tasks import DraftResult, NoText
 from langgraph_dynrag.events.events import Event, NoTextEvent, ReasoningEvent, RepetitionEvent
+from langgraph_dynrag.settings import Settings
 from langgraph_dynrag.short_answer import answer_start, is_blank, last_phrase
 from langgraph_dynrag.state import Replies, State, Update, spent
 from langgraph_dynrag.steps.insert import visible
 from langgraph_dynrag.streaming import emit
 from rag_backbone.errors import NoAnswerError
-
-if TYPE_CHECKING:
-    from langgraph_dynrag.settings import Settings
 
 logger = logging.getLogger(__name__)
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import cast
 
+from langgraph_dynrag.drafts.sampled_ends import SampledEnds, SampleEnds, SampleSpec
 from langgraph_dynrag.events.events import EvidenceChoiceEvent
 from langgraph_dynrag.evidence import Passage
 from langgraph_dynrag.seakr.evidence_selection import SelectedEvidence
-from langgraph_dynrag.seakr.uncertainty import SampledEnds, SampleEnds, SampleSpec
 from langgraph_dynrag.settings import Settings
 from langgraph_dynrag.state import State
 from langgraph_dynrag.steps.task import derived_seed, draft_task

@@ -5,13 +5,16 @@ The HTML is self-contained: no scripts, no network access, and all text escaped.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from html import escape
+from typing import Any, Protocol
 
 from langgraph_dynrag.events.events import Event, ReasoningEvent, RetrievalEvent
 from langgraph_dynrag.events.parts import EvidenceCandidate, FoundPassage
+from langgraph_dynrag.events.usage import Usage
 from langgraph_dynrag.evidence import name_of
+from langgraph_dynrag.trace.draft_trace import DraftTrace, TokenTrace
 from langgraph_dynrag.trace.lines import event_lines
-from langgraph_dynrag.trace.trace import DraftTrace, TokenTrace, Trace
 
 _STYLE = """
 .dynrag{font:14px/1.6 system-ui,sans-serif;max-width:60em;padding:.8em 1em;border-radius:6px}
@@ -32,7 +35,47 @@ _STYLE = """
 """
 
 
-def page(trace: Trace) -> str:
+class TraceView(Protocol):
+    """The parts of a `Trace` that the page shows."""
+
+    @property
+    def question(self) -> str:
+        """The question."""
+
+    @property
+    def answer(self) -> str:
+        """The complete answer."""
+
+    @property
+    def short_answer(self) -> str:
+        """The short answer; empty if there is none."""
+
+    @property
+    def steps(self) -> Sequence[DraftTrace | Event]:
+        """Drafts, with the other events between them."""
+
+    @property
+    def sources(self) -> Sequence[Mapping[str, Any]]:
+        """The answer's sources."""
+
+    @property
+    def warnings(self) -> Sequence[str]:
+        """Warnings for the reader of the answer."""
+
+    @property
+    def counts(self) -> Mapping[str, int]:
+        """Searches, drafts and tokens by name."""
+
+    @property
+    def seconds(self) -> Mapping[str, float]:
+        """Working time by node."""
+
+    @property
+    def usage(self) -> Usage:
+        """Token usage that the provider reported."""
+
+
+def page(trace: TraceView) -> str:
     """Return a complete HTML document."""
     return (
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{escape(trace.question)}</title></head>'
@@ -40,7 +83,7 @@ def page(trace: Trace) -> str:
     )
 
 
-def fragment(trace: Trace) -> str:
+def fragment(trace: TraceView) -> str:
     """Return an HTML fragment for a notebook."""
     body = "".join(_draft(step) if isinstance(step, DraftTrace) else _event(step) for step in trace.steps)
     sources = "".join(

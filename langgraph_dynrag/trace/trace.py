@@ -7,11 +7,10 @@ serialisable one. In a notebook, a trace displays itself as HTML (see `langgraph
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from langgraph_dynrag.drafts.tasks import CallCost
 from langgraph_dynrag.events.answer_warnings import answer_warnings
@@ -29,49 +28,10 @@ from langgraph_dynrag.events.events import (
 from langgraph_dynrag.events.usage import Usage
 from langgraph_dynrag.evidence import name_of
 from langgraph_dynrag.seakr.uncertainty import total_cost
+from langgraph_dynrag.trace.draft_trace import DraftTrace, Fate, TokenTrace
+from langgraph_dynrag.trace.html import fragment, page
 from langgraph_dynrag.trace.lines import event_lines
 from rag_backbone.errors import ConfigurationError
-
-Fate = Literal["accepted", "discarded", "looked ahead"]
-
-
-@dataclass(frozen=True, slots=True)
-class TokenTrace:
-    """One drafted token."""
-
-    text: str
-    fate: Fate
-    """`looked ahead`: drafted beyond the judged unit, then carried into the next draft or dropped."""
-    logprob: float | None = None
-    entropy: float | None = None
-    score: float | None = None
-    """The trigger's score of this token."""
-    fired: bool = False
-    """Whether the trigger fired at this token."""
-
-    @property
-    def probability(self) -> float | None:
-        """The probability of the token: the exponential of its log-probability."""
-        return None if self.logprob is None else math.exp(self.logprob)
-
-
-@dataclass(frozen=True, slots=True)
-class DraftTrace:
-    """One draft and what happened to its tokens."""
-
-    tokens: tuple[TokenTrace, ...]
-    verdict: VerdictEvent | None
-    ended: str
-    evidence: tuple[str, ...]
-    """Ids of the passages that it was written with."""
-    cost: Mapping[str, int]
-    failures: tuple[str, ...] = ()
-    """Errors of the requests before the one that succeeded."""
-
-    @property
-    def text(self) -> str:
-        """The draft's text."""
-        return "".join(t.text for t in self.tokens)
 
 
 @dataclass(frozen=True)
@@ -189,7 +149,6 @@ class Trace:
 
     def save_html(self, path: str | Path) -> Path:
         """Write the trace as one self-contained HTML file, atomically."""
-        from langgraph_dynrag.trace.html import page
         from rag_backbone.loading.cache_folder import atomic_file
 
         target = Path(path)
@@ -198,8 +157,6 @@ class Trace:
         return target
 
     def _repr_html_(self) -> str:
-        from langgraph_dynrag.trace.html import fragment
-
         return fragment(self)
 
     def __str__(self) -> str:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from langgraph_dynrag.drafts.draft import DraftView, Verdict
-from langgraph_dynrag.reflection.scores import likeliest, retrieval
+from langgraph_dynrag.method import Method
 from langgraph_dynrag.triggers.base import BaseTrigger
 from rag_backbone.errors import ConfigurationError
 from rag_backbone.typed_fields import Bounds
@@ -37,7 +38,7 @@ class Reflection(BaseTrigger):
     delta: Annotated[float | None, Bounds(least=0, most=1, what="a probability between 0 and 1, or None,")] = 0.2
     mode: Mode = "adaptive"
 
-    def check_with(self, settings: Any) -> None:
+    def check_with(self, settings: Method) -> None:
         """Refuse `Settings` without a selection."""
         if settings.selection is None:
             raise ConfigurationError(
@@ -56,14 +57,22 @@ class Reflection(BaseTrigger):
             return Verdict(self.mode == "always", f"{self.mode} retrieves", trigger="reflection")
         if view.retrieval is None:
             return Verdict(False, "the model was not asked", threshold=self.delta, trigger="reflection")
-        share = retrieval(view.retrieval)
+        p = view.retrieval
+        share = wanted(p)
+        answer = max(p, key=lambda name: p[name])
         if self.delta is None:
-            answer = likeliest(view.retrieval)
-            word = f"the likeliest answer is {answer}, {view.retrieval[answer]:.3f}"
+            word = f"the likeliest answer is {answer}, {p[answer]:.3f}"
             return Verdict(answer == "yes", word, score=share, trigger="reflection")
-        if likeliest(view.retrieval) == "continue":
-            word = f"the passage at hand serves, {view.retrieval['continue']:.3f}"
+        if answer == "continue":
+            word = f"the passage at hand serves, {p['continue']:.3f}"
             return Verdict(False, word, score=share, threshold=self.delta, trigger="reflection")
         retrieve = share > self.delta
         word = f"retrieval wanted {share:.3f} {'>' if retrieve else '<='} {self.delta:g}"
         return Verdict(retrieve, word, score=share, threshold=self.delta, trigger="reflection")
+
+
+def wanted(p: Mapping[str, float]) -> float:
+    """Return p(yes) / (p(yes) + p(no)), which the threshold is compared with (appendix A.3)."""
+    yes = p.get("yes", 0.0)
+    total = yes + p.get("no", 0.0)
+    return yes / total if total > 0 else 0.0

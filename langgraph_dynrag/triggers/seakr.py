@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from typing import Annotated
 
 from langgraph_dynrag.drafts.draft import DraftView, Verdict
-from langgraph_dynrag.seakr.uncertainty import SampleSpec, uncertainty
+from langgraph_dynrag.drafts.sampled_ends import SampleSpec
+from langgraph_dynrag.seakr.uncertainty import uncertainty
 from langgraph_dynrag.triggers.base import BaseTrigger
 from rag_backbone.typed_fields import Bounds
 

@@ -36,7 +36,7 @@ from llamaindex_prag.augment.prompts import (
     shares,
 )
 from llamaindex_prag.augment.rewriting import REWRITE
-from llamaindex_prag.jobs.progress import Tick, scaled
+from llamaindex_prag.progress import Tick, scaled
 from rag_backbone.errors import ConfigurationError
 
 logger = logging.getLogger(__name__)

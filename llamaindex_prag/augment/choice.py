@@ -18,12 +18,12 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from llamaindex_prag.adapters.recipe import Recipe
 from llamaindex_prag.augment.augmentation import Augmentation
-from llamaindex_prag.jobs.progress import Tick
+from llamaindex_prag.progress import Tick
 from rag_backbone.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from llamaindex_prag.adapters.adapter import AdapterKey
-    from llamaindex_prag.parametric_model import ParametricModel
+    from llamaindex_prag.augment.augmenter import JSONCache
     from rag_backbone.loading.causal_lm import CausalLM
 
 logger = logging.getLogger(__name__)
@@ -88,28 +88,29 @@ def parameters_of(lm: CausalLM | str | Path | Mapping[str, Any]) -> int:
     return sum(p.numel() for p in model.parameters())
 
 
-def augmenter_of(model: ParametricModel, asked: str) -> DocumentAugmenter:
-    """The augmenter that the model's recipe names; what was chosen, and why, is logged.
+def augmenter_of(lm: CausalLM, recipe: Recipe, cache: JSONCache, asked: str) -> DocumentAugmenter:
+    """The augmenter that a recipe names; what was chosen, and why, is logged.
 
     Args:
-        model: With its settled recipe.
+        lm: The model.
+        recipe: Settled for it.
+        cache: Where what the model writes is kept.
         asked: What the user said, before it was settled.
     """
     from llamaindex_prag.augment.augmenter import Augmenter
     from llamaindex_prag.augment.rules.augmenter import RuleAugmenter
 
-    recipe, store = model.recipe, model.store
     questions = max(recipe.questions, 1)
     if recipe.augmentation != "rules":
         if recipe.questions:
-            logger.info("%s: %s writes questions and rewrites itself", recipe.name, _told(model.lm, asked, "at least"))
-        return Augmenter(model.lm, questions=questions, cache=store)  # type: ignore[arg-type] # one that trains has all
+            logger.info("%s: %s writes questions and rewrites itself", recipe.name, _told(lm, asked, "at least"))
+        return Augmenter(lm, questions=questions, cache=cache)
     if asked == "auto":
         logger.warning(
             "%s: questions are made by rule and nothing is rewritten, because %s; the published recipe has the model "
             "write both, which augmentation='model' asks for (`dynprag parametrize --augmentation model`)",
             recipe.name,
-            _told(model.lm, asked, "fewer than"),
+            _told(lm, asked, "fewer than"),
         )
     else:
         logger.info("%s: questions are made by rule, as was asked for", recipe.name)

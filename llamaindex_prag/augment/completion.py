@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
-from llamaindex_prag.jobs.progress import Tick, each_token
+from llamaindex_prag.progress import Tick, each_token
 from rag_backbone.engine.requests import Generation, Request
 from rag_backbone.engine.sampling import Sampling
 from rag_backbone.errors import ConfigurationError

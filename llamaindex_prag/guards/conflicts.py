@@ -32,10 +32,10 @@ from rag_backbone.errors import ConfigurationError
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from llamaindex_prag.adapter_model import LocalModel
     from llamaindex_prag.adapters.active_adapters import ActiveAdapters
     from llamaindex_prag.adapters.adapter import AdapterKey
     from llamaindex_prag.adapters.layout import Layout
-    from llamaindex_prag.parametric_model import ParametricModel
 
 
 BOUND = 1.2
@@ -108,7 +108,7 @@ class ConflictMeter:
 
     def __init__(
         self,
-        model: ParametricModel,
+        model: LocalModel,
         *,
         bound: float = BOUND,
         least_overlap: float | None = OVERLAP,

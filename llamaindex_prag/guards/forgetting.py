@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedModel
 
-    from llamaindex_prag.parametric_model import ParametricModel
+    from llamaindex_prag.adapter_model import LocalModel
 
 PROBES = UNRELATED[:8]
 BOUND = 0.01
@@ -70,7 +70,7 @@ class ForgettingGuard:
     """
 
     def __init__(
-        self, model: ParametricModel, *, bound: float = BOUND, probes: Sequence[str] = PROBES, least: float = 0.1
+        self, model: LocalModel, *, bound: float = BOUND, probes: Sequence[str] = PROBES, least: float = 0.1
     ) -> None:
         if not probes or not all(p.strip() for p in probes):
             raise ConfigurationError("probes must be questions, at least one, none of them blank")

@@ -1,1 +1,1 @@
-"""Jobs that make adapters: their progress, their estimated time, and this machine's pace."""
+"""Jobs that make adapters: their estimated time, and this machine's pace."""

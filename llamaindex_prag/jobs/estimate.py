@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from llamaindex_prag.augment.augmenter import Augmenter
 from llamaindex_prag.jobs.pace import Pace
-from llamaindex_prag.jobs.progress import JobStage, duration
+from llamaindex_prag.progress import JobStage, duration
 
 if TYPE_CHECKING:
     from llamaindex_prag.adapters.recipe import Recipe

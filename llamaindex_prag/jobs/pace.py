@@ -19,7 +19,7 @@ from llamaindex_prag.augment.augmentation import QA
 from llamaindex_prag.augment.augmenter import Augmenter
 from llamaindex_prag.augment.rules.augmenter import RuleAugmenter
 from llamaindex_prag.augment.rules.questions import rule_questions
-from llamaindex_prag.jobs.progress import JobStage
+from llamaindex_prag.progress import JobStage
 from llamaindex_prag.training.distillation import distilled
 from llamaindex_prag.training.examples import TrainingDocument, prag_examples
 from llamaindex_prag.training.gradients import DocumentLosses
@@ -28,8 +28,8 @@ from rag_backbone.engine.requests import Request
 from rag_backbone.loading.cache_folder import cache_root, write_json
 
 if TYPE_CHECKING:
+    from llamaindex_prag.adapter_model import LocalModel
     from llamaindex_prag.augment.choice import DocumentAugmenter
-    from llamaindex_prag.parametric_model import ParametricModel
 
 PROBE = (
     "The mill of Hollin Ferry was built in 1893 by the engineer Maud Arkwright on the eastern bank of the river Senn. "
@@ -70,7 +70,7 @@ class Pace:
         )
 
 
-def pace_of(model: ParametricModel, augmenter: DocumentAugmenter, together: int) -> Pace:
+def pace_of(model: LocalModel, augmenter: DocumentAugmenter, together: int) -> Pace:
     """What is kept of this machine, or a trial: some seconds.
 
     Args:
@@ -87,17 +87,17 @@ def pace_of(model: ParametricModel, augmenter: DocumentAugmenter, together: int)
     return found
 
 
-def keep(model: ParametricModel, augmenter: DocumentAugmenter, pace: Pace) -> None:
+def keep(model: LocalModel, augmenter: DocumentAugmenter, pace: Pace) -> None:
     """Keep what a job has shown; where the cache cannot be written, the next one is tried anew."""
     _write(_path(model, augmenter), pace)
 
 
-def forget(model: ParametricModel, augmenter: DocumentAugmenter) -> None:
+def forget(model: LocalModel, augmenter: DocumentAugmenter) -> None:
     """Let the next estimate make a trial again."""
     _path(model, augmenter).unlink(missing_ok=True)
 
 
-def training_seconds(model: ParametricModel, lessons: Sequence[TrainingDocument]) -> float:
+def training_seconds(model: LocalModel, lessons: Sequence[TrainingDocument]) -> float:
     """What training these by the model's recipe would take, from a part of its epochs."""
     recipe, engine = model.recipe, model.lm.engine
     few = min(recipe.epochs, 2)
@@ -118,7 +118,7 @@ def took(function: Callable[[], Any]) -> float:
     return time.perf_counter() - started
 
 
-def machine_key(model: ParametricModel) -> str:
+def machine_key(model: LocalModel) -> str:
     """Of what the time that something takes depends on, as a part of a file's name."""
     import torch
 
@@ -132,7 +132,7 @@ def machine_key(model: ParametricModel) -> str:
     return "-".join(parts)
 
 
-def _tried(model: ParametricModel, augmenter: DocumentAugmenter, copies: int) -> Pace:
+def _tried(model: LocalModel, augmenter: DocumentAugmenter, copies: int) -> Pace:
     engine, recipe = model.lm.engine, model.recipe
     engine.generate(Request(PROBE_TITLE, 2))  # what a first generation finds out is no part of the pace
     lessons: list[TrainingDocument] = []
@@ -172,7 +172,7 @@ def _writing(augmenter: DocumentAugmenter) -> float | None:
     return None if seconds is None else max(seconds / _TOKENS, 1e-9)
 
 
-def _path(model: ParametricModel, augmenter: DocumentAugmenter) -> Path:
+def _path(model: LocalModel, augmenter: DocumentAugmenter) -> Path:
     writer = getattr(augmenter, "key", None) or type(augmenter).__name__
     return cache_root() / "pace" / f"{_VERSION}-{machine_key(model)}-{str(writer)[:16]}.json"
 

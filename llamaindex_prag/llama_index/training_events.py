@@ -5,7 +5,7 @@ from __future__ import annotations
 from llama_index.core.instrumentation import get_dispatcher
 from llama_index.core.instrumentation.events.base import BaseEvent
 
-from llamaindex_prag.jobs.progress import JobStage, JobStatus
+from llamaindex_prag.progress import JobStage, JobStatus
 
 dispatcher = get_dispatcher(__name__)
 

@@ -16,7 +16,7 @@ from llamaindex_prag.placement.auto_policy import AutoDecision, AutoPolicy, Dema
 from llamaindex_prag.placement.costs import Costs, measure_costs
 
 if TYPE_CHECKING:
-    from llamaindex_prag.parametric_model import ParametricModel
+    from llamaindex_prag.adapter_model import LocalModel
 
 _TABLE = "asked"
 
@@ -30,7 +30,7 @@ class AutoChooser:
         costs: Costs on this machine; None to measure them at the first use on a machine (`measure_costs`).
     """
 
-    def __init__(self, model: ParametricModel, policy: AutoPolicy | None = None, costs: Costs | None = None) -> None:
+    def __init__(self, model: LocalModel, policy: AutoPolicy | None = None, costs: Costs | None = None) -> None:
         self.model = model
         self.policy = policy or AutoPolicy()
         self.costs = costs or measure_costs(model)

@@ -33,7 +33,7 @@ from rag_backbone.errors import ConfigurationError
 from rag_backbone.loading.cache_folder import cache_root, write_json
 
 if TYPE_CHECKING:
-    from llamaindex_prag.parametric_model import ParametricModel
+    from llamaindex_prag.adapter_model import LocalModel
 
 PlacementMode = Literal["context", "trained", "translated", "combined"]
 _REPETITIONS = 5
@@ -85,7 +85,7 @@ class Costs:
         return asdict(self)
 
 
-def measure_costs(model: ParametricModel, *, again: bool = False) -> Costs:
+def measure_costs(model: LocalModel, *, again: bool = False) -> Costs:
     """Return the costs on this machine for a model, recipe and translator, from the cache if they were measured before.
 
     Measuring takes from a few seconds to a minute: one passage is read, translated, and trained for two epochs of the
@@ -114,7 +114,7 @@ def measure_costs(model: ParametricModel, *, again: bool = False) -> Costs:
     return costs
 
 
-def _reading(model: ParametricModel, tokens: int) -> float:
+def _reading(model: LocalModel, tokens: int) -> float:
     """Return the seconds that each passage token adds to the time to first token."""
     engine = model.lm.engine
 
@@ -131,7 +131,7 @@ def _reading(model: ParametricModel, tokens: int) -> float:
     return max((first_token((PROBE,)) - first_token(())) / tokens, 1e-9)
 
 
-def _activating(model: ParametricModel) -> float:
+def _activating(model: LocalModel) -> float:
     """Return the seconds to read a stored adapter in the store's encoding."""
     from llamaindex_prag.store.lmdb_store import LMDBStore
 
@@ -146,7 +146,7 @@ def _activating(model: ParametricModel) -> float:
         return _seconds(lambda: store.read_into(model.key(PROBE), out))
 
 
-def _training(model: ParametricModel) -> float:
+def _training(model: LocalModel) -> float:
     lessons: list[TrainingDocument] = []
     prepared = took(lambda: lessons.extend(Parametrizer(model).lessons([Passage(PROBE, PROBE_TITLE)])))
     return prepared + training_seconds(model, lessons)
@@ -157,7 +157,7 @@ def _seconds(function: Callable[[], Any]) -> float:
     return max(statistics.median(took(function) for _ in range(_REPETITIONS)), 1e-9)
 
 
-def _path(model: ParametricModel) -> Path:
+def _path(model: LocalModel) -> Path:
     parts = [_VERSION, machine_key(model), (model.translator_key or "none")[:16]]
     return cache_root() / "costs" / f"{'-'.join(parts)}.json"
 

@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 from llamaindex_prag.adapter_model import AdapterModel
 from llamaindex_prag.adapters.adapter import text_hash
 from llamaindex_prag.errors import StoreError
-from llamaindex_prag.jobs.progress import JobStatus, Progress, WaitedFor
 from llamaindex_prag.parametrize import Parametrizer
 from llamaindex_prag.placement.candidate import Candidate, Making
+from llamaindex_prag.progress import JobStatus, Progress, WaitedFor
 from rag_backbone.errors import AdapterError, ConfigurationError
 
 _REMEMBERED = 4096

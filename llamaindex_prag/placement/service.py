@@ -17,12 +17,12 @@ from llamaindex_prag.adapter_model import AdapterModel
 from llamaindex_prag.adapters.active_adapters import BESIDE_TEXT
 from llamaindex_prag.adapters.adapter import AdapterKey
 from llamaindex_prag.guards.conflict_policies import date_of
-from llamaindex_prag.jobs.progress import Progress
 from llamaindex_prag.placement.auto_chooser import AutoChooser
 from llamaindex_prag.placement.auto_policy import AutoDecision
 from llamaindex_prag.placement.candidate import Candidate, Making, PlacementPlan
 from llamaindex_prag.placement.maker import MadeAdapters, Maker
 from llamaindex_prag.placement.placer import Placement, Placer, best_scored
+from llamaindex_prag.progress import Progress
 from rag_backbone.errors import AdapterError
 
 Missing = Literal["train", "translate", "context", "error"]

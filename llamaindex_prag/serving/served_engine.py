@@ -22,7 +22,7 @@ from rag_backbone.openai_errors import BrokenStreamError, failure_of, garbled, p
 from rag_backbone.text.unicode import clean_text
 
 if TYPE_CHECKING:
-    from llamaindex_prag.serving.served_model import ServedModel
+    from llamaindex_prag.serving.served_adapters import ServedAdapters
 
 _RELOADS = 2
 """Reloads of an adapter per answer; if it is lost more often, it is being unloaded faster than it can be used."""
@@ -37,7 +37,7 @@ class ServedEngine:
         longest_wait: Longest pause in seconds that a server may ask for before the request fails.
     """
 
-    def __init__(self, model: ServedModel, *, attempts: int = 4, longest_wait: float = 60.0) -> None:
+    def __init__(self, model: ServedAdapters, *, attempts: int = 4, longest_wait: float = 60.0) -> None:
         if attempts < 1 or not longest_wait > 0:
             raise ConfigurationError(f"attempts is {attempts}, longest_wait is {longest_wait}; both must be above 0")
         self.model, self.attempts, self.longest_wait = model, attempts, longest_wait

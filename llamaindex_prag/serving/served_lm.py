@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from llamaindex_prag.parametric_model import ParametricModel
+    from llamaindex_prag.serving.served_adapters import ServedAdapters
     from llamaindex_prag.serving.served_engine import ServedEngine
-    from llamaindex_prag.serving.served_model import ServedModel
     from rag_backbone.loading.causal_lm import CausalLM
 
 _SAMPLE = "The keeper's letter of 1871: 東京, naïve, 3.14 — and so on…"
@@ -39,7 +39,7 @@ class ServedLM:
         ConfigurationError: If a loaded model is not the one that the store's adapters were trained on.
     """
 
-    def __init__(self, served: ServedModel, lm: CausalLM | str | Path | Mapping[str, Any] | None) -> None:
+    def __init__(self, served: ServedAdapters, lm: CausalLM | str | Path | Mapping[str, Any] | None) -> None:
         self._served = served
         self._arguments = _arguments(lm)
         self._in_memory = None if isinstance(lm, str | Path | Mapping) else lm

@@ -20,7 +20,7 @@ import torch
 from llamaindex_prag.adapters.adapter import text_hash
 from llamaindex_prag.adapters.recipe import Recipe
 from llamaindex_prag.augment.augmentation import QA, QuestionSource
-from llamaindex_prag.jobs.progress import Tick, each_token
+from llamaindex_prag.progress import Tick, each_token
 from llamaindex_prag.prompts import answer_ids, prompt_ids
 from llamaindex_prag.training.examples import Example, Teacher, TrainingDocument
 from llamaindex_prag.training.objective import CountedLogits, batch_of

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from llamaindex_prag.adapters.layout import Layout
-from llamaindex_prag.jobs.progress import Tick
+from llamaindex_prag.progress import Tick
 from llamaindex_prag.training.examples import Example
 from llamaindex_prag.training.factors import DocumentFactors
 from llamaindex_prag.training.lower_layers import LowerLayers

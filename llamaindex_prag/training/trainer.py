@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from llamaindex_prag.adapters.adapter import Adapter, text_hash
 from llamaindex_prag.adapters.layout import Layout
 from llamaindex_prag.adapters.recipe import Recipe
-from llamaindex_prag.jobs.progress import Tick, scaled
+from llamaindex_prag.progress import Tick, scaled
 from llamaindex_prag.training.examples import Example, TrainingDocument
 from llamaindex_prag.training.factors import AdamW, DocumentFactors, initial_values
 from llamaindex_prag.training.gradients import DocumentLosses

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Protocol, Self
 
+from rag_backbone.engine.adapters import AdapterSet
 from rag_backbone.engine.requests import FinishReason, Generation
 from rag_backbone.engine.sequence import SequenceState
 from rag_backbone.engine.signals import TokenStep
@@ -13,7 +14,18 @@ from rag_backbone.engine.signals import TokenStep
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from rag_backbone.engine.engine import Engine
+
+class SteppingEngine(Protocol):
+    """What a stream needs of the engine that computes it."""
+
+    def advance(self, row: SequenceState) -> None:
+        """Compute the sequence's next token."""
+
+    def release(self, row: SequenceState) -> None:
+        """Take back a sequence that generates no more tokens."""
+
+    def attention_row(self, ids: Sequence[int], *, adapters: AdapterSet | None = None) -> Tensor:
+        """Return the last-layer attention of the last of `ids` over all of them: (heads, tokens) float32."""
 
 
 class TokenStream(Iterator[TokenStep]):
@@ -23,7 +35,7 @@ class TokenStream(Iterator[TokenStep]):
     early costs nothing and blocks nobody.
     """
 
-    def __init__(self, engine: Engine, row: SequenceState) -> None:
+    def __init__(self, engine: SteppingEngine, row: SequenceState) -> None:
         self._engine = engine
         self._row = row
         self._given = 0

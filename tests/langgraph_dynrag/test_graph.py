@@ -24,10 +24,10 @@ from langgraph_dynrag import (
     create_dynamic_rag,
     create_nodes,
 )
+from langgraph_dynrag.drafts.sampled_ends import SampleSpec
 from langgraph_dynrag.queries import LastSentence, Question
 from langgraph_dynrag.seakr.evidence_selection import LeastUncertain
 from langgraph_dynrag.seakr.final_answer import SurerAnswer
-from langgraph_dynrag.seakr.uncertainty import SampleSpec
 from langgraph_dynrag.state import StateVersionError
 from langgraph_dynrag.triggers import EverySentence, Never, SelfAwareUncertainty
 from rag_backbone.loading.causal_lm import CausalLM

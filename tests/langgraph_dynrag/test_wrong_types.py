@@ -26,6 +26,7 @@ from langgraph_dynrag import (
     reasoned_prompt,
 )
 from langgraph_dynrag.drafts.draft import Unit, Verdict
+from langgraph_dynrag.drafts.sampled_ends import SampleSpec
 from langgraph_dynrag.queries import (
     QFS,
     BaseFormulator,
@@ -39,7 +40,6 @@ from langgraph_dynrag.queries import (
 from langgraph_dynrag.queries.base import QueryPlan
 from langgraph_dynrag.seakr.evidence_selection import LeastUncertain
 from langgraph_dynrag.seakr.final_answer import SurerAnswer
-from langgraph_dynrag.seakr.uncertainty import SampleSpec
 from langgraph_dynrag.search_tags.formats import TagFormat
 from langgraph_dynrag.search_tags.reason_in_documents import ReasonInDocuments
 from langgraph_dynrag.triggers import (

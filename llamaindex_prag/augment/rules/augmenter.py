@@ -22,7 +22,7 @@ from llamaindex_prag.augment.rules.clause_questions import clause_questions
 from llamaindex_prag.augment.rules.cloze import BLANK, cloze_questions, passage_question
 from llamaindex_prag.augment.rules.phrases import phrase_questions
 from llamaindex_prag.augment.rules.questions import is_english
-from llamaindex_prag.jobs.progress import Tick
+from llamaindex_prag.progress import Tick
 from rag_backbone.errors import ConfigurationError
 from rag_backbone.text.units import content_words, sentences
 

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,11 +24,26 @@ from llamaindex_prag.store.folders import write_folder
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from llamaindex_prag.translator.training.trainer import TrainingRun
-
 STATE = "state.json"
 VALUES = "state.safetensors"
 _MOMENTS = ("exp_avg", "exp_avg_sq")
+
+
+@dataclass(slots=True)
+class TrainingRun:
+    """Progress and history of a training."""
+
+    steps: int = 0
+    """Number of steps done."""
+    history: list[dict[str, Any]] = field(default_factory=list)
+    """One entry per validation: step, seconds of training so far, training loss since the last validation, and the
+    fields of `ValidationLosses`."""
+    best: float = math.inf
+    """Lowest loss on the validation passages."""
+    seconds: float = 0.0
+    """Seconds of training, without validation."""
+    ended: str = ""
+    """Why the training ended; empty while it has not."""
 
 
 def keep(

@@ -19,9 +19,8 @@ import math
 import random
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch.nn.utils import clip_grad_norm_
@@ -39,6 +38,7 @@ from llamaindex_prag.translator.training.base_states import BaseStates
 from llamaindex_prag.translator.training.corpus import Corpus, Lesson, drawn, questions_of, taught_lessons
 from llamaindex_prag.translator.training.imitation import Imitation, TrainedAdapters, with_adapters
 from llamaindex_prag.translator.training.plan import TrainingPlan
+from llamaindex_prag.translator.training.saved_state import TrainingRun
 from llamaindex_prag.translator.training.state_cache import KeptStates
 from llamaindex_prag.translator.training.validation import Validation, ValidationLosses
 from rag_backbone.errors import ConfigurationError
@@ -51,23 +51,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 _SETTLED_BY = 256
 """Number of passages whose states initialise a new shared network."""
-
-
-@dataclass(slots=True)
-class TrainingRun:
-    """Progress and history of a training."""
-
-    steps: int = 0
-    """Number of steps done."""
-    history: list[dict[str, Any]] = field(default_factory=list)
-    """One entry per validation: step, seconds of training so far, training loss since the last validation, and the
-    fields of `ValidationLosses`."""
-    best: float = math.inf
-    """Lowest loss on the validation passages."""
-    seconds: float = 0.0
-    """Seconds of training, without validation."""
-    ended: str = ""
-    """Why the training ended; empty while it has not."""
 
 
 class TranslatorTrainer:

@@ -7,10 +7,10 @@ import pytest
 
 from langgraph_dynrag import AnswerPrompt, Budgets, LocalChatModel, Trace, calibrate, create_dynamic_rag, get_preset
 from langgraph_dynrag.calibration import CalibrationQuestion, read_questions
+from langgraph_dynrag.drafts.sampled_ends import SampleSpec
 from langgraph_dynrag.generators.local import LocalGenerator
 from langgraph_dynrag.presets.file import PresetFile
 from langgraph_dynrag.queries import Question
-from langgraph_dynrag.seakr.uncertainty import SampleSpec
 from langgraph_dynrag.triggers import RIND, AnyOf, Entropy, SelfAwareUncertainty, TokenProbability
 from rag_backbone.errors import ConfigurationError
 from rag_backbone.loading.causal_lm import CausalLM

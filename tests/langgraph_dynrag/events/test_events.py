@@ -21,6 +21,7 @@ from langgraph_dynrag import (
     create_nodes,
 )
 from langgraph_dynrag.agents import DynamicRetrievalMiddleware
+from langgraph_dynrag.drafts.sampled_ends import SampleSpec
 from langgraph_dynrag.events.events import BudgetEvent, Event, QueryEvent, RetrievalEvent, StreamEvent, events_of
 from langgraph_dynrag.injection.parametric import ParametricInjector
 from langgraph_dynrag.nodes import after_reformulate
@@ -29,7 +30,6 @@ from langgraph_dynrag.prompts import Exemplar
 from langgraph_dynrag.queries import ExplicitQuestion
 from langgraph_dynrag.seakr.evidence_selection import LeastUncertain, SelectedEvidence
 from langgraph_dynrag.seakr.final_answer import SurerAnswer
-from langgraph_dynrag.seakr.uncertainty import SampleSpec
 from langgraph_dynrag.trace.html import page
 from langgraph_dynrag.triggers import SelfAwareUncertainty
 from llamaindex_prag.parametric_model import ParametricModel

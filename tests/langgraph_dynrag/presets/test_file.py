@@ -7,6 +7,7 @@ import pytest
 
 from langgraph_dynrag import LocalChatModel, create_dynamic_rag, get_preset, reasoned_prompt
 from langgraph_dynrag.commands.calibrate import Method
+from langgraph_dynrag.drafts.sampled_ends import SampleSpec
 from langgraph_dynrag.presets.file import (
     CalibratedFor,
     CalibrationWarning,
@@ -15,7 +16,6 @@ from langgraph_dynrag.presets.file import (
     belonging,
     refuse_unless_writable,
 )
-from langgraph_dynrag.seakr.uncertainty import SampleSpec
 from langgraph_dynrag.triggers import ETC, RIND, Entropy, Never, SelfAwareUncertainty, TokenProbability
 from rag_backbone.errors import ConfigurationError
 from rag_backbone.loading.causal_lm import CausalLM

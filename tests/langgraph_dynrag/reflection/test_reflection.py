@@ -13,10 +13,11 @@ from langgraph_dynrag.drafts.draft import Draft, DraftView
 from langgraph_dynrag.reflection import Beam, Critique, Decision, Hypothesis, SegmentScore, SegmentSelection, Weights
 from langgraph_dynrag.reflection.beam import SegmentCandidate, best_hypotheses
 from langgraph_dynrag.reflection.classification import masses, shares, surface_forms
-from langgraph_dynrag.reflection.scores import likeliest, likelihood, normalised, retrieval, score, utility
+from langgraph_dynrag.reflection.scores import likeliest, likelihood, normalised, score, utility
 from langgraph_dynrag.reflection.segments import cut, spaced
 from langgraph_dynrag.reflection.vocabulary import ReflectionVocabulary
 from langgraph_dynrag.triggers import Reflection
+from langgraph_dynrag.triggers.reflection import wanted
 from rag_backbone.engine.signals import TokenStep
 from rag_backbone.errors import ConfigurationError
 from tests.langgraph_dynrag.reflective import segment
@@ -73,8 +74,8 @@ def test_scores_match_numpy(tokens, rel, sup, use, weights):
 
 def test_the_decision_uses_a_ratio_of_probabilities_not_of_logarithms():
     for yes, no in ((0.9, 0.1), (0.1, 0.9), (0.02, 0.9)):
-        assert retrieval({"yes": yes, "no": no, "continue": 0.5}) == pytest.approx(yes / (yes + no))
-    assert retrieval({"yes": 0.0, "no": 0.0}) == retrieval(None) == 0.0
+        assert wanted({"yes": yes, "no": no, "continue": 0.5}) == pytest.approx(yes / (yes + no))
+    assert wanted({"yes": 0.0, "no": 0.0}) == 0.0
 
 
 def test_answers_that_cannot_occur_are_equally_likely():

@@ -13,6 +13,7 @@ from langgraph.checkpoint.memory import InMemorySaver
 
 from langgraph_dynrag import AnswerPrompt, Budgets, LocalChatModel, Settings, Trace, create_dynamic_rag, create_nodes
 from langgraph_dynrag.drafts.draft import Draft, Unit
+from langgraph_dynrag.drafts.sampled_ends import SampledEnds, SampleSpec
 from langgraph_dynrag.drafts.tasks import DraftResult, DraftTask
 from langgraph_dynrag.evidence import passage
 from langgraph_dynrag.generators.local_samples import _sample_end
@@ -20,7 +21,7 @@ from langgraph_dynrag.nodes import Conclude, Generate
 from langgraph_dynrag.queries import Question
 from langgraph_dynrag.seakr.evidence_selection import LeastUncertain
 from langgraph_dynrag.seakr.final_answer import AnswerCandidate, SurerAnswer, surer
-from langgraph_dynrag.seakr.uncertainty import SampledEnds, SampleSpec, uncertainty
+from langgraph_dynrag.seakr.uncertainty import uncertainty
 from langgraph_dynrag.trace.html import page
 from langgraph_dynrag.triggers import Once, SelfAwareUncertainty
 from rag_backbone.errors import ConfigurationError, SignalUnavailableError

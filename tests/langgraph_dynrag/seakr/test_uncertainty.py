@@ -19,11 +19,12 @@ from langgraph_dynrag import (
     get_preset,
 )
 from langgraph_dynrag.drafts.draft import Draft, DraftView, Verdict
+from langgraph_dynrag.drafts.sampled_ends import SampledEnds, SampleSpec
 from langgraph_dynrag.evidence import passage
 from langgraph_dynrag.queries import KnownWords
 from langgraph_dynrag.seakr.evidence_selection import LeastUncertain
 from langgraph_dynrag.seakr.final_answer import SurerAnswer
-from langgraph_dynrag.seakr.uncertainty import SampledEnds, SampleSpec, log_gram_determinant, total_cost, uncertainty
+from langgraph_dynrag.seakr.uncertainty import log_gram_determinant, total_cost, uncertainty
 from langgraph_dynrag.triggers import SelfAwareUncertainty
 from rag_backbone.errors import ConfigurationError, SignalUnavailableError
 from rag_backbone.loading.causal_lm import CausalLM

@@ -11,10 +11,10 @@ from llamaindex_prag.augment.augmenter import Augmenter
 from llamaindex_prag.augment.rules.augmenter import RuleAugmenter
 from llamaindex_prag.jobs.estimate import Estimate, estimated
 from llamaindex_prag.jobs.pace import Pace
-from llamaindex_prag.jobs.progress import Meter, WaitedFor, duration
 from llamaindex_prag.parametric_model import ParametricModel
 from llamaindex_prag.parametrize import Parametrizer
 from llamaindex_prag.passages import Passage
+from llamaindex_prag.progress import Meter, WaitedFor, duration
 from llamaindex_prag.store.lmdb_store import LMDBStore
 from rag_backbone.loading.causal_lm import CausalLM
 from tests.tiny import tiny_llama, tiny_tokenizer
@@ -44,7 +44,7 @@ def store(lm, tmp_path, monkeypatch):
 @pytest.fixture
 def every_step(monkeypatch):
     """Nothing is held back for coming too soon after what was told before."""
-    monkeypatch.setattr("llamaindex_prag.jobs.progress._INTERVAL", 0.0)
+    monkeypatch.setattr("llamaindex_prag.progress._INTERVAL", 0.0)
 
 
 def parametrizer(lm, store, recipe, **options):
@@ -106,7 +106,7 @@ def test_what_a_job_took_corrects_the_next_estimate(lm, store, monkeypatch):
         clock[0] += 1.0
         return clock[0]
 
-    monkeypatch.setattr("llamaindex_prag.jobs.progress.time.perf_counter", ticking)
+    monkeypatch.setattr("llamaindex_prag.progress.time.perf_counter", ticking)
     made.parametrize(NOTES[1:2], progress=False, watch=lambda _: None)
     monkeypatch.undo()
     monkeypatch.setenv("DYNPRAG_CACHE", str(store.path.parent / "cache"))
@@ -159,7 +159,7 @@ def test_training_grows_with_the_passage_where_it_stands_in_the_prompt():
 
 def test_time_left_follows_the_pace_once_a_fair_part_is_done(monkeypatch):
     clock, seen = [0.0], []
-    monkeypatch.setattr("llamaindex_prag.jobs.progress.time.perf_counter", lambda: clock[0])
+    monkeypatch.setattr("llamaindex_prag.progress.time.perf_counter", lambda: clock[0])
     meter = Meter([seen.append], {"training": 10.0}, 1)
     with meter.stage("training", 10.0) as tick:
         clock[0] = 8.0  # it was to take 4
@@ -174,7 +174,7 @@ def test_who_waits_is_warned_once_and_then_told_now_and_then(caplog):
     meter = Meter([waited], {"training": 50.0}, 1)
     meter.begin(["ferry.md"])
     with caplog.at_level(logging.INFO), pytest.MonkeyPatch.context() as patch:
-        patch.setattr("llamaindex_prag.jobs.progress.time.perf_counter", lambda: meter._started + clock[0])
+        patch.setattr("llamaindex_prag.progress.time.perf_counter", lambda: meter._started + clock[0])
         with meter.stage("training", 50.0) as tick:
             for _ in range(10):
                 clock[0] += 5.0
