@@ -70,5 +70,5 @@ def test_without_alternatives_the_token_alone_still_bounds_it():
 
 
 def test_more_tokens_than_the_vocabulary_has_are_refused():
-    with pytest.raises(ConfigurationError, match="3 tokens are known, and the vocabulary has 2"):
+    with pytest.raises(ConfigurationError, match="3 tokens are known, but the vocabulary has only 2"):
         entropy_bounds([-1.0, -2.0, -3.0], vocabulary=2)
