@@ -334,7 +334,7 @@ def test_a_refused_method_is_not_recommended(preset, bundle):
     recommended = re.findall(r"(\w+)\(\)", advice)
     used = {type(parts[name]).__name__ for name in ("trigger", "query")}
     assert not used.intersection(recommended), advice
-    assert "query=MaskedSentence() in place of QFS(" in advice
+    assert "query=MaskedSentence() instead of QFS(" in advice
     assert ("trigger=" in advice) == bool(parts["trigger"].needs - {"logprob", "entropy"})
 
 

@@ -128,7 +128,7 @@ def test_what_is_said_is_checked():
         Capabilities(continuing="auto")
     with pytest.raises(ConfigurationError, match=r"logprob.*[Dd]id you mean.*logprobs"):
         Capabilities(logprob=True)
-    with pytest.raises(ConfigurationError, match="'flags', and capabilities say 'ask_again'; give one"):
+    with pytest.raises(ConfigurationError, match="'flags', but capabilities say 'ask_again'; give one"):
         ServerPolicy(continuing="flags", capabilities=Capabilities())
     with pytest.raises(ConfigurationError, match="capabilities"):
         ServerPolicy(capabilities={"logprobs": True})

@@ -256,7 +256,7 @@ async def test_the_next_model_goes_on_where_the_first_one_fails(asynchronous, ca
         failures = [f for e in result["trace"] if e["type"] == "draft" for f in e.get("failures", ())]
         assert "ServerError" in failures
         assert "quota is used up" in caplog.text
-        assert "is asked instead" in caplog.text
+        assert "falling back to" in caplog.text
 
 
 def test_a_graph_is_built_while_the_first_model_is_down():
@@ -323,8 +323,8 @@ def search(query: str) -> str:
 @pytest.mark.parametrize(
     ("made", "told"),
     [
-        (lambda m: m.with_structured_output(Answer), "A chain, such as with_structured_output gives"),
-        (lambda m: m.bind_tools([search]), "bound to tools.*does not answer in text"),
+        (lambda m: m.with_structured_output(Answer), "A chain, such as the one that with_structured_output returns"),
+        (lambda m: m.bind_tools([search]), "bound to tools.*does not answer in plain text"),
         (lambda m: m.bind(response_format={"type": "json_object"}), "bound to response_format"),
         (lambda m: m.with_retry() | RunnableLambda(lambda x: x), "is needed. A chain"),
         (lambda m: RunnableLambda(lambda x: x), "RunnableLambda.; a LangChain chat model is needed"),
