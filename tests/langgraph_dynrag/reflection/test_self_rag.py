@@ -501,7 +501,7 @@ def test_tokens_beyond_the_models_outputs_are_missing(retriever):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"selection": None}, "Reflection.*decides before a segment.*selection=Selection"),
+        ({"selection": None}, "Reflection.*decides before a segment.*selection=SegmentSelection"),
         ({"selection": "tokens"}, "selection is 'tokens' .*a Selection or None is needed"),
         ({"trigger": TokenProbability(0.5)}, "TokenProbability.*looks at what was written"),
         ({"query": QFS(5)}, "QFS.*reads its attention"),
