@@ -330,7 +330,7 @@ class Asking(Question):
 @pytest.mark.parametrize("plan", ["text", ("text",), None])
 def test_a_plan_of_another_type_is_refused_at_the_first_return(plan):
     graph = built(trigger=EveryNTokens(2), query=Asking(plan))
-    with pytest.raises(ConfigurationError, match=r"plan\(\) returned .*a Plan is needed"):
+    with pytest.raises(ConfigurationError, match=r"plan\(\) returned .*a QueryPlan is needed"):
         graph.invoke({"question": QUESTION})
 
 
@@ -340,7 +340,7 @@ def test_queries_made_of_replies_are_no_letters(queries):
         Asking(QueryPlan(prompts=("Which?",)), queries),
         WithQuestion(Asking(QueryPlan(prompts=("Which?",)), queries)),
     ):
-        with pytest.raises(ConfigurationError, match=r"finish\(\) returned .*a tuple of texts is needed"):
+        with pytest.raises(ConfigurationError, match=r"finish\(\) returned .*a tuple of strings is needed"):
             built(trigger=EveryNTokens(2), query=query).invoke({"question": QUESTION})
 
 
