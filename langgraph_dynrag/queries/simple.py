@@ -42,6 +42,6 @@ class LastTokens(BaseFormulator):
         """Return the last judged tokens, preceded by words of the accepted text if there are fewer than `n`."""
         text = "".join(view.unit.pieces[-self.n :])
         if (missing := self.n - view.judged) > 0:
-            # The accepted text has no token boundaries here, so words (of one token or more) stand in for missing tokens.
+            # Token boundaries of the accepted text are unknown, so words (of one token or more) replace them.
             text = " ".join(view.accepted.split()[-missing:]) + text
         return QueryPlan((text.strip(),))
