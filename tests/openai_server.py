@@ -69,7 +69,7 @@ class OpenAIServer:
         tokenizer: Tokenizer behind `/tokenize`.
         thinks: Reasoning before every reply to a new message.
         thinks_in: Where reasoning is sent: between `<think>` and `</think>`, with the closing mark only, with the
-            opening mark only and no answer, or as `reasoning_content`.
+            opening mark only (never closed), or as `reasoning_content`.
         usage: Whether token counts are reported; for streams, only if `stream_options` asks for them.
         fails: Returns the fault of the n-th completion request.
         refuses_usage: Whether requests with `stream_options` are refused.

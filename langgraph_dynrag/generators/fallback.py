@@ -71,7 +71,7 @@ class FallbackGenerator:
         for generator in self.generators:
             try:
                 return _textual(generator.draft(_for(generator, task), config, on_token), failed)
-            except Exception as error:  # noqa: BLE001 - raised again unless it is one of those
+            except Exception as error:  # noqa: BLE001 - re-raised unless it is one of `exceptions`
                 self._next(generator, error, failed)
         raise failed[0]
 
@@ -81,7 +81,7 @@ class FallbackGenerator:
         for generator in self.generators:
             try:
                 return _textual(await generator.adraft(_for(generator, task), config, on_token), failed)
-            except Exception as error:  # noqa: BLE001 - raised again unless it is one of those
+            except Exception as error:  # noqa: BLE001 - re-raised unless it is one of `exceptions`
                 self._next(generator, error, failed)
         raise failed[0]
 
@@ -127,7 +127,7 @@ class FallbackGenerator:
         for generator in self.generators:
             try:
                 return function(generator)
-            except Exception as error:  # noqa: BLE001 - raised again unless it is one of those
+            except Exception as error:  # noqa: BLE001 - re-raised unless it is one of `exceptions`
                 self._next(generator, error, failed)
         raise failed[0]
 
@@ -136,7 +136,7 @@ class FallbackGenerator:
         for generator in self.generators:
             try:
                 return await function(generator)
-            except Exception as error:  # noqa: BLE001 - raised again unless it is one of those
+            except Exception as error:  # noqa: BLE001 - re-raised unless it is one of `exceptions`
                 self._next(generator, error, failed)
         raise failed[0]
 

@@ -139,7 +139,7 @@ class OpenAIGenerator(ChatGenerator):
                                 if work.push(chunk):
                                     break
                             work.check_end()
-        except Exception as error:  # noqa: BLE001 - told apart by what it says of the server
+        except Exception as error:  # noqa: BLE001 - `give_up` decides what to raise
             work.give_up(error)
         return work.result()
 
@@ -159,7 +159,7 @@ class OpenAIGenerator(ChatGenerator):
                                 if work.push(chunk):
                                     break
                             work.check_end()
-        except Exception as error:  # noqa: BLE001 - told apart by what it says of the server
+        except Exception as error:  # noqa: BLE001 - `give_up` decides what to raise
             work.give_up(error)
         return work.result()
 

@@ -4,14 +4,14 @@ Paper and published code differ, so there are two named bundles:
 
 `paper`
     Without stop words: first difference `dH_t = H_{t+1} - H_t`, second difference `d2_t = dH_{t+1} - dH_t`, the running
-    mean `E_t` of the second differences, and the smoothed value `w_t d2_t + (1 - w_t) d2_{t-1}` with `w_t = |d2_{t-1} -
-    E_t| / (|d2_t - E_t| + |d2_{t-1} - E_t|)`: the more a value stands out, the smaller its weight. (The paper does not
-    say how the second weight is normalised; here the two sum to 1.) Retrieve if the absolute value reaches `alpha`.
-    Attention is not needed.
+    mean `E_t` of the second differences, and the smoothed value `w_t d2_t + (1 - w_t) d2_{t-1}` with
+    `w_t = |d2_{t-1} - E_t| / (|d2_t - E_t| + |d2_{t-1} - E_t|)`: the more a value deviates, the smaller its weight.
+    (The paper does not say how the second weight is normalised; here the two sum to 1.) Retrieve if the absolute value
+    reaches `alpha`. Attention is not needed.
 
 `reference`
     Per content word, with the maximum entropy of its tokens: `M = f d2_t + (1 - f) d2_{t-1}`, `f = 0.9 + 0.1 w_t`,
-    times `n_s * a_w / (sum of a over the sentence)`; retrieve if it exceeds the threshold, with its sign. `a_w` is the
+    times `n_s * a_w / (sum of a over the sentence)`; retrieve if it exceeds the threshold, sign included. `a_w` is the
     maximum over the *keys* that the word attends to, from a forward pass over the draft alone, as in the code.
 
 The second difference `d2_t` is known only once content word t+2 is, so the position reported is that of word t+2.
