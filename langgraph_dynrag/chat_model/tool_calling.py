@@ -37,7 +37,7 @@ ToolSchema = Mapping[str, Any]
 _OPEN, _CLOSE = "<tool_call>", "</tool_call>"
 _BLOCK = re.compile(rf"{_OPEN}(?P<body>.*?)(?:{_CLOSE}|(?={_OPEN})|\Z)", re.DOTALL)
 _FENCE = re.compile(r"\A```(?:json)?\s*(?P<body>.*?)\s*(?:```)?\s*\Z", re.DOTALL)
-_LONGEST = 20_000  # characters of a call; arguments are never longer, and parsing nested text is expensive
+_LONGEST = 20_000  # characters of a call; real calls are shorter, and parsing nested text is expensive
 
 _INSTRUCTIONS = """You can call functions. Their signatures, one a line:
 <tools>

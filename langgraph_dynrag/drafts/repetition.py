@@ -10,7 +10,7 @@ The following count as repetitions, always at the beginning of a reply:
     first sentences   the first sentences of the written text: all of them or at least two, ignoring function words
     lead-in           "Sure! Continuing:" and the like, before one of the above or before the continuation itself
 
-Text of less than three words or twelve letters counts only as a whole sentence. A name, the next item of a list, or a
+Text shorter than three words or twelve letters counts only as a whole sentence. A name, the next item of a list, or a
 refrain is therefore left alone unless the written text ends with it.
 """
 

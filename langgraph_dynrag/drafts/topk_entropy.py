@@ -1,7 +1,7 @@
 """Bounds on the entropy of a token, given only the top alternatives that an API reports.
 
-Of a distribution over V tokens, k are known with their probabilities. The remaining mass r = 1 - sum p_i lies on tokens
-that are not reported, each at most as likely as the least likely of the reported top tokens, with probability c:
+The probabilities of k of the V tokens are known. The remaining mass r = 1 - sum p_i lies on tokens that are not
+reported, each at most as likely as the least likely of the reported top tokens, with probability c:
 
     sum_i -p_i ln p_i - m c ln c - q ln q   <=   H   <=   sum_i -p_i ln p_i - r ln(r / (V - k))
     with m = floor(r / c), q = r - m c

@@ -94,7 +94,7 @@ class ChatGenerator:
         return self._opens
 
     def note_reasoning(self, opens: bool) -> None:
-        """Record it for later drafts."""
+        """Record whether replies begin inside a reasoning block, for later drafts."""
         self._opens = opens
 
     @property

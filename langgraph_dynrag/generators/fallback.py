@@ -50,7 +50,7 @@ class FallbackGenerator:
 
     @property
     def opens_reasoning(self) -> bool | None:
-        """Always None; it is decided for each model separately."""
+        """Always None, since each model records its own."""
         return None
 
     def count_tokens(self, text: str) -> int:

@@ -1,6 +1,6 @@
 """The in-process generator, and the factory that picks a generator for any chat model.
 
-`LocalGenerator` drives a `LocalChatModel`: it continues an answer token by token, stops inside the engine when a draft
+`LocalGenerator` drives a `LocalChatModel`: it continues an answer token-exactly, stops inside the engine when a draft
 is complete, and can give attention. `make_generator` returns a `ChatGenerator` for chat models that report
 log-probabilities in OpenAI's format, and an `OpenAIGenerator`, which knows what the server can do, for those of
 `langchain-openai`.

@@ -27,7 +27,7 @@ def sample_ends(
         chat: The model.
         messages: The conversation; the last one is continued.
         task: Its stop strings also end a sample, its answer phrase locates the short answer, and its adapters are
-        active.
+            active.
         spec: Number of samples and sampling parameters.
         seed: Random seed; the same seed gives the same samples.
     """

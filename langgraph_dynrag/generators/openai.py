@@ -122,7 +122,7 @@ class OpenAIGenerator(ChatGenerator):
         return self.endpoint.opens_reasoning
 
     def note_reasoning(self, opens: bool) -> None:
-        """Record it for all generators that use this endpoint."""
+        """Record whether replies begin inside a reasoning block, for all users of this endpoint."""
         self.endpoint.note_reasoning(opens)
 
     def draft(self, task: DraftTask, config: RunnableConfig, on_token: OnToken | None) -> DraftResult:
