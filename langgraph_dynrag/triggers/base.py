@@ -87,7 +87,7 @@ def check_needs(part: Any) -> None:
     needs: object = part.needs
     if not isinstance(needs, Set) or not all(isinstance(name, str) for name in needs):
         raise ConfigurationError(
-            f"needs of {part!r} is {shown(needs)}; a frozenset of signals is needed; known: {', '.join(known)}"
+            f"the needs of {part!r} are {shown(needs)}; a frozenset of signals is needed; known: {', '.join(known)}"
         )
 
 
