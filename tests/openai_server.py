@@ -1,7 +1,6 @@
-"""A small HTTP server on the loopback interface that speaks OpenAI's protocol, and misbehaves on demand.
+"""A small HTTP server on the loopback interface that speaks OpenAI's protocol and misbehaves on demand.
 
-What it says is a function of the request, so a test decides it. A `Fault` is used up by the next request to the path
-that it is for.
+Its replies are a function of the request, chosen by the test. A `Fault` applies once, to the next request to its path.
 """
 
 import json
@@ -18,35 +17,35 @@ from pathlib import Path
 from typing import Any, Literal
 
 Token = tuple[str, float] | tuple[str, float, int]
-"""Characters, probability and, of text completions, the id."""
+"""Text, probability and, for text completions, the token id."""
 Says = Callable[[dict[str, Any]], Sequence[Token]]
 
 
 @dataclass(frozen=True)
 class Fault:
-    """What goes wrong with one request."""
+    """A failure of one request."""
 
     status: int = 200
     headers: dict[str, str] = field(default_factory=dict)
     message: str = "out of order"
     after: int | None = None
-    """Tokens that are streamed before `then` happens."""
+    """Number of tokens streamed before `then` happens."""
     then: Literal["reset", "stop", "garbage", "error", "hang"] = "reset"
     body: str | None = None
-    """Sent in the place of an answer."""
+    """Body sent instead of an answer."""
     seconds: float = 0.0
-    """Before anything is sent; of `hang`, before the rest is."""
+    """Delay before anything is sent; for `hang`, before the rest is sent."""
     path: str = "/completions"
 
 
 class Thought(str):
-    """The characters of a token of reasoning that is sent in a field of its own."""
+    """Text of a reasoning token that is sent in a separate field."""
 
     __slots__ = ()
 
 
 class Refused(Exception):
-    """The server's answer is an error."""
+    """The server answers with an error."""
 
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
@@ -57,21 +56,24 @@ class OpenAIServer:
     """Chat and text completions, models, and vLLM's runtime LoRA API.
 
     Args:
-        says: From a request to the tokens of the reply.
-        model: The only model, but for those loaded.
-        continues: Whether a last message of the assistant is continued: on vLLM's flags, always (llama.cpp), never; or
-            `strict`: never, and unknown fields are refused.
-        logprobs: Whether they are reported.
-        holds: Whether text is held back as in vLLM where a request has stop strings: as many characters as the longest
-            has, less one, until the end.
-        most: Alternatives that are reported at most; `refuse_more` refuses requests for more instead.
-        thinks: What it reasons before every reply to a new message, and how that is sent: between `<think>` and
-            `</think>`, with the closing mark alone, with the opening one alone and nothing else, or as
-            `reasoning_content`.
-        usage: Whether it tells the numbers of tokens; of streams, where `stream_options` ask for it.
-        fails: What goes wrong with the n-th request for a completion.
+        says: Maps a request to the tokens of the reply.
+        model: The only model apart from loaded adapters.
+        continues: When a last message of the assistant is continued: with vLLM's flags, always (llama.cpp), never, or
+            `strict` (never, and unknown fields are refused).
+        logprobs: Whether log-probabilities are reported.
+        holds: Whether to hold text back like vLLM if a request has stop strings: one character less than the longest
+            stop string, until the end.
+        most: Maximum number of reported alternatives.
+        refuse_more: Whether to refuse requests for more than `most` alternatives.
+        window: Context window in the list of models; None to omit it.
+        tokenizer: Tokenizer behind `/tokenize`.
+        thinks: Reasoning before every reply to a new message.
+        thinks_in: Where reasoning is sent: between `<think>` and `</think>`, with the closing mark only, with the
+            opening mark only (never closed), or as `reasoning_content`.
+        usage: Whether token counts are reported; for streams, only if `stream_options` asks for them.
+        fails: Returns the fault of the n-th completion request.
         refuses_usage: Whether requests with `stream_options` are refused.
-        cached: Tokens of a prompt that are said to come from a cache.
+        cached: Number of prompt tokens reported as cached.
     """
 
     def __init__(
@@ -102,7 +104,7 @@ class OpenAIServer:
         self.faults: list[Fault] = []
         self.adapters: dict[str, str] = {}
         self.left = 0
-        """Streams that the client left before their end."""
+        """Number of streams that the client closed before their end."""
         self._lock = threading.Lock()
         self._http: _Http | None = None
         self.connections: set[socket.socket] = set()
@@ -120,7 +122,7 @@ class OpenAIServer:
         return self
 
     def stop(self) -> None:
-        """As when a process dies: connections that are open are lost too."""
+        """Stop like a dying process: open connections are lost too."""
         if self._http is not None:
             self._http.shutdown()
             self._http.server_close()
@@ -140,14 +142,14 @@ class OpenAIServer:
         return f"http://127.0.0.1:{self.port}/v1"
 
     def asked(self, path: str = "/chat/completions") -> list[dict[str, Any]]:
-        """The requests, but for those that only find out what the server can do."""
+        """Return the requests to `path` except probes of the server's capabilities."""
         return [body for where, body in self.requests if where == path and not _finds_out(body)]
 
     def probes(self) -> list[dict[str, Any]]:
-        """The requests that find out what the server can do."""
+        """Return the requests that probe the server's capabilities."""
         return [body for where, body in self.requests if where == "/models" or _finds_out(body)]
 
-    # ---------------------------------------------------------------------------------------------- what it answers
+    # ------------------------------------------------------------------------------------------------------ answers
 
     def fault(self, path: str) -> Fault | None:
         with self._lock:
@@ -200,7 +202,7 @@ class OpenAIServer:
         says = self.says(body)
         if _finds_out(body):
             says = [(p, 0.9) for p in ("Yes", ".")]
-        # The stop strings of a request for token ids are left to its client, whose own search for them is tested.
+        # A request for token ids is not cut at stop strings, so that the client's search for them is tested.
         stop = () if body.get("return_token_ids") else body.get("stop") or ()
         return _stopped([*self._thoughts(body), *says], stop)[:limit]
 
@@ -214,7 +216,7 @@ class OpenAIServer:
         return [*opening, *words, *([] if self.thinks_in == "unclosed" else [("\n</thi", 0.9), ("nk>\n\n", 0.9)])]
 
     def open_answer(self, body: dict[str, Any]) -> str | None:
-        """The assistant's text that this request has continued; None: a new message is written."""
+        """Return the assistant's text that the request continues; None if it asks for a new message."""
         last = body["messages"][-1]
         if last["role"] != "assistant" or self.continues in ("never", "strict"):
             return None
@@ -225,7 +227,7 @@ class OpenAIServer:
         if "messages" not in body:
             prompt = body["prompt"]
             return len(prompt) if isinstance(prompt, list) else len(_words(prompt))
-        # As in most templates: three tokens open a message, two close it.
+        # Like most templates: three tokens open a message, two close it.
         counted = sum(5 + len(_words(m["content"])) for m in body["messages"])
         return counted - 2 if self.open_answer(body) is not None else counted + 3
 
@@ -249,7 +251,7 @@ class OpenAIServer:
 
 
 def knowing(text: str, server: Callable[[], OpenAIServer], **probabilities: float) -> Says:
-    """A model that knows one text, and goes on with it from wherever the answer so far stops."""
+    """Create a model that knows one text and continues it from wherever the answer so far stops."""
     pieces = re.findall(r"\s*\w+|\s*[^\w\s]", text)
     tokens = [(p, probabilities.get(re.sub(r"\W", "", p), 0.95)) for p in pieces]
 
@@ -273,7 +275,7 @@ def knowing(text: str, server: Callable[[], OpenAIServer], **probabilities: floa
 
 @contextmanager
 def serving(text: str, **options: Any) -> Iterator[OpenAIServer]:
-    """A server whose model knows one text; probabilities of its words by name."""
+    """Run a server whose model knows one text; float options are the probabilities of its words."""
     words = {k: v for k, v in options.items() if isinstance(v, float)}
     rest = {k: v for k, v in options.items() if not isinstance(v, float)}
     made: list[OpenAIServer] = []
@@ -286,7 +288,7 @@ class _Http(ThreadingHTTPServer):
     daemon_threads = True
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Clients that leave are part of the tests."""
+        """Ignore disconnecting clients, which are part of the tests."""
         if not isinstance(sys.exc_info()[1], OSError):
             super().handle_error(request, client_address)
 
@@ -396,7 +398,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
 
     def _breaks(self, fault: Fault) -> bool:
-        """Whether nothing follows."""
+        """Apply the fault in the middle of a stream and return whether nothing follows."""
         self.close_connection = True
         if fault.then == "hang":
             time.sleep(fault.seconds)
@@ -418,7 +420,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 def _completed(tokens: list[Token], asked: Any) -> dict[str, Any]:
-    """Ids and log-probabilities as vLLM tells them of a text completion."""
+    """Return token ids and log-probabilities as vLLM reports them for a text completion."""
     import math
 
     if not all(len(t) == 3 for t in tokens):
@@ -431,11 +433,11 @@ def _completed(tokens: list[Token], asked: Any) -> dict[str, Any]:
 
 
 def _stopped(tokens: list[Token], stop: Sequence[str]) -> list[Token]:
-    """The tokens before a stop string, which real servers look for in reasoning as well."""
+    """Return the tokens before a stop string, which real servers also search for in reasoning."""
     text = "".join(t[0] for t in tokens)
     end = min((at for s in stop if (at := text.find(s)) >= 0), default=None)
     if end is None:
-        return tokens  # the last ones too, which may have no text of their own
+        return tokens  # including trailing tokens without text
     kept: list[Token] = []
     for token in tokens:
         if end <= 0:
@@ -446,13 +448,13 @@ def _stopped(tokens: list[Token], stop: Sequence[str]) -> list[Token]:
 
 
 def beginning_again(text: str, **probabilities: float) -> Says:
-    """A model that writes its whole answer whenever it is asked, whatever has been written."""
+    """Create a model that writes its whole answer at every request, whatever is already written."""
     tokens = [(p, probabilities.get(re.sub(r"\W", "", p), 0.95)) for p in re.findall(r"\s*\w+|\s*[^\w\s]", text)]
     return lambda body: tokens
 
 
 def _held(tokens: list[Token], characters: int) -> list[Token]:
-    """The tokens, each with the text that is sent when it was written; the last one brings the rest."""
+    """Return the tokens, each with the text that is sent along with it; the last one includes the rest."""
     texts, written, sent = [], "", 0
     for i, token in enumerate(tokens, 1):
         written += token[0]

@@ -1,1 +1,1 @@
-"""The local language model as a LangChain chat model: templates, tools, structured output."""
+"""A local language model as a LangChain chat model, with chat templates, tool calling and structured output."""

@@ -1,4 +1,4 @@
-"""The options of one call of `LocalChatModel`, validated before anything is computed."""
+"""Options of one call of `LocalChatModel`, validated before anything is computed."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from rag_backbone.engine.signals import Signals
 from rag_backbone.errors import ConfigurationError
 
 StopRule = Callable[[str], bool]
-"""Called with the characters that each new token completes; true ends the generation after that token."""
+"""Called with the characters that each new token completes; generation ends when it returns true."""
 
 _SIGNALS = ("entropy", "attention")
 MODEL_OPTIONS = ("temperature", "top_p", "top_k", "max_tokens", "stop", "seed", "logprobs", "top_logprobs", "timeout")
-"""Options that the model has as well."""
+"""Options that are also fields of the model."""
 OTHER_NAMES = {
     "max_completion_tokens": "max_tokens",
     "max_new_tokens": "max_tokens",
@@ -32,11 +32,11 @@ OTHER_NAMES = {
     "request_timeout": "timeout",
     "stop_sequences": "stop",
 }
-"""Other names that LangChain and its users write for options."""
+"""Aliases of options that LangChain and its users use."""
 _WITHOUT_EFFECT = frozenset(
     {"max_retries", "stream", "stream_usage", "ls_structured_output_format", "structured_output_format"}
 )
-"""What LangChain passes along: read by its base class, or true of every call here (usage is always reported)."""
+"""Options that LangChain passes along: read by its base class, or always true here (usage is always reported)."""
 CALL_OPTIONS = frozenset(
     {
         *MODEL_OPTIONS,
@@ -53,15 +53,15 @@ CALL_OPTIONS = frozenset(
         "signals",
     }
 )
-"""Names that a call takes."""
+"""Names of the options that a call accepts."""
 
 
 class CallOptions:
-    """The model's options with a call's own on top.
+    """The model's options, overridden by those of a call.
 
     Args:
         chat: The model.
-        stop: The call's stop strings; None: the model's.
+        stop: The call's stop strings; None for the model's.
         call: The call's keyword arguments.
 
     Raises:
@@ -82,7 +82,9 @@ class CallOptions:
 
         model: str = default("model")
         if (other := given.get("model", model)) != model:
-            raise ConfigurationError(f"this is {model!r}; for {other!r} make another LocalChatModel(model={other!r})")
+            raise ConfigurationError(
+                f"this model is {model!r}; for {other!r}, create another LocalChatModel(model={other!r})"
+            )
         self.tools, self.forced = chosen_tools(given.get("tools", ()), given.get("tool_choice"))
         self.answer = answer_schema(given.get("response_format"))
         check_calls(self.forced if self.answer is None else self.tools)
@@ -111,7 +113,7 @@ class CallOptions:
         self._started = time.monotonic()
 
     def request(self, prompt: list[int], constraint: Constraint | None = None) -> Request:
-        """Return the engine's request for a prompt, and for what the reply must look like."""
+        """Return the engine's request for a prompt; `constraint` restricts the form of the reply."""
         return Request(
             prompt,
             max_new_tokens=self.max_tokens,
@@ -122,7 +124,7 @@ class CallOptions:
         )
 
     def check_time(self, tokens: int) -> None:
-        """Raise `TimeoutError` if the call has taken longer than it may; `tokens` are those written so far."""
+        """Raise `TimeoutError` if the call has exceeded its timeout; `tokens` is the number generated so far."""
         if self._timeout is not None and time.monotonic() - self._started > self._timeout:
             raise TimeoutError(
                 f"the reply took longer than timeout={self._timeout:g} seconds and was stopped after {tokens} tokens"
@@ -130,7 +132,11 @@ class CallOptions:
 
 
 def checked(chat: BaseChatModel, name: str, value: Any) -> Any:
-    """The value of an option that the model has as well, or `ConfigurationError`."""
+    """Validate the value of an option that is also a field of the model.
+
+    Raises:
+        ConfigurationError: If the value is invalid.
+    """
     try:
         return _adapter(type(chat), name).validate_python(value)
     except ValidationError as error:

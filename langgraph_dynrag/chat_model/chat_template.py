@@ -1,9 +1,9 @@
-"""From a conversation to token ids, by the model's chat template or, without one, as plain text.
+"""Encode a conversation as token ids, with the model's chat template or, without one, as plain text.
 
-What people and documents wrote can never become a control token: the strings of a tokenizer's special tokens are
-broken up in every message. A last `AIMessage` is left open, to be continued; if it carries the ids of its tokens
-(`response_metadata["dynprag"]["token_ids"]`), those very ids are used, because cutting its text into tokens anew may
-give other ones than the model wrote. A block of reasoning that the template opens is closed in front of it.
+Text of users and documents can never become a control token: the strings of the tokenizer's special tokens are broken
+up in every message. A last `AIMessage` is left open, to be continued. If it carries its token ids
+(`response_metadata["dynprag"]["token_ids"]`), these are used, because tokenizing its text again may give different ids
+than the model generated. A reasoning block opened by the template is closed before it.
 """
 
 from __future__ import annotations
@@ -41,14 +41,14 @@ class EncodedPrompt:
 
     ids: list[int]
     text: str
-    """The rendered prompt, without the open answer."""
+    """Rendered prompt, without the open answer."""
     spans: list[Span]
-    """The characters of `text` that each token covers; the open answer's tokens have none."""
+    """Characters of `text` that each token covers; the open answer's tokens have no span."""
 
     def tokens_of(self, part: str) -> list[int]:
-        """Positions of the tokens that overlap the last occurrence of `part` in the text; none if it is absent.
+        """Return the positions of the tokens that overlap the last occurrence of `part` in the text; empty if absent.
 
-        The last one, because the question is what a prompt ends with, and a document might repeat it.
+        It is the last occurrence because a prompt ends with the question, which a document might repeat.
         """
         start = self.text.rfind(part) if part else -1
         if start < 0:
@@ -64,10 +64,17 @@ def encode_chat(
     *,
     name: str | None = None,
 ) -> EncodedPrompt:
-    """Render and tokenise a conversation, with the tools that the model may call; `name` is the model's, for messages.
+    """Render and tokenize a conversation, with the tools that the model may call.
+
+    Args:
+        tokenizer: The model's tokenizer, with or without a chat template.
+        messages: The conversation; a last `AIMessage` is left open.
+        tools: Tools to describe in the prompt.
+        name: The model's name, for error messages.
 
     Raises:
-        ConfigurationError: If it is empty, has content other than text, or the template refuses it in every shape.
+        ConfigurationError: If the conversation is empty, has content other than text, or is refused by the template in
+            every form.
     """
     if not messages:
         raise ConfigurationError("there are no messages; at least one is needed")
@@ -80,7 +87,7 @@ def encode_chat(
     closed = answer is not None and answers_only(message_text(answer))
     text = render_chat(tokenizer, dialogue, tools=tools if known else (), name=name, thinking=False if closed else None)
     if closed and (mark := opened_block(text)) is not None:
-        text = f"{text.rstrip()}\n\n{mark.closing}\n\n"  # as an empty block looks in the templates that write one
+        text = f"{text.rstrip()}\n\n{mark.closing}\n\n"  # the empty block that some templates write
     special = not tokenizer.chat_template
     encoded = tokenizer(text, add_special_tokens=special, return_offsets_mapping=tokenizer.is_fast)
     ids = list(encoded.input_ids)
@@ -93,7 +100,7 @@ def message_text(message: BaseMessage) -> str:
     """Return the text of a message, cleaned of lone surrogates.
 
     Raises:
-        ConfigurationError: If it has other content, such as an image.
+        ConfigurationError: If the message has other content, such as an image.
     """
     if isinstance(message.content, str):
         return clean_text(message.content, "a message")
@@ -104,7 +111,7 @@ def message_text(message: BaseMessage) -> str:
         elif block.get("type") == "text":
             parts.append(str(block.get("text", "")))
         elif isinstance(message, AIMessage) and block.get("type") in _CALL_BLOCKS:
-            continue  # repeats what stands in `tool_calls`
+            continue  # duplicates `tool_calls`
         elif block.get("type") not in REASONING_BLOCKS:
             raise ConfigurationError(f"a message has content of type {block.get('type')!r}; only text can be read")
     return clean_text("".join(parts), "a message")
@@ -118,7 +125,7 @@ def _as_dicts(tokenizer: PreTrainedTokenizerBase, messages: Sequence[BaseMessage
         content = neutralised(tokenizer, message_text(message))
         if isinstance(message, ToolMessage):
             content = result_text(message.name and neutralised(tokenizer, message.name), content)
-            # Several results are one turn: many templates want user and assistant to take turns.
+            # Several results form one turn: many templates require alternating user and assistant turns.
             if turns and turns[-1].get("result"):
                 turns[-1]["content"] += "\n" + content
                 continue
@@ -144,7 +151,7 @@ def _turn_with_calls(tokenizer: PreTrainedTokenizerBase, message: BaseMessage) -
 
 
 def _instructed(dialogue: list[ChatTurn], text: str) -> list[ChatTurn]:
-    """The dialogue with more in its system message, or with one."""
+    """Return the dialogue with `text` added to its system message, which is created if missing."""
     if dialogue and dialogue[0]["role"] == "system":
         first, *others = dialogue
         return [{**first, "content": f"{first['content']}\n\n{text}"}, *others]

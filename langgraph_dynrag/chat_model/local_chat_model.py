@@ -1,11 +1,11 @@
 """A local causal language model as a LangChain chat model, with token signals.
 
-It reports log-probabilities as OpenAI's models do (`response_metadata["logprobs"]["content"]`) and, on request, what
-an API cannot give (`response_metadata["dynprag"]`: token ids, entropies, attention rows). If the last message is an
-`AIMessage`, its text is continued. Tools can be bound; see `tool_calling` for what becomes of them. Replies in a format
-(`with_structured_output`, `response_format`) and calls that are forced follow their schema at every token (see
-`reply_grammar`); log-probabilities and entropies stay the model's own, of all tokens, before those that the schema
-forbids are left out. Weights are loaded at first use.
+It reports log-probabilities as OpenAI's models do (`response_metadata["logprobs"]["content"]`) and, on request, signals
+that an API cannot give (`response_metadata["dynprag"]`: token ids, entropies, attention rows). If the last message is
+an `AIMessage`, its text is continued. Tools can be bound (see `tool_calling`). Replies in a given format
+(`with_structured_output`, `response_format`) and forced calls follow their schema at every token (see `reply_grammar`);
+their log-probabilities and entropies are those of the full distribution, before the tokens that the schema forbids are
+masked. Weights are loaded lazily.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ from rag_backbone.loading.model_checks import refuse_unless_instance
 
 
 class AttentionRow:
-    """One token's attention row, (heads, keys) float32; wrapped so that tracers print a line instead of numbers."""
+    """One token's attention row, (heads, keys) float32; wrapped so that tracers print one line instead of numbers."""
 
     __slots__ = ("weights",)
 
@@ -71,7 +71,7 @@ _IN_MEMORY = "LocalChatModel.from_causal_lm(CausalLM(model, tokenizer))"
 
 @dataclass
 class _Held:
-    """The model once it is loaded; copies of a chat model share it."""
+    """Holds the model once it is loaded; copies of a chat model share it."""
 
     lm: CausalLM | None = None
     loading: threading.Lock = field(default_factory=threading.Lock)
@@ -81,11 +81,11 @@ class _Held:
 
 
 class LocalChatModel(KnownArguments, BaseChatModel):
-    """Chat with a model that runs in this process.
+    """Chat model that runs in this process.
 
-    The options of generation can also be given per call: `model.invoke(messages, temperature=0.7, seed=1)`. Per call
-    there are also `signals` (of `"entropy"`, `"attention"`), `stop_when` (a `StopRule`), `logit_bias` (token id to
-    bias) and `adapters`. Unknown arguments are refused, here, by `bind` and per call.
+    Generation options can also be given per call: `model.invoke(messages, temperature=0.7, seed=1)`. A call
+    additionally accepts `signals` (any of `"entropy"`, `"attention"`), `stop_when` (a `StopRule`), `logit_bias` (token
+    id to bias) and `adapters`. Unknown arguments are refused by the constructor, by `bind` and by each call.
 
     Example:
         >>> llm = LocalChatModel(max_tokens=32)  # doctest: +SKIP
@@ -99,7 +99,7 @@ class LocalChatModel(KnownArguments, BaseChatModel):
     device: str = "auto"
     dtype: DType = "auto"
     temperature: float = Field(default=0.0, ge=0)
-    """0 is greedy."""
+    """Sampling temperature; 0 is greedy."""
     top_p: float = Field(default=1.0, gt=0, le=1)
     top_k: int = Field(default=0, ge=0)
     max_tokens: int = Field(
@@ -110,15 +110,16 @@ class LocalChatModel(KnownArguments, BaseChatModel):
     logprobs: bool = False
     """Whether to report log-probabilities."""
     top_logprobs: int = Field(default=0, ge=0)
-    """Alternatives to report for each token; needs `logprobs`."""
+    """Number of alternatives to report for each token; turns `logprobs` on."""
     streaming: bool = False
-    """Whether `invoke` streams, too, so that callbacks see the tokens."""
+    """Whether `invoke` streams too, so that callbacks see the tokens."""
     timeout: float | None = Field(default=None, gt=0, validation_alias=AliasChoices("timeout", "request_timeout"))
-    """Seconds that a reply may take, after which a `TimeoutError` is raised; checked after each token."""
+    """Maximum seconds for a reply, checked after each token; raises `TimeoutError` when exceeded."""
     max_retries: int | None = None
-    """Taken, because LangChain passes it to every chat model; a model in this process has no requests to repeat."""
+    """Accepted because LangChain passes it to every chat model; ignored, as an in-process model has no requests to
+    retry."""
     api_key: SecretStr | None = Field(default=None, exclude=True)
-    """Taken, because LangChain passes it to every chat model; it is not used."""
+    """Accepted because LangChain passes it to every chat model; ignored."""
 
     _held: _Held = PrivateAttr(default_factory=_Held)
 
@@ -132,7 +133,7 @@ class LocalChatModel(KnownArguments, BaseChatModel):
 
     @classmethod
     def from_causal_lm(cls, lm: CausalLM, **options: Any) -> LocalChatModel:
-        """A chat model over a model that is loaded already, sharing its engine."""
+        """Create a chat model from a model that is already loaded, sharing its engine."""
         refuse_unless_instance("lm", lm, CausalLM, "a CausalLM")
         chat = cls(model=lm.name, **options)
         chat._held.lm = lm
@@ -140,29 +141,30 @@ class LocalChatModel(KnownArguments, BaseChatModel):
 
     @property
     def lm(self) -> CausalLM:
-        """The model, loaded at first use."""
+        """The language model, loaded lazily."""
         with self._held.loading:
             if self._held.lm is None:
                 self._held.lm = CausalLM.from_pretrained(self.model, device=self.device, dtype=self.dtype)
             return self._held.lm
 
-    # ------------------------------------------------------------------ what dynamic RAG asks for
+    # ------------------------------------------------------------------ used by dynamic RAG
 
     def encode(self, messages: Sequence[BaseMessage], tools: Sequence[ToolSchema] = ()) -> EncodedPrompt:
-        """The token ids that a conversation becomes, with each token's characters."""
+        """Encode a conversation as token ids, with each token's characters."""
         return encode_chat(self.lm.tokenizer, messages, tools, name=self.lm.name)
 
     def get_token_ids(self, text: str) -> list[int]:
-        """The model's own token ids of a text, without special tokens."""
+        """Return the model's token ids of a text, without special tokens."""
         return self.lm.engine.encode(text)
 
     # ------------------------------------------------------------------ BaseChatModel
 
     def bind(self, **kwargs: Any) -> Any:
-        """Bind options of each call.
+        """Bind options to every call.
 
         Raises:
-            ConfigurationError: If a name is no option of a call, or no reply can be held to the response format.
+            ConfigurationError: If a name is not an option of a call, or replies cannot be constrained to the response
+                format.
         """
         refuse_unknown(kwargs, CALL_OPTIONS, "a call of LocalChatModel")
         answer_schema(kwargs.get("response_format"))
@@ -175,19 +177,19 @@ class LocalChatModel(KnownArguments, BaseChatModel):
         tool_choice: str | dict[str, Any] | bool | None = None,
         **kwargs: Any,
     ) -> Runnable[LanguageModelInput, AIMessage]:
-        """The model with tools that it may call.
+        """Bind tools that the model may call.
 
         Args:
-            tools: Anything that LangChain takes for a tool.
-            tool_choice: "auto" leaves it to the model, "none" offers no tool, "any" or a tool's name forces one call.
-                It is written for the model up to its arguments, which follow the tool's schema; of several tools, the
-                one whose name the model finds likeliest is called. A call that `max_tokens` or a stop string cuts off
-                raises an `IncompleteCallError`.
+            tools: Anything that LangChain accepts as a tool.
+            tool_choice: "auto" leaves it to the model, "none" offers no tool, "any" or a tool's name forces one call. A
+                forced call is prefilled up to its arguments, which follow the tool's schema; among several tools, the
+                one whose name is the most likely is called. If `max_tokens` or a stop string cuts the call off, an
+                `IncompleteCallError` is raised.
             **kwargs: Options of each call.
 
         Raises:
-            ConfigurationError: If the choice names no tool that is there, or a call that is forced cannot be held to
-                its schema.
+            ConfigurationError: If the choice names an unknown tool, or a forced call cannot be constrained to its
+                schema.
         """
         schemas = [tool_schema(t) for t in tools]
         _, forced = chosen_tools(schemas, tool_choice)
@@ -205,25 +207,25 @@ class LocalChatModel(KnownArguments, BaseChatModel):
         strict: bool | None = None,  # noqa: ARG002 - replies always follow the schema
         **kwargs: Any,
     ) -> Runnable[LanguageModelInput, Any]:
-        """The model with replies that are parsed, and that follow a schema at every token.
+        """Return a runnable whose replies follow a schema at every token and are parsed.
 
-        If a reply ends before its JSON does, at `max_tokens` or at a stop string, that is an `OutputParserException`;
-        what a validator of a Pydantic class refuses is a `ValidationError`. Either is raised, or told with
-        `include_raw`.
+        A reply that ends before its JSON is complete, at `max_tokens` or at a stop string, is an
+        `OutputParserException`; a reply that a Pydantic validator rejects is a `ValidationError`. Both are raised, or
+        returned as `parsing_error` with `include_raw`.
 
         Args:
             schema: A Pydantic class, a `TypedDict`, a JSON schema, or an OpenAI function or tool. Objects that list
                 their properties get no other keys.
-            include_raw: Whether the output is a dict of `raw`, `parsed` and `parsing_error`; else what was parsed, and
-                what goes wrong is raised.
+            include_raw: Whether to return a dict of `raw`, `parsed` and `parsing_error`; if False, the parsed value is
+                returned and errors are raised.
             method: `"function_calling"` describes the schema in the prompt, as a tool that must be called.
-                `"json_schema"` leaves the prompt as it is; the reply's text is the JSON, which streams as it comes.
-                `"json_mode"` holds the reply to any JSON object; a Pydantic class only checks it.
-            strict: Taken, because other chat models do; replies always follow the schema.
+                `"json_schema"` leaves the prompt unchanged; the reply is the JSON itself, which can be streamed.
+                `"json_mode"` constrains the reply to any JSON object; a Pydantic class only validates it.
+            strict: Accepted because other chat models have it; replies always follow the schema.
             **kwargs: Options of each call.
 
         Raises:
-            ConfigurationError: If no reply can be held to the schema, with the reason.
+            ConfigurationError: If replies cannot be constrained to the schema; the message gives the reason.
         """
         return structured(self, schema, method=method, include_raw=include_raw, options=kwargs)
 
@@ -285,7 +287,7 @@ class LocalChatModel(KnownArguments, BaseChatModel):
                 "model_name": self.lm.name,
             }
             if options.signals is not None:
-                # Without the row below: that of a last token which generation did not go beyond costs a forward more.
+                # Counted before the row below, since the attention of the last token costs one more forward pass.
                 counts = steps.generation().counts
                 last["dynprag"] = {"forward_tokens": counts.forward_tokens, "cached_tokens": counts.cached_tokens}
                 if options.signals.attention and generated:
@@ -324,7 +326,10 @@ class LocalChatModel(KnownArguments, BaseChatModel):
     def _prepared(
         self, messages: list[BaseMessage], options: CallOptions
     ) -> tuple[EncodedPrompt, CallStream | None, Grammar | None]:
-        """The prompt, with what forces a call if one is forced; who reads calls if there are tools; what to follow."""
+        """Return the prompt, the parser of calls if there are tools, and the grammar that constrains the reply.
+
+        A forced call is prefilled at the end of the prompt.
+        """
         tools, begun, text = options.tools, "", None
         if options.forced:
             told = self.encode(messages, tools).text
@@ -334,7 +339,7 @@ class LocalChatModel(KnownArguments, BaseChatModel):
             prompt = self.encode([*messages, AIMessage(begun)], tools)
             text = forced_call(tool)
         elif options.answer is not None:
-            # Behind an empty answer a block of reasoning that the template opens is closed, as JSON begins at once.
+            # An empty answer closes a reasoning block opened by the template, so that the JSON begins at once.
             continued = isinstance(messages[-1], AIMessage)
             prompt = self.encode(messages if continued else [*messages, AIMessage("")], tools)
             parallel = options.parallel_tool_calls
@@ -348,7 +353,7 @@ class LocalChatModel(KnownArguments, BaseChatModel):
         return prompt, CallStream(names, begun, parallel=options.parallel_tool_calls), grammar
 
     def _likeliest(self, messages: list[BaseMessage], options: CallOptions, begun: str) -> ToolSchema:
-        """Of the tools of which one must be called, that whose name has the highest mean log-probability a token."""
+        """Return the forced tool whose name has the highest mean log-probability per token."""
         if len(options.forced) == 1:
             return options.forced[0]
         ids = self.encode([*messages, AIMessage(begun)], options.tools).ids
@@ -381,7 +386,7 @@ class LocalChatModel(KnownArguments, BaseChatModel):
 
     @property
     def _identifying_params(self) -> dict[str, Any]:
-        # Part of the LLM cache's key: whatever changes the answer belongs here.
+        # Part of the LLM cache's key: everything that changes the answer belongs here.
         names = ("model", "dtype", "temperature", "top_p", "top_k", "max_tokens", "stop", "seed", "logprobs")
         return {name: getattr(self, name) for name in (*names, "top_logprobs")}
 

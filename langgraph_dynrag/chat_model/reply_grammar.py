@@ -1,6 +1,6 @@
-"""What a reply must look like: JSON in the asked format, a call's arguments, or one or the other; as a grammar.
+"""Grammars that constrain a reply: JSON in the requested format, a call's arguments, or either of both.
 
-See `grammar` for what follows it. A call looks as `tool_calling` has it.
+`rag_backbone.engine.grammar` applies them during generation; `tool_calling` defines the format of calls.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ _REFERENCE = re.compile(r'"\$ref": "#/\$defs/([^"]+)"')
 
 
 def answer_schema(response_format: Any) -> dict[str, Any] | None:
-    """The JSON schema that a reply has to follow, by what OpenAI's API and `ChatOpenAI` call a response format.
+    """Return the JSON schema for a response format as in OpenAI's API and `ChatOpenAI`.
 
     Args:
         response_format: None, OpenAI's mapping, or a Pydantic class.
 
     Returns:
-        The schema; None if any text will do.
+        The schema; None if the reply may be any text.
 
     Raises:
-        ConfigurationError: If it is none of that, or no generation can be held to the schema.
+        ConfigurationError: If it is none of these, or generation cannot be constrained to the schema.
     """
     if response_format is None:
         return None
@@ -58,7 +58,7 @@ def answer_schema(response_format: Any) -> dict[str, Any] | None:
 
 
 def json_schema_of(schema: Any) -> Any:
-    """The JSON schema of what LangChain takes for one: a class, a function, a tool, or a JSON schema itself."""
+    """Return the JSON schema of a class, a function or a tool, or a JSON schema as it is."""
     if isinstance(schema, type) and issubclass(schema, BaseModel):
         return schema.model_json_schema()
     if isinstance(schema, dict):
@@ -71,35 +71,39 @@ def json_schema_of(schema: Any) -> Any:
 
 
 def tool_schema(tool: Any) -> dict[str, Any]:
-    """A tool as OpenAI describes it, of whatever LangChain takes for one."""
+    """Convert anything that LangChain accepts as a tool to OpenAI's format."""
     schema = convert_to_openai_tool(tool)
     if isinstance(tool, type) and issubclass(tool, BaseModel) and _recurs(exact := tool.model_json_schema()):
-        schema["function"]["parameters"] = exact  # LangChain has nothing in the place of what is recursive
+        schema["function"]["parameters"] = exact  # LangChain drops recursive parts of a schema
     return schema
 
 
 def check_calls(tools: Sequence[ToolSchema]) -> None:
-    """Refuse tools whose arguments no generation can be held to."""
+    """Refuse tools whose arguments generation cannot be constrained to.
+
+    Raises:
+        ConfigurationError: If a tool's schema is not supported.
+    """
     for tool in tools:
         check_schema(_arguments(tool), f"tool {tool_name(tool)!r}")
 
 
 def forced_call(tool: ToolSchema) -> str:
-    """The grammar of what follows a call's written beginning: its arguments, and the brace that ends it.
+    """Return the grammar of the rest of a prefilled call: its arguments and the closing brace.
 
-    The space belongs to it, since most tokenizers have it in one token with the brace.
+    The leading space is part of it, since most tokenizers merge it with the brace into one token.
     """
     return f'start: " " arguments "}}"\narguments: %json {compiled_schema(_arguments(tool))}'
 
 
 def json_or_calls(schema: Mapping[str, Any], tools: Sequence[ToolSchema], prompt: str, *, parallel: bool) -> str:
-    """The grammar of a reply that is JSON of a schema or, if there are tools, calls some.
+    """Return the grammar of a reply that is JSON following a schema or, if there are tools, calls.
 
     Args:
-        schema: Of the answer.
-        tools: What may be called.
-        prompt: The rendered prompt, which tells how a call is written.
-        parallel: Whether there may be several calls.
+        schema: JSON schema of the answer.
+        tools: Tools that may be called.
+        prompt: The rendered prompt, which determines the format of a call.
+        parallel: Whether several calls are allowed.
     """
     answer = f"%json {compiled_schema(schema)}"
     if not tools:
@@ -108,14 +112,14 @@ def json_or_calls(schema: Mapping[str, Any], tools: Sequence[ToolSchema], prompt
     names = [f"call{i}" for i in range(len(tools))]
     rules = [f"{name}: %json {compiled_schema(_call(tool, key))}" for name, tool in zip(names, tools, strict=True)]
     before, after = (f"{json.dumps(mark)} " if mark else "" for mark in (opening, closing))
-    more = ' ("\\n" call)*' if parallel and opening else ""  # without marks a second object would be no call
+    more = ' ("\\n" call)*' if parallel and opening else ""  # without marks, a second object would not be a call
     return "\n".join(
         [f"start: answer | call{more}", f"answer: {answer}", f"call: {before}({' | '.join(names)}) {after}", *rules]
     )
 
 
 def _recurs(schema: Mapping[str, Any]) -> bool:
-    """Whether a definition refers to itself, directly or by way of others."""
+    """Return whether a definition refers to itself, directly or through others."""
     references = {name: _REFERENCE.findall(json.dumps(part)) for name, part in schema.get("$defs", {}).items()}
     try:
         graphlib.TopologicalSorter(references).prepare()

@@ -1,7 +1,7 @@
-"""`with_structured_output` of a local model: what is bound for each method, and how the reply is read.
+"""`LocalChatModel.with_structured_output`: bind the options of each method, and parse the reply.
 
-The model follows the schema (see `reply_grammar`), so a reply that cannot be read was cut off, or a validator of the
-user's own refused it. Either is an error that is raised or told, never an output of None.
+Replies follow the schema (see `reply_grammar`), so one that cannot be parsed was either cut off or rejected by a user's
+validator. Both are errors that are raised or returned; the output is never a silent None.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ Method = Literal["function_calling", "json_schema", "json_mode"]
 def structured(
     chat: BaseChatModel, schema: Any, *, method: Method, include_raw: bool, options: Mapping[str, Any]
 ) -> Runnable[Any, Any]:
-    """A chat model whose output is what its replies say by a schema; see `LocalChatModel.with_structured_output`."""
+    """Return a runnable whose output is the reply parsed by a schema; see `LocalChatModel.with_structured_output`."""
     if method not in get_args(Method):
         raise ConfigurationError(f"method is {method!r}; known: {', '.join(map(repr, get_args(Method)))}")
     if schema is None and method != "json_mode":
@@ -57,27 +57,27 @@ def structured(
 
 
 class IncompleteCallError(DynPragError, OutputParserException):
-    """A call that was forced ended before its arguments did.
+    """A forced call ended before its arguments were complete.
 
-    Agents would ask again without end, and take None for an answer, so it is no reply like others.
+    It is not returned as a normal reply, because agents would retry forever or take None for an answer.
     """
 
     def __init__(self, reply: AIMessage) -> None:
         OutputParserException.__init__(self, _ended_early(reply), llm_output=reply.text)
         self.reply = reply
-        """What was written, and why it ended (`response_metadata["finish_reason"]`)."""
+        """Text generated so far, with the reason why it ended (`response_metadata["finish_reason"]`)."""
 
 
 class ReplyParser(BaseCumulativeTransformOutputParser[Any]):
-    """Reads what replies say, or raises why they cannot be read."""
+    """Parses replies, and raises the reason if one cannot be parsed."""
 
     target: Any = None
-    """A Pydantic class, of which instances are made."""
+    """Pydantic class to create an instance of."""
     tool: str | None = None
-    """Whose arguments are read; without one, the text."""
+    """Tool whose arguments are parsed; None to parse the text."""
 
     def parse_result(self, result: list[Generation], *, partial: bool = False) -> Any:
-        """Read a reply; one that goes on (only a `partial` one can) as far as it has come."""
+        """Parse a reply; if `partial`, an unfinished reply is parsed as far as it goes."""
         generation = result[0]
         assert isinstance(generation, ChatGeneration)
         message = generation.message
@@ -91,22 +91,22 @@ class ReplyParser(BaseCumulativeTransformOutputParser[Any]):
         return value if self.target is None else _instance(self.target, value)
 
     def parse(self, text: str) -> Any:
-        """Read a text that is JSON."""
+        """Parse a JSON text."""
         value = _json(AIMessage(text))
         return value if self.target is None else _instance(self.target, value)
 
     def parsed(self, message: AIMessage) -> Any:
-        """What a reply says; None if it cannot be read."""
+        """Return the parsed reply; None if it cannot be parsed."""
         return self._outcome(message)[0]
 
     def error(self, message: AIMessage) -> Exception | None:
-        """Why a reply cannot be read; None if it can."""
+        """Return why a reply cannot be parsed; None if it can."""
         return self._outcome(message)[1]
 
     def _outcome(self, message: AIMessage) -> tuple[Any, Exception | None]:
         try:
             return self.parse_result([ChatGeneration(message=message)]), None
-        except Exception as error:  # noqa: BLE001 - whatever a validator of the user's own raises
+        except Exception as error:  # noqa: BLE001 - a user's validator may raise anything
             return None, error
 
     @property
@@ -115,7 +115,7 @@ class ReplyParser(BaseCumulativeTransformOutputParser[Any]):
 
 
 def _with_incomplete(model: Runnable[Any, AIMessage]) -> Runnable[Any, AIMessage]:
-    """The model, giving what it wrote of a call that it did not complete."""
+    """Return the model with incomplete calls returned as replies instead of raised."""
     written = RunnableLambda(lambda failed: failed["error"].reply)
     asked = RunnableLambda(itemgetter("asked")) | model
     return RunnableMap(asked=RunnablePassthrough()) | asked.with_fallbacks(
@@ -128,7 +128,7 @@ def _is_pydantic(schema: Any) -> bool:
 
 
 def _begun(text: str) -> Any:
-    """As much as a text that goes on says; None if that is nothing yet."""
+    """Parse an unfinished JSON text; None if nothing can be parsed yet."""
     try:
         return parse_partial_json(text)
     except ValueError:
@@ -138,7 +138,7 @@ def _begun(text: str) -> Any:
 def _json(message: AIMessage) -> Any:
     try:
         return json.loads(message.text)
-    except ValueError as error:  # of a number with thousands of digits, too
+    except ValueError as error:  # also raised for numbers with thousands of digits
         raise OutputParserException(_ended_early(message), llm_output=message.text) from error
 
 

@@ -1,1 +1,1 @@
-"""Drafts: what a model wrote tentatively, its tokens with their signals, and how a reply becomes a draft."""
+"""Drafts: generated text that is not accepted yet, its per-token signals, and how a model's reply becomes a draft."""

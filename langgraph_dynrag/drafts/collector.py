@@ -1,7 +1,7 @@
-"""Collecting a draft from a chat model's stream, and knowing when it has gone far enough.
+"""Collect a draft from a chat model's stream and decide when it is complete.
 
-Pure: a collector is fed what a stream brings; the synchronous and the asynchronous loops around it are the
-generator's. Reasoning, repetitions and what follows a stop string do not get into the draft; they are told beside it.
+Pure: a collector is given a stream's chunks; the sync and async loops belong to the generator. Reasoning, repetitions
+and text after a stop string are kept out of the draft and reported separately.
 """
 
 from __future__ import annotations
@@ -23,32 +23,33 @@ from langgraph_dynrag.drafts.topk_entropy import entropy_of_entry
 from langgraph_dynrag.reasoning import reasoning_of
 
 _HELD_BACK = 16
-"""Tokens that a server may report before their text, because that may become a stop string."""
+"""Number of tokens that a server may report before their text, which it holds back as a possible stop string."""
 _SILENT = 2
-"""Chunks that may bring nothing: the role, an end of sequence. More of them are reasoning that was not passed on."""
+"""Number of chunks that may be empty (the role, an end of sequence). More than that are reasoning that was not passed
+on."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Reported:
-    """What came with a token."""
+    """Signals reported with a token."""
 
     logprob: float | None = None
     entropy: float | None = None
     token_id: int | None = None
     row: int | None = None
-    """Its attention row, among all that came."""
+    """Index of its attention row among all rows received."""
 
 
 class Collector:
-    """Builds a draft out of message chunks.
+    """Builds a draft from message chunks.
 
     Args:
-        task: What is drafted.
-        rule: Says why the draft ended.
+        task: The draft to generate.
+        rule: Decides when the draft ends, and records why.
         on_token: Called with each token.
-        seam: How the first characters are joined to what was written before; None: as they are, token for token.
-        opened: Whether the prompt ends within a block of reasoning.
-        watched: Whether the rule is called with each token here; else the model itself calls it.
+        seam: How the beginning of the reply is joined to the text written before; None to append it token for token.
+        opened: Whether the prompt ends inside a reasoning block.
+        watched: Whether the collector calls the rule with each token; if not, the model calls it.
     """
 
     def __init__(
@@ -80,11 +81,11 @@ class Collector:
 
     @property
     def finish_reason(self) -> str | None:
-        """As the stream told it; None while it has not ended."""
+        """Finish reason that the stream reported; None until it has ended."""
         return self._finish
 
     def push(self, chunk: AIMessageChunk | AIMessage) -> None:
-        """Take the tokens of one chunk (of any number)."""
+        """Add the tokens of one chunk, which may hold any number of them."""
         chunk = clean_models(chunk, "the model's reply")
         metadata = chunk.response_metadata or {}
         text = chunk.content if isinstance(chunk.content, str) else str(chunk.text)
@@ -107,18 +108,18 @@ class Collector:
                 self._rule.ended = "deadline"
 
     def result(self) -> DraftResult:
-        """The draft, carried tokens first, and what the reply said that is no part of it.
+        """Return the draft, carried tokens first, together with the parts of the reply that do not belong to it.
 
-        A token whose log-probability was needed and did not come counts as sure, so that it starts no retrieval;
-        `cost["tokens_without_logprobs"]` tells how many there were.
+        A token whose log-probability was needed but not reported counts as certain, so that it triggers no retrieval;
+        `cost["tokens_without_logprobs"]` counts these tokens.
         """
-        if self._rule.ended is None:  # else what has no text yet lies beyond the unit
+        if self._rule.ended is None:  # otherwise tokens without text lie beyond the unit
             self._finish_reply()
         if self._task.unit.kind == "until" and any(r.token_id is None for r in self._reported):
             self._cut_behind_mark()
         opens = self._reply.splitter.implicit if self._reads_on else None
         if self._task.opens and not self._reply.splitter.tokens and self._finish == "length":
-            self._apart += "".join(self._pieces)  # it was cut off within the block that it began in
+            self._apart += "".join(self._pieces)  # cut off inside the reasoning block that it began in
             self._apart_tokens += len(self._pieces)
             self._pieces, self._reported, opens = [], [], True
         if self._rule.ended == "limit":
@@ -140,7 +141,7 @@ class Collector:
         thoughts, reasoning_tokens = self._reasoning()
         if reasoning_tokens:
             cost["reasoning_tokens"] = reasoning_tokens
-        text = "".join(self._pieces).strip() or bool(n and ids)  # ids without a character are the beginning of one
+        text = "".join(self._pieces).strip() or bool(n and ids)  # ids without text are the start of a character
         problem = None if text else self._problem(reasoning_tokens)
         repeated, attention = self._reply.repeated, self._attention()
         return DraftResult(self._task.carried + fresh, attention, cost, thoughts, repeated, problem, opens)
@@ -184,13 +185,13 @@ class Collector:
     def _without_reasoning(
         self, tokens: list[tuple[str, _Reported]], text: str, apart: str
     ) -> list[tuple[str, _Reported]]:
-        """The tokens that stand for text of the answer, as far as it is known which those are.
+        """Return the tokens that stand for text of the answer, as far as that is known.
 
-        Servers that send reasoning in a field of its own report its tokens with the others, and some clients do not
+        Servers that send reasoning in a separate field report its tokens along with the others, and some clients do not
         pass that field on.
         """
         if any(reported.token_id is not None for _, reported in tokens):
-            self._early = None  # a model in this process, whose tokens are its text
+            self._early = None  # an in-process model: its tokens are its text
         if self._early is None:
             if not apart or text:
                 return tokens
@@ -212,17 +213,17 @@ class Collector:
 
     @property
     def _waits(self) -> bool:
-        """Whether what comes may still turn out to be reasoning, so that no unit of it is complete."""
+        """Whether the text may still turn out to be reasoning, so that none of its units is complete."""
         return self._reads_on and not self._reply.splitter.tokens and not self._apart_tokens
 
     def _drop(self, tokens: Sequence[tuple[str, _Reported]], apart: str = "") -> None:
-        """Take note of tokens of reasoning."""
+        """Record tokens of reasoning."""
         self._apart_tokens = max(self._apart_tokens, len(tokens))
         if tokens and not self._apart and not apart:
             self._apart = "".join(token for token, _ in tokens)
 
     def _finish_reply(self) -> None:
-        self._watched = self._watched and not self._waits  # else it was read to its end, wherever its units end
+        self._watched = self._watched and not self._waits  # otherwise read to its end, whatever units it contains
         if self._early is not None and len(self._early) > _SILENT:
             self._drop(self._early)
         elif self._early is not None and self._silent > _SILENT:
@@ -253,7 +254,7 @@ class Collector:
             self._drop(self._early)
         thoughts = self._apart + splitter.text
         tokens = self._apart_tokens + splitter.tokens
-        if thoughts and tokens <= 1:  # it came in one piece
+        if thoughts and tokens <= 1:  # it arrived in one piece
             tokens = max(tokens, len(thoughts) // 4 + 1)
         return thoughts.strip(), tokens
 
@@ -265,7 +266,7 @@ class Collector:
         return "cut off before any text" if self._finish == "length" else "no text"
 
     def _cut_behind_mark(self) -> None:
-        """Drop what a chunk brought beyond the mark that ends the unit: some models give whole replies in one."""
+        """Drop text after the mark that ends the unit; some models return a whole reply in one chunk."""
         until, before = self._task.unit.until, self._task.carried.text
         at = (before + "".join(self._pieces)).find(until)
         left = at + len(until) - len(before)
@@ -289,7 +290,7 @@ class Collector:
         return "limit" if self._finish == "length" else "end"
 
     def _attention(self) -> AttentionRows | None:
-        """The rows of the draft's tokens, and that of the last one itself; None if some of them did not come."""
+        """Return the attention rows of the draft's tokens and of its last token itself; None if any are missing."""
         carried, n = len(self._task.carried), len(self._reported)
         at = [r.row for r in self._reported]
         first = at[0] if at else 0
@@ -298,7 +299,7 @@ class Collector:
         rows = self._rows[first : first + n + 1]
         if len(rows) <= n and at:
             return None
-        start = rows[0].shape[1] - carried  # the first row reaches up to the last known token
+        start = rows[0].shape[1] - carried  # the first row covers everything up to the last known token
         mean = tuple(row.mean(axis=0) for row in rows)
         heads = tuple(row[:, start:].copy() for row in rows)
         if self._task.carried_attention is not None and carried:
@@ -307,11 +308,11 @@ class Collector:
 
 
 def rows_from_scores(weights: Floats, prompt: int) -> AttentionRows:
-    """Attention rows of a draft that was scored in one forward.
+    """Return the attention rows of a draft that was scored in one forward pass.
 
     Args:
-        weights: (heads, tokens + 1, prompt + tokens), as the engine's `score` gives them.
-        prompt: Tokens before the draft.
+        weights: (heads, tokens + 1, prompt + tokens), as returned by the engine's `score`.
+        prompt: Number of tokens before the draft.
     """
     mean = weights.mean(axis=0)
     count = weights.shape[1]
@@ -323,7 +324,7 @@ def rows_from_scores(weights: Floats, prompt: int) -> AttentionRows:
 
 
 def _first_of_text(tokens: Sequence[str], text: str) -> int:
-    """Which token a text begins with, of those that came with it or before it."""
+    """Return the index of the token that a text begins with, among those reported with it or before it."""
     if len(tokens) <= _HELD_BACK:
         joined = "".join(tokens)
         if joined.startswith(text) or (joined and text.startswith(joined)):

@@ -1,7 +1,7 @@
-"""What a trigger and a query formulator look at: a draft, its tokens' signals, and what came before it.
+"""The input of triggers and query formulators: a draft, its per-token signals, and the text before it.
 
-Pure data with NumPy arrays; no framework, no model. Everything that is kept in the graph's state is plain; the
-attention rows are not, and are recomputed when they are missing.
+Pure data with NumPy arrays; no framework, no model. Everything kept in the graph's state is plain data, except for
+attention rows, which are recomputed when they are missing.
 """
 
 from __future__ import annotations
@@ -31,22 +31,22 @@ from rag_backbone.typed_fields import check_fields
 
 Floats = NDArray[np.floating[Any]]
 Signal = Literal["logprob", "entropy", "attention", "attention_alone", "end_states"]
-"""What triggers and formulators may need. `attention_alone` is attention from a separate forward over given text
-alone, which published code uses; `end_states` are hidden states at the ends of sampled continuations; the others come
-from the one decoding pass."""
+"""A signal that a trigger or query formulator may need. `attention_alone` is attention from a separate forward pass
+over a given text only, as published code uses it; `end_states` are hidden states at the ends of sampled continuations;
+the others are recorded during decoding."""
 
 EndOfDraft = Literal["unit", "end", "limit", "deadline"]
-"""Why a draft ends: the unit was complete, the model ended its answer, no more tokens or no more time was allowed."""
+"""Why a draft ended: its unit was complete, the model ended its answer, or a token limit or deadline was reached."""
 
 
 @dataclass(frozen=True, slots=True)
 class Unit:
-    """The piece of text after which the monitor looks at the draft."""
+    """The piece of text that the monitor judges at a time."""
 
     kind: Literal["sentence", "tokens", "until", "all"]
     tokens: int = 0
     until: str = ""
-    """The string that the unit ends with."""
+    """String that ends the unit, for `kind="until"`."""
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -55,7 +55,7 @@ class Unit:
         return {"tokens": f"{self.tokens} tokens", "until": repr(self.until)}.get(self.kind, self.kind)
 
     def length(self, draft: Draft) -> int | None:
-        """How many of the draft's tokens the first complete unit has; None while it is incomplete."""
+        """Return the number of draft tokens in the first complete unit, or None while it is incomplete."""
         if self.kind == "tokens":
             return self.tokens if len(draft) >= self.tokens else None
         if self.kind == "all":
@@ -64,7 +64,7 @@ class Unit:
             at = draft.text.find(self.until)
             return None if at < 0 else draft.tokens_until(at + len(self.until))
         end = first_sentence_end(draft.text)
-        if end is None and draft.ended != "unit":  # no more text will come to make it certain
+        if end is None and draft.ended != "unit":  # no further text will settle where the sentence ends
             spans = sentences(draft.text)
             end = spans[0].end if len(spans) > 1 else None
         # The space after a sentence belongs to the next one's first token.
@@ -72,7 +72,7 @@ class Unit:
 
 
 class DraftState(TypedDict):
-    """A draft as plain lists."""
+    """A `Draft` as plain lists."""
 
     pieces: list[str]
     logprobs: list[float]
@@ -83,48 +83,48 @@ class DraftState(TypedDict):
 
 @dataclass(frozen=True)
 class Draft:
-    """Text that was generated and not yet accepted, token by token."""
+    """Generated text that is not accepted yet, token by token."""
 
     pieces: tuple[str, ...] = ()
-    """The characters that each token completes; joined they are the text."""
+    """Characters that each token completes; joined, they are the text."""
     logprobs: tuple[float, ...] = ()
     entropies: tuple[float, ...] | None = None
-    """In nats; None if they were not asked for."""
+    """Entropy of each token in nats; None if not requested."""
     token_ids: tuple[int, ...] | None = None
-    """None if the model does not tell."""
+    """None if the model does not report them."""
     ended: EndOfDraft = "unit"
 
     @cached_property
     def text(self) -> str:
-        """The draft's text."""
+        """Text of the draft."""
         return "".join(self.pieces)
 
     @cached_property
     def spans(self) -> list[Span]:
-        """Each token's characters in the text."""
+        """Character span of each token in the text."""
         return token_spans(self.pieces)
 
     @cached_property
     def word_spans(self) -> list[Span]:
-        """Each word's characters in the text."""
+        """Character span of each word in the text."""
         return words(self.text)
 
     @cached_property
     def words(self) -> list[str]:
-        """The words of the text."""
+        """Words of the text."""
         return [self.text[s.start : s.end] for s in self.word_spans]
 
     @cached_property
     def word_of_token(self) -> list[int | None]:
-        """The word that each token belongs to; None for punctuation."""
+        """Index of the word that each token belongs to; None for punctuation."""
         return words_of_tokens(self.spans, self.word_spans)
 
     def tokens_of_word(self, word: int) -> list[int]:
-        """The tokens that a word consists of."""
+        """Return the indices of the tokens that make up a word."""
         return tokens_of_word(word, self.spans, self.word_spans)
 
     def tokens_until(self, end: int) -> int:
-        """How many tokens begin before character `end`."""
+        """Return how many tokens begin before character `end`."""
         return sum(1 for span in self.spans if span.start < end)
 
     def __len__(self) -> int:
@@ -140,7 +140,7 @@ class Draft:
         )
 
     def __add__(self, other: Draft) -> Draft:
-        """This draft continued by another one; how it ended is how the other one did."""
+        """Append another draft to this one; `ended` is taken from the other."""
         if not self.pieces:
             return other
         both = self.entropies is not None and other.entropies is not None
@@ -154,7 +154,7 @@ class Draft:
         )
 
     def to_state(self) -> DraftState:
-        """Plain lists, as kept in the graph's state."""
+        """Convert to plain lists for the graph's state."""
         return {
             "pieces": list(self.pieces),
             "logprobs": list(self.logprobs),
@@ -165,7 +165,7 @@ class Draft:
 
     @classmethod
     def from_state(cls, value: DraftState | None) -> Draft:
-        """The draft of a state; an empty one if there is none."""
+        """Restore a draft from the graph's state; None gives an empty draft."""
         if not value:
             return cls()
         return cls(
@@ -181,38 +181,38 @@ class Draft:
 class AttentionRows:
     """Last-layer attention of the draft's tokens, as recorded while decoding.
 
-    Position `start` is the draft's first token; positions before it are the prompt. Row `t` is the query that
-    predicts draft token `t` (position `start + t - 1`); there is one row more than tokens, the last being that
-    of the last token itself.
+    Position `start` is the draft's first token; positions before it are the prompt. Row `t` belongs to the query that
+    predicts draft token `t` (position `start + t - 1`). There is one more row than there are tokens; the last one
+    belongs to the last token itself.
     """
 
     start: int
     mean: tuple[Floats, ...]
-    """Row `t`: (start + t,), averaged over the heads, over all earlier positions and the query's own."""
+    """Row `t`: (start + t,), averaged over the heads; covers all earlier positions and the query's own."""
     heads: tuple[Floats, ...]
-    """Row `t`: (heads, t), the part of each head's row that falls on the draft."""
+    """Row `t`: (heads, t), the part of each head's row that covers the draft."""
 
     def within(self, tokens: int) -> Floats:
-        """(heads, tokens, tokens): attention of draft token `q` to draft token `k`; zero for `k > q`."""
+        """Return (heads, tokens, tokens): attention of draft token `q` to draft token `k`; zero for `k > q`."""
         block = np.zeros((self.heads[0].shape[0], tokens, tokens), np.float32)
         for q in range(tokens):
             block[:, q, : q + 1] = self.heads[q + 1][:, : q + 1]
         return block
 
     def of_token(self, token: int) -> Floats:
-        """(start + token + 1,): the head-averaged row of draft token `token` itself."""
+        """Return (start + token + 1,): the head-averaged row of draft token `token` itself."""
         return self.mean[token + 1]
 
     def shifted(self, tokens: int) -> AttentionRows:
-        """The rows once the first `tokens` of the draft belong to the prompt."""
+        """Return the rows with the first `tokens` draft tokens counted as part of the prompt."""
         return AttentionRows(
             self.start + tokens, self.mean[tokens:], tuple(row[:, tokens:] for row in self.heads[tokens:])
         )
 
     def continued(self, mean: Sequence[Floats], heads: Sequence[Floats]) -> AttentionRows:
-        """These rows followed by those of a generation that went on after the draft's known tokens.
+        """Append the rows of a generation that continued after the draft's known tokens.
 
-        Its first row is that of the last known token, which these rows may have as well; its head rows must
+        The first new row is that of the last known token, which these rows may contain as well. The new head rows must
         already cover the columns from `start`.
         """
         known = heads[0].shape[1]
@@ -224,19 +224,19 @@ class AttentionRows:
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """Tokens of the prompt that a query may be made of: the question's and the accepted answer's."""
+    """Prompt tokens that a query may be built from: those of the question and of the accepted answer."""
 
     question: tuple[str, ...]
-    """The pieces of the question; joined they are its text."""
+    """Token texts of the question; joined, they are the question."""
     question_positions: tuple[int, ...]
-    """Their positions in the prompt."""
+    """Positions of these tokens in the prompt."""
     answer: tuple[str, ...]
-    """The pieces of the accepted text, which ends where the draft begins."""
+    """Token texts of the accepted text, which ends where the draft begins."""
 
 
 @dataclass(frozen=True, slots=True)
 class AloneAttention:
-    """Attention from a forward over a text alone."""
+    """Attention from a forward pass over a text without its context."""
 
     pieces: tuple[str, ...]
     weights: Floats
@@ -244,54 +244,54 @@ class AloneAttention:
 
 
 AttendAlone = Callable[[str, Sequence[int] | None], AloneAttention]
-"""Text, and its token ids if they are known, to its attention."""
+"""Computes the attention over a text, given the text and its token ids if known."""
 
 
 @dataclass(frozen=True)
 class DraftView:
-    """Everything that a decision may rest on."""
+    """Everything that triggers and query formulators can base a decision on."""
 
     question: str
     accepted: str
-    """The answer so far."""
+    """Answer so far."""
     draft: Draft
     judged: int
-    """How many of the draft's tokens are judged now: the first unit. Later ones are only a look ahead."""
+    """Number of draft tokens judged now: the first unit. Later tokens are only a look-ahead."""
     history: tuple[float, ...] = ()
-    """Entropies of the accepted text's content tokens."""
+    """Entropies of the content tokens in the accepted text, in nats."""
     attention: AttentionRows | None = None
     context: Context | None = None
     attend_alone: AttendAlone | None = None
     sample_ends: SampleEnds | None = None
     retrieval: Mapping[str, float] | None = None
-    """Whether the model itself says that it needs a passage next: `yes`, `no`, `continue`; None if it was not asked."""
+    """The model's own statement whether it needs a passage next: `yes`, `no`, `continue`; None if it was not asked."""
     carries_content: WordFilter = field(default_factory=not_a_stop_word)
 
     @property
     def unit(self) -> Draft:
-        """The tokens under judgement."""
+        """Tokens being judged."""
         return self.draft[: self.judged]
 
     @cached_property
     def content(self) -> list[bool]:
-        """Whether each of the draft's words carries content (not a stop word)."""
+        """Whether each word of the draft is a content word (not a stop word)."""
         return list(self.carries_content(self.draft.words))
 
     def token_carries_content(self, token: int) -> bool:
-        """Whether a token is part of a content word. Punctuation is not."""
+        """Return whether a token is part of a content word; punctuation is not."""
         word = self.draft.word_of_token[token]
         return word is not None and self.content[word]
 
     @property
     def last_sentence(self) -> str:
-        """The last sentence of accepted text and judged tokens together, stripped."""
+        """Last sentence of the accepted text and the judged tokens together, stripped."""
         text = self.accepted + self.unit.text
         spans = sentences(text)
         return text[spans[-1].start : spans[-1].end].strip() if spans else ""
 
 
 class VerdictState(TypedDict):
-    """A verdict as plain data."""
+    """A `Verdict` as plain data."""
 
     trigger: str
     retrieve: bool
@@ -306,25 +306,26 @@ class VerdictState(TypedDict):
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """A trigger's decision."""
+    """Decision of a trigger."""
 
     retrieve: bool
     reason: str
     scores: tuple[float | None, ...] = ()
-    """One per judged token; None where the trigger gives none."""
+    """One score per judged token; None for tokens that the trigger does not score."""
     score: float | None = None
-    """The one that decided."""
+    """Score that decided."""
     threshold: float | None = None
     position: int | None = None
-    """The token at which information is needed; None: after the judged tokens, which then stay."""
+    """Index of the token at which information is needed; None if it is needed after the judged tokens, which are then
+    kept."""
     hits: tuple[int, ...] = ()
-    """All tokens beyond the threshold."""
+    """Indices of all tokens beyond the threshold."""
     trigger: str = ""
     cost: Mapping[str, float] | None = None
-    """What judging took beyond the draft, if anything: sequences, tokens, seconds."""
+    """Cost of judging beyond the draft itself, if any: sequences, tokens, seconds."""
 
     def to_state(self) -> VerdictState:
-        """Plain data, as kept in state and trace."""
+        """Convert to plain data for the state and the trace."""
         return {
             "trigger": self.trigger,
             "retrieve": self.retrieve,
@@ -339,6 +340,6 @@ class Verdict:
 
     @classmethod
     def from_state(cls, value: VerdictState) -> Verdict:
-        """The verdict that `to_state` wrote."""
+        """Restore a verdict from the result of `to_state`."""
         fields: dict[str, Any] = {**value, "scores": tuple(value["scores"]), "hits": tuple(value["hits"])}
         return cls(**fields)

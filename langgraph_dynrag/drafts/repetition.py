@@ -1,17 +1,17 @@
-"""What a reply repeats of the answer that it was to continue.
+"""Detect where a reply repeats the answer that it should continue.
 
-Many hosted models begin an answer again when they are asked to continue one. Texts are compared by their letters and
-digits, so white space, case, punctuation, quotation marks and emphasis make no difference. Pure.
+Many hosted models start the answer over when they are asked to continue it. Texts are compared by their letters and
+digits only, so whitespace, case, punctuation, quotation marks and emphasis make no difference. Pure.
 
-What counts as a repetition, always at the beginning of a reply:
+The following count as repetitions, always at the beginning of a reply:
 
-    restart           a sentence of the written text, and all that follows it there: the whole text, or its end
-    overlap           the last words of an unfinished sentence, three at least
-    first sentences   those that the written text begins with: all of them or two at least, function words aside
-    lead-in           "Sure! Continuing:" and its like, before one of these or before the continuation itself
+    restart           a sentence of the written text and all that follows it there: the whole text, or its end
+    overlap           the last words of an unfinished sentence, at least three
+    first sentences   the first sentences of the written text: all of them or at least two, ignoring function words
+    lead-in           "Sure! Continuing:" and the like, before one of the above or before the continuation itself
 
-What is short (less than three words or twelve letters) counts only as a whole sentence. So a name, a list's next item
-or a refrain of which the written text does not end in the like is left as it is.
+Text shorter than three words or twelve letters counts only as a whole sentence. A name, the next item of a list, or a
+refrain is therefore left alone unless the written text ends with it.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _LEAD_IN = re.compile(
     r"|\u597d\u7684|\u5f53\u7136|\u4ee5\u4e0b|\u306f\u3044|\u627f\u77e5|\ub124)",  # Chinese, Japanese, Korean
     re.IGNORECASE,
 )
-"""How models address the person who asked them to continue."""
+"""Phrases with which models address the person who asked them to continue."""
 _OF_CONTINUING = re.compile(
     r"continu|go(ing)? on|resum|pick(ing)? up|fortsetz|weiter|suite|poursui|seguir|prosegu"
     r"|\u043f\u0440\u043e\u0434\u043e\u043b\u0436|\u7ee7\u7eed|\u7e8c|\u7eed|\u7d9a|\uacc4\uc18d",
@@ -48,7 +48,7 @@ _LEAD_IN_CHARACTERS = 160
 
 
 class Letters(NamedTuple):
-    """Letters, digits and the marks on them, in one case, with the character that each of them comes from."""
+    """Case-folded letters, digits and combining marks of a text, with the index of the character each comes from."""
 
     text: str
     at: tuple[int, ...]
@@ -56,7 +56,7 @@ class Letters(NamedTuple):
 
 @lru_cache(256)
 def letters(text: str) -> Letters:
-    """The letters of a text."""
+    """Return the letters of a text."""
     found: list[str] = []
     at: list[int] = []
     for i, character in enumerate(text):
@@ -70,19 +70,19 @@ def letters(text: str) -> Letters:
 def repeated_characters(
     written: str, reply: str, *, over: bool, cut_off: bool = False, continues: bool = False, phrase: str | None = None
 ) -> int | None:
-    """How many characters of a reply repeat what was written before it.
+    """Return how many characters at the beginning of a reply repeat the text written before it.
 
     Args:
         written: The answer so far.
         reply: The reply so far.
-        over: Whether no more of it comes.
+        over: Whether the reply has ended.
         cut_off: Whether it ended because of a limit.
-        continues: Whether the model continues its own text rather than answering a request to continue it; then only
-            the whole of a written text of two sentences or more counts.
-        phrase: The answer phrase; if the written text ends in it, the reply may have it as well.
+        continues: Whether the model continues its own text instead of answering a request to continue it. In that case
+            only a repetition of the whole written text counts, and only if that has two or more sentences.
+        phrase: The answer phrase; if the written text ends with it, the reply may begin with it as well.
 
     Returns:
-        The characters; None as long as more of the reply is needed to tell.
+        The number of characters, or None while more of the reply is needed to tell.
     """
     if not letters(written).text:
         return 0
@@ -103,7 +103,7 @@ def repeated_characters(
 
 
 def _short_answer_begun(written: str, phrase: str) -> str | None:
-    """What stands behind the last answer phrase, if its sentence is not over; None if there is no such phrase."""
+    """Return the text after the last answer phrase if its sentence is unfinished; None if there is no such phrase."""
     end = None
     while (found := find_phrase(written[end or 0 :], phrase)) is not None:
         end = (end or 0) + found.end()
@@ -113,7 +113,7 @@ def _short_answer_begun(written: str, phrase: str) -> str | None:
 
 
 def _begun(asked: str, reply: str) -> int:
-    """Characters of the reply in which it repeats the beginning of a short answer."""
+    """Return how many characters of the reply repeat the beginning of a short answer."""
     begun, said = letters(asked), letters(reply)
     if not begun.text or not said.text.startswith(begun.text):
         return 0
@@ -137,7 +137,7 @@ def _repeated(written: str, reply: str, *, over: bool, cut_off: bool, continues:
         if said.text.startswith(tail):
             end = said.at[len(tail) - 1] + 1
             counts = _counts(written[start:], reply, end, finished, of_sentence, over=over)
-            if counts:  # the punctuation that ends a sentence stands in the written text
+            if counts:  # the written text already has the punctuation that ends the sentence
                 return end + len(_punctuation(reply[end:]).rstrip()) if finished else end
             waiting |= counts is None
         elif tail.startswith(said.text):
@@ -153,7 +153,10 @@ def _repeated(written: str, reply: str, *, over: bool, cut_off: bool, continues:
 
 
 def _starts(written: str, finished: bool) -> Iterator[tuple[int, bool]]:
-    """Where a repetition may begin in the written text: its sentences, and the words of an unfinished one."""
+    """Yield where a repetition may begin in the written text: at each sentence, and at each word of an unfinished one.
+
+    Each position comes with whether it is the start of a sentence.
+    """
     spans = sentences(written)
     for span in spans:
         yield span.start, True
@@ -164,12 +167,12 @@ def _starts(written: str, finished: bool) -> Iterator[tuple[int, bool]]:
 
 
 def _counts(tail: str, reply: str, end: int, finished: bool, of_sentence: bool, *, over: bool) -> bool | None:
-    """Whether the end of the written text, which a reply begins with, is repeated there; None: too early to tell."""
+    """Return whether a reply that begins with the end of the written text repeats it; None if not known yet."""
     follows = reply[end : end + 1]
     if not follows and not over:
         return None
     long = _is_long(tail)
-    inside = follows.isalnum()  # the reply goes on within a word
+    inside = follows.isalnum()  # the reply continues inside a word
     if inside and not (long and not finished):
         return False
     if long:
@@ -182,19 +185,19 @@ def _counts(tail: str, reply: str, end: int, finished: bool, of_sentence: bool, 
 
 
 def _all_of_it(tail: str, reply: str, *, cut_off: bool, asked: bool) -> bool:
-    """Whether a reply that is over consists of the beginning of `tail` alone."""
+    """Return whether a complete reply consists only of the beginning of `tail`."""
     if cut_off:
         return _is_long(reply)
     ends = letters(reply)
     same = letters(tail)
     end = same.at[len(ends.text) - 1] + 1
     whole = ends_sentence(tail[:end] + _punctuation(tail[end:]))
-    # A short answer may be the beginning of a sentence that was written before.
+    # A short answer may coincide with the beginning of a sentence written earlier.
     return whole and (_is_long(reply) or not asked)
 
 
 def _first_sentences(written: str, reply: str, *, over: bool) -> int | None:
-    """Through the first sentences that both texts have, up to their function words; one alone may be a refrain."""
+    """Match the leading sentences of both texts, ignoring function words; a single match may be a refrain."""
     known = [written[s.start : s.end] for s in sentences(written)]
     spans = sentences(reply)
     complete = spans if over else spans[:-1]
@@ -218,16 +221,16 @@ def _first_sentences(written: str, reply: str, *, over: bool) -> int | None:
 
 
 def _key(sentence: str) -> tuple[str, ...]:
-    """The words of a sentence that make it the one it is."""
+    """Return the words that identify a sentence: content words and negations."""
     found = [letters(sentence[s.start : s.end]).text for s in words(sentence)]
     content = not_a_stop_word()(found)
     return tuple(w for w, keep in zip(found, content, strict=True) if keep or w in _NEGATIONS)
 
 
 def _lead_in(written: str, reply: str, *, over: bool, cut_off: bool) -> int | None:
-    """Through what a model says to the person who asked, before it continues."""
+    """Return the length of a lead-in addressed to the user, with any repetition that follows it; None if undecided."""
     head = reply[:_LEAD_IN_CHARACTERS]
-    if not over and len(reply.strip()) < 12:  # nothing is known of a reply whose first words are not there
+    if not over and len(reply.strip()) < 12:  # too short to tell anything before its first words are complete
         return None if _may_lead_in(reply) else 0
     if not _LEAD_IN.match(head):
         return 0
@@ -254,13 +257,13 @@ def _may_lead_in(reply: str) -> bool:
 
 
 def _punctuation(rest: str) -> str:
-    """The punctuation marks that a text begins with, and what shows that they end something."""
+    """Return the punctuation that a text begins with, including one whitespace character after it."""
     found = re.match(r"[^\w\s]*\s?", rest)
     return found[0] if found else ""
 
 
 def _is_long(text: str) -> bool:
-    """Whether a text is too long to be repeated by chance: three words and twelve letters, or four ideographs."""
+    """Return whether a text is too long for a chance repetition: three words and twelve letters, or four ideographs."""
     weight = sum(3 if _stands_for_a_syllable(c) else 1 for c in letters(text).text)
     return weight >= _LONG and (len(words(text)) >= 3 or weight >= 3 * _LONG or _unspaced(text))
 

@@ -1,8 +1,8 @@
-"""From the tokens of a reply to those that continue the answer.
+"""Filter a reply's tokens down to those that continue the answer.
 
-A reply may begin with reasoning, repeat what was written, begin with blank lines, and run into a string that ends the
-answer. The tokens pass through one step for each of these, in this order; what a step cannot decide yet it holds back.
-Pure: a token is its characters and something of the caller's.
+A reply may begin with reasoning, repeat text that is already written, start with blank lines, or contain a stop string.
+Each token passes through one filter per case, in this order; a filter holds back the tokens that it cannot decide yet.
+Pure: a token is its text and a value of the caller's.
 """
 
 from __future__ import annotations
@@ -20,25 +20,25 @@ T = TypeVar("T")
 
 @dataclass
 class ReplyTokens(Generic[T]):
-    """One reply, token by token."""
+    """Filters one reply token by token."""
 
     written: str = ""
-    """What the reply continues."""
+    """The text that the reply continues."""
     stop: tuple[str, ...] = ()
     seam: Seam | None = None
-    """How the reply is joined to that; None: it continues it token for token, and repeats nothing."""
+    """How the reply is joined to `written`; None if it continues that text token for token and repeats nothing."""
     phrase: str | None = None
-    """The answer phrase."""
+    """The phrase that introduces the short answer, if any."""
     opened: bool = False
-    """Whether the prompt ends within a block of reasoning."""
+    """Whether the prompt ends inside a reasoning block."""
     waits: bool = False
-    """Whether the prompt may end within one, so that nothing is certain until reasoning or the reply has ended."""
+    """Whether the prompt may end inside one, so that nothing is decided until the reasoning or the reply has ended."""
     marked: bool = True
-    """Whether reasoning may stand between marks; else marks are text."""
+    """Whether reasoning marks delimit reasoning; if not, they are ordinary text."""
     repeated: str = ""
-    """What was cut because it stands in the written text."""
+    """The beginning of the reply that was cut because it repeats `written`."""
     stopped: bool = False
-    """Whether a string that ends the answer was met."""
+    """Whether a stop string was found."""
     splitter: ReasoningSplitter[T] = field(init=False)
     _undecided: list[tuple[str, T]] = field(default_factory=list)
     _compares: bool = field(init=False)
@@ -49,19 +49,20 @@ class ReplyTokens(Generic[T]):
 
     def __post_init__(self) -> None:
         self.splitter = ReasoningSplitter(opened=self.opened)
-        # Where reasoning belongs to the text, searches do too, and one that is written again has to be seen.
+        # If reasoning is part of the text, so are searches, and a repeated search has to be seen.
         self._compares = self.marked and self.seam is not None and bool(self.written.strip())
 
     def push(self, tokens: Sequence[tuple[str, T]]) -> tuple[list[tuple[str, T]], bool]:
-        """Take tokens.
+        """Add tokens of the reply.
 
         Returns:
-            Those that continue the answer for certain, and whether all that was given before was reasoning.
+            The tokens that are now certain to continue the answer, and whether all tokens returned earlier turned out
+            to be reasoning.
         """
         return self._steps(tokens, over=False)
 
     def finish(self, *, cut_off: bool = False) -> tuple[list[tuple[str, T]], bool]:
-        """The rest, when nothing more comes; `cut_off` says that a limit was the reason."""
+        """Return the remaining tokens once the reply has ended; `cut_off` says that it ran into a limit."""
         return self._steps((), over=True, cut_off=cut_off)
 
     def _steps(
@@ -108,11 +109,11 @@ class ReplyTokens(Generic[T]):
         self.repeated = "".join(piece for piece, _ in gone)
         self._undecided, self._compares = [], False
         if same and tokens and tokens[0][0][:1].isalnum() and self.written[-1:].isalnum():
-            self._begun = True  # it goes on within a word
+            self._begun = True  # the reply continues inside a word
         return tokens
 
     def _join(self, tokens: list[tuple[str, T]], *, over: bool) -> list[tuple[str, T]]:
-        """Settle the blanks between what was written and the reply, which may come in several tokens."""
+        """Adjust the whitespace between the written text and the reply; it may span several tokens."""
         fresh = not self.written.strip() or bool(self.splitter.tokens)
         if self._begun or not tokens or (self.seam is None and not fresh):
             return tokens
@@ -124,7 +125,7 @@ class ReplyTokens(Generic[T]):
             return []
         self._begun = True
         fresh = fresh or (self.seam is not None and self.seam.reply == "answers")
-        # A reply that is a message of its own loses nothing because it begins with blank lines.
+        # A reply that is a separate message loses nothing when its leading blank lines are dropped.
         opens = fresh and "\n" in text[:blanks] and bool(self.stop or self.splitter.tokens)
         if opens or (self.seam is not None and self.seam.blanks):
             tokens = cut_tokens(tokens, blanks)[1]
@@ -159,5 +160,5 @@ class ReplyTokens(Generic[T]):
 
 
 def _overlap(text: str, stop: str) -> int:
-    """Length of the longest proper beginning of `stop` that `text` ends with."""
+    """Return the length of the longest proper prefix of `stop` that `text` ends with."""
     return next((n for n in range(min(len(stop) - 1, len(text)), 0, -1) if text.endswith(stop[:n])), 0)

@@ -1,4 +1,4 @@
-"""Knowing, token by token, when a draft has gone far enough. Pure."""
+"""Decide after each token whether a draft is complete. Pure."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from langgraph_dynrag.short_answer import is_complete
 
 @dataclass
 class StopAtUnit:
-    """Says after each token whether the draft has gone far enough, and why."""
+    """Decides after each token whether the draft is complete, and records why in `ended`."""
 
     task: DraftTask
     ended: EndOfDraft | None = None
@@ -26,13 +26,13 @@ class StopAtUnit:
         self.restart()
 
     def restart(self) -> None:
-        """Forget the tokens since the carried ones."""
+        """Discard all tokens after the carried ones."""
         self.ended = None
         self._pieces = list(self.task.carried.pieces)
         self._text = self.task.carried.text
 
     def __call__(self, piece: str) -> bool:
-        """Take note of the next token's characters."""
+        """Add the next token's text and return whether the draft is complete."""
         self._pieces.append(piece)
         self._text += piece
         phrase = self.task.answer_phrase
@@ -40,14 +40,14 @@ class StopAtUnit:
             self.ended = "end"
         elif self._unit_is_complete(piece):
             self.ended = "unit"
-        elif len(self._pieces) - len(self.task.carried) > self.task.limit:  # more was allowed, for reasoning
+        elif len(self._pieces) - len(self.task.carried) > self.task.limit:  # the request allows more, for reasoning
             self.ended = "limit"
         elif time.monotonic() >= self.task.deadline:
             self.ended = "deadline"
         return self.ended is not None
 
     def _tail(self) -> str:
-        # The phrase may begin in the accepted text; what lies further back was looked at before.
+        # The phrase may begin in the accepted text; anything further back was checked before.
         own = self.task.own_words
         return (self.task.accepted if own is None else own)[-200:]
 
@@ -56,12 +56,12 @@ class StopAtUnit:
             return False
         return self.task.unit.length(Draft(tuple(self._pieces))) is not None
 
-    def __repr__(self) -> str:  # appears in traces, as an option of the call
+    def __repr__(self) -> str:  # shown in traces, as an option of the call
         return f"StopAtUnit({self.task.unit})"
 
 
 class WatchReply:
-    """A `StopAtUnit` for a model in this process: it is called with every token, reasoning included."""
+    """A `StopAtUnit` for in-process models, called with every token including those of reasoning."""
 
     def __init__(self, task: DraftTask, rule: StopAtUnit, *, opened: bool) -> None:
         self._task = task
@@ -69,7 +69,7 @@ class WatchReply:
         self._tokens: ReplyTokens[None] = reply_tokens(task, None, opened=opened)
 
     def __call__(self, piece: str) -> bool:
-        """Take note of the next token's characters; whether generation is to end."""
+        """Add the next token's text and return whether generation should stop."""
         tokens, recalled = self._tokens.push([(piece, None)])
         if recalled:
             self._rule.restart()
@@ -85,7 +85,7 @@ class WatchReply:
 
 
 def reply_tokens(task: DraftTask, seam: Seam | None, *, opened: bool, waits: bool = False) -> ReplyTokens[Any]:
-    """What tells a reply's tokens apart, for a task."""
+    """Create the `ReplyTokens` filter for a task."""
     return ReplyTokens(
         task.accepted + task.carried.text,
         task.stop,
@@ -98,7 +98,7 @@ def reply_tokens(task: DraftTask, seam: Seam | None, *, opened: bool, waits: boo
 
 
 def ended_by(reply: ReplyTokens[Any], task: DraftTask, apart: int = 0, *, within: bool) -> EndOfDraft | None:
-    """Why a reply need not be read on: the answer was ended by a string, or its reasoning has no tokens left."""
+    """Return why reading can stop (a stop string, or the reasoning budget is spent), or None to continue."""
     if reply.stopped:
         return "end"
     spent = apart + reply.splitter.tokens

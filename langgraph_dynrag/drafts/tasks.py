@@ -1,4 +1,4 @@
-"""What is asked of a model, and what it gives: the tasks and results that nodes and generators exchange. Plain data."""
+"""Tasks and results that nodes and generators exchange. Plain data."""
 
 from __future__ import annotations
 
@@ -19,54 +19,54 @@ OnToken = Callable[[str, float | None, float | None], None]
 NoText = Literal[
     "no text", "only reasoning", "cut off before any text", "only what was written", "cut off while repeating"
 ]
-"""Why a reply brought no text of the answer."""
+"""Why a reply contains no text of the answer."""
 
 
 @dataclass(frozen=True)
 class DraftTask:
-    """What the next draft is to be."""
+    """Specification of the next draft."""
 
     question: str
     messages: Sequence[BaseMessage]
-    """The conversation up to the answer."""
+    """Conversation up to the answer."""
     accepted: str
-    """The answer so far, to be continued."""
+    """Answer so far, to be continued."""
     accepted_ids: tuple[int, ...] | None
-    """Its token ids, if the model told them."""
+    """Token ids of `accepted`, if the model reported them."""
     carried: Draft
-    """Tokens that were drafted beyond the last accepted unit, and still hold."""
+    """Tokens that were drafted beyond the last accepted unit and are still valid."""
     carried_attention: AttentionRows | None
     unit: Unit
     limit: int
-    """Tokens that may be generated now."""
+    """Maximum number of tokens to generate now."""
     needs: frozenset[Signal]
     stop: tuple[str, ...] = ()
     answer_phrase: str | None = None
     answer_end: str | None = None
     own_words: str | None = None
-    """The accepted text without what was inserted into it, where that differs."""
+    """Accepted text without inserted passages, if that differs."""
     deadline: float = math.inf
-    """On `time.monotonic`'s clock."""
+    """Deadline on the clock of `time.monotonic`."""
     seed: int | None = None
     adapters: Any = None
-    """The engine's adapter set that the draft is written with; None: the base model."""
+    """The engine's active adapters for this draft; None for the base model."""
     closing: bool = False
-    """Whether the short answer was asked for outright."""
+    """Whether the prompt explicitly asks for the short answer."""
     reasoning_apart: bool = True
-    """Whether reasoning is kept out of the draft; False where searches are written within it."""
+    """Whether reasoning is kept out of the draft; False if searches are written inside reasoning."""
     reasoning_tokens: int = 0
-    """Tokens of reasoning that are left, beyond `limit`."""
+    """Remaining budget of reasoning tokens, on top of `limit`."""
     reasons: bool = False
     """Whether the model has been seen to reason."""
     opens: bool | None = None
-    """Whether its replies begin within a block of reasoning that the prompt opened. None: not known yet, so that this
-    reply is read to its end."""
+    """Whether its replies begin inside a reasoning block that the prompt opened. None: not known yet, so this reply is
+    read to its end."""
     restarts: bool = False
-    """Whether the model has been seen to repeat what was written."""
+    """Whether the model has been seen to repeat text that was already written."""
 
     @property
     def open_answer(self) -> AIMessage:
-        """What the model is to continue: accepted and carried text, with their token ids if known."""
+        """Message that the model should continue: accepted and carried text, with their token ids if known."""
         metadata: dict[str, Any] = {}
         if self.accepted_ids is not None and (self.carried.token_ids is not None or not len(self.carried)):
             metadata = {"dynprag": {"token_ids": [*self.accepted_ids, *(self.carried.token_ids or ())]}}
@@ -74,64 +74,64 @@ class DraftTask:
 
 
 class CallCost(TypedDict, total=False):
-    """What a model call took; absent is what was not told."""
+    """Cost of a model call; keys that the model does not report are absent."""
 
     prompt_tokens: int
     forward_tokens: int
     """Tokens that a local model computed."""
     cached_tokens: int
-    """Tokens that it took from its cache."""
+    """Tokens that a local model read from its cache."""
 
 
 class DraftCost(CallCost, total=False):
-    """What a draft took. Counts of what went wrong are absent where they are 0."""
+    """Cost of a draft. Counts of problems are absent if they are 0."""
 
     reasoning_tokens: int
     tokens_without_logprobs: int
-    """Tokens whose log-probability was needed and did not come; they count as sure."""
+    """Tokens whose log-probability was needed but not reported; they count as certain."""
     retries: int
-    """Requests beyond the first one."""
+    """Requests after the first one."""
     fewer_alternatives: int
-    """Tokens that came with fewer alternatives than were asked for, so that their entropy is less exact."""
+    """Tokens reported with fewer alternatives than requested, so that their entropy is less exact."""
     adapters_reloaded: int
-    """How often a server had to load the adapters again."""
+    """Number of times that a server had to reload the adapters."""
 
 
 class ReplyCost(CallCost, total=False):
-    """What a reply took."""
+    """Cost of a reply."""
 
     generated_tokens: int
 
 
 @dataclass(frozen=True)
 class DraftResult:
-    """A draft with its attention, and what it cost."""
+    """A draft with its attention, its cost, and the parts of the reply that do not belong to it."""
 
     draft: Draft
     attention: AttentionRows | None = None
     cost: DraftCost = field(default_factory=DraftCost)
     reasoning: str = ""
-    """As far as it was told; no part of the draft."""
+    """Reasoning as far as it was reported; not part of the draft."""
     repeated: str = ""
-    """What the reply repeated of the text that it was to continue; no part of the draft either."""
+    """Beginning of the reply that repeats already written text; not part of the draft."""
     problem: NoText | None = None
-    """Why it brought no new text, if it did not."""
+    """Why the reply contains no new text; None if it does."""
     opens: bool | None = None
-    """Whether the reply began within a block of reasoning; None if it was not looked at."""
+    """Whether the reply began inside a reasoning block; None if this was not checked."""
     failures: tuple[str, ...] = ()
-    """What requests failed of before one succeeded."""
+    """Errors of the requests that failed before one succeeded."""
 
 
 @dataclass(frozen=True)
 class Reply:
-    """The model's reply to an instruction, and what it cost."""
+    """The model's reply to an instruction, with its cost."""
 
     text: str
     cost: ReplyCost = field(default_factory=ReplyCost)
 
     @classmethod
     def of(cls, message: BaseMessage) -> Reply:
-        """What a chat model returned."""
+        """Create a reply from a chat model's message."""
         usage = getattr(message, "usage_metadata", None) or {}
         told = {"prompt_tokens": usage.get("input_tokens"), "generated_tokens": usage.get("output_tokens")}
         own = message.response_metadata.get("dynprag") or {}

@@ -1,10 +1,10 @@
-"""Which characters of a reply each of its tokens stands for.
+"""Align a reply's tokens with its characters.
 
-A server reports the text of a reply and, beside it, its tokens. The two differ: a character of several tokens is shown
-broken in each of them, an end-of-sequence or a stop string is a token and no text, and text is held back while it may
-become a stop string. The text is what the answer is made of, so tokens are laid along it as it comes.
+A server reports the text of a reply and, separately, its tokens. The two differ: a character of several tokens appears
+broken in each of them, an end-of-sequence token or a stop string has no text, and text is held back while it may become
+a stop string. The answer is built from the text, so tokens are aligned with it as it arrives.
 
-`Seam` says how a reply is joined to what was written before, whose blank at the end it may repeat or lack.
+`Seam` says how a reply is joined to the text before it, whose trailing whitespace it may repeat or lack.
 """
 
 from __future__ import annotations
@@ -17,16 +17,17 @@ T = TypeVar("T")
 
 _BROKEN = "\N{REPLACEMENT CHARACTER}"
 _PATIENCE = 16
-"""Tokens that may wait for their text; more do not, so that a server whose tokens are no pieces of its text is
-followed all the same."""
+"""Number of tokens that may wait for their text. Beyond it, tokens are assigned anyway, so that servers whose tokens
+are not substrings of their text work too."""
 
 
 @dataclass(frozen=True, slots=True)
 class Seam:
-    """How a reply is joined to what was written before it.
+    """How a reply is joined to the text written before it.
 
-    A model that *continues* its own text brings its own blanks; those that the text already ends with are dropped. A
-    model that was *asked again* begins as one begins a message, so a blank is put between two words.
+    A model that *continues* its own text emits the whitespace itself; whitespace that the text already ends with is
+    dropped. A model that *answers* a request to continue begins a new message, so a space is inserted between two
+    words.
     """
 
     written: str
@@ -34,11 +35,11 @@ class Seam:
 
     @property
     def blanks(self) -> str:
-        """With which the written text ends."""
+        """Whitespace that the written text ends with."""
         return self.written[len(self.written.rstrip()) :] if self.written.strip() else ""
 
     def joined(self, text: str) -> str:
-        """The reply's first characters as they follow what was written."""
+        """Return the beginning of the reply as it follows the written text."""
         if self.blanks:
             return text.lstrip()
         if not self.written.strip():
@@ -49,16 +50,16 @@ class Seam:
 
 @dataclass
 class TokenTexts(Generic[T]):
-    """Lays tokens along a text that arrives in pieces of its own.
+    """Aligns tokens with a text that arrives in differently sized pieces.
 
-    Each token comes with something of the caller's (its log-probability, say), and is given back with its characters.
+    Each token carries a value of the caller's, such as its log-probability, and is returned with its characters.
     """
 
     _waiting: deque[tuple[str, T]] = field(default_factory=deque)
     _text: str = ""
 
     def push(self, tokens: list[tuple[str, T]], text: str) -> list[tuple[str, T]]:
-        """Take what a chunk brings: reported tokens, and text.
+        """Add the reported tokens and the text of one chunk.
 
         Returns:
             The tokens whose characters are now certain, in order, with these characters.
@@ -71,10 +72,9 @@ class TokenTexts(Generic[T]):
         return done
 
     def finish(self) -> list[tuple[str, T]]:
-        """The tokens that are left when no more text comes.
+        """Return the remaining tokens once the text has ended.
 
-        Tokens without a character of text (an end of sequence, a stop string) are left out; those of a broken
-        character stay.
+        Tokens without text (an end of sequence, a stop string) are left out; those of a broken character are kept.
         """
         done: list[tuple[str, T]] = []
         while self._waiting:
@@ -88,16 +88,16 @@ class TokenTexts(Generic[T]):
 
     @property
     def unclaimed(self) -> str:
-        """Text that no token stands for yet."""
+        """Text not assigned to a token yet."""
         return self._text
 
     @property
     def waiting(self) -> int:
-        """Tokens that have no text yet."""
+        """Number of tokens without text yet."""
         return len(self._waiting)
 
     def _step(self, done: list[tuple[str, T]]) -> bool:
-        """Give at least one token its characters, if that can be."""
+        """Assign characters to at least one token if possible."""
         shown, value = self._waiting[0]
         if self._text.startswith(shown):
             self._waiting.popleft()
@@ -106,7 +106,7 @@ class TokenTexts(Generic[T]):
             return True
         if _BROKEN not in shown and shown.startswith(self._text) and len(self._waiting) <= _PATIENCE:
             return False  # the rest of its text may be held back
-        # A broken character, or what is no piece of the text: up to the next token that is one.
+        # A broken character or a token that is not in the text: take everything up to the next token that is.
         for j in range(1, len(self._waiting)):
             nxt = self._waiting[j][0]
             if nxt and _BROKEN not in nxt and (at := self._text.find(nxt)) >= 0:
@@ -116,7 +116,7 @@ class TokenTexts(Generic[T]):
         return False
 
     def _give(self, count: int, length: int, done: list[tuple[str, T]]) -> bool:
-        """The next `length` characters to the last of `count` tokens; the others complete none."""
+        """Assign the next `length` characters to the last of `count` tokens; the others complete no character."""
         for i in range(count):
             _, value = self._waiting.popleft()
             done.append((self._text[:length] if i == count - 1 else "", value))

@@ -1,14 +1,14 @@
-"""Entropy from the few likeliest alternatives that an API reports, as bounds.
+"""Bounds on the entropy of a token, given only the top alternatives that an API reports.
 
-Of a distribution over V tokens, k are known with their masses; the rest r = 1 - sum p_i lies on tokens that nobody
-names, each of them at most as likely as the least likely of the reported top, c:
+The probabilities of k of the V tokens are known. The remaining mass r = 1 - sum p_i lies on tokens that are not
+reported, each at most as likely as the least likely of the reported top tokens, with probability c:
 
     sum_i -p_i ln p_i - m c ln c - q ln q   <=   H   <=   sum_i -p_i ln p_i - r ln(r / (V - k))
     with m = floor(r / c), q = r - m c
 
-The rest's entropy is least where it is packed into as few tokens as c allows, and greatest where it is spread evenly.
-Both bounds are reached by a distribution. Triggers compare the lower one, so that whatever fires would have fired on
-the whole distribution. Pure; no framework.
+The entropy of the rest is smallest if it is packed into as few tokens as c allows, and largest if it is spread evenly.
+Both bounds are attained. Triggers compare the lower bound, so a trigger that fires would also have fired on the full
+distribution. Pure; no framework.
 """
 
 from __future__ import annotations
@@ -23,29 +23,29 @@ from rag_backbone.errors import ConfigurationError
 
 @dataclass(frozen=True, slots=True)
 class EntropyBounds:
-    """What the entropy lies between, in nats."""
+    """Lower and upper bound of an entropy, in nats."""
 
     lower: float
     upper: float | None
-    """None: unknown, as the size of the vocabulary is."""
+    """None if the size of the vocabulary is unknown."""
 
 
 def entropy_bounds(
     top: Sequence[float], *, others: Sequence[float] = (), vocabulary: int | None = None
 ) -> EntropyBounds:
-    """Bound the entropy of a distribution of which some log-probabilities are known.
+    """Bound the entropy of a distribution for which only some log-probabilities are known.
 
     Args:
-        top: Log-probabilities of the likeliest tokens: no token that is left out is likelier than the last of them.
-        others: Of further tokens, about which nothing of the kind is known, such as a sampled one.
-        vocabulary: How many tokens there are; for the upper bound.
+        top: Log-probabilities of the most likely tokens: no other token is more likely than the last of them.
+        others: Log-probabilities of further tokens that may have any rank, such as a sampled token.
+        vocabulary: Size of the vocabulary; needed for the upper bound.
 
     Raises:
-        ConfigurationError: If there are more known tokens than the vocabulary has.
+        ConfigurationError: If more tokens are known than the vocabulary has.
     """
     known = len(top) + len(others)
     if vocabulary is not None and known > vocabulary:
-        raise ConfigurationError(f"{known} tokens are known, and the vocabulary has {vocabulary}")
+        raise ConfigurationError(f"{known} tokens are known, but the vocabulary has only {vocabulary}")
     masses = [math.exp(p) for p in (*top, *others)]
     rest = max(0.0, 1.0 - math.fsum(masses))
     largest = min((math.exp(p) for p in top), default=1.0)
@@ -60,10 +60,10 @@ def entropy_bounds(
 
 
 def entropy_of_entry(entry: dict[str, Any]) -> float:
-    """The lower bound for one token as OpenAI's API describes it.
+    """Return the lower entropy bound of one token's `logprobs` entry in the format of OpenAI's API.
 
-    The token's own log-probability counts as an alternative if the list lacks it. Servers put a sampled token on the
-    list whatever its rank, so where it is the least likely one it says nothing of those that are left out.
+    The token's own log-probability counts as an alternative if the list lacks it. Servers list a sampled token whatever
+    its rank; if it is the least likely in the list, it says nothing about the tokens that are left out.
     """
     chosen = float(entry["logprob"])
     reported = sorted((float(a["logprob"]) for a in entry.get("top_logprobs") or []), reverse=True)

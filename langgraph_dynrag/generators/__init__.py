@@ -1,1 +1,1 @@
-"""Models behind the graph: in this process, behind an OpenAI-compatible endpoint, or any chat model."""
+"""Generators: the models behind the graph, in-process, behind an OpenAI-compatible endpoint, or any chat model."""

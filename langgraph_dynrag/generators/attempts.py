@@ -1,4 +1,4 @@
-"""One draft of a remote model, over as many attempts as it takes: what a broken attempt wrote stays."""
+"""Generate one draft of a remote model over several attempts, keeping what failed attempts wrote."""
 
 from __future__ import annotations
 
@@ -19,27 +19,27 @@ logger = logging.getLogger(__name__)
 
 
 class AttemptTask(Protocol):
-    """What is asked for the draft."""
+    """The generator as `Attempts` needs it."""
 
     @property
     def opens_reasoning(self) -> bool | None:
-        """Whether its replies begin within a block of reasoning; None: not known."""
+        """Whether replies begin inside a reasoning block; None if not known."""
         ...
 
     def note_reasoning(self, opens: bool) -> None:
-        """Take note of what a reply showed of that."""
+        """Record whether a reply began inside a reasoning block."""
         ...
 
     def continued(self, task: DraftTask) -> tuple[Sequence[BaseMessage], dict[str, Any], Seam]:
-        """The messages of a request, further options, and how the reply is joined to what was written."""
+        """Return the messages of a request, further options, and how the reply is joined to the written text."""
         ...
 
 
 class Attempts:
-    """What was written so far, and what is left to write.
+    """Tracks what a draft's attempts have written and what is left to write.
 
     Args:
-        generator: Whose draft it is.
+        generator: The generator that is asked for the draft.
         task: The whole draft.
         on_token: Called with each token.
     """
@@ -51,7 +51,7 @@ class Attempts:
         self._failures: list[str] = []
         self._requests = 0
         self.task = task
-        """What is left."""
+        """The part of the draft that is left to write."""
         self.messages: list[BaseMessage] = []
         self.extra: dict[str, Any] = {}
         self._rule = StopAtUnit(task)
@@ -59,11 +59,11 @@ class Attempts:
 
     @property
     def continues(self) -> bool:
-        """Whether something is written already."""
+        """Whether some text is already written."""
         return bool((self.task.accepted + self.task.carried.text).strip())
 
     def begin(self) -> None:
-        """Begin an attempt at what is left."""
+        """Start an attempt at the part that is left."""
         messages, self.extra, seam = self._asked.continued(self.task)
         self.messages = list(messages)
         self._rule = StopAtUnit(self.task)
@@ -71,23 +71,23 @@ class Attempts:
 
     @contextlib.contextmanager
     def watched(self) -> Iterator[None]:
-        """One attempt; the error that ends it is raised, unless nothing is left to write."""
+        """Watch one attempt. An error that ends it is raised unless nothing is left to write."""
         self._requests += 1
         try:
             yield
         except Exception as error:
             self._failures.append(type(error).__name__)
-            logger.warning("attempt %d at a draft failed (%s: %s)", self._requests, type(error).__name__, error)
+            logger.warning("draft attempt %d failed (%s: %s)", self._requests, type(error).__name__, error)
             if not self.keep():
                 raise
 
     def push(self, chunk: Any) -> bool:
-        """Take a chunk; whether the draft has gone far enough."""
+        """Add a chunk and return whether the draft is complete."""
         self._collector.push(chunk)
         return self._rule.ended is not None
 
     def keep(self) -> bool:
-        """Keep what a broken attempt wrote, for the next one to go on from; whether there is nothing left to write."""
+        """Keep what a failed attempt wrote, so that the next one continues it, and return whether nothing is left."""
         draft = self._collector.result().draft
         left = self.task.limit - (len(draft) - len(self.task.carried))
         if left < 1:
@@ -97,10 +97,10 @@ class Attempts:
         return False
 
     def result(self) -> DraftResult:
-        """The whole draft, and what it took."""
+        """Return the whole draft and its cost."""
         found = self._collector.result()
         afresh = not (self._whole.accepted + self._whole.carried.text).strip()
-        # A reply that was left or cut off before its end may have been about to close a block.
+        # A reply that was abandoned or cut off might still have closed a reasoning block.
         told = found.opens if found.opens or found.draft.ended == "end" else None
         if told is not None and afresh and self._asked.opens_reasoning is None:
             self._asked.note_reasoning(told)

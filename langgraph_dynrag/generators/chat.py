@@ -1,4 +1,4 @@
-"""Any chat model that reports log-probabilities as OpenAI does, as the nodes see it."""
+"""Generator for any chat model that reports log-probabilities in OpenAI's format."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ _ADVICE = (
 
 
 class ChatGenerator:
-    """Any chat model that reports log-probabilities in OpenAI's shape.
+    """Any chat model that reports log-probabilities in OpenAI's format.
 
-    It cannot be told to continue its own last turn in a way that all providers share, so the accepted text is given
-    back with the instruction to go on from there. A draft is cut off by leaving the stream, which providers bill by
-    what was sent; tracers show it as interrupted.
+    Providers share no common way to continue a model's last message, so the accepted text is sent back with an
+    instruction to continue it. A draft is cut off by closing the stream. Providers bill the tokens sent until then, and
+    tracers show the call as interrupted.
     """
 
     def __init__(
@@ -45,9 +45,9 @@ class ChatGenerator:
     ) -> None:
         plain = model if isinstance(model, PlainModel) else plain_models(model)[0]
         self.chat = plain.chat
-        """The chat model itself."""
+        """The chat model without its wrappers."""
         self.calls = plain.calls
-        """What is called: the chat model within its wrappers."""
+        """The runnable that is called: the chat model with its wrappers."""
         self._bound = plain.bound
         self._retry = plain.retry
         self._opens = opens_reasoning
@@ -56,10 +56,10 @@ class ChatGenerator:
 
     @classmethod
     def probed(cls, model: ChatModelLike | PlainModel, needs: frozenset[Signal]) -> ChatGenerator:
-        """Find out by one short call whether the model reports log-probabilities, if they are needed.
+        """Create a generator; if log-probabilities are needed, one short call checks that the model reports them.
 
         Raises:
-            SignalUnavailableError: If it does not.
+            SignalUnavailableError: If the model does not report them.
         """
         plain = model if isinstance(model, PlainModel) else plain_models(model)[0]
         if not needs & {"logprob", "entropy"}:
@@ -85,39 +85,39 @@ class ChatGenerator:
 
     @property
     def signals(self) -> frozenset[Signal]:
-        """What the model was found to report."""
+        """Signals that the model was found to report."""
         return self._signals
 
     @property
     def opens_reasoning(self) -> bool | None:
-        """Whether its replies begin within a block of reasoning that the prompt opened; None: not known yet."""
+        """Whether replies begin inside a reasoning block that the prompt opened; None if not known yet."""
         return self._opens
 
     def note_reasoning(self, opens: bool) -> None:
-        """For the drafts to come."""
+        """Record whether replies begin inside a reasoning block, for later drafts."""
         self._opens = opens
 
     @property
     def context_window(self) -> int | None:
-        """As far as the model's profile says."""
+        """Maximum input tokens in the model's profile; None if the profile does not say."""
         profile = getattr(self.chat, "profile", None) or {}
         window = profile.get("max_input_tokens")
         return int(window) if window else None
 
     def count_tokens(self, text: str) -> int:
-        """An estimate on the safe side: a remote model's tokenizer is not at hand."""
+        """Return a high estimate; the tokenizer of a remote model is not available."""
         return len(text) // 3 + 1
 
     def prompt_tokens(self, messages: Sequence[BaseMessage]) -> int:
-        """An estimate on the safe side."""
+        """Return a high estimate of the tokens in a conversation."""
         return sum(self.count_tokens(message_text(m)) + 4 for m in messages)
 
     def token_ids(self, text: str) -> tuple[int, ...] | None:  # noqa: ARG002
-        """Not known."""
+        """Return None: token ids are not known."""
         return None
 
     def draft(self, task: DraftTask, config: RunnableConfig, on_token: OnToken | None) -> DraftResult:
-        """Ask for the continuation, and leave when the unit is complete."""
+        """Ask for a continuation and close the stream when the unit is complete."""
         work = Attempts(self, task, on_token)
         for trial in Retrying(**retry_rules(self._retry, deadline=task.deadline)):
             with trial, work.watched():
@@ -128,7 +128,7 @@ class ChatGenerator:
         return work.result()
 
     async def adraft(self, task: DraftTask, config: RunnableConfig, on_token: OnToken | None) -> DraftResult:
-        """Ask for the continuation, and leave when the unit is complete."""
+        """Ask for a continuation and close the stream when the unit is complete."""
         work = Attempts(self, task, on_token)
         async for trial in AsyncRetrying(**retry_rules(self._retry, deadline=task.deadline)):
             with trial, work.watched():
@@ -140,19 +140,19 @@ class ChatGenerator:
         return work.result()
 
     def ask(self, prompts: Sequence[str], config: RunnableConfig) -> list[str]:
-        """All at once."""
+        """Ask all prompts concurrently."""
         batch: list[Any] = [[HumanMessage(p)] for p in prompts]
         replies = Retrying(**retry_rules(self._retry))(self.calls.batch, batch, unstreamed(config))
         return [answer_text(reply) for reply in replies]
 
     async def aask(self, prompts: Sequence[str], config: RunnableConfig) -> list[str]:
-        """All at once."""
+        """Ask all prompts concurrently."""
         batch: list[Any] = [[HumanMessage(p)] for p in prompts]
         replies = await retried(retry_rules(self._retry), lambda: self.calls.abatch(batch, unstreamed(config)))
         return [answer_text(reply) for reply in replies]
 
     def reply(self, prompt: str, config: RunnableConfig, *, max_tokens: int) -> Reply:
-        """As any chat."""
+        """Return the model's reply to a prompt in a new conversation."""
         retrying = Retrying(**retry_rules(self._retry))
         return Reply.of(
             retrying(
@@ -161,17 +161,17 @@ class ChatGenerator:
         )
 
     async def areply(self, prompt: str, config: RunnableConfig, *, max_tokens: int) -> Reply:
-        """As any chat."""
+        """Return the model's reply to a prompt in a new conversation."""
         asked, options = [HumanMessage(prompt)], {"max_tokens": self._at_most(max_tokens)}
         rules = retry_rules(self._retry)
         return Reply.of(await retried(rules, lambda: self.calls.ainvoke(asked, unstreamed(config), **options)))
 
     def recompute(self, task: DraftTask, draft: Draft) -> AttentionRows | None:  # noqa: ARG002
-        """Not possible."""
+        """Return None: attention is not available."""
         return None
 
     def context(self, task: DraftTask) -> Context | None:  # noqa: ARG002
-        """Not known."""
+        """Return None: token positions are not known."""
         return None
 
     def attend_alone(
@@ -180,15 +180,15 @@ class ChatGenerator:
         token_ids: Sequence[int] | None,  # noqa: ARG002
         adapters: Any = None,  # noqa: ARG002
     ) -> AloneAttention:
-        """Not possible; the graph is refused before it comes to this."""
+        """Raise `SignalUnavailableError`; graphs that need attention are refused when they are built."""
         raise SignalUnavailableError(f"{type(self.chat).__name__} cannot give attention")
 
     def sample_ends(self, task: DraftTask, spec: SampleSpec, seed: int) -> SampledEnds:  # noqa: ARG002
-        """Not possible; the graph is refused before it comes to this."""
+        """Raise `SignalUnavailableError`; graphs that need hidden states are refused when they are built."""
         raise SignalUnavailableError(f"{type(self.chat).__name__} cannot give hidden states")
 
     def continued(self, task: DraftTask) -> tuple[list[BaseMessage], dict[str, Any], Seam]:
-        """Asked again with what is written."""
+        """Ask again, with the written text in the last message."""
         return self._messages(task), {}, Seam(task.accepted + task.carried.text, "answers")
 
     def _messages(self, task: DraftTask) -> list[BaseMessage]:
@@ -203,20 +203,20 @@ class ChatGenerator:
         return [*before, HumanMessage(asked)]
 
     def _options(self, task: DraftTask) -> dict[str, Any]:
-        # No stop strings: they would end the reply within its reasoning, or at the blank lines that it begins with. The
-        # collector looks for them in the answer.
+        # No stop strings: they would end the reply inside its reasoning, or at its leading blank lines. The collector
+        # looks for them in the answer.
         options: dict[str, Any] = {"max_tokens": self._at_most(task.limit + self._beyond(task))}
         if task.needs & {"logprob", "entropy"}:
             options |= _logprob_options(task.needs, self._top_logprobs)
         return options if task.seed is None else {**options, "seed": task.seed}
 
     def _at_most(self, tokens: int) -> int:
-        """So many tokens, or fewer if the model is bound to fewer."""
+        """Return `tokens`, or fewer if the model's bound options allow fewer."""
         names = ("max_tokens", "max_completion_tokens")
         return min([tokens, *(int(self._bound[name]) for name in names if self._bound.get(name))])
 
     def _beyond(self, task: DraftTask) -> int:
-        """Tokens that a reply needs beside those of the draft, by what the model was seen to write."""
+        """Return how many tokens a reply needs on top of the draft, judging by the model's earlier replies."""
         more = task.reasoning_tokens if task.reasons else 0
         more += self.count_tokens(task.accepted + task.carried.text) if task.restarts else 0
         window = self.context_window
@@ -229,12 +229,12 @@ class ChatGenerator:
 
 
 def unstreamed(config: RunnableConfig) -> RunnableConfig:
-    """Drafts may be discarded, so their tokens stay out of LangGraph's `messages` stream."""
+    """Return a config that keeps tokens out of LangGraph's `messages` stream, since drafts may be discarded."""
     return {**config, "tags": [*(config.get("tags") or []), TAG_NOSTREAM]}
 
 
 async def retried(rules: dict[str, Any], function: Callable[[], Awaitable[_T]]) -> _T:
-    """Call an asynchronous function as often as tenacity's rules say."""
+    """Call an asynchronous function with tenacity's retry rules."""
     async for trial in AsyncRetrying(**rules):
         with trial:
             result = await function()

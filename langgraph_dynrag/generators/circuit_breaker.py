@@ -1,14 +1,14 @@
-"""Stops asking a server that keeps failing, so that neither it nor the caller is kept busy with requests in vain.
+"""Stop sending requests to a server that keeps failing.
 
     closed --(several failures in a row)--> open --(after a pause)--> one request on trial --(success)--> closed
                                              ^                                  |
                                              +-------------(failure)------------+
 
-Failures are in a row only if each request began after the one before it had failed: what takes down many requests at
-once is one failure, and each of them may try again.
+Failures count as consecutive only if each request began after the previous one had failed: an outage that breaks many
+requests at once is one failure, and each of them may try again.
 
-Knows neither HTTP nor models. The well-kept libraries decorate functions, and cannot stand around a stream that is left
-half-read, synchronously and asynchronously.
+The module knows neither HTTP nor models. Existing libraries decorate functions and cannot guard a partially read
+stream, sync or async.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from rag_backbone.errors import ConfigurationError, ServerUnavailableError
 
 
 class CircuitBreaker:
-    """One for each server; threads and tasks may share it.
+    """Circuit breaker for one server; thread-safe, and tasks may share it too.
 
     Args:
-        what: Names the server in messages.
-        failures: How many in a row open it.
+        what: Name of the server in messages.
+        failures: Number of consecutive failures that open the breaker.
         pause: Seconds until a request is tried again.
-        clock: Seconds that only grow.
+        clock: Monotonic clock in seconds.
 
     Raises:
         ConfigurationError: If a number is not positive.
@@ -42,19 +42,19 @@ class CircuitBreaker:
         self._what, self._limit, self._pause, self._clock = what, failures, pause, clock
         self._failed = 0
         self._counted = 0
-        """All failures that were counted, by which a request knows whether there was one since it began."""
+        """Number of failures counted so far; tells a request whether there was one since it began."""
         self._closed_at = 0.0
         self._last = ""
         self._lock = threading.Lock()
 
     def check(self) -> int:
-        """Let a request pass, or refuse it.
+        """Admit a request or refuse it.
 
         Returns:
-            When it began, for `failed`.
+            A mark of when the request began, to pass to `failed`.
 
         Raises:
-            ServerUnavailableError: While it is open, telling for how long yet.
+            ServerUnavailableError: If the breaker is open; the message says for how much longer.
         """
         with self._lock:
             left = self._closed_at - self._clock()
@@ -63,18 +63,18 @@ class CircuitBreaker:
             if left > 0:
                 raise ServerUnavailableError(
                     f"{self._what} failed {self._failed} times in a row, the last time with: {clause(self._last)}. "
-                    f"It is asked again in {left:.0f} s."
+                    f"The next request is allowed in {left:.0f} s."
                 )
-            self._closed_at = self._clock() + self._pause  # this one is the trial; the others wait for its outcome
+            self._closed_at = self._clock() + self._pause  # this request is the trial; others wait for its outcome
             return self._counted
 
     def succeeded(self) -> None:
-        """A request was answered, if only with a refusal."""
+        """Record that a request was answered, even if only with a refusal."""
         with self._lock:
             self._failed = 0
 
     def failed(self, error: BaseException, began: int) -> None:
-        """The server could not be reached, or did not do its work, for a request that `check` let pass."""
+        """Record that a request admitted by `check` could not reach the server or was not fulfilled."""
         with self._lock:
             if began < self._counted:
                 return

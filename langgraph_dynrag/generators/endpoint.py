@@ -1,15 +1,15 @@
-"""What an OpenAI-compatible endpoint can do, found out by short requests: each when it is needed, and once.
+"""Find out what an OpenAI-compatible endpoint can do, by short requests: each sent once, when its result is needed.
 
-A graph that is built asks for log-probabilities, if its method reads them, and for nothing else. How an answer is
-continued is found out when the first one has to be, the context window when the first question is taken. What was found
-holds for all chat models of the same server, model and key, for the life of the process; `ServerPolicy(capabilities=
-...)` says it instead, and nothing is asked.
+Building a graph only asks for log-probabilities, and only if its method reads them. How an answer is continued is found
+out when the first answer has to be continued, and the context window when the first question arrives. Results hold for
+all chat models with the same server, model and key, for the lifetime of the process. `ServerPolicy(capabilities=...)`
+states them instead, and nothing is asked.
 
-Whether the server continues an answer is told by the number of prompt tokens, whatever the model is and says. With
-`n` for a question, and `n(w)` for the question followed by an assistant's message w:
+Whether the server continues an answer shows in the number of prompt tokens, independently of the model and its reply.
+With `n` tokens for a question, and `n(w)` for the question followed by an assistant's message w:
 
-    flags         n(w) is smaller when continuing is asked for: the message was not closed, no new one was opened
-    last_message  n(ww) - n(w) = n(w) - n: a message costs what its text costs, so it is not closed either
+    flags         n(w) is smaller if continuing is requested: the message was not closed, and no new one was opened
+    last_message  n(ww) - n(w) = n(w) - n: a message costs only its text, so it is not closed either
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 _QUESTION = "Say yes."
 _WORD = "yes, yes, yes"
 CONTINUE: dict[str, Any] = {"continue_final_message": True, "add_generation_prompt": False}
-"""vLLM's extra fields of a chat request whose last message is to be continued."""
+"""Extra fields with which vLLM continues the last message of a chat request."""
 ADVICE = (
     "Use a server that reports them (vLLM, llama.cpp's server, OpenAI's), LocalChatModel, or a trigger that needs none "
     "(Never, Once, EveryNTokens, EverySentence)."
@@ -43,11 +43,11 @@ ADVICE = (
 
 @dataclass
 class _Facts:
-    """What is known of one model of one server; the lock is held while it is asked."""
+    """Known facts about one model of one server; the lock is held while the server is asked."""
 
     lock: threading.RLock = field(default_factory=threading.RLock)
     reported: dict[int, int] = field(default_factory=dict)
-    """By the number of alternatives that were asked for, how many are reported; -1: not even log-probabilities."""
+    """Requested number of alternatives -> number reported; -1 if not even log-probabilities are reported."""
     way: ContinuationMode | None = None
     window: int | None = None
     window_asked: bool = False
@@ -59,18 +59,18 @@ _known_lock = threading.Lock()
 
 
 def forget_endpoints() -> None:
-    """Forget what was found out about servers, so that they are asked again: one was started anew in another way."""
+    """Forget what was found out about servers, so that a server restarted with other options is probed again."""
     with _known_lock:
         _known.clear()
 
 
 class Endpoint:
-    """One model of one server, as a graph's chat model asks it.
+    """One model of one server, and what it can do.
 
     Args:
         chat: The chat model.
-        policy: Retries, and what is said of the server.
-        bound: Options that every request has.
+        policy: Retries, and the stated capabilities of the server.
+        bound: Options of every request.
     """
 
     def __init__(
@@ -80,35 +80,35 @@ class Endpoint:
         self._policy = policy or ServerPolicy()
         self._bound = dict(bound or {})
         self.alternatives = 0
-        """Likeliest tokens that it reports with each token, once `require` was called."""
+        """Number of top alternatives reported with each token; set by `require` and `assume`."""
         self._facts = self._said() or _facts_of(chat, self.model, self._bound)
 
     @property
     def name(self) -> str:
-        """Where the model is, in words."""
+        """Description of the server for messages."""
         return f"the server at {self._chat.root_client.base_url}"
 
     @property
     def model(self) -> str:
-        """The name that the server knows it by."""
+        """Name of the model on the server."""
         return str(self._bound.get("model") or self._chat.model_name)
 
     @property
     def extra_body(self) -> dict[str, Any]:
-        """Fields of a request beyond the protocol's."""
+        """Request fields beyond OpenAI's protocol."""
         return {**(self._chat.extra_body or {}), **(self._bound.get("extra_body") or {})}
 
     def require(self, needs: frozenset[Signal], *, patient: bool = False) -> frozenset[Signal]:
-        """Return the signals that it gives, of those that are needed; one request, unless that is known.
+        """Return which of the needed signals the server gives; sends one request unless that is known already.
 
         Args:
-            needs: Signals; without `logprob` and `entropy` nothing is asked.
-            patient: Whether to wait for a server that cannot be reached as long as the policy says.
+            needs: Needed signals; without `logprob` and `entropy`, nothing is requested.
+            patient: Whether to retry an unreachable server as the policy says, instead of failing at once.
 
         Raises:
-            ConfigurationError: If it has no such model, or refuses the key.
-            SignalUnavailableError: If it reports no log-probabilities, and they are needed.
-            ServerUnavailableError: If it cannot be reached.
+            ConfigurationError: If the server has no such model or refuses the key.
+            SignalUnavailableError: If log-probabilities are needed and the server does not report them.
+            ServerUnavailableError: If the server cannot be reached.
         """
         if not needs & {"logprob", "entropy"}:
             return frozenset()
@@ -125,18 +125,18 @@ class Endpoint:
         return frozenset({"logprob", "entropy"}) if reported else frozenset({"logprob"})
 
     def assume(self, needs: frozenset[Signal]) -> frozenset[Signal]:
-        """Take it that a server which cannot be asked now will give the needed signals."""
+        """Assume that a server which cannot be reached now gives the needed signals, and return these."""
         self.alternatives = self._policy.alternatives if "entropy" in needs else 0
         return needs & {"logprob", "entropy"}
 
     @property
     def knows_way(self) -> bool:
-        """Whether `way` asks nothing."""
+        """Whether `way` is known without sending requests."""
         return self._policy.continuing != "auto" or self._facts.way is not None
 
     @property
     def way(self) -> ContinuationMode:
-        """How an answer is continued; up to four requests at first."""
+        """How an answer is continued; the first access may send up to four requests."""
         if self._policy.continuing != "auto":
             return self._policy.continuing
         with self._facts.lock:
@@ -146,7 +146,7 @@ class Endpoint:
 
     @property
     def context_window(self) -> int | None:
-        """As the server tells it in its list of models, which is asked for at first; None if it does not."""
+        """Context window in the server's list of models, requested on first access; None if it is not listed there."""
         with self._facts.lock:
             if not self._facts.window_asked:
                 cards = self.cards()
@@ -156,15 +156,15 @@ class Endpoint:
 
     @property
     def opens_reasoning(self) -> bool | None:
-        """Whether a reply begins within a block of reasoning that the chat template opens; None: not known yet."""
+        """Whether a reply begins inside a reasoning block opened by the chat template; None if not known yet."""
         return self._facts.opens
 
     def note_reasoning(self, opens: bool) -> None:
-        """Take note of what a reply showed."""
+        """Record whether a reply began inside a reasoning block."""
         self._facts.opens = opens
 
     def cards(self) -> list[Any] | None:
-        """The server's list of models, empty where it has none; None if it could not be asked."""
+        """Return the server's list of models, empty if it has none; None if the server cannot be reached."""
         try:
             return list(self._chat.root_client.with_options(max_retries=0).models.list())
         except Exception as error:
@@ -174,18 +174,18 @@ class Endpoint:
             return None if failure.passing and failure.status is None else []
 
     def explained(self, error: Exception, failure: Failure) -> DynPragError:
-        """What callers see of a request that failed."""
+        """Return the error that explains a failed request to the caller."""
         if failure.status in (401, 403):
             return ConfigurationError(f"{self.name} refuses the key (HTTP {failure.status}): {error}")
         if failure.unknown_model:
-            known = ", ".join(card.id for card in self.cards() or ()) or "not told which"
+            known = ", ".join(card.id for card in self.cards() or ()) or "no list of models"
             return ConfigurationError(f"{self.name} has no model {self.model!r}; it has {known}. ({error})")
         return failure.explained(self.name)
 
     # ------------------------------------------------------------------------------------------------- what is asked
 
     def _said(self) -> _Facts | None:
-        """What the policy says of the server; None if it is to be asked."""
+        """Return the capabilities stated by the policy; None if the server should be probed."""
         said = self._policy.capabilities
         if said is None:
             return None
@@ -200,7 +200,7 @@ class Endpoint:
         )
 
     def _alternatives(self, wanted: int, *, patient: bool) -> int:
-        """How many alternatives are reported at least; servers cap the number."""
+        """Return how many alternatives are reported at least; servers cap the number."""
         refusals = []
         for count in [n for n in dict.fromkeys((wanted, 5, 1)) if n <= wanted] if wanted else [0]:
             options: dict[str, Any] = {"logprobs": True, "top_logprobs": count} if count else {"logprobs": True}
@@ -230,11 +230,11 @@ class Endpoint:
         alone, more = self._prompt_tokens(question), self._prompt_tokens(twice)
         if alone is None or more is None:
             return "ask_again"
-        # The comma between the two makes one more; an unclosed message has no other token of its own.
+        # The comma between the two words adds one token; an unclosed message adds no other token.
         return "last_message" if closed - alone <= more - closed - 1 else "ask_again"
 
     def _prompt_tokens(self, messages: Sequence[BaseMessage], **options: Any) -> int | None:
-        """As the server counts them; None if it refuses the request, or does not tell."""
+        """Return the server's count of prompt tokens; None if it refuses the request or does not report the count."""
         try:
             reply = self._ask(messages, patient=True, **options)
         except ServerError as error:
@@ -273,6 +273,6 @@ def _facts_of(chat: BaseChatOpenAI, model: str, bound: Mapping[str, Any]) -> _Fa
 
 
 def _answers(error: BaseException) -> bool:
-    """Whether a server is there, and may do better later; one that is not there is told at once."""
+    """Return whether an error is transient and comes from a reachable server; unreachable ones are reported at once."""
     failure = failure_of(error)
     return failure is not None and failure.passing and failure.status is not None

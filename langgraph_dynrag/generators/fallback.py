@@ -1,4 +1,4 @@
-"""A model with fallbacks, as `with_fallbacks` makes it: each draft and each reply by the first model that gives one."""
+"""A model with fallbacks, as built by `with_fallbacks`: the first model that succeeds writes a draft or reply."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ logger = logging.getLogger(__name__)
 
 _T = TypeVar("_T")
 COMMON_SIGNALS: frozenset[Signal] = frozenset({"logprob", "entropy"})
-"""Signals that do not depend on which model wrote what is looked at."""
+"""Signals that can be read whichever model wrote the draft."""
 
 
 class FallbackGenerator:
-    """Several models, of which the next is asked when one fails.
+    """Several models; when one fails, the next is asked.
 
-    It gives the signals that all of them give. Models do not share tokens, so an answer is continued by its text.
+    Only signals that all models give are available. Models do not share tokens, so an answer is continued by its text.
 
     Args:
         generators: The models, in the order in which they are asked.
-        exceptions: What a model may fail of, so that the next is asked; anything else is raised.
+        exceptions: Exceptions after which the next model is asked; all others are raised.
     """
 
     def __init__(self, generators: Sequence[Generator], exceptions: tuple[type[BaseException], ...]) -> None:
@@ -39,74 +39,74 @@ class FallbackGenerator:
 
     @property
     def signals(self) -> frozenset[Signal]:
-        """What all of them give."""
+        """Signals that all models give."""
         return COMMON_SIGNALS.intersection(*(g.signals for g in self.generators))
 
     @property
     def context_window(self) -> int | None:
-        """The smallest that is known."""
+        """Smallest known context window."""
         known = [w for g in self.generators if (w := g.context_window) is not None]
         return min(known, default=None)
 
     @property
     def opens_reasoning(self) -> bool | None:
-        """Each model's own counts."""
+        """Always None, since each model records its own."""
         return None
 
     def count_tokens(self, text: str) -> int:
-        """The most that it is for any of them."""
+        """Return the highest token count of any model."""
         return max(g.count_tokens(text) for g in self.generators)
 
     def prompt_tokens(self, messages: Sequence[BaseMessage]) -> int:
-        """The most that it is for any of them."""
+        """Return the highest token count of any model."""
         return max(g.prompt_tokens(messages) for g in self.generators)
 
     def token_ids(self, text: str) -> tuple[int, ...] | None:  # noqa: ARG002
-        """Each model has its own."""
+        """Return None: token ids differ between the models."""
         return None
 
     def draft(self, task: DraftTask, config: RunnableConfig, on_token: OnToken | None) -> DraftResult:
-        """The draft of the first model that gives one; tokens of one that failed before may have been shown."""
+        """Return the draft of the first model that succeeds; tokens of failed models may already be shown."""
         failed: list[Exception] = []
         for generator in self.generators:
             try:
                 return _textual(generator.draft(_for(generator, task), config, on_token), failed)
-            except Exception as error:  # noqa: BLE001 - raised again unless it is one of those
+            except Exception as error:  # noqa: BLE001 - re-raised unless it is one of `exceptions`
                 self._next(generator, error, failed)
         raise failed[0]
 
     async def adraft(self, task: DraftTask, config: RunnableConfig, on_token: OnToken | None) -> DraftResult:
-        """The same."""
+        """Return the draft of the first model that succeeds, asynchronously."""
         failed: list[Exception] = []
         for generator in self.generators:
             try:
                 return _textual(await generator.adraft(_for(generator, task), config, on_token), failed)
-            except Exception as error:  # noqa: BLE001 - raised again unless it is one of those
+            except Exception as error:  # noqa: BLE001 - re-raised unless it is one of `exceptions`
                 self._next(generator, error, failed)
         raise failed[0]
 
     def ask(self, prompts: Sequence[str], config: RunnableConfig) -> list[str]:
-        """By the first model that replies."""
+        """Return the replies of the first model that succeeds."""
         return self._first(lambda g: g.ask(prompts, config))
 
     async def aask(self, prompts: Sequence[str], config: RunnableConfig) -> list[str]:
-        """By the first model that replies."""
+        """Return the replies of the first model that succeeds."""
         return await self._afirst(lambda g: g.aask(prompts, config))
 
     def reply(self, prompt: str, config: RunnableConfig, *, max_tokens: int) -> Reply:
-        """By the first model that replies."""
+        """Return the reply of the first model that succeeds."""
         return self._first(lambda g: g.reply(prompt, config, max_tokens=max_tokens))
 
     async def areply(self, prompt: str, config: RunnableConfig, *, max_tokens: int) -> Reply:
-        """By the first model that replies."""
+        """Return the reply of the first model that succeeds."""
         return await self._afirst(lambda g: g.areply(prompt, config, max_tokens=max_tokens))
 
     def recompute(self, task: DraftTask, draft: Draft) -> AttentionRows | None:  # noqa: ARG002
-        """Attention belongs to one model."""
+        """Return None: attention belongs to a single model."""
         return None
 
     def context(self, task: DraftTask) -> Context | None:  # noqa: ARG002
-        """Not known."""
+        """Return None: token positions differ between the models."""
         return None
 
     def attend_alone(
@@ -115,11 +115,11 @@ class FallbackGenerator:
         token_ids: Sequence[int] | None,  # noqa: ARG002
         adapters: Any = None,  # noqa: ARG002
     ) -> AloneAttention:
-        """Not possible; the graph is refused before it comes to this."""
+        """Raise `SignalUnavailableError`; graphs that need attention are refused when they are built."""
         raise SignalUnavailableError(f"{self!r} cannot give attention")
 
     def sample_ends(self, task: DraftTask, spec: SampleSpec, seed: int) -> SampledEnds:  # noqa: ARG002
-        """Not possible; the graph is refused before it comes to this."""
+        """Raise `SignalUnavailableError`; graphs that need hidden states are refused when they are built."""
         raise SignalUnavailableError(f"{self!r} cannot give hidden states")
 
     def _first(self, function: Callable[[Generator], _T]) -> _T:
@@ -127,7 +127,7 @@ class FallbackGenerator:
         for generator in self.generators:
             try:
                 return function(generator)
-            except Exception as error:  # noqa: BLE001 - raised again unless it is one of those
+            except Exception as error:  # noqa: BLE001 - re-raised unless it is one of `exceptions`
                 self._next(generator, error, failed)
         raise failed[0]
 
@@ -136,13 +136,13 @@ class FallbackGenerator:
         for generator in self.generators:
             try:
                 return await function(generator)
-            except Exception as error:  # noqa: BLE001 - raised again unless it is one of those
+            except Exception as error:  # noqa: BLE001 - re-raised unless it is one of `exceptions`
                 self._next(generator, error, failed)
         raise failed[0]
 
     def _next(self, generator: Generator, error: Exception, failed: list[Exception]) -> None:
-        """Take note of a failure after which the next model is asked; others are raised."""
-        # Errors of a server are explained in words; what the client raised is their cause.
+        """Record a failure after which the next model is asked; raise any other error."""
+        # Server errors are wrapped in an explanation; the client's exception is its cause.
         causes: list[BaseException] = [error]
         while (cause := causes[-1].__cause__) is not None:
             causes.append(cause)
@@ -150,7 +150,7 @@ class FallbackGenerator:
             raise error
         failed.append(error)
         at = self.generators.index(generator) + 1
-        then = f"{self.generators[at]!r} is asked instead" if at < len(self.generators) else "there is no other"
+        then = f"falling back to {self.generators[at]!r}" if at < len(self.generators) else "no fallback is left"
         logger.warning("%r failed (%s: %s); %s", generator, type(error).__name__, error, then)
 
     def __repr__(self) -> str:
@@ -158,14 +158,14 @@ class FallbackGenerator:
 
 
 def _for(generator: Generator, task: DraftTask) -> DraftTask:
-    """The task as one of the models knows it."""
+    """Return the task without data that belongs to another model."""
     return replace(
         task, accepted_ids=None, opens=generator.opens_reasoning, carried=replace(task.carried, token_ids=None)
     )
 
 
 def _textual(found: DraftResult, failed: Sequence[Exception]) -> DraftResult:
-    """A draft without what belongs to the model that wrote it, and with what others failed of."""
+    """Return a draft without data that belongs to the model that wrote it, with the failures of the others added."""
     failures = (*(type(error).__name__ for error in failed), *found.failures)
     draft = replace(found.draft, token_ids=None)
     return replace(found, draft=draft, attention=None, opens=None, failures=failures)

@@ -1,8 +1,9 @@
-"""The model behind the graph, local or remote, as the nodes see it.
+"""The in-process generator, and the factory that picks a generator for any chat model.
 
-`LocalGenerator` drives a `LocalChatModel`: it continues an answer token-exactly, ends a draft from within, and can
-give attention. `chat_generator` drives any chat model that reports log-probabilities as OpenAI does; for those of
-`langchain-openai` there is `openai_generator`, which knows what their servers can do.
+`LocalGenerator` drives a `LocalChatModel`: it continues an answer token-exactly, stops inside the engine when a draft
+is complete, and can give attention. `make_generator` returns a `ChatGenerator` for chat models that report
+log-probabilities in OpenAI's format, and an `OpenAIGenerator`, which knows what the server can do, for those of
+`langchain-openai`.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
 
 
 _COUNTED = 1024
-"""Texts and conversations whose numbers of tokens are remembered."""
+"""Number of texts, and of conversations, whose token counts are cached."""
 _TURNS = (SystemMessage, HumanMessage, AIMessage)
 
 
@@ -48,8 +49,8 @@ _PlainMessages = tuple[tuple[type[BaseMessage], str], ...]
 
 
 def _plain(messages: Sequence[BaseMessage]) -> _PlainMessages | None:
-    """Kinds and texts of messages that are nothing more; None if one of them is."""
-    if not messages or isinstance(messages[-1], AIMessage):  # an open answer may have ids of its own
+    """Return the types and texts of messages, or None if a message carries anything else."""
+    if not messages or isinstance(messages[-1], AIMessage):  # an open answer may carry its token ids
         return None
     if any(type(m) not in _TURNS or not isinstance(m.content, str) for m in messages):
         return None
@@ -59,16 +60,16 @@ def _plain(messages: Sequence[BaseMessage]) -> _PlainMessages | None:
 
 
 class LocalGenerator:
-    """A model in this process."""
+    """Generates drafts with an in-process model."""
 
     def __init__(self, model: LocalChatModel | PlainModel, *, reply_tokens: int = 48) -> None:
         plain = model if isinstance(model, PlainModel) else PlainModel(model, model)
         chat: LocalChatModel = plain.chat
         self.chat = chat
         self.calls: Runnable[LanguageModelInput, AIMessage] = plain.calls
-        """What is called: the model within its wrappers."""
+        """The runnable that is called: the model with its wrappers."""
         self._reply_tokens = reply_tokens
-        # A run counts the same passages and prompts at every draft, and again when it notes what had to be cut.
+        # A run counts the same passages and prompts for every draft, and again when it records what was cut.
         self._text_tokens = functools.lru_cache(_COUNTED)(lambda text: len(chat.get_token_ids(text)))
         self._chat_tokens = functools.lru_cache(_COUNTED)(
             lambda plain: len(chat.encode([kind(content) for kind, content in plain]).ids)
@@ -76,7 +77,7 @@ class LocalGenerator:
 
     @property
     def signals(self) -> frozenset[Signal]:
-        """Everything, as far as the architecture allows."""
+        """All signals that the architecture allows."""
         names: set[Signal] = {"logprob", "entropy"}
         if "attention" in self.chat.lm.engine.signals:
             names |= {"attention", "attention_alone", "end_states"}
@@ -84,25 +85,25 @@ class LocalGenerator:
 
     @property
     def opens_reasoning(self) -> bool:
-        """Never for the nodes: each draft finds out for itself, from the chat template, whether it is within."""
+        """Always False; each draft checks the chat template itself for an open reasoning block."""
         return False
 
     @property
     def context_window(self) -> int | None:
-        """The model's."""
+        """Context window of the model."""
         return self.chat.lm.context_window
 
     def count_tokens(self, text: str) -> int:
-        """By the model's tokenizer."""
+        """Count the tokens of a text with the model's tokenizer."""
         return self._text_tokens(text)
 
     def prompt_tokens(self, messages: Sequence[BaseMessage]) -> int:
-        """By the model's chat template and tokenizer."""
+        """Count the tokens of a conversation with the model's chat template and tokenizer."""
         known = _plain(messages)
         return len(self.chat.encode(messages).ids) if known is None else self._chat_tokens(known)
 
     def token_ids(self, text: str) -> tuple[int, ...] | None:
-        """By the model's tokenizer; a document's text cannot become a control token."""
+        """Return the token ids of a text; special tokens in it are neutralised, as it may come from a document."""
         return tuple(self.chat.get_token_ids(neutralised(self.chat.lm.tokenizer, text)))
 
     def draft(self, task: DraftTask, config: RunnableConfig, on_token: OnToken | None) -> DraftResult:
@@ -121,10 +122,10 @@ class LocalGenerator:
         return collector.result()
 
     async def adraft(self, task: DraftTask, config: RunnableConfig, on_token: OnToken | None) -> DraftResult:
-        """Continue the open answer until the unit is complete; the event loop stays free.
+        """Continue the open answer until the unit is complete, without blocking the event loop.
 
-        Single tokens pass through the loop only if a callback is asynchronous: sessions that decode together would
-        wait for it at every step. Whoever is cancelled gets no more tokens; the draft ends with the one in progress.
+        Tokens pass through the event loop one by one only if a callback is asynchronous; otherwise sequences decoded in
+        the same batch would wait for the loop at every step. After cancellation, the draft ends with the current token.
         """
         if not self._reports_to_loop(config):
             stopped = threading.Event()
@@ -139,14 +140,14 @@ class LocalGenerator:
         return collector.result()
 
     def ask(self, prompts: Sequence[str], config: RunnableConfig) -> list[str]:
-        """One after the other; there is one engine."""
+        """Ask the prompts one after the other, since there is only one engine."""
         return [
             answer_text(self.calls.invoke(self._asked(p), unstreamed(config), max_tokens=self._reply_tokens))
             for p in prompts
         ]
 
     async def aask(self, prompts: Sequence[str], config: RunnableConfig) -> list[str]:
-        """One after the other; there is one engine."""
+        """Ask the prompts one after the other, since there is only one engine."""
         replies = []
         for p in prompts:
             reply = await self.calls.ainvoke(self._asked(p), unstreamed(config), max_tokens=self._reply_tokens)
@@ -154,17 +155,17 @@ class LocalGenerator:
         return replies
 
     def reply(self, prompt: str, config: RunnableConfig, *, max_tokens: int) -> Reply:
-        """As any chat."""
-        options: dict[str, Any] = {"max_tokens": max_tokens, "signals": []}  # with signals it tells what it computed
+        """Return the model's reply to a prompt in a new conversation."""
+        options: dict[str, Any] = {"max_tokens": max_tokens, "signals": []}  # `signals` makes it report token counts
         return Reply.of(self.calls.invoke([HumanMessage(prompt)], unstreamed(config), **options))
 
     async def areply(self, prompt: str, config: RunnableConfig, *, max_tokens: int) -> Reply:
-        """As any chat; the event loop stays free."""
+        """Return the model's reply to a prompt in a new conversation, without blocking the event loop."""
         options: dict[str, Any] = {"max_tokens": max_tokens, "signals": []}
         return Reply.of(await self.calls.ainvoke([HumanMessage(prompt)], unstreamed(config), **options))
 
     def recompute(self, task: DraftTask, draft: Draft) -> AttentionRows | None:
-        """One forward over prompt and draft, of which the prompt's known prefix is free."""
+        """Recompute attention in one forward pass over prompt and draft, reusing the prompt's cached prefix."""
         if draft.token_ids is None or not len(draft):
             return None
         prompt = self.chat.encode([*task.messages, _accepted_only(task)]).ids
@@ -173,7 +174,7 @@ class LocalGenerator:
         return rows_from_scores(scored.attention.numpy(force=True), len(prompt))
 
     def context(self, task: DraftTask) -> Context | None:
-        """The question's tokens in the rendered prompt, and the accepted answer's."""
+        """Locate the question's tokens in the rendered prompt, and return them with those of the accepted answer."""
         prompt = self.chat.encode([*task.messages, _accepted_only(task)])
         positions = prompt.tokens_of(task.question)
         pieces = tuple(prompt.text[prompt.spans[i].start : prompt.spans[i].end] for i in positions)
@@ -181,13 +182,13 @@ class LocalGenerator:
         return Context(pieces, tuple(positions), self._pieces(ids))
 
     def attend_alone(self, text: str, token_ids: Sequence[int] | None, adapters: Any = None) -> AloneAttention:
-        """One forward over the text; nothing precedes it."""
+        """Compute attention in one forward pass over the text, with nothing before it."""
         ids = list(token_ids) if token_ids is not None else self.chat.get_token_ids(text)
         weights = self.chat.lm.engine.attention(ids, adapters=adapters)
         return AloneAttention(self._pieces(ids), weights.numpy(force=True))
 
     def sample_ends(self, task: DraftTask, spec: SampleSpec, seed: int) -> SampledEnds:
-        """All in one batch, which shares the prompt's keys and values."""
+        """Sample all continuations in one batch that shares the prompt's KV cache."""
         return sample_ends(self.chat, [*task.messages, _accepted_only(task)], task, spec, seed)
 
     def _pieces(self, ids: Sequence[int]) -> tuple[str, ...]:
@@ -197,28 +198,28 @@ class LocalGenerator:
         return tuple(detokenizer.push(i) for i in ids)
 
     def _reports_to_loop(self, config: RunnableConfig) -> bool:
-        """Whether anybody listens to the model in the event loop."""
+        """Return whether a callback listens to the model in the event loop."""
         heard = (config.get("callbacks"), self.chat.callbacks)
         handlers = [h for c in heard if c for h in (c.handlers if isinstance(c, BaseCallbackManager) else c)]
         return any(isinstance(handler, AsyncCallbackHandler) for handler in handlers)
 
     def _messages(self, task: DraftTask) -> list[BaseMessage]:
-        # An answer that is open is no reasoning any more; where there is none yet, the model may reason first.
+        # An open answer is past any reasoning; if there is no answer yet, the model may reason first.
         begun = task.accepted or len(task.carried) or not self._may_reason(task)
         return [*task.messages, task.open_answer] if begun else list(task.messages)
 
     def _asked(self, prompt: str) -> list[BaseMessage]:
-        """A short reply is asked for, so a model that reasons begins with the reply itself."""
+        """Return the messages that ask for a short reply; a reasoning model starts with the reply itself."""
         return [HumanMessage(prompt), AIMessage("")] if self._reasons else [HumanMessage(prompt)]
 
     @functools.cached_property
     def _reasons(self) -> bool:
-        """Whether the model's chat template knows reasoning."""
+        """Whether the model's chat template supports reasoning."""
         return reasons(self.chat.lm.tokenizer.chat_template)
 
     @functools.cached_property
     def _opens(self) -> bool:
-        """Whether its template opens a block of reasoning."""
+        """Whether the chat template opens a reasoning block."""
         return self._reasons and opened_block(self.chat.encode([HumanMessage("Yes?")]).text) is not None
 
     def _may_reason(self, task: DraftTask) -> bool:
@@ -228,7 +229,7 @@ class LocalGenerator:
         return self._opens and task.reasoning_apart and not isinstance(self._messages(task)[-1], AIMessage)
 
     def _limit(self, task: DraftTask) -> int:
-        """Tokens that may be generated: those of the draft, and those of the reasoning before it."""
+        """Return how many tokens may be generated, for the draft and for reasoning before it."""
         if isinstance(self._messages(task)[-1], AIMessage) and not task.reasons:
             return task.limit
         room = self.chat.lm.context_window
@@ -241,7 +242,7 @@ class LocalGenerator:
         signals = [name for name in ("entropy", "attention") if name in task.needs]
         options: dict[str, Any] = {
             "max_tokens": self._limit(task),
-            "stop": list(self.chat.stop or ()),  # the prompt's are looked for by the rule, in the answer alone
+            "stop": list(self.chat.stop or ()),  # the rule looks for the task's stop strings, in the answer only
             "logprobs": True,
             "signals": signals,
             "stop_when": WatchReply(task, rule, opened=self._opened(task)),
@@ -260,7 +261,7 @@ _NEEDS_NO_MODEL_STATE = {
     "evidence_selector": "None",
     "final_answer": "None",
 }
-"""What needs nothing but what a chat model reports, by the option that it is given for."""
+"""Option -> a value for it that needs nothing beyond what a chat model reports."""
 
 
 def make_generator(
@@ -269,16 +270,17 @@ def make_generator(
     server: ServerPolicy | None = None,
     parts: Mapping[str, Any] | None = None,
 ) -> Generator:
-    """The generator for a chat model, refused if it lacks a needed signal.
+    """Create the generator for a chat model.
 
     Args:
-        model: Any chat model, also within LangChain's wrappers (see `wrapped_models`).
-        needs: The signals that trigger and formulator read.
-        server: For models behind an OpenAI-compatible endpoint.
-        parts: The trigger, the query formulator and so on, by option, so that a refusal names what needs the signal.
+        model: Any chat model, with or without LangChain's wrappers (see `wrapped_models`).
+        needs: The signals that the trigger and the query formulator read.
+        server: Policy for models behind an OpenAI-compatible endpoint.
+        parts: Option -> trigger, query formulator and so on, so that errors can name the part that needs a signal.
 
     Raises:
-        SignalUnavailableError: Naming what is needed, what there is, and what to use instead.
+        SignalUnavailableError: If the model lacks a needed signal; the message says what to use instead.
+        ConfigurationError: If `model` is not a chat model, or `server` is given for a model without a server.
     """
     plains = plain_models(model)
     generator: Generator
@@ -287,11 +289,13 @@ def make_generator(
     else:
         if lacking := needs - COMMON_SIGNALS:
             raise SignalUnavailableError(
-                f"the method needs {', '.join(sorted(lacking))} of the model that writes, and with fallbacks that may "
-                f"be another one each time. Give one LocalChatModel, or {_exchange(lacking, parts or {})}."
+                f"the method needs {', '.join(sorted(lacking))} of the model that writes, but with fallbacks that may "
+                f"be another model each time. Use a single LocalChatModel, or {_exchange(lacking, parts or {})}."
             )
         if server is not None and not any(_is_openai(plain.chat) for plain in plains):
-            raise ConfigurationError(f"server is given, and no model of {shown(model)} is one of langchain-openai")
+            raise ConfigurationError(
+                f"server is given, but none of the models in {shown(model)} is from langchain-openai"
+            )
         generator = FallbackGenerator(
             [_generator_of(p, needs, server if _is_openai(p.chat) else None, parts, assumed=True) for p in plains],
             fallback_exceptions(model),
@@ -326,24 +330,24 @@ def _generator_of(
         return OpenAIGenerator.of(plain, needs, server, assumed=assumed)
     if server is not None:
         raise ConfigurationError(
-            f"server is given, and {type(chat).__name__} is no model of langchain-openai. Use "
-            "ChatOpenAI(base_url=..., model=...), or leave it out."
+            f"server is given, but {type(chat).__name__} is not a langchain-openai model. Use "
+            "ChatOpenAI(base_url=..., model=...), or leave server out."
         )
     return ChatGenerator.probed(plain, needs)
 
 
 def _is_openai(chat: Any) -> bool:
-    # Its package is imported by whatever made such a model.
+    # If such a model exists, its package has been imported already.
     openai = sys.modules.get("langchain_openai.chat_models.base")
     return openai is not None and isinstance(chat, openai.BaseChatOpenAI)
 
 
 def _exchange(lacking: frozenset[Signal], parts: Mapping[str, Any]) -> str:
-    """What to write in place of the parts that need a signal which there is not."""
+    """Describe what to use instead of the parts that need an unavailable signal."""
     guilty = {name: part for name, part in parts.items() if getattr(part, "needs", frozenset()) & lacking}
     if not guilty:
-        return "parts that need none of it: " + ", ".join(f"{n}={use}" for n, use in _NEEDS_NO_MODEL_STATE.items())
-    return ", ".join(f"{name}={_NEEDS_NO_MODEL_STATE[name]} in place of {part!r}" for name, part in guilty.items())
+        return "parts that do not need it: " + ", ".join(f"{n}={use}" for n, use in _NEEDS_NO_MODEL_STATE.items())
+    return ", ".join(f"{name}={_NEEDS_NO_MODEL_STATE[name]} instead of {part!r}" for name, part in guilty.items())
 
 
 def _accepted_only(task: DraftTask) -> AIMessage:

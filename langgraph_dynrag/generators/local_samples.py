@@ -1,4 +1,4 @@
-"""Sampled continuations of an answer by a model in this process: `samples.SampleSpec` as the engine's request."""
+"""Sample continuations of an answer from an in-process model: a `SampleSpec` as the engine's `EOSStatesRequest`."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ if TYPE_CHECKING:
 def sample_ends(
     chat: LocalChatModel, messages: Sequence[BaseMessage], task: DraftTask, spec: SampleSpec, seed: int
 ) -> SampledEnds:
-    """Sample continuations of a conversation's open answer, each to the end of its sentence or of the short answer.
+    """Sample continuations of a conversation's open answer, each up to the end of its sentence or of the short answer.
 
     Args:
         chat: The model.
         messages: The conversation; the last one is continued.
-        task: Whose stop strings end a sample too, whose answer phrase tells where a short answer is, and whose adapters
-            are in force.
-        spec: How many samples, and how.
-        seed: The same one gives the same samples.
+        task: Its stop strings also end a sample, its answer phrase locates the short answer, and its adapters are
+            active.
+        spec: Number of samples and sampling parameters.
+        seed: Random seed; the same seed gives the same samples.
     """
     from rag_backbone.engine.eos_states import EOSStatesRequest
     from rag_backbone.engine.hidden_states import hidden_state_name
@@ -58,7 +58,7 @@ def sample_ends(
 
 
 def _sample_end(task: DraftTask, spec: SampleSpec, text: str) -> int | None:
-    """Where a sample is cut off: before a stop string, or behind its sentence or short answer."""
+    """Return where to cut off a sample: before a stop string, or after its sentence or short answer."""
     if cuts := [at for s in task.stop if (at := text.find(s)) >= 0]:
         return min(cuts)
     if spec.until == "answer":

@@ -1,8 +1,8 @@
-"""A model in a server with an OpenAI-compatible API, driven through `langchain-openai`.
+"""Drive a model behind an OpenAI-compatible API through `langchain-openai`.
 
-An answer in progress is *continued* where the server can do that, so that what was accepted stays as it is and nothing
-is written twice; elsewhere the server is asked again with the accepted text. A stream that breaks off is gone on from
-where it broke. Model and address are the chat model's; which adapters a draft is written with, if any, is the task's.
+If the server can *continue* an answer in progress, it does, so that accepted text stays unchanged and nothing is
+written twice; otherwise it is asked again with the accepted text. A stream that breaks off is continued from where it
+broke. The chat model determines model name and address; the task determines which adapters, if any, are active.
 """
 
 from __future__ import annotations
@@ -45,37 +45,37 @@ _TOO_MANY = 429
 
 @runtime_checkable
 class NamedAdapters(Protocol):
-    """Adapters that the server knows by a model name."""
+    """Adapters that the server exposes under a model name."""
 
     def named(self) -> AbstractContextManager[str]:
-        """The name, loaded in the server for as long as the context lasts. May take long."""
+        """Yield the model name; the adapters stay loaded in the server while the context is open. May take long."""
         ...
 
     def lost(self) -> None:
-        """The server does not know the name any more."""
+        """Record that the server no longer knows the name."""
         ...
 
 
 class OpenAIGenerator(ChatGenerator):
-    """A `ChatOpenAI`, or any of its kind, whose server was asked what it can do.
+    """A `ChatOpenAI` or a subclass of its base class, with the capabilities of its server.
 
     Args:
-        model: The chat model, as it is called.
-        endpoint: What is known of its server.
-        signals: What the server gives.
-        policy: Retries, pauses, and how many alternatives are asked for.
+        model: The chat model and its wrappers.
+        endpoint: The server's known capabilities.
+        signals: Signals that the server gives.
+        policy: Retries, pauses, and the number of alternatives to request.
     """
 
     chat: BaseChatOpenAI
 
     def __init__(self, model: PlainModel, endpoint: Endpoint, signals: frozenset[Signal], policy: ServerPolicy) -> None:
         super().__init__(model, signals, top_logprobs=endpoint.alternatives)
-        self._retry = None  # the policy's attempts take their place
+        self._retry = None  # replaced by the policy's attempts
         self.endpoint = endpoint
         self.policy = policy
         self.breaker = CircuitBreaker(endpoint.name, failures=self.policy.failures, pause=self.policy.pause)
         self.asks_usage = self.chat.stream_usage is not False
-        """Whether streams are asked to report their usage; not once the server has refused that."""
+        """Whether to request the usage of streams; False once the server has refused that."""
 
     @classmethod
     def of(
@@ -86,13 +86,16 @@ class OpenAIGenerator(ChatGenerator):
         *,
         assumed: bool = False,
     ) -> OpenAIGenerator:
-        """Ask the server whether it gives the needed signals; errors are those of `Endpoint.require`.
+        """Create a generator after checking that the server gives the needed signals.
 
         Args:
-            model: A `ChatOpenAI` or one of its kind, wrapped or not.
-            needs: The signals.
-            policy: None: the defaults, and of a model with retries of its own their number.
-            assumed: Whether a server that cannot be reached now is taken to give them.
+            model: A `ChatOpenAI` or similar, wrapped or not.
+            needs: The needed signals.
+            policy: None for the defaults, with the number of attempts of `with_retry` if the model has that wrapper.
+            assumed: Whether to assume that a server which cannot be reached now gives the signals.
+
+        Raises:
+            DynPragError: As raised by `Endpoint.require`.
         """
         plain = model if isinstance(model, PlainModel) else plain_models(model)[0]
         if policy is None:
@@ -105,25 +108,25 @@ class OpenAIGenerator(ChatGenerator):
             if not assumed:
                 raise
             signals = endpoint.assume(needs)
-            logger.warning("%s; it is taken to give %s", error, ", ".join(sorted(signals)))
+            logger.warning("%s; assuming that it gives %s", error, ", ".join(sorted(signals)))
         return cls(plain, endpoint, signals, policy)
 
     @property
     def context_window(self) -> int | None:
-        """As the server tells it, which is asked for at first, or else the model's profile."""
+        """Context window that the server reports (requested on first use), or else that of the model's profile."""
         return self.endpoint.context_window or super().context_window
 
     @property
     def opens_reasoning(self) -> bool | None:
-        """As the endpoint was seen to reply."""
+        """Whether replies of the endpoint begin inside a reasoning block; None if not known yet."""
         return self.endpoint.opens_reasoning
 
     def note_reasoning(self, opens: bool) -> None:
-        """For all that ask this endpoint."""
+        """Record whether replies begin inside a reasoning block, for all users of this endpoint."""
         self.endpoint.note_reasoning(opens)
 
     def draft(self, task: DraftTask, config: RunnableConfig, on_token: OnToken | None) -> DraftResult:
-        """Continue the answer until the unit is complete, and leave."""
+        """Continue the answer until the unit is complete, then close the stream."""
         work = _Work(self, task, on_token)
         try:
             for trial in Retrying(**work.rules):
@@ -136,12 +139,12 @@ class OpenAIGenerator(ChatGenerator):
                                 if work.push(chunk):
                                     break
                             work.check_end()
-        except Exception as error:  # noqa: BLE001 - told apart by what it says of the server
+        except Exception as error:  # noqa: BLE001 - `give_up` decides what to raise
             work.give_up(error)
         return work.result()
 
     async def adraft(self, task: DraftTask, config: RunnableConfig, on_token: OnToken | None) -> DraftResult:
-        """Continue the answer until the unit is complete, and leave."""
+        """Continue the answer until the unit is complete, then close the stream."""
         work = _Work(self, task, on_token)
         try:
             async for trial in AsyncRetrying(**work.rules):
@@ -156,12 +159,12 @@ class OpenAIGenerator(ChatGenerator):
                                 if work.push(chunk):
                                     break
                             work.check_end()
-        except Exception as error:  # noqa: BLE001 - told apart by what it says of the server
+        except Exception as error:  # noqa: BLE001 - `give_up` decides what to raise
             work.give_up(error)
         return work.result()
 
     def ask(self, prompts: Sequence[str], config: RunnableConfig) -> list[str]:
-        """All at once, with the same patience."""
+        """Ask all prompts concurrently, with the policy's retries."""
 
         def once() -> list[str]:
             with self.watched(), _reading():
@@ -171,7 +174,7 @@ class OpenAIGenerator(ChatGenerator):
             return Retrying(**self.policy.rules())(once)
 
     async def aask(self, prompts: Sequence[str], config: RunnableConfig) -> list[str]:
-        """All at once, with the same patience."""
+        """Ask all prompts concurrently, with the policy's retries."""
 
         async def once() -> list[str]:
             with self.watched(), _reading():
@@ -181,7 +184,7 @@ class OpenAIGenerator(ChatGenerator):
             return await retried(self.policy.rules(), once)
 
     def reply(self, prompt: str, config: RunnableConfig, *, max_tokens: int) -> Reply:
-        """With the same patience."""
+        """Return the model's reply to a prompt, with the policy's retries."""
 
         def once() -> Reply:
             with self.watched(), _reading():
@@ -191,7 +194,7 @@ class OpenAIGenerator(ChatGenerator):
             return Retrying(**self.policy.rules())(once)
 
     async def areply(self, prompt: str, config: RunnableConfig, *, max_tokens: int) -> Reply:
-        """With the same patience."""
+        """Return the model's reply to a prompt, with the policy's retries."""
 
         async def once() -> Reply:
             with self.watched(), _reading():
@@ -202,7 +205,7 @@ class OpenAIGenerator(ChatGenerator):
 
     @contextlib.contextmanager
     def watched(self) -> Iterator[None]:
-        """One request: refused while the server is left alone, and counted by how it ends."""
+        """Guard one request with the circuit breaker: refuse it while the breaker is open, and count its outcome."""
         began = self.breaker.check()
         try:
             yield
@@ -210,7 +213,7 @@ class OpenAIGenerator(ChatGenerator):
             failure = failure_of(error)
             if failure is not None and failure.passing and failure.status != _TOO_MANY:
                 self.breaker.failed(error, began)
-            elif failure is not None:  # a rate limit too is an answer, and says itself when to ask again
+            elif failure is not None:  # a rate limit is an answer too, and says itself when to retry
                 self.breaker.succeeded()
             raise
         self.breaker.succeeded()
@@ -225,11 +228,11 @@ class OpenAIGenerator(ChatGenerator):
             raise self.endpoint.explained(error, failure) from error
 
     def continued(self, task: DraftTask) -> tuple[list[BaseMessage], dict[str, Any], Seam]:
-        """Gone on with, where the server can; how it does that may have to be asked."""
+        """Continue the last message if the server can, or ask again; may first send requests to find out which."""
         written = task.accepted + task.carried.text
         if not written.strip() or (way := self.endpoint.way) == "ask_again":
             return self._messages(task), {}, Seam(written if written.strip() else "", "answers")
-        # Chat templates strip messages, so the model cannot see a blank at the end.
+        # Chat templates strip messages, so the model cannot see trailing whitespace.
         messages = [*task.messages, AIMessage(written.rstrip())]
         extra = {"extra_body": {**self.endpoint.extra_body, **CONTINUE}} if way == "flags" else {}
         return messages, extra, Seam(written, "continues")
@@ -241,7 +244,7 @@ class OpenAIGenerator(ChatGenerator):
 
 
 class _Work(Attempts):
-    """One draft: what both loops share."""
+    """One draft: the code shared by the sync and async loops."""
 
     def __init__(self, generator: OpenAIGenerator, task: DraftTask, on_token: OnToken | None) -> None:
         super().__init__(generator, task, on_token)
@@ -252,15 +255,15 @@ class _Work(Attempts):
 
     @property
     def rules(self) -> dict[str, Any]:
-        """Of the attempts; one that was refused for the wish for usage is none."""
+        """Retry rules of the attempts; a request refused because it asks for usage does not count."""
         rules = dict(self._generator.policy.rules(self._may_pass, deadline=self._whole.deadline))
         stop = rules["stop"]
         return {**rules, "stop": lambda state: not self._usage_refused and stop(state)}
 
     @contextlib.contextmanager
     def model(self) -> Iterator[dict[str, Any]]:
-        """The options of a request, with the adapters' name while they are loaded."""
-        options = {**self._generator._options(self.task), **self.extra}  # noqa: SLF001 - of this module
+        """Yield the options of a request; if adapters are active, they are loaded and named as the model."""
+        options = {**self._generator._options(self.task), **self.extra}  # noqa: SLF001 - same module
         if self._generator.asks_usage:
             options["stream_usage"] = True
         adapters = self._whole.adapters
@@ -273,7 +276,7 @@ class _Work(Attempts):
 
     @contextlib.contextmanager
     def watched(self) -> Iterator[None]:
-        """One attempt; what it wrote before it failed stays."""
+        """Watch one attempt; what it wrote before it failed is kept."""
         self._requests += 1
         self._usage_refused = False
         try:
@@ -297,7 +300,7 @@ class _Work(Attempts):
                 raise
 
     def push(self, chunk: Any) -> bool:
-        """Take a chunk; whether the draft has gone far enough."""
+        """Add a chunk and return whether the draft is complete."""
         if self._generator.endpoint.alternatives and "entropy" in self.task.needs:
             entries = (chunk.response_metadata.get("logprobs") or {}).get("content") or []
             least = self._generator.endpoint.alternatives
@@ -305,12 +308,12 @@ class _Work(Attempts):
         return super().push(chunk)
 
     def check_end(self) -> None:
-        """A stream that just stops is broken: a finished one says why it ends."""
+        """Raise if a stream ended without a finish reason, which means that the connection broke."""
         if self._rule.ended is None and self._collector.finish_reason is None:
-            raise BrokenStreamError("the answer broke off without an end")
+            raise BrokenStreamError("the stream ended without a finish reason")
 
     def give_up(self, error: Exception) -> None:
-        """Raise what the last attempt failed of, unless it is the time that is over."""
+        """Raise the error of the last attempt, unless the deadline has passed."""
         failure = failure_of(error)
         if failure is None:
             raise error
@@ -320,13 +323,13 @@ class _Work(Attempts):
         raise self._explained(error, failure) from error
 
     def _explained(self, error: Exception, failure: Failure) -> Exception:
-        # A model that an adapter was loaded as is no name that the user chose.
+        # The name under which an adapter was loaded is not a model name that the user chose.
         endpoint = self._generator.endpoint
         named = self._whole.adapters is not None
         return failure.explained(endpoint.name) if named else endpoint.explained(error, failure)
 
     def result(self) -> DraftResult:
-        """The whole draft, and what it took."""
+        """Return the whole draft and its cost."""
         found = super().result()
         cost = found.cost.copy()
         if self._fewer:
@@ -342,13 +345,13 @@ class _Work(Attempts):
 
 
 def refuses_usage(error: Exception, failure: Failure | None) -> bool:
-    """Whether a server refuses a request because it asks for the usage of a stream, as some older ones do."""
+    """Return whether a server refused a request because it asks for a stream's usage, as some older servers do."""
     return failure is not None and failure.status in (400, 422) and "stream_options" in str(error)
 
 
 @contextlib.contextmanager
 def _reading() -> Iterator[None]:
-    """A client at work, whose stumbling over a response is told apart from errors of ours and of callbacks."""
+    """Distinguish a client's failure to parse a response from errors in this package and in callbacks."""
     try:
         yield
     except Exception as error:
@@ -358,7 +361,7 @@ def _reading() -> Iterator[None]:
 
 
 class _Read(Iterator[Any]):
-    """A stream that is read so."""
+    """A stream whose chunks are read under `_reading`."""
 
     def __init__(self, stream: Iterator[Any]) -> None:
         self._stream = stream
@@ -368,12 +371,12 @@ class _Read(Iterator[Any]):
             return next(self._stream)
 
     def close(self) -> None:
-        """Leave the stream, so that the server stops writing."""
+        """Close the stream, so that the server stops generating."""
         getattr(self._stream, "close", lambda: None)()
 
 
 async def _aread(stream: AsyncIterator[Any]) -> Any:
-    """The same, asynchronously."""
+    """Read an asynchronous stream under `_reading`, and close it at the end."""
     try:
         while True:
             try:
@@ -390,7 +393,7 @@ async def _aread(stream: AsyncIterator[Any]) -> Any:
 
 @contextlib.asynccontextmanager
 async def _in_thread(context: AbstractContextManager[dict[str, Any]]) -> AsyncIterator[dict[str, Any]]:
-    """A context whose beginning may block."""
+    """Enter and exit a context manager that may block in a thread."""
     entered = await asyncio.to_thread(context.__enter__)
     try:
         yield entered

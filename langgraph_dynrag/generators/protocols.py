@@ -1,4 +1,4 @@
-"""What the nodes need of a model, by purpose."""
+"""Protocols of a model behind the graph, split by what its callers need."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from langgraph_dynrag.drafts.tasks import DraftResult, DraftTask, OnToken, Reply
 
 
 class TokenCounter(Protocol):
-    """Measures texts in the model's tokens."""
+    """Counts tokens with the model's tokenizer."""
 
     @property
     def context_window(self) -> int | None:
-        """Tokens that a prompt and its answer may have; None if unknown."""
+        """Maximum tokens of a prompt and its answer; None if unknown."""
         ...
 
     def count_tokens(self, text: str) -> int:
-        """How many tokens a text has."""
+        """Return the number of tokens in a text."""
         ...
 
     def prompt_tokens(self, messages: Sequence[BaseMessage]) -> int:
-        """How many tokens a conversation has."""
+        """Return the number of tokens in a conversation."""
         ...
 
     def token_ids(self, text: str) -> tuple[int, ...] | None:
-        """A text's token ids, if the model continues by ids."""
+        """Return the token ids of a text if the model continues answers by ids, otherwise None."""
         ...
 
 
@@ -39,60 +39,60 @@ class Writer(Protocol):
 
     @property
     def opens_reasoning(self) -> bool | None:
-        """Whether its replies begin within reasoning that the prompt has opened; None if that is not known yet."""
+        """Whether replies begin inside a reasoning block that the prompt opened; None if not known yet."""
         ...
 
     def draft(self, task: DraftTask, config: RunnableConfig, on_token: OnToken | None) -> DraftResult:
-        """Write the next draft."""
+        """Generate the next draft."""
         ...
 
     async def adraft(self, task: DraftTask, config: RunnableConfig, on_token: OnToken | None) -> DraftResult:
-        """Write the next draft."""
+        """Generate the next draft."""
         ...
 
 
 class Respondent(Protocol):
-    """Replies to instructions that are no part of the answer."""
+    """Replies to instructions that are not part of the answer."""
 
     def ask(self, prompts: Sequence[str], config: RunnableConfig) -> list[str]:
-        """The model's replies to some instructions, each on its own."""
+        """Return the model's replies to several independent instructions."""
         ...
 
     async def aask(self, prompts: Sequence[str], config: RunnableConfig) -> list[str]:
-        """The model's replies to some instructions, each on its own."""
+        """Return the model's replies to several independent instructions."""
         ...
 
     def reply(self, prompt: str, config: RunnableConfig, *, max_tokens: int) -> Reply:
-        """The model's reply to one instruction, of so many tokens at most."""
+        """Return the model's reply to one instruction, at most `max_tokens` tokens long."""
         ...
 
     async def areply(self, prompt: str, config: RunnableConfig, *, max_tokens: int) -> Reply:
-        """The model's reply to one instruction, of so many tokens at most."""
+        """Return the model's reply to one instruction, at most `max_tokens` tokens long."""
         ...
 
 
 class SignalSource(Protocol):
-    """Gives what triggers and formulators read of a model beside the tokens' probabilities."""
+    """Provides the model signals that triggers and query formulators read, other than token probabilities."""
 
     @property
     def signals(self) -> frozenset[Signal]:
-        """The signals that it gives; the methods below are called for these alone."""
+        """Signals that are available; the methods below are called only for these."""
         ...
 
     def recompute(self, task: DraftTask, draft: Draft) -> AttentionRows | None:
-        """The attention of a draft whose recorded rows were lost, from one forward."""
+        """Recompute the attention of a draft whose recorded rows were lost, in one forward pass."""
         ...
 
     def context(self, task: DraftTask) -> Context | None:
-        """Where question and answer stand in the prompt, for formulators that read attention."""
+        """Locate question and answer in the prompt, for query formulators that read attention."""
         ...
 
     def attend_alone(self, text: str, token_ids: Sequence[int] | None, adapters: Any = None) -> AloneAttention:
-        """Attention of a forward over a text alone."""
+        """Return the attention of a forward pass over a text without its context."""
         ...
 
     def sample_ends(self, task: DraftTask, spec: SampleSpec, seed: int) -> SampledEnds:
-        """Sample continuations of the accepted text, each to the end of its sentence."""
+        """Sample continuations of the accepted text, each up to the end of its sentence or short answer."""
         ...
 
 

@@ -1,7 +1,8 @@
-"""How a model in a server is asked: how an answer is continued, how often and after what pause a request is repeated.
+"""Configure requests to a model server: how answers are continued, and how often and when requests are retried.
 
-The `openai` client below has retries of its own (`ChatOpenAI(max_retries=...)`), for requests that were not accepted;
-it honours `Retry-After`. What is here comes on top: answers that broke off, and servers that take longer to come back.
+The underlying `openai` client has its own retries (`ChatOpenAI(max_retries=...)`) for requests that were not accepted,
+and honours `Retry-After`. The retries configured here come on top, for streams that broke off and servers that are
+unavailable for longer.
 """
 
 from __future__ import annotations
@@ -19,18 +20,18 @@ from rag_backbone.openai_errors import failure_of
 from rag_backbone.typed_fields import Bounds, check_fields
 
 ContinuationMode = Literal["flags", "last_message", "ask_again"]
-"""How an answer in progress goes on: `flags` (vLLM's and SGLang's `continue_final_message`), `last_message` (servers
-that always continue a last message of the assistant, as llama.cpp's does), or `ask_again` (with the text so far in the
-question; every server can)."""
+"""How an answer in progress is continued: `flags` (`continue_final_message` of vLLM and SGLang), `last_message`
+(servers such as llama.cpp's that always continue a last message of the assistant), or `ask_again` (with the text so far
+in the question; works with every server)."""
 
 Continuing = Literal["auto", "flags", "last_message", "ask_again"]
-"""One of these, or `auto`: whichever the server is found to do when the first answer has to be continued."""
+"""A `ContinuationMode`, or `auto` to find out which one the server supports when the first answer is continued."""
 
 
 @known_arguments
 @dataclass(frozen=True, slots=True)
 class Capabilities:
-    """What a server and its model can do, said by those who know it, so that nothing is asked.
+    """Known capabilities of a server and its model, given so that the server is not probed.
 
     Raises:
         ConfigurationError: If a value is of another type, out of range, or unknown.
@@ -39,12 +40,13 @@ class Capabilities:
     logprobs: bool = True
     """Whether log-probabilities are reported."""
     alternatives: Annotated[int, Bounds(least=0)] = 20
-    """Likeliest tokens that are reported with each token; 0: no entropy can be read."""
+    """Number of top alternatives reported with each token; with 0, entropy is not available."""
     continuing: ContinuationMode = "ask_again"
     context_window: Annotated[int | None, Bounds(least=1)] = None
-    """Tokens of prompt and answer; None: not known, so that prompts are not shortened to fit."""
+    """Maximum tokens of prompt and answer together; None: unknown, so prompts are not shortened to fit."""
     opens_reasoning: bool | None = None
-    """Whether replies begin within a block of reasoning that the chat template opens; None: seen by the first reply."""
+    """Whether replies begin inside a reasoning block opened by the chat template; None: detected from the first
+    reply."""
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -53,7 +55,7 @@ class Capabilities:
 @known_arguments
 @dataclass(frozen=True, slots=True)
 class ServerPolicy:
-    """How the graph deals with a model behind an OpenAI-compatible endpoint.
+    """How the graph treats a model behind an OpenAI-compatible endpoint.
 
     Raises:
         ConfigurationError: If a value is of another type, out of range, or unknown.
@@ -61,32 +63,32 @@ class ServerPolicy:
 
     continuing: Continuing = "auto"
     attempts: Annotated[int, Bounds(least=1)] = 4
-    """How often one draft is asked for; what a broken attempt has written stays and is gone on from."""
+    """Maximum number of requests for one draft; text written by a failed attempt is kept and continued."""
     first_wait: Annotated[float, Bounds(above=0)] = 0.5
-    """Seconds before the second attempt; doubled, with some chance, before each further one."""
+    """Seconds before the second attempt; doubled before each further one, with random jitter."""
     longest_wait: Annotated[float, Bounds(above=0, infinite=True)] = 60.0
-    """Seconds: a server that asks for more (`Retry-After`) is given up at once."""
+    """Longest pause in seconds; if a server asks for more (`Retry-After`), the request fails at once."""
     failures: Annotated[int, Bounds(least=1)] = 5
-    """Requests that failed in a row after which the server is left alone for `pause` seconds."""
+    """Number of consecutive failed requests after which no request is sent for `pause` seconds."""
     pause: Annotated[float, Bounds(above=0)] = 30.0
     alternatives: Annotated[int, Bounds(least=1)] = 20
-    """Likeliest tokens that are asked for where a trigger reads entropy: the more, the closer its lower bound."""
+    """Number of top alternatives to request if a trigger reads entropy; more of them tighten its lower bound."""
     capabilities: Capabilities | None = None
-    """What the server can do; None: it is asked, as far as a graph needs to know."""
+    """Capabilities of the server; None: the server is probed for what the graph needs."""
 
     def __post_init__(self) -> None:
         check_fields(self)
         if self.capabilities is not None and self.continuing not in ("auto", self.capabilities.continuing):
             raise ConfigurationError(
-                f"continuing is {self.continuing!r}, and capabilities say {self.capabilities.continuing!r}; give one"
+                f"continuing is {self.continuing!r}, but capabilities say {self.capabilities.continuing!r}; give one"
             )
 
     def rules(self, may_pass: Callable[[BaseException], bool] | None = None, *, deadline: float = float("inf")) -> Any:
-        """Arguments of tenacity's `Retrying` and `AsyncRetrying`.
+        """Return arguments for tenacity's `Retrying` and `AsyncRetrying`.
 
         Args:
-            may_pass: Which errors are worth another attempt; None: those of the server that may pass.
-            deadline: On `time.monotonic`'s clock; pauses end with it, and what fails then is not repeated.
+            may_pass: Decides which errors are retried; None: transient server errors.
+            deadline: Deadline on the clock of `time.monotonic`; pauses end there, and later failures are not retried.
         """
         backoff = wait_exponential(self.first_wait, self.longest_wait) + wait_random(0, self.first_wait)
 
@@ -104,7 +106,7 @@ class ServerPolicy:
 
 
 def passing(error: BaseException) -> bool:
-    """Whether the same request may succeed later."""
+    """Return whether the same request may succeed later."""
     failure = failure_of(error)
     return failure is not None and failure.passing
 

@@ -1,8 +1,8 @@
-"""Chat models in LangChain's wrappers: which model is within, and how it is called.
+"""Unwrap chat models from LangChain's wrappers: find the model inside, and how to call it.
 
 `.bind(...)`, `.with_config(...)`, `.with_retry(...)`, `.with_fallbacks(...)`, `.configurable_fields(...)` and
-`init_chat_model(..., configurable_fields=...)` do not give chat models but runnables around them. What a wrapper adds
-has to reach every call, and what a graph needs to know is known by the model within.
+`init_chat_model(..., configurable_fields=...)` do not return chat models but runnables around them. The options of a
+wrapper have to reach every call, and what a graph needs to know can only be asked of the model inside.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ ChatModelLike: TypeAlias = Runnable[LanguageModelInput, AIMessage]
 """A chat model, wrapped or not."""
 
 _NOT_TEXT = ("tools", "functions", "response_format")
-"""Bound options with which a model does not answer in text."""
+"""Bound options with which a model may not answer in plain text."""
 
 
 @dataclass(frozen=True)
@@ -46,19 +46,19 @@ class PlainModel:
     """One model and how it is called."""
 
     chat: Any
-    """The chat model within all wrappers; of one that is configured at each call, what configures it."""
+    """The chat model inside all wrappers. If it is configured at each call, this is the runnable that configures it."""
     calls: Any
-    """What is streamed from and invoked: the model with its bound options and configuration."""
+    """The runnable to stream from and invoke: the model with its bound options and configuration."""
     bound: Mapping[str, Any] = field(default_factory=dict)
-    """Options that every call has."""
+    """Options of every call."""
     retry: RunnableRetry[Any, Any] | None = None
 
 
 def plain_models(model: Any) -> tuple[PlainModel, ...]:
-    """The model within its wrappers, and its fallbacks in their order.
+    """Return the model inside the wrappers, followed by its fallbacks in order.
 
     Raises:
-        ConfigurationError: If it is no chat model, or one that was made to return something else than text.
+        ConfigurationError: If `model` is not a chat model, or is bound to return something other than text.
     """
     if isinstance(model, RunnableWithFallbacks):
         return tuple(plain for one in model.runnables for plain in plain_models(one))
@@ -73,7 +73,7 @@ def plain_models(model: Any) -> tuple[PlainModel, ...]:
 
 
 def chat_model_within(model: Any) -> Any:
-    """The first chat model within wrappers; what is none is given back as it is."""
+    """Return the first chat model inside the wrappers; anything else is returned as it is."""
     if isinstance(model, RunnableWithFallbacks):
         return chat_model_within(model.runnable)
     if isinstance(model, RunnableBindingBase):
@@ -82,25 +82,25 @@ def chat_model_within(model: Any) -> Any:
 
 
 def fallback_exceptions(model: Any) -> tuple[type[BaseException], ...]:
-    """The exceptions after which the next model is asked; none if there is no other."""
+    """Return the exceptions after which the next model is asked; empty if there are no fallbacks."""
     if isinstance(model, RunnableWithFallbacks):
         return tuple(model.exceptions_to_handle)
     return fallback_exceptions(model.bound) if isinstance(model, RunnableBindingBase) else ()
 
 
 def retry_rules(retry: RunnableRetry[Any, Any] | None, *, deadline: float = math.inf) -> dict[str, Any]:
-    """Arguments of tenacity's `Retrying`, as `with_retry` was told; one attempt without it.
+    """Return arguments for tenacity's `Retrying` as given to `with_retry`; a single attempt without that wrapper.
 
-    LangChain applies them to whole calls only, and not to streams, which drafts are.
+    LangChain itself applies them only to whole calls and not to streams, which drafts are.
 
     Args:
         retry: The wrapper.
-        deadline: On `time.monotonic`'s clock; what fails then is not repeated.
+        deadline: Deadline on the clock of `time.monotonic`; later failures are not retried.
     """
     if retry is None:
         return {"stop": stop_after_attempt(1), "reraise": True}
     most = retry.max_attempt_number
-    # Newer versions of LangChain take a function in the place of types.
+    # Newer versions of LangChain accept a function instead of types.
     kinds: Any = retry.retry_exception_types
     chosen = retry_if_exception_type(kinds) if isinstance(kinds, tuple) else retry_if_exception(kinds)
     jitter: Any = getattr(retry, "exponential_jitter_params", None) or {}
@@ -116,8 +116,8 @@ def _around(plain: PlainModel, wrapper: RunnableBindingBase[Any, Any]) -> PlainM
     bound: dict[str, Any] = dict(wrapper.kwargs)
     if not_text := [name for name in _NOT_TEXT if bound.get(name)]:
         raise ConfigurationError(
-            f"the model is bound to {', '.join(not_text)} ({shown(wrapper)}), and with those it does not answer in "
-            "text. Give the chat model without them; tools belong to an agent that has this graph as one of its tools."
+            f"the model is bound to {', '.join(not_text)} ({shown(wrapper)}), so it does not answer in plain text. "
+            "Give the chat model without them; tools belong to an agent that has this graph as one of its tools."
         )
     chat, calls = plain.chat, plain.calls
     if isinstance(chat, LocalChatModel) and calls is chat:
@@ -141,7 +141,7 @@ def _around(plain: PlainModel, wrapper: RunnableBindingBase[Any, Any]) -> PlainM
 
 
 def _is_configurable(model: Any) -> bool:
-    """Whether the model is chosen at each call: by `configurable_alternatives`, or as `init_chat_model` does it."""
+    """Return whether the model is chosen at each call, by `configurable_alternatives` or `init_chat_model`."""
     if isinstance(model, RunnableConfigurableAlternatives):
         return isinstance(model.default, BaseChatModel)
     return isinstance(model, Runnable) and hasattr(type(model), "bind_tools")
@@ -153,7 +153,7 @@ def _refusal(model: Any) -> str:
         return told + f"For example init_chat_model({model!r}), or LocalChatModel(model=...)"
     if isinstance(model, Runnable):
         return told + (
-            "A chain, such as with_structured_output gives, does not return the model's text. Give the chat model "
-            "itself, also within bind, with_config, with_retry or with_fallbacks."
+            "A chain, such as the one that with_structured_output returns, does not return the model's text. Give the "
+            "chat model itself; it may be wrapped in bind, with_config, with_retry or with_fallbacks."
         )
     return told + "For a model in memory: LocalChatModel.from_causal_lm(CausalLM(model, tokenizer))"

@@ -1,4 +1,4 @@
-"""What to retrieve."""
+"""Query formulators, which decide what to retrieve."""
 
 from langgraph_dynrag.queries.base import BaseFormulator, QueryFormulator, QueryPlan
 from langgraph_dynrag.queries.flare import ExplicitQuestion, MaskedSentence

@@ -1,7 +1,7 @@
-"""What a query formulator is: it decides *what* to retrieve.
+"""The `QueryFormulator` protocol, a base class, and checks: a query formulator decides *what* to retrieve.
 
-Formulators that ask a language model do not call it. They state the prompts, and the node, which knows whether it
-runs synchronously, calls the model and hands the replies back.
+Formulators that ask a language model do not call it themselves. They return prompts; the node, which knows whether it
+runs synchronously, calls the model and passes the replies back.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from rag_backbone.typed_fields import check_fields
 
 @dataclass(frozen=True, slots=True)
 class QueryPlan:
-    """Queries, or the prompts whose replies will become queries."""
+    """Queries, or the prompts whose replies are turned into queries."""
 
     queries: tuple[str, ...] = ()
     prompts: tuple[str, ...] = ()
-    """Instructions for the model, each answered on its own."""
+    """Instructions for the model, each answered independently."""
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -36,26 +36,26 @@ class QueryFormulator(Protocol):
 
     @property
     def needs(self) -> frozenset[Signal]:
-        """The signals that it reads."""
+        """Signals that the formulator reads."""
         ...
 
     def plan(self, view: DraftView, verdict: Verdict) -> QueryPlan:
-        """The queries, or what to ask the model for them."""
+        """Return the queries, or the prompts that ask the model for them."""
         ...
 
     def finish(self, view: DraftView, verdict: Verdict, replies: Sequence[str]) -> tuple[str, ...]:
-        """The queries, given the model's replies to the plan's prompts, in order.
+        """Turn the model's replies to the plan's prompts, in order, into queries.
 
-        Only called if the plan has prompts. No query at all makes the node fall back to the question.
+        Only called if the plan has prompts. If no query is returned, the node falls back to the question.
         """
         ...
 
 
 def check_formulator(formulator: QueryFormulator) -> None:
-    """Refuse a formulator whose `needs` are no set of signals.
+    """Refuse a formulator whose `needs` is not a set of signals.
 
     Raises:
-        ConfigurationError: Listing the signals that exist.
+        ConfigurationError: If it is not; the message lists the known signals.
     """
     check_needs(formulator)
 
@@ -64,12 +64,13 @@ def plan_of(formulator: QueryFormulator, view: DraftView, verdict: Verdict) -> Q
     """Return the formulator's plan.
 
     Raises:
-        ConfigurationError: If what it returns is none.
+        ConfigurationError: If it returns anything but a `QueryPlan`.
     """
     returned: object = formulator.plan(view, verdict)
     if not isinstance(returned, QueryPlan):
         raise ConfigurationError(
-            f"{formulator!r}: plan() returned {shown(returned)}; a Plan is needed, such as Plan(queries=('text',))"
+            f"{formulator!r}: plan() returned {shown(returned)}; a QueryPlan is needed, such as "
+            "QueryPlan(queries=('text',))"
         )
     return returned
 
@@ -77,24 +78,24 @@ def plan_of(formulator: QueryFormulator, view: DraftView, verdict: Verdict) -> Q
 def queries_of(
     formulator: QueryFormulator, view: DraftView, verdict: Verdict, replies: Sequence[str]
 ) -> tuple[str, ...]:
-    """Return the queries that the formulator makes of the replies to its plan's prompts.
+    """Return the queries that the formulator builds from the replies to its plan's prompts.
 
     Raises:
-        ConfigurationError: If what it makes is no sequence of texts.
+        ConfigurationError: If it returns anything but a list or tuple of strings.
     """
     returned: object = formulator.finish(view, verdict, replies)
     if not isinstance(returned, list | tuple) or not all(isinstance(query, str) for query in returned):
         raise ConfigurationError(
-            f"{formulator!r}: finish() returned {shown(returned)}; a tuple of texts is needed, such as ('text',)"
+            f"{formulator!r}: finish() returned {shown(returned)}; a tuple of strings is needed, such as ('text',)"
         )
     return tuple(returned)
 
 
 class BaseFormulator:
-    """A base for formulators that read no signals and do not ask the model.
+    """Base class for formulators; by default they read no signals and do not ask the model.
 
-    A subclass overrides what is different, `needs` as a class attribute or as a property. One that is a dataclass has
-    its fields checked against their annotations.
+    Subclasses override what differs; `needs` may be a class attribute or a property. Fields of dataclasses are checked
+    against their annotations.
     """
 
     def __post_init__(self) -> None:
@@ -102,16 +103,16 @@ class BaseFormulator:
 
     @property
     def needs(self) -> frozenset[Signal]:
-        """No signals."""
+        """Signals that the formulator reads; none by default."""
         return frozenset()
 
     def finish(self, view: DraftView, verdict: Verdict, replies: Sequence[str]) -> tuple[str, ...]:  # noqa: ARG002
-        """Not reached: the plan has no prompts."""
+        """Return no queries; not called, since the plan has no prompts."""
         return ()
 
 
 def asked_before(query: str, earlier: Sequence[str]) -> bool:
-    """Whether a query was asked already; case, white space and forms of letters make no difference."""
+    """Return whether a query was used before, ignoring case, whitespace and Unicode compatibility forms."""
     key = _normalised(query)
     return any(key == _normalised(other) for other in earlier)
 
@@ -121,8 +122,8 @@ def _normalised(query: str) -> str:
 
 
 def last_words(query: str, tokens: int, count: Callable[[str], int]) -> str:
-    """The query's last words, within a limit of tokens; white space collapsed."""
-    # A word is a token at least, so this many words are the most that can stay.
+    """Truncate a query to its last words that fit into `tokens` tokens, with whitespace collapsed."""
+    # A word has at least one token, so at most `tokens` words can be kept.
     words = query.split()[-tokens:]
     while len(words) > 1 and count(" ".join(words)) > tokens:
         words = words[1:]

@@ -1,7 +1,7 @@
 """FLARE's queries (Jiang et al. 2023, sections 3.2.2 and 3.1).
 
-`MaskedSentence` is the implicit query, `ExplicitQuestion` the explicit one. The term that FLARE-instruct lets the model
-write is read by `SearchTag`.
+`MaskedSentence` is the implicit query, `ExplicitQuestion` the explicit one. `SearchTag` reads the search term that the
+model writes in FLARE-instruct.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ _GAP = 5  # uncertain tokens closer than this belong to one span (published code
 
 @dataclass(frozen=True)
 class MaskedSentence(BaseFormulator):
-    """The tentative sentence without the tokens that the model was least sure of.
+    """The tentative sentence without the tokens that the model was least certain of.
 
     Args:
-        beta: Tokens whose probability is at most this are left out. 0 keeps the whole sentence.
+        beta: Tokens with at most this probability are left out; 0 keeps the whole sentence.
 
     Raises:
-        ConfigurationError: If `beta` is no probability.
+        ConfigurationError: If `beta` is not a probability.
     """
 
     beta: _Beta = 0.4
@@ -35,7 +35,7 @@ class MaskedSentence(BaseFormulator):
     needs = frozenset({"logprob"})
 
     def plan(self, view: DraftView, verdict: Verdict) -> QueryPlan:  # noqa: ARG002
-        """The remaining tokens, in their order; the whole sentence if none remains."""
+        """Return the remaining tokens in order, or the whole sentence if none remain."""
         unit = view.unit
         kept = [
             piece if math.exp(logprob) > self.beta else " "
@@ -49,13 +49,14 @@ class MaskedSentence(BaseFormulator):
 class ExplicitQuestion(BaseFormulator):
     """Questions, written by the model, whose answers are the uncertain spans of the sentence.
 
-    Uncertain tokens (probability at most `beta`) less than five tokens apart form a span; a span is widened to whole
-    words; spans without a letter or digit are dropped. For each span the model is asked for a question which that span
-    answers. Replies that are no question are dropped; without spans, or if none is left, the sentence itself is the
-    query. (Published code widens spans by asking a second model for the full term; whole words stand in for that.)
+    Uncertain tokens (probability at most `beta`) less than five tokens apart form a span. Spans are widened to whole
+    words; spans without a letter or digit are dropped. For each span, the model is asked for a question whose answer is
+    that span. Replies that are not questions are dropped. If there are no spans, or no questions are left, the sentence
+    itself is the query. (The published code widens spans by asking a second model for the full term; here they are
+    widened to whole words instead.)
 
     Raises:
-        ConfigurationError: If `beta` is no probability.
+        ConfigurationError: If `beta` is not a probability.
     """
 
     beta: _Beta = 0.4
@@ -63,7 +64,7 @@ class ExplicitQuestion(BaseFormulator):
     needs = frozenset({"logprob"})
 
     def plan(self, view: DraftView, verdict: Verdict) -> QueryPlan:  # noqa: ARG002
-        """One prompt a span."""
+        """Return one prompt per span, or the sentence if there are no spans."""
         spans = uncertain_spans(view, self.beta)
         if not spans:
             return QueryPlan((view.unit.text.strip(),))
@@ -77,7 +78,7 @@ class ExplicitQuestion(BaseFormulator):
         )
 
     def finish(self, view: DraftView, verdict: Verdict, replies: Sequence[str]) -> tuple[str, ...]:  # noqa: ARG002
-        """The replies that are questions, without repetitions."""
+        """Return the replies that are questions, deduplicated, or the sentence if there are none."""
         found: dict[str, None] = {}
         for reply in replies:
             line = next((line.strip() for line in reply.splitlines() if line.strip()), "")
@@ -87,7 +88,7 @@ class ExplicitQuestion(BaseFormulator):
 
 
 def uncertain_spans(view: DraftView, beta: float) -> list[str]:
-    """The uncertain spans of the judged tokens, as text, in order and without repetitions."""
+    """Return the uncertain spans of the judged tokens as text, in order and deduplicated."""
     unit = view.unit
     clusters: list[list[int]] = []
     for t, logprob in enumerate(unit.logprobs):

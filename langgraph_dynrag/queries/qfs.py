@@ -1,18 +1,18 @@
 """QFS, query formulation by self-attention (DRAGIN: Su et al. 2024, section 3.2).
 
-The query is made of the words that the model attends to most at the token that called for retrieval, out of the
-question and the answer so far, in their order in the text.
+The query consists of the words of the question and the answer so far that the model attends to most at the token that
+triggered retrieval, in text order.
 
 `paper`
-    Attention of the triggering token itself (`A_i = a_{i,1} ... a_{i,i-1}`), last layer, averaged over the heads, from
-    the one decoding pass in the real context. Only words of the question and the answer are candidates: the
-    exemplars' and documents' words say nothing of what is missing.
+    Attention of the triggering token itself (`A_i = a_{i,1} ... a_{i,i-1}`), last layer, averaged over the heads,
+    recorded during decoding in the real context. Only words of the question and the answer are candidates, because
+    words of exemplars and documents say nothing about what is missing.
 
 `reference`
-    As the published code: question, accepted text and draft sentence are encoded again, alone; for each hit word
-    the rows that *predict* its tokens (i - 1), restricted to what precedes the word and normalised to 1, are
-    averaged; then averaged over the hit words, which are no candidates themselves. If no hit carries content, the
-    code divides by zero and ends up with the first words; here all hits are used then.
+    As in the published code: question, accepted text and draft sentence are encoded again without their context. For
+    each hit word, the rows that *predict* its tokens (i - 1), restricted to positions before the word and normalised to
+    1, are averaged, and then averaged over the hit words, which are not candidates themselves. If no hit is a content
+    word, the code divides by zero and returns the first words; here all hits are used in that case.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ class QFS(BaseFormulator):
     """DRAGIN's query.
 
     Args:
-        n: Words of the query; the published settings are 25 to 40.
-        bundle: Which of the two forms.
+        n: Maximum number of words in the query; published settings are 25 to 40.
+        bundle: Whether to follow the paper or the published code.
 
     Raises:
-        ConfigurationError: If `n` is less than 1 or the bundle unknown.
+        ConfigurationError: If `n` is less than 1 or the bundle is unknown.
     """
 
     n: Annotated[int, Bounds(least=1, what="at least 1 word")] = 25
@@ -49,22 +49,26 @@ class QFS(BaseFormulator):
 
     @property
     def needs(self) -> frozenset[Signal]:
-        """Attention of the pass, or of a forward over question and answer alone."""
+        """Attention from decoding, or from a forward pass over question and answer alone."""
         return frozenset({"attention" if self.bundle == "paper" else "attention_alone"})
 
     def check_with(self, settings: Any) -> None:
-        """Refuse `Settings`, or an agent's `WatchOptions`, with a trigger that names no token."""
+        """Refuse `Settings`, or an agent's `WatchOptions`, whose trigger does not point to a token.
+
+        Raises:
+            ConfigurationError: If the trigger is `EveryNTokens`, `EverySentence` or `Once`.
+        """
         if isinstance(settings.trigger, EveryNTokens | EverySentence | Once):
             raise ConfigurationError(
-                f"QFS reads the attention of the token that needs information; {settings.trigger} names none. "
+                f"QFS reads the attention of the token that needs information, but {settings.trigger} points to none. "
                 "Use RIND, ETC, Entropy or TokenProbability, or another query formulator."
             )
 
     def plan(self, view: DraftView, verdict: Verdict) -> QueryPlan:
-        """The most attended words, in text order; the question if there is none."""
+        """Return the most attended words in text order, or the question if there are none."""
         if verdict.position is None:
             raise ConfigurationError(
-                f"QFS needs a trigger that names a token; {verdict.trigger!r} fires after a piece of text. "
+                f"QFS needs a trigger that points to a token, but {verdict.trigger!r} fires after a piece of text. "
                 "Use RIND, ETC, Entropy or TokenProbability, or another query formulator."
             )
         text, weighted = paper_weights(view, verdict) if self.bundle == "paper" else reference_weights(view, verdict)
@@ -73,11 +77,11 @@ class QFS(BaseFormulator):
 
 
 Weighted = list[tuple[Span, float]]
-"""Candidate words with the attention that they get."""
+"""Candidate words with the attention paid to them."""
 
 
 def paper_weights(view: DraftView, verdict: Verdict) -> tuple[str, Weighted]:
-    """Words before the triggering token, with the sum of its attention to their tokens."""
+    """Return the words before the triggering token, each with the sum of that token's attention to it."""
     assert view.attention is not None
     assert view.context is not None
     assert verdict.position is not None
@@ -88,12 +92,12 @@ def paper_weights(view: DraftView, verdict: Verdict) -> tuple[str, Weighted]:
         *range(start - accepted, start),
         *range(start, start + verdict.position),
     ]
-    # A break keeps the question's last word and the answer's first from becoming one.
+    # The line break separates the question's last word from the answer's first.
     pieces = [*view.context.question, "\n", *view.context.answer, *view.draft.pieces[: verdict.position]]
     weights = [float(row[p]) for p in positions]
     weights.insert(len(view.context.question), 0.0)
     text = "".join(pieces)
-    # A word that the triggering token is a part of is not yet written.
+    # The word that the triggering token belongs to is not complete yet.
     unfinished = view.draft.word_of_token[verdict.position]
     length = len(text)
     if unfinished is not None:
@@ -102,7 +106,7 @@ def paper_weights(view: DraftView, verdict: Verdict) -> tuple[str, Weighted]:
 
 
 def reference_weights(view: DraftView, verdict: Verdict) -> tuple[str, Weighted]:
-    """Words of question, answer and sentence with their attention, as the published code computes it."""
+    """Return words of question, answer and sentence with their attention, as the published code computes it."""
     assert view.attend_alone is not None
     assert verdict.position is not None
     before, sentence, hits = hit_characters(view, verdict)
@@ -123,10 +127,10 @@ def reference_weights(view: DraftView, verdict: Verdict) -> tuple[str, Weighted]
 
 
 def hit_characters(view: DraftView, verdict: Verdict) -> tuple[str, str, list[int]]:
-    """What precedes the offending sentence, the sentence, and where in it each hit begins."""
+    """Return the text before the sentence of the trigger, the sentence, and where in it each hit begins."""
     assert verdict.position is not None
     draft = view.unit
-    # A token's own characters may begin with the space before its word.
+    # A token's text may begin with the space before its word.
     starts = {t: _first_letter(draft.text, draft.spans[t]) for t in (verdict.position, *verdict.hits)}
     at = starts[verdict.position]
     sentence = next((s for s in sentences(draft.text) if s.start <= at < s.end), Span(0, len(draft.text)))
@@ -135,7 +139,7 @@ def hit_characters(view: DraftView, verdict: Verdict) -> tuple[str, str, list[in
 
 
 def word_sums(text: str, pieces: Sequence[str], weights: Floats) -> Weighted:
-    """Sum the tokens' weights over the words of the text that they make up."""
+    """Sum the weights of the tokens over each word of the text."""
     spans = words(text)
     sums = np.zeros(len(spans))
     for w, weight in zip(words_of_tokens(token_spans(pieces), spans), weights, strict=True):
@@ -145,7 +149,7 @@ def word_sums(text: str, pieces: Sequence[str], weights: Floats) -> Weighted:
 
 
 def most_attended(text: str, weighted: Weighted, view: DraftView, n: int) -> list[str]:
-    """The `n` content words with the most attention, in text order; a repeated word counts once, at its best."""
+    """Return the `n` most attended content words in text order; a repeated word counts once, at its best weight."""
     found = [text[s.start : s.end] for s, _ in weighted]
     content = view.carries_content(found)
     best: dict[str, tuple[float, int, str]] = {}
@@ -159,7 +163,7 @@ def most_attended(text: str, weighted: Weighted, view: DraftView, n: int) -> lis
 def _attention_before(
     alone: AloneAttention, word_of: Sequence[int | None], tokens: Sequence[int], count: int
 ) -> Floats:
-    """(words,): normalised attention of the rows that predict a word's tokens to the words before it."""
+    """Return (words,): normalised attention of the rows that predict a word's tokens to the words before it."""
     first = tokens[0]
     mean = alone.weights.mean(axis=0)  # (tokens, tokens)
     rows = [mean[t - 1, :first] for t in tokens if t > 0]

@@ -1,4 +1,4 @@
-"""A query that the model writes, and a formulator joined with the question."""
+"""A query that the model writes, and a wrapper that puts the question before another formulator's queries."""
 
 from __future__ import annotations
 
@@ -14,40 +14,40 @@ _LABEL = re.compile(r"^(?:search\s+)?quer(?:y|ies)\s*:\s*", re.IGNORECASE)
 
 @dataclass(frozen=True)
 class Rewrite(BaseFormulator):
-    """The model is asked what to search for, given the question and what it has written.
+    """A search query written by the model, given the question and the answer so far.
 
-    An empty or rambling reply (over `max_words` words) is replaced by the question.
+    A reply that is empty or rambling (more than `max_words` words) is replaced by the question.
     """
 
     max_words: int = 32
 
     def plan(self, view: DraftView, verdict: Verdict) -> QueryPlan:  # noqa: ARG002
-        """One prompt."""
+        """Return one prompt that asks for a query."""
         return QueryPlan(prompts=(rewrite_prompt(view.question, (view.accepted + view.unit.text).strip(), ()),))
 
     def finish(self, view: DraftView, verdict: Verdict, replies: Sequence[str]) -> tuple[str, ...]:  # noqa: ARG002
-        """The reply's first line, cleaned."""
+        """Return the first line of the reply, cleaned, or the question if that is unusable."""
         return (clean_reply(replies[0], self.max_words) or view.question,)
 
 
 @dataclass(frozen=True)
 class WithQuestion(BaseFormulator):
-    """The question, followed by what another formulator gives."""
+    """The question followed by another formulator's query."""
 
     other: QueryFormulator
 
     @property
     def needs(self) -> frozenset[Signal]:
-        """What the other one needs."""
+        """Signals that the other formulator reads."""
         return self.other.needs
 
     def plan(self, view: DraftView, verdict: Verdict) -> QueryPlan:
-        """The other one's plan, its queries joined with the question."""
+        """Return the other formulator's plan with the question before each query."""
         plan = plan_of(self.other, view, verdict)
         return QueryPlan(self._joined(view, plan.queries), plan.prompts)
 
     def finish(self, view: DraftView, verdict: Verdict, replies: Sequence[str]) -> tuple[str, ...]:
-        """The other one's queries, joined with the question."""
+        """Return the other formulator's queries with the question before each."""
         return self._joined(view, queries_of(self.other, view, verdict, replies))
 
     def _joined(self, view: DraftView, queries: Sequence[str]) -> tuple[str, ...]:
@@ -55,7 +55,7 @@ class WithQuestion(BaseFormulator):
 
 
 def rewrite_prompt(question: str, written: str, tried: Sequence[str]) -> str:
-    """Ask for a search query; `tried` are earlier ones that brought nothing."""
+    """Return the prompt that asks for a search query; `tried` are earlier queries that found nothing useful."""
     lines = [f"Question: {question}", f"Answer so far: {written or '(nothing yet)'}"]
     if tried:
         lines.append("Searches that found nothing useful: " + "; ".join(f'"{query}"' for query in tried))
@@ -68,7 +68,7 @@ def rewrite_prompt(question: str, written: str, tried: Sequence[str]) -> str:
 
 
 def clean_reply(reply: str, max_words: int) -> str:
-    """The first line of a reply without label and quotation marks; empty if it is too long to be a query."""
+    """Return the first line of a reply without label and quotation marks; empty if it is too long for a query."""
     line = next((line.strip() for line in reply.splitlines() if line.strip()), "")
     line = _LABEL.sub("", line).strip().strip("\"'`\u201c\u201d").strip()
     return line if len(line.split()) <= max_words else ""

@@ -1,4 +1,4 @@
-"""SeaKR's query (Yao et al. 2024): the tentative sentence without the words that the model was unsure of."""
+"""SeaKR's query (Yao et al. 2024): the tentative sentence without the words that the model was uncertain of."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from langgraph_dynrag.queries.base import BaseFormulator, QueryPlan
 from rag_backbone.text.units import sentences, words
 from rag_backbone.typed_fields import Probability
 
-# What announces an answer instead of being about something (the published code's list).
+# Words that announce an answer and carry no content (the published code's list).
 _ANNOUNCING = frozenset({"thus", "answer", "is", "so"})
 
 
 @dataclass(frozen=True)
 class KnownWords(BaseFormulator):
-    """The sentence's content words that are known: in the question or the sentence before, or written with confidence.
+    """The sentence's known content words: in the question or the previous sentence, or generated with confidence.
 
-    A word was written with confidence if none of its tokens was doubted more than `max_doubt` (one minus its
-    probability). Without such a word, the question's content words. The published code takes words of some parts of
-    speech; here the graph's word filter decides what carries content.
+    A word is generated with confidence if the doubt (one minus the probability) of all its tokens is at most
+    `max_doubt`. Without any such word, the query is the question's content words. The published code selects words by
+    part of speech; here the graph's word filter decides which words carry content.
 
     Raises:
-        ConfigurationError: If `max_doubt` is no probability.
+        ConfigurationError: If `max_doubt` is not a probability.
     """
 
     max_doubt: Probability = 0.1
@@ -32,7 +32,7 @@ class KnownWords(BaseFormulator):
     needs = frozenset({"logprob"})
 
     def plan(self, view: DraftView, verdict: Verdict) -> QueryPlan:  # noqa: ARG002
-        """The known words, in their order."""
+        """Return the known words in order."""
         unit, known = view.unit, _words_of(view.question) | _words_of(_last_sentence(view.accepted))
         kept = [
             word

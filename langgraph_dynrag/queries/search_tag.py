@@ -12,9 +12,10 @@ from langgraph_dynrag.search_tags.formats import FLARE_INSTRUCT, TagFormat
 
 @dataclass(frozen=True)
 class SearchTag(BaseFormulator):
-    """The last call in what was written; of nested ones the innermost.
+    """The query of the last search call in the generated text; of nested calls, the innermost.
 
-    Without a call, the last sentence. Marks that close nowhere are no call, and an empty call has no query.
+    Without a call, the query is the last sentence. Marks that are never closed are not a call, and an empty call has no
+    query.
 
     Args:
         tag_format: The marks; by default FLARE-instruct's `[Search(term)]` (Jiang et al. 2023, section 3.1).
@@ -23,7 +24,7 @@ class SearchTag(BaseFormulator):
     tag_format: TagFormat = FLARE_INSTRUCT
 
     def plan(self, view: DraftView, verdict: Verdict) -> QueryPlan:  # noqa: ARG002
-        """The last call's query."""
+        """Return the query of the last call, or the last sentence without its calls."""
         calls = self.tag_format.new_calls(view.accepted, view.unit.text)
         written = [call.query for call in calls if call.query]
         if written:

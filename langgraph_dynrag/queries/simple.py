@@ -1,4 +1,4 @@
-"""Queries that are pieces of text: the question, the last sentence, the last tokens."""
+"""Queries copied from existing text: the question, the last sentence, or the last tokens."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ class Question(BaseFormulator):
     """The user's question."""
 
     def plan(self, view: DraftView, verdict: Verdict) -> QueryPlan:  # noqa: ARG002
-        """The question."""
+        """Return the question."""
         return QueryPlan((view.question,))
 
 
 @dataclass(frozen=True)
 class LastSentence(BaseFormulator):
-    """The last sentence written (IRCoT; fixed-sentence RAG)."""
+    """The last generated sentence (IRCoT; fixed-sentence RAG)."""
 
     def plan(self, view: DraftView, verdict: Verdict) -> QueryPlan:  # noqa: ARG002
-        """The sentence that ends with the judged tokens."""
+        """Return the sentence that ends with the judged tokens."""
         return QueryPlan((view.last_sentence,))
 
 
 @dataclass(frozen=True)
 class LastTokens(BaseFormulator):
-    """The last `n` tokens written (fixed-length RAG).
+    """The last `n` generated tokens (fixed-length RAG).
 
     Raises:
         ConfigurationError: If `n` is less than 1.
@@ -39,9 +39,9 @@ class LastTokens(BaseFormulator):
     n: Annotated[int, Bounds(least=1)] = 16
 
     def plan(self, view: DraftView, verdict: Verdict) -> QueryPlan:  # noqa: ARG002
-        """The judged tokens, and before them as many words of the accepted text as are missing."""
+        """Return the last judged tokens, preceded by words of the accepted text if there are fewer than `n`."""
         text = "".join(view.unit.pieces[-self.n :])
         if (missing := self.n - view.judged) > 0:
-            # The accepted text is known as text; a word is a token or more, so this never takes too many.
+            # Token boundaries of the accepted text are unknown, so words (of one token or more) replace them.
             text = " ".join(view.accepted.split()[-missing:]) + text
         return QueryPlan((text.strip(),))

@@ -2,7 +2,7 @@
 
 These steps go with the settings' `Exchange`: `monitor` uses them for notices, `resume` for results. Inserted blocks are
 part of the running text, so that the model continues after them, but are hidden from the answer. Every exchange is
-recorded as an `inserted` event and counted. After `TagFormat.turns` exchanges, the short answer is asked for explicitly.
+recorded as an `inserted` event and counted. After `TagFormat.turns` exchanges, the short answer is asked for outright.
 """
 
 # ruff: noqa: ARG002

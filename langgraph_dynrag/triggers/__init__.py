@@ -1,4 +1,4 @@
-"""When to retrieve."""
+"""Triggers, which decide when to retrieve."""
 
 from langgraph_dynrag.triggers.base import BaseTrigger, Trigger
 from langgraph_dynrag.triggers.combined import AllOf, AnyOf

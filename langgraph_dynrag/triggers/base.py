@@ -1,4 +1,4 @@
-"""What a trigger is: it decides *when* to retrieve."""
+"""The `Trigger` protocol, a base class, and checks: a trigger decides *when* to retrieve."""
 
 from __future__ import annotations
 
@@ -13,35 +13,35 @@ from rag_backbone.typed_fields import check_fields
 
 @runtime_checkable
 class Trigger(Protocol):
-    """Looks at each finished unit of a draft and says whether information is needed there.
+    """Judges each complete unit of a draft and decides whether information is needed there.
 
     A trigger is a pure function of the view: the same draft gives the same verdict.
     """
 
     @property
     def needs(self) -> frozenset[Signal]:
-        """The signals that it reads. A generator that lacks one is refused when the graph is built."""
+        """Signals that the trigger reads. A generator that lacks one is refused when the graph is built."""
         ...
 
     @property
     def unit(self) -> Unit:
-        """After which piece of text it wants to look."""
+        """Piece of text that the trigger judges at a time."""
         ...
 
     def before(self, question: str) -> Verdict | None:
-        """Asked once, before anything is written. None or a negative verdict: write first."""
+        """Decide, once and before anything is generated, whether to retrieve first; None counts as no."""
         ...
 
     def judge(self, view: DraftView) -> Verdict:
-        """The verdict on the judged tokens of the view."""
+        """Return the verdict on the judged tokens of the view."""
         ...
 
 
 class BaseTrigger:
-    """A base for triggers that look after each sentence, read no signals, and let the model write first.
+    """Base class for triggers; by default they judge each sentence, read no signals, and let the model write first.
 
-    A subclass overrides what is different, `needs` and `unit` as class attributes or as properties. One that is a
-    dataclass has its fields checked against their annotations.
+    Subclasses override what differs; `needs` and `unit` may be class attributes or properties. Fields of dataclasses
+    are checked against their annotations.
     """
 
     __slots__ = ()
@@ -51,24 +51,24 @@ class BaseTrigger:
 
     @property
     def needs(self) -> frozenset[Signal]:
-        """No signals."""
+        """Signals that the trigger reads; none by default."""
         return frozenset()
 
     @property
     def unit(self) -> Unit:
-        """A sentence."""
+        """Unit that the trigger judges; a sentence by default."""
         return Unit("sentence")
 
     def before(self, question: str) -> Verdict | None:  # noqa: ARG002
-        """Write first."""
+        """Return None, so that the model writes first."""
         return None
 
 
 def check_trigger(trigger: Trigger) -> None:
-    """Refuse a trigger whose `unit` or `needs` is of another type.
+    """Refuse a trigger whose `unit` or `needs` has the wrong type.
 
     Raises:
-        ConfigurationError: Saying what is needed.
+        ConfigurationError: If one has; the message says what is needed.
     """
     unit: object = trigger.unit
     if not isinstance(unit, Unit):
@@ -78,16 +78,16 @@ def check_trigger(trigger: Trigger) -> None:
 
 
 def check_needs(part: Any) -> None:
-    """Refuse a trigger or formulator whose `needs` are no set of signals.
+    """Refuse a trigger or query formulator whose `needs` is not a set of signals.
 
     Raises:
-        ConfigurationError: Listing the signals that exist.
+        ConfigurationError: If it is not; the message lists the known signals.
     """
     known = get_args(Signal)
     needs: object = part.needs
     if not isinstance(needs, Set) or not all(isinstance(name, str) for name in needs):
         raise ConfigurationError(
-            f"the needs of {part!r} are {shown(needs)}; a frozenset of signals is needed, of {', '.join(known)}"
+            f"the needs of {part!r} are {shown(needs)}; a frozenset of signals is needed; known: {', '.join(known)}"
         )
 
 
@@ -95,16 +95,16 @@ def verdict_on(trigger: Trigger, view: DraftView) -> Verdict:
     """Return the trigger's verdict.
 
     Raises:
-        ConfigurationError: If what it returns is none.
+        ConfigurationError: If it returns anything but a `Verdict`.
     """
     return _checked(trigger, "judge", trigger.judge(view))
 
 
 def verdict_before(trigger: Trigger, question: str) -> Verdict | None:
-    """Return what the trigger says before anything is written.
+    """Return the trigger's verdict before anything is generated.
 
     Raises:
-        ConfigurationError: If that is neither a verdict nor None.
+        ConfigurationError: If it returns neither a `Verdict` nor None.
     """
     returned = trigger.before(question)
     return None if returned is None else _checked(trigger, "before", returned)

@@ -1,4 +1,4 @@
-"""Triggers made of triggers."""
+"""Triggers that combine other triggers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rag_backbone.errors import ConfigurationError
 
 
 class _Combined:
-    """Asks every part; parts that look at intervals of their own kind cannot be mixed."""
+    """Asks every part; parts with different units cannot be combined."""
 
     _name: str
     _rule: Callable[[Iterable[bool]], bool]
@@ -20,12 +20,12 @@ class _Combined:
     def __init__(self, *parts: Trigger | Iterable[Trigger]) -> None:
         name = type(self).__name__
         given: tuple[Any, ...] = parts
-        # A list of them is as clear as several arguments.
+        # A single list is accepted instead of several arguments.
         if len(given) == 1 and isinstance(given[0], Iterable) and not isinstance(given[0], str):
             given = tuple(given[0])
         if foreign := [part for part in given if not isinstance(part, Trigger) or isinstance(part, type)]:
             raise ConfigurationError(
-                f"{name} was given {shown(foreign[0])}, which is no trigger; write "
+                f"{name} was given {shown(foreign[0])}, which is not a trigger; write "
                 f"{name}(TokenProbability(), Entropy())"
             )
         if len(given) < 2:
@@ -34,31 +34,31 @@ class _Combined:
                 f"{name} was given {count}; it combines two or more: {name}(TokenProbability(), Entropy())"
             )
         self.parts: tuple[Trigger, ...] = given
-        # A part that would look only at the whole answer can look after each unit of another one as well.
+        # A part that judges the whole answer can also judge each unit of another part.
         units = {part.unit for part in self.parts if part.unit.kind != "all"}
         if len(units) > 1:
             raise ConfigurationError(
-                f"{type(self).__name__} cannot combine triggers that look after "
+                f"{type(self).__name__} cannot combine triggers that judge the draft after "
                 f"{' and after '.join(sorted(map(str, units)))}"
             )
         self._unit = units.pop() if units else Unit("all")
 
     @property
     def needs(self) -> frozenset[Signal]:
-        """What any part needs."""
+        """Signals that any part needs."""
         return frozenset().union(*(part.needs for part in self.parts))
 
     @property
     def unit(self) -> Unit:
-        """The parts' common unit."""
+        """Common unit of the parts."""
         return self._unit
 
     def before(self, question: str) -> Verdict | None:
-        """Combined from the parts' answers; no answer counts as no."""
+        """Combine the parts' verdicts before generation; None counts as no."""
         return self._combine([verdict_before(part, question) for part in self.parts])
 
     def judge(self, view: DraftView) -> Verdict:
-        """Combined from the parts' verdicts; the earliest position counts."""
+        """Combine the parts' verdicts; the earliest position counts."""
         verdict = self._combine([verdict_on(part, view) for part in self.parts])
         return verdict or Verdict(False, "no verdict", trigger=self._name)
 
@@ -69,7 +69,7 @@ class _Combined:
         retrieve = self._rule([v is not None and v.retrieve for v in verdicts])
         fired = [v for v in known if v.retrieve]
         shown = (fired if retrieve else known)[0]
-        if retrieve:  # one without a position speaks of the end of the unit
+        if retrieve:  # a verdict without a position refers to the end of the unit
             shown = min(fired, key=lambda v: float("inf") if v.position is None else v.position)
         return Verdict(
             retrieve,
@@ -87,10 +87,10 @@ class _Combined:
 
 
 class AnyOf(_Combined):
-    """Retrieves if any of the triggers does: `AnyOf(a, b)`, or `AnyOf([a, b])`.
+    """Retrieves if any of the triggers does: `AnyOf(a, b)` or `AnyOf([a, b])`.
 
     Raises:
-        ConfigurationError: If there are fewer than two, or they look after different units.
+        ConfigurationError: If there are fewer than two triggers, or their units differ.
     """
 
     _name = "any of"
@@ -98,10 +98,10 @@ class AnyOf(_Combined):
 
 
 class AllOf(_Combined):
-    """Retrieves if all of the triggers do: `AllOf(a, b)`, or `AllOf([a, b])`.
+    """Retrieves if all of the triggers do: `AllOf(a, b)` or `AllOf([a, b])`.
 
     Raises:
-        ConfigurationError: If there are fewer than two, or they look after different units.
+        ConfigurationError: If there are fewer than two triggers, or their units differ.
     """
 
     _name = "all of"

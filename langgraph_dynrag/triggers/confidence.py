@@ -1,4 +1,4 @@
-"""Triggers on the model's confidence in its tokens: their probability (FLARE), or the entropy of the choice."""
+"""Triggers on the model's confidence in its tokens: token probability (FLARE) or entropy."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from rag_backbone.typed_fields import Bounds, Probability
 
 @dataclass(frozen=True, slots=True)
 class TokenProbability(BaseTrigger):
-    """Retrieves if the sentence has a token whose probability is under a threshold.
+    """Retrieves if a token's probability is below a threshold.
 
-    FLARE (Jiang et al. 2023, section 3.2.1): a tentative sentence is accepted if every token's probability is at
-    least `theta`. `aggregate="mean"` compares the sentence's mean probability instead, as the variant in DRAGIN's
-    comparison does (it is not FLARE).
+    FLARE (Jiang et al. 2023, section 3.2.1) accepts a tentative sentence if every token's probability is at least
+    `theta`. `aggregate="mean"` compares the sentence's mean probability instead, like a variant in DRAGIN's comparison
+    (it is not FLARE).
 
     Args:
-        theta: 0 never retrieves; 1 practically always.
-        aggregate: Which probability is compared.
+        theta: Probability threshold; 0 never retrieves, 1 practically always.
+        aggregate: Whether to compare the minimum or the mean probability.
 
     Raises:
-        ConfigurationError: If `theta` is no probability.
+        ConfigurationError: If `theta` is not a probability.
     """
 
     theta: Probability = 0.8
@@ -33,7 +33,7 @@ class TokenProbability(BaseTrigger):
     needs = frozenset({"logprob"})
 
     def judge(self, view: DraftView) -> Verdict:
-        """Compare the least (or mean) probability of the judged tokens with `theta`."""
+        """Compare the minimum (or mean) probability of the judged tokens with `theta`."""
         scores = tuple(math.exp(logprob) for logprob in view.unit.logprobs)
         hits = tuple(t for t, p in enumerate(scores) if p < self.theta)
         if not scores:
@@ -47,11 +47,11 @@ class TokenProbability(BaseTrigger):
 
 @dataclass(frozen=True, slots=True)
 class Entropy(BaseTrigger):
-    """Retrieves if a content word's token was chosen from a distribution of high entropy.
+    """Retrieves if a token of a content word was drawn from a distribution with high entropy.
 
     Args:
-        threshold: In nats.
-        content_only: Whether tokens of stop words and punctuation are passed over.
+        threshold: Entropy threshold in nats.
+        content_only: Whether to skip tokens of stop words and punctuation.
 
     Raises:
         ConfigurationError: If the threshold is negative or not a number.
@@ -79,7 +79,7 @@ def above(
     *,
     inclusive: bool = False,
 ) -> Verdict:
-    """The verdict of a trigger that fires at the first token whose score exceeds (or reaches) the threshold."""
+    """Return the verdict of a trigger that fires at the first token whose score exceeds (or reaches) the threshold."""
     hits = tuple(
         t
         for t, score in enumerate(scores)

@@ -1,21 +1,20 @@
-"""ETC, entropy-trend-based retrieval: act on how the entropy of the content words changes, not on its height.
+"""ETC, entropy-trend-based retrieval: decide by changes in the entropy of content words, not by its level.
 
-Two named bundles, as the paper and its code differ:
+Paper and published code differ, so there are two named bundles:
 
 `paper`
-    Stop words removed, first difference `dH_t = H_{t+1} - H_t`, second difference `d2_t = dH_{t+1} - dH_t`, the
-    running mean `E_t` of the second differences, and the smoothed value `w_t d2_t + (1 - w_t) d2_{t-1}` with
-    `w_t = |d2_{t-1} - E_t| / (|d2_t - E_t| + |d2_{t-1} - E_t|)`: the more a value stands out, the less it weighs. (How
-    the second weight is normalised is not stated; we let the two sum to 1.) Retrieve where its absolute value reaches
-    `alpha`. No attention is needed.
+    Without stop words: first difference `dH_t = H_{t+1} - H_t`, second difference `d2_t = dH_{t+1} - dH_t`, the running
+    mean `E_t` of the second differences, and the smoothed value `w_t d2_t + (1 - w_t) d2_{t-1}` with
+    `w_t = |d2_{t-1} - E_t| / (|d2_t - E_t| + |d2_{t-1} - E_t|)`: the more a value deviates, the smaller its weight.
+    (The paper does not say how the second weight is normalised; here the two sum to 1.) Retrieve if the absolute value
+    reaches `alpha`. Attention is not needed.
 
 `reference`
-    Per content word with the maximal entropy of its tokens: `M = f d2_t + (1 - f) d2_{t-1}`, `f = 0.9 + 0.1 w_t`,
-    times `n_s * a_w / (sum of a over the sentence)`; retrieve where that exceeds the threshold, sign kept. `a_w` is
-    the maximum over the *keys* that the word attends to, from a forward over the draft alone. (As the code has it.)
+    Per content word, with the maximum entropy of its tokens: `M = f d2_t + (1 - f) d2_{t-1}`, `f = 0.9 + 0.1 w_t`,
+    times `n_s * a_w / (sum of a over the sentence)`; retrieve if it exceeds the threshold, sign included. `a_w` is the
+    maximum over the *keys* that the word attends to, from a forward pass over the draft alone, as in the code.
 
-A second difference at content word t+2 is the earliest that knows of word t+2, and the position that it names is that
-of word t+2, the one whose entropy completed it.
+The second difference `d2_t` is known only once content word t+2 is, so the position reported is that of word t+2.
 """
 
 from __future__ import annotations
@@ -36,14 +35,15 @@ from rag_backbone.typed_fields import check_fields
 
 @dataclass(frozen=True, slots=True)
 class ETC(BaseTrigger):
-    """The entropy-trend trigger.
+    """Retrieves where the entropy of the content words changes abruptly.
 
     Args:
-        threshold: The paper's alpha (in nats), or the code's theta; it depends on the bundle.
-        bundle: Which of the two forms.
+        threshold: The paper's alpha (in nats) or the code's theta, depending on the bundle.
+        bundle: Whether to follow the paper or the published code.
 
     Raises:
-        ConfigurationError: If the threshold is not finite, or negative in the paper's form; or the bundle unknown.
+        ConfigurationError: If the threshold is not finite, if it is negative with `bundle="paper"`, or if the bundle is
+            unknown.
     """
 
     threshold: float
@@ -56,12 +56,12 @@ class ETC(BaseTrigger):
 
     @property
     def needs(self) -> frozenset[Signal]:
-        """Entropy; the reference form also attention from a forward over the draft alone."""
+        """Entropy; the reference bundle also needs attention from a forward pass over the draft alone."""
         return frozenset({"entropy"} if self.bundle == "paper" else {"entropy", "attention_alone"})
 
     @property
     def unit(self) -> Unit:
-        """A sentence; the reference form drafts the whole answer first, as the code does."""
+        """A sentence; the reference bundle drafts the whole answer first, as the code does."""
         return Unit("sentence" if self.bundle == "paper" else "all")
 
     def judge(self, view: DraftView) -> Verdict:
@@ -72,10 +72,10 @@ class ETC(BaseTrigger):
 
 
 def smoothed_second_difference(entropies: Sequence[float]) -> list[float | None]:
-    """The paper's smoothed second difference for each entropy; None where it is undefined (the first three).
+    """Return the paper's smoothed second difference for each entropy; None for the first three, where it is undefined.
 
     Position `t` holds the value that `entropies[t]` completes. The first second difference has no predecessor to be
-    smoothed with, so it is the fourth entropy that completes the first value.
+    smoothed with, so the fourth entropy completes the first value.
     """
     second = np.diff(np.asarray(entropies, np.float64), n=2)
     values: list[float | None] = [None] * len(entropies)
@@ -88,9 +88,9 @@ def smoothed_second_difference(entropies: Sequence[float]) -> list[float | None]
 
 
 def paper_scores(view: DraftView) -> tuple[float | None, ...]:
-    """The absolute smoothed second difference at each content token of the judged ones.
+    """Return the absolute smoothed second difference for each judged token; None for tokens without a value.
 
-    The trend runs on from the accepted text, whose content tokens' entropies are the view's `history`.
+    The trend continues from the accepted text; the entropies of its content tokens are the view's `history`.
     """
     assert view.draft.entropies is not None
     content = [t for t in range(view.judged) if view.token_carries_content(t)]
@@ -103,7 +103,7 @@ def paper_scores(view: DraftView) -> tuple[float | None, ...]:
 
 
 def reference_scores(view: DraftView) -> tuple[float | None, ...]:
-    """The published code's score at each token of a content word of the judged ones."""
+    """Return the published code's score for each judged token; None outside content words."""
     draft = view.unit
     if not len(draft):
         return ()
@@ -125,7 +125,7 @@ def reference_scores(view: DraftView) -> tuple[float | None, ...]:
 
 
 def _reference_trend(entropies: Sequence[float]) -> list[float | None]:
-    """`f d2_t + (1 - f) d2_{t-1}`, `f = 0.9 + 0.1 w_t`, with 0 before the first second difference."""
+    """Compute `f d2_t + (1 - f) d2_{t-1}` with `f = 0.9 + 0.1 w_t`, and 0 before the first second difference."""
     second = np.diff(np.asarray(entropies, np.float64), n=2)
     values: list[float | None] = [None] * len(entropies)
     previous = 0.0
@@ -139,7 +139,7 @@ def _reference_trend(entropies: Sequence[float]) -> list[float | None]:
 
 
 def _sentence_weights(view: DraftView, attention: Floats) -> Floats:
-    """`n_s * a_w / (sum over the sentence of a)` for each word."""
+    """Compute `n_s * a_w / (sum of a over the sentence)` for each word."""
     draft = view.unit
     weights = np.zeros(len(attention))
     for sentence in sentences(draft.text):

@@ -1,4 +1,4 @@
-"""Triggers that look at no signal: never, once, and at fixed intervals."""
+"""Triggers that read no signals: never, once, and at fixed intervals."""
 
 from __future__ import annotations
 
@@ -17,28 +17,28 @@ class Never(BaseTrigger):
     unit = Unit("all")
 
     def judge(self, view: DraftView) -> Verdict:  # noqa: ARG002
-        """No."""
+        """Return a negative verdict."""
         return Verdict(False, "never retrieves", trigger="never")
 
 
 @dataclass(frozen=True, slots=True)
 class Once(BaseTrigger):
-    """Retrieves once, before anything is written (RAG as usually run)."""
+    """Retrieves once, before anything is generated (standard RAG)."""
 
     unit = Unit("all")
 
     def before(self, question: str) -> Verdict | None:  # noqa: ARG002
-        """Yes."""
+        """Return a positive verdict."""
         return Verdict(True, "once, before the answer", trigger="once")
 
     def judge(self, view: DraftView) -> Verdict:  # noqa: ARG002
-        """Not again."""
+        """Return a negative verdict, since retrieval has already happened."""
         return Verdict(False, "retrieved before the answer", trigger="once")
 
 
 @dataclass(frozen=True, slots=True)
 class EveryNTokens(BaseTrigger):
-    """Retrieves after every `n` tokens, and keeps them (fixed-length RAG; RETRO, IC-RALM).
+    """Retrieves after every `n` tokens and keeps them (fixed-length RAG; RETRO, IC-RALM).
 
     Raises:
         ConfigurationError: If `n` is less than 1.
@@ -48,18 +48,18 @@ class EveryNTokens(BaseTrigger):
 
     @property
     def unit(self) -> Unit:
-        """`n` tokens."""
+        """Unit of `n` tokens."""
         return Unit("tokens", self.n)
 
     def judge(self, view: DraftView) -> Verdict:  # noqa: ARG002
-        """Always."""
+        """Return a positive verdict."""
         return Verdict(True, f"{self.n} tokens were written", trigger=f"every {self.n} tokens")
 
 
 @dataclass(frozen=True, slots=True)
 class EverySentence(BaseTrigger):
-    """Retrieves after every sentence, and keeps it (fixed-sentence RAG; IRCoT)."""
+    """Retrieves after every sentence and keeps it (fixed-sentence RAG; IRCoT)."""
 
     def judge(self, view: DraftView) -> Verdict:  # noqa: ARG002
-        """Always."""
+        """Return a positive verdict."""
         return Verdict(True, "a sentence was written", trigger="every sentence")

@@ -1,4 +1,4 @@
-"""Retrieving when the model itself says that it needs a passage (Self-RAG, section 3.3)."""
+"""Retrieve when the model itself says that it needs a passage (Self-RAG, section 3.3)."""
 
 from __future__ import annotations
 
@@ -19,40 +19,44 @@ Mode = Literal["adaptive", "always", "never"]
 class Reflection(BaseTrigger):
     """Retrieves before a segment if p(yes) / (p(yes) + p(no)) exceeds a threshold.
 
-    The probabilities are those that the model gives to the answers of "is a passage needed next?" where the segment
-    would begin: see `langgraph_dynrag.reflection`. It works with a `Selection` only.
+    These are the model's probabilities for the answers to "is a passage needed next?" at the position where the segment
+    would begin; see `langgraph_dynrag.reflection`. The trigger works only with a `SegmentSelection`.
 
-    The paper's ratio (appendix A.3) knows no third answer. Where a passage is at hand and `continue` is the likeliest
-    answer, that passage is kept: by the ratio alone, a model that is sure to go on with it would retrieve, because it
-    takes `no` for impossible.
+    The paper's ratio (appendix A.3) ignores the third answer, `continue`. If there is a current passage and `continue`
+    is the most likely answer, that passage is kept. By the ratio alone, a model that is certain to continue with it
+    would retrieve again, because it considers `no` impossible.
 
     Args:
-        delta: The paper's threshold, 0.2 (0 for long answers with citations). None: retrieve where `yes` is the
-            likeliest answer (the paper's hard constraint).
+        delta: Threshold; the paper uses 0.2, and 0 for long answers with citations. None: retrieve if `yes` is the most
+            likely answer (the paper's hard constraint).
         mode: `"adaptive"` asks the model; `"always"` and `"never"` do not.
 
     Raises:
-        ConfigurationError: If `delta` is no probability or the mode unknown.
+        ConfigurationError: If `delta` is not a probability, or the mode is unknown.
     """
 
     delta: Annotated[float | None, Bounds(least=0, most=1, what="a probability between 0 and 1, or None,")] = 0.2
     mode: Mode = "adaptive"
 
     def check_with(self, settings: Method) -> None:
-        """Refuse `Settings` without a selection."""
+        """Refuse `Settings` without a segment selection.
+
+        Raises:
+            ConfigurationError: If `settings.selection` is None.
+        """
         if settings.selection is None:
             raise ConfigurationError(
-                f"{self} decides before a segment is written, and selection is None: add selection=Selection(), or use "
-                "preset='self_rag'"
+                f"{self} decides before a segment is written, but selection is None: add "
+                "selection=SegmentSelection(), or use preset='self_rag'"
             )
 
     @property
     def asks(self) -> bool:
-        """Whether the model has to be asked."""
+        """Whether the trigger needs the model's answer."""
         return self.mode == "adaptive"
 
     def judge(self, view: DraftView) -> Verdict:
-        """Compare the share of `yes` with the threshold."""
+        """Compare p(yes) / (p(yes) + p(no)) with the threshold."""
         if self.mode != "adaptive":
             return Verdict(self.mode == "always", f"{self.mode} retrieves", trigger="reflection")
         if view.retrieval is None:
@@ -64,7 +68,7 @@ class Reflection(BaseTrigger):
             word = f"the likeliest answer is {answer}, {p[answer]:.3f}"
             return Verdict(answer == "yes", word, score=share, trigger="reflection")
         if answer == "continue":
-            word = f"the passage at hand serves, {p['continue']:.3f}"
+            word = f"the current passage suffices, {p['continue']:.3f}"
             return Verdict(False, word, score=share, threshold=self.delta, trigger="reflection")
         retrieve = share > self.delta
         word = f"retrieval wanted {share:.3f} {'>' if retrieve else '<='} {self.delta:g}"

@@ -1,21 +1,21 @@
 """RIND, real-time information needs detection (DRAGIN: Su et al. 2024, section 3.1).
 
-A token calls for retrieval if the model was unsure of it (entropy), later tokens depend on it (attention), and
-it means something (no stop word). Paper and published code differ, and the published thresholds belong to the
-code's form, so there are two named bundles:
+A token triggers retrieval if the model was uncertain about it (entropy), later tokens depend on it (attention), and it
+is not a stop word. Paper and published code differ, and the published thresholds belong to the code's form, so there
+are two named bundles:
 
 `paper`
-    Equation 5, per token: `S_i = H_i * a_i * s_i`, with `a_i = max over j > i of A_ji` in the last layer, j running
-    over the later tokens *of the same sentence*, averaged over the heads (the paper does not speak of heads; the
-    average of each head's maximum is the code's choice). All from the one decoding pass, in the real context. The
-    published thresholds do not apply to this form; the default was tuned by us.
+    Equation 5, per token: `S_i = H_i * a_i * s_i`, with `a_i = max over j > i of A_ji` in the last layer, where j runs
+    over the later tokens *of the same sentence*, averaged over the heads. (The paper does not mention heads; averaging
+    each head's maximum follows the code.) All of it is recorded during decoding, in the real context. The published
+    thresholds do not apply to this form; the default was tuned for this package.
 
 `reference`
-    Per word (between white space, punctuation included): `S_w = n_s * a_w / (sum of a over the sentence) * H_w`, with
-    `n_s` the sentence's words, `a_w` the sum and `H_w` the mean over the word's tokens, and a token's attention the
-    maximum over *all* queries of the draft, its own included, from a forward over the draft alone. Hence the first
-    token always has attention 1. The code decides before it filters stop words, so function words trigger; that is
-    kept. Thresholds: the published ones.
+    Per whitespace-separated word, punctuation included: `S_w = n_s * a_w / (sum of a over the sentence) * H_w`, where
+    `n_s` is the number of words in the sentence, `a_w` the sum and `H_w` the mean over the word's tokens, and a token's
+    attention the maximum over *all* queries of the draft, including its own, from a forward pass over the draft alone.
+    The first token therefore always has attention 1. The code decides before it filters stop words, so function words
+    can trigger retrieval; this is kept. The published thresholds apply.
 """
 
 from __future__ import annotations
@@ -40,11 +40,12 @@ class RIND(BaseTrigger):
     """DRAGIN's trigger.
 
     Args:
-        threshold: Depends on the bundle; see `langgraph_dynrag.presets.methods` for where the values come from.
-        bundle: Which of the two forms.
+        threshold: Score threshold, which depends on the bundle; `langgraph_dynrag.presets.methods` documents the
+            sources of its values.
+        bundle: Whether to follow the paper or the published code.
 
     Raises:
-        ConfigurationError: If the threshold is negative or the bundle unknown.
+        ConfigurationError: If the threshold is negative or the bundle is unknown.
     """
 
     threshold: Annotated[float, Bounds(least=0, what="a finite number of 0 or more")]
@@ -55,12 +56,12 @@ class RIND(BaseTrigger):
 
     @property
     def needs(self) -> frozenset[Signal]:
-        """Entropy, and attention from the pass or from a forward over the draft alone."""
+        """Entropy, and attention from decoding or from a forward pass over the draft alone."""
         return frozenset({"entropy", "attention" if self.bundle == "paper" else "attention_alone"})
 
     @property
     def unit(self) -> Unit:
-        """A sentence; the reference form drafts the whole answer first, as the code does."""
+        """A sentence; the reference bundle drafts the whole answer first, as the code does."""
         return Unit("sentence" if self.bundle == "paper" else "all")
 
     def judge(self, view: DraftView) -> Verdict:
@@ -70,13 +71,13 @@ class RIND(BaseTrigger):
 
 
 def check_bundle(bundle: str) -> None:
-    """Raise `ConfigurationError` for an unknown bundle."""
+    """Raise `ConfigurationError` if the bundle is unknown."""
     if bundle not in ("paper", "reference"):
         raise ConfigurationError(f"bundle is {bundle!r}; known: 'paper', 'reference'")
 
 
 def paper_scores(view: DraftView) -> tuple[float | None, ...]:
-    """`H_i * a_i` of each judged token; None where `s_i = 0`."""
+    """Return `H_i * a_i` for each judged token; None where `s_i = 0`."""
     n = view.judged
     if n == 0:
         return ()
@@ -89,20 +90,20 @@ def paper_scores(view: DraftView) -> tuple[float | None, ...]:
 
 
 def later_attention(weights: Floats) -> Floats:
-    """How much later tokens attend to each token: mean over heads of the maximum over later queries.
+    """Compute how much later tokens attend to each token: mean over heads of the maximum over later queries.
 
     Args:
         weights: (heads, tokens, tokens), row = query.
 
     Returns:
-        (tokens,); 0 for the last token, which nothing follows.
+        (tokens,); 0 for the last token, which has no later tokens.
     """
     later = np.tril(np.ones(weights.shape[1:], bool), k=-1)  # query > key
     return np.where(later, weights, 0.0).max(axis=1, initial=0.0).mean(axis=0)
 
 
 def reference_scores(view: DraftView) -> tuple[float | None, ...]:
-    """The word's score for each judged token; None for tokens of no word."""
+    """Return the word's score for each judged token; None for tokens outside words."""
     draft = view.unit
     if not len(draft):
         return ()
@@ -114,12 +115,12 @@ def reference_scores(view: DraftView) -> tuple[float | None, ...]:
 
 
 def word_scores(draft: Draft, attention: Floats, entropies: Floats) -> tuple[float | None, ...]:
-    """`n_s * a_w / (sum over the sentence of a) * H_w` of the word that each token belongs to.
+    """Compute `n_s * a_w / (sum of a over the sentence) * H_w` of the word that each token belongs to.
 
     Args:
-        draft: Its words are what stands between white space.
-        attention: (tokens,).
-        entropies: (tokens,).
+        draft: The draft; its words are separated by whitespace.
+        attention: (tokens,), attention paid to each token.
+        entropies: (tokens,), in nats.
     """
     spans = spaced_pieces(draft.text)
     word_of = words_of_tokens(draft.spans, spans)

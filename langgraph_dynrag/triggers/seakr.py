@@ -1,10 +1,10 @@
-"""SeaKR's trigger (Yao et al. 2024): does the model know what it is about to say?
+"""SeaKR's trigger (Yao et al. 2024): check whether the model knows what it is about to say.
 
-Several continuations are sampled where the sentence begins. If their hidden states lie apart, it does not.
-`langgraph_dynrag.seakr.uncertainty` has the formula. The published threshold, -6, belongs to 20 samples of a model of
-7B, and to the code's states (`SampleSpec(state="mlp")`). With 20 samples hardly anything but equal ones is below it;
-with 5 not even those are, since m equal states `z` have `((m - 1) log alpha + log(m |z|^2)) / m` already. Fewer
-samples, or another model, want a threshold of their own.
+Several continuations are sampled at the beginning of the sentence. If their hidden states are far apart, the model does
+not know. The formula is in `langgraph_dynrag.seakr.uncertainty`. The published threshold, -6, applies to 20 samples of
+a 7B model and to the hidden states that the published code reads (`SampleSpec(state="mlp")`). With 20 samples, hardly
+anything but identical samples is below it; with 5, not even those are, since m identical states `z` already have an
+uncertainty of `((m - 1) log alpha + log(m |z|^2)) / m`. Fewer samples or another model require a different threshold.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ _NAME = "self-aware uncertainty"
 
 @dataclass(frozen=True, slots=True)
 class SelfAwareUncertainty(BaseTrigger):
-    """Retrieves for a sentence if the samples drawn in its place have an uncertainty above the threshold.
+    """Retrieves for a sentence if samples of it have an uncertainty above the threshold.
 
     Args:
-        threshold: The published delta.
-        sampling: How many samples, and how.
-        alpha: Of the determinant.
+        threshold: Uncertainty threshold; the published delta by default.
+        sampling: Number of samples and sampling parameters.
+        alpha: Regularisation of the determinant.
 
     Raises:
-        ConfigurationError: If the threshold is not finite or alpha not positive.
+        ConfigurationError: If the threshold is not finite or alpha is not positive.
     """
 
     threshold: float = -6.0
@@ -41,7 +41,7 @@ class SelfAwareUncertainty(BaseTrigger):
     needs = frozenset({"end_states"})
 
     def judge(self, view: DraftView) -> Verdict:
-        """Sample, and compare. The whole sentence is what lacks knowledge."""
+        """Sample continuations and compare their uncertainty; a positive verdict covers the whole sentence."""
         if not view.unit.text.strip():
             return Verdict(True, "nothing was written", threshold=self.threshold, position=0, trigger=_NAME)
         assert view.sample_ends is not None

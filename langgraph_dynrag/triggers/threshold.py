@@ -1,8 +1,8 @@
-"""Triggers with a threshold: reading it, and the same trigger with another one.
+"""Read the threshold of a trigger, and copy a trigger with another threshold.
 
-A trigger takes part by a dataclass field `threshold` (or `theta`, as FLARE calls it), or by a method
-`with_threshold(value)` beside a property `threshold`. Its verdict's `score` and `scores` are what the threshold is
-compared with.
+This works for triggers that have a dataclass field `threshold` (or `theta`, as FLARE calls it), or a method
+`with_threshold(value)` and a property `threshold`. The threshold is compared with the `score` and `scores` of the
+trigger's verdict.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ _NAMES = ("threshold", "theta")
 
 @runtime_checkable
 class HasThreshold(Protocol):
-    """A trigger that makes its own copies with another threshold."""
+    """A trigger that copies itself with another threshold."""
 
     @property
     def threshold(self) -> float:
-        """What scores are compared with."""
+        """Threshold that scores are compared with."""
         ...
 
     def with_threshold(self, value: float) -> Trigger:
-        """The same trigger with another threshold."""
+        """Return a copy of this trigger with another threshold."""
         ...
 
 
 def threshold_of(trigger: Trigger) -> float | None:
-    """A trigger's threshold; None if it has none."""
+    """Return a trigger's threshold; None if it has none."""
     if isinstance(trigger, HasThreshold):
         return float(trigger.threshold)
     name = _field(trigger)
@@ -39,16 +39,16 @@ def threshold_of(trigger: Trigger) -> float | None:
 
 
 def with_threshold(trigger: Trigger, value: float) -> Trigger:
-    """The same trigger with another threshold.
+    """Return a copy of a trigger with another threshold.
 
     Raises:
-        ConfigurationError: If it has none, or the value is none that it takes.
+        ConfigurationError: If the trigger has no threshold, or does not accept the value.
     """
     if isinstance(trigger, HasThreshold):
         return trigger.with_threshold(value)
     name = _field(trigger)
     if name is None:
-        hint = "; its parts may" if hasattr(trigger, "parts") else ""
+        hint = "; its parts may have one" if hasattr(trigger, "parts") else ""
         raise ConfigurationError(
             f"{trigger!r} has no threshold{hint}; TokenProbability, Entropy, RIND and ETC have one"
         )

@@ -1,8 +1,8 @@
-"""The model says itself when it wants to search: it writes a call, `<search>query</search>`.
+"""Retrieve when the model writes a search call, such as `<search>query</search>`.
 
-Search-o1, Search-R1 and R1-Searcher work so, with models trained for it; an instruct model can be told to. Only what
-the model wrote is looked at: the graph hides from the view what was inserted after earlier calls, and prompt, question
-and documents are not part of it.
+Search-o1, Search-R1 and R1-Searcher do this with models trained for it; an instruct model can be told to. Only text
+that the model generated is read: the graph hides results inserted after earlier calls from the view, and prompt,
+question and documents are not part of it.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from langgraph_dynrag.triggers.base import BaseTrigger
 
 @dataclass(frozen=True, slots=True)
 class WrittenTag(BaseTrigger):
-    """Retrieves when the model has closed a call.
+    """Retrieves when the model closes a search call.
 
-    With this trigger results are written into the answer, right after the call, in the same format; nothing is
-    discarded, and the prompt stays as it is. They are no part of the answer that the graph returns.
+    Results are written into the answer right after the call, in the same format; nothing is discarded, and the prompt
+    does not change. They are not part of the answer that the graph returns.
 
     Args:
         tag_format: The marks; see `langgraph_dynrag.search_tags.formats`.
@@ -29,11 +29,11 @@ class WrittenTag(BaseTrigger):
 
     @property
     def unit(self) -> Unit:
-        """Up to the mark that closes a call."""
+        """Text up to the mark that closes a call."""
         return Unit("until", until=self.tag_format.call[1])
 
     def judge(self, view: DraftView) -> Verdict:
-        """Yes, if the judged tokens close a call; of several the last one counts."""
+        """Return a positive verdict if the judged tokens close a call; the last of several counts."""
         opening, closing = self.tag_format.call
         calls = self.tag_format.new_calls(view.accepted, view.unit.text)
         if calls:

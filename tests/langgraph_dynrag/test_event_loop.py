@@ -1,4 +1,4 @@
-"""Asynchronous runs leave the event loop to others while weights load, adapters are made and evidence is placed."""
+"""Asynchronous runs do not block the event loop while weights load, adapters are built and evidence is placed."""
 
 import asyncio
 import threading
@@ -17,7 +17,7 @@ REPLY = said("It was Aldous Wray. So the answer is Aldous Wray.")
 
 
 class Placing:
-    """An injector that puts nothing anywhere, and remembers in which threads it was asked to."""
+    """An injector that injects nothing and records the threads it is called from."""
 
     mode = "combined"
 
@@ -43,7 +43,7 @@ def graph_of(threads, **options):
     return create_dynamic_rag(model, WatchedRetriever(), preset="single", **options)
 
 
-async def test_a_run_begins_in_a_thread_and_its_events_come():
+async def test_a_run_begins_in_a_thread_and_streams_its_events():
     threads = set()
     events = [e async for e in graph_of(threads).astream({"question": "Who?"}, stream_mode="custom")]
     assert threads
@@ -60,7 +60,7 @@ async def test_evidence_is_placed_in_a_thread():
 
 
 class Hearing(AsyncCallbackHandler):
-    """Remembers in which loops it was told of tokens."""
+    """Records the event loops in which it receives tokens."""
 
     def __init__(self):
         self.loops = set()
@@ -80,7 +80,7 @@ def chat(tiny_lm):
 
 
 @pytest.mark.parametrize("where", ["run", "model", "nowhere"])
-async def test_callbacks_of_the_loop_hear_there_of_tokens_and_all_hear_the_same(chat, where):
+async def test_asynchronous_callbacks_get_the_same_tokens_in_the_event_loop(chat, where):
     question, hearing = {"question": "Who built the bridge?"}, Hearing()
     if where == "model":
         chat.callbacks = [hearing]
@@ -95,7 +95,7 @@ async def test_callbacks_of_the_loop_hear_there_of_tokens_and_all_hear_the_same(
     assert hearing.loops == (set() if where == "nowhere" else {asyncio.get_running_loop()})
 
 
-async def test_whoever_is_cancelled_gets_no_more_tokens_and_the_draft_ends(chat):
+async def test_cancellation_ends_the_draft_early(chat):
     engine = chat.lm.engine
     graph = local_graph(chat, preset="no_retrieval", budgets=Budgets(tokens=400), lookahead=400)
     question = {"question": "Who built the bridge in the capital?"}
@@ -130,7 +130,7 @@ async def test_whoever_is_cancelled_gets_no_more_tokens_and_the_draft_ends(chat)
         [HumanMessage([{"type": "text", "text": "Who?"}])],
     ],
 )
-def test_tokens_of_a_conversation_are_counted_as_they_are_encoded(chat, messages):
+def test_token_counts_match_the_encoded_conversation(chat, messages):
     generator = LocalGenerator(chat)
     for _ in range(2):
         assert generator.prompt_tokens(messages) == len(chat.encode(messages).ids)

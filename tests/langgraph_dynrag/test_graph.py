@@ -1,4 +1,4 @@
-"""The graph as LangGraph users use it: streams, threads, checkpoints, interrupts, subgraphs, callbacks."""
+"""The graph in LangGraph: streams, threads, checkpoints, interrupts, subgraphs, callbacks."""
 
 import json
 import os
@@ -53,7 +53,7 @@ def scripted_graph(replies=REPLIES, retriever=None, **options):
 # ---------------------------------------------------------------------- sync, async, streams
 
 
-async def test_async_gives_what_sync_gives():
+async def test_async_and_sync_runs_give_the_same_result():
     expected = scripted_graph().invoke({"question": QUESTION})
     found = await scripted_graph().ainvoke({"question": QUESTION})
     assert found["answer"] == expected["answer"] == ANSWER
@@ -61,7 +61,7 @@ async def test_async_gives_what_sync_gives():
     assert [e["type"] for e in found["trace"]] == [e["type"] for e in expected["trace"]]
 
 
-def test_updates_name_the_nodes_in_their_order():
+def test_updates_list_the_nodes_in_order():
     steps = [next(iter(u)) for u in scripted_graph().stream({"question": QUESTION}, stream_mode="updates")]
     once = ["retrieve", "reformulate", "resume", "generate", "monitor"]
     assert steps == ["begin", *once, *once, "generate", "monitor"]
@@ -80,7 +80,7 @@ async def test_the_asynchronous_messages_stream_is_the_same():
     assert "".join(m.content for m in parts) == ANSWER
 
 
-def test_custom_events_tell_tokens_triggers_queries_and_documents():
+def test_custom_events_report_tokens_verdicts_queries_and_documents():
     events = list(scripted_graph().stream({"question": QUESTION}, stream_mode="custom"))
     kinds = [e["type"] for e in events]
     assert {"question", "retrieval", "reformulation", "resume", "token", "verdict", "query", "answer"} <= set(kinds)
@@ -92,7 +92,7 @@ def test_custom_events_tell_tokens_triggers_queries_and_documents():
     json.dumps(events)
 
 
-def test_the_drawing_needs_no_network():
+def test_the_graph_is_drawn_without_network_access():
     drawn = scripted_graph().get_graph().draw_mermaid(with_styles=False)
     edges = {line.strip().rstrip(";") for line in drawn.splitlines() if "--> " in line or ".->" in line}
     assert edges == {
@@ -146,7 +146,7 @@ def test_a_new_message_on_a_thread_is_a_new_question():
     assert out["short_answer"] == "the Tamsin"
 
 
-def test_the_same_question_again_starts_anew():
+def test_repeating_a_question_starts_over():
     graph = scripted_graph(REPLIES * 2, checkpointer=InMemorySaver())
     config = {"configurable": {"thread_id": "1"}}
     first = graph.invoke({"question": QUESTION}, config)
@@ -155,7 +155,7 @@ def test_the_same_question_again_starts_anew():
     assert len(again["trace"]) == len(first["trace"])
 
 
-def test_it_is_a_node_of_somebodys_agent():
+def test_the_graph_works_as_a_node_of_another_graph():
     parent = StateGraph(MessagesState)
     parent.add_node("greet", lambda _state: {"messages": [AIMessage("Let me see.")]})
     parent.add_node("research", lambda state: {"messages": [HumanMessage(state["messages"][0].content)]})
@@ -170,7 +170,7 @@ def test_it_is_a_node_of_somebodys_agent():
     assert set(out) == {"messages"}
 
 
-def test_nodes_work_in_a_graph_of_ones_own_and_outside_of_any():
+def test_nodes_work_in_a_custom_graph_and_outside_a_graph():
     nodes = create_nodes(ScriptedChatModel(replies=[]), WatchedRetriever(), preset="no_retrieval", prompt=PROMPT)
     update = nodes.retrieve({"queries": ["Who was Joan Pike?"], "question": QUESTION})
     assert update["found"][0]["id"] == "pike"
@@ -186,7 +186,7 @@ def test_nodes_work_in_a_graph_of_ones_own_and_outside_of_any():
 # ---------------------------------------------------------------------- interrupts and overrides
 
 
-def test_a_person_can_look_at_the_query_and_change_it():
+def test_a_person_can_inspect_and_change_the_query():
     retriever = WatchedRetriever()
     graph = scripted_graph(
         retriever=retriever, initial_retrieval=False, checkpointer=InMemorySaver(), interrupt_before=["retrieve"]
@@ -214,7 +214,7 @@ def test_time_travel_from_an_earlier_checkpoint():
     assert out["answer"] == "It was another mason. So the answer is Aldous Wray."
 
 
-def test_overrides_by_context_hold_for_one_run():
+def test_context_overrides_apply_to_one_run():
     retriever, other = WatchedRetriever(), WatchedRetriever(give=DOCUMENTS)
     graph = scripted_graph([said("It was Joan. So the answer", Joan=0.1), said(" So the answer is Joan.")], retriever)
     context = DynamicRAGContext(retriever=other, trigger=Never(), query=Question(), k=4, budgets=Budgets(tokens=50))
@@ -226,7 +226,7 @@ def test_overrides_by_context_hold_for_one_run():
     assert retriever.queries
 
 
-def test_a_context_can_be_a_dict_and_is_checked():
+def test_a_context_may_be_a_dict_and_is_validated():
     out = scripted_graph().invoke({"question": QUESTION}, context={"k": 1})
     assert all(len(e["documents"]) == 1 for e in out["trace"] if e["type"] == "retrieval")
     with pytest.raises(ValueError, match="k is 0"):
@@ -287,7 +287,7 @@ def local_graph(checkpointer, retriever, preset):
 
 
 def copied(saver, path):
-    """The database as a process that is killed now leaves it."""
+    """Copy the database in the state that a process killed now would leave."""
     with sqlite3.connect(path) as copy:
         saver.conn.backup(copy)
     copy.close()
@@ -295,18 +295,18 @@ def copied(saver, path):
 
 
 @pytest.mark.parametrize("preset", ["fixed_sentence", "flare", "dragin", "seakr"])
-def test_killed_between_any_two_nodes_it_resumes_with_the_same_answer_and_searches_nothing_twice(tmp_path, preset):
+def test_a_run_killed_between_any_two_nodes_resumes_with_the_same_answer_and_repeats_no_search(tmp_path, preset):
     whole = WatchedRetriever()
     config = {"configurable": {"thread_id": "t"}}
     with SqliteSaver.from_conn_string(str(tmp_path / "whole.sqlite")) as saver:
         graph = local_graph(saver, whole, preset)
         updates = graph.stream({"question": QUESTION}, config, stream_mode="updates", durability="sync")
-        # An update comes once its checkpoint is written.
+        # An update is emitted once its checkpoint is written.
         killed = [(copied(saver, str(tmp_path / f"{i}.sqlite")), [*whole.queries]) for i, _ in enumerate(updates)]
         expected = graph.get_state(config).values
     assert len(whole.queries) > 1
     for path, searched in killed:
-        # Another process: nothing of the first one is left but the file.
+        # Another process: only the file is left of the first one.
         retriever = WatchedRetriever()
         with SqliteSaver.from_conn_string(path) as saver:
             out = local_graph(saver, retriever, preset).invoke(None, config)
@@ -325,7 +325,7 @@ async def test_an_asynchronous_sqlite_checkpointer_works(tmp_path):
     assert "attention" not in state.values
 
 
-def test_nothing_but_plain_data_is_saved(tmp_path, monkeypatch):
+def test_checkpoints_contain_only_plain_data(tmp_path, monkeypatch):
     monkeypatch.setenv("LANGGRAPH_STRICT_MSGPACK", "true")
     with SqliteSaver.from_conn_string(str(tmp_path / "a.sqlite")) as saver:
         graph = local_graph(saver, WatchedRetriever(), "dragin")
@@ -366,7 +366,7 @@ for after in afters:  # forked, as the imports take longest
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-def test_a_process_killed_for_real_goes_on_in_another(tmp_path):
+def test_a_run_of_a_killed_process_resumes_in_another_process(tmp_path):
     path, whole = tmp_path / "killed", WatchedRetriever()
     with SqliteSaver.from_conn_string(str(tmp_path / "whole")) as saver:
         expected = local_graph(saver, whole, "flare").invoke({"question": QUESTION}, {"configurable": {"thread_id": 1}})

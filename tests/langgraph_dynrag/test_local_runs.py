@@ -1,4 +1,4 @@
-"""The graph on a real (tiny, random) model: signals, token-exact continuation, and what enters the forward."""
+"""The graph with a real (tiny, random) model: signals, token-exact continuation, and the tokens of forward passes."""
 
 import numpy as np
 import pytest
@@ -31,7 +31,7 @@ def chat_of_lines():
 
 
 def step(nodes, state, *names):
-    """Run nodes by hand, merging their updates as the graph would."""
+    """Run nodes one by one, merging their updates like the graph."""
     for name in names:
         update = getattr(nodes, name)(state)
         trace = update.pop("trace", [])
@@ -47,7 +47,7 @@ def eager_attention(chat, ids):
     return out.attentions[-1][0].numpy(), out.logits[0].float()
 
 
-def test_the_graphs_rind_scores_are_those_of_a_second_eager_forward(chat):
+def test_rind_scores_match_a_separate_eager_forward_pass(chat):
     nodes = create_nodes(chat, WatchedRetriever(), preset="dragin", prompt=PROMPT, trigger=RIND(0.0), lookahead=40)
     state = step(nodes, {"question": QUESTION}, "begin", "generate", "monitor")
     draft = Draft.from_state(state["draft"])
@@ -68,7 +68,7 @@ def test_the_graphs_rind_scores_are_those_of_a_second_eager_forward(chat):
     assert checked > 0
 
 
-def test_the_graphs_query_is_that_of_a_second_eager_forward(chat):
+def test_the_query_matches_a_separate_eager_forward_pass(chat):
     nodes = create_nodes(chat, WatchedRetriever(), preset="dragin", prompt=PROMPT, trigger=RIND(0.0), lookahead=40)
     state = step(nodes, {"question": QUESTION}, "begin", "generate", "monitor")
     draft = Draft.from_state(state["draft"])
@@ -99,7 +99,7 @@ def _qfs(n):
     return QFS(n)
 
 
-def test_lost_attention_is_recomputed_with_the_same_verdict(chat):
+def test_recomputed_attention_gives_the_same_verdict(chat):
     nodes = create_nodes(chat, WatchedRetriever(), preset="dragin", prompt=PROMPT, trigger=RIND(0.0), lookahead=40)
     drafted = step(nodes, {"question": QUESTION}, "begin", "generate")
     assert drafted["attention"] is not None
@@ -112,7 +112,7 @@ def test_lost_attention_is_recomputed_with_the_same_verdict(chat):
 
 
 @pytest.mark.parametrize("unit", ["sentence", "tokens", "all"])
-def test_looking_without_retrieving_changes_no_token_and_decodes_none_twice(chat, unit):
+def test_judging_without_retrieval_changes_no_token_and_decodes_none_twice(chat, unit):
     trigger = {"sentence": RIND(1e9), "tokens": _Quiet(7), "all": Never()}[unit]
     options = {
         "prompt": PROMPT,
@@ -128,19 +128,19 @@ def test_looking_without_retrieving_changes_no_token_and_decodes_none_twice(chat
     assert out["answer"] == fresh.text.strip()
     drafts = Trace.from_state(out).drafts
     forward = sum(d.cost["forward_tokens"] for d in drafts)
-    # Every token enters a forward once; the last one of each draft waits for the next.
+    # Every token is computed in one forward pass; the last token of each draft waits for the next draft.
     assert forward <= len(prompt) + len(fresh.steps) + len(drafts)
 
 
 class _Quiet(EveryNTokens):
-    """Looks every n tokens, and never retrieves."""
+    """Judges every `n` tokens and never retrieves."""
 
     def judge(self, view):
         return Never().judge(view)
 
 
-def test_after_a_retrieval_the_fixed_prefix_is_not_computed_again(chat):
-    """What precedes the passages stays in the prefix cache; passages, question and answer are new."""
+def test_the_fixed_prefix_is_not_recomputed_after_a_retrieval(chat):
+    """The text before the passages stays in the prefix cache; passages, question and answer are new."""
     options = {"prompt": PROMPT, "trigger": RIND(0.0), "lookahead": 40, "budgets": Budgets(tokens=60, retrievals=1)}
     nodes = create_nodes(chat, WatchedRetriever(give=DOCUMENTS[:1]), preset="dragin", **options)
     state = step(nodes, {"question": QUESTION}, "begin", "generate", "monitor", "retrieve", "reformulate", "resume")
@@ -162,7 +162,7 @@ def test_after_a_retrieval_the_fixed_prefix_is_not_computed_again(chat):
     assert fresh.token_ids == tokens
 
 
-def test_the_reference_form_drafts_to_the_end_and_looks_at_the_draft_alone(chat):
+def test_the_reference_bundle_drafts_the_whole_answer_and_attends_to_the_draft_alone(chat):
     graph = create_dynamic_rag(
         chat,
         WatchedRetriever(give=DOCUMENTS[:1]),
@@ -181,7 +181,7 @@ def test_the_reference_form_drafts_to_the_end_and_looks_at_the_draft_alone(chat)
     draft = Draft.from_state(step(whole, {"question": QUESTION}, "begin", "generate")["draft"])
     assert first.text == draft.text
     alone, _ = eager_attention(chat, list(draft.token_ids))
-    assert alone.max(axis=1).mean(axis=0)[0] == pytest.approx(1.0)  # the first token attends to itself alone
+    assert alone.max(axis=1).mean(axis=0)[0] == pytest.approx(1.0)  # the first token attends only to itself
     view = DraftView(QUESTION, "", draft, len(draft), attend_alone=lambda *_: AloneAttention(draft.pieces, alone))
     expected = RIND(0.0, "reference").judge(view)
     assert expected.retrieve
@@ -190,10 +190,10 @@ def test_the_reference_form_drafts_to_the_end_and_looks_at_the_draft_alone(chat)
 
 
 @pytest.mark.parametrize("preset", ["dragin", "etc"])
-def test_the_reference_form_keeps_one_sentence_written_with_passages_and_looks_at_the_rest_without_them(
+def test_the_reference_bundle_keeps_one_sentence_per_retrieval_and_drafts_the_rest_without_passages(
     chat_of_lines, preset
 ):
-    """As the published code goes on after a retrieval."""
+    """The published code continues this way after a retrieval."""
     trigger = RIND(0.0, "reference") if preset == "dragin" else ETC(-1e9, "reference")
     graph = create_dynamic_rag(
         chat_of_lines,
@@ -218,8 +218,8 @@ def test_the_reference_form_keeps_one_sentence_written_with_passages_and_looks_a
     assert len(Trace.from_state(out).retrievals) == len(written_with)
 
 
-def test_attention_rows_of_carried_tokens_are_those_of_one_draft(chat_of_lines):
-    """A draft that begins with carried tokens has the same attention as one written in one go."""
+def test_carried_tokens_have_the_attention_rows_of_a_single_draft(chat_of_lines):
+    """A draft that begins with carried tokens has the same attention as one generated in a single call."""
     options = {"prompt": PROMPT, "trigger": RIND(1e9), "lookahead": 60, "budgets": Budgets(tokens=60)}
     nodes = create_nodes(chat_of_lines, WatchedRetriever(), preset="dragin", **options)
     state = step(nodes, {"question": QUESTION}, "begin", "generate", "monitor")

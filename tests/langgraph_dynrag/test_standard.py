@@ -1,4 +1,4 @@
-"""LangChain's own standard suites, for the chat model and the retrievers."""
+"""LangChain's standard test suites for the chat model and the retrievers."""
 
 import pytest
 from langchain_core.documents import Document
@@ -35,7 +35,7 @@ class TestLocalChatModelIntegration(ChatModelIntegrationTests):
 
     @pytest.fixture
     def model(self, request, embedded_lm):
-        """The suite's own loads the weights anew for each test."""
+        """Replace the suite's fixture, which loads the weights again for each test."""
         options = {**self.standard_chat_model_params, **self.chat_model_params, **getattr(request, "param", {})}
         return LocalChatModel.from_causal_lm(embedded_lm, **options)
 
@@ -45,13 +45,13 @@ class TestLocalChatModelIntegration(ChatModelIntegrationTests):
 
     @property
     def has_structured_output(self):
-        return False  # a model of 135M parameters rarely ends a text of any length; see test_structured_output
+        return False  # a model of 135M parameters rarely ends an unbounded text; see test_structured_output
 
-    @pytest.mark.xfail(reason="a model of 135M parameters rarely ends a text of any length", strict=False)
+    @pytest.mark.xfail(reason="a model of 135M parameters rarely ends an unbounded text", strict=False)
     def test_unicode_tool_call_integration(self, model):
         super().test_unicode_tool_call_integration(model)
 
-    @pytest.mark.xfail(reason="a model of 135M parameters rarely calls a tool unasked", run=False)
+    @pytest.mark.xfail(reason="a model of 135M parameters rarely calls a tool unless forced", run=False)
     def test_agent_loop(self, model):
         super().test_agent_loop(model)
 

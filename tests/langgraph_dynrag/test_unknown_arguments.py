@@ -1,4 +1,4 @@
-"""Arguments that nothing reads are refused, with the nearest name; LangChain's own names are taken."""
+"""Unknown arguments are refused with the nearest known name, and LangChain's names are accepted."""
 
 import pytest
 from langchain_core.callbacks import BaseCallbackHandler
@@ -29,19 +29,19 @@ def chat(tiny_lm):
         ("dtypes", "dtype"),
     ],
 )
-def test_a_misspelt_option_of_the_chat_model_names_the_nearest(wrong, near):
+def test_a_misspelt_chat_model_option_is_refused_with_the_nearest_name(wrong, near):
     with pytest.raises(ConfigurationError, match=f"LocalChatModel has no argument '{wrong}' .did you mean '{near}'"):
         LocalChatModel(**{wrong: 3})
 
 
-def test_an_option_like_no_other_is_refused_as_well(tiny_lm):
+def test_an_option_without_a_near_match_is_refused(tiny_lm):
     with pytest.raises(ConfigurationError, match="no argument 'base_url'"):
         LocalChatModel.from_causal_lm(tiny_lm, base_url="http://localhost")
 
 
 @pytest.mark.parametrize("asynchronous", [False, True])
 @pytest.mark.parametrize("way", ["invoke", "stream", "batch"])
-async def test_a_misspelt_option_of_a_call_is_refused(chat, asynchronous, way):
+async def test_a_misspelt_call_option_is_refused(chat, asynchronous, way):
     with pytest.raises(ConfigurationError, match="no argument 'tempperature' .did you mean 'temperature'"):
         if way == "stream":
             if asynchronous:
@@ -62,12 +62,12 @@ def test_a_misspelt_option_is_refused_when_it_is_bound(chat):
 
 
 @pytest.mark.parametrize(("name", "value"), [("temperature", "hot"), ("max_tokens", [3]), ("stop", 5), ("seed", "x")])
-def test_a_value_of_another_type_is_refused_in_words(chat, name, value):
+def test_a_value_of_the_wrong_type_is_refused_with_an_explanation(chat, name, value):
     with pytest.raises(ConfigurationError, match=f"{name} is "):
         chat.invoke("Hello", **{name: value})
 
 
-def test_langchains_own_names_are_taken(tiny_lm, chat):
+def test_langchain_option_names_are_accepted(tiny_lm, chat):
     class Heard(BaseCallbackHandler):
         tokens = 0
 
@@ -111,12 +111,12 @@ def test_langchains_own_names_are_taken(tiny_lm, chat):
     assert heard.tokens > before
 
 
-def test_two_names_of_one_argument_are_refused():
+def test_two_aliases_of_one_argument_are_refused():
     with pytest.raises(ConfigurationError, match="max_new_tokens and max_tokens name the same argument"):
         LocalChatModel(max_tokens=3, max_new_tokens=4)
 
 
-def test_a_reply_that_takes_longer_than_the_timeout_is_an_error(tiny_lm):
+def test_a_reply_that_exceeds_the_timeout_raises(tiny_lm):
     chat = LocalChatModel.from_causal_lm(tiny_lm, timeout=1e-6)
     with pytest.raises(TimeoutError, match="timeout=1e-06 seconds and was stopped after 1 tokens"):
         chat.invoke("Hello")
@@ -131,7 +131,7 @@ def test_a_reply_that_takes_longer_than_the_timeout_is_an_error(tiny_lm):
         lambda **wrong: HybridRetriever(retrievers=[WatchedRetriever()], **wrong),
     ],
 )
-def test_a_misspelt_option_of_a_retriever_is_refused(made):
+def test_a_misspelt_retriever_option_is_refused(made):
     with pytest.raises(ConfigurationError, match="Retriever has no argument 'kk' .did you mean 'k'"):
         made(kk=3)
     with pytest.raises(ConfigurationError, match="no argument 'search_kwargs'"):
@@ -139,6 +139,6 @@ def test_a_misspelt_option_of_a_retriever_is_refused(made):
     assert made(k=2, tags=["t"], metadata={"a": 1}).k == 2
 
 
-def test_a_misspelt_option_of_the_middleware_is_refused():
+def test_a_misspelt_middleware_option_is_refused():
     with pytest.raises(ConfigurationError, match="no argument 'max_round' .did you mean 'max_rounds'"):
         DynamicRetrievalMiddleware(WatchedRetriever(), max_round=3)

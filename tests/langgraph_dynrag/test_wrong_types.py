@@ -1,4 +1,4 @@
-"""Values of a wrong type are refused when the graph is built or at the first return, in words."""
+"""Values of the wrong type are refused with an explanation at build time or when first returned."""
 
 import asyncio
 import json
@@ -113,7 +113,7 @@ def built(**options):
         ({"injection": "parametrc"}, "did you mean 'parametric'"),
     ],
 )
-def test_options_of_a_wrong_type_are_refused_when_the_graph_is_built(options, message):
+def test_options_of_the_wrong_type_are_refused_at_build_time(options, message):
     with pytest.raises(ConfigurationError, match=message):
         built(**options)
 
@@ -171,7 +171,7 @@ def test_options_of_a_wrong_type_are_refused_when_the_graph_is_built(options, me
         lambda: AnyOf(TokenProbability, Entropy()),
     ],
 )
-def test_parts_refuse_values_of_a_wrong_type(make):
+def test_parts_refuse_values_of_the_wrong_type(make):
     with pytest.raises(ConfigurationError, match=" is | was given "):
         make()
 
@@ -192,7 +192,7 @@ def test_parts_refuse_values_of_a_wrong_type(make):
         (lambda: DynamicRetrievalMiddleware(WatchedRetriever(), maximum_rounds=2), "max_rounds"),
     ],
 )
-def test_unknown_options_name_the_nearest(call, near):
+def test_errors_on_unknown_options_suggest_the_nearest_name(call, near):
     with pytest.raises(ConfigurationError, match="has no argument" if near is None else f"did you mean '{near}'"):
         call()
 
@@ -223,7 +223,7 @@ def test_an_input_without_a_question_is_explained(given, message, asynchronous):
         asyncio.run(graph.ainvoke(given)) if asynchronous else graph.invoke(given)
 
 
-# ------------------------------------------------------------------------------------------- what parts of users return
+# -------------------------------------------------------------------------------- return values of user-defined parts
 
 
 class Own(Never):
@@ -251,7 +251,7 @@ class Own(Never):
 
 @dataclass(frozen=True, slots=True)
 class Often(BaseTrigger):
-    """A trigger that says only what is different."""
+    """A trigger that defines only what differs from the base class."""
 
     n: Annotated[int, Bounds(least=1)] = 1
 
@@ -263,7 +263,7 @@ class Often(BaseTrigger):
 
 @dataclass(frozen=True)
 class Words(BaseFormulator):
-    """A formulator that says only what is different."""
+    """A formulator that defines only what differs from the base class."""
 
     needs = frozenset({"logprob"})
 
@@ -271,7 +271,7 @@ class Words(BaseFormulator):
         return QueryPlan((view.unit.text,))
 
 
-def test_a_subclass_of_the_bases_says_only_what_is_different():
+def test_subclasses_of_the_base_classes_define_only_what_differs():
     assert isinstance(Often(), Trigger)
     assert isinstance(Words(), QueryFormulator)
     assert (Often().needs, Often().unit, Often().before(QUESTION)) == (frozenset(), Unit("all"), None)
@@ -283,7 +283,7 @@ def test_a_subclass_of_the_bases_says_only_what_is_different():
 
 
 @pytest.mark.parametrize("returned", [True, None, "yes", 0.5])
-def test_a_verdict_of_another_type_is_refused_at_the_first_return(returned):
+def test_a_verdict_of_the_wrong_type_is_refused_when_first_returned(returned):
     with pytest.raises(ConfigurationError, match=r"judge\(\) returned .*a Verdict is needed, such as Verdict\("):
         built(trigger=Own(returned=returned)).invoke({"question": QUESTION})
     for trigger in (AnyOf(Own(returned=returned), Entropy()),):
@@ -300,12 +300,12 @@ def test_a_verdict_of_another_type_is_refused_at_the_first_return(returned):
         ({"reads": "logprob"}, "a frozenset"),
     ],
 )
-def test_units_and_needs_of_another_type_are_refused_when_the_graph_is_built(given, message):
+def test_units_and_needs_of_the_wrong_type_are_refused_at_build_time(given, message):
     with pytest.raises(ConfigurationError, match=message):
         built(trigger=Own(**given))
 
 
-def test_a_trigger_that_lacks_methods_is_told_which():
+def test_a_trigger_with_missing_members_is_refused_with_their_names():
     class Half:
         needs = frozenset()
 
@@ -329,19 +329,19 @@ class Asking(Question):
 
 
 @pytest.mark.parametrize("plan", ["text", ("text",), None])
-def test_a_plan_of_another_type_is_refused_at_the_first_return(plan):
+def test_a_plan_of_the_wrong_type_is_refused_when_first_returned(plan):
     graph = built(trigger=EveryNTokens(2), query=Asking(plan))
-    with pytest.raises(ConfigurationError, match=r"plan\(\) returned .*a Plan is needed"):
+    with pytest.raises(ConfigurationError, match=r"plan\(\) returned .*a QueryPlan is needed"):
         graph.invoke({"question": QUESTION})
 
 
 @pytest.mark.parametrize("queries", ["text", None, [1]])
-def test_queries_made_of_replies_are_no_letters(queries):
+def test_queries_from_replies_must_be_a_sequence_of_strings(queries):
     for query in (
         Asking(QueryPlan(prompts=("Which?",)), queries),
         WithQuestion(Asking(QueryPlan(prompts=("Which?",)), queries)),
     ):
-        with pytest.raises(ConfigurationError, match=r"finish\(\) returned .*a tuple of texts is needed"):
+        with pytest.raises(ConfigurationError, match=r"finish\(\) returned .*a tuple of strings is needed"):
             built(trigger=EveryNTokens(2), query=query).invoke({"question": QUESTION})
 
 
@@ -371,7 +371,7 @@ def test_queries_made_of_replies_are_no_letters(queries):
     ],
 )
 @pytest.mark.parametrize("asynchronous", [False, True])
-def test_a_context_that_is_wrong_is_refused_before_the_run(context, message, asynchronous):
+def test_an_invalid_context_is_refused_before_the_run(context, message, asynchronous):
     graph = built()
     with pytest.raises(ConfigurationError, match=message):
         given = {"question": QUESTION}
@@ -379,7 +379,7 @@ def test_a_context_that_is_wrong_is_refused_before_the_run(context, message, asy
 
 
 def test_budgets_in_a_context_may_be_plain_data():
-    """A client of a LangGraph server can send nothing else."""
+    """Clients of a LangGraph server can only send plain data."""
     out = built().invoke({"question": QUESTION}, context={"k": 1, "budgets": {"retrievals": 0}})
     assert out["sources"] == []
 

@@ -1,4 +1,4 @@
-"""Replies in a format and forced calls, by a random model whose free text is noise: what can be read was held to it."""
+"""Structured replies and forced calls of a random model: it writes noise, so parsable output proves the constraint."""
 
 import asyncio
 import json
@@ -99,7 +99,7 @@ def test_other_schemas_give_dicts_with_their_keys_and_no_others(chat, method, sc
     assert isinstance(found["paved"], bool)
 
 
-def test_what_openai_calls_a_schema_with_a_name_is_taken(chat):
+def test_openai_named_schemas_are_accepted(chat):
     named = {"name": "side", "schema": SIDE, "strict": True}
     for schema in (named, {"type": "json_schema", "json_schema": named}):
         assert set(chat.with_structured_output(schema, method="json_schema", strict=True).invoke("?")) == {
@@ -108,7 +108,7 @@ def test_what_openai_calls_a_schema_with_a_name_is_taken(chat):
         }
 
 
-def test_a_schema_may_be_of_anything(chat):
+def test_a_schema_may_describe_any_json_type(chat):
     list_of_sides = {"type": "array", "items": {"enum": ["l", "r"]}, "minItems": 2, "maxItems": 2}
     found = chat.with_structured_output(list_of_sides, method="json_schema").invoke("?")
     assert len(found) == 2
@@ -123,18 +123,18 @@ class Tree(BaseModel):
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_a_class_that_refers_to_itself_is_followed_all_the_way_down(chat, method):
+def test_a_recursive_class_is_followed_at_every_level(chat, method):
     follow = chat.with_structured_output(Tree, method=method, temperature=1.0, max_tokens=400)
     trees = [follow.invoke("?", seed=seed) for seed in range(6)]
     assert all(isinstance(t, Tree) for t in trees)
     assert any(t.under for t in trees)
 
 
-def test_json_mode_gives_any_object(chat):
+def test_json_mode_allows_any_object(chat):
     quote, brace = (chat.get_token_ids(c)[0] for c in '"}')
     any_object = chat.with_structured_output(method="json_mode", logit_bias={brace: 100.0, quote: 50.0})
     assert any_object.invoke("?") == {}
-    with pytest.raises(ValidationError, match="side"):  # the class only checks
+    with pytest.raises(ValidationError, match="side"):  # the class only validates
         chat.with_structured_output(Tree, method="json_mode", logit_bias={brace: 100.0}).invoke("?")
 
 
@@ -143,7 +143,7 @@ def test_the_same_seed_gives_the_same_reply(chat):
     assert sampled.invoke("?", seed=5) == sampled.invoke("?", seed=5) != sampled.invoke("?", seed=6)
 
 
-async def test_batches_and_event_loops_get_the_same(chat):
+async def test_batched_and_asynchronous_calls_give_the_same_replies(chat):
     side = chat.with_structured_output(SIDE, method="json_schema")
     alone = [side.invoke(q) for q in ("One?", "Two?")]
     assert side.batch(["One?", "Two?"]) == alone
@@ -151,7 +151,7 @@ async def test_batches_and_event_loops_get_the_same(chat):
     assert [x async for x in side.astream("One?")][-1] == alone[0]
 
 
-async def test_a_neighbour_without_a_format_is_as_before(chat):
+async def test_a_concurrent_call_without_a_format_is_unaffected(chat):
     side = chat.with_structured_output(SIDE, method="json_schema")
     free = chat.model_copy(update={"max_tokens": 30})
     alone = side.invoke("?"), free.invoke("?").content
@@ -162,7 +162,7 @@ async def test_a_neighbour_without_a_format_is_as_before(chat):
 # ---------------------------------------------------------------------- streams
 
 
-def test_json_streams_as_it_comes(chat):
+def test_json_is_streamed_as_it_is_generated(chat):
     schema = {**SIDE, "properties": {"name": {"type": "string", "maxLength": 9}, **SIDE["properties"]}}
     pieces = list(chat.with_structured_output(schema, method="json_schema").stream("?"))
     assert len(pieces) > 2
@@ -172,14 +172,14 @@ def test_json_streams_as_it_comes(chat):
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_a_stream_ends_with_an_instance_or_with_why_there_is_none(chat, method):
+def test_a_stream_ends_with_an_instance_or_raises(chat, method):
     assert isinstance(list(chat.with_structured_output(Town, method=method).stream("?"))[-1], Town)
     with pytest.raises(OutputParserException, match="max_tokens=4"):
         list(chat.with_structured_output(Town, method=method, max_tokens=4).stream("?"))
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_a_stream_with_the_raw_reply_tells_both(chat, method):
+def test_a_stream_with_include_raw_reports_value_and_error(chat, method):
     def streamed(**options):
         whole = None
         for part in chat.with_structured_output(Town, method=method, include_raw=True, **options).stream("?"):
@@ -193,7 +193,7 @@ def test_a_stream_with_the_raw_reply_tells_both(chat, method):
     assert "max_tokens=4" in str(told["parsing_error"])
 
 
-# ---------------------------------------------------------------------- what goes wrong is told
+# ---------------------------------------------------------------------- errors are reported
 
 
 @pytest.mark.parametrize("method", [*METHODS, "json_mode"])
@@ -208,10 +208,10 @@ def test_a_reply_that_is_cut_off_is_an_error(chat, method):
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_a_stop_string_within_the_json_is_an_error(chat, method):
+def test_a_stop_string_inside_the_json_is_an_error(chat, method):
     with pytest.raises(OutputParserException, match="by a stop string or a stop rule"):
         chat.with_structured_output(Town, method=method, stop=['"kind"']).invoke("?")
-    # One that does not come changes nothing.
+    # A stop string that does not occur changes nothing.
     assert chat.with_structured_output(Town, method=method, stop=["<stop>"]).invoke("?").name
 
 
@@ -227,7 +227,7 @@ class Refused(BaseModel):
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_a_validators_refusal_is_told(chat, method):
+def test_a_validation_error_is_raised_or_returned(chat, method):
     with pytest.raises(ValidationError, match="no side is right"):
         chat.with_structured_output(Refused, method=method).invoke("?")
     told = chat.with_structured_output(Refused, method=method, include_raw=True).invoke("?")
@@ -251,24 +251,24 @@ UNIQUE = {"title": "Set", "type": "object", "properties": {"a": {"type": "array"
         lambda chat: chat.invoke("?", response_format=_format(UNIQUE)),
     ],
 )
-def test_what_no_reply_can_be_held_to_is_refused_before_anything_is_loaded(ask):
+def test_an_unsupported_schema_is_refused_before_the_model_is_loaded(ask):
     with pytest.raises(ConfigurationError, match="uniqueItems"):
         ask(LocalChatModel(model="/nowhere/at/all"))
 
 
-def test_a_tool_that_need_not_be_called_may_have_any_schema(chat):
+def test_a_tool_that_is_not_forced_may_have_any_schema(chat):
     assert chat.bind_tools([UNIQUE], max_tokens=3).invoke("?").content is not None
 
 
 @pytest.mark.parametrize(
     "given", [{"type": "xml"}, {"type": "json_schema"}, "json", {"type": "json_schema", "json_schema": 3}]
 )
-def test_a_format_that_is_none_is_answered_with_those_there_are(chat, given):
+def test_an_unknown_response_format_is_refused_with_the_known_ones(chat, given):
     with pytest.raises(ConfigurationError, match="response_format is .*known: .*json_object"):
         chat.bind(response_format=given)
 
 
-def test_arguments_are_checked_at_once(chat):
+def test_arguments_are_validated_at_construction(chat):
     with pytest.raises(ConfigurationError, match="'function_calling', 'json_schema', 'json_mode'"):
         chat.with_structured_output(SIDE, method="json")
     with pytest.raises(ConfigurationError, match="schema is None"):
@@ -277,7 +277,7 @@ def test_arguments_are_checked_at_once(chat):
         chat.with_structured_output(SIDE, max_token=3)
 
 
-def test_without_the_library_the_extra_is_named(chat, monkeypatch):
+def test_a_missing_library_error_names_the_extra_to_install(chat, monkeypatch):
     monkeypatch.setitem(sys.modules, "llguidance", None)
     new = {"title": "New", "type": "object", "properties": {"never asked for": {"const": 1}}}
     for ask in (
@@ -301,21 +301,21 @@ def test_a_bound_format_makes_the_text_json(chat, given):
     assert (Town(**found) if given is Town else found["side"]) is not None
 
 
-def test_text_is_no_format(chat):
+def test_text_format_leaves_the_reply_unconstrained(chat):
     free = chat.invoke("?", max_tokens=9).content
     assert chat.bind(response_format={"type": "text"}).invoke("?", max_tokens=9).content == free
     assert answer_schema(None) is None
 
 
-def test_log_probabilities_are_told_of_every_token(chat):
+def test_log_probabilities_are_reported_for_every_token(chat):
     reply = chat.bind(response_format=_format(SIDE), logprobs=True, top_logprobs=1).invoke("?")
     entries = reply.response_metadata["logprobs"]["content"]
     assert "".join(e["token"] for e in entries) == reply.content
-    # The model's own, before the schema: what it had to write was seldom what it found likeliest.
+    # These are the model's own, before the schema: the forced tokens were rarely the most likely ones.
     assert any(e["logprob"] < e["top_logprobs"][0]["logprob"] for e in entries)
 
 
-def test_a_block_of_reasoning_that_the_template_opens_is_closed_first():
+def test_a_reasoning_block_opened_by_the_template_is_closed_first():
     tokenizer = tiny_tokenizer().__class__(
         tokenizer_object=tiny_tokenizer().backend_tokenizer,
         pad_token="<|pad|>",
@@ -341,7 +341,7 @@ def _human(text):
 
 @pytest.mark.parametrize("choice", ["any", "road", {"type": "function", "function": {"name": "road"}}])
 @pytest.mark.parametrize("parallel", [True, False])
-def test_a_forced_call_has_the_arguments_of_its_schema(chat, choice, parallel):
+def test_forced_calls_follow_the_argument_schema(chat, choice, parallel):
     forced = chat.bind_tools([population, road], tool_choice=choice, parallel_tool_calls=parallel, temperature=1.0)
     for seed in (1, 2):
         reply = forced.invoke("?", seed=seed)
@@ -364,7 +364,7 @@ def test_a_forced_call_that_is_cut_off_is_an_error(chat, options, why):
         list(forced.stream("?"))
 
 
-def test_with_tools_and_a_format_a_reply_is_either(chat):
+def test_a_reply_with_tools_and_a_format_is_either_a_call_or_json(chat):
     either = chat.bind_tools([population, road], response_format=_format(SIDE), temperature=1.0)
     replies = [either.invoke("?", seed=seed) for seed in range(8)]
     called = [r for r in replies if r.tool_calls]
@@ -378,12 +378,12 @@ def test_with_tools_and_a_format_a_reply_is_either(chat):
         assert {c["name"] for c in reply.tool_calls} <= {"population", "road"}
 
 
-def test_with_tools_and_a_format_there_may_be_one_call_only(chat):
+def test_parallel_calls_can_be_disabled_with_tools_and_a_format(chat):
     either = chat.bind_tools([road], response_format=_format(SIDE), parallel_tool_calls=False, temperature=1.0)
     assert max(len(either.invoke("?", seed=seed).tool_calls) for seed in range(6)) == 1
 
 
-def test_a_template_with_calls_of_its_own_form_gets_them_in_it(tiny_lm):
+def test_a_template_with_another_call_format_gets_calls_in_that_format(tiny_lm):
     from rag_backbone.engine.grammar import Grammar
 
     schemas = LocalChatModel().bind_tools([road]).kwargs["tools"]
@@ -398,13 +398,13 @@ def test_a_template_with_calls_of_its_own_form_gets_them_in_it(tiny_lm):
 
 
 @pytest.mark.parametrize("form", [Town, ToolStrategy(Town), ProviderStrategy(Town)])
-def test_an_agent_gives_its_answer_in_the_format(chat, form):
+def test_an_agent_answers_in_the_response_format(chat, form):
     agent = create_agent(chat, response_format=form)
     assert isinstance(agent.invoke({"messages": ["Describe it."]})["structured_response"], Town)
 
 
 @pytest.mark.parametrize("strategy", [ToolStrategy, ProviderStrategy])
-async def test_an_agent_with_tools_calls_them_or_answers_in_the_format(chat, strategy):
+async def test_an_agent_with_tools_calls_them_or_answers_in_the_response_format(chat, strategy):
     sampled = chat.model_copy(update={"temperature": 1.0, "seed": 1})
     agent = create_agent(sampled, [road], response_format=strategy(TownDict))
     found = await agent.ainvoke({"messages": ["Describe it."]}, {"recursion_limit": 60})
@@ -414,7 +414,7 @@ async def test_an_agent_with_tools_calls_them_or_answers_in_the_format(chat, str
 @pytest.mark.parametrize(
     ("form", "error"), [(ProviderStrategy, StructuredOutputValidationError), (ToolStrategy, IncompleteCallError)]
 )
-def test_an_agents_answer_that_is_cut_off_is_an_error(tiny_lm, form, error):
+def test_a_truncated_agent_answer_is_an_error(tiny_lm, form, error):
     short = LocalChatModel.from_causal_lm(tiny_lm, max_tokens=6)
     with pytest.raises(error):
         create_agent(short, response_format=form(Town)).invoke({"messages": ["?"]})

@@ -1,4 +1,4 @@
-"""What a reply repeats of the answer that it was to continue, and what only looks like it."""
+"""Repetitions of the answer at the beginning of a reply are detected, and look-alikes are not."""
 
 import pytest
 from hypothesis import given
@@ -20,7 +20,7 @@ def rest(written, reply, **options):
 @pytest.mark.parametrize(
     ("written", "reply", "left"),
     [
-        # begun again: all of it, the last sentence, the unfinished one, the last words
+        # repeated: the whole text, the last sentence, an unfinished sentence, the last words
         (ONE, f"{ONE} He was born in Hallin.", " He was born in Hallin."),
         (TWO, "He was born in the village of Hallin. He died there.", " He died there."),
         (f"{ONE} He was", f"{ONE} He was born in Hallin.", " born in Hallin."),
@@ -33,7 +33,7 @@ def rest(written, reply, **options):
         (TWO, f"{ONE} He was born in village Hallin. He died.", "He died."),
         (ONE, "The bridge was built by Aldous Wray, who was born in Hallin.", " who was born in Hallin."),
         ("Se\u0301verine l'a ba\u0302ti a\u0300 Paris.", "Séverine l’a bâti à Paris. Elle dort.", " Elle dort."),
-        # after a word to whoever asked
+        # after a lead-in addressed to the user
         (ONE, f"Sure! Continuing: {ONE} He was born.", " He was born."),
         (ONE, "Sure! Here is the continuation:\n\nHe was born.", "He was born."),
         (ONE, f"Gerne! Hier geht es weiter:\n\n{ONE} He was born.", " He was born."),
@@ -64,7 +64,7 @@ def test_a_repetition_is_recognised(written, reply, left):
         (ONE, "Sure enough, he was born in Hallin."),
     ],
 )
-def test_what_is_no_repetition_is_left(written, reply):
+def test_text_that_is_not_a_repetition_is_kept(written, reply):
     assert rest(written, reply) == reply
 
 
@@ -81,7 +81,7 @@ def test_what_is_no_repetition_is_left(written, reply):
         (f"{ONE} {PHRASE} the", "the village of Hallin.", " village of Hallin."),
     ],
 )
-def test_a_short_answer_that_is_asked_for(written, reply, left):
+def test_a_requested_short_answer_is_kept_without_what_it_repeats(written, reply, left):
     assert rest(written, reply, phrase=PHRASE) == left
 
 
@@ -90,7 +90,7 @@ def test_a_short_answer_that_is_asked_for(written, reply, left):
     st.text(alphabet="abc .,\n", max_size=30),
     st.booleans(),
 )
-def test_what_is_cut_is_the_beginning_of_the_reply_and_stands_in_the_text(parts, more, over):
+def test_only_a_prefix_of_the_reply_that_repeats_the_text_is_cut(parts, more, over):
     written = ". ".join(parts) + "."
     for reply in (f"{written} {more}", more):
         cut = repeated_characters(written, reply, over=over)
@@ -102,7 +102,7 @@ def test_what_is_cut_is_the_beginning_of_the_reply_and_stands_in_the_text(parts,
 
 
 @given(st.integers(1, 7), st.sampled_from(["never ends", "ends.", ""]))
-def test_a_whole_text_that_is_repeated_leaves_what_follows_whatever_the_pieces(length, more):
+def test_text_after_a_full_repetition_is_kept_however_the_reply_is_split(length, more):
     reply = f"{TWO} {more}"
     tokens = ReplyTokens(TWO, seam=Seam(TWO, "answers"))
     found = []
@@ -110,7 +110,7 @@ def test_a_whole_text_that_is_repeated_leaves_what_follows_whatever_the_pieces(l
         found += tokens.push([(reply[at : at + length], at)])[0]
     found += tokens.finish()[0]
     assert "".join(piece for piece, _ in found).strip() == more
-    # What came with a token stays with its characters.
+    # Each token's value stays with its characters.
     assert all(
         reply[at : at + length].endswith(piece) or piece.strip() in reply[at : at + length] for piece, at in found
     )

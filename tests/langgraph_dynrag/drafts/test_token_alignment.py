@@ -1,4 +1,4 @@
-"""Tokens laid along the text that they stand for."""
+"""Tokens are aligned with the text that they stand for."""
 
 import random
 
@@ -18,28 +18,28 @@ def laid(chunks):
     return found + texts.finish(), texts.unclaimed
 
 
-def test_tokens_that_are_the_text_keep_it():
+def test_tokens_equal_to_the_text_keep_their_text():
     chunks = [([("The", 0)], "The"), ([(" cat", 1), (" sat", 2)], " cat sat")]
     assert laid(chunks) == ([("The", 0), (" cat", 1), (" sat", 2)], "")
 
 
-def test_an_end_of_sequence_and_a_stop_string_are_no_text():
+def test_end_of_sequence_tokens_and_stop_strings_get_no_text():
     assert laid([([("Yes", 0)], "Yes"), ([("<|im_end|>", 1)], "")]) == ([("Yes", 0)], "")
     assert laid([([("Yes", 0)], "Yes"), ([(".\n", 1)], ".")]) == ([("Yes", 0), (".", 1)], "")
 
 
-def test_text_that_is_held_back_goes_to_its_own_tokens():
+def test_delayed_text_is_assigned_to_its_tokens():
     chunks = [([("The", 0)], ""), ([(" cat", 1)], "The c"), ([(" sat", 2)], "at s"), ([], "at")]
     assert laid(chunks) == ([("The", 0), (" cat", 1), (" sat", 2)], "")
 
 
-def test_a_character_of_several_tokens_belongs_to_the_one_that_completes_it():
+def test_a_character_split_across_tokens_belongs_to_the_token_that_completes_it():
     chunks = [([("�", 0)], ""), ([("�", 1)], "é"), ([(" is", 2)], " is")]
     assert laid(chunks) == ([("", 0), ("é", 1), (" is", 2)], "")
 
 
 @given(st.text(alphabet="aé東😀 .\n", min_size=1, max_size=40), st.integers(0, 10**6))
-def test_no_character_is_lost_or_doubled_however_the_text_is_cut(text, seed):
+def test_no_character_is_lost_or_duplicated_however_the_text_is_split(text, seed):
     tokenizer, chance = tiny_tokenizer(), random.Random(seed)
     ids = tokenizer(text, add_special_tokens=False).input_ids
     shown = [(tokenizer.decode([i]), n) for n, i in enumerate(ids)]
@@ -69,7 +69,7 @@ def test_no_character_is_lost_or_doubled_however_the_text_is_cut(text, seed):
         ("\n", "answers", " The", " The"),
     ],
 )
-def test_a_reply_is_joined_to_what_was_written(written, reply, text, joined):
+def test_a_reply_is_joined_to_the_written_text(written, reply, text, joined):
     assert Seam(written, reply).joined(text) == joined
     tokens = ReplyTokens(written, seam=Seam(written, reply))
     found = tokens.push([(text, 0)])[0] + tokens.push([(" end", 1)])[0] + tokens.finish()[0]

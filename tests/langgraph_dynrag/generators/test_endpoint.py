@@ -1,4 +1,4 @@
-"""What a graph asks of a server: nothing that its method does not need, each thing once, and nothing that was said."""
+"""A server is probed only for what a graph's method needs, once, and never for stated capabilities."""
 
 import asyncio
 import threading
@@ -31,7 +31,7 @@ def made(server, preset, *, policy=QUICK, model=None, **options):
 
 
 @pytest.mark.parametrize("preset", WITHOUT_SIGNALS)
-def test_a_method_that_reads_no_signal_asks_nothing_when_it_is_built(preset):
+def test_building_a_method_without_signals_sends_no_requests(preset):
     with serving(TEXT) as server:
         built = made(server, preset)
         assert server.requests == []
@@ -39,7 +39,7 @@ def test_a_method_that_reads_no_signal_asks_nothing_when_it_is_built(preset):
 
 
 @pytest.mark.parametrize("preset", ["no_retrieval", "single"])
-def test_an_answer_of_one_draft_never_asks_how_it_would_be_continued(preset):
+def test_a_single_draft_answer_never_probes_how_to_continue(preset):
     with serving(TEXT) as server:
         built = made(server, preset)
         for _ in range(2):
@@ -48,7 +48,7 @@ def test_an_answer_of_one_draft_never_asks_how_it_would_be_continued(preset):
         assert [path for path, _ in server.requests].count("/models") == 1
 
 
-def test_log_probabilities_are_asked_for_by_one_request_and_once_for_all_graphs():
+def test_log_probabilities_are_probed_once_for_all_graphs():
     with serving(TEXT) as server:
         for _ in range(3):
             made(server, "flare")
@@ -59,7 +59,7 @@ def test_log_probabilities_are_asked_for_by_one_request_and_once_for_all_graphs(
         assert server.requests[1][1]["top_logprobs"] == 20
 
 
-def test_all_is_found_out_once_however_many_graphs_run():
+def test_a_server_is_probed_once_however_many_graphs_run():
     with serving(TEXT) as server:
         for _ in range(3):
             assert made(server, "flare").invoke(QUESTION)["answer"] == TEXT
@@ -71,7 +71,7 @@ def test_all_is_found_out_once_however_many_graphs_run():
 
 
 @pytest.mark.parametrize("other", [{"model": "tuned"}, {"api_key": "another"}, {"extra_body": {"top_k": 1}}])
-def test_another_model_key_or_field_is_another_endpoint(other):
+def test_another_model_key_or_request_field_is_a_separate_endpoint(other):
     with serving(TEXT) as server:
         server.adapters["tuned"] = "somewhere"
         made(server, "flare")
@@ -79,7 +79,7 @@ def test_another_model_key_or_field_is_another_endpoint(other):
         assert len(server.requests) == 2
 
 
-def test_a_refusal_is_not_remembered():
+def test_a_refusal_is_not_cached():
     with serving(TEXT) as server:
         server.faults = [Fault(401)]
         with pytest.raises(ConfigurationError, match="refuses the key"):
@@ -87,7 +87,7 @@ def test_a_refusal_is_not_remembered():
         assert made(server, "flare").invoke(QUESTION)["answer"] == TEXT
 
 
-def test_graphs_that_are_built_at_once_share_what_is_found_out():
+def test_graphs_built_concurrently_share_the_probes():
     with serving(TEXT) as server:
         threads = [threading.Thread(target=made, args=(server, "flare")) for _ in range(6)]
         for thread in threads:
@@ -97,10 +97,10 @@ def test_graphs_that_are_built_at_once_share_what_is_found_out():
         assert len(server.requests) == 1
 
 
-# ----------------------------------------------------------------------------------------------------- said, not asked
+# -------------------------------------------------------------------------------- stated capabilities are not probed
 
 
-def test_what_is_said_of_a_server_is_not_asked():
+def test_stated_capabilities_are_not_probed():
     said = Capabilities(alternatives=20, continuing="flags", context_window=2000, opens_reasoning=False)
     with serving(TEXT) as server:
         for preset, options in (("flare", {}), ("flare", {"trigger": Entropy(1.0)}), ("fixed_sentence", {})):
@@ -110,7 +110,7 @@ def test_what_is_said_of_a_server_is_not_asked():
         assert any("continue_final_message" in body for body in server.asked())
 
 
-def test_a_graph_of_a_server_that_is_not_up_yet_is_built_by_what_is_said_of_it():
+def test_a_graph_is_built_from_stated_capabilities_before_its_server_is_up():
     with serving(TEXT) as server:
         server.stop()
         policy = ServerPolicy(capabilities=Capabilities(), first_wait=0.01)
@@ -119,7 +119,7 @@ def test_a_graph_of_a_server_that_is_not_up_yet_is_built_by_what_is_said_of_it()
         assert built.invoke(QUESTION)["answer"] == TEXT
 
 
-def test_what_is_said_is_checked():
+def test_stated_capabilities_are_validated():
     with pytest.raises(ConfigurationError, match="alternatives is -1"):
         Capabilities(alternatives=-1)
     with pytest.raises(ConfigurationError, match="logprobs is 'yes'"):
@@ -128,13 +128,13 @@ def test_what_is_said_is_checked():
         Capabilities(continuing="auto")
     with pytest.raises(ConfigurationError, match=r"logprob.*[Dd]id you mean.*logprobs"):
         Capabilities(logprob=True)
-    with pytest.raises(ConfigurationError, match="'flags', and capabilities say 'ask_again'; give one"):
+    with pytest.raises(ConfigurationError, match="'flags', but capabilities say 'ask_again'; give one"):
         ServerPolicy(continuing="flags", capabilities=Capabilities())
     with pytest.raises(ConfigurationError, match="capabilities"):
         ServerPolicy(capabilities={"logprobs": True})
 
 
-def test_a_server_that_is_said_to_report_nothing_is_refused_where_signals_are_needed():
+def test_a_server_stated_to_report_nothing_is_refused_if_signals_are_needed():
     with serving(TEXT) as server:
         with pytest.raises(SignalUnavailableError, match="reports no log-probabilities"):
             made(server, "flare", policy=ServerPolicy(capabilities=Capabilities(logprobs=False)))
@@ -146,7 +146,7 @@ def test_a_server_that_is_said_to_report_nothing_is_refused_where_signals_are_ne
 # ----------------------------------------------------------------------------------------------- servers that are down
 
 
-def test_a_server_that_cannot_be_reached_is_told_at_once_and_only_where_it_is_asked():
+def test_an_unreachable_server_is_reported_at_once_and_only_if_it_is_probed():
     with serving(TEXT) as server:
         server.stop()
         down = chat(server)
@@ -155,10 +155,10 @@ def test_a_server_that_cannot_be_reached_is_told_at_once_and_only_where_it_is_as
         began = time.monotonic()
         with pytest.raises(ServerUnavailableError, match="could not be asked"):
             made(server, "flare", model=down, policy=slow)
-        assert time.monotonic() - began < 20  # the first pause of the policy alone is longer
+        assert time.monotonic() - began < 20  # the policy's first pause alone is longer
 
 
-def test_a_wrong_model_or_key_is_told_by_the_run_where_it_was_not_asked_before():
+def test_a_wrong_model_or_key_is_reported_by_the_run_if_it_was_not_probed_before():
     with serving(TEXT) as server:
         with pytest.raises(ConfigurationError, match="has no model 'basis'; it has base"):
             made(server, "no_retrieval", model=chat(server, model="basis")).invoke(QUESTION)
@@ -168,7 +168,7 @@ def test_a_wrong_model_or_key_is_told_by_the_run_where_it_was_not_asked_before()
 
 
 @pytest.mark.parametrize("asynchronous", [False, True])
-async def test_a_server_that_fails_while_it_is_found_out_ends_the_run_with_an_error(asynchronous):
+async def test_a_server_that_fails_during_a_probe_ends_the_run_with_an_error(asynchronous):
     with serving(TEXT) as server:
         built = made(server, "fixed_sentence")
         server.fails = lambda number: Fault(500) if number > 1 else None
@@ -180,7 +180,7 @@ async def test_a_server_that_fails_while_it_is_found_out_ends_the_run_with_an_er
 
 
 async def loop_stays_free(work):
-    """The result of some work, and the longest time in seconds that the event loop was held meanwhile."""
+    """Return the result of `work`, and the longest time in seconds for which it blocked the event loop."""
     longest, over = 0.0, False
 
     async def tick():
@@ -197,7 +197,7 @@ async def loop_stays_free(work):
     return result, longest
 
 
-async def test_an_event_loop_stays_free_while_a_graph_is_built():
+async def test_building_a_graph_does_not_block_the_event_loop():
     with serving(TEXT) as server:
         server.faults = [Fault(seconds=3)]
         work = acreate_dynamic_rag(
@@ -208,7 +208,7 @@ async def test_an_event_loop_stays_free_while_a_graph_is_built():
         assert (await built.ainvoke(QUESTION))["answer"] == TEXT
 
 
-async def test_an_event_loop_stays_free_while_it_is_found_out_how_an_answer_goes_on():
+async def test_probing_how_to_continue_does_not_block_the_event_loop():
     with serving(TEXT) as server:
         built = made(server, "fixed_sentence")
         server.fails = lambda number: Fault(seconds=3) if number == 2 else None
@@ -217,17 +217,17 @@ async def test_an_event_loop_stays_free_while_it_is_found_out_how_an_answer_goes
         assert longest < 2
 
 
-async def test_the_asynchronous_way_refuses_as_the_other_one_does():
+async def test_asynchronous_creation_refuses_like_the_synchronous_one():
     told = pytest.raises(SignalUnavailableError, match="reports no log-probabilities")
     with serving(TEXT, logprobs=False) as server, told:
         await acreate_dynamic_rag(chat(server), WatchedRetriever(), preset="flare", server=QUICK)
 
 
-# -------------------------------------------------------------------------------------------------- by the first reply
+# -------------------------------------------------------------------------------------- learned from the first reply
 
 
 @pytest.mark.parametrize("thinks", ["", "Who built it? Joan Pike."])
-def test_whether_replies_begin_with_reasoning_is_learnt_from_the_first_one(thinks):
+def test_whether_replies_begin_with_reasoning_is_learned_from_the_first_reply(thinks):
     with serving(TEXT, thinks=thinks, thinks_in="closing", continues="never") as server:
         built = made(server, "fixed_sentence")
         assert Endpoint(chat(server), QUICK).opens_reasoning is None

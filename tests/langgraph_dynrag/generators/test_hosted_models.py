@@ -1,4 +1,4 @@
-"""Models as they are behind real endpoints: they reason, begin again, tell no usage, fail; and every run ends."""
+"""Models behave as behind real endpoints: they reason, start over, omit usage and fail; and every run ends."""
 
 import itertools
 import re
@@ -54,7 +54,7 @@ def answered(server, preset, **options):
         server=QUICK,
         **{"lookahead": 64, **options},
     )
-    assert Endpoint(model, QUICK).way  # found out now, so that the requests and failures of the run are its own
+    assert Endpoint(model, QUICK).way  # probed now, so that a run's requests and failures are only its own
     server.requests.clear()
     return graph.invoke(QUESTION)
 
@@ -62,7 +62,7 @@ def answered(server, preset, **options):
 @pytest.mark.parametrize("again", [False, True], ids=["continues", "begins again"])
 @pytest.mark.parametrize("behaviour", BEHAVIOURS)
 @pytest.mark.parametrize("preset", PRESETS)
-def test_every_run_ends_with_the_answer_within_few_requests(preset, behaviour, again):
+def test_every_run_answers_within_few_requests(preset, behaviour, again):
     with serve(again, **BEHAVIOURS[behaviour]) as server:
         result = answered(server, preset)
         assert result["short_answer"] == "Hallin"
@@ -85,7 +85,7 @@ def test_every_run_ends_with_the_answer_within_few_requests(preset, behaviour, a
 
 @pytest.mark.parametrize("preset", PRESETS)
 @pytest.mark.parametrize("thinks_in", ["unclosed", "field"])
-def test_a_model_that_only_reasons_ends_in_an_error_within_its_budgets(preset, thinks_in):
+def test_a_model_that_only_reasons_raises_within_its_budgets(preset, thinks_in):
     with serve(thinks="Hm. " * 400, thinks_in=thinks_in) as server:
         with pytest.raises(NoAnswerError, match="tokens of reasoning"):
             answered(server, preset, budgets=Budgets(tokens=32, reasoning_tokens=100))
@@ -94,7 +94,7 @@ def test_a_model_that_only_reasons_ends_in_an_error_within_its_budgets(preset, t
 
 
 @pytest.mark.parametrize("preset", PRESETS)
-def test_a_model_that_says_one_sentence_over_and_over_ends(preset):
+def test_a_model_that_repeats_one_sentence_forever_terminates(preset):
     with OpenAIServer(beginning_again("The bridge was built by Aldous Wray."), continues="never") as server:
         result = answered(server, preset)
         assert result["answer"] == "The bridge was built by Aldous Wray."
@@ -106,7 +106,7 @@ def test_a_model_that_says_one_sentence_over_and_over_ends(preset):
 
 @pytest.mark.parametrize("preset", PRESETS)
 @pytest.mark.parametrize("fault", FAILURES)
-def test_a_server_that_always_fails_ends_in_an_error_within_its_attempts(preset, fault):
+def test_a_server_that_always_fails_raises_within_its_attempts(preset, fault):
     with serve() as server:
         graph = create_dynamic_rag(
             chat(server), None if preset == "no_retrieval" else WatchedRetriever(), preset=preset, server=QUICK
@@ -118,7 +118,7 @@ def test_a_server_that_always_fails_ends_in_an_error_within_its_attempts(preset,
         assert len(server.asked()) <= QUICK.attempts
 
 
-def test_failures_are_told_one_by_one():
+def test_each_failure_is_reported_in_the_trace():
     kinds = itertools.cycle([Fault(500), Fault(429, headers={"Retry-After": "0.01"}), None])
     with serve() as server:
         graph = create_dynamic_rag(chat(server), WatchedRetriever(), preset="flare", server=QUICK)

@@ -1,4 +1,4 @@
-"""A model behind an OpenAI-compatible endpoint: continued, retried, and refused where it cannot work."""
+"""A model behind an OpenAI-compatible endpoint is continued, retried, and refused if it cannot work."""
 
 import asyncio
 import time
@@ -31,7 +31,7 @@ def graph(server, *, policy=QUICK, retriever=None, model=None, **options):
     model = model or chat(server)
     built = create_dynamic_rag(model, retriever or WatchedRetriever(), prompt=AnswerPrompt(), server=policy, **chosen)
     known = Endpoint(model, policy)
-    assert known.way, known.context_window  # found out now, so that the requests and faults of a run are its own
+    assert known.way, known.context_window  # probed now, so that a run's requests and faults are only its own
     return built
 
 
@@ -56,7 +56,7 @@ def since_build(server):
     ("continues", "way"),
     [("flags", "flags"), ("always", "last_message"), ("never", "ask_again"), ("strict", "ask_again")],
 )
-async def test_an_answer_in_progress_goes_on_in_the_way_that_the_server_can(continues, way, asynchronous):
+async def test_an_answer_in_progress_is_continued_as_the_server_supports(continues, way, asynchronous):
     with serving(TEXT, continues=continues) as server:
         built = graph(server)
         since_build(server)
@@ -73,18 +73,18 @@ async def test_an_answer_in_progress_goes_on_in_the_way_that_the_server_can(cont
         assert ("continue_final_message" in second) == (way == "flags")
 
 
-def test_how_it_goes_on_can_be_told_without_asking():
+def test_a_configured_continuation_mode_sends_no_requests():
     with serving(TEXT, continues="never") as server:
         assert Endpoint(chat(server), ServerPolicy(continuing="last_message")).way == "last_message"
         assert server.requests == []
 
 
-def test_the_context_window_is_the_server_s():
+def test_the_context_window_comes_from_the_server():
     with serving(TEXT, window=300) as server:
         assert Endpoint(chat(server), QUICK).context_window == 300
 
 
-def test_fields_of_the_users_own_are_sent_too():
+def test_extra_body_fields_of_the_user_are_sent():
     with serving(TEXT) as server:
         built = graph(server, model=chat(server, extra_body={"top_k": 1}))
         since_build(server)
@@ -94,7 +94,7 @@ def test_fields_of_the_users_own_are_sent_too():
 
 
 @pytest.mark.parametrize("asynchronous", [False, True])
-async def test_a_reply_to_an_instruction_has_the_same_patience_and_tells_its_cost(asynchronous):
+async def test_a_reply_to_an_instruction_is_retried_and_reports_its_cost(asynchronous):
     with serving(TEXT) as server:
         generator = OpenAIGenerator.of(chat(server), frozenset(), QUICK)
         since_build(server)
@@ -113,7 +113,7 @@ async def test_a_reply_to_an_instruction_has_the_same_patience_and_tells_its_cos
 
 
 @pytest.mark.parametrize("asynchronous", [False, True])
-async def test_an_unsure_word_starts_a_retrieval(asynchronous):
+async def test_an_uncertain_word_triggers_retrieval(asynchronous):
     with serving(TEXT, Hallin=0.3) as server:
         retriever = WatchedRetriever()
         result = await ask(graph(server, retriever=retriever), asynchronous)
@@ -130,7 +130,7 @@ def test_entropy_is_the_lower_bound_of_twenty_alternatives():
         assert server.asked()[0]["top_logprobs"] == 20
         assert len(retriever.queries) > 0
         known = {piece.strip(): h for e in drafts(result) for piece, h in zip(e["pieces"], e["entropies"], strict=True)}
-        # 0.45, 0.225, ... beside 0.1: what lies beyond the twenty is a thousandth of a nat.
+        # 0.45, 0.225, ... and 0.1: everything beyond the twenty alternatives adds less than a thousandth of a nat.
         masses = [0.1, *(0.9 / 2 / 2**i for i in range(19))]
         import math
 
@@ -139,14 +139,14 @@ def test_entropy_is_the_lower_bound_of_twenty_alternatives():
 
 
 @pytest.mark.parametrize(("options", "found"), [({"most": 3}, 3), ({"most": 7, "refuse_more": True}, 5)])
-def test_fewer_alternatives_than_asked_are_made_do_with(options, found):
+def test_fewer_alternatives_than_requested_are_accepted(options, found):
     with serving(TEXT, Hallin=0.1, **options) as server:
         endpoint = Endpoint(chat(server), QUICK)
         assert endpoint.require(frozenset({"entropy"})) == {"logprob", "entropy"}
         assert endpoint.alternatives == found
 
 
-def test_fewer_alternatives_than_it_had_are_recorded_and_the_answer_still_comes():
+def test_alternatives_that_become_fewer_are_recorded_and_the_answer_completes():
     with serving(TEXT, Hallin=0.1) as server:
         built = graph(server, trigger=Entropy(5.0))
         server.most = 2
@@ -155,7 +155,7 @@ def test_fewer_alternatives_than_it_had_are_recorded_and_the_answer_still_comes(
         assert sum(e.get("fewer_alternatives", 0) for e in drafts(result)) > 10
 
 
-def test_no_log_probabilities_are_refused_when_the_graph_is_built():
+def test_a_server_without_log_probabilities_is_refused_at_build_time():
     with serving(TEXT, logprobs=False) as server:
         with pytest.raises(SignalUnavailableError, match=r"127.0.0.1.* reports no log-probabilities with 'base'"):
             graph(server)
@@ -167,7 +167,7 @@ def test_a_server_without_alternatives_gives_no_entropy():
         graph(server, trigger=Entropy(1.0))
 
 
-def test_log_probabilities_that_stop_coming_are_recorded_and_start_nothing():
+def test_missing_log_probabilities_are_recorded_and_trigger_nothing():
     with serving(TEXT, Hallin=0.1) as server:
         retriever = WatchedRetriever()
         built = graph(server, retriever=retriever)
@@ -178,15 +178,15 @@ def test_log_probabilities_that_stop_coming_are_recorded_and_start_nothing():
         assert all(e["tokens_without_logprobs"] > 0 for e in drafts(result))
 
 
-# ---------------------------------------------------------------------------------------- refused when it is built
+# ------------------------------------------------------------------------------------------- refused at build time
 
 
-def test_an_unknown_model_is_refused_with_those_that_there_are():
+def test_an_unknown_model_is_refused_with_the_available_ones():
     with serving(TEXT) as server, pytest.raises(ConfigurationError, match="has no model 'gpt-9'; it has base"):
         graph(server, model=chat(server, model="gpt-9"))
 
 
-def test_a_server_that_is_not_there_is_named():
+def test_an_unreachable_server_is_named():
     with serving(TEXT) as server:
         url = server.url
     with pytest.raises(ServerUnavailableError, match=url):
@@ -194,14 +194,14 @@ def test_a_server_that_is_not_there_is_named():
 
 
 @pytest.mark.parametrize("status", [401, 403])
-def test_a_refused_key_is_said_to_be_one(status):
+def test_a_refused_key_is_reported_as_such(status):
     with serving(TEXT) as server:
         server.faults = [Fault(status, path="/chat/completions")]
         with pytest.raises(ConfigurationError, match=f"refuses the key .HTTP {status}"):
             graph(server)
 
 
-def test_another_kind_of_server_is_told_from_one_that_is_busy():
+def test_a_server_of_another_protocol_is_distinguished_from_a_busy_one():
     with serving(TEXT) as server:
         server.faults = [Fault(body="<html>Welcome to nginx!</html>", path="/chat/completions")] * 9
         with pytest.raises(ServerError, match="not of the protocol"):
@@ -209,7 +209,7 @@ def test_another_kind_of_server_is_told_from_one_that_is_busy():
 
 
 def test_a_policy_needs_a_server():
-    with pytest.raises(ConfigurationError, match="is no model of langchain-openai"):
+    with pytest.raises(ConfigurationError, match="is not a langchain-openai model"):
         create_dynamic_rag(ScriptedChatModel(replies=[]), WatchedRetriever(), preset="single", server=ServerPolicy())
     for wrong in ({"attempts": 0}, {"pause": 0}, {"continuing": "somehow"}):
         with pytest.raises(ConfigurationError, match=next(iter(wrong))):
@@ -221,7 +221,7 @@ def test_a_policy_needs_a_server():
 
 @pytest.mark.parametrize("asynchronous", [False, True])
 @pytest.mark.parametrize("then", ["reset", "stop", "garbage", "error"])
-async def test_half_a_stream_is_gone_on_from_where_it_broke(then, asynchronous):
+async def test_a_broken_stream_is_continued_from_where_it_broke(then, asynchronous):
     with serving(TEXT) as server:
         built = graph(server)
         since_build(server)
@@ -236,12 +236,12 @@ async def test_half_a_stream_is_gone_on_from_where_it_broke(then, asynchronous):
                 seen.append(part["text"]) if mode == "custom" and part["type"] == "token" else None
                 result = part if mode == "values" else None
         assert result["answer"] == TEXT
-        assert "".join(seen).startswith("The bridge was built by Aldous Wray.")  # no token twice
+        assert "".join(seen).startswith("The bridge was built by Aldous Wray.")  # no token is duplicated
         assert server.asked()[1]["messages"][-1] == {"role": "assistant", "content": "The bridge was built"}
         assert server.asked()[1]["max_completion_tokens"] == server.asked()[0]["max_completion_tokens"] - 4
 
 
-async def test_what_was_retried_stands_in_the_trace():
+async def test_retries_are_recorded_in_the_trace():
     with serving(TEXT) as server:
         built = graph(server)
         server.faults = [Fault(after=2), Fault(500), Fault(503)]
@@ -251,7 +251,7 @@ async def test_what_was_retried_stands_in_the_trace():
 
 
 @pytest.mark.parametrize("asynchronous", [False, True])
-async def test_a_rate_limit_is_waited_for_as_long_as_the_server_says(asynchronous):
+async def test_rate_limit_pauses_follow_retry_after(asynchronous):
     with serving(TEXT) as server:
         built = graph(server)
         server.faults = [Fault(429, {"Retry-After": "0.7"})]
@@ -260,7 +260,7 @@ async def test_a_rate_limit_is_waited_for_as_long_as_the_server_says(asynchronou
         assert time.monotonic() - started >= 0.7
 
 
-def test_a_longer_rate_limit_than_the_policy_allows_is_an_error_at_once():
+def test_a_retry_after_longer_than_the_policy_allows_raises_at_once():
     with serving(TEXT) as server:
         built = graph(server)
         server.faults = [Fault(429, {"Retry-After": "300"})] * 9
@@ -271,7 +271,7 @@ def test_a_longer_rate_limit_than_the_policy_allows_is_an_error_at_once():
 
 
 @pytest.mark.parametrize("asynchronous", [False, True])
-async def test_a_server_that_keeps_failing_is_given_up_after_so_many_attempts(asynchronous):
+async def test_a_server_that_keeps_failing_raises_after_the_last_attempt(asynchronous):
     with serving(TEXT) as server:
         built = graph(server, policy=ServerPolicy(attempts=3, first_wait=0.01))
         since_build(server)
@@ -281,7 +281,7 @@ async def test_a_server_that_keeps_failing_is_given_up_after_so_many_attempts(as
         assert len(server.asked()) == 3
 
 
-def test_a_request_that_is_refused_is_not_repeated():
+def test_a_refused_request_is_not_retried():
     with serving(TEXT) as server:
         built = graph(server)
         since_build(server)
@@ -292,7 +292,7 @@ def test_a_request_that_is_refused_is_not_repeated():
 
 
 @pytest.mark.parametrize("asynchronous", [False, True])
-async def test_a_server_that_hangs_is_given_up(asynchronous):
+async def test_a_hanging_server_times_out_and_is_retried(asynchronous):
     with serving(TEXT) as server:
         built = graph(server, model=chat(server, timeout=0.4))
         server.faults = [Fault(after=3, then="hang", seconds=3), Fault(seconds=3)]
@@ -304,7 +304,7 @@ async def test_a_server_that_hangs_is_given_up(asynchronous):
 
 
 @pytest.mark.parametrize("asynchronous", [False, True])
-async def test_an_error_of_ones_own_is_not_the_server_s(asynchronous, monkeypatch):
+async def test_an_internal_error_is_not_blamed_on_the_server(asynchronous, monkeypatch):
     def mistaken(*_):
         raise KeyError("mine")
 
@@ -312,14 +312,14 @@ async def test_an_error_of_ones_own_is_not_the_server_s(asynchronous, monkeypatc
     with serving(TEXT) as server:
         built = graph(server, policy=ServerPolicy(failures=1))
         since_build(server)
-        for _ in range(2):  # nor is the server left alone for it
+        for _ in range(2):  # and it does not open the circuit breaker
             with pytest.raises(KeyError, match="mine"):
                 await ask(built, asynchronous)
         assert len(server.asked()) == 2
 
 
 @pytest.mark.parametrize("asynchronous", [False, True])
-async def test_a_reply_that_is_garbage_is_asked_for_again(asynchronous):
+async def test_a_garbled_reply_is_retried(asynchronous):
     with serving(TEXT) as server:
         generator = OpenAIGenerator.of(chat(server), frozenset(), QUICK)
         server.faults = [Fault(body="<html>Welcome to nginx!</html>", path="/chat/completions")] * 2
@@ -331,7 +331,7 @@ async def test_a_reply_that_is_garbage_is_asked_for_again(asynchronous):
             assert generator.ask(["Go on."], {})
 
 
-def test_no_pause_is_longer_than_the_time_that_is_left():
+def test_no_pause_exceeds_the_remaining_time():
     with serving(TEXT) as server:
         built = graph(server, policy=ServerPolicy(first_wait=50.0), budgets=Budgets(seconds=2.0))
         server.faults = [Fault(after=5)]
@@ -343,7 +343,7 @@ def test_no_pause_is_longer_than_the_time_that_is_left():
         assert result["answer"].startswith("The bridge was built by")
 
 
-def test_a_stream_that_breaks_with_its_last_token_is_complete():
+def test_a_stream_that_breaks_after_its_last_token_is_complete():
     with serving(TEXT) as server:
         built = graph(server, trigger=EveryNTokens(6), lookahead=6)
         since_build(server)
@@ -355,12 +355,12 @@ def test_a_stream_that_breaks_with_its_last_token_is_complete():
 # ------------------------------------------------------------------------------------- servers that keep failing
 
 
-def test_a_breaker_opens_lets_one_try_and_closes():
+def test_a_breaker_opens_admits_one_trial_and_closes():
     now = [0.0]
     breaker = CircuitBreaker("the server", failures=2, pause=10.0, clock=lambda: now[0])
     breaker.failed(OSError("gone"), breaker.check())
     breaker.failed(OSError("still gone"), breaker.check())
-    with pytest.raises(ServerUnavailableError, match=r"failed 2 times in a row.*still gone.*again in 10 s"):
+    with pytest.raises(ServerUnavailableError, match=r"failed 2 times in a row.*still gone.*allowed in 10 s"):
         breaker.check()
     now[0] = 10.5
     trial = breaker.check()
@@ -377,7 +377,7 @@ def test_a_breaker_opens_lets_one_try_and_closes():
     breaker.check()
 
 
-def test_requests_that_fail_together_are_one_failure():
+def test_concurrent_failures_count_as_one():
     breaker = CircuitBreaker("the server", failures=2)
     together = [breaker.check() for _ in range(5)]
     for began in together:
@@ -389,7 +389,7 @@ def test_requests_that_fail_together_are_one_failure():
 
 
 @pytest.mark.parametrize("fault", [Fault(429, {"Retry-After": "0.2"}), Fault(503, seconds=0.2)], ids=["429", "503"])
-async def test_a_failure_of_many_questions_at_once_does_not_keep_them_from_trying_again(fault):
+async def test_many_questions_that_fail_at_once_may_all_retry(fault):
     with serving(TEXT) as server:
         built = graph(server)
         server.faults = [fault] * 6
@@ -397,14 +397,14 @@ async def test_a_failure_of_many_questions_at_once_does_not_keep_them_from_tryin
         assert [result["answer"] for result in found] == [TEXT] * 6
 
 
-def test_rate_limits_one_after_the_other_do_not_count():
+def test_consecutive_rate_limits_do_not_open_the_breaker():
     with serving(TEXT) as server:
         built = graph(server, policy=ServerPolicy(attempts=4, first_wait=0.01, failures=2))
         server.faults = [Fault(429, {"Retry-After": "0.01"})] * 3
         assert built.invoke(QUESTION)["answer"] == TEXT
 
 
-def test_a_server_that_failed_often_is_left_alone_for_a_while():
+def test_a_server_that_failed_repeatedly_gets_no_requests_during_the_pause():
     with serving(TEXT) as server:
         built = graph(server, policy=ServerPolicy(attempts=1, failures=2, pause=0.5))
         server.faults = [Fault(500)] * 2
@@ -423,7 +423,7 @@ def test_a_server_that_failed_often_is_left_alone_for_a_while():
 
 
 @pytest.mark.parametrize("asynchronous", [False, True])
-async def test_a_run_whose_server_died_goes_on_from_its_checkpoint_when_it_is_back(asynchronous):
+async def test_a_run_resumes_from_its_checkpoint_when_the_server_is_back(asynchronous):
     with serving(TEXT, Hallin=0.3) as server:
         retriever = WatchedRetriever()
         built = graph(

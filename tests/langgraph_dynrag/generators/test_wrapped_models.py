@@ -1,4 +1,4 @@
-"""Chat models within LangChain's wrappers: taken as they are, and what a wrapper adds reaches every call."""
+"""Chat models in LangChain's wrappers are accepted, and the options of a wrapper reach every call."""
 
 from typing import Any
 
@@ -57,21 +57,21 @@ def local():
     return LocalChatModel.from_causal_lm(CausalLM(tiny_llama(), tiny_tokenizer(), name="tiny"))
 
 
-# ---------------------------------------------------------------------------------------------------- all are taken
+# ------------------------------------------------------------------------------------------ all wrappers are accepted
 
 
 @pytest.mark.parametrize("asynchronous", [False, True])
 @pytest.mark.parametrize("wrapper", WRAPPERS)
-async def test_a_wrapped_model_of_a_server_answers_as_it_does_bare(wrapper, asynchronous):
+async def test_a_wrapped_server_model_answers_like_the_bare_model(wrapper, asynchronous):
     with serving(TEXT) as server:
         built = graph(WRAPPERS[wrapper](chat(server)))
         result = await ask(built, asynchronous)
         assert result["answer"] == TEXT
-        assert any(body.get("continue_final_message") for body in server.asked())  # known as what it is
+        assert any(body.get("continue_final_message") for body in server.asked())  # recognised as a server model
 
 
 @pytest.mark.parametrize("wrapper", [w for w in WRAPPERS if w != "configurable_fields"])
-def test_a_wrapped_model_of_any_kind_answers(wrapper):
+def test_any_wrapped_chat_model_answers(wrapper):
     model = ScriptedChatModel(replies=[said(TEXT)])
     assert graph(WRAPPERS[wrapper](model), preset="no_retrieval").invoke(QUESTION)["answer"] == TEXT
 
@@ -84,7 +84,7 @@ def test_a_wrapped_local_model_gives_all_its_signals(local, wrapper, preset):
     assert built.invoke(QUESTION)["trace"]
 
 
-def test_a_model_that_is_chosen_at_each_call_answers():
+def test_a_model_configured_at_each_call_answers():
     with serving(TEXT) as server:
         made = {"model_provider": "openai", "base_url": server.url, "api_key": "none", "max_retries": 0}
         plain = init_chat_model("base", **made)
@@ -97,7 +97,7 @@ def test_a_model_that_is_chosen_at_each_call_answers():
             assert graph(model).invoke(QUESTION)["answer"] == TEXT
 
 
-# ------------------------------------------------------------------------------------------- what is added reaches all
+# -------------------------------------------------------------------------------------- wrapper options reach all calls
 
 
 @pytest.mark.parametrize("asynchronous", [False, True])
@@ -112,21 +112,21 @@ async def test_bound_options_reach_every_call(asynchronous):
         assert any("continue_final_message" in body for body in bodies)
 
 
-def test_a_bound_model_is_the_one_that_is_asked():
+def test_the_bound_model_name_is_requested():
     with serving(TEXT) as server:
         server.adapters["tuned"] = "somewhere"
         graph(chat(server, model="nothing").bind(model="tuned"), server=QUICK).invoke(QUESTION)
         assert {body["model"] for path, body in server.requests if path == "/chat/completions"} == {"tuned"}
 
 
-def test_a_bound_limit_holds_for_each_call():
+def test_a_bound_token_limit_applies_to_each_call():
     with serving(TEXT) as server:
         built = graph(chat(server).bind(max_tokens=5), server=QUICK, preset="no_retrieval")
         assert built.invoke(QUESTION)["answer"] == TEXT
         assert all(body["max_completion_tokens"] <= 5 for body in server.asked())
 
 
-def test_options_bound_to_a_local_model_are_its_own(local):
+def test_options_bound_to_a_local_model_become_its_fields(local):
     generator = make_generator(local.bind(temperature=0.7, max_completion_tokens=9, seed=4), frozenset())
     assert isinstance(generator, LocalGenerator)
     chosen = generator.chat
@@ -146,7 +146,7 @@ def test_a_stop_string_of_a_local_model_ends_its_drafts(local):
 
 
 class Seen(BaseCallbackHandler):
-    """Notes the tags of the model calls that it sees."""
+    """Records the tags of model calls."""
 
     def __init__(self) -> None:
         self.tags: list[list[str]] = []
@@ -156,7 +156,7 @@ class Seen(BaseCallbackHandler):
 
 
 @pytest.mark.parametrize("asynchronous", [False, True])
-async def test_configuration_reaches_every_call(asynchronous, local):
+async def test_bound_configuration_reaches_every_call(asynchronous, local):
     seen = Seen()
     built = graph(local.with_config(tags=["mine"], callbacks=[seen]), preset="no_retrieval", budgets=Budgets(tokens=8))
     await ask(built, asynchronous)
@@ -164,7 +164,7 @@ async def test_configuration_reaches_every_call(asynchronous, local):
     assert all("mine" in tags and "nostream" in tags for tags in seen.tags)
 
 
-def test_the_same_model_is_loaded_once(tmp_path):
+def test_bound_copies_share_the_loaded_model(tmp_path):
     lm = CausalLM(tiny_llama(), tiny_tokenizer(), name="tiny")
     lm.model.save_pretrained(tmp_path)
     lm.tokenizer.save_pretrained(tmp_path)
@@ -178,10 +178,10 @@ def test_the_same_model_is_loaded_once(tmp_path):
 
 
 class Failing(ScriptedChatModel):
-    """Fails so often before or within a reply."""
+    """Fails a number of times, before or during a reply."""
 
     failures: list[int] = Field(default_factory=list)
-    """Of each call that fails, how many tokens it gives first."""
+    """Number of tokens that each failing call emits before it fails."""
     error: type[Exception] = ConnectionError
 
     def _next(self, messages, kwargs):
@@ -204,7 +204,7 @@ class Failing(ScriptedChatModel):
 
 
 @pytest.mark.parametrize("asynchronous", [False, True])
-async def test_a_draft_that_fails_is_asked_for_again_and_goes_on_from_what_came(asynchronous):
+async def test_a_failed_draft_is_retried_from_the_text_received(asynchronous):
     tokens = said(TEXT)
     model = Failing(replies=[tokens, tokens[4:]], failures=[4])
     built = graph(model.with_retry(wait_exponential_jitter=False), preset="no_retrieval")
@@ -221,7 +221,7 @@ def test_a_model_without_retries_fails_at_once():
         graph(Failing(replies=[said(TEXT)] * 2, failures=[2]), preset="no_retrieval").invoke(QUESTION)
 
 
-def test_it_is_tried_as_often_as_was_said_and_for_the_exceptions_that_were_named():
+def test_with_retry_limits_attempts_and_exception_types():
     model = Failing(replies=[said(TEXT)] * 9, failures=[0] * 9)
     often = model.with_retry(stop_after_attempt=4, wait_exponential_jitter=False)
     with pytest.raises(ConnectionError):
@@ -232,7 +232,7 @@ def test_it_is_tried_as_often_as_was_said_and_for_the_exceptions_that_were_named
     assert len(model.failures) == 4
 
 
-def test_retries_of_a_server_s_model_are_those_of_its_wrapper():
+def test_a_server_models_retry_wrapper_sets_the_number_of_attempts():
     with serving(TEXT) as server:
         generator = make_generator(chat(server).with_retry(stop_after_attempt=7), frozenset())
         assert isinstance(generator, OpenAIGenerator)
@@ -245,7 +245,7 @@ def test_retries_of_a_server_s_model_are_those_of_its_wrapper():
 
 
 @pytest.mark.parametrize("asynchronous", [False, True])
-async def test_the_next_model_goes_on_where_the_first_one_fails(asynchronous, caplog):
+async def test_the_fallback_continues_where_the_first_model_fails(asynchronous, caplog):
     with serving(TEXT) as first, serving(TEXT) as second:
         built = graph(chat(first).with_fallbacks([chat(second)]), trigger=EverySentence())
         first.fails = lambda number: Fault(400, message="quota is used up") if number > 4 else None
@@ -256,7 +256,7 @@ async def test_the_next_model_goes_on_where_the_first_one_fails(asynchronous, ca
         failures = [f for e in result["trace"] if e["type"] == "draft" for f in e.get("failures", ())]
         assert "ServerError" in failures
         assert "quota is used up" in caplog.text
-        assert "is asked instead" in caplog.text
+        assert "falling back to" in caplog.text
 
 
 def test_a_graph_is_built_while_the_first_model_is_down():
@@ -266,7 +266,7 @@ def test_a_graph_is_built_while_the_first_model_is_down():
         assert built.invoke(QUESTION)["answer"] == TEXT
 
 
-def test_other_exceptions_than_those_named_are_raised():
+def test_exceptions_that_are_not_handled_are_raised():
     import openai
 
     with serving(TEXT) as first, serving(TEXT) as second:
@@ -279,7 +279,7 @@ def test_other_exceptions_than_those_named_are_raised():
         assert built.invoke(QUESTION)["answer"] == TEXT
 
 
-def test_when_all_fail_the_first_error_is_raised():
+def test_the_first_error_is_raised_if_all_models_fail():
     with serving(TEXT) as first, serving(TEXT) as second:
         built = graph(chat(first).with_fallbacks([chat(second)]), server=ServerPolicy(attempts=1))
         first.fails = lambda number: Fault(400, message="the first")
@@ -288,7 +288,7 @@ def test_when_all_fail_the_first_error_is_raised():
             built.invoke(QUESTION)
 
 
-def test_a_local_model_can_stand_in_for_a_server(local):
+def test_a_local_model_can_be_the_fallback_of_a_server(local):
     with serving(TEXT) as server:
         built = graph(chat(server).with_fallbacks([local]), budgets=Budgets(tokens=24), server=QUICK)
         server.stop()
@@ -296,12 +296,12 @@ def test_a_local_model_can_stand_in_for_a_server(local):
         assert [e for e in result["trace"] if e["type"] == "draft"]
 
 
-def test_signals_are_those_that_all_models_give(local):
+def test_available_signals_are_those_common_to_all_models(local):
     quiet = ScriptedChatModel(replies=[], reports=False)
     with pytest.raises(SignalUnavailableError, match="reports no log-probabilities"):
         graph(ScriptedChatModel(replies=[]).with_fallbacks([quiet]))
     assert graph(ScriptedChatModel(replies=[]).with_fallbacks([quiet]), preset="no_retrieval")
-    with pytest.raises(SignalUnavailableError, match="with fallbacks that may be another one"):
+    with pytest.raises(SignalUnavailableError, match="with fallbacks that may be another model"):
         create_dynamic_rag(local.with_fallbacks([local]), WatchedRetriever(), preset="dragin")
 
 
@@ -323,8 +323,8 @@ def search(query: str) -> str:
 @pytest.mark.parametrize(
     ("made", "told"),
     [
-        (lambda m: m.with_structured_output(Answer), "A chain, such as with_structured_output gives"),
-        (lambda m: m.bind_tools([search]), "bound to tools.*does not answer in text"),
+        (lambda m: m.with_structured_output(Answer), "A chain, such as the one that with_structured_output returns"),
+        (lambda m: m.bind_tools([search]), "bound to tools.*does not answer in plain text"),
         (lambda m: m.bind(response_format={"type": "json_object"}), "bound to response_format"),
         (lambda m: m.with_retry() | RunnableLambda(lambda x: x), "is needed. A chain"),
         (lambda m: RunnableLambda(lambda x: x), "RunnableLambda.; a LangChain chat model is needed"),
@@ -334,20 +334,20 @@ def search(query: str) -> str:
         (lambda m: None, "the model is None"),
     ],
 )
-def test_what_is_no_chat_model_is_refused_in_words(made, told):
+def test_anything_but_a_chat_model_is_refused_with_advice(made, told):
     with serving(TEXT) as server, pytest.raises(ConfigurationError, match=told):
         graph(made(chat(server)), preset="no_retrieval")
 
 
-def test_a_policy_for_servers_is_refused_where_there_is_none(local):
-    with pytest.raises(ConfigurationError, match="no model of .* langchain-openai"):
+def test_a_server_policy_is_refused_without_a_server(local):
+    with pytest.raises(ConfigurationError, match="none of the models in .* is from langchain-openai"):
         graph(local.with_fallbacks([local]), server=ServerPolicy())
 
 
 # -------------------------------------------------------------------------------------------------------------- agents
 
 
-def test_a_bound_model_of_an_agent_is_known_as_what_it_is(local):
+def test_a_bound_model_works_in_an_agent(local):
     middleware = DynamicRetrievalMiddleware(WatchedRetriever(), trigger=TokenProbability(0.5))
     agent = create_agent(local.bind(max_tokens=8), [], middleware=[middleware])
     result = agent.invoke({"messages": [HumanMessage(QUESTION["question"])]})

@@ -177,10 +177,10 @@ def test_triggers_to_combine_may_be_passed_as_a_list(kind):
         ([], "was given no trigger"),
         ([[]], "was given no trigger"),
         ([[Never()]], "was given 1 trigger;"),
-        (["flare"], r"was given 'flare' \(str\), which is no trigger"),
-        ([Never(), [Never(), Once()]], "which is no trigger"),
+        (["flare"], r"was given 'flare' \(str\), which is not a trigger"),
+        ([Never(), [Never(), Once()]], "which is not a trigger"),
         ([[Never(), None]], r"was given None \(NoneType\)"),
-        ([Never, Once], "which is no trigger"),
+        ([Never, Once], "which is not a trigger"),
     ],
 )
 def test_invalid_combinations_are_refused_with_the_line_to_write(kind, given, message):

@@ -1,4 +1,4 @@
-"""QFS against an independent statement of its formulas (DRAGIN, section 3.2)."""
+"""QFS against an independent implementation of its formulas (DRAGIN, section 3.2)."""
 
 import numpy as np
 import pytest
@@ -19,7 +19,7 @@ def fired(position: int, hits: tuple[int, ...] = ()) -> Verdict:
 
 @pytest.mark.parametrize("seed", range(8))
 @pytest.mark.parametrize("n", [1, 3, 50])
-def test_paper_form_takes_the_words_that_the_triggering_token_attends_to_most(seed, n):
+def test_paper_bundle_takes_the_words_that_the_triggering_token_attends_to_most(seed, n):
     rng = np.random.default_rng(seed)
     padding = 4
     start = padding + len(QUESTION) + 2 + len(ANSWER)
@@ -45,7 +45,7 @@ def test_paper_form_takes_the_words_that_the_triggering_token_attends_to_most(se
     assert QFS(n).plan(view, fired(position)).queries == (expected,)
 
 
-def test_paper_form_leaves_out_the_unfinished_word():
+def test_paper_bundle_leaves_out_the_unfinished_word():
     rng = np.random.default_rng(0)
     draft = random_draft(rng, [" The", " film", " was", " direc", "ted", "."])
     start = 4 + 2 + 2 + 0
@@ -56,7 +56,7 @@ def test_paper_form_leaves_out_the_unfinished_word():
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_reference_form_averages_the_predicting_rows_of_the_hit_words(seed):
+def test_reference_bundle_averages_the_predicting_rows_of_the_hit_words(seed):
     rng = np.random.default_rng(seed)
     question, accepted = "Who directed Rusalka?", " Rusalka is old."
     draft_pieces = [" It", " starred", " Pál", " Gá", "bor", "."]
@@ -89,12 +89,12 @@ def test_reference_form_averages_the_predicting_rows_of_the_hit_words(seed):
     order = ["directed", "Rusalka", "old", "starred"]
     found = QFS(2, "reference").plan(view, fired(2, hits)).queries[0].split()
     assert set(found) == set(top)
-    if "Rusalka" not in found:  # the repeated word may stand at either place
+    if "Rusalka" not in found:  # the repeated word may appear at either position
         assert found == [w for w in order if w in top]
     assert asked == [text]
 
 
-def test_a_trigger_that_names_no_token_is_refused():
+def test_a_trigger_that_points_to_no_token_is_refused():
     with pytest.raises(ConfigurationError, match="every sentence"):
         QFS().plan(
             DraftView("q", "", random_draft(np.random.default_rng(0), DRAFT), 8),

@@ -100,7 +100,7 @@ def test_the_trigger_compares_the_ratio_with_its_threshold():
     assert Reflection(0.5).judge(asked(**{"yes": 0.4, "no": 0.2, "continue": 0.4})).retrieve
     serves = Reflection(0.5).judge(asked(**{"yes": 0.1, "no": 0.0, "continue": 0.9}))
     assert (serves.retrieve, serves.score) == (False, 1.0)
-    assert serves.reason == "the passage at hand serves, 0.900"
+    assert serves.reason == "the current passage suffices, 0.900"
     assert not Reflection(None).judge(asked(yes=0.4, no=0.6)).retrieve
     assert Reflection(None).judge(asked(**{"yes": 0.4, "no": 0.3, "continue": 0.3})).retrieve
     assert Reflection(mode="always").judge(asked()).retrieve

@@ -1,4 +1,4 @@
-"""ETC against an independent statement of its formulas."""
+"""ETC against an independent implementation of its formulas."""
 
 import numpy as np
 import pytest
@@ -12,8 +12,8 @@ from tests.langgraph_dynrag.recorded import causal_attention, random_draft
 CONTENT = [" opera", " Rusalka", " composer", " died", " Prague", " bridge", " river", " engineer", " letter"]
 
 
-def test_second_difference_by_hand():
-    # H = 1, 2, 4, 3: dH = 1, 2, -1; d2 = 1, -3. E = -1; |d2_1 - E| = 2, |d2_0 - E| = 2: both weigh one half.
+def test_second_difference_matches_a_worked_example():
+    # H = 1, 2, 4, 3: dH = 1, 2, -1; d2 = 1, -3. E = -1; |d2_1 - E| = 2, |d2_0 - E| = 2: both weights are one half.
     assert smoothed_second_difference([1, 2, 4, 3]) == [None, None, None, pytest.approx(0.5 * -3 + 0.5 * 1)]
     # One more, H = 3: dH = 0, d2 = 1; E = -1/3; |1 + 1/3| = 4/3, |-3 + 1/3| = 8/3: w = 2/3.
     assert smoothed_second_difference([1, 2, 4, 3, 3])[4] == pytest.approx(2 / 3 * 1 + 1 / 3 * -3)
@@ -25,7 +25,7 @@ def test_too_few_words_give_no_score(length):
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_paper_form_scores_content_tokens_by_the_absolute_smoothed_difference(seed):
+def test_paper_bundle_scores_content_tokens_by_the_absolute_smoothed_difference(seed):
     rng = np.random.default_rng(seed)
     pieces = [piece for word in CONTENT for piece in (word, " the")]
     draft = random_draft(rng, pieces)
@@ -44,7 +44,7 @@ def test_paper_form_scores_content_tokens_by_the_absolute_smoothed_difference(se
     assert list(verdict.hits) == [t for t, v in sorted(expected.items()) if v >= 1.0]
 
 
-def test_the_trend_runs_on_from_the_accepted_text():
+def test_the_trend_continues_from_the_accepted_text():
     rng = np.random.default_rng(3)
     whole = random_draft(rng, CONTENT)
     scores = ETC(1.0).judge(DraftView("q", "", whole, len(whole))).scores
@@ -60,7 +60,7 @@ def test_a_score_at_the_threshold_fires():
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_reference_form_weighs_by_attention_paid_and_keeps_the_sign(seed):
+def test_reference_bundle_weighs_by_attention_paid_and_keeps_the_sign(seed):
     rng = np.random.default_rng(seed)
     pieces = [" The", " opera", " Rus", "alka", " was", " composed", " near", " Prague", " bridge", "."]
     draft = random_draft(rng, pieces)

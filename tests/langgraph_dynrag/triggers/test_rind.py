@@ -1,4 +1,4 @@
-"""RIND against an independent statement of its formulas (DRAGIN, section 3.1)."""
+"""RIND against an independent implementation of its formulas (DRAGIN, section 3.1)."""
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ MEANS_SOMETHING = [0, 1, 0, 1, 1, 0, 1, 1, 1, 0]
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_paper_form_is_entropy_times_later_attention_times_content(seed):
+def test_paper_bundle_multiplies_entropy_later_attention_and_content(seed):
     rng = np.random.default_rng(seed)
     draft = random_draft(rng, PIECES)
     full = causal_attention(rng, heads=3, length=4 + 2 + 2 + 1 + len(PIECES))
@@ -40,14 +40,14 @@ def test_paper_form_is_entropy_times_later_attention_times_content(seed):
     assert verdict.position == (above[0] if above else None)
 
 
-def test_later_attention_by_hand():
-    # One head, three tokens: token 0 is attended by 1 (0.25) and 2 (0.5), token 1 by 2 (0.125), token 2 by nobody.
+def test_later_attention_matches_a_worked_example():
+    # One head, three tokens: token 0 is attended by 1 (0.25) and 2 (0.5), token 1 by 2 (0.125), token 2 by no token.
     weights = np.array([[[1.0, 0, 0], [0.25, 0.75, 0], [0.5, 0.125, 0.375]]], np.float32)
     assert later_attention(weights).tolist() == [0.5, 0.125, 0.0]
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_reference_form_is_normalised_in_each_sentence_and_counts_the_diagonal(seed):
+def test_reference_bundle_is_normalised_per_sentence_and_includes_the_diagonal(seed):
     rng = np.random.default_rng(seed)
     pieces = [*PIECES, " He", " died", " in", " 19", "71", "."]
     draft = random_draft(rng, pieces)
