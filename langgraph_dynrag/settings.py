@@ -1,4 +1,4 @@
-"""Everything that a graph is made of, validated once, when it is built."""
+"""Everything that a graph is built from, validated once, when it is built."""
 
 from __future__ import annotations
 
@@ -28,28 +28,28 @@ from rag_backbone.text.units import WordFilter, not_a_stop_word
 from rag_backbone.typed_fields import Bounds, check_fields
 
 ResumeAt = Literal["sentence", "word", "token", "end"]
-"""Where writing goes on after a retrieval: at the beginning of the sentence that needed it, at the word or token that
-did, or after what was written, of which then nothing is discarded."""
+"""Where writing resumes after a retrieval: at the start of the sentence that triggered it, at the word or token that
+did, or at the end of the draft, of which nothing is then discarded."""
 
 EvidenceLife = Literal["sentence", "replaced", "accumulated"]
-"""How long passages stay in the prompt: for the next sentence, until others replace them, or to the end."""
+"""How long passages stay in the prompt: for the next sentence, until others replace them, or until the end."""
 
 
 @known_arguments
 @dataclass(frozen=True, slots=True)
 class Reformulation:
-    """What to do when a search was in vain.
+    """What to do when a search finds nothing useful.
 
     Raises:
         ConfigurationError: If a number is negative or a choice unknown.
     """
 
     max_rewrites: Annotated[int, Bounds(least=0)] = 0
-    """How often the query may be written anew for one need."""
+    """How often the query may be rewritten for one retrieval."""
     min_score: float | None = None
-    """Passages with a lower score do not count. Retrievers that report no score are not judged by it."""
+    """Passages with a lower score are ignored. It does not apply to retrievers that report no scores."""
     repeats: Literal["use", "skip"] = "use"
-    """Passages that the prompt had already: write with them again, as the published methods do, or count as nothing."""
+    """Passages that the prompt already has: use them again, as the published methods do, or ignore them."""
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -65,9 +65,9 @@ class RetrievalPolicy:
     """
 
     timeout: Annotated[float | None, Bounds(above=0)] = 30.0
-    """Seconds for one search; None waits for ever."""
+    """Seconds for one search; None for no limit."""
     on_error: Literal["continue", "raise"] = "continue"
-    """A search that fails or takes too long: go on without it, recorded in the trace; or fail."""
+    """What to do if a search fails or times out: continue without it, recorded in the trace, or raise."""
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -75,20 +75,20 @@ class RetrievalPolicy:
 
 @runtime_checkable
 class Particular(Protocol):
-    """A part that does not go with every other one."""
+    """A part that cannot be combined with every other part."""
 
     def check_with(self, settings: Settings) -> None:
-        """Refuse settings that it cannot stand in.
+        """Refuse settings that it cannot be combined with.
 
         Raises:
-            ConfigurationError: Saying what to use instead.
+            ConfigurationError: If a part does not fit; the message says what to use instead.
         """
         ...
 
 
 @dataclass(frozen=True)
 class Settings:
-    """A method with its model, retriever and prompt. Nodes read it and never change it."""
+    """A method with its model, retriever and prompt. Nodes only read it."""
 
     generator: Generator
     retriever: Retriever | None
@@ -101,38 +101,39 @@ class Settings:
     resume_at: ResumeAt = "sentence"
     evidence_life: EvidenceLife = "replaced"
     lookahead: Annotated[int, Bounds(least=1)] = 64
-    """Tokens of a draft at most."""
+    """Maximum number of tokens of a draft."""
     query_tokens: Annotated[int, Bounds(least=1)] = 64
-    """Queries keep their last so many tokens."""
+    """Maximum number of tokens of a query; longer queries keep their end."""
     context_tokens: Annotated[int, Bounds(least=16)] = 1024
-    """Tokens for the passages."""
+    """Maximum number of tokens of the passages in the prompt."""
     recheck: bool = False
-    """Whether a regenerated sentence is looked at by the trigger again; the published methods accept it."""
+    """Whether the trigger judges a regenerated sentence again; the published methods accept it."""
     budgets: Budgets = field(default_factory=Budgets)
     reformulation: Reformulation = field(default_factory=Reformulation)
     retrieval: RetrievalPolicy = field(default_factory=RetrievalPolicy)
     carries_content: WordFilter = field(default_factory=not_a_stop_word)
     seed: int | None = None
-    """For models that sample; each draft's seed is derived from it, so that a resumed run samples the same."""
+    """Seed for models that sample. Each draft's seed is derived from it, so that a resumed run samples the same
+    tokens."""
 
     injector: Injector | None = None
     """Puts evidence into the model's parameters; None: all of it stands in the prompt."""
     selection: SegmentSelection | None = None
-    """Writes one continuation for each passage and keeps the best ones; None: one draft with all passages."""
+    """Writes one continuation per passage and keeps the best ones; None: one draft with all passages."""
     reflector: Reflector | None = None
-    """What writes and judges them; made of `selection` and the model."""
+    """Writes and judges the continuations; built from `selection` and the model."""
 
     evidence_selector: EvidenceSelector | None = None
-    """Chooses among the passages found; None: all of them are used."""
+    """Selects among the passages found; None: all of them are used."""
 
     final_answer: SurerAnswer | None = None
-    """Has the answer compared with another one at the end; None: it is what was written."""
+    """Compares the answer with a second one at the end; None: the answer is the text as written."""
 
     digest: ReasonInDocuments | None = None
-    """Has what a search found condensed before it is inserted into the answer; None: it is inserted as it is."""
+    """Condenses search results before they are inserted into the answer; None: they are inserted as they are."""
 
     condense: Condenser | None = field(default_factory=CondenseQuestion)
-    """Makes a question that comes in `messages` with earlier turns stand alone; None: it is taken as it is."""
+    """Rewrites a question that has earlier turns in `messages` so that it stands alone; None: it is taken as it is."""
 
     def __post_init__(self) -> None:
         if self.retriever is not None:
@@ -145,7 +146,7 @@ class Settings:
         for part in (self.query, self.exchange, self.trigger, self.selection, self.final_answer, self.digest):
             if isinstance(part, Particular):
                 part.check_with(self)
-        # Asking a local model for its signals loads it, so it is only asked if something is needed.
+        # Reading the signals of a local model loads it, so they are only read if some are needed.
         if self.needs and (missing := self.needs - self.generator.signals):
             raise SignalUnavailableError(
                 f"{self.trigger} with {self.query} needs {', '.join(sorted(missing))}; {self.generator!r} gives "
@@ -154,26 +155,26 @@ class Settings:
 
     @property
     def needs(self) -> frozenset[Signal]:
-        """The signals that trigger, query formulator, selector and the choice of the final answer read."""
+        """The signals that trigger, query formulator, evidence selector and final answer read."""
         parts = (self.trigger, self.query, self.evidence_selector, self.final_answer)
         return frozenset().union(*(part.needs for part in parts if part is not None))
 
     @property
     def placing(self) -> Injector:
-        """What puts evidence in its place."""
+        """The injector; by default one that leaves all evidence in the prompt."""
         return PromptOnly() if self.injector is None else self.injector
 
     @property
     def exchange(self) -> NoExchange:
-        """What answers searches that the model writes."""
+        """The handling of searches that the model writes."""
         return Exchange(self.trigger.tag_format) if isinstance(self.trigger, WrittenTag) else NoExchange()
 
     def with_system(self, system: str) -> Settings:
-        """These settings with a user's own system text in the prompt."""
+        """Return these settings with a user's own system text in the prompt."""
         return replace(self, prompt=self.prompt.with_system(system)) if system else self
 
     def overridden(self, context: DynamicRAGContext) -> Settings:
-        """These settings with a run's own on top, validated again."""
+        """Return these settings with those of a run on top, validated again."""
         given = {f.name: getattr(context, f.name) for f in fields(context)}
         changed = {name: value for name, value in given.items() if value is not None}
         return replace(self, **changed) if changed else self

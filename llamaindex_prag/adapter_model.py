@@ -175,15 +175,15 @@ class AdapterModel(Protocol):
             raise ConfigurationError(f"missing='train' needs the model's weights{advice}")
 
     def check_weighing(self) -> None:
-        """Refuse to weigh reading against training (`inject="auto"`) where the model is in a server.
+        """Refuse to weigh reading against training (`injection="auto"`) where the model is in a server.
 
         Raises:
             ConfigurationError: If it is.
         """
         if self.in_server:
             raise ConfigurationError(
-                "inject='auto' weighs what reading and training cost on this machine, and the model is in a server; "
-                "choose inject='parametric' or 'combined'"
+                "injection='auto' weighs what reading and training cost on this machine, and the model is in a server; "
+                "choose injection='parametric' or 'combined'"
             )
 
 

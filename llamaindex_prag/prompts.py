@@ -1,7 +1,7 @@
 """The one prompt of training and answering, and the one way to read an answer.
 
 What an adapter was trained on and what it is asked later must be the same tokens, so both come from here: with passages
-in the prompt (in context, the teacher, `inject="combined"`), or without (parametric).
+in the prompt (in context, the teacher, `injection="combined"`), or without (parametric).
 """
 
 from __future__ import annotations

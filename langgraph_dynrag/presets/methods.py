@@ -16,32 +16,32 @@
 | `r1_searcher` | R1-Searcher (Song et al. 2025) | when it does | the tag's | end |
 | `self_rag` | Self-RAG (Asai et al. 2023) | the model says so | question, last segment | best of one per passage |
 
-`dragin` and `etc` come as two bundles. `paper` follows the paper's equations on the signals of the one decoding pass;
-no published threshold fits that form, so its thresholds were tuned on training questions with a 0.5B model (see
-docs/results-dynamic.md) and another model wants its own. `reference` follows the published code, with its thresholds.
+`dragin` and `etc` come in two bundles. `paper` follows the paper's equations on the signals of the single decoding
+pass. No published threshold fits that form, so its thresholds were tuned on training questions with a 0.5B model (see
+docs/results-dynamic.md); another model needs its own. `reference` follows the published code, with its thresholds.
 
-Choices where a source leaves room: FLARE's passages condition only the sentence that is regenerated (section 3.2: the
-tentative sentence is written without documents); DRAGIN's and ETC's stay until others replace them in the paper's form,
-and for one sentence in the code's. None of the methods limits its retrievals; the budget's default of 20 is out of
-their reach, and so is that of identical searches.
+Where a source leaves a choice: FLARE's passages condition only the sentence that is regenerated (section 3.2: the
+tentative sentence is written without documents). DRAGIN's and ETC's stay until others replace them in the paper's form,
+and for one sentence in the code's. None of the methods limits its retrievals; the default budget of 20 is out of their
+reach, as is the limit on identical searches.
 
-SeaKR keeps the one passage of each search that makes the model least uncertain, and at most five; `reference` reads the
-feed-forward part's output, as the published code does, `paper` the layer's. 20 samples for a sentence and for each
-passage are expensive; fewer want another threshold (see `langgraph_dynrag.triggers.seakr`). At the end an answer from
-the reasoning alone is compared with one from the passages alone (`final_answer`, see
-`langgraph_dynrag.seakr.final_answer`); `final_answer=None` spares what that costs. A repeated query does not end the
-run.
+SeaKR keeps from each search the one passage that makes the model least uncertain, five passages at most. `reference`
+reads the output of the feed-forward block, as the published code does; `paper` reads the layer's. Drawing 20 samples
+for each sentence and passage is expensive; fewer samples need another threshold (see
+`langgraph_dynrag.triggers.seakr`). At the end, an answer from the reasoning alone is compared with one from the
+passages alone (`final_answer`, see `langgraph_dynrag.seakr.final_answer`); `final_answer=None` saves that cost. A
+repeated query does not end the run.
 
-The methods that search by tags have caps, as published; then the answer is forced. They bring prompts of their own,
-since no model writes tags without being told or trained to; a model trained with a format may want the prompt that it
-was trained with. Their tokens are for the model's own words over all turns (Search-o1's 32768 are cut to what a small
-model holds). In `search_o1` the model condenses the documents of a search before they are inserted (`digest`, see
-`langgraph_dynrag.search_tags.reason_in_documents`), which is one more call for each search; `digest=None` inserts them
-as they are.
+The methods that search by tags have limits, as published, after which the answer is forced. They bring their own
+prompts, because no model writes tags without being told or trained to; a model trained on a format may need the prompt
+that it was trained with. Their token budgets count the model's own words over all turns (Search-o1's 32768 are reduced
+to what a small model can hold). In `search_o1` the model condenses the documents of each search before they are
+inserted (`digest`, see `langgraph_dynrag.search_tags.reason_in_documents`), at the cost of one more call per search;
+`digest=None` inserts them as they are.
 
-`self_rag` uses reflection tokens where the model has them, and else asks the model (see
-`langgraph_dynrag.reflection.Selection`); its threshold, weights, beam and depth are the paper's for long answers. For
-short ones there is `selection=Selection(form="short")`, and for a closed set of them a vote of the passages:
+`self_rag` uses reflection tokens if the model has them, and otherwise asks the model (see
+`langgraph_dynrag.SegmentSelection`). Its threshold, weights, beam and depth are the paper's for long answers. Short
+answers need `selection=SegmentSelection(form="short")`; with a closed set of answers the passages vote:
 `SegmentSelection(form="short", answers=("true", "false"))`.
 """
 
@@ -125,7 +125,7 @@ _TASKS: dict[str, _Task] = {
     "iirc": _Task(128, 8),
     "strategyqa": _Task(100, 6),
 }
-# FLARE's appendix: theta, beta, passages. IIRC and HotpotQA were not among its data sets: as 2WikiMultihopQA.
+# FLARE's appendix: theta, beta, passages. It has no IIRC and HotpotQA, which take the values of 2WikiMultihopQA.
 _FLARE = {
     "2wikimultihopqa": (0.8, 0.4, 2),
     "hotpotqa": (0.8, 0.4, 2),
@@ -139,8 +139,8 @@ _DRAGIN_REFERENCE = {
     "iirc": (1.0, 25),
     "strategyqa": (1.3, 25),
 }
-# Of the methods that search by tags: documents, searches (a last turn follows without), tokens, tokens of a turn, and
-# tokens of what is inserted, or condensed before it is.
+# Methods that search by tags: documents, searches (one more turn follows without), tokens, tokens per turn, and tokens
+# of the inserted results, or of the documents that are condensed first.
 _TAGS = {
     "search_tag": (SEARCH, 3, 6, 256, 256, 512),
     "search_o1": (SEARCH_O1, 10, 10, 4096, 4096, 2048),
@@ -155,12 +155,12 @@ _ETC_REFERENCE = (1.3, 35)
 
 
 class _Asked(NamedTuple):
-    """What a method's settings depend on."""
+    """The choices that a method's settings depend on."""
 
     dataset: str
     bundle: Bundle
     tokens: int
-    """Of an answer on that data set."""
+    """Length of an answer on that data set."""
 
 
 _Options = dict[str, Any]
@@ -278,9 +278,9 @@ def get_preset(name: str | Path, *, dataset: Dataset = "2wikimultihopqa", bundle
     """Return the settings of a published method, or of a preset file that `calibrate` wrote.
 
     Args:
-        name: One of `PRESETS`, or a path that ends in `.json`. A file brings its own data set and bundle.
-        dataset: Whose published settings to take.
-        bundle: The form of `dragin`, `etc` and `seakr`; the others have one.
+        name: One of `PRESETS`, or a path that ends in `.json`. A file has its own data set and bundle.
+        dataset: The data set whose published settings to use.
+        bundle: The form of `dragin`, `etc` and `seakr`; other methods have only one.
 
     Raises:
         ConfigurationError: If a name is unknown; the message lists the known ones.
@@ -306,12 +306,12 @@ def get_preset(name: str | Path, *, dataset: Dataset = "2wikimultihopqa", bundle
 
 
 def as_preset(preset: str | Path | Preset) -> Preset:
-    """Return the preset itself, or the one that a name or a file stands for; errors as for `get_preset`."""
+    """Return the preset itself, or the one that a name or file stands for; errors as for `get_preset`."""
     return preset if isinstance(preset, Preset) else get_preset(preset)
 
 
 def _calibrated(file: PresetFile) -> Preset:
-    """The method that a file is based on, with the trigger that was found for it."""
+    """Return the method that a file is based on, with the trigger that was calibrated."""
     if is_preset_file(file.preset):
         raise ConfigurationError(f"a preset file names the preset {file.preset!r}; a published method is needed there")
     base = get_preset(file.preset, dataset=file.dataset, bundle=file.bundle)  # type: ignore[arg-type]

@@ -61,7 +61,7 @@ class Recipe:
     unrelated: int = 0
     """Questions of other subjects mixed in, taught by the model without any passage (against interference)."""
     with_passage: int = 0
-    """Questions also asked with the passage in the prompt (for `inject="combined"`)."""
+    """Questions also asked with the passage in the prompt (for `injection="combined"`)."""
     max_tokens: int = 2048
     """Of a training sequence. Room for a chunk as LlamaIndex cuts it by default (1,024 tokens); a longer passage is
     refused, and a longer sequence (with a long rewrite) left out."""

@@ -33,7 +33,7 @@ from rag_backbone.aio import in_own_thread
 from rag_backbone.documents.names import title_of
 from rag_backbone.errors import ConfigurationError
 
-Inject = Literal["parametric", "combined", "auto"]
+Injection = Literal["parametric", "combined", "auto"]
 _LACKING: dict[Missing, str] = {
     "translate": ", but the LLM has none; pass one, ParametricLLM(translator=...), or use missing='train'",
     "train": "; name the model that the server runs, ParametricLLM(lm=...), or use missing='context'",
@@ -88,13 +88,13 @@ class ParametricNodePostprocessor(BaseNodePostprocessor):
             long, training diverges, read-only store) stays in the prompt and is not tried again. While a query waits
             for training, a warning names the document and the estimated time, a progress bar is shown on stderr, and
             `AdapterTrainingEvent`s are sent to LlamaIndex's event handlers.
-        inject: `"parametric"` puts no text into the prompt. `"combined"` uses adapter and text. `"auto"` chooses the
+        injection: `"parametric"` puts no text into the prompt. `"combined"` uses adapter and text. `"auto"` chooses the
             cheapest mode per node that `auto` allows: in context, trained or translated adapter, or both; `missing` is
             then not used.
         max_active: Maximum number of nodes that act through their adapters at once, best-scored first. None for 1, or
             with `conflicts`, whose policies need several documents, for the LLM's `max_adapters`.
         others: What happens to the other nodes that have an adapter: `"omit"` leaves them out of the query, `"context"`
-            puts their text into the prompt. None for `"omit"` with `inject="parametric"`, otherwise `"context"`.
+            puts their text into the prompt. None for `"omit"` with `injection="parametric"`, otherwise `"context"`.
         strength: Factor on the updates. None for 1, or 0.1 if the text is in the prompt too, where full strength
             disturbs reading more than it adds (docs/results-parametric.md).
         forgetting: Maximum change of the model's answers to unrelated questions, in nats per token (`ForgettingGuard`,
@@ -106,7 +106,7 @@ class ParametricNodePostprocessor(BaseNodePostprocessor):
         conflict_bound: Two nodes contradict each other above this many nats.
         conflict_overlap: Nodes whose updates have a smaller cosine are about different things and never contradict each
             other; None to ignore the cosine.
-        auto: Policy of `inject="auto"` (quality, seconds); None for `AutoPolicy()`.
+        auto: Policy of `injection="auto"` (quality, seconds); None for `AutoPolicy()`.
         costs: Costs on this machine; None to measure them when the postprocessor is first created on it, which takes up
             to a minute (`llamaindex_prag.placement.costs`).
 
@@ -118,7 +118,7 @@ class ParametricNodePostprocessor(BaseNodePostprocessor):
 
     llm: ParametricLLM
     missing: Missing = "train"
-    inject: Inject = "parametric"
+    injection: Injection = "parametric"
     max_active: int | None = Field(default=None, ge=1)
     others: Others | None = None
     strength: float | None = Field(default=None, gt=0.0)
@@ -133,7 +133,13 @@ class ParametricNodePostprocessor(BaseNodePostprocessor):
     """Whether unused nodes were already logged at WARNING; later queries log them at INFO."""
 
     def __init__(
-        self, *, llm: Any, missing: Missing = "train", inject: Inject = "parametric", store: Any = None, **options: Any
+        self,
+        *,
+        llm: Any,
+        missing: Missing = "train",
+        injection: Injection = "parametric",
+        store: Any = None,
+        **options: Any,
     ) -> None:
         refuse_unknown_arguments(type(self), options, ("store",))
         if isinstance(llm, Mapping) and llm.get("class_name") == ParametricLLM.class_name():  # from_dict
@@ -143,20 +149,23 @@ class ParametricNodePostprocessor(BaseNodePostprocessor):
                 f"llm is a {type(llm).__name__}, which cannot use adapters: it would find meaningless references in "
                 "its prompt. Pass the ParametricLLM that the query engine uses: ParametricLLM(lm=..., store=...)."
             )
-        for name, value, known in (("missing", missing, get_args(Missing)), ("inject", inject, get_args(Inject))):
+        for name, value, known in (
+            ("missing", missing, get_args(Missing)),
+            ("injection", injection, get_args(Injection)),
+        ):
             if value not in known:
                 raise ConfigurationError(f"{name} is {value!r}; known: {', '.join(known)}")
         if store is not None and store is not llm.model.store:
             raise ConfigurationError("store is not the store of the LLM; leave it out, or pass llm.model.store")
-        _refuse_what_it_cannot(llm.model, missing, inject)
-        options |= {"llm": llm, "missing": missing, "inject": inject}
+        _refuse_what_it_cannot(llm.model, missing, injection)
+        options |= {"llm": llm, "missing": missing, "injection": injection}
         if options.get("conflicts") is not None:
             known_policy(options["conflicts"])
-        if inject == "auto":
+        if injection == "auto":
             if missing != "train":
-                raise ConfigurationError(f"missing is {missing!r}; inject='auto' decides itself, so leave it out")
+                raise ConfigurationError(f"missing is {missing!r}; injection='auto' decides itself, so leave it out")
         elif given := [name for name in ("auto", "costs") if options.get(name) is not None]:
-            raise ConfigurationError(f"{', '.join(given)}: only for inject='auto', but inject is {inject!r}")
+            raise ConfigurationError(f"{', '.join(given)}: only for injection='auto', but injection is {injection!r}")
         super().__init__(**options)
         stray_markers.watch()
         reloaded.watch(llm.model.store)
@@ -164,7 +173,7 @@ class ParametricNodePostprocessor(BaseNodePostprocessor):
             llm.model,
             merge=llm.merge,
             max_active=self.max_active,
-            others=self.others or ("omit" if inject == "parametric" else "context"),
+            others=self.others or ("omit" if injection == "parametric" else "context"),
             forgetting=self.forgetting,
             conflicts=self.conflicts,
             conflict_bound=self.conflict_bound,
@@ -175,9 +184,9 @@ class ParametricNodePostprocessor(BaseNodePostprocessor):
             llm.model,
             placer,
             missing=missing,
-            beside=inject == "combined",
+            beside=injection == "combined",
             strength=self.strength,
-            chooser=AutoChooser(llm.model.local, self.auto, self.costs) if inject == "auto" else None,
+            chooser=AutoChooser(llm.model.local, self.auto, self.costs) if injection == "auto" else None,
             waiting=logger,
             progress=True,
             watch=dispatch,
@@ -265,8 +274,8 @@ class ParametricNodePostprocessor(BaseNodePostprocessor):
         )
 
 
-def _refuse_what_it_cannot(model: AdapterModel, missing: Missing, inject: Inject) -> None:
-    if inject == "auto":
+def _refuse_what_it_cannot(model: AdapterModel, missing: Missing, injection: Injection) -> None:
+    if injection == "auto":
         model.check_weighing()
     model.check_missing(missing, _LACKING.get(missing, ""))
 

@@ -1,4 +1,4 @@
-"""Counts how often each document is retrieved, and chooses its placement mode accordingly (`inject="auto"`).
+"""Counts how often each document is retrieved, and chooses its placement mode accordingly (`injection="auto"`).
 
 The count is stored beside the document's adapters, under the hash of its text: it is removed with the document, and
 starts again from 0 when the document changes.

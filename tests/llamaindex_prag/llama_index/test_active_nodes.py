@@ -59,26 +59,26 @@ def test_the_same_text_twice_is_one_passage(llm, calls):
     assert len(calls[-1][1]) == 1
 
 
-@pytest.mark.parametrize("inject", ["parametric", "combined"])
+@pytest.mark.parametrize("injection", ["parametric", "combined"])
 @pytest.mark.parametrize("others", [None, "omit", "context"])
-def test_the_other_nodes_are_left_out_or_stay_as_text(llm, calls, monkeypatch, caplog, inject, others):
+def test_the_other_nodes_are_left_out_or_stay_as_text(llm, calls, monkeypatch, caplog, injection, others):
     seen = watched_events(monkeypatch)
-    post = ParametricNodePostprocessor(llm=llm, missing="error", inject=inject, others=others)
+    post = ParametricNodePostprocessor(llm=llm, missing="error", injection=injection, others=others)
     engine = RetrieverQueryEngine.from_args(Fixed(0, 1), llm=llm, node_postprocessors=[post])
     with caplog.at_level(logging.INFO):
         response, _ = engine.query(QUESTION), engine.query(QUESTION)
     prompt, selection = calls[-1]
-    stays = others == "context" or (others is None and inject == "combined")
+    stays = others == "context" or (others is None and injection == "combined")
     assert len(selection) == 1
     assert (TEXTS[1] in prompt) == stays
-    assert (TEXTS[0] in prompt) == (inject == "combined")
+    assert (TEXTS[0] in prompt) == (injection == "combined")
     assert "dynprag" not in prompt
     assert "used" not in prompt
     reason = "another passage has a better score, and 1 may act through adapters (max_active)"
     assert seen[-1].injected == ["node-0"]
     assert (seen[-1].in_context, seen[-1].left_out) == (({"node-1": reason}, {}) if stays else ({}, {"node-1": reason}))
     used = [n.node.metadata["dynprag"] for n in response.source_nodes]
-    assert used[0]["used"] == ("adapter and text" if inject == "combined" else "adapter")
+    assert used[0]["used"] == ("adapter and text" if injection == "combined" else "adapter")
     if stays:
         assert used[1] == {"used": "text", "why": reason}
     else:
@@ -158,7 +158,7 @@ def test_combined_keeps_the_metadata_that_prompts_show(llm, calls, mode):
     shown = TextNode(
         id_="shown", text=TEXTS[0], metadata={"page": "17", "secret": "x"}, excluded_llm_metadata_keys=["secret"]
     )
-    post = ParametricNodePostprocessor(llm=llm, missing="error", inject="combined")
+    post = ParametricNodePostprocessor(llm=llm, missing="error", injection="combined")
     engine = RetrieverQueryEngine.from_args(
         Fixed(nodes=[NodeWithScore(node=shown, score=1.0)]), llm=llm, node_postprocessors=[post], response_mode=mode
     )
@@ -187,9 +187,9 @@ class Rewriting(BaseNodePostprocessor):
 
 
 @pytest.mark.parametrize("way", ["set_content", "text", "copy", "new node"])
-@pytest.mark.parametrize("inject", ["parametric", "combined"])
-def test_a_node_whose_text_is_changed_afterwards_never_uses_the_adapter(llm, calls, way, inject):
-    posts = [ParametricNodePostprocessor(llm=llm, missing="error", inject=inject), Rewriting(way=way)]
+@pytest.mark.parametrize("injection", ["parametric", "combined"])
+def test_a_node_whose_text_is_changed_afterwards_never_uses_the_adapter(llm, calls, way, injection):
+    posts = [ParametricNodePostprocessor(llm=llm, missing="error", injection=injection), Rewriting(way=way)]
     engine = RetrieverQueryEngine.from_args(Fixed(0), llm=llm, node_postprocessors=posts)
     if way == "new node":
         engine.query(QUESTION)

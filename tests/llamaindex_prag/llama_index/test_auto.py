@@ -1,4 +1,4 @@
-"""Tests of `inject="auto"` in a query engine: the mode of each node, its retrieval count, and the prompt."""
+"""Tests of `injection="auto"` in a query engine: the mode of each node, its retrieval count, and the prompt."""
 
 import pytest
 
@@ -22,7 +22,7 @@ def asked(llm, number):
 
 
 def test_a_node_is_read_at_the_first_query_and_trained_at_the_second(llm, calls):
-    engine = engine_of(llm, Fixed(3), post={"inject": "auto", "missing": "train", "costs": COSTS})
+    engine = engine_of(llm, Fixed(3), post={"injection": "auto", "missing": "train", "costs": COSTS})
     engine.query(QUESTION)
     assert TEXTS[3] in calls[-1][0]
     assert calls[-1][1] is None
@@ -35,7 +35,7 @@ def test_a_node_is_read_at_the_first_query_and_trained_at_the_second(llm, calls)
 
 
 def test_removing_a_document_removes_its_count(llm):
-    engine = engine_of(llm, Fixed(0), post={"inject": "auto", "missing": "train", "costs": COSTS})
+    engine = engine_of(llm, Fixed(0), post={"injection": "auto", "missing": "train", "costs": COSTS})
     engine.query(QUESTION)
     assert asked(llm, 0) == 1
     llm.model.store.remove_document("doc-0")
@@ -44,7 +44,7 @@ def test_removing_a_document_removes_its_count(llm):
 
 def test_combined_shows_the_text_beside_a_weak_adapter(llm, calls):
     policy = AutoPolicy(quality=0.9, qualities={"context": 0.8, "combined": 1.0, "trained": 0.7})
-    post = {"inject": "auto", "missing": "train", "costs": COSTS, "auto": policy}
+    post = {"injection": "auto", "missing": "train", "costs": COSTS, "auto": policy}
     engine_of(llm, Fixed(0, 1), post=post).query(QUESTION)
     prompt, selection = calls[-1]
     assert TEXTS[0] in prompt
@@ -62,6 +62,6 @@ def test_retrievals_are_counted_in_memory_if_the_store_is_read_only(llm):
 
 def test_contradictory_options_are_rejected(llm):
     with pytest.raises(ConfigurationError, match="decides itself, so leave it out"):
-        ParametricNodePostprocessor(llm=llm, inject="auto", missing="error", costs=COSTS)
-    with pytest.raises(ConfigurationError, match="costs: only for inject='auto'"):
+        ParametricNodePostprocessor(llm=llm, injection="auto", missing="error", costs=COSTS)
+    with pytest.raises(ConfigurationError, match="costs: only for injection='auto'"):
         ParametricNodePostprocessor(llm=llm, costs=COSTS)

@@ -43,11 +43,11 @@ async def test_prompts_and_conversations_with_surrogates_are_answered(llm):
     assert llm.predict(PromptTemplate("{q}"), q=CUT) is not None
 
 
-@pytest.mark.parametrize("inject", ["parametric", "combined"])
-def test_nodes_with_surrogates_act_through_their_adapters(llm, store, inject):
+@pytest.mark.parametrize("injection", ["parametric", "combined"])
+def test_nodes_with_surrogates_act_through_their_adapters(llm, store, injection):
     store.put(llm.model.key(CUT), Adapter(llm.model.layout, random_values(llm.model.layout, 5, 0.1), 2.0), {})
     found = [NodeWithScore(node=cut_node(), score=0.9)]
-    made = ParametricNodePostprocessor(llm=llm, missing="error", inject=inject)
+    made = ParametricNodePostprocessor(llm=llm, missing="error", injection=injection)
     (placed,) = made.postprocess_nodes(found, query_bundle=QueryBundle("Who \ud83d wrote?"))
     assert placed.node.node_id == "n\ud83d"
     engine = RetrieverQueryEngine.from_args(Fixed(nodes=found), llm=llm, node_postprocessors=[made])

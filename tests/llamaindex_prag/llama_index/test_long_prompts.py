@@ -156,7 +156,7 @@ def test_a_question_longer_than_the_window_is_rejected(llm, calls):
 
 def test_adapters_act_on_every_part(llm, calls):
     node = TextNode(text=TEXTS[0])
-    post = ParametricNodePostprocessor(llm=llm, inject="combined")
+    post = ParametricNodePostprocessor(llm=llm, injection="combined")
     (found,) = post.postprocess_nodes([NodeWithScore(node=node, score=1.0)])
     context = found.node.get_content(MetadataMode.LLM) + "\n\n" + long("Thai")
     llm.predict(PromptTemplate("{context_str}\n{query_str}"), context_str=context, query_str=QUESTION)

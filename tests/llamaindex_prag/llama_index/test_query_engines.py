@@ -98,7 +98,7 @@ def test_a_users_template_is_not_replaced(llm, calls):
 
 
 def test_combined_uses_both_the_text_and_the_adapter(llm, calls):
-    engine_of(llm, Fixed(0), post={"inject": "combined"}).query(QUESTION)
+    engine_of(llm, Fixed(0), post={"injection": "combined"}).query(QUESTION)
     ((prompt, selection),) = calls
     assert TEXTS[0] in prompt
     assert "⟦" not in prompt
@@ -308,7 +308,7 @@ def test_impossible_combinations_are_rejected_with_a_remedy(llm):
     with pytest.raises(ConfigurationError, match="translator"):
         ParametricNodePostprocessor(llm=llm, missing="translate")
     with pytest.raises(ConfigurationError, match="known: parametric, combined"):
-        ParametricNodePostprocessor(llm=llm, inject="both")
+        ParametricNodePostprocessor(llm=llm, injection="both")
     index = VectorStoreIndex.from_documents([Document(text=TEXTS[0])], embed_model=MockEmbedding(8))
     post = ParametricNodePostprocessor(llm=llm, missing="error")
     citing = CitationQueryEngine.from_args(index, llm=llm, node_postprocessors=[post])
@@ -357,9 +357,9 @@ def test_adapters_that_forget_too_much_are_weakened_or_replaced_by_text(llm, cal
 # ---------------------------------------------------------------------- failures and limits
 
 
-@pytest.mark.parametrize("inject", ["parametric", "combined"])
-def test_a_node_that_cannot_be_trained_stays_in_the_prompt_and_is_not_tried_again(llm, inject, monkeypatch):
-    post = ParametricNodePostprocessor(llm=llm, inject=inject, max_active=2)
+@pytest.mark.parametrize("injection", ["parametric", "combined"])
+def test_a_node_that_cannot_be_trained_stays_in_the_prompt_and_is_not_tried_again(llm, injection, monkeypatch):
+    post = ParametricNodePostprocessor(llm=llm, injection=injection, max_active=2)
     long = TextNode(id_="long", text="The road goes on. " * 700)
     tried, original = [], Parametrizer.parametrize
 

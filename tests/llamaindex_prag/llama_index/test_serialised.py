@@ -48,10 +48,10 @@ def test_an_llm_is_restored_from_json_with_its_model_and_store(saved):
 
 
 def test_objects_with_an_llm_are_restored_with_the_same_llm(saved):
-    made = ParametricNodePostprocessor(llm=saved, missing="context", inject="combined")
+    made = ParametricNodePostprocessor(llm=saved, missing="context", injection="combined")
     again = ParametricNodePostprocessor.from_dict(json.loads(json.dumps(made.to_dict())))
     same(saved, again.llm)
-    assert (again.missing, again.inject) == ("context", "combined")
+    assert (again.missing, again.injection) == ("context", "combined")
     transform = ParametrizeNodes.from_dict(json.loads(json.dumps(ParametrizeNodes(llm=saved, how="train").to_dict())))
     same(saved, transform.llm)
 

@@ -240,7 +240,7 @@ def test_impossible_options_are_rejected_with_a_remedy(server, lm, store, tmp_pa
     with pytest.raises(ConfigurationError, match="^missing='translate' needs a translator; give one$"):
         alone.check_missing("translate", "; give one")
     alone.check_missing("context", "")
-    with pytest.raises(ConfigurationError, match="inject='auto' weighs"):
+    with pytest.raises(ConfigurationError, match="injection='auto' weighs"):
         alone.check_weighing()
     server.stop()
     with pytest.raises(ServerUnavailableError, match="could not be asked"):
@@ -318,8 +318,8 @@ def test_the_postprocessor_works_with_a_served_model(llm, server, local):
     assert ["⟦adapter" in t for t in texts] == [True, True, False]
     llm.complete("\n\n".join([*texts, QUESTION]))
     assert server.asked("/completions")[-1]["model"].startswith("prag-")
-    with pytest.raises(ConfigurationError, match="inject='auto' weighs"):
-        ParametricNodePostprocessor(llm=llm, inject="auto")
+    with pytest.raises(ConfigurationError, match="injection='auto' weighs"):
+        ParametricNodePostprocessor(llm=llm, injection="auto")
 
 
 def test_a_missing_adapter_is_trained_with_local_weights(llm, local, lm):
