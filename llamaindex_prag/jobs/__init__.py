@@ -1,1 +1,1 @@
-"""Jobs that make adapters: their progress, their estimated time, and this machine's pace."""
+"""Training jobs: progress, estimated duration, and this machine's pace."""

@@ -263,6 +263,6 @@ def test_an_estimate_is_told_before_the_work_and_alone_if_wanted(notes, tmp_path
     made = called()
     assert "for 1 document (" in made.stderr
     assert "1 trained" in made.stdout
-    assert "nothing to make; 1 known already" in called("--estimate").stdout
+    assert "nothing to train; 1 already trained" in called("--estimate").stdout
     asked = called("--augmentation", "model", "--estimate")
     assert "for 1 document (" in asked.stdout  # the model's own questions make another adapter

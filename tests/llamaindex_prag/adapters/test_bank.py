@@ -216,7 +216,7 @@ def test_orthogonal_updates_are_those_of_the_projection(layout):
         (lambda b: b.select(keys(*TEXTS)), AdapterError, "room for 3"),
         (lambda b: b.select(keys("a"), merge="average"), ConfigurationError, "known: mean, sum"),
         (lambda b: b.select(keys("a"), merge="score"), AdapterError, "scores"),
-        (lambda b: b.select(keys("a", "b"), merge="score", scores=[1.0, -1.0]), AdapterError, "not negative"),
+        (lambda b: b.select(keys("a", "b"), merge="score", scores=[1.0, -1.0]), AdapterError, "non-negative"),
         (lambda b: b.select(keys("a"), strength=float("nan")), ConfigurationError, "strength"),
     ],
 )

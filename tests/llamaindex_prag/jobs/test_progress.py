@@ -90,10 +90,10 @@ def test_a_job_is_estimated_before_it_begins_and_a_resumed_one_by_what_is_left(l
     after = made.estimate(NOTES)
     assert (after.documents, after.known) == (2, 3)
     assert after.seconds == pytest.approx(before.seconds * 2 / 5, rel=0.1)
-    assert str(after).endswith("; 3 known already")
+    assert str(after).endswith("; 3 already trained")
     made.parametrize(NOTES, progress=False)
     forwards = lm.engine.counts.forwards
-    assert str(made.estimate(NOTES)) == "nothing to make; 5 known already"
+    assert str(made.estimate(NOTES)) == "nothing to train; 5 already trained"
     assert lm.engine.counts.forwards == forwards
 
 
@@ -140,7 +140,7 @@ def test_a_writing_models_range_is_wide_until_a_job_has_shown_how_much_it_writes
     assert first.high / first.low > 5
     assert later.high / later.low < 2.5
     unknown = estimated(PRAG, {text_hash("a"): 40}, 0, Pace(0.01, 0.0, 50.0, None), augmenter)
-    assert "being a guess" in str(unknown)
+    assert "is a guess" in str(unknown)
     assert "Augmenter(other" in str(unknown)
 
 
