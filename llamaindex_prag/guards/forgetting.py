@@ -76,7 +76,9 @@ class ForgettingGuard:
         if not probes or not all(p.strip() for p in probes):
             raise ConfigurationError("probes must be questions: at least one, and none of them blank")
         if not (math.isfinite(bound) and bound > 0) or not 0 < least <= 1:
-            raise ConfigurationError(f"bound is {bound} and least is {least}; above 0 is needed, for least at most 1")
+            raise ConfigurationError(
+                f"bound is {bound} and least is {least}; both must be above 0, and least must be at most 1"
+            )
         self.model = model
         self.bound = bound
         self.least = least
@@ -87,8 +89,7 @@ class ForgettingGuard:
         self._measured: OrderedDict[Hashable, float] = OrderedDict()
 
     def forgetting(self, selection: ActiveAdapters) -> float:
-        """Return KL(base || adapted), the mean over the tokens of the probes' answers, in nats; cached per
-        selection."""
+        """Return KL(base || adapted) in nats, the mean over the probes' answer tokens; cached per selection."""
         with self._lock:
             known = self._measured.get(selection.cache_key)
         if known is not None:

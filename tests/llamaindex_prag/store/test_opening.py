@@ -42,13 +42,13 @@ def test_a_store_of_another_model(folder):
 def test_a_store_whose_model_is_not_named(folder, tmp_path):
     with opened(folder, model=None) as store:
         assert store.model == MODEL
-    refuses(tmp_path / "new", "name the model's fingerprint", model=None)
+    refuses(tmp_path / "new", "give the model's fingerprint", model=None)
 
 
 def test_a_file(tmp_path):
     (tmp_path / "file").write_text("hello")
     refuses(tmp_path / "file", "is a file; a store is a folder")
-    refuses(tmp_path / "file" / "below", "cannot be made|is a file")
+    refuses(tmp_path / "file" / "below", "cannot be created|is a file")
 
 
 def test_a_folder_with_other_things_in_it(tmp_path):
@@ -86,7 +86,7 @@ def test_a_newer_format(folder):
 @pytest.mark.parametrize("description", [b"{}", b"not json", b'{"format": "another", "version": 1}', b"[]"])
 def test_a_description_of_something_else(folder, description):
     described(folder, description)
-    refuses(folder, "no adapter store")
+    refuses(folder, "not an adapter store")
 
 
 @pytest.mark.parametrize("part", [0.001, 0.01, 0.3, 0.6, 0.99])
@@ -164,5 +164,5 @@ def test_a_read_only_folder_can_be_read_and_says_how(folder):
     assert program.returncode == 0, program.stderr
     first, second, third = program.stdout.splitlines()
     assert "cannot be written by this user; open the store with readonly=True" in first
-    assert "cannot be made" in second
+    assert "cannot be created" in second
     assert third == "4 True"

@@ -201,7 +201,7 @@ def test_damaged_or_missing_files_are_named(folder, name):
 def test_links_that_leave_the_folder_are_not_followed(folder, tmp_path):
     outside = shutil.move(folder / "adapter_model.safetensors", tmp_path / "elsewhere.safetensors")
     (folder / "adapter_model.safetensors").symlink_to(outside)
-    with pytest.raises(PeftFolderError, match="outside of the folder; it is not followed"):
+    with pytest.raises(PeftFolderError, match="outside the folder; it is not followed"):
         import_peft(folder, LAYOUT)
 
 
