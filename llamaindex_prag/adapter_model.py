@@ -63,7 +63,7 @@ class LanguageModel(Protocol):
 
     @property
     def loaded_with(self) -> Any:
-        """What loads the same model again; None if the model exists in memory only."""
+        """Name or arguments that load the same model again; None if the model exists in memory only."""
 
 
 class AdapterModel(Protocol):

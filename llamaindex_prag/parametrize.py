@@ -43,7 +43,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(slots=True)
 class Report:
-    """What a call of `Parametrizer.parametrize` did."""
+    """Result of a call of `Parametrizer.parametrize`."""
 
     trained: int = 0
     known: int = 0
@@ -54,7 +54,7 @@ class Report:
     """Adapters removed because no document has their passage any more."""
     seconds: float = 0.0
     notes: dict[str, tuple[str, ...]] = field(default_factory=dict)
-    """What did not go as planned, by text hash."""
+    """Notes on what did not go as planned, by text hash."""
 
     def __str__(self) -> str:
         counts = {"trained": self.trained, "known": self.known, "skipped": self.skipped, "removed": self.removed}
@@ -305,7 +305,7 @@ class Parametrizer:
 
 
 class _MadeOf:
-    """What an adapter was trained on, for its record."""
+    """Describes what an adapter was trained on, for its record."""
 
     def __init__(self, augmentation: Augmentation) -> None:
         self._augmentation = augmentation

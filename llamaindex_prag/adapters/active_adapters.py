@@ -1,4 +1,4 @@
-"""Which adapters a call runs with, how strongly each one counts, and how they are merged.
+"""Select the adapters of a call, weigh them, and merge them.
 
     update of a layer:  sum_i w_i s_i B_i A_i
 

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 
 Factors = list[tuple["Tensor", "Tensor"]]
-"""For each target: `A` (k, rank, in) and `B'` (k, rank, out)."""
+"""`A` (k, rank, in) and `B'` (k, rank, out) of each target."""
 
 
 class _Slot:

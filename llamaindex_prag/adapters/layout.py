@@ -1,4 +1,4 @@
-"""Where each factor of an adapter lies in one flat buffer.
+"""Memory layout of an adapter: the position of each factor in one flat buffer.
 
     y = W x + s * B A x,   s = alpha / rank      (Hu et al. 2021, section 4.1)
 

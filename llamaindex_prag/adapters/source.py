@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class AdapterSource(Protocol):
-    """Where a bank reads adapters from: a store, or adapters in memory."""
+    """Source that a bank reads adapters from: a store, or adapters in memory."""
 
     @property
     def generation(self) -> int:

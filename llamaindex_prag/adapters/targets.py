@@ -78,7 +78,7 @@ def target_layers(model: PreTrainedModel, layout: Layout) -> list[nn.Linear]:
         if (layer.in_features, layer.out_features) != (target.inputs, target.outputs):
             raise ConfigurationError(
                 f"{target.name} has {layer.in_features} inputs and {layer.out_features} outputs; "
-                f"the adapters were made for {target.inputs} and {target.outputs}"
+                f"the adapters were trained for {target.inputs} and {target.outputs}"
             )
         if "forward" in vars(layer):
             raise ConfigurationError(

@@ -127,8 +127,8 @@ def refuse_unless_of_recipe(augmenter: DocumentAugmenter, recipe: Recipe) -> Non
     if recipe.questions and recipe.augmentation not in ("auto", by):
         raise ConfigurationError(
             f"the augmenter {augmenter!r} generates questions by {by}, but the recipe {recipe.name!r} stores adapters "
-            f"under the key of augmentation={recipe.augmentation!r}, so they would be taken for others. Create the "
-            f"model with recipe=get_recipe({recipe.name!r}, augmentation={by!r})"
+            f"under the key of augmentation={recipe.augmentation!r}, so they would be confused. Create the model "
+            f"with recipe=get_recipe({recipe.name!r}, augmentation={by!r})"
         )
 
 

@@ -28,7 +28,7 @@ class Outcome:
 
 @dataclass(slots=True)
 class PartialAugmentation:
-    """What has been collected for one document so far."""
+    """Everything collected for one document so far."""
 
     title: str
     text: str

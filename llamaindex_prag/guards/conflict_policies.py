@@ -52,7 +52,7 @@ _PDF = re.compile(r"D:(?P<moment>\d{14})(?P<zone>Z?|[+-]\d\d'?\d\d'?)")
 
 @dataclass(frozen=True, slots=True)
 class Resolution:
-    """Which documents are used, and how; each is identified by its index in `Conflicts.keys`."""
+    """The documents to use, and how; each is identified by its index in `Conflicts.keys`."""
 
     in_weights: tuple[int, ...]
     """Documents used through their adapters."""

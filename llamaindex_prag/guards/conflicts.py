@@ -47,7 +47,7 @@ _REMEMBERED = 256
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Conflicts:
-    """What several documents answer to one question."""
+    """Answers of several documents to one question, and how much they contradict each other."""
 
     question: str
     keys: tuple[AdapterKey, ...]

@@ -42,7 +42,7 @@ class Estimate:
     low: float
     high: float
     unknown: str = ""
-    """What is only guessed, because its duration cannot be measured here."""
+    """The part that is only guessed, because it cannot be measured here; empty if there is none."""
     stages: Mapping[str, Mapping[JobStage, float]] = field(default_factory=dict, repr=False)
     """Seconds of each stage, by text hash."""
 

@@ -165,7 +165,7 @@ class StoredAdapter:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredDocument:
-    """What a store knows about a document."""
+    """A document as a store knows it."""
 
     id: str
     texts: Sequence[str]

@@ -1,4 +1,4 @@
-"""Which documents use which text, so that a text is removed with its last document; and which indexes hold a document.
+"""Documents, the texts that they use, and the indexes that hold them; a text is removed with its last document.
 
     documents   document -> its id, its texts' hashes, and the ids of the indexes that hold it
     owners      text, document -> the document's id

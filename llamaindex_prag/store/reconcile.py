@@ -50,7 +50,7 @@ class IndexContents:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reconciled:
-    """What a reconciliation removed, or would remove."""
+    """Result of a reconciliation, or of a dry run."""
 
     documents: Mapping[str, Sequence[str]] = field(default_factory=dict)
     """Hashes of the texts that each document no longer has in the index."""

@@ -1,4 +1,4 @@
-"""What a recipe refuses, and what its key depends on."""
+"""Recipes: what they refuse, and what their keys depend on."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""What a store keeps, refuses, returns and removes, in one process."""
+"""A store in one process: what it keeps, refuses, returns and removes."""
 
 import json
 import subprocess
