@@ -1,9 +1,9 @@
-"""The protocol of a model that answers from stored adapters, wherever it runs.
+"""Protocol of a model that answers from stored adapters, wherever it runs.
 
     ParametricModel    the model is in this process
-    ServedModel        the model is in a vLLM server; training and measuring load its weights here (`local`)
+    ServedModel        the model is in a vLLM server; for training and measuring, its weights are loaded here (`local`)
 
-Prompts, placement and both frameworks ask for these members only. What a model cannot do it refuses itself. Knows no
+Prompts, placement and both frameworks use these members only. A model itself refuses what it cannot do. Knows no
 framework.
 """
 
@@ -34,7 +34,7 @@ class TextEngine(Protocol):
     """Generates text under a request's adapters: `Engine`, or `ServedEngine`."""
 
     def generate(self, request: Request) -> Generation:
-        """Generate a whole text."""
+        """Generate the whole text."""
 
     def stream(self, request: Request) -> AbstractContextManager[Iterable[TokenStep]]:
         """Generate step by step; leaving the context ends the generation."""
@@ -45,15 +45,15 @@ class LanguageModel(Protocol):
 
     @property
     def name(self) -> str:
-        """Name for messages and records; in a server, the name that requests use."""
+        """Name for messages and records; for a served model, the name that requests use."""
 
     @property
     def fingerprint(self) -> str:
-        """Identifies the weights, tokenizer and config that adapters were trained on."""
+        """A hash of the weights, tokenizer and config that adapters were trained on."""
 
     @property
     def context_window(self) -> int:
-        """The most tokens that prompt and answer may have."""
+        """Maximum number of tokens of prompt and answer together."""
 
     @property
     def tokenizer(self) -> PreTrainedTokenizerBase:
@@ -61,17 +61,17 @@ class LanguageModel(Protocol):
 
     @property
     def engine(self) -> TextEngine:
-        """Generates with this model."""
+        """The engine that generates with this model."""
 
     @property
     def loaded_with(self) -> Any:
-        """What loads the same model again; None if it exists in memory only."""
+        """Name or arguments that load the same model again; None if the model exists in memory only."""
 
 
 class AdapterModel(Protocol):
-    """A model, a store of its adapters, and the recipe that they are made by.
+    """A model, a store of its adapters, and the recipe that trains them.
 
-    Derive from it: finding adapters, and refusing what cannot be done, are the same for all.
+    Derive from it: finding adapters and refusing unsupported requests work the same for all models.
     """
 
     lm: LanguageModel
@@ -79,17 +79,17 @@ class AdapterModel(Protocol):
     store: ReadableStore
     """The adapters."""
     recipe: Recipe
-    """With its `augmentation` decided for this model, so that a key says whose questions an adapter was made of."""
+    """The recipe, with `augmentation` settled for this model, so that a key tells how the questions were generated."""
     max_adapters: int
-    """The most documents that one call may use."""
+    """Maximum number of documents per call."""
     translations: Translations | None = None
-    """Translated adapters beside the trained ones; None without a translator."""
+    """Translated adapters next to the trained ones; None without a translator."""
     in_server: bool = False
     """Whether another process computes the answers."""
 
     @property
     def local(self) -> LocalModel:
-        """The same model in this process, which trains adapters and measures what they do.
+        """The same model in this process, for training adapters and measuring their effect.
 
         Raises:
             ConfigurationError: If only a server's address is known.
@@ -103,7 +103,7 @@ class AdapterModel(Protocol):
         scores: Sequence[float] | None = None,
         strength: float | Sequence[float] = 1.0,
     ) -> ActiveAdapters | None:
-        """Combine adapters for one call; None for no keys.
+        """Combine adapters for one call, or return None if there are no keys.
 
         Raises:
             AdapterError: If there are more than `max_adapters`.
@@ -111,17 +111,17 @@ class AdapterModel(Protocol):
         return self._selected(keys, merge=merge, scores=scores, strength=strength) if keys else None
 
     def _selected(self, keys: Sequence[AdapterKey], **options: Any) -> ActiveAdapters:
-        """Combine adapters, at least one; options are those of `ActiveAdapters.of`."""
+        """Combine at least one adapter; the options are those of `ActiveAdapters.of`."""
 
     def runnable(self, selection: ActiveAdapters) -> Any:
-        """Return what a text generator of `langgraph_dynrag` takes to write under these adapters."""
+        """Return what a text generator of `langgraph_dynrag` needs to generate under these adapters."""
         return selection
 
     def check_chat_model(self, chat: object) -> None:
-        """Refuse a LangChain chat model that does not write with these adapters.
+        """Refuse a LangChain chat model that does not generate with these adapters.
 
         Raises:
-            ConfigurationError: With the line that makes one that does.
+            ConfigurationError: If it does not; the message has the line that creates one that does.
         """
 
     @property
@@ -131,11 +131,11 @@ class AdapterModel(Protocol):
 
     @property
     def translator_key(self) -> str | None:
-        """The translator's fingerprint, which stands in its adapters' keys where trained ones have the recipe."""
+        """The translator's fingerprint, which translated adapters have in their keys instead of the recipe."""
         return self.translations.translator.fingerprint if self.translations else None
 
     def location(self) -> dict[str, Any]:
-        """Return the arguments of `ParametricLLM` that lead to the server; none for a model in this process."""
+        """Return the `ParametricLLM` arguments that locate the server; empty for a model in this process."""
         return {}
 
     def key(self, text: str) -> AdapterKey:
@@ -147,11 +147,11 @@ class AdapterModel(Protocol):
         return self.key(text) in self.store
 
     def find(self, text: str) -> AdapterKey | None:
-        """Return the key of the passage's trained adapter, or else of its translated one, or None."""
+        """Return the key of the passage's trained adapter, else that of its translated one, else None."""
         return self.find_hash(text_hash(text))
 
     def find_hash(self, digest: str) -> AdapterKey | None:
-        """Find an adapter by the passage's `text_hash`."""
+        """Find an adapter by the passage's `text_hash`; like `find`."""
         trained = AdapterKey(self.store.model, self.recipe.key, digest)
         if trained in self.store:
             return trained
@@ -163,8 +163,8 @@ class AdapterModel(Protocol):
         """Refuse a policy for missing adapters that this model cannot follow.
 
         Args:
-            missing: `"train"`, `"translate"`, or another one, which needs nothing of the model.
-            advice: Ends the message: what the user can write instead.
+            missing: `"train"`, `"translate"`, or another policy, which needs nothing from the model.
+            advice: End of the message: what the user can write instead.
 
         Raises:
             ConfigurationError: If there are no weights to train with, or no translator.
@@ -175,14 +175,14 @@ class AdapterModel(Protocol):
             raise ConfigurationError(f"missing='train' needs the model's weights{advice}")
 
     def check_weighing(self) -> None:
-        """Refuse to weigh reading against training (`injection="auto"`) where the model is in a server.
+        """Refuse to weigh reading against training (`injection="auto"`) if the model is in a server.
 
         Raises:
-            ConfigurationError: If it is.
+            ConfigurationError: If the model is in a server.
         """
         if self.in_server:
             raise ConfigurationError(
-                "injection='auto' weighs what reading and training cost on this machine, and the model is in a server; "
+                "injection='auto' weighs the costs of reading and training on this machine, but the model is in a server; "
                 "choose injection='parametric' or 'combined'"
             )
 

@@ -1,4 +1,4 @@
-"""`dynprag parametrize`, `dynprag store` and, from its own module, `dynprag train-translator`."""
+"""Commands `dynprag parametrize` and `dynprag store`; registers `dynprag train-translator` from its own module."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 
 DEFAULT_STORE = Path(".dynprag/adapters")
 _SHOWN = 16
-"""Digits of a hash in a listing; `export` and `remove` take that much of it."""
+"""Number of hash digits in a listing; `export` and `remove` accept that many."""
 _FEWEST = 6
-"""Digits of a hash by which a text can be removed."""
+"""Minimum number of hash digits for removing a text."""
 
 StoreFolder = Annotated[
     Path, typer.Option("--store", "-s", help="The store's folder.", parser=given_path, metavar="FOLDER")
@@ -37,7 +37,7 @@ def register(app: typer.Typer) -> None:
     """Add this package's subcommands."""
     app.command("parametrize")(parametrize)
     app.command("train-translator")(train_translator)
-    store = typer.Typer(no_args_is_help=True, help="Look after a store of adapters.")
+    store = typer.Typer(no_args_is_help=True, help="Manage a store of adapters.")
     store.command("list")(list_adapters)
     for command in (stats, verify, gc, remove):
         store.command()(command)
@@ -54,19 +54,19 @@ def parametrize(
     store: StoreFolder = DEFAULT_STORE,
     model: Annotated[str, typer.Option(help="'embedded', a folder or a Hub id.")] = "embedded",
     recipe: Annotated[str, typer.Option(help=f"How: {', '.join(RECIPES)}.")] = "distill",
-    questions: Annotated[int | None, typer.Option(help="Asked about a passage; default: the recipe's.")] = None,
+    questions: Annotated[int | None, typer.Option(help="Questions per passage; default: the recipe's.")] = None,
     augmentation: Annotated[
         str | None,
-        typer.Option(help="Who asks them: 'model', 'rules'; default: the model, or rules where it is too small."),
+        typer.Option(help="What generates them: 'model' or 'rules'; default: the model, or rules if it is too small."),
     ] = None,
-    encoding: Annotated[str | None, typer.Option(help="Of files that are not UTF-8, such as cp1252.")] = None,
+    encoding: Annotated[str | None, typer.Option(help="Encoding of non-UTF-8 files, such as cp1252.")] = None,
     exclude: Annotated[list[str] | None, typer.Option(help="Glob pattern to leave out; may be repeated.")] = None,
     *,
     hidden: Annotated[bool, typer.Option("--hidden", help="Read hidden files and tool folders as well.")] = False,
-    estimate: Annotated[bool, typer.Option("--estimate", help="Only tell how long it would take.")] = False,
+    estimate: Annotated[bool, typer.Option("--estimate", help="Only print how long it would take.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Train the adapters of documents. What the store holds costs nothing; a job that was stopped goes on."""
+    """Train the adapters of documents. Adapters that the store holds cost nothing; a job that was stopped continues."""
     findings = Findings()
     passages = read_passages(source, encoding=encoding, exclude=exclude or (), hidden=hidden, findings=findings)
     changes = {"questions": questions, "augmentation": augmentation}
@@ -99,7 +99,7 @@ def parametrize(
 
 
 def list_adapters(store: StoreFolder = DEFAULT_STORE, *, as_json: AsJson = False) -> None:
-    """List the adapters: text hash, recipe, size in bytes, time made, and the documents that use the text."""
+    """List the adapters: text hash, recipe, size in bytes, creation time, and the documents that use the text."""
     with _existing(store) as opened:
         found = opened.adapters()
     if as_json:
@@ -112,13 +112,13 @@ def list_adapters(store: StoreFolder = DEFAULT_STORE, *, as_json: AsJson = False
 
 
 def stats(store: StoreFolder = DEFAULT_STORE, *, as_json: AsJson = False) -> None:
-    """What the store holds."""
+    """Print what the store holds."""
     with _existing(store) as opened:
         _show(asdict(opened.stats()), as_json=as_json)
 
 
 def verify(store: StoreFolder = DEFAULT_STORE, *, as_json: AsJson = False) -> None:
-    """Check every adapter; exit code 1 if one is damaged."""
+    """Check every adapter; the exit code is 1 if one is damaged."""
     with _existing(store) as opened:
         report = opened.verify(progress=console().shows_progress)
     damaged = {key.text: reason for key, reason in report.damaged}
@@ -141,7 +141,7 @@ def gc(
     *,
     only: Annotated[
         bool,
-        typer.Option("--only", help="With --against: these are all indexes; what is in none of them goes."),
+        typer.Option("--only", help="With --against: these are all indexes; remove what is in none of them."),
     ] = False,
     allow_empty: Annotated[
         bool,
@@ -150,10 +150,10 @@ def gc(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list what would be removed.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Remove what no document uses any more, and make the file smaller."""
+    """Remove adapters that no document uses any more, and shrink the file."""
     if not against:
         if given_alone := [name for name, on in (("--only", only), ("--allow-empty", allow_empty)) if on]:
-            raise ConfigurationError(f"{' and '.join(given_alone)}: only with --against INDEX")
+            raise ConfigurationError(f"{' and '.join(given_alone)} can only be used with --against INDEX")
         with _existing(store, readonly=dry_run) as opened:
             _show(asdict(opened.gc(dry_run=dry_run)), as_json=as_json)
         return
@@ -173,7 +173,7 @@ def gc(
     for document, why in found.kept.items():
         typer.echo(f"{clean_name(document)} stays: {why}")
     if found.kept:
-        typer.echo("if the indexes named are all that use this store, add --only, and these go as well")
+        typer.echo("if these are all indexes that use this store, add --only to remove these documents as well")
     typer.echo(str(found))
     _show(asdict(collected), as_json=False)
 
@@ -191,7 +191,7 @@ def remove(
     *,
     as_json: AsJson = False,
 ) -> None:
-    """Remove a document's adapters for good. A text that another document has as well stays for that one."""
+    """Remove a document's adapters permanently. A text that another document also has is kept."""
     with _existing(store) as opened:
         if named := _documents_called(opened, document):
             texts = dict.fromkeys(text for one in named for text in opened.texts(one))
@@ -211,10 +211,10 @@ def remove(
 
 
 def _documents_called(store: LMDBStore, name: str) -> list[str]:
-    """Return the document with this id, or the only one whose id ends so.
+    """Return the document with this id, or else the only one whose id ends with `/` and this name.
 
     Raises:
-        AdapterError: If there are several.
+        AdapterError: If several ids end like that.
     """
     for exact in (name, Path(name).resolve().as_posix()):
         if store.texts(exact):
@@ -222,15 +222,15 @@ def _documents_called(store: LMDBStore, name: str) -> list[str]:
     known = {owner for adapter in store.adapters() for owner in adapter.documents}
     found = sorted(owner for owner in known if owner.endswith(f"/{name}"))
     if len(found) > 1:
-        raise AdapterError(f"{len(found)} documents are called {name!r}: {', '.join(found[:5])}; name more of the path")
+        raise AdapterError(f"{len(found)} documents are called {name!r}: {', '.join(found[:5])}; give more of the path")
     return found
 
 
 def _text_called(store: LMDBStore, beginning: str) -> str | None:
-    """Return the only text whose hash begins so, or None.
+    """Return the only text whose hash begins with these digits, or None.
 
     Raises:
-        AdapterError: If there are several.
+        AdapterError: If several hashes do.
     """
     if len(beginning) < _FEWEST:
         return None
@@ -265,12 +265,12 @@ def export(
 
 def import_folder(
     folder: Annotated[Path, typer.Argument(help="A PEFT folder.")],
-    text: Annotated[Path, typer.Argument(help="A file with the passage that the adapter stands for.")],
+    text: Annotated[Path, typer.Argument(help="A file with the passage that the adapter was trained on.")],
     store: StoreFolder = DEFAULT_STORE,
     model: Annotated[str, typer.Option(help="'embedded', a folder or a Hub id.")] = "embedded",
-    recipe: Annotated[str, typer.Option(help=f"Under which it is kept: {', '.join(RECIPES)}.")] = "distill",
+    recipe: Annotated[str, typer.Option(help=f"The recipe that it is stored under: {', '.join(RECIPES)}.")] = "distill",
 ) -> None:
-    """Keep a PEFT adapter as that of a passage. Its rank and layers must be the recipe's."""
+    """Store a PEFT adapter as the adapter of a passage. Its rank and layers must be those of the recipe."""
     passage = read_text_file(text)
 
     from llamaindex_prag.parametric_model import ParametricModel

@@ -1,4 +1,4 @@
-"""What can go wrong with stored adapters.
+"""Errors of stored adapters.
 
 All derive from `AdapterError`, a `RuntimeError`: LlamaIndex's `Refine` turns a `ValueError` into "Empty Response".
 """
@@ -9,28 +9,28 @@ from rag_backbone.errors import AdapterError
 
 
 class StoreError(AdapterError):
-    """A store cannot be opened or used: not a store, of another model, truncated, read-only, of a newer version."""
+    """A store cannot be opened or used: not a store, another model's, truncated, read-only, or of a newer version."""
 
 
 class StoreFullError(StoreError):
-    """There is no room for what should be written; nothing that was stored before is lost."""
+    """The store has no room for a new entry; what it held before is intact."""
 
 
 class AdapterMissingError(StoreError):
-    """The store holds no adapter of this key."""
+    """The store has no adapter with this key."""
 
 
 class AdapterRefusedError(AdapterError):
-    """An adapter cannot be stored: of another model or layout, or with values that no training gives."""
+    """An adapter cannot be stored: wrong model or layout, or values that training does not produce."""
 
 
 class AdapterDamagedError(StoreError):
-    """Stored bytes are not what was written: checksum, size or format do not fit."""
+    """Stored bytes differ from what was written: checksum, size or format do not match."""
 
 
 class PeftFolderError(AdapterError):
-    """A PEFT adapter folder cannot be read or written as an adapter of ours."""
+    """A PEFT adapter folder cannot be read into, or written from, an adapter of this project."""
 
 
 class TranslatorError(AdapterError):
-    """A translator cannot be used, or trained on: of another model, damaged, diverged."""
+    """A translator cannot be used or trained: another model, damaged, or diverged."""

@@ -1,6 +1,7 @@
-"""What the index in a folder has: one that LlamaIndex persisted, or a `LocalIndex`.
+"""Read what an index in a folder contains: one that LlamaIndex persisted, or a `LocalIndex`.
 
-Of a `LocalIndex` the manifest is read, which names files and documents, not their texts. Needs the packages of neither.
+For a `LocalIndex` only the manifest is read, which names files and documents but not their texts. Needs the packages of
+neither.
 """
 
 from __future__ import annotations
@@ -19,10 +20,10 @@ _PERSISTED = "docstore.json"
 
 
 def folder_contents(folder: Path) -> IndexContents:
-    """Return what the index in a folder has.
+    """Return the contents of the index in a folder.
 
     Raises:
-        ConfigurationError: If there is none, or it cannot be read.
+        ConfigurationError: If the folder has no index, or it cannot be read.
     """
     if (folder / _PERSISTED).is_file():
         with needed_for(f"the index of LlamaIndex in {clean_name(str(folder))}"):
@@ -42,7 +43,7 @@ def _of_local_index(folder: Path) -> IndexContents:
     try:
         content: dict[str, Any] = json.loads((folder / _MANIFEST).read_text("utf-8"))
         files, documents = content["files"], content["documents"]
-        # A document is known by its file's path (`dynprag parametrize`), or by what search results call it.
+        # A document goes by its file's path (`dynprag parametrize`), or by its name in search results.
         names = {shown for path, entry in files.items() if entry["chunks"] for shown in (path, _relative(path, entry))}
         names |= {shown for id_, entry in documents.items() for shown in (id_, entry["source"])}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:

@@ -1,7 +1,7 @@
-"""One language model with the adapters of one recipe: what answers from documents that are in its weights.
+"""A language model with the adapters of one recipe, which answers from documents in its weights.
 
-The frameworks' classes are thin shells around this one. It puts together model, store and bank, names adapters by the
-text that they stand for, and runs a request with some of them.
+The frameworks' classes are thin shells around this one. It combines model, store and bank, finds adapters by the text
+that they were trained on, and runs requests with them.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from rag_backbone.loading.causal_lm import CausalLM
 
 
-# Weak on both sides, as a parametric model keeps its base model alive.
+# Weak on both sides, because a parametric model keeps its base model alive.
 _made: weakref.WeakKeyDictionary[CausalLM, weakref.ref[ParametricModel]] = weakref.WeakKeyDictionary()
 _making = threading.Lock()
 
@@ -38,20 +38,20 @@ _making = threading.Lock()
 class ParametricModel(LocalModel):
     """A model that can answer from stored adapters.
 
-    Use `ParametricModel.of`, which gives one model's users the same object and attaches it to the engine. One that is
-    made directly trains and measures; before it answers from adapters, call `attach()`.
+    Use `ParametricModel.of`, which returns the same object to all users of a model and attaches it to the engine. An
+    instance that is created directly can train and measure; call `attach()` before it answers from adapters.
 
     Args:
         lm: The base model.
-        store: Its adapters.
-        recipe: By which they were made.
-        max_adapters: The most documents that one call may use.
-        slots: How many different selections stay in memory.
-        translator: Makes adapters of documents that have no trained one. Its adapters have the recipe's form.
+        store: The store of its adapters.
+        recipe: The recipe that trains the adapters.
+        max_adapters: Maximum number of documents per call.
+        slots: Maximum number of different selections in memory.
+        translator: Produces adapters for documents without a trained one, in the recipe's layout.
 
     Raises:
-        ConfigurationError: If the store was made for another model, the model has no layers that the recipe names, or
-            the translator's adapters have another form.
+        ConfigurationError: If the store belongs to another model, the model has no layers that the recipe names, or
+            the translator's adapters have another layout.
     """
 
     lm: CausalLM
@@ -74,7 +74,7 @@ class ParametricModel(LocalModel):
         """The recipe's `augmentation` as the user gave it."""
         if store.model != lm.fingerprint:
             raise ConfigurationError(
-                f"the store holds adapters of the model {store.model[:12]}…, and {lm.name} is {lm.fingerprint[:12]}…. "
+                f"the store holds adapters of the model {store.model[:12]}…, but {lm.name} is {lm.fingerprint[:12]}…. "
                 "Adapters fit only the model that they were trained on; use that model, or another store."
             )
         self.layout = layout_of(lm.model, rank=self.recipe.rank, targets=self.recipe.targets, layers=self.recipe.layers)
@@ -84,7 +84,7 @@ class ParametricModel(LocalModel):
         self.bank = AdapterBank(lm.model, self.layout, source, max_adapters=max_adapters, slots=slots)
 
     def attach(self) -> Self:
-        """Have the engine of `lm` apply this model's adapters, in the place of those of a model attached earlier.
+        """Make the engine of `lm` apply this model's adapters, instead of those of a model attached earlier.
 
         Returns:
             The model itself.
@@ -99,8 +99,9 @@ class ParametricModel(LocalModel):
 
         if translator.config.layout != self.layout:
             raise ConfigurationError(
-                f"the translator makes adapters of {translator.config.layout!r}, and the recipe {self.recipe.name!r} "
-                f"has {self.layout!r}. Use recipe={translator.config.recipe.name!r}, which it was trained for."
+                f"the translator produces adapters of {translator.config.layout!r}, but the recipe "
+                f"{self.recipe.name!r} has {self.layout!r}. Use recipe={translator.config.recipe.name!r}, which it was "
+                "trained for."
             )
         return Translations(self.store, translator)
 
@@ -114,10 +115,10 @@ class ParametricModel(LocalModel):
         max_adapters: int = 8,
         translator: Translator | None = None,
     ) -> Self:
-        """Return the one parametric model of `lm`: made and attached at the first call, the same afterwards.
+        """Return the one parametric model of `lm`: the first call creates and attaches it, later calls return it again.
 
         Raises:
-            ConfigurationError: If it was made with another store, recipe or translator.
+            ConfigurationError: If the existing one has another store, recipe, number of adapters or translator.
         """
         with _making:
             known = made() if (made := _made.get(lm)) else None
@@ -129,21 +130,21 @@ class ParametricModel(LocalModel):
             if not (same and _same_store(known.store, store)):
                 raise ConfigurationError(
                     f"{lm.name} already answers from {known!r}; one model in memory has one store, recipe, number of "
-                    "adapters and translator. Load the model a second time for other ones."
+                    "adapters and translator. Load the model a second time to use others."
                 )
             assert isinstance(known, cls)
             return known
 
     @property
     def local(self) -> Self:
-        """The model that trains adapters and measures what they do: this one."""
+        """The model that trains adapters and measures their effect: this one."""
         return self
 
     def check_chat_model(self, chat: object) -> None:
-        """Refuse a chat model that writes with another model in memory."""
+        """Refuse a chat model that generates with another model in memory."""
         if getattr(chat, "lm", None) is not self.lm:
             raise ConfigurationError(
-                "the adapters are of another model in memory: make the model by "
+                "the adapters belong to another model in memory: create the chat model with "
                 "LocalChatModel.from_causal_lm(adapters.lm)"
             )
 
@@ -160,16 +161,19 @@ class ParametricModel(LocalModel):
         strength: float = 1.0,
         max_new_tokens: int = 48,
     ) -> str:
-        """A short answer.
+        """Generate a short answer.
 
         Args:
-            question: What is asked.
-            documents: Passages whose adapters are used, trained ones before translated ones, or the adapters' keys; no
-                text enters the prompt.
-            passages: Passages that do stand in the prompt.
+            question: The question.
+            documents: Passages whose adapters are used, trained ones before translated ones, or the adapters' keys.
+                Their text does not enter the prompt.
+            passages: Passages that do enter the prompt.
             merge: How several adapters are combined.
-            strength: Multiplies their updates.
-            max_new_tokens: Where an answer that does not end is cut off.
+            strength: A factor for the adapters' updates.
+            max_new_tokens: Token limit at which the answer is truncated.
+
+        Returns:
+            The answer, without a lead or quotes.
         """
         keys = [d if isinstance(d, AdapterKey) else self.find(d) or self.key(d) for d in documents]
         selection = self.select(keys, merge=merge, strength=strength)
@@ -183,6 +187,6 @@ class ParametricModel(LocalModel):
 
 
 def _same_store(one: ReadableStore, other: ReadableStore) -> bool:
-    """Whether both are one object, or lie in one folder."""
+    """Return whether both are the same object, or lie in the same folder."""
     paths = getattr(one, "path", None), getattr(other, "path", None)
     return one is other or (paths[0] is not None and Path(paths[0]).resolve() == Path(paths[1] or "").resolve())

@@ -1,8 +1,8 @@
-"""Documents to adapters, kept as they are made: augment -> (distill) -> train -> store.
+"""Turn documents into adapters and store each as it is trained: augment -> (distill) -> train -> store.
 
-What the store already holds costs nothing, what it does not is refused before any work if it cannot be done, and every
-adapter is durable the moment its group is trained: a job that was killed goes on where it was. How long it will take is
-estimated first, on this machine (`Parametrizer.estimate`), and whoever wants to is told how far it is (`progress`).
+Adapters that the store already holds cost nothing. What cannot be done is refused before any work. Each adapter is
+durable as soon as its group is trained, so a job that was killed continues where it stopped. `Parametrizer.estimate`
+predicts the duration on this machine, and `progress` reports how far the job is.
 """
 
 from __future__ import annotations
@@ -43,18 +43,18 @@ logger = logging.getLogger(__name__)
 
 @dataclass(slots=True)
 class Report:
-    """What a call of `Parametrizer.parametrize` did."""
+    """Result of a call of `Parametrizer.parametrize`."""
 
     trained: int = 0
     known: int = 0
-    """Passages whose adapters were there already."""
+    """Passages that already had an adapter."""
     skipped: int = 0
-    """Passages that gave nothing to train on, or whose training diverged, and have no adapter; `notes` says why."""
+    """Passages without an adapter because there was nothing to train on or training diverged; `notes` says why."""
     removed: int = 0
-    """Adapters of passages that nobody has any more."""
+    """Adapters removed because no document has their passage any more."""
     seconds: float = 0.0
     notes: dict[str, tuple[str, ...]] = field(default_factory=dict)
-    """By text hash, what did not go as planned."""
+    """Notes on what did not go as planned, by text hash."""
 
     def __str__(self) -> str:
         counts = {"trained": self.trained, "known": self.known, "skipped": self.skipped, "removed": self.removed}
@@ -63,19 +63,19 @@ class Report:
 
 
 class Parametrizer:
-    """Makes the adapters of passages.
+    """Trains the adapters of passages.
 
     Args:
         model: Model, store and recipe.
-        augmenter: Who asks questions about a passage; None: as the model's recipe says (`Recipe.augmentation`), which
-            with `prag` is the model itself if it is capable of it, or rules (`augmenter_choice`).
-        documents_at_once: Passages trained together.
-        tokens_at_once: The most padded tokens of one forward; None: as suits the device.
-        augmentations: Ready-made ones by text hash (`text_hash`), which are not asked for.
+        augmenter: Generates questions about a passage. None: as `Recipe.augmentation` says; for `prag` that is the
+            model itself if it is capable of it, else rules (`augment.choice`).
+        documents_at_once: Number of passages trained together.
+        tokens_at_once: Maximum number of padded tokens in a forward pass; None: chosen for the device.
+        augmentations: Existing augmentations by `text_hash`, used instead of generating new ones.
         start: The adapter that the recipe's `start` names.
 
     Raises:
-        ConfigurationError: If the augmenter is not of the kind under whose key the recipe keeps adapters.
+        ConfigurationError: If the augmenter's kind does not match the one in the recipe's key.
     """
 
     def __init__(
@@ -96,7 +96,7 @@ class Parametrizer:
         self._given = dict(augmentations or {})
         self._together = documents_at_once
         self._pace = Pace(train=0.0, teach=0.0, sequence=0.0)
-        """This machine's; found out at the first estimate."""
+        """This machine's pace; measured at the first estimate."""
         self._trainer = Trainer(
             model.lm.engine,
             model.layout,
@@ -107,14 +107,13 @@ class Parametrizer:
         )
 
     def estimate(self, passages: Iterable[Passage]) -> Estimate:
-        """How long making the missing adapters will take here; prints as "about 9 min for 40 documents (...)".
+        """Estimate how long training the missing adapters takes; prints as "about 9 min for 40 documents (...)".
 
-        At a machine's first call for a model and recipe a short trial is made, of some seconds. Nothing is kept but its
-        figures, which each job corrects.
+        The first call on a machine for a model and recipe runs a trial of some seconds. Only its measurements are kept;
+        each job corrects them.
 
         Args:
-            passages: As for `parametrize`. Those whose adapters are there, and those that cannot be learnt, cost
-                nothing.
+            passages: As for `parametrize`. Those that already have adapters, or cannot be learnt, cost nothing.
         """
         distinct = {text_hash(p.text): p for p in passages}
         missing = {h: p for h, p in distinct.items() if self._key(h) not in self._store}
@@ -135,18 +134,20 @@ class Parametrizer:
         progress: bool = True,
         watch: Progress | None = None,
     ) -> Report:
-        """Make the adapters that are missing.
+        """Train the missing adapters.
+
+        A passage that is blank or too long does not stop the others: it is skipped and logged at WARNING, and
+        `Report.notes` says why.
 
         Args:
-            passages: Equal ones are trained once.
-            complete: Whether these are all passages of their documents: adapters of passages that a document no longer
-                has, and no other document has either, are then removed.
+            passages: Passages with equal text are trained once.
+            complete: Whether these are all passages of their documents. If so, adapters of passages that a document no
+                longer has, and that no other document has, are removed.
             progress: Whether to show a progress bar, and to log the estimate at INFO.
-            watch: Told how far the job is: where it begins, with every part of it, at most a few times a second.
+            watch: Called with the job's progress: at the start and with every part, at most a few times per second.
 
         Raises:
-            ConfigurationError: If the store is read-only; nothing has been done then. A passage that is blank or too
-                long does not stop the others: it is skipped, logged at WARNING, and `Report.notes` says why.
+            ConfigurationError: If the store is read-only and adapters are missing; nothing has been done then.
         """
         started, report = time.perf_counter(), Report()
         given = list(passages)
@@ -159,8 +160,8 @@ class Parametrizer:
         report.known = len(distinct) - len(missing)
         if missing and getattr(self._store, "readonly", False):
             raise ConfigurationError(
-                f"{len(missing)} passages have no adapter, and the store was opened with readonly=True: nothing "
-                "could be kept. Open it again without, or leave them in the prompt (missing='context')."
+                f"{len(missing)} passages have no adapter, and the store was opened with readonly=True, so nothing "
+                "could be kept. Open it without readonly, or leave them in the prompt (missing='context')."
             )
         with ExitStack() as shown:
             watching = [] if watch is None else [watch]
@@ -187,11 +188,11 @@ class Parametrizer:
         return report
 
     def lessons(self, passages: Sequence[Passage]) -> list[TrainingDocument]:
-        """What would be trained on; nothing is trained or kept but the augmentations."""
+        """Return what would be trained on. Trains nothing; only augmentations are kept."""
         return self._documents(passages, self._augmented(passages))
 
     def _group(self, passages: Sequence[Passage], job: _Job) -> Iterator[tuple[str, Trained | None, _MadeOf]]:
-        """(text hash, result, what it was trained on) of each passage."""
+        """Yield (text hash, result, what it was trained on) for each passage."""
         job.begin(passages)
         with job.stage("questions", passages) as advance:
             augmented = self._augmented(passages, advance)
@@ -207,7 +208,7 @@ class Parametrizer:
             if kept:
                 ready.append(replace(document, examples=kept))
             else:
-                made_of[digest].note("nothing to train on: no adapter was made")
+                made_of[digest].note("nothing to train on: no adapter was trained")
                 yield digest, None, made_of[digest]
         with job.stage("training", passages) as advance:
             for trained in self._trainer.train(ready, advance):
@@ -215,9 +216,9 @@ class Parametrizer:
                 largest = float(np.abs(trained.adapter.buffer).max())
                 if largest <= LARGEST_VALUE:
                     yield digest, trained, made_of[digest]
-                else:  # also if it is no number; the others of the group are not lost with it
+                else:  # also if the value is NaN; the group's other adapters are unaffected
                     made_of[digest].note(
-                        f"training diverged (largest value {largest:g}), no adapter was made: lower the learning_rate"
+                        f"training diverged (largest value {largest:g}), no adapter was kept: lower the learning_rate"
                     )
                     yield digest, None, made_of[digest]
 
@@ -264,7 +265,7 @@ class Parametrizer:
         self._store.put(self._key(digest), trained.adapter, record, owners=tuple(owners))
 
     def _learnable(self, distinct: Mapping[str, Passage], report: Report) -> dict[str, Passage]:
-        """The passages that can be learnt; the others are skipped."""
+        """Return the passages that can be learnt, and skip the others."""
         found = {}
         for digest, passage in distinct.items():
             if reason := self._unlearnable(passage):
@@ -281,15 +282,15 @@ class Parametrizer:
         logger.warning("a passage of %s has no adapter: %s", _name(passage), "; ".join(notes))
 
     def _unlearnable(self, passage: Passage) -> str | None:
-        """Why no adapter can be made of a passage, if so."""
+        """Return why a passage cannot be learnt, or None if it can."""
         if not passage.text.strip():
             return "it is blank"
         limit = min(self.model.recipe.max_tokens, self.model.lm.context_window) - 128  # question, answer, template
         tokens = self._tokens(passage)
         if tokens > limit:
             return (
-                f"the passage {passage.text.strip()[:60]!r} has {tokens} tokens; with a question at most {limit} "
-                "can be learnt at once. Split it into passages first."
+                f"the passage {passage.text.strip()[:60]!r} has {tokens} tokens; together with a question at most "
+                f"{limit} can be learnt at once. Split it into passages first."
             )
         return None
 
@@ -304,7 +305,7 @@ class Parametrizer:
 
 
 class _MadeOf:
-    """What an adapter was trained on, for its record."""
+    """Describes what an adapter was trained on, for its record."""
 
     def __init__(self, augmentation: Augmentation) -> None:
         self._augmentation = augmentation
@@ -319,7 +320,7 @@ class _MadeOf:
 
 @dataclass(frozen=True, slots=True)
 class _Job:
-    """A job's meter, and how long each part of it was estimated to take."""
+    """A job's meter, and the estimated duration of each of its parts."""
 
     meter: Meter
     estimate: Estimate
@@ -341,13 +342,13 @@ def _phrases(passage: Passage, recipe: Recipe) -> list[QA]:
 
 
 def _by_rule(passage: Passage, recipe: Recipe) -> Augmentation:
-    """Without a model: the phrases, or the passage itself where it has none."""
+    """Build an augmentation without a model: the phrases, or the passage itself if it has none."""
     found = _phrases(passage, recipe)
     return Augmentation(None, tuple(found or [passage_question(passage.title, passage.text)]))
 
 
 def _groups(passages: list[Passage], size: int) -> Iterator[list[Passage]]:
-    """Passages of similar length together."""
+    """Group passages of similar length."""
     ordered = sorted(passages, key=lambda p: len(p.text))
     for i in range(0, len(ordered), size):
         yield ordered[i : i + size]

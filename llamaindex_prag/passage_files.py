@@ -1,4 +1,4 @@
-"""Files as passages: paragraphs put together up to a length; rows of JSON lines and tables as they are."""
+"""Files as passages: paragraphs joined up to a length; rows of JSON Lines files and tables unchanged."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ def read_passages(
     hidden: bool = False,
     findings: Findings | None = None,
 ) -> list[Passage]:
-    """Return the passages of a folder or file, which are read as `LocalIndex.ingest` reads them.
+    """Return the passages of a folder or file, read in the same way as by `LocalIndex.ingest`.
 
     Args:
         source: The folder or file.
-        encoding: Of files that are not UTF-8 and have no byte-order mark, such as `"cp1252"`.
-        exclude: Glob patterns of names or relative paths that are left out.
-        hidden: Whether hidden files and folders, and folders of tools, are read as well.
-        findings: Collects what was skipped or changed; it is logged at WARNING in any case.
+        encoding: Encoding of files that are not UTF-8 and have no byte-order mark, such as `"cp1252"`.
+        exclude: Glob patterns of names or relative paths to leave out.
+        hidden: Whether hidden files and folders, and tool folders, are read as well.
+        findings: Collects what was skipped or changed, which is logged at WARNING in any case.
 
     Raises:
         ConfigurationError: If there is nothing to read.
@@ -46,7 +46,7 @@ def read_passages(
         told_to.add(skipped)
     passages: list[Passage] = []
     for file in found.files:
-        document = clean_name(file.path.resolve().as_posix())  # two folders may each have a README.md
+        document = clean_name(file.path.resolve().as_posix())  # full path: two folders may each have a README.md
         for piece in read_file(file.path, file.name, encoding=encoding):
             if isinstance(piece, ReadDocument):
                 passages += _passages(piece, document, rows=file.path.suffix.lower() in _ROWS)

@@ -1,4 +1,4 @@
-"""Passages, and which documents they belong to. Knows neither models nor adapters."""
+"""Passages and the documents that they belong to. Knows neither models nor adapters."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Passage:
-    """A text that gets an adapter."""
+    """A text that is turned into an adapter."""
 
     text: str
     title: str = ""
     document: str = ""
-    """Id of the document that it is a part of; with the document its adapter goes."""
+    """Id of the document that the passage is part of; removing the document removes the adapter."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "text", clean_text(self.text, "a passage"))
@@ -28,13 +28,13 @@ class Passage:
 
 
 def settle_owners(store: AdapterStore, passages: Iterable[Passage], *, complete: bool) -> int:
-    """Note which documents the passages belong to.
+    """Record which documents the passages belong to.
 
     Args:
-        store: Where.
-        passages: Those without a document belong to nobody.
-        complete: Whether these are all passages of their documents: what a document no longer has, and no other
-            document has either, is then removed.
+        store: The store that keeps the record.
+        passages: Those without a document have no owner.
+        complete: Whether these are all passages of their documents. If so, texts that a document no longer has, and
+            that no other document has, are removed.
 
     Returns:
         How many texts were removed, with their adapters.

@@ -1,9 +1,9 @@
-"""How far a job of making adapters is: one protocol for the command line, Python, and both frameworks.
+"""Progress of a training job: one protocol for the command line, Python, and both frameworks.
 
-    job -> Meter.stage("questions" | "teacher" | "training") -> parts of it, as they are done -> Progress(Advance)
+    job -> Meter.stage("questions" | "teacher" | "training") -> finished fractions of it -> Progress(JobStatus)
 
-A stage's share of the whole is the time that it was estimated to take. So one bar goes through all of them, and moves
-with every token that is written and every forward that is trained. Knows nothing of models.
+A stage's share of the whole is its estimated duration. So one progress bar covers all stages, and advances with every
+generated token and every forward pass of the training. Knows nothing of models.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from tqdm.auto import tqdm
 from rag_backbone.notices import NOTICE
 
 JobStage = Literal["questions", "teacher", "training"]
-"""Asking questions about passages; having the model answer them with the passage before it; training."""
+"""Generating questions about passages; answering them with the passage in the context; training."""
 
 Tick = Callable[[float], None]
-"""Told each part of a stage that is done; all of them together are 1."""
+"""Called with each finished fraction of a stage; the fractions add up to 1."""
 
 _TOLD_AS: dict[JobStage, str] = {
     "questions": "questions",
@@ -31,31 +31,31 @@ _TOLD_AS: dict[JobStage, str] = {
     "training": "training",
 }
 _INTERVAL = 0.25
-"""Seconds between two calls at least, but where a stage begins or ends."""
+"""Minimum number of seconds between two calls, except at the beginning and end of a stage."""
 _LOGGED_EVERY = 10.0
 
 
 @dataclass(frozen=True, slots=True)
 class JobStatus:
-    """Where a job is."""
+    """Current state of a job."""
 
     stage: JobStage
     documents: tuple[str, ...]
-    """Names of those that are worked on now."""
+    """Names of the documents in progress."""
     made: int
-    """Documents that are done."""
+    """Number of finished documents."""
     of: int
     part: float
-    """Of the whole job, 0 to 1."""
+    """Finished fraction of the whole job, 0 to 1."""
     seconds: float
-    """Since it began."""
+    """Seconds since the start of the job."""
     left: float
-    """Seconds, by the estimate at first and then by how it goes."""
+    """Remaining seconds: by the estimate at first, then extrapolated from the job itself."""
     estimated: float
-    """Seconds that the whole was estimated to take."""
+    """Estimated duration of the whole job in seconds."""
 
     def to_dict(self) -> dict[str, Any]:
-        """As plain data."""
+        """Return the status as JSON-serialisable data."""
         return {
             "stage": self.stage,
             "documents": list(self.documents),
@@ -72,19 +72,19 @@ class JobStatus:
 
 
 class Progress(Protocol):
-    """Whoever is told. Called in the thread that works, a few times a second at most."""
+    """Callback for a job's progress, called in the thread that does the work, at most a few times per second."""
 
     def __call__(self, advance: JobStatus, /) -> None:
-        """Take note."""
+        """Handle a new status."""
 
 
 class Meter:
-    """Adds up what is done of a job, and tells.
+    """Accumulates the progress of a job and reports it.
 
     Args:
-        watch: Who is told.
-        seconds: By stage, what the whole was estimated to take.
-        documents: How many there are.
+        watch: The callbacks.
+        seconds: Estimated duration of the whole job by stage.
+        documents: Number of documents.
     """
 
     def __init__(self, watch: Sequence[Progress], seconds: Mapping[JobStage, float], documents: int) -> None:
@@ -92,29 +92,29 @@ class Meter:
         self._estimated = sum(seconds.values())
         self._total = max(self._estimated, 1e-9)
         self._done = 0.0
-        """Seconds of the estimate that are done."""
+        """Finished part of the estimate in seconds."""
         self._made = 0
         self._names: tuple[str, ...] = ()
         self._stage: JobStage = "questions"
         self._started = time.perf_counter()
         self._told = 0.0
         self.planned: dict[JobStage, float] = {}
-        """Seconds by stage that what was done so far had been estimated to take."""
+        """Estimated seconds by stage of what is finished."""
         self.took: dict[JobStage, float] = {}
-        """And those that it took."""
+        """Actual seconds by stage of what is finished."""
 
     def begin(self, names: Sequence[str]) -> None:
-        """These documents come next."""
+        """Set the documents that are processed next."""
         self._names = tuple(names)
 
     def made(self) -> None:
-        """One more document is done, with or without an adapter."""
+        """Count one more finished document, with or without an adapter."""
         self._made += 1
         self._tell(now=True)
 
     @contextmanager
     def stage(self, stage: JobStage, seconds: float) -> Iterator[Tick]:
-        """A part of the work, of so many seconds by the estimate; gives what is to be called with each part of it."""
+        """Enter a stage with this estimated duration; yields a callback for its finished fractions."""
         self._stage, begun, started, done = stage, self._done, time.perf_counter(), 0.0
         self._tell(now=True)
 
@@ -136,7 +136,7 @@ class Meter:
             return
         self._told = elapsed
         part = min(self._done / self._total, 1.0)
-        # What has been done says more than the estimate, as soon as it is a fair part of the whole.
+        # Once a fair part of the job is done, its own pace predicts the rest better than the estimate.
         pace = elapsed / self._done if part >= 0.05 else 1.0
         left = max(self._total - self._done, 0.0) * pace
         found = JobStatus(self._stage, self._names, self._made, self._documents, part, elapsed, left, self._estimated)
@@ -146,7 +146,7 @@ class Meter:
 
 @contextmanager
 def bar(documents: int) -> Iterator[Progress]:
-    """A progress bar over a whole job: its percentage, documents done, the step at hand, and the time left."""
+    """Show a progress bar over a whole job: percentage, finished documents, current stage, and remaining time."""
     form = "{desc}: {percentage:3.0f}%|{bar}| {postfix} [{elapsed}]"
     with tqdm(total=1.0, desc="parametrize", bar_format=form) as shown:
         shown.set_postfix_str(f"0/{documents} documents")
@@ -164,12 +164,12 @@ def bar(documents: int) -> Iterator[Progress]:
 
 
 def scaled(advance: Tick | None, by: float) -> Tick | None:
-    """Advances by parts of a part."""
+    """Return a tick whose fractions are multiplied by `by`; None stays None."""
     return None if advance is None else (lambda part: advance(part * by))
 
 
 def each_token(advance: Tick, part: float) -> Callable[[object], bool]:
-    """What `Request.stop_when` takes, to advance by a part with each token that is written; it stops nothing."""
+    """Return a `Request.stop_when` callback that advances by `part` with each generated token and never stops."""
 
     def written(_: object) -> bool:
         advance(part)
@@ -179,11 +179,11 @@ def each_token(advance: Tick, part: float) -> Callable[[object], bool]:
 
 
 class WaitedFor:
-    """Logs a job that somebody's question waits for: at WARNING that it begins, then how far it is.
+    """Logs a job that a question waits for: its start at WARNING, then its progress.
 
     Args:
-        logger: Of the class in which the question waits.
-        then: Who is told as well.
+        logger: Logger of the class in which the question waits.
+        then: Further callbacks.
     """
 
     def __init__(self, logger: logging.Logger, *then: Progress) -> None:
@@ -191,10 +191,10 @@ class WaitedFor:
         self._told: float | None = None
 
     def __call__(self, advance: JobStatus) -> None:
-        """Take note."""
+        """Log a new status, and pass it on."""
         if self._told is None:
             self._logger.warning(
-                "a question waits while the adapter of %s is trained: about %s. Make adapters when documents are "
+                "a question waits while the adapter of %s is trained: about %s. Train adapters when documents are "
                 "ingested (ParametrizeNodes, `dynprag parametrize`), or choose missing='context'",
                 ", ".join(advance.documents),
                 duration(advance.left),
@@ -210,7 +210,7 @@ class WaitedFor:
 
 
 def duration(seconds: float) -> str:
-    """A rough length of time for people: "40 s", "9 min", "2.5 h"."""
+    """Format a rough duration for people: "40 s", "9 min", "2.5 h"."""
     if seconds < 100:
         return f"{max(round(seconds), 1)} s"
     return f"{round(seconds / 60)} min" if seconds < 100 * 60 else f"{seconds / 3600:.1f} h"

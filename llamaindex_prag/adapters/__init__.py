@@ -1,1 +1,1 @@
-"""LoRA adapters: their recipe and layout, the slots that they occupy on a model, and which of them are active."""
+"""LoRA adapters: recipe, memory layout, and the slots on a model that hold the active ones."""

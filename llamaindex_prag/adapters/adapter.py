@@ -1,4 +1,4 @@
-"""An adapter in memory, and the key that says what it was made of."""
+"""An adapter in memory, and the key that identifies what it was trained on."""
 
 from __future__ import annotations
 
@@ -16,14 +16,15 @@ if TYPE_CHECKING:
     from llamaindex_prag.adapters.layout import Layout
 
 LARGEST_VALUE = 1e4
-"""Weights of a trained adapter are below 1; what is above this has diverged."""
+"""Weights of a trained adapter are below 1; one above this value has diverged."""
 
 
 @dataclass(frozen=True, slots=True)
 class AdapterKey:
-    """What an adapter was made of.
+    """Identifies an adapter by its base model, recipe and passage.
 
-    A passage's title, which is used in the questions about it, is not among it: in one store the first title counts.
+    The passage's title, which the questions about it use, is not part of the key: within a store, the first title
+    counts.
     """
 
     model: str
@@ -35,12 +36,12 @@ class AdapterKey:
 
     @property
     def digest(self) -> str:
-        """One hash of all three."""
+        """A single hash of model, recipe and text."""
         return hashlib.sha256(f"{self.model}/{self.recipe}/{self.text}".encode()).hexdigest()
 
 
 def text_hash(text: str) -> str:
-    """Return the SHA-256 of a passage, with surrounding blanks left out and lone surrogates repaired."""
+    """Return the SHA-256 of a passage, after stripping surrounding whitespace and repairing lone surrogates."""
     return hashlib.sha256(clean_text(text, "a passage").strip().encode()).hexdigest()
 
 
@@ -51,7 +52,7 @@ class Adapter:
     Args:
         layout: Where each factor lies in the buffer.
         buffer: (layout.size,) float32, C-contiguous.
-        scale: What multiplies `B A`.
+        scale: The factor of `B A`.
     """
 
     layout: Layout
@@ -59,10 +60,11 @@ class Adapter:
     scale: float
 
     def check(self) -> None:
-        """Refuse what could not have been trained.
+        """Check that training could have produced these values.
 
         Raises:
-            AdapterError: If the buffer has another size or type, or holds values that are not finite.
+            AdapterError: If the buffer has another size or type or holds values that are not finite, or the scale is
+                not a finite number above 0.
         """
         import numpy as np
 

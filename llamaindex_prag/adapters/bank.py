@@ -1,13 +1,13 @@
-"""Adapter slots on a model: activating documents is copying their factors, and nothing is built, loaded or deleted.
+"""Adapter slots on a model: activating documents copies their factors; no module is built, loaded or deleted.
 
-A slot is a matrix (adapters, layout.size), into which a selection's adapters are read as they lie in the store, each
-`B'` multiplied by the adapter's weight and scale. A layer's factors are views of it:
+A slot is a matrix (adapters, layout.size). The adapters of a selection are read into it as the store holds them, and
+each `B'` is multiplied by the adapter's weight and scale. A layer's factors are views of the slot:
 
     A: (k, rank, in)      B': (k, rank, out)      y = W x + sum_j B_j A_j x
 
-The base weights are never touched. A linear layer's `forward` is exchanged while a forward runs in which some row has
-adapters, and only then: a model with no adapter active runs its own code. Rows of one batch, or tokens of one row, may
-use different slots.
+The base weights never change. The `forward` of a linear layer is replaced only during a forward pass in which at least
+one sequence has adapters; without active adapters the model runs its own code. Sequences of one batch, or tokens of one
+packed sequence, may use different slots.
 """
 
 from __future__ import annotations
@@ -40,23 +40,23 @@ if TYPE_CHECKING:
 
 
 Factors = list[tuple["Tensor", "Tensor"]]
-"""Of each target: `A` (k, rank, in) and `B'` (k, rank, out)."""
+"""`A` (k, rank, in) and `B'` (k, rank, out) of each target."""
 
 
 class _Slot:
-    """Room for the adapters of one selection, allocated once."""
+    """Memory for the adapters of one selection, allocated once."""
 
     def __init__(self, layout: Layout, adapters: int, dtype: torch.dtype, device: torch.device) -> None:
         self.values = torch.empty(adapters, layout.size, dtype=dtype, device=device)
         self.generation = -1
-        """The store's, when the slot was filled; -1: it holds nothing."""
+        """The store's generation when the slot was filled; -1: the slot is empty."""
         self.used = 0
         self._layout = layout
         self._views: dict[int, Factors] = {}
 
     @property
     def factors(self) -> Factors:
-        """Views of the adapters in use; made once for each number of them."""
+        """Views of the adapters in use, cached by their number."""
         if self.used not in self._views:
             self._views[self.used] = [
                 (self._part(a, t.inputs), self._part(b, t.outputs))
@@ -71,26 +71,26 @@ class _Slot:
 
 @dataclass(frozen=True, slots=True)
 class _Segment:
-    """What of the forward in progress uses one slot."""
+    """The part of the current forward pass that uses one slot."""
 
     where: tuple[slice | Tensor, ...] | None
-    """The index of its rows, or of its tokens in the only row; None: everything."""
+    """Index of its sequences, or of its tokens in the only sequence; None: everything."""
     factors: Factors
 
 
 class AdapterBank:
-    """Applies stored adapters to one model: the engine's `AdapterBackend`.
+    """Applies stored adapters to one model; implements the engine's `AdapterBackend`.
 
     Args:
         model: The model that the engine owns.
-        layout: Of every adapter in the source.
+        layout: The layout of every adapter in the source.
         source: Where adapters are read from.
-        max_adapters: The most adapters that one call may use.
-        slots: How many different selections one forward may use; the latest ones stay in memory. A slot is allocated
-            when it is first needed, and never again.
+        max_adapters: Maximum number of adapters per call.
+        slots: Maximum number of different selections in one forward pass; the most recently used ones stay in memory.
+            Each slot is allocated on first use, and then reused.
 
     Raises:
-        ConfigurationError: If the layout is not one of this model.
+        ConfigurationError: If the layout does not fit the model, or a limit is below 1.
     """
 
     def __init__(
@@ -106,14 +106,14 @@ class AdapterBank:
         self._slots: OrderedDict[Hashable, _Slot] = OrderedDict()
         self._segments: list[_Segment] = []
         self._on_cpu = model.device.type == "cpu"
-        # On a CPU in float32 whatever the model's dtype: small products are slow there in half precision.
+        # float32 on CPU, whatever the model's dtype: small products are slow there in half precision.
         self._dtype = torch.float32 if self._on_cpu else model.dtype
         self._scratch = None if self._on_cpu else torch.empty(max_adapters, layout.size)
         layers = target_layers(model, layout)
         self._forwards = [(vars(layer), self._forward_of(i, layer)) for i, layer in enumerate(layers)]
 
     def select(self, keys: Sequence[AdapterKey], **options: Any) -> ActiveAdapters:
-        """A selection of at most `max_adapters`; options are those of `ActiveAdapters.of`.
+        """Select at most `max_adapters` adapters; the options are those of `ActiveAdapters.of`.
 
         Raises:
             AdapterError: If there are more.
@@ -127,21 +127,21 @@ class AdapterBank:
         return selection
 
     def values(self, keys: Sequence[AdapterKey]) -> NDArray[np.float32]:
-        """(k, layout.size): adapters as they are stored or translated, without their scales.
+        """Return (k, layout.size): the adapters as stored or translated, without their scales.
 
         Raises:
-            AdapterMissingError: If one is not there.
+            AdapterMissingError: If an adapter is missing.
         """
         found = np.empty((len(keys), self.layout.size), np.float32)
         self._read(keys, list(found))
         return found
 
     def activate(self, rows: Sequence[Any]) -> AbstractContextManager[None]:
-        """One forward in which batch row `i` runs with `rows[i]`; see `AdapterBackend`."""
+        """Run one forward pass with `rows[i]` on sequence `i` of the batch; see `AdapterBackend`."""
         return self._active(rows, None)
 
     def activate_packed(self, rows: Sequence[Any], lengths: Sequence[int]) -> AbstractContextManager[None]:
-        """One forward of a single batch row, in which `lengths[i]` tokens run with `rows[i]`; see `PackedBackend`."""
+        """Run one forward pass of a packed sequence, `lengths[i]` tokens with `rows[i]` each; see `PackedBackend`."""
         return self._active(rows, lengths)
 
     @contextlib.contextmanager
@@ -162,7 +162,7 @@ class AdapterBank:
             self._segments = []
 
     def clear(self) -> None:
-        """Forget what the slots hold; their memory stays allocated."""
+        """Mark all slots as empty; their memory stays allocated."""
         for slot in self._slots.values():
             slot.generation = -1
 
@@ -175,7 +175,7 @@ class AdapterBank:
             return
         if slot is None:
             slot = self._free_slot(keep)
-        slot.generation = -1  # whatever happens now, half a selection is never taken for a whole one
+        slot.generation = -1  # if filling fails, a half-written selection must not count as loaded
         self._fill(slot, selection)
         slot.generation = generation
         self._slots[key] = slot
@@ -198,13 +198,13 @@ class AdapterBank:
         slot.used = k
 
     def _read(self, keys: Sequence[AdapterKey], buffers: Sequence[NDArray[np.float32]]) -> list[float]:
-        """Fill the buffers, and return the scales."""
+        """Fill the buffers and return the scales."""
         if isinstance(self._source, BatchSource):
             return self._source.read_many(keys, buffers)
         return [self._source.read_into(key, b) for key, b in zip(keys, buffers, strict=True)]
 
     def _segmented(self, keys: Sequence[Hashable], lengths: Sequence[int] | None) -> list[_Segment]:
-        """What uses each slot: of a batch's rows, or of a single row's tokens if there are lengths."""
+        """Return what uses each slot: sequences of the batch, or tokens of the packed sequence if there are lengths."""
         distinct = set(keys)
         if len(distinct) == 1:
             return [_Segment(None, self._factors(keys[0]))]
@@ -243,7 +243,7 @@ class AdapterBank:
 
 
 def _updated(out: Tensor, states: Tensor, a: Tensor, b: Tensor) -> Tensor:
-    """`out + sum_j (states A_j^T) B'_j`, in the factors' dtype."""
+    """Return `out + sum_j (states A_j^T) B'_j`, computed in the factors' dtype."""
     flat = states.reshape(-1, states.shape[-1]).to(a.dtype)
     inner = torch.bmm(flat.expand(a.shape[0], -1, -1), a.transpose(1, 2))  # (k, tokens, rank)
     summed = torch.addbmm(out.reshape(-1, out.shape[-1]).to(b.dtype), inner, b)

@@ -1,12 +1,12 @@
-"""Where each factor of an adapter lies in one flat buffer.
+"""Memory layout of an adapter: the position of each factor in one flat buffer.
 
     y = W x + s * B A x,   s = alpha / rank      (Hu et al. 2021, section 4.1)
 
     buffer:  | A of target 0 | A of target 1 | ... | B' of target 0 | B' of target 1 | ... |
 
-`A` is (rank, in); `B` is (out, rank) and kept transposed, as `B'` (rank, out), so that stacking adapters along the rank
-is stacking rows for both. All `A` come first: what a scale multiplies is then one contiguous half. Knows neither torch
-nor files; models are described, not held.
+`A` is (rank, in). `B` is (out, rank) and stored transposed, as `B'` (rank, out), so that stacking adapters along the
+rank means stacking rows for both. All `A` come first, so the part that a scale multiplies is contiguous. Knows neither
+torch nor files; models are described, not held.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Target:
     """One linear layer that an adapter changes."""
 
     name: str
-    """Its dotted name in the model."""
+    """Dotted name of the layer in the model."""
     inputs: int
     outputs: int
 
@@ -40,7 +40,7 @@ class Layout:
     """The flat layout of an adapter.
 
     Args:
-        targets: The layers, in the order in which the model holds them.
+        targets: The adapted layers, in model order.
         rank: Rank of each layer's update.
     """
 
@@ -55,32 +55,32 @@ class Layout:
 
     @property
     def a_size(self) -> int:
-        """Values of all `A`; the rest of the buffer holds all `B'`."""
+        """Number of values of all `A`; the rest of the buffer holds all `B'`."""
         return self.rank * sum(t.inputs for t in self.targets)
 
     @property
     def size(self) -> int:
-        """Values of an adapter."""
+        """Number of values of an adapter."""
         return self.rank * sum(t.inputs + t.outputs for t in self.targets)
 
     @cached_property
     def a_offsets(self) -> tuple[int, ...]:
-        """Where each target's `A` begins."""
+        """Offset of each target's `A`."""
         return tuple(_running(0, (self.rank * t.inputs for t in self.targets)))
 
     @cached_property
     def b_offsets(self) -> tuple[int, ...]:
-        """Where each target's `B'` begins."""
+        """Offset of each target's `B'`."""
         return tuple(_running(self.a_size, (self.rank * t.outputs for t in self.targets)))
 
     @cached_property
     def digest(self) -> str:
-        """Equal exactly for equal layouts."""
+        """A hash that is equal exactly for equal layouts."""
         text = json.dumps([self.rank, [(t.name, t.inputs, t.outputs) for t in self.targets]])
         return hashlib.sha256(text.encode()).hexdigest()
 
     def factors(self, buffer: NDArray[np.float32]) -> Iterator[tuple[Target, NDArray[np.float32], NDArray[np.float32]]]:
-        """Views of (target, `A` (rank, in), `B` (out, rank))."""
+        """Yield (target, `A` (rank, in), `B` (out, rank)) for each target, as views of the buffer."""
         for target, a, b in zip(self.targets, self.a_offsets, self.b_offsets, strict=True):
             yield (
                 target,
@@ -89,17 +89,21 @@ class Layout:
             )
 
     def to_dict(self) -> dict[str, Any]:
-        """As plain data."""
+        """Return the layout as JSON-serialisable data."""
         return {"rank": self.rank, "targets": [[t.name, t.inputs, t.outputs] for t in self.targets]}
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Layout:
-        """From plain data."""
+        """Build a layout from what `to_dict` returned.
+
+        Raises:
+            ConfigurationError: If the data do not describe a layout.
+        """
         try:
             targets = tuple(Target(str(n), int(i), int(o)) for n, i, o in data["targets"])
             return cls(targets, int(data["rank"]))
         except (KeyError, TypeError, ValueError) as error:
-            raise ConfigurationError(f"not the description of a layout: {error!r}") from error
+            raise ConfigurationError(f"the data do not describe a layout: {error!r}") from error
 
     def __repr__(self) -> str:
         return f"Layout({len(self.targets)} layers, rank {self.rank}, {self.size:,} values)"

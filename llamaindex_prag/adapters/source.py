@@ -1,4 +1,4 @@
-"""What is needed of a store, by those who read adapters: each protocol adds to the one before it."""
+"""Protocols for reading adapters from a store; each one extends the one before it."""
 
 from __future__ import annotations
 
@@ -14,46 +14,46 @@ if TYPE_CHECKING:
 
 
 class AdapterSource(Protocol):
-    """Where a bank finds adapters: a store, or a few in memory."""
+    """Source that a bank reads adapters from: a store, or adapters in memory."""
 
     @property
     def generation(self) -> int:
-        """Grows whenever an adapter is removed or replaced."""
+        """A counter that grows whenever an adapter is removed or replaced."""
 
     def read_into(self, key: AdapterKey, out: NDArray[np.float32]) -> float:
-        """Write the values of an adapter into (layout.size,) and return its scale.
+        """Write the values of an adapter into `out` (layout.size,) and return its scale.
 
         Raises:
-            AdapterError: If there is no such adapter, or it is damaged.
+            AdapterError: If the adapter is missing or damaged.
         """
 
 
 @runtime_checkable
 class BatchSource(AdapterSource, Protocol):
-    """A source that reads several adapters faster than one after the other."""
+    """A source that reads several adapters faster than one by one."""
 
     def read_many(self, keys: Sequence[AdapterKey], outs: Sequence[NDArray[np.float32]]) -> list[float]:
-        """Write each adapter's values into (layout.size,), and return their scales."""
+        """Write each adapter's values into its `outs` (layout.size,) and return their scales."""
 
 
 class ReadableStore(AdapterSource, Protocol):
-    """What answering needs of a store."""
+    """The part of a store that answering needs."""
 
     @property
     def model(self) -> str:
-        """The fingerprint of the model that the adapters are for."""
+        """The fingerprint of the adapters' base model."""
 
     def __contains__(self, key: AdapterKey) -> bool: ...
 
 
 class MergeableStore(ReadableStore, Protocol):
-    """What merging adapters for a server needs of a store."""
+    """The part of a store that merging adapters for a server needs."""
 
     def layout(self, key: AdapterKey) -> Layout | None:
         """Return the layout of an adapter, or None if there is none."""
 
     def digest(self, key: AdapterKey) -> str | None:
-        """Return what differs for other values; None if there is no such adapter."""
+        """Return an adapter's content hash, which changes with its values, or None if there is no such adapter."""
 
     def keys(self) -> Sequence[AdapterKey]:
-        """Return the keys of all adapters at this moment."""
+        """Return the keys of all adapters currently in the store."""

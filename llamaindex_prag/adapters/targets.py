@@ -1,4 +1,4 @@
-"""Which of a model's linear layers an adapter changes."""
+"""Find the linear layers of a model that an adapter changes."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ def layout_of(
     targets: tuple[str, ...] = FFN_TARGETS,
     layers: tuple[int, ...] | float | None = None,
 ) -> Layout:
-    """The layout of an adapter for a model.
+    """Return the layout of an adapter for a model.
 
     Args:
-        model: Any decoder-only model whose layers can be named.
+        model: A decoder-only model with named layers.
         rank: Rank of each update.
-        targets: Last parts of the names of the linear layers to adapt.
-        layers: Numbers of the decoder layers, negative ones from the end; or the upper part of them (0.5: the upper
-            half, at least one). None: all.
+        targets: Last name components of the linear layers to adapt.
+        layers: Decoder layer numbers, negative ones counted from the end; or the fraction of layers, counted from the
+            last (0.5: the upper half, at least one layer). None: all.
 
     Raises:
         ConfigurationError: If no such layer exists.
@@ -48,8 +48,8 @@ def layout_of(
             if name.rsplit(".", 1)[-1] in targets:
                 raise ConfigurationError(
                     f"{name} of {type(model).__name__} is a {type(module).__name__}, not an nn.Linear: a quantiser or "
-                    "another wrapper has exchanged it. Adapters need the plain layers; load the model without it, "
-                    "such as in bfloat16."
+                    "another wrapper has replaced it. Adapters need the plain layers; load the model without the "
+                    "wrapper, such as in bfloat16."
                 )
         linears = sorted({n.rsplit(".", 1)[-1] for n, m in model.named_modules() if isinstance(m, nn.Linear)})
         raise ConfigurationError(
@@ -60,10 +60,10 @@ def layout_of(
 
 
 def target_layers(model: PreTrainedModel, layout: Layout) -> list[nn.Linear]:
-    """The model's layers that a layout names.
+    """Return the layers of the model that a layout names.
 
     Raises:
-        ConfigurationError: If the layout is of another model, or something else has exchanged a layer's `forward`.
+        ConfigurationError: If the layout belongs to another model, or something else has replaced a layer's `forward`.
     """
     layers = []
     for target in layout.targets:
@@ -73,16 +73,16 @@ def target_layers(model: PreTrainedModel, layout: Layout) -> list[nn.Linear]:
             layer = None
         if not isinstance(layer, nn.Linear):
             raise ConfigurationError(
-                f"{type(model).__name__} has no linear layer {target.name}; the adapters are not its"
+                f"{type(model).__name__} has no linear layer {target.name}; the adapters belong to another model"
             )
         if (layer.in_features, layer.out_features) != (target.inputs, target.outputs):
             raise ConfigurationError(
                 f"{target.name} has {layer.in_features} inputs and {layer.out_features} outputs; "
-                f"the adapters were made for {target.inputs} and {target.outputs}"
+                f"the adapters were trained for {target.inputs} and {target.outputs}"
             )
         if "forward" in vars(layer):
             raise ConfigurationError(
-                f"something else has exchanged the forward of {target.name} (a device map's hook, a quantiser); "
+                f"something else has replaced the forward of {target.name} (a device map's hook, a quantiser); "
                 "adapters need the plain layer. Load the model onto one device, without such a wrapper."
             )
         layers.append(layer)

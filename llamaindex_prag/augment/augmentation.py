@@ -1,6 +1,7 @@
-"""What an augmenter gives for a document: questions with answers, and the document in other words.
+"""The result of augmenting a document: questions with answers, and a rewrite of the document.
 
-Plain data that survives JSON, so that augmentations made elsewhere can be given. Knows neither models nor prompts.
+Plain data that can be stored as JSON, so that augmentations from elsewhere can be passed in. Knows neither models nor
+prompts.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Any, Literal, Self, get_args
 from rag_backbone.errors import ConfigurationError
 
 QuestionSource = Literal["model", "cloze", "given", "passage"]
-"""Who made a question: a language model, the cloze rules, the user, or nobody (the passage itself is the answer)."""
+"""Origin of a question: a language model, the cloze rules, the user, or none (the passage itself is the answer)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,13 +24,13 @@ class QA:
     question: str
     answer: str
     full_answer: str = ""
-    """The answer as a sentence (what PRAG trains on beside the short one); may be empty."""
+    """The answer as a sentence, which PRAG trains on in addition to the short one; may be empty."""
     style: str = ""
-    """The question style that was asked for."""
+    """The requested question style."""
     source: QuestionSource = "given"
     answer_grounded: bool = True
-    """Whether the answer's content words occur in the document. Where it is False the question is still good for
-    distillation, in which the model with the document in its context answers; the answer itself is not to be taught."""
+    """Whether the answer's content words occur in the document. If False, the question can still be used for
+    distillation, where the model with the document in its context answers, but the answer must not be taught."""
 
     def __post_init__(self) -> None:
         for name in ("question", "answer"):
@@ -39,12 +40,12 @@ class QA:
             raise ConfigurationError(f"source is {self.source!r}; known: {', '.join(get_args(QuestionSource))}")
 
     def to_dict(self) -> dict[str, Any]:
-        """As plain data."""
+        """Return the question as JSON-serialisable data."""
         return asdict(self)
 
     @classmethod
     def from_dict(cls, data: Any) -> Self:
-        """From plain data; only `question` and `answer` are needed.
+        """Build a question from plain data; only `question` and `answer` are required.
 
         Raises:
             ConfigurationError: If a key is missing or unknown, or a value has another type.
@@ -59,12 +60,12 @@ class QA:
 
 @dataclass(frozen=True, slots=True)
 class Augmentation:
-    """A document's questions and its rewritten form.
+    """A document's questions and its rewrite.
 
     Args:
-        rewrite: The document in other words; None where there is none.
+        rewrite: The document in other words; None if there is no rewrite.
         qas: At least one question.
-        notes: What did not go as planned, for people to read: parse failures, fallbacks.
+        notes: Messages about what did not go as planned: parse failures, fallbacks.
     """
 
     rewrite: str | None
@@ -75,28 +76,28 @@ class Augmentation:
         if not self.qas:
             raise ConfigurationError("an augmentation needs at least one question with its answer; qas is empty")
         if self.rewrite is not None and not self.rewrite.strip():
-            raise ConfigurationError("rewrite is blank; give a text, or None where there is none")
+            raise ConfigurationError("rewrite is blank; give a text, or None if there is no rewrite")
 
     @property
     def sources(self) -> dict[QuestionSource, int]:
-        """How many questions each source made."""
+        """Number of questions from each source."""
         return dict(Counter(qa.source for qa in self.qas))
 
     @property
     def grounded(self) -> tuple[QA, ...]:
-        """The questions whose answers may be taught: those that the document supports."""
+        """The questions whose answers may be taught because the document supports them."""
         return tuple(qa for qa in self.qas if qa.answer_grounded)
 
     def to_dict(self) -> dict[str, Any]:
-        """As plain data."""
+        """Return the augmentation as JSON-serialisable data."""
         return {"rewrite": self.rewrite, "qas": [qa.to_dict() for qa in self.qas], "notes": list(self.notes)}
 
     @classmethod
     def from_dict(cls, data: Any) -> Self:
-        """From plain data; only `qas` is needed.
+        """Build an augmentation from plain data; only `qas` is required.
 
         Raises:
-            ConfigurationError: If it is not the description of an augmentation.
+            ConfigurationError: If the data do not describe an augmentation.
         """
         _check_keys(data, cls, {"qas"}, 'an augmentation, {"rewrite": null, "qas": [...]}')
         rewrite, qas, notes = data.get("rewrite"), data["qas"], data.get("notes", ())

@@ -1,13 +1,13 @@
-"""Augmenting documents: questions with answers in several styles, and the document in other words.
+"""Augment documents with a language model: questions with answers in several styles, and a rewrite.
 
-    text -> one prompt a style, one for the rewrite -> replies -> parsed, checked against the text
-         -> too few? once more (bounded) -> cloze questions -> the passage itself
+    text -> one prompt per style, one for the rewrite -> replies -> parsed, checked against the text
+         -> too few? retry (bounded) -> cloze questions -> the passage itself
 
-PRAG (Su et al. 2025, arXiv 2501.15915, section 3.2) asks for one rewrite and three questions in one prompt, and drops a
-document whose reply cannot be parsed. Here no document is lost, and `notes` says what happened instead.
+PRAG (Su et al. 2025, arXiv 2501.15915, section 3.2) asks for one rewrite and three questions in a single prompt, and
+drops a document whose reply cannot be parsed. Here no document is lost, and `notes` says what happened instead.
 
-An answer whose words do not occur in the document is kept but marked (`QA.answer_grounded`) and used only where
-grounded ones are too few: for distillation the question is what matters. Knows nothing of training.
+An answer whose words do not occur in the document is kept but marked (`QA.answer_grounded`), and used only if there are
+too few grounded ones: for distillation the question is what matters. Knows nothing of training.
 """
 
 from __future__ import annotations
@@ -45,32 +45,33 @@ TABLE = "augmentations"
 
 
 class JSONCache(Protocol):
-    """Where augmentations are kept, such as an adapter store."""
+    """Storage for augmentations, such as an adapter store."""
 
     def get_json(self, table: str, key: str) -> Any | None:
-        """The value under a key, or None."""
+        """Return the value stored under a key, or None."""
 
     def put_json(self, table: str, key: str, value: Any) -> None:
-        """Keep a value."""
+        """Store a value under a key."""
 
 
 class Augmenter:
-    """Makes questions and a rewrite for each document.
+    """Generates questions and a rewrite for each document.
 
     Args:
-        llm: A `CausalLM`, a LlamaIndex LLM, a LangChain model, a function from text to text; None: cloze
+        llm: A `CausalLM`, a LlamaIndex LLM, a LangChain model, or a function from text to text; None: cloze
             questions only.
-        questions: How many for a document; a document with few facts may get fewer.
-        rewrite: Whether to ask for the document in other words.
-        styles: Kinds of question, each its own prompt (see `augment_prompts.STYLES`).
-        retries: How often a style or a rewrite that gave nothing is asked for again.
-        temperature: Of a `CausalLM`; the published value. Other models bring their own settings.
-        top_k: Likewise.
-        max_new_tokens: Of a `CausalLM`, for each prompt.
-        seed: The same seed, model and document give the same result, whatever else is augmented beside it.
-        cache: Where results are kept, so that no document is augmented twice. What a failing model left to the
-            fallbacks is not kept.
-        name: Tells this model from others in the cache, where it has no name of its own.
+        questions: Number of questions per document; a document with few facts may get fewer.
+        rewrite: Whether to ask for a rewrite of the document.
+        styles: Question styles, each with its own prompt (see `augment.prompts.STYLES`).
+        retries: Number of retries for a style or a rewrite that gave nothing.
+        temperature: Sampling temperature of a `CausalLM`, by default the published one. Other models use their own
+            settings.
+        top_k: Sampling top-k of a `CausalLM`, as for `temperature`.
+        max_new_tokens: Token limit of each reply of a `CausalLM`.
+        seed: The same seed, model and document give the same result, whatever else is augmented in the same call.
+        cache: Where results are stored, so that no document is augmented twice. Results that fell back because the
+            model failed are not stored.
+        name: Identifies the model in the cache if it has no name itself.
 
     Example:
         >>> Augmenter(None).augment("Arl", "Arl was founded in 1683.").qas[0].answer
@@ -103,29 +104,29 @@ class Augmenter:
         self._sampling, self._name = sampling, name
         self._llm = name or getattr(llm, "name", None) or ("no model" if llm is None else type(llm).__name__)
         if cache is not None:
-            _ = self.key  # a model that cannot be told from others is refused now
+            _ = self.key  # refuse a model without an identity now, not at the first document
 
     @property
     def by(self) -> Literal["model", "rules"]:
-        """Whether a language model makes the questions: under which kind of key adapters are kept."""
+        """Whether a model or rules generate the questions, which decides the key that adapters are stored under."""
         return "rules" if self._completer is None else "model"
 
     @property
     def prompts(self) -> int:
-        """How many a document takes, unless some have to be sent again."""
+        """Number of prompts per document, without retries."""
         return len(self.shares) + self.rewrite
 
     @property
     def tokens(self) -> tuple[int, int]:
-        """Of a reply: the most that it may have, and the most with all retries."""
+        """Maximum number of tokens of a reply: of one attempt, and of all attempts together."""
         most: int = self._sampling["max_new_tokens"]  # type: ignore[assignment]
         return most, (self.retries + 1) * most
 
     def trial(self, documents: Sequence[tuple[str, str]], tokens: int) -> float | None:
-        """Write the beginning of all first replies about these (title, text) pairs; returns seconds a document.
+        """Generate the beginnings of all first replies about (title, text) pairs; return the seconds per document.
 
-        Documents are written about together where the model is here; None where it is not, or there is none: what a
-        call of a server takes, and costs, is not tried out.
+        The documents are generated as one batch. Returns None without a model, or if the model is not in this process:
+        the time and cost of server calls are not tried out.
         """
         if not isinstance(self._completer, LocalCompleter):
             return None
@@ -137,15 +138,15 @@ class Augmenter:
 
     @property
     def key(self) -> str:
-        """Equal exactly for augmenters that treat a document alike.
+        """A hash that is equal exactly for augmenters that treat a document in the same way.
 
         Raises:
-            ConfigurationError: If nothing tells the model from others.
+            ConfigurationError: If the model has no identity.
         """
         model = self._name or ("none" if self._completer is None else self._completer.identity)
         if model is None:
             raise ConfigurationError(
-                "nothing tells this llm from others in the cache; name it, as in Augmenter(llm, name='my-model', ...)"
+                "this llm has no identity for the cache; name it, as in Augmenter(llm, name='my-model', ...)"
             )
         settings = [model, PROMPTS_VERSION, self.shares, self.rewrite, self.retries, self.seed, self._sampling]
         return _hash(settings)
@@ -173,13 +174,13 @@ class Augmenter:
     def augment_all(
         self, documents: Iterable[tuple[str, str]], *, progress: bool = True, advance: Tick | None = None
     ) -> list[Augmentation]:
-        """Augment (title, text) pairs; equal documents once.
+        """Augment (title, text) pairs; equal documents are augmented once.
 
         Args:
-            documents: Which.
+            documents: The (title, text) pairs.
             progress: Whether to show a progress bar.
-            advance: Told each part of the work that is done; all parts are 1. A model in this process advances with
-                every token, by the most that its replies could have.
+            advance: Called with each finished fraction of the work, 1 in total. A model in this process advances with
+                every token, relative to the maximum length of its replies.
 
         Raises:
             ConfigurationError: If a text is blank; nothing has been done then.
@@ -210,7 +211,7 @@ class Augmenter:
     # ------------------------------------------------------------------ driving the work on documents
 
     def _together(self, pairs: list[tuple[str, str]], advance: Tick | None = None) -> list[Augmentation]:
-        """Several documents, the prompts of each round as one batch."""
+        """Augment several documents, sending the prompts of each round as one batch."""
         works = [self._work(*pair) for pair in pairs]
         states: list[list[Prompt] | Outcome] = [_begun(work) for work in works]
         while waiting := [i for i, state in enumerate(states) if isinstance(state, list)]:
@@ -226,7 +227,7 @@ class Augmenter:
         ]
 
     def _work(self, title: str, text: str) -> Generator[list[Prompt], list[CompletionResult], Outcome]:
-        """Yields prompts and takes their replies, so that sync, async and batched callers share it."""
+        """Yield prompts and receive their replies, so that sync, async and batched callers share the logic."""
         draft = PartialAugmentation(title, text, PassageWords(title, text))
         wanted = [] if self._completer is None else [*self.shares, *([REWRITE] if self.rewrite else [])]
         for attempt in range(self.retries + 1):
@@ -242,14 +243,14 @@ class Augmenter:
         seed = int(_hash([self.seed, title, text_hash(text), kind, attempt])[:15], 16)
         if kind == REWRITE:
             return Prompt(passage_rewrite_prompt(title, text), seed)
-        # Some will be dropped: duplicates, answers that are too long or made up.
+        # Ask for two more: some are dropped as duplicates, too long or made up.
         count = self.shares[kind] + 2
         return Prompt(question_prompt(kind, count, title, text), seed, question_begin(kind, attempt))
 
     # ------------------------------------------------------------------ the cache
 
     def _place(self, title: str, text: str) -> str:
-        # Begins with the text's hash, so that a store that removes the text removes its questions too.
+        # Starts with the text's hash, so that a store that removes the text removes its questions too.
         return f"{text_hash(text)}/{_hash([self.key, title.strip()])}"
 
     def _known(self, title: str, text: str) -> Augmentation | None:
@@ -258,7 +259,7 @@ class Augmenter:
         try:
             return Augmentation.from_dict(data)
         except ConfigurationError as error:
-            logger.warning("the kept augmentation of %r is damaged and made again: %s", title, error)
+            logger.warning("the cached augmentation of %r is damaged and will be generated again: %s", title, error)
             return None
 
     def _kept(self, title: str, text: str, result: Outcome) -> Augmentation:

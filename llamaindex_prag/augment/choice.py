@@ -1,12 +1,13 @@
-"""Whose questions a passage is learnt by, where nobody has said: the model's own, or those of rules.
+"""Choose how questions are generated if the user has not: by the model or by rules.
 
     parameters >= CAPABLE      the model writes questions and rewrite, as PRAG publishes it
-    parameters <  CAPABLE      rules make the questions (`rule_augmenter`), nothing is rewritten
+    parameters <  CAPABLE      rules generate the questions (`RuleAugmenter`), nothing is rewritten
 
-The criterion is the size of the smallest model with which PRAG's authors publish results, Llama-3.2-1B (1.24 billion
-parameters). A smaller one writes for minutes, and less of what it writes is about the passage. It is a property of the
-model alone, not of a machine's speed or of single replies, so that a store's keys mean the same everywhere: a recipe is
-settled once, and adapters made either way never share a key. What a user chooses (`augmentation=`) is not looked at.
+The threshold follows the smallest model with which PRAG's authors publish results, Llama-3.2-1B (1.24 billion
+parameters). A smaller model takes minutes to write, and less of what it writes is about the passage. The choice depends
+on the model alone, not on a machine's speed or on single replies, so that a store's keys mean the same everywhere: a
+recipe is settled once, and adapters of the two kinds never share a key. An explicit `augmentation=` is never
+overridden.
 """
 
 from __future__ import annotations
@@ -29,20 +30,20 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 CAPABLE = 1_000_000_000
-"""Parameters from which on a model asks its own questions."""
+"""Number of parameters from which a model generates its own questions."""
 
 
 class DocumentAugmenter(Protocol):
-    """What makes the questions about passages: `Augmenter`, `RuleAugmenter`, or one of your own."""
+    """Generates the questions about passages: `Augmenter`, `RuleAugmenter`, or a custom class."""
 
     @property
     def by(self) -> Literal["model", "rules"]:
-        """Under which kind of key the adapters are kept that are trained on them."""
+        """Kind of key under which adapters trained on these questions are stored."""
 
     def augment_all(
         self, documents: Sequence[tuple[str, str]], *, progress: bool = True, advance: Tick | None = None
     ) -> list[Augmentation]:
-        """Augment (title, text) pairs; `advance` is told each part of the work, all parts being 1."""
+        """Augment (title, text) pairs; `advance` is called with each finished fraction of the work, 1 in total."""
 
 
 def settled(
@@ -50,15 +51,15 @@ def settled(
     lm: CausalLM | str | Path | Mapping[str, Any] | None,
     kept: Callable[[], Iterable[AdapterKey]] = tuple,
 ) -> Recipe:
-    """The recipe with its `augmentation` decided; as it is, where the user has decided or nobody is asked.
+    """Return the recipe with `augmentation` settled; unchanged if the user chose it or no questions are requested.
 
     Args:
-        recipe: Which.
+        recipe: The recipe.
         lm: The model, or what loads it. None: unknown.
-        kept: Asked where the model is unknown for the adapters that there are: if some were made by rule, and none of a
-            model's questions, it was a small one.
+        kept: Returns the keys of existing adapters; called if the model is unknown. If some were trained on questions
+            by rule, and none on a model's questions, the model was a small one.
     """
-    # Beside phrases, which are questions by rule, only a model's add anything: whoever asks for some wants those.
+    # A recipe with phrases already has questions by rule, so requesting more questions means the model's.
     if recipe.augmentation != "auto" or not recipe.questions:
         return recipe
     by_model = recipe.changed(augmentation="model")
@@ -72,7 +73,7 @@ def settled(
 
 
 def parameters_of(lm: CausalLM | str | Path | Mapping[str, Any]) -> int:
-    """How many parameters a model has; of one that is not loaded by its config, without reading its weights."""
+    """Return a model's number of parameters; if it is not loaded, from its config, without reading the weights."""
     if isinstance(lm, str | Path | Mapping):
         import torch
         from transformers import AutoConfig, AutoModelForCausalLM
@@ -89,13 +90,13 @@ def parameters_of(lm: CausalLM | str | Path | Mapping[str, Any]) -> int:
 
 
 def augmenter_of(lm: CausalLM, recipe: Recipe, cache: JSONCache, asked: str) -> DocumentAugmenter:
-    """The augmenter that a recipe names; what was chosen, and why, is logged.
+    """Return the augmenter that a recipe names, and log the choice and its reason.
 
     Args:
         lm: The model.
-        recipe: Settled for it.
-        cache: Where what the model writes is kept.
-        asked: What the user said, before it was settled.
+        recipe: The recipe, settled for the model.
+        cache: Caches what the model writes.
+        asked: The user's `augmentation`, before it was settled.
     """
     from llamaindex_prag.augment.augmenter import Augmenter
     from llamaindex_prag.augment.rules.augmenter import RuleAugmenter
@@ -107,32 +108,32 @@ def augmenter_of(lm: CausalLM, recipe: Recipe, cache: JSONCache, asked: str) -> 
         return Augmenter(lm, questions=questions, cache=cache)
     if asked == "auto":
         logger.warning(
-            "%s: questions are made by rule and nothing is rewritten, because %s; the published recipe has the model "
-            "write both, which augmentation='model' asks for (`dynprag parametrize --augmentation model`)",
+            "%s: rules generate the questions and nothing is rewritten, because %s; in the published recipe the model "
+            "writes both. For that, set augmentation='model' (`dynprag parametrize --augmentation model`)",
             recipe.name,
             _told(lm, asked, "fewer than"),
         )
     else:
-        logger.info("%s: questions are made by rule, as was asked for", recipe.name)
+        logger.info("%s: rules generate the questions, as requested", recipe.name)
     return RuleAugmenter(questions=questions, seed=recipe.seed)
 
 
 def refuse_unless_of_recipe(augmenter: DocumentAugmenter, recipe: Recipe) -> None:
-    """Refuse an augmenter whose adapters would get the key of others.
+    """Refuse an augmenter whose adapters would be stored under the key of another kind.
 
     Raises:
-        ConfigurationError: Telling how to have the recipe that fits.
+        ConfigurationError: If the kinds differ; the message says how to get the matching recipe.
     """
     by = getattr(augmenter, "by", "model")
     if recipe.questions and recipe.augmentation not in ("auto", by):
         raise ConfigurationError(
-            f"the augmenter {augmenter!r} makes questions by {by}, and the recipe {recipe.name!r} keeps adapters under "
-            f"the key of augmentation={recipe.augmentation!r}, so they would be taken for others. Make the model with "
-            f"recipe=get_recipe({recipe.name!r}, augmentation={by!r})"
+            f"the augmenter {augmenter!r} generates questions by {by}, but the recipe {recipe.name!r} stores adapters "
+            f"under the key of augmentation={recipe.augmentation!r}, so they would be confused. Create the model "
+            f"with recipe=get_recipe({recipe.name!r}, augmentation={by!r})"
         )
 
 
 def _told(lm: CausalLM, asked: str, relation: str) -> str:
     if asked != "auto":
-        return f"{lm.name}, as was asked for,"
+        return f"{lm.name}, as requested,"
     return f"{lm.name} has {parameters_of(lm) / 1e6:.0f}M parameters, {relation} {CAPABLE / 1e6:,.0f}M"

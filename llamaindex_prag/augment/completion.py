@@ -1,9 +1,9 @@
-"""Any language model as "prompts in, replies out", recognised by what it can do.
+"""Adapt any language model to "prompts in, replies out", detected by its methods.
 
     CausalLM | .complete(prompt) -> .text (LlamaIndex) | .invoke(prompt) -> .content (LangChain) | str -> str
 
-Neither framework is imported. A prompt that fails gives its exception in place of the reply, so that one failure does
-not take the others with it. Knows nothing of questions.
+Imports neither framework. A prompt that fails returns its exception instead of a reply, so that one failure does not
+affect the others. Knows nothing of questions.
 """
 
 from __future__ import annotations
@@ -26,51 +26,52 @@ CompletionResult = str | Exception
 
 
 class Prompt(NamedTuple):
-    """One prompt; what else there is of it serves models that take it."""
+    """A prompt, with a seed and a reply prefix for models that support them."""
 
     text: str
     seed: int
     begin: str = ""
-    """How the reply begins: a model of our own goes on from there, which keeps a small one to the form."""
+    """Beginning of the reply: a `CausalLM` continues from it, which keeps a small model to the format."""
 
 
 class Completer(Protocol):
-    """What an augmenter needs of a model."""
+    """The part of a model that an augmenter needs."""
 
     @property
     def documents_at_once(self) -> int:
-        """Of how many documents it wants the prompts together."""
+        """Preferred number of documents per call."""
 
     @property
     def identity(self) -> str | None:
-        """Equal exactly for models that answer alike; None if nothing tells this model from another one."""
+        """Equal exactly for models that give the same answers; None if the model cannot be identified."""
 
     def complete(self, prompts: Sequence[Prompt], written: Tick | None = None) -> list[CompletionResult]:
-        """A reply for each prompt, in their order.
+        """Return a reply for each prompt, in order.
 
         Args:
-            prompts: Which.
-            written: Told what part of a reply more is there: of a model in this process the part of the most tokens.
+            prompts: The prompts.
+            written: Called with each further fraction of a reply that is generated; a model in this process counts
+                tokens relative to their maximum number.
         """
 
     async def acomplete(self, prompts: Sequence[Prompt]) -> list[CompletionResult]:
-        """The same, without blocking the event loop."""
+        """Return a reply for each prompt, in order, without blocking the event loop."""
 
 
 def completer_of(llm: Any, *, temperature: float, top_k: int, max_new_tokens: int) -> Completer:
-    """Adapt a model.
+    """Wrap a model as a `Completer`.
 
     Args:
         llm: A `CausalLM`, an object with `complete(prompt)` or `invoke(prompt)`, or a function from text to text.
-        temperature: Of a `CausalLM`; the others bring their own settings.
-        top_k: Likewise.
-        max_new_tokens: Likewise.
+        temperature: Sampling temperature of a `CausalLM`; other models use their own settings.
+        top_k: Sampling top-k of a `CausalLM`.
+        max_new_tokens: Token limit of a reply of a `CausalLM`.
 
     Raises:
-        ConfigurationError: If it is none of these.
+        ConfigurationError: If `llm` is none of these, or a setting is out of range.
     """
     sampling = Sampling(temperature=temperature, top_k=top_k)
-    Request("", max_new_tokens=max_new_tokens, sampling=sampling)  # refuses what is out of range
+    Request("", max_new_tokens=max_new_tokens, sampling=sampling)  # raises on settings that are out of range
     if isinstance(llm, CausalLM):
         return LocalCompleter(llm, sampling, max_new_tokens)
     for method, field in (("complete", "text"), ("invoke", "content")):
@@ -87,7 +88,7 @@ def completer_of(llm: Any, *, temperature: float, top_k: int, max_new_tokens: in
 
 @dataclass(frozen=True)
 class LocalCompleter:
-    """A `CausalLM`, through its chat template and its engine, several prompts in one batch."""
+    """Runs a `CausalLM` with its chat template and engine, several prompts per batch."""
 
     lm: CausalLM
     sampling: Sampling
@@ -96,20 +97,20 @@ class LocalCompleter:
 
     @property
     def identity(self) -> str:
-        """The fingerprint: two models of one name may have other weights."""
+        """The model's fingerprint: two models with the same name may have different weights."""
         return self.lm.fingerprint
 
     def complete(self, prompts: Sequence[Prompt], written: Tick | None = None) -> list[CompletionResult]:
-        """Generate; prompts that do not fit into the context window give their error."""
+        """Generate replies; a prompt that does not fit into the context window returns its error."""
         try:
             generations = self.lm.engine.generate_batch([self._request(p, written) for p in prompts])
             return [p.begin + _whole_lines(g) for p, g in zip(prompts, generations, strict=True)]
         except Exception as error:  # noqa: BLE001 - whatever a model raises, the document must not be lost
-            # One prompt too long refuses the batch: alone, the others still get their replies.
+            # One prompt that is too long fails the whole batch; sent one by one, the others still get replies.
             return [error] if len(prompts) == 1 else [self.complete([p], written)[0] for p in prompts]
 
     async def acomplete(self, prompts: Sequence[Prompt]) -> list[CompletionResult]:
-        """In a thread."""
+        """Run `complete` in a thread."""
         return await asyncio.to_thread(self.complete, prompts)
 
     def _request(self, prompt: Prompt, written: Tick | None = None) -> Request:
@@ -126,17 +127,17 @@ class LocalCompleter:
 
 @dataclass(frozen=True)
 class CalledCompleter:
-    """A model behind a call, one prompt at a time; asynchronously all at once."""
+    """Calls a model for one prompt at a time, or asynchronously for all prompts at once."""
 
     call: Callable[[str], Any] | None
     acall: Callable[[str], Any] | None
     field: str
-    """Where the call's result holds its text; empty: the result is the text."""
+    """Attribute of the result that holds the text; empty: the result is the text."""
     identity: str | None
     documents_at_once: int = 1
 
     def complete(self, prompts: Sequence[Prompt], written: Tick | None = None) -> list[CompletionResult]:
-        """Call for each prompt."""
+        """Call the model once per prompt."""
         if self.call is None:
             raise ConfigurationError("llm is asynchronous only; use await aaugment(...), or give a plain function")
         replies: list[CompletionResult] = []
@@ -147,7 +148,7 @@ class CalledCompleter:
         return replies
 
     async def acomplete(self, prompts: Sequence[Prompt]) -> list[CompletionResult]:
-        """Call for all prompts at once."""
+        """Call the model for all prompts concurrently."""
         if self.acall is None:
             return await asyncio.to_thread(self.complete, prompts)
         return await asyncio.gather(*(self._atried(self.acall, prompt.text) for prompt in prompts))
@@ -166,7 +167,7 @@ class CalledCompleter:
 
 
 def _whole_lines(generation: Generation) -> str:
-    """Without a last line that the limit has cut off, unless it is the only one."""
+    """Return the text without a last line that the token limit truncated, unless it is the only line."""
     text = generation.text
     return text[: text.rindex("\n") + 1] if generation.finish_reason == "length" and "\n" in text else text
 

@@ -1,7 +1,7 @@
-"""Whether an answer could have come from a passage: its content words occur there.
+"""Check whether an answer could have come from a passage: all of its content words occur there.
 
-A coarse test against invented answers, after the answer-consistency filters of question generation. It compares words,
-not meanings: "41" for "forty-one" counts as not grounded.
+A coarse test against invented answers, modelled on the answer-consistency filters of question generation. It compares
+words, not meanings: "41" for "forty-one" counts as not grounded.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ _UNSPACED = re.compile(r"[\u0e00-\u0eff\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff]"
 
 
 class PassageWords:
-    """A passage to look words up in.
+    """Looks up words in a passage.
 
     Args:
-        *texts: The passage's parts, such as title and text.
+        *texts: Parts of the passage, such as title and text.
     """
 
     def __init__(self, *texts: str) -> None:
@@ -29,9 +29,9 @@ class PassageWords:
         self._words = frozenset(_forms(self._text))
 
     def supports(self, question: str, answer: str) -> bool:
-        """Whether the answer's content words all occur.
+        """Return whether all content words of the answer occur in the passage.
 
-        A yes or a no says nothing of its own: there, half of the question's content words must occur.
+        "Yes" and "no" have no content words; for them, half of the question's content words must occur.
         """
         bare = folded(answer).strip(" .!")
         if bare in YES_NO:
@@ -39,24 +39,24 @@ class PassageWords:
         return self.share(bare) == 1.0
 
     def knows(self, question: str) -> bool:
-        """Whether a question is about the passage: some of its content words occur, and most of its names."""
+        """Return whether a question is about the passage: 1/4 of its content words and 1/2 of its names occur."""
         names = _NAME.findall(question)
         known = sum(self.share(name) == 1.0 for name in names)
         return self.share(question) >= 0.25 and known >= len(names) / 2
 
     def share(self, text: str) -> float:
-        """The share of a text's content words that occur here; 1 if it has none."""
+        """Return the share of a text's content words that occur in the passage; 1 if it has none."""
         wanted = _content(folded(text))
         return sum(map(self._holds, wanted)) / len(wanted) if wanted else 1.0
 
     def _holds(self, word: str) -> bool:
-        if _UNSPACED.search(word):  # scripts without spaces have no words to compare
+        if _UNSPACED.search(word):  # scripts without spaces have no word boundaries to compare
             return word in self._text
         return word in self._words or any(form in self._words for form in _forms(word))
 
 
 def folded(text: str) -> str:
-    """Lower case, compatibility forms, straight apostrophes, and numbers without thousands separators."""
+    """Normalise a text: lower case, compatibility forms, straight apostrophes, no thousands separators."""
     text = unicodedata.normalize("NFKC", text).casefold().replace("\u2019", "'")
     return _SEPARATOR.sub("", text)
 
@@ -66,7 +66,7 @@ def _content(text: str) -> list[str]:
 
 
 def _forms(text: str) -> set[str]:
-    """Its words, also without possessive or plural endings, and the parts of compounds."""
+    """Return the words of a text, also without possessive or plural endings, and the parts of compounds."""
     listed = stop_words()
     found: set[str] = set()
     for word in re.findall(r"\w+(?:['.\-]\w+)*", text):

@@ -1,8 +1,8 @@
-"""What has been found for one document while it is augmented, and what is made of it in the end.
+"""Collects the replies about one document and selects its final questions.
 
     replies -> each style's share, grounded answers first -> cloze questions -> the passage itself
 
-Knows the document and the replies, and neither models nor prompts.
+Knows the document and the replies, but neither models nor prompts.
 """
 
 from __future__ import annotations
@@ -19,51 +19,51 @@ from llamaindex_prag.augment.rules.cloze import cloze_questions, passage_questio
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """An augmentation, and whether it is worth keeping."""
+    """An augmentation, and whether it may be cached."""
 
     augmentation: Augmentation
     failed: bool
-    """Whether the model raised and did not recover: another time the result may be better."""
+    """Whether the model raised and did not recover; a later attempt may give a better result."""
 
 
 @dataclass(slots=True)
 class PartialAugmentation:
-    """What has been found for one document so far."""
+    """Everything collected for one document so far."""
 
     title: str
     text: str
     passage: PassageWords
-    """The two of them, to look answers up in."""
+    """Words of title and text, for checking answers."""
     qas: dict[str, list[QA]] = field(default_factory=dict)
-    """By style."""
+    """Questions by style."""
     rewrite: str | None = None
     errors: dict[str, Exception] = field(default_factory=dict)
-    """The last error of each style that had one."""
+    """The last error of each style whose prompt failed."""
 
     def take(self, kind: str, reply: str | Exception) -> None:
-        """Read a reply to a style's prompt, or to that for the rewrite."""
+        """Parse a reply to the prompt of a style or of the rewrite."""
         self.errors.pop(kind, None)
         if isinstance(reply, Exception):
             self.errors[kind] = reply
         elif kind == REWRITE:
             self.rewrite = faithful_rewrite(reply, self.text)
         else:
-            # Small models also ask about the task, or about nothing in the document.
+            # Small models also ask about the task, or about something that is not in the document.
             parsed = parse_qas(reply, style=kind, subject=self.title)
             about = [q for q in parsed if self.passage.knows(q.question.removeprefix(f"About {self.title.strip()}: "))]
             self.qas[kind] = [replace(q, answer_grounded=self.passage.supports(q.question, q.answer)) for q in about]
 
     def lacks(self, kind: str) -> bool:
-        """Whether nothing has been found for it."""
+        """Return whether nothing has been found for this style or the rewrite."""
         return self.rewrite is None if kind == REWRITE else not self.qas.get(kind)
 
     def finished(self, wanted: dict[str, int], gave_up: list[str], *, with_model: bool) -> Outcome:
-        """Choose the questions and fill up with what needs no model.
+        """Select the questions, and fill up with questions that need no model.
 
         Args:
-            wanted: How many of each style.
+            wanted: Number of questions per style.
             gave_up: Styles (or the rewrite) for which nothing was found.
-            with_model: Whether a model was asked at all.
+            with_model: Whether a model was used at all.
         """
         notes = [f"{kind}: {self._why(kind)}" for kind in gave_up]
         total = sum(wanted.values())
@@ -76,17 +76,17 @@ class PartialAugmentation:
                 notes.append(f"{len(chosen)} of {total} questions from the model, {len(extra)} cloze questions added")
             chosen += extra
         if not chosen:
-            notes.append("neither model nor cloze gave a question: the passage itself is the answer")
+            notes.append("neither the model nor the cloze rules gave a question: the passage itself is the answer")
             chosen = [passage_question(self.title, self.text)]
         return Outcome(Augmentation(self.rewrite, tuple(chosen), tuple(notes)), bool(self.errors))
 
     def _chosen(self, wanted: dict[str, int]) -> list[QA]:
-        """Each style's share of grounded questions first; what others have left over, then ungrounded ones."""
+        """Return each style's share of grounded questions, then the surplus of other styles, then ungrounded ones."""
         found: dict[str, QA] = {}
         for grounded in (True, False):
             lists = {s: [q for q in self.qas.get(s, []) if q.answer_grounded is grounded] for s in wanted}
             own = [q for s, n in wanted.items() for q in lists[s][:n]]
-            # Of yes or no there must not be more than its share, or answers become a coin's toss.
+            # Yes/no questions never exceed their share: too many of them turn answers into coin tosses.
             spare = [q for row in zip_longest(*(lists[s][n:] for s, n in wanted.items() if s != "yes_no")) for q in row]
             for qa in (*own, *(q for q in spare if q is not None)):
                 if len(found) < sum(wanted.values()):

@@ -1,9 +1,9 @@
-"""What an augmenter asks of a language model: the question styles and the rewriting of a passage.
+"""Prompts for augmenting a passage with a language model: question styles and the rewrite.
 
-Several styles by separate prompts, because the number and variety of questions decides how well an adapter answers.
-The passage comes first in every prompt, so that an engine that keeps prefixes reads it once for all of them. Questions
-are asked for as two labelled lines rather than as JSON: small models break JSON, and a reply that is cut off loses its
-last question only.
+Each style has its own prompt, because the number and variety of questions determine how well an adapter answers. The
+passage comes first in every prompt, so that an engine with a prefix cache prefills it once for all of them. Questions
+are requested as two labelled lines rather than as JSON: small models break JSON, and a truncated reply loses only its
+last question.
 """
 
 from __future__ import annotations
@@ -15,20 +15,20 @@ from typing import Literal
 from rag_backbone.errors import ConfigurationError
 
 PROMPTS_VERSION = 1
-"""Part of every cache key: raise it with every change of the texts below."""
+"""Part of every cache key. Increment it with every change to the texts below."""
 
 StyleName = Literal["facts", "who_when_where", "paraphrase", "reverse", "yes_no"]
 
 
 @dataclass(frozen=True, slots=True)
 class Style:
-    """A kind of question."""
+    """A kind of question and its prompt."""
 
     share: int
-    """Its part of all questions, relative to the others'."""
+    """Share of all questions, relative to the other styles."""
     instruction: str
     openings: tuple[str, ...]
-    """First words of a first question, in turn for each attempt."""
+    """First words of the first question; each attempt uses the next ones."""
 
 
 STYLES: dict[str, Style] = {
@@ -60,8 +60,8 @@ STYLES: dict[str, Style] = {
 
 
 def question_prompt(style: str, count: int, title: str, text: str) -> str:
-    """Ask for `count` questions of one style."""
-    # Without an example: small models copy it instead of following it.
+    """Return the prompt that asks for `count` questions of one style."""
+    # No example: small models copy it instead of following it.
     return (
         f"{_passage(title, text)}\n\n"
         f"Write {count} different questions that can be answered from the passage above, with their answers. "
@@ -73,13 +73,13 @@ def question_prompt(style: str, count: int, title: str, text: str) -> str:
 
 
 def question_begin(style: str, attempt: int) -> str:
-    """How a reply begins, for a model that can be made to begin so."""
+    """Return the beginning of a reply, for models whose reply can be prefilled."""
     openings = STYLES[style].openings
     return f"Q: {openings[attempt % len(openings)]}"
 
 
 def passage_rewrite_prompt(title: str, text: str) -> str:
-    """Ask for the passage in other words."""
+    """Return the prompt that asks for a rewrite of the passage."""
     return (
         f"{_passage(title, text)}\n\n"
         "Write the passage above once more in other words: change the wording and the order within the sentences, and "
@@ -89,10 +89,10 @@ def passage_rewrite_prompt(title: str, text: str) -> str:
 
 
 def shares(questions: int, styles: Sequence[str]) -> dict[str, int]:
-    """How many questions each style supplies; they add up to `questions`. Styles that would supply none are left out.
+    """Return the number of questions per style, `questions` in total. Styles with no questions are left out.
 
     Raises:
-        ConfigurationError: If a style is unknown or named twice, or there is none.
+        ConfigurationError: If a style is unknown or named twice, or no style is named.
     """
     if unknown := [s for s in styles if s not in STYLES]:
         raise ConfigurationError(f"there is no question style {unknown[0]!r}; known: {', '.join(STYLES)}")
@@ -101,7 +101,7 @@ def shares(questions: int, styles: Sequence[str]) -> dict[str, int]:
     total = sum(STYLES[s].share for s in styles)
     exact = {s: questions * STYLES[s].share / total for s in styles}
     given = {s: int(value) for s, value in exact.items()}
-    # The largest remainders get what is left; among equals the style named first.
+    # The largest remainders get the rest; ties go to the style named first.
     for s in sorted(styles, key=lambda s: given[s] - exact[s])[: questions - sum(given.values())]:
         given[s] += 1
     return {s: n for s, n in given.items() if n}

@@ -1,11 +1,11 @@
-"""From a language model's reply to questions with answers, leniently.
+"""Parse questions with answers from a language model's reply, leniently.
 
-    reply -> pairs (JSON fields | labelled lines | bare question lines) -> cleaned, standing alone, without duplicates
+    reply -> pairs (JSON fields | labelled lines | bare question lines) -> cleaned, self-contained, deduplicated
 
-JSON is read field by field instead of as a whole: `"question": "..."` and `"answer": "..."` are found wherever they
-stand, so code fences, missing and trailing commas, objects without a list and a reply that breaks off need no cases of
-their own. Never raises on any text; time grows linearly with the text, and what lies past `MAX_REPLY` characters is
-not read. Knows neither prompts nor passages.
+JSON is read field by field instead of as a whole: `"question": "..."` and `"answer": "..."` are found anywhere, so code
+fences, missing or trailing commas, objects outside a list, and truncated replies need no special cases. Never raises,
+whatever the text. Takes time linear in its length, and ignores everything past `MAX_REPLY` characters. Knows neither
+prompts nor passages.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from llamaindex_prag.augment.augmentation import QA, QuestionSource
 
 MAX_REPLY = 100_000
 MAX_VALUE = 1_000
-"""Characters of the longest question or answer that is read."""
+"""Maximum number of characters of a question or answer."""
 
 _Pair = tuple[str, str, str]
 """Question, answer, full answer."""
@@ -70,15 +70,15 @@ _QUESTION_MARKS = ("?", "\uff1f", "\u061f")
 def parse_qas(
     reply: str, *, style: str = "", source: QuestionSource = "model", subject: str = "", max_answer_words: int = 16
 ) -> list[QA]:
-    """The questions with answers in a reply, in its order.
+    """Return the questions with answers in a reply, in order.
 
     Args:
         reply: Any text.
-        style: Recorded in each `QA`.
-        source: Recorded in each `QA`.
+        style: Stored in each `QA`.
+        source: Stored in each `QA`.
         subject: What the questions are about, such as a title. It is put before a question that names nothing ("When
-            was it built?"); without a subject, one with such a pronoun is dropped.
-        max_answer_words: Longer answers are dropped with their questions.
+            was it built?"); without a subject, a question with such a pronoun is dropped.
+        max_answer_words: Questions with longer answers are dropped.
     """
     reply = _THOUGHT.sub("", reply[:MAX_REPLY], count=1)
     forms = (_from_json, _from_labels, _from_lines)
@@ -95,11 +95,11 @@ def parse_qas(
 
 
 def question_key(question: str) -> str:
-    """Equal for questions that differ in case, spaces and punctuation only."""
+    """Return a key that is equal for questions that differ only in case, spaces and punctuation."""
     return " ".join(re.findall(r"\w+", question.casefold()))
 
 
-# ---------------------------------------------------------------------- three forms of reply
+# ---------------------------------------------------------------------- three reply formats
 
 
 def _from_json(reply: str) -> Iterator[_Pair]:
@@ -114,7 +114,7 @@ def _from_json(reply: str) -> Iterator[_Pair]:
         kind = _KINDS.get(name.lower().replace(" ", "_"))
         if kind is None:
             continue
-        # A missing brace does not matter: the next question begins the next object.
+        # A missing brace does not matter: the next question starts a new object.
         if kind == "q" or fields[kind]:
             yield fields["q"], fields["a"], fields["f"]
             fields = {"q": "", "a": "", "f": ""}
@@ -123,8 +123,8 @@ def _from_json(reply: str) -> Iterator[_Pair]:
 
 
 def _value(reply: str, start: int) -> tuple[str, int]:
-    """The value that begins at `start`, and where to read on; empty if it is not closed."""
-    if reply[start : start + 1] == "[":  # a list of answers: the first one
+    """Return the value that begins at `start`, and where to continue; the value is empty if it is not closed."""
+    if reply[start : start + 1] == "[":  # a list of answers: use the first one
         start += 1 + (len(gap[0]) if (gap := re.compile(r"\s{1,20}").match(reply, start + 1)) else 0)
     quote = reply[start : start + 1]
     if quote not in ('"', "'"):
@@ -136,7 +136,7 @@ def _value(reply: str, start: int) -> tuple[str, int]:
     limit = min(len(reply), start + MAX_VALUE)
     while (end := reply.find(quote, end + 1, limit)) != -1:
         escaped = (end - start - 1 - len(reply[start + 1 : end].rstrip("\\"))) % 2 == 1
-        # Quotation marks within a value are often not escaped: one closes only where a value may end.
+        # Quotation marks inside a value are often not escaped: a mark only closes it where a value may end.
         if not escaped and _AFTER_VALUE.match(reply, end + 1):
             return _unescaped(reply[start + 1 : end]), end + 1
     return "", start + 1
@@ -167,7 +167,7 @@ def _from_labels(reply: str) -> Iterator[_Pair]:
 
 
 def _from_lines(reply: str) -> Iterator[_Pair]:
-    """`1. Who ...? An answer`, or the answer on the line below."""
+    """Parse `1. Who ...? An answer`, or an answer on the line below its question."""
     waiting = ""
     for line in reply.splitlines():
         text = _NUMBER.sub("", line[:MAX_VALUE]).strip()
@@ -184,7 +184,7 @@ def _from_lines(reply: str) -> Iterator[_Pair]:
             waiting = text[:cut]
 
 
-# ---------------------------------------------------------------------- what is kept
+# ---------------------------------------------------------------------- filters
 
 
 def _standing_alone(question: str, subject: str) -> str | None:
@@ -193,7 +193,7 @@ def _standing_alone(question: str, subject: str) -> str | None:
     if letters < 4 or _DEPENDENT.search(question) or _PLACEHOLDER.fullmatch(question):
         return None
     question = question[0].upper() + question[1:]
-    if not question.isascii():  # what a name or a pronoun looks like is known for plain English only
+    if not question.isascii():  # names and pronouns can be recognised in plain English only
         return question
     name, pronoun = _NAME.search(question), _PRONOUN.search(question)
     dangling = pronoun is not None and (name is None or pronoun.start() < name.start())
@@ -210,12 +210,12 @@ def _is_answer(answer: str, question: str, max_words: int) -> bool:
         return False
     if len(answer.split()) > max_words or len(answer) > 12 * max_words or _DEPENDENT.search(answer):
         return False
-    # A question that gives its own answer teaches nothing.
+    # A question that contains its own answer teaches nothing.
     return f" {question_key(answer)} " not in f" {question_key(question)} "
 
 
 def _plain(text: str) -> str:
-    """Without mark-up, quotation marks around it, and runs of white space."""
+    """Remove markup, surrounding quotation marks, and runs of whitespace."""
     text = re.sub(r"\*\*|__|`", "", " ".join(text[:MAX_VALUE].split())).strip(" *_")
     text = re.sub(r"^(?:[A-D]\)|[-–—•]) ", "", text)
     if len(text) > 1 and text[0] + text[-1] in ('""', "''", "“”", "«»"):

@@ -1,7 +1,7 @@
-"""Taking a rewritten passage out of a model's reply, and refusing what is none.
+"""Extract a rewritten passage from a model's reply, and reject replies that are not faithful.
 
-A rewrite is trained on like the document itself, so one that loses the document's names and numbers, repeats it, or
-talks about the task does harm. Knows no models.
+A rewrite is trained on like the document itself, so one that loses the document's names and numbers, repeats the
+document, or talks about the task does harm. Knows no models.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import re
 from llamaindex_prag.augment.grounding import folded
 
 REWRITE = "rewrite"
-"""The name of this kind of reply."""
+"""Name of this kind of reply."""
 
 _THOUGHT = re.compile(r"(?is)^.{0,200}?<think>.*?</think>")
 _PREAMBLE = re.compile(
@@ -25,23 +25,25 @@ _FACTS = re.compile(r"\b\d[\d.,]*\d\b|\b\d\b|(?<=[a-z,;] )[^\W\d_a-z]\w+")
 
 
 def faithful_rewrite(reply: str, text: str, *, kept: float = 0.75, added: float = 0.1) -> str | None:
-    """The rewrite, or None if the reply holds none.
+    """Return the rewrite, or None if the reply contains no faithful one.
+
+    A rewrite must have 0.4 to 2.5 times the document's length.
 
     Args:
-        reply: What the model wrote.
+        reply: The model's reply.
         text: The document.
-        kept: The share of the document's numbers and names that must occur. 0.4 to 2.5 times its length is accepted.
-        added: The share of the rewrite's numbers and names that may be new.
+        kept: Minimum share of the document's numbers and names that the rewrite contains.
+        added: Maximum share of the rewrite's numbers and names that are not in the document.
     """
     found = _THOUGHT.sub("", reply[: 4 * len(text) + 10_000], count=1).strip()
     for opening in (_PREAMBLE, _TITLE_LINE, _PREAMBLE):
         found = opening.sub("", found, count=1).strip()
     if len(found) > 1 and found[0] + found[-1] in ('""', "“”", "''"):
         found = found[1:-1].strip()
-    if "\n\n" not in text.strip():  # what follows a single paragraph is talk about it
+    if "\n\n" not in text.strip():  # text after a single paragraph is a comment on it
         found = found.split("\n\n", 1)[0]
     if _ENDS.search(text.strip()) and (whole := _WHOLE.match(found)) is not None:
-        found = whole[0]  # a reply that was cut off ends within a sentence
+        found = whole[0]  # drop the unfinished sentence of a truncated reply
     same = folded(" ".join(found.split())) == folded(" ".join(text.split()))
     if same or not 0.4 * len(text.strip()) <= len(found) <= 2.5 * len(text.strip()):
         return None

@@ -1,1 +1,1 @@
-"""Measured limits on what adapters may do: forgetting, and documents that contradict each other."""
+"""Measured limits for adapters: forgetting, and documents that contradict each other."""

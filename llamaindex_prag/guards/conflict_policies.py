@@ -1,11 +1,11 @@
-"""What becomes of documents that contradict each other.
+"""Policies for documents that contradict each other.
 
-    mean             their updates are averaged, as any others are; the contradiction is reported
-    score-weighted   all updates are weighted by the documents' retrieval scores
-    latest           of two that contradict each other, the one with the later date is used
-    context          both stand in the prompt, where the model can read what each says
+    mean             average their updates, as for any documents, and report the contradiction
+    score-weighted   weight all updates by the documents' retrieval scores
+    latest           of two contradicting documents, use the one with the later date
+    context          put both into the prompt, where the model can read what each says
 
-Documents that contradict none stay as they are, whatever the policy.
+Documents that contradict none are unaffected by the policy.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ DATES = (
     "created_at",
     "creation_date",
 )
-"""Where a document's metadata says how old it is: the first of these that can be read, however the name is written
+"""Metadata fields that tell a document's age: the first one that can be parsed is used, in any spelling
 (`lastModified`, `Last-Modified`)."""
 
 _MILLISECONDS = 10**11  # as seconds, this would be in the year 5138
@@ -52,23 +52,23 @@ _PDF = re.compile(r"D:(?P<moment>\d{14})(?P<zone>Z?|[+-]\d\d'?\d\d'?)")
 
 @dataclass(frozen=True, slots=True)
 class Resolution:
-    """Which documents act, and where; documents are told by their number in `Conflicts.keys`."""
+    """The documents to use, and how; each is identified by its index in `Conflicts.keys`."""
 
     in_weights: tuple[int, ...]
-    """Through their adapters."""
+    """Documents used through their adapters."""
     in_prompt: Mapping[int, str] = field(default_factory=dict)
-    """Whose text belongs into the prompt, and why."""
+    """Documents whose text belongs in the prompt, with the reason."""
     left_out: Mapping[int, str] = field(default_factory=dict)
-    """Which are not used, and why."""
+    """Documents that are not used, with the reason."""
     by_score: bool = False
     """Whether adapters are weighted by retrieval score."""
 
 
 def known_policy(name: str) -> ConflictPolicy:
-    """The policy of this name.
+    """Check the name of a policy and return it.
 
     Raises:
-        ConfigurationError: If there is none.
+        ConfigurationError: If there is no such policy.
     """
     if name not in get_args(ConflictPolicy):
         raise ConfigurationError(f"conflicts is {name!r}; known: {', '.join(get_args(ConflictPolicy))}")
@@ -81,10 +81,10 @@ def resolve(
     """Apply a policy.
 
     Args:
-        conflicts: What was measured.
-        policy: One of the above.
-        dates: Of each document, for `"latest"`; see `date_of`. A document without one counts as older than all that
-            have one; two of the same date are both used.
+        conflicts: The measured conflicts.
+        policy: The policy.
+        dates: Date of each document, for `"latest"`; see `date_of`. A document without one counts as older than any
+            with one; of two with the same date, both are used.
     """
     every = tuple(range(len(conflicts.keys)))
     concerned = conflicts.documents
@@ -100,9 +100,9 @@ def resolve(
 
 
 def date_of(metadata: Mapping[str, Any]) -> datetime | None:
-    """Return when a document was last changed, as its metadata says (`DATES`); None if it does not.
+    """Return when a document was last changed, according to its metadata (`DATES`), or None if they do not say.
 
-    Dates may be objects, seconds or milliseconds since 1970, ISO 8601 texts, the dates of e-mails and feeds
+    Dates may be objects, seconds or milliseconds since 1970, ISO 8601 strings, the dates of e-mails and feeds
     (`"Tue, 03 Mar 2026 10:00:00 +0100"`) or those of PDF (`"D:20260303100000+01'00'"`).
     """
     fields: dict[str, Any] = {}
@@ -144,14 +144,14 @@ def _aware(moment: datetime) -> datetime:
 
 
 def _against(conflicts: Conflicts, i: int) -> str:
-    """What one document says against which other."""
+    """Describe what a document says, and which other document says what against it."""
     one, other = next(pair for pair in conflicts.pairs if i in pair)
     j = other if i == one else one
     return f"it says {conflicts.answers[i]!r}, document {j + 1} says {conflicts.answers[j]!r}"
 
 
 def _older(conflicts: Conflicts, dates: Sequence[datetime | None]) -> dict[int, str]:
-    """Those that a later document contradicts, the latest judged first: what is left out rules nothing out."""
+    """Return documents contradicted by a later one, judged latest first: one that is left out rules out no other."""
     never = datetime.min.replace(tzinfo=UTC)
     age = [d or never for d in dates]
     older: dict[int, str] = {}

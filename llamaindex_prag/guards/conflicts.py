@@ -1,17 +1,17 @@
-"""Whether documents that one answer draws on contradict each other.
+"""Detect documents of one answer that contradict each other.
 
-Each document's adapter answers the question alone; then each answer is scored under all of them, and under the base
-model. With l_i(a) the log-probability of a whole answer, its end included, under adapter i (0: the base model), and a_i
-the answer that adapter i gives:
+Each document's adapter answers the question alone; then each answer is scored under all adapters and under the base
+model. With l_i(a) the log-probability of a whole answer, including its end, under adapter i (0: the base model), and
+a_i the answer of adapter i:
 
     claim(i, j)    = l_i(a_i) - max(l_j(a_i), l_0(a_i))       what i says, and neither j nor the base model would
     overlap(i, j)  = <B_i A_i, B_j A_j> / norms               cosine of the updates as whole matrices
-    conflict(i, j) = max(0, min(claim(i, j), claim(j, i)))    nats; 0 where both say the same, or hardly overlap
+    conflict(i, j) = max(0, min(claim(i, j), claim(j, i)))    nats; 0 if both say the same, or hardly overlap
 
-Two wordings of one answer are no conflict, as each adapter finds the other's likely. A document that knows nothing of
-the question should contradict nobody, but its adapter, trained to answer, answers all the same, and with certainty: so
-claims alone tell contradictions from nothing (docs/results-translator.md). What tells is whether two documents are
-about the same thing, which shows in their updates without any question.
+Two wordings of the same answer are no conflict, because each adapter finds the other's likely. A document that does not
+cover the question should contradict none, but its adapter is trained to answer, and does so confidently. Claims alone
+therefore cannot separate contradictions from irrelevance (docs/results-translator.md). The overlap can: it tells
+whether two documents are about the same thing, from their updates and without a question.
 """
 
 from __future__ import annotations
@@ -39,41 +39,41 @@ if TYPE_CHECKING:
 
 
 BOUND = 1.2
-"""Nats. With `OVERLAP` calibrated on ten altered passages of an invented corpus, with a 0.5B model and `distill`."""
+"""Nats. Calibrated, with `OVERLAP`, on ten altered passages of an invented corpus, with a 0.5B model and `distill`."""
 OVERLAP = 0.16
-"""Half-way between the most that different passages there had in common, and the least that two versions of one had."""
+"""Midway between the largest overlap of different passages there, and the smallest of two versions of a passage."""
 _REMEMBERED = 256
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Conflicts:
-    """What several documents say to one question."""
+    """Answers of several documents to one question, and how much they contradict each other."""
 
     question: str
     keys: tuple[AdapterKey, ...]
     answers: tuple[str, ...]
-    """Of each adapter alone; empty if no two documents are about the same thing, and none was asked."""
+    """Answer of each adapter alone; empty if no two documents are about the same thing, as none is queried then."""
     matrix: NDArray[np.float64]
     """(k, k) `conflict` in nats, symmetric, 0 on the diagonal."""
     bound: float
-    """Above it two documents contradict each other."""
+    """Two documents contradict each other above this many nats."""
     overlaps: NDArray[np.float64] | None = None
-    """(k, k) cosines of the updates; None: not looked at."""
+    """(k, k) cosines of the updates; None: not computed."""
 
     @property
     def pairs(self) -> list[tuple[int, int]]:
-        """Numbers of the documents that contradict each other, the worst first."""
+        """Index pairs of documents that contradict each other, the worst first."""
         k = len(self.keys)
         found = [(i, j) for i in range(k) for j in range(i + 1, k) if self.matrix[i, j] > self.bound]
         return sorted(found, key=lambda pair: -self.matrix[pair])
 
     @property
     def documents(self) -> list[int]:
-        """Numbers of the documents that contradict another one."""
+        """Indices of the documents that contradict another one."""
         return sorted({i for pair in self.pairs for i in pair})
 
     def to_dict(self) -> dict[str, object]:
-        """For traces: plain data."""
+        """Return JSON-serialisable data for traces."""
         pairs = [
             {
                 "documents": [self.keys[i].text, self.keys[j].text],
@@ -91,16 +91,16 @@ class Conflicts:
 
 
 class ConflictMeter:
-    """Asks documents' adapters one by one, and compares what they say.
+    """Queries each document's adapter alone, and compares the answers.
 
-    One batch of short answers, and a forward for each of them under each adapter.
+    Costs one batch of short answers, and one forward pass for each distinct answer under each adapter.
 
     Args:
         model: The model with its adapters.
-        bound: Above so many nats two documents contradict each other.
-        least_overlap: Documents whose updates have a smaller cosine are about different things, and contradict each
-            other in nothing. None: not looked at.
-        max_new_tokens: Of an answer.
+        bound: Two documents contradict each other above this many nats.
+        least_overlap: Documents whose updates have a smaller cosine are about different things, and do not contradict
+            each other. None: not checked.
+        max_new_tokens: Token limit of an answer.
 
     Raises:
         ConfigurationError: If a number is out of range.
@@ -116,7 +116,7 @@ class ConflictMeter:
     ) -> None:
         if not (math.isfinite(bound) and bound > 0) or max_new_tokens < 1:
             raise ConfigurationError(
-                f"bound is {bound} and max_new_tokens is {max_new_tokens}; above 0 and at least 1 are needed"
+                f"bound is {bound} and max_new_tokens is {max_new_tokens}; bound must be above 0, the other at least 1"
             )
         if least_overlap is not None and not -1 <= least_overlap <= 1:
             raise ConfigurationError(f"least_overlap is {least_overlap}; a cosine lies between -1 and 1")
@@ -128,16 +128,16 @@ class ConflictMeter:
         self._measured: OrderedDict[Hashable, Conflicts] = OrderedDict()
 
     def measure(self, question: str, keys: Sequence[AdapterKey], *, strength: float = 1.0) -> Conflicts:
-        """What the documents say to a question, each alone; measured once for each question and documents.
+        """Measure what each document alone answers to a question; cached per question and documents.
 
         Args:
-            question: What is asked.
-            keys: The documents' adapters, each once.
-            strength: Of each adapter.
+            question: The question.
+            keys: The documents' adapters; duplicates count once.
+            strength: Strength of each adapter.
 
         Raises:
             ConfigurationError: If the question is blank.
-            AdapterMissingError: If an adapter is not there.
+            AdapterMissingError: If an adapter is missing.
         """
         if not question.strip():
             raise ConfigurationError("the question is blank; documents can only contradict each other about something")
@@ -161,7 +161,7 @@ class ConflictMeter:
         if self.least_overlap is not None:
             overlaps = overlap(self.model.layout, list(self.model.bank.values(keys)))
             alike = overlaps >= self.least_overlap
-        if not np.triu(alike, 1).any():  # as it mostly is: nobody has to be asked
+        if not np.triu(alike, 1).any():  # the usual case: no adapter has to be queried
             return Conflicts(question, keys, ("",) * len(keys), np.zeros(alike.shape), self.bound, overlaps)
         said = self.model.lm.engine.generate_batch([Request(prompt, self._tokens, adapters=one) for one in alone])
         tokens = [self._with_end(found) for found in said]
@@ -212,16 +212,16 @@ class ConflictMeter:
 
 
 def overlap(layout: Layout, buffers: Sequence[NDArray[np.float32]]) -> NDArray[np.float64]:
-    """Cosines of updates, taken as whole matrices over all layers.
+    """Return the cosines of updates, taken as whole matrices over all layers.
 
         <B_i A_i, B_j A_j> = sum over both ranks of (B_i^T B_j) (A_i A_j^T)
 
     Args:
-        layout: Of the adapters.
+        layout: The layout of the adapters.
         buffers: (layout.size,) float32 each.
 
     Returns:
-        (k, k), 1 on the diagonal; 0 beside an update that is 0.
+        (k, k), with 1 on the diagonal, and 0 where one of the updates is 0.
     """
     k = len(buffers)
     products = np.zeros((k, k))

@@ -1,11 +1,12 @@
-"""Keeping adapters from changing what the model says of other things.
+"""Limit how much adapters change the model's answers on other subjects.
 
-    probes: questions of other subjects, and the base model's own answers to them
+    probes: questions on other subjects, and the base model's own answers to them
     forgetting = mean over the answers' tokens of KL(base || adapted)                     nats
 
-Where a selection of adapters forgets more than a bound allows, its strength is reduced. For small updates a divergence
-grows with the square of their strength, so one measurement gives a first guess, s sqrt(bound / forgetting), and each
-further one corrects it. What cannot be brought under the bound at the smallest strength belongs in the prompt instead.
+If a selection of adapters forgets more than a bound allows, its strength is reduced. For small updates, the divergence
+grows with the square of the strength, so one measurement gives a first guess, s sqrt(bound / forgetting), and each
+further measurement corrects it. A selection that exceeds the bound even at the smallest strength belongs in the prompt
+instead.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 
 PROBES = UNRELATED[:8]
 BOUND = 0.01
-"""Nats a token within which answers to unrelated questions lost nothing that could be measured; within 0.05 they did
+"""Nats per token. Within this bound, answers to unrelated questions lost nothing measurable; within 0.05 they did
 (docs/results-translator.md)."""
 _ATTEMPTS = 4
 _REMEMBERED = 1024
@@ -44,26 +45,26 @@ _TOKENS_AT_ONCE = 2048
 
 @dataclass(frozen=True, slots=True)
 class Guarded:
-    """A selection as strong as the bound allows."""
+    """A selection, as strong as the bound allows."""
 
     selection: ActiveAdapters | None
-    """None: it forgets too much at any strength that still means something."""
+    """None: the selection forgets too much even at the smallest strength."""
     part: float
-    """Of the strength that was asked for."""
+    """Fraction of the requested strength."""
     forgetting: float
-    """At that strength, nats."""
+    """Forgetting at that strength, in nats."""
     unguarded: float
-    """At the strength that was asked for, nats."""
+    """Forgetting at the requested strength, in nats."""
 
 
 class ForgettingGuard:
-    """Measures what adapters change of unrelated answers, and weakens them until it is little.
+    """Measures how much adapters change unrelated answers, and weakens them until the change is within a bound.
 
     Args:
         model: The model with its adapters.
-        bound: The most nats a token that unrelated answers may diverge.
+        bound: Maximum divergence of unrelated answers, in nats per token.
         probes: Unrelated questions.
-        least: The smallest part of the strength that is tried.
+        least: Smallest fraction of the strength that is tried.
 
     Raises:
         ConfigurationError: If there are no probes, or a number is out of range.
@@ -73,9 +74,11 @@ class ForgettingGuard:
         self, model: LocalModel, *, bound: float = BOUND, probes: Sequence[str] = PROBES, least: float = 0.1
     ) -> None:
         if not probes or not all(p.strip() for p in probes):
-            raise ConfigurationError("probes must be questions, at least one, none of them blank")
+            raise ConfigurationError("probes must be questions: at least one, and none of them blank")
         if not (math.isfinite(bound) and bound > 0) or not 0 < least <= 1:
-            raise ConfigurationError(f"bound is {bound} and least is {least}; above 0 is needed, and least at most 1")
+            raise ConfigurationError(
+                f"bound is {bound} and least is {least}; both must be above 0, and least must be at most 1"
+            )
         self.model = model
         self.bound = bound
         self.least = least
@@ -86,7 +89,7 @@ class ForgettingGuard:
         self._measured: OrderedDict[Hashable, float] = OrderedDict()
 
     def forgetting(self, selection: ActiveAdapters) -> float:
-        """KL(base || adapted) on the probes' answers, mean over their tokens, nats; measured once for a selection."""
+        """Return KL(base || adapted) in nats, the mean over the probes' answer tokens; cached per selection."""
         with self._lock:
             known = self._measured.get(selection.cache_key)
         if known is not None:
@@ -99,13 +102,13 @@ class ForgettingGuard:
         return found
 
     def guarded(self, selection: ActiveAdapters) -> Guarded:
-        """The selection, weakened as far as the bound demands."""
+        """Return the selection, weakened as far as the bound requires."""
         unguarded = found = self.forgetting(selection)
         part, weaker = 1.0, selection
         for _ in range(_ATTEMPTS):
             if found <= self.bound or part <= self.least:
                 break
-            # A little below the square root's guess: the next measurement shall be the last.
+            # Slightly below the square root's guess, so that the next measurement is likely to be the last.
             part = max(self.least, part * min(0.95 * math.sqrt(self.bound / found), 0.9))
             weaker = selection.times(part)
             found = self.forgetting(weaker)
@@ -130,14 +133,14 @@ class ForgettingGuard:
             return losses_of(logits_of(batch), batch)
 
     def _prepared(self) -> tuple[CountedLogits, tuple[Example, ...]]:
-        """The base model's answers to the probes, given once."""
+        """Return the base model's logits and its answers to the probes, generated on first use."""
         with self._lock:
             if self._logits is None:
                 engine = self.model.lm.engine
                 prompts = [prompt_ids(engine.tokenizer, probe) for probe in self._probes]
                 self._examples = tuple(taught(engine, prompts))
                 if not self._examples:
-                    raise ConfigurationError("the model says nothing to any of the probes; give other questions")
+                    raise ConfigurationError("the model answers none of the probes; give other questions")
                 self._logits = engine.run(CountedLogits, engine.model)
             return self._logits, self._examples
 

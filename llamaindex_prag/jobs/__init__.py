@@ -1,1 +1,1 @@
-"""Jobs that make adapters: their estimated time, and this machine's pace."""
+"""Training jobs: estimated duration, and this machine's pace."""

@@ -1,11 +1,11 @@
-"""How long making adapters will take: what has to be done for each passage, times this machine's pace.
+"""Estimate how long training adapters takes: the work for each passage, times this machine's pace.
 
-    questions    0 by rule; else the replies' tokens, of which only the bounds are known
+    questions    0 by rule; otherwise the replies' tokens, of which only the bounds are known
     teacher      the same for each passage, with `distill`
-    training     tokens of all sequences, which grow with the passage where it stands in the prompt
+    training     tokens of all sequences, which grow with the passage if it is in the prompt
 
-A range is told with the figure. It is what estimates of short jobs missed by on a machine with nothing else to do, and
-wide where a model writes, until a job has shown how much it does write.
+The estimate comes with a range: the error that estimates of short jobs had on an otherwise idle machine. The range is
+wide if a model writes the questions, until a job has shown how much it writes.
 """
 
 from __future__ import annotations
@@ -24,31 +24,31 @@ if TYPE_CHECKING:
 
 _LOW, _HIGH = 0.7, 1.5
 _QUESTIONS_A_TOKEN = 1.3
-"""That the rules find in a short passage, before `phrases` limits them."""
+"""Questions that the rules find per token of a short passage, before `phrases` limits them."""
 _LEAST_REPLY = 96
 _GUESSED = 3.0
-"""Seconds that a server takes for a reply."""
+"""Assumed seconds per reply of a server."""
 
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """How long a job will take."""
+    """Estimated duration of a job."""
 
     documents: int
-    """That have to be made."""
+    """Number of documents that need an adapter."""
     known: int
-    """That are there already, and cost nothing."""
+    """Number of documents that already have one, which cost nothing."""
     seconds: float
     low: float
     high: float
     unknown: str = ""
-    """What is only guessed, because nothing here tells how long it takes."""
+    """The part that is only guessed, because it cannot be measured here; empty if there is none."""
     stages: Mapping[str, Mapping[JobStage, float]] = field(default_factory=dict, repr=False)
-    """By text hash, the seconds of each stage."""
+    """Seconds of each stage, by text hash."""
 
     @property
     def by_stage(self) -> dict[JobStage, float]:
-        """Seconds of all documents by stage."""
+        """Seconds of each stage, summed over all documents."""
         found: dict[JobStage, float] = {}
         for stages in self.stages.values():
             for stage, seconds in stages.items():
@@ -56,29 +56,29 @@ class Estimate:
         return found
 
     def to_dict(self) -> dict[str, Any]:
-        """As plain data, without the single documents."""
+        """Return the estimate as JSON-serialisable data, without the individual documents."""
         return {k: v for k, v in asdict(self).items() if k != "stages"} | {"by_stage": self.by_stage}
 
     def __str__(self) -> str:
         counted = f"{self.documents} document{'s' * (self.documents != 1)}"
-        known = f"; {self.known} known already" if self.known else ""
+        known = f"; {self.known} already trained" if self.known else ""
         if not self.documents:
-            return f"nothing to make{known}"
+            return f"nothing to train{known}"
         told = f"about {duration(self.seconds)} for {counted} ({duration(self.low)} to {duration(self.high)})"
-        return told + (f", {self.unknown} being a guess" if self.unknown else "") + known
+        return told + (f", {self.unknown} is a guess" if self.unknown else "") + known
 
 
 def estimated(
     recipe: Recipe, tokens: Mapping[str, int], known: int, pace: Pace, augmenter: DocumentAugmenter
 ) -> Estimate:
-    """The estimate of a job.
+    """Estimate a job.
 
     Args:
-        recipe: By which adapters are made.
-        tokens: Of each passage to be made, by text hash.
-        known: How many are there already.
-        pace: Of this machine.
-        augmenter: Who asks the questions.
+        recipe: The recipe that trains the adapters.
+        tokens: Number of tokens of each passage without an adapter, by text hash.
+        known: Number of passages that already have an adapter.
+        pace: This machine's pace.
+        augmenter: Generates the questions.
     """
     stages: dict[str, Mapping[JobStage, float]] = {}
     low = high = 0.0
@@ -93,12 +93,12 @@ def estimated(
         made = found["teacher"] + found["training"]
         low, high = low + _LOW * made + least, high + _HIGH * made + most
     seconds = sum(sum(s.values()) for s in stages.values())
-    unknown = f"what {augmenter!r} takes to write questions" if pace.write is None else ""
+    unknown = f"the time that {augmenter!r} takes to write questions" if pace.write is None else ""
     return Estimate(len(tokens), known, seconds, low, high, unknown, stages)
 
 
 def _trained_tokens(recipe: Recipe, passage: int, pace: Pace) -> float:
-    """Tokens of a passage's sequences."""
+    """Return the number of tokens of a passage's training sequences."""
     if recipe.objective == "next_token":
         sequences, with_passage = (5, 4) if recipe.augmentation != "rules" else (3, 2)
     else:
@@ -110,7 +110,7 @@ def _trained_tokens(recipe: Recipe, passage: int, pace: Pace) -> float:
 
 
 def _writing(augmenter: DocumentAugmenter, pace: Pace, passage: int) -> tuple[float, float, float]:
-    """Seconds of a passage's questions at least, likely, and at most."""
+    """Return the minimum, likely and maximum seconds for writing a passage's questions."""
     if pace.write is None:
         guess = _GUESSED * getattr(augmenter, "prompts", 4)
         return guess / 4, guess, 4 * guess
@@ -118,6 +118,6 @@ def _writing(augmenter: DocumentAugmenter, pace: Pace, passage: int) -> tuple[fl
         return 0.0, 0.0, 0.0
     first, every = augmenter.tokens
     likely = min(max(first // 2, passage), first)
-    if pace.jobs:  # what replies have come to is in the pace
+    if pace.jobs:  # the pace already reflects the actual length of replies
         return _LOW * likely * pace.write, likely * pace.write, _HIGH * likely * pace.write
     return min(_LEAST_REPLY, first) * pace.write, likely * pace.write, every * pace.write

@@ -1,9 +1,9 @@
-"""How fast adapters are made on this machine: measured by a short trial, kept, and corrected by every job.
+"""How fast this machine trains adapters: measured by a short trial, cached, and corrected by every job.
 
-    a trial      one passage: its teacher answers, a few of its sequences are trained; a local model begins its replies
-    a job        what each stage took over what it was estimated to take multiplies what is kept
+    a trial      one passage: its teacher answers, some of its sequences are trained; a local model begins its replies
+    a job        the cached pace of each stage is multiplied by its actual over its estimated duration
 
-Where the machine is busier than it was, all of it is wrong by so much until the next job has corrected it.
+If the machine is busier than it was during the measurement, estimates are off by that factor until a job corrects it.
 """
 
 from __future__ import annotations
@@ -38,27 +38,27 @@ PROBE = (
 )
 PROBE_TITLE = "The mill of Hollin Ferry"
 _TOKENS = 16
-"""That a trial writes of each reply."""
+"""Number of tokens of each reply that a trial generates."""
 _VERSION = "1"
 
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """Seconds, on one machine, for one model and recipe."""
+    """Durations on one machine, for one model and recipe, in seconds unless stated otherwise."""
 
     train: float
-    """A token of a passage's sequences, all epochs of the recipe included."""
+    """Seconds per token of a passage's sequences, including all epochs of the recipe."""
     teach: float
-    """A passage: the teacher's answers; 0 where there is no teacher."""
+    """Seconds per passage for the teacher's answers; 0 without a teacher."""
     sequence: float
-    """Tokens of a training sequence without the passage; no seconds."""
+    """Mean number of tokens of a training sequence, without the passage."""
     write: float | None = 0.0
-    """A passage and token of reply, where a model writes the questions; 0 where none does, None: not known."""
+    """Seconds per passage and reply token for questions written by a model; 0 without one, None: unknown."""
     jobs: int = 0
-    """By how many jobs it was corrected."""
+    """Number of jobs that have corrected the pace."""
 
     def corrected(self, planned: Mapping[JobStage, float], took: Mapping[JobStage, float]) -> Pace:
-        """By what the stages of a job were estimated to take, and took."""
+        """Return the pace corrected by the estimated and the actual seconds of a job's stages."""
         factor = {s: took[s] / planned[s] if planned.get(s) else 1.0 for s in planned}
         write = self.write and self.write * factor.get("questions", 1.0)
         return replace(
@@ -71,55 +71,55 @@ class Pace:
 
 
 def pace_of(model: LocalModel, augmenter: DocumentAugmenter, together: int) -> Pace:
-    """What is kept of this machine, or a trial: some seconds.
+    """Return this machine's cached pace, or measure it in a trial of some seconds.
 
     Args:
-        model: With its recipe.
-        augmenter: Who asks the questions.
-        together: Passages that are trained together, as many as a trial on an accelerator takes.
+        model: The model with its recipe.
+        augmenter: Generates the questions.
+        together: Number of passages trained together, which a trial on an accelerator uses as well.
     """
     path = _path(model, augmenter)
     try:
         return Pace(**json.loads(path.read_text("utf-8")))
-    except (OSError, TypeError, ValueError):  # not there, or not ours
+    except (OSError, TypeError, ValueError):  # missing, or in another format
         found = _tried(model, augmenter, 1 if model.lm.model.device.type == "cpu" else together)
     _write(path, found)
     return found
 
 
 def keep(model: LocalModel, augmenter: DocumentAugmenter, pace: Pace) -> None:
-    """Keep what a job has shown; where the cache cannot be written, the next one is tried anew."""
+    """Cache a job's corrected pace; if the cache cannot be written, the next estimate runs a trial again."""
     _write(_path(model, augmenter), pace)
 
 
 def forget(model: LocalModel, augmenter: DocumentAugmenter) -> None:
-    """Let the next estimate make a trial again."""
+    """Delete the cached pace, so that the next estimate runs a trial again."""
     _path(model, augmenter).unlink(missing_ok=True)
 
 
 def training_seconds(model: LocalModel, lessons: Sequence[TrainingDocument]) -> float:
-    """What training these by the model's recipe would take, from a part of its epochs."""
+    """Return how long training these documents with the model's recipe would take, extrapolated from a few epochs."""
     recipe, engine = model.recipe, model.lm.engine
     few = min(recipe.epochs, 2)
     trainer = Trainer(engine, model.layout, recipe.changed(epochs=few))
     trained = took(lambda: list(trainer.train(lessons)))
     if recipe.epochs == few:
         return trained
-    # The layers below the adapted ones are gone through once for all epochs: what that takes must not be multiplied.
+    # The layers below the adapted ones run once for all epochs, so their share must not be multiplied.
     losses, examples = DocumentLosses(engine, model.layout), [e for lesson in lessons for e in lesson.examples]
     once = took(lambda: losses.lower_states(examples))
     return once + recipe.epochs * max(trained - once, 0.0) / few
 
 
 def took(function: Callable[[], Any]) -> float:
-    """Seconds of one call."""
+    """Return the duration of one call in seconds."""
     started = time.perf_counter()
     function()
     return time.perf_counter() - started
 
 
 def machine_key(model: LocalModel) -> str:
-    """Of what the time that something takes depends on, as a part of a file's name."""
+    """Return what durations depend on, as part of a file name: model, recipe, device, dtype and threads."""
     import torch
 
     parts = [
@@ -134,17 +134,17 @@ def machine_key(model: LocalModel) -> str:
 
 def _tried(model: LocalModel, augmenter: DocumentAugmenter, copies: int) -> Pace:
     engine, recipe = model.lm.engine, model.recipe
-    engine.generate(Request(PROBE_TITLE, 2))  # what a first generation finds out is no part of the pace
+    engine.generate(Request(PROBE_TITLE, 2))  # one-off costs of a first generation are not part of the pace
     lessons: list[TrainingDocument] = []
     if recipe.objective == "distill":
         asked, answers = _questions(recipe.phrases or recipe.questions), recipe.with_passage + recipe.unrelated
         one = recipe.changed(with_passage=1, unrelated=0)
         teach = took(lambda: lessons.extend(distilled(engine, one, [(PROBE, asked)])))
-        teach *= max(answers, 1) ** 0.5  # rows of a batch share a part of what a single one takes
+        teach *= max(answers, 1) ** 0.5  # sequences of a batch share part of the cost of a single one
         (lesson,) = lessons
     else:
         lesson, teach = TrainingDocument(PROBE, prag_examples(engine.tokenizer, PROBE, None, _questions(3))), 0.0
-    # As many as one step takes, spread over the kinds; of single ones two, because the first is slower.
+    # As many examples as one step takes, spread over the kinds; at least two, because the first one is slower.
     few = min(max(recipe.batch_size, 2), len(lesson.examples))
     some = tuple(lesson.examples[i * len(lesson.examples) // few] for i in range(few))
     trained = training_seconds(model, [TrainingDocument(PROBE, some)] * copies)
@@ -180,5 +180,5 @@ def _path(model: LocalModel, augmenter: DocumentAugmenter) -> Path:
 def _write(path: Path, pace: Pace) -> None:
     try:
         write_json(path, asdict(pace))
-    except OSError:  # a cache that cannot be written costs the next job the same seconds
+    except OSError:  # without a cache, the next job runs the trial again
         return

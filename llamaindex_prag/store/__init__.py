@@ -1,4 +1,4 @@
-"""Where adapters are kept: content-addressed, crash-safe, memory-mapped; and PEFT folders in and out.
+"""Adapter storage: content-addressed, crash-safe and memory-mapped, with import and export of PEFT folders.
 
 Needs neither torch nor a model.
 """

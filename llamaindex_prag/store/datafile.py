@@ -1,10 +1,10 @@
-"""Whether the data file of an LMDB environment is one, and all there.
+"""Check that the data file of an LMDB environment is valid and complete.
 
-LMDB maps the file and trusts it: touching a page beyond the end of a truncated file kills the process (SIGBUS). A file
-may rightly be shorter than its last page number says, though: pages that were taken and freed within one transaction
-are never written. So a short file is walked, from the roots down, to see whether any page *in use* is missing.
+LMDB maps the file and trusts it: touching a page beyond the end of a truncated file kills the process (SIGBUS).
+However, a valid file may be shorter than its last page number says: pages that were allocated and freed within one
+transaction are never written. So a short file is traversed from the roots to see whether any page *in use* is missing.
 
-On 64-bit machines, LMDB 0.9 (data version 1) has pages of 16 bytes of header, then
+On 64-bit machines, pages of LMDB 0.9 (data version 1) have a header of 16 bytes, followed by
 
     meta    magic, version, address, map size, free tree, main tree, last page, transaction
     tree    page size or unused, flags, depth, branch pages, leaf pages, overflow pages, entries, root page
@@ -26,9 +26,9 @@ from llamaindex_prag.errors import StoreError
 DATA_FILE = "data.mdb"
 LOCK_FILE = "lock.mdb"
 COMPACTING = ".compacting-"
-"""Begins the name of the folder into which a store is copied."""
+"""Prefix of the folder into which a store is copied for compaction."""
 
-_PAGE = struct.Struct("=QHHHH")  # number, unused, flags, lower, upper; in overflow pages the last two are their count
+_PAGE = struct.Struct("=QHHHH")  # number, unused, flags, lower, upper; overflow pages keep their count in the last two
 _META = struct.Struct("=II8xQ")
 _TREE = struct.Struct("=IHHQQQQQ")
 _NODE = struct.Struct("=HHHH")
@@ -41,10 +41,10 @@ _TREES_AT = _PAGE.size + _META.size
 
 
 def is_new(folder: Path, *, readonly: bool) -> bool:
-    """Whether a store has yet to be made in a folder. The folder itself is made at once.
+    """Return whether a store has yet to be created in a folder. Creates the folder itself.
 
     Raises:
-        StoreError: If it cannot be made there, or what is there is something else.
+        StoreError: If it cannot be created there, or the folder holds something else.
     """
     if folder.exists() and not folder.is_dir():
         raise StoreError(f"{folder} is a file; a store is a folder")
@@ -52,7 +52,7 @@ def is_new(folder: Path, *, readonly: bool) -> bool:
     new = not data.exists() or data.stat().st_size == 0
     if readonly:
         if new:
-            raise StoreError(f"there is no store at {folder}; make it without readonly=True first")
+            raise StoreError(f"there is no store at {folder}; create it without readonly=True first")
         return False
     if folder.exists():
         names = [entry.name for entry in folder.iterdir()]
@@ -60,33 +60,33 @@ def is_new(folder: Path, *, readonly: bool) -> bool:
         if other and not data.exists():
             raise StoreError(
                 f"{folder} is not an adapter store: it has no {DATA_FILE}, but {', '.join(sorted(other)[:3])}. "
-                "Name an empty folder, or one that is yet to be made."
+                "Name an empty folder, or one that does not exist yet."
             )
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise StoreError(f"the folder {folder} for the store cannot be made: {error}") from error
+        raise StoreError(f"the folder {folder} for the store cannot be created: {error}") from error
     if not os.access(folder, os.W_OK) or (data.exists() and not os.access(data, os.W_OK)):
         raise StoreError(f"{folder} cannot be written by this user; open the store with readonly=True")
     return new
 
 
 def check_header(data_file: Path) -> None:
-    """Refuse what LMDB should not be given at all.
+    """Refuse files that must not be opened with LMDB at all.
 
     Raises:
-        StoreError: If the file is not LMDB's, or too short for its first two pages.
+        StoreError: If it is not an LMDB file, or too short for its first two pages.
     """
     size = data_file.stat().st_size
-    if size == 0:  # a process died while it made the store; LMDB begins anew
+    if size == 0:  # a process died while creating the store; LMDB starts over
         return
-    if size < _SMALLEST:  # another process may be making it this very moment
+    if size < _SMALLEST:  # another process may be creating it right now
         time.sleep(0.1)
         size = data_file.stat().st_size
     with data_file.open("rb") as file:
         head = file.read(_TREES_AT + 2 * _TREE.size)
     if len(head) < _TREES_AT + 2 * _TREE.size:
-        raise StoreError(f"{data_file} has {size} bytes: it is truncated, or no adapter store")
+        raise StoreError(f"{data_file} has {size} bytes: it is truncated, or not an adapter store")
     magic, version, _ = _META.unpack_from(head, _PAGE.size)
     if magic != _MAGIC:
         raise StoreError(f"{data_file} is not an adapter store: it does not begin like an LMDB file")
@@ -100,12 +100,12 @@ def check_header(data_file: Path) -> None:
 
 
 def check_complete(data_file: Path) -> None:
-    """Refuse a file of which used pages are missing.
+    """Refuse a file with missing pages that are in use.
 
-    Call it while a read transaction is open, or a writer may reuse pages during the walk.
+    Call it while a read transaction is open; otherwise a writer may reuse pages during the traversal.
 
     Raises:
-        StoreError: If so.
+        StoreError: If a page in use lies beyond the end of the file.
     """
     size = data_file.stat().st_size
     with data_file.open("rb") as file:
@@ -124,13 +124,13 @@ def check_complete(data_file: Path) -> None:
         for end in _ends(file, page_size, roots):
             if end * page_size > size:
                 raise StoreError(
-                    f"{data_file} is truncated: it has {size} bytes, and a page in use ends at byte {end * page_size}. "
-                    "Restore it from a copy, or delete the store and make its adapters again."
+                    f"{data_file} is truncated: it has {size} bytes, but a page in use ends at byte {end * page_size}. "
+                    "Restore it from a copy, or delete the store and train its adapters again."
                 )
 
 
 def _ends(file: BinaryIO, page_size: int, roots: list[int]) -> Iterator[int]:
-    """The number after each page in use, each yielded before the page is read."""
+    """Yield the end of each page in use, as the next page number, before the page is read."""
     pending = [root for root in roots if root != _NO_PAGE]
     while pending:
         number = pending.pop()

@@ -1,4 +1,4 @@
-"""The part of `LMDBStore` that is about documents: whose texts they are, and which indexes hold them."""
+"""The part of `LMDBStore` that deals with documents: the texts they use, and the indexes that hold them."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 
 
 class DocumentsOfStore:
-    """Reads and changes the tables of `ownership`, one transaction a call."""
+    """Reads and changes the tables of `ownership`, in one transaction per call."""
 
     def own(self, document_id: str, text_hashes: Iterable[str]) -> list[str]:
-        """Replace the list of texts that a document uses; return those of its former ones that nobody owns any more.
+        """Replace the list of texts that a document uses; return its former texts that no document uses any more.
 
-        These stay until `gc`, or until they are removed by name. A text that never had an owner is never among them.
+        These stay until `gc` runs or they are removed by name. A text that never had an owner is never among them.
         """
         texts = [entries.hash_bytes(text) for text in text_hashes]
         freed = self._writable().write(
@@ -40,9 +40,9 @@ class DocumentsOfStore:
         self._writable().write(change)
 
     def replace_document(self, document_id: str, text_hashes: Iterable[str]) -> list[str]:
-        """Replace the list of texts that a document uses; remove, and return, what nobody owns any more.
+        """Replace the list of texts that a document uses; remove and return those that no document uses any more.
 
-        All in one transaction: what another document takes up meanwhile is not lost.
+        A single transaction, so a text that another document starts using in the meantime is not lost.
         """
         texts = [entries.hash_bytes(text) for text in text_hashes]
 
@@ -55,7 +55,7 @@ class DocumentsOfStore:
         return self._writable().write(change)
 
     def remove_document(self, document_id: str) -> list[str]:
-        """Forget a document, whichever index holds it; remove, and return, the texts that nobody owns any more."""
+        """Forget a document, whichever index holds it; remove and return the texts that no document uses any more."""
 
         def change(transaction: lmdb.Transaction[bytes], tables: dict[str, Table]) -> list[str]:
             freed = ownership.forget_document(transaction, tables, document_id)
@@ -66,24 +66,24 @@ class DocumentsOfStore:
         return self._writable().write(change)
 
     def owners(self, text_hash: str) -> list[str]:
-        """Ids of the documents that use a text."""
+        """Return the ids of the documents that use a text."""
         text = entries.hash_bytes(text_hash)
         with self._live().read() as (transaction, tables):
             return ownership.owners_of(transaction, tables, text)
 
     def texts(self, document_id: str) -> list[str]:
-        """Hashes of the texts that a document uses."""
+        """Return the hashes of the texts that a document uses."""
         with self._live().read() as (transaction, tables):
             return [text.hex() for text in ownership.texts_of(transaction, tables, document_id)]
 
     def hold(self, index: str, document_ids: Iterable[str]) -> None:
-        """Note that an index holds documents, so that they stay when another one deletes them.
+        """Record that an index holds documents, so that they stay when another index deletes them.
 
-        Nothing is written if that is known.
+        Writes nothing if that is already recorded.
 
         Args:
-            index: Any id that is the index's own.
-            document_ids: Of documents with or without adapters.
+            index: A unique id of the index.
+            document_ids: Documents with or without adapters.
         """
         wanted = set(document_ids)
         wanted -= {document.id for document in self.documents() if index in document.indexes}
@@ -99,19 +99,19 @@ class DocumentsOfStore:
     def let_go(
         self, indexes: Collection[str], document_id: str, keep: Iterable[str] = (), *, purge: bool = True
     ) -> list[str]:
-        """Take from a document the texts that indexes no longer have, unless another index holds the document.
+        """Remove from a document the texts that indexes no longer have, unless another index holds the document.
 
-        All in one transaction: what another index takes up meanwhile is not lost. Nothing is written if the document is
-        unknown.
+        A single transaction, so a text that another index adds in the meantime is not lost. Writes nothing if the
+        document is unknown.
 
         Args:
             indexes: Ids of the indexes that have changed.
             document_id: The document.
-            keep: Hashes of the texts that they still have of it; with none, they no longer hold it.
-            purge: Whether what nobody owns any more is removed at once; if not, it stays until `gc`.
+            keep: Hashes of the document's texts that they still have; if empty, they no longer hold it.
+            purge: Whether texts without an owner are removed at once; if not, they stay until `gc`.
 
         Returns:
-            The texts that nobody owns any more.
+            The texts that no document uses any more.
         """
         kept = [entries.hash_bytes(text) for text in keep]
         with self._live().read() as (transaction, tables):
@@ -128,7 +128,7 @@ class DocumentsOfStore:
         return self._writable().write(change)
 
     def documents(self) -> list[StoredDocument]:
-        """All documents, with their texts and the indexes that hold them, by id."""
+        """Return all documents, sorted by id, with their texts and the indexes that hold them."""
         with self._live().read() as (transaction, tables):
             return sorted(ownership.documents(transaction, tables), key=lambda document: document.id)
 

@@ -1,15 +1,15 @@
-"""An adapter's values as bytes, and back into a caller's buffer.
+"""Encode an adapter's values as bytes, and decode them into a caller's buffer.
 
     | magic, version, header size, payload size, checksum | header (JSON, padded) | payload |
       24 bytes; the checksum (XXH3-64) covers header and payload
 
 The payload is the flat buffer of `Layout` in one of three encodings, all little-endian:
 
-    float32    4 bytes a value, exact
-    bfloat16   2 bytes a value, rounded to the nearest, ties to even
-    int4       0.53 bytes a value, see `int4`
+    float32    4 bytes per value, exact
+    bfloat16   2 bytes per value, rounded to nearest, ties to even
+    int4       0.53 bytes per value, see `int4`
 
-Whatever decodes was checked first: magic, version, sizes, checksum, finite values. Knows neither keys nor files.
+Everything is checked when decoding: magic, version, sizes, checksum, finite values. Knows neither keys nor files.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _ALIGN = 16
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """What an encoded adapter says about itself."""
+    """Description of an encoded adapter."""
 
     layout: str
     """`Layout.digest`."""
@@ -50,14 +50,14 @@ class Header:
     a_size: int
     """Number of values before the first `B'`."""
     units: tuple[float, float]
-    """int4 only: what the groups' scales are relative to, in the `A` half and in the `B'` half."""
+    """int4 only: the units of the groups' scales, for the `A` half and the `B'` half."""
 
 
 def checked_encoding(name: str) -> Encoding:
-    """The name, if there is such an encoding.
+    """Check the name of an encoding and return it.
 
     Raises:
-        ConfigurationError: If there is none.
+        ConfigurationError: If there is no such encoding.
     """
     if name not in ENCODINGS:
         raise ConfigurationError(f"encoding is {name!r}; known: {', '.join(ENCODINGS)}")
@@ -65,10 +65,10 @@ def checked_encoding(name: str) -> Encoding:
 
 
 def encode(adapter: Adapter, encoding: Encoding) -> bytes:
-    """An adapter as bytes.
+    """Encode an adapter as bytes.
 
     Raises:
-        AdapterError: If the adapter is not sound (`Adapter.check`).
+        AdapterError: If the adapter is not valid (`Adapter.check`).
         AdapterRefusedError: If a value is too large for the encoding.
     """
     adapter.check()
@@ -97,7 +97,7 @@ def encode(adapter: Adapter, encoding: Encoding) -> bytes:
 
 
 def read_header(data: bytes | memoryview) -> Header:
-    """What the bytes say about themselves; the payload is not looked at.
+    """Read the header of an encoded adapter, without its payload.
 
     Raises:
         AdapterDamagedError: If magic, version, sizes or fields are wrong.
@@ -106,15 +106,18 @@ def read_header(data: bytes | memoryview) -> Header:
 
 
 def decode_into(data: bytes | memoryview, out: NDArray[np.float32]) -> Header:
-    """Write the values into `out`.
+    """Decode an adapter's values into `out`.
 
     Args:
-        data: What `encode` gave.
+        data: What `encode` returned.
         out: (size,) float32, C-contiguous.
 
+    Returns:
+        The header.
+
     Raises:
-        AdapterDamagedError: If the bytes are not what was written.
-        AdapterRefusedError: If `out` does not fit.
+        AdapterDamagedError: If the bytes differ from what was written.
+        AdapterRefusedError: If `out` has another shape, type or memory order.
     """
     header, text, payload, checksum = _parsed(data)
     if out.shape != (header.size,) or out.dtype != np.float32 or not out.flags.c_contiguous:
@@ -124,7 +127,7 @@ def decode_into(data: bytes | memoryview, out: NDArray[np.float32]) -> Header:
         )
     if (found := _checksum(text, payload)) != checksum:
         raise AdapterDamagedError(
-            f"the adapter's bytes have checksum {found:016x}, {checksum:016x} was written; remove it and make it again"
+            f"the adapter's bytes have checksum {found:016x}, not {checksum:016x} as written; remove and retrain it"
         )
     if header.encoding == "float32":
         out[:] = np.frombuffer(payload, "<f4")
@@ -136,7 +139,7 @@ def decode_into(data: bytes | memoryview, out: NDArray[np.float32]) -> Header:
         cut = int4.encoded_size(header.a_size)
         int4.dequantize_into(payload[:cut], header.units[0], out[: header.a_size])
         int4.dequantize_into(payload[cut:], header.units[1], out[header.a_size :])
-    # One pass in the BLAS library: a NaN or an infinity anywhere makes the sum of squares one too.
+    # One BLAS call: a NaN or an infinity anywhere makes the sum of squares non-finite too.
     with np.errstate(over="ignore", invalid="ignore"):
         finite = np.isfinite(out.dot(out)) or np.isfinite(out).all()
     if not finite:
@@ -147,16 +150,16 @@ def decode_into(data: bytes | memoryview, out: NDArray[np.float32]) -> Header:
 def _parsed(data: bytes | memoryview) -> tuple[Header, memoryview, memoryview, int]:
     view = memoryview(data)
     if len(view) < _PREFIX.size:
-        raise AdapterDamagedError(f"{len(view)} bytes are no adapter: its prefix alone has {_PREFIX.size}")
+        raise AdapterDamagedError(f"{len(view)} bytes are not an adapter: the prefix alone has {_PREFIX.size}")
     magic, version, text_size, payload_size, checksum = _PREFIX.unpack_from(view)
     if magic != _MAGIC:
-        raise AdapterDamagedError(f"the bytes begin with {magic!r}, an adapter with {_MAGIC!r}")
+        raise AdapterDamagedError(f"the bytes begin with {magic!r}; an adapter begins with {_MAGIC!r}")
     if version != VERSION:
         raise AdapterDamagedError(f"the adapter is encoded in version {version}; this release reads {VERSION}")
     if len(view) != _PREFIX.size + text_size + payload_size:
         raise AdapterDamagedError(
             f"the adapter has {len(view)} bytes; by its prefix it should have "
-            f"{_PREFIX.size + text_size + payload_size}: it was cut off or something follows"
+            f"{_PREFIX.size + text_size + payload_size}: it was truncated, or something follows it"
         )
     text = view[_PREFIX.size : _PREFIX.size + text_size]
     payload = view[_PREFIX.size + text_size :]
@@ -183,7 +186,7 @@ def _header(text: bytes) -> Header:
     except (ValueError, KeyError, TypeError, IndexError, RecursionError) as error:
         raise AdapterDamagedError(f"the adapter's header cannot be read: {error!r}") from error
     if header.encoding not in ENCODINGS or not 0 <= header.a_size <= header.size:
-        raise AdapterDamagedError(f"the adapter's header makes no sense: {header}")
+        raise AdapterDamagedError(f"the adapter's header is inconsistent: {header}")
     if not (np.isfinite(header.scale) and header.scale > 0 and np.isfinite(header.units).all()):
         raise AdapterDamagedError(f"the adapter's scale is {header.scale}, its units {header.units}")
     return header

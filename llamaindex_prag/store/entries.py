@@ -1,6 +1,6 @@
-"""What stands in the tables of a store, and the changes that touch several of them.
+"""Contents of a store's tables, and the changes that touch several of them.
 
-All functions work inside the caller's transaction; who begins and commits it is `LMDBStore`.
+All functions work inside the caller's transaction, which `LMDBStore` begins and commits.
 """
 
 from __future__ import annotations
@@ -24,26 +24,26 @@ VERSION = 1
 
 _HASH = 32
 _KEY_BYTES = 511
-"""LMDB's limit."""
+"""LMDB's limit on the size of a key."""
 
 
 def hash_bytes(text: str, what: str = "a text's hash") -> bytes:
-    """The 32 bytes of a hash in hexadecimal.
+    """Return the 32 bytes of a hexadecimal hash.
 
     Raises:
-        ConfigurationError: If it is none.
+        ConfigurationError: If `text` is not 64 hexadecimal digits.
     """
     try:
         found = bytes.fromhex(text)
     except ValueError:
         found = b""
     if len(found) != _HASH:
-        raise ConfigurationError(f"{what} is {text!r}; it must be 64 hexadecimal digits, such as text_hash gives")
+        raise ConfigurationError(f"{what} is {text!r}; it must be 64 hexadecimal digits, such as text_hash returns")
     return found
 
 
 def side_name(table: str, key: str) -> bytes:
-    """Under which name plain data is kept: the key first, so that all data of a text stand together."""
+    """Return the name of a side entry: the key comes first, so that all entries of a text are adjacent."""
     name = f"{key}\0{table}".encode("utf-8", "surrogatepass")
     if "\0" in key or "\0" in table or len(name) > _KEY_BYTES:
         raise ConfigurationError(
@@ -53,19 +53,19 @@ def side_name(table: str, key: str) -> bytes:
 
 
 def as_json(value: Any) -> bytes:
-    """Plain data as JSON.
+    """Encode plain data as JSON.
 
     Raises:
-        AdapterRefusedError: If it is not plain.
+        AdapterRefusedError: If the value is not plain JSON data.
     """
     try:
         return json.dumps(value, ensure_ascii=False, allow_nan=False).encode("utf-8", "surrogatepass")
     except (TypeError, ValueError, RecursionError) as error:
-        raise AdapterRefusedError(f"only plain JSON data can be kept: {error}") from error
+        raise AdapterRefusedError(f"only plain JSON data can be stored: {error}") from error
 
 
 def from_json(row: bytes | memoryview) -> Any:
-    """What `as_json` was given."""
+    """Decode what `as_json` encoded."""
     return json.loads(bytes(row).decode("utf-8", "surrogatepass"))
 
 
@@ -73,7 +73,7 @@ def check_format(description: bytes | None) -> None:
     """Refuse a folder that this release cannot read.
 
     Raises:
-        StoreError: If it is not a store of ours, or of a newer version.
+        StoreError: If it is not an adapter store, or one of a newer version.
     """
     if description is None:
         return
@@ -81,26 +81,26 @@ def check_format(description: bytes | None) -> None:
         fields = json.loads(description)
         known, version = fields["format"], int(fields["version"])
     except (ValueError, KeyError, TypeError) as error:
-        raise StoreError(f"this is no adapter store: its description is {description[:80]!r}") from error
+        raise StoreError(f"this is not an adapter store: its description is {description[:80]!r}") from error
     if known != FORMAT:
-        raise StoreError(f"this is no adapter store: it calls itself {known!r}, not {FORMAT!r}")
+        raise StoreError(f"this is not an adapter store: it calls itself {known!r}, not {FORMAT!r}")
     if version > VERSION:
         raise StoreError(f"the store has format version {version}; this release reads up to {VERSION}: upgrade dynprag")
 
 
 def describe(transaction: lmdb.Transaction[bytes], tables: dict[str, Table], model: str) -> None:
-    """Write what the store is, unless another process was faster."""
+    """Write the store's description, unless another process was faster."""
     row = json.dumps({"format": FORMAT, "version": VERSION, "model": model}).encode()
     transaction.put(b"format", row, overwrite=False, db=tables["meta"])
 
 
 def generation(transaction: lmdb.Transaction[Any], tables: dict[str, Table]) -> int:
-    """How often an adapter was removed or replaced."""
+    """Return how often an adapter was removed or replaced."""
     return int.from_bytes(transaction.get(b"generation", b"", db=tables["meta"]), "little")
 
 
 def count_change(transaction: lmdb.Transaction[bytes], tables: dict[str, Table]) -> None:
-    """Raise the generation by one."""
+    """Increment the generation."""
     count = generation(transaction, tables) + 1
     transaction.put(b"generation", count.to_bytes(8, "little"), db=tables["meta"])
 
@@ -108,10 +108,10 @@ def count_change(transaction: lmdb.Transaction[bytes], tables: dict[str, Table])
 def settle_layout(
     transaction: lmdb.Transaction[bytes], tables: dict[str, Table], recipe: bytes, layout: Layout
 ) -> None:
-    """Keep a recipe's layout the first time, and compare it afterwards.
+    """Store a recipe's layout the first time, and compare with it afterwards.
 
     Raises:
-        AdapterRefusedError: If the recipe's adapters have another one.
+        AdapterRefusedError: If the recipe's other adapters have another layout.
     """
     digest = layout.digest.encode()
     first = transaction.get(recipe, db=tables["recipes"])
@@ -122,15 +122,15 @@ def settle_layout(
         raise AdapterRefusedError(
             f"the adapter has {layout!r} with digest {digest.decode()[:12]}; adapters of recipe {recipe.hex()[:12]} "
             f"have {read_layout(transaction, tables, first.decode())!r} with digest {first.decode()[:12]}. "
-            "Another set of layers or rank is another recipe."
+            "Another set of layers or another rank needs another recipe."
         )
 
 
 def read_layout(transaction: lmdb.Transaction[Any], tables: dict[str, Table], digest: str) -> Layout:
-    """The layout of this digest.
+    """Return the layout with this digest.
 
     Raises:
-        AdapterDamagedError: If it is not there or not the one.
+        AdapterDamagedError: If it is missing, unreadable, or has another digest.
     """
     row = transaction.get(digest.encode(), db=tables["layouts"])
     if row is None:
@@ -145,7 +145,7 @@ def read_layout(transaction: lmdb.Transaction[Any], tables: dict[str, Table], di
 
 
 def remove_adapter(transaction: lmdb.Transaction[bytes], tables: dict[str, Table], name: bytes) -> int:
-    """Remove one adapter, and what belongs to its text if it was the last one of it."""
+    """Remove one adapter, and everything else of its text if it was the last one; return 1 if it existed, else 0."""
     if not transaction.delete(name, db=tables["values"]):
         return 0
     transaction.delete(name, db=tables["records"])
@@ -157,7 +157,7 @@ def remove_adapter(transaction: lmdb.Transaction[bytes], tables: dict[str, Table
 
 
 def remove_text(transaction: lmdb.Transaction[bytes], tables: dict[str, Table], text: bytes) -> int:
-    """Remove all adapters of a text and what belongs to it."""
+    """Remove a text with all its adapters; return how many adapters were removed."""
     removed = sum(
         remove_adapter(transaction, tables, name)
         for name in list(ownership.starting_with(transaction, tables["values"], text))
@@ -167,7 +167,7 @@ def remove_text(transaction: lmdb.Transaction[bytes], tables: dict[str, Table], 
 
 
 def drop_unused_layouts(transaction: lmdb.Transaction[bytes], tables: dict[str, Table]) -> None:
-    """Forget recipes without an adapter, and layouts without a recipe."""
+    """Remove recipes without an adapter, and layouts without a recipe."""
     names = transaction.cursor(tables["values"]).iternext(keys=True, values=False)
     used = {bytes(name[_HASH:]) for name in names}
     recipes = [(bytes(k), bytes(v)) for k, v in transaction.cursor(tables["recipes"])]
@@ -189,6 +189,6 @@ def _remove_beside(transaction: lmdb.Transaction[bytes], tables: dict[str, Table
     ]
     for name in beside:
         transaction.delete(name, db=tables["side"])
-    if beside:  # such as what an adapter is translated from
+    if beside:  # adapters may be translated from these entries
         count_change(transaction, tables)
     ownership.forget_text(transaction, tables, text)

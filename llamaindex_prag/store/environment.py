@@ -1,11 +1,12 @@
 """An LMDB environment that several stores of a process share.
 
-What LMDB leaves to its users is done here, and nothing else; what is stored is unknown here:
+Handles what LMDB leaves to its users, and nothing else; knows nothing of what is stored:
 
-- A map is enlarged when it is full, or when another process has enlarged the file. That replaces the mapping under all
-  transactions of this process, so each transaction holds a `ReadWriteLock` that whoever remaps has to have for himself.
-- The file never shrinks by itself. `compact` copies it and renames the copy over it, which is right only if no other
-  process has the old one open: every environment holds a shared `flock` on the folder, and `compact` needs it alone.
+- The map is enlarged when it is full, or when another process has enlarged the file. That replaces the mapping under
+  all transactions of this process, so each transaction holds a `ReadWriteLock` that remapping needs exclusively.
+- The file never shrinks by itself. `compact` copies it and renames the copy over it, which is safe only if no other
+  process has the old one open: every environment holds a shared `flock` on the folder, and `compact` needs an exclusive
+  one.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 _MAX_READERS = 1024
-# EIO is also what LMDB makes of a write that was cut short, which is how a disk usually gets full.
+# LMDB also reports EIO for a short write, which is the usual symptom of a full disk.
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
 
 
@@ -45,9 +46,9 @@ class SharedEnvironment:
     Args:
         folder: The resolved folder.
         tables: Names of its tables.
-        check: Gets what the first table has under `format` whenever the files are opened; None if they are new.
-        map_size: Bytes to map at first; enlarged when needed.
-        readonly: Whether no handle so far wants to write.
+        check: Called with the first table's `format` entry whenever the files are opened; with None if they are new.
+        map_size: Initial map size in bytes; enlarged when needed.
+        readonly: Whether all handles so far are read-only.
     """
 
     def __init__(
@@ -72,7 +73,7 @@ class SharedEnvironment:
 
     @contextlib.contextmanager
     def read(self) -> Iterator[tuple[lmdb.Transaction[memoryview], dict[str, Table]]]:
-        """A read transaction and the tables; what it returns are views that end with it."""
+        """Enter a read transaction; yields it with the tables. The views that it returns end with it."""
         while True:
             with self._use() as (env, tables):
                 try:
@@ -94,13 +95,14 @@ class SharedEnvironment:
             self._remap(lambda _: 0)
 
     def write(self, change: Callable[[lmdb.Transaction[bytes], dict[str, Table]], T]) -> T:
-        """Apply a change durably, or not at all.
+        """Apply a change durably and atomically.
 
         Args:
-            change: Gets a transaction and the tables. It is called again if the map had to be enlarged.
+            change: Called with a transaction and the tables, again if the map had to be enlarged.
 
         Raises:
             StoreFullError: If the disk is full.
+            StoreError: If writing failed for another reason.
         """
         while True:
             try:
@@ -118,14 +120,14 @@ class SharedEnvironment:
                 raise self._explained(error) from error
 
     def sizes(self) -> tuple[int, int]:
-        """Bytes of the data file, and of the map."""
+        """Return the sizes of the data file and of the map in bytes."""
         with self._use() as (env, _):
             return (self.folder / DATA_FILE).stat().st_size, env.info()["map_size"]
 
     def compact(self) -> str:
-        """Give free pages back to the disk; if that cannot be done now, the reason."""
+        """Return free pages to the disk; returns the reason if that is not possible now, else an empty string."""
         with self._gate.alone():
-            self._close()  # with an environment open, the lock could not be given up for a moment, as flock does
+            self._close()  # an open environment holds the shared lock, and flock cannot upgrade it without releasing it
             lock = lock_folder(self.folder, alone=True)
             if lock is None:
                 return "another process has the store open, or the file system has no locks"
@@ -139,7 +141,7 @@ class SharedEnvironment:
         return ""
 
     def open(self, *, readonly: bool) -> None:
-        """Open the files now, and not at the first use; reopen them for writing if only now somebody wants to.
+        """Open the files now instead of on first use; reopen them for writing if only readers had them open so far.
 
         Raises:
             StoreError: If they cannot be opened.
@@ -157,25 +159,25 @@ class SharedEnvironment:
                 self._open()
 
     def is_stale(self) -> bool:
-        """Whether the files were deleted or replaced since they were opened."""
+        """Return whether the files were deleted or replaced since they were opened."""
         with self._gate.alone():
             return self._opened is not None and self._identity != _identity(self.folder)
 
     def close(self) -> None:
-        """Wait for the transactions of other threads, then let go of the files for good."""
+        """Wait for the transactions of other threads, then close the files permanently."""
         with self._gate.alone():
             self._close()
             self._finished = True
 
     @contextlib.contextmanager
     def closed(self) -> Iterator[None]:
-        """While inside, nothing of this process has the files open."""
+        """Keep the files closed in this process while the context is active."""
         with self._gate.alone():
             self._close()
             yield
 
     def forked(self) -> None:
-        """In the child, where threads that knew the gate are gone."""
+        """Reset the lock in a forked child, where the threads that held it do not exist."""
         self._gate = ReadWriteLock()
 
     @contextlib.contextmanager
@@ -209,7 +211,7 @@ class SharedEnvironment:
             check_header(data)
         lock = not self.readonly or _lockable(self.folder)
         if not lock:
-            logger.warning("%s is read without a lock: nobody must write to it meanwhile", self.folder)
+            logger.warning("%s is read without a lock: no process must write to it in the meantime", self.folder)
         env = lmdb.open(
             str(self.folder),
             map_size=self._map_size,
@@ -226,7 +228,7 @@ class SharedEnvironment:
             if data.stat().st_size < (info["last_pgno"] + 1) * page:
                 with env.begin():
                     check_complete(data)
-            env.reader_check()  # a killed reader would keep pages from being used again
+            env.reader_check()  # a killed reader would prevent pages from being reused
             tables = self._open_tables(env)
         except BaseException:
             env.close()
@@ -298,7 +300,7 @@ class SharedEnvironment:
         if code in _NO_ROOM:
             return StoreFullError(
                 f"the disk or quota of {self.folder} is full, or the disk fails ({error}). What was stored before is "
-                "intact; make room and repeat the last call."
+                "intact; free some space and repeat the last call."
             )
         if code in {errno.EACCES, errno.EPERM, errno.EROFS}:
             return StoreError(f"{self.folder} cannot be written ({error}); open it with readonly=True")
@@ -314,6 +316,6 @@ def _identity(folder: Path) -> tuple[int, int] | None:
 
 
 def _lockable(folder: Path) -> bool:
-    """Whether readers can announce themselves; on a read-only medium they cannot, and nobody can write."""
+    """Return whether readers can register; on a read-only medium they cannot, but no process can write either."""
     lock = folder / LOCK_FILE
     return os.access(lock, os.R_OK | os.W_OK) if lock.exists() else os.access(folder, os.W_OK)

@@ -1,4 +1,4 @@
-"""Folders on disk: locks between processes, and what is written there made durable."""
+"""Folders on disk: locks between processes, and durable writes."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ LOCKS_FOLDERS = sys.platform != "win32"
 
 
 def lock_folder(folder: Path, *, alone: bool) -> int | None:
-    """A file descriptor that holds a lock on the folder until it is closed; it ends with the process in any case.
+    """Lock a folder and return a file descriptor that holds the lock until it is closed or the process ends.
 
     Args:
-        folder: Any folder that can be read; nothing is written to it.
-        alone: Whether no other holder is tolerated. If there is one, the answer is None at once; without `alone`,
-            the call waits for whoever is alone.
+        folder: Any readable folder; nothing is written to it.
+        alone: Whether the lock is exclusive. An exclusive call returns None at once if there is another holder; a
+            shared call waits until an exclusive holder releases the lock.
 
     Returns:
-        None also where folders cannot be locked (Windows, some network file systems).
+        The descriptor, or None where folders cannot be locked (Windows, some network file systems).
     """
     if sys.platform == "win32":
         return None
@@ -39,7 +39,7 @@ def lock_folder(folder: Path, *, alone: bool) -> int | None:
 
 
 def sync(path: Path) -> None:
-    """Flush a file, or the names in a folder, to the disk."""
+    """Flush a file, or the entries of a folder, to disk."""
     with contextlib.suppress(PermissionError):  # Windows cannot open folders
         descriptor = os.open(path, os.O_RDONLY)
         try:
@@ -49,21 +49,21 @@ def sync(path: Path) -> None:
 
 
 def write_folder(folder: Path, files: Mapping[str, bytes]) -> None:
-    """Write files into a folder, in the place of what was there: it appears completely or not at all.
+    """Write files into a folder atomically, replacing what it held.
 
-    A process that is killed between two renamings leaves both folders, complete, under hidden names beside it.
+    A process that is killed between the two renames leaves both folders, complete, under hidden names next to it.
 
     Args:
-        folder: A new folder, an empty one, or one that holds the first of the files.
-        files: Content by name.
+        folder: A new or empty folder, or one that already contains the first of the files.
+        files: File contents by name.
 
     Raises:
-        FileExistsError: If something else is in the folder.
-        OSError: If it cannot be written.
+        FileExistsError: If the folder holds something else.
+        OSError: If the folder cannot be written.
     """
     first = next(iter(files))
     if folder.exists() and not (folder / first).exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise FileExistsError(f"{folder} is there and holds no {first}; name a new folder")
+        raise FileExistsError(f"{folder} exists and holds no {first}; name a new folder")
     beside = folder.with_name(f".{folder.name}-{uuid.uuid4().hex}")
     try:
         beside.mkdir(parents=True)

@@ -1,14 +1,14 @@
-"""Four bits a value, with one float16 scale for every 64 values.
+"""Four bits per value, with one float16 scale for every 64 values.
 
     value = unit * scale[group] * code,   code in -8 .. 7
 
-A group's scale is the one of a few candidates with the smallest squared error, each first refitted to its own codes by
-least squares. Scales may be negative, so that the side with the largest value gets the eighth code. They are kept
-relative to the largest one (`unit`), because tiny `B` would otherwise fall below float16's smallest numbers.
+A group's scale is the one of a few candidates with the smallest squared error, after refitting each to its own codes by
+least squares. Scales may be negative, so that the side with the largest value gets the eighth code. They are stored
+relative to the largest one (`unit`), because the scales of a tiny `B` would otherwise underflow float16.
 
-    | scales, float16 | codes, two a byte, the earlier one in the low half |
+    | scales, float16 | codes, two per byte, the earlier one in the low half |
 
-Every array is quantised by itself, so groups never straddle two arrays; a last group that is not full is padded.
+Every array is quantised separately, so groups never straddle two arrays; an incomplete last group is padded.
 """
 
 from __future__ import annotations
@@ -22,30 +22,30 @@ from llamaindex_prag.errors import AdapterRefusedError
 
 GROUP = 64
 
-# The largest value's code. Below 8, the largest value is rounded up; above, it is clipped, the others gain.
+# The largest value's code: below 8 in magnitude it is represented exactly, above it is clipped to the others' benefit.
 _CANDIDATES = (-8.0, -7.3, 7.0, -8.7, -9.5)
 _GROUPS_AT_ONCE = 4096
-_VANISHING = 1e-30  # as good as zero; the inverse of anything above is a float32
+_VANISHING = 1e-30  # treated as zero; the inverse of anything above fits into float32
 
 
 def encoded_size(count: int) -> int:
-    """Bytes for this many values."""
+    """Return the number of bytes for `count` values."""
     return -(-count // GROUP) * (2 + GROUP // 2)
 
 
 def quantize(values: NDArray[np.float32]) -> tuple[bytes, float]:
-    """The bytes of an array, and its unit.
+    """Return the encoded bytes of an array, and its unit.
 
     Args:
         values: (n,) float32, finite.
 
     Raises:
-        AdapterRefusedError: If a value is too large to be rebuilt in float32.
+        AdapterRefusedError: If a value is too large to be restored in float32.
     """
     groups = -(-values.size // GROUP)
     padded = np.zeros((groups, GROUP), np.float32)
     padded.reshape(-1)[: values.size] = values
-    # Scaled to at most 1 first, so that squares neither overflow nor vanish.
+    # Scale to at most 1 first, so that squares neither overflow nor underflow.
     largest = float(np.abs(values).max(initial=0.0))
     if largest > np.finfo(np.float32).max / 16:
         raise AdapterRefusedError(f"a value of {largest:g} is too large for int4; use float32")
@@ -61,7 +61,7 @@ def quantize(values: NDArray[np.float32]) -> tuple[bytes, float]:
 
 
 def dequantize_into(data: bytes | memoryview, unit: float, out: NDArray[np.float32]) -> None:
-    """Write the values of `quantize` into `out`, (n,) float32 and contiguous."""
+    """Decode the bytes of `quantize` into `out`, (n,) float32 and contiguous."""
     groups = -(-out.size // GROUP)
     scales = np.frombuffer(data, "<f2", groups).astype(np.float32)
     scales *= np.float32(unit)
@@ -75,7 +75,7 @@ def dequantize_into(data: bytes | memoryview, unit: float, out: NDArray[np.float
 
 
 def _best_scales(groups: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The scale of each group with the least squared error."""
+    """Return the scale of each group with the smallest squared error."""
     extreme = np.take_along_axis(groups, np.abs(groups).argmax(1)[:, None], 1)[:, 0]
     best = np.zeros(len(groups), np.float32)
     least = np.full(len(groups), np.inf, np.float32)
@@ -101,7 +101,7 @@ def _codes(groups: NDArray[np.float32], scales: NDArray[np.float32]) -> NDArray[
 
 
 def _fill(codes: NDArray[np.uint16], scales: NDArray[np.float32], out: NDArray[np.float32]) -> None:
-    # Four float32 are moved as one complex128; "clip" lets NumPy write straight into `out`, and nothing is clipped.
+    # Moves four float32 as one complex128; mode="clip" lets NumPy write straight into `out`, but clips nothing here.
     np.take(_table(), codes, out=out.view(np.complex128), mode="clip")
     rows = out.reshape(-1, GROUP)
     np.multiply(rows, scales[:, None], out=rows)
@@ -109,7 +109,7 @@ def _fill(codes: NDArray[np.uint16], scales: NDArray[np.float32], out: NDArray[n
 
 @cache
 def _table() -> NDArray[np.complex128]:
-    """(65536,): the four codes in every two bytes, as float32; one megabyte."""
+    """Return (65536,): the four codes of every two bytes, as float32; one megabyte."""
     pairs = np.arange(65536, dtype=np.uint32).astype("<u2").view(np.uint8).reshape(-1, 2)
     codes = np.stack([pairs & 15, pairs >> 4], axis=2).reshape(-1, 4).astype(np.float32) - 8.0
     table: NDArray[np.complex128] = np.ascontiguousarray(codes).view(np.complex128).reshape(-1)

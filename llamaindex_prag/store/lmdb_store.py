@@ -1,11 +1,11 @@
 """Adapters in one memory-mapped LMDB folder: many readers, one writer at a time, in any number of processes.
 
     values   text, recipe -> the encoded adapter          layouts  digest -> layout
-    records  text, recipe -> how it was made              recipes  recipe -> the layout of its first adapter
+    records  text, recipe -> how it was trained           recipes  recipe -> the layout of its first adapter
     side     key, table   -> plain data                   meta     format, generation
-    and who owns which text: see `ownership`
+    and which documents use which text: see `ownership`
 
-Every change is one transaction that is on the disk when the call returns; a process that is killed leaves the state
+Every change is one transaction that is on disk when the call returns; if the process is killed, the store has the state
 before or after it. Removed bytes stay in the file, unreachable, until other values or `gc` overwrite them.
 """
 
@@ -42,18 +42,19 @@ _HASH = 32
 
 
 class LMDBStore(DocumentsOfStore):
-    """The shipped `AdapterStore`.
+    """The included `AdapterStore`.
 
     Args:
-        path: A folder, made if there is none. The same folder may be open several times, also in one process.
-        model: Fingerprint of the model that the adapters are for. None takes that of an existing store.
-        encoding: Of adapters that are put from now on; those that are there keep theirs.
-        map_size: Bytes to map at first. It is enlarged when needed and takes no disk space.
-        readonly: Never write. Works on read-only media too; only there, and where this user may not write the lock
-            file, are readers unseen by writers, so that none must run at the same time.
+        path: The folder, created if it does not exist. It may be opened several times, also in one process.
+        model: Fingerprint of the adapters' base model. None: use that of an existing store.
+        encoding: Encoding of adapters that are stored from now on; existing ones keep theirs.
+        map_size: Initial map size in bytes. The map is enlarged when needed and takes no disk space.
+        readonly: Never write. Works on read-only media too. There, and if this user may not write the lock file,
+            writers cannot see this reader, so none must run at the same time.
 
     Raises:
-        StoreError: If the path is no store, truncated, of another model or of a newer version, or not writable.
+        StoreError: If the path is not a store, is truncated, belongs to another model or a newer version, or is not
+            writable.
 
     Example:
         >>> with LMDBStore(folder, model=key.model) as store:
@@ -78,7 +79,7 @@ class LMDBStore(DocumentsOfStore):
             raise ConfigurationError(f"map_size is {map_size}; at least 1048576 (1 MiB) is needed")
         new = is_new(self.path, readonly=readonly)
         if new and not model:
-            raise StoreError(f"there is no store at {self.path}; name the model's fingerprint to make one")
+            raise StoreError(f"there is no store at {self.path}; give the model's fingerprint to create one")
         self._layouts: dict[str, Layout] = {}
         self._closed = False
         self._env = acquire(self.path, entries.TABLES, entries.check_format, map_size, readonly=readonly)
@@ -93,30 +94,30 @@ class LMDBStore(DocumentsOfStore):
 
     @property
     def generation(self) -> int:
-        """Rises whenever an adapter is removed or replaced, by any process. Reading it takes microseconds."""
+        """A counter that rises whenever any process removes or replaces an adapter; takes microseconds to read."""
         with self._live().read() as (transaction, tables):
             return entries.generation(transaction, tables)
 
     def put(self, key: AdapterKey, adapter: Adapter, record: dict[str, Any], owners: Iterable[str] = ()) -> None:
-        """Keep an adapter; once this returns, it survives the death of the process.
+        """Store an adapter durably: once this returns, it survives the death of the process.
 
         Args:
-            key: What it was made of.
+            key: What the adapter was trained on.
             adapter: Its values.
-            record: How it was made; plain JSON data.
-            owners: Ids of documents that contain the text, added to those known.
+            record: How it was trained, as plain JSON data.
+            owners: Ids of documents that contain the text, added to the known ones.
 
         Raises:
-            AdapterRefusedError: If it is for another model, its layout is not that of the recipe's other adapters, a
-                value is absurd, or the record is no JSON.
-            AdapterError: If values are not finite or the buffer does not fit its layout.
+            AdapterRefusedError: If it is for another model, its layout differs from that of the recipe's other
+                adapters, a value has diverged, or the record is not JSON data.
+            AdapterError: If values are not finite, or the buffer does not fit its layout.
             StoreFullError: If the disk is full.
         """
         name, owners = self._name(key), tuple(owners)
         adapter.check()
         if (largest := float(np.abs(adapter.buffer).max())) > LARGEST_VALUE:
             raise AdapterRefusedError(
-                f"the adapter of {key.text[:12]} has a value of {largest:g}; above {LARGEST_VALUE:g} training has "
+                f"the adapter of {key.text[:12]} has a value of {largest:g}; above {LARGEST_VALUE:g}, training has "
                 "diverged. Lower the recipe's learning_rate."
             )
         value, row = encode(adapter, self.encoding), entries.as_json(record)
@@ -136,10 +137,10 @@ class LMDBStore(DocumentsOfStore):
         self._writable().write(change)
 
     def get(self, key: AdapterKey) -> Adapter | None:
-        """An adapter with a buffer of its own, or None.
+        """Return an adapter with a newly allocated buffer, or None.
 
         Raises:
-            AdapterDamagedError: If the stored bytes are not those that were written.
+            AdapterDamagedError: If the stored bytes differ from what was written.
         """
         name = self._name(key)
         with self._live().read() as (transaction, tables):
@@ -156,22 +157,22 @@ class LMDBStore(DocumentsOfStore):
         return Adapter(layout, out, header.scale)
 
     def read_into(self, key: AdapterKey, out: NDArray[np.float32]) -> float:
-        """Write an adapter's values into `out` and return its scale; allocates next to nothing.
+        """Write an adapter's values into `out` and return its scale; allocates almost nothing.
 
         Args:
-            key: Which adapter.
+            key: The adapter's key.
             out: (layout.size,) float32, contiguous.
 
         Raises:
-            AdapterMissingError: If there is none of this key.
-            AdapterDamagedError: If the stored bytes are not those that were written.
+            AdapterMissingError: If there is no adapter with this key.
+            AdapterDamagedError: If the stored bytes differ from what was written.
         """
         name = self._name(key)
         with self._live().read() as (transaction, tables):
             value = transaction.get(name, db=tables["values"])
             if value is None:
                 raise AdapterMissingError(
-                    f"{self.path} has no adapter of text {key.text[:12]} and recipe {key.recipe[:12]}; make it first"
+                    f"{self.path} has no adapter of text {key.text[:12]} and recipe {key.recipe[:12]}; train it first"
                 )
             try:
                 return decode_into(value, out).scale
@@ -179,21 +180,21 @@ class LMDBStore(DocumentsOfStore):
                 raise _damaged(key, error) from error
 
     def digest(self, key: AdapterKey) -> str | None:
-        """SHA-256 of an adapter as it is stored, or None: another one for other values, scale or encoding."""
+        """Return the SHA-256 of an adapter as stored, which depends on values, scale and encoding, or None."""
         name = self._name(key)
         with self._live().read() as (transaction, tables):
             value = transaction.get(name, db=tables["values"])
             return None if value is None else hashlib.sha256(value).hexdigest()
 
     def layout(self, key: AdapterKey) -> Layout | None:
-        """The layout of a stored adapter, without reading its values."""
+        """Return the layout of a stored adapter without reading its values, or None."""
         name = self._name(key)
         with self._live().read() as (transaction, tables):
             value = transaction.get(name, db=tables["values"])
             return None if value is None else self._layout_of(transaction, tables, read_header(value))
 
     def record(self, key: AdapterKey) -> dict[str, Any] | None:
-        """How an adapter was made, or None."""
+        """Return how an adapter was trained, or None."""
         name = self._name(key)
         with self._live().read() as (transaction, tables):
             row = transaction.get(name, db=tables["records"])
@@ -210,13 +211,13 @@ class LMDBStore(DocumentsOfStore):
             return transaction.stat(tables["values"])["entries"]
 
     def keys(self) -> list[AdapterKey]:
-        """The keys of all adapters at this moment, by text."""
+        """Return the keys of all adapters currently in the store, sorted by text."""
         with self._live().read() as (transaction, tables):
             names = [bytes(n) for n in transaction.cursor(tables["values"]).iternext(keys=True, values=False)]
         return [AdapterKey(self.model, name[_HASH:].hex(), name[:_HASH].hex()) for name in names]
 
     def put_json(self, table: str, key: str, value: Any) -> None:
-        """Keep plain data, such as an augmenter's results.
+        """Store JSON data, such as an augmenter's results.
 
         Args:
             table: Any name.
@@ -227,16 +228,16 @@ class LMDBStore(DocumentsOfStore):
         self._writable().write(lambda transaction, tables: transaction.put(name, row, db=tables["side"]))
 
     def get_json(self, table: str, key: str) -> Any | None:
-        """Plain data kept by `put_json`, or None."""
+        """Return data stored by `put_json`, or None."""
         name = entries.side_name(table, key)
         with self._live().read() as (transaction, tables):
             row = transaction.get(name, db=tables["side"])
             return None if row is None else entries.from_json(row)
 
     def remove(self, what: str | AdapterKey) -> int:
-        """Remove a text (by its hash) or one adapter, with what was kept beside it, in one transaction.
+        """Remove a text (by its hash) or one adapter in one transaction.
 
-        What belongs to the text (side tables, owners) goes with its last adapter.
+        Side entries and owners of a text are removed with its last adapter.
 
         Returns:
             How many adapters were removed.
@@ -248,21 +249,21 @@ class LMDBStore(DocumentsOfStore):
         return self._writable().write(lambda transaction, tables: entries.remove_text(transaction, tables, text))
 
     def gc(self, *, dry_run: bool = False) -> GcReport:
-        """Remove the texts whose last owner is gone, and give free space back to the disk.
+        """Remove the texts whose last owner is gone, and return free space to the disk.
 
-        The latter rewrites the file, and is left out (see `GcReport.reason`) while another process has it open.
+        Returning space rewrites the file; it is skipped (see `GcReport.reason`) while another process has it open.
 
         Args:
-            dry_run: Only tell what would be removed.
+            dry_run: Only report what would be removed.
         """
         return maintenance.to_collect(self._live()) if dry_run else maintenance.collect(self._writable())
 
     def described(self) -> dict[str, Any]:
-        """The arguments, the model's fingerprint aside, that open this store again."""
+        """Return the arguments that open this store again, except for the model's fingerprint."""
         return {"path": str(self.path.resolve()), "encoding": self.encoding, "readonly": self.readonly}
 
     def stats(self) -> StoreStats:
-        """What the store holds."""
+        """Return the store's statistics."""
         return maintenance.measure(self._live(), self.model, self.encoding)
 
     def adapters(self) -> list[StoredAdapter]:
@@ -270,15 +271,15 @@ class LMDBStore(DocumentsOfStore):
         return maintenance.listed(self._live())
 
     def verify(self, progress: bool = False) -> VerifyReport:
-        """Read every adapter: checksum, size, finite values, layout, record.
+        """Read and check every adapter: checksum, size, finite values, layout, record.
 
         Args:
-            progress: Show a bar on stderr.
+            progress: Whether to show a progress bar on stderr.
         """
         return maintenance.verify(self, progress=progress)
 
     def close(self) -> None:
-        """Let go of the files; repeated calls do nothing."""
+        """Close the files; idempotent."""
         if not self._closed:
             self._closed = True
             release(self._env)
@@ -299,7 +300,7 @@ class LMDBStore(DocumentsOfStore):
 
     def _writable(self) -> SharedEnvironment:
         if self.readonly:
-            raise StoreError(f"the store {self.path} was opened with readonly=True; open it again without")
+            raise StoreError(f"the store {self.path} was opened with readonly=True; open it again without readonly")
         return self._live()
 
     def _opened_for(self, model: str | None) -> str:
@@ -308,7 +309,7 @@ class LMDBStore(DocumentsOfStore):
             found = None if row is None else str(entries.from_json(row)["model"])
         if found is None:
             if not model or self.readonly:
-                raise StoreError(f"the store {self.path} is empty, without even a model; make it with model=...")
+                raise StoreError(f"the store {self.path} is empty and has no model yet; create it with model=...")
             self._env.write(lambda transaction, tables: entries.describe(transaction, tables, model))
             return self._opened_for(model)
         if model is not None and model != found:

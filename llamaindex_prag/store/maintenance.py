@@ -1,4 +1,4 @@
-"""Looking after a whole store: collecting, measuring, verifying."""
+"""Maintenance of a whole store: garbage collection, statistics, listing, verification."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _HASH = 32
 
 
 def collect(environment: SharedEnvironment) -> GcReport:
-    """Remove the texts whose last owner is gone, then rewrite the file without free pages if that is possible."""
+    """Remove the texts whose last owner is gone, then compact the file if possible."""
 
     def change(transaction: lmdb.Transaction[bytes], tables: dict[str, Table]) -> tuple[list[str], int]:
         texts = ownership.unowned(transaction, tables)
@@ -39,7 +39,7 @@ def collect(environment: SharedEnvironment) -> GcReport:
 
 
 def to_collect(environment: SharedEnvironment) -> GcReport:
-    """What `collect` would remove."""
+    """Return what `collect` would remove."""
     size, _ = environment.sizes()
     with environment.read() as (transaction, tables):
         texts = ownership.unowned(transaction, tables)
@@ -50,12 +50,12 @@ def to_collect(environment: SharedEnvironment) -> GcReport:
         bytes_before=size,
         bytes_after=size,
         compacted=False,
-        reason="nothing was changed: this only tells what would be removed",
+        reason="nothing was changed: this only reports what would be removed",
     )
 
 
 def measure(environment: SharedEnvironment, model: str, encoding: str) -> StoreStats:
-    """What the tables hold; nothing is read but their counters."""
+    """Return the store's statistics, from the tables' counters only."""
     file_bytes, map_bytes = environment.sizes()
     with environment.read() as (transaction, tables):
         values = transaction.stat(tables["values"])
@@ -75,7 +75,7 @@ def measure(environment: SharedEnvironment, model: str, encoding: str) -> StoreS
 
 
 def listed(environment: SharedEnvironment) -> list[StoredAdapter]:
-    """List every adapter, by document, recipe and text; the values themselves are not decoded."""
+    """List every adapter, by document, recipe and text, without decoding values."""
     found = []
     with environment.read() as (transaction, tables):
         for name, value in transaction.cursor(tables["values"]):
@@ -96,13 +96,13 @@ def listed(environment: SharedEnvironment) -> list[StoredAdapter]:
 
 
 def verify(store: AdapterStore, *, progress: bool) -> VerifyReport:
-    """Read every adapter, each in a transaction of its own, so that a writer beside it is not held up."""
+    """Read every adapter, each in a separate transaction, so that a concurrent writer is not blocked."""
     from tqdm import tqdm
 
     checked, damaged = 0, []
     for key in tqdm(store.keys(), desc="adapters", disable=not progress):
         try:
-            if store.get(key) is None:  # removed meanwhile
+            if store.get(key) is None:  # removed in the meantime
                 continue
             if store.record(key) is None and key in store:
                 damaged.append((key, "it has no record"))

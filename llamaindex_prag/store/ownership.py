@@ -1,11 +1,11 @@
-"""Which documents use which text, so that a text goes when its last document does; and which indexes hold a document.
+"""Documents, the texts that they use, and the indexes that hold them; a text is removed with its last document.
 
     documents   document -> its id, its texts' hashes, and the ids of the indexes that hold it
     owners      text, document -> the document's id
     unowned     text, whose last owner is gone
 
-All functions work inside the caller's transaction. A text that never had an owner is not unowned: it is kept until it
-is removed by name.
+All functions work inside the caller's transaction. A text that never had an owner does not count as unowned: it stays
+until it is removed by name.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ def own(
     """Replace a document's texts.
 
     Args:
-        transaction: For writing.
+        transaction: A write transaction.
         tables: All tables by name.
         document_id: Any text.
         texts: Hashes, 32 bytes each.
 
     Returns:
-        The texts that the document used and nobody uses any more, in the order in which it had them.
+        The document's former texts that no document uses any more, in their former order.
     """
     name = _name(document_id)
     row = _read(transaction, tables, document_id)
@@ -62,24 +62,24 @@ def add_owner(transaction: lmdb.Transaction[Any], tables: dict[str, Table], docu
 
 
 def texts_of(transaction: lmdb.Transaction[Any], tables: dict[str, Table], document_id: str) -> list[bytes]:
-    """The texts of a document, in the order in which it named them."""
+    """Return the texts of a document, in the order in which they were given."""
     return _texts(_read(transaction, tables, document_id))
 
 
 def is_known(transaction: lmdb.Transaction[Any], tables: dict[str, Table], document_id: str) -> bool:
-    """Whether a document uses a text, or an index holds it."""
+    """Return whether a document uses a text, or an index holds it."""
     return transaction.get(_name(document_id), db=tables["documents"]) is not None
 
 
 def forget_document(transaction: lmdb.Transaction[Any], tables: dict[str, Table], document_id: str) -> list[bytes]:
-    """Take all texts from a document, and the document from all indexes; return the texts that nobody uses any more."""
+    """Remove all texts from a document, and the document from all indexes; return the texts that became unowned."""
     freed = own(transaction, tables, document_id, ())
     _write(transaction, tables, document_id, [], [])
     return freed
 
 
 def hold(transaction: lmdb.Transaction[Any], tables: dict[str, Table], document_id: str, index: str) -> None:
-    """Note that an index holds a document, whether it has adapters or not."""
+    """Record that an index holds a document, whether it has adapters or not."""
     row = _read(transaction, tables, document_id)
     if index not in row["indexes"]:
         _write(transaction, tables, document_id, _texts(row), [*row["indexes"], index])
@@ -92,17 +92,17 @@ def let_go(
     indexes: Collection[str],
     keep: Iterable[bytes],
 ) -> list[bytes]:
-    """Take texts from a document that indexes no longer hold, unless another index holds it.
+    """Remove from a document the texts that indexes no longer have, unless another index holds it.
 
     Args:
-        transaction: For writing.
+        transaction: A write transaction.
         tables: All tables by name.
         document_id: Any text.
-        indexes: Those that have changed.
-        keep: The texts of it that they still have; with none they no longer hold it.
+        indexes: Ids of the indexes that have changed.
+        keep: The document's texts that they still have; if empty, they no longer hold it.
 
     Returns:
-        The texts that nobody uses any more.
+        The texts that no document uses any more.
     """
     row, kept = _read(transaction, tables, document_id), set(keep)
     others = [index for index in row["indexes"] if index not in indexes]
@@ -114,14 +114,14 @@ def let_go(
 
 
 def documents(transaction: lmdb.Transaction[Any], tables: dict[str, Table]) -> Iterator[StoredDocument]:
-    """All documents, in no order."""
+    """Yield all documents, in no particular order."""
     for _, value in transaction.cursor(tables["documents"]):
         row = _decoded(bytes(value))
         yield StoredDocument(id=row["id"], texts=tuple(row["texts"]), indexes=tuple(row["indexes"]))
 
 
 def owners_of(transaction: lmdb.Transaction[Any], tables: dict[str, Table], text: bytes) -> list[str]:
-    """The ids of the documents that use a text, sorted."""
+    """Return the ids of the documents that use a text, sorted."""
     rows = starting_with(transaction, tables["owners"], text)
     return sorted(
         bytes(transaction.get(row, db=tables["owners"]) or b"").decode("utf-8", "surrogatepass") for row in rows
@@ -129,7 +129,7 @@ def owners_of(transaction: lmdb.Transaction[Any], tables: dict[str, Table], text
 
 
 def forget_text(transaction: lmdb.Transaction[Any], tables: dict[str, Table], text: bytes) -> None:
-    """Take a text out of all documents."""
+    """Remove a text from all documents."""
     for document_id in owners_of(transaction, tables, text):
         row = _read(transaction, tables, document_id)
         transaction.delete(text + _name(document_id), db=tables["owners"])
@@ -138,12 +138,12 @@ def forget_text(transaction: lmdb.Transaction[Any], tables: dict[str, Table], te
 
 
 def unowned(transaction: lmdb.Transaction[Any], tables: dict[str, Table]) -> list[bytes]:
-    """The texts whose last owner is gone."""
+    """Return the texts whose last owner is gone."""
     return [bytes(key) for key in transaction.cursor(tables["unowned"]).iternext(keys=True, values=False)]
 
 
 def starting_with(transaction: lmdb.Transaction[Any], table: Table, prefix: bytes) -> Iterator[bytes]:
-    """The keys of a table that begin so. The table must not be changed meanwhile."""
+    """Yield the keys of a table that begin with `prefix`. The table must not change during the iteration."""
     cursor = transaction.cursor(table)
     found = cursor.set_range(prefix)
     while found and (key := bytes(cursor.key())).startswith(prefix):
@@ -157,7 +157,7 @@ def _read(transaction: lmdb.Transaction[Any], tables: dict[str, Table], document
 
 
 def _decoded(row: bytes) -> dict[str, Any]:
-    return {"indexes": [], **json.loads(row)}  # rows of documents that no index holds may be without
+    return {"indexes": [], **json.loads(row)}  # entries of documents that no index holds may lack the field
 
 
 def _texts(row: dict[str, Any]) -> list[bytes]:
@@ -179,7 +179,7 @@ def _write(
 
 
 def _name(document_id: str) -> bytes:
-    # LMDB's keys have at most 511 bytes; an id may be a long path.
+    # LMDB keys have at most 511 bytes, but an id may be a long path.
     return hashlib.sha256(_encoded(document_id)).digest()
 
 

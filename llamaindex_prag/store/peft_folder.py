@@ -3,8 +3,9 @@
     adapter_config.json          r, lora_alpha (alpha / r is our scale), target_modules by full name
     adapter_model.safetensors    base_model.model.<target>.lora_A.weight (r, in), ...lora_B.weight (out, r)
 
-Only plain LoRA can be one of our adapters: what PEFT can do beyond it (DoRA, rank-stabilised scaling, biases, ranks
-that differ between layers, initialisations that change the base weights) is refused by name. Pickles are never read.
+Only plain LoRA is supported. PEFT's extensions (DoRA, rank-stabilised scaling, biases, ranks that differ between
+layers, initialisations that change the base weights) are refused with a message that names them. Pickles are never
+read.
 """
 
 from __future__ import annotations
@@ -30,30 +31,30 @@ _PREFIX = "base_model.model."
 _PLAIN_INITS = {True, False, None, "gaussian", "orthogonal", "eva"}
 _PLAIN = {
     "fan_in_fan_out": "the layer's weights are transposed",
-    "modules_to_save": "it brings whole layers of its own",
+    "modules_to_save": "it contains whole layers",
     "rank_pattern": "ranks differ between layers",
     "alpha_pattern": "scales differ between layers",
     "lora_bias": "its B has a bias",
     "layer_replication": "it repeats layers of the model",
     "trainable_token_indices": "it changes embeddings",
-    "target_parameters": "it changes parameters that are no linear layers",
-    "alora_invocation_tokens": "it is active for a part of the tokens only",
+    "target_parameters": "it changes parameters that are not linear layers",
+    "alora_invocation_tokens": "it is active for part of the tokens only",
 }
 
 
 def export_peft(adapter: Adapter, folder: str | Path, *, base_model_name: str) -> Path:
-    """Write an adapter as PEFT would; the folder appears completely or not at all.
+    """Write an adapter in PEFT's format; the folder is written atomically.
 
     Args:
-        adapter: What to write.
+        adapter: The adapter.
         folder: A new folder, or one with an adapter, which is replaced.
-        base_model_name: Name or folder of the model, for whoever loads the adapter by itself.
+        base_model_name: Name or folder of the base model, for loading the adapter on its own.
 
     Returns:
         The folder.
 
     Raises:
-        PeftFolderError: If something else is in the folder, or it cannot be written.
+        PeftFolderError: If the folder holds something else, or cannot be written.
     """
     from safetensors.numpy import save
 
@@ -74,23 +75,22 @@ def export_peft(adapter: Adapter, folder: str | Path, *, base_model_name: str) -
 
 
 def import_peft(folder: str | Path, layout: Layout) -> Adapter:
-    """Read an adapter that PEFT, or `export_peft`, wrote.
+    """Read an adapter that PEFT or `export_peft` wrote.
 
     Args:
         folder: The folder.
-        layout: Its targets are the layers that the adapter must have, no more and no fewer; its rank is not looked
-            at, the adapter's own is taken.
+        layout: The adapter must have exactly its targets. Its rank is ignored; the adapter's rank is used.
 
     Raises:
-        PeftFolderError: If the folder is incomplete, is for other layers, or is more than plain LoRA.
+        PeftFolderError: If the folder is incomplete, belongs to other layers, or is more than plain LoRA.
         AdapterError: If values are not finite.
     """
     folder = Path(folder)
     rank, scale = _plain_lora(_json(_file(folder, CONFIG)), folder)
     if not (folder / WEIGHTS).exists() and (pickles := [p.name for p in folder.glob("adapter_model*.bin")]):
         raise PeftFolderError(
-            f"{folder} has its weights in {pickles[0]}, a pickle, which can run any code when it is read. Save the "
-            "adapter again with PEFT's save_pretrained(..., safe_serialization=True)."
+            f"{folder} has its weights in {pickles[0]}, a pickle, which can run arbitrary code when it is read. Save "
+            "the adapter again with PEFT's save_pretrained(..., safe_serialization=True)."
         )
     tensors = _tensors(_file(folder, WEIGHTS))
     found = Layout(layout.targets, rank)
@@ -99,7 +99,7 @@ def import_peft(folder: str | Path, layout: Layout) -> Adapter:
         for part, view in (("lora_A", a), ("lora_B", b)):
             name = f"{_PREFIX}{target.name}.{part}.weight"
             if (tensor := tensors.pop(name, None)) is None:
-                raise PeftFolderError(f"{folder} has no {name}; the adapter is for other layers than {layout!r}")
+                raise PeftFolderError(f"{folder} has no {name}; the adapter has other layers than {layout!r}")
             if tensor.shape != view.shape:
                 raise PeftFolderError(f"{name} in {folder} has shape {tensor.shape}; {view.shape} is needed")
             view[:] = tensor
@@ -134,9 +134,9 @@ def _config(adapter: Adapter, base_model_name: str) -> dict[str, Any]:
 
 
 def _plain_lora(config: Mapping[str, Any], folder: Path) -> tuple[int, float]:
-    """Rank and scale."""
+    """Return rank and scale of a plain LoRA config."""
     if config.get("peft_type") != "LORA":
-        raise PeftFolderError(f"{folder} holds a PEFT adapter of type {config.get('peft_type')!r}; only 'LORA' is read")
+        raise PeftFolderError(f"{folder} holds a PEFT adapter of type {config.get('peft_type')!r}; it must be 'LORA'")
     for name in sorted(config):
         beyond = name.startswith("use_") or (name.endswith("_config") and name != "eva_config")
         if config[name] and (name in _PLAIN or beyond):
@@ -165,10 +165,10 @@ def _file(folder: Path, name: str) -> Path:
     if not path.is_file():
         raise PeftFolderError(f"{folder} has no {name}; a PEFT adapter folder has {CONFIG} and {WEIGHTS}")
     resolved, home = path.resolve(), folder.resolve()
-    # The Hub's cache keeps files as links from snapshots/<commit>/ to blobs/ beside snapshots/.
+    # The Hub's cache stores files as links from snapshots/<commit>/ to blobs/ next to snapshots/.
     blobs = home.parent.parent / "blobs" if home.parent.name == "snapshots" else home
     if resolved.parent not in {home, blobs}:
-        raise PeftFolderError(f"{path} is a link to {resolved}, outside of the folder; it is not followed")
+        raise PeftFolderError(f"{path} is a link to {resolved}, outside the folder; it is not followed")
     return resolved
 
 
@@ -193,7 +193,7 @@ def _tensors(path: Path) -> dict[str, NDArray[np.float32]]:
 
 
 def _float32(entry: Mapping[str, Any], what: str) -> NDArray[np.float32]:
-    # By hand, because NumPy has no bfloat16.
+    # Decode manually, because NumPy has no bfloat16.
     kind, data, shape = entry["dtype"], entry["data"], tuple(entry["shape"])
     if kind == "BF16":
         values = (np.frombuffer(data, "<u2").astype(np.uint32) << 16).view(np.float32)
@@ -201,6 +201,6 @@ def _float32(entry: Mapping[str, Any], what: str) -> NDArray[np.float32]:
         with np.errstate(over="ignore"):
             values = np.frombuffer(data, f"<f{int(kind[1:]) // 8}").astype(np.float32)
     else:
-        raise PeftFolderError(f"{what} is of type {kind}; F32, F16, BF16 and F64 are read")
+        raise PeftFolderError(f"{what} is of type {kind}; it must be F32, F16, BF16 or F64")
     result: NDArray[np.float32] = values.reshape(shape)
     return result

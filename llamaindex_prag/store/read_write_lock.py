@@ -1,4 +1,4 @@
-"""Many threads at a time, or one alone."""
+"""A lock that many readers or one writer can hold."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from collections.abc import Iterator
 
 
 class ReadWriteLock:
-    """Who wants to be alone goes first, so that a stream of readers cannot keep him waiting.
+    """A readers-writer lock that prefers writers, so that readers cannot starve them.
 
-    A thread that is inside must not enter again; one that is alone may.
+    The write lock (`alone`) is reentrant; the read lock (`shared`) is not.
     """
 
     def __init__(self) -> None:
@@ -21,7 +21,7 @@ class ReadWriteLock:
 
     @contextlib.contextmanager
     def shared(self) -> Iterator[None]:
-        """Inside together with others."""
+        """Hold the lock together with other readers."""
         with self._changed:
             while self._waiting or self._alone is not None:
                 self._changed.wait()
@@ -35,7 +35,7 @@ class ReadWriteLock:
 
     @contextlib.contextmanager
     def alone(self) -> Iterator[None]:
-        """Inside with nobody else."""
+        """Hold the lock exclusively."""
         if self._alone == threading.get_ident():
             yield
             return

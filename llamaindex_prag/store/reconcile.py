@@ -1,14 +1,14 @@
-"""Adapters of documents that an index no longer has, found and removed.
+"""Find and remove adapters of documents that an index no longer has.
 
-A store knows which documents it made adapters for, an index which documents it has; whoever deletes from an index
-without the store's knowledge leaves adapters behind. What goes is decided by document and by text:
+A store knows which documents it has adapters for, an index which documents it contains. Deleting from an index without
+the store's knowledge leaves adapters behind. What to remove is decided per document and text:
 
-    in an index that was named          its texts there stay, other texts of it go
-    once in it, and in no other         goes
-    another index holds it              stays
-    no index is known to hold it        stays, unless the indexes named are said to be all
+    in an index that was named                 the texts that the index has stay, others are removed
+    formerly in it, and in no other index      removed
+    held by another index                      stays
+    not known to be held by any index          stays, unless the named indexes are declared to be all
 
-Knows no framework: what an index has comes as `IndexContents`.
+Knows no framework: an index is described by its `IndexContents`.
 """
 
 from __future__ import annotations
@@ -24,25 +24,25 @@ if TYPE_CHECKING:
     from llamaindex_prag.store.base import AdapterStore, StoredDocument
 
 WARM_UP = "warm-up "
-"""Owners of adapters from which others start begin so; they are no documents."""
+"""Prefix of the owners of adapters from which others start; these owners are not documents."""
 _NAMED = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IndexContents:
-    """What an index has."""
+    """The documents of an index."""
 
     name: str
-    """For messages: its folder, or what it is."""
+    """Name for messages: the folder, or a description."""
     documents: Mapping[str, frozenset[str] | None]
-    """By id of a document the hashes of its texts; None where only the document is known: all its texts stay."""
+    """Text hashes by document id; None if only the document is known, so that all its texts stay."""
     ids: Sequence[str] = ()
-    """Under which the store knows the index; the first is the one under which its documents are noted."""
+    """Ids of the index in the store; its documents are recorded under the first one."""
     parts: bool = False
     """Whether `document#part` is a part of `document`."""
 
     def texts(self, document_id: str) -> frozenset[str] | None:
-        """The hashes of a document's texts; none if it is not there, None if they are not known."""
+        """Return the hashes of a document's texts; empty if the index lacks the document, None if they are unknown."""
         if document_id not in self.documents and self.parts:
             document_id = document_id.rpartition("#")[0]
         return self.documents.get(document_id, frozenset())
@@ -50,20 +50,20 @@ class IndexContents:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reconciled:
-    """What a reconciliation did, or would do."""
+    """Result of a reconciliation, or of a dry run."""
 
     documents: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    """By document, the hashes of the texts that it no longer has in the index."""
+    """Hashes of the texts that each document no longer has in the index."""
     removed_texts: Sequence[str] = ()
-    """Those of them that no other document uses: their adapters are removed."""
+    """Those texts that no other document uses, whose adapters are removed."""
     kept: Mapping[str, str] = field(default_factory=dict)
-    """Documents that are in none of the indexes named, and why they stay."""
+    """Documents that are in none of the named indexes, with the reason why they stay."""
     dry_run: bool = False
 
     def __str__(self) -> str:
         verb = "would be removed" if self.dry_run else "removed"
         gone = f"adapters of {len(self.removed_texts)} texts {verb}, of {len(self.documents)} documents"
-        return f"{gone}; {len(self.kept)} documents stay that are in no index named" if self.kept else gone
+        return f"{gone}; {len(self.kept)} documents stay that are in no named index" if self.kept else gone
 
 
 def reconcile(
@@ -77,24 +77,25 @@ def reconcile(
     """Remove the adapters of documents and texts that indexes no longer have.
 
     Args:
-        store: Of the adapters.
-        indexes: What they have now. Nothing must be added to them meanwhile.
-        only: Whether these are all indexes of the store: what is in none of them goes, whoever held it.
-        allow_empty: Whether an index may have no document of the store, as after the last one was deleted.
-        dry_run: Only tell what would go.
+        store: The store of the adapters.
+        indexes: Current contents of the indexes. Nothing must be added to them during the call.
+        only: Whether these are all indexes of the store: what is in none of them is removed, whichever index held it.
+        allow_empty: Whether an index may have no document of the store, as after its last one was deleted.
+        dry_run: Only report what would be removed.
 
     Raises:
-        AdapterError: If an index has no document of the store: it is empty, or belongs to another one.
+        AdapterError: If an index has no document of the store: it is empty, or belongs to another store.
+        ConfigurationError: If no index is given.
         StoreError: If the store is read-only.
     """
     if not indexes:
-        raise ConfigurationError("no index was given; name at least one, against which the adapters are compared")
+        raise ConfigurationError("no index was given; name at least one to compare the adapters with")
     known = [document for document in store.documents() if not document.id.startswith(WARM_UP)]
     if not allow_empty:
         for index in indexes:
             _refuse_strangers(index, known)
     if not dry_run and getattr(store, "readonly", False):
-        raise StoreError("the store was opened with readonly=True, so nothing can be removed; open it without")
+        raise StoreError("the store was opened with readonly=True, so nothing can be removed; open it without readonly")
     plan = _planned(known, indexes, only=only)
     ids = [id_ for index in indexes for id_ in index.ids]
     removed = [] if dry_run else _carry_out(store, plan, ids, only=only)
@@ -110,12 +111,12 @@ def reconcile(
         text
         for text in dict.fromkeys(text for _, text in leaving)
         if dry_run and all((owner, text) in leaving for owner in store.owners(text))
-    ]  # a text goes with the last document that uses it
+    ]  # a text is removed with the last document that uses it
     return Reconciled(documents=gone, removed_texts=removed or freed, kept=plan.kept, dry_run=dry_run)
 
 
 def left_behind(store: AdapterStore, index: IndexContents) -> list[str]:
-    """Return the documents that the index held, of which it no longer has all texts that have adapters."""
+    """Return the documents that the index held, but of which it no longer has all texts with adapters."""
     held = [document for document in store.documents() if set(document.indexes) & set(index.ids)]
     return list(dict.fromkeys(document_id for document_id, _ in _planned(held, [index], only=False).leaving()))
 
@@ -123,14 +124,14 @@ def left_behind(store: AdapterStore, index: IndexContents) -> list[str]:
 @dataclass(frozen=True, slots=True)
 class _Plan:
     changes: list[tuple[StoredDocument, frozenset[str]]] = field(default_factory=list)
-    """Documents that lose texts, and those that they keep."""
+    """Documents that lose texts, with the texts that they keep."""
     dropped: list[str] = field(default_factory=list)
-    """Documents that are in no index named, and that another index holds."""
+    """Documents that are in no named index, but that another index holds."""
     kept: dict[str, str] = field(default_factory=dict)
-    """Documents that are in no index named, and why they stay."""
+    """Documents that are in no named index, with the reason why they stay."""
 
     def leaving(self) -> dict[tuple[str, str], None]:
-        """Pairs of document and text that part, in order."""
+        """Return the (document, text) pairs to separate, in order."""
         return {(d.id, text): None for d, keep in self.changes for text in d.texts if text not in keep}
 
 
@@ -168,18 +169,18 @@ def _carry_out(store: AdapterStore, plan: _Plan, ids: Sequence[str], *, only: bo
 
 
 def _refuse_strangers(index: IndexContents, known: Sequence[StoredDocument]) -> None:
-    """Refuse an index that has nothing of the store: all adapters would go by mistake."""
+    """Refuse an index that shares no document with the store: all adapters would be removed by mistake."""
     with_texts = [document for document in known if document.texts]
     if not with_texts or any(index.texts(document.id) != frozenset() for document in with_texts):
         return
     what = (
-        f"has {len(index.documents)} documents, of which the store has no adapter: it belongs to another store, or its "
-        "documents were named otherwise"
+        f"has {len(index.documents)} documents, but the store has adapters of none of them: it belongs to another "
+        "store, or its documents had other names"
         if index.documents
         else "has no document"
     )
     named = ", ".join(document.id for document in with_texts[:_NAMED])
     raise AdapterError(
         f"{index.name} {what}. Nothing was removed; the store has adapters of {len(with_texts)} documents ({named}"
-        f"{', ...' if len(with_texts) > _NAMED else ''}). If that is meant: allow_empty=True (--allow-empty)"
+        f"{', ...' if len(with_texts) > _NAMED else ''}). If this is intended, set allow_empty=True (--allow-empty)"
     )

@@ -1,8 +1,8 @@
-"""One environment for each folder in a process, and none across a fork.
+"""One LMDB environment per folder and process, and none across a fork.
 
-- Opening an LMDB environment twice in a process breaks its locks, so handles share one, counted.
-- An environment does not survive `fork`: the child may neither use it nor close it (closing wipes the parent's entries
-  in the table of readers). So before a fork every environment is closed, and both sides reopen theirs at the next use.
+- Opening an LMDB environment twice in a process breaks its locks, so handles share one, with a reference count.
+- An environment does not survive `fork`: the child may neither use nor close it (closing wipes the parent's entries in
+  the reader table). So every environment is closed before a fork, and reopened lazily on both sides.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def acquire(
     *,
     readonly: bool,
 ) -> SharedEnvironment:
-    """The environment of a folder, opened; give it back with `release`. Arguments as of `SharedEnvironment`."""
+    """Return a folder's opened environment; call `release` when done. The arguments are `SharedEnvironment`'s."""
     folder = folder.resolve()
     with _lock:
         environment = _environments.get(folder)
@@ -42,7 +42,7 @@ def acquire(
 
 
 def release(environment: SharedEnvironment) -> None:
-    """Give an environment back; the last one to do so closes it."""
+    """Release an environment; the last release closes it."""
     with _lock:
         _handles[environment] -= 1
         if not _handles[environment]:

@@ -25,7 +25,7 @@ def random_values(layout: Layout, seed: int, size: float = 0.2) -> np.ndarray:
 
 
 def version_of(layout: Layout, values: np.ndarray, seed: int, alike: float = 0.6) -> np.ndarray:
-    """Another adapter, whose update has about that cosine with the one given: the same `A`, and a part of its `B`."""
+    """Return another adapter whose update has about this cosine with the given one: same `A`, partly the same `B`."""
     made, b = values.copy(), slice(layout.a_size, None)
     noise = random_values(layout, seed, float(values[b].std()))
     made[b] = alike * values[b] + (1 - alike**2) ** 0.5 * noise[b]
@@ -34,7 +34,7 @@ def version_of(layout: Layout, values: np.ndarray, seed: int, alike: float = 0.6
 
 @contextmanager
 def random_model(folder: Path, size: float) -> Iterator[ParametricModel]:
-    """A tiny model with random adapters of `text 0`, `text 1` and `text 2`, of so large values."""
+    """Yield a tiny model with random adapters of `text 0`, `text 1` and `text 2`, with values of this size."""
     lm = CausalLM(tiny_llama(), tiny_tokenizer(), name="tiny")
     with LMDBStore(folder / "store", model=lm.fingerprint, encoding="float32", map_size=1 << 26) as store:
         made = ParametricModel(lm, store, recipe="prag", max_adapters=3).attach()
@@ -44,7 +44,7 @@ def random_model(folder: Path, size: float) -> Iterator[ParametricModel]:
 
 
 class InMemory:
-    """An `AdapterSource`."""
+    """An `AdapterSource` that counts its reads."""
 
     def __init__(self, layout: Layout, values: dict[str, np.ndarray], scale: float = 2.0):
         self.layout, self.scale, self.generation, self.reads = layout, scale, 0, 0
@@ -59,7 +59,7 @@ class InMemory:
 
 
 def with_update(model, layout: Layout, updates: list[tuple[np.ndarray, float]]):
-    """A copy of the model whose weights are W + sum_i w_i B_i A_i, as dense matrices."""
+    """Return a copy of the model whose weights are W + sum_i w_i B_i A_i, as dense matrices."""
     import copy
 
     changed = copy.deepcopy(model)

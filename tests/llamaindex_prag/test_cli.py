@@ -70,7 +70,7 @@ def test_documents_are_parametrized_verified_exported_and_removed(run, notes, tm
     run("store", "remove", "ferry.txt", code=1)
 
 
-def test_a_document_that_changed_replaces_its_adapters(run, notes):
+def test_a_changed_document_replaces_its_adapters(run, notes):
     run("parametrize", notes)
     (notes / "ferry.txt").write_text(TEXT.replace("1974", "1975"))
     report = json.loads(run("parametrize", notes, "--json"))
@@ -87,13 +87,13 @@ def test_a_document_that_changed_replaces_its_adapters(run, notes):
         ("a.jsonl", "[", "line 1 is no JSON"),
     ],
 )
-def test_what_cannot_be_read_is_refused(tmp_path, name, content, message):
+def test_unreadable_files_are_refused(tmp_path, name, content, message):
     (tmp_path / name).write_text(content)
     with pytest.raises(ConfigurationError, match=message):
         read_passages(tmp_path / name)
 
 
-def test_paragraphs_are_put_together_and_json_lines_kept_apart(tmp_path):
+def test_paragraphs_are_joined_and_json_lines_stay_separate(tmp_path):
     (tmp_path / "a.md").write_text("\n\n".join(["word " * 100] * 5))
     (tmp_path / "b.jsonl").write_text('{"id": "x", "title": "T", "text": "one"}\n\n{"text": "two"}')
     passages = read_passages(tmp_path)
@@ -106,7 +106,7 @@ def test_paragraphs_are_put_together_and_json_lines_kept_apart(tmp_path):
     assert all(len(p.text) < 1200 for p in passages)
 
 
-def test_a_translator_is_trained_from_lines_of_json_and_goes_on(model, tmp_path):
+def test_a_translator_is_trained_from_json_lines_and_resumes(model, tmp_path):
     corpus, out = tmp_path / "corpus.jsonl", tmp_path / "translator"
     rows = [{"title": f"Ferry {i}", "text": TEXT.replace("1974", str(1900 + i))} for i in range(12)]
     corpus.write_text("\n".join(map(json.dumps, rows)))
@@ -150,7 +150,7 @@ def test_a_translator_is_trained_from_lines_of_json_and_goes_on(model, tmp_path)
     assert few.exit_code != 0
 
 
-def test_a_translator_learns_to_make_adapters_that_were_parametrized(run, model, tmp_path):
+def test_a_translator_learns_to_produce_parametrized_adapters(run, model, tmp_path):
     corpus, out = tmp_path / "corpus.jsonl", tmp_path / "translator"
     rows = [{"title": f"Ferry {i}", "text": TEXT.replace("1974", str(1900 + i))} for i in range(8)]
     corpus.write_text("\n".join(map(json.dumps, rows)))
@@ -182,7 +182,7 @@ def test_a_translator_learns_to_make_adapters_that_were_parametrized(run, model,
     assert '"objective": "imitate"' in json.dumps(record)
 
 
-def test_files_of_the_same_name_in_two_folders_are_two_documents(run, notes, tmp_path):
+def test_files_with_the_same_name_in_two_folders_are_two_documents(run, notes, tmp_path):
     other = tmp_path / "more"
     other.mkdir()
     (other / "ferry.txt").write_text(TEXT.replace("1974", "1980"))
@@ -196,7 +196,7 @@ def test_files_of_the_same_name_in_two_folders_are_two_documents(run, notes, tmp
     assert json.loads(run("store", "stats", "--json"))["adapters"] == 0
 
 
-def test_the_store_lists_what_export_and_remove_ask_for(run, notes, tmp_path):
+def test_the_store_lists_what_export_and_remove_accept(run, notes, tmp_path):
     (notes / "東京.txt").write_text("Tokyo is the capital of Japan, on the island of Honshu.", "utf-8")
     run("parametrize", notes)
     listed = json.loads(run("store", "list", "--json"))
@@ -214,7 +214,7 @@ def test_the_store_lists_what_export_and_remove_ask_for(run, notes, tmp_path):
     assert run("store", "list") == ""
 
 
-def test_a_passage_that_another_document_has_as_well_is_kept_and_named(run, notes):
+def test_a_passage_that_another_document_has_is_kept_and_named(run, notes):
     (notes / "copy.txt").write_text(TEXT)
     run("parametrize", notes)
     told = json.loads(run("store", "remove", "ferry.txt", "--json"))
@@ -224,7 +224,7 @@ def test_a_passage_that_another_document_has_as_well_is_kept_and_named(run, note
     assert run("store", "remove", "copy.txt") == f"removed: {text_hash(TEXT)}\n"
 
 
-def test_a_shared_passage_is_said_to_be_kept(run, notes):
+def test_a_shared_passage_is_reported_as_kept(run, notes):
     (notes / "copy.txt").write_text(TEXT)
     run("parametrize", notes)
     said = run("store", "remove", "ferry.txt")
@@ -232,7 +232,7 @@ def test_a_shared_passage_is_said_to_be_kept(run, notes):
     assert f"kept: {text_hash(TEXT)}, because" in said
 
 
-def test_a_console_of_another_encoding_prints_escapes(tmp_path, model):
+def test_a_console_with_another_encoding_prints_escapes(tmp_path, model):
     lm = CausalLM.from_pretrained(model)
     with LMDBStore(tmp_path / "store", model=lm.fingerprint) as store:
         made = ParametricModel(lm, store, recipe="prag")
@@ -248,7 +248,7 @@ def test_a_console_of_another_encoding_prints_escapes(tmp_path, model):
         assert b"\\u6771\\u4eac.txt" in done.stdout
 
 
-def test_an_estimate_is_told_before_the_work_and_alone_if_wanted(notes, tmp_path, model, monkeypatch):
+def test_an_estimate_is_printed_before_the_work_and_alone_on_request(notes, tmp_path, model, monkeypatch):
     monkeypatch.setenv("DYNPRAG_CACHE", str(tmp_path / "cache"))
     line = ["parametrize", str(notes), "--store", str(tmp_path / "store"), "--model", str(model), "--recipe", "prag"]
 
@@ -263,6 +263,6 @@ def test_an_estimate_is_told_before_the_work_and_alone_if_wanted(notes, tmp_path
     made = called()
     assert "for 1 document (" in made.stderr
     assert "1 trained" in made.stdout
-    assert "nothing to make; 1 known already" in called("--estimate").stdout
+    assert "nothing to train; 1 already trained" in called("--estimate").stdout
     asked = called("--augmentation", "model", "--estimate")
-    assert "for 1 document (" in asked.stdout  # the model's own questions make another adapter
+    assert "for 1 document (" in asked.stdout  # the model's own questions need another adapter

@@ -1,4 +1,4 @@
-"""The shipped corpus of a fictional country is consistent."""
+"""The included corpus of a fictional country is consistent."""
 
 import json
 import re
@@ -28,7 +28,7 @@ def repeated(values):
     return [value for value, count in Counter(values).items() if count > 1]
 
 
-def test_there_is_enough_of_everything():
+def test_the_corpus_has_enough_documents_and_questions():
     assert len(DOCUMENTS) == len(lines("corpus.jsonl")) >= 44
     hops = Counter(q["hops"] for q in QUESTIONS)
     assert set(hops) == {1, 2}
@@ -37,7 +37,7 @@ def test_there_is_enough_of_everything():
     assert {i for q in QUESTIONS if q["hops"] == 1 for i in q["documents"]} == set(DOCUMENTS)
 
 
-def test_nothing_is_there_twice():
+def test_there_are_no_duplicates():
     assert not repeated(folded(d["title"]) for d in DOCUMENTS.values())
     assert not repeated(folded(d["text"]) for d in DOCUMENTS.values())
     assert not repeated(q["id"] for q in QUESTIONS)
@@ -53,7 +53,7 @@ def test_documents_are_short_and_name_their_subject(document):
 
 
 @pytest.mark.parametrize("question", QUESTIONS, ids=[q["id"] for q in QUESTIONS])
-def test_an_answer_stands_in_the_documents_and_not_in_the_question(question):
+def test_an_answer_occurs_in_the_documents_but_not_in_the_question(question):
     assert set(question) == {"id", "question", "answers", "documents", "hops"}
     assert question["question"].endswith("?")
     assert len(set(question["documents"])) == len(question["documents"]) == question["hops"]
@@ -65,7 +65,7 @@ def test_an_answer_stands_in_the_documents_and_not_in_the_question(question):
     assert not any(holds(question["question"], a) for a in question["answers"])
 
 
-def test_the_documents_refer_to_one_another():
+def test_the_documents_refer_to_each_other():
     def names(document):
         return document["title"].removeprefix("River ").removeprefix("Lake ")
 

@@ -1,4 +1,4 @@
-"""A parametric model is attached to its engine by an explicit step, and shared for as long as anybody uses it."""
+"""A parametric model is attached to its engine explicitly, and shared as long as it is in use."""
 
 import gc
 
@@ -16,7 +16,7 @@ def answers(model):
     return [model.answer("Who?", documents=documents, max_new_tokens=8) for documents in ([], [TEXT])]
 
 
-def test_a_model_is_attached_when_it_is_asked_to_be(lm, store):
+def test_a_model_answers_from_adapters_once_it_is_attached(lm, store):
     model = ParametricModel(lm, store, recipe="prag")
     store.put(model.key(TEXT), Adapter(model.layout, random_values(model.layout, 0), 2.0), {})
     with pytest.raises(AdapterError, match="none can be attached"):
@@ -26,7 +26,7 @@ def test_a_model_is_attached_when_it_is_asked_to_be(lm, store):
     assert base != adapted
 
 
-def test_making_a_second_model_takes_nothing_from_the_first(lm, store):
+def test_creating_a_second_model_does_not_affect_the_first(lm, store):
     first = ParametricModel.of(lm, store, recipe="prag")
     store.put(first.key(TEXT), Adapter(first.layout, random_values(first.layout, 0), 2.0), {})
     before = answers(first)
@@ -34,7 +34,7 @@ def test_making_a_second_model_takes_nothing_from_the_first(lm, store):
     assert answers(first) == before
 
 
-def test_the_shared_model_lives_as_long_as_it_is_used(lm, store):
+def test_the_shared_model_lives_as_long_as_it_is_in_use(lm, store):
     model = ParametricModel.of(lm, store, recipe="prag")
     assert ParametricModel.of(lm, store, recipe="prag") is model
     with pytest.raises(ConfigurationError, match="already answers from"):

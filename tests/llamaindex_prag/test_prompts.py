@@ -1,4 +1,4 @@
-"""The prompt that training and answering share, and how an answer is read."""
+"""The prompt that training and answering share, and the parsing of answers."""
 
 import copy
 
@@ -32,7 +32,7 @@ from tests.tiny import tiny_tokenizer
         ("The answer", "The answer"),
     ],
 )
-def test_an_answer_is_its_first_sentence_without_lead_and_quotes(text, expected):
+def test_an_answer_is_its_first_sentence_without_lead_or_quotes(text, expected):
     assert clean_answer(text) == expected
 
 
@@ -41,7 +41,7 @@ def test_passages_come_before_the_question_and_nothing_else_changes():
     assert told == alone.replace("Question:", "One.\n\nTwo.\n\nQuestion:")
 
 
-def test_the_instruction_is_the_system_message_where_there_is_one():
+def test_the_instruction_becomes_the_system_message_if_the_template_has_one():
     tokenizer = tiny_tokenizer()
     ids = prompt_ids(tokenizer, "Who?", ["P."])
     spoken = [{"role": "system", "content": INSTRUCTION}, {"role": "user", "content": f"P.\n\nQuestion: Who?\n{LABEL}"}]
@@ -59,7 +59,7 @@ def test_a_template_without_system_messages_gets_the_instruction_with_the_questi
     assert prompt_ids(tokenizer, "Who?") == tokenizer(text, add_special_tokens=False).input_ids
 
 
-def test_prag_sequences_are_the_five_of_the_paper_in_their_order():
+def test_prag_sequences_are_the_five_of_the_paper_in_order():
     tokenizer = tiny_tokenizer()
     qas = [QA(f"Who built bridge {i}?", f"engineer {i}") for i in range(4)]
     examples = prag_examples(tokenizer, "The passage.", "In other words.", qas)
@@ -73,7 +73,7 @@ def test_prag_sequences_are_the_five_of_the_paper_in_their_order():
     assert all(e.counted_from == 1 for e in examples)  # the loss is on every token
 
 
-def test_training_and_answering_have_the_same_tokens():
+def test_training_and_answering_use_the_same_tokens():
     tokenizer = tiny_tokenizer()
     qas = [QA("Who?", "nobody"), QA("When?", "never"), QA("Who built it?", "x")]
     last = prag_examples(tokenizer, "P", None, qas)[-1]

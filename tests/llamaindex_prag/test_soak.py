@@ -1,6 +1,6 @@
-"""Many callers for a long time: streams that are left, adapters, callbacks that raise, coroutines that are cancelled.
+"""Many callers for a long time: abandoned streams, adapters, raising callbacks, cancelled coroutines.
 
-`DYNPRAG_SOAK_SECONDS` says for how long; `make soak` takes ten minutes.
+`DYNPRAG_SOAK_SECONDS` sets the duration; `make soak` takes ten minutes.
 """
 
 import asyncio
@@ -23,11 +23,11 @@ from tests.llamaindex_prag.made import key_of, random_model
 SECONDS = float(os.environ.get("DYNPRAG_SOAK_SECONDS", "600"))
 THREADS = 16
 LEAD = 2e-3
-"""By how much a token has to be likelier than the second: more than what the engine's promise leaves open."""
+"""Minimum lead of a token's log-probability over the second: more than what the engine's guarantee leaves open."""
 
 
 class Kind:
-    """A request, and what it gives when nobody else asks."""
+    """A request, and the tokens that it generates when it runs alone."""
 
     def __init__(self, model, ids, adapters, signals):
         self.options = {"max_new_tokens": 24, "signals": signals, "adapters": adapters}
@@ -36,7 +36,7 @@ class Kind:
         model.lm.engine.prefixes.clear()
         for step in model.lm.engine.stream(Request(ids, signals=Signals(top_logprobs=2), **without(self.options))):
             first, second = (logprob for _, logprob in step.top_logprobs)
-            if first - second < LEAD:  # from here on rounding decides
+            if first - second < LEAD:  # rounding decides from here on
                 break
             self.alone.append(step.token_id)
 
@@ -44,7 +44,7 @@ class Kind:
         return Request(self.ids, **self.options, **options)
 
     def agrees(self, token_ids):
-        """Whether these tokens begin what it gives alone, or go on after it."""
+        """Return whether these tokens are a prefix of those generated alone, or continue them."""
         n = min(len(token_ids), len(self.alone))
         return list(token_ids[:n]) == self.alone[:n]
 
@@ -66,7 +66,7 @@ def kinds(model):
 
 
 class Caller:
-    """One thread's calls."""
+    """Makes the calls of one thread."""
 
     def __init__(self, model, all_kinds, seed):
         self.engine, self.kinds, self.rng = model.lm.engine, all_kinds, random.Random(seed)
@@ -89,7 +89,7 @@ class Caller:
 
     def dropped(self, kind):
         stream = iter(self.engine.stream(kind.request()))
-        return [next(stream).token_id for _ in range(2)]  # and the garbage collector does the rest
+        return [next(stream).token_id for _ in range(2)]  # leave the stream to the garbage collector
 
     def raising(self, kind):
         seen = []
@@ -127,7 +127,7 @@ class Caller:
 
 
 @pytest.mark.slow
-def test_many_callers_get_what_each_gets_alone_for_a_long_time(tmp_path):
+def test_many_concurrent_callers_get_the_same_tokens_as_alone(tmp_path):
     with random_model(tmp_path, 0.1) as model:
         model.lm.engine.prefixes.max_bytes = 1 << 24
         every = kinds(model)
@@ -145,7 +145,7 @@ def test_many_callers_get_what_each_gets_alone_for_a_long_time(tmp_path):
                 time.sleep(SECONDS / 20)
                 memory.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
             for future in running:
-                future.result(60)  # one that never ends is a deadlock
+                future.result(60)  # a call that never ends is a deadlock
         assert [caller.wrong for caller in callers if caller.wrong] == []
         assert sum(caller.calls for caller in callers) > SECONDS
         gc.collect()

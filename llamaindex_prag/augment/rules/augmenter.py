@@ -1,11 +1,11 @@
-"""An augmenter without a model: questions by rule, for recipes that want few.
+"""An augmenter without a model: questions by rule, for recipes that use few.
 
     English          clause_questions ("In which year did Petra Vold found ...?"), then blanks, then phrases
-    other languages  blanks for names, numbers and dates, then for the longest words, whatever the script
+    other languages  blanks for names, numbers and dates, then for the longest words, in any script
 
-`rule_questions` asks for everything at length, for a recipe that trains on some sixty questions; this one chooses few
-that lie apart. Answers are the passage's own words. Nothing is rewritten: by rule nothing could be said in other words
-without saying something else. Knows no models.
+`rule_questions` asks about everything, for a recipe that trains on some sixty questions; this augmenter selects a few
+that are spread over the passage. Answers are the passage's own words. Nothing is rewritten: rules cannot reword a text
+without changing what it says. Knows no models.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ from rag_backbone.text.units import content_words, sentences
 
 RULES_VERSION = 1
 _SHORTEST = 2
-"""Letters of a word that is asked for."""
+"""Minimum number of letters of a word that is asked about."""
 _REACH = 120
 """Characters shown on each side of a blank."""
 
 
 class RuleAugmenter:
-    """Makes questions about documents by rule; the same document always gets the same ones.
+    """Generates questions about documents by rule; the same document always gets the same questions.
 
     Args:
-        questions: How many for a document; a short one may get fewer.
-        seed: Of the questions' forms.
+        questions: Number of questions per document; a short document may get fewer.
+        seed: Selects the forms of the questions.
 
     Example:
         >>> RuleAugmenter(questions=1).augment("Arl", "Arl was founded in 1683.").qas[0].answer
@@ -54,7 +54,7 @@ class RuleAugmenter:
 
     @property
     def key(self) -> str:
-        """Equal exactly for augmenters that treat a document alike."""
+        """A hash that is equal exactly for augmenters that treat a document in the same way."""
         return hashlib.sha256(json.dumps(["rules", RULES_VERSION, self.questions, self.seed]).encode()).hexdigest()
 
     def augment(self, title: str, text: str) -> Augmentation:
@@ -76,13 +76,13 @@ class RuleAugmenter:
         return Augmentation(None, (passage_question(title, text),), (note,))
 
     async def aaugment(self, title: str, text: str) -> Augmentation:
-        """The same: it takes milliseconds."""
+        """Augment a document, synchronously: it takes milliseconds."""
         return self.augment(title, text)
 
     def augment_all(
         self, documents: Iterable[tuple[str, str]], *, progress: bool = True, advance: Tick | None = None
     ) -> list[Augmentation]:
-        """Augment (title, text) pairs; there is no time for a progress bar."""
+        """Augment (title, text) pairs; too fast for a progress bar, so `progress` and `advance` are ignored."""
         del progress, advance
         return [self.augment(title, text) for title, text in documents]
 
@@ -101,9 +101,9 @@ class RuleAugmenter:
 
 
 def word_blanks(text: str, *, title: str = "") -> Iterator[QA]:
-    """Blanks for the words of a passage, of each sentence the longest first; knows words and no language."""
+    """Yield blanks for the words of a passage, the longest of each sentence first; independent of the language."""
     rows: list[list[QA]] = [list(_of_sentence(text[s.start : s.end].strip(), title)) for s in sentences(text)]
-    for row in zip_longest(*rows):  # every sentence once before one is asked about again
+    for row in zip_longest(*rows):  # ask about every sentence once before asking about one again
         yield from (qa for qa in row if qa is not None)
 
 
@@ -113,7 +113,7 @@ def _of_sentence(sentence: str, title: str) -> Iterator[QA]:
         answer = sentence[start:end]
         around = sentence[max(start - _REACH, 0) : start], sentence[end : end + _REACH]
         if len(answer) < _SHORTEST or not any(part.strip() for part in around) or answer in "".join(around):
-            continue  # one that stands there a second time would give itself away
+            continue  # a second occurrence would reveal the answer
         shown = f"{around[0]}{BLANK}{around[1]}"
         about = f" about {title}" if title and title.casefold() not in shown.casefold() else ""
         yield QA(f'Fill in the blank{about}: "{shown}"', answer, sentence, "cloze", "cloze")

@@ -1,11 +1,11 @@
-"""Clauses of an English sentence: subject, verb, and what else is said, in pieces that can be asked for.
+"""Clauses of an English sentence: subject, verb, and the remaining phrases, in pieces that can be asked about.
 
     "In 1923 she founded the school of Lusk, which has trained 740 roofers."
     she | founded | the school, of Lusk, In 1923
     the school of Lusk | has trained | 740 roofers
 
-A shallow reading of tags, not a parse: what it does not understand gives odd clauses or none. Coordinated verbs take
-over the subject, relative clauses the noun before them, and what stands before the subject goes to the end.
+Shallow chunking of part-of-speech tags, not a parse: sentences it cannot handle give odd clauses or none. Coordinated
+verbs inherit the subject, relative clauses take the noun before them, and phrases before the subject move to the end.
 """
 
 from __future__ import annotations
@@ -25,25 +25,25 @@ _QUOTES = frozenset('"“”„«»`')
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """A phrase and the preposition before it; other words have no phrase."""
+    """A phrase and the preposition before it; other words have an empty phrase."""
 
     preposition: tuple[Word, ...]
     phrase: tuple[Word, ...]
 
     @property
     def words(self) -> tuple[Word, ...]:
-        """All of them."""
+        """Preposition and phrase together."""
         return self.preposition + self.phrase
 
     @property
     def core(self) -> tuple[Word, ...]:
-        """The phrase without articles and possessives before it."""
+        """The phrase without leading articles and possessives."""
         return core_of(self.phrase)
 
 
 @dataclass(frozen=True, slots=True)
 class Clause:
-    """What one verb says."""
+    """One verb with its subject and phrases."""
 
     subject: tuple[Word, ...]
     verb: tuple[Word, ...]
@@ -51,13 +51,13 @@ class Clause:
 
 
 def core_of(phrase: Sequence[Word]) -> tuple[Word, ...]:
-    """A phrase without articles and possessives before it."""
+    """Return a phrase without leading articles and possessives."""
     start = next((i for i, w in enumerate(phrase) if w.tag not in _DETERMINERS and w.tag != "POS"), len(phrase))
     return tuple(phrase[start:])
 
 
 def clauses(sentence: str) -> list[Clause]:
-    """The clauses of a sentence, in order."""
+    """Return the clauses of a sentence, in order."""
     reader = _Reader()
     for segment in _segments(_outside_brackets(tagged(sentence))):
         reader.take(segment)
@@ -65,7 +65,7 @@ def clauses(sentence: str) -> list[Clause]:
 
 
 def pieces_of(words: Sequence[Word]) -> list[Piece]:
-    """Cut at prepositions and at the beginning of each phrase."""
+    """Split words at prepositions and at the start of each phrase."""
     found: list[Piece] = []
     i = 0
     while i < len(words):
@@ -83,13 +83,13 @@ def pieces_of(words: Sequence[Word]) -> list[Piece]:
 
 @dataclass(slots=True)
 class _Reader:
-    """Reads segments in turn; remembers what later ones refer to."""
+    """Reads segments in order, and remembers what later ones refer to."""
 
     found: list[Clause] = field(default_factory=list)
     _before: list[Word] = field(default_factory=list)
-    """A beginning without a verb, such as "In 1923,"."""
+    """An opening without a verb, such as "In 1923,"."""
     _noun: tuple[Word, ...] = ()
-    """That a relative clause would refer to."""
+    """The noun that a following relative clause refers to."""
 
     def take(self, segment: Sequence[Word]) -> None:
         words = list(segment[1:] if segment and segment[0].tag == "CC" else segment)
@@ -151,7 +151,7 @@ def _outside_brackets(words: Sequence[Word]) -> list[Word]:
 
 
 def _segments(words: Sequence[Word]) -> Iterator[list[Word]]:
-    """Cut at punctuation, before relative pronouns, and where another verb of the same subject begins."""
+    """Split at punctuation, before relative pronouns, and where another verb with the same subject begins."""
     part: list[Word] = []
     for i, word in enumerate(words):
         if (word.tag == "PUNCT" and word.text not in "-%$£€/&") or word.tag == "WRB":  # "when"
@@ -189,7 +189,7 @@ def _split_verb(words: Sequence[Word]) -> tuple[list[Word], list[Word]]:
 
 
 def _split_front(words: Sequence[Word]) -> tuple[list[Word], list[Word]]:
-    """What stands before the subject, and the subject with what belongs to it."""
+    """Split off what precedes the subject; return it, and the subject with its modifiers."""
     if not words or words[0].tag not in ("IN", "TO"):
         return [], list(words)
     if words[-1].tag == "PRP":

@@ -1,11 +1,11 @@
 """Questions about a passage without a model: blanks for its names, dates, years and numbers.
 
-    sentence -> facts (spans that could be asked for) -> "Fill in the blank: ..." and, where the pattern is certain,
+    sentence -> facts (spans that can be asked about) -> "Fill in the blank: ..." and, where the pattern is certain,
     "In which year was ... built?", "Who founded ...?", "How many ... does ... have?"
 
-English patterns; in other languages names and numbers are still found where they look the same. A passage without any
-(scripts without capitals, say) gives no question, and `passage_question` is what remains. The same passage always gives
-the same questions. Knows no models.
+The patterns are English; in other languages, names and numbers are found where they look the same. A passage without
+any, such as one in a script without capitals, gives no question, and `passage_question` is the fallback. The same
+passage always gives the same questions. Knows no models.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from rag_backbone.text.units import sentences, stop_words
 
 BLANK = "___"
 MAX_TEXT = 50_000
-"""Characters of a passage that are looked at."""
+"""Maximum number of characters of a passage that are searched."""
 _REACH = 160  # characters of the sentence shown on each side of a blank
 
 _MONTHS = "January|February|March|April|May|June|July|August|September|October|November|December"
@@ -60,17 +60,17 @@ class _Fact(NamedTuple):
     start: int
     end: int
     certainty: int
-    """0 asks first."""
+    """Rank of the fact; 0 is asked about first."""
 
 
 def cloze_questions(text: str, n: int, *, title: str = "", language: str = "en") -> list[QA]:
-    """At most `n` questions, spread over the passage's sentences.
+    """Return at most `n` questions, spread over the passage's sentences.
 
     Args:
         text: The passage.
-        n: How many; fewer if the passage has fewer facts.
-        title: Its title. Sentences that do not name it are put under it.
-        language: For cutting sentences.
+        n: Number of questions; fewer if the passage has fewer facts.
+        title: The passage's title, added to questions about sentences that do not name it.
+        language: Language for splitting sentences.
     """
     text = text[:MAX_TEXT]
     said = [" ".join(text[s.start : s.end].split()) for s in sentences(text, language)]
@@ -90,7 +90,7 @@ def cloze_questions(text: str, n: int, *, title: str = "", language: str = "en")
 
 
 def passage_question(title: str, text: str) -> QA:
-    """What remains for a passage in which nothing can be asked for: the passage itself as the answer."""
+    """Return the fallback for a passage without anything to ask about: the passage itself is the answer."""
     text = " ".join(text.split())
     if title.strip():
         return QA(f"What is known about {title.strip()}?", text, text, "passage", "passage")
@@ -125,7 +125,7 @@ def _facts(sentence: str, known: frozenset[str]) -> Iterator[_Fact]:
 
 
 def _name(sentence: str, start: int, end: int, known: frozenset[str]) -> tuple[int, int] | None:
-    """A name without the function word that a sentence began with; None if it is capitalised for no other reason."""
+    """Return a name without a leading function word; None if it is only capitalised as the sentence's first word."""
     listed = stop_words() | {"every"}
     opens = not re.search(r"\w", sentence[:start])
     words = sentence[start:end].split(" ")
@@ -143,13 +143,13 @@ def _name(sentence: str, start: int, end: int, known: frozenset[str]) -> tuple[i
 
 
 def _known_names(said: list[str], title: str) -> frozenset[str]:
-    """Words that are capitalised where no sentence begins, or in the title: names wherever they stand."""
+    """Return words that are capitalised inside a sentence or occur in the title: names wherever they occur."""
     inside = (m[0] for s in said for m in re.finditer(rf"(?<=[\w,;]\s){_CAP}", s))
     return frozenset(word.casefold() for word in (*inside, *title.split()))
 
 
 def _around(sentence: str, fact: _Fact) -> str:
-    """The sentence, or the part of a very long one that lies around the fact."""
+    """Return the sentence, or the part of a very long one around the fact."""
     first = 0 if fact.start <= _REACH else sentence.rfind(" ", 0, fact.start - _REACH) + 1
     last = len(sentence) if len(sentence) - fact.end <= _REACH else sentence.find(" ", fact.end + _REACH)
     last = len(sentence) if last == -1 else last
@@ -158,14 +158,14 @@ def _around(sentence: str, fact: _Fact) -> str:
     return ("... " if first else "") + sentence[first:last] + (" ..." if last < len(sentence) else "")
 
 
-# ---------------------------------------------------------------------- patterns that are certain
+# ---------------------------------------------------------------------- certain patterns
 
 
 def _wh(sentence: str, before: str, title: str) -> Iterator[QA]:
-    """Questions with a question word, where subject, verb and answer stand in a row."""
+    """Yield questions with a question word, where subject, verb and answer follow each other."""
     named = sentence
     opening = re.match(rf"(?:The\s)?{re.escape(title)}\s(?:[a-z]|\()", before) if title else None
-    if opening is not None:  # "It" right after a sentence about the title is the title
+    if opening is not None:  # "It" right after a sentence about the title refers to the title
         named = _IT.sub(lambda _: opening[0][:-1], sentence)
     if _IT.match(named):
         return
@@ -191,7 +191,7 @@ def _same(one: str, other: str) -> bool:
 
 
 def _spread(items: list[QA], n: int) -> list[QA]:
-    """`n` of the items, evenly spaced."""
+    """Return `n` of the items, evenly spaced."""
     if len(items) <= n:
         return items
     return [items[i * len(items) // n] for i in range(max(n, 0))]

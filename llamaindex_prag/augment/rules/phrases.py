@@ -1,11 +1,11 @@
 """Questions about every phrase of a passage, without a model.
 
-    sentence -> phrases (what stands between function words) -> "In what year she founded the school of Lusk?"
+    sentence -> phrases (between function words) -> "In what year she founded the school of Lusk?"
 
-A small generator asks about few of a passage's facts, and an adapter answers little that it was not asked about. So
-each phrase is asked for in place (echo questions), from the whole sentence, from its surroundings, and from some of its
-words only: not elegant, but nothing is left out, the answer is known, and it costs nothing. The same passage and seed
-always give the same questions. Knows no models.
+A small generator asks about few of a passage's facts, and an adapter hardly answers what it was not asked about. So
+each phrase is asked about in place (echo questions): in the whole sentence, in its surroundings, and among a random
+subset of the words. The questions are not elegant, but nothing is left out, the answer is known, and they cost nothing.
+The same passage and seed always give the same questions. Knows no models.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from rag_backbone.text.units import sentences, stop_words
 _WORD = re.compile(r"\d[\d.,]*\d|\w+(?:[-'’]\w+)*|[^\w\s]")
 _YEAR = re.compile(r"1\d{3}|20\d\d")
 _PRONOUN = re.compile(r"(?:(?P<whose>His|Its|Their)|He|She|It|They)\b")
-_BEFORE, _AFTER = 7, 6  # words of the surroundings
-_KEPT = 0.6  # of the words, where some are left out
+_BEFORE, _AFTER = 7, 6  # number of surrounding words
+_KEPT = 0.6  # share of words kept when some are left out
 MAX_WORDS = 6
-"""Of a phrase that is asked for."""
+"""Maximum number of words of a phrase that is asked about."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,14 +41,14 @@ class _Gap:
 
 
 def phrase_questions(text: str, n: int, *, title: str = "", language: str = "en", seed: int = 0) -> list[QA]:
-    """At most `n` questions, spread evenly over the passage's phrases.
+    """Return at most `n` questions, spread evenly over the passage's phrases.
 
     Args:
         text: The passage.
-        n: How many; fewer if the passage is short.
-        title: Its title, which stands before a question that does not name it.
-        language: For cutting sentences and for the function words that separate phrases.
-        seed: Of what is left out.
+        n: Number of questions; fewer if the passage is short.
+        title: The passage's title, put before a question that does not name it.
+        language: Language for splitting sentences and for the function words that separate phrases.
+        seed: Selects which words are left out.
     """
     rng = random.Random(f"{seed}/{title}/{text}".encode("utf-8", "surrogatepass"))  # noqa: S311
     gaps = [gap for s in sentences(text, language) for gap in _gaps(text[s.start : s.end], title, language)]
@@ -61,13 +61,13 @@ def phrase_questions(text: str, n: int, *, title: str = "", language: str = "en"
 
 
 def _gaps(sentence: str, title: str, language: str) -> Iterator[_Gap]:
-    """Every phrase of a sentence, with the words around it."""
+    """Yield every phrase of a sentence, with the words around it."""
     said = _named(" ".join(sentence.split()), title).rstrip(".!? ")
     listed = stop_words(language)
     start = end = -1
     for match in [*_WORD.finditer(said), None]:
         word = match[0] if match else ""
-        # A capital inside a sentence is part of a name, whatever the word ("The Hague", "Of Mice and Men").
+        # A capitalised word inside a sentence is part of a name, whatever the word ("The Hague", "Of Mice and Men").
         breaks = not word or not word[0].isalnum() or (word.lower() in listed and not (word[0].isupper() and end > 0))
         if match and not breaks:
             start, end = (match.start() if start < 0 else start), match.end()
@@ -79,7 +79,7 @@ def _gaps(sentence: str, title: str, language: str) -> Iterator[_Gap]:
 
 
 def _named(sentence: str, title: str) -> str:
-    """A sentence that begins with a pronoun, with the title in its place."""
+    """Replace a pronoun at the beginning of a sentence by the title."""
     found = _PRONOUN.match(sentence) if title else None
     return sentence if found is None else title + ("'s" if found["whose"] else "") + sentence[found.end() :]
 

@@ -1,8 +1,8 @@
-"""The questions that cost nothing: those that people would ask, as far as the rules find them, and one on every phrase.
+"""Questions by rule: natural ones as far as the rules find them, then one about every phrase.
 
     passage -> clause_questions, filled up with phrase_questions
 
-Where the first find little (short passages, another language, tables), the second fill up. Knows no models.
+The second kind fills up where the first finds little: short passages, other languages, tables. Knows no models.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ from llamaindex_prag.augment.rules.clause_questions import clause_questions
 from llamaindex_prag.augment.rules.phrases import phrase_questions
 from rag_backbone.text.units import stop_words
 
-_ENGLISH = 0.2  # of a text's words are function words, at least
+_ENGLISH = 0.2  # minimum share of function words among a text's words
 _WORD = re.compile(r"\w+")
 
 
 def rule_questions(text: str, n: int, *, title: str = "", seed: int = 0) -> list[QA]:
-    """At most `n` questions about a passage, each with its answer.
+    """Return at most `n` questions about a passage, each with its answer.
 
     Args:
         text: The passage.
-        n: How many; fewer if the passage is short.
-        title: Its title, which questions name.
+        n: Number of questions; fewer if the passage is short.
+        title: The passage's title, which questions name.
         seed: The same passage, title and seed always give the same questions.
     """
     asked = clause_questions(text, n, title=title, seed=seed) if is_english(text) else []
@@ -32,6 +32,6 @@ def rule_questions(text: str, n: int, *, title: str = "", seed: int = 0) -> list
 
 
 def is_english(text: str) -> bool:
-    """Whether enough of a text's words are English function words."""
+    """Return whether enough of a text's words are English function words."""
     words, listed = _WORD.findall(text.lower()), stop_words("en")
     return sum(word in listed for word in words) >= _ENGLISH * max(len(words), 1)

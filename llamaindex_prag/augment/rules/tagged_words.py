@@ -1,7 +1,7 @@
-"""Words of an English sentence with their parts of speech.
+"""Part-of-speech tagging of English sentences.
 
-The tags are the Penn Treebank's, from the lexicon that ships with `textblob` (nothing is downloaded), mended where its
-neighbours show that a word is something else: "the register" is a noun, "she founded the school" a past tense.
+The tags are the Penn Treebank's, from the lexicon that ships with `textblob` (nothing is downloaded), and corrected
+where a word's neighbours contradict them: "the register" is a noun, "she founded the school" a past tense.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _OBJECT_AFTER = ("DT", "PRP$", "CD", "IN")
 
 
 class Word(NamedTuple):
-    """Characters `start` to `end` of the sentence."""
+    """A tagged word: characters `start` to `end` of the sentence."""
 
     text: str
     tag: str
@@ -48,12 +48,12 @@ class Word(NamedTuple):
 
     @property
     def lower(self) -> str:
-        """In small letters."""
+        """The word in lower case."""
         return self.text.lower()
 
 
 def tagged(sentence: str) -> list[Word]:
-    """Words and punctuation marks (tag `PUNCT`), in order."""
+    """Return the words and punctuation marks (tag `PUNCT`) of a sentence, in order."""
     matches = list(_WORD.finditer(sentence))
     texts = [m[0] for m in matches]
     tags = _mended(texts, _tags(texts))
@@ -69,7 +69,7 @@ def _tagger() -> Any:
 
 def _tags(texts: list[str]) -> list[str]:
     found = [tag for _, tag in _tagger().tag(" ".join(texts), tokenize=False)]
-    if len(found) != len(texts):  # signs that the lexicon cuts in its own way
+    if len(found) != len(texts):  # the tagger tokenises some characters differently
         found = [next((tag for _, tag in _tagger().tag(text, tokenize=False)), "NN") for text in texts]
     return found
 
@@ -85,7 +85,7 @@ def _mended(texts: Sequence[str], tags: Sequence[str]) -> list[str]:
 
 
 def _of_form(text: str, tag: str, *, first: bool) -> str:
-    """What the word alone shows; empty if nothing."""
+    """Return the tag that follows from the word's form alone, or an empty string."""
     if not text[0].isalnum():
         return "POS" if len(text) > 1 or text in "'’" else "PUNCT"
     if text.lower() in AUXILIARIES and (text[0].islower() or first):
@@ -98,7 +98,7 @@ def _of_form(text: str, tag: str, *, first: bool) -> str:
 
 
 def _of_neighbours(texts: Sequence[str], tags: Sequence[str], found: Sequence[str], *, verb_seen: bool) -> str:
-    """What the neighbours of the first word without a tag in `found` show."""
+    """Return the tag of the first word without one in `found`, judging by its neighbours."""
     i = len(found)
     tag, before, after = tags[i], found[i - 1] if i else "", tags[i + 1] if i + 1 < len(tags) else ""
     if texts[i].lower() == "her":
@@ -119,7 +119,7 @@ def _of_neighbours(texts: Sequence[str], tags: Sequence[str], found: Sequence[st
 
 
 def _verb_follows(texts: Sequence[str], tags: Sequence[str], i: int) -> bool:
-    """Whether what comes up to the next mark has a verb of its own: "letters sent from Arl are stamped"."""
+    """Return whether a verb follows before the next punctuation mark, as in "letters sent from Arl are stamped"."""
     for text, tag in zip(texts[i + 1 :], tags[i + 1 :], strict=True):
         if not text[0].isalnum() or tag in ("CC", "WDT", "WP"):
             return False

@@ -1,4 +1,4 @@
-"""The bank against dense weight updates and against PEFT, and what must never leak."""
+"""The bank against dense weight updates and against PEFT, and isolation between adapters."""
 
 import copy
 
@@ -58,18 +58,18 @@ def keys(*texts):
         ("score", "ab", [0.75, 0.25]),
     ],
 )
-def test_a_selection_is_the_weighted_sum_of_dense_updates(model, layout, source, bank, merge, texts, weights):
+def test_a_selection_equals_the_weighted_sum_of_dense_updates(model, layout, source, bank, merge, texts, weights):
     scores = [3.0, 1.0] if merge == "score" else None
     selection = bank.select(keys(*texts), merge=merge, scores=scores)
     updates = [(source.values[key_of(t)], w * source.scale) for t, w in zip(texts, weights, strict=True)]
     expected = logits(with_update(model, layout, updates))
     with bank.activate([selection]):
         found = logits(model)
-    assert (expected - logits(model)).abs().max() > 0.1  # the adapters do something
+    assert (expected - logits(model)).abs().max() > 0.1  # the adapters have an effect
     assert torch.allclose(found, expected, atol=2e-4, rtol=1e-4)
 
 
-def test_a_sum_is_what_peft_gives_for_concatenated_adapters(model, layout, source, bank):
+def test_a_sum_equals_pefts_concatenated_adapters(model, layout, source, bank):
     config = LoraConfig(r=2, lora_alpha=4, target_modules=["gate_proj", "up_proj", "down_proj"], inference_mode=True)
     wrapped = get_peft_model(copy.deepcopy(model), config, adapter_name="first")
     wrapped.add_adapter("second", config)
@@ -85,7 +85,7 @@ def test_a_sum_is_what_peft_gives_for_concatenated_adapters(model, layout, sourc
     assert torch.allclose(found, logits(wrapped), atol=1e-4)
 
 
-def test_each_row_of_a_batch_has_its_own_adapters(model, bank):
+def test_each_sequence_of_a_batch_has_its_own_adapters(model, bank):
     ids = torch.tensor([[5, 9, 13], [6, 2, 8], [7, 7, 1], [5, 9, 13], [3, 4, 5]])
     first, second = bank.select(keys("a")), bank.select(keys("b", "c"))
     rows = [first, None, second, second, first]
@@ -97,8 +97,8 @@ def test_each_row_of_a_batch_has_its_own_adapters(model, bank):
         assert torch.allclose(together[i], alone[0], atol=1e-4)
 
 
-def test_each_part_of_a_packed_row_has_its_own_adapters(model, bank):
-    """A linear layer takes tokens one by one, so a part is what it is alone."""
+def test_each_part_of_a_packed_sequence_has_its_own_adapters(model, bank):
+    """A linear layer processes tokens independently, so a part must give the same result as alone."""
     layer = model.get_decoder().layers[1].mlp
     first, second = bank.select(keys("a")), bank.select(keys("b", "c"))
     rows, lengths = [first, None, second, second, first], [3, 2, 1, 4, 2]
@@ -131,7 +131,7 @@ def test_prompts_with_different_adapters_are_prefilled_together(model, bank):
     assert (engine.counts - before).forwards == max(g.counts.forwards for g in alone)
 
 
-def test_the_model_is_its_own_again_afterwards_and_its_weights_are_never_touched(model, bank):
+def test_the_model_is_restored_afterwards_and_its_weights_never_change(model, bank):
     before = {name: p.clone() for name, p in model.named_parameters()}
     expected = logits(model)
     with pytest.raises(RuntimeError, match="stop"), bank.activate([bank.select(keys("a"))]):
@@ -143,7 +143,7 @@ def test_the_model_is_its_own_again_afterwards_and_its_weights_are_never_touched
     assert dict(model.named_parameters()).keys() == before.keys()
 
 
-def test_one_prompt_with_other_adapters_is_never_answered_from_another_cache(model, bank):
+def test_a_prompt_is_never_answered_from_the_prefix_cache_of_other_adapters(model, bank):
     engine = Engine(model, tiny_tokenizer())
     engine.attach(bank)
     selections = [None, bank.select(keys("a")), bank.select(keys("b")), bank.select(keys("a"), strength=0.5)]
@@ -161,7 +161,7 @@ def test_one_prompt_with_other_adapters_is_never_answered_from_another_cache(mod
         assert [answer(engine, s) for s in selections] == fresh
 
 
-def test_more_selections_than_slots_take_turns(model, layout, source, bank):
+def test_more_selections_than_slots_reuse_the_slots(model, layout, source, bank):
     expected = {}
     for text in "abcd":
         for weight in (1.0, 2.0):
@@ -174,7 +174,7 @@ def test_more_selections_than_slots_take_turns(model, layout, source, bank):
     assert len(bank._slots) == 4
 
 
-def test_a_slot_is_filled_once_and_again_when_the_store_changed(bank, source, model):
+def test_a_slot_is_filled_once_and_again_after_the_store_changed(bank, source, model):
     selection = bank.select(keys("a"))
     for _ in range(3):
         with bank.activate([selection]):
@@ -187,7 +187,7 @@ def test_a_slot_is_filled_once_and_again_when_the_store_changed(bank, source, mo
     assert not any("forward" in vars(m) for m in model.modules())
 
 
-def test_orthogonal_updates_do_not_add_what_they_share(layout):
+def test_orthogonal_updates_count_shared_parts_once(layout):
     shared = random_values(layout, 1)
     buffers = [shared.copy(), shared.copy()]
     orthogonalise(layout, buffers)
@@ -196,7 +196,7 @@ def test_orthogonal_updates_do_not_add_what_they_share(layout):
         assert np.abs(b).max() < 1e-5
 
 
-def test_orthogonal_updates_are_those_of_the_projection(layout):
+def test_orthogonal_updates_match_the_projection_formula(layout):
     buffers = [random_values(layout, i) for i in range(3)]
     before = [buffer.copy() for buffer in buffers]
     orthogonalise(layout, buffers)
@@ -216,11 +216,11 @@ def test_orthogonal_updates_are_those_of_the_projection(layout):
         (lambda b: b.select(keys(*TEXTS)), AdapterError, "room for 3"),
         (lambda b: b.select(keys("a"), merge="average"), ConfigurationError, "known: mean, sum"),
         (lambda b: b.select(keys("a"), merge="score"), AdapterError, "scores"),
-        (lambda b: b.select(keys("a", "b"), merge="score", scores=[1.0, -1.0]), AdapterError, "not negative"),
+        (lambda b: b.select(keys("a", "b"), merge="score", scores=[1.0, -1.0]), AdapterError, "non-negative"),
         (lambda b: b.select(keys("a"), strength=float("nan")), ConfigurationError, "strength"),
     ],
 )
-def test_selections_that_cannot_be_are_refused(bank, build, error, message):
+def test_impossible_selections_are_refused(bank, build, error, message):
     with pytest.raises(error, match=message):
         build(bank)
 
@@ -235,5 +235,5 @@ def test_adapters_of_another_model_are_refused(source):
         layout_of(other, rank=2, layers=(3,))
 
 
-def test_a_document_twice_in_a_selection_counts_once():
+def test_a_duplicate_document_in_a_selection_counts_once():
     assert ActiveAdapters.of(keys("a", "a")) == ActiveAdapters.of(keys("a"))

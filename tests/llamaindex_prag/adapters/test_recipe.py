@@ -1,4 +1,4 @@
-"""What a recipe refuses, and what makes its key."""
+"""Recipes: what they refuse, and what their keys depend on."""
 
 import json
 
@@ -25,19 +25,19 @@ from rag_backbone.errors import ConfigurationError
         (PRAG, {"phrases": 8}, "phrases is 8"),
     ],
 )
-def test_what_cannot_be_trained_is_refused_with_the_reason(recipe, changes, reason):
+def test_recipes_that_cannot_be_trained_are_refused_with_the_reason(recipe, changes, reason):
     with pytest.raises(ConfigurationError, match=reason):
         recipe.changed(**changes)
 
 
 @pytest.mark.parametrize("recipe", RECIPES.values(), ids=lambda r: r.name)
-def test_a_recipe_comes_back_from_json_with_its_key(recipe):
+def test_a_recipe_survives_json_with_its_key(recipe):
     again = Recipe.from_dict(json.loads(json.dumps(recipe.to_dict())))
     assert (again, again.key) == (recipe, recipe.key)
     assert recipe.changed(layers=(0, -1)).key != recipe.key
 
 
-def test_adapters_of_other_prompts_or_rules_are_not_taken_for_those_of_today(monkeypatch):
+def test_another_version_of_prompts_or_rules_changes_the_key(monkeypatch):
     before = DISTILL.key
     monkeypatch.setattr("llamaindex_prag.adapters.recipe.SEQUENCES_VERSION", -1)
     assert DISTILL.key != before

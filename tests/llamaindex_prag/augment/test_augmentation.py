@@ -14,13 +14,13 @@ GIVEN = Augmentation(
 )
 
 
-def test_it_survives_json():
+def test_an_augmentation_survives_json():
     assert Augmentation.from_dict(json.loads(json.dumps(GIVEN.to_dict()))) == GIVEN
     assert GIVEN.sources == {"model": 1, "given": 1}
     assert GIVEN.grounded == GIVEN.qas[1:]
 
 
-def test_little_is_needed_of_a_precomputed_one():
+def test_a_precomputed_augmentation_needs_only_questions():
     given = Augmentation.from_dict({"qas": [{"question": "Who?", "answer": "Ana"}]})
     assert given == Augmentation(None, (QA("Who?", "Ana", source="given"),))
 
@@ -45,6 +45,6 @@ def test_little_is_needed_of_a_precomputed_one():
         ({"qas": [{"question": "Who?", "answer": "Ana"}], "summary": ""}, "summary is unknown"),
     ],
 )
-def test_what_is_no_augmentation_is_refused_with_the_reason(data, said):
+def test_invalid_augmentations_are_refused_with_the_reason(data, said):
     with pytest.raises(ConfigurationError, match=said):
         Augmentation.from_dict(data)

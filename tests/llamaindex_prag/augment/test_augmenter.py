@@ -27,7 +27,7 @@ FACTS = {
 
 
 def model(prompt):
-    """Answers each prompt with questions of its own, as a good model does."""
+    """Answer each prompt with suitable questions, as a good model does."""
     if "in other words: change" in prompt:
         return REWRITE
     kind = re.search(r"answers\. (\w+ \w+ \w+)", prompt)[1].lower()  # the style's instruction
@@ -59,10 +59,10 @@ def failing(prompt):
     raise ConnectionError("no route")
 
 
-# ---------------------------------------------------------------------- what is asked and kept
+# ---------------------------------------------------------------------- prompts and selection
 
 
-def test_every_style_gives_its_share_and_the_rewrite_is_taken():
+def test_every_style_supplies_its_share_and_the_rewrite_is_used():
     result = Augmenter(model, questions=11).augment(TITLE, TEXT)
     assert result.rewrite == REWRITE
     assert result.sources == {"model": 11}
@@ -77,7 +77,7 @@ def test_every_style_gives_its_share_and_the_rewrite_is_taken():
     assert result.notes == ()
 
 
-def test_one_prompt_a_style_and_one_for_the_rewrite_each_with_the_passage_first():
+def test_there_is_one_prompt_per_style_and_one_for_the_rewrite_each_with_the_passage_first():
     llm = Counting()
     Augmenter(llm).augment(TITLE, TEXT)
     assert len(llm.prompts) == len(set(llm.prompts)) == 6
@@ -95,7 +95,7 @@ def test_shares_add_up(questions):
     assert shares(questions, ("reverse",)) == {"reverse": questions}
 
 
-def test_made_up_answers_are_marked_and_come_last():
+def test_invented_answers_are_marked_and_come_last():
     replies = "Q: Who owns the Harl Gate?\nA: Napoleon\nQ: Who built the Harl Gate?\nA: Ume Stoll"
     result = Augmenter(lambda _: replies, questions=2, styles=("facts",), rewrite=False).augment(TITLE, TEXT)
     assert [(q.answer, q.answer_grounded) for q in result.qas] == [("Ume Stoll", True), ("Napoleon", False)]
@@ -113,7 +113,7 @@ def test_questions_about_something_else_are_dropped():
     assert [q.question for q in result.qas] == ["About Harl Gate: how many doors has it?"]
 
 
-def test_yes_and_no_do_not_fill_what_other_styles_lack():
+def test_yes_no_questions_do_not_fill_up_other_styles():
     def yes_sayer(prompt):
         return "\n".join(f"Q: Is the Harl Gate number {i} near Ostrim?\nA: yes" for i in range(9))
 
@@ -159,26 +159,26 @@ LLMS = {
 
 
 @pytest.mark.parametrize("llm", LLMS.values(), ids=LLMS)
-async def test_models_of_each_framework_give_the_same_sync_and_async(llm):
+async def test_models_of_each_framework_give_the_same_result_sync_and_async(llm):
     expected = Augmenter(model).augment(TITLE, TEXT)
     assert Augmenter(llm).augment(TITLE, TEXT) == expected
     assert await Augmenter(llm).aaugment(TITLE, TEXT) == expected
 
 
-async def test_an_async_function_serves_aaugment_only():
+async def test_an_async_function_works_with_aaugment_only():
     assert (await Augmenter(asynchronous).aaugment(TITLE, TEXT)).rewrite == REWRITE
     with pytest.raises(ConfigurationError, match="aaugment"):
         Augmenter(asynchronous).augment(TITLE, TEXT)
 
 
 @pytest.mark.parametrize("llm", [3, object(), CausalLM, "gpt"])
-def test_what_is_no_model_is_refused(llm):
+def test_objects_that_are_not_models_are_refused(llm):
     with pytest.raises(ConfigurationError, match="must be a CausalLM"):
         Augmenter(llm)
 
 
 def test_a_real_model_is_sampled_with_seeds_and_loses_no_document(tiny_lm):
-    """The tiny model writes noise: whatever it gives, the document gets its questions, and the same ones again."""
+    """The tiny model writes noise; the document still gets its questions, and the same ones the next time."""
     documents = [(TITLE, TEXT), ("Ostrim", "Ostrim has 311 inhabitants and lies by Lake Sool.")]
     options = {"questions": 3, "styles": ("facts", "reverse"), "retries": 1, "max_new_tokens": 8}
     augmenter = Augmenter(tiny_lm, **options)
@@ -188,7 +188,7 @@ def test_a_real_model_is_sampled_with_seeds_and_loses_no_document(tiny_lm):
     assert augmenter.key != Augmenter(tiny_lm, **options, seed=1).key
 
 
-def test_a_prompt_that_does_not_fit_takes_no_other_with_it():
+def test_a_prompt_that_does_not_fit_does_not_affect_the_others():
     lm = CausalLM(tiny_llama(max_position_embeddings=1000), tiny_tokenizer(), name="short")
     long = "Ostrim has 311 inhabitants. " * 60
     first, second = Augmenter(
@@ -199,7 +199,7 @@ def test_a_prompt_that_does_not_fit_takes_no_other_with_it():
     assert first.qas[0].source == second.qas[0].source == "cloze"
 
 
-def test_special_tokens_of_a_passage_do_not_end_its_turn(tiny_lm):
+def test_special_tokens_in_a_passage_do_not_end_its_turn(tiny_lm):
     llm = completer_of(tiny_lm, temperature=0.7, top_k=50, max_new_tokens=4)
     request = llm._request(Prompt("One <|end|> two", 1, "Q: Who"))
     assert list(request.prompt).count(tiny_lm.tokenizer.convert_tokens_to_ids("<|end|>")) == 1
@@ -210,18 +210,18 @@ def test_special_tokens_of_a_passage_do_not_end_its_turn(tiny_lm):
 # ---------------------------------------------------------------------- models that fail
 
 
-def test_it_says_what_it_does():
+def test_repr_names_model_styles_and_rewrite():
     assert repr(Augmenter(None, questions=3)) == "Augmenter(no model, 1 facts, 1 who_when_where, 1 paraphrase, rewrite)"
 
 
-def test_without_a_model_there_are_cloze_questions():
+def test_without_a_model_the_questions_are_cloze_questions():
     result = Augmenter(None, questions=6).augment(TITLE, TEXT)
     assert result.sources == {"cloze": 6}
     assert (result.rewrite, result.notes) == (None, ())
 
 
 @pytest.mark.parametrize("llm", [failing, lambda p: "I am sorry, I cannot.", lambda p: 7, lambda p: ""])
-def test_a_model_that_gives_nothing_is_asked_again_and_then_replaced(llm):
+def test_a_model_that_gives_nothing_is_retried_and_then_replaced(llm):
     counting = Counting(llm)
     result = Augmenter(counting, questions=6, retries=2, styles=("facts", "reverse")).augment(TITLE, TEXT)
     assert len(counting.prompts) == 3 * 3
@@ -231,7 +231,7 @@ def test_a_model_that_gives_nothing_is_asked_again_and_then_replaced(llm):
     assert any(note.startswith("facts: ") for note in result.notes)
 
 
-def test_a_failure_that_passes_is_retried_alone():
+def test_only_the_failed_prompt_is_retried():
     calls = []
 
     def once(prompt):
@@ -253,14 +253,14 @@ def test_too_few_questions_are_filled_up_with_cloze_ones():
     assert result.notes == ("1 of 4 questions from the model, 3 cloze questions added",)
 
 
-def test_the_passage_itself_remains_where_nothing_else_does():
+def test_the_passage_itself_is_the_last_fallback():
     result = Augmenter(None).augment("都", "古い都である。")
     assert [(q.source, q.answer) for q in result.qas] == [("passage", "古い都である。")]
     assert "the passage itself" in result.notes[0]
 
 
 @pytest.mark.parametrize("text", ["", " \n\t"])
-async def test_a_blank_text_is_refused_before_anything_is_asked(text):
+async def test_a_blank_text_is_refused_before_any_prompt_is_sent(text):
     llm = Counting()
     with pytest.raises(ConfigurationError, match="'Arl' is blank"):
         Augmenter(llm).augment_all([(TITLE, TEXT), ("Arl", text)], progress=False)
@@ -286,7 +286,7 @@ def test_options_out_of_range_are_refused(options, said):
         Augmenter(model, **options)
 
 
-# ---------------------------------------------------------------------- no document twice
+# ---------------------------------------------------------------------- the cache
 
 
 async def test_a_cached_document_is_not_augmented_again():
@@ -310,15 +310,15 @@ def test_equal_documents_are_augmented_once():
     assert len(llm.prompts) == 12
 
 
-def test_what_a_failing_model_left_is_not_kept():
+def test_fallbacks_of_a_failing_model_are_not_cached():
     cache = Cache()
     assert Augmenter(failing, cache=cache, retries=0).augment(TITLE, TEXT).sources == {
         "cloze": 7
-    }  # it has no more facts
+    }  # the text has no more facts
     assert cache.tables == {}
 
 
-def test_a_damaged_record_is_made_again():
+def test_a_damaged_record_is_generated_again():
     cache = Cache()
     augmenter = Augmenter(model, cache=cache)
     expected = augmenter.augment(TITLE, TEXT)

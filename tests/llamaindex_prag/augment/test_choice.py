@@ -1,4 +1,4 @@
-"""Who asks the questions: the model if it is large enough, rules if not, and always whom the user names."""
+"""How questions are generated: by the model if it is large enough, else by rules, unless the user has chosen."""
 
 import pytest
 
@@ -34,11 +34,11 @@ def made(lm, store, recipe):
     return model, Parametrizer(model)
 
 
-def test_a_small_models_questions_are_made_by_rule_and_a_warning_says_why(lm, store, caplog):
+def test_a_small_models_questions_are_generated_by_rule_and_a_warning_says_why(lm, store, caplog):
     model, parametrizer = made(lm, store, "prag")
     assert isinstance(parametrizer.augmenter, RuleAugmenter)
     (record,) = [r for r in caplog.records if r.levelname == "WARNING"]
-    assert "questions are made by rule and nothing is rewritten, because tiny has 0M parameters" in record.message
+    assert "rules generate the questions and nothing is rewritten, because tiny has 0M parameters" in record.message
     assert "fewer than 1,000M" in record.message
     assert "--augmentation model" in record.message
     before = lm.engine.counts
@@ -62,7 +62,7 @@ def test_a_capable_model_writes_itself_as_published_and_keeps_its_key(lm, store,
     assert not [r for r in caplog.records if r.levelname == "WARNING"]
 
 
-def test_who_asks_for_the_models_questions_gets_them(lm, store, caplog):
+def test_the_user_can_choose_the_models_questions(lm, store, caplog):
     model, parametrizer = made(lm, store, get_recipe("prag", augmentation="model"))
     assert isinstance(parametrizer.augmenter, Augmenter)
     assert parametrizer.augmenter.by == "model"
@@ -70,14 +70,14 @@ def test_who_asks_for_the_models_questions_gets_them(lm, store, caplog):
     assert model.recipe.key == PRAG.key
 
 
-def test_who_asks_for_rules_gets_them_whatever_the_model(lm, store, monkeypatch, caplog):
+def test_the_user_can_choose_rules_for_any_model(lm, store, monkeypatch, caplog):
     monkeypatch.setattr(augmenter_choice, "CAPABLE", 1)
     _, parametrizer = made(lm, store, get_recipe("prag", augmentation="rules"))
     assert isinstance(parametrizer.augmenter, RuleAugmenter)
     assert not [r for r in caplog.records if r.levelname == "WARNING"]
 
 
-def test_adapters_of_rules_and_of_a_models_questions_are_never_taken_for_each_other(lm, store):
+def test_adapters_from_rules_and_from_a_models_questions_have_different_keys(lm, store):
     by_rule, parametrizer = made(lm, store, "prag")
     parametrizer.parametrize([Passage(TEXT)], progress=False)
     by_model = ParametricModel(lm, store, recipe=get_recipe("prag", augmentation="model"))
@@ -93,26 +93,26 @@ def test_an_augmenter_of_the_other_kind_is_refused_with_the_line_to_write(lm, st
     asked = ParametricModel(lm, store, recipe=get_recipe("prag", augmentation="model"))
     with pytest.raises(ConfigurationError, match="augmentation='rules'"):
         Parametrizer(asked, augmenter=RuleAugmenter())
-    Parametrizer(model, augmenter=Augmenter(None))  # without a model it is by rule as well
+    Parametrizer(model, augmenter=Augmenter(None))  # without a model, this augmenter uses rules as well
     Parametrizer(asked, augmenter=Augmenter(lambda prompt: "", name="other"))
 
 
-def test_keys_and_plain_data_of_recipes_without_a_choice_are_what_they_were():
+def test_keys_and_plain_data_of_recipes_without_an_explicit_choice_are_stable():
     assert DISTILL.key == "eeeda2854422e0f7b879f2aabdafe4e14ce74df82db0a6225bc0ef53a7886bf6"
     assert PRAG.key == "4a30a4e87f4fecc0749b55e0a08eb16191c4aa7a617555415aae33282009520a"
     assert "augmentation" not in PRAG.to_dict()
     rules = PRAG.changed(augmentation="rules")
     assert Recipe.from_dict(rules.to_dict()) == rules
-    assert DISTILL.changed(augmentation="rules").key == DISTILL.key  # its questions are by rule anyway
+    assert DISTILL.changed(augmentation="rules").key == DISTILL.key  # its questions come from rules anyway
 
 
-def test_distill_is_settled_only_where_a_model_is_asked(lm):
+def test_distill_is_settled_only_if_a_model_is_asked(lm):
     assert settled(DISTILL, lm) is DISTILL
-    assert settled(DISTILL.changed(questions=4), lm).augmentation == "model"  # whoever asks for some wants the model's
+    assert settled(DISTILL.changed(questions=4), lm).augmentation == "model"  # requested questions are the model's
     assert settled(PRAG, None).augmentation == "model"
 
 
-def test_a_model_that_is_not_known_is_judged_by_the_adapters_that_there_are(lm, store):
+def test_an_unknown_model_is_judged_by_the_existing_adapters(lm, store):
     assert settled(PRAG, None, store.keys).augmentation == "model"
     _, parametrizer = made(lm, store, "prag")
     parametrizer.parametrize([Passage(TEXT)], progress=False)
@@ -123,7 +123,7 @@ def test_a_model_that_is_not_known_is_judged_by_the_adapters_that_there_are(lm, 
     assert settled(PRAG, None, store.keys).augmentation == "model"
 
 
-def test_the_size_of_a_model_that_is_not_loaded_comes_from_its_config(lm, tmp_path):
+def test_the_size_of_an_unloaded_model_comes_from_its_config(lm, tmp_path):
     folder = tiny_folder(tmp_path / "model")
     assert parameters_of(folder) == parameters_of(lm) == parameters_of({"name": str(folder)})
 
@@ -136,6 +136,6 @@ def test_the_size_of_a_model_that_is_not_loaded_comes_from_its_config(lm, tmp_pa
         ({"augmentation": "rules", "questions": 3}, "raise phrases instead"),
     ],
 )
-def test_choices_that_mean_nothing_are_refused(changes, reason):
+def test_meaningless_choices_are_refused(changes, reason):
     with pytest.raises(ConfigurationError, match=reason):
         get_recipe("distill", **changes)

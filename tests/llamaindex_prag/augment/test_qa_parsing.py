@@ -1,4 +1,4 @@
-"""Replies of language models, tidy and untidy, and any text at all."""
+"""Replies of language models, tidy and untidy, and arbitrary text."""
 
 import time
 
@@ -70,7 +70,7 @@ def pairs(reply, **options):
         ),
     ],
 )
-def test_forms_of_reply(reply):
+def test_reply_formats(reply):
     assert pairs(reply) == PAIRS
 
 
@@ -104,7 +104,7 @@ def test_quotation_marks_and_escapes_inside_a_value():
         "Q: Who built the Harl Gate?\nA: " + "a very long answer " * 9,
     ],
 )
-def test_what_is_not_a_usable_question_is_dropped(reply):
+def test_unusable_questions_are_dropped(reply):
     assert pairs(reply) == []
 
 
@@ -117,11 +117,11 @@ def test_what_is_not_a_usable_question_is_dropped(reply):
         ("Based on the given article, who built the Harl Gate?", "Who built the Harl Gate?"),
     ],
 )
-def test_a_reference_to_the_passage_is_taken_out(question, kept):
+def test_a_reference_to_the_passage_is_removed(question, kept):
     assert pairs(f"Q: {question}\nA: Ume Stoll") == [(kept, "Ume Stoll")]
 
 
-def test_a_question_that_names_nothing_is_put_under_its_subject():
+def test_a_question_that_names_nothing_gets_its_subject():
     reply = "Q: When was it built?\nA: 1871\nQ: Where did he leave Arl?\nA: at sea\nQ: How high is the gate?\nA: 9 m"
     assert [q for q, _ in pairs(reply, subject="Harl Gate")] == [
         "About Harl Gate: when was it built?",
@@ -131,7 +131,7 @@ def test_a_question_that_names_nothing_is_put_under_its_subject():
     assert pairs("Q: How high is the harl gate?\nA: 9 m", subject="Harl Gate")[0][0] == "How high is the harl gate?"
 
 
-def test_duplicates_differ_in_more_than_case_and_punctuation():
+def test_questions_that_differ_only_in_case_and_punctuation_are_duplicates():
     reply = "Q: Who built the Harl Gate?\nA: Ume Stoll\nQ: who built the  Harl-Gate\nA: someone else"
     assert pairs(reply) == PAIRS[:1]
 
@@ -142,7 +142,7 @@ def test_other_scripts():
 
 
 @given(st.text(max_size=300) | st.text(st.sampled_from("QA:?\"'{}[],\\ \n1.question*<think>"), max_size=300))
-def test_any_text_gives_questions_that_hold_their_own_rules(text):
+def test_any_text_gives_valid_questions_only(text):
     for qa in parse_qas(text, subject="The subject"):
         assert qa.question.strip()
         assert qa.answer.strip()

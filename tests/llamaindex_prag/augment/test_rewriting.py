@@ -1,4 +1,4 @@
-"""Rewrites taken out of replies."""
+"""Rewrites extracted from replies."""
 
 import pytest
 
@@ -20,7 +20,7 @@ OTHER = "Ume Stoll erected the Harl Gate in 1871. One finds it close to Ostrim, 
         f"{OTHER} Few know that it",
     ],
 )
-def test_what_surrounds_it_is_taken_off(reply):
+def test_text_around_the_rewrite_is_removed(reply):
     assert faithful_rewrite(reply, TEXT) == OTHER
 
 
@@ -36,5 +36,5 @@ def test_what_surrounds_it_is_taken_off(reply):
         "A gate was built long ago by an engineer, close to a town.",
     ],
 )
-def test_what_is_none_is_refused(reply):
+def test_replies_without_a_faithful_rewrite_are_rejected(reply):
     assert faithful_rewrite(reply, TEXT) is None

@@ -1,4 +1,4 @@
-"""Contradictions between documents: the measure by its formula, and what each policy makes of them."""
+"""Contradictions between documents: the measure by its formula, and the effect of each policy."""
 
 from datetime import UTC, date, datetime
 
@@ -25,13 +25,13 @@ def model(tmp_path):
 
 
 def likelihood(model, prompt, answer):
-    """log p(answer | prompt), from one plain forward."""
+    """Return log p(answer | prompt), from one plain forward pass."""
     with torch.no_grad():
         logprobs = model(input_ids=torch.tensor([[*prompt, *answer]])).logits[0].double().log_softmax(-1)
     return sum(float(logprobs[len(prompt) + n - 1, token]) for n, token in enumerate(answer))
 
 
-def test_the_measure_is_its_formula(model):
+def test_the_measure_matches_its_formula(model):
     lm = model.lm
     prompt, end = prompt_ids(lm.tokenizer, QUESTION), lm.tokenizer.eos_token_id
     numbers = (0, 1, 2)
@@ -53,11 +53,11 @@ def test_the_measure_is_its_formula(model):
     keys = [model.key(f"text {i}") for i in numbers]
     found = ConflictMeter(model, max_new_tokens=8, least_overlap=None).measure(QUESTION, keys)
     assert found.overlaps is None
-    assert expected.max() > 0.1  # the adapters do say different things
+    assert expected.max() > 0.1  # the adapters do give different answers
     assert found.matrix == pytest.approx(expected, abs=1e-3)
 
 
-def test_documents_about_different_things_contradict_each_other_in_nothing(model):
+def test_documents_about_different_things_do_not_contradict_each_other(model):
     layout = model.layout
     first = random_values(layout, 0, 0.3)
     model.store.put(model.key("version"), Adapter(layout, version_of(layout, first, 7), 2.0), {})
@@ -82,7 +82,7 @@ def test_documents_that_say_the_same_do_not_contradict_each_other(model):
     assert (found.matrix.max(), found.pairs, found.documents) == (0.0, [], [])
 
 
-def test_an_adapter_that_changes_nothing_contradicts_nobody(model):
+def test_an_adapter_that_changes_nothing_contradicts_no_other(model):
     quiet = random_values(model.layout, 5, 0.3)
     quiet[model.layout.a_size :] = 0
     model.store.put(model.key("quiet"), Adapter(model.layout, quiet, 2.0), {})
@@ -90,7 +90,7 @@ def test_an_adapter_that_changes_nothing_contradicts_nobody(model):
     assert found.matrix.max() == pytest.approx(0, abs=1e-4)
 
 
-def test_what_cannot_be_measured_is_refused(model):
+def test_impossible_measurements_are_refused(model):
     meter = ConflictMeter(model)
     with pytest.raises(ConfigurationError, match="blank"):
         meter.measure("  ", [model.key("text 0")])
@@ -130,7 +130,7 @@ def measured(pairs, k=3):
     return Conflicts("When?", keys, tuple(f"answer {i}" for i in range(k)), matrix, bound=1.0)
 
 
-def test_each_policy_on_two_documents_of_three_that_contradict_each_other():
+def test_each_policy_on_three_documents_of_which_two_contradict_each_other():
     conflicts = measured({(0, 1): 5.0, (1, 2): 0.5})
     assert (conflicts.pairs, conflicts.documents) == ([(0, 1)], [0, 1])
     assert resolve(conflicts, "mean").in_weights == (0, 1, 2)
@@ -144,19 +144,19 @@ def test_each_policy_on_two_documents_of_three_that_contradict_each_other():
     assert shown.in_prompt[1] == "it says 'answer 1', document 1 says 'answer 0'"
 
 
-def test_without_a_contradiction_no_policy_changes_anything():
+def test_without_a_contradiction_no_policy_has_an_effect():
     quiet = resolve(measured({(0, 1): 0.9}), "mean")
     assert all(resolve(measured({(0, 1): 0.9}), p) == quiet for p in ("score-weighted", "latest", "context"))
 
 
-def test_the_latest_cannot_be_told_without_dates():
+def test_latest_keeps_both_documents_without_dates():
     conflicts = measured({(0, 1): 5.0})
     assert resolve(conflicts, "latest").in_weights == (0, 1, 2)
     assert resolve(conflicts, "latest", dates=[None, YEARS[0], None]).in_weights == (1, 2)
 
 
 @given(st.lists(st.sampled_from([0.0, 2.0]), min_size=10, max_size=10), st.permutations(range(5)))
-def test_of_each_pair_the_later_or_neither_is_used_and_the_latest_always(nats, order):
+def test_latest_uses_at_most_one_of_each_contradicting_pair_and_always_the_latest_document(nats, order):
     places = [(i, j) for i in range(5) for j in range(i + 1, 5)]
     conflicts = measured(dict(zip(places, nats, strict=True)), k=5)
     dates = [datetime(2000 + n, 1, 1, tzinfo=UTC) for n in order]
@@ -172,7 +172,7 @@ def test_of_each_pair_the_later_or_neither_is_used_and_the_latest_always(nats, o
         ({"last_modified_date": "2024-03-01"}, 2024),
         ({"date": "2023-03-01T10:00:00+02:00"}, 2023),
         ({"updated": "yesterday", "date": "2022-01-05"}, 2022),
-        ({"published": datetime(2021, 5, 5)}, 2021),  # noqa: DTZ001 - as metadata has it
+        ({"published": datetime(2021, 5, 5)}, 2021),  # noqa: DTZ001 - naive, as in real metadata
         ({"updated_at": 1_600_000_000}, 2020),
         ({"updated_at": 1e300}, None),
         ({"mtime": 1_600_000_000_000}, 2020),

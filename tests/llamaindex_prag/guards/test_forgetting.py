@@ -1,4 +1,4 @@
-"""What adapters change of unrelated answers: measured by the formula, and kept under a bound."""
+"""Forgetting on unrelated answers: measured by the formula, and kept within a bound."""
 
 import numpy as np
 import pytest
@@ -27,7 +27,7 @@ def guard(model, **options):
     return ForgettingGuard(model, **{"probes": PROBES, **options})
 
 
-def test_forgetting_is_the_divergence_at_the_base_models_answers(model):
+def test_forgetting_is_the_divergence_on_the_base_models_answers(model):
     values = [random_values(model.layout, i, 0.05) for i in (0, 1)]
     changed = with_update(model.lm.model, model.layout, [(v, 2.0 / 2) for v in values])
     divergences = []
@@ -42,7 +42,7 @@ def test_forgetting_is_the_divergence_at_the_base_models_answers(model):
                 for m in (model.lm.model, changed)
             )
         p, q = p.numpy(), q.numpy()
-        top = np.argsort(-p, 1)[:, :64]  # the rest is one outcome, as in the recipe's own loss
+        top = np.argsort(-p, 1)[:, :64]  # the rest counts as one outcome, as in the recipe's own loss
         a, b = np.take_along_axis(p, top, 1), np.take_along_axis(q, top, 1)
         rest_a, rest_b = 1 - np.exp(a).sum(1), 1 - np.exp(b).sum(1)
         divergences += list((np.exp(a) * (a - b)).sum(1) + rest_a * (np.log(rest_a) - np.log(rest_b)))
@@ -50,7 +50,7 @@ def test_forgetting_is_the_divergence_at_the_base_models_answers(model):
     assert found == pytest.approx(float(np.mean(divergences)), rel=1e-2)
 
 
-def test_what_forgets_too_much_is_weakened_just_enough(model):
+def test_a_selection_that_forgets_too_much_is_weakened_just_enough(model):
     strong = selection(model, 0, strength=2.0)
     watched = guard(model, bound=0.02)
     before = watched.forgetting(strong)
@@ -60,16 +60,16 @@ def test_what_forgets_too_much_is_weakened_just_enough(model):
     assert found.forgetting <= 0.02
     assert found.forgetting == pytest.approx(watched.forgetting(found.selection))
     assert found.selection.weights == pytest.approx([2.0 * found.part])
-    assert found.forgetting > 0.005  # and not much weaker than it had to be
+    assert found.forgetting > 0.005  # and not much weaker than necessary
 
 
-def test_what_is_under_the_bound_stays_as_it_is(model):
+def test_a_selection_within_the_bound_is_unchanged(model):
     weak = selection(model, 1, strength=1e-3)
     found = guard(model).guarded(weak)
     assert (found.selection, found.part) == (weak, 1.0)
 
 
-def test_what_forgets_at_any_strength_is_left_to_the_prompt(model):
+def test_a_selection_that_forgets_at_any_strength_is_left_to_the_prompt(model):
     found = guard(model, bound=1e-7, least=0.5).guarded(selection(model, 0, 1, 2, strength=3.0))
     assert found.selection is None
     assert found.part == 0.5
@@ -85,7 +85,7 @@ def test_a_selection_is_measured_once(model, monkeypatch):
     assert len(forwards) == 1
 
 
-def test_the_base_model_is_as_before(model):
+def test_the_base_model_is_unchanged(model):
     ids = prompt_ids(model.lm.tokenizer, "Who?")
     before = model.lm.engine.generate(Request(ids, 8)).token_ids
     guard(model).guarded(selection(model, 0, 1))
@@ -95,6 +95,6 @@ def test_the_base_model_is_as_before(model):
 @pytest.mark.parametrize(
     "options", [{"bound": 0.0}, {"bound": float("nan")}, {"probes": ()}, {"probes": ("",)}, {"least": 0.0}]
 )
-def test_what_cannot_guard_is_refused(model, options):
+def test_impossible_options_are_refused(model, options):
     with pytest.raises(ConfigurationError):
         guard(model, **options)

@@ -1,4 +1,4 @@
-"""Small adapters, keys and stores, made without torch: the worker processes import this too."""
+"""Small adapters, keys and stores, created without torch, because the worker processes import this module too."""
 
 import hashlib
 

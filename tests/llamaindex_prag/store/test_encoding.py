@@ -1,4 +1,4 @@
-"""Values as bytes and back."""
+"""Values encoded as bytes and decoded again."""
 
 import json
 import struct
@@ -42,7 +42,7 @@ def test_float32_is_exact(adapter):
 
 
 @given(adapters())
-def test_bfloat16_is_the_nearest(adapter):
+def test_bfloat16_rounds_to_the_nearest_value(adapter):
     values, _ = decoded(encode(adapter, "bfloat16"), adapter.layout.size)
     np.testing.assert_allclose(values, adapter.buffer, rtol=2**-8, atol=1e-38)
     assert (values.view(np.uint32) & 0xFFFF == 0).all()
@@ -59,7 +59,7 @@ def test_bfloat16_rounds_as_torch_does():
 
 
 @given(adapters())
-def test_int4_errs_by_half_a_step_in_the_root_mean_square(adapter):
+def test_int4_has_a_root_mean_square_error_of_at_most_half_a_step(adapter):
     values, _ = decoded(encode(adapter, "int4"), adapter.layout.size)
     cut = adapter.layout.a_size
     for half, found in ((adapter.buffer[:cut], values[:cut]), (adapter.buffer[cut:], values[cut:])):
@@ -68,11 +68,11 @@ def test_int4_errs_by_half_a_step_in_the_root_mean_square(adapter):
             group = slice(start, start + 64)
             step = np.abs(half[group]).max() / 7
             error = np.sqrt(np.mean((half[group].astype(np.float64) - found[group]) ** 2))
-            # Scales vanish far below the largest one (float16), values below 1e-30.
+            # Scales far below the largest one underflow (float16), and so do values below 1e-30.
             assert error <= 0.51 * step + 1e-6 * top + 1e-30
 
 
-def test_int4_of_trained_like_values_errs_by_a_tenth():
+def test_int4_has_an_error_below_a_tenth_on_values_like_trained_ones():
     adapter = made_adapter(layout=made_layout())
     adapter.buffer[adapter.layout.a_size :] *= 1e-5
     values, _ = decoded(encode(adapter, "int4"), adapter.layout.size)
@@ -81,7 +81,7 @@ def test_int4_of_trained_like_values_errs_by_a_tenth():
         assert error < 0.1
 
 
-def test_int4_scale_of_one_half_does_not_touch_the_other():
+def test_int4_scale_of_one_half_does_not_affect_the_other():
     layout = Layout((Target("odd", 7, 9),), 3)  # 21 and 27 values: neither half fills a group
     adapter = Adapter(layout, np.r_[np.full(21, 1e-4), np.full(27, 100.0)].astype(np.float32), 1.0)
     values, _ = decoded(encode(adapter, "int4"), layout.size)
@@ -90,7 +90,7 @@ def test_int4_scale_of_one_half_does_not_touch_the_other():
 
 @pytest.mark.parametrize(("encoding", "most"), [("float32", 1.003), ("bfloat16", 0.503), ("int4", 0.135)])
 @pytest.mark.parametrize("layers", [6, 24])
-def test_size_with_everything(encoding, most, layers):
+def test_encoded_size_is_bounded(encoding, most, layers):
     adapter = made_adapter(layout=made_layout(layers=layers))
     assert adapter.layout.size >= 100_000
     assert len(encode(adapter, encoding)) <= most * adapter.buffer.nbytes
@@ -113,7 +113,7 @@ def test_a_slice_of_a_larger_buffer_can_be_filled(encoding):
 
 
 @pytest.mark.parametrize("encoding", ENCODINGS)
-def test_any_changed_bit_is_found(encoding):
+def test_any_changed_bit_is_detected(encoding):
     data = encode(made_adapter(), encoding)
     out = np.empty(LAYOUT.size, np.float32)
     for position in range(0, len(data), 7):
@@ -124,7 +124,7 @@ def test_any_changed_bit_is_found(encoding):
 
 
 @pytest.mark.parametrize("encoding", ENCODINGS)
-def test_any_missing_or_additional_byte_is_found(encoding):
+def test_any_missing_or_additional_byte_is_detected(encoding):
     data = encode(made_adapter(), encoding)
     out = np.empty(LAYOUT.size, np.float32)
     for broken in (b"", data[:3], data[:40], data[:-1], data + b"\0"):
@@ -133,7 +133,7 @@ def test_any_missing_or_additional_byte_is_found(encoding):
 
 
 def resealed(data, **changes):
-    """The bytes with other header fields and a checksum that fits."""
+    """Return the bytes with other header fields and a matching checksum."""
     _, version, text_size, _, _ = struct.unpack_from("<4sHHQQ", data)
     text = json.dumps({**json.loads(data[24 : 24 + text_size]), **changes}).encode()
     payload = data[24 + text_size :]
@@ -154,13 +154,13 @@ def resealed(data, **changes):
         {"size": "many"},
     ],
 )
-def test_headers_that_make_no_sense_are_refused(changes):
+def test_inconsistent_headers_are_refused(changes):
     data = resealed(encode(made_adapter(), "int4"), **changes)
     with pytest.raises(AdapterDamagedError):
         decode_into(data, np.empty(LAYOUT.size, np.float32))
 
 
-def test_values_that_are_not_finite_are_refused_even_with_a_fitting_checksum():
+def test_values_that_are_not_finite_are_refused_despite_a_matching_checksum():
     data = encode(made_adapter(), "float32")
     broken = resealed(data[:-4] + np.float32(np.inf).tobytes())
     with pytest.raises(AdapterDamagedError, match="1 values that are not finite"):
@@ -180,7 +180,7 @@ def test_values_too_large_for_the_encoding_are_refused(encoding):
         encode(adapter, encoding)
 
 
-def test_what_is_not_finite_is_not_encoded():
+def test_values_that_are_not_finite_are_not_encoded():
     adapter = made_adapter()
     adapter.buffer[5] = np.nan
     with pytest.raises(AdapterError, match="not finite"):

@@ -1,4 +1,4 @@
-"""What a store keeps, refuses, gives and forgets; one process."""
+"""A store in one process: what it keeps, refuses, returns and removes."""
 
 import json
 import subprocess
@@ -32,11 +32,11 @@ def store(tmp_path):
         yield store
 
 
-def test_it_is_an_adapter_store(store):
+def test_lmdb_store_implements_adapter_store(store):
     assert isinstance(store, AdapterStore)
 
 
-def test_what_is_put_is_there_after_reopening(tmp_path):
+def test_stored_adapters_are_there_after_reopening(tmp_path):
     with opened(tmp_path / "store") as store:
         store.put(made_key(), made_adapter(), {"steps": 40, "text": "naïve 東京"})
     with opened(tmp_path / "store", readonly=True) as store:
@@ -51,7 +51,7 @@ def test_what_is_put_is_there_after_reopening(tmp_path):
 
 
 @pytest.mark.parametrize(("encoding", "error"), [("float32", 0), ("bfloat16", 0.004), ("int4", 0.12)])
-def test_reading_into_a_buffer(tmp_path, encoding, error):
+def test_adapters_are_read_into_a_buffer(tmp_path, encoding, error):
     adapter = made_adapter(layout=made_layout(layers=2))
     out = np.empty(adapter.layout.size, np.float32)
     with opened(tmp_path / "store", encoding=encoding) as store:
@@ -61,7 +61,7 @@ def test_reading_into_a_buffer(tmp_path, encoding, error):
     assert np.linalg.norm(out - adapter.buffer) <= error * np.linalg.norm(adapter.buffer)
 
 
-def test_encodings_live_side_by_side(tmp_path):
+def test_a_store_can_hold_several_encodings(tmp_path):
     for encoding in ("float32", "bfloat16", "int4"):
         with opened(tmp_path / "store", encoding=encoding) as store:
             store.put(made_key(encoding), made_adapter(), {})
@@ -70,7 +70,7 @@ def test_encodings_live_side_by_side(tmp_path):
         assert len(store) == 3
 
 
-def test_what_is_not_there_is_none(store):
+def test_missing_entries_are_none(store):
     assert store.get(made_key()) is None
     assert store.record(made_key()) is None
     assert store.layout(made_key()) is None
@@ -84,7 +84,7 @@ def test_what_is_not_there_is_none(store):
         store.read_into(made_key(), np.empty(LAYOUT.size, np.float32))
 
 
-def test_recipes_do_not_mix(store):
+def test_adapters_of_two_recipes_do_not_mix(store):
     store.put(made_key(), made_adapter(1), {})
     store.put(made_key(recipe=DISTILL), made_adapter(2, made_layout(1)), {})
     assert store.get(made_key()).layout == LAYOUT
@@ -109,7 +109,7 @@ def test_a_recipe_has_one_layout(store):
 @pytest.mark.parametrize(
     ("value", "reason"), [(np.nan, "not finite"), (np.inf, "not finite"), (2e4, "diverged"), (-2e4, "diverged")]
 )
-def test_values_that_no_training_gives_are_refused(store, value, reason):
+def test_values_that_training_does_not_produce_are_refused(store, value, reason):
     adapter = made_adapter()
     adapter.buffer[3] = value
     with pytest.raises(AdapterError, match=reason):
@@ -117,19 +117,19 @@ def test_values_that_no_training_gives_are_refused(store, value, reason):
     assert len(store) == 0
 
 
-def test_a_record_must_be_plain(store):
+def test_a_record_must_be_plain_data(store):
     for record in ({"a": object()}, {"a": float("nan")}, {"a": {1, 2}}):
         with pytest.raises(AdapterRefusedError, match="plain JSON"):
             store.put(made_key(), made_adapter(), record)
 
 
-def test_hashes_must_be_hashes(store):
+def test_invalid_hashes_are_refused(store):
     for wrong in ("", "abc", "z" * 64):
         with pytest.raises(ConfigurationError, match="64 hexadecimal digits"):
             store.remove(wrong)
 
 
-def test_the_generation_rises_with_what_makes_copies_stale(store):
+def test_the_generation_rises_when_copies_become_stale(store):
     seen = [store.generation]
 
     def rose():
@@ -156,7 +156,7 @@ def test_the_generation_rises_with_what_makes_copies_stale(store):
     assert not rose()
 
 
-def test_removing_a_text_removes_all_of_it(store):
+def test_removing_a_text_removes_everything_about_it(store):
     text = made_key().text
     for recipe in (made_key().recipe, DISTILL):
         key = made_key() if isinstance(recipe, str) else made_key(recipe=recipe)
@@ -177,7 +177,7 @@ def test_removing_a_text_removes_all_of_it(store):
     assert store.stats().documents == 0
 
 
-def test_removing_one_adapter_leaves_the_text_to_the_others(store):
+def test_removing_one_adapter_keeps_the_text_for_the_others(store):
     store.put(made_key(), made_adapter(), {}, owners=["document"])
     store.put(made_key(recipe=DISTILL), made_adapter(), {})
     store.put_json("questions", made_key().text, ["?"])
@@ -189,7 +189,7 @@ def test_removing_one_adapter_leaves_the_text_to_the_others(store):
     assert store.owners(made_key().text) == []
 
 
-def test_a_text_of_two_documents_goes_with_the_second(store):
+def test_a_text_of_two_documents_is_removed_with_the_second(store):
     store.put(made_key("shared"), made_adapter(), {}, owners=["a", "b"])
     store.put(made_key("own"), made_adapter(), {}, owners=["a"])
     assert store.remove_document("a") == [text_hash("own")]
@@ -199,7 +199,7 @@ def test_a_text_of_two_documents_goes_with_the_second(store):
     assert store.remove_document("b") == []
 
 
-def test_a_changed_document_frees_what_it_no_longer_says(store):
+def test_a_changed_document_frees_the_texts_that_it_no_longer_has(store):
     for text in ("one", "two", "three"):
         store.put(made_key(text), made_adapter(), {}, owners=["document"])
     new = [text_hash("two"), text_hash("four")]
@@ -222,7 +222,7 @@ def test_gc_keeps_what_never_had_an_owner(store):
     assert len(store) == 2
 
 
-def test_gc_gives_space_back_and_keeps_the_rest(tmp_path):
+def test_gc_returns_space_and_keeps_the_rest(tmp_path):
     layout = made_layout(layers=2)
     with opened(tmp_path / "store") as store:
         for i in range(20):
@@ -253,7 +253,7 @@ def test_removed_bytes_are_gone_from_the_file_after_gc(tmp_path):
     assert made_adapter().buffer.tobytes() not in (tmp_path / "store/data.mdb").read_bytes()
 
 
-def test_gc_lets_a_recipe_without_adapters_have_another_layout(store):
+def test_gc_allows_another_layout_for_a_recipe_without_adapters(store):
     store.put(made_key(), made_adapter(), {})
     store.remove(made_key())
     store.gc()
@@ -313,7 +313,7 @@ def test_two_handles_in_a_process_share_the_files(tmp_path):
             first.get(made_key())
 
 
-def test_a_handle_for_reading_does_not_hinder_one_for_writing(tmp_path):
+def test_a_read_only_handle_does_not_block_a_writing_one(tmp_path):
     opened(tmp_path / "store").close()
     with opened(tmp_path / "store", readonly=True) as reader, opened(tmp_path / "store") as writer:
         writer.put(made_key(), made_adapter(), {})
@@ -330,7 +330,7 @@ def test_a_handle_for_reading_does_not_hinder_one_for_writing(tmp_path):
         assert made_key() in writer
 
 
-def test_a_folder_that_was_deleted_and_made_anew_is_another_store(tmp_path):
+def test_a_folder_that_was_deleted_and_recreated_is_another_store(tmp_path):
     import shutil
 
     old = opened(tmp_path / "store")
@@ -341,7 +341,7 @@ def test_a_folder_that_was_deleted_and_made_anew_is_another_store(tmp_path):
     old.close()
 
 
-def test_plain_data_and_its_limits(store):
+def test_json_data_can_be_stored_within_limits(store):
     store.put_json("questions", "a key", {"q": ["Wer?", "誰?"], "n": None})
     store.put_json("answers", "a key", 7)
     assert store.get_json("questions", "a key") == {"q": ["Wer?", "誰?"], "n": None}
@@ -361,7 +361,7 @@ def damage(path, change, table=b"values"):
 
 
 @pytest.mark.parametrize("encoding", ["float32", "bfloat16", "int4"])
-def test_damaged_bytes_are_found_and_named(tmp_path, encoding):
+def test_damaged_bytes_are_detected_and_named(tmp_path, encoding):
     with opened(tmp_path / "store", encoding=encoding) as store:
         for text in ("one", "two", "three"):
             store.put(made_key(text), made_adapter(), {})
@@ -381,7 +381,7 @@ def test_damaged_bytes_are_found_and_named(tmp_path, encoding):
         assert store.verify().ok
 
 
-def test_a_damaged_layout_is_found(tmp_path):
+def test_a_damaged_layout_is_detected(tmp_path):
     with opened(tmp_path / "store") as store:
         store.put(made_key(), made_adapter(), {})
     damage(tmp_path / "store", lambda v: v.replace(b'"rank": 2', b'"rank": 3'), b"layouts")
@@ -389,7 +389,7 @@ def test_a_damaged_layout_is_found(tmp_path):
         assert "layout" in store.verify().damaged[0][1]
 
 
-def test_stats(store):
+def test_stats_count_adapters_documents_and_bytes(store):
     store.put(made_key(), made_adapter(), {}, owners=["a", "b"])
     store.put_json("t", "k", 1)
     stats = store.stats()

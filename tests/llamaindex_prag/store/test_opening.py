@@ -1,4 +1,4 @@
-"""Opening what is not, or no longer, a store of this model says so before anything else happens."""
+"""Opening anything but an intact store of the right model fails first, with the reason."""
 
 import os
 import shutil
@@ -33,36 +33,36 @@ def refuses(path, match, **options):
         ]
 
 
-def test_a_store_of_another_model(folder):
+def test_a_store_of_another_model_is_refused(folder):
     refuses(folder, f"fingerprint {MODEL[:12]}.*yours has {OTHER_MODEL[:12]}", model=OTHER_MODEL)
     with opened(folder) as store:
         assert len(store) == 4
 
 
-def test_a_store_whose_model_is_not_named(folder, tmp_path):
+def test_only_an_existing_store_can_be_opened_without_a_model(folder, tmp_path):
     with opened(folder, model=None) as store:
         assert store.model == MODEL
-    refuses(tmp_path / "new", "name the model's fingerprint", model=None)
+    refuses(tmp_path / "new", "give the model's fingerprint", model=None)
 
 
-def test_a_file(tmp_path):
+def test_a_file_is_refused(tmp_path):
     (tmp_path / "file").write_text("hello")
     refuses(tmp_path / "file", "is a file; a store is a folder")
-    refuses(tmp_path / "file" / "below", "cannot be made|is a file")
+    refuses(tmp_path / "file" / "below", "cannot be created|is a file")
 
 
-def test_a_folder_with_other_things_in_it(tmp_path):
+def test_a_folder_with_other_contents_is_refused(tmp_path):
     (tmp_path / "letters").mkdir()
     (tmp_path / "letters" / "a letter.txt").write_text("hello")
     refuses(tmp_path / "letters", "not an adapter store: it has no data.mdb, but a letter.txt")
 
 
-def test_a_file_that_is_not_lmdbs(folder):
+def test_a_file_that_is_not_lmdbs_is_refused(folder):
     (folder / "data.mdb").write_bytes(b"SQLite format 3\0" * 1000)
     refuses(folder, "does not begin like an LMDB file")
 
 
-def test_lmdb_files_of_something_else(tmp_path):
+def test_lmdb_files_of_other_programs_are_refused(tmp_path):
     for name, table in (("main", None), ("tables", b"meta"), ("other", b"things")):
         with lmdb.open(str(tmp_path / name), max_dbs=2) as env:
             db = env.open_db(table)
@@ -78,27 +78,27 @@ def described(folder, description):
             transaction.put(b"format", description, db=db)
 
 
-def test_a_newer_format(folder):
+def test_a_newer_format_is_refused(folder):
     described(folder, b'{"format": "dynprag adapter store", "version": 2, "tables": "quite other ones"}')
     refuses(folder, "format version 2; this release reads up to 1: upgrade")
 
 
 @pytest.mark.parametrize("description", [b"{}", b"not json", b'{"format": "another", "version": 1}', b"[]"])
-def test_a_description_of_something_else(folder, description):
+def test_another_description_is_refused(folder, description):
     described(folder, description)
-    refuses(folder, "no adapter store")
+    refuses(folder, "not an adapter store")
 
 
 @pytest.mark.parametrize("part", [0.001, 0.01, 0.3, 0.6, 0.99])
-def test_truncated_files(folder, part):
+def test_truncated_files_are_refused(folder, part):
     size = (folder / "data.mdb").stat().st_size
     os.truncate(folder / "data.mdb", int(size * part))
     refuses(folder, "truncated")
     refuses(folder, "truncated", readonly=True)
 
 
-def test_a_file_that_misses_nothing_but_free_pages_is_complete(folder):
-    """LMDB leaves files shorter than their last page number says where the last pages are free."""
+def test_a_file_that_lacks_only_free_pages_is_complete(folder):
+    """LMDB leaves files shorter than their last page number says if the last pages are free."""
     data = folder / "data.mdb"
     with opened(folder) as store:
         for key in store.keys()[:3]:
@@ -117,14 +117,14 @@ def test_a_file_that_misses_nothing_but_free_pages_is_complete(folder):
     assert complete
 
 
-def test_no_store_to_read(tmp_path):
+def test_opening_a_missing_store_for_reading_is_refused(tmp_path):
     refuses(tmp_path / "none", "there is no store", readonly=True)
     assert not (tmp_path / "none").exists()
     (tmp_path / "empty").mkdir()
     refuses(tmp_path / "empty", "there is no store", readonly=True)
 
 
-def test_a_store_whose_maker_was_killed_is_made(tmp_path):
+def test_a_store_whose_creator_was_killed_is_created(tmp_path):
     (tmp_path / "store").mkdir()
     (tmp_path / "store/data.mdb").touch()
     (tmp_path / "store/lock.mdb").touch()
@@ -150,7 +150,7 @@ with opened(sys.argv[1], readonly=True) as store:
 """
 
 
-def test_a_read_only_folder_can_be_read_and_says_how(folder):
+def test_a_read_only_folder_can_be_read_and_the_error_says_how(folder):
     with tempfile.TemporaryDirectory() as outer:
         copy = shutil.copytree(folder, Path(outer, "store"))
         Path(outer).chmod(0o755)
@@ -164,5 +164,5 @@ def test_a_read_only_folder_can_be_read_and_says_how(folder):
     assert program.returncode == 0, program.stderr
     first, second, third = program.stdout.splitlines()
     assert "cannot be written by this user; open the store with readonly=True" in first
-    assert "cannot be made" in second
+    assert "cannot be created" in second
     assert third == "4 True"

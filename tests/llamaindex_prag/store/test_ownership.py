@@ -1,4 +1,4 @@
-"""Who owns which text, against a model of plain dictionaries."""
+"""Ownership of texts, compared with a model of plain dictionaries."""
 
 import tempfile
 
@@ -15,7 +15,7 @@ TEXTS = st.sampled_from(["one", "two", "three", "four"])
 
 
 class Owners(RuleBasedStateMachine):
-    """Any sequence of calls leaves the store as the same calls leave two dictionaries."""
+    """Any sequence of calls leaves the store in the same state as two dictionaries."""
 
     def __init__(self):
         super().__init__()

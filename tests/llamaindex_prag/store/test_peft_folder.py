@@ -33,7 +33,7 @@ def reconfigured(folder, **changes):
 
 
 def logits_with(adapter):
-    """Of the tiny Llama, with scale * B A added to its weights by hand."""
+    """Return the tiny Llama's logits, with scale * B A added to its weights directly."""
     model = tiny_llama()
     for target, a, b in adapter.layout.factors(adapter.buffer):
         model.get_submodule(target.name).weight.data += adapter.scale * torch.from_numpy(b @ a)
@@ -56,7 +56,7 @@ def test_peft_loads_our_export_as_the_same_update(tmp_path, layers, rank, scale)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
-def test_what_peft_saves_is_read_and_means_the_same(tmp_path, dtype):
+def test_peft_adapters_are_read_with_the_same_effect(tmp_path, dtype):
     config = LoraConfig(r=4, lora_alpha=6, target_modules=["down_proj", "up_proj", "gate_proj"], task_type="CAUSAL_LM")
     model = get_peft_model(tiny_llama(), config).eval()
     for name, parameter in model.named_parameters():
@@ -75,7 +75,7 @@ def test_what_peft_saves_is_read_and_means_the_same(tmp_path, dtype):
     torch.testing.assert_close(logits_with(adapter), expected, rtol=1e-4, atol=1e-4)
 
 
-def test_peft_saves_again_what_it_loaded_and_we_read_the_same(tmp_path):
+def test_an_export_that_peft_loads_and_saves_is_read_back_unchanged(tmp_path):
     adapter = made_adapter(layout=layout_of(tiny_llama(), rank=2))
     export_peft(adapter, tmp_path / "ours", base_model_name="tiny")
     PeftModel.from_pretrained(tiny_llama(), str(tmp_path / "ours")).save_pretrained(str(tmp_path / "theirs"))
@@ -131,7 +131,7 @@ def test_pickled_weights_are_refused_unread(folder):
     (folder / "adapter_model.safetensors").unlink()
     (folder / "adapter_model.bin").write_bytes(b"cos\nsystem\n(S'touch pwned'\ntR.")
     with pytest.raises(
-        PeftFolderError, match=r"adapter_model.bin, a pickle, which can run any code.*safe_serialization"
+        PeftFolderError, match=r"adapter_model.bin, a pickle, which can run arbitrary code.*safe_serialization"
     ):
         import_peft(folder, LAYOUT)
 
@@ -151,7 +151,7 @@ def test_pickled_weights_are_refused_unread(folder):
         ({"fan_in_fan_out": True}, "transposed"),
         ({"init_lora_weights": "pissa"}, "changes the base weights"),
         ({"loftq_config": {"bits": 4}}, "more than plain LoRA"),
-        ({"peft_type": "IA3"}, "type 'IA3'; only 'LORA'"),
+        ({"peft_type": "IA3"}, "type 'IA3'; it must be 'LORA'"),
         ({"r": 0}, "r = 0"),
         ({"r": "2"}, "r = '2'"),
         ({"lora_alpha": float("inf")}, "lora_alpha = inf"),
@@ -159,7 +159,7 @@ def test_pickled_weights_are_refused_unread(folder):
         ({"r": 3}, r"shape \(2, 12\); \(3, 12\) is needed"),
     ],
 )
-def test_more_or_less_than_plain_lora_is_refused_with_the_reason(folder, changes, reason):
+def test_anything_but_plain_lora_is_refused_with_the_reason(folder, changes, reason):
     reconfigured(folder, **changes)
     with pytest.raises(PeftFolderError, match=reason):
         import_peft(folder, LAYOUT)
@@ -198,14 +198,14 @@ def test_damaged_or_missing_files_are_named(folder, name):
         import_peft(folder, LAYOUT)
 
 
-def test_links_that_leave_the_folder_are_not_followed(folder, tmp_path):
+def test_links_out_of_the_folder_are_not_followed(folder, tmp_path):
     outside = shutil.move(folder / "adapter_model.safetensors", tmp_path / "elsewhere.safetensors")
     (folder / "adapter_model.safetensors").symlink_to(outside)
-    with pytest.raises(PeftFolderError, match="outside of the folder; it is not followed"):
+    with pytest.raises(PeftFolderError, match="outside the folder; it is not followed"):
         import_peft(folder, LAYOUT)
 
 
-def test_links_of_the_hubs_cache_are_followed(folder, tmp_path):
+def test_links_in_the_hubs_cache_are_followed(folder, tmp_path):
     (tmp_path / "hub/blobs").mkdir(parents=True)
     snapshot = tmp_path / "hub/snapshots/0123abc"
     snapshot.mkdir(parents=True)

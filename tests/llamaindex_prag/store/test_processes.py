@@ -1,4 +1,4 @@
-"""Several processes on one store: killed writers, readers beside a writer, forks, full disks."""
+"""Several processes on one store: killed writers, concurrent readers, forks, full disks."""
 
 import os
 import random
@@ -46,7 +46,7 @@ def finished(process):
 
 
 def killed_after_a_while(process, rng):
-    """The lines that the process wrote before it was killed, at a random moment after its first."""
+    """Return the lines that the process wrote before it was killed, at a random moment after its first line."""
     lines = [process.stdout.readline()]
     assert lines[0], process.stderr.read()
     timer = threading.Timer(rng.uniform(0, 0.15), process.kill)
@@ -59,7 +59,7 @@ def killed_after_a_while(process, rng):
 
 
 def acknowledged(lines):
-    """What must be there, and what must not; what was being removed may be either."""
+    """Return what must exist, and what must not; what was being removed may be either."""
     there, gone, open_ = set(), set(), set()
     for line in lines:
         word, number = line[0], int(line[1])
@@ -105,7 +105,7 @@ def test_two_writers_killed_two_hundred_times(tmp_path):
     kill_writers(tmp_path / "store", kills=200, seed=1)
 
 
-def test_several_processes_make_the_store_at_once(tmp_path):
+def test_several_processes_create_the_store_at_once(tmp_path):
     makers = [started("create", tmp_path / "store", str(i)) for i in range(4)]
     for maker in makers:
         assert maker.stdout.readline() == "ready\n"
@@ -118,13 +118,13 @@ def test_several_processes_make_the_store_at_once(tmp_path):
         assert set(store.keys()) == {made_key(str(i)) for i in range(4)}
 
 
-def test_readers_in_other_processes_see_whole_values_while_one_writes(tmp_path):
+def test_readers_in_other_processes_see_complete_values_during_writes(tmp_path):
     with opened(tmp_path / "store", map_size=1 << 20) as store:
         store.put(made_key("0"), made_adapter(0), {"number": 0})
         readers = [started("read", tmp_path / "store", "the end") for _ in range(2)]
         for reader in readers:
             assert reader.stdout.readline() == "reading\n"
-        for i in range(1, 1000):  # more than the readers' maps hold at first
+        for i in range(1, 1000):  # more than the readers' initial maps hold
             store.put(made_key(str(i)), made_adapter(i), {"number": i})
         assert store.stats().map_bytes > 1 << 20
         store.put(made_key("the end"), made_adapter(0), {"number": 0})
@@ -132,7 +132,7 @@ def test_readers_in_other_processes_see_whole_values_while_one_writes(tmp_path):
         assert int(finished(reader)[-1].split()[1]) > 100
 
 
-def test_the_generation_is_seen_by_other_processes(tmp_path):
+def test_other_processes_see_the_generation(tmp_path):
     with opened(tmp_path / "store") as store:
         store.put(made_key(), made_adapter(), {})
         other = started("hold", tmp_path / "store", "")
@@ -159,7 +159,7 @@ def test_gc_does_not_replace_a_file_that_another_process_has_open(tmp_path):
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
-def test_a_forked_child_and_its_parent_both_go_on(tmp_path):
+def test_a_forked_child_and_its_parent_both_keep_working(tmp_path):
     store = opened(tmp_path / "store")
     store.put(made_key("parent"), made_adapter(1), {})
     done = threading.Event()
@@ -199,7 +199,7 @@ def test_a_forked_child_and_its_parent_both_go_on(tmp_path):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs resource limits")
-def test_a_full_disk_says_so_and_loses_nothing(tmp_path):
+def test_a_full_disk_is_reported_and_loses_nothing(tmp_path):
     *puts, reason, kept = finished(started("fill", tmp_path / "store", "x"))
     assert reason.startswith("StoreFullError")
     assert "is full" in reason

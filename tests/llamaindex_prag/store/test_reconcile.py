@@ -1,4 +1,4 @@
-"""`dynprag store gc`: against indexes, dry, and what it refuses."""
+"""`dynprag store gc`: against indexes, as a dry run, and what it refuses."""
 
 import json
 from pathlib import Path
@@ -24,7 +24,7 @@ def run(tmp_path):
 
 @pytest.fixture
 def parametrized(tmp_path):
-    """A folder of two files that have adapters, as `dynprag parametrize` names them."""
+    """A folder of two files with adapters, named as by `dynprag parametrize`."""
     with opened(tmp_path / "store") as store:
         for name in ("ferry.txt", "mill.txt"):
             store.put(made_key(name), made_adapter(), {}, owners=[(tmp_path / "notes" / name).as_posix()])
@@ -32,7 +32,7 @@ def parametrized(tmp_path):
 
 
 def local_index(folder, *files, root):
-    """A `LocalIndex` folder's manifest, as far as it is read."""
+    """Write the parts of a `LocalIndex` folder's manifest that are read."""
     folder.mkdir(exist_ok=True)
     entries = {str(file): {"root": str(root), "chunks": ["c"]} for file in files}
     content = {"version": 2, "embeddings": None, "files": entries, "documents": {}}
@@ -40,7 +40,7 @@ def local_index(folder, *files, root):
     return folder
 
 
-def test_gc_against_a_local_index_removes_what_it_no_longer_has_if_it_is_the_only_one(run, parametrized, tmp_path):
+def test_gc_against_the_only_local_index_removes_what_it_no_longer_has(run, parametrized, tmp_path):
     index = local_index(tmp_path / "index", parametrized / "ferry.txt", root=parametrized)
     mill = (parametrized / "mill.txt").as_posix()
     told = json.loads(run("store", "gc", "--against", index, "--json"))
@@ -55,7 +55,7 @@ def test_gc_against_a_local_index_removes_what_it_no_longer_has_if_it_is_the_onl
     assert [Path(a["documents"][0]).name for a in json.loads(run("store", "list", "--json"))] == ["ferry.txt"]
 
 
-def test_gc_refuses_folders_that_are_no_index_or_an_empty_one(run, parametrized, tmp_path):
+def test_gc_refuses_folders_without_an_index_and_empty_indexes(run, parametrized, tmp_path):
     run("store", "gc", "--against", tmp_path / "none", code=1)
     run("store", "gc", "--against", parametrized, code=1)
     empty = local_index(tmp_path / "index", root=parametrized)
@@ -66,7 +66,7 @@ def test_gc_refuses_folders_that_are_no_index_or_an_empty_one(run, parametrized,
     assert json.loads(run("store", "stats", "--json"))["adapters"] == 0
 
 
-def test_gc_can_tell_what_it_would_remove(run, parametrized, tmp_path):
+def test_gc_dry_run_reports_what_would_be_removed(run, parametrized, tmp_path):
     with opened(tmp_path / "store", model=None) as store:
         store.own((parametrized / "mill.txt").as_posix(), ())
     assert json.loads(run("store", "gc", "--dry-run", "--json"))["removed_adapters"] == 1

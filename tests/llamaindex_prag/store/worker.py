@@ -1,4 +1,4 @@
-"""What other processes do with a store: `python -m tests.llamaindex_prag.store.worker JOB PATH NAME`."""
+"""Jobs that other processes do on a store: `python -m tests.llamaindex_prag.store.worker JOB PATH NAME`."""
 
 import itertools
 import sys
@@ -14,7 +14,7 @@ def say(text):
 
 
 def write(path, name):
-    """Put adapters for ever; overwrite and remove some; name each only once it is acknowledged."""
+    """Put adapters forever, overwriting and removing some; print each one only once it is durable."""
     with opened(path, map_size=1 << 20) as store:
         for number in itertools.count():
             text = f"{name} {number}"
@@ -27,7 +27,7 @@ def write(path, name):
 
 
 def read(path, name):
-    """Read whatever is there until the store holds the key `name`; every value must be whole."""
+    """Read all adapters until the store has the key `name`; every value must be complete."""
     out, reads = np.empty(LAYOUT.size, np.float32), 0
     with opened(path, readonly=True) as store:
         say("reading")
@@ -42,7 +42,7 @@ def read(path, name):
 
 
 def create(path, name):
-    """Make the store, at the moment at which stdin ends, and put one adapter."""
+    """Create the store at the moment when stdin ends, and put one adapter."""
     say("ready")
     sys.stdin.readline()
     with opened(path) as store:
@@ -50,7 +50,7 @@ def create(path, name):
 
 
 def hold(path, name):
-    """Have the store open until stdin ends."""
+    """Keep the store open until stdin ends."""
     with opened(path, readonly=True) as store:
         say(f"holding {len(store)} {store.generation}")
         sys.stdin.readline()
@@ -58,7 +58,7 @@ def hold(path, name):
 
 
 def fill(path, name):
-    """Put adapters until the files may not grow any more."""
+    """Put adapters until the files may not grow any further."""
     import resource
     import signal
 

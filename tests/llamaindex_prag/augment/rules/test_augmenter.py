@@ -1,4 +1,4 @@
-"""Questions without a model: English ones as people ask them, blanks in every other script."""
+"""Questions without a model: natural ones in English, blanks in every other script."""
 
 import pytest
 
@@ -16,7 +16,7 @@ OTHERS = {
 }
 
 
-def test_english_is_asked_as_people_ask_and_answered_with_the_passages_words():
+def test_english_gets_natural_questions_answered_in_the_passages_words():
     found = RuleAugmenter(questions=3).augment("Patient Anna", ENGLISH)
     assert len(found.qas) == 3
     assert found.rewrite is None
@@ -27,7 +27,7 @@ def test_english_is_asked_as_people_ask_and_answered_with_the_passages_words():
 
 
 @pytest.mark.parametrize("text", OTHERS.values(), ids=OTHERS)
-def test_other_languages_are_asked_by_blanks_that_the_passage_fills(text):
+def test_other_languages_get_blanks_that_the_passage_fills(text):
     found = RuleAugmenter(questions=3).augment("", text)
     assert len(found.qas) == 3
     for qa in found.qas:
@@ -36,12 +36,12 @@ def test_other_languages_are_asked_by_blanks_that_the_passage_fills(text):
         assert shown.replace("___", qa.answer) in text
 
 
-def test_blanks_take_the_longest_words_and_go_through_the_sentences_in_turn():
+def test_blanks_use_the_longest_words_and_alternate_between_sentences():
     found = list(word_blanks("Kurz steht Weizenfeldrand. Drüben liegt Morgenland."))
     assert [qa.answer for qa in found[:2]] == ["Weizenfeldrand", "Morgenland"]
 
 
-def test_a_passage_without_any_word_to_ask_for_is_its_own_answer_and_that_is_noted():
+def test_a_passage_without_words_is_its_own_answer_with_a_note():
     found = RuleAugmenter().augment("Signs", "§ ¶ †")
     assert found.sources == {"passage": 1}
     assert "the passage itself" in found.notes[0]
@@ -51,7 +51,7 @@ def test_a_passage_without_any_word_to_ask_for_is_its_own_answer_and_that_is_not
         RuleAugmenter(questions=0)
 
 
-async def test_all_forms_of_the_call_give_the_same():
+async def test_sync_async_and_batched_calls_give_the_same_result():
     augmenter = RuleAugmenter(questions=2)
     assert augmenter.augment_all([("A", ENGLISH)]) == [augmenter.augment("A", ENGLISH)]
     assert await augmenter.aaugment("A", ENGLISH) == augmenter.augment("A", ENGLISH)

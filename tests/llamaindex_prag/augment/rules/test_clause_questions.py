@@ -1,4 +1,4 @@
-"""Questions from clauses."""
+"""Questions generated from clauses."""
 
 import pytest
 from hypothesis import given
@@ -18,7 +18,7 @@ def read(sentence):
 
 
 def asked(text, title=""):
-    """With several seeds: chance chooses the forms."""
+    """Collect questions over several seeds, because the forms are random."""
     return {(qa.question, qa.answer) for seed in range(8) for qa in clause_questions(text, 500, title=title, seed=seed)}
 
 
@@ -35,16 +35,16 @@ def asked(text, title=""):
         ("Tizzen's mill was closed.", "'s", "POS"),
     ],
 )
-def test_tags_follow_the_neighbours(sentence, word, tag):
+def test_tags_depend_on_the_neighbours(sentence, word, tag):
     assert [w.tag for w in tagged(sentence) if w.text == word] == [tag]
 
 
-def test_words_know_their_place():
+def test_words_have_their_positions():
     sentence = "Tizzen's mill (1,755 m) makes paper – for the country's banknotes."
     assert all(sentence[w.start : w.end] == w.text for w in tagged(sentence))
 
 
-def test_a_relative_clause_speaks_of_the_noun_before_it_and_what_stood_in_front_goes_last():
+def test_a_relative_clause_takes_the_noun_before_it_and_a_fronted_phrase_moves_to_the_end():
     assert read("In 1923 she founded the school of Lusk, which has trained 740 roofers.") == [
         ("she", "founded", ["the school", "of Lusk", "In 1923"]),
         ("Lusk", "has trained", ["740 roofers"]),
@@ -58,13 +58,13 @@ def test_verbs_joined_by_and_share_their_subject():
     ]
 
 
-def test_an_inverted_sentence_is_put_right():
+def test_an_inverted_sentence_is_reordered():
     assert read("On the middle pier stands a statue of Jonka Bressel.") == [
         ("a statue of Jonka Bressel", "stands", ["On the middle pier"])
     ]
 
 
-def test_pieces_put_together_are_the_words():
+def test_joined_pieces_give_back_the_words():
     words = tagged("the roof of the old crane station in 1931 and a walnut stick")
     assert [w for p in pieces_of(words) for w in p.words] == words
 
@@ -82,12 +82,12 @@ def test_pieces_put_together_are_the_words():
         ("Petra Vold is known as the mother of roofs.", "What is Petra Vold known as?", "mother of roofs"),
     ],
 )
-def test_questions_have_the_words_in_their_order(text, question, answer):
+def test_questions_have_question_word_order(text, question, answer):
     found = dict(asked(text, "Petra Vold"))
     assert found.get(question, "no such question").split(" ", 1)[0] == answer.split(" ", 1)[0]
 
 
-def test_a_subject_is_asked_for_unless_it_is_the_title():
+def test_a_subject_is_asked_about_unless_it_is_the_title():
     assert ("Who invented the knot?", "Jory Stamm") in asked("Jory Stamm invented the knot.")
     assert not any(answer == "Jory Stamm" for _, answer in asked("Jory Stamm invented the knot.", "Jory Stamm"))
 
@@ -106,7 +106,7 @@ def test_the_same_passage_gives_the_same_questions():
     st.integers(0, 20),
     st.text(max_size=20),
 )
-def test_any_text_is_survived(text, n, title):
+def test_any_text_is_handled(text, n, title):
     found = clause_questions(text, n, title=title)
     assert len(found) <= n
     assert all(qa.answer.strip() and len(qa.answer.split()) <= MAX_WORDS and qa.question.endswith("?") for qa in found)

@@ -1,4 +1,4 @@
-"""Questions without a model."""
+"""Cloze questions without a model."""
 
 import time
 
@@ -29,18 +29,18 @@ def test_names_dates_years_and_numbers_become_blanks():
     assert "On" not in answers
 
 
-def test_question_words_where_the_pattern_is_certain():
+def test_certain_patterns_get_question_words():
     found = asked()
     assert found["In which year was the Harl Gate built?"] == "1871"
     assert found["Who built the Harl Gate in 1871?"] == "Ume Stoll"
 
 
-def test_it_is_the_title_only_right_after_a_sentence_about_it():
+def test_it_refers_to_the_title_only_right_after_a_sentence_about_it():
     wh = [q for q in asked() if not q.startswith("Fill")]
-    assert wh == ["In which year was the Harl Gate built?", "Who built the Harl Gate in 1871?"]  # "It has 22 doors" not
+    assert wh == ["In which year was the Harl Gate built?", "Who built the Harl Gate in 1871?"]  # not "It has 22 doors"
 
 
-def test_a_year_of_something_else_is_not_taken_for_the_subjects():
+def test_a_year_of_something_else_is_not_attributed_to_the_subject():
     found = asked("The Corl Hall was opened in a house designed by Bo Trent.", title="Corl Hall")
     assert not any(q.startswith(("Who", "In which year")) for q in found)
 
@@ -53,7 +53,7 @@ def test_few_questions_are_spread_over_the_sentences(n):
         assert len({qa.full_answer for qa in found}) == 4
 
 
-def test_the_same_passage_gives_the_same_questions_once():
+def test_the_same_passage_gives_the_same_questions_without_duplicates():
     assert asked() == asked()
     assert len(asked()) == len(cloze_questions(TEXT, 50, title=TITLE))
     assert asked(TEXT + " " + TEXT).keys() >= asked().keys()
@@ -68,7 +68,7 @@ def test_a_passage_without_recognisable_facts_gives_no_question(text):
     assert cloze_questions(text, 5) == []
 
 
-def test_what_remains_is_the_passage_itself():
+def test_the_fallback_is_the_passage_itself():
     assert passage_question("京都", "古い\n都である。").answer == "古い 都である。"
     assert "京都" in passage_question("京都", "古い都である。").question
     assert passage_question("", "One two three four five six seven eight").question == (
@@ -81,7 +81,7 @@ def test_what_remains_is_the_passage_itself():
         st.sampled_from("The It was built in 1871 by Ana Bo. 12,5\n\u00c9 東ß-'\"(") | st.characters(), max_size=200
     )
 )
-def test_any_text(text):
+def test_any_text_gives_valid_questions_only(text):
     for qa in cloze_questions(text, 4, title="Ana"):
         assert qa.answer.strip()
         assert BLANK in qa.question or qa.question.endswith("?")

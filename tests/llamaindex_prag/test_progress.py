@@ -1,4 +1,4 @@
-"""How far a job is, and how long it will take: the same for bars, Python, and whoever waits."""
+"""Progress and estimates of a job: the same for progress bars, Python callbacks, and waiting questions."""
 
 import logging
 from itertools import pairwise
@@ -43,7 +43,7 @@ def store(lm, tmp_path, monkeypatch):
 
 @pytest.fixture
 def every_step(monkeypatch):
-    """Nothing is held back for coming too soon after what was told before."""
+    """Report every step, however soon it follows the one before."""
     monkeypatch.setattr("llamaindex_prag.progress._INTERVAL", 0.0)
 
 
@@ -56,7 +56,7 @@ def parametrizer(lm, store, recipe, **options):
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_it_moves_with_every_forward_and_never_back_and_ends_at_the_whole(lm, store, every_step, name):
+def test_progress_advances_with_every_forward_pass_and_ends_at_one(lm, store, every_step, name):
     seen = []
     report = parametrizer(lm, store, RECIPES[name]).parametrize(NOTES, progress=False, watch=seen.append)
     assert report.trained == 5
@@ -66,7 +66,7 @@ def test_it_moves_with_every_forward_and_never_back_and_ends_at_the_whole(lm, st
     trained = [a.part for a in seen if a.stage == "training"]
     assert len(set(trained)) > 5
     steps = [b - a for a, b in pairwise(trained)]
-    assert max(steps) < 0.5 * sum(steps)  # the whole group is one step no more
+    assert max(steps) < 0.5 * sum(steps)  # the group does not advance in a single step
     assert [seen[0].made, seen[-1].made, seen[-1].of] == [0, 5, 5]
     assert seen[-1].left == 0.0
     assert seen[0].left == pytest.approx(seen[0].estimated)
@@ -76,7 +76,7 @@ def test_it_moves_with_every_forward_and_never_back_and_ends_at_the_whole(lm, st
         assert len({a.part for a in seen if a.stage == busy}) > 3
 
 
-def test_a_job_is_estimated_before_it_begins_and_a_resumed_one_by_what_is_left(lm, store):
+def test_an_estimate_counts_only_the_missing_adapters(lm, store):
     made = parametrizer(lm, store, RECIPES["prag"])
     before = made.estimate([*NOTES, NOTES[0], Passage("river " * 3000)])
     assert (before.documents, before.known) == (5, 0)
@@ -90,14 +90,14 @@ def test_a_job_is_estimated_before_it_begins_and_a_resumed_one_by_what_is_left(l
     after = made.estimate(NOTES)
     assert (after.documents, after.known) == (2, 3)
     assert after.seconds == pytest.approx(before.seconds * 2 / 5, rel=0.1)
-    assert str(after).endswith("; 3 known already")
+    assert str(after).endswith("; 3 already trained")
     made.parametrize(NOTES, progress=False)
     forwards = lm.engine.counts.forwards
-    assert str(made.estimate(NOTES)) == "nothing to make; 5 known already"
+    assert str(made.estimate(NOTES)) == "nothing to train; 5 already trained"
     assert lm.engine.counts.forwards == forwards
 
 
-def test_what_a_job_took_corrects_the_next_estimate(lm, store, monkeypatch):
+def test_a_jobs_duration_corrects_the_next_estimate(lm, store, monkeypatch):
     made = parametrizer(lm, store, RECIPES["prag"])
     first = made.estimate(NOTES[:1])
     clock = [0.0]
@@ -121,7 +121,7 @@ def test_nothing_is_measured_or_shown_without_progress(lm, store, capsys, caplog
     assert "about" not in caplog.text
 
 
-def test_a_bar_shows_documents_the_step_and_the_time_left_and_the_log_the_estimate(lm, store, capsys, caplog):
+def test_the_bar_shows_documents_stage_and_time_left_and_the_log_the_estimate(lm, store, capsys, caplog):
     with caplog.at_level(logging.INFO):
         parametrizer(lm, store, RECIPES["prag"]).parametrize(NOTES[:2], progress=True)
     shown = capsys.readouterr().err
@@ -131,20 +131,20 @@ def test_a_bar_shows_documents_the_step_and_the_time_left_and_the_log_the_estima
     assert "for 2 documents (" in caplog.text
 
 
-def test_a_writing_models_range_is_wide_until_a_job_has_shown_how_much_it_writes():
+def test_the_range_of_a_writing_model_is_wide_until_a_job_has_measured_it():
     augmenter = Augmenter(lambda prompt: "", name="other")
     local = Pace(train=0.01, teach=0.0, sequence=50.0, write=0.1)
-    own = Augmenter(None)  # stands for one in this process: what counts is the pace
+    own = Augmenter(None)  # stands for a model in this process; only the pace matters
     first = estimated(PRAG, {text_hash("a"): 40}, 0, local, own)
     later = estimated(PRAG, {text_hash("a"): 40}, 0, Pace(0.01, 0.0, 50.0, 0.1, jobs=1), own)
     assert first.high / first.low > 5
     assert later.high / later.low < 2.5
     unknown = estimated(PRAG, {text_hash("a"): 40}, 0, Pace(0.01, 0.0, 50.0, None), augmenter)
-    assert "being a guess" in str(unknown)
+    assert "is a guess" in str(unknown)
     assert "Augmenter(other" in str(unknown)
 
 
-def test_training_grows_with_the_passage_where_it_stands_in_the_prompt():
+def test_training_time_grows_with_a_passage_in_the_prompt():
     pace = Pace(train=0.01, teach=0.0, sequence=50.0)
     rules = PRAG.changed(augmentation="rules")
     short, long = (estimated(rules, {"a": n}, 0, pace, RuleAugmenter()).seconds for n in (40, 140))
@@ -152,22 +152,22 @@ def test_training_grows_with_the_passage_where_it_stands_in_the_prompt():
     assert long - short == pytest.approx(0.01 * 2 * 100)
     by_model = estimated(PRAG, {"a": 40}, 0, pace, RuleAugmenter()).by_stage["training"]
     assert by_model == pytest.approx(0.01 * (5 * 50 + 4 * 40))
-    # 52 questions by rule, 2 unrelated ones, 4 once more with the passage; no model is asked for any.
+    # 52 questions by rule, 2 unrelated ones, 4 repeated with the passage; no model generates any.
     taught = estimated(DISTILL, {"a": 40}, 0, Pace(0.01, 2.0, 50.0, 0.5), Augmenter(None)).by_stage
     assert taught == {"questions": 0.0, "teacher": 2.0, "training": pytest.approx(0.01 * (58 * 50 + 4 * 40))}
 
 
-def test_time_left_follows_the_pace_once_a_fair_part_is_done(monkeypatch):
+def test_remaining_time_follows_the_pace_once_a_fair_part_is_done(monkeypatch):
     clock, seen = [0.0], []
     monkeypatch.setattr("llamaindex_prag.progress.time.perf_counter", lambda: clock[0])
     meter = Meter([seen.append], {"training": 10.0}, 1)
     with meter.stage("training", 10.0) as tick:
-        clock[0] = 8.0  # it was to take 4
+        clock[0] = 8.0  # the estimate was 4
         tick(0.4)
     assert [round(a.left, 1) for a in seen[:2]] == [10.0, 12.0]
 
 
-def test_who_waits_is_warned_once_and_then_told_now_and_then(caplog):
+def test_a_waiting_question_is_warned_about_once_and_then_reported_periodically(caplog):
     seen, clock = [], [0.0]
     logger = logging.getLogger("llamaindex_prag.test")
     waited = WaitedFor(logger, seen.append)
@@ -188,11 +188,11 @@ def test_who_waits_is_warned_once_and_then_told_now_and_then(caplog):
 
 
 @pytest.mark.parametrize(("seconds", "told"), [(0.2, "1 s"), (99, "99 s"), (540, "9 min"), (9000, "2.5 h")])
-def test_lengths_of_time_are_rough(seconds, told):
+def test_durations_are_rounded(seconds, told):
     assert duration(seconds) == told
 
 
-def test_an_estimate_is_plain_data_too():
+def test_an_estimate_can_be_converted_to_plain_data():
     found = Estimate(1, 0, 5.0, 3.0, 8.0, stages={"a": {"training": 5.0}}).to_dict()
     assert found == {
         "documents": 1,
