@@ -182,8 +182,8 @@ class AdapterModel(Protocol):
         """
         if self.in_server:
             raise ConfigurationError(
-                "injection='auto' weighs the costs of reading and training on this machine, but the model is in a server; "
-                "choose injection='parametric' or 'combined'"
+                "injection='auto' weighs the costs of reading and training on this machine, but the model is in a "
+                "server; choose injection='parametric' or 'combined'"
             )
 
 
