@@ -25,6 +25,7 @@ from langchain_core.runnables import Runnable
 from langchain_core.tools import BaseTool
 from pydantic import AliasChoices, ConfigDict, Field, PrivateAttr, SecretStr
 
+from langgraph_dynrag.chat_model.attention_row import AttentionRow
 from langgraph_dynrag.chat_model.call_options import CALL_OPTIONS, CallOptions
 from langgraph_dynrag.chat_model.chat_template import EncodedPrompt, encode_chat
 from langgraph_dynrag.chat_model.reply_grammar import (
@@ -51,20 +52,6 @@ from rag_backbone.engine.requests import FinishReason
 from rag_backbone.engine.signals import TokenStep
 from rag_backbone.loading.causal_lm import CausalLM, DType
 from rag_backbone.loading.model_checks import refuse_unless_instance
-
-
-class AttentionRow:
-    """One token's attention row, (heads, keys) float32; wrapped so that tracers print one line instead of numbers."""
-
-    __slots__ = ("weights",)
-
-    def __init__(self, weights: Any) -> None:
-        self.weights = weights
-
-    def __repr__(self) -> str:
-        heads, keys = self.weights.shape
-        return f"<attention row: {heads} heads, {keys} keys>"
-
 
 _IN_MEMORY = "LocalChatModel.from_causal_lm(CausalLM(model, tokenizer))"
 

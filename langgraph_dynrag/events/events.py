@@ -18,33 +18,23 @@ from typing_extensions import TypedDict
 from langgraph_dynrag.drafts.draft import EndOfDraft
 from langgraph_dynrag.drafts.tasks import DraftCost, NoText, ReplyCost
 from langgraph_dynrag.events.parts import (
-    Continuation,
     EvidenceCandidate,
     FoundPassage,
-    GenerationCost,
-    HypothesisDecision,
-    KeptHypothesis,
     Outcome,
+    Recorded,
     SearchProblem,
     TrainingProgress,
     TrainingWait,
-    UsageState,
+)
+from langgraph_dynrag.events.selection_events import (
+    ContinuationsEvent,
+    JudgementEvent,
+    ReflectionEvent,
+    SelectionEvent,
 )
 from langgraph_dynrag.evidence import Source
-from langgraph_dynrag.reflection.vote import BallotState
 from langgraph_dynrag.seakr.final_answer import AnswerCandidateState, Basis
 from langgraph_dynrag.search_tags.formats import Problem
-
-
-class Recorded(TypedDict, total=False):
-    """Fields that a node adds to the events it returns. Its first event carries the node's time and model calls."""
-
-    node: str
-    """Absent in the `custom` stream, and in events that an agent's middleware wrote."""
-    seconds: float
-    """Working time of the node; for a `retrieval`, the time of the search."""
-    usage: UsageState
-    """Usage of the node's model calls; absent if there were none."""
 
 
 class QuestionEvent(Recorded):
@@ -285,40 +275,6 @@ class InsertedEvent(Recorded):
     """Empty if it does not fit into the context window."""
     passages: list[str]
     shortened_or_left_out: NotRequired[list[str]]
-
-
-class JudgementEvent(Recorded, GenerationCost):
-    """The model was asked whether each hypothesis needs a passage. Entries are None for hypotheses not asked about."""
-
-    type: Literal["judgement"]
-    retrieval: list[dict[str, float] | None]
-
-
-class ReflectionEvent(Recorded):
-    """It was decided how hypotheses continue."""
-
-    type: Literal["reflection"]
-    decisions: list[HypothesisDecision]
-
-
-class ContinuationsEvent(Recorded, GenerationCost):
-    """Continuations of the hypotheses were written and judged."""
-
-    type: Literal["continuations"]
-    path: str
-    weights: dict[str, float]
-    candidates: list[Continuation]
-    shortened_or_left_out: NotRequired[list[str]]
-
-
-class SelectionEvent(Recorded):
-    """The best continuations were kept."""
-
-    type: Literal["selection"]
-    beam: list[KeptHypothesis]
-    over: bool
-    """Whether the answer ends with the first of them."""
-    vote: NotRequired[BallotState]
 
 
 class ClosingEvent(Recorded):

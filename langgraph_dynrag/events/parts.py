@@ -110,3 +110,14 @@ class TrainingProgress(TypedDict):
     seconds: float
     left: float
     estimated: float
+
+
+class Recorded(TypedDict, total=False):
+    """Fields that a node adds to the events it returns. Its first event carries the node's time and model calls."""
+
+    node: str
+    """Absent in the `custom` stream, and in events that an agent's middleware wrote."""
+    seconds: float
+    """Working time of the node; for a `retrieval`, the time of the search."""
+    usage: UsageState
+    """Usage of the node's model calls; absent if there were none."""

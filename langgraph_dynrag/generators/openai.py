@@ -1,8 +1,7 @@
 """Drive a model behind an OpenAI-compatible API through `langchain-openai`.
 
-If the server can *continue* an answer in progress, it does, so that accepted text stays unchanged and nothing is
-written twice; otherwise it is asked again with the accepted text. A stream that breaks off is continued from where it
-broke. The chat model determines model name and address; the task determines which adapters, if any, are active.
+A server that can *continue* an answer in progress does so, and nothing is written twice; others are asked again with
+the accepted text. A stream that breaks off is continued from where it broke. The task says which adapters are active.
 """
 
 from __future__ import annotations

@@ -112,7 +112,6 @@ class ParametricInjector:
         conflict_overlap: float | None = None,
         progress: bool = False,
     ) -> None:
-        from llamaindex_prag.guards.conflicts import OVERLAP
         from llamaindex_prag.placement.placer import Placer
         from llamaindex_prag.placement.service import PlacementService
 
@@ -135,7 +134,7 @@ class ParametricInjector:
             forgetting=forgetting,
             conflicts=conflicts,
             conflict_bound=conflict_bound,
-            conflict_overlap=OVERLAP if conflict_overlap is None else conflict_overlap,
+            conflict_overlap=conflict_overlap,
         )
         self._service = PlacementService(
             adapters,

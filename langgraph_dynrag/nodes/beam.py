@@ -17,19 +17,10 @@ from dataclasses import asdict, replace
 from langchain_core.runnables import RunnableConfig
 
 from langgraph_dynrag.drafts.draft import Draft, DraftView, Verdict
-from langgraph_dynrag.events.events import (
-    AcceptedEvent,
-    BudgetEvent,
-    ContinuationsEvent,
-    Event,
-    JudgementEvent,
-    QueryEvent,
-    ReflectionEvent,
-    SelectionEvent,
-    TokenEvent,
-)
+from langgraph_dynrag.events.events import AcceptedEvent, BudgetEvent, Event, QueryEvent, TokenEvent
 from langgraph_dynrag.events.makers import draft_event
 from langgraph_dynrag.events.parts import Continuation, HypothesisDecision, KeptHypothesis, PassageName
+from langgraph_dynrag.events.selection_events import ContinuationsEvent, JudgementEvent, ReflectionEvent, SelectionEvent
 from langgraph_dynrag.evidence import Passage, name_of
 from langgraph_dynrag.nodes.generate import Generate
 from langgraph_dynrag.nodes.monitor import Monitor, exhausted, shortened

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from langgraph_dynrag.events.events import ContinuationsEvent, ReflectionEvent, SelectionEvent
 from langgraph_dynrag.events.parts import Continuation, HypothesisDecision
+from langgraph_dynrag.events.selection_events import ContinuationsEvent, ReflectionEvent, SelectionEvent
 from langgraph_dynrag.reflection.vote import BallotState
 
 

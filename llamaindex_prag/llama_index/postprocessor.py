@@ -15,7 +15,6 @@ from llama_index.core.schema import MetadataMode, NodeWithScore, QueryBundle
 
 from llamaindex_prag.adapter_model import AdapterModel
 from llamaindex_prag.guards.conflict_policies import ConflictPolicy, known_policy
-from llamaindex_prag.guards.conflicts import OVERLAP
 from llamaindex_prag.llama_index import reloaded, stray_markers
 from llamaindex_prag.llama_index.arguments import refuse_unknown_arguments
 from llamaindex_prag.llama_index.llm import ParametricLLM
@@ -105,7 +104,7 @@ class ParametricNodePostprocessor(BaseNodePostprocessor):
             their texts in the `"context"`. None to measure nothing.
         conflict_bound: Two nodes contradict each other above this many nats.
         conflict_overlap: Nodes whose updates have a smaller cosine are about different things and never contradict each
-            other; None to ignore the cosine.
+            other. None for `guards.conflicts.OVERLAP`; -1 compares all.
         auto: Policy of `injection="auto"` (quality, seconds); None for `AutoPolicy()`.
         costs: Costs on this machine; None to measure them when the postprocessor is first created on it, which takes up
             to a minute (`llamaindex_prag.placement.costs`).
@@ -125,7 +124,7 @@ class ParametricNodePostprocessor(BaseNodePostprocessor):
     forgetting: float | None = Field(default=None, gt=0.0)
     conflicts: ConflictPolicy | None = None
     conflict_bound: float | None = Field(default=None, gt=0.0)
-    conflict_overlap: float | None = Field(default=OVERLAP, ge=-1.0, le=1.0)
+    conflict_overlap: float | None = Field(default=None, ge=-1.0, le=1.0)
     auto: AutoPolicy | None = None
     costs: Costs | None = None
     _service: PlacementService = PrivateAttr()

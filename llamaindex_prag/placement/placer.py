@@ -66,8 +66,8 @@ class Placer:
         forgetting: Bound of a `ForgettingGuard`; None to measure nothing.
         conflicts: Policy for documents that contradict each other; None to measure nothing.
         conflict_bound: Documents contradict each other above this many nats; None for `conflicts.BOUND`.
-        conflict_overlap: Documents whose updates have a smaller cosine never count as contradicting; None to ignore the
-            cosine.
+        conflict_overlap: Documents whose updates have a smaller cosine never count as contradicting. None for
+            `conflicts.OVERLAP`; -1 compares all.
         may_part: Whether passages of one question may also act one by one, as in LlamaIndex synthesizers that process
             nodes in turn; each adapter alone is then kept within the forgetting bound too.
 
@@ -86,7 +86,7 @@ class Placer:
         forgetting: float | None = None,
         conflicts: str | None = None,
         conflict_bound: float | None = None,
-        conflict_overlap: float | None = OVERLAP,
+        conflict_overlap: float | None = None,
         may_part: bool = False,
     ) -> None:
         self._model = model
@@ -100,7 +100,8 @@ class Placer:
         self._policy = None if conflicts is None else known_policy(conflicts)
         self._meter = None
         if conflicts is not None:
-            self._meter = ConflictMeter(model.local, bound=conflict_bound or BOUND, least_overlap=conflict_overlap)
+            overlap = OVERLAP if conflict_overlap is None else conflict_overlap
+            self._meter = ConflictMeter(model.local, bound=conflict_bound or BOUND, least_overlap=overlap)
 
     @property
     def candidates(self) -> int:
