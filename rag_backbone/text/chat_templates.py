@@ -80,7 +80,7 @@ def render_chat(
     for shaped in _shapes(given):
         try:
             text = str(tokenizer.apply_chat_template(shaped, tokenize=False, add_generation_prompt=True, **options))
-        except Exception as error:  # noqa: BLE001 - a template is a program shipped with the model; it may raise anything
+        except Exception as error:  # noqa: BLE001 - a template is a program that may raise anything
             refusal = refusal or error
             continue
         if _is_whole(text, given):
