@@ -1,4 +1,4 @@
-"""Lazy package attributes (PEP 562), so that importing a package stays quick."""
+"""Lazy package attributes (PEP 562), so that importing a package stays fast."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def lazy_exports(
 
     Args:
         package: The package's dotted name.
-        namespace: Its `globals()`; what is looked up once is kept there.
+        namespace: The package's `globals()`; attributes are cached there once looked up.
         exports: Public name to the submodule that defines it.
     """
 
