@@ -1,4 +1,4 @@
-"""The LLM backbone: load a causal language model, generate with token signals, cut text into units.
+"""The LLM backbone: load a causal language model, generate with token signals, split text into units.
 
 It imports no RAG framework and no package above it.
 """

@@ -1,11 +1,11 @@
-"""Blocking work for an event loop, in a thread of its own.
+"""Runs blocking work for an event loop in a dedicated thread.
 
-Not in asyncio's shared threads: there are few of them (two cores have six), a generation holds one for as long as it
-takes, and rows share a step only if all of them can ask for it at once. A generation that keeps its thread also lets
-the engine tell whose next step it may wait for.
+asyncio's shared thread pool is not suitable: it is small (six threads on two cores), a generation occupies a thread
+until it ends, and sequences can be batched only if all of them can ask for a token at the same time. A generation that
+keeps its thread also lets the engine tell which sequences it may wait for.
 
-Each has an executor of one thread, which the interpreter waits for when it ends: a thread that were killed inside of
-torch would take the process down with it.
+Each thread belongs to an executor that the interpreter waits for at exit, because killing a thread inside torch would
+crash the process.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ _END: Any = object()
 
 
 def in_thread_that_ends(function: Callable[..., _T], *args: Any) -> _T:
-    """Call a function in a new thread, and wait for it.
+    """Call a function in a new thread and wait for the result.
 
-    Each thread that computes with PyTorch on a CPU has a team of OpenMP workers for as long as it lives, and with more
-    than one team GNU's OpenMP lets all of them sleep between operations, which then take up to twice as long. So what
-    computes beside the model's own thread does it in one that ends.
+    On a CPU, each thread that computes with PyTorch has a team of OpenMP workers for as long as it lives. With more
+    than one team, GNU's OpenMP puts all workers to sleep between operations, which then take up to twice as long. So
+    computations outside the model thread run in a thread that ends.
     """
     with ThreadPoolExecutor(1, "dynprag") as executor:
         return executor.submit(contextvars.copy_context().run, function, *args).result()
 
 
 async def in_own_thread(function: Callable[..., _T], *args: Any, **kwargs: Any) -> _T:
-    """Call a function in a new thread, in this context, and wait for it.
+    """Call a function in a new thread, in the current context, and wait for the result.
 
-    The thread cannot be interrupted; whoever is cancelled does not wait for it.
+    The thread cannot be interrupted; a caller that is cancelled does not wait for it.
     """
     executor = ThreadPoolExecutor(1, "dynprag")
     context = contextvars.copy_context()
@@ -45,9 +45,9 @@ async def in_own_thread(function: Callable[..., _T], *args: Any, **kwargs: Any) 
 
 
 async def iterate_in_own_thread(made: Callable[[], Iterator[_T]]) -> AsyncIterator[_T]:
-    """An iterator whose every step is computed in one thread, when it is asked for.
+    """Iterate in one dedicated thread, which computes each step when it is requested.
 
-    Leaving early closes the iterator, once the step in progress has ended.
+    Leaving early closes the iterator once the step in progress has ended.
     """
     executor = ThreadPoolExecutor(1, "dynprag")
     context = contextvars.copy_context()
@@ -76,7 +76,7 @@ async def _run(executor: ThreadPoolExecutor, function: Callable[[], _T]) -> _T:
     def work() -> _T:
         try:
             return function()
-        except StopIteration as error:  # which a future cannot hold
+        except StopIteration as error:  # a future cannot hold StopIteration
             raise RuntimeError("the function raised StopIteration") from error
 
     return await asyncio.get_running_loop().run_in_executor(executor, work)

@@ -1,7 +1,7 @@
-"""Checks of arguments, said in the same words everywhere.
+"""Argument checks with uniform error messages.
 
-An unknown name is answered with the nearest known one, a value of another type with what was given and what is
-needed. Knows nothing of models or frameworks.
+For an unknown name, the message suggests the nearest known one; for a value of the wrong type, it says what was given
+and what is needed. Knows nothing of models or frameworks.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ _T = TypeVar("_T")
 
 
 def refuse_unknown(given: Iterable[str], known: Iterable[str], owner: str) -> None:
-    """Refuse names that are not known.
+    """Refuse unknown names.
 
     Args:
         given: The names that were used.
         known: The names that exist.
-        owner: Whose arguments these are, for the message: `"LocalChatModel"`.
+        owner: The function or class that the arguments belong to, for the message: `"LocalChatModel"`.
 
     Raises:
-        ConfigurationError: Naming each unknown one, the nearest known one, and all known ones.
+        ConfigurationError: Naming each unknown name, the nearest known one, and all known ones.
     """
     names = sorted(set(known))
     unknown = [name for name in dict.fromkeys(given) if name not in names]
@@ -38,7 +38,7 @@ def refuse_unknown(given: Iterable[str], known: Iterable[str], owner: str) -> No
 
 
 def known_arguments(target: _T) -> _T:
-    """Decorate a function or a class so that unknown keyword arguments are answered with the nearest known one."""
+    """Decorate a function or class so that it refuses unknown keyword arguments and suggests the nearest known one."""
     function: Any = target.__init__ if isinstance(target, type) else target  # type: ignore[misc]
     name = getattr(target, "__name__", repr(target))
     names = [
@@ -57,12 +57,12 @@ def known_arguments(target: _T) -> _T:
 
 
 def check_type(name: str, value: object, types: type | tuple[type, ...], needed: str) -> None:
-    """Refuse a value of another type. `True` is no number.
+    """Refuse a value of the wrong type. `True` does not count as a number.
 
     Args:
         name: The argument.
-        value: What was given.
-        types: What it may be.
+        value: The value that was passed.
+        types: The accepted types.
         needed: What is needed, in words and with an example: `"a whole number, such as k=3"`.
 
     Raises:
@@ -80,11 +80,11 @@ def shown(value: Any) -> str:
 
 
 def clause(error: object) -> str:
-    """Return an error's text to stand within a sentence: on one line, and without a full stop of its own."""
+    """Return an error's text for use within a sentence: on one line and without a final full stop."""
     return " ".join(str(error).split()).rstrip(" .")
 
 
 def suggestion(name: str, known: Sequence[str]) -> str:
-    """Return `" (did you mean ...?)"` with the nearest known name, or nothing if none is near."""
+    """Return `" (did you mean ...?)"` with the nearest known name, or `""` if none is close."""
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
     return f" (did you mean {near[0]!r}?)" if near else ""

@@ -1,9 +1,10 @@
 """The `dynprag` command: a thin Typer app that finds its subcommands through entry points.
 
-Each package registers its own under the group `dynprag.commands`; the value is a function that takes the app.
+Each package registers its subcommands in the group `dynprag.commands`; the entry point is a function that takes the
+app.
 """
 
-# No postponed annotations: Typer evaluates those below, and its name exists only inside the function.
+# No postponed annotations: Typer evaluates those below, and its name is defined only inside the function.
 import logging
 import sys
 from importlib.metadata import entry_points, version
@@ -20,7 +21,7 @@ GROUP = "dynprag.commands"
 
 
 def main() -> None:
-    """Run the command line. Errors that the user can mend are one line on stderr and exit code 2."""
+    """Run the command line. An error that the user can fix is one line on stderr with exit code 2."""
     encode_anything()
     with ending(DynPragError):
         try:
@@ -33,12 +34,12 @@ def main() -> None:
 
 
 def build_app() -> "typer.Typer":
-    """The app with every subcommand that is installed."""
+    """Return the app with every subcommand that is installed."""
     import typer
     from typer.core import TyperGroup
 
     class Commands(TyperGroup):
-        """Subcommands whose interruption is said in one line; Typer's versions differ in what they print."""
+        """Group of subcommands that reports an interrupt in one line; what Typer prints varies between versions."""
 
         def invoke(self, ctx: Any) -> Any:
             try:
@@ -54,7 +55,7 @@ def build_app() -> "typer.Typer":
         pretty_exceptions_enable=False,
         help="Dynamic and parametric retrieval-augmented generation.",
         epilog="Results go to stdout, everything else to stderr. Exit codes: 0 done, 1 a check found something wrong, "
-        "2 an error that can be mended, 130 interrupted.",
+        "2 an error that you can fix, 130 interrupted.",
         context_settings={"help_option_names": ["-h", "--help"]},
     )
 
@@ -66,8 +67,8 @@ def build_app() -> "typer.Typer":
     @app.callback()
     def options(
         *,
-        verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Say what is being done.")] = False,
-        quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but results and problems.")] = False,
+        verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show what is being done.")] = False,
+        quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print only results and problems.")] = False,
         debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
         _version: Annotated[
             bool, typer.Option("--version", callback=show_version, is_eager=True, help="Print the version.")

@@ -1,9 +1,9 @@
-"""What all commands share: how much is said, on which stream, and how a run ends.
+"""Behaviour that all commands share: what is shown, on which stream, and how a run ends.
 
     stdout   the result, and nothing else
-    stderr   progress, notices of what takes long, warnings, errors
+    stderr   progress, notices of long operations, warnings, errors
 
-Exit codes: 0 done, 1 a check found something wrong, 2 an error that the user can mend, 130 interrupted. Knows no
+Exit codes: 0 done, 1 a check found something wrong, 2 an error that the user can fix, 130 interrupted. Knows no
 command.
 """
 
@@ -28,7 +28,7 @@ _DEBUG = "DYNPRAG_DEBUG"
 
 @dataclass
 class Console:
-    """What one run of the command line shows."""
+    """Output settings of one run of the command line."""
 
     verbose: bool = False
     quiet: bool = False
@@ -48,7 +48,7 @@ class Console:
 
 
 _running = Console()
-"""A process runs one command; threads of libraries log into the same console."""
+"""Shared by the whole process: it runs one command, and library threads log to the same console."""
 
 
 def console() -> Console:
@@ -57,10 +57,10 @@ def console() -> Console:
 
 
 def start(*, verbose: bool, quiet: bool, debug: bool) -> None:
-    """Begin a run: libraries are told to be quiet, and log records go to stderr, as far as they are wanted."""
+    """Start a run: make libraries quiet, and send log records to stderr according to the verbosity."""
     _running.verbose, _running.quiet = verbose, False
     _running.debug = debug or bool(os.environ.get(_DEBUG))
-    # Read when the libraries are imported, which comes later. What the user has set stays.
+    # Libraries read these when they are imported, which happens later. The user's own settings are kept.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     if not sys.stderr.isatty():
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
@@ -72,7 +72,7 @@ def start(*, verbose: bool, quiet: bool, debug: bool) -> None:
 
 
 def be_quiet(*, wanted: bool) -> None:
-    """Show nothing but the result, warnings of this project and errors from now on, if that is wanted."""
+    """From now on, if wanted, show only the result, warnings of this project, and errors."""
     if not wanted:
         return
     _running.quiet = True
@@ -91,7 +91,7 @@ def as_json(data: Any) -> str:
 
 
 def encode_anything() -> None:
-    r"""Let stdout and stderr write every character: what their encoding lacks becomes an escape, such as `\u4e2d`."""
+    r"""Let stdout and stderr write every character, escaping those that their encoding lacks, such as `\u4e2d`."""
     for stream in (sys.stdout, sys.stderr):
         reconfigure = getattr(stream, "reconfigure", None)
         if reconfigure is not None:  # a replaced stream may lack it
@@ -100,17 +100,18 @@ def encode_anything() -> None:
 
 @contextmanager
 def ending(known: type[Exception]) -> Iterator[None]:
-    """End the process as users expect where a command fails: one line on stderr, and an exit code.
+    """End the process with one line on stderr and an exit code if a command fails.
 
     Args:
-        known: Errors that explain themselves. Of all others but those of the operating system there is a traceback.
+        known: Errors with self-explanatory messages. All other errors, except those of the operating system, show a
+            traceback.
     """
     try:
         yield
     except KeyboardInterrupt:
         _fail("interrupted", 130)
     except BrokenPipeError:
-        # The reader has gone, such as `head`. What the interpreter flushes at its end must not fail again.
+        # The reader, such as `head`, has exited. The interpreter's final flush must not fail again.
         sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115
         sys.exit(1)
     except known as error:
@@ -120,12 +121,12 @@ def ending(known: type[Exception]) -> Iterator[None]:
 
 
 def given(text: str) -> str:
-    """Return an argument as it is; a blank one, such as that of an unset shell variable, is refused.
+    """Return an argument unchanged; refuse a blank one, such as that of an unset shell variable.
 
     A blank path would mean the current folder.
 
     Raises:
-        BadParameter: If it is blank.
+        BadParameter: If the argument is blank.
     """
     if not text.strip():
         from typer import BadParameter
@@ -135,12 +136,12 @@ def given(text: str) -> str:
 
 
 def given_path(text: str | Path) -> Path:
-    """Return an argument as a path; a blank one is refused."""
+    """Return an argument as a path; refuse a blank one."""
     return Path(given(str(text))) if isinstance(text, str) else text
 
 
 def one_line(error: BaseException) -> str:
-    """Return an error's message on one line; its kind, where it has none."""
+    """Return an error's message on one line, or its type if it has no message."""
     return " ".join(str(error).split()) or type(error).__name__
 
 

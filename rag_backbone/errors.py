@@ -1,7 +1,7 @@
 """The exception tree of dynprag.
 
-Every error says what was wrong, the value, and what would be right. Each class is also the
-built-in that a caller would think of catching.
+Every error says what was wrong, the value, and what would be right. Each class also derives from the built-in exception
+that a caller would think of catching.
 """
 
 
@@ -18,7 +18,7 @@ class MissingExtraError(DynPragError, ImportError):
 
 
 class SignalUnavailableError(ConfigurationError):
-    """A trigger or a formulator needs a signal that the model at hand cannot give."""
+    """A trigger or a query formulator needs a signal that the model cannot provide."""
 
 
 class ContextWindowError(DynPragError, ValueError):
@@ -34,7 +34,7 @@ class DownloadError(DynPragError, OSError):
 
 
 class IntegrityError(DynPragError, OSError):
-    """A file is not what its checksum says it should be."""
+    """A file does not match its checksum."""
 
 
 class CacheFolderError(DynPragError, OSError):
@@ -42,19 +42,19 @@ class CacheFolderError(DynPragError, OSError):
 
 
 class AdapterError(DynPragError, RuntimeError):
-    """Adapters were asked for and cannot be applied."""
+    """Adapters were requested but cannot be applied."""
 
 
 class ServerError(DynPragError, RuntimeError):
-    """A model server answered with what cannot be used: a refusal, garbage, half an answer."""
+    """A model server gave an unusable answer: a refusal, garbage, or an incomplete answer."""
 
 
 class ServerUnavailableError(ServerError):
-    """A model server cannot be reached, or takes no requests for now; the same call may succeed later."""
+    """A model server cannot be reached or does not accept requests at the moment; the same call may succeed later."""
 
 
 class NoAnswerError(DynPragError, RuntimeError):
-    """A model was asked as often as the budget allows, and wrote no text of an answer."""
+    """A model was called as often as the budget allows, but wrote no answer text."""
 
 
 class IndexFolderError(DynPragError, OSError):

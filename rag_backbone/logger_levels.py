@@ -10,9 +10,9 @@ from contextlib import contextmanager
 
 @contextmanager
 def level_kept(name: str) -> Iterator[None]:
-    """Import a library that sets the level of its own logger, and leave the level as the user had it.
+    """Import a library that sets the level of its own logger, and restore the level afterwards.
 
-    Where the library was imported before, its level may be what the user wants, and stays.
+    If the library was imported before, its level may be the user's choice and is left as it is.
 
     Args:
         name: The library, which is also its logger's name.

@@ -1,4 +1,4 @@
-"""How an answer is scored: exact match and F1 as SQuAD has them (Rajpurkar et al. 2016, section 6.1)."""
+"""Answer metrics: exact match and F1 as in SQuAD (Rajpurkar et al. 2016, section 6.1)."""
 
 from __future__ import annotations
 
@@ -11,26 +11,27 @@ _ARTICLES = re.compile(r"\b(a|an|the)\b")
 
 
 def normalised_answer(text: str) -> str:
-    """Lower case, without punctuation and articles, white space collapsed."""
+    """Return the text in lower case, without punctuation and articles, and with white space collapsed."""
     text = "".join(c for c in text.lower() if c not in set(string.punctuation))
     return " ".join(_ARTICLES.sub(" ", text).split())
 
 
 def exact_match(prediction: str, answers: Sequence[str]) -> float:
-    """1 if the prediction is one of the answers, normalised."""
+    """Return 1 if the normalised prediction equals one of the answers, otherwise 0."""
     return float(any(normalised_answer(prediction) == normalised_answer(a) for a in answers))
 
 
 def contains(prediction: str, answers: Sequence[str]) -> float:
-    """1 if one of the answers occurs in the prediction as whole words, normalised."""
+    """Return 1 if one of the normalised answers occurs in the prediction as whole words, otherwise 0."""
     padded = f" {normalised_answer(prediction)} "
     return float(any(f" {normalised_answer(a)} " in padded for a in answers if normalised_answer(a)))
 
 
 def f1(prediction: str, answers: Sequence[str]) -> float:
-    """The best F1 of words over the answers.
+    """Return the best word-level F1 over the answers.
 
-    Yes, no and noanswer count only whole, as in HotpotQA's and 2WikiMultihopQA's own scripts.
+    "yes", "no" and "noanswer" only count if the whole answer matches, as in the scripts of HotpotQA and
+    2WikiMultihopQA.
     """
     return max((_f1(normalised_answer(prediction), normalised_answer(a)) for a in answers), default=0.0)
 

@@ -1,10 +1,10 @@
-"""What went wrong between here and an OpenAI-compatible server, and whether asking again can help.
+"""Classifies failed requests to an OpenAI-compatible server, and whether a retry can help.
 
     passing    no connection, a time-out, HTTP 408, 409, 425, 429 or 5xx, an error event, half a stream, garbage
     lasting    the request itself is refused: HTTP 400, 401, 403, 404, 413, 422
 
-Errors are recognised by what they carry (a status, response headers) and by the names that the `openai` client and
-LangChain give them; neither is imported.
+Errors are recognised by their content (a status, response headers) and by the class names that the `openai` client and
+LangChain use; neither is imported.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class BrokenStreamError(ServerError):
 
 
 class GarbledStreamError(ServerError):
-    """A server sent what is no answer of the protocol."""
+    """A server sent a response that violates the protocol."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,11 +36,11 @@ class Failure:
 
     error: BaseException
     status: int | None
-    """Of HTTP; None: there was no response, or it broke off."""
+    """HTTP status; None if there was no response, or it broke off."""
     passing: bool
     """Whether the same request may succeed later."""
     retry_after: float | None = None
-    """Seconds that the server asks to be left alone."""
+    """Seconds to wait before the next request, if the server asks for that."""
 
     @property
     def unknown_model(self) -> bool:
@@ -49,24 +49,24 @@ class Failure:
 
     @property
     def brief(self) -> str:
-        """What went wrong, in a word or two."""
+        """The HTTP status or the type of the error."""
         return f"HTTP {self.status}" if self.status is not None else type(self.error).__name__
 
     def explained(self, server: str) -> ServerError:
-        """What callers see."""
+        """Return the error to raise to the caller."""
         told = f"{type(self.error).__name__}: {self.error}"
         if self.status == 429:
-            later = "" if self.retry_after is None else f"; it asks to be left alone for {self.retry_after:g} s"
-            return ServerUnavailableError(f"{server} takes no more requests for now (HTTP 429){later}. {told}")
+            later = "" if self.retry_after is None else f"; it asks to wait {self.retry_after:g} s"
+            return ServerUnavailableError(f"{server} does not accept more requests for now (HTTP 429){later}. {told}")
         if self.passing and isinstance(self.error, ServerError):
             return type(self.error)(f"{server}: {self.error}")
         if self.passing:
-            return ServerUnavailableError(f"{server} could not be asked: {told}")
+            return ServerUnavailableError(f"{server} could not answer: {told}")
         return ServerError(f"{server} refused the request (HTTP {self.status}): {told}")
 
 
 def failure_of(error: BaseException) -> Failure | None:
-    """What an exception of a request means; None if it is none of the server's doing."""
+    """Return what an exception of a request means; None if it was not caused by the server."""
     if isinstance(error, BrokenStreamError | GarbledStreamError):
         return Failure(error, None, passing=True)
     if isinstance(error, DynPragError):
@@ -87,14 +87,14 @@ def failure_of(error: BaseException) -> Failure | None:
 
 
 def garbled(error: Exception) -> Exception:
-    """An error that a client ran into while it read a response, as what it is: the response was garbage."""
+    """Return `GarbledStreamError` for an exception in the client's parsing of a response; other errors unchanged."""
     if failure_of(error) is None and not isinstance(error, DynPragError) and isinstance(error, _GARBAGE):
-        return GarbledStreamError(f"the response is not of the protocol ({type(error).__name__}: {error})")
+        return GarbledStreamError(f"the response violates the protocol ({type(error).__name__}: {error})")
     return error
 
 
 def retry_after(headers: Mapping[str, Any]) -> float | None:
-    """Seconds that a response asks to wait for (RFC 9110, section 10.2.3): a number or a date."""
+    """Return how many seconds a response asks to wait (RFC 9110, section 10.2.3), given as a number or a date."""
     value = str(headers.get("retry-after") or headers.get("Retry-After") or "").strip()
     if not value:
         return None
@@ -109,6 +109,9 @@ def retry_after(headers: Mapping[str, Any]) -> float | None:
 
 
 def pause_before(attempt: int, failure: Failure, *, first: float = 0.5, longest: float = 60.0) -> float | None:
-    """Seconds to wait before attempt number `attempt` (2 is the first repetition); None: the server asks for longer."""
+    """Return the seconds to wait before attempt number `attempt`; None if the server asks for more than `longest`.
+
+    Attempt 2 is the first repetition.
+    """
     pause = first * 2.0 ** (attempt - 2) if failure.retry_after is None else failure.retry_after
     return pause if pause <= longest else None

@@ -1,7 +1,7 @@
-"""Metadata of any kind as plain data: what JSON, checkpoints and databases hold.
+"""Converts metadata of any kind to plain data, which JSON, checkpoints and databases can store.
 
-Loaders put dates, enumerations, NumPy's numbers, nested lists and objects into a document's metadata. What has a plain
-form gets it, what has none is reported. Knows nothing of frameworks or databases.
+Loaders put dates, enumerations, NumPy numbers, nested lists and objects into a document's metadata. Values with a plain
+form are converted; all others are reported. Knows nothing of frameworks or databases.
 """
 
 from __future__ import annotations
@@ -21,24 +21,24 @@ from typing import Any
 from rag_backbone.text.unicode import clean_data
 
 _DEPTH = 20
-# What msgpack holds, in which LangGraph's checkpoints are written.
+# The integers that msgpack, the format of LangGraph's checkpoints, can store.
 _INTEGERS = range(-(2**63), 2**64)
 
 
 class NotPlainError(TypeError):
-    """A value has no form as plain data."""
+    """A value cannot be represented as plain data."""
 
 
 def plain_metadata(metadata: Mapping[Any, Any], source: str) -> tuple[dict[str, Any], list[str]]:
-    """Return metadata as plain data (what JSON holds), and what could not be kept.
+    """Return metadata as plain data (JSON-compatible), and what could not be kept.
 
     Args:
-        metadata: A document's. Fields that are None are left out, as having no value.
-        source: Where it comes from, for the log.
+        metadata: A document's metadata. Fields that are None are left out.
+        source: The origin of the metadata, for the log.
 
     Returns:
-        The fields, dates as ISO 8601 texts, lone surrogates repaired; and a line for each field that was left out, such
-        as `"metadata 'image' (bytes) cannot be stored"`.
+        The fields, with dates as ISO 8601 texts and lone surrogates repaired; and a line for each field that was left
+            out, such as `"metadata 'image' (bytes) cannot be stored"`.
     """
     kept: dict[str, Any] = {}
     lost: list[str] = []
@@ -53,13 +53,13 @@ def plain_metadata(metadata: Mapping[Any, Any], source: str) -> tuple[dict[str, 
 
 
 def as_plain_data(value: Any, depth: int = 0) -> Any:
-    """Return a value as plain data: None, truth values, numbers, texts, lists and mappings of these.
+    """Return a value as plain data: None, booleans, numbers, texts, and lists and mappings of these.
 
-    Dates and times become ISO 8601 texts; enumeration members their values; paths, UUIDs, decimals and integers past 64
-    bits texts; sets and tuples lists; dataclasses and Pydantic models mappings.
+    Dates and times become ISO 8601 texts; enumeration members their values; paths, UUIDs, decimals and integers beyond
+    64 bits texts; sets and tuples lists; dataclasses and Pydantic models mappings.
 
     Raises:
-        NotPlainError: If it has no such form; the message is its type.
+        NotPlainError: If the value has no such form; the message is its type.
     """
     if depth > _DEPTH:
         raise NotPlainError("nested too deeply")
@@ -91,7 +91,7 @@ def _number(value: Integral | Real) -> int | float | str:
 
 
 def _converted(value: Any) -> Any:
-    """Return an object in the form that it offers itself."""
+    """Return an object in the plain form that it provides."""
     if not isinstance(value, type):
         if dataclasses.is_dataclass(value):
             return {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}

@@ -1,7 +1,7 @@
-"""A dataclass's fields checked against their annotations, so that a wrong type is refused where it is given.
+"""Checks a dataclass's fields against their annotations, so that a wrong type is refused at construction.
 
-Knows the annotations that options have: numbers with bounds, texts, choices, sequences, functions, classes and
-protocols. What it does not know it lets pass.
+Supports the annotations that options use: numbers with bounds, texts, choices, sequences, functions, classes and
+protocols. Values with other annotations are accepted unchecked.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from rag_backbone.errors import ConfigurationError
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """Limits of a number, for `Annotated[int, Bounds(least=1)]`. A float is finite unless `infinite` is set."""
+    """Limits of a number, for `Annotated[int, Bounds(least=1)]`. A float must be finite unless `infinite` is set."""
 
     least: float | None = None
     above: float | None = None
@@ -31,7 +31,7 @@ class Bounds:
     below: float | None = None
     infinite: bool = False
     what: str | None = None
-    """What is needed, in the field's words: `"a probability between 0 and 1"`."""
+    """Description of a valid value, for the message: `"a probability between 0 and 1"`."""
 
     def problem(self, value: Any) -> str | None:
         """Return what is needed instead of the number, or None if it is within the limits."""
@@ -51,10 +51,10 @@ Probability: TypeAlias = Annotated[float, Bounds(least=0, most=1, what="a probab
 
 
 def check_fields(instance: Any, prefix: str = "") -> None:
-    """Refuse values that do not fit the annotations of a dataclass; a list for a tuple becomes one.
+    """Refuse values that do not fit the annotations of a dataclass; a list given for a tuple is converted.
 
     Args:
-        instance: The dataclass's instance; call this first in `__post_init__`.
+        instance: The dataclass instance; call this first in `__post_init__`.
         prefix: Precedes the fields' names in messages: `"budget "`.
 
     Raises:
@@ -70,7 +70,7 @@ def check_fields(instance: Any, prefix: str = "") -> None:
 
 
 def check_options(kind: type, given: Mapping[str, Any]) -> None:
-    """Refuse values that do not fit the fields of a dataclass that will be made with them.
+    """Refuse values that do not fit the fields of a dataclass that is to be created with them.
 
     Raises:
         ConfigurationError: Naming the field, the value, its type, and what is needed.
@@ -98,7 +98,7 @@ def _hints(kind: Any) -> dict[str, Any]:
 
 
 def _problem(value: Any, hint: Any) -> str | None:
-    """The value and what is needed instead, if it does not fit."""
+    """Return the value and what is needed instead, or None if it fits."""
     extras = get_args(hint)[1:] if get_origin(hint) is Annotated else ()
     bounds = next((extra for extra in extras if isinstance(extra, Bounds)), Bounds())
     options = _options(hint)
@@ -146,9 +146,9 @@ def _is_instance(value: Any, kind: Any) -> bool:
     if kind is None:
         return value is None
     if not isinstance(kind, type) or kind is object:
-        return True  # Any, or an annotation that is not known here
+        return True  # Any, or an unsupported annotation
     try:
-        # A class has the methods of its instances, so it would pass for a protocol.
+        # A class has its instances' methods, so it would pass as an instance of a protocol.
         return isinstance(value, kind) and not isinstance(value, type)
     except TypeError:  # a protocol that cannot be checked
         return True
@@ -173,7 +173,7 @@ def _described(hint: Any) -> str:
 
 
 def _advice(value: Any, hint: Any) -> str:
-    """The line to write instead, where it can be told."""
+    """Return the line to write instead, if it can be determined."""
     if isinstance(value, type):
         return f". Pass an instance: {value.__name__}(...)"
     options = _options(hint)
@@ -193,7 +193,7 @@ def _advice(value: Any, hint: Any) -> str:
 
 
 def _options(hint: Any) -> tuple[Any, ...]:
-    """The parts of a union, or the annotation alone."""
+    """Return the members of a union, or the annotation alone."""
     if get_origin(hint) is Annotated:
         hint = get_args(hint)[0]
     return get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)

@@ -1,4 +1,4 @@
-"""Reading what people have: finding files, decoding them, and making documents of them. Knows no framework."""
+"""Reading documents: finds files, decodes them, and turns them into documents. Knows no framework."""
 
 from rag_backbone.documents.decoding import UndecodableError as UndecodableError
 from rag_backbone.documents.decoding import check_encoding as check_encoding

@@ -1,7 +1,7 @@
-"""Bytes to text, without guessing: byte-order marks are obeyed, otherwise the text is strict UTF-8.
+"""Bytes to text, without guessing: byte-order marks are obeyed, otherwise the text must be strict UTF-8.
 
-Text in another encoding is practically never valid UTF-8, so an encoding that the user names is used for what is not
-UTF-8; a folder may hold both. Nothing is replaced: what cannot be decoded is refused.
+Text in another encoding is practically never valid UTF-8, so an encoding that the user names applies only to bytes that
+are not UTF-8; a folder may contain both. Nothing is replaced: bytes that cannot be decoded are refused.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 from rag_backbone.checks import shown
 from rag_backbone.errors import ConfigurationError
 
-# UTF-32 comes first: its little-endian mark begins with that of UTF-16.
+# UTF-32 comes first: its little-endian mark begins with the one of UTF-16.
 _MARKS = (
     (codecs.BOM_UTF32_LE, "utf-32"),
     (codecs.BOM_UTF32_BE, "utf-32"),
@@ -21,7 +21,7 @@ _MARKS = (
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
-# Text in these is valid ASCII, hence valid UTF-8, and says something else there.
+# Text in these encodings is also valid ASCII, hence valid UTF-8, but has another meaning there.
 _SEVEN_BIT = ("utf-7", "hz", "iso2022")
 _WIDE = ("utf-16", "utf-32")
 
@@ -44,11 +44,11 @@ _CONTROL = re.compile(rb"[\x00-\x08\x0e-\x1a\x1c-\x1f]")
 
 
 class UndecodableError(ConfigurationError):
-    """A file is not text, or not in an encoding that is known; the message says what to do."""
+    """A file is not text, or not in a known encoding; the message says what to do."""
 
 
 def check_encoding(encoding: str | None) -> None:
-    """Refuse a name that is no text encoding.
+    """Refuse a name that is not a text encoding.
 
     Raises:
         ConfigurationError: Naming the value and an example.
@@ -68,11 +68,11 @@ def decode(data: bytes, encoding: str | None = None, *, declared: str | None = N
 
     Args:
         data: All bytes of the file.
-        encoding: What the user names, for bytes that have no byte-order mark and are not UTF-8.
-        declared: What the file itself declares, tried before `encoding`.
+        encoding: The user's encoding, for bytes that have no byte-order mark and are not UTF-8.
+        declared: The encoding that the file itself declares, tried before `encoding`.
 
     Raises:
-        UndecodableError: If it is binary, or in none of these encodings.
+        UndecodableError: If the data is binary, or in none of these encodings.
     """
     if (marked := _marked(data)) is not None:
         return marked
@@ -86,18 +86,18 @@ def decode(data: bytes, encoding: str | None = None, *, declared: str | None = N
         except UnicodeDecodeError as error:
             failed.append(f"{name.upper() if name == 'utf-8' else name} ({_position(error)})")
             continue
-        except LookupError:  # what a file declares may be anything
+        except LookupError:  # a file may declare anything
             continue
         if name == "utf-8" and "\0" in text and any(map(is_wide, given)):
             continue
         return text
     raise UndecodableError(
-        f"not {' and not '.join(failed)}; give its encoding, such as encoding='cp1252' (--encoding cp1252)"
+        f"not {' and not '.join(failed)}; pass its encoding, such as encoding='cp1252' (--encoding cp1252)"
     )
 
 
 def stream_encoding(head: bytes) -> str | None:
-    """Return the encoding that a byte-order mark names; None if the bytes begin with no such mark."""
+    """Return the encoding that a byte-order mark names; None if the bytes do not begin with one."""
     return next((codec for mark, codec in _MARKS if head.startswith(mark)), None)
 
 
@@ -107,38 +107,38 @@ def is_wide(encoding: str | None) -> bool:
 
 
 def refuse_binary(data: bytes, *, text_in: list[str] | None = None) -> None:
-    """Refuse bytes that are not text, by the signatures of file formats and by their control characters.
+    """Refuse bytes that are not text, judged by the signatures of file formats and by control characters.
 
     Args:
-        data: The file's beginning, or all of it.
-        text_in: Encodings that were named; control characters say nothing of UTF-16, UTF-32 and ISO-2022.
+        data: The beginning of the file, or all of it.
+        text_in: Encodings that were named; control characters mean nothing in UTF-16, UTF-32 and ISO-2022.
 
     Raises:
-        UndecodableError: Saying what it seems to be.
+        UndecodableError: Saying what the data seems to be.
     """
     if found := next((what for magic, what in _MAGIC if data.startswith(magic)), None):
         raise UndecodableError(f"not text: it is {found}")
     if any(_known_as(name).startswith((*_WIDE, *_SEVEN_BIT)) for name in text_in or ()):
         return
     head = data[:_HEAD]
-    # A stray control character does not make a text binary; compressed data has more than a tenth of them.
+    # A stray control character does not make a text binary; in compressed data, they are more than a tenth.
     if (count := len(_CONTROL.findall(head))) <= 2 or count <= len(head) / 20:
         return
     even, odd = head[::2], head[1::2]
     for order, high, low in (("le", odd, even), ("be", even, odd)):
         if high.count(0) > len(high) * 0.7 and low.count(0) < len(low) * 0.1:
             raise UndecodableError(
-                f"it seems to be UTF-16 without a byte-order mark; give encoding='utf-16-{order}' "
+                f"it seems to be UTF-16 without a byte-order mark; pass encoding='utf-16-{order}' "
                 f"(--encoding utf-16-{order})"
             )
-    raise UndecodableError("not text: it holds binary data")
+    raise UndecodableError("not text: it contains binary data")
 
 
 def read_text_file(path: str | Path, encoding: str | None = None) -> str:
     r"""Return a text file's content, with line ends as `\n`.
 
     Raises:
-        ConfigurationError: If it cannot be read or decoded; the message names the file.
+        ConfigurationError: If the file cannot be read or decoded; the message names it.
     """
     check_encoding(encoding)
     try:
@@ -155,14 +155,14 @@ def newlines(text: str) -> str:
 
 
 def _marked(data: bytes) -> str | None:
-    """The text of bytes that begin with a byte-order mark; None if they do not."""
+    """Return the text of bytes that begin with a byte-order mark; None if they do not."""
     failure = None
     for mark, codec in _MARKS:
         if data.startswith(mark):
             try:
                 return data.decode(codec)
             except UnicodeDecodeError as error:
-                failure = f"its byte-order mark says {codec.removesuffix('-sig').upper()}, but it is not that"
+                failure = f"its byte-order mark says {codec.removesuffix('-sig').upper()}, but the data is not"
                 failure += f" ({_position(error)})"
     if failure:
         raise UndecodableError(failure)

@@ -1,7 +1,7 @@
-"""The shapes in which people keep texts as JSON: which field is the text, and the others as plain metadata.
+"""Common JSON layouts of texts: picks the text field, and returns the other fields as plain metadata.
 
-Known are rows of datasets, the dumps of LangChain's `Document` (`model_dump`, `dumpd`) and of LlamaIndex's nodes
-(`to_dict`). No framework is imported.
+Supported are rows of datasets, and the dumps of LangChain's `Document` (`model_dump`, `dumpd`) and of LlamaIndex's
+nodes (`to_dict`). No framework is imported.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from rag_backbone.text.unicode import repaired
 
 TEXT_KEYS = ("text", "contents", "content", "page_content", "paragraph_text", "text_resource")
 _METADATA_KEYS = ("metadata", "meta", "extra_info")
-# What LlamaIndex's nodes carry for themselves.
+# Internal fields of LlamaIndex's nodes.
 _OF_NODES = frozenset(
     {
         "class_name",
@@ -38,15 +38,15 @@ _DEPTH = 20
 
 
 def text_and_fields(item: Any) -> tuple[str, dict[str, Any]]:
-    """Return a row's text, and its other fields with those of a `metadata` object among them.
+    """Return a row's text, and its other fields together with those of its `metadata` object.
 
     Raises:
-        ValueError: Saying what is missing or wrong, to follow the row's name: `"has no text; ..."`.
+        ValueError: Saying what is missing or wrong, phrased to follow the row's name: `"has no text; ..."`.
     """
     if isinstance(item, str):
         item = {"text": item}
     if not isinstance(item, Mapping):
-        raise ValueError(f"is {shown(item)}; an object with a text is needed")  # noqa: TRY004 - of the row, not of a call
+        raise ValueError(f"is {shown(item)}; an object with a text is needed")  # noqa: TRY004 - the row is wrong
     item = _unwrapped(item)
     by_name = {str(key).lower(): key for key in reversed(list(item))}
     present = [by_name[name] for name in TEXT_KEYS if name in by_name]
@@ -63,8 +63,8 @@ def plain_fields(fields: Mapping[str, Any], note: Callable[[str], None]) -> dict
     """Return fields as plain data: strings without lone surrogates, dates as ISO strings, no NaN.
 
     Args:
-        fields: Of any values, such as those of a YAML header; None is left out.
-        note: Called with each change that loses something.
+        fields: Fields with any values, such as those of a YAML header; None is left out.
+        note: Called with each change that loses information.
     """
     found: dict[str, Any] = {}
     for name, value in fields.items():
@@ -123,7 +123,7 @@ def _unwrapped(item: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _joined(value: Any, key: str, depth: int = 0) -> str:
-    """A text, or the parts of a list joined by line ends; blank if nothing is there."""
+    """Return a text, or the parts of a list joined by line ends; blank if there is none."""
     if value is None:
         return ""
     if isinstance(value, str):
@@ -138,7 +138,7 @@ def _joined(value: Any, key: str, depth: int = 0) -> str:
 
 
 def _says(value: Any, texts: tuple[str, str]) -> bool:
-    """Whether a field that might be the text is blank, or repeats the text."""
+    """Return whether a field that might be the text is blank, or repeats the text."""
     try:
         return _joined(value, "") in texts
     except ValueError:
@@ -146,7 +146,7 @@ def _says(value: Any, texts: tuple[str, str]) -> bool:
 
 
 def _flat(fields: dict[str, Any]) -> dict[str, Any]:
-    """Fields with those of the row's `metadata` beside them; equal names keep both values."""
+    """Return the fields merged with those of the row's `metadata`; if names clash, both values are kept."""
     found = {k: v for k, v in fields.items() if v is not None}
     for key in _METADATA_KEYS:
         if isinstance(inner := found.get(key), Mapping):

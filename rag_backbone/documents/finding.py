@@ -1,4 +1,4 @@
-"""Which files of a folder are documents, and why the others are left out. Opens no file."""
+"""Decides which files of a folder are documents, and why the others are left out. Opens no file."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from rag_backbone.documents.pieces import Skipped
 from rag_backbone.errors import ConfigurationError
 from rag_backbone.text.unicode import clean_name
 
-# Beside hidden folders, and virtual environments under any name.
+# In addition to hidden folders, and virtual environments under any name.
 _TOOL_FOLDERS = frozenset(
     {
         "node_modules",
@@ -38,12 +38,12 @@ class FoundFile:
 
     path: Path
     name: str
-    """Relative to the folder, with `/`, and printable."""
+    """Path relative to the folder, with `/`, and printable."""
 
 
 @dataclass(slots=True)
 class Found:
-    """The files of a folder in the order of their names, and what was left out."""
+    """The files of a folder, sorted by name, and those that were left out."""
 
     files: list[FoundFile] = field(default_factory=list)
     skipped: list[Skipped] = field(default_factory=list)
@@ -60,21 +60,21 @@ def find_files(
     """Return the files of a folder, or the file itself.
 
     Args:
-        source: A folder, or one file, which is taken even if it is hidden or excluded.
+        source: A folder, or one file, which is returned even if it is hidden or excluded.
         suffixes: Lower-case suffixes of files that can be read.
         exclude: Glob patterns of names or relative paths, of files or folders: `"drafts"`, `"*.log"`, `"a/*.md"`.
-        hidden: Whether hidden files and folders, and folders of tools, are searched as well.
-        outside: Folders that hold no documents of the user, such as the index itself; they are not reported.
+        hidden: Whether to search hidden files and folders, and folders of tools, as well.
+        outside: Folders that contain no documents of the user, such as the index itself; they are not reported.
 
     Raises:
-        ConfigurationError: If there is no such file or folder, or the one file has another suffix.
+        ConfigurationError: If the file or folder does not exist, or the one file has another suffix.
     """
     patterns = _patterns(exclude)
     if not source.is_dir():
         if not source.exists():
             raise ConfigurationError(f"there is no file or folder {clean_name(str(source))}")
         if source.suffix.lower() not in suffixes or not source.is_file():
-            raise ConfigurationError(f"{clean_name(str(source))} is no {', '.join(suffixes)} file")
+            raise ConfigurationError(f"{clean_name(str(source))} is not a {', '.join(suffixes)} file")
         return Found([FoundFile(source, clean_name(source.name))])
     walk = _Walk(source, frozenset(suffixes), patterns, hidden, frozenset(p.resolve() for p in outside))
     return walk.run()
@@ -124,7 +124,7 @@ class _Walk:
         return rule is None
 
     def _left_out(self, path: Path, *, folder: bool = False) -> str | None:
-        """The rule by which a file or folder is not read, if there is one."""
+        """Return the rule that excludes a file or folder, or None."""
         name = path.name
         relative = path.relative_to(self._source).as_posix()
         for pattern in self._patterns:
@@ -147,7 +147,7 @@ class _Walk:
             try:
                 target = path.resolve(strict=True)
             except (OSError, RuntimeError):  # RuntimeError: a loop
-                self._skip(path, "a link that leads nowhere")
+                self._skip(path, "a broken link")
                 continue
             if not target.is_relative_to(self._root):
                 self._skip(path, "a link out of the folder")

@@ -1,4 +1,4 @@
-"""HTML pages through BeautifulSoup: their visible text, their title, and what their header says of them."""
+"""HTML pages, read with BeautifulSoup: their visible text, title, and metadata."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 from rag_backbone.documents.decoding import decode
 from rag_backbone.documents.pieces import Extract
 
-# What browsers read under these names (https://encoding.spec.whatwg.org/#names-and-labels).
+# The encodings that browsers use for these names (https://encoding.spec.whatwg.org/#names-and-labels).
 _BROWSERS = {
     "ascii": "cp1252",
     "us-ascii": "cp1252",
@@ -90,7 +90,7 @@ def read_html(path: Path, encoding: str | None) -> Iterator[Extract]:
     if declared is not None:
         declared = _BROWSERS.get(declared.lower(), declared)
     text = decode(data, encoding, declared=declared)
-    with warnings.catch_warnings():  # a short page may look like a file name, and XHTML is meant to be read so
+    with warnings.catch_warnings():  # a short page may look like a file name; parsing XHTML as HTML is intended
         warnings.simplefilter("ignore", MarkupResemblesLocatorWarning)
         warnings.simplefilter("ignore", XMLParsedAsHTMLWarning)
         page = BeautifulSoup(text, "html.parser")
@@ -111,7 +111,7 @@ def _about(page: Any) -> dict[str, Any]:
 
 
 def _visible(page: Any) -> str:
-    """The text of the body: a line for each block, a bar between the cells of a table."""
+    """Return the text of the body: a line for each block, a bar between the cells of a table."""
     for tag in page.find_all(_UNSEEN):
         tag.decompose()
     for text in page.find_all(string=re.compile(r"\s")):

@@ -1,6 +1,6 @@
-r"""JSON lines. A line ends at `\n` or `\r\n` and nowhere else: JSON strings may hold U+2028, U+2029 and U+0085.
+r"""JSON lines. A line ends only at `\n` or `\r\n`: JSON strings may contain U+2028, U+2029 and U+0085.
 
-Files are read line by line, so that a file larger than memory can be read.
+Files are read line by line, so that a file may be larger than memory.
 """
 
 from __future__ import annotations
@@ -33,23 +33,23 @@ class JSONLine:
     """A line that is not blank: its value, or why it has none."""
 
     number: int
-    """Of the line, from 1."""
+    """Line number, from 1."""
     value: Any = None
     error: str = ""
     note: str = ""
-    """What is odd about a line that could be read."""
+    """A remark on a line that could be read."""
 
 
 def rows(path: Path, encoding: str | None = None) -> Iterator[JSONLine]:
-    """Parse the lines of a file, broken ones included.
+    """Parse the lines of a file, including broken ones.
 
     Args:
         path: The file.
-        encoding: Of lines that are not UTF-8, in a file without a byte-order mark.
+        encoding: Encoding of lines that are not UTF-8, in a file without a byte-order mark.
 
     Raises:
         UndecodableError: If the file is not text.
-        OSError: If it cannot be read.
+        OSError: If the file cannot be read.
     """
     for number, line in _lines(path, encoding):
         if isinstance(line, UndecodableError):
@@ -64,10 +64,10 @@ def rows(path: Path, encoding: str | None = None) -> Iterator[JSONLine]:
 
 
 def read_json_lines(path: str | Path, encoding: str | None = None) -> Iterator[tuple[int, Any]]:
-    """Parse the lines of a file whose lines must all be right; blank lines are left out.
+    """Parse a file in which every line must be valid; blank lines are skipped.
 
     Returns:
-        Line numbers, from 1, and values.
+        Pairs of line number, from 1, and value.
 
     Raises:
         ConfigurationError: If the file cannot be read, or a line is not JSON; the message names file and line.
@@ -90,7 +90,7 @@ def parse(text: str) -> tuple[Any, str]:
     """Parse JSON.
 
     Returns:
-        The value, and a note if an object names a key twice (the last one counts), else `""`.
+        The value, and a note if an object repeats a key (the last one is used), otherwise `""`.
 
     Raises:
         ValueError: Saying what is wrong and in which column.
@@ -108,9 +108,9 @@ def parse(text: str) -> tuple[Any, str]:
         value = json.loads(text.lstrip("\ufeff"), object_pairs_hook=paired)
     except json.JSONDecodeError as error:
         where = f"column {error.colno}" if error.lineno == 1 else f"line {error.lineno}, column {error.colno}"
-        raise ValueError(f"is no JSON: {error.msg} at {where}") from error
+        raise ValueError(f"is not JSON: {error.msg} at {where}") from error
     except (ValueError, RecursionError) as error:  # a number of thousands of digits; thousands of brackets
-        raise ValueError(f"is no JSON: {error}") from error
+        raise ValueError(f"is not JSON: {error}") from error
     return value, f"the key {', '.join(map(repr, twice))} occurs twice; the last one is used" if twice else ""
 
 
@@ -124,14 +124,14 @@ def _lines(path: Path, encoding: str | None) -> Iterator[tuple[int, str | Undeco
             for number, line in enumerate(file, 1):
                 yield number, _decoded(line, encoding)
             return
-        # A line end is more than one byte here.
+        # A line end takes more than one byte here.
         number = 0
         try:
             for text in io.TextIOWrapper(file, marked or encoding, newline="\n"):
                 number += 1
                 yield number, text.rstrip("\r\n")
         except UnicodeDecodeError as error:
-            raise UndecodableError(f"what follows line {number} is not {error.encoding}") from error
+            raise UndecodableError(f"the text after line {number} is not {error.encoding}") from error
 
 
 def _decoded(line: bytes, encoding: str | None) -> str | UndecodableError:

@@ -12,7 +12,7 @@ from rag_backbone.documents.decoding import decode, newlines
 from rag_backbone.documents.pieces import Extract, Note
 
 _FENCES = {"---": ("---", "..."), "+++": ("+++",)}
-_SEARCHED = 65_536  # characters: a heading that comes later is no title
+_SEARCHED = 65_536  # characters: a later heading is not a title
 
 
 def read_markdown(path: Path, encoding: str | None) -> Iterator[Extract | Note]:
@@ -28,13 +28,13 @@ def read_markdown(path: Path, encoding: str | None) -> Iterator[Extract | Note]:
 
 
 class FrontMatter(NamedTuple):
-    """What stands before a Markdown text."""
+    """The header of a Markdown text."""
 
     fields: dict[str, Any]
     after: str
-    """The text after it."""
+    """The text after the front matter."""
     problem: str = ""
-    """Why it could not be read, if so."""
+    """Why the front matter could not be read, if so."""
 
 
 def front_matter(text: str) -> FrontMatter:
@@ -60,7 +60,7 @@ def front_matter(text: str) -> FrontMatter:
 def first_heading(text: str) -> str:
     """Return the text of the first heading, `#` or underlined; `""` if there is none.
 
-    What only looks like one, in a code block, a quotation or a list, does not count.
+    Text that only looks like a heading, in a code block, a quotation or a list, does not count.
     """
     from markdown_it import MarkdownIt
 
@@ -79,15 +79,15 @@ def _toml(block: str) -> dict[str, Any]:
 
 
 def _yaml(block: str) -> dict[str, Any] | None:
-    """The fields of a YAML block; None if it holds no mapping.
+    """Return the fields of a YAML block; None if it does not contain a mapping.
 
     Raises:
-        ValueError: If it cannot be read.
+        ValueError: If the block cannot be read.
     """
     import yaml
 
     try:
-        # A few aliases of aliases would fill the memory.
+        # A few nested aliases could exhaust the memory.
         if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(block, yaml.SafeLoader)):
             raise ValueError("it has YAML aliases")
         fields = yaml.safe_load(block)
@@ -103,5 +103,5 @@ def _yaml(block: str) -> dict[str, Any] | None:
         return None
     found = {str(name): value for name, value in fields.items()}
     if "title" in found and isinstance(as_written["title"], str):
-        found["title"] = as_written["title"]  # "No" and 1984 are titles, too
+        found["title"] = as_written["title"]  # keep titles such as "No" and 1984 as text
     return found

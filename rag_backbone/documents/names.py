@@ -1,6 +1,6 @@
-"""Names of documents from their metadata: readers and loaders disagree about the field.
+"""Names of documents, taken from their metadata; readers and loaders use different fields.
 
-LlamaIndex's readers set `file_name`, LangChain's loaders `source`, others a URL or a path. Knows nothing of either.
+LlamaIndex's readers set `file_name`, LangChain's loaders `source`, others a URL or a path. Imports neither framework.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ _TITLES = ("title", "documenttitle", "doctitle", "headline", "subject")
 _FILES = ("filename", "filepath", "path", "source", "url", "uri", "link", "sourceurl", "href")
 _PAGES = ("pagelabel", "pagenumber", "page")
 _SUFFIX = re.compile(r"\.[A-Za-z][A-Za-z0-9]{0,7}$")
-# Numbers that machines give: SHA-256, UUID, database keys.
+# Machine-made identifiers: SHA-256, UUID, database keys.
 _OPAQUE = re.compile(r"(?:[0-9a-f]{4,}-?){3,}(?:[:#].*)?|\d+", re.IGNORECASE)
 _PLACE = re.compile(r":\d+$")
 _WORDS = 60
 
 
 def title_of(metadata: Mapping[Any, Any]) -> str:
-    """Return a document's title, or else the name of its file or page without suffix; `""` if there is neither.
+    """Return a document's title, or the name of its file or page without suffix; `""` if there is neither.
 
-    `{"title": "The bridge"}` gives "The bridge", `{"file_name": "old_bridge.pdf"}` and
-    `{"source": "https://example.org/old-bridge.html"}` give "old bridge". A place in a file (`"people.jsonl:7"`) names
-    no document of its own, so it gives no title.
+    `{"title": "The bridge"}` gives "The bridge", `{"file_name": "old_bridge.pdf"}` and `{"source":
+    "https://example.org/old-bridge.html"}` give "old bridge". A position in a file (`"people.jsonl:7"`) does not name a
+    document, so it gives no title.
     """
     fields = _fields(metadata)
     for name in _TITLES:
@@ -40,7 +40,7 @@ def title_of(metadata: Mapping[Any, Any]) -> str:
 
 
 def page_of(metadata: Mapping[Any, Any]) -> str:
-    """Return the page that a document is, as its metadata labels it; `""` if it does not."""
+    """Return the page number or label in a document's metadata; `""` if there is none."""
     fields = _fields(metadata)
     for name in _PAGES:
         if found := fields.get(name):
@@ -58,7 +58,7 @@ def source_of(metadata: Mapping[Any, Any]) -> str:
 
 
 def readable_name(title: str, source: str, text: str, id_: str = "") -> str:
-    """Return what a person recognises a document by: title, source, or its first words; never a hash unless alone."""
+    """Return a name that a person recognises: title, source, or first words; a hash only as a last resort."""
     if title:
         return title
     if source and source != id_ and not is_opaque(source):
@@ -76,7 +76,7 @@ def is_opaque(name: str) -> bool:
 
 
 def _fields(metadata: Mapping[Any, Any]) -> dict[str, str]:
-    # "file_name", "File Name" and "fileName" are one field; the first that says something wins.
+    # "file_name", "File Name" and "fileName" are the same field; the first one with a value wins.
     found: dict[str, str] = {}
     for key, value in metadata.items():
         if text := _text(value):
@@ -85,9 +85,9 @@ def _fields(metadata: Mapping[Any, Any]) -> dict[str, str]:
 
 
 def _text(value: Any) -> str:
-    """Return a field as a text; `""` if it is no text, number or path."""
+    """Return a field as a text; `""` if it is not a text, number or path."""
     if isinstance(value, str):
-        return str.__str__(value).strip()  # an enumeration's own would be its name
+        return str.__str__(value).strip()  # an enumeration's own __str__ would give its name
     is_name = isinstance(value, int | PurePath | UUID) and not isinstance(value, bool)
     return str(value) if is_name else ""
 
@@ -97,7 +97,7 @@ def _stem(source: str) -> str:
         return ""
     try:
         address = urlsplit(source) if "://" in source else None
-    except ValueError:  # no address after all
+    except ValueError:  # not a URL after all
         address = None
     path = source if address is None else unquote(address.path)
     name = re.split(r"[/\\]", path.rstrip("/\\"))[-1]

@@ -1,4 +1,4 @@
-"""PDF files, one document a page, through `pypdf`. Scanned pages have no text: nothing here recognises letters."""
+"""PDF files, one document per page, read with `pypdf`. Scanned pages have no text: there is no OCR."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rag_backbone.documents.decoding import UndecodableError
 from rag_backbone.documents.pieces import Extract, Skipped
 
 
-def read_pdf(path: Path, encoding: str | None) -> Iterator[Extract | Skipped]:  # noqa: ARG001 - PDF has its own
+def read_pdf(path: Path, encoding: str | None) -> Iterator[Extract | Skipped]:  # noqa: ARG001 - PDF defines its own
     """Read the pages that have text; their fields are the page's number and the file's title, author and date.
 
     Raises:
@@ -29,7 +29,7 @@ def read_pdf(path: Path, encoding: str | None) -> Iterator[Extract | Skipped]:  
             fields = _about(reader)
     except (UndecodableError, OSError):
         raise
-    except Exception as error:  # broken files raise whatever the parser meets
+    except Exception as error:  # a broken file can raise any error in the parser
         raise UndecodableError(f"the PDF cannot be read: {_said(error)}") from error
     blank = []
     for number in range(1, count + 1):
@@ -45,7 +45,7 @@ def read_pdf(path: Path, encoding: str | None) -> Iterator[Extract | Skipped]:  
         else:
             blank.append(number)
     if count and len(blank) == count:
-        raise UndecodableError("the PDF has no text; if it is scanned, its text has to be recognised (OCR) first")
+        raise UndecodableError("the PDF has no text; if it is scanned, run text recognition (OCR) on it first")
     if blank:
         listed = ", ".join(map(str, blank[:10])) + (" ..." if len(blank) > 10 else "")
         yield Skipped("", f"{len(blank)} of {count} pages have no text (blank or scanned): {listed}")
@@ -53,7 +53,7 @@ def read_pdf(path: Path, encoding: str | None) -> Iterator[Extract | Skipped]:  
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep the library's remarks on damaged files out of the application's log: what matters is reported."""
+    """Keep the library's remarks on damaged files out of the application's log; real problems are reported."""
     logger = logging.getLogger("pypdf")
     level = logger.level
     logger.setLevel(max(level, logging.ERROR))

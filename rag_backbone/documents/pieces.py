@@ -1,4 +1,4 @@
-"""What reading a file yields: documents, what was skipped, and what was changed. Plain data without a framework."""
+"""The results of reading a file: documents, skipped parts, and notes on changes. Plain data without a framework."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class ReadDocument:
-    """A text that was read from a file: a whole file, a row of a table or of JSON lines, or a page."""
+    """A text that was read from a file: a whole file, a row of a table, a line of JSON lines, or a page."""
 
     text: str
     title: str
     source: str
-    """The file's name, and the line for JSON lines; what the file itself names as its source takes precedence."""
+    """The file's name, with the line for JSON lines; a source that the file itself names takes precedence."""
     metadata: Mapping[str, Any] = field(default_factory=dict)
-    """All other fields, as plain data that JSON can hold; dates are ISO strings."""
+    """All other fields, as JSON-compatible plain data; dates are ISO strings."""
     number: int | None = None
     """Line, row or page, counted from 1."""
 
@@ -30,12 +30,13 @@ class Skipped:
     deliberate: bool = False
     """Left out by a rule: hidden files, tool folders, `exclude` patterns."""
     transient: bool = False
-    """May be readable next time although the file stays the same: no permission, a library that is not installed."""
+    """May be readable next time without a change to the file: missing permission, or a library that is not
+    installed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """Something that was changed or left out while a file was read."""
+    """A change or omission made while a file was read."""
 
     name: str
     text: str
@@ -43,10 +44,10 @@ class Note:
 
 @dataclass(frozen=True, slots=True)
 class Extract:
-    """A text with its fields, as a format's reader finds them; `reading` cleans it and makes a document of it."""
+    """A text with its fields, as a format's reader returns it; `reading` cleans it and turns it into a document."""
 
     text: str
     fields: Mapping[str, Any] = field(default_factory=dict)
     number: int | None = None
     place: str = ""
-    """Where in the file, for messages: `"line 3"`."""
+    """Position in the file, for messages: `"line 3"`."""

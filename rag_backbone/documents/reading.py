@@ -1,6 +1,6 @@
-"""Reading a file into documents, whatever its format; one broken file or row never stops the rest.
+"""Reads files of any supported format into documents; one broken file or row never stops the rest.
 
-The formats beyond text, Markdown, JSON and tables need the libraries of the extra `files`.
+Formats other than text, Markdown, JSON and tables need the libraries of the extra `files`.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from rag_backbone.documents.word import read_word
 from rag_backbone.text.unicode import clean_name
 
 FileReader = Callable[[Path, str | None], Iterator[Extract | Skipped | Note]]
-_MOST_ROWS = 50  # problems of one file that are listed one by one
+_MOST_ROWS = 50  # maximum number of problems listed individually per file
 
 
 def read_file(path: Path, name: str, *, encoding: str | None = None) -> Iterator[ReadDocument | Skipped | Note]:
-    """Read the documents of a file, and say what could not be read.
+    """Read the documents of a file, and report what could not be read.
 
     Args:
-        path: The file; its suffix, in any case, is one of `SUFFIXES`.
-        name: What the file is called in documents and messages.
-        encoding: Of text that has no byte-order mark and is not UTF-8.
+        path: The file; its suffix, in any case, must be one of `SUFFIXES`.
+        name: The file's name in documents and messages.
+        encoding: Encoding of text that has no byte-order mark and is not UTF-8.
     """
     name = clean_name(name)
     counts: Counter[type] = Counter()
@@ -74,7 +74,7 @@ def _read_json_lines(path: Path, encoding: str | None) -> Iterator[Extract | Ski
 
 
 def _read_json(path: Path, encoding: str | None) -> Iterator[Extract | Skipped | Note]:
-    """A list of rows, or one; JSON lines often come under this name as well."""
+    """Read a list of rows, or one row; JSON lines are often stored under this suffix as well."""
     try:
         value, note = parse(decode(path.read_bytes(), encoding))
     except ValueError as error:
@@ -109,7 +109,7 @@ def _of_row(row: JSONLine, place: str) -> Iterator[Extract | Skipped | Note]:
 
 
 def _finished(extract: Extract, name: str, path: Path) -> Iterator[ReadDocument | Skipped | Note]:
-    """The document of an extract, as plain data, with what had to be changed."""
+    """Turn an extract into a document of plain data, and report what had to be changed."""
     changes: list[str] = []
     text = plain_text(extract.text, changes.append)
     fields = plain_fields(extract.fields, changes.append)

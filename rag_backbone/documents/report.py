@@ -1,4 +1,4 @@
-"""Collecting what was skipped or changed while files were read, and saying it."""
+"""Collects and reports what was skipped or changed while files were read."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Pairs = Sequence[tuple[str, str]]
 
 
 class Findings:
-    """What was skipped and what was changed, in the order in which it was found."""
+    """Skipped parts and changes, in the order in which they were found."""
 
     def __init__(self, pieces: Iterable[Skipped | Note] = ()) -> None:
         self._skipped: list[Skipped] = []
@@ -23,7 +23,7 @@ class Findings:
             self.add(piece)
 
     def add(self, piece: Skipped | Note) -> None:
-        """Take one finding."""
+        """Add one finding."""
         if isinstance(piece, Skipped):
             self._skipped.append(piece)
         else:
@@ -31,16 +31,16 @@ class Findings:
 
     @property
     def skipped(self) -> tuple[tuple[str, str], ...]:
-        """Names and reasons."""
+        """Names and reasons of skipped parts."""
         return tuple((s.name, s.reason) for s in self._skipped)
 
     @property
     def notes(self) -> tuple[tuple[str, str], ...]:
-        """Names and what was changed."""
+        """Names and descriptions of changes."""
         return tuple((n.name, n.text) for n in self._notes)
 
     def log(self, logger: logging.Logger, source: str) -> None:
-        """Log what the user may not expect at WARNING; what a rule leaves out (hidden, excluded) at INFO."""
+        """Log unexpected findings at WARNING, and what a rule leaves out (hidden, excluded) at INFO."""
         unexpected = [(s.name, s.reason) for s in self._skipped if not s.deliberate]
         by_rule = [(s.name, s.reason) for s in self._skipped if s.deliberate]
         for level, verb, pairs in (
@@ -53,7 +53,7 @@ class Findings:
 
 
 def told(skipped: Pairs, notes: Pairs) -> str:
-    """Return what was skipped and changed as indented lines, each headed by its count; `""` if there is nothing."""
+    """Return indented lines of what was skipped and changed, headed by their counts; `""` if there is nothing."""
     lines = []
     for name, pairs in (("skipped", skipped), ("changed", notes)):
         if pairs:

@@ -1,4 +1,4 @@
-"""Tables as comma- or tab-separated values, one document a row: a line "column: value" for each cell that is filled."""
+"""Comma- or tab-separated tables, one document per row, with a line "column: value" for each non-empty cell."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from rag_backbone.documents.decoding import decode
 from rag_backbone.documents.pieces import Extract, Skipped
 
-_SEPARATORS = ",;\t|"  # spreadsheets write semicolons where the comma is the decimal sign
+_SEPARATORS = ",;\t|"  # spreadsheets write semicolons in locales with a decimal comma
 _METADATA = 200  # characters: longer cells are text, not something to filter or sort by
 
 

@@ -1,7 +1,7 @@
-"""Word documents through `python-docx`: paragraphs, text boxes and tables in their order.
+"""Word documents, read with `python-docx`: paragraphs, text boxes and tables in order.
 
-The library's own paragraphs leave out tracked insertions, content controls and text boxes, so the body's elements are
-walked here. Deleted text is left out; that headers, footers, notes and comments are not read is reported.
+The library's own paragraphs omit tracked insertions, content controls and text boxes, so this module walks the body's
+elements itself. Deleted text is left out. Headers, footers, notes and comments are not read, which is reported.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from rag_backbone.documents.decoding import UndecodableError
 from rag_backbone.documents.pieces import Extract, Note
 
 _W = "{http://schemas.openxmlformats.org/wordprocessingml/2006/main}"
-_FALLBACK = "{http://schemas.openxmlformats.org/markup-compatibility/2006}Fallback"  # the same text box once more
+_FALLBACK = "{http://schemas.openxmlformats.org/markup-compatibility/2006}Fallback"  # a second copy of a text box
 _ASIDE = re.compile(r"/word/(footnote|endnote|comment|header|footer)s?\d*\.xml")
 _WRITTEN = re.compile(rb"<w:t[ >][^<]*[^<>\s]")
 
@@ -38,7 +38,7 @@ def read_word(path: Path, encoding: str | None) -> Iterator[Extract | Note]:  # 
         aside = sorted({m[1] for part in document.part.package.iter_parts() if (m := _unread(part))})
     except OSError:
         raise
-    except Exception as error:  # broken archives and broken XML raise whatever the parser meets
+    except Exception as error:  # broken archives and broken XML can raise any error in the parser
         raise UndecodableError(f"not a Word document (.docx): {' '.join(str(error).split())}") from error
     if aside:
         yield Note("", f"the text of {', '.join(f'{name}s' for name in aside)} was left out")
@@ -51,7 +51,7 @@ def _blocks(parent: Iterable[Any]) -> Iterator[str]:
             yield _text(child)
         elif child.tag == f"{_W}tbl":
             yield "\n".join(_cells(row) for row in _own(child, "tr"))
-        else:  # content controls and the like hold paragraphs, everything else holds none
+        else:  # content controls and similar elements contain paragraphs, all others none
             yield from _blocks(child)
 
 
@@ -61,7 +61,7 @@ def _cells(row: Any) -> str:
 
 
 def _own(element: Any, name: str) -> Iterator[Any]:
-    """The rows of a table, or the cells of a row, without those of a table within it."""
+    """Return the rows of a table, or the cells of a row, without those of nested tables."""
     for found in element.iter(f"{_W}{name}"):
         if next(found.iterancestors(element.tag)) is element:
             yield found
@@ -72,7 +72,7 @@ def _text(paragraph: Any) -> str:
     for element in paragraph.iter(f"{_W}t", f"{_W}tab", f"{_W}br", f"{_W}cr", f"{_W}p"):
         if element.tag == f"{_W}t":
             found.append(element.text or "")
-        elif element.getparent().tag == f"{_W}r":  # the settings of a paragraph hold tabs, too
+        elif element.getparent().tag == f"{_W}r":  # a paragraph's settings also contain tabs
             found.append("\t" if element.tag == f"{_W}tab" else "\n")
         elif element.tag == f"{_W}p" and element is not paragraph:  # in a text box
             found.append("\n")

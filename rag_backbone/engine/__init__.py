@@ -1,1 +1,1 @@
-"""One model, called by one thread: requests are queued, batched, and answered token by token with their signals."""
+"""The inference engine: one thread serves one model, batches requests, and returns tokens with their signals."""

@@ -1,8 +1,8 @@
-"""How adapters attach to the engine: a protocol, implemented elsewhere.
+"""Protocols that connect adapters to the engine; they are implemented elsewhere.
 
-The engine knows of an adapter set only what it needs: a key by which two sets are the same, so that a
-prefix cache never serves keys and values that other parameters computed, and a context in which one
-forward runs with each row's own set. Nothing here knows what an adapter is.
+The engine needs two things from an adapter set: a key that identifies it, so that the prefix cache never serves keys
+and values computed with other parameters, and a context in which one forward pass applies each sequence's own set. This
+module does not know what an adapter is.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ class AdapterSet(Protocol):
 
     @property
     def cache_key(self) -> Hashable:
-        """Equal for two sets exactly if they change the model in the same way: members, weights and scale."""
+        """Key that is equal for two sets if and only if their members, weights and scale are the same."""
         ...
 
 
@@ -27,28 +27,33 @@ class AdapterBackend(Protocol):
     """Applies adapter sets to the model that an engine owns."""
 
     def activate(self, rows: Sequence[AdapterSet | None]) -> AbstractContextManager[None]:
-        """A context for one forward whose batch row `i` runs with `rows[i]` (`None`: the base model).
+        """Return a context for one forward pass in which batch row `i` runs with `rows[i]` (`None`: the base model).
 
-        The engine enters it under its lock, around every single forward, so an implementation needs no
-        locking of its own; on exit the model must behave as the base model again.
+        The engine enters the context in the model thread, around every single forward pass, so an implementation needs
+        no locking. On exit the model must behave as the base model again.
         """
         ...
 
 
 @runtime_checkable
 class PackedBackend(AdapterBackend, Protocol):
-    """A backend that can apply different sets to parts of one batch row.
+    """A backend that can apply different adapter sets to parts of one packed batch row.
 
-    With any other backend, prompts under different adapters are not computed together.
+    With any other backend, prompts with different adapters are prefilled in separate forward passes.
     """
 
     def activate_packed(
         self, rows: Sequence[AdapterSet | None], lengths: Sequence[int]
     ) -> AbstractContextManager[None]:
-        """As `activate`, for a single batch row: `lengths[0]` tokens with `rows[0]`, then those of the next."""
+        """Return a context like `activate`, for a single packed batch row.
+
+        Args:
+            rows: The adapter set of each sequence in the packed row.
+            lengths: How many tokens each sequence occupies, in the same order.
+        """
         ...
 
 
 def key_of(adapters: AdapterSet | None) -> Hashable:
-    """The set's key; None for the base model."""
+    """Return the cache key of an adapter set; None for the base model."""
     return None if adapters is None else adapters.cache_key

@@ -1,18 +1,19 @@
-"""The attention function that the engine puts in the place of a model's own, for one forward at a time.
+"""The attention function that the engine substitutes for a model's own, for one forward pass at a time.
 
-It calls the original kernel in every layer, and adds three things. It can *record* the last attention layer's softmax
-weights of the last few queries, without eager attention and without a second forward. It can take *rows* of several
-sequences together, in decoding and in prefill, each reading its own keys and values, without padding them to one
-length. And in half precision on a CPU it computes a lone query by products in float32, which is less rounding and a
-fifth of the time (`attend_one`).
+It calls the original kernel in every layer and adds three things. It can *record* the softmax weights of the last few
+queries in the last attention layer, without eager attention and without a second forward pass. It can process *several
+sequences* in one forward pass, in prefill and in decode, each attending to its own keys and values, without padding.
+And in half precision on a CPU it computes a single query in float32, which rounds less and takes a fifth of the time
+(`attend_one`).
 
-Which models this is right for is not a list of names: all of it is tried out once on a few tokens. The weights must
-reproduce the kernel's own output, and rows the logits of each alone. Soft-capping, sinks, latent attention or a layer
-that does not go through the registry fail; then the signal is not declared, and rows take turns.
+There is no list of supported models. Each feature is tried out once on a few tokens: the recorded weights must
+reproduce the kernel's output, and batched sequences must get the same logits as alone. Soft-capping, attention sinks,
+latent attention, and layers that bypass the registry fail this test; then the `attention` signal is not offered, and
+sequences take turns.
 
-This module alone relies on how transformers calls attention: the registries of attention and mask functions, the name
-in `config._attn_implementation` that is looked up at every forward, `eager_attention_forward` in a modelling file, and
-`layer_idx` of the attention modules.
+Only this module relies on how transformers calls attention: the registries of attention and mask functions, the name in
+`config._attn_implementation` that is looked up in every forward pass, `eager_attention_forward` in a modelling file,
+and `layer_idx` of the attention modules.
 """
 
 from __future__ import annotations
@@ -48,17 +49,17 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 TRIED_WITH = ("5.17", "5.23")
-"""The first and the last version of transformers with which all of this was tried."""
+"""The first and the last version of transformers that this module was tested with."""
 _PREFIX = "dynprag_"
 _HALF = (torch.bfloat16, torch.float16)
-_TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-4}  # else: half precision
-# What changes the softmax or its inputs inside a kernel; with any of these the plain softmax is wrong.
+_TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-4}  # other types are half precision
+# Kernel arguments that change the softmax or its inputs; the plain softmax is wrong with any of them.
 _UNSUPPORTED = ("softcap", "s_aux", "sinks", "position_bias")
 _active = threading.local()
 
 
 class AttentionPatch:
-    """Exchanges one model's attention function for ours, for one forward at a time."""
+    """Replaces one model's attention function with ours, for one forward pass at a time."""
 
     def __init__(self, model: PreTrainedModel) -> None:
         self._config = model.config
@@ -68,17 +69,17 @@ class AttentionPatch:
         self._recognised = False
         self.tried_out = False
         self.supported = False
-        """Whether the recorded weights are this model's attention."""
+        """Whether the recorded weights match this model's attention."""
         self.decodes_rows = False
-        """Whether rows decoded together get the logits of decoding alone."""
+        """Whether sequences decoded in one batch get the same logits as when decoded alone."""
         self.prefills_rows = False
-        """Whether rows prefilled together get the logits of prefilling alone."""
+        """Whether prompts prefilled in one batch get the same logits as when prefilled alone."""
 
     @property
     def attends_itself(self) -> bool:
-        """Whether a lone query is computed here: in half precision on a CPU, if that is the same.
+        """Whether single queries are computed here: in half precision on a CPU, if the result is the same.
 
-        The caller owns the model meanwhile.
+        The caller must have exclusive use of the model.
         """
         if self._model.device.type != "cpu" or self._model.dtype not in _HALF:
             return False
@@ -86,25 +87,28 @@ class AttentionPatch:
         return self.supported
 
     def try_out(self) -> None:
-        """Find out, by a few short forwards, what this model supports. The caller owns the model meanwhile."""
-        if self.tried_out or self._trying:  # the trials themselves ask what is supported
+        """Find out with a few short forward passes what this model supports.
+
+        The caller must have exclusive use of the model.
+        """
+        if self.tried_out or self._trying:  # the trials themselves query what is supported
             return
         self._recognise()
         with self._trial():
             if self._layer is not None and _same_far_on(self._config):
                 self.decodes_rows = _tried(lambda: self._rows_match(([1, 2, 3], [4, 5, 6, 7, 8]), ([9], [10])))
                 self.prefills_rows = _tried(lambda: self._rows_match(([1, 2, 3], []), ([9, 10], [4, 5, 6, 7])))
-        self.tried_out = True  # last: other threads look at it without the lock
+        self.tried_out = True  # set last: other threads read it without a lock
 
     def _recognise(self) -> None:
-        """Find out whether it is supported, all that a generation alone needs."""
+        """Find out whether the model's attention is supported, which is all that a single sequence needs."""
         if self._recognised or self._trying:
             return
         with self._trial():
             if self._layer is not None:
                 self.supported = _tried(self._reproduces_the_kernel)
         if not self.supported:
-            logger.info("%s: the last layer's attention is not recognised", type(self._model).__name__)
+            logger.info("%s: the attention of the last layer is not recognised", type(self._model).__name__)
         self._recognised = True
 
     @contextlib.contextmanager
@@ -112,7 +116,7 @@ class AttentionPatch:
         self._trying = True
         try:
             yield
-        finally:  # an interrupted trial is made again
+        finally:  # an interrupted trial is repeated later
             self._trying = False
 
     @contextlib.contextmanager
@@ -124,15 +128,15 @@ class AttentionPatch:
         alike: Sequence[SharedPrefix] = (),
         shared: SharedPromptCache | None = None,
     ) -> Iterator[AttentionStep]:
-        """Use our attention function for the forward made in this context (in this thread).
+        """Use our attention function for the forward pass made in this context, in this thread.
 
-        The user's model is set back on exit.
+        The model's own attention function is restored on exit.
 
         Args:
-            queries: Record the weights of the last so many queries.
-            rows: The rows of the forward, if they belong to several sequences; its arguments must be theirs.
-            alike: Which of them begin alike; needs `supported`.
-            shared: The cache of the forward, if its rows continue one prompt.
+            queries: How many of the last queries to record the weights of.
+            rows: The layout of the forward pass if it covers several sequences; pass its `arguments` to the model.
+            alike: Groups of sequences that share a prefix; requires `supported`.
+            shared: The cache of the forward pass, if its batch continues one prompt.
         """
         assert self._layer is not None
         step = AttentionStep(self._layer, queries, rows, alike, shared, self.attends_itself)
@@ -153,7 +157,7 @@ class AttentionPatch:
         return step.reproduces
 
     def _rows_match(self, known: tuple[list[int], ...], new: tuple[list[int], ...]) -> bool:
-        """Whether new tokens after known ones of several sequences get the same logits together and alone."""
+        """Return whether new tokens of several sequences get the same logits in one batch as alone."""
         model, device = self._model, self._model.device
         vocabulary = model.get_input_embeddings().num_embeddings
         known, new = (tuple([i % vocabulary for i in ids] for ids in part) for part in (known, new))
@@ -180,16 +184,16 @@ class AttentionPatch:
 
 
 def _same_far_on(config: PretrainedConfig) -> bool:
-    """Whether what a few tokens show of rows together holds at any position too.
+    """Return whether what a few tokens show about batched sequences also holds at any position.
 
-    It does not where positions are stretched by the longest one in a forward, which may be another row's, nor where
-    attention is cut into chunks, of which rows know nothing.
+    It does not hold if positions are scaled by the longest one in the forward pass, which may belong to another
+    sequence, nor if attention is chunked, which the batched attention here does not implement.
     """
     decoder = config.get_text_config(decoder=True)
     if "chunked_attention" in get_layer_types_and_kwargs(decoder)[0]:
         return False
     rope = getattr(decoder, "rope_parameters", None) or {}
-    kinds = [rope, *(kind for kind in rope.values() if isinstance(kind, dict))]  # one for all layers, or by their type
+    kinds = [rope, *(kind for kind in rope.values() if isinstance(kind, dict))]  # shared, or one per layer type
     return not any(kind.get("rope_type") in ("dynamic", "longrope") for kind in kinds)
 
 
@@ -197,17 +201,17 @@ def _tried(trial: Callable[[], bool]) -> bool:
     try:
         return trial()
     except Exception as error:
-        logger.debug("a trial failed", exc_info=error)
+        logger.debug("trying out the model's attention failed", exc_info=error)
         return False
 
 
 def _registered(original: str | None) -> str:
-    """The name under which our function around `original` is registered."""
+    """Return the name under which our function around `original` is registered."""
     name = _PREFIX + (original or "eager")
     if name not in ALL_ATTENTION_FUNCTIONS:
         kernel = original or "eager"
         AttentionInterface.register(name, _attention(kernel))
-        # Without its own mask function an unknown name silently gets no mask at all.
+        # A name without a registered mask function silently gets no mask at all.
         if kernel in ALL_MASK_ATTENTION_FUNCTIONS:
             AttentionMaskInterface.register(name, ALL_MASK_ATTENTION_FUNCTIONS[kernel])
     return name
@@ -217,7 +221,7 @@ def _attention(kernel: str) -> Callable[..., tuple[Tensor, Tensor | None]]:
     def attention(
         module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **kwargs: Any
     ) -> tuple[Tensor, Tensor | None]:
-        if kernel == "eager":  # each modelling file has its own
+        if kernel == "eager":  # each modelling file defines its own
             function = sys.modules[type(module).__module__].eager_attention_forward
         else:
             function = ALL_ATTENTION_FUNCTIONS[kernel]
@@ -257,7 +261,7 @@ def _record(
 
 
 def _matches(weights: Tensor, value: Tensor, output: Tensor) -> bool:
-    """Whether `weights` times the values is what the kernel gave: (batch, q, heads, dim)."""
+    """Return whether `weights` times the values equals the kernel's output: (batch, q, heads, dim)."""
     groups = weights.shape[1] // value.shape[1]
     expected = torch.matmul(weights, value.float().repeat_interleave(groups, dim=1)).transpose(1, 2)
     found = output[:, -weights.shape[2] :].float()
@@ -270,7 +274,7 @@ def _close(expected: Tensor, found: Tensor, dtype: torch.dtype) -> bool:
 
 
 def _last_attention_layer(model: PreTrainedModel) -> int | None:
-    """The largest `layer_idx` among modules that look like self-attention."""
+    """Return the largest `layer_idx` among modules that look like self-attention."""
     indices = [
         module.layer_idx
         for module in model.modules()

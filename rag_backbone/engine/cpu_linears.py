@@ -1,10 +1,10 @@
-"""Linear layers on a CPU in float32: for a few tokens the product of the weight and the transposed states.
+"""Linear layers on CPU in float32: for a few tokens, multiply the weight by the transposed states.
 
-`torch.nn.functional.linear` multiplies the states by the transposed weight, and for one to four rows reads it more
-slowly than memory delivers it; the same sums as weight times states take 0.3 to 0.8 of the time. A single row is
-doubled, because a matrix-vector product is slower than one of two columns. The rule depends on nothing but the number
-of rows, so that two machines compute alike. Modelling code stays as it is: each layer's `forward` is exchanged for the
-duration of one forward of the model.
+`torch.nn.functional.linear` multiplies the states by the transposed weight. For one to four tokens that reads the
+weight more slowly than memory can deliver it; the same sums computed as weight times states take 0.3 to 0.8 of the
+time. A single token is doubled, because a matrix-vector product is slower than a product with two columns. The rule
+depends only on the number of tokens, so results are the same on every machine. Modelling code is not changed: each
+layer's `forward` is replaced for the duration of one forward pass of the model.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 MOST_ROWS = 4
-"""Rows beyond which `functional.linear` is as fast."""
+"""Number of tokens above which `functional.linear` is as fast."""
 
 
 class CPULinears:
-    """The plain linear layers of a model, for forwards over a few tokens.
+    """Speeds up the plain linear layers of a model in forward passes over a few tokens.
 
     Args:
-        model: The model; layers that something else has wrapped or subclassed are left alone.
+        model: The model; layers that are already wrapped or subclassed are left alone.
     """
 
     def __init__(self, model: PreTrainedModel | nn.Module) -> None:
@@ -41,7 +41,7 @@ class CPULinears:
 
     @contextlib.contextmanager
     def on(self, dtype: torch.dtype, device: torch.device, tokens: int) -> Iterator[None]:
-        """Use the other product in this context, where it pays for this number of tokens."""
+        """Use the weight-first product in this context if it is faster for this number of tokens."""
         if device.type != "cpu" or not pays(dtype, tokens):
             yield
             return
@@ -50,12 +50,12 @@ class CPULinears:
 
 
 def pays(dtype: torch.dtype, rows: int) -> bool:
-    """Return whether the weight-first product is the faster one for this type and number of rows."""
+    """Return whether the weight-first product is faster for this type and number of tokens."""
     return dtype == torch.float32 and 1 <= rows <= MOST_ROWS
 
 
 def linear(states: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """Compute `functional.linear`, weight first where that pays."""
+    """Compute `functional.linear`, with the weight first where that is faster."""
     rows = states.numel() // weight.shape[1]
     pays_here = states.dtype == weight.dtype and weight.device.type == "cpu" and pays(weight.dtype, rows)
     if not pays_here or torch.is_grad_enabled():
@@ -67,7 +67,7 @@ def linear(states: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 
 def weight_first(states: Tensor, weight: Tensor) -> Tensor:
-    """Multiply (out, in) by the transpose of (rows, in): (rows, out)."""
+    """Multiply (out, in) by the transpose of (rows, in) and return (rows, out)."""
     rows = len(states)
     if rows == 1:
         states = torch.cat((states, states))

@@ -1,8 +1,8 @@
-"""The engine: what a model is asked for, by any thread.
+"""The engine: the thread-safe interface to one model.
 
-Generation is an iterator of token steps with their signals, which its consumer may stop at any token. One thread calls
-the model, for one token of each sequence at a time (see `scheduler`): every generation has its own keys and values and
-its own adapters, so streams interleave freely, and one that is not read any more keeps no other waiting.
+Generation is an iterator of token steps with their signals, and its consumer may stop at any token. One thread calls
+the model, for one token of each sequence at a time (see `scheduler`). Every generation has its own keys, values and
+adapters, so streams interleave freely, and a stream that is no longer read does not block the others.
 
 The engine knows nothing of chat templates, sentences or retrieval.
 """
@@ -43,13 +43,14 @@ _T = TypeVar("_T")
 class Engine:
     """Generates with one model.
 
-    Thread-safe. Use one engine for a model; `CausalLM.engine` is that one.
+    Thread-safe. Use one engine per model; `CausalLM.engine` is that engine.
 
     Args:
         model: A decoder-only `PreTrainedModel` in evaluation mode. It is not changed.
-        tokenizer: Its tokenizer.
-        prefix_cache_bytes: Memory for keys and values of earlier prompts.
-        max_batch: Rows decoded together, and generations of several threads that are under way at once.
+        tokenizer: The model's tokenizer.
+        prefix_cache_bytes: Memory limit for keys and values of earlier prompts.
+        max_batch: Maximum number of sequences in one decode batch, and of generations from different threads that may
+            be in progress at once.
     """
 
     def __init__(
@@ -61,7 +62,7 @@ class Engine:
         max_batch: int = 16,
     ) -> None:
         if max_batch < 1:
-            raise ConfigurationError(f"max_batch is {max_batch}; at least 1 row is needed")
+            raise ConfigurationError(f"max_batch is {max_batch}; at least 1 is needed")
         self.model = model
         self.tokenizer = tokenizer
         self.context_window = context_window_of(model, tokenizer)
@@ -71,27 +72,27 @@ class Engine:
         self._scheduler = Scheduler(self._runner, max_batch)
 
     def stream(self, request: Request) -> TokenStream:
-        """Generate token by token. Nothing is computed before the first step is asked for.
+        """Generate token by token. Nothing is computed before the first step is requested.
 
         Raises:
             ContextWindowError: If the prompt leaves no room for a single token.
-            SignalUnavailableError: If the model cannot give a requested signal.
-            AdapterError: If adapters are requested and none can be attached.
+            SignalUnavailableError: If the model cannot provide a requested signal.
+            AdapterError: If adapters are requested but no backend is attached.
         """
         return TokenStream(self, self._admit(request))
 
     def generate(self, request: Request) -> Generation:
-        """Generate to the end."""
+        """Generate until the request is finished."""
         with self.stream(request) as stream:
             for _ in stream:
                 pass
             return stream.generation()
 
     def generate_batch(self, requests: Sequence[Request]) -> list[Generation]:
-        """Generate several texts, decoding them together, and reading short prompts together too.
+        """Generate several texts, batching their decoding and the prefill of short prompts.
 
-        One that ends makes room for the next. In float32 each row's greedy tokens are those of generating it alone.
-        Models that cannot share a forward (see `attention`) generate one text after the other.
+        A finished text makes room for the next one. In float32, greedy decoding gives the same tokens as generating
+        each text alone. Models that cannot batch sequences (see `attention`) generate one text after the other.
         """
         rows = [self._admit(request) for request in requests]
         waiting, running = deque(rows), list[SequenceState]()
@@ -115,7 +116,7 @@ class Engine:
         attention: bool = False,
         adapters: AdapterSet | None = None,
     ) -> ScoredText:
-        """Signals of `continuation` after `prompt`, in one forward (the prompt's known prefix is reused)."""
+        """Return the signals of `continuation` after `prompt`, from one forward pass that reuses the cached prefix."""
         if not prompt or not continuation:
             raise ConfigurationError("score needs a prompt and a continuation of at least one token each")
         check_adapters(adapters, self._runner.call.backend)
@@ -141,10 +142,11 @@ class Engine:
         return self._scheduler.run(score)
 
     def end_states(self, request: EOSStatesRequest) -> EOSStates:
-        """Sample several continuations of one prompt, and take the hidden state at each one's end.
+        """Sample several continuations of one prompt and return the hidden state at the end of each.
 
-        All samples are decoded in one batch that shares the prompt's keys and values, of which a known prefix is
-        reused and what is computed is kept. Needs the signal `attention`: only a plain softmax can be taken apart so.
+        All samples are decoded in one batch that shares the prompt's keys and values; a cached prefix is reused, and
+        newly computed keys and values are cached. Requires the signal `attention`, because only a plain softmax can be
+        split into a shared and a private part.
         """
         check_signal("attention", self.signals, self.model)
         check_adapters(request.adapters, self._runner.call.backend)
@@ -174,20 +176,20 @@ class Engine:
         def end() -> EOSStates:
             nonlocal work
             runner.prefixes.put(key_of(request.adapters), batch.prompt)
-            # At its last step a sample draws no token; forwards are counted where they are made.
+            # A sample draws no token in its last step. The worker has already counted the forward passes.
             work -= TokenCounts(generated_tokens=request.samples)
             runner.counts += replace(work, forwards=0, forward_tokens=0)
             return batch.result(work)
 
         batch = self._scheduler.run(begin)
-        while batch.running:  # one turn at a time, so that others have theirs in between
+        while batch.running:  # one task per step, so that other requests are served in between
             self._scheduler.run(step)
         return self._scheduler.run(end)
 
     def attention(self, ids: Sequence[int], *, adapters: AdapterSet | None = None) -> Tensor:
-        """Last-layer attention of a forward over `ids` alone: (heads, tokens, tokens) float32.
+        """Return the last layer's attention in a forward pass over `ids` alone: (heads, tokens, tokens) float32.
 
-        Nothing precedes the ids, no special token is added, and no cache is read or kept.
+        Nothing precedes the ids, no special token is added, and the prefix cache is neither read nor written.
         """
         self._check_attention(ids, adapters)
 
@@ -198,9 +200,9 @@ class Engine:
         return self._scheduler.run(attend)
 
     def attention_row(self, ids: Sequence[int], *, adapters: AdapterSet | None = None) -> Tensor:
-        """Last-layer attention of the last of `ids` over all of them: (heads, tokens) float32.
+        """Return the last layer's attention of the last of `ids` to all of them: (heads, tokens) float32.
 
-        The known prefix is reused, and what is computed is kept.
+        The cached prefix is reused, and newly computed keys and values are cached.
         """
         self._check_attention(ids, adapters)
 
@@ -215,18 +217,18 @@ class Engine:
         return self._scheduler.run(attend)
 
     def encode(self, text: str) -> list[int]:
-        """Token ids of a text, without special tokens."""
+        """Return the token ids of a text, without special tokens."""
         return list(self.tokenizer(clean_text(text, "a text for the model"), add_special_tokens=False).input_ids)
 
     def attach(self, backend: AdapterBackend) -> None:
-        """Let requests name adapters, which `backend` applies."""
+        """Attach the backend that applies the adapters that requests name."""
         self._runner.call.backend = backend
 
     def run(self, function: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
-        """Call a function in the model's thread, for a computation of one's own; no generation takes a step meanwhile.
+        """Call a function in the model thread; no generation takes a step while it runs.
 
-        Gradients are recorded within if they are for the caller. Give it a forward and its backward, not a whole
-        training run, and leave the model as it was.
+        Gradients are recorded in the call if they are enabled for the caller. Pass a forward and its backward pass, not
+        a whole training run, and leave the model as it was.
         """
         gradients, inference = torch.is_grad_enabled(), torch.is_inference_mode_enabled()
         context = contextvars.copy_context()
@@ -238,21 +240,21 @@ class Engine:
         return self._scheduler.run(call)
 
     def close(self) -> None:
-        """End the model's thread once it has done what was asked for; later requests are refused."""
+        """End the model thread once all pending requests are done; later requests are refused."""
         self._scheduler.close()
 
     @property
     def prefixes(self) -> PrefixCache:
-        """Keys and values of earlier prompts, those of streams that have ended before included.
+        """Cached keys and values of earlier prompts and of all streams that have ended.
 
-        Change it only while nothing is generated.
+        Modify it only while nothing is being generated.
         """
-        self._scheduler.run(lambda: None)  # what has ended is kept in the order of the thread's messages
+        self._scheduler.run(lambda: None)  # wait until the thread has processed earlier messages
         return self._runner.prefixes
 
     @property
     def signals(self) -> frozenset[SignalName]:
-        """The signals that this model gives."""
+        """The signals that this model can provide."""
         names: set[SignalName] = {"logprob", "entropy", "hidden_state"}
         switch = self._runner.call.switch
         if not switch.tried_out:
@@ -263,20 +265,20 @@ class Engine:
 
     @property
     def shares_steps(self) -> bool:
-        """Whether several generations can share a forward."""
+        """Whether several generations can share a forward pass."""
         return self._scheduler.run(lambda: self._runner.switch.decodes_rows)
 
     @property
     def counts(self) -> TokenCounts:
-        """All work done so far, that of streams that have ended before included."""
+        """All work done so far, including streams that have ended."""
         return self._scheduler.run(lambda: self._runner.counts)
 
     def advance(self, row: SequenceState) -> None:
-        """Compute the row's next token; for `TokenStream`."""
+        """Compute the next token of a sequence; called by `TokenStream`."""
         self._scheduler.advance([row])
 
     def release(self, row: SequenceState) -> None:
-        """Keep what a row computed, for prompts that begin with it. Never waits."""
+        """Cache what a sequence computed, for prompts that begin with it. Never blocks."""
         self._scheduler.leave(row)
 
     def __repr__(self) -> str:
@@ -292,7 +294,7 @@ class Engine:
         check_window(self.context_window, len(ids))
 
     def _admit(self, request: Request) -> SequenceState:
-        """Everything that can be refused is refused here, before the first forward."""
+        """Validate a request before the first forward pass, and return its initial state."""
         check_adapters(request.adapters, self._runner.call.backend)
         if request.signals.attention:
             check_signal("attention", self.signals, self.model)
@@ -308,6 +310,6 @@ class Engine:
         )
 
     def _room_after(self, tokens: int) -> int:
-        """How many tokens may follow a prompt of so many; at least one."""
+        """Return how many tokens may follow a prompt of `tokens` tokens; at least one."""
         check_window(self.context_window, tokens + 1)
         return self.context_window - tokens

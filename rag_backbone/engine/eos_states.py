@@ -1,9 +1,9 @@
 """Sampled continuations of one prompt, and the hidden state at the end-of-sequence position of each.
 
-SeaKR (Yao et al. 2024) reads a model's uncertainty from these states. All samples are drawn in one batch
-that shares the prompt's keys and values. A sample ends with the end-of-sequence token, where its caller says, or at the
-limit; then the end-of-sequence token is fed in the place of whatever would have come next, and the state there is
-taken. Knows nothing of what the states are good for.
+SeaKR (Yao et al. 2024) estimates a model's uncertainty from these states. All samples are drawn in one batch that
+shares the prompt's keys and values. A sample ends at the end-of-sequence token, where the caller's `ends_at` says so,
+or at the token limit. Then the end-of-sequence token is fed instead of the next sampled token, and the hidden state at
+its position is recorded. This module does not know what the states are used for.
 """
 
 from __future__ import annotations
@@ -28,20 +28,21 @@ if TYPE_CHECKING:
     from rag_backbone.engine.kv_cache import SequenceCache
 
 EndsAt = Callable[[str], int | None]
-"""A sample's text so far to how many of its characters it keeps, if it is over; None while it is not."""
+"""Maps a sample's text so far to the number of characters to keep if the sample is complete, or None if it is not."""
 
 
 @dataclass(frozen=True, slots=True)
 class EOSStatesRequest:
-    """Samples that are wanted.
+    """A request for sampled end-of-sequence states.
 
     Raises:
-        ConfigurationError: If a number is less than 1, or the sampling has a constraint, which samples cannot follow.
+        ConfigurationError: If a number is less than 1, the prompt is empty, or the sampling has a constraint, which
+            samples cannot follow.
     """
 
     prompt: Sequence[int]
     hidden_state: str | int
-    """As in `Signals`."""
+    """A layer's index or a module's dotted name, as in `Signals`."""
     samples: int = 20
     max_new_tokens: int = 100
     sampling: Sampling = field(default_factory=lambda: Sampling(temperature=1.0, top_k=50, top_p=0.9))
@@ -53,28 +54,31 @@ class EOSStatesRequest:
             if getattr(self, name) < 1:
                 raise ConfigurationError(f"{name} is {getattr(self, name)}; at least 1 is needed")
         if self.sampling.constraint is not None:
-            raise ConfigurationError("samples follow no constraint; sampling must be a Sampling without one")
+            raise ConfigurationError("samples cannot follow a constraint; pass a Sampling without one")
         if not len(self.prompt):
             raise ConfigurationError("the prompt is empty; at least one token is needed to predict the next")
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class EOSStates:
-    """What was sampled."""
+    """The sampled texts and their end-of-sequence states."""
 
     states: Tensor
     """(samples, width) float32."""
     token_ids: tuple[tuple[int, ...], ...]
-    """Of each sample, as far as it was kept; the end-of-sequence token is not among them."""
+    """The kept tokens of each sample, without the end-of-sequence token."""
     texts: tuple[str, ...]
     counts: TokenCounts
 
     def __repr__(self) -> str:
-        return f"EndStates({len(self.texts)} samples, width {self.states.shape[1]}, {self.counts})"
+        return f"EOSStates({len(self.texts)} samples, width {self.states.shape[1]}, {self.counts})"
 
 
 class SampleBatch:
-    """The samples in progress. The engine makes the forwards; this says what enters them and takes what comes out."""
+    """The samples in progress.
+
+    The engine runs the forward passes; this class prepares their inputs and reads their outputs.
+    """
 
     def __init__(
         self,
@@ -87,7 +91,7 @@ class SampleBatch:
     ) -> None:
         if tokenizer.eos_token_id is None:
             raise SignalUnavailableError(
-                "the tokenizer has no end-of-sequence token, whose position's state was wanted"
+                "the tokenizer has no end-of-sequence token, but the state at its position was requested"
             )
         self.prompt = prompt
         """The sequence that all samples continue."""
@@ -98,7 +102,7 @@ class SampleBatch:
         n = request.samples
         self.cache = SharedPromptCache(prompt, n, limit + 1)
         self._rows = list(range(n))
-        """The samples that are still in the batch, in its order."""
+        """The samples that are still in the batch, in batch order."""
         self._next = [request.prompt[-1]] * n
         self._ids: list[list[int]] = [[] for _ in range(n)]
         self._pieces: list[list[str]] = [[] for _ in range(n)]
@@ -113,16 +117,16 @@ class SampleBatch:
 
     @property
     def running(self) -> bool:
-        """Whether another forward is needed."""
+        """Whether another forward pass is needed."""
         return bool(self._rows)
 
     @property
     def unfed(self) -> list[list[int]]:
-        """The one token of each row that enters the next forward."""
+        """The next input token of each sample in the batch, one per row."""
         return [[token] for token in self._next]
 
     def absorb(self, logits: Tensor, hidden: Tensor) -> None:
-        """Take a forward's results.
+        """Process the results of a forward pass.
 
         Args:
             logits: (rows, vocabulary) float32.
@@ -131,7 +135,7 @@ class SampleBatch:
         tokens = draw(logits, self._request.sampling, self._generator).tolist()
         kept_rows, lengths, following = [], [], []
         for i, (sample, token) in enumerate(zip(self._rows, tokens, strict=True)):
-            if self._ending[sample]:  # what was fed was the end of the sequence
+            if self._ending[sample]:  # the end-of-sequence token was fed
                 self._states[sample] = hidden[i].float().clone()
                 continue
             fed = len(self._ids[sample])
@@ -140,7 +144,7 @@ class SampleBatch:
             if kept is not None:
                 self._ending[sample] = True
                 del self._ids[sample][kept:], self._pieces[sample][kept:]
-            # The prompt's last token is the first of a row's own.
+            # The prompt's last token is the first token of each private suffix.
             lengths.append(1 + (fed if kept is None else kept))
             following.append(token if kept is None else self._end)
         self._rows = [self._rows[i] for i in kept_rows]
@@ -148,7 +152,10 @@ class SampleBatch:
         self.cache.keep(kept_rows, lengths)
 
     def _take(self, sample: int, token: int) -> int | None:
-        """Add a token; how many tokens are kept if the sample is over. Only tokens that were fed can be kept."""
+        """Add a token; return how many tokens to keep if the sample is complete.
+
+        Only tokens that were fed can be kept.
+        """
         fed = len(self._ids[sample])
         if token in self._end_ids:
             return fed
@@ -158,11 +165,11 @@ class SampleBatch:
             characters = self._request.ends_at("".join(self._pieces[sample]))
             if characters is not None:
                 return min(fed, _tokens_within(self._pieces[sample], characters))
-        # The last token allowed gives way to the end of the sequence, as in the published code.
+        # At the limit, the last token is replaced by the end-of-sequence token, as in the published code.
         return fed if fed + 1 >= self._limit else None
 
     def result(self, counts: TokenCounts) -> EOSStates:
-        """What was sampled, once nothing is running."""
+        """Return the samples and their states; call it once `running` is false."""
         return EOSStates(
             torch.stack([self._states[i] for i in range(self._request.samples)]),
             tuple(tuple(ids) for ids in self._ids),
@@ -172,7 +179,7 @@ class SampleBatch:
 
 
 def _tokens_within(pieces: Sequence[str], characters: int) -> int:
-    """How many tokens begin before a character."""
+    """Return how many tokens start before the given character position."""
     start = count = 0
     for piece in pieces:
         if start >= characters:

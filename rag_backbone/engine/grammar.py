@@ -1,7 +1,7 @@
-"""Generations that follow a grammar: llguidance tells at every token which ones may come next.
+"""Generation constrained by a grammar: llguidance reports the allowed tokens at every step.
 
-The library is imported when a grammar is first used. A grammar is in its dialect of Lark, in which `%json` and a schema
-(see `json_schema`) stand for JSON. Knows nothing of chats and tools.
+The library is imported when a grammar is first used. Grammars are written in its dialect of Lark, in which `%json`
+followed by a schema (see `json_schema`) stands for JSON. Knows nothing of chats and tools.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_INSTALL = "output by a schema needs the library llguidance: pip install 'dynprag[structured]'"
+_INSTALL = "schema-constrained output needs the library llguidance: pip install 'dynprag[structured]'"
 
 
 def check_schema(schema: Any, owner: str) -> None:
-    """Refuse a JSON schema that no generation can be held to.
+    """Refuse a JSON schema that generation cannot be constrained to.
 
     Args:
-        schema: What was given for one.
-        owner: What it belongs to, for the message: `"response_format"`.
+        schema: The value given as a schema.
+        owner: The argument or object it belongs to, for the message: `"response_format"`.
 
     Raises:
         ConfigurationError: With the library's reason; or if the library is not installed.
@@ -39,36 +39,36 @@ def check_schema(schema: Any, owner: str) -> None:
     try:
         text = compiled_schema(schema)
     except (TypeError, ValueError, RecursionError) as error:
-        raise ConfigurationError(f"{owner}: the JSON schema is no plain JSON: {clause(error)}") from error
+        raise ConfigurationError(f"{owner}: the JSON schema is not plain JSON: {clause(error)}") from error
     reason = _refusal(text)
     if reason is not None:
         raise ConfigurationError(
-            f"{owner}: output cannot be held to this JSON schema: {reason}. Leave out or replace that part of it."
+            f"{owner}: output cannot be constrained to this JSON schema: {reason}. Remove or replace that part of it."
         )
 
 
 class Grammar:
-    """A constraint (see `sampling`) that a grammar states.
+    """A constraint (see `sampling`) defined by a grammar.
 
     Args:
         text: The grammar.
-        tokenizer: The model's; a fast one.
+        tokenizer: The model's tokenizer, which must be a fast one.
         end_ids: The tokens that end a text.
 
     Raises:
-        ConfigurationError: If the library is not installed, does not know such a tokenizer, or refuses the grammar.
+        ConfigurationError: If the library is not installed, does not support the tokenizer, or refuses the grammar.
     """
 
     def __init__(self, text: str, tokenizer: PreTrainedTokenizerBase, end_ids: frozenset[int]) -> None:
         self._start = _compiled(text, _vocabulary(tokenizer, len(tokenizer), end_ids))
 
     def begin(self) -> _GrammarFilter:
-        """The filter of a generation of its own."""
+        """Return a fresh filter for one generation."""
         return _GrammarFilter(self._start.deep_copy())
 
 
 class _GrammarFilter:
-    """See `sampling.TokenFilter`."""
+    """Implements `sampling.TokenFilter`."""
 
     def __init__(self, matcher: LLMatcher) -> None:
         self._matcher = matcher
@@ -82,7 +82,7 @@ class _GrammarFilter:
         import torch
 
         bits = np.frombuffer(self._matcher.compute_bitmask(), np.uint8)
-        # A model may have more outputs than its tokenizer has tokens, or fewer.
+        # A model may have more or fewer outputs than its tokenizer has tokens.
         mask = np.zeros(logits.shape[0], bool)
         known = np.unpackbits(bits, count=min(bits.size * 8, mask.size), bitorder="little")
         mask[: known.size] = known
@@ -95,8 +95,8 @@ class _GrammarFilter:
             self._refuse()
 
     def _refuse(self) -> None:
-        reason = self._matcher.get_error() or "none of the model's tokens may come next"
-        raise ConfigurationError(f"the output cannot be held to its schema any further: {clause(reason)}")
+        reason = self._matcher.get_error() or "none of the model's tokens is allowed next"
+        raise ConfigurationError(f"the output can no longer follow its schema: {clause(reason)}")
 
 
 def _library() -> Any:
@@ -110,34 +110,34 @@ def _library() -> Any:
 
 @functools.lru_cache(maxsize=64)
 def _refusal(text: str) -> str | None:
-    """Why the library refuses a schema; None if it takes it."""
+    """Return why the library refuses a schema; None if it accepts it."""
     matcher = _library().LLMatcher
     refused, said = matcher.validate_grammar_with_warnings(matcher.grammar_from_json_schema(text))
     if refused:
         return clause(said[0])
     for warning in said:
-        logger.warning("of a JSON schema: %s", warning)
+        logger.warning("JSON schema: %s", warning)
     return None
 
 
 @functools.lru_cache(maxsize=4)
 def _vocabulary(tokenizer: PreTrainedTokenizerBase, size: int, end_ids: frozenset[int]) -> LLTokenizer:
-    """The tokenizer as the library knows it, of so many tokens; takes up to a second."""
+    """Return the library's view of a tokenizer with `size` tokens; takes up to a second."""
     library = _library()
     ends = sorted(i for i in end_ids if i < size)
     try:
         return library.hf.from_tokenizer(tokenizer, eos_token=ends or None)
-    except Exception as error:  # the library raises what its tokenizers' reader does
+    except Exception as error:  # the library raises whatever its tokenizer parser raises
         name = tokenizer.name_or_path or type(tokenizer).__name__
         raise ConfigurationError(
-            f"output by a schema is not possible with the tokenizer of {name}: {clause(error)}"
+            f"schema-constrained output is not possible with the tokenizer of {name}: {clause(error)}"
         ) from error
 
 
 @functools.lru_cache(maxsize=16)
 def _compiled(text: str, vocabulary: LLTokenizer) -> LLMatcher:
-    """At its start; it is only copied."""
+    """Return a matcher in its initial state, to be copied but never advanced."""
     matcher: LLMatcher = _library().LLMatcher(vocabulary, text, log_level=0)
     if matcher.is_error():
-        raise ConfigurationError(f"output cannot be held to this grammar: {clause(matcher.get_error())}")
+        raise ConfigurationError(f"output cannot be constrained to this grammar: {clause(matcher.get_error())}")
     return matcher

@@ -1,4 +1,4 @@
-"""Hidden states of a named layer, recorded while a forward runs."""
+"""Hidden states of a named layer, recorded during a forward pass."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ if TYPE_CHECKING:
 
 
 def module_of(model: PreTrainedModel, name: str | int) -> nn.Module:
-    """The module whose output is the hidden state `name`.
+    """Return the module whose output is the hidden state `name`.
 
     Raises:
-        SignalUnavailableError: If there is none.
+        SignalUnavailableError: If the model has no such module.
     """
     if isinstance(name, str):
         try:
             return model.get_submodule(name)
         except AttributeError as error:
             raise SignalUnavailableError(
-                f"the model has no module {name!r}; names are those of model.named_modules(), "
-                "such as 'model.layers.3', or give the layer's index"
+                f"the model has no module {name!r}; use a name from model.named_modules(), "
+                "such as 'model.layers.3', or a layer's index"
             ) from error
     layers = model.get_decoder().layers
     if not -len(layers) <= name < len(layers):
@@ -34,7 +34,7 @@ def module_of(model: PreTrainedModel, name: str | int) -> nn.Module:
 
 
 def hidden_state_name(model: PreTrainedModel, layer: int, part: Literal["layer", "mlp"]) -> str | int:
-    """How `module_of` knows a layer, or the feed-forward part of it.
+    """Return the name by which `module_of` finds a layer, or the feed-forward part of it.
 
     Raises:
         SignalUnavailableError: If the layer has no part `mlp`.
@@ -53,7 +53,7 @@ def hidden_state_name(model: PreTrainedModel, layer: int, part: Literal["layer",
 
 @contextlib.contextmanager
 def last_hidden(module: nn.Module) -> Iterator[list[Tensor]]:
-    """Records (rows, width): the module's output at the last position."""
+    """Record the module's output at the last position: a list that receives one (rows, width) tensor per call."""
     found: list[Tensor] = []
 
     def hook(_module: nn.Module, _args: Any, output: Any) -> None:

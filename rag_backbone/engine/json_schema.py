@@ -1,7 +1,8 @@
-"""JSON schemas as grammars that a text can be held to: which keys are left open, and how the JSON is laid out.
+"""Turns JSON schemas into grammars: closes objects to unlisted keys and fixes the JSON layout.
 
-A schema that says nothing of further keys allows any. Who asks for JSON of a schema wants its keys and no others, so
-objects that list their properties are closed first. What is valid then is valid by the schema as it was given.
+A schema that says nothing about further keys allows any. Callers that ask for JSON by a schema want its keys and no
+others, so objects that list their properties are closed first. Output that is valid under the closed schema is also
+valid under the original one.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Any
 JSONSchema = Mapping[str, Any]
 
 _LAYOUT = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
-"""As `json.dumps` writes. Where any white space may stand, a model can go on with it for ever."""
+"""The layout that `json.dumps` writes. If arbitrary whitespace were allowed, a model could emit it forever."""
 _OF_SCHEMAS = ("properties", "patternProperties", "$defs", "definitions")
 _LISTS = ("anyOf", "oneOf", "allOf", "prefixItems")
 _SINGLE = ("items", "additionalProperties")
@@ -22,15 +23,15 @@ _OF_OTHER_KEYS = ("additionalProperties", "patternProperties", "unevaluatedPrope
 
 
 def compiled_schema(schema: JSONSchema) -> str:
-    """The schema as a grammar takes it (see `grammar`): closed, and with how its JSON is laid out."""
+    """Return the schema as JSON text for the grammar (see `grammar`): closed, and with a fixed layout."""
     return json.dumps({**closed(schema), "x-guidance": {**_LAYOUT, **schema.get("x-guidance", {})}})
 
 
 def closed(schema: JSONSchema) -> dict[str, Any]:
-    """The schema with `additionalProperties: false` wherever properties are listed and nothing is said of other keys.
+    """Return the schema with `additionalProperties: false` where properties are listed and no other keys are mentioned.
 
-    If several parts of a schema describe one object (`allOf`, `anyOf` beside `properties`), it is left as it is: each
-    part would exclude the others' keys.
+    If several parts of a schema describe one object (`allOf`, or `anyOf` next to `properties`), the schema is left as
+    it is, because each part would exclude the others' keys.
     """
     return dict(schema) if _merges(schema) else _closed(schema)
 
@@ -56,7 +57,7 @@ def _closed(node: Any) -> Any:
 
 
 def _merges(node: Any) -> bool:
-    """Whether several parts describe the same object somewhere in it."""
+    """Return whether several parts of the schema describe the same object anywhere in it."""
     if not isinstance(node, Mapping):
         return False
     combined = [key for key in _COMBINE if key in node]

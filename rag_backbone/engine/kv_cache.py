@@ -1,9 +1,9 @@
-"""Keys and values of one sequence, in buffers that grow in place and can be cut back.
+"""Keys and values of one sequence, in buffers that grow in place and can be truncated.
 
-transformers' `DynamicLayer` concatenates, copying every earlier key at every token. Here a layer writes into
-a buffer with room to spare. Sliding-window layers keep all their keys as well and leave the window to the
-mask, so that every sequence can be cut back to any length. Models with other kinds of state (state-space,
-convolution, compressed keys) get transformers' own cache, which can only be continued.
+transformers' `DynamicLayer` concatenates, which copies every earlier key at every token. Here a layer writes into a
+buffer with spare capacity. Sliding-window layers also keep all their keys and leave the window to the mask, so that
+every sequence can be truncated to any length. Models with other kinds of state (state-space, convolution, compressed
+keys) get transformers' own cache, which can only be continued.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _SPARE = 128  # tokens
 
 
 class GrowingLayer(DynamicLayer):
-    """A layer's keys and values: (batch, kv_heads, length, dim), in a buffer with room to spare."""
+    """Keys and values of one layer, (batch, kv_heads, length, dim), in a buffer with spare capacity."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -32,7 +32,7 @@ class GrowingLayer(DynamicLayer):
         self.value_buffer: Tensor
         self.length = 0
         self._lent = 0
-        """Leading tokens of the buffer that other layers read, or that are another's: they are never written over."""
+        """Number of leading tokens in the buffer that are shared with another layer and are never overwritten."""
 
     def update(self, key_states: Tensor, value_states: Tensor, *_args: Any, **_kwargs: Any) -> tuple[Tensor, Tensor]:
         """Append (batch, kv_heads, new, dim) and return views of all keys and values."""
@@ -53,15 +53,15 @@ class GrowingLayer(DynamicLayer):
         return self.keys, self.values
 
     def get_seq_length(self) -> int:
-        """Number of tokens held."""
+        """Return the number of tokens held."""
         return self.length
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
-        """Length of the keys that the next forward will see, and their offset."""
+        """Return the length of the keys that the next forward pass will see, and their offset."""
         return self.length + query_length, 0
 
     def crop(self, tokens_to_remove: int) -> None:
-        """Forget the last tokens; the count is negative, as transformers has it. Nothing is copied."""
+        """Drop the last tokens without copying; the count is negative, as in transformers."""
         self.truncate(self.length - abs(tokens_to_remove))
 
     def truncate(self, length: int) -> None:
@@ -71,10 +71,10 @@ class GrowingLayer(DynamicLayer):
             self.keys, self.values = self.key_buffer[:, :, :length], self.value_buffer[:, :, :length]
 
     def copy(self, length: int) -> GrowingLayer:
-        """A layer of its own with the first `length` tokens.
+        """Return an independent layer with the first `length` tokens.
 
-        It reads them here, and copies them when it gets others: what begins with a known prefix does so once, with room
-        for its whole prompt, layer by layer as the forward needs them.
+        It shares this layer's buffer and copies the tokens when it first appends. A sequence that continues a cached
+        prefix is therefore copied once, with room for its whole prompt, layer by layer during the forward pass.
         """
         other = GrowingLayer()
         if self.is_initialized:
@@ -86,21 +86,21 @@ class GrowingLayer(DynamicLayer):
 
     @property
     def nbytes(self) -> int:
-        """Bytes of both buffers, spare room included."""
+        """Bytes of both buffers, including spare capacity."""
         return self.key_buffer.nbytes + self.value_buffer.nbytes if self.is_initialized else 0
 
 
 class SequenceCache:
-    """The cache of one token sequence, and the ids that it stands for."""
+    """The cache of one token sequence and the ids that it covers."""
 
     def __init__(self, cache: Cache, ids: list[int]) -> None:
         self.cache = cache
-        """The cache, of all that the ids stand for."""
+        """The cache of all tokens in `ids`."""
         self.ids = ids
 
     @classmethod
     def empty(cls, config: PretrainedConfig) -> SequenceCache:
-        """An empty cache of the kind that suits the model."""
+        """Create an empty cache of the kind that suits the model."""
         decoder = config.get_text_config(decoder=True)
         types, _ = get_layer_types_and_kwargs(decoder)
         if set(types) <= _PLAIN:
@@ -109,24 +109,24 @@ class SequenceCache:
 
     @property
     def layers(self) -> list[GrowingLayer] | None:
-        """The layers, if all of them are growing ones."""
+        """The layers if all of them are `GrowingLayer`s, otherwise None."""
         layers = self.cache.layers
         return layers if all(isinstance(layer, GrowingLayer) for layer in layers) else None
 
     @property
     def can_roll_back(self) -> bool:
-        """Whether the sequence can be cut back or copied; else it can only be continued."""
+        """Whether the sequence can be truncated or copied; if not, it can only be continued."""
         return self.layers is not None
 
     def truncate(self, length: int) -> None:
-        """Keep the first `length` tokens. Needs `can_roll_back`."""
+        """Keep the first `length` tokens. Requires `can_roll_back`."""
         assert self.layers is not None
         for layer in self.layers:
             layer.truncate(length)
         del self.ids[length:]
 
     def copy(self, length: int) -> SequenceCache:
-        """An independent cache of the first `length` tokens. Needs `can_roll_back`."""
+        """Return an independent cache of the first `length` tokens. Requires `can_roll_back`."""
         assert self.layers is not None
         return SequenceCache(Cache(layers=[layer.copy(length) for layer in self.layers]), self.ids[:length])
 

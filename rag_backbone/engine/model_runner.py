@@ -1,6 +1,6 @@
-"""One call of a model: what enters, which attention and which adapters it runs with, and what comes out.
+"""One forward pass of a model: its inputs, its attention function and adapters, and its outputs.
 
-Knows nothing of locks, prefixes or generations; the engine is the only caller.
+Knows nothing of scheduling, prefixes or generations; only the worker uses it.
 """
 
 from __future__ import annotations
@@ -30,19 +30,19 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class Output:
-    """One forward's results for the positions that were asked for."""
+    """The results of one forward pass at the requested positions."""
 
     logits: Tensor
     """(rows, kept positions, vocabulary) float32."""
     attention: list[Tensor]
-    """For each row (heads, recorded queries, keys) float32; empty unless asked for."""
+    """One tensor (heads, recorded queries, keys) float32 per sequence; empty unless requested."""
     hidden: dict[str | int, Tensor]
-    """By name (rows, width), the module's output at the last position."""
+    """The output at the last position, (rows, width), of each requested module by name."""
     next_tokens: NextTokens | None = None
-    """What follows the last position of each row, if that was asked for."""
+    """The next-token distribution after each sequence's last position, if requested."""
 
     def part(self, start: int, end: int) -> Output:
-        """Of some of the rows."""
+        """Return the results of the sequences from `start` up to `end`."""
         hidden = {name: states[start:end] for name, states in self.hidden.items()}
         following = None if self.next_tokens is None else self.next_tokens.part(start, end)
         return Output(self.logits[start:end], self.attention[start:end], hidden, following)
@@ -64,7 +64,7 @@ class ModelRunner:
 
     @property
     def mixes_adapters(self) -> bool:
-        """Whether rows with different adapters can be packed."""
+        """Whether sequences with different adapters can be packed into one forward pass."""
         return self.backend is None or isinstance(self.backend, PackedBackend)
 
     def __call__(
@@ -78,17 +78,17 @@ class ModelRunner:
         hidden: Iterable[str | int] = (),
         following: Literal["tokens", "entropy"] | None = None,
     ) -> Output:
-        """One forward; in inference mode, and while nobody else uses the model.
+        """Run one forward pass in inference mode, with exclusive use of the model.
 
         Args:
-            ids: What is new: of one sequence, one token each of rows that continue one prompt, or rows of several
-                sequences.
-            cache: What precedes it; a layout brings its own.
-            adapters: Of each row.
-            keep: How many of the last positions' logits are wanted; of rows of several sequences the last one each.
-            queries: How many of the last positions' attention, likewise.
-            hidden: Modules whose output at the last position is wanted; not of a packed layout.
-            following: Whether `Output.next_tokens` is wanted, or with the entropies.
+            ids: The new tokens: those of one sequence, one token for each row that continues a shared prompt, or a
+                layout of several sequences.
+            cache: Keys and values of the preceding tokens; a layout brings its own.
+            adapters: The adapters of each sequence.
+            keep: Return logits for this many last positions; a layout always returns one per sequence.
+            queries: Record attention for this many last positions; a layout records one per sequence.
+            hidden: Modules whose output at the last position to record; not available with a packed layout.
+            following: Compute `Output.next_tokens`, without or with entropies.
         """
         rows = ids if isinstance(ids, PackedLayout) else None
         shared = cache if isinstance(cache, SharedPromptCache) else None
@@ -111,7 +111,7 @@ class ModelRunner:
         logits = logits[:, -keep:] if rows is None else rows.last(logits)[:, None]
         weights = [w for tensor in (switched.weights if switched else ()) for w in tensor]
         logits = logits.float()
-        # Of all rows at once, and here: on a CPU a second thread that computes would slow the next forward down.
+        # For all rows at once, and in this thread: on a CPU, another thread would slow the next forward pass down.
         next_tokens = NextTokens.of(logits[:, -1], entropy=following == "entropy") if following else None
         return Output(logits, weights, {name: found[0] for name, found in states.items()}, next_tokens)
 
@@ -129,8 +129,8 @@ class ModelRunner:
         return arguments
 
     def _alike(self, rows: PackedLayout | None, adapters: Sequence[AdapterSet | None]) -> list[SharedPrefix]:
-        """Which rows of a decoding step begin alike."""
-        # On a CPU alone: a GPU reads memory so fast that more products cost more than they save.
+        """Return the groups of sequences that share a prefix in a decode batch."""
+        # Only on a CPU: a GPU reads memory so fast that the extra products cost more than they save.
         if rows is None or rows.packed or len(rows.new) < 2 or self._model.device.type != "cpu":
             return []
         self.switch.try_out()
@@ -141,7 +141,7 @@ class ModelRunner:
     def _adapted(
         self, adapters: Sequence[AdapterSet | None], rows: PackedLayout | None
     ) -> AbstractContextManager[None]:
-        # The backend is asked for base-model rows too: it may hold what an earlier forward left active.
+        # Activate base-model rows as well: the backend may still hold adapters of an earlier forward pass.
         if self.backend is None:
             return contextlib.nullcontext()
         if rows is None or not rows.packed:

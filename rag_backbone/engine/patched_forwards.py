@@ -1,4 +1,4 @@
-"""Layers' forwards, exchanged for a while: how linear layers get other arithmetic without other modelling code."""
+"""Temporary replacement of layers' `forward`, so that linear layers use other arithmetic without new modelling code."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 ForwardPatch = tuple[dict[str, Any], "Callable[[Tensor], Tensor]"]
-"""A layer's attributes (`vars(layer)`) and its forward meanwhile."""
+"""A layer's attributes (`vars(layer)`) and its temporary `forward`."""
 
 
 @contextlib.contextmanager
 def patched_forwards(forwards: Iterable[ForwardPatch]) -> Iterator[None]:
-    """Use these forwards in this context; layers that another context has exchanged already keep that one's."""
+    """Use these forwards in this context; skip layers whose forward another context has already replaced."""
     mine = [(attributes, forward) for attributes, forward in forwards if "forward" not in attributes]
     for attributes, forward in mine:
         attributes["forward"] = forward

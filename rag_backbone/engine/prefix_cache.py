@@ -1,9 +1,8 @@
-"""Which prefixes have already been computed: the longest one that a new prompt begins with is reused.
+"""Cache of computed prefixes: a new prompt reuses the longest one that it begins with.
 
-Not only those of earlier prompts: what a generation has computed that is still going on is found as well.
-
-An entry belongs to one adapter key: under other parameters the same tokens have other keys and values.
-The least recently used entries go first when the memory limit is reached. Knows nothing of the model.
+Prefixes come from finished sequences and from generations that are still in progress. An entry belongs to one adapter
+key, because the same tokens have other keys and values under other parameters. When the memory limit is reached, the
+least recently used entries are evicted first. Knows nothing of the model.
 """
 
 from __future__ import annotations
@@ -15,9 +14,9 @@ from rag_backbone.engine.kv_cache import SequenceCache
 
 
 class PrefixCache:
-    """Sequence caches by adapter key and token ids, within a number of bytes.
+    """Sequence caches by adapter key and token ids, up to a limit in bytes.
 
-    Not thread-safe: the engine calls it under its lock.
+    Not thread-safe: only the model thread may use it.
     """
 
     def __init__(self, max_bytes: int) -> None:
@@ -26,11 +25,11 @@ class PrefixCache:
         self._in_use: WeakKeyDictionary[SequenceCache, Hashable] = WeakKeyDictionary()
 
     def take(self, key: Hashable, ids: list[int]) -> SequenceCache | None:
-        """A cache of the longest known prefix of `ids`, for the caller to continue.
+        """Return a cache of the longest known prefix of `ids`, for the caller to continue.
 
-        At least the last id is left out, because its forward gives the next token's logits. The entry stays, so that
-        others who begin alike find it meanwhile: its common part is copied as it is continued. An entry that cannot be
-        copied is handed over.
+        At least the last id is left out, because its forward pass yields the next token's logits. The entry remains
+        available to other sequences: the shared part is copied when it is continued. An entry that cannot be copied is
+        removed and handed over.
         """
         best, length = self._longest(key, ids)
         if best is None:
@@ -44,7 +43,7 @@ class PrefixCache:
         return best.copy(length)
 
     def known(self, key: Hashable, ids: list[int]) -> int:
-        """How many tokens `take` would find."""
+        """Return how many tokens `take` would find."""
         return self._longest(key, ids)[1]
 
     def _longest(self, key: Hashable, ids: list[int]) -> tuple[SequenceCache | None, int]:
@@ -59,9 +58,9 @@ class PrefixCache:
         return best, length
 
     def share(self, key: Hashable, sequence: SequenceCache) -> None:
-        """Let a sequence be found that its owner is continuing, for as long as it lives or until it is put.
+        """Make a sequence in progress available to others until it is `put` or garbage-collected.
 
-        The owner changes it only where nothing is taken meanwhile: under the engine's lock.
+        Its owner must not change it concurrently with `take`; both run in the model thread.
         """
         if sequence.can_roll_back:
             self._in_use[sequence] = key
@@ -76,7 +75,7 @@ class PrefixCache:
             if entry_key == key:
                 common = common_prefix(entry.ids, sequence.ids)
                 if common == len(sequence.ids) and entry.can_roll_back:
-                    return  # known already, and more
+                    return  # an existing entry covers it
                 if common == len(entry.ids) and sequence.can_roll_back:
                     continue
             kept.append((entry_key, entry))
@@ -85,11 +84,11 @@ class PrefixCache:
             self._entries.pop(0)
 
     def entries(self) -> list[tuple[Hashable, SequenceCache]]:
-        """What is kept, the least recently used first, to be `put` again; what is in use is not among it."""
+        """Return the kept entries, least recently used first, to be `put` again; sequences in use are not included."""
         return list(self._entries)
 
     def drop(self, key: Hashable) -> None:
-        """Forget everything that was computed under an adapter key."""
+        """Forget everything that was computed with an adapter key."""
         self._entries = [(k, entry) for k, entry in self._entries if k != key]
         self._in_use = WeakKeyDictionary({entry: k for entry, k in self._in_use.items() if k != key})
 
@@ -108,11 +107,11 @@ class PrefixCache:
 
 
 def common_prefix(a: list[int], b: list[int], limit: int | None = None) -> int:
-    """Number of leading ids that `a` and `b` share, at most `limit`."""
+    """Return the number of leading ids that `a` and `b` share, at most `limit`."""
     end = min(len(a), len(b)) if limit is None else min(len(a), len(b), limit)
     if a[:end] == b[:end]:  # one comparison in C: the usual case of a continuation
         return end
-    low = 0  # so many are known to be shared; slices are compared in C, single ids would be in Python
+    low = 0  # ids known to be shared; slices are compared in C, single ids would be compared in Python
     while end - low > 1:
         middle = (low + end) // 2
         low, end = (middle, end) if a[low:middle] == b[low:middle] else (low, middle)

@@ -1,4 +1,4 @@
-"""What the engine is asked for and what it gives back: plain data."""
+"""The engine's requests and results, as plain data."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ FinishReason = Literal["eos", "length", "stop", "cancelled"]
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One generation."""
+    """A request for one generation."""
 
     prompt: str | Sequence[int]
-    """Text, tokenised with the model's special tokens; or token ids, taken as they are."""
+    """Text, tokenised with the model's special tokens; or token ids, used as they are."""
     max_new_tokens: int = 128
     stop: Sequence[str] = ()
     """Strings at which to stop; they do not appear in the text."""
@@ -30,7 +30,8 @@ class Request:
     signals: Signals = field(default_factory=Signals)
     adapters: AdapterSet | None = None
     stop_when: Callable[[TokenStep], bool] | None = None
-    """Called with each step in turn, in the thread that decodes; true ends the generation after it (`"cancelled"`)."""
+    """Called with each step in turn, in the caller's thread; if it returns true, generation ends after that step
+    (`"cancelled"`)."""
 
     def __post_init__(self) -> None:
         if self.max_new_tokens < 1:
@@ -41,14 +42,14 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class TokenCounts:
-    """How much work something was. `a + b` and `a - b` work field by field."""
+    """Amount of work done. `a + b` and `a - b` work field by field."""
 
     forwards: int = 0
-    """Calls of the model."""
+    """Forward passes of the model."""
     forward_tokens: int = 0
-    """Tokens that entered a forward, prefill and decoding together."""
+    """Tokens processed in forward passes, in prefill and decode."""
     cached_tokens: int = 0
-    """Prompt tokens that needed no forward because a prefix was known."""
+    """Prompt tokens that needed no forward pass because a cached prefix covered them."""
     generated_tokens: int = 0
 
     def __add__(self, other: TokenCounts) -> TokenCounts:
@@ -78,7 +79,7 @@ class Generation:
     prompt_tokens: int
     counts: TokenCounts
     stop_string: str | None = None
-    """Which stop string was met."""
+    """The stop string that ended the text, if any."""
 
     @property
     def token_ids(self) -> list[int]:
@@ -94,13 +95,13 @@ class Generation:
 
 @dataclass(frozen=True, slots=True)
 class ScoredText:
-    """Signals of a given continuation, from one forward."""
+    """Signals of a given continuation, from one forward pass."""
 
     token_ids: tuple[int, ...]
     logprobs: Tensor
-    """(tokens,) log-probability of each token after what precedes it."""
+    """Log-probability of each token given the tokens before it: (tokens,)."""
     entropies: Tensor
-    """(tokens,) entropy of the distribution that each token was drawn from, in nats."""
+    """Entropy in nats of the distribution before each token: (tokens,)."""
     attention: Tensor | None
-    """(heads, tokens + 1, prompt + tokens): row `t` is the query that predicts token `t`; the last row is that of
-    the last token. None unless asked for."""
+    """Attention rows, (heads, tokens + 1, prompt + tokens): row `t` is the query that predicts token `t`, and the final
+    row is that of the last token. None unless requested."""

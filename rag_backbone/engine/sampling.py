@@ -1,6 +1,6 @@
-"""Choosing a token: greedy, or by temperature, top-k and top-p with a seed; logit bias; and what may come at all.
+"""Token sampling: greedy, or by temperature, top-k and top-p with a seed; logit bias; and constraints.
 
-What a `Constraint` is made from (a grammar, a schema) is not known here; see `grammar`.
+This module does not know how a `Constraint` is defined (by a grammar or a schema); see `grammar`.
 """
 
 from __future__ import annotations
@@ -17,49 +17,49 @@ if TYPE_CHECKING:
 
 
 class TokenFilter(Protocol):
-    """Which tokens may come next in one generation."""
+    """Decides which tokens may come next in one generation."""
 
     @property
     def complete(self) -> bool:
-        """Whether no token may come any more, so that the text ends here."""
+        """Whether no further token is allowed, so that the text ends here."""
         ...
 
     def allowed(self, logits: Tensor) -> Tensor:
-        """The logits (vocabulary,) with -inf for every token that may not come next; what is given stays as it is."""
+        """Return a copy of the logits, (vocabulary,), with -inf for every token that is not allowed next."""
         ...
 
     def accept(self, token_id: int) -> None:
-        """Take note of the token that was chosen."""
+        """Record the chosen token."""
         ...
 
 
 class Constraint(Protocol):
-    """What generations must look like."""
+    """A constraint on the form of generated text."""
 
     def begin(self) -> TokenFilter:
-        """The filter of a generation of its own."""
+        """Return a fresh filter for one generation."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How a token is chosen. The default is greedy.
+    """How tokens are chosen. The default is greedy.
 
-    `top_k` and `top_p` keep the same tokens as transformers' logits processors, in the same order
-    (temperature, then top-k, then top-p).
+    `top_k` and `top_p` keep the same tokens as transformers' logits processors, in the same order (temperature, then
+    top-k, then top-p).
     """
 
     temperature: float = 0.0
-    """0 is greedy."""
+    """0 means greedy."""
     top_p: float = 1.0
     top_k: int = 0
-    """0 keeps all."""
+    """0 keeps all tokens."""
     seed: int | None = None
-    """With a seed the same prompt gives the same text; without one each generation differs."""
+    """The same prompt with the same seed gives the same text; without a seed every generation differs."""
     logit_bias: Mapping[int, float] = field(default_factory=dict)
-    """Token id to what is added to its logit before anything else (OpenAI's meaning)."""
+    """Token id to the value added to its logit before anything else (as in OpenAI's API)."""
     constraint: Constraint | None = None
-    """What the text must look like; temperature, top-k and top-p choose among the tokens that it leaves."""
+    """Constraint on the text; temperature, top-k and top-p choose among the tokens that it allows."""
 
     def __post_init__(self) -> None:
         if not (self.temperature >= 0 and math.isfinite(self.temperature)):
@@ -71,7 +71,7 @@ class Sampling:
 
 
 class Sampler:
-    """Chooses one row's tokens, keeping the state of its random generator."""
+    """Chooses the tokens of one sequence and holds the state of its random generator."""
 
     def __init__(self, sampling: Sampling, device: str) -> None:
         import torch
@@ -94,21 +94,21 @@ class Sampler:
 
     @property
     def takes_likeliest(self) -> bool:
-        """Whether it always chooses the (first) largest logit."""
+        """Whether the sampler always chooses the (first) largest logit."""
         return self._generator is None and self._bias is None and self._filter is None
 
     @property
     def complete(self) -> bool:
-        """Whether the constraint leaves nothing more to choose."""
+        """Whether the constraint allows no further token."""
         return self._filter is not None and self._filter.complete
 
     def accept(self, token_id: int) -> None:
-        """Take note of a token that became part of the text."""
+        """Record a token that became part of the text."""
         if self._filter is not None:
             self._filter.accept(token_id)
 
     def __call__(self, logits: Tensor) -> Tensor:
-        """Choose from `logits` (vocabulary,) float32, which are left as they are; returns a scalar tensor."""
+        """Choose a token from `logits` (vocabulary,) float32, which are not modified; return a scalar tensor."""
         import torch
 
         if self._bias is not None:
@@ -122,22 +122,22 @@ class Sampler:
 
 
 def draw(logits: Tensor, sampling: Sampling, generator: Generator) -> Tensor:
-    """One token for each row, from the distribution that `Sampler` draws from; bias and constraint are not looked at.
+    """Draw one token per row from the same distribution as `Sampler`, but ignore bias and constraint.
 
     Args:
         logits: (rows, vocabulary) float32.
-        sampling: The same for all rows.
+        sampling: Applied to all rows.
         generator: Advanced by the draw.
 
     Returns:
-        (rows,).
+        Token ids, (rows,).
     """
     import torch
 
     if sampling.temperature == 0:
         return logits.argmax(-1)
     logits = logits / sampling.temperature
-    # The likeliest are looked at alone: sorting whole vocabularies would take as long as the forward.
+    # Only the likeliest tokens are sorted: sorting whole vocabularies would take as long as the forward pass.
     width = logits.shape[-1]
     k = min(sampling.top_k or width, width)
     best, order = torch.topk(logits, k) if k < width else torch.sort(logits, descending=True)
@@ -149,7 +149,7 @@ def draw(logits: Tensor, sampling: Sampling, generator: Generator) -> Tensor:
 
 
 def greedy(logits: Tensor) -> Tensor:
-    """The index of the (first) largest of (..., vocabulary): (...,)."""
+    """Return the index of the (first) largest logit of (..., vocabulary): (...,)."""
     import torch
 
     if logits.device.type == "cpu":  # torch's own argmax takes thirty times as long there

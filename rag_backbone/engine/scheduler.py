@@ -1,15 +1,15 @@
 """The scheduler: the one thread that calls a model, and the queue of requests that it serves.
 
-A caller puts a request into the queue and waits for it: the next token of a sequence, or another computation with the
-model. In each cycle the thread does one of each of the following, so that none starves the others:
+A caller puts a request into the queue and waits for the result: the next token of a sequence, or another computation
+with the model. In each cycle the thread does one of each of the following, so that none starves the others:
 
-- a *computation* of another kind, first come, first served;
+- a *task*, which is any other computation, in order of arrival;
 - a *prefill* chunk: a bounded number of tokens, of one long prompt or of several short ones;
-- a *decoding* step: one token for every sequence whose caller waits for one, in one forward.
+- a *decode* step: one token for every sequence whose caller is waiting for one, in one forward pass.
 
 Generation is pull-based: no token is computed before a caller asks for it, and a stream may be dropped at any token.
-Only the thread touches the scheduling state. Callers, and the garbage collector when it finalises a stream, reach it
-through the queue.
+Only the model thread touches the scheduling state. Callers, and the garbage collector when it finalises a stream, reach
+it through the queue.
 
 A single thread also means a single OpenMP thread pool; several pools slow each other down on a CPU.
 """
@@ -46,23 +46,24 @@ _CLOSED = "the engine was closed; load the model again"
 
 
 class _Shared:
-    """What the thread and those who start it both change, under the lock."""
+    """State that the model thread and the threads that start it both modify while the lock is held."""
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
         self.thread: threading.Thread | None = None
-        """The thread that runs; None while there is none."""
+        """The running model thread; None if there is none."""
         self.process: int | None = None
-        """Of the first thread."""
+        """Id of the process that started the first model thread."""
         self.closed = False
 
 
 class Scheduler:
-    """Starts the thread, and puts wishes into its queue.
+    """Starts the model thread and puts requests into its queue.
 
     Args:
-        steps: What is done with sequences.
-        most: Sequences that are under way at once; the others wait before their first forward, when they hold nothing.
+        steps: The prefill and decode steps for sequences.
+        most: Maximum number of sequences in progress at once; the others wait before their first forward pass, while
+            they hold no memory.
     """
 
     def __init__(self, steps: ForwardSteps, most: int) -> None:
@@ -72,10 +73,10 @@ class Scheduler:
         weakref.finalize(self, self._inbox.put, None)
 
     def advance(self, rows: Sequence[SequenceState]) -> None:
-        """Wait for the next token of each row, and let the rows take them.
+        """Wait for the next token of each sequence, and apply it to the sequence.
 
-        Raises what went wrong with the first row of those that failed. An interrupt is raised once no forward is under
-        way in which the rows take part.
+        Raises the first error if any sequence failed. If the caller is interrupted, the interrupt is raised only after
+        no running forward pass includes these sequences.
         """
         missing = [row for row in rows if row.chosen is None]
         asks = [TokenRequest(row) for row in missing]
@@ -84,14 +85,14 @@ class Scheduler:
         for row in rows if interrupt is None else ():
             try:
                 row.take()
-            except Exception as error:  # noqa: BLE001 - of its `stop_when`; the other rows have their tokens
+            except Exception as error:  # noqa: BLE001 - from `stop_when`; the other sequences have their tokens
                 errors.append(error)
         for reason in (interrupt, *errors):
             if reason is not None:
                 raise reason
 
     def run(self, call: Callable[[], _T]) -> _T:
-        """Call a function in the thread, and wait for what it gives."""
+        """Call a function in the model thread and return its result."""
         if threading.current_thread() is self._shared.thread:
             return call()
         work = Task(call)
@@ -101,21 +102,25 @@ class Scheduler:
         return cast("_T", work.result)
 
     def leave(self, row: SequenceState) -> None:
-        """A row has ended. Never waits: the garbage collector may call this anywhere."""
+        """Report that a sequence has ended. Never blocks: the garbage collector may call this anywhere."""
         self._inbox.put(Finished(row))
 
     def close(self) -> None:
-        """End the thread once it has done what was asked for before; what is asked for later is refused."""
+        """End the model thread once all pending requests are done; later requests are refused."""
         with self._shared.lock:
             self._shared.closed = True
         self._inbox.put(None)
 
     def _wished(self, wishes: Sequence[PendingCall]) -> BaseException | None:
-        """Wait until they are done; gives what interrupted the waiting, after which none of them is in progress."""
+        """Submit requests and wait until all are done.
+
+        Return the exception that interrupted the wait, or None. In either case none of the requests is in progress any
+        more.
+        """
         if not wishes:
             return None
         if threading.current_thread() is self._shared.thread:
-            raise RuntimeError("a callback of the engine waits for the engine itself")
+            raise RuntimeError("a callback in the model thread cannot wait for the engine: it would wait for itself")
         self._refuse()
         for wish in wishes:
             self._inbox.put(wish)
@@ -123,7 +128,7 @@ class Scheduler:
         try:
             self._start()
         except BaseException as error:  # noqa: BLE001 - raised by the caller
-            if self._shared.thread is None:  # none that could be in progress
+            if self._shared.thread is None:  # nothing can be in progress
                 return error
             interrupt = error
         for wish in wishes:
@@ -142,7 +147,7 @@ class Scheduler:
         if self._shared.process not in (None, os.getpid()):
             raise ConfigurationError(
                 "this process was forked from one that had used the model, and PyTorch's threads do not survive that. "
-                "Load the model in this process, or start it with multiprocessing's 'spawn'."
+                "Load the model in this process, or start the process with multiprocessing's 'spawn'."
             )
 
     def _start(self) -> None:
@@ -161,13 +166,13 @@ class Scheduler:
                 if not started:
                     shared.thread = None
         if not started:
-            if threading.current_thread().daemon:  # it is about to be killed where it stands, and has nobody to tell
+            if threading.current_thread().daemon:  # it is about to be killed, so no caller would see an error
                 threading.Event().wait()
-            raise ConfigurationError("the process is ending, and the model's thread with it; ask before")
+            raise ConfigurationError("the process is shutting down; the model can no longer be called")
 
 
 class _Running:
-    """The threads of all engines. One that were killed inside of torch would take the process down with it."""
+    """The model threads of all engines. Killing a thread inside torch at interpreter exit would crash the process."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -175,7 +180,7 @@ class _Running:
         self._ended = False
 
     def start(self, thread: threading.Thread, inbox: queue.SimpleQueue[Any]) -> bool:
-        """Start a thread, unless the process ends; whether that was done."""
+        """Start a thread unless the process is shutting down; return whether it was started."""
         with self._lock:
             if not self._ended:
                 self._inboxes[thread] = inbox
@@ -183,7 +188,7 @@ class _Running:
             return not self._ended
 
     def end(self) -> None:
-        """Let all threads do what was asked for, and wait for their ends."""
+        """Let all threads finish their pending requests, and join them."""
         with self._lock:
             self._ended = True
             threads = list(self._inboxes.items())
@@ -197,7 +202,7 @@ atexit.register(_running.end)
 
 
 def _main(inbox: queue.SimpleQueue[Any], turns: weakref.ref[SchedulingPolicy], shared: _Shared) -> None:
-    """The thread. While it waits it holds nothing of the model."""
+    """Run the model thread. While it waits, it holds no reference to the model."""
     try:
         while True:
             message = inbox.get()
@@ -216,7 +221,7 @@ def _main(inbox: queue.SimpleQueue[Any], turns: weakref.ref[SchedulingPolicy], s
 
 
 def _refuse_all(inbox: queue.SimpleQueue[Any], turns: SchedulingPolicy | None) -> None:
-    """Answer everyone who waits for an engine that was closed."""
+    """Fail every request that is still waiting for a closed engine."""
     if turns is not None:
         turns.fail(ConfigurationError(_CLOSED))
     with contextlib.suppress(queue.Empty):

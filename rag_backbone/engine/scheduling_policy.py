@@ -14,40 +14,41 @@ if TYPE_CHECKING:
     from rag_backbone.engine.sequence import SequenceState
 
 _PATIENCE = 0.02
-"""Seconds that a decoding step waits for sequences of the last one, whose callers only have to look at a token.
+"""Seconds that a decode step waits for sequences of the previous step, whose callers usually only look at the token.
 
-One that was waited for in vain is not waited for again until it has shared a step."""
+After a timeout, a sequence is not waited for again until it has joined a batch.
+"""
 _IDLE = 0.5
-"""Seconds after its last token from which a sequence counts as one that is not read at the moment."""
+"""Seconds after its last token at which a sequence counts as idle: its stream is not being read."""
 _LOOK = 0.02
-"""Seconds after which it is looked again whether there is room for another sequence."""
+"""Seconds between checks for whether another sequence can be admitted."""
 
 Failures: TypeAlias = "dict[SequenceState, BaseException]"
-"""What went wrong with single sequences."""
+"""The error of each sequence that failed."""
 
 
 class ForwardSteps(Protocol):
-    """What is done with sequences. Each raises what concerns all of them."""
+    """The model steps that the policy schedules. A method raises if all of its sequences are affected."""
 
     def read(self, first: SequenceState, others: Sequence[SequenceState]) -> tuple[Sequence[SequenceState], Failures]:
-        """Read a part of the first one's prompt, and the prompts of those of the others that fit in.
+        """Prefill part of the first sequence's prompt, together with as many of the other prompts as fit.
 
         Returns:
-            The rows whose prompts are read to the end, so that they have a token; and what went wrong with some.
+            The sequences whose prefill is complete, so that they have a token; and the errors of single sequences.
         """
         ...
 
     def decode(self, rows: Sequence[SequenceState]) -> Failures:
-        """One token for each."""
+        """Compute one token for each sequence."""
         ...
 
     def leave(self, row: SequenceState) -> None:
-        """Keep what a sequence that has ended computed."""
+        """Keep what a finished sequence computed."""
         ...
 
 
 class PendingCall:
-    """What a caller waits for."""
+    """A request that a caller is waiting for."""
 
     def __init__(self) -> None:
         self.done = threading.Event()
@@ -60,7 +61,7 @@ class PendingCall:
 
 
 class TokenRequest(PendingCall):
-    """A sequence's next token."""
+    """A request for the next token of a sequence."""
 
     def __init__(self, row: SequenceState) -> None:
         super().__init__()
@@ -69,7 +70,7 @@ class TokenRequest(PendingCall):
 
 
 class Task(PendingCall):
-    """Something else."""
+    """A request to call a function in the model thread."""
 
     def __init__(self, call: Callable[[], Any]) -> None:
         super().__init__()
@@ -78,26 +79,26 @@ class Task(PendingCall):
 
 
 class Cancelled:
-    """A wish whose caller was interrupted."""
+    """Message: the caller of a request was interrupted."""
 
     def __init__(self, wish: PendingCall) -> None:
         self.wish = wish
 
 
 class Finished:
-    """A sequence that has ended."""
+    """Message: a sequence has ended."""
 
     def __init__(self, row: SequenceState) -> None:
         self.row = row
 
 
 class SchedulingPolicy:
-    """What is wished for, and what comes next.
+    """Holds the pending requests and decides what runs next.
 
     Args:
-        steps: What is done with sequences.
-        most: Sequences that are under way at once.
-        inbox: Where wishes come from, and the other messages; None ends the work.
+        steps: The prefill and decode steps for sequences.
+        most: Maximum number of sequences in progress at once.
+        inbox: The queue of requests and other messages; None ends the work.
     """
 
     def __init__(self, steps: ForwardSteps, most: int, inbox: queue.SimpleQueue[Any]) -> None:
@@ -107,13 +108,13 @@ class SchedulingPolicy:
         self._asks: list[TokenRequest] = []
         self._works: deque[Task] = deque()
         self._under_way: WeakSet[SequenceState] = WeakSet()
-        """Rows that have begun and not ended."""
+        """Sequences that have started and not finished."""
         self._expected: WeakSet[SequenceState] = WeakSet()
-        """Rows of the last steps that have not asked again."""
+        """Sequences of the latest steps whose callers have not asked again."""
         self._over = False
 
     def work(self, message: Any) -> bool:
-        """Take a message, and go on until nothing is left to do; gives whether that is the end."""
+        """Handle a message and work until nothing is left to do; return whether the thread should end."""
         try:
             self._note(message)
             while True:
@@ -125,7 +126,7 @@ class SchedulingPolicy:
                     continue
                 if not self._asks or self._over:
                     return self._over
-                self._note_next(_LOOK)  # they wait for room
+                self._note_next(_LOOK)  # the remaining requests wait for room
         except BaseException as error:
             self.fail(error)
             raise
@@ -163,7 +164,7 @@ class SchedulingPolicy:
                 return
 
     def _note_next(self, seconds: float) -> bool:
-        """Wait for a message; whether one came."""
+        """Wait up to `seconds` for a message and handle it; return whether one arrived."""
         try:
             self._note(self._inbox.get(timeout=seconds))
         except queue.Empty:
@@ -178,13 +179,13 @@ class SchedulingPolicy:
             ask.finish((failures or {}).get(ask.row))
 
     def fail(self, error: BaseException) -> None:
-        """Give everyone who waits this error: the thread has ended, or this very class is at fault."""
+        """Fail all pending requests with this error: the thread has ended, or this class has a bug."""
         self._finish(list(self._asks), {ask.row: error for ask in self._asks})
         for work in self._works:
             work.finish(error)
         self._works.clear()
 
-    # ---------------------------------------------------------------------------------------------------------- turns
+    # ---------------------------------------------------------------------------------------------------------- steps
 
     def _work(self) -> None:
         if not self._works:
@@ -192,7 +193,7 @@ class SchedulingPolicy:
         work = self._works.popleft()
         try:
             work.result = work.call()
-        except BaseException as error:  # noqa: BLE001 - the caller gets it
+        except BaseException as error:  # noqa: BLE001 - raised in the caller
             work.finish(error)
         else:
             work.finish()
@@ -204,13 +205,13 @@ class SchedulingPolicy:
         rows = [ask.row for ask in fresh]
         try:
             read, failures = self._steps.read(rows[0], rows[1:])
-        except Exception as error:  # noqa: BLE001 - the caller gets it
+        except Exception as error:  # noqa: BLE001 - raised in the caller
             read, failures = rows[:1], {rows[0]: error}
         self._deliver([ask for ask in fresh if ask.row in read], failures)
         return True
 
     def _admitted(self) -> list[TokenRequest]:
-        """Those whose prompts are still to be read, first come, first served."""
+        """Return the requests of sequences that are to be prefilled, in order of arrival."""
         found, full = [], False
         for ask in self._asks:
             row = ask.row
@@ -226,7 +227,10 @@ class SchedulingPolicy:
         return found
 
     def _is_full(self, ask: TokenRequest) -> bool:
-        """A sequence that is not read at the moment keeps no other out, nor does one that the same thread reads."""
+        """Return whether no other sequence may start for this request.
+
+        Idle sequences and those read by the same thread do not count, so they never block others.
+        """
         since = time.monotonic() - _IDLE
         asking = {one.row for one in self._asks}
         busy = (
@@ -237,7 +241,7 @@ class SchedulingPolicy:
         return sum(1 for _ in busy) >= self._most
 
     def _decode(self) -> bool:
-        self._note_all()  # while prompts were read, callers have taken their tokens
+        self._note_all()  # callers have taken their tokens during prefill
         if not self._decoding():
             return False
         self._wait_for_expected()
@@ -247,7 +251,7 @@ class SchedulingPolicy:
             return True
         try:
             failures = self._steps.decode(rows)
-        except Exception as error:  # noqa: BLE001 - the callers get it
+        except Exception as error:  # noqa: BLE001 - raised in the callers
             failures = dict.fromkeys(rows, error)
         for ask in asks:
             ask.row.thread = ask.thread
@@ -265,7 +269,7 @@ class SchedulingPolicy:
         self._finish(asks, failures)
 
     def _wait_for_expected(self) -> None:
-        """Wait a moment for those that have just got a token, so that one forward serves all."""
+        """Wait briefly for sequences that have just got a token, so that one forward pass serves all."""
         end = time.monotonic() + _PATIENCE
         while self._awaited() and not self._works and len(self._decoding()) < self._most:
             left = end - time.monotonic()
@@ -275,6 +279,6 @@ class SchedulingPolicy:
                 self._expected.clear()
 
     def _awaited(self) -> bool:
-        """Whether an expected row may come: what a thread reads that waits for another row cannot."""
+        """Return whether an expected sequence may still ask: its thread must not be waiting for another sequence."""
         waiting = {ask.thread for ask in self._asks}
         return any(row.thread not in waiting and row.finish_reason is None for row in self._expected)

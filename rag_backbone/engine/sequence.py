@@ -1,4 +1,4 @@
-"""One generation in progress: what was generated, what is still to be fed, and when to stop."""
+"""One generation in progress: its generated tokens, the tokens still to be fed, and when to stop."""
 
 from __future__ import annotations
 
@@ -50,23 +50,23 @@ class SequenceState:
         self.request = request
         self.prompt_ids = prompt_ids
         self.limit = limit
-        """Tokens that may be generated: what was asked for, or what the context window leaves."""
+        """Maximum number of generated tokens: the requested number, or what the context window leaves."""
         self.sequence: SequenceCache | None = None
         self.generated: list[int] = []
         self.steps: list[TokenStep] = []
-        """Steps that are certain; those held back for a possible stop string are not among them."""
+        """Steps that are final; steps held back for a possible stop string are not included."""
         self.finish_reason: FinishReason | None = None
         self.closing_attention: Tensor | None = None
-        """The attention row of the last step's token, if it has been fed."""
+        """The attention row of the last step's token, if that token has been fed."""
         self.counts = TokenCounts()
         self.chosen: ChosenToken | None = None
-        """The next token, once the model's thread has chosen it, until its caller takes it."""
+        """The next token, from when the model thread chooses it until the caller takes it."""
         self.thread: Thread | None = None
-        """The thread that asked for the latest token."""
+        """The thread that requested the latest token."""
         self.left_at = 0.0
-        """When the latest one was handed over, by the monotonic clock."""
+        """When the latest token was handed over, by the monotonic clock."""
         self.awaited_in_vain = False
-        """Whether others' steps waited for this row, and it has not shared a step since."""
+        """Set when a batch timed out waiting for this sequence; cleared when it next joins a batch."""
         self._end_ids = end_ids
         self._detokenizer = Detokenizer(tokenizer, prompt_ids)
         self._stops = StopStrings(request.stop)
@@ -75,7 +75,7 @@ class SequenceState:
         self._watched = torch.tensor(watched, device=device) if watched else None
 
     def unfed(self) -> list[int]:
-        """The ids that have to enter the next forward."""
+        """Return the ids to feed in the next forward pass."""
         assert self.sequence is not None
         fed = len(self.sequence.ids)
         ahead = fed - len(self.prompt_ids)
@@ -83,21 +83,21 @@ class SequenceState:
 
     @property
     def key(self) -> Hashable:
-        """Of its adapters."""
+        """Key of the sequence's adapters."""
         return key_of(self.request.adapters)
 
     @property
     def shares_prefill(self) -> bool:
-        """Whether its prompt's forward is still to come, and can be shared with other rows'."""
+        """Whether its prompt is still to be prefilled and can be batched with other prompts."""
         return self.sequence is None and self.finish_reason is None and self.request.signals.hidden_state is None
 
     @property
     def decodes(self) -> bool:
-        """Whether the next forward takes a single generated token, so that it can be shared with other rows."""
+        """Whether its next forward pass takes a single generated token, so that it can join a decode batch."""
         return self.sequence is not None and self.sequence.can_roll_back and len(self.unfed()) == 1
 
     def choose(self, logits: Tensor, following: NextToken, attention: Tensor | None, hidden: Tensor | None) -> None:
-        """Choose the next token from (vocabulary,) float32 logits; in the model's thread."""
+        """Choose the next token from (vocabulary,) float32 logits; runs in the model thread."""
         log_z, token_id, logit = following.log_z, following.likeliest, following.largest
         if not self._sampler.takes_likeliest:
             token = self._sampler(logits)
@@ -115,9 +115,9 @@ class SequenceState:
         self.chosen = ChosenToken(token_id, logit - log_z, entropy, top, watched, attention, hidden)
 
     def take(self) -> None:
-        """Take note of the token that was chosen, with its signals; in the caller's thread, where `stop_when` is."""
+        """Apply the chosen token with its signals; runs in the caller's thread, where `stop_when` is called."""
         chosen, self.chosen = self.chosen, None
-        if chosen is None or self.finish_reason is not None:  # it was left meanwhile
+        if chosen is None or self.finish_reason is not None:  # it was cancelled meanwhile
             return
         if chosen.token_id in self._end_ids:
             self._finish("eos", chosen.attention)
@@ -140,7 +140,7 @@ class SequenceState:
         enough = self._first_enough(certain)
         self.steps += certain[:enough]
         if enough is not None:
-            self._stops.flush()  # what is held back comes after the step that was enough
+            self._stops.flush()  # the steps held back come after the final one
             self._finish("cancelled", None)
         elif self._stops.found is not None:
             cut_off = step if len(self.steps) == step.index else None
@@ -151,14 +151,14 @@ class SequenceState:
             self._finish("length", None)
 
     def _first_enough(self, steps: list[TokenStep]) -> int | None:
-        """How many steps there are up to the first one that the request wants no more after."""
+        """Return how many steps to keep, up to the first one at which `stop_when` is true; None if there is none."""
         stop_when = self.request.stop_when
         if stop_when is None:
             return None
         return next((i for i, step in enumerate(steps, 1) if stop_when(step)), None)
 
     def cancel(self) -> None:
-        """Stop here."""
+        """Stop generating here, unless the sequence has already finished."""
         if self.finish_reason is None:
             self._finish("cancelled", None)
 
@@ -168,7 +168,7 @@ class SequenceState:
         self.closing_attention = closing_attention
 
     def generation(self) -> Generation:
-        """The result so far."""
+        """Return the result so far."""
         return Generation(
             text="".join(step.text for step in self.steps),
             steps=tuple(self.steps),

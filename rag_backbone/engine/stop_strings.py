@@ -1,7 +1,7 @@
-"""From token ids to text while generating, and stopping at strings.
+"""Incremental detokenisation during generation, and stopping at strings.
 
-A stop string may end in the middle of a token and may begin several tokens earlier, so tokens whose text
-could still turn out to be the beginning of a stop string are held back until that is decided.
+A stop string may end in the middle of a token and may begin several tokens earlier, so tokens whose text could still
+turn out to be the beginning of a stop string are held back until that is decided.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 _REPLACEMENT = "\ufffd"
-_CONTEXT = 6  # prompt tokens that keep a decoder from taking the first new token for a text's beginning
+_CONTEXT = 6  # prompt tokens that keep the decoder from treating the first new token as the start of a text
 
 
 class Detokenizer:
@@ -30,7 +30,7 @@ class Detokenizer:
         self._read = len(self._ids)
 
     def push(self, token_id: int) -> str:
-        """The characters completed by `token_id`; empty while a character's bytes are incomplete."""
+        """Return the characters completed by `token_id`; empty while a character's bytes are incomplete."""
         self._ids.append(token_id)
         known = self._decode(self._ids[self._start : self._read])
         text = self._decode(self._ids[self._start :])
@@ -55,7 +55,7 @@ class StopStrings:
         """The stop string that was met."""
 
     def push(self, step: TokenStep) -> list[TokenStep]:
-        """The steps that are certain now. Once `found` is set, they are the last ones."""
+        """Add a step and return the steps that are now final. Once `found` is set, they are the last ones."""
         if not self._stop:
             return [step]
         self._held.append(step)
@@ -68,7 +68,7 @@ class StopStrings:
         return self._release(len(text) - undecided)
 
     def flush(self) -> list[TokenStep]:
-        """What was held back, when the text ends without a stop string."""
+        """Return the steps that were held back, when the text ends without a stop string."""
         steps, self._held = self._held, []
         return steps
 
@@ -82,7 +82,7 @@ class StopStrings:
 
 
 def _overlap(text: str, stop: str) -> int:
-    """Length of the longest proper beginning of `stop` that `text` ends with."""
+    """Return the length of the longest proper prefix of `stop` that `text` ends with."""
     return next((n for n in range(min(len(stop) - 1, len(text)), 0, -1) if text.endswith(stop[:n])), 0)
 
 

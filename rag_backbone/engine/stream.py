@@ -1,4 +1,4 @@
-"""A generation as an iterator of token steps that can be left at any time."""
+"""A generation as an iterator of token steps that can be abandoned at any time."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ class SteppingEngine(Protocol):
 class TokenStream(Iterator[TokenStep]):
     """Token steps as they are generated.
 
-    Use it as a context manager, or call `close`, so that what was computed is kept for the next prompt. Leaving
-    early costs nothing and blocks nobody.
+    Use it as a context manager, or call `close`, so that the computed keys and values are cached for the next prompt.
+    Leaving early costs nothing and blocks no other request.
     """
 
     def __init__(self, engine: SteppingEngine, row: SequenceState) -> None:
@@ -52,7 +52,7 @@ class TokenStream(Iterator[TokenStep]):
         return row.steps[self._given - 1]
 
     def close(self) -> None:
-        """Stop generating. The steps given so far remain available."""
+        """Stop generating. The steps returned so far remain available."""
         if not self._closed:
             self._closed = True
             self._row.cancel()
@@ -60,7 +60,7 @@ class TokenStream(Iterator[TokenStep]):
 
     @property
     def finish_reason(self) -> FinishReason | None:
-        """Why it ended; None while it has not."""
+        """Why the generation ended; None while it has not."""
         return self._row.finish_reason
 
     @property
@@ -69,15 +69,18 @@ class TokenStream(Iterator[TokenStep]):
         return self._row.prompt_ids
 
     def generation(self) -> Generation:
-        """Everything generated so far, whether or not it was iterated over."""
+        """Return everything generated so far, whether or not it was iterated over."""
         return self._row.generation()
 
     def closing_attention(self) -> Tensor:
-        """The attention row of the last step's own token: (heads, keys) float32.
+        """Return the attention row of the last step's own token, (heads, keys) float32, and end the stream.
 
-        A step carries the row of the query that predicted it; this is the one row that no step carries. It is at
-        hand if generation went one token further (an end of sequence), else it costs one token's forward, which a
-        continuation of the text then need not make. Ends the stream.
+        A step carries the row of the query that predicted it, so this is the one row that no step carries. It is
+        available if generation went one token further (an end of sequence). Otherwise it costs a forward pass over one
+        token, which a continuation of the text then saves.
+
+        Raises:
+            ValueError: If no token was generated.
         """
         row = self._row
         if not row.steps:

@@ -1,4 +1,4 @@
-"""What an engine refuses before the first forward, and how it says so."""
+"""Checks that an engine makes before the first forward pass, and their error messages."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def check_window(window: int, tokens: int) -> None:
-    """Refuse more tokens than the context window has."""
+    """Refuse a number of tokens that exceeds the context window."""
     if tokens > window:
         raise ContextWindowError(
             f"{tokens} tokens do not fit into the model's context window of {window}. "
@@ -25,16 +25,16 @@ def check_window(window: int, tokens: int) -> None:
 
 
 def check_signal(name: SignalName, available: frozenset[SignalName], model: PreTrainedModel) -> None:
-    """Refuse a signal that the model cannot give."""
+    """Refuse a signal that the model cannot provide."""
     if name not in available:
         raise SignalUnavailableError(
-            f"{type(model).__name__} cannot give the signal {name!r}: its last layer's attention is not a "
-            f"plain softmax that dynprag can record with transformers {transformers.__version__} (tried with "
+            f"{type(model).__name__} cannot provide the signal {name!r}: its last layer's attention is not a "
+            f"plain softmax that dynprag can record with transformers {transformers.__version__} (tested with "
             f"{' to '.join(TRIED_WITH)}). Available: {', '.join(sorted(available))}."
         )
 
 
 def check_adapters(adapters: AdapterSet | None, backend: AdapterBackend | None) -> None:
-    """Refuse adapters that nothing can apply."""
+    """Refuse adapters if no backend can apply them."""
     if adapters is not None and backend is None:
-        raise AdapterError("adapters were requested, but none can be attached: call engine.attach(backend) first")
+        raise AdapterError("adapters were requested, but no backend is attached; call engine.attach(backend) first")

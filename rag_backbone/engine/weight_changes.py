@@ -1,7 +1,7 @@
-"""Noticing that a model's weights were changed since keys and values were computed with them.
+"""Detects that a model's weights have changed since keys and values were computed with them.
 
-A change is seen by a weight's address, its version, and, because PEFT merges through `.data`, which counts no versions,
-by a few of its values.
+A change is detected by a weight's address, its version, and a few of its values, because PEFT merges through `.data`,
+which does not increment the version.
 """
 
 from __future__ import annotations
@@ -15,11 +15,12 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _PROBE = 64
-"""Leading values of a row in the middle by which a weight is recognised: a merged adapter changes nearly all."""
+"""Number of values compared per weight, taken from the start of its middle row; merging an adapter changes nearly
+all."""
 
 
 class WeightChanges:
-    """Remembers the weights of a model's linear layers, and compares.
+    """Remembers the weights of a model's linear layers and compares them.
 
     Args:
         model: The model.
@@ -29,15 +30,15 @@ class WeightChanges:
         self._layers = [m for m in model.modules() if isinstance(m, nn.Linear)]
         self._states: list[tuple[int, int]] | None = None
         self._probes: list[Tensor] = []
-        """Views of the values by which each weight is recognised, at the address where it was last seen."""
+        """Views of the compared values of each weight, at the address where the weight was last seen."""
         self._values: Tensor | None = None
 
     def found(self) -> bool:
-        """Return whether a weight differs from the last call's; the first call has nothing to compare with."""
+        """Return whether a weight has changed since the last call; the first call has nothing to compare with."""
         if not self._layers:
             return False
         first = self._states is None
-        # The probes are views of the weights only as long as these are at the same addresses.
+        # The probes are views of the weights only while the weights stay at the same addresses.
         if not first and self._current() == self._states and self._unchanged():
             return False
         with torch.inference_mode():
@@ -48,7 +49,7 @@ class WeightChanges:
         return self._values is not None and torch.equal(self._probed(), self._values)
 
     def _current(self) -> list[tuple[int, int]]:
-        """Address and version of each weight."""
+        """Return the address and version of each weight."""
         weights = (layer.weight for layer in self._layers)
         return [(w.data_ptr(), 0 if w.is_inference() else w._version) for w in weights]  # noqa: SLF001
 

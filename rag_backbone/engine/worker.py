@@ -1,6 +1,6 @@
-"""What the model's thread does with a model: forwards, and what is known from earlier ones.
+"""The model thread's work: forward passes, and the cache of earlier ones.
 
-Everything here is called in that thread alone (see `scheduler`), so nothing needs a lock.
+Only the model thread calls this module (see `scheduler`), so nothing needs a lock.
 """
 
 from __future__ import annotations
@@ -28,10 +28,11 @@ if TYPE_CHECKING:
     from rag_backbone.engine.sequence import SequenceState
 
 _CPU_TURN = 256
-"""Tokens of prompts that are read in one turn on a CPU: a decoding sequence waits for no more than these."""
+"""Prompt tokens in one prefill chunk on a CPU, which bounds how long a decoding sequence waits."""
 _DEVICE_TURN = 2048
 _WORTH_WAITING = 32
-"""Common unknown tokens that are better computed once: another forward is no dearer than to compute them again."""
+"""Uncached tokens that two prompts must share for one to wait for the other: computing fewer twice costs less than
+another forward pass."""
 
 
 class Worker:
@@ -39,7 +40,7 @@ class Worker:
 
     Args:
         model: The model.
-        prefix_cache_bytes: Memory for keys and values of earlier prompts.
+        prefix_cache_bytes: Memory limit for keys and values of earlier prompts.
     """
 
     def __init__(self, model: PreTrainedModel, prefix_cache_bytes: int) -> None:
@@ -52,32 +53,32 @@ class Worker:
 
     @property
     def switch(self) -> AttentionPatch:
-        """The model's attention, which has found out what the model supports."""
+        """The model's attention patch, after trying out what the model supports."""
         self.call.switch.try_out()
         return self.call.switch
 
     def forward(self, ids: PackedLayout | Sequence[list[int]], cache: Cache | None = None, **options: Any) -> Output:
-        """A `ModelRunner`, counted."""
+        """Run the `ModelRunner` and count the work."""
         output = self.call(ids, cache, **options)
         new = ids.new if isinstance(ids, PackedLayout) else ids
         self.counts += TokenCounts(forwards=1, forward_tokens=sum(map(len, new)))
         return output
 
     def known(self, adapters: AdapterSet | None, ids: list[int]) -> SequenceCache:
-        """The longest known beginning of some ids, to be continued; empty if there is none."""
+        """Return the cache of the longest known prefix of `ids`, to be continued; empty if there is none."""
         self.notice_changes()
         found = self.prefixes.take(key_of(adapters), ids)
         return found if found is not None else SequenceCache.empty(self.model.config)
 
     def notice_changes(self) -> None:
-        """Forget what was computed with weights that have been changed since."""
+        """Clear the prefix cache if the weights have changed since it was computed."""
         if self._changes.found():
             self.prefixes.clear()
 
-    # ----------------------------------------------------------------------------------- the turns of `turns.Steps`
+    # ------------------------------------------------------------ the steps of `scheduling_policy.ForwardSteps`
 
     def read(self, first: SequenceState, others: Sequence[SequenceState]) -> tuple[Sequence[SequenceState], Failures]:
-        """Read a part of the first row's prompt, or all of it and those of others."""
+        """Prefill a chunk of the first sequence's prompt, or all of it together with other prompts."""
         most = _CPU_TURN if self.model.device.type == "cpu" else _DEVICE_TURN
         rows = [first, *self._companions(first, others, most)]
         if len(rows) == 1:
@@ -88,17 +89,17 @@ class Worker:
                 return (), {}
         try:
             return rows, self._tokens(rows)
-        except Exception as error:  # noqa: BLE001 - everybody's
+        except Exception as error:  # noqa: BLE001 - affects all sequences
             return rows, dict.fromkeys(rows, error)
 
     def decode(self, rows: Sequence[SequenceState]) -> Failures:
-        """One token for each row, together if the model can do that."""
+        """Compute one token for each sequence, in one batch if the model supports that."""
         if len(rows) > 1 and not self.switch.decodes_rows:
             return self._in_turn(rows)
         return self._tokens(rows)
 
     def leave(self, row: SequenceState) -> None:
-        """Keep what a row computed, for prompts that begin with it."""
+        """Cache what a sequence computed, for prompts that begin with it."""
         if row.sequence is not None:
             self.prefixes.put(row.key, row.sequence)
             row.sequence = None
@@ -107,7 +108,7 @@ class Worker:
     # ------------------------------------------------------------------------------------------------------- helpers
 
     def _companions(self, first: SequenceState, others: Sequence[SequenceState], most: int) -> list[SequenceState]:
-        """Rows whose whole prompts are read with the first one's, in their order."""
+        """Return the sequences whose whole prompts are prefilled with the first one's, in order."""
         if not others or not first.shares_prefill or not self.switch.prefills_rows:
             return []
         self.notice_changes()
@@ -127,15 +128,15 @@ class Worker:
         return len(row.prompt_ids) - self.prefixes.known(row.key, row.prompt_ids)
 
     def _tokens(self, rows: Sequence[SequenceState]) -> Failures:
-        """A forward over what each row has not fed yet, and the choice of its next token.
+        """Run a forward pass over each sequence's unfed tokens and choose its next token.
 
-        Where it fails for what may be one row's fault, each row makes its own.
+        If an error may be caused by a single sequence, each sequence is retried alone.
         """
         try:
             for row in rows:
                 self._sequence_of(row)
             output = self._feed(rows, [row.unfed() for row in rows])
-        # Adapters are looked for before the forward: one row's document is gone. Memory may suffice for fewer rows.
+        # An adapter error comes from one sequence, whose document is gone; memory may suffice for a smaller batch.
         except (AdapterError, torch.OutOfMemoryError) as error:
             return {rows[0]: error} if len(rows) == 1 else self._in_turn(rows)
         return _chosen(rows, output)
@@ -145,12 +146,12 @@ class Worker:
         for row in rows:
             try:
                 failures |= self._tokens([row])
-            except Exception as error:  # noqa: BLE001 - the row's own
+            except Exception as error:  # noqa: BLE001 - affects this sequence only
                 failures[row] = error
         return failures
 
     def _feed(self, rows: Sequence[SequenceState], new: Sequence[list[int]], *, signals: bool = True) -> Output:
-        """One forward. If it fails, every row is as before."""
+        """Run one forward pass. If it fails, every sequence is restored to its previous state."""
         sequences = [self._sequence_of(row) for row in rows]
         alone = len(rows) == 1
         wanted = [row.request.signals for row in rows] if signals else []
@@ -167,7 +168,7 @@ class Worker:
             for row, sequence in zip(rows, sequences, strict=True):
                 if sequence.can_roll_back:  # some layers have grown
                     sequence.truncate(len(sequence.ids))
-                else:  # what is half done cannot be gone on with
+                else:  # a partial update cannot be continued
                     row.sequence = None
             raise
         for row, sequence, ids in zip(rows, sequences, new, strict=True):
@@ -176,7 +177,10 @@ class Worker:
         return output
 
     def _sequence_of(self, row: SequenceState) -> SequenceCache:
-        """The row's; at its first step what is known of its prompt, and from then on others find it."""
+        """Return the sequence's cache.
+
+        The first step starts from the longest known prefix and makes the cache available to other sequences.
+        """
         if row.sequence is None:
             row.sequence = self.known(row.request.adapters, row.prompt_ids)
             self.prefixes.share(row.key, row.sequence)
@@ -187,7 +191,7 @@ class Worker:
 
 
 def _chosen(rows: Sequence[SequenceState], output: Output) -> Failures:
-    """Let each row choose its token from what a forward gave; what goes wrong there is its own."""
+    """Let each sequence choose its token from the output of a forward pass; errors affect only that sequence."""
     failures: Failures = {}
     assert output.next_tokens is not None
     for i, (row, following) in enumerate(zip(rows, output.next_tokens.rows(), strict=True)):
@@ -196,13 +200,13 @@ def _chosen(rows: Sequence[SequenceState], output: Output) -> Failures:
         hidden = None if signals.hidden_state is None else output.hidden[signals.hidden_state][i]
         try:
             row.choose(output.logits[i, -1], following, attention, hidden)
-        except Exception as error:  # noqa: BLE001 - the row's own
+        except Exception as error:  # noqa: BLE001 - affects this sequence only
             failures[row] = error
     return failures
 
 
 def _repeats(row: SequenceState, unknown: int, other: SequenceState) -> bool:
-    """Whether much of what is unknown of a row will be known when the other one is done."""
+    """Return whether much of a prompt that is not cached yet will be once the other sequence is prefilled."""
     if row.key != other.key:
         return False
     known = len(row.prompt_ids) - unknown

@@ -1,8 +1,8 @@
-"""Folders that are built once, completely or not at all, by however many processes ask for them.
+"""Folders that are built once, atomically, even if several processes ask for them at the same time.
 
-A folder is built beside its final place, described by a manifest of its files, and renamed into
-place. Whoever finds a complete folder never writes and never locks, so a read-only cache that is
-already filled works. Knows nothing of models.
+A folder is built next to its final location, described by a manifest of its files, and renamed into place. A process
+that finds a complete folder never writes and never locks, so a read-only cache that is already filled works. Knows
+nothing of models.
 """
 
 from __future__ import annotations
@@ -33,19 +33,19 @@ _ENV = "DYNPRAG_CACHE"
 
 
 def cache_root() -> Path:
-    """The folder that holds everything dynprag fetches or builds: `$DYNPRAG_CACHE` or the user's cache."""
+    """Return the folder for everything dynprag fetches or builds: `$DYNPRAG_CACHE` or the user's cache folder."""
     return Path(os.environ.get(_ENV) or user_cache_path("dynprag")).expanduser()
 
 
 def built_folder(target: Path, build: Callable[[Path], None]) -> Path:
-    """Return `target`, first building it with `build(empty_folder)` unless it is there and sound.
+    """Return `target`, first building it with `build(empty_folder)` unless it exists and is sound.
 
     Args:
         target: The final folder.
         build: Fills the folder that it is given. It is called in one process at a time.
 
     Raises:
-        CacheFolderError: If the folder has to be built and cannot be written.
+        CacheFolderError: If the folder has to be built but cannot be written.
     """
     if is_sound(target):
         return target
@@ -61,9 +61,9 @@ def built_folder(target: Path, build: Callable[[Path], None]) -> Path:
 
 
 def is_sound(folder: Path) -> bool:
-    """Whether every file of the manifest is there and unchanged.
+    """Return whether every file of the manifest exists and is unchanged.
 
-    A file whose size and time are the recorded ones is taken as unchanged; one whose time differs is
+    A file with the recorded size and modification time is taken as unchanged. If only the time differs, the file is
     hashed again, so that a touched file passes and a damaged one does not.
     """
     try:
@@ -82,7 +82,7 @@ def is_sound(folder: Path) -> bool:
 
 
 def sha256(path: Path) -> str:
-    """The SHA-256 of a file, in hexadecimal."""
+    """Return the SHA-256 of a file, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -92,13 +92,13 @@ def check_sha256(path: Path, expected: str, what: str) -> None:
     if (found := sha256(path)) != expected:
         raise IntegrityError(
             f"{what} is damaged or not the published one: its SHA-256 is {found}, expected {expected}. "
-            f"Nothing was kept; try again, or look at what serves your package index."
+            f"Nothing was kept; try again, or check your package index."
         )
 
 
 @contextlib.contextmanager
 def atomic_file(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; on success it takes `path`'s place, else it is removed."""
+    """Yield a temporary path next to `path`; on success it replaces `path`, otherwise it is removed."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}-{uuid.uuid4().hex}")
     try:
@@ -136,7 +136,7 @@ def _build_and_publish(target: Path, build: Callable[[Path], None]) -> None:
                 "sha256": sha256(path),
             }
         (folder / MANIFEST).write_text(json.dumps({"files": files}, indent=1), "utf-8")
-        if target.exists():  # damaged, or half-written by something else than us
+        if target.exists():  # damaged, or left incomplete by another program
             logger.warning("rebuilding %s, which is incomplete or damaged", target)
             shutil.rmtree(target)
         folder.replace(target)
@@ -150,11 +150,11 @@ def _explained(error: OSError, target: Path) -> OSError:
         errno.ENOSPC: "the disk is full",
         errno.EDQUOT: "the disk quota is used up",
         errno.ENOTDIR: "a part of the path is a file",
-        errno.EEXIST: "a file stands where the folder should be",
+        errno.EEXIST: "a file already exists at that path",
     }
     if error.errno not in reasons:
         return error
     return CacheFolderError(
         f"{target} cannot be built: {reasons[error.errno]} ({error}). "
-        f"Set {_ENV} to a folder with room that this user may write."
+        f"Set {_ENV} to a writable folder on a disk with enough space."
     )

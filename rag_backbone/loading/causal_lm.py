@@ -30,18 +30,18 @@ DType = Literal["auto", "float32", "bfloat16", "float16"]
 
 
 class CausalLM:
-    """A decoder-only model with its tokenizer, its engine and its fingerprint.
+    """A decoder-only model with its tokenizer, engine and fingerprint.
 
     Args:
-        model: Any `PreTrainedModel` that predicts the next token. It is put into evaluation mode and otherwise
-            left as it is.
-        tokenizer: Its tokenizer.
-        name: For messages and records.
+        model: Any `PreTrainedModel` that predicts the next token. It is put into evaluation mode and otherwise left as
+            it is.
+        tokenizer: The model's tokenizer.
+        name: Name for messages and records.
 
     Raises:
-        ConfigurationError: If the model is wrapped (a `PeftModel`, `torch.compile`, ...) or the tokenizer is none; with
-            the line to write.
-        ModelLoadError: If it is not a decoder-only model, or has no language-model head.
+        ConfigurationError: If the model is wrapped (a `PeftModel`, `torch.compile`, ...) or the tokenizer is not a
+            tokenizer; the message shows the line to write.
+        ModelLoadError: If the model is not decoder-only, or has no language-model head.
 
     Example:
         >>> lm = CausalLM.from_pretrained("embedded")  # doctest: +SKIP
@@ -55,7 +55,7 @@ class CausalLM:
         self.tokenizer = tokenizer
         self.name = name or model.config.name_or_path or type(model).__name__
         self.loaded_with: dict[str, Any] | None = None
-        """What `from_pretrained` was given, to load the same model again; None: it was made in memory."""
+        """The arguments of `from_pretrained`, to load the same model again; None if the model was created in memory."""
         self._folder: Path | None = None
         self._building = threading.Lock()
         self._engine: Engine | None = None
@@ -74,13 +74,13 @@ class CausalLM:
 
         Args:
             name: `"embedded"`, a folder in Transformers' format, or a Hub id.
-            device: `"auto"` takes a GPU if there is one.
-            dtype: `"auto"` is bfloat16 on a GPU and float32 on a CPU, where decoding is as fast in float32.
-            revision: Of a Hub id.
+            device: `"auto"` uses a GPU if there is one.
+            dtype: `"auto"` is bfloat16 on a GPU and float32 on a CPU, where decoding in float32 is just as fast.
+            revision: Revision of a Hub id.
             trust_remote_code: Whether code from the Hub or the folder may run.
 
         Raises:
-            ModelLoadError: If it is missing, truncated, in pickled form only, or not a decoder-only model.
+            ModelLoadError: If the model is missing, truncated, only available in pickled form, or not decoder-only.
         """
         if dtype not in ("auto", "float32", "bfloat16", "float16"):
             raise ConfigurationError(f"dtype is {dtype!r}; known: 'auto', 'float32', 'bfloat16', 'float16'")
@@ -95,7 +95,7 @@ class CausalLM:
             location = str(source)
         elif source.is_file():
             raise ModelLoadError(
-                f"{source} is a file; the folder of a model in Transformers' format is needed, with config.json, "
+                f"{source} is a file; a model folder in Transformers' format is needed, with config.json, "
                 "tokenizer files and *.safetensors"
             )
         elif isinstance(name, Path) or str(name).startswith((".", "/", "~")):
@@ -104,7 +104,7 @@ class CausalLM:
             location = str(name)
         loads = functools.partial(_load, trust_remote_code=trust_remote_code)
         model, tokenizer = in_thread_that_ends(loads, location, _device(device), dtype, revision)
-        # A folder's own name: figures and traces have no use for where it lies on this machine.
+        # Only the folder's name: its full path means nothing in figures and traces.
         lm = cls(model, tokenizer, name=MODEL if embedded else source.name if source.is_dir() else str(name))
         lm._folder = source if source.is_dir() else None
         again = NAME if embedded else str(source.resolve()) if source.is_dir() else str(name)
@@ -113,7 +113,7 @@ class CausalLM:
 
     @property
     def engine(self) -> Engine:
-        """The engine that owns this model, made at first use."""
+        """The engine that owns this model, created at first use."""
         from rag_backbone.engine.engine import Engine
 
         with self._building:
@@ -123,7 +123,7 @@ class CausalLM:
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 over config, tokenizer and weights; remembered on disk for models loaded from a folder."""
+        """SHA-256 over config, tokenizer and weights; cached on disk for models loaded from a folder."""
         from rag_backbone.loading.fingerprint import model_fingerprint
 
         record = cache_root() / "fingerprints.json"
@@ -135,18 +135,18 @@ class CausalLM:
         if key is not None:
             try:
                 write_json(record, {**known, key: fingerprint})
-            except OSError as error:  # a read-only cache only costs the next process the same second
-                logger.debug("the fingerprint could not be remembered: %s", error)
+            except OSError as error:  # a read-only cache costs the next process one second
+                logger.debug("the fingerprint could not be cached: %s", error)
         return fingerprint
 
     @property
     def context_window(self) -> int:
-        """Positions that the model was made for."""
+        """Maximum number of tokens in a prompt and its continuation."""
         return self.engine.context_window
 
     @property
     def has_chat_template(self) -> bool:
-        """Whether the tokenizer brings a chat template."""
+        """Whether the tokenizer has a chat template."""
         return bool(self.tokenizer.chat_template)
 
     def __repr__(self) -> str:
@@ -171,7 +171,7 @@ def _load(
             config = AutoConfig.from_pretrained(location, **common)
             _refuse_unless_decoder(config, location)
             tokenizer = AutoTokenizer.from_pretrained(location, **common)
-            # use_safetensors: pickled weights run code when they are read, so they are never read.
+            # use_safetensors: reading pickled weights runs code, so they are never read.
             model = AutoModelForCausalLM.from_pretrained(
                 location, dtype=getattr(torch, dtype), use_safetensors=True, **common
             )
@@ -201,7 +201,7 @@ def _refuse_unless_decoder(config: PretrainedConfig, name: str) -> None:
     kind = config.model_type
     architectures = list(config.architectures or [])
     causal = MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.get(kind)
-    # BERT-like encoders are in the mapping, for use as decoders; as they come they look at both sides.
+    # BERT-like encoders are in the mapping for use as decoders, but by default their attention is bidirectional.
     encoder = "is_decoder" in config.to_dict() and kind not in _DECODERS_WITH_FLAG and not config.is_decoder
     masked = any("MaskedLM" in a or "SequenceClassification" in a for a in architectures)
     if config.is_encoder_decoder or (kind and causal is None and not architectures) or encoder or masked:
@@ -218,10 +218,10 @@ _DECODERS_WITH_FLAG = {"gpt2", "gptj", "gpt_neo", "gpt_neox", "opt", "bloom"}
 def _check_folder(folder: Path) -> None:
     """Refuse a folder that lacks files or has truncated ones, before anything is loaded."""
     adapter = folder / "adapter_config.json"
-    if adapter.is_file():  # Transformers would load its base model and put the adapter on it
+    if adapter.is_file():  # Transformers would load the base model and apply the adapter
         refuse_adapter_folder(folder, _read_json(adapter))
     if not (folder / "config.json").is_file():
-        raise ModelLoadError(f"{folder} has no config.json, so it is no Transformers model folder")
+        raise ModelLoadError(f"{folder} has no config.json, so it is not a Transformers model folder")
     weights = sorted(folder.glob("*.safetensors"))
     if not weights:
         pickled = sorted(p.name for pattern in ("*.bin", "*.pt", "*.pth") for p in folder.glob(pattern))
@@ -257,7 +257,7 @@ def _check_safetensors(path: Path) -> None:
 
 
 def _folder_state(folder: Path) -> str:
-    """Changes when any file that the fingerprint covers changes."""
+    """Return a key that changes when any file that the fingerprint covers changes."""
     files = sorted(p for p in folder.iterdir() if p.suffix in {".safetensors", ".json", ".jinja", ".model"})
     stats = [(p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in files]
     return json.dumps([str(folder.resolve()), stats])

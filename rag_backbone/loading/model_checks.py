@@ -1,6 +1,6 @@
-"""Objects given in the place of a language model or its tokenizer: refused, with the line to write instead.
+"""Checks of objects passed as a language model or tokenizer; wrong ones are refused with the line to write instead.
 
-Classes are recognised by their names, so that neither PEFT nor a framework is imported.
+Classes are recognised by name, so that neither PEFT nor a framework is imported.
 """
 
 from __future__ import annotations
@@ -18,59 +18,59 @@ if TYPE_CHECKING:
     from torch import nn
 
 _TUNED = re.compile(r"\.(lora_A|lora_embedding_A|ia3_l|hada_w1_a|lokr_w1|oft_R|vera_lambda_b)\b")
-"""Parameters of PEFT's methods that change layers."""
+"""Parameter names of the PEFT methods that change layers."""
 _MERGE = (
-    "Merge it into the weights first: CausalLM(model.merge_and_unload(), tokenizer). To keep it apart instead, import "
-    "its folder into a store (`dynprag store import`) and load the base model"
+    "Merge it into the weights first: CausalLM(model.merge_and_unload(), tokenizer). To keep it separate, import its "
+    "folder into a store (`dynprag store import`) and load the base model"
 )
 _SERVER = (
-    "Adapters need the model's weights in this process: give a folder, a Hub id or CausalLM(model, tokenizer). For a "
-    "vLLM server there is ParametricLLM(base_url='http://.../v1', store=FOLDER)"
+    "Adapters need the model's weights in this process: pass a folder, a Hub id or CausalLM(model, tokenizer). For a "
+    "vLLM server, use ParametricLLM(base_url='http://.../v1', store=FOLDER)"
 )
 _ADVICE = {
     "PeftModel": _MERGE,
     "PeftMixedModel": _MERGE,
-    "OptimizedModule": "Give the model as it was before torch.compile: its compiled forward reports no signals",
-    "DataParallel": "Give the model inside: CausalLM(model.module, tokenizer)",
-    "DistributedDataParallel": "Give the model inside: CausalLM(model.module, tokenizer)",
+    "OptimizedModule": "Pass the model as it was before torch.compile: a compiled forward reports no signals",
+    "DataParallel": "Pass the model inside: CausalLM(model.module, tokenizer)",
+    "DistributedDataParallel": "Pass the model inside: CausalLM(model.module, tokenizer)",
     "FullyShardedDataParallel": "Load the whole model instead; sharded weights cannot be read here",
-    "PreTrainedModel": "Its tokenizer is needed with it: CausalLM(model, tokenizer)",
-    "PreTrainedTokenizerBase": "It is a tokenizer; the model comes first: CausalLM(model, tokenizer)",
-    "Pipeline": "Give what is inside: CausalLM(pipe.model, pipe.tokenizer)",
-    "LocalChatModel": "Give the model inside: lm=chat.lm",
-    "ParametricLLM": "Give the model inside: lm=llm.model.lm",
-    "ParametricModel": "Give the model inside: lm=model.lm",
-    "Engine": "Give the CausalLM that the engine belongs to",
-    "HuggingFaceLLM": "Give the model and tokenizer that it was made of, CausalLM(model, tokenizer), or their name",
-    "HuggingFacePipeline": "Give what is inside: CausalLM(llm.pipeline.model, llm.pipeline.tokenizer)",
+    "PreTrainedModel": "Pass it together with its tokenizer: CausalLM(model, tokenizer)",
+    "PreTrainedTokenizerBase": "It is a tokenizer; pass the model first: CausalLM(model, tokenizer)",
+    "Pipeline": "Pass its model and tokenizer: CausalLM(pipe.model, pipe.tokenizer)",
+    "LocalChatModel": "Pass the model inside: lm=chat.lm",
+    "ParametricLLM": "Pass the model inside: lm=llm.model.lm",
+    "ParametricModel": "Pass the model inside: lm=model.lm",
+    "Engine": "Pass the CausalLM that the engine belongs to",
+    "HuggingFaceLLM": "Pass the model and tokenizer that it was built from, CausalLM(model, tokenizer), or their name",
+    "HuggingFacePipeline": "Pass its model and tokenizer: CausalLM(llm.pipeline.model, llm.pipeline.tokenizer)",
     "BaseLanguageModel": _SERVER,
     "BaseLLM": _SERVER,
     "LLM": _SERVER,
     "OpenAI": _SERVER,
-    "PretrainedConfig": "It is a configuration without weights; give the model that was loaded with it",
-    "PreTrainedConfig": "It is a configuration without weights; give the model that was loaded with it",
+    "PretrainedConfig": "It is a configuration without weights; pass the model that was loaded with it",
+    "PreTrainedConfig": "It is a configuration without weights; pass the model that was loaded with it",
 }
 _TOKENIZER = "CausalLM(model, AutoTokenizer.from_pretrained(...))"
 
 
 def refuse_unless_instance(name: str, given: object, types: type | UnionType, needed: str) -> None:
-    """Refuse an object of another type in the place of a model.
+    """Refuse an object that is not a model of the expected type.
 
     Args:
         name: The argument.
-        given: What was given.
-        types: What it may be.
-        needed: The same in words.
+        given: The value that was passed.
+        types: The accepted types.
+        needed: The accepted types in words.
 
     Raises:
-        ConfigurationError: With the line to write where the kind of object is known.
+        ConfigurationError: With the line to write, if the kind of object is known.
     """
     if not isinstance(given, types):
         _refuse(name, given, needed)
 
 
 def refuse_unless_plain(model: Any, tokenizer: Any) -> None:
-    """Refuse a model that is wrapped, adapted, headless or not in memory, and what is no tokenizer.
+    """Refuse a model that is wrapped, adapted, headless or not in memory, and a tokenizer that is not one.
 
     Raises:
         ConfigurationError: With the line to write.
@@ -94,27 +94,27 @@ def refuse_unless_plain(model: Any, tokenizer: Any) -> None:
         )
     if hasattr(tokenizer, "tokenizer"):
         raise ConfigurationError(
-            f"tokenizer is a {type(tokenizer).__name__}; give the one inside: CausalLM(model, processor.tokenizer)"
+            f"tokenizer is a {type(tokenizer).__name__}; pass the one inside: CausalLM(model, processor.tokenizer)"
         )
 
 
 def refuse_adapter_folder(folder: Path, config: Mapping[str, Any]) -> None:
-    """Refuse a folder that holds a PEFT adapter, by its `adapter_config.json`.
+    """Refuse a folder that holds a PEFT adapter, recognised by its `adapter_config.json`.
 
     Raises:
-        ModelLoadError: Naming the base model and the lines that make a model of both.
+        ModelLoadError: Naming the base model and the lines that merge both into a model.
     """
     base = config.get("base_model_name_or_path") or "its base model"
     raise ModelLoadError(
         f"{folder} is the folder of a PEFT adapter for {base}, not of a model. Merge both into a new folder: "
-        f"AutoPeftModelForCausalLM.from_pretrained({str(folder)!r}).merge_and_unload().save_pretrained(NEW), with the "
-        "tokenizer beside it; or load the base model, and `dynprag store import` the adapter as that of a passage"
+        f"AutoPeftModelForCausalLM.from_pretrained({str(folder)!r}).merge_and_unload().save_pretrained(NEW), and save "
+        "the tokenizer there too; or load the base model and import the adapter for a passage: `dynprag store import`"
     )
 
 
 def _refuse(name: str, given: object, needed: str) -> NoReturn:
     if isinstance(given, tuple | list):
-        advice = "Make one object of model and tokenizer: CausalLM(model, tokenizer)"
+        advice = "Combine model and tokenizer into one object: CausalLM(model, tokenizer)"
     else:
         kinds = [kind.__name__ for kind in type(given).__mro__]
         advice = next((_ADVICE[kind] for kind in kinds if kind in _ADVICE), "")
@@ -127,15 +127,15 @@ def _refuse_foreign_parameters(model: nn.Module) -> None:
     for name, parameter in model.named_parameters():
         if _TUNED.search(f".{name}"):
             raise ConfigurationError(
-                f"{type(model).__name__} has a PEFT adapter inside ({name}): it would be taken for the model itself. "
+                f"{type(model).__name__} contains a PEFT adapter ({name}), which would count as part of the model. "
                 "Load it as a PeftModel and merge it, CausalLM(PeftModel.from_pretrained(base, FOLDER)"
-                ".merge_and_unload(), tokenizer), or take it out with model.delete_adapter(...)"
+                ".merge_and_unload(), tokenizer), or remove it with model.delete_adapter(...)"
             )
         away += parameter.is_meta
     if away:
         raise ConfigurationError(
-            f"{away} weights of {type(model).__name__} are not in memory (a device map has put them on disk, or "
-            "offloads them). Load the whole model onto one device: CausalLM.from_pretrained(..., device='cpu')"
+            f"{away} weights of {type(model).__name__} are not in memory (a device map keeps them on disk or offloads "
+            "them). Load the whole model onto one device: CausalLM.from_pretrained(..., device='cpu')"
         )
 
 

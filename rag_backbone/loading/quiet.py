@@ -1,4 +1,4 @@
-"""Loading models without progress bars of transformers, whose settings are afterwards as they were.
+"""Loading models without transformers' progress bars, restoring its settings afterwards.
 
 Knows neither models nor files.
 """
@@ -13,7 +13,7 @@ from typing import Any
 
 @contextmanager
 def quiet_loading() -> Iterator[None]:
-    """Switch the progress bars of transformers off, and restore the user's setting when the block ends."""
+    """Disable the progress bars of transformers, and restore the user's setting when the block ends."""
     from transformers.utils import logging as transformers_logging
 
     bars = transformers_logging.is_progress_bar_enabled()
@@ -27,13 +27,13 @@ def quiet_loading() -> Iterator[None]:
 
 @contextmanager
 def quiet_conversion() -> Iterator[None]:
-    """Switch off the bar of the GGUF loader too, which asks no setting of transformers."""
+    """Also disable the progress bar of the GGUF loader, which ignores the settings of transformers."""
     import transformers.modeling_gguf_pytorch_utils as loader
 
     module: Any = loader
     shown = getattr(module, "tqdm", None)
     with quiet_loading():
-        if shown is None:  # a version that shows it in another way, or not at all
+        if shown is None:  # this version shows progress in another way, or not at all
             yield
             return
         module.tqdm = functools.partial(shown, disable=True)

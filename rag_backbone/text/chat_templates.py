@@ -1,14 +1,14 @@
-"""A conversation as the text of a prompt, whatever its model's chat template takes.
+"""Renders a conversation as prompt text, adapting it to what the model's chat template accepts.
 
-Templates differ: some refuse a system message (Gemma 1 and 2), some leave it out without a word, some want user and
-assistant to take turns beginning with the user (Mistral, Llama 2), some know no tool results, some take contents as
-lists of parts (multimodal models), and some raise errors of their own. The conversation is rendered as it is if the
-template takes it, else in the next shape that the template takes whole:
+Templates differ: some refuse a system message (Gemma 1 and 2), some silently omit it, some require user and assistant
+to alternate beginning with the user (Mistral, Llama 2), some do not support tool results, some take contents as lists
+of parts (multimodal models), and some raise errors of other kinds. The conversation is rendered unchanged if the
+template accepts it, otherwise in the next shape that the template accepts in full:
 
-    as it is  ->  taking turns, the system message kept  ->  system messages in the user's turn  ->  both
+    unchanged  ->  alternating, system message kept  ->  system messages in the user's turn  ->  both
 
-A shape is taken if nothing is raised and every text stands in the result. (Earlier reasoning need not: templates of
-reasoning models leave it out, as they should.) Knows no framework.
+A shape is accepted if rendering raises no error and every text appears in the result. (Earlier reasoning may be
+missing: templates of reasoning models omit it on purpose.) Knows no framework.
 """
 
 from __future__ import annotations
@@ -27,10 +27,11 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 ChatTurn = dict[str, Any]
-"""`role` and `content`, a string; further keys, such as `tool_calls`, are handed to the template."""
+"""`role` and `content`, a string; further keys, such as `tool_calls`, are passed to the template."""
 
 OPENING = "Hello."
-"""Stands before an assistant that speaks first, where a template wants the user to and there is no system message."""
+"""Inserted before an assistant that speaks first, if the template requires a user turn and there is no system
+message."""
 _SYNONYMS = {
     "developer": "system",
     "chatbot": "assistant",
@@ -49,17 +50,17 @@ def render_chat(
     name: str | None = None,
     thinking: bool | None = None,
 ) -> str:
-    """Render a conversation, up to where the assistant's next turn begins.
+    """Render a conversation up to the start of the assistant's next turn.
 
     Args:
-        tokenizer: With a chat template or without one; then the turns are written as few-shot prompts usually are.
-        turns: With their `role` and `content`; control tokens in them are already broken up.
-        tools: Schemas for a template that knows tools.
+        tokenizer: If it has no chat template, the turns are written in the usual few-shot layout.
+        turns: Turns with `role` and `content`; control tokens in them are already broken up.
+        tools: Tool schemas, for a template that supports tools.
         name: The model's name, for messages.
-        thinking: Whether the assistant is to reason first, for a template that has the choice; None: as it likes.
+        thinking: Whether the assistant should reason first, if the template offers the choice; None uses its default.
 
     Returns:
-        The prompt's text. Without a template the tokenizer's special tokens still have to be added to it.
+        The prompt text. Without a template, the tokenizer's special tokens must still be added to it.
 
     Raises:
         ConfigurationError: If there are no turns, or the template refuses every shape; the message names the model.
@@ -79,28 +80,28 @@ def render_chat(
     for shaped in _shapes(given):
         try:
             text = str(tokenizer.apply_chat_template(shaped, tokenize=False, add_generation_prompt=True, **options))
-        except Exception as error:  # noqa: BLE001 - a template is a program that comes with a model; it may raise anything
+        except Exception as error:  # noqa: BLE001 - a template is a program that may raise anything
             refusal = refusal or error
             continue
         if _is_whole(text, given):
             return text
         partial = partial if partial is not None else text
     if partial is not None:
-        logger.warning("the chat template of %s leaves out or changes parts of this conversation", owner)
+        logger.warning("the chat template of %s omits or changes parts of this conversation", owner)
         return partial
     roles = ", ".join(t["role"] for t in given)
     raise ConfigurationError(
-        f"the chat template of {owner} refuses a conversation of {roles}, also with its system messages in the user's "
-        f"turns and turns of one role put together: {refusal}. Set tokenizer.chat_template to one that takes it, or to "
-        "None for plain text."
+        f"the chat template of {owner} refuses a conversation of {roles}, even with its system messages in the user's "
+        f"turns and consecutive turns of one role merged: {refusal}. Set tokenizer.chat_template to one that accepts "
+        "it, or to None for plain text."
     ) from refusal
 
 
 def alternating(turns: Sequence[Mapping[str, Any]]) -> list[ChatTurn]:
-    """Return the turns with user and assistant taking turns, the user first.
+    """Return the turns such that user and assistant alternate, with the user first.
 
-    Turns of one role that follow each other become one, tool results and turns of unknown roles the user's. A first
-    system message stays; later ones join the user's turns.
+    Consecutive turns of one role are merged; tool results and turns of unknown roles become the user's. A first system
+    message is kept; later ones are moved into the user's turns.
     """
     first, others = (list(turns[:1]), turns[1:]) if turns[0]["role"] == "system" else ([], turns)
     merged: list[ChatTurn] = []
@@ -119,7 +120,7 @@ def alternating(turns: Sequence[Mapping[str, Any]]) -> list[ChatTurn]:
 
 
 def system_in_user(turns: Sequence[Mapping[str, Any]]) -> list[ChatTurn]:
-    """Return the turns with system messages at the beginning of the next user turn, or as one where none follows.
+    """Return the turns with each system message at the start of the next user turn, or as a user turn if none follows.
 
     A system message before an assistant's turn that opens the conversation becomes a user turn before it.
     """
@@ -140,7 +141,7 @@ def system_in_user(turns: Sequence[Mapping[str, Any]]) -> list[ChatTurn]:
 
 
 def _shapes(turns: list[ChatTurn]) -> list[list[ChatTurn]]:
-    """The conversation in every shape that is tried: contents as strings first, then as lists of parts."""
+    """Return the conversation in every shape to try: contents as strings first, then as lists of parts."""
     ways: tuple[Callable[[list[ChatTurn]], list[ChatTurn]], ...] = (
         list,
         alternating,
@@ -156,19 +157,22 @@ def _shapes(turns: list[ChatTurn]) -> list[list[ChatTurn]]:
 
 
 def _is_whole(text: str, turns: list[ChatTurn]) -> bool:
-    """Whether every turn stands in a rendered prompt, and no list of parts was printed as one."""
+    """Return whether every turn appears in a rendered prompt, and no list of parts was printed literally."""
     if "{'type': 'text'" in text and not any("{'type': 'text'" in t["content"] for t in turns):
         return False
     return all(_stands(t["content"].rpartition("</think>")[2].strip(), text) for t in turns)
 
 
 def _stands(content: str, text: str) -> bool:
-    """Whether a content stands in a prompt, as it is or as a JSON string, as some templates write tool results."""
+    """Return whether a content appears in a prompt, as it is or as a JSON string.
+
+    Some templates write tool results as JSON strings.
+    """
     return any(c in text for c in (content, json.dumps(content)[1:-1], json.dumps(content, ensure_ascii=False)[1:-1]))
 
 
 def _as_spoken(turn: Mapping[str, Any]) -> ChatTurn:
-    """A turn as the user's or the assistant's."""
+    """Return a turn as a user or assistant turn."""
     if turn["role"] in ("user", "assistant"):
         return dict(turn)
     if turn["role"] == "tool":
@@ -181,7 +185,7 @@ def _joined(one: str, other: str) -> str:
 
 
 def _plain(turns: list[ChatTurn]) -> str:
-    """For models without a chat template: the layout in which few-shot question answering is usually written."""
+    """Return the usual few-shot question-answering layout, for models without a chat template."""
     parts = []
     for turn in turns:
         content = turn["content"]

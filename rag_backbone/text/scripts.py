@@ -1,7 +1,7 @@
 """Writing systems: letters with their marks, scripts without spaces, and the form in which words are compared.
 
-The patterns are for the `regex` package, which knows Unicode's properties; for `re` a word ends at every vowel sign.
-Knows nothing of models, languages or documents.
+The patterns are for the `regex` package, which supports Unicode properties; with `re`, a word would end at every vowel
+sign. Knows nothing of models, languages or documents.
 """
 
 from __future__ import annotations
@@ -12,56 +12,56 @@ from itertools import accumulate
 
 import regex
 
-# What belongs to the letter before it: marks, joiners, halfwidth voicing marks, soft hyphens.
+# Characters that belong to the letter before them: marks, joiners, halfwidth voicing marks, soft hyphens.
 _MARKS = r"[\p{M}\p{Grapheme_Extend}\u200d\u00ad]*"
 _LETTER = r"[\p{L}\p{N}_]" + _MARKS
 _PAIRED = r"[\p{scx=Han}\p{scx=Hiragana}\p{scx=Katakana}\p{scx=Bopomofo}]"
-# The line-breaking classes of scripts without spaces: Thai, Lao, Khmer, Burmese; Javanese and its kin.
+# The line-breaking classes of scripts without spaces: Thai, Lao, Khmer, Burmese; Javanese and related scripts.
 _SPELT = r"[\p{lb=SA}\p{lb=AK}\p{lb=AS}]"
 
 SPACELESS = rf"(?:(?={_PAIRED}|{_SPELT}){_LETTER})+"
-"""Pattern of a run of letters of scripts that put no spaces between words."""
+"""Pattern of a run of letters in scripts that put no spaces between words."""
 SPACED = rf"(?:(?!{_PAIRED}|{_SPELT}){_LETTER})+"
-"""Pattern of a run of letters and digits of all other scripts."""
+"""Pattern of a run of letters and digits in all other scripts."""
 
 _letter = regex.compile(_LETTER)
 _run = regex.compile(rf"(?P<paired>(?:(?={_PAIRED}){_LETTER})+)|(?P<spelt>(?:(?={_SPELT}){_LETTER})+)|{SPACED}")
 _ascii_run = re.compile(r"\w+")
-# NFKC writes these with letters or digits, which must not join the word before them: Widget(tm), 1(1/2).
+# NFKC expands these to letters or digits, which must not join the word before them: Widget(tm), 1(1/2).
 _composite = regex.compile(r"[\p{S}\p{Decomposition_Type=Fraction}]")
-# Marks that writers of these scripts leave out, the dot of a lower-cased Turkish I, the stretching of Arabic letters,
-# and what is invisible. A zero-width space is a space, except in scripts without any.
+# Marks that are often omitted in these scripts, the dot of a lower-cased Turkish I, the stretching of Arabic letters,
+# and invisible characters. A zero-width space counts as a space, except in scripts without spaces.
 _ignored = regex.compile(
     r"(?<=[\p{Greek}\p{Hebrew}\p{Arabic}]\p{M}*)\p{M}|(?<=i)\u0307|\u0640"
     rf"|(?!\u200b)\p{{Default_Ignorable_Code_Point}}|(?<={_SPELT}\p{{M}}*)\u200b"
 )
 _digit = regex.compile(r"(?![0-9])\p{Nd}")
-# Lower-casing makes a dotless i of I in Turkish only; Persian keyboards write yeh and kaf in either form.
+# Only Turkish lower-cases I to a dotless i; Persian keyboards write yeh and kaf in either form.
 _SAME = str.maketrans({"\u0131": "i", "\u06cc": "\u064a", "\u0649": "\u064a", "\u06a9": "\u0643"})
 
 
-# Scripts whose letters joiners shape: those that are joined (Arabic, Mongolian) and those with conjuncts (Indic).
+# Scripts in which joiners change the shape of letters: cursive (Arabic, Mongolian), or with conjuncts (Indic).
 _SHAPED = r"(?:[\p{Joining_Type=D}\p{Joining_Type=R}\p{Joining_Type=L}]|(?=[\p{L}\p{M}])\P{InSC=Other})"
 _PICTURE = r"\p{Extended_Pictographic}[\ufe0f\p{Emoji_Modifier}]*"
 _invisible = regex.compile(
-    # Kept, in this order: flags of regions; a joiner between pictures; one joiner in a word that it shapes; a
-    # zero-width space where there are no others; signs that are drawn, though they count as format characters.
+    # Kept, in this order: flags of regions; a joiner between pictures; one joiner in a word whose shape it changes; a
+    # zero-width space in scripts without spaces; visible signs that count as format characters.
     "(?P<kept>\U0001f3f4[\U000e0030-\U000e0039\U000e0061-\U000e007a]{2,6}\U000e007f"
     rf"|(?<={_PICTURE})\u200d(?=\p{{Extended_Pictographic}})"
     rf"|(?<={_SHAPED}\p{{M}}*)[\u200c\u200d]|(?<={_SPELT}\p{{M}}*)\u200b(?={_SPELT})"
     r"|\p{Prepended_Concatenation_Mark}|(?<=\p{Mongolian}\p{M}*)\u180e)"
     r"|[\p{Cc}\p{Cf}\p{Cs}\p{Co}]"
 )
-# A second variation selector selects nothing, and a run of them can carry invisible text.
+# A second variation selector has no effect, and a run of them can carry invisible text.
 _selectors = regex.compile(r"(?<=[\ufe00-\ufe0f\U000e0100-\U000e01ef])[\ufe00-\ufe0f\U000e0100-\U000e01ef]")
 
 
 def visible(text: str) -> str:
-    """Return a text without control, format and private-use characters, apart from those that change what is read.
+    """Return a text without control, format and private-use characters, except those that affect what is read.
 
-    Kept are joiners that shape a word (Persian, Sinhala) or make one picture of several, the tags of regional flags,
-    and zero-width spaces between words of Thai, Lao, Khmer and Burmese. Direction characters, and tags and joiners
-    elsewhere, could hide text from a reader, and go.
+    Kept are joiners that change the shape of a word (Persian, Sinhala) or combine several pictures into one, the tags
+    of regional flags, and zero-width spaces between words of Thai, Lao, Khmer and Burmese. Direction characters, and
+    tags and joiners anywhere else, could hide text from a reader and are removed.
     """
     if text.isascii() and text.isprintable():
         return text
@@ -74,11 +74,11 @@ def letters(text: str) -> list[str]:
 
 
 def fold(text: str) -> str:
-    """Return a text in the form in which words are compared; it is not meant to be shown.
+    """Return a text in the form in which words are compared; it is not meant to be displayed.
 
-    Forms that readers take for the same are the same: composed or not (NFC, NFD), full-width or not, upper or lower
-    case, Greek final sigma, German ß, Turkish i, digits of any script; vocalised Hebrew and Arabic, accented Greek;
-    with or without joiners.
+    Variants that readers treat as the same become equal: composed and decomposed (NFC, NFD), full-width and half-width,
+    upper and lower case, Greek final sigma, German ß, Turkish i, digits of any script, vocalised Hebrew and Arabic,
+    accented Greek, with and without joiners.
     """
     if text.isascii():
         return text.lower()
@@ -90,13 +90,14 @@ def fold(text: str) -> str:
 def search_terms(text: str, *, indexing: bool) -> list[str]:
     """Return the terms by which a text is found: its words, folded.
 
-    In scripts without spaces only a dictionary could tell the words, and names are in none. The terms are pairs of
-    letters there (Chinese, Japanese), or triples (Thai, Lao, Khmer, Burmese, ...), as in Lucene's CJK analyzer.
+    In scripts without spaces, words could only be found with a dictionary, which does not contain names. There the
+    terms are pairs of letters (Chinese, Japanese) or triples (Thai, Lao, Khmer, Burmese, ...), as in Lucene's CJK
+    analyzer.
 
     Args:
         text: A document or a query.
-        indexing: Whether the text is a document. Then shorter sequences of letters are terms too, so that a query of a
-            single letter finds it.
+        indexing: Whether the text is a document. If so, shorter sequences of letters are terms too, so that a query of
+            a single letter finds it.
     """
     folded = fold(text)
     if folded.isascii():
@@ -114,7 +115,7 @@ def spaceless_words(run: str) -> list[int]:
     """Return where each word of a run of `SPACELESS` letters ends, by ICU's dictionaries; never inside a letter."""
     from icu4py.breakers import WordBreaker
 
-    # The composed form is looked up, so that the words of both forms of a text are the same.
+    # Look up the composed form, so that both forms of a text have the same words.
     here = there = 0
     end_here: dict[int, int] = {}
     composed = []
@@ -122,7 +123,7 @@ def spaceless_words(run: str) -> list[int]:
         composed.append(unicodedata.normalize("NFC", letter))
         here, there = here + len(letter), there + len(composed[-1])
         end_here[there] = here
-    # Its pieces are counted, because its offsets are of UTF-16.
+    # Count the pieces, because ICU's offsets are in UTF-16.
     ends = accumulate(map(len, WordBreaker("".join(composed), "und")))
     return [end_here[end] for end in ends if end in end_here]
 

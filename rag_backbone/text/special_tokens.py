@@ -1,4 +1,4 @@
-"""Control tokens in text that people and documents wrote: broken up, so that they stay text."""
+"""Breaks up control tokens in text from users and documents, so that they stay text."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ if TYPE_CHECKING:
 
 
 def neutralised(tokenizer: PreTrainedTokenizerBase, text: str) -> str:
-    """Return the text with a space inside every string that the tokenizer would take for a control token.
+    """Return the text with a space inside every string that the tokenizer would treat as a control token.
 
-    Nearly all text becomes tokens by this way, so lone surrogates, which no tokenizer takes, are repaired here as well.
+    Nearly all text passes through here before tokenisation, so lone surrogates, which no tokenizer accepts, are
+    repaired here as well.
     """
     text = clean_text(text, "a text for the model")
     for special in _special_strings(tokenizer):

@@ -1,7 +1,7 @@
-"""Text as it comes in: lone surrogates are repaired once, at the border, so that nothing behind it meets them.
+"""Repairs lone surrogates in incoming text once, at the boundary, so that later code never meets them.
 
-PDF extractors, cut emoji and some JSON leave halves of UTF-16 pairs in Python strings. Such a string can be printed
-in parts, but neither encoded, tokenized, hashed nor stored. Knows nothing of files, models or frameworks.
+PDF extractors, cut emoji and some JSON leave halves of UTF-16 pairs in Python strings. Such a string cannot be encoded,
+tokenised, hashed or stored. Knows nothing of files, models or frameworks.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ _T = TypeVar("_T")
 def clean_text(text: str, source: str) -> str:
     """Return the text as valid Unicode: surrogate pairs are joined, lone surrogates become U+FFFD.
 
-    What was replaced is logged at WARNING, with the number of characters.
+    The number of replaced characters is logged at WARNING.
 
     Args:
         text: Any string.
-        source: Where it comes from, for the log: `"the question"`, a file's name.
+        source: The origin of the text, for the log: `"the question"`, a file's name.
     """
     cleaned, lone = repaired(text)
     _report(lone, source)
@@ -34,17 +34,17 @@ def clean_text(text: str, source: str) -> str:
 
 
 def clean_name(name: str) -> str:
-    r"""Return a name that can be printed: bytes of a file name that are no UTF-8 are shown as `\xNN`."""
+    r"""Return a printable name: bytes of a file name that are not valid UTF-8 are shown as `\xNN`."""
     return _SURROGATE.sub(_shown, name)
 
 
 def clean_data(data: _T, source: str) -> _T:
-    """Return plain data (strings, lists, tuples, mappings, and what they hold) with every string cleaned.
+    """Return plain data (strings, lists, tuples, mappings, and their contents) with every string cleaned.
 
-    Keys are cleaned too. Everything else is returned as it is. What holds no surrogate is returned unchanged.
+    Keys are cleaned too. Everything else, and data without surrogates, is returned unchanged.
 
     Args:
-        data: Such as a document's metadata.
+        data: The data, such as a document's metadata.
         source: As for `clean_text`.
     """
     total = 0
@@ -69,10 +69,10 @@ def clean_data(data: _T, source: str) -> _T:
 
 
 def repaired(text: str) -> tuple[str, int]:
-    """Return the text as `clean_text` does, and how many lone surrogates it held; nothing is logged."""
+    """Return the text as `clean_text` does, and the number of lone surrogates in it, without logging."""
     if not _SURROGATE.search(text):
         return text, 0
-    # Two halves that belong together are one character; through UTF-16 they become it.
+    # A round trip through UTF-16 joins two halves that belong together into one character.
     cleaned = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
     return cleaned, cleaned.count(_REPLACEMENT) - text.count(_REPLACEMENT)
 
@@ -84,11 +84,11 @@ def _report(lone: int, source: str) -> None:
 
 
 def is_blank(text: str) -> bool:
-    """Return whether a text shows nothing: it is empty, or spaces, line ends, joiners and control characters."""
+    """Return whether a text shows nothing: it is empty, or only spaces, line ends, joiners and control characters."""
     return all(c.isspace() or unicodedata.category(c) in ("Cc", "Cf") for c in text)
 
 
 def _shown(match: re.Match[str]) -> str:
-    # Python keeps a byte of a file name that it cannot decode as U+DC00 plus the byte.
+    # Python represents an undecodable byte of a file name as U+DC00 plus the byte.
     byte = ord(match[0]) - 0xDC00
     return f"\\x{byte:02x}" if 0x80 <= byte <= 0xFF else _REPLACEMENT

@@ -1,8 +1,8 @@
-"""Units of a text with their character offsets: sentences, words, content words; and tokens onto words.
+"""Units of a text with their character offsets: sentences, words and content words; and tokens mapped to words.
 
-Sentences come from `sentencex`, stop words from the lists that ship with `bm25s`. Sub-word pieces become words
-by overlapping offsets, never by marker characters, so any tokenizer works. Where a script puts no spaces between words,
-ICU's dictionaries tell them apart. Knows nothing of models.
+Sentences come from `sentencex`, stop words from the lists that ship with `bm25s`. Sub-word pieces are mapped to words
+by overlapping offsets, never by marker characters, so any tokenizer works. In scripts without spaces, words are
+separated with ICU's dictionaries. Knows nothing of models.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from rag_backbone.text.scripts import SPACED, SPACELESS, spaceless_words
 
 
 class Span(NamedTuple):
-    """Characters `start` to `end` (exclusive)."""
+    """Characters from `start` up to `end` (exclusive)."""
 
     start: int
     end: int
@@ -31,9 +31,9 @@ _WORD = regex.compile(rf"(?P<spaceless>{SPACELESS})|{SPACED}(?:['\u2019.,\-]{SPA
 _SPACELESS = regex.compile(SPACELESS)
 _LINE_END = regex.compile(r"\n\s*")
 _CLOSING = r"[\p{Pe}\p{Pf}\"']*\s*"
-# The splitter knows most scripts' ends of sentences, but not those of Khmer and Tibetan.
+# The splitter knows the sentence ends of most scripts, but not those of Khmer and Tibetan.
 _FURTHER_END = regex.compile(rf"[\u17d4\u17d5\u0f0d\u0f0e]+{_CLOSING}")
-# What is no part of an abbreviation ends a sentence for certain: the ideographic full stop, the danda, ...
+# Marks that are never part of an abbreviation end a sentence for certain: the ideographic full stop, the danda, ...
 _CERTAIN_END = regex.compile(rf"(?:(?![!?])\p{{SB=STerm}}|[\u0f0d\u0f0e]){_CLOSING}\Z")
 _BRACKETS = ("()", "“”", "（）", "「」", "『』", "《》", "【】", "«»")
 _STOP_LISTS = {
@@ -57,21 +57,21 @@ _HALF = re.compile("[\ud800-\udfff]")
 _PATIENCE = 12  # words
 
 WordFilter = Callable[[Sequence[str]], Sequence[bool]]
-"""Says of each word of a text whether it carries content: a stop-word list, or a user's part-of-speech tagger."""
+"""Returns for each word of a text whether it carries content: a stop-word list, or a user's part-of-speech tagger."""
 
 
 def sentences(text: str, language: str = "en") -> list[Span]:
-    """Sentences, with the white space that follows them; together they cover the text.
+    """Return the sentences, each with the white space that follows it; together they cover the text.
 
-    A line break ends a sentence as well. White space alone belongs to the sentence before it, or to the first one.
+    A line break also ends a sentence. White space alone belongs to the sentence before it, or to the first one.
     """
     from sentencex import segment
 
     spans: list[Span] = []
     start = 0
-    # Half of a surrogate pair, which some JSON holds, is no character that the library could take.
+    # The library does not accept half of a surrogate pair, which some JSON contains.
     for piece in segment(language, _HALF.sub("\ufffd", text)):
-        # The library's own offsets are not trusted: its pieces, joined, are the text.
+        # Compute offsets from the pieces, which add up to the text; the library's own offsets are not reliable.
         end = start + len(piece)
         for line in _lines(text, start, end):
             if spans and not (text[line.start : line.end].strip() and text[spans[-1].start : line.start].strip()):
@@ -85,12 +85,12 @@ def sentences(text: str, language: str = "en") -> list[Span]:
 
 
 def first_sentence_end(text: str, language: str = "en") -> int | None:
-    """Where the first sentence of a growing text ends for certain, or None while that is open.
+    """Return where the first sentence of a growing text ends for certain, or None while that is open.
 
-    Certain means: a line break follows, or a whole word and something after it, because what an abbreviation
-    is shows only in what follows (`D.C. and`, `J. R. R.`). Anything may follow an end that no abbreviation has, such as
-    the ideographic full stop. Inside an open bracket or quotation, which the splitter keeps together once it closes,
-    that many words must follow that it hardly will.
+    The end is certain if a line break follows, or a whole word and something after it, because an abbreviation can only
+    be told from what follows (`D.C. and`, `J. R. R.`). After a mark that no abbreviation contains, such as the
+    ideographic full stop, any text may follow. Inside an open bracket or quotation, which the splitter keeps together
+    once it closes, enough words must follow to make a closing mark unlikely.
     """
     spans = sentences(text, language)
     if not spans or not text.strip():
@@ -106,7 +106,7 @@ def first_sentence_end(text: str, language: str = "en") -> int | None:
 
 
 def words(text: str) -> list[Span]:
-    """Words, without the punctuation around them. A letter's marks belong to its word."""
+    """Return the words, without the punctuation around them. A letter's marks belong to its word."""
     spans: list[Span] = []
     for match in _WORD.finditer(text):
         start = match.start()
@@ -116,7 +116,10 @@ def words(text: str) -> list[Span]:
 
 
 def spaced_pieces(text: str) -> list[Span]:
-    """What stands between white space, punctuation included; in scripts without spaces, words and what follows each."""
+    """Return the pieces between white space, including punctuation.
+
+    In scripts without spaces, the pieces are words together with what follows them.
+    """
     spans: list[Span] = []
     for piece in re.finditer(r"\S+", text):
         starts = {piece.start()}
@@ -129,7 +132,7 @@ def spaced_pieces(text: str) -> list[Span]:
 
 @cache
 def stop_words(language: str = "en") -> frozenset[str]:
-    """Function words of a language, in lower case.
+    """Return the function words of a language, in lower case.
 
     Raises:
         ConfigurationError: If there is no list for the language.
@@ -145,7 +148,7 @@ def stop_words(language: str = "en") -> frozenset[str]:
 
 
 def not_a_stop_word(language: str = "en") -> WordFilter:
-    """The default word filter: a word carries content if it is not in the language's list."""
+    """Return the default word filter: a word carries content if it is not in the language's stop-word list."""
     listed = stop_words(language)
 
     def carries_content(of: Sequence[str]) -> list[bool]:
@@ -155,16 +158,16 @@ def not_a_stop_word(language: str = "en") -> WordFilter:
 
 
 def content_words(text: str, carries_content: WordFilter | None = None) -> list[Span]:
-    """The words that carry content, in order."""
+    """Return the words that carry content, in order."""
     spans = words(text)
     kept = (carries_content or not_a_stop_word())([text[s.start : s.end] for s in spans])
     return [span for span, keep in zip(spans, kept, strict=True) if keep]
 
 
 def token_spans(pieces: Sequence[str], start: int = 0) -> list[Span]:
-    """Offsets of tokens, given the characters that each one completes.
+    """Return the offsets of tokens, given the characters that each one completes.
 
-    A token that only begins a multi-byte character is an empty span where that character will stand.
+    A token that only begins a multi-byte character is an empty span at the position of that character.
     """
     spans = []
     for piece in pieces:
@@ -174,10 +177,10 @@ def token_spans(pieces: Sequence[str], start: int = 0) -> list[Span]:
 
 
 def words_of_tokens(tokens: Sequence[Span], of: Sequence[Span]) -> list[int | None]:
-    """For each token the index of the word that it belongs to: the first one it overlaps.
+    """Return for each token the index of the word that it belongs to: the first one it overlaps.
 
-    An empty token belongs to the word that the next character belongs to; punctuation and white space to none.
-    Both sequences are in text order.
+    An empty token belongs to the word of the next character; punctuation and white space belong to no word. Both
+    sequences must be in text order.
     """
     found: list[int | None] = []
     w = 0
@@ -190,10 +193,10 @@ def words_of_tokens(tokens: Sequence[Span], of: Sequence[Span]) -> list[int | No
 
 
 def tokens_of_word(word: int, tokens: Sequence[Span], of: Sequence[Span]) -> list[int]:
-    """Return the tokens that have a part of a word, those that it shares with the word before included.
+    """Return the tokens that contain part of a word, including tokens shared with the word before.
 
     Args:
-        word: Its index in `of`.
+        word: The word's index in `of`.
         tokens: In text order, as in `words_of_tokens`.
         of: All words of the text.
     """
@@ -210,7 +213,7 @@ def _is_open(text: str) -> bool:
 
 
 def _lines(text: str, start: int, end: int) -> list[Span]:
-    """Split a span after each line break, and each end of a sentence that the splitter does not know."""
+    """Split a span after each line break, and after each sentence end that the splitter does not know."""
     cuts = sorted({m.end() for p in (_LINE_END, _FURTHER_END) for m in p.finditer(text, start, end)})
     edges = [start, *(c for c in cuts if c < end), end]
     return [Span(a, b) for a, b in pairwise(edges) if b > a]

@@ -56,7 +56,7 @@ def test_documents_are_parametrized_verified_exported_and_removed(run, notes, tm
     assert (first["trained"], first["skipped"]) == (1, 1)
     assert [(name, reason[:18]) for name, reason in first["skipped_files"]] == [
         ("latin.txt", "not UTF-8 (byte 0x"),
-        ("long.jsonl", "line 2 is no JSON:"),
+        ("long.jsonl", "line 2 is not JSON:"),
     ]
     again = json.loads(run("parametrize", notes, "--json"))
     assert (again["trained"], again["known"]) == (0, 1)
@@ -80,11 +80,11 @@ def test_a_changed_document_replaces_its_adapters(run, notes):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("a.png", "x", "is no .txt"),
+        ("a.png", "x", "is not a .txt"),
         ("a.pdf", "x", "PDF cannot be read"),
         ("a.txt", " ", "holds no text"),
         ("a.jsonl", '{"title": "y"}', "line 1 has no text"),
-        ("a.jsonl", "[", "line 1 is no JSON"),
+        ("a.jsonl", "[", "line 1 is not JSON"),
     ],
 )
 def test_unreadable_files_are_refused(tmp_path, name, content, message):

@@ -1,9 +1,9 @@
-"""How the new tokens of several sequences lie in one forward, and how keys and values get to each one's own cache.
+"""Arranges the new tokens of several sequences in one forward pass, and routes keys and values to each one's cache.
 
-One token each is a batch: (rows, 1). Any number each is *packed*: all tokens one after another in a single batch row,
-(1, tokens). Nothing is padded, so no work is done for nothing and nothing but a sequence's own tokens can ever enter
-its cache. What belongs together only attention has to know (see `row_attention`); every other layer takes tokens one
-by one, wherever they lie.
+With one token per sequence the layout is a batch: (rows, 1). Otherwise it is *packed*: all tokens lie one after another
+in a single batch row, (1, tokens). Nothing is padded, so no computation is wasted and only a sequence's own tokens can
+enter its cache. Only attention needs to know which tokens belong together (see `sequence_attention`); every other layer
+processes tokens one by one.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ if TYPE_CHECKING:
 
 
 def keeps_logits(model: PreTrainedModel) -> bool:
-    """Whether the model can leave out logits that nobody wants."""
+    """Return whether the model can skip computing logits that are not needed."""
     return "logits_to_keep" in inspect.signature(model.forward).parameters
 
 
 class PackedLayout:
-    """The new tokens of several sequences, all of them with growing layers, as the input of one forward.
+    """The new tokens of several sequences as the input of one forward pass; all sequences have growing layers.
 
     Args:
-        sequences: What is known; it grows while the forward runs, the ids are left to the caller.
-        new: The tokens of each that enter the forward, at least one.
+        sequences: The caches. Their layers grow during the forward pass; the caller extends their ids.
+        new: The tokens of each sequence that enter the forward pass, at least one.
     """
 
     def __init__(self, sequences: Sequence[SequenceCache], new: Sequence[Sequence[int]]) -> None:
@@ -42,11 +42,11 @@ class PackedLayout:
         self.packed = any(n > 1 for n in self.lengths)
 
     def arguments(self, device: torch.device, *, logits_kept: bool) -> dict[str, Any]:
-        """The model's arguments: ids and positions, (rows, 1) or (1, tokens), the cache, and what logits are wanted.
+        """Return the model's arguments: ids and positions, (rows, 1) or (1, tokens), the cache, and the logits to keep.
 
         Args:
-            device: The model's.
-            logits_kept: See `keeps_logits`.
+            device: The model's device.
+            logits_kept: The result of `keeps_logits`.
         """
         ids = torch.tensor([token for row in self.new for token in row], device=device)
         starts = [len(sequence.ids) for sequence in self.sequences]
@@ -63,26 +63,30 @@ class PackedLayout:
         return arguments
 
     def last(self, logits: Tensor) -> Tensor:
-        """(rows, vocabulary) at each row's last token, of logits at all tokens or at the last ones alone."""
+        """Return (rows, vocabulary), the logits at each sequence's last token.
+
+        Args:
+            logits: The model's logits, at all tokens or at the last ones only.
+        """
         if not self.packed:
             return logits[:, -1]
         return logits[0] if logits.shape[1] == len(self.new) else logits[0, self._ends(logits.device)]
 
     def split(self, states: Tensor) -> Sequence[Tensor]:
-        """Each row's own (1, heads, its tokens, dim) of (batch, heads, tokens, dim)."""
+        """Split (batch, heads, tokens, dim) into one (1, heads, its tokens, dim) per sequence."""
         return states.split(self.lengths, dim=2) if self.packed else states.split(1)
 
     def joined(self, outputs: Sequence[Tensor]) -> Tensor:
-        """(batch, tokens, heads, dim) of each row's own (1, its tokens, heads, dim)."""
+        """Join one (1, its tokens, heads, dim) per sequence into (batch, tokens, heads, dim)."""
         return torch.cat(list(outputs), dim=1 if self.packed else 0)
 
     def undo(self) -> None:
-        """Cut every sequence back to its ids, after a forward that failed on its way through the layers."""
+        """Truncate every sequence to its ids, after a forward pass that failed partway through the layers."""
         for sequence in self.sequences:
             sequence.truncate(len(sequence.ids))
 
     def _ends(self, device: torch.device) -> Tensor:
-        """(rows,) where each row's last token lies, of a packed layout."""
+        """Return the position of each sequence's last token in a packed layout: (rows,)."""
         return torch.tensor(self.lengths, device=device).cumsum(0) - 1
 
     def _cache(self) -> Cache:
@@ -91,10 +95,11 @@ class PackedLayout:
 
 
 class PackedLayer(DynamicLayer):
-    """One layer of several sequences, as one forward over new tokens of all of them sees it.
+    """One layer of several sequences in a forward pass over new tokens of all of them.
 
-    New keys and values go to each sequence's own buffer. What `update` returns is only the forward's own; attention
-    reads the buffers itself (see `row_attention`), so rows need neither padding nor copying, and come and go freely.
+    New keys and values are appended to each sequence's own buffer. `update` returns only those of the forward pass;
+    attention reads the buffers itself (see `sequence_attention`), so sequences need neither padding nor copying and can
+    join and leave freely.
     """
 
     def __init__(self, layout: PackedLayout, rows: Sequence[GrowingLayer]) -> None:
@@ -103,16 +108,16 @@ class PackedLayer(DynamicLayer):
         self._rows = rows
 
     def update(self, key_states: Tensor, value_states: Tensor, *_args: Any, **_kwargs: Any) -> tuple[Tensor, Tensor]:
-        """Append (batch, kv_heads, tokens, dim), each row's part to its own sequence."""
+        """Append (batch, kv_heads, tokens, dim), each part to its own sequence."""
         keys, values = self._layout.split(key_states), self._layout.split(value_states)
         for row, key, value in zip(self._rows, keys, values, strict=True):
             row.update(key, value)
         return key_states, value_states
 
     def get_seq_length(self) -> int:
-        """0: positions are given explicitly."""
+        """Return 0: positions are given explicitly."""
         return 0
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
-        """Those of a mask that nobody needs: each row's attention has its own."""
+        """Return the sizes of a mask that is never used: the attention of each sequence builds its own."""
         return query_length, 0

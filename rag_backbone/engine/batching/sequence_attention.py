@@ -1,8 +1,8 @@
-"""Attention of several sequences in one forward, each over its own keys and values, and the weights it is recorded by.
+"""Attention of several sequences in one forward pass, each over its own keys and values, and recording of its weights.
 
     softmax(Q K^T * scaling + mask) V        (Vaswani et al. 2017, section 3.2.1)
 
-Knows the layout of the rows and the model's own kernel; not how a model comes to use this (see `attention`).
+Knows the batch layout and the model's own kernel, but not how a model is made to use this (see `attention`).
 """
 
 from __future__ import annotations
@@ -22,31 +22,31 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 _MASKED = ("sdpa", "eager")
-"""Kernels whose masks are known here."""
+"""Kernels for which this module can build a mask."""
 
 Kernel = Callable[..., "tuple[Tensor, Tensor | None]"]
 
 
 @dataclass
 class AttentionStep:
-    """What one forward is asked for beyond its logits; filled by the attention function."""
+    """What one forward pass should record beyond its logits; filled in by the attention function."""
 
     layer: int
     """The last attention layer."""
     queries: int = 0
-    """How many of the last queries to record; of rows the last one each."""
+    """How many of the last queries to record; with `rows`, the last one of each sequence."""
     rows: PackedLayout | None = None
-    """The sequences whose new tokens are in this forward."""
+    """The layout of the sequences whose new tokens are in this forward pass."""
     alike: Sequence[SharedPrefix] = ()
-    """Which of them begin alike, of a forward of one token each."""
+    """Groups of sequences that share a prefix, in a forward pass with one token each."""
     shared: SharedPromptCache | None = None
-    """The cache of several continuations of one prompt that are decoded together."""
+    """The cache of several continuations of one prompt that are decoded in one batch."""
     products: bool = False
-    """Whether lone queries are computed by products over whole sequences, not by the kernel."""
+    """Whether single queries are computed in float32 here instead of by the kernel."""
     weights: list[Tensor] = field(default_factory=list)
-    """One tensor (1 or batch, heads, queries, keys) float32; with `rows` one a row."""
+    """One tensor (1 or batch, heads, queries, keys) float32; with `rows`, one per sequence."""
     masks: dict[tuple[int, int | None], Tensor | None] = field(default_factory=dict)
-    """Of a row, for a window: all layers' masks are the same."""
+    """Mask by sequence and window; the masks of all layers are the same."""
     check: bool = False
     reproduces: bool = False
 
@@ -59,21 +59,21 @@ def attend_per_sequence(
     query: Tensor,
     kwargs: dict[str, Any],
 ) -> Tensor:
-    """Each row's queries over its own sequence.
+    """Compute the attention of each sequence's queries over its own keys and values.
 
     Args:
         function: The model's own kernel.
-        kernel: Its name.
-        step: The forward.
+        kernel: The kernel's name.
+        step: The forward pass.
         module: The attention layer.
-        query: (batch, heads, tokens, dim), as the layout has it.
-        kwargs: What the model gives its kernel.
+        query: (batch, heads, tokens, dim), arranged as in the layout.
+        kwargs: Arguments that the model passes to its kernel.
 
     Returns:
         (batch, tokens, heads, dim).
     """
     assert step.rows is not None
-    # Of all rows; a kernel for packed sequences would read from it where they end.
+    # `position_ids` covers all sequences; a kernel for packed sequences would infer their boundaries from it.
     kwargs = {name: given for name, given in kwargs.items() if name != "position_ids"}
     together = _attend_groups(step, module, query, kwargs)
     outputs = []
@@ -97,7 +97,7 @@ def _attend_row(
     query: Tensor,
     kwargs: dict[str, Any],
 ) -> Tensor:
-    """(1, n, heads, dim): a row's n queries, (1, heads, n, dim), over its sequence."""
+    """Return (1, n, heads, dim): a sequence's n queries, (1, heads, n, dim), over its keys and values."""
     assert step.rows is not None
     layer = step.rows.sequences[row].cache.layers[module.layer_idx]
     known = (layer.keys, layer.values)
@@ -109,13 +109,17 @@ def _attend_row(
 def _attend_groups(
     step: AttentionStep, module: nn.Module, query: Tensor, kwargs: dict[str, Any]
 ) -> dict[int, tuple[Tensor, Tensor]]:
-    """Of rows that begin alike, by their place: (1, 1, heads, dim) and the weights, (1, heads, 1, keys) float32."""
+    """Compute the attention of sequences that share a prefix.
+
+    Returns:
+        By position in the batch: (1, 1, heads, dim), and the weights, (1, heads, 1, keys) float32.
+    """
     assert step.rows is not None
     window = kwargs.get("sliding_window")
     found: dict[int, tuple[Tensor, Tensor]] = {}
     for group in step.alike:
         layers = [step.rows.sequences[i].cache.layers[module.layer_idx] for i in group.rows]
-        if window and any(layer.length > window for layer in layers):  # where it begins is each row's own
+        if window and any(layer.length > window for layer in layers):  # windows start at different tokens
             continue
         states = [(layer.keys, layer.values) for layer in layers]
         outputs, weights = attend_with_shared_prefix(
@@ -133,7 +137,7 @@ def attend_once(
     states: tuple[Tensor, Tensor],
     kwargs: dict[str, Any],
 ) -> Tensor:
-    """(1, 1, heads, dim): a lone query over all keys and values of its sequence, recorded if that is wanted."""
+    """Return (1, 1, heads, dim): a single query over all keys and values of its sequence; record it if requested."""
     key, value = states
     length = key.shape[2]
     if window := kwargs.get("sliding_window"):
@@ -157,11 +161,11 @@ def _attend_several(
     states: tuple[Tensor, Tensor],
     kwargs: dict[str, Any],
 ) -> Tensor:
-    """(1, n, heads, dim): a row's n last queries, (1, heads, n, dim), over its sequence."""
+    """Return (1, n, heads, dim): a sequence's last n queries, (1, heads, n, dim), over its keys and values."""
     _record_last(step, module, query, states, kwargs)
     key, value = states
     n, window = query.shape[2], kwargs.get("sliding_window") or None
-    if window and (seen := window + n - 1) < key.shape[2]:  # what no query of them sees
+    if window and (seen := window + n - 1) < key.shape[2]:  # drop keys that no query sees
         key, value = key[:, :, -seen:], value[:, :, -seen:]
     if (row, window) not in step.masks:
         step.masks[row, window] = _mask(kernel, n, key, window)
@@ -169,13 +173,13 @@ def _attend_several(
 
 
 def _mask(kernel: str, n: int, key: Tensor, window: int | None) -> Tensor | None:
-    """Which keys each of the last n positions sees, as a kernel wants to be told: (1, 1, n, keys) or nothing.
+    """Return which keys each of the last n positions sees, in the kernel's format: (1, 1, n, keys) or None.
 
-    A kernel that is not known here is told nothing, and the try-out finds out whether it does right without.
+    A kernel that is not in `_MASKED` gets no mask; trying out the model shows whether the result is right without one.
     """
     keys = key.shape[2]
     unlimited = window is None or keys <= window
-    # PyTorch's own causal pattern begins at the first key, so it is the right one only where no key precedes.
+    # PyTorch's own causal mask starts at the first key, so it is right only if there are no earlier keys.
     if kernel not in _MASKED or (kernel == "sdpa" and n == keys and unlimited):
         return None
     at = torch.arange(keys, device=key.device)
@@ -192,7 +196,7 @@ def _mask(kernel: str, n: int, key: Tensor, window: int | None) -> Tensor | None
 def _record_last(
     step: AttentionStep, module: nn.Module, query: Tensor, states: tuple[Tensor, Tensor], kwargs: dict[str, Any]
 ) -> None:
-    """The weights of the last of a row's queries, (1, heads, n, dim), if they are wanted."""
+    """Record the weights of the last of a sequence's queries, (1, heads, n, dim), if requested."""
     if not step.queries or module.layer_idx != step.layer:
         return
     key = states[0]
@@ -202,13 +206,13 @@ def _record_last(
 
 
 def _of_all_keys(weights: Tensor, length: int) -> Tensor:
-    """Zeros for keys that lie before the window."""
+    """Pad the weights with zeros for keys before the window."""
     hidden = length - weights.shape[-1]
     return functional.pad(weights, (hidden, 0)) if hidden else weights
 
 
 def attend_one(query: Tensor, key: Tensor, value: Tensor, scaling: float) -> tuple[Tensor, Tensor]:
-    """One query over all keys, in float32.
+    """Compute the attention of one query over all keys in float32.
 
     Args:
         query: (1, heads, 1, dim).
@@ -229,15 +233,15 @@ def attend_one(query: Tensor, key: Tensor, value: Tensor, scaling: float) -> tup
 
 
 def causal_attention_weights(query: Tensor, key: Tensor, mask: Tensor | None, scaling: float, queries: int) -> Tensor:
-    """Softmax attention weights of the last `queries` positions (Vaswani et al. 2017, section 3.2.1).
+    """Return the softmax attention weights of the last `queries` positions (Vaswani et al. 2017, section 3.2.1).
 
     Args:
         query: (batch, heads, q, dim).
         key: (batch, kv_heads, keys, dim); `heads` is a multiple of `kv_heads`.
-        mask: None (causal, the last query sees every key), boolean (true: may attend) or additive,
-            broadcastable to (batch, heads, q, keys).
+        mask: None (causal, the last query sees every key), boolean (true: may attend) or additive, broadcastable to
+            (batch, heads, q, keys).
         scaling: Factor of the scores.
-        queries: How many of the last queries.
+        queries: How many of the last queries to compute.
 
     Returns:
         (batch, heads, queries, keys) float32.
@@ -248,7 +252,7 @@ def causal_attention_weights(query: Tensor, key: Tensor, mask: Tensor | None, sc
     n = last.shape[2]
     # Grouped heads share a key head: fold the group into the query axis instead of repeating the keys.
     grouped = last.reshape(batch, kv_heads, (heads // kv_heads) * n, dim)
-    # In float32, also for half precision: a CPU's half-precision product prepares itself anew for every length of key.
+    # In float32, also for half precision: on a CPU a half-precision product is set up again for every key length.
     scores = torch.matmul(grouped.float(), key.float().transpose(2, 3)).reshape(batch, heads, n, keys) * scaling
     if mask is None:
         if n > 1:
@@ -263,6 +267,6 @@ def causal_attention_weights(query: Tensor, key: Tensor, mask: Tensor | None, sc
 
 
 def scaling_of(query: Tensor, kwargs: dict[str, Any]) -> float:
-    """The factor of the scores that the model gives its kernel, or the usual one."""
+    """Return the factor of the scores that the model passes to its kernel, or the default."""
     scaling = kwargs.get("scaling")
     return query.shape[-1] ** -0.5 if scaling is None else float(scaling)

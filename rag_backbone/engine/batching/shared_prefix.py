@@ -1,12 +1,13 @@
-"""Rows of one decoding step whose sequences begin alike: what they have in common is read once for all of them.
+"""Sequences of one decode step that share a prefix: its keys and values are read once for all of them.
 
-Sessions that share a prompt (instructions, worked examples) hold the same keys and values for it, as far as tokens and
-adapters are the same. With many rows, reading those of each is what a step comes to cost. Here one row's are read for
-the whole group, as one matrix product, and each row's own behind them; one softmax goes over both:
+Sessions that share a prompt (instructions, worked examples) hold the same keys and values for it, as long as tokens and
+adapters are the same. With many sequences, reading each one's keys and values dominates the cost of a step. Here one
+copy of the prefix is read for the whole group, in one matrix product, followed by each sequence's private suffix; one
+softmax covers both:
 
     scores of row i = [ q_i K_common^T | q_i K_i^T ] * scaling        (Vaswani et al. 2017, section 3.2.1)
 
-The keys stay where they are: every row keeps all of its own, so rows join and leave a group from step to step.
+The keys are not moved: every sequence keeps all of its own, so sequences can join and leave a group at every step.
 """
 
 from __future__ import annotations
@@ -23,30 +24,30 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 LEAST = 64
-"""Common tokens from which a group pays."""
+"""Minimum number of shared tokens for which a group is worthwhile."""
 
 
 @dataclass(frozen=True, slots=True)
 class SharedPrefix:
-    """Rows that begin with the same tokens, under the same adapters."""
+    """A group of sequences that begin with the same tokens, under the same adapters."""
 
     rows: tuple[int, ...]
-    """Their places in the step, at least two, in rising order."""
+    """Positions of the sequences in the batch, at least two, in ascending order."""
     length: int
-    """How many tokens they have in common."""
+    """Number of tokens that the sequences share."""
 
 
 def find_shared_prefixes(
     keys: Sequence[Hashable], ids: Sequence[list[int]], *, least: int = LEAST
 ) -> list[SharedPrefix]:
-    """Groups of rows that have at least `least` leading tokens in common.
+    """Group sequences that share at least `least` leading tokens.
 
-    Each is made around the first row that is in none yet, of those rows with which it saves the most reading.
+    Each group is built around the first ungrouped sequence, from the sequences with which it saves the most reading.
 
     Args:
-        keys: Of each row's adapters; only rows with the same one are alike.
-        ids: What each row's cache holds.
-        least: Shorter beginnings are not worth a group.
+        keys: The adapter key of each sequence; only sequences with the same key are grouped.
+        ids: The ids in each sequence's cache.
+        least: Shorter prefixes are not worth a group.
     """
     left = list(range(len(ids)))
     groups = []
@@ -54,7 +55,7 @@ def find_shared_prefixes(
         first, *others = left
         common = {row: common_prefix(ids[first], ids[row]) for row in others if keys[row] == keys[first]}
         common = {row: length for row, length in common.items() if length >= least}
-        # With the n that have most in common, n readings of what all of them share are saved.
+        # Grouping with the n sequences that share most saves n reads of the prefix that all of them share.
         longest = sorted(common, key=lambda row: -common[row])
         best = max(range(len(longest)), key=lambda n: (n + 1) * common[longest[n]], default=None)
         chosen = [] if best is None else longest[: best + 1]
@@ -67,16 +68,17 @@ def find_shared_prefixes(
 def attend_with_shared_prefix(
     query: Tensor, states: Sequence[tuple[Tensor, Tensor]], length: int, scaling: float
 ) -> tuple[Tensor, list[Tensor]]:
-    """Each row's lone query over its whole sequence, in float32.
+    """Compute the attention of each sequence's single query over its whole sequence, in float32.
 
     Args:
         query: (rows, heads, 1, dim).
-        states: Of each row keys and values, (1, kv_heads, its tokens, dim); the first `length` of all are the same.
-        length: Tokens in common.
+        states: Keys and values of each sequence, (1, kv_heads, its tokens, dim); the first `length` are the same in
+            all.
+        length: Number of shared tokens.
         scaling: Factor of the scores.
 
     Returns:
-        (rows, 1, heads, dim) in the query's type, and each row's weights: (1, heads, 1, its tokens) float32.
+        (rows, 1, heads, dim) in the query's type, and each sequence's weights: (1, heads, 1, its tokens) float32.
     """
     rows, heads, _, dim = query.shape
     keys = [key[0] for key, _ in states]
@@ -99,22 +101,22 @@ def attend_with_shared_prefix(
 def attend_to_prefix(
     grouped: Tensor, keys: Tensor, values: Tensor, own: Tensor, hidden: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """The part of keys and values that all rows share, of an attention over those and each row's own.
+    """Compute the shared part of an attention over a shared prefix and each sequence's private suffix.
 
     Args:
-        grouped: (rows, kv_heads, group, dim) float32, each row's query, scaled.
-        keys: (kv_heads, known, dim), with the values, of all rows.
-        values: (kv_heads, known, dim).
-        own: (rows, kv_heads, group, n) scores of each row's own keys; minus infinity where it has none.
-        hidden: (rows, known), which of the keys a row does not see.
+        grouped: (rows, kv_heads, group, dim) float32, each sequence's scaled query.
+        keys: (kv_heads, known, dim), the shared keys.
+        values: (kv_heads, known, dim), the shared values.
+        own: (rows, kv_heads, group, n), scores of each private suffix, padded with minus infinity.
+        hidden: (rows, known), shared keys that a sequence does not see.
 
     Returns:
-        What the shared values give, (rows, kv_heads, group, dim), to which those of the rows are to be added; and the
-        weights, (rows, kv_heads, group, known + n).
+        The contribution of the shared values, (rows, kv_heads, group, dim), to which the caller adds that of the
+            private suffixes; and the weights, (rows, kv_heads, group, known + n).
     """
     rows, kv_heads, group, dim = grouped.shape
     known = keys.shape[1]
-    # (kv_heads, rows * group, dim): one product for all rows.
+    # (kv_heads, rows * group, dim): one product for all sequences.
     folded = grouped.transpose(0, 1).reshape(kv_heads, rows * group, dim)
     scores = torch.bmm(folded, keys.float().transpose(1, 2))
     scores = scores.view(kv_heads, rows, group, known).transpose(0, 1)

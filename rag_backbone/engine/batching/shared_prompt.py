@@ -1,8 +1,8 @@
 """Several continuations of one prompt in one batch, with the prompt's keys and values held once.
 
-The prompt belongs to all rows, so a step's attention has two parts: every row's query over the prompt's keys, which is
-one matrix product whatever the number of rows, and each row's query over the row's own keys. One softmax goes over
-both. A row holds nothing but what it generated itself, may be cut back to any length, and leaves when it has ended.
+All rows share the prompt, so a step's attention has two parts: every row's query over the prompt's keys, which is one
+matrix product for any number of rows, and each row's query over its private suffix. One softmax covers both. A row
+holds only what it generated itself, can be truncated to any length, and leaves the batch when it has ended.
 
     scores of row i = [ q_i K_prompt^T | q_i K_i^T ] * scaling        (Vaswani et al. 2017, section 3.2.1)
 """
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class SharedPromptLayer(DynamicLayer):
-    """One layer: the prompt's keys and values, and each row's own."""
+    """One layer: the prompt's keys and values, and those of each row's private suffix."""
 
     def __init__(self, prompt: GrowingLayer, lengths: Tensor, room: int) -> None:
         super().__init__()
@@ -30,10 +30,10 @@ class SharedPromptLayer(DynamicLayer):
         self._lengths = lengths
         self._room = room
         self._own: tuple[Tensor, Tensor] | None = None
-        """Each (rows, kv_heads, room, dim)."""
+        """Keys and values of the private suffixes, each (rows, kv_heads, room, dim)."""
 
     def update(self, key_states: Tensor, value_states: Tensor, *_args: Any, **_kwargs: Any) -> tuple[Tensor, Tensor]:
-        """Write each row's (1, kv_heads, 1, dim) behind what it has."""
+        """Append each row's (1, kv_heads, 1, dim) to its private suffix."""
         rows, heads, _, dim = key_states.shape
         if self._own is None:
             self._own = (
@@ -46,7 +46,16 @@ class SharedPromptLayer(DynamicLayer):
         return key_states, value_states
 
     def attend(self, query: Tensor, scaling: float, window: int | None) -> Tensor:
-        """(rows, 1, heads, dim): each row's single query, (rows, heads, 1, dim), over the prompt and its own."""
+        """Compute the attention of each row's single query over the prompt and the private suffix.
+
+        Args:
+            query: (rows, heads, 1, dim).
+            scaling: Factor of the scores.
+            window: Length of the sliding window, if the layer has one.
+
+        Returns:
+            (rows, 1, heads, dim).
+        """
         assert self._own is not None
         rows, heads, _, dim = query.shape
         used = int(self._lengths.max()) + 1
@@ -69,44 +78,44 @@ class SharedPromptLayer(DynamicLayer):
         return _rows_first(output + torch.matmul(weights[..., known:], values), query)
 
     def keep(self, rows: Tensor, lengths: Tensor) -> None:
-        """Keep some rows, and so many tokens of each."""
+        """Keep the given rows, truncating each to its length."""
         self._lengths = lengths
         if self._own is not None:
             self._own = self._own[0][rows], self._own[1][rows]
 
     def get_seq_length(self) -> int:
-        """0: positions are given explicitly."""
+        """Return 0: positions are given explicitly."""
         return 0
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
-        """Those of a mask that nobody needs: a single query sees everything before it."""
+        """Return the sizes of a mask that is never used: a single query sees everything before it."""
         return query_length, 0
 
 
 class SharedPromptCache(Cache):
-    """A cache for decoding `rows` continuations of one sequence together.
+    """A cache for decoding `rows` continuations of one sequence in one batch.
 
     Args:
-        prompt: The sequence, with growing layers; it is read only and must not grow meanwhile.
-        rows: How many continuations.
-        room: Tokens of a row at most.
+        prompt: The sequence, with growing layers. It is only read and must not grow while this cache is in use.
+        rows: Number of continuations.
+        room: Maximum number of tokens per continuation.
     """
 
     def __init__(self, prompt: SequenceCache, rows: int, room: int) -> None:
         assert prompt.layers is not None
         device = prompt.layers[0].keys.device if prompt.layers[0].is_initialized else None
         self.lengths = torch.zeros(rows, dtype=torch.long, device=device)
-        """(rows,) tokens that each row has of its own."""
+        """Length of each row's private suffix: (rows,)."""
         self._known = len(prompt.ids)
         super().__init__(layers=[SharedPromptLayer(layer, self.lengths, room) for layer in prompt.layers])
 
     @property
     def positions(self) -> Tensor:
-        """(rows, 1): where each row's next token stands."""
+        """Position of each row's next token: (rows, 1)."""
         return (self.lengths + self._known)[:, None]
 
     def keep(self, rows: list[int], lengths: list[int]) -> None:
-        """Keep some rows, and so many tokens of each."""
+        """Keep the given rows, truncating each to its length."""
         device = self.lengths.device
         self.lengths = torch.tensor(lengths, dtype=torch.long, device=device)
         chosen = torch.tensor(rows, dtype=torch.long, device=device)
@@ -115,5 +124,5 @@ class SharedPromptCache(Cache):
 
 
 def _rows_first(output: Tensor, query: Tensor) -> Tensor:
-    """(rows, kv_heads, group, dim) to (rows, 1, heads, dim) in the query's type."""
+    """Reshape (rows, kv_heads, group, dim) to (rows, 1, heads, dim) in the query's type."""
     return output.reshape(output.shape[0], 1, -1, output.shape[-1]).to(query.dtype)

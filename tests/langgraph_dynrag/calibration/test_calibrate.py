@@ -255,7 +255,7 @@ def test_questions_are_read_from_files(tmp_path):
         == [CalibrationQuestion("One?"), CalibrationQuestion("Two?")]
     )
     for name, text, message in (
-        ("d.jsonl", '{"question": "One?"}\n{"q', "d.jsonl, line 2 is no JSON"),
+        ("d.jsonl", '{"question": "One?"}\n{"q', "d.jsonl, line 2 is not JSON"),
         ("e.jsonl", '{"q": "One?"}', "e.jsonl, line 1: .* is not a question"),
         ("f.json", '{"question": "One?"}', "holds a dict; a list of questions"),
         ("g.json", "[", "g.json is not valid JSON"),

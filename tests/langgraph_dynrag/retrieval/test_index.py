@@ -154,7 +154,7 @@ def test_a_broken_row_is_reported_on_every_run_until_it_is_fixed(tmp_path, folde
         assert report.chunks == 6, run
         [(name, reason)] = report.skipped
         assert name == "z.jsonl"
-        assert reason.startswith("line 2 is no JSON"), run
+        assert reason.startswith("line 2 is not JSON"), run
         assert reason in str(report)
         assert [r.levelname for r in caplog.records] == ["WARNING"]
         assert reason in caplog.text
@@ -245,7 +245,7 @@ def test_empty_missing_and_unreadable_sources_are_refused(tmp_path):
     with pytest.raises(ConfigurationError, match="no text to index"):
         index.ingest(empty, progress=False)
     (tmp_path / "image.png").write_bytes(b"\x89PNG")
-    with pytest.raises(ConfigurationError, match="is no .txt"):
+    with pytest.raises(ConfigurationError, match="is not a .txt"):
         index.ingest(tmp_path / "image.png")
     with pytest.raises(ConfigurationError, match="is empty; fill it first"):
         index.as_retriever()

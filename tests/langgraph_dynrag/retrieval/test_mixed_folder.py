@@ -54,12 +54,12 @@ SKIPPED = {
     "scan.pdf": "OCR",
     "locked.pdf": "password",
     "broken.docx": "not a Word document",
-    "broken.jsonl": "line 2 is no JSON",
-    "broken.json": "is no JSON",
+    "broken.jsonl": "line 2 is not JSON",
+    "broken.json": "is not JSON",
     "latin.html": "not UTF-8",
     "latin.csv": "not UTF-8",
     "photo.png": "no reader",
-    "dangling.md": "leads nowhere",
+    "dangling.md": "broken link",
     ".obsidian/": "hidden",
     "node_modules/": "a tool's folder",
 }
@@ -194,7 +194,7 @@ def test_the_command_prints_and_returns_what_was_skipped(tmp_path, folder, monke
     call = ["index", str(folder), "--index", str(tmp_path / "index"), "--exclude", "gbk.md", "--encoding", "cp1252"]
     shown = CliRunner().invoke(build_app(), call)
     assert shown.exit_code == 0, shown.output
-    assert "broken.jsonl: line 2 is no JSON" in shown.stdout
+    assert "broken.jsonl: line 2 is not JSON" in shown.stdout
     told = json.loads(CliRunner().invoke(build_app(), [*call, "--json"]).stdout.splitlines()[-1])
     assert ["gbk.md", "excluded by 'gbk.md'"] in told["skipped"]
     assert "latin.txt" not in dict(told["skipped"])

@@ -120,8 +120,8 @@ def test_links_are_followed_within_the_folder_only(folder, tmp_path):
     assert skipped == {
         "out.md": "a link out of the folder",
         "outside/": "a link out of the folder",
-        "dangling.md": "a link that leads nowhere",
-        "loop.md": "a link that leads nowhere",
+        "dangling.md": "a broken link",
+        "loop.md": "a broken link",
         "twice.md": "a link to a file that is read under its own name",
         "inside/": "a link to a folder, which is read under its own name",
         "pipe.txt": "not a regular file",

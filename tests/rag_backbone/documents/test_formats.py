@@ -113,7 +113,7 @@ def test_html_without_a_right_charset_is_refused_or_read_by_name(tmp_path):
     path = tmp_path / "a.html"
     path.write_bytes("<p>Мост</p>".encode("cp1251"))
     [found] = read(path)
-    assert "give its encoding" in found.reason
+    assert "pass its encoding" in found.reason
     assert [d.text for d in read(path, encoding="cp1251")] == ["Мост"]
 
 

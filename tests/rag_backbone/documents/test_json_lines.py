@@ -65,7 +65,7 @@ def test_a_broken_line_is_named_and_the_others_are_kept(tmp_path):
         (7, False),
     ]
     assert "not UTF-8" in found[2].error
-    with pytest.raises(ConfigurationError, match=r"a\.jsonl, line 3 is no JSON"):
+    with pytest.raises(ConfigurationError, match=r"a\.jsonl, line 3 is not JSON"):
         list(read_json_lines(path))
 
 

@@ -69,8 +69,8 @@ def test_equal_names_in_and_beside_the_metadata_are_both_kept(tmp_path):
         ({"text": 42}, "line 1 has 42 (int) under 'text'"),
         ({"text": {"en": "x"}}, "line 1 has {'en': 'x'} (dict) under 'text'"),
         ([1], "line 1 is [1] (list); an object with a text is needed"),
-        ("{", "line 1 is no JSON: "),
-        ('{"text": "x"', "line 1 is no JSON: "),
+        ("{", "line 1 is not JSON: "),
+        ('{"text": "x"', "line 1 is not JSON: "),
     ],
 )
 def test_a_row_without_a_text_is_skipped_by_its_line_and_the_rest_is_kept(tmp_path, row, reason):
@@ -119,7 +119,7 @@ def test_json_files_hold_a_list_a_row_or_lines(tmp_path):
     assert [p.text for p in read(tmp_path, {"text": "one"}, name="b.json")] == ["one"]
     assert [p.text for p in read(tmp_path, {"text": "one"}, {"text": "two"}, name="c.json")] == ["one", "two"]
     [broken] = read(tmp_path, '[{"text": ', name="d.json")
-    assert broken.reason.startswith("is no JSON")
+    assert broken.reason.startswith("is not JSON")
 
 
 def test_thousands_of_broken_rows_are_counted_not_listed(tmp_path):

@@ -246,7 +246,7 @@ def test_a_schema_that_says_more_of_its_keys_is_left_as_it_is(schema):
         ({"type": "strin"}, "Invalid type: strin"),
         ({"$ref": "#/$defs/Town"}, "does not exist"),
         ({"type": "integer", "minimum": 3, "maximum": 1}, "minimum"),
-        ({"enum": [{1, 2}]}, "no plain JSON"),
+        ({"enum": [{1, 2}]}, "not plain JSON"),
         (7, "a dict is needed"),
     ],
 )
@@ -257,12 +257,12 @@ def test_what_no_text_can_be_held_to_is_refused_with_the_reason(schema, reason):
 
 
 def test_a_grammar_that_is_none_is_refused(tiny_lm):
-    with pytest.raises(ConfigurationError, match="cannot be held to this grammar"):
+    with pytest.raises(ConfigurationError, match="cannot be constrained to this grammar"):
         Grammar("start: nowhere", tiny_lm.tokenizer, tiny_lm.engine.end_ids)
 
 
 def test_samples_for_hidden_states_take_no_constraint(tiny_lm):
-    with pytest.raises(ConfigurationError, match="follow no constraint"):
+    with pytest.raises(ConfigurationError, match="cannot follow a constraint"):
         EOSStatesRequest([1], 0, sampling=Sampling(1.0, constraint=grammar(tiny_lm, TOWN)))
 
 

@@ -45,7 +45,7 @@ def test_a_bias_does_not_change_what_is_reported(engine):
 
 
 def test_ids_below_zero_are_refused():
-    with pytest.raises(ConfigurationError, match="tokens has -1"):
+    with pytest.raises(ConfigurationError, match="tokens contains -1"):
         Signals(tokens=(4, -1))
 
 

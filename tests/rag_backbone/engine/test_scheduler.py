@@ -277,5 +277,8 @@ print("end")
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines() == ["end", "the process is ending, and the model's thread with it; ask before"]
+    assert done.stdout.splitlines() == [
+        "end",
+        "the process is shutting down; the model can no longer be called",
+    ]
     assert not done.stderr

