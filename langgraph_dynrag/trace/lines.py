@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from langgraph_dynrag.events import events as ev
+from langgraph_dynrag.events.parts import Recorded
 from langgraph_dynrag.evidence import name_of
 from langgraph_dynrag.seakr.final_answer import AnswerCandidateState
 from langgraph_dynrag.trace.reflection_lines import continuation_lines, decision_lines, selection_lines
@@ -124,7 +125,7 @@ def _unknown(event: Mapping[str, Any]) -> list[str]:
 
 def _fields(event: Mapping[str, Any]) -> dict[str, Any]:
     """Return the fields of an event that describe what happened."""
-    return {name: value for name, value in event.items() if name not in ("type", *ev.Recorded.__annotations__)}
+    return {name: value for name, value in event.items() if name not in ("type", *Recorded.__annotations__)}
 
 
 def _short(text: str, characters: int = 300) -> str:
