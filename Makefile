@@ -7,9 +7,9 @@ export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all test-vllm test-gpu soak lint type bench notebooks format clean
+.PHONY: help demo test test-all test-vllm test-gpu coverage soak lint type bench notebooks format clean
 
-help:  ## what can be made
+help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## */\t/' | expand -t 12
 
 # pip first: an old one takes minutes to resolve these dependencies.
@@ -19,7 +19,7 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --progress-bar off -c constraints.txt -e ".[all]" --group dev
 	@touch $@
 
-demo: $(STAMP)  ## the embedded model answers, retrieving while it writes, and from its weights
+demo: $(STAMP)  ## the main job on the embedded model, in four steps
 	$(BIN)/python -m examples.demo
 
 test: $(STAMP) lint type  ## lint, types and tests (under 12 minutes on two cores)
@@ -28,16 +28,19 @@ test: $(STAMP) lint type  ## lint, types and tests (under 12 minutes on two core
 test-all: $(STAMP) lint type  ## the slow tests too
 	$(BIN)/python -m pytest -m "not vllm and not gpu"
 
-test-vllm: $(STAMP)  ## against a real vLLM, which DYNPRAG_VLLM_COMMAND starts (docs/serving.md)
+test-vllm: $(STAMP)  ## tests against a real vLLM, which DYNPRAG_VLLM_COMMAND starts (docs/serving.md)
 	$(BIN)/python -m pytest tests/vllm -m vllm -s
 
-test-gpu: $(STAMP)  ## on a CUDA device, against the CPU
+test-gpu: $(STAMP)  ## tests on a CUDA device, against the CPU
 	$(BIN)/python -m pytest tests/test_gpu.py -m gpu
 
-soak: $(STAMP)  ## ten minutes of callers that come, leave, fail and are cancelled
+coverage: $(STAMP)  ## the tests of `make test`, and which lines they run
+	$(BIN)/python -m pytest -m "not slow and not vllm and not gpu" -n 2 --dist loadfile -q --cov --cov-report=term:skip-covered
+
+soak: $(STAMP)  ## ten minutes of concurrent callers that leave, fail and are cancelled
 	$(BIN)/python -m pytest tests/llamaindex_prag/test_soak.py -m slow -s
 
-lint: $(STAMP)  ## ruff, and the directions of dependency
+lint: $(STAMP)  ## ruff, and the layers of the packages
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
@@ -48,7 +51,7 @@ type: $(STAMP)  ## mypy, strict
 bench: $(STAMP)  ## the quick benchmark of the token loop (the others: python -m benchmarks.NAME --help)
 	$(BIN)/python -m benchmarks.decode
 
-notebooks: $(STAMP)  ## the example notebooks, executed anew
+notebooks: $(STAMP)  ## run the example notebooks again
 	$(BIN)/python -m examples.notebooks.execute
 
 format: $(STAMP)

@@ -93,7 +93,9 @@ def plugin(command, tmp_path_factory):
     if not python:
         return {}
     target = tmp_path_factory.mktemp("plugin")
-    pinned = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if line[:4] in ("lmdb", "xxha")]
+    pinned = [
+        line for line in (ROOT / "constraints.txt").read_text().splitlines() if line[:4] in ("lmdb", "xxha", "lazy")
+    ]
     install = [python, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(target), *pinned, str(ROOT)]
     subprocess.run(install, check=True)
     return {"PYTHONPATH": str(target)}
