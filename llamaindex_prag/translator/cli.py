@@ -105,7 +105,7 @@ def train_translator(
     for entry in run.history:
         losses = ", ".join(f"{name} {entry[name]:.3f}" for name in NAMES if entry[name] is not None)
         typer.echo(f"step {entry['step']}: {losses}")
-    typer.echo(f"{out}: {run.ended or f'stopped at step {run.steps}; the same call goes on'}")
+    typer.echo(f"{out}: {run.ended or f'stopped at step {run.steps}; run the same command to resume'}")
 
 
 def _kind(kind: str | None, start: Path | None) -> str:

@@ -94,7 +94,7 @@ class DocumentReader:
     def _read(self, model: PreTrainedModel, pieces: Sequence[Sequence[int]]) -> list[Tensor]:
         longest = max(map(len, pieces))
         pad = self._engine.tokenizer.pad_token_id or 0
-        # Padding goes on the right, where causal attention never sees it.
+        # Padding is on the right, where causal attention never sees it.
         ids = torch.tensor([[*piece, *[pad] * (longest - len(piece))] for piece in pieces], device=model.device)
         decoder = model.get_decoder()
         found: dict[int, Tensor] = {}
