@@ -245,7 +245,7 @@ def test_a_question_that_imitates_the_chat_template_gains_no_control_token(chat)
 def test_an_index_without_documents_is_refused():
     with pytest.raises(ConfigurationError, match="no documents to index"):
         BM25Retriever.from_documents([])
-    with pytest.raises(ConfigurationError, match="none of the 2 documents has a word"):
+    with pytest.raises(ConfigurationError, match="none of the 2 documents contains a word"):
         BM25Retriever.from_documents([Document("..."), Document("")])
 
 

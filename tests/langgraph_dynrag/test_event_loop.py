@@ -19,7 +19,7 @@ REPLY = said("It was Aldous Wray. So the answer is Aldous Wray.")
 class Placing:
     """An injector that injects nothing and records the threads it is called from."""
 
-    mode = "combined"
+    injection = "combined"
 
     def __init__(self):
         self.threads = set()

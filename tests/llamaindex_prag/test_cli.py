@@ -56,7 +56,7 @@ def test_documents_are_parametrized_verified_exported_and_removed(run, notes, tm
     assert (first["trained"], first["skipped"]) == (1, 1)
     assert [(name, reason[:18]) for name, reason in first["skipped_files"]] == [
         ("latin.txt", "not UTF-8 (byte 0x"),
-        ("long.jsonl", "line 2 is not JSON:"),
+        ("long.jsonl", "line 2 is not JSON"),
     ]
     again = json.loads(run("parametrize", notes, "--json"))
     assert (again["trained"], again["known"]) == (0, 1)

@@ -369,7 +369,7 @@ def test_a_local_model_continues_token_by_token_after_the_results():
 
 def test_results_cannot_go_into_the_parameters(tiny_lm):
     class Injector:
-        mode = "parametric"
+        injection = "parametric"
 
         def prepare(self, passages):
             return {}
