@@ -1,4 +1,4 @@
-"""The package's surface: what is exported, how quickly it is imported, and the command line's frame."""
+"""The package's public surface: what it exports, how fast it imports, and the command line's entry point."""
 
 import subprocess
 import sys
@@ -11,7 +11,7 @@ import rag_backbone
 
 
 @pytest.mark.parametrize("package", [rag_backbone, langgraph_dynrag, langgraph_dynrag.retrieval])
-def test_everything_that_is_announced_is_there(package):
+def test_every_exported_name_exists(package):
     assert package.__all__ == sorted(package.__all__, key=lambda n: (not n.isupper(), not n[0].isupper(), n))
     assert set(package._EXPORTS) == set(package.__all__)
     for name in package.__all__:
