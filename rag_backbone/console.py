@@ -72,7 +72,7 @@ def start(*, verbose: bool, quiet: bool, debug: bool) -> None:
 
 
 def be_quiet(*, wanted: bool) -> None:
-    """From now on, if wanted, show only the result, warnings of this project, and errors."""
+    """Show only the result, warnings of this project, and errors from now on, if `wanted`."""
     if not wanted:
         return
     _running.quiet = True

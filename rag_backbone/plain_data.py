@@ -95,7 +95,7 @@ def _converted(value: Any) -> Any:
     if not isinstance(value, type):
         if dataclasses.is_dataclass(value):
             return {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
-        # Pydantic's models; others' dates; scalars of NumPy and torch, but not their arrays.
+        # Pydantic models; other libraries' dates; NumPy and torch scalars, but not arrays.
         for name in ("model_dump", "isoformat", "item"):
             method = getattr(value, name, None)
             if callable(method):

@@ -1,11 +1,11 @@
-"""What all tests share: tiny random models, and the embedded one."""
+"""Fixtures for all tests: a tiny random model and the embedded one."""
 
 import os
 import sys
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-# Threads that wait for each other in a loop take the cores from the other worker's.
+# Threads that spin while they wait take the cores from those of other workers.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import pytest
@@ -18,7 +18,7 @@ from tests.tiny import tiny_llama, tiny_tokenizer
 # The workers of pytest-xdist share the cores.
 torch.set_num_threads(max(1, torch.get_num_threads() // int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))))
 
-# Two busy cores can take any time over one example; that is no failure.
+# On two busy cores a single example can take arbitrarily long, which is not a failure.
 settings.register_profile("dynprag", deadline=None)
 settings.load_profile("dynprag")
 
@@ -30,7 +30,7 @@ def _one_seed():
 
 @pytest.fixture(autouse=True)
 def _unknown_endpoints():
-    """Servers of tests come and go, and a port that was one's is another's later."""
+    """Forget endpoints after each test: test servers come and go, and a port may be reused by another server."""
     yield
     if (endpoint := sys.modules.get("langgraph_dynrag.generators.endpoint")) is not None:
         endpoint.forget_endpoints()
@@ -38,7 +38,7 @@ def _unknown_endpoints():
 
 @pytest.fixture(scope="session")
 def tiny_lm() -> CausalLM:
-    """A random Llama of two layers with a real, small tokenizer; greedy, float32."""
+    """A random Llama of three layers with a real, small tokenizer; greedy, float32."""
     return CausalLM(tiny_llama(), tiny_tokenizer(), name="tiny")
 
 

@@ -1,6 +1,6 @@
-"""On another device everything is what it is on the CPU: generations, signals, adapters, training, whole graphs.
+"""Results on another device match those on the CPU: generations, signals, adapters, training, whole graphs.
 
-`DYNPRAG_TEST_DEVICE` names the device; without it, and without CUDA, there is nothing to test.
+`DYNPRAG_TEST_DEVICE` names the device; without it, and without CUDA, these tests are skipped.
 """
 
 import os
@@ -36,7 +36,7 @@ SIGNALS = Signals(top_logprobs=3, entropy=True, attention=True, tokens=(5, 6))
 
 
 def engines(make=tiny_llama):
-    """The same model on the device and on the CPU."""
+    """Return engines with the same model on the device and on the CPU."""
     return Engine(make().to(DEVICE), tiny_tokenizer()), Engine(make(), tiny_tokenizer())
 
 
@@ -56,7 +56,7 @@ def agree(found, expected, device=DEVICE):
 
 
 @pytest.mark.parametrize("make", [tiny_llama, tiny_qwen2, tiny_gemma3])
-def test_generations_alone_together_and_in_threads(make):
+def test_generations_match_the_cpu_alone_batched_and_in_threads(make):
     there, here = engines(make)
     expected = [here.generate(request) for request in asked()]
     assert there.signals == here.signals
@@ -70,7 +70,7 @@ def test_generations_alone_together_and_in_threads(make):
             agree(one, other)
 
 
-def test_transformers_says_the_same():
+def test_greedy_tokens_match_those_of_transformers():
     engine = engines()[0]
     ids = torch.tensor([FIXED], device=DEVICE)
     exact = engine.model.generate(ids, max_new_tokens=20, do_sample=False)[0, len(FIXED) :].tolist()
@@ -78,7 +78,7 @@ def test_transformers_says_the_same():
     assert [*found.token_ids, 2][:20] == exact[: len(found.token_ids) + 1]
 
 
-def test_scores_attention_and_samples():
+def test_scores_attention_and_samples_match_the_cpu():
     there, here = engines()
     prompt, said = FIXED[:30], FIXED[30:50]
     found, expected = (engine.score(prompt, said, attention=True) for engine in (there, here))
@@ -96,7 +96,7 @@ def test_scores_attention_and_samples():
         assert torch.allclose(state, seen[-1][-1].float(), atol=1e-3)
 
 
-def test_sampling_repeats_itself_and_half_precision_generates():
+def test_seeded_sampling_is_repeatable_and_half_precision_generates():
     engine = engines()[0]
     request = Request(FIXED, 16, sampling=Sampling(temperature=1.0, top_p=0.9, seed=7))
     first = engine.generate(request)
@@ -108,7 +108,7 @@ def test_sampling_repeats_itself_and_half_precision_generates():
             assert one.steps[0].logprob == pytest.approx(other.steps[0].logprob, abs=0.3)
 
 
-def test_adapters_of_rows_together_and_in_threads():
+def test_adapters_match_the_cpu_alone_batched_and_in_threads():
     found = {}
     for engine in engines():
         layout = layout_of(engine.model, rank=2)
@@ -128,7 +128,7 @@ def test_adapters_of_rows_together_and_in_threads():
     assert len({str(ids) for ids in found["cpu", "alone"]}) > 4
 
 
-def test_training_and_translating():
+def test_training_and_translation_match_the_cpu():
     documents = [random_document(i, n) for i, n in enumerate([5, 3, 4])]
     recipe, trained, translated = PRAG.changed(epochs=2), [], []
     for engine in engines():
@@ -147,7 +147,7 @@ def test_training_and_translating():
 
 
 @pytest.mark.parametrize("preset", ["flare", "dragin", "etc", "seakr", "single"])
-def test_graphs_decide_the_same(preset):
+def test_graphs_make_the_same_decisions_as_on_the_cpu(preset):
     pytest.importorskip("langgraph")
     from langgraph_dynrag.chat_model.local_chat_model import LocalChatModel
     from langgraph_dynrag.graph import create_dynamic_rag
@@ -160,6 +160,6 @@ def test_graphs_decide_the_same(preset):
         questions = [{"question": q} for q in ("Who built the bridge?", "Where was Aldous Wray born?")]
         out = graph.batch(questions)
         found.append([(o["answer"], [e["type"] for e in o["trace"]]) for o in out])
-    if preset != "seakr":  # what is sampled is the device's own
+    if preset != "seakr":  # samples differ between devices
         assert found[0] == found[1]
     assert all(kinds for _, kinds in found[0])

@@ -1,4 +1,4 @@
-"""Tiny random models and a tokenizer trained on a few lines, made in milliseconds."""
+"""Tiny random models and a tokenizer trained on a few lines, created in milliseconds."""
 
 import functools
 from pathlib import Path
@@ -30,7 +30,7 @@ _CORPUS = [
 
 @functools.cache
 def tiny_tokenizer() -> PreTrainedTokenizerFast:
-    """Byte-level BPE with 400 entries and a chat template."""
+    """Return a byte-level BPE tokenizer with 400 entries and a chat template."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -62,7 +62,7 @@ def _sizes() -> dict:
         "bos_token_id": 1,
         "eos_token_id": 2,
         "tie_word_embeddings": False,
-        "initializer_range": 0.4,  # the default makes distributions so flat that argmax is a matter of rounding
+        "initializer_range": 0.4,  # with the default, distributions are so flat that rounding decides the argmax
     }
 
 
@@ -76,7 +76,7 @@ def tiny_llama(**changes):
 
 
 def tiny_llama_of_lines():
-    """One that ends a line, and with it a sentence, every few tokens."""
+    """Return a model that ends a line, and with it a sentence, every few tokens."""
     model = tiny_llama()
     with torch.no_grad():
         model.lm_head.weight[tiny_tokenizer().encode("\n", add_special_tokens=False)] *= 2
@@ -97,7 +97,7 @@ def tiny_gemma3(**changes):
 
 
 def tiny_folder(folder: Path) -> Path:
-    """A tiny model and its tokenizer, saved as Transformers saves them."""
+    """Save a tiny model and its tokenizer in Transformers' format and return the folder."""
     tiny_llama().save_pretrained(folder)
     tiny_tokenizer().save_pretrained(folder)
     return folder

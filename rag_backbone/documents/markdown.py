@@ -53,7 +53,7 @@ def front_matter(text: str) -> FrontMatter:
         fields = _toml(block) if ends == ("+++",) else _yaml(block)
     except ValueError as error:
         return FrontMatter({}, after, f"its front matter was kept as text: {error}")
-    # Without fields it is text between two thematic breaks.
+    # A block without fields is text between two thematic breaks.
     return FrontMatter({}, text) if fields is None else FrontMatter(fields, after)
 
 

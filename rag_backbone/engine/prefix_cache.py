@@ -109,7 +109,7 @@ class PrefixCache:
 def common_prefix(a: list[int], b: list[int], limit: int | None = None) -> int:
     """Return the number of leading ids that `a` and `b` share, at most `limit`."""
     end = min(len(a), len(b)) if limit is None else min(len(a), len(b), limit)
-    if a[:end] == b[:end]:  # one comparison in C: the usual case of a continuation
+    if a[:end] == b[:end]:  # usually a continuation: one comparison in C
         return end
     low = 0  # ids known to be shared; slices are compared in C, single ids would be compared in Python
     while end - low > 1:

@@ -43,7 +43,7 @@ class Constraint(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How tokens are chosen. The default is greedy.
+    """Options for choosing tokens. The default is greedy.
 
     `top_k` and `top_p` keep the same tokens as transformers' logits processors, in the same order (temperature, then
     top-k, then top-p).

@@ -64,7 +64,7 @@ class SequenceState:
         self.thread: Thread | None = None
         """The thread that requested the latest token."""
         self.left_at = 0.0
-        """When the latest token was handed over, by the monotonic clock."""
+        """Monotonic time at which the latest token was handed over."""
         self.awaited_in_vain = False
         """Set when a batch timed out waiting for this sequence; cleared when it next joins a batch."""
         self._end_ids = end_ids
@@ -117,7 +117,7 @@ class SequenceState:
     def take(self) -> None:
         """Apply the chosen token with its signals; runs in the caller's thread, where `stop_when` is called."""
         chosen, self.chosen = self.chosen, None
-        if chosen is None or self.finish_reason is not None:  # it was cancelled meanwhile
+        if chosen is None or self.finish_reason is not None:  # cancelled in the meantime
             return
         if chosen.token_id in self._end_ids:
             self._finish("eos", chosen.attention)

@@ -24,7 +24,7 @@ class Signals:
     """The signals requested for a generation; the chosen token's log-probability is always reported."""
 
     top_logprobs: int = 0
-    """How many of the most likely alternatives to report for each token."""
+    """Number of most likely alternatives to report for each token."""
     entropy: bool = False
     """The entropy of the whole next-token distribution, in nats."""
     attention: bool = False

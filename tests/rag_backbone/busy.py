@@ -1,4 +1,4 @@
-"""An engine that is busy, so that what is asked meanwhile comes together; and what it does then."""
+"""Helpers that keep an engine busy, so that requests queue up, and record what it does afterwards."""
 
 import threading
 import time
@@ -15,7 +15,7 @@ def wait_until(condition, seconds=30):
 
 @contextmanager
 def held(engine):
-    """The model's thread does something else; the inbox's length tells how much has been asked for meanwhile."""
+    """Keep the model thread busy; the length of the yielded inbox is the number of requests that have queued up."""
     begun, over = threading.Event(), threading.Event()
 
     def work():
@@ -33,8 +33,8 @@ def held(engine):
 
 
 def while_busy(engine, *calls):
-    """Make calls in threads of their own that all come, in this order, while the engine is busy; their futures."""
-    assert engine.shares_steps  # what the model supports is found out before
+    """Make calls in threads, so that all queue up in this order while the engine is busy; return their futures."""
+    assert engine.shares_steps  # try out the model first
     with ThreadPoolExecutor(len(calls)) as pool:
         with held(engine) as inbox:
             futures = []
@@ -47,7 +47,7 @@ def while_busy(engine, *calls):
 
 
 def forwards_of(engine, *, tried_out=True):
-    """The tokens of every forward from now on."""
+    """Record the number of tokens in every forward pass from now on."""
     assert not tried_out or engine.shares_steps
     found, original = [], engine.model.forward
 

@@ -1,4 +1,4 @@
-"""Blocking work beside an event loop: order, context, errors, leaving early, and how many can be at it."""
+"""Blocking work next to an event loop: order, context, errors, leaving early, and concurrency."""
 
 import asyncio
 import contextvars
@@ -22,8 +22,8 @@ async def test_a_call_runs_in_another_thread_and_in_the_callers_context():
     assert found[2] != threading.get_ident()
 
 
-async def test_many_calls_block_at_once():
-    """All have to be there before any goes on: with a pool of fewer threads this would never end."""
+async def test_many_calls_can_block_at_the_same_time():
+    """All calls must have started before any continues; with a pool of fewer threads this would deadlock."""
     barrier = threading.Barrier(40)
     await asyncio.wait_for(asyncio.gather(*(in_own_thread(barrier.wait) for _ in range(40))), 30)
 
@@ -52,7 +52,7 @@ async def test_an_iterator_runs_in_one_thread_step_by_step():
     assert len(threads) == 1
 
 
-async def test_errors_of_an_iterator_and_of_making_one():
+async def test_errors_of_an_iterator_and_of_its_creation_reach_the_caller():
     def broken():
         yield 1
         raise ValueError("broken")
@@ -86,7 +86,7 @@ async def test_leaving_early_closes_the_iterator():
     assert closed.is_set()
 
 
-async def test_cancelled_in_a_step_the_iterator_is_closed_when_the_step_has_ended():
+async def test_an_iterator_cancelled_during_a_step_is_closed_after_that_step():
     begun, closed = threading.Event(), threading.Event()
 
     def slow():
@@ -110,8 +110,8 @@ async def test_cancelled_in_a_step_the_iterator_is_closed_when_the_step_has_ende
 
 
 @pytest.mark.parametrize("work", ["in_own_thread(busy)", "anext(iterate_in_own_thread(lambda: iter(busy, None)))"])
-def test_a_process_that_ends_meanwhile_ends_well(work):
-    """A thread that is inside of torch when the interpreter goes must not take the process down with it."""
+def test_a_process_that_exits_during_the_work_exits_cleanly(work):
+    """A thread that is inside torch when the interpreter exits must not crash the process."""
     script = f"""
 import asyncio, time, torch
 from rag_backbone.aio import in_own_thread, iterate_in_own_thread
@@ -130,7 +130,7 @@ asyncio.run(asyncio.wait_for({work}, 0.1))
     assert ended.stdout == "to the end\n"
 
 
-async def test_an_iterator_that_was_forgotten_leaves_no_thread():
+async def test_an_abandoned_iterator_leaves_no_thread():
     steps = iterate_in_own_thread(lambda: iter(range(3)))
     assert await anext(steps) == 0
     del steps

@@ -1,4 +1,4 @@
-"""What the command line shows, on which stream, and how it ends; in any encoding."""
+"""What the command line shows, on which stream, and how it exits; in any encoding."""
 
 import io
 import json
@@ -43,7 +43,7 @@ def test_every_text_can_be_printed_in_every_encoding(text, encoding):
     assert json.loads(line) == {"answer": text}
 
 
-def test_json_stays_readable_where_the_encoding_allows_it(monkeypatch):
+def test_json_stays_readable_if_the_encoding_allows_it(monkeypatch):
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), encoding="utf-8"))
     assert "東京" in console.as_json(["東京"])
 
@@ -57,7 +57,7 @@ def test_json_stays_readable_where_the_encoding_allows_it(monkeypatch):
         (KeyboardInterrupt(), "interrupted\n", 130),
     ],
 )
-def test_errors_and_interruptions_are_one_line_and_an_exit_code(capsys, error, line, code):
+def test_errors_and_interrupts_are_one_line_with_an_exit_code(capsys, error, line, code):
     with pytest.raises(SystemExit) as ended, console.ending(DynPragError):
         raise error
     assert (capsys.readouterr().err, ended.value.code) == (line, code)
@@ -78,7 +78,7 @@ def test_the_traceback_is_shown_on_request(capsys, monkeypatch, way):
     assert "Traceback" in capsys.readouterr().err
 
 
-def test_an_interrupted_command_says_one_line():
+def test_an_interrupted_command_prints_one_line():
     app = build_app()
 
     @app.command("wait")
@@ -100,7 +100,7 @@ def test_an_interrupted_command_says_one_line():
         ("bm25s", logging.DEBUG, None, (False, False, False)),
     ],
 )
-def test_what_is_logged_is_shown_as_the_options_say(name, level, extra, shown):
+def test_log_records_are_shown_according_to_the_options(name, level, extra, shown):
     record = logging.getLogger(name).makeRecord(name, level, "f", 1, "m", (), None, extra=extra)
     runs = [console.Console(), console.Console(quiet=True), console.Console(verbose=True)]
     assert tuple(run.accepts(record) for run in runs) == shown
@@ -117,7 +117,7 @@ def test_a_blank_argument_is_not_the_current_folder(command, text, tmp_path, mon
     assert sorted(p.name for p in tmp_path.iterdir()) == ["private.md"]
 
 
-def test_a_reader_that_goes_away_is_no_error():
+def test_a_closed_pipe_is_not_an_error():
     command = f"{sys.executable} -m rag_backbone.cli --help | true"
     done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=False)
     assert done.stderr == ""

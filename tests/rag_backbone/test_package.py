@@ -1,4 +1,4 @@
-"""The package's surface: what is exported, how quickly it is imported, and the command line's frame."""
+"""The package's public surface: what it exports, how fast it imports, and the command line's entry point."""
 
 import subprocess
 import sys
@@ -12,7 +12,7 @@ import rag_backbone
 
 
 @pytest.mark.parametrize("package", [rag_backbone, langgraph_dynrag, langgraph_dynrag.retrieval, llamaindex_prag])
-def test_everything_that_is_announced_is_there(package):
+def test_every_exported_name_exists(package):
     for name in package.__all__:
         assert getattr(package, name) is not None
     assert set(package.__all__) <= set(dir(package))

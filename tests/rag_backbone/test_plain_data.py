@@ -1,4 +1,4 @@
-"""Metadata of any kind as plain data."""
+"""Conversion of metadata of any kind to plain data."""
 
 import dataclasses
 import datetime as dt
@@ -53,14 +53,14 @@ class Colour(enum.Enum):
         (2**70, str(2**70)),
     ],
 )
-def test_values_of_loaders_become_plain(value, expected):
+def test_values_set_by_loaders_become_plain(value, expected):
     found = as_plain_data(value)
     assert found == expected
     assert type(found) is type(expected)
 
 
 @pytest.mark.parametrize("value", [b"x", object(), np.zeros(3), dict, (x for x in "ab"), [[b"x"]]])
-def test_what_has_no_plain_form_is_reported(value):
+def test_values_without_a_plain_form_are_reported(value):
     with pytest.raises(NotPlainError):
         as_plain_data(value)
     kept, lost = plain_metadata({"thumb": value, "page": 3}, "a.pdf")

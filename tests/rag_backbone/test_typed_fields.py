@@ -1,4 +1,4 @@
-"""Fields of a dataclass are checked against their annotations."""
+"""A dataclass's fields are checked against their annotations."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -102,7 +102,7 @@ class Options:
         ({"make": str}, "a function is needed"),
     ],
 )
-def test_what_does_not_fit_is_named_with_what_would(given, message):
+def test_the_error_for_an_invalid_value_says_what_is_needed(given, message):
     with pytest.raises(ConfigurationError, match=message):
         Options(**given)
     if "option" not in message:
@@ -126,7 +126,7 @@ def test_what_does_not_fit_is_named_with_what_would(given, message):
     ],
     ids=lambda given: next(iter(given)),
 )
-def test_what_fits_is_kept_as_it_is(given):
+def test_valid_values_are_kept_unchanged(given):
     ((name, value),) = given.items()
     assert getattr(Options(**given), name) is value
 
@@ -136,7 +136,7 @@ def test_a_list_becomes_a_tuple():
     check_options(Options, {"texts": ["a"]})
 
 
-def test_unknown_arguments_are_answered_with_the_nearest():
+def test_the_error_for_an_unknown_argument_suggests_the_nearest_one():
     with pytest.raises(ConfigurationError, match=r"Options has no argument 'cuont' \(did you mean 'count'\?\)"):
         Options(cuont=3)
     assert replace(Options(), count=4).count == 4

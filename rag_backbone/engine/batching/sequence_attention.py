@@ -29,12 +29,12 @@ Kernel = Callable[..., "tuple[Tensor, Tensor | None]"]
 
 @dataclass
 class AttentionStep:
-    """What one forward pass should record beyond its logits; filled in by the attention function."""
+    """Inputs of our attention function for one forward pass, and the weights that it records."""
 
     layer: int
     """The last attention layer."""
     queries: int = 0
-    """How many of the last queries to record; with `rows`, the last one of each sequence."""
+    """Number of last queries to record; with `rows`, the last one of each sequence."""
     rows: PackedLayout | None = None
     """The layout of the sequences whose new tokens are in this forward pass."""
     alike: Sequence[SharedPrefix] = ()

@@ -1,4 +1,4 @@
-"""Bytes to text: marks are obeyed, UTF-8 is strict, other encodings are named by the user, and nothing is mangled."""
+"""Bytes to text: byte-order marks are obeyed, UTF-8 is strict, other encodings must be named, nothing is corrupted."""
 
 import codecs
 import os
@@ -44,15 +44,15 @@ texts = st.text(st.characters(exclude_categories=("Cs",)))
 
 
 @given(texts, st.sampled_from(sorted(MARKED)))
-def test_text_with_a_byte_order_mark_comes_back_whatever_is_in_it(text, encoding):
+def test_any_text_with_a_byte_order_mark_is_decoded_exactly(text, encoding):
     if encoding == "utf-16-le" and text.startswith("\0"):
-        return  # its first four bytes are the mark of UTF-32
+        return  # its first four bytes are the UTF-32 mark
     assert decode(MARKED[encoding] + text.encode(encoding)) == text
     assert decode(MARKED[encoding] + text.encode(encoding), "cp1252") == text
 
 
 @given(st.text(st.characters(exclude_categories=("Cs", "Cc"), include_characters="\t\n\r\x85")))
-def test_utf_8_comes_back_whatever_is_in_it(text):
+def test_any_utf_8_text_is_decoded_exactly(text):
     if text.startswith(("\ufeff", "{\\rtf", "%PDF-", "GIF8")):
         return
     assert decode(text.encode()) == text
@@ -70,27 +70,27 @@ def test_bytes_are_decoded_exactly_or_refused(data):
 
 
 @pytest.mark.parametrize("encoding", SAMPLES)
-def test_another_encoding_is_refused_or_read_by_name(encoding):
+def test_other_encodings_are_refused_unless_named(encoding):
     text = SAMPLES[encoding]
     data = (text + "\n").encode(encoding)
     assert decode(data, encoding) == text + "\n"
     if encoding in ("iso2022_jp", "hz", "utf-7"):
-        return  # it is ASCII, so nothing shows that it is not meant
+        return  # it is valid ASCII, so it cannot be recognised
     with pytest.raises(UndecodableError, match=r"encoding=|binary"):
         decode(data)
 
 
-def test_a_folder_of_two_encodings_is_read_with_one_name():
+def test_a_named_encoding_does_not_affect_utf_8_files():
     assert decode("Straße".encode(), "cp1252") == decode("Straße".encode("cp1252"), "cp1252") == "Straße"
     assert decode("桥".encode(), "utf-16-le") == "桥"
 
 
-def test_a_declared_encoding_comes_before_the_users():
+def test_a_declared_encoding_takes_precedence_over_the_users():
     assert decode("Мост".encode("koi8-r"), "cp1252", declared="koi8-r") == "Мост"
     assert decode("Straße".encode("cp1252"), "cp1252", declared="no-such-charset") == "Straße"
 
 
-def test_an_encoding_that_does_not_fit_is_refused_with_what_was_tried():
+def test_the_error_for_a_wrong_encoding_lists_what_was_tried():
     with pytest.raises(UndecodableError, match=r"not UTF-8 \(byte 0x93 at position 0\) and not ascii \(byte 0x93"):
         decode("日本".encode("shift_jis"), "ascii")
     with pytest.raises(UndecodableError, match=r"byte-order mark says UTF-16, but"):
@@ -98,7 +98,7 @@ def test_an_encoding_that_does_not_fit_is_refused_with_what_was_tried():
 
 
 @pytest.mark.parametrize("name", ["cp125x", "base64", "rot13", "", "a\0b", 7])
-def test_a_name_that_is_no_encoding_is_refused(name):
+def test_a_name_that_is_not_an_encoding_is_refused(name):
     with pytest.raises(ConfigurationError, match="such as encoding='cp1252'"):
         check_encoding(name)
 
@@ -118,17 +118,17 @@ def test_a_name_that_is_no_encoding_is_refused(name):
     ],
 )
 @pytest.mark.parametrize("encoding", [None, "latin-1"])
-def test_what_is_no_text_is_refused_even_where_every_byte_is_a_letter(data, what, encoding):
+def test_binary_data_is_refused_even_if_the_encoding_can_decode_every_byte(data, what, encoding):
     with pytest.raises(UndecodableError, match=what):
         decode(data, encoding)
 
 
-def test_random_bytes_are_no_text_in_any_single_byte_encoding():
+def test_random_bytes_are_refused_with_a_single_byte_encoding():
     with pytest.raises(UndecodableError):
         decode(os.urandom(4096), "latin-1")
 
 
-def test_utf_16_without_a_mark_is_recognised_and_the_order_named():
+def test_utf_16_without_a_mark_is_recognised_and_the_error_names_the_byte_order():
     for order in ("le", "be"):
         with pytest.raises(UndecodableError, match=f"encoding='utf-16-{order}'"):
             decode("The bridge was built by a mason.".encode(f"utf-16-{order}"))
@@ -138,7 +138,7 @@ def test_a_stray_nul_does_not_make_a_text_binary():
     assert decode(b"The bridge\0 stands.") == "The bridge\0 stands."
 
 
-def test_a_text_file_that_cannot_be_read_is_named(tmp_path):
+def test_the_error_names_a_text_file_that_cannot_be_read(tmp_path):
     (tmp_path / "a.txt").write_bytes(b"caf\xe9")
     with pytest.raises(ConfigurationError, match=r"a\.txt cannot be read: not UTF-8"):
         read_text_file(tmp_path / "a.txt")

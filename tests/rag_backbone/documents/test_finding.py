@@ -1,4 +1,4 @@
-"""Which files of a folder are read, and what is said of the others."""
+"""Which files of a folder are read, and what is reported about the others."""
 
 import os
 from pathlib import Path
@@ -31,7 +31,7 @@ def find(folder, **options):
 FILES = ["B.TXT", "a.md", "sub/c.JsonL", "sub/deep/d.pdf"]
 
 
-def test_suffixes_are_known_in_any_case_and_others_are_reported(folder):
+def test_suffixes_match_in_any_case_and_unknown_ones_are_reported(folder):
     add(folder, "x.png", "y.doc", "README")
     names, skipped = find(folder)
     assert names == FILES
@@ -42,7 +42,7 @@ def test_suffixes_are_known_in_any_case_and_others_are_reported(folder):
     }
 
 
-def test_hidden_and_tool_folders_are_left_out_unless_asked_for(folder):
+def test_hidden_and_tool_folders_are_skipped_unless_requested(folder):
     hidden = [
         ".git/x.md",
         "sub/.trash/x.md",
@@ -73,7 +73,7 @@ def test_hidden_and_tool_folders_are_left_out_unless_asked_for(folder):
     assert set(find(folder, hidden=True)[0]) == {*FILES, *hidden}
 
 
-def test_a_hidden_folder_that_is_named_is_read(folder):
+def test_a_hidden_folder_that_is_named_explicitly_is_read(folder):
     add(folder, ".notes/a.md")
     assert find(folder / ".notes") == (["a.md"], {})
     assert find(folder / ".notes" / "a.md") == (["a.md"], {})
@@ -92,7 +92,7 @@ def test_a_hidden_folder_that_is_named_is_read(folder):
         ((), FILES),
     ],
 )
-def test_patterns_leave_out_names_and_paths(folder, exclude, left):
+def test_patterns_exclude_names_and_paths(folder, exclude, left):
     names, skipped = find(folder, exclude=exclude)
     assert names == left
     assert bool(skipped) == (left != FILES)
@@ -100,7 +100,7 @@ def test_patterns_leave_out_names_and_paths(folder, exclude, left):
         find(folder, exclude=[7])
 
 
-def test_links_are_followed_within_the_folder_only(folder, tmp_path):
+def test_links_are_followed_only_within_the_folder(folder, tmp_path):
     add(tmp_path, "secret.md", "elsewhere/x.md")
     add(folder, "kept.bin")
     links = {
@@ -138,13 +138,13 @@ def test_a_name_that_is_not_utf_8_is_read_and_shown(folder):
     assert (document.text, document.source, document.title) == ("Some text.", r"caf\xe9.txt", r"caf\xe9")
 
 
-def test_a_file_that_is_gone_when_it_is_read_is_reported(folder):
+def test_a_file_that_disappears_before_it_is_read_is_reported(folder):
     [found] = read_file(folder / "gone.md", "gone.md")
     assert (found.reason, found.transient) == ("cannot be read: No such file or directory", True)
 
 
-def test_the_one_file_that_is_named_must_be_readable(folder):
+def test_a_single_named_file_must_be_readable(folder):
     add(folder, "x.png")
-    for name, message in (("x.png", "is no .txt"), ("no.md", "there is no file or folder")):
+    for name, message in (("x.png", "is not a .txt"), ("no.md", "there is no file or folder")):
         with pytest.raises(ConfigurationError, match=message):
             find(folder / name)

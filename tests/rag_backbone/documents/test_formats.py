@@ -1,4 +1,4 @@
-"""HTML, tables, PDF and Word: the whole text, in its encoding, with what the file says of itself."""
+"""HTML, tables, PDF and Word: the whole text in the right encoding, with the metadata of the file."""
 
 import subprocess
 import sys
@@ -17,7 +17,7 @@ def read(path, **options):
 
 
 def write_pdf(path, *pages, password=None, algorithm="AES-256", **about):
-    """A PDF with a line of Latin text on each page; None is a page without text."""
+    """Write a PDF with a line of Latin text on each page; None is a page without text."""
     writer = PdfWriter()
     font = DictionaryObject(
         {
@@ -44,7 +44,7 @@ def write_pdf(path, *pages, password=None, algorithm="AES-256", **about):
     return path
 
 
-def test_the_pages_of_a_pdf_carry_their_numbers(tmp_path):
+def test_the_pages_of_a_pdf_have_their_numbers(tmp_path):
     path = write_pdf(
         tmp_path / "a.pdf", "The bridge.", None, "Die Brücke.", **{"/Title": "Bridges", "/ModDate": "D:20240501103000Z"}
     )
@@ -57,7 +57,7 @@ def test_the_pages_of_a_pdf_carry_their_numbers(tmp_path):
     assert blank == Skipped("a.pdf", "1 of 3 pages have no text (blank or scanned): 2")
 
 
-def test_a_pdf_that_cannot_be_read_says_why(tmp_path):
+def test_the_reason_for_an_unreadable_pdf_is_reported(tmp_path):
     whole = write_pdf(tmp_path / "whole.pdf", "x").read_bytes()
     cases = {
         "scanned": (write_pdf(tmp_path / "scanned.pdf", None, None), "has no text; if it is scanned"),
@@ -73,7 +73,7 @@ def test_a_pdf_that_cannot_be_read_says_why(tmp_path):
         assert reason in found.reason, path
 
 
-def test_a_pdf_that_anyone_may_open_is_read_although_it_is_encrypted(tmp_path):
+def test_an_encrypted_pdf_without_a_password_is_read(tmp_path):
     path = write_pdf(tmp_path / "a.pdf", "The bridge.", password="")
     assert PdfReader(path).is_encrypted
     assert [d.text.strip() for d in read(path)] == ["The bridge."]
@@ -109,7 +109,7 @@ def test_html_is_read_in_the_charset_that_it_declares(tmp_path, charset, codec, 
     assert lines == [word, "one bold", "two", "three", "four", "a | b", "c | d", "x = 1", "y"]
 
 
-def test_html_without_a_right_charset_is_refused_or_read_by_name(tmp_path):
+def test_html_without_a_valid_charset_is_refused_unless_the_encoding_is_named(tmp_path):
     path = tmp_path / "a.html"
     path.write_bytes("<p>Мост</p>".encode("cp1251"))
     [found] = read(path)
@@ -131,7 +131,7 @@ def test_a_row_of_a_table_is_a_document(tmp_path):
     ("name", "text"),
     [("a.csv", "Ort;Preis\nKöln;1,50\n"), ("a.TSV", "Ort\tPreis\nKöln\t1,50\n"), ("b.csv", "Ort|Preis\nKöln|1,50")],
 )
-def test_tables_may_be_separated_otherwise_and_be_in_another_encoding(tmp_path, name, text):
+def test_tables_may_have_other_separators_and_encodings(tmp_path, name, text):
     (tmp_path / name).write_bytes(text.encode("cp1252"))
     [refused] = read(tmp_path / name)
     assert "not UTF-8" in refused.reason
@@ -159,14 +159,14 @@ def write_word(path):
     return document
 
 
-def test_a_word_document_is_read_in_its_order(tmp_path):
+def test_a_word_document_is_read_in_order(tmp_path):
     write_word(tmp_path / "a.docx")
     [found] = read(tmp_path / "a.docx")
     assert found.text == "The bridge\n\nBefore the table.\n\na | a\nb | c\n\nAfter the table."
     assert (found.title, found.metadata["author"]) == ("The bridge", "Zoë")
 
 
-def test_what_stands_in_controls_insertions_and_text_boxes_is_read_and_what_stands_aside_is_reported(tmp_path):
+def test_controls_insertions_and_text_boxes_are_read_and_omitted_headers_are_reported(tmp_path):
     document = write_word(tmp_path / "a.docx")
     document.sections[0].header.paragraphs[0].text = "In the header"
     document.save(tmp_path / "b.docx")
@@ -189,7 +189,7 @@ def test_what_stands_in_controls_insertions_and_text_boxes_is_read_and_what_stan
     assert "deleted" not in found.text
 
 
-def test_a_table_within_a_table_is_read_once(tmp_path):
+def test_a_nested_table_is_read_once(tmp_path):
     document = docx.Document()
     table = document.add_table(1, 2)
     table.cell(0, 0).text = "outer"
@@ -200,7 +200,7 @@ def test_a_table_within_a_table_is_read_once(tmp_path):
     assert found.text.split() == ["outer", "|", "inner", "cells"]
 
 
-def test_libraries_say_nothing_of_their_own(tmp_path, caplog, recwarn):
+def test_libraries_log_and_warn_nothing(tmp_path, caplog, recwarn):
     (tmp_path / "a.html").write_text("notes/a.txt")
     (tmp_path / "b.xhtml").write_text('<?xml version="1.0"?><html xmlns="http://www.w3.org/1999/xhtml"><p>x</p></html>')
     (tmp_path / "c.pdf").write_text("no PDF")
@@ -210,7 +210,7 @@ def test_libraries_say_nothing_of_their_own(tmp_path, caplog, recwarn):
     assert not [w for w in recwarn if "bs4" in str(w.category)]
 
 
-def test_a_broken_word_document_says_so(tmp_path):
+def test_a_broken_word_document_is_reported(tmp_path):
     (tmp_path / "a.docx").write_bytes(b"PK\x03\x04 not a zip")
     with zipfile.ZipFile(tmp_path / "b.docx", "w") as archive:
         archive.writestr("a.txt", "x")
@@ -233,7 +233,7 @@ for name in sys.argv[1:]:
 """
 
 
-def test_without_the_libraries_the_line_to_install_them_is_said(tmp_path):
+def test_the_reason_for_a_missing_library_is_the_line_to_install_it(tmp_path):
     (tmp_path / "a.html").write_text("<p>x")
     (tmp_path / "a.csv").write_text("a\n1\n")
     write_pdf(tmp_path / "a.pdf", "x")

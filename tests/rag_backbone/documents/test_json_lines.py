@@ -1,4 +1,4 @@
-"""JSON lines end at line feeds only, in every reader of them; odd rows are told apart from broken ones."""
+"""JSON lines end only at line feeds, in every reader; odd rows are distinguished from broken ones."""
 
 import codecs
 import json
@@ -23,7 +23,7 @@ values = st.recursive(
 
 
 @given(st.lists(values, max_size=6), st.sampled_from(["utf-8", "utf-8-sig", "utf-16", "utf-32"]), st.booleans())
-def test_values_come_back_with_their_line_numbers(tmp_path_factory, items, encoding, crlf):
+def test_values_are_returned_with_their_line_numbers(tmp_path_factory, items, encoding, crlf):
     path = tmp_path_factory.mktemp("rows") / "a.jsonl"
     end = "\r\n" if crlf else "\n"
     path.write_bytes("".join(json.dumps(i, ensure_ascii=False) + end for i in items).encode(encoding))
@@ -34,10 +34,10 @@ def sentence(name):
     return f"{name} one{ENDS}two."
 
 
-def test_every_reader_keeps_a_text_with_unicode_line_ends_whole(tmp_path):
+def test_no_reader_splits_a_text_at_unicode_line_ends(tmp_path):
     path = tmp_path / "a.jsonl"
     row = {"title": "T", "text": sentence("Text"), "question": sentence("Question"), "answer": "x"}
-    # Control characters are escaped even so; the others stand in the file as they are.
+    # json.dumps still escapes control characters; the others are written unescaped.
     path.write_bytes(json.dumps(row, ensure_ascii=False).encode() + b"\n")
     assert "\u2028" in path.read_text("utf-8")
     assert [p.text for p in read_file(path, "a.jsonl")] == [sentence("Text")]
@@ -46,13 +46,13 @@ def test_every_reader_keeps_a_text_with_unicode_line_ends_whole(tmp_path):
     assert [q.question for q in read_questions(path)] == [sentence("Question")]
 
 
-def test_questions_one_a_line_are_cut_at_line_feeds_only(tmp_path):
+def test_questions_are_split_only_at_line_feeds(tmp_path):
     path = tmp_path / "questions.txt"
     path.write_bytes(codecs.BOM_UTF16_LE + "Who\u2028built it?\r\nWhen\x85?\n\n".encode("utf-16-le"))
     assert [q.question for q in read_questions(path)] == ["Who\u2028built it?", "When\x85?"]
 
 
-def test_a_broken_line_is_named_and_the_others_are_kept(tmp_path):
+def test_a_broken_line_is_reported_and_the_others_are_kept(tmp_path):
     path = tmp_path / "a.jsonl"
     path.write_bytes(b'{"a": 1}\n\n{"a": \n"caf\xe9"\n' + b"[" * 100_000 + b"\n" + b"1" * 5000 + b'\n{"a": 2}')
     found = list(rows(path))
@@ -69,16 +69,16 @@ def test_a_broken_line_is_named_and_the_others_are_kept(tmp_path):
         list(read_json_lines(path))
 
 
-def test_a_key_that_occurs_twice_is_reported(tmp_path, caplog):
+def test_a_duplicate_key_is_reported(tmp_path, caplog):
     path = tmp_path / "a.jsonl"
     path.write_text('{"text": "one", "text": "two", "n": 1}')
     assert list(read_json_lines(path)) == [(1, {"text": "two", "n": 1})]
     assert "the key 'text' occurs twice" in caplog.text
 
 
-def test_lines_are_read_one_at_a_time(tmp_path):
+def test_lines_are_read_lazily(tmp_path):
     path = tmp_path / "a.jsonl"
     path.write_text('{"text": "one"}\n' * 1000)
     with path.open("ab") as file:
-        file.truncate(1 << 33)  # a sparse file that would fill the memory
+        file.truncate(1 << 33)  # a sparse file that would exhaust the memory
     assert next(iter(rows(path))).value == {"text": "one"}

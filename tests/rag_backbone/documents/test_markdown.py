@@ -1,4 +1,4 @@
-"""Front matter is metadata, and the title is the first heading that is one."""
+"""Front matter is metadata, and the title is the first real heading."""
 
 import pytest
 
@@ -65,7 +65,7 @@ def test_broken_front_matter_stays_in_the_text_and_is_reported(tmp_path, head, w
     assert found.title == "Heading"
 
 
-def test_thematic_breaks_are_no_front_matter(tmp_path):
+def test_thematic_breaks_are_not_front_matter(tmp_path):
     [found] = read(tmp_path, "---\n\nA quotation.\n\n---\n\nText.")
     assert found.text.startswith("---\n\nA quotation.")
 
@@ -92,11 +92,11 @@ def test_the_title_is_the_first_heading_outside_code(tmp_path, text, title):
     assert found.title == title
 
 
-def test_a_comment_in_a_text_file_is_no_title(tmp_path):
+def test_a_comment_in_a_text_file_is_not_a_title(tmp_path):
     [found] = read(tmp_path, "# comment\nls\n", "my_script.txt")
     assert found.title == "my script"
 
 
-def test_front_matter_alone_is_no_text(tmp_path):
+def test_front_matter_without_a_text_is_skipped(tmp_path):
     [found] = read(tmp_path, "---\ntitle: T\n---\n")
     assert found == Skipped("some-note.md", "holds no text")

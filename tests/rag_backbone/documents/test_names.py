@@ -1,4 +1,4 @@
-"""Names of documents from the metadata that readers and loaders give."""
+"""Names of documents, from the metadata that readers and loaders set."""
 
 import pytest
 from hypothesis import given
@@ -34,7 +34,7 @@ UUID = "b2c1e3d4-5f60-4a71-8b92-c3d4e5f60718"
         ({}, ""),
     ],
 )
-def test_a_title_comes_from_what_there_is(metadata, title):
+def test_a_title_comes_from_the_best_available_field(metadata, title):
     assert title_of(metadata) == title
 
 
@@ -42,18 +42,18 @@ def test_a_title_comes_from_what_there_is(metadata, title):
     ("metadata", "page"),
     [({"page_label": "iv", "page": 3}, "iv"), ({"page_number": 2}, "2"), ({"page": 0}, "0"), ({"page": True}, "")],
 )
-def test_a_page_is_named_as_the_document_labels_it(metadata, page):
+def test_a_page_has_the_label_of_its_metadata(metadata, page):
     assert page_of(metadata) == page
 
 
-def test_a_source_comes_from_what_there_is():
+def test_a_source_comes_from_the_best_available_field():
     assert source_of({"file_name": "a.md", "url": "https://example.org/a"}) == "https://example.org/a"
     assert source_of({"file_name": "a.md", "file_path": "/notes/a.md"}) == "/notes/a.md"
     assert source_of({"source": 7}) == "7"
     assert source_of({"title": "T"}) == ""
 
 
-def test_a_document_without_title_is_named_by_source_or_first_words_rather_than_by_a_hash():
+def test_an_untitled_document_is_named_by_source_or_first_words_not_by_a_hash():
     assert readable_name("", "people.jsonl:7", "Joan Pike sings.", SHA) == "people.jsonl:7"
     assert readable_name("", SHA, "Joan Pike sings.", SHA) == "Joan Pike sings."
     assert readable_name("", SHA[:24], "Joan Pike sings.") == "Joan Pike sings."
@@ -65,11 +65,11 @@ def test_a_document_without_title_is_named_by_source_or_first_words_rather_than_
 
 
 @pytest.mark.parametrize("name", ["Würm", "deadbeef.md", "cafe", "1954 in music", "facade", "2024-03-01-notes"])
-def test_words_are_no_hashes(name):
+def test_words_are_not_hashes(name):
     assert not is_opaque(name)
 
 
 @given(st.dictionaries(st.text(), st.none() | st.text() | st.integers() | st.lists(st.text())))
-def test_any_metadata_has_names(metadata):
+def test_any_metadata_is_accepted(metadata):
     for read in (title_of, page_of, source_of):
         assert isinstance(read(metadata), str)

@@ -1,4 +1,4 @@
-"""The shapes in which texts are kept as JSON, those of LangChain and LlamaIndex as these write them."""
+"""Common JSON layouts of texts, with those of LangChain and LlamaIndex as these libraries write them."""
 
 import json
 import math
@@ -39,7 +39,7 @@ def read(tmp_path, *items, name="a.jsonl"):
         ("first blank", {"text": "", "content": "The text.", **ABOUT}),
     ],
 )
-def test_a_text_is_found_with_all_that_is_said_of_it(tmp_path, shape, item):
+def test_a_text_is_found_with_all_its_metadata(tmp_path, shape, item):
     [found] = read(tmp_path, item)
     assert (found.text, found.title, found.source) == ("The text.", "T", "https://a.example/x")
     assert {k: v for k, v in found.metadata.items() if k not in ("id", "id_")} == {
@@ -54,7 +54,7 @@ def test_lists_of_texts_are_joined(tmp_path):
     assert found.text == "one\ntwo\nthree"
 
 
-def test_equal_names_in_and_beside_the_metadata_are_both_kept(tmp_path):
+def test_equal_names_inside_and_outside_the_metadata_are_both_kept(tmp_path):
     [found] = read(tmp_path, {"text": "x", "lang": "de", "metadata": {"lang": "en", "n": 1}})
     assert found.metadata == {"lang": "de", "metadata.lang": "en", "n": 1}
 
@@ -73,7 +73,7 @@ def test_equal_names_in_and_beside_the_metadata_are_both_kept(tmp_path):
         ('{"text": "x"', "line 1 is not JSON: "),
     ],
 )
-def test_a_row_without_a_text_is_skipped_by_its_line_and_the_rest_is_kept(tmp_path, row, reason):
+def test_a_row_without_a_text_is_skipped_with_its_line_number_and_the_others_are_kept(tmp_path, row, reason):
     first, second = read(tmp_path, row, {"text": "fine"})
     assert isinstance(first, Skipped)
     assert first.name == "a.jsonl"
@@ -81,7 +81,7 @@ def test_a_row_without_a_text_is_skipped_by_its_line_and_the_rest_is_kept(tmp_pa
     assert second.text == "fine"
 
 
-def test_values_that_are_none_are_left_out_with_a_word(tmp_path):
+def test_non_finite_numbers_are_left_out_with_a_note(tmp_path):
     pieces = read(tmp_path, '{"text": "x", "a": NaN, "b": Infinity, "c": 1e999, "d": [NaN, 1], "e": null, "f": 1.5}')
     [found] = [p for p in pieces if isinstance(p, ReadDocument)]
     assert found.metadata == {"d": ["nan", 1], "f": 1.5}
@@ -89,7 +89,7 @@ def test_values_that_are_none_are_left_out_with_a_word(tmp_path):
     assert not any(isinstance(v, float) and not math.isfinite(v) for v in found.metadata.values())
 
 
-def test_what_is_nested_too_deeply_is_left_out_with_a_word(tmp_path):
+def test_deeply_nested_values_are_left_out_with_a_note(tmp_path):
     deep = "[" * 400 + "]" * 400
     skipped, note, found = read(tmp_path, f'{{"text": {deep}}}', f'{{"text": "x", "a": {deep}, "b": [1]}}')
     assert skipped.reason == "line 1 has a text under 'text' that is nested too deeply"
@@ -97,7 +97,7 @@ def test_what_is_nested_too_deeply_is_left_out_with_a_word(tmp_path):
     assert found.metadata == {"b": [1]}
 
 
-def test_lone_surrogates_are_replaced_and_counted_and_pairs_are_joined(tmp_path):
+def test_lone_surrogates_are_replaced_and_counted_while_pairs_are_joined(tmp_path):
     note, found = read(tmp_path, r'{"text": "cut \ud83d off, whole \ud83d\ude00", "title": "T"}')
     assert found.text == "cut \ufffd off, whole \U0001f600"
     assert note == Note("a.jsonl", "line 1: lone surrogates in 'text', replaced by U+FFFD: 1")
@@ -106,12 +106,12 @@ def test_lone_surrogates_are_replaced_and_counted_and_pairs_are_joined(tmp_path)
     assert "'author.name'" in note.text
 
 
-def test_a_nul_is_left_out_with_a_word(tmp_path):
+def test_a_nul_is_left_out_with_a_note(tmp_path):
     note, found = read(tmp_path, r'{"text": "one\u0000two"}')
     assert (found.text, note.text) == ("onetwo", "line 1: NUL characters, left out: 1")
 
 
-def test_json_files_hold_a_list_a_row_or_lines(tmp_path):
+def test_json_files_may_contain_a_list_a_row_or_lines(tmp_path):
     rows = [{"text": "one"}, "two", {"no": 1}]
     found = read(tmp_path, json.dumps(rows, indent=1), name="a.json")
     assert [getattr(p, "text", p) for p in found[:2]] == ["one", "two"]

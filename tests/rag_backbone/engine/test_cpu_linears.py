@@ -1,4 +1,4 @@
-"""Linear layers on a CPU: the same numbers by another product, and the model is left as it was."""
+"""Linear layers on CPU: the weight-first product gives the same numbers, and the model is not modified."""
 
 import pytest
 import torch
@@ -16,7 +16,7 @@ CPU = torch.device("cpu")
 
 @pytest.mark.parametrize("bias", [False, True])
 @pytest.mark.parametrize("shape", [(32,), (1, 32), (1, 1, 32), (2, 32), (1, 3, 32), (8, 1, 32), (9, 32), (0, 32)])
-def test_every_shape_gives_what_the_layer_gives(bias, shape):
+def test_every_shape_gives_the_result_of_the_layer(bias, shape):
     torch.manual_seed(0)
     layer = nn.Sequential(nn.Linear(32, 48, bias=bias))
     states = torch.randn(shape)
@@ -30,17 +30,17 @@ def test_every_shape_gives_what_the_layer_gives(bias, shape):
 
 
 @pytest.mark.parametrize("rows", range(1, MOST_ROWS + 1))
-def test_the_product_is_as_exact_as_the_usual_one(rows):
+def test_the_product_is_as_accurate_as_the_default_one(rows):
     torch.manual_seed(0)
     weight, states = torch.randn(576, 1536), torch.randn(rows, 1536)
     exact = states.double() @ weight.double().T
     usual = (functional.linear(states, weight).double() - exact).abs().max()
-    # Kernels keep more or fewer partial sums, by processor; with sums of a shorter type it would be hundreds of times.
+    # The number of partial sums depends on the processor; sums of a shorter type would be off by hundreds of times.
     assert (weight_first(states, weight).double() - exact).abs().max() <= 4 * usual + 1e-5
 
 
 @pytest.mark.parametrize("make", [tiny_llama, tiny_qwen2])
-def test_the_engine_uses_it_and_leaves_the_model_alone(make, monkeypatch):
+def test_the_engine_uses_the_product_without_modifying_the_model(make, monkeypatch):
     model = make()
     layers = [m for m in model.modules() if isinstance(m, nn.Linear)]
     prompts = [[5, 6, 7, 8, *range(9, 20 + i)] for i in range(3)]
@@ -64,7 +64,7 @@ def test_the_engine_uses_it_and_leaves_the_model_alone(make, monkeypatch):
     assert not any("forward" in vars(layer) for layer in layers)
 
 
-def test_a_failing_forward_leaves_the_model_alone():
+def test_a_failing_forward_pass_leaves_the_model_unmodified():
     model = tiny_llama()
     with pytest.raises(RuntimeError, match="stop"), CPULinears(model).on(torch.float32, CPU, 1):
         raise RuntimeError("stop")
@@ -84,7 +84,7 @@ def test_layers_that_are_wrapped_or_subclassed_are_left_alone():
     assert "forward" in vars(model[2])
 
 
-def test_gradients_go_through_the_usual_product():
+def test_gradients_use_the_default_product():
     layer = nn.Linear(8, 4)
     states = torch.randn(2, 8, requires_grad=True)
     linear(states, layer.weight, layer.bias).sum().backward()
@@ -95,11 +95,11 @@ def test_gradients_go_through_the_usual_product():
     ("dtype", "rows"),
     [(torch.float16, 1), (torch.bfloat16, 1), (torch.float64, 1), (torch.float32, 0), (torch.float32, MOST_ROWS + 1)],
 )
-def test_other_types_and_numbers_of_rows_use_the_usual_product(dtype, rows):
+def test_other_types_and_numbers_of_rows_use_the_default_product(dtype, rows):
     assert not pays(dtype, rows)
 
 
-def test_on_other_devices_layers_are_left_alone():
+def test_layers_on_other_devices_are_left_alone():
     model = nn.Sequential(nn.Linear(4, 4))
     with CPULinears(model).on(torch.float32, torch.device("cuda"), 1):
         assert "forward" not in vars(model[0])

@@ -1,4 +1,4 @@
-"""The engine against transformers itself, on tiny random models of three families."""
+"""The engine compared with transformers itself, on tiny random models of three families."""
 
 import contextlib
 
@@ -42,7 +42,7 @@ def by_generate(model, ids: list[int], tokens: int) -> list[int]:
 
 
 def eager(model, ids: list[int]):
-    """A forward with everything that transformers can output."""
+    """Run a forward pass with everything that transformers can output."""
     original = model.config._attn_implementation
     model.set_attn_implementation("eager")
     with torch.inference_mode():
@@ -51,12 +51,12 @@ def eager(model, ids: list[int]):
     return out
 
 
-def test_greedy_tokens_are_those_of_generate(engine, model):
+def test_greedy_tokens_match_those_of_transformers(engine, model):
     ids = ids_of(PROMPT)
     assert engine.generate(Request(ids, 40)).token_ids == by_generate(model, ids, 40)
 
 
-def test_signals_are_those_of_one_eager_forward_over_the_whole_text(engine, model):
+def test_signals_match_one_eager_forward_pass_over_the_whole_text(engine, model):
     ids = ids_of(PROMPT)
     made = engine.generate(Request(ids, 20, signals=EVERYTHING))
     out = eager(model, ids + made.token_ids)
@@ -75,7 +75,7 @@ def test_signals_are_those_of_one_eager_forward_over_the_whole_text(engine, mode
         assert (step.hidden_state - out.hidden_states[2][0, at]).abs().max() < 1e-3
 
 
-def test_scoring_a_text_gives_the_signals_of_generating_it(engine):
+def test_scoring_a_text_gives_the_same_signals_as_generating_it(engine):
     ids = ids_of(PROMPT)
     made = engine.generate(Request(ids, 15, signals=Signals(entropy=True, attention=True)))
     scored = engine.score(ids, made.token_ids, attention=True)
@@ -86,7 +86,7 @@ def test_scoring_a_text_gives_the_signals_of_generating_it(engine):
 
 
 @pytest.mark.parametrize("stop_early", [True, False])
-def test_the_closing_row_is_the_last_tokens_own(engine, model, stop_early):
+def test_the_closing_row_is_the_attention_of_the_last_token(engine, model, stop_early):
     ids = ids_of(PROMPT)
     with engine.stream(Request(ids, 12, signals=Signals(attention=True))) as stream:
         steps = [next(stream) for _ in range(5)] if stop_early else list(stream)
@@ -97,12 +97,12 @@ def test_the_closing_row_is_the_last_tokens_own(engine, model, stop_early):
     assert (row - expected).abs().max() < 1e-4
 
 
-def test_attention_alone_sees_nothing_before_the_text(engine, model):
+def test_attention_of_a_text_alone_sees_nothing_before_it(engine, model):
     ids = ids_of("In 1954 the river rose.")
     assert (engine.attention(ids) - eager(model, ids).attentions[-1][0]).abs().max() < 1e-4
 
 
-def test_the_users_model_is_left_as_it_was(engine, model):
+def test_the_users_model_is_not_modified(engine, model):
     before = model.config._attn_implementation
     weights = {name: p.clone() for name, p in model.named_parameters()}
     hooks = [len(m._forward_hooks) for m in model.modules()]
@@ -119,7 +119,7 @@ def test_the_users_model_is_left_as_it_was(engine, model):
 # ---------------------------------------------------------------------- prefix cache
 
 
-def test_an_unchanged_prefix_does_not_enter_the_forward_again(engine):
+def test_a_cached_prefix_is_not_computed_again(engine):
     fixed, first, second = ids_of(PROMPT * 5), ids_of(" One."), ids_of(" Two, which is longer.")
     known = fixed + first + engine.generate(Request(fixed + first, 4)).token_ids
     shared = common_prefix(known, fixed + second)
@@ -131,7 +131,7 @@ def test_an_unchanged_prefix_does_not_enter_the_forward_again(engine):
     assert work.forward_tokens == len(fixed + second) - shared + len(made.steps) - (made.finish_reason != "eos")
 
 
-def test_continuing_costs_one_token_and_changes_nothing(engine, model):
+def test_continuing_a_text_recomputes_one_token_and_gives_the_same_result(engine, model):
     ids = ids_of(PROMPT)
     whole = engine.generate(Request(ids, 20)).token_ids
     engine.prefixes.clear()
@@ -142,7 +142,7 @@ def test_continuing_costs_one_token_and_changes_nothing(engine, model):
     assert first.token_ids + rest.token_ids == whole == by_generate(model, ids, 20)
 
 
-def test_tokens_after_reuse_are_those_of_a_fresh_run(model):
+def test_reusing_a_prefix_gives_the_same_tokens_as_a_fresh_engine(model):
     reused, tokenizer = Engine(model, tiny_tokenizer()), tiny_tokenizer()
     prompts = [PROMPT + tail for tail in (" And then?", " And why?", "", " And then? Nobody came back.")]
     for prompt in prompts:
@@ -152,7 +152,7 @@ def test_tokens_after_reuse_are_those_of_a_fresh_run(model):
         assert [s.entropy for s in again.steps] == pytest.approx([s.entropy for s in fresh.steps], abs=1e-3)
 
 
-def test_the_memory_limit_of_the_prefix_cache_holds(model):
+def test_the_prefix_cache_respects_its_memory_limit(model):
     engine = Engine(model, tiny_tokenizer(), prefix_cache_bytes=300_000)
     for i in range(12):
         engine.generate(Request(f"{i} {PROMPT}" * 3, 3))
@@ -163,7 +163,7 @@ def test_the_memory_limit_of_the_prefix_cache_holds(model):
 # ---------------------------------------------------------------------- streams
 
 
-def test_a_stream_stops_the_moment_its_reader_leaves(engine):
+def test_a_stream_stops_computing_when_its_reader_leaves(engine):
     before = engine.counts
     with engine.stream(Request(PROMPT, 50)) as stream:
         for step in stream:
@@ -174,7 +174,7 @@ def test_a_stream_stops_the_moment_its_reader_leaves(engine):
     assert len(stream.generation().steps) == 4
 
 
-def test_streams_that_interleave_do_not_disturb_each_other(engine):
+def test_interleaved_streams_do_not_affect_each_other(engine):
     alone = [engine.generate(Request(p, 15)).token_ids for p in (PROMPT, "In 1954 the river rose")]
     a, b = (engine.stream(Request(p, 15)) for p in (PROMPT, "In 1954 the river rose"))
     found = [[], []]
@@ -184,13 +184,13 @@ def test_streams_that_interleave_do_not_disturb_each_other(engine):
     assert all(tokens == whole[: len(tokens)] for tokens, whole in zip(found, alone, strict=True))
 
 
-def test_an_abandoned_stream_blocks_nobody(engine):
+def test_an_abandoned_stream_does_not_block_others(engine):
     abandoned = engine.stream(Request(PROMPT, 50))
     next(abandoned)
     assert engine.generate(Request("In 1954", 5)).steps
 
 
-def test_stop_strings_end_the_text_before_them(engine):
+def test_the_text_ends_before_a_stop_string(engine):
     text = engine.generate(Request(PROMPT, 40)).text
     stop = text[10:13]
     made = engine.generate(Request(PROMPT, 40, stop=[stop, "never occurs"]))
@@ -203,7 +203,7 @@ def test_stop_strings_end_the_text_before_them(engine):
 # ---------------------------------------------------------------------- batches
 
 
-def test_rows_of_a_batch_are_what_each_is_alone(model):
+def test_batched_sequences_match_sequences_generated_alone(model):
     requests = [
         Request("The river", 12, signals=EVERYTHING),
         Request(PROMPT * 3, 25, signals=Signals(hidden_state=0)),
@@ -228,7 +228,7 @@ def test_rows_of_a_batch_are_what_each_is_alone(model):
                     assert (getattr(x, name) - getattr(y, name)).abs().max() < 1e-3
 
 
-def test_rows_longer_than_the_sliding_window_agree_too():
+def test_batched_sequences_longer_than_the_sliding_window_match_too():
     model = tiny_gemma3(sliding_window=6)
     prompts = [PROMPT * 2, "The river rose and the town moved to higher ground"]
     alone = [Engine(model, tiny_tokenizer()).generate(Request(p, 20, signals=Signals(attention=True))) for p in prompts]
@@ -243,7 +243,7 @@ def test_rows_longer_than_the_sliding_window_agree_too():
 # ---------------------------------------------------------------------- sampling
 
 
-def test_a_seed_gives_the_same_text_and_another_one_another(engine):
+def test_the_same_seed_gives_the_same_text_and_another_seed_a_different_one(engine):
     def text(seed):
         return engine.generate(Request(PROMPT, 30, sampling=Sampling(temperature=1.5, seed=seed))).token_ids
 
@@ -251,14 +251,14 @@ def test_a_seed_gives_the_same_text_and_another_one_another(engine):
     assert text(1) != text(2)
 
 
-def test_logit_bias_forbids_and_forces(engine):
+def test_logit_bias_forbids_and_forces_tokens(engine):
     forced = engine.generate(Request(PROMPT, 5, sampling=Sampling(logit_bias={65: 1e4}))).token_ids
     assert forced == [65] * 5
     free = engine.generate(Request(PROMPT, 1)).token_ids[0]
     assert engine.generate(Request(PROMPT, 1, sampling=Sampling(logit_bias={free: -1e4}))).token_ids != [free]
 
 
-def test_log_probabilities_are_those_before_bias_and_temperature(engine):
+def test_log_probabilities_are_reported_before_bias_and_temperature(engine):
     plain = engine.generate(Request(PROMPT, 1, signals=Signals(entropy=True))).steps[0]
     hot = engine.generate(
         Request(
@@ -277,7 +277,7 @@ def test_log_probabilities_are_those_before_bias_and_temperature(engine):
 
 
 class Shift:
-    """A stand-in for adapters: shifts the first layer's output of its own rows."""
+    """A stand-in for adapters: shifts the first layer's output in its own rows."""
 
     def __init__(self, value: float) -> None:
         self.cache_key = ("shift", value)
@@ -299,7 +299,7 @@ class ShiftBackend:
             handle.remove()
 
 
-def test_adapters_work_by_row_and_never_share_a_prefix(model):
+def test_adapters_apply_per_sequence_and_never_share_a_prefix(model):
     engine = Engine(model, tiny_tokenizer())
     engine.attach(ShiftBackend(model))
     sets = [None, Shift(0.5), Shift(-2.0)]
@@ -309,7 +309,7 @@ def test_adapters_work_by_row_and_never_share_a_prefix(model):
         fresh.attach(ShiftBackend(model))
         expected.append(fresh.generate(Request(PROMPT, 15, adapters=adapters)).token_ids)
     assert len({tuple(t) for t in expected}) == 3
-    for _ in range(2):  # the second time everything is in the prefix cache, under the right key
+    for _ in range(2):  # the second time, everything is in the prefix cache under the right key
         assert [engine.generate(Request(PROMPT, 15, adapters=s)).token_ids for s in sets] == expected
     batch = engine.generate_batch([Request(PROMPT, 15, adapters=s) for s in sets])
     assert [g.token_ids for g in batch] == expected
@@ -323,7 +323,7 @@ def test_adapters_without_a_backend_are_refused(engine):
 # ---------------------------------------------------------------------- bad input
 
 
-def test_a_prompt_beyond_the_window_is_refused_before_any_work(engine):
+def test_a_prompt_longer_than_the_context_window_is_refused_before_any_work(engine):
     before = engine.counts
     with pytest.raises(ContextWindowError, match="2048"):
         engine.generate(Request([5] * 2048, 1))
@@ -332,7 +332,7 @@ def test_a_prompt_beyond_the_window_is_refused_before_any_work(engine):
     assert engine.counts == before
 
 
-def test_an_answer_ends_where_the_window_does(engine):
+def test_an_answer_ends_at_the_context_window(engine):
     made = engine.generate(Request([5] * 2040, 50, sampling=Sampling(logit_bias={2: -1e9})))
     assert len(made.steps) == 8
     assert made.finish_reason == "length"
@@ -351,7 +351,7 @@ def test_an_answer_ends_where_the_window_does(engine):
         (lambda: Signals(top_logprobs=-1), "top_logprobs"),
     ],
 )
-def test_options_out_of_range_name_themselves(make, message):
+def test_options_out_of_range_are_named_in_the_error(make, message):
     with pytest.raises(ConfigurationError, match=message):
         make()
 
@@ -367,7 +367,7 @@ def test_empty_prompts_stop_strings_and_unknown_layers_are_refused(engine):
         engine.generate(Request(PROMPT, 3, signals=Signals(hidden_state="no.such.module")))
 
 
-def test_attention_that_is_no_plain_softmax_is_not_declared():
+def test_attention_is_not_offered_without_a_plain_softmax():
     """Gemma 2 caps its attention scores."""
     torch.manual_seed(0)
     config = Gemma2Config(**_sizes(), sliding_window=16, attn_logit_softcapping=1.0, query_pre_attn_scalar=8)

@@ -1,4 +1,4 @@
-"""Sampled continuations that share their prompt, against plain forwards over each sample's whole text."""
+"""Sampled continuations that share a prompt, compared with plain forward passes over each sample's whole text."""
 
 import math
 
@@ -35,7 +35,7 @@ def state_at_end(model, ids, layer=1):
     return out.hidden_states[layer + 1][0, -1].float()
 
 
-def test_states_are_those_of_plain_forwards_over_each_sample_alone(model):
+def test_states_match_plain_forward_passes_over_each_sample(model):
     found = Engine(model, tiny_tokenizer()).end_states(request())
     assert found.states.shape == (6, 32)
     assert len(set(found.token_ids)) > 1
@@ -45,7 +45,7 @@ def test_states_are_those_of_plain_forwards_over_each_sample_alone(model):
         assert text == tiny_tokenizer().decode(ids) or "\ufffd" in tiny_tokenizer().decode(ids)
 
 
-def test_samples_longer_than_a_sliding_window_agree_too():
+def test_samples_longer_than_a_sliding_window_match_too():
     model = tiny_gemma3()  # a window of 8
     found = Engine(model, tiny_tokenizer()).end_states(request(max_new_tokens=30))
     assert max(map(len, found.token_ids)) > 8
@@ -53,15 +53,15 @@ def test_samples_longer_than_a_sliding_window_agree_too():
         assert (state - state_at_end(model, [*PROMPT, *ids, END])).abs().max() < 1e-3
 
 
-def test_without_temperature_every_sample_is_the_greedy_text(model):
+def test_every_sample_at_temperature_zero_is_the_greedy_text(model):
     engine = Engine(model, tiny_tokenizer())
     found = engine.end_states(request(sampling=Sampling()))
-    # The twelfth token gives way to the end of the sequence.
+    # The twelfth token is replaced by the end-of-sequence token.
     assert set(found.token_ids) == {tuple(engine.generate(Request(PROMPT, 11)).token_ids)}
     assert (found.states - found.states[0]).abs().max() < 1e-5 * found.states.abs().max()
 
 
-def test_samples_are_cut_where_the_caller_says_and_the_state_is_that_of_the_cut_text(model):
+def test_samples_are_truncated_by_the_caller_and_the_state_belongs_to_the_truncated_text(model):
     def two_words(text):
         return None if len(text.split()) < 4 else text.index(text.split()[2], len(text.split()[0]))
 
@@ -73,12 +73,12 @@ def test_samples_are_cut_where_the_caller_says_and_the_state_is_that_of_the_cut_
     assert cut > 0
 
 
-def test_the_prompt_enters_a_forward_once_for_all_samples_and_stays_known():
+def test_the_prompt_is_prefilled_once_for_all_samples_and_stays_cached():
     engine = Engine(tiny_llama(), tiny_tokenizer())
     engine.generate(Request(PROMPT, 5))
     found = engine.end_states(request())
     assert found.counts.cached_tokens >= len(PROMPT) - 1
-    fed = sum(len(ids) + 2 for ids in found.token_ids)  # the prompt's last token, the sample's, the end's
+    fed = sum(len(ids) + 2 for ids in found.token_ids)  # the prompt's last token, the sample, the end token
     assert fed <= found.counts.forward_tokens <= fed + 6
     assert found.counts.forwards <= 13
     again = engine.generate(Request(PROMPT, 5))
@@ -86,7 +86,7 @@ def test_the_prompt_enters_a_forward_once_for_all_samples_and_stays_known():
     assert again.token_ids == Engine(tiny_llama(), tiny_tokenizer()).generate(Request(PROMPT, 5)).token_ids
 
 
-def test_a_seed_gives_the_same_samples_and_another_one_others():
+def test_the_same_seed_gives_the_same_samples_and_another_seed_different_ones():
     engine = Engine(tiny_llama(), tiny_tokenizer())
     first = engine.end_states(request())
     assert engine.end_states(request()).token_ids == first.token_ids
@@ -94,21 +94,21 @@ def test_a_seed_gives_the_same_samples_and_another_one_others():
     assert other.token_ids != first.token_ids
 
 
-def test_samples_that_end_at_once_are_empty_and_have_a_state():
+def test_samples_that_end_immediately_are_empty_and_have_a_state():
     engine = Engine(tiny_llama(), tiny_tokenizer())
     found = engine.end_states(request(max_new_tokens=1))
     assert found.token_ids == ((),) * 6
     assert (found.states - state_at_end(engine.model, [*PROMPT, END])).abs().max() < 1e-3
 
 
-def test_a_prompt_of_one_token_shares_nothing_and_works():
+def test_a_prompt_of_one_token_works_without_sharing():
     engine = Engine(tiny_llama(), tiny_tokenizer())
     found = engine.end_states(request(prompt=PROMPT[:1]))
     for ids, state in zip(found.token_ids, found.states, strict=True):
         assert (state - state_at_end(engine.model, [PROMPT[0], *ids, END])).abs().max() < 1e-3
 
 
-def test_draws_come_from_the_distribution_that_single_samples_come_from():
+def test_batched_draws_follow_the_same_distribution_as_single_samples():
     torch.manual_seed(1)
     logits = torch.randn(1, 40) * 2
     for top_k, top_p in ((0, 1.0), (5, 1.0), (0, 0.7), (12, 0.6), (1, 0.9)):
@@ -120,7 +120,7 @@ def test_draws_come_from_the_distribution_that_single_samples_come_from():
         assert (found - expected).abs().max() < 4 * math.sqrt(0.25 / 20_000)
 
 
-def test_what_cannot_be_sampled_is_refused_before_any_work(model):
+def test_invalid_requests_are_refused_before_any_work(model):
     engine = Engine(model, tiny_tokenizer())
     for options, error, message in (
         ({"samples": 0}, ConfigurationError, "samples is 0; at least 1"),
@@ -132,11 +132,11 @@ def test_what_cannot_be_sampled_is_refused_before_any_work(model):
     ):
         with pytest.raises(error, match=message):
             engine.end_states(request(**options))
-    # Only finding out what the model supports took forwards, which are not counted.
+    # Only trying out the model took forward passes, which are not counted.
     assert engine.counts.forwards == 0
 
 
-def test_attention_that_is_no_plain_softmax_is_refused():
+def test_a_model_without_a_plain_softmax_is_refused():
     from transformers import Gemma2Config, Gemma2ForCausalLM
 
     from tests.tiny import _sizes

@@ -1,4 +1,4 @@
-"""Generations of a random model that follow a schema: its free output is noise, so what is valid was held to it."""
+"""Schema-constrained generation. The model is random, so output is valid only because of the constraint."""
 
 import json
 import subprocess
@@ -62,13 +62,13 @@ def valid(text, schema):
         {"temperature": 1.5, "top_p": 0.3},
     ],
 )
-def test_the_text_is_json_of_the_schema_however_tokens_are_chosen(tiny_lm, sampling):
+def test_the_text_follows_the_schema_with_every_sampling_method(tiny_lm, sampling):
     made = tiny_lm.engine.generate(request(tiny_lm, TOWN, **sampling))
     assert made.finish_reason == "eos"
     assert set(valid(made.text, TOWN)) >= {"name", "kind", "size"}
 
 
-def test_it_ends_with_the_json_even_if_that_takes_the_last_token(tiny_lm):
+def test_generation_ends_with_the_json_even_at_the_token_limit(tiny_lm):
     made = tiny_lm.engine.generate(request(tiny_lm, TOWN))
     n = len(made.steps)
     exact = tiny_lm.engine.generate(request(tiny_lm, TOWN, max_new_tokens=n))
@@ -77,18 +77,18 @@ def test_it_ends_with_the_json_even_if_that_takes_the_last_token(tiny_lm):
     assert (short.finish_reason, short.text) == ("length", made.text[: -len(made.steps[-1].text)])
 
 
-def test_what_has_no_last_character_ends_with_the_models_own_end(tiny_lm):
+def test_json_without_a_closing_character_ends_with_the_models_end_token(tiny_lm):
     made = tiny_lm.engine.generate(request(tiny_lm, {"enum": [1, 12]}, temperature=1.0, seed=1))
     assert (made.finish_reason, made.text in ("1", "12")) == ("eos", True)
 
 
-def test_a_stop_string_cuts_the_json(tiny_lm):
+def test_a_stop_string_truncates_the_json(tiny_lm):
     made = tiny_lm.engine.generate(request(tiny_lm, TOWN, stop=['"kind"']))
     assert (made.finish_reason, made.stop_string) == ("stop", '"kind"')
     assert made.text.startswith('{"name": "')
 
 
-def test_a_bias_chooses_among_what_the_schema_leaves(tiny_lm):
+def test_a_bias_chooses_among_the_tokens_that_the_schema_allows(tiny_lm):
     quote = tiny_lm.tokenizer.convert_tokens_to_ids('"')
     schema = {"type": "object", "properties": {"a": {"type": "string", "maxLength": 9}}, "required": ["a"]}
     assert len(json.loads(tiny_lm.engine.generate(request(tiny_lm, schema)).text)["a"]) > 0
@@ -100,8 +100,8 @@ def test_the_same_seed_gives_the_same_text(tiny_lm):
     assert texts[0] == texts[1] != texts[2]
 
 
-def test_log_probabilities_are_the_models_own(tiny_lm):
-    """Before the schema: a token that had to come is as unlikely as the model finds it."""
+def test_log_probabilities_are_those_of_the_unconstrained_model(tiny_lm):
+    """A forced token is reported with the probability that the model gave it."""
     made = tiny_lm.engine.generate(request(tiny_lm, TOWN, signals=Signals(top_logprobs=2, entropy=True)))
     scored = tiny_lm.engine.score(PROMPT, made.token_ids)
     assert [step.logprob for step in made.steps] == pytest.approx(scored.logprobs.tolist(), abs=1e-3)
@@ -110,7 +110,7 @@ def test_log_probabilities_are_the_models_own(tiny_lm):
 
 
 @pytest.mark.parametrize("width", [416, 390])
-def test_a_model_may_have_more_outputs_than_its_tokenizer_has_tokens_or_fewer(width):
+def test_a_model_may_have_more_or_fewer_outputs_than_its_tokenizer_has_tokens(width):
     lm = CausalLM(tiny_llama(vocab_size=width), tiny_tokenizer(), name="wide")
     valid(lm.engine.generate(request(lm, TOWN, temperature=1.5, seed=3)).text, TOWN)
 
@@ -123,7 +123,7 @@ def test_models_with_sliding_windows_follow_a_schema_too():
 # ---------------------------------------------------------------------- several generations
 
 
-def test_neighbours_in_a_batch_are_as_if_alone(tiny_lm):
+def test_constrained_sequences_in_a_batch_match_those_generated_alone(tiny_lm):
     def of(i):
         return request(tiny_lm, TOWN if i % 2 else None, prompt=[1, 40 + i, 60], max_new_tokens=90)
 
@@ -134,14 +134,14 @@ def test_neighbours_in_a_batch_are_as_if_alone(tiny_lm):
         valid(together[i], TOWN)
 
 
-def test_one_request_can_be_generated_several_times_at_once(tiny_lm):
+def test_one_request_can_be_generated_several_times_concurrently(tiny_lm):
     same = request(tiny_lm, TOWN)
     texts = {made.text for made in tiny_lm.engine.generate_batch([same, same, same])}
     assert len(texts) == 1
     valid(texts.pop(), TOWN)
 
 
-def test_threads_share_steps_and_each_follows_its_own_schema(tiny_lm):
+def test_threads_share_forward_passes_while_each_follows_its_own_schema(tiny_lm):
     schemas = [TOWN, None, {"type": "array", "items": {"enum": ["a", "b"]}, "minItems": 9, "maxItems": 9}, TOWN]
     requests = [request(tiny_lm, s, prompt=[1, 80 + i], max_new_tokens=90) for i, s in enumerate(schemas)]
     alone = [tiny_lm.engine.generate(r).text for r in requests]
@@ -194,7 +194,7 @@ _SCHEMAS = st.recursive(
 
 @settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(_SCHEMAS, st.integers(0, 2**31))
-def test_whatever_the_schema_what_ends_is_valid(tiny_lm, schema, seed):
+def test_finished_output_is_valid_for_any_schema(tiny_lm, schema, seed):
     made = tiny_lm.engine.generate(request(tiny_lm, schema, temperature=1.0, seed=seed))
     if made.finish_reason == "eos":
         valid(made.text, schema)
@@ -205,7 +205,7 @@ def test_whatever_the_schema_what_ends_is_valid(tiny_lm, schema, seed):
 # ---------------------------------------------------------------------- which keys are left open
 
 
-def test_objects_that_list_their_properties_get_no_other_keys():
+def test_objects_that_list_their_properties_are_closed():
     inner = {"type": "object", "properties": {"properties": {"type": "string"}}}
     schema = {"properties": {"a": inner, "b": {"type": "array", "items": inner}}, "$defs": {"c": inner}}
     shut = {**inner, "additionalProperties": False}
@@ -214,7 +214,7 @@ def test_objects_that_list_their_properties_get_no_other_keys():
         "$defs": {"c": shut},
         "additionalProperties": False,
     }
-    assert "additionalProperties" not in inner  # what was given is as before
+    assert "additionalProperties" not in inner  # the argument is not modified
 
 
 @pytest.mark.parametrize(
@@ -230,7 +230,7 @@ def test_objects_that_list_their_properties_get_no_other_keys():
         {"enum": [{"properties": {"a": 1}}]},
     ],
 )
-def test_a_schema_that_says_more_of_its_keys_is_left_as_it_is(schema):
+def test_a_schema_with_rules_for_other_keys_is_left_as_it_is(schema):
     assert closed(schema) == schema
 
 
@@ -250,29 +250,29 @@ def test_a_schema_that_says_more_of_its_keys_is_left_as_it_is(schema):
         (7, "a dict is needed"),
     ],
 )
-def test_what_no_text_can_be_held_to_is_refused_with_the_reason(schema, reason):
+def test_an_unsupported_schema_is_refused_with_the_reason(schema, reason):
     with pytest.raises(ConfigurationError, match=reason) as refused:
         check_schema(schema, "response_format")
     assert str(refused.value).startswith("response_format: ")
 
 
-def test_a_grammar_that_is_none_is_refused(tiny_lm):
+def test_an_invalid_grammar_is_refused(tiny_lm):
     with pytest.raises(ConfigurationError, match="cannot be constrained to this grammar"):
         Grammar("start: nowhere", tiny_lm.tokenizer, tiny_lm.engine.end_ids)
 
 
-def test_samples_for_hidden_states_take_no_constraint(tiny_lm):
+def test_samples_for_hidden_states_cannot_have_a_constraint(tiny_lm):
     with pytest.raises(ConfigurationError, match="cannot follow a constraint"):
         EOSStatesRequest([1], 0, sampling=Sampling(1.0, constraint=grammar(tiny_lm, TOWN)))
 
 
-def test_without_the_library_the_extra_is_named(monkeypatch):
+def test_the_error_names_the_extra_if_the_library_is_missing(monkeypatch):
     monkeypatch.setitem(sys.modules, "llguidance", None)
     with pytest.raises(ConfigurationError, match=r"pip install 'dynprag\[structured\]'"):
         check_schema({"const": "asked for the first time"}, "response_format")
 
 
-def test_the_library_is_imported_when_it_is_needed():
+def test_the_library_is_imported_only_when_needed():
     code = "import sys, rag_backbone.engine.sampling, rag_backbone.engine.grammar; print('llguidance' in sys.modules)"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout.strip() == "False"

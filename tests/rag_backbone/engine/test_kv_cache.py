@@ -1,4 +1,4 @@
-"""Growing layers against lists of what each stands for."""
+"""Growing layers compared with plain lists of the tokens that each one holds."""
 
 import torch
 from hypothesis import given, settings
@@ -30,7 +30,7 @@ def held(layer: GrowingLayer) -> list[int]:
 
 @settings(deadline=None, max_examples=300)
 @given(st.lists(CHANGES, max_size=25))
-def test_whatever_is_copied_cut_and_continued_each_layer_holds_its_own(changes):
+def test_layers_stay_independent_when_copied_truncated_and_continued(changes):
     layers, expected = [GrowingLayer()], [list[int]()]
     for kind, place, what in changes:
         i = place % len(layers)
@@ -46,7 +46,7 @@ def test_whatever_is_copied_cut_and_continued_each_layer_holds_its_own(changes):
         assert [held(layer) for layer in layers] == expected
 
 
-def test_a_copy_takes_memory_when_it_is_continued():
+def test_a_copy_allocates_memory_only_when_it_is_continued():
     layer = GrowingLayer()
     extend(layer, list(range(1, 500)))
     other = layer.copy(400)

@@ -1,4 +1,4 @@
-"""Log-probabilities of named tokens at every step, and rows that end where their caller says."""
+"""Log-probabilities of named tokens at every step, and sequences that end where their caller says."""
 
 import pytest
 import torch
@@ -22,7 +22,7 @@ def ids_of(text):
     return tiny_tokenizer()(text).input_ids
 
 
-def test_named_tokens_have_the_probabilities_of_a_forward_over_the_whole_text(engine):
+def test_named_tokens_have_the_probabilities_of_a_forward_pass_over_the_whole_text(engine):
     named = (7, 250, 2, 31)
     ids = ids_of(PROMPTS[0])
     made = engine.generate(Request(ids, 9, signals=Signals(tokens=named, entropy=True)))
@@ -44,12 +44,12 @@ def test_a_bias_does_not_change_what_is_reported(engine):
     assert biased.token_logprobs == pytest.approx(plain.token_logprobs, abs=1e-5)
 
 
-def test_ids_below_zero_are_refused():
+def test_negative_ids_are_refused():
     with pytest.raises(ConfigurationError, match="tokens contains -1"):
         Signals(tokens=(4, -1))
 
 
-def test_rows_of_a_batch_end_where_their_callers_say_and_the_others_go_on(engine):
+def test_sequences_in_a_batch_end_where_their_callers_say_and_the_others_continue(engine):
     whole = engine.generate_batch([Request(ids_of(p), 20) for p in PROMPTS])
     seen = [[], [], []]
 
@@ -74,11 +74,11 @@ def test_rows_of_a_batch_end_where_their_callers_say_and_the_others_go_on(engine
         assert steps == list(part.steps)
 
 
-def test_with_a_stop_string_only_what_is_certain_is_shown_and_nothing_comes_after_the_end(engine):
+def test_stop_when_sees_only_final_steps_and_no_step_follows_the_end(engine):
     free = engine.generate(Request(ids_of(PROMPTS[0]), 20))
     third = free.steps[2].text
     assert third
-    # The stop string begins with a token's text, so that token is held back until the next one decides.
+    # The stop string begins with a token's text, so that token is held back until the next one.
     undecided = third + "\x00"
     made = engine.generate(Request(ids_of(PROMPTS[0]), 20, stop=(undecided,), stop_when=lambda step: step.index == 2))
     assert made.token_ids == free.token_ids[:3]

@@ -1,4 +1,4 @@
-"""The prefix cache against a plain statement of what it promises."""
+"""The prefix cache compared with a plain specification of its behaviour."""
 
 import torch
 from hypothesis import given, settings
@@ -13,7 +13,7 @@ IDS = st.lists(st.integers(0, 2), min_size=1, max_size=12)
 
 
 def sequence(ids: list[int], start: int = 0, into: SequenceCache | None = None) -> SequenceCache:
-    """A cache whose keys are the ids themselves, so that it can be checked what it holds."""
+    """Return a cache whose keys are the ids themselves, so that its content can be checked."""
     cache = into or SequenceCache.empty(CONFIG)
     states = torch.tensor(ids[start:], dtype=torch.float32).view(1, 1, -1, 1).expand(1, 1, -1, 2)
     for layer in cache.cache.layers:
@@ -29,7 +29,7 @@ def held(cache: SequenceCache) -> list[int]:
 
 @settings(deadline=None, max_examples=150)
 @given(st.lists(st.tuples(st.sampled_from(["a", "b"]), IDS), max_size=8))
-def test_the_longest_known_prefix_under_the_same_key_is_found(prompts):
+def test_the_longest_prefix_with_the_same_key_is_found(prompts):
     cache = PrefixCache(1 << 30)
     known: dict[str, list[list[int]]] = {"a": [], "b": []}
     for key, ids in prompts:
@@ -41,19 +41,19 @@ def test_the_longest_known_prefix_under_the_same_key_is_found(prompts):
             assert held(found) == ids[:longest]
         cache.put(key, sequence(ids, longest, found))
         known[key].append(ids)
-        # Whatever was handed out and continued, the others still hold what they stand for.
+        # Continuing a cache that was taken does not change the other entries.
         for entry_key, entry in cache._entries:
             assert held(entry) == entry.ids
             assert entry.ids in known[entry_key]
 
 
-def test_what_one_continues_others_find_as_well():
+def test_an_entry_that_one_sequence_continues_is_found_by_others_as_well():
     cache = PrefixCache(1 << 30)
     cache.put(None, sequence([1, 2, 3]))
     first, second = cache.take(None, [1, 2, 3, 4]), cache.take(None, [1, 2, 3, 5])
     assert held(first) == held(second) == [1, 2, 3]
     cache.put(None, sequence([1, 2, 3, 4], 3, first))
-    assert len(cache) == 1  # the longer one holds the shorter one
+    assert len(cache) == 1  # the longer one includes the shorter one
     assert held(second) == [1, 2, 3]
 
 
@@ -67,7 +67,7 @@ def test_a_branch_is_a_copy():
     assert held(cache.take(None, [1, 2, 3, 4])) == [1, 2, 3]
 
 
-def test_the_least_recently_used_goes_first():
+def test_the_least_recently_used_entry_is_evicted_first():
     one = sequence([1] * 5).nbytes
     cache = PrefixCache(2 * one + 1)
     for ids in ([1] * 5, [2] * 5):
@@ -77,13 +77,13 @@ def test_the_least_recently_used_goes_first():
     assert [entry.ids[0] for _, entry in cache._entries] == [1, 0]
 
 
-def test_what_is_larger_than_the_limit_is_not_kept():
+def test_an_entry_larger_than_the_limit_is_not_kept():
     cache = PrefixCache(10)
     cache.put(None, sequence([1, 2]))
     assert len(cache) == 0
 
 
-def test_dropping_a_key_leaves_the_others():
+def test_dropping_a_key_keeps_the_entries_of_others():
     cache = PrefixCache(1 << 30)
     cache.put("a", sequence([1]))
     cache.put("b", sequence([1]))
@@ -92,11 +92,11 @@ def test_dropping_a_key_leaves_the_others():
     assert cache.take("b", [1, 2]) is not None
 
 
-def test_what_is_still_being_continued_is_found_too_and_copied():
+def test_a_sequence_in_progress_is_found_and_copied():
     cache, running = PrefixCache(1 << 30), sequence([1, 2, 3])
     cache.share("a", running)
     assert cache.known("a", [1, 2, 5]) == 2
-    assert cache.known("a", [1, 2, 3]) == 2  # the last one has to be computed
+    assert cache.known("a", [1, 2, 3]) == 2  # the last token must be computed
     assert cache.known("b", [1, 2, 5]) == 0
     found = cache.take("a", [1, 2, 5, 6])
     assert held(found) == found.ids == [1, 2]
@@ -106,7 +106,7 @@ def test_what_is_still_being_continued_is_found_too_and_copied():
     assert len(cache) == 0
 
 
-def test_what_nobody_continues_any_more_is_found_only_if_it_was_put():
+def test_an_abandoned_sequence_is_found_only_if_it_was_put():
     cache = PrefixCache(1 << 30)
     dropped, kept = sequence([1, 2, 3]), sequence([4, 5, 6])
     cache.share(None, dropped)
@@ -117,7 +117,7 @@ def test_what_nobody_continues_any_more_is_found_only_if_it_was_put():
     assert cache.known(None, [4, 5, 6, 7]) == 3
 
 
-def test_what_is_forgotten_is_not_found_in_use_either():
+def test_dropped_sequences_in_progress_are_not_found_either():
     cache, running = PrefixCache(1 << 30), [sequence([1, 2, 3]), sequence([1, 2, 3])]
     for key, one in zip("ab", running, strict=True):
         cache.share(key, one)

@@ -1,4 +1,4 @@
-"""Formulas of single tokens against NumPy and transformers."""
+"""Formulas for single tokens compared with NumPy and transformers."""
 
 import math
 
@@ -26,14 +26,14 @@ def test_log_partition_and_entropy(values):
     assert found[0].item() == pytest.approx(entropy, abs=1e-4)
 
 
-def test_impossible_tokens_do_not_spoil_the_entropy():
+def test_impossible_tokens_do_not_affect_the_entropy():
     _, entropy = distribution(torch.tensor([0.0, 0.0, -math.inf]), entropy=True)
     assert entropy.item() == pytest.approx(math.log(2))
 
 
 @settings(deadline=None)
 @given(LOGITS, st.integers(0, 45), st.floats(0.05, 1.0))
-def test_the_kept_tokens_are_those_of_transformers(values, k, p):
+def test_the_kept_tokens_match_those_of_transformers(values, k, p):
     logits = torch.tensor(values)
     expected = logits[None]
     if 0 < k < len(values):
@@ -44,7 +44,7 @@ def test_the_kept_tokens_are_those_of_transformers(values, k, p):
 
 
 @given(LOGITS)
-def test_greedy_takes_the_first_of_the_largest(values):
+def test_greedy_takes_the_first_of_the_largest_logits(values):
     assert greedy(torch.tensor(values)).item() == int(np.argmax(np.array(values, np.float32)))
 
 

@@ -1,4 +1,4 @@
-"""The model's thread: results, errors and interrupts reach who asked, and no thread is left behind."""
+"""The model thread: results, errors and interrupts reach the right caller, and no thread is left behind."""
 
 import contextvars
 import gc
@@ -31,7 +31,7 @@ def request(i: int, tokens: int = 12, **options) -> Request:
     return Request([5 + i, 6, 7 + i], tokens, **options)
 
 
-def test_all_work_is_done_in_one_thread_in_inference_mode(engine):
+def test_all_work_runs_in_one_thread_in_inference_mode(engine):
     def call():
         return threading.current_thread(), torch.is_inference_mode_enabled()
 
@@ -42,10 +42,10 @@ def test_all_work_is_done_in_one_thread_in_inference_mode(engine):
     assert len(set(found)) == 1
     assert found[0][0] is not threading.current_thread()
     assert found[0][1]
-    assert run(lambda: run(threading.current_thread)) is found[0][0]  # from the thread itself
+    assert run(lambda: run(threading.current_thread)) is found[0][0]  # called in the thread itself
 
 
-def test_an_error_is_raised_where_it_was_asked_and_the_thread_goes_on(engine):
+def test_an_error_is_raised_in_the_caller_and_the_thread_continues(engine):
     def fail():
         raise ValueError("no")
 
@@ -56,11 +56,11 @@ def test_an_error_is_raised_where_it_was_asked_and_the_thread_goes_on(engine):
 
 
 class Interrupt(BaseException):
-    """Ctrl-C, in one thread."""
+    """Ctrl-C in one thread."""
 
 
 class Interrupted(threading.Event):
-    """An event whose first waiting is interrupted."""
+    """An event whose first wait is interrupted."""
 
     first = True
 
@@ -71,7 +71,7 @@ class Interrupted(threading.Event):
         return super().wait(timeout)
 
 
-def test_an_interrupt_waits_for_the_end_of_what_is_in_progress(engine, monkeypatch):
+def test_an_interrupt_waits_for_the_work_in_progress(engine, monkeypatch):
     done = []
 
     def call():
@@ -86,10 +86,10 @@ def test_an_interrupt_waits_for_the_end_of_what_is_in_progress(engine, monkeypat
     work.call = lambda: (begun.append(1), call())
     with pytest.raises(Interrupt):
         engine._scheduler.run(call)
-    assert len(done) == len(begun)  # not begun at all, or done
+    assert len(done) == len(begun)  # either never started, or finished
 
 
-def test_who_is_interrupted_while_it_waits_gives_up_its_place(engine, monkeypatch):
+def test_an_interrupted_caller_withdraws_its_request(engine, monkeypatch):
     expected = Engine(tiny_llama(), tiny_tokenizer()).generate(request(1)).token_ids
     stream = engine.stream(request(1))
     next(stream)
@@ -105,12 +105,12 @@ def test_who_is_interrupted_while_it_waits_gives_up_its_place(engine, monkeypatc
     with ThreadPoolExecutor(1) as pool:
         with held(engine) as inbox:
             reading = pool.submit(next, stream)
-            wait_until(lambda: inbox.qsize() == 2)  # the wish, and that it is withdrawn
+            wait_until(lambda: inbox.qsize() == 2)  # the request and its cancellation
         assert isinstance(reading.exception(10), Interrupt)
     assert [step.token_id for step in stream] == expected[1:]  # nothing is lost
 
 
-def test_the_thread_ends_with_its_engine_and_holds_nothing_of_the_model_meanwhile():
+def test_the_thread_ends_with_its_engine_and_holds_no_reference_to_the_model_while_idle():
     engine = Engine(tiny_llama(), tiny_tokenizer())
     engine.generate(request(1))
     engine._scheduler.run(lambda: None)
@@ -122,7 +122,7 @@ def test_the_thread_ends_with_its_engine_and_holds_nothing_of_the_model_meanwhil
     assert model() is None
 
 
-def test_an_engine_that_was_closed_refuses_in_words_and_finishes_what_was_asked(engine):
+def test_a_closed_engine_finishes_pending_requests_and_refuses_new_ones(engine):
     with ThreadPoolExecutor(1) as pool:
         with held(engine) as inbox:
             asked = pool.submit(next, engine.stream(request(1)))
@@ -134,7 +134,7 @@ def test_an_engine_that_was_closed_refuses_in_words_and_finishes_what_was_asked(
             call()
 
 
-def test_many_callers_of_an_engine_that_is_closed_meanwhile_are_all_answered(engine):
+def test_closing_an_engine_answers_all_of_its_concurrent_callers(engine):
     def ask(i):
         try:
             return engine.generate(request(i, 40)).token_ids
@@ -150,7 +150,7 @@ def test_many_callers_of_an_engine_that_is_closed_meanwhile_are_all_answered(eng
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_a_process_that_was_forked_after_the_model_was_used_is_refused_with_the_reason(engine):
+def test_a_process_forked_after_the_model_was_used_is_refused_with_the_reason(engine):
     engine.generate(request(1))
     context = multiprocessing.get_context("fork")
     told = context.Queue()
@@ -165,10 +165,10 @@ def test_a_process_that_was_forked_after_the_model_was_used_is_refused_with_the_
     process.start()
     assert "was forked from one that had used the model" in told.get(timeout=30)
     process.join(10)
-    assert engine.generate(request(3)).token_ids  # here it goes on
+    assert engine.generate(request(3)).token_ids  # the parent process continues
 
 
-def test_a_computation_of_ones_own_has_the_model_for_itself_and_the_callers_settings(engine):
+def test_a_custom_computation_has_exclusive_use_of_the_model_and_the_callers_settings(engine):
     expected = {i: Engine(tiny_llama(), tiny_tokenizer()).generate(request(i)).token_ids for i in range(4)}
     inside, marked = [], contextvars.ContextVar("marked", default=0)
 
@@ -193,7 +193,7 @@ def test_a_computation_of_ones_own_has_the_model_for_itself_and_the_callers_sett
         assert [future.result(60) for future in own] == list(range(20))
 
 
-def test_gradients_can_be_had_in_the_models_thread(engine):
+def test_gradients_can_be_computed_in_the_model_thread(engine):
     weight = engine.model.model.layers[0].self_attn.q_proj.weight
 
     def backward():
@@ -206,7 +206,7 @@ def test_gradients_can_be_had_in_the_models_thread(engine):
     assert weight.grad.abs().sum() > 0
 
 
-def test_an_error_of_a_computation_is_the_callers(engine):
+def test_an_error_in_a_custom_computation_is_raised_in_the_caller(engine):
     def fail():
         raise ValueError("mine")
 
@@ -216,7 +216,7 @@ def test_an_error_of_a_computation_is_the_callers(engine):
     assert engine.generate(request(1)).token_ids
 
 
-def test_a_callback_may_use_the_engine_and_one_that_raises_hurts_no_other(engine):
+def test_a_callback_may_use_the_engine_and_a_failing_one_affects_only_its_own_generation(engine):
     asked = []
 
     def stop_when(step):
@@ -235,7 +235,7 @@ def test_a_callback_may_use_the_engine_and_one_that_raises_hurts_no_other(engine
     assert len(asked) == 2
 
 
-def test_rows_of_a_batch_survive_one_whose_callback_raises(engine):
+def test_the_engine_survives_a_batch_in_which_a_callback_raises(engine):
     def fail(step):
         raise LookupError("not this one")
 
@@ -244,7 +244,7 @@ def test_rows_of_a_batch_survive_one_whose_callback_raises(engine):
     assert engine.generate(request(1)).token_ids
 
 
-def test_a_thousand_prompts_are_served_and_nothing_is_left_over(engine):
+def test_a_thousand_prompts_are_served_and_no_state_is_left_over(engine):
     with ThreadPoolExecutor(50) as pool:
         found = list(pool.map(lambda i: engine.generate(request(i % 300, 1)).token_ids, range(1000)))
     assert len(found) == 1000
@@ -253,7 +253,7 @@ def test_a_thousand_prompts_are_served_and_nothing_is_left_over(engine):
     assert (turns._asks, list(turns._works), len(turns._under_way)) == ([], [], 0)
 
 
-def test_a_process_that_ends_while_a_thread_generates_ends_well():
+def test_a_process_that_exits_while_a_thread_generates_exits_cleanly():
     script = """
 import atexit
 atexit.register(lambda: ask_late())  # comes last

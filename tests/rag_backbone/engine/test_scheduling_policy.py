@@ -1,4 +1,4 @@
-"""Many threads on one engine: the same texts, fewer forwards, and every caller gets its turn."""
+"""Many threads on one engine: the same texts with fewer forward passes, and no caller starves."""
 
 import random
 import threading
@@ -30,7 +30,7 @@ def request(i: int) -> Request:
     return Request(PROMPTS[i], 5 + i % 17, signals=Signals(entropy=True, attention=i % 3 == 0))
 
 
-def test_concurrent_generations_give_what_each_gives_alone(engine):
+def test_concurrent_generations_match_generations_run_alone(engine):
     alone = [Engine(tiny_llama(), tiny_tokenizer()).generate(request(i)) for i in range(len(PROMPTS))]
     with ThreadPoolExecutor(8) as pool:
         together = list(pool.map(lambda i: engine.generate(request(i)), range(len(PROMPTS))))
@@ -45,7 +45,7 @@ def test_concurrent_generations_give_what_each_gives_alone(engine):
     assert engine.counts.forwards < sum(g.counts.forwards for g in alone)
 
 
-def test_readers_that_pause_leave_or_fail_hold_nobody_up(engine):
+def test_readers_that_pause_leave_or_fail_do_not_delay_others(engine):
     expected = Engine(tiny_llama(), tiny_tokenizer()).generate(request(5)).token_ids
     rng = random.Random(0)
 
@@ -69,7 +69,7 @@ def test_readers_that_pause_leave_or_fail_hold_nobody_up(engine):
 
 @pytest.fixture
 def waits(monkeypatch, engine):
-    """How long steps were ready to wait for other rows, each time that they waited."""
+    """Record how long steps were prepared to wait for other sequences, each time that they waited."""
     found, turns = [], engine._scheduler._turns
     original = turns._note_next
 
@@ -81,14 +81,14 @@ def waits(monkeypatch, engine):
     return found
 
 
-def test_one_thread_that_reads_two_streams_in_turn_waits_for_neither(engine, waits):
+def test_two_streams_read_by_one_thread_are_not_waited_for(engine, waits):
     with engine.stream(request(5)) as a, engine.stream(request(6)) as b:
         steps = list(zip(a, b, strict=False))
     assert len(steps) >= 10
     assert not waits
 
 
-def test_threads_that_take_turns_are_waited_for_once(engine, waits):
+def test_threads_that_alternate_are_waited_for_once(engine, waits):
     a, b = engine.stream(request(5)), engine.stream(request(6))
     with ThreadPoolExecutor(1) as one, ThreadPoolExecutor(1) as other, a, b:
         for _ in range(8):
@@ -99,7 +99,7 @@ def test_threads_that_take_turns_are_waited_for_once(engine, waits):
         assert b._row.awaited_in_vain
 
 
-def test_who_comes_while_a_step_waits_for_the_model_takes_part(engine):
+def test_late_arrivals_join_the_waiting_step(engine):
     expected = [Engine(tiny_llama(), tiny_tokenizer()).generate(request(i)).token_ids for i in range(4)]
     streams = [engine.stream(request(i)) for i in range(4)]
     for stream in streams:
@@ -116,7 +116,7 @@ def test_who_comes_while_a_step_waits_for_the_model_takes_part(engine):
     assert [stream.generation().token_ids for stream in streams] == expected
 
 
-def test_a_failing_forward_reaches_every_row_of_it_and_no_later_one(engine):
+def test_a_failing_forward_pass_affects_all_sequences_of_its_batch_and_no_later_ones(engine):
     assert engine.shares_steps
     expected = engine.generate(request(2)).token_ids
     engine.prefixes.clear()
@@ -141,8 +141,8 @@ def test_a_failing_forward_reaches_every_row_of_it_and_no_later_one(engine):
     assert engine.generate(request(2)).token_ids == expected
 
 
-def test_a_dropped_stream_that_is_collected_during_a_forward_of_its_thread_blocks_nothing(engine):
-    """The collector runs whenever something is allocated: also while this very thread holds the engine."""
+def test_garbage_collecting_a_stream_during_a_forward_pass_does_not_deadlock(engine):
+    """Any allocation can trigger garbage collection, even in the thread that runs the model."""
     expected = [Engine(tiny_llama(), tiny_tokenizer()).generate(request(i)).token_ids for i in range(4)]
     dropped = []
 
@@ -171,8 +171,8 @@ def test_a_dropped_stream_that_is_collected_during_a_forward_of_its_thread_block
     assert not engine._scheduler._turns._under_way
 
 
-def test_a_forward_that_fails_leaves_no_state_that_cannot_be_rolled_back(engine, monkeypatch):
-    """Some layers have taken the token in and others have not; nobody may go on with that."""
+def test_a_failing_forward_pass_discards_state_that_cannot_be_rolled_back(engine, monkeypatch):
+    """Some layers have already appended the token and others have not, so the cache must not be continued."""
     monkeypatch.setattr(SequenceCache, "can_roll_back", False)
     expected = engine.generate(Request(PROMPTS[0], 6)).token_ids
     engine.prefixes.clear()
@@ -205,7 +205,7 @@ def short(i: int, tokens: int = 12) -> Request:
     return Request([5 + i, 6, 7 + i], tokens)
 
 
-def test_no_more_than_that_hold_keys_and_values(monkeypatch):
+def test_no_more_than_max_batch_sequences_hold_keys_and_values(monkeypatch):
     engine = few()
     expected = [Engine(tiny_llama(), tiny_tokenizer()).generate(short(i)).token_ids for i in range(12)]
     rows, most, original = set(), [], Worker._feed
@@ -223,7 +223,7 @@ def test_no_more_than_that_hold_keys_and_values(monkeypatch):
     assert len(rows) == 12
 
 
-def test_streams_that_one_thread_reads_in_turn_are_not_held_up():
+def test_streams_that_one_thread_reads_in_turn_are_not_delayed():
     engine, started = few(), time.monotonic()
     streams = [engine.stream(short(i)) for i in range(6)]
     found = [list(steps) for steps in zip(*streams, strict=True)]
@@ -231,7 +231,7 @@ def test_streams_that_one_thread_reads_in_turn_are_not_held_up():
     assert time.monotonic() - started < 6 * turns._IDLE
 
 
-def test_streams_that_are_not_read_keep_no_other_out():
+def test_idle_streams_do_not_block_others():
     engine = few()
     held_back = [engine.stream(short(i)) for i in range(2)]
     with ThreadPoolExecutor(1) as pool:
@@ -241,7 +241,7 @@ def test_streams_that_are_not_read_keep_no_other_out():
     assert [len(list(stream)) for stream in held_back] == [11, 11]
 
 
-def test_first_come_first_served_and_who_leaves_is_forgotten(monkeypatch):
+def test_requests_are_served_in_order_and_closed_streams_are_skipped(monkeypatch):
     monkeypatch.setattr(turns, "_IDLE", 60.0)
     engine = few()
     held_back = [engine.stream(short(i)) for i in range(2)]
@@ -256,9 +256,9 @@ def test_first_come_first_served_and_who_leaves_is_forgotten(monkeypatch):
     threads = [threading.Thread(target=read, args=(i,)) for i in range(4)]
     for n, thread in enumerate(threads):
         thread.start()
-        wait_until(lambda: len(engine._scheduler._turns._asks) == n + 1)  # noqa: B023 - called at once
+        wait_until(lambda: len(engine._scheduler._turns._asks) == n + 1)  # noqa: B023 - called immediately
     assert order == []
-    waiting[0].close()  # while it is next
+    waiting[0].close()  # while it is next in line
     waiting[2].close()
     held_back[1].close()
     for thread in threads:

@@ -1,4 +1,4 @@
-"""Text from tokens, and stopping, for any way of cutting a text into tokens."""
+"""Detokenisation and stop strings, for any way of splitting a text into tokens."""
 
 import pytest
 from hypothesis import given
@@ -13,7 +13,7 @@ from tests.tiny import tiny_tokenizer
 @given(
     st.lists(st.text("ab\n", max_size=3), max_size=30), st.lists(st.text("ab\n", min_size=1, max_size=4), max_size=3)
 )
-def test_text_ends_before_the_first_stop_string_however_it_is_cut(pieces, stop):
+def test_text_ends_before_the_first_stop_string_for_any_tokenisation(pieces, stop):
     stops = StopStrings(stop)
     out = []
     for i, piece in enumerate(pieces):
@@ -23,7 +23,7 @@ def test_text_ends_before_the_first_stop_string_however_it_is_cut(pieces, stop):
     else:
         out += stops.flush()
     whole = "".join(pieces)
-    # A stop string is only seen once it is there; of several the one that is complete first counts.
+    # A stop string is found only once it is complete; of several, the first complete one counts.
     ends = [(whole.find(s) + len(s), whole.find(s), s) for s in stop if s in whole]
     text = "".join(s.text for s in out)
     assert (stops.found is not None) == bool(ends)
@@ -36,7 +36,7 @@ def test_text_ends_before_the_first_stop_string_however_it_is_cut(pieces, stop):
         assert whole.startswith(text + stops.found)
 
 
-def test_a_step_is_passed_on_as_soon_as_it_is_certain():
+def test_a_step_is_passed_on_as_soon_as_it_is_final():
     stops = StopStrings(["\n\nQuestion"])
     assert [s.text for s in stops.push(TokenStep(0, 0, "The end.", 0.0))] == ["The end."]
     assert stops.push(TokenStep(1, 1, "\n", 0.0)) == []
@@ -50,7 +50,7 @@ def test_an_empty_stop_string_is_refused():
 
 
 @given(st.text(min_size=1, max_size=40))
-def test_pieces_join_to_the_text(text):
+def test_joined_pieces_are_the_text(text):
     tokenizer = tiny_tokenizer()
     ids = tokenizer(text).input_ids
     detokenizer = Detokenizer(tokenizer, tokenizer("Before: ").input_ids)
@@ -58,7 +58,7 @@ def test_pieces_join_to_the_text(text):
     assert "".join(pieces) == tokenizer.decode(ids)
 
 
-def test_a_character_of_several_tokens_comes_with_its_last_one():
+def test_a_character_of_several_tokens_is_returned_with_its_last_token():
     tokenizer = tiny_tokenizer()
     ids = tokenizer("\U0001f98a").input_ids  # a fox: four bytes, not among the merges
     assert len(ids) > 1

@@ -1,4 +1,4 @@
-"""A model whose weights are changed answers by the new ones, and nothing computed with the old ones is used again."""
+"""A model whose weights are changed answers with the new ones; nothing computed with the old ones is reused."""
 
 import pytest
 import torch
@@ -26,7 +26,7 @@ def other_memory(weight):
 
 
 @pytest.mark.parametrize("change", [in_place, through_data, other_memory])
-def test_changed_weights_are_noticed_before_the_next_generation(change):
+def test_changed_weights_are_detected_before_the_next_generation(change):
     model = tiny_llama()
     engine = Engine(model, tiny_tokenizer())
     before = engine.generate(Request(PROMPT, 8))
@@ -38,14 +38,14 @@ def test_changed_weights_are_noticed_before_the_next_generation(change):
     assert found.token_ids == expected.token_ids
     assert [s.logprob for s in found.steps] == pytest.approx([s.logprob for s in expected.steps], abs=1e-4)
     assert [s.logprob for s in found.steps] != pytest.approx([s.logprob for s in before.steps], abs=1e-4)
-    assert found.counts.cached_tokens == 0  # the prompt's keys were those of the old weights
+    assert found.counts.cached_tokens == 0  # the prompt's keys were computed with the old weights
     assert engine.generate(Request(PROMPT, 8)).counts.cached_tokens == len(PROMPT) - 1
 
 
-def test_weights_that_stay_are_not_taken_for_changed():
+def test_unchanged_weights_are_not_reported():
     changes = WeightChanges(nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 3)))
     assert [changes.found() for _ in range(3)] == [False] * 3
 
 
-def test_a_model_without_linear_layers_has_nothing_that_changes():
+def test_a_model_without_linear_layers_never_reports_changes():
     assert not WeightChanges(nn.Sequential(nn.Embedding(4, 4))).found()

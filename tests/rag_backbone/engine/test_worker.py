@@ -1,4 +1,4 @@
-"""Prompts that wait at the same time: read together, each as if it were alone, and in turns of a bounded length."""
+"""Prefill of concurrent prompts: batched, with the same results as alone, and in chunks of bounded length."""
 
 import contextlib
 import threading
@@ -42,7 +42,7 @@ def llama():
 
 
 def prompt(i: int, length: int) -> list[int]:
-    """Prompts that have nothing in common."""
+    """Return prompts that share no prefix."""
     return [3 + (97 * i + 31 * n * (i + 1)) % 390 for n in range(length)]
 
 
@@ -73,22 +73,22 @@ def alone(model, requests):
 # ---------------------------------------------------------------------- together
 
 
-def test_prompts_that_wait_are_prefilled_in_one_forward_and_each_is_what_it_is_alone(engine, model):
+def test_waiting_prompts_are_prefilled_in_one_forward_pass_with_the_same_results_as_alone(engine, model):
     requests = [request(i, n) for i, n in enumerate([40, 50, 33, 45, 49])]
     expected = alone(model, requests)
     before = engine.counts
     found = at_once(engine, requests)
     alike(found, expected)
     work = engine.counts - before
-    # Prefill is a single forward; then at most what each makes alone.
+    # Prefill is a single forward pass, followed by at most as many as each needs alone.
     assert work.forwards <= 1 + sum(g.counts.forwards - 1 for g in expected)
     assert work.forward_tokens == sum(g.counts.forward_tokens for g in expected)
     assert [g.counts for g in found] == [g.counts for g in expected]
 
 
-def test_only_what_is_unknown_counts_for_a_bucket_and_enters_the_forward(engine, model):
+def test_only_uncached_tokens_count_for_a_chunk_and_are_computed(engine, model):
     fixed, requests = prompt(9, 60), []
-    for i, n in enumerate([20, 64, 24]):  # as long as the others only where its beginning is known
+    for i, n in enumerate([20, 64, 24]):  # as long as the others only if its prefix is cached
         ids = (fixed if n == 64 else []) + prompt(i, n if n != 64 else 22)
         requests.append(Request(ids, 6, signals=Signals(entropy=True, attention=True)))
     expected = alone(model, requests)
@@ -98,7 +98,7 @@ def test_only_what_is_unknown_counts_for_a_bucket_and_enters_the_forward(engine,
     assert forwards[0] == 20 + 22 + 24
 
 
-def test_texts_that_are_continued_share_the_forward_of_their_last_token(llama):
+def test_continued_texts_share_the_forward_pass_of_their_last_token(llama):
     texts = [prompt(i, 30) for i in range(4)]
     begun = [t + llama.generate(Request(t, 5)).token_ids for t in texts]
     expected = alone(llama.model, [Request(ids, 6) for ids in begun])
@@ -108,7 +108,7 @@ def test_texts_that_are_continued_share_the_forward_of_their_last_token(llama):
     assert forwards[0] == 4
 
 
-def test_generate_batch_reads_short_prompts_together(engine, model):
+def test_generate_batch_prefills_short_prompts_in_one_batch(engine, model):
     requests = [request(i, n) for i, n in enumerate([40, 150, 50, 160, 34])]
     expected = alone(model, requests)
     forwards = forwards_of(engine)
@@ -116,14 +116,14 @@ def test_generate_batch_reads_short_prompts_together(engine, model):
     assert [n for n in forwards if n > 5] == [40 + 150 + 50, 160 + 34]
 
 
-def test_a_generation_that_runs_alone_tries_out_nothing_that_only_rows_need(llama):
+def test_a_generation_alone_does_not_try_out_batching(llama):
     forwards = forwards_of(llama, tried_out=False)
     made = [llama.generate(Request(prompt(i, 20), 6)) for i in range(2)]
     assert not llama._runner.call.switch.tried_out
     assert forwards == [n for one in made for n in [20] + [1] * (one.counts.forwards - 1)]
 
 
-def test_half_precision_shares_prefills_too():
+def test_prefill_is_shared_in_half_precision_too():
     model = tiny_llama().to(torch.bfloat16)
     engine = Engine(model, tiny_tokenizer())
     requests = [Request(prompt(i, n), 4, signals=Signals(attention=True)) for i, n in enumerate([40, 50, 1, 45])]
@@ -139,8 +139,8 @@ def test_half_precision_shares_prefills_too():
 # ---------------------------------------------------------------------- apart
 
 
-def test_a_turn_has_an_end_and_the_oldest_is_always_next(llama):
-    """Whatever comes later and fits better."""
+def test_a_prefill_chunk_is_bounded_and_the_oldest_prompt_is_always_next(llama):
+    """Even if later prompts would fit better."""
     forwards = forwards_of(llama)
     at_once(llama, [request(i, n, 1) for i, n in enumerate([40, 200, 41, 120, 42, 201, 43])])
     assert forwards == [40 + 200, 41 + 120 + 42 + 43, 201]
@@ -148,7 +148,7 @@ def test_a_turn_has_an_end_and_the_oldest_is_always_next(llama):
 
 
 @pytest.mark.parametrize("length", [257, 600, 1000])
-def test_a_long_prompt_is_read_in_parts_and_gives_what_it_gives_at_once(engine, model, length, monkeypatch):
+def test_a_long_prompt_prefilled_in_chunks_gives_the_same_result(engine, model, length, monkeypatch):
     long = request(3, length, 6)
     forwards = forwards_of(engine)
     found = engine.generate(long)
@@ -158,7 +158,7 @@ def test_a_long_prompt_is_read_in_parts_and_gives_what_it_gives_at_once(engine, 
     alike([found], alone(model, [long]))
 
 
-def test_decoding_goes_on_between_the_parts_of_a_long_prompt(llama):
+def test_decoding_continues_between_the_chunks_of_a_long_prompt(llama):
     decoding, long = llama.stream(request(0, 30, 12)), request(1, 900, 1)
     expected = alone(llama.model, [request(0, 30, 12), long])
     next(decoding)
@@ -178,7 +178,7 @@ def test_decoding_goes_on_between_the_parts_of_a_long_prompt(llama):
     assert all(tokens == [1] for tokens in between)
 
 
-def test_a_prompt_that_begins_like_one_in_the_forward_waits_and_finds_that_computed(engine, model):
+def test_a_prompt_waits_for_a_shared_prefix_that_is_being_computed(engine, model):
     fixed = prompt(9, 80)
     requests = [Request(fixed + prompt(i, 20 + i), 6, signals=Signals(entropy=True)) for i in range(6)]
     expected = alone(model, requests)
@@ -188,7 +188,7 @@ def test_a_prompt_that_begins_like_one_in_the_forward_waits_and_finds_that_compu
     assert [n for n in forwards if n > 6][1:] == [sum(20 + i for i in range(1, 6))]
 
 
-def test_hidden_states_and_models_that_failed_the_trial_stay_alone(llama, monkeypatch):
+def test_hidden_states_and_unsupported_models_are_not_batched(llama, monkeypatch):
     requests = [Request(prompt(i, 40), 3, signals=Signals(hidden_state=1)) for i in range(3)]
     forwards = forwards_of(llama)
     states = [g.steps[0].hidden_state for g in at_once(llama, requests)]
@@ -221,7 +221,7 @@ class PackedShiftBackend(ShiftBackend):
 
 
 @pytest.mark.parametrize(("backend", "buckets"), [(ShiftBackend, [40 + 42, 41 + 43]), (PackedShiftBackend, [166])])
-def test_rows_with_different_adapters_are_prefilled_together_where_the_backend_can(backend, buckets):
+def test_prompts_with_different_adapters_share_prefill_if_the_backend_supports_it(backend, buckets):
     model = tiny_llama()
     sets = [Shift(0.5), None, Shift(0.5), None]
     requests = [request(i, 40 + i, adapters=s) for i, s in enumerate(sets)]
@@ -243,7 +243,7 @@ def test_rows_with_different_adapters_are_prefilled_together_where_the_backend_c
 
 
 class Fragile(PackedShiftBackend):
-    """Has lost one adapter."""
+    """A backend that has lost one adapter."""
 
     def activate(self, rows):
         self._check(rows)
@@ -258,7 +258,7 @@ class Fragile(PackedShiftBackend):
             raise AdapterError("no such document")
 
 
-def test_an_adapter_that_is_gone_ends_its_own_generation_only(llama):
+def test_a_missing_adapter_ends_only_its_own_generation(llama):
     llama.attach(Fragile(llama.model))
     requests = [request(i, 40 + i, adapters=s) for i, s in enumerate([None, Shift(13.0), Shift(0.5)])]
     expected = [llama.generate(r) for r in (requests[0], requests[2])]
@@ -271,7 +271,7 @@ def test_an_adapter_that_is_gone_ends_its_own_generation_only(llama):
         llama.prefixes.clear()
 
 
-def test_a_reader_that_fails_at_its_first_token_fails_alone(llama):
+def test_a_reader_that_fails_at_its_first_token_does_not_affect_others(llama):
     def refuse(step):
         raise RuntimeError("not this one")
 
@@ -283,8 +283,8 @@ def test_a_reader_that_fails_at_its_first_token_fails_alone(llama):
 
 
 @pytest.mark.parametrize("error", [RuntimeError("device lost"), torch.OutOfMemoryError("too many")])
-def test_a_forward_that_fails_leaves_every_row_as_it_was(llama, error):
-    """What is too much together may go well in turn; any other failure is everybody's. Nobody's cache is harmed."""
+def test_a_failing_forward_pass_leaves_every_sequence_as_it_was(llama, error):
+    """A batch that runs out of memory is retried one by one; other errors affect all sequences. No cache is damaged."""
     layer, fixed = llama.model.get_decoder().layers[1], prompt(9, 30)
     requests = [Request(fixed + prompt(i, 40), 5) for i in range(3)]
     expected = alone(llama.model, requests)
@@ -304,7 +304,7 @@ def test_a_forward_that_fails_leaves_every_row_as_it_was(llama, error):
     assert [g.token_ids for g in at_once(llama, requests)] == [g.token_ids for g in expected]
 
 
-def test_a_row_that_is_cancelled_while_it_waits_is_not_computed(llama):
+def test_a_sequence_cancelled_while_it_waits_is_not_computed(llama):
     streams = [llama.stream(request(i, 40 + i)) for i in range(3)]
     expected = alone(llama.model, [request(0, 40)])
     gate, forwards = threading.Event(), forwards_of(llama)

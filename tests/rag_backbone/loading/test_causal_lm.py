@@ -1,4 +1,4 @@
-"""Loading: what is refused, with which words, and what the fingerprint depends on."""
+"""Loading models: what is refused with which message, and what the fingerprint depends on."""
 
 import json
 import shutil
@@ -39,7 +39,7 @@ def test_one_model_has_one_engine(folder):
     assert lm.engine is lm.engine
 
 
-def test_a_missing_folder_is_named(tmp_path):
+def test_the_error_names_a_missing_folder(tmp_path):
     with pytest.raises(ModelLoadError, match="nothing-here"):
         CausalLM.from_pretrained(tmp_path / "nothing-here")
 
@@ -64,7 +64,7 @@ def test_pickled_weights_are_never_read(folder):
         CausalLM.from_pretrained(folder)
 
 
-def test_a_missing_shard_is_named(folder):
+def test_the_error_names_a_missing_shard(folder):
     index = {"weight_map": {"a": "model.safetensors", "b": "model-00002-of-00002.safetensors"}}
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
     with pytest.raises(ModelLoadError, match="model-00002-of-00002"):
@@ -88,7 +88,7 @@ def test_models_of_the_wrong_kind_are_refused(tmp_path):
         CausalLM(t5, tiny_tokenizer())
 
 
-def test_an_unknown_dtype_lists_the_known_ones(folder):
+def test_the_error_for_an_unknown_dtype_lists_the_known_ones(folder):
     with pytest.raises(ConfigurationError, match="bfloat16"):
         CausalLM.from_pretrained(folder, dtype="int3")
 
@@ -115,7 +115,7 @@ def test_the_fingerprint_changes_with_weights_config_and_tokenizer():
         tiny_tokenizer().chat_template = template
 
 
-def test_a_remembered_fingerprint_does_not_outlive_a_change(folder):
+def test_a_cached_fingerprint_is_invalidated_by_a_change(folder):
     first = CausalLM.from_pretrained(folder).fingerprint
     model = tiny_llama()
     with torch.no_grad():
@@ -124,13 +124,13 @@ def test_a_remembered_fingerprint_does_not_outlive_a_change(folder):
     assert CausalLM.from_pretrained(folder).fingerprint != first
 
 
-def test_a_folder_that_moved_keeps_its_fingerprint(folder, tmp_path):
+def test_a_moved_folder_keeps_its_fingerprint(folder, tmp_path):
     first = CausalLM.from_pretrained(folder).fingerprint
     shutil.move(folder, tmp_path / "moved")
     assert CausalLM.from_pretrained(tmp_path / "moved").fingerprint == first
 
 
-def test_the_message_about_a_model_that_cannot_be_loaded_has_no_doubled_full_stop():
+def test_the_error_for_an_unloadable_model_has_no_double_full_stop():
     for name in ("not/a/model/at/all", "nowhere/at-all"):
         with pytest.raises(ModelLoadError) as refused:
             CausalLM.from_pretrained(name)

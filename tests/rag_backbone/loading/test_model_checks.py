@@ -1,4 +1,4 @@
-"""What is given in the place of a model: wrapped, adapted, headless, foreign; refused with the line to write."""
+"""Objects passed instead of a model (wrapped, adapted, headless, foreign) are refused with the line to write."""
 
 import json
 import shutil
@@ -32,7 +32,7 @@ def refused(model, tokenizer=None):
     return str(caught.value)
 
 
-def test_a_peft_model_is_merged_first():
+def test_a_peft_model_must_be_merged_first():
     adapted = get_peft_model(tiny_llama(), LORA)
     assert "CausalLM(model.merge_and_unload(), tokenizer)" in refused(adapted)
     merged = CausalLM(adapted.merge_and_unload(), tiny_tokenizer())
@@ -40,14 +40,14 @@ def test_a_peft_model_is_merged_first():
 
 
 @pytest.mark.parametrize("mixed", [False, True])
-def test_an_adapter_inside_a_plain_class_is_found(mixed):
+def test_an_adapter_inside_a_plain_class_is_detected(mixed):
     model = tiny_llama()
     get_peft_model(model, LORA, mixed=mixed)
     assert "contains a PEFT adapter" in refused(model)
     assert "merge_and_unload" in refused(get_peft_model(tiny_llama(), LORA, mixed=mixed))
 
 
-def test_an_adapter_loaded_by_transformers_is_found():
+def test_an_adapter_loaded_by_transformers_is_detected():
     model = tiny_llama()
     model.add_adapter(LORA)
     assert "delete_adapter" in refused(model)
@@ -59,13 +59,13 @@ def test_prompt_tuning_is_refused_too():
 
 
 @pytest.mark.parametrize("with_config", [False, True])
-def test_the_folder_of_an_adapter_names_its_base_model_and_what_to_do(tmp_path, with_config):
+def test_the_error_for_an_adapter_folder_names_the_base_model_and_what_to_do(tmp_path, with_config):
     base = tiny_folder(tmp_path / "base")
     folder = tmp_path / "adapter"
     PeftModel(tiny_llama(), LORA).save_pretrained(folder)
     config = json.loads((folder / "adapter_config.json").read_text("utf-8"))
     (folder / "adapter_config.json").write_text(json.dumps({**config, "base_model_name_or_path": str(base)}), "utf-8")
-    if with_config:  # as some training scripts save it
+    if with_config:  # some training scripts also save this file
         shutil.copy(base / "config.json", folder)
         tiny_tokenizer().save_pretrained(folder)
     for given in (folder, str(folder)):
@@ -74,7 +74,7 @@ def test_the_folder_of_an_adapter_names_its_base_model_and_what_to_do(tmp_path, 
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_wrapped_models_are_asked_for_without_their_wrapper():
+def test_the_error_for_a_wrapped_model_shows_how_to_unwrap_it():
     model = tiny_llama()
     assert "before torch.compile" in refused(torch.compile(model))
     assert "CausalLM(model.module, tokenizer)" in refused(torch.nn.DataParallel(model))
@@ -91,7 +91,7 @@ def test_weights_that_are_not_in_memory_are_refused():
         assert "not in memory" in refused(LlamaModel(LlamaConfig(num_hidden_layers=1)).base_model)
 
 
-def test_a_model_that_a_device_map_put_onto_one_device_generates():
+def test_a_model_with_a_device_map_on_one_device_works():
     whole = CausalLM(dispatch_model(tiny_llama(), {"": "cpu"}, force_hooks=True), tiny_tokenizer())
     plain = CausalLM(tiny_llama(), tiny_tokenizer())
     request = Request("The river", 5)
@@ -99,7 +99,7 @@ def test_a_model_that_a_device_map_put_onto_one_device_generates():
 
 
 @pytest.mark.parametrize("kind", [LlamaForSequenceClassification, LlamaModel])
-def test_models_without_a_head_for_tokens_are_refused(kind, tmp_path):
+def test_models_without_a_language_model_head_are_refused(kind, tmp_path):
     made = kind(LlamaConfig(**{**tiny_llama().config.to_dict(), "architectures": ["LlamaForCausalLM"]}))
     assert "AutoModelForCausalLM" in refused(made)
     loaded = AutoModelForSequenceClassification.from_pretrained(tiny_folder(tmp_path / "tiny"))
@@ -126,24 +126,24 @@ def test_quantised_layers_are_refused_when_adapters_are_to_be_attached(tmp_path)
         (tiny_tokenizer().backend_tokenizer, "PreTrainedTokenizerFast(tokenizer_object=...)"),
     ],
 )
-def test_what_is_no_tokenizer_is_refused(tokenizer, message):
+def test_objects_that_are_not_tokenizers_are_refused(tokenizer, message):
     assert message in refused(tiny_llama(), tokenizer)
 
 
-def test_a_missing_tokenizer_and_swapped_arguments_are_named():
+def test_a_missing_tokenizer_and_swapped_arguments_are_explained():
     with pytest.raises(ConfigurationError, match="tokenizer is None"):
         CausalLM(tiny_llama(), None)
     assert "It is a tokenizer; pass the model first" in refused(tiny_tokenizer(), tiny_llama())
 
 
 @pytest.mark.parametrize("name", ["embedded", None, 3, {"name": "embedded"}, LlamaConfig()])
-def test_what_is_no_model_is_refused(name):
+def test_objects_that_are_not_models_are_refused(name):
     message = refused(name)
     assert "is needed" in message
     assert "from_pretrained" in message
 
 
-def test_a_model_or_a_file_is_not_a_name(tmp_path):
+def test_a_model_or_a_file_is_refused_as_a_name(tmp_path):
     with pytest.raises(ConfigurationError, match=r"CausalLM\(model, tokenizer\)"):
         CausalLM.from_pretrained(tiny_llama())
     (tmp_path / "model.gguf").write_bytes(b"GGUF")

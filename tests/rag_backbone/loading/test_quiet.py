@@ -1,4 +1,4 @@
-"""What other libraries would print or log beside our results, and what importing this project configures."""
+"""Other libraries print and log nothing next to our results, and importing this project configures no logging."""
 
 import logging
 import os
@@ -28,7 +28,7 @@ print("level", logging.getLogger("bm25s").level, "root", logging.root.level)
 
 
 def output(script):
-    # Commands that a test called in this process have switched the bars off for its children.
+    # Commands called by other tests in this process have disabled the bars for child processes.
     environment = {name: value for name, value in os.environ.items() if name != "HF_HUB_DISABLE_PROGRESS_BARS"}
     done = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, check=False, cwd=Path.cwd(), env=environment
@@ -37,16 +37,16 @@ def output(script):
     return done.stdout.strip().splitlines()
 
 
-def test_a_bm25_index_logs_no_debug_lines_into_an_application():
+def test_a_bm25_index_does_not_log_debug_lines_in_an_application():
     assert output(INDEX.format(level="INFO", before="")) == ["level 0 root 20"]
 
 
-def test_the_level_that_an_application_chose_for_bm25s_stays():
+def test_the_level_that_an_application_set_for_bm25s_is_kept():
     chosen = 'logging.getLogger("bm25s").setLevel(logging.ERROR)'
     assert output(INDEX.format(level="DEBUG", before=chosen))[-1] == "level 40 root 10"
 
 
-def test_the_level_of_a_library_that_was_imported_before_is_left_alone():
+def test_the_level_of_an_already_imported_library_is_left_alone():
     logger = logging.getLogger("json")
     logger.setLevel(logging.DEBUG)
     try:
@@ -74,7 +74,7 @@ print(logging.root.level, logging.root.handlers)
     assert {line.partition(" ")[2] for line in lines[:-1]} == {"0 [] True"}
 
 
-def test_the_gguf_loader_shows_no_bar_and_has_its_own_again_afterwards(capsys):
+def test_the_gguf_loader_shows_no_bar_and_is_restored_afterwards(capsys):
     from transformers import modeling_gguf_pytorch_utils as loader
 
     before = loader.tqdm
@@ -85,7 +85,7 @@ def test_the_gguf_loader_shows_no_bar_and_has_its_own_again_afterwards(capsys):
 
 
 @pytest.mark.parametrize("shown", [True, False])
-def test_the_users_choice_of_progress_bars_survives_a_load(shown):
+def test_the_users_progress_bar_setting_survives_loading(shown):
     from transformers.utils import logging as transformers_logging
 
     before = transformers_logging.is_progress_bar_enabled()
@@ -99,13 +99,13 @@ def test_the_users_choice_of_progress_bars_survives_a_load(shown):
         (transformers_logging.enable_progress_bar if before else transformers_logging.disable_progress_bar)()
 
 
-def test_embedding_texts_leaves_the_users_progress_bars_on():
+def test_embedding_texts_keeps_the_users_progress_bars_enabled():
     from transformers.utils import logging as transformers_logging
 
     before = transformers_logging.is_progress_bar_enabled()
     transformers_logging.enable_progress_bar()
     try:
-        MiniLM().embed(["a"])  # which loads it
+        MiniLM().embed(["a"])  # loads the model
         assert transformers_logging.is_progress_bar_enabled()
     finally:
         (transformers_logging.enable_progress_bar if before else transformers_logging.disable_progress_bar)()

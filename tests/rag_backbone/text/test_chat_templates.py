@@ -1,4 +1,4 @@
-"""Conversations under chat templates of many kinds: nothing is lost, and what is refused is refused in our words."""
+"""Conversations under chat templates of many kinds: no text is lost, and refusals are reported in our own words."""
 
 import copy
 import logging
@@ -66,7 +66,7 @@ def said(*turns):
     return [{"role": role, "content": content} for role, content in turns]
 
 
-def test_a_template_that_takes_the_conversation_gets_it_as_it_is():
+def test_a_template_that_accepts_the_conversation_gets_it_unchanged():
     turns = said(("system", "Be brief."), ("user", "One."), ("user", "Two."), ("assistant", "Yes."), ("user", "Why?"))
     expected = tiny_tokenizer().apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
     assert render_chat(tiny_tokenizer(), turns) == expected
@@ -115,7 +115,7 @@ def test_a_template_that_takes_the_conversation_gets_it_as_it_is():
         (None, [("user", "Question: Who?\nShort answer:")], "Question: Who?\nShort answer:"),
     ],
 )
-def test_a_template_that_takes_less_gets_all_of_it_in_another_shape(template, turns, expected):
+def test_a_restrictive_template_gets_the_whole_conversation_in_another_shape(template, turns, expected):
     assert render_chat(tokenizer_with(template), said(*turns)) == expected
 
 
@@ -133,7 +133,7 @@ def test_no_text_of_any_conversation_is_lost(kind, roles):
 
 
 @given(roles=st.lists(ROLES, min_size=1, max_size=7))
-def test_turns_are_taken_and_the_conversation_given_is_not_changed(roles):
+def test_roles_alternate_and_the_given_conversation_is_not_modified(roles):
     turns = said(*((role, str(i)) for i, role in enumerate(roles)))
     before = copy.deepcopy(turns)
     spoken = [t["role"] for t in alternating(turns)]
@@ -153,13 +153,13 @@ def test_turns_are_taken_and_the_conversation_given_is_not_changed(roles):
         "{{ messages[99]['role']['x'] }}",
     ],
 )
-def test_a_template_that_refuses_everything_is_an_error_that_names_the_model(template):
+def test_the_error_for_a_template_that_refuses_every_shape_names_the_model(template):
     with pytest.raises(ConfigurationError, match=r"chat template of my-model refuses .* system, user") as caught:
         render_chat(tokenizer_with(template), said(("system", "S"), ("user", "A")), name="my-model")
     assert caught.value.__cause__ is not None
 
 
-def test_earlier_reasoning_and_encoded_results_do_not_count_as_lost(caplog):
+def test_omitted_reasoning_and_encoded_results_do_not_count_as_lost(caplog):
     thinking = "{% for m in messages %}<{{ m['role'] }}>{{ m['content'].split('</think>')[-1] }}</>{% endfor %}"
     turns = said(("user", "A"), ("assistant", "<think>Hm.</think>B"), ("user", "C"))
     assert render_chat(tokenizer_with(thinking), turns) == "<user>A</><assistant>B</><user>C</>"
@@ -169,10 +169,10 @@ def test_earlier_reasoning_and_encoded_results_do_not_count_as_lost(caplog):
     assert not caplog.records
 
 
-def test_what_a_template_leaves_out_in_every_shape_is_reported(caplog):
+def test_text_that_a_template_omits_in_every_shape_is_reported(caplog):
     with caplog.at_level(logging.WARNING):
         render_chat(tokenizer_with("{{ messages[-1]['content'][:2] }}"), said(("user", "A question.")), name="odd")
-    assert "the chat template of odd leaves out or changes parts" in caplog.text
+    assert "the chat template of odd omits or changes parts" in caplog.text
 
 
 def test_an_empty_conversation_is_refused():

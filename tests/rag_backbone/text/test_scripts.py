@@ -1,4 +1,4 @@
-"""Words of all writing systems: in text units with exact offsets, and as terms that a text is found by."""
+"""Words in all writing systems: as text units with exact offsets, and as search terms."""
 
 import re
 import unicodedata
@@ -53,7 +53,7 @@ def cut(text, spans):
 
 
 @given(ANY_TEXT)
-def test_words_are_ordered_disjoint_and_never_tear_a_mark_from_its_letter(text):
+def test_words_are_ordered_disjoint_and_never_separate_a_mark_from_its_letter(text):
     spans = words(text)
     assert all(0 <= s.start < s.end <= len(text) for s in spans)
     assert all(a.end <= b.start for a, b in pairwise(spans))
@@ -71,8 +71,8 @@ def test_composed_and_decomposed_forms_have_the_same_words(text):
 
 
 @given(st.text(alphabet=st.characters(max_codepoint=0x17F)))
-def test_words_of_latin_script_are_what_they_were(text):
-    text = text.replace("\u00ad", "")  # a soft hyphen is inside its word now
+def test_words_in_latin_script_match_a_plain_regular_expression(text):
+    text = text.replace("\u00ad", "")  # a soft hyphen belongs to its word
     assert cut(text, words(text)) == re.findall(r"\w+(?:['\u2019.,\-]\w+)*", text)
 
 
@@ -101,12 +101,12 @@ def test_a_clause_without_spaces_has_several_words(language):
     assert len(content_words(text)) >= 5
 
 
-def test_chinese_words_are_those_of_a_dictionary_and_numbers_stay_whole():
+def test_chinese_words_come_from_a_dictionary_and_numbers_stay_whole():
     assert cut(LANGUAGES["chinese"], words(LANGUAGES["chinese"]))[:6] == ["爱因斯坦", "于", "1879", "年", "出生", "在"]
 
 
 @given(ANY_TEXT, st.integers(1, 4))
-def test_each_word_has_a_token_whatever_the_tokens_are(text, size):
+def test_each_word_has_a_token_for_any_tokenisation(text, size):
     pieces = [text[i : i + size] for i in range(0, len(text), size)]
     tokens, of = token_spans(pieces), words(text)
     for w in range(len(of)):
@@ -121,7 +121,7 @@ def test_spaced_pieces_are_the_text_without_its_white_space(text):
     assert len(pieces) >= len(re.findall(r"\S+", text))
 
 
-def test_spaced_pieces_of_english_are_between_spaces_and_of_chinese_are_words():
+def test_spaced_pieces_are_split_at_spaces_in_english_and_at_words_in_chinese():
     assert cut("He's (not) here.", spaced_pieces("He's (not) here.")) == ["He's", "(not)", "here."]
     assert cut("出生在德国。", spaced_pieces("出生在德国。")) == ["出生", "在", "德国。"]
     assert cut("（德国2024年）x", spaced_pieces("（德国2024年）x")) == ["（", "德国", "2024", "年）x"]
@@ -151,7 +151,7 @@ def test_spaced_pieces_of_english_are_between_spaces_and_of_chinese_are_words():
         "《三国。演义》很好。",
     ],
 )
-def test_a_sentence_of_any_script_ends_while_the_text_is_written(first):
+def test_the_end_of_a_sentence_in_any_script_is_found_while_the_text_grows(first):
     following = "他" if first[-1] != " " else "क"
     assert sentences(first + following)[0].end == len(first)
     text = first + following
@@ -160,7 +160,7 @@ def test_a_sentence_of_any_script_ends_while_the_text_is_written(first):
 
 
 @given(ANY_TEXT)
-def test_sentences_cover_a_text_of_any_script(text):
+def test_sentences_cover_a_text_in_any_script(text):
     spans = sentences(text)
     assert "".join(cut(text, spans)) == text
     assert all(s.end > s.start for s in spans)
@@ -170,18 +170,18 @@ def test_sentences_cover_a_text_of_any_script(text):
 
 
 @given(ANY_TEXT, st.booleans())
-def test_forms_of_normalisation_have_the_same_terms(text, indexing):
+def test_composed_and_decomposed_forms_have_the_same_terms(text, indexing):
     forms = [unicodedata.normalize(form, text) for form in ("NFC", "NFD")]
     assert search_terms(forms[0], indexing=indexing) == search_terms(forms[1], indexing=indexing)
 
 
 @given(ANY_TEXT)
-def test_a_text_has_the_terms_of_a_query_in_its_own_words(text):
+def test_a_document_has_all_terms_of_a_query_with_the_same_text(text):
     assert set(search_terms(text, indexing=False)) <= set(search_terms(text, indexing=True))
 
 
 @given(st.text(alphabet=st.characters(max_codepoint=0x7F)))
-def test_terms_of_english_are_its_words_in_lower_case(text):
+def test_terms_in_english_are_the_words_in_lower_case(text):
     assert search_terms(text, indexing=True) == re.findall(r"\b\w+\b", text.lower())
 
 
@@ -209,7 +209,7 @@ def test_terms_of_english_are_its_words_in_lower_case(text):
         ("Å", "\u212b"),
     ],
 )
-def test_forms_that_readers_take_for_the_same_are_the_same(one, other):
+def test_variants_that_readers_treat_as_the_same_are_equal(one, other):
     assert fold(one) == fold(other)
     assert search_terms(one, indexing=False) == search_terms(other, indexing=False) != []
 
@@ -218,7 +218,7 @@ def test_signs_do_not_become_part_of_the_word_before_them():
     assert search_terms("Widget™ 1½ 5㎏", indexing=False) == ["widget", "tm", "1", "1", "2", "5", "kg"]
 
 
-def test_terms_of_scripts_without_spaces():
+def test_terms_in_scripts_without_spaces_are_pairs_or_triples_of_letters():
     assert search_terms("于1879年出生", indexing=False) == ["于", "1879", "年出", "出生"]
     assert search_terms("年出生", indexing=True) == ["年", "出", "生", "年出", "出生"]
     assert search_terms("ที่นี่", indexing=False) == ["ที่นี่"]

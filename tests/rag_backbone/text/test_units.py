@@ -1,4 +1,4 @@
-"""Sentences, words and alignment, on examples and on any text."""
+"""Sentences, words and alignment, on examples and on arbitrary text."""
 
 from itertools import pairwise
 
@@ -45,7 +45,7 @@ def test_sentences_cover_the_text(text):
 
 
 def stream_end(text):
-    """Where the first sentence ends as found while the text grows, and how much of it had come."""
+    """Return where the first sentence ends, as found while the text grows, and how much of the text had arrived."""
     for i in range(1, len(text) + 1):
         end = first_sentence_end(text[:i])
         if end is not None:
@@ -62,7 +62,7 @@ def stream_end(text):
         ("\n\nFirst line\nsecond", "\n\nFirst line\n"),
     ],
 )
-def test_the_first_sentence_of_a_growing_text(text, first):
+def test_the_end_of_the_first_sentence_is_found_while_the_text_grows(text, first):
     end, _ = stream_end(text)
     assert text[:end] == first
 
@@ -75,7 +75,7 @@ def test_an_unfinished_sentence_has_no_end():
     assert first_sentence_end("  \n") is None
 
 
-def test_an_open_bracket_does_not_wait_for_ever():
+def test_an_open_bracket_does_not_delay_the_end_forever():
     text = "A list (as follows. " + "Word after word goes on and on here, with no end at all in sight. "
     assert stream_end(text) is not None
 
@@ -87,12 +87,12 @@ def test_words_are_found_in_order_and_without_white_space(text):
     assert all(not any(c.isspace() for c in w) and w for w in cut(text, spans))
 
 
-def test_words_keep_what_belongs_inside_them():
+def test_words_keep_their_inner_punctuation():
     text = "O'Brien's mother-in-law paid 1,000.50 in the U.S., he said."
     assert cut(text, words(text)) == "O'Brien's mother-in-law paid 1,000.50 in the U.S he said".split()
 
 
-def test_content_words_leave_out_function_words_and_follow_a_given_filter():
+def test_content_words_exclude_function_words_or_follow_a_custom_filter():
     text = "The keeper wasn't at the lighthouse."
     assert cut(text, content_words(text)) == ["keeper", "lighthouse"]
     assert cut(text, content_words(text, lambda ws: [w == "at" for w in ws])) == ["at"]
@@ -114,7 +114,7 @@ def test_tokens_belong_to_the_word_that_they_overlap(pieces):
         assert word == (overlapping[0] if overlapping else None)
 
 
-def test_pieces_of_a_word_become_one_word():
+def test_pieces_of_a_word_map_to_one_word():
     pieces = [" Pál", " Gá", "b", "or", "'s", " film", "."]
     of = words("".join(pieces))
     assert words_of_tokens(token_spans(pieces), of) == [0, 1, 1, 1, 1, 2, None]

@@ -1,4 +1,4 @@
-"""New tokens of several sequences in one forward against each sequence alone: logits, attention, keys and values."""
+"""New tokens of several sequences in one forward pass, compared with each sequence alone."""
 
 import pytest
 import torch
@@ -36,7 +36,7 @@ def sequence_of(model, known: list[int]) -> SequenceCache:
 @pytest.mark.parametrize("name", MODELS)
 @settings(deadline=None, max_examples=25)
 @given(rows=st.lists(ROW, min_size=2, max_size=5), attention=st.booleans())
-def test_rows_of_any_lengths_after_any_known_prefixes_are_what_each_is_alone(name, rows, attention):
+def test_sequences_of_any_length_after_any_cached_prefix_match_those_alone(name, rows, attention):
     model, queries = MODELS[name], int(attention)
     call = ModelRunner(model)
     with torch.inference_mode():
@@ -53,12 +53,12 @@ def test_rows_of_any_lengths_after_any_known_prefixes_are_what_each_is_alone(nam
                 assert together.attention[i].shape == (4, 1, len(known) + len(new))
                 assert torch.allclose(together.attention[i], expected.attention[0], atol=1e-4)
             for mine, theirs in zip(sequences[i].cache.layers, alone[i].cache.layers, strict=True):
-                assert mine.length == len(known) + len(new)  # nothing but its own tokens
+                assert mine.length == len(known) + len(new)  # only its own tokens
                 assert torch.allclose(mine.keys, theirs.keys, atol=1e-4)
                 assert torch.allclose(mine.values, theirs.values, atol=1e-4)
 
 
-def test_only_rows_of_one_token_each_are_a_batch():
+def test_the_layout_is_packed_unless_every_sequence_has_one_token():
     sequences = [SequenceCache.empty(tiny_llama().config) for _ in range(3)]
     device = torch.device("cpu")
     batch = PackedLayout(sequences, [[5], [6], [7]]).arguments(device, logits_kept=True)
@@ -71,7 +71,7 @@ def test_only_rows_of_one_token_each_are_a_batch():
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_a_model_that_cannot_leave_out_logits_gives_each_rows_last_ones_too(dtype):
+def test_a_model_that_cannot_skip_logits_returns_the_last_ones_of_each_sequence_too(dtype):
     model = tiny_llama().to(dtype)
     rows = [[5, 6, 7], [8], [9, 10]]
     with torch.inference_mode():

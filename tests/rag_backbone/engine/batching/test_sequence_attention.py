@@ -1,4 +1,4 @@
-"""Attention of a lone query in half precision, and finding out whether a model's is one that can be computed so."""
+"""Attention of a single query in half precision, and trying out whether a model supports it."""
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -14,8 +14,8 @@ from rag_backbone.engine.signals import Signals
 from tests.tiny import tiny_llama, tiny_qwen2, tiny_tokenizer
 
 
-def test_whoever_asks_while_a_model_is_tried_out_waits_for_the_result(monkeypatch):
-    """In half precision the first forward tries the model out; another thread must not take that for a refusal."""
+def test_queries_during_the_try_out_wait_for_its_result(monkeypatch):
+    """The first half-precision forward pass tries out the model; other threads must not read that as a refusal."""
     engine = Engine(tiny_llama().to(torch.bfloat16), tiny_tokenizer())
     begun, go_on = threading.Event(), threading.Event()
     original = AttentionPatch._reproduces_the_kernel
@@ -36,8 +36,8 @@ def test_whoever_asks_while_a_model_is_tried_out_waits_for_the_result(monkeypatc
 
 
 @pytest.mark.parametrize("make", [tiny_llama, tiny_qwen2])
-def test_a_lone_query_in_half_precision_is_the_formula(make):
-    """`softmax(q K^T * scaling) V`, in float64 and by hand."""
+def test_a_single_query_in_half_precision_matches_the_formula(make):
+    """The formula is `softmax(q K^T * scaling) V`, computed by hand in float64."""
     torch.manual_seed(0)
     query, key, value = (torch.randn(1, h, n, 8).bfloat16() for h, n in ((6, 1), (2, 11), (2, 11)))
     output, weights = attend_one(query, key, value, 0.3)
@@ -58,7 +58,7 @@ def test_a_lone_query_in_half_precision_is_the_formula(make):
         assert torch.allclose(step.attention.sum(-1), torch.ones(step.attention.shape[0]), atol=1e-4)
 
 
-def test_a_trial_that_was_interrupted_is_made_again(monkeypatch):
+def test_an_interrupted_try_out_is_repeated(monkeypatch):
     engine = Engine(tiny_llama(), tiny_tokenizer())
 
     def interrupted(_switch):
@@ -80,12 +80,12 @@ def test_a_trial_that_was_interrupted_is_made_again(monkeypatch):
         ({"rope_parameters": {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 1e4}}, False),
     ],
 )
-def test_positions_that_depend_on_the_longest_row_are_not_shared(changes, shares):
+def test_sequences_are_not_batched_if_positions_depend_on_the_longest_one(changes, shares):
     engine = Engine(tiny_llama(**changes), tiny_tokenizer())
     assert engine.shares_steps == shares
     assert engine._runner.call.switch.prefills_rows == shares
     assert "attention" in engine.signals
-    # Alone or not, it is what it is.
+    # The results are the same in a batch and alone.
     asked = [Request([5, 6, 7 + i], 6) for i in range(2)]
     together = engine.generate_batch(asked)
     assert [g.token_ids for g in together] == [engine.generate(r).token_ids for r in asked]

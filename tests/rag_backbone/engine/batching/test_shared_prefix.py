@@ -1,4 +1,4 @@
-"""Rows that begin alike: which those are, and that what they share is read once and gives what each row's own would."""
+"""Sequences that share a prefix: how they are grouped, and that reading the prefix once gives the same results."""
 
 import pytest
 import torch
@@ -30,10 +30,10 @@ def common(a, b):
     return n
 
 
-def test_a_group_is_of_those_rows_that_save_most():
+def test_a_group_consists_of_the_sequences_that_save_the_most_reading():
     a, b = [1] * 10, [2] * 10
     rows = [[*a, 5], [*a[:4], 6], [*a, 7], b, [*a, 8], [*b[:6], 3]]
-    # Three rows with ten tokens save twenty readings; with the fourth, which shares four, all would save twelve.
+    # Three sequences sharing ten tokens save twenty reads; with the fourth, which shares four, they would save twelve.
     assert find_shared_prefixes("kkkkkk", rows, least=3) == [SharedPrefix((0, 2, 4), 10), SharedPrefix((3, 5), 6)]
     assert find_shared_prefixes("kkjkjj", rows, least=3) == [
         SharedPrefix((0, 1), 4),
@@ -42,14 +42,14 @@ def test_a_group_is_of_those_rows_that_save_most():
     assert find_shared_prefixes("kkkkkk", rows, least=11) == []
 
 
-def test_a_row_that_shares_little_may_be_worth_it():
+def test_adding_a_sequence_that_shares_little_may_be_worthwhile():
     assert find_shared_prefixes("kkk", [[1, 1, 1, 1], [1, 1, 1, 2], [1, 1, 2, 2]], least=1) == [
         SharedPrefix((0, 1, 2), 2)
     ]
 
 
 @given(st.lists(st.tuples(st.sampled_from("kj"), st.lists(st.integers(0, 1), max_size=6)), max_size=8))
-def test_groups_are_of_rows_that_are_alike(rows):
+def test_groups_contain_only_sequences_that_share_a_prefix(rows):
     keys, ids = [key for key, _ in rows], [list(found) for _, found in rows]
     groups = find_shared_prefixes(keys, ids, least=2)
     members = [row for group in groups for row in group.rows]
@@ -61,15 +61,15 @@ def test_groups_are_of_rows_that_are_alike(rows):
         assert group.length >= 2
         assert group.length == min(common(ids[first], ids[row]) for row in others)
         assert {keys[row] for row in group.rows} == {keys[first]}
-    for a in range(len(ids)):  # whoever is left alone has nobody
+    for a in range(len(ids)):  # ungrouped sequences share no prefix
         for b in range(a):
             if a not in members and b not in members:
                 assert keys[a] != keys[b] or common(ids[a], ids[b]) < 2
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_every_row_gets_the_formula_over_its_own_sequence(dtype):
-    """`softmax(q K^T * scaling) V` of each row, head by head, in float64."""
+def test_every_sequence_gets_the_attention_over_its_own_keys(dtype):
+    """The formula is `softmax(q K^T * scaling) V`, computed for each sequence and head in float64."""
     torch.manual_seed(0)
     lengths, known = [12, 7, 9], 7
     query = torch.randn(3, 6, 1, 8).to(dtype)
@@ -88,7 +88,7 @@ def test_every_row_gets_the_formula_over_its_own_sequence(dtype):
             assert torch.allclose(output[row, 0, head].double(), exact @ v, atol=tolerance)
 
 
-def test_keys_that_a_row_does_not_see_have_no_weight():
+def test_hidden_keys_have_no_weight():
     grouped, keys, values = torch.randn(2, 1, 2, 4), torch.randn(1, 3, 4), torch.randn(1, 3, 4)
     own = torch.zeros(2, 1, 2, 1)
     hidden = torch.tensor([[True, True, False], [False, False, False]])
@@ -99,7 +99,7 @@ def test_keys_that_a_row_does_not_see_have_no_weight():
 
 
 def requests(**options):
-    """Seven that begin alike in two ways, and one of its own."""
+    """Return seven requests with two shared prefixes, and one that shares nothing."""
     other = [id_ + 1 for id_ in COMMON]
     beginnings = [COMMON, COMMON, other, COMMON, other, [9, 8, 7], COMMON[:-2], other]
     ends = [[5 + i, *range(20 + i, 26 + 2 * i)] for i in range(8)]
@@ -110,7 +110,7 @@ def requests(**options):
 
 
 def seen(monkeypatch):
-    """The groups of every step from now on."""
+    """Record the groups of every step from now on."""
     found, original = [], model_call.find_shared_prefixes
 
     def watched(*args):
@@ -122,7 +122,7 @@ def seen(monkeypatch):
 
 
 @pytest.mark.parametrize("make", [tiny_llama, tiny_qwen2, lambda: tiny_gemma3(sliding_window=6), tiny_gemma3])
-def test_rows_that_begin_alike_are_generated_as_alone(make, monkeypatch):
+def test_sequences_that_share_a_prefix_match_those_generated_alone(make, monkeypatch):
     model = make()
     alone = [Engine(model, tiny_tokenizer()).generate(request) for request in requests()]
     groups = seen(monkeypatch)
@@ -135,8 +135,8 @@ def test_rows_that_begin_alike_are_generated_as_alone(make, monkeypatch):
             assert torch.allclose(a.attention, b.attention, atol=1e-5)
 
 
-def test_only_rows_under_the_same_adapters_are_alike(monkeypatch):
-    """The tokens are the same, keys and values are not."""
+def test_only_sequences_with_the_same_adapters_share_a_prefix(monkeypatch):
+    """The tokens are the same, but keys and values are not."""
     model = tiny_llama()
     adapters = [None, Shift(1.0), Shift(1.0), None, Shift(-2.0)]
     asked = [Request([*COMMON, 5, 6], 8, adapters=one) for one in adapters]
@@ -154,7 +154,7 @@ def test_only_rows_under_the_same_adapters_are_alike(monkeypatch):
     assert {group.rows for step in groups for group in step} == {(0, 3), (1, 2)}
 
 
-def test_attention_that_is_no_plain_softmax_is_left_to_its_kernel(monkeypatch):
+def test_attention_without_a_plain_softmax_is_left_to_the_kernel(monkeypatch):
     engine = Engine(tiny_llama(), tiny_tokenizer())
     assert engine.shares_steps
     engine._runner.call.switch.supported = False
