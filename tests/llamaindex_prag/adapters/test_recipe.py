@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from llamaindex_prag.adapters.recipe import DISTILL, PRAG, RECIPES, Recipe
+from llamaindex_prag.adapters.recipe import DISTILL, PRAG, RECIPES, Recipe, get_recipe
 from rag_backbone.errors import ConfigurationError
 
 
@@ -41,3 +41,16 @@ def test_another_version_of_prompts_or_rules_changes_the_key(monkeypatch):
     before = DISTILL.key
     monkeypatch.setattr("llamaindex_prag.adapters.recipe.SEQUENCES_VERSION", -1)
     assert DISTILL.key != before
+
+
+def test_recipes_are_found_by_name_and_validated():
+    with pytest.raises(ConfigurationError, match="known: prag, distill"):
+        get_recipe("lora")
+    with pytest.raises(ConfigurationError, match="no ranks"):
+        get_recipe("prag", ranks=3)
+    with pytest.raises(ConfigurationError, match="rank is 0"):
+        get_recipe("prag", rank=0)
+    assert get_recipe("prag").key != get_recipe("prag", seed=1).key
+    prag = get_recipe("prag")
+    assert type(prag).from_dict(prag.to_dict()) == prag
+    assert (prag.rank, prag.alpha, prag.scale, prag.learning_rate, prag.epochs) == (2, 32, 16, 3e-4, 1)

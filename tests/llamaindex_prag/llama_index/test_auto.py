@@ -10,8 +10,7 @@ from llamaindex_prag.placement.auto_policy import AutoPolicy
 from llamaindex_prag.placement.costs import Costs
 from llamaindex_prag.store.lmdb_store import LMDBStore
 from rag_backbone.errors import ConfigurationError
-from tests.llamaindex_prag.llama_index.conftest import TEXTS, Fixed
-from tests.llamaindex_prag.llama_index.test_query_engines import QUESTION, engine_of
+from tests.llamaindex_prag.llama_index.conftest import QUESTION, TEXTS, Fixed, engine_of
 
 # Training costs as much as reading twice.
 COSTS = Costs(read=1.0, activate=1e-6, train=1.5)

@@ -10,8 +10,7 @@ from llamaindex_prag.adapters.adapter import Adapter, text_hash
 from llamaindex_prag.llama_index import ParametricNodePostprocessor
 from llamaindex_prag.llama_index.postprocessor import AdaptersInjectedEvent
 from rag_backbone.errors import ConfigurationError
-from tests.llamaindex_prag.llama_index.conftest import TEXTS, Fixed, node
-from tests.llamaindex_prag.llama_index.test_query_engines import QUESTION, engine_of
+from tests.llamaindex_prag.llama_index.conftest import QUESTION, TEXTS, Fixed, engine_of, node
 from tests.llamaindex_prag.made import random_values, version_of
 
 

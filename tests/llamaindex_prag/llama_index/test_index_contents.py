@@ -1,61 +1,26 @@
-"""Tests that adapters are removed with the documents of an index, even after it was persisted and loaded again."""
+"""Adapters of documents that an index no longer has are found and removed, wherever the index is kept."""
 
-import logging
 import shutil
 
 import pytest
-from llama_index.core import Document, StorageContext, SummaryIndex, VectorStoreIndex, load_index_from_storage
-from llama_index.core.embeddings import MockEmbedding
-from llama_index.core.schema import NodeRelationship, TextNode
+from llama_index.core import Document, SummaryIndex, VectorStoreIndex
+from llama_index.core.schema import TextNode
 from llama_index.core.storage.docstore import SimpleDocumentStore
 from llama_index.core.vector_stores import SimpleVectorStore
 
 from llamaindex_prag.adapters.adapter import Adapter, text_hash
 from llamaindex_prag.errors import StoreError
-from llamaindex_prag.llama_index import ParametricDocumentStore, ParametricNodePostprocessor, reconcile
+from llamaindex_prag.llama_index import ParametricDocumentStore, reconcile
 from llamaindex_prag.llama_index.index_contents import contents_of
 from llamaindex_prag.store.lmdb_store import LMDBStore
 from rag_backbone.errors import AdapterError, ConfigurationError
 from tests.llamaindex_prag.llama_index.conftest import TEXTS
+from tests.llamaindex_prag.llama_index.indexes import EMBED, build, deleted_plainly, documents, known, reload, two_nodes
 from tests.llamaindex_prag.made import random_values
-
-EMBED = MockEmbedding(8)
 
 
 class KeepingTexts(SimpleVectorStore):
     stores_text: bool = True
-
-
-def documents(*numbers):
-    return [Document(text=TEXTS[i], id_=f"doc-{i}") for i in numbers]
-
-
-def build(llm, folder, *numbers, docstore=None):
-    storage = StorageContext.from_defaults(docstore=docstore or ParametricDocumentStore(llm=llm))
-    index = VectorStoreIndex.from_documents(documents(*numbers), storage_context=storage, embed_model=EMBED)
-    index.storage_context.persist(str(folder))
-    return index
-
-
-def reload(folder, llm=None):
-    """Load an index as in LlamaIndex's manual, or, with an LLM, as in this project's."""
-    docstore = None if llm is None else ParametricDocumentStore.from_persist_dir(str(folder), llm=llm)
-    return load_index_from_storage(
-        StorageContext.from_defaults(persist_dir=str(folder), docstore=docstore), embed_model=EMBED
-    )
-
-
-def known(llm):
-    return [llm.model.knows(text) for text in TEXTS[:3]]
-
-
-def deleted_plainly(folder, *numbers):
-    index = reload(folder)
-    assert type(index.docstore) is SimpleDocumentStore
-    for i in numbers:
-        index.delete_ref_doc(f"doc-{i}", delete_from_docstore=True)
-    index.storage_context.persist(str(folder))
-    return index
 
 
 def test_reconcile_removes_adapters_of_documents_deleted_from_a_plainly_loaded_index(llm, store, tmp_path):
@@ -70,12 +35,6 @@ def test_reconcile_removes_adapters_of_documents_deleted_from_a_plainly_loaded_i
     assert (dict(did.documents), list(did.removed_texts)) == (dict(would.documents), list(would.removed_texts))
     assert known(llm) == [False, True, True]
     assert not reconcile(tmp_path / "index", store=store).documents
-
-
-def test_deletions_reach_the_adapters_if_the_index_is_loaded_with_our_document_store(llm, tmp_path):
-    build(llm, tmp_path / "index", 0, 1, 2)
-    reload(tmp_path / "index", llm).delete_ref_doc("doc-0", delete_from_docstore=True)
-    assert known(llm) == [False, True, True]
 
 
 def test_a_moved_index_is_recognised(llm, store, tmp_path):
@@ -107,39 +66,6 @@ def test_the_old_text_of_a_changed_document_loses_its_adapter(llm, store, tmp_pa
     assert known(llm) == [False, True, True]
 
 
-def two_nodes(llm, docstore, second=TEXTS[1]):
-    """Build an index with one document of two nodes, both with adapters."""
-    nodes = []
-    for i, text in enumerate((TEXTS[0], second)):
-        source = {NodeRelationship.SOURCE: Document(text="", id_="both").as_related_node_info()}
-        nodes.append(TextNode(text=text, id_=f"node-{i}", relationships=source))
-    store = llm.model.store
-    for i in range(2):
-        store.own(f"doc-{i}", ())
-    store.own("both", [text_hash(n.text) for n in nodes])
-    storage = StorageContext.from_defaults(docstore=docstore)
-    return VectorStoreIndex(nodes, storage_context=storage, embed_model=EMBED)
-
-
-@pytest.mark.parametrize("asynchronous", [False, True])
-async def test_deleting_a_node_removes_its_adapter(llm, asynchronous):
-    index = two_nodes(llm, ParametricDocumentStore(llm=llm))
-    if asynchronous:
-        await index.adelete_nodes(["node-0"], delete_from_docstore=True)
-    else:
-        index.delete_nodes(["node-0"], delete_from_docstore=True)
-    assert known(llm) == [False, True, True]
-    assert llm.model.store.texts("both") == [text_hash(TEXTS[1])]
-
-
-def test_an_adapter_stays_while_another_node_of_the_document_has_the_same_text(llm):
-    index = two_nodes(llm, ParametricDocumentStore(llm=llm), second=TEXTS[0])
-    index.delete_nodes(["node-0"], delete_from_docstore=True)
-    assert llm.model.knows(TEXTS[0])
-    index.delete_nodes(["node-1"], delete_from_docstore=True)
-    assert not llm.model.knows(TEXTS[0])
-
-
 @pytest.mark.parametrize("from_docstore", [True, False])
 def test_reconcile_finds_nodes_deleted_from_a_plain_document_store(llm, store, from_docstore):
     index = two_nodes(llm, SimpleDocumentStore())
@@ -158,14 +84,6 @@ def test_two_indexes_can_share_a_store_and_a_document(llm, store, tmp_path):
     assert known(llm) == [False, True, True]
     reload(tmp_path / "b", llm).delete_ref_doc("doc-1", delete_from_docstore=True)
     assert known(llm) == [False, False, True]
-
-
-def test_a_deletion_in_one_index_leaves_a_document_that_another_has(llm, tmp_path):
-    a, b = build(llm, tmp_path / "a", 0), build(llm, tmp_path / "b", 0)
-    a.delete_ref_doc("doc-0", delete_from_docstore=True)
-    assert llm.model.knows(TEXTS[0])
-    b.delete_ref_doc("doc-0", delete_from_docstore=True)
-    assert not llm.model.knows(TEXTS[0])
 
 
 def test_a_passage_of_two_documents_is_removed_with_the_second(llm, store, tmp_path):
@@ -249,39 +167,3 @@ def test_a_whole_document_keeps_the_adapters_of_its_parts(llm, store):
 def test_other_kinds_of_indexes_can_be_read(llm):
     index = SummaryIndex([TextNode(text=TEXTS[0], id_="doc-0")])
     assert set(contents_of(index).documents) == {"doc-0"}
-
-
-def test_a_plainly_loaded_index_is_logged_when_it_is_first_searched(llm, tmp_path, caplog):
-    build(llm, tmp_path / "index", 0, 1)
-    deleted_plainly(tmp_path / "index", 0)
-    index = reload(tmp_path / "index")
-    engine = index.as_query_engine(
-        llm=llm, similarity_top_k=1, node_postprocessors=[ParametricNodePostprocessor(llm=llm)]
-    )
-    with caplog.at_level(logging.WARNING, "llamaindex_prag"):
-        engine.query("Who wrote?")
-        engine.query("Who wrote?")
-    told = [r.getMessage() for r in caplog.records if "dynprag store gc" in r.getMessage()]
-    assert len(told) == 2
-    assert "doc-0" in told[0]
-    assert "ParametricDocumentStore.from_persist_dir" in told[1]
-
-
-def test_loading_our_document_store_logs_adapters_left_behind(llm, tmp_path, caplog):
-    build(llm, tmp_path / "index", 0, 1)
-    reload(tmp_path / "index", llm)
-    assert "dynprag store gc" not in caplog.text
-    deleted_plainly(tmp_path / "index", 1)
-    reload(tmp_path / "index", llm)
-    assert "doc-1" in caplog.text
-    assert "dynprag store gc" in caplog.text
-
-
-def test_documents_inserted_after_a_reload_are_recorded(llm, store, tmp_path):
-    build(llm, tmp_path / "index", 0)
-    index = reload(tmp_path / "index", llm)
-    index.insert(documents(1)[0])
-    index.storage_context.persist(str(tmp_path / "index"))
-    deleted_plainly(tmp_path / "index", 1)
-    reconcile(tmp_path / "index", store=store)
-    assert known(llm) == [True, False, True]

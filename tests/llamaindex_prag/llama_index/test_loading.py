@@ -1,19 +1,14 @@
-"""Tests that serialised forms lead back to the same model and store, never silently to another, and of caches."""
+"""Serialised forms lead back to the same model and store, never silently to another."""
 
 import json
 import pickle
 
 import pytest
-from llama_index.core import Document
-from llama_index.core.ingestion import IngestionPipeline
 
-from llamaindex_prag.augment.augmenter import Augmenter
 from llamaindex_prag.llama_index import ParametricLLM, ParametricNodePostprocessor, ParametrizeNodes
-from llamaindex_prag.parametrize import Parametrizer
 from llamaindex_prag.store.lmdb_store import LMDBStore
 from rag_backbone.errors import ConfigurationError
 from rag_backbone.loading.causal_lm import CausalLM
-from tests.llamaindex_prag.llama_index.conftest import TEXTS
 
 
 @pytest.fixture
@@ -79,32 +74,3 @@ def test_a_serialised_description_cannot_enable_remote_code(saved):
     data = saved.to_dict()
     with pytest.raises(ConfigurationError, match="the description of a model has trust_remote_code"):
         ParametricLLM.from_dict({**data, "lm": {**data["lm"], "trust_remote_code": True}})
-
-
-def test_a_cached_pipeline_makes_removed_adapters_again_and_reuses_other_results(llm, store):
-    transform = ParametrizeNodes(llm=llm, progress=False)
-    transform._parametrizer = Parametrizer(llm.model, augmenter=Augmenter(None, questions=3))
-    pipeline = IngestionPipeline(transformations=[transform])
-    document = Document(text=TEXTS[3], id_="road")
-    pipeline.run(documents=[document])
-    assert llm.model.knows(TEXTS[3])
-    assert len(pipeline.cache.cache.get_all(collection=pipeline.cache.collection)) == 1
-    pipeline.run(documents=[document])
-    assert len(pipeline.cache.cache.get_all(collection=pipeline.cache.collection)) == 1
-    store.remove_document("road")
-    pipeline.run(documents=[document])
-    assert llm.model.knows(TEXTS[3])
-
-
-def test_a_cache_of_an_earlier_process_does_not_replace_making_adapters(llm, tmp_path):
-    document = Document(text=TEXTS[0], id_="doc-0")
-    pipeline = IngestionPipeline(transformations=[ParametrizeNodes(llm=llm, progress=False)])
-    pipeline.run(documents=[document])
-    pipeline.persist(str(tmp_path / "pipeline"))
-    later = ParametrizeNodes(llm=llm, progress=False)
-    called = []
-    later._parametrizer = type("Spy", (), {"parametrize": lambda _, passages, **__: called.extend(passages)})()
-    pipeline = IngestionPipeline(transformations=[later])
-    pipeline.load(str(tmp_path / "pipeline"))
-    pipeline.run(documents=[document])
-    assert [p.text for p in called] == [TEXTS[0]]

@@ -1,21 +1,34 @@
-"""Tests of which retrieved nodes act through their adapters, and how this is reported: event, log, source nodes."""
+"""Which retrieved nodes act through their adapters, how this is reported, and what is rejected or replaced by text."""
 
 import logging
 
 import pytest
 from llama_index.core import Document, VectorStoreIndex
 from llama_index.core.embeddings import MockEmbedding
-from llama_index.core.postprocessor import LongContextReorder, MetadataReplacementPostProcessor
-from llama_index.core.postprocessor.types import BaseNodePostprocessor
-from llama_index.core.query_engine import RetrieverQueryEngine
+from llama_index.core.llms import MockLLM
+from llama_index.core.postprocessor import LLMRerank
+from llama_index.core.query_engine import CitationQueryEngine, RetrieverQueryEngine
 from llama_index.core.schema import ImageNode, MetadataMode, NodeWithScore, TextNode
 
-from llamaindex_prag.llama_index import ParametricNode, ParametricNodePostprocessor
+from llamaindex_prag.guards.forgetting import ForgettingGuard
+from llamaindex_prag.llama_index import ParametricLLM, ParametricNode, ParametricNodePostprocessor
 from llamaindex_prag.parametrize import Parametrizer
-from llamaindex_prag.placement.placer import best_scored
+from llamaindex_prag.passages import Passage
+from llamaindex_prag.store.lmdb_store import LMDBStore
+from llamaindex_prag.training.trainer import Trainer
 from rag_backbone.errors import AdapterError, ConfigurationError
-from tests.llamaindex_prag.llama_index.conftest import TEXTS, Fixed, node
-from tests.llamaindex_prag.llama_index.test_query_engines import QUESTION, watched_events
+from rag_backbone.loading.causal_lm import CausalLM
+from tests.llamaindex_prag.llama_index.conftest import (
+    QUESTION,
+    TEXTS,
+    Fixed,
+    alone,
+    assert_nothing_pasted,
+    engine_of,
+    node,
+    watched_events,
+)
+from tests.tiny import tiny_llama, tiny_tokenizer
 
 
 def scored(*scores, texts=(0, 1, 2)):
@@ -168,60 +181,121 @@ def test_combined_keeps_the_metadata_that_prompts_show(llm, calls, mode):
     assert len(calls[0][1]) == 1
 
 
-class Rewriting(BaseNodePostprocessor):
-    """Changes the text of nodes in one of the ways used by postprocessors."""
-
-    way: str
-
-    def _postprocess_nodes(self, nodes, query_bundle=None):
-        for n in nodes:
-            if self.way == "set_content":
-                n.node.set_content(n.node.get_content()[:20])
-            elif self.way == "text":
-                n.node.text = "A translation."
-            elif self.way == "copy":
-                n.node = n.node.model_copy(update={"text": "A summary."})
-            else:
-                n.node = TextNode(text="Another node.")
-        return nodes
-
-
-@pytest.mark.parametrize("way", ["set_content", "text", "copy", "new node"])
-@pytest.mark.parametrize("injection", ["parametric", "combined"])
-def test_a_node_whose_text_is_changed_afterwards_never_uses_the_adapter(llm, calls, way, injection):
-    posts = [ParametricNodePostprocessor(llm=llm, missing="error", injection=injection), Rewriting(way=way)]
-    engine = RetrieverQueryEngine.from_args(Fixed(0), llm=llm, node_postprocessors=posts)
-    if way == "new node":
-        engine.query(QUESTION)
-        assert calls[-1][1] is None
-        assert "Another node." in calls[-1][0]
+@pytest.mark.parametrize("missing", ["context", "error"])
+def test_a_node_without_an_adapter_stays_in_the_prompt_or_raises(llm, calls, missing):
+    engine = engine_of(llm, Fixed(0, 3), post={"missing": missing})
+    if missing == "error":
+        with pytest.raises(AdapterError, match="node-3"):
+            engine.query(QUESTION)
         return
-    with pytest.raises(AdapterError, match=r"Put it before: node_postprocessors=\[rewriting, parametric\]"):
-        engine.query(QUESTION)
-    assert not calls
+    engine.query(QUESTION)
+    ((prompt, selection),) = calls
+    assert TEXTS[3] in prompt
+    assert TEXTS[0] not in prompt
+    assert len(selection) == 1
 
 
-def test_llamaindexs_rewriting_postprocessor_works_before_and_is_rejected_after(llm, calls):
-    windows = [NodeWithScore(node=node(0, window=TEXTS[1]), score=1.0)]
-    parametric = ParametricNodePostprocessor(llm=llm, missing="error")
-    replacing = MetadataReplacementPostProcessor(target_metadata_key="window")
-    after = RetrieverQueryEngine.from_args(Fixed(nodes=windows), llm=llm, node_postprocessors=[parametric, replacing])
-    with pytest.raises(AdapterError, match="MetadataReplacementPostProcessor"):
-        after.query(QUESTION)
-    absent = MetadataReplacementPostProcessor(target_metadata_key="nothing-here")  # changes nothing
-    same = RetrieverQueryEngine.from_args(
-        Fixed(nodes=windows), llm=llm, node_postprocessors=[parametric, absent, LongContextReorder()]
-    )
-    same.query(QUESTION)
-    assert calls[-1][1].keys[0].text == llm.model.key(TEXTS[0]).text
-    before = RetrieverQueryEngine.from_args(Fixed(nodes=windows), llm=llm, node_postprocessors=[replacing, parametric])
-    response = before.query(QUESTION)
-    assert calls[-1][1].keys[0].text == llm.model.key(TEXTS[1]).text
-    assert response.source_nodes[0].text == TEXTS[1]
+def test_a_missing_adapter_is_trained_once_and_kept(llm, store, calls):
+    engine = engine_of(llm, Fixed(3), post={"missing": "train"})
+    engine.query(QUESTION)
+    assert llm.model.knows(TEXTS[3])
+    assert store.record(llm.model.key(TEXTS[3]))["steps"] >= 1
+    calls.clear()
+    engine.query(QUESTION)
+    assert len(calls) == 1  # nothing was augmented or trained again
+    assert_nothing_pasted(calls)
 
 
-def test_best_scored_counts_equal_passages_once_and_skips_none():
-    assert best_scored(["a", None, "b", "a"], [0.1, 9.0, 0.5, 0.9], 1) == [3, 0]
-    assert best_scored(["a", "b"], None, 1) == [0]
-    assert best_scored([None], [1.0], 3) == []
-    assert best_scored([], [], 1) == []
+def test_nodes_without_text_take_no_adapter_slot(llm, calls, store):
+    nodes = [NodeWithScore(node=node(i), score=0.5) for i in (0, 1, 2)]
+    nodes.insert(1, NodeWithScore(node=TextNode(text="  "), score=0.5))
+    engine_of(llm, Fixed(nodes=nodes)).query(QUESTION)
+    assert len(calls[0][1]) == 3
+
+
+def test_impossible_combinations_are_rejected_with_a_remedy(llm):
+    with pytest.raises(ConfigurationError, match="ParametricLLM"):
+        ParametricNodePostprocessor(llm=MockLLM())
+    with pytest.raises(ConfigurationError, match="translator"):
+        ParametricNodePostprocessor(llm=llm, missing="translate")
+    with pytest.raises(ConfigurationError, match="known: parametric, combined"):
+        ParametricNodePostprocessor(llm=llm, injection="both")
+    index = VectorStoreIndex.from_documents([Document(text=TEXTS[0])], embed_model=MockEmbedding(8))
+    post = ParametricNodePostprocessor(llm=llm, missing="error")
+    citing = CitationQueryEngine.from_args(index, llm=llm, node_postprocessors=[post])
+    with pytest.raises(AdapterError, match="source_nodes"):
+        citing.query(QUESTION)
+    reranked = RetrieverQueryEngine.from_args(Fixed(0, 1), llm=llm, node_postprocessors=[post, LLMRerank(llm=llm)])
+    with pytest.raises(AdapterError, match="Put it before"):
+        reranked.query(QUESTION)
+
+
+def test_adapters_that_forget_too_much_are_weakened_or_replaced_by_text(llm, calls):
+    engine_of(llm, Fixed(0, 1), post={"forgetting": 0.01}).query(QUESTION)
+    selection = calls[-1][1]
+    assert len(selection) == 2
+    assert sum(selection.weights) < 1
+    response = engine_of(llm, Fixed(0, 1), post={"forgetting": 1e-9}).query(QUESTION)
+    prompt, selection = calls[-1]
+    assert selection is None
+    assert TEXTS[0] in prompt
+    assert len(response.source_nodes) == 2
+
+
+@pytest.mark.parametrize("injection", ["parametric", "combined"])
+def test_a_node_that_cannot_be_trained_stays_in_the_prompt_and_is_not_tried_again(llm, injection, monkeypatch):
+    post = ParametricNodePostprocessor(llm=llm, injection=injection, max_active=2)
+    long = TextNode(id_="long", text="The road goes on. " * 700)
+    tried, original = [], Parametrizer.parametrize
+
+    def parametrize(self, passages, **options):
+        tried.append(list(passages))
+        return original(self, tried[-1], **options)
+
+    monkeypatch.setattr(Parametrizer, "parametrize", parametrize)
+    seen = watched_events(monkeypatch)
+    for _ in range(2):
+        found = post.postprocess_nodes([NodeWithScore(node=n, score=1.0) for n in (node(0), long)], query_str=QUESTION)
+        assert [n.node.node_id for n in found] == ["node-0", "long"]
+        assert "⟦" not in found[1].node.get_content(MetadataMode.LLM)
+        assert seen[-1].injected == ["node-0"]
+        assert "can be learnt at once" in seen[-1].in_context["long"]
+    assert len(tried) == 1
+
+
+def test_a_read_only_store_is_noticed_before_training(llm, store, tmp_path, monkeypatch):
+    store.close()
+    with LMDBStore(tmp_path / "store", model=llm.model.lm.fingerprint, readonly=True) as opened:
+        reading = ParametricLLM(lm=CausalLM(tiny_llama(), tiny_tokenizer()), store=opened, recipe="prag")
+        post, seen = ParametricNodePostprocessor(llm=reading, max_active=2), watched_events(monkeypatch)
+        monkeypatch.setattr(Trainer, "train", lambda *_: pytest.fail("it was trained"))
+        post.postprocess_nodes([NodeWithScore(node=node(i), score=1.0) for i in (0, 3)], query_str=QUESTION)
+        assert seen[-1].injected == ["node-0"]
+        assert "readonly=True" in seen[-1].in_context["node-3"]
+        with pytest.raises(ConfigurationError, match="1 passages have no adapter, and the store was opened"):
+            Parametrizer(reading.model).parametrize([Passage(TEXTS[3])])
+
+
+def test_scores_without_information_give_equal_weights(llm):
+    by_score = llm.model_copy(update={"merge": "score"})
+    for scores in ((None, None), (-3.0, -1.0), (0.0, float("nan"))):
+        found = [NodeWithScore(node=node(i), score=s) for i, s in enumerate(scores)]
+        engine = engine_of(by_score, Fixed(nodes=found))
+        assert str(engine.query(QUESTION)) == alone(llm, 0, 1)
+
+
+def test_each_adapter_alone_is_kept_within_the_forgetting_bound(llm, monkeypatch):
+    """The mean of two opposing updates can forget little although each update alone forgets much."""
+    seen, measured = watched_events(monkeypatch), {1: 4.0, 2: 0.5}
+
+    def forgetting(_, selection):  # proportional to the square of the strength
+        return measured[len(selection)] * sum(selection.weights) ** 2
+
+    monkeypatch.setattr(ForgettingGuard, "forgetting", forgetting)
+    nodes = [NodeWithScore(node=node(i), score=1.0) for i in (0, 1)]
+    post = ParametricNodePostprocessor(llm=llm, forgetting=1.0, max_active=2)
+    post.postprocess_nodes(nodes, query_str=QUESTION)
+    assert seen[-1].injected == ["node-0", "node-1"]
+    assert 0.4 < seen[-1].strength <= 0.5
+    assert seen[-1].forgetting == pytest.approx(4.0 * seen[-1].strength ** 2)
+    assert 0.9 < seen[-1].forgetting <= 1.0
