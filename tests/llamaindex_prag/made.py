@@ -1,5 +1,6 @@
 """Random adapters and a source that holds them in memory."""
 
+import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -60,7 +61,6 @@ class InMemory:
 
 def with_update(model, layout: Layout, updates: list[tuple[np.ndarray, float]]):
     """Return a copy of the model whose weights are W + sum_i w_i B_i A_i, as dense matrices."""
-    import copy
 
     changed = copy.deepcopy(model)
     for buffer, weight in updates:
@@ -69,3 +69,7 @@ def with_update(model, layout: Layout, updates: list[tuple[np.ndarray, float]]):
             with torch.no_grad():
                 layer.weight += torch.from_numpy(weight * (b.astype(np.float64) @ a.astype(np.float64))).float()
     return changed
+
+
+def keys(*texts):
+    return [key_of(t) for t in texts]

@@ -2,51 +2,22 @@
 
 import copy
 
-import numpy as np
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 
-from llamaindex_prag.adapters.active_adapters import ActiveAdapters, orthogonalise
-from llamaindex_prag.adapters.bank import AdapterBank
-from llamaindex_prag.adapters.targets import layout_of
 from rag_backbone.engine.engine import Engine
 from rag_backbone.engine.requests import Request
-from rag_backbone.errors import AdapterError, ConfigurationError
-from tests.llamaindex_prag.made import InMemory, key_of, random_values, with_update
-from tests.tiny import tiny_llama, tiny_qwen2, tiny_tokenizer
+from rag_backbone.errors import AdapterError
+from tests.llamaindex_prag.made import key_of, keys, with_update
+from tests.tiny import tiny_tokenizer
 
-TEXTS = ["a", "b", "c", "d"]
 IDS = torch.tensor([[5, 9, 13, 21, 34, 55]])
-
-
-@pytest.fixture(params=[tiny_llama, tiny_qwen2])
-def model(request):
-    return request.param()
-
-
-@pytest.fixture
-def layout(model):
-    return layout_of(model, rank=2)
-
-
-@pytest.fixture
-def source(layout):
-    return InMemory(layout, {text: random_values(layout, i) for i, text in enumerate(TEXTS)})
-
-
-@pytest.fixture
-def bank(model, layout, source):
-    return AdapterBank(model, layout, source, max_adapters=3, slots=4)
 
 
 def logits(model, ids=IDS):
     with torch.inference_mode():
         return model(input_ids=ids).logits
-
-
-def keys(*texts):
-    return [key_of(t) for t in texts]
 
 
 @pytest.mark.parametrize(
@@ -185,55 +156,3 @@ def test_a_slot_is_filled_once_and_again_after_the_store_changed(bank, source, m
     with pytest.raises(AdapterError, match="no adapter"), bank.activate([selection]):
         pass
     assert not any("forward" in vars(m) for m in model.modules())
-
-
-def test_orthogonal_updates_count_shared_parts_once(layout):
-    shared = random_values(layout, 1)
-    buffers = [shared.copy(), shared.copy()]
-    orthogonalise(layout, buffers)
-    assert np.array_equal(buffers[0], shared)
-    for _, _, b in layout.factors(buffers[1]):
-        assert np.abs(b).max() < 1e-5
-
-
-def test_orthogonal_updates_match_the_projection_formula(layout):
-    buffers = [random_values(layout, i) for i in range(3)]
-    before = [buffer.copy() for buffer in buffers]
-    orthogonalise(layout, buffers)
-    for number, (target, _, _) in enumerate(layout.factors(before[0])):
-        seen = np.zeros((target.outputs, 0))
-        for i in range(3):
-            b = list(layout.factors(before[i]))[number][2].astype(np.float64)
-            expected = b - seen @ np.linalg.pinv(seen) @ b if seen.shape[1] else b
-            assert np.allclose(list(layout.factors(buffers[i]))[number][2], expected, atol=1e-4)
-            seen = np.concatenate([seen, b], axis=1)
-
-
-@pytest.mark.parametrize(
-    ("build", "error", "message"),
-    [
-        (lambda b: b.select([]), AdapterError, "at least one"),
-        (lambda b: b.select(keys(*TEXTS)), AdapterError, "room for 3"),
-        (lambda b: b.select(keys("a"), merge="average"), ConfigurationError, "known: mean, sum"),
-        (lambda b: b.select(keys("a"), merge="score"), AdapterError, "scores"),
-        (lambda b: b.select(keys("a", "b"), merge="score", scores=[1.0, -1.0]), AdapterError, "non-negative"),
-        (lambda b: b.select(keys("a"), strength=float("nan")), ConfigurationError, "strength"),
-    ],
-)
-def test_impossible_selections_are_refused(bank, build, error, message):
-    with pytest.raises(error, match=message):
-        build(bank)
-
-
-def test_adapters_of_another_model_are_refused(source):
-    other = tiny_llama(intermediate_size=64)
-    with pytest.raises(ConfigurationError, match="64 outputs"):
-        AdapterBank(other, source.layout, source)
-    with pytest.raises(ConfigurationError, match="no linear layers named fc9"):
-        layout_of(other, rank=2, targets=("fc9",))
-    with pytest.raises(ConfigurationError, match="0 to 2"):
-        layout_of(other, rank=2, layers=(3,))
-
-
-def test_a_duplicate_document_in_a_selection_counts_once():
-    assert ActiveAdapters.of(keys("a", "a")) == ActiveAdapters.of(keys("a"))
