@@ -3,15 +3,13 @@
 import json
 import subprocess
 import sys
-import threading
 
-import lmdb
 import numpy as np
 import pytest
 
-from llamaindex_prag.adapters.adapter import Adapter, text_hash
+from llamaindex_prag.adapters.adapter import Adapter
 from llamaindex_prag.adapters.layout import Layout
-from llamaindex_prag.errors import AdapterDamagedError, AdapterMissingError, AdapterRefusedError, StoreError
+from llamaindex_prag.errors import AdapterMissingError, AdapterRefusedError
 from llamaindex_prag.store import AdapterStore, LMDBStore
 from rag_backbone.errors import AdapterError, ConfigurationError
 from tests.llamaindex_prag.store.made import (
@@ -24,12 +22,7 @@ from tests.llamaindex_prag.store.made import (
     made_layout,
     opened,
 )
-
-
-@pytest.fixture
-def store(tmp_path):
-    with opened(tmp_path / "store") as store:
-        yield store
+from tests.llamaindex_prag.store.refused import refuses
 
 
 def test_lmdb_store_implements_adapter_store(store):
@@ -189,158 +182,6 @@ def test_removing_one_adapter_keeps_the_text_for_the_others(store):
     assert store.owners(made_key().text) == []
 
 
-def test_a_text_of_two_documents_is_removed_with_the_second(store):
-    store.put(made_key("shared"), made_adapter(), {}, owners=["a", "b"])
-    store.put(made_key("own"), made_adapter(), {}, owners=["a"])
-    assert store.remove_document("a") == [text_hash("own")]
-    assert store.keys() == [made_key("shared")]
-    assert store.remove_document("b") == [text_hash("shared")]
-    assert store.keys() == []
-    assert store.remove_document("b") == []
-
-
-def test_a_changed_document_frees_the_texts_that_it_no_longer_has(store):
-    for text in ("one", "two", "three"):
-        store.put(made_key(text), made_adapter(), {}, owners=["document"])
-    new = [text_hash("two"), text_hash("four")]
-    assert store.own("document", new) == [text_hash("one"), text_hash("three")]
-    assert store.texts("document") == new
-    assert len(store) == 3
-    assert store.stats().unowned_texts == 2
-    report = store.gc()
-    assert sorted(report.removed_texts) == sorted([text_hash("one"), text_hash("three")])
-    assert report.removed_adapters == 2
-    assert store.keys() == [made_key("two")]
-
-
-def test_gc_keeps_what_never_had_an_owner(store):
-    store.put(made_key("nobody's"), made_adapter(), {})
-    store.put(made_key("freed, then put again"), made_adapter(), {}, owners=["a"])
-    store.own("a", [])
-    store.put(made_key("freed, then put again"), made_adapter(), {})
-    assert store.gc().removed_adapters == 0
-    assert len(store) == 2
-
-
-def test_gc_returns_space_and_keeps_the_rest(tmp_path):
-    layout = made_layout(layers=2)
-    with opened(tmp_path / "store") as store:
-        for i in range(20):
-            store.put(made_key(str(i)), made_adapter(i, layout), {"number": i}, owners=[f"document {i % 2}"])
-        store.remove_document("document 0")
-        generation = store.generation
-        report = store.gc()
-        assert (report.compacted, report.reason) == (True, "")
-        assert report.bytes_after < 0.6 * report.bytes_before
-        assert store.generation == generation
-        assert store.verify().checked == 10
-        np.testing.assert_array_equal(store.get(made_key("1")).buffer, made_adapter(1, layout).buffer)
-        store.put(made_key("0"), made_adapter(0, layout), {})
-    with opened(tmp_path / "store") as store:
-        assert len(store) == 11
-        assert store.verify().ok
-    assert sorted(p.name for p in (tmp_path / "store").iterdir()) == ["data.mdb", "lock.mdb"]
-
-
-def test_removed_bytes_are_gone_from_the_file_after_gc(tmp_path):
-    with opened(tmp_path / "store") as store:
-        store.put(made_key(), made_adapter(), {"secret": "the vault's number"})
-        store.put_json("questions", made_key().text, ["What is the vault's number?"])
-        assert b"vault's number" in (tmp_path / "store/data.mdb").read_bytes()
-        store.remove(made_key().text)
-        store.gc()
-    assert b"vault's number" not in (tmp_path / "store/data.mdb").read_bytes()
-    assert made_adapter().buffer.tobytes() not in (tmp_path / "store/data.mdb").read_bytes()
-
-
-def test_gc_allows_another_layout_for_a_recipe_without_adapters(store):
-    store.put(made_key(), made_adapter(), {})
-    store.remove(made_key())
-    store.gc()
-    store.put(made_key(), made_adapter(layout=made_layout(1)), {})
-    assert store.layout(made_key()) == made_layout(1)
-
-
-def test_the_map_grows(tmp_path):
-    layout = made_layout(layers=2)
-    with opened(tmp_path / "store", map_size=1 << 20) as store:
-        for i in range(8):
-            store.put(made_key(str(i)), made_adapter(i, layout), {})
-        stats = store.stats()
-        assert stats.map_bytes > 8 * layout.size * 4
-        assert stats.value_bytes >= 8 * layout.size * 4
-        assert store.verify().ok
-    with opened(tmp_path / "store", map_size=1 << 20) as store:
-        assert store.verify().checked == 8
-
-
-def test_threads_read_while_the_map_grows(tmp_path):
-    layout = made_layout(layers=1)
-    wrong = []
-    with opened(tmp_path / "store", map_size=1 << 20) as store:
-        store.put(made_key("0"), made_adapter(0, layout), {})
-        done = threading.Event()
-
-        def read():
-            out = np.empty(layout.size, np.float32)
-            while not done.is_set():
-                store.read_into(made_key("0"), out)
-                if not np.array_equal(out, made_adapter(0, layout).buffer):
-                    wrong.append(1)
-
-        threads = [threading.Thread(target=read) for _ in range(3)]
-        for thread in threads:
-            thread.start()
-        try:
-            for i in range(1, 60):
-                store.put(made_key(str(i)), made_adapter(i, layout), {})
-        finally:
-            done.set()
-            for thread in threads:
-                thread.join()
-        assert not wrong
-        assert store.stats().map_bytes > 1 << 20
-        assert len(store) == 60
-
-
-def test_two_handles_in_a_process_share_the_files(tmp_path):
-    with opened(tmp_path / "store") as first, opened(tmp_path / "../" / tmp_path.name / "store") as second:
-        first.put(made_key(), made_adapter(), {})
-        assert made_key() in second
-        first.close()
-        assert second.get(made_key()) is not None
-        with pytest.raises(StoreError, match="was closed; open it again"):
-            first.get(made_key())
-
-
-def test_a_read_only_handle_does_not_block_a_writing_one(tmp_path):
-    opened(tmp_path / "store").close()
-    with opened(tmp_path / "store", readonly=True) as reader, opened(tmp_path / "store") as writer:
-        writer.put(made_key(), made_adapter(), {})
-        assert made_key() in reader
-        for forbidden in (
-            lambda: reader.put(made_key(), made_adapter(), {}),
-            lambda: reader.remove(made_key()),
-            lambda: reader.own("a", []),
-            lambda: reader.put_json("a", "b", 1),
-            reader.gc,
-        ):
-            with pytest.raises(StoreError, match="readonly=True"):
-                forbidden()
-        assert made_key() in writer
-
-
-def test_a_folder_that_was_deleted_and_recreated_is_another_store(tmp_path):
-    import shutil
-
-    old = opened(tmp_path / "store")
-    old.put(made_key(), made_adapter(), {})
-    shutil.rmtree(tmp_path / "store")
-    with opened(tmp_path / "store") as new:
-        assert len(new) == 0
-    old.close()
-
-
 def test_json_data_can_be_stored_within_limits(store):
     store.put_json("questions", "a key", {"q": ["Wer?", "誰?"], "n": None})
     store.put_json("answers", "a key", 7)
@@ -349,52 +190,6 @@ def test_json_data_can_be_stored_within_limits(store):
     for table, key in (("t", "k" * 600), ("t\0", "k"), ("t", "k\0")):
         with pytest.raises(ConfigurationError, match="at most 511"):
             store.put_json(table, key, 1)
-
-
-def damage(path, change, table=b"values"):
-    """Change the first value of a table behind the store's back."""
-    with lmdb.open(str(path), max_dbs=16) as env:
-        db = env.open_db(table)
-        with env.begin(write=True) as transaction:
-            key, value = next(iter(transaction.cursor(db)))
-            transaction.put(key, change(value), db=db)
-
-
-@pytest.mark.parametrize("encoding", ["float32", "bfloat16", "int4"])
-def test_damaged_bytes_are_detected_and_named(tmp_path, encoding):
-    with opened(tmp_path / "store", encoding=encoding) as store:
-        for text in ("one", "two", "three"):
-            store.put(made_key(text), made_adapter(), {})
-        first = store.keys()[0]
-    damage(tmp_path / "store", lambda v: v[:-3] + bytes([v[-3] ^ 1]) + v[-2:])
-    with opened(tmp_path / "store") as store:
-        report = store.verify()
-        assert not report.ok
-        assert report.checked == 3
-        [(key, reason)] = report.damaged
-        assert key == first
-        assert "checksum" in reason
-        for read in (store.get, lambda k: store.read_into(k, np.empty(LAYOUT.size, np.float32))):
-            with pytest.raises(AdapterDamagedError, match=f"{first.text[:12]}.*checksum"):
-                read(first)
-        assert store.remove(first) == 1
-        assert store.verify().ok
-
-
-def test_a_damaged_layout_is_detected(tmp_path):
-    with opened(tmp_path / "store") as store:
-        store.put(made_key(), made_adapter(), {})
-    damage(tmp_path / "store", lambda v: v.replace(b'"rank": 2', b'"rank": 3'), b"layouts")
-    with opened(tmp_path / "store") as store:
-        assert "layout" in store.verify().damaged[0][1]
-
-
-def test_stats_count_adapters_documents_and_bytes(store):
-    store.put(made_key(), made_adapter(), {}, owners=["a", "b"])
-    store.put_json("t", "k", 1)
-    stats = store.stats()
-    assert (stats.adapters, stats.documents, stats.side_entries, stats.model) == (1, 2, 1, MODEL)
-    assert stats.file_bytes > stats.value_bytes >= LAYOUT.size * 4
 
 
 def test_options_are_checked(tmp_path):
@@ -418,3 +213,15 @@ def test_the_whole_subpackage_works_without_torch():
     )
     names = json.loads(subprocess.run([sys.executable, "-c", program], check=True, capture_output=True).stdout)
     assert LMDBStore.__name__ in names
+
+
+def test_a_store_of_another_model_is_refused(folder):
+    refuses(folder, f"fingerprint {MODEL[:12]}.*yours has {OTHER_MODEL[:12]}", model=OTHER_MODEL)
+    with opened(folder) as store:
+        assert len(store) == 4
+
+
+def test_only_an_existing_store_can_be_opened_without_a_model(folder, tmp_path):
+    with opened(folder, model=None) as store:
+        assert store.model == MODEL
+    refuses(tmp_path / "new", "give the model's fingerprint", model=None)
