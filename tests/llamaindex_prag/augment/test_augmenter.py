@@ -8,8 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from llamaindex_prag.augment.augmenter import TABLE, Augmenter
-from llamaindex_prag.augment.completion import Prompt, completer_of
-from llamaindex_prag.augment.prompts import STYLES, shares
+from llamaindex_prag.augment.prompts import STYLES
 from rag_backbone.errors import ConfigurationError
 from rag_backbone.loading.causal_lm import CausalLM
 from tests.tiny import tiny_llama, tiny_tokenizer
@@ -89,12 +88,6 @@ def test_there_is_one_prompt_per_style_and_one_for_the_rewrite_each_with_the_pas
     assert "Write 5 different questions" in prompt
 
 
-@pytest.mark.parametrize("questions", range(1, 15))
-def test_shares_add_up(questions):
-    assert sum(shares(questions, tuple(STYLES)).values()) == questions
-    assert shares(questions, ("reverse",)) == {"reverse": questions}
-
-
 def test_invented_answers_are_marked_and_come_last():
     replies = "Q: Who owns the Harl Gate?\nA: Napoleon\nQ: Who built the Harl Gate?\nA: Ume Stoll"
     result = Augmenter(lambda _: replies, questions=2, styles=("facts",), rewrite=False).augment(TITLE, TEXT)
@@ -171,12 +164,6 @@ async def test_an_async_function_works_with_aaugment_only():
         Augmenter(asynchronous).augment(TITLE, TEXT)
 
 
-@pytest.mark.parametrize("llm", [3, object(), CausalLM, "gpt"])
-def test_objects_that_are_not_models_are_refused(llm):
-    with pytest.raises(ConfigurationError, match="must be a CausalLM"):
-        Augmenter(llm)
-
-
 def test_a_real_model_is_sampled_with_seeds_and_loses_no_document(tiny_lm):
     """The tiny model writes noise; the document still gets its questions, and the same ones the next time."""
     documents = [(TITLE, TEXT), ("Ostrim", "Ostrim has 311 inhabitants and lies by Lake Sool.")]
@@ -197,14 +184,6 @@ def test_a_prompt_that_does_not_fit_does_not_affect_the_others():
     assert any("ContextWindowError" in note for note in first.notes)
     assert not any("ContextWindowError" in note for note in second.notes)
     assert first.qas[0].source == second.qas[0].source == "cloze"
-
-
-def test_special_tokens_in_a_passage_do_not_end_its_turn(tiny_lm):
-    llm = completer_of(tiny_lm, temperature=0.7, top_k=50, max_new_tokens=4)
-    request = llm._request(Prompt("One <|end|> two", 1, "Q: Who"))
-    assert list(request.prompt).count(tiny_lm.tokenizer.convert_tokens_to_ids("<|end|>")) == 1
-    assert request.sampling.seed == 1
-    assert tiny_lm.tokenizer.decode(request.prompt).endswith("assistant\nQ: Who")
 
 
 # ---------------------------------------------------------------------- models that fail

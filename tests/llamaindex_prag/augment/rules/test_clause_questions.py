@@ -5,68 +5,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llamaindex_prag.augment.rules.clause_questions import MAX_WORDS, clause_questions
-from llamaindex_prag.augment.rules.clauses import clauses, pieces_of
-from llamaindex_prag.augment.rules.tagged_words import tagged
-
-
-def said(words):
-    return " ".join(w.text for w in words)
-
-
-def read(sentence):
-    return [(said(c.subject), said(c.verb), [said(p.words) for p in c.pieces]) for c in clauses(sentence)]
 
 
 def asked(text, title=""):
     """Collect questions over several seeds, because the forms are random."""
     return {(qa.question, qa.answer) for seed in range(8) for qa in clause_questions(text, 500, title=title, seed=seed)}
-
-
-@pytest.mark.parametrize(
-    ("sentence", "word", "tag"),
-    [
-        ("Climbers sign the register on its summit.", "register", "NN"),
-        ("Climbers sign the register on its summit.", "sign", "VBP"),
-        ("In 1923 she founded the school.", "founded", "VBD"),
-        ("In 1923 she founded the school.", "1923", "CD"),
-        ("The wheel weighs nine kilograms.", "weighs", "VBZ"),
-        ("It was built by the Norman dynasty.", "Norman", "NNP"),
-        ("The thatchers' school was closed.", "'", "POS"),
-        ("Tizzen's mill was closed.", "'s", "POS"),
-    ],
-)
-def test_tags_depend_on_the_neighbours(sentence, word, tag):
-    assert [w.tag for w in tagged(sentence) if w.text == word] == [tag]
-
-
-def test_words_have_their_positions():
-    sentence = "Tizzen's mill (1,755 m) makes paper – for the country's banknotes."
-    assert all(sentence[w.start : w.end] == w.text for w in tagged(sentence))
-
-
-def test_a_relative_clause_takes_the_noun_before_it_and_a_fronted_phrase_moves_to_the_end():
-    assert read("In 1923 she founded the school of Lusk, which has trained 740 roofers.") == [
-        ("she", "founded", ["the school", "of Lusk", "In 1923"]),
-        ("Lusk", "has trained", ["740 roofers"]),
-    ]
-
-
-def test_verbs_joined_by_and_share_their_subject():
-    assert read("The bridge was completed by Anselm Kray and has seven arches.") == [
-        ("The bridge", "was completed", ["by Anselm Kray"]),
-        ("The bridge", "has", ["seven arches"]),
-    ]
-
-
-def test_an_inverted_sentence_is_reordered():
-    assert read("On the middle pier stands a statue of Jonka Bressel.") == [
-        ("a statue of Jonka Bressel", "stands", ["On the middle pier"])
-    ]
-
-
-def test_joined_pieces_give_back_the_words():
-    words = tagged("the roof of the old crane station in 1931 and a walnut stick")
-    assert [w for p in pieces_of(words) for w in p.words] == words
 
 
 @pytest.mark.parametrize(
