@@ -23,7 +23,7 @@ from rag_backbone.engine.sampling import Sampling
 from rag_backbone.engine.signals import Signals
 from rag_backbone.loading.causal_lm import CausalLM
 from tests.llamaindex_prag.made import InMemory, key_of, random_values
-from tests.llamaindex_prag.training.test_trainer import random_document
+from tests.llamaindex_prag.training.documents import random_document
 from tests.tiny import tiny_gemma3, tiny_llama, tiny_qwen2, tiny_tokenizer
 
 DEVICE = os.environ.get("DYNPRAG_TEST_DEVICE", "cuda")

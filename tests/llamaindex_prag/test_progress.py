@@ -5,12 +5,8 @@ from itertools import pairwise
 
 import pytest
 
-from llamaindex_prag.adapters.adapter import text_hash
-from llamaindex_prag.adapters.recipe import DISTILL, PRAG, get_recipe
+from llamaindex_prag.adapters.recipe import DISTILL, get_recipe
 from llamaindex_prag.augment.augmenter import Augmenter
-from llamaindex_prag.augment.rules.augmenter import RuleAugmenter
-from llamaindex_prag.jobs.estimate import Estimate, estimated
-from llamaindex_prag.jobs.pace import Pace
 from llamaindex_prag.parametric_model import ParametricModel
 from llamaindex_prag.parametrize import Parametrizer
 from llamaindex_prag.passages import Passage
@@ -22,6 +18,8 @@ from tests.tiny import tiny_llama, tiny_tokenizer
 NOTES = [
     Passage(f"In {1900 + i} the mason Aldous Wray laid stone {i} of the bridge.", document=f"d{i}") for i in range(5)
 ]
+
+
 RECIPES = {
     "prag": get_recipe("prag"),
     "prag by the model": get_recipe("prag", augmentation="model"),
@@ -131,32 +129,6 @@ def test_the_bar_shows_documents_stage_and_time_left_and_the_log_the_estimate(lm
     assert "for 2 documents (" in caplog.text
 
 
-def test_the_range_of_a_writing_model_is_wide_until_a_job_has_measured_it():
-    augmenter = Augmenter(lambda prompt: "", name="other")
-    local = Pace(train=0.01, teach=0.0, sequence=50.0, write=0.1)
-    own = Augmenter(None)  # stands for a model in this process; only the pace matters
-    first = estimated(PRAG, {text_hash("a"): 40}, 0, local, own)
-    later = estimated(PRAG, {text_hash("a"): 40}, 0, Pace(0.01, 0.0, 50.0, 0.1, jobs=1), own)
-    assert first.high / first.low > 5
-    assert later.high / later.low < 2.5
-    unknown = estimated(PRAG, {text_hash("a"): 40}, 0, Pace(0.01, 0.0, 50.0, None), augmenter)
-    assert "is a guess" in str(unknown)
-    assert "Augmenter(other" in str(unknown)
-
-
-def test_training_time_grows_with_a_passage_in_the_prompt():
-    pace = Pace(train=0.01, teach=0.0, sequence=50.0)
-    rules = PRAG.changed(augmentation="rules")
-    short, long = (estimated(rules, {"a": n}, 0, pace, RuleAugmenter()).seconds for n in (40, 140))
-    assert short == pytest.approx(0.01 * (3 * 50 + 2 * 40))
-    assert long - short == pytest.approx(0.01 * 2 * 100)
-    by_model = estimated(PRAG, {"a": 40}, 0, pace, RuleAugmenter()).by_stage["training"]
-    assert by_model == pytest.approx(0.01 * (5 * 50 + 4 * 40))
-    # 52 questions by rule, 2 unrelated ones, 4 repeated with the passage; no model generates any.
-    taught = estimated(DISTILL, {"a": 40}, 0, Pace(0.01, 2.0, 50.0, 0.5), Augmenter(None)).by_stage
-    assert taught == {"questions": 0.0, "teacher": 2.0, "training": pytest.approx(0.01 * (58 * 50 + 4 * 40))}
-
-
 def test_remaining_time_follows_the_pace_once_a_fair_part_is_done(monkeypatch):
     clock, seen = [0.0], []
     monkeypatch.setattr("llamaindex_prag.progress.time.perf_counter", lambda: clock[0])
@@ -190,16 +162,3 @@ def test_a_waiting_question_is_warned_about_once_and_then_reported_periodically(
 @pytest.mark.parametrize(("seconds", "told"), [(0.2, "1 s"), (99, "99 s"), (540, "9 min"), (9000, "2.5 h")])
 def test_durations_are_rounded(seconds, told):
     assert duration(seconds) == told
-
-
-def test_an_estimate_can_be_converted_to_plain_data():
-    found = Estimate(1, 0, 5.0, 3.0, 8.0, stages={"a": {"training": 5.0}}).to_dict()
-    assert found == {
-        "documents": 1,
-        "known": 0,
-        "seconds": 5.0,
-        "low": 3.0,
-        "high": 8.0,
-        "unknown": "",
-        "by_stage": {"training": 5.0},
-    }

@@ -4,19 +4,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llamaindex_prag.adapters.recipe import DISTILL
-from llamaindex_prag.jobs.pace import PROBE
-from llamaindex_prag.parametric_model import ParametricModel
 from llamaindex_prag.placement.auto_policy import AutoPolicy, Demand
-from llamaindex_prag.placement.costs import Costs, measure_costs
-from llamaindex_prag.store.lmdb_store import LMDBStore
+from llamaindex_prag.placement.costs import Costs
 from rag_backbone.errors import ConfigurationError
-from rag_backbone.loading.causal_lm import CausalLM
-from tests.llamaindex_prag.translator.conftest import strong
-from tests.tiny import tiny_llama, tiny_tokenizer
 
 # Reading 100 tokens takes 0.2 s, training them 10 s: they break even at the 51st question.
 COSTS = Costs(read=0.002, activate=0.001, train=0.1)
+
+
 WITH_TRANSLATOR = Costs(read=0.002, activate=0.001, train=0.1, represent=0.002, translate=0.02)
 seconds = st.floats(1e-4, 10.0)
 
@@ -75,58 +70,6 @@ def test_the_cost_is_at_most_twice_that_of_knowing_the_future(read, activate, tr
     spent = sum(costs.each(way, tokens) for way in found) + ("trained" in found) * costs.once("trained", tokens)
     only = {way: costs.once(way, tokens) + questions * costs.each(way, tokens) for way in ("context", "trained")}
     assert spent <= 2 * min(only.values()) + 1e-9
-
-
-def test_costs_are_measured_once_per_model_and_translator(tmp_path, monkeypatch):
-    monkeypatch.setenv("DYNPRAG_CACHE", str(tmp_path / "home"))
-    lm = CausalLM(tiny_llama(), tiny_tokenizer(), name="tiny")
-    with LMDBStore(tmp_path / "store", model=lm.fingerprint, map_size=1 << 26) as store:
-        recipe = DISTILL.changed(rank=2, phrases=4, epochs=3, layers=None)
-        plain = ParametricModel(lm, store, recipe=recipe)
-        found = measure_costs(plain)
-        assert found.translate is None
-        assert measure_costs(plain) == found
-        (path,) = (tmp_path / "home" / "costs").iterdir()
-        path.write_text("{")
-        assert measure_costs(plain) != found  # an unreadable cache file is measured again
-        translating = measure_costs(ParametricModel(lm, store, recipe="prag", translator=strong(lm)))
-        assert translating.translate
-        assert translating.represent
-        assert len(store) == 0
-
-
-@pytest.mark.parametrize(("epochs", "seconds"), [(1, 5.0), (2, 7.0), (8, 19.0)])
-def test_the_single_pass_through_the_lower_layers_is_counted_once(tmp_path, monkeypatch, epochs, seconds):
-    """The layers below take three seconds, which a single epoch runs with the others; each epoch takes two more."""
-    monkeypatch.setenv("DYNPRAG_CACHE", str(tmp_path / "home"))
-    clock = [0.0]
-
-    class Trains:
-        def __init__(self, engine, layout, recipe):
-            self.epochs = recipe.epochs
-
-        def train(self, lessons):
-            clock[0] += 3 + 2 * self.epochs
-            return iter(lessons)
-
-    def lower_states(losses, examples):
-        assert examples
-        clock[0] += 3
-
-    monkeypatch.setattr("llamaindex_prag.jobs.pace.Trainer", Trains)
-    monkeypatch.setattr("llamaindex_prag.jobs.pace.DocumentLosses.lower_states", lower_states)
-    monkeypatch.setattr("llamaindex_prag.jobs.pace.time.perf_counter", lambda: clock[0])
-    lm = CausalLM(tiny_llama(), tiny_tokenizer(), name="tiny")
-    tokens = len(lm.tokenizer(PROBE, add_special_tokens=False).input_ids)
-    with LMDBStore(tmp_path / "store", model=lm.fingerprint, map_size=1 << 26) as store:
-        recipe = DISTILL.changed(rank=2, phrases=4, epochs=epochs)
-        assert measure_costs(ParametricModel(lm, store, recipe=recipe)).train * tokens == pytest.approx(seconds)
-
-
-@pytest.mark.parametrize("wrong", [{"read": 0.0}, {"train": float("nan")}, {"translate": -1.0}])
-def test_invalid_costs_are_rejected(wrong):
-    with pytest.raises(ConfigurationError, match=f"{next(iter(wrong))} costs"):
-        Costs(**{"read": 1.0, "activate": 1.0, "train": 1.0, **wrong})
 
 
 @pytest.mark.parametrize(

@@ -12,29 +12,14 @@ from llamaindex_prag.adapters.recipe import DISTILL, PRAG
 from llamaindex_prag.adapters.targets import layout_of
 from llamaindex_prag.augment.augmentation import QA
 from llamaindex_prag.training.distillation import distilled
-from llamaindex_prag.training.examples import Example, Teacher, TrainingDocument
+from llamaindex_prag.training.examples import Example, TrainingDocument
 from llamaindex_prag.training.factors import initial_values
-from llamaindex_prag.training.objective import CountedLogits, batch_of, divergence, losses_of
-from llamaindex_prag.training.packs import Pack
+from llamaindex_prag.training.objective import divergence
 from llamaindex_prag.training.trainer import Trainer, plan
 from rag_backbone.engine.engine import Engine
 from rag_backbone.errors import ConfigurationError
-from tests.tiny import tiny_gemma3, tiny_llama, tiny_qwen2, tiny_tokenizer
-
-
-def random_document(seed: int, sequences: int, *, teacher: bool = False) -> TrainingDocument:
-    rng = np.random.default_rng(seed)
-    examples = []
-    for _ in range(sequences):
-        ids = tuple(int(i) for i in rng.integers(3, 400, rng.integers(6, 40)))
-        start = int(rng.integers(1, len(ids) - 1)) if teacher else 1
-        taught = None
-        if teacher:
-            logprobs = torch.randn(len(ids) - start, 400, generator=torch.Generator().manual_seed(seed)).log_softmax(-1)
-            best = logprobs.topk(16)
-            taught = Teacher(best.indices, best.values)
-        examples.append(Example(ids, start, taught))
-    return TrainingDocument(f"document {seed}", tuple(examples))
+from tests.llamaindex_prag.training.documents import random_document
+from tests.tiny import tiny_llama, tiny_qwen2, tiny_tokenizer
 
 
 def peft_alone(model, layout, recipe, document) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
@@ -139,41 +124,6 @@ def test_equal_seeds_give_bitwise_equal_adapters_and_different_seeds_do_not():
     assert not np.array_equal(adapters(0)[0], adapters(1)[0])
 
 
-@pytest.mark.parametrize("make", [tiny_llama, tiny_qwen2, tiny_gemma3])
-def test_logits_of_counted_tokens_equal_the_logits_of_the_model(make):
-    model = make()
-    examples = [Example((5, 6, 7, 8, 9), 2), Example((3, 4, 5), 1)]
-    batch = batch_of([Pack((e,), 0) for e in examples], model.device)
-    with torch.no_grad():
-        logits = model(input_ids=torch.tensor([[5, 6, 7, 8, 9], [3, 4, 5, 0, 0]])).logits
-        found = CountedLogits(model)(batch)
-    assert batch.targets.tolist() == [7, 8, 9, 4, 5]
-    assert torch.allclose(found, torch.cat([logits[0, 1:4], logits[1, 0:2]]), atol=1e-4)
-
-
-def test_a_model_that_caps_its_logits_is_run_as_a_whole():
-    model = tiny_gemma3(final_logit_softcapping=2.0)
-    counted = CountedLogits(model)
-    assert not counted._apart
-    with torch.no_grad():
-        expected = model(input_ids=torch.tensor([[5, 6, 7]])).logits[0, 1]
-        found = counted(batch_of([Pack((Example((5, 6, 7), 2),), 0)], model.device))
-    assert torch.allclose(found[0], expected, atol=1e-5)
-
-
-def test_sequences_with_and_without_a_teacher_share_a_batch():
-    examples = [*random_document(0, 2).examples, *random_document(1, 2, teacher=True).examples]
-    mixed = [examples[i] for i in (0, 2, 1, 3)]
-    counted = CountedLogits(tiny_llama())
-
-    def losses(*chosen):
-        batch = batch_of([Pack((e,), 0) for e in chosen], torch.device("cpu"), weights=[0.5] * len(chosen))
-        with torch.no_grad():
-            return losses_of(counted(batch), batch)
-
-    assert torch.allclose(losses(*mixed), torch.cat([losses(e) for e in mixed]), atol=1e-4)
-
-
 def test_a_distillation_batch_shares_a_prefix_and_every_epoch_sees_every_sequence_once():
     told = [Example((5, 6, 7, i, 8), 4) for i in range(10, 17)]
     beside = [Example((5, *range(30, 60), i, 8), 32) for i in range(10, 15)]
@@ -184,45 +134,6 @@ def test_a_distillation_batch_shares_a_prefix_and_every_epoch_sees_every_sequenc
     seen = [e.ids for batch in batches for e in batch]
     assert sorted(seen[:12]) == sorted(seen[12:]) == sorted(e.ids for e in document.examples)
     assert seen[:12] != seen[12:]
-
-
-def test_a_fraction_of_the_layers_is_counted_from_the_last_layer():
-    model = tiny_llama()
-    count = model.config.num_hidden_layers
-    assert layout_of(model, rank=2, layers=1 / count) == layout_of(model, rank=2, layers=(-1,))
-    assert layout_of(model, rank=2, layers=1.0) == layout_of(model, rank=2)
-    assert layout_of(model, rank=2, layers=0.01) == layout_of(model, rank=2, layers=(count - 1,))
-
-
-@pytest.mark.parametrize("layers", [(0,), (1,), (-1,)])
-def test_computing_the_layers_below_the_adapters_once_does_not_change_the_result(layers):
-    model = tiny_llama()
-    recipe = PRAG.changed(epochs=3, batch_size=2, layers=layers)
-    layout = layout_of(model, rank=2, layers=layers)
-    documents = [random_document(i, 3) for i in range(3)]
-    trainer = Trainer(Engine(model, tiny_tokenizer()), layout, recipe)
-    spared = {t.document.text: t.adapter.buffer for t in trainer.train(documents)}
-    assert trainer._losses._lower.count == layers[0] % model.config.num_hidden_layers
-    trainer._losses._lower.count = 0
-    for trained in trainer.train(documents):
-        assert np.abs(trained.adapter.buffer - spared[trained.document.text]).max() < 1e-4
-
-
-def test_the_divergence_covers_the_top_tokens_and_one_outcome_for_the_rest():
-    rng = np.random.default_rng(0)
-    student, teacher = rng.standard_normal((4, 30)), rng.standard_normal((4, 30)) * 2
-    p = np.exp(teacher) / np.exp(teacher).sum(1, keepdims=True)
-    q = np.exp(student) / np.exp(student).sum(1, keepdims=True)
-    top = np.argsort(-p, 1)[:, :6]
-    expected = []
-    for i in range(4):
-        outcomes = [(p[i, v], q[i, v]) for v in top[i]] + [(1 - p[i, top[i]].sum(), 1 - q[i, top[i]].sum())]
-        expected.append(sum(a * np.log(a / b) for a, b in outcomes))
-    logprobs = torch.from_numpy(np.log(np.take_along_axis(p, top, 1))).float()
-    found = divergence(torch.from_numpy(student).float(), torch.from_numpy(top), logprobs)
-    assert np.allclose(found.numpy(), expected, atol=1e-4)
-    whole = divergence(torch.from_numpy(teacher).float(), torch.from_numpy(top), logprobs)
-    assert whole.abs().max() < 1e-5
 
 
 @pytest.mark.parametrize(
