@@ -5,37 +5,15 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from llamaindex_prag.adapters.adapter import Adapter, AdapterKey
+from llamaindex_prag.adapters.adapter import Adapter
 from llamaindex_prag.llama_index import ParametricLLM, ParametricNodePostprocessor
 from llamaindex_prag.llama_index.markers import marker
 from llamaindex_prag.serving.document_names import DocumentSet
-from llamaindex_prag.serving.loaded import LoadedAdapters
 from llamaindex_prag.serving.served_model import ServedModel
 from rag_backbone.engine.requests import Request
-from rag_backbone.engine.sampling import Sampling
-from rag_backbone.engine.signals import Signals
-from rag_backbone.engine.stop_strings import Detokenizer
 from rag_backbone.errors import AdapterError, ConfigurationError, ServerError, ServerUnavailableError
 from tests.llamaindex_prag.made import random_values
-from tests.llamaindex_prag.serving.conftest import TEXTS
-from tests.openai_server import Fault
-
-QUESTION = "Who built the bridge?"
-
-
-@pytest.fixture
-def served(server, lm, store, tmp_path):
-    return ServedModel(server.url, store, lm=lm, recipe="prag", max_adapters=3, folder=tmp_path / "out", keep=2)
-
-
-def ids(lm, text=QUESTION):
-    return list(lm.tokenizer(text).input_ids)
-
-
-def both(model, lm, numbers, **options):
-    """Build a request that both the local and the served model can take."""
-    selection = model.select([model.key(TEXTS[i]) for i in numbers], **options)
-    return Request(ids(lm), 12, adapters=selection)
+from tests.llamaindex_prag.serving.conftest import QUESTION, TEXTS, both, ids, request_name
 
 
 @pytest.mark.parametrize("numbers", [(), (0,), (1, 2), (3, 4, 5)])
@@ -56,144 +34,11 @@ def test_requests_without_adapters_use_the_base_model(served, server, lm):
     assert all(body["prompt"] == ids(lm) for body in server.asked("/completions"))
 
 
-def test_options_reach_the_server(served, server, lm):
-    sampling = Sampling(temperature=0.7, top_p=0.9, top_k=5, seed=3, logit_bias={7: -1.0})
-    request = Request(ids(lm), 4, stop=["\n"], sampling=sampling, signals=Signals(top_logprobs=1))
-    steps = served.lm.engine.generate(request).steps
-    (body,) = server.asked("/completions")
-    told = {"temperature": 0.7, "top_p": 0.9, "top_k": 5, "seed": 3, "logit_bias": {"7": -1.0}, "stop": ["\n"]}
-    assert {name: body[name] for name in told} == told
-    assert all(step.top_logprobs == ((step.token_id, pytest.approx(step.logprob)),) for step in steps)
-
-
-def test_an_adapter_is_loaded_once_and_the_least_recently_used_one_is_unloaded(served, server, lm):
-    for i in (0, 0, 1, 0, 2):  # two stay loaded
-        served.lm.engine.generate(both(served, lm, (i,)))
-    loads = [body["lora_name"] for body in server.asked("/load_lora_adapter")]
-    assert len(loads) == len(set(loads)) == 3
-    assert [body["lora_name"] for body in server.asked("/unload_lora_adapter")] == [loads[1]]
-    assert set(server.adapters) == {loads[0], loads[2]}
-    assert (served._loaded._folders.root / loads[1]).is_dir()  # within its grace period
-
-
-def test_an_adapter_unloaded_by_another_client_is_loaded_again(served, server, lm):
-    request = both(served, lm, (0, 1))
-    before = served.lm.engine.generate(request)
-    server.adapters.clear()
-    assert served.lm.engine.generate(request).token_ids == before.token_ids
-    assert len(server.asked("/load_lora_adapter")) == 2
-
-
-def test_a_deleted_folder_is_written_again(served, server, lm):
-    import shutil
-
-    request = both(served, lm, (0,))
-    before = served.lm.engine.generate(request)
-    server.adapters.clear()
-    shutil.rmtree(served._loaded._folders.root / request_name(served, request))
-    assert served.lm.engine.generate(request).token_ids == before.token_ids
-
-
-def request_name(served, request):
-    with served.name_of(request.adapters) as name:
-        return name
-
-
 def test_an_adapter_that_keeps_being_unloaded_finally_raises(served, server, lm, monkeypatch):
     monkeypatch.setattr(server, "answer", lambda path, body: {"text": "Success"})  # reports success, loads nothing
     with pytest.raises(ServerError, match="refused the request .HTTP 404.*prag-"):
         served.lm.engine.generate(both(served, lm, (0,)))
     assert len(server.asked("/completions")) == 3
-
-
-@pytest.mark.parametrize("then", ["reset", "stop", "garbage", "error"])
-def test_a_broken_answer_resumes_at_the_exact_token(served, server, lm, then):
-    request = both(served, lm, (0,))
-    whole = lm.engine.generate(request)
-    server.faults = [Fault(after=3, then=then)]
-    assert served.lm.engine.generate(request).token_ids == whole.token_ids
-    second = server.asked("/completions")[1]
-    assert second["prompt"] == ids(lm) + whole.token_ids[:3]
-    assert second["max_tokens"] == 12 - 3
-
-
-@pytest.fixture
-def knowing(server, lm, monkeypatch):
-    """Make the server hold text back, generate one fixed text, and miss stop strings that start in a prompt."""
-    monkeypatch.setattr("llamaindex_prag.serving.served_engine.pause_before", lambda *_, **__: 0.0)
-    server.holds = True
-    known = list(lm.tokenizer("The bridge of Hallin was built by Ada.", add_special_tokens=False).input_ids)
-    detokenizer = Detokenizer(lm.tokenizer, ids(lm))
-    texts = [detokenizer.push(token) for token in known]
-
-    def says(body):
-        done = len(body["prompt"]) - len(ids(lm))
-        assert body["prompt"][len(ids(lm)) :] == known[:done]
-        return [(text, 0.9, token) for text, token in zip(texts[done:], known[done:], strict=True)]
-
-    server.says = says
-    return texts
-
-
-@pytest.mark.parametrize("stop", ["\n\nQuestion", "END", "!"])
-@pytest.mark.parametrize("after", [1, 3, 6, -1])
-def test_text_held_back_when_a_stream_broke_is_recovered(served, server, lm, knowing, after, stop):
-    server.faults = [Fault(after=after % len(knowing)), Fault(after=0), Fault(after=1)]
-    with served.lm.engine.stream(Request(ids(lm), 99, stop=[stop])) as stream:
-        streamed = "".join(step.text for step in stream)
-        found = stream.generation()
-    assert streamed == found.text == "".join(knowing)
-    assert [step.index for step in found.steps] == list(range(len(knowing)))
-
-
-@pytest.mark.parametrize("at", [2, 4, 7])
-def test_a_stop_string_that_spans_a_break_is_found(served, server, lm, knowing, at):
-    begins = len("".join(knowing[:at])) - 1
-    stop = "".join(knowing)[begins : begins + 4]
-    server.faults = [Fault(after=at)]
-    found = served.lm.engine.generate(Request(ids(lm), 99, stop=[stop]))
-    assert (found.text, found.finish_reason, found.stop_string) == ("".join(knowing)[:begins], "stop", stop)
-
-
-def test_without_a_tokenizer_tokens_without_text_are_generated_again(server, lm, store, tmp_path, knowing):
-    alone = ServedModel(server.url, store, recipe="prag", folder=tmp_path / "out")
-    server.faults = [Fault(after=5)]
-    found = alone.lm.engine.generate(Request(ids(lm), 99, stop=["x" * 500]))  # long enough to hold everything back
-    assert found.text == "".join(knowing)
-
-
-def test_a_restarted_server_loads_the_adapters_again(served, server, lm):
-    request = both(served, lm, (0,))
-    whole = lm.engine.generate(request)
-    stream = served.lm.engine.stream(request)
-    first = next(stream)
-    assert first.token_id == whole.token_ids[0]
-    stream.close()
-    server.stop()
-    server.adapters.clear()
-    served.lm.engine.attempts = 1
-    with pytest.raises(ServerUnavailableError, match=server.url):
-        served.lm.engine.generate(request)
-    server.start()
-    assert served.lm.engine.generate(request).token_ids == whole.token_ids
-
-
-def test_a_pause_longer_than_the_limit_raises_at_once(served, server, lm):
-    served.server.client.max_retries = 0
-    server.faults = [Fault(429, {"Retry-After": "500"})]
-    with pytest.raises(ServerUnavailableError, match="wait 500 s"):
-        served.lm.engine.generate(Request(ids(lm), 4))
-
-
-def test_two_clients_with_separate_folders_can_share_one_server(served, server, lm, store, tmp_path):
-    other = ServedModel(server.url, store, lm=lm, recipe="prag", max_adapters=3, folder=tmp_path / "two", keep=2)
-    request = both(served, lm, (0,))
-    whole = lm.engine.generate(request).token_ids
-    assert served.lm.engine.generate(request).token_ids == whole
-    assert other.lm.engine.generate(request).token_ids == whole  # the name is loaded already
-    for i in (1, 2, 3):  # the first client unloads the adapter of the request
-        served.lm.engine.generate(both(served, lm, (i,)))
-    assert other.lm.engine.generate(request).token_ids == whole
 
 
 def test_concurrent_calls_each_use_their_own_documents(served, lm):
@@ -245,37 +90,6 @@ def test_impossible_options_are_rejected_with_a_remedy(server, lm, store, tmp_pa
     server.stop()
     with pytest.raises(ServerUnavailableError, match="could not answer"):
         ServedModel(server.url, store)
-
-
-def test_a_tokenizer_that_differs_from_the_servers_is_rejected(server, lm, store, tmp_path):
-    server.tokenizer = lambda text, **_: type("E", (), {"input_ids": [1, 2, 3]})()
-    served = ServedModel(server.url, store, lm=lm, recipe="prag", folder=tmp_path / "out")
-    with pytest.raises(ConfigurationError, match="has another tokenizer than lm"):
-        _ = served.lm.tokenizer
-
-
-def test_a_store_of_another_model_is_rejected(server, lm, tmp_path):
-    from llamaindex_prag.store.lmdb_store import LMDBStore
-
-    with (
-        LMDBStore(tmp_path / "other", model="f" * 64, map_size=1 << 22) as other,
-        pytest.raises(ConfigurationError, match="Use the model that they were trained on"),
-    ):
-        ServedModel(server.url, other, lm=lm)
-
-
-def test_a_folder_that_the_server_cannot_see_is_reported(server, lm, store, tmp_path):
-    served = ServedModel(
-        server.url, store, lm=lm, recipe="prag", folder=tmp_path / "out", server_folder="/mnt/elsewhere"
-    )
-    with pytest.raises(ServerError, match=r"finds no adapter at /mnt/elsewhere/prag-.*server_folder"):
-        served.lm.engine.generate(both(served, lm, (0,)))
-
-
-def test_the_error_of_a_server_without_runtime_loading_says_how_to_enable_it(served, server, lm):
-    server.faults = [Fault(404, message="Not Found", path="/load_lora_adapter")]
-    with pytest.raises(ServerError, match="VLLM_ALLOW_RUNTIME_LORA_UPDATING=True"):
-        served.lm.engine.generate(both(served, lm, (0,)))
 
 
 # ---------------------------------------------------------------------------------------------------------- LlamaIndex
@@ -352,10 +166,3 @@ def test_inconsistent_options_of_an_llm_are_rejected(server, lm, store, options,
     given = {"base_url": server.url, "lm": lm, "store": store, "server": {"keep": 2}, **options}
     with pytest.raises(ConfigurationError, match=reason):
         ParametricLLM(**given)
-
-
-def test_the_repr_of_loaded_adapters_shows_their_number_and_server(served, lm):
-    served.lm.engine.generate(both(served, lm, (0,)))
-    assert isinstance(served._loaded, LoadedAdapters)
-    assert repr(served._loaded).startswith("LoadedAdapters(1 of 2 in LoraServer('http://127")
-    assert AdapterKey(served.store.model, served.recipe.key, "0" * 64) not in served.store
