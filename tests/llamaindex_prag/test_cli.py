@@ -11,34 +11,13 @@ import pytest
 from typer.testing import CliRunner
 
 from llamaindex_prag.adapters.adapter import Adapter, text_hash
-from llamaindex_prag.cli import read_passages
 from llamaindex_prag.parametric_model import ParametricModel
 from llamaindex_prag.store.lmdb_store import LMDBStore
 from rag_backbone.cli import build_app
-from rag_backbone.errors import ConfigurationError
 from rag_backbone.loading.causal_lm import CausalLM
 from tests.llamaindex_prag.made import random_values
-from tests.tiny import tiny_folder
 
 TEXT = "The Patient Anna is a ferry of 61 metres. She was built in 1974 at the Lodmoor yard in Brannoch."
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    return tiny_folder(tmp_path_factory.mktemp("model"))
-
-
-@pytest.fixture
-def run(tmp_path, model):
-    def call(*arguments, code=0):
-        extra = ["--store", str(tmp_path / "store")]
-        if arguments[0] == "parametrize":
-            extra += ["--model", str(model), "--recipe", "prag"]
-        result = CliRunner().invoke(build_app(), [*map(str, arguments), *extra])
-        assert result.exit_code == code, (result.output, result.exception)
-        return result.stdout
-
-    return call
 
 
 @pytest.fixture
@@ -75,111 +54,6 @@ def test_a_changed_document_replaces_its_adapters(run, notes):
     (notes / "ferry.txt").write_text(TEXT.replace("1974", "1975"))
     report = json.loads(run("parametrize", notes, "--json"))
     assert (report["trained"], report["removed"]) == (1, 1)
-
-
-@pytest.mark.parametrize(
-    ("name", "content", "message"),
-    [
-        ("a.png", "x", "is not a .txt"),
-        ("a.pdf", "x", "PDF cannot be read"),
-        ("a.txt", " ", "holds no text"),
-        ("a.jsonl", '{"title": "y"}', "line 1 has no text"),
-        ("a.jsonl", "[", "line 1 is not JSON"),
-    ],
-)
-def test_unreadable_files_are_refused(tmp_path, name, content, message):
-    (tmp_path / name).write_text(content)
-    with pytest.raises(ConfigurationError, match=message):
-        read_passages(tmp_path / name)
-
-
-def test_paragraphs_are_joined_and_json_lines_stay_separate(tmp_path):
-    (tmp_path / "a.md").write_text("\n\n".join(["word " * 100] * 5))
-    (tmp_path / "b.jsonl").write_text('{"id": "x", "title": "T", "text": "one"}\n\n{"text": "two"}')
-    passages = read_passages(tmp_path)
-    assert [p.document for p in passages] == [
-        *[f"{tmp_path}/a.md"] * 3,
-        f"{tmp_path}/b.jsonl#x",
-        f"{tmp_path}/b.jsonl#3",
-    ]
-    assert passages[3].title == "T"
-    assert all(len(p.text) < 1200 for p in passages)
-
-
-def test_a_translator_is_trained_from_json_lines_and_resumes(model, tmp_path):
-    corpus, out = tmp_path / "corpus.jsonl", tmp_path / "translator"
-    rows = [{"title": f"Ferry {i}", "text": TEXT.replace("1974", str(1900 + i))} for i in range(12)]
-    corpus.write_text("\n".join(map(json.dumps, rows)))
-    call = [
-        "train-translator",
-        str(corpus),
-        "--out",
-        str(out),
-        "--model",
-        str(model),
-        "--steps",
-        "2",
-        "--documents",
-        "2",
-        "--questions",
-        "1",
-        "--validation",
-        "3",
-        "--validate-every",
-        "1",
-        "--json",
-    ]
-    stopped = CliRunner().invoke(build_app(), [*call, "--max-minutes", "0"])
-    assert json.loads(stopped.stdout)["steps"] == 0
-    done = json.loads(CliRunner().invoke(build_app(), call).stdout)
-    assert (done["steps"], done["ended"]) == (2, "all 2 steps are done")
-    assert [e["step"] for e in done["history"]] == [0, 1, 2]
-    assert sorted(p.name for p in out.iterdir()) == ["translator.json", "translator.safetensors"]
-    further = [*call[:3], str(tmp_path / "further"), *call[4:], "--start", str(out)]
-    first = json.loads(CliRunner().invoke(build_app(), further).stdout)["history"][0]
-    best = min(done["history"], key=lambda e: e["own"])
-    assert first["own"] == pytest.approx(best["own"], abs=1e-5)
-    assert first["base"] == pytest.approx(best["base"], abs=1e-5)
-    record = json.loads((tmp_path / "further" / "translator.json").read_text())["record"]
-    assert record["start"]["history"] == done["history"][: best["step"] + 1]
-    refused = CliRunner().invoke(build_app(), [*further, "--kind", "shared"])
-    assert (refused.exit_code, "leave --kind" in refused.output) == (2, True)
-    over = CliRunner().invoke(build_app(), [*call, "--start", str(out)])
-    assert (over.exit_code, "name another" in over.output) == (2, True)
-    few = CliRunner().invoke(build_app(), [*call[:1], str(corpus), *call[2:], "--validation", "9"])
-    assert few.exit_code != 0
-
-
-def test_a_translator_learns_to_produce_parametrized_adapters(run, model, tmp_path):
-    corpus, out = tmp_path / "corpus.jsonl", tmp_path / "translator"
-    rows = [{"title": f"Ferry {i}", "text": TEXT.replace("1974", str(1900 + i))} for i in range(8)]
-    corpus.write_text("\n".join(map(json.dumps, rows)))
-    assert json.loads(run("parametrize", corpus, "--json"))["trained"] == 8
-    call = [
-        "train-translator",
-        str(corpus),
-        "--out",
-        str(out),
-        "--model",
-        str(model),
-        "--steps",
-        "2",
-        "--documents",
-        "2",
-        "--kind",
-        "dyprag",
-        "--validation",
-        "2",
-        "--validate-every",
-        "1",
-        "--imitate",
-        str(tmp_path / "store"),
-        "--json",
-    ]
-    result = CliRunner().invoke(build_app(), call)
-    assert json.loads(result.stdout)["ended"] == "all 2 steps are done", result.exception
-    record = json.loads((out / "translator.json").read_text())
-    assert '"objective": "imitate"' in json.dumps(record)
 
 
 def test_files_with_the_same_name_in_two_folders_are_two_documents(run, notes, tmp_path):
@@ -232,8 +106,8 @@ def test_a_shared_passage_is_reported_as_kept(run, notes):
     assert f"kept: {text_hash(TEXT)}, because" in said
 
 
-def test_a_console_with_another_encoding_prints_escapes(tmp_path, model):
-    lm = CausalLM.from_pretrained(model)
+def test_a_console_with_another_encoding_prints_escapes(tmp_path, model_folder):
+    lm = CausalLM.from_pretrained(model_folder)
     with LMDBStore(tmp_path / "store", model=lm.fingerprint) as store:
         made = ParametricModel(lm, store, recipe="prag")
         store.put(made.key(TEXT), Adapter(made.layout, random_values(made.layout, 0), 1.0), {}, owners=["/東京.txt"])
@@ -248,9 +122,18 @@ def test_a_console_with_another_encoding_prints_escapes(tmp_path, model):
         assert b"\\u6771\\u4eac.txt" in done.stdout
 
 
-def test_an_estimate_is_printed_before_the_work_and_alone_on_request(notes, tmp_path, model, monkeypatch):
+def test_an_estimate_is_printed_before_the_work_and_alone_on_request(notes, tmp_path, model_folder, monkeypatch):
     monkeypatch.setenv("DYNPRAG_CACHE", str(tmp_path / "cache"))
-    line = ["parametrize", str(notes), "--store", str(tmp_path / "store"), "--model", str(model), "--recipe", "prag"]
+    line = [
+        "parametrize",
+        str(notes),
+        "--store",
+        str(tmp_path / "store"),
+        "--model",
+        str(model_folder),
+        "--recipe",
+        "prag",
+    ]
 
     def called(*more):
         result = CliRunner().invoke(build_app(), [*line, *more])

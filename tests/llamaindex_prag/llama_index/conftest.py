@@ -21,6 +21,7 @@ from rag_backbone.engine.requests import Request
 from tests.llamaindex_prag.llama_index.tenants import Tenants, small_lm
 from tests.llamaindex_prag.made import random_values
 
+QUESTION = "Who wrote a letter?"
 TEXTS = [
     "The keeper of the lighthouse wrote a letter in the winter of 1871.",
     "A bridge of forty-one arches crosses the river at the old mill.",
@@ -69,9 +70,6 @@ def calls(llm, monkeypatch):
 
     monkeypatch.setattr(engine, "_admit", watched)
     return found
-
-
-QUESTION = "Who wrote a letter?"
 
 
 def engine_of(llm, retriever, mode="compact", **options):

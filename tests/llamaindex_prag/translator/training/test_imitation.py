@@ -17,17 +17,10 @@ from llamaindex_prag.translator.training.plan import DYPRAG, TrainingPlan
 from llamaindex_prag.translator.training.trainer import TranslatorTrainer
 from llamaindex_prag.translator.translator import Translator
 from rag_backbone.errors import ConfigurationError
-from rag_backbone.loading.causal_lm import CausalLM
-from tests.llamaindex_prag.translator.training.test_trainer import LESSONS
-from tests.tiny import tiny_llama, tiny_tokenizer
+from tests.llamaindex_prag.translator.training.lessons import LESSONS
 
 RULES = PRAG.changed(augmentation="rules")  # what "auto" is settled to for a model this small
 PLAN = DYPRAG.changed(steps=6, validate_every=3, validation_questions=1)
-
-
-@pytest.fixture(scope="module")
-def lm():
-    return CausalLM(tiny_llama(), tiny_tokenizer(), name="tiny")
 
 
 @pytest.fixture

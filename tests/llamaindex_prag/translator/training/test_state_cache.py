@@ -14,26 +14,13 @@ from llamaindex_prag.errors import StoreError
 from llamaindex_prag.training.gradients import DocumentLosses
 from llamaindex_prag.translator.config import TranslatorConfig
 from llamaindex_prag.translator.training.base_states import BaseStates
-from llamaindex_prag.translator.training.corpus import split
 from llamaindex_prag.translator.training.plan import TrainingPlan
 from llamaindex_prag.translator.training.state_cache import KeptStates, _read, _written
 from llamaindex_prag.translator.training.trainer import TranslatorTrainer
 from llamaindex_prag.translator.translator import Translator
-from rag_backbone.loading.causal_lm import CausalLM
-from tests.llamaindex_prag.translator.training.test_trainer import LESSONS, PLAN
-from tests.tiny import tiny_llama, tiny_tokenizer
+from tests.llamaindex_prag.translator.training.lessons import PLAN
 
 CPU = torch.device("cpu")
-
-
-@pytest.fixture(scope="module")
-def lm():
-    return CausalLM(tiny_llama(), tiny_tokenizer(), name="tiny")
-
-
-@pytest.fixture(scope="module")
-def corpus():
-    return split(LESSONS, validation=3)
 
 
 def translator(lm) -> Translator:

@@ -1,48 +1,18 @@
 """Tests of training a translator on a tiny model: that it learns, resumes where it stopped, and rejects bad input."""
 
-import json
 import math
 
-import numpy as np
 import pytest
 import torch
 
-from llamaindex_prag.adapters.recipe import DISTILL
 from llamaindex_prag.augment.augmentation import QA
 from llamaindex_prag.errors import TranslatorError
-from llamaindex_prag.translator.config import TranslatorConfig
 from llamaindex_prag.translator.training.corpus import Corpus, Lesson, split
 from llamaindex_prag.translator.training.plan import TrainingPlan
 from llamaindex_prag.translator.training.trainer import TranslatorTrainer
 from llamaindex_prag.translator.translator import Translator
 from rag_backbone.errors import ConfigurationError
-from rag_backbone.loading.causal_lm import CausalLM
-from tests.tiny import tiny_llama, tiny_tokenizer
-
-NAMES = ["Ada", "Bo", "Cy", "Di", "Eve", "Flo"]
-LESSONS = [
-    Lesson(f"The bridge of {a} was built by {b} in the town of {c}.", f"Bridge {a} {b} {c}")
-    for a in NAMES
-    for b in NAMES[:3]
-    for c in NAMES[3:]
-]
-PLAN = TrainingPlan(steps=4, documents=2, questions=2, unrelated=0, validate_every=2, validation_questions=1, warm_up=1)
-
-
-@pytest.fixture(scope="module")
-def lm():
-    return CausalLM(tiny_llama(), tiny_tokenizer(), name="tiny")
-
-
-@pytest.fixture(scope="module")
-def corpus() -> Corpus:
-    return split(LESSONS, validation=3)
-
-
-def translator(lm, kind="shared", seed=0) -> Translator:
-    form = {"width": 16, "tokens": 2, "heads": 2} if kind == "shared" else {"width": 8}
-    recipe = DISTILL.changed(rank=2, layers=None)
-    return Translator(lm, TranslatorConfig.of(lm, kind, recipe=recipe, seed=seed, **form))
+from tests.llamaindex_prag.translator.training.lessons import LESSONS, PLAN, translator
 
 
 def test_training_lowers_the_loss_on_held_out_passages(lm, corpus, tmp_path):
@@ -178,47 +148,6 @@ def test_a_nan_loss_stops_the_training_and_leaves_the_saved_state_untouched(lm, 
     assert all(p.isfinite().all() for p in again.translator.network.parameters())
 
 
-@pytest.mark.parametrize("what", ["plan", "corpus", "translator"])
-def test_the_state_of_another_training_is_rejected(lm, corpus, tmp_path, what):
-    TranslatorTrainer(translator(lm), corpus, tmp_path / "t", PLAN).train(over=lambda: True, show=False)
-    given = {"plan": PLAN, "corpus": corpus, "translator": translator(lm)}
-    other = {
-        "plan": TrainingPlan(steps=7),
-        "corpus": split(LESSONS, validation=3, seed=1),
-        "translator": translator(lm, seed=1),
-    }
-    given[what] = other[what]
-    with pytest.raises(TranslatorError, match=f"another {what}"):
-        TranslatorTrainer(given["translator"], given["corpus"], tmp_path / "t", given["plan"])
-
-
-def test_a_damaged_state_is_rejected(lm, corpus, tmp_path):
-    TranslatorTrainer(translator(lm), corpus, tmp_path / "t", PLAN).train(over=lambda: True, show=False)
-    values = tmp_path / "t.training" / "state.safetensors"
-    values.write_bytes(values.read_bytes()[:-1])
-    with pytest.raises(TranslatorError, match="is damaged"):
-        TranslatorTrainer(translator(lm), corpus, tmp_path / "t", PLAN)
-    (tmp_path / "t.training" / "state.json").write_text("{}")
-    with pytest.raises(TranslatorError, match="cannot be read"):
-        TranslatorTrainer(translator(lm), corpus, tmp_path / "t", PLAN)
-
-
-def test_a_full_disk_leaves_the_saved_state_untouched(lm, corpus, tmp_path, monkeypatch):
-    trainer = TranslatorTrainer(translator(lm), corpus, tmp_path / "t", PLAN)
-    trainer.train(over=lambda: True, show=False)
-    before = json.loads((tmp_path / "t.training" / "state.json").read_text())
-
-    def full(*_args, **_options):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("pathlib.Path.write_bytes", full)
-    with pytest.raises(TranslatorError, match="cannot be written"):
-        trainer.train(show=False)
-    monkeypatch.undo()
-    assert json.loads((tmp_path / "t.training" / "state.json").read_text()) == before
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["t", "t.training"]
-
-
 def test_training_leaves_the_model_unchanged(lm, corpus, tmp_path):
     before = {n: p.clone() for n, p in lm.model.named_parameters()}
     TranslatorTrainer(translator(lm, "dyprag"), corpus, tmp_path / "t", PLAN).train(show=False)
@@ -232,24 +161,3 @@ def test_a_corpus_without_any_questions_is_rejected(lm, tmp_path):
     empty = [Lesson("...", f"x{i}") for i in range(12)]
     with pytest.raises(ConfigurationError, match="have questions"):
         TranslatorTrainer(translator(lm), split(empty, validation=3), tmp_path / "t", PLAN)
-
-
-@pytest.mark.parametrize(
-    ("changes", "reason"),
-    [
-        ({"steps": 0}, "steps is 0"),
-        ({"learning_rate": 0.0}, "learning_rate is 0"),
-        ({"patience": -1}, "patience is -1"),
-    ],
-)
-def test_invalid_plans_are_rejected(changes, reason):
-    with pytest.raises(ConfigurationError, match=reason):
-        TrainingPlan(**changes)
-
-
-def test_the_learning_rate_rises_and_then_falls_to_zero():
-    plan = TrainingPlan(steps=100, warm_up=9, learning_rate=1.0)
-    rates = [plan.rate(step) for step in range(101)]
-    assert np.argmax(rates) == 9
-    assert rates[0] == pytest.approx(0.1)
-    assert rates[100] == pytest.approx(0.0, abs=1e-9)
