@@ -2,9 +2,11 @@
 
 import pytest
 
+from llamaindex_prag.serving.lora_server import LoraServer
 from llamaindex_prag.serving.served_model import ServedModel
-from rag_backbone.errors import ServerError
-from tests.llamaindex_prag.serving.conftest import both
+from llamaindex_prag.store.peft_folder import export_peft
+from rag_backbone.errors import ServerError, ServerUnavailableError
+from tests.llamaindex_prag.serving.conftest import TEXTS, both
 from tests.openai_server import Fault
 
 
@@ -20,3 +22,43 @@ def test_the_error_of_a_server_without_runtime_loading_says_how_to_enable_it(ser
     server.faults = [Fault(404, message="Not Found", path="/load_lora_adapter")]
     with pytest.raises(ServerError, match="VLLM_ALLOW_RUNTIME_LORA_UPDATING=True"):
         served.lm.engine.generate(both(served, lm, (0,)))
+
+
+@pytest.fixture
+def client(server):
+    return LoraServer(f"{server.url}/", retries=0)
+
+
+@pytest.fixture
+def folder(local, store, tmp_path):
+    return export_peft(store.get(local.key(TEXTS[0])), tmp_path / "adapter", base_model_name="base")
+
+
+def test_loading_and_unloading_twice_changes_nothing(client, server, folder):
+    for _ in range(2):
+        client.load("prag-1", folder)
+        assert client.adapters() == {"prag-1": str(folder)}
+    for _ in range(2):
+        client.unload("prag-1")
+        assert client.adapters() == {}
+    assert [model.id for model in client.models()] == ["base"]
+    assert len(server.asked("/load_lora_adapter")) == 2
+
+
+def test_token_ids_come_from_the_server_and_are_none_if_it_has_no_such_endpoint(client, server, lm):
+    text = "The keeper wrote a letter."
+    assert client.tokenised(text) == lm.tokenizer(text, add_special_tokens=False).input_ids
+    server.faults = [Fault(404, message="Not Found", path="/tokenize")]
+    assert client.tokenised(text) is None
+
+
+def test_a_server_that_does_not_answer_is_named(client, server):
+    server.stop()
+    for call in (client.models, lambda: client.load("a", "/tmp/a"), lambda: client.unload("a")):
+        with pytest.raises(ServerUnavailableError, match=f"the server at {server.url}"):
+            call()
+
+
+def test_errors_that_a_server_cannot_cause_are_returned_as_they_are(client):
+    error = MemoryError("none left")
+    assert client.explained(error) is error
