@@ -11,7 +11,6 @@ from llamaindex_prag.translator.training.corpus import Corpus, Lesson, split
 from llamaindex_prag.translator.training.plan import TrainingPlan
 from llamaindex_prag.translator.training.trainer import TranslatorTrainer
 from llamaindex_prag.translator.translator import Translator
-from rag_backbone.errors import ConfigurationError
 from tests.llamaindex_prag.translator.training.lessons import LESSONS, PLAN, translator
 
 
@@ -155,9 +154,3 @@ def test_training_leaves_the_model_unchanged(lm, corpus, tmp_path):
         assert torch.equal(parameter, before[name])
         assert parameter.grad is None
     assert not any("forward" in vars(m) for m in lm.model.modules())
-
-
-def test_a_corpus_without_any_questions_is_rejected(lm, tmp_path):
-    empty = [Lesson("...", f"x{i}") for i in range(12)]
-    with pytest.raises(ConfigurationError, match="have questions"):
-        TranslatorTrainer(translator(lm), split(empty, validation=3), tmp_path / "t", PLAN)
