@@ -37,7 +37,7 @@ def hash_bytes(text: str, what: str = "a text's hash") -> bytes:
         found = bytes.fromhex(text)
     except ValueError:
         found = b""
-    if len(found) != _HASH:
+    if len(text) != 2 * _HASH or len(found) != _HASH:  # `fromhex` skips blanks
         raise ConfigurationError(f"{what} is {text!r}; it must be 64 hexadecimal digits, such as text_hash returns")
     return found
 

@@ -52,7 +52,7 @@ def test_other_values_are_refused(value):
         as_json(value)
 
 
-@pytest.mark.parametrize("text", ["", "ab", "g" * 64, "a" * 66, "0x" + "a" * 62])
+@pytest.mark.parametrize("text", ["", "ab", "g" * 64, "a" * 66, "0x" + "a" * 62, "ab " * 32])
 def test_a_hash_has_64_hexadecimal_digits(text):
     assert hash_bytes("0f" * 32) == b"\x0f" * 32
     with pytest.raises(ConfigurationError, match="a text's hash is '.*'; it must be 64 hexadecimal digits"):
