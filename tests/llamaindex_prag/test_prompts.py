@@ -4,15 +4,7 @@ import copy
 
 import pytest
 
-from llamaindex_prag.prompts import (
-    INSTRUCTION,
-    LABEL,
-    chat_ids,
-    clean_answer,
-    conversation_ids,
-    prompt_ids,
-    user_text,
-)
+from llamaindex_prag.prompts import INSTRUCTION, LABEL, chat_ids, clean_answer, conversation_ids, prompt_ids, user_text
 from tests.tiny import tiny_tokenizer
 
 

@@ -10,11 +10,7 @@ from llama_index.core.query_engine import RetrieverQueryEngine
 from llama_index.core.schema import NodeWithScore, TextNode
 
 from llamaindex_prag.adapters.adapter import Adapter
-from llamaindex_prag.llama_index import (
-    ParametricLLM,
-    ParametricNodePostprocessor,
-    postprocessor,
-)
+from llamaindex_prag.llama_index import ParametricLLM, ParametricNodePostprocessor, postprocessor
 from llamaindex_prag.prompts import prompt_ids
 from llamaindex_prag.store.lmdb_store import LMDBStore
 from rag_backbone.engine.requests import Request

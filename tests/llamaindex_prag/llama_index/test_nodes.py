@@ -11,11 +11,7 @@ from llama_index.core.query_engine import RetrieverQueryEngine
 from llama_index.core.schema import MetadataMode, NodeWithScore, TextNode
 from workflows.context.serializers import JsonSerializer, PickleSerializer
 
-from llamaindex_prag.llama_index import (
-    ParametricNode,
-    ParametricNodePostprocessor,
-    markers,
-)
+from llamaindex_prag.llama_index import ParametricNode, ParametricNodePostprocessor, markers
 from rag_backbone.errors import AdapterError
 from tests.llamaindex_prag.llama_index.conftest import QUESTION, TEXTS, Fixed, alone, node
 

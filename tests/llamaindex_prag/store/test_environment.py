@@ -10,12 +10,7 @@ from pathlib import Path
 import lmdb
 import numpy as np
 
-from tests.llamaindex_prag.store.made import (
-    made_adapter,
-    made_key,
-    made_layout,
-    opened,
-)
+from tests.llamaindex_prag.store.made import made_adapter, made_key, made_layout, opened
 from tests.llamaindex_prag.store.refused import refuses
 
 

@@ -5,14 +5,7 @@ import numpy as np
 import pytest
 
 from llamaindex_prag.errors import AdapterDamagedError
-from tests.llamaindex_prag.store.made import (
-    LAYOUT,
-    MODEL,
-    made_adapter,
-    made_key,
-    made_layout,
-    opened,
-)
+from tests.llamaindex_prag.store.made import LAYOUT, MODEL, made_adapter, made_key, made_layout, opened
 
 
 def test_gc_keeps_what_never_had_an_owner(store):

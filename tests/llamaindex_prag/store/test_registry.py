@@ -5,11 +5,7 @@ import shutil
 import pytest
 
 from llamaindex_prag.errors import StoreError
-from tests.llamaindex_prag.store.made import (
-    made_adapter,
-    made_key,
-    opened,
-)
+from tests.llamaindex_prag.store.made import made_adapter, made_key, opened
 
 
 def test_two_handles_in_a_process_share_the_files(tmp_path):
