@@ -1,4 +1,4 @@
-"""`dynprag store gc`: against indexes, as a dry run, and what it refuses."""
+"""Adapters that indexes no longer need: the decision for each document, and `dynprag store gc`."""
 
 import json
 from pathlib import Path
@@ -8,7 +8,10 @@ from llama_index.core import Document, StorageContext, VectorStoreIndex
 from llama_index.core.embeddings import MockEmbedding
 from typer.testing import CliRunner
 
+from llamaindex_prag.adapters.adapter import text_hash
+from llamaindex_prag.store.reconcile import IndexContents, left_behind, reconcile
 from rag_backbone.cli import build_app
+from rag_backbone.errors import ConfigurationError
 from tests.llamaindex_prag.store.made import made_adapter, made_key, opened
 
 
@@ -87,3 +90,53 @@ def test_gc_against_an_index_that_llamaindex_persisted(run, parametrized, tmp_pa
     assert list(told["documents"]) == [paths[1].as_posix()]
     assert told["gc"]["compacted"]
     assert json.loads(run("store", "stats", "--json"))["adapters"] == 1
+
+
+def index(*ids, **documents):
+    found = {name: None if texts is None else frozenset(map(text_hash, texts)) for name, texts in documents.items()}
+    return IndexContents(name="the index", documents=found, ids=ids)
+
+
+def owned(store, **documents):
+    for name, texts in documents.items():
+        for text in texts:
+            store.put(made_key(text), made_adapter(), {}, owners=[name])
+
+
+def test_parts_of_a_document_have_the_texts_of_the_document():
+    found = IndexContents(name="x", documents={"a.md": None, "b.md": frozenset({"t"})}, parts=True)
+    assert (found.texts("a.md#1"), found.texts("b.md#x#2"), found.texts("c.md#1")) == (None, frozenset(), frozenset())
+    assert found.texts("b.md#2") == frozenset({"t"})
+    assert index(a=["one"]).texts("a#1") == frozenset()
+
+
+def test_a_document_loses_only_the_texts_that_the_index_no_longer_has(store):
+    owned(store, a=["one", "two"], b=["two"])
+    would = reconcile(store, [index(a=["one"], b=None)], dry_run=True)
+    assert dict(would.documents) == {"a": [text_hash("two")]}
+    assert list(would.removed_texts) == []  # the other document uses the text too
+    assert reconcile(store, [index(a=["one"], b=None)]).documents == would.documents
+    assert store.texts("a") == [text_hash("one")]
+    assert set(store.keys()) == {made_key("one"), made_key("two")}
+
+
+def test_only_documents_that_the_index_once_held_and_no_other_holds_are_removed(store):
+    owned(store, held=["one"], shared=["two"], unknown=["three"], left=["four"])
+    store.hold("i", ["held", "shared", "left"])
+    store.hold("j", ["shared"])
+    found = reconcile(store, [index("i", left=["four"])])
+    assert list(found.removed_texts) == [text_hash("one")]
+    assert found.kept == {"shared": "another index holds it: j", "unknown": "no index is known to hold it"}
+    assert str(found) == "adapters of 1 texts removed, of 1 documents; 2 documents stay that are in no named index"
+
+
+def test_documents_with_texts_that_the_index_lost_are_left_behind(store):
+    owned(store, gone=["one"], changed=["two"], same=["three"], other=["four"])
+    store.hold("i", ["gone", "changed", "same"])
+    assert left_behind(store, index("i", changed=["new"], same=["three"])) == ["changed", "gone"]
+    assert left_behind(store, index(changed=["new"])) == []
+
+
+def test_nothing_is_compared_without_an_index(store):
+    with pytest.raises(ConfigurationError, match="no index was given"):
+        reconcile(store, [])
