@@ -1,9 +1,9 @@
-"""An agent with tools that looks things up when it is unsure: the middleware in LangChain's `create_agent`.
+"""An agent with tools that retrieves when it is unsure, by means of a middleware for LangChain's `create_agent`.
 
-The first question is answered in words; the model is unsure of them, so passages are fetched and the answer is written
-again. The second one is for a tool: its call is left alone, and the answer after it is watched again. A model of 135M
-parameters hardly ever calls a tool by itself, so a small middleware of the agent's own (`sums_by_tool`) says when it
-must; larger models decide that themselves, and then it is left out: `--free`.
+The model is unsure of its answer to the first question, so passages are retrieved and the answer is rewritten. The
+second question is answered with a tool: the tool call passes unchanged, and the answer after it is watched again. A
+model of 135M parameters hardly ever calls a tool on its own, so a second middleware, `sums_by_tool`, forces the call.
+Larger models decide themselves; `--free` leaves that middleware out.
 
 Run it with `python -m examples.agent`, or `--help`.
 """
@@ -33,7 +33,7 @@ def years_between(first: int, last: int) -> str:
 
 @wrap_model_call
 def sums_by_tool(request: ModelRequest, handler: Callable[[ModelRequest], ModelResponse]) -> ModelResponse:
-    """Where the last message asks for years, the tool must be called."""
+    """Force the tool call if the last message asks for a number of years."""
     last = request.messages[-1]
     if isinstance(last, HumanMessage) and "How many years" in last.text:
         request = request.override(tool_choice="years_between")
@@ -41,8 +41,8 @@ def sums_by_tool(request: ModelRequest, handler: Callable[[ModelRequest], ModelR
 
 
 def build(model: LocalChatModel, *, free: bool = False) -> Any:
-    """The agent."""
-    # What so small a model writes when it does not know says nothing of what to look for; the question does.
+    """Build the agent."""
+    # What so small a model writes when it does not know the answer is no useful query; the question is.
     watching = DynamicRetrievalMiddleware(example_retriever(), query=Question(), k=1)
     return create_agent(
         model,
@@ -54,11 +54,11 @@ def build(model: LocalChatModel, *, free: bool = False) -> Any:
 
 
 def main() -> None:
-    """One conversation of two questions; what was looked up is in the agent's state."""
+    """Ask the questions in one conversation; print each answer and the trace, which the agent's state holds."""
     options = argparse.ArgumentParser(description="Dynamic retrieval in an agent with tools.")
     options.add_argument("questions", nargs="*", default=QUESTIONS)
     options.add_argument("--model", default="embedded", help="'embedded', a folder or a Hub id")
-    options.add_argument("--free", action="store_true", help="leave it to the model when to call a tool")
+    options.add_argument("--free", action="store_true", help="let the model decide when to call a tool")
     args = options.parse_args()
     agent = build(LocalChatModel(model=args.model, max_tokens=48), free=args.free)
     config: Any = {"configurable": {"thread_id": "counter"}}

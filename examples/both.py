@@ -1,9 +1,9 @@
-"""Both paradigms on one model: it decides while it writes what to look up, and what it finds goes into its weights.
+"""Both paradigms on one model: what it retrieves while it writes goes into its weights.
 
-question -> writing, watched -> search -> adapters of what was found -> the same model, adapted -> writing goes on
+    question -> write and watch -> search -> adapters of the passages found -> the same model, adapted -> resume
 
-Each passage's adapter is trained when it is first needed (half a minute with the embedded model) and kept; with
-`--translator` it is made in milliseconds by a hypernetwork that `dynprag train-translator` trained.
+Each passage's adapter is trained when it is first needed (half a minute with the embedded model) and stored. With
+`--translator`, a hypernetwork trained by `dynprag train-translator` produces it in milliseconds.
 
 Run it with `python -m examples.both`, or `--help`.
 """
@@ -29,15 +29,19 @@ QUESTION = "At which yard was the Patient Anna built?"
 
 
 def main() -> None:
-    """Ask once, and show what happened."""
-    options = argparse.ArgumentParser(description="Retrieve while writing, into the model's weights.")
+    """Ask one question, and print what happened."""
+    options = argparse.ArgumentParser(
+        description="Retrieve while writing, and put what is found into the model's weights."
+    )
     options.add_argument("question", nargs="?", default=QUESTION)
     options.add_argument("--model", default="embedded", help="'embedded', a folder or a Hub id")
     options.add_argument("--preset", default="flare", help="when and what to retrieve: flare, dragin, etc, ...")
     options.add_argument("--injection", default="parametric", choices=["parametric", "combined"])
-    options.add_argument("--reasoned", action="store_true", help="with the preset's worked examples, for several steps")
-    options.add_argument("--translator", type=Path, help="a checkpoint: translate passages instead of training them")
-    options.add_argument("--k", type=int, default=1, help="passages of a search")
+    options.add_argument(
+        "--reasoned", action="store_true", help="use the preset's prompt with worked examples, for multi-step questions"
+    )
+    options.add_argument("--translator", type=Path, help="checkpoint of a translator; replaces training")
+    options.add_argument("--k", type=int, default=1, help="passages per search")
     args = options.parse_args()
     lm = CausalLM.from_pretrained(args.model)
     index = LocalIndex(WORK / "index")
@@ -61,7 +65,7 @@ def answer_with_both(
     k: int,
     prompt: AnswerPrompt | None,
 ) -> None:
-    """Ask one question; the trace says what was found, where it acted, and what that cost."""
+    """Ask one question; print the trace and the number of prompt tokens of each draft."""
     graph = create_dynamic_rag(
         LocalChatModel.from_causal_lm(injector.adapters.local.lm),
         index.as_retriever("hybrid"),

@@ -1,4 +1,4 @@
-"""The example's documents, searched by BM25: ready at once, for the shorter examples."""
+"""The example documents behind a BM25 retriever, which needs no stored index; used by the shorter examples."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ DATA = Path(__file__).parent / "data" / "corpus.jsonl"
 
 
 def example_retriever(k: int = 2) -> BM25Retriever:
-    """A retriever over all of them."""
+    """Return a BM25 retriever over all example documents, with `k` passages per search."""
     rows = read_json_lines(DATA)
     documents = [Document(d["text"], id=d["title"], metadata={"title": d["title"]}) for _, d in rows]
     return BM25Retriever.from_documents(documents, k=k)

@@ -1,7 +1,8 @@
-"""Single nodes in a graph that one has already.
+"""Use single nodes of dynamic RAG in an existing graph.
 
-A help desk's graph takes down who asks, answers, and signs. Its answering becomes dynamic by five of our nodes; between
-the decision to search and the search stands a node of the desk's own, which keeps personal names out of queries.
+A help desk's graph notes the customer's name, answers the question, and signs the reply. Five of our nodes make the
+answering dynamic. Between the decision to search and the search itself, one of the desk's nodes removes the customer's
+name from the queries.
 
     greet -> begin -> generate -> monitor --(unsure)--> redact -> retrieve -> resume -> generate ...
                                      +-----(done)-----> sign
@@ -23,44 +24,44 @@ QUESTION = "I am Ada Brook. In which year was Tarn Ellis founded?"
 
 
 class DeskState(DynamicRAGState, total=False):
-    """The desk's own state, with room for ours."""
+    """The desk's state, which extends ours."""
 
     customer: str
     reply: str
 
 
 def greet(state: DeskState) -> dict[str, Any]:
-    """Take down who asks, and leave the question."""
+    """Split the input into the customer's name and the question."""
     text = state["question"]
     named = re.match(r"I am ((?:[A-Z]\w+ ?)+)\.\s*", text)
     return {"customer": named[1], "question": text[named.end() :]} if named else {"customer": "", "question": text}
 
 
 def redact(state: DeskState) -> dict[str, Any]:
-    """Queries leave the house, so the customer's name is taken out of them."""
+    """Remove the customer's name from the queries, which go to an external search."""
     return {"queries": [_without(q, state["customer"]) or state["question"] for q in state["queries"]]}
 
 
 def sign(state: DeskState) -> dict[str, Any]:
-    """The letter."""
+    """Write the reply."""
     name = state["customer"] or "customer"
     return {"reply": f"Dear {name}, {state['answer']}\nYours, the desk"}
 
 
 def after_monitor(state: DeskState) -> str:
-    """The desk's own routing: our node says what it found out in `stage` and `queries`."""
+    """Route by what the monitor node reports in `stage` and `queries`."""
     if state["stage"] == "done":
         return "sign"
     return "redact" if state["queries"] else "generate"
 
 
 def after_resume(state: DeskState) -> str:
-    """What was kept may have ended the answer."""
+    """Route to `sign` if the text that was kept already completes the answer."""
     return "sign" if state["stage"] == "done" else "generate"
 
 
 def build(model: LocalChatModel, preset: str = "flare") -> CompiledStateGraph[Any, Any, Any, Any]:
-    """The desk's graph with our nodes in it."""
+    """Build the desk's graph with our nodes in it."""
     nodes = create_nodes(model, example_retriever(), preset=preset, k=2, initial_retrieval=False)
     builder = StateGraph(DeskState)
     builder.add_node("greet", greet)
@@ -69,7 +70,7 @@ def build(model: LocalChatModel, preset: str = "flare") -> CompiledStateGraph[An
     builder.add_node("monitor", nodes.monitor)
     builder.add_node("redact", redact)
     builder.add_node("retrieve", nodes.retrieve)
-    builder.add_node("resume", nodes.resume)  # without `reformulate`: whatever is found is used
+    builder.add_node("resume", nodes.resume)  # without `reformulate`, everything that is found is used
     builder.add_node("sign", sign)
     builder.add_edge(START, "greet")
     builder.add_edge("greet", "begin")
@@ -84,8 +85,8 @@ def build(model: LocalChatModel, preset: str = "flare") -> CompiledStateGraph[An
 
 
 def main() -> None:
-    """Ask the desk once."""
-    options = argparse.ArgumentParser(description="Our nodes in somebody else's graph.")
+    """Ask the desk one question."""
+    options = argparse.ArgumentParser(description="Nodes of dynamic RAG in an existing graph.")
     options.add_argument("question", nargs="?", default=QUESTION)
     options.add_argument("--model", default="embedded", help="'embedded', a folder or a Hub id")
     args = options.parse_args()

@@ -1,6 +1,6 @@
-"""The graph for LangGraph Studio and `langgraph dev`; `langgraph.json` names it.
+"""The graph that `langgraph.json` names, for LangGraph Studio and `langgraph dev`.
 
-It answers from the example's documents. Point `DYNPRAG_DOCUMENTS` at a folder of your own to ask that instead.
+It answers from the example documents, or from the file or folder that `DYNPRAG_DOCUMENTS` names.
 """
 
 import os

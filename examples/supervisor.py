@@ -1,7 +1,7 @@
-"""The graph as a subgraph: a supervisor hands each message to the librarian, who looks things up, or to the clerk.
+"""Dynamic RAG as a subgraph: a supervisor routes each message to a librarian, which retrieves, or to a clerk.
 
-The compiled graph is a node like any other. It shares `messages` with its parent and keeps the rest to itself; it has
-no checkpointer of its own and so takes the parent's; what it writes streams through.
+The compiled graph is a node like any other. It shares only `messages` with its parent graph, uses the parent's
+checkpointer because it has none itself, and its output appears in the parent's stream.
 
 Run it with `python -m examples.supervisor`, or `--help`.
 """
@@ -24,12 +24,12 @@ _SUM = re.compile(r"(-?\d+)\s*([-+*])\s*(-?\d+)")
 
 
 def supervisor(state: MessagesState) -> Command[Literal["librarian", "clerk"]]:
-    """Who answers: sums are the clerk's, everything else is looked up."""
+    """Route sums to the clerk and everything else to the librarian."""
     return Command(goto="clerk" if _SUM.search(state["messages"][-1].text) else "librarian")
 
 
 def clerk(state: MessagesState) -> dict[str, Any]:
-    """Does the sum."""
+    """Compute the sum."""
     found = _SUM.search(state["messages"][-1].text)
     assert found is not None
     left, right = int(found[1]), int(found[3])
@@ -37,7 +37,7 @@ def clerk(state: MessagesState) -> dict[str, Any]:
 
 
 def build(model: LocalChatModel, preset: str = "dragin") -> CompiledStateGraph[Any, Any, Any, Any]:
-    """The supervisor's graph."""
+    """Build the supervisor's graph."""
     builder = StateGraph(MessagesState)
     builder.add_node("supervisor", supervisor)
     builder.add_node("clerk", clerk)
@@ -49,7 +49,7 @@ def build(model: LocalChatModel, preset: str = "dragin") -> CompiledStateGraph[A
 
 
 def main() -> None:
-    """One conversation of two questions."""
+    """Send the messages in one conversation, and print the searches and answers."""
     options = argparse.ArgumentParser(description="Dynamic RAG as a subgraph of a supervisor.")
     options.add_argument("messages", nargs="*", default=MESSAGES)
     options.add_argument("--model", default="embedded", help="'embedded', a folder or a Hub id")

@@ -1,8 +1,8 @@
-"""Executes the example notebooks and keeps their outputs: `python -m examples.notebooks.execute [NAME ...]`.
+"""Execute the example notebooks and store their outputs: `python -m examples.notebooks.execute [NAME ...]`.
 
-A notebook runs in a copy of its folder beside a copy of the data, so that it finds nothing of an earlier run and leaves
-nothing behind. What is kept tells as little as can be of the machine: a progress bar is kept as it stood in the end, as
-text, which every viewer shows, without its times; a path of this machine in an output is an error.
+Each notebook runs in an empty temporary folder beside a copy of the data, so it finds nothing from an earlier run and
+leaves nothing behind. The stored outputs reveal as little as possible about the machine: a progress bar is stored as
+text, which every viewer can display, in its final state and without its times; a path of the machine is an error.
 """
 
 import argparse
@@ -27,26 +27,32 @@ _ROOT = FOLDER.parents[1]
 
 
 def main() -> None:
-    """Execute, and write the notebooks back."""
-    options = argparse.ArgumentParser(description="Execute the example notebooks anew.")
-    options.add_argument("names", nargs="*", default=NOTEBOOKS, metavar="NAME", help=f"of {', '.join(NOTEBOOKS)}")
-    options.add_argument("--seconds", type=float, default=1200, help="the most that one may take")
+    """Execute the notebooks and write them back with their outputs."""
+    options = argparse.ArgumentParser(description="Execute the example notebooks and store their outputs.")
+    options.add_argument(
+        "names", nargs="*", default=NOTEBOOKS, metavar="NAME", help=f"one or more of {', '.join(NOTEBOOKS)}"
+    )
+    options.add_argument("--seconds", type=float, default=1200, help="time limit per notebook")
     args = options.parse_args()
     for name in args.names:
         path = FOLDER / f"{name}.ipynb"
         notebook = portable(executed(path, seconds=args.seconds))
         if found := machine_paths(notebook):
-            raise SystemExit(f"{path.name} shows {', '.join(found)}; print what says the same on every machine")
+            raise SystemExit(f"{path.name} contains machine paths: {', '.join(found)}; change the cells that show them")
         nbformat.write(notebook, path)
         print(f"{path.name}: {path.stat().st_size / 1000:.0f} kB")
 
 
 def executed(path: Path, *, seconds: float) -> Any:
-    """The notebook with its outputs.
+    """Execute a notebook in a temporary folder, and return it with its outputs.
+
+    Args:
+        path: The notebook's file, which is not changed.
+        seconds: Time limit for the whole notebook.
 
     Raises:
         CellExecutionError: If a cell fails.
-        TimeoutError: If it takes longer.
+        TimeoutError: If the notebook takes longer than `seconds`.
     """
     with tempfile.TemporaryDirectory() as temporary:
         here = Path(temporary) / FOLDER.name
@@ -62,7 +68,7 @@ def executed(path: Path, *, seconds: float) -> Any:
 
 
 def portable(notebook: Any) -> Any:
-    """A copy whose outputs need no running widgets, and whose streams hold what a terminal would show in the end."""
+    """Return a copy whose outputs need no live widgets, and whose streams hold what a terminal would finally show."""
     kept = nbformat.from_dict(notebook)
     widgets = kept.metadata.pop("widgets", {})
     states = next(iter(widgets.values()), {}).get("state", {})
@@ -81,7 +87,7 @@ def portable(notebook: Any) -> Any:
 
 
 def machine_paths(notebook: Any) -> list[str]:
-    """Paths of the machine that it was executed on, in anything that it shows; pictures aside."""
+    """Return the paths of this machine that occur in the notebook's sources and outputs, except in images."""
     shown = []
     for cell in notebook.cells:
         shown.append(cell.source)
@@ -92,7 +98,7 @@ def machine_paths(notebook: Any) -> list[str]:
 
 
 def _without_widgets(output: Any, states: dict[str, Any]) -> Any:
-    """A widget as what a terminal would show in its place."""
+    """Replace a widget by what a terminal would show instead; return any other output as it is."""
     if _WIDGET not in output.get("data", {}):
         return output
     bar = _bar(output.data[_WIDGET]["model_id"], states)
@@ -100,7 +106,7 @@ def _without_widgets(output: Any, states: dict[str, Any]) -> Any:
 
 
 def _settled(output: Any) -> Any | None:
-    """The output as it stood in the end; None if nothing of it is seen then."""
+    """Return the output in its final state, or None if nothing of it is visible in the end."""
     if output.output_type != "stream":
         return output
     text = "\n".join(map(_overwritten, output.text.split("\n")))
@@ -108,7 +114,7 @@ def _settled(output: Any) -> Any | None:
 
 
 def _overwritten(line: str) -> str:
-    """What is left of a line that was written over after carriage returns."""
+    """Return what a terminal shows of a line after its carriage returns have overwritten it."""
     shown = ""
     for part in line.split("\r"):
         shown = part + shown[len(part) :]
@@ -116,7 +122,7 @@ def _overwritten(line: str) -> str:
 
 
 def _bar(model_id: str, states: dict[str, Any]) -> str:
-    """A progress bar of `tqdm` as it stood in the end; empty if it was taken away."""
+    """Return the final state of a `tqdm` progress bar as text; empty if the bar was removed."""
     children = states.get(model_id, {}).get("state", {}).get("children", [])
     parts = [states[child.removeprefix("IPY_MODEL_")]["state"] for child in children]
     if len(parts) != 3:
@@ -128,7 +134,7 @@ def _bar(model_id: str, states: dict[str, Any]) -> str:
 
 
 def _joined(outputs: list[Any]) -> list[Any]:
-    """Pieces of one stream that follow each other, as one."""
+    """Join consecutive pieces of the same stream."""
     joined: list[Any] = []
     for output in outputs:
         last = joined[-1] if joined else None
