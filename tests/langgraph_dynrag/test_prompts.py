@@ -52,6 +52,13 @@ def test_passages_precede_the_question():
     assert shown.endswith("Question: Who?")
 
 
+@pytest.mark.parametrize("name", ["{passages}", "{question}"])
+def test_placeholders_in_questions_and_passages_are_text(name):
+    shown = AnswerPrompt().human(f"What does {name} mean?", (passage(f"It says {name}.", {}, "a"),))
+    assert f"Question: What does {name} mean?" in shown
+    assert f"[1] It says {name}." in shown
+
+
 def test_a_users_system_text_follows_the_instructions_in_a_copy():
     prompt = reasoned_prompt(1)
     told = prompt.with_system("Be brief.")
