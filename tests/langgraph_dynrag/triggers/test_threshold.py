@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from langgraph_dynrag.triggers import ETC, RIND, AnyOf, BaseTrigger, Entropy, EverySentence, TokenProbability
+from langgraph_dynrag.triggers import ETC, RIND, AnyOf, BaseTrigger, Entropy, Never, TokenProbability
 from langgraph_dynrag.triggers.threshold import threshold_of, with_threshold
 from rag_backbone.errors import ConfigurationError
 
@@ -37,16 +37,25 @@ def test_a_copy_has_the_new_threshold_and_everything_else_of_the_trigger(trigger
     assert repr(trigger) == before
 
 
-def test_a_trigger_without_a_threshold_is_named_with_those_that_have_one():
-    assert threshold_of(EverySentence()) is None
-    with pytest.raises(ConfigurationError, match="EverySentence.*has no threshold; TokenProbability, Entropy"):
-        with_threshold(EverySentence(), 0.5)
-    both = AnyOf(TokenProbability(), Entropy())
-    assert threshold_of(both) is None
-    with pytest.raises(ConfigurationError, match="has no threshold; its parts may have one"):
-        with_threshold(both, 0.5)
-
-
 def test_a_value_that_the_trigger_does_not_accept_is_refused():
     with pytest.raises(ConfigurationError, match="theta is 2"):
         with_threshold(TokenProbability(), 2.0)
+
+
+def test_thresholds_are_read_and_changed_through_a_field_or_method():
+    class Own:
+        def __init__(self, threshold):
+            self.threshold = threshold
+
+        def with_threshold(self, value):
+            return Own(value)
+
+    for trigger in (TokenProbability(0.3), Entropy(0.3), RIND(0.3), ETC(0.3), Own(0.3)):
+        assert threshold_of(trigger) == 0.3
+        changed = with_threshold(trigger, 0.4)
+        assert (type(changed), threshold_of(changed), threshold_of(trigger)) == (type(trigger), 0.4, 0.3)
+    assert threshold_of(Never()) is None
+    with pytest.raises(ConfigurationError, match=r"Never\(\) has no threshold; TokenProbability"):
+        with_threshold(Never(), 1)
+    with pytest.raises(ConfigurationError, match="its parts may"):
+        with_threshold(AnyOf(TokenProbability(), Entropy()), 1)
