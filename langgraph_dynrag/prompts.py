@@ -7,6 +7,7 @@ passages. This order lets a prefix cache keep as much as possible.
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -78,9 +79,9 @@ class AnswerPrompt:
         asked = f"Question: {question}"
         if not passages:
             return asked
-        # Not str.format: passages and questions may contain braces.
-        text = self.with_passages.replace("{question}", asked)
-        return text.replace("{passages}", render(passages))
+        # Not str.format, and in one pass: passages and questions may contain braces, and even a placeholder.
+        texts = {"question": asked, "passages": render(passages)}
+        return re.sub(r"\{(question|passages)\}", lambda match: texts[match[1]], self.with_passages)
 
     def messages(self, question: str, passages: Sequence[Passage]) -> list[BaseMessage]:
         """Return the conversation up to the answer."""

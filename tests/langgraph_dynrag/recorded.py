@@ -1,8 +1,16 @@
 """Recorded signals for tests of the formulas: invented, but shaped like those of an engine."""
 
+import math
+import re
+from dataclasses import replace
+
 import numpy as np
 
-from langgraph_dynrag.drafts.draft import AttentionRows, Context, Draft, DraftView
+from langgraph_dynrag.drafts.draft import AttentionRows, Context, Draft, DraftView, Unit
+from langgraph_dynrag.drafts.sampled_ends import SampledEnds
+from langgraph_dynrag.drafts.tasks import DraftTask
+
+QUESTION = "Who built the bridge in the capital?"
 
 
 def random_draft(rng: np.random.Generator, pieces: list[str]) -> Draft:
@@ -45,3 +53,35 @@ def view_of(draft: Draft, full: np.ndarray, question: list[str], answer: list[st
         attention=rows_of(full, start),
         context=context,
     )
+
+
+def view(text="It was Joan.", probabilities=None, accepted="", question=QUESTION, **changes):
+    pieces = _pieces(text)
+    logprobs = tuple(math.log((probabilities or {}).get(p.strip(), 0.95)) for p in pieces)
+    draft = Draft(tuple(pieces), logprobs)
+    return DraftView(question, accepted, draft, len(draft), **changes)
+
+
+def _pieces(text):
+    return re.findall(r"\s*\w+|\s*[^\w\s]", text)
+
+
+def sampled(states, texts=None, **cost):
+    return SampledEnds(np.asarray(states, float), tuple(texts or ["It was."] * len(states)), cost)
+
+
+def task_of(question="Who?", phrase=None, **changes):
+    """Return a task whose draft ends with the model's answer or after nine tokens."""
+    task = DraftTask(
+        question=question,
+        messages=(),
+        accepted="",
+        accepted_ids=None,
+        carried=Draft(),
+        carried_attention=None,
+        unit=Unit("all"),
+        limit=9,
+        needs=frozenset(),
+        answer_phrase=phrase,
+    )
+    return replace(task, **changes)

@@ -40,11 +40,6 @@ def once(retriever, replies=None, **options):
     return create_dynamic_rag(model, retriever, preset="single", prompt=PROMPT, **options), model
 
 
-@pytest.fixture
-def chat():
-    return LocalChatModel.from_causal_lm(CausalLM(tiny_llama(), tiny_tokenizer(), name="tiny"))
-
-
 # ---------------------------------------------------------------------------------------------------- questions
 
 

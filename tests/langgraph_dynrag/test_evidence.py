@@ -1,4 +1,4 @@
-"""Evidence, answers, prompts and chat templates as texts: properties, and examples by hand."""
+"""Evidence and chat templates as texts: properties, and examples by hand."""
 
 import re
 import unicodedata
@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from langchain_core.messages import AIMessage, HumanMessage, SystemMessage
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 
-from langgraph_dynrag import AnswerPrompt, reasoned_prompt
 from langgraph_dynrag.chat_model.chat_template import encode_chat, neutralised
 from langgraph_dynrag.evidence import (
     Passage,
@@ -24,7 +23,6 @@ from langgraph_dynrag.evidence import (
     render,
     within_budget,
 )
-from langgraph_dynrag.short_answer import is_complete, short_answer, through_answer
 from rag_backbone.errors import ConfigurationError
 from tests.tiny import tiny_tokenizer
 
@@ -202,85 +200,6 @@ def test_a_passage_keeps_plain_metadata():
     )
     same, other = passage("Text.", {"source": "a.md"}, None), passage("Text.", {"source": "b.md"}, None)
     assert same["id"] == passage("Text.\n", {"source": "a.md"}, None)["id"] != other["id"]
-
-
-# ------------------------------------------------------------------------------------------------------ answers
-
-
-@pytest.mark.parametrize(
-    ("text", "answer"),
-    [
-        ("It was him. So the answer is Aldous Wray.", "Aldous Wray"),
-        ("so the answer is: Aldous Wray. Next question", "Aldous Wray"),
-        ("So the answer is Washington, D.C.", "Washington, D.C."),
-        ("So the answer is Martin Luther King Jr.", "Martin Luther King Jr."),
-        ('So the answer is "The Sea Wolf."', "The Sea Wolf"),
-        ("So the answer is **1954**.", "1954"),
-        ("So the answer is 3.5 metres. It", "3.5 metres"),
-        ("So the answer is no. So the answer is yes.", "yes"),
-        ("So the answer is", ""),
-        ("Nobody knows. ", "Nobody knows."),
-    ],
-)
-def test_short_answers(text, answer):
-    assert short_answer(text, PHRASE) == answer
-
-
-def test_without_a_phrase_the_text_is_the_answer():
-    assert short_answer(" The mason. He was old. ", None) == "The mason. He was old."
-
-
-@pytest.mark.parametrize(
-    ("text", "complete"),
-    [
-        ("So the answer is", False),
-        ("So the answer is Aldous", False),
-        ("So the answer is Aldous Wray.", False),  # it may continue: "Wray.com", "Wray. Jr"
-        ("So the answer is Aldous Wray.\n", True),
-        ("So the answer is Aldous Wray. The next", True),
-        ("The answer. It is. Known.", False),
-    ],
-)
-def test_when_an_answer_is_complete(text, complete):
-    assert is_complete(text, PHRASE) is complete
-
-
-@given(st.text("ab .\nS"), st.text("ab .\nS"))
-def test_cutting_after_the_answer_keeps_the_text_before_it(before, after):
-    text = f"{before}{PHRASE} x{after}"
-    cut = through_answer(text, PHRASE)
-    assert text.startswith(cut)
-    assert cut.startswith(before)
-    assert short_answer(cut, PHRASE) == short_answer(through_answer(cut, PHRASE), PHRASE)
-
-
-# ------------------------------------------------------------------------------------------------------ prompts
-
-
-@pytest.mark.parametrize("n", range(EXEMPLARS + 1))
-def test_exemplars_end_with_the_phrase_and_precede_everything_that_changes(n):
-    prompt = reasoned_prompt(n)
-    first = prompt.messages("Who?", ())
-    second = prompt.messages("When?", (make("a"),))
-    assert first[:-1] == second[:-1]
-    assert len(first) == len(second)
-    answers = [m.content for m in first if isinstance(m, AIMessage)]
-    assert len(answers) == n
-    assert all(PHRASE in a and a.rstrip().endswith(".") for a in answers)
-    assert "Who?" in first[-1].content
-    assert "[1] text a" in second[-1].content
-
-
-def test_too_many_exemplars_are_rejected():
-    with pytest.raises(ConfigurationError, match=str(EXEMPLARS + 1)):
-        reasoned_prompt(EXEMPLARS + 1)
-
-
-@given(st.text())
-def test_braces_and_other_characters_in_a_question_are_kept(question):
-    human = AnswerPrompt().messages(question, (make("a", "A {brace}."),))[-1].content
-    assert question in human
-    assert "A {brace}." in human
 
 
 # ------------------------------------------------------------------------------------------------------ templates

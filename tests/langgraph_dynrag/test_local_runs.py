@@ -13,6 +13,7 @@ from langgraph_dynrag.triggers import ETC, RIND, EveryNTokens, Never
 from rag_backbone.engine.requests import Request
 from rag_backbone.loading.causal_lm import CausalLM
 from rag_backbone.text.units import sentences
+from tests.langgraph_dynrag.running import step
 from tests.langgraph_dynrag.scripted import DOCUMENTS, WatchedRetriever
 from tests.tiny import tiny_llama, tiny_llama_of_lines, tiny_tokenizer
 
@@ -21,22 +22,8 @@ PROMPT = AnswerPrompt(instructions="Answer.", answer_phrase=None, stop=())
 
 
 @pytest.fixture
-def chat():
-    return LocalChatModel.from_causal_lm(CausalLM(tiny_llama(), tiny_tokenizer(), name="tiny"))
-
-
-@pytest.fixture
 def chat_of_lines():
     return LocalChatModel.from_causal_lm(CausalLM(tiny_llama_of_lines(), tiny_tokenizer(), name="tiny"))
-
-
-def step(nodes, state, *names):
-    """Run nodes one by one, merging their updates like the graph."""
-    for name in names:
-        update = getattr(nodes, name)(state)
-        trace = update.pop("trace", [])
-        state = {**state, **update, "trace": [*state.get("trace", []), *getattr(trace, "value", trace)]}
-    return state
 
 
 def eager_attention(chat, ids):

@@ -9,7 +9,6 @@ from langchain_core.outputs import ChatGenerationChunk
 from langgraph_dynrag import AnswerPrompt, Budgets, LocalChatModel, create_dynamic_rag
 from langgraph_dynrag.agents.judged_answer import read_answer
 from langgraph_dynrag.chat_model.chat_template import encode_chat, message_text
-from langgraph_dynrag.drafts.reply_tokens import ReplyTokens
 from langgraph_dynrag.drafts.tasks import Reply
 from langgraph_dynrag.reasoning import MARKS, ReasoningSplitter, answer_text, reasoning_of, split_reasoning
 from langgraph_dynrag.trace.trace import Trace
@@ -236,12 +235,6 @@ def test_an_open_answer_is_not_placed_in_the_block_that_the_template_opens():
         assert encode_chat(tokenizer, [question, AIMessage(answer)]).text.endswith("<think>\n\n</think>\n\n")
     own = AIMessage("I wonder.</think>It was")
     assert encode_chat(tokenizer, [question, own]).text.endswith("<think>\n")
-
-
-def test_the_log_probabilities_of_a_split_token_stay_with_its_rest():
-    tokens = ReplyTokens(stop=("\n\n",))
-    found, _ = tokens.push([("<think>a</think>It", -1.0), (" was\n\nno", -2.0), ("more", -3.0)])
-    assert found + tokens.finish()[0] == [("It", -1.0), (" was", -2.0)]
 
 
 @pytest.mark.parametrize("preset", ["no_retrieval", "flare", "dragin"])

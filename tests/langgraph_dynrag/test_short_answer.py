@@ -1,4 +1,4 @@
-"""Appending the answer phrase to a text that was cut off anywhere."""
+"""The short answer within a text, when it is complete, and the phrase that asks for it."""
 
 import re
 
@@ -7,10 +7,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from langgraph_dynrag import AnswerPrompt, Budgets, create_dynamic_rag
-from langgraph_dynrag.short_answer import answer_start, closing_lead, find_phrase, short_answer
+from langgraph_dynrag.short_answer import (
+    answer_start,
+    closing_lead,
+    find_phrase,
+    is_complete,
+    short_answer,
+    through_answer,
+)
 from langgraph_dynrag.triggers import Never
 from rag_backbone.text.units import sentences
 from tests.langgraph_dynrag.scripted import ScriptedChatModel, said
+
+PHRASE = "So the answer is"
 
 TEXT = "The bridge was built by Aldous Wray. He was born in the village of Hallin. So the answer is Hallin."
 PHRASES = {
@@ -109,3 +118,68 @@ def test_the_short_answer_is_written_even_if_the_budget_ends_after_the_phrase(to
     result = graph.invoke({"question": "Where was the builder born?"})
     assert result["short_answer"] == "the old village of Hallin", begun
     assert [e["text"] for e in result["trace"] if e["type"] == "closing"] == [""]
+
+
+@pytest.mark.parametrize(
+    ("text", "phrase", "end", "complete", "short"),
+    [
+        ("So \\boxed{\\frac{1}{2}} and", "\\boxed{", "}", True, "\\frac{1}{2}"),
+        ("So \\boxed{\\frac{1}{2}", "\\boxed{", "}", False, "\\frac{1}{2}"),
+        ("<answer> Paris. </Answer> x", "<answer>", "</answer>", True, "Paris"),
+        ("<answer>Paris\nand more", "<answer>", "</answer>", False, "Paris"),
+        ("nothing", "<answer>", "</answer>", False, "nothing"),
+    ],
+)
+def test_answers_between_marks(text, phrase, end, complete, short):
+    assert is_complete(text, phrase, end) is complete
+    assert short_answer(text, phrase, end) == short
+    cut = through_answer(text, phrase, end)
+    assert text.startswith(cut)
+    assert (cut != text) is complete
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        ("It was him. So the answer is Aldous Wray.", "Aldous Wray"),
+        ("so the answer is: Aldous Wray. Next question", "Aldous Wray"),
+        ("So the answer is Washington, D.C.", "Washington, D.C."),
+        ("So the answer is Martin Luther King Jr.", "Martin Luther King Jr."),
+        ('So the answer is "The Sea Wolf."', "The Sea Wolf"),
+        ("So the answer is **1954**.", "1954"),
+        ("So the answer is 3.5 metres. It", "3.5 metres"),
+        ("So the answer is no. So the answer is yes.", "yes"),
+        ("So the answer is", ""),
+        ("Nobody knows. ", "Nobody knows."),
+    ],
+)
+def test_short_answers(text, answer):
+    assert short_answer(text, PHRASE) == answer
+
+
+def test_without_a_phrase_the_text_is_the_answer():
+    assert short_answer(" The mason. He was old. ", None) == "The mason. He was old."
+
+
+@pytest.mark.parametrize(
+    ("text", "complete"),
+    [
+        ("So the answer is", False),
+        ("So the answer is Aldous", False),
+        ("So the answer is Aldous Wray.", False),  # it may continue: "Wray.com", "Wray. Jr"
+        ("So the answer is Aldous Wray.\n", True),
+        ("So the answer is Aldous Wray. The next", True),
+        ("The answer. It is. Known.", False),
+    ],
+)
+def test_when_an_answer_is_complete(text, complete):
+    assert is_complete(text, PHRASE) is complete
+
+
+@given(st.text("ab .\nS"), st.text("ab .\nS"))
+def test_cutting_after_the_answer_keeps_the_text_before_it(before, after):
+    text = f"{before}{PHRASE} x{after}"
+    cut = through_answer(text, PHRASE)
+    assert text.startswith(cut)
+    assert cut.startswith(before)
+    assert short_answer(cut, PHRASE) == short_answer(through_answer(cut, PHRASE), PHRASE)

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from langgraph_dynrag.calibration.recorder import Recorder
 from langgraph_dynrag.calibration.thresholds import Curve, JudgedPiece, check, flip, nearest_gap
 from langgraph_dynrag.drafts.draft import Draft, DraftView
-from langgraph_dynrag.triggers import ETC, RIND, AnyOf, Entropy, Never, TokenProbability
-from langgraph_dynrag.triggers.threshold import threshold_of, with_threshold
+from langgraph_dynrag.triggers import ETC, RIND, Entropy, TokenProbability
+from langgraph_dynrag.triggers.threshold import with_threshold
 from rag_backbone.errors import ConfigurationError
 from tests.langgraph_dynrag.recorded import causal_attention, random_draft, view_of
 
@@ -173,22 +173,3 @@ def test_the_interval_covers_the_true_threshold_as_often_as_stated():
         low, high = np.percentile(curve.bootstrap(0.4, "sentence", samples=200, seed=1), [2.5, 97.5])
         held += low <= 0.4 <= high
     assert held >= 70  # 76 are expected; fewer than 70 would happen about once in a hundred
-
-
-def test_thresholds_are_read_and_changed_through_a_field_or_method():
-    class Own:
-        def __init__(self, threshold):
-            self.threshold = threshold
-
-        def with_threshold(self, value):
-            return Own(value)
-
-    for trigger in (TokenProbability(0.3), Entropy(0.3), RIND(0.3), ETC(0.3), Own(0.3)):
-        assert threshold_of(trigger) == 0.3
-        changed = with_threshold(trigger, 0.4)
-        assert (type(changed), threshold_of(changed), threshold_of(trigger)) == (type(trigger), 0.4, 0.3)
-    assert threshold_of(Never()) is None
-    with pytest.raises(ConfigurationError, match=r"Never\(\) has no threshold; TokenProbability"):
-        with_threshold(Never(), 1)
-    with pytest.raises(ConfigurationError, match="its parts may"):
-        with_threshold(AnyOf(TokenProbability(), Entropy()), 1)

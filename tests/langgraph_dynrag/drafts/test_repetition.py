@@ -5,8 +5,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from langgraph_dynrag.drafts.repetition import letters, repeated_characters
-from langgraph_dynrag.drafts.reply_tokens import ReplyTokens
-from langgraph_dynrag.drafts.token_alignment import Seam
 
 ONE = "The bridge was built by Aldous Wray."
 TWO = f"{ONE} He was born in the village of Hallin."
@@ -99,18 +97,3 @@ def test_only_a_prefix_of_the_reply_that_repeats_the_text_is_cut(parts, more, ov
             assert not over
         elif cut and letters(reply[:cut]).text:
             assert letters(reply[:cut]).text in letters(written).text or len(parts) > 1
-
-
-@given(st.integers(1, 7), st.sampled_from(["never ends", "ends.", ""]))
-def test_text_after_a_full_repetition_is_kept_however_the_reply_is_split(length, more):
-    reply = f"{TWO} {more}"
-    tokens = ReplyTokens(TWO, seam=Seam(TWO, "answers"))
-    found = []
-    for at in range(0, len(reply), length):
-        found += tokens.push([(reply[at : at + length], at)])[0]
-    found += tokens.finish()[0]
-    assert "".join(piece for piece, _ in found).strip() == more
-    # Each token's value stays with its characters.
-    assert all(
-        reply[at : at + length].endswith(piece) or piece.strip() in reply[at : at + length] for piece, at in found
-    )

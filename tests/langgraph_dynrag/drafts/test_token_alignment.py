@@ -2,12 +2,10 @@
 
 import random
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from langgraph_dynrag.drafts.reply_tokens import ReplyTokens
-from langgraph_dynrag.drafts.token_alignment import Seam, TokenTexts
+from langgraph_dynrag.drafts.token_alignment import TokenTexts
 from tests.tiny import tiny_tokenizer
 
 
@@ -52,25 +50,3 @@ def test_no_character_is_lost_or_duplicated_however_the_text_is_split(text, seed
     found, unclaimed = laid(chunks)
     assert "".join(piece for piece, _ in found) + unclaimed == text
     assert [n for _, n in found] == sorted({n for _, n in found})
-
-
-@pytest.mark.parametrize(
-    ("written", "reply", "text", "joined"),
-    [
-        ("It was", "continues", " built", " built"),
-        ("It was ", "continues", " built", "built"),
-        ("It was\n", "continues", "\nbuilt", "built"),
-        ("Bri", "continues", "dge", "dge"),
-        ("It was.", "answers", "Then", " Then"),
-        ("It was.", "answers", " Then", " Then"),
-        ("It was", "answers", ", then", ", then"),
-        ("It was ", "answers", "built", "built"),
-        ("", "answers", "The", "The"),
-        ("\n", "answers", " The", " The"),
-    ],
-)
-def test_a_reply_is_joined_to_the_written_text(written, reply, text, joined):
-    assert Seam(written, reply).joined(text) == joined
-    tokens = ReplyTokens(written, seam=Seam(written, reply))
-    found = tokens.push([(text, 0)])[0] + tokens.push([(" end", 1)])[0] + tokens.finish()[0]
-    assert "".join(piece for piece, _ in found) == f"{joined} end"

@@ -1,185 +1,18 @@
-"""Questions at the end of a conversation: rewritten to stand alone, with the user's system message kept."""
-
-import logging
-from dataclasses import dataclass
+"""A graph's messages: the question's text, the turns before it, and the user's system text."""
 
 import pytest
-from langchain_core.messages import AIMessage, HumanMessage, SystemMessage, ToolMessage
-from langgraph.checkpoint.memory import InMemorySaver
+from hypothesis import given
+from hypothesis import strategies as st
+from langchain_core.messages import AIMessage, ChatMessage, HumanMessage, SystemMessage, ToolMessage
 
-from langgraph_dynrag import AnswerPrompt, Trace, create_dynamic_rag
-from langgraph_dynrag.inputs.condensing import Condensed, CondenseQuestion
-from langgraph_dynrag.inputs.conversation import Turn, fitting, system_text
-from langgraph_dynrag.trace.html import page
-from tests.langgraph_dynrag.scripted import ScriptedChatModel, WatchedRetriever, said
-
-ASKED = "And where was he born?"
-ALONE = "Where was Aldous Wray born?"
-ANSWER = "He was born in Hallin. So the answer is Hallin."
-BEFORE = [HumanMessage("Who built the Cooper's Bridge?"), AIMessage("Aldous Wray.")]
-TALK = [*BEFORE, HumanMessage(ASKED)]
-
-
-def built(*replies, preset="single", **options):
-    model = ScriptedChatModel(replies=[said(r) for r in replies], reports=False)
-    retriever = WatchedRetriever()
-    return create_dynamic_rag(model, retriever, preset=preset, prompt=AnswerPrompt(), **options), model, retriever
-
-
-def condensed(out):
-    return next(e for e in out["trace"] if e["type"] == "condensed")
-
-
-def check(out, model, retriever):
-    assert out["question"] == ALONE
-    assert retriever.queries == [ALONE]
-    assert ALONE in model.calls[1][-1].content
-    assert ASKED not in model.calls[1][-1].content
-    assert "Assistant: Aldous Wray." in model.calls[0][-1].content
-    event = condensed(out)
-    assert (event["asked"], event["question"], event["turns"], event["problem"]) == (ASKED, ALONE, 2, None)
-    assert not out["warnings"]
-
-
-def test_a_question_is_condensed_with_the_conversation_before_search_and_answer():
-    graph, model, retriever = built(ALONE, ANSWER)
-    out = graph.invoke({"messages": TALK})
-    check(out, model, retriever)
-    trace = Trace.from_state(out)
-    for shown in (str(trace), page(trace)):
-        assert ASKED in shown
-        assert f"condensed to: {ALONE}" in shown
-
-
-async def test_a_question_is_also_condensed_asynchronously():
-    graph, model, retriever = built(ALONE, ANSWER)
-    check(await graph.ainvoke({"messages": TALK}), model, retriever)
-
-
-@pytest.mark.parametrize(
-    "given",
-    [
-        {"question": ASKED},
-        {"messages": [HumanMessage(ASKED)]},
-        {"messages": [SystemMessage("Be brief."), HumanMessage(" "), AIMessage(""), HumanMessage(ASKED)]},
-        {"messages": BEFORE, "question": ASKED},
-    ],
+from langgraph_dynrag.inputs.conversation import (
+    Turn,
+    earlier_turns,
+    fitting,
+    message_parts,
+    not_text_warning,
+    system_text,
 )
-def test_nothing_is_condensed_without_earlier_turns_or_for_a_separate_question(given):
-    graph, model, retriever = built(ANSWER)
-    assert graph.invoke(given)["question"] == ASKED
-    assert retriever.queries == [ASKED]
-    assert len(model.calls) == 1
-
-
-def test_condensing_can_be_disabled():
-    graph, model, retriever = built(ANSWER, condense=None)
-    graph.invoke({"messages": TALK})
-    assert retriever.queries == [ASKED]
-    assert len(model.calls) == 1
-
-
-@pytest.mark.parametrize(
-    "reply",
-    [
-        "",
-        "<think>Who is he?</think>",
-        "He was born in Hallin.",
-        "The answer is Hallin",
-        "word " * 90 + "?",
-        "\u5b57" * 600,
-    ],
-)
-def test_a_useless_reply_is_reported_and_the_original_question_is_used(reply, caplog):
-    graph, _, retriever = built(reply, ANSWER)
-    with caplog.at_level(logging.WARNING):
-        out = graph.invoke({"messages": TALK})
-    assert retriever.queries == [ASKED]
-    assert condensed(out)["problem"]
-    assert "without the conversation before it" in out["warnings"][0]
-    assert out["warnings"][0] in caplog.text
-
-
-class FailsFirst(ScriptedChatModel):
-    def _next(self, messages, kwargs):
-        if "Conversation:" in messages[-1].content:
-            raise ConnectionError("the server is away")
-        return super()._next(messages, kwargs)
-
-
-def test_a_model_error_is_reported_and_the_original_question_is_used():
-    retriever = WatchedRetriever()
-    model = FailsFirst(replies=[said(ANSWER)], reports=False)
-    out = create_dynamic_rag(model, retriever, preset="single", prompt=AnswerPrompt()).invoke({"messages": TALK})
-    assert retriever.queries == [ASKED]
-    assert "the server is away" in out["warnings"][0]
-
-
-@dataclass(frozen=True)
-class LastAnswer:
-    def prompt(self, turns, question):
-        return f"Put {turns[-1].text if turns else ''} into: {question}"
-
-    def read(self, reply, question):
-        return Condensed(f"{question} ({reply})")
-
-
-def test_the_condenser_can_be_replaced():
-    graph, model, retriever = built("Wray", ANSWER, condense=LastAnswer())
-    graph.invoke({"messages": TALK})
-    assert retriever.queries == [f"{ASKED} (Wray)"]
-    assert model.calls[0][-1].content == f"Put Aldous Wray. into: {ASKED}"
-
-
-def test_system_messages_follow_the_instructions_in_every_prompt_of_the_answer():
-    systems = [SystemMessage("Answer like a pirate."), SystemMessage([{"type": "text", "text": "Be brief."}])]
-    graph, model, _ = built(ALONE, "He was born in Hallin.", " So the answer is Hallin.")
-    out = graph.invoke({"messages": [systems[0], *BEFORE, systems[1], TALK[-1]]})
-    assert out["short_answer"] == "Hallin"
-    assert len(model.calls) == 3  # the last call asks for the short answer
-    for call in model.calls[1:]:
-        assert call[0].content == f"{AnswerPrompt().instructions}\n\nAnswer like a pirate.\n\nBe brief."
-        assert sum(isinstance(m, SystemMessage) for m in call) == 1
-
-
-def test_a_second_question_on_a_thread_is_condensed_with_the_first():
-    graph, model, retriever = built("It was Wray. So the answer is Wray.", ALONE, ANSWER, checkpointer=InMemorySaver())
-    config = {"configurable": {"thread_id": "1"}}
-    graph.invoke({"messages": [SystemMessage("Be brief."), BEFORE[0]]}, config)
-    out = graph.invoke({"messages": [HumanMessage(ASKED)]}, config)
-    assert retriever.queries == [BEFORE[0].content, ALONE]
-    assert "Assistant: It was Wray." in model.calls[1][-1].content
-    assert model.calls[2][0].content.endswith("\n\nBe brief.")
-    assert out["short_answer"] == "Hallin"
-
-
-def test_searches_written_by_the_model_answer_the_condensed_question():
-    graph, model, retriever = built(ALONE, "<search>Aldous Wray</search>", f" {ANSWER}", preset="search_tag")
-    out = graph.invoke({"messages": [SystemMessage("Be brief."), *TALK]})
-    assert out["question"] == ALONE
-    assert ALONE in model.calls[1][-1].content
-    assert "Be brief." in model.calls[1][0].content
-    assert retriever.queries == ["Aldous Wray"]
-
-
-def test_images_are_reported_text_is_used_and_tool_messages_are_not_turns():
-    image = {"type": "image_url", "image_url": {"url": "x"}}
-    call = AIMessage("", tool_calls=[{"name": "look", "args": {}, "id": "1"}])
-    graph, model, retriever = built(ALONE, ANSWER)
-    asked = HumanMessage([{"type": "text", "text": ASKED}, image])
-    out = graph.invoke({"messages": [*BEFORE, call, ToolMessage("seen", tool_call_id="1"), asked]})
-    assert retriever.queries == [ALONE]
-    assert condensed(out)["turns"] == 2
-    assert "1 of type 'image_url'" in out["warnings"][0]
-    assert "seen" not in model.calls[0][-1].content
-
-
-@pytest.mark.parametrize(
-    "reply",
-    [ALONE, f'"{ALONE}"', f"Standalone question: {ALONE}", f"Here is the question:\n\n**{ALONE}**"],
-)
-def test_labels_and_quotes_are_not_part_of_the_question(reply):
-    assert CondenseQuestion().read(reply, ASKED) == Condensed(ALONE)
 
 
 def test_the_last_turns_within_the_budget_are_kept():
@@ -187,3 +20,71 @@ def test_the_last_turns_within_the_budget_are_kept():
     assert fitting(turns, 3, lambda text: len(text.split())) == turns[1:]
     assert fitting(turns[:1], 2, lambda text: len(text.split())) == [Turn("user", "b c")]
     assert system_text([SystemMessage("a"), HumanMessage("b"), SystemMessage("a")]) == "a"
+
+
+def words(text):
+    return len(text.split())
+
+
+IMAGE = {"type": "image_url", "image_url": {"url": "x"}}
+
+
+@pytest.mark.parametrize(
+    ("content", "text", "others"),
+    [
+        ("Who?", "Who?", ()),
+        ("Who \ud83d?", "Who \ufffd?", ()),
+        ([{"type": "text", "text": "Who "}, "built it?"], "Who built it?", ()),
+        ([IMAGE, {"type": "text", "text": "Who?"}, IMAGE], "Who?", ("image_url", "image_url")),
+        ([{"type": "text", "text": None}], "", ()),
+        ([{"type": "thinking", "thinking": "Hm."}, {"type": "text", "text": "Wray."}], "Wray.", ()),
+    ],
+)
+def test_a_message_has_a_text_and_other_content(content, text, others):
+    assert message_parts(AIMessage(content)) == (text, others)
+
+
+def test_turns_are_what_user_and_assistant_said():
+    messages = [
+        SystemMessage("Be brief."),
+        HumanMessage(" Who? "),
+        AIMessage("<think>Hm.</think>Wray."),
+        AIMessage("", tool_calls=[{"name": "look", "args": {}, "id": "1"}]),
+        ToolMessage("seen", tool_call_id="1"),
+        ChatMessage("And where?", role="user"),
+        ChatMessage("In Hallin.", role="Assistant"),
+        HumanMessage([IMAGE]),
+    ]
+    assert earlier_turns(messages) == [
+        Turn("user", "Who?"),
+        Turn("assistant", "Wray."),
+        Turn("user", "And where?"),
+        Turn("assistant", "In Hallin."),
+    ]
+
+
+def test_content_that_cannot_be_read_is_counted_by_type():
+    audio = {"type": "input_audio", "input_audio": {}}
+    messages = [HumanMessage([IMAGE, audio, IMAGE]), SystemMessage([IMAGE]), AIMessage([IMAGE])]
+    warning = not_text_warning(messages)
+    assert warning.endswith("left out: 3 of type 'image_url', 1 of type 'input_audio'")
+    assert not_text_warning([HumanMessage("Who?"), AIMessage([IMAGE])]) is None
+
+
+def test_system_texts_are_joined_in_order_and_once():
+    messages = [SystemMessage("a"), ChatMessage(" b ", role="developer"), SystemMessage("a"), SystemMessage(" ")]
+    assert system_text(messages) == "a\n\nb"
+    assert system_text([HumanMessage("a")]) == ""
+
+
+@given(st.lists(st.sampled_from(["a", "b c", " d e  f "]), max_size=6), st.integers(0, 12))
+def test_turns_that_fit_are_the_last_ones_and_never_exceed_the_budget(said, budget):
+    turns = [Turn("user", text) for text in said]
+    kept = fitting(turns, budget, words)
+    assert sum(words(turn.text) for turn in kept) <= budget
+    whole = [turn for turn in kept if turn in turns]
+    if len(whole) == len(kept):
+        assert kept == turns[len(turns) - len(kept) :]
+    else:  # only the last turn, without its first words
+        assert len(kept) == 1
+        assert turns[-1].text.split()[-words(kept[0].text) :] == kept[0].text.split()

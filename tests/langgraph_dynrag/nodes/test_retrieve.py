@@ -12,7 +12,6 @@ from pydantic import BaseModel
 
 from langgraph_dynrag import AnswerPrompt, RetrievalPolicy, Trace, create_dynamic_rag, create_retriever_tool
 from langgraph_dynrag.agents import create_dynamic_rag_tool
-from langgraph_dynrag.events.answer_warnings import answer_warnings
 from rag_backbone.errors import ConfigurationError
 from tests.langgraph_dynrag.scripted import DOCUMENTS, ScriptedChatModel, WatchedRetriever, said
 
@@ -78,15 +77,6 @@ async def test_a_failed_search_is_logged_and_reported_with_the_result(asynchrono
     assert f"Warning: {expected}" in str(trace)
     assert expected in trace._repr_html_()
     assert trace.to_dict()["warnings"] == [expected]
-
-
-def test_failed_searches_are_counted_by_error():
-    errors = ["ValueError: index lost", None, "OSError: disk full", "ValueError: index lost"]
-    events = [{"type": "question"}, *({"type": "retrieval", "error": error} for error in errors)]
-    assert answer_warnings(events) == [
-        "2 of 4 searches failed, and the answer was written without them: ValueError: index lost",
-        "1 of 4 searches failed, and the answer was written without them: OSError: disk full",
-    ]
 
 
 @pytest.mark.parametrize("asynchronous", [False, True])
