@@ -5,8 +5,7 @@ import unicodedata
 import pytest
 from langchain_core.documents import Document
 
-from langgraph_dynrag.retrieval import BM25Retriever, LocalIndex
-from tests.langgraph_dynrag.retrieval.test_index import CountedEmbeddings
+from langgraph_dynrag.retrieval import BM25Retriever
 
 # For each language: a document about a bridge, another about bees, and queries that match the first.
 LANGUAGES = {
@@ -60,17 +59,3 @@ def test_a_text_that_only_shares_letters_with_the_query_is_not_found():
     assert found(retriever, "काम") == ["कम काम"]
     assert found(retriever, "कि") == ["क का कि की कु"]
     assert found(retriever, "के") == []
-
-
-def test_a_bm25_index_with_terms_of_another_version_is_rebuilt(tmp_path, monkeypatch):
-    (tmp_path / "a.txt").write_text("他生于德国。", "utf-8")
-    index = LocalIndex(tmp_path / "index", embeddings=CountedEmbeddings(size=8))
-    index.ingest(tmp_path / "a.txt", progress=False)
-    monkeypatch.setattr("langgraph_dynrag.retrieval.bm25_folder.TERMS_VERSION", 1)
-    index.as_retriever("bm25").invoke("德国")
-    old = {p.name for p in index.folder.glob("bm25-*")}
-    assert old
-    monkeypatch.undo()
-    index = LocalIndex(tmp_path / "index", embeddings=CountedEmbeddings(size=8))
-    assert found(index.as_retriever("bm25"), "生于德国") == ["他生于德国。"]
-    assert old.isdisjoint(p.name for p in index.folder.glob("bm25-*"))
