@@ -2,12 +2,16 @@
 
 import pytest
 from langchain.agents import create_agent
+from langchain.agents.middleware.types import ModelRequest, ModelResponse
 from langchain_core.documents import Document
 from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
 from langgraph.checkpoint.memory import InMemorySaver
 
 from langgraph_dynrag import RetrievalPolicy, Trace
 from langgraph_dynrag.agents import DynamicRetrievalMiddleware
+from langgraph_dynrag.agents.options import WatchOptions
+from langgraph_dynrag.agents.watched_call import CallModel, Compute, Given, Paused, Search, watch_call
+from langgraph_dynrag.evidence import passage
 from langgraph_dynrag.queries import ExplicitQuestion, MaskedSentence, Question
 from langgraph_dynrag.triggers import EverySentence, Never, Once
 from tests.langgraph_dynrag.agents.scripted_agent import SURE, UNSURE, AgentModel, calling, population
@@ -202,3 +206,56 @@ async def test_an_empty_answer_is_left_as_it_is(run):
     result = await run(agent)
     assert answer(result) == ""
     assert (len(model.calls), retriever.queries) == (1, [])
+
+
+# ---------------------------------------------------------------------- one pass, driven by hand
+
+
+def request(*messages):
+    return ModelRequest(model=AgentModel(replies=[]), messages=list(messages), model_settings={})
+
+
+def test_a_request_without_a_question_is_passed_on_unwatched():
+    course = watch_call(WatchOptions(retriever=WatchedRetriever()), asked := request(AIMessage("Hello.")), None)
+    assert next(course) == CallModel(asked, hidden=False)
+    response = ModelResponse([AIMessage("Hi.")])
+    with pytest.raises(StopIteration) as end:
+        course.send(response)
+    assert end.value.value == Given(response, None)
+
+
+def test_a_pass_asks_for_one_task_at_a_time():
+    options = WatchOptions(retriever=WatchedRetriever(), trigger=EverySentence(), query=Question())
+    course = watch_call(options, request(HumanMessage("Who built it?")), None)
+    check = next(course)
+    assert isinstance(check, Compute)
+    call = course.send(check.function())
+    assert isinstance(call, CallModel)
+    assert call.hidden
+    look = course.send(ModelResponse([AIMessage("It was Joan.")]))
+    assert isinstance(look, Compute)
+    plan = course.send(look.function())
+    searching = course.send(plan.function())
+    assert isinstance(searching, Search)
+    assert searching.state["queries"] == ["Who built it?"]
+    event = {"type": "retrieval", "query": "Who built it?", "documents": [], "error": None}
+    fact = passage("Aldous Wray built it.", {}, None)
+    update = {"found": [fact], "seen": [fact["id"]], "asked": ["Who built it?"], "retrievals": 1, "identical": 0}
+    with pytest.raises(StopIteration) as end:
+        course.send({**update, "trace": [event]})
+    paused = end.value.value
+    assert isinstance(paused, Paused)
+    assert (paused.written, paused.asking, paused.record["rounds"]) == (1, None, 1)
+    assert paused.record["evidence"] == [fact]
+    assert repr(paused) == "<answer withheld: 'It was Joan.'>"
+    withheld = paused.given("the limit was reached")
+    assert withheld.response.result[0].content == "It was Joan."
+    assert withheld.record["warnings"] == ["the answer was unsure and was not rewritten: the limit was reached"]
+
+
+def test_an_error_of_the_model_ends_the_pass():
+    options = WatchOptions(retriever=WatchedRetriever())
+    course = watch_call(options, request(HumanMessage("Who built it?")), None)
+    course.send(next(course).function())
+    with pytest.raises(ConnectionError, match="gone"):
+        course.throw(ConnectionError("gone"))

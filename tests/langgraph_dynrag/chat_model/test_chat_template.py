@@ -5,9 +5,9 @@ import re
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from langchain_core.messages import AIMessage, HumanMessage, SystemMessage, ToolMessage
+from langchain_core.messages import AIMessage, ChatMessage, HumanMessage, SystemMessage, ToolMessage
 
-from langgraph_dynrag.chat_model.chat_template import encode_chat
+from langgraph_dynrag.chat_model.chat_template import encode_chat, message_text
 from rag_backbone.errors import ConfigurationError
 from rag_backbone.text.special_tokens import neutralised
 from tests.langgraph_dynrag.chat_model.tools import HISTORY, now, population, schemas
@@ -124,3 +124,34 @@ def test_the_question_tokens_are_located(question):
 def test_an_empty_list_of_messages_is_rejected():
     with pytest.raises(ConfigurationError, match="no messages"):
         encode_chat(tiny_tokenizer(), [])
+
+
+def test_text_blocks_are_joined_and_reasoning_and_calls_left_out():
+    blocks = ["Who ", {"type": "text", "text": "built"}, {"type": "reasoning", "reasoning": "hm"}, {"type": "text"}]
+    assert message_text(HumanMessage(blocks)) == "Who built"
+    assert message_text(AIMessage([{"type": "text", "text": "It"}, {"type": "tool_use", "id": "1"}])) == "It"
+    assert message_text(HumanMessage("br\ud800")) == "br\ufffd"
+    with pytest.raises(ConfigurationError, match="content of type 'image'; only text can be read"):
+        message_text(HumanMessage([{"type": "image", "url": "data:,"}]))
+    with pytest.raises(ConfigurationError, match="content of type 'tool_use'"):
+        message_text(HumanMessage([{"type": "tool_use", "id": "1"}]))
+
+
+def test_the_last_occurrence_of_a_part_is_located():
+    encoded = encode_chat(tiny_tokenizer(), [HumanMessage("Who? A river. Who?")])
+    positions = encoded.tokens_of("Who?")
+    assert positions
+    assert encoded.spans[positions[0]].start >= encoded.text.rfind("Who?") - 1
+    assert encoded.tokens_of("absent") == encoded.tokens_of("") == []
+
+
+def test_messages_have_the_roles_of_their_kinds():
+    messages = [
+        SystemMessage("S"),
+        ChatMessage("C", role="critic"),
+        HumanMessage("H"),
+        AIMessage("A"),
+        HumanMessage("?"),
+    ]
+    lines = encode_chat(tiny_tokenizer(), messages).text.split("<|start|>")[1:]
+    assert [line.partition("\n")[0] for line in lines] == ["system", "critic", "user", "assistant", "user", "assistant"]

@@ -4,7 +4,10 @@ import subprocess
 import sys
 
 import pytest
+import typer
 
+from langgraph_dynrag import LocalChatModel
+from langgraph_dynrag.commands.options import chat_of, known_preset
 from rag_backbone.errors import ConfigurationError, MissingExtraError
 from tests.langgraph_dynrag.commands.command import QUESTION, run
 
@@ -62,3 +65,21 @@ def test_quiet_before_or_after_the_command_prints_the_answer_alone(index, model)
     assert before.stdout == after.stdout
     assert before.stderr == after.stderr == ""
     assert len(before.stdout.splitlines()) == 1 or before.stdout.count("[1]") == 0
+
+
+def test_the_model_is_local_unless_a_server_is_named(monkeypatch):
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    local = chat_of("/nowhere/at/all", None)
+    assert (type(local), local.model) == (LocalChatModel, "/nowhere/at/all")  # nothing is loaded yet
+    served = chat_of("base", " http://localhost:1/v1 ")
+    assert (served.model_name, str(served.root_client.base_url)) == ("base", "http://localhost:1/v1/")
+    assert served.root_client.api_key == "none"
+    monkeypatch.setenv("OPENAI_API_KEY", " s3cret ")
+    assert chat_of("base", "https://api.openai.com/v1").root_client.api_key == "s3cret"
+
+
+def test_presets_are_known_by_name_or_are_files():
+    for name in (None, "flare", "mine.json"):
+        assert known_preset(name) == name
+    with pytest.raises(typer.BadParameter, match="'flair' is none of no_retrieval, .*no preset file"):
+        known_preset("flair")

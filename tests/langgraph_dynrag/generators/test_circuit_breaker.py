@@ -3,7 +3,7 @@
 import pytest
 
 from langgraph_dynrag.generators.circuit_breaker import CircuitBreaker
-from rag_backbone.errors import ServerUnavailableError
+from rag_backbone.errors import ConfigurationError, ServerUnavailableError
 
 
 def test_a_breaker_opens_admits_one_trial_and_closes():
@@ -37,3 +37,18 @@ def test_concurrent_failures_count_as_one():
     breaker.failed(OSError("still gone"), again)
     with pytest.raises(ServerUnavailableError, match="failed 2 times in a row"):
         breaker.check()
+
+
+def test_a_success_forgets_the_failures_before_it():
+    breaker = CircuitBreaker("the server", failures=2)
+    for _ in range(5):
+        breaker.failed(OSError("gone"), breaker.check())
+        breaker.succeeded()
+    assert repr(breaker) == "CircuitBreaker('the server', 0 of 2 failures)"
+    breaker.check()
+
+
+@pytest.mark.parametrize("options", [{"failures": 0}, {"pause": 0}, {"pause": -1.0}, {"pause": float("nan")}])
+def test_failures_and_pause_must_be_positive(options):
+    with pytest.raises(ConfigurationError, match="both must be above 0"):
+        CircuitBreaker("the server", **options)

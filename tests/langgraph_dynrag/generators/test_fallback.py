@@ -1,13 +1,18 @@
 """A model with fallbacks: the next model continues where one fails, and only common signals are available."""
 
 import pytest
+from langchain_core.messages import HumanMessage
 
 from langgraph_dynrag import Budgets, ServerPolicy, create_dynamic_rag
+from langgraph_dynrag.generators.chat import ChatGenerator
+from langgraph_dynrag.generators.fallback import FallbackGenerator
+from langgraph_dynrag.generators.local import LocalGenerator
 from langgraph_dynrag.triggers import EverySentence
 from rag_backbone.errors import ConfigurationError, ServerError, SignalUnavailableError
 from tests.langgraph_dynrag.generators.served import QUESTION, QUICK, TEXT, chat
+from tests.langgraph_dynrag.generators.tasks import task_of
 from tests.langgraph_dynrag.generators.wrapped import ask, graph
-from tests.langgraph_dynrag.scripted import ScriptedChatModel, WatchedRetriever
+from tests.langgraph_dynrag.scripted import ScriptedChatModel, WatchedRetriever, said
 from tests.openai_server import Fault, serving
 
 
@@ -75,3 +80,58 @@ def test_available_signals_are_those_common_to_all_models(local):
 def test_a_server_policy_is_refused_without_a_server(local):
     with pytest.raises(ConfigurationError, match="none of the models in .* is from langchain-openai"):
         graph(local.with_fallbacks([local]), server=ServerPolicy())
+
+
+def both(*replies, exceptions=(ConnectionError,)):
+    """Return a generator of two scripted models, of which the first one fails if it has no replies."""
+    models = [Silent(replies=list(r)) for r in replies]
+    return FallbackGenerator([ChatGenerator(m, frozenset({"logprob"})) for m in models], exceptions), models
+
+
+class Silent(ScriptedChatModel):
+    """Fails once its replies are used up."""
+
+    def _next(self, messages, kwargs):
+        if len(self.calls) == len(self.replies):
+            raise ConnectionError("gone")
+        return super()._next(messages, kwargs)
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+async def test_instructions_and_drafts_are_answered_by_the_next_model(asynchronous, caplog):
+    generator, (_, second) = both([], [said("One."), said("Two."), said("It was Joan.")])
+    task = task_of(opens=True, accepted_ids=(1, 2))
+    if asynchronous:
+        told = await generator.aask(["1?"], {}), (await generator.areply("2?", {}, max_tokens=9)).text
+        result = await generator.adraft(task, {}, None)
+    else:
+        told = generator.ask(["1?"], {}), generator.reply("2?", {}, max_tokens=9).text
+        result = generator.draft(task, {}, None)
+    assert told == (["One."], "Two.")
+    assert (result.draft.text, result.failures) == ("It was Joan.", ("ConnectionError",))
+    assert len(second.calls) == 3
+    assert caplog.text.count("falling back to ChatGenerator(Silent)") == 3
+
+
+async def test_the_first_error_is_raised_and_other_errors_at_once():
+    generator, _ = both([], [])
+    with pytest.raises(ConnectionError, match="gone"):
+        generator.ask(["?"], {})
+    generator, (_, second) = both([], [said("One.")], exceptions=(TimeoutError,))
+    with pytest.raises(ConnectionError, match="gone"):
+        await generator.aask(["?"], {})
+    assert second.calls == []
+
+
+def test_counts_are_the_highest_and_the_window_the_smallest_of_all_models(local):
+    small = ScriptedChatModel(replies=[], profile={"max_input_tokens": 100})
+    parts = [LocalGenerator(local), ChatGenerator(small, frozenset({"logprob", "entropy"}))]
+    generator = FallbackGenerator(parts, ())
+    text, messages = "Who built it?", [HumanMessage("Who built it?")]
+    assert generator.count_tokens(text) == max(p.count_tokens(text) for p in parts)
+    assert generator.prompt_tokens(messages) == max(p.prompt_tokens(messages) for p in parts)
+    assert generator.context_window == 100
+    assert generator.signals == {"logprob", "entropy"}
+    assert generator.token_ids(text) is generator.opens_reasoning is generator.context(task_of()) is None
+    with pytest.raises(SignalUnavailableError, match=r"FallbackGenerator\(LocalGenerator.*cannot give attention"):
+        generator.attend_alone(text, None)

@@ -1,11 +1,14 @@
 """The policy of requests to a server: its values are checked, and its pauses follow the server and the deadline."""
 
 import time
+from types import SimpleNamespace
 
 import pytest
+from tenacity import Retrying
 
 from langgraph_dynrag import Budgets, Capabilities, ServerPolicy, create_dynamic_rag
-from rag_backbone.errors import ConfigurationError, ServerUnavailableError
+from langgraph_dynrag.generators.server_policy import passing
+from rag_backbone.errors import ConfigurationError, ServerError, ServerUnavailableError
 from tests.langgraph_dynrag.generators.served import QUESTION, TEXT, ask, drafts, graph
 from tests.langgraph_dynrag.scripted import ScriptedChatModel, WatchedRetriever
 from tests.openai_server import Fault, serving
@@ -64,3 +67,60 @@ def test_stated_capabilities_are_validated():
         ServerPolicy(continuing="flags", capabilities=Capabilities())
     with pytest.raises(ConfigurationError, match="capabilities"):
         ServerPolicy(capabilities={"logprobs": True})
+
+
+def waits(policy, error, **options):
+    """Return the pauses before the attempts of a call that always fails."""
+    seen = []
+
+    def failing():
+        raise error
+
+    with pytest.raises(type(error)):
+        Retrying(**policy.rules(**options), sleep=seen.append)(failing)
+    return seen
+
+
+class Refused(Exception):
+    """A response with an HTTP status and headers."""
+
+    def __init__(self, status, **headers):
+        super().__init__(f"HTTP {status}")
+        self.status_code = status
+        self.response = SimpleNamespace(headers={name.replace("_", "-"): value for name, value in headers.items()})
+
+
+def test_pauses_double_with_jitter_up_to_the_longest():
+    policy = ServerPolicy(attempts=5, first_wait=1.0, longest_wait=4.5)
+    first, second, third, fourth = waits(policy, OSError("gone"))
+    assert 1 <= first <= 2
+    assert 2 <= second <= 3
+    assert 4 <= third <= 4.5
+    assert fourth == 4.5
+
+
+def test_a_pause_that_the_server_asks_for_replaces_the_policys():
+    policy = ServerPolicy(attempts=3, first_wait=0.1, longest_wait=10.0)
+    assert waits(policy, Refused(429, retry_after="7")) == [7, 7]
+    assert waits(policy, Refused(429, retry_after="11")) == []  # longer than the policy allows
+
+
+def test_only_transient_errors_are_retried_unless_told_otherwise():
+    policy = ServerPolicy(attempts=2, first_wait=0.01)
+    assert [passing(e) for e in (OSError(), Refused(503), Refused(400), ValueError(), ServerError(""))] == [
+        True,
+        True,
+        False,
+        False,
+        False,
+    ]
+    assert waits(policy, Refused(400)) == []
+    assert len(waits(policy, ValueError("mine"), may_pass=lambda _: True)) == 1
+
+
+def test_nothing_is_retried_after_the_deadline():
+    policy = ServerPolicy(attempts=9, first_wait=30.0)
+    assert waits(policy, OSError("gone"), deadline=time.monotonic() - 1) == []
+    before_deadline = waits(policy, OSError("gone"), deadline=time.monotonic() + 5)
+    assert all(pause <= 5 for pause in before_deadline)
+    assert len(before_deadline) == 8

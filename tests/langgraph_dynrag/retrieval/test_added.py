@@ -5,6 +5,7 @@ import datetime as dt
 import pytest
 from langchain_core.documents import Document
 
+from langgraph_dynrag.retrieval.added import prepare_documents
 from rag_backbone.errors import ConfigurationError
 from tests.langgraph_dynrag.retrieval.indexes import KINDS, make_index
 
@@ -91,3 +92,26 @@ def test_anything_other_than_documents_is_refused_before_anything_is_written(tmp
     with pytest.raises(ConfigurationError, match=words):
         index.add_documents(documents)
     assert not index.folder.exists()
+
+
+def test_documents_without_ids_get_one_from_text_and_metadata():
+    def ids(*documents):
+        return [d.id for _, d in prepare_documents(documents).documents]
+
+    assert ids(Document("a", metadata={"x": 1, "y": 2})) == ids(Document("a", metadata={"y": 2, "x": 1}))
+    assert len(set(ids(Document("a"), Document("b"), Document("a", metadata={"x": 1})))) == 3
+    assert len(ids(Document("a"), Document("a"))) == 1
+
+
+def test_documents_are_listed_under_the_given_source_or_their_own():
+    documents = [Document("a", metadata={"source": "a.pdf"}), Document("b")]
+    assert [source for source, _ in prepare_documents(iter(documents)).documents] == ["a.pdf", "documents"]
+    assert {source for source, _ in prepare_documents(documents, "crm").documents} == {"crm"}
+
+
+def test_prepared_documents_are_copies():
+    document = Document("a", metadata={"day": dt.date(2026, 3, 1)})
+    [(_, prepared)] = prepare_documents([document]).documents
+    assert prepared.metadata == {"day": "2026-03-01"}
+    assert document.metadata == {"day": dt.date(2026, 3, 1)}
+    assert document.id is None

@@ -6,6 +6,7 @@ import pytest
 from langchain_core.documents import Document
 
 from langgraph_dynrag.retrieval import BM25Retriever
+from rag_backbone.errors import ConfigurationError
 
 # For each language: a document about a bridge, another about bees, and queries that match the first.
 LANGUAGES = {
@@ -59,3 +60,43 @@ def test_a_text_that_only_shares_letters_with_the_query_is_not_found():
     assert found(retriever, "काम") == ["कम काम"]
     assert found(retriever, "कि") == ["क का कि की कु"]
     assert found(retriever, "के") == []
+
+
+def test_documents_without_words_cannot_be_indexed():
+    with pytest.raises(ConfigurationError, match="no documents to index"):
+        BM25Retriever.from_documents([])
+    with pytest.raises(ConfigurationError, match="none of the 2 documents contains a word"):
+        BM25Retriever.from_documents([Document("the of"), Document("...")])
+
+
+async def test_documents_that_share_a_word_are_ranked_with_positive_scores():
+    retriever = BM25Retriever.from_documents([Document("bees bees hum"), Document("bees and ants"), Document("crows")])
+    documents = retriever.invoke("bees")
+    assert [d.page_content for d in documents] == ["bees bees hum", "bees and ants"]
+    assert documents[0].metadata["score"] > documents[1].metadata["score"] > 0
+    assert await retriever.ainvoke("bees") == documents
+    assert len(retriever) == 3
+    assert retriever.invoke("the of ...") == []
+
+
+def test_titles_are_indexed_with_the_text():
+    retriever = BM25Retriever.from_documents(
+        [Document("It stands.", metadata={"title": "Bridge"}), Document("A mill.")]
+    )
+    assert found(retriever, "bridge") == ["It stands."]
+
+
+async def test_k_of_a_search_overrides_that_of_the_retriever():
+    retriever = BM25Retriever.from_documents([Document(f"bees {i}") for i in range(4)], k=2)
+    assert [len(retriever.invoke("bees")), len(retriever.invoke("bees", k=3))] == [2, 3]
+    assert len(await retriever.ainvoke("bees", k=9)) == 4
+    with pytest.raises(ConfigurationError, match="k is 0; at least 1 is needed"):
+        retriever.invoke("bees", k=0)
+
+
+def test_a_saved_index_finds_the_same(tmp_path):
+    documents = [Document("bees hum"), Document("ants march")]
+    built = BM25Retriever.from_documents(documents)
+    built.save(tmp_path / "bm25")
+    loaded = BM25Retriever.load(tmp_path / "bm25", documents)
+    assert loaded.invoke("ants") == built.invoke("ants") != []
