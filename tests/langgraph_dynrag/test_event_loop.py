@@ -5,10 +5,8 @@ import threading
 
 import pytest
 from langchain_core.callbacks import AsyncCallbackHandler
-from langchain_core.messages import AIMessage, HumanMessage, SystemMessage
 
 from langgraph_dynrag import AnswerPrompt, Budgets, LocalChatModel, create_dynamic_rag
-from langgraph_dynrag.generators.local import LocalGenerator
 from langgraph_dynrag.injection.injector import PlacedEvidence
 from langgraph_dynrag.triggers import Never
 from tests.langgraph_dynrag.scripted import ScriptedChatModel, WatchedRetriever, said
@@ -119,19 +117,3 @@ async def test_cancellation_ends_the_draft_early(chat):
     while made != (made := engine.counts.forwards - before):
         await asyncio.sleep(0.2)
     assert made < whole / 2
-
-
-@pytest.mark.parametrize(
-    "messages",
-    [
-        [HumanMessage("Who?")],
-        [SystemMessage("Answer."), HumanMessage("Who?"), AIMessage("Nobody."), HumanMessage("Why?")],
-        [HumanMessage("Who?"), AIMessage("It was")],
-        [HumanMessage([{"type": "text", "text": "Who?"}])],
-    ],
-)
-def test_token_counts_match_the_encoded_conversation(chat, messages):
-    generator = LocalGenerator(chat)
-    for _ in range(2):
-        assert generator.prompt_tokens(messages) == len(chat.encode(messages).ids)
-        assert generator.count_tokens("Who built it?") == len(chat.get_token_ids("Who built it?"))

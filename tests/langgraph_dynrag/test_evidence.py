@@ -1,6 +1,5 @@
 """Evidence and chat templates as texts: properties, and examples by hand."""
 
-import re
 import unicodedata
 from enum import Enum
 from fractions import Fraction
@@ -9,10 +8,8 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from langchain_core.messages import AIMessage, HumanMessage, SystemMessage
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 
-from langgraph_dynrag.chat_model.chat_template import encode_chat, neutralised
 from langgraph_dynrag.evidence import (
     Passage,
     clean,
@@ -23,8 +20,6 @@ from langgraph_dynrag.evidence import (
     render,
     within_budget,
 )
-from rag_backbone.errors import ConfigurationError
-from tests.tiny import tiny_tokenizer
 
 PHRASE = "So the answer is"
 EXEMPLARS = 8
@@ -200,67 +195,3 @@ def test_a_passage_keeps_plain_metadata():
     )
     same, other = passage("Text.", {"source": "a.md"}, None), passage("Text.", {"source": "b.md"}, None)
     assert same["id"] == passage("Text.\n", {"source": "a.md"}, None)["id"] != other["id"]
-
-
-# ------------------------------------------------------------------------------------------------------ templates
-
-
-@given(st.lists(st.sampled_from(["<|start|>", "<|end|>", "<|pad|>", "<|", "|>", "a", " ", "\n"])).map("".join))
-def test_text_never_becomes_a_control_token(text):
-    tokenizer = tiny_tokenizer()
-    ids = tokenizer(neutralised(tokenizer, text), add_special_tokens=False).input_ids
-    assert not set(ids) & set(tokenizer.all_special_ids)
-    assert re.sub(r"\s", "", neutralised(tokenizer, text)) == re.sub(r"\s", "", text)
-
-
-def test_an_open_answer_is_continued_with_its_own_tokens():
-    tokenizer = tiny_tokenizer()
-    turns = [SystemMessage("Be brief."), HumanMessage("Who?")]
-    closed = encode_chat(tokenizer, turns)
-    assert closed.ids[-1] == tokenizer("\n", add_special_tokens=False).input_ids[-1]
-    odd = [*tokenizer("The", add_special_tokens=False).input_ids, *tokenizer(" b", add_special_tokens=False).input_ids]
-    carried = AIMessage("The b", response_metadata={"dynprag": {"token_ids": odd}})
-    assert encode_chat(tokenizer, [*turns, carried]).ids == closed.ids + odd
-    written = encode_chat(tokenizer, [*turns, AIMessage("The b")])
-    assert tokenizer.decode(written.ids[len(closed.ids) :]) == "The b"
-
-
-def test_ids_unknown_to_the_tokenizer_are_not_used():
-    tokenizer = tiny_tokenizer()
-    forged = AIMessage("The b", response_metadata={"dynprag": {"token_ids": [10**6]}})
-    assert encode_chat(tokenizer, [HumanMessage("?"), forged]).ids == (
-        encode_chat(tokenizer, [HumanMessage("?"), AIMessage("The b")]).ids
-    )
-
-
-def test_a_template_without_a_system_role_gets_the_system_text_with_the_question():
-    import copy
-
-    tokenizer = copy.deepcopy(tiny_tokenizer())
-    refuse = "{% if m['role'] == 'system' %}{{ raise_exception('no system role') }}{% endif %}"
-    tokenizer.chat_template = "{% for m in messages %}" + refuse + "{{ m['role'] }}: {{ m['content'] }}\n{% endfor %}"
-    encoded = encode_chat(tokenizer, [SystemMessage("Be brief."), HumanMessage("Who?")])
-    assert encoded.text == "user: Be brief.\n\nWho?\n"
-
-
-def test_a_model_without_a_template_gets_plain_text():
-    import copy
-
-    tokenizer = copy.deepcopy(tiny_tokenizer())
-    tokenizer.chat_template = None
-    messages = [SystemMessage("Be brief."), HumanMessage("Who?"), AIMessage("He."), HumanMessage("When?")]
-    assert encode_chat(tokenizer, messages).text == "Be brief.\n\nWho?\nAnswer: He.\n\nWhen?\nAnswer:"
-
-
-@given(st.text("abc who?\n", min_size=1))
-def test_the_question_tokens_are_located(question):
-    encoded = encode_chat(tiny_tokenizer(), [HumanMessage(f"Question: {question}")])
-    positions = encoded.tokens_of(question)
-    covered = "".join(encoded.text[encoded.spans[i].start : encoded.spans[i].end] for i in positions)
-    assert question in covered
-    assert positions == list(range(positions[0], positions[-1] + 1))
-
-
-def test_an_empty_list_of_messages_is_rejected():
-    with pytest.raises(ConfigurationError, match="no messages"):
-        encode_chat(tiny_tokenizer(), [])

@@ -21,21 +21,10 @@ from langgraph_dynrag import Trace
 from langgraph_dynrag.agents import DynamicRetrievalMiddleware
 from langgraph_dynrag.queries import ExplicitQuestion
 from tests.langgraph_dynrag.agents.scripted_agent import SURE, UNSURE, AgentModel, calling, population
+from tests.langgraph_dynrag.agents.watched import ASK
 from tests.langgraph_dynrag.scripted import WatchedRetriever, said
 
-ASK = {"messages": [HumanMessage("Who built the Cooper's Bridge?")]}
 DRAFT, FINAL = "The bridge was built by Joan Pike.", "The bridge was built by Aldous Wray."
-
-
-@pytest.fixture(params=["sync", "async"])
-def run(request):
-    async def asynchronous(agent, asked=ASK, config=None):
-        return await agent.ainvoke(asked, config)
-
-    async def synchronous(agent, asked=ASK, config=None):
-        return agent.invoke(asked, config)
-
-    return asynchronous if request.param == "async" else synchronous
 
 
 @pytest.fixture(params=["before", "after"])

@@ -17,7 +17,7 @@ from rag_backbone.errors import (
     ServerUnavailableError,
     SignalUnavailableError,
 )
-from tests.langgraph_dynrag.generators.test_openai import QUESTION, QUICK, TEXT, chat
+from tests.langgraph_dynrag.generators.served import QUESTION, QUICK, TEXT, chat
 from tests.langgraph_dynrag.scripted import WatchedRetriever
 from tests.openai_server import Fault, serving
 
@@ -117,21 +117,6 @@ def test_a_graph_is_built_from_stated_capabilities_before_its_server_is_up():
         built = made(server, "flare", policy=policy, model=chat(server))
         server.start()
         assert built.invoke(QUESTION)["answer"] == TEXT
-
-
-def test_stated_capabilities_are_validated():
-    with pytest.raises(ConfigurationError, match="alternatives is -1"):
-        Capabilities(alternatives=-1)
-    with pytest.raises(ConfigurationError, match="logprobs is 'yes'"):
-        Capabilities(logprobs="yes")
-    with pytest.raises(ConfigurationError, match="continuing"):
-        Capabilities(continuing="auto")
-    with pytest.raises(ConfigurationError, match=r"logprob.*[Dd]id you mean.*logprobs"):
-        Capabilities(logprob=True)
-    with pytest.raises(ConfigurationError, match="'flags', but capabilities say 'ask_again'; give one"):
-        ServerPolicy(continuing="flags", capabilities=Capabilities())
-    with pytest.raises(ConfigurationError, match="capabilities"):
-        ServerPolicy(capabilities={"logprobs": True})
 
 
 def test_a_server_stated_to_report_nothing_is_refused_if_signals_are_needed():

@@ -10,7 +10,7 @@ from langgraph_dynrag.generators.endpoint import Endpoint
 from langgraph_dynrag.prompts import AnswerPrompt
 from langgraph_dynrag.trace.trace import Trace
 from rag_backbone.errors import DynPragError, NoAnswerError
-from tests.langgraph_dynrag.generators.test_openai import QUESTION, TEXT, chat
+from tests.langgraph_dynrag.generators.served import QUESTION, TEXT, chat
 from tests.langgraph_dynrag.scripted import WatchedRetriever
 from tests.openai_server import Fault, OpenAIServer, beginning_again, knowing
 

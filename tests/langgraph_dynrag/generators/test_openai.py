@@ -4,49 +4,16 @@ import asyncio
 import time
 
 import pytest
-from langchain_openai import ChatOpenAI
 from langgraph.checkpoint.memory import InMemorySaver
 
-from langgraph_dynrag import AnswerPrompt, Budgets, ServerPolicy, create_dynamic_rag
-from langgraph_dynrag.generators.circuit_breaker import CircuitBreaker
+from langgraph_dynrag import ServerPolicy
 from langgraph_dynrag.generators.endpoint import Endpoint
 from langgraph_dynrag.generators.openai import OpenAIGenerator
-from langgraph_dynrag.triggers import Entropy, EveryNTokens, EverySentence, TokenProbability
+from langgraph_dynrag.triggers import Entropy, EveryNTokens, EverySentence
 from rag_backbone.errors import ConfigurationError, ServerError, ServerUnavailableError, SignalUnavailableError
-from tests.langgraph_dynrag.scripted import ScriptedChatModel, WatchedRetriever
+from tests.langgraph_dynrag.generators.served import QUESTION, QUICK, TEXT, ask, chat, drafts, graph, since_build
+from tests.langgraph_dynrag.scripted import WatchedRetriever
 from tests.openai_server import Fault, serving
-
-TEXT = "The bridge was built by Aldous Wray. He was born in the village of Hallin. So the answer is Hallin."
-QUESTION = {"question": "Where was the builder of the bridge born?"}
-QUICK = ServerPolicy(first_wait=0.01, longest_wait=2.0, pause=0.3)
-
-
-def chat(server, **options):
-    given = {"model": "base", "api_key": "none", "temperature": 0, "max_retries": 0, "timeout": 20, **options}
-    return ChatOpenAI(base_url=server.url, **given)
-
-
-def graph(server, *, policy=QUICK, retriever=None, model=None, **options):
-    chosen = {"preset": "flare", "trigger": TokenProbability(0.5), "initial_retrieval": False, **options}
-    model = model or chat(server)
-    built = create_dynamic_rag(model, retriever or WatchedRetriever(), prompt=AnswerPrompt(), server=policy, **chosen)
-    known = Endpoint(model, policy)
-    assert known.way, known.context_window  # probed now, so that a run's requests and faults are only its own
-    return built
-
-
-async def ask(built, asynchronous, config=None):
-    return await built.ainvoke(QUESTION, config) if asynchronous else built.invoke(QUESTION, config)
-
-
-def drafts(result):
-    return [e for e in result["trace"] if e["type"] == "draft"]
-
-
-def since_build(server):
-    server.requests.clear()
-    return server
-
 
 # ------------------------------------------------------------------------------------------------------- continuing
 
@@ -208,14 +175,6 @@ def test_a_server_of_another_protocol_is_distinguished_from_a_busy_one():
             graph(server)
 
 
-def test_a_policy_needs_a_server():
-    with pytest.raises(ConfigurationError, match="is not a langchain-openai model"):
-        create_dynamic_rag(ScriptedChatModel(replies=[]), WatchedRetriever(), preset="single", server=ServerPolicy())
-    for wrong in ({"attempts": 0}, {"pause": 0}, {"continuing": "somehow"}):
-        with pytest.raises(ConfigurationError, match=next(iter(wrong))):
-            ServerPolicy(**wrong)
-
-
 # --------------------------------------------------------------------------------------------------------- failures
 
 
@@ -248,26 +207,6 @@ async def test_retries_are_recorded_in_the_trace():
         result = built.invoke(QUESTION)
         assert result["answer"] == TEXT
         assert drafts(result)[0]["retries"] == 3
-
-
-@pytest.mark.parametrize("asynchronous", [False, True])
-async def test_rate_limit_pauses_follow_retry_after(asynchronous):
-    with serving(TEXT) as server:
-        built = graph(server)
-        server.faults = [Fault(429, {"Retry-After": "0.7"})]
-        started = time.monotonic()
-        assert (await ask(built, asynchronous))["answer"] == TEXT
-        assert time.monotonic() - started >= 0.7
-
-
-def test_a_retry_after_longer_than_the_policy_allows_raises_at_once():
-    with serving(TEXT) as server:
-        built = graph(server)
-        server.faults = [Fault(429, {"Retry-After": "300"})] * 9
-        started = time.monotonic()
-        with pytest.raises(ServerUnavailableError, match="wait 300 s"):
-            built.invoke(QUESTION)
-        assert time.monotonic() - started < 5
 
 
 @pytest.mark.parametrize("asynchronous", [False, True])
@@ -331,18 +270,6 @@ async def test_a_garbled_reply_is_retried(asynchronous):
             assert generator.ask(["Go on."], {})
 
 
-def test_no_pause_exceeds_the_remaining_time():
-    with serving(TEXT) as server:
-        built = graph(server, policy=ServerPolicy(first_wait=50.0), budgets=Budgets(seconds=2.0))
-        server.faults = [Fault(after=5)]
-        started = time.monotonic()
-        result = built.invoke(QUESTION)
-        assert 2 <= time.monotonic() - started < 30
-        assert drafts(result)[0]["ended"] == "deadline"
-        assert any(e["type"] == "budget" and e["which"] == "seconds" for e in result["trace"])
-        assert result["answer"].startswith("The bridge was built by")
-
-
 def test_a_stream_that_breaks_after_its_last_token_is_complete():
     with serving(TEXT) as server:
         built = graph(server, trigger=EveryNTokens(6), lookahead=6)
@@ -353,39 +280,6 @@ def test_a_stream_that_breaks_after_its_last_token_is_complete():
 
 
 # ------------------------------------------------------------------------------------- servers that keep failing
-
-
-def test_a_breaker_opens_admits_one_trial_and_closes():
-    now = [0.0]
-    breaker = CircuitBreaker("the server", failures=2, pause=10.0, clock=lambda: now[0])
-    breaker.failed(OSError("gone"), breaker.check())
-    breaker.failed(OSError("still gone"), breaker.check())
-    with pytest.raises(ServerUnavailableError, match=r"failed 2 times in a row.*still gone.*allowed in 10 s"):
-        breaker.check()
-    now[0] = 10.5
-    trial = breaker.check()
-    with pytest.raises(ServerUnavailableError):
-        breaker.check()
-    breaker.failed(OSError("again"), trial)
-    now[0] = 20.0
-    with pytest.raises(ServerUnavailableError, match="3 times"):
-        breaker.check()
-    now[0] = 21.0
-    breaker.check()
-    breaker.succeeded()
-    breaker.check()
-    breaker.check()
-
-
-def test_concurrent_failures_count_as_one():
-    breaker = CircuitBreaker("the server", failures=2)
-    together = [breaker.check() for _ in range(5)]
-    for began in together:
-        breaker.failed(OSError("gone"), began)
-    again = breaker.check()
-    breaker.failed(OSError("still gone"), again)
-    with pytest.raises(ServerUnavailableError, match="failed 2 times in a row"):
-        breaker.check()
 
 
 @pytest.mark.parametrize("fault", [Fault(429, {"Retry-After": "0.2"}), Fault(503, seconds=0.2)], ids=["429", "503"])

@@ -11,22 +11,16 @@ from langchain_core.runnables import ConfigurableField, RunnableLambda
 from langchain_core.tools import tool
 from pydantic import BaseModel, Field
 
-from langgraph_dynrag import (
-    AnswerPrompt,
-    Budgets,
-    DynamicRetrievalMiddleware,
-    LocalChatModel,
-    ServerPolicy,
-    create_dynamic_rag,
-)
+from langgraph_dynrag import Budgets, DynamicRetrievalMiddleware, LocalChatModel, ServerPolicy, create_dynamic_rag
 from langgraph_dynrag.generators.local import LocalGenerator, make_generator
 from langgraph_dynrag.generators.openai import OpenAIGenerator
-from langgraph_dynrag.triggers import EverySentence, TokenProbability
-from rag_backbone.errors import ConfigurationError, ServerError, SignalUnavailableError
+from langgraph_dynrag.triggers import TokenProbability
+from rag_backbone.errors import ConfigurationError
 from rag_backbone.loading.causal_lm import CausalLM
-from tests.langgraph_dynrag.generators.test_openai import QUESTION, QUICK, TEXT, chat
+from tests.langgraph_dynrag.generators.served import QUESTION, QUICK, TEXT, chat
+from tests.langgraph_dynrag.generators.wrapped import ask, graph
 from tests.langgraph_dynrag.scripted import ScriptedChatModel, WatchedRetriever, said
-from tests.openai_server import Fault, serving
+from tests.openai_server import serving
 from tests.tiny import tiny_llama, tiny_tokenizer
 
 WRAPPERS = {
@@ -38,23 +32,6 @@ WRAPPERS = {
     "all of them": lambda m: m.bind(temperature=0.3).with_config(tags=["mine"]).with_retry().with_fallbacks([m]),
     "in another order": lambda m: m.with_retry().with_fallbacks([m]).with_config(tags=["mine"]).bind(temperature=0.3),
 }
-
-
-def graph(model, **options):
-    chosen = {"preset": "flare", "initial_retrieval": False, **options}
-    if chosen["preset"] == "flare":
-        chosen.setdefault("trigger", TokenProbability(0.5))
-    retriever = None if chosen["preset"] == "no_retrieval" else WatchedRetriever()
-    return create_dynamic_rag(model, retriever, prompt=AnswerPrompt(), **chosen)
-
-
-async def ask(built, asynchronous):
-    return await built.ainvoke(QUESTION) if asynchronous else built.invoke(QUESTION)
-
-
-@pytest.fixture(scope="module")
-def local():
-    return LocalChatModel.from_causal_lm(CausalLM(tiny_llama(), tiny_tokenizer(), name="tiny"))
 
 
 # ------------------------------------------------------------------------------------------ all wrappers are accepted
@@ -241,70 +218,6 @@ def test_a_server_models_retry_wrapper_sets_the_number_of_attempts():
         assert make_generator(chat(server).with_retry(), frozenset(), policy).policy is policy
 
 
-# ----------------------------------------------------------------------------------------------------------- fallbacks
-
-
-@pytest.mark.parametrize("asynchronous", [False, True])
-async def test_the_fallback_continues_where_the_first_model_fails(asynchronous, caplog):
-    with serving(TEXT) as first, serving(TEXT) as second:
-        built = graph(chat(first).with_fallbacks([chat(second)]), trigger=EverySentence())
-        first.fails = lambda number: Fault(400, message="quota is used up") if number > 4 else None
-        result = await ask(built, asynchronous)
-        assert result["answer"] == TEXT
-        assert first.asked()
-        assert second.asked()
-        failures = [f for e in result["trace"] if e["type"] == "draft" for f in e.get("failures", ())]
-        assert "ServerError" in failures
-        assert "quota is used up" in caplog.text
-        assert "falling back to" in caplog.text
-
-
-def test_a_graph_is_built_while_the_first_model_is_down():
-    with serving(TEXT) as first, serving(TEXT) as second:
-        first.stop()
-        built = graph(chat(first).with_fallbacks([chat(second)]), server=ServerPolicy(attempts=1))
-        assert built.invoke(QUESTION)["answer"] == TEXT
-
-
-def test_exceptions_that_are_not_handled_are_raised():
-    import openai
-
-    with serving(TEXT) as first, serving(TEXT) as second:
-        limited = chat(first).with_fallbacks([chat(second)], exceptions_to_handle=(openai.RateLimitError,))
-        built = graph(limited, server=ServerPolicy(attempts=1))
-        first.fails = lambda number: Fault(400, message="too long")
-        with pytest.raises(ServerError, match="too long"):
-            built.invoke(QUESTION)
-        first.fails = lambda number: Fault(429)
-        assert built.invoke(QUESTION)["answer"] == TEXT
-
-
-def test_the_first_error_is_raised_if_all_models_fail():
-    with serving(TEXT) as first, serving(TEXT) as second:
-        built = graph(chat(first).with_fallbacks([chat(second)]), server=ServerPolicy(attempts=1))
-        first.fails = lambda number: Fault(400, message="the first")
-        second.fails = lambda number: Fault(400, message="the second")
-        with pytest.raises(ServerError, match="the first"):
-            built.invoke(QUESTION)
-
-
-def test_a_local_model_can_be_the_fallback_of_a_server(local):
-    with serving(TEXT) as server:
-        built = graph(chat(server).with_fallbacks([local]), budgets=Budgets(tokens=24), server=QUICK)
-        server.stop()
-        result = built.invoke(QUESTION)
-        assert [e for e in result["trace"] if e["type"] == "draft"]
-
-
-def test_available_signals_are_those_common_to_all_models(local):
-    quiet = ScriptedChatModel(replies=[], reports=False)
-    with pytest.raises(SignalUnavailableError, match="reports no log-probabilities"):
-        graph(ScriptedChatModel(replies=[]).with_fallbacks([quiet]))
-    assert graph(ScriptedChatModel(replies=[]).with_fallbacks([quiet]), preset="no_retrieval")
-    with pytest.raises(SignalUnavailableError, match="with fallbacks that may be another model"):
-        create_dynamic_rag(local.with_fallbacks([local]), WatchedRetriever(), preset="dragin")
-
-
 # ------------------------------------------------------------------------------------------------------------ refusals
 
 
@@ -337,11 +250,6 @@ def search(query: str) -> str:
 def test_anything_but_a_chat_model_is_refused_with_advice(made, told):
     with serving(TEXT) as server, pytest.raises(ConfigurationError, match=told):
         graph(made(chat(server)), preset="no_retrieval")
-
-
-def test_a_server_policy_is_refused_without_a_server(local):
-    with pytest.raises(ConfigurationError, match="none of the models in .* is from langchain-openai"):
-        graph(local.with_fallbacks([local]), server=ServerPolicy())
 
 
 # -------------------------------------------------------------------------------------------------------------- agents

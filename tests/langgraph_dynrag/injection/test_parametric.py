@@ -10,97 +10,22 @@ from langchain_core.retrievers import BaseRetriever
 from langgraph.checkpoint.memory import InMemorySaver
 from pydantic import Field
 
-from langgraph_dynrag import AnswerPrompt, Budgets, LocalChatModel, Trace, create_dynamic_rag
+from langgraph_dynrag import Budgets, LocalChatModel, Trace, create_dynamic_rag
 from langgraph_dynrag.evidence import Passage
 from langgraph_dynrag.injection.parametric import ParametricInjector, WeightsPrompt
 from langgraph_dynrag.prompts import Exemplar
 from langgraph_dynrag.queries import LastSentence
-from langgraph_dynrag.triggers import RIND, EverySentence
+from langgraph_dynrag.triggers import RIND
 from llamaindex_prag.adapters.adapter import Adapter
 from llamaindex_prag.parametric_model import ParametricModel
 from llamaindex_prag.parametrize import Parametrizer
 from llamaindex_prag.prompts import prompt_ids
-from llamaindex_prag.store.lmdb_store import LMDBStore
 from rag_backbone.errors import ConfigurationError
 from rag_backbone.loading.causal_lm import CausalLM
+from tests.langgraph_dynrag.injection.weights import QUESTION, TEXTS, UNTIDY, Fixed, drafts, graph, injections
 from tests.langgraph_dynrag.scripted import ScriptedChatModel
 from tests.llamaindex_prag.made import random_values, version_of
-from tests.llamaindex_prag.translator.conftest import strong
 from tests.tiny import tiny_llama, tiny_tokenizer
-
-QUESTION = "Who built the bridge?"
-TEXTS = [f"The bridge number {i} was built by engineer {i} in the year {1900 + i}." for i in range(8)]
-UNTIDY = "The mill\n\nwas  built by nobody."
-
-
-class Fixed(BaseRetriever):
-    """Returns the same documents for every query."""
-
-    documents: list[Document]
-
-    def _get_relevant_documents(self, query, *, run_manager):
-        return list(self.documents)
-
-
-@pytest.fixture
-def lm():
-    return CausalLM(tiny_llama(), tiny_tokenizer(), name="tiny")
-
-
-@pytest.fixture
-def store(lm, tmp_path):
-    with LMDBStore(tmp_path / "store", model=lm.fingerprint, encoding="float32", map_size=1 << 26) as opened:
-        yield opened
-
-
-@pytest.fixture
-def adapters(lm, store):
-    made = ParametricModel.of(lm, store, recipe="prag", max_adapters=3, translator=strong(lm))
-    for i, text in enumerate([*TEXTS, UNTIDY]):
-        adapter = Adapter(made.layout, random_values(made.layout, i, 0.1), 2.0)
-        store.put(made.key(text), adapter, {}, owners=[f"doc-{i}"])
-    return made
-
-
-def graph(model, *texts, checkpointer=None, retriever=None, injection="parametric", **options):
-    bounds = {
-        name: options.pop(name) for name in ("missing", "max_active", "forgetting", "conflicts") if name in options
-    }
-    if injection in ("parametric", "combined"):
-        injection = ParametricInjector(model, injection=injection, **{"missing": "context", **bounds})
-    found = [Document(text, metadata={"title": f"doc {n}", "source": f"doc-{n}"}) for n, text in enumerate(texts)]
-    return create_dynamic_rag(
-        LocalChatModel.from_causal_lm(model.lm),
-        retriever or Fixed(documents=found),
-        checkpointer=checkpointer,
-        **{
-            "preset": "fixed_sentence",
-            "trigger": EverySentence(),
-            "query": LastSentence(),
-            "injection": injection,
-            "prompt": AnswerPrompt(answer_phrase=None, stop=()),
-            "budgets": Budgets(tokens=40),
-            "lookahead": 12,
-            "initial_retrieval": True,
-            **options,
-        },
-    )
-
-
-@pytest.fixture
-def requests(lm, monkeypatch):
-    seen = []
-    admit = lm.engine._admit
-    monkeypatch.setattr(lm.engine, "_admit", lambda request: seen.append(request) or admit(request))
-    return seen
-
-
-def drafts(result):
-    return [e for e in result["trace"] if e["type"] == "draft"]
-
-
-def injections(result):
-    return [e for e in result["trace"] if e["type"] == "injection"]
 
 
 def test_passages_act_through_adapters_and_do_not_lengthen_the_prompt(adapters, requests):

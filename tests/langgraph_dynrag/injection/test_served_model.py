@@ -16,8 +16,8 @@ from llamaindex_prag.serving.served_model import ServedModel
 from llamaindex_prag.store.lmdb_store import LMDBStore
 from rag_backbone.errors import ConfigurationError, ServerError
 from rag_backbone.loading.causal_lm import CausalLM
-from tests.langgraph_dynrag.generators.test_openai import QUICK, chat
-from tests.langgraph_dynrag.injection.test_parametric import Fixed, drafts, injections
+from tests.langgraph_dynrag.generators.served import QUICK, chat
+from tests.langgraph_dynrag.injection.weights import Fixed, drafts, injections
 from tests.llamaindex_prag.made import random_values
 from tests.openai_server import Fault, serving
 from tests.tiny import tiny_llama, tiny_tokenizer

@@ -1,12 +1,8 @@
 """Runs of each preset, worked out by hand with a scripted model."""
 
-import json
-from types import SimpleNamespace
-
 import pytest
 
-from langgraph_dynrag import AnswerPrompt, Budgets, Reformulation, RetrievalPolicy, Trace, create_dynamic_rag
-from langgraph_dynrag.nodes.retrieve import search
+from langgraph_dynrag import AnswerPrompt, Budgets, Trace, create_dynamic_rag
 from langgraph_dynrag.queries import (
     ExplicitQuestion,
     LastSentence,
@@ -18,23 +14,8 @@ from langgraph_dynrag.queries import (
 )
 from langgraph_dynrag.triggers import AllOf, AnyOf, Entropy, EverySentence, Never, Once, TokenProbability
 from rag_backbone.errors import ConfigurationError, NoAnswerError
+from tests.langgraph_dynrag.presets.runs import FINAL, PROMPT, QUESTION, documents, passages_in, run
 from tests.langgraph_dynrag.scripted import ScriptedChatModel, WatchedRetriever, said
-
-QUESTION = "Who built the Cooper's Bridge?"
-PROMPT = AnswerPrompt()
-FINAL = said(" So the answer is Aldous Wray.")
-JOAN = said(" answer is Joan.")
-
-
-def run(replies, preset="flare", retriever=None, prompt=PROMPT, **changes):
-    model = ScriptedChatModel(replies=replies)
-    retriever = retriever or WatchedRetriever()
-    graph = create_dynamic_rag(model, retriever, preset=preset, prompt=prompt, **changes)
-    return graph.invoke({"question": QUESTION}), model, retriever
-
-
-def passages_in(messages) -> list[str]:
-    return [line.split("] ", 1)[1] for line in messages[-1].content.splitlines() if line.startswith("[")]
 
 
 def test_flare_masks_unsure_tokens_and_rewrites_the_sentence():
@@ -329,7 +310,9 @@ def test_evidence_stays_in_the_prompt_for_its_evidence_life(life, present):
         evidence_life=life,
         query=MaskedSentence(0.0),
         k=2,
-        retriever=WatchedRetriever(give=lambda q: _found(["pike"]) if "Joan" in q else _found(["bridge", "wray"])),
+        retriever=WatchedRetriever(
+            give=lambda q: documents(["pike"]) if "Joan" in q else documents(["bridge", "wray"])
+        ),
     )
     known = {"Joan": "pike", "Bridge:": "bridge", "Aldous": "wray"}
     shown = [[known[p.split()[0]] for p in passages_in(call)] for call in model.calls[1:]]
@@ -337,179 +320,7 @@ def test_evidence_stays_in_the_prompt_for_its_evidence_life(life, present):
     assert out["short_answer"] == "Aldous Wray"
 
 
-def _found(ids):
-    from tests.langgraph_dynrag.scripted import DOCUMENTS
-
-    return [d for i in ids for d in DOCUMENTS if d.id == i]
-
-
-# ---------------------------------------------------------------------- reformulation
-
-
-UNSURE = said("It was built by Joan. Then it was", Joan=0.1)
-WRITTEN = said(" It was built by Wray. Then it was")
-
-
-def test_a_query_that_finds_nothing_is_rewritten_and_recorded():
-    out, model, retriever = run(
-        [UNSURE, said("first other query"), said("second other query"), said(" stood. So the answer"), JOAN],
-        retriever=WatchedRetriever(give=[]),
-        initial_retrieval=False,
-        reformulation=Reformulation(max_rewrites=2),
-    )
-    assert retriever.queries == ["It was built by .", "first other query", "second other query"]
-    assert '"first other query"' in model.calls[2][0].content
-    # There is no evidence to rewrite the sentence with, so it stays as it was.
-    assert out["answer"] == "It was built by Joan. Then it stood. So the answer is Joan."
-    events = [e for e in out["trace"] if e["type"] == "reformulation"]
-    assert [e["problem"] for e in events] == ["nothing found"] * 3
-    assert events[-1]["outcome"] == "nothing found"
-    assert Trace.from_state(out).counts["rewrites"] == 2
-
-
-def test_a_rewritten_query_that_was_already_searched_is_replaced_by_the_question():
-    _, _, retriever = run(
-        [UNSURE, said("It was built by ."), said(" So the answer is Joan.")],
-        retriever=WatchedRetriever(give=[]),
-        initial_retrieval=False,
-        query=MaskedSentence(0.4),
-        reformulation=Reformulation(max_rewrites=1),
-    )
-    assert retriever.queries == ["It was built by .", QUESTION]
-
-
-def test_low_scores_count_as_nothing_found_but_missing_scores_do_not():
-    def scored(score):
-        def give(_query):
-            found = _found(["bridge"])
-            found[0].metadata = {"title": "Bridge"} | ({} if score is None else {"score": score})
-            return found
-
-        return WatchedRetriever(give=give)
-
-    for score, outcome in ((0.1, "nothing found"), (0.9, "evidence"), (None, "evidence")):
-        out, _, _ = run(
-            [UNSURE, said(" So the answer is X.")] if outcome == "nothing found" else [UNSURE, WRITTEN, FINAL],
-            retriever=scored(score),
-            initial_retrieval=False,
-            reformulation=Reformulation(min_score=0.5),
-        )
-        assert next(e for e in out["trace"] if e["type"] == "reformulation")["outcome"] == outcome
-
-
-@pytest.mark.parametrize("repeats", ["use", "skip"])
-def test_passages_already_in_the_prompt_are_used_or_skipped(repeats):
-    same = WatchedRetriever(give=lambda _q: _found(["bridge", "wray"]))
-    replies = [UNSURE, WRITTEN, FINAL] if repeats == "use" else [UNSURE, FINAL]
-    out, _, _ = run(replies, retriever=same, evidence_life="replaced", reformulation=Reformulation(repeats=repeats))
-    events = [e for e in out["trace"] if e["type"] == "reformulation"]
-    assert [e["problem"] for e in events] == [None, "nothing new"]
-    assert out["answer"].startswith("It was built by Wray." if repeats == "use" else "It was built by Joan.")
-    assert Trace.from_state(out).counts["nothing_new"] == 1
-
-
-def test_a_repeated_query_is_detected():
-    out, _, retriever = run(
-        [UNSURE, WRITTEN, UNSURE, said("another way to ask"), WRITTEN, FINAL],
-        initial_retrieval=False,
-        query=LastSentence(),
-        reformulation=Reformulation(max_rewrites=1),
-    )
-    problems = [e["problem"] for e in out["trace"] if e["type"] == "reformulation"]
-    assert problems[0] is None
-    assert "same query" in problems
-    assert "another way to ask" in retriever.queries
-
-
 # ---------------------------------------------------------------------- budgets
-
-
-def test_the_retrieval_budget_ends_retrieval_but_not_the_answer():
-    out, _, retriever = run(
-        [UNSURE, WRITTEN, said(" Its mason was Joan. So the answer", Joan=0.1), said(" answer is Aldous Wray.")],
-        initial_retrieval=False,
-        budgets=Budgets(retrievals=1),
-    )
-    assert len(retriever.queries) == 1
-    assert out["short_answer"] == "Aldous Wray"
-    assert [e["which"] for e in out["trace"] if e["type"] == "budget"] == ["retrievals"]
-
-
-def test_a_retrieval_budget_of_zero_allows_no_search():
-    out, _, retriever = run([UNSURE, FINAL], budgets=Budgets(retrievals=0))
-    assert retriever.queries == []
-    assert out["short_answer"] == "Aldous Wray"
-
-
-def test_the_token_budget_forces_the_short_answer():
-    out, model, _ = run(
-        [said("It was built by the mason of the old town wall"), said(" Aldous Wray.")],
-        initial_retrieval=False,
-        trigger=Never(),
-        budgets=Budgets(tokens=10),
-    )
-    assert out["answer"] == "It was built by the mason of the old town\nSo the answer is Aldous Wray."
-    assert out["short_answer"] == "Aldous Wray"
-    assert model.options[0]["max_tokens"] == 10
-    assert [e["type"] for e in out["trace"] if e["type"] in ("budget", "closing")] == ["budget", "closing"]
-
-
-def test_the_time_budget_forces_the_short_answer():
-    out, _, _ = run(
-        [said(" Aldous Wray.")],
-        retriever=WatchedRetriever(delay=0.3),
-        budgets=Budgets(seconds=0.2),
-    )
-    assert out["short_answer"] == "Aldous Wray"
-    assert "seconds" in [e.get("which") for e in out["trace"]]
-
-
-def test_the_budget_of_identical_retrievals_ends_retrieval():
-    same = WatchedRetriever(give=lambda _q: _found(["bridge", "wray"]))
-    out, _, retriever = run(
-        [UNSURE, WRITTEN, UNSURE, FINAL],
-        retriever=same,
-        evidence_life="replaced",
-        budgets=Budgets(identical_retrievals=0),
-    )
-    assert len(retriever.queries) == 2
-    assert [e["which"] for e in out["trace"] if e["type"] == "budget"] == ["identical_retrievals"]
-    assert out["short_answer"] == "Aldous Wray"
-
-
-@pytest.mark.parametrize("limit", [0, 1, 2])
-@pytest.mark.parametrize("life", ["sentence", "replaced", "accumulated"])
-def test_identical_searches_are_counted_after_their_passages_have_left_the_prompt(life, limit):
-    """The question is searched first, then the same unsure sentence again and again, as happens with FLARE."""
-    same = WatchedRetriever(give=lambda _q: _found(["bridge"]))
-    replies = [UNSURE, UNSURE, UNSURE, UNSURE, UNSURE, FINAL, FINAL, FINAL, FINAL, FINAL]
-    out, _, retriever = run(
-        replies, retriever=same, evidence_life=life, recheck=True, budgets=Budgets(identical_retrievals=limit)
-    )
-    identical = [e["identical"] for e in out["trace"] if e["type"] == "retrieval"]
-    assert identical.count(True) == limit + 1
-    assert identical[-1]
-    assert len(retriever.queries) == len(identical) <= limit + 3
-    assert [e["which"] for e in out["trace"] if e["type"] == "budget"] == ["identical_retrievals"]
-    json.dumps([out["trace"], out["answer"]])
-
-
-@pytest.mark.parametrize(
-    ("query", "identical"),
-    [("who built it?", True), ("  WHO\tbuilt  it? ", True), ("\uff37ho built it?", True), ("Who sold it?", False)],
-)
-def test_searches_are_identical_if_query_or_passages_repeat(query, identical):
-    settings = SimpleNamespace(retriever=WatchedRetriever(give=lambda _q: []), k=3, retrieval=RetrievalPolicy())
-    first = search({"queries": ["Who built it?"]}, settings, {})
-    second = search({"queries": [query], **{n: first[n] for n in ("asked", "seen", "identical")}}, settings, {})
-    assert (first["identical"], second["identical"]) == (0, int(identical))
-    other = SimpleNamespace(
-        retriever=WatchedRetriever(give=lambda _q: _found(["bridge"])), k=3, retrieval=RetrievalPolicy()
-    )
-    known = search({"queries": [query], "seen": ["bridge"], "asked": [], "identical": 1}, other, {})
-    assert known["identical"] == 2
-    failing = SimpleNamespace(retriever=WatchedRetriever(give=OSError("down")), k=3, retrieval=RetrievalPolicy())
-    assert search({"queries": ["Who built it?"], "asked": ["Who built it?"]}, failing, {})["identical"] == 0
 
 
 def test_a_missing_answer_phrase_is_requested_from_the_model():

@@ -12,7 +12,7 @@ from langchain_core.documents import Document
 
 from langgraph_dynrag.retrieval import LocalIndex
 from rag_backbone.errors import ConfigurationError
-from tests.langgraph_dynrag.retrieval.test_index import CountedEmbeddings
+from tests.langgraph_dynrag.retrieval.indexes import CountedEmbeddings
 
 NAMES = st.sampled_from(["a.txt", "b.txt", "sub/c.txt"])
 WORDS = st.sampled_from(["ants", "bees", "crows", "deer"])

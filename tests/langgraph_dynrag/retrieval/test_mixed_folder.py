@@ -15,7 +15,7 @@ from langgraph_dynrag.retrieval import LocalIndex
 from llamaindex_prag.passage_files import read_passages
 from rag_backbone.cli import build_app
 from rag_backbone.documents import Findings
-from tests.langgraph_dynrag.retrieval.test_index import CountedEmbeddings
+from tests.langgraph_dynrag.retrieval.indexes import CountedEmbeddings
 from tests.rag_backbone.documents.test_formats import write_pdf
 
 FACTS = {

@@ -19,13 +19,13 @@ from langchain_core.embeddings import DeterministicFakeEmbedding
 
 from langgraph_dynrag.retrieval import LocalIndex
 from rag_backbone.errors import ConfigurationError, IndexFolderError
-from tests.langgraph_dynrag.retrieval.test_index import CountedEmbeddings, make_index
+from tests.langgraph_dynrag.retrieval.indexes import CountedEmbeddings, make_index
 
 KINDS = ("dense", "bm25", "hybrid")
 OTHER = """
 import sys
 from langgraph_dynrag.retrieval import LocalIndex
-from tests.langgraph_dynrag.retrieval.test_index import CountedEmbeddings
+from tests.langgraph_dynrag.retrieval.indexes import CountedEmbeddings
 for line in sys.stdin:
     call, argument = line.rstrip("\\n").split(" ", 1)
     if call == "open":
@@ -346,7 +346,7 @@ FULL = """
 import resource, signal, sys
 from langgraph_dynrag.retrieval import LocalIndex
 from rag_backbone.errors import IndexFolderError
-from tests.langgraph_dynrag.retrieval.test_index import CountedEmbeddings
+from tests.langgraph_dynrag.retrieval.indexes import CountedEmbeddings
 index = LocalIndex(sys.argv[1], embeddings=CountedEmbeddings(size=8))
 index.add_texts(["The first."])
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)

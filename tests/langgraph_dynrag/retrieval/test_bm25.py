@@ -5,8 +5,8 @@ import unicodedata
 import pytest
 from langchain_core.documents import Document
 
-from langgraph_dynrag.retrieval import BM25Retriever, LocalIndex
-from tests.langgraph_dynrag.retrieval.test_index import CountedEmbeddings
+from langgraph_dynrag.retrieval import BM25Retriever
+from rag_backbone.errors import ConfigurationError
 
 # For each language: a document about a bridge, another about bees, and queries that match the first.
 LANGUAGES = {
@@ -62,15 +62,41 @@ def test_a_text_that_only_shares_letters_with_the_query_is_not_found():
     assert found(retriever, "के") == []
 
 
-def test_a_bm25_index_with_terms_of_another_version_is_rebuilt(tmp_path, monkeypatch):
-    (tmp_path / "a.txt").write_text("他生于德国。", "utf-8")
-    index = LocalIndex(tmp_path / "index", embeddings=CountedEmbeddings(size=8))
-    index.ingest(tmp_path / "a.txt", progress=False)
-    monkeypatch.setattr("langgraph_dynrag.retrieval.bm25_folder.TERMS_VERSION", 1)
-    index.as_retriever("bm25").invoke("德国")
-    old = {p.name for p in index.folder.glob("bm25-*")}
-    assert old
-    monkeypatch.undo()
-    index = LocalIndex(tmp_path / "index", embeddings=CountedEmbeddings(size=8))
-    assert found(index.as_retriever("bm25"), "生于德国") == ["他生于德国。"]
-    assert old.isdisjoint(p.name for p in index.folder.glob("bm25-*"))
+def test_documents_without_words_cannot_be_indexed():
+    with pytest.raises(ConfigurationError, match="no documents to index"):
+        BM25Retriever.from_documents([])
+    with pytest.raises(ConfigurationError, match="none of the 2 documents contains a word"):
+        BM25Retriever.from_documents([Document("the of"), Document("...")])
+
+
+async def test_documents_that_share_a_word_are_ranked_with_positive_scores():
+    retriever = BM25Retriever.from_documents([Document("bees bees hum"), Document("bees and ants"), Document("crows")])
+    documents = retriever.invoke("bees")
+    assert [d.page_content for d in documents] == ["bees bees hum", "bees and ants"]
+    assert documents[0].metadata["score"] > documents[1].metadata["score"] > 0
+    assert await retriever.ainvoke("bees") == documents
+    assert len(retriever) == 3
+    assert retriever.invoke("the of ...") == []
+
+
+def test_titles_are_indexed_with_the_text():
+    retriever = BM25Retriever.from_documents(
+        [Document("It stands.", metadata={"title": "Bridge"}), Document("A mill.")]
+    )
+    assert found(retriever, "bridge") == ["It stands."]
+
+
+async def test_k_of_a_search_overrides_that_of_the_retriever():
+    retriever = BM25Retriever.from_documents([Document(f"bees {i}") for i in range(4)], k=2)
+    assert [len(retriever.invoke("bees")), len(retriever.invoke("bees", k=3))] == [2, 3]
+    assert len(await retriever.ainvoke("bees", k=9)) == 4
+    with pytest.raises(ConfigurationError, match="k is 0; at least 1 is needed"):
+        retriever.invoke("bees", k=0)
+
+
+def test_a_saved_index_finds_the_same(tmp_path):
+    documents = [Document("bees hum"), Document("ants march")]
+    built = BM25Retriever.from_documents(documents)
+    built.save(tmp_path / "bm25")
+    loaded = BM25Retriever.load(tmp_path / "bm25", documents)
+    assert loaded.invoke("ants") == built.invoke("ants") != []

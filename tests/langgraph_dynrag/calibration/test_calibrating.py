@@ -6,16 +6,14 @@ import numpy as np
 import pytest
 
 from langgraph_dynrag import AnswerPrompt, Budgets, LocalChatModel, Trace, calibrate, create_dynamic_rag, get_preset
-from langgraph_dynrag.calibration import CalibrationQuestion, read_questions
 from langgraph_dynrag.drafts.sampled_ends import SampleSpec
 from langgraph_dynrag.generators.local import LocalGenerator
 from langgraph_dynrag.presets.file import PresetFile
-from langgraph_dynrag.queries import Question
 from langgraph_dynrag.triggers import RIND, AnyOf, Entropy, SelfAwareUncertainty, TokenProbability
 from rag_backbone.errors import ConfigurationError
 from rag_backbone.loading.causal_lm import CausalLM
-from rag_backbone.metrics import f1
-from tests.langgraph_dynrag.scripted import ScriptedChatModel, WatchedRetriever, said
+from tests.langgraph_dynrag.calibration.bridges import PLAIN, bridges
+from tests.langgraph_dynrag.scripted import WatchedRetriever
 from tests.tiny import tiny_llama_of_lines, tiny_tokenizer
 
 QUESTIONS = [f"Who built bridge {i} in the capital?" for i in range(4)]
@@ -89,44 +87,6 @@ class _Silent:
         return Verdict(False, "fired" if self.inner.judge(view).retrieve else "did not")
 
 
-class Bridges(ScriptedChatModel):
-    """A model that is unsure and wrong without its passage, and right with it.
-
-    `doubts[i]` is the probability of its answer about bridge i; where it is 1, the model is right without a passage.
-    """
-
-    replies: list = []  # noqa: RUF012
-    doubts: list[float]
-
-    def _next(self, messages, kwargs):
-        text = messages[-1].content
-        if text == "Say yes.":
-            return [("yes", 0.9)]
-        self.calls.append(messages)
-        i = int(text.split("bridge ")[-1].split("?")[0])
-        right = "Fact" in text or self.doubts[i] == 1
-        tokens = said(f"It was {'Wray' if right else 'Pike'}.", Pike=self.doubts[i], Wray=0.99)
-        self.replies = [tokens] * len(self.calls)
-        return tokens
-
-
-def bridges():
-    """Return a model that is certain of two of six bridges: theta at 0.3, 0.5, 0.7 and 0.9 fires in 1, 2, 3 and 4."""
-    from langchain_core.documents import Document
-
-    model = Bridges(doubts=[0.2, 0.4, 0.6, 0.8, 1.0, 1.0])
-    asked = [{"question": f"Who built bridge {i}?", "answers": ["Wray"]} for i in range(6)]
-    return model, WatchedRetriever(give=[Document("Fact.", id="f")]), asked
-
-
-PLAIN = {
-    "prompt": AnswerPrompt(instructions="Answer.", answer_phrase=None, stop=()),
-    "query": Question(),
-    "initial_retrieval": False,
-    "evidence_life": "replaced",
-}
-
-
 def test_worked_example_of_a_rate():
     model, retriever, asked = bridges()
     found = calibrate(model, retriever, questions=asked, rate=0.5, **PLAIN)
@@ -176,15 +136,6 @@ def test_the_graph_uses_the_threshold_of_the_preset_file(chat, tmp_path):
     kept = json.loads(file.read_text("utf-8"))["calibration"]
     assert kept["threshold"] == found.threshold
     assert kept["wanted"] == {"rate": 0.3, "per": "sentence"}
-
-
-def test_the_report_is_readable_and_serialisable():
-    model, retriever, asked = bridges()
-    text = str(calibrate(model, retriever, questions=asked, cost=9, points=3, **PLAIN))
-    assert text.startswith("flare with Bridges: TokenProbability(theta=")
-    assert "found on 6 questions with 6 pieces" in text
-    assert "searches per question; best in" in text
-    assert json.dumps(calibrate(model, retriever, questions=asked, rate=0.5, **PLAIN).to_dict())
 
 
 def test_a_method_that_begins_with_a_search_drafts_with_its_results():
@@ -237,42 +188,6 @@ def test_a_warning_is_logged_for_few_questions(caplog):
     model, retriever, asked = bridges()
     calibrate(model, retriever, questions=asked, rate=0.5, **PLAIN)
     assert "6 questions leave the threshold very uncertain" in caplog.text
-
-
-def test_questions_are_read_from_files(tmp_path):
-    (tmp_path / "a.jsonl").write_text(
-        '{"question": "One?", "answers": ["1", "one"]}\n\n{"question": "Two?", "answer": "2"}\n'
-    )
-    (tmp_path / "b.json").write_text('["One?", {"question": "Two?"}]')
-    (tmp_path / "c.txt").write_text("One?\n\n Two? \n")
-    assert read_questions(tmp_path / "a.jsonl") == [
-        CalibrationQuestion("One?", ("1", "one")),
-        CalibrationQuestion("Two?", ("2",)),
-    ]
-    assert (
-        read_questions(tmp_path / "b.json")
-        == read_questions(tmp_path / "c.txt")
-        == [CalibrationQuestion("One?"), CalibrationQuestion("Two?")]
-    )
-    for name, text, message in (
-        ("d.jsonl", '{"question": "One?"}\n{"q', "d.jsonl, line 2 is not JSON"),
-        ("e.jsonl", '{"q": "One?"}', "e.jsonl, line 1: .* is not a question"),
-        ("f.json", '{"question": "One?"}', "holds a dict; a list of questions"),
-        ("g.json", "[", "g.json is not valid JSON"),
-    ):
-        (tmp_path / name).write_text(text)
-        with pytest.raises(ConfigurationError, match=message):
-            read_questions(tmp_path / name)
-    with pytest.raises(ConfigurationError, match="none.txt cannot be read"):
-        read_questions(tmp_path / "none.txt")
-
-
-def test_f1_follows_squad():
-    assert f1("The Patient Anna.", ["patient anna"]) == 1
-    assert f1("Anna", ["the Patient Anna"]) == pytest.approx(2 / 3)
-    assert f1("yes, it is", ["yes"]) == 0
-    assert f1("", ["a"]) == 1.0  # as in the published script: both are empty after normalisation
-    assert f1("x", []) == 0
 
 
 def test_the_calibrated_graph_retrieves_where_its_threshold_fires():

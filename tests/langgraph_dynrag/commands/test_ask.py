@@ -1,0 +1,193 @@
+"""`dynprag ask`."""
+
+import json
+
+import pytest
+from typer.testing import CliRunner
+
+from langgraph_dynrag import Trace
+from llamaindex_prag.translator.config import TranslatorConfig
+from llamaindex_prag.translator.translator import Translator
+from rag_backbone.cli import build_app
+from rag_backbone.errors import ConfigurationError, DynPragError
+from rag_backbone.loading.causal_lm import CausalLM
+from tests.langgraph_dynrag.commands.command import QUESTION, injected, prompt_tokens, run
+from tests.openai_server import serving
+
+
+def test_the_answer_streams_to_stdout_and_searches_to_stderr(index, model):
+    options = ("--model", str(model), "--index", str(index), "--preset", "single", "--max-tokens", "30")
+    told = json.loads(run("ask", QUESTION, *options, "--json").stdout)
+    result = run("ask", QUESTION, *options)
+    assert told["answer"] in result.stdout
+    assert "[1] Bridge" in result.stdout
+    assert f"searched: {QUESTION}" in result.stderr
+    assert "searched" not in result.stdout
+    assert run("ask", QUESTION, *options, "--quiet").stdout == told["answer"] + "\n"
+    assert told["question"] == QUESTION
+    assert told["counts"]["retrievals"] == 1
+
+
+@pytest.mark.parametrize("form", [["--json"], ["--quiet"], []])
+def test_a_question_with_bytes_that_are_no_utf_8_is_asked(index, model, form):
+    options = ("--model", str(model), "--index", str(index), "--preset", "single", "--max-tokens", "5", *form)
+    out = run("ask", "Who built the br\udcfccke?", *options).stdout  # as Python reads such an argument
+    assert out.encode()
+    if "--json" in form:
+        assert json.loads(out)["question"] == "Who built the br\ufffdcke?"
+
+
+def test_preset_threshold_budgets_and_k_are_used(index, model, tmp_path):
+    trace = tmp_path / "trace.html"
+    given = ("--preset", "flare", "--threshold", "1.0", "--max-retrievals", "2", "--k", "1", "--retriever", "bm25")
+    result = run("ask", QUESTION, "--model", str(model), "--index", str(index), *given, "--trace", str(trace), "--json")
+    told = json.loads(result.stdout)
+    searches = [e for e in told["trace"] if e["type"] == "retrieval"]
+    assert len(searches) == 2
+    assert max(len(e["documents"]) for e in searches) == 1
+    assert any(e["type"] == "budget" and e["which"] == "retrievals" for e in told["trace"])
+    assert "<html" in trace.read_text("utf-8")
+
+
+def test_no_retrieval_needs_no_index(model, tmp_path):
+    options = ("--model", str(model), "--index", str(tmp_path / "none"), "--preset", "no_retrieval")
+    told = json.loads(run("ask", QUESTION, *options, "--max-tokens", "10", "--json").stdout)
+    assert told["sources"] == []
+    assert told["answer"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("ask", QUESTION, "--index", "/nowhere/at/all"), "is empty; fill it first: dynprag index"),
+        (("ask", QUESTION, "--preset", "no_retrieval", "--threshold", "0.5"), "has no threshold"),
+        (("ask", QUESTION, "--threshold", "7"), "7"),
+        (("ask", QUESTION, "--max-tokens", "0"), "budget tokens is 0"),
+        (("index", "/nowhere/at/all"), "no file or folder"),
+    ],
+)
+def test_mistakes_are_explained(arguments, message, index, tmp_path):
+    if arguments[0] == "ask" and "--index" not in arguments:
+        arguments = (*arguments, "--index", str(index))
+    elif arguments[0] == "index":
+        arguments = (*arguments, "--index", str(tmp_path / "new"))
+    else:
+        arguments = tuple(a.replace("/nowhere/at/all", str(tmp_path / "new")) for a in arguments)
+    with pytest.raises(DynPragError, match=message):
+        run(*arguments)
+
+
+def test_an_empty_question_is_refused(model):
+    with pytest.raises(ConfigurationError, match="the question is empty"):
+        run("ask", "  ", "--model", str(model), "--preset", "no_retrieval")
+
+
+def test_an_answer_from_the_weights_has_nothing_of_the_passage_in_its_prompt(index, model, tmp_path):
+    options = ("--model", str(model), "--index", str(index), "--store", str(tmp_path / "adapters"), "--max-tokens", "8")
+    told = {
+        where: json.loads(run("ask", QUESTION, *options, "--injection", where, "--json").stdout)
+        for where in ("parametric", "combined")
+    }
+    parametric, combined = (injected(told[where]) for where in ("parametric", "combined"))
+    assert parametric["trained"] > 0
+    assert combined["trained"] == 0  # the store has them
+    assert len(parametric["in_weights"]) == 1  # one passage acts
+    assert prompt_tokens(told["parametric"]) < prompt_tokens(told["combined"])
+    assert run("ask", QUESTION, *options, "--injection", "parametric", "--quiet").stdout == (
+        told["parametric"]["answer"] + "\n"
+    )
+
+
+def test_an_answer_can_come_from_translated_adapters(index, model, tmp_path):
+    lm = CausalLM.from_pretrained(model)
+    Translator(lm, TranslatorConfig.of(lm, width=16, heads=2)).save(tmp_path / "translator")
+    options = ("--model", str(model), "--index", str(index), "--store", str(tmp_path / "adapters"), "--max-tokens", "8")
+    options = (*options, "--injection", "parametric", "--json")
+    told = [
+        json.loads(run("ask", QUESTION, *options, "--translator", str(tmp_path / "translator")).stdout) for _ in "ab"
+    ]
+    assert [bool(injected(t)["translated"]) for t in told] == [True, False]  # representations are stored
+    assert told[0]["answer"] == told[1]["answer"]
+    assert injected(told[0])["trained"] == 0
+    with pytest.raises(ConfigurationError, match="missing='translate' needs a translator"):
+        run("ask", QUESTION, *options, "--missing", "translate")
+
+
+def test_any_method_can_put_what_it_finds_into_the_weights(index, model, tmp_path):
+    """The command line can do what the graph can: a method that retrieves again, limits, and a trace beside it."""
+    options = (
+        "--model",
+        str(model),
+        "--index",
+        str(index),
+        "--store",
+        str(tmp_path / "adapters"),
+        "--max-tokens",
+        "24",
+    )
+    page = tmp_path / "trace.html"
+    limits = ("--max-seconds", "60", "--max-retrievals", "2", "--trace", str(page), "--json")
+    told = json.loads(
+        run("ask", QUESTION, *options, "--preset", "fixed_sentence", "--injection", "combined", *limits).stdout
+    )
+    kinds = [e["type"] for e in told["trace"]]
+    assert 1 <= kinds.count("retrieval") <= 2
+    assert kinds.count("injection") == kinds.count("retrieval")
+    assert page.exists()
+
+
+@pytest.mark.parametrize("option", [("--missing", "train"), ("--translator", "embedded")])
+def test_options_of_adapters_are_refused_where_evidence_stays_in_the_prompt(option, index, model):
+    with pytest.raises(ConfigurationError, match=f"{option[0]}: only used with --injection"):
+        run("ask", QUESTION, "--index", str(index), "--model", str(model), *option)
+
+
+def test_a_missing_preset_file_says_how_to_make_one(index, tmp_path):
+    with pytest.raises(ConfigurationError, match="create one: dynprag calibrate"):
+        run("ask", QUESTION, "--index", str(index), "--preset", str(tmp_path / "none.json"))
+
+
+@pytest.mark.parametrize("question", ["", " ", "\n\t", "\u3000", "\u200b\ufeff"])
+def test_a_blank_question_is_refused_before_the_index_is_looked_for(question, tmp_path):
+    for where in ("context", "parametric"):
+        with pytest.raises(ConfigurationError, match="the question is empty"):
+            run("ask", question, "--index", str(tmp_path / "none"), "--injection", where)
+
+
+def test_a_question_is_answered_by_a_server(index, monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "s3cret")
+    with serving("It was built by Aldous Wray. So the answer is Aldous Wray.") as server:
+        options = ("--base-url", server.url, "--model", "base", "--index", str(index), "--preset", "single")
+        told = json.loads(run("ask", QUESTION, *options, "--json").stdout)
+        assert "Aldous Wray" in told["answer"]
+        assert {e["type"] for e in told["trace"]} >= {"question", "retrieval", "draft"}
+        assert server.asked()[0]["model"] == "base"
+        with pytest.raises(ConfigurationError, match="has no model 'other'; it has base"):
+            run("ask", QUESTION, *options[:2], "--model", "other", *options[4:])
+
+
+def test_the_json_of_an_answer_makes_its_trace_again(index, model):
+    told = json.loads(
+        run(
+            "ask",
+            QUESTION,
+            "--model",
+            str(model),
+            "--index",
+            str(index),
+            "--preset",
+            "single",
+            "--max-tokens",
+            "8",
+            "--json",
+        ).stdout
+    )
+    assert Trace.from_state(told).to_dict() == told
+
+
+@pytest.mark.parametrize("options", [("--k", "0"), ("--k", "-3"), ("--injection", "parametric", "--max-tokens", "0")])
+def test_numbers_out_of_range_are_refused(options, index, model, tmp_path):
+    common = ["ask", QUESTION, "--index", str(index), "--model", str(model), "--store", str(tmp_path / "s")]
+    result = CliRunner().invoke(build_app(), [*common, *options])
+    assert result.exit_code != 0
+    assert isinstance(result.exception, SystemExit | DynPragError)
