@@ -28,7 +28,7 @@ test: $(STAMP) lint type  ## lint, types and tests (under 12 minutes on two core
 test-all: $(STAMP) lint type  ## the slow tests too
 	$(BIN)/python -m pytest -m "not vllm and not gpu"
 
-test-vllm: $(STAMP)  ## tests against a real vLLM, which DYNPRAG_VLLM_COMMAND starts (docs/serving.md)
+test-vllm: $(STAMP)  ## tests against a real vLLM, which DYNPRAG_VLLM_COMMAND starts (docs/vllm.md)
 	$(BIN)/python -m pytest tests/vllm -m vllm -s
 
 test-gpu: $(STAMP)  ## tests on a CUDA device, against the CPU
