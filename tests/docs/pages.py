@@ -27,8 +27,8 @@ class Block:
 
 
 def pages() -> list[Path]:
-    """Return the pages that explain something."""
-    return [p for p in sorted(DOCS.glob("*.md")) if p.stem not in MEASURED]
+    """Return README and the pages that explain something."""
+    return [ROOT / "README.md", *(p for p in sorted(DOCS.glob("*.md")) if p.stem not in MEASURED)]
 
 
 def blocks(page: Path) -> list[Block]:
