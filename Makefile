@@ -7,7 +7,7 @@ export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all test-vllm test-gpu coverage soak lint type bench notebooks format clean
+.PHONY: help demo test test-all test-vllm test-gpu coverage soak lint type bench notebooks docs format clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## */\t/' | expand -t 12
@@ -28,7 +28,7 @@ test: $(STAMP) lint type  ## lint, types and tests (under 12 minutes on two core
 test-all: $(STAMP) lint type  ## the slow tests too
 	$(BIN)/python -m pytest -m "not vllm and not gpu"
 
-test-vllm: $(STAMP)  ## tests against a real vLLM, which DYNPRAG_VLLM_COMMAND starts (docs/serving.md)
+test-vllm: $(STAMP)  ## tests against a real vLLM, which DYNPRAG_VLLM_COMMAND starts (docs/vllm.md)
 	$(BIN)/python -m pytest tests/vllm -m vllm -s
 
 test-gpu: $(STAMP)  ## tests on a CUDA device, against the CPU
@@ -53,6 +53,10 @@ bench: $(STAMP)  ## the quick benchmark of the token loop (the others: python -m
 
 notebooks: $(STAMP)  ## run the example notebooks again
 	$(BIN)/python -m examples.notebooks.execute
+
+docs: $(STAMP)  ## the documentation as a site, in build/site; a broken link or reference fails
+	$(BIN)/python -m pip install --quiet --progress-bar off -c constraints.txt --group docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 format: $(STAMP)
 	$(BIN)/ruff format .

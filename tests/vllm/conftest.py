@@ -39,7 +39,7 @@ def _lines(name):
 def command():
     given = os.environ.get("DYNPRAG_VLLM_COMMAND")
     if not given:
-        pytest.skip("DYNPRAG_VLLM_COMMAND is not set: it starts a vLLM server (docs/serving.md)")
+        pytest.skip("DYNPRAG_VLLM_COMMAND is not set: it starts a vLLM server (docs/vllm.md)")
     return given
 
 

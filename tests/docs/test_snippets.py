@@ -1,0 +1,74 @@
+"""The Python blocks of README and of the pages run in their order, as a reader would run them.
+
+Each page gets a folder with the notes of "Start here", a tiny random model in place of the embedded one, a recipe with
+four questions per passage, presets with short answers, and a server on the loopback interface in place of the one at
+port 8000. What the models say is nonsense; everything else is real.
+A page may use `model`, `retriever` and `lm` of "Start here" without defining them again.
+"""
+
+import math
+from pathlib import Path
+
+import pytest
+from langchain_core.documents import Document
+
+from langgraph_dynrag import BM25Retriever, Budgets, LocalChatModel
+from langgraph_dynrag.presets import methods
+from llamaindex_prag.adapters.recipe import RECIPES
+from rag_backbone import CausalLM, Request
+from tests.docs.pages import DOCS, blocks, pages
+from tests.openai_server import OpenAIServer, knowing
+from tests.tiny import tiny_llama, tiny_tokenizer
+
+PAGES = {page.stem: page for page in pages() if blocks(page)}
+SERVER = "http://127.0.0.1:8000/v1"
+
+
+@pytest.fixture
+def lm():
+    """The model that stands in for the embedded one; its window holds the worked examples of the presets."""
+    tiny = CausalLM(tiny_llama(max_position_embeddings=1 << 14), tiny_tokenizer(), name="tiny")
+    tiny.loaded_with = {"name": "embedded"}
+    return tiny
+
+
+@pytest.fixture
+def server(lm):
+    """A server that knows one sentence in a chat, and generates with the tiny model from a prompt of tokens."""
+    chat = knowing("Tarn Ellis was founded in 1683. So the answer is 1683.", lambda: running)
+
+    def says(body):
+        if "messages" in body:
+            return chat(body)
+        found = lm.engine.generate(Request(body["prompt"], body["max_tokens"], stop=body.get("stop") or ()))
+        return [(step.text, math.exp(step.logprob), step.token_id) for step in found.steps]
+
+    with OpenAIServer(says, tokenizer=lm.tokenizer, window=1 << 14) as running:
+        yield running
+
+
+@pytest.fixture
+def given(lm, tmp_path, monkeypatch):
+    """What a page may use, in a folder that holds the notes."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("OPENAI_API_KEY", "none")
+    monkeypatch.setattr(CausalLM, "from_pretrained", lambda *_, **__: lm)
+    short = RECIPES["distill"].changed(epochs=1, phrases=4, unrelated=0, with_passage=0)
+    monkeypatch.setitem(RECIPES, "distill", short)
+    monkeypatch.setattr(methods, "Budgets", lambda **limits: Budgets(**{**limits, "tokens": 16}))
+    exec(blocks(DOCS / "index.md")[0].code, {})
+    notes = [Document(p.read_text(), metadata={"title": p.stem}) for p in sorted(Path("notes").iterdir())]
+    retriever = BM25Retriever.from_documents(notes, k=2)
+    return {"__name__": "page", "model": LocalChatModel.from_causal_lm(lm), "retriever": retriever, "lm": lm}
+
+
+@pytest.mark.parametrize("page", sorted(PAGES))
+def test_the_blocks_of_a_page_run(page, given, server):
+    for block in blocks(PAGES[page]):
+        if block.why_not is None:
+            exec(compile(block.code.replace(SERVER, server.url), block.where, "exec"), given)
+
+
+def test_few_blocks_are_not_run_and_each_says_why():
+    left_out = [block.where for page in PAGES.values() for block in blocks(page) if block.why_not is not None]
+    assert len(left_out) <= 3, left_out
