@@ -18,13 +18,18 @@ from llamaindex_prag.adapters.adapter import AdapterKey
 from llamaindex_prag.adapters.bank import AdapterBank
 from llamaindex_prag.adapters.recipe import Recipe, get_recipe
 from llamaindex_prag.adapters.source import ReadableStore
+from llamaindex_prag.adapters.stacking import stacked
 from llamaindex_prag.adapters.targets import layout_of
 from llamaindex_prag.augment.choice import settled
 from llamaindex_prag.prompts import clean_answer, prompt_ids
+from rag_backbone.checks import shown
 from rag_backbone.engine.requests import Request
 from rag_backbone.errors import ConfigurationError
+from rag_backbone.extras import needed_for
 
 if TYPE_CHECKING:
+    from peft import PeftModel
+
     from llamaindex_prag.translator.translations import Translations
     from llamaindex_prag.translator.translator import Translator
     from rag_backbone.loading.causal_lm import CausalLM
@@ -175,11 +180,51 @@ class ParametricModel(LocalModel):
         Returns:
             The answer, without a lead or quotes.
         """
-        keys = [d if isinstance(d, AdapterKey) else self.find(d) or self.key(d) for d in documents]
-        selection = self.select(keys, merge=merge, strength=strength)
+        selection = self.select(self._keys(documents), merge=merge, strength=strength)
         ids = prompt_ids(self.lm.tokenizer, question, passages)
         found = self.lm.engine.generate(Request(ids, max_new_tokens, adapters=selection))
         return clean_answer(found.text)
+
+    def to_peft(
+        self,
+        documents: Sequence[str | AdapterKey],
+        *,
+        merge: Merge = "mean",
+        scores: Sequence[float] | None = None,
+        strength: float = 1.0,
+    ) -> PeftModel:
+        """Return a `PeftModel` that computes the same logits as this model with the adapters of these documents.
+
+        The adapters are merged into one LoRA adapter, of rank k * rank for k documents. The `PeftModel` has its own
+        modules and shares the weights of the base model. Training or merging its adapter, moving it to a device or
+        converting its dtype does not change the base model. Only writing into the base weights in place changes both
+        models: training them, which are frozen, or merging through `PeftModel.base_model`.
+
+        Args:
+            documents: Passages, or the keys of their adapters. A trained adapter is preferred to a translated one.
+            merge: How several adapters are combined.
+            scores: The documents' retrieval scores, for `merge="score"`.
+            strength: A factor for the update of all adapters together.
+
+        Raises:
+            AdapterError: If `documents` is empty, exceeds `max_adapters`, or has a document without an adapter.
+            ConfigurationError: If `merge` or `strength` is not possible.
+            MissingExtraError: If PEFT is not installed.
+
+        Example:
+            >>> peft_model = model.to_peft(["The Patient Anna was built by Aldous Wray."])  # doctest: +SKIP
+            >>> peft_model.save_pretrained("adapter")  # doctest: +SKIP
+        """
+        with needed_for("ParametricModel.to_peft"):
+            from llamaindex_prag.peft_model import peft_model
+
+        selection = self._selected(self._keys(documents), merge=merge, scores=scores, strength=strength)
+        return peft_model(self.lm, stacked(self.layout, self.translations or self.store, selection))
+
+    def _keys(self, documents: Sequence[str | AdapterKey]) -> list[AdapterKey]:
+        if isinstance(documents, str):
+            raise ConfigurationError(f"documents is {shown(documents)}; a list of passages is needed, such as [text]")
+        return [d if isinstance(d, AdapterKey) else self.find(d) or self.key(d) for d in documents]
 
     def __repr__(self) -> str:
         translator = f", {self.translations.translator!r}" if self.translations else ""

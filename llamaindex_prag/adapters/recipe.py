@@ -16,9 +16,13 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import asdict, dataclass, fields, replace
-from typing import Any, Literal, Self, get_args
+from typing import TYPE_CHECKING, Any, Literal, Self, get_args
 
 from rag_backbone.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from peft import LoraConfig
+    from transformers import PretrainedConfig, PreTrainedModel
 
 FFN_TARGETS = ("gate_proj", "up_proj", "down_proj")
 """The feed-forward projections of the Llama and Qwen2 families, which PRAG (section 3.2) adapts."""
@@ -158,6 +162,57 @@ class Recipe:
             return cls(**values)
         except TypeError as error:
             raise ConfigurationError(f"the data do not describe a recipe: {error}") from error
+
+    def to_lora_config(self, model: PreTrainedModel | PretrainedConfig | int | None = None) -> LoraConfig:
+        """Return a `LoraConfig` with the rank, scale, targets and layers of this recipe.
+
+        Args:
+            model: The model, its config, or its number of decoder layers. Needed if `layers` is a fraction, as in
+                `distill`, or counts from the end.
+
+        Raises:
+            ConfigurationError: If `layers` depends on the model and none is given, or the model has no such layer.
+            MissingExtraError: If PEFT is not installed.
+
+        Example:
+            >>> from llamaindex_prag import get_recipe
+            >>> config = get_recipe("distill").to_lora_config(30)
+            >>> config.r, config.lora_alpha, config.layers_to_transform
+            (8, 16, [20, 21, 22, 23, 24, 25, 26, 27, 28, 29])
+        """
+        from llamaindex_prag.adapters.lora_config import lora_config_of
+
+        return lora_config_of(self, model)
+
+    @staticmethod
+    def from_lora_config(
+        config: LoraConfig, *, name: str, objective: Objective = "next_token", **changes: Any
+    ) -> Recipe:
+        """Return a recipe with the rank, scale, targets and layers of a `LoraConfig`.
+
+        Args:
+            config: A config of plain LoRA. Rank-stabilised scaling (`use_rslora`) is converted to the `alpha` of the
+                same scale.
+            name: The name of the new recipe.
+            objective: The training objective. What a `LoraConfig` does not describe is taken from the published recipe
+                of this objective: `prag` for `"next_token"`, `distill` for `"distill"`.
+            changes: Other values of the recipe, such as `learning_rate=1e-3`.
+
+        Raises:
+            ConfigurationError: If a recipe cannot express an option of the config: dropout, biases, DoRA, a different
+                rank or scale per layer, target modules by pattern, and others. The message names option and value.
+            MissingExtraError: If PEFT is not installed.
+
+        Example:
+            >>> from peft import LoraConfig
+            >>> config = LoraConfig(r=4, lora_alpha=8, target_modules=["up_proj", "down_proj"])
+            >>> recipe = Recipe.from_lora_config(config, name="narrow", epochs=2)
+            >>> recipe.rank, recipe.scale, recipe.targets, recipe.epochs
+            (4, 2.0, ('up_proj', 'down_proj'), 2)
+        """
+        from llamaindex_prag.adapters.lora_config import recipe_of
+
+        return recipe_of(config, name=name, objective=objective, **changes)
 
 
 PRAG = Recipe(name="prag", objective="next_token")

@@ -31,11 +31,7 @@ def layout_of(
     """
     decoder = model.get_decoder().layers
     count = len(decoder)
-    if isinstance(layers, float):
-        layers = tuple(range(count - max(round(count * layers), 1), count))
-    wanted = set(range(count)) if layers is None else {i % count for i in layers if -count <= i < count}
-    if layers is not None and len(wanted) < len(set(layers)):
-        raise ConfigurationError(f"layers are {layers}; the model has layers 0 to {count - 1}")
+    wanted = set(range(count)) if layers is None else set(layer_numbers(layers, count))
     prefixes = {id(layer): number for number, layer in enumerate(decoder)}
     roots = {name + ".": prefixes[id(module)] for name, module in model.named_modules() if id(module) in prefixes}
     found = []
@@ -57,6 +53,20 @@ def layout_of(
             "Name those to adapt in Recipe(targets=...)."
         )
     return Layout(tuple(found), rank)
+
+
+def layer_numbers(layers: tuple[int, ...] | float, count: int) -> list[int]:
+    """Return the decoder layers that a recipe's `layers` names in a model of `count` layers, in ascending order.
+
+    Raises:
+        ConfigurationError: If none is named, or the model does not have one of them.
+    """
+    if isinstance(layers, float):
+        return list(range(count - max(round(count * layers), 1), count))
+    numbers = sorted({i % count for i in layers if -count <= i < count})
+    if not numbers or len(numbers) < len(set(layers)):
+        raise ConfigurationError(f"layers are {layers}; the model has layers 0 to {count - 1}")
+    return numbers
 
 
 def target_layers(model: PreTrainedModel, layout: Layout) -> list[nn.Linear]:

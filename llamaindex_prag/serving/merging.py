@@ -9,14 +9,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
 
-import numpy as np
-
-from llamaindex_prag.adapters.active_adapters import ActiveAdapters, weigh
+from llamaindex_prag.adapters.active_adapters import ActiveAdapters
 from llamaindex_prag.adapters.adapter import Adapter, AdapterKey
 from llamaindex_prag.adapters.layout import Layout
 from llamaindex_prag.adapters.source import MergeableStore
+from llamaindex_prag.adapters.stacking import stacked
 from llamaindex_prag.errors import AdapterMissingError
 
 
@@ -27,22 +25,7 @@ def merged(store: MergeableStore, selection: ActiveAdapters) -> Adapter:
         AdapterMissingError: If the store lacks one of the adapters.
         AdapterDamagedError: If one of the adapters is damaged.
     """
-    layout = _layout(store, selection.keys[0])
-    buffers = [np.empty(layout.size, np.float32) for _ in selection.keys]
-    scales = [store.read_into(key, out) for key, out in zip(selection.keys, buffers, strict=True)]
-    weigh(layout, selection, buffers, scales)
-    together = Layout(layout.targets, layout.rank * len(buffers))
-    out = np.empty(together.size, np.float32)
-    parts: Iterable[tuple[Sequence[int], Sequence[int], Sequence[int]]] = (
-        (layout.a_offsets, together.a_offsets, [t.inputs for t in layout.targets]),
-        (layout.b_offsets, together.b_offsets, [t.outputs for t in layout.targets]),
-    )
-    for offsets, ends, widths in parts:
-        for start, end, width in zip(offsets, ends, widths, strict=True):
-            size = layout.rank * width  # both factors are stored rank by rank, so stacking them is concatenation
-            for i, buffer in enumerate(buffers):
-                out[end + i * size : end + (i + 1) * size] = buffer[start : start + size]
-    return Adapter(together, out, 1.0)
+    return stacked(_layout(store, selection.keys[0]), store, selection)
 
 
 def address(store: MergeableStore, selection: ActiveAdapters) -> str:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -60,13 +60,10 @@ def export_peft(adapter: Adapter, folder: str | Path, *, base_model_name: str) -
 
     adapter.check()
     folder = Path(folder)
-    tensors = {}
-    for target, a, b in adapter.layout.factors(adapter.buffer):
-        tensors[f"{_PREFIX}{target.name}.lora_A.weight"] = np.ascontiguousarray(a)
-        tensors[f"{_PREFIX}{target.name}.lora_B.weight"] = np.ascontiguousarray(b)
-    config = json.dumps(_config(adapter, base_model_name), indent=2) + "\n"
+    config = json.dumps(peft_config(adapter, base_model_name), indent=2) + "\n"
+    weights = save(dict(peft_tensors(adapter)), metadata={"format": "pt"})
     try:
-        write_folder(folder, {CONFIG: config.encode(), WEIGHTS: save(tensors, metadata={"format": "pt"})})
+        write_folder(folder, {CONFIG: config.encode(), WEIGHTS: weights})
     except FileExistsError as error:
         raise PeftFolderError(str(error)) from error
     except OSError as error:
@@ -110,7 +107,8 @@ def import_peft(folder: str | Path, layout: Layout) -> Adapter:
     return adapter
 
 
-def _config(adapter: Adapter, base_model_name: str) -> dict[str, Any]:
+def peft_config(adapter: Adapter, base_model_name: str | None) -> dict[str, Any]:
+    """Return the arguments of the `LoraConfig` that describes an adapter."""
     rank = adapter.layout.rank
     alpha = adapter.scale * rank
     return {
@@ -131,6 +129,13 @@ def _config(adapter: Adapter, base_model_name: str) -> dict[str, Any]:
         "modules_to_save": None,
         "inference_mode": True,
     }
+
+
+def peft_tensors(adapter: Adapter) -> Iterator[tuple[str, NDArray[np.float32]]]:
+    """Yield an adapter's factors under the names that PEFT saves them by: `A` (rank, in) and `B` (out, rank)."""
+    for target, a, b in adapter.layout.factors(adapter.buffer):
+        yield f"{_PREFIX}{target.name}.lora_A.weight", np.ascontiguousarray(a)
+        yield f"{_PREFIX}{target.name}.lora_B.weight", np.ascontiguousarray(b)
 
 
 def _plain_lora(config: Mapping[str, Any], folder: Path) -> tuple[int, float]:

@@ -23,6 +23,10 @@ _MERGE = (
     "Merge it into the weights first: CausalLM(model.merge_and_unload(), tokenizer). To keep it separate, import its "
     "folder into a store (`dynprag store import`) and load the base model"
 )
+_PROMPT_TUNED = (
+    "Its virtual tokens cannot be merged into the weights; give the base model without them: "
+    "CausalLM(model.get_base_model(), tokenizer)"
+)
 _SERVER = (
     "Adapters need the model's weights in this process: pass a folder, a Hub id or CausalLM(model, tokenizer). For a "
     "vLLM server, use ParametricLLM(base_url='http://.../v1', store=FOLDER)"
@@ -118,6 +122,8 @@ def _refuse(name: str, given: object, needed: str) -> NoReturn:
     else:
         kinds = [kind.__name__ for kind in type(given).__mro__]
         advice = next((_ADVICE[kind] for kind in kinds if kind in _ADVICE), "")
+        if advice is _MERGE and getattr(getattr(given, "active_peft_config", None), "is_prompt_learning", False):
+            advice = _PROMPT_TUNED
     shortly = f"a {type(given).__name__}" if advice else shown(given)
     raise ConfigurationError(f"{name} is {shortly}; {needed} is needed." + (f" {advice}." if advice else ""))
 

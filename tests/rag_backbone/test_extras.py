@@ -76,6 +76,7 @@ def test_flare_runs_against_a_server_without_torch():
         ("from langgraph_dynrag import LocalChatModel; LocalChatModel().invoke('hello')", "dynprag[local]"),
         ("from langgraph_dynrag import MiniLMEmbeddings; MiniLMEmbeddings().embed_query('a')", "dynprag[local]"),
         ("from llamaindex_prag import ParametricLLM", "dynprag[llamaindex]"),
+        ("from llamaindex_prag import get_recipe; get_recipe('prag').to_lora_config()", "dynprag[peft]"),
     ],
 )
 def test_what_is_not_installed_says_which_extra_to_install(code, message):

@@ -55,7 +55,8 @@ def test_an_adapter_loaded_by_transformers_is_detected():
 
 def test_prompt_tuning_is_refused_too():
     tuned = get_peft_model(tiny_llama(), PromptTuningConfig(num_virtual_tokens=2, task_type="CAUSAL_LM"))
-    assert "PeftModel" in refused(tuned)
+    assert "CausalLM(model.get_base_model(), tokenizer)" in refused(tuned)
+    assert CausalLM(tuned.get_base_model(), tiny_tokenizer()).engine.generate(Request("The river", 3)).token_ids
 
 
 @pytest.mark.parametrize("with_config", [False, True])
