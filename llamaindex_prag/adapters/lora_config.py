@@ -1,4 +1,4 @@
-"""Converts recipes to PEFT's `LoraConfig` and back.
+"""The form of an adapter as PEFT's `LoraConfig`, and back: rank, scale, targets and layers.
 
     Recipe        rank     alpha          targets            layers
     LoraConfig    r        lora_alpha     target_modules     layers_to_transform
@@ -11,9 +11,8 @@ default value, including options of PEFT versions that this module does not know
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
-from llamaindex_prag.adapters.recipe import DISTILL, FFN_TARGETS, PRAG, Objective, Recipe
 from rag_backbone.checks import shown
 from rag_backbone.errors import ConfigurationError
 from rag_backbone.extras import needed_for
@@ -21,6 +20,9 @@ from rag_backbone.extras import needed_for
 if TYPE_CHECKING:
     from peft import LoraConfig
     from transformers import PretrainedConfig, PreTrainedModel
+
+FFN_TARGETS = ("gate_proj", "up_proj", "down_proj")
+"""The feed-forward projections of the Llama and Qwen2 families, which PRAG (section 3.2) adapts."""
 
 _REASONS = {
     "alora_invocation_tokens": "the adapter would be active for a part of the tokens only",
@@ -51,14 +53,36 @@ _NO_EFFECT = {
 }
 
 
-def lora_config_of(recipe: Recipe, model: PreTrainedModel | PretrainedConfig | int | None = None) -> LoraConfig:
+class Form(Protocol):
+    """The values of a recipe that a `LoraConfig` holds as well."""
+
+    @property
+    def name(self) -> str:
+        """The recipe's name, for messages."""
+
+    @property
+    def rank(self) -> int:
+        """Rank of each update."""
+
+    @property
+    def alpha(self) -> float:
+        """The update is multiplied by `alpha / rank`."""
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """Last name components of the adapted linear layers."""
+
+    @property
+    def layers(self) -> tuple[int, ...] | float | None:
+        """Decoder layer numbers, the fraction of layers counted from the last, or None for all."""
+
+
+def lora_config_of(recipe: Form, model: PreTrainedModel | PretrainedConfig | int | None = None) -> LoraConfig:
     """Convert a recipe; see `Recipe.to_lora_config`."""
     with needed_for("Recipe.to_lora_config"):
         from peft import LoraConfig
     layers = recipe.layers
     if layers is not None:
-        from llamaindex_prag.adapters.targets import layer_numbers
-
         if model is not None:
             layers = tuple(layer_numbers(layers, _depth(model)))
         elif isinstance(layers, float) or min(layers, default=-1) < 0:
@@ -77,8 +101,8 @@ def lora_config_of(recipe: Recipe, model: PreTrainedModel | PretrainedConfig | i
     )
 
 
-def recipe_of(config: LoraConfig, *, name: str, objective: Objective = "next_token", **changes: Any) -> Recipe:
-    """Convert a `LoraConfig`; see `Recipe.from_lora_config`."""
+def values_of(config: LoraConfig) -> dict[str, Any]:
+    """Return the values of a recipe that a `LoraConfig` describes; see `Recipe.from_lora_config`."""
     with needed_for("Recipe.from_lora_config"):
         from peft import LoraConfig, PeftConfig
     if not isinstance(config, LoraConfig) or config.peft_type != "LORA":
@@ -99,16 +123,26 @@ def recipe_of(config: LoraConfig, *, name: str, objective: Objective = "next_tok
         )
     # Rank-stabilised scaling divides by sqrt(r) where a recipe divides by r.
     alpha = float(config.lora_alpha) * (math.sqrt(config.r) if config.use_rslora else 1.0)
-    # What a LoraConfig does not describe is taken from the published recipe of the objective.
-    published = DISTILL if objective == "distill" else PRAG
-    return published.changed(
-        name=name,
-        objective=objective,
-        rank=config.r,
-        alpha=alpha,
-        targets=_targets(config.target_modules),
-        layers=_layers(config.layers_to_transform),
-    ).changed(**changes)
+    return {
+        "rank": config.r,
+        "alpha": alpha,
+        "targets": _targets(config.target_modules),
+        "layers": _layers(config.layers_to_transform),
+    }
+
+
+def layer_numbers(layers: tuple[int, ...] | float, count: int) -> list[int]:
+    """Return the decoder layers that a recipe's `layers` names in a model of `count` layers, in ascending order.
+
+    Raises:
+        ConfigurationError: If none is named, or the model does not have one of them.
+    """
+    if isinstance(layers, float):
+        return list(range(count - max(round(count * layers), 1), count))
+    numbers = sorted({i % count for i in layers if -count <= i < count})
+    if not numbers or len(numbers) < len(set(layers)):
+        raise ConfigurationError(f"layers are {layers}; the model has layers 0 to {count - 1}")
+    return numbers
 
 
 def _targets(given: Any) -> tuple[str, ...]:

@@ -18,14 +18,12 @@ import json
 from dataclasses import asdict, dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, Literal, Self, get_args
 
+from llamaindex_prag.adapters.lora_config import FFN_TARGETS, lora_config_of, values_of
 from rag_backbone.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from peft import LoraConfig
     from transformers import PretrainedConfig, PreTrainedModel
-
-FFN_TARGETS = ("gate_proj", "up_proj", "down_proj")
-"""The feed-forward projections of the Llama and Qwen2 families, which PRAG (section 3.2) adapts."""
 
 SEQUENCES_VERSION = 2
 """Part of every recipe's key. Increment it when prompts, rules or order change what passages are trained on."""
@@ -180,8 +178,6 @@ class Recipe:
             >>> config.r, config.lora_alpha, config.layers_to_transform
             (8, 16, [20, 21, 22, 23, 24, 25, 26, 27, 28, 29])
         """
-        from llamaindex_prag.adapters.lora_config import lora_config_of
-
         return lora_config_of(self, model)
 
     @staticmethod
@@ -210,9 +206,8 @@ class Recipe:
             >>> recipe.rank, recipe.scale, recipe.targets, recipe.epochs
             (4, 2.0, ('up_proj', 'down_proj'), 2)
         """
-        from llamaindex_prag.adapters.lora_config import recipe_of
-
-        return recipe_of(config, name=name, objective=objective, **changes)
+        published = DISTILL if objective == "distill" else PRAG
+        return published.changed(name=name, objective=objective, **values_of(config)).changed(**changes)
 
 
 PRAG = Recipe(name="prag", objective="next_token")

@@ -6,7 +6,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from llamaindex_prag.adapters.layout import Layout, Target
-from llamaindex_prag.adapters.recipe import FFN_TARGETS
+from llamaindex_prag.adapters.lora_config import FFN_TARGETS, layer_numbers
 from rag_backbone.errors import ConfigurationError
 
 
@@ -53,20 +53,6 @@ def layout_of(
             "Name those to adapt in Recipe(targets=...)."
         )
     return Layout(tuple(found), rank)
-
-
-def layer_numbers(layers: tuple[int, ...] | float, count: int) -> list[int]:
-    """Return the decoder layers that a recipe's `layers` names in a model of `count` layers, in ascending order.
-
-    Raises:
-        ConfigurationError: If none is named, or the model does not have one of them.
-    """
-    if isinstance(layers, float):
-        return list(range(count - max(round(count * layers), 1), count))
-    numbers = sorted({i % count for i in layers if -count <= i < count})
-    if not numbers or len(numbers) < len(set(layers)):
-        raise ConfigurationError(f"layers are {layers}; the model has layers 0 to {count - 1}")
-    return numbers
 
 
 def target_layers(model: PreTrainedModel, layout: Layout) -> list[nn.Linear]:
