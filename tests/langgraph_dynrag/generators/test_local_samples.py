@@ -34,7 +34,7 @@ def test_the_same_seed_gives_the_same_samples(local):
     assert first.states.shape == (3, local.lm.model.config.hidden_size)
     assert first.texts == again.texts != other.texts
     assert first.states == pytest.approx(again.states, abs=1e-5)
-    assert 3 <= first.cost["tokens"] <= 18
+    assert 0 < first.cost["tokens"] <= 18
     assert first.cost["seconds"] > 0
 
 
