@@ -9,8 +9,8 @@ from tests.langgraph_dynrag.chat_model.schemas import SIDE, response_format_of
 from tests.langgraph_dynrag.chat_model.tools import now, population, schemas
 
 
-def options(stop=None, model=None, **call):
-    return CallOptions(model or LocalChatModel(temperature=0.5, max_tokens=7, stop=["\n"], seed=3), stop, call)
+def options(stop=None, chat=None, **call):
+    return CallOptions(chat or LocalChatModel(temperature=0.5, max_tokens=7, stop=["\n"], seed=3), stop, call)
 
 
 def test_a_call_without_options_has_those_of_the_model():
@@ -86,7 +86,7 @@ def test_tools_are_offered_and_forced_as_chosen():
 
 
 def test_a_call_that_exceeds_its_timeout_raises_with_the_tokens_so_far():
-    quick = options(model=LocalChatModel(timeout=1e-9))
+    quick = options(chat=LocalChatModel(timeout=1e-9))
     with pytest.raises(TimeoutError, match="longer than timeout=1e-09 seconds and was stopped after 3 tokens"):
         quick.check_time(3)
     options().check_time(3)

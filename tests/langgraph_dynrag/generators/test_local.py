@@ -8,6 +8,7 @@ from langgraph_dynrag.drafts.draft import Draft
 from langgraph_dynrag.generators.chat import ChatGenerator
 from langgraph_dynrag.generators.local import LocalGenerator, make_generator
 from langgraph_dynrag.queries import Question
+from langgraph_dynrag.reasoning import answer_text
 from langgraph_dynrag.triggers import RIND
 from rag_backbone.errors import ConfigurationError, SignalUnavailableError
 from tests.langgraph_dynrag.generators.tasks import task_of
@@ -56,10 +57,11 @@ async def test_replies_are_cut_at_the_limit_and_report_their_cost(local, asynchr
         reply, asked = await generator.areply("Who?", {}, max_tokens=3), await generator.aask(["Who?"], {})
     else:
         reply, asked = generator.reply("Who?", {}, max_tokens=3), generator.ask(["Who?"], {})
-    assert reply.cost["generated_tokens"] == 3
+    assert 0 < reply.cost["generated_tokens"] <= 3
     assert reply.cost["prompt_tokens"] == generator.prompt_tokens([HumanMessage("Who?")])
     assert {"forward_tokens", "cached_tokens"} <= set(reply.cost)
-    assert asked[0].startswith(reply.text)
+    assert reply.text == answer_text(local.invoke("Who?", max_tokens=3))
+    assert asked == [answer_text(local.invoke("Who?", max_tokens=4))]
 
 
 def test_the_generator_fits_the_chat_model(local):

@@ -14,7 +14,8 @@ ANSWER = SampleSpec(until="answer")
     ("spec", "changes", "text", "kept"),
     [
         (SPEC, {}, "It was Joan", None),
-        (SPEC, {}, "It was Joan. Then", "It was Joan."),
+        (SPEC, {}, "It was Joan. Then", None),  # the next word may still show that the full stop is no end
+        (SPEC, {}, "It was Joan. Then he", "It was Joan."),
         (SPEC, {"stop": ("\n", "was")}, "It was Joan.\nThen", "It "),
         (ANSWER, {}, "It was Joan. Then", None),  # without a phrase, nothing marks the answer
         (ANSWER, {"answer_phrase": "the answer is"}, "It was Joan. So the answer is Jo", None),
@@ -34,7 +35,7 @@ def test_the_same_seed_gives_the_same_samples(local):
     assert first.states.shape == (3, local.lm.model.config.hidden_size)
     assert first.texts == again.texts != other.texts
     assert first.states == pytest.approx(again.states, abs=1e-5)
-    assert 3 <= first.cost["tokens"] <= 18
+    assert 0 < first.cost["tokens"] <= 18
     assert first.cost["seconds"] > 0
 
 

@@ -15,7 +15,7 @@ def test_a_splitter_with_too_large_an_overlap_is_refused():
 
 
 def test_the_id_of_a_chunk_depends_on_its_text_and_metadata_only():
-    splitter = Splitter(12, 0)
+    splitter = Splitter(15, 0)
     first = splitter.split(Document("One bridge.\n\nTwo rivers.", metadata={"b": 1, "a": 2}))
     again = splitter.split(Document("Two rivers.\n\nA mill.", id="other", metadata={"a": 2, "b": 1}))
     assert [c.page_content for c in first] == ["One bridge.", "Two rivers."]
@@ -26,7 +26,7 @@ def test_the_id_of_a_chunk_depends_on_its_text_and_metadata_only():
 
 
 def test_a_repeated_text_is_one_chunk_and_a_blank_one_none():
-    assert len(Splitter(10, 0).split(Document("Tick tock.\n\nTick tock.\n\nTick tock."))) == 1
+    assert len(Splitter(14, 0).split(Document("Tick tock.\n\nTick tock.\n\nTick tock."))) == 1
     assert Splitter().split(Document(" \n\n ")) == []
 
 

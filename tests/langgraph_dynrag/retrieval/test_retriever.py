@@ -39,7 +39,13 @@ async def first(query):
 
 
 @pytest.mark.parametrize(
-    "retriever", [WithoutK(), WatchedRetriever().with_retry(), RunnableLambda(first), WithoutK() | RunnableLambda(list)]
+    "retriever",
+    [
+        WithoutK(),
+        WatchedRetriever().with_retry(),
+        RunnableLambda(first),
+        WithoutK() | RunnableLambda(lambda found: found),
+    ],
 )
 def test_retrievers_and_other_runnables_are_accepted(retriever):
     check_retriever(retriever)
