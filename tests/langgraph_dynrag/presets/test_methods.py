@@ -12,8 +12,8 @@ from langgraph_dynrag.queries import (
     SearchTag,
     WithQuestion,
 )
-from langgraph_dynrag.triggers import AllOf, AnyOf, Entropy, EverySentence, Never, Once, TokenProbability
-from rag_backbone.errors import ConfigurationError, NoAnswerError
+from langgraph_dynrag.triggers import AllOf, AnyOf, Entropy, EverySentence, TokenProbability
+from rag_backbone.errors import NoAnswerError
 from tests.langgraph_dynrag.presets.runs import FINAL, PROMPT, QUESTION, documents, passages_in, run
 from tests.langgraph_dynrag.scripted import ScriptedChatModel, WatchedRetriever, said
 
@@ -127,48 +127,6 @@ def test_triggers_can_be_combined(combine, searches):
         replies = [said("It was built by Joan. Then it was", Joan=0.3), FINAL]
     _, _, retriever = run(replies, trigger=trigger, query=Question(), initial_retrieval=False)
     assert len(retriever.queries) == searches
-
-
-def test_combined_triggers_need_all_signals_and_refuse_different_units():
-    both = AnyOf(TokenProbability(0.5), Entropy(1.0))
-    assert both.needs == {"logprob", "entropy"}
-    assert str(AllOf(Never(), EverySentence()).unit) == "sentence"
-    assert AnyOf(Once(), Never()).before("q").retrieve
-    assert not AllOf(Once(), Never()).before("q").retrieve
-    with pytest.raises(ConfigurationError, match="two or more"):
-        AnyOf(Never())
-    from langgraph_dynrag.triggers import EveryNTokens
-
-    with pytest.raises(ConfigurationError, match="16 tokens.*sentence"):
-        AnyOf(EverySentence(), EveryNTokens(16))
-
-
-@pytest.mark.parametrize("kind", [AnyOf, AllOf])
-def test_triggers_to_combine_may_be_passed_as_a_list(kind):
-    parts = (TokenProbability(0.5), Entropy(1.0))
-    for given in (list(parts), parts, (part for part in parts)):
-        assert kind(given).parts == parts
-    assert repr(kind(list(parts))) == repr(kind(*parts))
-
-
-@pytest.mark.parametrize("kind", [AnyOf, AllOf])
-@pytest.mark.parametrize(
-    ("given", "message"),
-    [
-        ([], "was given no trigger"),
-        ([[]], "was given no trigger"),
-        ([[Never()]], "was given 1 trigger;"),
-        (["flare"], r"was given 'flare' \(str\), which is not a trigger"),
-        ([Never(), [Never(), Once()]], "which is not a trigger"),
-        ([[Never(), None]], r"was given None \(NoneType\)"),
-        ([Never, Once], "which is not a trigger"),
-    ],
-)
-def test_invalid_combinations_are_refused_with_the_line_to_write(kind, given, message):
-    with pytest.raises(ConfigurationError, match=message) as refused:
-        kind(*given)
-    assert f"{kind.__name__}(TokenProbability(), Entropy())" in str(refused.value)
-    assert "trigger(s)" not in str(refused.value)
 
 
 # ---------------------------------------------------------------------- queries that ask the model

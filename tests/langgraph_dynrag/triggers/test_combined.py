@@ -7,7 +7,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from langgraph_dynrag.drafts.draft import Unit, Verdict
-from langgraph_dynrag.triggers import AllOf, AnyOf, BaseTrigger, EveryNTokens, EverySentence, Never
+from langgraph_dynrag.triggers import (
+    AllOf,
+    AnyOf,
+    BaseTrigger,
+    Entropy,
+    EveryNTokens,
+    EverySentence,
+    Never,
+    Once,
+    TokenProbability,
+)
 from rag_backbone.errors import ConfigurationError
 from tests.langgraph_dynrag.recorded import view
 
@@ -77,3 +87,43 @@ def test_a_part_that_returns_no_verdict_is_named():
         bad = fixed(True)
         object.__setattr__(bad, "verdict", "yes")
         AnyOf(bad, fixed(True)).judge(view())
+
+
+def test_combined_triggers_need_all_signals_and_refuse_different_units():
+    both = AnyOf(TokenProbability(0.5), Entropy(1.0))
+    assert both.needs == {"logprob", "entropy"}
+    assert str(AllOf(Never(), EverySentence()).unit) == "sentence"
+    assert AnyOf(Once(), Never()).before("q").retrieve
+    assert not AllOf(Once(), Never()).before("q").retrieve
+    with pytest.raises(ConfigurationError, match="two or more"):
+        AnyOf(Never())
+    with pytest.raises(ConfigurationError, match="16 tokens.*sentence"):
+        AnyOf(EverySentence(), EveryNTokens(16))
+
+
+@pytest.mark.parametrize("kind", [AnyOf, AllOf])
+def test_triggers_to_combine_may_be_passed_as_a_list(kind):
+    parts = (TokenProbability(0.5), Entropy(1.0))
+    for listed in (list(parts), parts, (part for part in parts)):
+        assert kind(listed).parts == parts
+    assert repr(kind(list(parts))) == repr(kind(*parts))
+
+
+@pytest.mark.parametrize("kind", [AnyOf, AllOf])
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ([], "was given no trigger"),
+        ([[]], "was given no trigger"),
+        ([[Never()]], "was given 1 trigger;"),
+        (["flare"], r"was given 'flare' \(str\), which is not a trigger"),
+        ([Never(), [Never(), Once()]], "which is not a trigger"),
+        ([[Never(), None]], r"was given None \(NoneType\)"),
+        ([Never, Once], "which is not a trigger"),
+    ],
+)
+def test_invalid_combinations_are_refused_with_the_line_to_write(kind, given, message):
+    with pytest.raises(ConfigurationError, match=message) as refused:
+        kind(*given)
+    assert f"{kind.__name__}(TokenProbability(), Entropy())" in str(refused.value)
+    assert "trigger(s)" not in str(refused.value)
