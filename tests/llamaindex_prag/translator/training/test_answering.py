@@ -40,7 +40,8 @@ def test_answers_are_those_of_a_model_with_the_documents_updates(lm):
 def test_without_updates_the_base_model_answers(lm):
     layout = translator(lm).config.layout
     factors = DocumentFactors(lm.model, layout, torch.zeros(layout.size), 2, 1.0)
-    expected = [clean_answer(lm.engine.generate(Request(ids, 6)).text) for _, ids in asked(lm)]
+    said = [lm.engine.generate(Request(ids, 6)).token_ids for _, ids in asked(lm)]
+    expected = [clean_answer(lm.tokenizer.decode(ids, skip_special_tokens=True)) for ids in said]
     assert answers(lm.engine, factors, asked(lm), tokens=6) == expected
 
 
