@@ -2,7 +2,7 @@
 
     question -> write and watch -> search -> adapters of the passages found -> the same model, adapted -> resume
 
-Each passage's adapter is trained when it is first needed (half a minute with the embedded model) and stored. With
+Each passage's adapter is trained when it is first needed (about a minute with the embedded model) and stored. With
 `--translator`, a hypernetwork trained by `dynprag train-translator` produces it in milliseconds.
 
 Run it with `python -m examples.both`, or `--help`.
