@@ -31,7 +31,7 @@ class TestLocalChatModelIntegration(ChatModelIntegrationTests):
 
     @property
     def chat_model_params(self):
-        return {"max_tokens": 24}
+        return {"max_tokens": 12}
 
     @pytest.fixture
     def model(self, request, embedded_lm):
