@@ -4,7 +4,6 @@ import contextlib
 
 import pytest
 import torch
-from transformers import Gemma2Config, Gemma2ForCausalLM
 
 from rag_backbone.engine.engine import Engine
 from rag_backbone.engine.prefix_cache import common_prefix
@@ -12,43 +11,8 @@ from rag_backbone.engine.requests import Request
 from rag_backbone.engine.sampling import Sampling
 from rag_backbone.engine.signals import Signals
 from rag_backbone.errors import AdapterError, ConfigurationError, ContextWindowError, SignalUnavailableError
-from rag_backbone.loading.causal_lm import CausalLM
-from tests.tiny import _sizes, tiny_gemma3, tiny_llama, tiny_qwen2, tiny_tokenizer
-
-FAMILIES = {"llama": tiny_llama, "qwen2": tiny_qwen2, "gemma3": tiny_gemma3}
-PROMPT = "The lighthouse keeper wrote a letter. Who built the bridge?"
-EVERYTHING = Signals(entropy=True, attention=True, hidden_state=1, top_logprobs=3)
-
-
-@pytest.fixture(params=FAMILIES)
-def model(request):
-    return FAMILIES[request.param]()
-
-
-@pytest.fixture
-def engine(model):
-    return Engine(model, tiny_tokenizer())
-
-
-def ids_of(text: str) -> list[int]:
-    return tiny_tokenizer()(text).input_ids
-
-
-def by_generate(model, ids: list[int], tokens: int) -> list[int]:
-    prompt = torch.tensor([ids])
-    with torch.inference_mode():
-        out = model.generate(prompt, attention_mask=torch.ones_like(prompt), max_new_tokens=tokens, do_sample=False)
-    return [t for t in out[0, len(ids) :].tolist() if t != 2]
-
-
-def eager(model, ids: list[int]):
-    """Run a forward pass with everything that transformers can output."""
-    original = model.config._attn_implementation
-    model.set_attn_implementation("eager")
-    with torch.inference_mode():
-        out = model(torch.tensor([ids]), output_attentions=True, output_hidden_states=True)
-    model.set_attn_implementation(original)
-    return out
+from tests.rag_backbone.engine.references import EVERYTHING, PROMPT, by_generate, eager, ids_of
+from tests.tiny import tiny_gemma3, tiny_tokenizer
 
 
 def test_greedy_tokens_match_those_of_transformers(engine, model):
@@ -83,18 +47,6 @@ def test_scoring_a_text_gives_the_same_signals_as_generating_it(engine):
     assert scored.entropies.tolist() == pytest.approx([s.entropy for s in made.steps], abs=1e-4)
     for t, step in enumerate(made.steps):
         assert (scored.attention[:, t, : step.attention.shape[1]] - step.attention).abs().max() < 1e-4
-
-
-@pytest.mark.parametrize("stop_early", [True, False])
-def test_the_closing_row_is_the_attention_of_the_last_token(engine, model, stop_early):
-    ids = ids_of(PROMPT)
-    with engine.stream(Request(ids, 12, signals=Signals(attention=True))) as stream:
-        steps = [next(stream) for _ in range(5)] if stop_early else list(stream)
-    row = stream.closing_attention()
-    given = [s.token_id for s in stream.generation().steps]
-    assert len(given) >= len(steps)
-    expected = eager(model, ids + given).attentions[-1][0, :, -1]
-    assert (row - expected).abs().max() < 1e-4
 
 
 def test_attention_of_a_text_alone_sees_nothing_before_it(engine, model):
@@ -158,36 +110,6 @@ def test_the_prefix_cache_respects_its_memory_limit(model):
         engine.generate(Request(f"{i} {PROMPT}" * 3, 3))
         assert engine.prefixes.nbytes <= 300_000
     assert len(engine.prefixes) >= 1
-
-
-# ---------------------------------------------------------------------- streams
-
-
-def test_a_stream_stops_computing_when_its_reader_leaves(engine):
-    before = engine.counts
-    with engine.stream(Request(PROMPT, 50)) as stream:
-        for step in stream:
-            if step.index == 3:
-                break
-    assert stream.finish_reason == "cancelled"
-    assert (engine.counts - before).forwards == 4
-    assert len(stream.generation().steps) == 4
-
-
-def test_interleaved_streams_do_not_affect_each_other(engine):
-    alone = [engine.generate(Request(p, 15)).token_ids for p in (PROMPT, "In 1954 the river rose")]
-    a, b = (engine.stream(Request(p, 15)) for p in (PROMPT, "In 1954 the river rose"))
-    found = [[], []]
-    for pair in zip(a, b, strict=False):
-        for tokens, step in zip(found, pair, strict=True):
-            tokens.append(step.token_id)
-    assert all(tokens == whole[: len(tokens)] for tokens, whole in zip(found, alone, strict=True))
-
-
-def test_an_abandoned_stream_does_not_block_others(engine):
-    abandoned = engine.stream(Request(PROMPT, 50))
-    next(abandoned)
-    assert engine.generate(Request("In 1954", 5)).steps
 
 
 def test_the_text_ends_before_a_stop_string(engine):
@@ -365,17 +287,6 @@ def test_empty_prompts_stop_strings_and_unknown_layers_are_refused(engine):
         engine.generate(Request(PROMPT, 3, signals=Signals(hidden_state=3)))
     with pytest.raises(SignalUnavailableError, match=r"model\.layers"):
         engine.generate(Request(PROMPT, 3, signals=Signals(hidden_state="no.such.module")))
-
-
-def test_attention_is_not_offered_without_a_plain_softmax():
-    """Gemma 2 caps its attention scores."""
-    torch.manual_seed(0)
-    config = Gemma2Config(**_sizes(), sliding_window=16, attn_logit_softcapping=1.0, query_pre_attn_scalar=8)
-    lm = CausalLM(Gemma2ForCausalLM(config).eval(), tiny_tokenizer())
-    assert lm.engine.signals == {"logprob", "entropy", "hidden_state"}
-    with pytest.raises(SignalUnavailableError, match="plain softmax"):
-        lm.engine.generate(Request(PROMPT, 3, signals=Signals(attention=True)))
-    assert lm.engine.generate(Request(PROMPT, 3, signals=Signals(entropy=True))).steps[0].entropy is not None
 
 
 def test_a_named_module_can_be_the_hidden_state(engine, model):
