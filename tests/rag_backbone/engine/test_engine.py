@@ -1,7 +1,5 @@
 """The engine compared with transformers itself, on tiny random models of three families."""
 
-import contextlib
-
 import pytest
 import torch
 
@@ -10,8 +8,9 @@ from rag_backbone.engine.prefix_cache import common_prefix
 from rag_backbone.engine.requests import Request
 from rag_backbone.engine.sampling import Sampling
 from rag_backbone.engine.signals import Signals
-from rag_backbone.errors import AdapterError, ConfigurationError, ContextWindowError, SignalUnavailableError
+from rag_backbone.errors import ConfigurationError, SignalUnavailableError
 from tests.rag_backbone.engine.references import EVERYTHING, PROMPT, by_generate, eager, ids_of
+from tests.rag_backbone.engine.shift import Shift, ShiftBackend
 from tests.tiny import tiny_gemma3, tiny_tokenizer
 
 
@@ -52,20 +51,6 @@ def test_scoring_a_text_gives_the_same_signals_as_generating_it(engine):
 def test_attention_of_a_text_alone_sees_nothing_before_it(engine, model):
     ids = ids_of("In 1954 the river rose.")
     assert (engine.attention(ids) - eager(model, ids).attentions[-1][0]).abs().max() < 1e-4
-
-
-def test_the_users_model_is_not_modified(engine, model):
-    before = model.config._attn_implementation
-    weights = {name: p.clone() for name, p in model.named_parameters()}
-    hooks = [len(m._forward_hooks) for m in model.modules()]
-    engine.generate(Request(PROMPT, 8, signals=EVERYTHING))
-    with pytest.raises(RuntimeError, match="boom"), contextlib.ExitStack() as stack:
-        stack.callback(setattr, model, "forward", model.forward)
-        model.forward = lambda **_: (_ for _ in ()).throw(RuntimeError("boom"))
-        engine.generate(Request("another prompt", 8, signals=EVERYTHING))
-    assert model.config._attn_implementation == before
-    assert [len(m._forward_hooks) for m in model.modules()] == hooks
-    assert all(torch.equal(weights[name], p) for name, p in model.named_parameters())
 
 
 # ---------------------------------------------------------------------- prefix cache
@@ -198,29 +183,6 @@ def test_log_probabilities_are_reported_before_bias_and_temperature(engine):
 # ---------------------------------------------------------------------- adapters
 
 
-class Shift:
-    """A stand-in for adapters: shifts the first layer's output in its own rows."""
-
-    def __init__(self, value: float) -> None:
-        self.cache_key = ("shift", value)
-        self.value = value
-
-
-class ShiftBackend:
-    def __init__(self, model) -> None:
-        self._layer = model.get_decoder().layers[0].mlp
-
-    @contextlib.contextmanager
-    def activate(self, rows):
-        values = torch.tensor([0.0 if r is None else r.value for r in rows]).view(-1, 1, 1)
-        shift = values * torch.linspace(-4, 4, 32)
-        handle = self._layer.register_forward_hook(lambda _m, _a, out: out + shift)
-        try:
-            yield
-        finally:
-            handle.remove()
-
-
 def test_adapters_apply_per_sequence_and_never_share_a_prefix(model):
     engine = Engine(model, tiny_tokenizer())
     engine.attach(ShiftBackend(model))
@@ -237,45 +199,7 @@ def test_adapters_apply_per_sequence_and_never_share_a_prefix(model):
     assert [g.token_ids for g in batch] == expected
 
 
-def test_adapters_without_a_backend_are_refused(engine):
-    with pytest.raises(AdapterError, match="attach"):
-        engine.generate(Request(PROMPT, 3, adapters=Shift(1.0)))
-
-
 # ---------------------------------------------------------------------- bad input
-
-
-def test_a_prompt_longer_than_the_context_window_is_refused_before_any_work(engine):
-    before = engine.counts
-    with pytest.raises(ContextWindowError, match="2048"):
-        engine.generate(Request([5] * 2048, 1))
-    with pytest.raises(ContextWindowError):
-        engine.score([5] * 2000, [6] * 100)
-    assert engine.counts == before
-
-
-def test_an_answer_ends_at_the_context_window(engine):
-    made = engine.generate(Request([5] * 2040, 50, sampling=Sampling(logit_bias={2: -1e9})))
-    assert len(made.steps) == 8
-    assert made.finish_reason == "length"
-
-
-@pytest.mark.parametrize(
-    ("make", "message"),
-    [
-        (lambda: Request("x", 0), "at least 1"),
-        (lambda: Request("x", 5, stop="ab"), r"\['ab'\]"),
-        (lambda: Sampling(temperature=-1), "temperature"),
-        (lambda: Sampling(temperature=float("nan")), "temperature"),
-        (lambda: Sampling(top_p=0), "top_p"),
-        (lambda: Sampling(top_p=1.1), "top_p"),
-        (lambda: Sampling(top_k=-1), "top_k"),
-        (lambda: Signals(top_logprobs=-1), "top_logprobs"),
-    ],
-)
-def test_options_out_of_range_are_named_in_the_error(make, message):
-    with pytest.raises(ConfigurationError, match=message):
-        make()
 
 
 def test_empty_prompts_stop_strings_and_unknown_layers_are_refused(engine):
@@ -287,8 +211,3 @@ def test_empty_prompts_stop_strings_and_unknown_layers_are_refused(engine):
         engine.generate(Request(PROMPT, 3, signals=Signals(hidden_state=3)))
     with pytest.raises(SignalUnavailableError, match=r"model\.layers"):
         engine.generate(Request(PROMPT, 3, signals=Signals(hidden_state="no.such.module")))
-
-
-def test_a_named_module_can_be_the_hidden_state(engine, model):
-    made = engine.generate(Request(PROMPT, 2, signals=Signals(hidden_state="model.layers.1.mlp")))
-    assert made.steps[1].hidden_state.shape == (32,)
