@@ -1,54 +1,17 @@
 """The engine compared with transformers itself, on tiny random models of three families."""
 
-import contextlib
-
 import pytest
 import torch
-from transformers import Gemma2Config, Gemma2ForCausalLM
 
 from rag_backbone.engine.engine import Engine
 from rag_backbone.engine.prefix_cache import common_prefix
 from rag_backbone.engine.requests import Request
 from rag_backbone.engine.sampling import Sampling
 from rag_backbone.engine.signals import Signals
-from rag_backbone.errors import AdapterError, ConfigurationError, ContextWindowError, SignalUnavailableError
-from rag_backbone.loading.causal_lm import CausalLM
-from tests.tiny import _sizes, tiny_gemma3, tiny_llama, tiny_qwen2, tiny_tokenizer
-
-FAMILIES = {"llama": tiny_llama, "qwen2": tiny_qwen2, "gemma3": tiny_gemma3}
-PROMPT = "The lighthouse keeper wrote a letter. Who built the bridge?"
-EVERYTHING = Signals(entropy=True, attention=True, hidden_state=1, top_logprobs=3)
-
-
-@pytest.fixture(params=FAMILIES)
-def model(request):
-    return FAMILIES[request.param]()
-
-
-@pytest.fixture
-def engine(model):
-    return Engine(model, tiny_tokenizer())
-
-
-def ids_of(text: str) -> list[int]:
-    return tiny_tokenizer()(text).input_ids
-
-
-def by_generate(model, ids: list[int], tokens: int) -> list[int]:
-    prompt = torch.tensor([ids])
-    with torch.inference_mode():
-        out = model.generate(prompt, attention_mask=torch.ones_like(prompt), max_new_tokens=tokens, do_sample=False)
-    return [t for t in out[0, len(ids) :].tolist() if t != 2]
-
-
-def eager(model, ids: list[int]):
-    """Run a forward pass with everything that transformers can output."""
-    original = model.config._attn_implementation
-    model.set_attn_implementation("eager")
-    with torch.inference_mode():
-        out = model(torch.tensor([ids]), output_attentions=True, output_hidden_states=True)
-    model.set_attn_implementation(original)
-    return out
+from rag_backbone.errors import ConfigurationError, SignalUnavailableError
+from tests.rag_backbone.engine.references import EVERYTHING, PROMPT, by_generate, eager, ids_of
+from tests.rag_backbone.engine.shift import Shift, ShiftBackend
+from tests.tiny import tiny_gemma3, tiny_tokenizer
 
 
 def test_greedy_tokens_match_those_of_transformers(engine, model):
@@ -85,35 +48,9 @@ def test_scoring_a_text_gives_the_same_signals_as_generating_it(engine):
         assert (scored.attention[:, t, : step.attention.shape[1]] - step.attention).abs().max() < 1e-4
 
 
-@pytest.mark.parametrize("stop_early", [True, False])
-def test_the_closing_row_is_the_attention_of_the_last_token(engine, model, stop_early):
-    ids = ids_of(PROMPT)
-    with engine.stream(Request(ids, 12, signals=Signals(attention=True))) as stream:
-        steps = [next(stream) for _ in range(5)] if stop_early else list(stream)
-    row = stream.closing_attention()
-    given = [s.token_id for s in stream.generation().steps]
-    assert len(given) >= len(steps)
-    expected = eager(model, ids + given).attentions[-1][0, :, -1]
-    assert (row - expected).abs().max() < 1e-4
-
-
 def test_attention_of_a_text_alone_sees_nothing_before_it(engine, model):
     ids = ids_of("In 1954 the river rose.")
     assert (engine.attention(ids) - eager(model, ids).attentions[-1][0]).abs().max() < 1e-4
-
-
-def test_the_users_model_is_not_modified(engine, model):
-    before = model.config._attn_implementation
-    weights = {name: p.clone() for name, p in model.named_parameters()}
-    hooks = [len(m._forward_hooks) for m in model.modules()]
-    engine.generate(Request(PROMPT, 8, signals=EVERYTHING))
-    with pytest.raises(RuntimeError, match="boom"), contextlib.ExitStack() as stack:
-        stack.callback(setattr, model, "forward", model.forward)
-        model.forward = lambda **_: (_ for _ in ()).throw(RuntimeError("boom"))
-        engine.generate(Request("another prompt", 8, signals=EVERYTHING))
-    assert model.config._attn_implementation == before
-    assert [len(m._forward_hooks) for m in model.modules()] == hooks
-    assert all(torch.equal(weights[name], p) for name, p in model.named_parameters())
 
 
 # ---------------------------------------------------------------------- prefix cache
@@ -158,36 +95,6 @@ def test_the_prefix_cache_respects_its_memory_limit(model):
         engine.generate(Request(f"{i} {PROMPT}" * 3, 3))
         assert engine.prefixes.nbytes <= 300_000
     assert len(engine.prefixes) >= 1
-
-
-# ---------------------------------------------------------------------- streams
-
-
-def test_a_stream_stops_computing_when_its_reader_leaves(engine):
-    before = engine.counts
-    with engine.stream(Request(PROMPT, 50)) as stream:
-        for step in stream:
-            if step.index == 3:
-                break
-    assert stream.finish_reason == "cancelled"
-    assert (engine.counts - before).forwards == 4
-    assert len(stream.generation().steps) == 4
-
-
-def test_interleaved_streams_do_not_affect_each_other(engine):
-    alone = [engine.generate(Request(p, 15)).token_ids for p in (PROMPT, "In 1954 the river rose")]
-    a, b = (engine.stream(Request(p, 15)) for p in (PROMPT, "In 1954 the river rose"))
-    found = [[], []]
-    for pair in zip(a, b, strict=False):
-        for tokens, step in zip(found, pair, strict=True):
-            tokens.append(step.token_id)
-    assert all(tokens == whole[: len(tokens)] for tokens, whole in zip(found, alone, strict=True))
-
-
-def test_an_abandoned_stream_does_not_block_others(engine):
-    abandoned = engine.stream(Request(PROMPT, 50))
-    next(abandoned)
-    assert engine.generate(Request("In 1954", 5)).steps
 
 
 def test_the_text_ends_before_a_stop_string(engine):
@@ -276,29 +183,6 @@ def test_log_probabilities_are_reported_before_bias_and_temperature(engine):
 # ---------------------------------------------------------------------- adapters
 
 
-class Shift:
-    """A stand-in for adapters: shifts the first layer's output in its own rows."""
-
-    def __init__(self, value: float) -> None:
-        self.cache_key = ("shift", value)
-        self.value = value
-
-
-class ShiftBackend:
-    def __init__(self, model) -> None:
-        self._layer = model.get_decoder().layers[0].mlp
-
-    @contextlib.contextmanager
-    def activate(self, rows):
-        values = torch.tensor([0.0 if r is None else r.value for r in rows]).view(-1, 1, 1)
-        shift = values * torch.linspace(-4, 4, 32)
-        handle = self._layer.register_forward_hook(lambda _m, _a, out: out + shift)
-        try:
-            yield
-        finally:
-            handle.remove()
-
-
 def test_adapters_apply_per_sequence_and_never_share_a_prefix(model):
     engine = Engine(model, tiny_tokenizer())
     engine.attach(ShiftBackend(model))
@@ -315,45 +199,7 @@ def test_adapters_apply_per_sequence_and_never_share_a_prefix(model):
     assert [g.token_ids for g in batch] == expected
 
 
-def test_adapters_without_a_backend_are_refused(engine):
-    with pytest.raises(AdapterError, match="attach"):
-        engine.generate(Request(PROMPT, 3, adapters=Shift(1.0)))
-
-
 # ---------------------------------------------------------------------- bad input
-
-
-def test_a_prompt_longer_than_the_context_window_is_refused_before_any_work(engine):
-    before = engine.counts
-    with pytest.raises(ContextWindowError, match="2048"):
-        engine.generate(Request([5] * 2048, 1))
-    with pytest.raises(ContextWindowError):
-        engine.score([5] * 2000, [6] * 100)
-    assert engine.counts == before
-
-
-def test_an_answer_ends_at_the_context_window(engine):
-    made = engine.generate(Request([5] * 2040, 50, sampling=Sampling(logit_bias={2: -1e9})))
-    assert len(made.steps) == 8
-    assert made.finish_reason == "length"
-
-
-@pytest.mark.parametrize(
-    ("make", "message"),
-    [
-        (lambda: Request("x", 0), "at least 1"),
-        (lambda: Request("x", 5, stop="ab"), r"\['ab'\]"),
-        (lambda: Sampling(temperature=-1), "temperature"),
-        (lambda: Sampling(temperature=float("nan")), "temperature"),
-        (lambda: Sampling(top_p=0), "top_p"),
-        (lambda: Sampling(top_p=1.1), "top_p"),
-        (lambda: Sampling(top_k=-1), "top_k"),
-        (lambda: Signals(top_logprobs=-1), "top_logprobs"),
-    ],
-)
-def test_options_out_of_range_are_named_in_the_error(make, message):
-    with pytest.raises(ConfigurationError, match=message):
-        make()
 
 
 def test_empty_prompts_stop_strings_and_unknown_layers_are_refused(engine):
@@ -365,19 +211,3 @@ def test_empty_prompts_stop_strings_and_unknown_layers_are_refused(engine):
         engine.generate(Request(PROMPT, 3, signals=Signals(hidden_state=3)))
     with pytest.raises(SignalUnavailableError, match=r"model\.layers"):
         engine.generate(Request(PROMPT, 3, signals=Signals(hidden_state="no.such.module")))
-
-
-def test_attention_is_not_offered_without_a_plain_softmax():
-    """Gemma 2 caps its attention scores."""
-    torch.manual_seed(0)
-    config = Gemma2Config(**_sizes(), sliding_window=16, attn_logit_softcapping=1.0, query_pre_attn_scalar=8)
-    lm = CausalLM(Gemma2ForCausalLM(config).eval(), tiny_tokenizer())
-    assert lm.engine.signals == {"logprob", "entropy", "hidden_state"}
-    with pytest.raises(SignalUnavailableError, match="plain softmax"):
-        lm.engine.generate(Request(PROMPT, 3, signals=Signals(attention=True)))
-    assert lm.engine.generate(Request(PROMPT, 3, signals=Signals(entropy=True))).steps[0].entropy is not None
-
-
-def test_a_named_module_can_be_the_hidden_state(engine, model):
-    made = engine.generate(Request(PROMPT, 2, signals=Signals(hidden_state="model.layers.1.mlp")))
-    assert made.steps[1].hidden_state.shape == (32,)

@@ -10,17 +10,11 @@ from rag_backbone.engine.eos_states import EOSStatesRequest
 from rag_backbone.engine.requests import Request
 from rag_backbone.engine.sampling import Sampling, draw, keep_likeliest
 from rag_backbone.errors import AdapterError, ConfigurationError, ContextWindowError, SignalUnavailableError
-from tests.tiny import tiny_gemma3, tiny_llama, tiny_qwen2, tiny_tokenizer
+from tests.tiny import tiny_gemma3, tiny_llama, tiny_tokenizer
 
-FAMILIES = {"llama": tiny_llama, "qwen2": tiny_qwen2, "gemma3": tiny_gemma3}
 PROMPT = tiny_tokenizer()("The lighthouse keeper wrote a letter. Who built the bridge?").input_ids
 HOT = Sampling(temperature=1.0, top_k=50, top_p=0.9, seed=3)
 END = 2
-
-
-@pytest.fixture(params=FAMILIES)
-def model(request):
-    return FAMILIES[request.param]()
 
 
 def request(**changes):

@@ -202,38 +202,6 @@ def test_finished_output_is_valid_for_any_schema(tiny_lm, schema, seed):
         assert len(made.steps) == 120
 
 
-# ---------------------------------------------------------------------- which keys are left open
-
-
-def test_objects_that_list_their_properties_are_closed():
-    inner = {"type": "object", "properties": {"properties": {"type": "string"}}}
-    schema = {"properties": {"a": inner, "b": {"type": "array", "items": inner}}, "$defs": {"c": inner}}
-    shut = {**inner, "additionalProperties": False}
-    assert closed(schema) == {
-        "properties": {"a": shut, "b": {"type": "array", "items": shut}},
-        "$defs": {"c": shut},
-        "additionalProperties": False,
-    }
-    assert "additionalProperties" not in inner  # the argument is not modified
-
-
-@pytest.mark.parametrize(
-    "schema",
-    [
-        {"type": "object"},
-        {"type": "object", "additionalProperties": {"type": "integer"}},
-        {"properties": {"a": {}}, "additionalProperties": True},
-        {"properties": {"a": {}}, "required": ["b"]},
-        {"properties": {"a": {}}, "patternProperties": {"^x": {}}},
-        {"allOf": [{"properties": {"a": {}}}, {"properties": {"b": {}}}]},
-        {"properties": {"a": {}}, "anyOf": [{"properties": {"b": {}}}, {"properties": {"c": {}}}]},
-        {"enum": [{"properties": {"a": 1}}]},
-    ],
-)
-def test_a_schema_with_rules_for_other_keys_is_left_as_it_is(schema):
-    assert closed(schema) == schema
-
-
 # ---------------------------------------------------------------------- what is refused
 
 

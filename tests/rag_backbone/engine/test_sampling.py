@@ -10,25 +10,9 @@ from hypothesis import strategies as st
 from transformers.generation.logits_process import TopKLogitsWarper, TopPLogitsWarper
 
 from rag_backbone.engine.sampling import Sampler, Sampling, greedy, keep_likeliest
-from rag_backbone.engine.signals import distribution
+from rag_backbone.errors import ConfigurationError
 
 LOGITS = st.lists(st.floats(-30, 30, width=32), min_size=2, max_size=40)
-
-
-@given(LOGITS)
-def test_log_partition_and_entropy(values):
-    x = np.array(values, np.float64)
-    p = np.exp(x - x.max())
-    p /= p.sum()
-    entropy = -sum(q * math.log(q) for q in p if q > 0)
-    log_z, found = distribution(torch.tensor([values]), entropy=True)
-    assert log_z[0].item() == pytest.approx(math.log(np.exp(x - x.max()).sum()) + x.max(), abs=1e-4)
-    assert found[0].item() == pytest.approx(entropy, abs=1e-4)
-
-
-def test_impossible_tokens_do_not_affect_the_entropy():
-    _, entropy = distribution(torch.tensor([0.0, 0.0, -math.inf]), entropy=True)
-    assert entropy.item() == pytest.approx(math.log(2))
 
 
 @settings(deadline=None)
@@ -53,3 +37,18 @@ def test_samples_follow_the_distribution():
     logits = torch.tensor([0.0, math.log(2), math.log(5)])
     counts = np.bincount([int(sampler(logits)) for _ in range(4000)], minlength=3) / 4000
     assert counts == pytest.approx([1 / 8, 2 / 8, 5 / 8], abs=0.03)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Sampling(temperature=-1), "temperature"),
+        (lambda: Sampling(temperature=float("nan")), "temperature"),
+        (lambda: Sampling(top_p=0), "top_p"),
+        (lambda: Sampling(top_p=1.1), "top_p"),
+        (lambda: Sampling(top_k=-1), "top_k"),
+    ],
+)
+def test_options_out_of_range_are_named_in_the_error(make, message):
+    with pytest.raises(ConfigurationError, match=message):
+        make()

@@ -15,7 +15,7 @@ from rag_backbone.engine.requests import Request
 from rag_backbone.engine.signals import Signals
 from rag_backbone.errors import AdapterError
 from tests.rag_backbone.busy import forwards_of, held, wait_until, while_busy
-from tests.rag_backbone.engine.test_engine import Shift, ShiftBackend
+from tests.rag_backbone.engine.shift import Shift, ShiftBackend
 from tests.tiny import tiny_gemma3, tiny_llama, tiny_qwen2, tiny_tokenizer
 
 MODELS = {

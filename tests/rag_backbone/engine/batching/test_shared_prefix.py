@@ -17,7 +17,7 @@ from rag_backbone.engine.batching.shared_prefix import (
 from rag_backbone.engine.engine import Engine
 from rag_backbone.engine.requests import Request
 from rag_backbone.engine.signals import Signals
-from tests.rag_backbone.engine.test_engine import Shift, ShiftBackend
+from tests.rag_backbone.engine.shift import Shift, ShiftBackend
 from tests.tiny import tiny_gemma3, tiny_llama, tiny_qwen2, tiny_tokenizer
 
 COMMON = [3 + (7 * n) % 300 for n in range(LEAST + 6)]
