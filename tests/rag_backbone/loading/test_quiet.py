@@ -1,6 +1,5 @@
 """Other libraries print and log nothing next to our results, and importing this project configures no logging."""
 
-import logging
 import os
 import subprocess
 import sys
@@ -11,7 +10,6 @@ import pytest
 import rag_backbone.loading.quiet as quiet_loading
 from rag_backbone.loading.minilm import MiniLM
 from rag_backbone.loading.quiet import quiet_conversion
-from rag_backbone.logger_levels import level_kept
 
 INDEX = """
 import logging, sys
@@ -44,17 +42,6 @@ def test_a_bm25_index_does_not_log_debug_lines_in_an_application():
 def test_the_level_that_an_application_set_for_bm25s_is_kept():
     chosen = 'logging.getLogger("bm25s").setLevel(logging.ERROR)'
     assert output(INDEX.format(level="DEBUG", before=chosen))[-1] == "level 40 root 10"
-
-
-def test_the_level_of_an_already_imported_library_is_left_alone():
-    logger = logging.getLogger("json")
-    logger.setLevel(logging.DEBUG)
-    try:
-        with level_kept("json"):
-            logger.setLevel(logging.INFO)
-        assert logger.level == logging.INFO
-    finally:
-        logger.setLevel(logging.NOTSET)
 
 
 def test_importing_the_packages_configures_no_logging():
