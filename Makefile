@@ -22,7 +22,8 @@ $(STAMP): pyproject.toml constraints.txt
 demo: $(STAMP)  ## the main job on the embedded model, in four steps
 	$(BIN)/python -m examples.demo
 
-test: $(STAMP) lint type  ## lint, types and tests (under 12 minutes on two cores)
+test: $(STAMP)  ## lint, types and tests (under 12 minutes on two cores)
+	$(MAKE) --no-print-directory -j2 lint type
 	$(BIN)/python -m pytest -m "not slow and not vllm and not gpu" -n 2 --dist loadfile
 
 test-all: $(STAMP) lint type  ## the slow tests too
