@@ -1,6 +1,6 @@
 """The main job: a small model answers questions about documents that it cannot know, in four steps.
 
-1. Without documents it invents an answer.
+1. Without documents it answers from memory, which has nothing of them.
 2. Dynamic RAG: it retrieves while it writes, where it is unsure.
 3. Parametric RAG: one document becomes an adapter, and the model answers from its weights.
 4. Both: what the model looks up while it writes acts in its weights.
@@ -49,7 +49,8 @@ def main() -> None:
     with step(f"1  Without documents: {args.question}"):
         budgets = Budgets(tokens=32)
         alone = create_dynamic_rag(chat, preset="no_retrieval", prompt=WeightsPrompt(), budgets=budgets)
-        print(f"   {alone.invoke({'question': args.question})['answer']}\n   It sounds sure, and is invented.")
+        print(f"   {alone.invoke({'question': args.question})['answer']}")
+        print("   Written from memory: the model has not seen the documents.")
     with step("2  Dynamic RAG: retrieve while writing, where the model is unsure"):
         page = retrieve_while_writing(chat, index, args.question, args.preset)
     with LMDBStore(WORK / "adapters", model=lm.fingerprint) as store:

@@ -8,6 +8,7 @@ affects both models. PEFT does that when it merges an adapter, so `SharedWeights
 from __future__ import annotations
 
 import copy
+import logging
 from typing import TYPE_CHECKING
 
 import torch
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from llamaindex_prag.adapters.adapter import Adapter
     from rag_backbone.loading.causal_lm import CausalLM
 
+logger = logging.getLogger(__name__)
+
 _NAME = "default"
 """Name of the adapter in PEFT, which saves this one into the folder itself and others into a subfolder."""
 
@@ -32,7 +35,7 @@ class SharedWeightsPeftModel(PeftModelForCausalLM):
     def merge_and_unload(
         self,
         progressbar: bool = False,
-        safe_merge: bool = True,  # noqa: ARG002 - False would write into the shared weights
+        safe_merge: bool = True,
         adapter_names: list[str] | None = None,
     ) -> PreTrainedModel:
         """Merge like `PeftModel.merge_and_unload`, but always with `safe_merge=True`.
@@ -40,15 +43,22 @@ class SharedWeightsPeftModel(PeftModelForCausalLM):
         Returns:
             A model that has its own weights in the merged layers and still shares all others.
         """
+        _warn_unless(safe_merge)
         return self.base_model.merge_and_unload(progressbar, True, adapter_names)
 
     def merge_adapter(
         self,
         adapter_names: list[str] | None = None,
-        safe_merge: bool = True,  # noqa: ARG002 - as above
+        safe_merge: bool = True,
     ) -> None:
         """Merge like `PeftModel.merge_adapter`, but always with `safe_merge=True`."""
+        _warn_unless(safe_merge)
         self.base_model.merge_adapter(adapter_names, True)
+
+
+def _warn_unless(safe_merge: bool) -> None:
+    if not safe_merge:
+        logger.warning("safe_merge=False would change the base model, whose weights are shared; merging safely instead")
 
 
 def peft_model(lm: CausalLM, adapter: Adapter) -> SharedWeightsPeftModel:

@@ -59,7 +59,9 @@ def ask(
             "--base-url, else train.",
         ),
     ] = None,
-    store: Annotated[Path, typer.Option("--store", "-s", help="The adapters' folder.")] = DEFAULT_STORE,
+    store: Annotated[
+        Path | None, typer.Option("--store", "-s", help=f"The adapters' folder. Default: {DEFAULT_STORE}.")
+    ] = None,
     translator: Annotated[str | None, typer.Option(help="Folder of a translator, or 'embedded'.")] = None,
     k: Annotated[int | None, typer.Option(min=1, help="Passages per search; default: the preset's.")] = None,
     threshold: Annotated[float | None, typer.Option(help="The trigger's threshold; default: the preset's.")] = None,
@@ -83,7 +85,7 @@ def ask(
     if is_blank(question):
         raise ConfigurationError('the question is empty; ask something: dynprag ask "Who built the bridge?"')
     injects = injection is not Where["context"]
-    _refuse_without_injection(injects=injects, missing=missing, translator=translator)
+    _refuse_without_injection(injects=injects, store=store, missing=missing, translator=translator)
     from langgraph_dynrag.graph import create_dynamic_rag
     from langgraph_dynrag.trace.trace import Trace
 
@@ -97,6 +99,12 @@ def ask(
     limits = {"retrievals": max_retrievals, "tokens": max_tokens, "seconds": max_seconds}
     given = {limit: value for limit, value in limits.items() if value is not None}
     options["budgets"] = replace(method.settings["budgets"], **({"tokens": _SHORT_ANSWER} if bare else {}) | given)
+    searcher = None  # opened first: a missing index is found before a model is loaded
+    if name != "no_retrieval":
+        from langgraph_dynrag.retrieval import LocalIndex
+
+        searching: Any = retriever.value
+        searcher = LocalIndex(index).as_retriever(searching)
     with ExitStack() as stack:
         if injects:
             from langgraph_dynrag.injection.parametric import WeightsPrompt, opened_injector
@@ -106,7 +114,7 @@ def ask(
             chat, options["injection"] = stack.enter_context(
                 opened_injector(
                     model,
-                    store,
+                    store or DEFAULT_STORE,
                     injection=where,
                     missing=how,
                     translator=translator,
@@ -119,12 +127,6 @@ def ask(
                 options["prompt"] = WeightsPrompt()
         else:
             chat = chat_of(model, base_url)
-        searcher = None
-        if name != "no_retrieval":
-            from langgraph_dynrag.retrieval import LocalIndex
-
-            searching: Any = retriever.value
-            searcher = LocalIndex(index).as_retriever(searching)
         graph = create_dynamic_rag(chat, searcher, preset=method, **options)
         told = Trace.from_state(_stream(graph, question, show=not (as_json or quiet)))
     if trace is not None:
@@ -137,8 +139,10 @@ def ask(
         _conclude(told, trace)
 
 
-def _refuse_without_injection(*, injects: bool, missing: Missing | None, translator: str | None) -> None:
-    given = {"--missing": missing, "--translator": translator}
+def _refuse_without_injection(
+    *, injects: bool, store: Path | None, missing: Missing | None, translator: str | None
+) -> None:
+    given = {"--store": store, "--missing": missing, "--translator": translator}
     named = [option for option, value in given.items() if value is not None]
     if named and not injects:
         raise ConfigurationError(f"{', '.join(named)}: only used with --injection parametric or combined")

@@ -271,6 +271,7 @@ _METHODS: Mapping[str, Callable[[_Asked], _Options]] = {
     **{name: partial(_by_tags, name) for name in _TAGS},
 }
 PRESETS = tuple(_METHODS)
+_TWO_FORMS = ("dragin", "etc", "seakr")
 
 
 @known_arguments
@@ -283,10 +284,12 @@ def get_preset(name: str | Path, *, dataset: Dataset = "2wikimultihopqa", bundle
         bundle: The form of `dragin`, `etc` and `seakr`; other methods have only one.
 
     Raises:
-        ConfigurationError: If a name is unknown; the message lists the known ones.
+        ConfigurationError: If a name is unknown (the message lists the known ones), or the preset has no such form.
         PresetFileError: If a file is missing or damaged.
     """
     if is_preset_file(name):
+        if (dataset, bundle) != ("2wikimultihopqa", "paper"):
+            raise ConfigurationError(f"{name} is a preset file, which has its own data set and form; leave them out")
         return _calibrated(PresetFile.read(name))
     check_type("preset", name, str, "a name, such as 'flare', or the path of a preset file")
     name = str(name)
@@ -297,6 +300,10 @@ def get_preset(name: str | Path, *, dataset: Dataset = "2wikimultihopqa", bundle
         near = suggestion(str(dataset), tuple(_TASKS))
         raise ConfigurationError(f"there are no settings for data set {dataset!r}{near}; known: {', '.join(_TASKS)}")
     check_bundle(bundle)
+    if bundle != "paper" and name not in _TWO_FORMS:
+        raise ConfigurationError(
+            f"bundle is {bundle!r}, but {name} has only one form; leave it out ({', '.join(_TWO_FORMS)} have two)"
+        )
     task = _TASKS[dataset]
     common: dict[str, Any] = {"budgets": Budgets(tokens=task.tokens), "lookahead": task.tokens}
     settings = {**common, **_METHODS[name](_Asked(dataset, bundle, task.tokens))}

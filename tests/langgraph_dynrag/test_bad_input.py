@@ -311,6 +311,13 @@ def test_unknown_forms_of_a_preset_list_the_known_ones(options, message):
         get_preset("dragin", **options)
 
 
+def test_a_form_that_a_preset_does_not_have_is_refused(tmp_path):
+    with pytest.raises(ConfigurationError, match="flare has only one form.*dragin, etc, seakr have two"):
+        get_preset("flare", bundle="reference")
+    with pytest.raises(ConfigurationError, match="has its own data set and form"):
+        get_preset(tmp_path / "mine.json", dataset="hotpotqa")
+
+
 def test_anything_but_a_retriever_is_refused(chat):
     class Store:
         pass

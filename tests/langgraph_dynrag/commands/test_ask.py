@@ -136,7 +136,7 @@ def test_any_method_can_put_what_it_finds_into_the_weights(index, model, tmp_pat
     assert page.exists()
 
 
-@pytest.mark.parametrize("option", [("--missing", "train"), ("--translator", "embedded")])
+@pytest.mark.parametrize("option", [("--missing", "train"), ("--translator", "embedded"), ("--store", "adapters")])
 def test_options_of_adapters_are_refused_where_evidence_stays_in_the_prompt(option, index, model):
     with pytest.raises(ConfigurationError, match=f"{option[0]}: only used with --injection"):
         run("ask", QUESTION, "--index", str(index), "--model", str(model), *option)
@@ -185,9 +185,23 @@ def test_the_json_of_an_answer_makes_its_trace_again(index, model):
     assert Trace.from_state(told).to_dict() == told
 
 
-@pytest.mark.parametrize("options", [("--k", "0"), ("--k", "-3"), ("--injection", "parametric", "--max-tokens", "0")])
-def test_numbers_out_of_range_are_refused(options, index, model, tmp_path):
-    common = ["ask", QUESTION, "--index", str(index), "--model", str(model), "--store", str(tmp_path / "s")]
-    result = CliRunner().invoke(build_app(), [*common, *options])
-    assert result.exit_code != 0
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--k", "0"), "--k"),
+        (("--k", "-3"), "--k"),
+        (("--injection", "parametric", "--store", "adapters", "--max-tokens", "0"), "tokens is 0"),
+    ],
+)
+def test_numbers_out_of_range_are_refused(options, message, index, model, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(build_app(), ["ask", QUESTION, "--index", str(index), "--model", str(model), *options])
     assert isinstance(result.exception, SystemExit | DynPragError)
+    assert message in f"{result.output}{result.exception}"
+
+
+@pytest.mark.parametrize("where", ["context", "parametric"])
+def test_a_missing_index_is_reported_before_a_model_is_loaded(where, tmp_path):
+    nowhere = ("--index", str(tmp_path / "none"), "--model", str(tmp_path / "no-model"))
+    with pytest.raises(DynPragError, match="none"):
+        run("ask", QUESTION, *nowhere, "--injection", where)

@@ -1,5 +1,7 @@
 """Tests that unknown arguments of the LlamaIndex classes are rejected, and those of the base classes accepted."""
 
+import copy
+
 import pytest
 from llama_index.core.callbacks import CallbackManager
 from llama_index.core.llms import ChatMessage, MockLLM
@@ -100,7 +102,10 @@ def test_a_wrong_model_argument_is_rejected_with_the_line_to_write():
         ([model, tokenizer], r"CausalLM\(model, tokenizer\)"),
         (adapted, r"CausalLM\(model\.merge_and_unload\(\), tokenizer\)"),
         (tokenizer, "It is a tokenizer"),
-        (pipeline("text-generation", model=model, tokenizer=tokenizer), r"CausalLM\(pipe\.model, pipe\.tokenizer\)"),
+        (
+            pipeline("text-generation", model=model, tokenizer=copy.deepcopy(tokenizer)),
+            r"CausalLM\(pipe\.model, pipe\.tokenizer\)",
+        ),
         (LocalChatModel.from_causal_lm(CausalLM(model, tokenizer)), r"lm=chat\.lm"),
         (MockLLM(), "base_url="),
         (3, "'embedded', a folder, a Hub id or a CausalLM is needed"),

@@ -34,6 +34,12 @@ def alone(tiny, text):
     return (mean / mean.square().sum().sqrt()).tolist()
 
 
+def test_a_vector_is_the_normalised_mean_of_its_own_tokens_in_the_order_of_the_texts(tiny):
+    for text, vector in zip(TEXTS, tiny.embed(TEXTS), strict=True):
+        assert vector == pytest.approx(alone(tiny, text), abs=1e-5)
+    assert tiny.embed([]) == []
+
+
 def test_composed_and_decomposed_forms_have_the_same_vector(tiny):
     composed, decomposed = tiny.embed(["café", "cafe\u0301"])
     assert composed == pytest.approx(decomposed, abs=1e-6)

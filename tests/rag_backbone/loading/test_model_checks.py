@@ -1,5 +1,6 @@
 """Objects passed instead of a model (wrapped, adapted, headless, foreign) are refused with the line to write."""
 
+import copy
 import json
 import shutil
 import warnings
@@ -80,7 +81,7 @@ def test_the_error_for_a_wrapped_model_shows_how_to_unwrap_it():
     assert "before torch.compile" in refused(torch.compile(model))
     assert "CausalLM(model.module, tokenizer)" in refused(torch.nn.DataParallel(model))
     assert "CausalLM(pipe.model, pipe.tokenizer)" in refused(
-        pipeline("text-generation", model=model, tokenizer=tiny_tokenizer())
+        pipeline("text-generation", model=model, tokenizer=copy.deepcopy(tiny_tokenizer()))
     )
 
 
