@@ -132,20 +132,21 @@ def test_tied_weights_stay_tied(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "merge",
+    ("merge", "warns"),
     [
-        lambda m: m.merge_and_unload(),
-        lambda m: m.merge_and_unload(False, False),
-        lambda m: m.merge_and_unload(safe_merge=False),
-        lambda m: m.merge_adapter() or m,
-        lambda m: m.merge_adapter(safe_merge=False) or m,
-        lambda m: m.merge_adapter(["default"], False) or m,
+        (lambda m: m.merge_and_unload(), False),
+        (lambda m: m.merge_and_unload(False, False), True),
+        (lambda m: m.merge_and_unload(safe_merge=False), True),
+        (lambda m: m.merge_adapter() or m, False),
+        (lambda m: m.merge_adapter(safe_merge=False) or m, True),
+        (lambda m: m.merge_adapter(["default"], False) or m, True),
     ],
 )
-def test_merging_leaves_the_shared_weights_as_they_were(llama, merge):
+def test_merging_leaves_the_shared_weights_as_they_were(llama, merge, warns, caplog):
     before = {n: p.clone() for n, p in llama.lm.model.named_parameters()}
     expected = our_logits(llama, TEXTS)
     done = merge(llama.to_peft(TEXTS))
+    assert ("merging safely instead" in caplog.text) is warns
     torch.testing.assert_close(logits(done), expected, rtol=1e-4, atol=1e-3)
     assert all(torch.equal(p, before[n]) for n, p in llama.lm.model.named_parameters())
     torch.testing.assert_close(our_logits(llama, TEXTS), expected)
