@@ -27,6 +27,7 @@ from llama_index.core.types import TokenAsyncGen, TokenGen
 from llamaindex_prag.llama_index.markers import marker, take_markers
 from llamaindex_prag.prompts import chat_ids, conversation_ids
 from rag_backbone.errors import AdapterError
+from rag_backbone.text.unicode import repaired
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -61,11 +62,14 @@ class ReadsInParts(LLM):
 
     @property
     def tokenizer(self) -> Callable[[str], list[int]]:
-        """The model's tokenizer in the form that LlamaIndex expects: `Settings.tokenizer = llm.tokenizer`."""
+        """The model's tokenizer in the form that LlamaIndex expects: `Settings.tokenizer = llm.tokenizer`.
+
+        A lone surrogate, which no tokenizer accepts, is counted as the U+FFFD that the model will read in its place.
+        """
         tokenizer = self.model.lm.tokenizer
 
         def tokens(text: str) -> list[int]:
-            return list(tokenizer(text, add_special_tokens=False).input_ids)
+            return list(tokenizer(repaired(text)[0], add_special_tokens=False).input_ids)
 
         return tokens
 

@@ -55,6 +55,7 @@ def given(lm, tmp_path, monkeypatch):
     monkeypatch.setattr(CausalLM, "from_pretrained", lambda *_, **__: lm)
     short = RECIPES["distill"].changed(epochs=1, phrases=4, unrelated=0, with_passage=0)
     monkeypatch.setitem(RECIPES, "distill", short)
+    monkeypatch.setattr("llama_index.core.global_tokenizer", None)  # a page sets it; later tests count as before
     monkeypatch.setattr(methods, "Budgets", lambda **limits: Budgets(**{**limits, "tokens": 16}))
     exec(blocks(DOCS / "index.md")[0].code, {})
     notes = [Document(p.read_text(), metadata={"title": p.stem}) for p in sorted(Path("notes").iterdir())]

@@ -1,7 +1,7 @@
 """Tests that lone surrogates in nodes, prompts and queries are replaced on input."""
 
 import pytest
-from llama_index.core import PromptTemplate
+from llama_index.core import PromptTemplate, Settings
 from llama_index.core.base.llms.types import ChatMessage
 from llama_index.core.query_engine import RetrieverQueryEngine
 from llama_index.core.schema import NodeRelationship, NodeWithScore, QueryBundle, RelatedNodeInfo, TextNode
@@ -58,6 +58,14 @@ def test_nodes_with_surrogates_but_without_an_adapter_stay_in_the_prompt(llm):
     found = [NodeWithScore(node=cut_node(), score=0.9)]
     made = ParametricNodePostprocessor(llm=llm, missing="context")
     engine = RetrieverQueryEngine.from_args(Fixed(nodes=found), llm=llm, node_postprocessors=[made])
+    assert str(engine.query("Who \ud83d wrote?")) is not None
+
+
+def test_nodes_with_surrogates_are_packed_by_the_tokenizer_of_the_model(llm, monkeypatch):
+    monkeypatch.setattr("llama_index.core.global_tokenizer", None)  # restored after `Settings.tokenizer = ...`
+    Settings.tokenizer = llm.tokenizer
+    assert llm.tokenizer(CUT) == llm.tokenizer(SOUND)
+    engine = RetrieverQueryEngine.from_args(Fixed(nodes=[NodeWithScore(node=cut_node(), score=0.9)]), llm=llm)
     assert str(engine.query("Who \ud83d wrote?")) is not None
 
 
