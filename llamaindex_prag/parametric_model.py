@@ -154,7 +154,7 @@ class ParametricModel(LocalModel):
             )
 
     def _selected(self, keys: Sequence[AdapterKey], **options: Any) -> ActiveAdapters:
-        return self.bank.select(keys, **options)
+        return self.bank.select(keys, acts_from=self.recipe.acts_from, **options)
 
     def answer(
         self,

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from llamaindex_prag.adapters.layout import Layout
+    from rag_backbone.engine.adapters import ActsFrom
 
 BESIDE_TEXT = 0.1
 """Strength of adapters whose passages are also in the prompt. Of the values tried, this one lowered the score on no
@@ -50,6 +51,8 @@ class ActiveAdapters:
     orthogonal: bool = False
     version: int = 0
     """The store's change counter at selection time: after an adapter is replaced, the cache key differs."""
+    acts_from: ActsFrom = "prompt"
+    """Where the adapters begin to act, as their recipe says."""
 
     @classmethod
     def of(
@@ -60,6 +63,7 @@ class ActiveAdapters:
         scores: Sequence[float] | None = None,
         strength: float | Sequence[float] = 1.0,
         version: int = 0,
+        acts_from: ActsFrom = "prompt",
     ) -> ActiveAdapters:
         """Select adapters; a key that occurs twice counts once, with the higher score and strength.
 
@@ -69,6 +73,7 @@ class ActiveAdapters:
             scores: The retrieval scores, for `merge="score"`.
             strength: A factor for all weights, or one per adapter.
             version: The store's change counter.
+            acts_from: Where the adapters begin to act; the recipe's `acts_from`.
 
         Raises:
             AdapterError: If `keys` is empty, or the number or values of scores or strengths do not fit.
@@ -93,7 +98,7 @@ class ActiveAdapters:
             given[key] = max(given.get(key, score), score)
             strongest[key] = max(strongest.get(key, each), each)
         weights = zip(_weights(merge, tuple(given.values())), strongest.values(), strict=True)
-        return cls(tuple(given), tuple(w * s for w, s in weights), merge == "orthogonal", version)
+        return cls(tuple(given), tuple(w * s for w, s in weights), merge == "orthogonal", version, acts_from)
 
     def times(self, part: float) -> ActiveAdapters:
         """Return a copy with every weight multiplied by `part`."""

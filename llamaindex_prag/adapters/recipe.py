@@ -19,6 +19,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, Literal, Self, get_args
 
 from llamaindex_prag.adapters.lora_config import FFN_TARGETS, lora_config_of, values_of
+from rag_backbone.engine.adapters import ActsFrom
 from rag_backbone.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -65,6 +66,10 @@ class Recipe:
     """Number of unrelated questions mixed in, taught by the model without any passage (against interference)."""
     with_passage: int = 0
     """Number of questions also asked with the passage in the prompt (for `injection="combined"`)."""
+    acts_from: ActsFrom = "prompt"
+    """Where adapters begin to act, in training and in use: at the `"prompt"`, or from the `"answer"` on (activated
+    LoRA, Greenewald et al. 2025, arXiv 2504.12397): at the last token of the prompt, which predicts the answer's first
+    token. The prompt's keys and values are then the base model's for all documents."""
     max_tokens: int = 2048
     """Token limit of a training sequence. It fits a chunk of LlamaIndex's default size (1,024 tokens); longer passages
     are refused, and longer sequences (with a long rewrite) are left out."""
@@ -77,7 +82,7 @@ class Recipe:
     rewrite. `"auto"` depends on the model (`augment.choice.settled`): rules if it is too small."""
 
     def __post_init__(self) -> None:
-        choices = {"objective": Objective, "schedule": Schedule, "augmentation": Augmented}
+        choices = {"objective": Objective, "schedule": Schedule, "augmentation": Augmented, "acts_from": ActsFrom}
         for name, known in choices.items():
             if (chosen := getattr(self, name)) not in get_args(known):
                 raise ConfigurationError(f"{name} is {chosen!r}; known: {', '.join(map(repr, get_args(known)))}")
@@ -85,6 +90,11 @@ class Recipe:
         self._check_augmentation()
         if not self.questions and (self.objective == "next_token" or not self.phrases):
             raise ConfigurationError("questions is 0; a passage is learnt from questions, by an augmenter or by rule")
+        if self.acts_from == "answer" and self.objective == "next_token":
+            raise ConfigurationError(
+                "acts_from is 'answer', but objective='next_token' also trains on the prompt's tokens; use "
+                "objective='distill'"
+            )
         if self.phrases and self.objective == "next_token":
             raise ConfigurationError(f"phrases is {self.phrases}; only objective='distill' uses them")
         if not self.targets:
@@ -142,10 +152,12 @@ class Recipe:
         return replace(self, **changes)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return JSON-serialisable data, without `augmentation="auto"`, as translator fingerprints include a recipe."""
+        """Return JSON-serialisable data, without defaults that are newer than stored keys and fingerprints."""
         found = asdict(self)
         if self.augmentation == "auto":
             del found["augmentation"]
+        if self.acts_from == "prompt":  # as for recipes from before `acts_from` existed
+            del found["acts_from"]
         return found
 
     @classmethod

@@ -61,6 +61,7 @@ class DocumentFactors:
         self.gradients = torch.zeros_like(self.values)
         self._scale = scale
         self._documents = torch.empty(0, dtype=torch.long)
+        self._acting: Tensor | None = None
         self._factors = []
         for target, a, b in zip(layout.targets, layout.a_offsets, layout.b_offsets, strict=True):
             self._factors.append(
@@ -77,9 +78,15 @@ class DocumentFactors:
         return leaf
 
     @contextlib.contextmanager
-    def on(self, documents: Tensor) -> Iterator[None]:
-        """Make forward passes within this context use the factors of document `documents[i]` for batch row `i`."""
+    def on(self, documents: Tensor, acting: Tensor | None = None) -> Iterator[None]:
+        """Make forward passes within this context use the factors of document `documents[i]` for batch row `i`.
+
+        Args:
+            documents: (rows,) int64.
+            acting: (rows, tokens) bool, the tokens on which the factors act; None for all.
+        """
         self._documents = documents
+        self._acting = acting
         with patched_forwards(self._forwards):
             yield
 
@@ -87,6 +94,8 @@ class DocumentFactors:
         def forward(states: Tensor) -> Tensor:
             a, b = (factor[self._documents].to(states.dtype) for factor in self._factors[index])
             inner = torch.bmm(states, a.transpose(1, 2))  # (rows, tokens, rank)
+            if self._acting is not None:
+                inner = inner * self._acting.unsqueeze(-1)
             return torch.baddbmm(functional.linear(states, layer.weight, layer.bias), inner, b, alpha=self._scale)
 
         return forward

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
     from transformers import PreTrainedModel
 
+    from rag_backbone.engine.adapters import ActsFrom
     from rag_backbone.engine.engine import Engine
 
 
@@ -39,15 +40,19 @@ class DocumentLosses:
         layout: Layout of the factors.
         tokens_at_once: Maximum number of padded tokens in one forward pass. None for 512 on a CPU, whose caches hold no
             larger table of logits, and 8192 elsewhere.
+        acts_from: Where the factors begin to act: at the first token, or at the one that predicts the first counted.
     """
 
-    def __init__(self, engine: Engine, layout: Layout, tokens_at_once: int | None = None) -> None:
+    def __init__(
+        self, engine: Engine, layout: Layout, tokens_at_once: int | None = None, *, acts_from: ActsFrom = "prompt"
+    ) -> None:
         if tokens_at_once is None:
             tokens_at_once = 512 if engine.model.device.type == "cpu" else 8192
         if tokens_at_once < 1:
             raise ConfigurationError(f"tokens_at_once is {tokens_at_once}; at least 1 is needed")
         self._engine = engine
         self._tokens = tokens_at_once
+        self._acts_from = acts_from
         self._pad = engine.tokenizer.pad_token_id or 0
         self._logits = engine.run(CountedLogits, engine.model)
         self._lower = engine.run(LowerLayers, engine.model, layout)
@@ -143,7 +148,8 @@ class DocumentLosses:
         with frozen(model), torch.set_grad_enabled(gradients):
             batch = batch_of([pack for _, pack in part], model.device, pad=self._pad, weights=shares)
             known = batch.sequences.joined([lower[id(e)] for e in batch.examples]) if lower else None
-            with factors.on(owners), self._lower.given(known):
+            acting = batch.sequences.predicting if self._acts_from == "answer" else None
+            with factors.on(owners, acting), self._lower.given(known):
                 losses = losses_of(self._logits(batch), batch)
             if gradients:
                 _backward(losses)

@@ -80,6 +80,16 @@ class Rows:
     sees: Tensor | None
     """(rows, 1, width, width) bool attention mask; None for causal attention."""
 
+    @property
+    def predicting(self) -> Tensor:
+        """(rows, width) bool, the tokens of each sequence from the one that predicts its first counted token."""
+        found = torch.zeros_like(self.ids, dtype=torch.bool)
+        for row, pack in zip(found, self.packs, strict=True):
+            for start, example in zip(pack.starts, pack.examples, strict=True):
+                first = start + example.counted_from - 1 - pack.prefix
+                row[first : first + example.counted + 1] = True
+        return found
+
     def part(self, values: Tensor) -> list[Tensor]:
         """Split (rows, width, ...) values into one (tokens, ...) tensor per sequence, in order."""
         found = []

@@ -77,7 +77,7 @@ class Trainer:
             )
         self._start = initial_values(layout, recipe.seed) if start is None else start
         self._together = documents_at_once
-        self._losses = DocumentLosses(engine, layout, tokens_at_once)
+        self._losses = DocumentLosses(engine, layout, tokens_at_once, acts_from=recipe.acts_from)
 
     def train(self, documents: Sequence[TrainingDocument], advance: Tick | None = None) -> Iterator[Trained]:
         """Train each document's adapter, and yield a group's adapters when the group is done, longest documents first.

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 import torch
 
-from rag_backbone.engine.adapters import AdapterBackend, AdapterSet, key_of
+from rag_backbone.engine.adapters import AdapterBackend, AdapterSet, SequenceAdapters
 from rag_backbone.engine.eos_states import EOSStates, EOSStatesRequest, SampleBatch
 from rag_backbone.engine.hidden_states import module_of
 from rag_backbone.engine.model_limits import context_window_of, end_ids_of
@@ -115,8 +115,12 @@ class Engine:
         *,
         attention: bool = False,
         adapters: AdapterSet | None = None,
+        answer_from: int | None = None,
     ) -> ScoredText:
-        """Return the signals of `continuation` after `prompt`, from one forward pass that reuses the cached prefix."""
+        """Return the signals of `continuation` after `prompt`, from one forward pass that reuses the cached prefix.
+
+        Adapters that act from the answer on act on the continuation, or from `answer_from` on, as in `Request`.
+        """
         if not prompt or not continuation:
             raise ConfigurationError("score needs a prompt and a continuation of at least one token each")
         check_adapters(adapters, self._runner.call.backend)
@@ -124,15 +128,16 @@ class Engine:
             check_signal("attention", self.signals, self.model)
         ids, n = [*prompt, *continuation], len(continuation)
         check_window(self.context_window, len(ids))
+        own = SequenceAdapters.of(adapters, len(prompt), answer_from)
 
         def score() -> ScoredText:
             runner = self._runner
-            sequence = runner.known(adapters, list(prompt))
-            new = ids[len(sequence.ids) :]
+            sequence = runner.known(own, list(prompt))
+            done = len(sequence.ids)
             queries = n + 1 if attention else 0
-            out = runner.forward([new], sequence.cache, adapters=[adapters], keep=n + 1, queries=queries)
+            out = runner.forward([ids[done:]], sequence.cache, adapters=[own.at(done)], keep=n + 1, queries=queries)
             sequence.ids = ids
-            runner.prefixes.put(key_of(adapters), sequence)
+            runner.prefixes.put(own.key, sequence)
             logits = out.logits[0, :-1]
             log_z, entropies = distribution(logits, entropy=True)
             chosen = logits.gather(1, torch.tensor(list(continuation), device=logits.device)[:, None])[:, 0]
@@ -153,14 +158,15 @@ class Engine:
         module_of(self.model, request.hidden_state)
         prompt, runner = list(request.prompt), self._runner
         limit = min(request.max_new_tokens, self._room_after(len(prompt)))
+        own = SequenceAdapters.of(request.adapters, len(prompt), request.answer_from)
         work = TokenCounts()
 
         def begin() -> SampleBatch:
             nonlocal work
-            shared = runner.known(request.adapters, prompt)
+            shared = runner.known(own, prompt)
             work += TokenCounts(cached_tokens=len(shared.ids))
             if new := prompt[len(shared.ids) : -1]:
-                runner.forward([new], shared.cache, adapters=[request.adapters])
+                runner.forward([new], shared.cache, adapters=[own.at(len(shared.ids))])
                 shared.ids.extend(new)
                 work += TokenCounts(forwards=1, forward_tokens=len(new))
             return SampleBatch(request, shared, limit, self.tokenizer, self.end_ids, self.model.device)
@@ -168,14 +174,14 @@ class Engine:
         def step() -> None:
             nonlocal work
             rows = batch.unfed
-            adapters = [request.adapters] * len(rows)
+            adapters = [own.at(len(prompt))] * len(rows)
             out = runner.forward(rows, batch.cache, adapters=adapters, hidden=[request.hidden_state])
             work += TokenCounts(forwards=1, forward_tokens=len(rows), generated_tokens=len(rows))
             batch.absorb(out.logits[:, -1], out.hidden[request.hidden_state])
 
         def end() -> EOSStates:
             nonlocal work
-            runner.prefixes.put(key_of(request.adapters), batch.prompt)
+            runner.prefixes.put(own.key, batch.prompt)
             # A sample draws no token in its last step. The worker has already counted the forward passes.
             work -= TokenCounts(generated_tokens=request.samples)
             runner.counts += replace(work, forwards=0, forward_tokens=0)
@@ -189,29 +195,34 @@ class Engine:
     def attention(self, ids: Sequence[int], *, adapters: AdapterSet | None = None) -> Tensor:
         """Return the last layer's attention in a forward pass over `ids` alone: (heads, tokens, tokens) float32.
 
-        Nothing precedes the ids, no special token is added, and the prefix cache is neither read nor written.
+        Nothing precedes the ids, no special token is added, and the prefix cache is neither read nor written. Adapters
+        act on all ids, as on an answer.
         """
         self._check_attention(ids, adapters)
 
         def attend() -> Tensor:
             self._runner.notice_changes()
-            return self._runner.forward([list(ids)], None, adapters=[adapters], queries=len(ids)).attention[0]
+            own = [SequenceAdapters(adapters)]
+            return self._runner.forward([list(ids)], None, adapters=own, queries=len(ids)).attention[0]
 
         return self._scheduler.run(attend)
 
-    def attention_row(self, ids: Sequence[int], *, adapters: AdapterSet | None = None) -> Tensor:
+    def attention_row(
+        self, ids: Sequence[int], *, adapters: AdapterSet | None = None, answer_from: int | None = None
+    ) -> Tensor:
         """Return the last layer's attention of the last of `ids` to all of them: (heads, tokens) float32.
 
-        The cached prefix is reused, and newly computed keys and values are cached.
+        The cached prefix is reused, and newly computed keys and values are cached. `answer_from` as in `Request`.
         """
         self._check_attention(ids, adapters)
+        own = SequenceAdapters.of(adapters, len(ids), answer_from)
 
         def attend() -> Tensor:
-            sequence = self._runner.known(adapters, list(ids))
-            new = list(ids[len(sequence.ids) :])
-            out = self._runner.forward([new], sequence.cache, adapters=[adapters], queries=1)
-            sequence.ids.extend(new)
-            self._runner.prefixes.put(key_of(adapters), sequence)
+            sequence = self._runner.known(own, list(ids))
+            done = len(sequence.ids)
+            out = self._runner.forward([list(ids[done:])], sequence.cache, adapters=[own.at(done)], queries=1)
+            sequence.ids.extend(ids[done:])
+            self._runner.prefixes.put(own.key, sequence)
             return out.attention[0][:, 0]
 
         return self._scheduler.run(attend)

@@ -48,6 +48,8 @@ class EOSStatesRequest:
     sampling: Sampling = field(default_factory=lambda: Sampling(temperature=1.0, top_k=50, top_p=0.9))
     ends_at: EndsAt | None = None
     adapters: AdapterSet | None = None
+    answer_from: int | None = None
+    """As in `Request`."""
 
     def __post_init__(self) -> None:
         for name in ("samples", "max_new_tokens"):

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
-from rag_backbone.engine.adapters import AdapterBackend, AdapterSet, PackedBackend, key_of
+from rag_backbone.engine.adapters import AdapterBackend, PackedBackend, SequenceAdapters, key_of
 from rag_backbone.engine.attention import AttentionPatch
 from rag_backbone.engine.batching.packed_layout import PackedLayout, keeps_logits
 from rag_backbone.engine.batching.shared_prefix import SharedPrefix, find_shared_prefixes
@@ -21,6 +21,7 @@ from rag_backbone.engine.batching.shared_prompt import SharedPromptCache
 from rag_backbone.engine.cpu_linears import CPULinears
 from rag_backbone.engine.hidden_states import last_hidden, module_of
 from rag_backbone.engine.signals import NextTokens
+from rag_backbone.errors import AdapterError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -72,7 +73,7 @@ class ModelRunner:
         ids: PackedLayout | Sequence[list[int]],
         cache: Cache | None = None,
         *,
-        adapters: Sequence[AdapterSet | None],
+        adapters: Sequence[SequenceAdapters],
         keep: int = 1,
         queries: int = 0,
         hidden: Iterable[str | int] = (),
@@ -84,7 +85,7 @@ class ModelRunner:
             ids: The new tokens: those of one sequence, one token for each row that continues a shared prompt, or a
                 layout of several sequences.
             cache: Keys and values of the preceding tokens; a layout brings its own.
-            adapters: The adapters of each sequence.
+            adapters: The adapters of each sequence, at its position.
             keep: Return logits for this many last positions; a layout always returns one per sequence.
             queries: Record attention for this many last positions; a layout records one per sequence.
             hidden: Modules whose output at the last position to record; not available with a packed layout.
@@ -105,7 +106,8 @@ class ModelRunner:
             on = switch.on(queries=queries, rows=rows, alike=alike, shared=shared)
             switched = stack.enter_context(on) if used else None
             states = {name: stack.enter_context(last_hidden(module_of(model, name))) for name in hidden}
-            stack.enter_context(self._adapted(adapters, rows))
+            new = ids.new if isinstance(ids, PackedLayout) else ids
+            stack.enter_context(self._adapted(adapters, [len(row) for row in new], rows))
             stack.enter_context(self.linears.on(model.dtype, model.device, tokens))
             logits = model(**arguments).logits
         logits = logits[:, -keep:] if rows is None else rows.last(logits)[:, None]
@@ -128,7 +130,7 @@ class ModelRunner:
             arguments["logits_to_keep"] = keep
         return arguments
 
-    def _alike(self, rows: PackedLayout | None, adapters: Sequence[AdapterSet | None]) -> list[SharedPrefix]:
+    def _alike(self, rows: PackedLayout | None, adapters: Sequence[SequenceAdapters]) -> list[SharedPrefix]:
         """Return the groups of sequences that share a prefix in a decode batch."""
         # Only on a CPU: a GPU reads memory so fast that the extra products cost more than they save.
         if rows is None or rows.packed or len(rows.new) < 2 or self._model.device.type != "cpu":
@@ -136,17 +138,23 @@ class ModelRunner:
         self.switch.try_out()
         if not self.switch.supported:
             return []
-        return find_shared_prefixes([key_of(one) for one in adapters], [sequence.ids for sequence in rows.sequences])
+        return find_shared_prefixes([one.key for one in adapters], [sequence.ids for sequence in rows.sequences])
 
     def _adapted(
-        self, adapters: Sequence[AdapterSet | None], rows: PackedLayout | None
+        self, adapters: Sequence[SequenceAdapters], lengths: Sequence[int], rows: PackedLayout | None
     ) -> AbstractContextManager[None]:
         # Activate base-model rows as well: the backend may still hold adapters of an earlier forward pass.
         if self.backend is None:
             return contextlib.nullcontext()
-        if rows is None or not rows.packed:
-            return self.backend.activate(adapters)
-        if len({key_of(one) for one in adapters}) == 1:
-            return self.backend.activate(adapters[:1])
-        assert isinstance(self.backend, PackedBackend)
-        return self.backend.activate_packed(adapters, rows.lengths)
+        split = [one.parts(n) for one, n in zip(adapters, lengths, strict=True)]
+        parts = [part for of_sequence in split for part in of_sequence]
+        if len(parts) == len(split) and (rows is None or not rows.packed):
+            return self.backend.activate([one for one, _ in parts])
+        if len({key_of(one) for one, _ in parts}) == 1:
+            return self.backend.activate([parts[0][0]])
+        if not isinstance(self.backend, PackedBackend):
+            raise AdapterError(
+                f"{type(self.backend).__name__} applies adapters to whole sequences only, so they cannot act from the "
+                "answer on; implement `activate_packed`, or let them act from the prompt on"
+            )
+        return self.backend.activate_packed([one for one, _ in parts], [n for _, n in parts])

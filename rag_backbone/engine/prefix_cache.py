@@ -1,7 +1,8 @@
 """Cache of computed prefixes: a new prompt reuses the longest one that it begins with.
 
 Prefixes come from finished sequences and from generations that are still in progress. An entry belongs to one adapter
-key, because the same tokens have other keys and values under other parameters. When the memory limit is reached, the
+key, because the same tokens have other keys and values under other parameters; adapters that act from the answer on
+share the part before it with the base model. When the memory limit is reached, the
 least recently used entries are evicted first. Knows nothing of the model.
 """
 
@@ -10,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Hashable
 from weakref import WeakKeyDictionary
 
+from rag_backbone.engine.adapters import tokens_in_common
 from rag_backbone.engine.kv_cache import SequenceCache
 
 
@@ -36,10 +38,10 @@ class PrefixCache:
             return None
         at = next((i for i, (_, entry) in enumerate(self._entries) if entry is best), None)
         if at is not None:
-            del self._entries[at]
+            used = self._entries.pop(at)
             if not best.can_roll_back:
                 return best
-            self._entries.append((key, best))
+            self._entries.append(used)
         return best.copy(length)
 
     def known(self, key: Hashable, ids: list[int]) -> int:
@@ -49,9 +51,10 @@ class PrefixCache:
     def _longest(self, key: Hashable, ids: list[int]) -> tuple[SequenceCache | None, int]:
         best, length = None, 0
         for entry_key, entry in [*self._entries, *((key, entry) for entry, key in self._in_use.items())]:
-            if entry_key != key:
+            limit = min(len(ids) - 1, tokens_in_common(entry_key, key))
+            if limit <= length:
                 continue
-            common = common_prefix(entry.ids, ids, limit=len(ids) - 1)
+            common = common_prefix(entry.ids, ids, limit=int(limit))
             usable = common == len(entry.ids) or entry.can_roll_back
             if usable and common > length:
                 best, length = entry, common

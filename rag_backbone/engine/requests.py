@@ -29,6 +29,9 @@ class Request:
     sampling: Sampling = field(default_factory=Sampling)
     signals: Signals = field(default_factory=Signals)
     adapters: AdapterSet | None = None
+    answer_from: int | None = None
+    """Length in tokens of the part of the prompt before an answer that has begun, for adapters that act from the answer
+    on. None: the whole prompt comes before the answer."""
     stop_when: Callable[[TokenStep], bool] | None = None
     """Called with each step in turn, in the caller's thread; if it returns true, generation ends after that step
     (`"cancelled"`)."""
@@ -36,6 +39,8 @@ class Request:
     def __post_init__(self) -> None:
         if self.max_new_tokens < 1:
             raise ConfigurationError(f"max_new_tokens is {self.max_new_tokens}; at least 1 is needed")
+        if self.answer_from is not None and not self.answer_from >= 1:
+            raise ConfigurationError(f"answer_from is {self.answer_from}; at least one token comes before an answer")
         if isinstance(self.stop, str):
             raise ConfigurationError(f"stop is the string {self.stop!r}; a list of strings is needed: [{self.stop!r}]")
 

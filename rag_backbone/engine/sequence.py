@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from rag_backbone.engine.adapters import key_of
+from rag_backbone.engine.adapters import SequenceAdapters
 from rag_backbone.engine.kv_cache import SequenceCache
 from rag_backbone.engine.requests import FinishReason, Generation, Request, TokenCounts
 from rag_backbone.engine.sampling import Sampler
@@ -49,6 +49,7 @@ class SequenceState:
     ) -> None:
         self.request = request
         self.prompt_ids = prompt_ids
+        self.adapters = SequenceAdapters.of(request.adapters, len(prompt_ids), request.answer_from)
         self.limit = limit
         """Maximum number of generated tokens: the requested number, or what the context window leaves."""
         self.sequence: SequenceCache | None = None
@@ -83,8 +84,8 @@ class SequenceState:
 
     @property
     def key(self) -> Hashable:
-        """Key of the sequence's adapters."""
-        return key_of(self.request.adapters)
+        """Key of the sequence's keys and values."""
+        return self.adapters.key
 
     @property
     def shares_prefill(self) -> bool:

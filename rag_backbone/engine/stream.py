@@ -88,7 +88,8 @@ class TokenStream(Iterator[TokenStep]):
         self.close()
         if row.closing_attention is None:
             ids = row.prompt_ids + [step.token_id for step in row.steps]
-            row.closing_attention = self._engine.attention_row(ids, adapters=row.request.adapters)
+            answer = row.request.answer_from or len(row.prompt_ids)
+            row.closing_attention = self._engine.attention_row(ids, adapters=row.request.adapters, answer_from=answer)
         return row.closing_attention
 
     def __enter__(self) -> Self:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from rag_backbone.engine.adapters import AdapterSet, key_of
+from rag_backbone.engine.adapters import SequenceAdapters, tokens_in_common
 from rag_backbone.engine.attention import AttentionPatch
 from rag_backbone.engine.batching.packed_layout import PackedLayout
 from rag_backbone.engine.kv_cache import SequenceCache
@@ -64,10 +64,10 @@ class Worker:
         self.counts += TokenCounts(forwards=1, forward_tokens=sum(map(len, new)))
         return output
 
-    def known(self, adapters: AdapterSet | None, ids: list[int]) -> SequenceCache:
+    def known(self, adapters: SequenceAdapters, ids: list[int]) -> SequenceCache:
         """Return the cache of the longest known prefix of `ids`, to be continued; empty if there is none."""
         self.notice_changes()
-        found = self.prefixes.take(key_of(adapters), ids)
+        found = self.prefixes.take(adapters.key, ids)
         return found if found is not None else SequenceCache.empty(self.model.config)
 
     def notice_changes(self) -> None:
@@ -159,7 +159,7 @@ class Worker:
             output = self.forward(
                 new if alone else PackedLayout(sequences, new),
                 sequences[0].cache if alone else None,
-                adapters=[row.request.adapters for row in rows],
+                adapters=[row.adapters.at(len(s.ids)) for row, s in zip(rows, sequences, strict=True)],
                 queries=1 if any(s.attention for s in wanted) else 0,
                 hidden={s.hidden_state for s in wanted if s.hidden_state is not None},
                 following="entropy" if any(s.entropy for s in wanted) else "tokens",
@@ -182,7 +182,7 @@ class Worker:
         The first step starts from the longest known prefix and makes the cache available to other sequences.
         """
         if row.sequence is None:
-            row.sequence = self.known(row.request.adapters, row.prompt_ids)
+            row.sequence = self.known(row.adapters, row.prompt_ids)
             self.prefixes.share(row.key, row.sequence)
             known = TokenCounts(cached_tokens=len(row.sequence.ids))
             row.counts += known
@@ -207,7 +207,6 @@ def _chosen(rows: Sequence[SequenceState], output: Output) -> Failures:
 
 def _repeats(row: SequenceState, unknown: int, other: SequenceState) -> bool:
     """Return whether much of a prompt that is not cached yet will be once the other sequence is prefilled."""
-    if row.key != other.key:
-        return False
     known = len(row.prompt_ids) - unknown
-    return common_prefix(row.prompt_ids, other.prompt_ids) - known >= _WORTH_WAITING
+    common = common_prefix(row.prompt_ids, other.prompt_ids)
+    return min(common, tokens_in_common(row.key, other.key)) - known >= _WORTH_WAITING

@@ -1,9 +1,9 @@
 """Sequences of one decode step that share a prefix: its keys and values are read once for all of them.
 
 Sessions that share a prompt (instructions, worked examples) hold the same keys and values for it, as long as tokens and
-adapters are the same. With many sequences, reading each one's keys and values dominates the cost of a step. Here one
-copy of the prefix is read for the whole group, in one matrix product, followed by each sequence's private suffix; one
-softmax covers both:
+adapters are the same, or the adapters act only after it. With many sequences, reading each one's keys and values
+dominates the cost of a step. Here one copy of the prefix is read for the whole group, in one matrix product, followed
+by each sequence's private suffix; one softmax covers both:
 
     scores of row i = [ q_i K_common^T | q_i K_i^T ] * scaling        (Vaswani et al. 2017, section 3.2.1)
 
@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from rag_backbone.engine.adapters import tokens_in_common
 from rag_backbone.engine.prefix_cache import common_prefix
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ LEAST = 64
 
 @dataclass(frozen=True, slots=True)
 class SharedPrefix:
-    """A group of sequences that begin with the same tokens, under the same adapters."""
+    """A group of sequences that begin with the same tokens, computed by the same adapters."""
 
     rows: tuple[int, ...]
     """Positions of the sequences in the batch, at least two, in ascending order."""
@@ -45,7 +46,7 @@ def find_shared_prefixes(
     Each group is built around the first ungrouped sequence, from the sequences with which it saves the most reading.
 
     Args:
-        keys: The adapter key of each sequence; only sequences with the same key are grouped.
+        keys: The adapter key of each sequence.
         ids: The ids in each sequence's cache.
         least: Shorter prefixes are not worth a group.
     """
@@ -53,7 +54,9 @@ def find_shared_prefixes(
     groups = []
     while len(left) > 1:
         first, *others = left
-        common = {row: common_prefix(ids[first], ids[row]) for row in others if keys[row] == keys[first]}
+        limits = {row: tokens_in_common(keys[first], keys[row]) for row in others}
+        limits = {row: min(limit, len(ids[first])) for row, limit in limits.items() if limit >= least}
+        common = {row: common_prefix(ids[first], ids[row], limit=int(limit)) for row, limit in limits.items()}
         common = {row: length for row, length in common.items() if length >= least}
         # Grouping with the n sequences that share most saves n reads of the prefix that all of them share.
         longest = sorted(common, key=lambda row: -common[row])

@@ -67,6 +67,49 @@ def test_losses_and_gradients_are_those_of_each_document_alone(engine, layout, f
     assert losses.values(factors, EXAMPLES, {}) == pytest.approx(found, rel=1e-5)
 
 
+def from_the_answer(model, layout, values, examples):
+    """Return one document's loss; a hook adds s B A x to the layers' outputs at the tokens from the answer on."""
+    total = 0.0
+    for e in examples:
+        acting = torch.zeros(1, len(e.ids), 1)
+        acting[:, e.counted_from - 1 :] = 1
+        hooks = []
+        for target, a, b in zip(layout.targets, layout.a_offsets, layout.b_offsets, strict=True):
+            down = values[a : a + layout.rank * target.inputs].view(layout.rank, -1)
+            up = values[b : b + layout.rank * target.outputs].view(layout.rank, -1)
+
+            def add(_module, inputs, out, down=down, up=up, acting=acting):
+                return out + SCALE * acting * (inputs[0] @ down.T @ up)
+
+            hooks.append(model.get_submodule(target.name).register_forward_hook(add))
+        logits = model(input_ids=torch.tensor([e.ids])).logits[0]
+        for hook in hooks:
+            hook.remove()
+        wanted = torch.tensor(e.ids[e.counted_from :])
+        total = total + functional.cross_entropy(logits[e.counted_from - 1 : -1], wanted, reduction="sum")
+    return total / sum(e.counted for e in examples)
+
+
+@pytest.mark.parametrize("tokens", [1, 512])
+def test_factors_that_act_from_the_answer_on_leave_the_prompt_to_the_base_model(engine, layout, factors, tokens):
+    examples = {
+        0: [Example((5, 6, 7, 8, 9, 11), 4), Example((5, 6, 7, 8, 4), 4), Example((5, 6, 4, 3), 3)],
+        1: [Example((9, 8, 7), 1)],  # nothing comes before the answer but one token
+    }
+    losses = DocumentLosses(engine, layout, tokens_at_once=tokens, acts_from="answer")
+    lower = losses.lower_states([e for group in examples.values() for e in group])
+    found = losses.backward(factors, examples, lower)
+    for document, of_document in examples.items():
+        values = factors.values[document].clone().requires_grad_()
+        loss = from_the_answer(engine.model, layout, values, of_document)
+        (gradient,) = torch.autograd.grad(loss, values)
+        assert found[document] == pytest.approx(float(loss.detach()), rel=1e-4)
+        assert torch.allclose(factors.gradients[document], gradient, atol=1e-5, rtol=1e-3)
+    everywhere = DocumentLosses(engine, layout, tokens_at_once=tokens).values(factors, examples, {})
+    assert abs(everywhere[0] - found[0]) > 1e-4
+    assert everywhere[1] == pytest.approx(found[1], rel=1e-4)
+
+
 def test_states_below_the_adapters_give_the_same_losses(engine, layout, factors):
     losses = DocumentLosses(engine, layout)
     examples = [e for of_document in EXAMPLES.values() for e in of_document]

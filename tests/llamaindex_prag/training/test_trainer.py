@@ -24,8 +24,13 @@ from tests.tiny import tiny_llama, tiny_qwen2, tiny_tokenizer
 
 def peft_alone(model, layout, recipe, document) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
     """Train one document with PEFT's layers, full logits, one sequence per forward pass, and torch's AdamW."""
+    late = recipe.acts_from == "answer"
     config = LoraConfig(
-        r=recipe.rank, lora_alpha=recipe.alpha, target_modules=list(recipe.targets), task_type="CAUSAL_LM"
+        r=recipe.rank,
+        lora_alpha=recipe.alpha,
+        target_modules=list(recipe.targets),
+        task_type="CAUSAL_LM",
+        alora_invocation_tokens=[1] if late else None,  # the place is given with each sequence below
     )
     wrapped = get_peft_model(copy.deepcopy(model), config)
     start = initial_values(layout, recipe.seed).numpy()
@@ -44,7 +49,9 @@ def peft_alone(model, layout, recipe, document) -> dict[str, tuple[torch.Tensor,
     for batch in batches:
         counted = sum(e.counted for e in batch)
         for example in batch:
-            logits = wrapped(input_ids=torch.tensor([example.ids])).logits[0, example.counted_from - 1 : -1].float()
+            place = {"alora_offsets": [example.counted + 1]} if late else {}  # counted from the end
+            logits = wrapped(input_ids=torch.tensor([example.ids]), **place).logits[0].float()
+            logits = logits[example.counted_from - 1 : -1]
             if example.teacher is None:
                 targets = torch.tensor(example.ids[example.counted_from :])
                 loss = functional.cross_entropy(logits, targets, reduction="sum")
@@ -63,8 +70,12 @@ def peft_alone(model, layout, recipe, document) -> dict[str, tuple[torch.Tensor,
 @pytest.mark.parametrize("make", [tiny_llama, tiny_qwen2])
 @pytest.mark.parametrize(
     "recipe",
-    [PRAG.changed(epochs=2), DISTILL.changed(epochs=3, batch_size=3, rank=4, weight_decay=0.01)],
-    ids=lambda r: r.name,
+    [
+        PRAG.changed(epochs=2),
+        DISTILL.changed(epochs=3, batch_size=3, rank=4, weight_decay=0.01),
+        DISTILL.changed(epochs=3, batch_size=3, rank=4, acts_from="answer"),
+    ],
+    ids=lambda r: f"{r.name} from the {r.acts_from}",
 )
 def test_each_document_gets_the_same_adapter_as_when_trained_alone_with_peft(make, recipe):
     model = make()

@@ -2,10 +2,12 @@
 
 import torch
 
+from rag_backbone.engine.adapters import SequenceAdapters
 from rag_backbone.engine.signals import Signals
 from tests.tiny import tiny_tokenizer
 
 PROMPT = "The lighthouse keeper wrote a letter. Who built the bridge?"
+BASE = SequenceAdapters(None)
 EVERYTHING = Signals(entropy=True, attention=True, hidden_state=1, top_logprobs=3)
 
 

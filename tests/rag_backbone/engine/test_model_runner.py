@@ -5,10 +5,11 @@ import contextlib
 import pytest
 import torch
 
+from rag_backbone.engine.adapters import SequenceAdapters
 from rag_backbone.engine.model_runner import ModelRunner, Output
 from rag_backbone.engine.requests import Request
 from rag_backbone.engine.signals import NextTokens
-from tests.rag_backbone.engine.references import EVERYTHING, PROMPT, eager
+from tests.rag_backbone.engine.references import BASE, EVERYTHING, PROMPT, eager
 from tests.rag_backbone.engine.shift import Shift, ShiftBackend
 from tests.tiny import tiny_llama
 
@@ -31,7 +32,7 @@ def test_one_forward_pass_returns_what_was_requested_of_the_last_positions():
     model, ids = tiny_llama(), [5, 6, 7, 8]
     with torch.inference_mode():
         made = ModelRunner(model)(
-            [ids], adapters=[None], keep=3, queries=2, hidden=[0, "model.norm"], following="entropy"
+            [ids], adapters=[BASE], keep=3, queries=2, hidden=[0, "model.norm"], following="entropy"
         )
     expected = eager(model, ids)
     assert torch.allclose(made.logits, expected.logits[:, -3:], atol=1e-4)
@@ -46,7 +47,7 @@ def test_one_forward_pass_returns_what_was_requested_of_the_last_positions():
 
 def test_nothing_is_recorded_unless_requested():
     with torch.inference_mode():
-        made = ModelRunner(tiny_llama())([[5, 6]], adapters=[None])
+        made = ModelRunner(tiny_llama())([[5, 6]], adapters=[BASE])
     assert (made.attention, made.hidden, made.next_tokens) == ([], {}, None)
     assert made.logits.shape[:2] == (1, 1)
 
@@ -56,11 +57,11 @@ def test_a_pass_without_adapters_uses_the_base_model_under_a_backend():
     runner = ModelRunner(model)
     assert runner.mixes_adapters
     with torch.inference_mode():
-        base = runner([[5, 6]], adapters=[None]).logits
+        base = runner([[5, 6]], adapters=[BASE]).logits
         runner.backend = ShiftBackend(model)
         assert not runner.mixes_adapters  # the backend cannot tell packed sequences apart
-        shifted = runner([[5, 6]], adapters=[Shift(2.0)]).logits
-        assert torch.equal(runner([[5, 6]], adapters=[None]).logits, base)
+        shifted = runner([[5, 6]], adapters=[SequenceAdapters(Shift(2.0))]).logits
+        assert torch.equal(runner([[5, 6]], adapters=[BASE]).logits, base)
     assert not torch.allclose(shifted, base, atol=0.1)
 
 

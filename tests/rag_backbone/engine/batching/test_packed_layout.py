@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from rag_backbone.engine.batching.packed_layout import PackedLayout
 from rag_backbone.engine.kv_cache import SequenceCache
 from rag_backbone.engine.model_runner import ModelRunner
+from tests.rag_backbone.engine.references import BASE
 from tests.tiny import tiny_gemma3, tiny_llama, tiny_qwen2
 
 MODELS = {
@@ -28,7 +29,7 @@ ROW = st.tuples(st.lists(IDS, max_size=14), st.lists(IDS, min_size=1, max_size=1
 def sequence_of(model, known: list[int]) -> SequenceCache:
     sequence = SequenceCache.empty(model.config)
     if known:
-        ModelRunner(model)([known], sequence.cache, adapters=[None])
+        ModelRunner(model)([known], sequence.cache, adapters=[BASE])
         sequence.ids = list(known)
     return sequence
 
@@ -43,11 +44,11 @@ def test_sequences_of_any_length_after_any_cached_prefix_match_those_alone(name,
         sequences = [sequence_of(model, known) for known, _ in rows]
         alone = [sequence.copy(len(sequence.ids)) for sequence in sequences]
         layout = PackedLayout(sequences, [new for _, new in rows])
-        together = call(layout, adapters=[None] * len(rows), queries=queries)
+        together = call(layout, adapters=[BASE] * len(rows), queries=queries)
         assert together.logits.shape == (len(rows), 1, model.config.vocab_size)
         assert len(together.attention) == queries * len(rows)
         for i, (known, new) in enumerate(rows):
-            expected = call([new], alone[i].cache, adapters=[None], queries=queries)
+            expected = call([new], alone[i].cache, adapters=[BASE], queries=queries)
             assert torch.allclose(together.logits[i, -1], expected.logits[0, -1], atol=1e-3, rtol=1e-4)
             if attention:
                 assert together.attention[i].shape == (4, 1, len(known) + len(new))
@@ -78,9 +79,9 @@ def test_a_model_that_cannot_skip_logits_returns_the_last_ones_of_each_sequence_
         call, limited = ModelRunner(model), ModelRunner(model)
         limited._keeps_logits = False
         found = [
-            c(PackedLayout([sequence_of(model, []) for _ in rows], rows), adapters=[None] * 3).logits
+            c(PackedLayout([sequence_of(model, []) for _ in rows], rows), adapters=[BASE] * 3).logits
             for c in (call, limited)
         ]
-        alone = [call([row], None, adapters=[None]).logits[0] for row in rows]
+        alone = [call([row], None, adapters=[BASE]).logits[0] for row in rows]
     assert torch.allclose(found[0], found[1], atol=1e-5 if dtype == torch.float32 else 0.1)
     assert torch.allclose(found[0], torch.stack(alone), atol=1e-3 if dtype == torch.float32 else 0.3)

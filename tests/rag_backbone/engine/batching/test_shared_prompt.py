@@ -6,6 +6,7 @@ import torch
 from rag_backbone.engine.batching.shared_prompt import SharedPromptCache, SharedPromptLayer
 from rag_backbone.engine.kv_cache import GrowingLayer, SequenceCache
 from rag_backbone.engine.model_runner import ModelRunner
+from tests.rag_backbone.engine.references import BASE
 from tests.tiny import tiny_gemma3, tiny_llama, tiny_qwen2
 
 
@@ -14,17 +15,17 @@ def test_rows_get_the_logits_of_their_own_text_also_after_others_have_left(make)
     model, prompt = make(), [5, 6, 7, 8, 9]
     call, sequence = ModelRunner(model), SequenceCache.empty(model.config)
     with torch.inference_mode():
-        call([prompt], sequence.cache, adapters=[None])
+        call([prompt], sequence.cache, adapters=[BASE])
         sequence.ids = prompt
         cache = SharedPromptCache(sequence, 3, 6)
         texts = [[11, 12, 13], [21, 22, 23], [31, 32, 33]]
         for t in range(3):
             assert cache.positions.tolist() == [[5 + t]] * 3
-            call([[text[t]] for text in texts], cache, adapters=[None] * 3)
+            call([[text[t]] for text in texts], cache, adapters=[BASE] * 3)
             cache.keep([0, 1, 2], [t + 1] * 3)
         cache.keep([2, 0], [1, 3])  # the second row leaves, and the third is truncated to one token
         assert cache.positions.tolist() == [[6], [8]]
-        found = call([[41], [42]], cache, adapters=[None] * 2).logits[:, -1]
+        found = call([[41], [42]], cache, adapters=[BASE] * 2).logits[:, -1]
         for row, text in zip(found, ([31, 41], [11, 12, 13, 42]), strict=True):
             assert (row - model(torch.tensor([prompt + text])).logits[0, -1]).abs().max() < 1e-3
     assert sequence.layers[0].length == 5  # the prompt does not grow
