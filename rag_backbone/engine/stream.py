@@ -24,7 +24,9 @@ class SteppingEngine(Protocol):
     def release(self, row: SequenceState) -> None:
         """Take back a sequence that generates no more tokens."""
 
-    def attention_row(self, ids: Sequence[int], *, adapters: AdapterSet | None = None) -> Tensor:
+    def attention_row(
+        self, ids: Sequence[int], *, adapters: AdapterSet | None = None, answer_from: int | None = None
+    ) -> Tensor:
         """Return the last-layer attention of the last of `ids` over all of them: (heads, tokens) float32."""
 
 

@@ -1,6 +1,5 @@
 """Prefill of concurrent prompts: batched, with the same results as alone, and in chunks of bounded length."""
 
-import contextlib
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
@@ -15,7 +14,7 @@ from rag_backbone.engine.requests import Request
 from rag_backbone.engine.signals import Signals
 from rag_backbone.errors import AdapterError
 from tests.rag_backbone.busy import forwards_of, held, wait_until, while_busy
-from tests.rag_backbone.engine.shift import Shift, ShiftBackend
+from tests.rag_backbone.engine.shift import PackedShiftBackend, Shift, ShiftBackend
 from tests.tiny import tiny_gemma3, tiny_llama, tiny_qwen2, tiny_tokenizer
 
 MODELS = {
@@ -175,7 +174,9 @@ def test_decoding_continues_between_the_chunks_of_a_long_prompt(llama):
     parts = [i for i, n in enumerate(forwards) if n > 1]
     assert len(parts) == 4
     between = [forwards[a + 1 : b] for a, b in pairwise(parts)]
-    assert all(tokens == [1] for tokens in between)
+    # A caller whose thread wakes late, on a busy machine, misses a turn.
+    assert all(tokens in ([1], []) for tokens in between)
+    assert [1] in between
 
 
 def test_a_prompt_waits_for_a_shared_prefix_that_is_being_computed(engine, model):
@@ -206,18 +207,6 @@ def test_hidden_states_and_unsupported_models_are_not_batched(llama, monkeypatch
 
 
 # ---------------------------------------------------------------------- adapters
-
-
-class PackedShiftBackend(ShiftBackend):
-    @contextlib.contextmanager
-    def activate_packed(self, rows, lengths):
-        values = torch.tensor([0.0 if r is None else r.value for r in rows])
-        shift = values.repeat_interleave(torch.tensor(lengths)).view(1, -1, 1) * torch.linspace(-4, 4, 32)
-        handle = self._layer.register_forward_hook(lambda _m, _a, out: out + shift)
-        try:
-            yield
-        finally:
-            handle.remove()
 
 
 @pytest.mark.parametrize(("backend", "buckets"), [(ShiftBackend, [40 + 42, 41 + 43]), (PackedShiftBackend, [166])])
