@@ -257,6 +257,8 @@ class InjectionEvent(Recorded):
     """Maps a passage id to the reason why the passage is not used at all."""
     conflicts: Mapping[str, Any] | None
     """Passages that contradict each other about the question; None: not measured."""
+    routing: Mapping[str, float | None] | None
+    """Maps a passage id to its score by the router; None: the retrieval scores decided."""
     training: TrainingWait | None
 
 

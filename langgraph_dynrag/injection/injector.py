@@ -43,6 +43,8 @@ class PlacedEvidence:
     """By id, why a passage is not used at all."""
     conflicts: Mapping[str, Any] | None = None
     """Which passages contradict each other about the question, as plain data; None: not measured."""
+    routing: Mapping[str, float | None] | None = None
+    """By id, how the router scored each passage; None: by the scores with which they were retrieved."""
     recorded: bool = True
     """Whether the trace records the places; False if all evidence stands in the prompt anyway."""
 
@@ -67,8 +69,11 @@ class Injector(Protocol):
         """Where evidence goes."""
         ...
 
-    def prepare(self, passages: Sequence[Passage]) -> PreparedEvidence:
-        """Create missing adapters. May take minutes, which is announced in the log and the stream."""
+    def prepare(self, passages: Sequence[Passage], question: str = "") -> PreparedEvidence:
+        """Create missing adapters of the passages that act for this question.
+
+        May take minutes, which is announced in the log and the stream.
+        """
         ...
 
     def place(self, passages: Sequence[Passage], question: str = "") -> PlacedEvidence:
@@ -85,7 +90,7 @@ class PromptOnly:
 
     injection: Injection = "context"
 
-    def prepare(self, passages: Sequence[Passage]) -> PreparedEvidence:  # noqa: ARG002
+    def prepare(self, passages: Sequence[Passage], question: str = "") -> PreparedEvidence:  # noqa: ARG002
         """Return that nothing had to be created."""
         return PreparedEvidence(trained=0, translated=0, failed={}, seconds=0.0)
 

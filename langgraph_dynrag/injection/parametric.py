@@ -29,6 +29,7 @@ from rag_backbone.typed_fields import check_value
 if TYPE_CHECKING:
     from llamaindex_prag.adapter_model import AdapterModel as AdapterModel  # noqa: PLC0414 - for `graph`
     from llamaindex_prag.placement.candidate import Candidate
+    from llamaindex_prag.placement.routing import Route
     from llamaindex_prag.progress import JobStatus
 
 logger = logging.getLogger(__name__)
@@ -77,6 +78,9 @@ class ParametricInjector:
         missing: How a passage without an adapter is handled: `"train"` one now (about a minute), `"translate"` it with
             the model's translator (milliseconds), or leave it in the `"context"`.
         strength: Factor on the updates. None: 1, or 0.1 if the text stands in the prompt too.
+        route: How the passages that act are chosen: by their `"retrieval"` scores; `"lexical"`, by these and the words
+            that they share with the question; or `"ask"`, by what their adapters answer, with the text of all passages
+            if none answers better than the base model.
         max_active: How many passages act through their adapters at once, best-scored first. None: 1, because merged
             adapters weaken each other; with `conflicts`, as many as a call may use.
         others: Where the other passages that have an adapter go: `"omit"` leaves them out, `"context"` puts them into
@@ -104,6 +108,7 @@ class ParametricInjector:
         injection: IntoWeights = "parametric",
         missing: Missing = "train",
         strength: float | None = None,
+        route: Route = "retrieval",
         max_active: int | None = None,
         others: Literal["omit", "context"] | None = None,
         forgetting: float | None = None,
@@ -142,19 +147,20 @@ class ParametricInjector:
             missing=missing,
             beside=injection == "combined",
             strength=strength,
+            route=route,
             waiting=logger,
             watch=_emit_training,
             progress=progress,
         )
 
-    def prepare(self, passages: Sequence[Passage]) -> PreparedEvidence:
-        """Create missing adapters.
+    def prepare(self, passages: Sequence[Passage], question: str = "") -> PreparedEvidence:
+        """Create missing adapters of the passages that act for this question.
 
         A question that waits for training is announced: a warning names the documents and the estimated time, and the
         graph's `custom` stream has an event `"training"` at the start and a few times per second
         (`llamaindex_prag.progress.JobStatus`).
         """
-        made = self._service.prepare([_candidate(p) for p in passages])
+        made = self._service.prepare([_candidate(p) for p in passages], question)
         done = PreparedEvidence(
             trained=made.trained, translated=made.translated, failed=made.failed, seconds=made.seconds
         )
@@ -176,6 +182,7 @@ class ParametricInjector:
             forgetting=placed.forgetting,
             left_out={ids[i]: why for i, why in placed.left_out.items()},
             conflicts=placed.conflicts.to_dict() if placed.conflicts else None,
+            routing=None if placed.routing is None else dict(zip(ids, placed.routing.scores, strict=True)),
         )
 
     def __repr__(self) -> str:

@@ -127,7 +127,7 @@ def _injected(evidence: list[Passage], question: str, settings: Settings) -> lis
     """Return the record of the evidence that went into the parameters, creating missing adapters first."""
     if not evidence:
         return []
-    done = settings.placing.prepare(evidence)
+    done = settings.placing.prepare(evidence, question)
     where = settings.placing.place(evidence, question)
     if not where.recorded:
         return []
@@ -144,6 +144,7 @@ def _injected(evidence: list[Passage], question: str, settings: Settings) -> lis
         forgetting=where.forgetting,
         left_out=dict(where.left_out),
         conflicts=where.conflicts,
+        routing=where.routing,
         training=done.get("training"),
     )
     emit(event)

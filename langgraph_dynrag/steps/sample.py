@@ -29,7 +29,7 @@ def select(state: State, settings: Settings, found: list[Passage]) -> tuple[list
     kept = list(state.get("evidence") or [])
 
     def try_out(passages: Sequence[Passage], spec: SampleSpec) -> SampledEnds:
-        settings.placing.prepare(passages)
+        settings.placing.prepare(passages, state["question"])
         return _sampled({**state, "evidence": list(passages)}, settings, spec)
 
     selection: object = settings.evidence_selector.select(found, kept, try_out)

@@ -72,7 +72,7 @@ def rebuild(state: State, settings: Settings) -> None:
     """Recreate adapters that `resume` placed and that have been lost since, as in a run resumed much later."""
     injections = events_of(state.get("trace") or [], InjectionEvent)
     had = set(injections[-1]["in_weights"]) if injections else set()
-    settings.placing.prepare([p for p in state.get("evidence") or [] if p["id"] in had])
+    settings.placing.prepare([p for p in state.get("evidence") or [] if p["id"] in had], state["question"])
 
 
 def placed(state: State, settings: Settings) -> PlacedEvidence:

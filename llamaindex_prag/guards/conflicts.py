@@ -142,7 +142,7 @@ class ConflictMeter:
         if not question.strip():
             raise ConfigurationError("the question is blank; documents can only contradict each other about something")
         keys = tuple(dict.fromkeys(keys))
-        alone = [self.model.bank.select([key], strength=strength) for key in keys]
+        alone = [one for key in keys if (one := self.model.select([key], strength=strength)) is not None]
         about = (question, tuple(one.cache_key for one in alone))
         with self._lock:
             known = self._measured.get(about)

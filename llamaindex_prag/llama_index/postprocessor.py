@@ -27,6 +27,7 @@ from llamaindex_prag.placement.candidate import Candidate, PlacementPlan
 from llamaindex_prag.placement.costs import Costs
 from llamaindex_prag.placement.maker import MadeAdapters
 from llamaindex_prag.placement.placer import NO_ADAPTER, Others, Placement, Placer
+from llamaindex_prag.placement.routing import Route, RoutingScores
 from llamaindex_prag.placement.service import Missing, PlacementService
 from rag_backbone.aio import in_own_thread
 from rag_backbone.documents.names import title_of
@@ -62,6 +63,10 @@ class AdaptersInjectedEvent(BaseEvent):
     """Reasons of the nodes that are not used, by node ID."""
     conflicts: dict[str, Any] | None = None
     """`Conflicts.to_dict()`; None if contradictions were not measured."""
+    routing: dict[str, float | None] | None = None
+    """Score of each node by the router, by node ID; None with `route="retrieval"`."""
+    asked: dict[str, str] | None = None
+    """What each node's adapter answered alone, by node ID; None unless `route="ask"`."""
 
     @classmethod
     def class_name(cls) -> str:
@@ -90,6 +95,10 @@ class ParametricNodePostprocessor(BaseNodePostprocessor):
         injection: `"parametric"` puts no text into the prompt. `"combined"` uses adapter and text. `"auto"` chooses the
             cheapest mode per node that `auto` allows: in context, trained or translated adapter, or both; `missing` is
             then not used.
+        route: How the nodes that act are chosen: by their `"retrieval"` scores; `"lexical"`, by these and the words
+            that they share with the question; or `"ask"`, by what their adapters answer: the one that gains most
+            likelihood over the base model acts, or none if none gains any, and the text of all nodes is used. Nodes
+            without an adapter are not asked.
         max_active: Maximum number of nodes that act through their adapters at once, best-scored first. None for 1, or
             with `conflicts`, whose policies need several documents, for the LLM's `max_adapters`.
         others: What happens to the other nodes that have an adapter: `"omit"` leaves them out of the query, `"context"`
@@ -118,6 +127,7 @@ class ParametricNodePostprocessor(BaseNodePostprocessor):
     llm: ParametricLLM
     missing: Missing = "train"
     injection: Injection = "parametric"
+    route: Route = "retrieval"
     max_active: int | None = Field(default=None, ge=1)
     others: Others | None = None
     strength: float | None = Field(default=None, gt=0.0)
@@ -151,6 +161,7 @@ class ParametricNodePostprocessor(BaseNodePostprocessor):
         for name, value, known in (
             ("missing", missing, get_args(Missing)),
             ("injection", injection, get_args(Injection)),
+            ("route", options.get("route", "retrieval"), get_args(Route)),
         ):
             if value not in known:
                 raise ConfigurationError(f"{name} is {value!r}; known: {', '.join(known)}")
@@ -183,6 +194,7 @@ class ParametricNodePostprocessor(BaseNodePostprocessor):
             llm.model,
             placer,
             missing=missing,
+            route=self.route,
             beside=injection == "combined",
             strength=self.strength,
             chooser=AutoChooser(llm.model.local, self.auto, self.costs) if injection == "auto" else None,
@@ -214,7 +226,7 @@ class ParametricNodePostprocessor(BaseNodePostprocessor):
         refuse_long_question(self.llm.model.lm, question)  # before anything is trained for it
         candidates = [_candidate(n) for n in nodes]
         plans = self._service.plan(candidates)
-        made = self._service.prepare(candidates, plans)
+        made = self._service.prepare(candidates, question, plans)
         # The LLM multiplies the strengths by its own, so forgetting is measured at the strength that will act.
         placed = self._service.place(candidates, question, plans, times=self.llm.strength)
         event = self._event(candidates, plans, made, placed)
@@ -251,6 +263,8 @@ class ParametricNodePostprocessor(BaseNodePostprocessor):
             strength=placed.strength,
             forgetting=placed.forgetting,
             conflicts=placed.conflicts.to_dict() if placed.conflicts else None,
+            routing=None if placed.routing is None else dict(zip(ids, placed.routing.scores, strict=True)),
+            asked=_asked(ids, placed.routing),
         )
 
     def _log(self, placed: Placement, candidates: Sequence[Candidate]) -> None:
@@ -271,6 +285,12 @@ class ParametricNodePostprocessor(BaseNodePostprocessor):
             len(placed.in_prompt),
             "; ".join(f"{node}: {why}" for node, why in others.items()),
         )
+
+
+def _asked(ids: Sequence[str], routing: RoutingScores | None) -> dict[str, str] | None:
+    if routing is None or not routing.answers:
+        return None
+    return {node: said for node, said in zip(ids, routing.answers, strict=True) if said is not None}
 
 
 def _refuse_what_it_cannot(model: AdapterModel, missing: Missing, injection: Injection) -> None:

@@ -17,6 +17,7 @@ from llamaindex_prag.adapters.active_adapters import ActiveAdapters, Merge
 from llamaindex_prag.guards.conflict_policies import Resolution, known_policy, resolve
 from llamaindex_prag.guards.conflicts import BOUND, OVERLAP, ConflictMeter, Conflicts
 from llamaindex_prag.guards.forgetting import ForgettingGuard
+from llamaindex_prag.placement.routing import RoutingScores
 from rag_backbone.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -51,6 +52,8 @@ class Placement:
     """Change of unrelated answers by the adapters, in nats per token; None if it was not measured."""
     conflicts: Conflicts | None = None
     """Contradictions between the documents; None if they were not measured."""
+    routing: RoutingScores | None = None
+    """How the passages were scored; None if by their retrieval scores alone."""
 
 
 class Placer:

@@ -1,4 +1,4 @@
-"""Decides how retrieved passages are used: plan -> make missing adapters -> place.
+"""Decides how retrieved passages are used: plan -> route -> make missing adapters -> place.
 
 The classes of both frameworks translate to and from this service. Planning and placing look up adapters and may measure
 forgetting and contradictions; making takes minutes to train or milliseconds to translate. All calls block, so an event
@@ -8,22 +8,27 @@ loop must run them in a thread (`rag_backbone.aio`).
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Collection, Sequence
 from dataclasses import replace
-from typing import Literal
+from typing import Literal, get_args
 
 from llamaindex_prag.adapter_model import AdapterModel
 from llamaindex_prag.adapters.active_adapters import BESIDE_TEXT
 from llamaindex_prag.adapters.adapter import AdapterKey
 from llamaindex_prag.guards.conflict_policies import date_of
+from llamaindex_prag.placement.ask_router import AskedAdapters, AskRouter
 from llamaindex_prag.placement.auto_chooser import AutoChooser
 from llamaindex_prag.placement.auto_policy import AutoDecision
 from llamaindex_prag.placement.candidate import Candidate, Making, PlacementPlan
+from llamaindex_prag.placement.lexical_router import LexicalRouter
 from llamaindex_prag.placement.maker import MadeAdapters, Maker
 from llamaindex_prag.placement.placer import Placement, Placer, best_scored
+from llamaindex_prag.placement.routing import Route, Router, RoutingScores
 from llamaindex_prag.progress import Progress
-from rag_backbone.errors import AdapterError
+from rag_backbone.checks import suggestion
+from rag_backbone.errors import AdapterError, ConfigurationError
 
 Missing = Literal["train", "translate", "context", "error"]
 """How to treat a passage without an adapter: make the adapter, keep the text in the prompt, or raise an error."""
@@ -37,6 +42,7 @@ class PlacementService:
         model: The model with its adapters.
         placer: Decides which passages act, and how strongly.
         missing: How to treat a passage without an adapter.
+        route: How the passages that act are chosen.
         beside: Whether the text of a passage is in the prompt in addition to its adapter.
         strength: Factor on the updates. None for 1, or `BESIDE_TEXT` if the text is in the prompt too.
         chooser: Decides per passage instead of `missing` and `beside`.
@@ -52,6 +58,7 @@ class PlacementService:
         *,
         waiting: logging.Logger,
         missing: Missing = "train",
+        route: Route = "retrieval",
         beside: bool = False,
         strength: float | None = None,
         chooser: AutoChooser | None = None,
@@ -60,6 +67,7 @@ class PlacementService:
     ) -> None:
         self._model, self._placer, self._chooser = model, placer, chooser
         self._missing, self._beside, self._strength = missing, beside, strength
+        self._router = router_named(route, model)
         self._maker = Maker(model, waiting=waiting, progress=progress, watch=watch)
 
     def plan(self, candidates: Sequence[Candidate]) -> list[PlacementPlan]:
@@ -76,13 +84,21 @@ class PlacementService:
         make = _MAKING.get(self._missing)
         return [PlacementPlan(make, self._beside, "" if c.text.strip() else "no text") for c in candidates]
 
-    def prepare(self, candidates: Sequence[Candidate], plans: Sequence[PlacementPlan] | None = None) -> MadeAdapters:
+    def prepare(
+        self, candidates: Sequence[Candidate], question: str = "", plans: Sequence[PlacementPlan] | None = None
+    ) -> MadeAdapters:
         """Make the missing adapters of the passages that should act.
 
         If an adapter cannot be made, the next passage takes its place.
+
+        Args:
+            candidates: The passages, best first.
+            question: The question, needed to route.
+            plans: Plans for the passages; None to plan here.
         """
         started, made = time.monotonic(), MadeAdapters()
         plans = self.plan(candidates) if plans is None else plans
+        candidates, plans, _ = self._routed(candidates, question, plans)
         lost: set[int] = set()
         while not made.store_failed and (lacking := self._lacking(candidates, plans, lost)):
             for making in _MAKING.values():
@@ -108,12 +124,13 @@ class PlacementService:
 
         Args:
             candidates: The passages, best first.
-            question: The question, needed to measure contradictions.
+            question: The question, needed to route and to measure contradictions.
             plans: Plans for the passages; None to plan here.
             times: Factor by which the caller multiplies the strengths afterwards. Forgetting is measured with it, but
                 the reported strengths do not include it.
         """
         plans = self.plan(candidates) if plans is None else plans
+        candidates, plans, routing = self._routed(candidates, question, plans)
         lost: set[int] = set()
         while lacking := self._lacking(candidates, plans, lost):
             lost.update(lacking)
@@ -126,7 +143,23 @@ class PlacementService:
             dates=[date_of(c.metadata) for c in candidates],
         )
         strengths = {i: s / times for i, s in placed.strengths.items()}
-        return replace(placed, strength=placed.strength / times, strengths=strengths)
+        return replace(placed, strength=placed.strength / times, strengths=strengths, routing=routing)
+
+    def _routed(
+        self, candidates: Sequence[Candidate], question: str, plans: Sequence[PlacementPlan]
+    ) -> tuple[Sequence[Candidate], Sequence[PlacementPlan], RoutingScores | None]:
+        """Return the passages with the router's scores, and plans that say so if none may act."""
+        if self._router is None or not question.strip():
+            return candidates, plans, None
+        keys = [None if plan.in_context else self._key(c) for c, plan in zip(candidates, plans, strict=True)]
+        found = self._router.scores(question, candidates, keys)
+        scored = [
+            replace(c, score=-math.inf if score is None else score)
+            for c, score in zip(candidates, found.scores, strict=True)
+        ]
+        if found.refused:
+            plans = [replace(plan, in_context=plan.in_context or found.refused) for plan in plans]
+        return scored, plans, found
 
     def _chosen(self, choice: AutoDecision, candidate: Candidate) -> PlacementPlan:
         if choice.way == "context":
@@ -178,3 +211,19 @@ class PlacementService:
         """Return the key of the passage's adapter, or None if it has none."""
         original = self._model.find_hash(candidate.original) if candidate.original else None
         return original or self._model.find(candidate.text)
+
+
+def router_named(route: Route, model: AdapterModel) -> Router | None:
+    """Return the router of a name; None for `"retrieval"`, which needs none.
+
+    Raises:
+        ConfigurationError: If the name is unknown, or the adapters cannot be asked because only a server's address is
+            known.
+    """
+    if route not in get_args(Route):
+        raise ConfigurationError(
+            f"route is {route!r}{suggestion(str(route), get_args(Route))}; known: {', '.join(get_args(Route))}"
+        )
+    if route == "ask":
+        return AskRouter(AskedAdapters(model.local))
+    return LexicalRouter() if route == "lexical" else None

@@ -22,7 +22,7 @@ class Placing:
     def __init__(self):
         self.threads = set()
 
-    def prepare(self, passages):
+    def prepare(self, passages, question=""):
         self.threads.add(threading.get_ident())
         return {"trained": 0, "translated": 0, "failed": {}, "seconds": 0.0}
 

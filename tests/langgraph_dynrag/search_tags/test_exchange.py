@@ -13,7 +13,7 @@ def test_results_cannot_go_into_the_parameters(tiny_lm):
     class Injector:
         injection = "parametric"
 
-        def prepare(self, passages):
+        def prepare(self, passages, question=""):
             return {}
 
         def place(self, passages, question=""):

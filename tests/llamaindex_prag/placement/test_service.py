@@ -3,19 +3,24 @@
 import logging
 
 import pytest
+from llama_index.core.bridge.pydantic import Field
+from llama_index.core.instrumentation import get_dispatcher
+from llama_index.core.instrumentation.event_handlers import BaseEventHandler
 from llama_index.core.schema import NodeWithScore, TextNode
 
 from langgraph_dynrag.evidence import Passage
 from langgraph_dynrag.injection.parametric import ParametricInjector
-from llamaindex_prag.adapters.adapter import text_hash
+from llamaindex_prag.adapters.adapter import Adapter, text_hash
 from llamaindex_prag.llama_index import ParametricLLM, ParametricNode, ParametricNodePostprocessor
+from llamaindex_prag.llama_index.postprocessor import AdaptersInjectedEvent
 from llamaindex_prag.parametric_model import ParametricModel
 from llamaindex_prag.placement.candidate import Candidate, PlacementPlan
 from llamaindex_prag.placement.placer import NO_ADAPTER, Placer
 from llamaindex_prag.placement.service import PlacementService
 from llamaindex_prag.store.lmdb_store import LMDBStore
-from rag_backbone.errors import AdapterError
+from rag_backbone.errors import AdapterError, ConfigurationError
 from rag_backbone.loading.causal_lm import CausalLM
+from tests.llamaindex_prag.made import random_values
 from tests.llamaindex_prag.translator.conftest import TRAINED, strong
 from tests.tiny import tiny_llama, tiny_tokenizer
 
@@ -91,3 +96,69 @@ def test_with_a_failing_store_no_more_adapters_are_made_and_the_texts_are_read(s
         assert "readonly=True" in made.failed["c0"]
         assert "1 passages have no adapter" in caplog.text
         assert used.place(found).in_prompt == dict.fromkeys(range(3), NO_ADAPTER)
+
+
+class Injected(BaseEventHandler):
+    events: list = Field(default_factory=list)
+
+    def handle(self, event, **_):
+        if isinstance(event, AdaptersInjectedEvent):
+            self.events.append(event)
+
+
+def passages_about(*texts):
+    return [Passage(id=t, text=t, title="", source="", score=1.0 - i / 10, metadata={}) for i, t in enumerate(texts)]
+
+
+@pytest.mark.parametrize("route", ["lexical", "ask"])
+def test_the_routed_passage_acts_in_both_frameworks_and_its_score_is_reported(lm, store, route):
+    llm = ParametricLLM(lm=lm, store=store, recipe="prag", max_adapters=3)
+    for i, text in enumerate([*OTHERS, TRAINED]):
+        buffer = random_values(llm.model.layout, i, 0.1 + 0.2 * (i == 1))
+        store.put(llm.model.key(text), Adapter(llm.model.layout, buffer, 2.0), {})
+    injector = ParametricInjector(llm.model, missing="context", route=route)
+    passages = passages_about(TRAINED, *reversed(OTHERS))
+    question = "Who built the tower, was it Bo?"
+    injector.prepare(passages, question)
+    placed = injector.place(passages, question)
+    best = max(placed.routing, key=placed.routing.get)
+    assert placed.in_weights == (best,)
+    assert best != TRAINED if route == "ask" else best == OTHERS[1]  # retrieval alone would choose the first
+    heard = Injected()
+    get_dispatcher().add_event_handler(heard)
+    post = ParametricNodePostprocessor(llm=llm, missing="context", route=route)
+    nodes = [NodeWithScore(node=TextNode(id_=p["id"], text=p["text"]), score=p["score"]) for p in passages]
+    found = post.postprocess_nodes(nodes, query_str=question)
+    get_dispatcher().event_handlers.remove(heard)
+    assert [n.node.node_id for n in found if isinstance(n.node, ParametricNode)] == [best]
+    (event,) = heard.events
+    assert event.routing == pytest.approx(dict(placed.routing))
+    assert (event.asked is not None) == (route == "ask")
+
+
+def test_the_routed_passage_is_the_one_that_is_made(model):
+    made = service(model, missing="translate", route="lexical")
+    passages = candidates("a bridge over the water", "The tower was built by Bo.")
+    report = made.prepare(passages, "Who built the tower?")
+    assert report.translated == 1
+    assert model.find("The tower was built by Bo.") is not None
+    assert model.find("a bridge over the water") is None
+    placed = made.place(passages, "Who built the tower?")
+    assert placed.in_weights == (1,)
+    assert placed.routing.scores[1] > placed.routing.scores[0]
+
+
+def test_a_question_that_no_adapter_answers_is_answered_from_text(model, monkeypatch):
+    asking = service(model, missing="context", route="ask")
+    monkeypatch.setattr(asking._router, "_bound", 1e9)
+    passages = candidates(TRAINED)
+    made = asking.prepare(passages, "Who?")
+    assert "no adapter answers 1e+09 nats better" in made.failed["c0"]
+    placed = asking.place(passages, "Who?")
+    assert placed.selection is None
+    assert list(placed.in_prompt) == [0]
+
+
+def test_an_unknown_route_names_the_known_ones(model):
+    with pytest.raises(ConfigurationError, match=r"route is 'lexcal' \(did you mean 'lexical'\?\)"):
+        service(model, route="lexcal")
