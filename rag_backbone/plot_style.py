@@ -77,9 +77,10 @@ def use() -> None:
         MissingExtraError: If matplotlib is not installed.
     """
     with needed_for("a plot"):
-        import matplotlib as mpl
-    mpl.rcParams.update(STYLE)
-    mpl.rcParams["axes.prop_cycle"] = mpl.cycler(color=PALETTE, marker=MARKERS, linestyle=LINES)
+        from matplotlib import rcParams
+        from matplotlib.rcsetup import cycler
+    rcParams.update(STYLE)
+    rcParams["axes.prop_cycle"] = cycler(color=PALETTE, marker=MARKERS, linestyle=LINES)
 
 
 def new_figure(

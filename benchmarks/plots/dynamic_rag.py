@@ -109,8 +109,9 @@ def queries(figures: Figures) -> Any:
         axis.set_xlim(0, 1)
         axis.set_xlabel("recall at 3")
         style.legend(axis, columns=1, title=title, lift=20)
-    for axis in axes[0] if alone is not None else ():
-        style.reference(axis, alone, f"question alone: {alone:.2f}")
+    if alone is not None:
+        for axis in axes[0]:
+            style.reference(axis, alone, f"question alone: {alone:.2f}")
     return figure
 
 
