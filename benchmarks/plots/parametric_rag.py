@@ -152,7 +152,7 @@ def learning(curves: Mapping[str, Sequence[Figures]], evaluations: Mapping[str, 
         if isinstance(found, Mapping) and "other - own" in found
     ]
     figure, (above, below) = style.new_figure(
-        "Loss while translators learn, and what\na passage's own adapter adds to others",
+        "Loss while translators learn, and how much\na passage's own adapter lowers it",
         "Lines below: 95 % bootstrap intervals. Above: one run each.\n" + model_of(next(iter(evaluations.values()))),
         rows=2,
         height=4.9 + 0.55 * len(pairs),
@@ -201,11 +201,13 @@ def conflicts(figures: Figures) -> Any:
     style.reference(axis, 0.5, "chance: 0.5")
     kinds = figures["by_kind"]
     style.name_rows(bottom, [f"{kind}\nn = {len(scores)}" for kind, scores in kinds.items()])
+    step = max(score for scores in kinds.values() for score in scores) / 40 or 1.0  # nearer points would be hidden
     for i, scores in enumerate(kinds.values()):
-        seen: dict[float, int] = {}
+        seen: dict[int, int] = {}
         for score in scores:
-            same = seen[score] = seen.get(score, -1) + 1
-            place = i + 0.065 * ((same + 1) // 2) * (-1) ** same
+            near = int(score / step)
+            same = seen[near] = seen.get(near, -1) + 1
+            place = i + 0.075 * ((same + 1) // 2) * (-1) ** same
             bottom.plot(score, place, **{**style.look(i), "linestyle": "none", "markersize": 6})
     bottom.set_xlabel("conflict of the judged pairs (nats)")
     style.reference(bottom, figures["bound"], f"bound: {figures['bound']:.2f} nats")

@@ -112,6 +112,16 @@ def test_the_differences_between_adapters_are_drawn_with_their_intervals(shown):
     np.testing.assert_allclose(sorted(shown("translator_learning").intervals()), sorted(of_rows(rows, "mean")))
 
 
+def test_every_judged_pair_is_a_point_of_its_own(shown):
+    by_kind = read(RESULTS, "conflicts")["conflicts"]["by_kind"]
+    axis = shown("conflicts").figure.axes[1]
+    points = [line for line in axis.get_lines() if line.get_gid() is None]
+    assert sorted(float(line.get_xdata()[0]) for line in points) == sorted(s for of in by_kind.values() for s in of)
+    centres = np.array([axis.transData.transform((line.get_xdata()[0], line.get_ydata()[0])) for line in points])
+    apart = np.linalg.norm(centres[:, None] - centres[None], axis=-1)[np.triu_indices(len(points), 1)]
+    assert apart.min() > 3  # pixels of 100 per inch
+
+
 @pytest.mark.parametrize("name", PLOTS)
 def test_a_baseline_is_drawn_and_labelled(shown, name):
     values, labels = shown(name).references
