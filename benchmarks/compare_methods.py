@@ -27,7 +27,6 @@ from langgraph.graph.state import CompiledStateGraph
 from benchmarks.contract import Deadline, finish, machine, note, parser, table
 from benchmarks.datasets import Question, corpus, load_questions, sample
 from benchmarks.parametric_runs import open_store
-from benchmarks.plots import method_bars
 from benchmarks.runs import Job, Records, SamePrefix, key_of, load_chat, run, run_timed, timed
 from benchmarks.scoring import interval, mean
 from langgraph_dynrag.budgets import Budgets
@@ -161,8 +160,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     }
     report = _report(figures)
     note(report)
-    if args.out is not None:
-        method_bars(figures["data"], args.out / "compare_methods.png")
     finish("compare_methods", figures, args.out, report)
 
 

@@ -23,7 +23,6 @@ from typing import Any
 
 from benchmarks.contract import Deadline, finish, machine, note, parser, table
 from benchmarks.datasets import corpus, load_questions, sample
-from benchmarks.plots import throughput_lines
 from benchmarks.runs import SamePrefix, load_chat
 from langgraph_dynrag.budgets import Budgets
 from langgraph_dynrag.chat_model.local_chat_model import LocalChatModel
@@ -161,8 +160,6 @@ def _report(args: Any, rows: list[dict[str, Any]], *, complete: bool) -> None:
             suffix = row["dtype"] if first else f"{row['dtype']}_{row['preset']}_{row['prompts']}"
             figures[f"speedup_at_{most}_{suffix}"] = row["speedup"]
             figures[f"identical_{suffix}"] = row["identical"]
-    if args.out and rows:
-        throughput_lines(rows, args.out / "concurrency.png")
     figures |= {
         "rows": rows,
         "presets": args.presets,

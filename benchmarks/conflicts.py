@@ -26,7 +26,6 @@ from benchmarks.contract import Deadline, finish, machine, note, parser, table
 from benchmarks.contradictions import WORDINGS, Contradiction, contradictions
 from benchmarks.knowledge_fidelity import parametrizer
 from benchmarks.parametric_runs import Answers, Asked, open_store, parametrize, recipe_model
-from benchmarks.plots import roc_curves
 from benchmarks.runs import Records, key_of
 from benchmarks.scoring import interval, mean, roc, roc_area
 from benchmarks.single_hop import draw, load_facts
@@ -251,12 +250,6 @@ def _report(
     report += table(rows, columns) + "\n\n"
     report += table(policies, list(policies[0])) + "\n"
     note(report)
-    if args.out and complete:
-        curves = {
-            row["name"]: roc(*_labelled(found, m))
-            for row, (found, m) in zip(rows, [(s, m) for s in sets for m in MEASURES.values()], strict=True)
-        }
-        roc_curves(curves, args.out / "conflicts.png")
     figures = {
         "complete": complete,
         "bound": bound,

@@ -20,7 +20,6 @@ from typing import Any, Literal
 from benchmarks.contract import Deadline, finish, machine, note, parser, table
 from benchmarks.knowledge_fidelity import parametrizer
 from benchmarks.parametric_runs import ANSWER_TOKENS, open_store, parametrize
-from benchmarks.plots import length_curves
 from benchmarks.runs import Records, key_of
 from benchmarks.scoring import interval, mean
 from benchmarks.single_hop import Fact, by_passage, draw, load_facts
@@ -207,8 +206,6 @@ def _report(args: Any, lm: CausalLM, rows: Sequence[tuple[Case, Any]], pool: int
     columns = ["mode", "documents", "gold", "n", "f1", "interval", "prompt tokens", "s to first token", "s"]
     report += table(told, columns)
     note(report)
-    if args.out:
-        length_curves([row for row in told if row["gold"] == "all"], args.out / "context_length.png")
     figures = {
         "complete": complete,
         "questions": questions,

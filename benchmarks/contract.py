@@ -13,6 +13,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.plots import PLOTS
+from rag_backbone import plot_style
+from rag_backbone.errors import MissingExtraError
 from rag_backbone.loading.cache_folder import cache_root, write_json
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -70,13 +73,29 @@ def table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> str:
 
 
 def finish(name: str, figures: Mapping[str, Any], out: Path | None, report: str = "") -> None:
-    """Print the figures as the last line of stdout, and write them and the report if a folder was given."""
+    """Print the figures as the last line of stdout; if a folder was given, write them, the report and the plot."""
     figures = _without_nan(figures)
     if out is not None:
         write_json(out / f"{name}.json", figures)
         if report:
             (out / f"{name}.md").write_text(report.rstrip() + "\n", "utf-8")
+        if name in PLOTS:
+            _plot(name, figures, out / f"{name}.png")
     print(json.dumps(figures, ensure_ascii=False), flush=True)
+
+
+def _plot(name: str, figures: Mapping[str, Any], path: Path) -> None:
+    """Draw a benchmark's plot, or note why there is none: nothing was measured, or matplotlib is missing."""
+    try:
+        figure = PLOTS[name](figures)
+    except MissingExtraError as error:
+        note(f"no plot: {error}")
+        return
+    if figure is None:
+        note("no plot: nothing was measured yet")
+        return
+    plot_style.save(figure, path)
+    note(f"wrote {path}")
 
 
 def machine() -> dict[str, Any]:

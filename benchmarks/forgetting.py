@@ -18,7 +18,6 @@ from typing import Any
 from benchmarks.contract import Deadline, finish, machine, note, parser, table
 from benchmarks.knowledge_fidelity import parametrizer
 from benchmarks.parametric_runs import Answers, Asked, open_store, parametrize, recipe_model
-from benchmarks.plots import forgetting_bars
 from benchmarks.runs import Records, key_of
 from benchmarks.scoring import interval, mean
 from benchmarks.single_hop import Fact, draw, load_facts
@@ -161,8 +160,6 @@ def _report(args: Any, lm: CausalLM, rows: Sequence[dict[str, Any]], *, complete
     columns = ["question", "k", "bound", "n", "f1 without adapters", "f1", "drop", "interval", "part of the strength"]
     report += table(rows, [*columns, "left out", "nats at full strength"])
     note(report)
-    if args.out:
-        forgetting_bars(rows, args.out / "forgetting.png")
     highest = {
         f"{bound:g}": max(row["high"] for row in rows if row["bound"] == bound and row["question"] != OWN)
         for bound in args.bounds

@@ -22,7 +22,6 @@ from typing import Any
 
 from benchmarks.contract import Deadline, finish, machine, note, parser, table
 from benchmarks.parametric_runs import Answers, Asked, copy_adapters, open_store, parametrize, recipe_model
-from benchmarks.plots import fidelity_bars
 from benchmarks.scoring import interval, mean
 from benchmarks.single_hop import Fact, by_passage, draw, load_facts
 from llamaindex_prag.adapters.active_adapters import BESIDE_TEXT
@@ -257,9 +256,6 @@ def _report(
         "machine": machine(),
     }
     note(report)
-    if args.out:
-        every = {row["condition"]: row for maker in made_by for row in figures[maker]["conditions"]}
-        fidelity_bars(list(every.values()), args.out / "knowledge_fidelity.png")
     finish("knowledge_fidelity", figures, args.out, report)
 
 

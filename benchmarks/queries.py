@@ -15,7 +15,6 @@ from typing import Any
 
 from benchmarks.contract import Deadline, finish, machine, note, parser, table
 from benchmarks.datasets import corpus, load_questions
-from benchmarks.plots import grouped_lines
 from benchmarks.point_records import Row, add_options, chosen, points_of, written
 from benchmarks.runs import load_chat
 from benchmarks.scoring import interval, mean
@@ -58,10 +57,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     }
     report = _report(figures)
     note(report)
-    if args.out is not None:
-        last = list(groups)[-1]
-        shown = {"hop": figures["by_hop"][last], "sentence of the answer": figures["by_position"][last]}
-        grouped_lines(shown, "recall at 3", args.out / "queries.png")
     finish("queries", figures, args.out, report)
 
 

@@ -30,7 +30,6 @@ from langchain_core.documents import Document
 from benchmarks.contract import Deadline, finish, machine, note, parser, table
 from benchmarks.knowledge_fidelity import parametrizer
 from benchmarks.parametric_runs import ANSWER_TOKENS, open_store, parametrize
-from benchmarks.plots import crossover_curves
 from benchmarks.runs import Records, key_of
 from benchmarks.scoring import interval, mean
 from benchmarks.single_hop import Fact, by_passage, draw, load_facts
@@ -265,12 +264,6 @@ def _report(
     report += f"For a document of {tokens} tokens, by the calibration: "
     report += "; ".join(f"{way} pays off from {q:.3g} queries between two updates" for way, q in pays.items()) + ".\n"
     note(report)
-    if args.out:
-        queries = [10 ** (i / 10) for i in range(-10, 51)]
-        curves: dict[str, list[float]] = {
-            way: [costs.each(way, tokens) + costs.once(way, tokens) / q for q in queries] for way in ways
-        }
-        crossover_curves(queries, curves, pays, args.out / "scalability.png")
     figures = {
         "complete": complete,
         "rows": list(rows),

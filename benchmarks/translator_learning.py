@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any, cast, get_args
 
 from benchmarks.contract import Deadline, finish, machine, note, parser, records_folder, table
-from benchmarks.plots import learning_curves
 from benchmarks.scoring import interval, mean
 from benchmarks.single_hop import by_passage, draw, load_facts
 from llamaindex_prag.adapters.recipe import get_recipe
@@ -235,10 +234,6 @@ def _report(
     report += "On the held-out passages of the corpus, during training:\n\n"
     report += table(told, ["kind", "learning rate", "step", "minutes", *LOSSES])
     note(report)
-    if args.out:
-        learning_curves(
-            {f"{kind}, {rate:g}": run.history for kind, rate, run, _ in runs}, args.out / "translator_learning.png"
-        )
     figures |= {
         "complete": complete,
         "passages": passages,

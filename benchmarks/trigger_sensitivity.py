@@ -13,7 +13,6 @@ from typing import Any
 from benchmarks.compare_methods import EXEMPLARS, TOKENS, common_records, job
 from benchmarks.contract import Deadline, finish, machine, note, parser, table
 from benchmarks.datasets import corpus, load_questions, sample
-from benchmarks.plots import sensitivity
 from benchmarks.runs import Job, Records, SamePrefix, load_chat, run, run_timed, timed
 from benchmarks.scoring import interval, mean
 from langgraph_dynrag.budgets import Budgets
@@ -77,12 +76,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     }
     report = _report(figures)
     note(report)
-    if args.out is not None:
-        curves: dict[str, list[dict[str, Any]]] = {}
-        for point in points:
-            cap = "no cap" if point["cap"] == NO_CAP else f"cap {point['cap']}"
-            curves.setdefault(f"{point['method']}, {cap}", []).append(point)
-        sensitivity(curves, args.out / "trigger_sensitivity.png")
     finish("trigger_sensitivity", figures, args.out, report)
 
 

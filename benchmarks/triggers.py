@@ -19,10 +19,9 @@ import numpy as np
 from benchmarks.contract import Deadline, finish, machine, note, parser, table
 from benchmarks.datasets import Question, load_questions, sample
 from benchmarks.draft_points import PointWriter
-from benchmarks.plots import trigger_curves
 from benchmarks.point_records import Row, add_options, chosen, points_of, record_key, written
 from benchmarks.runs import Records, load_chat
-from benchmarks.scoring import mean, roc, roc_area
+from benchmarks.scoring import mean, roc_area
 from langgraph_dynrag.short_answer import short_answer
 from rag_backbone.metrics import f1
 
@@ -63,9 +62,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     }
     report = _report(figures)
     note(report)
-    if args.out is not None:
-        curves = {name: _curves(points) for name, points in judged_groups(groups).items()}
-        trigger_curves(curves, args.out / "triggers.png")
     finish("triggers", figures, args.out, report)
 
 
@@ -200,16 +196,6 @@ def measured_costs(
         }
         for name in points[0]["triggers"]
     }
-
-
-def _curves(points: Sequence[Row]) -> dict[str, list[tuple[float, float, float]]]:
-    curves = {}
-    for name in names_of(points):
-        seen = judged(points, name)
-        labels = [bool(p["needed"]) for p in seen]
-        if any(labels) and not all(labels):
-            curves[name] = roc(scores_of(seen, name), labels)
-    return curves
 
 
 def _report(figures: dict[str, Any]) -> str:
