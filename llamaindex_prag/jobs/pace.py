@@ -106,7 +106,8 @@ def training_seconds(model: LocalModel, lessons: Sequence[TrainingDocument]) -> 
     if recipe.epochs == few:
         return trained
     # The layers below the adapted ones run once for all epochs, so their share must not be multiplied.
-    losses, examples = DocumentLosses(engine, model.layout), [e for lesson in lessons for e in lesson.examples]
+    losses = DocumentLosses(engine, model.layout, acts_from=recipe.acts_from)
+    examples = [e for lesson in lessons for e in lesson.examples]
     once = took(lambda: losses.lower_states(examples))
     return once + recipe.epochs * max(trained - once, 0.0) / few
 

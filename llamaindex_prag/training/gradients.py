@@ -20,8 +20,9 @@ from llamaindex_prag.progress import Tick
 from llamaindex_prag.training.examples import Example
 from llamaindex_prag.training.factors import DocumentFactors
 from llamaindex_prag.training.lower_layers import LowerLayers
-from llamaindex_prag.training.objective import CountedLogits, batch_of, losses_of
+from llamaindex_prag.training.objective import Batch, CountedLogits, batch_of, losses_of
 from llamaindex_prag.training.packs import Pack, rows_of
+from llamaindex_prag.training.prompt_states import PromptState, PromptStates, answer_of
 from rag_backbone.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -30,6 +31,10 @@ if TYPE_CHECKING:
 
     from rag_backbone.engine.adapters import ActsFrom
     from rag_backbone.engine.engine import Engine
+
+
+BaseStates = Mapping[int, "Tensor | PromptState"]
+"""What adapters never change of each sequence, by the `id()` of the sequence."""
 
 
 class DocumentLosses:
@@ -56,26 +61,35 @@ class DocumentLosses:
         self._pad = engine.tokenizer.pad_token_id or 0
         self._logits = engine.run(CountedLogits, engine.model)
         self._lower = engine.run(LowerLayers, engine.model, layout)
+        self._prompts: PromptStates | None = None
+        if acts_from == "answer":
+            made = engine.run(PromptStates, engine.model, self._lower, self._logits)
+            self._prompts = made if made.usable else None
 
     @property
     def first_adapted(self) -> int:
         """Number of decoder layers below the adapters that can be computed separately (`lower_states`)."""
         return self._lower.count
 
-    def lower_states(self, examples: Sequence[Example], advance: Tick | None = None) -> dict[int, Tensor]:
-        """Compute each sequence's hidden states below the first adapted layer.
+    def lower_states(self, examples: Sequence[Example], advance: Tick | None = None) -> BaseStates:
+        """Compute what adapters never change: each sequence's hidden states below the first adapted layer.
+
+        With adapters that act from the answer on, the keys and values of its prompt too.
 
         Args:
             examples: The sequences.
             advance: Called after each forward pass with the fraction of this work that it was.
 
         Returns:
-            (tokens, hidden) states by the `id()` of the sequence; empty if there are no layers below.
+            By the `id()` of the sequence, (tokens, hidden) states, or a `PromptState`; empty if there is nothing that
+            adapters never change.
         """
-        found: dict[int, Tensor] = {}
-        packs = self._logits.packs(examples, self._tokens) if self._lower.count else []
+        found: dict[int, Tensor | PromptState] = {}
+        # A layer with a sliding window sees less of a long prompt than its kept keys.
+        prompts = self._prompts if all(len(e.ids) <= self._logits.widest for e in examples) else None
+        packs = self._logits.packs(examples, self._tokens) if self._lower.count or prompts else []
         for part in _forwards([(0, pack) for pack in packs], self._tokens):
-            states = self._engine.run(self._lower_states, self._engine.model, [pack for _, pack in part])
+            states = self._engine.run(self._lower_states, self._engine.model, [pack for _, pack in part], prompts)
             in_order = (e for _, pack in part for e in pack.examples)
             found |= {id(e): known for e, known in zip(in_order, states, strict=True)}
             _tell(advance, part, packs)
@@ -85,7 +99,7 @@ class DocumentLosses:
         self,
         factors: DocumentFactors,
         active: Mapping[int, Sequence[Example]],
-        lower: Mapping[int, Tensor],
+        lower: BaseStates,
         advance: Tick | None = None,
     ) -> dict[int, float]:
         """Add the gradients to `factors.gradients` and return the losses.
@@ -102,7 +116,7 @@ class DocumentLosses:
         return self._losses(factors, active, lower, advance, gradients=True)
 
     def values(
-        self, factors: DocumentFactors, active: Mapping[int, Sequence[Example]], lower: Mapping[int, Tensor]
+        self, factors: DocumentFactors, active: Mapping[int, Sequence[Example]], lower: BaseStates
     ) -> dict[int, float]:
         """Return the losses as `backward` does, without computing gradients."""
         return self._losses(factors, active, lower, None, gradients=False)
@@ -111,13 +125,18 @@ class DocumentLosses:
         self,
         factors: DocumentFactors,
         active: Mapping[int, Sequence[Example]],
-        lower: Mapping[int, Tensor],
+        lower: BaseStates,
         advance: Tick | None,
         *,
         gradients: bool,
     ) -> dict[int, float]:
         counted = {i: sum(e.counted for e in examples) for i, examples in active.items()}
-        packs = [(i, pack) for i, examples in active.items() for pack in self._logits.packs(examples, self._tokens)]
+        if any(isinstance(state, PromptState) for state in lower.values()):
+            answers = [(i, answer_of(e), lower[id(e)]) for i, of in active.items() for e in of]
+            packs = [(i, Pack((answer,), 0)) for i, answer, _ in answers]
+            lower = {id(answer): state for _, answer, state in answers}
+        else:
+            packs = [(i, pack) for i, of in active.items() for pack in self._logits.packs(of, self._tokens)]
         found = torch.zeros(len(factors.values))
         for part in _forwards(packs, self._tokens):
             owners = torch.tensor([i for i, _ in part])
@@ -129,9 +148,11 @@ class DocumentLosses:
             _tell(advance, part, [pack for _, pack in packs])
         return {i: float(found[i]) for i in active}
 
-    def _lower_states(self, model: PreTrainedModel, packs: Sequence[Pack]) -> Sequence[Tensor]:
+    def _lower_states(
+        self, model: PreTrainedModel, packs: Sequence[Pack], prompts: PromptStates | None
+    ) -> Sequence[Tensor | PromptState]:
         rows = rows_of(packs, self._pad, model.device)
-        return rows.part(self._lower.states(rows))
+        return rows.part(self._lower.states(rows)) if prompts is None else prompts.read(rows)
 
     def _forward(
         self,
@@ -139,7 +160,7 @@ class DocumentLosses:
         part: Sequence[tuple[int, Pack]],
         shares: Sequence[float],
         factors: DocumentFactors,
-        lower: Mapping[int, Tensor],
+        lower: BaseStates,
         *,
         gradients: bool,
     ) -> tuple[Tensor, Tensor]:
@@ -147,13 +168,24 @@ class DocumentLosses:
         owners = torch.tensor([i for i, _ in part], device=model.device)
         with frozen(model), torch.set_grad_enabled(gradients):
             batch = batch_of([pack for _, pack in part], model.device, pad=self._pad, weights=shares)
-            known = batch.sequences.joined([lower[id(e)] for e in batch.examples]) if lower else None
-            acting = batch.sequences.predicting if self._acts_from == "answer" else None
-            with factors.on(owners, acting), self._lower.given(known):
-                losses = losses_of(self._logits(batch), batch)
+            known = [lower[id(e)] for e in batch.examples] if lower else []
+            losses = losses_of(self._adapted(batch, factors, owners, known), batch)
             if gradients:
                 _backward(losses)
         return losses.detach().cpu(), batch.rows.cpu()
+
+    def _adapted(
+        self, batch: Batch, factors: DocumentFactors, owners: Tensor, known: Sequence[Tensor | PromptState]
+    ) -> Tensor:
+        """Return the logits of the counted tokens under the factors."""
+        prompts = [state for state in known if isinstance(state, PromptState)]
+        if self._prompts is not None and prompts:
+            with factors.on(owners):
+                return self._prompts(batch, prompts)
+        states = [state for state in known if isinstance(state, torch.Tensor)]
+        acting = batch.sequences.predicting if self._acts_from == "answer" else None
+        with factors.on(owners, acting), self._lower.given(batch.sequences.joined(states) if states else None):
+            return self._logits(batch)
 
 
 def _tell(advance: Tick | None, part: Sequence[tuple[int, Pack]], packs: Sequence[Pack]) -> None:

@@ -6,9 +6,9 @@ model, runs only over the positions that predict a counted token, gathered into 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.nn import functional
@@ -39,13 +39,17 @@ class CountedLogits:
 
     def __call__(self, batch: Batch) -> Tensor:
         """Return (counted, vocabulary) float32 logits."""
-        given: dict[str, Tensor] = {"input_ids": batch.ids}
+        given: dict[str, Any] = {"input_ids": batch.ids, "use_cache": False}
         if batch.sequences.sees is not None and batch.sequences.places is not None:
             given |= {"attention_mask": batch.sequences.sees, "position_ids": batch.sequences.places}
+        return self.run(batch, given)
+
+    def run(self, batch: Batch, given: Mapping[str, Any]) -> Tensor:
+        """Return (counted, vocabulary) float32 logits, with these arguments of the decoder."""
         if self._apart:
-            states = self._model.get_decoder()(**given, use_cache=False).last_hidden_state
+            states = self._model.get_decoder()(**given).last_hidden_state
             return self._model.get_output_embeddings()(states[batch.rows, batch.positions]).float()
-        return self._model(**given, use_cache=False).logits[batch.rows, batch.positions].float()
+        return self._model(**given).logits[batch.rows, batch.positions].float()
 
     def packs(self, examples: Sequence[Example], limit: int) -> list[Pack]:
         """Pack the sequences as far as this model allows, at most `limit` tokens per row (or a single sequence)."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from llamaindex_prag.training.examples import Example
 from llamaindex_prag.training.gradients import DocumentLosses
@@ -51,7 +51,8 @@ class BaseStates:
 
         def compute(missing: list[int]) -> dict[int, Tensor]:
             made = losses.lower_states([examples[i] for i in missing])
-            return {i: made[id(examples[i])] for i in missing}
+            # Translated adapters act from the prompt on, so there are no kept prompts among the states.
+            return {i: cast("Tensor", made[id(examples[i])]) for i in missing}
 
         kind = f"below {losses.first_adapted}"
         states = self._kept.of(kind, [e.ids for e in examples], compute, self._device)
