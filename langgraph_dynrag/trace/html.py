@@ -18,10 +18,12 @@ from langgraph_dynrag.evidence import name_of
 from langgraph_dynrag.trace.draft_trace import DraftTrace
 from langgraph_dynrag.trace.markup import Allowance, block, counted, fold, inline, plain, quoted, seconds
 from langgraph_dynrag.trace.plain_words import is_finished, method, why_ended
-from langgraph_dynrag.trace.round_view import RoundView
+from langgraph_dynrag.trace.round_view import LEGEND, RoundView
 from langgraph_dynrag.trace.rounds import rounds_of
 from langgraph_dynrag.trace.time_line import time_line
 
+_MARKUP = 120
+"""Characters of markup around an event."""
 _MOST_VALUE = 2000
 """Characters of a field of an event that are shown."""
 
@@ -87,7 +89,7 @@ def fragment(trace: TraceView) -> str:
     grown = "".join(f"<li>{shown}</li>" for shown in view.html())
     sections = [
         _header(trace),
-        _section("How the answer grew", f'<ol class="rounds">{grown}</ol>' if grown else ""),
+        _section("How the answer grew", f'{LEGEND}<ol class="rounds">{grown}</ol>' if grown else ""),
         _section("Time and cost", time_line(rounds, view.names, trace.seconds) + _cost(trace)),
         _section("Record", _sources(trace.sources) + _events(trace.events)),
     ]
@@ -152,10 +154,10 @@ def _cost(trace: TraceView) -> str:
 def _sources(sources: Sequence[Mapping[str, Any]]) -> str:
     if not sources:
         return ""
-    allowance = Allowance(40_000)
+    allowance = Allowance(30_000)
     listed = "".join(
-        f'<li value="{int(s.get("number") or at)}"><b>{inline(name_of(s))}</b> '
-        f'<span class="meta">{_found_by(s)}</span>'
+        f'<li value="{int(s.get("number") or at)}"><p dir="auto"><b>{inline(name_of(s))}</b> '
+        f'<bdi class="meta">{_found_by(s)}</bdi></p>'
         f"{block(allowance.cut(str(s.get('text') or ''), 4000), style='passage')}</li>"
         for at, s in enumerate(sources, 1)
     )
@@ -172,7 +174,7 @@ def _events(events: Sequence[Mapping[str, Any]]) -> str:
     listed = []
     for event in events:
         body = "\n".join(f"{name}: {_value(value)}" for name, value in event.items() if name != "type")
-        if not allowance.take(len(body)):
+        if not allowance.take(len(body) + _MARKUP):
             break
         listed.append(f"<li>{fold(_event_summary(event), block(body, 'pre', 'fields'))}</li>")
     missing = len(events) - len(listed)

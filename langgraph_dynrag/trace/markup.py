@@ -15,8 +15,8 @@ _CONTROLS = dict.fromkeys([*range(9), 11, 12, *range(14, 32), *range(127, 160)],
 
 
 def plain(text: object) -> str:
-    """Return a text escaped for HTML, as content or as an attribute's value, without what UTF-8 cannot encode."""
-    return escape(repaired(str(text))[0].translate(_CONTROLS))
+    """Return a text escaped for the content of an element, without what UTF-8 cannot encode."""
+    return escape(repaired(str(text))[0].translate(_CONTROLS), quote=False)
 
 
 def block(text: object, tag: str = "p", style: str = "said") -> str:
@@ -46,8 +46,8 @@ def number(value: float) -> str:
 
 
 def seconds(value: float) -> str:
-    """Return a duration in seconds: with two decimals, or as "under 0.01 s"."""
-    return "under 0.01 s" if 0 < value < 0.005 else f"{value:.2f} s"
+    """Return a duration as HTML: with two decimals, or as less than 0.01 s."""
+    return "&lt; 0.01 s" if 0 < value < 0.005 else f"{value:.2f} s"
 
 
 def counted(count: int, noun: str, plural: str = "") -> str:

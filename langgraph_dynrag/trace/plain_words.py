@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from langgraph_dynrag.trace.draft_trace import DraftTrace
-from langgraph_dynrag.trace.markup import inline, number, plain, quoted
+from langgraph_dynrag.trace.markup import counted, inline, number, plain, quoted
 from langgraph_dynrag.trace.rounds import Round, wants_search
 
 _SCORES = {
@@ -20,10 +20,6 @@ _SCORES = {
     "reflection": "wish to search",
 }
 """What the triggers' scores measure; a trigger that is not listed is called by its name."""
-_BUDGETS = {
-    "tokens": "the budget of {} tokens was used up",
-    "seconds": "the budget of {} seconds was used up",
-}
 _DONE = ("answer", "kept")
 
 
@@ -48,8 +44,7 @@ def why_searched(of: Round) -> str:
         return f"Before anything was written{told}." if of.reason else "Asked for by the method."
     if of.before.verdict is None:
         return "The record does not say why."
-    told = _judged(of.before)
-    return f"{told[0].upper()}{told[1:]}."
+    return f"{_judged(of.before, begins=True)}."
 
 
 def why_kept(draft: DraftTrace) -> str:
@@ -60,28 +55,33 @@ def why_kept(draft: DraftTrace) -> str:
     return f"Kept: {_judged(draft)}."
 
 
-def _judged(draft: DraftTrace) -> str:
+def _judged(draft: DraftTrace, *, begins: bool = False) -> str:
+    """Return a verdict without a full stop; `begins` says that it begins a sentence."""
     verdict: Mapping[str, Any] = draft.verdict or {}
     score, threshold = verdict.get("score"), verdict.get("threshold")
     if score is None or threshold is None:
         reason = str(verdict.get("reason") or "no reason was recorded")
-        fired = _at(draft)
+        reason = reason[0].upper() + reason[1:] if begins else reason
+        fired = fired_at(draft)
         return f"{inline(reason)} at {quoted(fired)}" if fired else inline(reason)
     side = "below" if score < threshold else "above" if score > threshold else "equal to"
     mean = str(verdict.get("reason", "")).startswith("mean")
     which = "mean " if mean else "lowest " if verdict.get("trigger") == "token probability" else ""
     told = f"{which}{plain(score_name(verdict))} {number(score)}, {side} the threshold {number(threshold)}"
-    fired = _at(draft)
+    fired = fired_at(draft)
     if wants_search(draft):
-        told = f"unsure at {quoted(fired)}: {told}" if fired else f"unsure: {told}"
+        unsure = "Unsure" if begins else "unsure"
+        told = f"{unsure} at {quoted(fired)}: {told}" if fired else f"{unsure}: {told}"
         scores, hits = verdict.get("scores") or (), verdict.get("hits") or ()
         if len(scores) > 1 and hits:
-            told += f" ({len(hits)} of {len(scores)} tokens are)"
+            told += f" ({len(hits)} of {counted(len(scores), 'token')})"
     return told
 
 
-def _at(draft: DraftTrace) -> str:
-    return next((t.text.strip() for t in draft.tokens if t.fired), "")
+def fired_at(draft: DraftTrace) -> str:
+    """Return the token at which the trigger fired; empty if it judges the draft as a whole."""
+    by_token = draft.verdict is not None and bool(draft.verdict.get("scores"))
+    return next((t.text.strip() for t in draft.tokens if t.fired), "") if by_token else ""
 
 
 def is_finished(events: Sequence[Mapping[str, Any]]) -> bool:
@@ -99,11 +99,19 @@ def why_ended(events: Sequence[Mapping[str, Any]], answer: str) -> str:
     closing = next((i for i, e in enumerate(events) if e.get("type") == "closing"), None)
     asked = "" if closing is None else "; the short answer was then asked for"
     for event in reversed(events[:closing]):
-        if event.get("type") == "budget" and event.get("which") in _BUDGETS:
-            return _BUDGETS[event["which"]].format(number(event.get("limit") or 0)) + asked
+        if event.get("type") == "budget" and event.get("which") in ("tokens", "seconds"):
+            return budget_reached(event) + asked
         if event.get("type") == "draft":
             return _ENDS.get(str(event.get("ended")), "the answer was complete") + asked
     return f"the answer was complete{asked}"
+
+
+def budget_reached(event: Mapping[str, Any]) -> str:
+    """Return that a budget was used up, without a full stop."""
+    which, limit = str(event.get("which")), event.get("limit")
+    told = number(limit) if isinstance(limit, int | float) else "unknown size"
+    noun = {"retrievals": "searches", "identical_retrievals": "repeated searches"}.get(which, which.replace("_", " "))
+    return f"the budget of {told} {noun} was used up"
 
 
 _ENDS = {

@@ -10,11 +10,17 @@ from langgraph_dynrag.trace.changes import changes, marked
 from langgraph_dynrag.trace.draft_trace import DraftTrace
 from langgraph_dynrag.trace.lines import event_lines
 from langgraph_dynrag.trace.markup import Allowance, block, counted, fold, inline, number, plain, quoted, seconds
-from langgraph_dynrag.trace.plain_words import why_kept, why_searched
+from langgraph_dynrag.trace.plain_words import budget_reached, fired_at, why_kept, why_searched
 from langgraph_dynrag.trace.rounds import Round
 from langgraph_dynrag.trace.searches import Searches
-from langgraph_dynrag.trace.token_strip import token_strip
+from langgraph_dynrag.trace.token_strip import NO_SCORES, token_strip
 
+LEGEND = (
+    '<p class="meta legend-of-marks"><del>Struck through</del>: discarded. <ins>Underlined</ins>: written instead. '
+    "Unmarked: kept. Among the tokens, a frame marks the one that triggered a search, and italics those drafted beyond "
+    "the judged text.</p>"
+)
+"""What the marks in the rounds mean."""
 _LONG = 12
 """Rounds of a run from which on most of them are folded, and only drafts that led to a search have token scores."""
 _OPEN = 3
@@ -32,9 +38,10 @@ class RoundView:
     def __init__(self, rounds: Sequence[Round]) -> None:
         self._rounds = rounds
         self._long = len(rounds) > _LONG
-        self._tokens = Allowance(1_200)
-        self._searches = Searches(Allowance(80_000))
-        self._text = Allowance(120_000)
+        self._tokens = Allowance(1_000)
+        self._searches = Searches(Allowance(60_000))
+        self._text = Allowance(80_000)
+        self._without_scores = False
         self.names = list(_names(rounds))
         """Names of the rounds."""
 
@@ -49,10 +56,9 @@ class RoundView:
         if of.asks:
             parts.append(f'<p class="why"><b>Why:</b> {why_searched(of)}</p>')
         if of.before is not None:
-            parts += [_failures(of.before), token_strip(of.before, self._tokens, table=not self._long)]
+            parts += [_failures(of.before), self._strip(of.before)]
             if not of.discards:
-                drafted = "Written before the search" if of.before.having("accepted") else "Drafted"
-                parts.append(self._said(drafted, of.before.text))
+                parts.append(self._written("Written before the search", of.before))
         if of.queries and not of.searches:
             parts += [f'<p class="label">Query, not searched for</p>{block(q, style="query")}' for q in of.queries]
         regenerated, replaced = of.regenerated, False
@@ -67,6 +73,14 @@ class RoundView:
         if of.discards and regenerated is None and of.before is not None:
             parts.append(self._said("Discarded", of.before.having("discarded")))
         return "".join(parts)
+
+    def _strip(self, draft: DraftTrace) -> str:
+        """Return a draft's scores; that the model reports none is only said once."""
+        shown = token_strip(draft, self._tokens, table=not self._long)
+        if shown != NO_SCORES:
+            return shown
+        said, self._without_scores = self._without_scores, True
+        return "" if said else shown
 
     def _said(self, label: str, text: str) -> str:
         if not text.strip():
@@ -89,14 +103,15 @@ class RoundView:
         return (
             f'<dl class="change"><div><dt>Before</dt><dd dir="auto">{marked(parts, "removed")}</dd></div>'
             f"<div><dt>After</dt>{shown}</div></dl>"
-            '<p class="meta">Struck through: removed. Underlined: new. Unmarked: the same in both.</p>'
             f"{self._details(after)}"
         )
 
     def _draft(self, draft: DraftTrace) -> str:
+        return f"{_failures(draft)}{self._written('Written', draft)}{self._details(draft)}"
+
+    def _written(self, label: str, draft: DraftTrace) -> str:
         kept = draft.having("accepted")
-        said = self._said("Written", kept) if kept.strip() else self._said("Drafted", draft.text)
-        return f"{_failures(draft)}{said}{self._details(draft)}"
+        return self._said(label, kept) if kept.strip() else self._said("Drafted", draft.text)
 
     def _details(self, draft: DraftTrace) -> str:
         """Return the facts about a draft, folded unless the run is long, which leaves them out."""
@@ -107,7 +122,7 @@ class RoundView:
         facts += [f"{value:,} {plain(name.replace('_', ' '))}" for name, value in draft.cost.items()]
         kept = why_kept(draft)
         told = f'<p class="meta">{kept} {"; ".join(facts)}.</p>'
-        return fold("Its tokens", told + token_strip(draft, self._tokens), style="small")
+        return fold("Its tokens", told + self._strip(draft), style="small")
 
     def _event(self, event: Mapping[str, Any]) -> str:
         kind = event.get("type")
@@ -120,6 +135,9 @@ class RoundView:
             return _choice(event)
         if kind == "reformulation" and event.get("problem"):
             return f'<p class="note">{_reformulation(event)}</p>'
+        if kind == "budget":
+            told = budget_reached(event)
+            return f'<p class="note">{plain(told[0].upper() + told[1:])}.</p>'
         if kind == "closing" and event.get("text"):
             lead = f"{quoted(str(event['text']).strip())} was written for the model to complete"
             return f'<p class="note">Asked outright for the short answer: {lead}.</p>'
@@ -129,17 +147,17 @@ class RoundView:
 
 
 def _names(rounds: Sequence[Round]) -> Iterator[str]:
-    number_ = 0
+    search = 0
     for each in rounds:
-        number_ += each.asks
-        yield f"Search {number_}" if each.asks else "Written without a search"
+        search += each.asks
+        unmade = "" if each.searches else ", not made"
+        yield f"Search {search}{unmade}" if each.asks else "Written without a search"
 
 
 def _summary(of: Round) -> str:
     """Return what a folded round shows beside its name."""
     told = []
-    fired = "" if of.before is None else next((t.text.strip() for t in of.before.tokens if t.fired), "")
-    if fired:
+    if of.before is not None and (fired := fired_at(of.before)):
         told.append(f"at {quoted(fired)}")
     elif of.reason:
         told.append("before the answer")

@@ -1,4 +1,4 @@
-"""Searches in the trace's page: the query, and the passages found, each with title, score, first lines and the rest."""
+"""Searches in the trace's page: the query, and the passages found, each with title, score, first lines and, folded, text."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from langgraph_dynrag.evidence import name_of
-from langgraph_dynrag.trace.markup import Allowance, block, counted, fold, inline, number, plain, seconds
+from langgraph_dynrag.trace.markup import Allowance, block, counted, inline, number, plain, seconds
 
 _LEAD = 180
-"""Characters of a passage that are shown before the rest is unfolded."""
+"""Characters of a longer passage that are shown while it is folded."""
 _MOST = 4000
 """Characters of a passage that are shown at all."""
 
@@ -47,13 +47,14 @@ class Searches:
         facts += ["text above"] if known in self._shown else []
         shown = "" if known in self._shown else self._text(text)
         self._shown.add(known)
-        return f'<li><b>{inline(name_of(document))}</b> <span class="meta">{", ".join(facts)}</span>{shown}</li>'
+        told = f' <bdi class="meta">{", ".join(facts)}</bdi>' if facts else ""
+        title = f'<p dir="auto"><b>{inline(name_of(document))}</b>{told}</p>'
+        return f"<li>{title}{shown}</li>"
 
     def _text(self, text: str) -> str:
         if len(text) <= _LEAD * 5 // 4:
             return block(self._allowance.cut(text, _MOST), style="passage")
         lead = text[:_LEAD].rsplit(" ", 1)[0]
-        self._allowance.take(len(lead))
-        rest = self._allowance.cut(text[len(lead) :], _MOST)
-        summary = f'<span class="passage" dir="auto">{plain(lead)}</span> <span class="more">the rest</span>'
-        return fold(summary, block(rest.lstrip(), style="passage"), style="text")
+        marks = '<bdi class="more">all of it</bdi><bdi class="less">first lines</bdi>'
+        summary = f'<summary class="passage" dir="auto"><span class="lead">{plain(lead)} ...</span> {marks}</summary>'
+        return f'<details class="text">{summary}{block(self._allowance.cut(text, _MOST), style="passage")}</details>'

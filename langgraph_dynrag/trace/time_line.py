@@ -63,7 +63,7 @@ def _share(of_whole: float) -> str:
 
 def _parts(spent: Mapping[str, float]) -> str:
     told = [f"{plain(node)} {seconds(value)}" for node, value in spent.items() if value >= _SMALL]
-    return f'<span class="meta">{", ".join(told) or "under 0.01 s each"}</span>'
+    return f'<span class="meta">{", ".join(told) or "less than 0.01 s each"}</span>'
 
 
 def _bar(spent: Mapping[str, float], whole: float) -> str:

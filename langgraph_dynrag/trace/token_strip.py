@@ -10,6 +10,7 @@ from langgraph_dynrag.trace.draft_trace import DraftTrace, TokenTrace
 from langgraph_dynrag.trace.markup import Allowance, counted, fold, number, plain
 from langgraph_dynrag.trace.plain_words import fires_below, score_name
 
+NO_SCORES = '<p class="meta">The model reported no scores for its tokens.</p>'
 _FATES = {"accepted": "kept", "discarded": "discarded", "looked ahead": "drafted beyond"}
 _STYLES = {"accepted": "", "discarded": "gone", "looked ahead": "ahead"}
 
@@ -50,7 +51,7 @@ def token_strip(draft: DraftTrace, allowance: Allowance, *, table: bool = True) 
         return ""
     scale = _scale(draft)
     if scale is None:
-        return '<p class="meta">The model reported no scores for these tokens.</p>'
+        return NO_SCORES
     if not allowance.take(len(tokens)):
         told = f"The scores of {counted(len(tokens), 'token')} are left out here; the trace has them."
         return f'<p class="meta">{told}</p>'
@@ -58,7 +59,7 @@ def token_strip(draft: DraftTrace, allowance: Allowance, *, table: bool = True) 
     cells = "".join(_cell(token, value, scale) for token, value in zip(tokens, scale.values, strict=True))
     shown = _table(tokens, scale) if table else ""
     strip = f'<div class="strip{"" if line else " free"}" dir="auto"{line}>{cells}</div>'
-    return f'<figure>{strip}<figcaption class="meta">{_caption(scale, tokens)}</figcaption>{shown}</figure>'
+    return f'<figure>{strip}<figcaption class="meta">{_caption(scale)}</figcaption>{shown}</figure>'
 
 
 def _scale(draft: DraftTrace) -> _Scale | None:
@@ -76,7 +77,11 @@ def _scale(draft: DraftTrace) -> _Scale | None:
 
 
 def _cell(token: TokenTrace, value: float | None, scale: _Scale) -> str:
-    names = [_STYLES[token.fate], "hit" if scale.crosses(value) else "", "fired" if token.fired else ""]
+    names = [
+        _STYLES[token.fate],
+        "hit" if scale.crosses(value) else "",
+        "fired" if token.fired and scale.threshold is not None else "",
+    ]
     named = " ".join(name for name in names if name)
     style = f' class="{named}"' if named else ""
     bar = "" if value is None else f' style="--h:{scale.height(value)}%" title="{number(value)}"'
@@ -88,18 +93,13 @@ def _shown(text: str) -> str:
     return plain(text.replace("\r", "\\r").replace("\n", "\\n").replace("\t", "\\t")) or "\u00a0"
 
 
-def _caption(scale: _Scale, tokens: Sequence[TokenTrace]) -> str:
-    told = [f"Bars: {plain(scale.name)} of each token, from {number(scale.low)} to {number(scale.high)}."]
-    if scale.threshold is not None:
-        side = "below" if scale.below else "above"
-        told.append(f"Line: the threshold {number(scale.threshold)}; striped bars are {side} it.")
-    if any(token.fired for token in tokens):
-        told.append("Framed: where the search was triggered.")
-    if any(token.fate == "discarded" for token in tokens):
-        told.append("Struck through: discarded.")
-    if any(token.fate == "looked ahead" for token in tokens):
-        told.append("In italics: drafted beyond the judged text.")
-    return " ".join(told)
+def _caption(scale: _Scale) -> str:
+    name = plain(scale.name[0].upper() + scale.name[1:])
+    told = f"{name} of each token, from {number(scale.low)} to {number(scale.high)}"
+    if scale.threshold is None:
+        return f"{told}."
+    side = "below" if scale.below else "above"
+    return f"{told}. The line is the threshold {number(scale.threshold)}; striped bars are {side} it."
 
 
 def _table(tokens: Sequence[TokenTrace], scale: _Scale) -> str:
