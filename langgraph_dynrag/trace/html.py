@@ -16,16 +16,17 @@ from langgraph_dynrag.events.events import Event
 from langgraph_dynrag.events.usage import Usage
 from langgraph_dynrag.evidence import name_of
 from langgraph_dynrag.trace.draft_trace import DraftTrace
-from langgraph_dynrag.trace.markup import Allowance, block, counted, fold, inline, plain, quoted, seconds
+from langgraph_dynrag.trace.markup import Allowance, block, counted, fold, inline, plain, quoted, seconds, shortened
 from langgraph_dynrag.trace.plain_words import is_finished, method, why_ended
 from langgraph_dynrag.trace.round_view import LEGEND, RoundView
 from langgraph_dynrag.trace.rounds import rounds_of
 from langgraph_dynrag.trace.time_line import time_line
+from rag_backbone.documents.names import is_opaque
 
-_MARKUP = 120
-"""Characters of markup around an event."""
+_MARKUP = 200
+"""Characters of markup around a source or an event."""
 _MOST_VALUE = 2000
-"""Characters of a field of an event that are shown."""
+"""Characters of a source, or of a field of an event, that are shown."""
 
 
 class TraceView(Protocol):
@@ -155,18 +156,32 @@ def _sources(sources: Sequence[Mapping[str, Any]]) -> str:
     if not sources:
         return ""
     allowance = Allowance(30_000)
-    listed = "".join(
-        f'<li value="{int(s.get("number") or at)}"><p dir="auto"><b>{inline(name_of(s))}</b> '
-        f'<bdi class="meta">{_found_by(s)}</bdi></p>'
-        f"{block(allowance.cut(str(s.get('text') or ''), 4000), style='passage')}</li>"
-        for at, s in enumerate(sources, 1)
-    )
-    return fold(f"Sources ({len(sources)})", f'<ol class="sources">{listed}</ol>')
+    listed = []
+    for at, s in enumerate(sources, 1):
+        text = shortened(str(s.get("text") or ""), _MOST_VALUE)
+        if not allowance.take(len(text) + _MARKUP):
+            break
+        named = f'<b>{inline(name_of(s))}</b> <bdi class="meta">{_found_by(s)}</bdi>'
+        listed.append(f'<li value="{_number(s, at)}"><p dir="auto">{named}</p>{block(text, style="passage")}</li>')
+    shown = f'<ol class="sources">{"".join(listed)}</ol>{_missing(len(sources) - len(listed), "source")}'
+    return fold(f"Sources ({len(sources):,})", shown)
+
+
+def _missing(count: int, noun: str) -> str:
+    if not count:
+        return ""
+    return f'<p class="meta">{counted(count, f"more {noun}")}; <code>trace.{noun}s</code> has all of them.</p>'
+
+
+def _number(source: Mapping[str, Any], at: int) -> int:
+    given = source.get("number")
+    return given if isinstance(given, int) else at
 
 
 def _found_by(source: Mapping[str, Any]) -> str:
-    origin = f"from {inline(source['source'])}, " if source.get("source") else ""
-    return origin + (f"found by {quoted(source['query'])}" if source.get("query") else "")
+    origin = str(source.get("source") or "")
+    shown = f"from {inline(origin)}, " if origin and origin != name_of(source) and not is_opaque(origin) else ""
+    return shown + (f"found by {quoted(source['query'])}" if source.get("query") else "")
 
 
 def _events(events: Sequence[Mapping[str, Any]]) -> str:
@@ -177,9 +192,7 @@ def _events(events: Sequence[Mapping[str, Any]]) -> str:
         if not allowance.take(len(body) + _MARKUP):
             break
         listed.append(f"<li>{fold(_event_summary(event), block(body, 'pre', 'fields'))}</li>")
-    missing = len(events) - len(listed)
-    note = f"{counted(missing, 'more event')}; <code>trace.events</code> has all of them."
-    shown = f'<ol class="events">{"".join(listed)}</ol>' + (f'<p class="meta">{note}</p>' if missing else "")
+    shown = f'<ol class="events">{"".join(listed)}</ol>{_missing(len(events) - len(listed), "event")}'
     return fold(f"All events ({len(events):,})", shown)
 
 
@@ -191,5 +204,4 @@ def _event_summary(event: Mapping[str, Any]) -> str:
 
 
 def _value(value: object) -> str:
-    told = json.dumps(value, ensure_ascii=False, default=str)
-    return told if len(told) <= _MOST_VALUE else f"{told[:_MOST_VALUE]} [{len(told) - _MOST_VALUE:,} more characters]"
+    return shortened(json.dumps(value, ensure_ascii=False, default=str), _MOST_VALUE)

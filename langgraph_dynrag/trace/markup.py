@@ -55,6 +55,12 @@ def counted(count: int, noun: str, plural: str = "") -> str:
     return f"{count:,} {noun if count == 1 else plural or noun + 's'}"
 
 
+def shortened(text: str, most: int) -> str:
+    """Return the first `most` characters of a text, with a note of how many are missing."""
+    missing = len(text) - most
+    return text if missing <= 0 else f"{text[:most]} [{missing:,} more characters]"
+
+
 class Allowance:
     """The room that one kind of content has on a page, so that the page of a long run stays small.
 
@@ -73,8 +79,7 @@ class Allowance:
         return fits
 
     def cut(self, text: str, most: int) -> str:
-        """Return a text, shortened to what is left and to at most `most` characters, with a note of what is missing."""
-        shown = text[: max(0, min(most, self.left))]
-        self.left -= len(shown)
-        missing = len(text) - len(shown)
-        return shown if not missing else f"{shown} [{missing:,} more characters]"
+        """Return a text, shortened to what is left and to at most `most` characters, and count it."""
+        most = max(0, min(most, self.left))
+        self.left -= min(len(text), most)
+        return shortened(text, most)

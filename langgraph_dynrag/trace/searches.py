@@ -1,4 +1,4 @@
-"""Searches in the trace's page: the query, and the passages found, each with title, score, first lines and, folded, text."""
+"""Searches in the trace's page: the query, and the passages found, with title, score, first lines and, folded, text."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from langgraph_dynrag.evidence import name_of
-from langgraph_dynrag.trace.markup import Allowance, block, counted, inline, number, plain, seconds
+from langgraph_dynrag.trace.markup import Allowance, block, counted, inline, number, plain, seconds, shortened
 
 _LEAD = 180
 """Characters of a longer passage that are shown while it is folded."""
@@ -44,17 +44,24 @@ class Searches:
         facts += [] if document.get("new", True) else ["found before"]
         facts += ["already in the prompt"] if document.get("in_prompt") else []
         text, known = str(document.get("text") or ""), str(document.get("id") or document.get("text"))
-        facts += ["text above"] if known in self._shown else []
-        shown = "" if known in self._shown else self._text(text)
+        shown = ""
+        if known in self._shown:
+            facts.append("text above")
+        elif self._allowance.take(min(len(text), _MOST)):
+            shown = _foldable(text)
+        else:
+            facts.append(f"{counted(len(text), 'character')} left out here")
         self._shown.add(known)
         told = f' <bdi class="meta">{", ".join(facts)}</bdi>' if facts else ""
         title = f'<p dir="auto"><b>{inline(name_of(document))}</b>{told}</p>'
         return f"<li>{title}{shown}</li>"
 
-    def _text(self, text: str) -> str:
-        if len(text) <= _LEAD * 5 // 4:
-            return block(self._allowance.cut(text, _MOST), style="passage")
-        lead = text[:_LEAD].rsplit(" ", 1)[0]
-        marks = '<bdi class="more">all of it</bdi><bdi class="less">first lines</bdi>'
-        summary = f'<summary class="passage" dir="auto"><span class="lead">{plain(lead)} ...</span> {marks}</summary>'
-        return f'<details class="text">{summary}{block(self._allowance.cut(text, _MOST), style="passage")}</details>'
+
+def _foldable(text: str) -> str:
+    whole = block(shortened(text, _MOST), style="passage")
+    if len(text) <= _LEAD * 5 // 4:
+        return whole
+    lead = text[:_LEAD].rsplit(" ", 1)[0]
+    marks = '<bdi class="more">all of it</bdi><bdi class="less">first lines</bdi>'
+    summary = f'<summary class="passage" dir="auto"><span class="lead">{plain(lead)} ...</span> {marks}</summary>'
+    return f'<details class="text">{summary}{whole}</details>'

@@ -122,7 +122,7 @@ class Trace:
             cost |= {f"sampled_{name}": int(sampled[name]) for name in ("sequences", "tokens")}
         return {
             "retrievals": len(self.retrievals),
-            "nothing_new": sum(1 for r in self.retrievals if not any(d.get("new") for d in r.get("documents", ()))),
+            "nothing_new": sum(1 for r in self.retrievals if not any(d.get("new") for d in r.get("documents") or ())),
             "rewrites": sum(1 for e in events_of(self.events, ReformulationEvent) if e.get("rewrite")),
             "drafts": len(self.drafts),
             "accepted_tokens": fates.count("accepted"),
@@ -194,9 +194,10 @@ def _draft(event: DraftEvent, following: Sequence[Event]) -> DraftTrace:
     verdict = next(iter(events_of(following, VerdictEvent)), None)
     accepted = next(iter(events_of(following, AcceptedEvent)), None)
     resume = next(iter(events_of(following, ResumeEvent)), None)
-    kept = accepted.get("tokens", 0) if accepted is not None else 0 if resume is None else resume.get("kept_tokens", 0)
-    gone = 0 if resume is None else resume.get("discarded_tokens", 0)
-    scores: Sequence[float | None] = () if verdict is None else verdict.get("scores", ())
+    kept = accepted.get("tokens") if accepted is not None else None if resume is None else resume.get("kept_tokens")
+    kept = kept or 0
+    gone = 0 if resume is None else resume.get("discarded_tokens") or 0
+    scores = () if verdict is None else verdict.get("scores") or ()
     fired = verdict.get("position") if verdict is not None and verdict.get("retrieve") else None
     logprobs, entropies = event.get("logprobs") or (), event.get("entropies") or ()
     tokens = []
@@ -205,7 +206,7 @@ def _draft(event: DraftEvent, following: Sequence[Event]) -> DraftTrace:
         signals = (_at(logprobs, t), _at(entropies, t), _at(scores, t))
         tokens.append(TokenTrace(piece, fate, *signals, fired=fired == t))
     told: Mapping[str, Any] = event
-    cost = {name: told[name] for name in CallCost.__annotations__ if name in told}
+    cost = {name: told[name] for name in CallCost.__annotations__ if told.get(name) is not None}
     evidence, failures = tuple(event.get("evidence") or ()), tuple(event.get("failures") or ())
     return DraftTrace(tuple(tokens), verdict, event.get("ended", ""), evidence, cost, failures)
 
