@@ -155,7 +155,7 @@ def _cost(trace: TraceView) -> str:
 def _sources(sources: Sequence[Mapping[str, Any]]) -> str:
     if not sources:
         return ""
-    allowance = Allowance(30_000)
+    allowance = Allowance(20_000)
     listed = []
     for at, s in enumerate(sources, 1):
         text = shortened(str(s.get("text") or ""), _MOST_VALUE)
@@ -185,7 +185,7 @@ def _found_by(source: Mapping[str, Any]) -> str:
 
 
 def _events(events: Sequence[Mapping[str, Any]]) -> str:
-    allowance = Allowance(60_000)
+    allowance = Allowance(40_000)
     listed = []
     for event in events:
         body = "\n".join(f"{name}: {_value(value)}" for name, value in event.items() if name != "type")

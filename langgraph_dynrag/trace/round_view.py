@@ -39,7 +39,7 @@ class RoundView:
         self._rounds = rounds
         self._long = len(rounds) > _LONG
         self._tokens = Allowance(1_000)
-        self._searches = Searches(Allowance(60_000))
+        self._searches = Searches(Allowance(40_000))
         self._text = Allowance(80_000)
         self._without_scores = False
         self.names = list(_names(rounds))

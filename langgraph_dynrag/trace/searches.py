@@ -49,9 +49,9 @@ class Searches:
             facts.append("text above")
         elif self._allowance.take(min(len(text), _MOST)):
             shown = _foldable(text)
+            self._shown.add(known)
         else:
             facts.append(f"{counted(len(text), 'character')} left out here")
-        self._shown.add(known)
         told = f' <bdi class="meta">{", ".join(facts)}</bdi>' if facts else ""
         title = f'<p dir="auto"><b>{inline(name_of(document))}</b>{told}</p>'
         return f"<li>{title}{shown}</li>"
