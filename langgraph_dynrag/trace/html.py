@@ -16,13 +16,28 @@ from langgraph_dynrag.events.events import Event
 from langgraph_dynrag.events.usage import Usage
 from langgraph_dynrag.evidence import name_of
 from langgraph_dynrag.trace.draft_trace import DraftTrace
-from langgraph_dynrag.trace.markup import Allowance, block, counted, fold, inline, plain, quoted, seconds, shortened
+from langgraph_dynrag.trace.markup import (
+    Allowance,
+    block,
+    counted,
+    fold,
+    foldable,
+    inline,
+    plain,
+    quoted,
+    seconds,
+    shortened,
+)
 from langgraph_dynrag.trace.plain_words import is_finished, method, why_ended
 from langgraph_dynrag.trace.round_view import LEGEND, RoundView
 from langgraph_dynrag.trace.rounds import rounds_of
 from langgraph_dynrag.trace.time_line import time_line
 from rag_backbone.documents.names import is_opaque
 
+_LEAD = 600
+"""Characters of a longer answer that are shown while it is folded."""
+_SHORT = 200
+"""Characters from which on an answer is not printed large."""
 _MARKUP = 200
 """Characters of markup around a source or an event."""
 _MOST_VALUE = 2000
@@ -118,14 +133,14 @@ def _header(trace: TraceView) -> str:
 def _answer(trace: TraceView) -> str:
     if not trace.answer and not trace.short_answer and not is_finished(trace.events):
         written = "".join(str(e.get("text") or "") for e in trace.events if e.get("type") in ("accepted", "closing"))
-        so_far = f'<p class="label">Written so far</p>{block(written.strip())}' if written.strip() else ""
+        so_far = f'<p class="label">Written so far</p>{foldable(written.strip(), _LEAD)}' if written.strip() else ""
         return f'<p class="note" role="note">The run has no answer: it was stopped, or it failed.</p>{so_far}'
     short = trace.short_answer or trace.answer
     if not short:
         return '<p class="note" role="note">The answer is empty.</p>'
-    whole = block(trace.answer, style="said whole") if trace.answer.strip() != short.strip() else ""
-    long = "" if len(short) < 200 else " long"
-    return f'<p class="label">Answer</p>{block(short, style=f"answer{long}")}{whole}'
+    answer = block(short, style="answer") if len(short) < _SHORT else foldable(short, _LEAD)
+    whole = foldable(trace.answer, _LEAD, style="whole said") if trace.answer.strip() != short.strip() else ""
+    return f'<p class="label">Answer</p>{answer}{whole}'
 
 
 def _figures(trace: TraceView) -> str:

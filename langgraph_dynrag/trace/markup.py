@@ -40,6 +40,17 @@ def fold(summary: str, content: str, *, is_open: bool = False, style: str = "") 
     return f"<details{named}{' open' if is_open else ''}><summary>{summary}</summary>{content}</details>"
 
 
+def foldable(text: str, lead: int, *, style: str = "said") -> str:
+    """Return a text, folded to its first `lead` characters if it is much longer."""
+    whole = block(text, style=style)
+    if len(text) <= lead * 5 // 4:
+        return whole
+    first = text[:lead].rsplit(" ", 1)[0]
+    marks = '<bdi class="more">all of it</bdi><bdi class="less">first lines</bdi>'
+    summary = f'<summary class="{style}" dir="auto"><span class="lead">{plain(first)} ...</span> {marks}</summary>'
+    return f'<details class="text">{summary}{whole}</details>'
+
+
 def number(value: float) -> str:
     """Return a number with three significant digits, and a real minus sign."""
     return f"{value:.3g}".replace("-", "\u2212")

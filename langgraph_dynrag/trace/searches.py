@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from langgraph_dynrag.evidence import name_of
-from langgraph_dynrag.trace.markup import Allowance, block, counted, inline, number, plain, seconds, shortened
+from langgraph_dynrag.trace.markup import Allowance, block, counted, foldable, inline, number, seconds, shortened
 
 _LEAD = 180
 """Characters of a longer passage that are shown while it is folded."""
@@ -48,20 +48,10 @@ class Searches:
         if known in self._shown:
             facts.append("text above")
         elif self._allowance.take(min(len(text), _MOST)):
-            shown = _foldable(text)
+            shown = foldable(shortened(text, _MOST), _LEAD, style="passage")
             self._shown.add(known)
         else:
             facts.append(f"{counted(len(text), 'character')} left out here")
         told = f' <bdi class="meta">{", ".join(facts)}</bdi>' if facts else ""
         title = f'<p dir="auto"><b>{inline(name_of(document))}</b>{told}</p>'
         return f"<li>{title}{shown}</li>"
-
-
-def _foldable(text: str) -> str:
-    whole = block(shortened(text, _MOST), style="passage")
-    if len(text) <= _LEAD * 5 // 4:
-        return whole
-    lead = text[:_LEAD].rsplit(" ", 1)[0]
-    marks = '<bdi class="more">all of it</bdi><bdi class="less">first lines</bdi>'
-    summary = f'<summary class="passage" dir="auto"><span class="lead">{plain(lead)} ...</span> {marks}</summary>'
-    return f'<details class="text">{summary}{whole}</details>'

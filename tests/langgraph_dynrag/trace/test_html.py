@@ -49,6 +49,16 @@ def test_the_header_tells_what_was_asked_and_answered_and_at_what_cost(result):
     assert figures["Ended"]
 
 
+def test_a_long_answer_is_folded_so_that_the_figures_stay_in_sight():
+    events = [{"type": "question", "question": QUESTION}, {"type": "answer"}]
+    header = shown(Trace.from_state({"trace": events, "answer": "It is told. " * 200, "short_answer": "Yes"})).one(
+        "header"
+    )
+    assert len(header.one("span", "lead").text) < 700
+    assert len(header.one("details", "text").one("p").text) > 2000
+    assert header.one("p", "answer").text == "Yes"
+
+
 def test_the_record_holds_all_sources_and_events_and_is_folded(result):
     trace = Trace.from_state(result)
     tree = shown(trace)
