@@ -128,7 +128,13 @@ def make_settings(
     if chosen.calibrated_for is not None and "trigger" not in given:
         warn_of_another(chosen.calibrated_for, model, prompt)
     return Settings(
-        generator=generator, retriever=retriever, prompt=prompt, reflector=reflector, injector=injector, **parts
+        generator=generator,
+        retriever=retriever,
+        prompt=prompt,
+        reflector=reflector,
+        injector=injector,
+        preset=chosen.name,
+        **parts,
     )
 
 

@@ -135,6 +135,9 @@ class Settings:
     condense: Condenser | None = field(default_factory=CondenseQuestion)
     """Rewrites a question that has earlier turns in `messages` so that it stands alone; None: it is taken as it is."""
 
+    preset: str = ""
+    """Name of the preset that the method began as, for the trace."""
+
     def __post_init__(self) -> None:
         if self.retriever is not None:
             check_retriever(self.retriever)

@@ -15,7 +15,7 @@ def answer_warnings(events: Iterable[Event]) -> list[str]:
     """Return each distinct warning of a run once, with its number of occurrences."""
     known = list(events)
     searches = events_of(known, RetrievalEvent)
-    errors = Counter(event["error"] for event in searches if event["error"])
+    errors = Counter(error for event in searches if (error := event.get("error")))
     failed = [
         f"{count} of {len(searches)} searches failed, and the answer was written without them: {error}"
         for error, count in errors.items()

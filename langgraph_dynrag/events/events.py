@@ -44,6 +44,8 @@ class QuestionEvent(Recorded):
     question: str
     reason: NotRequired[str]
     """Why passages are searched for before anything is written; absent if they are not."""
+    preset: NotRequired[str]
+    """Name of the preset; options may have replaced parts of it. Absent in an agent's record."""
 
 
 class CondensedEvent(Recorded, ReplyCost):
@@ -376,4 +378,4 @@ def events_of(events: Iterable[Mapping[str, Any]], kind: type[_E]) -> list[_E]:
         kind: The class, such as `RetrievalEvent`.
     """
     (name,) = get_args(kind.__annotations__["type"])
-    return [cast("_E", event) for event in events if event["type"] == name]
+    return [cast("_E", event) for event in events if event.get("type") == name]

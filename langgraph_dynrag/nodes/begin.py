@@ -96,6 +96,8 @@ def _update(asked: _Asked, call: Condensing | None, settings: Settings) -> Updat
     event = QuestionEvent(type="question", question=question)
     if retrieve:
         event["reason"] = reason
+    if settings.preset:
+        event["preset"] = settings.preset
     events: list[Event] = [event]
     if condensed is not None:
         events.append(condensed)

@@ -49,3 +49,7 @@ class DraftTrace:
     def text(self) -> str:
         """The draft's text."""
         return "".join(t.text for t in self.tokens)
+
+    def having(self, fate: Fate) -> str:
+        """Return the text of the tokens with this fate."""
+        return "".join(t.text for t in self.tokens if t.fate == fate)

@@ -1,38 +1,47 @@
-"""Traces as HTML: tokens coloured by the model's uncertainty, and expandable searches.
+"""The trace as a page: question, answer and figures; how the answer grew, search by search; time, sources and events.
 
-The HTML is self-contained: no scripts, no network access, and all text escaped.
+The HTML is self-contained: no scripts, no network access, and all text escaped. It is the same in a notebook and in a
+file, follows the colour scheme of its surroundings, and shows a record of any version, as far as that has been made.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
-from html import escape
+from functools import cache
+from importlib.resources import files
 from typing import Any, Protocol
 
-from langgraph_dynrag.events.events import Event, ReasoningEvent, RetrievalEvent
-from langgraph_dynrag.events.parts import EvidenceCandidate, FoundPassage
+from langgraph_dynrag.events.events import Event
 from langgraph_dynrag.events.usage import Usage
 from langgraph_dynrag.evidence import name_of
-from langgraph_dynrag.trace.draft_trace import DraftTrace, TokenTrace
-from langgraph_dynrag.trace.lines import event_lines
+from langgraph_dynrag.trace.draft_trace import DraftTrace
+from langgraph_dynrag.trace.markup import (
+    Allowance,
+    block,
+    counted,
+    fold,
+    foldable,
+    inline,
+    plain,
+    quoted,
+    seconds,
+    shortened,
+)
+from langgraph_dynrag.trace.plain_words import is_finished, method, why_ended
+from langgraph_dynrag.trace.round_view import LEGEND, RoundView
+from langgraph_dynrag.trace.rounds import rounds_of
+from langgraph_dynrag.trace.time_line import time_line
+from rag_backbone.documents.names import is_opaque
 
-_STYLE = """
-.dynrag{font:14px/1.6 system-ui,sans-serif;max-width:60em;padding:.8em 1em;border-radius:6px}
-.dynrag,.dynrag details{color:#1a1a1a;background:#fff}
-.dynrag h3{margin:.1em 0 .5em;font-size:1.05em}
-.dynrag .meta{color:#666;font-size:12px}
-.dynrag .draft{border-left:3px solid #4c78a8;padding:.2em .7em;margin:.5em 0}
-.dynrag .t{white-space:pre-wrap;border-radius:3px}
-.dynrag .discarded{text-decoration:line-through;opacity:.75}
-.dynrag .ahead{opacity:.4}
-.dynrag .fired{outline:2px solid #d62728}
-.dynrag details{border:1px solid #ccc;border-radius:4px;padding:.2em .6em;margin:.4em 0}
-.dynrag summary{cursor:pointer}
-.dynrag .doc{margin:.3em 0 .3em 1em;font-size:13px}
-.dynrag .note{color:#a15c00;margin:.3em 0}
-.dynrag .answer{border-left:3px solid #2ca02c;padding:.2em .7em;margin-top:.7em}
-.dynrag .scale span{padding:0 .5em}
-"""
+_LEAD = 600
+"""Characters of a longer answer that are shown while it is folded."""
+_SHORT = 200
+"""Characters from which on an answer is not printed large."""
+_MARKUP = 200
+"""Characters of markup around a source or an event."""
+_MOST_VALUE = 2000
+"""Characters of a source, or of a field of an event, that are shown."""
 
 
 class TraceView(Protocol):
@@ -51,8 +60,12 @@ class TraceView(Protocol):
         """The short answer; empty if there is none."""
 
     @property
-    def steps(self) -> Sequence[DraftTrace | Event]:
-        """Drafts, with the other events between them."""
+    def events(self) -> Sequence[Event]:
+        """All events."""
+
+    @property
+    def drafts(self) -> Sequence[DraftTrace]:
+        """The drafts."""
 
     @property
     def sources(self) -> Sequence[Mapping[str, Any]]:
@@ -78,109 +91,132 @@ class TraceView(Protocol):
 def page(trace: TraceView) -> str:
     """Return a complete HTML document."""
     return (
-        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{escape(trace.question)}</title></head>'
-        f"<body>{fragment(trace)}</body></html>\n"
+        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width,initial-scale=1">'
+        f'<meta name="color-scheme" content="light dark"><title>{plain(trace.question)}</title></head>'
+        f'<body class="dynrag-page">{fragment(trace)}</body></html>\n'
     )
 
 
 def fragment(trace: TraceView) -> str:
     """Return an HTML fragment for a notebook."""
-    body = "".join(_draft(step) if isinstance(step, DraftTrace) else _event(step) for step in trace.steps)
-    sources = "".join(
-        f'<div class="doc">[{s["number"]}] <b>{escape(name_of(s))}</b> '
-        f'<span class="meta">found by: {escape(str(s["query"]))}</span></div>'
-        for s in trace.sources
-    )
-    warned = "".join(f'<div class="note">{escape(warning)}</div>' for warning in trace.warnings)
-    counts = ", ".join(f"{value} {escape(name.replace('_', ' '))}" for name, value in trace.counts.items())
-    seconds = ", ".join(f"{escape(name)} {value:.2f} s" for name, value in trace.seconds.items())
-    usage = f"{escape(str(trace.usage))}<br>" if trace.usage.calls else ""
+    rounds = rounds_of(trace.events, trace.drafts)
+    view = RoundView(rounds)
+    grown = "".join(f"<li>{shown}</li>" for shown in view.html())
+    sections = [
+        _header(trace),
+        _section("How the answer grew", f'{LEGEND}<ol class="rounds">{grown}</ol>' if grown else ""),
+        _section("Time and cost", time_line(rounds, view.names, trace.seconds) + _cost(trace)),
+        _section("Record", _sources(trace.sources) + _events(trace.events)),
+    ]
+    return f'<article class="dynrag" aria-label="Trace of a run"><style>{style()}</style>{"".join(sections)}</article>'
+
+
+@cache
+def style() -> str:
+    """Return the page's style sheet."""
+    return files("langgraph_dynrag.trace").joinpath("page.css").read_text("utf-8")
+
+
+def _section(title: str, content: str) -> str:
+    return f"<section><h3>{title}</h3>{content}</section>" if content else ""
+
+
+def _header(trace: TraceView) -> str:
+    warned = "".join(f'<p class="note" role="note" dir="auto">Warning: {plain(w)}</p>' for w in trace.warnings)
     return (
-        f'<div class="dynrag"><style>{_STYLE}</style><h3>{escape(trace.question)}</h3>{_scale()}{body}'
-        f'<div class="answer"><b>{escape(trace.short_answer or trace.answer)}</b>'
-        f"<div>{escape(trace.answer)}</div>{warned}{sources}</div>"
-        f'<div class="meta">{counts}<br>{usage}{seconds}</div></div>'
+        f'<header><p class="label">Question</p>{block(trace.question, "h2", "question")}'
+        f"{_answer(trace)}{warned}{_figures(trace)}</header>"
     )
 
 
-def _scale() -> str:
-    steps = "".join(f'<span style="background:{_colour(p)}">{p:g}</span>' for p in (1.0, 0.75, 0.5, 0.25, 0.0))
-    return f'<div class="meta scale">probability of a token: {steps}</div>'
+def _answer(trace: TraceView) -> str:
+    if not trace.answer and not trace.short_answer and not is_finished(trace.events):
+        written = "".join(str(e.get("text") or "") for e in trace.events if e.get("type") in ("accepted", "closing"))
+        so_far = f'<p class="label">Written so far</p>{foldable(written.strip(), _LEAD)}' if written.strip() else ""
+        return f'<p class="note" role="note">The run has no answer: it was stopped, or it failed.</p>{so_far}'
+    short = trace.short_answer or trace.answer
+    if not short:
+        return '<p class="note" role="note">The answer is empty.</p>'
+    answer = block(short, style="answer") if len(short) < _SHORT else foldable(short, _LEAD)
+    whole = foldable(trace.answer, _LEAD, style="whole said") if trace.answer.strip() != short.strip() else ""
+    return f'<p class="label">Answer</p>{answer}{whole}'
 
 
-def _colour(probability: float) -> str:
-    """Return a colour between white (certain) and red (improbable)."""
-    fade = round(255 * max(0.0, min(1.0, probability)) ** 0.7)
-    return f"rgb(255,{80 + fade * 175 // 255},{80 + fade * 175 // 255})"
-
-
-def _draft(draft: DraftTrace) -> str:
-    tokens = "".join(_token(token) for token in draft.tokens)
-    verdict = draft.verdict
-    reason = ""
-    if verdict is not None:
-        sign = "&#8594; retrieve: " if verdict["retrieve"] else ""
-        reason = f'<div class="meta">{sign}{escape(str(verdict["reason"]))}</div>'
-    cost = ", ".join(f"{value} {escape(name.replace('_', ' '))}" for name, value in draft.cost.items())
-    with_passages = f"{len(draft.evidence)} passages in the prompt" if draft.evidence else "no passages in the prompt"
-    return f'<div class="draft">{tokens}{reason}<div class="meta">{with_passages}; {cost}</div></div>'
-
-
-def _token(token: TokenTrace) -> str:
-    classes = {"accepted": "t", "discarded": "t discarded", "looked ahead": "t ahead"}[token.fate]
-    if token.fired:
-        classes += " fired"
-    numbers = {"p": token.probability, "entropy": token.entropy, "score": token.score}
-    title = ", ".join(f"{name} {value:.3f}" for name, value in numbers.items() if value is not None)
-    style = "" if token.probability is None else f' style="background:{_colour(token.probability)}"'
-    return f'<span class="{classes}" title="{escape(title)}"{style}>{escape(token.text)}</span>'
-
-
-def _event(event: Event) -> str:
-    """Render an event as lines, or as an expandable block for kinds that have details."""
-    if event["type"] == "retrieval":
-        return _retrieval(event)
-    if event["type"] == "reasoning":
-        return _reasoning(event)
-    if event["type"] == "evidence_choice" and "candidates" in event:
-        rows = "".join(_candidate(c, kept=c["id"] in event["kept"]) for c in event["candidates"])
-        return f'<div class="note">chosen: {escape(event["by"])}</div>{rows}'
-    noted = event["type"] in _NOTED
-    return "".join(
-        f'<div class="{"note" if noted else "meta"}">{escape(line.strip() if noted else line)}</div>'
-        for line in event_lines(event)
-    )
-
-
-_NOTED = ("reformulation", "budget", "inserted", "closing", "kept", "degraded", "repetition", "no_text")
-
-
-def _reasoning(event: ReasoningEvent) -> str:
-    told = escape(event["text"]) or "The text was not passed on."
+def _figures(trace: TraceView) -> str:
+    counts = trace.counts
+    searches = counts["retrievals"]
+    nothing_new = f", {counts['nothing_new']} with nothing new" if counts["nothing_new"] else ""
+    spent = sum(trace.seconds.values())
+    slowest = max(trace.seconds.items(), key=lambda item: item[1], default=("", 0.0))
+    figures = {
+        "Method": inline(method(trace.events)),
+        "Searches": (f"{searches:,}{nothing_new}" if searches else "none"),
+        "Tokens": f"{counts['accepted_tokens']:,} kept, {counts['discarded_tokens']:,} discarded",
+        "Time": f"{seconds(spent)}, of which {plain(slowest[0])} {slowest[1] / spent:.0%}" if spent else "not recorded",
+        "Ended": plain(why_ended(trace.events, trace.answer)),
+    }
     return (
-        f"<details><summary>reasoned, {event['tokens']} tokens</summary>"
-        f'<div class="doc" style="white-space:pre-wrap">{told}</div></details>'
+        '<dl class="figures">' + "".join(f"<div><dt>{n}</dt><dd>{v}</dd></div>" for n, v in figures.items()) + "</dl>"
     )
 
 
-def _candidate(candidate: EvidenceCandidate, *, kept: bool) -> str:
-    title = escape(str(candidate["title"] or candidate["id"]))
-    score = "every sample empty" if candidate["score"] is None else f"uncertainty {candidate['score']:.3f}"
-    return f'<div class="doc">{"&#10003; " if kept else ""}{title} <span class="meta">{score}</span></div>'
+def _cost(trace: TraceView) -> str:
+    counts = ", ".join(f"{plain(name.replace('_', ' '))}: {value:,}" for name, value in trace.counts.items())
+    usage = f'<p class="meta">{plain(trace.usage)}</p>' if trace.usage.calls else ""
+    return f'<p class="meta">{counts}</p>{usage}'
 
 
-def _retrieval(event: RetrievalEvent) -> str:
-    documents = "".join(_document(d) for d in event["documents"])
-    found = f"{len(event['documents'])} documents" if event["documents"] else str(event["error"] or "nothing found")
-    return (
-        f"<details><summary>&#128270; {escape(event['query'])} "
-        f'<span class="meta">{escape(found)}, {event.get("seconds", 0.0):.2f} s</span></summary>{documents}</details>'
-    )
+def _sources(sources: Sequence[Mapping[str, Any]]) -> str:
+    if not sources:
+        return ""
+    allowance = Allowance(20_000)
+    listed = []
+    for at, s in enumerate(sources, 1):
+        text = shortened(str(s.get("text") or ""), _MOST_VALUE)
+        if not allowance.take(len(text) + _MARKUP):
+            break
+        named = f'<b>{inline(name_of(s))}</b> <bdi class="meta">{_found_by(s)}</bdi>'
+        listed.append(f'<li value="{_number(s, at)}"><p dir="auto">{named}</p>{block(text, style="passage")}</li>')
+    shown = f'<ol class="sources">{"".join(listed)}</ol>{_missing(len(sources) - len(listed), "source")}'
+    return fold(f"Sources ({len(sources):,})", shown)
 
 
-def _document(document: FoundPassage) -> str:
-    title = escape(name_of(document))
-    score = "" if document["score"] is None else f", score {document['score']:.3f}"
-    known = "new" if document["new"] else "seen before"
-    text = escape(document["text"])
-    return f'<div class="doc"><b>{title}</b> <span class="meta">{known}{score}</span><br>{text}</div>'
+def _missing(count: int, noun: str) -> str:
+    if not count:
+        return ""
+    return f'<p class="meta">{counted(count, f"more {noun}")}; <code>trace.{noun}s</code> has all of them.</p>'
+
+
+def _number(source: Mapping[str, Any], at: int) -> int:
+    given = source.get("number")
+    return given if isinstance(given, int) else at
+
+
+def _found_by(source: Mapping[str, Any]) -> str:
+    origin = str(source.get("source") or "")
+    shown = f"from {inline(origin)}, " if origin and origin != name_of(source) and not is_opaque(origin) else ""
+    return shown + (f"found by {quoted(source['query'])}" if source.get("query") else "")
+
+
+def _events(events: Sequence[Mapping[str, Any]]) -> str:
+    allowance = Allowance(40_000)
+    listed = []
+    for event in events:
+        body = "\n".join(f"{name}: {_value(value)}" for name, value in event.items() if name != "type")
+        if not allowance.take(len(body) + _MARKUP):
+            break
+        listed.append(f"<li>{fold(_event_summary(event), block(body, 'pre', 'fields'))}</li>")
+    shown = f'<ol class="events">{"".join(listed)}</ol>{_missing(len(events) - len(listed), "event")}'
+    return fold(f"All events ({len(events):,})", shown)
+
+
+def _event_summary(event: Mapping[str, Any]) -> str:
+    spent = event.get("seconds")
+    facts = [plain(event["node"])] if event.get("node") else []
+    facts += [seconds(spent)] if isinstance(spent, int | float) else []
+    return f'{plain(event.get("type", "without a type"))} <span class="meta">{", ".join(facts)}</span>'
+
+
+def _value(value: object) -> str:
+    return shortened(json.dumps(value, ensure_ascii=False, default=str), _MOST_VALUE)

@@ -16,8 +16,11 @@ from langgraph_dynrag.trace.reflection_lines import continuation_lines, decision
 
 
 def event_lines(event: Mapping[str, Any]) -> list[str]:
-    """Return the lines of an event; for a kind that this version does not know, its fields."""
-    return _LINES.get(event["type"], _unknown)(event)
+    """Return the lines of an event; its fields if this version does not know its kind, or expects other fields."""
+    try:
+        return _LINES.get(event.get("type", ""), _unknown)(event)
+    except (KeyError, TypeError, AttributeError):
+        return [f"  {event.get('type')}, in another version's form: {_short(str(_fields(event)))}"]
 
 
 def _condensed(event: ev.CondensedEvent) -> list[str]:
@@ -120,7 +123,8 @@ def _nothing(event: Mapping[str, Any]) -> list[str]:  # noqa: ARG001
 
 
 def _unknown(event: Mapping[str, Any]) -> list[str]:
-    return [f"  {event['type']}, which this version of dynprag does not know: {_short(str(_fields(event)))}"]
+    kind = event.get("type", "an event without a type")
+    return [f"  {kind}, which this version of dynprag does not know: {_short(str(_fields(event)))}"]
 
 
 def _fields(event: Mapping[str, Any]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from langgraph_dynrag.drafts.tasks import CallCost
 from langgraph_dynrag.events.answer_warnings import answer_warnings
@@ -31,6 +31,7 @@ from langgraph_dynrag.seakr.uncertainty import total_cost
 from langgraph_dynrag.trace.draft_trace import DraftTrace, Fate, TokenTrace
 from langgraph_dynrag.trace.html import fragment, page
 from langgraph_dynrag.trace.lines import event_lines
+from langgraph_dynrag.trace.rounds import seconds_by_node
 from rag_backbone.errors import ConfigurationError
 
 
@@ -65,7 +66,7 @@ class Trace:
                 "graph.get_state(config).values"
             )
         return cls(
-            question=str(state.get("question") or events[0].get("question", "")),
+            question=str(state.get("question") or events[0].get("question") or ""),
             answer=str(state.get("answer") or ""),
             short_answer=str(state.get("short_answer") or ""),
             sources=tuple(state.get("sources") or ()),
@@ -91,11 +92,7 @@ class Trace:
     @property
     def seconds(self) -> dict[str, float]:
         """Working time by node."""
-        totals: dict[str, float] = {}
-        for event in self.events:
-            if "seconds" in event and "node" in event:
-                totals[event["node"]] = totals.get(event["node"], 0.0) + event["seconds"]
-        return totals
+        return seconds_by_node(self.events)
 
     @property
     def sampling(self) -> dict[str, float]:
@@ -116,7 +113,7 @@ class Trace:
         events: Sequence[Mapping[str, Any]] = self.events
         told = [name for name in computed if any(name in e for e in events)]
         cost = {name: sum(e.get(name) or 0 for e in events) for name in told}
-        if reasoning := sum(e["tokens"] for e in events_of(self.events, ReasoningEvent)):
+        if reasoning := sum(e.get("tokens", 0) for e in events_of(self.events, ReasoningEvent)):
             cost["reasoning_tokens"] = reasoning
         if failures := sum(len(d.failures) for d in self.drafts):
             cost["failed_requests"] = failures
@@ -125,7 +122,7 @@ class Trace:
             cost |= {f"sampled_{name}": int(sampled[name]) for name in ("sequences", "tokens")}
         return {
             "retrievals": len(self.retrievals),
-            "nothing_new": sum(1 for r in self.retrievals if not any(d["new"] for d in r["documents"])),
+            "nothing_new": sum(1 for r in self.retrievals if not any(d.get("new") for d in r.get("documents") or ())),
             "rewrites": sum(1 for e in events_of(self.events, ReformulationEvent) if e.get("rewrite")),
             "drafts": len(self.drafts),
             "accepted_tokens": fates.count("accepted"),
@@ -167,7 +164,7 @@ class Trace:
         if self.short_answer and self.short_answer != self.answer:
             lines.append(f"Short answer: {self.short_answer}")
         lines += [f"Warning: {warning}" for warning in self.warnings]
-        lines += [f"  [{s['number']}] {name_of(s)}" for s in self.sources]
+        lines += [f"  [{s.get('number', '?')}] {name_of(s)}" for s in self.sources]
         lines.append("  " + ", ".join(f"{value} {name.replace('_', ' ')}" for name, value in self.counts.items()))
         if self.usage.calls:
             lines.append(f"  {self.usage}")
@@ -184,40 +181,34 @@ def _steps(events: Sequence[Event]) -> list[DraftTrace | Event]:
     """Return the events in order, each draft joined with its verdict and with what happened to its tokens."""
     steps: list[DraftTrace | Event] = []
     for i, event in enumerate(events):
-        if event["type"] == "draft":
-            end = next((j for j in range(i + 1, len(events)) if events[j]["type"] == "draft"), len(events))
-            steps.append(_draft(event, events[i + 1 : end]))
-        elif event["type"] not in ("question", "answer", "accepted", "verdict", "query", "calls"):
+        if event.get("type") == "draft":
+            end = next((j for j in range(i + 1, len(events)) if events[j].get("type") == "draft"), len(events))
+            steps.append(_draft(cast("DraftEvent", event), events[i + 1 : end]))
+        elif event.get("type") not in ("question", "answer", "accepted", "verdict", "query", "calls"):
             steps.append(event)
     return steps
 
 
 def _draft(event: DraftEvent, following: Sequence[Event]) -> DraftTrace:
+    """Join a draft with the events after it. Events of earlier versions may lack fields."""
     verdict = next(iter(events_of(following, VerdictEvent)), None)
     accepted = next(iter(events_of(following, AcceptedEvent)), None)
     resume = next(iter(events_of(following, ResumeEvent)), None)
-    kept = accepted["tokens"] if accepted is not None else 0 if resume is None else resume["kept_tokens"]
-    gone = 0 if resume is None else resume["discarded_tokens"]
-    scores: Sequence[float | None] = () if verdict is None else verdict.get("scores", ())
-    fired = verdict.get("position") if verdict is not None and verdict["retrieve"] else None
-    entropies = event["entropies"] or []
+    kept = accepted.get("tokens") if accepted is not None else None if resume is None else resume.get("kept_tokens")
+    kept = kept or 0
+    gone = 0 if resume is None else resume.get("discarded_tokens") or 0
+    scores = () if verdict is None else verdict.get("scores") or ()
+    fired = verdict.get("position") if verdict is not None and verdict.get("retrieve") else None
+    logprobs, entropies = event.get("logprobs") or (), event.get("entropies") or ()
     tokens = []
-    for t, piece in enumerate(event["pieces"]):
+    for t, piece in enumerate(event.get("pieces") or ()):
         fate: Fate = "accepted" if t < kept else "discarded" if t < kept + gone else "looked ahead"
-        tokens.append(
-            TokenTrace(
-                piece,
-                fate,
-                _at(event["logprobs"], t),
-                _at(entropies, t),
-                _at(scores, t),
-                fired=fired == t,
-            )
-        )
+        signals = (_at(logprobs, t), _at(entropies, t), _at(scores, t))
+        tokens.append(TokenTrace(piece, fate, *signals, fired=fired == t))
     told: Mapping[str, Any] = event
-    cost = {name: told[name] for name in CallCost.__annotations__ if name in told}
-    failures = tuple(event.get("failures") or ())
-    return DraftTrace(tuple(tokens), verdict, event["ended"], tuple(event["evidence"]), cost, failures)
+    cost = {name: told[name] for name in CallCost.__annotations__ if told.get(name) is not None}
+    evidence, failures = tuple(event.get("evidence") or ()), tuple(event.get("failures") or ())
+    return DraftTrace(tuple(tokens), verdict, event.get("ended", ""), evidence, cost, failures)
 
 
 def _at(values: Sequence[float | None], index: int) -> float | None:
@@ -225,8 +216,7 @@ def _at(values: Sequence[float | None], index: int) -> float | None:
 
 
 def _draft_lines(draft: DraftTrace) -> list[str]:
-    kept = "".join(t.text for t in draft.tokens if t.fate == "accepted").strip()
-    gone = "".join(t.text for t in draft.tokens if t.fate == "discarded").strip()
+    kept, gone = draft.having("accepted").strip(), draft.having("discarded").strip()
     lines = [f"  wrote: {kept}"] if kept else []
     if draft.failures:
         lines.insert(0, f"  asked {len(draft.failures) + 1} times: {', '.join(draft.failures)}")
@@ -234,7 +224,7 @@ def _draft_lines(draft: DraftTrace) -> list[str]:
         lines.append(f"  discarded: {gone}")
     if not (kept or gone) and draft.tokens:  # the run stopped before the draft was accepted or discarded
         lines.append(f"  drafted: {draft.text.strip()}")
-    if draft.verdict is not None and draft.verdict["retrieve"]:
+    if draft.verdict is not None and draft.verdict.get("retrieve"):
         fired = next((t.text.strip() for t in draft.tokens if t.fired), "")
-        lines.append(f"  -> {draft.verdict['reason']}" + (f" at {fired!r}" if fired else ""))
+        lines.append(f"  -> {draft.verdict.get('reason', 'search')}" + (f" at {fired!r}" if fired else ""))
     return lines

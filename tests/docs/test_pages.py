@@ -31,7 +31,7 @@ def test_every_link_leads_to_a_file_and_a_heading(page):
     for target, anchor in _LINK.findall(prose(page)):
         file = (page.parent / target).resolve() if target else page
         assert file.exists(), target
-        if anchor:
+        if anchor and file.suffix == ".md":  # an image's anchor says in which colour scheme the site shows it
             assert anchor in anchors(file), f"{target}#{anchor}"
 
 

@@ -15,7 +15,7 @@ from rag_backbone.errors import ConfigurationError
 from tests.langgraph_dynrag.scripted import ScriptedChatModel
 
 ROOT = Path(__file__).parents[2]
-MADE_BY_THE_GRAPH = {"generator", "retriever", "reflector", "injector"}
+MADE_BY_THE_GRAPH = {"generator", "retriever", "reflector", "injector", "preset"}
 
 
 def test_the_options_are_the_fields_of_the_settings():
