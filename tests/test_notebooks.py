@@ -82,6 +82,8 @@ def test_an_overwritten_line_is_kept_in_its_final_form():
     streamed = [new_output("stream", name="stderr", text=text) for text in written]
     (output,) = portable(one_cell(*streamed)).cells[0].outputs
     assert output.text == "reading: |##| 2/2\nread"
+    job = new_output("stream", name="stderr", text="\rtraining: 100%|##| 1/1 documents [02:02]\n")
+    assert portable(one_cell(job)).cells[0].outputs[0].text == "training: 100%|##| 1/1 documents\n"
     gone = new_output("stream", name="stderr", text="reading: 2/2\r            \r")
     assert portable(one_cell(gone)).cells[0].outputs == []
 
