@@ -77,7 +77,8 @@ def test_every_public_name_has_a_docstring_of_several_lines(module):
 
 def test_every_error_class_is_explained():
     sources = [path.read_text("utf-8") for p in PACKAGES for path in Path(p.__path__[0]).rglob("*.py")]
-    classes = {name for text in sources for name in re.findall(r"^class ([A-Z]\w*Error)\(", text, re.MULTILINE)}
+    found = re.compile(r"^class ([A-Z]\w*(?:Error|Warning))\(", re.MULTILINE)
+    classes = {name for text in sources for name in found.findall(text)}
     page = (DOCS / "errors.md").read_text("utf-8")
     internal = {"NotPlainError"}  # caught where it is raised
     assert {name for name in classes - internal if f"`{name}`" not in page} == set()
