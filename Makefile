@@ -55,8 +55,9 @@ bench: $(STAMP)  ## the quick benchmark of the token loop (the others: python -m
 notebooks: $(STAMP)  ## run the example notebooks again
 	$(BIN)/python -m examples.notebooks.execute
 
+# Not with --quiet, which also silences the warnings that --strict counts.
 docs: $(STAMP)  ## the documentation as a site, in build/site (15 seconds); a broken link or reference fails
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 format: $(STAMP)
 	$(BIN)/ruff format .
