@@ -12,6 +12,7 @@ from nbformat.v4 import new_code_cell, new_notebook, new_output
 from examples.notebooks.execute import FOLDER, NOTEBOOKS, executed, machine_paths, portable
 
 SECONDS = 300
+PACKAGES = ("rag_backbone", "langgraph_dynrag", "llamaindex_prag")
 
 
 @pytest.fixture(params=NOTEBOOKS)
@@ -51,6 +52,15 @@ def test_the_links_of_a_notebook_are_valid(path):
         if cell.cell_type == "markdown":
             for target in re.findall(r"\]\(([^)#]+)", cell.source):
                 assert target.startswith("https://") or (FOLDER / target).exists(), target
+
+
+def test_the_objects_that_a_notebook_shows_are_of_classes_that_exist(path):
+    sources = [p.read_text("utf-8") for package in PACKAGES for p in (FOLDER.parents[1] / package).rglob("*.py")]
+    classes = {name for source in sources for name in re.findall(r"^class (\w+)", source, re.MULTILINE)}
+    outputs = [output for cell in code_cells(nbformat.read(path, as_version=4)) for output in cell.outputs]
+    shown = [output.get("text") or output.get("data", {}).get("text/plain", "") for output in outputs]
+    named = {name for text in shown for name in re.findall(r"^([A-Z]\w+)\(", text, re.MULTILINE)}
+    assert named <= classes, f"run the notebook again: {named - classes}"
 
 
 @pytest.mark.slow

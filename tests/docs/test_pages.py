@@ -75,6 +75,13 @@ def test_every_public_name_has_a_docstring_of_several_lines(module):
     assert short == [], f"{module.__name__}: say more than a line about {', '.join(short)}"
 
 
+def test_every_example_has_a_section():
+    page = (DOCS / "examples.md").read_text("utf-8")
+    programs = [p.stem for p in (ROOT / "examples").glob("*.py") if '__name__ == "__main__"' in p.read_text("utf-8")]
+    assert [name for name in programs if f"python -m examples.{name}" not in page] == []
+    assert [p.name for p in (ROOT / "examples" / "notebooks").glob("*.ipynb") if f"`{p.name}`" not in page] == []
+
+
 def test_every_error_class_is_explained():
     sources = [path.read_text("utf-8") for p in PACKAGES for path in Path(p.__path__[0]).rglob("*.py")]
     found = re.compile(r"^class ([A-Z]\w*(?:Error|Warning))\(", re.MULTILINE)
