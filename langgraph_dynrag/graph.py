@@ -50,7 +50,11 @@ _R = TypeVar("_R")
 
 
 class DynamicRAGNodes(NamedTuple):
-    """The nodes of one configuration, for use in a graph of your own."""
+    """The nodes of one configuration, for use in a graph of your own; `create_nodes` returns them.
+
+    Each takes the state (`DynamicRAGState`) and returns an update. `stage` and `queries` in the state say where an edge
+    should lead next.
+    """
 
     begin: Begin
     generate: Generate
@@ -157,12 +161,16 @@ def _without_blocking(build: Callable[_P, _R]) -> Callable[_P, Awaitable[_R]]:
     async def run(*args: _P.args, **kwargs: _P.kwargs) -> _R:
         return await in_own_thread(build, *args, **kwargs)
 
-    run.__doc__ = f"Await `{build.__name__}`, which asks servers and loads models, without blocking the event loop."
+    run.__doc__ = f"Await `{build.__name__}` without blocking the event loop.\n\n{run.__doc__}"
     run.__name__ = run.__qualname__ = f"a{build.__name__}"
     return run
 
 
 acreate_dynamic_rag = _without_blocking(create_dynamic_rag)
+"""Await `create_dynamic_rag`, which asks servers and loads models, without blocking the event loop.
+
+Arguments, result and errors are the same.
+"""
 
 
 def create_nodes(

@@ -22,7 +22,10 @@ from rag_backbone.text.units import WordFilter
 
 
 class DynamicRAGOptions(TypedDict, total=False):
-    """Parts of a method, each instead of the preset's own; see the fields of `Settings` of the same names."""
+    """Parts of a method, each of which replaces the preset's own.
+
+    They are keyword arguments of `create_dynamic_rag`, `create_nodes` and `calibrate`, named like fields of `Settings`.
+    """
 
     trigger: Trigger
     """When to retrieve; see `langgraph_dynrag.triggers`."""

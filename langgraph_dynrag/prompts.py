@@ -21,7 +21,10 @@ from rag_backbone.typed_fields import check_fields
 
 @dataclass(frozen=True, slots=True)
 class Exemplar:
-    """A worked example: a question and a reasoned answer that ends with the answer phrase."""
+    """A worked example: a question and a reasoned answer that ends with the answer phrase.
+
+    The phrase is `AnswerPrompt.answer_phrase`, "So the answer is" unless it is replaced.
+    """
 
     question: str
     answer: str

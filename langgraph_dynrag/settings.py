@@ -88,7 +88,11 @@ class Particular(Protocol):
 
 @dataclass(frozen=True)
 class Settings:
-    """A method with its model, retriever and prompt. Nodes only read it."""
+    """A method with its model, retriever and prompt: the validated configuration of a graph. Nodes only read it.
+
+    Raises:
+        ConfigurationError: If a value has the wrong type or range, or two of them contradict each other.
+    """
 
     generator: Generator
     retriever: Retriever | None

@@ -101,7 +101,10 @@ _PLAIN = _as(dict[str, Any] | None)
 
 
 class DynamicRAGState(DynamicRAGInput, DynamicRAGOutput, total=False):
-    """Everything that the nodes store."""
+    """Everything that the nodes store, as plain data that any checkpointer can serialise.
+
+    A graph with nodes of its own extends it; its fields must not share these names.
+    """
 
     system: str
     """The system messages that came with the question, which are kept in the prompt."""

@@ -9,7 +9,10 @@ from rag_backbone.errors import AdapterError
 
 
 class StoreError(AdapterError):
-    """A store cannot be opened or used: not a store, another model's, truncated, read-only, or of a newer version."""
+    """A store cannot be opened or used.
+
+    It is not a store, belongs to another model, is truncated or read-only, or was written by a newer version.
+    """
 
 
 class StoreFullError(StoreError):
@@ -17,7 +20,10 @@ class StoreFullError(StoreError):
 
 
 class AdapterMissingError(StoreError):
-    """The store has no adapter with this key."""
+    """The store has no adapter with this key.
+
+    The document has not been trained with this recipe, or its adapter was removed.
+    """
 
 
 class AdapterRefusedError(AdapterError):
@@ -25,7 +31,10 @@ class AdapterRefusedError(AdapterError):
 
 
 class AdapterDamagedError(StoreError):
-    """Stored bytes differ from what was written: checksum, size or format do not match."""
+    """Stored bytes differ from what was written: checksum, size or format do not match.
+
+    `dynprag store verify` lists all damaged entries; remove them and train again.
+    """
 
 
 class PeftFolderError(AdapterError):

@@ -15,7 +15,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Passage:
-    """A text that is turned into an adapter."""
+    """A text that is turned into an adapter.
+
+    Within a store, the same text is trained once, whichever documents it is part of, and its first title counts.
+    """
 
     text: str
     title: str = ""

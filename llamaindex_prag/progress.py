@@ -147,18 +147,17 @@ class Meter:
 @contextmanager
 def bar(documents: int) -> Iterator[Progress]:
     """Show a progress bar over a whole job: percentage, finished documents, current stage, and remaining time."""
-    form = "{desc}: {percentage:3.0f}%|{bar}| {postfix} [{elapsed}]"
-    with tqdm(total=1.0, desc="parametrize", bar_format=form) as shown:
-        shown.set_postfix_str(f"0/{documents} documents")
+    form = "{desc}: {percentage:3.0f}%|{bar}| {unit} [{elapsed}]"  # before a postfix, tqdm would write ", "
+    with tqdm(total=1.0, desc="parametrize", bar_format=form, unit=f"0/{documents} documents") as shown:
 
         def show(advance: JobStatus) -> None:
             names = advance.documents
             which = names[0] if len(names) == 1 else f"{len(names)} documents"
-            shown.n = advance.part
-            shown.set_postfix_str(
-                f"{advance.made}/{advance.of} documents, {_TOLD_AS[advance.stage]} of {which[:40]}, "
-                f"about {duration(advance.left)} left"
-            )
+            state = f"{advance.made}/{advance.of} documents"
+            if advance.made < advance.of:
+                state += f", {_TOLD_AS[advance.stage]} of {which[:40]}, about {duration(advance.left)} left"
+            shown.n, shown.unit = advance.part, state
+            shown.refresh()
 
         yield show
 

@@ -32,7 +32,13 @@ def user_text(question: str, passages: Sequence[str] = ()) -> str:
 
 
 def prompt_ids(tokenizer: PreTrainedTokenizerBase, question: str, passages: Sequence[str] = ()) -> list[int]:
-    """Return the prompt's token ids, after which the answer begins."""
+    """Return the prompt's token ids, after which the answer begins.
+
+    Args:
+        tokenizer: The model's tokenizer, whose chat template is used.
+        question: The question.
+        passages: Texts to put before the question; none for an answer from the weights or closed book.
+    """
     return chat_ids(tokenizer, user_text(question, passages))
 
 

@@ -17,7 +17,10 @@ def normalised_answer(text: str) -> str:
 
 
 def exact_match(prediction: str, answers: Sequence[str]) -> float:
-    """Return 1 if the normalised prediction equals one of the answers, otherwise 0."""
+    """Return 1 if the normalised prediction equals one of the answers, otherwise 0.
+
+    Normalising removes case, punctuation, articles and repeated spaces, as in SQuAD's script.
+    """
     return float(any(normalised_answer(prediction) == normalised_answer(a) for a in answers))
 
 

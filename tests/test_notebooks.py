@@ -12,6 +12,7 @@ from nbformat.v4 import new_code_cell, new_notebook, new_output
 from examples.notebooks.execute import FOLDER, NOTEBOOKS, executed, machine_paths, portable
 
 SECONDS = 300
+PACKAGES = ("rag_backbone", "langgraph_dynrag", "llamaindex_prag")
 
 
 @pytest.fixture(params=NOTEBOOKS)
@@ -53,6 +54,15 @@ def test_the_links_of_a_notebook_are_valid(path):
                 assert target.startswith("https://") or (FOLDER / target).exists(), target
 
 
+def test_the_objects_that_a_notebook_shows_are_of_classes_that_exist(path):
+    sources = [p.read_text("utf-8") for package in PACKAGES for p in (FOLDER.parents[1] / package).rglob("*.py")]
+    classes = {name for source in sources for name in re.findall(r"^class (\w+)", source, re.MULTILINE)}
+    outputs = [output for cell in code_cells(nbformat.read(path, as_version=4)) for output in cell.outputs]
+    shown = [output.get("text") or output.get("data", {}).get("text/plain", "") for output in outputs]
+    named = {name for text in shown for name in re.findall(r"^([A-Z]\w+)\(", text, re.MULTILINE)}
+    assert named <= classes, f"run the notebook again: {named - classes}"
+
+
 @pytest.mark.slow
 def test_a_notebook_runs(path):
     before, started = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
@@ -82,6 +92,8 @@ def test_an_overwritten_line_is_kept_in_its_final_form():
     streamed = [new_output("stream", name="stderr", text=text) for text in written]
     (output,) = portable(one_cell(*streamed)).cells[0].outputs
     assert output.text == "reading: |##| 2/2\nread"
+    job = new_output("stream", name="stderr", text="\rtraining: 100%|##| 1/1 documents [02:02]\n")
+    assert portable(one_cell(job)).cells[0].outputs[0].text == "training: 100%|##| 1/1 documents\n"
     gone = new_output("stream", name="stderr", text="reading: 2/2\r            \r")
     assert portable(one_cell(gone)).cells[0].outputs == []
 

@@ -22,7 +22,7 @@ FOLDER = Path(__file__).parent
 NOTEBOOKS = ("tour", "triggers_and_traces", "parametric_knowledge")
 MACHINE_PATH = re.compile(r"(?<![\w.])(?:/(?:home|root|tmp|opt|usr|var|mnt|Users|private)/|[A-Z]:\\)\S*")
 _WIDGET = "application/vnd.jupyter.widget-view+json"
-_BAR_TIMES = re.compile(r"(?<=\| )(\S+/\S+) \[\d\d:\d\d.*\]$")
+_BAR_TIMES = re.compile(r"(?<=\| )(\d\S*/\d\S*(?: documents)?) \[\d\d:\d\d.*\]$")
 _ROOT = FOLDER.parents[1]
 
 

@@ -32,7 +32,11 @@ class Point:
 
 @dataclass(frozen=True)
 class Calibration:
-    """A threshold for one trigger, model and prompt. `str(...)` gives a readable report."""
+    """A threshold for one trigger, model and prompt, as `calibrate` returns it.
+
+    `str(...)` gives a readable report, and `save(path)` writes a preset file, which `create_dynamic_rag(preset=path)`
+    reads.
+    """
 
     trigger: Trigger
     """The trigger with the threshold that was found, for `create_dynamic_rag(trigger=...)`."""

@@ -41,7 +41,11 @@ EndOfDraft = Literal["unit", "end", "limit", "deadline"]
 
 @dataclass(frozen=True, slots=True)
 class Unit:
-    """The piece of text that the monitor judges at a time."""
+    """The piece of text that the monitor judges at a time.
+
+    `kind` is a sentence, a number of `tokens`, the text up to the string `until`, or the whole draft (`all`). The last
+    unit of a draft may be shorter.
+    """
 
     kind: Literal["sentence", "tokens", "until", "all"]
     tokens: int = 0
@@ -249,7 +253,11 @@ AttendAlone = Callable[[str, Sequence[int] | None], AloneAttention]
 
 @dataclass(frozen=True)
 class DraftView:
-    """Everything that triggers and query formulators can base a decision on."""
+    """Everything that triggers and query formulators can base a decision on.
+
+    A signal that the model does not report is None. A trigger that names it in `needs` is refused when the graph is
+    built, so `judge` need not check for it.
+    """
 
     question: str
     accepted: str
@@ -306,7 +314,11 @@ class VerdictState(TypedDict):
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """Decision of a trigger."""
+    """Decision of a trigger: whether to retrieve, and why.
+
+    `reason` is a phrase for the trace, such as "RIND 0.033 > 0.005". With `position`, the text from that token on is
+    discarded and written again with the passages found.
+    """
 
     retrieve: bool
     reason: str

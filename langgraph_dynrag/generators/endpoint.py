@@ -59,7 +59,10 @@ _known_lock = threading.Lock()
 
 
 def forget_endpoints() -> None:
-    """Forget what was found out about servers, so that a server restarted with other options is probed again."""
+    """Forget what was found out about servers.
+
+    Call it after a server was restarted with other options; the next graph for it probes it again.
+    """
     with _known_lock:
         _known.clear()
 

@@ -94,7 +94,11 @@ Dataset = Literal["2wikimultihopqa", "hotpotqa", "iirc", "strategyqa"]
 
 @dataclass(frozen=True, slots=True)
 class Preset:
-    """A published method as options of `create_dynamic_rag`; `get_preset` returns one."""
+    """A published method as options of `create_dynamic_rag`.
+
+    `get_preset` returns one by its name, for a data set's published settings or in another published form. Options that
+    are passed to `create_dynamic_rag` beside a preset replace its own.
+    """
 
     name: str
     settings: Mapping[str, Any]
@@ -271,6 +275,10 @@ _METHODS: Mapping[str, Callable[[_Asked], _Options]] = {
     **{name: partial(_by_tags, name) for name in _TAGS},
 }
 PRESETS = tuple(_METHODS)
+"""Names of the presets, which `create_dynamic_rag(preset=...)` and `get_preset` take.
+
+Files that `dynprag calibrate` wrote are presets too, by their path.
+"""
 _TWO_FORMS = ("dragin", "etc", "seakr")
 
 

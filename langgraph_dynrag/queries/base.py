@@ -20,7 +20,10 @@ from rag_backbone.typed_fields import check_fields
 
 @dataclass(frozen=True, slots=True)
 class QueryPlan:
-    """Queries, or the prompts whose replies are turned into queries."""
+    """Queries, or the prompts whose replies are turned into queries.
+
+    Each query is searched for, and the first `k` documents of each are interleaved.
+    """
 
     queries: tuple[str, ...] = ()
     prompts: tuple[str, ...] = ()
@@ -32,7 +35,11 @@ class QueryPlan:
 
 @runtime_checkable
 class QueryFormulator(Protocol):
-    """Turns a draft and a trigger's verdict into queries."""
+    """Turns a draft and a trigger's verdict into queries.
+
+    `plan` returns queries, or prompts with which the model is asked for them; `finish` reads its replies.
+    `BaseFormulator` implements everything but `plan`.
+    """
 
     @property
     def needs(self) -> frozenset[Signal]:

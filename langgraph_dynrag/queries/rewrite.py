@@ -32,7 +32,10 @@ class Rewrite(BaseFormulator):
 
 @dataclass(frozen=True)
 class WithQuestion(BaseFormulator):
-    """The question followed by another formulator's query."""
+    """The question followed by another formulator's query.
+
+    `WithQuestion(LastSentence())` found the most of what was missing (docs/results-queries.md).
+    """
 
     other: QueryFormulator
 

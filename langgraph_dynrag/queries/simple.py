@@ -12,7 +12,10 @@ from rag_backbone.typed_fields import Bounds
 
 @dataclass(frozen=True)
 class Question(BaseFormulator):
-    """The user's question."""
+    """The user's question, unchanged.
+
+    A search falls back to it where another formulator returns no query.
+    """
 
     def plan(self, view: DraftView, verdict: Verdict) -> QueryPlan:  # noqa: ARG002
         """Return the question."""
@@ -21,7 +24,10 @@ class Question(BaseFormulator):
 
 @dataclass(frozen=True)
 class LastSentence(BaseFormulator):
-    """The last generated sentence (IRCoT; fixed-sentence RAG)."""
+    """The last generated sentence (IRCoT; fixed-sentence RAG).
+
+    Alone it finds no more of what is missing than the question does; see `WithQuestion`.
+    """
 
     def plan(self, view: DraftView, verdict: Verdict) -> QueryPlan:  # noqa: ARG002
         """Return the sentence that ends with the judged tokens."""

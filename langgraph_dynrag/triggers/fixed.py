@@ -12,7 +12,10 @@ from rag_backbone.typed_fields import Bounds
 
 @dataclass(frozen=True, slots=True)
 class Never(BaseTrigger):
-    """Never retrieves (no RAG)."""
+    """Never retrieves (no RAG).
+
+    With a retriever and `initial_retrieval=True`, the graph still searches once, with the question.
+    """
 
     unit = Unit("all")
 
@@ -23,7 +26,10 @@ class Never(BaseTrigger):
 
 @dataclass(frozen=True, slots=True)
 class Once(BaseTrigger):
-    """Retrieves once, before anything is generated (standard RAG)."""
+    """Retrieves once, before anything is generated (standard RAG).
+
+    The query is the question.
+    """
 
     unit = Unit("all")
 
@@ -58,7 +64,10 @@ class EveryNTokens(BaseTrigger):
 
 @dataclass(frozen=True, slots=True)
 class EverySentence(BaseTrigger):
-    """Retrieves after every sentence and keeps it (fixed-sentence RAG; IRCoT)."""
+    """Retrieves after every sentence and keeps it (fixed-sentence RAG; IRCoT).
+
+    It reads no signal, so it works with any model.
+    """
 
     def judge(self, view: DraftView) -> Verdict:  # noqa: ARG002
         """Return a positive verdict."""

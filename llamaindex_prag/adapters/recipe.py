@@ -36,7 +36,11 @@ Augmented = Literal["auto", "model", "rules"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
-    """A named way to train adapters."""
+    """A named way to train adapters: objective, LoRA's form, optimiser and training questions.
+
+    `get_recipe("distill")` and `get_recipe("prag")` return the two that are built in, and `changed(name=..., ...)` a
+    variant. A recipe is part of an adapter's key, so adapters of two recipes are never mixed.
+    """
 
     name: str
     objective: Objective

@@ -19,7 +19,10 @@ QuestionSource = Literal["model", "cloze", "given", "passage"]
 
 @dataclass(frozen=True, slots=True)
 class QA:
-    """A question about a document, and its answer."""
+    """A question about a document, and its answer.
+
+    Adapters are trained to answer such questions without the document in the prompt.
+    """
 
     question: str
     answer: str

@@ -25,7 +25,11 @@ if TYPE_CHECKING:
 
 @runtime_checkable
 class AdapterStore(Protocol):
-    """Adapters, addressed by what they were trained on."""
+    """Adapters, addressed by what they were trained on: the text, the model and the recipe.
+
+    `LMDBStore` is the implementation that keeps them on disk. A model that only answers needs no more than `model`,
+    `generation`, `read_into` and `in`.
+    """
 
     @property
     def generation(self) -> int:

@@ -20,7 +20,10 @@ of the answer."""
 
 @runtime_checkable
 class AdapterSet(Protocol):
-    """The adapters of one generation."""
+    """The adapters of one generation: which ones, their weights and their scale.
+
+    The engine only compares and hashes its key: sequences share a cached prefix only if they have the same adapters.
+    """
 
     @property
     def cache_key(self) -> Hashable:
@@ -35,7 +38,11 @@ class AdapterSet(Protocol):
 
 @runtime_checkable
 class AdapterBackend(Protocol):
-    """Applies adapter sets to the model that an engine owns."""
+    """Applies adapter sets to the model that an engine owns.
+
+    The engine knows nothing of adapters but this protocol. It may run sequences with different sets in one forward
+    pass.
+    """
 
     def activate(self, rows: Sequence[AdapterSet | None]) -> AbstractContextManager[None]:
         """Return a context for one forward pass in which batch row `i` runs with `rows[i]` (`None`: the base model).

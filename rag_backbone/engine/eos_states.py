@@ -63,7 +63,11 @@ class EOSStatesRequest:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class EOSStates:
-    """The sampled texts and their end-of-sequence states."""
+    """The sampled texts and their end-of-sequence states, in the order of the samples.
+
+    A state is the hidden state at the end-of-sequence token; SeaKR measures a model's uncertainty by how much they
+    differ.
+    """
 
     states: Tensor
     """(samples, width) float32."""

@@ -19,7 +19,11 @@ FinishReason = Literal["eos", "length", "stop", "cancelled"]
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A request for one generation."""
+    """A request for one generation: prompt, limits, sampling, and the signals to report.
+
+    Raises:
+        ConfigurationError: If `max_new_tokens` is less than 1, or `stop` is a string instead of a list.
+    """
 
     prompt: str | Sequence[int]
     """Text, tokenised with the model's special tokens; or token ids, used as they are."""
@@ -76,7 +80,10 @@ class TokenCounts:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Generation:
-    """A finished generation."""
+    """A finished generation: its text, and a `TokenStep` with the requested signals for each token.
+
+    `finish_reason` says why it ended; `counts` how much work it was.
+    """
 
     text: str
     steps: tuple[TokenStep, ...]

@@ -21,7 +21,11 @@ SignalName = Literal["logprob", "entropy", "attention", "hidden_state"]
 
 @dataclass(frozen=True, slots=True)
 class Signals:
-    """The signals requested for a generation; the chosen token's log-probability is always reported."""
+    """The signals requested for a generation; the chosen token's log-probability is always reported.
+
+    Raises:
+        ConfigurationError: If `top_logprobs` or a token id is negative.
+    """
 
     top_logprobs: int = 0
     """Number of most likely alternatives to report for each token."""

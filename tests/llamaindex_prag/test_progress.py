@@ -10,7 +10,7 @@ from llamaindex_prag.augment.augmenter import Augmenter
 from llamaindex_prag.parametric_model import ParametricModel
 from llamaindex_prag.parametrize import Parametrizer
 from llamaindex_prag.passages import Passage
-from llamaindex_prag.progress import Meter, WaitedFor, duration
+from llamaindex_prag.progress import JobStatus, Meter, WaitedFor, bar, duration
 from llamaindex_prag.store.lmdb_store import LMDBStore
 from rag_backbone.loading.causal_lm import CausalLM
 from tests.tiny import tiny_llama, tiny_tokenizer
@@ -162,3 +162,12 @@ def test_a_waiting_question_is_warned_about_once_and_then_reported_periodically(
 @pytest.mark.parametrize(("seconds", "told"), [(0.2, "1 s"), (99, "99 s"), (540, "9 min"), (9000, "2.5 h")])
 def test_durations_are_rounded(seconds, told):
     assert duration(seconds) == told
+
+
+def test_the_bar_ends_with_the_count_alone(capsys):
+    with bar(2) as show:
+        show(JobStatus("training", ("petra",), 1, 2, 0.5, 60.0, 60.0, 120.0))
+        show(JobStatus("training", ("petra",), 2, 2, 1.0, 120.0, 0.0, 120.0))
+    first, *_, last = capsys.readouterr().err.strip().split("\r")
+    assert "| 0/2 documents [" in first
+    assert "| 2/2 documents [" in last
