@@ -249,6 +249,7 @@ def export(
     base_model: Annotated[str, typer.Option(help="The base model's name, for PEFT.")] = "",
 ) -> None:
     """Write an adapter as a PEFT folder."""
+    from llamaindex_prag.adapters.recipe import Recipe
     from llamaindex_prag.store.peft_folder import export_peft
 
     with _existing(store) as opened:
@@ -260,6 +261,8 @@ def export(
             )
         adapter = opened.get(found[0])
         assert adapter is not None
+        if made_by := (opened.record(found[0]) or {}).get("recipe"):
+            Recipe.from_dict(made_by).check_plain("a PEFT folder")
         typer.echo(export_peft(adapter, folder, base_model_name=base_model))
 
 

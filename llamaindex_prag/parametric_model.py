@@ -208,13 +208,14 @@ class ParametricModel(LocalModel):
 
         Raises:
             AdapterError: If `documents` is empty, exceeds `max_adapters`, or has a document without an adapter.
-            ConfigurationError: If `merge` or `strength` is not possible.
+            ConfigurationError: If `merge` or `strength` is not possible, or adapters act from the answer on.
             MissingExtraError: If PEFT is not installed.
 
         Example:
             >>> peft_model = model.to_peft(["The Patient Anna was built by Aldous Wray."])  # doctest: +SKIP
             >>> peft_model.save_pretrained("adapter")  # doctest: +SKIP
         """
+        self.recipe.check_plain("a PeftModel")
         with needed_for("ParametricModel.to_peft"):
             from llamaindex_prag.peft_model import peft_model
 

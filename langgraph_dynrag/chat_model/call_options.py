@@ -6,7 +6,7 @@ import functools
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from langchain_core.language_models import BaseChatModel
 from pydantic import TypeAdapter, ValidationError
@@ -18,6 +18,9 @@ from rag_backbone.engine.requests import Request
 from rag_backbone.engine.sampling import Constraint, Sampling
 from rag_backbone.engine.signals import Signals
 from rag_backbone.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from langgraph_dynrag.chat_model.chat_template import EncodedPrompt
 
 StopRule = Callable[[str], bool]
 """Called with the characters that each new token completes; generation ends when it returns true."""
@@ -112,15 +115,16 @@ class CallOptions:
         self._timeout: float | None = option("timeout")
         self._started = time.monotonic()
 
-    def request(self, prompt: list[int], constraint: Constraint | None = None) -> Request:
+    def request(self, prompt: EncodedPrompt, constraint: Constraint | None = None) -> Request:
         """Return the engine's request for a prompt; `constraint` restricts the form of the reply."""
         return Request(
-            prompt,
+            prompt.ids,
             max_new_tokens=self.max_tokens,
             stop=self.stop,
             sampling=replace(self.sampling, constraint=constraint),
             signals=self.signals or Signals(self.top_logprobs),
             adapters=self.adapters,
+            answer_from=prompt.answer_from,
         )
 
     def check_time(self, tokens: int) -> None:

@@ -45,6 +45,11 @@ class EncodedPrompt:
     spans: list[Span]
     """Characters of `text` that each token covers; the open answer's tokens have no span."""
 
+    @property
+    def answer_from(self) -> int:
+        """Number of tokens before the open answer, which are those with a span."""
+        return len(self.spans)
+
     def tokens_of(self, part: str) -> list[int]:
         """Return the positions of the tokens that overlap the last occurrence of `part` in the text; empty if absent.
 

@@ -250,7 +250,7 @@ class LocalChatModel(KnownArguments, BaseChatModel):
         called, left = False, list[ChatGenerationChunk]()
         reason: FinishReason | None = None
         generated = 0
-        with self.lm.engine.stream(options.request(prompt.ids, grammar)) as steps:
+        with self.lm.engine.stream(options.request(prompt, grammar)) as steps:
             for step in steps:
                 generated += 1
                 options.check_time(generated)
@@ -343,11 +343,12 @@ class LocalChatModel(KnownArguments, BaseChatModel):
         """Return the forced tool whose name has the highest mean log-probability per token."""
         if len(options.forced) == 1:
             return options.forced[0]
-        ids = self.encode([*messages, AIMessage(begun)], options.tools).ids
+        prompt = self.encode([*messages, AIMessage(begun)], options.tools)
+        known = {"adapters": options.adapters, "answer_from": prompt.answer_from}
 
         def score(tool: ToolSchema) -> float:
             name = self.get_token_ids(tool_name(tool) + '"')
-            return self.lm.engine.score(ids, name, adapters=options.adapters).logprobs.mean().item()
+            return self.lm.engine.score(prompt.ids, name, **known).logprobs.mean().item()
 
         return max(options.forced, key=score)
 

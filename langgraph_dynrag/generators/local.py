@@ -168,10 +168,12 @@ class LocalGenerator:
         """Recompute attention in one forward pass over prompt and draft, reusing the prompt's cached prefix."""
         if draft.token_ids is None or not len(draft):
             return None
-        prompt = self.chat.encode([*task.messages, _accepted_only(task)]).ids
-        scored = self.chat.lm.engine.score(prompt, draft.token_ids, attention=True, adapters=task.adapters)
+        prompt = self.chat.encode([*task.messages, _accepted_only(task)])
+        scored = self.chat.lm.engine.score(
+            prompt.ids, draft.token_ids, attention=True, adapters=task.adapters, answer_from=prompt.answer_from
+        )
         assert scored.attention is not None
-        return rows_from_scores(scored.attention.numpy(force=True), len(prompt))
+        return rows_from_scores(scored.attention.numpy(force=True), len(prompt.ids))
 
     def context(self, task: DraftTask) -> Context | None:
         """Locate the question's tokens in the rendered prompt, and return them with those of the accepted answer."""

@@ -37,14 +37,16 @@ def sample_ends(
 
     started = time.monotonic()
     model = chat.lm.model
+    prompt = chat.encode(messages)
     request = EOSStatesRequest(
-        chat.encode(messages).ids,
+        prompt.ids,
         hidden_state_name(model, spec.layer_of(len(model.get_decoder().layers)), spec.state),
         samples=spec.samples,
         max_new_tokens=spec.max_tokens,
         sampling=Sampling(spec.temperature, spec.top_p, spec.top_k, seed),
         ends_at=partial(_sample_end, task, spec),
         adapters=task.adapters,
+        answer_from=prompt.answer_from,
     )
     found = chat.lm.engine.end_states(request)
     cost = {

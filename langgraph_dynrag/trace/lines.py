@@ -75,7 +75,7 @@ def _digest(event: ev.DigestEvent) -> list[str]:
 
 
 def _injection(event: ev.InjectionEvent) -> list[str]:
-    # Traces of earlier versions lack `forgetting`, `left_out`, `conflicts` and `training`.
+    # Traces of earlier versions lack `forgetting`, `left_out`, `conflicts`, `routing` and `training`.
     made = [
         f"{count} {how}" for how, count in (("trained", event["trained"]), ("translated", event["translated"])) if count
     ]
@@ -85,6 +85,11 @@ def _injection(event: ev.InjectionEvent) -> list[str]:
     if training := event.get("training"):
         waited, guess = event["preparing_seconds"], training["estimated"]
         lines.append(f"    trained first: {', '.join(training['documents'])} ({waited:.0f} s, estimated {guess:.0f} s)")
+    if routing := event.get("routing"):
+        scored = ", ".join(
+            f"{id_} {'not judged' if score is None else f'{score:.3g}'}" for id_, score in routing.items()
+        )
+        lines.append(f"    routed by score: {scored}")
     lines += [f"    {id_} stays in the prompt: {why}" for id_, why in event["in_prompt_because"].items()]
     lines += [f"    {id_} is left out: {why}" for id_, why in event.get("left_out", {}).items()]
     pairs = (event.get("conflicts") or {}).get("pairs", [])

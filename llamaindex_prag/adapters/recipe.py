@@ -144,6 +144,21 @@ class Recipe:
         content = json.dumps([made, SEQUENCES_VERSION], sort_keys=True)
         return hashlib.sha256(content.encode()).hexdigest()
 
+    def check_plain(self, what: str) -> None:
+        """Refuse to treat adapters of this recipe as plain LoRA, which acts on every token.
+
+        Args:
+            what: What would do so, as the subject of the message.
+
+        Raises:
+            ConfigurationError: If they act from the answer on.
+        """
+        if self.acts_from == "answer":
+            raise ConfigurationError(
+                f"{what} applies adapters to every token, but those of the recipe {self.name!r} act from the answer on "
+                "(acts_from='answer'); use a recipe with acts_from='prompt'"
+            )
+
     def changed(self, **changes: Any) -> Self:
         """Return a copy of this recipe with some values replaced.
 
@@ -185,7 +200,8 @@ class Recipe:
                 `distill`, or counts from the end.
 
         Raises:
-            ConfigurationError: If `layers` depends on the model and none is given, or the model has no such layer.
+            ConfigurationError: If `layers` depends on the model and none is given, the model has no such layer, or
+                adapters act from the answer on.
             MissingExtraError: If PEFT is not installed.
 
         Example:
@@ -194,6 +210,7 @@ class Recipe:
             >>> config.r, config.lora_alpha, config.layers_to_transform
             (8, 16, [20, 21, 22, 23, 24, 25, 26, 27, 28, 29])
         """
+        self.check_plain("a LoraConfig")
         return lora_config_of(self, model)
 
     @staticmethod

@@ -61,8 +61,8 @@ class ServedModel(AdapterModel):
         timeout: Timeout of a request in seconds.
 
     Raises:
-        ConfigurationError: If an option is unknown, the server does not have the model, or a loaded `lm` is not the
-            model that the store's adapters were trained on.
+        ConfigurationError: If an option is unknown, the server does not have the model, a loaded `lm` is not the model
+            that the store's adapters were trained on, or the recipe's adapters act from the answer on.
         ServerUnavailableError: If the server cannot be reached.
 
     Example:
@@ -100,6 +100,7 @@ class ServedModel(AdapterModel):
         if secret is not None and loading == "push":
             raise ConfigurationError("secret signs the names of documents, so it belongs to loading='resolve'")
         self.store, self.recipe = store, settled(get_recipe(recipe), lm, store.keys)
+        self.recipe.check_plain("a vLLM server")
         self.max_adapters, self.loading = max_adapters, loading
         self.server = LoraServer(base_url, api_key=api_key, timeout=timeout)
         self.name, self.context_window = _served(self.server, model)

@@ -3,10 +3,16 @@
 import pytest
 
 from langgraph_dynrag.chat_model.call_options import CallOptions, checked
+from langgraph_dynrag.chat_model.chat_template import EncodedPrompt
 from langgraph_dynrag.chat_model.local_chat_model import LocalChatModel
 from rag_backbone.errors import ConfigurationError
+from rag_backbone.text.units import Span
 from tests.langgraph_dynrag.chat_model.schemas import SIDE, response_format_of
 from tests.langgraph_dynrag.chat_model.tools import now, population, schemas
+
+
+def prompt_of(ids):
+    return EncodedPrompt(ids, "", [Span(0, 0)] * len(ids))
 
 
 def options(stop=None, chat=None, **call):
@@ -14,7 +20,7 @@ def options(stop=None, chat=None, **call):
 
 
 def test_a_call_without_options_has_those_of_the_model():
-    request = options().request([1, 2])
+    request = options().request(prompt_of([1, 2]))
     assert (request.prompt, request.max_new_tokens, request.stop) == ([1, 2], 7, ("\n",))
     assert (request.sampling.temperature, request.sampling.seed, request.sampling.constraint) == (0.5, 3, None)
     assert request.adapters is None
@@ -22,7 +28,9 @@ def test_a_call_without_options_has_those_of_the_model():
 
 
 def test_options_of_a_call_override_those_of_the_model():
-    request = options(temperature=0.0, max_tokens=2, top_k=4, top_p=0.9, seed=None, logit_bias={"5": 1}).request([1])
+    request = options(temperature=0.0, max_tokens=2, top_k=4, top_p=0.9, seed=None, logit_bias={"5": 1}).request(
+        prompt_of([1])
+    )
     assert (request.max_new_tokens, request.sampling.temperature) == (2, 0.0)
     assert (request.sampling.top_k, request.sampling.top_p, request.sampling.logit_bias) == (4, 0.9, {5: 1.0})
     assert request.sampling.seed == 3  # None stands for the model's
@@ -64,13 +72,13 @@ def test_invalid_options_are_refused(call, message):
 
 
 def test_options_that_langchain_passes_along_have_no_effect():
-    same = options(stream=True, max_retries=2, stream_usage=True, model_name="embedded").request([1])
-    assert same.max_new_tokens == options().request([1]).max_new_tokens
+    same = options(stream=True, max_retries=2, stream_usage=True, model_name="embedded").request(prompt_of([1]))
+    assert same.max_new_tokens == options().request(prompt_of([1])).max_new_tokens
 
 
 def test_requested_signals_reach_the_engine():
     assert options().signals is None
-    signals = options(signals=["attention"], top_logprobs=2).request([1]).signals
+    signals = options(signals=["attention"], top_logprobs=2).request(prompt_of([1])).signals
     assert (signals.attention, signals.entropy, signals.top_logprobs) == (True, False, 2)
     assert options(top_logprobs=2).logprobs
     assert options(signals=[]).signals is not None

@@ -1,0 +1,86 @@
+"""Adapters that act from the answer on, in a graph: the prompt is read once, whatever is injected."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from langchain_core.documents import Document
+from langchain_core.retrievers import BaseRetriever
+from pydantic import Field
+
+from langgraph_dynrag import Trace
+from langgraph_dynrag.injection.parametric import ParametricInjector
+from llamaindex_prag.adapters.adapter import Adapter
+from llamaindex_prag.adapters.recipe import get_recipe
+from llamaindex_prag.parametric_model import ParametricModel
+from rag_backbone.engine.requests import Request
+from rag_backbone.engine.signals import Signals
+from tests.langgraph_dynrag.injection.weights import QUESTION, TEXTS, drafts, graph, injections
+from tests.llamaindex_prag.made import random_values
+
+
+@pytest.fixture
+def adapters(lm, store):
+    recipe = get_recipe("distill", rank=2, layers=None, acts_from="answer")
+    made = ParametricModel.of(lm, store, recipe=recipe, max_adapters=3)
+    for i, text in enumerate(TEXTS):
+        store.put(made.key(text), Adapter(made.layout, random_values(made.layout, i, 0.1), 2.0), {})
+    return made
+
+
+class Turning(BaseRetriever):
+    """Returns another document for each query."""
+
+    calls: list[str] = Field(default_factory=list)
+
+    def _get_relevant_documents(self, query, *, run_manager):
+        self.calls.append(query)
+        return [Document(TEXTS[len(self.calls) % 4], metadata={"source": "x"})]
+
+
+def test_other_evidence_in_mid_answer_does_not_read_the_prompt_again(adapters, requests):
+    result = graph(adapters, retriever=Turning()).invoke({"question": QUESTION})
+    first, *later = drafts(result)
+    assert len({tuple(d["in_weights"]) for d in drafts(result)}) > 1
+    prompt = first["prompt_tokens"]
+    for draft in later:
+        assert draft["cached_tokens"] >= prompt - 1
+        assert draft["forward_tokens"] <= 40 + 12  # of the answer alone
+    assert {request.answer_from for request in requests} == {prompt}
+
+
+def test_an_answer_drafted_in_pieces_equals_one_written_at_once(adapters, requests):
+    result = graph(adapters, TEXTS[2]).invoke({"question": QUESTION})
+    assert len(requests) > 2
+    first = requests[0]
+    whole = adapters.lm.engine.generate(
+        Request(first.prompt, 40, adapters=first.adapters, answer_from=first.answer_from)
+    )
+    assert result["answer"].strip()
+    assert whole.text.strip().startswith(result["answer"].strip())
+    assert whole.text != adapters.lm.engine.generate(Request(first.prompt, 40)).text
+
+
+def test_recomputed_attention_equals_the_recorded_one(adapters, requests):
+    graph(adapters, TEXTS[2]).invoke({"question": QUESTION})
+    last = replace(requests[-1], max_new_tokens=6, signals=Signals(attention=True))  # continues an answer
+    engine = adapters.lm.engine
+    written = engine.generate(last)
+    engine.prefixes.clear()
+    scored = engine.score(
+        last.prompt, written.token_ids, attention=True, adapters=last.adapters, answer_from=last.answer_from
+    )
+    for i, step in enumerate(written.steps):
+        torch.testing.assert_close(scored.attention[:, i, : step.attention.shape[-1]], step.attention)
+
+
+@pytest.mark.parametrize("route", ["lexical", "ask"])
+def test_each_retrieval_routes_anew_and_the_trace_shows_the_scores(adapters, route):
+    injector = ParametricInjector(adapters, missing="context", route=route)
+    result = graph(adapters, *TEXTS[:3], k=3, injection=injector).invoke({"question": "Who built bridge number 2?"})
+    for event in injections(result):
+        best = max(event["routing"], key=event["routing"].get)
+        assert event["in_weights"] == [best]
+    chosen = next(s["text"] for s in result["sources"] if s["id"] == injections(result)[0]["in_weights"][0])
+    assert chosen == TEXTS[2] if route == "lexical" else chosen in TEXTS[:3]
+    assert "routed by score: " in str(Trace.from_state(result))
