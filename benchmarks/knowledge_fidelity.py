@@ -84,7 +84,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "context": [Asked(f.question, (f.passage,)) for f in facts],
     }
     complete = answers.ask([a for asked in conditions.values() for a in asked], None, deadline)
-    recipes = [_recipe(name, _changes(args.change)) for name in args.recipes.split(",") if name]
+    recipes = [_recipe(name, changes_of(args.change)) for name in args.recipes.split(",") if name]
     if not recipes and not args.translator:
         options.error("--recipes is empty and --translator is missing: there is nothing to measure")
     if args.warm_up and recipes:
@@ -116,7 +116,7 @@ def _recipe(name: str, changes: dict[str, Any]) -> Recipe:
     return found.changed(**({"augmentation": "model"} if found.questions else {}) | changes)
 
 
-def _changes(given: Sequence[str]) -> dict[str, Any]:
+def changes_of(given: Sequence[str]) -> dict[str, Any]:
     """Parse changed values of a recipe, by name.
 
     Raises:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -344,11 +345,13 @@ class LocalChatModel(KnownArguments, BaseChatModel):
         if len(options.forced) == 1:
             return options.forced[0]
         prompt = self.encode([*messages, AIMessage(begun)], options.tools)
-        known = {"adapters": options.adapters, "answer_from": prompt.answer_from}
+        score_name = partial(
+            self.lm.engine.score, prompt.ids, adapters=options.adapters, answer_from=prompt.answer_from
+        )
 
         def score(tool: ToolSchema) -> float:
             name = self.get_token_ids(tool_name(tool) + '"')
-            return self.lm.engine.score(prompt.ids, name, **known).logprobs.mean().item()
+            return score_name(name).logprobs.mean().item()
 
         return max(options.forced, key=score)
 

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 Where = StrEnum("Where", {"context": "context", "parametric": "parametric", "combined": "combined"})
 Missing = StrEnum("Missing", {"train": "train", "translate": "translate", "context": "context"})
+Route = StrEnum("Route", {"retrieval": "retrieval", "lexical": "lexical", "ask": "ask"})
 _SHORT_ANSWER = 48
 """Tokens of an answer under the prompt that adapters are trained with, unless `--max-tokens` says otherwise."""
 
@@ -57,6 +58,13 @@ def ask(
         typer.Option(
             help="What happens to a passage without an adapter. Default: translate with --translator, context with "
             "--base-url, else train.",
+        ),
+    ] = None,
+    route: Annotated[
+        Route | None,
+        typer.Option(
+            help="How the passage whose adapter acts is chosen: by its retrieval score, by that and the words shared "
+            "with the question, or by asking every adapter. Default: retrieval.",
         ),
     ] = None,
     store: Annotated[
@@ -85,7 +93,7 @@ def ask(
     if is_blank(question):
         raise ConfigurationError('the question is empty; ask something: dynprag ask "Who built the bridge?"')
     injects = injection is not Where["context"]
-    _refuse_without_injection(injects=injects, store=store, missing=missing, translator=translator)
+    _refuse_without_injection(injects=injects, store=store, missing=missing, route=route, translator=translator)
     from langgraph_dynrag.graph import create_dynamic_rag
     from langgraph_dynrag.trace.trace import Trace
 
@@ -111,12 +119,14 @@ def ask(
 
             where: Any = injection.value
             how: Any = None if missing is None else missing.value
+            routed: Any = "retrieval" if route is None else route.value
             chat, options["injection"] = stack.enter_context(
                 opened_injector(
                     model,
                     store or DEFAULT_STORE,
                     injection=where,
                     missing=how,
+                    route=routed,
                     translator=translator,
                     chat=None if base_url is None else chat_of(model, base_url),
                     base_url=base_url,
@@ -140,9 +150,9 @@ def ask(
 
 
 def _refuse_without_injection(
-    *, injects: bool, store: Path | None, missing: Missing | None, translator: str | None
+    *, injects: bool, store: Path | None, missing: Missing | None, route: Route | None, translator: str | None
 ) -> None:
-    given = {"--store": store, "--missing": missing, "--translator": translator}
+    given = {"--store": store, "--missing": missing, "--route": route, "--translator": translator}
     named = [option for option, value in given.items() if value is not None]
     if named and not injects:
         raise ConfigurationError(f"{', '.join(named)}: only used with --injection parametric or combined")

@@ -207,6 +207,7 @@ def opened_injector(
     *,
     injection: IntoWeights,
     missing: Missing | None = None,
+    route: Route = "retrieval",
     translator: str | None = None,
     chat: BaseChatModel | None = None,
     base_url: str | None = None,
@@ -220,6 +221,7 @@ def opened_injector(
         injection: `"parametric"` or `"combined"`.
         missing: As for `ParametricInjector`. None: `"translate"` with a translator, `"context"` with a server, else
             `"train"`.
+        route: As for `ParametricInjector`.
         translator: Folder of a translator, or `"embedded"`.
         chat: The server's chat model; None for a model in this process.
         base_url: The server's address; None for a model in this process.
@@ -244,7 +246,7 @@ def opened_injector(
             )
         with LMDBStore(store, model=None) as opened:
             adapters = ServedModel(base_url, opened, model=model)
-            yield chat, ParametricInjector(adapters, injection=injection, missing=missing or "context")
+            yield chat, ParametricInjector(adapters, injection=injection, missing=missing or "context", route=route)
         return
     lm = CausalLM.from_pretrained(model)
     loaded = None if translator is None else Translator.load(translator, lm)
@@ -257,6 +259,7 @@ def opened_injector(
                 adapters,
                 injection=injection,
                 missing=missing or ("train" if loaded is None else "translate"),
+                route=route,
                 progress=progress,
             ),
         )

@@ -96,6 +96,11 @@ def test_an_answer_from_the_weights_has_nothing_of_the_passage_in_its_prompt(ind
     assert run("ask", QUESTION, *options, "--injection", "parametric", "--quiet").stdout == (
         told["parametric"]["answer"] + "\n"
     )
+    assert parametric["routing"] is None
+    routed = injected(
+        json.loads(run("ask", QUESTION, *options, "--injection", "parametric", "--route", "ask", "--json").stdout)
+    )
+    assert set(routed["routing"]) >= set(routed["in_weights"])
 
 
 def test_an_answer_can_come_from_translated_adapters(index, model, tmp_path):
@@ -136,7 +141,9 @@ def test_any_method_can_put_what_it_finds_into_the_weights(index, model, tmp_pat
     assert page.exists()
 
 
-@pytest.mark.parametrize("option", [("--missing", "train"), ("--translator", "embedded"), ("--store", "adapters")])
+@pytest.mark.parametrize(
+    "option", [("--missing", "train"), ("--translator", "embedded"), ("--store", "adapters"), ("--route", "ask")]
+)
 def test_options_of_adapters_are_refused_where_evidence_stays_in_the_prompt(option, index, model):
     with pytest.raises(ConfigurationError, match=f"{option[0]}: only used with --injection"):
         run("ask", QUESTION, "--index", str(index), "--model", str(model), *option)

@@ -1,0 +1,350 @@
+"""Measure how questions are answered when several passages are retrieved, and one of their adapters is to act.
+
+Each question has candidates from a pool of passages about two subjects, the best k by BM25. Every candidate's adapter
+answers alone, once; a way of choosing is then a choice among these answers:
+
+    single      the right passage's adapter, if the right passage is a candidate: what routing can reach at most
+    bm25        the passage with the best BM25 score in the whole pool (`route="retrieval"` with a BM25 index)
+    minilm      the passage whose MiniLM embedding is the most similar (`route="retrieval"` with a dense index)
+    lexical     standardised MiniLM and BM25 scores of the candidates (`route="lexical"` with a dense index)
+    ask         the adapter whose answer gains most over the base model (`route="ask"`)
+    lexical+ask the sum of the lexical scores and the standardised gains
+    mean        no choice: the mean of all updates
+
+`context` has all candidates in the prompt, the right one first, in the middle or last. `absent`: the same candidates
+without the right passage, against closed book. Intervals are by bootstrap over passages.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.contract import Deadline, finish, machine, note, parser, table
+from benchmarks.knowledge_fidelity import changes_of, parametrizer
+from benchmarks.parametric_runs import ANSWER_TOKENS, Answers, Asked, open_store, parametrize
+from benchmarks.runs import Records, key_of
+from benchmarks.scoring import interval, mean
+from benchmarks.single_hop import Fact, by_passage, load_facts
+from llamaindex_prag.adapters.recipe import get_recipe
+from llamaindex_prag.parametric_model import ParametricModel
+from llamaindex_prag.passages import Passage
+from llamaindex_prag.placement.ask_router import Answer, AskedAdapters
+from llamaindex_prag.placement.candidate import Candidate
+from llamaindex_prag.placement.lexical_router import LexicalRouter, bm25_scores, standardised
+from llamaindex_prag.prompts import prompt_ids
+from rag_backbone.engine.requests import Request
+from rag_backbone.loading.causal_lm import CausalLM
+from rag_backbone.loading.minilm import MiniLM
+from rag_backbone.metrics import f1
+
+WAYS = ("bm25", "minilm", "lexical", "ask", "lexical+ask")
+PLACES = ("first", "middle", "last")
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """A question with its candidates, best by BM25 first, and what is known of each."""
+
+    fact: Fact
+    passages: tuple[str, ...]
+    bm25: tuple[float, ...]
+    minilm: tuple[float, ...]
+    answers: tuple[Answer, ...]
+
+    def part(self, which: Sequence[int]) -> Case:
+        """Return the case with some of its candidates."""
+        return Case(
+            self.fact,
+            tuple(self.passages[i] for i in which),
+            tuple(self.bm25[i] for i in which),
+            tuple(self.minilm[i] for i in which),
+            tuple(self.answers[i] for i in which),
+        )
+
+    def best(self, k: int) -> Case:
+        """Return the case with its k best candidates."""
+        return self.part(range(min(k, len(self.passages))))
+
+    def absent(self, k: int) -> Case:
+        """Return the case with the k best candidates other than the right passage."""
+        return self.part([i for i, p in enumerate(self.passages) if p != self.fact.passage][:k])
+
+    @property
+    def right(self) -> int | None:
+        """Position of the right passage; None if it is not a candidate."""
+        return self.passages.index(self.fact.passage) if self.fact.passage in self.passages else None
+
+    def chosen(self, way: str) -> int:
+        """Return the position of the candidate that a way of choosing chooses."""
+        if way in ("bm25", "minilm"):
+            return int(np.argmax(self.bm25 if way == "bm25" else self.minilm))
+        gains = np.array([a.gain for a in self.answers])
+        if way == "ask":
+            return int(gains.argmax())
+        candidates = [Candidate(p, p, score=s) for p, s in zip(self.passages, self.minilm, strict=True)]
+        scores = np.array(LexicalRouter().scores(self.fact.question, candidates, [None] * len(candidates)).scores)
+        return int((scores if way == "lexical" else scores + standardised(gains)).argmax())
+
+    def f1(self, way: str) -> float:
+        """Return the F1 of the chosen candidate's answer."""
+        return f1(self.answers[self.chosen(way)].text, self.fact.answers)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Train what is missing, ask, and report."""
+    options = parser("Answers from the weights when several passages are retrieved.")
+    options.add_argument("--data", type=Path, required=True, help="a SQuAD 1.1 file")
+    options.add_argument("--pool", type=int, default=40, help="passages, of the first two subjects with enough of them")
+    options.add_argument("--questions", type=int, default=100, help="maximum questions, spread over the passages")
+    options.add_argument("--counts", default="1,3,5,10,20", help="numbers of candidates")
+    options.add_argument("--merged", type=int, default=0, help="questions that are also asked with merged adapters")
+    options.add_argument("--context", type=int, default=0, help="questions that are also asked with the texts")
+    options.add_argument("--timed", type=int, default=5, help="questions whose time to the first token is measured")
+    options.add_argument("--recipe", default="distill")
+    options.add_argument("--change", action="append", default=[], metavar="NAME=VALUE", help="changes in the recipe")
+    options.add_argument("--default", choices=WAYS, default="lexical", help="the way whose ratios are reported")
+    args = options.parse_args(arguments)
+    counts = [int(count) for count in args.counts.split(",")]
+    deadline = Deadline(args.max_minutes)
+    facts = pooled(load_facts(args.data), args.pool, args.questions)
+    pool = list(dict.fromkeys(f.passage for f in facts))
+    note(f"{len(facts)} questions on {len(pool)} passages")
+    lm = CausalLM.from_pretrained(args.model, dtype=args.dtype)
+    with open_store(lm) as store:
+        recipe = get_recipe(args.recipe, **changes_of(args.change))
+        model = ParametricModel(lm, store, recipe=recipe, max_adapters=max(counts)).attach()
+        titles = {f.passage: f.title for f in facts}
+        complete = parametrize(model, parametrizer, [Passage(p, titles[p]) for p in pool], deadline)
+        ready = [p for p in pool if model.knows(p)]
+        asked, done = _cases(model, args.dtype, [f for f in facts if f.passage in ready], ready, max(counts), deadline)
+        complete &= done
+        answers = Answers(lm, args.dtype)
+        extra, done = _extra(model, answers, asked, counts, args, deadline)
+        complete &= done
+        timed = _timed(model, asked[: args.timed], counts) if not deadline.over else {}
+    _report(args, lm, recipe.to_dict(), asked, counts, extra, timed, len(ready), complete=complete)
+
+
+def pooled(facts: Sequence[Fact], passages: int, questions: int) -> list[Fact]:
+    """Return questions on `passages` passages of two subjects, taking turns so that each passage has about as many."""
+    subjects: dict[str, list[str]] = {}
+    for passage, of in by_passage(facts).items():
+        subjects.setdefault(of[0].title, []).append(passage)
+    each = passages // 2
+    chosen = {p for title in [t for t, ps in subjects.items() if len(ps) >= each][:2] for p in subjects[title][:each]}
+    grouped = [of for passage, of in by_passage(facts).items() if passage in chosen]
+    turns = [of[turn] for turn in range(max(map(len, grouped), default=0)) for of in grouped if turn < len(of)]
+    return turns[:questions]
+
+
+def _cases(
+    model: ParametricModel, dtype: str, facts: Sequence[Fact], pool: Sequence[str], most: int, deadline: Deadline
+) -> tuple[list[Case], bool]:
+    """Ask the adapter of each candidate; answers are kept, so that a stopped run continues."""
+    records, asked = Records("documents"), AskedAdapters(model, tokens=ANSWER_TOKENS)
+    minilm = MiniLM()
+    vectors = np.array(minilm.embed(pool))
+    cases: list[Case] = []
+    for fact in facts:
+        scores = bm25_scores(fact.question, pool)
+        # One more than the largest number, so that as many are left without the right passage.
+        best = sorted(range(len(pool)), key=lambda i: -scores[i])[: most + 1]
+        keys = [model.key(pool[i]) for i in best]
+        about = {
+            "model": model.lm.fingerprint,
+            "dtype": dtype,
+            "prompt": prompt_ids(model.lm.tokenizer, fact.question),
+            "adapters": [key.digest for key in keys],
+            "tokens": ANSWER_TOKENS,
+        }
+        found = records.get(key_of(about))
+        if found is None:
+            if deadline.over:
+                return cases, False
+            said = asked.answers(fact.question, keys)
+            found = {"answers": [[answer.text, answer.gain] for answer in said]}
+            records.put(key_of(about), about, found)
+            note(f"{len(cases) + 1} of {len(facts)} questions asked")
+        alike = vectors[best] @ np.array(minilm.embed([fact.question])[0])
+        cases.append(
+            Case(
+                fact,
+                tuple(pool[i] for i in best),
+                tuple(float(scores[i]) for i in best),
+                tuple(map(float, alike)),
+                tuple(Answer(text, gain) for text, gain in found["answers"]),
+            )
+        )
+    return cases, True
+
+
+def _extra(
+    model: ParametricModel,
+    answers: Answers,
+    cases: Sequence[Case],
+    counts: Sequence[int],
+    args: Any,
+    deadline: Deadline,
+) -> tuple[dict[str, list[tuple[Case, float]]], bool]:
+    """Ask closed book, with merged adapters, and with the texts in the prompt; return F1 by condition."""
+    conditions: dict[str, list[tuple[Case, Asked]]] = {"closed": [(c, Asked(c.fact.question)) for c in cases]}
+    for k in counts:
+        found = [case.best(k) for case in cases if case.best(k).right is not None]
+        if k > 1:
+            keys = [tuple(model.key(p) for p in c.passages) for c in found[: args.merged]]
+            conditions[f"mean {k}"] = [
+                (c, Asked(c.fact.question, adapters=of)) for c, of in zip(found, keys, strict=False)
+            ]
+        for place in PLACES if k > 1 else PLACES[:1]:
+            conditions[f"context {place} {k}"] = [
+                (c, Asked(c.fact.question, placed(c, place))) for c in found[: args.context]
+            ]
+    complete = True
+    scored: dict[str, list[tuple[Case, float]]] = {}
+    for name, asked in conditions.items():
+        if asked:
+            complete &= answers.ask([a for _, a in asked], model, deadline)
+            known = [(case, answers.known(a)) for case, a in asked]
+            scored[name] = [(case, f1(said, case.fact.answers)) for case, said in known if said is not None]
+    return scored, complete
+
+
+def placed(case: Case, place: str) -> tuple[str, ...]:
+    """Return the candidates with the right passage first, in the middle or last, the others as they were found."""
+    others = [p for p in case.passages if p != case.fact.passage]
+    at = {"first": 0, "middle": len(others) // 2, "last": len(others)}[place]
+    return (*others[:at], case.fact.passage, *others[at:])
+
+
+def _timed(model: ParametricModel, cases: Sequence[Case], counts: Sequence[int]) -> dict[str, list[float]]:
+    """Measure the seconds to the first token, from an empty prefix cache, of one question at a time."""
+    found: dict[str, list[float]] = {}
+    for case in cases:
+        for k in counts:
+            for way in ("context", "lexical", "ask"):
+                model.lm.engine.prefixes.clear()
+                started = time.perf_counter()
+                _begin(model, case.best(k), way)
+                found.setdefault(f"{way} {k}", []).append(time.perf_counter() - started)
+    return found
+
+
+def _begin(model: ParametricModel, case: Case, way: str) -> None:
+    """Generate the first token of the answer; `ask` generates every adapter's whole answer."""
+    if way == "ask":
+        AskedAdapters(model).answers(case.fact.question, [model.key(p) for p in case.passages])
+        return
+    ids = prompt_ids(model.lm.tokenizer, case.fact.question, case.passages if way == "context" else ())
+    chosen = None if way == "context" else model.select([model.key(case.passages[case.chosen(way)])])
+    model.lm.engine.generate(Request(ids, 1, adapters=chosen))
+
+
+def ratio(upper: Sequence[float], lower: Sequence[float], groups: Sequence[str]) -> tuple[float, list[float]]:
+    """Return mean(upper) / mean(lower) with its 95 % interval, by bootstrap over groups of paired values."""
+    rng = np.random.default_rng(0)
+    order = {group: i for i, group in enumerate(dict.fromkeys(groups))}
+    sums = np.zeros((2, len(order)))
+    for group, a, b in zip(groups, upper, lower, strict=True):
+        sums[:, order[group]] += (a, b)
+    if not order or not sums[1].any():
+        return float("nan"), [float("nan")] * 2
+    drawn = sums[:, rng.integers(0, len(order), (10_000, len(order)))].sum(-1)
+    kept = drawn[:, drawn[1] > 0]
+    low, high = np.percentile(kept[0] / kept[1], [2.5, 97.5])
+    return float(sums[0].sum() / sums[1].sum()), [float(low), float(high)]
+
+
+def _row(way: str, k: int, values: Sequence[float], cases: Sequence[Case], **more: Any) -> dict[str, Any]:
+    scores = [100 * v for v in values]
+    low, high = interval(scores, groups=[c.fact.passage for c in cases])
+    shown = f"{low:.1f} to {high:.1f}"
+    return {
+        "way": way,
+        "k": k,
+        "n": len(values),
+        "f1": mean(scores),
+        "low": low,
+        "high": high,
+        "interval": shown,
+        **more,
+    }
+
+
+def _report(
+    args: Any,
+    lm: CausalLM,
+    recipe: Mapping[str, Any],
+    cases: Sequence[Case],
+    counts: Sequence[int],
+    extra: Mapping[str, Sequence[tuple[Case, float]]],
+    timed: Mapping[str, Sequence[float]],
+    pool: int,
+    *,
+    complete: bool,
+) -> None:
+    closed = {id(case): value for case, value in extra.get("closed", ())}
+    told, figures = [], dict[str, Any]()
+    told.append(_row("closed book", 0, list(closed.values()), [c for c in cases if id(c) in closed]))
+    for k in counts:
+        found = [case.best(k) for case in cases if case.best(k).right is not None]
+        groups = [c.fact.passage for c in found]
+        single = [f1(c.answers[c.right or 0].text, c.fact.answers) for c in found]
+        told.append(_row("single", k, single, found, right=1.0))
+        for way in WAYS:
+            values = [c.f1(way) for c in found]
+            right = mean([float(c.chosen(way) == c.right) for c in found])
+            told.append(_row(way, k, values, found, right=right))
+            if way == args.default:
+                figures[f"ratio_k{k}"], figures[f"ratio_k{k}_interval"] = ratio(values, single, groups)
+                figures[f"routed_right_k{k}"] = right
+        for name, scored in extra.items():
+            if name.split()[-1] == str(k) and scored:
+                told.append(_row(name.rsplit(" ", 1)[0], k, [v for _, v in scored], [c for c, _ in scored]))
+        kept = [case for case in cases if id(case) in closed]
+        absent = [case.absent(k) for case in kept]
+        for way in (args.default, "ask"):
+            values = [c.f1(way) for c in absent]
+            told.append(_row(f"{way}, right passage absent", k, values, absent))
+            if way == args.default:
+                lost = [100 * (v - closed[id(case)]) for v, case in zip(values, kept, strict=True)]
+                figures[f"absent_minus_closed_k{k}"] = mean(lost)
+                figures[f"absent_minus_closed_k{k}_interval"] = interval(lost, groups=[c.fact.passage for c in kept])
+    seconds = {name: mean(values) for name, values in timed.items()}
+    last = max(counts)
+    for way in ("lexical", "ask"):
+        if f"{way} {last}" in seconds:
+            figures[f"first_token_ratio_{way}_k{last}"] = seconds[f"{way} {last}"] / seconds[f"context {last}"]
+    report = f"# Several retrieved passages: {lm.name}, {args.dtype}\n\n"
+    report += f"{len(cases)} questions of {args.data.name} on {pool} passages of two subjects, recipe {recipe['name']} "
+    report += f"({', '.join(args.change) or 'as published'}), candidates by BM25. F1 in percent on the questions whose "
+    report += "right passage is a candidate, 95 % intervals by bootstrap over passages; `right`: share of questions "
+    report += "for which the right passage's adapter acts.\n\n"
+    report += table(told, ["way", "k", "n", "f1", "interval", "right"]) + "\n\n"
+    report += "Seconds to the first token (`ask`: to all answers), mean of "
+    report += f"{len(next(iter(timed.values()), []))} questions, empty prefix cache:\n\n"
+    report += table([{"way and k": name, "s": value} for name, value in seconds.items()], ["way and k", "s"])
+    note(report)
+    figures |= {
+        "complete": complete,
+        "default": args.default,
+        "questions": len(cases),
+        "pool": pool,
+        "rows": told,
+        "seconds": seconds,
+        "recipe": recipe,
+        "model": lm.name,
+        "dtype": args.dtype,
+        "data": args.data.name,
+        "machine": machine(),
+    }
+    finish("documents", figures, args.out, report)
+
+
+if __name__ == "__main__":
+    main()

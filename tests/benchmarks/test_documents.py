@@ -1,0 +1,102 @@
+"""Ways of choosing among retrieved passages, and the benchmark end to end on a tiny model."""
+
+import json
+
+import numpy as np
+import pytest
+
+from benchmarks.documents import PLACES, WAYS, Case, main, placed, pooled, ratio
+from benchmarks.single_hop import Fact
+from llamaindex_prag.placement.ask_router import Answer
+from tests.benchmarks.conftest import PLACES as TOWNS
+
+PASSAGES = ("The tower of Vold is old.", "The ferry of Vold was built in 1973.", "Bread is baked in ovens.")
+
+
+def fact(title, passage, question="When was the ferry built?", answer="1973"):
+    return Fact("squad", title, passage, question, (answer,))
+
+
+def case(right=1, gains=(0.5, 2.0, 3.0), minilm=(0.9, 0.8, 0.1)):
+    answers = tuple(Answer(text, gain) for text, gain in zip(("old", "1973", "ovens"), gains, strict=True))
+    return Case(fact("Ferries", PASSAGES[right]), PASSAGES, (1.0, 2.0, 0.0), minilm, answers)
+
+
+def test_each_way_chooses_by_its_own_scores():
+    assert {way: case().chosen(way) for way in WAYS} == {
+        "bm25": 1,
+        "minilm": 0,
+        "lexical": 1,  # the words of the question decide
+        "ask": 2,  # an adapter that is sure of itself
+        "lexical+ask": 1,
+    }
+    assert [case().f1(way) for way in WAYS] == [1.0, 0.0, 1.0, 0.0, 1.0]
+
+
+def test_candidates_are_cut_to_the_best_and_lack_the_right_passage_where_it_is_absent():
+    assert case().right == 1
+    assert case().best(1).right is None
+    assert case().best(2).passages == PASSAGES[:2]
+    assert case().absent(2).passages == (PASSAGES[0], PASSAGES[2])
+    assert case().absent(2).answers == (case().answers[0], case().answers[2])
+    assert case().absent(2).right is None
+
+
+@pytest.mark.parametrize(("place", "at"), list(zip(PLACES, [0, 1, 2], strict=True)))
+def test_the_right_passage_stands_where_it_should_among_the_texts(place, at):
+    found = placed(case(), place)
+    assert found.index(PASSAGES[1]) == at
+    assert sorted(found) == sorted(PASSAGES)
+
+
+def test_the_pool_has_two_subjects_and_questions_take_turns():
+    facts = [fact(t, f"{t} {p}", f"{t} {p} {q}?") for t in ("A", "B", "C") for p in range(3) for q in range(4)]
+    found = pooled(facts, 4, 10)
+    assert {f.passage for f in found} == {"A 0", "A 1", "B 0", "B 1"}
+    assert [f.question for f in found[:5]] == ["A 0 0?", "A 1 0?", "B 0 0?", "B 1 0?", "A 0 1?"]
+    assert len(found) == 10
+
+
+def test_a_ratio_is_that_of_the_means_with_an_interval_over_passages():
+    value, (low, high) = ratio([1.0, 0.0, 1.0, 1.0], [1.0, 1.0, 1.0, 1.0], list("abcd"))
+    assert value == 0.75
+    assert 0.2 <= low < 0.75 < high <= 1.0
+    assert ratio([0.5, 0.5], [1.0, 1.0], list("ab")) == (0.5, [0.5, 0.5])
+    assert np.isnan(ratio([0.0], [0.0], ["a"])[0])
+
+
+@pytest.mark.slow
+def test_a_run_reports_every_way_and_continues_where_it_was_stopped(model, tmp_path):
+    paragraphs = [
+        {
+            "context": f"The ferry of {place} has {60 + i} cabins. She was built in {1970 + i} at the yard in {place}.",
+            "qas": [{"question": f"When was the ferry of {place} built?", "answers": [{"text": str(1970 + i)}]}],
+        }
+        for i, place in enumerate(TOWNS)
+    ]
+    data = tmp_path / "squad.json"
+    articles = [{"title": t, "paragraphs": paragraphs[i : i + 2]} for t, i in (("Ferries", 0), ("Ships", 2))]
+    data.write_text(json.dumps({"data": articles}))
+    given = ["--model", str(model), "--data", str(data), "--pool", "4", "--questions", "4", "--counts", "1,2"]
+    given += [
+        "--change",
+        "epochs=1",
+        "--change",
+        'acts_from="answer"',
+        "--merged",
+        "2",
+        "--context",
+        "2",
+        "--timed",
+        "1",
+    ]
+    main([*given, "--max-minutes", "0"])
+    main([*given, "--out", str(tmp_path / "out")])
+    figures = json.loads((tmp_path / "out" / "documents.json").read_text())
+    assert figures["complete"]
+    ways = {(row["way"], row["k"]) for row in figures["rows"]}
+    assert {(way, k) for way in ("single", *WAYS) for k in (1, 2)} <= ways
+    assert {("context middle", 2), ("mean", 2), ("lexical, right passage absent", 2)} <= ways
+    assert {"ratio_k2", "ratio_k2_interval", "routed_right_k2", "absent_minus_closed_k2"} <= figures.keys()
+    assert figures["first_token_ratio_ask_k2"] > 0
+    assert "right passage absent" in (tmp_path / "out" / "documents.md").read_text()
