@@ -46,7 +46,8 @@ async def test_a_run_begins_in_a_thread_and_streams_its_events():
     events = [e async for e in graph_of(threads).astream({"question": "Who?"}, stream_mode="custom")]
     assert threads
     assert threading.get_ident() not in threads
-    assert events[0] == {"type": "question", "question": "Who?", "reason": "initial retrieval"}
+    told = {"type": "question", "question": "Who?", "reason": "initial retrieval", "preset": "single"}
+    assert events[0] == told
 
 
 async def test_evidence_is_placed_in_a_thread():
