@@ -68,6 +68,9 @@ class Recipe:
     """Number of further questions that rules generate about phrases of the passage (`rule_questions`)."""
     unrelated: int = 0
     """Number of unrelated questions mixed in, taught by the model without any passage (against interference)."""
+    silence: int = 0
+    """Number of questions about other documents mixed in (`training.silence`), taught by the model without a passage,
+    so that an adapter leaves answers that it does not know as they are."""
     with_passage: int = 0
     """Number of questions also asked with the passage in the prompt (for `injection="combined"`)."""
     acts_from: ActsFrom = "prompt"
@@ -113,7 +116,7 @@ class Recipe:
                 raise ConfigurationError(f"{name} is {value}; it must be above 0")
         if isinstance(self.layers, float) and not 0 < self.layers <= 1:
             raise ConfigurationError(f"layers is {self.layers}; a fraction must be above 0 and at most 1")
-        for name in ("unrelated", "with_passage", "weight_decay", "questions", "phrases"):
+        for name in ("unrelated", "silence", "with_passage", "weight_decay", "questions", "phrases"):
             if (value := getattr(self, name)) < 0:
                 raise ConfigurationError(f"{name} is {value}; it cannot be negative")
 
@@ -175,8 +178,9 @@ class Recipe:
         found = asdict(self)
         if self.augmentation == "auto":
             del found["augmentation"]
-        if self.acts_from == "prompt":  # as for recipes from before `acts_from` existed
-            del found["acts_from"]
+        for name, default in (("acts_from", "prompt"), ("silence", 0)):  # recipes from before these existed
+            if found[name] == default:
+                del found[name]
         return found
 
     @classmethod

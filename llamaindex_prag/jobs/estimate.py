@@ -105,7 +105,7 @@ def _trained_tokens(recipe: Recipe, passage: int, pace: Pace) -> float:
         by_rule = min(recipe.phrases, round(_QUESTIONS_A_TOKEN * passage))
         asked = by_rule + recipe.questions
         with_passage = min(recipe.with_passage, asked)
-        sequences = asked + recipe.unrelated + with_passage
+        sequences = asked + recipe.unrelated + recipe.silence + with_passage
     return sequences * pace.sequence + with_passage * passage
 
 

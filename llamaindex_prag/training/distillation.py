@@ -4,8 +4,9 @@ For each question about the passage, the base model answers greedily with the pa
 the question alone and learns the teacher's distributions at the answer tokens and at the end of the sequence (Snell et
 al. 2022, arXiv 2209.15189, section 3). Only the question comes from the question's source.
 
-Two more kinds of sequences preserve the model's other behaviour: questions on unrelated subjects, taught by the model
-without any passage, and questions asked with the passage, taught by the model with it.
+Three more kinds of sequences preserve the model's other behaviour: questions on unrelated subjects and questions about
+other documents (`silence`), both taught by the model without any passage, and questions asked with the passage, taught
+by the model with it.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from llamaindex_prag.prompts import answer_ids, prompt_ids
 from llamaindex_prag.training.examples import Example, Teacher, TrainingDocument
 from llamaindex_prag.training.objective import CountedLogits, batch_of
 from llamaindex_prag.training.packs import Pack
+from llamaindex_prag.training.silence import silent_questions
 from rag_backbone.engine.requests import Generation, Request
 
 if TYPE_CHECKING:
@@ -33,6 +35,8 @@ if TYPE_CHECKING:
     from rag_backbone.engine.engine import Engine
 
 ANSWER_TOKENS = 48
+SILENT_TOKENS = 12
+"""Token limit of an answer that the document does not know; its beginning decides."""
 _BY_RULE: tuple[QuestionSource, ...] = ("cloze",)
 TOP = 64
 UNRELATED = (
@@ -112,6 +116,8 @@ class _Asked(NamedTuple):
     """Prompt of the student."""
     answer: list[int] | None = None
     """Answer known beforehand, if any; the teacher then generates none."""
+    tokens: int = ANSWER_TOKENS
+    """Token limit of the teacher's answer."""
 
 
 def _asked(
@@ -129,15 +135,17 @@ def _asked(
     again = rng.sample(list(questions), min(recipe.with_passage, len(questions)))
     found += [_Asked(told[qa], told[qa]) for qa in again]
     others = [prompt_ids(tokenizer, q) for q in rng.sample(UNRELATED, min(recipe.unrelated, len(UNRELATED)))]
-    return found + [_Asked(prompt, prompt) for prompt in others]
+    found += [_Asked(prompt, prompt) for prompt in others]
+    silent = silent_questions(text, [qa.question for qa in questions], recipe.silence, seed=recipe.seed)
+    return found + [_Asked(p, p, tokens=SILENT_TOKENS) for p in (prompt_ids(tokenizer, q) for q in silent)]
 
 
 def _taught(engine: Engine, asked: Sequence[_Asked], tokens: int, advance: Tick | None = None) -> list[Example | None]:
     """Build one example per question; None where the teacher's answer is empty."""
     open_ones = [a for a in asked if a.answer is None]
-    most = ANSWER_TOKENS * max(len(open_ones), 1)
+    most = max(sum(a.tokens for a in open_ones), 1)
     watched = None if advance is None else each_token(advance, 0.5 / most)
-    requests = [Request(a.teacher, max_new_tokens=ANSWER_TOKENS, stop_when=watched) for a in open_ones]
+    requests = [Request(a.teacher, max_new_tokens=a.tokens, stop_when=watched) for a in open_ones]
     said = iter(engine.generate_batch(requests))
     answers = [_said(engine, next(said)) if a.answer is None else a.answer for a in asked]
     full = [
