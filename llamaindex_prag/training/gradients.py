@@ -214,12 +214,12 @@ def frozen(model: nn.Module) -> Iterator[None]:
 
 
 def _forwards(rows: list[tuple[int, Pack]], tokens: int) -> Iterator[list[tuple[int, Pack]]]:
-    """Group rows of similar width, with at most `tokens` padded tokens per group (or a single row)."""
+    """Group rows of similar width, with at most `tokens` padded tokens per group (or a single row), by document."""
     part: list[tuple[int, Pack]] = []
     for row in sorted(rows, key=lambda r: r[1].width):
         if part and (len(part) + 1) * row[1].width > tokens:
-            yield part
+            yield sorted(part, key=lambda r: r[0])
             part = []
         part.append(row)
     if part:
-        yield part
+        yield sorted(part, key=lambda r: r[0])
