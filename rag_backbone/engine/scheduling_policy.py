@@ -255,7 +255,7 @@ class SchedulingPolicy:
             failures = dict.fromkeys(rows, error)
         for ask in asks:
             ask.row.thread = ask.thread
-            ask.row.awaited_in_vain &= len(rows) == 1
+            ask.row.missed_batch &= len(rows) == 1
         self._deliver(asks, failures)
         return True
 
@@ -264,7 +264,7 @@ class SchedulingPolicy:
 
     def _deliver(self, asks: Sequence[TokenRequest], failures: Failures) -> None:
         for ask in asks:
-            if not ask.row.awaited_in_vain and ask.row not in failures:
+            if not ask.row.missed_batch and ask.row not in failures:
                 self._expected.add(ask.row)
         self._finish(asks, failures)
 
@@ -275,7 +275,7 @@ class SchedulingPolicy:
             left = end - time.monotonic()
             if left <= 0 or not self._note_next(left):
                 for row in self._expected:
-                    row.awaited_in_vain = True
+                    row.missed_batch = True
                 self._expected.clear()
 
     def _awaited(self) -> bool:

@@ -66,7 +66,7 @@ class SequenceState:
         """The thread that requested the latest token."""
         self.left_at = 0.0
         """Monotonic time at which the latest token was handed over."""
-        self.awaited_in_vain = False
+        self.missed_batch = False
         """Set when a batch timed out waiting for this sequence; cleared when it next joins a batch."""
         self._end_ids = end_ids
         self._detokenizer = Detokenizer(tokenizer, prompt_ids)
