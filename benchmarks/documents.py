@@ -229,6 +229,7 @@ def _timed(model: ParametricModel, cases: Sequence[Case], counts: Sequence[int])
         for k in counts:
             for way in ("context", "lexical", "ask"):
                 model.lm.engine.prefixes.clear()
+                model.lm.engine.run(model.bank.clear)  # reading the adapters from the store counts
                 started = time.perf_counter()
                 _begin(model, case.best(k), way)
                 found.setdefault(f"{way} {k}", []).append(time.perf_counter() - started)

@@ -100,6 +100,7 @@ class ParametricModel(LocalModel):
     def _translations(self, translator: Translator | None) -> Translations | None:
         if translator is None:
             return None
+        self.recipe.check_plain("a translator")
         from llamaindex_prag.translator.translations import Translations
 
         if translator.config.layout != self.layout:

@@ -15,15 +15,13 @@ from pydantic import ConfigDict, Field, PrivateAttr
 from langgraph_dynrag.known_arguments import KnownArguments
 from rag_backbone.errors import ConfigurationError
 from rag_backbone.logger_levels import level_kept
-from rag_backbone.text.scripts import search_terms
+from rag_backbone.text.units import search_words
 
 with level_kept("bm25s"):
     import bm25s
-    from bm25s.stopwords import STOPWORDS_EN
 
 TERMS_VERSION = 2
 """Incremented whenever term extraction changes, so that saved indexes are not searched with incompatible queries."""
-_STOP_WORDS = frozenset(STOPWORDS_EN)
 
 
 class BM25Retriever(KnownArguments, BaseRetriever):
@@ -54,7 +52,7 @@ class BM25Retriever(KnownArguments, BaseRetriever):
         if not documents:
             raise ConfigurationError("there are no documents to index")
         retriever = cls(**options)
-        tokens = [_terms(_indexed(d), indexing=True) for d in documents]
+        tokens = [search_words(_indexed(d), indexing=True) for d in documents]
         if not any(tokens):
             raise ConfigurationError(f"none of the {len(documents)} documents contains a word to index")
         retriever._documents = list(documents)
@@ -84,7 +82,7 @@ class BM25Retriever(KnownArguments, BaseRetriever):
         wanted = min(self.k if k is None else k, len(self._documents))
         if wanted < 1:
             raise ConfigurationError(f"k is {k}; at least 1 is needed")
-        terms = _terms(query, indexing=False)
+        terms = search_words(query, indexing=False)
         if not terms:
             return []
         # The result must not depend on whether JAX is installed: same order of ties, and no accelerator is used.
@@ -111,8 +109,3 @@ class BM25Retriever(KnownArguments, BaseRetriever):
 def _indexed(document: Document) -> str:
     title = document.metadata.get("title")
     return f"{title} {document.page_content}" if title else document.page_content
-
-
-def _terms(text: str, *, indexing: bool) -> list[str]:
-    # One letter and one digit are words too: "Vitamin C", "World War 2".
-    return [term for term in search_terms(text, indexing=indexing) if term not in _STOP_WORDS]

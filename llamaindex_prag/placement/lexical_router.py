@@ -12,13 +12,10 @@ from llamaindex_prag.adapters.adapter import AdapterKey
 from llamaindex_prag.placement.candidate import Candidate
 from llamaindex_prag.placement.routing import RoutingScores
 from rag_backbone.logger_levels import level_kept
-from rag_backbone.text.scripts import search_terms
+from rag_backbone.text.units import search_words
 
 with level_kept("bm25s"):
     import bm25s
-    from bm25s.stopwords import STOPWORDS_EN
-
-_STOP_WORDS = frozenset(STOPWORDS_EN)
 
 
 class LexicalRouter:
@@ -53,15 +50,11 @@ def standardised(values: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def bm25_scores(question: str, texts: Sequence[str]) -> NDArray[np.float64]:
     """Return the BM25 score of each text, (texts,), with document frequencies among these texts."""
-    wanted = _terms(question, indexing=False)
-    indexed = [_terms(text, indexing=True) for text in texts]
+    wanted = search_words(question, indexing=False)
+    indexed = [search_words(text, indexing=True) for text in texts]
     known = {term for terms in indexed for term in terms}
     if not (wanted := [term for term in wanted if term in known]):
         return np.zeros(len(texts))
     index = bm25s.BM25()
     index.index(indexed, show_progress=False)
     return np.asarray(index.get_scores(wanted), np.float64)
-
-
-def _terms(text: str, *, indexing: bool) -> list[str]:
-    return [term for term in search_terms(text, indexing=indexing) if term not in _STOP_WORDS]

@@ -119,6 +119,7 @@ class Placer:
         strengths: Sequence[float],
         scores: Sequence[float | None],
         dates: Sequence[datetime | None],
+        ranks: Sequence[float | None] | None = None,
     ) -> Placement:
         """Decide how each passage is used.
 
@@ -127,20 +128,22 @@ class Placer:
                 best-scored ones are loaded.
             question: The question, needed to measure contradictions; if blank, none are measured.
             strengths: Factor on each passage's update.
-            scores: Retrieval scores.
+            scores: Retrieval scores, which also weigh adapters where a merge or policy asks for scores.
             dates: Date of the last change of each passage's document.
+            ranks: Scores by which the passages that act are chosen; None for the retrieval scores.
         """
         in_prompt: dict[int, str] = {i: NO_ADAPTER for i, key in enumerate(keys) if key is None}
         left_out: dict[int, str] = {}
         beyond = in_prompt if self._others == "context" else left_out
-        measured = sorted(best_scored(keys, scores, self.candidates))
+        ranks = scores if ranks is None else ranks
+        measured = sorted(best_scored(keys, ranks, self.candidates))
         known = {i: key for i in measured if (key := keys[i]) is not None}
         conflicts = self._measured(question, list(known.values()))
         resolution = self._resolved(conflicts, known, dates)
         in_prompt |= resolution.in_prompt
         left_out |= resolution.left_out
         kept = [key if i in resolution.in_weights else None for i, key in enumerate(keys)]
-        taken = sorted(best_scored(kept, scores, self._active))
+        taken = sorted(best_scored(kept, ranks, self._active))
         placed = {*in_prompt, *left_out, *taken}
         beyond |= {i: self._reason() for i in range(len(keys)) if i not in placed}
         weights = usable_scores([scores[i] for i in taken])

@@ -98,9 +98,9 @@ class PlacementService:
         """
         started, made = time.monotonic(), MadeAdapters()
         plans = self.plan(candidates) if plans is None else plans
-        candidates, plans, _ = self._routed(candidates, question, plans)
+        ranks, plans, _ = self._routed(candidates, question, plans)
         lost: set[int] = set()
-        while not made.store_failed and (lacking := self._lacking(candidates, plans, lost)):
+        while not made.store_failed and (lacking := self._lacking(candidates, plans, ranks, lost)):
             for making in _MAKING.values():
                 group = [candidates[i] for i in lacking if plans[i].make == making]
                 if group:
@@ -130,9 +130,9 @@ class PlacementService:
                 the reported strengths do not include it.
         """
         plans = self.plan(candidates) if plans is None else plans
-        candidates, plans, routing = self._routed(candidates, question, plans)
+        ranks, plans, routing = self._routed(candidates, question, plans)
         lost: set[int] = set()
-        while lacking := self._lacking(candidates, plans, lost):
+        while lacking := self._lacking(candidates, plans, ranks, lost):
             lost.update(lacking)
         # Adapters of passages that do not act are not needed, so these passages count as having one.
         placed = self._placer.place(
@@ -141,25 +141,22 @@ class PlacementService:
             strengths=[times * (self._strength or (BESIDE_TEXT if plan.beside else 1.0)) for plan in plans],
             scores=[c.score for c in candidates],
             dates=[date_of(c.metadata) for c in candidates],
+            ranks=ranks,
         )
         strengths = {i: s / times for i, s in placed.strengths.items()}
         return replace(placed, strength=placed.strength / times, strengths=strengths, routing=routing)
 
     def _routed(
         self, candidates: Sequence[Candidate], question: str, plans: Sequence[PlacementPlan]
-    ) -> tuple[Sequence[Candidate], Sequence[PlacementPlan], RoutingScores | None]:
-        """Return the passages with the router's scores, and plans that say so if none may act."""
+    ) -> tuple[list[float | None], Sequence[PlacementPlan], RoutingScores | None]:
+        """Return the scores by which passages are chosen, and plans that say so if none may act."""
         if self._router is None or not question.strip():
-            return candidates, plans, None
+            return [c.score for c in candidates], plans, None
         keys = [None if plan.in_context else self._key(c) for c, plan in zip(candidates, plans, strict=True)]
         found = self._router.scores(question, candidates, keys)
-        scored = [
-            replace(c, score=-math.inf if score is None else score)
-            for c, score in zip(candidates, found.scores, strict=True)
-        ]
         if found.refused:
             plans = [replace(plan, in_context=plan.in_context or found.refused) for plan in plans]
-        return scored, plans, found
+        return [-math.inf if score is None else score for score in found.scores], plans, found
 
     def _chosen(self, choice: AutoDecision, candidate: Candidate) -> PlacementPlan:
         if choice.way == "context":
@@ -178,11 +175,14 @@ class PlacementService:
             )
 
     def _lacking(
-        self, candidates: Sequence[Candidate], plans: Sequence[PlacementPlan], lost: Collection[int]
+        self,
+        candidates: Sequence[Candidate],
+        plans: Sequence[PlacementPlan],
+        ranks: Sequence[float | None],
+        lost: Collection[int],
     ) -> list[int]:
         """Return the indices of passages that should act and have no adapter; `lost` passages never act."""
-        scores = [c.score for c in candidates]
-        active = best_scored(self._keys(candidates, plans, lost), scores, self._placer.candidates)
+        active = best_scored(self._keys(candidates, plans, lost), ranks, self._placer.candidates)
         return [i for i in active if self._key(candidates[i]) is None]
 
     def _keys(

@@ -53,6 +53,7 @@ class TranslatorConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        self.recipe.check_plain("a translator")
         if self.kind not in get_args(NetworkKind):
             raise ConfigurationError(f"kind is {self.kind!r}; known: {', '.join(get_args(NetworkKind))}")
         for name in _SIZES:

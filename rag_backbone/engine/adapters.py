@@ -13,6 +13,8 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import Literal, Protocol, Self, runtime_checkable
 
+from rag_backbone.errors import ConfigurationError
+
 ActsFrom = Literal["prompt", "answer"]
 """Where adapters begin to act: at the first token of the prompt, or at its last token, which predicts the first token
 of the answer."""
@@ -103,7 +105,15 @@ class SequenceAdapters:
             prompt: Length of the prompt, in tokens.
             answer_from: Length of the part of the prompt before an answer that has begun; None if the whole prompt
                 comes before the answer.
+
+        Raises:
+            ConfigurationError: If `answer_from` is below 1 or beyond the prompt.
         """
+        if answer_from is not None and not 1 <= answer_from <= prompt:
+            raise ConfigurationError(
+                f"answer_from is {answer_from} in a prompt of {prompt} tokens; an answer begins after at least one "
+                "token, and at the latest where the prompt ends"
+            )
         late = adapters is not None and adapters.acts_from == "answer"
         return cls(adapters, max((prompt if answer_from is None else answer_from) - 1, 0) if late else 0)
 

@@ -43,8 +43,6 @@ class Request:
     def __post_init__(self) -> None:
         if self.max_new_tokens < 1:
             raise ConfigurationError(f"max_new_tokens is {self.max_new_tokens}; at least 1 is needed")
-        if self.answer_from is not None and not self.answer_from >= 1:
-            raise ConfigurationError(f"answer_from is {self.answer_from}; at least one token comes before an answer")
         if isinstance(self.stop, str):
             raise ConfigurationError(f"stop is the string {self.stop!r}; a list of strings is needed: [{self.stop!r}]")
 

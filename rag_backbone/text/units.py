@@ -16,7 +16,7 @@ from typing import NamedTuple
 import regex
 
 from rag_backbone.errors import ConfigurationError
-from rag_backbone.text.scripts import SPACED, SPACELESS, spaceless_words
+from rag_backbone.text.scripts import SPACED, SPACELESS, search_terms, spaceless_words
 
 
 class Span(NamedTuple):
@@ -130,21 +130,34 @@ def spaced_pieces(text: str) -> list[Span]:
     return spans
 
 
-@cache
 def stop_words(language: str = "en") -> frozenset[str]:
     """Return the function words of a language, in lower case.
 
     Raises:
         ConfigurationError: If there is no list for the language.
     """
+    if language not in _STOP_LISTS:
+        raise ConfigurationError(f"no stop words for language {language!r}; known: {', '.join(sorted(_STOP_LISTS))}")
+    return _listed_words(_STOP_LISTS[language])
+
+
+@cache
+def _listed_words(name: str) -> frozenset[str]:
     from rag_backbone.logger_levels import level_kept
 
     with level_kept("bm25s"):
         import bm25s.stopwords
 
-    if language not in _STOP_LISTS:
-        raise ConfigurationError(f"no stop words for language {language!r}; known: {', '.join(sorted(_STOP_LISTS))}")
-    return frozenset(getattr(bm25s.stopwords, f"STOPWORDS_{_STOP_LISTS[language]}"))
+    return frozenset(getattr(bm25s.stopwords, f"STOPWORDS_{name}"))
+
+
+def search_words(text: str, *, indexing: bool) -> list[str]:
+    """Return the terms that BM25 compares: `search_terms` without English function words.
+
+    One letter and one digit are words too: "Vitamin C", "World War 2".
+    """
+    listed = _listed_words("EN")  # the short list: saved indexes were made with it
+    return [term for term in search_terms(text, indexing=indexing) if term not in listed]
 
 
 def not_a_stop_word(language: str = "en") -> WordFilter:

@@ -5,7 +5,10 @@ import gc
 import pytest
 
 from llamaindex_prag.adapters.adapter import Adapter
+from llamaindex_prag.adapters.recipe import get_recipe
 from llamaindex_prag.parametric_model import ParametricModel
+from llamaindex_prag.translator.config import TranslatorConfig
+from llamaindex_prag.translator.translator import Translator
 from rag_backbone.errors import AdapterError, ConfigurationError
 from tests.llamaindex_prag.made import random_values
 
@@ -42,3 +45,15 @@ def test_the_shared_model_lives_as_long_as_it_is_in_use(lm, store):
     del model
     gc.collect()
     assert ParametricModel.of(lm, store, recipe="distill").recipe.name == "distill"
+
+
+def test_adapters_that_act_from_the_answer_on_are_not_translated(lm, store):
+    recipe = get_recipe("distill", acts_from="answer")
+    with pytest.raises(ConfigurationError, match="a translator applies adapters to every token"):
+        TranslatorConfig.of(lm, recipe=recipe)
+    with pytest.raises(ConfigurationError, match="a translator applies adapters to every token"):
+        ParametricModel(lm, store, recipe=recipe, translator=Translator(lm, TranslatorConfig.of(lm, width=16, heads=2)))
+    with pytest.raises(ConfigurationError, match="a PeftModel applies adapters to every token"):
+        ParametricModel(lm, store, recipe=recipe).to_peft([TEXT])
+    with pytest.raises(ConfigurationError, match="a LoraConfig applies adapters to every token"):
+        recipe.to_lora_config(3)

@@ -162,3 +162,15 @@ def test_a_question_that_no_adapter_answers_is_answered_from_text(model, monkeyp
 def test_an_unknown_route_names_the_known_ones(model):
     with pytest.raises(ConfigurationError, match=r"route is 'lexcal' \(did you mean 'lexical'\?\)"):
         service(model, route="lexcal")
+
+
+def test_the_route_chooses_and_the_retrieval_scores_weigh(lm, store):
+    made = ParametricModel.of(lm, store, recipe="prag", max_adapters=3)
+    for i, text in enumerate(OTHERS):
+        store.put(made.key(text), Adapter(made.layout, random_values(made.layout, i, 0.1), 2.0), {})
+    placer = Placer(made, merge="score", max_active=2)
+    placing = PlacementService(made, placer, waiting=logging.getLogger(), missing="context", route="lexical")
+    passages = [Candidate("a", OTHERS[0], score=3.0), Candidate("b", OTHERS[1], score=1.0)]
+    placed = placing.place(passages, "Who built the tower?")
+    assert placed.selection.weights == pytest.approx((0.75, 0.25))
+    assert placed.routing.scores == pytest.approx((0.0, 0.0))

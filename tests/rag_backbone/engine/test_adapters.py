@@ -145,9 +145,13 @@ def test_a_backend_for_whole_sequences_refuses_late_adapters():
     assert engine.generate(Request(PROMPT, 2)).token_ids
 
 
-def test_an_answer_comes_after_at_least_one_token():
-    with pytest.raises(ConfigurationError, match="answer_from is 0"):
-        Request([5, 6], 2, answer_from=0)
+@pytest.mark.parametrize("answer_from", [0, 3])
+def test_an_answer_begins_within_the_prompt_and_after_at_least_one_token(answer_from):
+    engine, told = attached(tiny_llama()), f"answer_from is {answer_from} in a prompt of 2 tokens"
+    with pytest.raises(ConfigurationError, match=told):
+        engine.generate(Request([5, 6], 2, answer_from=answer_from))
+    with pytest.raises(ConfigurationError, match=told):
+        engine.score([5, 6], [7], answer_from=answer_from)
 
 
 def test_parts_of_a_forward_pass():
