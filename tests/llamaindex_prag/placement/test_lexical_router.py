@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llamaindex_prag.placement.candidate import Candidate
-from llamaindex_prag.placement.lexical_router import LexicalRouter, bm25_scores, standardised
+from llamaindex_prag.placement.lexical_router import LexicalRouter, answering, bm25_scores, coverage, standardised
+from rag_backbone.errors import ConfigurationError
 
 WORDS = ["bridge", "river", "lamp", "tower", "mason"]
 
@@ -75,3 +76,25 @@ def test_no_common_word_and_a_single_passage_are_no_error():
     assert LexicalRouter().scores("lamp", [Candidate("a", "the tower")], [None]).scores == (0.0,)
     assert LexicalRouter().scores("?", [Candidate("a", "a"), Candidate("b", "b")], [None, None]).scores == (0.0, 0.0)
     assert list(standardised(np.array([]))) == []
+
+
+def test_the_share_of_words_is_that_of_the_best_sentence_with_the_title():
+    passage = Candidate("a", "The tower was built by a mason. A bridge leads over the river.", "Vold")
+    assert coverage("mason built tower of Vold", passage) == pytest.approx(1.0)
+    assert coverage("mason built bridge", passage) == pytest.approx(2 / 3)  # mason and built in one, bridge in the other
+    assert coverage("of", passage) == 0.0
+    assert answering("mason built bridge", passage) == pytest.approx(1 / (1 + math.exp(2.96 - 6.86 * 2 / 3)))
+
+
+def test_no_passage_acts_if_none_names_what_is_asked_for():
+    passages = [Candidate("a", "Bread is baked in ovens.", score=0.4), Candidate("b", "Rivers flow.", score=0.3)]
+    found = LexicalRouter().scores("Which mason built the tower of Vold?", passages, [None, None])
+    assert "probability of 0.05" in found.refused
+    assert not LexicalRouter(bound=0).scores("Which mason built the tower?", passages, [None, None]).refused
+    assert not LexicalRouter().scores("Where is bread baked?", passages, [None, None]).refused
+    assert LexicalRouter().scores("面包在哪里烤?", passages, [None, None]).refused  # another language
+
+
+def test_a_bound_that_is_no_probability_is_refused():
+    with pytest.raises(ConfigurationError, match="bound is 1.5"):
+        LexicalRouter(bound=1.5)
