@@ -23,6 +23,7 @@ from llamaindex_prag.translator.translations import Translations
 from llamaindex_prag.translator.translator import Translator
 from rag_backbone.engine.requests import Request
 from rag_backbone.errors import AdapterError, ConfigurationError
+from rag_backbone.loading.causal_lm import CausalLM
 from tests.llamaindex_prag.llama_index.conftest import Fixed
 from tests.llamaindex_prag.made import with_update
 from tests.llamaindex_prag.translator.conftest import OTHERS, TRAINED, strong
@@ -187,15 +188,18 @@ def test_translating_without_a_translator_is_rejected_with_the_argument_to_pass(
     with pytest.raises(ConfigurationError, match=r"ParametricLLM\(translator="):
         ParametricNodePostprocessor(llm=llm, missing="translate")
     with pytest.raises(ConfigurationError, match=r"ParametricLLM\(translator="):
-        ParametrizeNodes(llm=llm, how="translate")([TextNode(text="A river.")])
+        ParametrizeNodes(llm=llm, how="translate")
 
 
-def test_a_translator_is_loaded_from_its_folder(lm, store, translator, tmp_path):
+def test_a_translator_is_loaded_from_its_folder(lm, store, translator, tmp_path, monkeypatch):
     translator.save(tmp_path / "translator")
     llm = ParametricLLM(lm=lm, store=store, recipe="prag", translator=tmp_path / "translator")
     assert llm.model.translator_key == translator.fingerprint
     with pytest.raises(TranslatorError, match="there is no translator"):
         ParametricLLM(lm=lm, store=store, recipe="prag", translator=tmp_path / "none")
+    monkeypatch.setattr(CausalLM, "from_pretrained", lambda name: pytest.fail(f"{name} was loaded"))
+    with pytest.raises(TranslatorError, match="No translator is shipped"):
+        ParametricLLM(lm="embedded", translator="embedded")
 
 
 def test_a_marker_of_another_translator_is_rejected(llm, lm):
