@@ -5,6 +5,7 @@ import json
 import pytest
 from typer.testing import CliRunner
 
+from llamaindex_prag.errors import TranslatorHealthError
 from rag_backbone.cli import build_app
 from tests.llamaindex_prag.test_cli import TEXT
 
@@ -30,6 +31,7 @@ def test_a_translator_is_trained_from_json_lines_and_resumes(model_folder, tmp_p
         "3",
         "--validate-every",
         "1",
+        "--no-health-check",
         "--json",
     ]
     stopped = CliRunner().invoke(build_app(), [*call, "--max-minutes", "0"])
@@ -49,6 +51,9 @@ def test_a_translator_is_trained_from_json_lines_and_resumes(model_folder, tmp_p
     assert (refused.exit_code, "leave --kind" in refused.output) == (2, True)
     over = CliRunner().invoke(build_app(), [*call, "--start", str(out)])
     assert (over.exit_code, "name another" in over.output) == (2, True)
+    untested = CliRunner().invoke(build_app(), [*call[:3], str(tmp_path / "new"), *call[4:-2], "--needle-steps", "1"])
+    assert isinstance(untested.exception, TranslatorHealthError)
+    assert not (tmp_path / "new").exists()
     few = CliRunner().invoke(build_app(), [*call[:1], str(corpus), *call[2:], "--validation", "9"])
     assert few.exit_code != 0
 
@@ -77,6 +82,7 @@ def test_a_translator_learns_to_produce_parametrized_adapters(run, model_folder,
         "1",
         "--imitate",
         str(tmp_path / "store"),
+        "--no-health-check",
         "--json",
     ]
     result = CliRunner().invoke(build_app(), call)
