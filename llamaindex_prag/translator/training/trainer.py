@@ -133,7 +133,7 @@ class TranslatorTrainer:
         """
         run, plan = self.run, self.plan
         if not run.history:
-            if self._health_check is not None and not self._pass(self._health_check, over=over, show=show):
+            if self._health_check is not None and not self._checked(self._health_check, over=over, show=show):
                 return run
             self._settle()
             self._judge([])
@@ -154,7 +154,7 @@ class TranslatorTrainer:
             self._keep()
         return run
 
-    def _pass(self, wanted: HealthCheck, *, over: Callable[[], bool], show: bool) -> bool:
+    def _checked(self, wanted: HealthCheck, *, over: Callable[[], bool], show: bool) -> bool:
         """Train a copy on needles and check it; return False if `over` ended that before the check."""
         given, plan = self.translator, self.plan
         copy = type(given)(given.lm, given.config, record=given.record)
