@@ -128,7 +128,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options.add_argument(
         "--methods", nargs="+", default=list(METHODS), help=f"{', '.join(METHODS)}, with +parametric, ..."
     )
-    options.add_argument("--translator", help="a checkpoint, for METHOD+translated; or 'embedded'")
+    options.add_argument("--translator", help="a checkpoint, for METHOD+translated")
     options.add_argument("--k", type=int, default=3)
     args = options.parse_args(arguments)
     _check(options, args)

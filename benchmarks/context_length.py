@@ -67,7 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     options.add_argument("--recipe", default="distill")
     options.add_argument("--combined-strength", type=float, default=BESIDE_TEXT)
-    options.add_argument("--translator", help="a checkpoint of the recipe's form, or 'embedded', for `translated`")
+    options.add_argument("--translator", help="a checkpoint of the recipe's form, for `translated`")
     options.add_argument(
         "--modes", nargs="+", choices=MODES, help="default: all; modes without trained adapters train nothing"
     )

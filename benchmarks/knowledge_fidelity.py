@@ -69,7 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         help="a value to change in the recipes, such as rank=2 or alpha=4",
     )
     options.add_argument("--known-only", action="store_true", help="train nothing; use existing adapters only")
-    options.add_argument("--translator", help="a checkpoint, or 'embedded', for the translated rows")
+    options.add_argument("--translator", help="a checkpoint, for the translated rows")
     options.add_argument("--warm-up", type=Path, help="a MuSiQue-Ans train file, for the warm-up control")
     options.add_argument("--warm-up-pairs", type=int, default=120)
     args = options.parse_args(arguments)

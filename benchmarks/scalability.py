@@ -72,7 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options.add_argument("--questions", type=int, default=40, help="maximum questions per size")
     options.add_argument("--k", type=int, default=3)
     options.add_argument("--recipe", default="distill")
-    options.add_argument("--translator", help="a checkpoint of the recipe's form; or 'embedded'")
+    options.add_argument("--translator", help="a checkpoint of the recipe's form")
     options.add_argument("--train", action="store_true", help="train missing adapters")
     args = options.parse_args(arguments)
     deadline = Deadline(args.max_minutes)

@@ -156,7 +156,7 @@ def _trained(
         kept = None
         if args.states:
             kept = stack.enter_context(KeptStates.for_model(args.states, lm, gigabytes=32))
-        trainer = TranslatorTrainer(Translator(lm, config), corpus, folder, plan, kept=kept)
+        trainer = TranslatorTrainer(Translator(lm, config), corpus, folder, plan, kept=kept, health_check=None)
         return trainer.train(over=lambda: deadline.over)
 
 

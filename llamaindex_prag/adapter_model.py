@@ -14,6 +14,7 @@ from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Protocol
 
 from llamaindex_prag.adapters.adapter import AdapterKey, text_hash
+from llamaindex_prag.errors import NO_TRANSLATOR
 from rag_backbone.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -170,7 +171,7 @@ class AdapterModel(Protocol):
             ConfigurationError: If there are no weights to train with, or no translator.
         """
         if missing == "translate" and self.translations is None:
-            raise ConfigurationError(f"missing='translate' needs a translator{advice}")
+            raise ConfigurationError(f"missing='translate' needs a translator{advice}. {NO_TRANSLATOR}")
         if missing == "train" and not self.trainable:
             raise ConfigurationError(f"missing='train' needs the model's weights{advice}")
 

@@ -7,6 +7,13 @@ from __future__ import annotations
 
 from rag_backbone.errors import AdapterError
 
+NO_TRANSLATOR = (
+    "No translator is shipped, because none passed: on unseen passages, its answers were no better than with another "
+    "passage's adapter (docs/results-translator.md). What works: missing='train', missing='context', or a translator "
+    "of your own (dynprag train-translator)."
+)
+"""End of the messages of everything that needs a translator and was given none."""
+
 
 class StoreError(AdapterError):
     """A store cannot be opened or used.
@@ -43,3 +50,7 @@ class PeftFolderError(AdapterError):
 
 class TranslatorError(AdapterError):
     """A translator cannot be used or trained: another model, damaged, or diverged."""
+
+
+class TranslatorHealthError(TranslatorError):
+    """A translator failed its health check, so it is not trained on prose; the message states the figures."""

@@ -70,7 +70,7 @@ def ask(
     store: Annotated[
         Path | None, typer.Option("--store", "-s", help=f"The adapters' folder. Default: {DEFAULT_STORE}.")
     ] = None,
-    translator: Annotated[str | None, typer.Option(help="Folder of a translator, or 'embedded'.")] = None,
+    translator: Annotated[str | None, typer.Option(help="Folder of a translator.")] = None,
     k: Annotated[int | None, typer.Option(min=1, help="Passages per search; default: the preset's.")] = None,
     threshold: Annotated[float | None, typer.Option(help="The trigger's threshold; default: the preset's.")] = None,
     max_retrievals: Annotated[int | None, typer.Option(help="Maximum number of searches.")] = None,

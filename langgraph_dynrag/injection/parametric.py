@@ -222,22 +222,27 @@ def opened_injector(
         missing: As for `ParametricInjector`. None: `"translate"` with a translator, `"context"` with a server, else
             `"train"`.
         route: As for `ParametricInjector`.
-        translator: Folder of a translator, or `"embedded"`.
+        translator: Folder of a translator.
         chat: The server's chat model; None for a model in this process.
         base_url: The server's address; None for a model in this process.
         progress: Whether to show a progress bar while adapters are trained.
 
     Raises:
         ConfigurationError: If `llamaindex_prag`'s dependencies are missing, or the options do not fit together.
+        TranslatorError: If the translator's folder has no checkpoint.
     """
     with needed_for("injection"):
+        from llamaindex_prag.errors import NO_TRANSLATOR
         from llamaindex_prag.parametric_model import ParametricModel
         from llamaindex_prag.serving.served_model import ServedModel
         from llamaindex_prag.store.lmdb_store import LMDBStore
+        from llamaindex_prag.translator import checkpoint
         from llamaindex_prag.translator.translator import Translator
         from rag_backbone.loading.causal_lm import CausalLM
     from langgraph_dynrag.chat_model.local_chat_model import LocalChatModel
 
+    if missing == "translate" and translator is None:
+        raise ConfigurationError(f"missing='translate' needs a translator: --translator FOLDER. {NO_TRANSLATOR}")
     adapters: AdapterModel
     if chat is not None and base_url is not None:
         if translator is not None:
@@ -248,6 +253,8 @@ def opened_injector(
             adapters = ServedModel(base_url, opened, model=model)
             yield chat, ParametricInjector(adapters, injection=injection, missing=missing or "context", route=route)
         return
+    if translator is not None:
+        checkpoint.require(translator)
     lm = CausalLM.from_pretrained(model)
     loaded = None if translator is None else Translator.load(translator, lm)
     with LMDBStore(store, model=lm.fingerprint) as opened:

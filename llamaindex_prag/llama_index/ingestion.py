@@ -16,6 +16,7 @@ from llama_index.core.bridge.pydantic import (
 )
 from llama_index.core.schema import BaseNode, MetadataMode, TransformComponent
 
+from llamaindex_prag.errors import NO_TRANSLATOR
 from llamaindex_prag.jobs.estimate import Estimate
 from llamaindex_prag.llama_index.arguments import refuse_unknown_arguments
 from llamaindex_prag.llama_index.llm import ParametricLLM
@@ -58,6 +59,8 @@ class ParametrizeNodes(TransformComponent):
         # `adapters` is part of the serialised form, but only for caches.
         refuse_unknown_arguments(type(self), data, ("adapters",) if "class_name" in data else ())
         super().__init__(**data)
+        if self.how == "translate":
+            self._translations()
 
     @classmethod
     def from_dict(cls, data: dict[str, Any], **kwargs: Any) -> Self:
@@ -123,7 +126,8 @@ class ParametrizeNodes(TransformComponent):
     def _translations(self) -> Translations:
         if self.llm.model.translations is None:
             raise ConfigurationError(
-                "how='translate' needs a translator, but the LLM has none: ParametricLLM(translator=...)"
+                "how='translate' needs a translator, but the LLM has none: ParametricLLM(translator=FOLDER). "
+                + NO_TRANSLATOR
             )
         return self.llm.model.translations
 

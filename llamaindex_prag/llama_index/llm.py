@@ -53,6 +53,7 @@ from llamaindex_prag.llama_index.prompts import permitting, refuse_reading_marke
 from llamaindex_prag.parametric_model import ParametricModel
 from llamaindex_prag.placement.placer import usable_scores
 from llamaindex_prag.prompts import chat_ids, conversation_ids
+from llamaindex_prag.translator import checkpoint
 from rag_backbone.aio import in_own_thread, iterate_in_own_thread
 from rag_backbone.checks import refuse_unknown
 from rag_backbone.engine.requests import Request
@@ -145,6 +146,8 @@ class ParametricLLM(ReadsInParts):
             raise ConfigurationError(
                 "server tells how a server is used, but there is no base_url; add base_url='http://.../v1'"
             )
+        if isinstance(translator, str | Path):
+            checkpoint.require(translator)  # before the model is loaded
         loaded = load_model(lm)
         self._model = ParametricModel.of(
             loaded,

@@ -35,7 +35,7 @@ from rag_backbone.errors import ConfigurationError
 
 Injection = Literal["parametric", "combined", "auto"]
 _LACKING: dict[Missing, str] = {
-    "translate": ", but the LLM has none; pass one, ParametricLLM(translator=...), or use missing='train'",
+    "translate": ", but the LLM has none: ParametricLLM(translator=FOLDER)",
     "train": "; name the model that the server runs, ParametricLLM(lm=...), or use missing='context'",
 }
 dispatcher = get_dispatcher(__name__)

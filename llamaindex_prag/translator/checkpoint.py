@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llamaindex_prag.errors import TranslatorError
+from llamaindex_prag.errors import NO_TRANSLATOR, TranslatorError
 from llamaindex_prag.store.folders import write_folder
 from llamaindex_prag.translator.config import TranslatorConfig
 from rag_backbone.errors import ConfigurationError
@@ -42,6 +42,17 @@ def write(folder: Path, config: TranslatorConfig, weights: Mapping[str, Tensor],
         raise TranslatorError(str(error)) from error
     except OSError as error:
         raise TranslatorError(f"the translator cannot be written to {folder}: {error}") from error
+
+
+def require(folder: str | Path) -> Path:
+    """Return the folder of a checkpoint, without reading it; called before a model is loaded.
+
+    Raises:
+        TranslatorError: If there is no checkpoint.
+    """
+    if not (Path(folder) / CONFIG).is_file():
+        raise TranslatorError(f"there is no translator in {folder}: {CONFIG} is missing. {NO_TRANSLATOR}")
+    return Path(folder)
 
 
 def read(folder: Path) -> tuple[TranslatorConfig, dict[str, Tensor], dict[str, Any]]:

@@ -42,14 +42,24 @@ def train_translator(
     device: Annotated[str, typer.Option(help="Such as 'cpu' or 'cuda'.")] = "auto",
     dtype: Annotated[str, typer.Option(help="Data type of the base model; the translator is float32.")] = "auto",
     seed: Annotated[int, typer.Option(help="Seed of weights, order and questions.")] = 0,
+    needle_steps: Annotated[int, typer.Option(help="Steps on needles before the health check.")] = 1000,
     max_minutes: Annotated[float | None, typer.Option(help="Stop after this time; rerun to resume.")] = None,
     *,
+    health_check: Annotated[
+        bool,
+        typer.Option(help="Train on the corpus only if the translator learns to carry the facts of unseen needles."),
+    ] = True,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Train a translator, or resume a stopped training from its last saved state."""
+    """Train a translator, or resume a stopped training from its last saved state.
+
+    A new one is first trained on needles ("The code of Marvane is 4711."), in OUT.needles: unless it then answers the
+    questions about unseen needles, it is not trained on the corpus, from which it would only learn the form of answers.
+    """
     from llamaindex_prag.adapters.recipe import get_recipe
     from llamaindex_prag.translator.config import TranslatorConfig
     from llamaindex_prag.translator.training.corpus import read_lessons, split
+    from llamaindex_prag.translator.training.health import HealthCheck
     from llamaindex_prag.translator.training.plan import DYPRAG, TrainingPlan
 
     if start is not None and (kind or recipe):
@@ -67,6 +77,7 @@ def train_translator(
         **({"unrelated": unrelated} if imitate is None else {}),
         **({} if learning_rate is None else {"learning_rate": learning_rate}),
     )
+    check = HealthCheck(steps=needle_steps) if health_check else None
     form = {"recipe": get_recipe(recipe)} if recipe else {}
     lessons = split(read_lessons(corpus), validation=validation, seed=seed)
 
@@ -88,7 +99,7 @@ def train_translator(
         kept = None
         if states is not None:
             kept = stack.enter_context(KeptStates.for_model(states, lm, gigabytes=states_gb))
-        trainer = TranslatorTrainer(translator, lessons, out, plan, adapters=store, kept=kept)
+        trainer = TranslatorTrainer(translator, lessons, out, plan, adapters=store, kept=kept, health_check=check)
         end = None if max_minutes is None else time.perf_counter() + 60 * max_minutes
         run = trainer.train(over=lambda: end is not None and time.perf_counter() > end, show=console().shows_progress)
     told: dict[str, Any] = {
@@ -97,11 +108,14 @@ def train_translator(
         "ended": run.ended,
         "parameters": translator.parameters,
         "bytes_per_document": translator.config.representation_bytes,
+        "health": run.health,
         "history": run.history,
     }
     if as_json:
         typer.echo(json_line(told))
         return
+    if run.health is not None:
+        typer.echo(run.health["why"])
     for entry in run.history:
         losses = ", ".join(f"{name} {entry[name]:.3f}" for name in NAMES if entry[name] is not None)
         typer.echo(f"step {entry['step']}: {losses}")

@@ -32,8 +32,6 @@ if TYPE_CHECKING:
     from rag_backbone.loading.causal_lm import CausalLM
 
 Network = DyPRAGNetwork | SharedNetwork
-EMBEDDED = Path(__file__).with_name("embedded")
-"""Folder of the checkpoint for the embedded model."""
 
 
 class Translator:
@@ -73,9 +71,7 @@ class Translator:
     @property
     def name(self) -> str | None:
         """Name that `load` accepts for this translator; None if it has no checkpoint."""
-        if self.folder is None:
-            return None
-        return "embedded" if self.folder == EMBEDDED else str(self.folder.resolve())
+        return None if self.folder is None else str(self.folder.resolve())
 
     @property
     def parameters(self) -> int:
@@ -156,14 +152,13 @@ class Translator:
         """Load a translator from a checkpoint.
 
         Args:
-            folder: Folder of the checkpoint, or `"embedded"` for the one that comes with this package for the embedded
-                model.
+            folder: Folder of the checkpoint.
             lm: The model that the translator is for.
 
         Raises:
             TranslatorError: If there is no checkpoint, it is damaged, or it is for another model.
         """
-        folder = EMBEDDED if folder == "embedded" else Path(folder)
+        folder = checkpoint.require(folder)
         config, weights, record = checkpoint.read(folder)
         made = cls(lm, config, record=record)
         broken = [name for name, value in weights.items() if not torch.isfinite(value).all()]

@@ -42,7 +42,7 @@ def test_a_local_model_trains_and_weighs_and_has_no_other_location(model):
     model.check_missing("train", "")
     model.check_weighing()
     assert (model.local, model.location(), model.translator_key) == (model, {}, None)
-    with pytest.raises(ConfigurationError, match="^missing='translate' needs a translator; give one$"):
+    with pytest.raises(ConfigurationError, match="^missing='translate' needs a translator; give one. No translator"):
         model.check_missing("translate", "; give one")
 
 

@@ -9,7 +9,8 @@
                                             documents share
 
 The norm of a generated row is set by its gain, whatever the document, so no document can break the model, and the
-shared part is learnt first. The gains of `B` start small, so training starts near the base model.
+shared part is learnt first. It is a LoRA of its own and acts once in a mean of several documents, whose weights sum to
+1; in a sum it acts once per document. The gains of `B` start small, so training starts near the base model.
 
 The hidden states of a language model share most of their magnitude, whatever the text. `settle` subtracts this common
 part, and no constant is added to what is read, so the representations of documents differ from the first step on.

@@ -44,6 +44,8 @@ class TrainingRun:
     """Seconds of training, without validation."""
     ended: str = ""
     """Why the training ended; empty while it has not."""
+    health: dict[str, Any] | None = None
+    """`Health.to_dict()` of the check that allowed this training; None if it was left out."""
 
 
 def keep(

@@ -8,6 +8,9 @@ with respect to its factors, and the network is backpropagated from there. The l
 known answers are taught verbatim, all others by the model with the passage in its prompt (context distillation, Snell
 et al. 2022). Trained adapters can be an additional target, or the only one as in DyPRAG (`imitation`).
 
+Before that, a copy is trained on needles and has to pass a health check (`health`), because a translator that carries
+no fact of a needle learns nothing from prose but the form of answers.
+
 Every `validate_every` steps the state is saved, and also the network if it is the best so far on the validation
 passages. A run interrupted at any moment resumes from the saved state, with the same result as an uninterrupted one.
 """
@@ -26,7 +29,7 @@ import torch
 from torch.nn.utils import clip_grad_norm_
 from tqdm.auto import tqdm
 
-from llamaindex_prag.errors import TranslatorError
+from llamaindex_prag.errors import TranslatorError, TranslatorHealthError
 from llamaindex_prag.prompts import prompt_ids
 from llamaindex_prag.training.distillation import UNRELATED, taught
 from llamaindex_prag.training.examples import Example
@@ -36,7 +39,9 @@ from llamaindex_prag.translator.networks.shared import SharedNetwork
 from llamaindex_prag.translator.training import saved_state as progress
 from llamaindex_prag.translator.training.base_states import BaseStates
 from llamaindex_prag.translator.training.corpus import Corpus, Lesson, drawn, questions_of, taught_lessons
+from llamaindex_prag.translator.training.health import HEALTH_CHECK, Health, HealthCheck, check
 from llamaindex_prag.translator.training.imitation import Imitation, TrainedAdapters, with_adapters
+from llamaindex_prag.translator.training.needles import needle_corpus
 from llamaindex_prag.translator.training.plan import TrainingPlan
 from llamaindex_prag.translator.training.saved_state import TrainingRun
 from llamaindex_prag.translator.training.state_cache import KeptStates
@@ -65,6 +70,8 @@ class TranslatorTrainer:
             Training passages without an adapter are left out.
         tokens_at_once: Maximum number of padded tokens in one forward pass; None for the device's default.
         kept: Cache of the base model's states; None to compute them each time.
+        health_check: The check on needles that a new training has to pass first, with its own states in
+            `<folder>.needles` and `<folder>.needles.training`; None to train on the corpus without it.
 
     Raises:
         TranslatorError: If the folder holds the state of another training, or no passage has an adapter.
@@ -81,10 +88,14 @@ class TranslatorTrainer:
         adapters: TrainedAdapters | None = None,
         tokens_at_once: int | None = None,
         kept: KeptStates | None = None,
+        health_check: HealthCheck | None = HEALTH_CHECK,
     ) -> None:
         self.translator = translator
         self.plan = plan or TrainingPlan()
         self.folder = Path(folder)
+        self.health: Health | None = None
+        """Result of the health check, once it was made by this object."""
+        self._health_check = health_check
         if self.plan.needs_adapters != (adapters is not None):
             raise ConfigurationError(
                 f"objective={self.plan.objective!r} with mse={self.plan.mse:g} "
@@ -116,11 +127,14 @@ class TranslatorTrainer:
             show: Whether to show a progress bar.
 
         Raises:
+            TranslatorHealthError: If the health check failed. Nothing was trained on the corpus.
             TranslatorError: If the loss or its gradient is not finite. The last saved state is untouched, and the
                 message says where it is.
         """
         run, plan = self.run, self.plan
         if not run.history:
+            if self._health_check is not None and not self._checked(self._health_check, over=over, show=show):
+                return run
             self._settle()
             self._judge([])
         recent: list[float] = []
@@ -139,6 +153,31 @@ class TranslatorTrainer:
             run.seconds += time.perf_counter() - started
             self._keep()
         return run
+
+    def _checked(self, wanted: HealthCheck, *, over: Callable[[], bool], show: bool) -> bool:
+        """Train a copy on needles and check it; return False if `over` ended that before the check."""
+        given, plan = self.translator, self.plan
+        copy = type(given)(given.lm, given.config, record=given.record)
+        copy.network.load_state_dict(given.network.state_dict())
+        if plan.needs_adapters:  # there are none of needles
+            plan = TrainingPlan.of(given.config.kind).changed(seed=plan.seed)
+        plan = plan.changed(
+            steps=wanted.steps, documents=wanted.documents, questions=1, phrases=0, validation_questions=1, patience=0
+        )
+        needles = needle_corpus(wanted.train, wanted.unseen, seed=wanted.seed)
+        folder = self.folder.with_name(self.folder.name + ".needles")
+        trainer = TranslatorTrainer(copy, needles, folder, plan, health_check=None)
+        if not trainer.train(over=over, show=show).ended:
+            return False
+        self.health = check(trainer._validation, wanted.exact_match)
+        logger.info("%s", self.health.why)
+        if not self.health.passed:
+            raise TranslatorHealthError(
+                f"the translator failed its health check and is not trained on prose. {self.health.why} Change the "
+                "network or the plan, or train without the check: health_check=None, --no-health-check."
+            )
+        self.run.health = self.health.to_dict()
+        return True
 
     def _adamw(self) -> torch.optim.AdamW:
         network, plan = self.translator.network, self.plan
@@ -228,7 +267,8 @@ class TranslatorTrainer:
         elif plan.patience and waited >= plan.patience:
             run.ended = f"{waited} validations in a row were no better"
         if better:
-            self.translator.record = {"plan": plan.to_dict(), "history": run.history, "seconds": run.seconds}
+            told = {"plan": plan.to_dict(), "history": run.history, "seconds": run.seconds, "health": run.health}
+            self.translator.record = told
             if self._started_from:
                 self.translator.record["start"] = self._started_from
             vars(self.translator).pop("fingerprint", None)

@@ -30,7 +30,7 @@ from llamaindex_prag.translator.training.base_states import BaseStates
 from llamaindex_prag.translator.training.corpus import KNOWN, Lesson, questions_of, taught_lessons
 from llamaindex_prag.translator.training.plan import TrainingPlan
 from rag_backbone.errors import ConfigurationError
-from rag_backbone.metrics import f1
+from rag_backbone.metrics import exact_match, f1
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -92,6 +92,9 @@ class Validation:
             )
         self._base: list[float] | None = None
 
+    def __len__(self) -> int:
+        return len(self._documents)
+
     def judge(self) -> ValidationLosses:
         """Evaluate the translator in its current state."""
         own, other, mean, base = (np.mean(found) for found in self.losses())
@@ -99,15 +102,27 @@ class Validation:
 
     def f1(self) -> float | None:
         """Return the mean F1 with the passages' own adapters, one question each; None if no answer is known."""
-        engine, config = self._translator.lm.engine, self._translator.config
-        asked = [(i, prompt_ids(engine.tokenizer, qa.question)) for i, qa in self._known.items()]
-        if not asked:
+        if not self._known:
             return None
-        values = self._values()
-        factors = engine.run(DocumentFactors, engine.model, config.layout, values, len(values), config.scale)
-        said = answers(engine, factors, asked)
+        said = self._said(self._values())
         found = [f1(answer, [qa.answer]) for answer, qa in zip(said, self._known.values(), strict=True)]
         return float(np.mean(found))
+
+    def matches(self) -> tuple[list[float], list[float], list[float]]:
+        """Return 1 for each known answer that is given exactly, else 0, with `own`, `other` and `mean` adapters."""
+        right = [qa.answer for qa in self._known.values()]
+        own, other, mean = (
+            [exact_match(answer, [known]) for answer, known in zip(self._said(values), right, strict=True)]
+            for values in _compared(self._values())
+        )
+        return own, other, mean
+
+    def _said(self, values: Tensor) -> list[str]:
+        """Return the answers to the questions whose answer is known, with these adapters."""
+        engine, config = self._translator.lm.engine, self._translator.config
+        asked = [(i, prompt_ids(engine.tokenizer, qa.question)) for i, qa in self._known.items()]
+        factors = engine.run(DocumentFactors, engine.model, config.layout, values, len(values), config.scale)
+        return answers(engine, factors, asked)
 
     @torch.no_grad()
     def losses(self) -> tuple[list[float], list[float], list[float], list[float]]:
@@ -115,12 +130,8 @@ class Validation:
         values = self._values()
         if self._base is None:
             self._base = self._with(torch.zeros_like(values[:1]).expand_as(values))
-        return (
-            self._with(values),
-            self._with(values.roll(1, 0)),
-            self._with(values.mean(0, keepdim=True).expand_as(values)),
-            self._base,
-        )
+        own, other, mean = map(self._with, _compared(values))
+        return own, other, mean, self._base
 
     @torch.no_grad()
     def _values(self) -> Tensor:
@@ -141,6 +152,11 @@ class Validation:
             losses = self._losses.values(factors, active, self._states.below(active))
             found += [losses[n] for n in range(len(part))]
         return found
+
+
+def _compared(values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the `own`, `other` and `mean` adapter of each document, from the (documents, layout.size) own ones."""
+    return values, values.roll(1, 0), values.mean(0, keepdim=True).expand_as(values)
 
 
 def _questions(lesson: Lesson, plan: TrainingPlan) -> list[QA]:

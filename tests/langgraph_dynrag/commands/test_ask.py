@@ -6,6 +6,7 @@ import pytest
 from typer.testing import CliRunner
 
 from langgraph_dynrag import Trace
+from llamaindex_prag.errors import TranslatorError
 from llamaindex_prag.translator.config import TranslatorConfig
 from llamaindex_prag.translator.translator import Translator
 from rag_backbone.cli import build_app
@@ -114,8 +115,15 @@ def test_an_answer_can_come_from_translated_adapters(index, model, tmp_path):
     assert [bool(injected(t)["translated"]) for t in told] == [True, False]  # representations are stored
     assert told[0]["answer"] == told[1]["answer"]
     assert injected(told[0])["trained"] == 0
-    with pytest.raises(ConfigurationError, match="missing='translate' needs a translator"):
+
+
+def test_translating_without_a_translator_is_refused_before_the_model_is_loaded(index, model, tmp_path, monkeypatch):
+    monkeypatch.setattr(CausalLM, "from_pretrained", lambda name: pytest.fail(f"{name} was loaded"))
+    options = ("--model", str(model), "--index", str(index), "--injection", "parametric")
+    with pytest.raises(ConfigurationError, match=r"needs a translator: --translator FOLDER. No translator is shipped"):
         run("ask", QUESTION, *options, "--missing", "translate")
+    with pytest.raises(TranslatorError, match="there is no translator in embedded"):
+        run("ask", QUESTION, *options, "--translator", "embedded")
 
 
 def test_any_method_can_put_what_it_finds_into_the_weights(index, model, tmp_path):
@@ -142,7 +150,7 @@ def test_any_method_can_put_what_it_finds_into_the_weights(index, model, tmp_pat
 
 
 @pytest.mark.parametrize(
-    "option", [("--missing", "train"), ("--translator", "embedded"), ("--store", "adapters"), ("--route", "ask")]
+    "option", [("--missing", "train"), ("--translator", "folder"), ("--store", "adapters"), ("--route", "ask")]
 )
 def test_options_of_adapters_are_refused_where_evidence_stays_in_the_prompt(option, index, model):
     with pytest.raises(ConfigurationError, match=f"{option[0]}: only used with --injection"):

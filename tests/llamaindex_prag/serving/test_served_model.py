@@ -82,7 +82,7 @@ def test_impossible_options_are_rejected_with_a_remedy(server, lm, store, tmp_pa
         _ = alone.local
     with pytest.raises(ConfigurationError, match="^missing='train' needs the model's weights; name it$"):
         alone.check_missing("train", "; name it")
-    with pytest.raises(ConfigurationError, match="^missing='translate' needs a translator; give one$"):
+    with pytest.raises(ConfigurationError, match="^missing='translate' needs a translator; give one. No translator"):
         alone.check_missing("translate", "; give one")
     alone.check_missing("context", "")
     with pytest.raises(ConfigurationError, match="injection='auto' weighs"):

@@ -1,15 +1,18 @@
 """`dynprag train-translator` on a tiny model in a folder."""
 
 import json
+from functools import partial
 
 import pytest
 from typer.testing import CliRunner
 
+from llamaindex_prag.errors import TranslatorHealthError
+from llamaindex_prag.translator.training import health
 from rag_backbone.cli import build_app
 from tests.llamaindex_prag.test_cli import TEXT
 
 
-def test_a_translator_is_trained_from_json_lines_and_resumes(model_folder, tmp_path):
+def test_a_translator_is_trained_from_json_lines_and_resumes(model_folder, tmp_path, monkeypatch):
     corpus, out = tmp_path / "corpus.jsonl", tmp_path / "translator"
     rows = [{"title": f"Ferry {i}", "text": TEXT.replace("1974", str(1900 + i))} for i in range(12)]
     corpus.write_text("\n".join(map(json.dumps, rows)))
@@ -30,6 +33,7 @@ def test_a_translator_is_trained_from_json_lines_and_resumes(model_folder, tmp_p
         "3",
         "--validate-every",
         "1",
+        "--no-health-check",
         "--json",
     ]
     stopped = CliRunner().invoke(build_app(), [*call, "--max-minutes", "0"])
@@ -49,6 +53,10 @@ def test_a_translator_is_trained_from_json_lines_and_resumes(model_folder, tmp_p
     assert (refused.exit_code, "leave --kind" in refused.output) == (2, True)
     over = CliRunner().invoke(build_app(), [*call, "--start", str(out)])
     assert (over.exit_code, "name another" in over.output) == (2, True)
+    monkeypatch.setattr(health, "HealthCheck", partial(health.HealthCheck, documents=2, train=8, unseen=16))
+    untested = CliRunner().invoke(build_app(), [*call[:3], str(tmp_path / "new"), *call[4:-2], "--needle-steps", "1"])
+    assert isinstance(untested.exception, TranslatorHealthError)
+    assert not (tmp_path / "new").exists()
     few = CliRunner().invoke(build_app(), [*call[:1], str(corpus), *call[2:], "--validation", "9"])
     assert few.exit_code != 0
 
@@ -77,6 +85,7 @@ def test_a_translator_learns_to_produce_parametrized_adapters(run, model_folder,
         "1",
         "--imitate",
         str(tmp_path / "store"),
+        "--no-health-check",
         "--json",
     ]
     result = CliRunner().invoke(build_app(), call)

@@ -12,6 +12,7 @@ from llama_index.core.query_engine import RetrieverQueryEngine
 from llama_index.core.schema import NodeWithScore, TextNode
 
 from llamaindex_prag.adapters.adapter import text_hash
+from llamaindex_prag.adapters.stacking import stacked
 from llamaindex_prag.errors import AdapterMissingError, TranslatorError
 from llamaindex_prag.llama_index import ParametricLLM, ParametricNodePostprocessor, ParametrizeNodes
 from llamaindex_prag.llama_index.markers import marker
@@ -23,8 +24,9 @@ from llamaindex_prag.translator.translations import Translations
 from llamaindex_prag.translator.translator import Translator
 from rag_backbone.engine.requests import Request
 from rag_backbone.errors import AdapterError, ConfigurationError
+from rag_backbone.loading.causal_lm import CausalLM
 from tests.llamaindex_prag.llama_index.conftest import Fixed
-from tests.llamaindex_prag.made import with_update
+from tests.llamaindex_prag.made import random_values, with_update
 from tests.llamaindex_prag.translator.conftest import OTHERS, TRAINED, strong
 
 QUESTION = "Who wrote a letter?"
@@ -51,6 +53,23 @@ def test_merging_a_translated_and_a_trained_adapter_adds_their_dense_updates(mod
         for step in found.token_ids[:5]:
             assert step == int(dense(input_ids=torch.tensor([ids])).logits[0, -1].argmax())
             ids = [*ids, step]
+
+
+@pytest.mark.parametrize(("merge", "times"), [("mean", 1), ("score", 1), ("sum", 3)])
+def test_the_part_common_to_all_documents_acts_once_unless_updates_are_summed(model, translator, merge, times):
+    """Without the documents' own parts, adapters consist of the common part alone."""
+    translator.network.gains.data.zero_()
+    translator.network.common.data = torch.from_numpy(random_values(model.layout, 3, 0.1))
+    keep(model, *OTHERS)
+
+    def update(texts, **options):
+        selection = model.select([model.find(text) for text in texts], **options)
+        adapter = stacked(model.layout, model.translations, selection)
+        return np.concatenate([(b @ a).ravel() for _, a, b in adapter.layout.factors(adapter.buffer)])
+
+    together = update(OTHERS, merge=merge, scores=[3.0, 2.0, 1.0])
+    assert np.allclose(together, times * update(OTHERS[:1]), atol=1e-6)
+    assert np.abs(together).max() > 1e-3
 
 
 def test_several_documents_are_translated_in_one_pass(model, translator, monkeypatch):
@@ -187,15 +206,18 @@ def test_translating_without_a_translator_is_rejected_with_the_argument_to_pass(
     with pytest.raises(ConfigurationError, match=r"ParametricLLM\(translator="):
         ParametricNodePostprocessor(llm=llm, missing="translate")
     with pytest.raises(ConfigurationError, match=r"ParametricLLM\(translator="):
-        ParametrizeNodes(llm=llm, how="translate")([TextNode(text="A river.")])
+        ParametrizeNodes(llm=llm, how="translate")
 
 
-def test_a_translator_is_loaded_from_its_folder(lm, store, translator, tmp_path):
+def test_a_translator_is_loaded_from_its_folder(lm, store, translator, tmp_path, monkeypatch):
     translator.save(tmp_path / "translator")
     llm = ParametricLLM(lm=lm, store=store, recipe="prag", translator=tmp_path / "translator")
     assert llm.model.translator_key == translator.fingerprint
     with pytest.raises(TranslatorError, match="there is no translator"):
         ParametricLLM(lm=lm, store=store, recipe="prag", translator=tmp_path / "none")
+    monkeypatch.setattr(CausalLM, "from_pretrained", lambda name: pytest.fail(f"{name} was loaded"))
+    with pytest.raises(TranslatorError, match="No translator is shipped"):
+        ParametricLLM(lm="embedded", translator="embedded")
 
 
 def test_a_marker_of_another_translator_is_rejected(llm, lm):

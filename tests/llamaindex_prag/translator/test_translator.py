@@ -1,9 +1,12 @@
 """Tests of the translator from text to adapter, and of its checkpoint."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
+import llamaindex_prag
 from llamaindex_prag.adapters.adapter import text_hash
 from llamaindex_prag.errors import TranslatorError
 from llamaindex_prag.translator.translator import Translator
@@ -75,11 +78,7 @@ def test_blank_documents_are_rejected(lm):
     assert made(lm).represent([]) == []
 
 
-def test_the_package_contains_a_translator_for_the_embedded_model():
-    lm = CausalLM.from_pretrained("embedded")
-    translator = Translator.load("embedded", lm)
-    assert (translator.name, translator.config.kind) == ("embedded", "shared")
-    assert sum(f.stat().st_size for f in translator.folder.iterdir()) < 20e6
-    one, other = translator.translate(translator.represent(["The Patient Anna sails to Hallin.", "Bees make honey."]))
-    # Most of an adapter is common to all documents, but the document's own part is more than a rounding error.
-    assert 0.05 < np.linalg.norm(one - other) / np.linalg.norm(one) < 1
+def test_the_package_ships_no_translator_and_says_what_works_instead(lm):
+    with pytest.raises(TranslatorError, match=r"No translator is shipped, because none passed.*missing='train'"):
+        Translator.load("embedded", lm)
+    assert not list(Path(llamaindex_prag.__file__).parent.rglob("*.safetensors"))

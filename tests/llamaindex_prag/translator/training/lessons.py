@@ -1,9 +1,12 @@
-"""Lessons about bridges, and a short plan."""
+"""Lessons about bridges, a short plan, and a trainer without the health check."""
+
+from functools import partial
 
 from llamaindex_prag.adapters.recipe import DISTILL
 from llamaindex_prag.translator.config import TranslatorConfig
 from llamaindex_prag.translator.training.corpus import Lesson
 from llamaindex_prag.translator.training.plan import TrainingPlan
+from llamaindex_prag.translator.training.trainer import TranslatorTrainer
 from llamaindex_prag.translator.translator import Translator
 
 NAMES = ["Ada", "Bo", "Cy", "Di", "Eve", "Flo"]
@@ -16,6 +19,8 @@ LESSONS = [
 
 
 PLAN = TrainingPlan(steps=4, documents=2, questions=2, unrelated=0, validate_every=2, validation_questions=1, warm_up=1)
+
+unchecked = partial(TranslatorTrainer, health_check=None)
 
 
 def translator(lm, kind="shared", seed=0) -> Translator:

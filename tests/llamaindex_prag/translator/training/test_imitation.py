@@ -14,10 +14,9 @@ from llamaindex_prag.translator.config import TranslatorConfig
 from llamaindex_prag.translator.training.corpus import split
 from llamaindex_prag.translator.training.imitation import Imitation, tensor_shares
 from llamaindex_prag.translator.training.plan import DYPRAG, TrainingPlan
-from llamaindex_prag.translator.training.trainer import TranslatorTrainer
 from llamaindex_prag.translator.translator import Translator
 from rag_backbone.errors import ConfigurationError
-from tests.llamaindex_prag.translator.training.lessons import LESSONS
+from tests.llamaindex_prag.translator.training.lessons import LESSONS, unchecked
 
 RULES = PRAG.changed(augmentation="rules")  # what "auto" is settled to for a model this small
 PLAN = DYPRAG.changed(steps=6, validate_every=3, validation_questions=1)
@@ -55,9 +54,7 @@ def logprobs_of(lm, config, buffer, scale, ids):
 @pytest.mark.parametrize("scaling", ["paper", "reference"])
 def test_loss_and_gradient_match_the_published_formula(lm, store, tmp_path, scaling):
     config = TranslatorConfig.of(lm, "dyprag", width=8, scaling=scaling)
-    trainer = TranslatorTrainer(
-        Translator(lm, config), split(LESSONS, validation=5), tmp_path / "t", PLAN, adapters=store
-    )
+    trainer = unchecked(Translator(lm, config), split(LESSONS, validation=5), tmp_path / "t", PLAN, adapters=store)
     imitation, lessons = trainer._imitation, list(trainer._corpus.train[:2])
     values = (torch.randn(2, config.layout.size, generator=torch.Generator().manual_seed(1)) * 0.05).requires_grad_()
     expected = torch.zeros(2)
@@ -97,7 +94,7 @@ def test_loss_and_gradient_match_the_published_formula(lm, store, tmp_path, scal
 def test_a_translator_learns_to_reproduce_trained_adapters(lm, store, tmp_path):
     shared = Translator(lm, TranslatorConfig.of(lm, "shared", recipe=PRAG, width=16, tokens=2, heads=2))
     plan = PLAN.changed(steps=60, documents=4, learning_rate=1e-2, validate_every=60)
-    trainer = TranslatorTrainer(shared, split(LESSONS, validation=5), tmp_path / "t", plan, adapters=store)
+    trainer = unchecked(shared, split(LESSONS, validation=5), tmp_path / "t", plan, adapters=store)
     run = trainer.train(show=False)
     texts = [lesson.text for lesson in trainer._corpus.train[:4]]
     targets, _ = trainer._imitation.targets(texts)
@@ -112,7 +109,7 @@ def test_a_translator_learns_to_reproduce_trained_adapters(lm, store, tmp_path):
 def test_trained_adapters_can_be_an_additional_target_of_distillation(lm, store, tmp_path):
     shared = Translator(lm, TranslatorConfig.of(lm, "shared", recipe=PRAG, width=16, tokens=2, heads=2))
     plan = TrainingPlan(steps=2, documents=2, questions=2, validate_every=2, validation_questions=1, mse=5.0)
-    trainer = TranslatorTrainer(shared, split(LESSONS, validation=5), tmp_path / "t", plan, adapters=store)
+    trainer = unchecked(shared, split(LESSONS, validation=5), tmp_path / "t", plan, adapters=store)
     lessons = list(trainer._corpus.train[:2])
     values = shared.network.generate(shared.network.pool(shared.reader.states([x.text for x in lessons])))
     loss, gradient = trainer._distilled(lessons, values, 0)
@@ -124,7 +121,7 @@ def test_trained_adapters_can_be_an_additional_target_of_distillation(lm, store,
 
 
 def test_passages_without_a_trained_adapter_are_left_out_of_training(lm, translator, store, tmp_path):
-    trainer = TranslatorTrainer(translator, split(LESSONS, validation=5), tmp_path / "t", PLAN, adapters=store)
+    trainer = unchecked(translator, split(LESSONS, validation=5), tmp_path / "t", PLAN, adapters=store)
     lacking = {lesson.text for lesson in LESSONS[-3:]}
     assert not lacking & {lesson.text for lesson in trainer._corpus.train}
     assert isinstance(trainer._imitation, Imitation)
@@ -132,7 +129,7 @@ def test_passages_without_a_trained_adapter_are_left_out_of_training(lm, transla
         LMDBStore(tmp_path / "none", model=lm.fingerprint) as empty,
         pytest.raises(TranslatorError, match="none of the"),
     ):
-        TranslatorTrainer(translator, split(LESSONS, validation=5), tmp_path / "u", PLAN, adapters=empty)
+        unchecked(translator, split(LESSONS, validation=5), tmp_path / "u", PLAN, adapters=empty)
 
 
 def test_only_drawn_sequences_include_closed_book_ones(lm, translator, store, tmp_path):
@@ -140,7 +137,7 @@ def test_only_drawn_sequences_include_closed_book_ones(lm, translator, store, tm
     seen = {}
     for sequences in ("first", "drawn"):
         plan = PLAN.changed(sequences=sequences)
-        trainer = TranslatorTrainer(translator, corpus, tmp_path / sequences, plan, adapters=store)
+        trainer = unchecked(translator, corpus, tmp_path / sequences, plan, adapters=store)
         lesson = trainer._corpus.train[0]
         examples = [trainer._imitation._sequence(lesson, step) for step in range(20)]
         seen[sequences] = {lesson.text in lm.tokenizer.decode(list(e.ids)) for e in examples}
@@ -150,9 +147,9 @@ def test_only_drawn_sequences_include_closed_book_ones(lm, translator, store, tm
 def test_adapters_must_be_given_exactly_when_the_plan_needs_them(translator, store, tmp_path):
     corpus = split(LESSONS, validation=5)
     with pytest.raises(ConfigurationError, match="learns from trained adapters; give them"):
-        TranslatorTrainer(translator, corpus, tmp_path / "t", PLAN)
+        unchecked(translator, corpus, tmp_path / "t", PLAN)
     with pytest.raises(ConfigurationError, match="uses no adapters; give none"):
-        TranslatorTrainer(translator, corpus, tmp_path / "t", TrainingPlan(), adapters=store)
+        unchecked(translator, corpus, tmp_path / "t", TrainingPlan(), adapters=store)
     for changes, reason in (({"objective": "guess"}, "objective is 'guess'"), ({"mse": -1.0}, "mse is -1")):
         with pytest.raises(ConfigurationError, match=reason):
             TrainingPlan(**changes)

@@ -7,13 +7,12 @@ import pytest
 from llamaindex_prag.errors import TranslatorError
 from llamaindex_prag.translator.training.corpus import split
 from llamaindex_prag.translator.training.plan import TrainingPlan
-from llamaindex_prag.translator.training.trainer import TranslatorTrainer
-from tests.llamaindex_prag.translator.training.lessons import LESSONS, PLAN, translator
+from tests.llamaindex_prag.translator.training.lessons import LESSONS, PLAN, translator, unchecked
 
 
 @pytest.mark.parametrize("what", ["plan", "corpus", "translator"])
 def test_the_state_of_another_training_is_rejected(lm, corpus, tmp_path, what):
-    TranslatorTrainer(translator(lm), corpus, tmp_path / "t", PLAN).train(over=lambda: True, show=False)
+    unchecked(translator(lm), corpus, tmp_path / "t", PLAN).train(over=lambda: True, show=False)
     given = {"plan": PLAN, "corpus": corpus, "translator": translator(lm)}
     other = {
         "plan": TrainingPlan(steps=7),
@@ -22,22 +21,22 @@ def test_the_state_of_another_training_is_rejected(lm, corpus, tmp_path, what):
     }
     given[what] = other[what]
     with pytest.raises(TranslatorError, match=f"another {what}"):
-        TranslatorTrainer(given["translator"], given["corpus"], tmp_path / "t", given["plan"])
+        unchecked(given["translator"], given["corpus"], tmp_path / "t", given["plan"])
 
 
 def test_a_damaged_state_is_rejected(lm, corpus, tmp_path):
-    TranslatorTrainer(translator(lm), corpus, tmp_path / "t", PLAN).train(over=lambda: True, show=False)
+    unchecked(translator(lm), corpus, tmp_path / "t", PLAN).train(over=lambda: True, show=False)
     values = tmp_path / "t.training" / "state.safetensors"
     values.write_bytes(values.read_bytes()[:-1])
     with pytest.raises(TranslatorError, match="is damaged"):
-        TranslatorTrainer(translator(lm), corpus, tmp_path / "t", PLAN)
+        unchecked(translator(lm), corpus, tmp_path / "t", PLAN)
     (tmp_path / "t.training" / "state.json").write_text("{}")
     with pytest.raises(TranslatorError, match="cannot be read"):
-        TranslatorTrainer(translator(lm), corpus, tmp_path / "t", PLAN)
+        unchecked(translator(lm), corpus, tmp_path / "t", PLAN)
 
 
 def test_a_full_disk_leaves_the_saved_state_untouched(lm, corpus, tmp_path, monkeypatch):
-    trainer = TranslatorTrainer(translator(lm), corpus, tmp_path / "t", PLAN)
+    trainer = unchecked(translator(lm), corpus, tmp_path / "t", PLAN)
     trainer.train(over=lambda: True, show=False)
     before = json.loads((tmp_path / "t.training" / "state.json").read_text())
 

@@ -16,9 +16,8 @@ from llamaindex_prag.translator.config import TranslatorConfig
 from llamaindex_prag.translator.training.base_states import BaseStates
 from llamaindex_prag.translator.training.plan import TrainingPlan
 from llamaindex_prag.translator.training.state_cache import KeptStates, _read, _written
-from llamaindex_prag.translator.training.trainer import TranslatorTrainer
 from llamaindex_prag.translator.translator import Translator
-from tests.llamaindex_prag.translator.training.lessons import PLAN
+from tests.llamaindex_prag.translator.training.lessons import PLAN, unchecked
 
 CPU = torch.device("cpu")
 
@@ -101,11 +100,11 @@ def test_a_folder_that_cannot_be_used_is_reported(tmp_path):
 
 
 def test_cached_states_do_not_change_the_result_of_training(lm, corpus, tmp_path):
-    alone = TranslatorTrainer(translator(lm), corpus, tmp_path / "alone", PLAN)
+    alone = unchecked(translator(lm), corpus, tmp_path / "alone", PLAN)
     alone.train(show=False)
     for name in ("first", "again"):
         with KeptStates.for_model(tmp_path / "states", lm) as kept:
-            trainer = TranslatorTrainer(translator(lm), corpus, tmp_path / name, PLAN, kept=kept)
+            trainer = unchecked(translator(lm), corpus, tmp_path / name, PLAN, kept=kept)
             trainer.train(show=False)
         assert [e["own"] for e in trainer.run.history] == pytest.approx([e["own"] for e in alone.run.history], abs=1e-4)
     with lmdb.open(str(tmp_path / "states")) as env:
@@ -116,7 +115,7 @@ def test_states_below_the_adapters_come_from_the_cache(lm, corpus, tmp_path):
     made = translator(lm)
     losses = DocumentLosses(lm.engine, made.config.layout)
     assert losses.first_adapted > 0
-    trainer = TranslatorTrainer(made, corpus, tmp_path / "t", TrainingPlan(steps=1, documents=2, questions=2))
+    trainer = unchecked(made, corpus, tmp_path / "t", TrainingPlan(steps=1, documents=2, questions=2))
     asked = dict(enumerate(trainer._examples(corpus.train[:2], 0)))
     with KeptStates.for_model(tmp_path / "states", lm) as kept:
         known = BaseStates(made, losses, kept).below(asked)

@@ -9,16 +9,15 @@ from llamaindex_prag.augment.augmentation import QA
 from llamaindex_prag.errors import TranslatorError
 from llamaindex_prag.translator.training.corpus import Corpus, Lesson, split
 from llamaindex_prag.translator.training.plan import TrainingPlan
-from llamaindex_prag.translator.training.trainer import TranslatorTrainer
 from llamaindex_prag.translator.translator import Translator
-from tests.llamaindex_prag.translator.training.lessons import LESSONS, PLAN, translator
+from tests.llamaindex_prag.translator.training.lessons import LESSONS, PLAN, translator, unchecked
 
 
 def test_training_lowers_the_loss_on_held_out_passages(lm, corpus, tmp_path):
     plan = TrainingPlan(
         steps=30, documents=3, questions=2, validate_every=15, validation_questions=3, warm_up=2, learning_rate=1e-2
     )
-    run = TranslatorTrainer(translator(lm), corpus, tmp_path / "t", plan).train(show=False)
+    run = unchecked(translator(lm), corpus, tmp_path / "t", plan).train(show=False)
     first, last = run.history[0], run.history[-1]
     assert (first["step"], last["step"]) == (0, 30)
     assert last["own"] < 0.8 * first["own"]
@@ -40,24 +39,24 @@ def test_the_published_network_can_be_trained_end_to_end(lm, corpus, tmp_path):
         "warm_up": 2,
         "learning_rate": 1e-2,
     }
-    run = TranslatorTrainer(
+    run = unchecked(
         translator(lm, "dyprag"), corpus, tmp_path / "t", TrainingPlan.of("dyprag").changed(**changes)
     ).train(show=False)
     assert run.history[-1]["own"] < 0.8 * run.history[0]["own"]
-    stuck = TranslatorTrainer(translator(lm, "dyprag"), corpus, tmp_path / "s", TrainingPlan(**changes))
+    stuck = unchecked(translator(lm, "dyprag"), corpus, tmp_path / "s", TrainingPlan(**changes))
     assert stuck.train(show=False).history[-1]["own"] == pytest.approx(run.history[0]["own"], abs=1e-3)
 
 
 def test_an_interrupted_run_ends_with_the_same_result_as_an_uninterrupted_one(lm, corpus, tmp_path):
     plan = PLAN.changed(unrelated=1)
-    whole = TranslatorTrainer(translator(lm), corpus, tmp_path / "whole", plan)
+    whole = unchecked(translator(lm), corpus, tmp_path / "whole", plan)
     whole.train(show=False)
     calls = iter([False, False, False, True])
-    TranslatorTrainer(translator(lm), corpus, tmp_path / "parts", plan).train(over=lambda: next(calls), show=False)
-    killed = TranslatorTrainer(translator(lm), corpus, tmp_path / "parts", plan)
+    unchecked(translator(lm), corpus, tmp_path / "parts", plan).train(over=lambda: next(calls), show=False)
+    killed = unchecked(translator(lm), corpus, tmp_path / "parts", plan)
     assert killed.run.steps == 3
     killed._step(3)  # this step is never saved
-    again = TranslatorTrainer(translator(lm), corpus, tmp_path / "parts", plan)
+    again = unchecked(translator(lm), corpus, tmp_path / "parts", plan)
     again.train(show=False)
     for (name, one), (_, other) in zip(
         whole.translator.network.named_parameters(), again.translator.network.named_parameters(), strict=True
@@ -68,7 +67,7 @@ def test_an_interrupted_run_ends_with_the_same_result_as_an_uninterrupted_one(lm
 
 def test_the_gradient_equals_that_of_the_whole_graph(lm, corpus, tmp_path):
     """Compare with one backward pass through network and model, with the update written out as W + s B A."""
-    trainer = TranslatorTrainer(
+    trainer = unchecked(
         translator(lm), corpus, tmp_path / "t", TrainingPlan(documents=2, questions=2, unrelated=0, clip=1e9)
     )
     network, config = trainer.translator.network, trainer.translator.config
@@ -108,13 +107,13 @@ def test_without_known_answers_f1_is_none_and_the_progress_bar_still_works(lm, t
         for i, x in enumerate(LESSONS)
     ]
     plan = PLAN.changed(steps=2, phrases=0)
-    run = TranslatorTrainer(translator(lm), split(told, validation=3), tmp_path / "t", plan).train(show=True)
+    run = unchecked(translator(lm), split(told, validation=3), tmp_path / "t", plan).train(show=True)
     assert [e["f1"] for e in run.history] == [None, None]
 
 
 def test_patience_ends_a_training_that_does_not_improve(lm, corpus, tmp_path, monkeypatch):
     plan = PLAN.changed(steps=50, documents=1, questions=1, validate_every=1, patience=2)
-    trainer = TranslatorTrainer(translator(lm), corpus, tmp_path / "t", plan)
+    trainer = unchecked(translator(lm), corpus, tmp_path / "t", plan)
     values = iter([3.0, 2.0, 2.5, 2.4, 1.0])
     judge = trainer._validation.judge
 
@@ -131,7 +130,7 @@ def test_patience_ends_a_training_that_does_not_improve(lm, corpus, tmp_path, mo
 
 
 def test_a_nan_loss_stops_the_training_and_leaves_the_saved_state_untouched(lm, corpus, tmp_path, monkeypatch):
-    trainer = TranslatorTrainer(translator(lm), corpus, tmp_path / "t", PLAN)
+    trainer = unchecked(translator(lm), corpus, tmp_path / "t", PLAN)
     backward, calls = trainer._losses.backward, []
 
     def diverging(*given):
@@ -142,14 +141,14 @@ def test_a_nan_loss_stops_the_training_and_leaves_the_saved_state_untouched(lm, 
     monkeypatch.setattr(trainer._losses, "backward", diverging)
     with pytest.raises(TranslatorError, match=r"loss of step 3 is nan.*state of step 2"):
         trainer.train(show=False)
-    again = TranslatorTrainer(translator(lm), corpus, tmp_path / "t", PLAN)
+    again = unchecked(translator(lm), corpus, tmp_path / "t", PLAN)
     assert again.run.steps == 2
     assert all(p.isfinite().all() for p in again.translator.network.parameters())
 
 
 def test_training_leaves_the_model_unchanged(lm, corpus, tmp_path):
     before = {n: p.clone() for n, p in lm.model.named_parameters()}
-    TranslatorTrainer(translator(lm, "dyprag"), corpus, tmp_path / "t", PLAN).train(show=False)
+    unchecked(translator(lm, "dyprag"), corpus, tmp_path / "t", PLAN).train(show=False)
     for name, parameter in lm.model.named_parameters():
         assert torch.equal(parameter, before[name])
         assert parameter.grad is None

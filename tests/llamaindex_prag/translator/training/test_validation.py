@@ -8,10 +8,9 @@ from llamaindex_prag.augment.augmentation import QA
 from llamaindex_prag.training.factors import DocumentFactors
 from llamaindex_prag.training.gradients import DocumentLosses
 from llamaindex_prag.translator.training.corpus import Lesson, split
-from llamaindex_prag.translator.training.trainer import TranslatorTrainer
 from llamaindex_prag.translator.training.validation import Validation
 from rag_backbone.errors import ConfigurationError
-from tests.llamaindex_prag.translator.training.lessons import LESSONS, PLAN, translator
+from tests.llamaindex_prag.translator.training.lessons import LESSONS, PLAN, translator, unchecked
 
 PASSAGES = LESSONS[:3]
 
@@ -19,7 +18,7 @@ PASSAGES = LESSONS[:3]
 def test_a_corpus_without_any_questions_is_rejected(lm, tmp_path):
     empty = [Lesson("...", f"x{i}") for i in range(12)]
     with pytest.raises(ConfigurationError, match="have questions"):
-        TranslatorTrainer(translator(lm), split(empty, validation=3), tmp_path / "t", PLAN)
+        unchecked(translator(lm), split(empty, validation=3), tmp_path / "t", PLAN)
 
 
 @pytest.fixture
