@@ -52,9 +52,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     report = (
         f"# Whose adapter acts: {args.data.name}\n\n{len(facts)} questions, {len(pool)} passages. Share of questions "
     )
-    report += "whose right passage is a candidate (`recall`), or the best of them; and of those for which `lexical` lets "
-    report += "the best one act, with (`acts`) and without (`absent`) the right one among the candidates. 95 % intervals "
-    report += "of the difference of `lexical` to `retrieval` by bootstrap over passages.\n\n"
+    report += "whose right passage is a candidate (`recall`), or the best of them, with the 95 % interval of the "
+    report += "difference by bootstrap over passages; and of those for which `lexical` lets the best one act, with "
+    report += "(`acts`) and without (`absent`) the right one among the candidates.\n\n"
     columns = ["retriever", "k", "recall", "retrieval", "lexical", "difference", "interval", "acts", "absent"]
     report += table(rows, columns)
     note(report)

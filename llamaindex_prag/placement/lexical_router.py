@@ -68,8 +68,8 @@ class LexicalRouter:
         refused = ""
         if candidates and (probability := answering(question, candidates[int(scores.argmax())])) < self._bound:
             refused = (
-                f"the best passage answers the question with a probability of {probability:.2f} only, by the words that "
-                f"they share (bound {self._bound:g})"
+                f"by their common words, the best passage answers the question with a probability of {probability:.2f} "
+                f"only (bound {self._bound:g})"
             )
         return RoutingScores(tuple(scores.tolist()), refused=refused)
 
