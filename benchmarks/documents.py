@@ -6,7 +6,8 @@ answers alone, once; a way of choosing is then a choice among these answers:
     single      the right passage's adapter, if the right passage is a candidate: what routing can reach at most
     bm25        the passage with the best BM25 score in the whole pool (`route="retrieval"` with a BM25 index)
     minilm      the passage whose MiniLM embedding is the most similar (`route="retrieval"` with a dense index)
-    lexical     standardised MiniLM and BM25 scores of the candidates (`route="lexical"` with a dense index)
+    lexical     standardised MiniLM and BM25 scores of the candidates (`route="lexical"` with a dense index); no adapter
+                acts, and the answer is the one of closed book, if no candidate names what is asked for
     ask         the adapter whose answer gains most over the base model (`route="ask"`)
     lexical+ask the sum of the lexical scores and the standardised gains
     mean        no choice: the mean of all updates
@@ -80,20 +81,24 @@ class Case:
         """Position of the right passage; None if it is not a candidate."""
         return self.passages.index(self.fact.passage) if self.fact.passage in self.passages else None
 
-    def chosen(self, way: str) -> int:
-        """Return the position of the candidate that a way of choosing chooses."""
+    def chosen(self, way: str) -> int | None:
+        """Return the position of the candidate that a way of choosing chooses; None if no adapter acts."""
         if way in ("bm25", "minilm"):
             return int(np.argmax(self.bm25 if way == "bm25" else self.minilm))
         gains = np.array([a.gain for a in self.answers])
         if way == "ask":
             return int(gains.argmax())
         candidates = [Candidate(p, p, score=s) for p, s in zip(self.passages, self.minilm, strict=True)]
-        scores = np.array(LexicalRouter().scores(self.fact.question, candidates, [None] * len(candidates)).scores)
+        found = LexicalRouter().scores(self.fact.question, candidates, [None] * len(candidates))
+        if way == "lexical" and found.refused:
+            return None
+        scores = np.array(found.scores)
         return int((scores if way == "lexical" else scores + standardised(gains)).argmax())
 
-    def f1(self, way: str) -> float:
-        """Return the F1 of the chosen candidate's answer."""
-        return f1(self.answers[self.chosen(way)].text, self.fact.answers)
+    def f1(self, way: str, closed: Mapping[str, float]) -> float:
+        """Return the F1 of the chosen candidate's answer, or the one of closed book, by question, if none is chosen."""
+        at = self.chosen(way)
+        return closed[self.fact.question] if at is None else f1(self.answers[at].text, self.fact.answers)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -242,7 +247,8 @@ def _begin(model: ParametricModel, case: Case, way: str) -> None:
         AskedAdapters(model).answers(case.fact.question, [model.key(p) for p in case.passages])
         return
     ids = prompt_ids(model.lm.tokenizer, case.fact.question, case.passages if way == "context" else ())
-    chosen = None if way == "context" else model.select([model.key(case.passages[case.chosen(way)])])
+    at = None if way == "context" else case.chosen(way)
+    chosen = None if at is None else model.select([model.key(case.passages[at])])
     model.lm.engine.generate(Request(ids, 1, adapters=chosen))
 
 
@@ -289,16 +295,17 @@ def _report(
     *,
     complete: bool,
 ) -> None:
-    closed = {id(case): value for case, value in extra.get("closed", ())}
+    closed = {case.fact.question: value for case, value in extra.get("closed", ())}
+    cases = [case for case in cases if case.fact.question in closed]
     told, figures = [], dict[str, Any]()
-    told.append(_row("closed book", 0, list(closed.values()), [c for c in cases if id(c) in closed]))
+    told.append(_row("closed book", 0, [closed[c.fact.question] for c in cases], cases))
     for k in counts:
         found = [case.best(k) for case in cases if case.best(k).right is not None]
         groups = [c.fact.passage for c in found]
         single = [f1(c.answers[c.right or 0].text, c.fact.answers) for c in found]
         told.append(_row("single", k, single, found, right=1.0))
         for way in WAYS:
-            values = [c.f1(way) for c in found]
+            values = [c.f1(way, closed) for c in found]
             right = mean([float(c.chosen(way) == c.right) for c in found])
             told.append(_row(way, k, values, found, right=right))
             if way == args.default:
@@ -307,15 +314,14 @@ def _report(
         for name, scored in extra.items():
             if name.split()[-1] == str(k) and scored:
                 told.append(_row(name.rsplit(" ", 1)[0], k, [v for _, v in scored], [c for c, _ in scored]))
-        kept = [case for case in cases if id(case) in closed]
-        absent = [case.absent(k) for case in kept]
-        for way in (args.default, "ask"):
-            values = [c.f1(way) for c in absent]
+        absent = [case.absent(k) for case in cases]
+        for way in (args.default, "minilm", "ask"):
+            values = [c.f1(way, closed) for c in absent]
             told.append(_row(f"{way}, right passage absent", k, values, absent))
             if way == args.default:
-                lost = [100 * (v - closed[id(case)]) for v, case in zip(values, kept, strict=True)]
+                lost = [100 * (v - closed[c.fact.question]) for v, c in zip(values, absent, strict=True)]
                 figures[f"absent_minus_closed_k{k}"] = mean(lost)
-                figures[f"absent_minus_closed_k{k}_interval"] = interval(lost, groups=[c.fact.passage for c in kept])
+                figures[f"absent_minus_closed_k{k}_interval"] = interval(lost, groups=[c.fact.passage for c in cases])
     seconds = {name: mean(values) for name, values in timed.items()}
     last = max(counts)
     for way in ("lexical", "ask"):

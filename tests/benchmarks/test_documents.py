@@ -1,6 +1,7 @@
 """Ways of choosing among retrieved passages, and the benchmark end to end on a tiny model."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -30,7 +31,14 @@ def test_each_way_chooses_by_its_own_scores():
         "ask": 2,  # an adapter that is sure of itself
         "lexical+ask": 1,
     }
-    assert [case().f1(way) for way in WAYS] == [1.0, 0.0, 1.0, 0.0, 1.0]
+    assert [case().f1(way, {}) for way in WAYS] == [1.0, 0.0, 1.0, 0.0, 1.0]
+
+
+def test_no_adapter_acts_if_no_candidate_names_what_is_asked_for():
+    asked = replace(case(), fact=fact("Ferries", PASSAGES[1], "Who sold the lighthouse of Pell in winter?"))
+    assert asked.chosen("lexical") is None
+    assert asked.f1("lexical", {asked.fact.question: 0.25}) == 0.25
+    assert asked.chosen("minilm") == 0
 
 
 def test_candidates_are_cut_to_the_best_and_lack_the_right_passage_where_it_is_absent():
