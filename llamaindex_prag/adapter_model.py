@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from llamaindex_prag.adapters.recipe import Recipe
     from llamaindex_prag.adapters.source import ReadableStore
     from llamaindex_prag.translator.translations import Translations
+    from rag_backbone.engine.ensemble import AdapterEnsemble, Ensemble
     from rag_backbone.engine.requests import Generation, Request
     from rag_backbone.engine.signals import TokenStep
     from rag_backbone.loading.causal_lm import CausalLM
@@ -109,6 +110,38 @@ class AdapterModel(Protocol):
             AdapterError: If there are more than `max_adapters`.
         """
         return self._selected(keys, merge=merge, scores=scores, strength=strength) if keys else None
+
+    def ensemble(
+        self,
+        keys: Sequence[AdapterKey],
+        *,
+        kind: Ensemble = "mixture",
+        scores: Sequence[float] | None = None,
+        strength: float | Sequence[float] = 1.0,
+    ) -> AdapterEnsemble | None:
+        """Let each adapter answer alone and mix their next-token distributions; None if there are no keys.
+
+        Args:
+            keys: The adapters' keys.
+            kind: `"mixture"`, the weighted mean of the distributions, or `"product"`, their weighted geometric mean.
+            scores: Retrieval scores, whose softmax weighs the adapters; None for equal weights.
+            strength: A factor on each adapter's update, or one per adapter.
+
+        Raises:
+            AdapterError: If there are more than `max_adapters`, or the scores do not fit.
+            ConfigurationError: If the kind is unknown, or the model is in a server, which answers with one adapter.
+        """
+        if self.in_server:
+            raise ConfigurationError(
+                f"ensemble={kind!r} mixes the next-token distributions of several adapters, but a server answers with "
+                "one; use a model in this process, or merge the adapters (merge='mean')"
+            )
+        if not keys:
+            return None
+        from llamaindex_prag.adapters.ensembles import ensemble_of  # needs torch, which a server's client does not
+
+        selection = self._selected(keys, merge="sum", strength=strength)
+        return ensemble_of(selection, keys, kind=kind, scores=scores)
 
     def _selected(self, keys: Sequence[AdapterKey], **options: Any) -> ActiveAdapters:
         """Combine at least one adapter; the options are those of `ActiveAdapters.of`."""

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
     from llamaindex_prag.translator.translations import Translations
     from llamaindex_prag.translator.translator import Translator
+    from rag_backbone.engine.ensemble import AdapterEnsemble, Ensemble
     from rag_backbone.loading.causal_lm import CausalLM
 
 
@@ -164,6 +165,8 @@ class ParametricModel(LocalModel):
         documents: Sequence[str | AdapterKey] = (),
         passages: Sequence[str] = (),
         merge: Merge = "mean",
+        ensemble: Ensemble | None = None,
+        scores: Sequence[float] | None = None,
         strength: float = 1.0,
         max_new_tokens: int = 48,
     ) -> str:
@@ -174,16 +177,25 @@ class ParametricModel(LocalModel):
             documents: Passages whose adapters are used, trained ones before translated ones, or the adapters' keys.
                 Their text does not enter the prompt.
             passages: Passages that do enter the prompt.
-            merge: How several adapters are combined.
+            merge: How the updates of several adapters are combined.
+            ensemble: Let each adapter answer alone instead, and mix their next-token distributions: `"mixture"`, the
+                weighted mean, or `"product"`, the weighted geometric mean.
+            scores: The documents' retrieval scores, for `merge="score"` and as weights of an ensemble (their softmax).
+                None for equal weights.
             strength: A factor for the adapters' updates.
             max_new_tokens: Token limit at which the answer is truncated.
 
         Returns:
             The answer, without a lead or quotes.
         """
-        selection = self.select(self._keys(documents), merge=merge, strength=strength)
+        keys = self._keys(documents)
+        acting: ActiveAdapters | AdapterEnsemble | None
+        if ensemble is None:
+            acting = self.select(keys, merge=merge, scores=scores, strength=strength)
+        else:
+            acting = self.ensemble(keys, kind=ensemble, scores=scores, strength=strength)
         ids = prompt_ids(self.lm.tokenizer, question, passages)
-        found = self.lm.engine.generate(Request(ids, max_new_tokens, adapters=selection))
+        found = self.lm.engine.generate(Request(ids, max_new_tokens, adapters=acting))
         return clean_answer(found.text)
 
     def to_peft(

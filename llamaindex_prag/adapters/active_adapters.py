@@ -104,6 +104,13 @@ class ActiveAdapters:
         """Return a copy with every weight multiplied by `part`."""
         return replace(self, weights=tuple(part * w for w in self.weights))
 
+    def alone(self) -> list[ActiveAdapters]:
+        """Return a selection of each adapter alone, with its weight in this one."""
+        return [
+            replace(self, keys=(key,), weights=(weight,), orthogonal=False)
+            for key, weight in zip(self.keys, self.weights, strict=True)
+        ]
+
     @property
     def cache_key(self) -> Hashable:
         """Everything that determines the adapted weights: members, weights, merge, and the store's version."""
