@@ -14,7 +14,7 @@ from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Protocol
 
 from llamaindex_prag.adapters.adapter import AdapterKey, text_hash
-from rag_backbone.errors import ConfigurationError
+from rag_backbone.errors import AdapterError, ConfigurationError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -87,6 +87,8 @@ class AdapterModel(Protocol):
     """Translated adapters next to the trained ones; None without a translator."""
     in_server: bool = False
     """Whether another process computes the answers."""
+    _shared: tuple[int, AdapterKey] | None = None
+    """The store's change counter when the shared part was last looked up, and its key."""
 
     @property
     def local(self) -> LocalModel:
@@ -107,9 +109,32 @@ class AdapterModel(Protocol):
         """Combine adapters for one call, or return None if there are no keys.
 
         Raises:
-            AdapterError: If there are more than `max_adapters`.
+            AdapterError: If there are more than `max_adapters`, or with `merge="shared_once"`, no shared part can be
+                known (`adapters.shared_part`).
         """
-        return self._selected(keys, merge=merge, scores=scores, strength=strength) if keys else None
+        if not keys:
+            return None
+        shared = self._shared_part(keys) if merge == "shared_once" and len(set(keys)) > 1 else None
+        return self._selected(keys, merge=merge, scores=scores, strength=strength, shared=shared)
+
+    def _shared_part(self, keys: Sequence[AdapterKey]) -> AdapterKey:
+        """Return the key of what several adapters share; the mean of the recipe's adapters is computed at first use."""
+        if translated := sum(key.recipe != self.recipe.key for key in set(keys)):
+            raise AdapterError(
+                f"merge='shared_once' knows what trained adapters share, but {translated} of {len(set(keys))} are "
+                "translated or of another recipe; use another merge"
+            )
+        if (several := len(set(keys))) >= self.max_adapters:
+            raise AdapterError(
+                f"{several} adapters were selected, and merge='shared_once' adds their shared part; a call may use "
+                f"{self.max_adapters} in all (max_adapters)"
+            )
+        if self._shared is None or self._shared[0] != self.store.generation:
+            from llamaindex_prag.adapters.shared_part import shared_part
+
+            found = shared_part(self.store, self.recipe)
+            self._shared = (self.store.generation, found)
+        return self._shared[1]
 
     def ensemble(
         self,

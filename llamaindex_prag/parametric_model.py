@@ -24,7 +24,7 @@ from llamaindex_prag.augment.choice import settled
 from llamaindex_prag.prompts import clean_answer, prompt_ids
 from rag_backbone.checks import shown
 from rag_backbone.engine.requests import Request
-from rag_backbone.errors import ConfigurationError
+from rag_backbone.errors import AdapterError, ConfigurationError
 from rag_backbone.extras import needed_for
 
 if TYPE_CHECKING:
@@ -232,7 +232,9 @@ class ParametricModel(LocalModel):
         with needed_for("ParametricModel.to_peft"):
             from llamaindex_prag.peft_model import peft_model
 
-        selection = self._selected(self._keys(documents), merge=merge, scores=scores, strength=strength)
+        selection = self.select(self._keys(documents), merge=merge, scores=scores, strength=strength)
+        if selection is None:
+            raise AdapterError("documents is empty; at least one adapter is needed")
         return peft_model(self.lm, stacked(self.layout, self.translations or self.store, selection))
 
     def _keys(self, documents: Sequence[str | AdapterKey]) -> list[AdapterKey]:

@@ -95,7 +95,9 @@ class Placer:
         self._model = model
         self._merge = merge
         self._may_part = may_part
-        self._active = _checked_active(max_active, conflicts, model.max_adapters)
+        # The shared part takes the place of one adapter, unless only one passage acts.
+        room = model.max_adapters - 1 if merge == "shared_once" and model.max_adapters > 1 else model.max_adapters
+        self._active = _checked_active(max_active, conflicts, room)
         if others not in get_args(Others):
             raise ConfigurationError(f"others is {others!r}; known: {', '.join(get_args(Others))}")
         self._others: Others = others

@@ -4,8 +4,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from llamaindex_prag.adapters.adapter import Adapter
 from llamaindex_prag.placement.placer import NO_ADAPTER, Placer, best_scored, usable_scores
 from rag_backbone.errors import ConfigurationError
+from tests.llamaindex_prag.made import random_values
 
 
 def test_best_scored_counts_equal_passages_once_and_skips_none():
@@ -72,6 +74,15 @@ def test_passages_beyond_the_models_limit_are_told_so(model, keys):
 def test_merging_by_score_weighs_by_score(model, keys):
     placed = place(model, keys[:2], [0.75, 0.25], max_active=2, merge="score")
     assert placed.selection.weights == pytest.approx((0.75, 0.25))
+
+
+def test_a_merge_with_a_shared_part_leaves_room_for_it(model, keys):
+    for i, key in enumerate(keys):
+        model.store.put(key, Adapter(model.layout, random_values(model.layout, i), 2.0), {})
+    placed = place(model, keys, [0.4, 0.3, 0.2], max_active=2, merge="shared_once")
+    assert (placed.in_weights, placed.selection.weights) == ((0, 1), (1.0, 1.0, -1.0))
+    with pytest.raises(ConfigurationError, match="max_active is 3; it must be from 1 to 2"):
+        place(model, keys, [0.4, 0.3, 0.2], max_active=3, merge="shared_once")
 
 
 def test_without_any_adapter_nothing_is_selected(model):
