@@ -11,9 +11,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, get_args
 
 from llamaindex_prag.adapters.adapter import AdapterKey, text_hash
+from rag_backbone.engine.adapters import Ensemble
 from rag_backbone.errors import AdapterError, ConfigurationError
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from llamaindex_prag.adapters.recipe import Recipe
     from llamaindex_prag.adapters.source import ReadableStore
     from llamaindex_prag.translator.translations import Translations
-    from rag_backbone.engine.ensemble import AdapterEnsemble, Ensemble
+    from rag_backbone.engine.ensemble import AdapterEnsemble
     from rag_backbone.engine.requests import Generation, Request
     from rag_backbone.engine.signals import TokenStep
     from rag_backbone.loading.causal_lm import CausalLM
@@ -156,6 +157,8 @@ class AdapterModel(Protocol):
             AdapterError: If there are more than `max_adapters`, or the scores do not fit.
             ConfigurationError: If the kind is unknown, or the model is in a server, which answers with one adapter.
         """
+        if kind not in get_args(Ensemble):
+            raise ConfigurationError(f"ensemble is {kind!r}; known: {', '.join(get_args(Ensemble))}")
         if self.in_server:
             raise ConfigurationError(
                 f"ensemble={kind!r} mixes the next-token distributions of several adapters, but a server answers with "

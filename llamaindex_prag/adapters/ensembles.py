@@ -11,7 +11,8 @@ from collections.abc import Sequence
 
 from llamaindex_prag.adapters.active_adapters import ActiveAdapters
 from llamaindex_prag.adapters.adapter import AdapterKey
-from rag_backbone.engine.ensemble import AdapterEnsemble, Ensemble
+from rag_backbone.engine.adapters import Ensemble
+from rag_backbone.engine.ensemble import AdapterEnsemble
 from rag_backbone.errors import AdapterError
 
 _NEGLIGIBLE = 1e-9

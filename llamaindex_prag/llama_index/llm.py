@@ -56,7 +56,8 @@ from llamaindex_prag.placement.placer import usable_scores
 from llamaindex_prag.prompts import chat_ids, conversation_ids
 from rag_backbone.aio import in_own_thread, iterate_in_own_thread
 from rag_backbone.checks import refuse_unknown
-from rag_backbone.engine.ensemble import AdapterEnsemble, Ensemble
+from rag_backbone.engine.adapters import Ensemble
+from rag_backbone.engine.ensemble import AdapterEnsemble
 from rag_backbone.engine.requests import Request
 from rag_backbone.engine.sampling import Sampling
 from rag_backbone.engine.signals import Signals, TokenStep

@@ -333,9 +333,7 @@ class Engine:
             raise ConfigurationError("the prompt is empty; at least one token is needed to predict the next")
         room = self._room_after(len(ids))
         kind = EnsembleState if isinstance(request.adapters, AdapterEnsemble) else SequenceState
-        return kind(
-            request, ids, min(request.max_new_tokens, room), self.tokenizer, self.end_ids, self.model.device
-        )
+        return kind(request, ids, min(request.max_new_tokens, room), self.tokenizer, self.end_ids, self.model.device)
 
     def _room_after(self, tokens: int) -> int:
         """Return how many tokens may follow a prompt of `tokens` tokens; at least one."""

@@ -13,11 +13,11 @@ from __future__ import annotations
 import math
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import torch
 
-from rag_backbone.engine.adapters import ActsFrom, AdapterSet
+from rag_backbone.engine.adapters import ActsFrom, AdapterSet, Ensemble
 from rag_backbone.engine.requests import Generation, Request
 from rag_backbone.engine.sampling import Sampling
 from rag_backbone.engine.sequence import SequenceState
@@ -26,9 +26,6 @@ from rag_backbone.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-Ensemble = Literal["mixture", "product"]
-"""How next-token distributions are mixed: their weighted arithmetic or geometric mean."""
 
 
 @dataclass(frozen=True, slots=True)

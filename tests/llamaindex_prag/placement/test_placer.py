@@ -1,5 +1,7 @@
 """Which passages act through their adapters, and what happens to the rest."""
 
+import math
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -85,6 +87,18 @@ def test_a_merge_with_a_shared_part_leaves_room_for_it(model, keys):
         place(model, keys, [0.4, 0.3, 0.2], max_active=3, merge="shared_once")
 
 
+def test_an_ensemble_has_the_passages_that_act_with_their_strengths_and_scores(model, keys):
+    placer = Placer(model, max_active=2, ensemble="product")
+    scores, strengths = [0.2, math.nan, math.log(3)], [1.0, 1.0, 0.5]
+    placed = placer.place(keys, question="", strengths=strengths, scores=scores, dates=[None] * 3)
+    made = placed.ensemble
+    assert placed.in_weights == (0, 2)
+    assert [(one.keys, one.weights) for one in made.members] == [((keys[0],), (1.0,)), ((keys[2],), (0.5,))]
+    assert made.weights == pytest.approx((math.exp(0.2) / (math.exp(0.2) + 3), 3 / (math.exp(0.2) + 3)))
+    assert placer.place([None], question="", strengths=[1.0], scores=[1.0], dates=[None]).ensemble is None
+    assert place(model, keys, scores, max_active=2).ensemble is None
+
+
 def test_without_any_adapter_nothing_is_selected(model):
     placed = place(model, [None, None], [0.5, 0.5])
     assert (placed.selection, placed.in_weights, list(placed.in_prompt)) == (None, (), [0, 1])
@@ -97,6 +111,8 @@ def test_without_any_adapter_nothing_is_selected(model):
         ({"max_active": 1, "conflicts": "mean"}, "merges several documents' adapters, but max_active is 1"),
         ({"others": "prompt"}, "others is 'prompt'; known: omit, context"),
         ({"conflicts": "newest"}, "conflicts is 'newest'"),
+        ({"merge": "average"}, "merge is 'average'; known: mean, sum"),
+        ({"ensemble": "sum"}, "ensemble is 'sum'; known: mixture, product"),
     ],
 )
 def test_impossible_options_are_refused(model, options, reason):
