@@ -72,6 +72,8 @@ def choose_documents(
         )
     if not question.strip():
         raise ConfigurationError("the question is blank; a route chooses the documents that a question is about")
+    if not documents:
+        return ChosenDocuments((), (), "there are no documents")
     retrieved = [None] * len(documents) if scores is None else list(scores)
     why = f"the best of {len(documents)} by route={route!r}"
     if router is None:

@@ -19,7 +19,7 @@ ActsFrom = Literal["prompt", "answer"]
 """Where adapters begin to act: at the first token of the prompt, or at its last token, which predicts the first token
 of the answer."""
 Ensemble = Literal["mixture", "product"]
-"""How the next-token distributions of several adapter sets are mixed (`engine.ensemble`): their weighted arithmetic mean
+"""How the next-token distributions of several adapter sets are mixed (`engine.ensemble`): by their weighted arithmetic
 or geometric mean."""
 
 

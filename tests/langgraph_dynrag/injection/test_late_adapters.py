@@ -100,7 +100,7 @@ def test_adapters_are_merged_as_the_injector_says(adapters, requests):
 def test_a_method_that_reads_attention_refuses_an_ensemble(adapters):
     injector = ParametricInjector(adapters, missing="context", ensemble="mixture", max_active=2)
     with pytest.raises(ConfigurationError, match="ensemble of 2, which can generate"):
-        graph(adapters, *TEXTS[:2], k=2, injection=injector, trigger=RIND()).invoke({"question": QUESTION})
+        graph(adapters, *TEXTS[:2], k=2, injection=injector, trigger=RIND(1.0)).invoke({"question": QUESTION})
 
 
 @pytest.mark.parametrize("route", ["lexical", "ask"])

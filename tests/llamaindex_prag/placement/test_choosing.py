@@ -79,6 +79,12 @@ def test_without_a_route_all_documents_act(model):
     assert model.answer(QUESTION).used == ()
 
 
+@pytest.mark.parametrize("route", ["retrieval", "lexical", "ask"])
+def test_without_documents_the_base_model_answers(model, route):
+    found = model.answer(QUESTION, route=route)
+    assert (found, found.used, found.why) == (model.answer(QUESTION), (), "there are no documents")
+
+
 def test_a_route_among_more_documents_than_a_call_may_use_chooses_one(model):
     assert model.max_adapters == 3
     assert model.answer(QUESTION, documents=[*DOCUMENTS, "text 0"], route="lexical").used == (2,)
