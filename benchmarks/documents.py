@@ -11,6 +11,9 @@ answers alone, once; a way of choosing is then a choice among these answers:
     ask         the adapter whose answer gains most over the base model (`route="ask"`)
     lexical+ask the sum of the lexical scores and the standardised gains
     mean        no choice: the mean of all updates
+    shared_once no choice: the sum of all updates, with the mean of the store's adapters added once
+    mixture     no choice: the mean of the next-token distributions, weighed by the softmax of the BM25 scores (REPLUG)
+    product     no choice: their weighted geometric mean
 
 `context` has all candidates in the prompt, the right one first, in the middle or last. `absent`: the same candidates
 without the right passage, against closed book. Intervals are by bootstrap over passages.
@@ -32,19 +35,30 @@ from benchmarks.parametric_runs import ANSWER_TOKENS, Answers, Asked, open_store
 from benchmarks.runs import Records, key_of
 from benchmarks.scoring import interval, mean
 from benchmarks.single_hop import Fact, by_passage, load_facts
+from llamaindex_prag.adapters.active_adapters import Merge
 from llamaindex_prag.adapters.recipe import get_recipe
+from llamaindex_prag.adapters.shared_part import shared_part
 from llamaindex_prag.parametric_model import ParametricModel
 from llamaindex_prag.passages import Passage
 from llamaindex_prag.placement.ask_router import Answer, AskedAdapters
 from llamaindex_prag.placement.candidate import Candidate
 from llamaindex_prag.placement.lexical_router import LexicalRouter, bm25_scores, standardised
 from llamaindex_prag.prompts import prompt_ids
+from llamaindex_prag.store.lmdb_store import LMDBStore
+from rag_backbone.engine.adapters import Ensemble
 from rag_backbone.engine.requests import Request
 from rag_backbone.loading.causal_lm import CausalLM
 from rag_backbone.loading.minilm import MiniLM
 from rag_backbone.metrics import f1
 
 WAYS = ("bm25", "minilm", "lexical", "ask", "lexical+ask")
+TOGETHER: dict[str, tuple[Merge, Ensemble | None]] = {
+    "mean": ("mean", None),
+    "shared_once": ("shared_once", None),
+    "mixture": ("mean", "mixture"),
+    "product": ("mean", "product"),
+}
+"""Ways in which all candidates answer together: how updates are merged, or distributions are mixed."""
 PLACES = ("first", "middle", "last")
 
 
@@ -108,7 +122,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options.add_argument("--pool", type=int, default=40, help="passages, of the first two subjects with enough of them")
     options.add_argument("--questions", type=int, default=100, help="maximum questions, spread over the passages")
     options.add_argument("--counts", default="1,3,5,10,20", help="numbers of candidates")
-    options.add_argument("--merged", type=int, default=0, help="questions that are also asked with merged adapters")
+    options.add_argument("--merged", type=int, default=0, help="questions also asked with all adapters together")
     options.add_argument("--context", type=int, default=0, help="questions that are also asked with the texts")
     options.add_argument("--timed", type=int, default=5, help="questions whose time to the first token is measured")
     options.add_argument("--recipe", default="distill")
@@ -123,7 +137,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     lm = CausalLM.from_pretrained(args.model, dtype=args.dtype)
     with open_store(lm) as store:
         recipe = get_recipe(args.recipe, **changes_of(args.change))
-        model = ParametricModel(lm, store, recipe=recipe, max_adapters=max(counts)).attach()
+        model = ParametricModel(lm, store, recipe=recipe, max_adapters=max(counts) + 1).attach()  # with the shared part
         titles = {f.passage: f.title for f in facts}
         complete = parametrize(model, parametrizer, [Passage(p, titles[p]) for p in pool], deadline)
         ready = [p for p in pool if model.knows(p)]
@@ -202,10 +216,8 @@ def _extra(
     for k in counts:
         found = [case.best(k) for case in cases if case.best(k).right is not None]
         if k > 1:
-            keys = [tuple(model.key(p) for p in c.passages) for c in found[: args.merged]]
-            conditions[f"mean {k}"] = [
-                (c, Asked(c.fact.question, adapters=of)) for c, of in zip(found, keys, strict=False)
-            ]
+            for way in TOGETHER:
+                conditions[f"{way} {k}"] = [(c, together(model, c, way)) for c in found[: args.merged]]
         for place in PLACES if k > 1 else PLACES[:1]:
             conditions[f"context {place} {k}"] = [
                 (c, Asked(c.fact.question, placed(c, place))) for c in found[: args.context]
@@ -218,6 +230,18 @@ def _extra(
             known = [(case, answers.known(a)) for case, a in asked]
             scored[name] = [(case, f1(said, case.fact.answers)) for case, said in known if said is not None]
     return scored, complete
+
+
+def together(model: ParametricModel, case: Case, way: str) -> Asked:
+    """Return the question with the adapters of all candidates, by one of `TOGETHER`."""
+    merge, ensemble = TOGETHER[way]
+    shared = ""
+    if merge == "shared_once":
+        assert isinstance(model.store, LMDBStore)
+        shared = model.store.digest(shared_part(model.store, model.recipe)) or ""
+    keys = tuple(model.key(p) for p in case.passages)
+    scores = () if ensemble is None else case.bm25
+    return Asked(case.fact.question, adapters=keys, merge=merge, ensemble=ensemble, scores=scores, shared=shared)
 
 
 def placed(case: Case, place: str) -> tuple[str, ...]:

@@ -13,6 +13,7 @@ from typing import Literal
 
 from benchmarks.contract import Deadline, note, records_folder
 from benchmarks.runs import Records, key_of
+from llamaindex_prag.adapters.active_adapters import ActiveAdapters, Merge
 from llamaindex_prag.adapters.adapter import AdapterKey
 from llamaindex_prag.adapters.recipe import Recipe
 from llamaindex_prag.parametric_model import ParametricModel
@@ -21,6 +22,8 @@ from llamaindex_prag.passages import Passage
 from llamaindex_prag.prompts import clean_answer, prompt_ids
 from llamaindex_prag.store.encoding import Encoding
 from llamaindex_prag.store.lmdb_store import LMDBStore
+from rag_backbone.engine.adapters import Ensemble
+from rag_backbone.engine.ensemble import AdapterEnsemble
 from rag_backbone.engine.requests import Request
 from rag_backbone.loading.causal_lm import CausalLM
 
@@ -39,7 +42,13 @@ class Asked:
     encoding: Encoding = "bfloat16"
     """Encoding of the stored adapters."""
     scores: tuple[float, ...] = ()
-    """Scores that weight the adapters in the merge; if empty, they have equal weights."""
+    """Scores that weight the adapters in the merge or ensemble; if empty, they have equal weights."""
+    merge: Merge = "mean"
+    """How several updates are combined; with scores, `"mean"` is `"score"`."""
+    ensemble: Ensemble | None = None
+    """How next-token distributions are mixed instead."""
+    shared: str = ""
+    """Content digest of the shared part, for `"shared_once"`: it depends on the store."""
 
 
 class Answers:
@@ -81,16 +90,16 @@ class Answers:
         return len(prompt_ids(self._lm.tokenizer, asked.question, asked.passages))
 
     def _request(self, asked: Asked, model: ParametricModel | None) -> Request:
-        selection = None
+        acting: ActiveAdapters | AdapterEnsemble | None = None
         if asked.adapters:
             assert model is not None
-            selection = model.select(
-                asked.adapters,
-                strength=asked.strength,
-                merge="score" if asked.scores else "mean",
-                scores=asked.scores or None,
-            )
-        return Request(self._ids(asked), ANSWER_TOKENS, adapters=selection)
+            keys, strength, scores = asked.adapters, asked.strength, asked.scores or None
+            if asked.ensemble is not None:
+                acting = model.ensemble(keys, kind=asked.ensemble, strength=strength, scores=scores)
+            else:
+                merge: Merge = "score" if asked.scores and asked.merge == "mean" else asked.merge
+                acting = model.select(keys, merge=merge, strength=strength, scores=scores)
+        return Request(self._ids(asked), ANSWER_TOKENS, adapters=acting)
 
     def _ids(self, asked: Asked) -> list[int]:
         return prompt_ids(self._lm.tokenizer, asked.question, asked.passages)
@@ -105,6 +114,8 @@ class Answers:
             "answer_tokens": ANSWER_TOKENS,
             **({} if asked.encoding == "bfloat16" else {"encoding": asked.encoding}),
             **({"scores": asked.scores} if asked.scores else {}),
+            **({} if asked.merge == "mean" else {"merge": asked.merge, "shared": asked.shared}),
+            **({} if asked.ensemble is None else {"ensemble": asked.ensemble}),
         }
 
 

@@ -79,6 +79,8 @@ _ELSEWHERE = {
     "missing": "injection=ParametricInjector(adapters, missing=...)",
     "forgetting": "injection=ParametricInjector(adapters, forgetting=...)",
     "conflicts": "injection=ParametricInjector(adapters, conflicts=...)",
+    "ensemble": "injection=ParametricInjector(adapters, ensemble=...)",
+    "merge": "injection=ParametricInjector(adapters, merge=...)",
     "max_active": "injection=ParametricInjector(adapters, max_active=...)",
     "strength": "injection=ParametricInjector(adapters, strength=...)",
     "threshold": "trigger=TokenProbability(0.5), for example",

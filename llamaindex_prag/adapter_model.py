@@ -11,11 +11,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, get_args
 
 from llamaindex_prag.adapters.adapter import AdapterKey, text_hash
 from llamaindex_prag.errors import NO_TRANSLATOR
-from rag_backbone.errors import ConfigurationError
+from rag_backbone.engine.adapters import Ensemble
+from rag_backbone.errors import AdapterError, ConfigurationError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from llamaindex_prag.adapters.recipe import Recipe
     from llamaindex_prag.adapters.source import ReadableStore
     from llamaindex_prag.translator.translations import Translations
+    from rag_backbone.engine.ensemble import AdapterEnsemble
     from rag_backbone.engine.requests import Generation, Request
     from rag_backbone.engine.signals import TokenStep
     from rag_backbone.loading.causal_lm import CausalLM
@@ -87,6 +89,8 @@ class AdapterModel(Protocol):
     """Translated adapters next to the trained ones; None without a translator."""
     in_server: bool = False
     """Whether another process computes the answers."""
+    _shared: tuple[int, AdapterKey] | None = None
+    """The store's change counter when the shared part was last looked up, and its key."""
 
     @property
     def local(self) -> LocalModel:
@@ -107,9 +111,66 @@ class AdapterModel(Protocol):
         """Combine adapters for one call, or return None if there are no keys.
 
         Raises:
-            AdapterError: If there are more than `max_adapters`.
+            AdapterError: If there are more than `max_adapters`, or with `merge="shared_once"`, no shared part can be
+                known (`adapters.shared_part`).
         """
-        return self._selected(keys, merge=merge, scores=scores, strength=strength) if keys else None
+        if not keys:
+            return None
+        shared = self._shared_part(keys) if merge == "shared_once" and len(set(keys)) > 1 else None
+        return self._selected(keys, merge=merge, scores=scores, strength=strength, shared=shared)
+
+    def _shared_part(self, keys: Sequence[AdapterKey]) -> AdapterKey:
+        """Return the key of what several adapters share; the mean of the recipe's adapters is computed at first use."""
+        if translated := sum(key.recipe != self.recipe.key for key in set(keys)):
+            raise AdapterError(
+                f"merge='shared_once' knows what trained adapters share, but {translated} of {len(set(keys))} are "
+                "translated or of another recipe; use another merge"
+            )
+        if (several := len(set(keys))) >= self.max_adapters:
+            raise AdapterError(
+                f"{several} adapters were selected, and merge='shared_once' adds their shared part; a call may use "
+                f"{self.max_adapters} in all (max_adapters)"
+            )
+        if self._shared is None or self._shared[0] != self.store.generation:
+            from llamaindex_prag.adapters.shared_part import shared_part
+
+            found = shared_part(self.store, self.recipe)
+            self._shared = (self.store.generation, found)
+        return self._shared[1]
+
+    def ensemble(
+        self,
+        keys: Sequence[AdapterKey],
+        *,
+        kind: Ensemble = "mixture",
+        scores: Sequence[float] | None = None,
+        strength: float | Sequence[float] = 1.0,
+    ) -> AdapterEnsemble | None:
+        """Let each adapter answer alone and mix their next-token distributions; None if there are no keys.
+
+        Args:
+            keys: The adapters' keys.
+            kind: `"mixture"`, the weighted mean of the distributions, or `"product"`, their weighted geometric mean.
+            scores: Retrieval scores, whose softmax weighs the adapters; None for equal weights.
+            strength: A factor on each adapter's update, or one per adapter.
+
+        Raises:
+            AdapterError: If there are more than `max_adapters`, or the scores do not fit.
+            ConfigurationError: If the kind is unknown, or the model is in a server, which answers with one adapter.
+        """
+        if kind not in get_args(Ensemble):
+            raise ConfigurationError(f"ensemble is {kind!r}; known: {', '.join(get_args(Ensemble))}")
+        if self.in_server:
+            raise ConfigurationError(
+                f"ensemble={kind!r} mixes the next-token distributions of several adapters, but a server answers with "
+                "one; use a model in this process, or merge the adapters (merge='mean')"
+            )
+        if not keys:
+            return None
+        from llamaindex_prag.adapters.ensembles import ensemble_of  # needs torch, which a server's client does not
+
+        selection = self._selected(keys, merge="sum", strength=strength)
+        return ensemble_of(selection, keys, kind=kind, scores=scores)
 
     def _selected(self, keys: Sequence[AdapterKey], **options: Any) -> ActiveAdapters:
         """Combine at least one adapter; the options are those of `ActiveAdapters.of`."""

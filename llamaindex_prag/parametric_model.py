@@ -21,17 +21,21 @@ from llamaindex_prag.adapters.source import ReadableStore
 from llamaindex_prag.adapters.stacking import stacked
 from llamaindex_prag.adapters.targets import layout_of
 from llamaindex_prag.augment.choice import settled
+from llamaindex_prag.parametric_answer import ParametricAnswer
 from llamaindex_prag.prompts import clean_answer, prompt_ids
 from rag_backbone.checks import shown
 from rag_backbone.engine.requests import Request
-from rag_backbone.errors import ConfigurationError
+from rag_backbone.errors import AdapterError, ConfigurationError
 from rag_backbone.extras import needed_for
 
 if TYPE_CHECKING:
     from peft import PeftModel
 
+    from llamaindex_prag.placement.routing import Route
     from llamaindex_prag.translator.translations import Translations
     from llamaindex_prag.translator.translator import Translator
+    from rag_backbone.engine.adapters import Ensemble
+    from rag_backbone.engine.ensemble import AdapterEnsemble
     from rag_backbone.loading.causal_lm import CausalLM
 
 
@@ -164,9 +168,13 @@ class ParametricModel(LocalModel):
         documents: Sequence[str | AdapterKey] = (),
         passages: Sequence[str] = (),
         merge: Merge = "mean",
+        ensemble: Ensemble | None = None,
+        scores: Sequence[float] | None = None,
+        route: Route | None = None,
+        max_active: int | None = None,
         strength: float = 1.0,
         max_new_tokens: int = 48,
-    ) -> str:
+    ) -> ParametricAnswer:
         """Generate a short answer.
 
         Args:
@@ -174,17 +182,54 @@ class ParametricModel(LocalModel):
             documents: Passages whose adapters are used, trained ones before translated ones, or the adapters' keys.
                 Their text does not enter the prompt.
             passages: Passages that do enter the prompt.
-            merge: How several adapters are combined.
+            merge: How the updates of several adapters are combined.
+            ensemble: Let each adapter answer alone instead, and mix their next-token distributions: `"mixture"`, the
+                weighted mean, or `"product"`, the weighted geometric mean.
+            scores: The documents' retrieval scores, for `merge="score"` and as weights of an ensemble (their softmax).
+                None for equal weights.
+            route: Choose among the documents the one that the question is about: by their retrieval `scores`
+                (`"retrieval"`; without scores, the first), by these and the words that they share with the question
+                (`"lexical"`), or by what their adapters answer (`"ask"`; if none answers better than the base model,
+                no adapter acts). None: all documents act.
+            max_active: Maximum number of documents that a route chooses; None for 1.
             strength: A factor for the adapters' updates.
             max_new_tokens: Token limit at which the answer is truncated.
 
         Returns:
-            The answer, without a lead or quotes.
+            The answer, without a lead or quotes: a string that also says which documents were used, and why.
+
+        Raises:
+            AdapterError: If there are more documents than a call may use, one has no adapter, or the scores do not fit.
+            ConfigurationError: If a strategy is unknown, or not possible with these documents.
         """
-        selection = self.select(self._keys(documents), merge=merge, strength=strength)
+        keys = self._keys(documents)
+        used, found_scores, why = tuple(range(len(keys))), tuple[float | None, ...](), ""
+        if route is not None:
+            from llamaindex_prag.placement.choosing import choose_documents
+
+            chosen = choose_documents(
+                self,
+                question,
+                documents,
+                keys,
+                route=route,
+                scores=scores,
+                max_active=1 if max_active is None else max_active,
+            )
+            used, found_scores, why = chosen.acting, chosen.scores, chosen.why
+            keys, scores = [keys[i] for i in used], None if scores is None else [scores[i] for i in used]
+        elif max_active is not None:
+            raise ConfigurationError(
+                f"max_active is {max_active}, but there is no route, so all documents act; add one"
+            )
+        acting: ActiveAdapters | AdapterEnsemble | None
+        if ensemble is None:
+            acting = self.select(keys, merge=merge, scores=scores, strength=strength)
+        else:
+            acting = self.ensemble(keys, kind=ensemble, scores=scores, strength=strength)
         ids = prompt_ids(self.lm.tokenizer, question, passages)
-        found = self.lm.engine.generate(Request(ids, max_new_tokens, adapters=selection))
-        return clean_answer(found.text)
+        found = self.lm.engine.generate(Request(ids, max_new_tokens, adapters=acting))
+        return ParametricAnswer(clean_answer(found.text), used, found_scores, why)
 
     def to_peft(
         self,
@@ -220,7 +265,9 @@ class ParametricModel(LocalModel):
         with needed_for("ParametricModel.to_peft"):
             from llamaindex_prag.peft_model import peft_model
 
-        selection = self._selected(self._keys(documents), merge=merge, scores=scores, strength=strength)
+        selection = self.select(self._keys(documents), merge=merge, scores=scores, strength=strength)
+        if selection is None:
+            raise AdapterError("documents is empty; at least one adapter is needed")
         return peft_model(self.lm, stacked(self.layout, self.translations or self.store, selection))
 
     def _keys(self, documents: Sequence[str | AdapterKey]) -> list[AdapterKey]:

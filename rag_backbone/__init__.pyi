@@ -3,6 +3,7 @@ from .engine.adapters import AdapterBackend as AdapterBackend
 from .engine.adapters import AdapterSet as AdapterSet
 from .engine.adapters import PackedBackend as PackedBackend
 from .engine.engine import Engine as Engine
+from .engine.ensemble import AdapterEnsemble as AdapterEnsemble
 from .engine.eos_states import EOSStates as EOSStates
 from .engine.eos_states import EOSStatesRequest as EOSStatesRequest
 from .engine.requests import Generation as Generation

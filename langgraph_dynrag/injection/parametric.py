@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import BaseMessage, HumanMessage, SystemMessage
@@ -28,9 +28,11 @@ from rag_backbone.typed_fields import check_value
 
 if TYPE_CHECKING:
     from llamaindex_prag.adapter_model import AdapterModel as AdapterModel  # noqa: PLC0414 - for `graph`
+    from llamaindex_prag.adapters.active_adapters import Merge
     from llamaindex_prag.placement.candidate import Candidate
     from llamaindex_prag.placement.routing import Route
     from llamaindex_prag.progress import JobStatus
+    from rag_backbone.engine.adapters import Ensemble
 
 logger = logging.getLogger(__name__)
 
@@ -81,6 +83,10 @@ class ParametricInjector:
         route: How the passages that act are chosen: by their `"retrieval"` scores; `"lexical"`, by these and the words
             that they share with the question; or `"ask"`, by what their adapters answer, with the text of all passages
             if none answers better than the base model.
+        merge: How the updates are combined if several passages act: their `"mean"`, `"sum"`, `"score"`-weighted sum,
+            `"orthogonal"` parts, or the sum with what all share added once (`"shared_once"`).
+        ensemble: Lets each adapter answer alone instead, and mixes their next-token distributions: `"mixture"` or
+            `"product"`. Such a draft has no attention, so methods that need it refuse it. None: updates are merged.
         max_active: How many passages act through their adapters at once, best-scored first. None: 1, because merged
             adapters weaken each other; with `conflicts`, as many as a call may use.
         others: Where the other passages that have an adapter go: `"omit"` leaves them out, `"context"` puts them into
@@ -109,6 +115,8 @@ class ParametricInjector:
         missing: Missing = "train",
         strength: float | None = None,
         route: Route = "retrieval",
+        merge: Merge = "mean",
+        ensemble: Ensemble | None = None,
         max_active: int | None = None,
         others: Literal["omit", "context"] | None = None,
         forgetting: float | None = None,
@@ -134,6 +142,8 @@ class ParametricInjector:
         self.missing = missing
         placer = Placer(
             adapters,
+            merge=merge,
+            ensemble=ensemble,
             max_active=max_active,
             others=others or ("omit" if injection == "parametric" else "context"),
             forgetting=forgetting,
@@ -171,11 +181,14 @@ class ParametricInjector:
     def place(self, passages: Sequence[Passage], question: str = "") -> PlacedEvidence:
         """Return where each passage acts: through its adapter if it is among the best-scored that have one."""
         placed = self._service.place([_candidate(p) for p in passages], question)
+        acting: Any = placed.ensemble
+        if acting is None and placed.selection is not None:
+            acting = self.adapters.runnable(placed.selection)
         ids = [p["id"] for p in passages]
         shown = placed.in_prompt if self.injection == "parametric" else set(range(len(passages))) - set(placed.left_out)
         return PlacedEvidence(
             in_prompt=[passages[i] for i in sorted(shown)],
-            adapters=None if placed.selection is None else self.adapters.runnable(placed.selection),
+            adapters=acting,
             in_weights=tuple(ids[i] for i in placed.in_weights),
             reasons={ids[i]: why for i, why in placed.in_prompt.items()},
             strength=placed.strength,

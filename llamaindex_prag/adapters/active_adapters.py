@@ -7,6 +7,8 @@
 - `score`: w_i = score_i / sum of scores, for non-negative retrieval scores.
 - `orthogonal`: the mean, after removing from each `B_i` what lies in the column space of the earlier ones
   (Gram-Schmidt on the updates' outputs), so that what all documents share is not added k times.
+- `shared_once`: the sum, with a part `C` that all adapters share (`shared_part`) taken out of each and added once:
+  C + sum_i (s_i B_i A_i - C) = sum_i s_i B_i A_i - (k - 1) C. The part is one more active adapter, of weight 1 - k.
 
 `A` and `B` are never averaged separately: (mean B)(mean A) contains the cross terms B_i A_j.
 
@@ -36,7 +38,7 @@ if TYPE_CHECKING:
 BESIDE_TEXT = 0.1
 """Strength of adapters whose passages are also in the prompt. Of the values tried, this one lowered the score on no
 file of training questions (docs/results-parametric.md); stronger adapters disturb the reading of long passages."""
-Merge = Literal["mean", "sum", "score", "orthogonal"]
+Merge = Literal["mean", "sum", "score", "orthogonal", "shared_once"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +49,7 @@ class ActiveAdapters:
     """
 
     keys: tuple[AdapterKey, ...]
+    """The adapters; with `merge="shared_once"`, the last one of several is the shared part."""
     weights: tuple[float, ...]
     orthogonal: bool = False
     version: int = 0
@@ -62,6 +65,7 @@ class ActiveAdapters:
         merge: Merge = "mean",
         scores: Sequence[float] | None = None,
         strength: float | Sequence[float] = 1.0,
+        shared: AdapterKey | None = None,
         version: int = 0,
         acts_from: ActsFrom = "prompt",
     ) -> ActiveAdapters:
@@ -71,7 +75,8 @@ class ActiveAdapters:
             keys: Adapter keys, best first.
             merge: How the updates are combined.
             scores: The retrieval scores, for `merge="score"`.
-            strength: A factor for all weights, or one per adapter.
+            strength: A factor for all weights, or one per adapter. The shared part has the largest one.
+            shared: The shared part, for `merge="shared_once"` with more than one adapter.
             version: The store's change counter.
             acts_from: Where the adapters begin to act; the recipe's `acts_from`.
 
@@ -97,12 +102,24 @@ class ActiveAdapters:
         for key, score, each in zip(keys, scores or [1.0] * len(keys), strengths, strict=True):
             given[key] = max(given.get(key, score), score)
             strongest[key] = max(strongest.get(key, each), each)
-        weights = zip(_weights(merge, tuple(given.values())), strongest.values(), strict=True)
-        return cls(tuple(given), tuple(w * s for w, s in weights), merge == "orthogonal", version, acts_from)
+        members, shares = tuple(given), _weights(merge, tuple(given.values()))
+        weights = tuple(w * s for w, s in zip(shares, strongest.values(), strict=True))
+        if merge == "shared_once" and len(members) > 1:
+            if shared is None:
+                raise AdapterError("merge='shared_once' needs the shared part of the adapters")
+            members, weights = (*members, shared), (*weights, max(weights) - sum(weights))
+        return cls(members, weights, merge == "orthogonal", version, acts_from)
 
     def times(self, part: float) -> ActiveAdapters:
         """Return a copy with every weight multiplied by `part`."""
         return replace(self, weights=tuple(part * w for w in self.weights))
+
+    def alone(self) -> list[ActiveAdapters]:
+        """Return a selection of each adapter alone, with its weight in this one."""
+        return [
+            replace(self, keys=(key,), weights=(weight,), orthogonal=False)
+            for key, weight in zip(self.keys, self.weights, strict=True)
+        ]
 
     @property
     def cache_key(self) -> Hashable:
@@ -119,7 +136,7 @@ class ActiveAdapters:
 
 def _weights(merge: Merge, scores: tuple[float, ...]) -> tuple[float, ...]:
     k = len(scores)
-    if merge == "sum":
+    if merge in ("sum", "shared_once"):
         return (1.0,) * k
     if merge != "score":
         return (1.0 / k,) * k

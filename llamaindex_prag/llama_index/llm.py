@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 import logging
+import math
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,6 +57,8 @@ from llamaindex_prag.prompts import chat_ids, conversation_ids
 from llamaindex_prag.translator import checkpoint
 from rag_backbone.aio import in_own_thread, iterate_in_own_thread
 from rag_backbone.checks import refuse_unknown
+from rag_backbone.engine.adapters import Ensemble
+from rag_backbone.engine.ensemble import AdapterEnsemble
 from rag_backbone.engine.requests import Request
 from rag_backbone.engine.sampling import Sampling
 from rag_backbone.engine.signals import Signals, TokenStep
@@ -79,7 +82,7 @@ class _Call:
     """One call: the tokens of its prompt, and the adapters that the prompt refers to."""
 
     ids: list[int]
-    adapters: ActiveAdapters | None
+    adapters: ActiveAdapters | AdapterEnsemble | None
 
 
 class ParametricLLM(ReadsInParts):
@@ -110,6 +113,9 @@ class ParametricLLM(ReadsInParts):
     temperature: float = Field(default=0.0, ge=0.0, description="Sampling temperature; 0 for greedy decoding.")
     seed: int | None = Field(default=None, description="Sampling seed.")
     merge: Merge = Field(default="mean", description="How several documents' updates are combined.")
+    ensemble: Ensemble | None = Field(
+        default=None, description="How the documents' next-token distributions are mixed, instead of their updates."
+    )
     strength: float = Field(default=1.0, gt=0.0, description="Factor on the updates.")
     _model: AdapterModel = PrivateAttr()
 
@@ -141,6 +147,8 @@ class ParametricLLM(ReadsInParts):
                 server=server,
                 recipe=Recipe.from_dict(recipe) if isinstance(recipe, dict) else recipe,
             )
+            if self.ensemble is not None:
+                self._model.ensemble([], kind=self.ensemble)  # refused, because a server answers with one adapter
             return
         if server is not None:
             raise ConfigurationError(
@@ -281,7 +289,7 @@ class ParametricLLM(ReadsInParts):
             )
         return _Call(ids, self._selected(references))
 
-    def _selected(self, references: Sequence[Reference]) -> ActiveAdapters | None:
+    def _selected(self, references: Sequence[Reference]) -> ActiveAdapters | AdapterEnsemble | None:
         model = self._model
         known = {(model.lm.fingerprint, made_by) for made_by in (model.recipe.key, model.translator_key)}
         strangers = [r for r in references if (r.key.model, r.key.recipe) not in known]
@@ -291,10 +299,15 @@ class ParametricLLM(ReadsInParts):
                 "different ParametricLLMs. Pass the same one to both."
             )
         references = [r for r in references if r.strength > 0]  # a node with strength 0 may come in a separate prompt
-        scores = usable_scores([r.score for r in references]) if self.merge == "score" else None
+        keys = [r.key for r in references]
         strengths = [self.strength * r.strength for r in references]
+        if self.ensemble is not None:
+            known_scores = [r.score if math.isfinite(r.score) else 0.0 for r in references]
+            with _not_swallowed():
+                return model.ensemble(keys, kind=self.ensemble, scores=known_scores, strength=strengths)
+        scores = usable_scores([r.score for r in references]) if self.merge == "score" else None
         with _not_swallowed():
-            return model.select([r.key for r in references], merge=self.merge, scores=scores, strength=strengths)
+            return model.select(keys, merge=self.merge, scores=scores, strength=strengths)
 
     def _request(self, call: _Call, options: dict[str, Any]) -> Request:
         with _not_swallowed():

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
     from llamaindex_prag.adapter_model import AdapterModel
     from llamaindex_prag.adapters.adapter import AdapterKey
+    from rag_backbone.engine.adapters import Ensemble
+    from rag_backbone.engine.ensemble import AdapterEnsemble
 
 Others = Literal["omit", "context"]
 """Whether passages that have an adapter but do not act through it are left out, or put into the prompt."""
@@ -40,6 +42,8 @@ class Placement:
     """Passages that act through their adapters."""
     selection: ActiveAdapters | None = None
     """Active adapters of these passages; None if there are none."""
+    ensemble: AdapterEnsemble | None = None
+    """The ensemble that takes the place of `selection`; None if the updates are merged."""
     strengths: Mapping[int, float] = field(default_factory=dict)
     """Factor on the update of each passage in `in_weights`, applied before averaging."""
     in_prompt: Mapping[int, str] = field(default_factory=dict)
@@ -62,6 +66,8 @@ class Placer:
     Args:
         model: The model with its adapters.
         merge: How updates are combined if several passages act.
+        ensemble: How next-token distributions are mixed instead, weighed by the softmax of the retrieval scores; None
+            to merge the updates.
         max_active: Maximum number of passages that act through their adapters at once, best-scored first. None for 1,
             or with `conflicts`, whose policies need several documents, for as many as a call may use.
         others: What happens to other passages that have an adapter: `"omit"` leaves them out, `"context"` puts them
@@ -84,6 +90,7 @@ class Placer:
         model: AdapterModel,
         *,
         merge: Merge = "mean",
+        ensemble: Ensemble | None = None,
         max_active: int | None = None,
         others: Others = "omit",
         forgetting: float | None = None,
@@ -92,10 +99,19 @@ class Placer:
         conflict_overlap: float | None = None,
         may_part: bool = False,
     ) -> None:
+        if merge not in get_args(Merge):
+            raise ConfigurationError(f"merge is {merge!r}; known: {', '.join(get_args(Merge))}")
         self._model = model
         self._merge = merge
-        self._may_part = may_part
-        self._active = _checked_active(max_active, conflicts, model.max_adapters)
+        self._ensemble = ensemble
+        if ensemble is not None:
+            model.ensemble([], kind=ensemble)  # refused if the model is in a server
+        # An ensemble's KL divergence from the base model is at most the weighted mean of its members', so the guard
+        # measures each adapter alone.
+        self._may_part = may_part or ensemble is not None
+        # The shared part takes the place of one adapter, unless only one passage acts.
+        room = model.max_adapters - 1 if merge == "shared_once" and model.max_adapters > 1 else model.max_adapters
+        self._active = _checked_active(max_active, conflicts, room)
         if others not in get_args(Others):
             raise ConfigurationError(f"others is {others!r}; known: {', '.join(get_args(Others))}")
         self._others: Others = others
@@ -161,15 +177,27 @@ class Placer:
             if selection is None:
                 in_prompt |= dict.fromkeys(taken, f"forgets {forgetting:.3g} nats of other things")
                 wanted = {}
+        final = {i: part * s for i, s in wanted.items()}
         return Placement(
             in_weights=tuple(wanted),
             selection=selection,
-            strengths={i: part * s for i, s in wanted.items()},
+            ensemble=self._mixed({i: known[i] for i, s in final.items() if s > 0}, final, scores),
+            strengths=final,
             in_prompt=in_prompt,
             left_out=left_out,
             strength=part * max(strengths, default=1.0),
             forgetting=forgetting,
             conflicts=conflicts,
+        )
+
+    def _mixed(
+        self, keys: Mapping[int, AdapterKey], strengths: Mapping[int, float], scores: Sequence[float | None]
+    ) -> AdapterEnsemble | None:
+        if self._ensemble is None:
+            return None
+        given = [s if (s := scores[i]) is not None and math.isfinite(s) else 0.0 for i in keys]
+        return self._model.ensemble(
+            list(keys.values()), kind=self._ensemble, scores=given, strength=[strengths[i] for i in keys]
         )
 
     def _reason(self) -> str:

@@ -155,6 +155,11 @@ class ServedModel(AdapterModel):
             )
 
     def _selected(self, keys: Sequence[AdapterKey], **options: Any) -> ActiveAdapters:
+        if options.get("shared") is not None and self.loading == "resolve":
+            raise ConfigurationError(
+                "merge='shared_once' subtracts an adapter of another recipe, which the names of loading='resolve' "
+                "cannot express; use loading='push', or another merge"
+            )
         selection = ActiveAdapters.of(keys, version=self.store.generation, **options)
         if len(selection) > self.max_adapters:
             raise AdapterError(

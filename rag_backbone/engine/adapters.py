@@ -18,6 +18,9 @@ from rag_backbone.errors import ConfigurationError
 ActsFrom = Literal["prompt", "answer"]
 """Where adapters begin to act: at the first token of the prompt, or at its last token, which predicts the first token
 of the answer."""
+Ensemble = Literal["mixture", "product"]
+"""How the next-token distributions of several adapter sets are mixed (`engine.ensemble`): by their weighted arithmetic
+or geometric mean."""
 
 
 @runtime_checkable

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, ParamSpec, TypeVar
 import torch
 
 from rag_backbone.engine.adapters import AdapterBackend, AdapterSet, SequenceAdapters
+from rag_backbone.engine.ensemble import AdapterEnsemble, EnsembleState
 from rag_backbone.engine.eos_states import EOSStates, EOSStatesRequest, SampleBatch
 from rag_backbone.engine.hidden_states import module_of
 from rag_backbone.engine.model_limits import context_window_of, end_ids_of
@@ -27,7 +28,7 @@ from rag_backbone.engine.scheduler import Scheduler
 from rag_backbone.engine.sequence import SequenceState
 from rag_backbone.engine.signals import SignalName, distribution
 from rag_backbone.engine.stream import TokenStream
-from rag_backbone.engine.validation import check_adapters, check_signal, check_window
+from rag_backbone.engine.validation import check_adapters, check_one_set, check_signal, check_window
 from rag_backbone.engine.worker import Worker
 from rag_backbone.errors import ConfigurationError
 from rag_backbone.text.unicode import clean_text
@@ -98,9 +99,9 @@ class Engine:
         waiting, running = deque(rows), list[SequenceState]()
         try:
             while waiting or running:
-                while waiting and len(running) < self._max_batch:
+                while waiting and sum(len(row.parts) for row in running) < self._max_batch:
                     running.append(waiting.popleft())
-                self._scheduler.advance(running)
+                self._advance(running)
                 running = [row for row in running if row.finish_reason is None]
         finally:
             for row in rows:
@@ -124,6 +125,7 @@ class Engine:
         if not prompt or not continuation:
             raise ConfigurationError("score needs a prompt and a continuation of at least one token each")
         check_adapters(adapters, self._runner.call.backend)
+        check_one_set(adapters)
         if attention:
             check_signal("attention", self.signals, self.model)
         ids, n = [*prompt, *continuation], len(continuation)
@@ -155,6 +157,7 @@ class Engine:
         """
         check_signal("attention", self.signals, self.model)
         check_adapters(request.adapters, self._runner.call.backend)
+        check_one_set(request.adapters)
         module_of(self.model, request.hidden_state)
         prompt, runner = list(request.prompt), self._runner
         limit = min(request.max_new_tokens, self._room_after(len(prompt)))
@@ -286,11 +289,21 @@ class Engine:
 
     def advance(self, row: SequenceState) -> None:
         """Compute the next token of a sequence; called by `TokenStream`."""
-        self._scheduler.advance([row])
+        self._advance([row])
 
     def release(self, row: SequenceState) -> None:
         """Cache what a sequence computed, for prompts that begin with it. Never blocks."""
-        self._scheduler.leave(row)
+        for part in row.parts:
+            self._scheduler.leave(part)
+
+    def _advance(self, rows: Sequence[SequenceState]) -> None:
+        """Compute the next token of each sequence; that of an ensemble once all its members have their logits."""
+        self._scheduler.advance([one for row in rows for one in row.scheduled])
+        for row in rows:
+            if isinstance(row, EnsembleState):
+                if row.chosen is None:
+                    self._scheduler.run(row.choose_mixed)
+                row.take()
 
     def __repr__(self) -> str:
         prefixes = self._runner.prefixes
@@ -302,11 +315,14 @@ class Engine:
     def _check_attention(self, ids: Sequence[int], adapters: AdapterSet | None) -> None:
         check_signal("attention", self.signals, self.model)
         check_adapters(adapters, self._runner.call.backend)
+        check_one_set(adapters)
         check_window(self.context_window, len(ids))
 
     def _admit(self, request: Request) -> SequenceState:
         """Validate a request before the first forward pass, and return its initial state."""
         check_adapters(request.adapters, self._runner.call.backend)
+        if request.signals.attention or request.signals.hidden_state is not None:
+            check_one_set(request.adapters)
         if request.signals.attention:
             check_signal("attention", self.signals, self.model)
         if request.signals.hidden_state is not None:
@@ -316,9 +332,8 @@ class Engine:
         if not ids:
             raise ConfigurationError("the prompt is empty; at least one token is needed to predict the next")
         room = self._room_after(len(ids))
-        return SequenceState(
-            request, ids, min(request.max_new_tokens, room), self.tokenizer, self.end_ids, self.model.device
-        )
+        kind = EnsembleState if isinstance(request.adapters, AdapterEnsemble) else SequenceState
+        return kind(request, ids, min(request.max_new_tokens, room), self.tokenizer, self.end_ids, self.model.device)
 
     def _room_after(self, tokens: int) -> int:
         """Return how many tokens may follow a prompt of `tokens` tokens; at least one."""

@@ -33,6 +33,7 @@ class Request:
     sampling: Sampling = field(default_factory=Sampling)
     signals: Signals = field(default_factory=Signals)
     adapters: AdapterSet | None = None
+    """Adapters that act in this generation, or an `AdapterEnsemble`, whose members answer together."""
     answer_from: int | None = None
     """Length in tokens of the part of the prompt before an answer that has begun, for adapters that act from the answer
     on. None: the whole prompt comes before the answer."""

@@ -88,6 +88,16 @@ class SequenceState:
         return self.adapters.key
 
     @property
+    def scheduled(self) -> list[SequenceState]:
+        """The sequences that have to be advanced for the next token."""
+        return [self]
+
+    @property
+    def parts(self) -> list[SequenceState]:
+        """Everything that is released when this generation ends."""
+        return [self]
+
+    @property
     def shares_prefill(self) -> bool:
         """Whether its prompt is still to be prefilled and can be batched with other prompts."""
         return self.sequence is None and self.finish_reason is None and self.request.signals.hidden_state is None

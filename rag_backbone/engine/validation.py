@@ -8,8 +8,9 @@ import transformers
 
 from rag_backbone.engine.adapters import AdapterBackend, AdapterSet
 from rag_backbone.engine.attention import TRIED_WITH
+from rag_backbone.engine.ensemble import AdapterEnsemble
 from rag_backbone.engine.signals import SignalName
-from rag_backbone.errors import AdapterError, ContextWindowError, SignalUnavailableError
+from rag_backbone.errors import AdapterError, ConfigurationError, ContextWindowError, SignalUnavailableError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -31,6 +32,15 @@ def check_signal(name: SignalName, available: frozenset[SignalName], model: PreT
             f"{type(model).__name__} cannot provide the signal {name!r}: its last layer's attention is not a "
             f"plain softmax that dynprag can record with transformers {transformers.__version__} (tested with "
             f"{' to '.join(TRIED_WITH)}). Available: {', '.join(sorted(available))}."
+        )
+
+
+def check_one_set(adapters: AdapterSet | None) -> None:
+    """Refuse an ensemble where the signals of a single forward pass are wanted."""
+    if isinstance(adapters, AdapterEnsemble):
+        raise ConfigurationError(
+            f"the adapters are an ensemble of {len(adapters)}, which can generate, but scores, attention and hidden "
+            "states belong to a single forward pass; pass one of its members, or merge the adapters"
         )
 
 

@@ -103,7 +103,7 @@ class Worker:
         if row.sequence is not None:
             self.prefixes.put(row.key, row.sequence)
             row.sequence = None
-        self.counts += TokenCounts(generated_tokens=len(row.generated))
+        self.counts += TokenCounts(generated_tokens=row.counts.generated_tokens)
 
     # ------------------------------------------------------------------------------------------------------- helpers
 

@@ -10,11 +10,13 @@ from pydantic import Field
 
 from langgraph_dynrag import Trace
 from langgraph_dynrag.injection.parametric import ParametricInjector
+from langgraph_dynrag.triggers import RIND
 from llamaindex_prag.adapters.adapter import Adapter
 from llamaindex_prag.adapters.recipe import get_recipe
 from llamaindex_prag.parametric_model import ParametricModel
 from rag_backbone.engine.requests import Request
 from rag_backbone.engine.signals import Signals
+from rag_backbone.errors import ConfigurationError
 from tests.langgraph_dynrag.injection.weights import QUESTION, TEXTS, drafts, graph, injections
 from tests.llamaindex_prag.made import random_values
 
@@ -72,6 +74,33 @@ def test_recomputed_attention_equals_the_recorded_one(adapters, requests):
     )
     for i, step in enumerate(written.steps):
         torch.testing.assert_close(scored.attention[:, i, : step.attention.shape[-1]], step.attention)
+
+
+@pytest.mark.parametrize("ensemble", ["mixture", "product"])
+def test_an_ensemble_drafts_what_the_engine_generates_with_it(adapters, requests, ensemble):
+    injector = ParametricInjector(adapters, missing="context", ensemble=ensemble, max_active=3)
+    result = graph(adapters, *TEXTS[:3], k=3, injection=injector).invoke({"question": QUESTION})
+    first = requests[0]
+    made = first.adapters
+    assert (made.kind, len(made)) == (ensemble, 3)
+    assert all(len(draft["in_weights"]) == 3 for draft in drafts(result))
+    whole = adapters.lm.engine.generate(Request(first.prompt, 40, adapters=made, answer_from=first.answer_from))
+    # Where two drafts meet, bytes that are no character leave another number of replacement characters.
+    written, expected = (text.replace("\ufffd", "").strip() for text in (result["answer"], whole.text))
+    assert written
+    assert expected.startswith(written)
+
+
+def test_adapters_are_merged_as_the_injector_says(adapters, requests):
+    injector = ParametricInjector(adapters, missing="context", merge="shared_once", max_active=2)
+    graph(adapters, *TEXTS[:2], k=2, injection=injector).invoke({"question": QUESTION})
+    assert requests[0].adapters.weights == (1.0, 1.0, -1.0)
+
+
+def test_a_method_that_reads_attention_refuses_an_ensemble(adapters):
+    injector = ParametricInjector(adapters, missing="context", ensemble="mixture", max_active=2)
+    with pytest.raises(ConfigurationError, match="ensemble of 2, which can generate"):
+        graph(adapters, *TEXTS[:2], k=2, injection=injector, trigger=RIND(1.0)).invoke({"question": QUESTION})
 
 
 @pytest.mark.parametrize("route", ["lexical", "ask"])

@@ -57,6 +57,21 @@ def test_merging_by_score_weighs_references_by_their_scores(llm, calls):
     assert calls[-1][1].weights == pytest.approx((0.375, 0.125), abs=1e-3)
 
 
+def test_an_ensemble_mixes_references_by_the_softmax_of_their_scores(llm, calls):
+    mixing = llm.model_copy(update={"ensemble": "product", "strength": 0.5})
+    references = [marker(llm.model.key(TEXTS[i]), score) for i, score in ((0, 0.75), (1, 0.25))]
+    text = mixing.complete("\n".join([*references, QUESTION])).text
+    made = calls[-1][1]
+    assert made.kind == "product"
+    assert made.weights == pytest.approx((0.6225, 0.3775), abs=1e-3)  # 1 / (1 + exp(-0.5))
+    assert [one.weights for one in made.members] == [(0.5,), (0.5,)]
+    assert [r.text for r in mixing.stream_complete("\n".join([*references, QUESTION]))][-1] == text
+    assert (
+        ParametricLLM.from_dict({**mixing.to_dict(), "lm": llm.model.lm, "store": llm.model.store}).ensemble
+        == "product"
+    )
+
+
 async def test_every_way_to_ask_gives_the_same_text(llm):
     asked = f"{marker(llm.model.key(TEXTS[0]))}\n{QUESTION}"
     text = llm.complete(asked).text

@@ -1,11 +1,15 @@
 """Which passages act through their adapters, and what happens to the rest."""
 
+import math
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from llamaindex_prag.adapters.adapter import Adapter
 from llamaindex_prag.placement.placer import NO_ADAPTER, Placer, best_scored, usable_scores
 from rag_backbone.errors import ConfigurationError
+from tests.llamaindex_prag.made import random_values
 
 
 def test_best_scored_counts_equal_passages_once_and_skips_none():
@@ -74,6 +78,27 @@ def test_merging_by_score_weighs_by_score(model, keys):
     assert placed.selection.weights == pytest.approx((0.75, 0.25))
 
 
+def test_a_merge_with_a_shared_part_leaves_room_for_it(model, keys):
+    for i, key in enumerate(keys):
+        model.store.put(key, Adapter(model.layout, random_values(model.layout, i), 2.0), {})
+    placed = place(model, keys, [0.4, 0.3, 0.2], max_active=2, merge="shared_once")
+    assert (placed.in_weights, placed.selection.weights) == ((0, 1), (1.0, 1.0, -1.0))
+    with pytest.raises(ConfigurationError, match="max_active is 3; it must be from 1 to 2"):
+        place(model, keys, [0.4, 0.3, 0.2], max_active=3, merge="shared_once")
+
+
+def test_an_ensemble_has_the_passages_that_act_with_their_strengths_and_scores(model, keys):
+    placer = Placer(model, max_active=2, ensemble="product")
+    scores, strengths = [0.2, math.nan, math.log(3)], [1.0, 1.0, 0.5]
+    placed = placer.place(keys, question="", strengths=strengths, scores=scores, dates=[None] * 3)
+    made = placed.ensemble
+    assert placed.in_weights == (0, 2)
+    assert [(one.keys, one.weights) for one in made.members] == [((keys[0],), (1.0,)), ((keys[2],), (0.5,))]
+    assert made.weights == pytest.approx((math.exp(0.2) / (math.exp(0.2) + 3), 3 / (math.exp(0.2) + 3)))
+    assert placer.place([None], question="", strengths=[1.0], scores=[1.0], dates=[None]).ensemble is None
+    assert place(model, keys, scores, max_active=2).ensemble is None
+
+
 def test_without_any_adapter_nothing_is_selected(model):
     placed = place(model, [None, None], [0.5, 0.5])
     assert (placed.selection, placed.in_weights, list(placed.in_prompt)) == (None, (), [0, 1])
@@ -86,6 +111,8 @@ def test_without_any_adapter_nothing_is_selected(model):
         ({"max_active": 1, "conflicts": "mean"}, "merges several documents' adapters, but max_active is 1"),
         ({"others": "prompt"}, "others is 'prompt'; known: omit, context"),
         ({"conflicts": "newest"}, "conflicts is 'newest'"),
+        ({"merge": "average"}, "merge is 'average'; known: mean, sum"),
+        ({"ensemble": "sum"}, "ensemble is 'sum'; known: mixture, product"),
     ],
 )
 def test_impossible_options_are_refused(model, options, reason):

@@ -27,6 +27,23 @@ def test_a_served_model_generates_the_same_tokens_as_the_local_model(served, loc
     assert [s.logprob for s in found.steps] == pytest.approx([s.logprob for s in wanted.steps], abs=1e-4)
 
 
+def test_a_served_model_adds_what_adapters_share_once(served, local, lm):
+    request = both(served, lm, (1, 2), merge="shared_once")
+    assert len(request.adapters) == 3
+    assert served.lm.engine.generate(request).token_ids == lm.engine.generate(request).token_ids
+
+
+def test_strategies_that_a_server_cannot_follow_are_refused_by_name(server, served, lm, store):
+    two = [served.key(text) for text in TEXTS[:2]]
+    with pytest.raises(ConfigurationError, match="ensemble='mixture' mixes .* a server answers with one"):
+        served.ensemble(two)
+    with pytest.raises(ConfigurationError, match="ensemble='product'"):
+        ParametricLLM(base_url=server.url, lm=lm, store=store, recipe="prag", ensemble="product")
+    resolving = ServedModel(server.url, store, lm=lm, recipe="prag", loading="resolve")
+    with pytest.raises(ConfigurationError, match="loading='resolve' cannot express"):
+        resolving.select(two, merge="shared_once")
+
+
 def test_requests_without_adapters_use_the_base_model(served, server, lm):
     served.lm.engine.generate(both(served, lm, (0,)))
     served.lm.engine.generate(Request(ids(lm), 4))
