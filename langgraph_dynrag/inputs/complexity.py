@@ -33,7 +33,7 @@ FALLBACK: Complexity = "single"
 _LABELS: dict[str, Complexity] = {"A": "none", "B": "single", "C": "multi"}
 # A capital letter that a lower-case word follows is the article: "A passage is needed."
 _REPLY = re.compile(
-    r"[\W_]*(?:(?:the\s+)?(?:answer|label|letter|option)\b(?:\s+is)?[\W_]*)?([ABC])(?![\w'])(?!\s+[a-z])"
+    r"[\W_]*(?i:(?:the\s+)?(?:answer|label|letter|option)\b(?:\s+is)?[\W_]*)?([ABC])(?![\w'])(?!\s+[a-z])"
 )
 _PROMPT = """\
 How much has to be looked up in a collection of documents before this question can be answered?
