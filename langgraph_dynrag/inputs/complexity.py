@@ -68,8 +68,8 @@ class AskComplexity:
         ConfigurationError: If `tokens` is less than 1.
     """
 
-    tokens: Annotated[int, Bounds(least=1)] = 64
-    """Maximum length of the reply, reasoning included."""
+    tokens: Annotated[int, Bounds(least=1)] = 16
+    """Maximum length of the reply. A model that reasons first needs more, such as 2048."""
 
     def __post_init__(self) -> None:
         check_fields(self)

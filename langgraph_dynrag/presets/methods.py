@@ -51,10 +51,12 @@ repeated query does not end the run.
 
 The methods that search by tags have limits, as published, after which the answer is forced. They bring their own
 prompts, because no model writes tags without being told or trained to; a model trained on a format may need the prompt
-that it was trained with. Their token budgets count the model's own words over all turns (Search-o1's 32768 are reduced
-to what a small model can hold). In `search_o1` the model condenses the documents of each search before they are
-inserted (`digest`, see `langgraph_dynrag.search_tags.reason_in_documents`), at the cost of one more call per search;
-`digest=None` inserts them as they are.
+that it was trained with. `search_r1` is for PeterJinGo/SearchR1-nq_hotpotqa_train-qwen2.5-7b-em-ppo and its siblings,
+`r1_searcher` for XXsongLALA/Qwen-2.5-7B-base-RAG-RL; docs/methods.md has the commands. Their token budgets count the
+model's own words over all turns (Search-o1's 32768 are reduced to what a small model can hold). In `search_o1` the
+model condenses the documents of each search before they are inserted (`digest`, see
+`langgraph_dynrag.search_tags.reason_in_documents`), at the cost of one more call per search; `digest=None` inserts them
+as they are.
 
 `self_rag` uses reflection tokens if the model has them, and otherwise asks the model (see
 `langgraph_dynrag.SegmentSelection`). Its threshold, weights, beam and depth are the paper's for long answers. Short

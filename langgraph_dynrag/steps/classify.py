@@ -82,11 +82,14 @@ class _Call:
 
     def event(self) -> RouteEvent:
         """Return the event that records the call, with the class."""
-        found = Classified(None, self._problem)
-        if self._problem is None:
-            asks = isinstance(self._how, AskComplexity)
-            found = self._how.read(_text(self.reply)) if asks else _checked(self._how, self.returned)  # type: ignore[union-attr]
-        by = "the model" if isinstance(self._how, AskComplexity) else _name(self._how)
+        how = self._how
+        by = "the model" if isinstance(how, AskComplexity) else _name(how)
+        if self._problem is not None:
+            found = Classified(None, self._problem)
+        elif isinstance(how, AskComplexity):
+            found = how.read("" if self.reply is None else self.reply.text)
+        else:
+            found = _checked(how, self.returned)
         event = RouteEvent(type="route", route=found.route or FALLBACK, by=by, problem=found.problem)
         event = with_cost(event, None if self.reply is None else self.reply.cost)
         if self.reply is not None:
@@ -95,10 +98,6 @@ class _Call:
             event["warning"] = f"the question was not classified, and one retrieval was made: {found.problem}"
             _log.warning("%s", event["warning"])
         return event
-
-
-def _text(reply: Reply | None) -> str:
-    return "" if reply is None else reply.text
 
 
 def _name(how: Classifier) -> str:

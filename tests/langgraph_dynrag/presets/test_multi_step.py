@@ -211,7 +211,7 @@ def check_iter_retgen(out, model, retriever):
     assert not events(out, "budget")
     trace = Trace.from_state(out)
     assert f"discarded: {FIRST}" in str(trace)
-    assert "answer 1 of 2 is written" in str(trace)
+    assert "  -> answer 1 of 2 is written" in str(trace).splitlines()
     assert "answer 1 of 2 is written".capitalize() in page(trace)
 
 

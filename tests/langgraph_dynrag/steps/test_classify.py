@@ -63,7 +63,7 @@ def test_by_default_the_model_is_asked_with_the_letters_of_the_paper(route):
     event = check(route, out, model.calls[1:], retriever)
     assert (event["by"], event["reply"]) == ("the model", LABELS[route])
     assert model.calls[0][-1].content == AskComplexity().prompt(QUESTION)
-    assert model.options[0]["max_tokens"] == 64
+    assert model.options[0]["max_tokens"] == 16
     told = {"none": "no retrieval", "single": "one retrieval", "multi": "several retrievals"}[route]
     trace = Trace.from_state(out)
     assert f"  {told}, classified by the model" in str(trace).splitlines()
