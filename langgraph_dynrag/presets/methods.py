@@ -23,7 +23,8 @@
 short answer or after 8 sentences, and a reader, the same model, answers from the passages alone (`final_answer`, see
 `langgraph_dynrag.reader`). It searches for 4 passages at a time (the paper chooses among 2, 4, 6 and 8 for each data
 set). The published code searches for the sentence before a concluding one ("Thus ..."); the paper, and this preset, for
-the last sentence in any case. The paper's worked examples contain passages, and those of this project do not.
+the last sentence in any case. A model that ends its text without a short answer ends the reasoning, too, whereas the
+paper goes on. The paper's worked examples contain passages, and those of this project do not.
 
 `iter_retgen` searches with the previous answer and the question (equation 1), five passages each time (section 4.4),
 and writes the whole answer again with those alone; the last answer counts. The paper evaluates up to 7 iterations, of
