@@ -35,6 +35,7 @@ _LABELS: dict[str, Complexity] = {"A": "none", "B": "single", "C": "multi"}
 _REPLY = re.compile(
     r"[\W_]*(?i:(?:the\s+)?(?:answer|label|letter|option)\b(?:\s+is)?[\W_]*)?([ABC])(?![\w'])(?!\s+[a-z])"
 )
+_ECHO = re.compile(r"\bA, B,? (?:or|and) C\b")
 _PROMPT = """\
 How much has to be looked up in a collection of documents before this question can be answered?
 
@@ -81,6 +82,8 @@ class AskComplexity:
     def read(self, reply: str) -> Classified:
         """Return the class that a reply begins with, as a letter or as the name of the class."""
         said = reply.strip()
+        if _ECHO.search(said):  # small models repeat the instruction
+            return Classified(None, "the reply repeats the choices")
         if found := _REPLY.match(said):
             return Classified(_LABELS[found[1]])
         word = said.strip("\"'`*. ").lower()

@@ -41,6 +41,8 @@ def test_a_reply_begins_with_a_class(reply, route):
         ("b", "the reply names no class"),
         ("D", "the reply names no class"),
         ("A's", "the reply names no class"),
+        ("A: A, B or C.", "the reply repeats the choices"),
+        ("A, B, or C: A", "the reply repeats the choices"),
     ],
 )
 def test_a_reply_without_a_class_is_none(reply, problem):
