@@ -83,7 +83,8 @@ def build(
 ) -> CompiledStateGraph[Any, Any, Any, Any]:
     """Build the graph of a method.
 
-    Answer length, exemplars and `k` are the same for all methods; `changes` are settings of an experiment.
+    Answer length, exemplars and `k` are the same for all methods, except that IRCoT keeps its own length, because its
+    reasoning is no part of the answer; `changes` are settings of an experiment.
     """
     method, _, inject = method.partition("+")
     common: dict[str, Any] = {
@@ -108,6 +109,8 @@ def build(
         return create_dynamic_rag(chat, retriever, preset="single", **common)
     if method == "flare":
         common["lookahead"] = 64
+    if method in ("ircot", "adaptive_rag"):  # eight steps and fifteen paragraphs need room beside the reader's answer
+        del common["budgets"], common["context_tokens"]
     name = method.removesuffix("_reference")
     bundle: Bundle = "paper" if name == method else "reference"
     if method in VARIANTS:

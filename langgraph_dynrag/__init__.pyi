@@ -18,6 +18,7 @@ from .graph import create_dynamic_rag as create_dynamic_rag
 from .graph import create_nodes as create_nodes
 from .injection.parametric import ParametricInjector as ParametricInjector
 from .injection.parametric import WeightsPrompt as WeightsPrompt
+from .inputs.complexity import AskComplexity as AskComplexity
 from .options import DynamicRAGOptions as DynamicRAGOptions
 from .presets.methods import PRESETS as PRESETS
 from .presets.methods import Preset as Preset
@@ -25,6 +26,7 @@ from .presets.methods import get_preset as get_preset
 from .prompts import AnswerPrompt as AnswerPrompt
 from .prompts import Exemplar as Exemplar
 from .prompts import reasoned_prompt as reasoned_prompt
+from .reader import Reader as Reader
 from .reflection import SegmentSelection as SegmentSelection
 from .retrieval import BM25Retriever as BM25Retriever
 from .retrieval import DenseRetriever as DenseRetriever

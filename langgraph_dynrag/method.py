@@ -42,6 +42,14 @@ class Method(Protocol):
         """The handling of searches that the model writes."""
 
     @property
+    def resume_at(self) -> str:
+        """Where writing resumes after a retrieval."""
+
+    @property
+    def recheck(self) -> bool:
+        """Whether regenerated text is judged again."""
+
+    @property
     def evidence_life(self) -> str:
         """How long passages stay in the prompt."""
 

@@ -7,9 +7,11 @@ from collections.abc import Iterable
 from typing_extensions import TypedDict
 
 from langgraph_dynrag.budgets import Budgets
+from langgraph_dynrag.inputs.complexity import AskComplexity, Classifier
 from langgraph_dynrag.inputs.condensing import Condenser
 from langgraph_dynrag.prompts import AnswerPrompt
 from langgraph_dynrag.queries.base import QueryFormulator
+from langgraph_dynrag.reader import Reader
 from langgraph_dynrag.reflection.base import SegmentSelection
 from langgraph_dynrag.seakr.evidence_selection import EvidenceSelector
 from langgraph_dynrag.seakr.final_answer import SurerAnswer
@@ -41,6 +43,8 @@ class DynamicRAGOptions(TypedDict, total=False):
     """Where writing resumes after a retrieval."""
     evidence_life: EvidenceLife
     """How long passages stay in the prompt."""
+    max_passages: int | None
+    """Maximum number of passages that accumulate in the prompt."""
     lookahead: int
     """Maximum number of tokens of a draft."""
     query_tokens: int
@@ -63,10 +67,13 @@ class DynamicRAGOptions(TypedDict, total=False):
     """Self-RAG's segment-wise selection among continuations, one for each passage."""
     evidence_selector: EvidenceSelector | None
     """Which of the passages found are used."""
-    final_answer: SurerAnswer | None
-    """Comparison of the answer with a second one at the end (SeaKR)."""
+    final_answer: SurerAnswer | Reader | None
+    """Comparison of the answer with a second one at the end (SeaKR), or an answer from the passages alone (IRCoT)."""
     digest: ReasonInDocuments | None
     """Condensing of search results before they are inserted (Search-o1)."""
+    classifier: AskComplexity | Classifier | None
+    """How much retrieval each question needs (Adaptive-RAG): a function from a question to `"none"`, `"single"` or
+    `"multi"`, or `AskComplexity()`, which asks the model."""
     condense: Condenser | None
     """Rewriting of a question in a conversation so that it stands alone."""
 

@@ -7,11 +7,15 @@ from typing import Annotated, Literal, Protocol, runtime_checkable
 
 from langgraph_dynrag.budgets import Budgets
 from langgraph_dynrag.drafts.draft import Signal
+from langgraph_dynrag.events.parts import Complexity
 from langgraph_dynrag.generators.protocols import Generator
 from langgraph_dynrag.injection.injector import Injector, PromptOnly
+from langgraph_dynrag.inputs.complexity import AskComplexity, Classifier
 from langgraph_dynrag.inputs.condensing import CondenseQuestion, Condenser
 from langgraph_dynrag.prompts import AnswerPrompt
 from langgraph_dynrag.queries.base import QueryFormulator, check_formulator
+from langgraph_dynrag.queries.simple import Question
+from langgraph_dynrag.reader import Reader
 from langgraph_dynrag.reflection.base import Reflector, SegmentSelection
 from langgraph_dynrag.retrieval.retriever import Retriever, check_retriever
 from langgraph_dynrag.seakr.evidence_selection import EvidenceSelector
@@ -20,7 +24,7 @@ from langgraph_dynrag.search_tags.exchange import Exchange, NoExchange
 from langgraph_dynrag.search_tags.reason_in_documents import ReasonInDocuments
 from langgraph_dynrag.state import DynamicRAGContext
 from langgraph_dynrag.triggers.base import Trigger, check_trigger
-from langgraph_dynrag.triggers.fixed import Never
+from langgraph_dynrag.triggers.fixed import Never, Once
 from langgraph_dynrag.triggers.written_tag import WrittenTag
 from rag_backbone.checks import known_arguments
 from rag_backbone.errors import ConfigurationError, SignalUnavailableError
@@ -104,6 +108,8 @@ class Settings:
     """Whether to search with the question before anything is written."""
     resume_at: ResumeAt = "sentence"
     evidence_life: EvidenceLife = "replaced"
+    max_passages: Annotated[int | None, Bounds(least=1)] = None
+    """Maximum number of passages that accumulate in the prompt, of which the earliest stay; None: no limit."""
     lookahead: Annotated[int, Bounds(least=1)] = 64
     """Maximum number of tokens of a draft."""
     query_tokens: Annotated[int, Bounds(least=1)] = 64
@@ -130,14 +136,19 @@ class Settings:
     evidence_selector: EvidenceSelector | None = None
     """Selects among the passages found; None: all of them are used."""
 
-    final_answer: SurerAnswer | None = None
-    """Compares the answer with a second one at the end; None: the answer is the text as written."""
+    final_answer: SurerAnswer | Reader | None = None
+    """Compares the answer with a second one at the end, or writes it again from the passages alone; None: the answer is
+    the text as written."""
 
     digest: ReasonInDocuments | None = None
     """Condenses search results before they are inserted into the answer; None: they are inserted as they are."""
 
     condense: Condenser | None = field(default_factory=CondenseQuestion)
     """Rewrites a question that has earlier turns in `messages` so that it stands alone; None: it is taken as it is."""
+
+    classifier: AskComplexity | Classifier | None = None
+    """Decides for each question whether this method answers it, a single retrieval is enough, or none is needed; None:
+    this method answers all of them."""
 
     preset: str = ""
     """Name of the preset that the method began as, for the trace."""
@@ -153,6 +164,16 @@ class Settings:
         for part in (self.query, self.exchange, self.trigger, self.selection, self.final_answer, self.digest):
             if isinstance(part, Particular):
                 part.check_with(self)
+        if self.max_passages is not None and self.evidence_life != "accumulated":
+            raise ConfigurationError(
+                f"max_passages limits passages that accumulate, but evidence_life is {self.evidence_life!r}; use "
+                "evidence_life='accumulated', or max_passages=None"
+            )
+        if self.classifier is not None and (self.selection is not None or self.exchange.within_text):
+            raise ConfigurationError(
+                f"classifier=... has some questions answered without {self.trigger}, but this method's prompt and "
+                "nodes depend on it. Use another preset, such as 'adaptive_rag', or classifier=None."
+            )
         # Reading the signals of a local model loads it, so they are only read if some are needed.
         if self.needs and (missing := self.needs - self.generator.signals):
             raise SignalUnavailableError(
@@ -179,6 +200,13 @@ class Settings:
     def with_system(self, system: str) -> Settings:
         """Return these settings with a user's own system text in the prompt."""
         return replace(self, prompt=self.prompt.with_system(system)) if system else self
+
+    def routed(self, route: Complexity | None) -> Settings:
+        """Return the settings for a question of this class: as they are, for one retrieval, or for none."""
+        if route is None or route == "multi":
+            return self
+        trigger = Never() if route == "none" else Once()
+        return replace(self, trigger=trigger, query=Question(), initial_retrieval=False, final_answer=None)
 
     def overridden(self, context: DynamicRAGContext) -> Settings:
         """Return these settings with those of a run on top, validated again."""

@@ -21,6 +21,7 @@ from langgraph_dynrag.budgets import Budgets
 from langgraph_dynrag.drafts.draft import DraftState, VerdictState
 from langgraph_dynrag.drafts.tasks import NoText
 from langgraph_dynrag.events.events import Event
+from langgraph_dynrag.events.parts import Complexity
 from langgraph_dynrag.evidence import Passage, Source
 from langgraph_dynrag.queries.base import QueryFormulator
 from langgraph_dynrag.reflection.beam import BeamState
@@ -106,6 +107,8 @@ class DynamicRAGState(DynamicRAGInput, DynamicRAGOutput, total=False):
     A graph with nodes of its own extends it; its fields must not share these names.
     """
 
+    route: Complexity | None
+    """How much retrieval the question needs, if it was classified."""
     system: str
     """The system messages that came with the question, which are kept in the prompt."""
     text: str

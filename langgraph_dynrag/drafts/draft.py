@@ -273,6 +273,8 @@ class DraftView:
     sample_ends: SampleEnds | None = None
     retrieval: Mapping[str, float] | None = None
     """The model's own statement whether it needs a passage next: `yes`, `no`, `continue`; None if it was not asked."""
+    rounds: int = 0
+    """Number of retrievals so far in this run, the initial one included. Another query for the same gap is not one."""
     carries_content: WordFilter = field(default_factory=not_a_stop_word)
 
     @property
@@ -335,6 +337,9 @@ class Verdict:
     trigger: str = ""
     cost: Mapping[str, float] | None = None
     """Cost of judging beyond the draft itself, if any: sequences, tokens, seconds."""
+    ends: bool = False
+    """Whether nothing is written after the judged tokens. It takes effect at once, and only if nothing is retrieved, so
+    states and traces do not hold it."""
 
     def to_state(self) -> VerdictState:
         """Convert to plain data for the state and the trace."""

@@ -18,6 +18,7 @@ from typing_extensions import TypedDict
 from langgraph_dynrag.drafts.draft import EndOfDraft
 from langgraph_dynrag.drafts.tasks import DraftCost, NoText, ReplyCost
 from langgraph_dynrag.events.parts import (
+    Complexity,
     EvidenceCandidate,
     FoundPassage,
     Outcome,
@@ -62,6 +63,20 @@ class CondensedEvent(Recorded, ReplyCost):
     """Number of those turns that did not fit into the prompt."""
     problem: str | None
     """Why the original question was used; None if it was rewritten."""
+    warning: NotRequired[str]
+
+
+class RouteEvent(Recorded, ReplyCost):
+    """The question was classified by how much retrieval it needs, and is answered accordingly."""
+
+    type: Literal["route"]
+    route: Complexity
+    by: str
+    """Name of the classifier, or "the model"."""
+    reply: NotRequired[str]
+    """The model's reply; absent if a function classified."""
+    problem: str | None
+    """Why one retrieval is made instead; None if the question was classified."""
     warning: NotRequired[str]
 
 
@@ -239,6 +254,8 @@ class ResumeEvent(Recorded):
     discarded: str
     discarded_tokens: int
     evidence: list[str]
+    left_out: NotRequired[list[str]]
+    """Passages found that are not used, because `max_passages` others are; absent if there are none."""
 
 
 class InjectionEvent(Recorded):
@@ -289,14 +306,14 @@ class ClosingEvent(Recorded):
 
 
 class FinalAnswerEvent(Recorded, ReplyCost):
-    """An answer from the rationales was compared with one from the documents."""
+    """The answer was written again by a reader, without candidates, or in two ways that were compared."""
 
     type: Literal["final_answer"]
     taken: Basis | Literal["written"]
     reason: str
     candidates: list[AnswerCandidateState]
     cost: NotRequired[dict[str, float]]
-    """Cost of the samples: sequences, tokens, seconds. Absent if neither answer was written."""
+    """Cost of the samples: sequences, tokens, seconds. Absent if no answers were compared."""
 
 
 class ExemplarEvent(Recorded):
@@ -337,6 +354,7 @@ class DegradedEvent(Recorded):
 Event: TypeAlias = (
     QuestionEvent
     | CondensedEvent
+    | RouteEvent
     | NotTextEvent
     | DraftEvent
     | ReasoningEvent

@@ -13,6 +13,8 @@ from langgraph_dynrag.reflection.scores import CritiqueState, SegmentScoreState
 
 SearchProblem: TypeAlias = Literal["nothing found", "low scores", "nothing new", "same query"]
 Outcome: TypeAlias = Literal["nothing found", "evidence"]
+Complexity: TypeAlias = Literal["none", "single", "multi"]
+"""How much retrieval a question needs: none, one, or several steps. Adaptive-RAG's labels A, B and C."""
 
 
 class UsageState(TypedDict):

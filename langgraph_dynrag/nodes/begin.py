@@ -11,13 +11,14 @@ from langchain_core.messages import AnyMessage, BaseMessage, HumanMessage
 from langchain_core.runnables import RunnableConfig
 from langgraph.types import Overwrite
 
-from langgraph_dynrag.events.events import Event, NotTextEvent, QuestionEvent
+from langgraph_dynrag.events.events import CondensedEvent, Event, NotTextEvent, QuestionEvent, RouteEvent
 from langgraph_dynrag.inputs.conversation import message_parts, not_text_warning, system_text
 from langgraph_dynrag.inputs.validation import check_question
 from langgraph_dynrag.nodes.node import Node
 from langgraph_dynrag.settings import Settings
 from langgraph_dynrag.state import VERSION, Answered, AnyState, State, Update
-from langgraph_dynrag.steps.condense import REPLY_TOKENS, Condensing, prepared
+from langgraph_dynrag.steps.classify import aclassify, classify
+from langgraph_dynrag.steps.condense import REPLY_TOKENS, prepared
 from langgraph_dynrag.streaming import emit
 from langgraph_dynrag.triggers.base import verdict_before
 from rag_backbone.aio import in_own_thread
@@ -44,7 +45,9 @@ class Begin(Node):
         if call is not None and call.prompt is not None:
             with call:
                 call.reply = settings.generator.reply(call.prompt, config, max_tokens=REPLY_TOKENS)
-        return _update(asked, call, settings)
+        condensed = None if call is None else call.event()
+        route = classify(_question(asked, condensed), settings, config)
+        return _update(asked, condensed, route, settings)
 
     async def arun(self, state: State, settings: Settings, config: RunnableConfig) -> Update:
         """Do the same as `run`, with the work around the model call in threads.
@@ -56,7 +59,13 @@ class Begin(Node):
         if call is not None and call.prompt is not None:
             with call:
                 call.reply = await settings.generator.areply(call.prompt, config, max_tokens=REPLY_TOKENS)
-        return await in_own_thread(_update, asked, call, settings)
+        condensed = None if call is None else call.event()
+        route = await aclassify(_question(asked, condensed), settings, config)
+        return await in_own_thread(_update, asked, condensed, route, settings)
+
+    def _for(self, state: State) -> Settings:
+        # The state's route belongs to an earlier question of the thread.
+        return super()._for({**state, "route": None})
 
 
 class _Asked(NamedTuple):
@@ -85,9 +94,13 @@ def _asked(state: State, settings: Settings) -> _Asked:
     return _Asked(question, message_id, messages[:-1] if in_message else (), system_text(messages), warning)
 
 
-def _update(asked: _Asked, call: Condensing | None, settings: Settings) -> Update:
-    condensed = None if call is None else call.event()
-    question = asked.question if condensed is None else condensed["question"]
+def _question(asked: _Asked, condensed: CondensedEvent | None) -> str:
+    return asked.question if condensed is None else condensed["question"]
+
+
+def _update(asked: _Asked, condensed: CondensedEvent | None, route: RouteEvent | None, settings: Settings) -> Update:
+    question = _question(asked, condensed)
+    settings = settings.routed(None if route is None else route["route"])
     _check_room(question, settings.with_system(asked.system))
     verdict = verdict_before(settings.trigger, question)
     retrieve = settings.initial_retrieval or (verdict is not None and verdict.retrieve)
@@ -101,6 +114,8 @@ def _update(asked: _Asked, call: Condensing | None, settings: Settings) -> Updat
     events: list[Event] = [event]
     if condensed is not None:
         events.append(condensed)
+    if route is not None:
+        events.append(route)
     if asked.warning is not None:
         _log.warning("%s", asked.warning)
         events.append(NotTextEvent(type="not_text", warning=asked.warning))
@@ -113,6 +128,7 @@ def _update(asked: _Asked, call: Condensing | None, settings: Settings) -> Updat
         "short_answer": "",
         "sources": [],
         "warnings": [],
+        "route": None if route is None else route["route"],
         "system": asked.system,
         "text": "",
         "token_ids": None if settings.generator.token_ids("") is None else [],

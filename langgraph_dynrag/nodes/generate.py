@@ -30,7 +30,7 @@ class Generate(Node):
         task = draft_task(state, settings, where)
         if _has_ended(task):
             return _update(state, settings, task, DraftResult(task.carried, task.carried_attention), where)
-        result = settings.generator.draft(task, config, _emit_token)
+        result = settings.generator.draft(task, config, emit_token)
         return _update(state, settings, task, result, where)
 
     async def arun(self, state: State, settings: Settings, config: RunnableConfig) -> Update:
@@ -44,7 +44,7 @@ class Generate(Node):
         if _has_ended(task):
             result = DraftResult(task.carried, task.carried_attention)
         else:
-            result = await settings.generator.adraft(task, config, _emit_token)
+            result = await settings.generator.adraft(task, config, emit_token)
         return _update(state, settings, task, result, where)
 
 
@@ -87,5 +87,6 @@ def _update(state: State, settings: Settings, task: DraftTask, result: DraftResu
     }
 
 
-def _emit_token(piece: str, logprob: float | None, entropy: float | None) -> None:
+def emit_token(piece: str, logprob: float | None, entropy: float | None) -> None:
+    """Send a token that the model wrote to the `custom` stream."""
     emit(TokenEvent(type="token", text=piece, logprob=logprob, entropy=entropy))

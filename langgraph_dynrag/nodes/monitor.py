@@ -9,14 +9,14 @@ from typing import Literal
 from langchain_core.runnables import RunnableConfig
 
 from langgraph_dynrag.drafts.draft import AttendAlone, Draft, DraftView, Verdict
-from langgraph_dynrag.events.events import AcceptedEvent, Event, QueryEvent, VerdictEvent
+from langgraph_dynrag.events.events import AcceptedEvent, Event, QueryEvent, ResumeEvent, VerdictEvent, events_of
 from langgraph_dynrag.events.makers import verdict_event
 from langgraph_dynrag.injection.injector import PlacedEvidence
 from langgraph_dynrag.nodes.node import Node
 from langgraph_dynrag.queries.base import QueryPlan, last_words, plan_of, queries_of
 from langgraph_dynrag.settings import Settings
 from langgraph_dynrag.state import AnyState, State, Update, spent
-from langgraph_dynrag.steps.accept import accept, after_acceptance, answer_complete, budget_event
+from langgraph_dynrag.steps.accept import accept, after_acceptance, answer_complete, budget_event, force_answer
 from langgraph_dynrag.steps.exchange import exchange_steps
 from langgraph_dynrag.steps.insert import own_words
 from langgraph_dynrag.steps.no_text import asked_again
@@ -99,7 +99,7 @@ def _judged(state: State, settings: Settings, draft: Draft) -> tuple[DraftView, 
     emit(event)
     over = complete or (draft.ended == "end" and judged == len(draft))
     if not verdict.retrieve or (verdict.position is None and over):
-        return view, None, _accepted(state, settings, judged, [event])
+        return view, None, _accepted(state, settings, judged, [event], ends=verdict.ends)
     return view, verdict, {}
 
 
@@ -124,6 +124,7 @@ def draft_view(state: State, settings: Settings, draft: Draft, judged: int) -> D
         context=context,
         attend_alone=_attend_alone(where, settings) if where and "attention_alone" in needs else None,
         sample_ends=sampler(state, settings) if "end_states" in needs else None,
+        rounds=len(events_of(state.get("trace") or [], ResumeEvent)),
         carries_content=settings.carries_content,
     )
 
@@ -144,7 +145,7 @@ def exhausted(state: State, settings: Settings) -> str | None:
     return None
 
 
-def _accepted(state: State, settings: Settings, judged: int, events: Sequence[Event]) -> Update:
+def _accepted(state: State, settings: Settings, judged: int, events: Sequence[Event], *, ends: bool = False) -> Update:
     draft = Draft.from_state(state.get("draft"))
     # Passages for a single sentence leave the prompt with it, so tokens drafted beyond it no longer hold.
     leaving = settings.evidence_life == "sentence" and bool(state.get("evidence")) and state.get("stage") == "drafting"
@@ -153,6 +154,8 @@ def _accepted(state: State, settings: Settings, judged: int, events: Sequence[Ev
         update["evidence"] = []
     update["trace"] = [*events, AcceptedEvent(type="accepted", text=draft[:judged].text, tokens=judged)]
     update["queries"] = []
+    if ends:
+        return force_answer(state, update, settings)
     return after_acceptance(state, update, settings, draft, judged)
 
 

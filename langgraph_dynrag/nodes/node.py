@@ -63,8 +63,8 @@ class Node(Runnable[Any, Any]):
         return self.invoke(state, config)
 
     def _for(self, state: State) -> Settings:
-        """Return the run's settings, with the user's system text in the prompt."""
-        return self._settings().with_system(state.get("system") or "")
+        """Return the settings for the run's question, with the user's system text in the prompt."""
+        return self._settings().routed(state.get("route")).with_system(state.get("system") or "")
 
     def _settings(self) -> Settings:
         try:

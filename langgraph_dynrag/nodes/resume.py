@@ -57,6 +57,7 @@ def resumed(
     """
     draft = Draft.from_state(state.get("draft"))
     judged = state.get("judged") or 0
+    found, left_out = _within_limit(state, found, settings)
     # If nothing was found, there is nothing to rewrite the draft with, so it stays.
     kept = kept_tokens(draft[:judged], state.get("verdict"), settings) if found else judged
     # Discarded tokens do not tell how the text continues, not even whether a sentence was complete.
@@ -74,6 +75,8 @@ def resumed(
         discarded_tokens=max(judged - kept, 0),
         evidence=[p["id"] for p in evidence],
     )
+    if left_out:
+        event["left_out"] = left_out
     emit(event)
     events: list[Event] = [
         *chosen,
@@ -114,6 +117,14 @@ def kept_tokens(unit: Draft, verdict: VerdictState | None, settings: Settings) -
     letters = len(unit.pieces[position]) - len(unit.pieces[position].lstrip())
     start = next((s.start for s in sentences(unit.text) if s.start <= at + letters < s.end), 0)
     return sum(1 for span in unit.spans if span.end <= start)
+
+
+def _within_limit(state: State, found: list[Passage], settings: Settings) -> tuple[list[Passage], list[str]]:
+    """Return the passages found that may join those in the prompt, and the ids of the others."""
+    if settings.max_passages is None:
+        return found, []
+    beyond = [p["id"] for p in distinct([*(state.get("evidence") or []), *found])[settings.max_passages :]]
+    return [p for p in found if p["id"] not in beyond], beyond
 
 
 def _evidence(state: State, found: list[Passage], settings: Settings) -> list[Passage]:

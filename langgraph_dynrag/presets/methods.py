@@ -6,6 +6,9 @@
 | `single` | | once, before the answer | question | |
 | `fixed_length` | fixed-length RAG as in DRAGIN's comparison, n = 16 | every 16 tokens | last 16 tokens | end |
 | `fixed_sentence` | fixed-sentence RAG (IRCoT) as in DRAGIN's comparison | every sentence | last sentence | end |
+| `ircot` | IRCoT (Trivedi et al. 2023), 8 steps, 15 passages | every sentence | last sentence | end, then a reader |
+| `iter_retgen` | ITER-RETGEN (Shao et al. 2023), T = 2 | every answer | answer, question | start |
+| `adaptive_rag` | Adaptive-RAG (Jeong et al. 2024) | by class: never, once, `ircot` | by class | by class |
 | `flare` | FLARE (Jiang et al. 2023), FLARE-direct | probability < theta | masked sentence | sentence |
 | `dragin` | DRAGIN (Su et al. 2024) | RIND | QFS | token |
 | `etc` | ETC (entropy-trend constraint) | trend of entropy | QFS | word |
@@ -15,6 +18,21 @@
 | `search_r1` | Search-R1 (Jin et al. 2025) | when it does | the tag's | end |
 | `r1_searcher` | R1-Searcher (Song et al. 2025) | when it does | the tag's | end |
 | `self_rag` | Self-RAG (Asai et al. 2023) | the model says so | question, last segment | best of one per passage |
+
+`ircot` follows sections 3.1 and 3.2: passages accumulate, 15 at most, the earliest first; the reasoning ends with the
+short answer or after 8 sentences, and a reader, the same model, answers from the passages alone (`final_answer`, see
+`langgraph_dynrag.reader`). It searches for 4 passages at a time (the paper chooses among 2, 4, 6 and 8 for each data
+set). The published code searches for the sentence before a concluding one ("Thus ..."); the paper, and this preset, for
+the last sentence in any case. A model that ends its text without a short answer ends the reasoning, too, whereas the
+paper goes on. The paper's worked examples contain passages, and those of this project do not.
+
+`iter_retgen` searches with the previous answer and the question (equation 1), five passages each time (section 4.4),
+and writes the whole answer again with those alone; the last answer counts. The paper evaluates up to 7 iterations, of
+which the second brings the largest gain (section 4.5). If a search finds nothing, the previous answer stays.
+
+`adaptive_rag` classifies the question first: no retrieval, one, or `ircot` (section 3.1). The paper's classifier is a
+trained T5-large; by default the model itself is asked, which is our stand-in (see
+`langgraph_dynrag.inputs.complexity`). Pass your own as `classifier=`.
 
 `dragin` and `etc` come in two bundles. `paper` follows the paper's equations on the signals of the single decoding
 pass. No published threshold fits that form, so its thresholds were tuned on training questions with a 0.5B model (see
@@ -34,10 +52,12 @@ repeated query does not end the run.
 
 The methods that search by tags have limits, as published, after which the answer is forced. They bring their own
 prompts, because no model writes tags without being told or trained to; a model trained on a format may need the prompt
-that it was trained with. Their token budgets count the model's own words over all turns (Search-o1's 32768 are reduced
-to what a small model can hold). In `search_o1` the model condenses the documents of each search before they are
-inserted (`digest`, see `langgraph_dynrag.search_tags.reason_in_documents`), at the cost of one more call per search;
-`digest=None` inserts them as they are.
+that it was trained with. `search_r1` is for PeterJinGo/SearchR1-nq_hotpotqa_train-qwen2.5-7b-em-ppo and its siblings,
+`r1_searcher` for XXsongLALA/Qwen-2.5-7B-base-RAG-RL; docs/methods.md has the commands. Their token budgets count the
+model's own words over all turns (Search-o1's 32768 are reduced to what a small model can hold). In `search_o1` the
+model condenses the documents of each search before they are inserted (`digest`, see
+`langgraph_dynrag.search_tags.reason_in_documents`), at the cost of one more call per search; `digest=None` inserts them
+as they are.
 
 `self_rag` uses reflection tokens if the model has them, and otherwise asks the model (see
 `langgraph_dynrag.SegmentSelection`). Its threshold, weights, beam and depth are the paper's for long answers. Short
@@ -55,10 +75,12 @@ from typing import Any, Literal, NamedTuple
 
 from langgraph_dynrag.budgets import Budgets
 from langgraph_dynrag.drafts.sampled_ends import SampleSpec
+from langgraph_dynrag.inputs.complexity import AskComplexity
 from langgraph_dynrag.presets.file import CalibratedFor, PresetFile, is_preset_file
 from langgraph_dynrag.prompts import AnswerPrompt
 from langgraph_dynrag.queries import (
     QFS,
+    AnswerThenQuestion,
     KnownWords,
     LastSentence,
     LastTokens,
@@ -67,6 +89,7 @@ from langgraph_dynrag.queries import (
     SearchTag,
     WithQuestion,
 )
+from langgraph_dynrag.reader import Reader
 from langgraph_dynrag.reflection import SegmentSelection
 from langgraph_dynrag.seakr.evidence_selection import LeastUncertain
 from langgraph_dynrag.seakr.final_answer import SurerAnswer
@@ -80,9 +103,11 @@ from langgraph_dynrag.triggers import (
     EverySentence,
     Never,
     Once,
+    ReasoningSteps,
     Reflection,
     SelfAwareUncertainty,
     TokenProbability,
+    WholeAnswers,
     WrittenTag,
 )
 from langgraph_dynrag.triggers.rind import Bundle, check_bundle
@@ -186,6 +211,39 @@ def _fixed_sentence(_: _Asked) -> _Options:
     return {"trigger": EverySentence(), "query": LastSentence(), "initial_retrieval": True, "resume_at": "end"}
 
 
+def _ircot(_: _Asked) -> _Options:
+    return {
+        "trigger": ReasoningSteps(8),
+        "query": LastSentence(),
+        "k": 4,
+        "initial_retrieval": True,
+        "resume_at": "end",
+        "evidence_life": "accumulated",
+        "max_passages": 15,
+        "context_tokens": 4096,
+        "lookahead": 64,
+        "budgets": Budgets(tokens=256),
+        "final_answer": Reader(),
+    }
+
+
+def _iter_retgen(asked: _Asked) -> _Options:
+    return {
+        "trigger": WholeAnswers(2),
+        "query": AnswerThenQuestion(),
+        "k": 5,
+        "recheck": True,
+        # Neither a draft nor a query is cut off before the whole answer.
+        "lookahead": 4096,
+        "query_tokens": 4096,
+        "budgets": Budgets(tokens=asked.tokens),
+    }
+
+
+def _adaptive_rag(asked: _Asked) -> _Options:
+    return {**_ircot(asked), "classifier": AskComplexity()}
+
+
 def _flare(asked: _Asked) -> _Options:
     theta, beta, k = _FLARE[asked.dataset]
     return {
@@ -267,6 +325,9 @@ _METHODS: Mapping[str, Callable[[_Asked], _Options]] = {
     "single": _single,
     "fixed_length": _fixed_length,
     "fixed_sentence": _fixed_sentence,
+    "ircot": _ircot,
+    "iter_retgen": _iter_retgen,
+    "adaptive_rag": _adaptive_rag,
     "flare": _flare,
     "dragin": _dragin,
     "etc": _etc,

@@ -6,10 +6,11 @@ from langgraph_dynrag.queries.qfs import QFS
 from langgraph_dynrag.queries.rewrite import Rewrite, WithQuestion
 from langgraph_dynrag.queries.seakr import KnownWords
 from langgraph_dynrag.queries.search_tag import SearchTag
-from langgraph_dynrag.queries.simple import LastSentence, LastTokens, Question
+from langgraph_dynrag.queries.simple import AnswerThenQuestion, LastSentence, LastTokens, Question
 
 __all__ = [
     "QFS",
+    "AnswerThenQuestion",
     "BaseFormulator",
     "ExplicitQuestion",
     "KnownWords",

@@ -1,4 +1,4 @@
-"""Queries copied from existing text: the question, the last sentence, or the last tokens."""
+"""Queries copied from existing text: the question, the last sentence, the last tokens, or the whole text."""
 
 from __future__ import annotations
 
@@ -51,3 +51,15 @@ class LastTokens(BaseFormulator):
             # Token boundaries of the accepted text are unknown, so words (of one token or more) replace them.
             text = " ".join(view.accepted.split()[-missing:]) + text
         return QueryPlan((text.strip(),))
+
+
+@dataclass(frozen=True)
+class AnswerThenQuestion(BaseFormulator):
+    """The whole text written so far, followed by the question (ITER-RETGEN, Shao et al. 2023, equation 1).
+
+    Queries that are too long keep their end (`query_tokens`), and with it the question.
+    """
+
+    def plan(self, view: DraftView, verdict: Verdict) -> QueryPlan:  # noqa: ARG002
+        """Return the accepted text, the judged tokens and the question."""
+        return QueryPlan((f"{(view.accepted + view.unit.text).strip()} {view.question}".strip(),))

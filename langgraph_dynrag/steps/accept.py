@@ -16,6 +16,7 @@ from langgraph_dynrag.events.events import (
     RetrievalEvent,
     events_of,
 )
+from langgraph_dynrag.reader import Reader
 from langgraph_dynrag.settings import Settings
 from langgraph_dynrag.short_answer import (
     answer_start,
@@ -140,6 +141,8 @@ def force_answer(state: State, update: Update, settings: Settings, *, model_ende
         settings: The graph's settings.
         model_ended: Whether the model ended the answer itself; if not, a short answer that was begun is completed.
     """
+    if isinstance(settings.final_answer, Reader):  # it writes its own short answer
+        return _finished(state, update, settings)
     phrase = settings.prompt.answer_phrase
     shown = visible(update, settings)
     if phrase is None:
@@ -196,7 +199,7 @@ def _closing(state: State, update: Update, settings: Settings, phrase: str) -> U
 
 
 def _finished(state: State, update: Update, settings: Settings) -> Update:
-    """End with the answer that was written, or let `conclude` compare it with another one first."""
+    """End with the answer that was written, or let `conclude` write another one first."""
     if settings.final_answer is None:
         return finish(state, update, settings)
     return {**update, "draft": None, "attention": None, "stage": "concluding"}

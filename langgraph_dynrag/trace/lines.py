@@ -29,6 +29,12 @@ def _condensed(event: ev.CondensedEvent) -> list[str]:
     return lines + ([f"    {event['left_out']} turns did not fit"] if event["left_out"] else [])
 
 
+def _route(event: ev.RouteEvent) -> list[str]:
+    told = {"none": "no retrieval", "single": "one retrieval", "multi": "several retrievals"}
+    why = f"not classified: {event['problem']}" if event["problem"] else f"classified by {event['by']}"
+    return [f"  {told.get(event['route'], event['route'])}, {why}"]
+
+
 def _not_text(event: ev.NotTextEvent) -> list[str]:
     return [f"  {event['warning']}"]
 
@@ -72,6 +78,11 @@ def _evidence_choice(event: ev.EvidenceChoiceEvent) -> list[str]:
 def _digest(event: ev.DigestEvent) -> list[str]:
     told = f"inserted as found: {event['problem']}" if event["text"] is None else f"condensed: {event['text']}"
     return [f"    {told}"]
+
+
+def _resume(event: ev.ResumeEvent) -> list[str]:
+    left_out = event.get("left_out")
+    return [f"    {len(left_out)} left out, as no more passages may be collected"] if left_out else []
 
 
 def _injection(event: ev.InjectionEvent) -> list[str]:
@@ -145,6 +156,8 @@ def _short(text: str, characters: int = 300) -> str:
 
 _LINES: Mapping[str, Callable[[Any], list[str]]] = {
     "condensed": _condensed,
+    "route": _route,
+    "resume": _resume,
     "not_text": _not_text,
     "reasoning": _reasoning,
     "repetition": _repetition,
@@ -165,7 +178,7 @@ _LINES: Mapping[str, Callable[[Any], list[str]]] = {
     "degraded": _degraded,
     # These are shown with the drafts, or in the header and footer of a trace.
     **dict.fromkeys(
-        ("question", "draft", "calls", "verdict", "accepted", "query", "resume", "judgement", "exemplar", "answer"),
+        ("question", "draft", "calls", "verdict", "accepted", "query", "judgement", "exemplar", "answer"),
         _nothing,
     ),
 }

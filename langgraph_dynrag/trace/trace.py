@@ -225,6 +225,8 @@ def _draft_lines(draft: DraftTrace) -> list[str]:
     if not (kept or gone) and draft.tokens:  # the run stopped before the draft was accepted or discarded
         lines.append(f"  drafted: {draft.text.strip()}")
     if draft.verdict is not None and draft.verdict.get("retrieve"):
-        fired = next((t.text.strip() for t in draft.tokens if t.fired), "")
+        # A trigger that discards the draft as a whole points at no token.
+        by_token = draft.verdict.get("scores") or draft.verdict.get("position")
+        fired = next((t.text.strip() for t in draft.tokens if t.fired), "") if by_token else ""
         lines.append(f"  -> {draft.verdict.get('reason', 'search')}" + (f" at {fired!r}" if fired else ""))
     return lines

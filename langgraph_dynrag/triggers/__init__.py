@@ -4,7 +4,7 @@ from langgraph_dynrag.triggers.base import BaseTrigger, Trigger
 from langgraph_dynrag.triggers.combined import AllOf, AnyOf
 from langgraph_dynrag.triggers.confidence import Entropy, TokenProbability
 from langgraph_dynrag.triggers.etc import ETC
-from langgraph_dynrag.triggers.fixed import EveryNTokens, EverySentence, Never, Once
+from langgraph_dynrag.triggers.fixed import EveryNTokens, EverySentence, Never, Once, ReasoningSteps, WholeAnswers
 from langgraph_dynrag.triggers.reflection import Reflection
 from langgraph_dynrag.triggers.rind import RIND
 from langgraph_dynrag.triggers.seakr import SelfAwareUncertainty
@@ -21,9 +21,11 @@ __all__ = [
     "EverySentence",
     "Never",
     "Once",
+    "ReasoningSteps",
     "Reflection",
     "SelfAwareUncertainty",
     "TokenProbability",
     "Trigger",
+    "WholeAnswers",
     "WrittenTag",
 ]

@@ -80,6 +80,7 @@ class _Combined:
             shown.position if retrieve else None,
             shown.hits,
             shown.trigger,
+            ends=any(v.ends for v in known),
         )
 
     def __repr__(self) -> str:

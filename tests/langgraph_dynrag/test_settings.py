@@ -80,6 +80,21 @@ def test_a_runs_overrides_apply_to_a_copy_and_are_checked_like_any_settings():
         scripted_settings(trigger=Once(), query=Question()).overridden(DynamicRAGContext(trigger=Entropy(1.0)))
 
 
+def test_a_limit_on_collected_passages_needs_passages_that_accumulate():
+    with pytest.raises(ConfigurationError, match="max_passages limits passages that accumulate.*'replaced'"):
+        scripted_settings(preset="ircot", evidence_life="replaced")
+
+
+def test_a_route_replaces_trigger_query_and_final_answer():
+    settings = scripted_settings(preset="adaptive_rag")
+    assert settings.routed(None) is settings.routed("multi") is settings
+    for route, trigger in (("none", Never()), ("single", Once())):
+        routed = settings.routed(route)
+        assert (routed.trigger, routed.query, routed.final_answer) == (trigger, Question(), None)
+        assert not routed.initial_retrieval
+        assert (routed.k, routed.budgets, routed.prompt) == (settings.k, settings.budgets, settings.prompt)
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [

@@ -97,7 +97,7 @@ def built(**options):
         ({"resume_at": True}, "resume_at is True"),
         ({"evidence_life": "forever"}, "'forever'; known"),
         ({"evidence_selector": "best"}, "an EvidenceSelector or None"),
-        ({"final_answer": True}, "a SurerAnswer or None"),
+        ({"final_answer": True}, "a SurerAnswer or a Reader or None"),
         ({"digest": True}, "a ReasonInDocuments or None"),
         ({"selection": {"beam": 2}}, r"Selection\(beam=2\)"),
         ({"server": {"attempts": 2}}, r"ServerPolicy\(attempts=2\)"),

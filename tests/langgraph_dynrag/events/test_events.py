@@ -79,6 +79,8 @@ def scripted(*replies, documents=None, **options):
 
 
 OF_PRESETS = {
+    "ircot": {"token", "final_answer"},
+    "adaptive_rag": {"route"},
     "seakr": {"token", "evidence_choice", "final_answer"},
     "self_rag": {"judgement", "reflection", "continuations", "selection"},
 }

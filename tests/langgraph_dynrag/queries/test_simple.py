@@ -3,7 +3,7 @@
 import pytest
 
 from langgraph_dynrag.drafts.draft import Draft, DraftView, Verdict
-from langgraph_dynrag.queries import LastSentence, LastTokens, Question
+from langgraph_dynrag.queries import AnswerThenQuestion, LastSentence, LastTokens, Question
 from rag_backbone.errors import ConfigurationError
 from tests.langgraph_dynrag.recorded import QUESTION, view
 
@@ -46,3 +46,12 @@ def test_words_of_the_accepted_text_stand_in_for_missing_tokens():
 def test_a_query_of_no_tokens_is_refused():
     with pytest.raises(ConfigurationError, match="n is 0; at least 1"):
         LastTokens(0)
+
+
+@pytest.mark.parametrize(
+    ("accepted", "text", "written"),
+    [("", " It was Joan. She", "It was Joan. She"), ("It is old.", " It was Joan.", "It is old. It was Joan.")],
+)
+def test_the_whole_text_precedes_the_question(accepted, text, written):
+    (query,) = AnswerThenQuestion().plan(view(text, accepted=accepted), FIRED).queries
+    assert query == f"{written} {QUESTION}"

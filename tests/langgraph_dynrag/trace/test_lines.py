@@ -23,6 +23,14 @@ SAID = {
             ["asked with 9 earlier turns: And he?", "taken as it is: too long", "3 turns did not fit"],
         ),
     ],
+    "route": [
+        ({"route": "multi", "by": "the model", "problem": None}, ["several retrievals, classified by the model"]),
+        ({"route": "single", "by": "f", "problem": "it failed"}, ["one retrieval, not classified: it failed"]),
+    ],
+    "resume": [
+        ({"kept": "It was", "evidence": ["1"]}, []),
+        ({"kept": "It was", "left_out": ["2", "3"]}, ["2 left out, as no more passages may be collected"]),
+    ],
     "not_text": [({"warning": "an image"}, ["an image"])],
     "reasoning": [
         ({"text": "Hm.\nWho?", "tokens": 3}, ["reasoned (3 tokens): Hm. Who?"]),
