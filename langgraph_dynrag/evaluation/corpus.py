@@ -27,10 +27,10 @@ def documents_of(retriever: Retriever | None) -> Sequence[Document] | None:
         return retriever.documents
     if isinstance(retriever, HybridRetriever):
         return next((found for r in retriever.retrievers if (found := documents_of(r)) is not None), None)
-    index = getattr(retriever.store if isinstance(retriever, DenseRetriever) else retriever, "index", None)
-    if isinstance(retriever, DenseRetriever | LiveBM25Retriever) and hasattr(index, "bm25"):
-        found: BM25Retriever | None = index.bm25()
-        return () if found is None else found.documents
+    if isinstance(retriever, DenseRetriever | LiveBM25Retriever):
+        index: Any = getattr(retriever.store if isinstance(retriever, DenseRetriever) else retriever, "index", None)
+        searched: BM25Retriever | None = index.bm25() if hasattr(index, "bm25") else None
+        return None if searched is None else searched.documents
     return None
 
 
