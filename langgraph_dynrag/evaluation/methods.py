@@ -76,11 +76,12 @@ def named_presets(presets: Iterable[PresetLike] | Mapping[str, PresetLike]) -> d
             raise ConfigurationError(
                 f"two presets are called {name!r}; give each a name: presets={{'first': ..., 'second': ...}}"
             )
-        if name == LONG_CONTEXT:
-            if preset == LONG_CONTEXT:  # a baseline, which is always included
-                continue
-            raise ConfigurationError(f"{LONG_CONTEXT!r} is the name of a baseline; call the preset something else")
-        found[name] = _with_its_threshold(preset)
+        if name == preset == LONG_CONTEXT:  # always included, and no preset
+            continue
+        made = _with_its_threshold(preset)
+        if name == LONG_CONTEXT or (name in BASELINES and made != get_preset(name)):
+            raise ConfigurationError(f"{name!r} is the name of a baseline; call the preset something else")
+        found[name] = made
     return found
 
 
@@ -100,7 +101,7 @@ def make_methods(
     reads all of them instead. It is left out with 0.
 
     Raises:
-        ConfigurationError: If none can be built; the message is that of the first.
+        ConfigurationError: If a baseline cannot be built, because an option is wrong for any method.
     """
 
     def graph(preset: Preset, searcher: Retriever | None, more: Mapping[str, Any], _: Any) -> Graph:
@@ -122,9 +123,6 @@ def make_methods(
             build = partial(graph, single, retriever, more)
             told = f"{long_context} passages"
         methods.insert(2, _tried(LONG_CONTEXT, build, questions, single, {**options, LONG_CONTEXT: told}))
-    first = next((m.problem for m in methods), None)
-    if all(m.problem for m in methods):
-        raise ConfigurationError(f"no method can be run: {first}")
     return methods
 
 
@@ -139,6 +137,8 @@ def _tried(
     try:
         made = build(questions[0])
     except (ConfigurationError, MissingExtraError) as error:
+        if name in BASELINES:  # they ask nothing of the model
+            raise
         return Method(name, build, described, problem=str(error))
     # One graph answers all questions, unless its retriever belongs to the question.
     return Method(name, build if name == LONG_CONTEXT else lambda _: made, described)

@@ -44,9 +44,6 @@ def verdict_of(rows: Sequence[Row], differences: Sequence[Difference], *, comple
     if all(r.f1 is None for r in ran.values()):
         lines.append("The questions have no answers, so only cost and searches are compared, not the answers.")
         return (*lines, *_costs_alone(ran))
-    if SINGLE not in ran:
-        lines.append("`single` could not be run, so no method is compared with it.")
-        return (*lines, *_costs_alone(ran))
     n = ran[SINGLE].scored
     if n < FEW:
         many = "questions with answers are" if n > 1 else "question with answers is"

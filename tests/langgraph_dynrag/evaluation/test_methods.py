@@ -41,6 +41,7 @@ def test_presets_are_named_by_what_was_asked_for(tmp_path):
         (["single@0.3"], "Once"),
         (["flare", get_preset("flare")], "two presets are called 'flare'; give each a name"),
         ({"long_context": "flare"}, "is the name of a baseline"),
+        ({"single": "flare"}, "'single' is the name of a baseline"),
     ],
 )
 def test_what_is_no_preset_is_refused(presets, message):
@@ -60,8 +61,8 @@ def test_a_preset_that_the_model_cannot_run_says_why_and_the_others_run():
     assert [n for n, m in methods.items() if m.problem is None] == ["no_retrieval", "single", "long_context", "flare"]
 
 
-def test_if_nothing_can_run_the_first_reason_is_raised(chat):
-    with pytest.raises(ConfigurationError, match="no method can be run: k is 0"):
+def test_an_option_that_is_wrong_for_any_method_is_refused(chat):
+    with pytest.raises(ConfigurationError, match="k is 0"):
         made(chat, ["flare"], k=0)
 
 

@@ -2,14 +2,14 @@
 
 import pytest
 
-from langgraph_dynrag.evaluation.scores import Row, difference_of, row_of
+from langgraph_dynrag.evaluation.scores import difference_of, row_of
 from langgraph_dynrag.evaluation.verdict import verdict_of
 from tests.langgraph_dynrag.evaluation.test_scores import FAILED, result
 
 
-def said(methods, *, complete=True, extra=()):
+def said(methods, *, complete=True):
     """Return the verdict as one text, from the results of each method."""
-    rows = [*(row_of(m, rs, (), 0) for m, rs in methods.items()), *extra]
+    rows = [row_of(m, rs, (), 0) for m, rs in methods.items()]
     pairs = [(m, b) for b in ("single", "long_context") if b in methods for m in methods if m != b]
     found = [difference_of(m, methods[m], b, methods[b], 0) for m, b in pairs]
     return "\n".join(verdict_of(rows, found, complete=complete))
@@ -92,11 +92,6 @@ def test_a_run_that_was_stopped_or_failed_says_so():
     assert "Stopped before the end: all of this is about the 20 questions that were finished." in text
     assert "Some of the 20 questions failed, which lowers a method's scores: flare (1)." in text
     assert "nothing to compare" in said({"single": [], "flare": []}, complete=False)
-
-
-def test_without_single_nothing_is_compared_with_it():
-    text = said({"no_retrieval": scores([1] * 20)}, extra=[Row("single", problem="no retriever")])
-    assert "`single` could not be run" in text
 
 
 def test_many_comparisons_come_with_a_warning():
