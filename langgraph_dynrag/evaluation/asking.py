@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
@@ -17,6 +18,9 @@ from langgraph_dynrag.evaluation.records import Records, key_of
 from langgraph_dynrag.events.usage import Usage
 from langgraph_dynrag.seakr.uncertainty import total_cost
 from rag_backbone.metrics import contains, exact_match, f1
+from rag_backbone.notices import NOTICE
+
+logger = logging.getLogger(__name__)
 
 Graph = CompiledStateGraph[Any, Any, Any, Any]
 
@@ -92,6 +96,7 @@ def run(
                 if finished:
                     on_done()
         except BaseException:
+            logger.info("ending; questions in progress are finished first, and kept", extra=NOTICE)
             deadline.stop()  # the pool waits for its threads, which otherwise would ask all remaining questions
             raise
     return complete

@@ -34,7 +34,7 @@ def scores_and_costs(evaluation: Evaluation) -> Any:
         bounds = [(float("nan"),) * 2 if m is None else (m.low, m.high) for m in measures]
         plot_style.intervals(axis, places, values, bounds, index=index)
         axis.set_xlabel(label)
-        axis.set_xlim(left=0)
+        axis.set_xlim(left=-0.04 * axis.get_xlim()[1])  # from 0, with room for a marker there
     plot_style.name_rows(axes[0][0], [r.method for r in rows])
     return figure
 

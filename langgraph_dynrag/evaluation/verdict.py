@@ -17,12 +17,6 @@ _DIFFERING = 6
 _CLEARLY_CHEAPER = 0.8
 """Share of another method's cost from which on a method is called cheaper."""
 
-_NAMES = {
-    NO_RETRIEVAL: "answering without documents",
-    SINGLE: "one search before the answer (`single`)",
-    LONG_CONTEXT: "reading many passages up front (`long_context`)",
-}
-
 
 def verdict_of(rows: Sequence[Row], differences: Sequence[Difference], *, complete: bool) -> tuple[str, ...]:
     """Return the verdict, one statement per line.
@@ -52,9 +46,10 @@ def verdict_of(rows: Sequence[Row], differences: Sequence[Difference], *, comple
             "better 50."
         )
         return (*lines, *_costs_alone(ran))
+    dynamic = [d for m, d in to_single.items() if m not in (NO_RETRIEVAL, LONG_CONTEXT)]
+    lines.append(f"In short: {_in_short(to_single, dynamic, ran)}")
     if NO_RETRIEVAL in to_single:
         lines.append(_retrieval(to_single[NO_RETRIEVAL], n))
-    dynamic = [d for m, d in to_single.items() if m not in (NO_RETRIEVAL, LONG_CONTEXT)]
     lines += _against_single(dynamic, n)
     if LONG_CONTEXT in to_single:
         lines.append(_against_long(to_single[LONG_CONTEXT], ran, n))
@@ -70,15 +65,57 @@ def is_shown(difference: Difference) -> bool:
     return f1 is not None and difference.differing >= _DIFFERING and (f1.low > 0 or f1.high < 0)
 
 
+def _in_short(to_single: Mapping[str, Difference], dynamic: Sequence[Difference], ran: Mapping[str, Row]) -> str:
+    better = [d.method for d in dynamic if _gains(d)]
+    if better:
+        return f"{_listed(better)} answered these questions better than one search; the costs are below."
+    if LONG_CONTEXT in to_single and _gains(to_single[LONG_CONTEXT]):
+        return (
+            "more passages up front answered these questions better than one search for a few; searching while "
+            "writing is not shown to."
+        )
+    cheaper = [d for d in dynamic if _is_cheaper(d, ran)]
+    if cheaper:
+        bound = max(-d.f1.low for d in cheaper if d.f1 is not None)
+        open_ = f", though one of up to {bound:.2f} is not ruled out" if bound > 0 else ""
+        return f"{_listed([d.method for d in cheaper])} searched less than `{SINGLE}`; no loss of F1 is shown{open_}."
+    none = to_single.get(NO_RETRIEVAL)
+    if none is not None and _loses(none):
+        return "one search is worth it on these questions; nothing shows that searching while writing is worth more."
+    if none is not None and _gains(none):
+        return "these questions were answered better without documents."
+    return "these questions do not show that any way of searching is worth its cost."
+
+
+def _gains(d: Difference) -> bool:
+    return is_shown(d) and d.f1 is not None and d.f1.value > 0
+
+
+def _loses(d: Difference) -> bool:
+    return is_shown(d) and d.f1 is not None and d.f1.value < 0
+
+
+def _is_cheaper(d: Difference, ran: Mapping[str, Row]) -> bool:
+    """Return whether a method searches clearly less than `single`, and is not shown to lose F1."""
+    own, usual = ran[d.method].searches, ran[SINGLE].searches
+    if own is None or usual is None or d.f1 is None or _loses(d):
+        return False
+    return own.value <= _CLEARLY_CHEAPER * usual.value
+
+
+def _listed(methods: Sequence[str]) -> str:
+    return ", ".join(f"`{m}`" for m in methods)
+
+
 def _retrieval(d: Difference, n: int) -> str:
     """Compare one search with none; the difference is that of answering without documents less `single`."""
     assert d.f1 is not None
-    turned = Measure(-d.f1.value, -d.f1.high, -d.f1.low)
+    turned = Measure(0.0 - d.f1.value, 0.0 - d.f1.high, 0.0 - d.f1.low)  # not -x, which may be -0
     if is_shown(d):
         better = "raises" if turned.value > 0 else "lowers"
         return f"Searching once before the answer {better} F1 over answering without documents: {_signed(turned)}."
     return (
-        f"These {n} questions do not show that searching once gives other answers than no documents at all: F1 "
+        f"These {n} questions do not show that searching once changes F1 against answering without documents: "
         f"{_signed(turned)}."
     )
 
@@ -94,7 +131,7 @@ def _against_single(dynamic: Sequence[Difference], n: int) -> list[str]:
     if rest and not lines:
         lines.append(f"No method differs in F1 from one search by more than these {n} questions can show.")
     elif rest:
-        lines.append(f"Not told apart from one search: {', '.join(f'`{m}`' for m in rest)}.")
+        lines.append(f"Not told apart from one search: {_listed(rest)}.")
     compared = sum(1 for d in dynamic if d.f1 is not None)
     if lines and compared >= 3 and len(rest) < compared:
         lines.append(f"With {compared} methods compared, one in twenty is expected beyond its interval by chance.")
@@ -102,7 +139,7 @@ def _against_single(dynamic: Sequence[Difference], n: int) -> list[str]:
 
 
 def _against_long(d: Difference, ran: Mapping[str, Row], n: int) -> str:
-    what = f"{_NAMES[LONG_CONTEXT][0].upper()}{_NAMES[LONG_CONTEXT][1:]}"
+    what = f"Reading many passages up front (`{LONG_CONTEXT}`)"
     read = _ratio(ran[LONG_CONTEXT], ran[SINGLE])
     cost = f", for {read:.1f} times the tokens" if read else ""
     assert d.f1 is not None
@@ -116,8 +153,7 @@ def _cheaper(dynamic: Sequence[Difference], ran: Mapping[str, Row], n: int) -> l
     lines = []
     for d in dynamic:
         own, usual = ran[d.method].searches, ran[SINGLE].searches
-        worse = is_shown(d) and d.f1 is not None and d.f1.value < 0
-        if own is None or usual is None or d.f1 is None or own.value > _CLEARLY_CHEAPER * usual.value or worse:
+        if not _is_cheaper(d, ran) or own is None or usual is None or d.f1 is None:
             continue
         bound = (
             f"the questions do not rule out an F1 that is {-d.f1.low:.2f} lower"
@@ -137,9 +173,8 @@ def _dearer(dynamic: Sequence[Difference], ran: Mapping[str, Row]) -> list[str]:
     """Name the methods that cost more than `single` without a gain that is shown."""
     told = []
     for d in dynamic:
-        gains = is_shown(d) and d.f1 is not None and d.f1.value > 0
         own, tokens = ran[d.method].searches, _ratio(ran[d.method], ran[SINGLE])
-        if own is None or gains or not tokens or tokens <= 1 / _CLEARLY_CHEAPER:
+        if own is None or _gains(d) or not tokens or tokens <= 1 / _CLEARLY_CHEAPER:
             continue
         told.append(f"`{d.method}` ({own.value:.1f} searches, {tokens:.1f} times the tokens)")
     if not told:

@@ -30,6 +30,7 @@ def test_a_clear_gain_is_told_with_its_interval():
     assert "Searching once before the answer raises F1 over answering without documents: +0.50 [+0.3" in text
     assert "F1 is higher than with one search: `flare` +0.40 [+0.2" in text
     assert "without a gain" not in text
+    assert "In short: `flare` answered these questions better than one search" in text
 
 
 def test_what_the_interval_does_not_show_is_not_claimed():
@@ -40,11 +41,12 @@ def test_what_the_interval_does_not_show_is_not_claimed():
             "flare": scores([1] * 11 + [0] * 9, searches=3, read=300),
         }
     )
-    assert "do not show that searching once gives other answers" in text
+    assert "do not show that searching once changes F1" in text
     assert "No method differs in F1 from one search by more than these 20 questions can show." in text
     assert "Costs more than one search, without a gain that is shown: `flare` (3.0 searches, 2.7 times" in text
     assert "raises" not in text
     assert "higher than" not in text
+    assert "In short: these questions do not show that any way of searching is worth its cost." in text
 
 
 def test_five_questions_that_differ_are_too_few_whatever_the_bootstrap_says():
@@ -63,6 +65,7 @@ def test_fewer_searches_are_told_with_what_they_leave_open():
     assert "`flare@0.3` gives the same short answer as one search in 19 of 20 questions" in text
     assert "0.4 searches instead of 1.0" in text
     assert "do not rule out an F1 that is 0.15 lower" in text
+    assert "`flare@0.3` searched less than `single`; no loss of F1 is shown, though one of up to 0.15 is not" in text
 
 
 def test_equal_scores_are_no_proof_of_equality():
@@ -103,3 +106,17 @@ def test_long_context_is_compared_with_one_search():
     text = said({"single": scores([0] * 20), "long_context": scores([1] * 12 + [0] * 8, read=900)})
     assert "Reading many passages up front (`long_context`) changes F1 against one search by +0.60" in text
     assert "8.0 times the tokens" in text
+    assert "In short: more passages up front answered these questions better" in text
+
+
+def test_a_gain_of_one_search_alone_is_the_short_answer():
+    text = said(
+        {
+            "no_retrieval": scores([0] * 20, searches=0, read=50),
+            "single": scores([1] * 20),
+            "flare": scores([1] * 19 + [0], searches=2, read=300),
+        }
+    )
+    assert "In short: one search is worth it on these questions; nothing shows that searching while writing is" in text
+    lost = {"no_retrieval": scores([1] * 20, searches=0), "single": scores([0] * 20)}
+    assert "In short: these questions were answered better without documents." in said(lost)
