@@ -27,7 +27,8 @@ from langgraph_dynrag.evaluation.methods import (
 from langgraph_dynrag.evaluation.notes import notes_of
 from langgraph_dynrag.evaluation.questions import EvaluationQuestion
 from langgraph_dynrag.evaluation.records import Records
-from langgraph_dynrag.evaluation.report import Asked, Evaluation
+from langgraph_dynrag.evaluation.report import Evaluation
+from langgraph_dynrag.evaluation.results import Asked
 from langgraph_dynrag.evaluation.scores import Failure, Result, Row, difference_of, row_of
 from langgraph_dynrag.evaluation.selection import QuestionLike, Selection
 from langgraph_dynrag.evaluation.verdict import verdict_of

@@ -8,16 +8,15 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from langgraph_dynrag.evaluation.methods import LONG_CONTEXT, SINGLE
+from langgraph_dynrag.evaluation.plots import differences, scores_and_costs
+from langgraph_dynrag.evaluation.results import COLUMNS, Asked, Results, cell
 from langgraph_dynrag.evaluation.scores import Failure, Measure, Result, score
 from langgraph_dynrag.trace.html import style
 from langgraph_dynrag.trace.markup import Allowance, counted, fold, inline, plain, shortened
 from rag_backbone.errors import MissingExtraError
-
-if TYPE_CHECKING:
-    from langgraph_dynrag.evaluation.report import Asked, Evaluation
 
 _MOST = 200
 """Characters of a question or an answer that are shown."""
@@ -25,7 +24,7 @@ _ROOM = 400_000
 """Characters of all questions and answers that are shown."""
 
 
-def page(evaluation: Evaluation) -> str:
+def page(evaluation: Results) -> str:
     """Return a complete HTML document."""
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
@@ -35,7 +34,7 @@ def page(evaluation: Evaluation) -> str:
     )
 
 
-def fragment(evaluation: Evaluation) -> str:
+def fragment(evaluation: Results) -> str:
     """Return an HTML fragment for a notebook."""
     sections = [
         _header(evaluation),
@@ -51,7 +50,7 @@ def _section(title: str, content: str) -> str:
     return f"<section><h3>{title}</h3>{content}</section>" if content else ""
 
 
-def _header(evaluation: Evaluation) -> str:
+def _header(evaluation: Results) -> str:
     said = "".join(f"<li>{_code(line)}</li>" for line in evaluation.verdict)
     notes = "".join(f'<p class="note" role="note">Note: {plain(note)}</p>' for note in evaluation.notes)
     finished = f"{counted(len(evaluation.asked), 'question')} of {evaluation.questions:,}"
@@ -69,9 +68,7 @@ def _code(text: str) -> str:
     return "".join(f"<code>{plain(p)}</code>" if i % 2 else plain(p) for i, p in enumerate(parts))
 
 
-def _rows(evaluation: Evaluation) -> str:
-    from langgraph_dynrag.evaluation.report import COLUMNS, cell
-
+def _rows(evaluation: Results) -> str:
     names = evaluation.columns()
     ran = [r for r in evaluation.rows if r.problem is None]
     body = [[r.method, *(cell(r, name) for name in names), str(r.failures)] for r in ran]
@@ -84,7 +81,7 @@ def _rows(evaluation: Evaluation) -> str:
     return f'{table}<p class="meta">{told}</p>'
 
 
-def _problems(evaluation: Evaluation) -> str:
+def _problems(evaluation: Results) -> str:
     lines = [f"{inline(r.method)} was not run: {plain(r.problem)}" for r in evaluation.rows if r.problem is not None]
     lines += [
         f"{inline(r.method)} failed in {counted(r.failures, 'question')}; the first: {plain(r.first_failure)}"
@@ -94,7 +91,7 @@ def _problems(evaluation: Evaluation) -> str:
     return "".join(f'<p class="note">{line}</p>' for line in lines)
 
 
-def _differences(evaluation: Evaluation) -> str:
+def _differences(evaluation: Results) -> str:
     body = [
         [
             f"{d.method} less {d.baseline}",
@@ -126,13 +123,11 @@ def _table(heads: Sequence[str], body: Sequence[Sequence[str]]) -> str:
     )
 
 
-def _plots(evaluation: Evaluation) -> str:
+def _plots(evaluation: Results) -> str:
     if not evaluation.asked:
         return ""
-    from langgraph_dynrag.evaluation.plots import differences
-
     try:
-        found = [("Scores and costs of each method", evaluation.plot())]
+        found = [("Scores and costs of each method", scores_and_costs(evaluation))]
         found += [(f"F1 less that of {b}", differences(evaluation, b)) for b in (SINGLE, LONG_CONTEXT)]
     except MissingExtraError as error:
         return f'<p class="note">No plots: {plain(error)}</p>'
@@ -149,7 +144,7 @@ def _image(figure: Any, alt: str) -> str:
     return f'<figure><img alt="{plain(alt)}" style="max-width:100%" src="data:image/svg+xml;base64,{data}"></figure>'
 
 
-def _asked(evaluation: Evaluation) -> str:
+def _asked(evaluation: Results) -> str:
     allowance = Allowance(_ROOM)
     listed = []
     for asked in evaluation.asked:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from langgraph_dynrag.evaluation.results import Results
+from langgraph_dynrag.evaluation.scores import Measure
 from rag_backbone import plot_style
 
-if TYPE_CHECKING:
-    from langgraph_dynrag.evaluation.report import Evaluation
-    from langgraph_dynrag.evaluation.scores import Measure
 
-
-def scores_and_costs(evaluation: Evaluation) -> Any:
+def scores_and_costs(evaluation: Results) -> Any:
     """Draw F1 (without answers: recall, if known), searches and tokens of each method, with their intervals."""
     rows = [r for r in evaluation.rows if r.problem is None and r.questions]
     quality = next((name for name in ("f1", "recall") if any(getattr(r, name) is not None for r in rows)), None)
@@ -39,7 +37,7 @@ def scores_and_costs(evaluation: Evaluation) -> Any:
     return figure
 
 
-def differences(evaluation: Evaluation, baseline: str) -> Any | None:
+def differences(evaluation: Results, baseline: str) -> Any | None:
     """Draw the paired differences in F1 to a baseline; None if there are none."""
     found = [(d.method, d.f1) for d in evaluation.differences if d.baseline == baseline and d.f1 is not None]
     if not found:

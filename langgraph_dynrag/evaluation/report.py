@@ -1,90 +1,25 @@
-"""The result of an evaluation: a table, paired differences, and a verdict; as text, data, plots and a page."""
+"""The result of an evaluation as text, data, plots and a page."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from langgraph_dynrag.evaluation.scores import Difference, Failure, Measure, Result, Row, score
+from langgraph_dynrag.evaluation import plots
+from langgraph_dynrag.evaluation.page import fragment, page
+from langgraph_dynrag.evaluation.results import COLUMNS, Results, cell
 from rag_backbone.loading.cache_folder import atomic_file
 
-COLUMNS: Mapping[str, tuple[str, int]] = {
-    "em": ("EM", 2),
-    "f1": ("F1", 2),
-    "contains": ("contains", 2),
-    "recall": ("recall", 2),
-    "judged": ("judge", 2),
-    "searches": ("searches", 1),
-    "read_tokens": ("read", 0),
-    "written_tokens": ("written", 0),
-    "seconds": ("seconds", 1),
-}
-"""Heading and decimals of each measure of a row."""
-_WITH_INTERVAL = ("em", "f1", "contains", "recall", "judged")
 
-
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """One question with the result of each method."""
-
-    question: str
-    answers: tuple[str, ...]
-    results: Mapping[str, Result]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the question, and of each method the short answer, its F1 and its number of searches."""
-        return {
-            "question": self.question,
-            "answers": list(self.answers),
-            "results": {name: _told(result) for name, result in self.results.items()},
-        }
-
-
-@dataclass(frozen=True)
-class Evaluation:
+class Evaluation(Results):
     """Methods side by side on the same questions, as `evaluate` returns them.
 
     `str(...)` gives the table and the verdict, `save_html` a report with plots, `to_dict` plain data. All intervals are
     95 % bootstrap intervals over the questions.
     """
-
-    model: str
-    rows: tuple[Row, ...]
-    differences: tuple[Difference, ...]
-    """Each method less `single`, and less `long_context`, paired by question."""
-    verdict: tuple[str, ...]
-    """What the numbers show, in plain words, one statement per entry."""
-    notes: tuple[str, ...]
-    """What to know about the questions and the measurements, such as answers that no document contains."""
-    asked: tuple[Asked, ...]
-    """The questions that all methods finished."""
-    questions: int
-    """Number of questions that were to be asked."""
-    complete: bool
-    """Whether all methods finished all of them; False if the time was up."""
-    concurrency: int
-    """Number of questions in progress at a time, on which the seconds depend."""
-    seed: int
-    judge: str | None = None
-    """The judge and its model; None without one."""
-
-    def row(self, method: str) -> Row:
-        """Return the row of a method.
-
-        Raises:
-            KeyError: If there is none.
-        """
-        for row in self.rows:
-            if row.method == method:
-                return row
-        raise KeyError(f"there is no method {method!r}; there are {', '.join(r.method for r in self.rows)}")
-
-    def columns(self) -> list[str]:
-        """Return the names of the measures that any method has."""
-        return [name for name in COLUMNS if any(getattr(r, name) is not None for r in self.rows)]
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data that can be serialised as JSON; what is not known is None."""
@@ -108,8 +43,6 @@ class Evaluation:
 
     def save_html(self, path: str | Path) -> Path:
         """Write the report as one self-contained HTML file, atomically. Plots need matplotlib (extra `viz`)."""
-        from langgraph_dynrag.evaluation.page import page
-
         target = Path(path)
         with atomic_file(target) as temporary:
             temporary.write_text(page(self), "utf-8")
@@ -121,13 +54,9 @@ class Evaluation:
         Raises:
             MissingExtraError: If matplotlib is not installed.
         """
-        from langgraph_dynrag.evaluation.plots import scores_and_costs
-
-        return scores_and_costs(self)
+        return plots.scores_and_costs(self)
 
     def _repr_html_(self) -> str:
-        from langgraph_dynrag.evaluation.page import fragment
-
         return fragment(self)
 
     def __repr__(self) -> str:
@@ -147,27 +76,6 @@ class Evaluation:
         lines += [f"{r.method}: {r.failures} failed, the first: {r.first_failure}" for r in ran if r.failures]
         lines += ["", *(f"- {line}" for line in self.verdict)]
         return "\n".join([*lines, "", *(f"Note: {note}" for note in self.notes)]).rstrip()
-
-
-def cell(row: Row, name: str) -> str:
-    """Return a measure of a row as text: with its interval if it is a score; empty if it is not known."""
-    measure: Measure | None = getattr(row, name)
-    if measure is None:
-        return ""
-    if name in _WITH_INTERVAL:
-        return str(measure)
-    return f"{measure.value:,.{COLUMNS[name][1]}f}"
-
-
-def _told(result: Result) -> dict[str, Any]:
-    if isinstance(result, Failure):
-        return {"failure": result.message}
-    return {
-        "short_answer": result["short_answer"],
-        "f1": score(result, "f1"),
-        "searches": result["retrievals"],
-        "queries": result["queries"],
-    }
 
 
 def _plain(value: Any) -> Any:

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from langgraph_dynrag.evaluation.evaluating import Evaluation
-from langgraph_dynrag.evaluation.report import Asked
+from langgraph_dynrag import Evaluation
+from langgraph_dynrag.evaluation.results import Asked
 from langgraph_dynrag.evaluation.scores import Row, difference_of, row_of
 from langgraph_dynrag.evaluation.verdict import verdict_of
 from rag_backbone.errors import MissingExtraError
