@@ -58,7 +58,7 @@ def _header(evaluation: Results) -> str:
     about = f"{inline(evaluation.model)}, {finished}, seed {evaluation.seed}{judge}"
     return (
         f'<header><p class="label">Evaluation</p><h2>What the numbers show</h2><p class="meta">{about}</p>'
-        f'<ul class="said">{said}</ul>{notes}</header>'
+        f'<ul class="said" style="padding-inline-start:19px">{said}</ul>{notes}</header>'
     )
 
 
@@ -72,10 +72,9 @@ def _rows(evaluation: Results) -> str:
     names = evaluation.columns()
     ran = [r for r in evaluation.rows if r.problem is None]
     body = [[r.method, *(cell(r, name) for name in names), str(r.failures)] for r in ran]
-    seconds = counted(evaluation.concurrency, "question")
     told = (
         "Means per question; brackets hold 95 % bootstrap intervals. Read and written are tokens: of all prompts, "
-        f"cached or not, and generated, discarded ones included. Seconds were measured with {seconds} at a time."
+        "cached or not, and generated, discarded ones included."
     )
     table = _table(["method", *(COLUMNS[name][0] for name in names), "failed"], body)
     return f'{table}<p class="meta">{told}</p>'
