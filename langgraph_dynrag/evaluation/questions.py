@@ -32,7 +32,10 @@ class Paragraph:
 
 @dataclass(frozen=True, slots=True)
 class EvaluationQuestion:
-    """A question with what is known about its answer."""
+    """A question with what is known about its answer.
+
+    `evaluate` also takes strings and mappings, which `of` converts.
+    """
 
     id: str
     text: str
