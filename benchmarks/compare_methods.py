@@ -19,8 +19,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from langchain_core.callbacks import CallbackManagerForRetrieverRun
-from langchain_core.documents import Document
 from langchain_core.retrievers import BaseRetriever
 from langgraph.graph.state import CompiledStateGraph
 
@@ -32,6 +30,7 @@ from benchmarks.scoring import interval, mean
 from langgraph_dynrag.budgets import Budgets
 from langgraph_dynrag.chat_model.local_chat_model import LocalChatModel
 from langgraph_dynrag.drafts.sampled_ends import SampleSpec
+from langgraph_dynrag.evaluation.methods import LONG_CONTEXT_TOKENS, WholeContext
 from langgraph_dynrag.graph import create_dynamic_rag
 from langgraph_dynrag.injection.parametric import ParametricInjector
 from langgraph_dynrag.presets.methods import PRESETS, get_preset
@@ -61,15 +60,6 @@ METHODS = (*PRESETS, "dragin_reference", "etc_reference", *VARIANTS, "long_conte
 INJECTED = ("parametric", "combined", "translated")
 TOKENS = 100
 EXEMPLARS = 6
-
-
-class WholeContext(BaseRetriever):
-    """A retriever that returns every paragraph of one question for any query."""
-
-    documents: list[Document]
-
-    def _get_relevant_documents(self, query: str, *, run_manager: CallbackManagerForRetrieverRun) -> list[Document]:  # noqa: ARG002
-        return self.documents
 
 
 def build(
@@ -105,7 +95,7 @@ def build(
         }
     if method == "long_context":
         retriever = WholeContext(documents=corpus([question]))
-        common |= {"k": len(question.paragraphs), "context_tokens": 8192}
+        common |= {"k": len(question.paragraphs), "context_tokens": LONG_CONTEXT_TOKENS}
         return create_dynamic_rag(chat, retriever, preset="single", **common)
     if method == "flare":
         common["lookahead"] = 64

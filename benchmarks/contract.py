@@ -8,15 +8,17 @@ import math
 import os
 import platform
 import sys
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from benchmarks.plots import PLOTS
+from langgraph_dynrag.evaluation.deadline import Deadline
 from rag_backbone import plot_style
 from rag_backbone.errors import MissingExtraError
 from rag_backbone.loading.cache_folder import cache_root, write_json
+
+__all__ = ["Deadline", "finish", "machine", "note", "parser", "records_folder", "table"]
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -46,18 +48,6 @@ class _Threads(argparse.Action):
             parser.error(f"--threads is {values}; at least 1 is needed")
         torch.set_num_threads(values)
         setattr(namespace, self.dest, values)
-
-
-class Deadline:
-    """The deadline that `--max-minutes` sets."""
-
-    def __init__(self, minutes: float) -> None:
-        self._end = time.monotonic() + 60 * minutes
-
-    @property
-    def over(self) -> bool:
-        """Whether the deadline has passed."""
-        return time.monotonic() >= self._end
 
 
 def note(*parts: object) -> None:

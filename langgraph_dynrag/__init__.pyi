@@ -8,6 +8,11 @@ from .chat_model.local_chat_model import LocalChatModel as LocalChatModel
 from .drafts.draft import DraftView as DraftView
 from .drafts.draft import Unit as Unit
 from .drafts.draft import Verdict as Verdict
+from .evaluation.evaluating import aevaluate as aevaluate
+from .evaluation.evaluating import evaluate as evaluate
+from .evaluation.judges import string_judge as string_judge
+from .evaluation.questions import EvaluationQuestion as EvaluationQuestion
+from .evaluation.report import Evaluation as Evaluation
 from .generators.chat import ChatGenerator as ChatGenerator
 from .generators.endpoint import forget_endpoints as forget_endpoints
 from .generators.server_policy import Capabilities as Capabilities

@@ -1,4 +1,4 @@
-"""Register `dynprag index`, `ask`, `graph` and `calibrate`; each has its own module in `commands`."""
+"""Register `dynprag index`, `ask`, `graph`, `calibrate` and `evaluate`; each has its own module in `commands`."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import typer
 
 from langgraph_dynrag.commands.ask import ask
 from langgraph_dynrag.commands.calibrate import calibrate
+from langgraph_dynrag.commands.evaluate import evaluate
 from langgraph_dynrag.commands.graph import graph
 from langgraph_dynrag.commands.index import index
 
@@ -16,3 +17,4 @@ def register(app: typer.Typer) -> None:
     app.command("ask")(ask)
     app.command("graph")(graph)
     app.command("calibrate")(calibrate)
+    app.command("evaluate")(evaluate)

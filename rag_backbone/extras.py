@@ -18,6 +18,7 @@ EXTRAS = {
     "langchain_text_splitters": "langgraph",
     "chromadb": "langgraph",
     "langchain": "agents",
+    "langchain_classic": "eval",
     "llama_index": "llamaindex",
     "lmdb": "prag",
     "safetensors": "prag",

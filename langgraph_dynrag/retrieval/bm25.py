@@ -60,6 +60,11 @@ class BM25Retriever(KnownArguments, BaseRetriever):
         retriever._index.index(tokens, show_progress=False)
         return retriever
 
+    @property
+    def documents(self) -> tuple[Document, ...]:
+        """The documents that are searched."""
+        return tuple(self._documents)
+
     @classmethod
     def load(cls, folder: Path, documents: Sequence[Document], **options: Any) -> BM25Retriever:
         """Load an index that `save` wrote for the same documents in the same order."""

@@ -28,11 +28,11 @@ class LiveVectors:
     """
 
     def __init__(self, index: VectorIndex) -> None:
-        self._index = index
+        self.index = index
 
     def similarity_search_with_score(self, query: str, k: int = 4) -> list[tuple[Document, float]]:
         """Return the nearest documents with their cosine distances."""
-        return self._index.nearest(query, k)
+        return self.index.nearest(query, k)
 
 
 class LiveBM25Retriever(BaseRetriever):

@@ -1,0 +1,5 @@
+"""Compare methods on one's own model, corpus and questions. See `evaluate`."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,0 +1,11 @@
+from .deadline import Deadline as Deadline
+from .evaluating import aevaluate as aevaluate
+from .evaluating import evaluate as evaluate
+from .judges import Judge as Judge
+from .judges import string_judge as string_judge
+from .question_files import load_questions as load_questions
+from .questions import EvaluationQuestion as EvaluationQuestion
+from .report import Evaluation as Evaluation
+from .scores import Difference as Difference
+from .scores import Measure as Measure
+from .scores import Row as Row

@@ -1,0 +1,104 @@
+"""What a reader should know about the questions and the measurements, before believing the table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from langchain_core.documents import Document
+
+from langgraph_dynrag.evaluation.corpus import expects_passage, missing_answers
+from langgraph_dynrag.evaluation.methods import LONG_CONTEXT, SINGLE
+from langgraph_dynrag.evaluation.questions import EvaluationQuestion
+from langgraph_dynrag.evaluation.scores import Failure, Record, Result
+
+_MOST_DOCUMENTS = 100_000
+"""In larger corpora, answers are only looked for in what was found."""
+
+
+def notes_of(
+    questions: Sequence[EvaluationQuestion],
+    repeated: Sequence[str],
+    documents: Sequence[Document] | None,
+    results: Mapping[str, Sequence[Result]],
+    concurrency: int,
+) -> list[str]:
+    """Return the notes, one sentence or two each.
+
+    Args:
+        questions: The questions that all methods finished.
+        repeated: Texts of the questions that were dropped.
+        documents: What the retriever searches; None if it cannot be listed.
+        results: The results of each method on the questions.
+        concurrency: Number of questions in progress at a time.
+    """
+    notes = []
+    if repeated:
+        notes.append(
+            f"{_counted(len(repeated), 'question')} asked the same as an earlier one and {_was(repeated)} dropped, the "
+            f"first: {repeated[0]!r}."
+        )
+    if bare := [q for q in questions if not q.answers]:
+        notes.append(f"{len(bare)} of {len(questions)} questions have no answers; scores leave them out.")
+    notes += _without_document(questions, documents, results)
+    notes += _short_long_context(results)
+    silent = sum(r.get("unreported_calls", 0) for listed in results.values() for r in _answered(listed))
+    if silent:
+        notes.append(
+            f"{_counted(silent, 'model call')} reported no usage, as servers do when a draft is abandoned; the tokens "
+            "are lower bounds."
+        )
+    if concurrency > 1 and questions:
+        notes.append(
+            f"Seconds were measured with {concurrency} questions at a time; compare them only with each other, or use "
+            "a concurrency of 1."
+        )
+    return notes
+
+
+def _without_document(
+    questions: Sequence[EvaluationQuestion],
+    documents: Sequence[Document] | None,
+    results: Mapping[str, Sequence[Result]],
+) -> list[str]:
+    if documents is not None and len(documents) <= _MOST_DOCUMENTS:
+        lost, where = missing_answers(questions, documents), "in no document"
+    else:
+        found = [
+            any(r["answer_found"] for listed in results.values() for r in _answered([listed[i]]))
+            for i in range(len(questions))
+        ]
+        lost = [q for q, seen in zip(questions, found, strict=True) if expects_passage(q) and not seen]
+        where = "in no passage that any method found"
+    if not lost:
+        return []
+    note = (
+        f"The answers of {len(lost)} of {len(questions)} questions occur {where}, so retrieval cannot bring them word "
+        f"for word; the first: {lost[0].text!r}."
+    )
+    return [note]
+
+
+def _short_long_context(results: Mapping[str, Sequence[Result]]) -> list[str]:
+    if LONG_CONTEXT not in results or SINGLE not in results:
+        return []
+    most = max((r["found"] for r in _answered(results[LONG_CONTEXT])), default=0)
+    usual = max((r["found"] for r in _answered(results[SINGLE])), default=0)
+    if not usual or most > usual:
+        return []
+    note = (
+        f"`{LONG_CONTEXT}` had no more passages than `{SINGLE}`: no search found more than {most}. If the retriever "
+        "has a limit of its own, raise it to compare with a long context."
+    )
+    return [note]
+
+
+def _answered(results: Sequence[Result]) -> list[Record]:
+    return [r for r in results if not isinstance(r, Failure)]
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
+def _was(items: Sequence[object]) -> str:
+    return "was" if len(items) == 1 else "were"
