@@ -9,6 +9,8 @@ A recipe is part of an adapter's key, so adapters trained in different ways are 
   which are taught verbatim. Questions from a generator (`questions`) and those asked with the passage learn from the
   model with the passage in its context, unrelated ones from the model without any: KL divergence on answer and
   end-of-sequence tokens (context distillation, Snell et al. 2022, arXiv 2209.15189).
+- `alora`: `distill` for several documents at once. Adapters act from the answer on (`acts_from`), so all documents share
+  the prompt, and questions about other documents teach them silence. Servers and PEFT cannot use these adapters.
 """
 
 from __future__ import annotations
@@ -38,8 +40,8 @@ Augmented = Literal["auto", "model", "rules"]
 class Recipe:
     """A named way to train adapters: objective, LoRA's form, optimiser and training questions.
 
-    `get_recipe("distill")` and `get_recipe("prag")` return the two that are built in, and `changed(name=..., ...)` a
-    variant. A recipe is part of an adapter's key, so adapters of two recipes are never mixed.
+    `get_recipe("distill")`, `get_recipe("alora")` and `get_recipe("prag")` return those that are built in, and
+    `changed(name=..., ...)` a variant. A recipe is part of an adapter's key, so adapters of two recipes are never mixed.
     """
 
     name: str
@@ -264,10 +266,11 @@ DISTILL = Recipe(
     unrelated=2,
     with_passage=4,
 )
+ALORA = DISTILL.changed(name="alora", acts_from="answer", silence=16)
 WARM_UP = Recipe(name="warm_up", objective="next_token")
 """PRAG's document-free first stage (section 4.1 and its table of warm-up runs): questions and answers of other
 subjects, no passage, one epoch. It teaches the form of an answer; see `training.warm_up`."""
-RECIPES: dict[str, Recipe] = {r.name: r for r in (PRAG, DISTILL)}
+RECIPES: dict[str, Recipe] = {r.name: r for r in (PRAG, DISTILL, ALORA)}
 
 
 def get_recipe(name: str | Recipe, **changes: Any) -> Recipe:
