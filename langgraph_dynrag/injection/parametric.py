@@ -84,9 +84,9 @@ class ParametricInjector:
             that they share with the question; or `"ask"`, by what their adapters answer, with the text of all passages
             if none answers better than the base model.
         merge: How the updates are combined if several passages act: their `"mean"`, `"sum"`, `"score"`-weighted sum,
-            `"orthogonal"` parts, or the sum with what all share added once (`"shared_once"`).
+            `"orthogonal"` parts, or the sum with the recipe's start added once (`"shared_once"`).
         ensemble: Lets each adapter answer alone instead, and mixes their next-token distributions: `"mixture"` or
-            `"product"`. Such a draft has no attention, so graphs that read it refuse it. None: updates are merged.
+            `"product"`. Such a draft has no attention, so a graph that reads it refuses it. None: updates are merged.
         max_active: How many passages act through their adapters at once, best-scored first. None: 1, because merged
             adapters weaken each other; with `conflicts`, as many as a call may use.
         others: Where the other passages that have an adapter go: `"omit"` leaves them out, `"context"` puts them into
