@@ -11,7 +11,8 @@ answers alone, once; a way of choosing is then a choice among these answers:
     ask         the adapter whose answer gains most over the base model (`route="ask"`)
     lexical+ask the sum of the lexical scores and the standardised gains
     mean        no choice: the mean of all updates
-    shared_once no choice: the sum of all updates, with the mean of the store's adapters added once
+    shared_once no choice: the sum of all updates, with the recipe's start added once; only if `--change start=...`
+                names the adapter that the documents start from
     mixture     no choice: the mean of the next-token distributions, weighed by the softmax of the BM25 scores (REPLUG)
     product     no choice: their weighted geometric mean
 
@@ -37,14 +38,12 @@ from benchmarks.scoring import interval, mean
 from benchmarks.single_hop import Fact, by_passage, load_facts
 from llamaindex_prag.adapters.active_adapters import Merge
 from llamaindex_prag.adapters.recipe import get_recipe
-from llamaindex_prag.adapters.shared_part import shared_part
 from llamaindex_prag.parametric_model import ParametricModel
 from llamaindex_prag.passages import Passage
 from llamaindex_prag.placement.ask_router import Answer, AskedAdapters
 from llamaindex_prag.placement.candidate import Candidate
 from llamaindex_prag.placement.lexical_router import LexicalRouter, bm25_scores, standardised
 from llamaindex_prag.prompts import prompt_ids
-from llamaindex_prag.store.lmdb_store import LMDBStore
 from rag_backbone.engine.adapters import Ensemble
 from rag_backbone.engine.requests import Request
 from rag_backbone.loading.causal_lm import CausalLM
@@ -216,7 +215,7 @@ def _extra(
     for k in counts:
         found = [case.best(k) for case in cases if case.best(k).right is not None]
         if k > 1:
-            for way in TOGETHER:
+            for way in (w for w in TOGETHER if w != "shared_once" or model.recipe.start):
                 conditions[f"{way} {k}"] = [(c, together(model, c, way)) for c in found[: args.merged]]
         for place in PLACES if k > 1 else PLACES[:1]:
             conditions[f"context {place} {k}"] = [
@@ -235,13 +234,9 @@ def _extra(
 def together(model: ParametricModel, case: Case, way: str) -> Asked:
     """Return the question with the adapters of all candidates, by one of `TOGETHER`."""
     merge, ensemble = TOGETHER[way]
-    shared = ""
-    if merge == "shared_once":
-        assert isinstance(model.store, LMDBStore)
-        shared = model.store.digest(shared_part(model.store, model.recipe)) or ""
     keys = tuple(model.key(p) for p in case.passages)
     scores = () if ensemble is None else case.bm25
-    return Asked(case.fact.question, adapters=keys, merge=merge, ensemble=ensemble, scores=scores, shared=shared)
+    return Asked(case.fact.question, adapters=keys, merge=merge, ensemble=ensemble, scores=scores)
 
 
 def placed(case: Case, place: str) -> tuple[str, ...]:

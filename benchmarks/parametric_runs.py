@@ -47,8 +47,6 @@ class Asked:
     """How several updates are combined; with scores, `"mean"` is `"score"`."""
     ensemble: Ensemble | None = None
     """How next-token distributions are mixed instead."""
-    shared: str = ""
-    """Content digest of the shared part, for `"shared_once"`: it depends on the store."""
 
 
 class Answers:
@@ -114,7 +112,7 @@ class Answers:
             "answer_tokens": ANSWER_TOKENS,
             **({} if asked.encoding == "bfloat16" else {"encoding": asked.encoding}),
             **({"scores": asked.scores} if asked.scores else {}),
-            **({} if asked.merge == "mean" else {"merge": asked.merge, "shared": asked.shared}),
+            **({} if asked.merge == "mean" else {"merge": asked.merge}),
             **({} if asked.ensemble is None else {"ensemble": asked.ensemble}),
         }
 

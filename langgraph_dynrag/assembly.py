@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack, get_args
 
 from langgraph_dynrag.chat_model.local_chat_model import LocalChatModel
-from langgraph_dynrag.drafts.draft import Signal
+from langgraph_dynrag.drafts.draft import MODEL_STATES, Signal
 from langgraph_dynrag.generators.local import make_generator
 from langgraph_dynrag.generators.wrapped_models import ChatModelLike, plain_models
 from langgraph_dynrag.injection.injector import Injection, Injector
@@ -90,6 +91,19 @@ def _check_adapters(model: ChatModelLike, adapters: AdapterModel | None, injecti
     adapters.check_chat_model(model)
 
 
+def _check_ensemble(injector: Injector | None, reading: Mapping[str, Any]) -> None:
+    """Refuse parts that read attention or hidden states if an ensemble writes, which has no single forward pass."""
+    ensemble = getattr(injector, "ensemble", None)
+    for name, part in reading.items() if ensemble is not None else ():
+        states: frozenset[Signal] = getattr(part, "needs", frozenset()) & MODEL_STATES
+        if states:
+            raise ConfigurationError(
+                f"{name}={part!r} needs {', '.join(sorted(states))} of a single forward pass, but with "
+                f"ensemble={ensemble!r} each adapter has its own. Use another {name}, or merge the adapters "
+                "(ensemble=None)."
+            )
+
+
 def make_settings(
     model: ChatModelLike,
     retriever: Retriever | None,
@@ -120,6 +134,7 @@ def make_settings(
     check_formulator(parts["query"])
     reading = {name: parts.get(name) for name in ("trigger", "query", "evidence_selector", "final_answer")}
     needs: frozenset[Signal] = frozenset().union(*(getattr(part, "needs", frozenset()) for part in reading.values()))
+    _check_ensemble(injector, reading)
     generator = make_generator(model, needs, server, reading)
     selection = parts.get("selection")
     reflector = None if selection is None else make_reflector(model, selection)

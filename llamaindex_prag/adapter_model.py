@@ -11,11 +11,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Any, Protocol, get_args
+from typing import TYPE_CHECKING, Any, Protocol
 
 from llamaindex_prag.adapters.adapter import AdapterKey, text_hash
+from llamaindex_prag.adapters.start import start_key
+from llamaindex_prag.adapters.strategies import check_strategy
 from llamaindex_prag.errors import NO_TRANSLATOR
-from rag_backbone.engine.adapters import Ensemble
 from rag_backbone.errors import AdapterError, ConfigurationError
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from llamaindex_prag.adapters.recipe import Recipe
     from llamaindex_prag.adapters.source import ReadableStore
     from llamaindex_prag.translator.translations import Translations
+    from rag_backbone.engine.adapters import Ensemble
     from rag_backbone.engine.ensemble import AdapterEnsemble
     from rag_backbone.engine.requests import Generation, Request
     from rag_backbone.engine.signals import TokenStep
@@ -89,8 +91,8 @@ class AdapterModel(Protocol):
     """Translated adapters next to the trained ones; None without a translator."""
     in_server: bool = False
     """Whether another process computes the answers."""
-    _shared: tuple[int, AdapterKey] | None = None
-    """The store's change counter when the shared part was last looked up, and its key."""
+    _start: tuple[int, AdapterKey] | None = None
+    """The store's change counter when the recipe's start was last looked up, and its key."""
 
     @property
     def local(self) -> LocalModel:
@@ -111,32 +113,57 @@ class AdapterModel(Protocol):
         """Combine adapters for one call, or return None if there are no keys.
 
         Raises:
-            AdapterError: If there are more than `max_adapters`, or with `merge="shared_once"`, no shared part can be
-                known (`adapters.shared_part`).
+            AdapterError: If there are more than `max_adapters`, or with `merge="shared_once"`, some are translated.
+            ConfigurationError: If the merge is unknown or not possible (`check_strategy`).
         """
         if not keys:
             return None
+        self.check_strategy(merge)
         shared = self._shared_part(keys) if merge == "shared_once" and len(set(keys)) > 1 else None
         return self._selected(keys, merge=merge, scores=scores, strength=strength, shared=shared)
 
     def _shared_part(self, keys: Sequence[AdapterKey]) -> AdapterKey:
-        """Return the key of what several adapters share; the mean of the recipe's adapters is computed at first use."""
+        """Return the key of the start that several adapters share, if a call has room for it."""
         if translated := sum(key.recipe != self.recipe.key for key in set(keys)):
             raise AdapterError(
-                f"merge='shared_once' knows what trained adapters share, but {translated} of {len(set(keys))} are "
-                "translated or of another recipe; use another merge"
+                f"merge='shared_once' adds once what trained adapters start from, but {translated} of {len(set(keys))} "
+                "are translated or of another recipe; use another merge"
             )
         if (several := len(set(keys))) >= self.max_adapters:
             raise AdapterError(
                 f"{several} adapters were selected, and merge='shared_once' adds their shared part; a call may use "
                 f"{self.max_adapters} in all (max_adapters)"
             )
-        if self._shared is None or self._shared[0] != self.store.generation:
-            from llamaindex_prag.adapters.shared_part import shared_part
+        start = self._start_key()
+        assert start is not None  # by `check_strategy`
+        return start
 
-            found = shared_part(self.store, self.recipe)
-            self._shared = (self.store.generation, found)
-        return self._shared[1]
+    def _start_key(self) -> AdapterKey | None:
+        """Return the key of the recipe's start; the store is searched again after an adapter is removed."""
+        generation = self.store.generation
+        if self._start is None or self._start[0] != generation:
+            found = start_key(self.store, self.recipe)
+            if found is None:
+                return None
+            self._start = (generation, found)
+        return self._start[1]
+
+    def check_strategy(self, merge: Merge = "mean", ensemble: Ensemble | None = None) -> None:
+        """Refuse a way of combining several adapters that this model cannot follow.
+
+        Raises:
+            ConfigurationError: If `merge` or `ensemble` is unknown, both are given, an ensemble's model is in a server,
+                which answers with one adapter, or `merge="shared_once"` and the recipe has no start.
+            AdapterError: If `merge="shared_once"` and the store does not hold the recipe's start.
+        """
+        check_strategy(self.recipe, merge, ensemble)
+        if ensemble is not None and self.in_server:
+            raise ConfigurationError(
+                f"ensemble={ensemble!r} mixes the next-token distributions of several adapters, but a server answers "
+                "with one; use a model in this process, or merge the adapters (merge='mean')"
+            )
+        if merge == "shared_once":
+            self._start_key()
 
     def ensemble(
         self,
@@ -158,13 +185,7 @@ class AdapterModel(Protocol):
             AdapterError: If there are more than `max_adapters`, or the scores do not fit.
             ConfigurationError: If the kind is unknown, or the model is in a server, which answers with one adapter.
         """
-        if kind not in get_args(Ensemble):
-            raise ConfigurationError(f"ensemble is {kind!r}; known: {', '.join(get_args(Ensemble))}")
-        if self.in_server:
-            raise ConfigurationError(
-                f"ensemble={kind!r} mixes the next-token distributions of several adapters, but a server answers with "
-                "one; use a model in this process, or merge the adapters (merge='mean')"
-            )
+        self.check_strategy(ensemble=kind)
         if not keys:
             return None
         from llamaindex_prag.adapters.ensembles import ensemble_of  # needs torch, which a server's client does not
@@ -230,11 +251,14 @@ class AdapterModel(Protocol):
 
         Raises:
             ConfigurationError: If there are no weights to train with, or no translator.
+            AdapterError: If adapters would be trained from a start that the store does not hold.
         """
         if missing == "translate" and self.translations is None:
             raise ConfigurationError(f"missing='translate' needs a translator{advice}. {NO_TRANSLATOR}")
-        if missing == "train" and not self.trainable:
-            raise ConfigurationError(f"missing='train' needs the model's weights{advice}")
+        if missing == "train":
+            if not self.trainable:
+                raise ConfigurationError(f"missing='train' needs the model's weights{advice}")
+            self._start_key()
 
     def check_weighing(self) -> None:
         """Refuse to weigh reading against training (`injection="auto"`) if the model is in a server.

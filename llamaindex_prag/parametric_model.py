@@ -200,8 +200,10 @@ class ParametricModel(LocalModel):
 
         Raises:
             AdapterError: If there are more documents than a call may use, one has no adapter, or the scores do not fit.
-            ConfigurationError: If a strategy is unknown, or not possible with these documents.
+            ConfigurationError: If a strategy is unknown, or not possible with this model and these documents, or there
+                are both a `merge` and an `ensemble`.
         """
+        self.check_strategy(merge, ensemble)
         keys = self._keys(documents)
         used, found_scores, why = tuple(range(len(keys))), tuple[float | None, ...](), ""
         if route is not None:

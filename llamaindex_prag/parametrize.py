@@ -72,10 +72,10 @@ class Parametrizer:
         documents_at_once: Number of passages trained together.
         tokens_at_once: Maximum number of padded tokens in a forward pass; None: chosen for the device.
         augmentations: Existing augmentations by `text_hash`, used instead of generating new ones.
-        start: The adapter that the recipe's `start` names.
 
     Raises:
         ConfigurationError: If the augmenter's kind does not match the one in the recipe's key.
+        AdapterError: If the store does not hold the adapter that the recipe's `start` names, or its layout differs.
     """
 
     def __init__(
@@ -86,7 +86,6 @@ class Parametrizer:
         documents_at_once: int = 8,
         tokens_at_once: int | None = None,
         augmentations: Mapping[str, Augmentation] | None = None,
-        start: AdapterKey | None = None,
     ) -> None:
         self.model = model
         self._store: AdapterStore = model.store  # type: ignore[assignment]
@@ -103,7 +102,7 @@ class Parametrizer:
             model.recipe,
             documents_at_once=documents_at_once,
             tokens_at_once=tokens_at_once,
-            start=start_of(self._store, model.recipe, start, model.layout),
+            start=start_of(self._store, model.recipe, model.layout),
         )
 
     def estimate(self, passages: Iterable[Passage]) -> Estimate:

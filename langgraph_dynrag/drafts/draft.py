@@ -34,6 +34,8 @@ Signal = Literal["logprob", "entropy", "attention", "attention_alone", "end_stat
 """A signal that a trigger or query formulator may need. `attention_alone` is attention from a separate forward pass
 over a given text only, as published code uses it; `end_states` are hidden states at the ends of sampled continuations;
 the others are recorded during decoding."""
+MODEL_STATES: frozenset[Signal] = frozenset({"attention", "attention_alone", "end_states"})
+"""The signals that come from inside a forward pass, and not from its distribution over the next token."""
 
 EndOfDraft = Literal["unit", "end", "limit", "deadline"]
 """Why a draft ended: its unit was complete, the model ended its answer, or a token limit or deadline was reached."""

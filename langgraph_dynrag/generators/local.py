@@ -21,7 +21,7 @@ from langchain_core.runnables import Runnable, RunnableConfig
 
 from langgraph_dynrag.chat_model.local_chat_model import LocalChatModel
 from langgraph_dynrag.drafts.collector import Collector, rows_from_scores
-from langgraph_dynrag.drafts.draft import AloneAttention, AttentionRows, Context, Draft, Signal
+from langgraph_dynrag.drafts.draft import MODEL_STATES, AloneAttention, AttentionRows, Context, Draft, Signal
 from langgraph_dynrag.drafts.sampled_ends import SampledEnds, SampleSpec
 from langgraph_dynrag.drafts.stop_at_unit import StopAtUnit, WatchReply
 from langgraph_dynrag.drafts.tasks import DraftResult, DraftTask, OnToken, Reply
@@ -321,7 +321,7 @@ def _generator_of(
     chat = plain.chat
     if isinstance(chat, LocalChatModel):
         return LocalGenerator(plain)
-    if lacking := needs & {"attention", "attention_alone", "end_states"}:
+    if lacking := needs & MODEL_STATES:
         raise SignalUnavailableError(
             f"the method needs {', '.join(sorted(lacking))}, which {type(chat).__name__} cannot give. Use "
             f"LocalChatModel, or {_exchange(lacking, parts or {})}."

@@ -84,9 +84,9 @@ class ParametricInjector:
             that they share with the question; or `"ask"`, by what their adapters answer, with the text of all passages
             if none answers better than the base model.
         merge: How the updates are combined if several passages act: their `"mean"`, `"sum"`, `"score"`-weighted sum,
-            `"orthogonal"` parts, or the sum with what all share added once (`"shared_once"`).
+            `"orthogonal"` parts, or the sum with the recipe's start added once (`"shared_once"`).
         ensemble: Lets each adapter answer alone instead, and mixes their next-token distributions: `"mixture"` or
-            `"product"`. Such a draft has no attention, so methods that need it refuse it. None: updates are merged.
+            `"product"`. Such a draft has no attention, so a graph that reads it refuses it. None: updates are merged.
         max_active: How many passages act through their adapters at once, best-scored first. None: 1, because merged
             adapters weaken each other; with `conflicts`, as many as a call may use.
         others: Where the other passages that have an adapter go: `"omit"` leaves them out, `"context"` puts them into
@@ -104,7 +104,8 @@ class ParametricInjector:
         progress: Whether to show a progress bar while adapters are trained.
 
     Raises:
-        ConfigurationError: If an option is unknown, or `missing="translate"` lacks a translator.
+        ConfigurationError: If an option is unknown, `missing="translate"` lacks a translator, or the adapters cannot be
+            combined in this way (`AdapterModel.check_strategy`).
     """
 
     def __init__(
@@ -140,6 +141,7 @@ class ParametricInjector:
         self.adapters = adapters
         self.injection: IntoWeights = injection
         self.missing = missing
+        self.ensemble = ensemble
         placer = Placer(
             adapters,
             merge=merge,

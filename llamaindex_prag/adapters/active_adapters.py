@@ -7,8 +7,9 @@
 - `score`: w_i = score_i / sum of scores, for non-negative retrieval scores.
 - `orthogonal`: the mean, after removing from each `B_i` what lies in the column space of the earlier ones
   (Gram-Schmidt on the updates' outputs), so that what all documents share is not added k times.
-- `shared_once`: the sum, with a part `C` that all adapters share (`shared_part`) taken out of each and added once:
-  C + sum_i (s_i B_i A_i - C) = sum_i s_i B_i A_i - (k - 1) C. The part is one more active adapter, of weight 1 - k.
+- `shared_once`: the sum, with the part `C` that all adapters start from (`Recipe.start`) taken out of each and added
+  once: C + sum_i (s_i B_i A_i - C) = sum_i s_i B_i A_i - (k - 1) C. The part is one more active adapter, of weight
+  1 - k.
 
 `A` and `B` are never averaged separately: (mean B)(mean A) contains the cross terms B_i A_j.
 

@@ -84,8 +84,9 @@ class Recipe:
     are refused, and longer sequences (with a long rewrite) are left out."""
     seed: int = 0
     start: str = ""
-    """`AdapterKey.digest` of the adapter from which training starts, such as a warm-up's; empty: a random `A` and a
-    zero `B`. Summing the adapters of several documents also sums the adapter that they all started from."""
+    """`AdapterKey.digest` of the adapter in the store from which training starts, such as a warm-up's; empty: a random
+    `A` and a zero `B`. Summing the adapters of several documents also sums the adapter that they all started from;
+    `merge="shared_once"` adds it once."""
     augmentation: Augmented = "auto"
     """How questions and the rewrite are generated: by a language `"model"`, as published, or by `"rules"`, which do not
     rewrite. `"auto"` depends on the model (`augment.choice.settled`): rules if it is too small."""

@@ -38,7 +38,8 @@ from llama_index.core.llms.callbacks import llm_chat_callback, llm_completion_ca
 from llama_index.core.prompts import BasePromptTemplate
 
 from llamaindex_prag.adapters.active_adapters import ActiveAdapters, Merge
-from llamaindex_prag.adapters.recipe import Recipe
+from llamaindex_prag.adapters.recipe import Recipe, get_recipe
+from llamaindex_prag.adapters.strategies import check_strategy
 from llamaindex_prag.llama_index.arguments import CALL_OPTIONS, refuse_unknown_arguments
 from llamaindex_prag.llama_index.loading import (
     described,
@@ -137,6 +138,8 @@ class ParametricLLM(ReadsInParts):
             raise ConfigurationError("lm and model name the same argument; give one of them")
         lm = next((given for given in (lm, model) if given is not _DEFAULT), NAME)
         super().__init__(**options)
+        chosen = get_recipe(Recipe.from_dict(recipe) if isinstance(recipe, dict) else recipe)
+        check_strategy(chosen, self.merge, self.ensemble)  # before the model is loaded
         if base_url is not None:
             self._model = load_served(
                 base_url,
@@ -145,10 +148,9 @@ class ParametricLLM(ReadsInParts):
                 max_adapters=max_adapters,
                 translator=translator,
                 server=server,
-                recipe=Recipe.from_dict(recipe) if isinstance(recipe, dict) else recipe,
+                recipe=chosen,
             )
-            if self.ensemble is not None:
-                self._model.ensemble([], kind=self.ensemble)  # refused, because a server answers with one adapter
+            self._model.check_strategy(self.merge, self.ensemble)
             return
         if server is not None:
             raise ConfigurationError(
@@ -161,9 +163,10 @@ class ParametricLLM(ReadsInParts):
             loaded,
             open_store(store, loaded),
             max_adapters=max_adapters,
-            recipe=Recipe.from_dict(recipe) if isinstance(recipe, dict) else recipe,
+            recipe=chosen,
             translator=load_translator(translator, loaded),
         )
+        self._model.check_strategy(self.merge, self.ensemble)
 
     @classmethod
     def class_name(cls) -> str:
@@ -301,6 +304,8 @@ class ParametricLLM(ReadsInParts):
         references = [r for r in references if r.strength > 0]  # a node with strength 0 may come in a separate prompt
         keys = [r.key for r in references]
         strengths = [self.strength * r.strength for r in references]
+        with _not_swallowed():
+            model.check_strategy(self.merge, self.ensemble)
         if self.ensemble is not None:
             known_scores = [r.score if math.isfinite(r.score) else 0.0 for r in references]
             with _not_swallowed():

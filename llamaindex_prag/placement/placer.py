@@ -81,8 +81,8 @@ class Placer:
             nodes in turn; each adapter alone is then kept within the forgetting bound too.
 
     Raises:
-        ConfigurationError: If the policy is unknown, a bound is out of range, or `max_active` exceeds what a call may
-            use.
+        ConfigurationError: If the policy is unknown, a bound is out of range, `max_active` exceeds what a call may
+            use, or the model cannot combine adapters in this way (`AdapterModel.check_strategy`).
     """
 
     def __init__(
@@ -99,13 +99,10 @@ class Placer:
         conflict_overlap: float | None = None,
         may_part: bool = False,
     ) -> None:
-        if merge not in get_args(Merge):
-            raise ConfigurationError(f"merge is {merge!r}; known: {', '.join(get_args(Merge))}")
+        model.check_strategy(merge, ensemble)
         self._model = model
         self._merge = merge
         self._ensemble = ensemble
-        if ensemble is not None:
-            model.ensemble([], kind=ensemble)  # refused if the model is in a server
         # An ensemble's KL divergence from the base model is at most the weighted mean of its members', so the guard
         # measures each adapter alone.
         self._may_part = may_part or ensemble is not None

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from llamaindex_prag.adapter_model import AdapterModel
-from llamaindex_prag.adapters.active_adapters import ActiveAdapters
+from llamaindex_prag.adapters.active_adapters import ActiveAdapters, Merge
 from llamaindex_prag.adapters.adapter import AdapterKey
 from llamaindex_prag.adapters.recipe import Recipe, get_recipe
 from llamaindex_prag.adapters.source import MergeableStore
@@ -33,6 +33,7 @@ from rag_backbone.loading.cache_folder import cache_root
 
 if TYPE_CHECKING:
     from llamaindex_prag.parametric_model import ParametricModel
+    from rag_backbone.engine.adapters import Ensemble
     from rag_backbone.loading.causal_lm import CausalLM
 
 Loading = Literal["push", "resolve"]
@@ -154,12 +155,16 @@ class ServedModel(AdapterModel):
                 f"{name!r}. Use {line}"
             )
 
-    def _selected(self, keys: Sequence[AdapterKey], **options: Any) -> ActiveAdapters:
-        if options.get("shared") is not None and self.loading == "resolve":
+    def check_strategy(self, merge: Merge = "mean", ensemble: Ensemble | None = None) -> None:
+        """Refuse a way of combining adapters that this server, or the names of `loading="resolve"`, cannot follow."""
+        if merge == "shared_once" and self.loading == "resolve":
             raise ConfigurationError(
                 "merge='shared_once' subtracts an adapter of another recipe, which the names of loading='resolve' "
                 "cannot express; use loading='push', or another merge"
             )
+        super().check_strategy(merge, ensemble)
+
+    def _selected(self, keys: Sequence[AdapterKey], **options: Any) -> ActiveAdapters:
         selection = ActiveAdapters.of(keys, version=self.store.generation, **options)
         if len(selection) > self.max_adapters:
             raise AdapterError(

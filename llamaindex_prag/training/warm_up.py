@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from llamaindex_prag.adapters.adapter import AdapterKey, text_hash
 from llamaindex_prag.adapters.recipe import WARM_UP, Recipe
+from llamaindex_prag.adapters.start import start_key
 from llamaindex_prag.adapters.targets import layout_of
 from llamaindex_prag.prompts import answer_ids, prompt_ids
 from llamaindex_prag.training.examples import Example, TrainingDocument
@@ -69,26 +70,24 @@ def warm_up(lm: CausalLM, store: AdapterStore, recipe: Recipe, pairs: Sequence[t
     return key
 
 
-def start_of(store: AdapterStore, recipe: Recipe, key: AdapterKey | None, layout: Layout) -> Tensor | None:
+def start_of(store: AdapterStore, recipe: Recipe, layout: Layout) -> Tensor | None:
     """Return the (layout.size,) values from which a recipe's documents start; None if it starts from no adapter.
 
     Raises:
-        ConfigurationError: If the recipe and the key do not name the same adapter.
         AdapterError: If the store does not hold the adapter, or its layout differs.
     """
     import torch
 
-    if recipe.start != (key.digest if key else ""):
-        raise ConfigurationError(
-            f"the recipe's start is {recipe.start or 'empty'} but the given start is {key.digest if key else None}; "
-            "both must name the same adapter: recipe.changed(start=key.digest) and start=key"
-        )
+    key = start_key(store, recipe)
     if key is None:
         return None
     adapter = store.get(key)
     if adapter is None or adapter.layout != layout:
-        has = "holds no such adapter" if adapter is None else f"holds one of {adapter.layout!r}, not of {layout!r}"
-        raise AdapterError(f"documents should start from the adapter {key.text[:12]}…, but the store {has}")
+        has = None if adapter is None else adapter.layout
+        raise AdapterError(
+            f"the documents of the recipe {recipe.name!r} start from the adapter {recipe.start[:12]}…, which is of "
+            f"{has!r} and not of {layout!r}"
+        )
     return torch.from_numpy(adapter.buffer)
 
 

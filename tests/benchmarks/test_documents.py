@@ -7,8 +7,12 @@ import numpy as np
 import pytest
 
 from benchmarks.documents import PLACES, TOGETHER, WAYS, Case, main, placed, pooled, ratio
+from benchmarks.parametric_runs import open_store
 from benchmarks.single_hop import Fact
+from llamaindex_prag.adapters.recipe import get_recipe
 from llamaindex_prag.placement.ask_router import Answer
+from llamaindex_prag.training.warm_up import warm_up
+from rag_backbone.loading.causal_lm import CausalLM
 from tests.benchmarks.conftest import PLACES as TOWNS
 
 PASSAGES = ("The tower of Vold is old.", "The ferry of Vold was built in 1973.", "Bread is baked in ovens.")
@@ -99,7 +103,10 @@ def test_a_run_reports_every_way_and_continues_where_it_was_stopped(model, tmp_p
         "1",
     ]
     main([*given, "--max-minutes", "0"])
-    main([*given, "--out", str(tmp_path / "out")])
+    lm = CausalLM.from_pretrained(str(model), dtype="float32")
+    with open_store(lm) as store:
+        start = warm_up(lm, store, get_recipe("distill"), [("Who built the bridge?", "a mason")])
+    main([*given, "--change", f'start="{start.digest}"', "--out", str(tmp_path / "out")])
     figures = json.loads((tmp_path / "out" / "documents.json").read_text())
     assert figures["complete"]
     ways = {(row["way"], row["k"]) for row in figures["rows"]}

@@ -10,8 +10,10 @@ from pydantic import Field
 
 from langgraph_dynrag import Trace
 from langgraph_dynrag.injection.parametric import ParametricInjector
-from langgraph_dynrag.triggers import RIND
-from llamaindex_prag.adapters.adapter import Adapter
+from langgraph_dynrag.queries import QFS
+from langgraph_dynrag.seakr.evidence_selection import LeastUncertain
+from langgraph_dynrag.triggers import RIND, Entropy
+from llamaindex_prag.adapters.adapter import Adapter, AdapterKey, text_hash
 from llamaindex_prag.adapters.recipe import get_recipe
 from llamaindex_prag.parametric_model import ParametricModel
 from rag_backbone.engine.requests import Request
@@ -20,11 +22,12 @@ from rag_backbone.errors import ConfigurationError
 from tests.langgraph_dynrag.injection.weights import QUESTION, TEXTS, drafts, graph, injections
 from tests.llamaindex_prag.made import random_values
 
+RECIPE = get_recipe("distill", rank=2, layers=None, acts_from="answer")
+
 
 @pytest.fixture
 def adapters(lm, store):
-    recipe = get_recipe("distill", rank=2, layers=None, acts_from="answer")
-    made = ParametricModel.of(lm, store, recipe=recipe, max_adapters=3)
+    made = ParametricModel.of(lm, store, recipe=RECIPE, max_adapters=3)
     for i, text in enumerate(TEXTS):
         store.put(made.key(text), Adapter(made.layout, random_values(made.layout, i, 0.1), 2.0), {})
     return made
@@ -91,16 +94,31 @@ def test_an_ensemble_drafts_what_the_engine_generates_with_it(adapters, requests
     assert expected.startswith(written)
 
 
-def test_adapters_are_merged_as_the_injector_says(adapters, requests):
+def test_adapters_are_merged_as_the_injector_says(lm, store, requests):
+    start = AdapterKey(lm.fingerprint, "a" * 64, text_hash("warm-up"))
+    adapters = ParametricModel.of(lm, store, recipe=RECIPE.changed(start=start.digest), max_adapters=3)
+    for i, key in enumerate([*map(adapters.key, TEXTS), start]):
+        store.put(key, Adapter(adapters.layout, random_values(adapters.layout, i, 0.1), 2.0), {})
     injector = ParametricInjector(adapters, missing="context", merge="shared_once", max_active=2)
     graph(adapters, *TEXTS[:2], k=2, injection=injector).invoke({"question": QUESTION})
+    assert requests[0].adapters.keys[-1] == start
     assert requests[0].adapters.weights == (1.0, 1.0, -1.0)
 
 
-def test_a_method_that_reads_attention_refuses_an_ensemble(adapters):
+@pytest.mark.parametrize(
+    ("part", "reason"),
+    [
+        ({"trigger": RIND(1.0)}, r"trigger=RIND.* needs attention of a single forward pass"),
+        ({"trigger": Entropy(1.0), "query": QFS()}, r"query=QFS.* needs attention"),
+        ({"evidence_selector": LeastUncertain()}, "evidence_selector=LeastUncertain.* needs end_states"),
+    ],
+)
+def test_a_graph_that_reads_attention_or_hidden_states_refuses_an_ensemble_when_it_is_built(adapters, part, reason):
     injector = ParametricInjector(adapters, missing="context", ensemble="mixture", max_active=2)
-    with pytest.raises(ConfigurationError, match="ensemble of 2, which can generate"):
-        graph(adapters, *TEXTS[:2], k=2, injection=injector, trigger=RIND(1.0)).invoke({"question": QUESTION})
+    with pytest.raises(ConfigurationError, match=f"{reason}.* ensemble='mixture'"):
+        graph(adapters, injection=injector, **part)
+    merging = ParametricInjector(adapters, missing="context", max_active=2)
+    assert graph(adapters, injection=merging, **part)
 
 
 @pytest.mark.parametrize("route", ["lexical", "ask"])

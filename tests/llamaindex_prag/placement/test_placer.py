@@ -6,7 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llamaindex_prag.adapters.adapter import Adapter
+from llamaindex_prag.adapters.adapter import Adapter, AdapterKey, text_hash
+from llamaindex_prag.adapters.recipe import get_recipe
+from llamaindex_prag.parametric_model import ParametricModel
 from llamaindex_prag.placement.placer import NO_ADAPTER, Placer, best_scored, usable_scores
 from rag_backbone.errors import ConfigurationError
 from tests.llamaindex_prag.made import random_values
@@ -78,11 +80,15 @@ def test_merging_by_score_weighs_by_score(model, keys):
     assert placed.selection.weights == pytest.approx((0.75, 0.25))
 
 
-def test_a_merge_with_a_shared_part_leaves_room_for_it(model, keys):
-    for i, key in enumerate(keys):
-        model.store.put(key, Adapter(model.layout, random_values(model.layout, i), 2.0), {})
+def test_a_merge_with_a_shared_part_leaves_room_for_it(lm, store):
+    start = AdapterKey(lm.fingerprint, "a" * 64, text_hash("warm-up"))
+    model = ParametricModel(lm, store, recipe=get_recipe("prag", start=start.digest), max_adapters=3)
+    keys = [model.key(f"text {i}") for i in range(3)]
+    for i, key in enumerate([*keys, start]):
+        store.put(key, Adapter(model.layout, random_values(model.layout, i), 2.0), {})
     placed = place(model, keys, [0.4, 0.3, 0.2], max_active=2, merge="shared_once")
     assert (placed.in_weights, placed.selection.weights) == ((0, 1), (1.0, 1.0, -1.0))
+    assert placed.selection.keys == (*keys[:2], start)
     with pytest.raises(ConfigurationError, match="max_active is 3; it must be from 1 to 2"):
         place(model, keys, [0.4, 0.3, 0.2], max_active=3, merge="shared_once")
 
@@ -112,6 +118,7 @@ def test_without_any_adapter_nothing_is_selected(model):
         ({"others": "prompt"}, "others is 'prompt'; known: omit, context"),
         ({"conflicts": "newest"}, "conflicts is 'newest'"),
         ({"merge": "average"}, "merge is 'average'; known: mean, sum"),
+        ({"merge": "shared_once"}, "the recipe 'prag' has no start"),
         ({"ensemble": "sum"}, "ensemble is 'sum'; known: mixture, product"),
     ],
 )

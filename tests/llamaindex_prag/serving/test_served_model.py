@@ -5,9 +5,11 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from llamaindex_prag.adapters.adapter import Adapter
+from llamaindex_prag.adapters.adapter import Adapter, AdapterKey, text_hash
+from llamaindex_prag.adapters.recipe import get_recipe
 from llamaindex_prag.llama_index import ParametricLLM, ParametricNodePostprocessor
 from llamaindex_prag.llama_index.markers import marker
+from llamaindex_prag.parametric_model import ParametricModel
 from llamaindex_prag.serving.document_names import DocumentSet
 from llamaindex_prag.serving.served_model import ServedModel
 from rag_backbone.engine.requests import Request
@@ -27,9 +29,15 @@ def test_a_served_model_generates_the_same_tokens_as_the_local_model(served, loc
     assert [s.logprob for s in found.steps] == pytest.approx([s.logprob for s in wanted.steps], abs=1e-4)
 
 
-def test_a_served_model_adds_what_adapters_share_once(served, local, lm):
+def test_a_served_model_adds_what_adapters_share_once(server, lm, store, tmp_path):
+    start = AdapterKey(lm.fingerprint, "a" * 64, text_hash("warm-up"))
+    recipe = get_recipe("prag", start=start.digest)
+    layout = ParametricModel(lm, store, recipe=recipe, max_adapters=3).attach().layout
+    served = ServedModel(server.url, store, lm=lm, recipe=recipe, max_adapters=3, folder=tmp_path / "out")
+    for i, key in enumerate([*map(served.key, TEXTS), start]):
+        store.put(key, Adapter(layout, random_values(layout, i, 0.1), 2.0), {})
     request = both(served, lm, (1, 2), merge="shared_once")
-    assert len(request.adapters) == 3
+    assert request.adapters.keys[-1] == start
     assert served.lm.engine.generate(request).token_ids == lm.engine.generate(request).token_ids
 
 

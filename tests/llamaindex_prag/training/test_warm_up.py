@@ -3,8 +3,10 @@
 import numpy as np
 import pytest
 import torch
+from llama_index.core.schema import NodeWithScore, TextNode
 
 from llamaindex_prag.adapters.recipe import DISTILL
+from llamaindex_prag.llama_index import ParametricLLM, ParametricNodePostprocessor, ParametrizeNodes
 from llamaindex_prag.parametric_model import ParametricModel
 from llamaindex_prag.parametrize import Parametrizer
 from llamaindex_prag.passages import Passage
@@ -45,37 +47,41 @@ def test_documents_with_a_warm_up_are_kept_apart_from_documents_without_one(lm, 
     assert started.key != still.key
     passage = Passage("The Cooper's Bridge was built by Aldous Wray in 1875.", "Bridge")
     found = {}
-    for recipe, start in ((still, None), (started, key)):
+    for recipe in (still, started):
         model = ParametricModel(lm, store, recipe=recipe)
         assert not model.knows(passage.text)
-        Parametrizer(model, start=start).parametrize([passage], progress=False)
+        Parametrizer(model).parametrize([passage], progress=False)
         found[recipe.start] = store.get(model.key(passage.text)).buffer
     warmed = store.get(key).buffer
     assert np.allclose(found[key.digest], warmed, atol=1e-6)
     assert not np.allclose(found[""], warmed, atol=1e-6)
 
 
-def test_recipe_and_start_must_name_the_same_adapter(lm, store):
+def test_documents_start_from_it_when_an_index_or_a_question_trains_them(lm, store):
     key = warm_up(lm, store, RECIPE, PAIRS)
-    started = ParametricModel(lm, store, recipe=RECIPE.changed(start=key.digest))
-    with pytest.raises(ConfigurationError, match="must name the same adapter"):
-        Parametrizer(started)
-    with pytest.raises(ConfigurationError, match="must name the same adapter"):
-        Parametrizer(ParametricModel(lm, store, recipe=RECIPE), start=key)
+    recipe = RECIPE.changed(learning_rate=1e-9, start=key.digest)
+    llm = ParametricLLM(lm=lm, store=store, recipe=recipe)
+    nodes = [TextNode(text=f"The bridge of {town} was built by Aldous Wray.") for town in ("Vold", "Tarn")]
+    ParametrizeNodes(llm=llm)(nodes[:1])
+    found = [NodeWithScore(node=nodes[1], score=0.5)]
+    ParametricNodePostprocessor(llm=llm).postprocess_nodes(found, query_str="Who built the bridge?")
+    for node in nodes:
+        assert np.allclose(store.get(llm.model.key(node.text)).buffer, store.get(key).buffer, atol=1e-6)
 
 
 def test_a_start_that_is_missing_or_has_another_layout_is_rejected(lm, store):
     key = warm_up(lm, store, RECIPE, PAIRS)
     other = ParametricModel(lm, store, recipe=RECIPE.changed(rank=3, start=key.digest))
-    with pytest.raises(AdapterError, match="but the store holds one of"):
-        start_of(store, other.recipe, key, other.layout)
-    layout = ParametricModel(lm, store, recipe=RECIPE.changed(start=key.digest)).layout
-    assert torch.equal(
-        start_of(store, RECIPE.changed(start=key.digest), key, layout), torch.from_numpy(store.get(key).buffer)
-    )
+    with pytest.raises(AdapterError, match="which is of .*rank 2.* and not of .*rank 3"):
+        start_of(store, other.recipe, other.layout)
+    model = ParametricModel(lm, store, recipe=RECIPE.changed(start=key.digest))
+    assert torch.equal(start_of(store, model.recipe, model.layout), torch.from_numpy(store.get(key).buffer))
+    assert start_of(store, RECIPE, model.layout) is None
     store.remove(key.text)
-    with pytest.raises(AdapterError, match="holds no such adapter"):
-        start_of(store, RECIPE.changed(start=key.digest), key, layout)
+    for making in (Parametrizer, lambda model: model.check_missing("train", "")):
+        with pytest.raises(AdapterError, match=f"start from the adapter {key.digest[:12]}…, but the store does not"):
+            making(model)
+    model.check_missing("context", "")
 
 
 @pytest.mark.parametrize("pairs", [[], [("Who?", " ")], [("", "a mason")]])
