@@ -14,6 +14,7 @@ from benchmarks.plots.parametric_rag import (
     learning,
     lengths,
     scalability,
+    several,
     translator_run,
 )
 from benchmarks.plots.parts import Figures
@@ -25,6 +26,7 @@ PLOTS: Mapping[str, Callable[[Figures], Any]] = {
     "concurrency": throughput,
     "conflicts": conflicts,
     "context_length": lengths,
+    "documents": several,
     "forgetting": forgetting,
     "knowledge_fidelity": fidelity,
     "queries": queries,

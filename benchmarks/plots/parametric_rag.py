@@ -27,6 +27,14 @@ MODES = {
     "translated": "translated adapters",
     "combined": "text and adapters",
 }
+CHOICES = {
+    "single": "right passage's adapter",
+    "lexical": "routed by words",
+    "minilm": "routed by MiniLM",
+    "ask": "routed by asking",
+    "mean": "mean of the adapters",
+    "context middle": "texts, right one in the middle",
+}
 QUESTIONS = {
     "closed": "closed book",
     "context": "its own passage in the prompt",
@@ -103,6 +111,45 @@ def lengths(figures: Figures) -> Any:
     others[-1].set_xticks(range(len(counts)), [str(count) for count in counts])
     others[-1].set_xlabel("documents")
     style.legend(top, columns=2)
+    return figure
+
+
+def several(figures: Figures) -> Any:
+    """Draw F1 against the number of retrieved passages, with and without the right one, and the seconds of each way."""
+    rows = figures["rows"]
+    counts = sorted({row["k"] for row in rows if row["k"]})
+    if not counts:
+        return None
+    closed = next(row["f1"] for row in rows if row["way"] == "closed book")
+    figure, axes = style.new_figure(
+        "Several retrieved passages: whose adapter acts",
+        f"{SPAN} n = {counted(row['n'] for row in rows)} questions a point; {figures['pool']} passages of\n"
+        f"{data_name(figures['data'])}; {model_of(figures)}",
+        rows=3,
+        height=8.2,
+        sharex=True,
+        height_ratios=(1.7, 1, 1),
+    )
+    for axis, ending in zip(axes[:2, 0], ("", ", right passage absent"), strict=True):
+        shown = [(i, w) for i, w in enumerate(CHOICES) if any(row["way"] == w + ending for row in rows)]
+        for (i, way), at in zip(shown, dodged(len(shown)), strict=True):
+            of = [row for row in rows if row["way"] == way + ending]
+            places = [counts.index(row["k"]) + at for row in of]
+            label = CHOICES[way] if not ending else ""
+            draw_rows(axis, places, of, "f1", ("low", "high"), index=i, label=label, vertical=True, line=True)
+        axis.set_ylim(bottom=-1)
+        axis.set_ylabel("F1 (percent)" + ("\nwithout the right one" if ending else ""))
+        style.reference(axis, closed, f"closed\nbook: {closed:.0f}", horizontal=True)
+    for i, way in enumerate(CHOICES):
+        name = "context" if way == "context middle" else way
+        if seconds := {k: figures["seconds"][f"{name} {k}"] for k in counts if f"{name} {k}" in figures["seconds"]}:
+            axes[2][0].plot([counts.index(k) for k in seconds], list(seconds.values()), **style.look(i))
+    axes[2][0].set_yscale("log")
+    axes[2][0].yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    axes[2][0].set_ylabel("seconds to the\nfirst token")
+    axes[2][0].set_xticks(range(len(counts)), [str(count) for count in counts])
+    axes[2][0].set_xlabel("retrieved passages")
+    style.legend(axes[0][0], columns=2)
     return figure
 
 
