@@ -31,13 +31,14 @@ from typing import Any
 import numpy as np
 
 from benchmarks.contract import Deadline, finish, machine, note, parser, table
-from benchmarks.knowledge_fidelity import changes_of, parametrizer
+from benchmarks.knowledge_fidelity import parametrizer
 from benchmarks.parametric_runs import ANSWER_TOKENS, Answers, Asked, open_store, parametrize
 from benchmarks.runs import Records, key_of
 from benchmarks.scoring import interval, mean
 from benchmarks.single_hop import Fact, by_passage, load_facts
 from llamaindex_prag.adapters.active_adapters import Merge
 from llamaindex_prag.adapters.recipe import get_recipe
+from llamaindex_prag.adapters.recipe_options import changes_of
 from llamaindex_prag.parametric_model import ParametricModel
 from llamaindex_prag.passages import Passage
 from llamaindex_prag.placement.ask_router import Answer, AskedAdapters
@@ -135,7 +136,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     note(f"{len(facts)} questions on {len(pool)} passages")
     lm = CausalLM.from_pretrained(args.model, dtype=args.dtype)
     with open_store(lm) as store:
-        recipe = get_recipe(args.recipe, **changes_of(args.change))
+        recipe = get_recipe(args.recipe).changed(**changes_of(args.change))
         model = ParametricModel(lm, store, recipe=recipe, max_adapters=max(counts) + 1).attach()  # with the shared part
         titles = {f.passage: f.title for f in facts}
         complete = parametrize(model, parametrizer, [Passage(p, titles[p]) for p in pool], deadline)

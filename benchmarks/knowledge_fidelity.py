@@ -14,7 +14,6 @@ value. Intervals are by bootstrap over passages.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -27,6 +26,7 @@ from benchmarks.single_hop import Fact, by_passage, draw, load_facts
 from llamaindex_prag.adapters.active_adapters import BESIDE_TEXT
 from llamaindex_prag.adapters.adapter import AdapterKey
 from llamaindex_prag.adapters.recipe import Recipe, get_recipe
+from llamaindex_prag.adapters.recipe_options import changes_of
 from llamaindex_prag.augment.augmenter import Augmenter
 from llamaindex_prag.parametric_model import ParametricModel
 from llamaindex_prag.parametrize import Parametrizer
@@ -114,22 +114,6 @@ def _recipe(name: str, changes: dict[str, Any]) -> Recipe:
     """Return a recipe whose questions the model itself writes, however small it is, unless a change says otherwise."""
     found = get_recipe(name)
     return found.changed(**({"augmentation": "model"} if found.questions else {}) | changes)
-
-
-def changes_of(given: Sequence[str]) -> dict[str, Any]:
-    """Parse changed values of a recipe, by name.
-
-    Raises:
-        ConfigurationError: If one does not have the form NAME=VALUE.
-    """
-    found = {}
-    for text in given:
-        name, _, value = text.partition("=")
-        try:
-            found[name] = json.loads(value)
-        except ValueError as error:
-            raise ConfigurationError(f"--change {text}: {value!r} is not a JSON value; write rank=2") from error
-    return found
 
 
 def _facts(args: Any) -> list[Fact]:

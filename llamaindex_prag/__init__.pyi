@@ -4,6 +4,7 @@ from .adapters.recipe import get_recipe as get_recipe
 from .augment.augmentation import QA as QA
 from .augment.augmentation import Augmentation as Augmentation
 from .augment.augmenter import Augmenter as Augmenter
+from .augment.endpoint.augmenter import EndpointAugmenter as EndpointAugmenter
 from .augment.rules.augmenter import RuleAugmenter as RuleAugmenter
 from .augment.rules.questions import rule_questions as rule_questions
 from .errors import AdapterDamagedError as AdapterDamagedError

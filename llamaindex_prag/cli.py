@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from llamaindex_prag.adapters.recipe import RECIPES, get_recipe
+from llamaindex_prag.adapters.recipe_options import changes_of
 from llamaindex_prag.passage_files import read_passages
 from llamaindex_prag.translator.cli import train_translator
 from rag_backbone.console import as_json as json_line
@@ -59,6 +60,13 @@ def parametrize(
         str | None,
         typer.Option(help="What generates them: 'model' or 'rules'; default: the model, or rules if it is too small."),
     ] = None,
+    change: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=VALUE",
+            help="Another value of the recipe, such as rank=2 or acts_from=answer; may be repeated.",
+        ),
+    ] = None,
     encoding: Annotated[str | None, typer.Option(help="Encoding of non-UTF-8 files, such as cp1252.")] = None,
     exclude: Annotated[list[str] | None, typer.Option(help="Glob pattern to leave out; may be repeated.")] = None,
     *,
@@ -66,11 +74,17 @@ def parametrize(
     estimate: Annotated[bool, typer.Option("--estimate", help="Only print how long it would take.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Train the adapters of documents. Adapters that the store holds cost nothing; a job that was stopped continues."""
+    """Train the adapters of documents. Adapters that the store holds cost nothing; a job that was stopped continues.
+
+    Adapters of two recipes are never mixed, so `dynprag ask` needs the same --recipe and --change.
+    """
+    changes, options = changes_of(change or ()), {"questions": questions, "augmentation": augmentation}
+    options = {name: value for name, value in options.items() if value is not None}
+    if twice := sorted(set(changes) & set(options)):
+        raise ConfigurationError(f"--change {twice[0]}=... and --{twice[0]} say the same thing; give one of them")
+    chosen = get_recipe(recipe).changed(**changes, **options)
     findings = Findings()
     passages = read_passages(source, encoding=encoding, exclude=exclude or (), hidden=hidden, findings=findings)
-    changes = {"questions": questions, "augmentation": augmentation}
-    chosen = get_recipe(recipe, **{name: value for name, value in changes.items() if value is not None})
 
     from llamaindex_prag.parametric_model import ParametricModel
     from llamaindex_prag.parametrize import Parametrizer

@@ -71,9 +71,10 @@ def failure_of(error: BaseException) -> Failure | None:
         return Failure(error, None, passing=True)
     if isinstance(error, DynPragError):
         return None
-    status = getattr(error, "status_code", None)
+    response = getattr(error, "response", None)
+    status = getattr(error, "status_code", None) or getattr(response, "status_code", None)  # httpx has the second only
     if isinstance(status, int):
-        headers = getattr(getattr(error, "response", None), "headers", None) or {}
+        headers = getattr(response, "headers", None) or {}
         return Failure(error, status, status in _PASSING or status >= 500, retry_after(headers))
     kinds = {kind.__name__ for kind in type(error).__mro__}
     modules = {kind.__module__.partition(".")[0] for kind in type(error).__mro__}

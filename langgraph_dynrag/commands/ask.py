@@ -70,6 +70,16 @@ def ask(
     store: Annotated[
         Path | None, typer.Option("--store", "-s", help=f"The adapters' folder. Default: {DEFAULT_STORE}.")
     ] = None,
+    recipe: Annotated[
+        str | None, typer.Option(help="The recipe of the adapters, distill or prag. Default: distill.")
+    ] = None,
+    change: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=VALUE",
+            help="Another value of the recipe, as given to `dynprag parametrize`; may be repeated.",
+        ),
+    ] = None,
     translator: Annotated[str | None, typer.Option(help="Folder of a translator.")] = None,
     k: Annotated[int | None, typer.Option(min=1, help="Passages per search; default: the preset's.")] = None,
     threshold: Annotated[float | None, typer.Option(help="The trigger's threshold; default: the preset's.")] = None,
@@ -93,7 +103,8 @@ def ask(
     if is_blank(question):
         raise ConfigurationError('the question is empty; ask something: dynprag ask "Who built the bridge?"')
     injects = injection is not Where["context"]
-    _refuse_without_injection(injects=injects, store=store, missing=missing, route=route, translator=translator)
+    into_weights = {"--store": store, "--missing": missing, "--route": route, "--translator": translator}
+    _refuse_without_injection(into_weights | {"--recipe": recipe, "--change": change or None}, injects=injects)
     from langgraph_dynrag.graph import create_dynamic_rag
     from langgraph_dynrag.trace.trace import Trace
 
@@ -127,6 +138,8 @@ def ask(
                     injection=where,
                     missing=how,
                     route=routed,
+                    recipe=recipe,
+                    changes=change or (),
                     translator=translator,
                     chat=None if base_url is None else chat_of(model, base_url),
                     base_url=base_url,
@@ -149,10 +162,7 @@ def ask(
         _conclude(told, trace)
 
 
-def _refuse_without_injection(
-    *, injects: bool, store: Path | None, missing: Missing | None, route: Route | None, translator: str | None
-) -> None:
-    given = {"--store": store, "--missing": missing, "--route": route, "--translator": translator}
+def _refuse_without_injection(given: dict[str, Any], *, injects: bool) -> None:
     named = [option for option, value in given.items() if value is not None]
     if named and not injects:
         raise ConfigurationError(f"{', '.join(named)}: only used with --injection parametric or combined")

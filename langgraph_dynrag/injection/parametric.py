@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
@@ -29,6 +29,7 @@ from rag_backbone.typed_fields import check_value
 if TYPE_CHECKING:
     from llamaindex_prag.adapter_model import AdapterModel as AdapterModel  # noqa: PLC0414 - for `graph`
     from llamaindex_prag.adapters.active_adapters import Merge
+    from llamaindex_prag.adapters.recipe import Recipe
     from llamaindex_prag.placement.candidate import Candidate
     from llamaindex_prag.placement.routing import Route
     from llamaindex_prag.progress import JobStatus
@@ -223,6 +224,8 @@ def opened_injector(
     injection: IntoWeights,
     missing: Missing | None = None,
     route: Route = "retrieval",
+    recipe: str | None = None,
+    changes: Sequence[str] = (),
     translator: str | None = None,
     chat: BaseChatModel | None = None,
     base_url: str | None = None,
@@ -237,16 +240,21 @@ def opened_injector(
         missing: As for `ParametricInjector`. None: `"translate"` with a translator, `"context"` with a server, else
             `"train"`.
         route: As for `ParametricInjector`.
+        recipe: Name of the adapters' recipe. None: the translator's, or `distill`.
+        changes: Changed values of the recipe, as NAME=VALUE.
         translator: Folder of a translator.
         chat: The server's chat model; None for a model in this process.
         base_url: The server's address; None for a model in this process.
         progress: Whether to show a progress bar while adapters are trained.
 
     Raises:
-        ConfigurationError: If `llamaindex_prag`'s dependencies are missing, or the options do not fit together.
+        ConfigurationError: If `llamaindex_prag`'s dependencies are missing, the options do not fit together, or the
+            store's adapters are all of other recipes, unless `missing="train"` or a translator makes new ones.
         TranslatorError: If the translator's folder has no checkpoint.
     """
     with needed_for("injection"):
+        from llamaindex_prag.adapters.recipe import get_recipe
+        from llamaindex_prag.adapters.recipe_options import changes_of
         from llamaindex_prag.errors import NO_TRANSLATOR
         from llamaindex_prag.parametric_model import ParametricModel
         from llamaindex_prag.serving.served_model import ServedModel
@@ -258,6 +266,11 @@ def opened_injector(
 
     if missing == "translate" and translator is None:
         raise ConfigurationError(f"missing='translate' needs a translator: --translator FOLDER. {NO_TRANSLATOR}")
+    if translator is not None and (recipe is not None or changes):
+        raise ConfigurationError("a translator's adapters have its own recipe; leave out --recipe and --change")
+    chosen = get_recipe(recipe or "distill").changed(**changes_of(changes))
+    if translator is None and missing != "train":
+        _check_recipes(store, chosen, None if base_url is not None else model)
     adapters: AdapterModel
     if chat is not None and base_url is not None:
         if translator is not None:
@@ -265,7 +278,7 @@ def opened_injector(
                 "a translator needs the model in this process; leave out --base-url or --translator"
             )
         with LMDBStore(store, model=None) as opened:
-            adapters = ServedModel(base_url, opened, model=model)
+            adapters = ServedModel(base_url, opened, model=model, recipe=chosen)
             yield chat, ParametricInjector(adapters, injection=injection, missing=missing or "context", route=route)
         return
     if translator is not None:
@@ -273,8 +286,9 @@ def opened_injector(
     lm = CausalLM.from_pretrained(model)
     loaded = None if translator is None else Translator.load(translator, lm)
     with LMDBStore(store, model=lm.fingerprint) as opened:
-        recipe = "distill" if loaded is None else loaded.config.recipe
-        adapters = ParametricModel.of(lm, opened, recipe=recipe, translator=loaded)
+        adapters = ParametricModel.of(
+            lm, opened, recipe=chosen if loaded is None else loaded.config.recipe, translator=loaded
+        )
         yield (
             LocalChatModel.from_causal_lm(lm),
             ParametricInjector(
@@ -285,3 +299,19 @@ def opened_injector(
                 progress=progress,
             ),
         )
+
+
+def _check_recipes(store: str | Path, recipe: Recipe, model: str | None) -> None:
+    """Refuse a store without adapters of the recipe but with others, before the model (None: a server's) is loaded."""
+    from llamaindex_prag.adapters.recipe_options import refuse_other_recipes
+    from llamaindex_prag.augment.choice import settled
+    from llamaindex_prag.errors import StoreError
+    from llamaindex_prag.store.lmdb_store import LMDBStore
+
+    if not Path(store).exists():
+        return
+    advice = "Give the options of one of them" + (
+        "." if model is None else ", or --missing train for new adapters of this recipe."
+    )
+    with suppress(StoreError), LMDBStore(store, model=None, readonly=True) as opened:  # refused again when it is used
+        refuse_other_recipes(opened, settled(recipe, model, opened.keys), advice)

@@ -113,6 +113,16 @@ class Augmentation:
         return cls(rewrite, tuple(QA.from_dict(qa) for qa in qas), tuple(notes))
 
 
+def refuse_blank(title: str, text: str) -> None:
+    """Refuse a document without text.
+
+    Raises:
+        ConfigurationError: If the text is blank.
+    """
+    if not text.strip():
+        raise ConfigurationError(f"the text of document {title!r} is blank; there is nothing to ask questions about")
+
+
 def _check_keys(data: Any, kind: type[QA] | type[Augmentation], needed: set[str], example: str) -> None:
     if not isinstance(data, Mapping):
         raise ConfigurationError(f"{data!r} is not {example}")

@@ -12,20 +12,18 @@ too few grounded ones: for distillation the question is what matters. Knows noth
 
 from __future__ import annotations
 
-import hashlib
-import json
-import logging
 import time
 from collections.abc import Generator, Iterable, Sequence
 from dataclasses import replace
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 from tqdm.auto import tqdm
 
 from llamaindex_prag.adapters.adapter import text_hash
-from llamaindex_prag.augment.augmentation import Augmentation
+from llamaindex_prag.augment.augmentation import Augmentation, refuse_blank
 from llamaindex_prag.augment.completion import CompletionResult, LocalCompleter, Prompt, completer_of
 from llamaindex_prag.augment.grounding import PassageWords
+from llamaindex_prag.augment.kept import JSONCache, hash_of, keep, kept
 from llamaindex_prag.augment.partial import Outcome, PartialAugmentation
 from llamaindex_prag.augment.prompts import (
     PROMPTS_VERSION,
@@ -38,20 +36,6 @@ from llamaindex_prag.augment.prompts import (
 from llamaindex_prag.augment.rewriting import REWRITE
 from llamaindex_prag.progress import Tick, scaled
 from rag_backbone.errors import ConfigurationError
-
-logger = logging.getLogger(__name__)
-
-TABLE = "augmentations"
-
-
-class JSONCache(Protocol):
-    """Storage for augmentations, such as an adapter store."""
-
-    def get_json(self, table: str, key: str) -> Any | None:
-        """Return the value stored under a key, or None."""
-
-    def put_json(self, table: str, key: str, value: Any) -> None:
-        """Store a value under a key."""
 
 
 class Augmenter:
@@ -149,7 +133,7 @@ class Augmenter:
                 "this llm has no identity for the cache; name it, as in Augmenter(llm, name='my-model', ...)"
             )
         settings = [model, PROMPTS_VERSION, self.shares, self.rewrite, self.retries, self.seed, self._sampling]
-        return _hash(settings)
+        return hash_of(settings)
 
     def augment(self, title: str, text: str) -> Augmentation:
         """Augment a document.
@@ -161,7 +145,7 @@ class Augmenter:
 
     async def aaugment(self, title: str, text: str) -> Augmentation:
         """Augment a document without blocking the event loop."""
-        _refuse_blank(title, text)
+        refuse_blank(title, text)
         if (known := self._known(title, text)) is not None:
             return known
         work = self._work(title, text)
@@ -187,7 +171,7 @@ class Augmenter:
         """
         pairs = list(documents)
         for title, text in pairs:
-            _refuse_blank(title, text)
+            refuse_blank(title, text)
         found: dict[tuple[str, str], Augmentation] = {}
         at_once = 1 if self._completer is None else self._completer.documents_at_once
         distinct = list(dict.fromkeys(pairs))
@@ -240,7 +224,7 @@ class Augmenter:
         return draft.finished(self.shares, wanted, with_model=self._completer is not None)
 
     def _prompt(self, kind: str, title: str, text: str, attempt: int) -> Prompt:
-        seed = int(_hash([self.seed, title, text_hash(text), kind, attempt])[:15], 16)
+        seed = int(hash_of([self.seed, title, text_hash(text), kind, attempt])[:15], 16)
         if kind == REWRITE:
             return Prompt(passage_rewrite_prompt(title, text), seed)
         # Ask for two more: some are dropped as duplicates, too long or made up.
@@ -249,22 +233,12 @@ class Augmenter:
 
     # ------------------------------------------------------------------ the cache
 
-    def _place(self, title: str, text: str) -> str:
-        # Starts with the text's hash, so that a store that removes the text removes its questions too.
-        return f"{text_hash(text)}/{_hash([self.key, title.strip()])}"
-
     def _known(self, title: str, text: str) -> Augmentation | None:
-        if self.cache is None or (data := self.cache.get_json(TABLE, self._place(title, text))) is None:
-            return None
-        try:
-            return Augmentation.from_dict(data)
-        except ConfigurationError as error:
-            logger.warning("the cached augmentation of %r is damaged and will be generated again: %s", title, error)
-            return None
+        return None if self.cache is None else kept(self.cache, self.key, title, text)
 
     def _kept(self, title: str, text: str, result: Outcome) -> Augmentation:
         if self.cache is not None and not result.failed:
-            self.cache.put_json(TABLE, self._place(title, text), result.augmentation.to_dict())
+            keep(self.cache, self.key, title, text, result.augmentation)
         return result.augmentation
 
 
@@ -282,12 +256,3 @@ def _sent(
         return work.send(replies)
     except StopIteration as done:
         return done.value
-
-
-def _refuse_blank(title: str, text: str) -> None:
-    if not text.strip():
-        raise ConfigurationError(f"the text of document {title!r} is blank; there is nothing to ask questions about")
-
-
-def _hash(value: Any) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()

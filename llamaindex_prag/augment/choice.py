@@ -24,7 +24,7 @@ from rag_backbone.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from llamaindex_prag.adapters.adapter import AdapterKey
-    from llamaindex_prag.augment.augmenter import JSONCache
+    from llamaindex_prag.augment.kept import JSONCache
     from rag_backbone.loading.causal_lm import CausalLM
 
 logger = logging.getLogger(__name__)
@@ -34,7 +34,7 @@ CAPABLE = 1_000_000_000
 
 
 class DocumentAugmenter(Protocol):
-    """Generates the questions about passages: `Augmenter`, `RuleAugmenter`, or a custom class."""
+    """Generates the questions about passages: `Augmenter`, `EndpointAugmenter`, `RuleAugmenter`, or a custom class."""
 
     @property
     def by(self) -> Literal["model", "rules"]:
@@ -119,12 +119,18 @@ def augmenter_of(lm: CausalLM, recipe: Recipe, cache: JSONCache, asked: str) -> 
 
 
 def refuse_unless_of_recipe(augmenter: DocumentAugmenter, recipe: Recipe) -> None:
-    """Refuse an augmenter whose adapters would be stored under the key of another kind.
+    """Refuse an augmenter whose adapters would be stored under the key of another kind, or that would not be asked.
 
     Raises:
-        ConfigurationError: If the kinds differ; the message says how to get the matching recipe.
+        ConfigurationError: If the kinds differ, or the recipe requests no questions from a model; the message says how
+            to get the matching recipe.
     """
     by = getattr(augmenter, "by", "model")
+    if by == "model" and not recipe.questions:
+        raise ConfigurationError(
+            f"the augmenter {augmenter!r} would never be asked, because the recipe {recipe.name!r} has questions=0: it "
+            f"learns from questions by rule. Create the model with recipe=get_recipe({recipe.name!r}, questions=12)"
+        )
     if recipe.questions and recipe.augmentation not in ("auto", by):
         raise ConfigurationError(
             f"the augmenter {augmenter!r} generates questions by {by}, but the recipe {recipe.name!r} stores adapters "

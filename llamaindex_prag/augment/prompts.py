@@ -8,7 +8,7 @@ last question.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -27,8 +27,8 @@ class Style:
     share: int
     """Share of all questions, relative to the other styles."""
     instruction: str
-    openings: tuple[str, ...]
-    """First words of the first question; each attempt uses the next ones."""
+    openings: tuple[str, ...] = ()
+    """First words of the first question; each attempt uses the next ones. None if replies are not prefilled."""
 
 
 STYLES: dict[str, Style] = {
@@ -58,14 +58,32 @@ STYLES: dict[str, Style] = {
     ),
 }
 
+ENDPOINT_STYLES: dict[str, Style] = {
+    "search": Style(
+        1,
+        "Ask as people type into a search box: in three to eight words, without politeness, each with a single answer. "
+        "Copy each answer from the passage.",
+    ),
+    "implication": Style(
+        1,
+        "Ask for what follows from the passage but is not stated in any one sentence of it: each question needs one "
+        "step of reasoning, such as to connect two facts, to compare them, or to draw a conclusion. Give each answer "
+        'in words of the passage; at most one answer is "yes" or "no".',
+    ),
+    "reverse": Style(1, STYLES["reverse"].instruction),
+}
+"""The styles of `EndpointAugmenter`. Implications are what SEAL trains on (Zweiger et al. 2025, arXiv 2506.10943);
+reversed questions are a remedy for facts that are learnt in one direction only."""
+
 
 def question_prompt(style: str, count: int, title: str, text: str) -> str:
     """Return the prompt that asks for `count` questions of one style."""
+    instruction = (STYLES | ENDPOINT_STYLES)[style].instruction
     # No example: small models copy it instead of following it.
     return (
         f"{_passage(title, text)}\n\n"
         f"Write {count} different questions that can be answered from the passage above, with their answers. "
-        f"{STYLES[style].instruction} Each question must be clear to somebody who has not seen the passage: write the "
+        f"{instruction} Each question must be clear to somebody who has not seen the passage: write the "
         'full name of what it is about instead of "he", "she" or "it", and do not mention the passage. Each answer has '
         'at most eight words.\n\nWrite each question on a line that begins with "Q:" and its answer on the next line, '
         'which begins with "A:".'
@@ -88,18 +106,18 @@ def passage_rewrite_prompt(title: str, text: str) -> str:
     )
 
 
-def shares(questions: int, styles: Sequence[str]) -> dict[str, int]:
+def shares(questions: int, styles: Sequence[str], known: Mapping[str, Style] = STYLES) -> dict[str, int]:
     """Return the number of questions per style, `questions` in total. Styles with no questions are left out.
 
     Raises:
         ConfigurationError: If a style is unknown or named twice, or no style is named.
     """
-    if unknown := [s for s in styles if s not in STYLES]:
-        raise ConfigurationError(f"there is no question style {unknown[0]!r}; known: {', '.join(STYLES)}")
+    if unknown := [s for s in styles if s not in known]:
+        raise ConfigurationError(f"there is no question style {unknown[0]!r}; known: {', '.join(known)}")
     if not styles or len(set(styles)) < len(styles):
         raise ConfigurationError(f"styles are {tuple(styles)}; name at least one, and each one once")
-    total = sum(STYLES[s].share for s in styles)
-    exact = {s: questions * STYLES[s].share / total for s in styles}
+    total = sum(known[s].share for s in styles)
+    exact = {s: questions * known[s].share / total for s in styles}
     given = {s: int(value) for s, value in exact.items()}
     # The largest remainders get the rest; ties go to the style named first.
     for s in sorted(styles, key=lambda s: given[s] - exact[s])[: questions - sum(given.values())]:

@@ -80,18 +80,32 @@ def parse_qas(
             was it built?"); without a subject, a question with such a pronoun is dropped.
         max_answer_words: Questions with longer answers are dropped.
     """
+    found: dict[str, QA] = {}
+    for qa in read_qas(reply, style=style, source=source, subject=subject, max_answer_words=max_answer_words):
+        if qa is not None:
+            found.setdefault(question_key(qa.question), qa)
+    return list(found.values())
+
+
+def read_qas(
+    reply: str, *, style: str = "", source: QuestionSource = "model", subject: str = "", max_answer_words: int = 16
+) -> list[QA | None]:
+    """Return an entry for everything in a reply that looks like a question; None if `parse_qas` drops it.
+
+    The arguments are those of `parse_qas`, which also drops repetitions.
+    """
     reply = _THOUGHT.sub("", reply[:MAX_REPLY], count=1)
     forms = (_from_json, _from_labels, _from_lines)
     pairs = next((read for form in forms if (read := [pair for pair in form(reply) if pair[0]])), [])
-    found: dict[str, QA] = {}
+    found: list[QA | None] = []
     for raw_question, raw_answer, raw_full in pairs:
         question, answer = _standing_alone(_plain(raw_question), subject), _plain(raw_answer)
         if question is None or not _is_answer(answer, question, max_answer_words):
+            found.append(None)
             continue
         full = " ".join(raw_full.split())
-        qa = QA(question, answer, "" if _PLACEHOLDER.fullmatch(full) else full, style, source)
-        found.setdefault(question_key(question), qa)
-    return list(found.values())
+        found.append(QA(question, answer, "" if _PLACEHOLDER.fullmatch(full) else full, style, source))
+    return found
 
 
 def question_key(question: str) -> str:

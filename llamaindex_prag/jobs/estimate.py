@@ -112,7 +112,7 @@ def _trained_tokens(recipe: Recipe, passage: int, pace: Pace) -> float:
 def _writing(augmenter: DocumentAugmenter, pace: Pace, passage: int) -> tuple[float, float, float]:
     """Return the minimum, likely and maximum seconds for writing a passage's questions."""
     if pace.write is None:
-        guess = _GUESSED * getattr(augmenter, "prompts", 4)
+        guess = _GUESSED * getattr(augmenter, "prompts", 4) / getattr(augmenter, "concurrency", 1)
         return guess / 4, guess, 4 * guess
     if not isinstance(augmenter, Augmenter):
         return 0.0, 0.0, 0.0

@@ -106,6 +106,15 @@ def test_a_shared_passage_is_reported_as_kept(run, notes):
     assert f"kept: {text_hash(TEXT)}, because" in said
 
 
+def test_changes_of_the_recipe_give_other_adapters(run, notes):
+    run("parametrize", notes, "--change", "epochs=2")
+    report = json.loads(run("parametrize", notes, "--change", "epochs=2", "--change", "learning_rate=0.0003", "--json"))
+    assert (report["trained"], report["known"]) == (0, 1)
+    assert json.loads(run("parametrize", notes, "--json"))["trained"] == 1
+    run("parametrize", notes, "--change", "epoch=2", code=1)
+    run("parametrize", notes, "--change", "questions=2", "--questions", "2", code=1)
+
+
 def test_a_console_with_another_encoding_prints_escapes(tmp_path, model_folder):
     lm = CausalLM.from_pretrained(model_folder)
     with LMDBStore(tmp_path / "store", model=lm.fingerprint) as store:

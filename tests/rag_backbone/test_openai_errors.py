@@ -39,6 +39,13 @@ def test_the_status_decides_whether_a_retry_can_help(status, passing):
     assert failure.unknown_model is (status == 404)
 
 
+def test_the_status_of_an_httpx_error_is_that_of_its_response():
+    for status, passing in ((401, False), (429, True)):
+        response = httpx.Response(status, headers={"retry-after": "7"}, request=REQUEST)
+        error = httpx.HTTPStatusError("no", request=REQUEST, response=response)
+        assert failure_of(error) == Failure(error, status, passing, retry_after=7.0)
+
+
 @pytest.mark.parametrize(
     "error",
     [

@@ -117,6 +117,25 @@ def test_an_answer_can_come_from_translated_adapters(index, model, tmp_path):
     assert injected(told[0])["trained"] == 0
 
 
+def test_adapters_of_a_changed_recipe_are_found_with_the_same_options(index, model, tmp_path, monkeypatch):
+    folder = ("--store", str(tmp_path / "adapters"))
+    changes = ("--recipe", "distill", "--change", "acts_from=answer", "--change", "epochs=1", "--change", "phrases=4")
+    options = ("--model", str(model), "--index", str(index), *folder, "--max-tokens", "8", "--injection", "parametric")
+    first = run("ask", QUESTION, *options, *changes, "--missing", "train", "--json")
+    assert injected(json.loads(first.stdout))["trained"] > 0
+    told = injected(json.loads(run("ask", QUESTION, *options, *changes, "--json").stdout))
+    assert (told["trained"], len(told["in_weights"])) == (0, 1)
+    monkeypatch.setattr(CausalLM, "from_pretrained", lambda name: pytest.fail(f"{name} was loaded"))
+    held = "--recipe distill --change epochs=1 --change phrases=4 --change acts_from=answer"
+    for other in ((), ("--recipe", "prag"), (*changes, "--change", "rank=2")):
+        with pytest.raises(ConfigurationError, match=f"were trained with {held}\\. Give .* or --missing train"):
+            run("ask", QUESTION, *options, *other)
+    with pytest.raises(ConfigurationError, match="there is no recipe 'other'"):
+        run("ask", QUESTION, *options, "--recipe", "other")
+    with pytest.raises(ConfigurationError, match="leave out --recipe and --change"):
+        run("ask", QUESTION, *options, *changes[:2], "--translator", str(tmp_path))
+
+
 def test_translating_without_a_translator_is_refused_before_the_model_is_loaded(index, model, tmp_path, monkeypatch):
     monkeypatch.setattr(CausalLM, "from_pretrained", lambda name: pytest.fail(f"{name} was loaded"))
     options = ("--model", str(model), "--index", str(index), "--injection", "parametric")
@@ -150,7 +169,15 @@ def test_any_method_can_put_what_it_finds_into_the_weights(index, model, tmp_pat
 
 
 @pytest.mark.parametrize(
-    "option", [("--missing", "train"), ("--translator", "folder"), ("--store", "adapters"), ("--route", "ask")]
+    "option",
+    [
+        ("--missing", "train"),
+        ("--translator", "folder"),
+        ("--store", "adapters"),
+        ("--route", "ask"),
+        ("--recipe", "prag"),
+        ("--change", "rank=2"),
+    ],
 )
 def test_options_of_adapters_are_refused_where_evidence_stays_in_the_prompt(option, index, model):
     with pytest.raises(ConfigurationError, match=f"{option[0]}: only used with --injection"):

@@ -7,7 +7,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from llamaindex_prag.augment.augmenter import TABLE, Augmenter
+from llamaindex_prag.augment.augmenter import Augmenter
+from llamaindex_prag.augment.kept import TABLE
 from llamaindex_prag.augment.prompts import STYLES
 from rag_backbone.errors import ConfigurationError
 from rag_backbone.loading.causal_lm import CausalLM

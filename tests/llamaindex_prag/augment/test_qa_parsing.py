@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llamaindex_prag.augment.qa_parsing import MAX_REPLY, parse_qas
+from llamaindex_prag.augment.qa_parsing import MAX_REPLY, parse_qas, read_qas
 
 PAIRS = [("Who built the Harl Gate?", "Ume Stoll"), ("When did the Harl Gate open?", "1871")]
 
@@ -178,3 +178,10 @@ def test_megabytes_of_garbage_take_bounded_time(piece):
     started = time.process_time()
     parse_qas(reply, subject="It")
     assert time.process_time() - started < 8
+
+
+def test_every_question_is_reported_and_those_that_are_dropped_as_none():
+    reply = "Q: Who built Arl?\nA: Ume Stoll\nQ: What does the passage say?\nA: 1871\nQ: who built Arl\nA: Ume"
+    assert [None if qa is None else qa.answer for qa in read_qas(reply)] == ["Ume Stoll", None, "Ume"]
+    assert [qa.answer for qa in parse_qas(reply)] == ["Ume Stoll"]
+    assert read_qas("I cannot help with that.") == []

@@ -1,0 +1,1 @@
+"""Questions about a document, written by a model behind an endpoint."""
