@@ -9,8 +9,8 @@ A recipe is part of an adapter's key, so adapters trained in different ways are 
   which are taught verbatim. Questions from a generator (`questions`) and those asked with the passage learn from the
   model with the passage in its context, unrelated ones from the model without any: KL divergence on answer and
   end-of-sequence tokens (context distillation, Snell et al. 2022, arXiv 2209.15189).
-- `alora`: `distill` for several documents at once. Adapters act from the answer on (`acts_from`), so all documents share
-  the prompt, and questions about other documents teach them silence. Servers and PEFT cannot use these adapters.
+- `alora`: `distill` for several documents at once. Adapters act from the answer on (`acts_from`), so all documents
+  share the prompt, and questions about other documents teach them silence. Servers and PEFT cannot use these adapters.
 """
 
 from __future__ import annotations
@@ -41,7 +41,8 @@ class Recipe:
     """A named way to train adapters: objective, LoRA's form, optimiser and training questions.
 
     `get_recipe("distill")`, `get_recipe("alora")` and `get_recipe("prag")` return those that are built in, and
-    `changed(name=..., ...)` a variant. A recipe is part of an adapter's key, so adapters of two recipes are never mixed.
+    `changed(name=..., ...)` a variant. A recipe is part of an adapter's key, so adapters of two recipes are never
+    mixed.
     """
 
     name: str

@@ -9,13 +9,23 @@ import json
 import shlex
 from collections.abc import Sequence
 from dataclasses import fields
-from typing import Any, get_args, get_type_hints
+from typing import Any, Protocol, get_args, get_type_hints
 
+from llamaindex_prag.adapters.adapter import AdapterKey
 from llamaindex_prag.adapters.recipe import DISTILL, PRAG, RECIPES, WARM_UP, Recipe
-from llamaindex_prag.adapters.shared_part import ListedStore
 from rag_backbone.checks import refuse_unknown
 from rag_backbone.errors import ConfigurationError
 from rag_backbone.typed_fields import check_options
+
+
+class RecordedStore(Protocol):
+    """The part of a store that says which recipes its adapters were trained with."""
+
+    def keys(self) -> list[AdapterKey]:
+        """Return the keys of all adapters in the store."""
+
+    def record(self, key: AdapterKey) -> dict[str, Any] | None:
+        """Return how an adapter was made, or None."""
 
 
 def changes_of(given: Sequence[str]) -> dict[str, Any]:
@@ -49,7 +59,7 @@ def options_of(recipe: Recipe) -> str:
     return " ".join([f"--recipe {base.name}", *(f"--change {shlex.quote(change)}" for change in changes)])
 
 
-def refuse_other_recipes(store: ListedStore, recipe: Recipe, advice: str) -> None:
+def refuse_other_recipes(store: RecordedStore, recipe: Recipe, advice: str) -> None:
     """Refuse a store that holds adapters of other recipes, but none of this one.
 
     Args:
@@ -75,7 +85,7 @@ def refuse_other_recipes(store: ListedStore, recipe: Recipe, advice: str) -> Non
 
 
 def _recipe_of(record: dict[str, Any] | None) -> Recipe | None:
-    """Return the recipe in an adapter's record; None for a shared part or a warm-up, which belong to no document."""
+    """Return the recipe in an adapter's record; None for a warm-up, which belongs to no document."""
     try:
         found = Recipe.from_dict((record or {})["recipe"])
     except (KeyError, ConfigurationError):

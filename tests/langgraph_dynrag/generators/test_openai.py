@@ -247,7 +247,7 @@ async def test_an_internal_error_is_not_blamed_on_the_server(asynchronous, monke
     def mistaken(*_):
         raise KeyError("mine")
 
-    monkeypatch.setattr("langgraph_dynrag.nodes.generate._emit_token", mistaken)
+    monkeypatch.setattr("langgraph_dynrag.nodes.generate.emit_token", mistaken)
     with serving(TEXT) as server:
         built = graph(server, policy=ServerPolicy(failures=1))
         since_build(server)

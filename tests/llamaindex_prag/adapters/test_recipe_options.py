@@ -7,7 +7,6 @@ import pytest
 from llamaindex_prag.adapters.adapter import Adapter
 from llamaindex_prag.adapters.recipe import DISTILL, PRAG, WARM_UP, get_recipe
 from llamaindex_prag.adapters.recipe_options import changes_of, options_of, refuse_other_recipes
-from llamaindex_prag.adapters.shared_part import shared_part
 from llamaindex_prag.parametric_model import ParametricModel
 from rag_backbone.errors import ConfigurationError
 from tests.llamaindex_prag.made import random_values
@@ -83,7 +82,6 @@ def test_a_store_of_other_recipes_is_refused_with_the_options_of_those_it_holds(
     refuse_other_recipes(store, model.recipe, "")  # belongs to no document
     keep(SILENT, "one")
     keep(SILENT, "two")
-    shared_part(store, SILENT)
     keep(PRAG, "three")
     with pytest.raises(ConfigurationError) as raised:
         refuse_other_recipes(store, model.recipe, "Do this.")
