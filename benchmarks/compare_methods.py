@@ -91,6 +91,7 @@ def build(
                 adapters,
                 injection="combined" if inject == "combined" else "parametric",
                 missing="translate" if inject == "translated" else "train",
+                route="retrieval",
             ),
         }
     if method == "long_context":

@@ -99,7 +99,7 @@ def _asked(
         Right(passages=documents),
         preset="single",
         prompt=prompt,
-        injection=ParametricInjector(model, missing="context"),
+        injection=ParametricInjector(model, missing="context", route="retrieval"),
         budgets=Budgets(tokens=80),
     )
     records = Records("weights_prompt")

@@ -64,14 +64,14 @@ def ask(
         Route | None,
         typer.Option(
             help="How the passage whose adapter acts is chosen: by its retrieval score, by that and the words shared "
-            "with the question, or by asking every adapter. Default: retrieval.",
+            "with the question, or by asking every adapter. Default: lexical.",
         ),
     ] = None,
     store: Annotated[
         Path | None, typer.Option("--store", "-s", help=f"The adapters' folder. Default: {DEFAULT_STORE}.")
     ] = None,
     recipe: Annotated[
-        str | None, typer.Option(help="The recipe of the adapters, distill or prag. Default: distill.")
+        str | None, typer.Option(help="The recipe of the adapters, such as distill or alora. Default: distill.")
     ] = None,
     change: Annotated[
         list[str] | None,
@@ -130,7 +130,7 @@ def ask(
 
             where: Any = injection.value
             how: Any = None if missing is None else missing.value
-            routed: Any = "retrieval" if route is None else route.value
+            routed: Any = "lexical" if route is None else route.value
             chat, options["injection"] = stack.enter_context(
                 opened_injector(
                     model,

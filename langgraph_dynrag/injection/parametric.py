@@ -81,9 +81,10 @@ class ParametricInjector:
         missing: How a passage without an adapter is handled: `"train"` one now (about a minute), `"translate"` it with
             the model's translator (milliseconds), or leave it in the `"context"`.
         strength: Factor on the updates. None: 1, or 0.1 if the text stands in the prompt too.
-        route: How the passages that act are chosen: by their `"retrieval"` scores; `"lexical"`, by these and the words
-            that they share with the question; or `"ask"`, by what their adapters answer, with the text of all passages
-            if none answers better than the base model.
+        route: How the passages that act are chosen: `"lexical"`, by their retrieval scores and the words that they
+            share with the question; by their `"retrieval"` scores alone; or `"ask"`, by what their adapters answer. The
+            text of all passages is used instead if none has a sentence that names what is asked for (`"lexical"`), or
+            none answers better than the base model (`"ask"`).
         merge: How the updates are combined if several passages act: their `"mean"`, `"sum"`, `"score"`-weighted sum,
             `"orthogonal"` parts, or the sum with the recipe's start added once (`"shared_once"`).
         ensemble: Lets each adapter answer alone instead, and mixes their next-token distributions: `"mixture"` or
@@ -116,7 +117,7 @@ class ParametricInjector:
         injection: IntoWeights = "parametric",
         missing: Missing = "train",
         strength: float | None = None,
-        route: Route = "retrieval",
+        route: Route = "lexical",
         merge: Merge = "mean",
         ensemble: Ensemble | None = None,
         max_active: int | None = None,
@@ -223,7 +224,7 @@ def opened_injector(
     *,
     injection: IntoWeights,
     missing: Missing | None = None,
-    route: Route = "retrieval",
+    route: Route = "lexical",
     recipe: str | None = None,
     changes: Sequence[str] = (),
     translator: str | None = None,

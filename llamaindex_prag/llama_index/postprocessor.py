@@ -95,10 +95,11 @@ class ParametricNodePostprocessor(BaseNodePostprocessor):
         injection: `"parametric"` puts no text into the prompt. `"combined"` uses adapter and text. `"auto"` chooses the
             cheapest mode per node that `auto` allows: in context, trained or translated adapter, or both; `missing` is
             then not used.
-        route: How the nodes that act are chosen: by their `"retrieval"` scores; `"lexical"`, by these and the words
-            that they share with the question; or `"ask"`, by what their adapters answer: the one that gains most
-            likelihood over the base model acts, or none if none gains any, and the text of all nodes is used. Nodes
-            without an adapter are not asked.
+        route: How the nodes that act are chosen: `"lexical"`, by their retrieval scores and the words that they share
+            with the question; by their `"retrieval"` scores alone; or `"ask"`, by what their adapters answer: the one
+            that gains most likelihood over the base model acts. The text of all nodes is used instead if no node has a
+            sentence that names what is asked for (`"lexical"`), or no adapter gains anything (`"ask"`). Nodes without
+            an adapter are not asked.
         max_active: Maximum number of nodes that act through their adapters at once, best-scored first. None for 1, or
             with `conflicts`, whose policies need several documents, for the LLM's `max_adapters`.
         others: What happens to the other nodes that have an adapter: `"omit"` leaves them out of the query, `"context"`
@@ -127,7 +128,7 @@ class ParametricNodePostprocessor(BaseNodePostprocessor):
     llm: ParametricLLM
     missing: Missing = "train"
     injection: Injection = "parametric"
-    route: Route = "retrieval"
+    route: Route = "lexical"
     max_active: int | None = Field(default=None, ge=1)
     others: Others | None = None
     strength: float | None = Field(default=None, gt=0.0)
@@ -161,7 +162,7 @@ class ParametricNodePostprocessor(BaseNodePostprocessor):
         for name, value, known in (
             ("missing", missing, get_args(Missing)),
             ("injection", injection, get_args(Injection)),
-            ("route", options.get("route", "retrieval"), get_args(Route)),
+            ("route", options.get("route", "lexical"), get_args(Route)),
         ):
             if value not in known:
                 raise ConfigurationError(f"{name} is {value!r}; known: {', '.join(known)}")

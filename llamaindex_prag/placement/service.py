@@ -58,7 +58,7 @@ class PlacementService:
         *,
         waiting: logging.Logger,
         missing: Missing = "train",
-        route: Route = "retrieval",
+        route: Route = "lexical",
         beside: bool = False,
         strength: float | None = None,
         chooser: AutoChooser | None = None,

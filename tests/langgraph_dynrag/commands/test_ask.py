@@ -97,11 +97,12 @@ def test_an_answer_from_the_weights_has_nothing_of_the_passage_in_its_prompt(ind
     assert run("ask", QUESTION, *options, "--injection", "parametric", "--quiet").stdout == (
         told["parametric"]["answer"] + "\n"
     )
-    assert parametric["routing"] is None
-    routed = injected(
-        json.loads(run("ask", QUESTION, *options, "--injection", "parametric", "--route", "ask", "--json").stdout)
-    )
-    assert set(routed["routing"]) >= set(routed["in_weights"])
+    assert parametric["routing"] is not None
+    for route in ("retrieval", "ask"):
+        given = ("--injection", "parametric", "--route", route, "--json")
+        routed = injected(json.loads(run("ask", QUESTION, *options, *given).stdout))
+        assert (routed["routing"] is None) == (route == "retrieval")
+        assert set(routed["routing"] or routed["in_weights"]) >= set(routed["in_weights"])
 
 
 def test_an_answer_can_come_from_translated_adapters(index, model, tmp_path):

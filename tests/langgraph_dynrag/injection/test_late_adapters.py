@@ -81,7 +81,7 @@ def test_recomputed_attention_equals_the_recorded_one(adapters, requests):
 
 @pytest.mark.parametrize("ensemble", ["mixture", "product"])
 def test_an_ensemble_drafts_what_the_engine_generates_with_it(adapters, requests, ensemble):
-    injector = ParametricInjector(adapters, missing="context", ensemble=ensemble, max_active=3)
+    injector = ParametricInjector(adapters, route="retrieval", missing="context", ensemble=ensemble, max_active=3)
     result = graph(adapters, *TEXTS[:3], k=3, injection=injector).invoke({"question": QUESTION})
     first = requests[0]
     made = first.adapters
@@ -99,7 +99,7 @@ def test_adapters_are_merged_as_the_injector_says(lm, store, requests):
     adapters = ParametricModel.of(lm, store, recipe=RECIPE.changed(start=start.digest), max_adapters=3)
     for i, key in enumerate([*map(adapters.key, TEXTS), start]):
         store.put(key, Adapter(adapters.layout, random_values(adapters.layout, i, 0.1), 2.0), {})
-    injector = ParametricInjector(adapters, missing="context", merge="shared_once", max_active=2)
+    injector = ParametricInjector(adapters, route="retrieval", missing="context", merge="shared_once", max_active=2)
     graph(adapters, *TEXTS[:2], k=2, injection=injector).invoke({"question": QUESTION})
     assert requests[0].adapters.keys[-1] == start
     assert requests[0].adapters.weights == (1.0, 1.0, -1.0)
@@ -114,10 +114,10 @@ def test_adapters_are_merged_as_the_injector_says(lm, store, requests):
     ],
 )
 def test_a_graph_that_reads_attention_or_hidden_states_refuses_an_ensemble_when_it_is_built(adapters, part, reason):
-    injector = ParametricInjector(adapters, missing="context", ensemble="mixture", max_active=2)
+    injector = ParametricInjector(adapters, route="retrieval", missing="context", ensemble="mixture", max_active=2)
     with pytest.raises(ConfigurationError, match=f"{reason}.* ensemble='mixture'"):
         graph(adapters, injection=injector, **part)
-    merging = ParametricInjector(adapters, missing="context", max_active=2)
+    merging = ParametricInjector(adapters, route="retrieval", missing="context", max_active=2)
     assert graph(adapters, injection=merging, **part)
 
 

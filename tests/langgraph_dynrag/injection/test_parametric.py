@@ -96,7 +96,7 @@ def test_weights_prompt_accepts_no_exemplars():
 
 
 def test_passages_without_adapter_or_beyond_max_active_are_put_in_the_prompt_with_the_reason(adapters, requests):
-    injector = ParametricInjector(adapters, missing="context", max_active=3, others="context")
+    injector = ParametricInjector(adapters, route="retrieval", missing="context", max_active=3, others="context")
     result = graph(adapters, "A road nobody knows.", *TEXTS[:4], k=5, injection=injector).invoke({"question": QUESTION})
     text = adapters.lm.tokenizer.decode(list(requests[0].prompt))
     assert "A road nobody knows." in text
@@ -175,7 +175,7 @@ def test_failures_are_remembered_by_text_up_to_a_limit(adapters, monkeypatch):
     monkeypatch.setattr(
         Parametrizer, "parametrize", lambda self, ps, **o: tried.append(len(ps)) or parametrize(self, ps, **o)
     )
-    injector = ParametricInjector(adapters, missing="train")
+    injector = ParametricInjector(adapters, route="retrieval", missing="train")
 
     def prepare(text):
         tried.clear()
@@ -287,7 +287,7 @@ def test_models_without_matching_local_adapters_are_refused(adapters):
 def test_translating_needs_a_translator(lm, store):
     plain = ParametricModel(lm, store, recipe="prag")
     with pytest.raises(ConfigurationError, match="translator="):
-        ParametricInjector(plain, missing="translate")
+        ParametricInjector(plain, route="retrieval", missing="translate")
 
 
 def test_contradicting_passages_are_reported_and_handled_by_the_policy(adapters, store, requests):
@@ -315,7 +315,7 @@ def test_contradicting_passages_are_reported_and_handled_by_the_policy(adapters,
     assert "number 1" in adapters.lm.tokenizer.decode(list(requests[-1].prompt))
 
     def noticed(**bounds):
-        injector = ParametricInjector(adapters, missing="context", conflicts="latest", **bounds)
+        injector = ParametricInjector(adapters, route="retrieval", missing="context", conflicts="latest", **bounds)
         made = graph(adapters, retriever=Fixed(documents=found), injection=injector)
         return injections(made.invoke({"question": QUESTION}))[0]["left_out"]
 
@@ -325,7 +325,7 @@ def test_contradicting_passages_are_reported_and_handled_by_the_policy(adapters,
 
 
 def test_a_configured_injector_replaces_the_injection_options_of_the_graph(adapters):
-    injector = ParametricInjector(adapters, missing="context", strength=0.25)
+    injector = ParametricInjector(adapters, route="retrieval", missing="context", strength=0.25)
     result = graph(adapters, TEXTS[0], injection=injector).invoke({"question": QUESTION})
     assert injections(result)[0]["strength"] == 0.25
     with pytest.raises(ConfigurationError, match="adapters: the injector has its own"):

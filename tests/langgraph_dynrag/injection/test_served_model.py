@@ -61,7 +61,9 @@ def graph(server, served, *texts, model=None, missing="context", forgetting=None
     }
     where = options.get("injection", "parametric")
     if isinstance(where, str):
-        chosen["injection"] = ParametricInjector(served, injection=where, missing=missing, forgetting=forgetting)
+        chosen["injection"] = ParametricInjector(
+            served, route="retrieval", injection=where, missing=missing, forgetting=forgetting
+        )
     return create_dynamic_rag(model or chat(server), Fixed(documents=found), **chosen)
 
 
@@ -74,7 +76,7 @@ def models(server):
 async def test_drafts_are_requested_from_the_adapter_and_the_prompt_has_no_passages(
     server, served, asynchronous, active
 ):
-    injector = ParametricInjector(served, missing="context", max_active=active)
+    injector = ParametricInjector(served, route="retrieval", missing="context", max_active=active)
     built = graph(server, None, TEXTS[0], TEXTS[1], injection=injector)
     server.requests.clear()
     result = await built.ainvoke(QUESTION) if asynchronous else built.invoke(QUESTION)

@@ -31,7 +31,9 @@ def graph(model, *texts, checkpointer=None, retriever=None, injection="parametri
         name: options.pop(name) for name in ("missing", "max_active", "forgetting", "conflicts") if name in options
     }
     if injection in ("parametric", "combined"):
-        injection = ParametricInjector(model, injection=injection, **{"missing": "context", **bounds})
+        injection = ParametricInjector(
+            model, route="retrieval", injection=injection, **{"missing": "context", **bounds}
+        )
     found = [Document(text, metadata={"title": f"doc {n}", "source": f"doc-{n}"}) for n, text in enumerate(texts)]
     return create_dynamic_rag(
         LocalChatModel.from_causal_lm(model.lm),

@@ -73,7 +73,9 @@ def calls(llm, monkeypatch):
 
 
 def engine_of(llm, retriever, mode="compact", **options):
-    post = ParametricNodePostprocessor(llm=llm, **{"missing": "error", "max_active": 3, **options.pop("post", {})})
+    post = ParametricNodePostprocessor(
+        llm=llm, **{"missing": "error", "route": "retrieval", "max_active": 3, **options.pop("post", {})}
+    )
     return RetrieverQueryEngine.from_args(retriever, llm=llm, response_mode=mode, node_postprocessors=[post], **options)
 
 
@@ -94,7 +96,7 @@ def watched_events(monkeypatch):
 @pytest.fixture
 def answered(llm):
     """A node of an answered query."""
-    post = ParametricNodePostprocessor(llm=llm, missing="error", strength=0.5)
+    post = ParametricNodePostprocessor(llm=llm, route="retrieval", missing="error", strength=0.5)
     (found,) = post.postprocess_nodes([NodeWithScore(node=node(0, page=3), score=0.7)], query_str=QUESTION)
     return found
 

@@ -78,7 +78,9 @@ class Tenants:
             similarity_top_k=len(case.documents),
             filters=MetadataFilters(filters=[own]),
             node_postprocessors=[
-                ParametricNodePostprocessor(llm=self.llm, missing="error", max_active=self.llm.model.max_adapters)
+                ParametricNodePostprocessor(
+                    llm=self.llm, route="retrieval", missing="error", max_active=self.llm.model.max_adapters
+                )
             ],
             **options,
         )

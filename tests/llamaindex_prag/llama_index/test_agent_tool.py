@@ -96,7 +96,7 @@ class LooksItUpFirst(ParametricLLM):
 
 
 def tool_over(llm, *documents, **options):
-    post = ParametricNodePostprocessor(llm=llm, missing="error", max_active=3)
+    post = ParametricNodePostprocessor(llm=llm, route="retrieval", missing="error", max_active=3)
     engine = RetrieverQueryEngine.from_args(Fixed(*documents), llm=llm, node_postprocessors=[post])
     return QueryEngineTool.from_defaults(engine, name="documents", description="Knows about letters.", **options)
 

@@ -61,6 +61,6 @@ def test_retrievals_are_counted_in_memory_if_the_store_is_read_only(llm):
 
 def test_contradictory_options_are_rejected(llm):
     with pytest.raises(ConfigurationError, match="decides itself, so leave it out"):
-        ParametricNodePostprocessor(llm=llm, injection="auto", missing="error", costs=COSTS)
+        ParametricNodePostprocessor(llm=llm, route="retrieval", injection="auto", missing="error", costs=COSTS)
     with pytest.raises(ConfigurationError, match="costs: only for injection='auto'"):
-        ParametricNodePostprocessor(llm=llm, costs=COSTS)
+        ParametricNodePostprocessor(llm=llm, route="retrieval", costs=COSTS)

@@ -27,8 +27,8 @@ COPIES = {"copy": copy.copy, "deepcopy": copy.deepcopy, "model_copy": lambda m: 
 @pytest.mark.parametrize("way", COPIES)
 def test_copies_of_objects_with_an_llm_work(llm, way):
     for post in (
-        ParametricNodePostprocessor(llm=llm, missing="error"),
-        ParametricNodePostprocessor(llm=llm, forgetting=1.0, conflicts="latest"),
+        ParametricNodePostprocessor(llm=llm, route="retrieval", missing="error"),
+        ParametricNodePostprocessor(llm=llm, route="retrieval", forgetting=1.0, conflicts="latest"),
     ):
         post.postprocess_nodes([NodeWithScore(node=node(0), score=1.0)], query_str=QUESTION)
         again = COPIES[way](post)
@@ -47,7 +47,9 @@ def test_unpickling_loads_the_model_again(tmp_path):
     loaded = CausalLM.from_pretrained(tiny_folder(tmp_path / "tiny"), dtype="float32")
     with LMDBStore(tmp_path / "adapters", model=loaded.fingerprint, map_size=1 << 26) as store:
         llm = ParametricLLM(lm=loaded, store=store, recipe="prag", max_adapters=2, max_new_tokens=5)
-        post = ParametricNodePostprocessor(llm=llm, missing="context", max_active=2, others="context", strength=0.5)
+        post = ParametricNodePostprocessor(
+            llm=llm, route="retrieval", missing="context", max_active=2, others="context", strength=0.5
+        )
         again = pickle.loads(pickle.dumps(post))
         assert (again.missing, again.max_active, again.others, again.strength) == ("context", 2, "context", 0.5)
         assert again.llm.model.lm.fingerprint == loaded.fingerprint

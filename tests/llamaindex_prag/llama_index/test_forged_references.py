@@ -55,7 +55,7 @@ def asked(tenants, text, *, documents=()):
     """Return the answer from a node with this text, which follows the adapters of other documents of the same user."""
     found = [NodeWithScore(node=TextNode(text=tenants.texts[i]), score=0.9) for i in documents]
     found.append(NodeWithScore(node=TextNode(text=text), score=0.5))
-    post = ParametricNodePostprocessor(llm=tenants.llm, missing="context")
+    post = ParametricNodePostprocessor(llm=tenants.llm, route="retrieval", missing="context")
     engine = RetrieverQueryEngine.from_args(Fixed(nodes=found), llm=tenants.llm, node_postprocessors=[post])
     return str(engine.query(QUESTIONS[0]))
 
@@ -105,7 +105,7 @@ def test_a_real_marker_with_a_changed_score_activates_nothing(tenants):
 def test_a_node_whose_score_is_not_finite_is_answered_from_its_adapter(tenants, score):
     # LlamaIndex's vector store gives such scores for all-zero embeddings.
     found = [NodeWithScore(node=TextNode(text=tenants.texts[7]), score=score)]
-    post = ParametricNodePostprocessor(llm=tenants.llm, missing="error")
+    post = ParametricNodePostprocessor(llm=tenants.llm, route="retrieval", missing="error")
     engine = RetrieverQueryEngine.from_args(Fixed(nodes=found), llm=tenants.llm, node_postprocessors=[post])
     own = tenants.model.select([tenants.key(7)])
     ids = prompt_ids(tenants.model.lm.tokenizer, QUESTIONS[0])

@@ -37,7 +37,10 @@ class Rewriting(BaseNodePostprocessor):
 @pytest.mark.parametrize("way", ["set_content", "text", "copy", "new node"])
 @pytest.mark.parametrize("injection", ["parametric", "combined"])
 def test_a_node_whose_text_is_changed_afterwards_never_uses_the_adapter(llm, calls, way, injection):
-    posts = [ParametricNodePostprocessor(llm=llm, missing="error", injection=injection), Rewriting(way=way)]
+    posts = [
+        ParametricNodePostprocessor(llm=llm, route="retrieval", missing="error", injection=injection),
+        Rewriting(way=way),
+    ]
     engine = RetrieverQueryEngine.from_args(Fixed(0), llm=llm, node_postprocessors=posts)
     if way == "new node":
         engine.query(QUESTION)
@@ -51,7 +54,7 @@ def test_a_node_whose_text_is_changed_afterwards_never_uses_the_adapter(llm, cal
 
 def test_llamaindexs_rewriting_postprocessor_works_before_and_is_rejected_after(llm, calls):
     windows = [NodeWithScore(node=node(0, window=TEXTS[1]), score=1.0)]
-    parametric = ParametricNodePostprocessor(llm=llm, missing="error")
+    parametric = ParametricNodePostprocessor(llm=llm, route="retrieval", missing="error")
     replacing = MetadataReplacementPostProcessor(target_metadata_key="window")
     after = RetrieverQueryEngine.from_args(Fixed(nodes=windows), llm=llm, node_postprocessors=[parametric, replacing])
     with pytest.raises(AdapterError, match="MetadataReplacementPostProcessor"):
@@ -69,7 +72,7 @@ def test_llamaindexs_rewriting_postprocessor_works_before_and_is_rejected_after(
 
 
 def test_a_node_is_the_passage_except_in_prompts(llm):
-    post = ParametricNodePostprocessor(llm=llm, missing="error")
+    post = ParametricNodePostprocessor(llm=llm, route="retrieval", missing="error")
     given = NodeWithScore(node=node(0, title="A title"), score=0.7)
     (found,) = post.postprocess_nodes([given], query_str=QUESTION)
     assert found.score == 0.7

@@ -36,7 +36,7 @@ def scored(*scores, texts=(0, 1, 2)):
 
 
 def acting(llm, nodes, **options):
-    post = ParametricNodePostprocessor(llm=llm, **{"missing": "error", **options})
+    post = ParametricNodePostprocessor(llm=llm, **{"missing": "error", "route": "retrieval", **options})
     found = post.postprocess_nodes(nodes, query_str=QUESTION)
     return [n.node.node_id for n in found if isinstance(n.node, ParametricNode)], found
 
@@ -66,7 +66,9 @@ def test_the_same_text_twice_is_one_passage(llm, calls):
     ids, _ = acting(llm, twice)
     assert ids == ["node-0", "again"]
     engine = RetrieverQueryEngine.from_args(
-        Fixed(nodes=twice), llm=llm, node_postprocessors=[ParametricNodePostprocessor(llm=llm, missing="error")]
+        Fixed(nodes=twice),
+        llm=llm,
+        node_postprocessors=[ParametricNodePostprocessor(llm=llm, route="retrieval", missing="error")],
     )
     engine.query(QUESTION)
     assert len(calls[-1][1]) == 1
@@ -76,7 +78,7 @@ def test_the_same_text_twice_is_one_passage(llm, calls):
 @pytest.mark.parametrize("others", [None, "omit", "context"])
 def test_the_other_nodes_are_left_out_or_stay_as_text(llm, calls, monkeypatch, caplog, injection, others):
     seen = watched_events(monkeypatch)
-    post = ParametricNodePostprocessor(llm=llm, missing="error", injection=injection, others=others)
+    post = ParametricNodePostprocessor(llm=llm, route="retrieval", missing="error", injection=injection, others=others)
     engine = RetrieverQueryEngine.from_args(Fixed(0, 1), llm=llm, node_postprocessors=[post])
     with caplog.at_level(logging.INFO):
         response, _ = engine.query(QUESTION), engine.query(QUESTION)
@@ -107,7 +109,9 @@ def test_with_llamaindexs_default_of_two_nodes_only_one_is_trained_and_used(llm,
     monkeypatch.setattr(Parametrizer, "parametrize", lambda self, ps, **o: original(self, tried.extend(ps) or ps, **o))
     texts = [f"In {1900 + i} the river rose in the town of Number {i}." for i in range(3)]
     index = VectorStoreIndex.from_documents([Document(text=t) for t in texts], embed_model=MockEmbedding(8))
-    response = index.as_query_engine(llm=llm, node_postprocessors=[ParametricNodePostprocessor(llm=llm)]).query("?")
+    response = index.as_query_engine(
+        llm=llm, node_postprocessors=[ParametricNodePostprocessor(llm=llm, route="retrieval")]
+    ).query("?")
     assert len(tried) == 1
     assert len(calls[-1][1]) == 1
     assert response.source_nodes[0].metadata["dynprag"]["used"] == "adapter"
@@ -145,7 +149,7 @@ def test_more_nodes_than_a_call_may_use_are_logged_at_every_query(llm, caplog, s
     store.put(
         llm.model.key("A tower was built."), Adapter(llm.model.layout, random_values(llm.model.layout, 9, 0.1), 2.0), {}
     )
-    post = ParametricNodePostprocessor(llm=llm, missing="error", max_active=3, others="context")
+    post = ParametricNodePostprocessor(llm=llm, route="retrieval", missing="error", max_active=3, others="context")
     for _ in range(2):
         caplog.clear()
         found = post.postprocess_nodes([*scored(0.9, 0.8, 0.7), fourth], query_str=QUESTION)
@@ -171,7 +175,7 @@ def test_combined_keeps_the_metadata_that_prompts_show(llm, calls, mode):
     shown = TextNode(
         id_="shown", text=TEXTS[0], metadata={"page": "17", "secret": "x"}, excluded_llm_metadata_keys=["secret"]
     )
-    post = ParametricNodePostprocessor(llm=llm, missing="error", injection="combined")
+    post = ParametricNodePostprocessor(llm=llm, route="retrieval", missing="error", injection="combined")
     engine = RetrieverQueryEngine.from_args(
         Fixed(nodes=[NodeWithScore(node=shown, score=1.0)]), llm=llm, node_postprocessors=[post], response_mode=mode
     )
@@ -221,7 +225,7 @@ def test_impossible_combinations_are_rejected_with_a_remedy(llm):
     with pytest.raises(ConfigurationError, match="known: parametric, combined"):
         ParametricNodePostprocessor(llm=llm, injection="both")
     index = VectorStoreIndex.from_documents([Document(text=TEXTS[0])], embed_model=MockEmbedding(8))
-    post = ParametricNodePostprocessor(llm=llm, missing="error")
+    post = ParametricNodePostprocessor(llm=llm, route="retrieval", missing="error")
     citing = CitationQueryEngine.from_args(index, llm=llm, node_postprocessors=[post])
     with pytest.raises(AdapterError, match="source_nodes"):
         citing.query(QUESTION)
@@ -244,7 +248,7 @@ def test_adapters_that_forget_too_much_are_weakened_or_replaced_by_text(llm, cal
 
 @pytest.mark.parametrize("injection", ["parametric", "combined"])
 def test_a_node_that_cannot_be_trained_stays_in_the_prompt_and_is_not_tried_again(llm, injection, monkeypatch):
-    post = ParametricNodePostprocessor(llm=llm, injection=injection, max_active=2)
+    post = ParametricNodePostprocessor(llm=llm, route="retrieval", injection=injection, max_active=2)
     long = TextNode(id_="long", text="The road goes on. " * 700)
     tried, original = [], Parametrizer.parametrize
 
@@ -267,7 +271,10 @@ def test_a_read_only_store_is_noticed_before_training(llm, store, tmp_path, monk
     store.close()
     with LMDBStore(tmp_path / "store", model=llm.model.lm.fingerprint, readonly=True) as opened:
         reading = ParametricLLM(lm=CausalLM(tiny_llama(), tiny_tokenizer()), store=opened, recipe="prag")
-        post, seen = ParametricNodePostprocessor(llm=reading, max_active=2), watched_events(monkeypatch)
+        post, seen = (
+            ParametricNodePostprocessor(llm=reading, route="retrieval", max_active=2),
+            watched_events(monkeypatch),
+        )
         monkeypatch.setattr(Trainer, "train", lambda *_: pytest.fail("it was trained"))
         post.postprocess_nodes([NodeWithScore(node=node(i), score=1.0) for i in (0, 3)], query_str=QUESTION)
         assert seen[-1].injected == ["node-0"]
@@ -293,7 +300,7 @@ def test_each_adapter_alone_is_kept_within_the_forgetting_bound(llm, monkeypatch
 
     monkeypatch.setattr(ForgettingGuard, "forgetting", forgetting)
     nodes = [NodeWithScore(node=node(i), score=1.0) for i in (0, 1)]
-    post = ParametricNodePostprocessor(llm=llm, forgetting=1.0, max_active=2)
+    post = ParametricNodePostprocessor(llm=llm, route="retrieval", forgetting=1.0, max_active=2)
     post.postprocess_nodes(nodes, query_str=QUESTION)
     assert seen[-1].injected == ["node-0", "node-1"]
     assert 0.4 < seen[-1].strength <= 0.5

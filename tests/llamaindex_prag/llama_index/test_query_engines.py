@@ -32,7 +32,9 @@ def texts_of(selections):
 def test_adding_the_postprocessor_is_enough_to_use_adapters(llm, calls):
     documents = [Document(text=text, id_=f"doc-{i}") for i, text in enumerate(TEXTS[:3])]
     index = VectorStoreIndex.from_documents(documents, embed_model=MockEmbedding(8))
-    engine = index.as_query_engine(llm=llm, node_postprocessors=[ParametricNodePostprocessor(llm=llm)])
+    engine = index.as_query_engine(
+        llm=llm, node_postprocessors=[ParametricNodePostprocessor(llm=llm, route="retrieval")]
+    )
     response = engine.query(QUESTION)
     assert_nothing_pasted(calls)
     assert len(calls) == 1
@@ -189,7 +191,7 @@ def test_text_that_imitates_control_tokens_stays_text(llm, calls):
 
 @pytest.mark.parametrize("kind", [ContextChatEngine, CondensePlusContextChatEngine])
 def test_chat_engines_use_the_adapters_only_for_the_answer(llm, calls, kind):
-    post = ParametricNodePostprocessor(llm=llm, missing="error")
+    post = ParametricNodePostprocessor(llm=llm, route="retrieval", missing="error")
     chat = kind.from_defaults(
         retriever=Fixed(0), llm=llm, node_postprocessors=[post], memory=ChatMemoryBuffer.from_defaults(token_limit=900)
     )

@@ -33,7 +33,9 @@ def candidates(*texts, **options):
 
 
 def service(model, *, max_active=None, **options):
-    return PlacementService(model, Placer(model, max_active=max_active), waiting=logging.getLogger(), **options)
+    return PlacementService(
+        model, Placer(model, max_active=max_active), waiting=logging.getLogger(), **{"route": "retrieval", **options}
+    )
 
 
 @pytest.mark.parametrize("missing", ["context", "translate"])
@@ -42,10 +44,12 @@ def service(model, *, max_active=None, **options):
 def test_both_frameworks_place_the_same_passages_alike(model, lm, store, missing, max_active, combined):
     texts, scores, mode = [OTHERS[0], TRAINED, OTHERS[1]], [0.2, 0.5, 0.9], "combined" if combined else "parametric"
     llm = ParametricLLM(lm=lm, store=store, recipe="prag", max_adapters=3, translator=model.translations.translator)
-    post = ParametricNodePostprocessor(llm=llm, missing=missing, max_active=max_active, injection=mode)
+    post = ParametricNodePostprocessor(
+        llm=llm, route="retrieval", missing=missing, max_active=max_active, injection=mode
+    )
     nodes = [NodeWithScore(node=TextNode(id_=t, text=t), score=s) for t, s in zip(texts, scores, strict=True)]
     found = post.postprocess_nodes(nodes, query_str="Who?")
-    injector = ParametricInjector(model, missing=missing, max_active=max_active, injection=mode)
+    injector = ParametricInjector(model, route="retrieval", missing=missing, max_active=max_active, injection=mode)
     passages = [
         Passage(id=t, text=t, title="", source="", score=s, metadata={}) for t, s in zip(texts, scores, strict=True)
     ]
