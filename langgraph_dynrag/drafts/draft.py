@@ -250,6 +250,9 @@ class AloneAttention:
 AttendAlone = Callable[[str, Sequence[int] | None], AloneAttention]
 """Computes the attention over a text, given the text and its token ids if known."""
 
+DocumentFrequency = Callable[[str], int | None]
+"""Counts the documents that contain a word; None for a word that the index does not hold."""
+
 
 @dataclass(frozen=True)
 class DraftView:
@@ -276,6 +279,10 @@ class DraftView:
     rounds: int = 0
     """Number of retrievals so far in this run, the initial one included. Another query for the same gap is not one."""
     carries_content: WordFilter = field(default_factory=not_a_stop_word)
+    evidence: tuple[str, ...] = ()
+    """Texts of the passages that the draft was written with, each after its title."""
+    document_frequency: DocumentFrequency | None = None
+    """Given if the retriever knows it."""
 
     @property
     def unit(self) -> Draft:

@@ -171,6 +171,7 @@ def _described(trigger: Any) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
+    """Return a value as JSON holds it."""
     return asdict(value) if is_dataclass(value) and not isinstance(value, type) else value
 
 
@@ -184,7 +185,10 @@ def _trigger(file: Path, value: Mapping[str, Any]) -> Trigger:
         raise PresetFileError(f"{file} names the trigger {kind!r}; known: {listed}")
     _refuse_unknown(file, kind, options, made)
     hints = get_type_hints(made)
-    nested = {name: hint for name, hint in hints.items() if name in options and is_dataclass(hint)}
+    # A dataclass with a method `of` converts and checks what the file holds itself, when the trigger is made.
+    nested = {
+        name: hint for name, hint in hints.items() if name in options and is_dataclass(hint) and not hasattr(hint, "of")
+    }
     made_of = {
         name: _rebuilt(file, f"{kind}'s {name}", _part(file, options, name, dict), nested[name]) for name in nested
     }
