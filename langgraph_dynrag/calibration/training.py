@@ -91,7 +91,7 @@ def train(
                 "judge a model; give more questions"
             )
         model = fit(rest, used, kind=kind, seed=seed)
-        for i in np.flatnonzero(fold_of == fold):
+        for i in np.flatnonzero(fold_of == fold).tolist():
             scores[i] = model.uncalibrated(_row(points[i], used))
     probabilities = np.zeros(len(points))
     for fold in np.unique(fold_of):
@@ -183,11 +183,11 @@ def isotonic_knots(scores: Values, labels: NDArray[np.bool_]) -> tuple[tuple[flo
 def _tree(tree: Any, rate: float) -> Tree:
     inner = tree.children_left >= 0
     return Tree(
-        np.where(inner, tree.feature, -1).tolist(),  # type: ignore[arg-type]
-        np.where(inner, tree.threshold, 0.0).tolist(),  # type: ignore[arg-type]
+        np.where(inner, tree.feature, -1).tolist(),
+        np.where(inner, tree.threshold, 0.0).tolist(),
         tree.children_left.tolist(),
         tree.children_right.tolist(),
-        np.where(inner, 0.0, rate * tree.value[:, 0, 0]).tolist(),  # type: ignore[arg-type]
+        np.where(inner, 0.0, rate * tree.value[:, 0, 0]).tolist(),
     )
 
 

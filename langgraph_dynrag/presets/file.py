@@ -131,6 +131,25 @@ def belonging(model: ChatModelLike, prompt: AnswerPrompt) -> CalibratedFor:
     return CalibratedFor(name, f"{type(model).__name__}:{name}", digest)
 
 
+def refuse_another(calibrated: CalibratedFor, model: ChatModelLike, prompt: AnswerPrompt) -> None:
+    """Refuse a learned trigger with another model or prompt: neither its probabilities nor their bounds hold there.
+
+    Raises:
+        ConfigurationError: If model or prompt differ; the message says which.
+    """
+    here = belonging(model, prompt)
+    differs = {
+        f"the model {here.model} ({here.fingerprint[:12]})": calibrated.fingerprint != here.fingerprint,
+        "another prompt": calibrated.prompt != here.prompt,
+    }
+    if any(differs.values()):
+        raise ConfigurationError(
+            f"this preset's trigger was learned for {calibrated.model} ({calibrated.fingerprint[:12]}) and its prompt, "
+            f"and is used with {' and '.join(what for what, yes in differs.items() if yes)}; its probabilities do not "
+            "hold there. Learn one for this model and prompt: calibrate(..., trigger='learned')"
+        )
+
+
 def warn_of_another(calibrated: CalibratedFor, model: ChatModelLike, prompt: AnswerPrompt) -> None:
     """Warn if a threshold is used with another model or prompt than it was calibrated for."""
     here = belonging(model, prompt)

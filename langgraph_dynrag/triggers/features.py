@@ -135,7 +135,9 @@ def check_names(names: Sequence[str]) -> None:
         raise ConfigurationError(f"no features are named; known: {known}")
     for name in names:
         if name not in FEATURES:
-            raise ConfigurationError(f"there is no feature {name!r}{suggestion(str(name), FEATURES)}; known: {known}")
+            raise ConfigurationError(
+                f"there is no feature {name!r}{suggestion(str(name), tuple(FEATURES))}; known: {known}"
+            )
     if len(set(names)) < len(names):
         raise ConfigurationError(f"features are named twice: {', '.join(names)}")
 

@@ -51,8 +51,9 @@ class LearnedTrigger(BaseTrigger):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "model", LearnedModel.of(self.model))
-        if isinstance(self.policy, Mapping):
-            object.__setattr__(self, "policy", Policy.of(self.policy))
+        given: object = self.policy
+        if isinstance(given, Mapping):
+            object.__setattr__(self, "policy", Policy.of(given))
         check_fields(self, "the learned trigger's ")
 
     @property

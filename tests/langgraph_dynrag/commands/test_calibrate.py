@@ -54,6 +54,9 @@ def test_what_was_found_is_printed_as_json_and_no_threshold_is_named_twice(
         (("--rate", "0.5", "--out", "p.txt"), "ends in .json"),
         (("--out", "p.json"), "neither of rate and cost"),
         (("--rate", "2", "--out", "p.json"), "rate is 2"),
+        (("--missed", "0.1", "--rate", "0.5", "--out", "p.json"), "trigger='learned'"),
+        (("--missed", "0.1", "--rate", "0.5", "--trigger", "learned", "--out", "p.json"), "both of rate and missed"),
+        (("--rate", "0.5", "--trigger", "learned", "--out", "p.json"), "labelled sentences"),
     ],
 )
 def test_mistakes_of_a_calibration_are_explained(arguments, message, index, questions):

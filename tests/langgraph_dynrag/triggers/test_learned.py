@@ -92,6 +92,18 @@ def test_a_preset_file_keeps_the_trigger(tiny_lm, tmp_path, model):
         PresetFile.read(path)
 
 
+def test_a_learned_trigger_with_another_model_or_prompt_is_refused(chat, tmp_path):
+    trigger = LearnedTrigger(LOGISTIC)
+    path = PresetFile("flare", "hotpotqa", "paper", trigger, belonging(chat, PROMPT)).write(tmp_path / "p.json")
+    create_dynamic_rag(chat, WatchedRetriever(), preset=path, prompt=PROMPT)
+    with pytest.raises(ConfigurationError, match="learned for tiny .* used with another prompt"):
+        create_dynamic_rag(chat, WatchedRetriever(), preset=path, prompt=replace(PROMPT, instructions="Say."))
+    other = LocalChatModel.from_causal_lm(CausalLM(tiny_llama_of_lines(), tiny_tokenizer(), name="lines"))
+    with pytest.raises(ConfigurationError, match="used with the model lines"):
+        create_dynamic_rag(other, WatchedRetriever(), preset=path, prompt=PROMPT)
+    create_dynamic_rag(other, WatchedRetriever(), preset=path, prompt=PROMPT, trigger=trigger)  # asked for explicitly
+
+
 GOOD = asdict(LOGISTIC)
 TREE_GOOD = asdict(TREE)
 
