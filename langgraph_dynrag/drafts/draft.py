@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Literal, NotRequired
 
 import numpy as np
 from numpy.typing import NDArray
@@ -319,6 +319,7 @@ class VerdictState(TypedDict):
     position: int | None
     hits: list[int]
     cost: dict[str, float] | None
+    k: NotRequired[int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -347,10 +348,12 @@ class Verdict:
     ends: bool = False
     """Whether nothing is written after the judged tokens. It takes effect at once, and only if nothing is retrieved, so
     states and traces do not hold it."""
+    k: int | None = None
+    """Number of passages per search; None: that of the settings."""
 
     def to_state(self) -> VerdictState:
         """Convert to plain data for the state and the trace."""
-        return {
+        state: VerdictState = {
             "trigger": self.trigger,
             "retrieve": self.retrieve,
             "reason": self.reason,
@@ -361,6 +364,7 @@ class Verdict:
             "hits": list(self.hits),
             "cost": None if self.cost is None else dict(self.cost),
         }
+        return state if self.k is None else {**state, "k": self.k}
 
     @classmethod
     def from_state(cls, value: VerdictState) -> Verdict:

@@ -16,7 +16,7 @@ from langgraph_dynrag.triggers.base import BaseTrigger
 from langgraph_dynrag.triggers.features import FEATURES, features_of, signals_of
 from langgraph_dynrag.triggers.learned_model import LearnedModel
 from langgraph_dynrag.triggers.policy import Policy
-from rag_backbone.errors import SignalUnavailableError
+from rag_backbone.errors import ConfigurationError, SignalUnavailableError
 from rag_backbone.typed_fields import Probability, check_fields
 
 
@@ -40,21 +40,34 @@ class LearnedTrigger(BaseTrigger):
         model: The model, or what JSON holds of it.
         threshold: Threshold of the probability; 0 always retrieves.
         policy: What the threshold was chosen for; None: it was set by hand.
+        passages: Number of passages per search, by probability: with `((0, 1), (0.6, 5))`, one, and from 0.6 on five.
+            Below the first one, and by default, it is the `k` of the settings.
 
     Raises:
-        ConfigurationError: If the model is invalid, or the threshold is not a probability.
+        ConfigurationError: If the model is invalid, the threshold is not a probability, or `passages` do not ascend.
     """
 
     model: LearnedModel
     threshold: Probability = 0.5
     policy: Policy | None = None
+    passages: tuple[tuple[Probability, int], ...] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "model", LearnedModel.of(self.model))
         given: object = self.policy
         if isinstance(given, Mapping):
             object.__setattr__(self, "policy", Policy.of(given))
+        listed: object = self.passages
+        if isinstance(listed, list | tuple):  # JSON has lists
+            steps = tuple(tuple(step) if isinstance(step, list) else step for step in listed)
+            object.__setattr__(self, "passages", steps)
         check_fields(self, "the learned trigger's ")
+        bounds = [p for p, _ in self.passages]
+        if bounds != sorted(set(bounds)) or any(k < 1 for _, k in self.passages):
+            raise ConfigurationError(
+                f"the learned trigger's passages are {self.passages}; ascending probabilities, each with at least one "
+                "passage, are needed: ((0, 1), (0.6, 5))"
+            )
 
     @property
     def needs(self) -> frozenset[Signal]:
@@ -86,10 +99,13 @@ class LearnedTrigger(BaseTrigger):
         p = self.model.probability(features_of(view, self.model.features))
         retrieve = p >= self.threshold
         policy = "" if self.policy is None else f" ({self.policy})"
-        reason = f"p {p:.3f} {'>=' if retrieve else '<'} {self.threshold:.3g}{policy}"
+        k = next((k for bound, k in reversed(self.passages) if p >= bound), None) if retrieve else None
+        amount = "" if k is None else f", {k} passage{'' if k == 1 else 's'}"
+        reason = f"p {p:.3f} {'>=' if retrieve else '<'} {self.threshold:.3g}{amount}{policy}"
         logprobs = view.unit.logprobs
         at = min(range(len(logprobs)), key=logprobs.__getitem__) if retrieve else None
-        return Verdict(retrieve, reason, (), p, self.threshold, at, () if at is None else (at,), "learned")
+        hits = () if at is None else (at,)
+        return Verdict(retrieve, reason, (), p, self.threshold, at, hits, "learned", k=k)
 
     def __repr__(self) -> str:
         about: list[Any] = [f"{self.model.kind}, {len(self.model.features)} features", f"threshold={self.threshold:g}"]

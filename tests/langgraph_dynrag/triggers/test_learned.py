@@ -81,7 +81,7 @@ def test_a_threshold_set_by_hand_drops_the_policy():
 )
 def test_a_preset_file_keeps_the_trigger(tiny_lm, tmp_path, model):
     assert LearnedModel.of(json.loads(json.dumps(asdict(model)))) == model
-    trigger = LearnedTrigger(model, 0.35, Policy("missed", 0.1, 0.9, 40))
+    trigger = LearnedTrigger(model, 0.35, Policy("missed", 0.1, 0.9, 40), ((0.0, 1), (0.6, 5)))
     about = belonging(LocalChatModel.from_causal_lm(tiny_lm), PROMPT)
     path = PresetFile("flare", "hotpotqa", "paper", trigger, about).write(tmp_path / "p.json")
     assert PresetFile.read(path).trigger == trigger
@@ -90,6 +90,25 @@ def test_a_preset_file_keeps_the_trigger(tiny_lm, tmp_path, model):
     path.write_text(json.dumps(held), "utf-8")
     with pytest.raises(PresetFileError, match="no feature 'mood'"):
         PresetFile.read(path)
+
+
+@pytest.mark.parametrize(("steps", "k"), [(((0, 1), (0.9, 3)), 1), (((0, 3), (0.4, 1)), 1), (((0.9, 1),), 2), ((), 2)])
+def test_the_probability_decides_how_many_passages_are_searched_for(tiny_lm, steps, k):
+    constant = LearnedModel("logistic", ("names",), (0,), (1,), 0, weights=(0,))  # p is 0.5
+    trigger = LearnedTrigger(constant, 0.5, passages=steps)
+    chat = LocalChatModel.from_causal_lm(tiny_lm)
+    retriever = WatchedRetriever(give=DOCUMENTS)
+    graph = create_dynamic_rag(chat, retriever, trigger=trigger, k=2, initial_retrieval=False, **SHORT)
+    out = graph.invoke({"question": "Who built the bridge?"})
+    assert {len(e["documents"]) for e in events(out, "retrieval")} == {k}
+    shown = ", 1 passage" if k == 1 else ""
+    assert events(out, "verdict")[0]["reason"] == f"p 0.500 >= 0.5{shown}"
+
+
+@pytest.mark.parametrize("steps", [((0.5, 1), (0.4, 2)), ((0.5, 0),), ((2, 1),), ((0.5,),), "many"])
+def test_amounts_that_do_not_ascend_are_refused(steps):
+    with pytest.raises(ConfigurationError, match="passages"):
+        LearnedTrigger(LOGISTIC, 0.5, passages=steps)
 
 
 def test_a_learned_trigger_with_another_model_or_prompt_is_refused(chat, tmp_path):
