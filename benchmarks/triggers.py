@@ -43,6 +43,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     options.add_argument("--timed", type=int, default=5, help="questions whose judging is timed, one at a time")
     args = options.parse_args(arguments)
+    if args.learned and not args.train:
+        options.error("--learned trains on the drafts of --train; name a file there")
     deadline = Deadline(args.max_minutes)
     chat = load_chat(args.model, args.dtype)
     questions = chosen(args)
