@@ -205,4 +205,8 @@ def test_a_graph_on_a_local_model_shows_probabilities_and_sees_its_evidence():
             found.append((bool(evidence), event["retrieve"]))
             assert event["reason"].startswith("p 0.119 < 0.3 (searches at 50%" if evidence else "p 0.500 >= 0.3 (")
     assert set(found) == {(False, True), (True, False)}
-    assert "p 0.500 >= 0.3 (searches at 50% of the sentences)" in str(Trace.from_state(out))
+    trace = Trace.from_state(out)
+    assert "p 0.500 >= 0.3 (searches at 50% of the sentences)" in str(trace)
+    page = trace._repr_html_()
+    assert "probability that a search helps" in page
+    assert "(searches at 50% of the sentences)" in page
