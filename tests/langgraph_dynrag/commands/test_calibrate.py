@@ -66,7 +66,7 @@ def test_mistakes_of_a_calibration_are_explained(arguments, message, index, ques
 
 def test_a_trigger_is_learned_from_the_index_unless_there_are_too_few_questions(index, model, questions, tmp_path):
     options = ("--model", str(model), "--index", str(index), "--retriever", "bm25", "--out", str(tmp_path / "p.json"))
-    with pytest.raises(TooFewPointsError, match="labelled sentences"):
+    with pytest.raises(TooFewPointsError, match="a retrieval was needed"):
         run("calibrate", str(questions), *options, "--rate", "0.5", "--trigger", "learned", "--learner", "trees")
     assert not list(tmp_path.iterdir())
 
