@@ -104,8 +104,7 @@ def test_training_ranks_and_calibrates(kind):
     assert found.model.features == tuple(NAMES[:3])  # the constant one is left out
     assert train(points, NAMES, kind=kind) == found
     low, high = found.model.probability((-0.1, 0.0, 1.0)), found.model.probability((-5.0, 4.0, 1.0))
-    assert low < 0.35
-    assert high > 0.65
+    assert low < 0.5 < 0.7 < high  # of the points they were drawn with, 0.29 and 0.998
 
 
 def test_expected_calibration_error_by_hand():
