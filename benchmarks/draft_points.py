@@ -59,6 +59,7 @@ from langgraph_dynrag.triggers import (
     TokenProbability,
 )
 from langgraph_dynrag.triggers.base import Trigger
+from langgraph_dynrag.triggers.features import FEATURES, features_of
 from rag_backbone.text.units import not_a_stop_word
 
 EXEMPLARS = 6
@@ -121,6 +122,8 @@ FORMULATORS: dict[str, QueryFormulator] = {
     "question, masked sentence": WithQuestion(MaskedSentence(0.4)),
     "rewritten by the model": Rewrite(),
 }
+FEATURE_NAMES = tuple(name for name, feature in FEATURES.items() if not feature.index)
+"""The features of learned triggers; there is no index here."""
 TAG, TAG_QUERY, RIGHT = "search tag (its probability)", "search tag, filled by the model", "the right sentence"
 
 
@@ -161,14 +164,16 @@ class PointWriter:
     Args:
         chat: The model.
         samples: Number of samples for SeaKR's trigger; 0 leaves the trigger out.
+        features: Whether to record the features that a learned trigger weighs. Records with and without are kept apart.
     """
 
-    def __init__(self, chat: LocalChatModel, *, samples: int = 5) -> None:
+    def __init__(self, chat: LocalChatModel, *, samples: int = 5, features: bool = False) -> None:
         self.generator = LocalGenerator(chat)
         self.prompt = reasoned_prompt(EXEMPLARS)
         self.watched = watched(samples) if samples else {k: w for k, w in watched(1).items() if "SeaKR" not in k}
         self._chat = chat
         self._samples = samples
+        self._features = FEATURE_NAMES if features else ()
         self._reflector = InstructReflector(chat, SegmentSelection())
         self._tags = tag_prompt(SEARCH)
 
@@ -181,6 +186,7 @@ class PointWriter:
             "tokens": TOKENS,
             "exemplars": EXEMPLARS,
             "fingerprint": self._chat.lm.fingerprint,
+            **({"features": self._features} if self._features else {}),
         }
 
     def write(self, question: Question) -> dict[str, Any]:
@@ -238,6 +244,8 @@ class PointWriter:
             "known": len(answer.known),
             "triggers": self._judged(answer, view),
         }
+        if self._features:
+            point["features"] = dict(zip(self._features, features_of(view, self._features), strict=True))
         if needed:
             point["queries"] = {**self._formulated(answer, view, without), RIGHT: [aided.text.strip()]}
         return point, aided

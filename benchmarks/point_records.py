@@ -45,7 +45,8 @@ def written(
 ) -> tuple[dict[str, list[Row]], bool]:
     """Return the drafts of all questions by file, and whether there was time for all of them."""
     records = Records("draft_points")
-    sampling, others = PointWriter(chat, samples=args.samples), PointWriter(chat, samples=0)
+    features = getattr(args, "learned", None) is not None
+    sampling, others = (PointWriter(chat, samples=n, features=features) for n in (args.samples, 0))
     work = []
     for name, asked in questions.items():
         for i, question in enumerate(asked):

@@ -12,7 +12,7 @@ from langgraph_dynrag.generators.local import make_generator
 from langgraph_dynrag.generators.wrapped_models import ChatModelLike, plain_models
 from langgraph_dynrag.injection.injector import Injection, Injector
 from langgraph_dynrag.options import DynamicRAGOptions, refuse_unknown_options
-from langgraph_dynrag.presets.file import warn_of_another
+from langgraph_dynrag.presets.file import refuse_another, warn_of_another
 from langgraph_dynrag.presets.methods import Preset, as_preset
 from langgraph_dynrag.prompts import AnswerPrompt, reasoned_prompt
 from langgraph_dynrag.queries.base import check_formulator
@@ -20,6 +20,7 @@ from langgraph_dynrag.reflection import Reflector, SegmentSelection
 from langgraph_dynrag.retrieval.retriever import Retriever, check_retriever
 from langgraph_dynrag.settings import Settings
 from langgraph_dynrag.triggers.base import check_trigger
+from langgraph_dynrag.triggers.learned import LearnedTrigger
 from rag_backbone.checks import suggestion
 from rag_backbone.errors import ConfigurationError
 from rag_backbone.typed_fields import check_options, check_value
@@ -141,7 +142,8 @@ def make_settings(
     own_prompt = None if reflector is None else reflector.prompt
     prompt = prompt or chosen.prompt or own_prompt or reasoned_prompt(chosen.exemplars)
     if chosen.calibrated_for is not None and "trigger" not in given:
-        warn_of_another(chosen.calibrated_for, model, prompt)
+        check = refuse_another if isinstance(parts["trigger"], LearnedTrigger) else warn_of_another
+        check(chosen.calibrated_for, model, prompt)
     return Settings(
         generator=generator,
         retriever=retriever,

@@ -34,6 +34,10 @@ class Method(Protocol):
         """The part that decides when to retrieve."""
 
     @property
+    def retriever(self) -> object | None:
+        """The retriever; None: the method does not retrieve."""
+
+    @property
     def query(self) -> SignalReader:
         """The part that decides what to search for."""
 

@@ -23,14 +23,9 @@ from rag_backbone.errors import ConfigurationError
 from rag_backbone.text.units import WordFilter
 
 
-class DynamicRAGOptions(TypedDict, total=False):
-    """Parts of a method, each of which replaces the preset's own.
+class OtherOptions(TypedDict, total=False):
+    """The parts of a method except its trigger; see `DynamicRAGOptions`."""
 
-    They are keyword arguments of `create_dynamic_rag`, `create_nodes` and `calibrate`, named like fields of `Settings`.
-    """
-
-    trigger: Trigger
-    """When to retrieve; see `langgraph_dynrag.triggers`."""
     query: QueryFormulator
     """What to search for; see `langgraph_dynrag.queries`."""
     prompt: AnswerPrompt | None
@@ -78,7 +73,17 @@ class DynamicRAGOptions(TypedDict, total=False):
     """Rewriting of a question in a conversation so that it stands alone."""
 
 
-OPTIONS = frozenset(DynamicRAGOptions.__annotations__)
+class DynamicRAGOptions(OtherOptions, total=False):
+    """Parts of a method, each of which replaces the preset's own.
+
+    They are keyword arguments of `create_dynamic_rag`, `create_nodes` and `calibrate`, named like fields of `Settings`.
+    """
+
+    trigger: Trigger
+    """When to retrieve; see `langgraph_dynrag.triggers`."""
+
+
+OPTIONS = frozenset(DynamicRAGOptions.__optional_keys__)
 
 _ELSEWHERE = {
     "dataset": "preset=get_preset(NAME, dataset=...)",

@@ -19,6 +19,7 @@ EXTRAS = {
     "chromadb": "langgraph",
     "langchain": "agents",
     "langchain_classic": "eval",
+    "sklearn": "learned",
     "llama_index": "llamaindex",
     "lmdb": "prag",
     "safetensors": "prag",

@@ -9,25 +9,27 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Unpack, get_args
+from typing import Any, Literal, Unpack, get_args
 
 import numpy as np
 from langchain_core.callbacks import CallbackManagerForRetrieverRun
 from langchain_core.documents import Document
 from langchain_core.retrievers import BaseRetriever
 
+from langgraph_dynrag.calibration.learning import Goal, calibrate_learned
 from langgraph_dynrag.calibration.questions import CalibrationQuestion, all_asked
 from langgraph_dynrag.calibration.recorder import Drafted, Recorder, answered, write_drafts
 from langgraph_dynrag.calibration.report import Calibration, Point
 from langgraph_dynrag.calibration.thresholds import Curve, Per, Values, check, interval
 from langgraph_dynrag.generators.wrapped_models import ChatModelLike
-from langgraph_dynrag.graph import create_dynamic_rag
-from langgraph_dynrag.options import DynamicRAGOptions, refuse_unknown_options
+from langgraph_dynrag.graph import create_dynamic_rag, create_nodes
+from langgraph_dynrag.options import OtherOptions, refuse_unknown_options
 from langgraph_dynrag.presets.file import belonging, is_preset_file
 from langgraph_dynrag.presets.methods import Preset, as_preset
 from langgraph_dynrag.prompts import reasoned_prompt
 from langgraph_dynrag.retrieval.retriever import Retriever
 from langgraph_dynrag.triggers.base import Trigger
+from langgraph_dynrag.triggers.learned_model import ModelKind
 from langgraph_dynrag.triggers.threshold import threshold_of, with_threshold
 from rag_backbone.errors import ConfigurationError
 from rag_backbone.metrics import f1
@@ -46,12 +48,16 @@ def calibrate(
     rate: float | None = None,
     per: Per = "sentence",
     cost: float | None = None,
+    missed: float | None = None,
+    confidence: float = 0.9,
     preset: str | Preset = "flare",
+    trigger: Trigger | Literal["learned"] | None = None,
+    learner: ModelKind = "logistic",
     points: int = 5,
     samples: int = 1000,
     bootstrap_seed: int = 0,
     progress: bool = False,
-    **options: Unpack[DynamicRAGOptions],
+    **options: Unpack[OtherOptions],
 ) -> Calibration:
     """Find the threshold of a trigger for a model.
 
@@ -64,6 +70,9 @@ def calibrate(
     the trigger fires there. Of the thresholds that need at most `cost` searches per question, the one with the best
     mean F1 wins.
 
+    With `trigger="learned"`, a trigger is trained on these questions, which need answers: see
+    `langgraph_dynrag.calibration.points` for its labels. This is an experiment whose quality has not been measured.
+
     Args:
         model: As for `create_dynamic_rag`.
         retriever: As for `create_dynamic_rag`; without `cost`, only methods that begin with a search need one.
@@ -73,17 +82,23 @@ def calibrate(
             questions in which it does (`per="question"`). Give either this or `cost`.
         per: What the rate is a share of.
         cost: Maximum mean number of searches per question. The questions need answers.
+        missed: With `trigger="learned"`, instead of a rate: the share of the needed retrievals that may be missed. A
+            third of the questions is held out for the bound, which is that of `langgraph_dynrag.calibration.bounds`.
+        confidence: Confidence of that bound.
         preset: The name of a published method, or what `get_preset` returns.
+        trigger: The trigger to calibrate, which must have a `threshold` (see `triggers.threshold`); None: the
+            preset's. `"learned"` trains one, with scikit-learn (extra `learned`).
+        learner: What is trained for `trigger="learned"`: logistic regression, or small gradient-boosted trees.
         points: Number of thresholds at which the graph runs, with `cost`.
         samples: Number of bootstrap samples.
         bootstrap_seed: Seed of the bootstrap.
         progress: Whether to show a progress bar.
-        **options: As for `create_dynamic_rag`. `trigger` must have a `threshold` (see `triggers.threshold`); the one
-            found is only valid with the `prompt`.
+        **options: As for `create_dynamic_rag`. The threshold found is only valid with the `prompt`.
 
     Raises:
         ConfigurationError: If an option is out of range, a question is invalid, the trigger has no threshold, or no
             threshold makes a difference on these questions.
+        TooFewPointsError: If a trigger is to be learned, and the questions give too few sentences for it.
         SignalUnavailableError: If the model cannot provide the signals that the trigger needs.
 
     Example:
@@ -93,15 +108,31 @@ def calibrate(
     """
     refuse_unknown_options(options, "calibrate", _PARAMETERS)
     asked = all_asked(questions)
-    _check_options(rate, per, cost, points, samples, asked)
+    goal = _learned_goal(trigger, rate, per, cost, missed, confidence, learner)
+    if goal is None:
+        _check_options(rate, per, cost, asked)
+    _check_counts(points, samples, asked)
     if not isinstance(preset, Preset) and is_preset_file(preset):
         raise ConfigurationError(f"preset is the file {preset}; calibrate starts from a published method, by its name")
     chosen = as_preset(preset)
     others: Any = dict(options)
-    watching = others.pop("trigger", None) or chosen.settings["trigger"]
+    prompt = others.pop("prompt", None) or reasoned_prompt(chosen.exemplars)
+    if goal is not None:
+        return calibrate_learned(
+            lambda recorder: _built(model, retriever, preset=chosen, prompt=prompt, trigger=recorder, **others),
+            retriever,
+            questions=asked,
+            goal=goal,
+            kind=learner,
+            preset=chosen,
+            calibrated_for=lambda: belonging(model, prompt),
+            samples=samples,
+            seed=bootstrap_seed,
+            shown=lambda values, what: _bar(values, what, show=progress),
+        )
+    watching: Any = trigger or chosen.settings["trigger"]
     if threshold_of(watching) is None:
         with_threshold(watching, 0.0)  # raises the error that explains why
-    prompt = others.pop("prompt", None) or reasoned_prompt(chosen.exemplars)
     if cost is not None and retriever is None:
         raise ConfigurationError("with cost, the graph searches and its answers are compared; pass the retriever")
 
@@ -252,9 +283,38 @@ def _drawn(count: int, samples: int, seed: int) -> Any:
 # ---------------------------------------------------------------------- helpers
 
 
-def _check_options(
-    rate: float | None, per: str, cost: float | None, points: int, samples: int, asked: Sequence[CalibrationQuestion]
-) -> None:
+def _learned_goal(
+    trigger: object,
+    rate: float | None,
+    per: str,
+    cost: float | None,
+    missed: float | None,
+    confidence: float,
+    learner: str,
+) -> Goal | None:
+    """Return what a learned trigger is calibrated for; None if the trigger is another."""
+    if isinstance(trigger, str) and trigger != "learned":
+        raise ConfigurationError(f"trigger is {trigger!r}; a trigger, or 'learned', is needed")
+    if trigger != "learned":
+        if missed is not None:
+            raise ConfigurationError("missed is a bound for probabilities of a learned trigger: trigger='learned'")
+        return None
+    if learner not in get_args(ModelKind):
+        raise ConfigurationError(f"learner is {learner!r}; known: {', '.join(map(repr, get_args(ModelKind)))}")
+    if cost is not None or per != "sentence":
+        raise ConfigurationError(
+            f"with trigger='learned', {'cost' if cost is not None else 'per'} is not supported; pass rate or missed "
+            "first, and then the trigger that was found: calibrate(..., trigger=found.trigger)"
+        )
+    return Goal(rate, missed, confidence)
+
+
+def _built(model: ChatModelLike, retriever: Retriever | None, **parts: Any) -> Any:
+    """Return a graph and its settings."""
+    return create_dynamic_rag(model, retriever, **parts), create_nodes(model, retriever, **parts).begin.settings
+
+
+def _check_options(rate: float | None, per: str, cost: float | None, asked: Sequence[CalibrationQuestion]) -> None:
     if (rate is None) == (cost is None):
         given = "neither" if rate is None else "both"
         raise ConfigurationError(
@@ -267,14 +327,17 @@ def _check_options(
         raise ConfigurationError(f"cost is {cost}; a number of searches per question, 0 or more, is needed")
     if per not in get_args(Per):
         raise ConfigurationError(f"per is {per!r}; known: {', '.join(map(repr, get_args(Per)))}")
-    for name, value, least in (("points", points, 2), ("samples", samples, 100)):
-        if value < least:
-            raise ConfigurationError(f"{name} is {value}; at least {least} are needed")
     if cost is not None and (unanswered := [a.question for a in asked if not a.answers]):
         raise ConfigurationError(
             f"cost compares answers with the correct ones, but {len(unanswered)} of {len(asked)} questions have none, "
             f"the first: {unanswered[0]!r}"
         )
+
+
+def _check_counts(points: int, samples: int, asked: Sequence[CalibrationQuestion]) -> None:
+    for name, value, least in (("points", points, 2), ("samples", samples, 100)):
+        if value < least:
+            raise ConfigurationError(f"{name} is {value}; at least {least} are needed")
     if len(asked) < _FEW:
         logger.warning("%d questions leave the threshold very uncertain; use a few dozen", len(asked))
 

@@ -30,6 +30,24 @@ class Point:
     """95 % bootstrap interval of `f1`."""
 
 
+@dataclass(frozen=True, slots=True)
+class LearnedFigures:
+    """What a learned trigger was trained on, and its figures in cross-validation over questions."""
+
+    kind: str
+    features: tuple[str, ...]
+    points: int
+    """Number of labelled sentences that it was trained on."""
+    needed: int
+    """How many of them needed a retrieval."""
+    auroc: float
+    """Area under the ROC curve."""
+    auroc_interval: Interval
+    """95 % bootstrap interval over questions."""
+    calibration_error: float
+    """Expected calibration error, 10 bins."""
+
+
 @dataclass(frozen=True)
 class Calibration:
     """A threshold for one trigger, model and prompt, as `calibrate` returns it.
@@ -44,7 +62,7 @@ class Calibration:
     interval: Interval
     """95 % interval of the threshold, by bootstrap over the questions."""
     wanted: Mapping[str, Any]
-    """The goal: `{"rate", "per"}` or `{"cost"}`."""
+    """The goal: `{"rate", "per"}`, `{"cost"}` or `{"missed", "confidence"}`."""
     chosen: Point
     rate_interval: Interval
     """95 % interval of the rate (of sentences, unless `per` says otherwise) at this threshold."""
@@ -59,6 +77,8 @@ class Calibration:
     calibrated_for: CalibratedFor
     stability: float | None = None
     """Share of bootstrap samples in which this threshold was the best one; None unless `cost` was given."""
+    learned: LearnedFigures | None = None
+    """Figures of a learned trigger; None for others."""
 
     @property
     def others(self) -> tuple[Point, ...]:
@@ -93,6 +113,7 @@ class Calibration:
                 "pieces": self.pieces,
                 "rate_interval": list(self.rate_interval),
                 "stability": self.stability,
+                "learned": None if self.learned is None else asdict(self.learned),
                 "chosen": asdict(self.chosen),
                 "points": [asdict(p) for p in self.others],
             },
@@ -109,6 +130,7 @@ class Calibration:
             f"  fires at {c.sentence_rate:.0%} of the pieces, in {c.question_rate:.0%} of the questions",
             f"  rate of {self.wanted.get('per', 'sentence')}s, 95 %: {least:.0%} to {most:.0%}",
         ]
+        lines += [] if self.learned is None else _learned_lines(self.learned, self.trigger)
         if c.f1 is not None and c.f1_interval is not None:
             low, high = c.f1_interval
             lines.append(
@@ -122,3 +144,14 @@ class Calibration:
 def _line(p: Point) -> str:
     line = f"    {p.threshold:>10.4g}: {p.sentence_rate:>4.0%} of pieces, {p.question_rate:>4.0%} of questions"
     return line if p.f1 is None else f"{line}, {p.searches:.2f} searches, F1 {p.f1:.3f}"
+
+
+def _learned_lines(found: LearnedFigures, trigger: Trigger) -> list[str]:
+    low, high = found.auroc_interval
+    area, error = f"AUROC {found.auroc:.2f} [{low:.2f}, {high:.2f}]", f"calibration error {found.calibration_error:.2f}"
+    return [
+        f"  {getattr(trigger, 'policy', None) or 'no policy'}",
+        f"  {found.kind}, learned on {found.points} sentences, of which {found.needed} needed a retrieval",
+        f"  features: {', '.join(found.features)}",
+        f"  cross-validation: {area}, {error}",
+    ]

@@ -27,6 +27,8 @@ from rag_backbone.console import console
 from rag_backbone.errors import ConfigurationError
 
 Per = StrEnum("Per", ["sentence", "question"])
+Trigger = StrEnum("Trigger", ["learned"])
+Learner = StrEnum("Learner", ["logistic", "trees"])
 Method = StrEnum("Method", [n for n in PRESETS if threshold_of(get_preset(n).settings["trigger"]) is not None])  # type: ignore[misc]
 
 
@@ -38,6 +40,16 @@ def calibrate(
     cost: Annotated[
         float | None, typer.Option(help="Instead of a rate: the best F1 with at most this many searches per question.")
     ] = None,
+    trigger: Annotated[
+        Trigger | None,
+        typer.Option(help="Train a trigger instead of the method's own (an experiment; questions need answers)."),
+    ] = None,
+    learner: Annotated[Learner, typer.Option(help="What to train with --trigger learned.")] = Learner["logistic"],
+    missed: Annotated[
+        float | None,
+        typer.Option(help="With --trigger learned, instead of a rate: share of needed retrievals that may be missed."),
+    ] = None,
+    confidence: Annotated[float, typer.Option(help="Confidence of the bound of --missed.")] = 0.9,
     preset: Annotated[Method, typer.Option(help="The method.")] = Method["flare"],
     bundle: BundleOption = Bundle["paper"],
     model: Model = "embedded",
@@ -65,9 +77,11 @@ def calibrate(
     method = get_preset(preset.value, bundle=form)
     searching: Any = retriever.value
     share: Any = per.value
+    learned: Any = None if trigger is None else trigger.value
+    taught: Any = learner.value
     refuse_unless_writable(method.settings["trigger"])
     searcher: Any = None
-    if cost is not None or method.settings.get("initial_retrieval"):
+    if cost is not None or learned or method.settings.get("initial_retrieval"):
         from langgraph_dynrag.retrieval import LocalIndex
 
         searcher = LocalIndex(index).as_retriever(searching)
@@ -78,6 +92,10 @@ def calibrate(
         rate=rate,
         per=share,
         cost=cost,
+        missed=missed,
+        confidence=confidence,
+        trigger=learned,
+        learner=taught,
         preset=method,
         points=points,
         bootstrap_seed=seed,

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Literal, NotRequired
 
 import numpy as np
 from numpy.typing import NDArray
@@ -252,6 +252,9 @@ class AloneAttention:
 AttendAlone = Callable[[str, Sequence[int] | None], AloneAttention]
 """Computes the attention over a text, given the text and its token ids if known."""
 
+DocumentFrequency = Callable[[str], int | None]
+"""Counts the documents that contain a word; None for a word that the index does not hold."""
+
 
 @dataclass(frozen=True)
 class DraftView:
@@ -278,6 +281,10 @@ class DraftView:
     rounds: int = 0
     """Number of retrievals so far in this run, the initial one included. Another query for the same gap is not one."""
     carries_content: WordFilter = field(default_factory=not_a_stop_word)
+    evidence: tuple[str, ...] = ()
+    """Texts of the passages that the draft was written with, each after its title."""
+    document_frequency: DocumentFrequency | None = None
+    """Given if the retriever knows it."""
 
     @property
     def unit(self) -> Draft:
@@ -314,6 +321,7 @@ class VerdictState(TypedDict):
     position: int | None
     hits: list[int]
     cost: dict[str, float] | None
+    k: NotRequired[int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -342,10 +350,12 @@ class Verdict:
     ends: bool = False
     """Whether nothing is written after the judged tokens. It takes effect at once, and only if nothing is retrieved, so
     states and traces do not hold it."""
+    k: int | None = None
+    """Number of passages per search; None: that of the settings."""
 
     def to_state(self) -> VerdictState:
         """Convert to plain data for the state and the trace."""
-        return {
+        state: VerdictState = {
             "trigger": self.trigger,
             "retrieve": self.retrieve,
             "reason": self.reason,
@@ -356,6 +366,7 @@ class Verdict:
             "hits": list(self.hits),
             "cost": None if self.cost is None else dict(self.cost),
         }
+        return state if self.k is None else {**state, "k": self.k}
 
     @classmethod
     def from_state(cls, value: VerdictState) -> Verdict:

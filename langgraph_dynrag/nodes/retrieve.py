@@ -6,6 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Protocol
 
 from langchain_core.documents import Document
@@ -65,11 +66,11 @@ class Retrieve(Node):
 
     def run(self, state: State, settings: Settings, config: RunnableConfig) -> Update:
         """Run the queries one after the other."""
-        return search(state, settings, config)
+        return search(state, _as_decided(state, settings), config)
 
     async def arun(self, state: State, settings: Settings, config: RunnableConfig) -> Update:
         """Run all queries concurrently."""
-        return await asearch(state, settings, config)
+        return await asearch(state, _as_decided(state, settings), config)
 
 
 def search(state: State, settings: Searching, config: RunnableConfig) -> Update:
@@ -106,6 +107,13 @@ async def asearch(state: State, settings: Searching, config: RunnableConfig) -> 
 
     state = _with_clean_queries(state)
     return _update(state, settings, await asyncio.gather(*(one(query) for query in state["queries"])))
+
+
+def _as_decided(state: State, settings: Settings) -> Settings:
+    """Return the settings with the number of passages that the trigger asked for, if it did."""
+    verdict = state.get("verdict")
+    k = None if verdict is None else verdict.get("k")
+    return settings if k is None else replace(settings, k=k)
 
 
 class _Result(TypedDict):

@@ -131,6 +131,25 @@ def belonging(model: ChatModelLike, prompt: AnswerPrompt) -> CalibratedFor:
     return CalibratedFor(name, f"{type(model).__name__}:{name}", digest)
 
 
+def refuse_another(calibrated: CalibratedFor, model: ChatModelLike, prompt: AnswerPrompt) -> None:
+    """Refuse a learned trigger with another model or prompt: neither its probabilities nor their bounds hold there.
+
+    Raises:
+        ConfigurationError: If model or prompt differ; the message says which.
+    """
+    here = belonging(model, prompt)
+    differs = {
+        f"the model {here.model} ({here.fingerprint[:12]})": calibrated.fingerprint != here.fingerprint,
+        "another prompt": calibrated.prompt != here.prompt,
+    }
+    if any(differs.values()):
+        raise ConfigurationError(
+            f"this preset's trigger was learned for {calibrated.model} ({calibrated.fingerprint[:12]}) and its prompt, "
+            f"and is used with {' and '.join(what for what, yes in differs.items() if yes)}; its probabilities do not "
+            "hold there. Learn one for this model and prompt: calibrate(..., trigger='learned')"
+        )
+
+
 def warn_of_another(calibrated: CalibratedFor, model: ChatModelLike, prompt: AnswerPrompt) -> None:
     """Warn if a threshold is used with another model or prompt than it was calibrated for."""
     here = belonging(model, prompt)
@@ -171,6 +190,7 @@ def _described(trigger: Any) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
+    """Return a value as JSON holds it."""
     return asdict(value) if is_dataclass(value) and not isinstance(value, type) else value
 
 
@@ -184,7 +204,10 @@ def _trigger(file: Path, value: Mapping[str, Any]) -> Trigger:
         raise PresetFileError(f"{file} names the trigger {kind!r}; known: {listed}")
     _refuse_unknown(file, kind, options, made)
     hints = get_type_hints(made)
-    nested = {name: hint for name, hint in hints.items() if name in options and is_dataclass(hint)}
+    # A dataclass with a method `of` converts and checks what the file holds itself, when the trigger is made.
+    nested = {
+        name: hint for name, hint in hints.items() if name in options and is_dataclass(hint) and not hasattr(hint, "of")
+    }
     made_of = {
         name: _rebuilt(file, f"{kind}'s {name}", _part(file, options, name, dict), nested[name]) for name in nested
     }

@@ -77,6 +77,14 @@ class BM25Retriever(KnownArguments, BaseRetriever):
         """Write the index (not the documents) into a folder."""
         self._index.save(folder, show_progress=False)
 
+    def document_frequency(self, word: str) -> int | None:
+        """Return the number of documents that contain a word, or the rarest of its terms; None without any term."""
+        terms = search_words(word, indexing=False)
+        if not terms or self._index is None:
+            return None
+        # In Lucene's variant, every document with a term has a score above 0.
+        return min(int((self._index.get_scores([term]) > 0).sum()) for term in terms)
+
     def _get_relevant_documents(
         self,
         query: str,

@@ -45,6 +45,12 @@ class LiveBM25Retriever(BaseRetriever):
     k: int = Field(default=3, ge=1)
     """Maximum number of documents returned."""
 
+    def document_frequency(self, word: str) -> int | None:
+        """Return the number of chunks that contain a word; see `BM25Retriever.document_frequency`."""
+        current = self.index.bm25()
+        found: int | None = None if current is None else current.document_frequency(word)
+        return found
+
     def _get_relevant_documents(
         self,
         query: str,

@@ -18,6 +18,7 @@ _SCORES = {
     "ETC": "change in the trend of the entropy",
     "self-aware uncertainty": "uncertainty of sampled continuations",
     "reflection": "wish to search",
+    "learned": "probability that a search helps",
 }
 """What the triggers' scores measure; a trigger that is not listed is called by its name."""
 _DONE = ("answer", "kept")
@@ -68,6 +69,8 @@ def _judged(draft: DraftTrace, *, begins: bool = False) -> str:
     mean = str(verdict.get("reason", "")).startswith("mean")
     which = "mean " if mean else "lowest " if verdict.get("trigger") == "token probability" else ""
     told = f"{which}{plain(score_name(verdict))} {number(score)}, {side} the threshold {number(threshold)}"
+    if verdict.get("trigger") == "learned" and "(" in str(verdict.get("reason")):
+        told += f" {inline(str(verdict['reason'])[str(verdict['reason']).index('(') :])}"  # the policy
     fired = fired_at(draft)
     if wants_search(draft):
         unsure = "Unsure" if begins else "unsure"

@@ -5,6 +5,7 @@ from langgraph_dynrag.triggers.combined import AllOf, AnyOf
 from langgraph_dynrag.triggers.confidence import Entropy, TokenProbability
 from langgraph_dynrag.triggers.etc import ETC
 from langgraph_dynrag.triggers.fixed import EveryNTokens, EverySentence, Never, Once, ReasoningSteps, WholeAnswers
+from langgraph_dynrag.triggers.learned import LearnedTrigger
 from langgraph_dynrag.triggers.reflection import Reflection
 from langgraph_dynrag.triggers.rind import RIND
 from langgraph_dynrag.triggers.seakr import SelfAwareUncertainty
@@ -19,6 +20,7 @@ __all__ = [
     "Entropy",
     "EveryNTokens",
     "EverySentence",
+    "LearnedTrigger",
     "Never",
     "Once",
     "ReasoningSteps",

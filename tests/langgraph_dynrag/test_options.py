@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from langgraph_dynrag import Settings, acreate_dynamic_rag, calibrate, create_dynamic_rag, create_nodes, get_preset
-from langgraph_dynrag.options import OPTIONS, DynamicRAGOptions
+from langgraph_dynrag.options import OPTIONS, DynamicRAGOptions, OtherOptions
 from rag_backbone.errors import ConfigurationError
 from tests.langgraph_dynrag.scripted import ScriptedChatModel
 
@@ -24,8 +24,11 @@ def test_the_options_are_the_fields_of_the_settings():
 
 @pytest.mark.parametrize("function", [create_dynamic_rag, create_nodes, calibrate, acreate_dynamic_rag])
 def test_all_surfaces_take_the_same_typed_options(function):
-    (options,) = [p for p in inspect.signature(function).parameters.values() if p.kind is p.VAR_KEYWORD]
-    assert "Unpack[DynamicRAGOptions]" in str(options.annotation)
+    parameters = inspect.signature(function).parameters
+    (options,) = [p for p in parameters.values() if p.kind is p.VAR_KEYWORD]
+    assert DynamicRAGOptions.__optional_keys__ - OtherOptions.__optional_keys__ == {"trigger"}
+    own = "trigger" in parameters  # which `calibrate` also takes by the name "learned"
+    assert f"Unpack[{'OtherOptions' if own else 'DynamicRAGOptions'}]" in str(options.annotation)
 
 
 def test_create_dynamic_rag_has_ten_parameters():
@@ -35,8 +38,8 @@ def test_create_dynamic_rag_has_ten_parameters():
 
 def test_every_option_is_documented():
     tree = ast.parse(Path(inspect.getsourcefile(DynamicRAGOptions)).read_text("utf-8"))
-    (body,) = [n.body for n in tree.body if isinstance(n, ast.ClassDef) and n.name == "DynamicRAGOptions"]
-    pairs = itertools.pairwise(body)
+    bodies = [n.body for n in tree.body if isinstance(n, ast.ClassDef) and n.name.endswith("Options")]
+    pairs = itertools.chain.from_iterable(map(itertools.pairwise, bodies))
     documented = {a.target.id for a, b in pairs if isinstance(a, ast.AnnAssign) and isinstance(b, ast.Expr)}
     assert documented == OPTIONS
 

@@ -5,6 +5,7 @@ import json
 import pytest
 from typer.testing import CliRunner
 
+from langgraph_dynrag.calibration.training import TooFewPointsError
 from rag_backbone.cli import build_app
 from rag_backbone.errors import ConfigurationError
 from tests.langgraph_dynrag.commands.command import QUESTION, run
@@ -54,11 +55,20 @@ def test_what_was_found_is_printed_as_json_and_no_threshold_is_named_twice(
         (("--rate", "0.5", "--out", "p.txt"), "ends in .json"),
         (("--out", "p.json"), "neither of rate and cost"),
         (("--rate", "2", "--out", "p.json"), "rate is 2"),
+        (("--missed", "0.1", "--rate", "0.5", "--out", "p.json"), "trigger='learned'"),
+        (("--missed", "0.1", "--rate", "0.5", "--trigger", "learned", "--out", "p.json"), "both of rate and missed"),
     ],
 )
 def test_mistakes_of_a_calibration_are_explained(arguments, message, index, questions):
     with pytest.raises(ConfigurationError, match=message):
         run("calibrate", str(questions), "--index", str(index), *arguments)
+
+
+def test_a_trigger_is_learned_from_the_index_unless_there_are_too_few_questions(index, model, questions, tmp_path):
+    options = ("--model", str(model), "--index", str(index), "--retriever", "bm25", "--out", str(tmp_path / "p.json"))
+    with pytest.raises(TooFewPointsError, match="a retrieval was needed"):
+        run("calibrate", str(questions), *options, "--rate", "0.5", "--trigger", "learned", "--learner", "trees")
+    assert not list(tmp_path.iterdir())
 
 
 def test_only_methods_with_a_threshold_are_offered(questions):

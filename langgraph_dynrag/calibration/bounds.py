@@ -1,0 +1,57 @@
+"""Choose the threshold of a probability with a bound on the needed retrievals that are missed. Pure.
+
+A retrieval is made where `p >= t`. Let `p_(1) <= ... <= p_(n)` be the probabilities at `n` held-out points that needed
+one, exchangeable with those to come. With `t = p_(k)`, more than a share alpha of the needed points to come is missed
+only if fewer than `k` of the `n` lie in the lowest alpha of their distribution, so
+
+    P(missed(t) > alpha) <= P(Binomial(n, alpha) <= k - 1)
+
+with equality for a continuous distribution. The largest `k` for which the right side is at most `1 - confidence` gives
+the fewest searches. This is split conformal prediction's guarantee conditional on the calibration set (Vovk 2012,
+"Conditional validity of inductive conformal predictors", proposition 2a), Wilks's (1941) tolerance limit.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from langgraph_dynrag.calibration.training import TooFewPointsError
+
+
+def missed_threshold(needed: Sequence[float], alpha: float, confidence: float) -> float:
+    """Return the highest threshold that misses at most a share of the needed retrievals, at a confidence.
+
+    Args:
+        needed: Probabilities at held-out points that needed a retrieval, independent of each other.
+        alpha: The share that may be missed, above 0 and below 1.
+        confidence: Confidence of the bound, above 0 and below 1.
+
+    Raises:
+        TooFewPointsError: If no threshold has this bound with so few points; the message says how many it takes.
+    """
+    k = missed_rank(len(needed), alpha, confidence)
+    if k == 0:
+        raise TooFewPointsError(
+            f"missed={alpha:g} at confidence {confidence:g} needs {least_points(alpha, confidence)} held-out questions "
+            f"in which a retrieval is needed, and there are {len(needed)}; give more questions, or allow more: a "
+            "greater missed=, a lower confidence="
+        )
+    return sorted(needed)[k - 1]
+
+
+def missed_rank(count: int, alpha: float, confidence: float) -> int:
+    """Return the largest `k` with `P(Binomial(count, alpha) <= k - 1) <= 1 - confidence`; 0 if there is none."""
+    below, k = 0.0, 0
+    while k < count:
+        below += math.comb(count, k) * alpha**k * (1 - alpha) ** (count - k)
+        if below > 1 - confidence:
+            break
+        k += 1
+    return k
+
+
+def least_points(alpha: float, confidence: float) -> int:
+    """Return how many needed points a bound takes at least: `(1 - alpha)^n <= 1 - confidence`."""
+    found = max(1, math.floor(math.log(1 - confidence) / math.log(1 - alpha)))
+    return found if missed_rank(found, alpha, confidence) else found + 1
