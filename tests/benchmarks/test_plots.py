@@ -10,11 +10,12 @@ from PIL import Image
 
 from benchmarks.contract import finish
 from benchmarks.plots import PLOTS
+from benchmarks.plots.parametric_rag import CHOICES
 from benchmarks.redraw import RESULTS, digest, drawn, main, read
 from tests.docs.pages import DOCS
 from tests.drawn import Drawn, assert_distinct, assert_legible
 
-VERTICAL = ("context_length", "trigger_sensitivity")
+VERTICAL = ("context_length", "documents", "trigger_sensitivity")
 LEARNT = ("translator_learning_squad", "translator_learning_musique")
 
 
@@ -35,6 +36,7 @@ EXPECTED = {
     "concurrency": lambda f: [],
     "conflicts": lambda f: of_conflicts(f["rows"]),
     "context_length": lambda f: of_rows([row for row in f["rows"] if row["gold"] == "all"], "f1"),
+    "documents": lambda f: of_rows([r for r in f["rows"] if r["way"].split(", right")[0] in CHOICES], "f1"),
     "forgetting": lambda f: of_rows(f["rows"], "drop"),
     "knowledge_fidelity": lambda f: of_rows([r for m in ("distill", "prag") for r in f[m]["conditions"]], "f1"),
     "queries": lambda f: of_bounds(
@@ -53,6 +55,7 @@ REFERENCES = {
     "concurrency": (1,),
     "conflicts": (0.5, 1.2308),
     "context_length": (55.8249,),
+    "documents": (9.8190, 9.8190),
     "forgetting": (0, 0, 0),
     "knowledge_fidelity": (6.9381, 56.8155, 5.5556, 60.7586),
     "queries": (0.5642, 0.5642),
@@ -66,6 +69,7 @@ COUNTS = {
     "concurrency": ["n = 16"],
     "conflicts": ["n = 10 + 20", "n = 12 + 22", "n = 12", "n = 10"],
     "context_length": ["n = 18", "18 to 54 answers", "7 timed"],
+    "documents": ["n = 8 to 100 questions", "40 passages"],
     "forgetting": ["n = 40"],
     "knowledge_fidelity": ["n = 452", "n = 202", "168 passages", "54 passages"],
     "queries": ["n = 59", "n = 15", "n = 39", "n = 22", "n = 13"],
@@ -182,6 +186,7 @@ EMPTY = {
     "concurrency": {"rows": []},
     "conflicts": {"complete": False, "rows": []},
     "context_length": {"rows": []},
+    "documents": {"rows": []},
     "forgetting": {"rows": []},
     "knowledge_fidelity": {},
     "queries": {"formulators": {"all": []}},
