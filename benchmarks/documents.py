@@ -8,6 +8,7 @@ answers alone, once; a way of choosing is then a choice among these answers:
     minilm      the passage whose MiniLM embedding is the most similar (`route="retrieval"` with a dense index)
     lexical     standardised MiniLM and BM25 scores of the candidates (`route="lexical"` with a dense index); no adapter
                 acts, and the answer is the one of closed book, if no candidate names what is asked for
+    always      the same, but an adapter always acts (`LexicalRouter(bound=0)`)
     ask         the adapter whose answer gains most over the base model (`route="ask"`)
     lexical+ask the sum of the lexical scores and the standardised gains
     mean        no choice: the mean of all updates
@@ -51,7 +52,7 @@ from rag_backbone.loading.causal_lm import CausalLM
 from rag_backbone.loading.minilm import MiniLM
 from rag_backbone.metrics import f1
 
-WAYS = ("bm25", "minilm", "lexical", "ask", "lexical+ask")
+WAYS = ("bm25", "minilm", "lexical", "always", "ask", "lexical+ask")
 TOGETHER: dict[str, tuple[Merge, Ensemble | None]] = {
     "mean": ("mean", None),
     "shared_once": ("shared_once", None),
@@ -107,7 +108,7 @@ class Case:
         if way == "lexical" and found.refused:
             return None
         scores = np.array(found.scores)
-        return int((scores if way == "lexical" else scores + standardised(gains)).argmax())
+        return int((scores + standardised(gains) if way == "lexical+ask" else scores).argmax())
 
     def f1(self, way: str, closed: Mapping[str, float]) -> float:
         """Return the F1 of the chosen candidate's answer, or the one of closed book, by question, if none is chosen."""
@@ -328,14 +329,15 @@ def _report(
             values = [c.f1(way, closed) for c in found]
             right = mean([float(c.chosen(way) == c.right) for c in found])
             told.append(_row(way, k, values, found, right=right))
-            if way == args.default:
-                figures[f"ratio_k{k}"], figures[f"ratio_k{k}_interval"] = ratio(values, single, groups)
-                figures[f"routed_right_k{k}"] = right
+            if way in (args.default, "always"):
+                name = f"k{k}" if way == args.default else f"always_k{k}"
+                figures[f"ratio_{name}"], figures[f"ratio_{name}_interval"] = ratio(values, single, groups)
+                figures[f"routed_right_{name}"] = right
         for name, scored in extra.items():
             if name.split()[-1] == str(k) and scored:
                 told.append(_row(name.rsplit(" ", 1)[0], k, [v for _, v in scored], [c for c, _ in scored]))
         absent = [case.absent(k) for case in cases]
-        for way in (args.default, "minilm", "ask"):
+        for way in dict.fromkeys((args.default, "always", "minilm", "ask")):
             values = [c.f1(way, closed) for c in absent]
             told.append(_row(f"{way}, right passage absent", k, values, absent))
             if way == args.default:

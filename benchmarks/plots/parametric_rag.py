@@ -29,11 +29,11 @@ MODES = {
 }
 CHOICES = {
     "single": "right passage's adapter",
-    "lexical": "routed by words",
+    "always": "routed by words",
+    "lexical": "by words, may refuse",
     "minilm": "routed by MiniLM",
     "ask": "routed by asking",
-    "mean": "mean of the adapters",
-    "context middle": "texts, right one in the middle",
+    "context middle": "texts, right in the middle",
 }
 QUESTIONS = {
     "closed": "closed book",
@@ -145,6 +145,8 @@ def several(figures: Figures) -> Any:
         if seconds := {k: figures["seconds"][f"{name} {k}"] for k in counts if f"{name} {k}" in figures["seconds"]}:
             axes[2][0].plot([counts.index(k) for k in seconds], list(seconds.values()), **style.look(i))
     axes[2][0].set_yscale("log")
+    axes[2][0].minorticks_off()
+    axes[2][0].set_ylim(0.1, 2 * max(figures["seconds"].values(), default=5.0))
     axes[2][0].yaxis.set_major_formatter(lambda value, _: f"{value:g}")
     axes[2][0].set_ylabel("seconds to the\nfirst token")
     axes[2][0].set_xticks(range(len(counts)), [str(count) for count in counts])

@@ -32,10 +32,11 @@ def test_each_way_chooses_by_its_own_scores():
         "bm25": 1,
         "minilm": 0,
         "lexical": 1,  # the words of the question decide
+        "always": 1,
         "ask": 2,  # an adapter that is sure of itself
         "lexical+ask": 1,
     }
-    assert [case().f1(way, {}) for way in WAYS] == [1.0, 0.0, 1.0, 0.0, 1.0]
+    assert [case().f1(way, {}) for way in WAYS] == [1.0, 0.0, 1.0, 1.0, 0.0, 1.0]
 
 
 def test_no_adapter_acts_if_no_candidate_names_what_is_asked_for():
@@ -43,6 +44,7 @@ def test_no_adapter_acts_if_no_candidate_names_what_is_asked_for():
     assert asked.chosen("lexical") is None
     assert asked.f1("lexical", {asked.fact.question: 0.25}) == 0.25
     assert asked.chosen("minilm") == 0
+    assert asked.chosen("always") is not None
 
 
 def test_candidates_are_cut_to_the_best_and_lack_the_right_passage_where_it_is_absent():
