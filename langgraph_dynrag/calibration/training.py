@@ -2,7 +2,8 @@
 
 Sentences of one question are alike, so a fold holds whole questions. The final model is trained on all points; its
 calibration is an isotonic regression on the out-of-fold scores. Every figure and every probability that is reported for
-a point comes from a model and a calibration that have seen neither the point nor its question's others.
+a point comes from a model that was not trained on its question, and from a calibration fitted on other questions'
+scores (the models behind those scores did see the point's question).
 """
 
 from __future__ import annotations

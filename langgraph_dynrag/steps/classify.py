@@ -10,15 +10,14 @@ import logging
 from typing import Any, get_args
 
 from langchain_core.runnables import RunnableConfig
-from langgraph.errors import GraphBubbleUp
 
 from langgraph_dynrag.drafts.tasks import Reply
 from langgraph_dynrag.events.events import RouteEvent
 from langgraph_dynrag.events.makers import with_cost
 from langgraph_dynrag.events.parts import Complexity
 from langgraph_dynrag.inputs.complexity import FALLBACK, AskComplexity, Classified, Classifier
-from langgraph_dynrag.retrieval.retriever import PROGRAMMING_ERRORS
 from langgraph_dynrag.settings import Settings
+from langgraph_dynrag.steps.optional_call import OptionalCall
 from rag_backbone.aio import in_own_thread
 from rag_backbone.checks import shown
 from rag_backbone.errors import ConfigurationError
@@ -61,24 +60,14 @@ async def aclassify(question: str, settings: Settings, config: RunnableConfig) -
     return call.event()
 
 
-class _Call:
-    """The call: a context manager that catches the classifier's errors, and the outcome."""
+class _Call(OptionalCall):
+    """The call and its outcome; one retrieval needs no class."""
 
     def __init__(self, how: AskComplexity | Classifier) -> None:
+        super().__init__()
         self.reply: Reply | None = None
         self.returned: object = None
         self._how = how
-        self._problem: str | None = None
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> bool:
-        # One retrieval needs no class. Graph interrupts and programming errors are passed on.
-        if not isinstance(error, Exception) or isinstance(error, (GraphBubbleUp, *PROGRAMMING_ERRORS)):
-            return False
-        self._problem = f"{type(error).__name__}: {error}"
-        return True
 
     def event(self) -> RouteEvent:
         """Return the event that records the call, with the class."""

@@ -9,15 +9,14 @@ import logging
 from collections.abc import Sequence
 
 from langchain_core.messages import BaseMessage, HumanMessage
-from langgraph.errors import GraphBubbleUp
 
 from langgraph_dynrag.drafts.tasks import Reply
 from langgraph_dynrag.events.events import CondensedEvent
 from langgraph_dynrag.events.makers import with_cost
 from langgraph_dynrag.inputs.condensing import Condensed, Condenser
 from langgraph_dynrag.inputs.conversation import Turn, earlier_turns, fitting
-from langgraph_dynrag.retrieval.retriever import PROGRAMMING_ERRORS
 from langgraph_dynrag.settings import Settings
+from langgraph_dynrag.steps.optional_call import OptionalCall
 
 REPLY_TOKENS = 256
 """Maximum number of tokens of the model's reply."""
@@ -25,24 +24,14 @@ _HISTORY_TOKENS = 1024
 _log = logging.getLogger(__name__)
 
 
-class Condensing:
-    """The model call: a context manager that catches the call's errors, and the outcome."""
+class Condensing(OptionalCall):
+    """The model call and its outcome; the question can be used without it."""
 
     def __init__(self, how: Condenser, question: str, turns: Sequence[Turn], shown: Sequence[Turn]) -> None:
         self.prompt = how.prompt(shown, question) if shown else None
         self.reply: Reply | None = None
         self._how, self._question, self._turns, self._shown = how, question, turns, shown
-        self._problem = None if shown else "the conversation does not fit into the context window"
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> bool:
-        # The question can be used without the model. Graph interrupts and programming errors are passed on.
-        if not isinstance(error, Exception) or isinstance(error, (GraphBubbleUp, *PROGRAMMING_ERRORS)):
-            return False
-        self._problem = f"{type(error).__name__}: {error}"
-        return True
+        super().__init__(None if shown else "the conversation does not fit into the context window")
 
     def event(self) -> CondensedEvent:
         """Return the event that records the call, with the question to answer."""
