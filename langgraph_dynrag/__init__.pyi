@@ -12,6 +12,7 @@ from .evaluation.evaluating import aevaluate as aevaluate
 from .evaluation.evaluating import evaluate as evaluate
 from .evaluation.judges import string_judge as string_judge
 from .evaluation.questions import EvaluationQuestion as EvaluationQuestion
+from .evaluation.ragas_judge import ragas_judge as ragas_judge
 from .evaluation.report import Evaluation as Evaluation
 from .generators.chat import ChatGenerator as ChatGenerator
 from .generators.endpoint import forget_endpoints as forget_endpoints

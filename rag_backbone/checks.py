@@ -34,7 +34,7 @@ def refuse_unknown(given: Iterable[str], known: Iterable[str], owner: str) -> No
     if not unknown:
         return
     said = [f"{name!r}{suggestion(name, names)}" for name in unknown]
-    raise ConfigurationError(f"{owner} has no argument {', '.join(said)}. Known: {', '.join(names)}.")
+    raise ConfigurationError(f"{owner} has no argument {', '.join(said)}. Known: {', '.join(names) or '(none)'}.")
 
 
 def known_arguments(target: _T) -> _T:

@@ -19,6 +19,8 @@ EXTRAS = {
     "chromadb": "langgraph",
     "langchain": "agents",
     "langchain_classic": "eval",
+    "ragas": "ragas",
+    "langchain_community": "ragas",
     "sklearn": "learned",
     "llama_index": "llamaindex",
     "lmdb": "prag",

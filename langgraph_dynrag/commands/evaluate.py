@@ -78,7 +78,12 @@ def evaluate(
         ),
     ] = DEFAULT_RECORDS,
     judge: Annotated[
-        str | None, typer.Option(help="A string evaluator of LangChain, such as qa; extra `eval`.", metavar="NAME")
+        str | None,
+        typer.Option(
+            help="A string evaluator of LangChain, such as qa (extra `eval`), or a metric of ragas, such as "
+            "ragas:faithfulness (extra `ragas`).",
+            metavar="NAME",
+        ),
     ] = None,
     judge_model: Annotated[
         str | None, typer.Option(help="The model that judges, at --base-url or in this process. Default: --model.")
@@ -143,6 +148,12 @@ def _judge(name: str | None, model: str | None, chat: BaseChatModel, base_url: s
         if model is not None:
             raise ConfigurationError(f"--judge-model is {model}, but no judge was named; add --judge qa")
         return None
+    judging = chat if model is None else chat_of(model, base_url)
+    if name.startswith("ragas:"):
+        from langgraph_dynrag.evaluation.ragas_judge import ragas_judge
+        from langgraph_dynrag.retrieval import MiniLMEmbeddings
+
+        return ragas_judge(name, judging, embeddings=MiniLMEmbeddings())
     from langgraph_dynrag.evaluation.judges import string_judge
 
-    return string_judge(name, chat if model is None else chat_of(model, base_url))
+    return string_judge(name, judging)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, Unpack
 from langgraph_dynrag.evaluation.asking import Job, run
 from langgraph_dynrag.evaluation.corpus import documents_of, identity_of
 from langgraph_dynrag.evaluation.deadline import Deadline
-from langgraph_dynrag.evaluation.judges import Judge, check_judge
+from langgraph_dynrag.evaluation.judges import Judge, check_judge, check_needs
 from langgraph_dynrag.evaluation.judging import judge_answers
 from langgraph_dynrag.evaluation.methods import (
     LONG_CONTEXT,
@@ -115,6 +115,8 @@ def evaluate(
     if judge is not None:
         check_judge(judge)
     selection = Selection.of(questions, limit, bootstrap_seed)
+    if judge is not None:
+        check_needs(judge, selection.chosen)
     wanted = named_presets(presets)
     if retriever is None:
         retriever = BM25Retriever.from_documents(selection.own_corpus())

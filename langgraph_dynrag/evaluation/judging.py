@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from typing import Any
 
 from langgraph_dynrag.evaluation.asking import Job
 from langgraph_dynrag.evaluation.deadline import Deadline
-from langgraph_dynrag.evaluation.judges import Judge
+from langgraph_dynrag.evaluation.judges import Judge, Need, needs_of
 from langgraph_dynrag.evaluation.records import Records, key_of
 
 
@@ -31,15 +34,17 @@ def judge_answers(
         The scores of each method (None where there is no answer or no score), and notes about missing scores.
     """
     problems: list[str] = []
+    needs = needs_of(judge)
 
     def one(job: Job) -> None:
         record = records.get(job.key)
         about = _about(judge, job)
-        if record is None or deadline.over or records.get(key_of(about)) is not None:
+        if record is None or deadline.over or records.get(key_of(about)) is not None or _lack(needs, job, record):
             return
-        reference = job.question.answers[0] if job.question.answers else ""
         try:
-            score = float(judge(job.question.text, record["answer"], reference, record["contexts"]))
+            score = float(judge(job.question.text, record["answer"], _reference(job), record["contexts"]))
+            if not math.isfinite(score):
+                raise ValueError(f"{judge.name} gave the score {score}; a finite number is needed")
         except Exception as error:  # noqa: BLE001 - a judge is the user's own, or a server
             problems.append(f"{type(error).__name__}: {error}")
             return
@@ -53,11 +58,27 @@ def judge_answers(
             deadline.stop()
             raise
     found = {method: [_score(records, judge, job) for job in jobs] for method, jobs in asked.items()}
-    missing = sum(score is None for scores in found.values() for score in scores)
-    if not missing:
-        return found, []
-    why = f"; the first failure: {problems[0]}" if problems else ""
-    return found, [f"The judge gave no score for {missing} answers{why}."]
+    unscored = [j for m, jobs in asked.items() for j, score in zip(jobs, found[m], strict=True) if score is None]
+    lacking = Counter(_lack(needs, job, record) for job in unscored if (record := records.get(job.key)) is not None)
+    failed = len(unscored) - sum(n for why, n in lacking.items() if why)
+    notes = [f"The judge was not asked about {n} answers, because {why}." for why, n in lacking.items() if why]
+    if failed:
+        why = f"; the first failure: {problems[0]}" if problems else ""
+        notes.append(f"The judge gave no score for {failed} answers{why}.")
+    return found, notes
+
+
+def _lack(needs: frozenset[Need], job: Job, record: Mapping[str, Any]) -> str | None:
+    """Return what an answer lacks that a judge cannot do without; None if nothing."""
+    if "reference" in needs and not job.question.answers:
+        return "no correct answer is known"
+    if "contexts" in needs and not record["contexts"]:
+        return "no passage was found"
+    return None
+
+
+def _reference(job: Job) -> str:
+    return job.question.answers[0] if job.question.answers else ""
 
 
 def _about(judge: Judge, job: Job) -> dict[str, str]:

@@ -69,7 +69,8 @@ class Evaluation(Results):
         table = [["method", *(COLUMNS[name][0] for name in names), "failed"]]
         table += [[r.method, *(cell(r, name) for name in names), str(r.failures)] for r in ran]
         widths = [max(len(line[i]) for line in table) for i in range(len(table[0]))]
-        lines = [f"{self.model}, {len(self.asked)} of {self.questions} questions"]
+        judge = f", judged by {self.judge}" if self.judge else ""
+        lines = [f"{self.model}, {len(self.asked)} of {self.questions} questions{judge}"]
         padded = [[text.ljust(width) for text, width in zip(line, widths, strict=True)] for line in table]
         lines += ["  ".join(line).rstrip() for line in padded]
         lines += [f"{r.method}: not run, {r.problem}" for r in self.rows if r.problem is not None]
