@@ -65,7 +65,22 @@ def test_a_wrong_line_of_the_questions_is_named(index, tmp_path):
         run("evaluate", "--index", str(index), "--questions", "q.jsonl")
 
 
+def test_the_encoding_of_the_questions_can_be_named(index, model, tmp_path):
+    (tmp_path / "q.txt").write_bytes("Who built the b\u00fcro?\n".encode("cp1252"))
+    common = ("evaluate", "--index", str(index), "--questions", "q.txt", "--model", str(model), *FAST)
+    with pytest.raises(ConfigurationError, match="--encoding cp1252"):
+        run(*common)
+    result = run(*common, "--encoding", "cp1252", "--json")
+    assert json.loads(result.stdout)["asked"][0]["question"] == "Who built the b\u00fcro?"
+
+
 @pytest.mark.skipif(importlib.util.find_spec("langchain_classic") is not None, reason="langchain-classic is installed")
 def test_a_judge_needs_its_extra(index, questions):
     with pytest.raises(MissingExtraError, match=r"dynprag\[eval\]"):
         run("evaluate", "--index", str(index), "--questions", str(questions), "--judge", "qa", *FAST)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("ragas") is not None, reason="ragas is installed")
+def test_a_metric_of_ragas_needs_its_extra(index, questions):
+    with pytest.raises(MissingExtraError, match=r"the judge 'ragas:faithfulness' needs ragas.*dynprag\[ragas\]"):
+        run("evaluate", "--index", str(index), "--questions", str(questions), "--judge", "ragas:faithfulness", *FAST)

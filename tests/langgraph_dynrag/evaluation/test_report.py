@@ -51,6 +51,8 @@ def test_the_text_holds_table_reasons_verdict_and_notes(evaluation):
     assert "flare: 1 failed, the first: ServerError: down" in lines
     assert f"- {evaluation.verdict[0]}" in lines
     assert lines[-1] == "Note: A note."
+    judged = replace(evaluation, judge="qa by m")
+    assert str(judged).splitlines()[0] == "tiny, 12 of 12 questions, judged by qa by m"
     assert repr(evaluation) == "Evaluation('tiny': no_retrieval, single, flare on 12 questions)"
 
 
