@@ -43,6 +43,9 @@ def evaluate(
             metavar="FILE",
         ),
     ],
+    encoding: Annotated[
+        str | None, typer.Option(help="Encoding of the questions if it is not UTF-8, such as cp1252.")
+    ] = None,
     index: Annotated[
         Path | None,
         typer.Option(
@@ -106,7 +109,7 @@ def evaluate(
 
     if html is not None and html.is_dir():
         raise ConfigurationError(f"--html is the folder {html}; the name of a file is needed")
-    asked = load_questions(questions)
+    asked = load_questions(questions, encoding=encoding)
     searcher = _searcher(asked, index, retriever)
     chat = chat_of(model, base_url)
     options: Any = {"k": k} if k is not None else {}

@@ -6,18 +6,32 @@ The format is recognised by the content, entry by entry, not by the name of the 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from langgraph_dynrag.evaluation.questions import EvaluationQuestion, Paragraph
+from rag_backbone.checks import clause
 from rag_backbone.documents import read_json_lines, read_text_file
+from rag_backbone.documents.decoding import UndecodableError
 from rag_backbone.errors import ConfigurationError
 
 _FORMATS = (
     'JSON lines such as {"question": "...", "answers": ["..."], "supporting": ["title"]}, plain text with one question '
     "per line, or a file of HotpotQA, 2WikiMultihopQA, MuSiQue or SQuAD"
 )
+
+_NOT_TEXT = {
+    ".csv": "a table",
+    ".tsv": "a table",
+    ".yaml": "YAML",
+    ".yml": "YAML",
+    ".xml": "XML",
+    ".html": "HTML",
+    ".htm": "HTML",
+}
+"""What files are that hold text, but not one question per line."""
 
 
 def load_questions(path: str | Path, *, encoding: str | None = None) -> list[EvaluationQuestion]:
@@ -32,6 +46,8 @@ def load_questions(path: str | Path, *, encoding: str | None = None) -> list[Eva
             line or entry and what is needed.
     """
     file = Path(path)
+    if file.is_dir():
+        raise ConfigurationError(f"{file} is a folder; a file of questions is needed: {_FORMATS}")
     if not file.is_file():
         raise ConfigurationError(f"there is no file of questions {file}")
     found = [q for where, entry in _entries(file, encoding) for q in _read(entry, where)]
@@ -47,8 +63,13 @@ def _entries(file: Path, encoding: str | None) -> Iterator[tuple[str, Any]]:
         text.startswith("{") and _is_json(text.partition("\n")[0]) and "\n" in text
     )
     if is_lines:
-        for number, value in read_json_lines(file, encoding):
-            yield f"{file}, line {number}: ", value
+        try:
+            for number, value in read_json_lines(file, encoding):
+                yield f"{file}, line {number}: ", value
+        except UndecodableError:
+            raise
+        except ConfigurationError as error:
+            raise ConfigurationError(f"{clause(error)}; needed are {_FORMATS}") from error
     elif text.startswith(("[", "{")) or file.suffix.lower() == ".json":
         try:
             value = json.loads(text) if text else []
@@ -59,10 +80,25 @@ def _entries(file: Path, encoding: str | None) -> Iterator[tuple[str, Any]]:
         else:
             entries = value if isinstance(value, list) else [value]
             yield from ((f"{file}, entry {i}: ", entry) for i, entry in enumerate(entries, 1))
-    else:  # splitlines() would also split inside a question, at U+2028 and similar characters
+    else:
+        _refuse_markup(file, text)
+        # splitlines() would also split inside a question, at U+2028 and similar characters.
         for number, line in enumerate(text.split("\n"), 1):
             if line.strip():
                 yield f"{file}, line {number}: ", line
+
+
+def _refuse_markup(file: Path, text: str) -> None:
+    """Refuse tables and markup, each line of which would be asked as a question.
+
+    Raises:
+        ConfigurationError: If the first line names the columns of a table, or the file's name says what it is.
+    """
+    first = text.partition("\n")[0].strip()
+    columns = {c.strip().strip("\"'").casefold() for c in re.split(r"[,;|\t]", first)}
+    kind = "a table" if len(columns) > 1 and columns & {"question", "questions"} else _NOT_TEXT.get(file.suffix.lower())
+    if kind is not None:
+        raise ConfigurationError(f"{file}, line 1: {first[:80]!r} is the start of {kind}; needed are {_FORMATS}")
 
 
 def _is_json(line: str) -> bool:

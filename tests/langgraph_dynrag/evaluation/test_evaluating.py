@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 
 import pytest
 from langchain_core.documents import Document
@@ -160,6 +161,40 @@ def test_questions_without_answers_are_compared_by_cost_alone():
     assert "F1" not in str(found)
 
 
+def test_questions_without_answers_beside_others_are_left_out_of_the_scores():
+    model, retriever = bridges()
+    asked = [
+        *BRIDGES[:10],
+        {"question": "Who built bridge 10?"},
+        {"question": "Who built bridge 11?", "answers": [" "]},
+    ]
+    found = evaluate(model, retriever, asked, presets=[], **ONE)
+    assert (found.row("single").questions, found.row("single").scored, found.row("single").em.value) == (12, 10, 1.0)
+    assert "2 of 12 questions have no answers; scores leave them out." in found.notes
+
+
+def test_fewer_than_ten_questions_are_called_too_few_whatever_they_show():
+    model, retriever = bridges()
+    few = evaluate(model, retriever, BRIDGES[:9], presets=["fixed_sentence"], **ONE)
+    assert any("9 questions with answers are too few" in line for line in few.verdict)
+    assert not any("raises F1" in line for line in few.verdict)
+    enough = evaluate(model, retriever, BRIDGES, presets=["fixed_sentence"], **ONE)
+    assert not any("too few" in line for line in enough.verdict)
+
+
+def test_a_retriever_that_fails_on_some_questions_is_compared_on_all(chat):
+    """A real model and index; one question in three ends in an error of the retriever."""
+    real = BM25Retriever.from_documents(DOCUMENTS)
+    broken = WatchedRetriever(give=lambda q: TimeoutError("the index is slow") if "bridge 1" in q else real.invoke(q))
+    found = evaluate(chat, broken, REAL, presets=["fixed_sentence"], **SHORT)
+    assert {row.questions for row in found.rows} == {3}
+    assert found.row("no_retrieval").failures == 0
+    for method in ("single", "long_context", "fixed_sentence"):
+        assert found.row(method).failures == 1
+        assert found.row(method).first_failure == "a search failed: TimeoutError: the index is slow"
+    assert "single failed in 1 question" in re.sub("<[^>]+>", "", found._repr_html_())
+
+
 def test_answers_that_no_document_contains_are_counted():
     model, retriever = bridges()
     asked = [*BRIDGES[:9], {"question": "Who built bridge 10?", "answers": ["yes"]}]
@@ -264,6 +299,15 @@ def test_a_judge_scores_answers_once_and_is_named_in_the_report(tmp_path):
     again = Length()
     evaluate(model, retriever, BRIDGES[:5], judge=again, **options)
     assert {answer for _, answer, _, _ in again.seen} == {"It was Pike."}  # only those without a score
+
+
+def test_a_judge_that_needs_answers_is_refused_before_anything_is_asked():
+    model, retriever = bridges()
+    judge = Length()
+    judge.needs = ["reference"]
+    with pytest.raises(ConfigurationError, match="length by nobody compares with a correct answer, and none of the 2"):
+        evaluate(model, retriever, [q["question"] for q in BRIDGES[:2]], judge=judge, presets=[], **ONE)
+    assert model.calls == []
 
 
 async def test_aevaluate_gives_the_same(chat):

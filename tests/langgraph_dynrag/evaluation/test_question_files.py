@@ -127,11 +127,56 @@ def test_squad_with_each_paragraph_once(tmp_path):
         ("a.jsonl", json.dumps({**MUSIQUE, "paragraphs": [{}]}), r"line 1: .*entry of MuSiQue, but .*'title'"),
         ("a.json", {"data": [{"paragraphs": [{}]}]}, r"article 1: .*entry of SQuAD, but .*'context'"),
         ("a.json", {"data": []}, r"contains no questions"),
+        ("a.jsonl", "Who?", r"a.jsonl, line 1 is not JSON: .*; needed are JSON lines such as"),
+        (
+            "a.json",
+            {"question": ["Who?"], "answers": [["Wray"]]},
+            r"entry 1: an object with the keys question, answers",
+        ),
+        ("a.json", {"questions": [{"question": "Who?"}]}, r"entry 1: .*keys questions is not a question; needed are"),
+        ("a.jsonl", '{"question": "Who?", "answers": null}', r"line 1: the answers of 'Who\?' are None; a list of str"),
+        ("a.jsonl", '{"question": "Who?", "answers": [1971]}', r"line 1: the answers of 'Who\?' are \[1971\]; a list"),
+        ("a.jsonl", '["Who?"]', r"line 1: \['Who\?'\] is not a question"),
+        ("a.csv", "question,answer\nWho?,Wray\n", r"a.csv, line 1: 'question,answer' is the start of a table; needed"),
+        ("a.txt", '"id";"Question";"Answer"\n1;Who?;Wray\n', r"line 1: .* is the start of a table; needed are JSON"),
+        ("a.tsv", "asked\tanswer\nWho?\tWray\n", r"a.tsv, line 1: .* is the start of a table; needed are JSON lines"),
+        ("a.yaml", "- question: Who?\n", r"a.yaml, line 1: '- question: Who\?' is the start of YAML; needed are"),
+        ("a.html", "<html>Who?</html>", r"a.html, line 1: .* is the start of HTML; needed are JSON lines"),
     ],
 )
 def test_a_wrong_file_is_refused_with_the_line_and_what_is_needed(tmp_path, name, content, message):
     with pytest.raises(ConfigurationError, match=message):
         load_questions(written(tmp_path, name, content))
+
+
+def test_a_question_with_commas_is_no_table(tmp_path):
+    asked = "Who built the bridge, and when?\nWhich question, of the two, is older?"
+    assert len(load_questions(written(tmp_path, "q.txt", asked))) == 2
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"\x1f\x8b\x08\x00Who?", r"q.txt cannot be read: not text: it is a gzip archive"),
+        (b"PK\x03\x04Who?", r"not text: it is a ZIP archive or an office document"),
+        (b"PAR1\x00\x01", r"not text: it contains binary data"),
+        (
+            "O\u00f9?\n".encode("latin-1"),
+            r"not UTF-8 .* pass its encoding, such as encoding='cp1252' \(--encoding cp1252\)",
+        ),
+        ("Who?\n".encode("utf-16-le"), r"UTF-16 without a byte-order mark; pass encoding='utf-16-le'"),
+    ],
+)
+def test_what_is_no_text_is_refused_with_what_it_is(tmp_path, content, message):
+    path = tmp_path / "q.txt"
+    path.write_bytes(content)
+    with pytest.raises(ConfigurationError, match=message):
+        load_questions(path)
+
+
+def test_a_folder_is_refused(tmp_path):
+    with pytest.raises(ConfigurationError, match="is a folder; a file of questions is needed: JSON lines such as"):
+        load_questions(tmp_path)
 
 
 def test_a_missing_file_is_named(tmp_path):
