@@ -83,52 +83,26 @@ def ragas_judge(
     """
     if not isinstance(name, str):
         raise ConfigurationError(f"the judge is {name!r}; the name of a metric is needed, such as 'faithfulness'")
-    shown = name if name.startswith(PREFIX) else PREFIX + name
+    wanted = name.removeprefix(PREFIX)
+    shown = PREFIX + wanted
     with needed_for(f"the judge {shown!r}"):
         import ragas
         from ragas.metrics import collections
-    metrics = {_snake(n): kind for n in collections.__all__ if _is_metric(kind := getattr(collections, n), collections)}
-    known = sorted(n for n, kind in metrics.items() if _problem(kind) is None)
-    wanted = shown.removeprefix(PREFIX)
-    if wanted not in metrics:
-        hint = suggestion(wanted, known)
-        raise ConfigurationError(f"there is no metric {wanted!r} of ragas{hint}; known: {', '.join(known)}")
-    kind = metrics[wanted]
-    if (problem := _problem(kind)) is not None:
-        raise ConfigurationError(f"{shown} {problem}; metrics that can judge answers: {', '.join(known)}")
-    arguments = _parameters(kind.__init__)
-    own = [n for n in arguments if n not in ("llm", "embeddings", "name")]
-    refuse_unknown(options, own, f"the metric {wanted!r} of ragas")
-    given, asked = dict(options), []
-    if "llm" in arguments:
-        if model is None:
-            raise ConfigurationError(f"{shown} asks a model; pass one: ragas_judge({wanted!r}, model)")
-        from langgraph_dynrag.evaluation.ragas_models import StructuredModel
-
-        given["llm"] = StructuredModel(model)
-        asked.append(model_name(model))
-    if "embeddings" in arguments:
-        if embeddings is not None:
-            from langgraph_dynrag.evaluation.ragas_models import TextEmbeddings
-
-            given["embeddings"] = TextEmbeddings(embeddings)
-            asked.append(model_name(embeddings))
-        elif arguments["embeddings"].default is inspect.Parameter.empty:
-            raise ConfigurationError(
-                f"{shown} compares embeddings; pass some: ragas_judge({wanted!r}, model, embeddings=MiniLMEmbeddings())"
-            )
+    kind = _metric_called(wanted, collections)
+    refuse_unknown(options, _parameters(kind.__init__).keys() - {"llm", "embeddings", "name"}, shown)
+    models = _models(kind, wanted, model, embeddings)
     reads = _parameters(kind.ascore)
-    needs: set[Need] = {_NEED_OF[n] for n, p in reads.items() if n in _NEED_OF and p.default is inspect.Parameter.empty}
-    by = f" by {' and '.join(asked)}" if asked else ""
+    needs: set[Need] = {_NEED_OF[n] for n, p in reads.items() if n in _NEED_OF and _required(p)}
+    by = f" by {' and '.join(model_name(m) for m, _ in models.values())}" if models else ""
     told = f" {options}" if options else ""
     lower = ", lower is better" if wanted in _LOWER_IS_BETTER else ""
-    label = f"{PREFIX}{wanted}{by}{told} (ragas {ragas.__version__}{lower})"
+    label = f"{shown}{by}{told} (ragas {ragas.__version__}{lower})"
     try:
-        metric = kind(**given)
+        metric = kind(**options, **{name: adapted for name, (_, adapted) in models.items()})
         if getattr(metric, "with_reference", False):  # a rubric, whose signature has no required argument
             needs.add("reference")
         judge = RagasJudge(label, metric, tuple(n for n in reads if n in _READ), frozenset(needs))
-        if not asked:  # tried now, because some import what they need only when they score
+        if not models:  # tried now, because some import what they need only when they score
             with contextlib.suppress(ValueError):
                 judge("a", "a", "a", ["a"])
     except (ImportError, TypeError, ValueError) as error:
@@ -136,8 +110,49 @@ def ragas_judge(
     return judge
 
 
-def _is_metric(kind: Any, collections: Any) -> bool:
-    base = collections.BaseMetric
+def _metric_called(name: str, collections: Any) -> Any:
+    """Return the class of a metric that can judge answers.
+
+    Raises:
+        ConfigurationError: If there is none of this name, or it cannot.
+    """
+    classes = {n: getattr(collections, n) for n in collections.__all__}
+    metrics = {_snake(n): kind for n, kind in classes.items() if _is_metric(kind, collections.BaseMetric)}
+    known = sorted(n for n, kind in metrics.items() if _problem(kind) is None)
+    if name not in metrics:
+        raise ConfigurationError(
+            f"there is no metric {name!r} of ragas{suggestion(name, known)}; known: {', '.join(known)}"
+        )
+    if (problem := _problem(metrics[name])) is not None:
+        raise ConfigurationError(f"{PREFIX}{name} {problem}; metrics that can judge answers: {', '.join(known)}")
+    return metrics[name]
+
+
+def _models(
+    kind: Any, name: str, model: BaseChatModel | None, embeddings: Embeddings | None
+) -> dict[str, tuple[BaseChatModel | Embeddings, Any]]:
+    """Return the models that a metric asks, by the argument that takes each: LangChain's, and as ragas calls it.
+
+    Raises:
+        ConfigurationError: If one is missing, or cannot judge.
+    """
+    from langgraph_dynrag.evaluation.ragas_models import StructuredModel, TextEmbeddings
+
+    takes = _parameters(kind.__init__)
+    found: dict[str, tuple[BaseChatModel | Embeddings, Any]] = {}
+    if "llm" in takes:
+        if model is None:
+            raise ConfigurationError(f"{PREFIX}{name} asks a model; pass one: ragas_judge({name!r}, model)")
+        found["llm"] = (model, StructuredModel(model))
+    if "embeddings" in takes and embeddings is not None:
+        found["embeddings"] = (embeddings, TextEmbeddings(embeddings))
+    elif "embeddings" in takes and _required(takes["embeddings"]):
+        line = f"ragas_judge({name!r}, {'model, ' if 'llm' in takes else ''}embeddings=MiniLMEmbeddings())"
+        raise ConfigurationError(f"{PREFIX}{name} compares embeddings; pass some: {line}")
+    return found
+
+
+def _is_metric(kind: Any, base: type) -> bool:
     return inspect.isclass(kind) and issubclass(kind, base) and kind is not base
 
 
@@ -146,7 +161,7 @@ def _problem(kind: Any) -> str | None:
     reads = _parameters(kind.ascore)
     if "Message" in str(reads["user_input"].annotation if "user_input" in reads else ""):
         return "judges conversations, not single answers"
-    missing = [n for n, p in reads.items() if n not in _READ and p.default is inspect.Parameter.empty]
+    missing = [n for n, p in reads.items() if n not in _READ and _required(p)]
     if missing:
         return f"reads {' and '.join(missing)}, which an evaluation does not have"
     model = _parameters(kind.__init__).get("llm")
@@ -159,6 +174,10 @@ def _problem(kind: Any) -> str | None:
 def _parameters(function: Any) -> dict[str, inspect.Parameter]:
     every = inspect.signature(function).parameters
     return {n: p for n, p in every.items() if n != "self" and p.kind is not p.VAR_KEYWORD}
+
+
+def _required(parameter: inspect.Parameter) -> bool:
+    return parameter.default is inspect.Parameter.empty
 
 
 def _snake(name: str) -> str:

@@ -84,7 +84,9 @@ class TestWithRagas:
 
     def test_wrong_options_and_models_are_refused(self):
         model = Replies(responses=["{}"])
-        with pytest.raises(ConfigurationError, match=r"has no argument 'strictnes' \(did you mean 'strictness'"):
+        with pytest.raises(
+            ConfigurationError, match=r"ragas:answer_relevancy has no argument 'strictnes' \(did you mean 'strictness'"
+        ):
             ragas_judge("answer_relevancy", model, embeddings=MiniLMEmbeddings(), strictnes=1)
         with pytest.raises(ConfigurationError, match=r"\(FakeListChatModel\) cannot judge: .*with_structured_output"):
             ragas_judge("faithfulness", FakeListChatModel(responses=["x"]))
