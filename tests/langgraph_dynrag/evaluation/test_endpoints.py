@@ -31,7 +31,7 @@ def test_rate_limits_are_waited_for_and_what_the_server_cannot_do_is_said():
 def test_a_limit_that_is_not_lifted_ends_the_run_and_the_next_one_asks_what_is_missing(tmp_path):
     asked = [{"question": f"Where was the builder of bridge {i} born?", "answers": ["Hallin"]} for i in range(6)]
     records = tmp_path / "r.jsonl"
-    policy = ServerPolicy(first_wait=0.01, longest_wait=0.05, pause=0.05)
+    policy = ServerPolicy(first_wait=0.01, longest_wait=0.05, failures=1000)
     options = {"presets": [], "server": policy, "prompt": AnswerPrompt(), "concurrency": 1, "records": records}
     with serving(TEXT) as server:
         model = chat(server)
