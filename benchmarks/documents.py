@@ -8,6 +8,8 @@ answers alone, once; a way of choosing is then a choice among these answers:
     minilm      the passage whose MiniLM embedding is the most similar (`route="retrieval"` with a dense index)
     lexical     standardised MiniLM and BM25 scores of the candidates (`route="lexical"` with a dense index); no adapter
                 acts, and the answer is the one of closed book, if no candidate names what is asked for
+    texts       the same, but where no adapter acts, the candidates' texts are in the prompt, the best one first: what
+                the postprocessor and the graph do (`--texts`)
     always      the same, but an adapter always acts (`LexicalRouter(bound=0)`)
     ask         the adapter whose answer gains most over the base model (`route="ask"`)
     lexical+ask the sum of the lexical scores and the standardised gains
@@ -52,7 +54,7 @@ from rag_backbone.loading.causal_lm import CausalLM
 from rag_backbone.loading.minilm import MiniLM
 from rag_backbone.metrics import f1
 
-WAYS = ("bm25", "minilm", "lexical", "always", "ask", "lexical+ask")
+WAYS = ("bm25", "minilm", "lexical", "texts", "always", "ask", "lexical+ask")
 TOGETHER: dict[str, tuple[Merge, Ensemble | None]] = {
     "mean": ("mean", None),
     "shared_once": ("shared_once", None),
@@ -105,15 +107,19 @@ class Case:
             return int(gains.argmax())
         candidates = [Candidate(p, p, score=s) for p, s in zip(self.passages, self.minilm, strict=True)]
         found = LexicalRouter().scores(self.fact.question, candidates, [None] * len(candidates))
-        if way == "lexical" and found.refused:
+        if way in ("lexical", "texts") and found.refused:
             return None
         scores = np.array(found.scores)
         return int((scores + standardised(gains) if way == "lexical+ask" else scores).argmax())
 
-    def f1(self, way: str, closed: Mapping[str, float]) -> float:
-        """Return the F1 of the chosen candidate's answer, or the one of closed book, by question, if none is chosen."""
+    def without(self, way: str) -> Asked:
+        """Return what is asked if no adapter acts: the question, with the candidates' texts by way of `texts`."""
+        return Asked(self.fact.question, self.passages if way == "texts" else ())
+
+    def f1(self, way: str, told: Mapping[Asked, float]) -> float:
+        """Return the F1 of the chosen candidate's answer, or that of the base model, in `told`, if none is chosen."""
         at = self.chosen(way)
-        return closed[self.fact.question] if at is None else f1(self.answers[at].text, self.fact.answers)
+        return told[self.without(way)] if at is None else f1(self.answers[at].text, self.fact.answers)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -125,6 +131,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options.add_argument("--counts", default="1,3,5,10,20", help="numbers of candidates")
     options.add_argument("--merged", type=int, default=0, help="questions also asked with all adapters together")
     options.add_argument("--context", type=int, default=0, help="questions that are also asked with the texts")
+    options.add_argument("--middle", type=int, default=0, help="questions asked with the right text in the middle")
+    options.add_argument("--texts", default="", help="numbers of candidates whose texts are read if no adapter acts")
     options.add_argument("--timed", type=int, default=5, help="questions whose time to the first token is measured")
     options.add_argument("--recipe", default="distill")
     options.add_argument("--change", action="append", default=[], metavar="NAME=VALUE", help="changes in the recipe")
@@ -147,8 +155,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
         answers = Answers(lm, args.dtype)
         extra, done = _extra(model, answers, asked, counts, args, deadline)
         complete &= done
+        told = {c.without("lexical"): value for c, value in extra.get("closed", ())}
+        read = [int(count) for count in args.texts.split(",") if count]
+        parts = [c for case in asked for k in read for c in (case.best(k), case.absent(k))]
+        refused = [c for c in parts if c.chosen("texts") is None]
+        complete &= answers.ask([c.without("texts") for c in refused], model, deadline)
+        for c in refused:
+            if (said := answers.known(c.without("texts"))) is not None:
+                told[c.without("texts")] = f1(said, c.fact.answers)
         timed = _timed(model, asked[: args.timed], counts) if not deadline.over else {}
-    _report(args, lm, recipe.to_dict(), asked, counts, extra, timed, len(ready), complete=complete)
+    _report(args, lm, recipe.to_dict(), asked, counts, extra, told, timed, len(ready), complete=complete)
 
 
 def pooled(facts: Sequence[Fact], passages: int, questions: int) -> list[Fact]:
@@ -221,7 +237,8 @@ def _extra(
                 conditions[f"{way} {k}"] = [(c, together(model, c, way)) for c in found[: args.merged]]
         for place in PLACES if k > 1 else PLACES[:1]:
             conditions[f"context {place} {k}"] = [
-                (c, Asked(c.fact.question, placed(c, place))) for c in found[: args.context]
+                (c, Asked(c.fact.question, placed(c, place)))
+                for c in found[: max(args.context, args.middle if place == "middle" else 0)]
             ]
     complete = True
     scored: dict[str, list[tuple[Case, float]]] = {}
@@ -311,6 +328,7 @@ def _report(
     cases: Sequence[Case],
     counts: Sequence[int],
     extra: Mapping[str, Sequence[tuple[Case, float]]],
+    told: Mapping[Asked, float],
     timed: Mapping[str, Sequence[float]],
     pool: int,
     *,
@@ -318,32 +336,34 @@ def _report(
 ) -> None:
     closed = {case.fact.question: value for case, value in extra.get("closed", ())}
     cases = [case for case in cases if case.fact.question in closed]
-    told, figures = [], dict[str, Any]()
-    told.append(_row("closed book", 0, [closed[c.fact.question] for c in cases], cases))
+    rows, figures = [], dict[str, Any]()
+    rows.append(_row("closed book", 0, [closed[c.fact.question] for c in cases], cases))
+    read = {int(count) for count in args.texts.split(",") if count}
     for k in counts:
         found = [case.best(k) for case in cases if case.best(k).right is not None]
         groups = [c.fact.passage for c in found]
         single = [f1(c.answers[c.right or 0].text, c.fact.answers) for c in found]
-        told.append(_row("single", k, single, found, right=1.0))
-        for way in WAYS:
-            values = [c.f1(way, closed) for c in found]
+        rows.append(_row("single", k, single, found, right=1.0))
+        for way in (w for w in WAYS if w != "texts" or k in read):
+            values = [c.f1(way, told) for c in found]
             right = mean([float(c.chosen(way) == c.right) for c in found])
-            told.append(_row(way, k, values, found, right=right))
-            if way in (args.default, "always"):
-                name = f"k{k}" if way == args.default else f"always_k{k}"
+            rows.append(_row(way, k, values, found, right=right))
+            if way in (args.default, "always", "texts"):
+                name = f"k{k}" if way == args.default else f"{way}_k{k}"
                 figures[f"ratio_{name}"], figures[f"ratio_{name}_interval"] = ratio(values, single, groups)
                 figures[f"routed_right_{name}"] = right
         for name, scored in extra.items():
             if name.split()[-1] == str(k) and scored:
-                told.append(_row(name.rsplit(" ", 1)[0], k, [v for _, v in scored], [c for c, _ in scored]))
+                rows.append(_row(name.rsplit(" ", 1)[0], k, [v for _, v in scored], [c for c, _ in scored]))
         absent = [case.absent(k) for case in cases]
-        for way in dict.fromkeys((args.default, "always", "minilm", "ask")):
-            values = [c.f1(way, closed) for c in absent]
-            told.append(_row(f"{way}, right passage absent", k, values, absent))
-            if way == args.default:
+        for way in dict.fromkeys((args.default, "always", "minilm", "ask", *(["texts"] if k in read else []))):
+            values = [c.f1(way, told) for c in absent]
+            rows.append(_row(f"{way}, right passage absent", k, values, absent))
+            if way in (args.default, "texts"):
+                name = f"k{k}" if way == args.default else f"{way}_k{k}"
                 lost = [100 * (v - closed[c.fact.question]) for v, c in zip(values, absent, strict=True)]
-                figures[f"absent_minus_closed_k{k}"] = mean(lost)
-                figures[f"absent_minus_closed_k{k}_interval"] = interval(lost, groups=[c.fact.passage for c in cases])
+                figures[f"absent_minus_closed_{name}"] = mean(lost)
+                figures[f"absent_minus_closed_{name}_interval"] = interval(lost, groups=[c.fact.passage for c in cases])
     seconds = {name: mean(values) for name, values in timed.items()}
     last = max(counts)
     for way in ("lexical", "ask"):
@@ -354,7 +374,7 @@ def _report(
     report += f"({', '.join(args.change) or 'as published'}), candidates by BM25. F1 in percent on the questions whose "
     report += "right passage is a candidate, 95 % intervals by bootstrap over passages; `right`: share of questions "
     report += "for which the right passage's adapter acts.\n\n"
-    report += table(told, ["way", "k", "n", "f1", "interval", "right"]) + "\n\n"
+    report += table(rows, ["way", "k", "n", "f1", "interval", "right"]) + "\n\n"
     report += "Seconds to the first token (`ask`: to all answers), mean of "
     report += f"{len(next(iter(timed.values()), []))} questions, empty prefix cache:\n\n"
     report += table([{"way and k": name, "s": value} for name, value in seconds.items()], ["way and k", "s"])
@@ -364,7 +384,7 @@ def _report(
         "default": args.default,
         "questions": len(cases),
         "pool": pool,
-        "rows": told,
+        "rows": rows,
         "seconds": seconds,
         "recipe": recipe,
         "model": lm.name,

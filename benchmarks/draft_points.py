@@ -59,7 +59,6 @@ from langgraph_dynrag.triggers import (
     TokenProbability,
 )
 from langgraph_dynrag.triggers.base import Trigger
-from langgraph_dynrag.triggers.features import FEATURES, features_of
 from rag_backbone.text.units import not_a_stop_word
 
 EXEMPLARS = 6
@@ -109,6 +108,14 @@ def watched(samples: int) -> dict[str, Watched]:
     }
 
 
+SIGNALS_ONLY = (
+    "token probability, min (FLARE)",
+    "token probability, mean",
+    "entropy",
+    "RIND, paper (DRAGIN)",
+    "trend of entropy, paper (ETC)",
+)
+"""The watched triggers that cost no forward pass of their own."""
 FORMULATORS: dict[str, QueryFormulator] = {
     "question": TheQuestion(),
     "last sentence": LastSentence(),
@@ -122,8 +129,6 @@ FORMULATORS: dict[str, QueryFormulator] = {
     "question, masked sentence": WithQuestion(MaskedSentence(0.4)),
     "rewritten by the model": Rewrite(),
 }
-FEATURE_NAMES = tuple(name for name, feature in FEATURES.items() if not feature.index)
-"""The features of learned triggers; there is no index here."""
 TAG, TAG_QUERY, RIGHT = "search tag (its probability)", "search tag, filled by the model", "the right sentence"
 
 
@@ -164,16 +169,19 @@ class PointWriter:
     Args:
         chat: The model.
         samples: Number of samples for SeaKR's trigger; 0 leaves the trigger out.
-        features: Whether to record the features that a learned trigger weighs. Records with and without are kept apart.
+        signals_only: Whether to leave out all triggers and formulators that run the model again, and to record the
+            signals of each sentence instead: several times as fast. Records with and without are kept apart.
     """
 
-    def __init__(self, chat: LocalChatModel, *, samples: int = 5, features: bool = False) -> None:
+    def __init__(self, chat: LocalChatModel, *, samples: int = 5, signals_only: bool = False) -> None:
         self.generator = LocalGenerator(chat)
         self.prompt = reasoned_prompt(EXEMPLARS)
         self.watched = watched(samples) if samples else {k: w for k, w in watched(1).items() if "SeaKR" not in k}
+        if signals_only:
+            self.watched = {k: self.watched[k] for k in SIGNALS_ONLY}
+        self._signals_only = signals_only
         self._chat = chat
         self._samples = samples
-        self._features = FEATURE_NAMES if features else ()
         self._reflector = InstructReflector(chat, SegmentSelection())
         self._tags = tag_prompt(SEARCH)
 
@@ -186,7 +194,7 @@ class PointWriter:
             "tokens": TOKENS,
             "exemplars": EXEMPLARS,
             "fingerprint": self._chat.lm.fingerprint,
-            **({"features": self._features} if self._features else {}),
+            **({"signals_only": True} if self._signals_only else {}),
         }
 
     def write(self, question: Question) -> dict[str, Any]:
@@ -244,9 +252,14 @@ class PointWriter:
             "known": len(answer.known),
             "triggers": self._judged(answer, view),
         }
-        if self._features:
-            point["features"] = dict(zip(self._features, features_of(view, self._features), strict=True))
-        if needed:
+        if self._signals_only:
+            unit = view.unit
+            point["signals"] = {
+                "pieces": unit.pieces,
+                "logprobs": [round(p, 5) for p in unit.logprobs],
+                "entropies": [round(h, 5) for h in unit.entropies or ()],
+            }
+        elif needed:
             point["queries"] = {**self._formulated(answer, view, without), RIGHT: [aided.text.strip()]}
         return point, aided
 
@@ -269,9 +282,10 @@ class PointWriter:
                 "seconds": time.perf_counter() - started,
                 "sampled": (verdict.cost or {}).get("tokens", 0),
             }
-        started = time.perf_counter()
-        found[TAG] = {"score": self._tag_logprob(answer), "fires": None}
-        found[TAG]["seconds"] = time.perf_counter() - started
+        if not self._signals_only:
+            started = time.perf_counter()
+            found[TAG] = {"score": self._tag_logprob(answer), "fires": None}
+            found[TAG]["seconds"] = time.perf_counter() - started
         return {**found, **_fixed(answer, view)}
 
     def _with_retrieval(self, answer: Answer, view: DraftView) -> DraftView:

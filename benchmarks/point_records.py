@@ -32,25 +32,38 @@ def chosen(args: argparse.Namespace) -> dict[str, list[Question]]:
     """Return the questions of each file, by its name."""
     found = {p.stem: sample(load_questions(p), args.questions, args.seed) for p in args.data}
     if args.squad is not None:
-        facts = draw(load_facts(args.squad), passages=args.questions, per_passage=1, seed=args.seed)
-        found[args.squad.stem] = [
-            Question(f"squad-{i}", f.question, f.answers, (Paragraph(f.title, f.passage, True),), "single")
-            for i, f in enumerate(facts)
-        ]
+        found[args.squad.stem] = single_hop(args.squad, args.questions, args.seed)
     return found
 
 
+def single_hop(path: Path, count: int, seed: int) -> list[Question]:
+    """Return at most `count` questions that one passage answers, each of another passage."""
+    facts = draw(load_facts(path), passages=count, per_passage=1, seed=seed)
+    return [
+        Question(f"{f.data}-{i}", f.question, f.answers, (Paragraph(f.title, f.passage, True),), "single")
+        for i, f in enumerate(facts)
+    ]
+
+
 def written(
-    chat: LocalChatModel, questions: Mapping[str, Sequence[Question]], args: argparse.Namespace, deadline: Deadline
+    chat: LocalChatModel,
+    questions: Mapping[str, Sequence[Question]],
+    args: argparse.Namespace,
+    deadline: Deadline,
+    *,
+    signals_only: bool = False,
 ) -> tuple[dict[str, list[Row]], bool]:
-    """Return the drafts of all questions by file, and whether there was time for all of them."""
+    """Return the drafts of all questions by file, and whether there was time for all of them.
+
+    With `signals_only`, the points are those that a learned trigger is trained on, and nothing else is recorded.
+    """
     records = Records("draft_points")
-    features = getattr(args, "learned", None) is not None
-    sampling, others = (PointWriter(chat, samples=n, features=features) for n in (args.samples, 0))
+    others = PointWriter(chat, samples=0, signals_only=signals_only)
+    sampling = others if signals_only else PointWriter(chat, samples=args.samples)
     work = []
     for name, asked in questions.items():
         for i, question in enumerate(asked):
-            writer = sampling if i < args.sampled else others
+            writer = others if signals_only or i >= args.sampled else sampling
             work.append((writer, name, question, record_key(writer, name, question, args.dtype)))
     missing = [w for w in work if records.get(w[3]) is None]
     note(f"{len(missing)} of {len(work)} questions to draft")

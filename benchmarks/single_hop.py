@@ -1,4 +1,4 @@
-"""Read questions that one passage answers: SQuAD's paragraphs, MuSiQue's steps, the project's own corpora."""
+"""Read questions that one passage answers: SQuAD's, steps of MuSiQue and 2WikiMultihopQA, the project's own."""
 
 from __future__ import annotations
 
@@ -26,7 +26,9 @@ class Fact:
 
 
 def load_facts(path: Path) -> list[Fact]:
-    """Read SQuAD 1.1, MuSiQue-Ans, or a folder with the project's own `corpus.jsonl` and `questions.jsonl`.
+    """Read SQuAD 1.1, MuSiQue-Ans, 2WikiMultihopQA with its `qa_pairs`, or a folder of the project's own.
+
+    Such a folder holds `corpus.jsonl` and `questions.jsonl`.
 
     Raises:
         ConfigurationError: If the file is missing or of another format.
@@ -38,9 +40,12 @@ def load_facts(path: Path) -> list[Fact]:
     try:
         if path.suffix == ".jsonl":
             return _musique(path)
-        return _squad(path)
+        content = json.loads(path.read_text("utf-8"))
+        return _two_wiki(content) if isinstance(content, list) else _squad(content)
     except (KeyError, TypeError, ValueError) as error:
-        raise ConfigurationError(f"{path} is neither SQuAD 1.1 nor MuSiQue-Ans ({error!r})") from error
+        raise ConfigurationError(
+            f"{path} is neither SQuAD 1.1 nor MuSiQue-Ans nor 2WikiMultihopQA ({error!r})"
+        ) from error
 
 
 def by_passage(facts: Sequence[Fact]) -> dict[str, list[Fact]]:
@@ -59,9 +64,9 @@ def draw(facts: Sequence[Fact], *, passages: int, per_passage: int, seed: int) -
     return [f for p in chosen for f in rng.sample(grouped[p], min(per_passage, len(grouped[p])))]
 
 
-def _squad(path: Path) -> list[Fact]:
+def _squad(content: Any) -> list[Fact]:
     found = []
-    for article in json.loads(path.read_text("utf-8"))["data"]:
+    for article in content["data"]:
         title = article["title"].replace("_", " ")
         for paragraph in article["paragraphs"]:
             for qa in paragraph["qas"]:
@@ -84,6 +89,22 @@ def _musique(path: Path) -> list[Fact]:
             paragraph: dict[str, Any] = item["paragraphs"][step["paragraph_support_idx"]]
             fact = Fact("musique", paragraph["title"], paragraph["paragraph_text"], question, (step["answer"],))
             found[fact.passage, question] = fact
+    return list(found.values())
+
+
+def _two_wiki(content: Any) -> list[Fact]:
+    """Read the steps of each question that name one paragraph, which contains the answer."""
+    found: dict[tuple[str, str], Fact] = {}
+    for item in content:
+        paragraphs = {title: " ".join(s.strip() for s in sentences) for title, sentences in item["context"]}
+        titles = [title for title, _ in item["supporting_facts"]]
+        steps, triples = item.get("qa_pairs") or [], item["evidences"]
+        if not len(steps) == len(triples) == len(titles):
+            continue
+        for step, (_, _, answer), title in zip(steps, triples, titles, strict=True):
+            passage = paragraphs.get(title, "")
+            if answer.lower() in passage.lower():
+                found[passage, step["question"]] = Fact("2wiki", title, passage, step["question"], (answer,))
     return list(found.values())
 
 

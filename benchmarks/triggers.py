@@ -18,17 +18,14 @@ import numpy as np
 
 from benchmarks.contract import Deadline, finish, machine, note, parser, table
 from benchmarks.datasets import Question, load_questions, sample
-from benchmarks.draft_points import FEATURE_NAMES, PointWriter
+from benchmarks.draft_points import PointWriter
 from benchmarks.point_records import Row, add_options, chosen, points_of, record_key, written
 from benchmarks.runs import Records, load_chat
 from benchmarks.scoring import mean, roc_area
-from langgraph_dynrag.calibration.training import LabelledPoint, train
 from langgraph_dynrag.short_answer import short_answer
-from langgraph_dynrag.triggers.learned_model import ModelKind
 from rag_backbone.metrics import f1
 
 ANSWER_PHRASE = "So the answer is"
-LEARNED = "learned (an experiment)"
 _DRAWS = 2_000
 
 
@@ -38,21 +35,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     add_options(options)
     options.add_argument("--train", type=Path, nargs="+", default=[], help="files whose drafts choose the thresholds")
     options.add_argument("--train-questions", type=int, default=20, help="questions from each of --train")
-    options.add_argument(
-        "--learned", choices=["logistic", "trees"], help="also train a trigger on the drafts of --train"
-    )
     options.add_argument("--timed", type=int, default=5, help="questions whose judging is timed, one at a time")
     args = options.parse_args(arguments)
-    if args.learned and not args.train:
-        options.error("--learned trains on the drafts of --train; name a file there")
     deadline = Deadline(args.max_minutes)
     chat = load_chat(args.model, args.dtype)
     questions = chosen(args)
     found, complete = written(chat, questions, args, deadline)
     tuned = {p.stem: sample(load_questions(p), args.train_questions, args.seed) for p in args.train}
     tuning, done = written(chat, tuned, args, deadline)
-    if args.learned is not None:
-        add_learned(list(found.values()), list(tuning.values()), args.learned, args.seed)
     first, asked = next(iter(questions.items()))
     writer = PointWriter(chat, samples=args.samples)
     costs = measured_costs(writer, first, asked[: args.timed], args.dtype, deadline)
@@ -73,24 +63,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     report = _report(figures)
     note(report)
     finish("triggers", figures, args.out, report)
-
-
-def add_learned(found: Sequence[Sequence[Row]], tuning: Sequence[Sequence[Row]], kind: ModelKind, seed: int) -> None:
-    """Train a trigger on the points of `tuning` and add its probabilities to all points.
-
-    Those of the points that it was trained on come from cross-validation over questions.
-    """
-    rows = [row for file in tuning for row in file]
-    known = [LabelledPoint(i, p["features"], p["needed"]) for i, row in enumerate(rows) for p in row["points"]]
-    trained = train(known, FEATURE_NAMES, kind=kind, seed=seed)
-    scores = iter(trained.probabilities)
-    for row in rows:
-        for point in row["points"]:
-            point["triggers"][LEARNED] = {"score": next(scores), "fires": None, "seconds": 0.0}
-    for point in (p for file in found for row in file for p in row["points"]):
-        values = [point["features"][name] for name in trained.model.features]
-        score = trained.model.probability(values)
-        point["triggers"][LEARNED] = {"score": score, "fires": None, "seconds": 0.0}
 
 
 def judged_groups(groups: Mapping[str, Sequence[Row]]) -> dict[str, list[Row]]:

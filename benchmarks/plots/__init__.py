@@ -6,7 +6,15 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from benchmarks.plots.dynamic_rag import methods, queries, sensitivity, throughput, triggers
+from benchmarks.plots.dynamic_rag import (
+    calibrated,
+    learned_trigger,
+    methods,
+    queries,
+    sensitivity,
+    throughput,
+    triggers,
+)
 from benchmarks.plots.parametric_rag import (
     conflicts,
     fidelity,
@@ -22,6 +30,7 @@ from benchmarks.plots.parts import Figures
 __all__ = ["PLOTS", "learning"]
 
 PLOTS: Mapping[str, Callable[[Figures], Any]] = {
+    "calibrated": calibrated,
     "compare_methods": methods,
     "concurrency": throughput,
     "conflicts": conflicts,
@@ -29,6 +38,7 @@ PLOTS: Mapping[str, Callable[[Figures], Any]] = {
     "documents": several,
     "forgetting": forgetting,
     "knowledge_fidelity": fidelity,
+    "learned_trigger": learned_trigger,
     "queries": queries,
     "scalability": scalability,
     "translator_learning": translator_run,

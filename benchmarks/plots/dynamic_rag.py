@@ -78,6 +78,72 @@ def triggers(figures: Figures) -> Any:
     return figure
 
 
+LEARNED = {
+    "least token probability": "least token probability",
+    "least probability of a name": "least probability of a name or number",
+    "learned elsewhere, logistic": "learned on other data sets",
+    "learned, logistic": "learned on the training files of all",
+}
+"""Triggers of the plot of learned ones, with their names there."""
+
+
+def learned_trigger(figures: Figures) -> Any:
+    """Draw the area under the curve of learned and plain triggers, by file."""
+    if not figures["judged"]:
+        return None
+    files = list(figures["judged"])
+    counts = [figures["judged"][name][0]["n"] for name in files]
+    figure, axes = style.new_figure(
+        "How well a learned trigger ranks the points\nwhere retrieval was needed",
+        f"{SPAN} {model_of(figures)}\nn: points of drafts, that is sentences",
+        height=2.4 + 0.75 * len(files),
+    )
+    axis = axes[0][0]
+    shown = ["all of them" if name == "all" else data_name(name) for name in files]
+    style.name_rows(axis, [f"{name}, n = {n}" for name, n in zip(shown, counts, strict=True)])
+    for i, ((trigger, label), at) in enumerate(zip(LEARNED.items(), dodged(len(LEARNED)), strict=True)):
+        rows = [next(row for row in figures["judged"][name] if row["trigger"] == trigger) for name in files]
+        draw_rows(axis, np.arange(len(files)) + at, rows, "auc", "auc_interval", index=i, label=label)
+    style.legend(axis, columns=2, lift=20)
+    axis.set_xlabel("area under the curve")
+    style.reference(axis, 0.5, "chance: 0.5")
+    return figure
+
+
+def calibrated(figures: Figures) -> Any:
+    """Draw F1 against searches per question, with a column for each data set."""
+    data = {name: rows for name, rows in figures["data"].items() if any(row["n"] for row in rows)}
+    if not data:
+        return None
+    figure, axes = style.new_figure(
+        "F1 and searches per question, at calibrated thresholds",
+        f"{SPAN} n = {counted(row['n'] for rows in data.values() for row in rows)} questions of each; "
+        f"{model_of(figures)}\nDashed: one search",
+        columns=len(data),
+        height=4.2,
+        sharey=True,
+    )
+    for axis, (name, rows) in zip(axes[0], data.items(), strict=True):
+        series: dict[str, list[Any]] = {
+            "least token probability": [r for r in rows if r["method"].startswith("flare, ")],
+            "learned trigger": [r for r in rows if r["method"].startswith("learned, ")],
+            "never or once": [r for r in rows if r["method"] in ("no_retrieval", "single")],
+        }
+        named = [r for of in series.values() for r in of]
+        series["in several steps"] = [r for r in rows if r not in named and r["method"] != "long_context"]
+        for i, (label, of) in enumerate(series.items()):
+            ordered = sorted(of, key=lambda row: row["retrievals"])
+            places = numbers(ordered, "retrievals")
+            draw_rows(axis, places, ordered, "f1", "f1_interval", index=i, label=label, vertical=True, line=i < 2)
+        axis.set_title(data_name(name))
+        axis.set_xlabel("searches\nper question")
+        axis.set_ylim(bottom=0)
+        style.reference(axis, next(r["f1"] for r in rows if r["method"] == "single"), "", horizontal=True)
+    axes[0][0].set_ylabel("F1")
+    style.legend(axes[0][0], columns=2, lift=24)
+    return figure
+
+
 def queries(figures: Figures) -> Any:
     """Draw recall at 3 by formulator: by what is already known, and by the sentence of the answer."""
     last = list(figures["formulators"])[-1]

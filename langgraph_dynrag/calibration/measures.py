@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,17 +16,41 @@ def roc_area(
     The area is how often a "yes" has a higher score than a "no", where ties count half; nan unless both labels occur.
     """
     value, label = np.asarray(scores, float), np.asarray(labels, bool)
-    keys = np.unique([str(g) for g in (groups or range(len(value)))], return_inverse=True)[1]
-    members = [np.flatnonzero(keys == k) for k in range(keys.max() + 1)] if len(value) else []
+    return _with_interval(lambda at: _area(value[at], label[at]), len(value), groups, seed)
+
+
+def roc_area_difference(
+    scores: Sequence[float],
+    others: Sequence[float],
+    labels: Sequence[bool],
+    *,
+    groups: Sequence[object] | None = None,
+    seed: int = 0,
+) -> tuple[float, float, float]:
+    """Return how much larger the area of `scores` is than that of `others` for the same labels, with its interval.
+
+    Both areas come from the same bootstrap samples, so that the interval is one of paired values.
+    """
+    value, other, label = np.asarray(scores, float), np.asarray(others, float), np.asarray(labels, bool)
+    return _with_interval(
+        lambda at: _area(value[at], label[at]) - _area(other[at], label[at]), len(value), groups, seed
+    )
+
+
+def _with_interval(
+    measure: Callable[[Any], float], count: int, groups: Sequence[object] | None, seed: int
+) -> tuple[float, float, float]:
+    """Return a measure of the points at given indices, for all of them, with its bootstrap interval over groups."""
+    keys = np.unique([str(g) for g in (groups or range(count))], return_inverse=True)[1]
+    members = [np.flatnonzero(keys == k) for k in range(keys.max() + 1)] if count else []
     rng = np.random.default_rng(seed)
     drawn = [
-        _area(value[chosen], label[chosen])
+        measure(np.concatenate([members[i] for i in rng.integers(0, len(members), len(members))]))
         for _ in range(2_000 if members else 0)
-        for chosen in [np.concatenate([members[i] for i in rng.integers(0, len(members), len(members))])]
     ]
     usable = [area for area in drawn if area == area]  # noqa: PLR0124 - not nan
     low, high = np.percentile(usable, [2.5, 97.5]) if usable else (float("nan"), float("nan"))
-    return _area(value, label), float(low), float(high)
+    return measure(np.arange(count)), float(low), float(high)
 
 
 def _area(scores: Any, labels: Any) -> float:

@@ -37,15 +37,25 @@ class _Sentence:
 
     @cached_property
     def names(self) -> list[str]:
-        return [self.unit.text[start:end] for start, end in self.name_spans]
+        return self.texts(self.name_spans)
 
     @cached_property
-    def name_tokens(self) -> list[int]:
-        """Tokens that contain part of a name or number."""
-        spans = self.unit.spans
+    def new_spans(self) -> list[tuple[int, int]]:
+        """Names and numbers that occur neither in the question nor in the answer so far."""
+        known = vocabulary(f"{self.view.question} {self.view.accepted}")
+        return [s for s, name in zip(self.name_spans, self.names, strict=True) if word_key(name) not in known]
+
+    def texts(self, spans: Iterable[tuple[int, int]]) -> list[str]:
+        return [self.unit.text[start:end] for start, end in spans]
+
+    def tokens_in(self, spans: Sequence[tuple[int, int]]) -> list[int]:
+        """Tokens that contain part of one of the spans."""
         return [
-            t for t, s in enumerate(spans) if any(s.start < end and start < s.end for start, end in self.name_spans)
+            t for t, s in enumerate(self.unit.spans) if any(s.start < end and start < s.end for start, end in spans)
         ]
+
+    def least_logprob(self, spans: Sequence[tuple[int, int]]) -> float | None:
+        return min((self.unit.logprobs[t] for t in self.tokens_in(spans)), default=None)
 
     @cached_property
     def by_probability(self) -> list[int]:
@@ -79,11 +89,16 @@ FEATURES: Mapping[str, Feature] = {
         "whether the least probable token is part of a content word", lambda s: _least_in(s, s.content)
     ),
     "least_in_name": Feature(
-        "whether the least probable token is part of a name or number", lambda s: _least_in(s, s.name_tokens)
+        "whether the least probable token is part of a name or number",
+        lambda s: _least_in(s, s.tokens_in(s.name_spans)),
     ),
     "least_name_logprob": Feature(
         "log-probability of the least probable token of a name or number",
-        lambda s: min((s.unit.logprobs[t] for t in s.name_tokens), default=None),
+        lambda s: s.least_logprob(s.name_spans),
+    ),
+    "least_new_name_logprob": Feature(
+        "the same among names and numbers that occur neither in the question nor in the answer so far; 0 without any",
+        lambda s: s.least_logprob(s.new_spans) or 0.0,
     ),
     "greatest_entropy": Feature(
         "greatest entropy of a content word's token, in nats; its lower bound where a server reports alternatives only",
@@ -102,15 +117,20 @@ FEATURES: Mapping[str, Feature] = {
     ),
     "content_words": Feature("number of content words", lambda s: float(_content_words(s)), _NONE),
     "names": Feature("number of names and numbers", lambda s: float(len(s.names)), _NONE),
+    "new_names": Feature(
+        "number of names and numbers that occur neither in the question nor in the answer so far",
+        lambda s: float(len(s.new_spans)),
+        _NONE,
+    ),
     "evidence_in_prompt": Feature("whether passages were in the prompt", lambda s: float(bool(s.view.evidence)), _NONE),
     "names_in_evidence": Feature(
         "share of the names and numbers that occur in these passages",
         lambda s: _names_in_evidence(s),  # noqa: PLW0108 - defined below
         _NONE,
     ),
-    "rarest_name": Feature(
-        "ln(1 + number of documents) that contain the rarest of the names and numbers",
-        lambda s: _rarest_name(s),  # noqa: PLW0108 - defined below
+    "rarest_new_name": Feature(
+        "ln(1 + number of documents) that contain the rarest of the new names and numbers",
+        lambda s: _rarest_new_name(s),  # noqa: PLW0108 - defined below
         _NONE,
         index=True,
     ),
@@ -170,7 +190,7 @@ def _names_in_evidence(s: _Sentence) -> float | None:
     return sum(word_key(name) in told for name in s.names) / len(s.names)
 
 
-def _rarest_name(s: _Sentence) -> float | None:
+def _rarest_new_name(s: _Sentence) -> float | None:
     assert s.view.document_frequency is not None  # checked when the settings were built
-    known = [count for name in s.names if (count := s.view.document_frequency(name)) is not None]
+    known = [count for name in s.texts(s.new_spans) if (count := s.view.document_frequency(name)) is not None]
     return math.log1p(min(known)) if known else None

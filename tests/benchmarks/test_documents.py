@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from benchmarks.documents import PLACES, TOGETHER, WAYS, Case, main, placed, pooled, ratio
-from benchmarks.parametric_runs import open_store
+from benchmarks.parametric_runs import Asked, open_store
 from benchmarks.single_hop import Fact
 from llamaindex_prag.adapters.recipe import get_recipe
 from llamaindex_prag.placement.ask_router import Answer
@@ -32,17 +32,20 @@ def test_each_way_chooses_by_its_own_scores():
         "bm25": 1,
         "minilm": 0,
         "lexical": 1,  # the words of the question decide
+        "texts": 1,
         "always": 1,
         "ask": 2,  # an adapter that is sure of itself
         "lexical+ask": 1,
     }
-    assert [case().f1(way, {}) for way in WAYS] == [1.0, 0.0, 1.0, 1.0, 0.0, 1.0]
+    assert [case().f1(way, {}) for way in WAYS] == [1.0, 0.0, 1.0, 1.0, 1.0, 0.0, 1.0]
 
 
 def test_no_adapter_acts_if_no_candidate_names_what_is_asked_for():
     asked = replace(case(), fact=fact("Ferries", PASSAGES[1], "Who sold the lighthouse of Pell in winter?"))
     assert asked.chosen("lexical") is None
-    assert asked.f1("lexical", {asked.fact.question: 0.25}) == 0.25
+    told = {Asked(asked.fact.question): 0.25, Asked(asked.fact.question, PASSAGES): 0.75}
+    assert asked.f1("lexical", told) == 0.25
+    assert asked.f1("texts", told) == 0.75
     assert asked.chosen("minilm") == 0
     assert asked.chosen("always") is not None
 
@@ -92,18 +95,8 @@ def test_a_run_reports_every_way_and_continues_where_it_was_stopped(model, tmp_p
     articles = [{"title": t, "paragraphs": paragraphs[i : i + 2]} for t, i in (("Ferries", 0), ("Ships", 2))]
     data.write_text(json.dumps({"data": articles}))
     given = ["--model", str(model), "--data", str(data), "--pool", "4", "--questions", "4", "--counts", "1,2"]
-    given += [
-        "--change",
-        "epochs=1",
-        "--change",
-        'acts_from="answer"',
-        "--merged",
-        "2",
-        "--context",
-        "2",
-        "--timed",
-        "1",
-    ]
+    given += ["--change", "epochs=1", "--change", 'acts_from="answer"']
+    given += ["--merged", "2", "--context", "2", "--middle", "3", "--texts", "1,2", "--timed", "1"]
     main([*given, "--max-minutes", "0"])
     lm = CausalLM.from_pretrained(str(model), dtype="float32")
     with open_store(lm) as store:
@@ -114,7 +107,8 @@ def test_a_run_reports_every_way_and_continues_where_it_was_stopped(model, tmp_p
     ways = {(row["way"], row["k"]) for row in figures["rows"]}
     assert {(way, k) for way in ("single", *WAYS) for k in (1, 2)} <= ways
     assert {(way, 2) for way in TOGETHER} <= ways
-    assert {("context middle", 2), ("lexical, right passage absent", 2)} <= ways
+    assert {("context middle", 2), ("lexical, right passage absent", 2), ("texts, right passage absent", 2)} <= ways
+    assert {row["way"]: row["n"] for row in figures["rows"] if row["k"] == 2}["context middle"] == 3
     assert {"ratio_k2", "ratio_k2_interval", "routed_right_k2", "absent_minus_closed_k2"} <= figures.keys()
     assert figures["first_token_ratio_ask_k2"] > 0
     assert "right passage absent" in (tmp_path / "out" / "documents.md").read_text()

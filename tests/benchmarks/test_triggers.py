@@ -2,19 +2,21 @@
 
 import math
 
-import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from langchain_core.documents import Document
 
 from benchmarks.datasets import Paragraph, Question
-from benchmarks.draft_points import FEATURE_NAMES, FORMULATORS, TAG, TAG_QUERY, TOKENS, Answer, PointWriter
+from benchmarks.draft_points import FORMULATORS, SIGNALS_ONLY, TAG, TAG_QUERY, TOKENS, Answer, PointWriter
 from benchmarks.fact_labels import Labelled
+from benchmarks.learned_trigger import view_of
 from benchmarks.point_records import points_of
 from benchmarks.queries import scores_of as query_scores
-from benchmarks.scoring import roc_area
-from benchmarks.triggers import LEARNED, add_learned, best_thresholds, drafts_summary, rates, summarise
+from benchmarks.triggers import best_thresholds, drafts_summary, rates, summarise
 from langgraph_dynrag import LocalChatModel
+from langgraph_dynrag.retrieval.bm25 import BM25Retriever
+from langgraph_dynrag.triggers.features import features_of
 from rag_backbone.loading.causal_lm import CausalLM
 from tests.tiny import tiny_llama, tiny_tokenizer
 
@@ -45,37 +47,21 @@ def test_every_point_is_judged_by_every_trigger(written, writer):
     assert first["token probability, min (FLARE)"]["score"] <= 0  # negated: the less probable, the higher
 
 
-def test_features_are_recorded_on_demand_and_apart(written, writer):
-    """The score of FLARE's trigger is the negated least probability, so that the feature can be compared with it."""
-    with_features = PointWriter(writer._chat, samples=2, features=True)
-    assert with_features.description != writer.description
-    assert all("features" not in p for p in written["points"])
-    for point in with_features.write(QUESTION)["points"]:
-        least = -math.exp(point["features"]["least_logprob"])
-        assert least == pytest.approx(point["triggers"]["token probability, min (FLARE)"]["score"])
-        assert set(point["features"]) == set(FEATURE_NAMES)
-
-
-def test_a_learned_trigger_is_judged_on_points_that_it_was_not_trained_on():
-    pytest.importorskip("sklearn")
-    rng = np.random.default_rng(0)
-
-    def drafts(count):
-        rows = []
-        for _ in range(count):
-            needs = (rng.random(3) < 0.5).tolist()
-            rest = dict.fromkeys(FEATURE_NAMES, 0.0)
-            found = [{**rest, "least_logprob": float(rng.normal() - 2 * n)} for n in needs]
-            points = [{"needed": n, "features": f, "triggers": {}} for n, f in zip(needs, found, strict=True)]
-            rows.append({"points": points})
-        return rows
-
-    tuning, found = drafts(40), drafts(30)
-    add_learned([found], [tuning], "logistic", 0)
-    for rows in (tuning, found):
-        flat = [p for row in rows for p in row["points"]]
-        area = roc_area([p["triggers"][LEARNED]["score"] for p in flat], [p["needed"] for p in flat])
-        assert 0.8 < area[0] < 1
+def test_points_of_signals_only_are_the_same_and_give_the_features(written, writer):
+    """FLARE's score is the negated least probability, with which the feature can be compared."""
+    fast = PointWriter(writer._chat, signals_only=True)
+    assert fast.description != writer.description
+    index = BM25Retriever.from_documents([Document(p.text) for p in QUESTION.paragraphs])
+    found = fast.write(QUESTION)["points"]
+    assert [p["sentence"] for p in found] == [p["sentence"] for p in written["points"]]
+    for point in found:
+        assert set(point["triggers"]) > set(SIGNALS_ONLY)
+        assert "queries" not in point
+        view = view_of(point, QUESTION.text, index)
+        assert view.unit.text == point["sentence"]
+        (least,) = features_of(view, ["least_logprob"])
+        score = point["triggers"]["token probability, min (FLARE)"]["score"]
+        assert -math.exp(least) == pytest.approx(score, abs=1e-4)
 
 
 def test_every_formulator_states_a_query(writer):

@@ -40,7 +40,7 @@ def test_worked_example_with_a_rate(tmp_path):
     assert found.learned.auroc == pytest.approx(1)
     assert found.learned.calibration_error < 0.1
     assert "least_logprob" in found.learned.features
-    assert "rarest_name" not in found.learned.features  # this retriever does not count words
+    assert "rarest_new_name" not in found.learned.features  # this retriever does not count words
     assert found.trigger.policy == Policy("rate", 0.5, points=60)
     assert found.wanted == {"rate": 0.5, "per": "sentence"}
     told = str(found)

@@ -17,7 +17,7 @@ ALL = frozenset({"logprob", "entropy"})
 def test_features_are_those_that_model_and_index_can_give():
     counting = BM25Retriever.from_documents(DOCUMENTS)
     assert features_for(counting, ALL) == tuple(FEATURES)
-    assert set(FEATURES) - set(features_for(WatchedRetriever(), ALL)) == {"rarest_name"}
+    assert set(FEATURES) - set(features_for(WatchedRetriever(), ALL)) == {"rarest_new_name"}
     left_out = set(FEATURES) - set(features_for(counting, frozenset({"logprob"})))
     assert left_out == {"greatest_entropy", "mean_entropy"}
 

@@ -6,7 +6,7 @@ from dataclasses import asdict
 import numpy as np
 import pytest
 
-from langgraph_dynrag.calibration.measures import calibration_error, roc_area
+from langgraph_dynrag.calibration.measures import calibration_error, roc_area, roc_area_difference
 from langgraph_dynrag.calibration.training import (
     LabelledPoint,
     TooFewPointsError,
@@ -112,6 +112,18 @@ def test_expected_calibration_error_by_hand():
     expected = abs(0.5 - 0.165) / 2 + abs(0.5 - 0.975) / 2
     assert calibration_error([0.15, 0.95, 0.18, 1.0], [False, True, True, False]) == pytest.approx(expected)
     assert calibration_error([0.25] * 4, [True, False, False, False]) == pytest.approx(0)
+
+
+def test_a_difference_of_areas_is_paired():
+    rng = np.random.default_rng(0)
+    labels = (rng.random(120) < 0.4).tolist()
+    better = [y + float(rng.normal()) for y in labels]
+    worse = [0.2 * b + float(rng.normal()) for b in better]
+    found = roc_area_difference(better, worse, labels)
+    assert found[0] == pytest.approx(roc_area(better, labels)[0] - roc_area(worse, labels)[0])
+    assert found[1] < found[0] < found[2]
+    shifted = [2 * b + 1 for b in better]  # the same order: no difference in any sample
+    assert roc_area_difference(better, shifted, labels) == (0, 0, 0)
 
 
 @pytest.mark.parametrize(

@@ -30,11 +30,13 @@ def value(name, view=VIEW):
         ("least_in_content", 0),
         ("least_in_name", 0),
         ("least_name_logprob", -2.0),
+        ("least_new_name_logprob", -2.0),
         ("greatest_entropy", 2.0),  # not 5.0 or 4.0 of the stop words, nor 3.0 of the full stop
         ("mean_entropy", sum(ENTROPIES[:9]) / 9),
         ("sentence_number", 2),
         ("content_words", 4),  # bridge, built, Joan, Pike
         ("names", 2),
+        ("new_names", 2),
         ("evidence_in_prompt", 0),
         ("names_in_evidence", None),
     ],
@@ -49,20 +51,29 @@ def test_the_least_probable_token_within_a_name_counts_by_its_word():
     assert (value("least_logprob", sure), value("least_in_name", sure), value("least_in_content", sure)) == (-2, 1, 1)
 
 
+def test_names_of_the_question_and_of_the_answer_so_far_are_not_new():
+    view = replace(VIEW, question="Who knew Joan's bridge?")
+    assert (value("names", view), value("new_names", view)) == (2, 1)
+    assert value("least_new_name_logprob", view) == -1.5  # of " Pi", not of " Joan"
+    view = replace(view, accepted="It is Pike's. ")
+    assert (value("new_names", view), value("least_new_name_logprob", view)) == (0, 0)
+
+
 def test_evidence_holds_names_in_any_case_and_with_a_possessive():
     view = replace(VIEW, evidence=("Bridges. JOAN's toll.",))
     assert value("evidence_in_prompt", view) == 1
     assert value("names_in_evidence", view) == 0.5
 
 
-def test_the_rarest_name_comes_from_the_index():
+def test_the_rarest_new_name_comes_from_the_index():
     documents = [Document("Joan kept the toll."), Document("Joan and Pike met."), Document("A town.")]
     retriever = BM25Retriever.from_documents(documents)
     assert [retriever.document_frequency(w) for w in ("Joan", "Pike", "Wray", "the", "")] == [2, 1, 0, None, None]
     view = replace(VIEW, document_frequency=retriever.document_frequency)
-    assert value("rarest_name", view) == pytest.approx(math.log(2))
+    assert value("rarest_new_name", view) == pytest.approx(math.log(2))
+    assert value("rarest_new_name", replace(view, accepted="Pike. ")) == pytest.approx(math.log(3))
     nameless = replace(view, draft=Draft(("Nothing",), (-0.1,), (0.2,)), judged=0)
-    assert value("rarest_name", nameless) is None
+    assert value("rarest_new_name", nameless) is None
 
 
 def test_what_a_sentence_does_not_have_is_none():

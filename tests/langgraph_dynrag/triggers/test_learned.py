@@ -181,8 +181,8 @@ def test_a_model_without_the_signals_is_refused_by_name():
 
 
 def test_a_retriever_that_does_not_count_words_is_refused_by_name(chat):
-    trigger = LearnedTrigger(LearnedModel("logistic", ("rarest_name",), (0,), (1,), 0, weights=(1,)), 0.0)
-    with pytest.raises(SignalUnavailableError, match="rarest_name.*WatchedRetriever does not"):
+    trigger = LearnedTrigger(LearnedModel("logistic", ("rarest_new_name",), (0,), (1,), 0, weights=(1,)), 0.0)
+    with pytest.raises(SignalUnavailableError, match="rarest_new_name.*WatchedRetriever does not"):
         create_dynamic_rag(chat, WatchedRetriever(), preset="flare", trigger=trigger, **SHORT)
     graph = create_dynamic_rag(chat, BM25Retriever.from_documents(DOCUMENTS), preset="flare", trigger=trigger, **SHORT)
     assert events(graph.invoke({"question": "Who?"}), "verdict")

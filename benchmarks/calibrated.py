@@ -1,0 +1,150 @@
+"""What calibrated triggers save: searches against F1, beside searching once, never, and in several steps.
+
+FLARE's method runs with the thresholds that `benchmarks.learned_trigger` chose on training files for a number of
+searches per question: once with its own trigger, the least token probability, and once with the learned one. Beside
+them stand the presets that search a fixed number of times. Everything else is the same (`benchmarks.compare_methods`).
+Differences to one search are paired by question; intervals are by bootstrap over questions.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.compare_methods import common_records, job
+from benchmarks.contract import Deadline, finish, machine, note, parser, table
+from benchmarks.datasets import corpus, load_questions, sample
+from benchmarks.runs import Job, Records, load_chat, run
+from benchmarks.scoring import interval, mean
+from langgraph_dynrag.presets.methods import PRESETS
+from langgraph_dynrag.retrieval.bm25 import BM25Retriever
+from langgraph_dynrag.triggers import LearnedTrigger, TokenProbability
+from langgraph_dynrag.triggers.learned_model import LearnedModel
+from rag_backbone.errors import ConfigurationError
+
+LOST = 0.02
+"""How much less F1 than with one search still counts as as good, as a point value."""
+LOST_AT_WORST = 0.06
+"""The same as the lower bound of the difference's interval."""
+SEARCHES = 0.6
+"""Searches per question that a calibrated method may make to count as cheaper."""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run and report."""
+    options = parser("Searches per question against F1, at calibrated thresholds.", dtype="bfloat16")
+    options.add_argument("--data", type=Path, nargs="+", required=True, help="files of questions to report on")
+    options.add_argument("--triggers", type=Path, required=True, help="learned_trigger.json of the same model")
+    options.add_argument("--questions", type=int, default=100, help="questions from each file")
+    options.add_argument("--sessions", type=int, default=8, help="concurrent questions")
+    options.add_argument("--methods", nargs="*", default=["ircot", "iter_retgen"], help="presets beside them")
+    options.add_argument("--k", type=int, default=3)
+    args = options.parse_args(arguments)
+    if unknown := [m for m in args.methods if m not in PRESETS]:
+        options.error(f"--methods {unknown[0]}: known are {', '.join(PRESETS)}")
+    calibrated = methods_of(args.triggers, args.model)
+    deadline = Deadline(args.max_minutes)
+    chat = load_chat(args.model, args.dtype)
+    records = Records("questions")
+    methods: dict[str, tuple[str, dict[str, Any] | None]] = {
+        **{name: (name, None) for name in ("no_retrieval", "single", "long_context", *args.methods)},
+        **calibrated,
+    }
+    jobs: dict[str, dict[str, list[Job]]] = {}
+    for path in args.data:
+        everything = load_questions(path)
+        retriever = BM25Retriever.from_documents(corpus(everything))
+        chosen = sample(everything, args.questions, args.seed)
+        jobs[path.stem] = {
+            name: [job(chat, retriever, q, m, args.k, dtype=args.dtype, path=path, changes=changes) for q in chosen]
+            for name, (m, changes) in methods.items()
+        }
+    turns = [by[m][i] for i in range(args.questions) for by in jobs.values() for m in by if i < len(by[m])]
+    complete = run(turns, records, deadline, args.sessions)
+    data = {stem: rows_of(common_records(by, records, lambda about: about), args.seed) for stem, by in jobs.items()}
+    figures = {
+        "model": chat.lm.name,
+        "dtype": args.dtype,
+        "seed": args.seed,
+        "k": args.k,
+        "complete": complete,
+        "machine": machine(),
+        "data": data,
+        "as_good_and_cheaper": {stem: as_good_and_cheaper(rows) for stem, rows in data.items()},
+    }
+    report = report_of(figures)
+    note(report)
+    finish("calibrated", figures, args.out, report)
+
+
+def methods_of(triggers: Path, model: str) -> dict[str, tuple[str, dict[str, Any]]]:
+    """Return the calibrated methods by name, each as a preset and the changes in it.
+
+    Raises:
+        ConfigurationError: If the file is of another model, to which thresholds do not carry over.
+    """
+    found = json.loads(triggers.read_text("utf-8"))
+    if Path(model).name != found["model"]:
+        raise ConfigurationError(
+            f"{triggers} is of the model {found['model']}; run benchmarks.learned_trigger on {model}"
+        )
+    learned = LearnedModel.of(found["model_of_trigger"])
+    made: dict[str, tuple[str, dict[str, Any]]] = {}
+    for of in found["thresholds"]:
+        made[f"flare, {of['rate']:g} searches"] = ("flare", {"trigger": TokenProbability(of["token_probability"])})
+        made[f"learned, {of['rate']:g} searches"] = ("flare", {"trigger": LearnedTrigger(learned, of["learned"])})
+    return made
+
+
+def rows_of(found: Mapping[str, Sequence[Mapping[str, Any]]], seed: int) -> list[dict[str, Any]]:
+    """Return one row per method, over the questions that all methods have answered."""
+    single = [r["f1"] for r in found["single"]]
+    rows = []
+    for method, done in found.items():
+        row: dict[str, Any] = {"method": method, "n": len(done)}
+        for name in ("f1", "em", "recall", "retrievals", "generated_tokens"):
+            values = [float(r[name]) for r in done]
+            row[name], row[f"{name}_interval"] = mean(values), interval(values, seed=seed)
+        lost = [r["f1"] - other for r, other in zip(done, single, strict=True)]
+        row["f1_over_single"], row["f1_over_single_interval"] = mean(lost), interval(lost, seed=seed)
+        rows.append(row)
+    return rows
+
+
+def as_good_and_cheaper(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the calibrated methods with few searches that lose no more F1 to one search than is allowed."""
+    return [
+        row["method"]
+        for row in rows
+        if row["method"].endswith(" searches")
+        and row["retrievals"] <= SEARCHES
+        and row["f1_over_single"] >= -LOST
+        and row["f1_over_single_interval"][0] > -LOST_AT_WORST
+    ]
+
+
+def report_of(figures: Mapping[str, Any]) -> str:
+    """Format the figures."""
+    report = f"# Calibrated methods: {figures['model']}, {figures['dtype']}, k = {figures['k']}, seed {figures['seed']}"
+    for stem, rows in figures["data"].items():
+        shown = [{**row, **{name: _spread(row, name) for name in ("f1", "f1_over_single")}} for row in rows]
+        columns = ["method", "n", "retrievals", "f1", "f1_over_single", "em", "recall", "generated_tokens"]
+        report += f"\n\n## {stem}\n\n" + table(shown, columns)
+        good = figures["as_good_and_cheaper"][stem]
+        report += f"\n\nAs good as one search (at most {LOST:g} F1 less, at worst {LOST_AT_WORST:g}) with at most "
+        report += f"{SEARCHES:g} searches a question: {', '.join(good) or 'none'}."
+    if not figures["complete"]:
+        report += "\n\nStopped before the end; run the same command again to continue."
+    return report
+
+
+def _spread(row: Mapping[str, Any], name: str) -> str:
+    low, high = row[f"{name}_interval"]
+    sign = "+" if name.endswith("single") else ""
+    return f"{row[name]:{sign}.3f} [{low:{sign}.2f}, {high:{sign}.2f}]"
+
+
+if __name__ == "__main__":
+    main()

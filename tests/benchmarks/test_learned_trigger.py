@@ -1,0 +1,79 @@
+"""The benchmark of learned triggers: what is trained on what, and its figures on made-up points."""
+
+import json
+
+import numpy as np
+import pytest
+
+from benchmarks.learned_trigger import WITHOUT_INDEX, data_set, fitted, judge_all, main, report_of
+from langgraph_dynrag.calibration.training import LabelledPoint, TooFewPointsError
+from langgraph_dynrag.triggers.features import FEATURES
+
+pytest.importorskip("sklearn")
+
+
+def made_up(questions, seed, telling="least_logprob"):
+    """Points whose need shows in one feature."""
+    rng = np.random.default_rng(seed)
+    found = []
+    for question in range(questions):
+        for needed in (rng.random(3) < 0.5).tolist():
+            values = dict.fromkeys(FEATURES, 0.0) | {"new_names": 1.0, telling: float(rng.normal() - 2 * needed)}
+            found.append((LabelledPoint(question, values, needed), f"q{question}"))
+    return found
+
+
+def test_a_file_is_judged_by_triggers_trained_with_and_without_its_data_set():
+    """Elsewhere another feature tells, so that only the trigger trained on the same data set ranks its points."""
+    training = {"near_train": made_up(60, 0), "far_train": made_up(60, 1, "sentence_number")}
+    found = judge_all({"near_dev": made_up(60, 2)}, training, 0)
+    area = {row["trigger"]: row["auc"] for row in found["judged"]["near_dev"]}
+    assert area["learned, logistic"] > 0.8
+    assert area["least token probability"] > 0.8
+    assert area["learned elsewhere, logistic"] < 0.6
+    assert set(found["judged"]) == {"near_dev"}
+    assert data_set("near_train steps") == data_set("near_dev") == "near"
+
+
+def test_the_report_states_differences_to_the_least_token_probability_and_the_calibration():
+    training = {"near_train": made_up(60, 0), "far_train": made_up(60, 1)}
+    found = judge_all({"near_dev": made_up(40, 2), "far_dev": made_up(40, 3)}, training, 0)
+    rows = {row["trigger"]: row for row in found["judged"]["all"]}
+    assert rows["least token probability"]["over_least_interval"] == (0, 0)
+    assert rows["learned, logistic"]["n"] == 240
+    assert rows["learned, logistic"]["calibration_error"] < 0.2
+    assert "calibration_error" not in rows["least token probability"]
+    counts = {"near_train": {"questions": 60, "points": 180, "needed": 90}}
+    about = {"model": "tiny", "dtype": "float32", "seed": 0, "training": counts, "points": counts}
+    report = report_of({**about, **found})
+    assert f"learned elsewhere, logistic, {WITHOUT_INDEX}" in report
+    assert "| `least_logprob` |" in report
+
+
+def test_questions_of_different_files_are_different_ones():
+    one = [(p, q) for p, q in made_up(30, 0)]
+    assert fitted({"a": one, "b": one}, "logistic", 0).points == 180
+
+
+@pytest.mark.slow
+def test_a_run_whose_drafts_never_needed_retrieval_says_so(model, tmp_path):
+    def file(name, towns):
+        content = [
+            {
+                "_id": f"{name}{i}",
+                "question": f"When was the ferry of {town} built?",
+                "answer": str(1900 + i),
+                "type": "bridge",
+                "supporting_facts": [[town, 0]],
+                "context": [[town, [f"The ferry of {town} was built in {1900 + i}."]]],
+            }
+            for i, town in enumerate(towns)
+        ]
+        path = tmp_path / f"{name}.json"
+        path.write_text(json.dumps(content))
+        return path
+
+    data = file("some_dev", ["Vold", "Pell"])
+    training = [file(n, [f"{n} {i}" for i in range(12)]) for n in ("some_train", "other_train")]
+    with pytest.raises(TooFewPointsError):  # the tiny model states nothing that is right with the paragraphs
+        main(["--model", str(model), "--dtype", "float32", "--data", str(data), "--train", *map(str, training)])
