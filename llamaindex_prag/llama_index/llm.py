@@ -143,7 +143,8 @@ class ParametricLLM(ReadsInParts):
         lm = next((given for given in (lm, model) if given is not _DEFAULT), NAME)
         super().__init__(**options)
         chosen = get_recipe(Recipe.from_dict(recipe) if isinstance(recipe, dict) else recipe)
-        check_strategy(chosen, self.merge, self.ensemble)  # before the model is loaded
+        in_server = base_url is not None
+        check_strategy(chosen, self.merge, self.ensemble, in_server=in_server)  # before the model is loaded
         if base_url is not None:
             self._model = load_served(
                 base_url,

@@ -18,7 +18,8 @@ USE = "dynprag"
 """Metadata key under which the use of a node is reported.
 
 `{"used": "adapter" | "adapter and text" | "text"}`, with the reason `why` for a text, the router's `score` (none with
-`route="retrieval"`), and `left_out` (reasons by node ID) for retrieved nodes that were not used at all. Prompts and embeddings exclude this key."""
+`route="retrieval"`), and `left_out` (reasons by node ID) for retrieved nodes that were not used at all. Prompts and
+embeddings exclude this key."""
 
 
 class ParametricNode(TextNode):
