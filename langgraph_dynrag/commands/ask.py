@@ -38,7 +38,10 @@ if TYPE_CHECKING:
 Where = StrEnum("Where", {"context": "context", "parametric": "parametric", "combined": "combined"})
 Missing = StrEnum("Missing", {"train": "train", "translate": "translate", "context": "context"})
 Route = StrEnum("Route", {"retrieval": "retrieval", "lexical": "lexical", "ask": "ask"})
-Merge = StrEnum("Merge", {name: name for name in ("mean", "sum", "score", "orthogonal", "shared_once")})
+Merge = StrEnum(
+    "Merge",
+    {"mean": "mean", "sum": "sum", "score": "score", "orthogonal": "orthogonal", "shared_once": "shared_once"},
+)
 Ensemble = StrEnum("Ensemble", {"mixture": "mixture", "product": "product"})
 _SHORT_ANSWER = 48
 """Tokens of an answer under the prompt that adapters are trained with, unless `--max-tokens` says otherwise."""
@@ -115,8 +118,8 @@ def ask(
     if is_blank(question):
         raise ConfigurationError('the question is empty; ask something: dynprag ask "Who built the bridge?"')
     injects = injection is not Where["context"]
-    into_weights = {"--store": store, "--missing": missing, "--route": route, "--translator": translator}
-    into_weights |= {"--max-active": max_active, "--merge": merge, "--ensemble": ensemble}
+    into_weights: dict[str, Any] = {"--store": store, "--missing": missing, "--route": route, "--merge": merge}
+    into_weights |= {"--translator": translator, "--max-active": max_active, "--ensemble": ensemble}
     _refuse_without_injection(into_weights | {"--recipe": recipe, "--change": change or None}, injects=injects)
     _refuse_without_several({"--merge": merge, "--ensemble": ensemble}, max_active)
     from langgraph_dynrag.graph import create_dynamic_rag
