@@ -118,8 +118,7 @@ def kept_tokens(unit: Draft, verdict: VerdictState | None, settings: Settings) -
     at = unit.spans[position].start
     if settings.resume_at == "word":
         return position if word is None else unit.tokens_of_word(word)[0]
-    letters = len(unit.pieces[position]) - len(unit.pieces[position].lstrip())
-    first = min(at + letters, len(unit.text) - 1)
+    first = min(len(unit.text) - len(unit.text[at:].lstrip()), len(unit.text) - 1)
     start = next((s.start for s in sentences(unit.text) if s.start <= first < s.end), 0)
     kept = sum(1 for span in unit.spans if span.end <= start)
     while kept and not unit.pieces[kept - 1].strip():

@@ -157,7 +157,6 @@ class Engine:
 
         def score() -> list[ScoredText] | None:
             runner = self._runner
-            runner.check_device()
             if len(continuations) < 2 or not runner.switch.prefills_rows:
                 return None
             shared = runner.known(base, list(prompt))
@@ -297,8 +296,8 @@ class Engine:
         """The signals that this model can provide."""
         names: set[SignalName] = {"logprob", "entropy", "hidden_state"}
         switch = self._runner.call.switch
+        self._runner.check_device()
         if not switch.tried_out:
-            self._runner.check_device()
             self._scheduler.run(switch.try_out)
         if switch.supported:
             names.add("attention")

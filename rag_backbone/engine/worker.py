@@ -60,6 +60,7 @@ class Worker:
     @property
     def switch(self) -> AttentionPatch:
         """The model's attention patch, after trying out what the model supports."""
+        self.check_device()
         self.call.switch.try_out()
         return self.call.switch
 
