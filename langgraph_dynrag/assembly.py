@@ -10,7 +10,7 @@ from langgraph_dynrag.chat_model.local_chat_model import LocalChatModel
 from langgraph_dynrag.drafts.draft import MODEL_STATES, Signal
 from langgraph_dynrag.generators.local import make_generator
 from langgraph_dynrag.generators.wrapped_models import ChatModelLike, plain_models
-from langgraph_dynrag.injection.injector import Injection, Injector
+from langgraph_dynrag.injection.injector import EnsembleInjector, Injection, Injector
 from langgraph_dynrag.options import DynamicRAGOptions, refuse_unknown_options
 from langgraph_dynrag.presets.file import refuse_another, warn_of_another
 from langgraph_dynrag.presets.methods import Preset, as_preset
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from langgraph_dynrag.injection.parametric import AdapterModel
 
 _INJECTIONS = get_args(Injection)
+_READING = ("trigger", "query", "evidence_selector", "final_answer")
+"""The settings that may need signals."""
 _PARAMETERS = ("model", "retriever", "preset", "injection", "adapters", "server")
 
 
@@ -92,10 +94,18 @@ def _check_adapters(model: ChatModelLike, adapters: AdapterModel | None, injecti
     adapters.check_chat_model(model)
 
 
-def _check_ensemble(injector: Injector | None, reading: Mapping[str, Any]) -> None:
-    """Refuse parts that read attention or hidden states if an ensemble writes, which has no single forward pass."""
-    ensemble = getattr(injector, "ensemble", None)
-    for name, part in reading.items() if ensemble is not None else ():
+def check_ensemble(ensemble: str | None, parts: Mapping[str, Any]) -> None:
+    """Refuse parts that read attention or hidden states if an ensemble writes, which has no single forward pass.
+
+    Args:
+        ensemble: How distributions are mixed; None if updates are merged.
+        parts: The settings by name.
+
+    Raises:
+        ConfigurationError: If a part reads the states of a single forward pass.
+    """
+    for name in _READING if ensemble is not None else ():
+        part = parts.get(name)
         states: frozenset[Signal] = getattr(part, "needs", frozenset()) & MODEL_STATES
         if states:
             raise ConfigurationError(
@@ -133,9 +143,9 @@ def make_settings(
     check_options(Settings, parts)
     check_trigger(parts["trigger"])
     check_formulator(parts["query"])
-    reading = {name: parts.get(name) for name in ("trigger", "query", "evidence_selector", "final_answer")}
+    reading = {name: parts.get(name) for name in _READING}
     needs: frozenset[Signal] = frozenset().union(*(getattr(part, "needs", frozenset()) for part in reading.values()))
-    _check_ensemble(injector, reading)
+    check_ensemble(injector.ensemble if isinstance(injector, EnsembleInjector) else None, reading)
     generator = make_generator(model, needs, server, reading)
     selection = parts.get("selection")
     reflector = None if selection is None else make_reflector(model, selection)

@@ -156,12 +156,7 @@ class AdapterModel(Protocol):
                 which answers with one adapter, or `merge="shared_once"` and the recipe has no start.
             AdapterError: If `merge="shared_once"` and the store does not hold the recipe's start.
         """
-        check_strategy(self.recipe, merge, ensemble)
-        if ensemble is not None and self.in_server:
-            raise ConfigurationError(
-                f"ensemble={ensemble!r} mixes the next-token distributions of several adapters, but a server answers "
-                "with one; use a model in this process, or merge the adapters (merge='mean')"
-            )
+        check_strategy(self.recipe, merge, ensemble, in_server=self.in_server)
         if merge == "shared_once":
             self._start_key()
 

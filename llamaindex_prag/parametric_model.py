@@ -200,7 +200,8 @@ class ParametricModel(LocalModel):
             The answer, without a lead or quotes: a string that also says which documents were used, and why.
 
         Raises:
-            AdapterError: If there are more documents than a call may use, one has no adapter, or the scores do not fit.
+            AdapterError: If there are more documents than a call may use, one has no adapter or is an adapter of
+                another model or recipe, or the scores do not fit.
             ConfigurationError: If a strategy is unknown, or not possible with this model and these documents, or there
                 are both a `merge` and an `ensemble`.
         """
@@ -276,6 +277,15 @@ class ParametricModel(LocalModel):
     def _keys(self, documents: Sequence[str | AdapterKey]) -> list[AdapterKey]:
         if isinstance(documents, str):
             raise ConfigurationError(f"documents is {shown(documents)}; a list of passages is needed, such as [text]")
+        known = {(self.store.model, made_by) for made_by in (self.recipe.key, self.translator_key)}
+        strangers = [d for d in documents if isinstance(d, AdapterKey) and (d.model, d.recipe) not in known]
+        if strangers := [d for d in strangers if d.digest != self.recipe.start]:
+            raise AdapterError(
+                f"{len(strangers)} of {len(documents)} documents are adapters of another model or recipe, the first of "
+                f"recipe {strangers[0].recipe[:12]}…, but this call answers from the recipe {self.recipe.name!r}, "
+                f"{self.recipe.key[:12]}…; adapters of two recipes are never mixed. Pass the documents' texts, or use "
+                "a model with that recipe"
+            )
         return [d if isinstance(d, AdapterKey) else self.find(d) or self.key(d) for d in documents]
 
     def __repr__(self) -> str:

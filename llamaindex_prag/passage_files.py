@@ -70,9 +70,10 @@ def _passages(read: ReadDocument, document: str, *, rows: bool) -> Iterator[Pass
 def _paragraphs(text: str) -> list[str]:
     joined: list[str] = []
     for paragraph in _PARAGRAPH_END.split(text):
-        stripped = paragraph.strip()
+        if not (stripped := paragraph.strip()):
+            continue
         if joined and len(joined[-1]) + len(stripped) < _PARAGRAPH_CHARACTERS:
             joined[-1] += "\n\n" + stripped
-        elif stripped:
+        else:
             joined.append(stripped)
     return joined

@@ -38,6 +38,11 @@ if TYPE_CHECKING:
 Where = StrEnum("Where", {"context": "context", "parametric": "parametric", "combined": "combined"})
 Missing = StrEnum("Missing", {"train": "train", "translate": "translate", "context": "context"})
 Route = StrEnum("Route", {"retrieval": "retrieval", "lexical": "lexical", "ask": "ask"})
+Merge = StrEnum(
+    "Merge",
+    {"mean": "mean", "sum": "sum", "score": "score", "orthogonal": "orthogonal", "shared_once": "shared_once"},
+)
+Ensemble = StrEnum("Ensemble", {"mixture": "mixture", "product": "product"})
 _SHORT_ANSWER = 48
 """Tokens of an answer under the prompt that adapters are trained with, unless `--max-tokens` says otherwise."""
 
@@ -66,6 +71,16 @@ def ask(
             help="How the passage whose adapter acts is chosen: by its retrieval score, by that and the words shared "
             "with the question, or by asking every adapter. Default: lexical.",
         ),
+    ] = None,
+    max_active: Annotated[
+        int | None, typer.Option(min=1, help="How many passages act through their adapters at once. Default: 1.")
+    ] = None,
+    merge: Annotated[
+        Merge | None, typer.Option(help="How the updates of several passages are combined. Default: mean.")
+    ] = None,
+    ensemble: Annotated[
+        Ensemble | None,
+        typer.Option(help="Let each adapter answer alone instead, and mix their next-token distributions."),
     ] = None,
     store: Annotated[
         Path | None, typer.Option("--store", "-s", help=f"The adapters' folder. Default: {DEFAULT_STORE}.")
@@ -103,8 +118,10 @@ def ask(
     if is_blank(question):
         raise ConfigurationError('the question is empty; ask something: dynprag ask "Who built the bridge?"')
     injects = injection is not Where["context"]
-    into_weights = {"--store": store, "--missing": missing, "--route": route, "--translator": translator}
+    into_weights: dict[str, Any] = {"--store": store, "--missing": missing, "--route": route, "--merge": merge}
+    into_weights |= {"--translator": translator, "--max-active": max_active, "--ensemble": ensemble}
     _refuse_without_injection(into_weights | {"--recipe": recipe, "--change": change or None}, injects=injects)
+    _refuse_without_several({"--merge": merge, "--ensemble": ensemble}, max_active)
     from langgraph_dynrag.graph import create_dynamic_rag
     from langgraph_dynrag.trace.trace import Trace
 
@@ -126,24 +143,26 @@ def ask(
         searcher = LocalIndex(index).as_retriever(searching)
     with ExitStack() as stack:
         if injects:
+            from langgraph_dynrag.assembly import check_ensemble
             from langgraph_dynrag.injection.parametric import WeightsPrompt, opened_injector
 
             where: Any = injection.value
-            how: Any = None if missing is None else missing.value
-            routed: Any = "lexical" if route is None else route.value
+            given_ways = {"missing": missing, "route": route, "merge": merge, "ensemble": ensemble}
+            ways: dict[str, Any] = {way: option.value for way, option in given_ways.items() if option is not None}
+            check_ensemble(ways.get("ensemble"), {**method.settings, **options})
             chat, options["injection"] = stack.enter_context(
                 opened_injector(
                     model,
                     store or DEFAULT_STORE,
                     injection=where,
-                    missing=how,
-                    route=routed,
+                    max_active=max_active,
                     recipe=recipe,
                     changes=change or (),
                     translator=translator,
                     chat=None if base_url is None else chat_of(model, base_url),
                     base_url=base_url,
                     progress=console().shows_progress,
+                    **ways,
                 )
             )
             if bare:
@@ -166,6 +185,15 @@ def _refuse_without_injection(given: dict[str, Any], *, injects: bool) -> None:
     named = [option for option, value in given.items() if value is not None]
     if named and not injects:
         raise ConfigurationError(f"{', '.join(named)}: only used with --injection parametric or combined")
+
+
+def _refuse_without_several(given: dict[str, Any], max_active: int | None) -> None:
+    named = [option for option, value in given.items() if value is not None]
+    if named and (max_active or 1) == 1:
+        raise ConfigurationError(
+            f"{', '.join(named)}: combines the adapters of several passages, but one acts (--max-active 1); "
+            "add --max-active 3"
+        )
 
 
 def _stream(graph: Any, question: str, *, show: bool) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from typing_extensions import TypedDict
 
 from langgraph_dynrag.drafts.sampled_ends import SampleEnds
+from langgraph_dynrag.evidence import Passage
 from rag_backbone.text.units import (
     Span,
     WordFilter,
@@ -281,8 +282,8 @@ class DraftView:
     rounds: int = 0
     """Number of retrievals so far in this run, the initial one included. Another query for the same gap is not one."""
     carries_content: WordFilter = field(default_factory=not_a_stop_word)
-    evidence: tuple[str, ...] = ()
-    """Texts of the passages that the draft was written with, each after its title."""
+    passages: Sequence[Passage] = ()
+    """Passages that the draft was written with."""
     document_frequency: DocumentFrequency | None = None
     """Given if the retriever knows it."""
 
@@ -290,6 +291,11 @@ class DraftView:
     def unit(self) -> Draft:
         """Tokens being judged."""
         return self.draft[: self.judged]
+
+    @cached_property
+    def evidence(self) -> tuple[str, ...]:
+        """Texts of the passages, each after its title."""
+        return tuple(f"{p['title']}. {p['text']}" for p in self.passages)
 
     @cached_property
     def content(self) -> list[bool]:

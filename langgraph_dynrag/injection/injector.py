@@ -85,6 +85,19 @@ class Injector(Protocol):
         ...
 
 
+@runtime_checkable
+class EnsembleInjector(Injector, Protocol):
+    """An injector whose adapters may answer as an ensemble, which has no attention and no hidden states.
+
+    Optional: an injector without this attribute never places an ensemble.
+    """
+
+    @property
+    def ensemble(self) -> str | None:
+        """How the adapters' next-token distributions are mixed; None if their updates are merged."""
+        ...
+
+
 class PromptOnly:
     """The injector for `"context"`: every passage stands in the prompt."""
 

@@ -40,6 +40,8 @@ logger = logging.getLogger(__name__)
 IntoWeights = Literal["parametric", "combined"]
 Missing = Literal["train", "translate", "context"]
 
+_MAX_ADAPTERS = 8
+"""Maximum number of adapters in a call of the command line."""
 _LACKING: dict[Missing, str] = {
     "translate": ", and these adapters have none: ParametricModel.of(lm, store, translator=...)",
     "train": ", and these adapters know a server's address only: ServedModel(..., lm=...), or missing='context'",
@@ -225,6 +227,9 @@ def opened_injector(
     injection: IntoWeights,
     missing: Missing | None = None,
     route: Route = "lexical",
+    merge: Merge = "mean",
+    ensemble: Ensemble | None = None,
+    max_active: int | None = None,
     recipe: str | None = None,
     changes: Sequence[str] = (),
     translator: str | None = None,
@@ -241,6 +246,9 @@ def opened_injector(
         missing: As for `ParametricInjector`. None: `"translate"` with a translator, `"context"` with a server, else
             `"train"`.
         route: As for `ParametricInjector`.
+        merge: As for `ParametricInjector`.
+        ensemble: As for `ParametricInjector`.
+        max_active: As for `ParametricInjector`.
         recipe: Name of the adapters' recipe. None: the translator's, or `distill`.
         changes: Changed values of the recipe, as NAME=VALUE.
         translator: Folder of a translator.
@@ -251,11 +259,13 @@ def opened_injector(
     Raises:
         ConfigurationError: If `llamaindex_prag`'s dependencies are missing, the options do not fit together, or the
             store's adapters are all of other recipes, unless `missing="train"` or a translator makes new ones.
+        AdapterError: If `merge="shared_once"` and the store does not hold the recipe's start.
         TranslatorError: If the translator's folder has no checkpoint.
     """
     with needed_for("injection"):
         from llamaindex_prag.adapters.recipe import get_recipe
         from llamaindex_prag.adapters.recipe_options import changes_of
+        from llamaindex_prag.adapters.strategies import active_limit, check_strategy
         from llamaindex_prag.errors import NO_TRANSLATOR
         from llamaindex_prag.parametric_model import ParametricModel
         from llamaindex_prag.serving.served_model import ServedModel
@@ -270,8 +280,11 @@ def opened_injector(
     if translator is not None and (recipe is not None or changes):
         raise ConfigurationError("a translator's adapters have its own recipe; leave out --recipe and --change")
     chosen = get_recipe(recipe or "distill").changed(**changes_of(changes))
-    if translator is None and missing != "train":
-        _check_recipes(store, chosen, None if base_url is not None else model)
+    check_strategy(chosen, merge, ensemble, in_server=base_url is not None)
+    active_limit(max_active, merge, None, _MAX_ADAPTERS)
+    trains = missing == "train" or translator is not None
+    _check_store(store, chosen, None if base_url is not None else model, shared=merge == "shared_once", trains=trains)
+    combining: Any = {"route": route, "merge": merge, "ensemble": ensemble, "max_active": max_active}
     adapters: AdapterModel
     if chat is not None and base_url is not None:
         if translator is not None:
@@ -279,40 +292,53 @@ def opened_injector(
                 "a translator needs the model in this process; leave out --base-url or --translator"
             )
         with LMDBStore(store, model=None) as opened:
-            adapters = ServedModel(base_url, opened, model=model, recipe=chosen)
-            yield chat, ParametricInjector(adapters, injection=injection, missing=missing or "context", route=route)
+            adapters = ServedModel(base_url, opened, model=model, recipe=chosen, max_adapters=_MAX_ADAPTERS)
+            yield chat, ParametricInjector(adapters, injection=injection, missing=missing or "context", **combining)
         return
     if translator is not None:
         checkpoint.require(translator)
     lm = CausalLM.from_pretrained(model)
     loaded = None if translator is None else Translator.load(translator, lm)
     with LMDBStore(store, model=lm.fingerprint) as opened:
-        adapters = ParametricModel.of(
-            lm, opened, recipe=chosen if loaded is None else loaded.config.recipe, translator=loaded
-        )
+        made_by = chosen if loaded is None else loaded.config.recipe
+        adapters = ParametricModel.of(lm, opened, recipe=made_by, max_adapters=_MAX_ADAPTERS, translator=loaded)
         yield (
             LocalChatModel.from_causal_lm(lm),
             ParametricInjector(
                 adapters,
                 injection=injection,
                 missing=missing or ("train" if loaded is None else "translate"),
-                route=route,
                 progress=progress,
+                **combining,
             ),
         )
 
 
-def _check_recipes(store: str | Path, recipe: Recipe, model: str | None) -> None:
-    """Refuse a store without adapters of the recipe but with others, before the model (None: a server's) is loaded."""
+def _check_store(store: str | Path, recipe: Recipe, model: str | None, *, shared: bool, trains: bool) -> None:
+    """Refuse a store that lacks the adapters of a recipe, before the model (None: a server's) is loaded.
+
+    Args:
+        store: Its folder.
+        recipe: The recipe.
+        model: Name of the model; None for a server's.
+        shared: Whether the recipe's start is needed.
+        trains: Whether adapters are made, so that the store need not have any.
+    """
     from llamaindex_prag.adapters.recipe_options import refuse_other_recipes
+    from llamaindex_prag.adapters.start import start_key
     from llamaindex_prag.augment.choice import settled
     from llamaindex_prag.errors import StoreError
     from llamaindex_prag.store.lmdb_store import LMDBStore
 
     if not Path(store).exists():
+        if shared:
+            start_key({}, recipe)
         return
     advice = "Give the options of one of them" + (
         "." if model is None else ", or --missing train for new adapters of this recipe."
     )
     with suppress(StoreError), LMDBStore(store, model=None, readonly=True) as opened:  # refused again when it is used
-        refuse_other_recipes(opened, settled(recipe, model, opened.keys), advice)
+        if shared:
+            start_key(opened, recipe)
+        if not trains:
+            refuse_other_recipes(opened, settled(recipe, model, opened.keys), advice)

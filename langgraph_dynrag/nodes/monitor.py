@@ -126,7 +126,7 @@ def draft_view(state: State, settings: Settings, draft: Draft, judged: int) -> D
         sample_ends=sampler(state, settings) if "end_states" in needs else None,
         rounds=len(events_of(state.get("trace") or [], ResumeEvent)),
         carries_content=settings.carries_content,
-        evidence=tuple(f"{p['title']}. {p['text']}" for p in state.get("evidence") or ()),
+        passages=state.get("evidence") or (),
         document_frequency=getattr(settings.retriever, "document_frequency", None),
     )
 

@@ -104,7 +104,11 @@ def after_resume(state: AnyState) -> str:
 
 
 def kept_tokens(unit: Draft, verdict: VerdictState | None, settings: Settings) -> int:
-    """Return how many of the judged tokens to keep."""
+    """Return how many of the judged tokens to keep.
+
+    White space before a sentence that is written again is written again too, because most tokenizers join it to the
+    first word.
+    """
     position = None if verdict is None else Verdict.from_state(verdict).position
     if position is None or settings.resume_at == "end":
         return len(unit)
@@ -114,9 +118,12 @@ def kept_tokens(unit: Draft, verdict: VerdictState | None, settings: Settings) -
     at = unit.spans[position].start
     if settings.resume_at == "word":
         return position if word is None else unit.tokens_of_word(word)[0]
-    letters = len(unit.pieces[position]) - len(unit.pieces[position].lstrip())
-    start = next((s.start for s in sentences(unit.text) if s.start <= at + letters < s.end), 0)
-    return sum(1 for span in unit.spans if span.end <= start)
+    first = min(len(unit.text) - len(unit.text[at:].lstrip()), len(unit.text) - 1)
+    start = next((s.start for s in sentences(unit.text) if s.start <= first < s.end), 0)
+    kept = sum(1 for span in unit.spans if span.end <= start)
+    while kept and not unit.pieces[kept - 1].strip():
+        kept -= 1
+    return kept
 
 
 def _within_limit(state: State, found: list[Passage], settings: Settings) -> tuple[list[Passage], list[str]]:

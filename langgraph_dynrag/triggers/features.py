@@ -122,7 +122,7 @@ FEATURES: Mapping[str, Feature] = {
         lambda s: float(len(s.new_spans)),
         _NONE,
     ),
-    "evidence_in_prompt": Feature("whether passages were in the prompt", lambda s: float(bool(s.view.evidence)), _NONE),
+    "evidence_in_prompt": Feature("whether passages were in the prompt", lambda s: float(bool(s.view.passages)), _NONE),
     "names_in_evidence": Feature(
         "share of the names and numbers that occur in these passages",
         lambda s: _names_in_evidence(s),  # noqa: PLW0108 - defined below
@@ -184,7 +184,7 @@ def _content_words(s: _Sentence) -> int:
 
 
 def _names_in_evidence(s: _Sentence) -> float | None:
-    if not s.view.evidence or not s.names:
+    if not s.view.passages or not s.names:
         return None
     told = vocabulary(" ".join(s.view.evidence))
     return sum(word_key(name) in told for name in s.names) / len(s.names)

@@ -31,6 +31,7 @@ from llamaindex_prag.adapters.targets import target_layers
 from rag_backbone.engine.adapters import key_of
 from rag_backbone.engine.cpu_linears import linear
 from rag_backbone.engine.patched_forwards import patched_forwards
+from rag_backbone.engine.validation import check_device
 from rag_backbone.errors import AdapterError, ConfigurationError
 
 if TYPE_CHECKING:
@@ -105,6 +106,7 @@ class AdapterBank:
         self._limit = slots
         self._slots: OrderedDict[Hashable, _Slot] = OrderedDict()
         self._segments: list[_Segment] = []
+        self._device = model.device
         self._on_cpu = model.device.type == "cpu"
         # float32 on CPU, whatever the model's dtype: small products are slow there in half precision.
         self._dtype = torch.float32 if self._on_cpu else model.dtype
@@ -150,6 +152,7 @@ class AdapterBank:
         if not wanted:
             yield
             return
+        check_device(self._model, self._device)
         if len(wanted) > self._limit:
             raise AdapterError(f"{len(wanted)} different selections in one forward; the bank has {self._limit} slots")
         for row in wanted.values():
@@ -183,9 +186,20 @@ class AdapterBank:
 
     def _free_slot(self, keep: dict[Hashable, Any]) -> _Slot:
         if len(self._slots) < self._limit:
-            return _Slot(self.layout, self.max_adapters, self._dtype, self._model.device)
+            return self._new_slot()
         oldest = next(key for key in self._slots if key not in keep)
         return self._slots.pop(oldest)
+
+    def _new_slot(self) -> _Slot:
+        try:
+            return _Slot(self.layout, self.max_adapters, self._dtype, self._device)
+        except RuntimeError as error:  # as PyTorch reports a lack of memory
+            size = self.max_adapters * self.layout.size * self._dtype.itemsize / 2**30
+            raise AdapterError(
+                f"there is no memory for another set of at most {self.max_adapters} adapters, {size:,.1f} GiB on "
+                f"{self._device}; allow fewer adapters per call (max_adapters), or fewer sets (slots, now "
+                f"{len(self._slots)} of {self._limit})"
+            ) from error
 
     def _fill(self, slot: _Slot, selection: ActiveAdapters) -> None:
         layout, k = self.layout, len(selection)

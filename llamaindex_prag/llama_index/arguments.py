@@ -10,9 +10,26 @@ from collections.abc import Iterable
 from pydantic import AliasChoices, BaseModel
 
 from rag_backbone.checks import refuse_unknown
+from rag_backbone.errors import ConfigurationError
 
 CALL_OPTIONS = ("max_tokens", "max_new_tokens", "temperature", "seed", "stop", "top_logprobs")
 """Keyword arguments of a call of `ParametricLLM`."""
+_CHOOSING = ("route", "max_active")
+
+
+def refuse_choosing(given: Iterable[str]) -> None:
+    """Refuse to choose among documents in a `ParametricLLM`, which sees a finished prompt.
+
+    Raises:
+        ConfigurationError: If an argument would choose; the message says where it belongs.
+    """
+    if named := [name for name in _CHOOSING if name in given]:
+        raise ConfigurationError(
+            f"ParametricLLM has no argument {', '.join(named)}: the nodes that act are chosen before a prompt is "
+            "written, because the prompt has the text of the nodes if none may act. Give it to the postprocessor: "
+            "ParametricNodePostprocessor(llm=llm, route='lexical', max_active=3); or, without nodes, ask "
+            "llm.model.answer(question, documents=texts, route='lexical')"
+        )
 
 
 def refuse_unknown_arguments(kind: type[BaseModel], given: Iterable[str], own: Iterable[str] = ()) -> None:

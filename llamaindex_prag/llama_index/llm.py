@@ -40,7 +40,7 @@ from llama_index.core.prompts import BasePromptTemplate
 from llamaindex_prag.adapters.active_adapters import ActiveAdapters, Merge
 from llamaindex_prag.adapters.recipe import Recipe, get_recipe
 from llamaindex_prag.adapters.strategies import check_strategy
-from llamaindex_prag.llama_index.arguments import CALL_OPTIONS, refuse_unknown_arguments
+from llamaindex_prag.llama_index.arguments import CALL_OPTIONS, refuse_choosing, refuse_unknown_arguments
 from llamaindex_prag.llama_index.loading import (
     described,
     load_model,
@@ -106,6 +106,9 @@ class ParametricLLM(ReadsInParts):
             only provides the tokenizer, its weights are loaded only to train an adapter, and `store` is required.
         server: Further arguments of `ServedModel`, such as `{"loading": "resolve"}`.
 
+    A call runs with all adapters that its prompt refers to. Which nodes act is chosen before, by the `route` and
+    `max_active` of `ParametricNodePostprocessor`: only there are the texts, which are used if no adapter may act.
+
     Calls do not change the object, so threads and tasks can share it. Prompts too long for the context window are read
     in parts or shortened, which is logged (`long_prompts`).
     """
@@ -133,13 +136,15 @@ class ParametricLLM(ReadsInParts):
         server: Mapping[str, Any] | None = None,
         **options: Any,
     ) -> None:
+        refuse_choosing(options)
         refuse_unknown_arguments(type(self), options, list(inspect.signature(ParametricLLM.__init__).parameters)[1:-1])
         if lm is not _DEFAULT and model is not _DEFAULT:
             raise ConfigurationError("lm and model name the same argument; give one of them")
         lm = next((given for given in (lm, model) if given is not _DEFAULT), NAME)
         super().__init__(**options)
         chosen = get_recipe(Recipe.from_dict(recipe) if isinstance(recipe, dict) else recipe)
-        check_strategy(chosen, self.merge, self.ensemble)  # before the model is loaded
+        in_server = base_url is not None
+        check_strategy(chosen, self.merge, self.ensemble, in_server=in_server)  # before the model is loaded
         if base_url is not None:
             self._model = load_served(
                 base_url,
@@ -316,6 +321,7 @@ class ParametricLLM(ReadsInParts):
 
     def _request(self, call: _Call, options: dict[str, Any]) -> Request:
         with _not_swallowed():
+            refuse_choosing(options)
             refuse_unknown(options, CALL_OPTIONS, "a call of ParametricLLM")
             stop = options.get("stop") or ()
             return Request(

@@ -17,8 +17,9 @@ from rag_backbone.errors import AdapterError
 USE = "dynprag"
 """Metadata key under which the use of a node is reported.
 
-`{"used": "adapter" | "adapter and text" | "text"}`, with the reason `why` for a text, and `left_out` (reasons by node
-ID) for retrieved nodes that were not used at all. Prompts and embeddings exclude this key."""
+`{"used": "adapter" | "adapter and text" | "text"}`, with the reason `why` for a text, the router's `score` (none with
+`route="retrieval"`), and `left_out` (reasons by node ID) for retrieved nodes that were not used at all. Prompts and
+embeddings exclude this key."""
 
 
 class ParametricNode(TextNode):

@@ -236,12 +236,14 @@ class ParametricNodePostprocessor(BaseNodePostprocessor):
         told = {"left_out": event.left_out} if event.left_out else {}
         found = []
         for i, (n, c, plan) in enumerate(zip(nodes, candidates, plans, strict=True)):
+            scored = {} if placed.routing is None else {"score": placed.routing.scores[i]}
             if i in placed.strengths:
                 key = self.llm.model.find(c.text) or self.llm.model.key(c.text)
                 acting = injected(n, key, placed.strengths[i], beside_text=plan.beside)
-                found.append(with_use(acting, {"used": "adapter and text" if plan.beside else "adapter"} | told))
+                use = {"used": "adapter and text" if plan.beside else "adapter"}
+                found.append(with_use(acting, use | scored | told))
             elif i not in placed.left_out:
-                found.append(with_use(n, {"used": "text", "why": event.in_context.get(c.id, "")} | told))
+                found.append(with_use(n, {"used": "text", "why": event.in_context.get(c.id, "")} | scored | told))
         return found
 
     async def _apostprocess_nodes(

@@ -3,8 +3,10 @@
     gain_i = log p_i(a_i | q) - log p_0(a_i | q),    a_i: the greedy answer under adapter i alone
 
 p_0 is the base model. An adapter that knows nothing about the question answers what the base model would answer anyway,
-with a gain near 0, or a guess. If no gain reaches the bound, no adapter acts. All answers are generated in one batch;
-adapters that act from the answer on share the prompt's keys and values.
+with a gain near 0, or a guess. If no gain reaches the bound, no adapter acts. All answers are generated in one batch,
+and scored under the base model in another; adapters that act from the answer on share the prompt's keys and values.
+The sum runs over the whole answer: the terms of later tokens have either sign and no bound, so that no ranking is
+certain before the answers have ended.
 """
 
 from __future__ import annotations
@@ -71,12 +73,13 @@ class AskedAdapters:
         engine = self._model.lm.engine
         prompt = prompt_ids(self._model.lm.tokenizer, question)
         said = engine.generate_batch([Request(prompt, self._tokens, adapters=one) for one in alone])
+        base = iter(engine.score_batch(prompt, [answer.token_ids for answer in said if answer.steps]))
         found = []
-        for generation in said:
-            ids = generation.token_ids
-            base = float(engine.score(prompt, ids).logprobs.sum()) if ids else 0.0
-            gain = sum(step.logprob for step in generation.steps) - base if ids else 0.0
-            found.append(Answer(clean_answer(generation.text), gain))
+        for answer in said:
+            gain = 0.0
+            if answer.steps:
+                gain = sum(step.logprob for step in answer.steps) - float(next(base).logprobs.sum())
+            found.append(Answer(clean_answer(answer.text), gain))
         with self._lock:
             self._known[about] = found
             while len(self._known) > _REMEMBERED:

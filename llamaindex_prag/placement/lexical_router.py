@@ -28,6 +28,10 @@ a passage act for 0.94 of the questions if the right one is among the five candi
 _BIAS, _COVERED = -2.96, 6.86
 """Logistic regression on questions about single passages of MuSiQue's train file (`python -m benchmarks.routing
 --fit`)."""
+_NO_COMMON_WORD = (
+    "no passage has a word in common with the question; if they are in different languages, route='retrieval' chooses "
+    "by the retrieval scores"
+)
 
 
 class LexicalRouter:
@@ -66,7 +70,9 @@ class LexicalRouter:
         words = bm25_scores(question, [f"{c.title}\n{c.text}" for c in candidates])
         scores = standardised(of_retrieval) + standardised(words)
         refused = ""
-        if candidates and (probability := answering(question, candidates[int(scores.argmax())])) < self._bound:
+        if candidates and not words.any():
+            refused = _NO_COMMON_WORD if self._bound else ""
+        elif candidates and (probability := answering(question, candidates[int(scores.argmax())])) < self._bound:
             refused = (
                 f"by their common words, the best passage answers the question with a probability of {probability:.2f} "
                 f"only (bound {self._bound:g})"

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal, get_args
 
 from llamaindex_prag.adapters.active_adapters import ActiveAdapters, Merge
+from llamaindex_prag.adapters.strategies import active_limit
 from llamaindex_prag.guards.conflict_policies import Resolution, known_policy, resolve
 from llamaindex_prag.guards.conflicts import BOUND, OVERLAP, ConflictMeter, Conflicts
 from llamaindex_prag.guards.forgetting import ForgettingGuard
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
 Others = Literal["omit", "context"]
 """Whether passages that have an adapter but do not act through it are left out, or put into the prompt."""
 NO_ADAPTER = "no adapter"
-_MERGING = ("mean", "score-weighted")
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,9 +106,7 @@ class Placer:
         # An ensemble's KL divergence from the base model is at most the weighted mean of its members', so the guard
         # measures each adapter alone.
         self._may_part = may_part or ensemble is not None
-        # The shared part takes the place of one adapter, unless only one passage acts.
-        room = model.max_adapters - 1 if merge == "shared_once" and model.max_adapters > 1 else model.max_adapters
-        self._active = _checked_active(max_active, conflicts, room)
+        self._active = active_limit(max_active, merge, conflicts, model.max_adapters)
         if others not in get_args(Others):
             raise ConfigurationError(f"others is {others!r}; known: {', '.join(get_args(Others))}")
         self._others: Others = others
@@ -269,19 +267,3 @@ def usable_scores(scores: Sequence[float | None]) -> list[float]:
 def _shares(scores: Sequence[float]) -> list[float]:
     """Return each score relative to the mean score: k s_i / sum."""
     return [len(scores) * s / sum(scores) for s in scores]
-
-
-def _checked_active(given: int | None, conflicts: str | None, room: int) -> int:
-    if given is None:
-        return 1 if conflicts is None else room
-    if not 1 <= given <= room:
-        raise ConfigurationError(
-            f"max_active is {given}; it must be from 1 to {room}, the number of adapters that a call of this model may "
-            "use (max_adapters)"
-        )
-    if given == 1 and conflicts in _MERGING:
-        raise ConfigurationError(
-            f"conflicts={conflicts!r} merges several documents' adapters, but max_active is 1; leave max_active out, "
-            "or choose conflicts='latest' or 'context'"
-        )
-    return given

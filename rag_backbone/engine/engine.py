@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, ParamSpec, TypeVar
 import torch
 
 from rag_backbone.engine.adapters import AdapterBackend, AdapterSet, SequenceAdapters
+from rag_backbone.engine.batching.packed_layout import PackedLayout
 from rag_backbone.engine.ensemble import AdapterEnsemble, EnsembleState
 from rag_backbone.engine.eos_states import EOSStates, EOSStatesRequest, SampleBatch
 from rag_backbone.engine.hidden_states import module_of
@@ -140,13 +141,37 @@ class Engine:
             out = runner.forward([ids[done:]], sequence.cache, adapters=[own.at(done)], keep=n + 1, queries=queries)
             sequence.ids = ids
             runner.prefixes.put(own.key, sequence)
-            logits = out.logits[0, :-1]
-            log_z, entropies = distribution(logits, entropy=True)
-            chosen = logits.gather(1, torch.tensor(list(continuation), device=logits.device)[:, None])[:, 0]
-            assert entropies is not None
-            return ScoredText(tuple(continuation), chosen - log_z, entropies, out.attention[0] if attention else None)
+            return _scored(continuation, out.logits[0, :-1], out.attention[0] if attention else None)
 
         return self._scheduler.run(score)
+
+    def score_batch(self, prompt: Sequence[int], continuations: Sequence[Sequence[int]]) -> list[ScoredText]:
+        """Return what `score` returns for each of several continuations of one prompt, under the base model.
+
+        The prompt is read once, and all continuations in one forward pass where the model can batch prompts.
+        """
+        if not prompt or not all(continuations):
+            raise ConfigurationError("score_batch needs a prompt and continuations of at least one token each")
+        check_window(self.context_window, len(prompt) + max(map(len, continuations), default=0))
+        base = SequenceAdapters(None)
+
+        def score() -> list[ScoredText] | None:
+            runner = self._runner
+            if len(continuations) < 2 or not runner.switch.prefills_rows:
+                return None
+            shared = runner.known(base, list(prompt))
+            if new := list(prompt[len(shared.ids) : -1]):
+                runner.forward([new], shared.cache, adapters=[base])
+                shared.ids.extend(new)
+            runner.prefixes.put(base.key, shared)
+            rows = [shared.copy(len(shared.ids)) for _ in continuations]
+            fed = [[prompt[-1], *continuation[:-1]] for continuation in continuations]
+            out = runner.forward(PackedLayout(rows, fed), adapters=[base] * len(rows), keep=None)
+            logits = out.logits.flatten(0, 1).split([len(ids) for ids in fed])
+            return [_scored(*found) for found in zip(continuations, logits, strict=True)]
+
+        found = self._scheduler.run(score)
+        return [self.score(prompt, one) for one in continuations] if found is None else found
 
     def end_states(self, request: EOSStatesRequest) -> EOSStates:
         """Sample several continuations of one prompt and return the hidden state at the end of each.
@@ -271,6 +296,7 @@ class Engine:
         """The signals that this model can provide."""
         names: set[SignalName] = {"logprob", "entropy", "hidden_state"}
         switch = self._runner.call.switch
+        self._runner.check_device()
         if not switch.tried_out:
             self._scheduler.run(switch.try_out)
         if switch.supported:
@@ -339,3 +365,11 @@ class Engine:
         """Return how many tokens may follow a prompt of `tokens` tokens; at least one."""
         check_window(self.context_window, tokens + 1)
         return self.context_window - tokens
+
+
+def _scored(token_ids: Sequence[int], logits: Tensor, attention: Tensor | None = None) -> ScoredText:
+    """Return the signals of tokens, given the logits that predict them: (tokens, vocabulary) float32."""
+    log_z, entropies = distribution(logits, entropy=True)
+    chosen = logits.gather(1, torch.tensor(list(token_ids), device=logits.device)[:, None])[:, 0]
+    assert entropies is not None
+    return ScoredText(tuple(token_ids), chosen - log_z, entropies, attention)

@@ -74,7 +74,7 @@ class ModelRunner:
         cache: Cache | None = None,
         *,
         adapters: Sequence[SequenceAdapters],
-        keep: int = 1,
+        keep: int | None = 1,
         queries: int = 0,
         hidden: Iterable[str | int] = (),
         following: Literal["tokens", "entropy"] | None = None,
@@ -86,7 +86,8 @@ class ModelRunner:
                 layout of several sequences.
             cache: Keys and values of the preceding tokens; a layout brings its own.
             adapters: The adapters of each sequence, at its position.
-            keep: Return logits for this many last positions; a layout always returns one per sequence.
+            keep: Return logits for this many last positions. With a layout, 1 for the last one of each sequence, or
+                None for all, which are then (1, tokens, vocabulary) if it is packed.
             queries: Record attention for this many last positions; a layout records one per sequence.
             hidden: Modules whose output at the last position to record; not available with a packed layout.
             following: Compute `Output.next_tokens`, without or with entropies.
@@ -96,7 +97,7 @@ class ModelRunner:
         model, switch = self._model, self.switch
         alike = self._alike(rows, adapters)
         if isinstance(ids, PackedLayout):
-            arguments = ids.arguments(model.device, logits_kept=self._keeps_logits)
+            arguments = ids.arguments(model.device, logits_kept=self._keeps_logits and keep is not None)
         else:
             arguments = self._arguments(ids, cache, keep)
         tokens = arguments["input_ids"].numel()
@@ -110,14 +111,15 @@ class ModelRunner:
             stack.enter_context(self._adapted(adapters, [len(row) for row in new], rows))
             stack.enter_context(self.linears.on(model.dtype, model.device, tokens))
             logits = model(**arguments).logits
-        logits = logits[:, -keep:] if rows is None else rows.last(logits)[:, None]
+        if keep is not None:
+            logits = logits[:, -keep:] if rows is None else rows.last(logits)[:, None]
         weights = [w for tensor in (switched.weights if switched else ()) for w in tensor]
         logits = logits.float()
         # For all rows at once, and in this thread: on a CPU, another thread would slow the next forward pass down.
         next_tokens = NextTokens.of(logits[:, -1], entropy=following == "entropy") if following else None
         return Output(logits, weights, {name: found[0] for name, found in states.items()}, next_tokens)
 
-    def _arguments(self, ids: Sequence[list[int]], cache: Cache | None, keep: int) -> dict[str, Any]:
+    def _arguments(self, ids: Sequence[list[int]], cache: Cache | None, keep: int | None) -> dict[str, Any]:
         arguments: dict[str, Any] = {
             "input_ids": torch.tensor(ids, device=self._model.device),
             "use_cache": cache is not None,
@@ -126,7 +128,7 @@ class ModelRunner:
             arguments["past_key_values"] = cache
         if isinstance(cache, SharedPromptCache):
             arguments["position_ids"] = cache.positions
-        if self._keeps_logits:
+        if self._keeps_logits and keep is not None:
             arguments["logits_to_keep"] = keep
         return arguments
 

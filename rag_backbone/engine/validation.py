@@ -13,6 +13,7 @@ from rag_backbone.engine.signals import SignalName
 from rag_backbone.errors import AdapterError, ConfigurationError, ContextWindowError, SignalUnavailableError
 
 if TYPE_CHECKING:
+    import torch
     from transformers import PreTrainedModel
 
 
@@ -48,3 +49,13 @@ def check_adapters(adapters: AdapterSet | None, backend: AdapterBackend | None) 
     """Refuse adapters if no backend can apply them."""
     if adapters is not None and backend is None:
         raise AdapterError("adapters were requested, but no backend is attached; call engine.attach(backend) first")
+
+
+def check_device(model: PreTrainedModel, device: torch.device) -> None:
+    """Refuse a model that was moved after keys, values or adapters were placed on its first device."""
+    if model.device != device:
+        raise ConfigurationError(
+            f"the model was moved from {device} to {model.device} after it was loaded, but its adapters and cached "
+            f"keys and values are on {device}; move it back, or load it there: CausalLM.from_pretrained(name, "
+            f"device={str(model.device)!r})"
+        )

@@ -18,6 +18,7 @@ from rag_backbone.engine.model_runner import ModelRunner, Output
 from rag_backbone.engine.prefix_cache import PrefixCache, common_prefix
 from rag_backbone.engine.requests import TokenCounts
 from rag_backbone.engine.scheduling_policy import Failures
+from rag_backbone.engine.validation import check_device
 from rag_backbone.engine.weight_changes import WeightChanges
 from rag_backbone.errors import AdapterError
 
@@ -50,15 +51,26 @@ class Worker:
         self.counts = TokenCounts()
         """All work done so far."""
         self._changes = WeightChanges(model)
+        self._device = model.device
+
+    def check_device(self) -> None:
+        """Refuse a model that was moved to another device."""
+        check_device(self.model, self._device)
 
     @property
     def switch(self) -> AttentionPatch:
         """The model's attention patch, after trying out what the model supports."""
+        self.check_device()
         self.call.switch.try_out()
         return self.call.switch
 
     def forward(self, ids: PackedLayout | Sequence[list[int]], cache: Cache | None = None, **options: Any) -> Output:
-        """Run the `ModelRunner` and count the work."""
+        """Run the `ModelRunner` and count the work.
+
+        Raises:
+            ConfigurationError: If the model was moved to another device.
+        """
+        self.check_device()
         output = self.call(ids, cache, **options)
         new = ids.new if isinstance(ids, PackedLayout) else ids
         self.counts += TokenCounts(forwards=1, forward_tokens=sum(map(len, new)))
@@ -72,6 +84,7 @@ class Worker:
 
     def notice_changes(self) -> None:
         """Clear the prefix cache if the weights have changed since it was computed."""
+        self.check_device()
         if self._changes.found():
             self.prefixes.clear()
 

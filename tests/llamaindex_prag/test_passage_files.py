@@ -41,12 +41,19 @@ def test_unreadable_files_are_refused(tmp_path, name, content, message):
         read_passages(tmp_path / name)
 
 
+@pytest.mark.parametrize("blank", ["\n", "\n\n", "\n \n", "\n\n \t\n\n\n"])
+def test_blank_paragraphs_leave_nothing_in_a_passage(blank, tmp_path):
+    (tmp_path / "a.txt").write_text(f"{blank}A river.\n{blank}A town.{blank}")
+    (passage,) = read_passages(tmp_path)
+    assert passage.text == "A river.\n\nA town."
+
+
 @given(st.lists(st.integers(0, 300).map(lambda n: "ab " * n), max_size=8))
 def test_paragraphs_keep_every_word_and_are_joined_only_below_the_limit(paragraphs):
     text = "\n \n".join(paragraphs)
     joined = _paragraphs(text)
     assert " ".join(joined).split() == text.split()
-    assert all(part.strip() for part in joined)
+    assert all(part == part.strip() != "" for part in joined)
     assert all(len(part) < LIMIT + len("\n\n") for part in joined)
     for one, other in pairwise(joined):
         assert len(one) + len(other.split("\n\n")[0]) >= LIMIT

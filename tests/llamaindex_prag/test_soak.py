@@ -1,4 +1,4 @@
-"""Many callers for a long time: abandoned streams, adapters, raising callbacks, cancelled coroutines.
+"""Many callers for a long time: abandoned streams, adapters and ensembles, raising callbacks, cancelled coroutines.
 
 `DYNPRAG_SOAK_SECONDS` sets the duration; `make soak` takes ten minutes.
 """
@@ -57,11 +57,20 @@ def kinds(model):
     rng = random.Random(3)
     text = [rng.randrange(5, 390) for _ in range(600)]
     signals = [Signals(), Signals(entropy=True, attention=True), Signals(hidden_state=-1)]
-    sets = [None, *(model.select([model.key(f"text {i}")]) for i in range(3))]
+    keys = [model.key(f"text {i}") for i in range(3)]
+    sets = [None, *(model.select([key]) for key in keys), model.select(keys[:2], merge="sum")]
+    ensembles = [model.ensemble(keys, kind=kind, scores=[0.9, 0.1, 0.5]) for kind in ("mixture", "product")]
     return [
-        Kind(model, text[start : start + length], adapters, signals[(start + length) % 3])
-        for adapters in sets
-        for start, length in [(0, 5), (0, 40), (3, 60), (7, 300), (0, 520)]
+        *(
+            Kind(model, text[start : start + length], adapters, signals[(start + length) % 3])
+            for adapters in sets
+            for start, length in [(0, 5), (0, 40), (3, 60), (7, 300), (0, 520)]
+        ),
+        *(
+            Kind(model, text[start : start + length], adapters, Signals(entropy=True))
+            for adapters in ensembles
+            for start, length in [(0, 5), (0, 40), (7, 300)]
+        ),
     ]
 
 

@@ -7,9 +7,11 @@ from typer.testing import CliRunner
 
 from langgraph_dynrag import Trace
 from llamaindex_prag.errors import TranslatorError
+from llamaindex_prag.store.lmdb_store import LMDBStore
 from llamaindex_prag.translator.config import TranslatorConfig
 from llamaindex_prag.translator.translator import Translator
 from rag_backbone.cli import build_app
+from rag_backbone.engine.engine import Engine
 from rag_backbone.errors import ConfigurationError, DynPragError
 from rag_backbone.loading.causal_lm import CausalLM
 from tests.langgraph_dynrag.commands.command import QUESTION, injected, prompt_tokens, run
@@ -105,6 +107,54 @@ def test_an_answer_from_the_weights_has_nothing_of_the_passage_in_its_prompt(ind
         assert set(routed["routing"] or routed["in_weights"]) >= set(routed["in_weights"])
 
 
+def test_several_passages_act_together_as_the_options_say(index, model, tmp_path, monkeypatch):
+    options = ("--model", str(model), "--index", str(index), "--store", str(tmp_path / "adapters"), "--max-tokens", "8")
+    options = (*options, "--injection", "parametric", "--max-active", "2", "--route", "retrieval", "--json")
+    admitted, admit = [], Engine._admit
+    monkeypatch.setattr(Engine, "_admit", lambda self, asked: admitted.append(asked.adapters) or admit(self, asked))
+    for given, check in (
+        (("--merge", "sum"), lambda made: set(made.weights) == {1.0}),
+        ((), lambda made: set(made.weights) == {0.5}),
+        (("--ensemble", "product"), lambda made: made.kind == "product" and len(made) == 2),
+    ):
+        told = injected(json.loads(run("ask", QUESTION, *options, *given).stdout))
+        assert len(told["in_weights"]) == 2
+        assert check(admitted[-1])
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (("--merge", "sum"), "--merge: combines the adapters of several passages, .*add --max-active 3"),
+        (("--ensemble", "product", "--max-active", "1"), "--ensemble: combines"),
+        (("--max-active", "9"), "max_active is 9; it must be from 1 to 8"),
+        (("--max-active", "8", "--merge", "shared_once", "--change", "start=ab"), "must be from 1 to 7"),
+        (("--max-active", "2", "--merge", "sum", "--ensemble", "mixture"), "leave out one of the two"),
+        (("--max-active", "2", "--merge", "shared_once"), "the recipe 'distill' has no start"),
+        (("--max-active", "2", "--merge", "shared_once", "--change", "start=ab"), "the store does not hold it"),
+        (("--max-active", "2", "--ensemble", "mixture", "--preset", "dragin"), "trigger=.* needs attention"),
+        (
+            ("--max-active", "2", "--ensemble", "mixture", "--base-url", "http://localhost:1/v1"),
+            "a server answers with one",
+        ),
+    ],
+)
+def test_passages_that_cannot_be_combined_so_are_refused_before_the_model_is_loaded(
+    given, message, index, model, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(CausalLM, "from_pretrained", lambda name: pytest.fail(f"{name} was loaded"))
+    options = ("--model", str(model), "--index", str(index), "--injection", "parametric")
+    for store in (tmp_path / "none", tmp_path / "other"):
+        with pytest.raises(DynPragError, match=message):
+            run("ask", QUESTION, *options, "--store", str(store), *given)
+        LMDBStore(tmp_path / "other", model="0" * 64).close()
+
+
+def test_an_unknown_merge_or_ensemble_lists_the_known_ones(index, model):
+    for option, known in (("--merge", "shared_once"), ("--ensemble", "mixture")):
+        assert known in run("ask", QUESTION, "--index", str(index), option, "average", code=2).output
+
+
 def test_an_answer_can_come_from_translated_adapters(index, model, tmp_path):
     lm = CausalLM.from_pretrained(model)
     Translator(lm, TranslatorConfig.of(lm, width=16, heads=2)).save(tmp_path / "translator")
@@ -176,6 +226,9 @@ def test_any_method_can_put_what_it_finds_into_the_weights(index, model, tmp_pat
         ("--translator", "folder"),
         ("--store", "adapters"),
         ("--route", "ask"),
+        ("--max-active", "2"),
+        ("--merge", "sum"),
+        ("--ensemble", "mixture"),
         ("--recipe", "prag"),
         ("--change", "rank=2"),
     ],

@@ -6,6 +6,7 @@ import pytest
 
 from langgraph_dynrag import Budgets
 from langgraph_dynrag.drafts.draft import Draft
+from langgraph_dynrag.evidence import passage
 from langgraph_dynrag.nodes import Monitor, after_monitor
 from langgraph_dynrag.nodes.monitor import draft_view, exhausted, judge, shortened
 from langgraph_dynrag.queries import Question, Rewrite
@@ -150,3 +151,10 @@ def test_where_a_judged_draft_leads(state, goal):
 def test_a_draft_that_ends_the_answer_is_accepted_as_a_whole():
     update = monitored("It was Wray", state={"ended": "end"}, trigger=Never())
     assert (update["stage"], update["text"]) == ("closing", "It was Wray\nSo the answer is")
+
+
+def test_the_texts_of_passages_are_put_together_only_if_something_reads_them():
+    given = [passage("It was Wray.", {"title": "Bridge"}, QUESTION)]
+    seen = draft_view(state_of("It was Joan.", evidence=given), scripted_settings(), Draft.from_state(None), 0)
+    assert "evidence" not in vars(seen)
+    assert seen.evidence == ("Bridge. It was Wray.",)

@@ -7,6 +7,7 @@ import pytest
 from langchain_core.documents import Document
 
 from langgraph_dynrag.drafts.draft import Draft, DraftView
+from langgraph_dynrag.evidence import passage
 from langgraph_dynrag.retrieval import BM25Retriever
 from langgraph_dynrag.triggers.features import FEATURES, check_names, features_of, signals_of
 from rag_backbone.errors import ConfigurationError
@@ -60,7 +61,7 @@ def test_names_of_the_question_and_of_the_answer_so_far_are_not_new():
 
 
 def test_evidence_holds_names_in_any_case_and_with_a_possessive():
-    view = replace(VIEW, evidence=("Bridges. JOAN's toll.",))
+    view = replace(VIEW, passages=(passage("JOAN's toll.", {"title": "Bridges"}, "Who?"),))
     assert value("evidence_in_prompt", view) == 1
     assert value("names_in_evidence", view) == 0.5
 

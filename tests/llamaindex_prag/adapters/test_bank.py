@@ -6,9 +6,10 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 
+from llamaindex_prag.adapters.bank import AdapterBank
 from rag_backbone.engine.engine import Engine
 from rag_backbone.engine.requests import Request
-from rag_backbone.errors import AdapterError
+from rag_backbone.errors import AdapterError, ConfigurationError
 from tests.llamaindex_prag.made import key_of, keys, with_update
 from tests.tiny import tiny_tokenizer
 
@@ -156,3 +157,19 @@ def test_a_slot_is_filled_once_and_again_after_the_store_changed(bank, source, m
     with pytest.raises(AdapterError, match="no adapter"), bank.activate([selection]):
         pass
     assert not any("forward" in vars(m) for m in model.modules())
+
+
+def test_a_call_that_needs_more_memory_than_there_is_says_which_limits_to_lower(model, layout, source):
+    bank = AdapterBank(model, layout, source, max_adapters=10**12, slots=2)
+    with pytest.raises(AdapterError, match=r"no memory .* 1000000000000 adapters, [\d,.]+ GiB on cpu.*max_adapters"):
+        bank.activate([bank.select(keys("a"))]).__enter__()
+
+
+def test_adapters_of_a_model_that_was_moved_are_refused(model, bank):
+    selection = bank.select(keys("a"))
+    model.to("meta")
+    with (
+        pytest.raises(ConfigurationError, match="moved from cpu to meta after it was loaded"),
+        bank.activate([selection]),
+    ):
+        pass

@@ -58,6 +58,30 @@ async def test_unknown_options_of_a_call_are_rejected_at_once(llm):
     assert llm.complete("Who?", max_new_tokens=3).text == llm.complete("Who?", max_tokens=3).text
 
 
+async def test_choosing_among_nodes_is_refused_with_the_place_where_it_belongs(llm, lm, calls):
+    messages = [ChatMessage(role="user", content="Who?")]
+    advice = r"no argument route, max_active: .*ParametricNodePostprocessor\(llm=llm, route=.*llm\.model\.answer"
+    with pytest.raises(ConfigurationError, match=advice):
+        ParametricLLM(lm="/nowhere/at/all", route="lexical", max_active=2)  # before a model is loaded
+    for call in (
+        lambda: llm.complete("Who?", route="ask", max_active=2),
+        lambda: llm.stream_complete("Who?", route="ask", max_active=2),
+        lambda: llm.chat(messages, route="ask", max_active=2),
+        lambda: llm.stream_chat(messages, route="ask", max_active=2),
+    ):
+        with pytest.raises(AdapterError, match=advice):
+            call()
+    for call in (
+        lambda: llm.acomplete("Who?", route="ask", max_active=2),
+        lambda: llm.astream_complete("Who?", route="ask", max_active=2),
+        lambda: llm.achat(messages, route="ask", max_active=2),
+        lambda: llm.astream_chat(messages, route="ask", max_active=2),
+    ):
+        with pytest.raises(AdapterError, match=advice):
+            await call()
+    assert not calls
+
+
 def test_arguments_of_llamaindexs_base_classes_are_accepted(llm, lm, store):
     made = ParametricLLM(
         lm=lm,

@@ -27,32 +27,34 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def complete(tenants, case, rng):
-    return (tenants.llm.complete(tenants.prompt(case)).text,), False
+    return (tenants.llm_of(case).complete(tenants.prompt(case)).text,), False
 
 
 def chat(tenants, case, rng):
     asked = tenants.prompt(case).removeprefix(INSTRUCTION).lstrip()  # `complete` makes these two messages of a prompt
     messages = [ChatMessage(role="system", content=INSTRUCTION), ChatMessage(role="user", content=asked)]
-    return (tenants.llm.chat(messages).message.content,), False
+    return (tenants.llm_of(case).chat(messages).message.content,), False
 
 
 def acomplete(tenants, case, rng):
-    return (asyncio.run(tenants.llm.acomplete(tenants.prompt(case))).text,), False
+    return (asyncio.run(tenants.llm_of(case).acomplete(tenants.prompt(case))).text,), False
 
 
 def stream(tenants, case, rng):
-    return tuple(response.delta for response in tenants.llm.stream_complete(tenants.prompt(case))), False
+    return tuple(response.delta for response in tenants.llm_of(case).stream_complete(tenants.prompt(case))), False
 
 
 def astream(tenants, case, rng):
     async def read():
-        return tuple([response.delta async for response in await tenants.llm.astream_complete(tenants.prompt(case))])
+        return tuple(
+            [response.delta async for response in await tenants.llm_of(case).astream_complete(tenants.prompt(case))]
+        )
 
     return asyncio.run(read()), False
 
 
 def stream_left(tenants, case, rng):
-    steps = tenants.llm.stream_complete(tenants.prompt(case))
+    steps = tenants.llm_of(case).stream_complete(tenants.prompt(case))
     taken = tuple(next(steps).delta for _ in range(rng.randint(1, 4)))
     steps.close()
     return taken, True
@@ -60,7 +62,7 @@ def stream_left(tenants, case, rng):
 
 def astream_left(tenants, case, rng):
     async def read(number):
-        steps = await tenants.llm.astream_complete(tenants.prompt(case))
+        steps = await tenants.llm_of(case).astream_complete(tenants.prompt(case))
         taken = [(await anext(steps)).delta for _ in range(number)]
         await steps.aclose()
         return tuple(taken)
@@ -72,7 +74,7 @@ def task_cancelled(tenants, case, rng):
     number, taken = rng.randint(1, 4), []
 
     async def read(enough):
-        async for response in await tenants.llm.astream_complete(tenants.prompt(case)):
+        async for response in await tenants.llm_of(case).astream_complete(tenants.prompt(case)):
             taken.append(response.delta)
             if len(taken) == number:
                 enough.set()
@@ -115,14 +117,14 @@ WAYS = [complete, chat, acomplete, stream, astream, stream_left, astream_left, t
 ENGINES = [query, aquery, query_streamed, query_left]
 
 
-def mixture(tenants, answers, number: int, threads: int) -> list[Found]:
+def mixture(tenants, answers, number: int, threads: int, seed: int = 1954) -> list[Found]:
     """Make `number` calls from several threads, with random cases and ways, about one in eight without an adapter."""
-    rng = random.Random(1954)
+    rng = random.Random(seed)
     plain, own = ([case for case in answers if bool(case.documents) is some] for some in (False, True))
     calls = []
-    for seed in range(number):
+    for i in range(number):
         case = rng.choice(own if rng.random() > 0.125 else plain)
-        calls.append((rng.choice(WAYS + ENGINES if case.documents else WAYS), case, random.Random(seed)))
+        calls.append((rng.choice(WAYS + ENGINES if case.documents else WAYS), case, random.Random(i)))
 
     def ask(call):
         way, case, own_rng = call

@@ -170,6 +170,23 @@ def test_the_given_nodes_are_not_changed(llm):
     assert found[0].node.metadata["dynprag"] == {"used": "text", "why": "no adapter"}
 
 
+@pytest.mark.parametrize("streaming", [False, True])
+@pytest.mark.parametrize("route", ["lexical", "ask", "retrieval"])
+async def test_the_source_nodes_of_a_response_tell_the_routers_score(llm, route, streaming, monkeypatch):
+    seen = watched_events(monkeypatch)
+    post = ParametricNodePostprocessor(llm=llm, route=route, missing="error", max_active=2, others="context")
+    engine = RetrieverQueryEngine.from_args(Fixed(0, 1, 2), llm=llm, node_postprocessors=[post], streaming=streaming)
+    for response in (engine.query(QUESTION), await engine.aquery(QUESTION)):
+        told = {n.node.node_id: n.node.metadata["dynprag"] for n in response.source_nodes}
+        assert len(told) == 3
+        if route == "retrieval":
+            assert not any("score" in use for use in told.values())
+            continue
+        assert {node: use["score"] for node, use in told.items()} == seen[-1].routing
+        best = max(told, key=lambda node: told[node]["score"])
+        assert told[best]["used"] == ("text" if seen[-1].injected == [] else "adapter")
+
+
 @pytest.mark.parametrize("mode", ["compact", "refine", "tree_summarize"])
 def test_combined_keeps_the_metadata_that_prompts_show(llm, calls, mode):
     shown = TextNode(

@@ -5,7 +5,9 @@ import pickle
 
 import pytest
 
-from llamaindex_prag.adapters.adapter import Adapter
+from llamaindex_prag.adapters.adapter import Adapter, AdapterKey, text_hash
+from llamaindex_prag.adapters.bank import AdapterBank
+from llamaindex_prag.adapters.recipe import get_recipe
 from llamaindex_prag.errors import AdapterMissingError
 from llamaindex_prag.parametric_answer import ParametricAnswer
 from llamaindex_prag.placement.ask_router import AskedAdapters
@@ -88,6 +90,63 @@ def test_without_documents_the_base_model_answers(model, route):
 def test_a_route_among_more_documents_than_a_call_may_use_chooses_one(model):
     assert model.max_adapters == 3
     assert model.answer(QUESTION, documents=[*DOCUMENTS, "text 0"], route="lexical").used == (2,)
+
+
+WAYS = [{"merge": "sum"}, {"ensemble": "product"}, {"route": "ask", "max_active": 2}, {"route": "lexical"}]
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_more_documents_than_slots_give_the_same_answer(model, way):
+    expected = model.answer(QUESTION, documents=DOCUMENTS, **way)
+    model.bank = AdapterBank(model.lm.model, model.layout, model.store, max_adapters=3, slots=1)
+    model.attach().lm.engine.prefixes.clear()
+    found = model.answer(QUESTION, documents=DOCUMENTS, **way)
+    assert (found, found.used) == (expected, expected.used)
+    assert found.scores == pytest.approx(expected.scores, abs=1e-3)
+
+
+@pytest.mark.parametrize("way", [*WAYS[:2], {"merge": "score", "scores": [1.0] * 4}])
+def test_more_documents_than_a_call_may_use_are_refused(model, way):
+    with pytest.raises(AdapterError, match="4 adapters were selected; the bank has room for 3"):
+        model.answer(QUESTION, documents=[*DOCUMENTS, "text 0"], **way)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_text_that_is_given_twice_acts_once(model, way):
+    once = model.answer(QUESTION, documents=DOCUMENTS[1:], **way)
+    twice = model.answer(QUESTION, documents=[*DOCUMENTS[1:], DOCUMENTS[2]], **way)
+    assert twice == once
+    assert {i % 2 for i in twice.used} == {i % 2 for i in once.used} or len(once.used) == 1
+    assert (1 in twice.used) == (2 in twice.used)  # both are the document that acts, or neither is
+
+
+@pytest.mark.parametrize("way", [{}, *WAYS[:3]])
+def test_adapters_of_another_recipe_are_refused(model, way):
+    other = AdapterKey(model.store.model, get_recipe("prag", rank=1).key, text_hash(DOCUMENTS[0]))
+    foreign = AdapterKey("b" * 64, model.recipe.key, text_hash(DOCUMENTS[0]))
+    for stranger in (other, foreign):
+        with pytest.raises(AdapterError, match="1 of 2 documents are adapters of another model or recipe"):
+            model.answer(QUESTION, documents=[stranger, DOCUMENTS[1]], **way)
+        with pytest.raises(AdapterError, match="two recipes are never mixed"):
+            model.to_peft([stranger])
+
+
+@pytest.mark.parametrize(
+    "question", ["沃尔德的渡轮是什么时候建造的?", "Когда был построен паром?", "Qui bâtit le bac ?"]
+)
+def test_a_question_in_another_language_is_answered_without_adapters_and_says_why(model, question):
+    found = model.answer(question, documents=DOCUMENTS, passages=DOCUMENTS, route="lexical", scores=[0.1, 0.2, 0.3])
+    assert found.used == ()
+    assert found == model.answer(question, passages=DOCUMENTS)
+    assert "no passage has a word in common with the question" in found.why
+    assert model.answer(question, documents=DOCUMENTS, route="retrieval", scores=[0.1, 0.2, 0.3]).used == (2,)
+
+
+def test_if_no_document_names_what_is_asked_for_none_acts(model):
+    question = "Which captain painted the lamps of the ferry?"
+    found = model.answer(question, documents=DOCUMENTS, passages=DOCUMENTS, route="lexical")
+    assert found.used == ()
+    assert "answers the question with a probability of" in found.why
 
 
 def test_an_answer_is_its_text_wherever_it_goes():

@@ -88,11 +88,24 @@ def test_the_share_of_words_is_that_of_the_best_sentence_with_the_title():
 
 def test_no_passage_acts_if_none_names_what_is_asked_for():
     passages = [Candidate("a", "Bread is baked in ovens.", score=0.4), Candidate("b", "Rivers flow.", score=0.3)]
-    found = LexicalRouter().scores("Which mason built the tower of Vold?", passages, [None, None])
-    assert "probability of 0.05" in found.refused
+    found = LexicalRouter().scores("Which mason built the ovens of Vold?", passages, [None, None])
+    assert "probability of 0.17 only (bound 0.25)" in found.refused
+    none = LexicalRouter().scores("Which mason built the tower of Vold?", passages, [None, None])
+    assert "no passage has a word in common with the question" in none.refused
     assert not LexicalRouter(bound=0).scores("Which mason built the tower?", passages, [None, None]).refused
     assert not LexicalRouter().scores("Where is bread baked?", passages, [None, None]).refused
-    assert LexicalRouter().scores("面包在哪里烤?", passages, [None, None]).refused  # another language
+
+
+@pytest.mark.parametrize(
+    "question",
+    ["面包在哪里烤?", "Где пекут хлеб?", "أين يخبز الخبز؟", "パンはどこで焼く?", "Où cuit le pain ?", "🥖?"],
+)
+def test_a_question_in_another_language_is_refused_with_the_route_that_needs_no_words(question):
+    passages = [Candidate("a", "Bread is baked in ovens.", score=0.4), Candidate("b", "Rivers flow.", score=0.3)]
+    found = LexicalRouter().scores(question, passages, [None, None])
+    assert found.scores == pytest.approx((1.0, -1.0))  # the retrieval scores
+    assert "in different languages, route='retrieval' chooses by the retrieval scores" in found.refused
+    assert not LexicalRouter(bound=0).scores(question, passages, [None, None]).refused
 
 
 def test_a_bound_that_is_no_probability_is_refused():

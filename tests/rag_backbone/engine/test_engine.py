@@ -8,7 +8,7 @@ from rag_backbone.engine.prefix_cache import common_prefix
 from rag_backbone.engine.requests import Request
 from rag_backbone.engine.sampling import Sampling
 from rag_backbone.engine.signals import Signals
-from rag_backbone.errors import ConfigurationError, SignalUnavailableError
+from rag_backbone.errors import ConfigurationError, ContextWindowError, SignalUnavailableError
 from tests.rag_backbone.engine.references import EVERYTHING, PROMPT, by_generate, eager, ids_of
 from tests.rag_backbone.engine.shift import Shift, ShiftBackend
 from tests.tiny import tiny_gemma3, tiny_tokenizer
@@ -46,6 +46,55 @@ def test_scoring_a_text_gives_the_same_signals_as_generating_it(engine):
     assert scored.entropies.tolist() == pytest.approx([s.entropy for s in made.steps], abs=1e-4)
     for t, step in enumerate(made.steps):
         assert (scored.attention[:, t, : step.attention.shape[1]] - step.attention).abs().max() < 1e-4
+
+
+def test_scoring_a_batch_gives_what_scoring_each_continuation_alone_gives(engine, model):
+    prompt = ids_of(PROMPT)
+    continuations = [[7, 8, 9], [100], [9] * 20, [7, 8, 4]]
+    before = engine.counts.forwards
+    found = engine.score_batch(prompt, continuations)
+    assert engine.counts.forwards - before == (2 if engine.shares_steps else 4)  # the prompt, and all continuations
+    for scored, ids in zip(found, continuations, strict=True):
+        alone = Engine(model, tiny_tokenizer()).score(prompt, ids)
+        assert scored.token_ids == alone.token_ids == tuple(ids)
+        assert scored.logprobs.tolist() == pytest.approx(alone.logprobs.tolist(), abs=1e-4)
+        assert scored.entropies.tolist() == pytest.approx(alone.entropies.tolist(), abs=1e-4)
+    before = engine.counts.forwards
+    again = engine.score_batch(prompt, [[5], [6], [7]])  # one token each: a batch of rows, not a packed one
+    assert engine.counts.forwards - before == (1 if engine.shares_steps else 3)
+    assert [float(one.logprobs) for one in again] == pytest.approx(
+        [float(engine.score(prompt, [token]).logprobs) for token in (5, 6, 7)], abs=1e-4
+    )
+    assert engine.generate(Request(prompt, 8)).token_ids == by_generate(model, prompt, 8)  # the cached prompt is whole
+
+
+def test_a_batch_without_continuations_or_tokens_and_a_prompt_of_one_token(engine):
+    assert engine.score_batch([5], []) == []
+    (one,) = engine.score_batch([5], [[6, 7]])
+    assert one.logprobs.tolist() == pytest.approx(engine.score([5], [6, 7]).logprobs.tolist(), abs=1e-4)
+    assert len(engine.score_batch([5], [[6, 7], [8]])) == 2
+    for prompt, continuations in (([], [[5]]), ([5], [[6], []])):
+        with pytest.raises(ConfigurationError, match="score_batch needs a prompt and continuations"):
+            engine.score_batch(prompt, continuations)
+    with pytest.raises(ContextWindowError):
+        engine.score_batch([5] * 2000, [[6], [6] * 100])
+
+
+def test_a_model_that_was_moved_to_another_device_is_refused(engine, model):
+    begun = engine.stream(Request(PROMPT, 8))
+    next(iter(begun))
+    model.to("meta")
+    for call in (
+        lambda: engine.generate(Request(PROMPT, 3)),
+        lambda: next(iter(begun)),
+        lambda: engine.generate_batch([Request("A", 3), Request("B", 3)]),
+        lambda: engine.score([5], [6]),
+        lambda: engine.score_batch([5], [[6], [7]]),
+        lambda: engine.attention_row([5, 6]),
+    ):
+        with pytest.raises(ConfigurationError, match=r"moved from cpu to meta.*load it there.*device='meta'"):
+            call()
+    assert Engine(model, tiny_tokenizer()).model.device.type == "meta"  # a new engine takes the model where it is
 
 
 def test_attention_of_a_text_alone_sees_nothing_before_it(engine, model):
