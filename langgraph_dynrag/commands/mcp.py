@@ -66,7 +66,9 @@ def mcp(
     ] = None,
     allowed_host: Annotated[
         list[str] | None,
-        typer.Option(help="With http: a host name under which clients reach the server; repeatable.", metavar="NAME"),
+        typer.Option(
+            help="With http: a name or address under which clients reach the server; repeatable.", metavar="NAME"
+        ),
     ] = None,
     preset: PresetOption = None,
     bundle: BundleOption = Bundle["paper"],

@@ -73,8 +73,7 @@ class Turns:
         """
         if self._free.locked() and self._waiting >= self._limits.waiting:
             raise ToolError(
-                f"the server is busy: {self._limits.running} calls are running and {self._waiting} are waiting; "
-                "try again later"
+                f"the server is busy ({self._limits.running} running, {self._waiting} waiting); try again later"
             )
         self._waiting += 1
         try:

@@ -23,13 +23,15 @@ __all__ = ["TOKEN", "HangingRetriever", "cancel", "connected", "http_client", "s
 def serving(server):
     """Serve over HTTP on a free port of localhost, in a thread; yields the address."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
-        running = uvicorn.Server(uvicorn.Config(server.streamable_http_app(), log_config=None))
+        running = uvicorn.Server(
+            uvicorn.Config(server.streamable_http_app(), log_config=None, timeout_graceful_shutdown=1)
+        )
         thread = Thread(target=running.run, kwargs={"sockets": [listening]})
         thread.start()
         try:
             yield f"http://127.0.0.1:{listening.getsockname()[1]}/mcp"
         finally:
-            running.should_exit = running.force_exit = True
+            running.should_exit = True
             thread.join()
 
 

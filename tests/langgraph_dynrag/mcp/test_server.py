@@ -191,7 +191,7 @@ async def test_calls_beyond_the_running_and_waiting_ones_are_refused():
         done, waiting = await asyncio.wait(calls, return_when=asyncio.FIRST_COMPLETED)
         (refused,) = [task.result() for task in done]
         assert refused.isError
-        assert "the server is busy: 1 calls are running and 1 are waiting" in text_of(refused)
+        assert "the server is busy (1 running, 1 waiting); try again later" in text_of(refused)
         assert hanging.began == 1
         hanging.hangs = False
         assert not any((await task).isError for task in waiting)
@@ -267,7 +267,7 @@ class _Application:
         return self.app
 
 
-def test_wrong_arguments_are_refused(chat):
+def test_wrong_arguments_are_refused(chat, tmp_path):
     with pytest.raises(ConfigurationError, match="neither a retriever nor a graph"):
         create_mcp_server()
     with pytest.raises(ConfigurationError, match="retriever is a str"):
@@ -282,4 +282,4 @@ def test_wrong_arguments_are_refused(chat):
     with pytest.raises(ConfigurationError, match=r"host were given.*access=MCPAccess"):
         create_mcp_server(WatchedRetriever(), host="0.0.0.0")
     with pytest.raises(ConfigurationError, match="empty; fill it first"):
-        create_mcp_server(make_index(__import__("pathlib").Path("/nowhere")))
+        create_mcp_server(make_index(tmp_path))
