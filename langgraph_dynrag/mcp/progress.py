@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from langgraph_dynrag.evidence import name_of
@@ -11,20 +10,25 @@ from langgraph_dynrag.trace.lines import event_lines
 _CHARACTERS = 300
 
 
-def progress_message(event: Mapping[str, Any]) -> str:
-    """Return what an event says to somebody who waits for the answer; empty for events that say nothing to them.
+def progress_message(event: Any) -> str:
+    """Return what an event tells a client that waits for the answer; empty for events that tell it nothing.
 
-    The texts of errors are left out, because they may name files of this machine.
+    Tokens are left out, because one notification each would be many; texts of errors, because they may name files of
+    this machine; and what other code sends to the `custom` stream, because it was not meant for clients.
     """
+    if not isinstance(event, dict):
+        return ""
     match event.get("type"):
-        case "token":
-            return ""  # one notification for each would be many
         case "verdict":
             told = f"unsure: {event['reason']}" if event["retrieve"] else ""
         case "retrieval":
             names = "; ".join(name_of(d) for d in event["documents"])
             told = f"searched for {event['query']!r}: " + ("failed" if event["error"] else names or "nothing found")
+        case "training":
+            told = f"training adapters: {event['made']} of {event['of']} documents, {event['part']:.0%}"
+        case "condensed" | "route" | "reformulation" | "budget" | "injection" | "closing" | "final_answer":
+            told = next(iter(event_lines(event)), "")  # further lines give details
         case _:
-            told = "; ".join(line.strip() for line in event_lines(event))
+            told = ""
     line = " ".join(told.split())
     return line if len(line) <= _CHARACTERS else f"{line[:_CHARACTERS]} ..."

@@ -30,5 +30,15 @@ def test_tokens_are_not_told_and_other_events_are_as_in_a_trace():
     assert progress_message({"type": "budget", "which": "tokens", "limit": 8}) == "budget reached: tokens (8)"
 
 
+def test_what_other_code_sends_is_not_told():
+    for event in ("text", {"type": "mine", "secret": 1}, {"secret": 1}, None):
+        assert progress_message(event) == ""
+
+
+def test_training_is_told_by_its_progress():
+    event = {"type": "training", "made": 1, "of": 3, "part": 0.4, "documents": ["a"]}
+    assert progress_message(event) == "training adapters: 1 of 3 documents, 40%"
+
+
 def test_long_messages_are_cut():
     assert len(progress_message(searched(query="x" * 5000))) < 320
