@@ -135,7 +135,8 @@ async def _run(graph: Pregel[Any, Any, Any, Any], question: str, context: Contex
     result: dict[str, Any] = {}
     reported = 0
     # Closed at once if the call is cancelled, so that the run ends then and not when the generator is collected.
-    async with aclosing(graph.astream({"question": question}, stream_mode=["custom", "values"])) as parts:
+    parts: Any = graph.astream({"question": question}, stream_mode=["custom", "values"])
+    async with aclosing(parts):
         async for mode, part in parts:
             if mode == "values":
                 result = part
