@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any, TypeVar
 
+from anyio import CancelScope
 from mcp.server.fastmcp.exceptions import ToolError
 
 from rag_backbone.checks import known_arguments
 from rag_backbone.text.unicode import is_blank
 from rag_backbone.typed_fields import Bounds, check_fields
+
+_T = TypeVar("_T")
 
 
 @known_arguments
@@ -90,3 +93,19 @@ class Turns:
             raise ToolError(f"no result within {self._limits.seconds:g} s") from None
         finally:
             self._free.release()
+
+
+async def cancelled_once(work: Coroutine[Any, Any, _T]) -> _T:
+    """Run work in a task of its own and, if the caller is cancelled, cancel it once and wait until it has ended.
+
+    The `mcp` package cancels a request through anyio, which cancels every further `await` of the request as well. A
+    graph that is cancelled has to wait for its nodes to end, so it would be stopped while it stops them.
+    """
+    task = asyncio.ensure_future(work)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        task.cancel()
+        with CancelScope(shield=True):
+            await asyncio.wait([task])
+        raise

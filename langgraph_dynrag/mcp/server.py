@@ -14,7 +14,7 @@ from langgraph_dynrag.clean_input import clean_all
 from langgraph_dynrag.evidence import distinct, passage
 from langgraph_dynrag.mcp.access import MCPAccess
 from langgraph_dynrag.mcp.failures import as_tool_errors
-from langgraph_dynrag.mcp.limits import MCPLimits, Turns
+from langgraph_dynrag.mcp.limits import MCPLimits, Turns, cancelled_once
 from langgraph_dynrag.mcp.progress import progress_message
 from langgraph_dynrag.mcp.results import AnswerResult, FoundText, SearchResult
 from langgraph_dynrag.retrieval import LocalIndex
@@ -125,7 +125,7 @@ def _add_answer(server: FastMCP[Any], graph: Pregel[Any, Any, Any, Any], limits:
         with as_tool_errors("answer"):
             limits.check_text("question", question)
             async with turns.turn():
-                return AnswerResult.of(await _run(graph, question, context))
+                return AnswerResult.of(await cancelled_once(_run(graph, question, context)))
 
     server.add_tool(answer, title="Answer from the documents", annotations=_READS, structured_output=True)
 
@@ -134,7 +134,7 @@ async def _run(graph: Pregel[Any, Any, Any, Any], question: str, context: Contex
     """Run the graph and report its events; a client that did not ask for progress gets no notification."""
     result: dict[str, Any] = {}
     reported = 0
-    # Closed at once if the call is cancelled, so that the run ends then and not when the generator is collected.
+    # Closed if the call is cancelled, so that the run ends then and not when the generator is collected.
     parts: Any = graph.astream({"question": question}, stream_mode=["custom", "values"])
     async with aclosing(parts):
         async for mode, part in parts:

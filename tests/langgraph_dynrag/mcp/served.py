@@ -70,7 +70,7 @@ class HangingRetriever:
         return RunnableLambda(self._search)
 
     async def until(self, began=None, cancelled=None):
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while (began or 0) > self.began or (cancelled or 0) > self.cancelled:
                 await asyncio.sleep(0.01)
 
