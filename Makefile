@@ -3,11 +3,14 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+STUDIO := build/studio
+# Markers of tests that need a server, a device or packages of their own, each with a target.
+APART := vllm or gpu or ragas or langgraph_dev
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all test-vllm test-gpu test-ragas coverage soak lint type bench notebooks docs format clean
+.PHONY: help demo test test-all test-vllm test-gpu test-ragas coverage soak lint type bench notebooks docs format clean test-langgraph-dev dev
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## */\t/' | expand -t 12
@@ -24,13 +27,26 @@ demo: $(STAMP)  ## the main job on the embedded model, in four steps
 
 test: $(STAMP)  ## lint, types, documentation and tests (under 12 minutes on two cores)
 	$(MAKE) --no-print-directory -j3 lint type docs
-	$(BIN)/python -m pytest -m "not slow and not vllm and not gpu and not ragas" -n 2 --dist loadfile
+	$(BIN)/python -m pytest -m "not slow and not ($(APART))" -n 2 --dist loadfile
 
 test-all: $(STAMP) lint type docs  ## the slow tests too: examples and notebooks, with the embedded model
-	$(BIN)/python -m pytest -m "not vllm and not gpu and not ragas"
+	$(BIN)/python -m pytest -m "not ($(APART))"
 
 test-vllm: $(STAMP)  ## tests against a real vLLM, which DYNPRAG_VLLM_COMMAND starts (docs/vllm.md)
 	$(BIN)/python -m pytest tests/vllm -m vllm -s
+
+# An environment of its own: the server of `langgraph dev` needs other versions of some packages.
+$(STUDIO)/.installed: pyproject.toml constraints.txt
+	test -x $(STUDIO)/bin/python || $(PYTHON) -m venv $(STUDIO)
+	$(STUDIO)/bin/python -m pip install --quiet --upgrade "pip>=25.1"
+	$(STUDIO)/bin/python -m pip install --quiet --progress-bar off -c constraints.txt -e ".[studio]"
+	@touch $@
+
+dev: $(STUDIO)/.installed  ## the example graph in `langgraph dev`, for LangGraph Studio and the LangGraph SDK
+	$(STUDIO)/bin/langgraph dev --no-browser
+
+test-langgraph-dev: $(STAMP) $(STUDIO)/.installed  ## questions to the example graph in `langgraph dev`
+	DYNPRAG_LANGGRAPH=$(STUDIO)/bin/langgraph $(BIN)/python -m pytest tests/test_langgraph_dev.py -m langgraph_dev -s
 
 test-gpu: $(STAMP)  ## tests on a CUDA device, against the CPU
 	$(BIN)/python -m pytest tests/test_gpu.py -m gpu
@@ -44,7 +60,7 @@ test-ragas: $(STAMP)  ## tests against ragas, which is installed into build/raga
 	build/ragas/bin/python -m pytest tests/langgraph_dynrag/evaluation -m ragas
 
 coverage: $(STAMP)  ## the tests of `make test`, and which lines they run
-	$(BIN)/python -m pytest -m "not slow and not vllm and not gpu and not ragas" -n 2 --dist loadfile -q --cov --cov-report=term:skip-covered
+	$(BIN)/python -m pytest -m "not slow and not ($(APART))" -n 2 --dist loadfile -q --cov --cov-report=term:skip-covered
 
 soak: $(STAMP)  ## ten minutes of concurrent callers that leave, fail and are cancelled
 	$(BIN)/python -m pytest tests/llamaindex_prag/test_soak.py -m slow -s

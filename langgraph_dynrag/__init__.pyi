@@ -25,6 +25,9 @@ from .graph import create_nodes as create_nodes
 from .injection.parametric import ParametricInjector as ParametricInjector
 from .injection.parametric import WeightsPrompt as WeightsPrompt
 from .inputs.complexity import AskComplexity as AskComplexity
+from .mcp import MCPAccess as MCPAccess
+from .mcp import MCPLimits as MCPLimits
+from .mcp import create_mcp_server as create_mcp_server
 from .options import DynamicRAGOptions as DynamicRAGOptions
 from .presets.methods import PRESETS as PRESETS
 from .presets.methods import Preset as Preset

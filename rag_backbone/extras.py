@@ -35,6 +35,7 @@ EXTRAS = {
     "peft": "peft",
     "typer": "cli",
     "rich": "cli",
+    "mcp": "mcp",
     "matplotlib": "viz",
     "bs4": "files",
     "pypdf": "files",

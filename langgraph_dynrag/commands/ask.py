@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
-from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -17,16 +16,20 @@ from langgraph_dynrag.commands.options import (
     Bundle,
     BundleOption,
     IndexFolder,
+    MaxRetrievals,
+    MaxSeconds,
+    MaxTokens,
     Model,
+    Passages,
     PresetOption,
     Quiet,
     Search,
     SearchOption,
+    Threshold,
     chat_of,
+    method_of,
 )
 from langgraph_dynrag.evidence import name_of
-from langgraph_dynrag.presets.methods import get_preset
-from langgraph_dynrag.triggers.threshold import with_threshold
 from rag_backbone.console import as_json as json_line
 from rag_backbone.console import console
 from rag_backbone.errors import ConfigurationError
@@ -96,11 +99,11 @@ def ask(
         ),
     ] = None,
     translator: Annotated[str | None, typer.Option(help="Folder of a translator.")] = None,
-    k: Annotated[int | None, typer.Option(min=1, help="Passages per search; default: the preset's.")] = None,
-    threshold: Annotated[float | None, typer.Option(help="The trigger's threshold; default: the preset's.")] = None,
-    max_retrievals: Annotated[int | None, typer.Option(help="Maximum number of searches.")] = None,
-    max_tokens: Annotated[int | None, typer.Option(help="Maximum number of tokens of the answer.")] = None,
-    max_seconds: Annotated[float | None, typer.Option(help="Maximum number of seconds.")] = None,
+    k: Passages = None,
+    threshold: Threshold = None,
+    max_retrievals: MaxRetrievals = None,
+    max_tokens: MaxTokens = None,
+    max_seconds: MaxSeconds = None,
     trace: Annotated[Path | None, typer.Option(help="Write an HTML view of the run.")] = None,
     *,
     as_json: Annotated[bool, typer.Option("--json", help="Print answer, sources and trace as JSON.")] = False,
@@ -127,14 +130,9 @@ def ask(
 
     bare = injects and preset is None
     name = preset or ("single" if injects else "flare")
-    form: Any = bundle.value
-    method = get_preset(name, bundle=form)
-    options: dict[str, Any] = {} if k is None else {"k": k}
-    if threshold is not None:
-        options["trigger"] = with_threshold(method.settings["trigger"], threshold)
-    limits = {"retrievals": max_retrievals, "tokens": max_tokens, "seconds": max_seconds}
-    given = {limit: value for limit, value in limits.items() if value is not None}
-    options["budgets"] = replace(method.settings["budgets"], **({"tokens": _SHORT_ANSWER} if bare else {}) | given)
+    tokens = _SHORT_ANSWER if bare and max_tokens is None else max_tokens
+    limits = {"retrievals": max_retrievals, "tokens": tokens, "seconds": max_seconds}
+    method, options = method_of(name, bundle, k=k, threshold=threshold, **limits)
     searcher = None  # opened first: a missing index is found before a model is loaded
     if name != "no_retrieval":
         from langgraph_dynrag.retrieval import LocalIndex

@@ -8,15 +8,17 @@ key, so none has to be set for them.
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 from urllib.parse import urlsplit
 
 import typer
 
 from langgraph_dynrag.presets.file import is_preset_file
-from langgraph_dynrag.presets.methods import PRESETS
+from langgraph_dynrag.presets.methods import PRESETS, Preset, get_preset
+from langgraph_dynrag.triggers.threshold import with_threshold
 from rag_backbone.console import be_quiet, given_path
 from rag_backbone.errors import ConfigurationError
 from rag_backbone.extras import needed_for
@@ -74,6 +76,42 @@ BaseURL = Annotated[
         help=f"An OpenAI-compatible server, such as http://localhost:8000/v1, that has --model; its key: ${_KEY}.",
     ),
 ]
+
+Passages = Annotated[int | None, typer.Option("--k", min=1, help="Passages per search; default: the preset's.")]
+Threshold = Annotated[float | None, typer.Option(help="The trigger's threshold; default: the preset's.")]
+MaxRetrievals = Annotated[int | None, typer.Option(help="Maximum number of searches.")]
+MaxTokens = Annotated[int | None, typer.Option(help="Maximum number of tokens of the answer.")]
+MaxSeconds = Annotated[float | None, typer.Option(help="Maximum number of seconds.")]
+
+
+def method_of(
+    name: str,
+    bundle: Bundle,
+    *,
+    k: int | None = None,
+    threshold: float | None = None,
+    **limits: float | None,
+) -> tuple[Preset, dict[str, Any]]:
+    """Return the preset that the options name, and the options of the graph that replace parts of it.
+
+    Args:
+        name: `--preset`.
+        bundle: `--bundle`.
+        k: `--k`, or None for the preset's.
+        threshold: `--threshold`, or None for the preset's.
+        **limits: Budgets by name; None for the preset's.
+
+    Raises:
+        ConfigurationError: If the preset has no threshold, or a value is out of range.
+    """
+    form: Any = bundle.value
+    method = get_preset(name, bundle=form)
+    options: dict[str, Any] = {} if k is None else {"k": k}
+    if threshold is not None:
+        options["trigger"] = with_threshold(method.settings["trigger"], threshold)
+    given: dict[str, Any] = {limit: value for limit, value in limits.items() if value is not None}
+    options["budgets"] = replace(method.settings["budgets"], **given)
+    return method, options
 
 
 def chat_of(model: str, base_url: str | None) -> BaseChatModel:

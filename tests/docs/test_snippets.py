@@ -1,7 +1,7 @@
 """The Python blocks of README and of the pages run in their order, as a reader would run them.
 
 Each page gets a folder with the notes of "Start here", a tiny random model in place of the embedded one, a recipe with
-four questions per passage, presets with short answers, and a server on the loopback interface in place of the one at
+four questions per passage, presets with short answers, and servers on the loopback interface in place of those at
 port 8000. What the models say is nonsense; everything else is real.
 A page may use `model`, `retriever` and `lm` of "Start here" without defining them again.
 """
@@ -12,16 +12,18 @@ from pathlib import Path
 import pytest
 from langchain_core.documents import Document
 
-from langgraph_dynrag import BM25Retriever, Budgets, LocalChatModel
+from langgraph_dynrag import BM25Retriever, Budgets, LocalChatModel, create_mcp_server
 from langgraph_dynrag.presets import methods
 from llamaindex_prag.adapters.recipe import RECIPES
 from rag_backbone import CausalLM, Request
 from tests.docs.pages import DOCS, blocks, pages
+from tests.langgraph_dynrag.mcp.served import serving
 from tests.openai_server import OpenAIServer, knowing
 from tests.tiny import tiny_llama, tiny_tokenizer
 
 PAGES = {page.stem: page for page in pages() if blocks(page)}
 SERVER = "http://127.0.0.1:8000/v1"
+MCP_SERVER = "http://127.0.0.1:8000/mcp"
 
 
 @pytest.fixture
@@ -63,11 +65,20 @@ def given(lm, tmp_path, monkeypatch):
     return {"__name__": "page", "model": LocalChatModel.from_causal_lm(lm), "retriever": retriever, "lm": lm}
 
 
+@pytest.fixture
+def mcp_server(given):
+    with serving(create_mcp_server(given["retriever"])) as url:
+        yield url
+
+
 @pytest.mark.parametrize("page", sorted(PAGES))
-def test_the_blocks_of_a_page_run(page, given, server):
+def test_the_blocks_of_a_page_run(page, given, server, request):
     for block in blocks(PAGES[page]):
         if block.why_not is None:
-            exec(compile(block.code.replace(SERVER, server.url), block.where, "exec"), given)
+            code = block.code.replace(SERVER, server.url)
+            if MCP_SERVER in code:
+                code = code.replace(MCP_SERVER, request.getfixturevalue("mcp_server"))
+            exec(compile(code, block.where, "exec"), given)
 
 
 def test_few_blocks_are_not_run_and_each_says_why():
