@@ -31,6 +31,7 @@ EXTRAS = {
     "tenacity": "openai",
     "llguidance": "structured",
     "peft": "peft",
+    "ray": "ray",
     "typer": "cli",
     "rich": "cli",
     "matplotlib": "viz",
