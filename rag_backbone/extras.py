@@ -38,6 +38,7 @@ EXTRAS = {
     "bs4": "files",
     "pypdf": "files",
     "docx": "files",
+    "pyarrow": "files",
 }
 """Top-level module to the extra that brings it."""
 
