@@ -6,7 +6,8 @@
     a passage alone still kills or raises -> a result without an adapter, which says so
 
 Ray restarts nothing itself, so that each death is counted. One batch per worker bounds what is in flight, and what a
-death costs. A worker that dies with its node does not count against its batch. Knows no store.
+death costs. A worker that dies with its node does not count against its batch. A passage that is trained alone gets an
+adapter whose last bits differ from those of one trained with others. Knows no store.
 """
 
 from __future__ import annotations
@@ -34,8 +35,10 @@ logger = logging.getLogger(__name__)
 
 _DEATHS = 3
 """Number of workers that may die with a batch before its passages are trained alone, and with a passage alone."""
-_FRUITLESS = 12
+_FRUITLESS = 24
 """Number of deaths and failures in a row, without one trained passage, after which a job gives up."""
+_GRACE = 60.0
+"""Seconds that ready workers wait for the others, so that a node is refused before anything is trained."""
 
 Trained = tuple[list[Result], SideEntries]
 
@@ -87,16 +90,17 @@ class WorkerPool:
             self._begin()
 
     def start(self) -> None:
-        """Wait until the workers are ready that the cluster has room for.
+        """Wait until the workers are ready, or some are and the cluster has no room for the others at the moment.
 
         Raises:
             ConfigurationError: If a node has other versions or another model than the driver, or no worker could start.
         """
-        ready, _ = ray.wait(list(self._starting), num_returns=len(self._starting), timeout=self._timeout)
-        for reference in ready:
-            self._started(reference)
         while not self._idle:
             self._started(self._next())
+        others = list(self._starting)
+        ready, _ = ray.wait(others, num_returns=len(others), timeout=_GRACE) if others else ([], [])
+        for reference in ready:
+            self._started(reference)
 
     def pace(self) -> Pace:
         """Return the pace of a ready worker's node."""
@@ -175,7 +179,7 @@ class WorkerPool:
         try:
             found: Environment = ray.get(reference)
         except RayTaskError as error:
-            raise ConfigurationError(f"a worker could not start: {clause(error)}") from error
+            raise ConfigurationError(f"a worker could not start: {clause(_cause(error))}") from error
         except RayError as error:
             self._count(error)
             self._begin()
@@ -209,8 +213,9 @@ class WorkerPool:
     def _raised(self, batch: Batch, error: RayTaskError) -> list[Batch] | Result:
         self._count(error)
         logger.debug("training raised", exc_info=error)
-        cause = getattr(error, "cause", None) or error
-        return batch.alone() if len(batch.passages) > 1 else _given_up(batch, f"training failed: {clause(cause)}")
+        return (
+            batch.alone() if len(batch.passages) > 1 else _given_up(batch, f"training failed: {clause(_cause(error))}")
+        )
 
     def _count(self, error: Exception) -> None:
         self._fruitless += 1
@@ -219,6 +224,11 @@ class WorkerPool:
                 f"{self._fruitless} workers in a row died or failed and trained nothing; what was trained before is "
                 f"stored. The last one: {clause(error)}"
             ) from error
+
+
+def _cause(error: RayTaskError) -> object:
+    """Return the error that was raised on the node, without Ray's account of where."""
+    return getattr(error, "cause", None) or error
 
 
 def _given_up(batch: Batch, why: str) -> Result:
