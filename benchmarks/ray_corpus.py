@@ -99,7 +99,7 @@ def _cluster(cpus: int) -> Iterator[None]:
     import ray
 
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR", "object_store_memory": 200_000_000}
-    ray.init(num_cpus=cpus, include_dashboard=False, **options)
+    ray.init("local", num_cpus=cpus, include_dashboard=False, **options)
     try:
         yield
     finally:
