@@ -5,12 +5,12 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 STUDIO := build/studio
 # Markers of tests that need a server, a device or packages of their own, each with a target.
-APART := vllm or gpu or ragas or langgraph_dev
+APART := vllm or gpu or ragas or langgraph_dev or ray
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all test-vllm test-gpu test-ragas coverage soak lint type bench notebooks docs format clean test-langgraph-dev dev
+.PHONY: help demo test test-all test-vllm test-gpu test-ragas coverage soak lint type bench notebooks docs format clean test-langgraph-dev dev test-ray
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## */\t/' | expand -t 12
@@ -58,6 +58,10 @@ test-ragas: $(STAMP)  ## tests against ragas, which is installed into build/raga
 	build/ragas/bin/python -m pip install --quiet --upgrade "pip>=25.1"
 	build/ragas/bin/python -m pip install --quiet --progress-bar off -c constraints.txt -e ".[ragas]"
 	build/ragas/bin/python -m pytest tests/langgraph_dynrag/evaluation -m ragas
+
+test-ray: $(STAMP)  ## tests on a Ray cluster of two nodes on this machine (minutes); DYNPRAG_RAY_KILLS=N kills N nodes
+	$(BIN)/python -m pip install --quiet --progress-bar off -c constraints.txt -e ".[ray]"
+	$(BIN)/python -m pytest tests/llamaindex_prag/cluster -m ray
 
 coverage: $(STAMP)  ## the tests of `make test`, and which lines they run
 	$(BIN)/python -m pytest -m "not slow and not ($(APART))" -n 2 --dist loadfile -q --cov --cov-report=term:skip-covered

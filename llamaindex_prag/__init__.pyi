@@ -7,6 +7,8 @@ from .augment.augmenter import Augmenter as Augmenter
 from .augment.endpoint.augmenter import EndpointAugmenter as EndpointAugmenter
 from .augment.rules.augmenter import RuleAugmenter as RuleAugmenter
 from .augment.rules.questions import rule_questions as rule_questions
+from .cluster.ray_parametrizer import RayParametrizer as RayParametrizer
+from .cluster.ray_parametrizer import parametrize_with_ray as parametrize_with_ray
 from .errors import AdapterDamagedError as AdapterDamagedError
 from .errors import AdapterMissingError as AdapterMissingError
 from .errors import StoreError as StoreError

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,6 +12,7 @@ import typer
 
 from llamaindex_prag.adapters.recipe import RECIPES, get_recipe
 from llamaindex_prag.adapters.recipe_options import changes_of
+from llamaindex_prag.cluster.connection import require_ray
 from llamaindex_prag.passage_files import read_passages
 from llamaindex_prag.translator.cli import train_translator
 from rag_backbone.console import as_json as json_line
@@ -69,12 +71,27 @@ def parametrize(
     ] = None,
     encoding: Annotated[str | None, typer.Option(help="Encoding of non-UTF-8 files, such as cp1252.")] = None,
     exclude: Annotated[list[str] | None, typer.Option(help="Glob pattern to leave out; may be repeated.")] = None,
+    ray: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS",
+            help="Train on a Ray cluster: HOST:PORT, 'auto' on one of its machines, or 'local' for this machine.",
+        ),
+    ] = None,
+    ray_workers: Annotated[
+        int | None, typer.Option(help="Most workers; default: as many as there is room for.")
+    ] = None,
+    ray_cpus: Annotated[float, typer.Option(help="CPUs, and threads, of a worker.")] = 1,
+    ray_gpus: Annotated[float, typer.Option(help="GPUs of a worker; a fraction shares one.")] = 0,
+    ray_model: Annotated[str | None, typer.Option(help="The model's folder on the nodes; default: --model.")] = None,
     *,
     hidden: Annotated[bool, typer.Option("--hidden", help="Read hidden files and tool folders as well.")] = False,
     estimate: Annotated[bool, typer.Option("--estimate", help="Only print how long it would take.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Train the adapters of documents. Adapters that the store holds cost nothing; a job that was stopped continues.
+
+    With --ray, the nodes of a cluster train, and this process writes the store.
 
     Adapters of two recipes are never mixed, so `dynprag ask` needs the same --recipe and --change.
     """
@@ -83,17 +100,32 @@ def parametrize(
     if twice := sorted(set(changes) & set(options)):
         raise ConfigurationError(f"--change {twice[0]}=... and --{twice[0]} say the same thing; give one of them")
     chosen = get_recipe(recipe).changed(**changes, **options)
+    cluster: dict[str, Any] = {
+        "workers": ray_workers,
+        "num_cpus": ray_cpus,
+        "num_gpus": ray_gpus,
+        "worker_model": ray_model,
+    }
+    if ray is None and cluster != {"workers": None, "num_cpus": 1, "num_gpus": 0, "worker_model": None}:
+        raise ConfigurationError("--ray-workers, --ray-cpus, --ray-gpus and --ray-model need --ray ADDRESS")
+    if ray is not None:
+        require_ray()
     findings = Findings()
     passages = read_passages(source, encoding=encoding, exclude=exclude or (), hidden=hidden, findings=findings)
 
+    from llamaindex_prag.cluster.ray_parametrizer import RayParametrizer
     from llamaindex_prag.parametric_model import ParametricModel
     from llamaindex_prag.parametrize import Parametrizer
     from llamaindex_prag.store.lmdb_store import LMDBStore
     from rag_backbone.loading.causal_lm import CausalLM
 
-    lm = CausalLM.from_pretrained(model)
-    with LMDBStore(store, model=lm.fingerprint) as opened:
-        made = Parametrizer(ParametricModel(lm, opened, recipe=chosen))
+    lm = CausalLM.from_pretrained(model, device="auto" if ray is None else "cpu")  # there, it only counts tokens
+    with ExitStack() as stack:
+        opened = stack.enter_context(LMDBStore(store, model=lm.fingerprint))
+        adapters = ParametricModel(lm, opened, recipe=chosen)
+        made = Parametrizer(adapters)
+        if ray is not None:
+            made = stack.enter_context(RayParametrizer(adapters, ray, **cluster))
         expected = made.estimate(passages)
         if estimate:
             typer.echo(json_line(expected.to_dict()) if as_json else f"{store}: {expected}")

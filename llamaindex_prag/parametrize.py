@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from llamaindex_prag.adapter_model import LocalModel
-from llamaindex_prag.adapters.adapter import LARGEST_VALUE, AdapterKey, text_hash
+from llamaindex_prag.adapters.adapter import LARGEST_VALUE, Adapter, AdapterKey, text_hash
 from llamaindex_prag.adapters.recipe import Recipe
 from llamaindex_prag.augment.augmentation import QA, Augmentation
 from llamaindex_prag.augment.choice import DocumentAugmenter, augmenter_of, refuse_unless_of_recipe
@@ -60,6 +60,19 @@ class Report:
         counts = {"trained": self.trained, "known": self.known, "skipped": self.skipped, "removed": self.removed}
         told = [f"{n} {name}" for name, n in counts.items() if n or name in ("trained", "known")]
         return f"{', '.join(told)} ({self.seconds:.0f} s)"
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What training a passage gave."""
+
+    text: str
+    """Hash of the passage's text."""
+    adapter: Adapter | None
+    """None if there was nothing to train on or training diverged; `notes` says why."""
+    record: dict[str, Any]
+    """How the adapter was trained, as plain JSON data."""
+    notes: tuple[str, ...] = ()
 
 
 class Parametrizer:
@@ -115,15 +128,21 @@ class Parametrizer:
             passages: As for `parametrize`. Those that already have adapters, or cannot be learnt, cost nothing.
         """
         distinct = {text_hash(p.text): p for p in passages}
-        missing = {h: p for h, p in distinct.items() if self._key(h) not in self._store}
+        missing = self._missing(distinct)
         found = self._estimated({h: p for h, p in missing.items() if self._unlearnable(p) is None})
         return replace(found, known=len(distinct) - len(missing))
 
     def _estimated(self, missing: Mapping[str, Passage]) -> Estimate:
         if missing:
-            self._pace = pace_of(self.model, self.augmenter, self._together)
+            self._pace = self._measured_pace()
         tokens = {h: self._tokens(p) for h, p in missing.items()}
         return estimated(self.model.recipe, tokens, 0, self._pace, self.augmenter)
+
+    def _measured_pace(self) -> Pace:
+        return pace_of(self.model, self.augmenter, self._together)
+
+    def _correct_pace(self, meter: Meter) -> None:
+        keep(self.model, self.augmenter, self._pace.corrected(meter.planned, meter.took))
 
     def parametrize(
         self,
@@ -155,7 +174,7 @@ class Parametrizer:
         for passage in given:
             if passage.document:
                 owners.setdefault(text_hash(passage.text), set()).add(passage.document)
-        missing = {h: p for h, p in distinct.items() if self._key(h) not in self._store}
+        missing = self._missing(distinct)
         report.known = len(distinct) - len(missing)
         if missing and getattr(self._store, "readonly", False):
             raise ConfigurationError(
@@ -169,29 +188,40 @@ class Parametrizer:
             estimate = self._estimated(missing) if watching else Estimate(len(missing), 0, 0.0, 0.0, 0.0)
             if watching and missing:
                 logger.info("%s", estimate)
-            job = _Job(Meter(watching, estimate.by_stage, len(missing)), estimate)
-            for group in _groups(list(missing.values()), self._together):
-                for digest, trained, made_of in self._group(group, job):
-                    if trained is None:
-                        self._skip(report, group, digest, made_of.notes)
-                    else:
-                        self._keep(digest, trained, made_of, owners.get(digest, ()))
-                        report.trained += 1
-                        if made_of.notes:
-                            report.notes[digest] = made_of.notes
-                    job.meter.made()
+            job = Job(Meter(watching, estimate.by_stage, len(missing)), estimate)
+            for found in self._results(list(missing.values()), job):
+                if found.adapter is None:
+                    self._skip(report, missing[found.text], found.notes)
+                else:
+                    kept_by = tuple(owners.get(found.text, ()))
+                    self._store.put(self._key(found.text), found.adapter, found.record, owners=kept_by)
+                    report.trained += 1
+                    if found.notes:
+                        report.notes[found.text] = found.notes
+                job.meter.made()
             if watching and report.trained:
-                keep(self.model, self.augmenter, self._pace.corrected(job.meter.planned, job.meter.took))
+                self._correct_pace(job.meter)
         report.removed = settle_owners(self._store, given, complete=complete)
         report.seconds = time.perf_counter() - started
         return report
+
+    def results(self, passages: Sequence[Passage]) -> Iterator[Result]:
+        """Train passages and yield the results; only augmentations are kept in the store.
+
+        Args:
+            passages: Passages of different texts, none of them blank or too long.
+        """
+        return self._results(passages, Job(Meter([], {}, len(passages)), Estimate(len(passages), 0, 0.0, 0.0, 0.0)))
+
+    def _results(self, passages: Sequence[Passage], job: Job) -> Iterator[Result]:
+        for group in groups_of(passages, self._together):
+            yield from self._group(group, job)
 
     def lessons(self, passages: Sequence[Passage]) -> list[TrainingDocument]:
         """Return what would be trained on. Trains nothing; only augmentations are kept."""
         return self._documents(passages, self._augmented(passages))
 
-    def _group(self, passages: Sequence[Passage], job: _Job) -> Iterator[tuple[str, Trained | None, _MadeOf]]:
-        """Yield (text hash, result, what it was trained on) for each passage."""
+    def _group(self, passages: Sequence[Passage], job: Job) -> Iterator[Result]:
         job.begin(passages)
         with job.stage("questions", passages) as advance:
             augmented = self._augmented(passages, advance)
@@ -208,18 +238,19 @@ class Parametrizer:
                 ready.append(replace(document, examples=kept))
             else:
                 made_of[digest].note("nothing to train on: no adapter was trained")
-                yield digest, None, made_of[digest]
+                yield Result(digest, None, {}, made_of[digest].notes)
         with job.stage("training", passages) as advance:
             for trained in self._trainer.train(ready, advance):
                 digest = text_hash(trained.document.text)
                 largest = float(np.abs(trained.adapter.buffer).max())
                 if largest <= LARGEST_VALUE:
-                    yield digest, trained, made_of[digest]
+                    record = self._record(digest, trained, made_of[digest])
+                    yield Result(digest, trained.adapter, record, made_of[digest].notes)
                 else:  # also if the value is NaN; the group's other adapters are unaffected
                     made_of[digest].note(
                         f"training diverged (largest value {largest:g}), no adapter was kept: lower the learning_rate"
                     )
-                    yield digest, None, made_of[digest]
+                    yield Result(digest, None, {}, made_of[digest].notes)
 
     def _documents(
         self, passages: Sequence[Passage], augmented: dict[str, Augmentation], advance: Tick | None = None
@@ -248,10 +279,10 @@ class Parametrizer:
         found |= {text_hash(text): augmentation for (_, text), augmentation in zip(asked, made, strict=True)}
         return {digest: augmentation for digest, augmentation in found.items() if augmentation is not None}
 
-    def _keep(self, digest: str, trained: Trained, made_of: _MadeOf, owners: Iterable[str]) -> None:
+    def _record(self, digest: str, trained: Trained, made_of: _MadeOf) -> dict[str, Any]:
         recipe = self.model.recipe
         writer = "given" if digest in self._given else repr(self.augmenter) if recipe.questions else "rules"
-        record: dict[str, Any] = {
+        return {
             "recipe": recipe.to_dict(),
             "augmentation": {"by": writer, **made_of.described()},
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -261,24 +292,22 @@ class Parametrizer:
             "last_loss": trained.last_loss,
             "notes": list(made_of.notes),
         }
-        self._store.put(self._key(digest), trained.adapter, record, owners=tuple(owners))
 
     def _learnable(self, distinct: Mapping[str, Passage], report: Report) -> dict[str, Passage]:
         """Return the passages that can be learnt, and skip the others."""
         found = {}
         for digest, passage in distinct.items():
             if reason := self._unlearnable(passage):
-                self._skip(report, [passage], digest, (reason,))
+                self._skip(report, passage, (reason,))
             else:
                 found[digest] = passage
         return found
 
     @staticmethod
-    def _skip(report: Report, passages: Sequence[Passage], digest: str, notes: tuple[str, ...]) -> None:
-        (passage,) = (p for p in passages if text_hash(p.text) == digest)
+    def _skip(report: Report, passage: Passage, notes: tuple[str, ...]) -> None:
         report.skipped += 1
-        report.notes[digest] = notes
-        logger.warning("a passage of %s has no adapter: %s", _name(passage), "; ".join(notes))
+        report.notes[text_hash(passage.text)] = notes
+        logger.warning("a passage of %s has no adapter: %s", name_of(passage), "; ".join(notes))
 
     def _unlearnable(self, passage: Passage) -> str | None:
         """Return why a passage cannot be learnt, or None if it can."""
@@ -295,6 +324,9 @@ class Parametrizer:
 
     def _tokens(self, passage: Passage) -> int:
         return len(self.model.lm.tokenizer(passage.text, add_special_tokens=False).input_ids)
+
+    def _missing(self, distinct: Mapping[str, Passage]) -> dict[str, Passage]:
+        return {digest: p for digest, p in distinct.items() if self._key(digest) not in self._store}
 
     def _key(self, digest: str) -> AdapterKey:
         return AdapterKey(self.model.lm.fingerprint, self.model.recipe.key, digest)
@@ -318,21 +350,24 @@ class _MadeOf:
 
 
 @dataclass(frozen=True, slots=True)
-class _Job:
+class Job:
     """A job's meter, and the estimated duration of each of its parts."""
 
     meter: Meter
     estimate: Estimate
 
     def begin(self, passages: Sequence[Passage]) -> None:
-        self.meter.begin([_name(p) for p in passages])
+        """Set the passages that are trained next."""
+        self.meter.begin([name_of(p) for p in passages])
 
     def stage(self, stage: JobStage, passages: Sequence[Passage]) -> AbstractContextManager[Tick]:
+        """Enter a stage of these passages; yields a callback for its finished fractions."""
         of = [self.estimate.stages.get(text_hash(p.text), {}) for p in passages]
         return self.meter.stage(stage, sum(stages.get(stage, 0.0) for stages in of))
 
 
-def _name(passage: Passage) -> str:
+def name_of(passage: Passage) -> str:
+    """Return a passage's name in messages: its document, else its title, else the beginning of its hash."""
     return clean_name(passage.document or passage.title or text_hash(passage.text)[:12])
 
 
@@ -346,8 +381,8 @@ def _by_rule(passage: Passage, recipe: Recipe) -> Augmentation:
     return Augmentation(None, tuple(found or [passage_question(passage.title, passage.text)]))
 
 
-def _groups(passages: list[Passage], size: int) -> Iterator[list[Passage]]:
-    """Group passages of similar length."""
+def groups_of(passages: Sequence[Passage], size: int) -> Iterator[list[Passage]]:
+    """Yield groups of at most `size` passages of similar length, the shortest passages first."""
     ordered = sorted(passages, key=lambda p: len(p.text))
     for i in range(0, len(ordered), size):
         yield ordered[i : i + size]

@@ -16,7 +16,7 @@ logger = logging.getLogger(__name__)
 
 _PARAGRAPH_CHARACTERS = 1200
 _PARAGRAPH_END = re.compile(r"\n[^\S\n]*\n")
-_ROWS = (".jsonl", ".ndjson", ".json", ".csv", ".tsv")
+_ROWS = (".jsonl", ".ndjson", ".json", ".parquet", ".csv", ".tsv")
 
 
 def read_passages(

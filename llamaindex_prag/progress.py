@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, get_args
 
 from tqdm.auto import tqdm
 
@@ -21,6 +21,7 @@ from rag_backbone.notices import NOTICE
 
 JobStage = Literal["questions", "teacher", "training"]
 """Generating questions about passages; answering them with the passage in the context; training."""
+STAGES: tuple[JobStage, ...] = get_args(JobStage)
 
 Tick = Callable[[float], None]
 """Called with each finished fraction of a stage; the fractions add up to 1."""

@@ -33,6 +33,7 @@ EXTRAS = {
     "tenacity": "openai",
     "llguidance": "structured",
     "peft": "peft",
+    "ray": "ray",
     "typer": "cli",
     "rich": "cli",
     "mcp": "mcp",
@@ -40,6 +41,7 @@ EXTRAS = {
     "bs4": "files",
     "pypdf": "files",
     "docx": "files",
+    "pyarrow": "parquet",
 }
 """Top-level module to the extra that brings it."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+from collections.abc import Iterable
 from typing import Any, Protocol
 
 from llamaindex_prag.adapters.adapter import text_hash
@@ -47,6 +48,13 @@ def kept(cache: JSONCache, key: str, title: str, text: str) -> Augmentation | No
 def keep(cache: JSONCache, key: str, title: str, text: str, augmentation: Augmentation) -> None:
     """Store a document's augmentation under its augmenter's key."""
     cache.put_json(TABLE, _place(key, title, text), augmentation.to_dict())
+
+
+def entries(cache: JSONCache, key: str, documents: Iterable[tuple[str, str]]) -> dict[tuple[str, str], Any]:
+    """Return the stored data of (title, text) pairs by (table, key), to be sent to a cache in another process."""
+    places = [_place(key, title, text) for title, text in documents]
+    found = {(TABLE, place): cache.get_json(TABLE, place) for place in places}
+    return {place: data for place, data in found.items() if data is not None}
 
 
 def hash_of(value: Any) -> str:

@@ -11,7 +11,7 @@ wide if a model writes the questions, until a job has shown how much it writes.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from llamaindex_prag.augment.augmenter import Augmenter
@@ -54,6 +54,15 @@ class Estimate:
             for stage, seconds in stages.items():
                 found[stage] = found.get(stage, 0.0) + seconds
         return found
+
+    def shared_by(self, workers: int) -> Estimate:
+        """Return the estimate of the same job for this many equal workers, if there is enough work for all of them."""
+        stages: dict[str, Mapping[JobStage, float]] = {
+            digest: {stage: seconds / workers for stage, seconds in own.items()} for digest, own in self.stages.items()
+        }
+        return replace(
+            self, seconds=self.seconds / workers, low=self.low / workers, high=self.high / workers, stages=stages
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Return the estimate as JSON-serialisable data, without the individual documents."""

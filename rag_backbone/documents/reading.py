@@ -15,6 +15,7 @@ from rag_backbone.documents.fields import as_line, plain_fields, plain_text, tex
 from rag_backbone.documents.html import read_html
 from rag_backbone.documents.json_lines import JSONLine, parse, rows
 from rag_backbone.documents.markdown import read_markdown
+from rag_backbone.documents.parquet import read_parquet_rows
 from rag_backbone.documents.pdf import read_pdf
 from rag_backbone.documents.pieces import Extract, Note, ReadDocument, Skipped
 from rag_backbone.documents.table import read_table
@@ -93,6 +94,11 @@ def _read_json(path: Path, encoding: str | None) -> Iterator[Extract | Skipped |
         yield from _of_row(JSONLine(number, entry), f"entry {number}")
 
 
+def _read_parquet(path: Path, _: str | None) -> Iterator[Extract | Skipped | Note]:
+    for row in read_parquet_rows(path):
+        yield from _of_row(row, f"row {row.number}")
+
+
 def _of_row(row: JSONLine, place: str) -> Iterator[Extract | Skipped | Note]:
     said = f"{place} " if place else ""
     if row.error:
@@ -128,7 +134,7 @@ def _finished(extract: Extract, name: str, path: Path) -> Iterator[ReadDocument 
     yield ReadDocument(text, title, source, fields, extract.number)
 
 
-_JSON = (".jsonl", ".ndjson", ".json")
+_JSON = (".jsonl", ".ndjson", ".json", ".parquet")
 _READERS: Mapping[str, FileReader] = {
     ".txt": _read_text,
     ".text": _read_text,
@@ -138,6 +144,7 @@ _READERS: Mapping[str, FileReader] = {
     ".jsonl": _read_json_lines,
     ".ndjson": _read_json_lines,
     ".json": _read_json,
+    ".parquet": _read_parquet,
     ".csv": read_table,
     ".tsv": read_table,
     ".html": read_html,
@@ -146,7 +153,7 @@ _READERS: Mapping[str, FileReader] = {
     ".pdf": read_pdf,
     ".docx": read_word,
 }
-_LIBRARIES = {"pypdf": "pypdf", "bs4": "beautifulsoup4", "docx": "python-docx"}
+_LIBRARIES = {"pypdf": "pypdf", "bs4": "beautifulsoup4", "docx": "python-docx", "pyarrow": "pyarrow"}
 
 SUFFIXES = tuple(_READERS)
 """Lower-case suffixes of the files that `read_file` reads."""

@@ -47,3 +47,10 @@ def test_an_estimate_can_be_converted_to_plain_data():
         "unknown": "",
         "by_stage": {"training": 5.0},
     }
+
+
+def test_workers_share_an_estimate():
+    found = Estimate(2, 1, 6.0, 4.0, 8.0, stages={"a": {"training": 2.0}, "b": {"questions": 1.0, "training": 3.0}})
+    shared = found.shared_by(2)
+    assert (shared.documents, shared.known, shared.seconds, shared.low, shared.high) == (2, 1, 3.0, 2.0, 4.0)
+    assert shared.by_stage == {"training": 2.5, "questions": 0.5}

@@ -1,0 +1,1 @@
+"""Training the adapters of a corpus on a Ray cluster; needs the extra `ray`."""
