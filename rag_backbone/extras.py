@@ -31,6 +31,7 @@ EXTRAS = {
     "tenacity": "openai",
     "llguidance": "structured",
     "peft": "peft",
+    "xllamacpp": "llamacpp",
     "typer": "cli",
     "rich": "cli",
     "matplotlib": "viz",
