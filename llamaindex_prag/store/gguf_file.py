@@ -66,8 +66,8 @@ class GGUFModel:
         architecture = str(value("general.architecture", ""))
         if value("general.type", "model") != "model" or architecture not in _PERMUTED:
             raise ConfigurationError(
-                f"{path} holds a {value('general.type', 'model')} of the architecture {architecture!r}; adapters are "
-                f"written for models of {', '.join(_PERMUTED)}"
+                f"{path} is of type {value('general.type', 'model')!r} and architecture {architecture!r}; adapters are "
+                f"written for files of type 'model' and one of the architectures {', '.join(_PERMUTED)}"
             )
         heads = int(value(f"{architecture}.attention.head_count"))
         return cls(
