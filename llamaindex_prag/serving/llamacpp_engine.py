@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from llamaindex_prag.serving.llamacpp_model import LlamaCppModel
 
 
+_REPLACEMENT = "\ufffd"
+
+
 class LlamaCppEngine(ServedEngine):
     """The engine of a model in a llama.cpp server."""
 
@@ -62,7 +65,7 @@ class LlamaCppStream(ServedStream):
         raise BrokenStreamError("the answer broke off without an end")
 
     def _keep_what_was_held_back(self) -> None:
-        self._received = 0
+        self._received, self._incomplete = 0, ""
         self._written.stops = StopStrings(self._request.stop)
 
     def _body_with(self, lora: list[dict[str, Any]], done: list[int]) -> dict[str, Any]:
@@ -92,7 +95,10 @@ class LlamaCppStream(ServedStream):
         """Build the token steps of one event, which has one token, or the last of those of a character."""
         if not isinstance(event, dict) or "content" not in event:
             raise ServerError(f"{self._engine.model.server.name} sent an event without text: {str(event)[:200]}")
-        text = clean_text(event["content"], "the model's reply")
+        text = self._incomplete + clean_text(event["content"], "the model's reply")
+        # A character that the end cuts off is sent as replacement characters; before the end, they are invalid bytes.
+        self._incomplete = text[len(text.rstrip(_REPLACEMENT)) :]
+        text = text.removesuffix(self._incomplete)
         ids = [int(token) for token in event.get("tokens") or []]
         missing = int(event.get("tokens_predicted", 0)) - self._received - len(ids) if ids else 0
         self._received += missing + len(ids)
@@ -115,8 +121,8 @@ class LlamaCppStream(ServedStream):
         ]
 
     def _spelled(self, text: str, ids: Sequence[int]) -> list[int]:
-        """Return the tokens of a character, of which the server sent the last only."""
-        found = self._engine.model.server.tokenised(text)
+        """Return the tokens of a character, of which the last was sent; that one only if the bytes are invalid."""
+        found = None if _REPLACEMENT in text else self._engine.model.server.tokenised(text)
         return found or list(ids)
 
     def _likeliest(self, told: dict[str, Any]) -> tuple[tuple[int, float], ...]:

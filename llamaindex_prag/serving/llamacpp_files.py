@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_EXACT = {"F32", "F16", "BF16", "unknown", ""}
+_EXACT = {"F32", "F16", "BF16"}
 
 
 def export_adapters(
@@ -139,7 +139,7 @@ def check_same_model(base: GGUFModel, lm: CausalLM) -> None:
 
 def note_quantisation(quantisation: str, server: str) -> None:
     """Log that answers may differ from those of the weights that the adapters were trained on."""
-    if quantisation not in _EXACT:
+    if quantisation and quantisation.rsplit(maxsplit=1)[-1] not in _EXACT:  # such as "all F32"
         logger.warning(
             "%s runs the model as %s. Adapters act on it as they are; if they were trained on weights of a higher "
             "precision, answers can differ from those, the more the fewer bits the weights have",

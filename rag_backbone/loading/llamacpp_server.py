@@ -8,6 +8,7 @@ have ended. Knows nothing of how adapters are trained.
 from __future__ import annotations
 
 import contextlib
+import http.client
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -141,6 +142,10 @@ class LlamaCppServer:
             ) from error
         self._port = int(self._server.listening_address.rpartition(":")[2])
         self.adapters = files
+        # A server that is stopped before its listening thread runs would never notice.
+        with contextlib.closing(http.client.HTTPConnection("127.0.0.1", self._port, timeout=60)) as connection:
+            connection.request("GET", "/health")
+            connection.getresponse().read()
 
     def _stop(self) -> None:
         self._server = None  # the server stops when its object is freed

@@ -1,6 +1,7 @@
 """Dynamic retrieval with the embedded model in a real llama.cpp server."""
 
 import contextlib
+import math
 import os
 import signal
 import subprocess
@@ -66,6 +67,18 @@ def test_the_server_writes_what_the_local_engine_writes_except_for_near_ties(emb
     print("\nllama.cpp, gaps where answers diverge:", [round(gap, 3) for gap in gaps if gap is not None])
     assert all(gap is None or gap < IN_FOUR_BITS for gap in gaps)
     assert gaps.count(None) >= 5
+
+
+def test_characters_of_several_tokens_keep_their_tokens(embedded_lm, embedded_server, tmp_path):
+    line = embedded_lm.tokenizer("Repeat: 🦙🦙東京🦙\n", add_special_tokens=False).input_ids
+    with LMDBStore(tmp_path / "store", model=embedded_lm.fingerprint) as store:
+        served = LlamaCppModel(embedded_server, store, lm=embedded_lm)
+        found = served.lm.engine.generate(Request(line * 3 + line[:7], 6))
+    assert "🦙" in found.text
+    assert found.text == embedded_lm.tokenizer.decode(found.token_ids)
+    unknown = [math.isnan(step.logprob) for step in found.steps]
+    assert any(unknown)
+    assert all(not step.text for step, nan in zip(found.steps, unknown, strict=True) if nan)
 
 
 @pytest.mark.parametrize("trigger", [TokenProbability(0.3), Entropy(2.0)])

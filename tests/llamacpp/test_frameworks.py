@@ -28,7 +28,6 @@ def graph(model, served):
         prompt=AnswerPrompt(),
         initial_retrieval=True,
         injection=ParametricInjector(served, missing="context", route="retrieval"),
-        max_tokens=24,
     )
 
 

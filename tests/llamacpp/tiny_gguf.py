@@ -1,5 +1,6 @@
 """A tiny model of tests as a GGUF file, converted row by row as llama.cpp's format says."""
 
+import json
 from pathlib import Path
 
 import gguf
@@ -7,7 +8,7 @@ import numpy as np
 
 
 def write_gguf(model, tokenizer, path: Path) -> Path:
-    """Write a Llama or Qwen2 in float32; text is of no use to it, so every token is one without bytes in common."""
+    """Write a Llama or Qwen2 in float32, with a byte-level tokenizer."""
     config = model.config
     kind = {"llama": gguf.MODEL_ARCH.LLAMA, "qwen2": gguf.MODEL_ARCH.QWEN2}[config.model_type]
     writer = gguf.GGUFWriter(path, gguf.MODEL_ARCH_NAMES[kind])
@@ -56,7 +57,8 @@ def _add_tokens(writer, tokenizer, size):
     writer.add_tokenizer_pre("gpt-2")
     writer.add_token_list([found.get(i, f"[unused{i}]") for i in range(size)])
     writer.add_token_types(kinds)
-    writer.add_token_merges(["Ġ t"])
+    merges = json.loads(tokenizer.backend_tokenizer.to_str())["model"]["merges"]
+    writer.add_token_merges([" ".join(pair) for pair in merges])
     writer.add_bos_token_id(tokenizer.bos_token_id)
     writer.add_eos_token_id(tokenizer.eos_token_id)
     writer.add_pad_token_id(tokenizer.pad_token_id)
