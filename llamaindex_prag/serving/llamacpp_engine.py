@@ -95,7 +95,8 @@ class LlamaCppStream(ServedStream):
         """Build the token steps of one event, which has one token, or the last of those of a character."""
         if not isinstance(event, dict) or "content" not in event:
             raise ServerError(f"{self._engine.model.server.name} sent an event without text: {str(event)[:200]}")
-        text = self._incomplete + clean_text(event["content"], "the model's reply")
+        sent = clean_text(event["content"], "the model's reply")
+        text = self._incomplete + sent
         # A character that the end cuts off is sent as replacement characters; before the end, they are invalid bytes.
         self._incomplete = text[len(text.rstrip(_REPLACEMENT)) :]
         text = text.removesuffix(self._incomplete)
@@ -105,7 +106,7 @@ class LlamaCppStream(ServedStream):
         if event.get("stop"):
             self._written.finish_reason = "length" if event.get("stop_type") == "limit" else "eos"
         if missing > 0:
-            ids = self._spelled(text, ids)
+            ids = self._spelled(sent, ids)
         if not ids:
             self._written.held_back += text
         told = (event.get("completion_probabilities") or [{}])[-1]

@@ -1,9 +1,6 @@
 """llama.cpp's server in this process: with tiny random models for arithmetic, with the embedded one for answers."""
 
 import pytest
-
-pytest.importorskip("xllamacpp", reason="xllamacpp is not installed: pip install 'dynprag[llamacpp]'")
-
 from langchain_core.documents import Document
 from langchain_openai import ChatOpenAI
 
@@ -24,6 +21,11 @@ CORPUS = {
     "Odile Marrash": "Odile Marrash was a surveyor. She was born in Quillon and commanded the ferry Patient Anna.",
     "Patient Anna": "The Patient Anna is a car ferry between Tarn Ellis and Quillon. It carries 28 cars.",
 }
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _installed():
+    pytest.importorskip("xllamacpp", reason="xllamacpp is not installed: pip install 'dynprag[llamacpp]'")
 
 
 @pytest.fixture(params=[tiny_llama, tiny_qwen2])

@@ -43,8 +43,8 @@ QUESTIONS = [
 ]
 
 
-def graph(server, retriever, **options):
-    return create_dynamic_rag(chat(server), retriever, **{"preset": "flare", **options})
+def graph(running, retriever, **options):
+    return create_dynamic_rag(chat(running), retriever, **{"preset": "flare", **options})
 
 
 def drafts(result):
@@ -74,7 +74,7 @@ def test_characters_of_several_tokens_keep_their_tokens(embedded_lm, embedded_se
     with LMDBStore(tmp_path / "store", model=embedded_lm.fingerprint) as store:
         served = LlamaCppModel(embedded_server, store, lm=embedded_lm)
         found = served.lm.engine.generate(Request(line * 3 + line[:7], 6))
-    assert "🦙" in found.text
+    assert "東京" in found.text  # of four tokens, two of which llama.cpp does not send
     assert found.text == embedded_lm.tokenizer.decode(found.token_ids)
     unknown = [math.isnan(step.logprob) for step in found.steps]
     assert any(unknown)

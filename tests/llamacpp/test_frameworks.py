@@ -7,6 +7,7 @@ from langgraph_dynrag import AnswerPrompt, create_dynamic_rag
 from langgraph_dynrag.injection.parametric import ParametricInjector
 from langgraph_dynrag.triggers import EverySentence
 from llamaindex_prag.llama_index import ParametricLLM, ParametricNodePostprocessor
+from llamaindex_prag.serving.served_model import ServedModel
 from rag_backbone.errors import ConfigurationError
 from tests.langgraph_dynrag.injection.weights import Fixed
 from tests.llamacpp.conftest import TEXTS, chat
@@ -58,6 +59,11 @@ def test_llama_index_answers_from_adapters(server, lm, store, local, tmp_path):
 
     assert answer(there) == answer(here)
     assert there.to_dict()["server"]["backend"] == "llama.cpp"
+
+
+def test_the_client_of_a_vllm_server_names_the_other_one(server, store):
+    with pytest.raises(ConfigurationError, match="is llama.cpp's.*use LlamaCppModel"):
+        ServedModel(server.base_url, store, recipe="prag")
 
 
 def test_an_unknown_backend_is_refused(store):
