@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from langchain_core.documents import Document
 from langchain_openai import ChatOpenAI
+from pydantic import SecretStr
 
 from benchmarks.contract import Deadline, finish, machine, note, parser, table
 from benchmarks.gguf_precision import float32_copy
@@ -75,7 +76,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         speeds = _speeds(chat.lm, servers, args, deadline)
         chats: dict[str, Any] = {_ENGINE: chat} | {
             name: ChatOpenAI(
-                base_url=server.base_url, model=server.name, api_key="none", temperature=0, timeout=3600, max_retries=0
+                base_url=server.base_url,
+                model=server.name,
+                api_key=SecretStr("none"),
+                temperature=0,
+                timeout=3600,
+                max_retries=0,
             )
             for name, server in servers.items()
         }

@@ -14,7 +14,7 @@ import contextlib
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from llamaindex_prag.serving.served_engine import ServedEngine, ServedStream
 from rag_backbone.engine.requests import Request
@@ -35,6 +35,9 @@ class LlamaCppEngine(ServedEngine):
     """The engine of a model in a llama.cpp server."""
 
     model: LlamaCppModel  # type: ignore[assignment]
+
+    def __init__(self, model: LlamaCppModel, *, attempts: int = 4, longest_wait: float = 60.0) -> None:
+        super().__init__(cast("Any", model), attempts=attempts, longest_wait=longest_wait)
 
     def stream(self, request: Request) -> LlamaCppStream:
         """Generate step by step; the stream can be closed at any time."""
