@@ -27,7 +27,7 @@ from tests.vllm.agreement import judged
 pytestmark = pytest.mark.llamacpp
 QUESTION = {"question": "Who commanded the ferry Patient Anna?"}
 ROOT = Path(__file__).parents[2]
-IN_FOUR_BITS = 1.5
+IN_FOUR_BITS = 0.5
 """Difference of two logits that llama.cpp's rounding of activations to eight bits may make, beside four-bit weights."""
 LEADS = ("", "Tell me: ", "Please answer. ", "I should like to know: ")
 QUESTIONS = [
