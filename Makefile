@@ -5,12 +5,12 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 STUDIO := build/studio
 # Markers of tests that need a server, a device or packages of their own, each with a target.
-APART := vllm or gpu or ragas or langgraph_dev or ray
+APART := vllm or gpu or ragas or langgraph_dev or ray or llamacpp
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all test-vllm test-gpu test-ragas coverage soak lint type bench notebooks docs format clean test-langgraph-dev dev test-ray
+.PHONY: help demo test test-all test-vllm test-gpu test-ragas coverage soak lint type bench notebooks docs format clean test-langgraph-dev dev test-ray test-llamacpp
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## */\t/' | expand -t 12
@@ -47,6 +47,9 @@ dev: $(STUDIO)/.installed  ## the example graph in `langgraph dev`, for LangGrap
 
 test-langgraph-dev: $(STAMP) $(STUDIO)/.installed  ## questions to the example graph in `langgraph dev`
 	DYNPRAG_LANGGRAPH=$(STUDIO)/bin/langgraph $(BIN)/python -m pytest tests/test_langgraph_dev.py -m langgraph_dev -s
+test-llamacpp: $(STAMP)  ## tests against llama.cpp's server in this process, which it installs
+	$(BIN)/python -m pip install --quiet --progress-bar off -c constraints.txt -e ".[llamacpp]"
+	$(BIN)/python -m pytest tests/llamacpp -m llamacpp
 
 test-gpu: $(STAMP)  ## tests on a CUDA device, against the CPU
 	$(BIN)/python -m pytest tests/test_gpu.py -m gpu

@@ -95,7 +95,7 @@ def create_dynamic_rag(
             (both, with weakened adapters). Pass a `ParametricInjector` to set how missing adapters are made, how many
             act, and limits on forgetting and conflicts.
         adapters: For `"parametric"` and `"combined"`: the `ParametricModel` of the `LocalChatModel`'s own model, or the
-            `ServedModel` of the vLLM server that a `ChatOpenAI` calls.
+            `ServedModel` or `LlamaCppModel` of the server that a `ChatOpenAI` calls.
         server: For models of `langchain-openai`: retries, pauses, and how an answer in progress is continued.
         checkpointer: As in LangGraph. Leave it out for a subgraph, which inherits its parent's.
         interrupt_before: As in LangGraph; `["retrieve"]` lets a person review the query.

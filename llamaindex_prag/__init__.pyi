@@ -28,7 +28,9 @@ from .parametrize import Parametrizer as Parametrizer
 from .passages import Passage as Passage
 from .placement.costs import measure_costs as measure_costs
 from .prompts import prompt_ids as prompt_ids
+from .serving import LlamaCppModel as LlamaCppModel
 from .serving import ServedModel as ServedModel
+from .serving import export_adapters as export_adapters
 from .store import AdapterStore as AdapterStore
 from .store import LMDBStore as LMDBStore
 from .translator.translator import Translator as Translator

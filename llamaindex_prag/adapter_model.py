@@ -2,6 +2,7 @@
 
     ParametricModel    the model is in this process
     ServedModel        the model is in a vLLM server; for training and measuring, its weights are loaded here (`local`)
+    LlamaCppModel      likewise in a llama.cpp server
 
 Prompts, placement and both frameworks use these members only. A model itself refuses what it cannot do. Knows no
 framework.

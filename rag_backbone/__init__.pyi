@@ -16,5 +16,6 @@ from .errors import ConfigurationError as ConfigurationError
 from .errors import DynPragError as DynPragError
 from .errors import MissingExtraError as MissingExtraError
 from .loading.causal_lm import CausalLM as CausalLM
+from .loading.llamacpp_server import LlamaCppServer as LlamaCppServer
 from .metrics import exact_match as exact_match
 from .metrics import f1 as f1

@@ -34,6 +34,7 @@ EXTRAS = {
     "llguidance": "structured",
     "peft": "peft",
     "ray": "ray",
+    "xllamacpp": "llamacpp",
     "typer": "cli",
     "rich": "cli",
     "mcp": "mcp",

@@ -101,6 +101,12 @@ class Endpoint:
         """Request fields beyond OpenAI's protocol."""
         return {**(self._chat.extra_body or {}), **(self._bound.get("extra_body") or {})}
 
+    def joined(self, options: dict[str, Any], more: Mapping[str, Any]) -> dict[str, Any]:
+        """Return a request's options with further ones; fields beyond OpenAI's protocol are added to those it has."""
+        body = more.get("extra_body")
+        merged = {**(options.get("extra_body") or self.extra_body), **body} if body else None
+        return {**options, **more} if merged is None else {**options, **more, "extra_body": merged}
+
     def require(self, needs: frozenset[Signal], *, patient: bool = False) -> frozenset[Signal]:
         """Return which of the needed signals the server gives; sends one request unless that is known already.
 
@@ -153,8 +159,8 @@ class Endpoint:
         with self._facts.lock:
             if not self._facts.window_asked:
                 cards = self.cards()
-                found = next((getattr(c, "max_model_len", None) for c in cards or () if c.id == self.model), None)
-                self._facts.window, self._facts.window_asked = int(found) if found else None, cards is not None
+                found = next((_window(c) for c in cards or () if c.id == self.model), None)
+                self._facts.window, self._facts.window_asked = found, cards is not None
             return self._facts.window
 
     @property
@@ -273,6 +279,12 @@ def _facts_of(chat: BaseChatOpenAI, model: str, bound: Mapping[str, Any]) -> _Fa
     key = (str(client.base_url), model, client.api_key, repr(sent))
     with _known_lock:
         return _known.setdefault(key, _Facts())
+
+
+def _window(card: Any) -> int | None:
+    """Return the context window in an entry of a server's list of models, where vLLM or llama.cpp writes it."""
+    found = getattr(card, "max_model_len", None) or (getattr(card, "meta", None) or {}).get("n_ctx")
+    return int(found) if found else None
 
 
 def _answers(error: BaseException) -> bool:

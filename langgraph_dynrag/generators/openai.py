@@ -43,15 +43,15 @@ _TOO_MANY = 429
 
 
 @runtime_checkable
-class NamedAdapters(Protocol):
-    """Adapters that the server exposes under a model name."""
+class RequestAdapters(Protocol):
+    """Adapters in the server, which a request's options activate."""
 
-    def named(self) -> AbstractContextManager[str]:
-        """Yield the model name; the adapters stay loaded in the server while the context is open. May take long."""
+    def request_options(self) -> AbstractContextManager[dict[str, Any]]:
+        """Yield the options; the adapters stay loaded in the server while the context is open. May take long."""
         ...
 
     def lost(self) -> None:
-        """Record that the server no longer knows the name."""
+        """Record that the server no longer knows the adapters."""
         ...
 
 
@@ -261,7 +261,7 @@ class _Work(Attempts):
 
     @contextlib.contextmanager
     def model(self) -> Iterator[dict[str, Any]]:
-        """Yield the options of a request; if adapters are active, they are loaded and named as the model."""
+        """Yield the options of a request; if adapters are active, they are loaded and the options name them."""
         options = {**self._generator._options(self.task), **self.extra}  # noqa: SLF001 - same module
         if self._generator.asks_usage:
             options["stream_usage"] = True
@@ -269,9 +269,9 @@ class _Work(Attempts):
         if adapters is None:
             yield options
             return
-        assert isinstance(adapters, NamedAdapters)
-        with adapters.named() as name:
-            yield {**options, "model": name}
+        assert isinstance(adapters, RequestAdapters)
+        with adapters.request_options() as given:
+            yield self._generator.endpoint.joined(options, given)
 
     @contextlib.contextmanager
     def watched(self) -> Iterator[None]:

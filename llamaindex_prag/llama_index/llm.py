@@ -66,6 +66,7 @@ from rag_backbone.engine.signals import Signals, TokenStep
 from rag_backbone.errors import AdapterError, ConfigurationError
 from rag_backbone.loading.causal_lm import CausalLM
 from rag_backbone.loading.embedded import NAME
+from rag_backbone.loading.llamacpp_server import LlamaCppServer
 
 if TYPE_CHECKING:
     from llamaindex_prag.adapter_model import AdapterModel
@@ -102,9 +103,11 @@ class ParametricLLM(ReadsInParts):
         max_adapters: Maximum number of documents per call.
         translator: Makes adapters of documents without a trained one (`missing="translate"`): a `Translator`, or the
             folder of its checkpoint.
-        base_url: Address (including `/v1`) of a vLLM server that runs the model and generates the answers. `lm` then
-            only provides the tokenizer, its weights are loaded only to train an adapter, and `store` is required.
-        server: Further arguments of `ServedModel`, such as `{"loading": "resolve"}`.
+        base_url: Address (including `/v1`) of a vLLM or llama.cpp server that runs the model and generates the answers,
+            or a `LlamaCppServer`. `lm` then only provides the tokenizer, its weights are loaded only to train an
+            adapter, and `store` is required.
+        server: Further arguments of `ServedModel`, such as `{"loading": "resolve"}`; or with
+            `{"backend": "llama.cpp", ...}`, of `LlamaCppModel`.
 
     A call runs with all adapters that its prompt refers to. Which nodes act is chosen before, by the `route` and
     `max_active` of `ParametricNodePostprocessor`: only there are the texts, which are used if no adapter may act.
@@ -132,7 +135,7 @@ class ParametricLLM(ReadsInParts):
         recipe: str | Recipe | dict[str, Any] = "distill",
         max_adapters: int = 8,
         translator: Translator | str | Path | None = None,
-        base_url: str | None = None,
+        base_url: str | LlamaCppServer | None = None,
         server: Mapping[str, Any] | None = None,
         **options: Any,
     ) -> None:

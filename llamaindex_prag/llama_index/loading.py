@@ -11,15 +11,18 @@ from rag_backbone.checks import refuse_unknown
 from rag_backbone.errors import ConfigurationError
 from rag_backbone.loading.cache_folder import cache_root
 from rag_backbone.loading.causal_lm import CausalLM
+from rag_backbone.loading.llamacpp_server import LlamaCppServer
 from rag_backbone.loading.model_checks import refuse_unless_instance
 
 if TYPE_CHECKING:
     from llamaindex_prag.adapter_model import AdapterModel
     from llamaindex_prag.adapters.recipe import Recipe
+    from llamaindex_prag.serving.llamacpp_model import LlamaCppModel
     from llamaindex_prag.serving.served_model import ServedModel
     from llamaindex_prag.translator.translator import Translator
 
 _STORES = "adapters"
+_BACKENDS = ("vllm", "llama.cpp")
 _LOADING = ("name", "device", "dtype", "revision")
 
 
@@ -69,7 +72,7 @@ def open_store(store: Any, lm: CausalLM) -> Any:
 
 
 def load_served(
-    base_url: str,
+    base_url: str | LlamaCppServer,
     *,
     lm: CausalLM | str | Path | Mapping[str, Any] | None,
     store: Any,
@@ -77,12 +80,14 @@ def load_served(
     max_adapters: int,
     translator: Any,
     server: Mapping[str, Any] | None,
-) -> ServedModel:
+) -> ServedModel | LlamaCppModel:
     """Return the model of a server; the arguments are those of `ParametricLLM`.
 
     Raises:
-        ConfigurationError: If no store is given, or a translator is given, which needs the model's weights.
+        ConfigurationError: If no store is given, a translator is given, which needs the model's weights, or the backend
+            is unknown.
     """
+    from llamaindex_prag.serving.llamacpp_model import LlamaCppModel
     from llamaindex_prag.serving.served_model import ServedModel
     from llamaindex_prag.store.lmdb_store import LMDBStore
 
@@ -93,14 +98,22 @@ def load_served(
     if store is None:
         raise ConfigurationError("base_url needs the adapters' store: ParametricLLM(base_url=..., store=FOLDER)")
     refuse_unless_instance("lm", lm, CausalLM | Mapping | str | Path | None, "a folder, a Hub id, a CausalLM or None")
-    if server:
-        refuse_unknown(server, list(inspect.signature(ServedModel).parameters)[2:], "ParametricLLM(server=...)")
+    here = isinstance(base_url, LlamaCppServer)
+    options = {"backend": "llama.cpp" if here else "vllm", **(server or {})}
+    backend = options.pop("backend")
+    if backend not in _BACKENDS or (here and backend != "llama.cpp"):
+        raise ConfigurationError(f"server={{'backend': {backend!r}}}; known: {', '.join(_BACKENDS)}")
+    kind: Any = LlamaCppModel if backend == "llama.cpp" else ServedModel
+    refuse_unknown(options, list(inspect.signature(kind).parameters)[2:], "ParametricLLM(server=...)")
     own = lm.fingerprint if isinstance(lm, CausalLM) else None
     if isinstance(store, Mapping):
         store = LMDBStore(model=own, **store)
     elif isinstance(store, str | Path):
         store = LMDBStore(store, model=own)
-    return ServedModel(base_url, store, lm=lm, recipe=recipe, max_adapters=max_adapters, **(server or {}))
+    served: ServedModel | LlamaCppModel = kind(
+        base_url, store, lm=lm, recipe=recipe, max_adapters=max_adapters, **options
+    )
+    return served
 
 
 def described(model: AdapterModel) -> dict[str, Any]:

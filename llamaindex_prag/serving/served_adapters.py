@@ -1,4 +1,4 @@
-"""The view of a `ServedModel` that its parts use: the server, and the adapters that it loads there."""
+"""The views of a served model that its parts use: the server, and the adapters of one store that it applies there."""
 
 from __future__ import annotations
 
@@ -11,12 +11,17 @@ if TYPE_CHECKING:
     from llamaindex_prag.adapters.recipe import Recipe
     from llamaindex_prag.adapters.source import MergeableStore
     from llamaindex_prag.serving.lora_server import LoraServer
+    from llamaindex_prag.serving.model_server import ModelServer
+    from llamaindex_prag.serving.served_engine import ServedEngine
 
 
-class ServedAdapters(Protocol):
+class AdaptersInServer(Protocol):
     """A server with the adapters of one store."""
 
-    server: LoraServer
+    @property
+    def server(self) -> ModelServer:
+        """The server's client."""
+
     store: MergeableStore
     recipe: Recipe
     max_adapters: int
@@ -29,8 +34,19 @@ class ServedAdapters(Protocol):
     def lm(self) -> LanguageModel:
         """The base model."""
 
-    def name_of(self, selection: ActiveAdapters | None) -> AbstractContextManager[str]:
-        """Return the model name of a request with these adapters, usable for as long as the context lasts."""
+    def new_engine(self) -> ServedEngine:
+        """Return an engine that generates in this server."""
 
     def lost(self, selection: ActiveAdapters) -> None:
-        """Record that the server no longer knows the name of these adapters."""
+        """Record that the server no longer knows these adapters."""
+
+
+class ServedAdapters(AdaptersInServer, Protocol):
+    """A server in which a model name stands for adapters."""
+
+    @property
+    def server(self) -> LoraServer:
+        """The server's client."""
+
+    def name_of(self, selection: ActiveAdapters | None) -> AbstractContextManager[str]:
+        """Return the model name of a request with these adapters, usable for as long as the context lasts."""

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from llamaindex_prag.parametric_model import ParametricModel
-    from llamaindex_prag.serving.served_adapters import ServedAdapters
+    from llamaindex_prag.serving.served_adapters import AdaptersInServer
     from llamaindex_prag.serving.served_engine import ServedEngine
     from rag_backbone.loading.causal_lm import CausalLM
 
@@ -39,7 +39,7 @@ class ServedLM:
         ConfigurationError: If a loaded model is not the one that the store's adapters were trained on.
     """
 
-    def __init__(self, served: ServedAdapters, lm: CausalLM | str | Path | Mapping[str, Any] | None) -> None:
+    def __init__(self, served: AdaptersInServer, lm: CausalLM | str | Path | Mapping[str, Any] | None) -> None:
         self._served = served
         self._arguments = _arguments(lm)
         self._in_memory = None if isinstance(lm, str | Path | Mapping) else lm
@@ -73,9 +73,7 @@ class ServedLM:
     @cached_property
     def engine(self) -> ServedEngine:
         """Engine that generates in the server."""
-        from llamaindex_prag.serving.served_engine import ServedEngine
-
-        return ServedEngine(self._served)
+        return self._served.new_engine()
 
     @cached_property
     def tokenizer(self) -> PreTrainedTokenizerBase:

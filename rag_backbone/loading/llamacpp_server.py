@@ -1,0 +1,203 @@
+"""llama.cpp's HTTP server in this process, with LoRA adapters that each request chooses and scales.
+
+`xllamacpp` contains the server. It listens on a local port, so every client of a `llama-server` can use it. llama.cpp
+loads adapters only when a server starts: `load` starts it again on the same port, after the requests that hold `using`
+have ended. Knows nothing of how adapters are trained.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import threading
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+from rag_backbone.errors import ConfigurationError, ModelLoadError
+from rag_backbone.extras import needed_for
+from rag_backbone.loading.embedded import NAME, embedded_gguf_file
+
+_MAGIC = b"GGUF"
+_LOWEST_VERBOSITY = 1
+"""llama.cpp's level for errors, which it prints to stderr."""
+
+
+class LlamaCppServer:
+    """A llama.cpp server for one GGUF file, running until it is closed.
+
+    Args:
+        model: A GGUF file, or `"embedded"` for that of the embedded model.
+        adapters: GGUF files of LoRA adapters. No request uses one unless it says so (`lora`).
+        context_window: Maximum number of tokens of prompt and answer together.
+        parallel: Number of requests computed at the same time; each has memory for a whole context window.
+        threads: Number of threads; None for llama.cpp's choice, the number of physical cores.
+        port: Port on 127.0.0.1; 0 for any free one.
+
+    Raises:
+        ConfigurationError: If a file does not exist or is no GGUF file, or a number is out of range.
+        MissingExtraError: If `xllamacpp` is not installed.
+        ModelLoadError: If llama.cpp cannot load the model or an adapter.
+
+    Example:
+        >>> with LlamaCppServer("embedded") as server:  # doctest: +SKIP
+        ...     model = ChatOpenAI(base_url=server.base_url, model=server.name, api_key="none", temperature=0)
+    """
+
+    def __init__(
+        self,
+        model: str | Path = NAME,
+        *,
+        adapters: Sequence[str | Path] = (),
+        context_window: int = 4096,
+        parallel: int = 4,
+        threads: int | None = None,
+        port: int = 0,
+    ) -> None:
+        for name, value, least in (
+            ("context_window", context_window, 1),
+            ("parallel", parallel, 1),
+            ("threads", 1 if threads is None else threads, 1),
+            ("port", port, 0),
+        ):
+            if value < least:
+                raise ConfigurationError(f"{name} is {value}; at least {least} is needed")
+        self.file = embedded_gguf_file() if str(model) == NAME else Path(model)
+        """The model's GGUF file."""
+        _check_gguf(self.file)
+        self.context_window, self.parallel, self.threads = context_window, parallel, threads
+        self._port = port
+        self._requests = _Requests()
+        self._server: Any = None
+        self.adapters: tuple[Path, ...] = ()
+        """The loaded adapters; a request names them by their position in this tuple."""
+        self._start(adapters)
+
+    @property
+    def base_url(self) -> str:
+        """The server's address, including `/v1`."""
+        return f"http://127.0.0.1:{self._port}/v1"
+
+    @property
+    def name(self) -> str:
+        """The model's name in the server."""
+        return self.file.stem
+
+    def load(self, adapters: Sequence[str | Path]) -> None:
+        """Replace the loaded adapters, for which llama.cpp has to load the model again.
+
+        Waits for requests that hold `using`; others that are running break off, and clients that retry them succeed.
+
+        Raises:
+            ConfigurationError: If a file does not exist or is no GGUF file; the server keeps running as it was.
+            ModelLoadError: If llama.cpp cannot load an adapter. The server then runs with the adapters it had.
+        """
+        for path in adapters:
+            _check_gguf(Path(path))
+        with self._requests.none():
+            before = self.adapters
+            self._stop()
+            try:
+                self._start(adapters)
+            except ModelLoadError:
+                self._start(before)
+                raise
+
+    @contextlib.contextmanager
+    def using(self) -> Iterator[tuple[Path, ...]]:
+        """Yield the loaded adapters, which stay loaded while the context lasts."""
+        with self._requests.one():
+            yield self.adapters
+
+    def close(self) -> None:
+        """Stop the server and free its memory; running requests break off."""
+        self._stop()
+
+    def _start(self, adapters: Sequence[str | Path]) -> None:
+        with needed_for("a llama.cpp server in this process"):
+            import xllamacpp
+        files = tuple(Path(path) for path in adapters)
+        for path in files:
+            _check_gguf(path)
+        params = xllamacpp.CommonParams()
+        params.model.path = str(self.file)
+        params.model_alias = {self.name}
+        params.n_parallel = self.parallel
+        params.n_ctx = self.context_window * self.parallel
+        params.fit_params = False  # the sizes are those that were asked for, or an error
+        params.hostnames, params.port = ["127.0.0.1"], self._port
+        params.verbosity = _LOWEST_VERBOSITY
+        params.ui = False
+        if self.threads is not None:
+            params.cpuparams.n_threads = self.threads
+            params.cpuparams_batch.n_threads = self.threads
+        params.lora_adapters = [xllamacpp.CommonAdapterLoraInfo(str(path), 0.0) for path in files]
+        try:
+            self._server = xllamacpp.Server(params)
+        except RuntimeError as error:
+            beside = f" with {len(files)} adapters" if files else ""
+            raise ModelLoadError(
+                f"llama.cpp cannot serve {self.file}{beside} on port {self._port}; it printed the reason to stderr: "
+                f"{error}"
+            ) from error
+        self._port = int(self._server.listening_address.rpartition(":")[2])
+        self.adapters = files
+        # A server that is stopped before its listening thread runs would never notice.
+        with contextlib.closing(http.client.HTTPConnection("127.0.0.1", self._port, timeout=60)) as connection:
+            connection.request("GET", "/health")
+            connection.getresponse().read()
+
+    def _stop(self) -> None:
+        self._server = None  # the server stops when its object is freed
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        state = self.base_url if self._server is not None else "closed"
+        return f"LlamaCppServer({str(self.file)!r}, {len(self.adapters)} adapters, {state})"
+
+
+class _Requests:
+    """Counts running requests, so that adapters are replaced when there are none; new ones wait for a replacement."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._running = 0
+        self._replacing = 0
+
+    @contextlib.contextmanager
+    def one(self) -> Iterator[None]:
+        with self._changed:
+            self._changed.wait_for(lambda: not self._replacing)
+            self._running += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._running -= 1
+                self._changed.notify_all()
+
+    @contextlib.contextmanager
+    def none(self) -> Iterator[None]:
+        with self._changed:
+            self._replacing += 1
+            try:
+                self._changed.wait_for(lambda: not self._running)
+                yield
+            finally:
+                self._replacing -= 1
+                self._changed.notify_all()
+
+
+def _check_gguf(path: Path) -> None:
+    try:
+        with path.open("rb") as file:
+            start = file.read(len(_MAGIC))
+    except OSError as error:
+        raise ConfigurationError(f"{path} cannot be read: {error.strerror}; give a GGUF file") from error
+    if start != _MAGIC:
+        raise ConfigurationError(f"{path} is no GGUF file: it begins with {start!r}, not {_MAGIC!r}")
