@@ -29,4 +29,5 @@ from .prompts import prompt_ids as prompt_ids
 from .serving import ServedModel as ServedModel
 from .store import AdapterStore as AdapterStore
 from .store import LMDBStore as LMDBStore
+from .store import ObjectStore as ObjectStore
 from .translator.translator import Translator as Translator

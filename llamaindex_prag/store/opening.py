@@ -1,0 +1,47 @@
+"""Open the store of a folder, a URL or a description, whichever kind it is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from llamaindex_prag.store.lmdb_store import LMDBStore
+    from llamaindex_prag.store.object.store import ObjectStore
+
+
+def is_url(where: object) -> bool:
+    """Return whether a text is the URL of a shared store, not a folder."""
+    return isinstance(where, str) and "://" in where
+
+
+def open_store(
+    where: str | Path | Mapping[str, Any], *, model: str | None, readonly: bool = False
+) -> LMDBStore | ObjectStore:
+    """Open a store: an `ObjectStore` at a URL such as `s3://bucket/adapters`, an `LMDBStore` in a folder.
+
+    Args:
+        where: A folder, a URL, or what `described()` of a store returned.
+        model: Fingerprint of the adapters' base model. None: use that of an existing store.
+        readonly: Never write; a description says so itself.
+
+    Raises:
+        StoreError: If there is no such store, or it cannot be used.
+        ConfigurationError: If the URL's protocol is not known.
+    """
+    if isinstance(where, Mapping) and "url" not in where:
+        from llamaindex_prag.store.lmdb_store import LMDBStore
+
+        return LMDBStore(model=model, **where)
+    if isinstance(where, Mapping):
+        from llamaindex_prag.store.object.store import ObjectStore
+
+        return ObjectStore(model=model, **where)
+    if is_url(where):
+        from llamaindex_prag.store.object.store import ObjectStore
+
+        return ObjectStore(str(where), model=model, readonly=readonly)
+    from llamaindex_prag.store.lmdb_store import LMDBStore
+
+    return LMDBStore(where, model=model, readonly=readonly)
