@@ -68,7 +68,7 @@ def ask(
         ),
     ] = None,
     store: Annotated[
-        Path | None, typer.Option("--store", "-s", help=f"The adapters' folder. Default: {DEFAULT_STORE}.")
+        str | None, typer.Option("--store", "-s", help=f"The adapters' folder or URL. Default: {DEFAULT_STORE}.")
     ] = None,
     recipe: Annotated[
         str | None, typer.Option(help="The recipe of the adapters, such as distill or alora. Default: distill.")

@@ -30,18 +30,21 @@ def open_store(
         StoreError: If there is no such store, or it cannot be used.
         ConfigurationError: If the URL's protocol is not known.
     """
-    if isinstance(where, Mapping) and "url" not in where:
-        from llamaindex_prag.store.lmdb_store import LMDBStore
-
-        return LMDBStore(model=model, **where)
-    if isinstance(where, Mapping):
-        from llamaindex_prag.store.object.store import ObjectStore
-
-        return ObjectStore(model=model, **where)
-    if is_url(where):
-        from llamaindex_prag.store.object.store import ObjectStore
-
-        return ObjectStore(str(where), model=model, readonly=readonly)
     from llamaindex_prag.store.lmdb_store import LMDBStore
+    from llamaindex_prag.store.object.store import ObjectStore
 
+    if isinstance(where, Mapping):
+        return ObjectStore(model=model, **where) if "url" in where else LMDBStore(model=model, **where)
+    if is_url(where):
+        return ObjectStore(str(where), model=model, readonly=readonly)
     return LMDBStore(where, model=model, readonly=readonly)
+
+
+def described(store: object) -> dict[str, Any] | None:
+    """Return what `open_store` opens a store from again, in any process; None if it exists only in memory."""
+    from llamaindex_prag.store.lmdb_store import LMDBStore
+    from llamaindex_prag.store.object.store import ObjectStore
+
+    if isinstance(store, LMDBStore) or (isinstance(store, ObjectStore) and not store.url.startswith("memory:")):
+        return store.described()
+    return None

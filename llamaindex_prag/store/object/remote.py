@@ -224,7 +224,10 @@ class RemoteFiles:
             own = {"connect_timeout": self._timeout, "read_timeout": self._timeout, "retries": {"max_attempts": 0}}
             options["config_kwargs"] = own | dict(options.get("config_kwargs") or {})
         try:
-            return fsspec.filesystem(self.protocol, **options)
+            system = fsspec.filesystem(self.protocol, **options)
+            if self.protocol in _S3:
+                system.retries = 1  # requests are made again here, so that the number of attempts is the one given
+            return system
         except ImportError as error:
             package = _PACKAGES.get(self.protocol, "the package that it names")
             raise MissingExtraError(
