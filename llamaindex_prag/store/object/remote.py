@@ -56,6 +56,10 @@ class Listed:
     """Last change in seconds by the server's clock."""
 
 
+class _ChecksumError(StoreError):
+    """The client library found that bytes changed on their way."""
+
+
 class RemoteFiles:
     """The objects below one URL.
 
@@ -116,15 +120,17 @@ class RemoteFiles:
             AdapterDamagedError: If its content is not what was written, twice in a row.
             StoreError: If the server cannot be reached, or refuses.
         """
-        expected = name[-64:]
+        expected, why = name[-64:], ""
         for _ in range(2):
-            content = self.read_plain(name)
+            try:
+                content = self.read_plain(name)
+            except _ChecksumError as error:
+                why = str(error)
+                continue
             if (found := hashlib.sha256(content).hexdigest()) == expected:
                 return content
-        raise AdapterDamagedError(
-            f"{self.address(name)} is damaged: it has {len(content)} bytes with SHA-256 {found[:12]}..., and was "
-            f"written with {expected[:12]}...; it was read twice"
-        )
+            why = f"it has {len(content)} bytes with SHA-256 {found[:12]}..., and was written with {expected[:12]}..."
+        raise AdapterDamagedError(f"{self.address(name)} is damaged: {why}; it was read twice")
 
     def read_plain(self, name: str) -> bytes:
         """Return the content of an object without a check."""
@@ -196,6 +202,8 @@ class RemoteFiles:
             except (FileNotFoundError, FileExistsError):
                 raise
             except Exception as error:
+                if "Checksum" in type(error).__name__:  # the client compares with what the server has recorded
+                    raise _ChecksumError(f"{self.address(name)}: {_told(error)}") from error
                 if _is_conflict(error):
                     raise FileExistsError(self.address(name)) from error
                 if reason := _reason(error):
@@ -222,12 +230,10 @@ class RemoteFiles:
         options = {"use_listings_cache": False, "skip_instance_cache": True, **self._options}
         if self.protocol in _S3:
             own = {"connect_timeout": self._timeout, "read_timeout": self._timeout, "retries": {"max_attempts": 0}}
+            options.setdefault("max_concurrency", 1)  # otherwise each read asks for the size first
             options["config_kwargs"] = own | dict(options.get("config_kwargs") or {})
         try:
             system = fsspec.filesystem(self.protocol, **options)
-            if self.protocol in _S3:
-                system.retries = 1  # requests are made again here, so that the number of attempts is the one given
-            return system
         except ImportError as error:
             package = _PACKAGES.get(self.protocol, "the package that it names")
             raise MissingExtraError(
@@ -236,6 +242,9 @@ class RemoteFiles:
             ) from error
         except (ValueError, TypeError) as error:
             raise ConfigurationError(f"{self.url} cannot be opened: {_told(error)}") from error
+        if self.protocol in _S3:
+            system.retries = 1  # requests are made again here, so that the number of attempts is the one given
+        return system
 
 
 def _write_file(path: Path, content: bytes, *, new: bool) -> None:

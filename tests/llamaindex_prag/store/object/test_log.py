@@ -67,10 +67,12 @@ def test_two_hosts_that_merge_at_once_lose_nothing(hosts, tmp_path):
 
 def test_a_writer_merges_by_itself_when_there_are_many(hosts, tmp_path, monkeypatch):
     monkeypatch.setattr(records, "MANY", 8)
-    monkeypatch.setattr(records, "SETTLED", 0.0)
+    monkeypatch.setattr(records, "SETTLED", 10.0)
     with hosts() as store:
         for number in range(30):
             store.own_also(f"d{number}", [text_hash("t")])
+            grown_old(tmp_path, 11.0)
+            store._log._merged_at -= 11.0
         assert len(names(tmp_path)) < 12
         assert len(store.documents()) == 30
 
