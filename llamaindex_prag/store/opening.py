@@ -30,14 +30,14 @@ def open_store(
         StoreError: If there is no such store, or it cannot be used.
         ConfigurationError: If the URL's protocol is not known.
     """
-    from llamaindex_prag.store.lmdb_store import LMDBStore
-    from llamaindex_prag.store.object.store import ObjectStore
+    given = dict(where) if isinstance(where, Mapping) else {"readonly": readonly}
+    if is_url(where) or "url" in given:  # the packages of one kind only are needed
+        from llamaindex_prag.store.object.store import ObjectStore
 
-    if isinstance(where, Mapping):
-        return ObjectStore(model=model, **where) if "url" in where else LMDBStore(model=model, **where)
-    if is_url(where):
-        return ObjectStore(str(where), model=model, readonly=readonly)
-    return LMDBStore(where, model=model, readonly=readonly)
+        return ObjectStore(model=model, **{"url": where, **given})
+    from llamaindex_prag.store.lmdb_store import LMDBStore
+
+    return LMDBStore(model=model, **{"path": where, **given})
 
 
 def described(store: object) -> dict[str, Any] | None:
