@@ -93,9 +93,9 @@ def train_translator(
     else:
         translator = Translator.load(start, lm)
     with contextlib.ExitStack() as stack:
-        store = None
-        if imitate is not None:
-            store = stack.enter_context(open_store(imitate, model=lm.fingerprint, readonly=True))
+        store = None if imitate is None else open_store(imitate, model=lm.fingerprint, readonly=True)
+        if store is not None:
+            stack.callback(store.close)
         kept = None
         if states is not None:
             kept = stack.enter_context(KeptStates.for_model(states, lm, gigabytes=states_gb))

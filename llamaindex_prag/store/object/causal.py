@@ -63,8 +63,8 @@ class Dots:
             for first, last in ranges:
                 self.add((writer, first), last)
 
-    def __contains__(self, dot: object) -> bool:
-        writer, number = dot  # type: ignore[misc]
+    def __contains__(self, dot: Dot) -> bool:
+        writer, number = dot
         ranges = self._ranges.get(writer, ())
         at = bisect_right(ranges, (number, _LARGEST)) - 1
         return at >= 0 and ranges[at][0] <= number <= ranges[at][1]

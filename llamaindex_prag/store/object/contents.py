@@ -83,6 +83,8 @@ class Contents:
             AdapterRefusedError: If they have another layout.
         """
         others = {fact.layout for _, fact in state.all_of(AdapterFact) if fact.recipe == recipe} - {layout.digest}
+        if others:  # removed ones, whose bytes wait for a garbage collection, do not count
+            others &= {fact.layout for _, fact in state.adapters() if fact.recipe == recipe}
         if others:
             other = self.layout(min(others))
             raise AdapterRefusedError(

@@ -11,6 +11,7 @@ covered by a snapshot that was there when it began.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import logging
@@ -18,6 +19,7 @@ import os
 import threading
 import time
 import uuid
+import weakref
 import zlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -62,6 +64,7 @@ class RecordLog:
         self.losses = 0
         """How many adapters were removed or replaced since the log was opened."""
         self.lock = threading.RLock()
+        _logs.add(self)
         self._files, self._on_loss = files, on_loss
         self._read_at: float | None = None
         self._joined: set[str] = set()
@@ -211,6 +214,20 @@ class RecordLog:
             raise AdapterDamagedError(
                 f"{self._files.address(FOLDER)}/{name} is not a record that this release reads: {error!r}"
             ) from error
+
+
+_logs: weakref.WeakSet[RecordLog] = weakref.WeakSet()
+_forking = contextlib.ExitStack()
+
+
+def _before_fork() -> None:
+    """Wait until no other thread changes a state: it would stay half-changed, and locked, in the new process."""
+    for log in list(_logs):
+        _forking.enter_context(log.lock)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_before_fork, after_in_parent=_forking.close, after_in_child=_forking.close)
 
 
 def _own_dot(name: str) -> Dot:

@@ -136,9 +136,12 @@ def _delete_objects(state: State, files: RemoteFiles, now: float, grace: float) 
     needed = {(dot, fact.digest) for dot, fact in state.facts.items() if isinstance(fact, AdapterFact | SideFact)}
     before = after = young = 0
     for name, entry in files.listed(OBJECTS).items():
-        writer, number, digest = name.split("-")
-        dot = (writer, int(number))
         before += entry.size
+        writer, number, digest = (*name.split("-"), "", "")[:3]
+        if not number.isdigit():  # not written by a store
+            after += entry.size
+            continue
+        dot = (writer, int(number))
         if (dot, digest) in needed:
             after += entry.size
         elif dot not in state.seen and now - entry.time < grace:

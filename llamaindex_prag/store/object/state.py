@@ -54,7 +54,7 @@ class State:
             self._index(dot, delta.facts[dot], add=True)
             self.turn = max(self.turn, delta.facts[dot].turn)
         self.seen.update(delta.seen)
-        lost = {}
+        lost: dict[tuple[str, str], str] = {}
         for text, known in before.items():
             now = self._visible(text)
             lost |= {name: digest for name, digest in known.items() if _stale(name, digest, now)}

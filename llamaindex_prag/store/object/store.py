@@ -201,7 +201,8 @@ class ObjectStore(DocumentsOfObjectStore):
                 continue
             except AdapterDamagedError as error:
                 raise _damaged(key, error) from error
-        raise _damaged(key, AdapterDamagedError(f"{self._contents.address(*found)} does not exist"))  # or it is lost
+        assert found is not None  # or it is lost
+        raise _damaged(key, AdapterDamagedError(f"{self._contents.address(*found)} does not exist"))
 
     def read_many(self, keys: Sequence[AdapterKey], outs: Sequence[NDArray[np.float32]]) -> list[float]:
         """Write each adapter's values into its `outs` (layout.size,), reading several at once; return their scales.
@@ -273,6 +274,7 @@ class ObjectStore(DocumentsOfObjectStore):
                 return entries.from_json(self._contents.read(*found))
             except FileNotFoundError:  # replaced or removed in the meantime
                 continue
+        assert found is not None
         raise AdapterDamagedError(f"{self._contents.address(*found)} of table {table!r}, key {key!r} does not exist")
 
     def remove(self, what: str | AdapterKey) -> int:
