@@ -3,8 +3,9 @@
 - `NAME_warm_ms`: from the local cache (shared stores) or mapped pages (LMDB), median.
 - `NAME_cold_ms`: with an empty local cache and the records already read, or, for LMDB, reopened after its pages were
   dropped; median.
-- `NAME_open_ms`: opening the store and reading its records.
-- `warm_ratio`: the warm S3 store over the warm LMDB store.
+- `NAME_open_ms`: opening the store and reading its records, median.
+- `NAME_warm_best_ms` and so on: the fastest repetition, which a busy machine distorts less.
+- `warm_ratio`: the warm S3 store over the warm LMDB store, of their fastest repetitions.
 
 `s3` is a moto server on this machine, in a process of its own: its figures hold no network. The stored adapters are
 random and of PRAG's size for SmolLM2-135M: the time does not depend on their values.
@@ -21,7 +22,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,7 @@ from llamaindex_prag.store import LMDBStore, ObjectStore
 from llamaindex_prag.store.datafile import DATA_FILE
 
 K = 3
+COLUMNS = ("open", "cold", "warm")
 MODEL = "0" * 64
 _LAYERS, _WIDTH, _INNER = 30, 576, 1536
 
@@ -55,8 +57,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
             figures = _measure(folder, endpoint, args)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+    columns = [*COLUMNS, *(f"{column}_best" for column in COLUMNS)]
     rows = [
-        {"store": name, **{column: figures[f"{name}_{column}_ms"] for column in ("open", "cold", "warm")}}
+        {"store": name, **{column: figures[f"{name}_{column}_ms"] for column in columns}}
         for name in ("lmdb", "file", "s3")
     ]
     figures |= {
@@ -67,7 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "machine": machine(),
     }
     report = f"# Reading the adapters of three documents, of {args.documents} in {args.encoding}: milliseconds\n\n"
-    report += table(rows, ["store", "open", "cold", "warm"])
+    report += table(rows, ["store", *columns])
     report += f"\n\nwarm_ratio {figures['warm_ratio']:.3g}; load average of the machine {figures['load']:.1f}"
     note(report)
     finish("object_store", figures, args.out, report)
@@ -93,30 +96,34 @@ def _measure(folder: Path, endpoint: str, args: Any) -> dict[str, Any]:
         "file": shared(f"file://{folder}/shared", {}),
         "s3": shared("s3://benchmark/shared", s3),
     }
-    figures: dict[str, Any] = {}
+    rng = np.random.default_rng(args.seed)
     for name, opened in places.items():
-        rng = np.random.default_rng(args.seed)
         with opened() as store:
             for key in keys:
                 values = rng.standard_normal(layout.size, dtype=np.float32) * np.float32(0.02)
                 store.put(key, Adapter(layout, values, PRAG.scale), {}, owners=[key.text])
             store.gc()
-        opening, cold = [], []
-        for _ in range(args.cold_repetitions):
+        note(f"{name}: {len(keys)} adapters stored")
+    seconds: dict[str, list[float]] = {f"{name}_{column}": [] for name in places for column in COLUMNS}
+    for _ in range(args.cold_repetitions):
+        for name, opened in places.items():
             _drop_pages(folder / "lmdb" / DATA_FILE)
             started = time.perf_counter()
             with opened() as store:
                 assert len(store) == len(keys)
-                opening.append(time.perf_counter() - started)
-                cold.append(_seconds(store, keys, layout, rng))
-        with opened() as store:
+                seconds[f"{name}_open"].append(time.perf_counter() - started)
+                seconds[f"{name}_cold"].append(_seconds(store, keys, layout, rng))
+    with ExitStack() as stack:
+        stores = {name: stack.enter_context(opened()) for name, opened in places.items()}
+        for store in stores.values():
             for key in keys:
                 store.get(key)
-            warm = [_seconds(store, keys, layout, rng) for _ in range(args.repetitions)]
-        for column, seconds in (("open", opening), ("cold", cold), ("warm", warm)):
-            figures[f"{name}_{column}_ms"] = 1e3 * statistics.median(seconds)
-        note(f"{name}: {figures}")
-    return figures | {"warm_ratio": figures["s3_warm_ms"] / figures["lmdb_warm_ms"]}
+        for _ in range(args.repetitions):  # in turn, so that whatever else the machine does strikes all of them
+            for name, store in stores.items():
+                seconds[f"{name}_warm"].append(_seconds(store, keys, layout, rng))
+    figures = {f"{name}_ms": 1e3 * statistics.median(found) for name, found in seconds.items()}
+    figures |= {f"{name}_best_ms": 1e3 * min(found) for name, found in seconds.items()}
+    return figures | {"warm_ratio": figures["s3_warm_best_ms"] / figures["lmdb_warm_best_ms"]}
 
 
 def _seconds(store: Store, keys: Sequence[AdapterKey], layout: Layout, rng: np.random.Generator) -> float:

@@ -149,11 +149,12 @@ class RecordLog:
                 continue
             new = sorted(name for name in listed if name not in self._joined)
             try:
-                contents = self._fetched(new)
+                if new and new[-1].startswith("s-"):  # the largest snapshot: what it covers is not read
+                    self._join_all([new.pop()])
+                self._join_all([name for name in new if name.startswith("s-") or _own_dot(name) not in self.state.seen])
             except FileNotFoundError:  # merged into a snapshot in the meantime
                 continue
-            for name, content in zip(new, contents, strict=True):
-                self._join(name, self._decoded(name, content))
+            self._joined.update(new)
             self._joined.intersection_update(listed)
             self._snapshots = {name: dots for name, dots in self._snapshots.items() if name in listed}
             self._read_at = started
@@ -163,11 +164,16 @@ class RecordLog:
             "server lists them, too slowly"
         )
 
-    def _fetched(self, names: list[str]) -> list[bytes]:
-        if len(names) < 2:
-            return [self._files.read(f"{FOLDER}/{name}") for name in names]
-        with ThreadPoolExecutor(min(_THREADS, len(names))) as pool:
-            return list(pool.map(self._files.read, [f"{FOLDER}/{name}" for name in names]))
+    def _join_all(self, names: list[str]) -> None:
+        """Read records, several at once, and join them; only if all of them could be read."""
+        paths = [f"{FOLDER}/{name}" for name in names]
+        if len(paths) < 2:
+            contents = [self._files.read(path) for path in paths]
+        else:
+            with ThreadPoolExecutor(min(_THREADS, len(paths))) as pool:
+                contents = list(pool.map(self._files.read, paths))
+        for name, content in zip(names, contents, strict=True):
+            self._join(name, self._decoded(name, content))
 
     def _join(self, name: str, delta: Delta[Fact]) -> None:
         losses, digests = self.state.join(delta)

@@ -37,6 +37,17 @@ def test_records_are_merged_and_deleted_once_the_snapshot_is_in_every_listing(ho
             assert third.documents() == store.documents()
 
 
+def test_records_that_a_snapshot_covers_are_not_read(hosts, tmp_path):
+    with hosts() as store:
+        for number in range(3):
+            store.put(made_key(str(number)), made_adapter(), {})
+        store.gc()
+    for path in (tmp_path / "store/log").glob("r-*"):
+        path.write_bytes(b"not read")
+    with hosts() as store:
+        assert len(store) == 3
+
+
 def test_a_snapshot_is_replaced_by_a_later_one(hosts, tmp_path):
     with hosts() as store:
         for number in range(4):
