@@ -114,8 +114,10 @@ def _measure(folder: Path, endpoint: str, args: Any) -> dict[str, Any]:
                 seconds[f"{name}_open"].append(time.perf_counter() - started)
                 seconds[f"{name}_cold"].append(_seconds(store, keys, layout, rng))
     with ExitStack() as stack:
-        stores = {name: stack.enter_context(opened()) for name, opened in places.items()}
-        for store in stores.values():
+        stores: dict[str, Store] = {}
+        for name, opened in places.items():
+            stores[name] = store = opened()
+            stack.callback(store.close)
             for key in keys:
                 store.get(key)
         for _ in range(args.repetitions):  # in turn, so that whatever else the machine does strikes all of them
