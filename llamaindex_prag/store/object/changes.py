@@ -38,9 +38,7 @@ class Change:
         """Store an adapter in the place of the recipe's others of the text."""
         state, text = self.state, fact.text
         self._removed |= {old for old, known in state.of_text(text, AdapterFact) if known.recipe == fact.recipe}
-        self._removed |= {
-            gone for gone, known in state.of_text(text, GoneFact) if not known.purge and state.has_effect(gone, known)
-        }
+        self._drop_lazy(text)
         self._facts[dot] = fact
         for document in owners:
             self._own_also(document, [text])
@@ -78,6 +76,7 @@ class Change:
         """Record that an index holds documents."""
         for document in documents:
             if index not in self.state.indexes(document):
+                self._drop_without_effect(document)
                 ended = [
                     dot
                     for dot, gone in self.state.of_document(document, GoneFact)
@@ -88,6 +87,7 @@ class Change:
     def let_go(self, indexes: Collection[str], document: str, keep: Iterable[str], *, purge: bool) -> list[str]:
         """End a document's texts that indexes no longer have, unless another one holds it; return these texts."""
         kept = set(keep)
+        self._drop_without_effect(document)
         if not kept:
             held = self.state.of_document(document, HeldFact)
             self._removed |= {dot for dot, fact in held if fact.index in indexes}
@@ -115,11 +115,7 @@ class Change:
     def purge(self, texts: Iterable[str]) -> None:
         """Remove texts whose last owner is gone, unless another host is adding an owner right now."""
         for text in texts:
-            lazy = [(dot, gone) for dot, gone in self.state.of_text(text, GoneFact) if not gone.purge]
-            for dot, gone in lazy:
-                if self.state.has_effect(dot, gone):
-                    self._removed.add(dot)
-                    self._removed.update(gone.owners)
+            self._drop_lazy(text)
             self._add(self._gone("", text, (), purge=True, indexes=None))
 
     def settle(self, gone: Sequence[tuple[Dot, GoneFact]]) -> None:
@@ -132,6 +128,18 @@ class Change:
                 if self.state.removes(dot, fact):
                     self._removed.update(fact.removes)
             self._removed.add(dot)
+
+    def _drop_lazy(self, text: str) -> None:
+        """Let a text no longer wait for a garbage collection; the owners that ended stay so."""
+        for dot, gone in self.state.of_text(text, GoneFact):
+            if not gone.purge and self.state.has_effect(dot, gone):
+                self._removed.add(dot)
+                self._removed.update(gone.owners)
+
+    def _drop_without_effect(self, document: str) -> None:
+        """Drop what had no effect because another index held the document: it must not take effect later."""
+        known = self.state.of_document(document, GoneFact)
+        self._removed |= {dot for dot, gone in known if not self.state.has_effect(dot, gone)}
 
     def _own_also(self, document: str, texts: Iterable[str], *, again: bool = False) -> None:
         known = set() if again else set(self.state.texts(document))

@@ -57,12 +57,17 @@ class Writers:
             self.history.append((operation, arguments, delta.facts, before, shown))
         return result
 
-    def act_at_random(self, draw, *, names=None):
+    def act_at_random(self, draw, acts=None):
         """Let a writer read some of the records, and then act."""
         writer = draw(st.integers(0, len(self.states) - 1))
-        self.sync(writer, draw(st.sets(st.integers(0, len(self.records) - 1)) if self.records else st.just(set())))
-        operation = draw(st.sampled_from(names or sorted(ACTS)))
-        self.act(writer, operation, *(draw(strategy) for strategy in ACTS[operation]), **OPTIONS.get(operation, {}))
+        how = draw(st.sampled_from(["all", "none", "some"]))
+        if how == "all":
+            self.sync(writer)
+        elif how == "some" and self.records:
+            self.sync(writer, draw(st.sets(st.integers(0, len(self.records) - 1))))
+        acts = ACTS if acts is None else acts
+        operation = draw(st.sampled_from(sorted(acts)))
+        self.act(writer, operation, *(draw(strategy) for strategy in acts[operation]), **OPTIONS.get(operation, {}))
 
     def settle(self, writer):
         """Read all records, and carry out what every writer has read: none can act without having seen it."""
@@ -94,4 +99,17 @@ ACTS = {
     "let_go": (st.lists(indexes, unique=True, min_size=1), documents, st.lists(texts, unique=True)),
     "remove_text": (texts,),
 }
+_few = st.sampled_from(DOCUMENTS[:2])
+FEW = {
+    "put": (st.just(TEXTS[0]), st.just(DOCUMENTS[:2])),
+    "own_also": (_few, st.just(TEXTS[:1])),
+    "remove_document": (_few,),
+}
+"""Acts on one text and two documents, so that they meet more often."""
+HOLDING = {
+    "put": (st.just(TEXTS[0]), st.just(DOCUMENTS[:1])),
+    "hold": (indexes, st.just(DOCUMENTS[:1])),
+    "let_go": (st.lists(indexes, min_size=1, max_size=1), st.just(DOCUMENTS[0]), st.just([])),
+}
+"""Acts of indexes on one document."""
 OPTIONS = {"own": {"purge": True}, "let_go": {"purge": True}}

@@ -1,12 +1,14 @@
 """What several writers' records amount to: by hand, against a plain model, and in arbitrary interleavings."""
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llamaindex_prag.store.object.facts import OwnerFact, from_plain, to_plain
-from tests.llamaindex_prag.store.object.simulated import ACTS, DOCUMENTS, OPTIONS, TEXTS, Writers
+from tests.llamaindex_prag.store.object.simulated import ACTS, DOCUMENTS, FEW, HOLDING, OPTIONS, TEXTS, Writers
 
 T, U = TEXTS
+MANY = {name: ACTS[name] for name in ("put", "own_also", "remove_document", "own")}
 
 
 def shown(state):
@@ -78,6 +80,25 @@ def test_a_later_owner_of_a_text_that_an_earlier_removal_spared_keeps_it():
     assert shown(writers.reader()) == {T}
     writers.act(0, "remove_document", "f")
     assert shown(writers.reader()) == set()
+
+
+def test_who_lets_go_and_holds_again_keeps_a_document_that_another_index_lets_go_later():
+    writers = two_writers("d")
+    for index in ("i", "j"):
+        writers.act(0, "hold", index, ["d"])
+    writers.act(0, "let_go", ["i"], "d", [], purge=True)
+    writers.act(0, "hold", "i", ["d"])
+    writers.act(0, "let_go", ["j"], "d", [], purge=True)
+    assert shown(writers.reader()) == {T}
+
+
+def test_an_owner_that_ended_does_not_come_back_when_its_text_is_stored_again():
+    writers = two_writers("d")
+    writers.act(0, "let_go", ["i"], "d", [], purge=False)
+    assert writers.reader().unowned() == [T]
+    writers.act(0, "put", T, [])
+    state = writers.reader()
+    assert (state.unowned(), state.owners(T), shown(state)) == ([], [], {T})
 
 
 def test_removal_by_name_is_not_held_up_by_an_owner():
@@ -152,20 +173,20 @@ class PlainModel:
         return [row for row in rows if row[1] or row[2]]
 
 
+@pytest.mark.parametrize("acts", [ACTS, HOLDING], ids=["all", "holding"])
 @settings(max_examples=100)
-@given(st.data())
-def test_calls_that_do_not_overlap_do_what_a_store_with_transactions_does(data):
+@given(data=st.data())
+def test_calls_that_do_not_overlap_do_what_a_store_with_transactions_does(acts, data):
     writers, model = Writers(3), PlainModel()
-    for _ in range(data.draw(st.integers(1, 15))):
+    for _ in range(data.draw(st.integers(3, 15))):
         writer = data.draw(st.integers(0, 2))
         writers.sync(writer)
-        # A conditional end that had no effect is dropped before it could take effect later, as after `grace`.
-        writers.sync(0)
-        writers.sync(1)
-        writers.sync(2)
-        writers.settle(writer)
-        operation = data.draw(st.sampled_from(sorted(ACTS)))
-        arguments = [data.draw(strategy) for strategy in ACTS[operation]]
+        if data.draw(st.booleans()):
+            for other in range(3):
+                writers.sync(other)
+            writers.settle(writer)
+        operation = data.draw(st.sampled_from(sorted(acts)))
+        arguments = [data.draw(strategy) for strategy in acts[operation]]
         writers.act(writer, operation, *arguments, **OPTIONS.get(operation, {}))
         getattr(model, operation)(*arguments)
         state = writers.states[writer]
@@ -173,16 +194,17 @@ def test_calls_that_do_not_overlap_do_what_a_store_with_transactions_does(data):
         assert [(d.id, list(d.texts), sorted(d.indexes)) for d in state.documents()] == model.documents()
 
 
-@settings(max_examples=200)
-@given(st.data())
-def test_in_any_interleaving_nothing_owned_is_lost_and_nothing_removed_stays(data):
+@pytest.mark.parametrize("acts", [MANY, FEW], ids=["many", "few"])
+@settings(max_examples=150)
+@given(data=st.data())
+def test_in_any_interleaving_nothing_owned_is_lost_and_nothing_removed_stays(acts, data):
     """Writers read any part of the records before each act, so acts overlap in every possible way."""
-    writers = Writers(3)
-    for _ in range(data.draw(st.integers(1, 14))):
+    writers = Writers(3 if acts is MANY else 2)
+    for _ in range(data.draw(st.integers(3, 12))):
         if data.draw(st.integers(0, 5)) == 0:
-            writers.settle(data.draw(st.integers(0, 2)))
+            writers.settle(data.draw(st.integers(0, len(writers.states) - 1)))
         else:
-            writers.act_at_random(data.draw, names=["put", "own_also", "remove_document", "own"])
+            writers.act_at_random(data.draw, acts)
     state = writers.reader()
     visible = {dot for dot, _ in state.adapters()}
     acts = writers.history
