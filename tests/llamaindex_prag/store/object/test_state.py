@@ -1,5 +1,7 @@
 """What several writers' records amount to: by hand, against a plain model, and in arbitrary interleavings."""
 
+import itertools
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -205,6 +207,34 @@ def test_in_any_interleaving_nothing_owned_is_lost_and_nothing_removed_stays(act
             writers.settle(data.draw(st.integers(0, len(writers.states) - 1)))
         else:
             writers.act_at_random(data.draw, acts)
+    check(writers)
+
+
+def test_in_every_interleaving_of_three_acts_on_one_text_nothing_is_lost_or_stays():
+    moves = [("put", T, ["d"]), ("own_also", "e", [T]), ("remove_document", "d"), ("remove_document", "e")]
+    choices = list(itertools.product(moves, (0, 1), (True, False)))
+    for acts in itertools.product(choices, repeat=3):
+        writers = two_writers("d", "e")
+        for (name, *arguments), writer, reads in acts:
+            if reads:
+                writers.sync(writer)
+            writers.act(writer, name, *arguments)
+        check(writers)
+
+
+def test_every_order_of_five_acts_of_two_indexes_does_what_transactions_do():
+    moves = [("hold", "i", ["d"]), ("hold", "j", ["d"]), ("let_go", ["i"], "d", []), ("let_go", ["j"], "d", [])]
+    for acts in itertools.product(moves, repeat=5):
+        writers, model = two_writers("d"), PlainModel()
+        model.put(T, ["d"])
+        for name, *arguments in acts:
+            writers.act(0, name, *arguments, **OPTIONS.get(name, {}))
+            getattr(model, name)(*arguments)
+            assert shown(writers.states[0]) == model.adapters, acts
+
+
+def check(writers):
+    """Check that no adapter that a document uses was lost, and none that was removed with its last owner is visible."""
     state = writers.reader()
     visible = {dot for dot, _ in state.adapters()}
     acts = writers.history
