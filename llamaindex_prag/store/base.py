@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 class AdapterStore(Protocol):
     """Adapters, addressed by what they were trained on: the text, the model and the recipe.
 
-    `LMDBStore` keeps them in a folder, `ObjectStore` in an object store that many hosts share. A model that only answers
-    needs no more than `model`, `generation`, `read_into` and `in`.
+    `LMDBStore` keeps them in a folder, `ObjectStore` in an object store that many hosts share. A model that only
+    answers needs no more than `model`, `generation`, `read_into` and `in`.
     """
 
     @property
