@@ -33,4 +33,5 @@ from .serving import ServedModel as ServedModel
 from .serving import export_adapters as export_adapters
 from .store import AdapterStore as AdapterStore
 from .store import LMDBStore as LMDBStore
+from .store import ObjectStore as ObjectStore
 from .translator.translator import Translator as Translator

@@ -16,22 +16,30 @@ from llamaindex_prag.cluster.connection import require_ray
 from llamaindex_prag.passage_files import read_passages
 from llamaindex_prag.translator.cli import train_translator
 from rag_backbone.console import as_json as json_line
-from rag_backbone.console import console, given, given_path
+from rag_backbone.console import console, given, given_path, given_store
 from rag_backbone.documents import Findings, read_text_file, told
 from rag_backbone.errors import AdapterError, ConfigurationError
 from rag_backbone.text.unicode import clean_name
 
 if TYPE_CHECKING:
     from llamaindex_prag.store.lmdb_store import LMDBStore
+    from llamaindex_prag.store.object.store import ObjectStore
 
-DEFAULT_STORE = Path(".dynprag/adapters")
+DEFAULT_STORE = ".dynprag/adapters"
 _SHOWN = 16
 """Number of hash digits in a listing; `export` and `remove` accept that many."""
 _FEWEST = 6
 """Minimum number of hash digits for removing a text."""
 
 StoreFolder = Annotated[
-    Path, typer.Option("--store", "-s", help="The store's folder.", parser=given_path, metavar="FOLDER")
+    str,
+    typer.Option(
+        "--store",
+        "-s",
+        help="The store's folder, or a URL such as s3://bucket/adapters.",
+        parser=given_store,
+        metavar="FOLDER|URL",
+    ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
@@ -116,12 +124,12 @@ def parametrize(
     from llamaindex_prag.cluster.ray_parametrizer import RayParametrizer
     from llamaindex_prag.parametric_model import ParametricModel
     from llamaindex_prag.parametrize import Parametrizer
-    from llamaindex_prag.store.lmdb_store import LMDBStore
+    from llamaindex_prag.store.opening import open_store
     from rag_backbone.loading.causal_lm import CausalLM
 
     lm = CausalLM.from_pretrained(model, device="auto" if ray is None else "cpu")  # there, it only counts tokens
     with ExitStack() as stack:
-        opened = stack.enter_context(LMDBStore(store, model=lm.fingerprint))
+        opened = stack.enter_context(open_store(store, model=lm.fingerprint))
         adapters = ParametricModel(lm, opened, recipe=chosen)
         made = Parametrizer(adapters)
         if ray is not None:
@@ -256,7 +264,7 @@ def remove(
             typer.echo(f"kept: {text}, because {', '.join(map(clean_name, others))} has it too")
 
 
-def _documents_called(store: LMDBStore, name: str) -> list[str]:
+def _documents_called(store: LMDBStore | ObjectStore, name: str) -> list[str]:
     """Return the document with this id, or else the only one whose id ends with `/` and this name.
 
     Raises:
@@ -272,7 +280,7 @@ def _documents_called(store: LMDBStore, name: str) -> list[str]:
     return found
 
 
-def _text_called(store: LMDBStore, beginning: str) -> str | None:
+def _text_called(store: LMDBStore | ObjectStore, beginning: str) -> str | None:
     """Return the only text whose hash begins with these digits, or None.
 
     Raises:
@@ -323,12 +331,12 @@ def import_folder(
     passage = read_text_file(text)
 
     from llamaindex_prag.parametric_model import ParametricModel
-    from llamaindex_prag.store.lmdb_store import LMDBStore
+    from llamaindex_prag.store.opening import open_store
     from llamaindex_prag.store.peft_folder import import_peft
     from rag_backbone.loading.causal_lm import CausalLM
 
     lm = CausalLM.from_pretrained(model)
-    with LMDBStore(store, model=lm.fingerprint) as opened:
+    with open_store(store, model=lm.fingerprint) as opened:
         made = ParametricModel(lm, opened, recipe=recipe)
         adapter = import_peft(folder, made.layout)
         if adapter.layout != made.layout:
@@ -342,10 +350,10 @@ def import_folder(
     typer.echo(f"{store}: {text.name}")
 
 
-def _existing(folder: Path, *, readonly: bool = False) -> LMDBStore:
-    from llamaindex_prag.store.lmdb_store import LMDBStore
+def _existing(store: str, *, readonly: bool = False) -> LMDBStore | ObjectStore:
+    from llamaindex_prag.store.opening import open_store
 
-    return LMDBStore(folder, model=None, readonly=readonly)
+    return open_store(store, model=None, readonly=readonly)
 
 
 def _show(data: dict[str, Any], *, as_json: bool) -> None:

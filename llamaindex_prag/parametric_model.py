@@ -294,6 +294,8 @@ class ParametricModel(LocalModel):
 
 
 def _same_store(one: ReadableStore, other: ReadableStore) -> bool:
-    """Return whether both are the same object, or lie in the same folder."""
+    """Return whether both are the same object, or lie in the same folder or at the same URL."""
+    if (url := getattr(one, "url", None)) is not None:
+        return one is other or url == getattr(other, "url", None)
     paths = getattr(one, "path", None), getattr(other, "path", None)
     return one is other or (paths[0] is not None and Path(paths[0]).resolve() == Path(paths[1] or "").resolve())

@@ -140,6 +140,11 @@ def given_path(text: str | Path) -> Path:
     return Path(given(str(text))) if isinstance(text, str) else text
 
 
+def given_store(text: str | Path) -> str:
+    """Return the folder or URL of a store, unchanged; refuse a blank one."""
+    return given(str(text))
+
+
 def one_line(error: BaseException) -> str:
     """Return an error's message on one line, or its type if it has no message."""
     return " ".join(str(error).split()) or type(error).__name__

@@ -28,6 +28,8 @@ EXTRAS = {
     "textblob": "prag",
     "lemminflect": "prag",
     "xxhash": "prag",
+    "fsspec": "objectstore",
+    "s3fs": "objectstore",
     "openai": "openai",
     "langchain_openai": "openai",
     "tenacity": "openai",

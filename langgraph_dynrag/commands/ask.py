@@ -86,7 +86,7 @@ def ask(
         typer.Option(help="Let each adapter answer alone instead, and mix their next-token distributions."),
     ] = None,
     store: Annotated[
-        Path | None, typer.Option("--store", "-s", help=f"The adapters' folder. Default: {DEFAULT_STORE}.")
+        str | None, typer.Option("--store", "-s", help=f"The adapters' folder or URL. Default: {DEFAULT_STORE}.")
     ] = None,
     recipe: Annotated[
         str | None, typer.Option(help="The recipe of the adapters, such as distill or alora. Default: distill.")

@@ -241,7 +241,7 @@ def opened_injector(
 
     Args:
         model: `"embedded"`, a folder or a Hub id; or the name of the server's model.
-        store: Folder of the adapters.
+        store: Folder or URL of the adapters.
         injection: `"parametric"` or `"combined"`.
         missing: As for `ParametricInjector`. None: `"translate"` with a translator, `"context"` with a server, else
             `"train"`.
@@ -269,7 +269,7 @@ def opened_injector(
         from llamaindex_prag.errors import NO_TRANSLATOR
         from llamaindex_prag.parametric_model import ParametricModel
         from llamaindex_prag.serving.served_model import ServedModel
-        from llamaindex_prag.store.lmdb_store import LMDBStore
+        from llamaindex_prag.store.opening import open_store
         from llamaindex_prag.translator import checkpoint
         from llamaindex_prag.translator.translator import Translator
         from rag_backbone.loading.causal_lm import CausalLM
@@ -291,7 +291,7 @@ def opened_injector(
             raise ConfigurationError(
                 "a translator needs the model in this process; leave out --base-url or --translator"
             )
-        with LMDBStore(store, model=None) as opened:
+        with open_store(store, model=None) as opened:
             adapters = ServedModel(base_url, opened, model=model, recipe=chosen, max_adapters=_MAX_ADAPTERS)
             yield chat, ParametricInjector(adapters, injection=injection, missing=missing or "context", **combining)
         return
@@ -299,7 +299,7 @@ def opened_injector(
         checkpoint.require(translator)
     lm = CausalLM.from_pretrained(model)
     loaded = None if translator is None else Translator.load(translator, lm)
-    with LMDBStore(store, model=lm.fingerprint) as opened:
+    with open_store(store, model=lm.fingerprint) as opened:
         made_by = chosen if loaded is None else loaded.config.recipe
         adapters = ParametricModel.of(lm, opened, recipe=made_by, max_adapters=_MAX_ADAPTERS, translator=loaded)
         yield (
@@ -328,16 +328,16 @@ def _check_store(store: str | Path, recipe: Recipe, model: str | None, *, shared
     from llamaindex_prag.adapters.start import start_key
     from llamaindex_prag.augment.choice import settled
     from llamaindex_prag.errors import StoreError
-    from llamaindex_prag.store.lmdb_store import LMDBStore
+    from llamaindex_prag.store.opening import is_url, open_store
 
-    if not Path(store).exists():
+    if not (is_url(store) or Path(store).exists()):
         if shared:
             start_key({}, recipe)
         return
     advice = "Give the options of one of them" + (
         "." if model is None else ", or --missing train for new adapters of this recipe."
     )
-    with suppress(StoreError), LMDBStore(store, model=None, readonly=True) as opened:  # refused again when it is used
+    with suppress(StoreError), open_store(store, model=None, readonly=True) as opened:  # refused again when it is used
         if shared:
             start_key(opened, recipe)
         if not trains:

@@ -98,7 +98,7 @@ class ParametricLLM(ReadsInParts):
         lm: `"embedded"` (the default), a folder, a Hub id, a `CausalLM`, or the arguments of
             `CausalLM.from_pretrained`.
         model: Alias of `lm`.
-        store: Store of the adapters: a folder, or an open store. None for one in the user's cache for this model.
+        store: Store of the adapters: a folder, a URL, or an open store. None for one in the user's cache.
         recipe: Recipe of the adapters.
         max_adapters: Maximum number of documents per call.
         translator: Makes adapters of documents without a trained one (`missing="translate"`): a `Translator`, or the

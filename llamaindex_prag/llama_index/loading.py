@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from llamaindex_prag.store import opening
 from rag_backbone.checks import refuse_unknown
 from rag_backbone.errors import ConfigurationError
 from rag_backbone.loading.cache_folder import cache_root
@@ -61,14 +62,10 @@ def load_translator(translator: Translator | str | Path | None, lm: CausalLM) ->
 
 
 def open_store(store: Any, lm: CausalLM) -> Any:
-    """Open the store of a folder or description; None for the store in the user's cache for this model."""
-    from llamaindex_prag.store.lmdb_store import LMDBStore
-
+    """Open the store of a folder, URL or description; None for the store in the user's cache for this model."""
     if store is None:
         store = cache_root() / _STORES / lm.fingerprint[:16]
-    if isinstance(store, Mapping):
-        return LMDBStore(model=lm.fingerprint, **store)
-    return LMDBStore(store, model=lm.fingerprint) if isinstance(store, str | Path) else store
+    return opening.open_store(store, model=lm.fingerprint) if isinstance(store, str | Path | Mapping) else store
 
 
 def load_served(
@@ -89,7 +86,6 @@ def load_served(
     """
     from llamaindex_prag.serving.llamacpp_model import LlamaCppModel
     from llamaindex_prag.serving.served_model import ServedModel
-    from llamaindex_prag.store.lmdb_store import LMDBStore
 
     if translator is not None:
         raise ConfigurationError(
@@ -106,10 +102,8 @@ def load_served(
     kind: Any = LlamaCppModel if backend == "llama.cpp" else ServedModel
     refuse_unknown(options, list(inspect.signature(kind).parameters)[2:], "ParametricLLM(server=...)")
     own = lm.fingerprint if isinstance(lm, CausalLM) else None
-    if isinstance(store, Mapping):
-        store = LMDBStore(model=own, **store)
-    elif isinstance(store, str | Path):
-        store = LMDBStore(store, model=own)
+    if isinstance(store, str | Path | Mapping):
+        store = opening.open_store(store, model=own)
     served: ServedModel | LlamaCppModel = kind(
         base_url, store, lm=lm, recipe=recipe, max_adapters=max_adapters, **options
     )
@@ -118,12 +112,10 @@ def load_served(
 
 def described(model: AdapterModel) -> dict[str, Any]:
     """Describe a model as plain data; parts without a folder or name are None."""
-    from llamaindex_prag.store.lmdb_store import LMDBStore
-
     translator = model.translations.translator if model.translations else None
     return {
         "lm": model.lm.loaded_with,
-        "store": model.store.described() if isinstance(model.store, LMDBStore) else None,
+        "store": opening.described(model.store),
         "recipe": model.recipe.to_dict(),
         "max_adapters": model.max_adapters,
         "translator": None if translator is None else translator.name,

@@ -3,7 +3,7 @@
 Installed in vLLM's environment, it is found by its entry point (`vllm.general_plugins`) and does nothing until a store
 is configured:
 
-    DYNPRAG_STORE            folder of the adapter store; never written to
+    DYNPRAG_STORE            folder or URL of the adapter store; never written to
     DYNPRAG_EXPORTS          folder for merged adapters, writable by no other user; by default a folder in the system's
                              temporary folder
     DYNPRAG_SECRET           secret that names must be signed with (`document_names`); if unset, no signature is needed
@@ -144,9 +144,9 @@ def register() -> None:
 
 def opened(store: str) -> MergeableStore:
     """Open the store read-only."""
-    from llamaindex_prag.store.lmdb_store import LMDBStore
+    from llamaindex_prag.store.opening import open_store
 
-    return LMDBStore(store, model=None, readonly=True)
+    return open_store(store, model=None, readonly=True)
 
 
 def made() -> MergedFolders:

@@ -4,5 +4,7 @@ from .base import StoreStats as StoreStats
 from .base import VerifyReport as VerifyReport
 from .encoding import Encoding as Encoding
 from .lmdb_store import LMDBStore as LMDBStore
+from .object.store import ObjectStore as ObjectStore
+from .opening import open_store as open_store
 from .peft_folder import export_peft as export_peft
 from .peft_folder import import_peft as import_peft

@@ -5,7 +5,7 @@
     own --------> which documents use which text                             by document id
     hold -------> which indexes hold which document                          by document id
 
-The rest of the package depends on `AdapterStore` only; `LMDBStore` is the included implementation.
+The rest of the package depends on `AdapterStore` only; `LMDBStore` and `ObjectStore` implement it.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 class AdapterStore(Protocol):
     """Adapters, addressed by what they were trained on: the text, the model and the recipe.
 
-    `LMDBStore` is the implementation that keeps them on disk. A model that only answers needs no more than `model`,
-    `generation`, `read_into` and `in`.
+    `LMDBStore` keeps them in a folder, `ObjectStore` in an object store that many hosts share. A model that only
+    answers needs no more than `model`, `generation`, `read_into` and `in`.
     """
 
     @property

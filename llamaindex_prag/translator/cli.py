@@ -81,7 +81,7 @@ def train_translator(
     form = {"recipe": get_recipe(recipe)} if recipe else {}
     lessons = split(read_lessons(corpus), validation=validation, seed=seed)
 
-    from llamaindex_prag.store.lmdb_store import LMDBStore
+    from llamaindex_prag.store.opening import open_store
     from llamaindex_prag.translator.training.state_cache import KeptStates
     from llamaindex_prag.translator.training.trainer import TranslatorTrainer
     from llamaindex_prag.translator.translator import Translator
@@ -93,9 +93,9 @@ def train_translator(
     else:
         translator = Translator.load(start, lm)
     with contextlib.ExitStack() as stack:
-        store = None
-        if imitate is not None:
-            store = stack.enter_context(LMDBStore(imitate, model=lm.fingerprint, readonly=True))
+        store = None if imitate is None else open_store(imitate, model=lm.fingerprint, readonly=True)
+        if store is not None:
+            stack.callback(store.close)
         kept = None
         if states is not None:
             kept = stack.enter_context(KeptStates.for_model(states, lm, gigabytes=states_gb))

@@ -1,8 +1,10 @@
-"""Fixtures: a new store, and the folder of a closed one with four adapters."""
+"""Fixtures: a new store of each kind, and the folder of a closed one with four adapters."""
+
+import uuid
 
 import pytest
 
-from tests.llamaindex_prag.store.made import made_adapter, made_key, made_layout, opened
+from tests.llamaindex_prag.store.made import made_adapter, made_key, made_layout, opened, shared
 
 
 @pytest.fixture
@@ -13,7 +15,12 @@ def folder(tmp_path):
     return tmp_path / "store"
 
 
-@pytest.fixture
-def store(tmp_path):
-    with opened(tmp_path / "store") as store:
+@pytest.fixture(params=["folder", "memory://", "file://"])
+def store(request, tmp_path):
+    if request.param == "folder":
+        made = opened(tmp_path / "store")
+    else:
+        where = f"memory://{uuid.uuid4().hex}" if request.param == "memory://" else f"file://{tmp_path}/store"
+        made = shared(where, cache=tmp_path / "cache")
+    with made as store:
         yield store

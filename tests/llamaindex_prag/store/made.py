@@ -7,7 +7,7 @@ import numpy as np
 from llamaindex_prag.adapters.adapter import Adapter, AdapterKey, text_hash
 from llamaindex_prag.adapters.layout import Layout, Target
 from llamaindex_prag.adapters.recipe import DISTILL, PRAG
-from llamaindex_prag.store import LMDBStore
+from llamaindex_prag.store import LMDBStore, ObjectStore
 
 MODEL = hashlib.sha256(b"a model").hexdigest()
 OTHER_MODEL = hashlib.sha256(b"another model").hexdigest()
@@ -32,4 +32,19 @@ def opened(path, **options):
     return LMDBStore(path, **{"model": MODEL, "encoding": "float32", **options})
 
 
-__all__ = ["DISTILL", "LAYOUT", "MODEL", "OTHER_MODEL", "PRAG", "made_adapter", "made_key", "made_layout", "opened"]
+def shared(url, **options):
+    return ObjectStore(url, **{"model": MODEL, "encoding": "float32", "attempts": 3, **options})
+
+
+__all__ = [
+    "DISTILL",
+    "LAYOUT",
+    "MODEL",
+    "OTHER_MODEL",
+    "PRAG",
+    "made_adapter",
+    "made_key",
+    "made_layout",
+    "opened",
+    "shared",
+]
