@@ -1,7 +1,7 @@
 """The Python blocks of README and of the pages run in their order, as a reader would run them.
 
 Each page gets a folder with the notes of "Start here", a tiny random model in place of the embedded one, a recipe with
-four questions per passage, presets with short answers, and a server on the loopback interface in place of the one at
+four questions per passage, presets with short answers, and servers on the loopback interface in place of those at
 port 8000. What the models say is nonsense; everything else is real.
 A page may use `model`, `retriever` and `lm` of "Start here" without defining them again.
 """
@@ -17,6 +17,7 @@ from langgraph_dynrag.presets import methods
 from llamaindex_prag.adapters.recipe import RECIPES
 from rag_backbone import CausalLM, Request
 from tests.docs.pages import DOCS, blocks, pages
+from tests.langgraph_dynrag.retrieval.chroma_servers import ChromaProcess
 from tests.openai_server import OpenAIServer, knowing
 from tests.tiny import tiny_llama, tiny_tokenizer
 
@@ -63,11 +64,23 @@ def given(lm, tmp_path, monkeypatch):
     return {"__name__": "page", "model": LocalChatModel.from_causal_lm(lm), "retriever": retriever, "lm": lm}
 
 
+@pytest.fixture
+def chroma(page, tmp_path_factory):
+    """The port of a Chroma server, if the page uses one, in place of 8000."""
+    if "chromadb.HttpClient(host" not in PAGES[page].read_text("utf-8"):
+        yield "port=8000"
+        return
+    started = ChromaProcess(tmp_path_factory.mktemp("chroma")).start()
+    yield f"port={started.port}"
+    started.stop()
+
+
 @pytest.mark.parametrize("page", sorted(PAGES))
-def test_the_blocks_of_a_page_run(page, given, server):
+def test_the_blocks_of_a_page_run(page, given, server, chroma):
     for block in blocks(PAGES[page]):
         if block.why_not is None:
-            exec(compile(block.code.replace(SERVER, server.url), block.where, "exec"), given)
+            code = block.code.replace(SERVER, server.url).replace("port=8000", chroma)
+            exec(compile(code, block.where, "exec"), given)
 
 
 def test_few_blocks_are_not_run_and_each_says_why():
