@@ -34,6 +34,8 @@ EXTRAS = {
     "typer": "cli",
     "rich": "cli",
     "matplotlib": "viz",
+    "opentelemetry": "tracing",
+    "openinference": "tracing",
     "bs4": "files",
     "pypdf": "files",
     "docx": "files",
