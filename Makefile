@@ -7,7 +7,7 @@ export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all test-vllm test-gpu coverage soak lint type bench notebooks docs format clean
+.PHONY: help demo test test-all test-vllm test-gpu test-phoenix coverage soak lint type bench notebooks docs format clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## */\t/' | expand -t 12
@@ -24,10 +24,10 @@ demo: $(STAMP)  ## the main job on the embedded model, in four steps
 
 test: $(STAMP)  ## lint, types, documentation and tests (under 12 minutes on two cores)
 	$(MAKE) --no-print-directory -j3 lint type docs
-	$(BIN)/python -m pytest -m "not slow and not vllm and not gpu" -n 2 --dist loadfile
+	$(BIN)/python -m pytest -m "not slow and not vllm and not gpu and not phoenix" -n 2 --dist loadfile
 
 test-all: $(STAMP) lint type docs  ## the slow tests too: examples and notebooks, with the embedded model
-	$(BIN)/python -m pytest -m "not vllm and not gpu"
+	$(BIN)/python -m pytest -m "not vllm and not gpu and not phoenix"
 
 test-vllm: $(STAMP)  ## tests against a real vLLM, which DYNPRAG_VLLM_COMMAND starts (docs/vllm.md)
 	$(BIN)/python -m pytest tests/vllm -m vllm -s
@@ -35,8 +35,17 @@ test-vllm: $(STAMP)  ## tests against a real vLLM, which DYNPRAG_VLLM_COMMAND st
 test-gpu: $(STAMP)  ## tests on a CUDA device, against the CPU
 	$(BIN)/python -m pytest tests/test_gpu.py -m gpu
 
+# Phoenix has many packages, so it gets an environment of its own.
+PHOENIX := build/phoenix
+$(PHOENIX)/bin/phoenix:
+	$(PYTHON) -m venv $(PHOENIX)
+	$(PHOENIX)/bin/python -m pip install --quiet --progress-bar off arize-phoenix==20.26.1
+
+test-phoenix: $(STAMP) $(PHOENIX)/bin/phoenix  ## tests against a real Phoenix server, which reads our traces back
+	DYNPRAG_PHOENIX_COMMAND=$(PHOENIX)/bin/phoenix $(BIN)/python -m pytest tests/phoenix -m phoenix
+
 coverage: $(STAMP)  ## the tests of `make test`, and which lines they run
-	$(BIN)/python -m pytest -m "not slow and not vllm and not gpu" -n 2 --dist loadfile -q --cov --cov-report=term:skip-covered
+	$(BIN)/python -m pytest -m "not slow and not vllm and not gpu and not phoenix" -n 2 --dist loadfile -q --cov --cov-report=term:skip-covered
 
 soak: $(STAMP)  ## ten minutes of concurrent callers that leave, fail and are cancelled
 	$(BIN)/python -m pytest tests/llamaindex_prag/test_soak.py -m slow -s

@@ -42,7 +42,7 @@ def test_a_query_says_which_documents_it_found_and_whose_adapters_act(llm, spans
     assert span.attributes["dynprag.injection.strength"] == 1.0
     assert set(json.loads(span.attributes["dynprag.injection.routing"])) == {"node-0", "node-1", "node-3"}
     assert "node-1" in json.loads(span.attributes["dynprag.injection.left_out"])
-    retrieved = [s for s in spans.all() if s.attributes.get("openinference.span.kind") == "RETRIEVER"]
+    retrieved = [s for s in spans.all() if "retrieval.documents.0.document.id" in s.attributes]
     assert retrieved[0].attributes["retrieval.documents.0.document.content"] == TEXTS[0]
     assert retrieved[0].attributes["retrieval.documents.0.document.score"] == pytest.approx(0.9)
     assert {s.context.trace_id for s in spans.all()} == {span.context.trace_id}
@@ -53,7 +53,10 @@ def test_texts_can_be_hidden(llm, spans):
     engine(llm, 0, 1).query(QUESTION)
     assert injection(spans).attributes["dynprag.injection.strength"] == 1.0
     for span in spans.all():
-        assert not any(text in str(value) for value in span.attributes.values() for text in (QUESTION, *TEXTS))
+        shown = [
+            str(v) for k, v in span.attributes.items() if k.startswith(("dynprag.", "retrieval.", "input", "output"))
+        ]
+        assert not any(text in value for value in shown for text in (QUESTION, *TEXTS))
 
 
 def test_uninstrument_leaves_nothing_behind(llm, spans):
