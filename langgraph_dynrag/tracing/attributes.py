@@ -90,7 +90,7 @@ def node_attributes(events: Sequence[Event]) -> dict[str, Any]:
             if values:
                 value = values[0] if len(recorded) == 1 else values
                 found[f"dynprag.{kind}.{name}"] = value if side is None else Text(value, side)
-    if warnings := [str(event["warning"]) for event in events if event.get("warning")]:
+    if warnings := [str(warning) for event in events if (warning := event.get("warning"))]:
         found["dynprag.warnings"] = Text(warnings, "output")
     return {**found, **document_attributes(documents), **_usage(events)}
 
