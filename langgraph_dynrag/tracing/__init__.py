@@ -3,6 +3,6 @@
 The record that a state carries, and its HTML page, are in `langgraph_dynrag.trace`.
 """
 
-from langgraph_dynrag.tracing.instrument import instrument, uninstrument
+from langgraph_dynrag.tracing.instrumenting import instrument, uninstrument
 
 __all__ = ["instrument", "uninstrument"]

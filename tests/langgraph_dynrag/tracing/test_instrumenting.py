@@ -8,7 +8,7 @@ from openinference.instrumentation.langchain import LangChainInstrumentor
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 
 from langgraph_dynrag.events.events import DraftEvent, RetrievalEvent, VerdictEvent, events_of
-from langgraph_dynrag.tracing import attributes, instrument, uninstrument
+from langgraph_dynrag.tracing import instrument, uninstrument
 from tests.langgraph_dynrag.tracing.conftest import QUESTION
 from tests.spans import Spans
 
@@ -99,7 +99,7 @@ def test_texts_can_be_hidden(flare, spans, monkeypatch, how):
 
 def test_nothing_is_computed_for_runs_that_are_not_sampled(flare, monkeypatch):
     instrument(Spans(sampler=ALWAYS_OFF).provider)
-    monkeypatch.setattr("langgraph_dynrag.tracing.instrument.node_attributes", lambda _: pytest.fail("computed"))
+    monkeypatch.setattr("langgraph_dynrag.tracing.instrumenting.node_attributes", lambda _: pytest.fail("computed"))
     try:
         assert run(flare)["trace"]
     finally:
@@ -112,7 +112,7 @@ def test_untraced_runs_call_nothing_and_traced_runs_answer_the_same(flare, spans
     assert run(flare)["answer"] == before["answer"]
     uninstrument()
     seen = len(spans.all())
-    monkeypatch.setattr(attributes, "node_attributes", lambda _: pytest.fail("computed"))
+    monkeypatch.setattr("langgraph_dynrag.tracing.instrumenting.node_attributes", lambda _: pytest.fail("computed"))
     run(flare)
     assert len(spans.all()) == seen
 
