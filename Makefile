@@ -5,12 +5,13 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 STUDIO := build/studio
 # Markers of tests that need a server, a device or packages of their own, each with a target.
-APART := vllm or gpu or ragas or langgraph_dev or ray or llamacpp
+APART := vllm or gpu or ragas or langgraph_dev or ray or llamacpp or phoenix
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all test-vllm test-gpu test-ragas coverage soak lint type bench notebooks docs format clean test-langgraph-dev dev test-ray test-llamacpp
+.PHONY: help demo test test-all test-vllm test-llamacpp test-gpu test-ragas test-ray test-phoenix test-langgraph-dev dev \
+  coverage soak lint type bench notebooks docs format clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## */\t/' | expand -t 12
@@ -47,6 +48,7 @@ dev: $(STUDIO)/.installed  ## the example graph in `langgraph dev`, for LangGrap
 
 test-langgraph-dev: $(STAMP) $(STUDIO)/.installed  ## questions to the example graph in `langgraph dev`
 	DYNPRAG_LANGGRAPH=$(STUDIO)/bin/langgraph $(BIN)/python -m pytest tests/test_langgraph_dev.py -m langgraph_dev -s
+
 test-llamacpp: $(STAMP)  ## tests against llama.cpp's server in this process, which it installs
 	$(BIN)/python -m pip install --quiet --progress-bar off -c constraints.txt -e ".[llamacpp]"
 	$(BIN)/python -m pytest tests/llamacpp -m llamacpp
@@ -65,6 +67,15 @@ test-ragas: $(STAMP)  ## tests against ragas, which is installed into build/raga
 test-ray: $(STAMP)  ## tests on a Ray cluster of two nodes on this machine (minutes); DYNPRAG_RAY_KILLS=N kills N nodes
 	$(BIN)/python -m pip install --quiet --progress-bar off -c constraints.txt -e ".[ray]"
 	$(BIN)/python -m pytest tests/llamaindex_prag/cluster -m ray
+
+# Phoenix has many packages, so it gets an environment of its own.
+PHOENIX := build/phoenix
+$(PHOENIX)/bin/phoenix:
+	$(PYTHON) -m venv $(PHOENIX)
+	$(PHOENIX)/bin/python -m pip install --quiet --progress-bar off arize-phoenix==20.26.1
+
+test-phoenix: $(STAMP) $(PHOENIX)/bin/phoenix  ## tests against a real Phoenix server, which reads our traces back
+	DYNPRAG_PHOENIX_COMMAND=$(PHOENIX)/bin/phoenix $(BIN)/python -m pytest tests/phoenix -m phoenix
 
 coverage: $(STAMP)  ## the tests of `make test`, and which lines they run
 	$(BIN)/python -m pytest -m "not slow and not ($(APART))" -n 2 --dist loadfile -q --cov --cov-report=term:skip-covered

@@ -49,4 +49,5 @@ from .settings import Settings as Settings
 from .state import DynamicRAGContext as DynamicRAGContext
 from .state import DynamicRAGState as DynamicRAGState
 from .trace.trace import Trace as Trace
+from .tracing import instrument as instrument
 from .triggers.threshold import with_threshold as with_threshold

@@ -22,6 +22,7 @@ from .llama_index import ParametricNode as ParametricNode
 from .llama_index import ParametricNodePostprocessor as ParametricNodePostprocessor
 from .llama_index import ParametrizeNodes as ParametrizeNodes
 from .llama_index import reconcile as reconcile
+from .llama_index.tracing import instrument as instrument
 from .parametric_answer import ParametricAnswer as ParametricAnswer
 from .parametric_model import ParametricModel as ParametricModel
 from .parametrize import Parametrizer as Parametrizer

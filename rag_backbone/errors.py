@@ -101,3 +101,10 @@ class IndexFolderError(DynPragError, OSError):
 
     A damaged one has to be deleted, and its documents ingested again.
     """
+
+
+class IndexServerError(DynPragError, ConnectionError):
+    """The Chroma server of a document index does not answer, refuses a request, or has lost the collection.
+
+    The same call may succeed later; an interrupted ingestion continues when it is started again.
+    """

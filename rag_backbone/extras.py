@@ -41,6 +41,8 @@ EXTRAS = {
     "rich": "cli",
     "mcp": "mcp",
     "matplotlib": "viz",
+    "opentelemetry": "tracing",
+    "openinference": "tracing",
     "bs4": "files",
     "pypdf": "files",
     "docx": "files",

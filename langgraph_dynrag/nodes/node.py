@@ -13,6 +13,7 @@ from langgraph.runtime import get_runtime
 from langgraph.types import Overwrite
 
 from langgraph_dynrag.events.events import CallsEvent, Event
+from langgraph_dynrag.events.observers import notify
 from langgraph_dynrag.events.usage import Usage, UsageMeter
 from langgraph_dynrag.settings import Settings
 from langgraph_dynrag.state import AnyState, DynamicRAGContext, State, Update, check_version
@@ -48,7 +49,7 @@ class Node(Runnable[Any, Any]):
         started = time.monotonic()
         meter = UsageMeter()
         update = self.run(input, self._for(input), meter.watching(ensure_config(config)))
-        return self._measured(input, update, started, meter.usage)
+        return self._measured(input, update, started, meter.usage, config)
 
     async def ainvoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Update:  # noqa: A002, ARG002
         """Run the node. LangGraph calls this method."""
@@ -56,7 +57,7 @@ class Node(Runnable[Any, Any]):
         started = time.monotonic()
         meter = UsageMeter()
         update = await self.arun(input, self._for(input), meter.watching(ensure_config(config)))
-        return self._measured(input, update, started, meter.usage)
+        return self._measured(input, update, started, meter.usage, config)
 
     def __call__(self, state: AnyState, config: RunnableConfig | None = None) -> Update:
         """Run the node on a state, in a custom graph or outside of any graph."""
@@ -75,8 +76,13 @@ class Node(Runnable[Any, Any]):
         # TypedDict is a plain dict, so only an instance that LangGraph built from our schema is meant for this graph.
         return self.settings.overridden(context) if isinstance(context, DynamicRAGContext) else self.settings
 
-    def _measured(self, state: State, update: Update, started: float, usage: Usage) -> Update:
-        """Add the node's time and its model usage to the update, and the usage of the whole run to a final message."""
+    def _measured(
+        self, state: State, update: Update, started: float, usage: Usage, config: RunnableConfig | None
+    ) -> Update:
+        """Add the node's time and its model usage to the update, and the usage of the whole run to a final message.
+
+        The observers of events are called with what the node recorded.
+        """
         seconds = time.monotonic() - started
         before = update.pop("seconds", None)
         known = dict(state.get("seconds") or {}) if before is None else before
@@ -92,6 +98,8 @@ class Node(Runnable[Any, Any]):
                 event.setdefault("seconds", seconds)
                 if usage.calls:
                     event["usage"] = usage.to_state()
+        if config is not None:
+            notify(events, config)
         if update.get("stage") == "done" and update.get("messages"):
             earlier = [] if isinstance(trace, Overwrite) else state.get("trace") or []
             told = Usage.of_events([*earlier, *events])

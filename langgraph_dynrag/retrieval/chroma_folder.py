@@ -123,7 +123,7 @@ class ChromaFolder:
                 self._reopen(current)
             return change(self._collection)
 
-    def written(self) -> None:
+    def written(self, manifest: object) -> None:  # noqa: ARG002 - a server records it
         """Record that this process changed the version file, so that the connection is not reopened for it."""
         with self._lock:
             self._seen = file_state(self._version_file)
@@ -160,6 +160,10 @@ class ChromaFolder:
             self._close()
             with contextlib.closing(sqlite3.connect(self._folder / _DATABASE)) as database:
                 database.execute("VACUUM")
+
+    def incomplete(self, missing: str) -> IndexFolderError:
+        """Return the error for vectors that the manifest names and the folder does not have."""
+        return IndexFolderError(f"{missing} in {self._index_folder} are missing; delete it and index again")
 
     def _write_again(self) -> None:
         rows = self._collection.get(include=["embeddings", "documents", "metadatas"])

@@ -1,8 +1,11 @@
 """`LocalIndex`: an index of documents in a folder, with Chroma for dense vectors, BM25, and a hybrid of both.
 
-Embedded and persistent; needs no server and no network. Ingestion is incremental: a file with unchanged size and
-modification time is not opened, and only the new chunks of a changed file are embedded. A manifest, replaced atomically
-every few seconds, records what is indexed; if an ingestion is killed, the next one completes its work.
+Embedded and persistent; needs no server and no network. The texts and vectors can also be in a Chroma server; the
+manifest, the lock and the BM25 index are in the folder all the same.
+
+Ingestion is incremental: a file with unchanged size and modification time is not opened, and only the new chunks of a
+changed file are embedded. A manifest, replaced atomically every few seconds, records what is indexed; if an ingestion
+is killed, the next one completes its work.
 
 Several threads and processes may use an index concurrently: only one changes it at a time, and each query sees the
 current content. A read-only index can be searched.
@@ -28,7 +31,8 @@ from langgraph_dynrag.retrieval import manifest as manifests
 from langgraph_dynrag.retrieval.added import prepare_documents
 from langgraph_dynrag.retrieval.bm25 import BM25Retriever
 from langgraph_dynrag.retrieval.bm25_folder import drop_old, load_or_build
-from langgraph_dynrag.retrieval.chroma_folder import FileState, is_writable
+from langgraph_dynrag.retrieval.chroma_folder import ChromaFolder, FileState, is_writable
+from langgraph_dynrag.retrieval.chroma_server import ChromaServer
 from langgraph_dynrag.retrieval.dense import DenseRetriever
 from langgraph_dynrag.retrieval.files import Splitter
 from langgraph_dynrag.retrieval.hybrid import HybridRetriever
@@ -40,7 +44,7 @@ from langgraph_dynrag.retrieval.minilm import MiniLMEmbeddings
 from langgraph_dynrag.retrieval.sources import IndexSource, find_source, list_sources, under
 from langgraph_dynrag.retrieval.store import ChunkStore
 from rag_backbone.documents import SUFFIXES, Findings, Found, check_encoding, find_files, told
-from rag_backbone.errors import ConfigurationError, IndexFolderError
+from rag_backbone.errors import ConfigurationError, DynPragError, IndexFolderError
 from rag_backbone.text.unicode import clean_name
 
 logger = logging.getLogger(__name__)
@@ -55,10 +59,17 @@ class LocalIndex:
     """An index of documents in a folder.
 
     Args:
-        folder: The index's folder; created when documents are first added.
+        folder: The index's folder; created when documents are first added. With a `client` it holds the manifest and
+            the BM25 index, and without them the collection can neither be searched nor changed.
         embeddings: Computes the dense vectors; MiniLM by default. An index is tied to its embeddings: if others are
             passed, the next change of the index embeds everything again.
         splitter: Splits documents into chunks. A changed splitter takes effect when a source is next ingested.
+        client: A synchronous client of a Chroma server, such as `chromadb.HttpClient(host="localhost", port=8000)`, for
+            texts and vectors; None for files in the folder.
+        collection: Name of the collection in that server. It belongs to this index, and is created by it.
+
+    Raises:
+        ConfigurationError: If the client is asynchronous or not a client of Chroma.
 
     Example:
         >>> index = LocalIndex("notes.index")  # doctest: +SKIP
@@ -67,12 +78,20 @@ class LocalIndex:
     """
 
     def __init__(
-        self, folder: str | Path, *, embeddings: Embeddings | None = None, splitter: Splitter | None = None
+        self,
+        folder: str | Path,
+        *,
+        embeddings: Embeddings | None = None,
+        splitter: Splitter | None = None,
+        client: Any = None,
+        collection: str = "documents",
     ) -> None:
         self.folder = Path(folder)
         self.embeddings = embeddings or MiniLMEmbeddings()
         self.splitter = splitter or Splitter()
-        self._store = ChunkStore(self.folder, self.folder / manifests.NAME, self.embeddings)
+        self._server = None if client is None else ChromaServer(client, collection, self.folder)
+        place = self._server or ChromaFolder.of(self.folder, self.folder / manifests.NAME)
+        self._store = ChunkStore(place, self.embeddings)
         self._lock = threading.Lock()
         self._ids: tuple[FileState, frozenset[str]] | None = None
         self._bm25: tuple[FileState, BM25Retriever | None] | None = None
@@ -224,9 +243,12 @@ class LocalIndex:
         return len(self._current_ids()[1])
 
     def __repr__(self) -> str:
-        return f"LocalIndex({str(self.folder)!r}, {len(self)} chunks)"
+        where = "" if self._server is None else f", {self._server}"
+        return f"LocalIndex({str(self.folder)!r}{where}, {len(self)} chunks)"
 
     def __reduce__(self) -> tuple[Any, ...]:
+        if self._server is not None:
+            raise TypeError(f"{self!r} cannot be copied or pickled with its connection; open it where it is needed")
         return _opened, (self.folder, self.embeddings, self.splitter)
 
     # ------------------------------------------------------------------ searching
@@ -286,6 +308,10 @@ class LocalIndex:
             self.folder.mkdir(parents=True, exist_ok=True)
             with FileLock(self.folder / "ingest.lock"):
                 manifest = self._manifest()
+                if self._server is None:
+                    manifest.server = None  # nothing is indexed there, or this index could not be opened without it
+                else:
+                    self._server.claim(manifest)
                 ingestion = Ingestion(self.folder, self._store, self.splitter, manifest)
                 unfinished = mark.exists() or manifest.migrated
                 mark.touch()
@@ -297,7 +323,7 @@ class LocalIndex:
                     ingestion.save()
                     drop_old(self.folder, ingestion.manifest)
                 mark.unlink()
-        except (ConfigurationError, IndexFolderError):
+        except DynPragError:
             raise
         except OSError as error:
             raise IndexFolderError(f"the index {self.folder} cannot be written: {error}") from error
@@ -312,7 +338,9 @@ class LocalIndex:
         return f"{made_by} {model}" if model else made_by
 
     def _manifest(self) -> Manifest:
-        return Manifest.read(self.folder)
+        manifest = Manifest.read(self.folder)
+        manifest.check_place(self.folder, None if self._server is None else self._server.name)
+        return manifest
 
     def _current_ids(self) -> tuple[FileState, frozenset[str]]:
         state = manifests.state_of(self.folder)

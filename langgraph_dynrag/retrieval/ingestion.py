@@ -101,7 +101,7 @@ class Ingestion:
         self.counts["embedded"] += len(rows)
         self.manifest.embeddings = name
         self.manifest.write(self._folder)
-        self._store.written()
+        self._store.written(self.manifest)
         kept.unlink()
 
     def take(self, file: FoundFile, root: Path, encoding: str | None = None) -> None:
@@ -235,7 +235,7 @@ class Ingestion:
     def save(self, *, finished: bool = True) -> None:
         """Write the manifest; if `finished`, also delete the chunks that it no longer names."""
         self.manifest.write(self._folder)
-        self._store.written()
+        self._store.written(self.manifest)
         self._saved = time.monotonic()
         if not finished:
             return
@@ -243,7 +243,7 @@ class Ingestion:
         if unused:
             self._store.delete(unused)
             touch(self._folder)  # makes readers that have just loaded the deleted chunks reload
-            self._store.written()
+            self._store.written(self.manifest)
             self._used -= Counter()
 
     # ------------------------------------------------------------------ helpers

@@ -9,7 +9,7 @@ import json
 import os
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,18 @@ from rag_backbone.text.unicode import clean_name
 
 NAME = "manifest.json"
 _VERSION = 2
+_WITH_SERVER = 3  # a version that does not know servers must not take the vectors for lost
+
+
+@dataclass
+class ServerCollection:
+    """The collection of a Chroma server that holds an index's vectors."""
+
+    name: str
+    index: str
+    """A random id of the index, which the collection has in its metadata."""
+    revision: int = 0
+    """Number of times that the manifest was written."""
 
 
 @dataclass
@@ -39,6 +51,8 @@ class Manifest:
     """Entries of added documents, by id."""
     migrated: bool = False
     """Whether it was converted from format 1; the store may then hold chunks that this manifest does not name."""
+    server: ServerCollection | None = None
+    """Where the vectors are; None for the index's own folder."""
 
     @classmethod
     def read(cls, folder: Path) -> Manifest:
@@ -55,24 +69,52 @@ class Manifest:
             version = content["version"]
             if version == 1:
                 return _migrated(content)
-            if version == _VERSION:
-                return cls(content["embeddings"], content["files"], content["documents"])
+            if version in (_VERSION, _WITH_SERVER):
+                server = ServerCollection(**content["server"]) if version == _WITH_SERVER else None
+                return cls(content["embeddings"], content["files"], content["documents"], server=server)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ConfigurationError(f"{path} is damaged ({error}); delete {folder} and index again") from error
         raise ConfigurationError(
-            f"{folder} was written by another version (format {version}, this one reads {_VERSION}); "
+            f"{folder} was written by another version (format {version}, this one reads {_WITH_SERVER}); "
             "delete it and index again"
         )
 
     def write(self, folder: Path) -> None:
         """Replace the manifest file atomically."""
-        content = {
+        content: dict[str, Any] = {
             "version": _VERSION,
             "embeddings": self.embeddings,
             "files": self.files,
             "documents": self.documents,
         }
+        if self.server is not None:
+            self.server.revision += 1
+            content.update(version=_WITH_SERVER, server=asdict(self.server))
         write_json(folder / NAME, content)
+
+    def check_place(self, folder: Path, collection: str | None) -> None:
+        """Check that the index is opened where its vectors are.
+
+        Args:
+            folder: The index's folder.
+            collection: Name of the collection in a Chroma server; None for the folder itself.
+
+        Raises:
+            ConfigurationError: If the vectors are somewhere else.
+        """
+        if not self.used():
+            return
+        if self.server is not None and self.server.name != collection:
+            raise ConfigurationError(
+                f"the vectors of the index {folder} are in the collection {self.server.name!r} of a Chroma server; "
+                f"open it with LocalIndex({str(folder)!r}, client=chromadb.HttpClient(...), "
+                f"collection={self.server.name!r})"
+            )
+        if self.server is None and collection is not None:
+            raise ConfigurationError(
+                f"the index {folder} has its vectors in the folder itself; open it without client=, or ingest into a "
+                "new folder with client="
+            )
 
     def chunk_ids(self) -> list[str]:
         """Return the ids of all chunks, sorted."""

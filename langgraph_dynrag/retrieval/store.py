@@ -1,37 +1,61 @@
-"""The chunks of an index: text, metadata and vectors by id, in an embedded, persistent Chroma collection."""
+"""The chunks of an index: text, metadata and vectors by id, in a Chroma collection."""
 
 from __future__ import annotations
 
 import unicodedata
 from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import partial
-from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 from langchain_core.documents import Document
 from langchain_core.embeddings import Embeddings
 
-from langgraph_dynrag.retrieval.chroma_folder import ChromaFolder
+from langgraph_dynrag.retrieval.manifest import Manifest
 from langgraph_dynrag.retrieval.metadata import restored, stored
-from rag_backbone.errors import IndexFolderError
+from rag_backbone.errors import DynPragError
+
+_T = TypeVar("_T")
 
 _BATCH = 64
 _MANY = 1000
+
+
+class ChromaPlace(Protocol):
+    """Where the Chroma collection of an index is: `ChromaFolder` or `ChromaServer`."""
+
+    def exists(self) -> bool:
+        """Return whether there is a collection."""
+
+    def read(self, query: Callable[[Any], _T]) -> _T:
+        """Return `query(collection)`."""
+
+    def write(self, change: Callable[[Any], _T]) -> _T:
+        """Return `change(collection)`; the collection is created if it does not exist."""
+
+    def written(self, manifest: Manifest) -> None:
+        """Record that this process wrote the manifest."""
+
+    def clear(self) -> None:
+        """Remove everything."""
+
+    def erase(self) -> None:
+        """Erase the texts of deleted documents from Chroma's files, as far as this process can."""
+
+    def incomplete(self, missing: str) -> DynPragError:
+        """Return the error for vectors that the manifest names and the collection does not have."""
 
 
 class ChunkStore:
     """Text, metadata and vectors by id, always up to date, including writes by other processes.
 
     Args:
-        index_folder: The index's folder; Chroma's files are in its subfolder `chroma`.
-        version_file: A file that changes whenever the content changes.
+        place: Where the Chroma collection is.
         embeddings: Embeds chunks and queries.
     """
 
-    def __init__(self, index_folder: Path, version_file: Path, embeddings: Embeddings) -> None:
-        self._chroma = ChromaFolder.of(index_folder, version_file)
+    def __init__(self, place: ChromaPlace, embeddings: Embeddings) -> None:
+        self._chroma = place
         self._embeddings = embeddings
-        self._index_folder = index_folder
 
     def add(self, chunks: Sequence[Document]) -> None:
         """Embed and store chunks; chunks with known ids are replaced."""
@@ -64,9 +88,9 @@ class ChunkStore:
         """Remove all chunks."""
         self._chroma.clear()
 
-    def written(self) -> None:
-        """Record that this process changed the version file."""
-        self._chroma.written()
+    def written(self, manifest: Manifest) -> None:
+        """Record that this process wrote the manifest."""
+        self._chroma.written(manifest)
 
     def ids(self) -> set[str]:
         """Return the ids of all chunks."""
@@ -112,10 +136,7 @@ class ChunkStore:
             if len(rows) < asked:
                 if among != current():
                     continue  # another process is changing the index
-                raise IndexFolderError(
-                    f"{len(among) - len(found)} of the {len(among)} vectors in {self._index_folder} are missing; "
-                    "delete it and index again"
-                )
+                raise self._chroma.incomplete(f"{len(among) - len(found)} of the {len(among)} vectors")
             asked *= 2
 
 
@@ -125,8 +146,14 @@ def _titled(chunk: Document) -> str:
 
 
 def _replace(rows: dict[str, list[Any]], collection: Any) -> None:
-    collection.delete(ids=rows["ids"])  # an upsert would keep fields of the old metadata
-    collection.upsert(**rows)
+    # An upsert keeps fields of the old metadata, unless they are None in the new. Deleting first would lose the chunks
+    # if the process or the connection ended in between.
+    old = collection.get(rows["ids"], include=["metadatas"])
+    before = dict(zip(old["ids"], old["metadatas"], strict=True))
+    metadatas = [
+        {**dict.fromkeys(before.get(key) or ()), **new} for key, new in zip(rows["ids"], rows["metadatas"], strict=True)
+    ]
+    collection.upsert(**{**rows, "metadatas": metadatas})
 
 
 def _delete(ids: list[str], collection: Any) -> None:

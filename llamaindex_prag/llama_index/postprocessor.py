@@ -45,6 +45,10 @@ logger = logging.getLogger(__name__)
 class AdaptersInjectedEvent(BaseEvent):
     """Reports which nodes a query answers from the weights, and which stay in the prompt."""
 
+    mode: str = ""
+    """The postprocessor's `injection`."""
+    route: str = ""
+    """How the nodes that act were chosen."""
     injected: list[str]
     """IDs of the nodes whose adapters are used."""
     beside_text: list[str] = Field(default_factory=list)
@@ -257,6 +261,8 @@ class ParametricNodePostprocessor(BaseNodePostprocessor):
     ) -> AdaptersInjectedEvent:
         ids = [c.id for c in candidates]
         return AdaptersInjectedEvent(
+            mode=self.injection,
+            route=self.route,
             injected=[ids[i] for i in placed.in_weights],
             beside_text=[ids[i] for i in placed.in_weights if plans[i].beside],
             trained=made.trained,

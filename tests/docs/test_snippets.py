@@ -18,6 +18,7 @@ from llamaindex_prag.adapters.recipe import RECIPES
 from rag_backbone import CausalLM, Request
 from tests.docs.pages import DOCS, blocks, pages
 from tests.langgraph_dynrag.mcp.served import serving
+from tests.langgraph_dynrag.retrieval.chroma_servers import ChromaProcess
 from tests.openai_server import OpenAIServer, knowing
 from tests.tiny import tiny_llama, tiny_tokenizer
 
@@ -71,11 +72,22 @@ def mcp_server(given):
         yield url
 
 
+@pytest.fixture
+def chroma(page, tmp_path_factory):
+    """The port of a Chroma server, if the page uses one, in place of 8000."""
+    if "chromadb.HttpClient(host" not in PAGES[page].read_text("utf-8"):
+        yield "port=8000"
+        return
+    started = ChromaProcess(tmp_path_factory.mktemp("chroma")).start()
+    yield f"port={started.port}"
+    started.stop()
+
+
 @pytest.mark.parametrize("page", sorted(PAGES))
-def test_the_blocks_of_a_page_run(page, given, server, request):
+def test_the_blocks_of_a_page_run(page, given, server, chroma, request):
     for block in blocks(PAGES[page]):
         if block.why_not is None:
-            code = block.code.replace(SERVER, server.url)
+            code = block.code.replace(SERVER, server.url).replace("port=8000", chroma)
             if MCP_SERVER in code:
                 code = code.replace(MCP_SERVER, request.getfixturevalue("mcp_server"))
             exec(compile(code, block.where, "exec"), given)

@@ -3,6 +3,7 @@
 import pytest
 from langchain_core.documents import Document
 
+from langgraph_dynrag.retrieval.chroma_folder import ChromaFolder
 from langgraph_dynrag.retrieval.store import ChunkStore
 from rag_backbone.errors import IndexFolderError
 from tests.langgraph_dynrag.retrieval.indexes import CountedEmbeddings
@@ -10,7 +11,8 @@ from tests.langgraph_dynrag.retrieval.indexes import CountedEmbeddings
 
 @pytest.fixture
 def store(tmp_path):
-    return ChunkStore(tmp_path / "index", tmp_path / "index" / "manifest.json", CountedEmbeddings(size=4))
+    place = ChromaFolder.of(tmp_path / "index", tmp_path / "index" / "manifest.json")
+    return ChunkStore(place, CountedEmbeddings(size=4))
 
 
 def chunk(key, **metadata):
