@@ -33,8 +33,8 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, AttentionInterf
 from rag_backbone.engine.batching.packed_layout import PackedLayout, keeps_logits
 from rag_backbone.engine.batching.sequence_attention import (
     AttentionStep,
-    attend_once,
     attend_per_sequence,
+    attend_sequence,
     causal_attention_weights,
     scaling_of,
 )
@@ -234,9 +234,9 @@ def _attention(kernel: str) -> Callable[..., tuple[Tensor, Tensor | None]]:
             layer = step.shared.layers[module.layer_idx]
             return layer.attend(query, scaling_of(query, kwargs), kwargs.get("sliding_window")), None
         if step.products and attention_mask is None and query.shape[2] == 1:
-            return attend_once(function, step, module, query, (key, value), kwargs), None
+            return attend_sequence(function, kernel, step, module, query, (key, value), kwargs), None
         output, weights = function(module, query, key, value, attention_mask, **kwargs)
-        if step.queries and getattr(module, "layer_idx", None) == step.layer:
+        if step.records(module):
             _record(step, module, query, key, value, attention_mask, output, kwargs)
         return output, weights
 
