@@ -72,6 +72,17 @@ class Worker:
         found = self.prefixes.take(adapters.key, ids)
         return found if found is not None else SequenceCache.empty(self.model.config)
 
+    def forward_from_cache(
+        self, adapters: SequenceAdapters, ids: list[int], *, prompt: int | None = None, **options: Any
+    ) -> Output:
+        """Run a forward pass over the ids after the longest known prefix of `ids[:prompt]`, and cache the result."""
+        sequence = self.known(adapters, ids[:prompt])
+        done = len(sequence.ids)
+        output = self.forward([ids[done:]], sequence.cache, adapters=[adapters.at(done)], **options)
+        sequence.ids = ids
+        self.prefixes.put(adapters.key, sequence)
+        return output
+
     def notice_changes(self) -> None:
         """Clear the prefix cache if the weights have changed since it was computed."""
         if self._changes.found():
