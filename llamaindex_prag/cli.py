@@ -129,7 +129,8 @@ def parametrize(
 
     lm = CausalLM.from_pretrained(model, device="auto" if ray is None else "cpu")  # there, it only counts tokens
     with ExitStack() as stack:
-        opened = stack.enter_context(open_store(store, model=lm.fingerprint))
+        opened = open_store(store, model=lm.fingerprint)
+        stack.callback(opened.close)
         adapters = ParametricModel(lm, opened, recipe=chosen)
         made = Parametrizer(adapters)
         if ray is not None:

@@ -6,7 +6,7 @@ LlamaIndex's readers set `file_name`, LangChain's loaders `source`, others a URL
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import PurePath
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -14,6 +14,7 @@ from uuid import UUID
 
 _TITLES = ("title", "documenttitle", "doctitle", "headline", "subject")
 _FILES = ("filename", "filepath", "path", "source", "url", "uri", "link", "sourceurl", "href")
+_SOURCES = ("source", "url", "sourceurl", "uri", "link", "href", "filepath", "path", "filename")
 _PAGES = ("pagelabel", "pagenumber", "page")
 _SUFFIX = re.compile(r"\.[A-Za-z][A-Za-z0-9]{0,7}$")
 # Machine-made identifiers: SHA-256, UUID, database keys.
@@ -30,31 +31,17 @@ def title_of(metadata: Mapping[Any, Any]) -> str:
     document, so it gives no title.
     """
     fields = _fields(metadata)
-    for name in _TITLES:
-        if found := fields.get(name):
-            return found
-    for name in _FILES:
-        if found := _stem(fields.get(name, "")):
-            return found
-    return ""
+    return _first_of(_TITLES, fields) or _first_of(_FILES, {n: _stem(fields.get(n, "")) for n in _FILES})
 
 
 def page_of(metadata: Mapping[Any, Any]) -> str:
     """Return the page number or label in a document's metadata; `""` if there is none."""
-    fields = _fields(metadata)
-    for name in _PAGES:
-        if found := fields.get(name):
-            return found
-    return ""
+    return _first_of(_PAGES, _fields(metadata))
 
 
 def source_of(metadata: Mapping[Any, Any]) -> str:
     """Return where a document comes from: its source, URL, path or file name; `""` if the metadata does not say."""
-    fields = _fields(metadata)
-    for name in ("source", "url", "sourceurl", "uri", "link", "href", "filepath", "path", "filename"):
-        if found := fields.get(name):
-            return found
-    return ""
+    return _first_of(_SOURCES, _fields(metadata))
 
 
 def readable_name(title: str, source: str, text: str, id_: str = "") -> str:
@@ -73,6 +60,10 @@ def readable_name(title: str, source: str, text: str, id_: str = "") -> str:
 def is_opaque(name: str) -> bool:
     """Return whether a name is a hash, a UUID or a bare number."""
     return _OPAQUE.fullmatch(name) is not None
+
+
+def _first_of(names: Sequence[str], fields: Mapping[str, str]) -> str:
+    return next((fields[name] for name in names if fields.get(name)), "")
 
 
 def _fields(metadata: Mapping[Any, Any]) -> dict[str, str]:

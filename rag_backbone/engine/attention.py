@@ -33,8 +33,8 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, AttentionInterf
 from rag_backbone.engine.batching.packed_layout import PackedLayout, keeps_logits
 from rag_backbone.engine.batching.sequence_attention import (
     AttentionStep,
-    attend_once,
     attend_per_sequence,
+    attend_sequence,
     causal_attention_weights,
     scaling_of,
 )
@@ -66,7 +66,6 @@ class AttentionPatch:
         self._layer = _last_attention_layer(model)
         self._model = model
         self._trying = False
-        self._recognised = False
         self.tried_out = False
         self.supported = False
         """Whether the recorded weights match this model's attention."""
@@ -83,7 +82,7 @@ class AttentionPatch:
         """
         if self._model.device.type != "cpu" or self._model.dtype not in _HALF:
             return False
-        self._recognise()
+        self.try_out()
         return self.supported
 
     def try_out(self) -> None:
@@ -93,31 +92,18 @@ class AttentionPatch:
         """
         if self.tried_out or self._trying:  # the trials themselves query what is supported
             return
-        self._recognise()
-        with self._trial():
-            if self._layer is not None and _same_far_on(self._config):
-                self.decodes_rows = _tried(lambda: self._rows_match(([1, 2, 3], [4, 5, 6, 7, 8]), ([9], [10])))
-                self.prefills_rows = _tried(lambda: self._rows_match(([1, 2, 3], []), ([9, 10], [4, 5, 6, 7])))
-        self.tried_out = True  # set last: other threads read it without a lock
-
-    def _recognise(self) -> None:
-        """Find out whether the model's attention is supported, which is all that a single sequence needs."""
-        if self._recognised or self._trying:
-            return
-        with self._trial():
-            if self._layer is not None:
-                self.supported = _tried(self._reproduces_the_kernel)
-        if not self.supported:
-            logger.info("%s: the attention of the last layer is not recognised", type(self._model).__name__)
-        self._recognised = True
-
-    @contextlib.contextmanager
-    def _trial(self) -> Iterator[None]:
         self._trying = True
         try:
-            yield
+            if self._layer is not None:
+                self.supported = _tried(self._reproduces_the_kernel)
+                if _same_far_on(self._config):
+                    self.decodes_rows = _tried(lambda: self._rows_match(([1, 2, 3], [4, 5, 6, 7, 8]), ([9], [10])))
+                    self.prefills_rows = _tried(lambda: self._rows_match(([1, 2, 3], []), ([9, 10], [4, 5, 6, 7])))
         finally:  # an interrupted trial is repeated later
             self._trying = False
+        if not self.supported:
+            logger.info("%s: the attention of the last layer is not recognised", type(self._model).__name__)
+        self.tried_out = True  # set last: other threads read it without a lock
 
     @contextlib.contextmanager
     def on(
@@ -234,9 +220,9 @@ def _attention(kernel: str) -> Callable[..., tuple[Tensor, Tensor | None]]:
             layer = step.shared.layers[module.layer_idx]
             return layer.attend(query, scaling_of(query, kwargs), kwargs.get("sliding_window")), None
         if step.products and attention_mask is None and query.shape[2] == 1:
-            return attend_once(function, step, module, query, (key, value), kwargs), None
+            return attend_sequence(function, kernel, step, module, query, (key, value), kwargs), None
         output, weights = function(module, query, key, value, attention_mask, **kwargs)
-        if step.queries and getattr(module, "layer_idx", None) == step.layer:
+        if step.records(module):
             _record(step, module, query, key, value, attention_mask, output, kwargs)
         return output, weights
 

@@ -134,13 +134,8 @@ class Engine:
         own = SequenceAdapters.of(adapters, len(prompt), answer_from)
 
         def score() -> ScoredText:
-            runner = self._runner
-            sequence = runner.known(own, list(prompt))
-            done = len(sequence.ids)
             queries = n + 1 if attention else 0
-            out = runner.forward([ids[done:]], sequence.cache, adapters=[own.at(done)], keep=n + 1, queries=queries)
-            sequence.ids = ids
-            runner.prefixes.put(own.key, sequence)
+            out = self._runner.forward_from_cache(own, ids, prompt=len(prompt), keep=n + 1, queries=queries)
             return _scored(continuation, out.logits[0, :-1], out.attention[0] if attention else None)
 
         return self._scheduler.run(score)
@@ -244,16 +239,8 @@ class Engine:
         """
         self._check_attention(ids, adapters)
         own = SequenceAdapters.of(adapters, len(ids), answer_from)
-
-        def attend() -> Tensor:
-            sequence = self._runner.known(own, list(ids))
-            done = len(sequence.ids)
-            out = self._runner.forward([list(ids[done:])], sequence.cache, adapters=[own.at(done)], queries=1)
-            sequence.ids.extend(ids[done:])
-            self._runner.prefixes.put(own.key, sequence)
-            return out.attention[0][:, 0]
-
-        return self._scheduler.run(attend)
+        out = self._scheduler.run(lambda: self._runner.forward_from_cache(own, list(ids), queries=1))
+        return out.attention[0][:, 0]
 
     def encode(self, text: str) -> list[int]:
         """Return the token ids of a text, without special tokens."""

@@ -17,7 +17,7 @@ import torch
 from rag_backbone.engine.adapters import AdapterSet
 from rag_backbone.engine.batching.shared_prompt import SharedPromptCache
 from rag_backbone.engine.requests import TokenCounts
-from rag_backbone.engine.sampling import Sampling, draw
+from rag_backbone.engine.sampling import Sampling, draw, seeded
 from rag_backbone.engine.stop_strings import Detokenizer
 from rag_backbone.errors import ConfigurationError, SignalUnavailableError
 
@@ -115,11 +115,7 @@ class SampleBatch:
         self._detokenizers = [Detokenizer(tokenizer, request.prompt) for _ in range(n)]
         self._ending = [False] * n
         self._states: dict[int, Tensor] = {}
-        self._generator = torch.Generator(device)
-        if request.sampling.seed is None:
-            self._generator.seed()
-        else:
-            self._generator.manual_seed(request.sampling.seed)
+        self._generator = seeded(request.sampling, device)
 
     @property
     def running(self) -> bool:

@@ -60,10 +60,6 @@ class GrowingLayer(DynamicLayer):
         """Return the length of the keys that the next forward pass will see, and their offset."""
         return self.length + query_length, 0
 
-    def crop(self, tokens_to_remove: int) -> None:
-        """Drop the last tokens without copying; the count is negative, as in transformers."""
-        self.truncate(self.length - abs(tokens_to_remove))
-
     def truncate(self, length: int) -> None:
         """Keep the first `length` tokens."""
         if self.is_initialized:

@@ -42,12 +42,6 @@ class Output:
     next_tokens: NextTokens | None = None
     """The next-token distribution after each sequence's last position, if requested."""
 
-    def part(self, start: int, end: int) -> Output:
-        """Return the results of the sequences from `start` up to `end`."""
-        hidden = {name: states[start:end] for name, states in self.hidden.items()}
-        following = None if self.next_tokens is None else self.next_tokens.part(start, end)
-        return Output(self.logits[start:end], self.attention[start:end], hidden, following)
-
 
 class ModelRunner:
     """Calls one model.

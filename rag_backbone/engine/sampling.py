@@ -8,11 +8,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from rag_backbone.errors import ConfigurationError
 
 if TYPE_CHECKING:
+    import torch
     from torch import Generator, Tensor
 
 
@@ -45,8 +46,7 @@ class Constraint(Protocol):
 class Sampling:
     """Options for choosing tokens. The default is greedy.
 
-    `top_k` and `top_p` keep the same tokens as transformers' logits processors, in the same order (temperature, then
-    top-k, then top-p).
+    `top_k` and `top_p` are transformers' logits processors, in the same order (temperature, then top-k, then top-p).
     """
 
     temperature: float = 0.0
@@ -75,6 +75,7 @@ class Sampler:
 
     def __init__(self, sampling: Sampling, device: str) -> None:
         import torch
+        from transformers import TopKLogitsWarper, TopPLogitsWarper
 
         self.sampling = sampling
         self._bias: tuple[Tensor, Tensor] | None = None
@@ -84,13 +85,10 @@ class Sampler:
                 torch.tensor(list(sampling.logit_bias.values()), dtype=torch.float32, device=device),
             )
         self._filter = None if sampling.constraint is None else sampling.constraint.begin()
-        self._generator: Generator | None = None
-        if sampling.temperature > 0:
-            self._generator = torch.Generator(device)
-            if sampling.seed is None:
-                self._generator.seed()
-            else:
-                self._generator.manual_seed(sampling.seed)
+        self._generator = seeded(sampling, device) if sampling.temperature > 0 else None
+        self._warpers: list[Any] = [TopKLogitsWarper(int(sampling.top_k))] if sampling.top_k else []
+        if sampling.top_p < 1:
+            self._warpers.append(TopPLogitsWarper(sampling.top_p))
 
     @property
     def takes_likeliest(self) -> bool:
@@ -117,8 +115,22 @@ class Sampler:
             logits = self._filter.allowed(logits)
         if self._generator is None:
             return greedy(logits)
-        kept = keep_likeliest(logits / self.sampling.temperature, self.sampling.top_k, self.sampling.top_p)
-        return torch.multinomial(torch.softmax(kept, -1), 1, generator=self._generator)[0]
+        kept = logits[None] / self.sampling.temperature
+        for warper in self._warpers:
+            kept = warper(None, kept)  # these two do not look at the ids
+        return torch.multinomial(torch.softmax(kept[0], -1), 1, generator=self._generator)[0]
+
+
+def seeded(sampling: Sampling, device: str | torch.device) -> Generator:
+    """Return a generator on a device that starts from the seed, or from a random state if there is none."""
+    import torch
+
+    generator = torch.Generator(device)
+    if sampling.seed is None:
+        generator.seed()
+    else:
+        generator.manual_seed(sampling.seed)
+    return generator
 
 
 def draw(logits: Tensor, sampling: Sampling, generator: Generator) -> Tensor:
@@ -155,23 +167,3 @@ def greedy(logits: Tensor) -> Tensor:
     if logits.device.type == "cpu":  # torch's own argmax takes thirty times as long there
         return torch.as_tensor(logits.numpy().argmax(-1))
     return logits.argmax(-1)
-
-
-def keep_likeliest(logits: Tensor, top_k: int, top_p: float) -> Tensor:
-    """Set to -inf all but the `top_k` likeliest tokens, then all outside the nucleus of mass `top_p`.
-
-    Args:
-        logits: (vocabulary,).
-        top_k: 0 keeps all.
-        top_p: The smallest set whose mass reaches `top_p` is kept; always at least one token.
-    """
-    import torch
-
-    if 0 < top_k < logits.shape[-1]:
-        logits = logits.masked_fill(logits < torch.topk(logits, top_k).values[-1], -math.inf)
-    if top_p < 1:
-        ordered, order = torch.sort(logits, descending=False)
-        below = torch.softmax(ordered, -1).cumsum(-1) <= 1 - top_p
-        below[-1] = False
-        logits = logits.masked_fill(torch.zeros_like(below).scatter(0, order, below), -math.inf)
-    return logits

@@ -30,12 +30,12 @@ import torch
 from rag_backbone.engine.scheduling_policy import (
     Cancelled,
     Finished,
-    ForwardSteps,
     PendingCall,
     SchedulingPolicy,
     Task,
     TokenRequest,
 )
+from rag_backbone.engine.worker import Worker
 from rag_backbone.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -61,14 +61,14 @@ class Scheduler:
     """Starts the model thread and puts requests into its queue.
 
     Args:
-        steps: The prefill and decode steps for sequences.
+        worker: Runs the prefill and decode steps.
         most: Maximum number of sequences in progress at once; the others wait before their first forward pass, while
             they hold no memory.
     """
 
-    def __init__(self, steps: ForwardSteps, most: int) -> None:
+    def __init__(self, worker: Worker, most: int) -> None:
         self._inbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        self._turns = SchedulingPolicy(steps, most, self._inbox)
+        self._turns = SchedulingPolicy(worker, most, self._inbox)
         self._shared = _Shared()
         weakref.finalize(self, self._inbox.put, None)
 

@@ -7,8 +7,10 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
+
+from rag_backbone.engine.worker import Failures, Worker
 
 if TYPE_CHECKING:
     from rag_backbone.engine.sequence import SequenceState
@@ -22,29 +24,6 @@ _IDLE = 0.5
 """Seconds after its last token at which a sequence counts as idle: its stream is not being read."""
 _LOOK = 0.02
 """Seconds between checks for whether another sequence can be admitted."""
-
-Failures: TypeAlias = "dict[SequenceState, BaseException]"
-"""The error of each sequence that failed."""
-
-
-class ForwardSteps(Protocol):
-    """The model steps that the policy schedules. A method raises if all of its sequences are affected."""
-
-    def read(self, first: SequenceState, others: Sequence[SequenceState]) -> tuple[Sequence[SequenceState], Failures]:
-        """Prefill part of the first sequence's prompt, together with as many of the other prompts as fit.
-
-        Returns:
-            The sequences whose prefill is complete, so that they have a token; and the errors of single sequences.
-        """
-        ...
-
-    def decode(self, rows: Sequence[SequenceState]) -> Failures:
-        """Compute one token for each sequence."""
-        ...
-
-    def leave(self, row: SequenceState) -> None:
-        """Keep what a finished sequence computed."""
-        ...
 
 
 class PendingCall:
@@ -96,13 +75,13 @@ class SchedulingPolicy:
     """Holds the pending requests and decides what runs next.
 
     Args:
-        steps: The prefill and decode steps for sequences.
+        worker: Runs the prefill and decode steps.
         most: Maximum number of sequences in progress at once.
         inbox: The queue of requests and other messages; None ends the work.
     """
 
-    def __init__(self, steps: ForwardSteps, most: int, inbox: queue.SimpleQueue[Any]) -> None:
-        self._steps = steps
+    def __init__(self, worker: Worker, most: int, inbox: queue.SimpleQueue[Any]) -> None:
+        self._worker = worker
         self._most = most
         self._inbox = inbox
         self._asks: list[TokenRequest] = []
@@ -146,7 +125,7 @@ class SchedulingPolicy:
             self._finish([ask for ask in self._asks if ask.row is message.row])
             self._under_way.discard(message.row)
             self._expected.discard(message.row)
-            self._steps.leave(message.row)
+            self._worker.leave(message.row)
         elif isinstance(message, Cancelled):
             wish = message.wish
             if wish in self._asks or wish in self._works:
@@ -204,7 +183,7 @@ class SchedulingPolicy:
             return False
         rows = [ask.row for ask in fresh]
         try:
-            read, failures = self._steps.read(rows[0], rows[1:])
+            read, failures = self._worker.read(rows[0], rows[1:])
         except Exception as error:  # noqa: BLE001 - raised in the caller
             read, failures = rows[:1], {rows[0]: error}
         self._deliver([ask for ask in fresh if ask.row in read], failures)
@@ -250,7 +229,7 @@ class SchedulingPolicy:
         if not rows:
             return True
         try:
-            failures = self._steps.decode(rows)
+            failures = self._worker.decode(rows)
         except Exception as error:  # noqa: BLE001 - raised in the callers
             failures = dict.fromkeys(rows, error)
         for ask in asks:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -20,19 +20,6 @@ if TYPE_CHECKING:
 
     from torch import Tensor
     from transformers import PreTrainedTokenizerBase
-
-
-@dataclass(frozen=True, slots=True)
-class ChosenToken:
-    """A token that was chosen; fields as in `TokenStep`."""
-
-    token_id: int
-    logprob: float
-    entropy: float | None
-    top_logprobs: tuple[tuple[int, float], ...]
-    token_logprobs: tuple[float, ...]
-    attention: Tensor | None
-    hidden_state: Tensor | None
 
 
 class SequenceState:
@@ -60,8 +47,8 @@ class SequenceState:
         self.closing_attention: Tensor | None = None
         """The attention row of the last step's token, if that token has been fed."""
         self.counts = TokenCounts()
-        self.chosen: ChosenToken | None = None
-        """The next token, from when the model thread chooses it until the caller takes it."""
+        self.chosen: TokenStep | None = None
+        """The next token, still without its text, from when the model thread chooses it until the caller takes it."""
         self.thread: Thread | None = None
         """The thread that requested the latest token."""
         self.left_at = 0.0
@@ -123,7 +110,8 @@ class SequenceState:
         if self._watched is not None:
             watched = tuple(value - log_z for value in logits[self._watched].tolist())
         entropy = following.entropy if self.request.signals.entropy else None
-        self.chosen = ChosenToken(token_id, logit - log_z, entropy, top, watched, attention, hidden)
+        index, logprob = len(self.generated), logit - log_z
+        self.chosen = TokenStep(index, token_id, "", logprob, entropy, top, attention, hidden, watched)
 
     def take(self) -> None:
         """Apply the chosen token with its signals; runs in the caller's thread, where `stop_when` is called."""
@@ -133,17 +121,7 @@ class SequenceState:
         if chosen.token_id in self._end_ids:
             self._finish("eos", chosen.attention)
             return
-        step = TokenStep(
-            index=len(self.generated),
-            token_id=chosen.token_id,
-            text=self._detokenizer.push(chosen.token_id),
-            logprob=chosen.logprob,
-            entropy=chosen.entropy,
-            top_logprobs=chosen.top_logprobs,
-            attention=chosen.attention,
-            hidden_state=chosen.hidden_state,
-            token_logprobs=chosen.token_logprobs,
-        )
+        step = replace(chosen, text=self._detokenizer.push(chosen.token_id))
         self._sampler.accept(chosen.token_id)
         self.generated.append(chosen.token_id)
         self.counts += TokenCounts(generated_tokens=1)

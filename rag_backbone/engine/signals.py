@@ -93,11 +93,6 @@ class NextTokens:
         likeliest = greedy(logits)
         return cls(log_z, entropies, likeliest, logits.gather(-1, likeliest[:, None])[:, 0])
 
-    def part(self, start: int, end: int) -> NextTokens:
-        """Return the statistics of the rows from `start` up to `end`."""
-        entropy = None if self.entropy is None else self.entropy[start:end]
-        return NextTokens(self.log_z[start:end], entropy, self.likeliest[start:end], self.largest[start:end])
-
     def rows(self) -> list[NextToken]:
         """Return the statistics of each row; takes two transfers from the device."""
         import torch

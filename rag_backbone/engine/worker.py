@@ -6,7 +6,7 @@ Only the model thread calls this module (see `scheduler`), so nothing needs a lo
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
 
@@ -17,7 +17,6 @@ from rag_backbone.engine.kv_cache import SequenceCache
 from rag_backbone.engine.model_runner import ModelRunner, Output
 from rag_backbone.engine.prefix_cache import PrefixCache, common_prefix
 from rag_backbone.engine.requests import TokenCounts
-from rag_backbone.engine.scheduling_policy import Failures
 from rag_backbone.engine.validation import check_device
 from rag_backbone.engine.weight_changes import WeightChanges
 from rag_backbone.errors import AdapterError
@@ -34,6 +33,9 @@ _DEVICE_TURN = 2048
 _WORTH_WAITING = 32
 """Uncached tokens that two prompts must share for one to wait for the other: computing fewer twice costs less than
 another forward pass."""
+
+Failures: TypeAlias = "dict[SequenceState, BaseException]"
+"""The error of each sequence that failed."""
 
 
 class Worker:
@@ -82,16 +84,31 @@ class Worker:
         found = self.prefixes.take(adapters.key, ids)
         return found if found is not None else SequenceCache.empty(self.model.config)
 
+    def forward_from_cache(
+        self, adapters: SequenceAdapters, ids: list[int], *, prompt: int | None = None, **options: Any
+    ) -> Output:
+        """Run a forward pass over the ids after the longest known prefix of `ids[:prompt]`, and cache the result."""
+        sequence = self.known(adapters, ids[:prompt])
+        done = len(sequence.ids)
+        output = self.forward([ids[done:]], sequence.cache, adapters=[adapters.at(done)], **options)
+        sequence.ids = ids
+        self.prefixes.put(adapters.key, sequence)
+        return output
+
     def notice_changes(self) -> None:
         """Clear the prefix cache if the weights have changed since it was computed."""
         self.check_device()
         if self._changes.found():
             self.prefixes.clear()
 
-    # ------------------------------------------------------------ the steps of `scheduling_policy.ForwardSteps`
+    # --------------------------------- steps of the scheduling policy; one raises if all of its sequences are affected
 
     def read(self, first: SequenceState, others: Sequence[SequenceState]) -> tuple[Sequence[SequenceState], Failures]:
-        """Prefill a chunk of the first sequence's prompt, or all of it together with other prompts."""
+        """Prefill a chunk of the first sequence's prompt, or all of it together with as many other prompts as fit.
+
+        Returns:
+            The sequences whose prefill is complete, so that they have a token; and the errors of single sequences.
+        """
         most = _CPU_TURN if self.model.device.type == "cpu" else _DEVICE_TURN
         rows = [first, *self._companions(first, others, most)]
         if len(rows) == 1:

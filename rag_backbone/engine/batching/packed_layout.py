@@ -80,11 +80,6 @@ class PackedLayout:
         """Join one (1, its tokens, heads, dim) per sequence into (batch, tokens, heads, dim)."""
         return torch.cat(list(outputs), dim=1 if self.packed else 0)
 
-    def undo(self) -> None:
-        """Truncate every sequence to its ids, after a forward pass that failed partway through the layers."""
-        for sequence in self.sequences:
-            sequence.truncate(len(sequence.ids))
-
     def _ends(self, device: torch.device) -> Tensor:
         """Return the position of each sequence's last token in a packed layout: (rows,)."""
         return torch.tensor(self.lengths, device=device).cumsum(0) - 1

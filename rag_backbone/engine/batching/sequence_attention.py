@@ -45,10 +45,14 @@ class AttentionStep:
     """Whether single queries are computed in float32 here instead of by the kernel."""
     weights: list[Tensor] = field(default_factory=list)
     """One tensor (1 or batch, heads, queries, keys) float32; with `rows`, one per sequence."""
-    masks: dict[tuple[int, int | None], Tensor | None] = field(default_factory=dict)
-    """Mask by sequence and window; the masks of all layers are the same."""
+    masks: dict[tuple[int, int, int | None], Tensor] = field(default_factory=dict)
+    """Mask by number of queries and keys and by window; the masks of all layers are the same."""
     check: bool = False
     reproduces: bool = False
+
+    def records(self, module: nn.Module) -> bool:
+        """Return whether to record the weights of this attention layer."""
+        return self.queries > 0 and getattr(module, "layer_idx", None) == self.layer
 
 
 def attend_per_sequence(
@@ -80,30 +84,13 @@ def attend_per_sequence(
     for i, queries in enumerate(step.rows.split(query)):
         if i in together:
             output, weights = together[i]
-            if step.queries and module.layer_idx == step.layer:
+            if step.records(module):
                 step.weights.append(weights)
-            outputs.append(output)
-            continue
-        outputs.append(_attend_row(function, kernel, step, i, module, queries, kwargs))
+        else:
+            layer = step.rows.sequences[i].cache.layers[module.layer_idx]
+            output = attend_sequence(function, kernel, step, module, queries, (layer.keys, layer.values), kwargs)
+        outputs.append(output)
     return step.rows.joined(outputs)
-
-
-def _attend_row(
-    function: Kernel,
-    kernel: str,
-    step: AttentionStep,
-    row: int,
-    module: nn.Module,
-    query: Tensor,
-    kwargs: dict[str, Any],
-) -> Tensor:
-    """Return (1, n, heads, dim): a sequence's n queries, (1, heads, n, dim), over its keys and values."""
-    assert step.rows is not None
-    layer = step.rows.sequences[row].cache.layers[module.layer_idx]
-    known = (layer.keys, layer.values)
-    if query.shape[2] == 1:
-        return attend_once(function, step, module, query, known, kwargs)
-    return _attend_several(function, kernel, step, row, module, query, known, kwargs)
 
 
 def _attend_groups(
@@ -129,50 +116,46 @@ def _attend_groups(
     return found
 
 
-def attend_once(
-    function: Kernel,
-    step: AttentionStep,
-    module: nn.Module,
-    query: Tensor,
-    states: tuple[Tensor, Tensor],
-    kwargs: dict[str, Any],
-) -> Tensor:
-    """Return (1, 1, heads, dim): a single query over all keys and values of its sequence; record it if requested."""
-    key, value = states
-    length = key.shape[2]
-    if window := kwargs.get("sliding_window"):
-        key, value = key[:, :, -window:], value[:, :, -window:]
-    if step.products:
-        output, weights = attend_one(query, key, value, scaling_of(query, kwargs))
-        if step.queries and module.layer_idx == step.layer:
-            step.weights.append(_of_all_keys(weights, length))
-        return output
-    _record_last(step, module, query, states, kwargs)
-    return function(module, query, key, value, None, **kwargs)[0]
-
-
-def _attend_several(
+def attend_sequence(
     function: Kernel,
     kernel: str,
     step: AttentionStep,
-    row: int,
     module: nn.Module,
     query: Tensor,
     states: tuple[Tensor, Tensor],
     kwargs: dict[str, Any],
 ) -> Tensor:
-    """Return (1, n, heads, dim): a sequence's last n queries, (1, heads, n, dim), over its keys and values."""
-    _record_last(step, module, query, states, kwargs)
-    key, value = states
-    n, window = query.shape[2], kwargs.get("sliding_window") or None
-    if window and (seen := window + n - 1) < key.shape[2]:  # drop keys that no query sees
-        key, value = key[:, :, -seen:], value[:, :, -seen:]
-    if (row, window) not in step.masks:
-        step.masks[row, window] = _mask(kernel, n, key, window)
-    return function(module, query, key, value, step.masks[row, window], **kwargs)[0]
+    """Compute the attention of one sequence's last n queries, and record the weights of the last one if requested.
+
+    Args:
+        function: The model's own kernel.
+        kernel: The kernel's name.
+        step: The forward pass.
+        module: The attention layer.
+        query: (1, heads, n, dim).
+        states: Keys and values of the whole sequence, each (1, kv_heads, tokens, dim).
+        kwargs: Arguments that the model passes to its kernel.
+
+    Returns:
+        (1, n, heads, dim).
+    """
+    n, length, window = query.shape[2], states[0].shape[2], kwargs.get("sliding_window") or None
+    seen = length if window is None else min(length, window + n - 1)  # no query sees the keys before these
+    key, value = (tensor[:, :, length - seen :] for tensor in states)
+    weights = None
+    if n == 1 and step.products:
+        output, weights = attend_one(query, key, value, scaling_of(query, kwargs))
+    else:
+        output = function(module, query, key, value, _mask(step, kernel, n, key, window), **kwargs)[0]
+    if step.records(module):
+        if weights is None:
+            last = key if window is None else key[:, :, -window:]
+            weights = causal_attention_weights(query, last, None, scaling_of(query, kwargs), 1)
+        step.weights.append(functional.pad(weights, (length - weights.shape[-1], 0)))  # zeros before the window
+    return output
 
 
-def _mask(kernel: str, n: int, key: Tensor, window: int | None) -> Tensor | None:
+def _mask(step: AttentionStep, kernel: str, n: int, key: Tensor, window: int | None) -> Tensor | None:
     """Return which keys each of the last n positions sees, in the kernel's format: (1, 1, n, keys) or None.
 
     A kernel that is not in `_MASKED` gets no mask; trying out the model shows whether the result is right without one.
@@ -180,35 +163,20 @@ def _mask(kernel: str, n: int, key: Tensor, window: int | None) -> Tensor | None
     keys = key.shape[2]
     unlimited = window is None or keys <= window
     # PyTorch's own causal mask starts at the first key, so it is right only if there are no earlier keys.
-    if kernel not in _MASKED or (kernel == "sdpa" and n == keys and unlimited):
+    if n == 1 or kernel not in _MASKED or (kernel == "sdpa" and n == keys and unlimited):
         return None
-    at = torch.arange(keys, device=key.device)
-    query = at[keys - n :, None]
-    sees = at <= query
-    if window is not None:
-        sees &= at > query - window
-    if kernel == "sdpa":
-        return sees[None, None]
-    mask = key.new_zeros(1, 1, n, keys)
-    return mask.masked_fill_(~sees, torch.finfo(key.dtype).min)
-
-
-def _record_last(
-    step: AttentionStep, module: nn.Module, query: Tensor, states: tuple[Tensor, Tensor], kwargs: dict[str, Any]
-) -> None:
-    """Record the weights of the last of a sequence's queries, (1, heads, n, dim), if requested."""
-    if not step.queries or module.layer_idx != step.layer:
-        return
-    key = states[0]
-    seen = key[:, :, -window:] if (window := kwargs.get("sliding_window")) else key
-    weights = causal_attention_weights(query, seen, None, scaling_of(query, kwargs), 1)
-    step.weights.append(_of_all_keys(weights, key.shape[2]))
-
-
-def _of_all_keys(weights: Tensor, length: int) -> Tensor:
-    """Pad the weights with zeros for keys before the window."""
-    hidden = length - weights.shape[-1]
-    return functional.pad(weights, (hidden, 0)) if hidden else weights
+    if (n, keys, window) not in step.masks:
+        at = torch.arange(keys, device=key.device)
+        query = at[keys - n :, None]
+        sees = at <= query
+        if window is not None:
+            sees &= at > query - window
+        if kernel == "sdpa":
+            mask = sees[None, None]
+        else:
+            mask = key.new_zeros(1, 1, n, keys).masked_fill_(~sees, torch.finfo(key.dtype).min)
+        step.masks[n, keys, window] = mask
+    return step.masks[n, keys, window]
 
 
 def attend_one(query: Tensor, key: Tensor, value: Tensor, scaling: float) -> tuple[Tensor, Tensor]:
@@ -223,13 +191,10 @@ def attend_one(query: Tensor, key: Tensor, value: Tensor, scaling: float) -> tup
     Returns:
         (1, 1, heads, dim) in the query's type, and the weights: (1, heads, 1, keys) float32.
     """
-    _, heads, _, dim = query.shape
-    kv_heads = key.shape[1]
-    grouped = query.reshape(kv_heads, heads // kv_heads, dim).float()
-    scores = torch.bmm(grouped, key[0].float().transpose(1, 2)) * scaling
-    weights = torch.softmax(scores, -1)  # (kv_heads, group, keys)
-    output = torch.bmm(weights, value[0].float())
-    return output.to(query.dtype).reshape(1, 1, heads, -1), weights.reshape(1, heads, 1, -1)
+    heads, kv_heads = query.shape[1], key.shape[1]
+    weights = causal_attention_weights(query, key, None, scaling, 1)
+    output = torch.matmul(weights.reshape(1, kv_heads, heads // kv_heads, -1), value.float())
+    return output.to(query.dtype).reshape(1, 1, heads, -1), weights
 
 
 def causal_attention_weights(query: Tensor, key: Tensor, mask: Tensor | None, scaling: float, queries: int) -> Tensor:

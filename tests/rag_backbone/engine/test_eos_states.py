@@ -4,11 +4,12 @@ import math
 
 import pytest
 import torch
+from transformers import TopKLogitsWarper, TopPLogitsWarper
 
 from rag_backbone.engine.engine import Engine
 from rag_backbone.engine.eos_states import EOSStatesRequest
 from rag_backbone.engine.requests import Request
-from rag_backbone.engine.sampling import Sampling, draw, keep_likeliest
+from rag_backbone.engine.sampling import Sampling, draw
 from rag_backbone.errors import AdapterError, ConfigurationError, ContextWindowError, SignalUnavailableError
 from tests.tiny import tiny_gemma3, tiny_llama, tiny_tokenizer
 
@@ -106,7 +107,8 @@ def test_batched_draws_follow_the_same_distribution_as_single_samples():
     torch.manual_seed(1)
     logits = torch.randn(1, 40) * 2
     for top_k, top_p in ((0, 1.0), (5, 1.0), (0, 0.7), (12, 0.6), (1, 0.9)):
-        expected = torch.softmax(keep_likeliest(logits[0] / 0.8, top_k, top_p), -1)
+        kept = TopKLogitsWarper(top_k or 40)(None, logits / 0.8)
+        expected = torch.softmax(TopPLogitsWarper(top_p)(None, kept)[0], -1)
         generator = torch.Generator().manual_seed(0)
         drawn = draw(logits.expand(20_000, -1), Sampling(0.8, top_p, top_k), generator)
         found = torch.bincount(drawn, minlength=40) / len(drawn)

@@ -6,9 +6,8 @@ import pytest
 import torch
 
 from rag_backbone.engine.adapters import SequenceAdapters
-from rag_backbone.engine.model_runner import ModelRunner, Output
+from rag_backbone.engine.model_runner import ModelRunner
 from rag_backbone.engine.requests import Request
-from rag_backbone.engine.signals import NextTokens
 from tests.rag_backbone.engine.references import BASE, EVERYTHING, PROMPT, eager
 from tests.rag_backbone.engine.shift import Shift, ShiftBackend
 from tests.tiny import tiny_llama
@@ -63,16 +62,3 @@ def test_a_pass_without_adapters_uses_the_base_model_under_a_backend():
         shifted = runner([[5, 6]], adapters=[SequenceAdapters(Shift(2.0))]).logits
         assert torch.equal(runner([[5, 6]], adapters=[BASE]).logits, base)
     assert not torch.allclose(shifted, base, atol=0.1)
-
-
-def test_a_part_of_the_output_has_the_fields_of_its_rows():
-    logits = torch.randn(4, 1, 10)
-    whole = Output(
-        logits, list(torch.arange(4)), {1: torch.arange(8).view(4, 2)}, NextTokens.of(logits[:, 0], entropy=True)
-    )
-    part = whole.part(1, 3)
-    assert torch.equal(part.logits, logits[1:3])
-    assert [int(weights) for weights in part.attention] == [1, 2]
-    assert part.hidden[1].tolist() == [[2, 3], [4, 5]]
-    assert part.next_tokens.rows() == whole.next_tokens.rows()[1:3]
-    assert Output(logits, [], {}).part(0, 1).next_tokens is None

@@ -5,26 +5,35 @@ import math
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
-from transformers.generation.logits_process import TopKLogitsWarper, TopPLogitsWarper
 
-from rag_backbone.engine.sampling import Sampler, Sampling, greedy, keep_likeliest
+from rag_backbone.engine.sampling import Sampler, Sampling, draw, greedy
 from rag_backbone.errors import ConfigurationError
 
 LOGITS = st.lists(st.floats(-30, 30, width=32), min_size=2, max_size=40)
 
 
-@settings(deadline=None)
-@given(LOGITS, st.integers(0, 45), st.floats(0.05, 1.0))
-def test_the_kept_tokens_match_those_of_transformers(values, k, p):
-    logits = torch.tensor(values)
-    expected = logits[None]
-    if 0 < k < len(values):
-        expected = TopKLogitsWarper(k)(None, expected)
-    if p < 1:
-        expected = TopPLogitsWarper(p)(None, expected)
-    assert torch.equal(keep_likeliest(logits, k, p), expected[0])
+@pytest.mark.parametrize(
+    ("options", "kept"),
+    [
+        ({}, {0, 1, 2, 3}),
+        ({"top_k": 3}, {0, 1, 2}),
+        ({"top_k": 9}, {0, 1, 2, 3}),
+        ({"top_p": 0.83}, {0, 1, 2}),  # 0.5 + 0.3 < 0.83
+        ({"top_p": 0.83, "top_k": 3}, {0, 1}),  # (0.5 + 0.3) / 0.95 > 0.83: top-k comes first
+        ({"top_p": 0.83, "temperature": 2.0}, {0, 1, 2}),  # the square roots are 0.38, 0.29, 0.21 and 0.12 of their sum
+        ({"top_p": 0.9, "temperature": 2.0}, {0, 1, 2, 3}),
+        ({"top_p": 0.01}, {0}),
+    ],
+)
+def test_only_the_likeliest_tokens_are_drawn(options, kept):
+    """By hand, for the probabilities 0.5, 0.3, 0.15 and 0.05: temperature, then top-k, then top-p."""
+    sampler = Sampler(Sampling(**{"temperature": 1.0, "seed": 0, **options}), "cpu")
+    logits = torch.tensor([0.5, 0.3, 0.15, 0.05]).log()
+    assert {int(sampler(logits)) for _ in range(300)} == kept
+    rows = torch.stack([logits] * 300)
+    assert set(draw(rows, sampler.sampling, torch.Generator().manual_seed(0)).tolist()) == kept
 
 
 @given(LOGITS)

@@ -41,16 +41,10 @@ def test_each_row_of_a_batch_has_its_own_statistics():
     assert second.log_z == pytest.approx(math.log(math.e + 2 * math.e**5), abs=1e-5)
 
 
-def test_a_part_of_a_batch_keeps_the_order_of_its_rows():
-    batch = NextTokens.of(torch.eye(4) * torch.tensor([[1.0], [2.0], [3.0], [4.0]]), entropy=True)
-    assert batch.part(1, 3).rows() == batch.rows()[1:3]
-    assert [row.likeliest for row in batch.part(1, 3).rows()] == [1, 2]
-
-
 def test_entropies_are_left_out_unless_requested():
     batch = NextTokens.of(torch.tensor([[0.0, 1.0]]), entropy=False)
     assert batch.entropy is None
-    assert batch.part(0, 1).rows()[0].entropy is None
+    assert batch.rows()[0].entropy is None
 
 
 def test_the_logits_are_not_modified():
