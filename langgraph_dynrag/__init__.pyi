@@ -50,4 +50,5 @@ from .state import DynamicRAGContext as DynamicRAGContext
 from .state import DynamicRAGState as DynamicRAGState
 from .trace.trace import Trace as Trace
 from .tracing import instrument as instrument
+from .tracing import uninstrument as uninstrument
 from .triggers.threshold import with_threshold as with_threshold

@@ -6,13 +6,12 @@ from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from llamaindex_prag.adapter_model import LanguageModel
+    from llamaindex_prag.adapter_model import LanguageModel, TextEngine
     from llamaindex_prag.adapters.active_adapters import ActiveAdapters
     from llamaindex_prag.adapters.recipe import Recipe
     from llamaindex_prag.adapters.source import MergeableStore
     from llamaindex_prag.serving.lora_server import LoraServer
     from llamaindex_prag.serving.model_server import ModelServer
-    from llamaindex_prag.serving.served_engine import ServedEngine
 
 
 class AdaptersInServer(Protocol):
@@ -34,7 +33,7 @@ class AdaptersInServer(Protocol):
     def lm(self) -> LanguageModel:
         """The base model."""
 
-    def new_engine(self) -> ServedEngine:
+    def new_engine(self) -> TextEngine:
         """Return an engine that generates in this server."""
 
     def lost(self, selection: ActiveAdapters) -> None:

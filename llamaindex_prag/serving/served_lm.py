@@ -19,9 +19,9 @@ from rag_backbone.errors import ConfigurationError
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+    from llamaindex_prag.adapter_model import TextEngine
     from llamaindex_prag.parametric_model import ParametricModel
     from llamaindex_prag.serving.served_adapters import AdaptersInServer
-    from llamaindex_prag.serving.served_engine import ServedEngine
     from rag_backbone.loading.causal_lm import CausalLM
 
 _SAMPLE = "The keeper's letter of 1871: 東京, naïve, 3.14 — and so on…"
@@ -71,7 +71,7 @@ class ServedLM:
         return self._served.context_window
 
     @cached_property
-    def engine(self) -> ServedEngine:
+    def engine(self) -> TextEngine:
         """Engine that generates in the server."""
         return self._served.new_engine()
 

@@ -6,6 +6,7 @@ port 8000. What the models say is nonsense; everything else is real.
 A page may use `model`, `retriever` and `lm` of "Start here" without defining them again.
 """
 
+import logging
 import math
 from pathlib import Path
 
@@ -63,7 +64,11 @@ def given(lm, tmp_path, monkeypatch):
     exec(blocks(DOCS / "index.md")[0].code, {})
     notes = [Document(p.read_text(), metadata={"title": p.stem}) for p in sorted(Path("notes").iterdir())]
     retriever = BM25Retriever.from_documents(notes, k=2)
-    return {"__name__": "page", "model": LocalChatModel.from_causal_lm(lm), "retriever": retriever, "lm": lm}
+    loggers = [logging.getLogger(name) for name in ("langgraph_dynrag", "llamaindex_prag")]
+    levels = [logger.level for logger in loggers]
+    yield {"__name__": "page", "model": LocalChatModel.from_causal_lm(lm), "retriever": retriever, "lm": lm}
+    for logger, level in zip(loggers, levels, strict=True):  # a page sets them
+        logger.setLevel(level)
 
 
 @pytest.fixture
@@ -95,4 +100,4 @@ def test_the_blocks_of_a_page_run(page, given, server, chroma, request):
 
 def test_few_blocks_are_not_run_and_each_says_why():
     left_out = [block.where for page in PAGES.values() for block in blocks(page) if block.why_not is not None]
-    assert len(left_out) <= 4, left_out
+    assert len(left_out) <= 9, left_out  # five of them for packages that have test runs of their own

@@ -159,7 +159,7 @@ def test_a_question_with_commas_is_no_table(tmp_path):
     [
         (b"\x1f\x8b\x08\x00Who?", r"q.txt cannot be read: not text: it is a gzip archive"),
         (b"PK\x03\x04Who?", r"not text: it is a ZIP archive or an office document"),
-        (b"PAR1\x00\x01", r"not text: it contains binary data"),
+        (b"PAR1\x15\x04\x15\x06\x00\x01\x02", r"not text: it contains binary data"),
         (
             "O\u00f9?\n".encode("latin-1"),
             r"not UTF-8 .* pass its encoding, such as encoding='cp1252' \(--encoding cp1252\)",
