@@ -59,7 +59,10 @@ def instrument(tracer_provider: TracerProvider | None = None, *, config: TraceCo
 
 
 def uninstrument() -> None:
-    """Stop tracing. LangChain's instrumentation is removed if `instrument` added it."""
+    """Stop tracing.
+
+    LangChain's instrumentation is removed if `instrument` added it. Without a call of `instrument`, nothing happens.
+    """
     with _lock:
         for observer, ours in _active:
             remove_observer(observer)

@@ -25,8 +25,7 @@ from rag_backbone.openai_errors import BrokenStreamError
 from rag_backbone.text.unicode import clean_text
 
 if TYPE_CHECKING:
-    from llamaindex_prag.serving.llamacpp_model import LlamaCppModel
-
+    from llamaindex_prag.serving.served_adapters import ScaledAdapters
 
 _REPLACEMENT = "\ufffd"
 
@@ -34,9 +33,9 @@ _REPLACEMENT = "\ufffd"
 class LlamaCppEngine(ServedEngine):
     """The engine of a model in a llama.cpp server."""
 
-    model: LlamaCppModel  # type: ignore[assignment]
+    model: ScaledAdapters  # type: ignore[assignment]
 
-    def __init__(self, model: LlamaCppModel, *, attempts: int = 4, longest_wait: float = 60.0) -> None:
+    def __init__(self, model: ScaledAdapters, *, attempts: int = 4, longest_wait: float = 60.0) -> None:
         super().__init__(cast("Any", model), attempts=attempts, longest_wait=longest_wait)
 
     def stream(self, request: Request) -> LlamaCppStream:

@@ -22,6 +22,7 @@ from llamaindex_prag.adapters.recipe import Recipe, get_recipe
 from llamaindex_prag.adapters.source import MergeableStore
 from llamaindex_prag.augment.choice import settled
 from llamaindex_prag.serving.llamacpp_client import LlamaCppClient
+from llamaindex_prag.serving.llamacpp_engine import LlamaCppEngine
 from llamaindex_prag.serving.llamacpp_files import (
     check_same_model,
     exported,
@@ -38,7 +39,6 @@ from rag_backbone.loading.llamacpp_server import LlamaCppServer
 
 if TYPE_CHECKING:
     from llamaindex_prag.parametric_model import ParametricModel
-    from llamaindex_prag.serving.llamacpp_engine import LlamaCppEngine
     from rag_backbone.engine.adapters import Ensemble
     from rag_backbone.loading.causal_lm import CausalLM
 
@@ -217,8 +217,6 @@ class LlamaCppModel(AdapterModel):
 
     def new_engine(self) -> LlamaCppEngine:
         """Return an engine that generates in this server."""
-        from llamaindex_prag.serving.llamacpp_engine import LlamaCppEngine
-
         return LlamaCppEngine(self)
 
     def runnable(self, selection: ActiveAdapters) -> LlamaCppSelection:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from llamaindex_prag.adapter_model import LanguageModel, TextEngine
     from llamaindex_prag.adapters.active_adapters import ActiveAdapters
     from llamaindex_prag.adapters.recipe import Recipe
     from llamaindex_prag.adapters.source import MergeableStore
+    from llamaindex_prag.serving.llamacpp_client import LlamaCppClient
     from llamaindex_prag.serving.lora_server import LoraServer
     from llamaindex_prag.serving.model_server import ModelServer
 
@@ -49,3 +51,16 @@ class ServedAdapters(AdaptersInServer, Protocol):
 
     def name_of(self, selection: ActiveAdapters | None) -> AbstractContextManager[str]:
         """Return the model name of a request with these adapters, usable for as long as the context lasts."""
+
+
+class ScaledAdapters(AdaptersInServer, Protocol):
+    """A llama.cpp server, in which every request names its adapters, each with a scale."""
+
+    @property
+    def server(self) -> LlamaCppClient:
+        """The server's client."""
+
+    def acting(
+        self, selection: ActiveAdapters | None, prompt: Sequence[int] = (), answer: Sequence[int] = ()
+    ) -> AbstractContextManager[list[dict[str, Any]]]:
+        """Return the `lora` field of a request with these adapters, usable for as long as the context lasts."""
