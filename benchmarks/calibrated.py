@@ -39,17 +39,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options.add_argument("--triggers", type=Path, required=True, help="learned_trigger.json of the same model")
     options.add_argument("--questions", type=int, default=100, help="questions from each file")
     options.add_argument("--sessions", type=int, default=8, help="concurrent questions")
+    options.add_argument("--rates", type=float, nargs="+", default=[0.3, 0.6], help="searches per question, as there")
     options.add_argument("--methods", nargs="*", default=["ircot", "iter_retgen"], help="presets beside them")
     options.add_argument("--k", type=int, default=3)
     args = options.parse_args(arguments)
-    if unknown := [m for m in args.methods if m not in PRESETS]:
+    if unknown := [m for m in args.methods if m not in (*PRESETS, "long_context")]:
         options.error(f"--methods {unknown[0]}: known are {', '.join(PRESETS)}")
-    calibrated = methods_of(args.triggers, args.model)
+    calibrated = methods_of(args.triggers, args.model, args.rates)
     deadline = Deadline(args.max_minutes)
     chat = load_chat(args.model, args.dtype)
     records = Records("questions")
     methods: dict[str, tuple[str, dict[str, Any] | None]] = {
-        **{name: (name, None) for name in ("no_retrieval", "single", "long_context", *args.methods)},
+        **{name: (name, None) for name in ("no_retrieval", "single", *args.methods)},
         **calibrated,
     }
     jobs: dict[str, dict[str, list[Job]]] = {}
@@ -79,11 +80,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     finish("calibrated", figures, args.out, report)
 
 
-def methods_of(triggers: Path, model: str) -> dict[str, tuple[str, dict[str, Any]]]:
+def methods_of(triggers: Path, model: str, rates: Sequence[float]) -> dict[str, tuple[str, dict[str, Any]]]:
     """Return the calibrated methods by name, each as a preset and the changes in it.
 
     Raises:
-        ConfigurationError: If the file is of another model, to which thresholds do not carry over.
+        ConfigurationError: If the file is of another model, to which thresholds do not carry over, or has no thresholds
+            for a rate.
     """
     found = json.loads(triggers.read_text("utf-8"))
     if Path(model).name != found["model"]:
@@ -92,7 +94,10 @@ def methods_of(triggers: Path, model: str) -> dict[str, tuple[str, dict[str, Any
         )
     learned = LearnedModel.of(found["model_of_trigger"])
     made: dict[str, tuple[str, dict[str, Any]]] = {}
-    for of in found["thresholds"]:
+    known = {of["rate"]: of for of in found["thresholds"]}
+    if missing := sorted(set(rates) - set(known)):
+        raise ConfigurationError(f"{triggers} has no thresholds for the rate {missing[0]}; there are {sorted(known)}")
+    for of in (known[rate] for rate in rates):
         made[f"flare, {of['rate']:g} searches"] = ("flare", {"trigger": TokenProbability(of["token_probability"])})
         made[f"learned, {of['rate']:g} searches"] = ("flare", {"trigger": LearnedTrigger(learned, of["learned"])})
     return made

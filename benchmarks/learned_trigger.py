@@ -128,9 +128,13 @@ def fitted(training: Points, kind: ModelKind, seed: int, features: Sequence[str]
 
 
 def judge_all(points: Points, training: Points, seed: int) -> dict[str, Any]:
-    """Train every trigger and judge it: `cross_validation` on the training files, `judged` on each other file."""
+    """Train every trigger and judge it: `cross_validation` on the training files, `judged` on each other file.
+
+    The kind with the larger area in cross-validation is the one that thresholds are chosen for.
+    """
     free = [name for name, feature in FEATURES.items() if not feature.index]
     everywhere = {kind: fitted(training, kind, seed) for kind in KINDS}
+    chosen = max(KINDS, key=lambda kind: everywhere[kind].auroc)
     rows: dict[str, list[dict[str, Any]]] = {}
     pooled: dict[str, list[tuple[LabelledPoint, str, float]]] = {}
     for name, of in points.items():
@@ -161,8 +165,10 @@ def judge_all(points: Points, training: Points, seed: int) -> dict[str, Any]:
             }
             for kind, t in everywhere.items()
         },
-        "model_of_trigger": asdict(everywhere["logistic"].model),
-        "thresholds": thresholds(training, everywhere["logistic"]),
+        "weights": dict(zip(everywhere["logistic"].model.features, everywhere["logistic"].model.weights, strict=True)),
+        "chosen": chosen,
+        "model_of_trigger": asdict(everywhere[chosen].model),
+        "thresholds": thresholds(training, everywhere[chosen]),
     }
 
 
@@ -225,11 +231,10 @@ def report_of(figures: Mapping[str, Any]) -> str:
     for name, rows in figures["judged"].items():
         report += f"\n\n## {name}\n\n"
         report += table([{**r, **{k: _spread(r, k) for k in ("auc", "over_least", "auc_new")}} for r in rows], shown)
-    model = figures["model_of_trigger"]
-    weights = [{"feature": f"`{n}`", "weight": w} for n, w in zip(model["features"], model["weights"], strict=True)]
+    weights = [{"feature": f"`{name}`", "weight": weight} for name, weight in figures["weights"].items()]
     report += "\n\n## Weights of the standardised features (logistic, all training files)\n\n"
     report += table(weights, ["feature", "weight"])
-    report += "\n\n## Thresholds by searches per question, on the training files\n\n"
+    report += f"\n\n## Thresholds by searches per question, on the training files ({figures['chosen']})\n\n"
     return report + table(figures["thresholds"], ["rate", "token_probability", "learned"])
 
 

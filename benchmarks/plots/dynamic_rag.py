@@ -81,8 +81,8 @@ def triggers(figures: Figures) -> Any:
 LEARNED = {
     "least token probability": "least token probability",
     "least probability of a name": "least probability of a name or number",
-    "learned elsewhere, logistic": "learned on other data sets",
-    "learned, logistic": "learned on the training files of all",
+    "learned elsewhere, trees": "learned (trees), on other data sets",
+    "learned, trees": "learned (trees), on all training files",
 }
 """Triggers of the plot of learned ones, with their names there."""
 
@@ -96,7 +96,7 @@ def learned_trigger(figures: Figures) -> Any:
     figure, axes = style.new_figure(
         "How well a learned trigger ranks the points\nwhere retrieval was needed",
         f"{SPAN} {model_of(figures)}\nn: points of drafts, that is sentences",
-        height=2.4 + 0.75 * len(files),
+        height=3.0 + 0.75 * len(files),
     )
     axis = axes[0][0]
     shown = ["all of them" if name == "all" else data_name(name) for name in files]
@@ -104,7 +104,7 @@ def learned_trigger(figures: Figures) -> Any:
     for i, ((trigger, label), at) in enumerate(zip(LEARNED.items(), dodged(len(LEARNED)), strict=True)):
         rows = [next(row for row in figures["judged"][name] if row["trigger"] == trigger) for name in files]
         draw_rows(axis, np.arange(len(files)) + at, rows, "auc", "auc_interval", index=i, label=label)
-    style.legend(axis, columns=2, lift=20)
+    style.legend(axis, columns=1, lift=20)
     axis.set_xlabel("area under the curve")
     style.reference(axis, 0.5, "chance: 0.5")
     return figure

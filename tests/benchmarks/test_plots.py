@@ -10,12 +10,13 @@ from PIL import Image
 
 from benchmarks.contract import finish
 from benchmarks.plots import PLOTS
+from benchmarks.plots.dynamic_rag import LEARNED
 from benchmarks.plots.parametric_rag import CHOICES
 from benchmarks.redraw import RESULTS, digest, drawn, main, read
 from tests.docs.pages import DOCS
 from tests.drawn import Drawn, assert_distinct, assert_legible
 
-VERTICAL = ("context_length", "documents", "trigger_sensitivity")
+VERTICAL = ("calibrated", "context_length", "documents", "trigger_sensitivity")
 LEARNT = ("translator_learning_squad", "translator_learning_musique")
 
 
@@ -32,6 +33,7 @@ def of_conflicts(rows):
 
 
 EXPECTED = {
+    "calibrated": lambda f: [i for rows in f["data"].values() for i in of_bounds(rows, "f1", "f1_interval")],
     "compare_methods": lambda f: [i for rows in f["data"].values() for i in of_bounds(rows, "f1", "f1_interval")],
     "concurrency": lambda f: [],
     "conflicts": lambda f: of_conflicts(f["rows"]),
@@ -39,6 +41,9 @@ EXPECTED = {
     "documents": lambda f: of_rows([r for r in f["rows"] if r["way"].split(", right")[0] in CHOICES], "f1"),
     "forgetting": lambda f: of_rows(f["rows"], "drop"),
     "knowledge_fidelity": lambda f: of_rows([r for m in ("distill", "prag") for r in f[m]["conditions"]], "f1"),
+    "learned_trigger": lambda f: of_bounds(
+        [row for rows in f["judged"].values() for row in rows if row["trigger"] in LEARNED], "auc", "auc_interval"
+    ),
     "queries": lambda f: of_bounds(
         [c for by in ("by_hop", "by_position") for cells in f[by]["all"].values() for c in cells.values()],
         "value",
@@ -51,6 +56,7 @@ EXPECTED = {
 """All intervals of a file of figures, as (low, value, high)."""
 
 REFERENCES = {
+    "calibrated": (0,),
     "compare_methods": (0.3069, 0.2490),
     "concurrency": (1,),
     "conflicts": (0.5, 1.2308),
@@ -58,6 +64,7 @@ REFERENCES = {
     "documents": (9.8190, 9.8190),
     "forgetting": (0, 0, 0),
     "knowledge_fidelity": (6.9381, 56.8155, 5.5556, 60.7586),
+    "learned_trigger": (0.5,),
     "queries": (0.5642, 0.5642),
     "scalability": (0.1498,),
     "translator_learning": (6.1145, 0),
@@ -65,6 +72,7 @@ REFERENCES = {
     "triggers": (0.5, 0.5),
 }
 COUNTS = {
+    "calibrated": ["n = 50"],
     "compare_methods": ["n = 50", "3 questions"],
     "concurrency": ["n = 16"],
     "conflicts": ["n = 10 + 20", "n = 12 + 22", "n = 12", "n = 10"],
@@ -72,6 +80,7 @@ COUNTS = {
     "documents": ["n = 8 to 100 questions", "40 passages"],
     "forgetting": ["n = 40"],
     "knowledge_fidelity": ["n = 452", "n = 202", "168 passages", "54 passages"],
+    "learned_trigger": ["n = 237", "n = 251", "n = 215", "n = 202", "n = 905"],
     "queries": ["n = 59", "n = 15", "n = 39", "n = 22", "n = 13"],
     "scalability": ["n = 16"],
     "translator_learning": ["n = 100 passages"],
@@ -182,6 +191,7 @@ def test_without_matplotlib_a_run_keeps_its_figures_and_says_what_to_install(tmp
 
 
 EMPTY = {
+    "calibrated": {"data": {}},
     "compare_methods": {"data": {}},
     "concurrency": {"rows": []},
     "conflicts": {"complete": False, "rows": []},
@@ -189,6 +199,7 @@ EMPTY = {
     "documents": {"rows": []},
     "forgetting": {"rows": []},
     "knowledge_fidelity": {},
+    "learned_trigger": {"judged": {}},
     "queries": {"formulators": {"all": []}},
     "scalability": {"rows": []},
     "translator_learning": {"runs": []},
