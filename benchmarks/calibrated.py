@@ -1,9 +1,10 @@
 """What calibrated triggers save: searches against F1, beside searching once, never, and in several steps.
 
 FLARE's method runs with the thresholds that `benchmarks.learned_trigger` chose on training files for a number of
-searches per question: once with its own trigger, the least token probability, and once with the learned one. Beside
-them stand the presets that search a fixed number of times. Everything else is the same (`benchmarks.compare_methods`).
-Differences to one search are paired by question; intervals are by bootstrap over questions.
+searches per question: with its own trigger, the least token probability, with the least one of new names, and with the
+learned trigger. Beside them stand the presets that search a fixed number of times. Everything else is the same
+(`benchmarks.compare_methods`). Differences to one search are paired by question; intervals are by bootstrap over
+questions.
 """
 
 from __future__ import annotations
@@ -98,8 +99,12 @@ def methods_of(triggers: Path, model: str, rates: Sequence[float]) -> dict[str, 
     if missing := sorted(set(rates) - set(known)):
         raise ConfigurationError(f"{triggers} has no thresholds for the rate {missing[0]}; there are {sorted(known)}")
     for of in (known[rate] for rate in rates):
-        made[f"flare, {of['rate']:g} searches"] = ("flare", {"trigger": TokenProbability(of["token_probability"])})
-        made[f"learned, {of['rate']:g} searches"] = ("flare", {"trigger": LearnedTrigger(learned, of["learned"])})
+        triggers_of = {
+            "least": TokenProbability(of["least_probability"]),
+            "new names": TokenProbability(of["least_new_name_probability"], tokens="new_names"),
+            "learned": LearnedTrigger(learned, of["learned"]),
+        }
+        made |= {f"{name}, {of['rate']:g} searches": ("flare", {"trigger": t}) for name, t in triggers_of.items()}
     return made
 
 

@@ -3,8 +3,9 @@
 The points and their labels are those of `benchmarks.triggers`, recorded without the triggers that run the model again.
 Features come from the recorded signals and from a BM25 index over all paragraphs of a file. Every file of `--data` is
 judged twice: by a trigger that was trained on all training files, and by one trained without those of the same data
-set ("elsewhere"). The data set is the first word of a file's name. Beside them stand the least token probability, and
-the least one among names and numbers, on the same points. Intervals are by bootstrap over questions.
+set ("elsewhere"). The data set is the first word of a file's name. Beside them stand, on the same points, the least
+token probability, the least one among names and numbers, and the least one among those that are new. Intervals are by
+bootstrap over questions.
 
 Thresholds are chosen on the training files' multi-hop questions, for numbers of searches per question;
 `benchmarks.calibrated` runs methods with them.
@@ -34,7 +35,11 @@ from langgraph_dynrag.triggers.learned_model import ModelKind
 
 STEPS = " steps"
 """Ending of the name of a training file's questions that one passage answers."""
-PLAIN = {"least token probability": "least_logprob", "least probability of a name": "least_name_logprob"}
+PLAIN = {
+    "least token probability": "least_logprob",
+    "least probability of a name": "least_name_logprob",
+    "least probability of a new name": "least_new_name_logprob",
+}
 WITHOUT_INDEX = "without the index"
 KINDS: tuple[ModelKind, ...] = ("logistic", "trees")
 RATES = (0.3, 0.6, 1.0)
@@ -173,7 +178,7 @@ def judge_all(points: Points, training: Points, seed: int) -> dict[str, Any]:
 
 
 def thresholds(training: Points, trained: Trained) -> list[dict[str, float]]:
-    """Return for each rate the thresholds of the least token probability and of the learned probability.
+    """Return for each rate the thresholds of the least token probabilities and of the learned probability.
 
     The learned probabilities of the training points come from cross-validation.
     """
@@ -186,9 +191,13 @@ def thresholds(training: Points, trained: Trained) -> list[dict[str, float]]:
     found = []
     for rate in RATES:
         count = min(len(kept), round(rate * questions))  # the points at which the trigger fires
-        least = sorted(_number(p.values["least_logprob"]) for p, _ in kept)
-        learned = sorted((value for _, value in kept), reverse=True)
-        found.append({"rate": rate, "token_probability": math.exp(least[count - 1]), "learned": learned[count - 1]})
+        learned = sorted((value for _, value in kept), reverse=True)[count - 1]
+        row = {"rate": rate, "learned": learned}
+        for name in ("least_logprob", "least_new_name_logprob"):
+            row[name.replace("logprob", "probability")] = math.exp(
+                sorted(_number(p.values[name]) for p, _ in kept)[count - 1]
+            )
+        found.append(row)
     return found
 
 
@@ -235,7 +244,7 @@ def report_of(figures: Mapping[str, Any]) -> str:
     report += "\n\n## Weights of the standardised features (logistic, all training files)\n\n"
     report += table(weights, ["feature", "weight"])
     report += f"\n\n## Thresholds by searches per question, on the training files ({figures['chosen']})\n\n"
-    return report + table(figures["thresholds"], ["rate", "token_probability", "learned"])
+    return report + table(figures["thresholds"], list(figures["thresholds"][0]))
 
 
 def _spread(row: Mapping[str, Any], name: str) -> str:

@@ -80,7 +80,7 @@ def triggers(figures: Figures) -> Any:
 
 LEARNED = {
     "least token probability": "least token probability",
-    "least probability of a name": "least probability of a name or number",
+    "least probability of a new name": "least probability of a new name or number",
     "learned elsewhere, trees": "learned (trees), on other data sets",
     "learned, trees": "learned (trees), on all training files",
 }
@@ -125,16 +125,17 @@ def calibrated(figures: Figures) -> Any:
     )
     for axis, (name, rows) in zip(axes[0], data.items(), strict=True):
         series: dict[str, list[Any]] = {
-            "least token probability": [r for r in rows if r["method"].startswith("flare, ")],
+            "least token probability": [r for r in rows if r["method"].startswith("least, ")],
+            "the same of new names": [r for r in rows if r["method"].startswith("new names, ")],
             "learned trigger": [r for r in rows if r["method"].startswith("learned, ")],
             "never or once": [r for r in rows if r["method"] in ("no_retrieval", "single")],
         }
         named = [r for of in series.values() for r in of]
         series["in several steps"] = [r for r in rows if r not in named and r["method"] != "long_context"]
-        for i, (label, of) in enumerate(series.items()):
+        for i, (label, of) in enumerate((label, of) for label, of in series.items() if of):
             ordered = sorted(of, key=lambda row: row["retrievals"])
             places = numbers(ordered, "retrievals")
-            draw_rows(axis, places, ordered, "f1", "f1_interval", index=i, label=label, vertical=True, line=i < 2)
+            draw_rows(axis, places, ordered, "f1", "f1_interval", index=i, label=label, vertical=True, line=i < 3)
         axis.set_title(data_name(name))
         axis.set_xlabel("searches\nper question")
         axis.set_ylim(bottom=0)

@@ -1,6 +1,6 @@
 """`calibrate(..., trigger="learned")`: train a learned trigger from the user's questions and choose its threshold.
 
-An experiment: how well such a trigger does has not been measured.
+`docs/results-triggers.md` reports how well such triggers do.
 """
 
 from __future__ import annotations

@@ -42,7 +42,7 @@ def calibrate(
     ] = None,
     trigger: Annotated[
         Trigger | None,
-        typer.Option(help="Train a trigger instead of the method's own (an experiment; questions need answers)."),
+        typer.Option(help="Train a trigger instead of the method's own (questions need answers)."),
     ] = None,
     learner: Annotated[Learner, typer.Option(help="What to train with --trigger learned.")] = Learner["logistic"],
     missed: Annotated[

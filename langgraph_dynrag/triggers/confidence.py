@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 from langgraph_dynrag.drafts.draft import DraftView, Verdict
 from langgraph_dynrag.triggers.base import BaseTrigger
+from langgraph_dynrag.triggers.features import new_name_tokens
 from rag_backbone.typed_fields import Bounds, Probability
 
 
@@ -22,6 +23,9 @@ class TokenProbability(BaseTrigger):
     Args:
         theta: Probability threshold; 0 never retrieves, 1 practically always.
         aggregate: Whether to compare the minimum or the mean probability.
+        tokens: `"new_names"` judges only the tokens of names and numbers that occur neither in the question nor in the
+            answer so far, and does not retrieve for a sentence without any. It is not FLARE, and ranks sentences better
+            (`docs/results-triggers.md`).
 
     Raises:
         ConfigurationError: If `theta` is not a probability.
@@ -29,18 +33,22 @@ class TokenProbability(BaseTrigger):
 
     theta: Probability = 0.8
     aggregate: Literal["min", "mean"] = "min"
+    tokens: Literal["all", "new_names"] = "all"
 
     needs = frozenset({"logprob"})
 
     def judge(self, view: DraftView) -> Verdict:
         """Compare the minimum (or mean) probability of the judged tokens with `theta`."""
-        scores = tuple(math.exp(logprob) for logprob in view.unit.logprobs)
-        hits = tuple(t for t, p in enumerate(scores) if p < self.theta)
-        if not scores:
-            return Verdict(False, "nothing was written", trigger="token probability", threshold=self.theta)
-        score = min(scores) if self.aggregate == "min" else math.fsum(scores) / len(scores)
+        judged = range(len(view.unit)) if self.tokens == "all" else new_name_tokens(view)
+        known = {t: math.exp(view.unit.logprobs[t]) for t in judged}
+        if not known:
+            nothing = "no new name was written" if len(view.unit) else "nothing was written"
+            return Verdict(False, nothing, trigger="token probability", threshold=self.theta)
+        scores = tuple(known.get(t) for t in range(len(view.unit)))
+        hits = tuple(t for t, p in known.items() if p < self.theta)
+        score = min(known.values()) if self.aggregate == "min" else math.fsum(known.values()) / len(known)
         retrieve = score < self.theta
-        position = (hits[0] if hits else 0) if retrieve else None
+        position = (hits[0] if hits else min(known)) if retrieve else None
         word = f"{self.aggregate} probability {score:.3f} {'<' if retrieve else '>='} {self.theta:g}"
         return Verdict(retrieve, word, scores, score, self.theta, position, hits, "token probability")
 

@@ -144,6 +144,12 @@ def features_of(view: DraftView, names: Sequence[str]) -> tuple[float | None, ..
     return tuple(FEATURES[name].read(sentence) for name in names)
 
 
+def new_name_tokens(view: DraftView) -> list[int]:
+    """Return the judged tokens of names and numbers that occur neither in the question nor in the answer so far."""
+    sentence = _Sentence(view)
+    return sentence.tokens_in(sentence.new_spans)
+
+
 def check_names(names: Sequence[str]) -> None:
     """Refuse names of features that do not exist or are repeated, or none at all.
 

@@ -1,6 +1,7 @@
 """Triggers on the model's confidence, against their definitions."""
 
 import math
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -40,6 +41,20 @@ def test_the_mean_may_fire_without_any_single_token():
     assert not TokenProbability(0.83, "mean").judge(text).retrieve
     # Every token is below 1, so the position is the first one.
     assert TokenProbability(1.0, "mean").judge(text).position == 0
+
+
+def test_only_names_count_that_neither_question_nor_answer_contain():
+    text = view("It was Joan Pike in 1871.", {"It": 0.1, "Joan": 0.2, "Pike": 0.5, "1871": 0.6})
+    trigger = TokenProbability(0.7, tokens="new_names")
+    found = trigger.judge(text)
+    assert (found.retrieve, found.position, found.hits) == (True, 2, (2, 3, 5))
+    assert found.score == pytest.approx(0.2)
+    assert found.scores[0] is None
+    asked = trigger.judge(replace(text, question="Who was Joan?", accepted="Pike is a name. "))
+    assert (asked.position, asked.hits) == (5, (5,))
+    assert TokenProbability(0.55, "mean", tokens="new_names").judge(text).score == pytest.approx((0.2 + 0.5 + 0.6) / 3)
+    none = trigger.judge(replace(text, question="Was it Joan Pike in 1871?"))
+    assert (none.retrieve, none.reason, none.position) == (False, "no new name was written", None)
 
 
 def test_an_empty_draft_never_fires():
