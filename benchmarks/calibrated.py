@@ -2,7 +2,7 @@
 
 FLARE's method runs with the thresholds that `benchmarks.learned_trigger` chose on training files for a number of
 searches per question: with its own trigger, the least token probability, with the least one of new names, and with the
-learned trigger. Beside them stand the presets that search a fixed number of times. Everything else is the same
+learned trigger; without FLARE's search before the answer. Beside them stand the presets that search a fixed number of times. Everything else is the same
 (`benchmarks.compare_methods`). Differences to one search are paired by question; intervals are by bootstrap over
 questions.
 """
@@ -104,7 +104,8 @@ def methods_of(triggers: Path, model: str, rates: Sequence[float]) -> dict[str, 
             "new names": TokenProbability(of["least_new_name_probability"], tokens="new_names"),
             "learned": LearnedTrigger(learned, of["learned"]),
         }
-        made |= {f"{name}, {of['rate']:g} searches": ("flare", {"trigger": t}) for name, t in triggers_of.items()}
+        for name, trigger in triggers_of.items():
+            made[f"{name}, {of['rate']:g} searches"] = ("flare", {"trigger": trigger, "initial_retrieval": False})
     return made
 
 

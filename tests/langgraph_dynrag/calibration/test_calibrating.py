@@ -34,7 +34,13 @@ def chat():
 
 @pytest.mark.parametrize(
     ("preset", "options"),
-    [("dragin", {}), ("etc", {}), (REFERENCE, {}), ("etc", {"trigger": Entropy(1.0)})],
+    [
+        ("dragin", {}),
+        ("etc", {}),
+        (REFERENCE, {}),
+        ("etc", {"trigger": Entropy(1.0)}),
+        ("flare", {"trigger": TokenProbability(tokens="new_names"), "initial_retrieval": False}),
+    ],
 )
 @pytest.mark.parametrize("per", ["sentence", "question"])
 def test_real_graphs_fire_as_often_as_predicted(chat, preset, options, per):
