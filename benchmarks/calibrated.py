@@ -1,8 +1,8 @@
 """What calibrated triggers save: searches against F1, beside searching once, never, and in several steps.
 
-FLARE's method runs, without its search before the answer, with the thresholds that `benchmarks.learned_trigger` chose on
-training files for a number of searches per question: with its own trigger, the least token probability, with the least
-one of new names, and with the learned trigger. Beside them stand the presets that search a fixed number of times.
+FLARE's method runs, without its search before the answer, with the thresholds that `benchmarks.learned_trigger` chose
+on training files for a number of searches per question: with its own trigger, the least token probability, with the
+least one of new names, and with the learned trigger. Beside them stand the presets that search a fixed number of times.
 Everything else is the same (`benchmarks.compare_methods`). Differences to one search are paired by question; intervals
 are by bootstrap over questions.
 """

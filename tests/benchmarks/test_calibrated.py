@@ -1,0 +1,83 @@
+"""The benchmark of calibrated methods: its methods from a file of thresholds, and what counts as as good and cheaper."""
+
+import json
+from dataclasses import asdict
+
+import pytest
+
+from benchmarks.calibrated import as_good_and_cheaper, main, methods_of, report_of, rows_of
+from langgraph_dynrag.triggers import LearnedTrigger, TokenProbability
+from langgraph_dynrag.triggers.learned_model import LearnedModel
+from rag_backbone.errors import ConfigurationError
+
+MODEL = LearnedModel("logistic", ("least_logprob",), (0.0,), (1.0,), 0.0, weights=(-1.0,))
+
+
+@pytest.fixture
+def triggers(tmp_path, model):
+    rates = [
+        {"rate": r, "learned": r, "least_probability": r / 2, "least_new_name_probability": r / 4} for r in (0.3, 0.6)
+    ]
+    path = tmp_path / "learned_trigger.json"
+    about = {"model": model.name, "model_of_trigger": asdict(MODEL), "thresholds": rates}
+    path.write_text(json.dumps(about))
+    return path
+
+
+def test_methods_have_the_thresholds_of_the_file_and_begin_without_a_search(triggers, model):
+    found = methods_of(triggers, str(model), [0.6])
+    assert found == {
+        "least, 0.6 searches": ("flare", {"trigger": TokenProbability(0.3), "initial_retrieval": False}),
+        "new names, 0.6 searches": (
+            "flare",
+            {"trigger": TokenProbability(0.15, tokens="new_names"), "initial_retrieval": False},
+        ),
+        "learned, 0.6 searches": ("flare", {"trigger": LearnedTrigger(MODEL, 0.6), "initial_retrieval": False}),
+    }
+    with pytest.raises(ConfigurationError, match="is of the model .*; run benchmarks.learned_trigger on other"):
+        methods_of(triggers, "other", [0.6])
+    with pytest.raises(ConfigurationError, match=r"no thresholds for the rate 0.5; there are \[0.3, 0.6\]"):
+        methods_of(triggers, str(model), [0.5])
+
+
+def record(f1, searches):
+    return {"f1": f1, "em": 0.0, "recall": 0.5, "retrievals": searches, "generated_tokens": 9}
+
+
+def test_as_good_and_cheaper_needs_few_searches_and_hardly_less_f1():
+    one = [record(0.5, 1)] * 20
+    rows = rows_of(
+        {
+            "single": one,
+            "least, 0.6 searches": [record(0.49, 0.5)] * 20,
+            "new names, 0.6 searches": [record(0.5, 0.7)] * 20,  # too many searches
+            "learned, 0.6 searches": [record(1.0, 0)] * 10 + [record(0, 0)] * 10,  # as good, but by chance
+        },
+        seed=0,
+    )
+    assert [row["f1_over_single"] for row in rows] == pytest.approx([0, -0.01, 0, 0])
+    assert as_good_and_cheaper(rows) == ["least, 0.6 searches"]
+    about = {"model": "tiny", "dtype": "float32", "k": 3, "seed": 0, "complete": False}
+    report = report_of({**about, "data": {"some": rows}, "as_good_and_cheaper": {"some": []}})
+    assert "at most 0.6 searches a question: none." in report
+    assert "run the same command again" in report
+
+
+@pytest.mark.slow
+def test_a_run_asks_every_method_and_continues(triggers, model, tmp_path):
+    question = {
+        "_id": "a",
+        "question": "When was the ferry of Vold built?",
+        "answer": "1973",
+        "type": "bridge",
+        "supporting_facts": [["Vold", 0]],
+        "context": [["Vold", ["The ferry of Vold was built in 1973."]], ["Pell", ["Pell is a town."]]],
+    }
+    data = tmp_path / "some_dev.json"
+    data.write_text(json.dumps([question]))
+    given = ["--model", str(model), "--dtype", "float32", "--data", str(data), "--triggers", str(triggers)]
+    main([*given, "--methods", "--rates", "0.6", "--max-minutes", "0"])
+    main([*given, "--methods", "--rates", "0.6", "--out", str(tmp_path / "out")])
+    figures = json.loads((tmp_path / "out" / "calibrated.json").read_text())
+    assert figures["complete"]
+    assert [row["n"] for row in figures["data"]["some_dev"]] == [1] * 5
