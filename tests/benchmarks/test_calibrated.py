@@ -1,4 +1,4 @@
-"""The benchmark of calibrated methods: its methods from a file of thresholds, and what counts as as good and cheaper."""
+"""The benchmark of calibrated methods: its methods from a file of thresholds, and what is as good and cheaper."""
 
 import json
 from dataclasses import asdict
