@@ -110,41 +110,6 @@ def learned_trigger(figures: Figures) -> Any:
     return figure
 
 
-def calibrated(figures: Figures) -> Any:
-    """Draw F1 against searches per question, with a column for each data set."""
-    data = {name: rows for name, rows in figures["data"].items() if any(row["n"] for row in rows)}
-    if not data:
-        return None
-    figure, axes = style.new_figure(
-        "F1 and searches per question, at calibrated thresholds",
-        f"{SPAN} n = {counted(row['n'] for rows in data.values() for row in rows)} questions of each; "
-        f"{model_of(figures)}\nDashed: one search",
-        columns=len(data),
-        height=4.2,
-        sharey=True,
-    )
-    for axis, (name, rows) in zip(axes[0], data.items(), strict=True):
-        series: dict[str, list[Any]] = {
-            "least token probability": [r for r in rows if r["method"].startswith("least, ")],
-            "the same of new names": [r for r in rows if r["method"].startswith("new names, ")],
-            "learned trigger": [r for r in rows if r["method"].startswith("learned, ")],
-            "never or once": [r for r in rows if r["method"] in ("no_retrieval", "single")],
-        }
-        named = [r for of in series.values() for r in of]
-        series["in several steps"] = [r for r in rows if r not in named and r["method"] != "long_context"]
-        for i, (label, of) in enumerate((label, of) for label, of in series.items() if of):
-            ordered = sorted(of, key=lambda row: row["retrievals"])
-            places = numbers(ordered, "retrievals")
-            draw_rows(axis, places, ordered, "f1", "f1_interval", index=i, label=label, vertical=True, line=i < 3)
-        axis.set_title(data_name(name))
-        axis.set_xlabel("searches\nper question")
-        axis.set_ylim(bottom=0)
-        style.reference(axis, next(r["f1"] for r in rows if r["method"] == "single"), "", horizontal=True)
-    axes[0][0].set_ylabel("F1")
-    style.legend(axes[0][0], columns=2, lift=24)
-    return figure
-
-
 def queries(figures: Figures) -> Any:
     """Draw recall at 3 by formulator: by what is already known, and by the sentence of the answer."""
     last = list(figures["formulators"])[-1]

@@ -16,7 +16,7 @@ from benchmarks.redraw import RESULTS, digest, drawn, main, read
 from tests.docs.pages import DOCS
 from tests.drawn import Drawn, assert_distinct, assert_legible
 
-VERTICAL = ("calibrated", "context_length", "documents", "trigger_sensitivity")
+VERTICAL = ("context_length", "documents", "trigger_sensitivity")
 LEARNT = ("translator_learning_squad", "translator_learning_musique")
 
 
@@ -33,7 +33,6 @@ def of_conflicts(rows):
 
 
 EXPECTED = {
-    "calibrated": lambda f: [i for rows in f["data"].values() for i in of_bounds(rows, "f1", "f1_interval")],
     "compare_methods": lambda f: [i for rows in f["data"].values() for i in of_bounds(rows, "f1", "f1_interval")],
     "concurrency": lambda f: [],
     "conflicts": lambda f: of_conflicts(f["rows"]),
@@ -56,7 +55,6 @@ EXPECTED = {
 """All intervals of a file of figures, as (low, value, high)."""
 
 REFERENCES = {
-    "calibrated": (0,),
     "compare_methods": (0.3069, 0.2490),
     "concurrency": (1,),
     "conflicts": (0.5, 1.2308),
@@ -72,7 +70,6 @@ REFERENCES = {
     "triggers": (0.5, 0.5),
 }
 COUNTS = {
-    "calibrated": ["n = 50"],
     "compare_methods": ["n = 50", "3 questions"],
     "concurrency": ["n = 16"],
     "conflicts": ["n = 10 + 20", "n = 12 + 22", "n = 12", "n = 10"],
@@ -191,7 +188,6 @@ def test_without_matplotlib_a_run_keeps_its_figures_and_says_what_to_install(tmp
 
 
 EMPTY = {
-    "calibrated": {"data": {}},
     "compare_methods": {"data": {}},
     "concurrency": {"rows": []},
     "conflicts": {"complete": False, "rows": []},
