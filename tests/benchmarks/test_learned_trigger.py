@@ -36,11 +36,11 @@ def test_a_file_is_judged_by_triggers_trained_with_and_without_its_data_set():
 
 
 def test_the_report_states_differences_to_the_least_token_probability_and_the_calibration():
-    training = {"near_train": made_up(60, 0), "far_train": made_up(60, 1)}
-    found = judge_all({"near_dev": made_up(40, 2), "far_dev": made_up(40, 3)}, training, 0)
+    training = {"near_train": made_up(30, 0), "far_train": made_up(30, 1)}
+    found = judge_all({"near_dev": made_up(15, 2), "far_dev": made_up(15, 3)}, training, 0)
     rows = {row["trigger"]: row for row in found["judged"]["all"]}
     assert rows["least token probability"]["over_least_interval"] == (0, 0)
-    assert rows["learned, logistic"]["n"] == 240
+    assert rows["learned, logistic"]["n"] == 90
     assert rows["learned, logistic"]["calibration_error"] < 0.2
     assert "calibration_error" not in rows["least token probability"]
     counts = {"near_train": {"questions": 60, "points": 180, "needed": 90}}

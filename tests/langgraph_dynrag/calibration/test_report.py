@@ -45,7 +45,7 @@ def test_the_chosen_threshold_is_named_once():
     told = found()
     assert told.others == told.points[1:]
     assert str(told).splitlines() == [
-        "flare with tiny: TokenProbability(theta=0.7, aggregate='min')",
+        "flare with tiny: TokenProbability(theta=0.7, aggregate='min', tokens='all')",
         "  threshold 0.7 [0.6, 0.8]",
         "  found on 20 questions with 40 pieces of text",
         "  fires at 50% of the pieces, in 60% of the questions",

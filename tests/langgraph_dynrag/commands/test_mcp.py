@@ -76,18 +76,23 @@ def test_nothing_but_the_protocol_is_on_stdout(tmp_path):
         {"method": "notifications/initialized"},
         {"id": 2, "method": "tools/list"},
     ]
-    done = subprocess.run(
+    with subprocess.Popen(
         [sys.executable, *COMMAND, "--search-only", "-d", str(tmp_path / "notes"), "-i", str(tmp_path / "index")],
-        input="".join(json.dumps({"jsonrpc": "2.0", **message}) + "\n" for message in asked),
-        capture_output=True,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
-        check=False,
         cwd=ROOT,
-    )
-    replies = [json.loads(line) for line in done.stdout.splitlines()]
-    assert [reply["id"] for reply in replies] == [1, 2], done.stderr
+    ) as server:
+        server.stdin.write("".join(json.dumps({"jsonrpc": "2.0", **message}) + "\n" for message in asked))
+        server.stdin.flush()
+        lines = [server.stdout.readline(), server.stdout.readline()]  # the end of stdin would cut off the second one
+        rest, errors = server.communicate()
+    assert rest == ""
+    replies = [json.loads(line) for line in lines]
+    assert [reply["id"] for reply in replies] == [1, 2], errors
     assert [tool["name"] for tool in replies[1]["result"]["tools"]] == ["search"]
-    assert "1 files added" in done.stderr
+    assert "1 files added" in errors
 
 
 async def test_a_server_over_http_asks_for_its_token(index, tmp_path):

@@ -122,7 +122,7 @@ def test_an_answer_without_llamaindex_is_the_same(answers, plainly):
             assert clean_answer("".join(answers[case])) == said
 
 
-@pytest.mark.parametrize(("seed", "slots"), [(1, 9), (2, 9), (3, 2)])
+@pytest.mark.parametrize(("seed", "slots"), [(1, 9), pytest.param(2, 9, marks=pytest.mark.slow), (3, 2)])
 def test_threads_with_different_strategies_get_the_same_answers_as_alone(users, answers, seed, slots):
     tenants = users(slots=slots)
     with counted(tenants.model.bank) as counts:
@@ -143,7 +143,7 @@ def test_calls_without_llamaindex_get_the_same_answers_as_alone(users, plainly):
     assert counts["mixed"] > 20
 
 
-@pytest.mark.parametrize("seed", [5, 6])
+@pytest.mark.parametrize("seed", [5, pytest.param(6, marks=pytest.mark.slow)])
 async def test_cancelled_tasks_of_one_event_loop_leave_the_others_as_they_were(users, answers, seed):
     tenants, rng, order = users(slots=6), random.Random(seed), list(answers)
     rng.shuffle(order)

@@ -14,6 +14,7 @@ def test_the_embedded_models_file_is_a_gguf_file():
 
 
 def test_files_that_are_no_gguf_files_are_refused(tmp_path):
+    pytest.importorskip("xllamacpp")  # asked for first
     with pytest.raises(ConfigurationError, match="nowhere.gguf cannot be read: No such file"):
         LlamaCppServer(tmp_path / "nowhere.gguf")
     (tmp_path / "text.gguf").write_text("text")
