@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import json
 import logging
+import threading
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from openinference.instrumentation import REDACTED_VALUE, TraceConfig
 from openinference.semconv.trace import DocumentAttributes, SpanAttributes
-from opentelemetry.trace import Span
+from opentelemetry.trace import Span, TracerProvider
 
 logger = logging.getLogger(__name__)
 
@@ -68,6 +69,51 @@ class SpanWriter:
             )
             value = REDACTED_VALUE if hidden and value.value is not None else value.value
         return None if value is None else self.config.mask(name, _plain(value))
+
+
+class Instrumentor(Protocol):
+    """What all OpenInference instrumentors offer."""
+
+    @property
+    def is_instrumented_by_opentelemetry(self) -> bool:
+        """Whether the framework is instrumented."""
+
+    def instrument(self, **options: Any) -> Any:
+        """Instrument the framework."""
+
+    def uninstrument(self) -> Any:
+        """Remove the instrumentation."""
+
+
+class Instrumentation:
+    """An OpenInference instrumentor, and what a package adds to the spans that it creates. Threads can share it.
+
+    Args:
+        instrumentor: The instrumentor of a framework.
+        add: Begins to add attributes with a writer, and returns a function that ends it.
+    """
+
+    def __init__(self, instrumentor: Instrumentor, add: Callable[[SpanWriter], Callable[[], None]]) -> None:
+        self._instrumentor, self._add = instrumentor, add
+        self._lock = threading.Lock()
+        self._ends: list[Callable[[], None]] = []
+
+    def begin(self, tracer_provider: TracerProvider | None, config: TraceConfig | None) -> None:
+        """Instrument the framework, unless it is already, and begin to add attributes; a second call does nothing."""
+        config = config or TraceConfig()
+        with self._lock:
+            if self._ends:
+                return
+            if not self._instrumentor.is_instrumented_by_opentelemetry:
+                self._instrumentor.instrument(tracer_provider=tracer_provider, config=config)
+                self._ends.append(self._instrumentor.uninstrument)
+            self._ends.append(self._add(SpanWriter(config)))
+
+    def end(self) -> None:
+        """End what `begin` began; without it, do nothing."""
+        with self._lock:
+            while self._ends:
+                self._ends.pop()()
 
 
 def document_attributes(documents: Iterable[Mapping[str, Any]]) -> dict[str, Any]:

@@ -6,8 +6,7 @@ node's span then gets what the node recorded (`langgraph_dynrag.tracing.attribut
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from langchain_core.runnables import RunnableConfig
@@ -18,10 +17,7 @@ from opentelemetry.trace import Span, TracerProvider
 from langgraph_dynrag.events.events import Event
 from langgraph_dynrag.events.observers import Observer, add_observer, remove_observer
 from langgraph_dynrag.tracing.attributes import node_attributes
-from rag_backbone.tracing import SpanWriter
-
-_lock = threading.Lock()
-_active: list[tuple[Observer, bool]] = []
+from rag_backbone.tracing import Instrumentation, SpanWriter
 
 
 def instrument(tracer_provider: TracerProvider | None = None, *, config: TraceConfig | None = None) -> None:
@@ -45,17 +41,7 @@ def instrument(tracer_provider: TracerProvider | None = None, *, config: TraceCo
         >>> instrument()  # doctest: +SKIP
         >>> graph.invoke({"question": "Who commanded the Patient Anna?"})  # doctest: +SKIP
     """
-    config = config or TraceConfig()
-    with _lock:
-        if _active:
-            return
-        langchain = LangChainInstrumentor()
-        ours = not langchain.is_instrumented_by_opentelemetry
-        if ours:
-            langchain.instrument(tracer_provider=tracer_provider, config=config)
-        observer: Observer = partial(_observe, SpanWriter(config))
-        _active.append((observer, ours))
-        add_observer(observer)
+    _instrumentation.begin(tracer_provider, config)
 
 
 def uninstrument() -> None:
@@ -63,12 +49,13 @@ def uninstrument() -> None:
 
     LangChain's instrumentation is removed if `instrument` added it. Without a call of `instrument`, nothing happens.
     """
-    with _lock:
-        for observer, ours in _active:
-            remove_observer(observer)
-            if ours:
-                LangChainInstrumentor().uninstrument()
-        _active.clear()
+    _instrumentation.end()
+
+
+def _add(writer: SpanWriter) -> Callable[[], None]:
+    observer: Observer = partial(_observe, writer)
+    add_observer(observer)
+    return partial(remove_observer, observer)
 
 
 def _observe(writer: SpanWriter, events: Sequence[Event], config: RunnableConfig) -> None:
@@ -79,3 +66,6 @@ def _span_of(config: RunnableConfig) -> Span | None:
     """Return the span of the node that was called with this config; None outside of a traced run."""
     run = getattr(config.get("callbacks"), "parent_run_id", None)
     return None if run is None else LangChainInstrumentor().get_span(run)
+
+
+_instrumentation = Instrumentation(LangChainInstrumentor(), _add)

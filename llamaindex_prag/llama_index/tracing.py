@@ -6,7 +6,7 @@ LlamaIndex's OpenInference instrumentor creates the spans. The span of `Parametr
 
 from __future__ import annotations
 
-import threading
+from collections.abc import Callable
 from typing import Any
 
 from llama_index.core.bridge.pydantic import PrivateAttr
@@ -18,10 +18,7 @@ from openinference.instrumentation.llama_index import LlamaIndexInstrumentor
 from opentelemetry.trace import TracerProvider, get_current_span
 
 from llamaindex_prag.llama_index.postprocessor import AdaptersInjectedEvent
-from rag_backbone.tracing import SpanWriter, Text
-
-_lock = threading.Lock()
-_active: list[tuple[_AdaptersOfSpan, bool]] = []
+from rag_backbone.tracing import Instrumentation, SpanWriter, Text
 
 
 def instrument(tracer_provider: TracerProvider | None = None, *, config: TraceConfig | None = None) -> None:
@@ -45,28 +42,25 @@ def instrument(tracer_provider: TracerProvider | None = None, *, config: TraceCo
         >>> instrument()  # doctest: +SKIP
         >>> query_engine.query("Who commanded the Patient Anna?")  # doctest: +SKIP
     """
-    config = config or TraceConfig()
-    with _lock:
-        if _active:
-            return
-        llama_index = LlamaIndexInstrumentor()
-        ours = not llama_index.is_instrumented_by_opentelemetry
-        if ours:
-            llama_index.instrument(tracer_provider=tracer_provider, config=config)
-        handler = _AdaptersOfSpan(SpanWriter(config))
-        get_dispatcher().add_event_handler(handler)
-        _active.append((handler, ours))
+    _instrumentation.begin(tracer_provider, config)
 
 
 def uninstrument() -> None:
-    """Stop tracing. LlamaIndex's instrumentation is removed if `instrument` added it."""
-    with _lock:
-        for handler, ours in _active:
-            dispatcher = get_dispatcher()
-            dispatcher.event_handlers = [known for known in dispatcher.event_handlers if known is not handler]
-            if ours:
-                LlamaIndexInstrumentor().uninstrument()
-        _active.clear()
+    """Stop tracing.
+
+    LlamaIndex's instrumentation is removed if `instrument` added it. Without a call of `instrument`, nothing happens.
+    """
+    _instrumentation.end()
+
+
+def _add(writer: SpanWriter) -> Callable[[], None]:
+    handler, dispatcher = _AdaptersOfSpan(writer), get_dispatcher()
+    dispatcher.add_event_handler(handler)
+
+    def end() -> None:
+        dispatcher.event_handlers = [known for known in dispatcher.event_handlers if known is not handler]
+
+    return end
 
 
 class _AdaptersOfSpan(BaseEventHandler):
@@ -107,3 +101,6 @@ def injection_attributes(event: AdaptersInjectedEvent) -> dict[str, Any]:
         "conflicts": Text(event.conflicts, "output"),
     }
     return {f"dynprag.injection.{name}": value for name, value in fields.items()}
+
+
+_instrumentation = Instrumentation(LlamaIndexInstrumentor(), _add)

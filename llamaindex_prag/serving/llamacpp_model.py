@@ -15,12 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llamaindex_prag.adapter_model import AdapterModel
 from llamaindex_prag.adapters.active_adapters import ActiveAdapters, Merge
 from llamaindex_prag.adapters.adapter import AdapterKey
 from llamaindex_prag.adapters.recipe import Recipe, get_recipe
 from llamaindex_prag.adapters.source import MergeableStore
 from llamaindex_prag.augment.choice import settled
+from llamaindex_prag.serving.in_server import ModelInServer
 from llamaindex_prag.serving.llamacpp_client import LlamaCppClient
 from llamaindex_prag.serving.llamacpp_engine import LlamaCppEngine
 from llamaindex_prag.serving.llamacpp_files import (
@@ -38,7 +38,6 @@ from rag_backbone.loading.cache_folder import cache_root
 from rag_backbone.loading.llamacpp_server import LlamaCppServer
 
 if TYPE_CHECKING:
-    from llamaindex_prag.parametric_model import ParametricModel
     from rag_backbone.engine.adapters import Ensemble
     from rag_backbone.loading.causal_lm import CausalLM
 
@@ -47,7 +46,7 @@ NO_ADAPTERS: dict[str, Any] = {"lora": [{"id": 0, "scale": 0.0}]}
 under another request's adapters."""
 
 
-class LlamaCppModel(AdapterModel):
+class LlamaCppModel(ModelInServer):
     """The model of a llama.cpp server, with the adapters of one store.
 
     Args:
@@ -75,9 +74,7 @@ class LlamaCppModel(AdapterModel):
         ...     retriever, injection="parametric", adapters=served, missing="context")  # doctest: +SKIP
     """
 
-    lm: ServedLM
-    store: MergeableStore
-    in_server = True
+    server: LlamaCppClient
 
     def __init__(
         self,
@@ -115,28 +112,9 @@ class LlamaCppModel(AdapterModel):
         note_quantisation(self.quantisation, self.server.name)
 
     @property
-    def base_url(self) -> str:
-        """The server's address."""
-        return self.server.base_url
-
-    @property
     def no_adapters(self) -> dict[str, Any]:
         """What `ChatOpenAI(extra_body=...)` needs, so that requests without adapters use the base model alone."""
         return dict(NO_ADAPTERS)
-
-    @property
-    def trainable(self) -> bool:
-        """Whether adapters can be trained, which requires `lm`."""
-        return self.lm.named
-
-    @property
-    def local(self) -> ParametricModel:
-        """The same model in this process, loaded at first use, for training and measuring.
-
-        Raises:
-            ConfigurationError: If `lm` was not given.
-        """
-        return self.lm.local
 
     def location(self) -> dict[str, Any]:
         """Return the arguments of `ParametricLLM` that lead to this model, except secrets."""
@@ -223,8 +201,8 @@ class LlamaCppModel(AdapterModel):
         """Return the object that makes a generator use these adapters.
 
         Raises:
-            ConfigurationError: If they act from the answer on; a graph continues answers, in which they would begin to
-                act anew.
+            ConfigurationError: If they act from the answer on; a graph continues answers, and they would act from the
+                continuation on only.
         """
         self.recipe.check_plain("a graph that uses a llama.cpp server")
         return LlamaCppSelection(self, selection)

@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from llamaindex_prag.adapter_model import AdapterModel
 from llamaindex_prag.adapters.active_adapters import ActiveAdapters, Merge
 from llamaindex_prag.adapters.adapter import AdapterKey
 from llamaindex_prag.adapters.recipe import Recipe, get_recipe
@@ -24,6 +23,7 @@ from llamaindex_prag.adapters.source import MergeableStore
 from llamaindex_prag.augment.choice import settled
 from llamaindex_prag.serving.document_names import DocumentSet, checked_secret
 from llamaindex_prag.serving.exports import ExportFolders
+from llamaindex_prag.serving.in_server import ModelInServer
 from llamaindex_prag.serving.loaded import LoadedAdapters
 from llamaindex_prag.serving.lora_server import LoraServer
 from llamaindex_prag.serving.merging import address, merged
@@ -32,7 +32,6 @@ from rag_backbone.errors import AdapterError, ConfigurationError
 from rag_backbone.loading.cache_folder import cache_root
 
 if TYPE_CHECKING:
-    from llamaindex_prag.parametric_model import ParametricModel
     from llamaindex_prag.serving.served_engine import ServedEngine
     from rag_backbone.engine.adapters import Ensemble
     from rag_backbone.loading.causal_lm import CausalLM
@@ -40,7 +39,7 @@ if TYPE_CHECKING:
 Loading = Literal["push", "resolve"]
 
 
-class ServedModel(AdapterModel):
+class ServedModel(ModelInServer):
     """The model of a server, with the adapters of one store.
 
     Args:
@@ -74,9 +73,7 @@ class ServedModel(AdapterModel):
         ...     adapters=served, missing="context")  # doctest: +SKIP
     """
 
-    lm: ServedLM
-    store: MergeableStore
-    in_server = True
+    server: LoraServer
 
     def __init__(
         self,
@@ -113,25 +110,6 @@ class ServedModel(AdapterModel):
         if loading == "push":
             folders = ExportFolders(Path(folder) if folder is not None else _cached(self.server), keep=keep)
             self._loaded = LoadedAdapters(self.server, folders, base_model_name=self.name, server_root=server_folder)
-
-    @property
-    def base_url(self) -> str:
-        """The server's address."""
-        return self.server.base_url
-
-    @property
-    def trainable(self) -> bool:
-        """Whether adapters can be trained, which requires `lm`."""
-        return self.lm.named
-
-    @property
-    def local(self) -> ParametricModel:
-        """The same model in this process, loaded at first use, for training and measuring.
-
-        Raises:
-            ConfigurationError: If `lm` was not given.
-        """
-        return self.lm.local
 
     def location(self) -> dict[str, Any]:
         """Return the arguments of `ParametricLLM` that lead to this model, except secrets."""

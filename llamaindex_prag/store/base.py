@@ -14,7 +14,8 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
-from llamaindex_prag.adapters.adapter import Adapter, AdapterKey
+from llamaindex_prag.adapters.adapter import LARGEST_VALUE, Adapter, AdapterKey
+from llamaindex_prag.errors import AdapterDamagedError, AdapterRefusedError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -203,3 +204,24 @@ class GcReport:
     compacted: bool
     reason: str
     """Why the file was not compacted; empty if it was."""
+
+
+def check_storable(key: AdapterKey, adapter: Adapter) -> None:
+    """Check that training could have produced an adapter's values, and that it has not diverged.
+
+    Raises:
+        AdapterError: If values are not finite, or the buffer does not fit its layout.
+        AdapterRefusedError: If a value is too large.
+    """
+    adapter.check()
+    largest = max(abs(float(adapter.buffer.max())), abs(float(adapter.buffer.min())))
+    if largest > LARGEST_VALUE:
+        raise AdapterRefusedError(
+            f"the adapter of {key.text[:12]} has a value of {largest:g}; above {LARGEST_VALUE:g}, training has "
+            "diverged. Lower the recipe's learning_rate."
+        )
+
+
+def damaged(key: AdapterKey, error: AdapterDamagedError) -> AdapterDamagedError:
+    """Return an error that says which adapter is damaged."""
+    return AdapterDamagedError(f"the adapter of text {key.text[:12]} and recipe {key.recipe[:12]} is damaged: {error}")

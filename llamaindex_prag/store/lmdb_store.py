@@ -20,11 +20,11 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from llamaindex_prag.adapters.adapter import LARGEST_VALUE, Adapter, AdapterKey
+from llamaindex_prag.adapters.adapter import Adapter, AdapterKey
 from llamaindex_prag.adapters.layout import Layout
 from llamaindex_prag.errors import AdapterDamagedError, AdapterMissingError, AdapterRefusedError, StoreError
 from llamaindex_prag.store import entries, maintenance, ownership
-from llamaindex_prag.store.base import GcReport, StoredAdapter, StoreStats, VerifyReport
+from llamaindex_prag.store.base import GcReport, StoredAdapter, StoreStats, VerifyReport, check_storable, damaged
 from llamaindex_prag.store.datafile import is_new
 from llamaindex_prag.store.documents import DocumentsOfStore
 from llamaindex_prag.store.encoding import Encoding, Header, checked_encoding, decode_into, encode, read_header
@@ -114,12 +114,7 @@ class LMDBStore(DocumentsOfStore):
             StoreFullError: If the disk is full.
         """
         name, owners = self._name(key), tuple(owners)
-        adapter.check()
-        if (largest := float(np.abs(adapter.buffer).max())) > LARGEST_VALUE:
-            raise AdapterRefusedError(
-                f"the adapter of {key.text[:12]} has a value of {largest:g}; above {LARGEST_VALUE:g}, training has "
-                "diverged. Lower the recipe's learning_rate."
-            )
+        check_storable(key, adapter)
         value, row = encode(adapter, self.encoding), entries.as_json(record)
         layout = adapter.layout
 
@@ -153,7 +148,7 @@ class LMDBStore(DocumentsOfStore):
                 out = np.empty(layout.size, np.float32)
                 decode_into(value, out)
             except AdapterDamagedError as error:
-                raise _damaged(key, error) from error
+                raise damaged(key, error) from error
         return Adapter(layout, out, header.scale)
 
     def read_into(self, key: AdapterKey, out: NDArray[np.float32]) -> float:
@@ -177,7 +172,7 @@ class LMDBStore(DocumentsOfStore):
             try:
                 return decode_into(value, out).scale
             except AdapterDamagedError as error:
-                raise _damaged(key, error) from error
+                raise damaged(key, error) from error
 
     def digest(self, key: AdapterKey) -> str | None:
         """Return the SHA-256 of an adapter as stored, which depends on values, scale and encoding, or None."""
@@ -334,7 +329,3 @@ class LMDBStore(DocumentsOfStore):
         if (layout.size, layout.a_size) != (header.size, header.a_size):
             raise AdapterDamagedError(f"it has {header.size} values, its layout {layout.size}")
         return layout
-
-
-def _damaged(key: AdapterKey, error: AdapterDamagedError) -> AdapterDamagedError:
-    return AdapterDamagedError(f"the adapter of text {key.text[:12]} and recipe {key.recipe[:12]} is damaged: {error}")

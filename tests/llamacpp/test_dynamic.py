@@ -110,9 +110,9 @@ def test_methods_that_need_hidden_signals_are_refused(embedded_server, retriever
 
 
 def test_a_wrong_address_is_named(retriever):
-    nobody = ChatOpenAI(base_url="http://127.0.0.1:9/v1", model="m", api_key="none", max_retries=0)
+    unreachable = ChatOpenAI(base_url="http://127.0.0.1:9/v1", model="m", api_key="none", max_retries=0)
     with pytest.raises(ServerUnavailableError, match="the server at http://127.0.0.1:9/v1"):
-        create_dynamic_rag(nobody, retriever, preset="flare")
+        create_dynamic_rag(unreachable, retriever, preset="flare")
 
 
 class Killable:

@@ -73,7 +73,7 @@ class HeldFact:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GoneFact:
-    """A document no longer uses a text. What follows is decided by whoever reads the state, see `State`.
+    """A document no longer uses a text. Readers of the joined records decide what is removed, see `State`.
 
     A writer cannot know that it removes the last owner: another host may be adding one, or removing another last one.
     So it records what it saw, and the state after the join says whether an owner is left.

@@ -21,11 +21,11 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from llamaindex_prag.adapters.adapter import LARGEST_VALUE, Adapter, AdapterKey
+from llamaindex_prag.adapters.adapter import Adapter, AdapterKey
 from llamaindex_prag.adapters.layout import Layout
 from llamaindex_prag.errors import AdapterDamagedError, AdapterMissingError, AdapterRefusedError, StoreError
 from llamaindex_prag.store import entries
-from llamaindex_prag.store.base import GcReport, StoredAdapter, StoreStats, VerifyReport
+from llamaindex_prag.store.base import GcReport, StoredAdapter, StoreStats, VerifyReport, check_storable, damaged
 from llamaindex_prag.store.encoding import Encoding, checked_encoding, decode_into, encode
 from llamaindex_prag.store.object import maintenance
 from llamaindex_prag.store.object.causal import Dot
@@ -131,12 +131,7 @@ class ObjectStore(DocumentsOfObjectStore):
         """
         self._check(key)
         owners = tuple(owners)
-        adapter.check()
-        if (largest := float(np.abs(adapter.buffer).max())) > LARGEST_VALUE:
-            raise AdapterRefusedError(
-                f"the adapter of {key.text[:12]} has a value of {largest:g}; above {LARGEST_VALUE:g}, training has "
-                "diverged. Lower the recipe's learning_rate."
-            )
+        check_storable(key, adapter)
         content, row = encode(adapter, self.encoding), entries.as_json(record).decode("utf-8", "surrogatepass")
         log, layout = self._writable(), adapter.layout
         self._contents.settle_layout(log.refresh(0.0), key.recipe, layout)
@@ -200,9 +195,9 @@ class ObjectStore(DocumentsOfObjectStore):
             except FileNotFoundError:  # its bytes are gone: either this process does not know yet that it was removed,
                 continue
             except AdapterDamagedError as error:
-                raise _damaged(key, error) from error
+                raise damaged(key, error) from error
         assert found is not None  # or it is lost
-        raise _damaged(key, AdapterDamagedError(f"{self._contents.address(*found)} does not exist"))
+        raise damaged(key, AdapterDamagedError(f"{self._contents.address(*found)} does not exist"))
 
     def read_many(self, keys: Sequence[AdapterKey], outs: Sequence[NDArray[np.float32]]) -> list[float]:
         """Write each adapter's values into its `outs` (layout.size,), reading several at once; return their scales.
@@ -380,7 +375,3 @@ class ObjectStore(DocumentsOfObjectStore):
             )
         entries.hash_bytes(key.text)
         entries.hash_bytes(key.recipe, "a recipe's key")
-
-
-def _damaged(key: AdapterKey, error: AdapterDamagedError) -> AdapterDamagedError:
-    return AdapterDamagedError(f"the adapter of text {key.text[:12]} and recipe {key.recipe[:12]} is damaged: {error}")

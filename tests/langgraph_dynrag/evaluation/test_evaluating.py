@@ -274,7 +274,7 @@ def test_mistakes_are_explained_before_anything_is_asked(options, message):
 class Length:
     """A judge that prefers long answers, and refuses those that hold a number."""
 
-    name = "length by nobody"
+    name = "length counted"
 
     def __init__(self):
         self.seen = []
@@ -292,7 +292,7 @@ def test_a_judge_scores_answers_once_and_is_named_in_the_report(tmp_path):
     found = evaluate(model, retriever, BRIDGES[:5], judge=judge, **options)
     assert found.row("single").judged.value == len("It was Wray.")
     assert (BRIDGES[0]["question"], "It was Wray.", "It was Wray", ("Fact.",)) in judge.seen
-    assert found.judge == "length by nobody"
+    assert found.judge == "length counted"
     assert any(
         "The judge gave no score for 4 answers; the first failure: ValueError: not this one" in n for n in found.notes
     )
@@ -305,7 +305,7 @@ def test_a_judge_that_needs_answers_is_refused_before_anything_is_asked():
     model, retriever = bridges()
     judge = Length()
     judge.needs = ["reference"]
-    with pytest.raises(ConfigurationError, match="length by nobody compares with a correct answer, and none of the 2"):
+    with pytest.raises(ConfigurationError, match="length counted compares with a correct answer, and none of the 2"):
         evaluate(model, retriever, [q["question"] for q in BRIDGES[:2]], judge=judge, presets=[], **ONE)
     assert model.calls == []
 

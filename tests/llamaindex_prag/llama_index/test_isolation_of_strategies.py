@@ -1,7 +1,7 @@
 """Tests that callers with different documents and strategies do not disturb each other, in threads and in one loop.
 
-Routes, merges and ensembles run side by side. Each answer is the one that its caller gets alone, whoever runs beside it
-and whoever is cancelled in the middle. Float32 and greedy, as in `test_isolation`.
+Routes, merges and ensembles run concurrently. Each answer equals the one that its caller gets without other callers,
+also if other calls are cancelled. Float32 and greedy, as in `test_isolation`.
 """
 
 import asyncio

@@ -254,7 +254,7 @@ def check(writers):
     puts = [(d, f, act) for act in acts for d, f in act[2].items() if type(f).__name__ == "AdapterFact"]
     for dot, fact, act in puts:
         replaced = any(other is not act and dot in other[3] and f.text == fact.text for _, f, other in puts)
-        # Who began to use the text when its adapter was visible, or came with it, and whose document nobody removed.
+        # Documents that began to use the text while its adapter was visible, or with it, and that were not removed.
         alive = [
             o
             for o_dot, o, o_act in owners
