@@ -244,7 +244,10 @@ def report_of(figures: Mapping[str, Any]) -> str:
     report += "\n\n## Weights of the standardised features (logistic, all training files)\n\n"
     report += table(weights, ["feature", "weight"])
     report += f"\n\n## Thresholds by searches per question, on the training files ({figures['chosen']})\n\n"
-    return report + table(figures["thresholds"], list(figures["thresholds"][0]))
+    report += table(figures["thresholds"], list(figures["thresholds"][0]))
+    if not figures["complete"]:
+        report += "\n\nStopped before all questions were drafted; run the same command again to continue."
+    return report
 
 
 def _spread(row: Mapping[str, Any], name: str) -> str:

@@ -44,10 +44,11 @@ def test_the_report_states_differences_to_the_least_token_probability_and_the_ca
     assert rows["learned, logistic"]["calibration_error"] < 0.2
     assert "calibration_error" not in rows["least token probability"]
     counts = {"near_train": {"questions": 60, "points": 180, "needed": 90}}
-    about = {"model": "tiny", "dtype": "float32", "seed": 0, "training": counts, "points": counts}
+    about = {"model": "tiny", "dtype": "float32", "seed": 0, "training": counts, "points": counts, "complete": False}
     report = report_of({**about, **found})
     assert f"learned elsewhere, logistic, {WITHOUT_INDEX}" in report
     assert "| `least_logprob` |" in report
+    assert "Stopped before all questions were drafted" in report
 
 
 def test_questions_of_different_files_are_different_ones():
