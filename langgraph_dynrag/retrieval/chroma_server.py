@@ -66,9 +66,8 @@ class ChromaServer:
                 raise self._foreign(collection)
             manifest.server = ServerCollection(self.name, uuid.uuid4().hex)
             manifest.write(self._folder)  # first, so that no collection is left without its index
-            with self._translated(
-                "created"
-            ):  # now, so that a name that is refused is known before anything is embedded
+            # Now, so that a name that is refused is known before anything is embedded.
+            with self._translated("created"):
                 self._collection(create=True)
         elif collection is not None:
             self._check_owner(collection, manifest.server)
