@@ -24,6 +24,7 @@ from typing import Any
 
 from benchmarks.contract import Deadline, finish, machine, note, parser, table
 from benchmarks.datasets import Question, corpus, load_questions, sample
+from benchmarks.further_features import FURTHER, further_features, ranked
 from benchmarks.point_records import Row, single_hop, written
 from benchmarks.runs import load_chat
 from langgraph_dynrag.calibration.measures import calibration_error, roc_area, roc_area_difference
@@ -102,8 +103,8 @@ def with_features(rows: Sequence[Row], questions: Sequence[Question]) -> list[tu
     for number, row in enumerate(rows):
         for point in row["points"]:
             values = features_of(view_of(point, row["question"].text, index), names)
-            labelled = LabelledPoint(number, dict(zip(names, values, strict=True)), point["needed"])
-            found.append((labelled, row["question"].id))
+            named = dict(zip(names, values, strict=True)) | further_features(point, index)
+            found.append((LabelledPoint(number, named, point["needed"]), row["question"].id))
     return found
 
 
@@ -151,6 +152,10 @@ def judge_all(points: Points, training: Points, seed: int) -> dict[str, Any]:
         for trigger, trained in triggers.items():
             model = trained.model
             scores[trigger] = [model.probability([p.values[f] for f in model.features]) for p, _ in of]
+        known = [p for others in elsewhere.values() for p, _ in others]
+        for more, features in FURTHER.items():
+            name_of = f"learned elsewhere, logistic, {more}"
+            scores[name_of] = ranked(known, [p for p, _ in of], (*FEATURES, *features))
         rows[name] = [judged_by(trigger, of, s, scores, seed) for trigger, s in scores.items()]
         for trigger, s in scores.items():
             pooled.setdefault(trigger, []).extend((p, q, v) for (p, q), v in zip(of, s, strict=True))
@@ -218,7 +223,7 @@ def judged_by(
     new = [i for i, (p, _) in enumerate(of) if _number(p.values["new_names"]) > 0]
     area, low, high = roc_area([scores[i] for i in new], [labels[i] for i in new], groups=[groups[i] for i in new])
     row |= {"n_new": len(new), "auc_new": area, "auc_new_interval": (low, high)}
-    if trigger not in PLAIN:
+    if trigger not in PLAIN and not trigger.endswith(tuple(FURTHER)):
         row["calibration_error"] = calibration_error(scores, labels)
     return row
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from benchmarks.plots.dynamic_rag import (
+    calibrated,
     learned_trigger,
     methods,
     queries,
@@ -29,6 +30,7 @@ from benchmarks.plots.parts import Figures
 __all__ = ["PLOTS", "learning"]
 
 PLOTS: Mapping[str, Callable[[Figures], Any]] = {
+    "calibrated": calibrated,
     "compare_methods": methods,
     "concurrency": throughput,
     "conflicts": conflicts,

@@ -47,6 +47,32 @@ def methods(figures: Figures) -> Any:
     return figure
 
 
+def calibrated(figures: Figures) -> Any:
+    """Draw what each method gains over one search beside its searches per question, by data set."""
+    data = {name: rows for name, rows in figures["data"].items() if any(row["n"] for row in rows)}
+    if not data:
+        return None
+    figure, axes = style.new_figure(
+        "F1 compared with one search, and searches\nper question, at calibrated thresholds",
+        f"{SPAN} {model_of(figures)}",
+        rows=len(data),
+        columns=2,
+        height=1.6 + len(data) * (1.0 + 0.26 * max(len(rows) for rows in data.values())),
+        sharey="row",
+        sharex="col",
+        width_ratios=(2, 1),
+    )
+    for (name, rows), (left, right) in zip(data.items(), axes, strict=True):
+        style.name_rows(left, [row["method"] for row in rows])
+        draw_rows(left, range(len(rows)), rows, "f1_over_single", "f1_over_single_interval")
+        left.set_title(f"{data_name(name)}, n = {counted(row['n'] for row in rows)}", pad=20)
+        style.reference(left, 0, "one search")
+        right.barh(range(len(rows)), numbers(rows, "retrievals"), height=0.6, **style.bar_look(1))
+    for axis, label in zip(axes[-1], ("F1 minus that of one search", "searches"), strict=True):
+        axis.set_xlabel(label)
+    return figure
+
+
 def triggers(figures: Figures) -> Any:
     """Draw the area under the curve of each trigger, over all points and over those that state a fact."""
     shown = {k: v for k, v in list(figures["triggers"].items())[-2:] if v}

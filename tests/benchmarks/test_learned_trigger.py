@@ -1,12 +1,16 @@
 """The benchmark of learned triggers: what is trained on what, and its figures on made-up points."""
 
 import json
+from itertools import chain
 
 import numpy as np
 import pytest
+from langchain_core.documents import Document
 
+from benchmarks.further_features import FURTHER, further_features
 from benchmarks.learned_trigger import WITHOUT_INDEX, data_set, fitted, judge_all, main, report_of
 from langgraph_dynrag.calibration.training import LabelledPoint, TooFewPointsError
+from langgraph_dynrag.retrieval.bm25 import BM25Retriever
 from langgraph_dynrag.triggers.features import FEATURES
 
 pytest.importorskip("sklearn")
@@ -18,7 +22,8 @@ def made_up(questions, seed, telling="least_logprob"):
     found = []
     for question in range(questions):
         for needed in (rng.random(3) < 0.5).tolist():
-            values = dict.fromkeys(FEATURES, 0.0) | {"new_names": 1.0, telling: float(rng.normal() - 2 * needed)}
+            values = dict.fromkeys((*FEATURES, *chain(*FURTHER.values())), 0.0) | {"new_names": 1.0}
+            values[telling] = float(rng.normal() - 2 * needed)
             found.append((LabelledPoint(question, values, needed), f"q{question}"))
     return found
 
@@ -49,6 +54,27 @@ def test_the_report_states_differences_to_the_least_token_probability_and_the_ca
     assert f"learned elsewhere, logistic, {WITHOUT_INDEX}" in report
     assert "| `least_logprob` |" in report
     assert "Stopped before all questions were drafted" in report
+
+
+def test_a_further_feature_that_tells_is_seen_to_add_something():
+    """Elsewhere as here the trend of entropy tells, which the trigger itself does not have."""
+    training = {"near_train": made_up(60, 0), "far_train": made_up(60, 1, "etc")}
+    found = judge_all({"near_dev": made_up(60, 2, "etc")}, training, 0)
+    area = {row["trigger"]: row["auc"] for row in found["judged"]["near_dev"]}
+    assert area["learned elsewhere, logistic, with RIND and ETC"] > 0.8
+    assert area["learned elsewhere, logistic, with the query's scores"] < 0.65
+    assert area["learned elsewhere, logistic"] < 0.65
+
+
+def test_further_features_come_from_the_record_and_from_a_search_for_the_sentence():
+    texts = ["The ferry of Vold was built in 1901.", "The ferry of Pell is blue."]
+    index = BM25Retriever.from_documents([Document(t) for t in texts])
+    triggers = {"RIND, paper (DRAGIN)": {"score": 0.25}, "trend of entropy, paper (ETC)": {"score": None}}
+    found = further_features({"sentence": "The ferry of Vold was built in 1905.", "triggers": triggers}, index)
+    assert (found["rind"], found["etc"]) == (0.25, None)
+    assert found["query_score"] > found["query_gap"] > 0
+    nothing = further_features({"sentence": "Unbekannt.", "triggers": triggers}, index)
+    assert (nothing["query_score"], nothing["query_gap"]) == (0, 0)
 
 
 def test_questions_of_different_files_are_different_ones():

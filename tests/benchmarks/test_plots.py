@@ -33,6 +33,9 @@ def of_conflicts(rows):
 
 
 EXPECTED = {
+    "calibrated": lambda f: [
+        i for rows in f["data"].values() for i in of_bounds(rows, "f1_over_single", "f1_over_single_interval")
+    ],
     "compare_methods": lambda f: [i for rows in f["data"].values() for i in of_bounds(rows, "f1", "f1_interval")],
     "concurrency": lambda f: [],
     "conflicts": lambda f: of_conflicts(f["rows"]),
@@ -55,6 +58,7 @@ EXPECTED = {
 """All intervals of a file of figures, as (low, value, high)."""
 
 REFERENCES = {
+    "calibrated": (0, 0),
     "compare_methods": (0.3069, 0.2490),
     "concurrency": (1,),
     "conflicts": (0.5, 1.2308),
@@ -70,6 +74,7 @@ REFERENCES = {
     "triggers": (0.5, 0.5),
 }
 COUNTS = {
+    "calibrated": ["n = 47", "n = 46"],
     "compare_methods": ["n = 50", "3 questions"],
     "concurrency": ["n = 16"],
     "conflicts": ["n = 10 + 20", "n = 12 + 22", "n = 12", "n = 10"],
@@ -188,6 +193,7 @@ def test_without_matplotlib_a_run_keeps_its_figures_and_says_what_to_install(tmp
 
 
 EMPTY = {
+    "calibrated": {"data": {}},
     "compare_methods": {"data": {}},
     "concurrency": {"rows": []},
     "conflicts": {"complete": False, "rows": []},
