@@ -22,15 +22,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from torch import nn
+from torch.nn import functional
 
 from llamaindex_prag.adapters.active_adapters import ActiveAdapters, weigh
 from llamaindex_prag.adapters.adapter import AdapterKey
 from llamaindex_prag.adapters.layout import Layout
+from llamaindex_prag.adapters.patched_forwards import patched_forwards
 from llamaindex_prag.adapters.source import AdapterSource, BatchSource
 from llamaindex_prag.adapters.targets import target_layers
 from rag_backbone.engine.adapters import key_of
-from rag_backbone.engine.cpu_linears import linear
-from rag_backbone.engine.patched_forwards import patched_forwards
 from rag_backbone.engine.validation import check_device
 from rag_backbone.errors import AdapterError, ConfigurationError
 
@@ -238,7 +238,7 @@ class AdapterBank:
 
     def _forward_of(self, index: int, layer: nn.Linear) -> Callable[[Tensor], Tensor]:
         def forward(states: Tensor) -> Tensor:
-            out = linear(states, layer.weight, layer.bias)
+            out = functional.linear(states, layer.weight, layer.bias)
             for segment in self._segments:
                 where = segment.where
                 if where is None:

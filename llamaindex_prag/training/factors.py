@@ -21,8 +21,8 @@ from torch import nn
 from torch.nn import functional
 
 from llamaindex_prag.adapters.layout import Layout
+from llamaindex_prag.adapters.patched_forwards import patched_forwards
 from llamaindex_prag.adapters.targets import target_layers
-from rag_backbone.engine.patched_forwards import patched_forwards
 
 if TYPE_CHECKING:
     from torch import Tensor

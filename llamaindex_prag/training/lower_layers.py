@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from llamaindex_prag.adapters.layout import Layout
+from llamaindex_prag.adapters.patched_forwards import patched_forwards
 from llamaindex_prag.training.examples import Example
 from llamaindex_prag.training.packs import Pack, Rows, rows_of
-from rag_backbone.engine.patched_forwards import patched_forwards
 
 if TYPE_CHECKING:
     from torch import Tensor

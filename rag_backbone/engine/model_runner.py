@@ -18,7 +18,6 @@ from rag_backbone.engine.attention import AttentionPatch
 from rag_backbone.engine.batching.packed_layout import PackedLayout, keeps_logits
 from rag_backbone.engine.batching.shared_prefix import SharedPrefix, find_shared_prefixes
 from rag_backbone.engine.batching.shared_prompt import SharedPromptCache
-from rag_backbone.engine.cpu_linears import CPULinears
 from rag_backbone.engine.hidden_states import last_hidden, module_of
 from rag_backbone.engine.signals import NextTokens
 from rag_backbone.errors import AdapterError
@@ -54,7 +53,6 @@ class ModelRunner:
         self.switch = AttentionPatch(model)
         self.backend: AdapterBackend | None = None
         self._model = model
-        self.linears = CPULinears(model)
         self._keeps_logits = keeps_logits(model)
 
     @property
@@ -94,16 +92,14 @@ class ModelRunner:
             arguments = ids.arguments(model.device, logits_kept=self._keeps_logits and keep is not None)
         else:
             arguments = self._arguments(ids, cache, keep)
-        tokens = arguments["input_ids"].numel()
         with contextlib.ExitStack() as stack:
-            lone = tokens == 1 and switch.attends_itself
+            lone = arguments["input_ids"].numel() == 1 and switch.attends_itself
             used = queries or rows is not None or shared is not None or lone
             on = switch.on(queries=queries, rows=rows, alike=alike, shared=shared)
             switched = stack.enter_context(on) if used else None
             states = {name: stack.enter_context(last_hidden(module_of(model, name))) for name in hidden}
             new = ids.new if isinstance(ids, PackedLayout) else ids
             stack.enter_context(self._adapted(adapters, [len(row) for row in new], rows))
-            stack.enter_context(self.linears.on(model.dtype, model.device, tokens))
             logits = model(**arguments).logits
         if keep is not None:
             logits = logits[:, -keep:] if rows is None else rows.last(logits)[:, None]

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from rag_backbone.engine.patched_forwards import patched_forwards
+from llamaindex_prag.adapters.patched_forwards import patched_forwards
 
 
 @pytest.fixture
