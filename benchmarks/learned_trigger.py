@@ -22,11 +22,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from benchmarks.contract import Deadline, finish, machine, note, parser, table
 from benchmarks.datasets import Question, corpus, load_questions, sample
 from benchmarks.further_features import FURTHER, further_features, ranked
 from benchmarks.point_records import Row, single_hop, written
 from benchmarks.runs import load_chat
+from benchmarks.scoring import mean
 from langgraph_dynrag.calibration.measures import calibration_error, roc_area, roc_area_difference
 from langgraph_dynrag.calibration.training import LabelledPoint, Trained, train
 from langgraph_dynrag.drafts.draft import Draft, DraftView
@@ -225,7 +228,18 @@ def judged_by(
     row |= {"n_new": len(new), "auc_new": area, "auc_new_interval": (low, high)}
     if trigger not in PLAIN and not trigger.endswith(tuple(FURTHER)):
         row["calibration_error"] = calibration_error(scores, labels)
+        row["error_by_chance"] = error_by_chance(scores, seed)
     return row
+
+
+def error_by_chance(probabilities: Sequence[float], seed: int, *, draws: int = 200) -> float:
+    """Return the mean calibration error of probabilities that are exactly right, for as many points.
+
+    With few points in a bin, the share of "yes" is off by chance; labels are drawn with these very probabilities.
+    """
+    rng = np.random.default_rng(seed)
+    p = np.asarray(probabilities)
+    return mean([calibration_error(p.tolist(), (rng.random(len(p)) < p).tolist()) for _ in range(draws)])
 
 
 def _number(value: float | None) -> float:
@@ -241,7 +255,7 @@ def report_of(figures: Mapping[str, Any]) -> str:
     cross = [{"kind": kind, **of, "auc": _spread(of, "auc")} for kind, of in figures["cross_validation"].items()]
     report += "\n\nCross-validation over their questions\n\n"
     report += table(cross, ["kind", "points", "needed", "auc", "calibration_error"])
-    shown = ["trigger", "n", "auc", "over_least", "n_new", "auc_new", "calibration_error"]
+    shown = ["trigger", "n", "auc", "over_least", "n_new", "auc_new", "calibration_error", "error_by_chance"]
     for name, rows in figures["judged"].items():
         report += f"\n\n## {name}\n\n"
         report += table([{**r, **{k: _spread(r, k) for k in ("auc", "over_least", "auc_new")}} for r in rows], shown)

@@ -8,7 +8,7 @@ import pytest
 from langchain_core.documents import Document
 
 from benchmarks.further_features import FURTHER, further_features
-from benchmarks.learned_trigger import WITHOUT_INDEX, data_set, fitted, judge_all, main, report_of
+from benchmarks.learned_trigger import WITHOUT_INDEX, data_set, error_by_chance, fitted, judge_all, main, report_of
 from langgraph_dynrag.calibration.training import LabelledPoint, TooFewPointsError
 from langgraph_dynrag.retrieval.bm25 import BM25Retriever
 from langgraph_dynrag.triggers.features import FEATURES
@@ -23,6 +23,7 @@ def made_up(questions, seed, telling="least_logprob"):
     for question in range(questions):
         for needed in (rng.random(3) < 0.5).tolist():
             values = dict.fromkeys((*FEATURES, *chain(*FURTHER.values())), 0.0) | {"new_names": 1.0}
+            values["content_words"] = rng.random()  # says nothing
             values[telling] = float(rng.normal() - 2 * needed)
             found.append((LabelledPoint(question, values, needed), f"q{question}"))
     return found
@@ -75,6 +76,14 @@ def test_further_features_come_from_the_record_and_from_a_search_for_the_sentenc
     assert found["query_score"] > found["query_gap"] > 0
     nothing = further_features({"sentence": "Unbekannt.", "triggers": triggers}, index)
     assert (nothing["query_score"], nothing["query_gap"]) == (0, 0)
+
+
+def test_probabilities_that_are_exactly_right_have_an_error_by_chance_that_falls_with_the_points():
+    rng = np.random.default_rng(0)
+    few, many = (error_by_chance(rng.random(count).tolist(), 0) for count in (100, 10_000))
+    assert 0.08 < few < 0.16
+    assert many < 0.02
+    assert error_by_chance([0.0, 1.0], 0) == 0
 
 
 def test_questions_of_different_files_are_different_ones():
