@@ -66,7 +66,7 @@ test-ragas: $(STAMP)  ## tests against ragas, which is installed into build/raga
 
 test-ray: $(STAMP)  ## tests on a Ray cluster of two nodes on this machine (minutes); DYNPRAG_RAY_KILLS=N kills N nodes
 	$(BIN)/python -m pip install --quiet --progress-bar off -c constraints.txt -e ".[ray]"
-	$(BIN)/python -m pytest tests/llamaindex_prag/cluster -m ray
+	$(BIN)/python -m pytest tests/llamaindex_prag/cluster tests/langgraph_dynrag/retrieval -m ray
 
 # Phoenix has many packages, so it gets an environment of its own.
 PHOENIX := build/phoenix

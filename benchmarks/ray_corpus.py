@@ -21,13 +21,13 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.contract import Deadline, finish, machine, note, parser, table
-from llamaindex_prag.cluster.connection import require_ray
 from llamaindex_prag.cluster.ray_parametrizer import RayParametrizer
 from llamaindex_prag.parametric_model import ParametricModel
 from llamaindex_prag.passages import Passage
 from llamaindex_prag.store.lmdb_store import LMDBStore
 from rag_backbone.documents import read_json_lines
 from rag_backbone.loading.causal_lm import CausalLM
+from rag_backbone.ray_cluster import require_ray
 
 DATA = Path("examples/data/ombrel/corpus.jsonl")
 WORKERS = (1, 2)

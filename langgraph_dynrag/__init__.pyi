@@ -42,6 +42,7 @@ from .retrieval import DenseRetriever as DenseRetriever
 from .retrieval import HybridRetriever as HybridRetriever
 from .retrieval import LocalIndex as LocalIndex
 from .retrieval import MiniLMEmbeddings as MiniLMEmbeddings
+from .retrieval import RayEmbeddings as RayEmbeddings
 from .retrieval import Splitter as Splitter
 from .settings import Reformulation as Reformulation
 from .settings import RetrievalPolicy as RetrievalPolicy

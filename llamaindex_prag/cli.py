@@ -12,13 +12,13 @@ import typer
 
 from llamaindex_prag.adapters.recipe import RECIPES, get_recipe
 from llamaindex_prag.adapters.recipe_options import changes_of
-from llamaindex_prag.cluster.connection import require_ray
 from llamaindex_prag.passage_files import read_passages
 from llamaindex_prag.translator.cli import train_translator
 from rag_backbone.console import as_json as json_line
 from rag_backbone.console import console, given, given_path, given_store
 from rag_backbone.documents import Findings, read_text_file, told
 from rag_backbone.errors import AdapterError, ConfigurationError
+from rag_backbone.ray_cluster import require_ray
 from rag_backbone.text.unicode import clean_name
 
 if TYPE_CHECKING:

@@ -4,3 +4,4 @@ from .files import Splitter as Splitter
 from .hybrid import HybridRetriever as HybridRetriever
 from .index import LocalIndex as LocalIndex
 from .minilm import MiniLMEmbeddings as MiniLMEmbeddings
+from .ray_embeddings import RayEmbeddings as RayEmbeddings

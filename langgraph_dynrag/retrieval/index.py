@@ -332,9 +332,10 @@ class LocalIndex:
         return IngestReport(**ingestion.counts, chunks=len(self), skipped=skipped, notes=notes)
 
     def _embeddings_name(self) -> str:
-        made_by = type(self.embeddings).__name__
-        # LangChain's embeddings use either name.
-        model = getattr(self.embeddings, "model_name", None) or getattr(self.embeddings, "model", None)
+        # LangChain's `CacheBackedEmbeddings` and `RayEmbeddings` give the vectors of other embeddings.
+        of = getattr(self.embeddings, "underlying_embeddings", self.embeddings)
+        made_by = type(of).__name__
+        model = getattr(of, "model_name", None) or getattr(of, "model", None)  # LangChain's use either name
         return f"{made_by} {model}" if model else made_by
 
     def _manifest(self) -> Manifest:

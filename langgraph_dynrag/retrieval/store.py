@@ -16,7 +16,7 @@ from rag_backbone.errors import DynPragError
 
 _T = TypeVar("_T")
 
-_BATCH = 64
+_BATCH = 512
 _MANY = 1000
 
 

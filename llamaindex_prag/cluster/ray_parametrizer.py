@@ -20,7 +20,6 @@ from llamaindex_prag.adapters.start import start_key
 from llamaindex_prag.augment.augmentation import Augmentation
 from llamaindex_prag.augment.kept import entries
 from llamaindex_prag.cluster.batches import Batch, batches_of
-from llamaindex_prag.cluster.connection import check_resources, connected, require_ray
 from llamaindex_prag.cluster.environment import Environment, versions
 from llamaindex_prag.cluster.worker import WorkerOptions
 from llamaindex_prag.jobs.estimate import Estimate
@@ -29,6 +28,7 @@ from llamaindex_prag.parametrize import Job, Parametrizer, Report, Result
 from llamaindex_prag.passages import Passage
 from llamaindex_prag.progress import STAGES, Meter, Progress
 from rag_backbone.errors import ConfigurationError
+from rag_backbone.ray_cluster import check_resources, connected, require_ray
 
 if TYPE_CHECKING:
     from llamaindex_prag.cluster.pool import WorkerPool

@@ -19,35 +19,28 @@ import torch
 
 from llamaindex_prag.adapters.adapter import text_hash
 from llamaindex_prag.adapters.recipe import get_recipe
-from llamaindex_prag.cluster import connection
 from llamaindex_prag.cluster.ray_parametrizer import RayParametrizer, parametrize_with_ray
 from llamaindex_prag.parametric_model import ParametricModel
 from llamaindex_prag.parametrize import Parametrizer
 from llamaindex_prag.passages import Passage
 from llamaindex_prag.store.lmdb_store import LMDBStore
+from rag_backbone import ray_cluster
 from rag_backbone.errors import ConfigurationError
 from rag_backbone.loading.causal_lm import CausalLM
 from tests.llamaindex_prag.cluster.corpus import passages
 from tests.llamaindex_prag.cluster.faulty import DEADLY, RAISING, FaultyWorker
+from tests.ray_clusters import NODE, two_nodes
 from tests.tiny import tiny_llama, tiny_tokenizer
 
 pytestmark = pytest.mark.ray
 
 KILLS = int(os.environ.get("DYNPRAG_RAY_KILLS", "3"))
-NODE = {"num_cpus": 1, "object_store_memory": 80_000_000, "include_dashboard": False}
 
 
 @pytest.fixture(scope="module")
 def cluster():
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setenv("RAY_USAGE_STATS_ENABLED", "0")
-        patched.setenv("RAY_worker_niceness", "0")  # by default, workers give way to everything else on the machine
-        from ray.cluster_utils import Cluster
-
-        made = Cluster(initialize_head=True, head_node_args=NODE)
-        made.add_node(**NODE)
+    with two_nodes() as made:
         yield made
-        made.shutdown()
 
 
 @pytest.fixture
@@ -269,7 +262,7 @@ def test_workers_that_get_no_resources_in_time_are_given_up(joined, loaded, tmp_
 
 
 def test_an_address_that_nothing_answers_at_is_refused_in_bounded_time(loaded, tmp_path, monkeypatch):
-    monkeypatch.setattr(connection, "_TRIAL_SECONDS", 4.0)
+    monkeypatch.setattr(ray_cluster, "_TRIAL_SECONDS", 4.0)
     started = time.perf_counter()
     with (
         opened(tmp_path / "store", loaded) as model,

@@ -22,7 +22,7 @@ def require_ray() -> None:
     Raises:
         MissingExtraError: If it is not.
     """
-    with needed_for("training on a Ray cluster"):
+    with needed_for("a Ray cluster"):
         import ray  # noqa: F401
 
 
