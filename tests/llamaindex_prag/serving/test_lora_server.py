@@ -5,7 +5,7 @@ import pytest
 from llamaindex_prag.serving.lora_server import LoraServer
 from llamaindex_prag.serving.served_model import ServedModel
 from llamaindex_prag.store.peft_folder import export_peft
-from rag_backbone.errors import ServerError, ServerUnavailableError
+from rag_backbone.errors import ConfigurationError, ServerError, ServerUnavailableError
 from tests.llamaindex_prag.serving.conftest import TEXTS, both
 from tests.openai_server import Fault
 
@@ -62,3 +62,16 @@ def test_a_server_that_does_not_answer_is_named(client, server):
 def test_errors_that_a_server_cannot_cause_are_returned_as_they_are(client):
     error = MemoryError("none left")
     assert client.explained(error) is error
+
+
+@pytest.mark.parametrize("address", ["", "localhost:8000/v1", "ftp://host/v1", "http:///v1", "http://host:99999/v1"])
+def test_a_malformed_address_is_refused(address):
+    with pytest.raises(ConfigurationError, match=f"the server's address is '{address}'; one with http:// or https://"):
+        LoraServer(address)
+
+
+@pytest.mark.parametrize("address", ["http://me:much-too-open@host/v1", "me:much-too-open@host:80/v1"])
+def test_a_password_in_the_address_is_refused_and_not_repeated(address):
+    with pytest.raises(ConfigurationError, match="holds a user or a password; leave them out") as caught:
+        LoraServer(address)
+    assert "much-too-open" not in str(caught.value)
