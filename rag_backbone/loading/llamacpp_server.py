@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Self
 
-from rag_backbone.errors import ConfigurationError, ModelLoadError
+from rag_backbone.errors import ConfigurationError, ModelLoadError, ServerError
 from rag_backbone.extras import needed_for
 from rag_backbone.loading.embedded import NAME, embedded_gguf_file
 
@@ -69,6 +69,7 @@ class LlamaCppServer:
         self._port = port
         self._requests = _Requests()
         self._server: Any = None
+        self._closed = False
         self.adapters: tuple[Path, ...] = ()
         """The loaded adapters; a request names them by their position in this tuple."""
         self._start(adapters)
@@ -91,10 +92,12 @@ class LlamaCppServer:
         Raises:
             ConfigurationError: If a file does not exist or is no GGUF file; the server keeps running as it was.
             ModelLoadError: If llama.cpp cannot load an adapter. The server then runs with the adapters it had.
+            ServerError: If the server was closed.
         """
         for path in adapters:
             _check_gguf(Path(path))
         with self._requests.none():
+            self._check_open()
             before = self.adapters
             self._stop()
             try:
@@ -102,15 +105,24 @@ class LlamaCppServer:
             except ModelLoadError:
                 self._start(before)
                 raise
+            finally:
+                if self._closed:  # in the meantime, by another thread
+                    self._stop()
 
     @contextlib.contextmanager
     def using(self) -> Iterator[tuple[Path, ...]]:
-        """Yield the loaded adapters, which stay loaded while the context lasts."""
+        """Yield the loaded adapters, which stay loaded while the context lasts.
+
+        Raises:
+            ServerError: If the server was closed.
+        """
         with self._requests.one():
+            self._check_open()
             yield self.adapters
 
     def close(self) -> None:
-        """Stop the server and free its memory; running requests break off."""
+        """Stop the server and free its memory; running requests break off. Idempotent."""
+        self._closed = True
         self._stop()
 
     def _start(self, adapters: Sequence[str | Path]) -> None:
@@ -146,6 +158,10 @@ class LlamaCppServer:
         with contextlib.closing(http.client.HTTPConnection("127.0.0.1", self._port, timeout=60)) as connection:
             connection.request("GET", "/health")
             connection.getresponse().read()
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise ServerError(f"the llama.cpp server of {self.file} was closed; create another LlamaCppServer")
 
     def _stop(self) -> None:
         self._server = None  # the server stops when its object is freed
