@@ -14,11 +14,14 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Self
 
+from rag_backbone.checks import check_type
 from rag_backbone.errors import ConfigurationError, ModelLoadError, ServerError
 from rag_backbone.extras import needed_for
 from rag_backbone.loading.embedded import NAME, embedded_gguf_file
 
 _MAGIC = b"GGUF"
+_TOKENS, _SEQUENCES, _THREADS = 2**31 - 1, 256, 512
+"""llama.cpp's limits."""
 _LOWEST_VERBOSITY = 1
 """llama.cpp's level for errors, which it prints to stderr."""
 
@@ -54,14 +57,15 @@ class LlamaCppServer:
         threads: int | None = None,
         port: int = 0,
     ) -> None:
-        for name, value, least in (
-            ("context_window", context_window, 1),
-            ("parallel", parallel, 1),
-            ("threads", 1 if threads is None else threads, 1),
-            ("port", port, 0),
+        for name, value, least, most in (
+            ("context_window", context_window, 1, _TOKENS // _SEQUENCES),
+            ("parallel", parallel, 1, _SEQUENCES),
+            ("threads", 1 if threads is None else threads, 1, _THREADS),
+            ("port", port, 0, 65535),
         ):
-            if value < least:
-                raise ConfigurationError(f"{name} is {value}; at least {least} is needed")
+            check_type(name, value, int, "a whole number")
+            if not least <= value <= most:
+                raise ConfigurationError(f"{name} is {value}; a number from {least} to {most} is needed")
         self.file = embedded_gguf_file() if str(model) == NAME else Path(model)
         """The model's GGUF file."""
         _check_gguf(self.file)
