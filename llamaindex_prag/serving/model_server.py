@@ -6,7 +6,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from rag_backbone.errors import ConfigurationError
+from rag_backbone.errors import ConfigurationError, ServerError
 from rag_backbone.extras import needed_for
 from rag_backbone.openai_errors import failure_of, garbled
 from rag_backbone.text.unicode import clean_text
@@ -38,12 +38,18 @@ class ModelServer:
 
         Raises:
             MissingExtraError: If the `openai` package is not installed.
+            ConfigurationError: If the key cannot stand in a header, such as one with a line break.
         """
         import os
 
         with needed_for("a model in a server"):
             from openai import OpenAI
         key = self._options["api_key"] or os.environ.get("OPENAI_API_KEY") or "none"
+        if not (key.isascii() and key.isprintable()):
+            raise ConfigurationError(
+                f"the API key for {self.name} has characters that are not printable ASCII, such as a line break at its "
+                "end; pass the key alone (api_key=, or OPENAI_API_KEY)"
+            )
         return OpenAI(base_url=self.base_url, **{**self._options, "api_key": key})
 
     @property
@@ -65,6 +71,8 @@ class ModelServer:
         try:
             return list(self.client.models.list())
         except Exception as error:
+            if getattr(error, "status_code", None) == 404:
+                raise ServerError(f"{self.name} has no /models; does the address end in /v1, as most do?") from error
             raise self.explained(error) from error
 
     def tokenised(self, text: str) -> list[int] | None:

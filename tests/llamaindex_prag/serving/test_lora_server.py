@@ -75,3 +75,24 @@ def test_a_password_in_the_address_is_refused_and_not_repeated(address):
     with pytest.raises(ConfigurationError, match="holds a user or a password; leave them out") as caught:
         LoraServer(address)
     assert "much-too-open" not in str(caught.value)
+
+
+def test_an_address_without_v1_is_named_as_a_possible_cause(client, server):
+    server.faults = [Fault(404, message="Not Found", path="/models")]
+    with pytest.raises(ServerError, match=f"the server at {server.url} has no /models; does the address end in /v1"):
+        client.models()
+
+
+@pytest.mark.parametrize("key", ["much-too-open\n", "much-too-öpen"])
+def test_a_key_that_cannot_be_sent_is_refused_and_not_repeated(server, key):
+    with pytest.raises(ConfigurationError, match="the API key for the server at .* not printable ASCII") as caught:
+        LoraServer(server.url, api_key=key).models()
+    assert "much" not in str(caught.value)
+
+
+def test_a_server_without_a_model_is_named(server, store):
+    server.faults = [
+        Fault(body='{"object": "list", "data": []}', path="/models", headers={"Content-Type": "application/json"})
+    ]
+    with pytest.raises(ConfigurationError, match="lists no model; start it with one"):
+        ServedModel(server.url, store)
