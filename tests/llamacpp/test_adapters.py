@@ -232,6 +232,13 @@ def test_a_prompt_beyond_the_context_window_is_refused_by_the_server(served):
         served.lm.engine.generate(Request([5] * 600, 4))
 
 
+def test_what_needs_the_weights_says_how_to_name_them(server, store):
+    served = LlamaCppModel(server, store, recipe="prag")
+    assert repr(served.lm.engine).startswith("LlamaCppEngine(")
+    with pytest.raises(ConfigurationError, match=r"write LlamaCppModel\(\.\.\., lm=\.\.\.\)"):
+        _ = served.local
+
+
 def test_a_store_keeps_its_model(lm, server, tmp_path):
     with LMDBStore(tmp_path / "other", model="f" * 64) as other, pytest.raises(ConfigurationError, match="the store"):
         LlamaCppModel(server, other, lm=lm, recipe="prag")
