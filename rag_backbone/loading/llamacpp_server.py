@@ -14,11 +14,14 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Self
 
-from rag_backbone.errors import ConfigurationError, ModelLoadError
+from rag_backbone.checks import check_type
+from rag_backbone.errors import ConfigurationError, ModelLoadError, ServerError
 from rag_backbone.extras import needed_for
 from rag_backbone.loading.embedded import NAME, embedded_gguf_file
 
 _MAGIC = b"GGUF"
+_TOKENS, _SEQUENCES, _THREADS = 2**31 - 1, 256, 512
+"""llama.cpp's limits."""
 _LOWEST_VERBOSITY = 1
 """llama.cpp's level for errors, which it prints to stderr."""
 
@@ -54,14 +57,15 @@ class LlamaCppServer:
         threads: int | None = None,
         port: int = 0,
     ) -> None:
-        for name, value, least in (
-            ("context_window", context_window, 1),
-            ("parallel", parallel, 1),
-            ("threads", 1 if threads is None else threads, 1),
-            ("port", port, 0),
+        for name, value, least, most in (
+            ("context_window", context_window, 1, _TOKENS // _SEQUENCES),
+            ("parallel", parallel, 1, _SEQUENCES),
+            ("threads", 1 if threads is None else threads, 1, _THREADS),
+            ("port", port, 0, 65535),
         ):
-            if value < least:
-                raise ConfigurationError(f"{name} is {value}; at least {least} is needed")
+            check_type(name, value, int, "a whole number")
+            if not least <= value <= most:
+                raise ConfigurationError(f"{name} is {value}; a number from {least} to {most} is needed")
         self.file = embedded_gguf_file() if str(model) == NAME else Path(model)
         """The model's GGUF file."""
         _check_gguf(self.file)
@@ -69,6 +73,7 @@ class LlamaCppServer:
         self._port = port
         self._requests = _Requests()
         self._server: Any = None
+        self._closed = False
         self.adapters: tuple[Path, ...] = ()
         """The loaded adapters; a request names them by their position in this tuple."""
         self._start(adapters)
@@ -91,10 +96,12 @@ class LlamaCppServer:
         Raises:
             ConfigurationError: If a file does not exist or is no GGUF file; the server keeps running as it was.
             ModelLoadError: If llama.cpp cannot load an adapter. The server then runs with the adapters it had.
+            ServerError: If the server was closed.
         """
         for path in adapters:
             _check_gguf(Path(path))
         with self._requests.none():
+            self._check_open()
             before = self.adapters
             self._stop()
             try:
@@ -102,15 +109,24 @@ class LlamaCppServer:
             except ModelLoadError:
                 self._start(before)
                 raise
+            finally:
+                if self._closed:  # in the meantime, by another thread
+                    self._stop()
 
     @contextlib.contextmanager
     def using(self) -> Iterator[tuple[Path, ...]]:
-        """Yield the loaded adapters, which stay loaded while the context lasts."""
+        """Yield the loaded adapters, which stay loaded while the context lasts.
+
+        Raises:
+            ServerError: If the server was closed.
+        """
         with self._requests.one():
+            self._check_open()
             yield self.adapters
 
     def close(self) -> None:
-        """Stop the server and free its memory; running requests break off."""
+        """Stop the server and free its memory; running requests break off. Idempotent."""
+        self._closed = True
         self._stop()
 
     def _start(self, adapters: Sequence[str | Path]) -> None:
@@ -146,6 +162,10 @@ class LlamaCppServer:
         with contextlib.closing(http.client.HTTPConnection("127.0.0.1", self._port, timeout=60)) as connection:
             connection.request("GET", "/health")
             connection.getresponse().read()
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise ServerError(f"the llama.cpp server of {self.file} was closed; create another LlamaCppServer")
 
     def _stop(self) -> None:
         self._server = None  # the server stops when its object is freed
