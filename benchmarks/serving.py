@@ -10,7 +10,7 @@ The same questions are asked of graphs that share one server, `--sessions` at a 
 
 Every cell of the table starts with the unchanging part of its prompt in the prefix cache and with nothing else: its
 requests carry a `cache_salt` of its own, under which one more question is asked first. The adapters are loaded into the
-server before the first cell. Then the server is started again without a prefix cache, for `single` and `flare`.
+server before the first cell. Before that, `single` and `flare` are measured with a server without a prefix cache.
 
 The server, started by the command in DYNPRAG_VLLM_COMMAND, shares the machine with the sessions.
 """
@@ -37,7 +37,7 @@ from rag_backbone.loading.causal_lm import CausalLM
 from rag_backbone.loading.embedded import NAME, embedded_model_folder
 
 _COMPARED = ("single", "flare")
-_CACHES = {"on": "--enable-prefix-caching", "off": "--no-enable-prefix-caching"}
+_CACHES = {"off": "--no-enable-prefix-caching", "on": "--enable-prefix-caching"}
 _EXAMPLES = Path(__file__).parents[1] / "examples" / "data"
 
 
@@ -45,6 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run and report."""
     options = parser("Throughput of single, dynamic and parametric RAG in a vLLM server.", dtype="bfloat16")
     options.add_argument("--questions", type=int, default=32)
+    options.add_argument("--alone", type=int, default=8, help="how many of them a single session is asked")
     options.add_argument("--sessions", type=int, nargs="+", default=[1, 8, 32])
     options.add_argument("--methods", nargs="+", choices=METHODS, default=METHODS)
     options.add_argument("--tokens", type=int, default=48, help="maximum tokens of an answer")
@@ -73,24 +74,27 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 complete = False
                 break
             model = embedded_model_folder() if args.model == NAME else args.model
-            log, methods = Path(folder) / f"{cache}.log", [m for m in args.methods if cache == "on" or m in _COMPARED]
+            methods = [m for m in args.methods if cache == "on" or m in _COMPARED]
+            log = Path(folder) / f"{cache}.log"
             with VLLMServer(command, model, log, options=[flag]) as server:
                 made = ServedModel(server.url, store, lm=lm, recipe=args.recipe, folder=Path(folder) / cache)
                 served = Served(made, texts, args.tokens)
                 figures["vllm"] = served.version()
                 if cache == "on":
                     figures["loading_ms"] = served.load_adapters()
-                for sessions in args.sessions:
-                    for method in methods:
-                        row = served.measured(method, sessions, questions[: args.questions + 1], deadline)
-                        complete &= row is not None
-                        if row is not None:
-                            rows.append({"cache": cache, **row})
-                            note(rows[-1])
+                for method, sessions in _cells(methods, args.sessions):
+                    asked = questions[: 1 + (args.alone if sessions == 1 else args.questions)]
+                    row = served.measured(method, sessions, asked, deadline)
+                    complete &= row is not None
+                    if row is not None:
+                        rows.append({"cache": cache, **row})
+                        note(rows[-1])
+    rows.sort(key=lambda r: (r["cache"] == "off", r["sessions"], METHODS.index(r["method"])))
     figures |= {
         "compared": comparisons(rows),
         "rows": rows,
         "questions": args.questions,
+        "questions_alone": args.alone,
         "tokens": args.tokens,
         "recipe": args.recipe,
         "model": lm.name,
@@ -104,6 +108,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     finish("serving_speed", figures, args.out, report)
 
 
+def _cells(methods: Sequence[str], sessions: Sequence[int]) -> list[tuple[str, int]]:
+    """Return the cells in the order in which they are measured: what is compared, close together, and the rest."""
+    groups = ([m for m in methods if m in _COMPARED], [m for m in methods if m not in _COMPARED])
+    return [(method, n) for group in groups for n in sessions for method in group]
+
+
 def comparisons(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Compare `flare` with `single` for each number of sessions.
 
@@ -114,7 +124,7 @@ def comparisons(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """
     seconds = {(r["cache"], r["method"], r["sessions"]): 1 / r["questions/s"] for r in rows}
     found = []
-    for sessions in dict.fromkeys(r["sessions"] for r in rows):
+    for sessions in sorted({r["sessions"] for r in rows}):
         pairs = {c: [seconds.get((c, m, sessions)) for m in _COMPARED] for c in _CACHES}
         ratio = {c: flare / single if single and flare else None for c, (single, flare) in pairs.items()}
         extra = {c: flare - single if single and flare else None for c, (single, flare) in pairs.items()}
@@ -127,11 +137,12 @@ def _report(figures: Mapping[str, Any]) -> str:
     return (
         f"# Dynamic retrieval in a vLLM server: {figures['model']}, {figures['dtype']}, vLLM {figures.get('vllm')}\n\n"
         f"{table(figures['rows'], ['cache', *COLUMNS])}\n\n"
-        f"{figures['questions']} questions in each row, answers of at most {figures['tokens']} tokens. Per question: "
+        f"{figures['questions']} questions in each row, with one session the first {figures['questions_alone']} of "
+        f"them; answers of at most {figures['tokens']} tokens. Per question: "
         "seconds from its start to its answer, searches, requests to the server, and tokens: of the prompts, those of "
         "them taken from the prefix cache and those computed, generated ones, and those kept in the answer. `ttft`: "
-        "seconds to a request's first token, in the server. `failed`: questions that ended with an error. `retried`: "
-        "requests sent again.\n\n"
+        "seconds to a request's first token, in the server. `in_weights`: questions answered with an adapter. "
+        "`failed`: questions that ended with an error. `retried`: requests sent again.\n\n"
         "Seconds of `flare` over those of `single`, with the prefix cache on and off, and the share of the additional "
         "seconds that the cache gives back:\n\n"
         f"{table(figures['compared'], ['sessions', 'on', 'off', 'given_back'])}\n\n"

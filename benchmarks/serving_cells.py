@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import statistics
 import time
 import urllib.request
@@ -28,10 +29,10 @@ from llamaindex_prag.passages import Passage
 from llamaindex_prag.serving.served_model import ServedModel
 from rag_backbone.metrics import f1
 
-METHODS = ("single", "flare", "injected", "injected, short")
+METHODS = ("single", "flare", "injected, short", "injected")
 COLUMNS = (
     *("method", "sessions", "questions/s", "seconds", "ttft", "searches", "requests"),
-    *("prompt", "cached", "computed", "generated", "kept", "f1", "failed", "retried"),
+    *("prompt", "cached", "computed", "generated", "kept", "f1", "in_weights", "failed", "retried"),
 )
 _PASSAGES = 2
 """Passages that a search returns: FLARE's number, for all methods."""
@@ -75,6 +76,8 @@ class Served:
         Returns:
             Figures under the names in `COLUMNS`; None if the deadline passed before the last question was asked.
         """
+        if deadline.over:
+            return None
         graph = self._graph(method, salt=f"{method}, {sessions}")
         first, *others = questions
         graph.invoke({"question": first["question"]})
@@ -102,6 +105,8 @@ class Served:
             "failed": n - len(answered),
             "retried": sum(row["retried"] for row in answered),
             "in_weights": sum(row["in_weights"] for row in answered),
+            "questions": n,
+            "load": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
         }
 
     def _graph(self, method: str, salt: str) -> Graph:
