@@ -62,8 +62,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
             f"--questions is {args.questions}; it must be at least the number of sessions, {max(args.sessions)}, and "
             f"less than {len(questions)}, the questions that there are"
         )
+    if not 1 <= args.alone <= args.questions:
+        options.error(f"--alone is {args.alone}; it must be between 1 and --questions, {args.questions}")
     random.Random(args.seed).shuffle(questions)
-    deadline, rows, figures, complete = Deadline(args.max_minutes), list[dict[str, Any]](), dict[str, Any](), True
+    deadline = Deadline(args.max_minutes)
+    rows: list[dict[str, Any]] = []
+    figures: dict[str, Any] = {}
     lm = CausalLM.from_pretrained(args.model, device="cpu", dtype=args.dtype)
     with open_store(lm) as store, tempfile.TemporaryDirectory(prefix="dynprag-serving-") as folder:
         trained = ParametricModel(lm, store, recipe=args.recipe)

@@ -57,6 +57,7 @@ def test_a_missing_cell_leaves_its_figures_out():
     [
         (["--questions", "8", "--sessions", "1", "32"], "at least the number of sessions, 32"),
         (["--questions", "99"], "less than 70"),
+        (["--alone", "0"], "--alone is 0; it must be between 1 and --questions, 32"),
     ],
 )
 def test_options_that_do_not_fit_together_are_refused(arguments, message, monkeypatch, capsys):
