@@ -29,7 +29,7 @@ class ServerFacts:
 
 
 class LlamaCppClient(ModelServer):
-    """A `llama-server`, or the one that `LlamaCppServer` runs in this process."""
+    """A `llama-server`, or the one that `LlamaCppServer` runs."""
 
     def facts(self) -> ServerFacts:
         """Ask the server about its model.
