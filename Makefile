@@ -49,7 +49,7 @@ dev: $(STUDIO)/.installed  ## the example graph in `langgraph dev`, for LangGrap
 test-langgraph-dev: $(STAMP) $(STUDIO)/.installed  ## questions to the example graph in `langgraph dev`
 	DYNPRAG_LANGGRAPH=$(STUDIO)/bin/langgraph $(BIN)/python -m pytest tests/test_langgraph_dev.py -m langgraph_dev -s
 
-test-llamacpp: $(STAMP)  ## tests against llama.cpp's server in this process, which it installs
+test-llamacpp: $(STAMP)  ## tests against a real llama.cpp server, which it installs
 	$(BIN)/python -m pip install --quiet --progress-bar off -c constraints.txt -e ".[llamacpp]"
 	$(BIN)/python -m pytest tests/llamacpp -m llamacpp
 

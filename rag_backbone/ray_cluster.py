@@ -72,7 +72,8 @@ def _check(address: str) -> None:
             why = tried.stderr[tried.stderr.rindex("Version mismatch") :].strip()
     raise ConfigurationError(
         f"the Ray cluster at {address!r} cannot be used: {why}. Start one with `ray start --head`, and give its "
-        "address as HOST:PORT, or 'auto' on a machine of the cluster, or 'local' for this machine alone."
+        "address as HOST:PORT, or 'auto' on a machine of the cluster, or 'local' for this machine alone. A cluster "
+        "that asks for a token needs RAY_AUTH_MODE=token and its token here, too."
     )
 
 

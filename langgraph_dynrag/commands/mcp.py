@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
+from contextlib import AbstractContextManager
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -94,7 +94,7 @@ def mcp(
     with needed_for("dynprag mcp"):
         from langgraph_dynrag.mcp import MCPAccess, MCPLimits, create_mcp_server
         from langgraph_dynrag.mcp.access import read_token
-        from langgraph_dynrag.mcp.serving import protocol_stdout, serve_http, serve_stdio
+        from langgraph_dynrag.mcp.serving import listen, protocol_stdout, serve_http, serve_stdio
 
     over_network = {"--token-file": token_file, "--allowed-host": allowed_host or None}
     at = {"--host": None if host == _HOST else host, "--port": None if port == _PORT else port}
@@ -107,7 +107,9 @@ def mcp(
         _refuse(of_answers | {f"--max-{name}": value for name, value in budgets.items()}, "not used with --search-only")
     access = MCPAccess(host, port, read_token(token_file), tuple(allowed_host or ())) if over_http else None
     limits = MCPLimits(running=max_running)
-    with nullcontext() if over_http else protocol_stdout():
+    # Listens first, so that a port that is taken is known before anything is indexed.
+    place: AbstractContextManager[Any] = protocol_stdout() if access is None else listen(access)
+    with place as listening:
         method, options = method_of(preset or "flare", bundle, k=k, threshold=threshold, **budgets)
         searcher = _filled(index, documents, quiet=quiet or console().quiet).as_retriever(_kind(retriever))
         graph = None
@@ -119,7 +121,7 @@ def mcp(
         if access is None:
             serve_stdio(server)
         else:
-            serve_http(server, access, started=lambda url: typer.echo(f"serving {index} at {url}", err=True))
+            serve_http(server, access, listening, started=lambda url: typer.echo(f"serving {index} at {url}", err=True))
 
 
 def _filled(folder: Path, documents: Path | None, *, quiet: bool) -> LocalIndex:

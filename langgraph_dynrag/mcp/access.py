@@ -56,7 +56,10 @@ class MCPAccess:
             raise ConfigurationError(f"port is {self.port}; a number from 0 to 65535 is needed")
         if not self.host.strip():
             raise ConfigurationError("host is empty, which would mean every address; name one, such as 127.0.0.1")
+        needed = 'a tuple of host names, such as allowed_hosts=("notes.example.org",)'
+        check_type("allowed_hosts", self.allowed_hosts, (tuple, list), needed)
         for name in self.allowed_hosts:
+            check_type("allowed_hosts", name, str, needed)
             if not name.strip() or "/" in name or "*" in name:
                 raise ConfigurationError(
                     f"the allowed host is {shown(name)}; a host name is needed, such as notes.example.org"
@@ -145,6 +148,8 @@ def read_token(file: Path | None) -> str | None:
 
 
 def _check_token(token: str) -> None:
+    if not isinstance(token, str):
+        raise ConfigurationError(f"the token is of type {type(token).__name__}; a string is needed; {_HOW}")
     if len(token) < _SHORTEST:
         raise ConfigurationError(f"the token has {len(token)} characters; at least {_SHORTEST} are needed; {_HOW}")
     if not all("!" <= character <= "~" for character in token):

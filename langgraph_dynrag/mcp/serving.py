@@ -16,22 +16,39 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from langgraph_dynrag.mcp.access import MCPAccess
+from rag_backbone.errors import ConfigurationError
 
 HEALTH = "/health"
 _LAST_SECONDS = 5
 """Time that requests have to end when the server is stopped."""
 
 
-def serve_http(server: FastMCP[Any], access: MCPAccess, *, started: Callable[[str], None]) -> None:
+def listen(access: MCPAccess) -> socket.socket:
+    """Return a socket at the address of an access; clients that connect wait until it is served.
+
+    Raises:
+        ConfigurationError: If the address cannot be listened on, for example because the port is taken.
+    """
+    family = socket.AF_INET6 if ":" in access.host else socket.AF_INET
+    try:
+        return socket.create_server((access.host, access.port), family=family)
+    except OSError as error:
+        raise ConfigurationError(
+            f"a server cannot listen on host {access.host}, port {access.port}: {error.strerror}; give an address of "
+            "this machine and a free port (0 takes any)"
+        ) from error
+
+
+def serve_http(
+    server: FastMCP[Any], access: MCPAccess, listening: socket.socket, *, started: Callable[[str], None]
+) -> None:
     """Serve over streamable HTTP until the process is interrupted; `GET /health` says that it runs.
 
     Args:
         server: The server, created with this access.
-        access: Where to listen.
+        access: Who may use it.
+        listening: What `listen` returned.
         started: Called with the address once clients can connect.
-
-    Raises:
-        OSError: If the address cannot be listened on, for example because the port is taken.
     """
     import uvicorn
 
@@ -39,15 +56,13 @@ def serve_http(server: FastMCP[Any], access: MCPAccess, *, started: Callable[[st
         return JSONResponse({"status": "ok"})
 
     server.custom_route(HEALTH, methods=["GET"])(health)
-    family = socket.AF_INET6 if ":" in access.host else socket.AF_INET
-    with socket.create_server((access.host, access.port), family=family) as listening:
-        here = replace(access, port=listening.getsockname()[1])
-        # Its log goes where the process's goes; its own configuration would write to stdout.
-        config = uvicorn.Config(
-            server.streamable_http_app(), log_config=None, server_header=False, timeout_graceful_shutdown=_LAST_SECONDS
-        )
-        started(here.url + server.settings.streamable_http_path)
-        uvicorn.Server(config).run(sockets=[listening])
+    here = replace(access, port=listening.getsockname()[1])
+    # Its log goes where the process's goes; its own configuration would write to stdout.
+    config = uvicorn.Config(
+        server.streamable_http_app(), log_config=None, server_header=False, timeout_graceful_shutdown=_LAST_SECONDS
+    )
+    started(here.url + server.settings.streamable_http_path)
+    uvicorn.Server(config).run(sockets=[listening])
 
 
 def serve_stdio(server: FastMCP[Any]) -> None:

@@ -244,7 +244,11 @@ class LocalIndex:
 
     def __repr__(self) -> str:
         where = "" if self._server is None else f", {self._server}"
-        return f"LocalIndex({str(self.folder)!r}{where}, {len(self)} chunks)"
+        try:
+            content = f"{len(self)} chunks"
+        except (DynPragError, OSError) as error:  # a debugger or a log shows an index that cannot be used, too
+            content = type(error).__name__
+        return f"LocalIndex({str(self.folder)!r}{where}, {content})"
 
     def __reduce__(self) -> tuple[Any, ...]:
         if self._server is not None:

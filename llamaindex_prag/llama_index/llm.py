@@ -220,7 +220,7 @@ class ParametricLLM(ReadsInParts):
     @llm_completion_callback()
     async def acomplete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponse:
         """Answer a prompt, in a thread."""
-        return await in_own_thread(self._complete, self._request(self._call_of_text(prompt), kwargs))
+        return await in_own_thread(lambda: self._complete(self._request(self._call_of_text(prompt), kwargs)))
 
     @llm_completion_callback()
     def stream_complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponseGen:
@@ -235,7 +235,7 @@ class ParametricLLM(ReadsInParts):
         **kwargs: Any,
     ) -> CompletionResponseAsyncGen:
         """Answer a prompt token by token, computing each token in a thread."""
-        request = self._request(self._call_of_text(prompt), kwargs)
+        request = await in_own_thread(lambda: self._request(self._call_of_text(prompt), kwargs))
         return cast("CompletionResponseAsyncGen", iterate_in_own_thread(lambda: _completions(self._steps(request))))
 
     @llm_chat_callback()
@@ -246,7 +246,7 @@ class ParametricLLM(ReadsInParts):
     @llm_chat_callback()
     async def achat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponse:
         """Answer a conversation, in a thread."""
-        request = self._request(self._call_of_messages(messages), kwargs)
+        request = await in_own_thread(lambda: self._request(self._call_of_messages(messages), kwargs))
         return _chatted(await in_own_thread(self._complete, request))
 
     @llm_chat_callback()
@@ -258,7 +258,7 @@ class ParametricLLM(ReadsInParts):
     @llm_chat_callback()
     async def astream_chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponseAsyncGen:
         """Answer a conversation token by token, computing each token in a thread."""
-        request = self._request(self._call_of_messages(messages), kwargs)
+        request = await in_own_thread(lambda: self._request(self._call_of_messages(messages), kwargs))
 
         def responses() -> Iterator[ChatResponse]:
             return (_chatted(response) for response in _completions(self._steps(request)))

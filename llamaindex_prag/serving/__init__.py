@@ -1,6 +1,9 @@
-"""Serves documents' adapters from a model server (vLLM): merged and loaded by the client, or merged by the server.
+"""Serves documents' adapters from a model server.
 
-    active adapters -> merged adapter -> PEFT folder named by content -> loaded into the server -> model name of a call
+    vLLM        active adapters -> merged, in a PEFT folder named by content -> loaded into the server -> model name
+    llama.cpp   active adapters -> a GGUF file for each, named by content -> loaded into the server -> their scales
+
+In vLLM, the client merges and loads them, or the server itself merges those that a model name stands for.
 
 `vllm_resolver` runs inside the server and needs neither torch nor LlamaIndex; all other modules run in its clients.
 """

@@ -26,14 +26,10 @@ class ServerFacts:
     """Maximum number of tokens of prompt and answer together."""
     quantisation: str
     """The type of most weights, such as `"Q4_1"`; empty if the server does not say."""
-    vocabulary: int | None
-    """Number of tokens; None if the server does not say."""
-    width: int | None
-    """Size of the hidden states; None if the server does not say."""
 
 
 class LlamaCppClient(ModelServer):
-    """A `llama-server`, or the one that `LlamaCppServer` runs in this process."""
+    """A `llama-server`, or the one that `LlamaCppServer` runs."""
 
     def facts(self) -> ServerFacts:
         """Ask the server about its model.
@@ -41,7 +37,10 @@ class LlamaCppClient(ModelServer):
         Raises:
             ServerError: If the server cannot be reached, or is not llama.cpp's.
         """
-        props = self._get("/props")
+        try:
+            props = self._get("/props")
+        except Exception as error:
+            raise self.explained(garbled(error)) from error
         try:
             window = int(props["default_generation_settings"]["n_ctx"])
             file = str(props["model_path"])
@@ -54,15 +53,15 @@ class LlamaCppClient(ModelServer):
             file=file,
             context_window=window,
             quantisation=str(props.get("model_ftype") or meta.get("ftype") or ""),
-            vocabulary=meta.get("n_vocab"),
-            width=meta.get("n_embd"),
         )
 
     def adapters(self) -> dict[str, int]:
         """Return the file names of the loaded adapters, with the numbers that requests use.
 
+        The client's own errors are not translated: this is part of a request that may be made again.
+
         Raises:
-            ServerError: If the server cannot be reached, or is not llama.cpp's.
+            ServerError: If the server is not llama.cpp's.
         """
         found = self._get("/lora-adapters")
         try:
@@ -90,4 +89,4 @@ class LlamaCppClient(ModelServer):
                 raise ServerError(
                     f"{self.name} has no {path}, as a llama.cpp server has; is it one, and does the address end in /v1?"
                 ) from error
-            raise self.explained(garbled(error)) from error
+            raise

@@ -1,4 +1,4 @@
-"""Which adapters a llama.cpp server has loaded, and for one in this process, loading those that are missing.
+"""Which adapters a llama.cpp server has loaded, and for a `LlamaCppServer`, loading those that are missing.
 
 llama.cpp loads adapters when a server starts. A server elsewhere therefore has those it was started with; one in this
 process is started again with the missing ones in addition, and without the least recently used if there are too many.
@@ -59,7 +59,7 @@ class LoadedElsewhere:
 
 
 class LoadedHere:
-    """The adapters of a server in this process.
+    """The adapters of a `LlamaCppServer`.
 
     Args:
         server: The server.

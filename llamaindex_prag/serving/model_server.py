@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
+from rag_backbone.errors import ConfigurationError, ServerError
 from rag_backbone.extras import needed_for
 from rag_backbone.openai_errors import failure_of, garbled
 from rag_backbone.text.unicode import clean_text
@@ -21,10 +23,13 @@ class ModelServer:
         api_key: None to use the environment variable `OPENAI_API_KEY`, if set.
         timeout: Timeout of a request in seconds; for streams, between two chunks.
         retries: Number of retries of a request that the server did not accept.
+
+    Raises:
+        ConfigurationError: If the address is malformed, or holds a user or a password.
     """
 
     def __init__(self, base_url: str, *, api_key: str | None = None, timeout: float = 120.0, retries: int = 2) -> None:
-        self.base_url = base_url.rstrip("/")
+        self.base_url = _checked(base_url).rstrip("/")
         self._options: dict[str, Any] = {"api_key": api_key, "timeout": timeout, "max_retries": retries}
 
     @cached_property
@@ -33,12 +38,18 @@ class ModelServer:
 
         Raises:
             MissingExtraError: If the `openai` package is not installed.
+            ConfigurationError: If the key cannot stand in a header, such as one with a line break.
         """
         import os
 
         with needed_for("a model in a server"):
             from openai import OpenAI
         key = self._options["api_key"] or os.environ.get("OPENAI_API_KEY") or "none"
+        if not (key.isascii() and key.isprintable()):
+            raise ConfigurationError(
+                f"the API key for {self.name} has characters that are not printable ASCII, such as a line break at its "
+                "end; pass the key alone (api_key=, or OPENAI_API_KEY)"
+            )
         return OpenAI(base_url=self.base_url, **{**self._options, "api_key": key})
 
     @property
@@ -60,6 +71,8 @@ class ModelServer:
         try:
             return list(self.client.models.list())
         except Exception as error:
+            if getattr(error, "status_code", None) == 404:
+                raise ServerError(f"{self.name} has no /models; does the address end in /v1, as most do?") from error
             raise self.explained(error) from error
 
     def tokenised(self, text: str) -> list[int] | None:
@@ -84,3 +97,19 @@ class ModelServer:
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.base_url!r})"
+
+
+def _checked(base_url: str) -> str:
+    if "@" in base_url.rpartition("://")[2].partition("/")[0]:  # messages and serialised objects repeat the address
+        raise ConfigurationError("the server's address holds a user or a password; leave them out, and pass api_key=")
+    try:
+        parts = urlsplit(base_url)
+        complete = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a port that is none
+        complete = False
+    if not complete:
+        raise ConfigurationError(
+            f"the server's address is {base_url!r}; one with http:// or https:// is needed, such as "
+            "http://localhost:8000/v1"
+        )
+    return base_url

@@ -58,7 +58,7 @@ class ServedEngine:
         return ServedStream(self, request)
 
     def __repr__(self) -> str:
-        return f"ServedEngine({self.model.server!r})"
+        return f"{type(self).__name__}({self.model.server!r})"
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""The base model of a `ServedModel`: generates in the server, and is loaded locally for what a server does not offer.
+"""The base model of a model in a server: generates there, and is loaded locally for what a server does not offer.
 
     name, context window, generation    from the server
     tokenizer                           loaded locally at first use, and compared with the server's
@@ -116,8 +116,8 @@ class ServedLM:
     def _named(self, what: str) -> dict[str, Any]:
         if self._arguments is None:
             raise ConfigurationError(
-                f"this needs {what}, and only the server's address is known: write ServedModel(..., lm=...) with the "
-                "folder or Hub id of the model that the server runs"
+                f"this needs {what}, and only the server's address is known: write {type(self._served).__name__}(..., "
+                "lm=...) with the folder or Hub id of the model that the server runs"
             )
         return self._arguments
 

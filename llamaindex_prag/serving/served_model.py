@@ -219,10 +219,10 @@ def _served(server: LoraServer, model: str | None) -> tuple[str, int]:
             "ParametricLLM(server={'backend': 'llama.cpp'})"
         )
     bases = {c.id: c for c in cards if not getattr(c, "parent", None)}
-    if not bases or (model is not None and model not in bases):
-        raise ConfigurationError(
-            f"{server.name} has no model {model or 'at all'!r}; it has {', '.join(bases) or 'none'}"
-        )
+    if not bases:
+        raise ConfigurationError(f"{server.name} lists no model; start it with one, such as `vllm serve MODEL`")
+    if model is not None and model not in bases:
+        raise ConfigurationError(f"{server.name} has no model {model!r}; it has {', '.join(bases)}")
     name = model or next(iter(bases))
     return name, int(getattr(bases[name], "max_model_len", None) or 4096)
 

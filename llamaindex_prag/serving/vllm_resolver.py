@@ -129,17 +129,21 @@ class DocumentResolver:
 
 
 def register() -> None:
-    """Register the resolver. vLLM calls this in each of its processes; nothing is opened before the first request."""
+    """Register the resolver. vLLM calls this in each of its processes; nothing is opened before the first request.
+
+    Raises:
+        ConfigurationError: If the secret is too short, or the limit is not a number above 0.
+    """
     store = os.environ.get("DYNPRAG_STORE")
     if not store:
         return
+    secret, limit = checked_secret(os.environ.get("DYNPRAG_SECRET") or None), _limit()
     from vllm.lora.resolver import LoRAResolver, LoRAResolverRegistry
 
     class Resolver(DocumentResolver, LoRAResolver):  # type: ignore[misc, unused-ignore]
         """`DocumentResolver` with the base class that vLLM requires."""
 
-    secret = checked_secret(os.environ.get("DYNPRAG_SECRET") or None)
-    LoRAResolverRegistry.register_resolver("dynprag", Resolver(lambda: opened(store), made, secret))
+    LoRAResolverRegistry.register_resolver("dynprag", Resolver(lambda: opened(store), lambda: made(limit), secret))
 
 
 def opened(store: str) -> MergeableStore:
@@ -149,10 +153,21 @@ def opened(store: str) -> MergeableStore:
     return open_store(store, model=None, readonly=True)
 
 
-def made() -> MergedFolders:
-    """Create the folders as configured in the environment."""
+def made(limit: float) -> MergedFolders:
+    """Create the folders where the environment says, for adapters of at most `limit` bytes."""
     root = os.environ.get("DYNPRAG_EXPORTS") or Path(tempfile.gettempdir()) / f"dynprag-{os.getuid()}"
-    return MergedFolders(Path(root), limit=float(os.environ.get("DYNPRAG_EXPORTS_GB") or 20) * 1e9)
+    return MergedFolders(Path(root), limit=limit)
+
+
+def _limit() -> float:
+    given = os.environ.get("DYNPRAG_EXPORTS_GB") or "20"
+    try:
+        limit = float(given) * 1e9
+    except ValueError:
+        limit = 0.0
+    if not limit > 0:
+        raise ConfigurationError(f"DYNPRAG_EXPORTS_GB is {given!r}; a number of gigabytes above 0 is needed")
+    return limit
 
 
 def _refuse_unless_own(root: Path) -> None:

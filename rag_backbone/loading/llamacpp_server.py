@@ -1,30 +1,37 @@
-"""llama.cpp's HTTP server in this process, with LoRA adapters that each request chooses and scales.
+"""llama.cpp's HTTP server as a process that this one starts, with LoRA adapters that each request chooses and scales.
 
-`xllamacpp` contains the server. It listens on a local port, so every client of a `llama-server` can use it. llama.cpp
-loads adapters only when a server starts: `load` starts it again on the same port, after the requests that hold `using`
-have ended. Knows nothing of how adapters are trained.
+`xllamacpp` contains the server (`llamacpp_process`). It listens on a local port, so every client of a `llama-server`
+can use it. llama.cpp loads adapters only when a server starts: `load` starts it again on the same port, after the
+requests that hold `using` have ended. Knows nothing of how adapters are trained.
 """
 
 from __future__ import annotations
 
 import contextlib
 import http.client
+import json
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Self
 
-from rag_backbone.errors import ConfigurationError, ModelLoadError
+from rag_backbone.checks import check_type
+from rag_backbone.errors import ConfigurationError, ModelLoadError, ServerError
 from rag_backbone.extras import needed_for
 from rag_backbone.loading.embedded import NAME, embedded_gguf_file
 
 _MAGIC = b"GGUF"
-_LOWEST_VERBOSITY = 1
-"""llama.cpp's level for errors, which it prints to stderr."""
+_TOKENS, _SEQUENCES, _THREADS = 2**31 - 1, 256, 512
+"""llama.cpp's limits."""
+_PROGRAM = Path(__file__).with_name("llamacpp_process.py")
+_LAST_SECONDS = 10.0
+"""Time that a server has to end."""
 
 
 class LlamaCppServer:
-    """A llama.cpp server for one GGUF file, running until it is closed.
+    """A llama.cpp server for one GGUF file, in a process of its own that runs until it is closed or this one ends.
 
     Args:
         model: A GGUF file, or `"embedded"` for that of the embedded model.
@@ -54,21 +61,23 @@ class LlamaCppServer:
         threads: int | None = None,
         port: int = 0,
     ) -> None:
-        for name, value, least in (
-            ("context_window", context_window, 1),
-            ("parallel", parallel, 1),
-            ("threads", 1 if threads is None else threads, 1),
-            ("port", port, 0),
+        for name, value, least, most in (
+            ("context_window", context_window, 1, _TOKENS // _SEQUENCES),
+            ("parallel", parallel, 1, _SEQUENCES),
+            ("threads", 1 if threads is None else threads, 1, _THREADS),
+            ("port", port, 0, 65535),
         ):
-            if value < least:
-                raise ConfigurationError(f"{name} is {value}; at least {least} is needed")
+            check_type(name, value, int, "a whole number")
+            if not least <= value <= most:
+                raise ConfigurationError(f"{name} is {value}; a number from {least} to {most} is needed")
         self.file = embedded_gguf_file() if str(model) == NAME else Path(model)
         """The model's GGUF file."""
         _check_gguf(self.file)
         self.context_window, self.parallel, self.threads = context_window, parallel, threads
         self._port = port
         self._requests = _Requests()
-        self._server: Any = None
+        self._process: subprocess.Popen[str] | None = None
+        self._closed = False
         self.adapters: tuple[Path, ...] = ()
         """The loaded adapters; a request names them by their position in this tuple."""
         self._start(adapters)
@@ -91,10 +100,12 @@ class LlamaCppServer:
         Raises:
             ConfigurationError: If a file does not exist or is no GGUF file; the server keeps running as it was.
             ModelLoadError: If llama.cpp cannot load an adapter. The server then runs with the adapters it had.
+            ServerError: If the server was closed.
         """
         for path in adapters:
             _check_gguf(Path(path))
         with self._requests.none():
+            self._check_open()
             before = self.adapters
             self._stop()
             try:
@@ -102,53 +113,86 @@ class LlamaCppServer:
             except ModelLoadError:
                 self._start(before)
                 raise
+            finally:
+                if self._closed:  # in the meantime, by another thread
+                    self._stop()
 
     @contextlib.contextmanager
     def using(self) -> Iterator[tuple[Path, ...]]:
-        """Yield the loaded adapters, which stay loaded while the context lasts."""
+        """Yield the loaded adapters, which stay loaded while the context lasts.
+
+        Raises:
+            ServerError: If the server was closed.
+        """
         with self._requests.one():
+            self._check_open()
             yield self.adapters
 
     def close(self) -> None:
-        """Stop the server and free its memory; running requests break off."""
+        """Stop the server and free its memory; running requests break off. Idempotent."""
+        self._closed = True
         self._stop()
 
     def _start(self, adapters: Sequence[str | Path]) -> None:
-        with needed_for("a llama.cpp server in this process"):
-            import xllamacpp
+        with needed_for("a llama.cpp server"):
+            import xllamacpp  # noqa: F401 - the process needs it
         files = tuple(Path(path) for path in adapters)
         for path in files:
             _check_gguf(path)
-        params = xllamacpp.CommonParams()
-        params.model.path = str(self.file)
-        params.model_alias = {self.name}
-        params.n_parallel = self.parallel
-        params.n_ctx = self.context_window * self.parallel
-        params.fit_params = False  # the sizes are those that were asked for, or an error
-        params.hostnames, params.port = ["127.0.0.1"], self._port
-        params.verbosity = _LOWEST_VERBOSITY
-        params.ui = False
-        if self.threads is not None:
-            params.cpuparams.n_threads = self.threads
-            params.cpuparams_batch.n_threads = self.threads
-        params.lora_adapters = [xllamacpp.CommonAdapterLoraInfo(str(path), 0.0) for path in files]
-        try:
-            self._server = xllamacpp.Server(params)
-        except RuntimeError as error:
+        settings = {
+            "file": str(self.file),
+            "name": self.name,
+            "parallel": self.parallel,
+            "tokens": self.context_window * self.parallel,
+            "port": self._port,
+            "threads": self.threads,
+            "adapters": [str(path) for path in files],
+        }
+        # In a session of its own, Ctrl-C reaches this process only, which decides what ends.
+        self._process = subprocess.Popen(  # noqa: S603 - our own program, without a shell
+            [sys.executable, "-P", str(_PROGRAM), json.dumps(settings)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        told: dict[str, Any] = json.loads(line) if line else {"error": f"its process ended ({self._process.wait()})"}
+        if "error" in told:
+            self._stop()
             beside = f" with {len(files)} adapters" if files else ""
             raise ModelLoadError(
                 f"llama.cpp cannot serve {self.file}{beside} on port {self._port}; it printed the reason to stderr: "
-                f"{error}"
-            ) from error
-        self._port = int(self._server.listening_address.rpartition(":")[2])
+                f"{told['error']}"
+            )
+        self._port = told["port"]
         self.adapters = files
-        # A server that is stopped before its listening thread runs would never notice.
         with contextlib.closing(http.client.HTTPConnection("127.0.0.1", self._port, timeout=60)) as connection:
             connection.request("GET", "/health")
             connection.getresponse().read()
 
+    def _check_open(self) -> None:
+        if self._closed:
+            raise ServerError(f"the llama.cpp server of {self.file} was closed; create another LlamaCppServer")
+        if self._process is not None and (code := self._process.poll()) is not None:
+            raise ServerError(
+                f"the process of the llama.cpp server of {self.file} ended by itself ({code}); create another "
+                "LlamaCppServer"
+            )
+
     def _stop(self) -> None:
-        self._server = None  # the server stops when its object is freed
+        process, self._process = self._process, None
+        if process is None:
+            return
+        for pipe in (process.stdin, process.stdout):
+            assert pipe is not None
+            pipe.close()  # the server ends when its input does
+        try:
+            process.wait(_LAST_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
 
     def __enter__(self) -> Self:
         return self
@@ -157,7 +201,7 @@ class LlamaCppServer:
         self.close()
 
     def __repr__(self) -> str:
-        state = self.base_url if self._server is not None else "closed"
+        state = self.base_url if self._process is not None else "closed"
         return f"LlamaCppServer({str(self.file)!r}, {len(self.adapters)} adapters, {state})"
 
 

@@ -1,4 +1,4 @@
-"""llama.cpp's server in this process: with tiny random models for arithmetic, with the embedded one for answers."""
+"""A real llama.cpp server: with tiny random models for arithmetic, with the embedded one for answers."""
 
 import pytest
 from langchain_core.documents import Document

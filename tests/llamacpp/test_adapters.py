@@ -2,6 +2,7 @@
 
 import copy
 import functools
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -206,9 +207,36 @@ def test_another_server_or_none_is_named(store, tmp_path):
         LlamaCppModel("http://127.0.0.1:9/v1", store, timeout=2)
 
 
+def test_a_closed_server_is_named_and_not_started_again(server, served):
+    server.close()
+    for numbers in [(0,), ()]:
+        with pytest.raises(ServerError, match="tiny.gguf was closed; create another LlamaCppServer"):
+            served.lm.engine.generate(request_of(served, numbers))
+    assert "closed" in repr(server)
+
+
+def test_a_request_waits_for_a_server_that_is_being_started_again(lm, gguf_file, store, local):
+    options = {"context_window": 512, "threads": 1}
+    with LlamaCppServer(gguf_file, **options) as first:
+        served = LlamaCppModel(first.base_url, store, lm=lm, recipe="prag")
+    port = int(first.base_url.removesuffix("/v1").rpartition(":")[2])
+    with ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(served.lm.engine.generate, request_of(served, ()))
+        time.sleep(3)  # longer than the client tries by itself
+        with LlamaCppServer(gguf_file, port=port, **options):
+            assert_alike(local.lm.engine.generate(request_of(local, ())), asked.result())
+
+
 def test_a_prompt_beyond_the_context_window_is_refused_by_the_server(served):
     with pytest.raises(ServerError, match="exceeds the available context size"):
         served.lm.engine.generate(Request([5] * 600, 4))
+
+
+def test_what_needs_the_weights_says_how_to_name_them(server, store):
+    served = LlamaCppModel(server, store, recipe="prag")
+    assert repr(served.lm.engine).startswith("LlamaCppEngine(")
+    with pytest.raises(ConfigurationError, match=r"write LlamaCppModel\(\.\.\., lm=\.\.\.\)"):
+        _ = served.local
 
 
 def test_a_store_keeps_its_model(lm, server, tmp_path):

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.vllm_server import COMMAND, VLLMServer
 from llamaindex_prag.adapters.adapter import text_hash
 from llamaindex_prag.augment.augmentation import QA, Augmentation
 from llamaindex_prag.parametric_model import ParametricModel
@@ -22,7 +23,6 @@ from llamaindex_prag.serving.served_model import ServedModel
 from llamaindex_prag.store.lmdb_store import LMDBStore
 from rag_backbone.loading.causal_lm import CausalLM
 from rag_backbone.loading.embedded import embedded_model_folder
-from tests.vllm.server import VLLMServer
 
 ROOT = Path(__file__).parents[2]
 DATA = ROOT / "examples" / "data"
@@ -37,9 +37,9 @@ def _lines(name):
 
 @pytest.fixture(scope="session")
 def command():
-    given = os.environ.get("DYNPRAG_VLLM_COMMAND")
+    given = os.environ.get(COMMAND)
     if not given:
-        pytest.skip("DYNPRAG_VLLM_COMMAND is not set: it starts a vLLM server (docs/vllm.md)")
+        pytest.skip(f"{COMMAND} is not set: it starts a vLLM server (docs/vllm.md)")
     return given
 
 

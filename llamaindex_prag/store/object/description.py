@@ -14,7 +14,7 @@ FORMAT = "dynprag shared adapter store"
 VERSION = 1
 NAME = "format.json"
 
-_SECRET = ("key", "secret", "token", "password", "credential", "connection_string")
+_SECRET = ("key", "secret", "token", "pass", "auth", "credential", "connection_string")
 
 
 def opened_for(files: RemoteFiles, model: str | None, *, readonly: bool) -> str:

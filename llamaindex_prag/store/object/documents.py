@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 class DocumentsOfObjectStore:
     """Reads the state, and changes it by one record per call."""
 
+    _log: RecordLog
+
     def own(self, document_id: str, text_hashes: Iterable[str]) -> list[str]:
         """Replace the list of texts that a document uses; return its former texts that no document uses any more.
 
@@ -48,11 +50,13 @@ class DocumentsOfObjectStore:
     def owners(self, text_hash: str) -> list[str]:
         """Return the ids of the documents that use a text."""
         entries.hash_bytes(text_hash)
-        return sorted({fact.document for _, fact in self._current().owners(text_hash)})
+        with self._log.lock:
+            return sorted({fact.document for _, fact in self._current().owners(text_hash)})
 
     def texts(self, document_id: str) -> list[str]:
         """Return the hashes of the texts that a document uses."""
-        return self._current().texts(document_id)
+        with self._log.lock:
+            return self._current().texts(document_id)
 
     def hold(self, index: str, document_ids: Iterable[str]) -> None:
         """Record that an index holds documents, so that they stay when another index deletes them.
@@ -88,7 +92,8 @@ class DocumentsOfObjectStore:
 
     def documents(self) -> list[StoredDocument]:
         """Return all documents, sorted by id, with their texts and the indexes that hold them."""
-        return self._current().documents()
+        with self._log.lock:
+            return self._current().documents()
 
     def _freed(self, build: Callable[[Change], list[str]]) -> list[str]:
         """Make a change that returns the texts that a document lost; return those that have no owner now."""

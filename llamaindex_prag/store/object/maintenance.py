@@ -38,6 +38,7 @@ def collect(log: RecordLog, files: RemoteFiles, grace: float) -> GcReport:
             log.commit(lambda change: change.settle(due))
         log.merge(now=now)
         before, after, young = _delete_objects(log.state, files, now, grace)
+        files.tidy(now, grace)
     reasons = []
     if waiting:
         reasons.append(f"the bytes of {len({gone.text for gone in waiting})} texts removed less than {grace:g} s ago")

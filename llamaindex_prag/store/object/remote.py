@@ -11,7 +11,6 @@ import hashlib
 import logging
 import os
 import random
-import threading
 import time
 import uuid
 from collections.abc import Callable, Mapping
@@ -45,6 +44,7 @@ _FINAL = (FileNotFoundError, FileExistsError, PermissionError, NotADirectoryErro
 _LONGEST_WAIT = 8.0
 _TIMES = ("LastModified", "mtime", "updated", "last_modified", "created")
 _TEMPORARY = ".tmp-"
+_PROBES = "probe"
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +70,8 @@ class RemoteFiles:
         timeout: Seconds to wait for a connection, and for each read.
 
     Raises:
-        ConfigurationError: If the URL has no protocol, or one that fsspec does not know.
+        ConfigurationError: If the URL has no protocol, or one that fsspec does not know, a password, or a relative
+            path.
         MissingExtraError: If the protocol's package is not installed.
     """
 
@@ -80,10 +81,16 @@ class RemoteFiles:
         self.protocol, separator, path = url.partition("://")
         if not separator or not path.strip("/"):
             raise ConfigurationError(f"{url!r} is not the URL of a folder; give one such as s3://bucket/adapters")
+        if ":" in (user := path.partition("/")[0].rpartition("@")[0]):
+            raise ConfigurationError(
+                f"the {self.protocol}:// URL of a store has a password for {user.partition(':')[0]!r}, which messages "
+                "would repeat; leave it out, and give it in storage_options"
+            )
+        if self.is_local and not path.startswith("/"):  # every process would look into its own current folder
+            raise ConfigurationError(f"{url!r} is a relative path; give an absolute one, such as file:///srv/adapters")
         self.url = url.rstrip("/")
         self._options, self._attempts, self._timeout = dict(options), attempts, timeout
-        self._systems: dict[int, AbstractFileSystem] = {}
-        self._lock = threading.Lock()
+        self._opened_by: tuple[int, AbstractFileSystem | None] = 0, None
         self._root = str(self._system()._strip_protocol(self.url))  # noqa: SLF001 - fsspec documents it for callers
 
     @property
@@ -176,12 +183,22 @@ class RemoteFiles:
         Raises:
             StoreError: If objects cannot be written here.
         """
-        name = f"probe/{uuid.uuid4().hex}"
+        name = f"{_PROBES}/{uuid.uuid4().hex}"
         self.write(name, b"dynprag")
         try:
             return self._call("read", name, lambda system: _time({"mtime": system.modified(f"{self._root}/{name}")}))
         finally:
             self.delete(name)
+
+    def tidy(self, now: float, age: float) -> None:
+        """Delete probes and temporary files of at least this age in seconds: a process that was killed left them."""
+        for name, entry in self.listed(_PROBES).items():
+            if now - entry.time >= age:
+                self.delete(f"{_PROBES}/{name}")
+        for path in Path(self._root).rglob(f"{_TEMPORARY}*") if self.is_local else ():
+            with contextlib.suppress(FileNotFoundError):
+                if now - path.stat().st_mtime >= age:
+                    path.unlink()
 
     def is_occupied(self) -> bool:
         """Return whether there is any object below the URL."""
@@ -218,11 +235,12 @@ class RemoteFiles:
         raise AssertionError("unreachable")
 
     def _system(self) -> AbstractFileSystem:
-        """Return this process's file system: connections and threads do not survive a fork."""
-        with self._lock:
-            if os.getpid() not in self._systems:
-                self._systems = {os.getpid(): self._opened()}
-            return self._systems[os.getpid()]
+        """Return this process's file system: connections, threads and locks do not survive a fork."""
+        process, system = self._opened_by
+        if process != os.getpid() or system is None:  # threads that come here at once each open one
+            system = self._opened()
+            self._opened_by = os.getpid(), system
+        return system
 
     def _opened(self) -> AbstractFileSystem:
         with needed_for(f"a store at {self.url}"):

@@ -134,7 +134,8 @@ class ObjectStore(DocumentsOfObjectStore):
         check_storable(key, adapter)
         content, row = encode(adapter, self.encoding), entries.as_json(record).decode("utf-8", "surrogatepass")
         log, layout = self._writable(), adapter.layout
-        self._contents.settle_layout(log.refresh(0.0), key.recipe, layout)
+        with log.lock:
+            self._contents.settle_layout(log.refresh(0.0), key.recipe, layout)
         dot, digest = self._uploaded(content)
         self._contents.keep(digest, content)
         with log.lock:
@@ -296,7 +297,8 @@ class ObjectStore(DocumentsOfObjectStore):
             dry_run: Only report what would be removed.
         """
         if dry_run:
-            return maintenance.to_collect(self._current(0.0), self._files)
+            with self._log.lock:
+                return maintenance.to_collect(self._current(0.0), self._files)
         return maintenance.collect(self._writable(), self._files, self.grace)
 
     def described(self) -> dict[str, Any]:

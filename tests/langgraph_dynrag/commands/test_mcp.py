@@ -137,7 +137,18 @@ def test_a_token_is_taken_from_the_environment_and_never_shown(tmp_path, monkeyp
     assert "too short" not in str(caught.value)
 
 
-def test_a_port_that_is_taken_is_an_error_of_the_system(index):
-    with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(OSError, match="in use"):
-        options = ("--transport", "http", "--port", str(taken.getsockname()[1]))
+def test_a_port_that_is_taken_is_an_error_before_anything_is_indexed(index, tmp_path):
+    (tmp_path / "note.txt").write_text("The bridge has 41 arches.", "utf-8")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        options = ("--transport", "http", "--port", port, "--documents", str(tmp_path / "note.txt"))
+        with pytest.raises(ConfigurationError, match=f"cannot listen on host 127.0.0.1, port {port}: .* in use"):
+            run("mcp", "--index", str(tmp_path / "new"), "--search-only", *options)
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_host_that_is_not_this_machine_is_an_error(index, monkeypatch):
+    monkeypatch.setenv("DYNPRAG_MCP_TOKEN", TOKEN)
+    options = ("--transport", "http", "--host", "127.0.0.1.invalid", "--port", "0")
+    with pytest.raises(ConfigurationError, match="cannot listen on host 127.0.0.1.invalid, port 0: .*; give"):
         run("mcp", "--index", str(index), "--search-only", *options)

@@ -35,13 +35,16 @@ def test_an_address_of_this_machine_needs_none(host):
         ({"token": "ö" * 20}, "not ASCII"),
         ({"allowed_hosts": ("https://notes.example.org",)}, "a host name is needed"),
         ({"allowed_hosts": ("*.example.org",)}, "a host name is needed"),
+        ({"allowed_hosts": "notes.example.org"}, "allowed_hosts is 'notes.example.org' .*a tuple of host names"),
+        ({"allowed_hosts": (81,)}, "allowed_hosts is 81"),
+        ({"token": b"a-token-of-bytes-0123456789"}, "the token is of type bytes; a string is needed"),
         ({"hots": "127.0.0.1"}, "did you mean 'host'"),
     ],
 )
 def test_malformed_arguments_are_refused(arguments, message):
     with pytest.raises(ConfigurationError, match=message) as caught:
         MCPAccess(**arguments)
-    assert "token" not in arguments or arguments["token"] not in str(caught.value)
+    assert "token" not in arguments or str(arguments["token"]) not in str(caught.value)
 
 
 def test_the_token_is_not_shown():

@@ -153,6 +153,7 @@ def test_an_index_is_opened_where_its_vectors_are(tmp_path, client):
         index = LocalIndex(tmp_path / "served", embeddings=CountedEmbeddings(size=8), **wrong)
         with pytest.raises(ConfigurationError, match=r"are in the collection 'one' of a Chroma server; open it with"):
             index.as_retriever()
+        assert repr(index).endswith("ConfigurationError)")
     LocalIndex(tmp_path / "local", embeddings=CountedEmbeddings(size=8)).add_texts(["x"])
     with pytest.raises(ConfigurationError, match="has its vectors in the folder itself"):
         make(tmp_path / "local", client).add_texts(["y"])

@@ -3,9 +3,11 @@
 import sys
 
 import pytest
+from typer.testing import CliRunner
 
 from llamaindex_prag.cluster.ray_parametrizer import RayParametrizer
 from llamaindex_prag.parametric_model import ParametricModel
+from rag_backbone.cli import build_app
 from rag_backbone.errors import ConfigurationError, MissingExtraError
 
 
@@ -15,9 +17,10 @@ def test_without_ray_the_extra_is_named(lm, store, monkeypatch):
         RayParametrizer(ParametricModel(lm, store))
 
 
-def test_options_of_a_cluster_need_one(run, tmp_path, model_folder):
-    (tmp_path / "a.txt").write_text("The bridge has 41 arches.", "utf-8")
-    run("parametrize", tmp_path / "a.txt", "--ray-cpus", "2", code=1)
+def test_options_of_a_cluster_need_one(tmp_path):
+    result = CliRunner().invoke(build_app(), ["parametrize", str(tmp_path), "--ray-cpus", "2"])
+    assert isinstance(result.exception, ConfigurationError)
+    assert "--ray-model need --ray ADDRESS" in str(result.exception)
 
 
 @pytest.mark.ray

@@ -1,6 +1,7 @@
 """The language model of LlamaIndex: its adapters, its settings, and the references in its prompts."""
 
 import logging
+import threading
 
 import pytest
 from llama_index.core.llms import ChatMessage
@@ -82,6 +83,24 @@ async def test_every_way_to_ask_gives_the_same_text(llm):
     assert llm.chat(message).message.content == text
     assert (await llm.achat(message)).message.content == text
     assert [r.message.content for r in llm.stream_chat(message)][-1] == text
+
+
+async def test_no_asynchronous_call_reads_the_store_in_the_event_loop(llm, monkeypatch):
+    read = []
+    generation = type(llm.model.store).generation
+    monkeypatch.setattr(
+        type(llm.model.store),
+        "generation",
+        property(lambda store: read.append(threading.get_ident()) or generation.fget(store)),
+    )
+    asked = f"{marker(llm.model.key(TEXTS[0]))}\n{QUESTION}"
+    message = [ChatMessage(role="user", content=asked)]
+    await llm.acomplete(asked)
+    await llm.achat(message)
+    assert [r async for r in await llm.astream_complete(asked)]
+    assert [r async for r in await llm.astream_chat(message)]
+    assert len(read) >= 4
+    assert threading.get_ident() not in read  # a shared store may have to ask a server
 
 
 def test_options_of_a_call_reach_the_engine(llm):

@@ -5,7 +5,7 @@ import pytest
 from llamaindex_prag.serving.lora_server import LoraServer
 from llamaindex_prag.serving.served_model import ServedModel
 from llamaindex_prag.store.peft_folder import export_peft
-from rag_backbone.errors import ServerError, ServerUnavailableError
+from rag_backbone.errors import ConfigurationError, ServerError, ServerUnavailableError
 from tests.llamaindex_prag.serving.conftest import TEXTS, both
 from tests.openai_server import Fault
 
@@ -62,3 +62,37 @@ def test_a_server_that_does_not_answer_is_named(client, server):
 def test_errors_that_a_server_cannot_cause_are_returned_as_they_are(client):
     error = MemoryError("none left")
     assert client.explained(error) is error
+
+
+@pytest.mark.parametrize("address", ["", "localhost:8000/v1", "ftp://host/v1", "http:///v1", "http://host:99999/v1"])
+def test_a_malformed_address_is_refused(address):
+    with pytest.raises(ConfigurationError, match=f"the server's address is '{address}'; one with http:// or https://"):
+        LoraServer(address)
+
+
+@pytest.mark.parametrize("address", ["http://me:much-too-open@host/v1", "me:much-too-open@host:80/v1"])
+def test_a_password_in_the_address_is_refused_and_not_repeated(address):
+    with pytest.raises(ConfigurationError, match="holds a user or a password; leave them out") as caught:
+        LoraServer(address)
+    assert "much-too-open" not in str(caught.value)
+
+
+def test_an_address_without_v1_is_named_as_a_possible_cause(client, server):
+    server.faults = [Fault(404, message="Not Found", path="/models")]
+    with pytest.raises(ServerError, match=f"the server at {server.url} has no /models; does the address end in /v1"):
+        client.models()
+
+
+@pytest.mark.parametrize("key", ["much-too-open\n", "much-too-öpen"])
+def test_a_key_that_cannot_be_sent_is_refused_and_not_repeated(server, key):
+    with pytest.raises(ConfigurationError, match="the API key for the server at .* not printable ASCII") as caught:
+        LoraServer(server.url, api_key=key).models()
+    assert "much" not in str(caught.value)
+
+
+def test_a_server_without_a_model_is_named(server, store):
+    server.faults = [
+        Fault(body='{"object": "list", "data": []}', path="/models", headers={"Content-Type": "application/json"})
+    ]
+    with pytest.raises(ConfigurationError, match="lists no model; start it with one"):
+        ServedModel(server.url, store)

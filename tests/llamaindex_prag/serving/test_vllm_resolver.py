@@ -8,7 +8,7 @@ import pytest
 from llamaindex_prag.adapters.active_adapters import ActiveAdapters
 from llamaindex_prag.serving.document_names import DocumentSet
 from llamaindex_prag.serving.merging import merged
-from llamaindex_prag.serving.vllm_resolver import DocumentResolver, MergedFolders, made
+from llamaindex_prag.serving.vllm_resolver import DocumentResolver, MergedFolders, made, register
 from llamaindex_prag.store.peft_folder import import_peft
 from rag_backbone.errors import ConfigurationError
 from tests.llamaindex_prag.serving.conftest import TEXTS
@@ -78,7 +78,7 @@ def test_folders_of_dead_servers_are_deleted_and_those_of_running_ones_stay(tmp_
 def test_the_default_folder_is_writable_by_its_owner_only(tmp_path, monkeypatch):
     monkeypatch.delenv("DYNPRAG_EXPORTS", raising=False)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    root = made().folder.parent
+    root = made(1e9).folder.parent
     assert (root.parent, root.stat().st_mode & 0o777) == (tmp_path, 0o700)
 
 
@@ -124,3 +124,11 @@ def test_the_plugin_is_found_by_its_entry_point():
     assert project["entry-points"]["vllm.general_plugins"] == {
         "dynprag": "llamaindex_prag.serving.vllm_resolver:register"
     }
+
+
+@pytest.mark.parametrize("limit", ["plenty", "0", "-1", "nan"])
+def test_an_impossible_limit_is_refused_when_the_server_starts(monkeypatch, limit):
+    monkeypatch.setenv("DYNPRAG_STORE", "/srv/adapters")
+    monkeypatch.setenv("DYNPRAG_EXPORTS_GB", limit)
+    with pytest.raises(ConfigurationError, match=f"DYNPRAG_EXPORTS_GB is '{limit}'; a number of gigabytes above 0"):
+        register()

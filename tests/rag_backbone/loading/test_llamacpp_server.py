@@ -24,7 +24,18 @@ def test_files_that_are_no_gguf_files_are_refused(tmp_path):
         LlamaCppServer(embedded_gguf_file(), adapters=[tmp_path / "text.gguf"])
 
 
-@pytest.mark.parametrize("option", ["context_window", "parallel", "threads"])
-def test_numbers_below_one_are_refused(option):
-    with pytest.raises(ConfigurationError, match=f"{option} is 0; at least 1 is needed"):
-        LlamaCppServer("embedded", **{option: 0})
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"context_window": 0}, "context_window is 0; a number from 1 to"),
+        ({"context_window": 2**40}, "context_window is 1099511627776; a number from 1 to 8388607 is needed"),
+        ({"context_window": "4096"}, "context_window is '4096' .*; a whole number is needed"),
+        ({"parallel": 0}, "parallel is 0; a number from 1 to"),
+        ({"threads": 0}, "threads is 0; a number from 1 to"),
+        ({"threads": 1.5}, "threads is 1.5 .*; a whole number is needed"),
+        ({"port": 70000}, "port is 70000; a number from 0 to 65535 is needed"),
+    ],
+)
+def test_impossible_numbers_are_refused(options, message):
+    with pytest.raises(ConfigurationError, match=message):
+        LlamaCppServer("embedded", **options)

@@ -1,6 +1,8 @@
 """Records and snapshots: what is merged, when it is deleted, and readers that do not notice."""
 
 import os
+import signal
+import threading
 import time
 
 import pytest
@@ -100,6 +102,26 @@ def test_a_forked_process_writes_as_another_writer(hosts):
         store.put_json("t", "parent", 3)
         assert os.waitpid(child, 0)[1] == 0
         assert [store.get_json("t", key) for key in ("before", "child", "parent")] == [1, 2, 3]
+
+
+def test_a_process_is_forked_while_another_thread_connects(hosts, monkeypatch):
+    with hosts() as store:
+        store.put_json("t", "before", 1)
+        opened = store._files._opened
+        monkeypatch.setattr(store._files, "_opened", lambda: time.sleep(0.5) or opened())
+        monkeypatch.setattr(store._files, "_opened_by", (0, None))
+        connecting = threading.Thread(target=store._files._system)
+        connecting.start()
+        if (child := os.fork()) == 0:
+            try:
+                signal.alarm(20)  # if it hangs
+                store.put_json("t", "child", 2)
+                os._exit(0)
+            finally:
+                os._exit(1)
+        assert os.waitpid(child, 0)[1] == 0
+        connecting.join()
+        assert store.get_json("t", "child") == 2
 
 
 def test_a_process_that_slept_reads_the_records_again():

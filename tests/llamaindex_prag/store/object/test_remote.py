@@ -94,12 +94,21 @@ def test_wrong_addresses_are_named(s3_port, bucket, tmp_path):
     for url in ("s3://", "adapters", "file:///"):
         with pytest.raises(ConfigurationError, match="is not the URL of a folder"):
             shared(url)
+    for url in ("file://adapters/a", "local://adapters", "file://localhost/srv/adapters"):
+        with pytest.raises(ConfigurationError, match=f"'{url}' is a relative path; give an absolute one"):
+            shared(url)
     with pytest.raises(ConfigurationError, match="Protocol not known: nothing"):
         shared("nothing://a/b")
     with pytest.raises(ConfigurationError, match="attempts is 0"):
         shared(f"file://{tmp_path}/store", attempts=0)
     with pytest.raises(ConfigurationError, match="removal_delay is -1"):
         shared(f"file://{tmp_path}/store", removal_delay=-1)
+
+
+def test_a_password_in_the_address_is_refused_and_not_repeated():
+    with pytest.raises(ConfigurationError, match="has a password for 'me'.* give it in storage_options") as caught:
+        shared("sftp://me:much-too-open@host/adapters")
+    assert "much-too-open" not in str(caught.value)
 
 
 def test_missing_credentials_are_named(s3_port, bucket, monkeypatch, tmp_path):

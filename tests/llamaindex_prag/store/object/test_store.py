@@ -2,8 +2,10 @@
 
 import json
 import os
+import sys
 import time
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -90,7 +92,6 @@ def test_damaged_objects_are_refused_by_name_and_found_by_verify(hosts, tmp_path
             store.put(made_key(text), made_adapter(), {})
         first = store.keys()[0]
         path = next(p for p in (tmp_path / "store/objects").iterdir() if p.name.endswith(store.digest(first)))
-        path = min((tmp_path / "store/objects").iterdir()) if path is None else path
         path.write_bytes(change(path.read_bytes()))
     with hosts() as store:
         [(key, reason)] = store.verify().damaged
@@ -141,6 +142,22 @@ def test_objects_that_no_record_names_stay_for_the_grace_only(hosts, tmp_path):
         os.utime(path, (time.time() - 3601,) * 2)
         assert store.gc().reason == ""
         assert not path.exists()
+
+
+def test_what_killed_processes_left_stays_for_the_grace_only(hosts, tmp_path):
+    with hosts(grace=3600.0) as store:
+        store.put(made_key(), made_adapter(), {})
+        left = [tmp_path / "store" / name for name in (".tmp-1", "objects/.tmp-2", "log/.tmp-3", "probe/4")]
+        for path in left:
+            path.parent.mkdir(exist_ok=True)
+            path.write_bytes(b"written by a process that was killed")
+        store.gc()
+        assert all(path.exists() for path in left)
+        for path in left:
+            os.utime(path, (time.time() - 3601,) * 2)
+        store.gc()
+        assert not any(path.exists() for path in left)
+        assert store.verify().checked == 1
 
 
 def test_a_replaced_adapter_is_deleted_by_gc_at_once(hosts, tmp_path):
@@ -199,9 +216,14 @@ def test_a_store_is_opened_from_a_folder_a_url_or_its_description(hosts, tmp_pat
     with open_store(f"file://{tmp_path}/store", model=None, readonly=True) as store:
         assert isinstance(store, ObjectStore)
         assert open_store(store.described(), model=None).readonly
-    secrets = {"key": "a", "secret": "b", "client_kwargs": {"region_name": "c", "aws_session_token": "d"}}
+    secrets = {
+        "key": "a",
+        "secret": "b",
+        "passphrase": "e",
+        "client_kwargs": {"region_name": "c", "aws_session_token": "d", "headers": {"Authorization": "Basic f"}},
+    }
     store._options = secrets
-    assert store.described()["storage_options"] == {"client_kwargs": {"region_name": "c"}}
+    assert store.described()["storage_options"] == {"client_kwargs": {"region_name": "c", "headers": {}}}
 
 
 def test_hosts_that_create_a_store_for_two_models_agree_on_one():
@@ -219,3 +241,30 @@ def test_side_entries_of_a_removed_text_are_gone_for_others(hosts):
         assert other.get_json("questions", text) == ["?"]
         other.remove_document("d")
         assert store.get_json("questions", text) is None
+
+
+@pytest.fixture
+def rapid_switches():
+    """Threads take turns far more often than usual."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    yield
+    sys.setswitchinterval(before)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda store: store.gc(dry_run=True),
+        lambda store: store.put(made_key("again"), made_adapter(), {}),
+    ],
+    ids=["gc", "put"],
+)
+def test_a_thread_calls_a_store_while_another_one_changes_it(tmp_path, rapid_switches, call):
+    with shared(f"memory://{uuid.uuid4().hex}", removal_delay=0.0, cache=tmp_path, cache_bytes=0) as store:
+        store.own_also("long", [text_hash(f"{number}") for number in range(1000)])
+        with ThreadPoolExecutor(1) as pool:
+            writing = pool.submit(lambda: [store.own_also(f"d{number}", [text_hash("t")]) for number in range(150)])
+            while not writing.done():
+                call(store)
+        assert len(store.documents()) == 151
