@@ -13,7 +13,8 @@ import json
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+import weakref
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -77,6 +78,7 @@ class LlamaCppServer:
         self._port = port
         self._requests = _Requests()
         self._process: subprocess.Popen[str] | None = None
+        self._end: Callable[[], object] = lambda: None
         self._closed = False
         self.adapters: tuple[Path, ...] = ()
         """The loaded adapters; a request names them by their position in this tuple."""
@@ -156,8 +158,10 @@ class LlamaCppServer:
             text=True,
             start_new_session=True,
         )
+        self._end = weakref.finalize(self, _ended, self._process)  # called at the latest when this object is freed
         assert self._process.stdout is not None
-        line = self._process.stdout.readline()
+        with self._process.stdout as report:
+            line = report.readline()
         told: dict[str, Any] = json.loads(line) if line else {"error": f"its process ended ({self._process.wait()})"}
         if "error" in told:
             self._stop()
@@ -182,17 +186,8 @@ class LlamaCppServer:
             )
 
     def _stop(self) -> None:
-        process, self._process = self._process, None
-        if process is None:
-            return
-        for pipe in (process.stdin, process.stdout):
-            assert pipe is not None
-            pipe.close()  # the server ends when its input does
-        try:
-            process.wait(_LAST_SECONDS)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        self._end()
+        self._process = None
 
     def __enter__(self) -> Self:
         return self
@@ -235,6 +230,17 @@ class _Requests:
             finally:
                 self._replacing -= 1
                 self._changed.notify_all()
+
+
+def _ended(process: subprocess.Popen[str]) -> None:
+    """End a server, which does so when its input ends."""
+    assert process.stdin is not None
+    process.stdin.close()
+    try:
+        process.wait(_LAST_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
 def _check_gguf(path: Path) -> None:
