@@ -41,7 +41,7 @@ def main() -> None:
     try:
         server = xllamacpp.Server(params)
     except RuntimeError as error:
-        told = {"error": str(error)}
+        told: dict[str, Any] = {"error": str(error)}
     else:
         told = {"port": int(server.listening_address.rpartition(":")[2])}
     with report:
