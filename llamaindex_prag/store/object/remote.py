@@ -43,6 +43,8 @@ _S3 = {"s3", "s3a"}
 _FINAL = (FileNotFoundError, FileExistsError, PermissionError, NotADirectoryError, IsADirectoryError, ImportError)
 _LONGEST_WAIT = 8.0
 _TIMES = ("LastModified", "mtime", "updated", "last_modified", "created")
+_READS = 4
+"""How often content that is not what was written is read: it may have been damaged on its way, and be intact there."""
 _TEMPORARY = ".tmp-"
 _PROBES = "probe"
 
@@ -124,11 +126,11 @@ class RemoteFiles:
 
         Raises:
             FileNotFoundError: If there is no such object.
-            AdapterDamagedError: If its content is not what was written, twice in a row.
+            AdapterDamagedError: If its content is not what was written, as often as it is read.
             StoreError: If the server cannot be reached, or refuses.
         """
         expected, why = name[-64:], ""
-        for _ in range(2):
+        for _ in range(_READS):
             try:
                 content = self.read_plain(name)
             except _ChecksumError as error:
@@ -137,7 +139,7 @@ class RemoteFiles:
             if (found := hashlib.sha256(content).hexdigest()) == expected:
                 return content
             why = f"it has {len(content)} bytes with SHA-256 {found[:12]}..., and was written with {expected[:12]}..."
-        raise AdapterDamagedError(f"{self.address(name)} is damaged: {why}; it was read twice")
+        raise AdapterDamagedError(f"{self.address(name)} is damaged: {why}; it was read {_READS} times")
 
     def read_plain(self, name: str) -> bytes:
         """Return the content of an object without a check."""
