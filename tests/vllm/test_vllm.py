@@ -194,7 +194,7 @@ def test_evidence_can_be_injected_into_the_model_of_the_server(server, served, r
         retriever,
         preset="fixed_sentence",
         trigger=EverySentence(),
-        injection=ParametricInjector(served, missing="context"),
+        injection=ParametricInjector(served, missing="context", route="retrieval", max_active=3),
         prompt=WeightsPrompt(),
         initial_retrieval=True,
     )
