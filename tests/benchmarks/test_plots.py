@@ -58,7 +58,7 @@ EXPECTED = {
 """All intervals of a file of figures, as (low, value, high)."""
 
 REFERENCES = {
-    "calibrated": (0, 0),
+    "calibrated": (0, 0, 0),
     "compare_methods": (0.3069, 0.2490),
     "concurrency": (1,),
     "conflicts": (0.5, 1.2308),
@@ -74,7 +74,7 @@ REFERENCES = {
     "triggers": (0.5, 0.5),
 }
 COUNTS = {
-    "calibrated": ["n = 47", "n = 46"],
+    "calibrated": ["n = 58", "n = 57"],
     "compare_methods": ["n = 50", "3 questions"],
     "concurrency": ["n = 16"],
     "conflicts": ["n = 10 + 20", "n = 12 + 22", "n = 12", "n = 10"],
